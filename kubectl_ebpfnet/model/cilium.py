@@ -1,0 +1,390 @@
+"""What Cilium says: its maps, endpoints and configuration.
+
+Sources: Cilium's pkg/maps/*, api/v1/models, bpf/lib/*.h; how each version prints them is told in
+kubectl_ebpfnet/parse/cilium_*.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kubectl_ebpfnet.model.net import Address, Flow, Network
+
+
+@dataclass(frozen=True, slots=True)
+class CtEntry:
+    """An entry of Cilium's connection tracking maps (pkg/maps/ctmap).
+
+    Attributes:
+        flow: initiator → destination, whatever way the map or the version stores and prints it.
+        direction: `OUT` (made at the client's side), `IN` (at the server's), `SVC` (per-packet
+            load-balancing: destination is the frontend).
+        related: the companion entry that lets ICMP errors pass.
+        expires: lifetime in the datapath's own clock, None when not said.
+        remaining: seconds left, negative when expired but not yet collected; None when not said.
+        flags: names, e.g. {"RxClosing", "SeenNonSyn"}.
+        tx_flags_seen, rx_flags_seen: TCP flag bits seen with and against the entry's direction.
+        packets, bytes: both directions, None when not counted (zero is "not counted": accounting
+            is off by default since 1.17).
+        rev_nat: reverse NAT id, 0 for none.
+        source_identity: security identity of the initiator, 0 when not set.
+        backend_id: of SVC entries, 0 when not said.
+    """
+
+    flow: Flow
+    direction: str
+    related: bool = False
+    expires: int | None = None
+    remaining: int | None = None
+    flags: frozenset[str] = frozenset()
+    tx_flags_seen: int = 0
+    rx_flags_seen: int = 0
+    packets: int | None = None
+    bytes: int | None = None
+    rev_nat: int = 0
+    source_identity: int = 0
+    backend_id: int = 0
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NatEntry:
+    """An entry of Cilium's SNAT maps (pkg/maps/nat).
+
+    Attributes:
+        flow: the packet as it comes to the map: OUT before translation, IN as the reply arrives.
+        direction: `OUT` (the source is rewritten) or `IN` (the destination is rewritten back).
+        address, port: what is written in.
+        age: seconds since it was made, None when not said or bogus (Cilium ≤ 1.14).
+        needs_ct: the source was the node's own address; only the port was reserved.
+    """
+
+    flow: Flow
+    direction: str
+    address: Address
+    port: int
+    age: int | None = None
+    needs_ct: bool = False
+    line: int = field(default=0, compare=False)
+
+    def translated(self) -> Flow:
+        """The packet after this entry."""
+        if self.direction == "IN":
+            return self.flow.with_destination(self.address, self.port)
+        return self.flow.with_source(self.address, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A backend of a frontend.
+
+    Attributes:
+        address, port: where the traffic goes.
+        protocol: IANA number, None where the version does not say.
+        state: `active`, `terminating`, `quarantined`, `maintenance`; "" where not said.
+        slot: 1-based slot in the frontend, 0 where not said.
+        id: backend id, 0 where not said.
+        node: name of its node, "" where not said.
+    """
+
+    address: Address
+    port: int
+    protocol: int | None = None
+    state: str = ""
+    slot: int = 0
+    id: int = 0
+    node: str = ""
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Frontend:
+    """A service address in Cilium's load-balancer (`bpf lb list`, `service list`).
+
+    Attributes:
+        address, port: port 0 is the wildcard entry that drops what no service port matches.
+        protocol: IANA number, None where the version does not say or prints ANY.
+        internal: the internal scope (`/i`): what clients in the cluster use when it is there.
+        type: ClusterIP, NodePort, LoadBalancer, ExternalIPs, HostPort, LocalRedirect; "" unknown.
+        flags: the other words in brackets, e.g. {"Local", "two-scopes", "non-routable"}.
+        rev_nat: reverse NAT id.
+        namespace, name: of the Service, "" where the source does not say.
+        external_policy, internal_policy: `Cluster`, `Local` or "".
+    """
+
+    address: Address
+    port: int
+    protocol: int | None
+    internal: bool
+    type: str
+    flags: frozenset[str]
+    rev_nat: int
+    backends: tuple[Backend, ...]
+    namespace: str = ""
+    name: str = ""
+    external_policy: str = ""
+    internal_policy: str = ""
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class IpcacheEntry:
+    """A prefix of the ipcache (`bpf ipcache list`, pkg/maps/ipcache).
+
+    Attributes:
+        prefix: matched by longest prefix.
+        identity: security identity.
+        encrypt_key: IPsec/WireGuard key index, 0 for none.
+        tunnel_endpoint: node to encapsulate to, None for none (local, or native routing).
+        flags: e.g. {"hastunnel", "skiptunnel"}.
+    """
+
+    prefix: Network
+    identity: int
+    encrypt_key: int = 0
+    tunnel_endpoint: Address | None = None
+    flags: frozenset[str] = frozenset()
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEndpoint:
+    """A row of the endpoints map `cilium_lxc` (`bpf endpoint list`).
+
+    Attributes:
+        address: pod or host address.
+        host: the address is the node's own (`(localhost)`).
+        endpoint_id, identity, ifindex: None where the row does not say.
+        mac: address inside the pod; node_mac: address of the host side device; lower case.
+    """
+
+    address: Address
+    host: bool
+    endpoint_id: int | None = None
+    identity: int | None = None
+    ifindex: int | None = None
+    mac: str = ""
+    node_mac: str = ""
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A Cilium endpoint as the agent or a CiliumEndpoint object describes it.
+
+    Attributes:
+        id: node-local endpoint id.
+        identity: security identity, 0 when not said.
+        labels: security-relevant labels.
+        state: `ready`, `regenerating`, `not-ready`, …
+        addresses: IPv4 and IPv6 addresses.
+        mac: inside the pod; host_mac: what the pod sees as its gateway's MAC; "" when not said.
+        interface: host side device, "" when not said.
+        ifindex: of the host side device, None when not said.
+        container_interface: device in the pod, "" when not said.
+        policy_enabled: `none`, `ingress`, `egress`, `both`, `audit-…`; "" when not said.
+        namespace, pod: of the pod; "" for the host and health endpoints.
+        health: the agent's overall health word, "" when not said.
+    """
+
+    id: int
+    identity: int
+    labels: tuple[str, ...] = ()
+    state: str = ""
+    addresses: tuple[Address, ...] = ()
+    mac: str = ""
+    host_mac: str = ""
+    interface: str = ""
+    ifindex: int | None = None
+    container_interface: str = ""
+    policy_enabled: str = ""
+    namespace: str = ""
+    pod: str = ""
+    health: str = ""
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyEntry:
+    """An entry of an endpoint's policy map (`bpf policy get`, pkg/maps/policymap).
+
+    Attributes:
+        endpoint_id: whose map.
+        deny: a deny entry.
+        direction: `ingress` or `egress`.
+        identity: remote identity, 0 for any.
+        protocol: IANA number, 0 for any.
+        ports: inclusive (low, high); (0, 65535) for any.
+        proxy_port: L7 proxy's port, 0 for none.
+        precedence: higher wins (≥ 1.19), None in versions without it.
+        packets, bytes: None when not available.
+        labels: label column of the text form, () in numeric or JSON forms.
+    """
+
+    endpoint_id: int
+    deny: bool
+    direction: str
+    identity: int
+    protocol: int
+    ports: tuple[int, int] = (0, 65535)
+    proxy_port: int = 0
+    precedence: int | None = None
+    packets: int | None = None
+    bytes: int | None = None
+    labels: tuple[str, ...] = ()
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A security identity and its labels."""
+
+    id: int
+    labels: tuple[str, ...]
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CiliumNode:
+    """A node as the agent or a CiliumNode object knows it.
+
+    Attributes:
+        name: without the cluster part.
+        addresses: InternalIPs and ExternalIPs.
+        router_addresses: CiliumInternalIPs (of cilium_host).
+        pod_cidrs: what pods there get their addresses from.
+        health_address: of its health endpoint, None when not said.
+    """
+
+    name: str
+    addresses: tuple[Address, ...]
+    router_addresses: tuple[Address, ...] = ()
+    pod_cidrs: tuple[Network, ...] = ()
+    health_address: Address | None = None
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DatapathConfig:
+    """How an agent has set its datapath up; None or "" wherever nothing says.
+
+    Attributes:
+        version: as the agent prints it.
+        routing_mode: `native` or `tunnel`.
+        tunnel_protocol: `vxlan` or `geneve`.
+        host_routing: `bpf` or `legacy`.
+        masquerade: `bpf`, `iptables` or `disabled`.
+        native_cidrs: destinations that are not masqueraded.
+        kube_proxy_replacement: True, False; None unknown.
+        socket_lb: load-balancing at connect() is on.
+        socket_lb_host_only: … but only for the host's own namespace.
+        node_port_mode: `snat`, `dsr`, `hybrid`.
+        devices: native devices.
+        attach_mode: `tc` or `tcx`.
+        datapath_mode: `veth`, `netkit`, `netkit-l2`.
+        encryption: `disabled`, `ipsec`, `wireguard`, `ztunnel`.
+        host_firewall: True when it is on.
+        egress_gateway: True when it is on.
+        endpoint_routes: one host route a pod.
+        clock_source: `ktime` or `jiffies`.
+        state: the agent's own state word, e.g. "Ok".
+    """
+
+    version: str = ""
+    routing_mode: str = ""
+    tunnel_protocol: str = ""
+    host_routing: str = ""
+    masquerade: str = ""
+    native_cidrs: tuple[Network, ...] = ()
+    kube_proxy_replacement: bool | None = None
+    socket_lb: bool | None = None
+    socket_lb_host_only: bool | None = None
+    node_port_mode: str = ""
+    devices: tuple[str, ...] = ()
+    attach_mode: str = ""
+    datapath_mode: str = ""
+    encryption: str = ""
+    host_firewall: bool | None = None
+    egress_gateway: bool | None = None
+    endpoint_routes: bool | None = None
+    clock_source: str = ""
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EgressGatewayPolicy:
+    """A row of `bpf egress list`: traffic of `source` to `destination` leaves by `gateway`.
+
+    `gateway` is None for "Not Found"; `excluded` marks an excluded CIDR.
+    """
+
+    source: Address
+    destination: Network
+    egress_address: Address | None
+    gateway: Address | None
+    excluded: bool = False
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """A row of `bpf metrics list`. `direction` is `ingress`, `egress`, `service` or `unknown`."""
+
+    reason: str
+    direction: str
+    packets: int
+    bytes: int
+    source: str = ""
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorEvent:
+    """A line of `cilium monitor`.
+
+    Attributes:
+        kind: `trace`, `drop` or `policy-verdict`.
+        summary: e.g. `-> stack`, the drop reason, or `deny`/`allow`.
+        flow: None when the line has no addresses.
+        tcp_flags: e.g. ("SYN",).
+        source_identity, destination_identity: number, 0 when a name or not said; the names are in
+            `source_label`, `destination_label`.
+        state: connection state word of a trace, "" otherwise.
+        device: device name, "" for none.
+        original_address: source before SNAT/LB, None when not said.
+        direction: of a verdict, "" otherwise.
+    """
+
+    kind: str
+    summary: str
+    flow: Flow | None
+    tcp_flags: tuple[str, ...] = ()
+    source_identity: int = 0
+    destination_identity: int = 0
+    source_label: str = ""
+    destination_label: str = ""
+    state: str = ""
+    device: str = ""
+    original_address: Address | None = None
+    direction: str = ""
+    line: int = field(default=0, compare=False)
+
+
+# pkg/identity/numericidentity.go
+RESERVED_IDENTITIES = {
+    0: "unknown",
+    1: "host",
+    2: "world",
+    3: "unmanaged",
+    4: "health",
+    5: "init",
+    6: "remote-node",
+    7: "kube-apiserver",
+    8: "ingress",
+    9: "world-ipv4",
+    10: "world-ipv6",
+    11: "encrypted-overlay",
+}
+HOST = 1
+WORLD = 2
+REMOTE_NODE = 6

@@ -1,0 +1,62 @@
+"""The kernel's own connection tracking (nf_conntrack).
+
+Source: Linux net/netfilter/nf_conntrack_standalone.c (ct_seq_show), conntrack(8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kubectl_ebpfnet.model.net import Flow
+
+
+@dataclass(frozen=True, slots=True)
+class ConntrackEntry:
+    """One connection that netfilter tracks.
+
+    Attributes:
+        original: 5-tuple of the first packet; ICMP: source_port holds the echo identifier,
+            destination_port is None.
+        reply: 5-tuple that a reply is expected to have; NAT shows here.
+        timeout: seconds left, None for offloaded flows.
+        state: TCP/SCTP state word, "" for other protocols.
+        status: words in brackets: ASSURED, UNREPLIED, OFFLOAD, HW_OFFLOAD.
+        mark: connection mark, None when not printed.
+        zone: conntrack zone, 0 when not printed.
+        packets, bytes: sum of both directions, None when accounting is off.
+    """
+
+    original: Flow
+    reply: Flow
+    timeout: int | None = None
+    state: str = ""
+    status: frozenset[str] = frozenset()
+    mark: int | None = None
+    zone: int = 0
+    packets: int | None = None
+    bytes: int | None = None
+    line: int = field(default=0, compare=False)
+
+    @property
+    def source_nat(self) -> bool:
+        """Whether the source address or port is rewritten."""
+        return (self.reply.destination, self.reply.destination_port) != (
+            self.original.source,
+            self.original.source_port,
+        ) and not (self._is_icmp and self.reply.destination == self.original.source)
+
+    @property
+    def destination_nat(self) -> bool:
+        """Whether the destination address or port is rewritten."""
+        return (self.reply.source, self.reply.source_port) != (
+            self.original.destination,
+            self.original.destination_port,
+        ) and not (self._is_icmp and self.reply.source == self.original.destination)
+
+    @property
+    def _is_icmp(self) -> bool:
+        return self.original.protocol in (1, 58)
+
+    def translated(self) -> Flow:
+        """The original packet as it is after all of this entry's NAT."""
+        return self.reply.reversed()

@@ -1,0 +1,246 @@
+"""Records and the bundle that holds them: the whole input of every explanation.
+
+A record is what one place printed for one command, as it was said. A bundle is an ordered store
+of records; a live run, a capture file and a test scenario give the same bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Protocol
+
+
+class PlaceKind(StrEnum):
+    """Where a command ran."""
+
+    API = "api"
+    """The API server; argv is `get <resource> …`, stdout is the JSON it answered."""
+    AGENT = "cilium-agent"
+    """Cilium's agent container of `node`: the node's own network namespace."""
+    POD = "pod"
+    """A container of a pod: the pod's network namespace."""
+    NODE = "node"
+    """A shell or a node pod on the node: the node's network namespace, without Cilium's tools."""
+    CLIENT = "client"
+    """The machine that runs kubectl (DNS look-ups)."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """One place of the cluster.
+
+    Attributes:
+        kind: what sort of place.
+        node: node name, for AGENT and NODE.
+        namespace, pod: for POD.
+    """
+
+    kind: PlaceKind
+    node: str = ""
+    namespace: str = ""
+    pod: str = ""
+
+    def __str__(self) -> str:
+        if self.kind is PlaceKind.POD:
+            return f"pod {self.namespace}/{self.pod}"
+        if self.kind is PlaceKind.AGENT:
+            return f"cilium-agent on {self.node}"
+        if self.kind is PlaceKind.NODE:
+            return f"node {self.node}"
+        return "API server" if self.kind is PlaceKind.API else "this machine"
+
+
+API = Place(PlaceKind.API)
+CLIENT = Place(PlaceKind.CLIENT)
+
+
+def agent_place(node: str) -> Place:
+    """The Cilium agent of a node."""
+    return Place(PlaceKind.AGENT, node=node)
+
+
+def pod_place(namespace: str, name: str) -> Place:
+    """A pod."""
+    return Place(PlaceKind.POD, namespace=namespace, pod=name)
+
+
+def node_place(name: str) -> Place:
+    """A node."""
+    return Place(PlaceKind.NODE, node=name)
+
+
+class Output(Protocol):
+    """Bytes that a command printed; they may still lie in a file."""
+
+    def read(self) -> bytes:
+        """All of it."""
+        ...
+
+    def chunks(self) -> Iterator[bytes]:
+        """The same bytes in pieces of bounded size, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Output that is in memory."""
+
+    data: bytes = b""
+
+    def read(self) -> bytes:
+        """All of it."""
+        return self.data
+
+    def chunks(self) -> Iterator[bytes]:
+        """All of it, in one piece."""
+        if self.data:
+            yield self.data
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one place printed for one command.
+
+    Attributes:
+        number: 1-based position in its bundle; evidence points at it.
+        place: where it ran.
+        argv: what ran.
+        exit_code: None when it did not run, or its end was not seen.
+        stdout, stderr: as they were said.
+        started: RFC 3339 time in UTC, "" when not known.
+        error: why it did not run, in one sentence; "" when it ran.
+        denied: the RBAC permission that was missing, e.g. `create pods/exec in namespace x`.
+        kept: when not (), only lines with one of these strings were brought from the place.
+    """
+
+    number: int
+    place: Place
+    argv: tuple[str, ...]
+    exit_code: int | None
+    stdout: Output = field(default_factory=Held)
+    stderr: bytes = b""
+    started: str = ""
+    error: str = ""
+    denied: str = ""
+    kept: tuple[str, ...] = ()
+
+    @property
+    def ran(self) -> bool:
+        """Whether the command ran to its end, with whatever exit code."""
+        return self.exit_code is not None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command ran and exited with 0."""
+        return self.exit_code == 0
+
+    @property
+    def command(self) -> str:
+        """The argv as one readable line."""
+        return " ".join(self.argv)
+
+    def why_not(self) -> str:
+        """One sentence that says why this record is of no use; "" when it is."""
+        if self.error:
+            return self.error
+        if self.exit_code not in (0, None):
+            last = self.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+            return f"exit code {self.exit_code}" + (f": {last}" if last else "")
+        return "" if self.ok else "it was not run"
+
+
+def matching_lines(output: Output, needles: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The lines that contain any of the needles, with their 1-based numbers.
+
+    Works piece by piece, so memory stays flat however long the output is, and looks for the
+    needles in whole pieces, so that lines without any cost a search and not an object.
+
+    Args:
+        output: the bytes to look through.
+        needles: what to look for; none of them may contain a newline. All lines when empty.
+
+    Yields:
+        (line number, line without its newline), in order, each line once.
+    """
+    number = 1
+    rest = b""
+    for chunk in output.chunks():
+        piece = rest + chunk if rest else chunk
+        cut = piece.rfind(b"\n") + 1
+        if not cut:
+            rest = piece
+            continue
+        rest = piece[cut:]
+        yield from _lines_of_piece(piece, cut, number, needles)
+        number += piece.count(b"\n", 0, cut)
+    if rest:
+        yield from _lines_of_piece(rest + b"\n", len(rest) + 1, number, needles)
+
+
+def _lines_of_piece(
+    piece: bytes, end: int, first: int, needles: Sequence[bytes]
+) -> Iterator[tuple[int, bytes]]:
+    if not needles:
+        for offset, line in enumerate(piece[: end - 1].split(b"\n")):
+            yield first + offset, line
+        return
+    starts: set[int] = set()
+    for needle in needles:
+        at = piece.find(needle, 0, end)
+        while at >= 0:
+            starts.add(piece.rfind(b"\n", 0, at) + 1)
+            at = piece.find(needle, piece.find(b"\n", at, end), end)
+    number, counted = first, 0
+    for start in sorted(starts):
+        number += piece.count(b"\n", counted, start)
+        counted = start
+        yield number, piece[start : piece.find(b"\n", start, end)]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An ordered store of records.
+
+    Attributes:
+        records: numbered from 1 in their order.
+        source: where it came from: a file name, or "live".
+        note: a sentence for the reader, e.g. that this is a replay; "" when there is none.
+    """
+
+    records: tuple[Record, ...]
+    source: str = "live"
+    note: str = ""
+
+    @cached_property
+    def _index(self) -> dict[tuple[Place, tuple[str, ...]], Record]:
+        # A later record of the same command at the same place replaces an earlier one.
+        return {(record.place, record.argv): record for record in self.records}
+
+    def record(self, place: Place, argv: Sequence[str]) -> Record | None:
+        """The record of exactly this command at this place, or None."""
+        return self._index.get((place, tuple(argv)))
+
+    def at(self, place: Place) -> tuple[Record, ...]:
+        """Every record of one place."""
+        return tuple(record for record in self.records if record.place == place)
+
+    def places(self, kind: PlaceKind) -> tuple[Place, ...]:
+        """The places of one kind that anything is recorded of, in order of appearance."""
+        return tuple(dict.fromkeys(r.place for r in self.records if r.place.kind is kind))
+
+    def numbered(self, number: int) -> Record:
+        """The record with this number. Raises IndexError when there is none."""
+        if not 1 <= number <= len(self.records):
+            raise IndexError(number)
+        return self.records[number - 1]
+
+
+def bundle_of(records: Iterable[Record], source: str = "live", note: str = "") -> Bundle:
+    """A bundle of these records, numbered anew in their order."""
+    import dataclasses
+
+    numbered = (dataclasses.replace(r, number=n) for n, r in enumerate(records, start=1))
+    return Bundle(tuple(numbered), source, note)

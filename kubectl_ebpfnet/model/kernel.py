@@ -1,0 +1,302 @@
+"""What the kernel of a node, or of a pod's network namespace, says of itself.
+
+Field names follow iproute2's JSON (ip-address(8), ip-route(8), ip-rule(8), ip-neighbour(8)) and
+bpftool's (bpftool-net(8), bpftool-link(8)). `line` is the 1-based line of the record that the
+fact was read from, 0 where the source is one JSON line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kubectl_ebpfnet.model.net import Address, Network
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network device.
+
+    Attributes:
+        index: ifindex in its own namespace.
+        name: device name without the `@peer` part.
+        kind: rtnl link kind (`veth`, `vxlan`, …), "" when the source does not say.
+        mac: link-layer address in lower case, "" when it has none.
+        up: IFF_UP is set.
+        lower_up: IFF_LOWER_UP is set (carrier).
+        mtu: bytes, None when not said.
+        peer_index: ifindex of the other end (`iflink`), None when there is none.
+        peer_name: name of the other end, where it is in the same namespace.
+        netns_id: nsid of the other end's namespace, None when it is this one or not said.
+        netns_name: name of that namespace under /run/netns, where iproute2 knew it.
+        master: name of the bridge or bond that it is enslaved to, or "".
+        tunnel_port: UDP destination port of vxlan/geneve, None otherwise.
+        tunnel_external: the tunnel takes its parameters from each packet (collect metadata).
+        xdp_program: id of an attached XDP program, None when there is none.
+    """
+
+    index: int
+    name: str
+    kind: str = ""
+    mac: str = ""
+    up: bool = True
+    lower_up: bool = True
+    mtu: int | None = None
+    peer_index: int | None = None
+    peer_name: str = ""
+    netns_id: int | None = None
+    netns_name: str = ""
+    master: str = ""
+    tunnel_port: int | None = None
+    tunnel_external: bool = False
+    xdp_program: int | None = None
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceAddress:
+    """An address on a device: `device`, `address`, prefix length in bits and rtnl scope name."""
+
+    device: str
+    address: Address
+    prefix_length: int
+    scope: str = "global"
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An entry of a routing table.
+
+    Attributes:
+        destination: the prefix it matches; 0.0.0.0/0 or ::/0 for the default route.
+        gateway: next hop, None when the destination is on the link.
+        device: outgoing device, "" for types that have none (blackhole, unreachable…).
+        table: table name as iproute2 prints it (`main`, `local`, `200`).
+        type: rtnl type (`unicast`, `local`, `blackhole`, `unreachable`, `prohibit`, …).
+        metric: priority; the lowest wins.
+        preferred_source: source address chosen for local packets, None when not said.
+        scope: rtnl scope name, "" when not said.
+        mtu: path MTU in bytes set on the route, None when not said.
+    """
+
+    destination: Network
+    gateway: Address | None
+    device: str
+    table: str = "main"
+    type: str = "unicast"
+    metric: int = 0
+    preferred_source: Address | None = None
+    scope: str = ""
+    mtu: int | None = None
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """An entry of the routing policy database (ip-rule(8)).
+
+    Attributes:
+        priority: the lowest is asked first.
+        source: prefix the source must be in, None for all.
+        destination: prefix the destination must be in, None for all.
+        mark: fwmark value, None when the rule does not look at it.
+        mark_mask: mask that is applied to the packet's mark first.
+        in_device: iif, "" for any.
+        out_device: oif, "" for any.
+        table: table looked up, "" where the action is not a look-up.
+        action: `lookup`, `blackhole`, `unreachable`, `prohibit`, `goto`, …
+        inverted: `not` stands before the selector.
+    """
+
+    priority: int
+    table: str
+    source: Network | None = None
+    destination: Network | None = None
+    mark: int | None = None
+    mark_mask: int = 0xFFFFFFFF
+    in_device: str = ""
+    out_device: str = ""
+    action: str = "lookup"
+    inverted: bool = False
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A neighbour (ARP or ND) entry.
+
+    Attributes:
+        address: the neighbour's IP address.
+        device: the device it is on.
+        mac: its link-layer address in lower case, "" when it is not known.
+        states: NUD states in upper case, e.g. ("REACHABLE",); from /proc/net/arp: ("REACHABLE",)
+            for a complete entry, ("INCOMPLETE",) for one without ATF_COM.
+    """
+
+    address: Address
+    device: str
+    mac: str
+    states: tuple[str, ...]
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A loaded BPF program (bpftool-prog(8)).
+
+    Attributes:
+        id: kernel-wide id.
+        name: at most 15 characters unless BTF gave bpftool the full function name.
+        type: `sched_cls`, `xdp`, `cgroup_sock_addr`, …
+        tag: 16 hex digits, hash of the instructions.
+        loaded_at: seconds since the epoch, None when not said.
+        map_ids: ids of the maps it uses.
+    """
+
+    id: int
+    name: str
+    type: str = ""
+    tag: str = ""
+    loaded_at: int | None = None
+    map_ids: tuple[int, ...] = ()
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A BPF program at a hook.
+
+    Attributes:
+        hook: `xdp`, `tcx/ingress`, `tcx/egress`, `clsact/ingress`, `clsact/egress`,
+            `netkit/primary`, `netkit/peer`, or a cgroup attach type (`cgroup_inet4_connect`, …).
+        device: device name, "" for cgroups.
+        program_name: as the source names it: a section (`bpf_lxc.o:[from-container]`), a function,
+            or a function cut at 15 characters; "" when not known.
+        program_id: None when the source does not say.
+        tag: program tag, "" when not said.
+        link_id: id of the bpf_link that holds it, None for netlink attachments.
+        priority: order within the hook, lowest first: the tc filter preference, or the
+            position in the listing.
+        direct_action: a tc filter whose return code is the verdict.
+        pin: path of the bpf_link's pin, "" when not known.
+    """
+
+    hook: str
+    device: str
+    program_name: str
+    program_id: int | None = None
+    tag: str = ""
+    link_id: int | None = None
+    priority: int = 0
+    direct_action: bool = True
+    pin: str = ""
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BpfPin:
+    """A file on bpffs that keeps a BPF object alive.
+
+    Attributes:
+        path: whole path.
+        kind: `link` or `map`.
+        owner: `device`, `endpoint` or `cgroup` for links, "" for maps.
+        owner_name: device name (Cilium writes `-` for `.`), endpoint id, or cgroup; "" for maps.
+        name: last part: the program's full name for links, the map's name for maps.
+    """
+
+    path: str
+    kind: str
+    owner: str
+    owner_name: str
+    name: str
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NetfilterRule:
+    """One `-A` line of iptables-save(8), with what can be matched against a packet.
+
+    Attributes:
+        table: `raw`, `mangle`, `nat`, `filter`, `security`.
+        chain: chain name.
+        number: 1-based position in its chain.
+        text: the line without its counters.
+        jump: target after `-j` (or `-g`), "" when there is none.
+        source, destination: prefixes, None for any; `not_source`, `not_destination` invert them.
+        protocol: protocol name in lower case, "" for any; `not_protocol` inverts it.
+        in_device, out_device: device name, `+` at its end matches any rest; "" for any.
+        destination_ports, source_ports: inclusive (low, high) ranges; () for any.
+        mark, mark_mask: value and mask of `-m mark`, None when not looked at; `not_mark` inverts.
+        set_name, set_direction: ipset of `-m set --match-set` and `src`/`dst`, "" when none.
+        destination_type: `--dst-type` of `-m addrtype` (`LOCAL`, …), "" when none;
+            `not_destination_type` inverts it.
+        states: conntrack states of `--ctstate`, () for any; `not_states` inverts.
+        to_address: `--to-source` / `--to-destination` value, "" when none.
+        comment: text of `-m comment`, "" when none.
+        other_matches: names of the matches that this model does not evaluate.
+        packets, bytes: counters, None when iptables-save ran without -c.
+    """
+
+    table: str
+    chain: str
+    number: int
+    text: str
+    jump: str = ""
+    source: Network | None = None
+    not_source: bool = False
+    destination: Network | None = None
+    not_destination: bool = False
+    protocol: str = ""
+    not_protocol: bool = False
+    in_device: str = ""
+    not_in_device: bool = False
+    out_device: str = ""
+    not_out_device: bool = False
+    destination_ports: tuple[tuple[int, int], ...] = ()
+    source_ports: tuple[tuple[int, int], ...] = ()
+    mark: int | None = None
+    mark_mask: int = 0xFFFFFFFF
+    not_mark: bool = False
+    set_name: str = ""
+    set_direction: str = ""
+    not_set: bool = False
+    destination_type: str = ""
+    not_destination_type: bool = False
+    states: tuple[str, ...] = ()
+    not_states: bool = False
+    to_address: str = ""
+    comment: str = ""
+    other_matches: tuple[str, ...] = ()
+    packets: int | None = None
+    bytes: int | None = None
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NetfilterChain:
+    """A chain's declaration: its table, name, and policy ("-" for chains of users)."""
+
+    table: str
+    name: str
+    policy: str
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """All of one `iptables-save`: chains and rules in their order."""
+
+    chains: tuple[NetfilterChain, ...]
+    rules: tuple[NetfilterRule, ...]
+
+    def chain(self, table: str, name: str) -> tuple[NetfilterRule, ...]:
+        """The rules of one chain, in order; () when there is no such chain."""
+        return tuple(rule for rule in self.rules if rule.table == table and rule.chain == name)
+
+    def policy(self, table: str, name: str) -> str:
+        """The chain's policy, "" when there is no such chain."""
+        for chain in self.chains:
+            if chain.table == table and chain.name == name:
+                return chain.policy
+        return ""

@@ -1,0 +1,117 @@
+"""Kubernetes objects, cut down to what a packet's path depends on.
+
+Field meanings: Kubernetes API reference (core/v1, discovery.k8s.io/v1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.model.net import Address, Network
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod.
+
+    Attributes:
+        node: name of its node, "" while it is not scheduled.
+        phase: Pending, Running, Succeeded, Failed, Unknown.
+        reason: why it is not running (waiting reason of a container, or a condition), or "".
+        addresses: its IPs; of the node when host_network.
+        ready: the Ready condition is True.
+        containers: names, the default container first.
+        labels: label → value.
+        owner_kind, owner_name: its controller, e.g. ReplicaSet `web-5d4f8`; "" for bare pods.
+    """
+
+    namespace: str
+    name: str
+    node: str
+    phase: str
+    addresses: tuple[Address, ...]
+    host_network: bool
+    ready: bool
+    containers: tuple[str, ...]
+    reason: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    owner_kind: str = ""
+    owner_name: str = ""
+
+    def belongs_to(self, kind: str, name: str) -> bool:
+        """Whether a workload (`Deployment`, `StatefulSet`, …) runs this pod.
+
+        A Deployment's pods belong to a ReplicaSet named `<deployment>-<template hash>`.
+        """
+        if kind == "Deployment":
+            return self.owner_kind == "ReplicaSet" and self.owner_name.rpartition("-")[0] == name
+        return (self.owner_kind, self.owner_name) == (kind, name)
+
+    def label(self, key: str) -> str:
+        """The label's value, "" when it is not set."""
+        return dict(self.labels).get(key, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node: name, InternalIPs, ExternalIPs, pod CIDRs and whether it is Ready."""
+
+    name: str
+    internal_addresses: tuple[Address, ...]
+    external_addresses: tuple[Address, ...] = ()
+    pod_cidrs: tuple[Network, ...] = ()
+    ready: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """A port of a Service. `protocol` is an IANA number; `node_port` 0 for none."""
+
+    name: str
+    protocol: int
+    port: int
+    target_port: str
+    node_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Service. `cluster_addresses` is () for headless ones."""
+
+    namespace: str
+    name: str
+    type: str
+    cluster_addresses: tuple[Address, ...]
+    ports: tuple[ServicePort, ...]
+    external_addresses: tuple[Address, ...] = ()
+    ingress_addresses: tuple[Address, ...] = ()
+    selector: tuple[tuple[str, str], ...] = ()
+    external_traffic_policy: str = ""
+    internal_traffic_policy: str = ""
+    external_name: str = ""
+    health_check_node_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceEndpoint:
+    """One address of an EndpointSlice and one of its ports.
+
+    Attributes:
+        namespace, service: whose slice it is.
+        port_name: "" for the unnamed port.
+        ready, serving, terminating: the endpoint's conditions (nil counts as the API says).
+        node: node name, "" when not said.
+        pod: name of the target pod, "" when the target is not a pod.
+    """
+
+    namespace: str
+    service: str
+    address: Address
+    port_name: str
+    protocol: int
+    port: int
+    ready: bool
+    serving: bool
+    terminating: bool
+    node: str = ""
+    pod: str = ""

@@ -1,0 +1,104 @@
+"""Addresses and flows: the words that every layer of the stack shares.
+
+Protocol numbers are IANA's (https://www.iana.org/assignments/protocol-numbers).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+ICMP = 1
+TCP = 6
+UDP = 17
+ICMPV6 = 58
+SCTP = 132
+
+_NAMES = {ICMP: "ICMP", TCP: "TCP", UDP: "UDP", ICMPV6: "ICMPv6", SCTP: "SCTP"}
+_NUMBERS = {name.lower(): number for number, name in _NAMES.items()}
+
+
+def protocol_name(number: int) -> str:
+    """The usual name of an IP protocol number; the number itself where there is none."""
+    return _NAMES.get(number, str(number))
+
+
+def protocol_number(name: str) -> int | None:
+    """The number of a protocol name in any case, or of decimal digits; None when unknown."""
+    if name.isascii() and name.isdigit() and len(name) <= 3:
+        return int(name)
+    return _NUMBERS.get(name.lower())
+
+
+def has_ports(protocol: int) -> bool:
+    """Whether the protocol's header has a source and a destination port."""
+    return protocol in (TCP, UDP, SCTP)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A packet's 5-tuple, as it is in the headers at one place.
+
+    Attributes:
+        protocol: IANA protocol number.
+        source: source address.
+        source_port: source port; the identifier for ICMP echo; None when any or not known.
+        destination: destination address.
+        destination_port: destination port; None when any or not known.
+    """
+
+    protocol: int
+    source: Address
+    source_port: int | None
+    destination: Address
+    destination_port: int | None
+
+    def reversed(self) -> Flow:
+        """The 5-tuple of a reply to this packet."""
+        return Flow(
+            self.protocol,
+            self.destination,
+            self.destination_port,
+            self.source,
+            self.source_port,
+        )
+
+    def matches(self, other: Flow) -> bool:
+        """Whether both name the same flow, where None on either side means any."""
+        return (
+            self.protocol == other.protocol
+            and self.source == other.source
+            and self.destination == other.destination
+            and _same_port(self.source_port, other.source_port)
+            and _same_port(self.destination_port, other.destination_port)
+        )
+
+    def with_destination(self, address: Address, port: int | None) -> Flow:
+        """The same packet after its destination was rewritten."""
+        return replace(self, destination=address, destination_port=port)
+
+    def with_source(self, address: Address, port: int | None) -> Flow:
+        """The same packet after its source was rewritten."""
+        return replace(self, source=address, source_port=port)
+
+    def __str__(self) -> str:
+        return (
+            f"{protocol_name(self.protocol)} {endpoint_text(self.source, self.source_port)}"
+            f" → {endpoint_text(self.destination, self.destination_port)}"
+        )
+
+
+def _same_port(one: int | None, other: int | None) -> bool:
+    return one is None or other is None or one == other
+
+
+def endpoint_text(address: Address, port: int | None) -> str:
+    """`10.0.0.1:80`, `[fd00::1]:80`, or the bare address when the port is None."""
+    if port is None:
+        return str(address)
+    if address.version == 6:
+        return f"[{address}]:{port}"
+    return f"{address}:{port}"

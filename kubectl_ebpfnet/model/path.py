@@ -1,0 +1,264 @@
+"""The answer: hops, findings and the verdict. Its JSON form is documented in docs/json.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
+from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.net import Address, Flow
+
+SCHEMA = "ebpfnet.dev/path/v1"
+
+
+class State(StrEnum):
+    """How a hop is known."""
+
+    OBSERVED = "observed"
+    """The cluster shows that this packet or flow did it."""
+    DERIVED = "derived"
+    """It follows from facts that were read."""
+    UNKNOWN = "unknown"
+    """A fact is missing; the hop says which."""
+
+
+class Verdict(StrEnum):
+    """What becomes of the packet."""
+
+    DELIVERED = "delivered"
+    DROPPED = "dropped"
+    UNKNOWN = "unknown"
+
+
+class HopPlace(StrEnum):
+    """Where a hop is, seen from the packet."""
+
+    POD = "pod"
+    NODE = "node"
+    CILIUM = "cilium"
+    WIRE = "wire"
+    WORLD = "world"
+
+
+class HopKind(StrEnum):
+    """What is there."""
+
+    SOCKET = "socket"
+    ROUTE = "route"
+    NEIGHBOUR = "neighbour"
+    LINK = "link"
+    PROGRAM = "program"
+    LOAD_BALANCING = "load-balancing"
+    POLICY = "policy"
+    CONNTRACK = "conntrack"
+    NAT = "nat"
+    RULE = "rule"
+    TUNNEL = "tunnel"
+    DELIVERY = "delivery"
+
+
+class Severity(StrEnum):
+    """How bad a finding is: an ERROR breaks the path, a WARNING may, INFO does not."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What proves something.
+
+    Attributes:
+        record: number of the record in the bundle.
+        lines: 1-based line numbers in its stdout; () when the whole record is meant.
+        excerpt: the lines, or for JSON the part that matters, as they were said.
+    """
+
+    record: int
+    lines: tuple[int, ...] = ()
+    excerpt: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """The packet as it leaves a hop.
+
+    Attributes:
+        flow: its 5-tuple.
+        outer: 5-tuple of the encapsulating packet, None when it is not encapsulated.
+        vni: tunnel id, None when it is not encapsulated.
+        mark: skb mark, None when not known.
+    """
+
+    flow: Flow
+    outer: Flow | None = None
+    vni: int | None = None
+    mark: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One thing that happens to the packet.
+
+    Attributes:
+        number: 1-based.
+        place: the sort of place.
+        where: its name: `default/client`, a node name, `1.1.1.1`.
+        node: the node it is on, "" off the nodes.
+        kind: what is there.
+        summary: what it does to the packet, one line.
+        state: how that is known.
+        reason: for UNKNOWN: which fact is missing and why.
+        drops: the packet ends here.
+        packet: as it leaves the hop; as it came when it is dropped.
+        evidence: the proof.
+    """
+
+    number: int
+    place: HopPlace
+    where: str
+    node: str
+    kind: HopKind
+    summary: str
+    state: State
+    packet: Packet
+    reason: str = ""
+    drops: bool = False
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule across hops that something broke: `title` is one line, `detail` says what to do."""
+
+    severity: Severity
+    title: str
+    detail: str
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An end of the path as it was resolved.
+
+    Attributes:
+        text: the words of the command line.
+        kind: `pod`, `service`, `node`, `address` or `name`.
+        namespace, name: of the object, "" for addresses.
+        address: None when it has none yet (Pending), or resolution failed.
+        port: destination port, None when none was given.
+        node: the node it is on, "" when off the nodes or not known.
+        note: how it was resolved, one sentence; "" when there is nothing to say.
+    """
+
+    text: str
+    kind: str
+    address: Address | None
+    namespace: str = ""
+    name: str = ""
+    port: int | None = None
+    node: str = ""
+    note: str = ""
+
+    @property
+    def title(self) -> str:
+        """`pod/client`, `svc/web`, `1.1.1.1`: short, for a headline."""
+        short = {"service": "svc"}.get(self.kind, self.kind)
+        if self.kind in ("pod", "service", "node"):
+            return f"{short}/{self.name}"
+        return self.text if self.kind == "name" else str(self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedFlow:
+    """One flow as Cilium and netfilter track it on one node, side by side.
+
+    Attributes:
+        node: whose tables.
+        flow: the packet as the source sent it.
+        cilium_ct: Cilium's conntrack entry, None when there is none.
+        service_ct: Cilium's SVC entry when the packet was load-balanced at the veth.
+        cilium_nat: Cilium's NAT entry.
+        netfilter: the kernel's nf_conntrack entry.
+        translated: the packet after all translations seen.
+        evidence: the lines, in the order of the entries above.
+    """
+
+    node: str
+    flow: Flow
+    cilium_ct: CtEntry | None
+    service_ct: CtEntry | None
+    cilium_nat: NatEntry | None
+    netfilter: ConntrackEntry | None
+    translated: Flow
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingNote:
+    """Why one of the three tables says nothing on a node: `table` is `cilium-ct`, `cilium-nat`
+    or `nf_conntrack`."""
+
+    node: str
+    table: str
+    text: str
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PathRequest:
+    """What was asked, with every name resolved to words that the bundle can answer.
+
+    Attributes:
+        source: e.g. `pod/client`, namespace already applied.
+        source_namespace, source_name: of the source pod.
+        destination: the words after the source, without the port.
+        destination_kind: `pod`, `service`, `node`, `address` or `name`.
+        destination_namespace, destination_name: for objects; for a DNS name its text is the name.
+        destination_address: for addresses, and for names once resolved.
+        port: number, None when none was given.
+        port_name: name of a Service's port, "" when a number or nothing was given.
+        protocol: IANA number.
+        note: how the destination was resolved, "" when there is nothing to say.
+    """
+
+    source: str
+    source_namespace: str
+    source_name: str
+    destination: str
+    destination_kind: str
+    protocol: int
+    destination_namespace: str = ""
+    destination_name: str = ""
+    destination_address: Address | None = None
+    port: int | None = None
+    port_name: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The whole answer.
+
+    Attributes:
+        source, destination: the ends.
+        protocol: IANA number.
+        verdict: what becomes of the packet.
+        reason: one sentence for the verdict: where it is dropped, or what is missing.
+        hops: in the order in which the packet passes them.
+        findings: worst first.
+        flows: flows that match, as they are tracked now, newest first.
+        tracking: what the tables that show nothing have to say.
+    """
+
+    source: Target
+    destination: Target
+    protocol: int
+    verdict: Verdict
+    reason: str
+    hops: tuple[Hop, ...]
+    findings: tuple[Finding, ...]
+    flows: tuple[TrackedFlow, ...] = ()
+    tracking: tuple[TrackingNote, ...] = ()

@@ -1,0 +1,210 @@
+"""The catalogue of commands whose output the tool can read: what is asked of which place.
+
+`collect` asks these questions and `explain` looks their answers up, so neither has to know the
+other. A question has forms: the same fact by another command, of an older version, or in a
+poorer image. Forms stand in order of preference; the first that succeeded is the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.model.evidence import Bundle, Place, PlaceKind, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One fact that a place can be asked for.
+
+    Attributes:
+        name: unique, for tasks and tests.
+        places: the kinds of place that can answer.
+        forms: argv alternatives, best first.
+        by_flow: its output grows with the cluster's traffic: a live run brings home only lines
+            with the flow's addresses, a reader streams it.
+        extra: not asked live by `path`; read where a capture has it.
+    """
+
+    name: str
+    places: tuple[PlaceKind, ...]
+    forms: tuple[tuple[str, ...], ...]
+    by_flow: bool = False
+    extra: bool = False
+
+
+_AGENT = (PlaceKind.AGENT,)
+_NETNS = (PlaceKind.AGENT, PlaceKind.NODE)
+_POD = (PlaceKind.POD,)
+
+
+def _cilium(*words: str) -> tuple[tuple[str, ...], ...]:
+    # The binary was renamed in Cilium 1.15; the old name stays as a symlink (cilium-facts 1.3).
+    return (("cilium-dbg", *words), ("cilium", *words))
+
+
+# --- the pod's own namespace ------------------------------------------------------------------
+POD_ADDRESSES = Question("pod-addresses", _POD, (("ip", "addr"), ("ip", "a")))
+POD_ROUTES = Question(
+    "pod-routes",
+    _POD,
+    (("ip", "route"), ("cat", "/proc/net/route"), ("route", "-n")),
+)
+POD_ROUTES6 = Question(
+    "pod-routes6", _POD, (("ip", "-6", "route"), ("cat", "/proc/net/ipv6_route"))
+)
+POD_NEIGHBOURS = Question(
+    "pod-neighbours", _POD, (("ip", "neigh"), ("cat", "/proc/net/arp"), ("arp", "-an"))
+)
+POD_IFLINK = Question("pod-iflink", _POD, (("cat", "/sys/class/net/eth0/iflink"),))
+POD_RESOLV_CONF = Question("pod-resolv-conf", _POD, (("cat", "/etc/resolv.conf"),))
+
+# --- the node's namespace -----------------------------------------------------------------------
+LINKS = Question(
+    "links",
+    _NETNS,
+    (("ip", "-j", "-d", "link"), ("ip", "-d", "link"), ("ip", "-j", "addr"), ("ip", "a")),
+)
+ADDRESSES = Question("addresses", _NETNS, (("ip", "-j", "addr"), ("ip", "a")))
+ROUTES = Question(
+    "routes",
+    _NETNS,
+    (
+        ("ip", "-j", "route", "show", "table", "all"),
+        ("ip", "route"),
+        ("cat", "/proc/net/route"),
+        ("route", "-n"),
+    ),
+)
+RULES = Question("rules", _NETNS, (("ip", "-j", "rule"), ("ip", "rule")))
+NEIGHBOURS = Question(
+    "neighbours",
+    _NETNS,
+    (("ip", "-j", "neigh"), ("ip", "neigh"), ("cat", "/proc/net/arp"), ("arp", "-an")),
+)
+NETFILTER = Question(
+    "netfilter", _NETNS, (("iptables-save", "-c"), ("iptables-save",), ("iptables-legacy-save",))
+)
+NETFILTER6 = Question("netfilter6", _NETNS, (("ip6tables-save", "-c"), ("ip6tables-save",)))
+CONNTRACK = Question(
+    "conntrack",
+    _NETNS,
+    (("cat", "/proc/net/nf_conntrack"), ("conntrack", "-L", "-o", "extended"), ("conntrack", "-L")),
+    by_flow=True,
+)
+BPF_NET = Question(
+    "bpf-net", _NETNS, (("bpftool", "-j", "net", "show"), ("bpftool", "net", "show"))
+)
+BPF_LINKS = Question(
+    "bpf-links",
+    _NETNS,
+    (("bpftool", "-j", "-f", "link", "show"), ("bpftool", "-j", "link", "show")),
+)
+BPF_PROGRAMS = Question("bpf-programs", _NETNS, (("bpftool", "-j", "prog", "show"),))
+BPF_PINS = Question("bpf-pins", _NETNS, (("ls", "-R", "/sys/fs/bpf"),))
+
+
+def tc_filters(device: str, direction: str) -> Question:
+    """The clsact filters of a device; direction is `ingress` or `egress`."""
+    words = ("tc", "filter", "show", "dev", device, direction)
+    return Question(f"tc-{device}-{direction}", _NETNS, (words,))
+
+
+# --- Cilium ---------------------------------------------------------------------------------------
+VERSION = Question("cilium-version", _AGENT, _cilium("version"))
+STATUS = Question("cilium-status", _AGENT, _cilium("status", "-o", "json"))
+ENDPOINTS = Question("cilium-endpoints", _AGENT, _cilium("endpoint", "list", "-o", "json"))
+ENDPOINT_MAP = Question("cilium-endpoint-map", _AGENT, _cilium("bpf", "endpoint", "list"))
+IPCACHE = Question("cilium-ipcache", _AGENT, _cilium("bpf", "ipcache", "list"))
+POLICY_MAPS = Question(
+    "cilium-policy-maps",
+    _AGENT,
+    (
+        *_cilium("bpf", "policy", "get", "--all", "-o", "json"),
+        *_cilium("bpf", "policy", "get", "--all", "-n"),
+        *_cilium("bpf", "policy", "get", "--all"),
+    ),
+)
+SERVICES = Question("cilium-services", _AGENT, _cilium("service", "list", "-o", "json"))
+LB_MAP = Question("cilium-lb-map", _AGENT, _cilium("bpf", "lb", "list"))
+CT = Question(
+    "cilium-ct",
+    _AGENT,
+    (
+        *_cilium("bpf", "ct", "list", "global", "-d"),
+        *_cilium("bpf", "ct", "list", "global"),
+    ),
+    by_flow=True,
+)
+NAT = Question("cilium-nat", _AGENT, _cilium("bpf", "nat", "list"), by_flow=True)
+CILIUM_NODES = Question("cilium-nodes", _AGENT, _cilium("node", "list", "-o", "json"))
+IDENTITIES = Question("cilium-identities", _AGENT, _cilium("identity", "list", "-o", "json"))
+EGRESS_GATEWAY = Question("cilium-egress-gateway", _AGENT, _cilium("bpf", "egress", "list"))
+IP_MASQ = Question("cilium-ip-masq", _AGENT, _cilium("bpf", "ipmasq", "list"))
+TUNNELS = Question("cilium-tunnels", _AGENT, _cilium("bpf", "tunnel", "list"))
+METRICS = Question("cilium-metrics", _AGENT, _cilium("bpf", "metrics", "list"))
+CONFIG_VIEW = Question(
+    "cilium-config-view", (PlaceKind.CLIENT, PlaceKind.AGENT), (("cilium", "config", "view"),)
+)
+CGROUP_PROGRAMS = Question(
+    "cgroup-programs", _AGENT, (("bpftool", "cgroup", "tree", "/run/cilium/cgroupv2"),), extra=True
+)
+MONITOR = Question("cilium-monitor", _AGENT, _cilium("monitor"), by_flow=True, extra=True)
+
+POD_QUESTIONS = (
+    POD_ADDRESSES,
+    POD_ROUTES,
+    POD_ROUTES6,
+    POD_NEIGHBOURS,
+    POD_IFLINK,
+    POD_RESOLV_CONF,
+)
+NODE_QUESTIONS = (
+    LINKS,
+    ADDRESSES,
+    ROUTES,
+    RULES,
+    NEIGHBOURS,
+    NETFILTER,
+    NETFILTER6,
+    CONNTRACK,
+    BPF_NET,
+    BPF_LINKS,
+    BPF_PROGRAMS,
+    BPF_PINS,
+)
+CILIUM_QUESTIONS = (
+    VERSION,
+    STATUS,
+    ENDPOINTS,
+    ENDPOINT_MAP,
+    IPCACHE,
+    POLICY_MAPS,
+    SERVICES,
+    LB_MAP,
+    CT,
+    NAT,
+    CILIUM_NODES,
+    IDENTITIES,
+    EGRESS_GATEWAY,
+    IP_MASQ,
+    TUNNELS,
+    METRICS,
+)
+
+
+def answer(bundle: Bundle, place: Place, question: Question) -> Record | None:
+    """The best record that answers a question at a place.
+
+    Returns:
+        The first form that exited with 0; else the first that was tried at all, whose
+        `why_not()` tells what went wrong; None when the question was never asked there.
+    """
+    tried = None
+    for form in question.forms:
+        record = bundle.record(place, form)
+        if record is None:
+            continue
+        if record.ok:
+            return record
+        tried = tried or record
+    return tried
