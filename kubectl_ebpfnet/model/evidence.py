@@ -84,6 +84,10 @@ class Output(Protocol):
         ...
 
 
+PIECE = 1 << 20
+"""Bytes of one chunk of held output; big enough that a search outweighs the step."""
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """Output that is in memory."""
@@ -95,9 +99,9 @@ class Held:
         return self.data
 
     def chunks(self) -> Iterator[bytes]:
-        """All of it, in one piece."""
-        if self.data:
-            yield self.data
+        """The same bytes in pieces of at most PIECE bytes."""
+        for start in range(0, len(self.data), PIECE):
+            yield self.data[start : start + PIECE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,39 +169,57 @@ def matching_lines(output: Output, needles: Sequence[bytes]) -> Iterator[tuple[i
     Yields:
         (line number, line without its newline), in order, each line once.
     """
+    wanted = () if b"" in needles else tuple(needles)
     number = 1
-    rest = b""
+    rest: list[bytes] = []  # the start of a line whose end has not come yet
     for chunk in output.chunks():
-        piece = rest + chunk if rest else chunk
-        cut = piece.rfind(b"\n") + 1
+        cut = chunk.rfind(b"\n") + 1
         if not cut:
-            rest = piece
+            if chunk:
+                rest.append(chunk)
             continue
-        rest = piece[cut:]
-        yield from _lines_of_piece(piece, cut, number, needles)
-        number += piece.count(b"\n", 0, cut)
+        if rest:
+            # Only the line that runs over the seam is copied, not the whole chunk.
+            seam = chunk.find(b"\n") + 1
+            rest.append(chunk[:seam])
+            yield from _lines_of_piece(b"".join(rest), 0, number, wanted)
+            number += 1
+            rest = []
+        else:
+            seam = 0
+        if seam < cut:
+            whole = chunk if cut == len(chunk) else chunk[:cut]
+            yield from _lines_of_piece(whole, seam, number, wanted)
+            number += whole.count(b"\n", seam)
+        if cut < len(chunk):
+            rest.append(chunk[cut:])
     if rest:
-        yield from _lines_of_piece(rest + b"\n", len(rest) + 1, number, needles)
+        rest.append(b"\n")
+        yield from _lines_of_piece(b"".join(rest), 0, number, wanted)
 
 
 def _lines_of_piece(
-    piece: bytes, end: int, first: int, needles: Sequence[bytes]
+    piece: bytes, begin: int, first: int, needles: Sequence[bytes]
 ) -> Iterator[tuple[int, bytes]]:
+    """Matching lines of a piece that ends in a newline, from `begin`, whose line is `first`."""
     if not needles:
-        for offset, line in enumerate(piece[: end - 1].split(b"\n")):
-            yield first + offset, line
+        start, number = begin, first
+        while start < len(piece):
+            end = piece.find(b"\n", start)
+            yield number, piece[start:end]
+            start, number = end + 1, number + 1
         return
     starts: set[int] = set()
     for needle in needles:
-        at = piece.find(needle, 0, end)
+        at = piece.find(needle, begin)
         while at >= 0:
-            starts.add(piece.rfind(b"\n", 0, at) + 1)
-            at = piece.find(needle, piece.find(b"\n", at, end), end)
-    number, counted = first, 0
+            starts.add(piece.rfind(b"\n", begin, at) + 1 or begin)
+            at = piece.find(needle, piece.find(b"\n", at) + 1)
+    number, counted = first, begin
     for start in sorted(starts):
         number += piece.count(b"\n", counted, start)
         counted = start
-        yield number, piece[start : piece.find(b"\n", start, end)]
+        yield number, piece[start : piece.find(b"\n", start)]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,106 @@
+"""The search through long outputs equals the obvious loop, however the bytes come in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_ebpfnet.model.evidence import (
+    API,
+    PIECE,
+    Bundle,
+    Held,
+    Record,
+    agent_place,
+    bundle_of,
+    matching_lines,
+    pod_place,
+)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A fake output that comes in exactly these pieces."""
+
+    pieces: tuple[bytes, ...]
+
+    def read(self) -> bytes:
+        return b"".join(self.pieces)
+
+    def chunks(self) -> Iterator[bytes]:
+        yield from self.pieces
+
+
+def naive(data: bytes, needles: list[bytes]) -> list[tuple[int, bytes]]:
+    lines = data.split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    return [
+        (number, line)
+        for number, line in enumerate(lines, start=1)
+        if not needles or any(needle in line for needle in needles)
+    ]
+
+
+# Few letters and many newlines, so that needles match and seams fall in awkward places.
+texts = st.binary(max_size=60).map(lambda raw: bytes(b"ab\n\n."[byte % 5] for byte in raw))
+
+
+@given(
+    pieces=st.lists(texts, max_size=8).map(tuple),
+    needles=st.lists(st.sampled_from([b"a", b"b", b"ab", b"aa", b"a.b", b"zz", b""]), max_size=3),
+)
+def test_equals_the_naive_loop_for_any_split(
+    pieces: tuple[bytes, ...], needles: list[bytes]
+) -> None:
+    output = Pieces(pieces)
+    assert list(matching_lines(output, needles)) == naive(output.read(), needles)
+
+
+def test_one_line_in_many_pieces_is_joined_once() -> None:
+    output = Pieces((b"x" * 10_000,) * 200 + (b"needle\nend",))
+    ((number, line),) = matching_lines(output, [b"needle"])
+    assert number == 1
+    assert len(line) == 2_000_006
+
+
+def test_held_output_comes_in_bounded_pieces() -> None:
+    data = b"0123456789abcdef\n" * (PIECE // 8)
+    pieces = list(Held(data).chunks())
+    assert len(pieces) > 1
+    assert max(map(len, pieces)) == PIECE
+    assert b"".join(pieces) == data
+    assert len(list(matching_lines(Held(data), [b"abc"]))) == PIECE // 8
+
+
+def test_a_later_record_replaces_an_earlier_one() -> None:
+    place = pod_place("default", "client")
+    bundle = bundle_of(
+        [
+            Record(0, place, ("ip", "a"), 1),
+            Record(0, API, ("get", "pods"), 0),
+            Record(0, place, ("ip", "a"), 0),
+        ]
+    )
+    assert [record.number for record in bundle.records] == [1, 2, 3]
+    found = bundle.record(place, ["ip", "a"])
+    assert found is not None
+    assert found.number == 3
+    assert bundle.record(agent_place("n"), ["ip", "a"]) is None
+    assert bundle.numbered(2).place == API
+    with pytest.raises(IndexError):
+        bundle.numbered(0)
+    assert Bundle(()).records == ()
+
+
+def test_why_not_says_what_went_wrong_and_nothing_else() -> None:
+    place = pod_place("default", "client")
+    assert Record(1, place, ("ip",), 0).why_not() == ""
+    assert Record(1, place, ("ip",), None, error="no shell").why_not() == "no shell"
+    assert Record(1, place, ("ip",), 127, stderr=b"x\nnot found\n").why_not() == (
+        "exit code 127: not found"
+    )
