@@ -77,6 +77,7 @@ class Route:
         preferred_source: source address chosen for local packets, None when not said.
         scope: rtnl scope name, "" when not said.
         mtu: path MTU in bytes set on the route, None when not said.
+        source: prefix the packet's source must be in (IPv6 only), None for any.
     """
 
     destination: Network
@@ -88,6 +89,7 @@ class Route:
     preferred_source: Address | None = None
     scope: str = ""
     mtu: int | None = None
+    source: Network | None = None
     line: int = field(default=0, compare=False)
 
 
@@ -104,8 +106,12 @@ class Rule:
         in_device: iif, "" for any.
         out_device: oif, "" for any.
         table: table looked up, "" where the action is not a look-up.
-        action: `lookup`, `blackhole`, `unreachable`, `prohibit`, `goto`, …
+        action: `lookup`, `blackhole`, `unreachable`, `prohibit`, `goto`, `nop`, …; `l3mdev`
+            looks up the table of the packet's VRF.
         inverted: `not` stands before the selector.
+        other_selectors: names of what narrows the rule, or its look-up, that this model does
+            not evaluate (`ipproto`, `dport`, `uidrange`, `suppress_prefixlength`, …), sorted.
+        goto: priority of the rule that `goto` jumps to, None for other actions.
     """
 
     priority: int
@@ -118,6 +124,8 @@ class Rule:
     out_device: str = ""
     action: str = "lookup"
     inverted: bool = False
+    other_selectors: tuple[str, ...] = ()
+    goto: int | None = None
     line: int = field(default=0, compare=False)
 
 

@@ -51,6 +51,19 @@ def lines(data: bytes, source: str = "text") -> Iterator[tuple[int, str]]:
         yield number, text.removesuffix("\r")
 
 
+def is_json(data: bytes) -> bool:
+    """Whether a program that can print both printed its JSON form: a list or an object."""
+    return data.lstrip()[:1] in (b"[", b"{")
+
+
+def following(words: Iterator[str], word: str, source: str, line: int = 0) -> str:
+    """The next of the words: the value of the one just read. Raises ParseError at the end."""
+    value = next(words, None)
+    if value is None:
+        raise ParseError(source, line, f"nothing after {quoted(word)}")
+    return value
+
+
 def integer(
     text: object, source: str, line: int = 0, *, least: int | None = 0, most: int | None = None
 ) -> int:
@@ -80,6 +93,14 @@ def integer(
 def port(text: object, source: str, line: int = 0) -> int:
     """A TCP, UDP or SCTP port."""
     return integer(text, source, line, most=0xFFFF)
+
+
+def hardware_address(text: str) -> str:
+    """The link-layer address in lower case, "" when the text is none (an IP tunnel's, say)."""
+    parts = text.split(":")
+    if len(parts) > 1 and all(len(part) == 2 and _HEXADECIMAL.issuperset(part) for part in parts):
+        return text.lower()
+    return ""
 
 
 def address(text: object, source: str, line: int = 0) -> Address:

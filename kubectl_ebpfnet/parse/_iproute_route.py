@@ -1,0 +1,228 @@
+"""`ip route`, part of parse.iproute.
+
+Source: iproute2's ip/iproute.c (print_route); the types are RTN_* of
+include/uapi/linux/rtnetlink.h.
+
+A listing of one table (`ip route show table 200`) does not name the table in its lines; the
+routes of it are said to be in `main` here, and whoever asked knows better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_ebpfnet.model.kernel import Route
+from kubectl_ebpfnet.model.net import Address, Network
+from kubectl_ebpfnet.parse._text import (
+    address,
+    following,
+    integer,
+    is_json,
+    json_integer,
+    json_objects,
+    json_text,
+    json_value,
+    lines,
+    network,
+)
+
+_SOURCE = "ip route"
+_TYPES = frozenset(
+    (
+        "unicast local broadcast anycast multicast blackhole unreachable prohibit throw nat"
+        " xresolve"
+    ).split()  # noqa: SIM905 - a word a line hides the table
+)
+# Words that have a value; those of the second part are no facts here. The metrics among them may
+# have `lock` before their value.
+_VALUES = frozenset(
+    (
+        "dev table scope from src metric mtu"
+        " proto tos nhid advmss rtt rttvar reordering window cwnd initcwnd initrwnd ssthresh realm"
+        " realms hoplimit quickack congctl rto_min features expires error uid iif weight users"
+        " age"
+    ).split()  # noqa: SIM905 - a word a line hides the table
+)
+
+
+@dataclass(slots=True)
+class _Record:
+    """What one record says, while its lines or members are being read."""
+
+    line: int
+    destination: str = ""
+    source: str = ""
+    type: str = "unicast"
+    table: str = "main"
+    gateway: Address | None = None
+    # The gateway is of the other family (RTA_VIA): an IPv4 route by an IPv6 neighbour.
+    foreign: bool = False
+    device: str = ""
+    metric: int = 0
+    preferred_source: Address | None = None
+    scope: str = ""
+    mtu: int | None = None
+    # Only IPv6 routes have a router preference.
+    has_preference: bool = False
+    nexthops: list[_Record] = field(default_factory=list)
+
+    def routes(self, version: int) -> Iterator[Route]:
+        """One route for each next hop.
+
+        Args:
+            version: the family of a `default` that does not show its own.
+        """
+        version = self._version(version)
+        destination = network(self.destination, _SOURCE, self.line, version=version)
+        source = self._source(version)
+        for hop in self.nexthops or [self]:
+            yield Route(
+                destination=destination,
+                gateway=hop.gateway,
+                device=hop.device,
+                table=self.table,
+                type=self.type,
+                metric=self.metric,
+                preferred_source=self.preferred_source,
+                scope=self.scope,
+                mtu=self.mtu,
+                source=source,
+                line=hop.line,
+            )
+
+    def _source(self, version: int) -> Network | None:
+        if self.source in ("", "all"):
+            return None
+        source = network(self.source, _SOURCE, self.line, version=version)
+        # `ip -6 route get` prints `from ::` for a packet without a source yet.
+        return None if source.prefixlen == 0 or source.is_unspecified else source
+
+    def _version(self, version: int) -> int:
+        for hop in (self, *self.nexthops):
+            if hop.gateway is not None:
+                return 10 - hop.gateway.version if hop.foreign else hop.gateway.version
+        if self.preferred_source is not None:
+            return self.preferred_source.version
+        return 6 if self.has_preference else version
+
+
+def routes(data: bytes, version: int = 4) -> tuple[Route, ...]:
+    """The routes of `ip [-j] [-6] route [show table all]`, in their order.
+
+    A route with several next hops gives one Route for each of them.
+
+    Args:
+        data: what was printed.
+        version: 4 or 6: the family of a `default` that does not show its own, as the routes of
+            `show table all` do by their gateway or router preference.
+    """
+    if is_json(data):
+        found = json_objects(json_value(data, _SOURCE), _SOURCE)
+        records = [_json_record(record) for record in found if record]
+    else:
+        records = _text_records(data)
+    return tuple(route for record in records for route in record.routes(version))
+
+
+def _json_record(member: dict[str, Any]) -> _Record:
+    record = _Record(line=1)
+    record.destination = json_text(member, "dst", _SOURCE)
+    record.source = json_text(member, "from", _SOURCE)
+    record.type = json_text(member, "type", _SOURCE, "unicast")
+    record.table = json_text(member, "table", _SOURCE, "main")
+    record.metric = json_integer(member, "metric", _SOURCE) or 0
+    record.scope = json_text(member, "scope", _SOURCE)
+    record.has_preference = "pref" in member
+    if member.get("prefsrc") is not None:
+        record.preferred_source = address(member["prefsrc"], _SOURCE, 1)
+    for metrics in json_objects(member.get("metrics", []), _SOURCE):
+        record.mtu = json_integer(metrics, "mtu", _SOURCE)
+    _json_hop(record, member)
+    for hop in json_objects(member.get("nexthops", []), _SOURCE):
+        record.nexthops.append(_Record(line=1))
+        _json_hop(record.nexthops[-1], hop)
+    return record
+
+
+def _json_hop(record: _Record, member: dict[str, Any]) -> None:
+    record.device = json_text(member, "dev", _SOURCE)
+    via = member.get("via")
+    if isinstance(via, dict):
+        record.gateway = address(via.get("host"), _SOURCE, 1)
+        record.foreign = True
+    elif member.get("gateway") is not None:
+        record.gateway = address(member["gateway"], _SOURCE, 1)
+
+
+def _text_records(data: bytes) -> list[_Record]:
+    records: list[_Record] = []
+    for number, text in lines(data, _SOURCE):
+        words = iter(text.split())
+        if not text.strip():
+            continue
+        if text[0].isspace():
+            if records:
+                _text_continuation(records[-1], next(words), words, number)
+            continue
+        record = _Record(line=number)
+        first = next(words)
+        if first in _TYPES:
+            record.type = first
+            first = following(words, first, _SOURCE, number)
+        record.destination = first
+        _text_words(record, words)
+        records.append(record)
+    return records
+
+
+def _text_continuation(record: _Record, first: str, words: Iterator[str], number: int) -> None:
+    if first == "nexthop":
+        record.nexthops.append(_Record(line=number))
+        _text_words(record.nexthops[-1], words)
+    elif first == "cache":  # `ip route get` puts the metrics here
+        _text_words(record, words)
+
+
+def _text_words(record: _Record, words: Iterator[str]) -> None:
+    """Read what follows the destination, or the word `nexthop`."""
+    for word in words:
+        if word == "encap":  # its own words may be named like ours; they end where ours begin
+            word = next((w for w in words if w in ("via", "dev")), "")
+        if word == "via":
+            _text_gateway(record, words)
+        elif word == "pref":
+            record.has_preference = True
+            following(words, word, _SOURCE, record.line)
+        elif word in _VALUES:
+            value = following(words, word, _SOURCE, record.line)
+            if value == "lock":
+                value = following(words, value, _SOURCE, record.line)
+            _text_value(record, word, value)
+
+
+def _text_value(record: _Record, word: str, value: str) -> None:
+    match word:
+        case "dev":
+            record.device = value
+        case "table":
+            record.table = value
+        case "scope":
+            record.scope = value
+        case "from":
+            record.source = value
+        case "src":
+            record.preferred_source = address(value, _SOURCE, record.line)
+        case "metric":
+            record.metric = integer(value, _SOURCE, record.line)
+        case "mtu":
+            record.mtu = integer(value, _SOURCE, record.line)
+
+
+def _text_gateway(record: _Record, words: Iterator[str]) -> None:
+    value = following(words, "via", _SOURCE, record.line)
+    if value in ("inet", "inet6"):
+        record.foreign = True
+        value = following(words, value, _SOURCE, record.line)
+    record.gateway = address(value, _SOURCE, record.line)
