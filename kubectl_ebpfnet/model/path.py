@@ -213,7 +213,9 @@ class PathRequest:
 
     Attributes:
         source: e.g. `pod/client`, namespace already applied.
-        source_namespace, source_name: of the source pod.
+        source_kind: `pod`, or the kind of a workload (`Deployment`, …) that is still to be
+            resolved to one of its pods, as when a capture is read.
+        source_namespace, source_name: of the source.
         destination: the words after the source, without the port.
         destination_kind: `pod`, `service`, `node`, `address` or `name`.
         destination_namespace, destination_name: for objects; for a DNS name its text is the name.
@@ -236,6 +238,7 @@ class PathRequest:
     port: int | None = None
     port_name: str = ""
     note: str = ""
+    source_kind: str = "pod"
 
 
 @dataclass(frozen=True, slots=True)

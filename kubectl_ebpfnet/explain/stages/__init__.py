@@ -1,1 +1,33 @@
+"""One kind of place a file: what happens to a packet there, and where it is next."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.stages import (
+    arrival,
+    device,
+    endpoint,
+    forward,
+    host,
+    pod,
+    socket,
+    tunnel,
+    veth,
+    wire,
+)
+
+STAGES: dict[Stage, Callable[[Walk, Standing], Standing | None]] = {
+    Stage.SOCKET: socket.leave,
+    Stage.POD: pod.leave,
+    Stage.VETH: veth.enter,
+    Stage.FORWARD: forward.decide,
+    Stage.HOST: host.forward,
+    Stage.NODE_LOCAL: host.deliver,
+    Stage.TUNNEL: tunnel.encapsulate,
+    Stage.DEVICE: device.leave,
+    Stage.WIRE: wire.cross,
+    Stage.ARRIVAL: arrival.enter,
+    Stage.ENDPOINT: endpoint.enter,
+}

@@ -1,0 +1,88 @@
+"""Evidence for a hop: which record, which of its lines, and what they say.
+
+Text is cited by line. JSON is cited by the object that matters, cut down to the keys that prove
+the hop, since one line may hold a whole table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from kubectl_ebpfnet.model.evidence import Record
+from kubectl_ebpfnet.model.path import Evidence
+
+LONGEST_EXCERPT = 400
+"""Characters of one excerpt line that are kept; JSON objects can be long."""
+
+
+def whole(record: Record | None) -> tuple[Evidence, ...]:
+    """The record as a whole: for an empty or failed answer."""
+    if record is None:
+        return ()
+    said = record.stderr.decode("utf-8", "replace").strip().splitlines()
+    return (Evidence(record.number, (), tuple(line[:LONGEST_EXCERPT] for line in said[:3])),)
+
+
+def lines(record: Record | None, numbers: Iterable[int]) -> tuple[Evidence, ...]:
+    """Lines of a text record, by number; numbers below 1 or past the end are left out."""
+    if record is None:
+        return ()
+    wanted = tuple(sorted({number for number in numbers if number > 0}))
+    if not wanted:
+        return (Evidence(record.number),)
+    text = record.stdout.read().decode("utf-8", "replace").splitlines()
+    found = tuple(number for number in wanted if number <= len(text))
+    excerpt = tuple(text[number - 1].strip()[:LONGEST_EXCERPT] for number in found)
+    return (Evidence(record.number, found, excerpt),)
+
+
+def said(record: Record | None, number: int, line: str) -> tuple[Evidence, ...]:
+    """One line that the caller has already read (a streamed record is not read again)."""
+    if record is None:
+        return ()
+    return (Evidence(record.number, (number,), (line.strip()[:LONGEST_EXCERPT],)),)
+
+
+def json_object(
+    record: Record | None, where: Mapping[str, Any], keep: tuple[str, ...] = ()
+) -> tuple[Evidence, ...]:
+    """The first object in a JSON record whose members equal `where`.
+
+    Args:
+        record: the record; None gives no evidence.
+        where: member names and values, e.g. {"ifname": "eth0"}; () of values match any of them.
+        keep: members to show, all when empty.
+
+    Returns:
+        One piece of evidence; without an excerpt when the object is not found.
+    """
+    if record is None:
+        return ()
+    try:
+        value = json.loads(record.stdout.read())
+    except (ValueError, RecursionError):
+        return (Evidence(record.number),)
+    for item in _objects(value):
+        if all(item.get(key) == wanted for key, wanted in where.items()):
+            shown = {key: item[key] for key in keep if key in item} if keep else item
+            text = json.dumps(shown, separators=(", ", ": "), ensure_ascii=False)
+            return (Evidence(record.number, (), (text[:LONGEST_EXCERPT],)),)
+    return (Evidence(record.number),)
+
+
+def is_json(record: Record) -> bool:
+    """Whether the record's output is one JSON document."""
+    return any(word in ("-j", "json", "-o=json") for word in record.argv)
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    queue = [value]
+    while queue:
+        item = queue.pop(0)
+        if isinstance(item, dict):
+            yield item
+            queue.extend(item.values())
+        elif isinstance(item, list):
+            queue.extend(item)

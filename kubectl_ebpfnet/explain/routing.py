@@ -1,0 +1,137 @@
+"""The routing decision: rules, tables, longest prefix (ip-rule(8), ip-route(8)).
+
+Source: Linux net/ipv4/fib_rules.c and fib_lookup; the kernel asks rules in the order of their
+priority and takes the first table that has a route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.model.kernel import Neighbour, Route, Rule
+from kubectl_ebpfnet.model.net import Address
+
+DEFAULT_RULES = (Rule(0, "local"), Rule(32766, "main"), Rule(32767, "default"))
+"""What every namespace starts with; used where rules could not be read but routes could."""
+
+REFUSING = frozenset({"blackhole", "unreachable", "prohibit", "throw"})
+_FAILED = frozenset({"FAILED", "INCOMPLETE"})
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What routing does with a packet.
+
+    Attributes:
+        route: the route that was taken, None when there is none.
+        rule: the rule that led to it, None when rules were not read.
+        refused: why the packet is refused here, "" when it is not.
+    """
+
+    route: Route | None
+    rule: Rule | None = None
+    refused: str = ""
+
+    @property
+    def local(self) -> bool:
+        """Whether the packet is for this namespace itself."""
+        return self.route is not None and self.route.type == "local"
+
+
+def decide(
+    rules: Sequence[Rule],
+    routes: Sequence[Route],
+    source: Address,
+    destination: Address,
+    *,
+    mark: int = 0,
+    in_device: str = "",
+) -> Decision:
+    """Look a packet up as the kernel does.
+
+    Args:
+        rules: () for the three default rules.
+        routes: of every table that is known.
+        source, destination: of the packet.
+        mark: its skb mark.
+        in_device: the device it came in by, "" for packets of this namespace.
+
+    Returns:
+        The decision; `refused` says "no route to …" when nothing matches.
+    """
+    for rule in sorted(rules or DEFAULT_RULES, key=lambda rule: rule.priority):
+        if not _selects(rule, source, destination, mark, in_device):
+            continue
+        if rule.action in ("blackhole", "unreachable", "prohibit"):
+            return Decision(None, rule, f"rule {rule.priority} says {rule.action}")
+        if rule.action != "lookup":
+            continue
+        route = longest(routes, rule.table, destination)
+        if route is None or route.type == "throw":
+            continue
+        if route.type in REFUSING:
+            return Decision(route, rule, f"the route {route.destination} is {route.type}")
+        return Decision(route, rule)
+    return Decision(None, None, f"no route to {destination}")
+
+
+def longest(routes: Sequence[Route], table: str, destination: Address) -> Route | None:
+    """The route of a table with the longest prefix, then the lowest metric."""
+    best = None
+    for route in routes:
+        if route.table != table or route.destination.version != destination.version:
+            continue
+        if route.type in ("broadcast", "multicast", "anycast") or destination not in (
+            route.destination
+        ):
+            continue
+        if best is None or (-route.destination.prefixlen, route.metric) < (
+            -best.destination.prefixlen,
+            best.metric,
+        ):
+            best = route
+    return best
+
+
+def _selects(rule: Rule, source: Address, destination: Address, mark: int, in_device: str) -> bool:
+    hit = (
+        (rule.source is None or _inside(source, rule.source))
+        and (rule.destination is None or _inside(destination, rule.destination))
+        and (rule.mark is None or mark & rule.mark_mask == rule.mark)
+        and (not rule.in_device or rule.in_device == (in_device or "lo"))
+        and not rule.out_device
+    )
+    return hit != rule.inverted
+
+
+def _inside(address: Address, network: object) -> bool:
+    return getattr(network, "version", 0) == address.version and address in network  # type: ignore[operator]
+
+
+def describe(route: Route) -> str:
+    """A route in iproute2's words, short."""
+    default = route.destination.prefixlen == 0
+    words = ["default" if default else str(route.destination)]
+    if route.type not in ("unicast", "local"):
+        words.insert(0, route.type)
+    if route.gateway is not None:
+        words.append(f"via {route.gateway}")
+    if route.device:
+        words.append(f"dev {route.device}")
+    return " ".join(words)
+
+
+def neighbour_of(
+    neighbours: Sequence[Neighbour], device: str, address: Address
+) -> Neighbour | None:
+    """The entry for an address on a device."""
+    for neighbour in neighbours:
+        if neighbour.address == address and neighbour.device in (device, ""):
+            return neighbour
+    return None
+
+
+def unresolved(neighbour: Neighbour) -> bool:
+    """Whether the kernel asked for the neighbour's MAC and got no answer."""
+    return bool(_FAILED & set(neighbour.states)) and not neighbour.mac

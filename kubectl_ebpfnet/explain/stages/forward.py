@@ -1,0 +1,187 @@
+"""Cilium's forwarding decision: local endpoint, tunnel, egress gateway, or the node's routes.
+
+Source: Cilium bpf/bpf_lxc.c (handle_ipv4_from_lxc), bpf/lib/egress_gateway.h; cilium-facts 4.4.
+"""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.explain import cite, routing
+from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.names import address_text, identity_text
+from kubectl_ebpfnet.explain.routing import describe
+from kubectl_ebpfnet.explain.world import NodeView
+from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, IpcacheEntry
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
+
+
+def decide(walk: Walk, here: Standing) -> Standing | None:
+    """Where Cilium sends a packet that its policy let pass."""
+    node = walk.world.node(here.node)
+    destination = here.packet.flow.destination
+    if destination in node.own_addresses or walk.world.node_of(destination) == here.node:
+        return here.to(Stage.HOST)
+    if node.local_endpoint(destination) is not None:
+        return _local(walk, here, node)
+    gateway = _egress_gateway(node, here)
+    if gateway is not None:
+        return _to_gateway(walk, here, node, gateway)
+    entry = node.ipcache_of(destination)
+    if entry is not None and entry.tunnel_endpoint is not None and _tunnelled(node, entry):
+        return _into_tunnel(walk, here, node, entry)
+    if node.config.host_routing == "bpf":
+        return _bpf_host_routing(walk, here, node)
+    return here.to(Stage.HOST)
+
+
+def _local(walk: Walk, here: Standing, node: NodeView) -> Standing:
+    if node.config.endpoint_routes:
+        return here.to(Stage.HOST)
+    endpoint = node.local_endpoint(here.packet.flow.destination)
+    assert endpoint is not None
+    walk.hop(
+        HopPlace.CILIUM,
+        here.device or here.node,
+        here.node,
+        HopKind.ROUTE,
+        f"{here.packet.flow.destination} is endpoint {endpoint.id} on this node: "
+        "handed to its ingress program, past the node's stack",
+        State.DERIVED,
+        here.packet,
+        _endpoint_map_evidence(node, here.packet.flow.destination),
+    )
+    return here.to(Stage.ENDPOINT, device=endpoint.interface, skips_netfilter=True)
+
+
+def _endpoint_map_evidence(node: NodeView, address: Address) -> tuple[Evidence, ...]:
+    lines = [row.line for row in node.endpoint_map.facts if row.address == address]
+    if lines:
+        return cite.lines(node.endpoint_map.record, lines)
+    return cite.json_object(node.endpoints.record, {"ipv4": str(address)})
+
+
+def _tunnelled(node: NodeView, entry: IpcacheEntry) -> bool:
+    if "skiptunnel" in entry.flags:
+        return False
+    return node.config.routing_mode != "native"
+
+
+def ipcache_evidence(node: NodeView, entry: IpcacheEntry | None) -> tuple[Evidence, ...]:
+    """The line of the ipcache."""
+    return cite.lines(node.ipcache.record, [entry.line]) if entry is not None else ()
+
+
+def _into_tunnel(walk: Walk, here: Standing, node: NodeView, entry: IpcacheEntry) -> Standing:
+    assert entry.tunnel_endpoint is not None
+    walk.hop(
+        HopPlace.CILIUM,
+        here.device or here.node,
+        here.node,
+        HopKind.ROUTE,
+        f"ipcache: {entry.prefix} is {identity_text(walk.world, entry.identity)} behind tunnel "
+        f"endpoint {address_text(walk.world, entry.tunnel_endpoint)}",
+        State.DERIVED,
+        here.packet,
+        ipcache_evidence(node, entry),
+    )
+    return here.to(Stage.TUNNEL, device=str(entry.tunnel_endpoint))
+
+
+def _egress_gateway(node: NodeView, here: Standing) -> EgressGatewayPolicy | None:
+    flow = here.packet.flow
+    hits = [
+        row
+        for row in node.egress_gateway.facts
+        if row.source == flow.source
+        and row.destination.version == flow.destination.version
+        and flow.destination in row.destination
+    ]
+    best = max(hits, key=lambda row: row.destination.prefixlen, default=None)
+    return None if best is None or best.excluded else best
+
+
+def _to_gateway(
+    walk: Walk, here: Standing, node: NodeView, row: EgressGatewayPolicy
+) -> Standing | None:
+    evidence = cite.lines(node.egress_gateway.record, [row.line])
+    where = (HopPlace.CILIUM, here.device or here.node, here.node, HopKind.ROUTE)
+    if row.gateway is None:
+        walk.drop(
+            *where,
+            "an egress gateway policy matches, but no gateway was found: No egress gateway found",
+            State.DERIVED,
+            here.packet,
+            evidence,
+        )
+        walk.finding(
+            Severity.ERROR,
+            f"egress gateway policy for {row.source} → {row.destination} has no gateway node",
+            "No node matches the policy's nodeSelector, or it is not ready.",
+            evidence,
+        )
+        return None
+    gateway_node = walk.world.node_of(row.gateway)
+    walk.hop(
+        *where,
+        f"egress gateway policy: leaves by {address_text(walk.world, row.gateway)}"
+        + (f" as {row.egress_address}" if row.egress_address else ""),
+        State.DERIVED,
+        here.packet,
+        evidence,
+    )
+    if gateway_node == here.node:
+        return here.to(Stage.HOST)
+    return here.to(Stage.TUNNEL, device=str(row.gateway))
+
+
+def _bpf_host_routing(walk: Walk, here: Standing, node: NodeView) -> Standing | None:
+    flow = here.packet.flow
+    where = (HopPlace.CILIUM, here.node, here.node, HopKind.ROUTE)
+    if not node.routes.known:
+        reason = f"the node's routes could not be read: {node.routes.missing}"
+        walk.hop(
+            *where, "fib_lookup in BPF", State.UNKNOWN, here.packet,
+            cite.whole(node.routes.record), reason=reason,
+        )  # fmt: skip
+        walk.lost(reason)
+        return None
+    decision = routing.decide(node.rules.facts, node.routes.facts, flow.source, flow.destination)
+    if decision.route is None or decision.refused:
+        return no_route(walk, here, node, decision.refused)
+    walk.hop(
+        *where,
+        f"{describe(decision.route)} (fib_lookup in BPF host routing: past the node's netfilter)",
+        State.DERIVED,
+        here.packet,
+        route_evidence(node, decision.route.line, str(decision.route.destination)),
+    )
+    if decision.local:
+        return here.to(Stage.NODE_LOCAL)
+    return here.to(Stage.DEVICE, device=decision.route.device, skips_netfilter=True)
+
+
+def no_route(walk: Walk, here: Standing, node: NodeView, refused: str) -> None:
+    """The packet ends for want of a route on a node."""
+    evidence = cite.whole(node.routes.record)
+    walk.drop(
+        HopPlace.NODE, here.node, here.node, HopKind.ROUTE, f"{refused} on {here.node}",
+        State.DERIVED, here.packet, evidence,
+    )  # fmt: skip
+    walk.finding(
+        Severity.ERROR,
+        f"node {here.node} has {refused}",
+        f"`ip route get {here.packet.flow.destination}` on the node shows the same. A route to "
+        "another node's pods is set by Cilium (auto-direct-node-routes) or by the network.",
+        evidence,
+    )
+
+
+def route_evidence(node: NodeView, line: int, destination: str) -> tuple[Evidence, ...]:
+    """The route in the record that it was read from."""
+    record = node.routes.record
+    if record is not None and cite.is_json(record):
+        shown = destination.removesuffix("/32").removesuffix("/128")
+        if destination in ("0.0.0.0/0", "::/0"):
+            shown = "default"
+        return cite.json_object(record, {"dst": shown})
+    return cite.lines(record, [line])

@@ -1,0 +1,211 @@
+"""The node's own stack: netfilter, rules and routes, and delivery to the node itself.
+
+The order is the kernel's: raw, mangle and nat PREROUTING, the routing decision, filter FORWARD (or
+INPUT), nat POSTROUTING (Linux net/ipv4/ip_input.c, ip_forward.c, ip_output.c). Traffic control at
+the egress device comes after that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kubectl_ebpfnet.explain import cite, netfilter, routing
+from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.stages import loadbalancing
+from kubectl_ebpfnet.explain.stages.forward import no_route, route_evidence
+from kubectl_ebpfnet.explain.world import NodeView
+from kubectl_ebpfnet.model.kernel import NetfilterRule
+from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Packet, Severity, State
+
+IDENTITY_MARK = 0x0F00
+"""MARK_MAGIC_IDENTITY: what cil_from_container puts on packets for the stack (bpf/lib/common.h)."""
+
+
+def forward(walk: Walk, here: Standing) -> Standing | None:
+    """The packet passes the node's stack."""
+    node = walk.world.node(here.node)
+    standing = _destination_nat(walk, here, node)
+    if standing is None:
+        return None
+    here = standing
+    flow = here.packet.flow
+    where = (HopPlace.NODE, here.node, here.node, HopKind.ROUTE)
+    if not node.routes.known:
+        reason = f"the node's routes could not be read: {node.routes.missing}"
+        walk.hop(
+            *where, "the node's route", State.UNKNOWN, here.packet,
+            cite.whole(node.routes.record), reason=reason,
+        )  # fmt: skip
+        walk.lost(reason)
+        return None
+    mark = _mark(here)
+    decision = routing.decide(
+        node.rules.facts, node.routes.facts, flow.source, flow.destination,
+        mark=mark or 0, in_device=here.entered,
+    )  # fmt: skip
+    if decision.route is None or decision.refused:
+        return no_route(walk, here, node, decision.refused)
+    rule = decision.rule
+    by_rule = f" by rule {rule.priority}" if rule and rule.table not in ("main", "local") else ""
+    walk.hop(
+        *where,
+        routing.describe(decision.route) + by_rule,
+        State.DERIVED,
+        here.packet,
+        route_evidence(node, decision.route.line, str(decision.route.destination))
+        + (cite.lines(node.rules.record, [rule.line]) if rule and by_rule else ()),
+    )
+    if decision.local or flow.destination in node.own_addresses:
+        return here.to(Stage.NODE_LOCAL)
+    device = decision.route.device
+    if not _filter(walk, here, node, "FORWARD" if here.entered else "OUTPUT", device):
+        return None
+    return here.to(Stage.DEVICE, device=device)
+
+
+def _mark(here: Standing) -> int | None:
+    if not here.entered:
+        return 0
+    if not here.identity:
+        return None
+    low, high = here.identity & 0xFFFF, here.identity >> 16 & 0xFF
+    return low << 16 | IDENTITY_MARK | high
+
+
+def _destination_nat(walk: Walk, here: Standing, node: NodeView) -> Standing | None:
+    service = walk.ends.service
+    if service is None or here.packet.flow.destination != service.address:
+        return here
+    seen = walk.tracked.netfilter if walk.tracked else None
+    by_rules = _service_rules(node, here.packet)
+    if (seen is None or not seen.destination_nat) and not by_rules:
+        if node.ruleset(4).known:
+            return here
+        walk.hop(
+            HopPlace.NODE, here.node, here.node, HopKind.LOAD_BALANCING,
+            f"{service.title}", State.UNKNOWN, here.packet, service.evidence,
+            reason=f"netfilter's rules could not be read: {node.ruleset(4).missing}",
+        )  # fmt: skip
+        walk.lost("which backend netfilter would choose is not known")
+        return None
+    packet = loadbalancing.rewrite(
+        walk,
+        here.packet,
+        replace(service, evidence=service.evidence + by_rules),
+        how="by netfilter's rules of kube-proxy",
+        place=HopPlace.NODE,
+        where=here.node,
+        node=here.node,
+    )
+    return here.to(here.stage, packet=packet) if packet is not None else None
+
+
+def _service_rules(node: NodeView, packet: Packet) -> tuple[Evidence, ...]:
+    answer = node.ruleset(packet.flow.destination.version)
+    if not answer.facts:
+        return ()
+    lines = [
+        rule.line
+        for rule in answer.facts[0].rules
+        if rule.table == "nat"
+        and rule.chain == "KUBE-SERVICES"
+        and rule.destination is not None
+        and rule.destination.num_addresses == 1
+        and rule.destination.network_address == packet.flow.destination
+    ]
+    return cite.lines(answer.record, lines) if lines else ()
+
+
+def context(walk: Walk, here: Standing, node: NodeView, out_device: str) -> netfilter.Context:
+    """The packet as netfilter sees it on a node."""
+    nodes = walk.world.node_addresses
+    return netfilter.Context(
+        here.packet.flow,
+        here.entered,
+        out_device,
+        _mark(here),
+        "NEW",
+        # pkg/ipmasq and pkg/datapath/ipset: Cilium keeps the nodes' addresses in this set.
+        {"cilium_node_set_v4": nodes, "cilium_node_set_v6": nodes} if nodes else {},
+        node.own_addresses,
+    )
+
+
+def _filter(walk: Walk, here: Standing, node: NodeView, chain: str, device: str) -> bool:
+    """Add the filter table's verdict; whether the packet goes on."""
+    answer = node.ruleset(here.packet.flow.destination.version)
+    where = (HopPlace.NODE, here.node, here.node, HopKind.RULE)
+    if not answer.facts:
+        seen = walk.tracked.netfilter if walk.tracked else None
+        evidence = walk.tracked.evidence[-1:] if walk.tracked and seen else ()
+        walk.hop(
+            *where,
+            f"netfilter {chain}" + (": passed, nf_conntrack has the flow" if seen else ""),
+            State.OBSERVED if seen else State.UNKNOWN,
+            here.packet,
+            evidence or cite.whole(answer.record),
+            reason="" if seen else f"netfilter's rules could not be read: {answer.missing}",
+        )
+        return True
+    outcome = netfilter.traverse(
+        answer.facts[0], "filter", chain, context(walk, here, node, device)
+    )
+    evidence = _rule_evidence(answer.record, outcome.rule, outcome.uncertain)
+    named = _rule_text(outcome.rule) if outcome.rule else f"policy of {chain}"
+    if outcome.target in ("DROP", "REJECT"):
+        verb = "drops" if outcome.target == "DROP" else "rejects"
+        walk.drop(
+            *where, f"netfilter {verb} it in {chain}: {named}", State.DERIVED, here.packet, evidence
+        )
+        walk.finding(
+            Severity.ERROR,
+            f"netfilter on {here.node} {verb} the packet in {chain}",
+            f"By {named}. Its counters (`iptables-save -c`) tell whether it grows.",
+            evidence,
+        )
+        return False
+    dropping = [r for r in outcome.uncertain if r.jump in ("DROP", "REJECT")]
+    if dropping:
+        walk.hop(
+            *where,
+            f"netfilter {chain}: accepted by {named}, unless {_rule_text(dropping[0])} matches",
+            State.UNKNOWN,
+            here.packet,
+            evidence,
+            reason="a dropping rule has matches that cannot be evaluated: "
+            + (", ".join(dropping[0].other_matches) or "mark, set or port not known"),
+        )
+        return True
+    walk.hop(
+        *where, f"netfilter {chain}: accepted by {named}", State.DERIVED, here.packet, evidence
+    )
+    return True
+
+
+def _rule_text(rule: NetfilterRule) -> str:
+    named = f"“{rule.comment}”" if rule.comment else rule.text
+    return f"{rule.chain} rule {rule.number} {named}"
+
+
+def _rule_evidence(
+    record: object, rule: NetfilterRule | None, uncertain: tuple[NetfilterRule, ...]
+) -> tuple[Evidence, ...]:
+    lines = [r.line for r in (rule, *uncertain[:3]) if r is not None]
+    return cite.lines(record, lines)  # type: ignore[arg-type]
+
+
+def deliver(walk: Walk, here: Standing) -> None:
+    """The packet is for the node itself."""
+    node = walk.world.node(here.node)
+    if not here.skips_netfilter and not _filter(walk, here, node, "INPUT", ""):
+        return
+    walk.hop(
+        HopPlace.NODE,
+        here.node,
+        here.node,
+        HopKind.DELIVERY,
+        f"delivered to node {here.node} itself",
+        State.DERIVED,
+        here.packet,
+    )
+    walk.delivered(f"delivered to node {here.node}")

@@ -1,0 +1,303 @@
+"""The host side veth: the programs there, Cilium's conntrack, load-balancing and egress policy.
+
+Source: Cilium bpf/bpf_lxc.c (cil_from_container): per-packet load-balancing, conntrack look-up,
+egress policy, then the forwarding decision.
+"""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.explain import cite, policy, programs
+from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.names import identity_text
+from kubectl_ebpfnet.explain.stages import loadbalancing
+from kubectl_ebpfnet.explain.world import NodeView
+from kubectl_ebpfnet.model.net import has_ports
+from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Packet, Severity, State
+
+ICMP_ECHO_REQUEST = {1: 8, 58: 128}
+"""With ICMP rules, Cilium's policy maps hold the ICMP type in place of the port."""
+
+
+def enter(walk: Walk, here: Standing) -> Standing | None:
+    """The packet comes out of the pod at its host side device."""
+    node = walk.world.node(here.node)
+    cilium = show_programs(walk, here, here.device, "ingress")
+    packet: Packet | None = here.packet
+    if not cilium and not has_cilium(walk, node):
+        return here.to(Stage.HOST)
+    service = walk.ends.service
+    to_service = service is not None and here.packet.flow.destination == service.address
+    if service is not None and to_service and not _netfilter_balances(walk):
+        packet = loadbalancing.rewrite(
+            walk,
+            here.packet,
+            service,
+            how=f"at {here.device}, packet by packet",
+            place=HopPlace.CILIUM,
+            where=here.device,
+            node=here.node,
+        )
+        if packet is None:
+            return None
+    assert packet is not None
+    _conntrack(walk, here, packet)
+    if not _egress_policy(walk, here, node, packet):
+        return None
+    return here.to(Stage.FORWARD, packet=packet)
+
+
+def has_cilium(walk: Walk, node: NodeView) -> bool:
+    """Whether anything says that Cilium runs this node's datapath."""
+    return (
+        node.config.state != ""
+        or node.endpoints.known
+        or node.endpoint_map.known
+        or walk.endpoint is not None
+        or walk.world.settings_record is not None
+        or (walk.tracked is not None and walk.tracked.cilium_ct is not None)
+    )
+
+
+def show_programs(walk: Walk, here: Standing, device: str, direction: str) -> bool:
+    """Add a hop for each program at a device; whether any of them is Cilium's."""
+    node = walk.world.node(here.node)
+    endpoint = walk.endpoint
+    id_there = endpoint.id if endpoint and endpoint.interface == device else None
+    attached = programs.at_device(node, device, direction, id_there)
+    if not attached.programs:
+        unknown = bool(attached.missing)
+        asked = " and ".join(attached.asked)
+        walk.hop(
+            HopPlace.NODE,
+            here.node,
+            here.node,
+            HopKind.PROGRAM,
+            f"no program found at {device}'s {direction}" + (f" ({asked})" if asked else ""),
+            State.UNKNOWN if unknown else State.OBSERVED,
+            here.packet,
+            attached.evidence,
+            reason=attached.missing,
+        )
+        return False
+    for program in attached.programs:
+        role = f": {program.role}" if program.role else ", not one of Cilium's"
+        walk.hop(
+            HopPlace.CILIUM if program.role else HopPlace.NODE,
+            device,
+            here.node,
+            HopKind.PROGRAM,
+            f"{program.title} at {device}{role}",
+            State.OBSERVED,
+            here.packet,
+            program.evidence,
+        )
+    return any(program.role for program in attached.programs)
+
+
+def _netfilter_balances(walk: Walk) -> bool:
+    """Whether kube-proxy's rules rewrite the service's address, further on."""
+    service, tracked = walk.ends.service, walk.tracked
+    if tracked is not None and tracked.service_ct is not None:
+        return False
+    if tracked is not None and tracked.netfilter is not None and tracked.netfilter.destination_nat:
+        return True
+    return service is not None and not service.in_cilium
+
+
+def _conntrack(walk: Walk, here: Standing, packet: Packet) -> None:
+    tracked = walk.tracked
+    where = (HopPlace.CILIUM, here.device, here.node, HopKind.CONNTRACK)
+    if tracked is None or tracked.cilium_ct is None:
+        return
+    entry = tracked.cilium_ct
+    age = ""
+    if entry.remaining is not None:
+        age = (
+            f", {entry.remaining} s left" if entry.remaining >= 0 else ", expired, not yet removed"
+        )
+    seen = "answered" if entry.rx_flags_seen or _counted(entry.packets) else "no answer seen"
+    if entry.flow.protocol != 6 and not entry.rx_flags_seen:
+        seen = "tracked"
+    walk.hop(
+        *where,
+        f"entry {entry.direction} {entry.flow}, identity {entry.source_identity}, {seen}{age}",
+        State.OBSERVED,
+        packet,
+        tracked.evidence[:1],
+    )
+
+
+def _counted(packets: int | None) -> bool:
+    return packets is not None and packets > 1
+
+
+def _egress_policy(walk: Walk, here: Standing, node: NodeView, packet: Packet) -> bool:
+    """Add the egress policy hop; whether the packet may pass."""
+    endpoint = walk.endpoint
+    remote = node.ipcache_of(packet.flow.destination)
+    identity = remote.identity if remote is not None else _local_identity(node, packet)
+    endpoint_id = endpoint.id if endpoint is not None else None
+    return policy_hop(walk, here, node, packet, endpoint_id, "egress", identity)
+
+
+def _local_identity(node: NodeView, packet: Packet) -> int | None:
+    endpoint = node.local_endpoint(packet.flow.destination)
+    return endpoint.identity if endpoint is not None and endpoint.identity else None
+
+
+def policy_hop(
+    walk: Walk,
+    here: Standing,
+    node: NodeView,
+    packet: Packet,
+    endpoint_id: int | None,
+    direction: str,
+    identity: int | None,
+) -> bool:
+    """Add the verdict of an endpoint's policy; whether the packet goes on.
+
+    Args:
+        identity: of the remote side, None when not known.
+    """
+    where = (HopPlace.CILIUM, here.device or here.node, here.node, HopKind.POLICY)
+    seen = _seen(walk, here.node)
+    missing = _what_is_missing(node, endpoint_id, identity)
+    if missing:
+        state = State.OBSERVED if seen else State.UNKNOWN
+        text = f"{direction} policy" + (
+            ": let this flow pass, or it would not be in conntrack" if seen else ""
+        )
+        walk.hop(*where, text, state, packet, seen, reason="" if seen else missing)
+        return True
+    assert endpoint_id is not None
+    assert identity is not None
+    flow = packet.flow
+    port = flow.destination_port
+    if not has_ports(flow.protocol):
+        port = ICMP_ECHO_REQUEST.get(flow.protocol)
+    verdict = policy.decide(
+        node.policy.facts, endpoint_id, direction, identity, flow.protocol, port
+    )
+    who = identity_text(walk.world, identity)
+    side = "to" if direction == "egress" else "from"
+    evidence = _policy_evidence(node, endpoint_id, verdict.entry)
+    if verdict.allowed is None or (
+        verdict.allowed is False and port is None and has_ports(flow.protocol) and not seen
+    ):
+        walk.hop(
+            *where,
+            f"{direction} policy of endpoint {endpoint_id} {side} {who}",
+            State.UNKNOWN,
+            packet,
+            evidence,
+            reason="it depends on the port: give one, as in 1.1.1.1:80"
+            if port is None
+            else "the policy map names identities by labels that could not be resolved",
+        )
+        return True
+    if verdict.allowed:
+        assert verdict.entry is not None
+        walk.hop(
+            *where,
+            f"{direction} policy of endpoint {endpoint_id} allows it {side} {who}: "
+            f"{policy.describe(verdict.entry)}",
+            State.OBSERVED if seen else State.DERIVED,
+            packet,
+            evidence,
+        )
+        return True
+    _denied(walk, here, packet, endpoint_id, direction, identity, verdict, evidence)
+    return False
+
+
+def _denied(
+    walk: Walk,
+    here: Standing,
+    packet: Packet,
+    endpoint_id: int,
+    direction: str,
+    identity: int,
+    verdict: policy.PolicyVerdict,
+    evidence: tuple[Evidence, ...],
+) -> None:
+    own = walk.ends.identity if direction == "egress" else None
+    who = identity_text(walk.world, identity)
+    side = "to" if direction == "egress" else "from"
+    title = f"{direction} policy of endpoint {endpoint_id} denies {side} {who}"
+    walk.drop(
+        HopPlace.CILIUM,
+        here.device or here.node,
+        here.node,
+        HopKind.POLICY,
+        f"{title}: {verdict.reason}",
+        State.DERIVED,
+        packet,
+        evidence,
+    )
+    kinds = sorted(
+        {f"{ns or 'cluster'}/{name}" for _, ns, name in walk.world.kube.network_policies}
+    )
+    mine = f" (its own identity is {identity_text(walk.world, own)})" if own else ""
+    named = f" Policies in the cluster: {', '.join(kinds[:5])}." if kinds else ""
+    rule = (
+        f"the deny entry {policy.describe(verdict.entry)} matches"
+        if verdict.entry is not None
+        else f"no entry of its policy map allows {packet.flow}"
+    )
+    walk.finding(
+        Severity.ERROR,
+        f"policy drops the packet: endpoint {endpoint_id}, {direction}, {who}",
+        f"Endpoint {endpoint_id}{mine}: {rule}.{named} "
+        f"`cilium-dbg monitor -t drop --related-to {endpoint_id}` in the agent on {here.node} "
+        "shows the drops as they happen.",
+        evidence,
+    )
+
+
+def _seen(walk: Walk, node_name: str) -> tuple[Evidence, ...]:
+    for flow in walk.flows:
+        if flow.node == node_name and flow.cilium_ct is not None:
+            return flow.evidence[:1]
+    return ()
+
+
+def _what_is_missing(node: NodeView, endpoint_id: int | None, identity: int | None) -> str:
+    if endpoint_id is None:
+        why = node.endpoints.missing or "the agent does not know the pod's address"
+        return f"the endpoint is not known: {why}"
+    if not node.policy.known:
+        return f"the policy map could not be read: {node.policy.missing}"
+    if not any(e.endpoint_id == endpoint_id for e in node.policy.facts):
+        return f"no policy map of endpoint {endpoint_id} was read"
+    if identity is None:
+        why = node.ipcache.missing or "no ipcache entry"
+        return f"the identity of the remote side is not known: {why}"
+    return ""
+
+
+def _policy_evidence(node: NodeView, endpoint_id: int, entry: object) -> tuple[Evidence, ...]:
+    record = node.policy.record
+    line = getattr(entry, "line", 0)
+    if record is not None and cite.is_json(record):
+        return (
+            cite.lines(record, _json_block(record.stdout.read(), line))
+            if line
+            else (cite.json_object(record, {"EndpointID": str(endpoint_id)}))
+        )
+    return cite.lines(
+        record,
+        [line] if line else [e.line for e in node.policy.facts if e.endpoint_id == endpoint_id],
+    )
+
+
+def _json_block(data: bytes, first: int) -> list[int]:
+    """Line numbers of an indented JSON object that begins at a line."""
+    text = data.decode("utf-8", "replace").splitlines()
+    if not 1 <= first <= len(text):
+        return []
+    indent = len(text[first - 1]) - len(text[first - 1].lstrip())
+    for number in range(first, min(first + 40, len(text))):
+        line = text[number]
+        if line.strip().startswith("}") and len(line) - len(line.lstrip()) <= indent:
+            return list(range(first, number + 2))
+    return [first]

@@ -1,0 +1,61 @@
+"""Between the nodes, and out of the cluster."""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk, answered
+from kubectl_ebpfnet.explain.names import address_text
+from kubectl_ebpfnet.model.net import endpoint_text
+from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
+
+
+def cross(walk: Walk, here: Standing) -> Standing | None:
+    """The packet is on the wire: to another node, or to the world."""
+    world = walk.world
+    flow = here.packet.outer or here.packet.flow
+    node = world.node_of(flow.destination)
+    if not node:
+        pod = world.pod_with(flow.destination)
+        node = pod.node if pod is not None else _node_by_cidr(walk, here)
+    if node and node != here.node:
+        how = "in the tunnel" if here.packet.outer else "as it is"
+        walk.hop(
+            HopPlace.WIRE,
+            f"{here.node} → {node}",
+            "",
+            HopKind.LINK,
+            f"to {node} {how}: {endpoint_text(flow.source, flow.source_port)} → "
+            f"{endpoint_text(flow.destination, flow.destination_port)}",
+            State.DERIVED,
+            here.packet,
+        )
+        walk.asked_nodes.append(node)
+        return here.to(Stage.ARRIVAL, node=node, device="", entered="", skips_netfilter=False)
+    seen = here.packet.flow
+    source = endpoint_text(seen.source, seen.source_port)
+    tracked = walk.tracked
+    replied = answered(tracked)
+    walk.hop(
+        HopPlace.WORLD,
+        str(seen.destination),
+        "",
+        HopKind.DELIVERY,
+        f"{address_text(world, seen.destination)} sees {source}"
+        + (", and answered" if replied else ""),
+        State.OBSERVED if replied else State.DERIVED,
+        here.packet,
+        tracked.evidence[:1] if replied and tracked is not None else (),
+    )
+    walk.delivered(
+        f"seen outside as {source}"
+        + ("; it answered" if replied else "; nothing past the wire is known")
+    )
+    return None
+
+
+def _node_by_cidr(walk: Walk, here: Standing) -> str:
+    destination = here.packet.flow.destination
+    for node in (*walk.world.kube.nodes, *walk.world.cilium_nodes):
+        for cidr in node.pod_cidrs:
+            if cidr.version == destination.version and destination in cidr:
+                return node.name
+    return ""
