@@ -1,0 +1,195 @@
+"""The answer's pieces in words. Raw text: whoever puts it into a line escapes it there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
+from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.net import Flow, endpoint_text, has_ports, protocol_name
+from kubectl_ebpfnet.model.path import Hop, HopPlace, Packet, Path, Target, TrackedFlow, Verdict
+
+TABLES = {
+    "cilium-ct": "Cilium conntrack",
+    "cilium-nat": "Cilium NAT",
+    "nf_conntrack": "nf_conntrack",
+}
+"""What a reader calls the tables of `TrackingNote.table`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """`before` + the verdict's word + `after`, one line."""
+
+    before: str
+    verdict: Verdict
+    after: str
+
+
+def headline(path: Path) -> Headline:
+    """The one line that answers: source → destination, the verdict, and what became of the tuple.
+
+    `pod/client 10.0.1.5 → 1.1.1.1:80/TCP: delivered, seen outside as 192.0.2.7:40000`.
+    """
+    there = _destination(path)
+    before = f"{_source(path.source)} → {there}: "
+    word = path.verdict.value
+    if path.verdict is Verdict.DELIVERED:
+        return Headline(before, path.verdict, _what_became(path))
+    reason = path.reason.removeprefix(word).lstrip(":, ")
+    if not reason:
+        return Headline(before, path.verdict, "")
+    # "dropped at hop 7: …" goes on from the word, any other sentence follows a colon.
+    goes_on = path.reason.startswith(f"{word} ")
+    return Headline(before, path.verdict, f" {reason}" if goes_on else f": {reason}")
+
+
+def _source(target: Target) -> str:
+    title = target.title if target.name or target.address else target.text
+    if target.address is None or title == str(target.address):
+        return title
+    return f"{title} {target.address}"
+
+
+def _destination(path: Path) -> str:
+    target = path.destination
+    protocol = protocol_name(path.protocol)
+    title = target.title if target.name or target.address else target.text
+    if target.namespace and target.namespace != path.source.namespace:
+        title += f" in {target.namespace}"
+    if target.address is None:
+        return f"{title}{f':{target.port}' if target.port else ''} ({protocol})"
+    tuple_text = f"{endpoint_text(target.address, target.port)}/{protocol}"
+    return tuple_text if title == str(target.address) else f"{title} {tuple_text}"
+
+
+def _what_became(path: Path) -> str:
+    if not path.hops:
+        return ""
+    last = path.hops[-1]
+    flow = last.packet.flow
+    said = ""
+    target = path.destination
+    moved = target.address is not None and (
+        flow.destination != target.address
+        or (
+            None not in (flow.destination_port, target.port)
+            and flow.destination_port != target.port
+        )
+    )
+    if moved:
+        said += f" to {endpoint_text(flow.destination, flow.destination_port)}"
+    if path.source.address is not None and flow.source != path.source.address:
+        outside = last.place in (HopPlace.WIRE, HopPlace.WORLD)
+        how = "seen outside as" if outside else "seen as"
+        said += f", {how} {endpoint_text(flow.source, flow.source_port)}"
+    return said
+
+
+def notes(path: Path) -> list[str]:
+    """How the ends were resolved, a sentence each."""
+    return [f"{t.text}: {t.note}" for t in (path.source, path.destination) if t.note]
+
+
+def does(hop: Hop) -> str:
+    """What a hop does to the packet; for an unknown hop also why it is unknown."""
+    said = hop.summary
+    if hop.reason:
+        said = f"{said}: {hop.reason}" if said else hop.reason
+    return f"{said}; dropped here" if hop.drops else said
+
+
+def place_title(hop: Hop) -> str:
+    """`pod default/client`, `cilium on node1`, `wire node1 → node2`, `world 1.1.1.1`."""
+    if hop.place is HopPlace.CILIUM:
+        return f"cilium on {hop.where}"
+    return f"{hop.place.value} {hop.where}"
+
+
+def packet(value: Packet) -> str:
+    """The packet's tuple, its capsule and its mark."""
+    said = str(value.flow)
+    if value.outer is not None:
+        said += f" in {value.outer}"
+    if value.vni is not None:
+        said += f" vni {value.vni}"
+    if value.mark is not None:
+        said += f" mark {value.mark:#x}"
+    return said
+
+
+def translation(tracked: TrackedFlow) -> str:
+    """`leaves as …` when the tuple is rewritten on the way, "" when not."""
+    before, after = tracked.flow, tracked.translated
+    said = []
+    if (before.source, before.source_port) != (after.source, after.source_port):
+        said.append(f"leaves as {endpoint_text(after.source, after.source_port)}")
+    if (before.destination, before.destination_port) != (
+        after.destination,
+        after.destination_port,
+    ):
+        said.append(f"goes to {endpoint_text(after.destination, after.destination_port)}")
+    return ", ".join(said)
+
+
+def cilium_ct(entry: CtEntry, shown: Flow) -> str:
+    """Cilium's conntrack entry; its tuple only where it is not the one already shown."""
+    said = [entry.direction]
+    if not entry.flow.matches(shown):
+        said[0] += f" {_ends(entry.flow)}"
+    if entry.remaining is not None:
+        left = entry.remaining
+        said.append(f"expires in {left} s" if left >= 0 else f"expired {-left} s ago")
+    elif entry.expires is not None:
+        said.append(f"expires at {entry.expires} of the datapath's clock")
+    said += sorted(entry.flags)
+    if entry.tx_flags_seen or entry.rx_flags_seen:
+        said.append(f"TCP flags seen {entry.tx_flags_seen:#04x}/{entry.rx_flags_seen:#04x}")
+    if entry.source_identity:
+        said.append(f"source identity {entry.source_identity}")
+    if entry.rev_nat:
+        said.append(f"reverse NAT {entry.rev_nat}")
+    if entry.backend_id:
+        said.append(f"backend {entry.backend_id}")
+    return ", ".join(said + _counted(entry.packets, entry.bytes))
+
+
+def cilium_nat(entry: NatEntry) -> str:
+    """Cilium's NAT entry: what it writes into the packet."""
+    end = "destination" if entry.direction == "IN" else "source"
+    said = [f"{entry.direction}, {end} becomes {endpoint_text(entry.address, entry.port)}"]
+    if entry.needs_ct:
+        said.append("port reserved for the node's own address")
+    if entry.age is not None:
+        said.append(f"made {entry.age} s ago")
+    return ", ".join(said)
+
+
+def netfilter(entry: ConntrackEntry, shown: Flow) -> str:
+    """The kernel's entry; the reply's tuple where NAT makes it differ from the plain answer."""
+    said = [entry.state] if entry.state else []
+    said += sorted(entry.status)
+    if not entry.original.matches(shown):
+        said.append(_ends(entry.original))
+    if entry.source_nat or entry.destination_nat:
+        said.append(f"reply {_ends(entry.reply)}")
+    if entry.timeout is not None:
+        said.append(f"expires in {entry.timeout} s")
+    if entry.mark:
+        said.append(f"mark {entry.mark:#x}")
+    if entry.zone:
+        said.append(f"zone {entry.zone}")
+    return ", ".join(said + _counted(entry.packets, entry.bytes)) or "tracked"
+
+
+def _ends(flow: Flow) -> str:
+    if not has_ports(flow.protocol):
+        return f"{flow.source} → {flow.destination}"
+    return str(flow).partition(" ")[2]
+
+
+def _counted(packets: int | None, size: int | None) -> list[str]:
+    # Zero is "not counted" (model/cilium.py).
+    if not packets:
+        return []
+    return [f"{packets} packets" + (f", {size} bytes" if size else "")]

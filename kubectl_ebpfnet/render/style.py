@@ -1,0 +1,97 @@
+"""Colour for verdicts and severities, and the escaping of what a terminal must not obey.
+
+Names of pods, labels and DNS answers are untrusted. A terminal obeys control characters (ECMA-48)
+and lays bidirectional controls out (UAX #9), so a name could hide or forge a line of the answer
+(CVE-2021-42574 is the same trick on source code). NO_COLOR: https://no-color.org. FORCE_COLOR:
+https://force-color.org.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Protocol
+
+from kubectl_ebpfnet.model.path import Severity, Verdict
+
+COLOR_MODES = ("auto", "always", "never")
+
+_RED, _YELLOW, _GREEN, _CYAN = 31, 33, 32, 36
+_VERDICTS = {Verdict.DELIVERED: _GREEN, Verdict.DROPPED: _RED, Verdict.UNKNOWN: _YELLOW}
+_SEVERITIES = {Severity.ERROR: _RED, Severity.WARNING: _YELLOW, Severity.INFO: _CYAN}
+
+# Default_Ignorable_Code_Point (Unicode DerivedCoreProperties.txt) outside the categories that
+# str.isprintable() refuses already: letters and marks that show nothing at all.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
+class Stream(Protocol):
+    """What is asked of an output stream."""
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        ...
+
+
+def color_enabled(mode: str, stream: Stream, environ: Mapping[str, str]) -> bool:
+    """Whether to colour what is written to a stream.
+
+    Args:
+        mode: `always`, `never`, or `auto`: NO_COLOR forbids, FORCE_COLOR demands, else a
+            terminal that is not TERM=dumb gets colour. Both variables count when not empty, and
+            NO_COLOR wins; FORCE_COLOR=0 forbids, as the programs that know it agree.
+    """
+    if mode != "auto":
+        return mode == "always"
+    if environ.get("NO_COLOR"):
+        return False
+    forced = environ.get("FORCE_COLOR")
+    if forced:
+        return forced != "0"
+    return stream.isatty() and environ.get("TERM") != "dumb"
+
+
+class Style:
+    """Colours words, or leaves them as they are."""
+
+    def __init__(self, color: bool) -> None:
+        self._color = color
+
+    def verdict(self, verdict: Verdict) -> str:
+        """The verdict's word."""
+        return self._painted(verdict.value, _VERDICTS[verdict])
+
+    def severity(self, severity: Severity) -> str:
+        """The severity's word, upper case."""
+        return self._painted(severity.value.upper(), _SEVERITIES[severity])
+
+    def _painted(self, word: str, color: int) -> str:
+        return f"\x1b[1;{color}m{word}\x1b[0m" if self._color else word
+
+
+def escape(text: str) -> str:
+    r"""The text with everything invisible or obeyed by terminals made visible.
+
+    Control characters (C0, DEL, C1), bidirectional controls, zero-width and other format
+    characters, separators other than the space, surrogates and unassigned code points become
+    `\x1b`, `\u202e` or `\U000e0001`. Newlines and tabs are control characters too.
+    """
+    if text.isprintable() and (text.isascii() or not _INVISIBLE.search(text)):
+        return text
+    return "".join(c if is_visible(c) else _spelled(c) for c in text)
+
+
+def is_visible(character: str) -> bool:
+    """Whether a character shows as itself and a terminal obeys nothing in it."""
+    return character.isprintable() and not _INVISIBLE.match(character)
+
+
+def _spelled(character: str) -> str:
+    code = ord(character)
+    if character in "\n\r\t":
+        return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}[character]
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

@@ -1,0 +1,56 @@
+"""Breaking text into lines of a width: at spaces, and long names after their punctuation."""
+
+from __future__ import annotations
+
+_SEAMS = "/.-:,_=@"
+"""Characters after which a name that is longer than a line may be broken."""
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """The text in lines of at most `width` columns.
+
+    Args:
+        text: one line, without control characters.
+        width: 0 or less for no wrapping.
+
+    Returns:
+        At least one line; an empty text gives one empty line.
+    """
+    if width <= 0 or len(text) <= width:
+        return [text]
+    lines: list[str] = []
+    line = ""
+    for word in text.split(" "):
+        joined = f"{line} {word}" if line else word
+        if len(joined) <= width:
+            line = joined
+            continue
+        if line:
+            lines.append(line)
+        while len(word) > width:
+            cut = _seam(word, width)
+            lines.append(word[:cut])
+            word = word[cut:]
+        line = word
+    if line or not lines:
+        lines.append(line)
+    return lines
+
+
+def _seam(word: str, width: int) -> int:
+    best = max(word.rfind(seam, 0, width) for seam in _SEAMS) + 1
+    # A seam in the first third would leave a line all but empty: rather break the name.
+    return best if best > width // 3 else width
+
+
+def hanging(label: str, text: str, width: int, indent: int = 0) -> list[str]:
+    """`label` with the wrapped text to its right; following lines stand under the text.
+
+    Args:
+        label: already padded; may hold colour, so its columns are given by `indent`.
+        width: of the whole; 0 for no wrapping.
+        indent: columns that the label takes; its length when 0.
+    """
+    indent = indent or len(label)
+    lines = wrap(text, max(width - indent, 16) if width else 0)
+    return [label + lines[0], *(" " * indent + line for line in lines[1:])]

@@ -1,0 +1,35 @@
+"""What all tests share: golden files, updated by one flag."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Golden = Callable[[Path, str], None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write what the program says into the golden files, to be read in the diff",
+    )
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """`golden(file, text)`: the file holds exactly this text; `--update-golden` makes it so."""
+
+    def check(file: Path, text: str) -> None:
+        if request.config.getoption("--update-golden"):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+            return
+        assert file.exists(), f"{file} is missing: pytest --update-golden writes it"
+        assert text == file.read_text(encoding="utf-8"), (
+            f"not what {file} holds; if it is right now: pytest --update-golden"
+        )
+
+    return check
