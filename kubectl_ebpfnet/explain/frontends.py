@@ -91,14 +91,14 @@ def find(
             service.name, 0, False, kube_backends, cite.whole(world.api_record("services")),
             missing,
         )  # fmt: skip
-    service = owner[0] if owner else None
+    owned = owner[0] if owner else None
     return ServiceAddress(
         address,
         frontend.port,
         protocol,
         frontend.type,
-        frontend.namespace or (service.namespace if service else ""),
-        frontend.name or (service.name if service else ""),
+        frontend.namespace or (owned.namespace if owned else ""),
+        frontend.name or (owned.name if owned else ""),
         (mapped or frontend).rev_nat,
         True,
         frontend.backends,

@@ -7,10 +7,9 @@ walk goes on and names the rule, and the outcome is uncertain if that rule could
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import ip_network
 
 from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
-from kubectl_ebpfnet.model.net import Address, Flow, has_ports, protocol_number
+from kubectl_ebpfnet.model.net import Address, Flow, Network, has_ports, protocol_number
 
 TERMINAL = frozenset({"ACCEPT", "DROP", "REJECT", "QUEUE", "NFQUEUE"})
 TRANSLATING = frozenset({"MASQUERADE", "SNAT", "DNAT", "REDIRECT", "NETMAP"})
@@ -121,11 +120,10 @@ def matches(rule: NetfilterRule, context: Context) -> bool | None:
 
 
 def _address_answers(rule: NetfilterRule, context: Context) -> tuple[bool, bool]:
-    def inside(network: object, address: Address, inverted: bool) -> bool:
+    def inside(network: Network | None, address: Address, inverted: bool) -> bool:
         if network is None:
             return True
-        net = ip_network(str(network))
-        return (net.version == address.version and address in net) != inverted
+        return (network.version == address.version and address in network) != inverted
 
     return (
         inside(rule.source, context.flow.source, rule.not_source),

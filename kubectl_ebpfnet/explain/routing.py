@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.model.kernel import Neighbour, Route, Rule
-from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.net import Address, Network
 
 DEFAULT_RULES = (Rule(0, "local"), Rule(32766, "main"), Rule(32767, "default"))
 """What every namespace starts with; used where rules could not be read but routes could."""
@@ -105,8 +105,8 @@ def _selects(rule: Rule, source: Address, destination: Address, mark: int, in_de
     return hit != rule.inverted
 
 
-def _inside(address: Address, network: object) -> bool:
-    return getattr(network, "version", 0) == address.version and address in network  # type: ignore[operator]
+def _inside(address: Address, network: Network) -> bool:
+    return network.version == address.version and address in network
 
 
 def describe(route: Route) -> str:

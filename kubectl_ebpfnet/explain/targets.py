@@ -198,7 +198,9 @@ def _destination(
         request.destination_namespace,
         request.destination_name,
     )
-    versions = {a.version for a in source.addresses} if source and source.addresses else {4, 6}
+    versions: set[int] = {4, 6}
+    if source is not None and source.addresses:
+        versions = {a.version for a in source.addresses}
     if kind == "address":
         return request.destination_address, request.port, None, request.note
     if kind == "pod":

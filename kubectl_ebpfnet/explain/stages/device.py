@@ -8,7 +8,7 @@ from kubectl_ebpfnet.explain.routing import decide, neighbour_of, unresolved
 from kubectl_ebpfnet.explain.stages.masquerade import by_cilium, by_netfilter
 from kubectl_ebpfnet.explain.stages.veth import show_programs
 from kubectl_ebpfnet.explain.world import NodeView
-from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
 
 
@@ -101,7 +101,7 @@ def _by_cilium_host(walk: Walk, here: Standing, node: NodeView) -> Standing | No
     return None
 
 
-def _own_cidrs(walk: Walk, name: str) -> tuple:  # type: ignore[type-arg]
+def _own_cidrs(walk: Walk, name: str) -> tuple[Network, ...]:
     kube_node = walk.world.kube_node(name)
     cidrs = kube_node.pod_cidrs if kube_node else ()
     for node in walk.world.cilium_nodes:

@@ -147,7 +147,8 @@ def _bpf_host_routing(walk: Walk, here: Standing, node: NodeView) -> Standing | 
         return None
     decision = routing.decide(node.rules.facts, node.routes.facts, flow.source, flow.destination)
     if decision.route is None or decision.refused:
-        return no_route(walk, here, node, decision.refused)
+        no_route(walk, here, node, decision.refused)
+        return None
     walk.hop(
         *where,
         f"{describe(decision.route)} (fib_lookup in BPF host routing: past the node's netfilter)",

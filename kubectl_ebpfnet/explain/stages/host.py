@@ -14,6 +14,7 @@ from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
 from kubectl_ebpfnet.explain.stages import loadbalancing
 from kubectl_ebpfnet.explain.stages.forward import no_route, route_evidence
 from kubectl_ebpfnet.explain.world import NodeView
+from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import NetfilterRule
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Packet, Severity, State
 
@@ -44,7 +45,8 @@ def forward(walk: Walk, here: Standing) -> Standing | None:
         mark=mark or 0, in_device=here.entered,
     )  # fmt: skip
     if decision.route is None or decision.refused:
-        return no_route(walk, here, node, decision.refused)
+        no_route(walk, here, node, decision.refused)
+        return None
     rule = decision.rule
     by_rule = f" by rule {rule.priority}" if rule and rule.table not in ("main", "local") else ""
     walk.hop(
@@ -188,10 +190,10 @@ def _rule_text(rule: NetfilterRule) -> str:
 
 
 def _rule_evidence(
-    record: object, rule: NetfilterRule | None, uncertain: tuple[NetfilterRule, ...]
+    record: Record | None, rule: NetfilterRule | None, uncertain: tuple[NetfilterRule, ...]
 ) -> tuple[Evidence, ...]:
     lines = [r.line for r in (rule, *uncertain[:3]) if r is not None]
-    return cite.lines(record, lines)  # type: ignore[arg-type]
+    return cite.lines(record, lines)
 
 
 def deliver(walk: Walk, here: Standing) -> None:

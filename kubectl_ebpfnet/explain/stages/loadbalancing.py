@@ -8,7 +8,15 @@ from kubectl_ebpfnet.explain.frontends import ServiceAddress
 from kubectl_ebpfnet.explain.journey import Walk
 from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
-from kubectl_ebpfnet.model.path import HopKind, HopPlace, Packet, Severity, State, TrackedFlow
+from kubectl_ebpfnet.model.path import (
+    Evidence,
+    HopKind,
+    HopPlace,
+    Packet,
+    Severity,
+    State,
+    TrackedFlow,
+)
 
 
 def backend_of(tracked: TrackedFlow | None, service: ServiceAddress) -> Flow | None:
@@ -98,7 +106,7 @@ def _with_state(backend: Backend) -> str:
     return f"{endpoint_text(backend.address, backend.port)} {backend.state}"
 
 
-def _tracked_evidence(walk: Walk) -> tuple:  # type: ignore[type-arg]
+def _tracked_evidence(walk: Walk) -> tuple[Evidence, ...]:
     return walk.tracked.evidence if walk.tracked else ()
 
 

@@ -7,6 +7,7 @@ chain CILIUM_POST_nat (pkg/datapath/iptables/iptables.go) as iptables-save print
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 
 from kubectl_ebpfnet.explain import cite, netfilter
 from kubectl_ebpfnet.explain.journey import Standing, Walk
@@ -17,6 +18,7 @@ from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import NetfilterRule
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
+from kubectl_ebpfnet.model.questions import NAT
 
 
 def by_netfilter(walk: Walk, here: Standing, node: NodeView) -> Standing:
@@ -86,8 +88,6 @@ def _seen_by_netfilter(walk: Walk, here: Standing) -> tuple[Flow | None, tuple[E
 
 def _new_source(node: NodeView, here: Standing, rule: NetfilterRule) -> Address | None:
     if rule.jump == "SNAT" and rule.to_address:
-        from ipaddress import ip_address
-
         try:
             return ip_address(rule.to_address.partition("-")[0].partition(":")[0])
         except ValueError:
@@ -180,7 +180,7 @@ def by_cilium(walk: Walk, here: Standing, node: NodeView) -> Standing:
             walk.hop(*where, f"not masqueraded: {spared}", State.DERIVED, here.packet, evidence)
         return here
     if no_snat_map(node):
-        evidence = cite.whole(node.table_state(_nat_question()).record)
+        evidence = cite.whole(node.table_state(NAT).record)
         _missing_masquerade(walk, here, node, evidence)
         return here
     addresses = node.addresses_of(here.device, flow.source.version)
@@ -205,12 +205,6 @@ def by_cilium(walk: Walk, here: Standing, node: NodeView) -> Standing:
             tracked.evidence[:1],
         )
     return here.to(here.stage, packet=packet)
-
-
-def _nat_question():  # type: ignore[no-untyped-def]
-    from kubectl_ebpfnet.model.questions import NAT
-
-    return NAT
 
 
 def _nat_evidence(walk: Walk) -> tuple[Evidence, ...]:

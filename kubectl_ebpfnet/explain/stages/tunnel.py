@@ -87,7 +87,8 @@ def _route_outer(
         return None
     decision = decide(node.rules.facts, node.routes.facts, source, end)
     if decision.route is None or decision.refused:
-        return no_route(walk, here, node, decision.refused)
+        no_route(walk, here, node, decision.refused)
+        return None
     walk.hop(
         HopPlace.NODE,
         here.node,
