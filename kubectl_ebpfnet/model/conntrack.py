@@ -17,7 +17,8 @@ class ConntrackEntry:
     Attributes:
         original: 5-tuple of the first packet; ICMP: source_port holds the echo identifier,
             destination_port is None.
-        reply: 5-tuple that a reply is expected to have; NAT shows here.
+        reply: 5-tuple that a reply is expected to have; NAT shows here. ICMP:
+            destination_port holds the echo identifier, source_port is None.
         timeout: seconds left, None for offloaded flows.
         state: TCP/SCTP state word, "" for other protocols.
         status: words in brackets: ASSURED, UNREPLIED, OFFLOAD, HW_OFFLOAD.
@@ -39,11 +40,11 @@ class ConntrackEntry:
 
     @property
     def source_nat(self) -> bool:
-        """Whether the source address or port is rewritten."""
+        """Whether the source address, or its port or ICMP identifier, is rewritten."""
         return (self.reply.destination, self.reply.destination_port) != (
             self.original.source,
             self.original.source_port,
-        ) and not (self._is_icmp and self.reply.destination == self.original.source)
+        )
 
     @property
     def destination_nat(self) -> bool:
@@ -51,11 +52,7 @@ class ConntrackEntry:
         return (self.reply.source, self.reply.source_port) != (
             self.original.destination,
             self.original.destination_port,
-        ) and not (self._is_icmp and self.reply.source == self.original.destination)
-
-    @property
-    def _is_icmp(self) -> bool:
-        return self.original.protocol in (1, 58)
+        )
 
     def translated(self) -> Flow:
         """The original packet as it is after all of this entry's NAT."""

@@ -159,11 +159,17 @@ def _header(text: str, number: int) -> dict[str, Any] | None:
     if match is None:
         raise ParseError("ip link", number, f"not the first line of a device: {quoted(text)}")
     title, at, peer = match[2].rpartition("@")
+    name = title if at and title else match[2]
+    index = integer(match[1], "ip link", number, least=1)
     flags = match[3].split(",")
     peer_index, peer_name = _peer(peer if at else "")
+    if peer_name == name:
+        # BusyBox looks the peer's index up in this namespace, whichever it is of. No device is
+        # its own peer, so this index is one of another namespace.
+        peer_index, peer_name = index, ""
     block: dict[str, Any] = {
-        "index": integer(match[1], "ip link", number, least=1),
-        "name": title if at and title else match[2],
+        "index": index,
+        "name": name,
         "up": "UP" in flags,
         "lower_up": "LOWER_UP" in flags,
         "peer_index": peer_index,

@@ -144,6 +144,7 @@ def _text_mark(fields: dict[str, Any], value: str, number: int) -> None:
 
 def _text_action(fields: dict[str, Any], word: str, words: Iterator[str], number: int) -> None:
     fields["action"] = word
+    fields["table"] = ""  # BusyBox prints `lookup unspec` before any other action
     if word == "goto":
         fields["goto"] = integer(following(words, word, _SOURCE, number), _SOURCE, number)
     elif word == "lookup":

@@ -6,7 +6,9 @@ end is in a named namespace, text says the name (`link-netns`) and JSON the numb
 (`link_netnsid`).
 
 Sources: iproute2's ip/ipaddress.c, iproute.c, iprule.c and ipneigh.c; ip-link(8),
-ip-address(8), ip-route(8), ip-rule(8), ip-neighbour(8). Verified with iproute2 6.1.
+ip-address(8), ip-route(8), ip-rule(8), ip-neighbour(8). Verified with iproute2 6.1, and with
+BusyBox 1.35, whose `ip` prints a shorter text form: no next hops of a multipath route, no goto,
+`not` or oif of a rule.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Sources: net-tools' lib/inet_gr.c, lib/inet6_gr.c, arp.c and lib/interface.c; BusyBox'
 networking/route.c, arp.c and interface.c; route(8), arp(8), ifconfig(8). Verified with
-net-tools 2.10.
+net-tools 2.10 and BusyBox 1.35 (whose arp writes PUB as PUP).
 
 `route -n` and `arp -an` read /proc/net, and say as little as parse.procfs tells.
 """
@@ -107,7 +107,7 @@ def neighbours(data: bytes) -> tuple[Neighbour, ...]:
             raise ParseError("arp -an", number, f"not a neighbour: {quoted(text)}")
         host = address(words[1].strip("()"), "arp -an", number)
         remarks = words[4:-2]
-        if "PUB" in remarks:  # this host answers for it: not a neighbour
+        if "PUB" in remarks or "PUP" in remarks:  # not a neighbour: this host answers for it
             continue
         mac = hardware_address(words[3])
         state = "INCOMPLETE"
