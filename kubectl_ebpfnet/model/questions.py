@@ -65,6 +65,7 @@ LINKS = Question(
     (("ip", "-j", "-d", "link"), ("ip", "-d", "link"), ("ip", "-j", "addr"), ("ip", "a")),
 )
 ADDRESSES = Question("addresses", _NETNS, (("ip", "-j", "addr"), ("ip", "a")))
+ROUTER_DEVICE = Question("router-device", _NETNS, (("ifconfig", "cilium_host"),), extra=True)
 ROUTES = Question(
     "routes",
     _NETNS,

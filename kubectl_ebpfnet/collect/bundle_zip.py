@@ -1,0 +1,224 @@
+"""The zip form of a capture: one small index, and one or more members for each output.
+
+A zip (APPNOTE.TXT, PKWARE) keeps a directory at its end, so a capture opens without its long
+outputs being read. A long output is cut into members of PART bytes each, which can be unpacked by
+two threads at once (zlib releases the GIL) while a third looks through what is there: on two
+cores that is about as fast as reading a plain file line by line.
+
+Nothing is ever extracted to a path, and what the directory declares is bounded before anything
+is unpacked.
+"""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from kubectl_ebpfnet.collect import bundle_record
+from kubectl_ebpfnet.collect.bundle_lines import READ_LIMIT
+from kubectl_ebpfnet.errors import BundleError
+from kubectl_ebpfnet.model.evidence import Output, Record
+
+INDEX = "bundle.json"
+PART = 4 << 20
+"""Bytes of one member of a long output."""
+STEP = 256 << 10
+INDEX_LIMIT = 64 << 20
+TOTAL_LIMIT = 16 << 30
+MEMBER_LIMIT = 100_000
+RATIO_LIMIT = 1000
+"""Deflate cannot pack better than 1032 to 1, and real output packs at most some 100 to 1."""
+RATIO_FROM = 16 << 20
+_AHEAD = 3
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same records give the same bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Output that lies in a zip, cut into parts."""
+
+    archive: zipfile.ZipFile
+    parts: tuple[zipfile.ZipInfo, ...]
+    label: str
+
+    def read(self) -> bytes:
+        """All of it. Raises BundleError when it is too long to be held."""
+        size = sum(part.file_size for part in self.parts)
+        if size > READ_LIMIT:
+            raise BundleError(f"{self.label}: an output of {size} bytes")
+        return b"".join(self.chunks())
+
+    def chunks(self) -> Iterator[bytes]:
+        """The same bytes in pieces of at most PART bytes, unpacked as they are asked for."""
+        if len(self.parts) > 1 and all(part.file_size <= PART for part in self.parts):
+            yield from self._ahead()
+            return
+        for part in self.parts:
+            yield from self._pieces(part)
+
+    def _pieces(self, part: zipfile.ZipInfo) -> Iterator[bytes]:
+        with _as_bundle_error(self.label), self.archive.open(part) as file:
+            while piece := file.read(STEP):
+                yield piece
+
+    def _whole(self, part: zipfile.ZipInfo) -> bytes:
+        with _as_bundle_error(self.label):
+            return self.archive.read(part)
+
+    def _ahead(self) -> Iterator[bytes]:
+        from concurrent.futures import Future, ThreadPoolExecutor
+
+        waiting = iter(self.parts)
+        running: deque[Future[bytes]] = deque()
+        with ThreadPoolExecutor(2, "unpack") as pool:
+            try:
+                for part in waiting:
+                    running.append(pool.submit(self._whole, part))
+                    if len(running) >= _AHEAD:
+                        yield running.popleft().result()
+                while running:
+                    yield running.popleft().result()
+            finally:
+                for future in running:
+                    future.cancel()
+
+
+class _as_bundle_error:  # noqa: N801 - reads as a verb in `with`
+    """Turns what zipfile and zlib raise for damaged files into a BundleError."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(
+            error,
+            zipfile.BadZipFile | zlib.error | EOFError | NotImplementedError | RuntimeError,
+        ):
+            raise BundleError(
+                f"{self.label}: the file is damaged: {error}", hint="copy it again from its source"
+            ) from error
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[Record]]:
+    """The index and the records of a zip; outputs stay packed.
+
+    Raises:
+        BundleError: it is damaged, dangerous, or not a capture.
+    """
+    with _as_bundle_error(str(path)):
+        archive = zipfile.ZipFile(path)
+    members = _checked(archive, path)
+    if INDEX not in members:
+        raise BundleError(f"{path} is not a capture of kubectl-ebpfnet: it has no {INDEX}")
+    if members[INDEX].file_size > INDEX_LIMIT:
+        raise BundleError(f"{path}: {INDEX} has {members[INDEX].file_size} bytes")
+    with _as_bundle_error(str(path)):
+        text = archive.read(INDEX)
+
+    def opener(value: object, label: str) -> Output:
+        names = bundle_record.file_names(value, label)
+        if not all(name in members for name in names):
+            raise BundleError(f"{label}: an output is missing in the file: {value!r}")
+        return Member(archive, tuple(members[name] for name in names), label)
+
+    return bundle_record.read_index(text, str(path), opener)
+
+
+def _checked(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+    members: dict[str, zipfile.ZipInfo] = {}
+    total = 0
+    for info in archive.infolist():
+        name = info.filename
+        if name == "records/":
+            continue  # `zip -r` of an unpacked capture lists the folder too
+        if name in members:
+            raise BundleError(f"{path}: two members are called {name!r}")
+        if name != INDEX and not bundle_record.MEMBER.fullmatch(name):
+            raise BundleError(f"{path}: a capture has no member called {name!r}")
+        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise BundleError(f"{path}: member {name!r} is not a plain file")
+        if info.flag_bits & 1 or info.compress_type not in (0, zipfile.ZIP_DEFLATED):
+            raise BundleError(f"{path}: member {name!r} is encrypted or packed in an unknown way")
+        if info.file_size > RATIO_FROM and info.file_size > RATIO_LIMIT * info.compress_size:
+            raise BundleError(f"{path}: member {name!r} unpacks to {info.file_size} bytes: a bomb")
+        total += info.file_size
+        members[name] = info
+        if total > TOTAL_LIMIT or len(members) > MEMBER_LIMIT:
+            raise BundleError(f"{path}: it would unpack to more than {TOTAL_LIMIT >> 30} GiB")
+    return members
+
+
+def write(file: IO[bytes], records: Iterable[Record], *, note: str, created: str, tool: str) -> int:
+    """Write records to an open file as they come, the index last.
+
+    Args:
+        file: binary, writable, seekable.
+        records: numbered anew in their order.
+        note, created, tool: of the index; created is an RFC 3339 time.
+
+    Returns:
+        How many records were written.
+    """
+    import json
+
+    entries: list[dict[str, Any]] = []
+    with zipfile.ZipFile(file, "w") as archive:
+        for number, record in enumerate(records, start=1):
+            entry = bundle_record.as_json(record)
+            entry["number"] = number
+            outputs = ("out", record.stdout.chunks()), ("err", iter((record.stderr,)))
+            for suffix, chunks in outputs:
+                names = _write_output(archive, f"records/{number:04}.{suffix}", chunks)
+                if names:
+                    key = "stdout_file" if suffix == "out" else "stderr_file"
+                    entry[key] = names[0] if len(names) == 1 else names
+            entries.append(entry)
+        index = {
+            "schema": bundle_record.SCHEMA,
+            "created": created,
+            "tool": tool,
+            "note": note,
+            "records": entries,
+        }
+        text = json.dumps(index, ensure_ascii=False, indent=1)
+        _write_member(archive, INDEX, text.encode("utf-8", "surrogateescape"), 6)
+    return len(entries)
+
+
+def _write_output(archive: zipfile.ZipFile, name: str, chunks: Iterator[bytes]) -> list[str]:
+    names: list[str] = []
+    held: list[bytes] = []
+    size = 0
+
+    def flush(part: bytes) -> None:
+        # After its first part an output is a long table, where speed counts more than 15 %.
+        names.append(f"{name}.{len(names)}" if names else name)
+        _write_member(archive, names[-1], part, 1 if len(names) > 1 else 6)
+
+    for chunk in chunks:
+        held.append(chunk)
+        size += len(chunk)
+        if size >= PART:
+            whole = b"".join(held)
+            while len(whole) >= PART:
+                flush(whole[:PART])
+                whole = whole[PART:]
+            held, size = [whole], len(whole)
+    if size:
+        flush(b"".join(held))
+    return names
+
+
+def _write_member(archive: zipfile.ZipFile, name: str, data: bytes, level: int) -> None:
+    info = zipfile.ZipInfo(name, _EPOCH)
+    info.external_attr = (stat.S_IFREG | 0o600) << 16
+    archive.writestr(info, data, zipfile.ZIP_DEFLATED, level)

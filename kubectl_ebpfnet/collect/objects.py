@@ -1,0 +1,205 @@
+"""What of a Kubernetes object may be kept: names, addresses, policies; never a secret.
+
+Field meanings: Kubernetes API reference. A pod's environment, arguments, commands, volumes and
+most annotations are where people put secrets, so pods and nodes are cut down to a list of fields
+that a packet's path depends on; what is not listed is dropped, whatever later API versions add.
+Services, slices, policies and Cilium's objects hold no secrets by design and are kept without
+their bookkeeping.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from kubectl_ebpfnet.errors import ParseError
+
+Json = dict[str, Any]
+_Shape = dict[str, Any]
+
+_REFERENCE: _Shape = {"kind": True, "name": True, "controller": True}
+_METADATA: _Shape = {
+    "name": True,
+    "namespace": True,
+    "uid": True,
+    "labels": True,
+    "ownerReferences": _REFERENCE,
+    "deletionTimestamp": True,
+    "creationTimestamp": True,
+}
+_CONDITION: _Shape = {"type": True, "status": True, "reason": True, "message": True}
+_CONTAINER_STATUS: _Shape = {
+    "name": True,
+    "ready": True,
+    "restartCount": True,
+    "state": {
+        "waiting": {"reason": True},
+        "terminated": {"reason": True, "exitCode": True},
+        "running": {"startedAt": True},
+    },
+    "lastState": {"terminated": {"reason": True, "exitCode": True}},
+}
+# True keeps a value as it is, a dict keeps these members, of each item where it is a list.
+_POD: _Shape = {
+    "spec": {
+        "nodeName": True,
+        "hostNetwork": True,
+        "serviceAccountName": True,
+        "dnsPolicy": True,
+        "containers": {
+            "name": True,
+            "ports": {
+                "name": True,
+                "containerPort": True,
+                "hostPort": True,
+                "hostIP": True,
+                "protocol": True,
+            },
+        },
+    },
+    "status": {
+        "phase": True,
+        "reason": True,
+        "conditions": _CONDITION,
+        "podIP": True,
+        "podIPs": True,
+        "hostIP": True,
+        "hostIPs": True,
+        "containerStatuses": _CONTAINER_STATUS,
+        "initContainerStatuses": _CONTAINER_STATUS,
+    },
+}
+_NODE: _Shape = {
+    "spec": {"podCIDR": True, "podCIDRs": True, "unschedulable": True, "taints": True},
+    "status": {
+        "addresses": True,
+        "conditions": _CONDITION,
+        "nodeInfo": {
+            "kernelVersion": True,
+            "kubeletVersion": True,
+            "kubeProxyVersion": True,
+            "osImage": True,
+            "containerRuntimeVersion": True,
+            "architecture": True,
+        },
+    },
+}
+_ANNOTATION = re.compile(r"(^|[./])cilium\.io/|^kubectl\.kubernetes\.io/default-container$")
+_SECRET_KEY = re.compile(r"secret|passw|token|credential|private|api-?key|kvstore-opt|auth-key")
+_SECRET_VALUE = re.compile(r"://[^/\s@]*:[^/\s@]*@|-----BEGIN")
+_WHOLE = re.compile(
+    r"Service|EndpointSlice|Endpoints|Namespace|NetworkPolicy|"
+    r"Cilium(Node|Endpoint|EndpointSlice|Identity|NetworkPolicy|ClusterwideNetworkPolicy|"
+    r"EgressGatewayPolicy|LocalRedirectPolicy|CIDRGroup)"
+)
+
+
+def kept(data: bytes) -> bytes:
+    """An API server's JSON answer, an object or a list, without what must not be kept.
+
+    Raises:
+        ParseError: it is not a JSON object.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ParseError("the API server's answer", 0, f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ParseError("the API server's answer", 0, "not a JSON object")
+    return json.dumps(cut(value), ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def cut(value: Json) -> Json:
+    """The same for a decoded object or list; nothing of the argument is changed."""
+    kind = _text(value.get("kind"))
+    head: Json = {key: value[key] for key in ("apiVersion", "kind") if key in value}
+    items = value.get("items")
+    if isinstance(items, list):
+        # In a typed list (`PodList`) the items do not say their kind.
+        inherited = kind.removesuffix("List")
+        return {
+            **head,
+            "items": [
+                _cut_object(item, _text(item.get("kind")) or inherited)
+                for item in items
+                if isinstance(item, dict)
+            ],
+        }
+    return _cut_object(value, kind)
+
+
+def _cut_object(value: Json, kind: str) -> Json:
+    head: Json = {key: value[key] for key in ("apiVersion", "kind") if key in value}
+    metadata = value.get("metadata")
+    if isinstance(metadata, dict):
+        head["metadata"] = _metadata(metadata)
+    rule = _RULES.get(kind)
+    if rule is not None:
+        return {**head, **rule(value)}
+    if _WHOLE.fullmatch(kind):
+        rest = {key: value[key] for key in value if key not in ("apiVersion", "kind", "metadata")}
+        return {**head, **_without_headers(rest)}
+    return head
+
+
+def _metadata(metadata: Json) -> Json:
+    found: Json = _shaped(metadata, _METADATA)
+    annotations = metadata.get("annotations")
+    if isinstance(annotations, dict):
+        some = {key: annotations[key] for key in annotations if _ANNOTATION.search(key)}
+        if some:
+            found["annotations"] = some
+    return found
+
+
+def _config_map(value: Json) -> Json:
+    if _text((value.get("metadata") or {}).get("name")) != "cilium-config":
+        return {}
+    data = value.get("data")
+    if not isinstance(data, dict):
+        return {}
+    return {
+        "data": {
+            key: text
+            for key, text in data.items()
+            if not _SECRET_KEY.search(key.lower()) and not _SECRET_VALUE.search(_text(text))
+        }
+    }
+
+
+_RULES: dict[str, Callable[[Json], Json]] = {
+    "Pod": lambda value: _shaped(value, _POD),
+    "Node": lambda value: _shaped(value, _NODE),
+    "ConfigMap": _config_map,
+}
+
+
+def _shaped(value: Any, shape: _Shape) -> Any:
+    if isinstance(value, list):
+        return [_shaped(item, shape) for item in value if isinstance(item, dict)]
+    if not isinstance(value, dict):
+        return {}
+    return {
+        key: value[key] if wanted is True else _shaped(value[key], wanted)
+        for key, wanted in shape.items()
+        if value.get(key) is not None
+    }
+
+
+def _without_headers(value: Any) -> Any:
+    # L7 rules of a policy may match an Authorization header's value.
+    if isinstance(value, dict):
+        return {
+            key: _without_headers(item)
+            for key, item in value.items()
+            if key not in ("headers", "headerMatches")
+        }
+    if isinstance(value, list):
+        return [_without_headers(item) for item in value]
+    return value
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
