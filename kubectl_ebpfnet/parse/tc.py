@@ -1,0 +1,130 @@
+"""`tc filter show`: the BPF programs at a device's clsact hooks, in text and JSON.
+
+    filter protocol all pref 1 bpf chain 0
+    filter protocol all pref 1 bpf chain 0 handle 0x1 bpf_lxc.o:[from-container] direct-action …
+
+tc prints each preference once without a handle, which is no program, and then each filter.
+
+Sources: iproute2's tc/tc_filter.c (print_filter), tc/f_bpf.c (bpf_print_opt), tc-bpf(8). Verified
+with iproute2 6.1; older ones do not print the program's name. Programs attached by tcx or netkit
+links do not show here at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.kernel import Attachment
+from kubectl_ebpfnet.parse._text import (
+    following,
+    integer,
+    is_json,
+    json_integer,
+    json_objects,
+    json_text,
+    json_value,
+    lines,
+    quoted,
+)
+
+_SOURCE = "tc filter"
+# What follows the name that the filter was given, in the order in which tc prints it.
+_AFTER_NAME = frozenset(
+    ("direct-action", "skip_hw", "skip_sw", "in_hw", "not_in_hw", "bytecode", "id")
+)
+
+
+def filters(data: bytes, device: str, direction: str) -> tuple[Attachment, ...]:
+    """The BPF filters that `tc [-j] filter show dev X ingress|egress` printed, in their order.
+
+    Filters of other kinds (u32, flower, …) are left out.
+
+    Args:
+        data: what was printed.
+        device: the device that was asked about; tc does not repeat it.
+        direction: `ingress` or `egress`.
+    """
+    hook = f"clsact/{direction}"
+    if is_json(data):
+        return tuple(_json_filters(data, device, hook))
+    return tuple(_text_filters(data, device, hook))
+
+
+def _json_filters(data: bytes, device: str, hook: str) -> Iterator[Attachment]:
+    for record in json_objects(json_value(data, _SOURCE), _SOURCE):
+        options = record.get("options")
+        if record.get("kind") != "bpf" or options is None:
+            continue
+        if not isinstance(options, dict):
+            raise ParseError(_SOURCE, 1, f'"options" is {quoted(options)}, not an object')
+        if "handle" not in options:
+            continue
+        program = options.get("prog", {})
+        if not isinstance(program, dict):
+            raise ParseError(_SOURCE, 1, f'"prog" is {quoted(program)}, not an object')
+        name = json_text(options, "bpf_name", _SOURCE) or json_text(program, "name", _SOURCE)
+        yield Attachment(
+            hook=hook,
+            device=device,
+            program_name=name,
+            program_id=json_integer(program, "id", _SOURCE),
+            tag=json_text(program, "tag", _SOURCE),
+            priority=json_integer(record, "pref", _SOURCE) or 0,
+            direct_action=options.get("direct-action") is True,
+            line=1,
+        )
+
+
+def _text_filters(data: bytes, device: str, hook: str) -> Iterator[Attachment]:
+    for number, text in lines(data, _SOURCE):
+        if not text.strip() or text[0].isspace():  # actions and statistics are indented
+            continue
+        words = iter(text.split())
+        if next(words) != "filter":
+            raise ParseError(_SOURCE, number, f"not a filter: {quoted(text)}")
+        head = _head(words, number)
+        if head["kind"] == "bpf" and "handle" in head:
+            yield Attachment(
+                hook=hook,
+                device=device,
+                priority=integer(head.get("pref", "0"), _SOURCE, number),
+                line=number,
+                **_program(list(words), number),
+            )
+
+
+def _head(words: Iterator[str], number: int) -> dict[str, str]:
+    """The words up to the handle, or to the end when there is none; `kind` stands alone."""
+    head: dict[str, str] = {"kind": ""}
+    for word in words:
+        if word in ("parent", "block", "protocol", "pref", "chain", "handle"):
+            head[word] = following(words, word, _SOURCE, number)
+            if word == "handle":
+                break
+        elif not head["kind"]:
+            head["kind"] = word
+    return head
+
+
+def _program(words: list[str], number: int) -> dict[str, Any]:
+    """What stands behind the handle: `[flowid X] [NAME] [direct-action] … [id N name X tag T]`."""
+    at = 2 if words[:1] == ["flowid"] else 0
+    end = at
+    while end < len(words) and words[end] not in _AFTER_NAME:
+        end += 1
+    fields: dict[str, Any] = {
+        "program_name": " ".join(words[at:end]),
+        "direct_action": "direct-action" in words[end:],
+    }
+    rest = iter(words[end:])
+    for word in rest:
+        if word == "id":
+            fields["program_id"] = integer(following(rest, word, _SOURCE, number), _SOURCE, number)
+        elif word == "name":
+            name = following(rest, word, _SOURCE, number)
+            fields["program_name"] = fields["program_name"] or name
+        elif word == "tag":
+            fields["tag"] = following(rest, word, _SOURCE, number)
+    return fields
