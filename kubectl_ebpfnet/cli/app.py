@@ -1,0 +1,165 @@
+"""The program: its commands, its exit codes, and what it says when a run ends otherwise.
+
+Exit codes: 0 delivered (or done), 1 error, 2 usage, 3 dropped, 4 unknown; 130 and 143 after an
+interrupt and a SIGTERM, 141 when nobody reads stdout any more, as kubectl under a shell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kubectl_ebpfnet.cli.terminal import ReaderGone, complain
+from kubectl_ebpfnet.errors import EbpfnetError
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.cli.command import Commands
+
+INTERRUPTED, READER_GONE, TERMINATED = 130, 141, 143
+
+ABOUT = """Follow a packet through a Cilium cluster, hop by hop, with the proof of each hop.
+
+It asks with the rights of your kubeconfig, changes nothing and installs nothing."""
+EXAMPLES = """  # What happens to a packet from a pod to an address outside?
+  kubectl ebpfnet path pod/client 1.1.1.1:80
+
+  # The same without a cluster, from a capture that ships with the program
+  kubectl ebpfnet path pod/client 1.1.1.1:80 --from demo
+"""
+COMMANDS = {
+    "path": ("kubectl_ebpfnet.cli.path", "Show every hop of a packet, with its evidence"),
+    "capture": (
+        "kubectl_ebpfnet.cli.capture",
+        "Record what a cluster says into a file, for --from",
+    ),
+    "completion": (
+        "kubectl_ebpfnet.cli.completion",
+        "Print or install the completion of kubectl's shells",
+    ),
+    "options": (
+        "kubectl_ebpfnet.cli.options_command",
+        "List the flags of kubectl that every command takes",
+    ),
+    "version": ("kubectl_ebpfnet.cli.version", "Print the version"),
+}
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+        argv: the words after the program's name; sys.argv's when None.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = _run(words)
+    except EbpfnetError as error:
+        complain(error.message, error.hint)
+        return error.exit_code
+    except ReaderGone:
+        return READER_GONE
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except _Terminated:
+        complain("terminated")
+        _leave(TERMINATED)
+    except Exception as error:
+        return _internal(error, words)
+    if code == INTERRUPTED:
+        complain("interrupted")
+        _leave(INTERRUPTED)
+    return code
+
+
+def _run(words: list[str]) -> int:
+    from typer import Exit, TyperException
+
+    if words[:1] == ["__complete"]:
+        from kubectl_ebpfnet.cli.complete import complete
+        from kubectl_ebpfnet.cli.terminal import emit
+
+        emit(complete(words[1:], commands()))
+        return 0
+    try:
+        code = commands().main(rewritten(words), prog_name=_program(), standalone_mode=False)
+    except TyperException as error:
+        from kubectl_ebpfnet.cli.usage import as_usage_error
+
+        raise as_usage_error(error) from error
+    except Exit as error:
+        return error.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _program() -> str:
+    from kubectl_ebpfnet.cli.command import PROGRAM
+
+    return PROGRAM
+
+
+def commands() -> Commands:
+    """The tree of commands; a command's own file is imported when it is asked for."""
+    from kubectl_ebpfnet.cli.command import SETTINGS, Commands
+
+    group = Commands(
+        name="ebpfnet",
+        help=ABOUT,
+        epilog=EXAMPLES,
+        context_settings=dict(SETTINGS),
+        rich_markup_mode=None,
+    )
+    group.modules = COMMANDS
+    return group
+
+
+def rewritten(words: list[str]) -> list[str]:
+    """What everybody tries: no words, `help [COMMAND]`, `--version`."""
+    if not words:
+        return ["--help"]
+    if words[0] == "help":
+        return [*words[1:2], "--help"]
+    if words[0] == "--version":
+        return ["version", *words[1:]]
+    return words
+
+
+def _internal(error: Exception, words: Sequence[str]) -> int:
+    if os.environ.get("EBPFNET_DEBUG") or _asks_for_tracebacks(words):
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)
+    complain(
+        f"internal error: {type(error).__name__}: {error}",
+        "this is a bug; -v=9 or EBPFNET_DEBUG=1 shows where, please report it",
+    )
+    return 1
+
+
+def _asks_for_tracebacks(words: Sequence[str]) -> bool:
+    return re.search(r" --?v[= ]?(9|10)( |$)", " ".join(["", *words])) is not None
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
+def _leave(code: int) -> None:
+    # Threads may still wait for answers of a cluster; nobody waits for them any more.
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.flush()
+    os._exit(code)

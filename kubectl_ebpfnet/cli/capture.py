@@ -1,0 +1,59 @@
+"""`capture`: what a cluster says, into a file for --from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from kubectl_ebpfnet.cli import words
+from kubectl_ebpfnet.cli.command import CommandText
+from kubectl_ebpfnet.cli.options import Given, with_kubectl_flags
+from kubectl_ebpfnet.cli.terminal import Talk
+
+TEXT = CommandText(
+    usage="-f FILE [pod/NAME …] [node/NAME …] [flags]",
+    summary="Record what a cluster says into a file, for --from.",
+    description="""The file holds all that `path` would ask of these places, for any destination:
+what was asked, when, and what was said. Secrets and environment variables are
+never in it. Without a place, every node is recorded.""",
+    examples=(
+        ("Two pods and their nodes", "capture -f case.zip pod/client pod/web"),
+        ("A node, with addresses and names replaced", "capture -f case.zip node/n1 --redact"),
+        ("Then, anywhere", "path pod/client 1.1.1.1:80 --from case.zip"),
+    ),
+)
+
+
+@with_kubectl_flags
+def run(
+    given: Given,
+    places: Annotated[
+        list[str] | None, Argument(metavar="PLACE", help="pod/NAME, deploy/NAME or node/NAME")
+    ] = None,
+    file: Annotated[
+        str, Option("-f", "--file", metavar="FILE", help="File to write", show_default=False)
+    ] = ...,  # type: ignore[assignment]
+    redact: Annotated[
+        bool, Option("--redact", help="Replace addresses and names, each always by the same")
+    ] = False,
+    timeout: Annotated[
+        str, Option("--timeout", metavar="TIME", help="Go on without what has not answered by then")
+    ] = "2m",
+) -> int:
+    """Record what a cluster says."""
+    wanted = [words.place(word) for word in places or ()]
+    limit = words.duration(timeout, "--timeout")
+    from kubectl_ebpfnet.cluster.session import Session
+    from kubectl_ebpfnet.collect.bundle_file import write_bundle
+    from kubectl_ebpfnet.collect.runner import collect_capture
+
+    with Talk() as talk:
+        talk.progress("connecting")
+        with Session.open(given.connection()) as session:
+            bundle = collect_capture(
+                session, wanted, timeout=limit, say=talk.say, progress=talk.progress
+            )
+        write_bundle(bundle, file, redact=redact)
+        talk.say(f"{file}: {len(bundle.records)} records")
+    return 0

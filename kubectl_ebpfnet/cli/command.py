@@ -1,0 +1,215 @@
+"""How a command reads its words and shows its help: as kubectl does, where typer does otherwise.
+
+kubectl's flags are pflag's (github.com/spf13/pflag): `-o=json`, `--switch=true`. click, inside
+typer, takes `=json` for the value of the first and refuses the second; so words are put into
+click's spelling before it sees them. The help has kubectl's order: what it does, examples first.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from kubectl_ebpfnet.errors import UsageError
+
+PROGRAM = "kubectl ebpfnet"
+OPTIONS_HINT = f"""
+Use "{PROGRAM} options" for the flags of kubectl that every command takes.
+"""
+_LEVEL = ("-v", "--v")
+_TRUE = ("true", "True", "TRUE", "t", "T", "1")
+_FALSE = ("false", "False", "FALSE", "f", "F", "0")
+SETTINGS = {"help_option_names": ["-h", "--help"], "terminal_width": 80}
+
+
+@dataclass(frozen=True, slots=True)
+class CommandText:
+    """A command as its help tells it.
+
+    Attributes:
+        usage: the words after the command's name.
+        summary: one line, for the list of commands and the head of the help.
+        description: paragraphs, already of 80 columns at most.
+        examples: (comment, command line after `kubectl ebpfnet`) each.
+    """
+
+    usage: str
+    summary: str
+    description: str
+    examples: tuple[tuple[str, str], ...]
+
+
+class _Words:
+    """Stands for typer's coercion, which imports pydantic (60 ms) to make a str of a str."""
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:  # noqa: ARG002 -- typer's
+        if value is None and (param.multiple or param.nargs == -1):
+            return ()
+        return value
+
+
+class Command(TyperCommand):
+    """A command of ours; every value is text, and words.py reads it."""
+
+    text: CommandText
+
+    def __init__(self, name: str | None, **more: Any) -> None:
+        super().__init__(name, **more)
+        for param in self.params:
+            _unchecked(param)
+        self._takes = {s: bool(getattr(p, "is_flag", False)) for p in self.params for s in p.opts}
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """click's own --help."""
+        return _unchecked(super().get_help_option(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Click's parsing, of words in click's spelling."""
+        spelled = list(click_spelling(args, self._takes))
+        return super().parse_args(ctx, spelled)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """kubectl's order: what it does, examples, arguments, flags, usage."""
+        text = self.text
+        examples = "\n".join(f"  # {why}\n  {PROGRAM} {line}\n" for why, line in text.examples)
+        formatter.write(f"{text.summary}\n\n{text.description}\n\nExamples:\n{examples}")
+        shown = [p for p in self.get_params(ctx) if not getattr(p, "hidden", False)]
+        for title, kind in (("Arguments", "argument"), ("Options", "option")):
+            rows = [_row(p) for p in shown if p.param_type_name == kind]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+        usage = f"{PROGRAM} {self.name} {text.usage}".rstrip()
+        formatter.write(f"\nUsage:\n  {usage}\n{OPTIONS_HINT}")
+
+
+def _unchecked(param: Any) -> Any:
+    # Only where typer still has this door; without it, it is slower and as right.
+    if hasattr(param, "get_runtime_param"):
+        param.get_runtime_param = _Words
+    return param
+
+
+def _row(param: Any) -> tuple[str, str]:
+    # As typer writes it, every argument would be `<str>` and `[required]`; kubectl has neither.
+    if param.param_type_name == "argument":
+        return param.metavar, param.help
+    flags = ", ".join(sorted(param.opts, key=len))
+    said = param.help if "--help" not in param.opts else "Show this text"
+    if param.default and not param.is_flag and param.show_default:
+        said = f"{said} (default {param.default})"
+    return flags if param.is_flag else f"{flags} {param.metavar}", said
+
+
+def click_spelling(args: Sequence[str], switches: dict[str, bool]) -> Iterator[str]:
+    """pflag's spelling of flags → click's.
+
+    `-o=json` → `-o json`; `--switch=true` → `--switch`; `--switch=false` → nothing; `-v` → `-v 1`;
+    `-vv` → `-v 2`. A number after a bare `-v` is its value, as for kubectl.
+
+    Args:
+        switches: the flags there are → whether it is a switch.
+
+    Raises:
+        UsageError: -v or a switch with a value that it cannot have.
+    """
+    words = iter(args)
+    pending = next(words, None)
+    while pending is not None:
+        word, pending = pending, next(words, None)
+        if word == "--":
+            yield from (w for w in (word, pending, *words) if w is not None)
+            return
+        flag, equals, value = word.partition("=")
+        if flag in _LEVEL and _LEVEL[0] in switches:
+            if not equals and pending is not None and pending.isdecimal():
+                value, pending = pending, next(words, None)
+            yield from (_LEVEL[0], _level(value if equals or value else "1"))
+        elif word[:2] == "-v" and word.strip("v") == "-" and _LEVEL[0] in switches:
+            yield from (_LEVEL[0], _level(str(len(word) - 1)))
+        elif equals and switches.get(flag):
+            yield from _switch(flag, value)
+        elif equals and len(flag) == 2 and flag in switches:
+            yield from (flag, value)
+        else:
+            yield word
+            if switches.get(word) is False and pending is not None:
+                yield pending
+                pending = next(words, None)
+
+
+def _level(word: str) -> str:
+    if word.isascii() and word.isdecimal() and int(word) <= 10:
+        return word
+    raise UsageError(f"-v {word!r} is not a number from 0 to 10", hint="e.g. -v, -v=1, --v=1")
+
+
+def _switch(flag: str, value: str) -> Iterator[str]:
+    if value in _TRUE:
+        yield flag
+    elif value not in _FALSE:
+        raise UsageError(f"{flag}={value}: it is either true or false")
+
+
+def build(name: str, function: Callable[..., int], text: CommandText) -> TyperCommand:
+    """Make a command of a function with typer's annotations."""
+    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+    app.command(name, cls=Command, context_settings=dict(SETTINGS))(function)
+    made = typer.main.get_command(app)
+    assert isinstance(made, Command)
+    made.text = text
+    return made
+
+
+class Commands(TyperGroup):
+    """The commands by name; a command's file is imported when the command is asked for."""
+
+    modules: dict[str, tuple[str, str]]
+    """name → (module, summary)."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """click's own --help."""
+        return _unchecked(super().get_help_option(ctx))
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 -- typer's signature
+        """The names, in the order of the help."""
+        return list(self.modules)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:  # noqa: ARG002
+        """Import and build a command."""
+        if cmd_name not in self.modules:
+            return None
+        module = importlib.import_module(self.modules[cmd_name][0])
+        return build(cmd_name, module.run, module.TEXT)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that the first word names.
+
+        Raises:
+            UsageError: there is none; says which one is near.
+        """
+        name = args[0]
+        command = self.get_command(ctx, name)
+        if command is None:
+            import difflib
+
+            near = difflib.get_close_matches(name, self.modules, n=1)
+            does = f"did you mean `{PROGRAM} {near[0]}`?" if near else ""
+            raise UsageError(
+                f"unknown command {name!r} for {PROGRAM!r}",
+                hint=does or f"`{PROGRAM} --help` lists the commands",
+            )
+        return name, command, args[1:]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 -- typer's signature
+        """What the program is for, and the commands."""
+        formatter.write(f"{self.help}\n\nExamples:\n{self.epilog}")
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, does) for name, (_, does) in self.modules.items()])
+        formatter.write(f"\nUsage:\n  {PROGRAM} COMMAND [flags]\n\n")
+        formatter.write(f'Use "{PROGRAM} COMMAND --help" for more about a command.{OPTIONS_HINT}')

@@ -1,0 +1,44 @@
+"""Where a command's facts come from: a live cluster, or a capture with --from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kubectl_ebpfnet.cli.options import Given
+from kubectl_ebpfnet.cli.terminal import Talk
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.path import PathRequest
+
+Question = Callable[[str], PathRequest]
+"""Default namespace → the question."""
+
+
+def gather(
+    question: Question, capture: str, given: Given, timeout: float | None, talk: Talk
+) -> tuple[PathRequest, Bundle]:
+    """What is asked, as the facts can answer it, and the facts.
+
+    Args:
+        question: asked with the namespace that holds when -n does not say.
+        capture: of --from; `demo` is the one that ships with the program; "" asks the cluster.
+        timeout: seconds after which what has not answered is done without; None for no limit.
+
+    Raises:
+        EbpfnetError: the capture cannot be read, or the cluster not be asked.
+    """
+    if capture:
+        return question("default"), opened(capture)
+    from kubectl_ebpfnet.cluster.session import Session
+    from kubectl_ebpfnet.collect.runner import collect_path
+
+    talk.progress("connecting")
+    with Session.open(given.connection()) as session:
+        request = question(session.namespace)
+        return collect_path(session, request, timeout=timeout, say=talk.say, progress=talk.progress)
+
+
+def opened(capture: str) -> Bundle:
+    """The bundle of --from. A file that is really called `demo` is `./demo`."""
+    from kubectl_ebpfnet.collect.bundle_file import demo_bundle, open_bundle
+
+    return demo_bundle() if capture == "demo" else open_bundle(capture)

@@ -1,0 +1,164 @@
+"""kubectl's own flags, once: every command that asks a cluster takes them all.
+
+Names, short forms and meanings: `kubectl options` 1.37. kubectl hands a plugin only the words
+after its name, so each flag has to be read again here. The first few are in every `--help`, the
+rest in `kubectl ebpfnet options`; all are accepted everywhere.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kubectl_ebpfnet.cli.words import duration
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.cluster.kubeconfig import ConnectionOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag.
+
+    Attributes:
+        field: of ConnectionOptions.
+        spellings: as on the command line.
+        metavar: what stands for its value in a help text, "" for a switch.
+        help: one sentence.
+        repeated: may be given several times.
+        shown: in every command's help, and not only in `options`.
+    """
+
+    field: str
+    spellings: tuple[str, ...]
+    metavar: str
+    help: str
+    repeated: bool = False
+    shown: bool = False
+
+    @property
+    def annotation(self) -> Any:
+        """The type as typer reads it."""
+        option = typer.Option(
+            *self.spellings,
+            metavar=self.metavar or None,
+            help=self.help,
+            hidden=not self.shown,
+            show_default=False,
+        )
+        kind: Any = bool if not self.metavar else list[str] if self.repeated else str
+        return Annotated[kind if kind is bool else kind | None, option]
+
+
+CONNECTION = (
+    Flag("namespace", ("-n", "--namespace"), "NAME", "Namespace of the source", shown=True),
+    Flag("context", ("--context",), "NAME", "Context of the kubeconfig to use", shown=True),
+    Flag("kubeconfig", ("--kubeconfig",), "FILE", "Kubeconfig file to use", shown=True),
+    Flag("cluster", ("--cluster",), "NAME", "Cluster of the kubeconfig to use"),
+    Flag("user", ("--user",), "NAME", "User of the kubeconfig to use"),
+    Flag("server", ("-s", "--server"), "URL", "Address and port of the API server"),
+    Flag("token", ("--token",), "TOKEN", "Bearer token for the API server"),
+    Flag("as_user", ("--as",), "NAME", "User to impersonate"),
+    Flag("as_groups", ("--as-group",), "NAME", "Group to impersonate; may be repeated", True),
+    Flag("as_uid", ("--as-uid",), "UID", "UID to impersonate"),
+    Flag(
+        "as_user_extra",
+        ("--as-user-extra",),
+        "KEY=VALUE",
+        "Extra of the user to impersonate; may be repeated",
+        True,
+    ),
+    Flag("certificate_authority", ("--certificate-authority",), "FILE", "CA of the API server"),
+    Flag("client_certificate", ("--client-certificate",), "FILE", "Client certificate for TLS"),
+    Flag("client_key", ("--client-key",), "FILE", "Client key for TLS"),
+    Flag(
+        "insecure_skip_tls_verify",
+        ("--insecure-skip-tls-verify",),
+        "",
+        "Do not check the API server's certificate: whoever is on the way can read everything",
+    ),
+    Flag("tls_server_name", ("--tls-server-name",), "NAME", "Name in the server's certificate"),
+    Flag("proxy_url", ("--proxy-url",), "URL", "Proxy on the way to the API server"),
+    Flag(
+        "request_timeout",
+        ("--request-timeout",),
+        "TIME",
+        "How long one request to the API server may take: 10s, 1m; 0 is no limit",
+    ),
+)
+
+VERBOSITY = Flag(
+    "verbosity",
+    ("-v", "--v"),
+    "[N]",
+    "Show the evidence of each hop: -v, -v=1, --v=1; from 9 on also the tool's own tracebacks",
+    shown=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """kubectl's flags as they were given.
+
+    Attributes:
+        values: field of ConnectionOptions → value; only what was given.
+        verbosity: 0 to 10.
+    """
+
+    values: Mapping[str, Any]
+    verbosity: int = 0
+
+    @property
+    def namespace(self) -> str:
+        """The -n flag, "" when it was not given."""
+        return str(self.values.get("namespace", ""))
+
+    def connection(self) -> ConnectionOptions:
+        """For `Session.open`.
+
+        Raises:
+            UsageError: --request-timeout is not a duration.
+        """
+        from kubectl_ebpfnet.cluster.kubeconfig import ConnectionOptions
+
+        values: dict[str, Any] = dict(self.values)
+        for flag in CONNECTION:
+            if flag.repeated and flag.field in values:
+                values[flag.field] = tuple(values[flag.field])
+        if "request_timeout" in values:
+            values["request_timeout"] = duration(values["request_timeout"], "--request-timeout")
+        return ConnectionOptions(**values)
+
+
+def with_kubectl_flags(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command all of kubectl's flags; it gets them as `given: Given`, its first parameter.
+
+    Typer reads flags from a function's signature, so the signature is made longer.
+    """
+
+    def command(**values: Any) -> int:
+        theirs = {f.field: values.pop(f.field) for f in CONNECTION}
+        verbosity = int(values.pop(VERBOSITY.field) or 0)
+        given = Given({k: v for k, v in theirs.items() if v}, verbosity)
+        return function(given, **values)
+
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    kubectls = [
+        inspect.Parameter(
+            flag.field,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None if flag.metavar else False,
+            annotation=flag.annotation,
+        )
+        for flag in (VERBOSITY, *CONNECTION)
+    ]
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    command.__signature__ = inspect.Signature([*keyword_only, *kubectls])  # type: ignore[attr-defined]
+    command.__annotations__ = {}
+    command.__doc__ = function.__doc__
+    command.__name__ = function.__name__
+    return command

@@ -1,0 +1,100 @@
+"""`path`: every hop of a packet, with its evidence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from kubectl_ebpfnet.cli import words
+from kubectl_ebpfnet.cli.command import CommandText
+from kubectl_ebpfnet.cli.gather import gather
+from kubectl_ebpfnet.cli.options import Given, with_kubectl_flags
+from kubectl_ebpfnet.cli.terminal import Talk, color, emit, width
+from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.render.formats import FORMATS, render
+from kubectl_ebpfnet.render.view import View
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.model.path import PathRequest
+
+TEXT = CommandText(
+    usage="SOURCE DESTINATION[:PORT] [flags]",
+    summary="Show every hop of a packet from a pod, and the proof of each hop.",
+    description="""The answer starts with one line: the verdict, and what became of the packet's
+address and port on the way. Then come the hops, the flows as Cilium and the
+kernel track them, and findings. No packet is sent, and nothing is installed.
+
+Exit codes: 0 delivered, 1 error, 2 usage, 3 dropped, 4 unknown.""",
+    examples=(
+        ("From a pod to an address outside of the cluster", "path pod/client 1.1.1.1:80"),
+        ("To a Service, by the name of its port", "path pod/client svc/web:http"),
+        (
+            "From a pod of a Deployment to a pod of another namespace",
+            "path -n shop deploy/cart pod/db-0:5432 --to-namespace data",
+        ),
+        ("The same with the lines that prove each hop", "path pod/client 1.1.1.1:80 -v"),
+        ("Does DNS get out? For a script", "path pod/client 10.0.0.53:53 --protocol udp -o json"),
+        ("From a file that a colleague captured", "path pod/client 1.1.1.1:80 --from case.zip"),
+    ),
+)
+_EXIT_CODES = {"delivered": 0, "dropped": 3, "unknown": 4}
+
+
+@with_kubectl_flags
+def run(
+    given: Given,
+    source: Annotated[
+        str, Argument(metavar="SOURCE", help="pod/NAME, NAME, or deploy/, sts/, ds/NAME")
+    ],
+    destination: Annotated[
+        str,
+        Argument(
+            metavar="DESTINATION",
+            help="An IPv4 or IPv6 address, pod/NAME, svc/NAME, node/NAME or a DNS name, with :PORT",
+        ),
+    ],
+    output: Annotated[
+        str, Option("-o", "--output", metavar="FORMAT", help=f"One of: {', '.join(FORMATS)}")
+    ] = "table",
+    protocol: Annotated[
+        str, Option("--protocol", metavar="NAME", help="One of: tcp, udp, icmp")
+    ] = "tcp",
+    to_namespace: Annotated[
+        str,
+        Option(
+            "--to-namespace", metavar="NAME", help="Namespace of the destination, if it is not -n's"
+        ),
+    ] = "",
+    capture: Annotated[
+        str,
+        Option("--from", metavar="FILE", help="A capture to read instead of a cluster; or demo"),
+    ] = "",
+    colored: Annotated[
+        str, Option("--color", metavar="WHEN", help="One of: auto, always, never")
+    ] = "auto",
+    timeout: Annotated[
+        str, Option("--timeout", metavar="TIME", help="Go on without what has not answered by then")
+    ] = "30s",
+) -> int:
+    """Show every hop of a packet."""
+    if output not in FORMATS:
+        raise UsageError(f"-o {output!r}: no such format", hint=f"one of: {', '.join(FORMATS)}")
+    view = View(width(), color(colored), given.verbosity > 0)
+    sender, there = words.source(source), words.destination(destination)
+    number = words.protocol(protocol, there)
+    limit = words.duration(timeout, "--timeout")
+
+    def question(default_namespace: str) -> PathRequest:
+        namespace = given.namespace or default_namespace
+        return words.request(sender, there, number, namespace, to_namespace)
+
+    with Talk() as talk:
+        request, bundle = gather(question, capture, given, limit, talk)
+        talk.progress("explaining")
+        from kubectl_ebpfnet.explain.walk import explain
+
+        path = explain(request, bundle)
+        text = render(path, bundle, output, view)
+    emit(text)
+    return _EXIT_CODES[path.verdict]

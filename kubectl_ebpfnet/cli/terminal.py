@@ -1,0 +1,129 @@
+"""stdout for data, stderr for talk, and a line of progress where somebody watches."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+
+from kubectl_ebpfnet.errors import EbpfnetError, UsageError
+
+
+class ReaderGone(BaseException):
+    """Nobody reads stdout any more, as after `| head`: the run ends quietly."""
+
+
+def emit(text: str) -> None:
+    """Write data to stdout, all of it.
+
+    Raises:
+        ReaderGone: the other end of the pipe is closed.
+        EbpfnetError: it cannot be written, e.g. to a full disk.
+    """
+    out = sys.stdout
+    if out is None:
+        raise EbpfnetError("there is no stdout to write the answer to")
+    try:
+        # A terminal that knows no arrow shows \u2192 rather than an exception.
+        if hasattr(out, "reconfigure"):
+            out.reconfigure(errors="backslashreplace")
+        out.write(text)
+        out.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+        raise ReaderGone from None
+    except OSError as error:
+        _forget_stdout()
+        raise EbpfnetError(f"cannot write the answer: {error.strerror or error}") from error
+
+
+def _forget_stdout() -> None:
+    # What is still in the buffer would fail again when the interpreter ends, and say so.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def width() -> int:
+    """Columns of the terminal that stdout is, 0 when it is none: then nothing is wrapped."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return 0
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
+def color(mode: str) -> bool:
+    """Whether to colour stdout.
+
+    Raises:
+        UsageError: not auto, always or never.
+    """
+    from kubectl_ebpfnet.render.style import COLOR_MODES, color_enabled
+
+    if mode not in COLOR_MODES:
+        raise UsageError(f"--color {mode!r}", hint=f"it is one of {', '.join(COLOR_MODES)}")
+    return color_enabled(mode, sys.stdout, os.environ)
+
+
+def complain(message: str, hint: str = "") -> None:
+    """Say on stderr why the run ends, as kubectl says it; and what to do next."""
+    from kubectl_ebpfnet.render.style import escape
+
+    _tell([f"error: {escape(message)}", *([f"hint: {escape(hint)}"] if hint else [])])
+
+
+def _tell(lines: Iterable[str]) -> None:
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write("".join(f"{line}\n" for line in lines))
+        sys.stderr.flush()
+    except OSError:
+        pass  # nobody listens; the exit code still tells
+
+
+class Talk:
+    """What is said while a run goes on: `say` always, `progress` only where somebody watches.
+
+    A progress line is cleared by whatever is said next, and by leaving the `with`.
+    """
+
+    def __init__(self) -> None:
+        self._watched = (
+            sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        )
+        self._shown = False
+
+    def __enter__(self) -> Talk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._clear()
+
+    def say(self, line: str) -> None:
+        """A line that has to be said, e.g. which pod was taken for a workload."""
+        from kubectl_ebpfnet.render.style import escape
+
+        self._clear()
+        _tell([escape(line)])
+
+    def progress(self, line: str) -> None:
+        """What is going on now; shown on a terminal alone."""
+        if not self._watched:
+            return
+        from kubectl_ebpfnet.render.style import escape
+
+        room = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        self._write(f"\r\x1b[K{escape(line)[: room - 1]}")
+        self._shown = True
+
+    def _clear(self) -> None:
+        if self._shown:
+            self._write("\r\x1b[K")
+            self._shown = False
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:
+            self._watched = False
