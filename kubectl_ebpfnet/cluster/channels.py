@@ -1,0 +1,133 @@
+"""The exec protocol without a socket: what the frames of a v4 or v5 exec mean.
+
+Facts: k8s.io/apimachinery/pkg/util/remotecommand (channel numbers, v4 status, v5 close) and
+k8s.io/client-go/tools/remotecommand/websocket.go, v4.go, v5.go.
+
+Every websocket message is one channel byte and its bytes: 0 stdin, 1 stdout, 2 stderr, 3 the
+status (a metav1.Status as JSON, once, at the end), 4 resize. v5 adds 255: "the channel named by
+the next byte is closed", hence half-close of stdin. Servers before 1.29 speak v4 alone, where the
+end of stdin cannot be said at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kubectl_ebpfnet.errors import ExecError
+
+V5 = "v5.channel.k8s.io"
+V4 = "v4.channel.k8s.io"
+STDIN, STDOUT, STDERR, STATUS, CLOSE = 0, 1, 2, 3, 255
+
+Sink = Callable[[bytes], object]
+
+_STDIN_PIECE = 1 << 15
+_STATUS_MAX = 1 << 20
+
+
+@dataclass(slots=True)
+class Channels:
+    """What came on each channel. Frames go in by `frame`, output goes to the sinks."""
+
+    on_stdout: Sink
+    on_stderr: Sink
+    max_bytes: int | None
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    status: list[bytes] = field(default_factory=list)
+    ended: bool = False
+    _channel: int | None = None  # of the message whose fragments are coming
+
+    def frame(self, data: bytes, starts: bool, final: bool) -> bool:
+        """Take one data frame. A message may come in fragments; the first byte of all is its
+        channel. Returns whether it carried anything."""
+        if starts:
+            self._channel = None
+        if self._channel is None and data:
+            self._channel, data = data[0], data[1:]
+        if data:
+            self._payload(data)
+        if final:
+            if self._channel == STATUS and self.status:
+                self.ended = True
+            self._channel = None
+        return bool(data)
+
+    def _payload(self, data: bytes) -> None:
+        if self._channel == STDOUT:
+            self.stdout_bytes += len(data)
+            self._check_size()
+            self.on_stdout(data)
+        elif self._channel == STDERR:
+            self.stderr_bytes += len(data)
+            self._check_size()
+            self.on_stderr(data)
+        elif self._channel == STATUS:
+            self.status.append(data)
+            if sum(map(len, self.status)) > _STATUS_MAX:
+                raise ExecError("the exec's status is longer than 1 MiB")
+        # Others (a v5 server saying that a channel is closed) have nothing for us.
+
+    def _check_size(self) -> None:
+        if self.max_bytes is not None and self.stdout_bytes + self.stderr_bytes > self.max_bytes:
+            raise ExecError(f"the program wrote more than {self.max_bytes} bytes")
+
+    @property
+    def so_far(self) -> str:
+        """For errors: how much had come."""
+        return f"{self.stdout_bytes} bytes of stdout and {self.stderr_bytes} of stderr had come"
+
+    def exit_code(self) -> int:
+        """What the status says. Raises ExecError when there is none, or it is no exit."""
+        if not self.ended:
+            raise ExecError(
+                f"the connection ended before the exit code came; {self.so_far}",
+                hint="was the pod deleted, or its node lost?",
+            )
+        return exit_code_of(b"".join(self.status))
+
+
+def exit_code_of(status: bytes) -> int:
+    """The exit code in a metav1.Status.
+
+    `Success` is 0; `NonZeroExitCode` carries it in details.causes (ExitCode).
+
+    Raises:
+        ExecError: with the server's message, when the program did not run.
+    """
+    try:
+        document = json.loads(status)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise ExecError(f"the exec's status is not JSON: {status[:200]!r}")
+    if document.get("status") == "Success":
+        return 0
+    if document.get("reason") == "NonZeroExitCode":
+        details = document.get("details")
+        causes = details.get("causes") if isinstance(details, dict) else None
+        for cause in causes if isinstance(causes, list) else []:
+            if isinstance(cause, dict) and cause.get("reason") == "ExitCode":
+                text = str(cause.get("message"))
+                if text.removeprefix("-").isdecimal() and len(text) < 12:
+                    return int(text)
+    message = document.get("message") or document.get("reason") or "no reason was given"
+    raise ExecError(f"the program did not run: {' '.join(str(message).split())}")
+
+
+def stdin_messages(stdin: bytes, protocol: str | None, reads_to_end: bool) -> list[bytes]:
+    """The messages that bring `stdin` to the program, and its end where that can be said.
+
+    Raises:
+        ExecError: the program reads to the end of stdin, and the protocol cannot say it.
+    """
+    if protocol != V5 and reads_to_end:
+        raise ExecError(
+            f"this API server speaks {V4} only and cannot be told where stdin ends",
+            hint="use a program that stops reading by itself",
+        )
+    pieces = range(0, len(stdin), _STDIN_PIECE)
+    messages = [bytes((STDIN,)) + stdin[at : at + _STDIN_PIECE] for at in pieces]
+    return [*messages, bytes((CLOSE, STDIN))] if protocol == V5 else messages

@@ -1,0 +1,185 @@
+"""What went wrong on the way to the API server, or what it refused → kubectl_ebpfnet.errors.
+
+The verb, resource and namespace of a refusal are read off the request itself, by the rules of the
+API server's RequestInfo (k8s.io/apiserver/pkg/endpoints/request/requestinfo.go), so they are right
+even when a proxy on the way answered with a page of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.errors import (
+    ApiError,
+    ApiUnreachable,
+    ClusterError,
+    Forbidden,
+    NotFound,
+    Unauthorized,
+)
+
+_PATH = re.compile(
+    r"/(?:api/v1|apis/(?P<group>[^/]+)/[^/]+)"
+    r"(?:/namespaces/(?P<namespace>[^/]+)(?=/))?"
+    r"/(?P<resource>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<subresource>[^/]+))?)?$"
+)
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_MESSAGE_CHARS = 500
+# `User "u" cannot get resource "pods/exec" in API group "" …`
+_CANNOT = re.compile(r'cannot (?P<verb>\w+) resource "pods/exec"')
+
+EXEC_HINT = (
+    'exec needs both verbs "get" and "create" on "pods/exec": a websocket begins as a GET, which'
+    ' every API server checks as "get", and from Kubernetes 1.35 on as "create" too'
+    " (docs/rbac.yaml)"
+)
+"""kubernetes/kubernetes#78741 (get) and #134577 (create as well, 1.35)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for, in RBAC's words.
+
+    Attributes:
+        verb: get, list, create, …
+        resource: `pods`, `pods/exec`, `ciliumendpoints.cilium.io`; "" for non-resource paths.
+        namespace, name: "" when the request has none.
+    """
+
+    verb: str
+    resource: str
+    namespace: str = ""
+    name: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The resource as a lower-case singular: `pod`, `networkpolicy`."""
+        plural = self.resource.partition("/")[0].partition(".")[0]
+        if plural.endswith("ies"):
+            return plural.removesuffix("ies") + "y"
+        return plural.removesuffix("s") or "page"
+
+
+def asked(method: str, path: str) -> Asked:
+    """Read verb, resource, namespace and name off a request line; `path` has no query."""
+    match = _PATH.search(path)
+    if match is None:
+        return Asked(_VERBS.get(method, "get"), "")
+    group, namespace, resource, name, sub = match.group(
+        "group", "namespace", "resource", "name", "subresource"
+    )
+    verb = _VERBS.get(method, "get" if name else "list")
+    full = resource + (f"/{sub}" if sub else "") + (f".{group}" if group else "")
+    return Asked(verb, full, namespace or "", name or "")
+
+
+def refusal(status: int, body: bytes, method: str, path: str, server: str) -> ClusterError:
+    """The error for an HTTP answer that is not a success.
+
+    Args:
+        status: HTTP status code.
+        body: what came with it: a Status object, or anything else.
+        method, path: of the request.
+        server: for the words of a 401.
+    """
+    what = asked(method, path)
+    message = _message(body)
+    if status == 401:
+        return Unauthorized(
+            f"{server} does not accept these credentials (401)",
+            hint="log in again, or check --context, --user and --token",
+        )
+    if status == 403:
+        return _forbidden(what, message)
+    if status == 404:
+        if not what.name:
+            return NotFound(
+                "resource", what.resource or path, hint="this API server does not serve it"
+            )
+        return NotFound(what.kind, what.name, what.namespace)
+    return ApiError(status, f"{server} answered {status} to {method} {path}: {message}")
+
+
+def unreachable(server: str, error: BaseException, waited: float | None = None) -> ApiUnreachable:
+    """The error for a connection that failed, with the reason in words.
+
+    Args:
+        server: the server's URL.
+        error: what a library raised; its whole chain of causes is looked at.
+        waited: seconds that a time-out lasted, when known.
+    """
+    reason, hint = "the connection broke", "try again"
+    for cause in _chain(error):
+        found = _reason(cause, waited)
+        if found:
+            reason, hint = found
+            break
+    else:
+        said = " ".join(str(error).split())
+        reason = f"{reason}: {said[:_MESSAGE_CHARS]}" if said else reason
+    return ApiUnreachable(f"cannot reach {server}: {reason}", hint=hint)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The first thing that went wrong: what the socket said, below what libraries made of it."""
+    return next(_chain(error))
+
+
+def _reason(cause: BaseException, waited: float | None) -> tuple[str, str] | None:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return (
+            f"its certificate is not trusted: {cause.verify_message}",
+            "check certificate-authority and tls-server-name of the cluster in the kubeconfig",
+        )
+    if isinstance(cause, ssl.SSLError):
+        said = (cause.reason or str(cause)).replace("_", " ").lower()
+        return f"TLS failed: {said}", "is the server's URL right, https:// included?"
+    if isinstance(cause, socket.gaierror):
+        return f"its name does not resolve ({cause.strerror})", "is a VPN or a DNS server missing?"
+    if isinstance(cause, ConnectionRefusedError):
+        return "connection refused", "is the API server up, and is this its port?"
+    if isinstance(cause, TimeoutError):
+        long = f" within {waited:g} s" if waited else " in time"
+        return f"no answer{long}", "is the network up? --request-timeout allows more"
+    if isinstance(cause, ConnectionError):
+        return f"the connection broke ({cause.strerror or cause})", "try again"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower(), "is the network up?"
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    # Deepest first: urllib3 and the kubernetes library wrap what the socket said.
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return reversed(seen)
+
+
+def _forbidden(what: Asked, message: str) -> Forbidden:
+    verb = what.verb
+    if what.resource == "pods/exec":
+        said = _CANNOT.search(message)
+        verb = said["verb"] if said else verb
+    error = Forbidden(verb, what.resource or "this", what.namespace)
+    if what.resource == "pods/exec":
+        error.hint = EXEC_HINT
+    return error
+
+
+def _message(body: bytes) -> str:
+    try:
+        status = json.loads(body)
+    except (ValueError, RecursionError):
+        status = None
+    if isinstance(status, dict) and isinstance(status.get("message"), str):
+        text = status["message"]
+    else:
+        text = body[: 4 * _MESSAGE_CHARS].decode("utf-8", "replace")
+    return " ".join(text.split())[:_MESSAGE_CHARS] or "no reason was given"
