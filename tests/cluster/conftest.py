@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from fake_api_server import FakeApiServer
+from fake_api_server import FakeApiServer, Opener
 
 from kubectl_ebpfnet.cluster.session import ConnectionOptions, Session
-
-Opener = Callable[..., Session]
 
 
 @pytest.fixture(autouse=True)

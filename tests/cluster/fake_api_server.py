@@ -24,6 +24,10 @@ from websockets.exceptions import InvalidHandshake
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
+from kubectl_ebpfnet.cluster.session import Session
+
+Opener = Callable[..., Session]
+"""Opens a Session with these ConnectionOptions (a fixture of conftest.py)."""
 CERTS = Path(__file__).with_name("certs")
 V5 = "v5.channel.k8s.io"
 V4 = "v4.channel.k8s.io"

@@ -9,8 +9,17 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import Opener
-from fake_api_server import CERTS, V4, V5, ExecEnd, FakeApiServer, Reply, exited, status_reply
+from fake_api_server import (
+    CERTS,
+    V4,
+    V5,
+    ExecEnd,
+    FakeApiServer,
+    Opener,
+    Reply,
+    exited,
+    status_reply,
+)
 
 from kubectl_ebpfnet.cluster.api import Api
 from kubectl_ebpfnet.cluster.exec import (

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Opener
-from fake_api_server import CERTS, FakeApiServer, Reply, Seen, status_reply
+from fake_api_server import CERTS, FakeApiServer, Opener, Reply, Seen, status_reply
 
 from kubectl_ebpfnet.cluster.api import Api
 from kubectl_ebpfnet.cluster.credentials import Credentials
