@@ -8,7 +8,6 @@ a string ends at a quote that no odd run of backslashes precedes).
 from __future__ import annotations
 
 import json
-import mmap
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,28 +48,34 @@ class LongText:
         with self.path.open("rb") as file:
             file.seek(self.start)
             left = self.end - self.start
-            rest: list[bytes] = []
+            rest = b""
             while left:
                 piece = file.read(min(_STEP, left))
                 if not piece:
                     raise BundleError(f"{self.label}: the file was cut while it was read")
                 left -= len(piece)
-                # A space, comma or colon is never part of an escape, of a surrogate pair or of a
-                # longer UTF-8 sequence: before one, the text can be cut.
-                cut = max(piece.rfind(b" "), piece.rfind(b","), piece.rfind(b":"))
-                if not left:
-                    cut = len(piece)
+                cut = _last_seam(piece) if left else len(piece)
                 if cut <= 0:
-                    rest.append(piece)
+                    rest += piece
                     continue
-                rest.append(piece[:cut])
-                yield _unescaped(b"".join(rest), self.label)
-                rest = [piece[cut:]]
+                yield _unescaped(rest + piece[:cut], self.label)
+                rest = piece[cut:]
+
+
+def _last_seam(piece: bytes) -> int:
+    """Where JSON text can be cut: before a space, comma or colon, which is never part of an
+    escape, of a surrogate pair or of a longer UTF-8 sequence. -1 when there is none."""
+    for byte in (b" ", b",", b":"):
+        at = piece.rfind(byte)
+        if at > 0:
+            return at
+    return -1
 
 
 def _unescaped(raw: bytes, label: str) -> bytes:
-    if raw.count(b"\\") == raw.count(b"\\n"):
-        return raw.replace(b"\\n", b"\n")  # every backslash starts a \n: the common case, fast
+    plain = raw.replace(b"\\n", b"\n")
+    if b"\\" not in plain:
+        return plain  # every backslash was that of a \n: the common case, and fast
     try:
         text = json.loads(b'"' + raw + b'"', strict=False)
     except ValueError as error:
@@ -138,47 +143,65 @@ def _long_line(
     path: Path, file: BinaryIO, start: int, number: int, label: str
 ) -> tuple[Record, int]:
     """The record of a long line at `start`, and the offset after the line."""
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        end = data.find(b"\n", start)
-        end = len(data) if end < 0 else end
-        mark = f"long-{secrets.token_hex(16)}-"
-        long: list[LongText] = []
-        short: list[bytes] = []
-        at = start
-        for first, last in _strings(data, start, end, label):
-            if last - first < LONG_STRING:
-                continue
-            short += (data[at:first], f"{mark}{len(long)}".encode())
-            long.append(LongText(path, first, last, label))
-            at = last
-        if end - at > LONG_LINE:
-            raise BundleError(f"{label}: not a record: {end - at} bytes without a text")
-        short.append(data[at:end])
+    spans, end = _long_strings(file, start, label)
+    mark = f"long-{secrets.token_hex(16)}-"
+    short: list[bytes] = []
+    at = start
+    for count, (first, last) in enumerate([*spans, (end, end)]):
+        if first - at > LONG_LINE:
+            raise BundleError(f"{label}: not a record: {first - at} bytes without a long text")
+        file.seek(at)
+        short.append(file.read(first - at))
+        if count < len(spans):
+            short.append(f"{mark}{count}".encode())
+        at = last
     value = _decoded(b"".join(short), label)
     if isinstance(value, dict):
         for name in ("stdout", "stderr"):
             text = value.get(name)
             if isinstance(text, str) and text.startswith(mark):
-                value[name] = long[int(text[len(mark) :])]
+                first, last = spans[int(text[len(mark) :])]
+                value[name] = LongText(path, first, last, label)
     return _record(value, number, label), end + 1
 
 
-def _strings(data: mmap.mmap, start: int, end: int, label: str) -> Iterator[tuple[int, int]]:
-    """Offsets of the contents of every JSON string of a line."""
-    at = data.find(b'"', start, end)
-    while at >= 0:
-        first = at + 1
-        last = data.find(b'"', first, end)
-        while last >= 0 and _backslashes_before(data, last, first) % 2:
-            last = data.find(b'"', last + 1, end)
-        if last < 0:
-            raise BundleError(f"{label}: bad JSON: a text without an end")
-        yield first, last
-        at = data.find(b'"', last + 1, end)
+def _long_strings(file: BinaryIO, start: int, label: str) -> tuple[list[tuple[int, int]], int]:
+    """Offsets of the contents of every long JSON string of a line, and of the line's end."""
+    spans = []
+    opened = -1  # offset of the content of the string that we are in
+    end = start
+    for offset in _quotes(file, start):
+        if offset < 0:
+            end = -offset
+        elif opened < 0:
+            opened = offset + 1
+        else:
+            if offset - opened >= LONG_STRING:
+                spans.append((opened, offset))
+            opened = -1
+    if opened >= 0:
+        raise BundleError(f"{label}: bad JSON: a text without an end")
+    return spans, end
 
 
-def _backslashes_before(data: mmap.mmap, at: int, first: int) -> int:
-    count = 0
-    while at - count > first and data[at - count - 1] == 0x5C:
-        count += 1
-    return count
+def _quotes(file: BinaryIO, offset: int) -> Iterator[int]:
+    """Offsets of the quotes of a line that no backslash escapes; last the line's end, negated."""
+    file.seek(offset)
+    before = 0  # backslashes at the end of the block before
+    while block := file.read(_STEP):
+        newline = block.find(b"\n")
+        stop = len(block) if newline < 0 else newline
+        at = block.find(b'"', 0, stop)
+        while at >= 0:
+            run = at - len(block[:at].rstrip(b"\\")) if block[at - 1 : at] == b"\\" else 0
+            if (run + (before if run == at else 0)) % 2 == 0:
+                yield offset + at
+            at = block.find(b'"', at + 1, stop)
+        if newline >= 0:
+            break
+        run = len(block) - len(block.rstrip(b"\\"))
+        before = run + (before if run == len(block) else 0)
+        offset += len(block)
+    else:
+        stop = 0
+    yield -(offset + stop)

@@ -155,9 +155,9 @@ def _metadata(metadata: Json) -> Json:
 
 
 def _config_map(value: Json) -> Json:
-    if _text((value.get("metadata") or {}).get("name")) != "cilium-config":
+    metadata, data = value.get("metadata"), value.get("data")
+    if not isinstance(metadata, dict) or metadata.get("name") != "cilium-config":
         return {}
-    data = value.get("data")
     if not isinstance(data, dict):
         return {}
     return {

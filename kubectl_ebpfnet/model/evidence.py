@@ -173,48 +173,49 @@ def matching_lines(output: Output, needles: Sequence[bytes]) -> Iterator[tuple[i
     number = 1
     rest: list[bytes] = []  # the start of a line whose end has not come yet
     for chunk in output.chunks():
-        cut = chunk.rfind(b"\n") + 1
-        if not cut:
+        end = chunk.rfind(b"\n") + 1
+        if not end:
             if chunk:
                 rest.append(chunk)
             continue
+        start = 0
         if rest:
-            # Only the line that runs over the seam is copied, not the whole chunk.
-            seam = chunk.find(b"\n") + 1
-            rest.append(chunk[:seam])
-            yield from _lines_of_piece(b"".join(rest), 0, number, wanted)
+            # Only the line that runs over the seam is copied, never a whole chunk: copying costs
+            # as much as searching.
+            start = chunk.find(b"\n") + 1
+            rest.append(chunk[:start])
+            seam = b"".join(rest)
+            yield from _lines_of_piece(seam, 0, len(seam), number, wanted)
             number += 1
             rest = []
-        else:
-            seam = 0
-        if seam < cut:
-            whole = chunk if cut == len(chunk) else chunk[:cut]
-            yield from _lines_of_piece(whole, seam, number, wanted)
-            number += whole.count(b"\n", seam)
-        if cut < len(chunk):
-            rest.append(chunk[cut:])
+        if start < end:
+            yield from _lines_of_piece(chunk, start, end, number, wanted)
+            number += chunk.count(b"\n", start, end)
+        if end < len(chunk):
+            rest.append(chunk[end:])
     if rest:
         rest.append(b"\n")
-        yield from _lines_of_piece(b"".join(rest), 0, number, wanted)
+        seam = b"".join(rest)
+        yield from _lines_of_piece(seam, 0, len(seam), number, wanted)
 
 
 def _lines_of_piece(
-    piece: bytes, begin: int, first: int, needles: Sequence[bytes]
+    piece: bytes, begin: int, end: int, first: int, needles: Sequence[bytes]
 ) -> Iterator[tuple[int, bytes]]:
-    """Matching lines of a piece that ends in a newline, from `begin`, whose line is `first`."""
+    """Matching lines of piece[begin:end], which is whole lines; the first has number `first`."""
     if not needles:
         start, number = begin, first
-        while start < len(piece):
-            end = piece.find(b"\n", start)
-            yield number, piece[start:end]
-            start, number = end + 1, number + 1
+        while start < end:
+            stop = piece.find(b"\n", start)
+            yield number, piece[start:stop]
+            start, number = stop + 1, number + 1
         return
     starts: set[int] = set()
     for needle in needles:
-        at = piece.find(needle, begin)
+        at = piece.find(needle, begin, end)
         while at >= 0:
             starts.add(piece.rfind(b"\n", begin, at) + 1 or begin)
-            at = piece.find(needle, piece.find(b"\n", at) + 1)
+            at = piece.find(needle, piece.find(b"\n", at) + 1, end)
     number, counted = first, begin
     for start in sorted(starts):
         number += piece.count(b"\n", counted, start)
