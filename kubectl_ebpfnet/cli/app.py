@@ -126,13 +126,17 @@ def commands() -> Commands:
 
 
 def rewritten(words: list[str]) -> list[str]:
-    """What everybody tries: no words, `help [COMMAND]`, `--version`."""
+    """What everybody tries: no words, `help [COMMAND]`, `--version`, flags before the command."""
     if not words:
         return ["--help"]
     if words[0] == "help":
         return [*words[1:2], "--help"]
     if words[0] == "--version":
         return ["version", *words[1:]]
+    if words[0].startswith("-") and words[0] not in ("-h", "--help"):
+        from kubectl_ebpfnet.cli.options import flags_behind
+
+        return flags_behind(words)
     return words
 
 

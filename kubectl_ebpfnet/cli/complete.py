@@ -16,10 +16,10 @@ from kubectl_ebpfnet.render.style import COLOR_MODES
 
 _FILES, _NO_SPACE, _NO_FILES = 0, 2, 4
 _VALUES: dict[tuple[str, str], Sequence[str]] = {
-    ("path", "output"): FORMATS,
-    ("path", "protocol"): tuple(PROTOCOLS),
-    ("path", "color"): COLOR_MODES,
-    ("version", "output"): ("json",),
+    ("path", "--output"): FORMATS,
+    ("path", "--protocol"): tuple(PROTOCOLS),
+    ("path", "--color"): COLOR_MODES,
+    ("version", "--output"): ("json",),
 }
 _SENDERS = {
     "pod/": "a pod",
@@ -67,7 +67,7 @@ def complete(words: Sequence[str], commands: Any) -> str:
 
 
 def _value(command: str, param: Any, word: str, prefix: str = "") -> str:
-    values = _VALUES.get((command, param.name))
+    values = _VALUES.get((command, max(param.opts, key=len)))
     if values is None:
         files = param.metavar == "FILE"
         return _said((), word, _FILES if files else _NO_FILES)

@@ -25,12 +25,12 @@ exec kubectl-ebpfnet __complete "$@" 2>/dev/null
 TEXT = CommandText(
     usage="[--install]",
     summary="Print or install the completion of kubectl's shells.",
-    description=f"""kubectl completes the words of a plugin by a program called {NAME}
-that it finds on PATH. With kubectl's own completion set up (kubectl completion
---help), this is all that is missing.""",
+    description=f"""kubectl completes the words of a plugin by a program that it finds on PATH:
+{NAME}. With kubectl's own completion set up (kubectl
+completion --help), this is all that is missing.""",
     examples=(
         ("Install it into krew's folder", "completion --install"),
-        ("Or into any folder on PATH", f"completion > ~/bin/{NAME}; chmod +x ~/bin/{NAME}"),
+        ("Or make a file of it, executable and on PATH", f"completion > {NAME}"),
     ),
 )
 

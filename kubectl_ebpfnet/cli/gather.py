@@ -28,11 +28,13 @@ def gather(
     """
     if capture:
         return question("default"), opened(capture)
+    options = given.connection()
     from kubectl_ebpfnet.cluster.session import Session
-    from kubectl_ebpfnet.collect.runner import collect_path
 
     talk.progress("connecting")
-    with Session.open(given.connection()) as session:
+    with Session.open(options) as session:
+        from kubectl_ebpfnet.collect.runner import collect_path
+
         request = question(session.namespace)
         return collect_path(session, request, timeout=timeout, say=talk.say, progress=talk.progress)
 

@@ -134,6 +134,15 @@ class Given:
         return ConnectionOptions(**values)
 
 
+def flags_behind(words: list[str]) -> list[str]:
+    """Put kubectl's flags that stand before the command behind it; kubectl takes both."""
+    values = {s: bool(f.metavar) for f in CONNECTION for s in f.spellings}
+    at = 0
+    while at < len(words) and words[at].partition("=")[0] in values:
+        at += 2 if values.get(words[at]) else 1
+    return [*words[at : at + 1], *words[:at], *words[at + 1 :]] if at < len(words) else words
+
+
 def with_kubectl_flags(function: Callable[..., int]) -> Callable[..., int]:
     """Give a command all of kubectl's flags; it gets them as `given: Given`, its first parameter.
 

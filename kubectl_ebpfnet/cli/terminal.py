@@ -112,7 +112,11 @@ class Talk:
             return
         from kubectl_ebpfnet.render.style import escape
 
-        room = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        try:
+            room = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        except OSError:
+            room = 80
+        # One column is left free: a full line would wrap, and could not be cleared.
         self._write(f"\r\x1b[K{escape(line)[: room - 1]}")
         self._shown = True
 

