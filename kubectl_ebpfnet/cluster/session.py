@@ -230,7 +230,7 @@ def _content(response: Any, deadline: float | None) -> bytes:
     """The whole body of a urllib3 response, which then goes back to its pool."""
     pieces = []
     try:
-        for piece in response.stream(1 << 16):
+        for piece in response.stream(1 << 16, decode_content=True):
             pieces.append(piece)
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError("the answer is longer than the time that was given")

@@ -120,6 +120,15 @@ def test_compressed_answers(fake: FakeApiServer, api: Api) -> None:
     assert fake.seen[0].values("Accept-Encoding") == ["gzip"]
 
 
+def test_compressed_answers_in_chunks(open_session: Opener) -> None:
+    # As a real API server sends lists of more than 128 KB.
+    raw = gzip.compress(pod_list("a" * 1000).raw)
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (raw[:20], raw[20:], b""))
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n\r\n"
+    with server_that_says(head + chunks) as url:
+        assert names(Api(open_session(server=url)).pods("default")) == ["a" * 1000]
+
+
 # --- objects --------------------------------------------------------------------------------------
 
 
