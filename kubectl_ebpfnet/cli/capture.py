@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from kubectl_ebpfnet.cli import words
 from kubectl_ebpfnet.cli.command import CommandText
-from kubectl_ebpfnet.cli.options import Given, with_kubectl_flags
+from kubectl_ebpfnet.cli.options import Given, Timeout, with_kubectl_flags
 from kubectl_ebpfnet.cli.terminal import Talk
 
 TEXT = CommandText(
@@ -37,9 +37,7 @@ def run(
     redact: Annotated[
         bool, Option("--redact", help="Replace addresses and names, each always by the same")
     ] = False,
-    timeout: Annotated[
-        str, Option("--timeout", metavar="TIME", help="Go on without what has not answered by then")
-    ] = "2m",
+    timeout: Timeout = "2m",
 ) -> int:
     """Record what a cluster says."""
     wanted = [words.place(word) for word in places or ()]

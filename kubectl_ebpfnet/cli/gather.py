@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import importlib
+import threading
+from collections.abc import Callable, Sequence
 
 from kubectl_ebpfnet.cli.options import Given
 from kubectl_ebpfnet.cli.terminal import Talk
@@ -14,7 +17,12 @@ Question = Callable[[str], PathRequest]
 
 
 def gather(
-    question: Question, capture: str, given: Given, timeout: float | None, talk: Talk
+    question: Question,
+    capture: str,
+    given: Given,
+    timeout: float | None,
+    talk: Talk,
+    later: Sequence[str] = (),
 ) -> tuple[PathRequest, Bundle]:
     """What is asked, as the facts can answer it, and the facts.
 
@@ -22,6 +30,7 @@ def gather(
         question: asked with the namespace that holds when -n does not say.
         capture: of --from; `demo` is the one that ships with the program; "" asks the cluster.
         timeout: seconds after which what has not answered is done without; None for no limit.
+        later: modules that are needed when the cluster has answered.
 
     Raises:
         EbpfnetError: the capture cannot be read, or the cluster not be asked.
@@ -32,11 +41,24 @@ def gather(
     from kubectl_ebpfnet.cluster.session import Session
 
     talk.progress("connecting")
+    _import_meanwhile(later)
     with Session.open(options) as session:
         from kubectl_ebpfnet.collect.runner import collect_path
 
         request = question(session.namespace)
         return collect_path(session, request, timeout=timeout, say=talk.say, progress=talk.progress)
+
+
+def _import_meanwhile(modules: Sequence[str]) -> None:
+    """Import in a thread, while the main one mostly waits for the network."""
+
+    def run() -> None:
+        # Whoever needs the module imports it again, and gets the error there.
+        with contextlib.suppress(Exception):
+            for module in modules:
+                importlib.import_module(module)
+
+    threading.Thread(target=run, name="imports", daemon=True).start()
 
 
 def opened(capture: str) -> Bundle:

@@ -100,6 +100,43 @@ VERBOSITY = Flag(
 )
 
 
+# Arguments and flags of ours that several commands share.
+Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="pod/NAME, NAME, or deploy/, sts/, ds/NAME")
+]
+Destination = Annotated[
+    str,
+    typer.Argument(
+        metavar="DESTINATION",
+        help="An IPv4 or IPv6 address, pod/NAME, svc/NAME, node/NAME or a DNS name, with :PORT",
+    ),
+]
+Protocol = Annotated[str, typer.Option("--protocol", metavar="NAME", help="One of: tcp, udp, icmp")]
+ToNamespace = Annotated[
+    str,
+    typer.Option(
+        "--to-namespace",
+        metavar="NAME",
+        help="Namespace of the destination, if it is not -n's",
+        show_default=False,
+    ),
+]
+Capture = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="A capture to read instead of a cluster; or demo",
+        show_default=False,
+    ),
+]
+Color = Annotated[str, typer.Option("--color", metavar="WHEN", help="One of: auto, always, never")]
+Timeout = Annotated[
+    str,
+    typer.Option("--timeout", metavar="TIME", help="Go on without what has not answered by then"),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """kubectl's flags as they were given.

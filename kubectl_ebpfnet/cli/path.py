@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Option
+from typer import Option
 
-from kubectl_ebpfnet.cli import words
+from kubectl_ebpfnet.cli import options, words
 from kubectl_ebpfnet.cli.command import CommandText
 from kubectl_ebpfnet.cli.gather import gather
-from kubectl_ebpfnet.cli.options import Given, with_kubectl_flags
 from kubectl_ebpfnet.cli.terminal import Talk, color, emit, width
 from kubectl_ebpfnet.errors import UsageError
-from kubectl_ebpfnet.render.formats import FORMATS, render
+from kubectl_ebpfnet.render.formats import FORMATS, MODULES, render
 from kubectl_ebpfnet.render.view import View
 
 if TYPE_CHECKING:
@@ -41,41 +40,19 @@ Exit codes: 0 delivered, 1 error, 2 usage, 3 dropped, 4 unknown.""",
 _EXIT_CODES = {"delivered": 0, "dropped": 3, "unknown": 4}
 
 
-@with_kubectl_flags
+@options.with_kubectl_flags
 def run(
-    given: Given,
-    source: Annotated[
-        str, Argument(metavar="SOURCE", help="pod/NAME, NAME, or deploy/, sts/, ds/NAME")
-    ],
-    destination: Annotated[
-        str,
-        Argument(
-            metavar="DESTINATION",
-            help="An IPv4 or IPv6 address, pod/NAME, svc/NAME, node/NAME or a DNS name, with :PORT",
-        ),
-    ],
+    given: options.Given,
+    source: options.Source,
+    destination: options.Destination,
     output: Annotated[
         str, Option("-o", "--output", metavar="FORMAT", help=f"One of: {', '.join(FORMATS)}")
     ] = "table",
-    protocol: Annotated[
-        str, Option("--protocol", metavar="NAME", help="One of: tcp, udp, icmp")
-    ] = "tcp",
-    to_namespace: Annotated[
-        str,
-        Option(
-            "--to-namespace", metavar="NAME", help="Namespace of the destination, if it is not -n's"
-        ),
-    ] = "",
-    capture: Annotated[
-        str,
-        Option("--from", metavar="FILE", help="A capture to read instead of a cluster; or demo"),
-    ] = "",
-    colored: Annotated[
-        str, Option("--color", metavar="WHEN", help="One of: auto, always, never")
-    ] = "auto",
-    timeout: Annotated[
-        str, Option("--timeout", metavar="TIME", help="Go on without what has not answered by then")
-    ] = "30s",
+    protocol: options.Protocol = "tcp",
+    to_namespace: options.ToNamespace = "",
+    capture: options.Capture = "",
+    colored: options.Color = "auto",
+    timeout: options.Timeout = "30s",
 ) -> int:
     """Show every hop of a packet."""
     if output not in FORMATS:
@@ -90,7 +67,8 @@ def run(
         return words.request(sender, there, number, namespace, to_namespace)
 
     with Talk() as talk:
-        request, bundle = gather(question, capture, given, limit, talk)
+        later = ("kubectl_ebpfnet.explain.walk", MODULES[output])
+        request, bundle = gather(question, capture, given, limit, talk, later)
         talk.progress("explaining")
         from kubectl_ebpfnet.explain.walk import explain
 

@@ -6,7 +6,17 @@ from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Path
 from kubectl_ebpfnet.render.view import View
 
-FORMATS = ("table", "wide", "tree", "json", "yaml", "mermaid", "dot")
+MODULES = {
+    "table": "kubectl_ebpfnet.render.table",
+    "wide": "kubectl_ebpfnet.render.table",
+    "tree": "kubectl_ebpfnet.render.tree",
+    "json": "kubectl_ebpfnet.render.json_",
+    "yaml": "kubectl_ebpfnet.render.json_",
+    "mermaid": "kubectl_ebpfnet.render.graph",
+    "dot": "kubectl_ebpfnet.render.graph",
+}
+"""Format → the module that makes it, for who wants to import it while waiting for something."""
+FORMATS = tuple(MODULES)
 
 
 def render(path: Path, bundle: Bundle, format_name: str, view: View) -> str:

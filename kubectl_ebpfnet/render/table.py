@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tabulate import tabulate
+
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Finding, Hop, Path
 from kubectl_ebpfnet.render import phrases
+from kubectl_ebpfnet.render.opening import opening
 from kubectl_ebpfnet.render.proof import proof
 from kubectl_ebpfnet.render.style import Style, escape
 from kubectl_ebpfnet.render.tracked import tracking_lines
@@ -41,18 +44,8 @@ def wide(path: Path, bundle: Bundle, view: View) -> str:
     return _document(path, bundle, unwrapped, hops)
 
 
-def opening(path: Path, bundle: Bundle, view: View) -> list[str]:
-    """The headline, how the ends were resolved, and what is to be known of the bundle."""
-    line = phrases.headline(path)
-    said = escape(line.before) + Style(view.color).verdict(path.verdict) + escape(line.after)
-    rest = [*phrases.notes(path), *([bundle.note] if bundle.note else [])]
-    return [said, *(part for note in rest for part in wrap(escape(note), view.width))]
-
-
 def columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a table; a cell may hold newlines, its row then takes as many lines."""
-    from tabulate import tabulate  # 30 ms, and -o json does not need it
-
     # The headers as a row: as headers tabulate would make every column two wider than they are.
     text = tabulate([headers, *rows], tablefmt="plain", disable_numparse=True)
     return [line.rstrip() for line in text.split("\n")]

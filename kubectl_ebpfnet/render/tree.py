@@ -8,9 +8,9 @@ from itertools import groupby
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Hop, Path
 from kubectl_ebpfnet.render import phrases
+from kubectl_ebpfnet.render.opening import opening
 from kubectl_ebpfnet.render.proof import proof
 from kubectl_ebpfnet.render.style import Style, escape
-from kubectl_ebpfnet.render.table import opening
 from kubectl_ebpfnet.render.view import View
 from kubectl_ebpfnet.render.wrap import hanging
 

