@@ -160,7 +160,6 @@ def test_no_name_breaks_a_table(name, format_name, width):
     assert all(line.isprintable() for line in text.splitlines())
     if width:
         assert all(len(line) <= width for line in text.splitlines()[1:])
-    else:
-        assert len(text.splitlines()) == len(
-            render(sample.delivered(), sample.bundle(), format_name, View()).splitlines()
-        )
+    elif format_name == "table":
+        plain = render(sample.delivered(), sample.bundle(), "table", View())
+        assert text.count("\n") == plain.count("\n")
