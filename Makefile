@@ -1,0 +1,52 @@
+# What a newcomer needs: `make demo` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv test demo lint bench lab-build lab-up lab-down lab-status lab-test clean
+
+help: ## list these targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+venv: $(STAMP) ## a virtual environment with the package and everything that its tests need
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+test: venv ## every test that this machine can run
+	$(BIN)/python -m pytest
+
+demo: venv ## explain a packet in a recorded cluster; needs no cluster
+	$(BIN)/kubectl-ebpfnet path pod/client 1.1.1.1:80 --from demo
+
+lint: venv ## ruff, its formatter, mypy and the walls between rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: venv ## speed, as ratios against something public in the same run
+	@for file in bench/*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
+
+lab-build: venv ## what the lab needs: Debian packages, Kubernetes built once a machine (root)
+	@$(BIN)/python -m tests.lab build
+
+lab-up: venv ## a real two-node Kubernetes on this machine; prints the KUBECONFIG line (root)
+	@$(BIN)/python -m tests.lab up
+
+lab-status: venv ## whether the lab is up, and where its kubeconfigs are
+	@$(BIN)/python -m tests.lab status
+
+lab-test: venv ## the end-to-end tests, on the lab or on the cluster that KUBECONFIG names
+	$(BIN)/python -m pytest -m lab
+
+lab-down: venv ## take the lab away, all of it (root)
+	@$(BIN)/python -m tests.lab down
+
+clean: ## what was built in this checkout (the lab and its cache stay)
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
