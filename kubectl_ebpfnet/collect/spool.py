@@ -1,0 +1,85 @@
+"""Output on its way from a place: in memory while it is short, in an unnamed file when it is not.
+
+The file has no name (tempfile.TemporaryFile), so nothing is left of it however the program ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from kubectl_ebpfnet.model.evidence import Held, Output
+
+HELD_LIMIT = 4 << 20
+"""Bytes up to which an output is kept in memory."""
+_STEP = 256 << 10
+
+
+class Spooled:
+    """Output that lies in an unnamed file."""
+
+    def __init__(self, folder: Path | None) -> None:
+        # The descriptor alone is kept: a file object that is not closed warns, and nobody closes
+        # outputs; __del__ does it as soon as the last record is gone.
+        with tempfile.TemporaryFile(dir=folder) as file:
+            self._file = os.dup(file.fileno())
+        self._size = 0
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):
+            os.close(self._file)
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises OSError when there is no room."""
+        view = memoryview(data)
+        while view:
+            count = os.pwrite(self._file, view, self._size)
+            self._size += count
+            view = view[count:]
+
+    def read(self) -> bytes:
+        """All of it."""
+        return b"".join(self.chunks())
+
+    def chunks(self) -> Iterator[bytes]:
+        """The same bytes in pieces."""
+        at = 0
+        while at < self._size:
+            piece = os.pread(self._file, min(_STEP, self._size - at), at)
+            if not piece:
+                return
+            yield piece
+            at += len(piece)
+
+
+class Spool:
+    """Takes the pieces of one output as they come."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """`folder`: where a long output goes; the system's temporary folder when None."""
+        self._folder = folder
+        self._held: list[bytes] = []
+        self._size = 0
+        self._file: Spooled | None = None
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises OSError when there is no room."""
+        if not data:
+            return
+        if self._file is not None:
+            self._file.write(data)
+            return
+        self._held.append(data)
+        self._size += len(data)
+        if self._size > HELD_LIMIT:
+            self._file = Spooled(self._folder)
+            for piece in self._held:
+                self._file.write(piece)
+            self._held = []
+
+    def output(self) -> Output:
+        """What was written; nothing may be written afterwards."""
+        return self._file if self._file is not None else Held(b"".join(self._held))
