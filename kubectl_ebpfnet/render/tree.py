@@ -12,7 +12,7 @@ from kubectl_ebpfnet.render.opening import opening
 from kubectl_ebpfnet.render.proof import proof
 from kubectl_ebpfnet.render.style import Style, escape
 from kubectl_ebpfnet.render.view import View
-from kubectl_ebpfnet.render.wrap import hanging
+from kubectl_ebpfnet.render.wrap import hanging, wrap
 
 
 def branches(hops: Sequence[Hop]) -> Iterator[tuple[str, list[Hop]]]:
@@ -31,8 +31,8 @@ def tree(path: Path, bundle: Bundle, view: View) -> str:
     places = list(branches(path.hops))
     for at, (title, hops) in enumerate(places):
         last_place = at == len(places) - 1
-        said.append(f"{'└── ' if last_place else '├── '}{escape(title)}")
         bar = "    " if last_place else "│   "
+        said += _branch("└── " if last_place else "├── ", bar, escape(title), view.width)
         for hop in hops:
             said += _leaf(hop, bundle, view, bar, hop is hops[-1])
     style = Style(view.color)
@@ -45,9 +45,14 @@ def tree(path: Path, bundle: Bundle, view: View) -> str:
 
 def _leaf(hop: Hop, bundle: Bundle, view: View, bar: str, last: bool) -> list[str]:
     text = escape(f"{hop.number} {hop.kind}: {phrases.does(hop)} ({hop.state})")
-    lines = hanging("", text, max(view.width - 8, 24) if view.width else 0)
     below = bar + ("    " if last else "│   ")
-    said = [bar + ("└── " if last else "├── ") + lines[0], *(below + line for line in lines[1:])]
+    said = _branch(bar + ("└── " if last else "├── "), below, text, view.width)
     if view.evidence:
         said += proof(hop.evidence, bundle, below + "  ")
     return said
+
+
+def _branch(knot: str, below: str, text: str, width: int) -> list[str]:
+    """A line of the tree, wrapped beside its bars."""
+    first, *rest = wrap(text, max(width - len(knot), 24) if width else 0)
+    return [knot + first, *(below + line for line in rest)]
