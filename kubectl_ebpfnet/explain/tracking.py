@@ -72,10 +72,11 @@ def tracked_flows(node: NodeView, wanted: Wanted, direction: str = "OUT") -> lis
         direction: `OUT` on the sender's node, `IN` on the receiver's.
     """
     tables = _read(node, wanted, direction)
-    flows = [_joined(node, said, tables) for said in _newest(tables.ct)[:SHOWN]]
-    if not flows:
-        flows = [_of_netfilter(node, said) for said in _newest_nf(tables.nf)[:SHOWN]]
-    return flows
+    flows = [_joined(node, said, tables) for said in _newest(tables.ct)]
+    joined = {flow.netfilter for flow in flows}
+    alone = [said for said in _newest_nf(tables.nf) if said.fact not in joined]
+    flows += [_of_netfilter(node, said) for said in alone]
+    return flows[:SHOWN]
 
 
 def _read(node: NodeView, wanted: Wanted, direction: str) -> _Tables:

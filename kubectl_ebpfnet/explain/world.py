@@ -110,15 +110,17 @@ class Netns:
                 return Answer(tuple(readers.read(record, table)), record)
             except ParseError as error:
                 missing, failed = str(error), record
-        return Answer((), failed, missing or self._never_asked())
+        return Answer((), failed, missing or self._never_asked(question))
 
-    def _never_asked(self) -> str:
+    def _never_asked(self, question: q.Question) -> str:
         for place in self.places:
             for record in self.bundle.at(place):
                 if not record.ran and record.error:
                     return record.error
-        names = " or ".join(str(place) for place in self.places)
-        return f"nothing is recorded of it from {names}"
+        place = self.places[-1]
+        if not any(self.bundle.at(place) for place in self.places):
+            return f"nothing is recorded of {place}"
+        return f"no `{' '.join(question.forms[0])}` of {place} is recorded"
 
 
 class PodNetns(Netns):
@@ -305,7 +307,7 @@ class NodeView(Netns):
             record = q.answer(self.bundle, place, question)
             if record is not None:
                 return Answer((), record, "" if record.ok else record.why_not())
-        return Answer((), None, self._never_asked())
+        return Answer((), None, self._never_asked(question))
 
     def _streamed(
         self, question: q.Question, needles: Sequence[str]

@@ -5,8 +5,9 @@ Field meanings: Kubernetes API reference (core/v1, discovery.k8s.io/v1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from kubectl_ebpfnet.model.cilium import CiliumNode, Endpoint, Identity
 from kubectl_ebpfnet.model.net import Address, Network
 
 
@@ -115,3 +116,33 @@ class ServiceEndpoint:
     terminating: bool
     node: str = ""
     pod: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KubeObjects:
+    """Every object that was read, by kind.
+
+    Attributes:
+        cilium_endpoints: each with the address of its node, None when not said.
+        network_policies: (kind, namespace, name).
+        config_maps: (namespace, name, data).
+    """
+
+    pods: tuple[Pod, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    services: tuple[Service, ...] = ()
+    endpoints: tuple[ServiceEndpoint, ...] = ()
+    cilium_endpoints: tuple[tuple[Endpoint, Address | None], ...] = ()
+    cilium_nodes: tuple[CiliumNode, ...] = ()
+    identities: tuple[Identity, ...] = ()
+    network_policies: tuple[tuple[str, str, str], ...] = ()
+    config_maps: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = ()
+
+    def merged(self, other: KubeObjects) -> KubeObjects:
+        """Both together, each object once."""
+        return KubeObjects(
+            *(
+                tuple(dict.fromkeys((*getattr(self, f.name), *getattr(other, f.name))))
+                for f in fields(self)
+            )
+        )

@@ -17,7 +17,14 @@ from kubectl_ebpfnet.explain.world import NodeView
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import NetfilterRule
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
-from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
+from kubectl_ebpfnet.model.path import (
+    Evidence,
+    HopKind,
+    HopPlace,
+    Severity,
+    State,
+    TrackedFlow,
+)
 from kubectl_ebpfnet.model.questions import NAT
 
 
@@ -49,6 +56,9 @@ def by_netfilter(walk: Walk, here: Standing, node: NodeView) -> Standing:
         )
         return here.to(here.stage, packet=packet)
     if rule is None:
+        alike = _seen_of_another_flow(walk, here)
+        if alike is not None:
+            return _as_the_other(walk, here, alike)
         _not_by_netfilter(walk, here, node, uncertain, answer.missing)
         return here
     if seen is not None:
@@ -84,6 +94,32 @@ def _seen_by_netfilter(walk: Walk, here: Standing) -> tuple[Flow | None, tuple[E
     if tracked is None or tracked.netfilter is None or tracked.node != here.node:
         return None, ()
     return tracked.netfilter.translated(), tracked.evidence[-1:]
+
+
+def _seen_of_another_flow(walk: Walk, here: Standing) -> TrackedFlow | None:
+    """A flow of the same pod to the same end that netfilter translates, other than this one."""
+    for flow in walk.flows:
+        if flow.node == here.node and flow.netfilter is not None and flow.netfilter.source_nat:
+            return flow
+    return None
+
+
+def _as_the_other(walk: Walk, here: Standing, other: TrackedFlow) -> Standing:
+    assert other.netfilter is not None
+    new = other.netfilter.translated().source
+    packet = replace(here.packet, flow=here.packet.flow.with_source(new, None))
+    walk.hop(
+        HopPlace.NODE,
+        here.node,
+        here.node,
+        HopKind.NAT,
+        f"netfilter masquerades the source to {new}, as nf_conntrack shows for another flow of "
+        f"this pod ({other.flow})",
+        State.DERIVED,
+        packet,
+        other.evidence[-1:],
+    )
+    return here.to(here.stage, packet=packet)
 
 
 def _new_source(node: NodeView, here: Standing, rule: NetfilterRule) -> Address | None:

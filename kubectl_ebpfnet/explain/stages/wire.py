@@ -54,8 +54,10 @@ def cross(walk: Walk, here: Standing) -> Standing | None:
 
 def _node_by_cidr(walk: Walk, here: Standing) -> str:
     destination = here.packet.flow.destination
-    for node in (*walk.world.kube.nodes, *walk.world.cilium_nodes):
-        for cidr in node.pod_cidrs:
+    owners = [(node.name, node.pod_cidrs) for node in walk.world.kube.nodes]
+    owners += [(node.name, node.pod_cidrs) for node in walk.world.cilium_nodes]
+    for name, cidrs in owners:
+        for cidr in cidrs:
             if cidr.version == destination.version and destination in cidr:
-                return node.name
+                return name
     return ""

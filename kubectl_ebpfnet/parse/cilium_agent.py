@@ -1,0 +1,204 @@
+"""What the agent's API tells: version, status, endpoints, nodes, identities.
+
+Source: Cilium api/v1/models; which version has which member: cilium-facts 2.8, 2.10, 2.11.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.cilium import CiliumNode, DatapathConfig, Endpoint, Identity
+from kubectl_ebpfnet.model.net import Address, Network
+from kubectl_ebpfnet.parse import _json
+from kubectl_ebpfnet.parse._text import decode, json_value, lines
+
+VERSION = "cilium version"
+STATUS = "cilium status"
+ENDPOINTS = "cilium endpoint list"
+NODES = "cilium node list"
+IDENTITIES = "cilium identity list"
+
+
+def version(data: bytes) -> str:
+    """The daemon's version, the client's where the daemon's is not said, "" for neither."""
+    said: dict[str, str] = {}
+    for line in decode(data, VERSION).splitlines():
+        name, colon, rest = line.partition(":")
+        if colon and rest.split():
+            said[name.strip()] = rest.split()[0]
+    return said.get("Daemon") or said.get("Client", "")
+
+
+def status(data: bytes) -> DatapathConfig:
+    """`status -o json`: what it says of the datapath; "" and None for the rest. Raises
+    ParseError."""
+    value = json_value(data, STATUS)
+    if not isinstance(value, dict):
+        raise ParseError(STATUS, 0, "not a JSON object")
+    routing = _json.text(value, "routing", "inter-host-routing-mode").lower()
+    host = _json.text(value, "routing", "intra-host-routing-mode") or _json.text(
+        value, "host-routing", "mode"
+    )
+    kpr = _json.dig(value, "kube-proxy-replacement")
+    features = _json.dig(kpr, "features")
+    return DatapathConfig(
+        routing_mode=routing,
+        tunnel_protocol=_json.text(value, "routing", "tunnel-protocol").lower(),
+        host_routing=host.lower(),
+        masquerade=_masquerade(_json.dig(value, "masquerading")),
+        native_cidrs=_native_cidrs(_json.dig(value, "masquerading")),
+        kube_proxy_replacement=_kpr(_json.text(kpr, "mode")),
+        socket_lb=_socket_lb(features),
+        socket_lb_host_only=_json.flag(features, "bpfSocketLBHostnsOnly"),
+        node_port_mode=_json.text(features, "nodePort", "mode").lower(),
+        devices=_devices(kpr),
+        attach_mode=_json.text(value, "attach-mode").lower(),
+        datapath_mode=_json.text(value, "datapath-mode").lower(),
+        encryption=_json.text(value, "encryption", "mode").lower(),
+        host_firewall=_on(_json.text(value, "host-firewall", "mode")),
+        clock_source=_json.text(value, "clock-source", "mode").lower(),
+        state=_json.text(value, "cilium", "state"),
+    )
+
+
+def _masquerade(value: Any) -> str:
+    if not isinstance(value, dict):
+        return ""
+    if not _json.flag(value, "enabled"):
+        return "disabled"
+    return _json.text(value, "mode").lower()
+
+
+def _native_cidrs(value: Any) -> tuple[Network, ...]:
+    names = ("snat-exclusion-cidr-v4", "snat-exclusion-cidr-v6", "snat-exclusion-cidr")
+    return _json.networks([_json.text(value, name) for name in names])
+
+
+def _kpr(mode: str) -> bool | None:
+    return {"true": True, "strict": True, "false": False, "disabled": False}.get(mode.lower())
+
+
+def _socket_lb(features: Any) -> bool | None:
+    for name in ("socketLB", "hostReachableServices"):
+        section = _json.dig(features, name)
+        if isinstance(section, dict):
+            return bool(_json.flag(section, "enabled"))
+    return None
+
+
+def _devices(kpr: Any) -> tuple[str, ...]:
+    listed = [_json.text(item, "name") for item in _json.items(kpr, "deviceList")]
+    named = tuple(name for name in listed if name)
+    return named or _json.texts(kpr, "devices")
+
+
+def _on(mode: str) -> bool | None:
+    return {"enabled": True, "disabled": False}.get(mode.lower())
+
+
+def endpoints(data: bytes) -> tuple[Endpoint, ...]:
+    """`endpoint list -o json`. Raises ParseError."""
+    value = json_value(data, ENDPOINTS)
+    if not isinstance(value, list):
+        raise ParseError(ENDPOINTS, 0, "not a JSON list")
+    where = _lines_of_ids(data)
+    found = []
+    for item in value:
+        number = _json.number(item, "id")
+        if number is None:
+            raise ParseError(ENDPOINTS, 0, "an endpoint without an id")
+        found.append(endpoint(number, _json.dig(item, "status"), where.get(number, 0)))
+    return tuple(found)
+
+
+def _lines_of_ids(data: bytes) -> dict[int, int]:
+    """Line of each endpoint's own id, which the agent prints with an indent of four."""
+    found: dict[int, int] = {}
+    for number, text in lines(data, ENDPOINTS):
+        if text.startswith('    "id": '):
+            digits = text.strip().rstrip(",").rpartition(" ")[2]
+            if digits.isdigit() and digits.isascii() and len(digits) < 12:
+                found.setdefault(int(digits), number)
+    return found
+
+
+def endpoint(number: int, status: Any, line: int = 0) -> Endpoint:
+    """An endpoint out of its `status`: of the agent's API, or of a CiliumEndpoint object."""
+    networking = _json.dig(status, "networking")
+    names = _json.dig(status, "external-identifiers")
+    namespace, pod = _json.text(names, "k8s-namespace"), _json.text(names, "k8s-pod-name")
+    if not pod:
+        namespace, _, pod = _json.text(names, "pod-name").rpartition("/")
+    return Endpoint(
+        id=number,
+        identity=_json.number(status, "identity", "id") or 0,
+        labels=_json.texts(status, "identity", "labels"),
+        state=_json.text(status, "state"),
+        addresses=endpoint_addresses(networking),
+        mac=_json.text(networking, "mac").lower(),
+        host_mac=_json.text(networking, "host-mac").lower(),
+        interface=_json.text(networking, "interface-name"),
+        ifindex=_json.number(networking, "interface-index"),
+        container_interface=_json.text(networking, "container-interface-name"),
+        policy_enabled=_json.text(status, "policy", "realized", "policy-enabled"),
+        namespace=namespace,
+        pod=pod,
+        health=_json.text(status, "health", "overallHealth"),
+        line=line,
+    )
+
+
+def endpoint_addresses(networking: Any) -> tuple[Address, ...]:
+    """The addresses of a `networking` section."""
+    texts = [
+        _json.text(item, family)
+        for item in _json.items(networking, "addressing")
+        for family in ("ipv4", "ipv6")
+    ]
+    return _json.addresses(texts)
+
+
+def nodes(data: bytes) -> tuple[CiliumNode, ...]:
+    """`node list -o json`. Raises ParseError."""
+    value = json_value(data, NODES)
+    if not isinstance(value, list):
+        raise ParseError(NODES, 0, "not a JSON list")
+    return tuple(_node(item) for item in value)
+
+
+def _node(item: Any) -> CiliumNode:
+    name = _json.text(item, "name").rpartition("/")[2]
+    if not name:
+        raise ParseError(NODES, 0, "a node without a name")
+    primary = [_json.dig(item, "primary-address", family) for family in ("ipv4", "ipv6")]
+    cidrs = _json.networks([_json.text(one, "alloc-range") for one in primary])
+    other = _json.addresses(
+        [_json.text(one, "ip") for one in _json.items(item, "secondary-addresses")]
+    )
+    inside = tuple(a for a in other if any(a.version == c.version and a in c for c in cidrs))
+    health = _json.address(_json.text(item, "health-endpoint-address", "ipv4", "ip"))
+    return CiliumNode(
+        name=name,
+        addresses=_json.addresses([_json.text(one, "ip") for one in primary])
+        + tuple(a for a in other if a not in inside),
+        router_addresses=inside,
+        pod_cidrs=cidrs,
+        health_address=health,
+    )
+
+
+def identities(data: bytes) -> tuple[Identity, ...]:
+    """`identity list -o json` (each under `identity`) and `identity get` (bare). Raises
+    ParseError."""
+    value = json_value(data, IDENTITIES)
+    if not isinstance(value, list):
+        raise ParseError(IDENTITIES, 0, "not a JSON list")
+    found = []
+    for item in value:
+        body = _json.dig(item, "identity")
+        body = body if isinstance(body, dict) else item
+        number = _json.number(body, "id")
+        if number is not None:
+            found.append(Identity(number, _json.texts(body, "labels")))
+    return tuple(found)

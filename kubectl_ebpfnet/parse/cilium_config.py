@@ -1,0 +1,106 @@
+"""Cilium's settings: the ConfigMap `cilium-config`, or `cilium config view`.
+
+Which keys decide what, in which version: cilium-facts 4.6. A key that is not there says nothing:
+built-in defaults differ between versions, so they are not guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.cilium import DatapathConfig
+from kubectl_ebpfnet.model.net import Network
+from kubectl_ebpfnet.parse import _json
+from kubectl_ebpfnet.parse._text import lines
+
+VIEW = "cilium config view"
+
+
+def settings(data: bytes) -> dict[str, str]:
+    """`cilium config view`: `key   value` lines. Raises ParseError."""
+    found = {}
+    for number, text in lines(data, VIEW):
+        words = text.split(None, 1)
+        if not words:
+            continue
+        if words[0].startswith("{") or ":" in words[0]:
+            raise ParseError(VIEW, number, "not a line of key and value")
+        found[words[0]] = words[1].strip() if len(words) > 1 else ""
+    return found
+
+
+def datapath(settings: Mapping[str, str]) -> DatapathConfig:
+    """What the settings say of the datapath; "" and None where they say nothing."""
+    tunnel = settings.get("tunnel", "")
+    routing = settings.get("routing-mode", "")
+    if not routing and tunnel:
+        routing = "native" if tunnel == "disabled" else "tunnel"
+    protocol = settings.get("tunnel-protocol", "") or (tunnel if tunnel != "disabled" else "")
+    legacy = _flag(settings, "enable-host-legacy-routing")
+    return DatapathConfig(
+        routing_mode=routing,
+        tunnel_protocol=protocol,
+        # `false` only means that BPF host routing is wanted: the agent may fall back.
+        host_routing="legacy" if legacy else "",
+        masquerade=_masquerade(settings),
+        native_cidrs=_native(settings),
+        kube_proxy_replacement=_kpr(settings),
+        socket_lb=_flag(settings, "bpf-lb-sock", "enable-host-reachable-services"),
+        socket_lb_host_only=_flag(settings, "bpf-lb-sock-hostns-only"),
+        node_port_mode=settings.get("bpf-lb-mode", "") or settings.get("node-port-mode", ""),
+        devices=tuple(settings.get("devices", "").split()),
+        datapath_mode=settings.get("datapath-mode", ""),
+        encryption=_encryption(settings),
+        host_firewall=_flag(settings, "enable-host-firewall"),
+        egress_gateway=_flag(settings, "enable-ipv4-egress-gateway", "enable-egress-gateway"),
+        endpoint_routes=_flag(settings, "enable-endpoint-routes"),
+    )
+
+
+def merge(status: DatapathConfig, config: DatapathConfig) -> DatapathConfig:
+    """Both together: the agent's status wins wherever it says anything."""
+    said = {
+        field.name: getattr(status, field.name)
+        for field in fields(status)
+        if getattr(status, field.name) not in ("", None, ())
+    }
+    return replace(config, **said)
+
+
+def _flag(settings: Mapping[str, str], *names: str) -> bool | None:
+    for name in names:
+        value = settings.get(name, "").lower()
+        if value in ("true", "false"):
+            return value == "true"
+    return None
+
+
+def _masquerade(settings: Mapping[str, str]) -> str:
+    wanted = _flag(settings, "enable-ipv4-masquerade", "masquerade")
+    if wanted is False:
+        return "disabled"
+    by_bpf = _flag(settings, "enable-bpf-masquerade")
+    if by_bpf is None:
+        return ""
+    return "bpf" if by_bpf else "iptables"
+
+
+def _native(settings: Mapping[str, str]) -> tuple[Network, ...]:
+    names = ("ipv4-native-routing-cidr", "ipv6-native-routing-cidr", "native-routing-cidr")
+    return _json.networks([settings.get(name, "") for name in names])
+
+
+def _kpr(settings: Mapping[str, str]) -> bool | None:
+    # `partial` and `probe` replace some of it only: neither yes nor no.
+    value = settings.get("kube-proxy-replacement", "").lower()
+    return {"true": True, "strict": True, "false": False, "disabled": False}.get(value)
+
+
+def _encryption(settings: Mapping[str, str]) -> str:
+    if _flag(settings, "enable-wireguard"):
+        return "wireguard"
+    if _flag(settings, "enable-ipsec"):
+        return "ipsec"
+    return ""

@@ -1,0 +1,107 @@
+"""`cilium-dbg bpf nat list`: Cilium's SNAT entries.
+
+Source: Cilium pkg/maps/nat. Keys are printed in the packet's own order: OUT as it leaves, before
+translation; IN as the reply arrives. IPv6 stands in brackets.
+"""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.cilium import NatEntry
+from kubectl_ebpfnet.model.net import Address, Flow, has_ports, protocol_number
+from kubectl_ebpfnet.parse._text import address, integer, json_value, lines
+from kubectl_ebpfnet.parse._tuple import bytes_address, stored_tuple, swapped_port
+
+SOURCE = "cilium bpf nat list"
+
+
+def entry(line: bytes, number: int) -> NatEntry | None:
+    """One line of the text form; None for an empty line.
+
+    Raises:
+        ParseError: the line is no NAT entry.
+    """
+    try:
+        words = line.decode("utf-8").split()
+    except UnicodeDecodeError:
+        raise ParseError(SOURCE, number, "not UTF-8 text") from None
+    if not words:
+        return None
+    if len(words) < 7 or words[1] not in ("IN", "OUT") or words[3] != "->":
+        raise ParseError(SOURCE, number, "not a NAT entry")
+    protocol = 0 if words[0] == "ANY" else protocol_number(words[0])
+    if protocol is None:
+        raise ParseError(SOURCE, number, f"unknown protocol {words[0][:20]!r}")
+    at = next((i for i, word in enumerate(words) if word in ("XLATE_SRC", "XLATE_DST")), 0)
+    if not at or at + 1 >= len(words):
+        raise ParseError(SOURCE, number, "a NAT entry without its translation")
+    to, port = _end(words[at + 1], number)
+    rest = words[at + 2 :]
+    flow = _flow(protocol, _end(words[2], number), _end(words[4], number), words[1])
+    return NatEntry(
+        flow=flow,
+        direction=words[1],
+        address=to,
+        port=port,
+        age=_age(rest, number),
+        needs_ct=any(word in ("NeedsCT=1", "HostLocal=1") for word in rest),
+        line=number,
+    )
+
+
+def entries(data: bytes) -> tuple[NatEntry, ...]:
+    """Every entry of a whole list. Raises ParseError."""
+    found = (entry(text.encode(), number) for number, text in lines(data, SOURCE))
+    return tuple(one for one in found if one is not None)
+
+
+def _end(text: str, number: int) -> tuple[Address, int]:
+    host, _, port = text.rpartition(":")
+    return address(host.strip("[]"), SOURCE, number), integer(port, SOURCE, number, most=65535)
+
+
+def _flow(
+    protocol: int, one: tuple[Address, int], other: tuple[Address, int], direction: str
+) -> Flow:
+    if has_ports(protocol):
+        return Flow(protocol, *one, *other)
+    # ICMP: the echo identifier is the client's: the source of OUT, the destination of IN.
+    if direction == "OUT":
+        return Flow(protocol, one[0], one[1] or None, other[0], None)
+    return Flow(protocol, one[0], None, other[0], other[1] or None)
+
+
+def _age(words: list[str], number: int) -> int | None:
+    """Seconds of `Created=12sec ago`; ≤ 1.14 prints `Nsec` from a wrong clock."""
+    for at, word in enumerate(words):
+        if (
+            word.startswith("Created=")
+            and word.endswith("sec")
+            and words[at + 1 : at + 2] == ["ago"]
+        ):
+            return integer(word[len("Created=") : -len("sec")], SOURCE, number, least=None)
+    return None
+
+
+def json_entries(data: bytes) -> tuple[NatEntry, ...]:
+    """Every entry of `bpf nat list -o json`. Raises ParseError."""
+    value = json_value(data, SOURCE)
+    if not isinstance(value, list):
+        raise ParseError(SOURCE, 0, "not a JSON list")
+    found = []
+    for item in value:
+        stored = stored_tuple(item, SOURCE)
+        direction = "IN" if stored.flags & 1 else "OUT"
+        one = (stored.source, stored.source_port)
+        other = (stored.destination, stored.destination_port)
+        marks = [stored.value.get(name) for name in ("NeedsCT", "HostLocal")]
+        found.append(
+            NatEntry(
+                flow=_flow(stored.protocol, one, other, direction),
+                direction=direction,
+                address=bytes_address(stored.value.get("Addr"), SOURCE),
+                port=swapped_port(stored.value.get("Port"), SOURCE),
+                needs_ct=any(mark == 1 for mark in marks),
+            )
+        )
+    return tuple(found)
