@@ -73,7 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return READER_GONE
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except _Terminated:
+    except (_Terminated, SystemExit) as end:
+        # A room that has to tidy up on SIGTERM may turn it into a SystemExit of its own.
+        if isinstance(end, SystemExit) and end.code != TERMINATED:
+            raise
         complain("terminated")
         _leave(TERMINATED)
     except Exception as error:

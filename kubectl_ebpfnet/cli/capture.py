@@ -37,21 +37,28 @@ def run(
     redact: Annotated[
         bool, Option("--redact", help="Replace addresses and names, each always by the same")
     ] = False,
+    force: Annotated[bool, Option("--force", help="Replace FILE if it is there")] = False,
     timeout: Timeout = "2m",
 ) -> int:
     """Record what a cluster says."""
     wanted = [words.place(word) for word in places or ()]
     limit = words.duration(timeout, "--timeout")
+    connection = given.connection()
     from kubectl_ebpfnet.cluster.session import Session
-    from kubectl_ebpfnet.collect.bundle_file import write_bundle
-    from kubectl_ebpfnet.collect.runner import collect_capture
+    from kubectl_ebpfnet.collect.capture import capture
 
     with Talk() as talk:
         talk.progress("connecting")
-        with Session.open(given.connection()) as session:
-            bundle = collect_capture(
-                session, wanted, timeout=limit, say=talk.say, progress=talk.progress
+        with Session.open(connection) as session:
+            count = capture(
+                session,
+                wanted,
+                file,
+                redact=redact,
+                overwrite=force,
+                timeout=limit,
+                say=talk.say,
+                progress=talk.progress,
             )
-        write_bundle(bundle, file, redact=redact)
-        talk.say(f"{file}: {len(bundle.records)} records")
+        talk.say(f"{file}: {count} records")
     return 0

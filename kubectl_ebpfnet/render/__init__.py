@@ -5,7 +5,7 @@
     wrap.py       breaking text into lines of a width
     phrases.py    the answer's pieces in words: headline, packet, tracked entries
     proof.py      the lines of evidence
-    opening.py    the headline, and what is to be known before it is believed
+    opening.py    the headline, and what is to be known of a capture
     table.py      -o table and wide, what one reads by default
     tracked.py    the joined view of the three tracking tables
     tree.py       -o tree

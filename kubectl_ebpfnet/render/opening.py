@@ -1,4 +1,4 @@
-"""The lines that every answer for a reader begins with."""
+"""The lines that every answer for a reader begins and ends with."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from kubectl_ebpfnet.render.view import View
 from kubectl_ebpfnet.render.wrap import wrap
 
 
-def opening(path: Path, bundle: Bundle, view: View) -> list[str]:
-    """The headline, how the ends were resolved, and what is to be known of the bundle."""
+def opening(path: Path, view: View) -> list[str]:
+    """The headline, and how the ends were resolved."""
     line = phrases.headline(path)
     said = escape(line.before) + Style(view.color).verdict(path.verdict) + escape(line.after)
-    rest = [*phrases.notes(path), *([bundle.note] if bundle.note else [])]
-    return [said, *(part for note in rest for part in wrap(escape(note), view.width))]
+    return [
+        said,
+        *(part for note in phrases.notes(path) for part in wrap(escape(note), view.width)),
+    ]
+
+
+def closing(bundle: Bundle, view: View) -> list[str]:
+    """What is to be known of the bundle, e.g. that it is a replay; () when nothing is."""
+    if not bundle.note:
+        return []
+    return ["CAPTURE", *wrap(escape(bundle.note), view.width)]

@@ -15,6 +15,7 @@ TABLES = {
     "nf_conntrack": "nf_conntrack",
 }
 """What a reader calls the tables of `TrackingNote.table`."""
+_TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")  # RFC 9293 3.1, low bit first
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +101,12 @@ def does(hop: Hop) -> str:
 
 
 def place_title(hop: Hop) -> str:
-    """`pod default/client`, `cilium on node1`, `wire node1 → node2`, `world 1.1.1.1`."""
-    if hop.place is HopPlace.CILIUM:
+    """`pod default/client`, `node node1`, `cilium at lxc12ab on node1`, `world 1.1.1.1`."""
+    if hop.place is not HopPlace.CILIUM:
+        return f"{hop.place.value} {hop.where}"
+    if hop.where == hop.node or not hop.node:
         return f"cilium on {hop.where}"
-    return f"{hop.place.value} {hop.where}"
+    return f"cilium at {hop.where} on {hop.node}"
 
 
 def packet(value: Packet) -> str:
@@ -144,7 +147,8 @@ def cilium_ct(entry: CtEntry, shown: Flow) -> str:
         said.append(f"expires at {entry.expires} of the datapath's clock")
     said += sorted(entry.flags)
     if entry.tx_flags_seen or entry.rx_flags_seen:
-        said.append(f"TCP flags seen {entry.tx_flags_seen:#04x}/{entry.rx_flags_seen:#04x}")
+        forth, back = _tcp_flags(entry.tx_flags_seen), _tcp_flags(entry.rx_flags_seen)
+        said.append(f"TCP {forth} forth, {back} back")
     if entry.source_identity:
         said.append(f"source identity {entry.source_identity}")
     if entry.rev_nat:
@@ -152,6 +156,10 @@ def cilium_ct(entry: CtEntry, shown: Flow) -> str:
     if entry.backend_id:
         said.append(f"backend {entry.backend_id}")
     return ", ".join(said + _counted(entry.packets, entry.bytes))
+
+
+def _tcp_flags(bits: int) -> str:
+    return "+".join(name for i, name in enumerate(_TCP_FLAGS) if bits >> i & 1) or "nothing"
 
 
 def cilium_nat(entry: NatEntry) -> str:

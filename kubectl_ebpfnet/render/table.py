@@ -13,7 +13,7 @@ from tabulate import tabulate
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Finding, Hop, Path
 from kubectl_ebpfnet.render import phrases
-from kubectl_ebpfnet.render.opening import opening
+from kubectl_ebpfnet.render.opening import closing, opening
 from kubectl_ebpfnet.render.proof import proof
 from kubectl_ebpfnet.render.style import Style, escape
 from kubectl_ebpfnet.render.tracked import tracking_lines
@@ -24,13 +24,15 @@ _HEADERS = ("#", "WHERE", "WHAT", "DOES", "STATE")
 _WIDE_HEADERS = ("NODE", "PACKET", "EVIDENCE")
 _DOES = _HEADERS.index("DOES")
 _GAP = 2
+_FLOWS_OF_A_NODE = 2
+"""A client that connects often has many flows that differ in their port alone."""
 _LEAST_DOES = 26
 """Columns that DOES needs for a table to be readable; with fewer each hop is a paragraph."""
 
 
 def table(path: Path, bundle: Bundle, view: View) -> str:
     """The answer as one reads it by default."""
-    return _document(path, bundle, view, _hops(path, bundle, view))
+    return _document(path, bundle, view, _hops(path, bundle, view), _FLOWS_OF_A_NODE)
 
 
 def wide(path: Path, bundle: Bundle, view: View) -> str:
@@ -51,12 +53,15 @@ def columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [line.rstrip() for line in text.split("\n")]
 
 
-def _document(path: Path, bundle: Bundle, view: View, hops: list[str]) -> str:
+def _document(
+    path: Path, bundle: Bundle, view: View, hops: list[str], flows_of_a_node: int | None = None
+) -> str:
     sections = [
-        opening(path, bundle, view),
+        opening(path, view),
         hops,
-        tracking_lines(path, view, columns),
+        tracking_lines(path, view, columns, flows_of_a_node),
         _findings(path.findings, bundle, view),
+        closing(bundle, view),
     ]
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
 

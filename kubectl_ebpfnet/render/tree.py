@@ -8,7 +8,7 @@ from itertools import groupby
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Hop, Path
 from kubectl_ebpfnet.render import phrases
-from kubectl_ebpfnet.render.opening import opening
+from kubectl_ebpfnet.render.opening import closing, opening
 from kubectl_ebpfnet.render.proof import proof
 from kubectl_ebpfnet.render.style import Style, escape
 from kubectl_ebpfnet.render.view import View
@@ -27,7 +27,7 @@ def branches(hops: Sequence[Hop]) -> Iterator[tuple[str, list[Hop]]]:
 
 def tree(path: Path, bundle: Bundle, view: View) -> str:
     """The answer as a tree; findings follow it."""
-    said = opening(path, bundle, view)
+    said = opening(path, view)
     places = list(branches(path.hops))
     for at, (title, hops) in enumerate(places):
         last_place = at == len(places) - 1
@@ -40,6 +40,7 @@ def tree(path: Path, bundle: Bundle, view: View) -> str:
         label = style.severity(finding.severity) + "  "
         text = escape(f"{finding.title}: {finding.detail}" if finding.detail else finding.title)
         said += hanging(label, text, view.width, len(finding.severity.value) + 2)
+    said += closing(bundle, view)
     return "\n".join(said) + "\n"
 
 

@@ -16,8 +16,10 @@ from kubectl_ebpfnet.model.evidence import Held, Record, agent_place, bundle_of
 from kubectl_ebpfnet.model.net import ICMP, Flow
 from kubectl_ebpfnet.model.path import Evidence, Packet, Verdict
 from kubectl_ebpfnet.render import phrases
+from kubectl_ebpfnet.render.formats import render
 from kubectl_ebpfnet.render.proof import proof
 from kubectl_ebpfnet.render.style import color_enabled
+from kubectl_ebpfnet.render.view import View
 from kubectl_ebpfnet.render.wrap import wrap
 
 
@@ -128,3 +130,13 @@ def test_proof_quotes_the_bundle_where_the_evidence_does_not():
     ]
     assert proof([Evidence(1)], bundle, "")[1:] == []
     assert proof([Evidence(9)], bundle, "") == ["record 9 is not in live"]
+
+
+def test_a_table_shows_the_newest_flows_of_a_node_and_wide_shows_all():
+    path = sample.delivered()
+    path = replace(path, flows=path.flows * 5)
+    for view in (View(80), View(140), View()):
+        text = render(path, sample.bundle(), "table", view)
+        assert text.count("SeenNonSyn") == 2
+        assert "kind-worker: 3 more: -o wide shows them\n" in text
+    assert render(path, sample.bundle(), "wide", View()).count("SeenNonSyn") == 5
