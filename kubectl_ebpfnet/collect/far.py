@@ -1,0 +1,123 @@
+"""The far end of a path: which pods and nodes a destination is on, as the API server knows it.
+
+Field selectors: Kubernetes docs, "Field Selectors" (`status.podIP` of pods).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import TypeVar
+
+from kubectl_ebpfnet.cluster.api import Object, Objects
+from kubectl_ebpfnet.cluster.resolve import TargetRef, name_of, resolve
+from kubectl_ebpfnet.collect.places import addresses_of, namespace_of, node_of, part, shares_node
+from kubectl_ebpfnet.collect.reads import RecordingApi
+from kubectl_ebpfnet.errors import ClusterError
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.path import PathRequest
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class FarEnd:
+    """Where a packet goes, as far as it is known.
+
+    Attributes:
+        nodes: names, in the order in which they were found.
+        pods: objects with an address of their own.
+        leaves: it may be outside of the cluster.
+        versions: IP versions of its addresses; none when not known.
+    """
+
+    nodes: list[str] = field(default_factory=list)
+    pods: Objects = field(default_factory=list)
+    leaves: bool = True
+    versions: frozenset[int] = frozenset()
+
+
+def of_object(api: RecordingApi, request: PathRequest) -> FarEnd:
+    """The far end of a request for a pod, a service or a node; an empty one for others.
+
+    Raises:
+        NotFound: it is not there.
+        ClusterError: it may not be read.
+    """
+    far = FarEnd()
+    kind, name = request.destination_kind, request.destination_name
+    namespace = request.destination_namespace
+    if kind == "pod":
+        pod = resolve(api, TargetRef("pod", name), namespace, _nobody)
+        far.pods, far.leaves = [pod], False
+        far.nodes = [node_of(pod)] if node_of(pod) else []
+        far.versions = frozenset(address.version for address in addresses_of(pod))
+    elif kind == "service":
+        resolve(api, TargetRef("service", name), namespace, _nobody)
+        _add_service(api, far, namespace, name)
+    elif kind == "node":
+        resolve(api, TargetRef("node", name), "", _nobody)
+        far.nodes = [name]
+    return far
+
+
+def of_address(api: RecordingApi, address: Address, nodes: Objects) -> FarEnd:
+    """Who has an address: pods, a node or a Service. What cannot be read is not known."""
+    far = FarEnd(versions=frozenset((address.version,)))
+    pods = tried(lambda: api.pods(field_selector=f"status.podIP={address}")) or []
+    owners = [name_of(node) for node in nodes if str(address) in _node_addresses(node)]
+    far.pods = [pod for pod in pods if not shares_node(pod)]
+    far.nodes = [*(node_of(pod) for pod in pods if node_of(pod)), *owners]
+    if far.nodes:
+        far.leaves = False
+    elif not address.is_global or _in_pod_cidr(address, nodes):
+        # A public address may be a load balancer's too: the agent's service list knows those.
+        for service in tried(api.services) or []:
+            if str(address) in _service_addresses(service):
+                _add_service(api, far, namespace_of(service), name_of(service))
+    return far
+
+
+def tried(call: Callable[[], T]) -> T | None:
+    """What a read gives, None when it fails; its record says why."""
+    try:
+        return call()
+    except ClusterError:
+        return None
+
+
+def _nobody(_: str) -> None:
+    """Pods, services and nodes are taken as they are: there is nothing to say."""
+
+
+def _add_service(api: RecordingApi, far: FarEnd, namespace: str, name: str) -> None:
+    far.leaves = False
+    for endpoint_slice in tried(lambda: api.endpoint_slices(namespace, name)) or []:
+        for endpoint in endpoint_slice.get("endpoints") or []:
+            topology = part(endpoint, "topology")  # of v1beta1
+            node = endpoint.get("nodeName") or topology.get("kubernetes.io/hostname")
+            if isinstance(node, str) and node:
+                far.nodes.append(node)
+
+
+def _node_addresses(node: Object) -> set[str]:
+    return {str(entry.get("address")) for entry in part(node, "status", "addresses") or []}
+
+
+def _in_pod_cidr(address: Address, nodes: Objects) -> bool:
+    for node in nodes:
+        for text in part(node, "spec", "podCIDRs") or []:
+            try:
+                if address in ip_network(str(text), strict=False):
+                    return True
+            except ValueError:
+                continue
+    return False
+
+
+def _service_addresses(service: Object) -> set[str]:
+    spec = part(service, "spec")
+    words = [*(spec.get("clusterIPs") or [spec.get("clusterIP")]), *(spec.get("externalIPs") or [])]
+    ingress = part(service, "status", "loadBalancer", "ingress") or []
+    return {str(word) for word in (*words, *(entry.get("ip") for entry in ingress)) if word}
