@@ -97,9 +97,7 @@ def _with_flows(
     endpoint = None if host_network else _endpoint(world, source_target, source)
     port = destination_target.port
     wanted = _wanted(request.protocol, source, destination, port, service)
-    flows = tuple(
-        sorted(tracked_flows(node, wanted), key=lambda f: not _through_service(f, service))
-    )
+    flows = tuple(sorted(tracked_flows(node, wanted), key=lambda f: not _fits(f, service)))
     tracked = flows[0] if flows else None
     identity = endpoint.identity if endpoint else (1 if host_network else 0)
     if not identity and tracked and tracked.cilium_ct:
@@ -151,9 +149,9 @@ def _wanted(
     return Wanted(protocol, source, ends | {direct}, frozenset({direct}))
 
 
-def _through_service(flow: TrackedFlow, service: ServiceAddress | None) -> bool:
+def _fits(flow: TrackedFlow, service: ServiceAddress | None) -> bool:
     if service is None:
-        return True
+        return flow.cilium_ct is None or not flow.cilium_ct.rev_nat
     nf = flow.netfilter
     return flow.service_ct is not None or (nf is not None and nf.destination_nat)
 

@@ -59,7 +59,9 @@ def rewrite(
     chosen = backend_of(walk.tracked, service)
     if chosen is not None:
         target: tuple[Address, int | None] = (chosen.destination, chosen.destination_port)
-        state, evidence = State.OBSERVED, service.evidence + _tracked_evidence(walk)
+        # Without an entry that names the frontend, the flow may have gone to the backend directly.
+        state = State.OBSERVED if _names_frontend(walk.tracked) else State.DERIVED
+        evidence = service.evidence + _tracked_evidence(walk)
     elif service.usable:
         target = (service.usable[0].address, service.usable[0].port)
         state, evidence = State.DERIVED, service.evidence
@@ -84,6 +86,13 @@ def rewrite(
         evidence,
     )
     return replace(packet, flow=flow)
+
+
+def _names_frontend(tracked: TrackedFlow | None) -> bool:
+    if tracked is None:
+        return False
+    by_netfilter = tracked.netfilter is not None and tracked.netfilter.destination_nat
+    return tracked.service_ct is not None or by_netfilter
 
 
 def _choice(service: ServiceAddress, target: tuple[Address, int | None], state: State) -> str:

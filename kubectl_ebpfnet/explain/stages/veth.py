@@ -237,7 +237,7 @@ def _denied(
     kinds = sorted(
         {f"{ns or 'cluster'}/{name}" for _, ns, name in walk.world.kube.network_policies}
     )
-    mine = f" (its own identity is {identity_text(walk.world, own)})" if own else ""
+    mine = f" (its own is {identity_text(walk.world, own)})" if own else ""
     named = f" Policies in the cluster: {', '.join(kinds[:5])}." if kinds else ""
     rule = (
         f"the deny entry {policy.describe(verdict.entry)} matches"

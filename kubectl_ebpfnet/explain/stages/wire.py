@@ -32,6 +32,8 @@ def cross(walk: Walk, here: Standing) -> Standing | None:
         return here.to(Stage.ARRIVAL, node=node, device="", entered="", skips_netfilter=False)
     seen = here.packet.flow
     source = endpoint_text(seen.source, seen.source_port)
+    if any(hop.kind is HopKind.NAT and hop.state is State.UNKNOWN for hop in walk.hops):
+        source = "an address that is not known (masquerading could not be read)"
     tracked = walk.tracked
     replied = answered(tracked)
     walk.hop(
