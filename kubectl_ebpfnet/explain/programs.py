@@ -55,7 +55,8 @@ class AttachedProgram:
             details.append(f"id {a.program_id}")
         if a.tag:
             details.append(f"tag {a.tag}")
-        return f"{a.program_name or 'a program'} ({', '.join(details)})"
+        name = a.program_name.removesuffix(":[*fsobj]") or "a program"
+        return f"{name} ({', '.join(details)})"
 
     @property
     def role(self) -> str:
@@ -81,14 +82,20 @@ class Attached:
 
 
 def role_of(name: str) -> str:
-    """The role of a program by any of the names that versions and tools give it."""
-    bare = name.partition(":[")[2].rstrip("]") or name
+    """The role of a program by any of the names that versions and tools give it.
+
+    `cil_from_container`, `cil_from_container-lxc1a2b` (a tc filter), `cil_from_contai` (the
+    kernel's 15 characters), `bpf_lxc.o:[from-container]` (a section), `…:[*fsobj]` (a tc filter
+    that was loaded from a pin).
+    """
+    whole, _, section = name.partition(":[")
+    section = section.rstrip("]")
+    bare = section if section and not section.startswith("*") else whole
     for full, role in ROLES.items():
         old = full.removeprefix("cil_").replace("_", "-")
-        if bare.startswith(full) or bare == old:
+        if bare == old or bare.partition("-")[0] == full:
             return role
-        cut = full[:_KERNEL_NAME_LENGTH]
-        if len(bare) >= len(cut) - 1 and cut.startswith(bare) and len(bare) > 8:
+        if len(bare) == _KERNEL_NAME_LENGTH and full.startswith(bare):
             return role
     return ""
 
