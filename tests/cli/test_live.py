@@ -1,0 +1,130 @@
+"""kubectl's flags on the wire, and what a cluster refuses, as a person sees it.
+
+The cluster is a fake API server (tests/cluster/fake_api_server.py); a real one is in tests/lab.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from console import run, through_kubectl
+
+from tests.cluster.fake_api_server import FakeApiServer, Reply, status_reply
+
+POD = "/api/v1/namespaces/shop/pods/client"
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeApiServer]:
+    server = FakeApiServer()
+    yield server
+    server.close()
+
+
+def path(fake: FakeApiServer, *words: str):
+    return through_kubectl(
+        "path", "pod/client", "1.1.1.1:80", "-n", "shop", f"--server={fake.url}", *words
+    )
+
+
+def test_flags_reach_the_server(fake):
+    done = path(
+        fake,
+        "--token=secret",
+        "--as=sre",
+        "--as-group",
+        "one",
+        "--as-group=two",
+        "--as-uid=7",
+        "--as-user-extra=scopes=dev",
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    seen = next(seen for seen in fake.seen if seen.path == POD)
+    assert seen.values("Authorization") == ["Bearer secret"]
+    assert seen.values("Impersonate-User") == ["sre"]
+    assert seen.values("Impersonate-Group") == ["one", "two"]
+    assert seen.values("Impersonate-Uid") == ["7"]
+    assert seen.values("Impersonate-Extra-scopes") == ["dev"]
+    assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        (
+            status_reply(404, "NotFound", 'pods "client" not found', name="client", kind="pods"),
+            'pod "client" not found in namespace shop',
+        ),
+        (
+            status_reply(403, "Forbidden", 'pods "client" is forbidden: no', kind="pods"),
+            "this user may not get pods in namespace shop\nhint: a Role",
+        ),
+        (status_reply(401, "Unauthorized", "Unauthorized"), "error: "),
+        (status_reply(500, "InternalError", "etcd is away"), "etcd is away"),
+        (Reply(200, b"<html>a proxy's log-in page</html>"), "error: "),
+    ],
+)
+def test_what_a_server_refuses(fake, reply, says):
+    fake.routes[POD] = reply
+    done = path(fake)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert says in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "internal error" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_pod_that_is_pending_is_an_answer(fake):
+    fake.routes[POD] = Reply(
+        body={
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "client", "namespace": "shop"},
+            "spec": {"containers": [{"name": "main"}]},
+            "status": {
+                "phase": "Pending",
+                "conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+                ],
+            },
+        }
+    )
+    done = path(fake)
+    assert (done.returncode, done.stderr) == (4, "")
+    first = done.stdout.splitlines()[0]
+    assert first.startswith("pod/client → 1.1.1.1:80/TCP: unknown")
+    assert "Pending" in first
+
+
+def test_capture_keeps_a_file_that_is_there(tmp_path: Path, fake):
+    there = tmp_path / "case.zip"
+    there.write_bytes(b"precious")
+    done = run("capture", "-f", str(there), f"--server={fake.url}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is there already" in done.stderr
+    assert "--force" in done.stderr
+    assert there.read_bytes() == b"precious"
+
+
+def test_capture_and_read_it_again(tmp_path: Path, fake):
+    """Nothing answers but the pod: the rest is in the file as what could not be had."""
+    fake.routes[POD] = Reply(
+        body={
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "client", "namespace": "shop"},
+            "spec": {"containers": [{"name": "main"}], "nodeName": "n1"},
+            "status": {"phase": "Pending"},
+        }
+    )
+    file = tmp_path / "case.zip"
+    done = run("capture", "-f", str(file), "pod/client", "-n=shop", f"--server={fake.url}")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith(f"{file}: ")
+    assert done.stderr.endswith(" records\n")
+    assert [f.name for f in tmp_path.iterdir()] == ["case.zip"]
+    again = run("path", "pod/client", "1.1.1.1", "-n", "shop", "--from", str(file))
+    assert again.returncode == 4, again
+    assert ": unknown" in again.stdout.splitlines()[0]
