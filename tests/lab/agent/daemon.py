@@ -1,0 +1,57 @@
+"""The replay agent's daemon: `python -m tests.lab.agent.daemon NODE` in a pod labelled as Cilium's.
+
+`cilium-dbg` in that pod is a small client (cilium-dbg.c), so that a command costs what a Go program
+costs and not the start of a Python.
+"""
+
+from __future__ import annotations
+
+import socketserver
+import struct
+import sys
+from pathlib import Path
+
+from tests.lab.agent.answers import Agent
+from tests.lab.config import NODES
+
+SOCKET = "/run/ebl-agent.sock"
+SETTINGS = Path("/tmp/cilium/config-map")
+"""One file a setting, as the real agent's init container writes them (cilium-facts 1.1)."""
+
+
+class Answering(socketserver.BaseRequestHandler):
+    """One command: its words, NUL-terminated; then exit code, length, stdout, stderr."""
+
+    agent: Agent
+
+    def handle(self) -> None:
+        """Answer, and close."""
+        data = b""
+        while piece := self.request.recv(65536):
+            data += piece
+        words = tuple(data.decode("utf-8", "replace").split("\0")[:-1])
+        code, out, err = self.agent.answer(words)
+        said = out.encode()
+        self.request.sendall(struct.pack("=II", code, len(said)) + said + err.encode())
+
+
+class Server(socketserver.ThreadingUnixStreamServer):
+    """A thread a command."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    Answering.agent = Agent(next(node for node in NODES if node.name == sys.argv[1]))
+    SETTINGS.mkdir(parents=True, exist_ok=True)
+    for key, value in Answering.agent.forms["config"].items():
+        (SETTINGS / key).write_text(value)
+    Path(SOCKET).unlink(missing_ok=True)
+    with Server(SOCKET, Answering) as server:
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

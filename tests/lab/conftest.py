@@ -1,0 +1,168 @@
+"""Fixtures of the end-to-end tests: a Kubernetes that is there, or a reason to skip.
+
+`lab` is the cluster that KUBECONFIG names if it is set, else the lab (docs/lab.md), which is
+brought up when it is not and then stays up: `make lab-down` takes it away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab import build, lifecycle, policy
+from tests.lab.config import ADMIN_CONFIG, BINARIES, NOBODY_CONFIG, SRE_CONFIG
+from tests.lab.kubectl import program
+
+PATIENCE = 30 * 60
+"""Seconds for one test: the first may have to build Kubernetes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """A cluster for end-to-end tests.
+
+    Attributes:
+        kubeconfig: of its admin.
+        ours: it is the lab of this repository, so its workloads, addresses and replay agents are
+            those of docs/lab.md; False for a cluster that KUBECONFIG named.
+    """
+
+    kubeconfig: Path
+    ours: bool
+
+    def env(self, kubeconfig: Path | None = None) -> Mapping[str, str]:
+        """An environment with this cluster's KUBECONFIG and our plugin on PATH."""
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return {**os.environ, "KUBECONFIG": str(kubeconfig or self.kubeconfig), "PATH": path}
+
+    def kubectl(
+        self, *words: str, kubeconfig: Path | None = None, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the real kubectl; never raises for its exit code."""
+        return subprocess.run(
+            [program(), *words],
+            env=self.env(kubeconfig),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def get(self, *words: str) -> Any:
+        """`kubectl get … -o json`, decoded."""
+        done = self.kubectl("get", *words, "-o", "json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def run(self, pod: str, *argv: str, namespace: str = "default") -> str:
+        """stdout of a command in a pod; asserts that it succeeded."""
+        done = self.kubectl("exec", "-n", namespace, pod, "--", *argv)
+        assert done.returncode == 0, f"{' '.join(argv)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def agent(self, node: str) -> str:
+        """Name of Cilium's agent pod on a node, in kube-system."""
+        pods = self.get("pods", "-n", "kube-system", "-l", "k8s-app=cilium")["items"]
+        return str(next(p["metadata"]["name"] for p in pods if p["spec"]["nodeName"] == node))
+
+    def in_agent(self, node: str, *argv: str) -> str:
+        """stdout of a command in a node's agent."""
+        return self.run(self.agent(node), *argv, namespace="kube-system")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever uses `lab` is marked so and may take its time."""
+    for item in items:
+        if "lab" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.lab)
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(PATIENCE))
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    """The cluster that KUBECONFIG names, else the lab; skips where there can be none."""
+    named = os.environ.get("KUBECONFIG", "")
+    if named and Path(named) != ADMIN_CONFIG:
+        return Lab(Path(named), ours=False)
+    if not lifecycle.is_up():
+        if why := why_not():
+            pytest.skip(why)
+        lifecycle.up()
+    return Lab(ADMIN_CONFIG, ours=True)
+
+
+@pytest.fixture
+def our_lab(lab: Lab) -> Lab:
+    """The lab of this repository: skips on a cluster that KUBECONFIG named."""
+    if not lab.ours:
+        pytest.skip(
+            "needs the workloads of the lab (make lab-up), KUBECONFIG names another cluster"
+        )
+    return lab
+
+
+@pytest.fixture
+def sre() -> Path:
+    """kubeconfig of a user who may do what docs/rbac.yaml says and no more."""
+    return SRE_CONFIG
+
+
+@pytest.fixture
+def nobody() -> Path:
+    """kubeconfig of a user who may do nothing."""
+    return NOBODY_CONFIG
+
+
+@pytest.fixture
+def egress_policy(our_lab: Lab) -> Iterator[Callable[..., None]]:
+    """`egress_policy("client", "80/TCP")`: what the pod may reach; opened again afterwards."""
+    limited: list[str] = []
+
+    def allow(pod: str, *allowed: str) -> None:
+        limited.append(pod)
+        policy.allow_egress("default", pod, *map(policy.Allowed.parse, allowed))
+
+    yield allow
+    for pod in limited:
+        policy.clear("default", pod)
+
+
+def why_not() -> str:
+    """Why there can be no lab on this machine, "" when there can."""
+    if not sys.platform.startswith("linux"):
+        return "the lab needs Linux"
+    if os.geteuid() != 0:
+        return "the lab needs root"
+    if not shutil.which("apt-get"):
+        return "the lab needs Debian's packages"
+    unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "true"]
+    if subprocess.run(unshare, capture_output=True, check=False).returncode:
+        return "the lab needs to make namespaces, and this machine does not let it"
+    built = all((BINARIES / name).exists() for name in build.PROGRAMS)
+    if not built:
+        try:
+            socket.getaddrinfo("deb.debian.org", 80)
+        except OSError:
+            return "the lab needs Debian's archive once, and it cannot be reached"
+    return ""
+
+
+def wait_until(what: Callable[[], Any], seconds: float = 20) -> Any:
+    """The first true value of `what`; asserts that it comes in time."""
+    deadline = time.monotonic() + seconds
+    while not (value := what()):
+        assert time.monotonic() < deadline, f"did not come true within {seconds} s"
+        time.sleep(0.1)
+    return value

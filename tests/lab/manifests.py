@@ -1,0 +1,283 @@
+"""What runs in the lab: the replay agents, the workloads, the users' rights."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.lab import images
+from tests.lab.config import HERE, NODES, STATE
+
+Manifest = dict[str, Any]
+
+_TOLERATE_ALL = [{"operator": "Exists"}]
+_TOOLS = [
+    {"name": "usr", "hostPath": {"path": "/usr"}},
+    {"name": "alternatives", "hostPath": {"path": "/etc/alternatives"}},
+]
+_TOOLS_MOUNTS = [
+    {"name": "usr", "mountPath": "/usr", "readOnly": True},
+    {"name": "alternatives", "mountPath": "/etc/alternatives", "readOnly": True},
+]
+
+AGENT_CAPABILITIES = [
+    "CHOWN", "KILL", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "SYS_MODULE", "SYS_ADMIN",
+    "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID",
+]  # fmt: skip
+"""The real agent's (cilium-facts 1.2), but SYS_RESOURCE, which machines like CI's cannot give."""
+
+CONFIG_KEYS = {
+    "enable-endpoint-routes": "true",
+    "ipv4-native-routing-cidr": "10.244.0.0/16",
+    "auto-direct-node-routes": "true",
+}
+"""Where the lab differs from the recorded cluster whose settings it takes over."""
+
+
+def pod(
+    name: str, node: str, command: list[str], image: str = images.HOST, **spec: Any
+) -> Manifest:
+    """A pod on one node; with `images.HOST` the machine's tools are mounted."""
+    container: Manifest = {
+        "name": "c", "image": image, "imagePullPolicy": "Never", "command": command,
+    }  # fmt: skip
+    volumes = []
+    if image == images.HOST:
+        container["volumeMounts"] = _TOOLS_MOUNTS
+        volumes = _TOOLS
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "labels": {"app": name}},
+        "spec": {
+            "nodeName": node,
+            "dnsPolicy": "Default",
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 1,
+            "containers": [container],
+            "volumes": volumes,
+            "tolerations": _TOLERATE_ALL,
+            **spec,
+        },
+    }
+
+
+def _service(name: str, selector: str, port: int, target: int, **spec: Any) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "selector": {"app": selector},
+            "ports": [{"name": "http", "port": port, "targetPort": target}],
+            **spec,
+        },
+    }
+
+
+def agents() -> Manifest:
+    """The DaemonSet of replay agents, where a reader looks for Cilium's."""
+    root = str(HERE.parents[1])
+    received = "HostToContainer"
+    mounts = [
+        *_TOOLS_MOUNTS,
+        {"name": "bpf", "mountPath": "/sys/fs/bpf", "mountPropagation": received},
+        {"name": "netns", "mountPath": "/var/run/cilium/netns", "mountPropagation": received},
+        {"name": "state", "mountPath": str(STATE)},
+        {"name": "source", "mountPath": root, "readOnly": True},
+        {"name": "xtables", "mountPath": "/run/xtables.lock"},
+    ]  # fmt: skip
+    volumes = [
+        *_TOOLS,
+        {"name": "bpf", "hostPath": {"path": "/sys/fs/bpf"}},
+        {"name": "netns", "hostPath": {"path": "/run/netns"}},
+        {"name": "state", "hostPath": {"path": str(STATE)}},
+        {"name": "source", "hostPath": {"path": root}},
+        {"name": "xtables", "hostPath": {"path": "/run/xtables.lock", "type": "FileOrCreate"}},
+    ]
+    container = {
+        "name": "cilium-agent",
+        "image": images.HOST,
+        "imagePullPolicy": "Never",
+        "command": ["/usr/bin/python3", "-m", "tests.lab.agent.daemon", "$(NODE)"],
+        "workingDir": root,
+        "env": [
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            {"name": "PATH", "value": f"{STATE}/agent-bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+            {"name": "EBPFNET_LAB_STATE", "value": str(STATE)},
+            {"name": "PYTHONDONTWRITEBYTECODE", "value": "1"},
+        ],
+        "securityContext": {"capabilities": {"drop": ["ALL"], "add": AGENT_CAPABILITIES}},
+        "volumeMounts": mounts,
+        "readinessProbe": {
+            "exec": {"command": [f"{STATE}/agent-bin/cilium-dbg", "version"]}, "periodSeconds": 2,
+        },
+    }  # fmt: skip
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": "cilium", "namespace": "kube-system"},
+        "spec": {
+            "selector": {"matchLabels": {"k8s-app": "cilium"}},
+            "template": {
+                "metadata": {
+                    "labels": {"k8s-app": "cilium"},
+                    "annotations": {"ebpfnet.dev/replay": "true"},
+                },
+                "spec": {
+                    "hostNetwork": True,
+                    "dnsPolicy": "Default",
+                    "automountServiceAccountToken": False,
+                    "terminationGracePeriodSeconds": 1,
+                    "tolerations": _TOLERATE_ALL,
+                    "containers": [container],
+                    "volumes": volumes,
+                },
+            },
+        },
+    }
+
+
+def workloads() -> list[Manifest]:
+    """Pods and services that the tests use."""
+    one, two = NODES[0].name, NODES[1].name
+    sleep = ["/usr/bin/sleep", "1000000"]
+    serve = [
+        "/usr/bin/python3",
+        "-m",
+        "http.server",
+        "8080",
+        "--directory",
+        "/usr/share/common-licenses",
+    ]
+    web = pod("web", one, serve)
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": web["spec"]},
+        },
+    }
+    pending = pod("pending", "", sleep, nodeSelector={"ebpfnet.dev/no-such": "node"})
+    del pending["spec"]["nodeName"]
+    return [
+        pod("client", one, sleep),
+        pod("client2", two, sleep),
+        pod("bare", one, ["/bare", "serve", "8080"], images.BARE),
+        pod("bare-client", two, ["/bare"], images.BARE),
+        pod("hostnet", one, sleep, hostNetwork=True),
+        pending,
+        deployment,
+        _service("web", "web", 80, 8080),
+        _service("web-np", "web", 80, 8080, type="NodePort"),
+        _service("nobackend", "no-such-app", 80, 8080),
+    ]
+
+
+def definitions() -> list[Manifest]:
+    """Cilium's kinds, with any content: the lab validates nothing."""
+    kinds = {
+        "ciliumendpoints": ("CiliumEndpoint", "Namespaced"),
+        "ciliumnodes": ("CiliumNode", "Cluster"),
+        "ciliumidentities": ("CiliumIdentity", "Cluster"),
+        "ciliumnetworkpolicies": ("CiliumNetworkPolicy", "Namespaced"),
+        "ciliumclusterwidenetworkpolicies": ("CiliumClusterwideNetworkPolicy", "Cluster"),
+    }
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    return [
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": f"{plural}.cilium.io"},
+            "spec": {
+                "group": "cilium.io",
+                "scope": scope,
+                "names": {"plural": plural, "singular": kind.lower(), "kind": kind},
+                "versions": [{"name": "v2", "served": True, "storage": True, "schema": schema}],
+            },
+        }
+        for plural, (kind, scope) in kinds.items()
+    ]
+
+
+def cilium_objects() -> list[Manifest]:
+    """Cilium's nodes and its settings; endpoints and identities follow the pods (sync.py)."""
+    nodes: list[Manifest] = [
+        {
+            "apiVersion": "cilium.io/v2",
+            "kind": "CiliumNode",
+            "metadata": {"name": node.name},
+            "spec": {
+                "addresses": [
+                    {"type": "InternalIP", "ip": node.address},
+                    {"type": "CiliumInternalIP", "ip": node.router},
+                ],
+                "ipam": {"podCIDRs": [node.pod_cidr]},
+            },
+        }
+        for node in NODES
+    ]
+    settings = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "cilium-config", "namespace": "kube-system"},
+        "data": forms()["config"],
+    }
+    return [*nodes, settings]
+
+
+def rights() -> list[Manifest]:
+    """`sre` may do what docs/rbac.yaml says; `nobody` nothing."""
+    return [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": "ebpfnet-sre"},
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "ClusterRole",
+                "name": "ebpfnet-path",
+            },
+            "subjects": [
+                {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "sre"}
+            ],
+        }
+    ]  # fmt: skip
+
+
+VERBATIM = (
+    "bpf tunnel list", "bpf egress list", "bpf egress list -o json", "bpf ipmasq list",
+    "bpf ipmasq list -o json", "bpf nat list", "bpf nat list -o json",
+)  # fmt: skip
+"""Commands whose recorded answer holds nothing that differs in the lab."""
+
+
+def forms() -> Manifest:
+    """Recorded forms of the native cluster that the replay agents fill (agent/answers.py)."""
+    found: Manifest = {"verbatim": {}}
+    recorded = HERE.parent / "scenarios/native-iptables/records.jsonl"
+    for line in recorded.read_text().splitlines():
+        record = json.loads(line)
+        words, text = record["argv"], record["stdout"]
+        if words[-2:] == ["get", "cilium-config"] and "config" not in found:
+            found["config"] = {**json.loads(text)["data"], **CONFIG_KEYS}
+        if record["where"].get("node") != "node1" or words[0] != "cilium-dbg":
+            continue
+        command = " ".join(words[1:])
+        if command in VERBATIM:
+            kept = ("exit_code", "stdout", "stderr")
+            found["verbatim"][command] = {part: record[part] for part in kept}
+        elif command == "status -o json":
+            found["status"] = text
+        elif command == "endpoint list -o json":
+            host, pod = json.loads(text)
+            found["host endpoint"], found["pod endpoint"] = json.dumps(host), json.dumps(pod)
+        elif command == "identity list -o json":
+            # Numbers below 256 and node-local ones mean the same in every cluster.
+            found["reserved identities"] = [
+                one for one in json.loads(text) if one["id"] < 256 or one["id"] > 65535
+            ]
+    return found

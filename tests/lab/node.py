@@ -1,0 +1,101 @@
+"""A node: namespaces of its own with containerd and a kubelet in them."""
+
+from __future__ import annotations
+
+import shutil
+
+from tests.lab import images
+from tests.lab.config import ADMIN_CONFIG, BINARIES, HERE, STATE, Node
+from tests.lab.processes import run, start, wait_for
+
+
+def up(node: Node) -> None:
+    """Start the node; it registers itself with the API server."""
+    node.state.mkdir(parents=True, exist_ok=True)
+    _configuration(node)
+    _cni(node)
+    kubelet = [
+        str(BINARIES / "kubelet"), f"--config={node.state}/kubelet.yaml",
+        f"--kubeconfig={ADMIN_CONFIG}", f"--hostname-override={node.name}",
+        f"--node-ip={node.address}", f"--root-dir={node.state}/kubelet",
+        "--container-runtime=remote",
+        f"--container-runtime-endpoint=unix://{node.state}/containerd.sock",
+        f"--cert-dir={node.state}/kubelet-pki",
+    ]  # fmt: skip
+    start(
+        node.name,
+        [
+            "nsenter", f"--net=/run/netns/{node.netns}", "unshare", "--mount", "--uts", "--pid",
+            "--fork", "--mount-proc", "--kill-child", "bash", str(HERE / "node-init.sh"),
+            node.name, str(node.state), *kubelet,
+        ],
+        {"EBL_ROOT": str(HERE.parents[1]), "EBL_PYTHON": "/usr/bin/python3"},
+    )  # fmt: skip
+
+
+def load_images(node: Node) -> None:
+    """Give the node the lab's images, then let its kubelet start."""
+    wait_for((node.state / "ready").exists, f"containerd of {node.name}", 60)
+    for archive in images.build(STATE / "images"):
+        run(["ctr", "-a", f"{node.state}/containerd.sock", "-n", "k8s.io", "images", "import",
+             str(archive)])  # fmt: skip
+    (node.state / "images-loaded").touch()
+
+
+def _configuration(node: Node) -> None:
+    (node.state / "containerd.toml").write_text(
+        f"""version = 2
+root = "{node.state}/containerd"
+state = "{node.state}/containerd-run"
+[grpc]
+  address = "{node.state}/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{images.BARE}"
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "overlayfs"
+    default_runtime_name = "runc"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{node.state}/cni/bin"
+    conf_dir = "{node.state}/cni/net.d"
+"""
+    )
+    (node.state / "kubelet.yaml").write_text(
+        f"""apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+authentication: {{anonymous: {{enabled: true}}, webhook: {{enabled: false}}}}
+authorization: {{mode: AlwaysAllow}}
+cgroupDriver: cgroupfs
+cgroupsPerQOS: false
+enforceNodeAllocatable: []
+failSwapOn: false
+address: {node.address}
+healthzBindAddress: {node.address}
+syncFrequency: 5s
+fileCheckFrequency: 5s
+nodeStatusUpdateFrequency: 4s
+imageGCHighThresholdPercent: 100
+evictionHard: {{memory.available: "0%", nodefs.available: "0%", imagefs.available: "0%"}}
+clusterDomain: cluster.local
+volumePluginDir: {node.state}/volume-plugins
+"""
+    )
+
+
+def _cni(node: Node) -> None:
+    plugins, config = node.state / "cni/bin", node.state / "cni/net.d"
+    plugins.mkdir(parents=True, exist_ok=True)
+    config.mkdir(parents=True, exist_ok=True)
+    shutil.copy("/usr/lib/cni/loopback", plugins / "loopback")
+    launcher = plugins / "ebl-cni"
+    root = HERE.parents[1]
+    launcher.write_text(
+        f'#!/bin/sh\nPYTHONPATH={root} exec /usr/bin/python3 -m tests.lab.cni "$@"\n'
+    )
+    launcher.chmod(0o755)
+    (config / "10-ebl.conflist").write_text(
+        f'{{"cniVersion": "0.4.0", "name": "ebl", "plugins": [{{"type": "ebl-cni", '
+        f'"node": "{node.name}"}}]}}\n'
+    )

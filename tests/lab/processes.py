@@ -1,0 +1,105 @@
+"""Daemons of the lab: started in a session of their own, known by pid and start time.
+
+The start time (field 22 of /proc/PID/stat, proc(5)) makes sure that a pid that was used again by
+somebody else's process is never killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+from tests.lab.config import STATE
+
+PIDS = STATE / "pids"
+
+
+def run(argv: Sequence[str], **more: object) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; raises with its stderr when it fails."""
+    done = subprocess.run(list(argv), capture_output=True, text=True, check=False, **more)  # type: ignore[call-overload]
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(argv)}: exit code {done.returncode}: {done.stderr.strip()}")
+    return done  # type: ignore[no-any-return]
+
+
+def start(name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> int:
+    """Start a daemon; its output goes to STATE/logs/NAME.log."""
+    logs = STATE / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    PIDS.mkdir(parents=True, exist_ok=True)
+    with (logs / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, **(env or {})},
+        )
+    record = {"pid": process.pid, "started": started(process.pid), "argv": list(argv)}
+    (PIDS / f"{name}.json").write_text(json.dumps(record))
+    return process.pid
+
+
+def started(pid: int) -> str:
+    """Start time of a process in clock ticks since boot, "" when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def alive(name: str) -> int:
+    """The pid of a daemon of ours that still runs, 0 when it does not."""
+    try:
+        record = json.loads((PIDS / f"{name}.json").read_text())
+    except (OSError, ValueError):
+        return 0
+    pid = int(record["pid"])
+    return pid if record["started"] and started(pid) == record["started"] else 0
+
+
+def stop_all(at_once: Collection[str] = ()) -> None:
+    """Stop every daemon of ours: the ones started last first.
+
+    Args:
+        at_once: names that have nothing to save; they are killed without being asked.
+    """
+    files = sorted(PIDS.glob("*.json"), key=lambda f: f.stat().st_mtime, reverse=True)
+    for sig, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
+        left = [f.stem for f in files if alive(f.stem)]
+        for name in left:
+            _send(alive(name), signal.SIGKILL if name in at_once else sig)
+        wait_for(lambda names=left: not any(alive(n) for n in names), "", patience)  # type: ignore[misc]
+
+
+def _send(pid: int, sig: signal.Signals) -> None:
+    """Signal one process that may just have ended. Pids 0 and -1 would mean many: never."""
+    if pid > 1:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, sig)
+
+
+def wait_for(what: Callable[[], object], why: str, seconds: float) -> bool:
+    """Wait until something is true.
+
+    Raises:
+        TimeoutError: when it is not in time, unless `why` is "": then False is returned.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        if what():
+            return True
+        if time.monotonic() > deadline:
+            if why:
+                raise TimeoutError(f"{why} did not come within {seconds:.0f} s")
+            return False
+        time.sleep(0.1)
