@@ -161,7 +161,12 @@ def _one_by_one(
 
     jobs = Jobs(_AT_ONCE)
     futures = [jobs.start(lambda question=question: one(question)) for question in asked]  # type: ignore[misc]
-    return [record for future in futures for record in future.result()]
+    said = [record for future in futures for record in future.result()]
+    programs = sorted({form[0] for question in asked for form in question.forms})
+    if said and missing.issuperset(programs):  # said once, not for each command
+        reason = f"the image has no shell, and none of {', '.join(programs)}"
+        return [batch.silent(spot.place, EXEC, reason)]
+    return said
 
 
 def _without(spot: Spot, form: tuple[str, ...]) -> Record:

@@ -11,7 +11,7 @@ from ipaddress import ip_network
 from typing import TypeVar
 
 from kubectl_ebpfnet.cluster.api import Object, Objects
-from kubectl_ebpfnet.cluster.resolve import TargetRef, name_of, resolve
+from kubectl_ebpfnet.cluster.resolve import TargetRef, name_of, resolve, selector_text
 from kubectl_ebpfnet.collect.places import addresses_of, namespace_of, node_of, part, shares_node
 from kubectl_ebpfnet.collect.reads import RecordingApi
 from kubectl_ebpfnet.errors import ClusterError
@@ -54,8 +54,7 @@ def of_object(api: RecordingApi, request: PathRequest) -> FarEnd:
         far.nodes = [node_of(pod)] if node_of(pod) else []
         far.versions = frozenset(address.version for address in addresses_of(pod))
     elif kind == "service":
-        resolve(api, TargetRef("service", name), namespace, _nobody)
-        _add_service(api, far, namespace, name)
+        _add_service(api, far, resolve(api, TargetRef("service", name), namespace, _nobody))
     elif kind == "node":
         resolve(api, TargetRef("node", name), "", _nobody)
         far.nodes = [name]
@@ -75,7 +74,7 @@ def of_address(api: RecordingApi, address: Address, nodes: Objects) -> FarEnd:
         # A public address may be a load balancer's too: the agent's service list knows those.
         for service in tried(api.services) or []:
             if str(address) in _service_addresses(service):
-                _add_service(api, far, namespace_of(service), name_of(service))
+                _add_service(api, far, service)
     return far
 
 
@@ -91,7 +90,9 @@ def _nobody(_: str) -> None:
     """Pods, services and nodes are taken as they are: there is nothing to say."""
 
 
-def _add_service(api: RecordingApi, far: FarEnd, namespace: str, name: str) -> None:
+def _add_service(api: RecordingApi, far: FarEnd, service: Object) -> None:
+    """The nodes of a Service's endpoints, and the pods that it selects."""
+    namespace, name = namespace_of(service), name_of(service)
     far.leaves = False
     for endpoint_slice in tried(lambda: api.endpoint_slices(namespace, name)) or []:
         for endpoint in endpoint_slice.get("endpoints") or []:
@@ -99,6 +100,9 @@ def _add_service(api: RecordingApi, far: FarEnd, namespace: str, name: str) -> N
             node = endpoint.get("nodeName") or topology.get("kubernetes.io/hostname")
             if isinstance(node, str) and node:
                 far.nodes.append(node)
+    selector = selector_text({"matchLabels": part(service, "spec", "selector")})
+    if selector:
+        far.pods += tried(lambda: api.pods(namespace, label_selector=selector)) or []
 
 
 def _node_addresses(node: Object) -> set[str]:

@@ -1,0 +1,165 @@
+"""A FAKE cluster: a scenario behind the fake API server of tests/cluster.
+
+Objects come from the scenario's API records. An exec runs the real argv, batch script and all, in
+a real shell of this machine, whose PATH begins with programs that print what the scenario
+recorded for exactly these words, and otherwise fail.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fake_api_server import ExecEnd, FakeApiServer, Reply, Seen, exited, status_reply
+
+from kubectl_ebpfnet.collect.bundle_file import open_bundle
+from kubectl_ebpfnet.model import questions as q
+from kubectl_ebpfnet.model.evidence import API, Bundle, Place, agent_place, pod_place
+
+SCENARIOS = Path(__file__).parent.parent / "scenarios"
+PROGRAM = """#!{python} -IS
+import json, os, sys
+words = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
+said = json.load(open(os.environ["REPLAY"])).get("\\0".join(words))
+if said is None:
+    sys.exit(words[0] + ": nothing is recorded of this")
+sys.stdout.buffer.write(said[1].encode("utf-8", "surrogateescape"))
+sys.stderr.buffer.write(said[2].encode("utf-8", "surrogateescape"))
+sys.exit(said[0])
+"""
+MISSING = {
+    "metadata": {},
+    "status": "Failure",
+    "reason": "InternalError",
+    "message": 'error executing command in container: exec: "{0}": executable file not found in '
+    "$PATH: unknown",
+    "code": 500,
+}
+
+
+class ReplayCluster:
+    """See the module. Tests change `objects`, `refused` and `before` to break it."""
+
+    def __init__(self, fake: FakeApiServer, folder: Path, scenario: str) -> None:
+        self.bundle: Bundle = open_bundle(SCENARIOS / scenario)
+        self.folder = folder
+        self.fake = fake
+        self.objects: list[dict[str, Any]] = []
+        self.refused: set[str] = set()  # resources that this user may not read
+        self.images: dict[str, set[str]] = {}  # pod → programs it has; absent: all
+        self.before: Callable[[ExecEnd, str], bool] = lambda end, pod: False
+        self.execs: list[tuple[str, str, list[str]]] = []
+        for record in self.bundle.records:
+            if record.place == API:
+                value = json.loads(record.stdout.read() or b"{}")
+                self.objects += value.get("items", [value] if "kind" in value else [])
+        for each in self.objects:
+            for status in each.get("status", {}).get("containerStatuses", []):
+                status["state"] = {"running": {}}
+        self._programs()
+        fake.routes = _Routes(self)  # type: ignore[assignment]
+        fake.program = self.run
+
+    def _programs(self) -> None:
+        (self.folder / "bin").mkdir()
+        names = {r.argv[0] for r in self.bundle.records} | {"getent", "tc", "conntrack", "route"}
+        names |= {f[0] for f in (*q.POD_NEIGHBOURS.forms, *q.NETFILTER.forms, *q.STATUS.forms)}
+        for name in names - {"get", "sh"}:
+            file = self.folder / "bin" / name
+            file.write_text(PROGRAM.format(python=sys.executable))
+            file.chmod(0o755)
+
+    def pod(self, name: str) -> dict[str, Any]:
+        """A pod object, to be changed."""
+        return self.named("Pod", name)
+
+    def named(self, kind: str, name: str) -> dict[str, Any]:
+        """An object, to be changed."""
+        return next(o for o in self.objects if (o["kind"], o["metadata"]["name"]) == (kind, name))
+
+    def place_of(self, namespace: str, pod: str) -> Place:
+        found = self.pod(pod)
+        if found["metadata"].get("labels", {}).get("k8s-app") == "cilium":
+            return agent_place(found["spec"]["nodeName"])
+        return pod_place(namespace, pod)
+
+    def run(self, end: ExecEnd) -> None:
+        """What the kubelet does."""
+        namespace, pod = end.seen.path.split("/")[4], end.seen.path.split("/")[6]
+        self.execs.append((namespace, pod, end.argv))
+        if self.before(end, pod):
+            return
+        programs = self.images.get(pod)
+        if programs is not None and end.argv[0] not in programs:
+            end.end({**MISSING, "message": MISSING["message"].format(end.argv[0])})  # type: ignore[attr-defined]
+            return
+        place = self.place_of(namespace, pod)
+        index = self.folder / f"{namespace}-{pod}.json"
+        if not index.exists():
+            index.write_text(json.dumps(self._recorded(place)))
+        path = f"{self.folder / 'bin'}:/usr/bin:/bin"
+        done = subprocess.run(
+            end.argv, capture_output=True, env={"PATH": path, "REPLAY": str(index)}, timeout=60
+        )
+        for channel, data in ((1, done.stdout), (2, done.stderr)):
+            for at in range(0, len(data), 30_000):
+                end.write(channel, data[at : at + 30_000])
+        end.end(exited(done.returncode))
+
+    def _recorded(self, place: Place) -> dict[str, tuple[int, str, str]]:
+        return {
+            "\0".join(r.argv): (
+                r.exit_code or 0,
+                r.stdout.read().decode("utf-8", "surrogateescape"),
+                r.stderr.decode("utf-8", "surrogateescape"),
+            )
+            for r in self.bundle.at(place)
+        }
+
+    def answer(self, seen: Seen) -> Reply:
+        """What the API server does."""
+        words = seen.path.split("/")
+        words = words[3:] if words[1] == "api" else words[4:]
+        namespace = ""
+        if words[0] == "namespaces" and len(words) > 2:
+            namespace, words = words[1], words[2:]
+        resource, name = words[0], words[1] if len(words) > 1 else ""
+        if resource in self.refused:
+            return status_reply(403, "Forbidden", f'User "u" cannot list resource "{resource}"')
+        found = [
+            o
+            for o in self.objects
+            if _plural(o["kind"]) == resource
+            and (not namespace or o["metadata"].get("namespace") == namespace)
+            and all(_selected(o, *p.split("=")) for p in seen.parameters("labelSelector"))
+            and all(
+                p.endswith(f"={o['status'].get('podIP')}") for p in seen.parameters("fieldSelector")
+            )
+        ]
+        if name:
+            named = [o for o in found if o["metadata"]["name"] == name]
+            return Reply(200, named[0]) if named else status_reply(404, "NotFound", "not found")
+        return Reply(200, {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": found})
+
+
+class _Routes:
+    def __init__(self, cluster: ReplayCluster) -> None:
+        self._cluster = cluster
+
+    def get(self, _: str) -> Callable[[Seen], Reply]:
+        return self._cluster.answer
+
+
+def _plural(kind: str) -> str:
+    lower = kind.lower()
+    if lower.endswith("y"):
+        return lower[:-1] + "ies"
+    return lower + ("es" if lower.endswith("s") else "s")
+
+
+def _selected(value: dict[str, Any], key: str, label: str) -> bool:
+    return bool(value["metadata"].get("labels", {}).get(key) == label)
