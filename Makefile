@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test demo lint bench lab-build lab-up lab-down lab-status lab-test clean
+.PHONY: help venv test demo lint bench lab-build lab-up lab-down lab-status lab-test lab-cycle clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ lab-status: venv ## whether the lab is up, and where its kubeconfigs are
 
 lab-test: venv ## the end-to-end tests, on the lab or on the cluster that KUBECONFIG names
 	$(BIN)/python -m pytest -m lab
+
+lab-cycle: venv ## take the lab down and up again in many ways; nothing may be left (root)
+	EBPFNET_LAB_CYCLE=1 $(BIN)/python -m pytest tests/lab/test_cycle.py
 
 lab-down: venv ## take the lab away, all of it (root)
 	@$(BIN)/python -m tests.lab down

@@ -114,6 +114,7 @@ def _build() -> None:
         }
         what = " ".join(f"cmd/{name}" for name in PROGRAMS)
         _logged(["make", f"WHAT={what}"], tree, out, go)
+    say(f"built in {time.monotonic() - begun:.0f} s, log: {log}")
     ready = CACHE / f"{BINARIES.name}.new"
     shutil.rmtree(ready, ignore_errors=True)
     ready.mkdir()
@@ -122,7 +123,6 @@ def _build() -> None:
     shutil.rmtree(BINARIES, ignore_errors=True)
     ready.rename(BINARIES)
     shutil.rmtree(work, ignore_errors=True)
-    say(f"built Kubernetes in {time.monotonic() - begun:.0f} s (log: {log})")
 
 
 def _fit_to_go_1_18(tree: Path) -> None:

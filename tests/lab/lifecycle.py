@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.lab import bpf, build, control_plane, manifests, network, node, sync
+from tests.lab.agent.daemon import ANSWERS
 from tests.lab.build import say
 from tests.lab.config import (
     ADMIN_CONFIG,
@@ -173,8 +174,8 @@ def _is_ready(one: manifests.Manifest) -> bool:
 
 
 def _in_step() -> bool:
-    """Every pod with a network of its own has its CiliumEndpoint, web its backend."""
-    if not sync.VIEW.exists():
+    """The agents answer, web has its backend, every pod on the network its CiliumEndpoint."""
+    if not all((one.state / ANSWERS).exists() for one in NODES) or not sync.VIEW.exists():
         return False
     view = json.loads(sync.VIEW.read_text())
     ready = any(one["name"] == "web" and one["backends"] for one in view["services"])
@@ -223,7 +224,10 @@ def _namespaces() -> frozenset[int]:
 
 
 def _is_ours(pid: int, spaces: frozenset[int]) -> bool:
-    """A process in one of our network namespaces, or a shim of our containerds."""
+    """A process in one of our network namespaces, or a daemon that works in our state folder.
+
+    The latter finds what an `up` started that was killed before it could note the pid.
+    """
     if pid in (os.getpid(), os.getppid()):
         return False
     try:
@@ -231,9 +235,11 @@ def _is_ours(pid: int, spaces: frozenset[int]) -> bool:
         space = os.stat(f"/proc/{pid}/ns/net").st_ino
     except OSError:
         return False
-    state = f"{STATE}/".encode()
-    shim = b"containerd-shim" in words[0] and any(state in word for word in words)
-    return space in spaces or words[0].startswith(state) or shim
+    program, state = words[0].rpartition(b"/")[2], f"{STATE}/".encode()
+    daemon = program.startswith((b"etcd", b"kube", b"containerd", b"unshare", b"nsenter"))
+    if b"tests.lab.sync" in words or words[0].startswith(state):
+        return True
+    return space in spaces or (daemon and any(state in word for word in words))
 
 
 def _unmount() -> None:

@@ -109,9 +109,6 @@ def agents() -> Manifest:
         ],
         "securityContext": {"capabilities": {"drop": ["ALL"], "add": AGENT_CAPABILITIES}},
         "volumeMounts": mounts,
-        "readinessProbe": {
-            "exec": {"command": [f"{STATE}/agent-bin/cilium-dbg", "version"]}, "periodSeconds": 2,
-        },
     }  # fmt: skip
     return {
         "apiVersion": "apps/v1",

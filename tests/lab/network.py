@@ -42,6 +42,8 @@ def up() -> None:
         _node(node)
     _plug_in(WORLD_NETNS, "ebl-w", WORLD_NODE_ADDRESS)
     inside(WORLD_NETNS, "ip", "addr", "add", f"{WORLD_ADDRESS}/32", "dev", "lo")
+    # Whatever else is asked of the world is refused at once, so that nobody waits for it.
+    inside(WORLD_NETNS, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
     start("world", ["ip", "netns", "exec", WORLD_NETNS, "python3", str(HERE / "world.py")])
 
 

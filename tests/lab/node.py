@@ -19,6 +19,7 @@ def up(node: Node) -> None:
         f"--kubeconfig={ADMIN_CONFIG}", f"--hostname-override={node.name}",
         f"--node-ip={node.address}", f"--root-dir={node.state}/kubelet",
         "--container-runtime=remote",
+        f"--containerd={node.state}/containerd.sock",
         f"--container-runtime-endpoint=unix://{node.state}/containerd.sock",
         f"--cert-dir={node.state}/kubelet-pki",
     ]  # fmt: skip
@@ -29,7 +30,12 @@ def up(node: Node) -> None:
             "--fork", "--mount-proc", "--kill-child", "bash", str(HERE / "node-init.sh"),
             node.name, str(node.state), *kubelet,
         ],
-        {"EBL_ROOT": str(HERE.parents[1]), "EBL_PYTHON": "/usr/bin/python3"},
+        {
+            "EBL_ROOT": str(HERE.parents[1]),
+            "EBL_PYTHON": "/usr/bin/python3",
+            # The kubelet would look for a cloud's metadata server.
+            "AWS_EC2_METADATA_DISABLED": "true",
+        },
     )  # fmt: skip
 
 
@@ -75,7 +81,7 @@ address: {node.address}
 healthzBindAddress: {node.address}
 syncFrequency: 5s
 fileCheckFrequency: 5s
-nodeStatusUpdateFrequency: 4s
+nodeStatusUpdateFrequency: 1s
 imageGCHighThresholdPercent: 100
 evictionHard: {{memory.available: "0%", nodefs.available: "0%", imagefs.available: "0%"}}
 clusterDomain: cluster.local

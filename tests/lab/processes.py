@@ -33,18 +33,22 @@ def start(name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) 
     logs = STATE / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     PIDS.mkdir(parents=True, exist_ok=True)
-    with (logs / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env={**os.environ, **(env or {})},
-        )
-    record = {"pid": process.pid, "started": started(process.pid), "argv": list(argv)}
+    log = str(logs / f"{name}.log")
+    # Not subprocess: a daemon outlives the program that started it, and nobody waits for it.
+    pid = os.posix_spawnp(
+        argv[0],
+        argv,
+        {**os.environ, **(env or {})},
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
+    record = {"pid": pid, "started": started(pid), "argv": list(argv)}
     (PIDS / f"{name}.json").write_text(json.dumps(record))
-    return process.pid
+    return pid
 
 
 def started(pid: int) -> str:

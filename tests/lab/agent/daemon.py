@@ -15,6 +15,8 @@ from tests.lab.agent.answers import Agent
 from tests.lab.config import NODES
 
 SOCKET = "/run/ebl-agent.sock"
+ANSWERS = "agent-answers"
+"""File in the node's state folder that is there once commands are answered."""
 SETTINGS = Path("/tmp/cilium/config-map")
 """One file a setting, as the real agent's init container writes them (cilium-facts 1.1)."""
 
@@ -44,12 +46,14 @@ class Server(socketserver.ThreadingUnixStreamServer):
 
 def main() -> None:
     """Serve until told to stop."""
-    Answering.agent = Agent(next(node for node in NODES if node.name == sys.argv[1]))
+    node = next(node for node in NODES if node.name == sys.argv[1])
+    Answering.agent = Agent(node)
     SETTINGS.mkdir(parents=True, exist_ok=True)
     for key, value in Answering.agent.forms["config"].items():
         (SETTINGS / key).write_text(value)
     Path(SOCKET).unlink(missing_ok=True)
     with Server(SOCKET, Answering) as server:
+        (node.state / ANSWERS).touch()
         server.serve_forever()
 
 

@@ -1,0 +1,153 @@
+"""What the end-to-end tests of `kubectl ebpfnet` share: one run's answer, pods of their own, faults.
+
+A run is the real kubectl, which finds our plugin on PATH. Pods are called e2e-… and go away with
+the fixture that made them. Faults are made in the network namespaces of the lab's own nodes and of
+such pods, on addresses of such pods, so that nobody else's packets meet them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab import manifests, policy, sync
+from tests.lab.config import NODES, Node
+from tests.lab.conftest import Lab, wait_until
+from tests.lab.processes import run
+
+FETCH = ("curl", "-sS", "--max-time", "3")
+Hop = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one `kubectl ebpfnet path … -o json` said.
+
+    Attributes:
+        code: exit code.
+        document: stdout, decoded; {} when it is empty.
+        stderr: as it was.
+    """
+
+    code: int
+    document: dict[str, Any]
+    stderr: str
+
+    @property
+    def hops(self) -> list[Hop]:
+        """The hops in their order."""
+        return list(self.document["hops"])
+
+    @property
+    def verdict(self) -> str:
+        """`delivered`, `dropped` or `unknown`."""
+        return str(self.document["verdict"])
+
+    @property
+    def titles(self) -> list[str]:
+        """The findings' titles."""
+        return [str(finding["title"]) for finding in self.document["findings"]]
+
+    def kinds(self) -> list[tuple[str, str]]:
+        """Place and kind of every hop."""
+        return [(hop["place"], hop["kind"]) for hop in self.hops]
+
+    def all(self, kind: str, words: str = "") -> list[Hop]:
+        """The hops of a kind whose summary holds these words."""
+        return [hop for hop in self.hops if hop["kind"] == kind and words in hop["summary"]]
+
+    def one(self, kind: str, words: str = "") -> Hop:
+        """The only such hop."""
+        (hop,) = self.all(kind, words)
+        return hop
+
+    def summaries(self) -> str:
+        """Everything the hops say, one a line."""
+        return "\n".join(hop["summary"] for hop in self.hops)
+
+
+def path(lab: Lab, *words: str, kubeconfig: Path | None = None) -> Answer:
+    """Run `kubectl ebpfnet path … -o json`; never raises for its exit code."""
+    done = lab.kubectl("ebpfnet", "path", *words, "-o", "json", kubeconfig=kubeconfig)
+    return Answer(done.returncode, json.loads(done.stdout or "{}"), done.stderr)
+
+
+def node_of(lab: Lab, pod: str, namespace: str = "default") -> Node:
+    """The lab's node on which a pod is."""
+    name = lab.get("pod", "-n", namespace, pod)["spec"]["nodeName"]
+    return next(node for node in NODES if node.name == name)
+
+
+def address(lab: Lab, pod: str) -> str:
+    """A pod's address."""
+    return str(lab.get("pod", pod)["status"]["podIP"])
+
+
+def in_node(node: Node, *argv: str) -> str:
+    """Run a program of this machine in a node's network namespace; its stdout."""
+    return run(["ip", "netns", "exec", node.netns, *argv]).stdout
+
+
+def in_pod(pod: str, *argv: str) -> str:
+    """Run a program of this machine in a pod's network namespace, as root; its stdout."""
+    mine = policy.endpoint("default", pod)
+    # The node's first process sees the files that containerd keeps the namespaces open with.
+    root = policy.bpffs(str(mine["node"])).parents[2]
+    for netns in sorted((root / "run/netns").iterdir()):
+        enter = ["nsenter", f"--net={netns}"]
+        if f"inet {mine['address']}/32 " in run([*enter, "ip", "addr"]).stdout:
+            return run([*enter, *argv]).stdout
+    raise LookupError(f"no network namespace of {pod} has {mine['address']}")
+
+
+@contextmanager
+def pod_of_our_own(lab: Lab, name: str, node: str, **spec: Any) -> Iterator[str]:
+    """A running pod with the machine's tools, known to the agents; deleted afterwards."""
+    made = manifests.pod(name, node, ["/usr/bin/sleep", "infinity"], **spec)
+    with objects(lab, made):
+        wait_until(lambda: lab.get("pod", name)["status"].get("phase") == "Running", 60)
+        if not spec.get("hostNetwork"):
+            wait_until(lambda: name in sync.VIEW.read_text())
+        yield name
+
+
+@contextmanager
+def objects(lab: Lab, *made: dict[str, Any]) -> Iterator[None]:
+    """Objects that are there for a while."""
+    document = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(made)})
+
+    def ask(*words: str) -> subprocess.CompletedProcess[str]:
+        command = ["kubectl", *words, "-f", "-"]
+        return subprocess.run(
+            command, env=lab.env(), input=document, capture_output=True, text=True, check=False
+        )
+
+    try:
+        done = ask("apply", "--validate=false")
+        assert done.returncode == 0, done.stderr
+        yield
+    finally:
+        ask("delete", "--ignore-not-found", "--grace-period=1", "--timeout=60s")
+
+
+@contextmanager
+def changed(do: Sequence[str], undo: Sequence[str]) -> Iterator[None]:
+    """A command of this machine, and the one that takes it back."""
+    run(do)
+    try:
+        yield
+    finally:
+        run(undo)
+
+
+def needs_ours(lab: Lab, what: str) -> None:
+    """Skip on a cluster that is not the lab."""
+    if not lab.ours:
+        pytest.skip(f"needs {what} of the lab; KUBECONFIG names another cluster")

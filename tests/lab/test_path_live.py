@@ -1,0 +1,186 @@
+"""`kubectl ebpfnet path` on a live cluster: what is there is what it says, hop by hop.
+
+Compared with what the kernel's own tools say in the agent and with what the world outside saw.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.lab import policy
+from tests.lab.config import NODES, WORLD_ADDRESS, Node
+from tests.lab.conftest import Lab
+from tests.lab.live import FETCH, Answer, address, path
+
+WORLD = f"{WORLD_ADDRESS}:80"
+
+
+def programs(lab: Lab, node: str) -> dict[int, tuple[str, str]]:
+    """Name and tag of the programs that the node's bpftool knows, by id."""
+    shown = json.loads(lab.in_agent(node, "bpftool", "-j", "prog", "show"))
+    return {one["id"]: (one.get("name", ""), one["tag"]) for one in shown}
+
+
+def tcx_ids(lab: Lab, node: str, device: str) -> set[int]:
+    """Ids of the programs attached to a device by tcx links, from bpftool's JSON.
+
+    Debian 12's bpftool does not know tcx: it says type 11 and leaves the device out, so the pinned
+    link says which one it is.
+    """
+    mine = device if device == "eth0" else ""
+    folder = f"devices/{device}" if mine else f"endpoints/{endpoint_id(device)}"
+    root = f"/sys/fs/bpf/cilium/{folder}/links"
+    found = set()
+    for name in lab.in_agent(node, "ls", root).split():
+        link = json.loads(
+            lab.in_agent(node, "bpftool", "-j", "link", "show", "pinned", f"{root}/{name}")
+        )
+        found.add(int(link["prog_id"]))
+    return found
+
+
+def endpoint_id(device: str) -> int:
+    """Id of the endpoint behind an lxc device."""
+    for name in ("client", "client2", "bare", "bare-client"):
+        record = policy.endpoint("default", name)
+        if record["device"] == device:
+            return int(str(record["id"]))
+    raise LookupError(device)
+
+
+def id_and_tag(summary: str) -> tuple[int, str]:
+    """Id and tag of the program that a hop names."""
+    match = re.search(r"id (\d+), tag ([0-9a-f]{16})", summary)
+    assert match, summary
+    return int(match[1]), match[2]
+
+
+@pytest.mark.parametrize(("pod", "node"), [("client", NODES[0]), ("client2", NODES[1])])
+def test_pod_to_world(our_lab: Lab, pod: str, node: Node) -> None:
+    seen = our_lab.run(pod, *FETCH, f"http://{WORLD_ADDRESS}/").strip()
+    answer = path(our_lab, f"pod/{pod}", WORLD)
+    assert (answer.code, answer.verdict) == (0, "delivered")
+    assert answer.kinds() == [
+        ("pod", "route"),
+        ("pod", "neighbour"),
+        ("pod", "link"),
+        ("cilium", "program"),
+        ("cilium", "conntrack"),
+        ("cilium", "policy"),
+        ("node", "route"),
+        ("node", "rule"),
+        ("node", "nat"),
+        ("node", "program"),
+        ("node", "neighbour"),
+        ("wire", "delivery"),
+    ]
+    mine = policy.endpoint("default", pod)
+    # The gateway's MAC is the lxc device's, as the agent's own ip says.
+    link = json.loads(our_lab.in_agent(node.name, "ip", "-j", "link", "show", str(mine["device"])))[
+        0
+    ]
+    gateway = answer.hops[1]
+    assert gateway["state"] == "observed"
+    assert gateway["summary"] == f"{node.router} is at {link['address']} on eth0"
+    assert f"eth0 → {mine['device']} on the node" in answer.hops[2]["summary"]
+    # What was really rewritten, and what the world really saw.
+    tracked, nat, outside = answer.hops[4], answer.hops[8], answer.hops[11]
+    assert (tracked["state"], nat["state"], outside["state"]) == ("observed",) * 3
+    port = seen.rpartition(":")[2]
+    assert f"entry OUT TCP {mine['address']}:{port} → {WORLD}" in tracked["summary"]
+    assert f"identity {mine['identity']}" in tracked["summary"]
+    assert f"rewrites the source to {seen} by CILIUM_POST_nat" in nat["summary"]
+    assert f"{nat['packet']['source']}:{nat['packet']['source_port']}" == seen
+    assert f"sees {seen}, and answered" in outside["summary"]
+    assert f"seen outside as {seen}" in answer.document["reason"]
+
+
+def test_programs_by_tc(our_lab: Lab) -> None:
+    answer = path(our_lab, "pod/client", WORLD)
+    known = programs(our_lab, "node1")
+    device = str(policy.endpoint("default", "client")["device"])
+    for hop, dev, way in (
+        (answer.one("program", "cil_from_container"), device, "ingress"),
+        (answer.one("program", "cil_to_netdev"), "eth0", "egress"),
+    ):
+        number, tag = id_and_tag(hop["summary"])
+        assert known[number][1] == tag
+        shown = our_lab.in_agent("node1", "tc", "filter", "show", "dev", dev, way)
+        assert re.search(rf" id {number} ", shown), shown
+        assert f"(clsact/{way}," in hop["summary"]
+        assert hop["state"] == "observed"
+
+
+def test_programs_by_tcx(our_lab: Lab) -> None:
+    answer = path(our_lab, "pod/client2", WORLD)
+    known = programs(our_lab, "node2")
+    device = str(policy.endpoint("default", "client2")["device"])
+    for hop, dev, way in (
+        (answer.one("program", "cil_from_container"), device, "ingress"),
+        (answer.one("program", "cil_to_netdev"), "eth0", "egress"),
+    ):
+        number, tag = id_and_tag(hop["summary"])
+        assert known[number][1] == tag
+        assert number in tcx_ids(our_lab, "node2", dev)
+        assert f"(tcx/{way}," in hop["summary"]
+        assert hop["state"] == "observed"
+
+
+def test_pod_to_pod_on_the_same_node(our_lab: Lab) -> None:
+    there = address(our_lab, "bare")
+    port = our_lab.run(
+        "client", *FETCH, "-o", "/dev/null", "-w", "%{local_port}", f"http://{there}:8080/"
+    )
+    answer = path(our_lab, "pod/client", "pod/bare:8080")
+    assert (answer.code, answer.verdict) == (0, "delivered")
+    assert {hop["node"] for hop in answer.hops} <= {"node1", ""}
+    mine, theirs = (policy.endpoint("default", name) for name in ("client", "bare"))
+    flow = f"TCP {mine['address']}:{port} → {there}:8080"
+    assert f"entry OUT {flow}" in answer.summaries()
+    assert f"entry IN {flow}" in answer.summaries()
+    egress, ingress = answer.all("policy")
+    assert f"egress policy of endpoint {mine['id']} allows" in egress["summary"]
+    assert f"to identity {theirs['identity']} (app=bare)" in egress["summary"]
+    assert f"ingress policy of endpoint {theirs['id']} allows" in ingress["summary"]
+    assert f"from identity {mine['identity']} (app=client)" in ingress["summary"]
+    assert not answer.all("nat")
+    assert answer.hops[-1]["kind"] == "delivery"
+    assert answer.hops[-1]["state"] == "observed"
+
+
+def test_pod_to_pod_on_another_node(our_lab: Lab) -> None:
+    there = address(our_lab, "bare")
+    our_lab.run("client2", *FETCH, "-o", "/dev/null", f"http://{there}:8080/")
+    answer = path(our_lab, "pod/client2", "pod/bare:8080")
+    assert (answer.code, answer.verdict) == (0, "delivered")
+    nodes = [hop["node"] for hop in answer.hops if hop["node"]]
+    assert nodes == sorted(nodes, reverse=True), "node2's hops first, then node1's"
+    assert set(nodes) == {"node1", "node2"}
+    assert f"via {NODES[0].address} dev eth0" in answer.summaries()
+    assert "(tcx/egress," in answer.one("program", "cil_to_netdev")["summary"]
+    assert "(clsact/ingress," in answer.one("program", "cil_from_netdev")["summary"]
+    assert not answer.all("nat")
+    assert not answer.all("tunnel")
+    assert answer.hops[-1]["state"] == "observed"
+
+
+def test_the_flow_in_three_tables(our_lab: Lab) -> None:
+    seen = our_lab.run("client", *FETCH, f"http://{WORLD_ADDRESS}/").strip()
+    flows = path(our_lab, "pod/client", WORLD).document["flows"]
+    assert seen in json.dumps(flows)
+    assert "Cilium does no NAT here" in json.dumps(flows)
+
+
+def test_world_that_was_never_asked_is_derived(our_lab: Lab) -> None:
+    answer = path(our_lab, "pod/client", f"{WORLD_ADDRESS}:4242")
+    assert (answer.code, answer.verdict) == (0, "delivered")
+    assert answer.one("nat")["state"] == "derived"
+    assert answer.hops[-1]["state"] == "derived"
+
+
+def first(answer: Answer, kind: str) -> int:
+    """Number of the first hop of a kind."""
+    return int(answer.all(kind)[0]["number"])
