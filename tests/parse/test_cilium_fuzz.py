@@ -1,0 +1,150 @@
+"""Whatever the bytes are: facts or a ParseError, of every parser of Cilium's and the API's side."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import pytest
+import recorded
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.parse import (
+    cilium_agent,
+    cilium_config,
+    cilium_ct,
+    cilium_lb,
+    cilium_maps,
+    cilium_nat,
+    cilium_policy,
+    kube,
+)
+
+Parser = Callable[[bytes], Any]
+
+PARSERS: dict[str, tuple[Parser, str]] = {
+    "ct": (cilium_ct.entries, "bpf ct list global -d"),
+    "ct line": (partial(cilium_ct.entry, number=1), "bpf ct list global"),
+    "ct json": (cilium_ct.json_entries, "bpf ct list global -o json"),
+    "nat": (cilium_nat.entries, "bpf nat list"),
+    "nat line": (partial(cilium_nat.entry, number=1), "bpf nat list"),
+    "nat json": (cilium_nat.json_entries, "bpf nat list -o json"),
+    "lb": (cilium_lb.frontends, "bpf lb list"),
+    "lb json": (cilium_lb.frontends, "bpf lb list -o json"),
+    "services": (cilium_lb.services, "service list -o json"),
+    "ipcache": (cilium_maps.ipcache, "bpf ipcache list"),
+    "ipcache json": (cilium_maps.ipcache, "bpf ipcache list -o json"),
+    "endpoint map": (cilium_maps.endpoint_map, "bpf endpoint list"),
+    "egress": (cilium_maps.egress_gateway, "bpf egress list"),
+    "masq": (cilium_maps.ip_masq, "bpf ipmasq list -o json"),
+    "tunnels": (cilium_maps.tunnels, "bpf endpoint list"),
+    "metrics": (cilium_maps.metrics, "bpf metrics list"),
+    "metrics json": (cilium_maps.metrics, "bpf metrics list -o json"),
+    "policy": (cilium_policy.entries, "bpf policy get --all"),
+    "policy json": (cilium_policy.entries, "bpf policy get --all -o json"),
+    "status": (cilium_agent.status, "status -o json"),
+    "endpoints": (cilium_agent.endpoints, "endpoint list -o json"),
+    "nodes": (cilium_agent.nodes, "node list -o json"),
+    "identities": (cilium_agent.identities, "identity list -o json"),
+    "version": (cilium_agent.version, "version"),
+    "config": (cilium_config.settings, "version"),
+    "objects": (kube.objects, ""),
+}
+NAMES = sorted(PARSERS)
+FACTOR = int(os.environ.get("FUZZ_FACTOR", "1"))
+FUZZ = settings(
+    max_examples=40 * FACTOR,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@cache
+def samples(name: str) -> tuple[bytes, ...]:
+    """What was recorded of the parser's command; a part of long ones."""
+    words = PARSERS[name][1]
+    if not words:
+        return tuple(data[:20000] for kind in ("pods", "services") for data in recorded.api(kind))
+    return tuple(data[:6000] for data in recorded.outputs("cilium-dbg", *words.split()))
+
+
+def parse(name: str, data: bytes) -> None:
+    """Parse; only a ParseError may come, and one that can be shown."""
+    problem = None
+    facts: Any = ()
+    try:
+        facts = PARSERS[name][0](data)
+    except ParseError as error:
+        problem = error
+    str(facts).encode()
+    if problem is not None:
+        assert problem.source
+        assert 0 <= problem.line <= data.count(b"\n") + 1
+        assert len(str(problem)) < 400
+        assert str(problem).replace("…", "").isprintable()
+
+
+def keys(value: Any) -> set[str]:
+    """Every member name in a JSON value."""
+    if isinstance(value, dict):
+        return set(value) | {k for item in value.values() for k in keys(item)}
+    if isinstance(value, list):
+        return {k for item in value for k in keys(item)}
+    return set()
+
+
+@cache
+def members(name: str) -> tuple[str, ...]:
+    """Member names that the recorded outputs of a parser have."""
+    found: set[str] = set()
+    for data in samples(name):
+        try:
+            found |= keys(json.loads(data))
+        except ValueError:
+            continue
+    return tuple(sorted(found))[:80] or ("Key", "Value")
+
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8),
+    st.sampled_from(["10.0.0.1", "10.0.0.0/8", "fd00::1", "Pod", "TCP", "", "80/TCP", "node1"]),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(data=st.binary(max_size=300))
+@FUZZ
+def test_any_bytes(name: str, data: bytes) -> None:
+    parse(name, data)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(draw=st.data())
+@FUZZ
+def test_damaged_recordings(name: str, draw: st.DataObject) -> None:
+    data = bytearray(draw.draw(st.sampled_from(samples(name))))
+    for _ in range(draw.draw(st.integers(1, 6))):
+        at = draw.draw(st.integers(0, max(0, len(data) - 1)))
+        size = draw.draw(st.integers(0, 12))
+        data[at : at + size] = draw.draw(st.binary(max_size=12))
+    parse(name, bytes(data))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(draw=st.data())
+@FUZZ
+def test_json_with_anything_in_it(name: str, draw: st.DataObject) -> None:
+    names = st.sampled_from(members(name))
+    values = st.recursive(
+        SCALARS,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5),
+        max_leaves=15,
+    )
+    shape = st.lists(st.dictionaries(names, values, max_size=6), max_size=3)
+    document = draw.draw(shape | st.dictionaries(names, values, max_size=8))
+    parse(name, json.dumps(document).encode())

@@ -1,0 +1,127 @@
+"""Objects of the API server: recorded lists, single objects, old EndpointSlices."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+import recorded
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.parse import kube
+
+
+def test_the_recorded_pods() -> None:
+    pods = {
+        (p.namespace, p.name): p for data in recorded.api("pods") for p in kube.objects(data).pods
+    }
+    client = pods["default", "client"]
+    assert (client.node, client.phase, client.ready, client.host_network) == (
+        "node2", "Running", True, False,
+    )  # fmt: skip
+    agents = [p for p in pods.values() if p.label("k8s-app") == "cilium"]
+    assert agents
+    assert all(p.host_network for p in agents)
+
+
+def test_the_recorded_services_and_endpoints() -> None:
+    services = {s.name: s for data in recorded.api("services") for s in kube.objects(data).services}
+    assert services["web"].ports[0].port == 80
+    assert services["web-lb"].ingress_addresses == (ip_address("10.111.111.129"),)
+    assert services["web-lb"].external_traffic_policy == "Local"
+    ends = [e for data in recorded.api("endpointslices") for e in kube.objects(data).endpoints]
+    web = [e for e in ends if e.service == "web"]
+    assert web
+    assert all(e.ready and e.port == 8080 and e.pod == "web" and e.node == "node1" for e in web)
+
+
+def test_the_recorded_cilium_objects() -> None:
+    found = [kube.objects(data) for data in recorded.api("ciliumendpoints")]
+    pods = {(e.namespace, e.pod): (e, node) for one in found for e, node in one.cilium_endpoints}
+    endpoint, node = pods["default", "client"]
+    assert endpoint.identity
+    assert node == ip_address("172.30.0.12")
+    nodes = {
+        n.name: n for data in recorded.api("ciliumnodes") for n in kube.objects(data).cilium_nodes
+    }
+    assert nodes["node1"].addresses == (ip_address("172.30.0.11"),)
+    assert nodes["node1"].router_addresses
+    policies = [p for data in recorded.api("ciliumnetworkpolicies")
+                for p in kube.objects(data).network_policies]  # fmt: skip
+    assert ("CiliumNetworkPolicy", "default", "client-egress") in policies
+
+
+def slice_of(api: str, endpoint: dict[str, Any]) -> bytes:
+    """An EndpointSlice with one endpoint."""
+    return json.dumps({
+        "apiVersion": f"discovery.k8s.io/{api}", "kind": "EndpointSlice",
+        "metadata": {"name": "web-x", "namespace": "default",
+                     "labels": {"kubernetes.io/service-name": "web"}},
+        "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+        "endpoints": [{"addresses": ["10.0.0.1"], **endpoint}],
+    }).encode()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("conditions", "ready", "serving", "terminating"),
+    [
+        ({}, True, True, False),
+        ({"ready": False}, False, False, False),
+        ({"ready": False, "serving": True, "terminating": True}, False, True, True),
+        ({"ready": None, "serving": None, "terminating": None}, True, True, False),
+    ],
+)
+def test_conditions_count_as_the_api_says(
+    conditions: dict[str, Any], ready: bool, serving: bool, terminating: bool
+) -> None:
+    (end,) = kube.objects(slice_of("v1", {"conditions": conditions})).endpoints
+    assert (end.ready, end.serving, end.terminating) == (ready, serving, terminating)
+
+
+def test_an_old_slice_names_its_node_in_its_topology() -> None:
+    data = slice_of("v1beta1", {"topology": {"kubernetes.io/hostname": "node1"}})
+    (end,) = kube.objects(data).endpoints
+    assert end.node == "node1"
+
+
+def test_a_typed_list_gives_its_items_their_kind() -> None:
+    data = json.dumps({"kind": "PodList", "items": [{"metadata": {"name": "a", "namespace": "b"}}]})
+    (pod,) = kube.objects(data.encode()).pods
+    assert (pod.namespace, pod.name, pod.node, pod.phase) == ("b", "a", "", "")
+
+
+def test_why_a_pod_does_not_run() -> None:
+    waiting = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                   "message": "0/2 nodes are available"}  # fmt: skip
+    for status, reason in (
+        ({"containerStatuses": [waiting]}, "CrashLoopBackOff"),
+        ({"conditions": [unscheduled]}, "Unschedulable: 0/2 nodes are available"),
+    ):
+        data = json.dumps({"kind": "Pod", "metadata": {"name": "a"}, "status": status})
+        assert kube.objects(data.encode()).pods[0].reason == reason
+
+
+def test_a_deployments_pod_belongs_to_it() -> None:
+    owner = {"kind": "ReplicaSet", "name": "web-5d4f8c7b9", "controller": True}
+    data = json.dumps(
+        {"kind": "Pod", "metadata": {"name": "web-5d4f8c7b9-x", "ownerReferences": [owner]}}
+    )
+    (pod,) = kube.objects(data.encode()).pods
+    assert pod.belongs_to("Deployment", "web")
+    assert not pod.belongs_to("Deployment", "we")
+    assert pod.belongs_to("ReplicaSet", "web-5d4f8c7b9")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{", b'{"kind":"Pod"}', b'{"kind":"Pod","metadata":[]}']
+)
+def test_what_is_no_object(data: bytes) -> None:
+    with pytest.raises(ParseError):
+        kube.objects(data)
+
+
+def test_unknown_kinds_are_left_out() -> None:
+    assert kube.objects(b'{"kind":"Lease"}') == kube.KubeObjects()
