@@ -32,6 +32,8 @@ PACKAGES = {
     "clang": "clang",
     "openssl": "openssl",
     "gcc": "gcc",
+    "/usr/include/stdio.h": "libc6-dev",
+    "sysctl": "procps",
     "/usr/include/bpf/bpf_helpers.h": "libbpf-dev",
     "/usr/lib/cni/loopback": "containernetworking-plugins",
     "nc": "netcat-openbsd",

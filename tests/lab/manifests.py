@@ -30,6 +30,7 @@ CONFIG_KEYS = {
     "enable-endpoint-routes": "true",
     "ipv4-native-routing-cidr": "10.244.0.0/16",
     "auto-direct-node-routes": "true",
+    "service-no-backend-response": "drop",
 }
 """Where the lab differs from the recorded cluster whose settings it takes over."""
 
@@ -177,11 +178,11 @@ def workloads() -> list[Manifest]:
 def definitions() -> list[Manifest]:
     """Cilium's kinds, with any content: the lab validates nothing."""
     kinds = {
-        "ciliumendpoints": ("CiliumEndpoint", "Namespaced"),
-        "ciliumnodes": ("CiliumNode", "Cluster"),
-        "ciliumidentities": ("CiliumIdentity", "Cluster"),
-        "ciliumnetworkpolicies": ("CiliumNetworkPolicy", "Namespaced"),
-        "ciliumclusterwidenetworkpolicies": ("CiliumClusterwideNetworkPolicy", "Cluster"),
+        "ciliumendpoints": ("CiliumEndpoint", "Namespaced", "cep"),
+        "ciliumnodes": ("CiliumNode", "Cluster", "cn"),
+        "ciliumidentities": ("CiliumIdentity", "Cluster", "ciliumid"),
+        "ciliumnetworkpolicies": ("CiliumNetworkPolicy", "Namespaced", "cnp"),
+        "ciliumclusterwidenetworkpolicies": ("CiliumClusterwideNetworkPolicy", "Cluster", "ccnp"),
     }
     schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
     return [
@@ -192,11 +193,16 @@ def definitions() -> list[Manifest]:
             "spec": {
                 "group": "cilium.io",
                 "scope": scope,
-                "names": {"plural": plural, "singular": kind.lower(), "kind": kind},
+                "names": {
+                    "plural": plural,
+                    "singular": kind.lower(),
+                    "kind": kind,
+                    "shortNames": [short],
+                },
                 "versions": [{"name": "v2", "served": True, "storage": True, "schema": schema}],
             },
         }
-        for plural, (kind, scope) in kinds.items()
+        for plural, (kind, scope, short) in kinds.items()
     ]
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import policy
+from tests.lab import images, manifests, policy
 from tests.lab.config import NODES, WORLD_ADDRESS
 from tests.lab.conftest import Lab, wait_until
+from tests.lab.kubectl import apply
 
 FETCH = ("curl", "-sS", "--max-time", "3")
 
@@ -281,3 +282,30 @@ def test_cilium_objects_follow_the_pods(our_lab: Lab) -> None:
     assert found["client"]["networking"]["addressing"] == [{"ipv4": mine["address"]}]
     pods = wait_until(lambda: our_lab.get("ciliumnodes")["items"])
     assert [node["metadata"]["name"] for node in pods] == ["node1", "node2"]
+
+
+def ipcache(lab: Lab) -> str:
+    """What node1 knows of the other node's pods."""
+    return lab.in_agent("node1", "cilium-dbg", "bpf", "ipcache", "list")
+
+
+def test_a_pod_comes_and_goes(our_lab: Lab) -> None:
+    pod = manifests.pod("comes-and-goes", "node2", ["/bare"], images.BARE)
+    apply([pod])
+    try:
+        wait_until(lambda: "running" in str(our_lab.get("pod", "comes-and-goes")["status"]))
+        mine = endpoint("comes-and-goes")
+        pins = policy.bpffs("node2")
+        assert (pins / f"cilium/endpoints/{mine['id']}/links/cil_from_container").exists()
+        row = rf"{mine['address']}/32 +identity={mine['identity']} "
+        wait_until(lambda: re.search(row, ipcache(our_lab)))
+        names = {e["metadata"]["name"] for e in our_lab.get("ciliumendpoints")["items"]}
+        assert "comes-and-goes" in names
+    finally:
+        our_lab.kubectl("delete", "pod", "comes-and-goes", "--now")
+    devices = our_lab.in_agent("node2", "ls", "/sys/class/net")
+    assert str(mine["device"]) not in devices
+    assert not (pins / f"cilium/endpoints/{mine['id']}").exists()
+    assert not (pins / f"tc/globals/cilium_policy_v2_{mine['id']:05d}").exists()
+    wait_until(lambda: f"{mine['address']}/32" not in ipcache(our_lab))
+    wait_until(lambda: "comes-and-goes" not in str(our_lab.get("ciliumendpoints")["items"]))
