@@ -5,22 +5,34 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test demo lint bench lab-build lab-up lab-down lab-status lab-test lab-cycle clean
+.PHONY: help venv test test-unit demo lint bench lab-build lab-up lab-down lab-status lab-test lab-cycle clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 venv: $(STAMP) ## a virtual environment with the package and everything that its tests need
 
-$(STAMP): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(STAMP): $(BIN)/kubectl-ebpfnet
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-test: venv ## every test that this machine can run
-	$(BIN)/python -m pytest
+# The program alone: what `make demo` needs.
+$(BIN)/kubectl-ebpfnet: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or newer is needed: make PYTHON=python3.12 …' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || test "$$(id -u)" -ne 0 || \
+	  { apt-get update -qq && apt-get install -y -qq python3-venv; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
 
-demo: venv ## explain a packet in a recorded cluster; needs no cluster
+test: venv ## every test that this machine can run; what it cannot is skipped with the reason
+	$(BIN)/python -m pytest --durations=8
+
+test-unit: venv ## only the tests that need neither root nor a cluster
+	$(BIN)/python -m pytest -m 'not lab and not kernel'
+
+demo: $(BIN)/kubectl-ebpfnet ## explain a packet in a recorded cluster; needs no cluster
 	$(BIN)/kubectl-ebpfnet path pod/client 1.1.1.1:80 --from demo
 
 lint: venv ## ruff, its formatter, mypy and the walls between rooms

@@ -1,7 +1,8 @@
-"""The connection tuple of Cilium's maps in their JSON form, for conntrack and NAT.
+"""The connection tuple of Cilium's maps, for conntrack and NAT: in their text and in their JSON.
 
-Source: Cilium pkg/tuple; addresses are lists of bytes, ports are network order read as little
-endian (cilium-facts 2 and 3.1). JSON knows no difference between 4 and 16 bytes but their length.
+Source: Cilium pkg/tuple. Text: `TCP OUT 10.0.0.1:4000 -> 10.0.0.2:80 …`. JSON: addresses are lists
+of bytes, ports are network order read as little endian (cilium-facts 2 and 3.1); IPv4 and IPv6
+differ in their length only.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from ipaddress import ip_address
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.parse._text import integer
+from kubectl_ebpfnet.model.net import Address, protocol_number
+from kubectl_ebpfnet.parse._text import address, integer
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +58,48 @@ def swapped_port(value: object, source: str) -> int:
     """20480 as port 80. Raises ParseError."""
     port = integer(value, source, 0, most=65535)
     return int.from_bytes(port.to_bytes(2, "little"), "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a list, as far as conntrack and NAT have it in common.
+
+    Attributes:
+        protocol: IANA number, 0 for ANY.
+        direction: the second word.
+        left, right: address and port on each side of the arrow.
+        rest: the words after them.
+    """
+
+    protocol: int
+    direction: str
+    left: tuple[Address, int]
+    right: tuple[Address, int]
+    rest: list[str]
+
+
+def text_tuple(line: bytes, number: int, source: str, directions: frozenset[str]) -> Line | None:
+    """The tuple at the beginning of a line; None for an empty line.
+
+    Raises:
+        ParseError: the line does not begin with a tuple.
+    """
+    try:
+        words = line.decode("utf-8").split()
+    except UnicodeDecodeError:
+        raise ParseError(source, number, "not UTF-8 text") from None
+    if not words:
+        return None
+    if len(words) < 5 or words[1] not in directions or words[3] != "->":
+        raise ParseError(source, number, "not an entry")
+    protocol = 0 if words[0] == "ANY" else protocol_number(words[0])
+    if protocol is None:
+        raise ParseError(source, number, f"unknown protocol {words[0][:20]!r}")
+    left, right = (end(word, number, source) for word in (words[2], words[4]))
+    return Line(protocol, words[1], left, right, words[5:])
+
+
+def end(text: str, number: int, source: str) -> tuple[Address, int]:
+    """`10.0.0.1:80`, `[fd00::1]:80`, and `fd00::1:80`, whose last colon parts the port."""
+    host, _, port = text.rpartition(":")
+    return address(host.strip("[]"), source, number), integer(port, source, number, most=65535)

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.cilium import CtEntry
-from kubectl_ebpfnet.model.net import Address, Flow, has_ports, protocol_number
-from kubectl_ebpfnet.parse._text import address, integer, json_value, lines
-from kubectl_ebpfnet.parse._tuple import Stored, stored_tuple
+from kubectl_ebpfnet.model.net import Address, Flow, has_ports
+from kubectl_ebpfnet.parse._text import integer, json_value, lines
+from kubectl_ebpfnet.parse._tuple import Stored, stored_tuple, text_tuple
 
 SOURCE = "cilium bpf ct list"
 _DIRECTIONS = frozenset({"IN", "OUT", "SVC"})
@@ -45,25 +45,16 @@ def entry(line: bytes, number: int) -> CtEntry | None:
     Raises:
         ParseError: the line is no conntrack entry.
     """
-    try:
-        words = line.decode("utf-8").split()
-    except UnicodeDecodeError:
-        raise ParseError(SOURCE, number, "not UTF-8 text") from None
-    if not words:
+    read = text_tuple(line, number, SOURCE, _DIRECTIONS)
+    if read is None:
         return None
-    if len(words) < 5 or words[1] not in _DIRECTIONS or words[3] != "->":
-        raise ParseError(SOURCE, number, "not a conntrack entry")
-    protocol = 0 if words[0] == "ANY" else protocol_number(words[0])
-    if protocol is None:
-        raise ParseError(SOURCE, number, f"unknown protocol {words[0][:20]!r}")
-    one, other = _end(words[2], number), _end(words[4], number)
-    values, flags, marks = _fields(words[5:], number)
-    direction = words[1]
+    direction, one, other = read.direction, read.left, read.right
+    values, flags, marks = _fields(read.rest, number)
     if "service" in marks and direction != "SVC":
         direction, one, other = "SVC", other, one
     related = "related" in marks
     return CtEntry(
-        flow=_flow(protocol, one, other, related),
+        flow=_flow(read.protocol, one, other, related),
         direction=direction,
         related=related,
         expires=values.get("expires"),
@@ -84,11 +75,6 @@ def entries(data: bytes) -> tuple[CtEntry, ...]:
     """Every entry of a whole list. Raises ParseError."""
     found = (entry(text.encode(), number) for number, text in lines(data, SOURCE))
     return tuple(one for one in found if one is not None)
-
-
-def _end(text: str, number: int) -> tuple[Address, int]:
-    host, _, port = text.rpartition(":")
-    return address(host.strip("[]"), SOURCE, number), integer(port, SOURCE, number, most=65535)
 
 
 def _flow(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.cilium import NatEntry
-from kubectl_ebpfnet.model.net import Address, Flow, has_ports, protocol_number
-from kubectl_ebpfnet.parse._text import address, integer, json_value, lines
-from kubectl_ebpfnet.parse._tuple import bytes_address, stored_tuple, swapped_port
+from kubectl_ebpfnet.model.net import Address, Flow, has_ports
+from kubectl_ebpfnet.parse._text import integer, json_value, lines
+from kubectl_ebpfnet.parse._tuple import bytes_address, end, stored_tuple, swapped_port, text_tuple
 
 SOURCE = "cilium bpf nat list"
+_DIRECTIONS = frozenset({"IN", "OUT"})
 
 
 def entry(line: bytes, number: int) -> NatEntry | None:
@@ -21,26 +22,19 @@ def entry(line: bytes, number: int) -> NatEntry | None:
     Raises:
         ParseError: the line is no NAT entry.
     """
-    try:
-        words = line.decode("utf-8").split()
-    except UnicodeDecodeError:
-        raise ParseError(SOURCE, number, "not UTF-8 text") from None
-    if not words:
+    read = text_tuple(line, number, SOURCE, _DIRECTIONS)
+    if read is None:
         return None
-    if len(words) < 7 or words[1] not in ("IN", "OUT") or words[3] != "->":
-        raise ParseError(SOURCE, number, "not a NAT entry")
-    protocol = 0 if words[0] == "ANY" else protocol_number(words[0])
-    if protocol is None:
-        raise ParseError(SOURCE, number, f"unknown protocol {words[0][:20]!r}")
-    at = next((i for i, word in enumerate(words) if word in ("XLATE_SRC", "XLATE_DST")), 0)
-    if not at or at + 1 >= len(words):
+    words = read.rest
+    at = next((i for i, word in enumerate(words) if word in ("XLATE_SRC", "XLATE_DST")), None)
+    if at is None or at + 1 >= len(words):
         raise ParseError(SOURCE, number, "a NAT entry without its translation")
-    to, port = _end(words[at + 1], number)
+    to, port = end(words[at + 1], number, SOURCE)
     rest = words[at + 2 :]
-    flow = _flow(protocol, _end(words[2], number), _end(words[4], number), words[1])
+    flow = _flow(read.protocol, read.left, read.right, read.direction)
     return NatEntry(
         flow=flow,
-        direction=words[1],
+        direction=read.direction,
         address=to,
         port=port,
         age=_age(rest, number),
@@ -53,11 +47,6 @@ def entries(data: bytes) -> tuple[NatEntry, ...]:
     """Every entry of a whole list. Raises ParseError."""
     found = (entry(text.encode(), number) for number, text in lines(data, SOURCE))
     return tuple(one for one in found if one is not None)
-
-
-def _end(text: str, number: int) -> tuple[Address, int]:
-    host, _, port = text.rpartition(":")
-    return address(host.strip("[]"), SOURCE, number), integer(port, SOURCE, number, most=65535)
 
 
 def _flow(
