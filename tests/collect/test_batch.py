@@ -187,17 +187,18 @@ def test_tc_is_asked_about_every_device(shell: list[str]) -> None:
     assert said[0].argv == ("echo", "before")
     assert said[-1].argv == ("echo", "after")
     asked = {r.argv for r in said[1:-1]}
-    devices = {name for name in os.listdir("/sys/class/net") if not name.startswith("lxc")}
+    devices = {n for n in os.listdir("/sys/class/net") if not n.startswith("lxc") and n != "lo"}
     assert {argv[4] for argv in asked if not argv[4].startswith("lxc")} == {
         name for name in devices if Path("/sys/class/net", name).is_dir()
     }
-    assert ("tc", "filter", "show", "dev", "lo", "ingress") in asked
-    assert ("tc", "filter", "show", "dev", "lo", "egress") in asked
+    for name in devices:
+        assert ("tc", "filter", "show", "dev", name, "ingress") in asked
+        assert ("tc", "filter", "show", "dev", name, "egress") in asked
 
 
 def test_it_fits_into_a_request_line() -> None:
     # Some proxies refuse URLs of more than 8 KB; each word of an exec's argv is in its URL.
-    assert len(urlencode([("command", batch.SCRIPT)])) < 2000
+    assert len(urlencode([("command", batch.SCRIPT)])) < 2200
 
 
 # --- cutting ------------------------------------------------------------------------------------

@@ -132,7 +132,8 @@ def everything(bundle: Bundle) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_of_the_original_is_left(name: str, tmp_path: Path) -> None:
     original = open_bundle(SCENARIOS / name)
-    write_bundle(tmp_path / "x.zip", redact(original).records)
+    # A key of ours: by chance another key makes of one address what was another's.
+    write_bundle(tmp_path / "x.zip", redact(original, KEY).records)
     redacted = open_bundle(tmp_path / "x.zip")
     text = everything(redacted)
     for word in names_of(original):

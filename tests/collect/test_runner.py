@@ -109,7 +109,7 @@ def test_a_live_bundle_says_what_the_scenario_says(cluster: Opened) -> None:
         assert flows.kept == ("10.244.1.160",)
     # One exec for the pod and three for its agent; the other node is not on the way.
     assert [pod for _, pod, _ in replay.execs if not pod.startswith("cilium-")] == ["client"]
-    assert len(replay.execs) == 1 + 1 + tasks.CILIUM_LANES
+    assert len(replay.execs) == 1 + tasks.AGENT_LANES
     assert {r.place for r in bundle.records} == {API, CLIENT_POD, agent}
 
 
@@ -350,7 +350,7 @@ def test_a_node_that_is_gone(cluster: Opened) -> None:
     done = [r for r in node if r.ran]
     assert {r.stdout.read() for r in done} == {b"first\n"}
     cut = [r for r in node if not r.ran]
-    assert len(done) == len(cut) == 1 + tasks.CILIUM_LANES
+    assert len(done) == len(cut) == tasks.AGENT_LANES
     assert all("the connection broke" in r.error for r in cut)
     assert all(r.stdout.read() == b"half" for r in cut)
     assert q.answer(bundle, CLIENT_POD, q.POD_ROUTES) is not None
