@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from kubectl_ebpfnet.errors import NotFound, UsageError
@@ -216,6 +216,10 @@ def _destination(
     if request.destination_address is not None:
         return request.destination_address, request.port, None, request.note
     address, where = _name(world, request)
+    if address is None:
+        by_name = _service_of_name(world, request)
+        if by_name is not None:
+            return _service(world, by_name, source, versions)
     return address, request.port, None, where
 
 
@@ -269,8 +273,9 @@ def service_port(service: Service, request: PathRequest) -> ServicePort:
             hint="give --protocol",
         )
     if not same:
+        asked = request.port_name or request.port
         raise UsageError(
-            f"svc/{service.name} has no such port", hint=f"its ports are {offered or 'none'}"
+            f"svc/{service.name} has no port {asked}", hint=f"its ports are {offered or 'none'}"
         )
     raise UsageError(
         f"svc/{service.name} has several ports", hint=f"name one of {offered}: svc/{service.name}:…"
@@ -290,6 +295,29 @@ def _name(world: World, request: PathRequest) -> tuple[Address | None, str]:
                     except ValueError:
                         continue
     return None, f"nothing says what {name} resolves to"
+
+
+def _service_of_name(world: World, request: PathRequest) -> PathRequest | None:
+    """The request as one for a Service, where the name is what cluster DNS calls it.
+
+    `web`, `web.shop`, `web.shop.svc`, `web.shop.svc.cluster.local` (Kubernetes DNS specification);
+    the search path of a pod completes the shorter ones from its own namespace.
+    """
+    words = request.destination.rstrip(".").split(".")
+    if len(words) > 2 and words[2] != "svc":
+        return None
+    name, namespace = words[0], words[1] if len(words) > 1 else request.source_namespace
+    for service in world.kube.services:
+        if (service.namespace, service.name) == (namespace, name):
+            note = f"cluster DNS calls svc {namespace}/{name} so; no look-up is recorded"
+            return replace(
+                request,
+                destination_kind="service",
+                destination_namespace=namespace,
+                destination_name=name,
+                note=note,
+            )
+    return None
 
 
 def _first(addresses: tuple[Address, ...], versions: set[int]) -> Address | None:

@@ -62,7 +62,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
     )
     told: list[TrackingNote] = []
     for name in dict.fromkeys([ends.source.node, *walk.asked_nodes]):
-        if name:
+        if name and not ends.problem:
             told += notes(world.node(name), walk.flows)
     return Path(
         source=ends.source,
