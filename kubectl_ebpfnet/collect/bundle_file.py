@@ -136,7 +136,7 @@ def _folder(path: Path, seen: tuple[Path, ...]) -> Bundle:
     if index_path.stat().st_size > bundle_zip.INDEX_LIMIT:
         raise BundleError(f"{index_path} has {index_path.stat().st_size} bytes")
 
-    def opener(value: object, label: str) -> Output:
+    def opener(value: object, _: object, label: str) -> Output:
         return _unpacked(path, value, label)
 
     index, records = bundle_record.read_index(index_path.read_bytes(), str(path), opener)

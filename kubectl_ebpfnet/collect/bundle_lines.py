@@ -129,7 +129,7 @@ def _decoded(line: bytes, label: str) -> Any:
         raise BundleError(f"{label}: bad JSON: {error}") from None
 
 
-def _no_file(value: object, label: str) -> Output:
+def _no_file(value: object, _: object, label: str) -> Output:
     if isinstance(value, Held | LongText):
         return value
     raise BundleError(f"{label}: an output must be text")

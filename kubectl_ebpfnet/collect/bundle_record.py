@@ -20,8 +20,9 @@ _FAMILY = "ebpfnet.dev/bundle/v"
 MEMBER = re.compile(r"records/[0-9]{1,9}\.(out|err)(\.[0-9]{1,9})?")
 """What an output's file may be called: no way out of the capture's folder."""
 
-Opener = Callable[[Any, str], Output]
-"""Makes an Output of the value of `stdout_file` or `stderr_file`; the text names the record."""
+Opener = Callable[[Any, Any, str], Output]
+"""Makes an Output of the values of `stdout_file` and `stdout_lines` (or stderr's); the text names
+the record."""
 
 
 def check_schema(schema: object, source: str) -> None:
@@ -118,11 +119,11 @@ def _place(where: object, label: str) -> Place:
 def _output(value: dict[str, Any], name: str, label: str, opener: Opener) -> Output:
     member = value.get(f"{name}_file")
     if member is not None:
-        return opener(member, label)
+        return opener(member, value.get(f"{name}_lines"), label)
     text = value.get(name, "")
     if isinstance(text, str):
         return Held(encoded(text, label))
-    return opener(text, label)
+    return opener(text, None, label)
 
 
 def _text(value: dict[str, Any], name: str, label: str) -> str:

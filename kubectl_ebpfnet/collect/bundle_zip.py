@@ -45,10 +45,11 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same records give the same bytes
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Output that lies in a zip, cut into parts."""
+    """Output that lies in a zip, cut into parts; `lines` counts their newlines, or is ()."""
 
     archive: zipfile.ZipFile
     parts: tuple[zipfile.ZipInfo, ...]
+    lines: tuple[int, ...]
     label: str
 
     def read(self) -> bytes:
@@ -60,13 +61,19 @@ class Member:
 
     def chunks(self) -> Iterator[bytes]:
         """The same bytes in pieces of at most PART bytes, unpacked as they are asked for."""
+        return (chunk for chunk, _ in self.counted_chunks())
+
+    def counted_chunks(self) -> Iterator[tuple[bytes, int]]:
+        """The same, each with the number of its newlines, -1 when nobody counted them."""
         if len(self.parts) > 1 and all(
             part.file_size <= PART and part.compress_size <= PART for part in self.parts
         ):
-            yield from self._ahead()
+            counts = self.lines or (-1,) * len(self.parts)
+            yield from zip(self._ahead(), counts, strict=True)
             return
         for part in self.parts:
-            yield from self._pieces(part)
+            for piece in self._pieces(part):
+                yield piece, -1
 
     def _pieces(self, part: zipfile.ZipInfo) -> Iterator[bytes]:
         with _as_bundle_error(self.label), self.archive.open(part) as file:
@@ -144,13 +151,26 @@ def read(path: Path) -> tuple[dict[str, Any], list[Record]]:
     with _as_bundle_error(str(path)):
         text = archive.read(INDEX)
 
-    def opener(value: object, label: str) -> Output:
+    def opener(value: object, lines: object, label: str) -> Output:
         names = bundle_record.file_names(value, label)
         if not all(name in members for name in names):
             raise BundleError(f"{label}: an output is missing in the file: {value!r}")
-        return Member(archive, tuple(members[name] for name in names), label)
+        parts = tuple(members[name] for name in names)
+        return Member(archive, parts, _line_counts(lines, len(parts), label), label)
 
     return bundle_record.read_index(text, str(path), opener)
+
+
+def _line_counts(value: object, parts: int, label: str) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    if (
+        not isinstance(value, list)
+        or len(value) != parts
+        or not all(type(count) is int and count >= 0 for count in value)
+    ):
+        raise BundleError(f"{label}: the lines of its parts must be as many whole numbers")
+    return tuple(value)
 
 
 def _checked(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
@@ -197,10 +217,12 @@ def write(file: IO[bytes], records: Iterable[Record], *, note: str, created: str
             entry["number"] = number
             outputs = ("out", record.stdout.chunks()), ("err", iter((record.stderr,)))
             for suffix, chunks in outputs:
-                names = _write_output(archive, f"records/{number:04}.{suffix}", chunks)
+                names, lines = _write_output(archive, f"records/{number:04}.{suffix}", chunks)
+                key = "stdout" if suffix == "out" else "stderr"
                 if names:
-                    key = "stdout_file" if suffix == "out" else "stderr_file"
-                    entry[key] = names[0] if len(names) == 1 else names
+                    entry[f"{key}_file"] = names[0] if len(names) == 1 else names
+                if len(names) > 1:
+                    entry[f"{key}_lines"] = lines
             entries.append(entry)
         index = {
             "schema": bundle_record.SCHEMA,
@@ -214,14 +236,19 @@ def write(file: IO[bytes], records: Iterable[Record], *, note: str, created: str
     return len(entries)
 
 
-def _write_output(archive: zipfile.ZipFile, name: str, chunks: Iterator[bytes]) -> list[str]:
+def _write_output(
+    archive: zipfile.ZipFile, name: str, chunks: Iterator[bytes]
+) -> tuple[list[str], list[int]]:
+    """The names of the members that were written, and how many newlines each has."""
     names: list[str] = []
+    lines: list[int] = []
     held: list[bytes] = []
     size = 0
 
     def flush(part: bytes) -> None:
         # After its first part an output is a long table, where speed counts more than 15 %.
         names.append(f"{name}.{len(names)}" if names else name)
+        lines.append(part.count(b"\n"))
         _write_member(archive, names[-1], part, 1 if len(names) > 1 else 6)
 
     for chunk in chunks:
@@ -235,7 +262,7 @@ def _write_output(archive: zipfile.ZipFile, name: str, chunks: Iterator[bytes]) 
             held, size = [whole], len(whole)
     if size:
         flush(b"".join(held))
-    return names
+    return names, lines
 
 
 def _write_member(archive: zipfile.ZipFile, name: str, data: bytes, level: int) -> None:

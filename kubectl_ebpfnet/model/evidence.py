@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class PlaceKind(StrEnum):
@@ -81,6 +81,15 @@ class Output(Protocol):
 
     def chunks(self) -> Iterator[bytes]:
         """The same bytes in pieces of bounded size, in order."""
+        ...
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """Output that knows how many lines its chunks have: counting them costs as much as a search."""
+
+    def counted_chunks(self) -> Iterator[tuple[bytes, int]]:
+        """The chunks in order, each with the number of its newlines, -1 when not known."""
         ...
 
 
@@ -172,7 +181,7 @@ def matching_lines(output: Output, needles: Sequence[bytes]) -> Iterator[tuple[i
     wanted = () if b"" in needles else tuple(needles)
     number = 1
     rest: list[bytes] = []  # the start of a line whose end has not come yet
-    for chunk in output.chunks():
+    for chunk, newlines in _counted(output):
         end = chunk.rfind(b"\n") + 1
         if not end:
             if chunk:
@@ -190,13 +199,23 @@ def matching_lines(output: Output, needles: Sequence[bytes]) -> Iterator[tuple[i
             rest = []
         if start < end:
             yield from _lines_of_piece(chunk, start, end, number, wanted)
-            number += chunk.count(b"\n", start, end)
+            if newlines < 0:
+                number += chunk.count(b"\n", start, end)
+            else:
+                number += newlines - (1 if start else 0)
         if end < len(chunk):
             rest.append(chunk[end:])
     if rest:
         rest.append(b"\n")
         seam = b"".join(rest)
         yield from _lines_of_piece(seam, 0, len(seam), number, wanted)
+
+
+def _counted(output: Output) -> Iterator[tuple[bytes, int]]:
+    """Chunks and how many newlines each has; -1 where that is not known."""
+    if isinstance(output, Counted):
+        return output.counted_chunks()
+    return ((chunk, -1) for chunk in output.chunks())
 
 
 def _lines_of_piece(

@@ -333,6 +333,18 @@ def symlink(name: str) -> zipfile.ZipInfo:
             "record 1: not a name of an output",
         ),
         (
+            [
+                (
+                    "bundle.json",
+                    index(
+                        records=[record_with(stdout_file="records/1.out", stdout_lines=[-1])]
+                    ).encode(),
+                ),
+                ("records/1.out", b"x"),
+            ],
+            "record 1: the lines of its parts",
+        ),
+        (
             [("bundle.json", index(records=[record_with(stdout_file=[["x"]])]).encode())],
             "record 1: an output's file",
         ),

@@ -35,6 +35,13 @@ class Pieces:
         yield from self.pieces
 
 
+class CountedPieces(Pieces):
+    """The same, with the number of newlines of each piece."""
+
+    def counted_chunks(self) -> Iterator[tuple[bytes, int]]:
+        return ((piece, piece.count(b"\n")) for piece in self.pieces)
+
+
 def naive(data: bytes, needles: list[bytes]) -> list[tuple[int, bytes]]:
     lines = data.split(b"\n")
     if lines[-1] == b"":
@@ -58,7 +65,9 @@ def test_equals_the_naive_loop_for_any_split(
     pieces: tuple[bytes, ...], needles: list[bytes]
 ) -> None:
     output = Pieces(pieces)
-    assert list(matching_lines(output, needles)) == naive(output.read(), needles)
+    expected = naive(output.read(), needles)
+    assert list(matching_lines(output, needles)) == expected
+    assert list(matching_lines(CountedPieces(pieces), needles)) == expected
 
 
 def test_one_line_in_many_pieces_is_joined_once() -> None:
