@@ -6,6 +6,7 @@ Everything here runs inside a node's namespaces: node-init.sh calls `prepare` th
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import sys
@@ -13,6 +14,7 @@ from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 
 from tests.lab import syscall_bpf as sys_bpf
+from tests.lab import tc_filter
 from tests.lab.config import BRIDGE_ADDRESS, HERE, NODES, STATE, Node
 from tests.lab.processes import run
 from tests.lab.syscall_bpf import HASH, LPM_TRIE, LRU_HASH, NO_PREALLOC, PERCPU_HASH, Map
@@ -110,6 +112,12 @@ def prepare(node: Node) -> None:
     ):
         pin = FS / f"cilium/devices/{device}/links/{program}"
         attach(node, PROGRAMS / "host" / program, device, direction, pin)
+    _forget(PROGRAMS / "host")
+
+
+def _forget(folder: Path) -> None:
+    """Unpin loaded programs: their filter or link keeps them, and Cilium pins none either."""
+    shutil.rmtree(folder)
 
 
 def endpoint_key(address: str) -> bytes:
@@ -135,19 +143,18 @@ def load(source: str, folder: Path, maps: dict[str, Path]) -> None:
 
 def attach(node: Node, program: Path, device: str, direction: str, pin: Path) -> None:
     """Attach a pinned program as this node does it: a clsact filter, or a tcx link."""
+    index = int(Path(f"/sys/class/net/{device}/ifindex").read_text())
     if node.attach == "tcx":
-        index = int(Path(f"/sys/class/net/{device}/ifindex").read_text())
         where = sys_bpf.TCX_INGRESS if direction == "ingress" else sys_bpf.TCX_EGRESS
         sys_bpf.link_tcx(program, index, where, pin)
         return
-    # The filter's name is the pin's: Cilium calls it <function>-<device>.
-    named = program.with_name(f"{program.name}-{device}")
-    if not named.exists():
-        program.rename(named)
     if "clsact" not in run(["tc", "qdisc", "show", "dev", device]).stdout:
         run(["tc", "qdisc", "add", "dev", device, "clsact"])
-    run(["tc", "filter", "replace", "dev", device, direction, "prio", "1", "handle", "1",
-         "bpf", "da", "object-pinned", str(named)])  # fmt: skip
+    fd = sys_bpf.pinned(program)
+    try:
+        tc_filter.add(index, direction, fd, f"{program.name}-{device}")
+    finally:
+        os.close(fd)
 
 
 def attach_endpoint(
@@ -173,6 +180,7 @@ def attach_endpoint(
     for program, direction in (("cil_from_container", "ingress"), ("cil_to_container", "egress")):
         pin = FS / f"cilium/endpoints/{endpoint_id}/links/{program}"
         attach(node, folder / program, device, direction, pin)
+    _forget(folder)
 
 
 def detach_endpoint(endpoint_id: int, address: str) -> None:
@@ -183,7 +191,7 @@ def detach_endpoint(endpoint_id: int, address: str) -> None:
         ipcache.remove(ipcache_key(f"{address}/32"))
     policy_map(endpoint_id).unlink(missing_ok=True)
     for folder in (PROGRAMS / f"ep{endpoint_id}", FS / f"cilium/endpoints/{endpoint_id}"):
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # the first is there after a failed ADD only
 
 
 def _mac(text: str) -> bytes:

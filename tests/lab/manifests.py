@@ -256,11 +256,22 @@ VERBATIM = (
     "bpf ipmasq list -o json", "bpf nat list", "bpf nat list -o json",
 )  # fmt: skip
 """Commands whose recorded answer holds nothing that differs in the lab."""
+RECORDED = {"config -a": "config-a.txt"}
+"""The same, of longer answers that no scenario holds (agent/recorded)."""
 
 
 def forms() -> Manifest:
     """Recorded forms of the native cluster that the replay agents fill (agent/answers.py)."""
-    found: Manifest = {"verbatim": {}}
+    found: Manifest = {
+        "verbatim": {
+            command: {
+                "exit_code": 0,
+                "stdout": (HERE / "agent/recorded" / name).read_text(),
+                "stderr": "",
+            }
+            for command, name in RECORDED.items()
+        }
+    }
     recorded = HERE.parent / "scenarios/native-iptables/records.jsonl"
     for line in recorded.read_text().splitlines():
         record = json.loads(line)

@@ -17,6 +17,7 @@ from tests.lab.config import (
     HERE,
     NODES,
     POD_CIDR,
+    STATE,
     WORLD_ADDRESS,
     WORLD_NETNS,
     WORLD_NODE_ADDRESS,
@@ -24,6 +25,9 @@ from tests.lab.config import (
 )
 from tests.lab.processes import run, start
 
+NETNS = Path("/run/netns")
+NETNS_IS_OURS = STATE / "netns-is-ours"
+"""There when the first `ip netns add` of this machine, which mounts NETNS, was the lab's."""
 CILIUM_RULES = (HERE / "cilium.rules").read_text()
 
 
@@ -34,6 +38,8 @@ def inside(netns: str, *argv: str) -> str:
 
 def up() -> None:
     """Make the bridge, the nodes' namespaces and the world."""
+    if not NETNS.is_mount():
+        NETNS_IS_OURS.touch()
     run(["ip", "link", "add", BRIDGE, "type", "bridge"])
     run(["ip", "addr", "add", f"{BRIDGE_ADDRESS}/24", "dev", BRIDGE])
     run(["ip", "link", "set", BRIDGE, "up"])
@@ -88,6 +94,8 @@ def down() -> None:
         subprocess.run(["ip", "netns", "del", netns], capture_output=True, check=False)
     for link in (*(f"ebl-n{node.number}" for node in NODES), "ebl-w", BRIDGE):
         subprocess.run(["ip", "link", "del", link], capture_output=True, check=False)
+    if NETNS_IS_OURS.exists() and NETNS.is_mount() and not list(NETNS.iterdir()):
+        subprocess.run(["umount", str(NETNS)], capture_output=True, check=False)
 
 
 def left() -> list[str]:

@@ -29,6 +29,8 @@ VIEW = STATE / "view.json"
 PROTOCOLS = {"TCP": 6, "UDP": 17}
 SLICES = "/apis/discovery.k8s.io/v1beta1/endpointslices"
 CILIUM = "/apis/cilium.io/v2"
+GRACE = 60
+"""Seconds that an expired conntrack entry can still be read."""
 Object = dict[str, Any]
 
 
@@ -198,6 +200,17 @@ class Sync:
         ):
             self._write(node, name, sizes, wanted)
 
+    def collect_garbage(self) -> None:
+        """Delete conntrack entries that expired a minute ago or more, as the agent does."""
+        now = int(time.clock_gettime(time.CLOCK_MONOTONIC))
+        for node in NODES:
+            for name in ("cilium_ct4_global", "cilium_ct_any4_global"):
+                pin = bpffs(node.name) / bpf.GLOBALS.relative_to(bpf.FS) / name
+                with Map(pin, *bpf.CT) as table:
+                    for key, value in list(table.items()):
+                        if struct.unpack_from("=I", value, 32)[0] + GRACE < now:
+                            table.remove(key)
+
     def _write(
         self, node: str, name: str, sizes: tuple[int, int], wanted: Mapping[bytes, bytes]
     ) -> None:
@@ -333,17 +346,21 @@ def main() -> None:
         threading.Thread(target=api.watch, args=(path, changed), daemon=True).start()
     sync = Sync()
     seen: tuple[str, ...] | None = None
+    collected = time.monotonic()
     while True:
         now = _folder(STATE / "endpoints")
-        if changed.is_set() or now != seen:
-            changed.clear()
-            try:
+        try:
+            if changed.is_set() or now != seen:
+                changed.clear()
                 sync.once()
                 seen = now
-            except (OSError, LookupError, http.client.HTTPException) as error:
-                print(f"sync: {type(error).__name__}: {error}", flush=True)
-                changed.set()
-                time.sleep(1)
+            if time.monotonic() > collected + GRACE:
+                sync.collect_garbage()
+                collected = time.monotonic()
+        except (OSError, LookupError, http.client.HTTPException) as error:
+            print(f"sync: {type(error).__name__}: {error}", flush=True)
+            changed.set()
+            time.sleep(1)
         changed.wait(0.5)
 
 

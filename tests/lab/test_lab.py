@@ -133,7 +133,7 @@ def test_tc_on_node1(our_lab: Lab) -> None:
         ("cilium_host", "ingress", "cil_to_host"),
     ):
         shown = our_lab.in_agent("node1", "tc", "filter", "show", "dev", dev, way)
-        assert f"handle 0x1 {program}-{dev}" in shown
+        assert f"handle 0x1 {program}-{dev} direct-action" in shown
         assert "direct-action" in shown
     assert not list((policy.bpffs("node1") / "cilium").rglob("links/*"))
 

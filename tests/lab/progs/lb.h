@@ -67,6 +67,16 @@ static __always_inline void rewrite(struct __sk_buff *skb, const struct packet *
 	bpf_skb_store_bytes(skb, port_at, &port, 2, 0);
 }
 
+// A frontend's entry sees only one way, so that one end of it closes both (as Cilium's does).
+static __always_inline void touch_service(struct ct_entry *e, const struct packet *p)
+{
+	touch(e, p, 0);
+	if (e->flags & FLAG_TX_CLOSING) {
+		e->flags |= FLAG_RX_CLOSING;
+		e->lifetime = lifetime(p, e->flags);
+	}
+}
+
 // Translate a packet to a frontend into one to a backend.
 // Returns the reverse NAT index, 0 when it goes to no frontend, -1 when there is no backend.
 static __always_inline int balance(struct __sk_buff *skb, struct packet *p)
@@ -103,11 +113,11 @@ static __always_inline int balance(struct __sk_buff *skb, struct packet *p)
 	}
 	if (entry) {
 		entry->nat_addr[1] = id;
-		touch(entry, p, 0);
+		touch_service(entry, p);
 	} else {
 		struct ct_entry first = {.nat_addr = {0, id}, .rev_nat_index = index};
 
-		touch(&first, p, 0);
+		touch_service(&first, p);
 		bpf_map_update_elem(table(p), &tracked, &first, BPF_ANY);
 	}
 	rewrite(skb, p, ETH_HLEN + 16, ETH_HLEN + p->header + 2, p->daddr, backend->address,

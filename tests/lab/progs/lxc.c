@@ -19,7 +19,11 @@
 #define FLAG_RX_CLOSING 0x01
 #define FLAG_TX_CLOSING 0x02
 #define FLAG_SEEN_NON_SYN 0x10
+#define FLAGS_CLOSING (FLAG_RX_CLOSING | FLAG_TX_CLOSING)
+#define TCP_FIN 0x01
 #define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
 
 struct ct_key {
 	__be32 daddr, saddr;
@@ -191,7 +195,7 @@ static __always_inline __u32 lifetime(const struct packet *p, __u16 flags)
 {
 	if (p->protocol != IPPROTO_TCP)
 		return seconds() + 60;
-	if ((flags & 3) == 3)
+	if ((flags & FLAGS_CLOSING) == FLAGS_CLOSING)
 		return seconds() + 10;
 	return seconds() + (flags & FLAG_SEEN_NON_SYN ? 8000 : 60);
 }
@@ -200,7 +204,12 @@ static __always_inline void touch(struct ct_entry *e, const struct packet *p, in
 {
 	__u16 flags = e->flags;
 
-	if (p->tcp_flags & 5)
+	if (!reply && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && flags & FLAGS_CLOSING) {
+		flags = 0; // the same ports again: opened anew
+		e->tx_flags_seen = 0;
+		e->rx_flags_seen = 0;
+	}
+	if (p->tcp_flags & (TCP_FIN | TCP_RST))
 		flags |= reply ? FLAG_RX_CLOSING : FLAG_TX_CLOSING;
 	if (p->protocol == IPPROTO_TCP && !(p->tcp_flags & TCP_SYN))
 		flags |= FLAG_SEEN_NON_SYN;
