@@ -48,6 +48,9 @@ def main() -> None:
     """Measure and print."""
     env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     env.setdefault("KUBECONFIG", str(LAB))
+    if not Path(env["KUBECONFIG"]).exists():
+        print("skipped: no cluster (make lab-up)")
+        return
     floor = median([str(BIN / "kubectl"), "exec", POD, "--", "true"], env)
     whole = median([str(BIN / "kubectl"), "ebpfnet", "path", f"pod/{POD}", DESTINATION], env)
     own = median([str(BIN / "kubectl-ebpfnet"), "path", f"pod/{POD}", DESTINATION], env)

@@ -1,7 +1,7 @@
 """Fixtures of the end-to-end tests: a Kubernetes that is there, or a reason to skip.
 
 `lab` is the cluster that KUBECONFIG names if it is set, else the lab (docs/lab.md), which is
-brought up when it is not and then stays up: `make lab-down` takes it away.
+brought up when it is not, and then taken away at the end.
 """
 
 from __future__ import annotations
@@ -91,16 +91,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def lab() -> Lab:
-    """The cluster that KUBECONFIG names, else the lab; skips where there can be none."""
+def lab() -> Iterator[Lab]:
+    """The cluster that KUBECONFIG names, else the lab; skips where there can be none.
+
+    A lab that was not up before is taken away again.
+    """
     named = os.environ.get("KUBECONFIG", "")
     if named and Path(named) != ADMIN_CONFIG:
-        return Lab(Path(named), ours=False)
-    if not lifecycle.is_up():
+        yield Lab(Path(named), ours=False)
+        return
+    was_up = lifecycle.is_up()
+    if not was_up:
         if why := why_not():
             pytest.skip(why)
         lifecycle.up()
-    return Lab(ADMIN_CONFIG, ours=True)
+    yield Lab(ADMIN_CONFIG, ours=True)
+    if not was_up:
+        lifecycle.down()
 
 
 @pytest.fixture
