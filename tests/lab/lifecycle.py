@@ -183,8 +183,7 @@ def _in_step() -> bool:
 
 
 def _down() -> None:
-    # What a node runs has nothing to save: its pid namespace goes as a whole.
-    stop_all(at_once=(*NODE_NAMES, "world", "sync", "etcd"))
+    stop_all()  # a node's whole pid namespace goes with its first process
     _kill_children()
     network.down()
     _unmount()
@@ -202,14 +201,12 @@ def _kill_children() -> None:
         spaces = _namespaces()
         return [int(p.name) for p in Path("/proc").glob("[0-9]*") if _is_ours(int(p.name), spaces)]
 
-    for sig in (signal.SIGTERM, signal.SIGKILL):
-        for pid in ours():
-            try:
-                os.kill(pid, sig)
-            except ProcessLookupError:
-                continue
-        if wait_for(lambda: not ours(), "", 5):
-            return
+    for pid in ours():
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    wait_for(lambda: not ours(), "the end of what ran in the nodes", 10)
 
 
 def _namespaces() -> frozenset[int]:

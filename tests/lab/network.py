@@ -38,8 +38,8 @@ def inside(netns: str, *argv: str) -> str:
 
 def up() -> None:
     """Make the bridge, the nodes' namespaces and the world."""
-    if not NETNS.is_mount():
-        NETNS_IS_OURS.touch()
+    if not _is_mounted():
+        NETNS_IS_OURS.write_text("mount" if NETNS.exists() else "folder")
     run(["ip", "link", "add", BRIDGE, "type", "bridge"])
     run(["ip", "addr", "add", f"{BRIDGE_ADDRESS}/24", "dev", BRIDGE])
     run(["ip", "link", "set", BRIDGE, "up"])
@@ -51,6 +51,12 @@ def up() -> None:
     # Whatever else is asked of the world is refused at once, so that nobody waits for it.
     inside(WORLD_NETNS, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
     start("world", ["ip", "netns", "exec", WORLD_NETNS, "python3", str(HERE / "world.py")])
+
+
+def _is_mounted() -> bool:
+    """Whether NETNS is a mount; Path.is_mount() does not see one of a folder on itself."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(line.split()[4] == str(NETNS) for line in mounts)
 
 
 def _plug_in(netns: str, outside: str, address: str) -> None:
@@ -94,8 +100,10 @@ def down() -> None:
         subprocess.run(["ip", "netns", "del", netns], capture_output=True, check=False)
     for link in (*(f"ebl-n{node.number}" for node in NODES), "ebl-w", BRIDGE):
         subprocess.run(["ip", "link", "del", link], capture_output=True, check=False)
-    if NETNS_IS_OURS.exists() and NETNS.is_mount() and not list(NETNS.iterdir()):
+    if NETNS_IS_OURS.exists() and _is_mounted() and not list(NETNS.iterdir()):
         subprocess.run(["umount", str(NETNS)], capture_output=True, check=False)
+        if NETNS_IS_OURS.read_text() == "folder":
+            NETNS.rmdir()
 
 
 def left() -> list[str]:

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.lab.config import STATE
@@ -71,25 +71,19 @@ def alive(name: str) -> int:
     return pid if record["started"] and started(pid) == record["started"] else 0
 
 
-def stop_all(at_once: Collection[str] = ()) -> None:
-    """Stop every daemon of ours: the ones started last first.
-
-    Args:
-        at_once: names that have nothing to save; they are killed without being asked.
-    """
-    files = sorted(PIDS.glob("*.json"), key=lambda f: f.stat().st_mtime, reverse=True)
-    for sig, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
-        left = [f.stem for f in files if alive(f.stem)]
-        for name in left:
-            _send(alive(name), signal.SIGKILL if name in at_once else sig)
-        wait_for(lambda names=left: not any(alive(n) for n in names), "", patience)  # type: ignore[misc]
+def stop_all() -> None:
+    """Kill every daemon of ours. Nothing is asked first: the lab's whole state goes with them."""
+    names = [file.stem for file in PIDS.glob("*.json")]
+    for name in names:
+        _kill(alive(name))
+    wait_for(lambda: not any(map(alive, names)), "the end of the lab's daemons", 10)
 
 
-def _send(pid: int, sig: signal.Signals) -> None:
-    """Signal one process that may just have ended. Pids 0 and -1 would mean many: never."""
+def _kill(pid: int) -> None:
+    """Kill one process that may just have ended. Pids 0 and -1 would mean many: never."""
     if pid > 1:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, sig)
+            os.kill(pid, signal.SIGKILL)
 
 
 def wait_for(what: Callable[[], object], why: str, seconds: float) -> bool:
