@@ -58,11 +58,18 @@ def of_object(api: RecordingApi, request: PathRequest) -> FarEnd:
     elif kind == "node":
         resolve(api, TargetRef("node", name), "", _nobody)
         far.nodes = [name]
+        _add_node_port(api, far, request.port)
     return far
 
 
-def of_address(api: RecordingApi, address: Address, nodes: Objects) -> FarEnd:
-    """Who has an address: pods, a node or a Service. What cannot be read is not known."""
+def of_address(
+    api: RecordingApi, address: Address, nodes: Objects, port: int | None = None
+) -> FarEnd:
+    """Who has an address: pods, a node or a Service. What cannot be read is not known.
+
+    Args:
+        port: that is asked for there; on a node it may be the node port of a Service.
+    """
     far = FarEnd(versions=frozenset((address.version,)))
     pods = tried(lambda: api.pods(field_selector=f"status.podIP={address}")) or []
     owners = [name_of(node) for node in nodes if str(address) in _node_addresses(node)]
@@ -70,6 +77,8 @@ def of_address(api: RecordingApi, address: Address, nodes: Objects) -> FarEnd:
     far.nodes = [*(node_of(pod) for pod in pods if node_of(pod)), *owners]
     if far.nodes:
         far.leaves = False
+        if owners:
+            _add_node_port(api, far, port)
     elif not address.is_global or _in_pod_cidr(address, nodes):
         # A public address may be a load balancer's too: the agent's service list knows those.
         for service in tried(api.services) or []:
@@ -103,6 +112,16 @@ def _add_service(api: RecordingApi, far: FarEnd, service: Object) -> None:
     selector = selector_text({"matchLabels": part(service, "spec", "selector")})
     if selector:
         far.pods += tried(lambda: api.pods(namespace, label_selector=selector)) or []
+
+
+def _add_node_port(api: RecordingApi, far: FarEnd, port: int | None) -> None:
+    """The far end of the Service that has this port on every node, if one has."""
+    if port is None:
+        return
+    for service in tried(api.services) or []:
+        ports = part(service, "spec", "ports") or []
+        if any(entry.get("nodePort") == port for entry in ports):
+            _add_service(api, far, service)
 
 
 def _node_addresses(node: Object) -> set[str]:

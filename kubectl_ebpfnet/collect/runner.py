@@ -232,7 +232,8 @@ class _Run:
     # --- what else the API server knows -----------------------------------------------------------
 
     def _owner(self, address: Address, nodes: Future[Objects]) -> FarEnd:
-        return far_end.of_address(self.api, address, self._tried(nodes)[0] or [])
+        known = self._tried(nodes)[0] or []
+        return far_end.of_address(self.api, address, known, self.request.port)
 
     def _endpoints(self, pods: Objects) -> list[Callable[[], object]]:
         """Reads of the CiliumEndpoints of pods."""

@@ -53,6 +53,7 @@ class Standing:
         identity: security identity that travels with it, 0 when not known.
         skips_netfilter: BPF redirected it past the node's stack.
         entered: the device by which it entered this node's stack, "" for packets of the node.
+        marked: kube-proxy's rules on this node marked it for masquerading (KUBE-MARK-MASQ).
     """
 
     stage: Stage
@@ -62,6 +63,7 @@ class Standing:
     identity: int = 0
     skips_netfilter: bool = False
     entered: str = ""
+    marked: bool = False
 
     def to(self, stage: Stage, **changes: object) -> Standing:
         """The same packet at the next place."""
@@ -90,6 +92,18 @@ class Walk:
     def tracked(self) -> TrackedFlow | None:
         """The newest flow that matches the request on the source's node."""
         return self.ends.tracked
+
+    def tracked_at(self, here: Standing) -> TrackedFlow | None:
+        """The newest flow that the node where a packet stands tracks, and that may be its flow."""
+        if self.tracked is not None and self.tracked.node == here.node:
+            return self.tracked
+        flow = here.packet.flow
+        for one in self.flows:
+            same_port = flow.source_port in (None, one.flow.source_port)
+            goes_there = flow.destination in (one.flow.destination, one.translated.destination)
+            if (one.node, one.flow.source) == (here.node, flow.source) and same_port and goes_there:
+                return one
+        return None
 
     def hop(
         self,

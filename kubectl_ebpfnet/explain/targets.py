@@ -72,7 +72,7 @@ def resolve(world: World, request: PathRequest) -> Ends:
         flow = Flow(request.protocol, source or empty, None, destination or empty, port)
         return Ends(
             source_target, destination_target, bool(pod and pod.host_network), None, 0, None, flow,
-            problem=problem or "the destination has no address", findings=findings,
+            problem=problem or note or "the destination has no address", findings=findings,
         )  # fmt: skip
     service = service or find(world, node, destination, port, request.protocol)
     return _with_flows(

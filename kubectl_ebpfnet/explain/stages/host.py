@@ -16,10 +16,12 @@ from kubectl_ebpfnet.explain.stages.forward import no_route, route_evidence
 from kubectl_ebpfnet.explain.world import NodeView
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import NetfilterRule
-from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Packet, Severity, State
+from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
 
 IDENTITY_MARK = 0x0F00
 """MARK_MAGIC_IDENTITY: what cil_from_container puts on packets for the stack (bpf/lib/common.h)."""
+MASQUERADE_MARK = 0x4000
+"""Bit 14, kube-proxy's --iptables-masquerade-bit by default: KUBE-POSTROUTING masquerades it."""
 
 
 def forward(walk: Walk, here: Standing) -> Standing | None:
@@ -66,20 +68,22 @@ def forward(walk: Walk, here: Standing) -> Standing | None:
 
 
 def _mark(here: Standing) -> int | None:
+    mark: int | None = None
     if not here.entered:
-        return 0
-    if not here.identity:
-        return None
-    low, high = here.identity & 0xFFFF, here.identity >> 16 & 0xFF
-    return low << 16 | IDENTITY_MARK | high
+        mark = 0
+    elif here.identity:
+        low, high = here.identity & 0xFFFF, here.identity >> 16 & 0xFF
+        mark = low << 16 | IDENTITY_MARK | high
+    return (mark or 0) | MASQUERADE_MARK if here.marked else mark
 
 
 def _destination_nat(walk: Walk, here: Standing, node: NodeView) -> Standing | None:
     service = walk.ends.service
     if service is None or here.packet.flow.destination != service.address:
         return here
-    seen = walk.tracked.netfilter if walk.tracked else None
-    by_rules = _service_rules(node, here.packet)
+    tracked = walk.tracked_at(here)
+    seen = tracked.netfilter if tracked else None
+    by_rules = _service_rules(walk, here, node)
     if (seen is None or not seen.destination_nat) and not by_rules:
         if node.ruleset(4).known:
             return here
@@ -90,32 +94,49 @@ def _destination_nat(walk: Walk, here: Standing, node: NodeView) -> Standing | N
         )  # fmt: skip
         walk.lost("which backend netfilter would choose is not known")
         return None
+    record = node.ruleset(here.packet.flow.destination.version).record
+    proof = cite.lines(record, [rule.line for rule in by_rules]) if by_rules else ()
     packet = loadbalancing.rewrite(
         walk,
         here.packet,
-        replace(service, evidence=service.evidence + by_rules),
+        replace(service, evidence=service.evidence + proof),
         how="by netfilter's rules of kube-proxy",
         place=HopPlace.NODE,
         where=here.node,
         node=here.node,
+        tracked=tracked,
     )
-    return here.to(here.stage, packet=packet) if packet is not None else None
+    if packet is None:
+        return None
+    # KUBE-EXT-… (since 1.24) marks what comes from outside of the cluster's policy, too.
+    seen_by_rules = context(walk, here, node, "")
+    marked = any(
+        rule.jump.startswith(("KUBE-MARK-MASQ", "KUBE-EXT-"))
+        and netfilter.matches(rule, seen_by_rules)
+        for rule in by_rules
+    )
+    return here.to(here.stage, packet=packet, marked=marked)
 
 
-def _service_rules(node: NodeView, packet: Packet) -> tuple[Evidence, ...]:
-    answer = node.ruleset(packet.flow.destination.version)
+def _service_rules(walk: Walk, here: Standing, node: NodeView) -> list[NetfilterRule]:
+    """kube-proxy's rules for the packet's destination; those of node ports on that node alone."""
+    destination = here.packet.flow.destination
+    answer = node.ruleset(destination.version)
     if not answer.facts:
-        return ()
-    lines = [
-        rule.line
-        for rule in answer.facts[0].rules
-        if rule.table == "nat"
-        and rule.chain == "KUBE-SERVICES"
-        and rule.destination is not None
+        return []
+    chains = answer.facts[0]
+    rules = [
+        rule
+        for rule in chains.chain("nat", "KUBE-SERVICES")
+        if rule.destination is not None
         and rule.destination.num_addresses == 1
-        and rule.destination.network_address == packet.flow.destination
+        and rule.destination.network_address == destination
     ]
-    return cite.lines(answer.record, lines) if lines else ()
+    if destination in node.own_addresses:
+        seen = context(walk, here, node, "")
+        ports = chains.chain("nat", "KUBE-NODEPORTS")
+        rules += [rule for rule in ports if netfilter.matches(rule, seen) is not False]
+    return rules
 
 
 def context(walk: Walk, here: Standing, node: NodeView, out_device: str) -> netfilter.Context:

@@ -9,7 +9,6 @@ from kubectl_ebpfnet.explain.journey import Walk
 from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.path import (
-    Evidence,
     HopKind,
     HopPlace,
     Packet,
@@ -44,11 +43,13 @@ def rewrite(
     place: HopPlace,
     where: str,
     node: str,
+    tracked: TrackedFlow | None = None,
 ) -> Packet | None:
     """Add the load-balancing hop and give the packet to the backend.
 
     Args:
         how: e.g. "at connect(), by Cilium's socket load-balancer".
+        tracked: the flow as the node that chooses tracks it; None for the sender's own.
 
     Returns:
         The packet with the backend as its destination; None when it ends here.
@@ -56,12 +57,13 @@ def rewrite(
     if not service.usable and not service.missing:
         _no_backend(walk, packet, service, place, where, node, how)
         return None
-    chosen = backend_of(walk.tracked, service)
+    tracked = tracked or walk.tracked
+    chosen = backend_of(tracked, service)
     if chosen is not None:
         target: tuple[Address, int | None] = (chosen.destination, chosen.destination_port)
         # Without an entry that names the frontend, the flow may have gone to the backend directly.
-        state = State.OBSERVED if _names_frontend(walk.tracked) else State.DERIVED
-        evidence = service.evidence + _tracked_evidence(walk)
+        state = State.OBSERVED if _names_frontend(tracked) else State.DERIVED
+        evidence = service.evidence + (tracked.evidence if tracked else ())
     elif service.usable:
         target = (service.usable[0].address, service.usable[0].port)
         state, evidence = State.DERIVED, service.evidence
@@ -73,7 +75,9 @@ def rewrite(
         walk.lost(f"the backends of {service.title} are not known: {service.missing}")
         return None
     flow = packet.flow.with_destination(*target)
-    if chosen is not None and chosen.source_port is not None:
+    # The port of a translated source is that of its translation, which comes later.
+    same_source = chosen is not None and chosen.source == flow.source
+    if chosen is not None and same_source and chosen.source_port is not None:
         flow = replace(flow, source_port=chosen.source_port)
     walk.hop(
         place,
@@ -113,10 +117,6 @@ def _choice(service: ServiceAddress, target: tuple[Address, int | None], state: 
 
 def _with_state(backend: Backend) -> str:
     return f"{endpoint_text(backend.address, backend.port)} {backend.state}"
-
-
-def _tracked_evidence(walk: Walk) -> tuple[Evidence, ...]:
-    return walk.tracked.evidence if walk.tracked else ()
 
 
 def _no_backend(

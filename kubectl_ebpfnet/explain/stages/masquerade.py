@@ -56,7 +56,8 @@ def by_netfilter(walk: Walk, here: Standing, node: NodeView) -> Standing:
         )
         return here.to(here.stage, packet=packet)
     if rule is None:
-        alike = _seen_of_another_flow(walk, here)
+        # Once this flow is tracked, the translation of another (older) one says nothing of it.
+        alike = _seen_of_another_flow(walk, here) if seen is None else None
         if alike is not None:
             return _as_the_other(walk, here, alike)
         _not_by_netfilter(walk, here, node, uncertain, answer.missing)
@@ -90,8 +91,8 @@ def _rule_evidence(record: Record | None, rule: NetfilterRule | None) -> tuple[E
 
 
 def _seen_by_netfilter(walk: Walk, here: Standing) -> tuple[Flow | None, tuple[Evidence, ...]]:
-    tracked = walk.tracked
-    if tracked is None or tracked.netfilter is None or tracked.node != here.node:
+    tracked = walk.tracked_at(here)
+    if tracked is None or tracked.netfilter is None:
         return None, ()
     return tracked.netfilter.translated(), tracked.evidence[-1:]
 

@@ -113,6 +113,16 @@ def _neighbour(
         )
         return True, None
     evidence = cite.lines(answer.record, [neighbour.line])
+    if unresolved(neighbour) and _is_cut_off(netns, device):
+        # The cause is the link, which comes next and is what the answer is to name.
+        walk.hop(
+            *where,
+            f"{target} on {device} is {'/'.join(neighbour.states)}: the link has no carrier",
+            State.OBSERVED,
+            here.packet,
+            evidence,
+        )
+        return True, None
     if unresolved(neighbour):
         state = "/".join(neighbour.states)
         walk.drop(
@@ -138,6 +148,12 @@ def _neighbour(
         evidence,
     )
     return True, neighbour
+
+
+def _is_cut_off(netns: PodNetns, device: str) -> bool:
+    """Whether the pod's device is down, or its other end is."""
+    link = next((link for link in netns.links.facts if link.name == device), None)
+    return link is not None and not (link.up and link.lower_up)
 
 
 def _link(

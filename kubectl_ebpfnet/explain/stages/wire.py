@@ -29,7 +29,15 @@ def cross(walk: Walk, here: Standing) -> Standing | None:
             here.packet,
         )
         walk.asked_nodes.append(node)
-        return here.to(Stage.ARRIVAL, node=node, device="", entered="", skips_netfilter=False)
+        identity = here.identity
+        if here.packet.outer is None and flow.source != walk.ends.flow.source:
+            # Source NAT: the next node knows it by its new address alone.
+            entry = world.node(node).ipcache_of(flow.source)
+            identity = entry.identity if entry is not None else 0
+        return here.to(
+            Stage.ARRIVAL, node=node, device="", entered="", skips_netfilter=False,
+            marked=False, identity=identity,
+        )  # fmt: skip
     seen = here.packet.flow
     source = endpoint_text(seen.source, seen.source_port)
     if any(hop.kind is HopKind.NAT and hop.state is State.UNKNOWN for hop in walk.hops):
