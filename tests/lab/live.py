@@ -1,4 +1,4 @@
-"""What the end-to-end tests of `kubectl ebpfnet` share: one run's answer, pods of their own, faults.
+"""What the tests of `kubectl ebpfnet` on a live cluster share: one answer, pods, faults.
 
 A run is the real kubectl, which finds our plugin on PATH. Pods are called e2e-… and go away with
 the fixture that made them. Faults are made in the network namespaces of the lab's own nodes and of
@@ -8,6 +8,7 @@ such pods, on addresses of such pods, so that nobody else's packets meet them.
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.lab import manifests, policy, sync
-from tests.lab.config import NODES, Node
+from tests.lab.config import Node
 from tests.lab.conftest import Lab, wait_until
 from tests.lab.processes import run
 
@@ -79,12 +78,6 @@ def path(lab: Lab, *words: str, kubeconfig: Path | None = None) -> Answer:
     return Answer(done.returncode, json.loads(done.stdout or "{}"), done.stderr)
 
 
-def node_of(lab: Lab, pod: str, namespace: str = "default") -> Node:
-    """The lab's node on which a pod is."""
-    name = lab.get("pod", "-n", namespace, pod)["spec"]["nodeName"]
-    return next(node for node in NODES if node.name == name)
-
-
 def address(lab: Lab, pod: str) -> str:
     """A pod's address."""
     return str(lab.get("pod", pod)["status"]["podIP"])
@@ -108,9 +101,24 @@ def in_pod(pod: str, *argv: str) -> str:
 
 
 @contextmanager
-def pod_of_our_own(lab: Lab, name: str, node: str, **spec: Any) -> Iterator[str]:
-    """A running pod with the machine's tools, known to the agents; deleted afterwards."""
+def pod_of_our_own(
+    lab: Lab, name: str, node: str, container: dict[str, Any] | None = None, **spec: Any
+) -> Iterator[str]:
+    """A running pod with the machine's tools, known to the agents; deleted afterwards.
+
+    Nobody waits until it is gone (a kubelet takes seconds), so its name never comes again.
+
+    Args:
+        container: what its container has besides, or in place of, what all have.
+        spec: the same of the pod's spec.
+    """
+    name = f"{name}-{secrets.token_hex(2)}"
     made = manifests.pod(name, node, ["/usr/bin/sleep", "infinity"], **spec)
+    first = made["spec"]["containers"][0]
+    for key, value in (container or {}).items():
+        first[key] = [*first.get(key, ()), *value] if key == "volumeMounts" else value
+    made["spec"]["volumes"] = [*made["spec"]["volumes"], *spec.get("more_volumes", ())]
+    made["spec"].pop("more_volumes", None)
     with objects(lab, made):
         wait_until(lambda: lab.get("pod", name)["status"].get("phase") == "Running", 60)
         if not spec.get("hostNetwork"):
@@ -134,7 +142,7 @@ def objects(lab: Lab, *made: dict[str, Any]) -> Iterator[None]:
         assert done.returncode == 0, done.stderr
         yield
     finally:
-        ask("delete", "--ignore-not-found", "--grace-period=1", "--timeout=60s")
+        ask("delete", "--ignore-not-found", "--grace-period=1", "--wait=false")
 
 
 @contextmanager
@@ -145,9 +153,3 @@ def changed(do: Sequence[str], undo: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         run(undo)
-
-
-def needs_ours(lab: Lab, what: str) -> None:
-    """Skip on a cluster that is not the lab."""
-    if not lab.ours:
-        pytest.skip(f"needs {what} of the lab; KUBECONFIG names another cluster")
