@@ -91,6 +91,7 @@ def capture(
     target = Path(file)
     if not overwrite and target.exists():
         raise BundleError(f"{target} is there already", hint="give another name, or --force")
+    called: dict[str, str] = {}
     with _sigterm_raises():
         records = collect_capture(
             session, wanted, folder=target.parent, timeout=timeout, say=say, progress=progress
@@ -102,8 +103,16 @@ def capture(
             whole = Path(name) / "whole.zip"
             write_bundle(whole, records)
             progress("replacing addresses and names")
-            bundle = redaction.redact(open_bundle(whole))
-            return write_bundle(target, bundle.records, bundle.note, overwrite=overwrite)
+            original = open_bundle(whole)
+            bundle = redaction.redact(original)
+            count = write_bundle(target, bundle.records, bundle.note, overwrite=overwrite)
+            # Said here and written nowhere: whoever made the file knows what to ask it.
+            for before, after in zip(original.records, bundle.records, strict=True):
+                if before.place != after.place:
+                    called[str(before.place)] = str(after.place)
+            for name, substitute in called.items():
+                say(f"{name} is called {substitute} in it")
+            return count
 
 
 def collect_capture(

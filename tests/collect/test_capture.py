@@ -104,7 +104,8 @@ def test_redacted(cluster: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     session, replay = cluster("vxlan-kpr")
     # A key of ours: by chance another key makes of one address what was another's.
     monkeypatch.setattr("secrets.token_bytes", lambda n: b"k" * n)
-    capture(session, [Place("pod", "client")], tmp_path / "x.zip", redact=True)
+    said: list[str] = []
+    capture(session, [Place("pod", "client")], tmp_path / "x.zip", redact=True, say=said.append)
     assert os.listdir(tmp_path) == ["x.zip"]
     bundle = open_bundle(tmp_path / "x.zip")
     assert bundle.note == NOTE
@@ -114,6 +115,7 @@ def test_redacted(cluster: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         if word not in (b"client", b"web", b"operator", b"apiserver"):  # also words of others
             assert word not in text, word
     (source,) = bundle.places(PlaceKind.POD)
+    assert f"pod default/client is called {source} in it" in said
     asked = PathRequest(
         f"pod/{source.pod}", source.namespace, source.pod, "x", "address", TCP, port=80,
         destination_address=_world(bundle),
