@@ -25,7 +25,10 @@ def test_capture_answers_as_the_cluster_did(our_lab: Lab, tmp_path: Path) -> Non
     done = our_lab.kubectl("ebpfnet", "capture", "-f", str(file), "pod/client")
     assert done.returncode == 0, done.stderr
     for to in (WORLD, f"{WORLD_ADDRESS}:4242", "pod/bare:8080", "svc/web", "svc/nobackend"):
-        live, kept = path(our_lab, "pod/client", to), path(our_lab, "client", to, "--from", file)
+        live, kept = (
+            path(our_lab, "pod/client", to),
+            path(our_lab, "client", to, "--from", str(file)),
+        )
         assert (kept.code, kept.verdict) == (live.code, live.verdict), to
         assert shape(kept) == shape(live), to
         assert kept.titles == live.titles, to
@@ -33,7 +36,7 @@ def test_capture_answers_as_the_cluster_did(our_lab: Lab, tmp_path: Path) -> Non
 
 def shape(answer: Answer) -> list[tuple[str, ...]]:
     """Hops without what time changes: states of neighbours, ages."""
-    found = []
+    found: list[tuple[str, ...]] = []
     for hop in answer.hops:
         summary = hop["summary"]
         if hop["kind"] == "neighbour":
