@@ -10,10 +10,47 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.net import Address, Network
+from kubectl_ebpfnet.parse._text import is_json, json_value
 
 LARGEST = 2**64
 """Numbers above this are no counter and no id."""
+
+
+def printed(data: bytes) -> bool:
+    """Whether a program that can print both printed JSON; `null` is how Go prints an empty list."""
+    return is_json(data) or data.strip() == b"null"
+
+
+def listed(data: bytes, source: str) -> list[tuple[int, Any]]:
+    """(line, item) of a document that is a list, or `null`. Raises ParseError."""
+    value = json_value(data, source)
+    if value is not None and not isinstance(value, list):
+        raise ParseError(source, 0, "not a JSON list")
+    found = value or []
+    return list(zip(_lines(data, b"  {", len(found)), found, strict=True))
+
+
+def mapped(data: bytes, source: str) -> list[tuple[int, str, str]]:
+    """(line, key, text) of `{"key": ["text", …]}`, once for each text. Raises ParseError."""
+    value = json_value(data, source)
+    if value is not None and not isinstance(value, dict):
+        raise ParseError(source, 0, "not a JSON object")
+    found = value or {}
+    return [
+        (line, key, one)
+        for line, (key, many) in zip(_lines(data, b'  "', len(found)), found.items(), strict=True)
+        for one in (many if isinstance(many, list) else [])
+        if isinstance(one, str)
+    ]
+
+
+def _lines(data: bytes, start: bytes, count: int) -> list[int]:
+    """1-based lines of a document's members, by the indent of two that Cilium prints (cilium-facts
+    2); 0 for each where the document is not indented so."""
+    found = [n for n, text in enumerate(data.split(b"\n"), 1) if text.startswith(start)]
+    return found if len(found) == count else [0] * count
 
 
 def dig(value: Any, *names: str) -> Any:
@@ -65,9 +102,9 @@ def pairs(value: Any, *names: str) -> tuple[tuple[str, str], ...]:
 
 
 def address(value: Any) -> Address | None:
-    """The address that a text is, None when it is none."""
+    """The address that a text is, None when it is none, or has a zone."""
     try:
-        return ip_address(value) if isinstance(value, str) else None
+        return ip_address(value) if isinstance(value, str) and "%" not in value else None
     except ValueError:
         return None
 
@@ -83,7 +120,9 @@ def addresses(values: Any) -> tuple[Address, ...]:
 def network(value: Any) -> Network | None:
     """The prefix that a text is, None when it is none."""
     try:
-        return ip_network(value, strict=False) if isinstance(value, str) else None
+        if not isinstance(value, str) or "%" in value:
+            return None
+        return ip_network(value, strict=False)
     except ValueError:
         return None
 

@@ -13,7 +13,10 @@ from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.net import Address, protocol_number
-from kubectl_ebpfnet.parse._text import address, integer
+from kubectl_ebpfnet.parse._text import address, integer, quoted
+
+# What u8proto names besides the protocols that everybody names (model.net).
+_PROTOCOLS = {"ANY": 0, "IGMP": 2, "VRRP": 112}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,34 +32,34 @@ class Stored:
     value: dict[str, Any]
 
 
-def stored_tuple(item: object, source: str) -> Stored:
+def stored_tuple(item: object, source: str, line: int = 0) -> Stored:
     """The key and value of one record. Raises ParseError."""
     if not isinstance(item, dict):
-        raise ParseError(source, 0, "a record that is no object")
+        raise ParseError(source, line, "a record that is no object")
     key, value = item.get("Key"), item.get("Value")
     if not isinstance(key, dict) or not isinstance(value, dict):
-        raise ParseError(source, 0, "a record without Key and Value")
+        raise ParseError(source, line, "a record without Key and Value")
     return Stored(
-        bytes_address(key.get("DestAddr"), source),
-        bytes_address(key.get("SourceAddr"), source),
-        swapped_port(key.get("DestPort"), source),
-        swapped_port(key.get("SourcePort"), source),
-        integer(key.get("NextHeader"), source, 0, most=255),
-        integer(key.get("Flags"), source, 0, most=255),
+        bytes_address(key.get("DestAddr"), source, line),
+        bytes_address(key.get("SourceAddr"), source, line),
+        swapped_port(key.get("DestPort"), source, line),
+        swapped_port(key.get("SourcePort"), source, line),
+        integer(key.get("NextHeader"), source, line, most=255),
+        integer(key.get("Flags"), source, line, most=255),
         value,
     )
 
 
-def bytes_address(value: object, source: str) -> Address:
+def bytes_address(value: object, source: str, line: int = 0) -> Address:
     """`[10, 244, 0, 213]` as an address. Raises ParseError."""
     if isinstance(value, list) and len(value) in (4, 16):
-        return ip_address(bytes(integer(byte, source, 0, most=255) for byte in value))
-    raise ParseError(source, 0, "an address that is not 4 or 16 bytes")
+        return ip_address(bytes(integer(byte, source, line, most=255) for byte in value))
+    raise ParseError(source, line, "an address that is not 4 or 16 bytes")
 
 
-def swapped_port(value: object, source: str) -> int:
+def swapped_port(value: object, source: str, line: int = 0) -> int:
     """20480 as port 80. Raises ParseError."""
-    port = integer(value, source, 0, most=65535)
+    port = integer(value, source, line, most=65535)
     return int.from_bytes(port.to_bytes(2, "little"), "big")
 
 
@@ -92,14 +95,26 @@ def text_tuple(line: bytes, number: int, source: str, directions: frozenset[str]
         return None
     if len(words) < 5 or words[1] not in directions or words[3] != "->":
         raise ParseError(source, number, "not an entry")
-    protocol = 0 if words[0] == "ANY" else protocol_number(words[0])
+    protocol = u8proto(words[0])
     if protocol is None:
-        raise ParseError(source, number, f"unknown protocol {words[0][:20]!r}")
+        raise ParseError(source, number, f"unknown protocol {quoted(words[0])}")
     left, right = (end(word, number, source) for word in (words[2], words[4]))
     return Line(protocol, words[1], left, right, words[5:])
 
 
 def end(text: str, number: int, source: str) -> tuple[Address, int]:
-    """`10.0.0.1:80`, `[fd00::1]:80`, and `fd00::1:80`, whose last colon parts the port."""
+    """`10.0.0.1:80`, `[fd00::1]:80`, and `fd00::1:80`, whose last colon parts the port.
+
+    The cluster of a clustermesh, as in `10.0.0.1@2:80`, is left out.
+    """
     host, _, port = text.rpartition(":")
-    return address(host.strip("[]"), source, number), integer(port, source, number, most=65535)
+    host = host.strip("[]").partition("@")[0]
+    if "%" in host:  # Cilium prints no zones, and whatever may stand in one
+        raise ParseError(source, number, f"{quoted(host)} is not an IP address")
+    return address(host, source, number), integer(port, source, number, most=65535)
+
+
+def u8proto(name: str) -> int | None:
+    """The number of a protocol as Cilium's pkg/u8proto names it; 0 for ANY, None when unknown."""
+    known = _PROTOCOLS.get(name.upper())
+    return protocol_number(name) if known is None else known

@@ -99,16 +99,13 @@ def _on(mode: str) -> bool | None:
 
 def endpoints(data: bytes) -> tuple[Endpoint, ...]:
     """`endpoint list -o json`. Raises ParseError."""
-    value = json_value(data, ENDPOINTS)
-    if not isinstance(value, list):
-        raise ParseError(ENDPOINTS, 0, "not a JSON list")
     where = _lines_of_ids(data)
     found = []
-    for item in value:
+    for line, item in _json.listed(data, ENDPOINTS):
         number = _json.number(item, "id")
         if number is None:
-            raise ParseError(ENDPOINTS, 0, "an endpoint without an id")
-        found.append(endpoint(number, _json.dig(item, "status"), where.get(number, 0)))
+            raise ParseError(ENDPOINTS, line, "an endpoint without an id")
+        found.append(endpoint(number, _json.dig(item, "status"), where.get(number, line)))
     return tuple(found)
 
 
@@ -161,16 +158,13 @@ def endpoint_addresses(networking: Any) -> tuple[Address, ...]:
 
 def nodes(data: bytes) -> tuple[CiliumNode, ...]:
     """`node list -o json`. Raises ParseError."""
-    value = json_value(data, NODES)
-    if not isinstance(value, list):
-        raise ParseError(NODES, 0, "not a JSON list")
-    return tuple(_node(item) for item in value)
+    return tuple(_node(item, line) for line, item in _json.listed(data, NODES))
 
 
-def _node(item: Any) -> CiliumNode:
+def _node(item: Any, line: int) -> CiliumNode:
     name = _json.text(item, "name").rpartition("/")[2]
     if not name:
-        raise ParseError(NODES, 0, "a node without a name")
+        raise ParseError(NODES, line, "a node without a name")
     primary = [_json.dig(item, "primary-address", family) for family in ("ipv4", "ipv6")]
     cidrs = _json.networks([_json.text(one, "alloc-range") for one in primary])
     other = _json.addresses(
@@ -185,20 +179,18 @@ def _node(item: Any) -> CiliumNode:
         router_addresses=inside,
         pod_cidrs=cidrs,
         health_address=health,
+        line=line,
     )
 
 
 def identities(data: bytes) -> tuple[Identity, ...]:
     """`identity list -o json` (each under `identity`) and `identity get` (bare). Raises
     ParseError."""
-    value = json_value(data, IDENTITIES)
-    if not isinstance(value, list):
-        raise ParseError(IDENTITIES, 0, "not a JSON list")
     found = []
-    for item in value:
+    for line, item in _json.listed(data, IDENTITIES):
         body = _json.dig(item, "identity")
         body = body if isinstance(body, dict) else item
         number = _json.number(body, "id")
         if number is not None:
-            found.append(Identity(number, _json.texts(body, "labels")))
+            found.append(Identity(number, _json.texts(body, "labels"), line))
     return tuple(found)

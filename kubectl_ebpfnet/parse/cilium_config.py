@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from string import ascii_letters, digits
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.cilium import DatapathConfig
@@ -16,18 +17,31 @@ from kubectl_ebpfnet.parse import _json
 from kubectl_ebpfnet.parse._text import lines
 
 VIEW = "cilium config view"
+# Kubernetes API reference, ConfigMap: what a key may consist of.
+_KEY = frozenset(ascii_letters + digits + "-._")
+_TRUTHS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+"""Go's strconv.ParseBool."""
 
 
 def settings(data: bytes) -> dict[str, str]:
-    """`cilium config view`: `key   value` lines. Raises ParseError."""
-    found = {}
+    """`cilium config view`: `key   value` lines. Raises ParseError.
+
+    A value may go on in the next lines (`hubble-metrics` does); one of them that can be no key
+    belongs to the value before it.
+    """
+    found: dict[str, str] = {}
+    last = ""
     for number, text in lines(data, VIEW):
         words = text.split(None, 1)
         if not words:
             continue
-        if words[0].startswith("{") or ":" in words[0]:
+        if _KEY.issuperset(words[0]):
+            last = words[0]
+            found[last] = words[1].strip() if len(words) > 1 else ""
+        elif last:
+            found[last] = f"{found[last]} {text.strip()}".strip()
+        else:
             raise ParseError(VIEW, number, "not a line of key and value")
-        found[words[0]] = words[1].strip() if len(words) > 1 else ""
     return found
 
 
@@ -47,10 +61,12 @@ def datapath(settings: Mapping[str, str]) -> DatapathConfig:
         masquerade=_masquerade(settings),
         native_cidrs=_native(settings),
         kube_proxy_replacement=_kpr(settings),
-        socket_lb=_flag(settings, "bpf-lb-sock", "enable-host-reachable-services"),
+        socket_lb=_socket_lb(settings),
         socket_lb_host_only=_flag(settings, "bpf-lb-sock-hostns-only"),
         node_port_mode=settings.get("bpf-lb-mode", "") or settings.get("node-port-mode", ""),
-        devices=tuple(settings.get("devices", "").split()),
+        devices=_devices(settings),
+        # `true` only means that tcx is wanted: the kernel may lack it.
+        attach_mode="tc" if _flag(settings, "enable-tcx") is False else "",
         datapath_mode=settings.get("datapath-mode", ""),
         encryption=_encryption(settings),
         host_firewall=_flag(settings, "enable-host-firewall"),
@@ -71,18 +87,18 @@ def merge(status: DatapathConfig, config: DatapathConfig) -> DatapathConfig:
 
 def _flag(settings: Mapping[str, str], *names: str) -> bool | None:
     for name in names:
-        value = settings.get(name, "").lower()
-        if value in ("true", "false"):
-            return value == "true"
+        value = _TRUTHS.get(settings.get(name, "").lower())
+        if value is not None:
+            return value
     return None
 
 
 def _masquerade(settings: Mapping[str, str]) -> str:
     wanted = _flag(settings, "enable-ipv4-masquerade", "masquerade")
+    by_bpf = _flag(settings, "enable-bpf-masquerade")
     if wanted is False:
         return "disabled"
-    by_bpf = _flag(settings, "enable-bpf-masquerade")
-    if by_bpf is None:
+    if wanted is None or by_bpf is None:
         return ""
     return "bpf" if by_bpf else "iptables"
 
@@ -95,7 +111,25 @@ def _native(settings: Mapping[str, str]) -> tuple[Network, ...]:
 def _kpr(settings: Mapping[str, str]) -> bool | None:
     # `partial` and `probe` replace some of it only: neither yes nor no.
     value = settings.get("kube-proxy-replacement", "").lower()
-    return {"true": True, "strict": True, "false": False, "disabled": False}.get(value)
+    return {"strict": True, "disabled": False}.get(value, _TRUTHS.get(value))
+
+
+def _socket_lb(settings: Mapping[str, str]) -> bool | None:
+    # Kube-proxy replacement brings it whatever its own key says, and the old word `disabled` takes
+    # it away (pkg/kpr/kpr.go; ≤ 1.17 daemon/cmd/kube_proxy_replacement.go).
+    if settings.get("kube-proxy-replacement", "").lower() == "disabled":
+        return False
+    replacing = _kpr(settings)
+    wanted = _flag(settings, "bpf-lb-sock", "enable-host-reachable-services")
+    if replacing or wanted:
+        return True
+    return False if replacing is False and wanted is False else None
+
+
+def _devices(settings: Mapping[str, str]) -> tuple[str, ...]:
+    # `eth+` stands for whatever devices a node has of that name: it names none.
+    words = settings.get("devices", "").replace(",", " ").split()
+    return tuple(word for word in words if not word.endswith("+"))
 
 
 def _encryption(settings: Mapping[str, str]) -> str:

@@ -10,14 +10,21 @@ Source: Cilium pkg/maps/ctmap/types.go (Dump), pkg/tuple. What differs between v
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.cilium import CtEntry
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
-from kubectl_ebpfnet.parse._text import integer, json_value, lines
+from kubectl_ebpfnet.parse import _json
+from kubectl_ebpfnet.parse._text import integer, lines
 from kubectl_ebpfnet.parse._tuple import Stored, stored_tuple, text_tuple
 
 SOURCE = "cilium bpf ct list"
 _DIRECTIONS = frozenset({"IN", "OUT", "SVC"})
+# What is read of the `key=value` words; the others, and those of versions to come, are let be.
+_NUMBERS = frozenset(
+    {
+        "expires", "Packets", "Bytes", "RxPackets", "RxBytes", "TxPackets", "TxBytes",
+        "RxFlagsSeen", "TxFlagsSeen", "RevNAT", "SourceSecurityID", "BackendID",
+    }
+)  # fmt: skip
 _FLAGS = (
     (0x01, "RxClosing"),
     (0x02, "TxClosing"),
@@ -109,7 +116,8 @@ def _fields(words: list[str], number: int) -> tuple[dict[str, int], frozenset[st
             values["remaining"] = integer(word, SOURCE, number, least=None)
             remaining = False
         elif equals:
-            values[key] = integer(value, SOURCE, number)
+            if key in _NUMBERS:
+                values[key] = integer(value, SOURCE, number)
         elif not values:
             marks.add(word)
     return values, frozenset(flags), frozenset(marks)
@@ -130,14 +138,11 @@ def _counted(values: dict[str, int], what: str, direction: str = "") -> int | No
 def json_entries(data: bytes) -> tuple[CtEntry, ...]:
     """Every entry of `bpf ct list -o json`: the stored fields (cilium-facts 3.2). Raises
     ParseError."""
-    value = json_value(data, SOURCE)
-    if not isinstance(value, list):
-        raise ParseError(SOURCE, 0, "not a JSON list")
-    return tuple(_json_entry(item) for item in value)
+    return tuple(_json_entry(item, line) for line, item in _json.listed(data, SOURCE))
 
 
-def _json_entry(item: object) -> CtEntry:
-    stored = stored_tuple(item, SOURCE)
+def _json_entry(item: object, line: int) -> CtEntry:
+    stored = stored_tuple(item, SOURCE, line)
     related = bool(stored.flags & 2)
     if stored.flags & 4:
         direction = "SVC"
@@ -147,21 +152,22 @@ def _json_entry(item: object) -> CtEntry:
         direction = "IN" if stored.flags & 1 else "OUT"
         one = (stored.destination, stored.source_port)
         other = (stored.source, stored.destination_port)
-    return _json_fact(stored, direction, _flow(stored.protocol, one, other, related), related)
+    flow = _flow(stored.protocol, one, other, related)
+    return _json_fact(stored, direction, flow, related, line)
 
 
-def _json_fact(stored: Stored, direction: str, flow: Flow, related: bool) -> CtEntry:
+def _json_fact(stored: Stored, direction: str, flow: Flow, related: bool, line: int) -> CtEntry:
     value = stored.value
 
     def number(name: str) -> int:
         found = value.get(name, 0)
-        return integer(found if found is not None else 0, SOURCE, 0)
+        return integer(found if found is not None else 0, SOURCE, line)
 
     bits = number("Flags")
     union = value.get("Union0")
     backend = number("BackendID")
     if direction == "SVC" and isinstance(union, list) and len(union) == 2:
-        backend = integer(union[1], SOURCE, 0)
+        backend = integer(union[1], SOURCE, line)
     if "Packets" in value:
         packets, size = number("Packets"), number("Bytes")
     else:
@@ -181,6 +187,7 @@ def _json_fact(stored: Stored, direction: str, flow: Flow, related: bool) -> CtE
         rev_nat=_swapped(number("RevNAT")),
         source_identity=number("SourceSecurityID"),
         backend_id=backend,
+        line=line,
     )
 
 

@@ -16,7 +16,8 @@ from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.cilium import Backend, Frontend
 from kubectl_ebpfnet.model.net import Address, protocol_number
 from kubectl_ebpfnet.parse import _json
-from kubectl_ebpfnet.parse._text import address, integer, is_json, json_value, lines
+from kubectl_ebpfnet.parse._text import integer, lines
+from kubectl_ebpfnet.parse._tuple import end
 
 LB_LIST = "cilium bpf lb list"
 SERVICE_LIST = "cilium service list"
@@ -56,15 +57,10 @@ def frontends(data: bytes) -> tuple[Frontend, ...]:
 
 def _slots(data: bytes) -> list[tuple[int, str, str]]:
     """(line, key without slot, value) of each row; a row without a key goes with the last."""
-    if is_json(data):
-        table = json_value(data, LB_LIST)
-        if not isinstance(table, dict):
-            raise ParseError(LB_LIST, 0, "not a JSON object")
+    if _json.printed(data):
         return [
-            (0, _without_slot(key, 0), value.strip())
-            for key, many in table.items()
-            for value in (many if isinstance(many, list) else [])
-            if isinstance(value, str)
+            (line, _without_slot(key, line), value.strip())
+            for line, key, value in _json.mapped(data, LB_LIST)
         ]
     found = []
     last = ""
@@ -98,13 +94,7 @@ def _frontend_key(key: str, number: int) -> tuple[Address, int, int | None, bool
     if internal:
         words.pop()
     protocol = protocol_number(words.pop()) if len(words) > 1 else None
-    host, _, port = words[0].rpartition(":")
-    return (
-        address(host.strip("[]"), LB_LIST, number),
-        integer(port, LB_LIST, number, most=65535),
-        protocol,
-        internal,
-    )
+    return (*end(words[0], number, LB_LIST), protocol, internal)
 
 
 def _add_slot(rows: _Rows, value: str, number: int) -> None:
@@ -113,22 +103,20 @@ def _add_slot(rows: _Rows, value: str, number: int) -> None:
     match = _VALUE.match(value)
     if match is None:
         raise ParseError(LB_LIST, number, "not a backend")
-    where, rev_nat, slot, flags = match[1], int(match[2]), match[3], match[4]
-    rows.rev_nat = rev_nat or rows.rev_nat
-    words = where.partition("/")
-    host, _, port = words[0].rpartition(":")
-    target = address(host.strip("[]"), LB_LIST, number)
-    port_number = integer(port, LB_LIST, number, most=65535)
-    if flags is not None or (target.is_unspecified and not port_number):
+    slot, flags = match[3], match[4]
+    rows.rev_nat = integer(match[2], LB_LIST, number, most=65535) or rows.rev_nat
+    words = match[1].partition("/")
+    target, port = end(words[0], number, LB_LIST)
+    if flags is not None or (target.is_unspecified and not port):
         rows.flags = tuple(word.strip() for word in (flags or "").split(",") if word.strip())
         rows.line = number
         return
     rows.backends.append(
         Backend(
             target,
-            port_number,
+            port,
             protocol_number(words[2]) if words[2] else None,
-            slot=int(slot) if slot else len(rows.backends) + 1,
+            slot=integer(slot, LB_LIST, number, most=65535) if slot else 0,
             line=number,
         )
     )
@@ -153,20 +141,15 @@ def _frontend(rows: _Rows) -> Frontend:
 
 def services(data: bytes) -> tuple[Frontend, ...]:
     """`service list -o json`. Raises ParseError."""
-    table = json_value(data, SERVICE_LIST)
-    if table is None:
-        return ()
-    if not isinstance(table, list):
-        raise ParseError(SERVICE_LIST, 0, "not a JSON list")
-    return tuple(_service(item) for item in table)
+    return tuple(_service(item, line) for line, item in _json.listed(data, SERVICE_LIST))
 
 
-def _service(item: Any) -> Frontend:
+def _service(item: Any, line: int) -> Frontend:
     realized = _json.dig(item, "status", "realized") or _json.dig(item, "spec")
     front = _json.dig(realized, "frontend-address")
     where = _json.address(_json.text(front, "ip"))
     if where is None:
-        raise ParseError(SERVICE_LIST, 0, "a service without a frontend address")
+        raise ParseError(SERVICE_LIST, line, "a service without a frontend address")
     flags = _json.dig(realized, "flags")
     external = _json.text(flags, "extTrafficPolicy") or _json.text(flags, "trafficPolicy")
     return Frontend(
@@ -179,17 +162,18 @@ def _service(item: Any) -> Frontend:
         rev_nat=_json.number(realized, "id") or 0,
         backends=tuple(
             backend
-            for number, one in enumerate(_json.items(realized, "backend-addresses"), start=1)
-            if (backend := _backend(one, number)) is not None
+            for one in _json.items(realized, "backend-addresses")
+            if (backend := _backend(one, line)) is not None
         ),
         namespace=_json.text(flags, "namespace"),
         name=_json.text(flags, "name"),
         external_policy=external,
         internal_policy=_json.text(flags, "intTrafficPolicy"),
+        line=line,
     )
 
 
-def _backend(item: Any, slot: int) -> Backend | None:
+def _backend(item: Any, line: int) -> Backend | None:
     where = _json.address(_json.text(item, "ip"))
     if where is None:
         return None
@@ -198,8 +182,8 @@ def _backend(item: Any, slot: int) -> Backend | None:
         port=_port(_json.number(item, "port")),
         protocol=_protocol(_json.text(item, "protocol")),
         state=_json.text(item, "state"),
-        slot=slot,
         node=_json.text(item, "nodeName"),
+        line=line,
     )
 
 

@@ -21,7 +21,7 @@ from kubectl_ebpfnet.model.cilium import (
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.parse import _json
 from kubectl_ebpfnet.parse._tables import rows
-from kubectl_ebpfnet.parse._text import address, integer, is_json, json_value, lines, network
+from kubectl_ebpfnet.parse._text import address, integer, lines, network
 
 IPCACHE = "cilium bpf ipcache list"
 ENDPOINTS = "cilium bpf endpoint list"
@@ -33,16 +33,8 @@ METRICS = "cilium bpf metrics list"
 
 def _pairs(data: bytes, source: str, header: str) -> list[tuple[int, str, str]]:
     """(line, key, value) of a two-column map, from text or from `{"key": ["value"]}`."""
-    if is_json(data):
-        value = json_value(data, source)
-        if not isinstance(value, dict):
-            raise ParseError(source, 0, "not a JSON object")
-        return [
-            (0, key, one)
-            for key, many in value.items()
-            for one in (many if isinstance(many, list) else [])
-            if isinstance(one, str)
-        ]
+    if _json.printed(data):
+        return _json.mapped(data, source)
     found = []
     for number, text in lines(data, source):
         words = text.split(None, 1)
@@ -89,7 +81,7 @@ def endpoint_map(data: bytes) -> tuple[LocalEndpoint, ...]:
 
 
 def _endpoint(number: int, key: str, value: str) -> LocalEndpoint:
-    where = address(key.rpartition(":")[0].strip("[]"), ENDPOINTS, number)
+    where = address(_without_port(key), ENDPOINTS, number)
     if value.startswith("(localhost)"):
         return LocalEndpoint(where, True, line=number)
     # `id=1174  sec_id=60735 flags=0x0000 ifindex=13  mac=…`: values may follow after blanks.
@@ -120,12 +112,12 @@ def _endpoint(number: int, key: str, value: str) -> LocalEndpoint:
 
 def egress_gateway(data: bytes) -> tuple[EgressGatewayPolicy, ...]:
     """`bpf egress list`, text or JSON. Raises ParseError."""
-    if is_json(data):
-        table = json_value(data, EGRESS)
-        if not isinstance(table, list):
-            raise ParseError(EGRESS, 0, "not a JSON list")
+    if _json.printed(data):
         names = ("SourceIP", "DestCIDR", "EgressIP", "GatewayIP")
-        return tuple(_egress(0, [_json.text(row, name) for name in names]) for row in table)
+        return tuple(
+            _egress(line, [_json.text(row, name) for name in names])
+            for line, row in _json.listed(data, EGRESS)
+        )
     return tuple(_egress(number, cells) for number, cells in rows(data, EGRESS, "Source IP"))
 
 
@@ -147,23 +139,20 @@ def _egress(number: int, cells: list[str]) -> EgressGatewayPolicy:
 
 def ip_masq(data: bytes) -> tuple[Network, ...]:
     """`bpf ipmasq list`: prefixes that are not masqueraded; text or JSON. Raises ParseError."""
-    if is_json(data):
-        table = json_value(data, MASQ)
-        if not isinstance(table, list):
-            raise ParseError(MASQ, 0, "not a JSON list")
-        return tuple(_masq(item) for item in table)
+    if _json.printed(data):
+        return tuple(_masq(item, line) for line, item in _json.listed(data, MASQ))
     return tuple(network(cells[0], MASQ, number) for number, cells in rows(data, MASQ, "IP PREFIX"))
 
 
-def _masq(item: Any) -> Network:
+def _masq(item: Any, line: int) -> Network:
     if isinstance(item, str):
-        return network(item, MASQ)
+        return network(item, MASQ, line)
     try:  # ≤ 1.16: {"IP": "10.0.0.0", "Mask": base64 of the mask's bytes}
         mask = base64.b64decode(_json.text(item, "Mask"), validate=True)
         bits = bin(int.from_bytes(mask, "big")).count("1")
         return ip_network(f"{_json.text(item, 'IP')}/{bits}", strict=False)
     except (ValueError, binascii.Error):
-        raise ParseError(MASQ, 0, "not a prefix") from None
+        raise ParseError(MASQ, line, "not a prefix") from None
 
 
 def tunnels(data: bytes) -> tuple[tuple[Network, Address], ...]:
@@ -176,13 +165,14 @@ def tunnels(data: bytes) -> tuple[tuple[Network, Address], ...]:
 
 
 def _without_port(text: str) -> str:
-    return text.partition("@")[0].rpartition(":")[0].strip("[]")
+    """`10.244.1.0:0`, `10.244.1.0@2:0` of cluster 2, `[fd00::]:0` and `fd00:::0` as an address."""
+    return text.rpartition(":")[0].strip("[]").partition("@")[0]
 
 
 def metrics(data: bytes) -> tuple[MetricRow, ...]:
     """`bpf metrics list`, text or JSON. Raises ParseError."""
-    if is_json(data):
-        return _json_metrics(json_value(data, METRICS))
+    if _json.printed(data):
+        return _json_metrics(_json.listed(data, METRICS))
     found = []
     for number, cells in rows(data, METRICS, "REASON"):
         if len(cells) < 4:
@@ -193,11 +183,9 @@ def metrics(data: bytes) -> tuple[MetricRow, ...]:
     return tuple(found)
 
 
-def _json_metrics(table: Any) -> tuple[MetricRow, ...]:
-    if not isinstance(table, list):
-        raise ParseError(METRICS, 0, "not a JSON list")
+def _json_metrics(table: list[tuple[int, Any]]) -> tuple[MetricRow, ...]:
     found = []
-    for row in table:
+    for at, row in table:
         values = _json.dig(row, "values")
         if isinstance(values, dict):  # 1.10 to 1.15
             for direction, counters in values.items():
@@ -207,9 +195,12 @@ def _json_metrics(table: Any) -> tuple[MetricRow, ...]:
                         direction,
                         _json.number(counters, "packets") or 0,
                         _json.number(counters, "bytes") or 0,
+                        line=at,
                     )
                 )
             continue
+        if not _json.text(row, "reason"):
+            raise ParseError(METRICS, at, "a row without reason")
         file, line = _json.text(row, "file"), _json.number(row, "line")
         found.append(
             MetricRow(
@@ -218,6 +209,7 @@ def _json_metrics(table: Any) -> tuple[MetricRow, ...]:
                 _json.number(row, "packets") or 0,
                 _json.number(row, "bytes") or 0,
                 f"{file}:{line}" if file else "",
+                at,
             )
         )
     return tuple(found)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.cilium import NatEntry
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
-from kubectl_ebpfnet.parse._text import integer, json_value, lines
+from kubectl_ebpfnet.parse import _json
+from kubectl_ebpfnet.parse._text import integer, lines
 from kubectl_ebpfnet.parse._tuple import bytes_address, end, stored_tuple, swapped_port, text_tuple
 
 SOURCE = "cilium bpf nat list"
@@ -74,12 +75,9 @@ def _age(words: list[str], number: int) -> int | None:
 
 def json_entries(data: bytes) -> tuple[NatEntry, ...]:
     """Every entry of `bpf nat list -o json`. Raises ParseError."""
-    value = json_value(data, SOURCE)
-    if not isinstance(value, list):
-        raise ParseError(SOURCE, 0, "not a JSON list")
     found = []
-    for item in value:
-        stored = stored_tuple(item, SOURCE)
+    for line, item in _json.listed(data, SOURCE):
+        stored = stored_tuple(item, SOURCE, line)
         direction = "IN" if stored.flags & 1 else "OUT"
         one = (stored.source, stored.source_port)
         other = (stored.destination, stored.destination_port)
@@ -88,9 +86,10 @@ def json_entries(data: bytes) -> tuple[NatEntry, ...]:
             NatEntry(
                 flow=_flow(stored.protocol, one, other, direction),
                 direction=direction,
-                address=bytes_address(stored.value.get("Addr"), SOURCE),
-                port=swapped_port(stored.value.get("Port"), SOURCE),
+                address=bytes_address(stored.value.get("Addr"), SOURCE, line),
+                port=swapped_port(stored.value.get("Port"), SOURCE, line),
                 needs_ct=any(mark == 1 for mark in marks),
+                line=line,
             )
         )
     return tuple(found)

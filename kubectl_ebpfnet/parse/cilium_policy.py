@@ -8,15 +8,16 @@ turned back into numbers.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.cilium import RESERVED_IDENTITIES, PolicyEntry
-from kubectl_ebpfnet.model.net import protocol_number
 from kubectl_ebpfnet.parse import _json
 from kubectl_ebpfnet.parse._tables import cells, columns
-from kubectl_ebpfnet.parse._text import integer, is_json, json_value, lines
+from kubectl_ebpfnet.parse._text import integer, lines
+from kubectl_ebpfnet.parse._tuple import u8proto
 
 SOURCE = "cilium bpf policy get"
 STATIC_BITS = 40
@@ -24,29 +25,81 @@ STATIC_BITS = 40
 NOT_COUNTED = 2**64 - 1
 UNKNOWN_IDENTITY = -1
 
-_RESERVED = {f"reserved:{name}": number for number, name in RESERVED_IDENTITIES.items()}
-_PATH_ID = re.compile(r"cilium_policy_(?:v2_)?0*(\d+)")
+_RESERVED = {
+    frozenset({f"reserved:{name}"}): number for number, name in RESERVED_IDENTITIES.items()
+} | {frozenset({"reserved:kube-apiserver", "reserved:remote-node"}): 7}
+"""Label sets of reserved identities, as `identity list` of 1.20-dev prints them."""
+_PATH = re.compile(r"(?:Path: |)(/\S*/cilium_policy_(?:v2_)?([0-9]{1,10})):?$")
+
+Rows = list[tuple[int, str]]
 
 
 def entries(data: bytes) -> tuple[PolicyEntry, ...]:
     """Every entry of every endpoint, text or JSON. Raises ParseError."""
-    return _from_json(data) if is_json(data) else _from_text(data)
+    if _json.printed(data):
+        return _from_json(data)
+    found: list[PolicyEntry] = []
+    for endpoint, rows in _sections(data):
+        body = "\n".join(text for _, text in rows).encode()
+        if endpoint is None:
+            raise ParseError(SOURCE, rows[0][0], "a row before its endpoint's id")
+        if _json.printed(body):
+            found += _old_json(endpoint, body, rows[0][0] - 1)
+        else:
+            found += _table(endpoint, rows)
+    return tuple(found)
+
+
+def _sections(data: bytes) -> Iterator[tuple[int | None, Rows]]:
+    """(endpoint, its lines but the empty ones at the ends) of each map that has any.
+
+    A map's lines stand under `Endpoint ID: N` and `Path: …`, up to 1.10 under `<path>:`.
+    """
+    endpoint: int | None = None
+    rows: Rows = []
+    for number, text in lines(data, SOURCE):
+        named = text.startswith("Endpoint ID:")
+        path = _PATH.match(text.rstrip())
+        if not named and path is None:
+            if rows or text.strip():
+                rows.append((number, text))
+            continue
+        if rows:
+            yield endpoint, rows
+        rows = []
+        if named:
+            endpoint = integer(text.partition(":")[2].strip(), SOURCE, number)
+        elif path is not None and not text.startswith("Path:"):
+            endpoint = int(path[2])
+    if rows:
+        yield endpoint, rows
 
 
 def _from_json(data: bytes) -> tuple[PolicyEntry, ...]:
-    value = json_value(data, SOURCE)
     where = _lines_of_entries(data)
     found: list[PolicyEntry] = []
-    for block in value if isinstance(value, list) else [value]:
+    for at, block in _json.listed(data, SOURCE):
         content = _json.items(block, "Content")
         digits = _json.text(block, "EndpointID")
-        if not content and not digits:
-            raise ParseError(SOURCE, 0, "a block without EndpointID and Content")
-        number = integer(digits, SOURCE, 0)
+        if not digits:
+            raise ParseError(SOURCE, at, "a map without its EndpointID")
+        number = integer(digits, SOURCE, at)
         for item in content:
             line = where[len(found)] if len(found) < len(where) else 0
             found.append(_json_entry(number, item, line))
     return tuple(found)
+
+
+def _old_json(endpoint: int, body: bytes, above: int) -> list[PolicyEntry]:
+    """The document of one map (≤ 1.10), with so many lines above it."""
+    try:
+        return [
+            _json_entry(endpoint, item, line + above if line else 0)
+            for line, item in _json.listed(body, SOURCE)
+        ]
+    except ParseError as error:
+        line = min(error.line, body.count(b"\n") + 1) + above
+        raise ParseError(SOURCE, line, error.problem) from None
 
 
 def _lines_of_entries(data: bytes) -> list[int]:
@@ -108,67 +161,63 @@ def _counted(value: int | None) -> int | None:
     return None if value is None or value == NOT_COUNTED else value
 
 
-def _from_text(data: bytes) -> tuple[PolicyEntry, ...]:
+def _table(endpoint: int, rows: Rows) -> list[PolicyEntry]:
     found: list[PolicyEntry] = []
-    endpoint: int | None = None
     header: list[tuple[str, int]] = []
-    for number, text in lines(data, SOURCE):
-        stripped = text.strip()
-        if stripped.startswith("Endpoint ID:"):
-            endpoint = integer(stripped.partition(":")[2].strip(), SOURCE, number)
-        elif match := _PATH_ID.search(stripped) if "/" in stripped[:6] + stripped[-2:] else None:
-            endpoint = int(match[1]) if endpoint is None or stripped.endswith(":") else endpoint
-        elif stripped.startswith("POLICY "):
+    for number, text in rows:
+        if text.startswith("POLICY "):
             header = columns(text)
-        elif not stripped or stripped.startswith(("Path:", "Policy stats empty")):
             continue
-        elif not header:
+        if not text.strip() or text.startswith("Policy stats empty"):
+            continue
+        if not header:
             raise ParseError(SOURCE, number, "a row before the header")
-        elif text[0] == " " and found and not cells(text, header).get("POLICY"):
-            found[-1] = _with_label(found[-1], stripped)
+        row = cells(text, header)
+        if found and not row.get("POLICY") and text[0] == " ":
+            found[-1] = _labelled(found[-1], (*found[-1].labels, _who(row)))
         else:
-            found.append(_row(endpoint, cells(text, header), number))
-    return tuple(found)
+            found.append(_row(endpoint, row, number))
+    return found
 
 
-def _with_label(entry: PolicyEntry, label: str) -> PolicyEntry:
-    labels = (*entry.labels, label.split()[0])
-    # `reserved:kube-apiserver` with `reserved:world` is a CIDR identity of its own number.
-    return replace(entry, labels=labels, identity=UNKNOWN_IDENTITY)
+def _labelled(entry: PolicyEntry, labels: tuple[str, ...]) -> PolicyEntry:
+    """The entry of the identity that has exactly these labels.
+
+    `reserved:kube-apiserver` with `reserved:world` is a CIDR identity of a number that is not
+    told, and so is every identity of a pod.
+    """
+    identity = _RESERVED.get(frozenset(labels), UNKNOWN_IDENTITY)
+    return replace(entry, labels=labels, identity=identity)
 
 
-def _row(endpoint: int | None, row: dict[str, str], number: int) -> PolicyEntry:
-    if endpoint is None:
-        raise ParseError(SOURCE, number, "a row before its endpoint's id")
+def _who(row: dict[str, str]) -> str:
+    return next(
+        (value for title, value in row.items() if title.startswith(("LABELS", "IDENTITY"))), ""
+    )
+
+
+def _row(endpoint: int, row: dict[str, str], number: int) -> PolicyEntry:
     policy, direction = row.get("POLICY", ""), row.get("DIRECTION", "").lower()
     if policy not in ("Allow", "Deny") or direction not in ("ingress", "egress"):
         raise ParseError(SOURCE, number, "not a policy entry")
-    who = next(
-        (value for title, value in row.items() if title.startswith(("LABELS", "IDENTITY"))), ""
-    )
+    who = _who(row)
     protocol, ports = _ports(row.get("PORT/PROTO", "ANY"), number)
     proxy = row.get("PROXY PORT", "NONE")
-    return PolicyEntry(
+    entry = PolicyEntry(
         endpoint_id=endpoint,
         deny=policy == "Deny",
         direction=direction,
-        identity=_identity(who),
+        identity=0,
         protocol=protocol,
         ports=ports,
         proxy_port=0 if proxy in ("NONE", "", "-") else integer(proxy, SOURCE, number, most=65535),
         packets=_column(row.get("PACKETS", "-"), number),
         bytes=_column(row.get("BYTES", "-"), number),
-        labels=(who,) if who and not who.isdigit() and who != "ANY" else (),
         line=number,
     )
-
-
-def _identity(text: str) -> int:
-    if text in ("ANY", ""):
-        return 0
-    if text.isdigit() and text.isascii() and len(text) < 12:
-        return int(text)
-    return _RESERVED.get(text, UNKNOWN_IDENTITY)
+    if who.isascii() and who.isdigit():
+        return replace(entry, identity=integer(who, SOURCE, number))
+    return entry if who == "ANY" else _labelled(entry, (who,) if who else ())
 
 
 def _column(text: str, number: int) -> int | None:
@@ -177,10 +226,8 @@ def _column(text: str, number: int) -> int | None:
 
 def _ports(text: str, number: int) -> tuple[int, tuple[int, int]]:
     """`80/TCP`, `8080-8095/TCP`, `0x50/12/TCP` (≤ 1.16), `TCP`, `ANY`."""
-    if text == "ANY":
-        return 0, (0, 65535)
     words = text.split("/")
-    protocol = protocol_number(words[-1])
+    protocol = u8proto(words[-1])
     if protocol is None:
         raise ParseError(SOURCE, number, "unknown protocol")
     if len(words) == 1:

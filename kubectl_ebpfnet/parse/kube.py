@@ -128,16 +128,19 @@ def _condition(status: Any, kind: str) -> bool:
 
 
 def _reason(status: Any) -> str:
-    """Why a pod does not run: a container that waits, else a condition that is False."""
+    """Why a pod does not run: a container that waits, else the status's own word (`Evicted`), else
+    a condition that is False."""
     for item in _json.items(status, "containerStatuses"):
         waiting = _json.text(item, "state", "waiting", "reason")
         if waiting:
             return waiting
+    if _json.text(status, "reason"):
+        return _json.text(status, "reason")
     for item in _json.items(status, "conditions"):
         if _json.text(item, "status") == "False" and _json.text(item, "reason"):
             said = _json.text(item, "message")
             return f"{_json.text(item, 'reason')}: {said}" if said else _json.text(item, "reason")
-    return _json.text(status, "reason")
+    return ""
 
 
 def _node(value: Any) -> Node:
@@ -249,7 +252,9 @@ def _cilium_node(value: Any) -> CiliumNode:
 
 def _identity(value: Any) -> list[Identity]:
     name = _name(value)
-    labels = tuple(f"{key}={text}" for key, text in _json.pairs(value, "security-labels"))
+    # As the agent prints them: a label without a value stands alone.
+    pairs = _json.pairs(value, "security-labels")
+    labels = tuple(f"{key}={text}" if text else key for key, text in pairs)
     if name.isdigit() and name.isascii() and len(name) < 12:
         return [Identity(int(name), labels)]
     return []

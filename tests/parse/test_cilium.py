@@ -6,8 +6,11 @@ cilium-facts 2; those were not printed by a run and say so here.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from json import dumps, loads
+from typing import Any
 
 import pytest
 import recorded
@@ -227,7 +230,7 @@ def test_the_recorded_services() -> None:
             found[str(frontend.address), frontend.port, frontend.internal] = frontend
     web = found["10.96.51.4", 80, False]
     assert (web.type, web.namespace, web.name, web.protocol) == ("ClusterIP", "default", "web", TCP)
-    backend = Backend(ip_address("10.244.0.135"), 8080, TCP, "active", 1)
+    backend = Backend(ip_address("10.244.0.135"), 8080, TCP, "active")
     assert [replace(b, node="", id=0) for b in web.backends] == [backend]
     local = found["10.111.111.129", 80, False]
     assert (local.type, local.external_policy) == ("LoadBalancer", "Local")
@@ -380,6 +383,54 @@ def test_the_recorded_endpoints_have_their_lines() -> None:
     assert client.addresses == (ip_address("10.244.1.160"),)
 
 
+def at(data: bytes, line: int) -> str:
+    """The text of a 1-based line."""
+    return data.decode().split("\n")[line - 1]
+
+
+@pytest.mark.parametrize(
+    ("words", "parser"),
+    [
+        (("bpf", "ct", "list", "global"), cilium_ct.json_entries),
+        (("bpf", "nat", "list"), cilium_nat.json_entries),
+        (("bpf", "policy", "get", "--all"), cilium_policy.entries),
+        (("bpf", "metrics", "list"), cilium_maps.metrics),
+        (("service", "list"), cilium_lb.services),
+        (("node", "list"), cilium_agent.nodes),
+        (("identity", "list"), cilium_agent.identities),
+    ],
+)
+def test_facts_of_json_lists_have_the_line_where_they_begin(
+    words: tuple[str, ...], parser: Callable[[bytes], Sequence[Any]]
+) -> None:
+    for data in recorded.outputs(DBG, *words, "-o", "json"):
+        facts = parser(data)
+        assert facts
+        assert all(at(data, fact.line).strip() == "{" for fact in facts)
+        assert [fact.line for fact in facts] == sorted({fact.line for fact in facts})
+        # The same document without its indent: nothing can be told, and nothing else changes.
+        flat = parser(dumps(loads(data)).encode())
+        assert list(flat) == list(facts)
+        assert {fact.line for fact in flat} == {0}
+
+
+@pytest.mark.parametrize(
+    ("words", "parser", "name"),
+    [
+        (("bpf", "ipcache", "list"), cilium_maps.ipcache, lambda e: f'"{e.prefix}":'),
+        (("bpf", "endpoint", "list"), cilium_maps.endpoint_map, lambda e: f'"{e.address}:0":'),
+        (("bpf", "lb", "list"), cilium_lb.frontends, lambda e: f'"{e.address}:{e.port}/'),
+    ],
+)
+def test_facts_of_json_maps_have_the_line_of_their_key(
+    words: tuple[str, ...], parser: Callable[[bytes], Sequence[Any]], name: Callable[[Any], str]
+) -> None:
+    for data in recorded.outputs(DBG, *words, "-o", "json"):
+        facts = parser(data)
+        assert facts
+        assert all(at(data, fact.line).strip().startswith(name(fact)) for fact in facts)
+
+
 def test_the_recorded_nodes() -> None:
     nodes = {
         n.name: n
@@ -414,7 +465,8 @@ def test_settings_of_an_old_cluster() -> None:
          {"routing_mode": "tunnel", "tunnel_protocol": "geneve"}),
         ({"enable-ipv4-masquerade": "false"}, {"masquerade": "disabled"}),
         ({"masquerade": "true", "enable-bpf-masquerade": "true"}, {"masquerade": "bpf"}),
-        ({"kube-proxy-replacement": "strict"}, {"kube_proxy_replacement": True}),
+        ({"kube-proxy-replacement": "strict"},
+         {"kube_proxy_replacement": True, "socket_lb": True}),
         ({"kube-proxy-replacement": "partial"}, {}),
         ({"enable-host-legacy-routing": "false"}, {}),
         ({"enable-host-legacy-routing": "true"}, {"host_routing": "legacy"}),

@@ -10,7 +10,7 @@ import pytest
 import recorded
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.parse import kube
+from kubectl_ebpfnet.parse import cilium_agent, kube
 
 
 def test_the_recorded_pods() -> None:
@@ -125,3 +125,41 @@ def test_what_is_no_object(data: bytes) -> None:
 
 def test_unknown_kinds_are_left_out() -> None:
     assert kube.objects(b'{"kind":"Lease"}') == kube.KubeObjects()
+
+
+def test_an_identitys_labels_are_written_as_the_agent_writes_them() -> None:
+    labels = {"k8s:app": "web", "reserved:init": ""}
+    data = json.dumps(
+        {"kind": "CiliumIdentity", "metadata": {"name": "4711"}, "security-labels": labels}
+    )
+    (identity,) = kube.objects(data.encode()).identities
+    assert (identity.id, identity.labels) == (4711, ("k8s:app=web", "reserved:init"))
+
+
+def test_the_recorded_identities_are_those_that_agents_know() -> None:
+    """Of the same cluster: its objects, and `identity list` of its agents."""
+    objects = {
+        (i.id, frozenset(i.labels))
+        for data in recorded.api("ciliumidentities")
+        for i in kube.objects(data).identities
+    }
+    agents = {
+        (i.id, frozenset(i.labels))
+        for data in recorded.outputs("cilium-dbg", "identity", "list", "-o", "json")
+        for i in cilium_agent.identities(data)
+    }
+    assert objects
+    assert objects <= agents
+
+
+def test_an_evicted_pod_says_so_before_its_conditions() -> None:
+    ready = {"type": "Ready", "status": "False", "reason": "ContainersNotReady"}
+    status = {"phase": "Failed", "reason": "Evicted", "conditions": [ready]}
+    data = json.dumps({"kind": "Pod", "metadata": {"name": "a"}, "status": status})
+    assert kube.objects(data.encode()).pods[0].reason == "Evicted"
+
+
+def test_lists_are_put_together_with_each_object_once() -> None:
+    pods = [kube.objects(data) for data in recorded.api("pods")]
+    both = pods[0].merged(pods[0]).merged(kube.objects(b'{"kind":"List","items":[]}'))
+    assert both == pods[0]
