@@ -12,6 +12,7 @@ import pytest
 import recorded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from parse_samples import sample
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.parse import (
@@ -20,6 +21,7 @@ from kubectl_ebpfnet.parse import (
     cilium_ct,
     cilium_lb,
     cilium_maps,
+    cilium_monitor,
     cilium_nat,
     cilium_policy,
     kube,
@@ -40,20 +42,39 @@ PARSERS: dict[str, tuple[Parser, str]] = {
     "ipcache": (cilium_maps.ipcache, "bpf ipcache list"),
     "ipcache json": (cilium_maps.ipcache, "bpf ipcache list -o json"),
     "endpoint map": (cilium_maps.endpoint_map, "bpf endpoint list"),
-    "egress": (cilium_maps.egress_gateway, "bpf egress list"),
-    "masq": (cilium_maps.ip_masq, "bpf ipmasq list -o json"),
-    "tunnels": (cilium_maps.tunnels, "bpf endpoint list"),
+    "egress": (cilium_maps.egress_gateway, ""),
+    "masq": (cilium_maps.ip_masq, ""),
+    "tunnels": (cilium_maps.tunnels, ""),
+    "tunnels json": (cilium_maps.tunnels, ""),
     "metrics": (cilium_maps.metrics, "bpf metrics list"),
     "metrics json": (cilium_maps.metrics, "bpf metrics list -o json"),
     "policy": (cilium_policy.entries, "bpf policy get --all"),
     "policy json": (cilium_policy.entries, "bpf policy get --all -o json"),
+    "policy old": (cilium_policy.entries, ""),
+    "monitor": (partial(cilium_monitor.event, number=1), "monitor"),
+    "monitor json": (partial(cilium_monitor.event, number=1), "monitor -j"),
     "status": (cilium_agent.status, "status -o json"),
     "endpoints": (cilium_agent.endpoints, "endpoint list -o json"),
     "nodes": (cilium_agent.nodes, "node list -o json"),
     "identities": (cilium_agent.identities, "identity list -o json"),
     "version": (cilium_agent.version, "version"),
-    "config": (cilium_config.settings, "version"),
+    "config": (cilium_config.settings, ""),
     "objects": (kube.objects, ""),
+}
+# Of what no cluster of ours printed a full one: the formats (samples/README.md).
+FORMATS = {
+    "egress": ("1.14/format/bpf-egress-list",),
+    "tunnels": ("1.9/format/bpf-tunnel-list",),
+    "tunnels json": ("1.14/format/bpf-tunnel-list-o-json",),
+    "policy old": (
+        "1.9/format/bpf-policy-get--all",
+        "1.9/format/bpf-policy-get--all-n",
+        "1.9/format/bpf-policy-get--all-o-json",
+    ),
+    "lb": ("1.9/format/bpf-lb-list", "1.16/format/bpf-lb-list"),
+    "nat": ("1.10/format/bpf-nat-list", "1.15/format/bpf-nat-list-without-a-clock"),
+    "ct": ("1.9/format/bpf-ct-list-global",),
+    "metrics json": ("1.10/format/bpf-metrics-list-o-json",),
 }
 NAMES = sorted(PARSERS)
 FACTOR = int(os.environ.get("FUZZ_FACTOR", "1"))
@@ -66,11 +87,21 @@ FUZZ = settings(
 
 @cache
 def samples(name: str) -> tuple[bytes, ...]:
-    """What was recorded of the parser's command; a part of long ones."""
+    """What was recorded of the parser's command, and formats; a part of long ones."""
     words = PARSERS[name][1]
-    if not words:
-        return tuple(data[:20000] for kind in ("pods", "services") for data in recorded.api(kind))
-    return tuple(data[:6000] for data in recorded.outputs("cilium-dbg", *words.split()))
+    found = [sample(f"cilium-{path}") for path in FORMATS.get(name, ())]
+    if name == "objects":
+        kinds = ("pods", "services", "endpointslices", "ciliumendpoints", "ciliumnodes")
+        found += [data[:20000] for kind in kinds for data in recorded.api(kind)]
+    elif name == "config":
+        found += recorded.outputs("cilium", "config", "view")
+    elif name == "masq":
+        found += [b'[{"IP":"10.0.0.0","Mask":"/wAAAA=="},"10.0.0.0/8"]', b"IP PREFIX\n10.0.0.0/8\n"]
+    elif words:
+        found += [data[:6000] for data in recorded.outputs("cilium-dbg", *words.split())]
+    if name.endswith("line") or name.startswith("monitor"):
+        found = [line for data in found for line in data.split(b"\n") if line]
+    return tuple(found)
 
 
 def parse(name: str, data: bytes) -> None:
