@@ -7,7 +7,6 @@ about a packet is never an error: it is `UNKNOWN(why)` in a hop (kubectl_ebpfnet
     ├── UsageError            exit 2   the words on the command line
     ├── ParseError                     a record that is not what its producer prints
     ├── BundleError                    a capture file that cannot be read or written
-    ├── NameUnresolvable               a DNS name that gives no address
     └── ClusterError                   what the cluster, or the way to it, said
         ├── KubeconfigError            no context, no file, a bad entry
         ├── ApiUnreachable             no answer: refused, timed out, TLS
@@ -66,10 +65,6 @@ class ParseError(EbpfnetError):
 
 class BundleError(EbpfnetError):
     """A capture that cannot be read or written."""
-
-
-class NameUnresolvable(EbpfnetError):
-    """A DNS name that gives no address."""
 
 
 class ClusterError(EbpfnetError):

@@ -82,6 +82,8 @@ class Walk:
     asked_nodes: list[str] = field(default_factory=list)
     verdict: Verdict = Verdict.UNKNOWN
     reason: str = ""
+    doubt: str = ""
+    """Why nobody may be able to answer, though nothing drops the packet; "" when there is none."""
 
     @property
     def endpoint(self) -> Endpoint | None:

@@ -96,6 +96,9 @@ def _settle(walk: Walk) -> None:
     """Weigh unknown hops: an observed answer outweighs them, otherwise they decide."""
     if walk.verdict is not Verdict.DELIVERED:
         return
+    if walk.doubt and not answered(walk.tracked):
+        walk.lost(walk.doubt)
+        return
     unknown = [hop for hop in walk.hops if hop.state is State.UNKNOWN and hop.reason]
     decisive = [hop for hop in unknown if hop.kind in (HopKind.POLICY, HopKind.ROUTE)]
     if decisive and not answered(walk.tracked):

@@ -25,6 +25,7 @@ from kubectl_ebpfnet.model.cilium import (
     Identity,
     IpcacheEntry,
     LocalEndpoint,
+    MonitorEvent,
     NatEntry,
     PolicyEntry,
 )
@@ -51,8 +52,15 @@ from kubectl_ebpfnet.model.kernel import (
     Ruleset,
 )
 from kubectl_ebpfnet.model.kube import KubeObjects, Node, Pod
-from kubectl_ebpfnet.model.net import Address, Network
-from kubectl_ebpfnet.parse import cilium_config, cilium_ct, cilium_nat, conntrack, kube
+from kubectl_ebpfnet.model.net import Address, Flow, Network
+from kubectl_ebpfnet.parse import (
+    cilium_config,
+    cilium_ct,
+    cilium_monitor,
+    cilium_nat,
+    conntrack,
+    kube,
+)
 
 T = TypeVar("T")
 
@@ -300,6 +308,21 @@ class NodeView(Netns):
                 continue
             if entry is not None:
                 yield Said(entry, record, number, line.decode("utf-8", "replace"))
+
+    def drops(self, flow: Flow) -> Iterator[Said[MonitorEvent]]:
+        """Drops of a flow that `cilium monitor` showed, where a capture has its output."""
+        for record, number, line in self._streamed(q.MONITOR, [str(flow.source)]):
+            try:
+                event = cilium_monitor.event(line, number)
+            except ParseError:
+                continue
+            if event is not None and event.kind == "drop" and event.flow is not None:
+                same = (flow.source, flow.destination, flow.protocol, flow.destination_port)
+                seen = event.flow
+                if same == (
+                    seen.source, seen.destination, seen.protocol, seen.destination_port,
+                ):  # fmt: skip
+                    yield Said(event, record, number, line.decode("utf-8", "replace"))
 
     def table_state(self, question: q.Question) -> Answer[None]:
         """Whether a streamed table could be read; `missing` says why not."""

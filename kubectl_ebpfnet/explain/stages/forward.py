@@ -61,9 +61,15 @@ def _endpoint_map_evidence(node: NodeView, address: Address) -> tuple[Evidence, 
 
 
 def _tunnelled(node: NodeView, entry: IpcacheEntry) -> bool:
+    """Whether an entry with a tunnel endpoint is reached by the tunnel.
+
+    Cilium fills the endpoint in with native routing too, so it alone does not tell.
+    """
     if "skiptunnel" in entry.flags:
         return False
-    return node.config.routing_mode != "native"
+    if node.config.routing_mode:
+        return node.config.routing_mode != "native"
+    return any(link.name in ("cilium_vxlan", "cilium_geneve") for link in node.links.facts)
 
 
 def ipcache_evidence(node: NodeView, entry: IpcacheEntry | None) -> tuple[Evidence, ...]:

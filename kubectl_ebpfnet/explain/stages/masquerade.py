@@ -172,6 +172,7 @@ def _missing_masquerade(
         f"nothing masquerades pod address {flow.source}: it leaves the cluster as it is",
         State.DERIVED, here.packet, evidence,
     )  # fmt: skip
+    walk.doubt = f"pod address {flow.source} leaves the cluster as it is, and no answer was seen"
     wanted = node.config.masquerade
     off = wanted == "disabled"
     walk.finding(

@@ -220,6 +220,9 @@ def _denied(
     verdict: policy.PolicyVerdict,
     evidence: tuple[Evidence, ...],
 ) -> None:
+    seen = next(walk.world.node(here.node).drops(packet.flow), None)
+    if seen is not None:
+        evidence += cite.said(seen.record, seen.number, seen.text)
     own = walk.ends.identity if direction == "egress" else None
     who = identity_text(walk.world, identity)
     side = "to" if direction == "egress" else "from"
@@ -229,8 +232,8 @@ def _denied(
         here.device or here.node,
         here.node,
         HopKind.POLICY,
-        f"{title}: {verdict.reason}",
-        State.DERIVED,
+        f"{title}: {verdict.reason}" + (", as cilium monitor shows" if seen is not None else ""),
+        State.OBSERVED if seen is not None else State.DERIVED,
         packet,
         evidence,
     )
