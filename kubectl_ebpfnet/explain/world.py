@@ -383,6 +383,12 @@ class NodeView(Netns):
         )
 
     @cached_property
+    def router_addresses(self) -> frozenset[Address]:
+        """Addresses of cilium_host: what the pods here have as their gateway."""
+        facts = (*self.addresses.facts, *self.ask(q.ROUTER_DEVICE, readers.ADDRESSES).facts)
+        return frozenset(fact.address for fact in facts if fact.device == "cilium_host")
+
+    @cached_property
     def own_addresses(self) -> frozenset[Address]:
         """Addresses that are delivered to the node itself."""
         own = {fact.address for fact in self.addresses.facts}

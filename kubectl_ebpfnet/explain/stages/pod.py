@@ -76,9 +76,12 @@ def _route(walk: Walk, here: Standing, netns: PodNetns) -> Route | bool | None:
         )
         return False
     route = decision.route
+    router = route.gateway in walk.world.node(here.node).router_addresses
+    owner = f" (cilium_host of {here.node})" if router else ""
     walk.hop(
         *where,
-        f"{describe(route)}" + (f", gateway {route.gateway}" if route.gateway else ", on the link"),
+        describe(route)
+        + (f", gateway {route.gateway}{owner}" if route.gateway else ", on the link"),
         State.DERIVED,
         here.packet,
         cite.lines(answer.record, [route.line]),
