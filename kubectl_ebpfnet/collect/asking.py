@@ -19,7 +19,7 @@ from kubectl_ebpfnet.collect.bundle_file import now
 from kubectl_ebpfnet.collect.jobs import Deadline, Jobs
 from kubectl_ebpfnet.collect.spool import Spool
 from kubectl_ebpfnet.errors import ClusterError, ExecError, ExecTimeout, Forbidden
-from kubectl_ebpfnet.model.evidence import Place, Record
+from kubectl_ebpfnet.model.evidence import Place, PlaceKind, Record
 
 COMMAND_SECONDS = 20
 """What one command may take where the image has timeout(1)."""
@@ -64,7 +64,8 @@ def ask(
     failure: ClusterError | None = None
     code = 0
     try:
-        argv = batch.script_argv(asked, nonce, COMMAND_SECONDS)
+        agent = spot.place.kind is PlaceKind.AGENT
+        argv = batch.script_argv(asked, nonce, COMMAND_SECONDS, trusted=agent)
         code = _run(session, spot.container, argv, out.feed, err.feed, deadline)
     except ClusterError as error:
         failure = error

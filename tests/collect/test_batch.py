@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlencode
@@ -40,9 +41,10 @@ def run(
     asked: Sequence[Asked],
     seconds: int = 20,
     env: dict[str, str] | None = None,
+    trusted: bool = True,
 ) -> list[Record]:
     nonce = batch.new_nonce()
-    argv = script_argv(asked, nonce, seconds)
+    argv = script_argv(asked, nonce, seconds, trusted=trusted)
     assert argv[:2] == ["sh", "-c"]
     done = subprocess.run([*shell, *argv[1:]], capture_output=True, timeout=60, env=env)
     assert done.returncode == 0
@@ -151,6 +153,20 @@ def test_only_wanted_lines_come_and_the_exit_code_stays(shell: list[str]) -> Non
     assert [r.exit_code for r in said] == [5, 5, 5, 0]
     assert [r.stderr for r in said] == [b"oops\n"] * 3 + [b""]
     assert [r.kept for r in said] == [("10.0.0.1",), ("[d]*", "10x"), ("nothing",), ()]
+
+
+def test_what_a_pods_image_calls_bpftool_does_not_stay_behind(
+    shell: list[str], tmp_path: Path
+) -> None:
+    fake = tmp_path / "bpftool"
+    fake.write_text("#!/bin/sh\nexec sleep 50\n")
+    fake.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    begun = time.monotonic()
+    (said,) = run(shell, [one("bpftool", "net")], seconds=1, env=env, trusted=False)
+    assert time.monotonic() - begun < 20
+    assert said.exit_code is None or said.exit_code == batch.TIMED_OUT
+    assert "1 s" in said.why_not() or "time" in said.why_not()
 
 
 def test_without_grep_and_timeout_all_lines_come(tmp_path: Path) -> None:
