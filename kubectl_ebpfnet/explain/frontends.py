@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain import cite
-from kubectl_ebpfnet.explain.world import Answer, World
+from kubectl_ebpfnet.explain.netns import Answer
+from kubectl_ebpfnet.explain.world import World
 from kubectl_ebpfnet.model.cilium import Backend, Frontend
 from kubectl_ebpfnet.model.kube import Service, ServicePort
 from kubectl_ebpfnet.model.net import Address, endpoint_text, protocol_name

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain import cite
-from kubectl_ebpfnet.explain.world import NodeView
+from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.model import questions as q
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import Attachment

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kubectl_ebpfnet.explain import cite
-from kubectl_ebpfnet.explain.world import NodeView, Said, expanded
+from kubectl_ebpfnet.explain.netns import Said
+from kubectl_ebpfnet.explain.node import NodeView, expanded
 from kubectl_ebpfnet.model import questions as q
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.routing import decide
 from kubectl_ebpfnet.explain.stages.tunnel import device_of
 from kubectl_ebpfnet.explain.stages.veth import has_cilium, show_programs
 from kubectl_ebpfnet.explain.tracking import Wanted, tracked_flows
-from kubectl_ebpfnet.explain.world import NodeView
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain import cite
 from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.routing import decide, neighbour_of, unresolved
 from kubectl_ebpfnet.explain.stages.masquerade import by_cilium, by_netfilter
 from kubectl_ebpfnet.explain.stages.veth import show_programs
-from kubectl_ebpfnet.explain.world import NodeView
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
 

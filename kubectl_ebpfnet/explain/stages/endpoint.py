@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain import cite
 from kubectl_ebpfnet.explain.journey import Standing, Walk, answered
+from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.stages.device import link_evidence
-from kubectl_ebpfnet.explain.stages.veth import policy_hop
+from kubectl_ebpfnet.explain.stages.policy_hop import policy_hop
 from kubectl_ebpfnet.explain.tracking import Wanted, tracked_flows
-from kubectl_ebpfnet.explain.world import NodeView
 from kubectl_ebpfnet.model.cilium import Endpoint
 from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State, TrackedFlow

@@ -8,8 +8,8 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain import cite, routing
 from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
 from kubectl_ebpfnet.explain.names import address_text, identity_text
+from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.routing import describe
-from kubectl_ebpfnet.explain.world import NodeView
 from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, IpcacheEntry
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State

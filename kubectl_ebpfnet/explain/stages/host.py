@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.explain import cite, netfilter, routing
 from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.stages import loadbalancing
 from kubectl_ebpfnet.explain.stages.forward import no_route, route_evidence
-from kubectl_ebpfnet.explain.world import NodeView
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import NetfilterRule
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State

@@ -11,9 +11,9 @@ from ipaddress import ip_address
 
 from kubectl_ebpfnet.explain import cite, netfilter
 from kubectl_ebpfnet.explain.journey import Standing, Walk
+from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.stages.host import context
 from kubectl_ebpfnet.explain.tracking import no_snat_map
-from kubectl_ebpfnet.explain.world import NodeView
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import NetfilterRule
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain import cite
 from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.netns import PodNetns
+from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.routing import decide, describe, neighbour_of, unresolved
-from kubectl_ebpfnet.explain.world import NodeView, PodNetns
 from kubectl_ebpfnet.model.kernel import Link, Neighbour, Route
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State

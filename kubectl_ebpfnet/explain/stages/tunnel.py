@@ -11,10 +11,10 @@ from ipaddress import ip_address
 from kubectl_ebpfnet.explain import cite
 from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
 from kubectl_ebpfnet.explain.names import address_text
+from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.routing import decide, describe
 from kubectl_ebpfnet.explain.stages.forward import no_route, route_evidence
 from kubectl_ebpfnet.explain.stages.veth import show_programs
-from kubectl_ebpfnet.explain.world import NodeView
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.net import UDP, Address, Flow
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State

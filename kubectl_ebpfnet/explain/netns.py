@@ -1,0 +1,126 @@
+"""What a place says: one question, one answer, with the record it stands in; a pod's namespace.
+
+An answer that is missing carries the reason, in words that a hop can show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain import readers
+from kubectl_ebpfnet.model import questions as q
+from kubectl_ebpfnet.model.evidence import (
+    Bundle,
+    Place,
+    Record,
+    pod_place,
+)
+from kubectl_ebpfnet.model.kernel import (
+    InterfaceAddress,
+    Link,
+    Neighbour,
+    Route,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """What a place said to a question.
+
+    Attributes:
+        facts: parsed; () when nothing was said or the table is empty.
+        record: where they stand, None when the question was never asked there.
+        missing: why there are no facts, one sentence; "" when the place did answer.
+    """
+
+    facts: tuple[T, ...] = ()
+    record: Record | None = None
+    missing: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether the place answered, be it with an empty table."""
+        return not self.missing
+
+
+@dataclass(frozen=True, slots=True)
+class Said(Generic[T]):
+    """One fact out of a table too long to be read whole, with the line that says it."""
+
+    fact: T
+    record: Record
+    number: int
+    text: str
+
+
+class Netns:
+    """The network namespace of a pod or a node, as its commands show it."""
+
+    def __init__(self, bundle: Bundle, places: Sequence[Place]) -> None:
+        self.bundle = bundle
+        self.places = tuple(places)
+
+    def ask(self, question: q.Question, table: Sequence[Any]) -> Answer[Any]:
+        """The parsed answer of the first place that gives one."""
+        missing = ""
+        failed = None
+        for place in self.places:
+            record = q.answer(self.bundle, place, question)
+            if record is None:
+                continue
+            if not record.ok:
+                missing = missing or record.why_not()
+                failed = failed or record
+                continue
+            try:
+                return Answer(tuple(readers.read(record, table)), record)
+            except ParseError as error:
+                missing, failed = str(error), record
+        return Answer((), failed, missing or self._never_asked(question))
+
+    def _never_asked(self, question: q.Question) -> str:
+        for place in self.places:
+            for record in self.bundle.at(place):
+                if not record.ran and record.error:
+                    return record.error
+        place = self.places[-1]
+        if not any(self.bundle.at(place) for place in self.places):
+            return f"nothing is recorded of {place}"
+        return f"no `{' '.join(question.forms[0])}` of {place} is recorded"
+
+
+class PodNetns(Netns):
+    """A pod's own namespace."""
+
+    def __init__(self, bundle: Bundle, namespace: str, name: str) -> None:
+        super().__init__(bundle, (pod_place(namespace, name),))
+
+    @cached_property
+    def links(self) -> Answer[Link]:
+        """Devices in the pod."""
+        return self.ask(q.POD_ADDRESSES, readers.LINKS)
+
+    @cached_property
+    def addresses(self) -> Answer[InterfaceAddress]:
+        """Addresses in the pod."""
+        return self.ask(q.POD_ADDRESSES, readers.ADDRESSES)
+
+    @cached_property
+    def neighbours(self) -> Answer[Neighbour]:
+        """The pod's neighbour table."""
+        return self.ask(q.POD_NEIGHBOURS, readers.NEIGHBOURS)
+
+    @cached_property
+    def iflink(self) -> Answer[int]:
+        """ifindex of the host side of eth0."""
+        return self.ask(q.POD_IFLINK, readers.IFLINK)
+
+    def routes(self, version: int) -> Answer[Route]:
+        """The pod's routes of one IP version."""
+        return self.ask(q.POD_ROUTES if version == 4 else q.POD_ROUTES6, readers.ROUTES)
