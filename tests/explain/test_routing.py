@@ -95,6 +95,14 @@ def test_source_and_device_rules() -> None:
     assert device(other, "lxc2") == "eth0"
 
 
+def test_a_rule_that_cannot_be_evaluated_is_not_taken_for_a_match_of_everything() -> None:
+    rules = (Rule(100, "vpn", other_selectors=("ipproto",)), Rule(32766, "main"))
+    routes = [route("0.0.0.0/0", "tun0", table="vpn"), route("0.0.0.0/0", "eth0")]
+    taken = decide(rules, routes, SOURCE, ip_address("1.1.1.1")).route
+    assert taken is not None
+    assert taken.device == "eth0"
+
+
 def test_ipv6_does_not_meet_ipv4_routes() -> None:
     routes = [route("0.0.0.0/0", "four"), route("::/0", "six", gateway="fe80::1")]
     taken = decide((), routes, ip_address("fd00::1"), ip_address("2001:db8::1")).route

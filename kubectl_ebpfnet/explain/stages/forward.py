@@ -142,21 +142,14 @@ def _to_gateway(
 
 def _bpf_host_routing(walk: Walk, here: Standing, node: NodeView) -> Standing | None:
     flow = here.packet.flow
-    where = (HopPlace.CILIUM, here.node, here.node, HopKind.ROUTE)
-    if not node.routes.known:
-        reason = f"the node's routes could not be read: {node.routes.missing}"
-        walk.hop(
-            *where, "fib_lookup in BPF", State.UNKNOWN, here.packet,
-            cite.whole(node.routes.record), reason=reason,
-        )  # fmt: skip
-        walk.lost(reason)
-        return None
-    decision = routing.decide(node.rules.facts, node.routes.facts, flow.source, flow.destination)
-    if decision.route is None or decision.refused:
-        no_route(walk, here, node, decision.refused)
+    decision = route_of(walk, here, node, flow.source, flow.destination, HopPlace.CILIUM)
+    if decision is None or decision.route is None:
         return None
     walk.hop(
-        *where,
+        HopPlace.CILIUM,
+        here.node,
+        here.node,
+        HopKind.ROUTE,
         f"{describe(decision.route)} (fib_lookup in BPF host routing: past the node's netfilter)",
         State.DERIVED,
         here.packet,
@@ -167,20 +160,48 @@ def _bpf_host_routing(walk: Walk, here: Standing, node: NodeView) -> Standing | 
     return here.to(Stage.DEVICE, device=decision.route.device, skips_netfilter=True)
 
 
-def no_route(walk: Walk, here: Standing, node: NodeView, refused: str) -> None:
-    """The packet ends for want of a route on a node."""
+def route_of(
+    walk: Walk,
+    here: Standing,
+    node: NodeView,
+    source: Address,
+    destination: Address,
+    place: HopPlace = HopPlace.NODE,
+    *,
+    mark: int = 0,
+) -> routing.Decision | None:
+    """The node's route for a packet, None when the packet ends here or its route is not known.
+
+    Args:
+        source, destination: of the packet that is routed: the outer one in a tunnel.
+        place: whose look-up it is: the node's stack's, or Cilium's by fib_lookup.
+    """
+    if not node.routes.known:
+        reason = f"the node's routes could not be read: {node.routes.missing}"
+        walk.hop(
+            place, here.node, here.node, HopKind.ROUTE, f"the route to {destination}",
+            State.UNKNOWN, here.packet, cite.whole(node.routes.record), reason=reason,
+        )  # fmt: skip
+        walk.lost(reason)
+        return None
+    decision = routing.decide(
+        node.rules.facts, node.routes.facts, source, destination, mark=mark, in_device=here.entered
+    )
+    if decision.route is not None and not decision.refused:
+        return decision
     evidence = cite.whole(node.routes.record)
     walk.drop(
-        HopPlace.NODE, here.node, here.node, HopKind.ROUTE, f"{refused} on {here.node}",
+        HopPlace.NODE, here.node, here.node, HopKind.ROUTE, f"{decision.refused} on {here.node}",
         State.DERIVED, here.packet, evidence,
     )  # fmt: skip
     walk.finding(
         Severity.ERROR,
-        f"node {here.node} has {refused}",
-        f"`ip route get {here.packet.flow.destination}` on the node shows the same. A route to "
+        f"node {here.node} has {decision.refused}",
+        f"`ip route get {destination}` on the node shows the same. A route to "
         "another node's pods is set by Cilium (auto-direct-node-routes) or by the network.",
         evidence,
     )
+    return None
 
 
 def route_evidence(node: NodeView, line: int, destination: str) -> tuple[Evidence, ...]:

@@ -13,7 +13,7 @@ from kubectl_ebpfnet.explain import cite, netfilter, routing
 from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
 from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.stages import loadbalancing
-from kubectl_ebpfnet.explain.stages.forward import no_route, route_evidence
+from kubectl_ebpfnet.explain.stages.forward import route_evidence, route_of
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import NetfilterRule
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
@@ -33,21 +33,8 @@ def forward(walk: Walk, here: Standing) -> Standing | None:
     here = standing
     flow = here.packet.flow
     where = (HopPlace.NODE, here.node, here.node, HopKind.ROUTE)
-    if not node.routes.known:
-        reason = f"the node's routes could not be read: {node.routes.missing}"
-        walk.hop(
-            *where, "the node's route", State.UNKNOWN, here.packet,
-            cite.whole(node.routes.record), reason=reason,
-        )  # fmt: skip
-        walk.lost(reason)
-        return None
-    mark = _mark(here)
-    decision = routing.decide(
-        node.rules.facts, node.routes.facts, flow.source, flow.destination,
-        mark=mark or 0, in_device=here.entered,
-    )  # fmt: skip
-    if decision.route is None or decision.refused:
-        no_route(walk, here, node, decision.refused)
+    decision = route_of(walk, here, node, flow.source, flow.destination, mark=_mark(here) or 0)
+    if decision is None or decision.route is None:
         return None
     rule = decision.rule
     by_rule = f" by rule {rule.priority}" if rule and rule.table not in ("main", "local") else ""

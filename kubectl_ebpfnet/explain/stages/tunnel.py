@@ -12,8 +12,8 @@ from kubectl_ebpfnet.explain import cite
 from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
 from kubectl_ebpfnet.explain.names import address_text
 from kubectl_ebpfnet.explain.node import NodeView
-from kubectl_ebpfnet.explain.routing import decide, describe
-from kubectl_ebpfnet.explain.stages.forward import no_route, route_evidence
+from kubectl_ebpfnet.explain.routing import describe
+from kubectl_ebpfnet.explain.stages.forward import route_evidence, route_of
 from kubectl_ebpfnet.explain.stages.veth import show_programs
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.net import UDP, Address, Flow
@@ -82,12 +82,8 @@ def encapsulate(walk: Walk, here: Standing) -> Standing | None:
 def _route_outer(
     walk: Walk, here: Standing, node: NodeView, source: Address, end: Address
 ) -> Standing | None:
-    if not node.routes.known:
-        walk.lost(f"the node's routes could not be read: {node.routes.missing}")
-        return None
-    decision = decide(node.rules.facts, node.routes.facts, source, end)
-    if decision.route is None or decision.refused:
-        no_route(walk, here, node, decision.refused)
+    decision = route_of(walk, here.to(here.stage, entered=""), node, source, end)
+    if decision is None or decision.route is None:
         return None
     walk.hop(
         HopPlace.NODE,
