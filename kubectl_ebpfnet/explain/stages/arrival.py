@@ -11,6 +11,7 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
 from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.routing import decide
+from kubectl_ebpfnet.explain.stages import gateway
 from kubectl_ebpfnet.explain.stages.tunnel import device_of
 from kubectl_ebpfnet.explain.stages.veth import has_cilium, show_programs
 from kubectl_ebpfnet.explain.tracking import Wanted, tracked_flows
@@ -84,6 +85,9 @@ def _out_of_tunnel(walk: Walk, here: Standing, node: NodeView) -> Standing | Non
     if destination in node.own_addresses:
         return inside.to(Stage.HOST, entered=name)
     endpoint = node.local_endpoint(destination)
+    row = gateway.policy_row(walk, inside, node) if endpoint is None else None
+    if row is not None and gateway.is_at(walk, node, row):
+        return gateway.through_gateway(walk, inside, node, row, name)
     if endpoint is None:
         walk.hop(
             HopPlace.CILIUM, name, here.node, HopKind.ROUTE, f"{destination} on {here.node}",

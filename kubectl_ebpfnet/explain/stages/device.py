@@ -6,6 +6,7 @@ from kubectl_ebpfnet.explain import cite
 from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
 from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.routing import decide, neighbour_of, unresolved
+from kubectl_ebpfnet.explain.stages import gateway
 from kubectl_ebpfnet.explain.stages.masquerade import by_cilium, by_netfilter
 from kubectl_ebpfnet.explain.stages.veth import show_programs
 from kubectl_ebpfnet.model.net import Address, Network
@@ -28,7 +29,14 @@ def leave(walk: Walk, here: Standing) -> Standing | None:
         here = by_netfilter(walk, here, node)
     show_programs(walk, here, here.device, "egress")
     if inside:
-        here = by_cilium(walk, here, node)
+        row = gateway.policy_row(walk, here, node)
+        if row is not None and gateway.is_at(walk, node, row):
+            translated = gateway.translate(walk, here, node, row)
+            if translated is None:
+                return None
+            here = translated
+        else:
+            here = by_cilium(walk, here, node)
     if not _next_hop(walk, here, node):
         return None
     return here.to(Stage.WIRE)

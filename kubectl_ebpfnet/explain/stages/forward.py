@@ -1,6 +1,6 @@
 """Cilium's forwarding decision: local endpoint, tunnel, egress gateway, or the node's routes.
 
-Source: Cilium bpf/bpf_lxc.c (handle_ipv4_from_lxc), bpf/lib/egress_gateway.h; cilium-facts 4.4.
+Source: Cilium bpf/bpf_lxc.c (handle_ipv4_from_lxc); cilium-facts 4.4.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
 from kubectl_ebpfnet.explain.names import address_text, identity_text
 from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.routing import describe
-from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, IpcacheEntry
+from kubectl_ebpfnet.explain.stages import gateway
+from kubectl_ebpfnet.model.cilium import IpcacheEntry
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
 
@@ -23,9 +24,9 @@ def decide(walk: Walk, here: Standing) -> Standing | None:
         return here.to(Stage.HOST)
     if node.local_endpoint(destination) is not None:
         return _local(walk, here, node)
-    gateway = _egress_gateway(node, here)
-    if gateway is not None:
-        return _to_gateway(walk, here, node, gateway)
+    row = gateway.policy_row(walk, here, node)
+    if row is not None:
+        return gateway.to_gateway(walk, here, node, row)
     entry = node.ipcache_of(destination)
     if entry is not None and entry.tunnel_endpoint is not None and _tunnelled(node, entry):
         return _into_tunnel(walk, here, node, entry)
@@ -91,53 +92,6 @@ def _into_tunnel(walk: Walk, here: Standing, node: NodeView, entry: IpcacheEntry
         ipcache_evidence(node, entry),
     )
     return here.to(Stage.TUNNEL, device=str(entry.tunnel_endpoint))
-
-
-def _egress_gateway(node: NodeView, here: Standing) -> EgressGatewayPolicy | None:
-    flow = here.packet.flow
-    hits = [
-        row
-        for row in node.egress_gateway.facts
-        if row.source == flow.source
-        and row.destination.version == flow.destination.version
-        and flow.destination in row.destination
-    ]
-    best = max(hits, key=lambda row: row.destination.prefixlen, default=None)
-    return None if best is None or best.excluded else best
-
-
-def _to_gateway(
-    walk: Walk, here: Standing, node: NodeView, row: EgressGatewayPolicy
-) -> Standing | None:
-    evidence = cite.lines(node.egress_gateway.record, [row.line])
-    where = (HopPlace.CILIUM, here.device or here.node, here.node, HopKind.ROUTE)
-    if row.gateway is None:
-        walk.drop(
-            *where,
-            "an egress gateway policy matches, but no gateway was found: No egress gateway found",
-            State.DERIVED,
-            here.packet,
-            evidence,
-        )
-        walk.finding(
-            Severity.ERROR,
-            f"egress gateway policy for {row.source} → {row.destination} has no gateway node",
-            "No node matches the policy's nodeSelector, or it is not ready.",
-            evidence,
-        )
-        return None
-    gateway_node = walk.world.node_of(row.gateway)
-    walk.hop(
-        *where,
-        f"egress gateway policy: leaves by {address_text(walk.world, row.gateway)}"
-        + (f" as {row.egress_address}" if row.egress_address else ""),
-        State.DERIVED,
-        here.packet,
-        evidence,
-    )
-    if gateway_node == here.node:
-        return here.to(Stage.HOST)
-    return here.to(Stage.TUNNEL, device=str(row.gateway))
 
 
 def _bpf_host_routing(walk: Walk, here: Standing, node: NodeView) -> Standing | None:
