@@ -11,6 +11,7 @@ from enum import StrEnum
 from kubectl_ebpfnet.explain.targets import Ends
 from kubectl_ebpfnet.explain.world import World
 from kubectl_ebpfnet.model.cilium import Endpoint
+from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import (
     Evidence,
     Finding,
@@ -54,6 +55,7 @@ class Standing:
         skips_netfilter: BPF redirected it past the node's stack.
         entered: the device by which it entered this node's stack, "" for packets of the node.
         marked: kube-proxy's rules on this node marked it for masquerading (KUBE-MARK-MASQ).
+        next_hop: the gateway of the route it leaves by, None when its destination is on the link.
     """
 
     stage: Stage
@@ -64,6 +66,7 @@ class Standing:
     skips_netfilter: bool = False
     entered: str = ""
     marked: bool = False
+    next_hop: Address | None = None
 
     def to(self, stage: Stage, **changes: object) -> Standing:
         """The same packet at the next place."""
@@ -80,6 +83,8 @@ class Walk:
     found: list[Finding] = field(default_factory=list)
     flows: list[TrackedFlow] = field(default_factory=list)
     asked_nodes: list[str] = field(default_factory=list)
+    crossed: set[tuple[str, str, Packet]] = field(default_factory=set)
+    """Ways from node to node that the packet took, to see when it takes one again."""
     verdict: Verdict = Verdict.UNKNOWN
     reason: str = ""
     doubt: str = ""

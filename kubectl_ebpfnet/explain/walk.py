@@ -88,6 +88,8 @@ def _run(walk: Walk, standing: Standing) -> None:
         if here is None:
             return
         here = STAGES[here.stage](walk, here)
+    if here is None:
+        return
     walk.lost(f"the packet passed {LONGEST} stages without arriving: a routing loop")
     walk.finding(Severity.ERROR, "routing loop", walk.reason)
 

@@ -290,9 +290,41 @@ def test_an_egress_gateway_on_another_node() -> None:
 
 
 def test_a_routing_loop_ends() -> None:
-    """Two nodes that each think the other has the address."""
-    one = swap(
-        "node1", ROUTES, "[", '[{"dst":"9.9.9.9","gateway":"172.30.0.12","dev":"eth0","flags":[]},'
-    )
-    path = ask(changed(NATIVE, one), "client", "9.9.9.9:80")
-    assert path.verdict in ("delivered", "unknown")
+    """Two nodes that each think the other has the way to an address."""
+    first = '[{"dst":"default","gateway":"172.30.0.1"'
+    loop = [
+        swap(
+            node,
+            ROUTES,
+            first,
+            f'[{{"dst":"9.9.9.9","gateway":"{other}","dev":"eth0","flags":[]}},{first[1:]}',
+        )
+        for node, other in (("node2", "172.30.0.11"), ("node1", "172.30.0.12"))
+    ]
+    path = ask(changed(NATIVE, *loop), "client", "9.9.9.9:80")
+    assert "routing loop" in dropped_at(path).summary
+    found = finding(path, "routing loop between")
+    assert found.severity == "error"
+    assert {line for e in found.evidence for line in e.excerpt} == {
+        f'{{"dst": "9.9.9.9", "gateway": "{hop}", "dev": "eth0", "flags": []}}'
+        for hop in ("172.30.0.11", "172.30.0.12")
+    }
+    assert len(path.hops) < 40
+
+
+def test_a_node_that_sends_a_packet_for_its_own_pod_away_is_a_loop() -> None:
+    """Node1, where pod web is, has node2's route to its own pods."""
+    own = '"dst":"10.244.0.0/24","gateway":"10.244.0.180","dev":"cilium_host"'
+    away = swap("node1", ROUTES, own, '"dst":"10.244.0.0/24","gateway":"172.30.0.12","dev":"eth0"')
+    path = ask(changed(NATIVE, away), "client", "pod/web:8080")
+    assert "routing loop" in dropped_at(path).summary
+
+
+def test_a_packet_that_is_sent_by_a_node_goes_on_from_there() -> None:
+    """The way to the address is by node1, which routes it to the world."""
+    first = '[{"dst":"default","gateway":"172.30.0.1"'
+    by_node1 = f'[{{"dst":"9.9.9.9","gateway":"172.30.0.11","dev":"eth0","flags":[]}},{first[1:]}'
+    path = ask(changed(NATIVE, swap("node2", ROUTES, first, by_node1)), "client", "9.9.9.9:80")
+    assert path.verdict == "delivered"
+    assert [h.node for h in path.hops if h.kind == "route"] == ["node2", "node2", "node1"]
+    assert str(path.hops[-1].packet.flow.source) == "172.30.0.12"

@@ -60,8 +60,9 @@ def _device(node: NodeView, here: Standing) -> str:
     if node.routes.known:
         # The way back to the sender is, on an ordinary node, the way in.
         back = decide(node.rules.facts, node.routes.facts, flow.destination, flow.source)
-        if back.route is not None and back.route.device:
-            return back.route.device
+        device = back.route.device if back.route is not None else ""
+        if device and not device.startswith(("cilium_", "lxc")):
+            return device
     return next(iter(node.config.devices), "eth0")
 
 

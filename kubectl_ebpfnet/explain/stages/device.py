@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain import cite
 from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
 from kubectl_ebpfnet.explain.node import NodeView
-from kubectl_ebpfnet.explain.routing import decide, neighbour_of, unresolved
+from kubectl_ebpfnet.explain.routing import neighbour_of, unresolved
 from kubectl_ebpfnet.explain.stages import gateway
 from kubectl_ebpfnet.explain.stages.masquerade import by_cilium, by_netfilter
 from kubectl_ebpfnet.explain.stages.veth import show_programs
@@ -120,13 +120,10 @@ def _own_cidrs(walk: Walk, name: str) -> tuple[Network, ...]:
 
 def _next_hop(walk: Walk, here: Standing, node: NodeView) -> bool:
     """Add the neighbour on the wire; whether the packet can be sent to it."""
-    if not node.neighbours.known or not node.routes.known:
+    if not node.neighbours.known:
         return True
     flow = here.packet.outer or here.packet.flow
-    decision = decide(node.rules.facts, node.routes.facts, flow.source, flow.destination)
-    target: Address = flow.destination
-    if decision.route is not None and decision.route.gateway is not None:
-        target = decision.route.gateway
+    target: Address = here.next_hop or flow.destination
     neighbour = neighbour_of(node.neighbours.facts, here.device, target)
     if neighbour is None:
         return True

@@ -12,6 +12,7 @@ from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.routing import describe
 from kubectl_ebpfnet.explain.stages import gateway
 from kubectl_ebpfnet.model.cilium import IpcacheEntry
+from kubectl_ebpfnet.model.kernel import Route
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
 
@@ -107,11 +108,16 @@ def _bpf_host_routing(walk: Walk, here: Standing, node: NodeView) -> Standing | 
         f"{describe(decision.route)} (fib_lookup in BPF host routing: past the node's netfilter)",
         State.DERIVED,
         here.packet,
-        route_evidence(node, decision.route.line, str(decision.route.destination)),
+        route_evidence(node, decision.route),
     )
     if decision.local:
         return here.to(Stage.NODE_LOCAL)
-    return here.to(Stage.DEVICE, device=decision.route.device, skips_netfilter=True)
+    return here.to(
+        Stage.DEVICE,
+        device=decision.route.device,
+        skips_netfilter=True,
+        next_hop=decision.route.gateway,
+    )
 
 
 def route_of(
@@ -143,7 +149,10 @@ def route_of(
     )
     if decision.route is not None and not decision.refused:
         return decision
-    evidence = cite.whole(node.routes.record)
+    refusing = decision.route
+    evidence = (
+        route_evidence(node, refusing) if refusing is not None else cite.whole(node.routes.record)
+    )
     walk.drop(
         HopPlace.NODE, here.node, here.node, HopKind.ROUTE, f"{decision.refused} on {here.node}",
         State.DERIVED, here.packet, evidence,
@@ -158,12 +167,17 @@ def route_of(
     return None
 
 
-def route_evidence(node: NodeView, line: int, destination: str) -> tuple[Evidence, ...]:
+def route_evidence(node: NodeView, route: Route) -> tuple[Evidence, ...]:
     """The route in the record that it was read from."""
     record = node.routes.record
-    if record is not None and cite.is_json(record):
-        shown = destination.removesuffix("/32").removesuffix("/128")
-        if destination in ("0.0.0.0/0", "::/0"):
-            shown = "default"
-        return cite.json_object(record, {"dst": shown})
-    return cite.lines(record, [line])
+    if record is None or not cite.is_json(record):
+        return cite.lines(record, [route.line])
+    destination = str(route.destination)
+    shown = destination.removesuffix("/32").removesuffix("/128")
+    where = {"dst": "default" if route.destination.prefixlen == 0 else shown}
+    # Several tables, and both IP versions, may have a route to the same words.
+    if route.gateway is not None:
+        where["gateway"] = str(route.gateway)
+    if route.device:
+        where["dev"] = route.device
+    return cite.json_object(record, where)

@@ -43,7 +43,7 @@ def forward(walk: Walk, here: Standing) -> Standing | None:
         routing.describe(decision.route) + by_rule,
         State.DERIVED,
         here.packet,
-        route_evidence(node, decision.route.line, str(decision.route.destination))
+        route_evidence(node, decision.route)
         + (cite.lines(node.rules.record, [rule.line]) if rule and by_rule else ()),
     )
     if decision.local or flow.destination in node.own_addresses:
@@ -51,7 +51,7 @@ def forward(walk: Walk, here: Standing) -> Standing | None:
     device = decision.route.device
     if not _filter(walk, here, node, "FORWARD" if here.entered else "OUTPUT", device):
         return None
-    return here.to(Stage.DEVICE, device=device)
+    return here.to(Stage.DEVICE, device=device, next_hop=decision.route.gateway)
 
 
 def _mark(here: Standing) -> int | None:

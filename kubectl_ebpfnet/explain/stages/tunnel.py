@@ -93,9 +93,10 @@ def _route_outer(
         f"outer packet: {describe(decision.route)}",
         State.DERIVED,
         here.packet,
-        route_evidence(node, decision.route.line, str(decision.route.destination)),
+        route_evidence(node, decision.route),
     )
-    return here.to(Stage.DEVICE, device=decision.route.device, entered="")
+    route = decision.route
+    return here.to(Stage.DEVICE, device=route.device, entered="", next_hop=route.gateway)
 
 
 def _node_address(walk: Walk, name: str, node: NodeView, end: Address) -> Address | None:

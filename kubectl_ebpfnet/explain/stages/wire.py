@@ -5,18 +5,23 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk, answered
 from kubectl_ebpfnet.explain.names import address_text
 from kubectl_ebpfnet.model.net import endpoint_text
-from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
+from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State
 
 
 def cross(walk: Walk, here: Standing) -> Standing | None:
     """The packet is on the wire: to another node, or to the world."""
     world = walk.world
     flow = here.packet.outer or here.packet.flow
-    node = world.node_of(flow.destination)
-    if not node:
-        pod = world.pod_with(flow.destination)
-        node = pod.node if pod is not None else _node_by_cidr(walk, here)
-    if node and node != here.node:
+    node = _next_node(walk, here)
+    if node and node == here.node:
+        by = f" by {here.next_hop}" if here.next_hop else ""
+        walk.lost(f"it leaves {here.node}{by} for {flow.destination}, which is on {here.node}")
+        return None
+    if node:
+        if (here.node, node, here.packet) in walk.crossed:
+            _loop(walk, here, node)
+            return None
+        walk.crossed.add((here.node, node, here.packet))
         how = "in the tunnel" if here.packet.outer else "as it is"
         walk.hop(
             HopPlace.WIRE,
@@ -36,7 +41,7 @@ def cross(walk: Walk, here: Standing) -> Standing | None:
             identity = entry.identity if entry is not None else 0
         return here.to(
             Stage.ARRIVAL, node=node, device="", entered="", skips_netfilter=False,
-            marked=False, identity=identity,
+            marked=False, identity=identity, next_hop=None,
         )  # fmt: skip
     seen = here.packet.flow
     source = endpoint_text(seen.source, seen.source_port)
@@ -60,6 +65,46 @@ def cross(walk: Walk, here: Standing) -> Standing | None:
         + ("; it answered" if replied else "; nothing past the wire is known")
     )
     return None
+
+
+def _loop(walk: Walk, here: Standing, node: str) -> None:
+    """The packet takes a way that it took before, unchanged: it ends when its TTL does."""
+    routes = [
+        piece
+        for name in (here.node, node)
+        for hop in [h for h in walk.hops if h.kind is HopKind.ROUTE and h.node == name][-1:]
+        for piece in hop.evidence
+    ]
+    walk.drop(
+        HopPlace.WIRE,
+        f"{here.node} → {node}",
+        "",
+        HopKind.LINK,
+        f"routing loop: {here.node} sends it to {node} again, until its TTL ends",
+        State.DERIVED,
+        here.packet,
+        tuple(routes),
+    )
+    walk.finding(
+        Severity.ERROR,
+        f"routing loop between {here.node} and {node}",
+        f"Each has a route for {(here.packet.outer or here.packet.flow).destination} by the other.",
+        tuple(routes),
+    )
+
+
+def _next_node(walk: Walk, here: Standing) -> str:
+    """The node that the packet comes to next, "" when that is none of the cluster's."""
+    world = walk.world
+    flow = here.packet.outer or here.packet.flow
+    # A next hop that is a node gets the packet, whoever it is for; a router is looked through.
+    node = world.node_of(here.next_hop) if here.next_hop is not None else ""
+    if not node:
+        node = world.node_of(flow.destination)
+    if not node:
+        pod = world.pod_with(flow.destination)
+        node = pod.node if pod is not None else _node_by_cidr(walk, here)
+    return node
 
 
 def _node_by_cidr(walk: Walk, here: Standing) -> str:
