@@ -9,7 +9,8 @@ from kubectl_ebpfnet.explain import cite
 from kubectl_ebpfnet.explain.targets import Ends
 from kubectl_ebpfnet.explain.tracking import no_snat_map
 from kubectl_ebpfnet.explain.world import World
-from kubectl_ebpfnet.model.net import TCP, endpoint_text
+from kubectl_ebpfnet.model.cilium import Backend
+from kubectl_ebpfnet.model.net import TCP, Address, endpoint_text
 from kubectl_ebpfnet.model.path import Finding, Severity, TrackedFlow
 
 
@@ -24,7 +25,9 @@ class Seen:
 
 def across(seen: Seen) -> list[Finding]:
     """Everything in which the whole answer contradicts itself."""
-    rules = (_agents, _masquerade_mode, _unanswered, _identities, _translations, _backends)
+    rules = (
+        _agents, _masquerade_mode, _unanswered, _identities, _translations, _backends, _behind,
+    )  # fmt: skip
     return [finding for rule in rules for finding in rule(seen)]
 
 
@@ -144,3 +147,38 @@ def _backends(seen: Seen) -> Iterator[Finding]:
             "Connections that were open when the backend went away stay with it until they end.",
             tracked.evidence,
         )
+
+
+def _behind(seen: Seen) -> Iterator[Finding]:
+    """Cilium's map is behind its agent, or its agent behind Kubernetes."""
+    service = seen.ends.service
+    if service is None or not service.in_cilium:
+        return
+    active = [b for b in service.backends if b.state in ("", "active")]
+    not_mapped = [b for b in active if service.mapped is not None and _of(b) not in service.mapped]
+    if not_mapped:
+        yield Finding(
+            Severity.ERROR,
+            f"the datapath of {seen.ends.source.node} lacks a backend of {service.title}: "
+            f"{_listed(not_mapped)}",
+            "The agent has it as active, its map has not: `cilium-dbg bpf lb list` against "
+            "`cilium-dbg service list`, and the agent's log.",
+            service.evidence,
+        )
+    stale = [b for b in active if service.sliced and _of(b) not in service.sliced]
+    if stale:
+        yield Finding(
+            Severity.ERROR,
+            f"{service.title} still has a backend that no EndpointSlice names: {_listed(stale)}",
+            "Cilium did not see that it is gone: the agent's connection to the API server, and "
+            "its log, tell why.",
+            service.evidence,
+        )
+
+
+def _of(backend: Backend) -> tuple[Address, int]:
+    return backend.address, backend.port
+
+
+def _listed(backends: Sequence[Backend]) -> str:
+    return ", ".join(endpoint_text(b.address, b.port) for b in backends)

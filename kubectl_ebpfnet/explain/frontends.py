@@ -32,6 +32,8 @@ class ServiceAddress:
         backends: all of them, with their state.
         evidence: what says so.
         missing: why the backends are not known, "" when they are.
+        mapped: those in the datapath's own map, None where it was not read.
+        sliced: those that Kubernetes' EndpointSlices name; () where none are recorded.
     """
 
     address: Address
@@ -45,11 +47,18 @@ class ServiceAddress:
     backends: tuple[Backend, ...]
     evidence: tuple[Evidence, ...]
     missing: str = ""
+    mapped: frozenset[tuple[Address, int]] | None = None
+    sliced: frozenset[tuple[Address, int]] = frozenset()
 
     @property
     def usable(self) -> tuple[Backend, ...]:
         """Backends that take new connections."""
-        return tuple(b for b in self.backends if b.state not in _UNUSABLE)
+        return tuple(
+            b
+            for b in self.backends
+            if b.state not in _UNUSABLE
+            and (self.mapped is None or (b.address, b.port) in self.mapped)
+        )
 
     @property
     def title(self) -> str:
@@ -104,7 +113,13 @@ def find(
         True,
         frontend.backends,
         evidence,
+        mapped=_places(mapped.backends) if mapped is not None else None,
+        sliced=_places(kube_backends),
     )
+
+
+def _places(backends: tuple[Backend, ...]) -> frozenset[tuple[Address, int]]:
+    return frozenset((b.address, b.port) for b in backends)
 
 
 def _listed_evidence(answer: Answer[Frontend], frontend: Frontend) -> tuple[Evidence, ...]:

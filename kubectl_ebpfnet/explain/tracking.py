@@ -47,6 +47,15 @@ class Wanted:
         """Whether a flow goes from the source to one of the frontends."""
         return self._goes_to(flow, self.frontends)
 
+    def may_be_behind(self, entry: CtEntry) -> bool:
+        """Whether an entry from the source was load-balanced, and may be by a frontend."""
+        flow = entry.flow
+        return bool(
+            self.frontends
+            and entry.rev_nat
+            and (flow.protocol, flow.source) == (self.protocol, self.source)
+        )
+
     def _goes_to(self, flow: Flow, ends: frozenset[tuple[Address, int | None]]) -> bool:
         if flow.protocol != self.protocol or flow.source != self.source:
             return False
@@ -83,6 +92,7 @@ def tracked_flows(node: NodeView, wanted: Wanted, direction: str = "OUT") -> lis
 def _read(node: NodeView, wanted: Wanted, direction: str) -> _Tables:
     tables = _Tables()
     needle = [str(wanted.source)]
+    elsewhere: list[Said[CtEntry]] = []
     for said in node.ct(needle):
         entry = said.fact
         if entry.related:
@@ -91,6 +101,11 @@ def _read(node: NodeView, wanted: Wanted, direction: str) -> _Tables:
             tables.ct.append(said)
         elif entry.direction == "SVC" and wanted.is_frontend(entry.flow):
             tables.service.append(said)
+        elif entry.direction == direction and wanted.may_be_behind(entry):
+            elsewhere.append(said)
+    # A flow stays with its backend after the service has lost it: the SVC entry leads there.
+    begun = {(said.fact.flow.source_port, said.fact.rev_nat) for said in tables.service}
+    tables.ct += [s for s in elsewhere if (s.fact.flow.source_port, s.fact.rev_nat) in begun]
     for nat in node.nat(needle):
         if nat.fact.direction == "OUT" and nat.fact.flow.source == wanted.source:
             tables.nat[nat.fact.flow] = nat

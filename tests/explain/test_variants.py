@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-import pytest
-from changed import NATIVE, POLICY, VXLAN, Change, ask, changed, dropped_at, finding, say
-from variants import as_cilium
+import json
+from dataclasses import replace
 
-from kubectl_ebpfnet.model.evidence import Bundle
+import pytest
+from changed import (
+    NATIVE,
+    POLICY,
+    SCENARIOS,
+    VXLAN,
+    Change,
+    ask,
+    changed,
+    dropped_at,
+    fail,
+    finding,
+    say,
+    swap,
+    without,
+)
+from variants import as_cilium, edit, everywhere, json_edit
+
+from kubectl_ebpfnet.collect.bundle_file import open_bundle
+from kubectl_ebpfnet.model.evidence import Bundle, bundle_of
 from kubectl_ebpfnet.model.path import Evidence, Hop, Path
+from kubectl_ebpfnet.render.formats import render
+from kubectl_ebpfnet.render.view import View
 
 # ruff: noqa: E501 -- what programs print in one line stays in one line here
 
@@ -140,3 +160,280 @@ def test_an_excluded_prefix_leaves_as_if_there_were_no_gateway() -> None:
     plain = ask(changed(VXLAN), "client", "9.9.9.9:80")
     assert [told(hop) for hop in excluded.hops] == [told(hop) for hop in plain.hops]
     assert shown(ask(bundle, "client", "8.8.8.8:80"), "tunnel")
+
+
+# --- how programs are attached --------------------------------------------------------------------
+def by_clsact(text: str) -> str:
+    """bpftool's form of a legacy filter: another kind and id, the device in the name."""
+    value = json.loads(text)
+    for row in value[0]["tc"]:
+        row["kind"] = row["kind"].replace("tcx", "clsact")
+        row["name"] += f"-{row['devname']}"
+        row["id"] = row.pop("prog_id")
+        for name in ("link_id", "link_flags", "prog_flags"):
+            del row[name]
+    return json.dumps(value)
+
+
+def test_programs_attached_by_clsact() -> None:
+    bundle = changed(
+        VXLAN,
+        edit("node2", "bpftool -j net show", by_clsact),
+        edit("node2", "bpftool -j link show", lambda text: "[]"),
+        without("node2", "ls -R /sys/fs/bpf"),
+    )
+    programs = shown(ask(bundle, "client", "1.1.1.1:80"), "program")
+    assert "cil_from_container-lxcca1c984e26ef (clsact/ingress, id 2205, tag" in programs[0]
+    assert "what leaves the pod" in programs[0]
+    assert "cil_to_netdev-eth0 (clsact/egress" in programs[1]
+
+
+def test_programs_attached_by_netkit() -> None:
+    """What leaves the pod is at the peer hook of the host side device (cilium-facts 4.1)."""
+    row = '"devname":"lxcca1c984e26ef","ifindex":13,"kind":"tcx/ingress"'
+    bundle = changed(
+        VXLAN, swap("node2", "bpftool -j net show", row, row.replace("tcx/ingress", "netkit/peer"))
+    )
+    path = ask(bundle, "client", "9.9.9.9:80")
+    (hop,) = [hop for hop in path.hops if hop.where == "lxcca1c984e26ef" and hop.kind == "program"]
+    assert "cil_from_container (netkit/peer, id 2205" in hop.summary
+    assert says(bundle, hop.evidence, "netkit/peer")
+
+
+def test_endpoint_routes_lead_past_cilium_host() -> None:
+    """enable-endpoint-routes: a route to the pod's own device, and a program at its egress."""
+
+    def on(value: dict[str, dict[str, str]]) -> None:
+        value["data"]["enable-endpoint-routes"] = "true"
+
+    def route(routes: list[dict[str, object]]) -> None:
+        routes.insert(0, {"dst": "10.244.0.251", "dev": "lxc454044f1d690", "scope": "link"})
+
+    def program(value: list[dict[str, list[dict[str, object]]]]) -> None:
+        value[0]["tc"].append(
+            {"devname": "lxc454044f1d690", "ifindex": 12, "kind": "tcx/egress",
+             "name": "cil_to_container", "prog_id": 2999, "link_id": 300}
+        )  # fmt: skip
+
+    bundle = changed(
+        NATIVE,
+        json_edit("api", "get cilium-config", on),
+        json_edit("node1", "ip -j route show table all", route),
+        json_edit("node1", "bpftool -j net show", program),
+    )
+    path = ask(bundle, "client", "pod/web:8080")
+    assert path.verdict == "delivered"
+    assert shown(path, "route", "node1") == ["10.244.0.251/32 dev lxc454044f1d690"]
+    assert "cil_to_container (tcx/egress" in shown(path, "program", "node1")[-1]
+    assert not any(hop.where == "cilium_host" for hop in path.hops)
+
+
+# --- services -------------------------------------------------------------------------------------
+SERVICES, LB = "cilium-dbg service list -o json", "cilium-dbg bpf lb list"
+CT = "cilium-dbg bpf ct list global -d"
+
+
+def untracked(text: str) -> str:
+    """Conntrack without the flows that were load-balanced."""
+    return "".join(line for line in text.splitlines(True) if "RevNAT=2" not in line)
+
+
+def no_backends(value: object) -> None:
+    """The agent's list of a service that nothing is behind: `backend-addresses` is null."""
+    if isinstance(value, dict):
+        if "backend-addresses" in value:
+            value["backend-addresses"] = None
+        for below in value.values():
+            no_backends(below)
+    elif isinstance(value, list):
+        for below in value:
+            no_backends(below)
+
+
+def unmapped(text: str) -> str:
+    """The map without the slots of pod web."""
+    return "".join(line for line in text.splitlines(True) if "10.244.0.135" not in line)
+
+
+def test_a_service_that_nothing_is_behind() -> None:
+    bundle = changed(VXLAN, json_edit("node2", SERVICES, no_backends), edit("node2", LB, unmapped))
+    path = ask(bundle, "client", "svc/web:80")
+    hop = dropped_at(path)
+    assert (hop.kind, hop.number) == ("load-balancing", 1)
+    assert says(bundle, hop.evidence, "0.0.0.0:0 (2) (0) [ClusterIP, non-routable]")
+    assert "No pod matches it" in finding(path, "svc default/web has no ready backend").detail
+
+
+def test_a_map_that_lacks_what_the_agent_lists() -> None:
+    """New connections go by the map, whatever `service list` says."""
+    path = ask(changed(VXLAN, edit("node2", LB, unmapped)), "client", "svc/web:80")
+    assert dropped_at(path).kind == "load-balancing"
+    assert finding(path, "the datapath of node2 lacks a backend").severity == "error"
+
+
+def test_a_backend_that_kubernetes_no_longer_has() -> None:
+    old = [
+        edit("node2", command, lambda text: text.replace("10.244.0.251", "10.244.0.252"))
+        for command in (SERVICES, LB)
+    ]
+    path = ask(changed(NATIVE, *old, edit("node2", CT, untracked)), "client", "svc/web")
+    found = finding(path, "still has a backend that no EndpointSlice names: 10.244.0.252:8080")
+    assert found.severity == "error"
+    assert "no endpoint has 10.244.0.252 on node1" in dropped_at(path).summary
+
+
+def test_a_flow_stays_with_a_backend_that_is_gone() -> None:
+    """The recorded SVC and OUT entries lead to pod web; the service has moved to another pod."""
+    moved = [
+        edit(at, command, lambda text: text.replace("10.244.0.251", "10.244.0.252"))
+        for at, command in (("node2", SERVICES), ("node2", LB), ("api", "get endpointslices"))
+    ]
+    bundle = changed(NATIVE, *moved)
+    path = ask(bundle, "client", "svc/web")
+    found = finding(path, "goes to 10.244.0.251:8080, no longer a backend")
+    assert found.severity == "warning"
+    assert says(bundle, found.evidence, "TCP SVC 10.244.1.53:38510 -> 10.96.71.229:80")
+    (hop,) = [hop for hop in path.hops if hop.kind == "load-balancing"]
+    assert (hop.state, hop.packet.flow.destination_port) == ("observed", 8080)
+    assert "this backend is no longer in the service" in hop.summary
+    assert path.verdict == "delivered"
+
+
+def test_kube_proxys_translation_seen_in_nf_conntrack_alone() -> None:
+    """Cilium knows neither the service nor the flow; netfilter translated it."""
+    line = ("ipv4     2 tcp      6 97 TIME_WAIT src=10.244.1.53 dst=10.96.71.229 sport=38511 dport=80 "
+            "src=10.244.0.251 dst=10.244.1.53 sport=8080 dport=38511 [ASSURED] mark=0 zone=0 use=2\n")  # fmt: skip
+    bundle = changed(
+        NATIVE,
+        say("node2", SERVICES, "[]"),
+        say("node2", LB, ""),
+        edit("node2", CT, untracked),
+        edit("node2", "cat /proc/net/nf_conntrack", lambda text: line + text),
+    )  # fmt: skip
+    path = ask(bundle, "client", "svc/web")
+    (hop,) = [hop for hop in path.hops if hop.kind == "load-balancing"]
+    assert (hop.place, hop.state) == ("node", "observed")
+    assert "10.244.0.251:8080 by netfilter's rules of kube-proxy" in hop.summary
+    assert says(bundle, hop.evidence, "dst=10.96.71.229 sport=38511")
+    assert path.hops[-1].where == "default/web"
+
+
+def test_a_cluster_address_that_nothing_translates_is_not_delivered() -> None:
+    """Without kube-proxy and kube-proxy replacement, a hostNetwork pod has no services."""
+    path = ask(changed(NATIVE, host_network("10.244.1.53"), without("client")), "client", "svc/web")
+    assert path.verdict == "unknown"
+    assert "without having become a backend's address" in path.reason
+    assert finding(path, "nothing on node2 load-balances ClusterIP").severity == "error"
+
+
+# --- pods -----------------------------------------------------------------------------------------
+def host_network(address: str) -> Change:
+    """The client's Pod object with hostNetwork, which has its node's address."""
+
+    def change(text: str) -> str:
+        own = '"nodeName": "node2", "serviceAccountName": "default"'
+        assert own in text
+        shared = own.replace(", ", ', "hostNetwork": true, ', 1)
+        return text.replace(own, shared).replace(f'"{address}"', '"172.30.0.12"')
+
+    return edit("api", "get pods", change)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "address"), [(VXLAN, "10.244.1.160"), (NATIVE, "10.244.1.53")]
+)
+def test_a_host_network_pod_sends_as_its_node(scenario: str, address: str) -> None:
+    bundle = changed(scenario, host_network(address), without("client"))
+    path = ask(bundle, "client", "pod/web:8080")
+    assert path.verdict == "delivered"
+    assert "hostNetwork pod" in path.hops[0].summary
+    assert not any(hop.place == "pod" for hop in path.hops[:-1])
+    (policy,) = [hop for hop in path.hops if hop.kind == "policy"]
+    # The node itself is identity 1; to other nodes it is a remote node (bpf/lib/encap.h).
+    assert "from identity 6 (remote-node)" in policy.summary
+    outside = ask(bundle, "client", "1.1.1.1:80")
+    assert str(outside.hops[-1].packet.flow.source) == "172.30.0.12"
+
+
+@pytest.mark.parametrize(("role", "name"), [("source", "client"), ("destination", "web")])
+def test_a_pending_pod_is_named_with_its_reason(role: str, name: str) -> None:
+    def pend(value: dict[str, list[dict[str, dict[str, object]]]]) -> None:
+        for pod in value["items"]:
+            if pod["metadata"]["name"] == name:
+                pod["spec"].pop("nodeName")
+                pod["status"] = {
+                    "phase": "Pending",
+                    "conditions": [
+                        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                         "message": "0/2 nodes are available"}
+                    ],
+                }  # fmt: skip
+
+    path = ask(changed(VXLAN, json_edit("api", "get pods", pend)), "client", "pod/web:8080")
+    assert path.verdict == "unknown"
+    assert path.hops == ()
+    found = finding(path, f"{role} pod default/{name} is Pending")
+    assert "0/2 nodes are available" in found.title
+    assert f"kubectl describe pod -n default {name}" in found.detail
+
+
+# --- IPv6 -----------------------------------------------------------------------------------------
+TO_IPV6 = (
+    ("10.244.1.53/32", "fd00:10:1::35/128"), ("10.244.0.251/32", "fd00:10::fb/128"),
+    ("10.244.1.114/32", "fd00:10:1::72/128"), ("10.244.0.180/32", "fd00:10::b4/128"),
+    ("10.244.1.53", "fd00:10:1::35"), ("10.244.0.251", "fd00:10::fb"),
+    ("10.244.1.114", "fd00:10:1::72"), ("10.244.0.180", "fd00:10::b4"),
+    ("10.244.0.0/24", "fd00:10::/64"), ("10.244.1.0/24", "fd00:10:1::/64"),
+    ("10.244.0.0/16", "fd00:10::/32"), ("172.30.0.11", "fd00:30::b"),
+    ("172.30.0.12", "fd00:30::c"), ('"ipv4":', '"ipv6":'), ('"family":"inet"', '"family":"inet6"'),
+    ("    inet ", "    inet6 "), ('"prefixlen":32', '"prefixlen":128'),
+)  # fmt: skip
+
+
+def in_ipv6() -> Bundle:
+    """The native cluster with IPv6 addresses in place of its own."""
+    records = []
+    for record in open_bundle(SCENARIOS / NATIVE).records:
+        if record.command in ("ip6tables-save", "cat /proc/net/ipv6_route"):
+            continue
+        forms = {"ip route": ("ip", "-6", "route"), "iptables-save -c": ("ip6tables-save", "-c")}
+        here = everywhere(*TO_IPV6)(record)
+        assert here is not None
+        if record.place.pod or record.command != "ip route":
+            here = replace(here, argv=forms.get(record.command, record.argv))
+        records.append(here)
+    return bundle_of(records, NATIVE)
+
+
+def test_two_pods_that_speak_ipv6() -> None:
+    path = ask(in_ipv6(), "client", "pod/web:8080")
+    plain = ask(changed(NATIVE), "client", "pod/web:8080")
+    assert [(h.kind, h.node, h.state) for h in path.hops] == [
+        (h.kind, h.node, h.state) for h in plain.hops
+    ]
+    assert "gateway fd00:10:1::72 (cilium_host of node2)" in path.hops[0].summary
+    assert shown(path, "route", "node2")[1] == "fd00:10::/64 via fd00:30::b dev eth0"
+    assert str(path.hops[-1].packet.flow) == "TCP [fd00:10:1::35]:53954 → [fd00:10::fb]:8080"
+
+
+# --- what other people wrote ----------------------------------------------------------------------
+HOSTILE = "\x1b]0;x\x07\u202e$(reboot)`'\"\\<b>|\u0000\r"
+
+
+def test_hostile_words_in_what_the_cluster_says_are_words() -> None:
+    """In labels, comments of rules, reasons and what stderr says; every form shows them escaped."""
+    word = json.dumps(HOSTILE)[1:-1]
+    bundle = changed(
+        NATIVE,
+        edit("node2", "iptables-save -c", lambda t: t.replace("cilium masquerade", HOSTILE.replace('"', ""))),
+        edit("api", "get pods", lambda t: t.replace('"app": "web"', f'"app": "{word}"')),
+        edit("node2", "cilium-dbg identity list -o json", lambda t: t.replace("k8s:app=web", f"k8s:app={word}")),
+        edit("api", "get ciliumidentities", lambda t: t.replace('"web"', f'"{word}"')),
+        fail("client", "ip route", HOSTILE),
+    )  # fmt: skip
+    for destination in ("1.1.1.1:80", "9.9.9.9:1", "pod/web:8080", "svc/web"):
+        path = ask(bundle, "client", destination)
+        for form in ("table", "wide", "tree", "mermaid", "dot"):
+            text = render(path, bundle, form, View(width=0, color=False, evidence=True))
+            assert not {"\x1b", "\x07", "\u202e", "\u0000", "\r"} & set(text), form
+        assert json.loads(render(path, bundle, "json", View()))["verdict"] == path.verdict

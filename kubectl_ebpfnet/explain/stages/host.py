@@ -72,12 +72,13 @@ def _destination_nat(walk: Walk, here: Standing, node: NodeView) -> Standing | N
     seen = tracked.netfilter if tracked else None
     by_rules = _service_rules(walk, here, node)
     if (seen is None or not seen.destination_nat) and not by_rules:
-        if node.ruleset(4).known:
+        ruleset = node.ruleset(here.packet.flow.destination.version)
+        if ruleset.known:
             return here
         walk.hop(
             HopPlace.NODE, here.node, here.node, HopKind.LOAD_BALANCING,
             f"{service.title}", State.UNKNOWN, here.packet, service.evidence,
-            reason=f"netfilter's rules could not be read: {node.ruleset(4).missing}",
+            reason=f"netfilter's rules could not be read: {ruleset.missing}",
         )  # fmt: skip
         walk.lost("which backend netfilter would choose is not known")
         return None

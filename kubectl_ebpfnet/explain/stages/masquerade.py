@@ -11,11 +11,12 @@ from ipaddress import ip_address
 
 from kubectl_ebpfnet.explain import cite, netfilter
 from kubectl_ebpfnet.explain.journey import Standing, Walk
+from kubectl_ebpfnet.explain.netns import Answer
 from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.stages.host import context
 from kubectl_ebpfnet.explain.tracking import no_snat_map
 from kubectl_ebpfnet.model.evidence import Record
-from kubectl_ebpfnet.model.kernel import NetfilterRule
+from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.path import (
     Evidence,
@@ -60,7 +61,7 @@ def by_netfilter(walk: Walk, here: Standing, node: NodeView) -> Standing:
         alike = _seen_of_another_flow(walk, here) if seen is None else None
         if alike is not None:
             return _as_the_other(walk, here, alike)
-        _not_by_netfilter(walk, here, node, uncertain, answer.missing)
+        _not_by_netfilter(walk, here, node, uncertain, answer)
         return here
     if seen is not None:
         walk.finding(
@@ -138,7 +139,7 @@ def _not_by_netfilter(
     here: Standing,
     node: NodeView,
     uncertain: tuple[NetfilterRule, ...],
-    missing: str,
+    answer: Answer[Ruleset],
 ) -> None:
     """No rule translates: right inside the cluster and where Cilium does it; else worth saying."""
     config = node.config
@@ -146,14 +147,14 @@ def _not_by_netfilter(
         return
     where = (HopPlace.NODE, here.node, here.node, HopKind.NAT)
     maybe = [r for r in uncertain if r.jump in netfilter.TRANSLATING]
-    if missing or maybe:
-        reason = missing and f"netfilter's rules could not be read: {missing}"
+    if answer.missing or maybe:
+        reason = answer.missing and f"netfilter's rules could not be read: {answer.missing}"
         walk.hop(
             *where, "masquerading", State.UNKNOWN, here.packet,
             reason=reason or f"rule “{maybe[0].comment or maybe[0].text}” cannot be evaluated",
         )  # fmt: skip
         return
-    _missing_masquerade(walk, here, node, cite.whole(node.ruleset(4).record))
+    _missing_masquerade(walk, here, node, cite.whole(answer.record))
 
 
 def _leaves_cluster(walk: Walk, here: Standing) -> bool:

@@ -15,6 +15,7 @@ from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.routing import describe
 from kubectl_ebpfnet.explain.stages.forward import route_evidence, route_of
 from kubectl_ebpfnet.explain.stages.veth import show_programs
+from kubectl_ebpfnet.model.cilium import HOST, REMOTE_NODE
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.net import UDP, Address, Flow
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State
@@ -59,12 +60,12 @@ def encapsulate(walk: Walk, here: Standing) -> Standing | None:
         walk.lost(reason)
         return None
     port = (link.tunnel_port if link else None) or PORTS.get(node.config.tunnel_protocol, 8472)
-    packet = replace(
-        here.packet, outer=Flow(UDP, source, None, end, port), vni=here.identity or None
-    )
+    # The receiver is to see the node's own packets as a remote node's (__encap_with_nodeid).
+    identity = REMOTE_NODE if here.identity == HOST else here.identity
+    packet = replace(here.packet, outer=Flow(UDP, source, None, end, port), vni=identity or None)
     show_programs(walk, here, name, "egress")
     protocol = (node.config.tunnel_protocol or "vxlan").upper()
-    vni = f", VNI {here.identity} (the sender's identity)" if here.identity else ""
+    vni = f", VNI {identity} (the sender's identity)" if identity else ""
     walk.hop(
         HopPlace.CILIUM,
         name,

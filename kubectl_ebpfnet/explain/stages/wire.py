@@ -35,14 +35,17 @@ def cross(walk: Walk, here: Standing) -> Standing | None:
         )
         walk.asked_nodes.append(node)
         identity = here.identity
-        if here.packet.outer is None and flow.source != walk.ends.flow.source:
-            # Source NAT: the next node knows it by its new address alone.
+        changed = flow.source != walk.ends.flow.source
+        if here.packet.outer is None and (changed or walk.ends.host_network):
+            # After source NAT, and for a node itself, the next node goes by the address alone.
             entry = world.node(node).ipcache_of(flow.source)
             identity = entry.identity if entry is not None else 0
         return here.to(
             Stage.ARRIVAL, node=node, device="", entered="", skips_netfilter=False,
             marked=False, identity=identity, next_hop=None,
         )  # fmt: skip
+    if _untranslated(walk, here):
+        return None
     seen = here.packet.flow
     source = endpoint_text(seen.source, seen.source_port)
     if any(hop.kind is HopKind.NAT and hop.state is State.UNKNOWN for hop in walk.hops):
@@ -65,6 +68,27 @@ def cross(walk: Walk, here: Standing) -> Standing | None:
         + ("; it answered" if replied else "; nothing past the wire is known")
     )
     return None
+
+
+def _untranslated(walk: Walk, here: Standing) -> bool:
+    """Whether the address of a service leaves the cluster, where nobody has it."""
+    service = walk.ends.service
+    if service is None or here.packet.flow.destination != service.address:
+        return False
+    virtual = service.type == "ClusterIP"
+    walk.lost(f"{service.title} leaves {here.node} without having become a backend's address")
+    walk.finding(
+        Severity.ERROR if virtual else Severity.WARNING,
+        f"nothing on {here.node} load-balances {service.title}",
+        "Neither Cilium's load-balancer nor a rule of kube-proxy rewrites it there. "
+        + (
+            "No network outside of the cluster has a ClusterIP."
+            if virtual
+            else "It arrives only if the network outside leads it back to a node that does."
+        ),
+        service.evidence,
+    )
+    return True
 
 
 def _loop(walk: Walk, here: Standing, node: str) -> None:
