@@ -73,6 +73,10 @@ DROPS: list[tuple[str, Change, str, str, str, str]] = [
 ]  # fmt: skip
 
 
+POINTED = {"link": ("BROADCAST",), "route": ("9.9.9.9", "unreachable")}
+"""Words of the changed line, which the evidence of the drop has to show."""
+
+
 @pytest.mark.parametrize(
     ("change", "destination", "kind", "summary", "title"),
     [drop[1:] for drop in DROPS],
@@ -86,7 +90,12 @@ def test_what_drops_a_packet_is_named(
     assert hop.kind == kind
     assert summary in hop.summary
     assert finding(path, title).severity == "error"
-    assert hop.evidence
+    assert any(
+        words in line
+        for piece in hop.evidence
+        for line in piece.excerpt
+        for words in POINTED.get(kind, ("FAILED", "INCOMPLETE", "unreachable"))
+    ), hop.evidence
 
 
 def test_without_the_change_the_same_packets_arrive() -> None:

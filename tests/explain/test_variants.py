@@ -377,6 +377,85 @@ def test_a_pending_pod_is_named_with_its_reason(role: str, name: str) -> None:
     assert f"kubectl describe pod -n default {name}" in found.detail
 
 
+def beside_the_client() -> list[Change]:
+    """Pod web on the client's node: its Pod object, endpoint, policy map, device and ipcache."""
+
+    def move(value: dict[str, list[dict[str, dict[str, object]]]]) -> None:
+        (web,) = [pod for pod in value["items"] if pod["metadata"]["name"] == "web"]
+        web["spec"]["nodeName"] = "node2"
+        web["status"].update({"podIP": "10.244.1.200", "podIPs": [{"ip": "10.244.1.200"}]})
+
+    def policy(value: list[dict[str, object]]) -> None:
+        value.append({**value[0], "EndpointID": "1200"})
+
+    def link(value: list[dict[str, object]]) -> None:
+        value.append(
+            {"ifindex": 15, "link_index": 14, "ifname": "lxcweb", "address": "ca:f7:8c:79:e1:5c",
+             "flags": ["BROADCAST", "MULTICAST", "UP", "LOWER_UP"], "mtu": 1500, "operstate": "UP"}
+        )  # fmt: skip
+
+    endpoint = ("10.244.1.200:0   id=1200  sec_id=1395  flags=0x0000 ifindex=15  "
+                "mac=1A:71:FF:C7:49:AA nodemac=CA:F7:8C:79:E1:5C parent_ifindex=0     \n")  # fmt: skip
+    entry = "10.244.1.200/32     identity=1395 encryptkey=0 tunnelendpoint=0.0.0.0 flags=<none>\n"
+    return [
+        json_edit("api", "get pods", move),
+        json_edit("node2", "cilium-dbg bpf policy get --all -o json", policy),
+        json_edit("node2", "ip -j -d link", link),
+        edit("node2", "cilium-dbg bpf endpoint list", lambda t: t.rstrip("\n") + "\n" + endpoint),
+        edit("node2", "cilium-dbg bpf ipcache list", lambda t: t.rstrip("\n") + "\n" + entry),
+    ]
+
+
+def test_two_pods_on_one_node_meet_no_stack() -> None:
+    bundle = changed(VXLAN, *beside_the_client())
+    path = ask(bundle, "client", "pod/web:8080")
+    assert path.verdict == "delivered"
+    assert {hop.node for hop in path.hops} == {"node2"}
+    assert [hop.kind for hop in path.hops[3:]] == [
+        "program", "policy", "route", "policy", "link", "delivery",
+    ]  # fmt: skip
+    handed = path.hops[5]
+    assert "is endpoint 1200 on this node" in handed.summary
+    assert says(bundle, handed.evidence, "10.244.1.200:0   id=1200")
+    assert "ingress policy of endpoint 1200" in path.hops[6].summary
+
+
+def test_ingress_policy_on_the_same_node_drops() -> None:
+    def closed(value: list[dict[str, list[dict[str, dict[str, int]]]]]) -> None:
+        for block in value:
+            if block["EndpointID"] == "1200":
+                entries = block["Content"]
+                block["Content"] = [e for e in entries if e["Key"]["TrafficDirection"] == 1]
+
+    close = json_edit("node2", "cilium-dbg bpf policy get --all -o json", closed)
+    path = ask(changed(VXLAN, *beside_the_client(), close), "client", "pod/web:8080")
+    assert "ingress policy of endpoint 1200 denies" in dropped_at(path).summary
+
+
+@pytest.mark.parametrize("destination", ["pod/client:8080", "127.0.0.1:80", "10.244.1.160:1"])
+def test_what_a_pod_sends_to_itself_stays_in_it(destination: str) -> None:
+    path = ask(changed(VXLAN), "client", destination)
+    assert path.verdict == "delivered"
+    (hop,) = path.hops
+    assert (hop.kind, hop.place) == ("delivery", "pod")
+
+
+def test_an_address_of_a_pod_that_is_gone() -> None:
+    """No endpoint of node1 has it; the ipcache knows only the node's prefix."""
+    path = ask(changed(VXLAN), "client", "10.244.0.77:8080")
+    hop = dropped_at(path)
+    assert (hop.node, hop.where) == ("node1", "cilium_host")
+    assert "no endpoint has 10.244.0.77 on node1: Stale or unroutable IP" in hop.summary
+    assert finding(path, "10.244.0.77 is in node1's pod CIDR").severity == "error"
+
+
+def test_a_port_that_the_service_does_not_serve() -> None:
+    path = ask(changed(VXLAN), "client", "10.96.51.4:81")
+    assert path.verdict == "unknown"
+    found = finding(path, "svc default/web does not serve port 81/TCP")
+    assert "It serves 80/TCP" in found.detail
+
+
 # --- IPv6 -----------------------------------------------------------------------------------------
 TO_IPV6 = (
     ("10.244.1.53/32", "fd00:10:1::35/128"), ("10.244.0.251/32", "fd00:10::fb/128"),

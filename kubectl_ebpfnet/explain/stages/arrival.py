@@ -89,12 +89,15 @@ def _out_of_tunnel(walk: Walk, here: Standing, node: NodeView) -> Standing | Non
     row = gateway.policy_row(walk, inside, node) if endpoint is None else None
     if row is not None and gateway.is_at(walk, node, row):
         return gateway.through_gateway(walk, inside, node, row, name)
+    if endpoint is None and node.endpoints.known and node.routes.known:
+        # Whatever is for no endpoint goes to the stack, which has a route by cilium_host.
+        return inside.to(Stage.HOST, device="", entered=name, skips_netfilter=False)
     if endpoint is None:
         walk.hop(
             HopPlace.CILIUM, name, here.node, HopKind.ROUTE, f"{destination} on {here.node}",
             State.UNKNOWN, packet,
             reason=f"no endpoint with {destination} was read on {here.node}: "
-            f"{node.endpoints.missing or 'the agent has none'}",
+            f"{node.endpoints.missing or node.routes.missing}",
         )  # fmt: skip
         walk.lost(f"no endpoint with {destination} is known on {here.node}")
         return None

@@ -20,6 +20,8 @@ from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, St
 def leave(walk: Walk, here: Standing) -> Standing | None:
     """Route the packet in the pod; the next place is the host side veth."""
     netns = walk.world.pod_netns(walk.ends.source.namespace, walk.ends.source.name)
+    if _to_itself(walk, here, netns):
+        return None
     node = walk.world.node(here.node)
     route = _route(walk, here, netns)
     if route is False:
@@ -41,6 +43,27 @@ def leave(walk: Walk, here: Standing) -> Standing | None:
 
 def _name(walk: Walk) -> str:
     return f"{walk.ends.source.namespace}/{walk.ends.source.name}"
+
+
+def _to_itself(walk: Walk, here: Standing, netns: PodNetns) -> bool:
+    """Whether the packet is for the pod itself, whose local table keeps it on lo."""
+    flow = here.packet.flow
+    own = [fact for fact in netns.addresses.facts if fact.address == flow.destination]
+    if not (own or flow.destination == flow.source or flow.destination.is_loopback):
+        return False
+    walk.hop(
+        HopPlace.POD,
+        _name(walk),
+        here.node,
+        HopKind.DELIVERY,
+        f"{flow.destination} is the pod's own address: it stays on lo, and meets no program and "
+        "no policy",
+        State.DERIVED,
+        here.packet,
+        cite.lines(netns.addresses.record, [fact.line for fact in own]) if own else (),
+    )
+    walk.delivered(f"delivered to pod {_name(walk)} itself, on lo")
+    return True
 
 
 def _route(walk: Walk, here: Standing, netns: PodNetns) -> Route | bool | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from kubectl_ebpfnet.explain import cite
 from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk, answered
 from kubectl_ebpfnet.explain.names import address_text
-from kubectl_ebpfnet.model.net import endpoint_text
+from kubectl_ebpfnet.model.net import endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State
 
 
@@ -73,7 +74,9 @@ def cross(walk: Walk, here: Standing) -> Standing | None:
 def _untranslated(walk: Walk, here: Standing) -> bool:
     """Whether the address of a service leaves the cluster, where nobody has it."""
     service = walk.ends.service
-    if service is None or here.packet.flow.destination != service.address:
+    if service is None:
+        return _no_such_port(walk, here)
+    if here.packet.flow.destination != service.address:
         return False
     virtual = service.type == "ClusterIP"
     walk.lost(f"{service.title} leaves {here.node} without having become a backend's address")
@@ -89,6 +92,28 @@ def _untranslated(walk: Walk, here: Standing) -> bool:
         service.evidence,
     )
     return True
+
+
+def _no_such_port(walk: Walk, here: Standing) -> bool:
+    """Whether the packet is for the address of a service, at a port that the service has not."""
+    flow = here.packet.flow
+    for service in walk.world.kube.services:
+        if flow.destination not in service.cluster_addresses:
+            continue
+        asked = protocol_name(flow.protocol)
+        port = f"port {flow.destination_port}/{asked}" if flow.destination_port else asked
+        offered = ", ".join(f"{p.port}/{protocol_name(p.protocol)}" for p in service.ports)
+        name = f"svc {service.namespace}/{service.name}"
+        walk.lost(f"{flow.destination} is {name}, which does not serve {port}")
+        walk.finding(
+            Severity.ERROR,
+            f"{name} does not serve {port}",
+            f"It serves {offered or 'nothing'}; what is sent to another port of a ClusterIP "
+            "reaches nobody.",
+            cite.whole(walk.world.api_record("services")),
+        )
+        return True
+    return False
 
 
 def _loop(walk: Walk, here: Standing, node: str) -> None:
