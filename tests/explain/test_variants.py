@@ -456,6 +456,80 @@ def test_a_port_that_the_service_does_not_serve() -> None:
     assert "It serves 80/TCP" in found.detail
 
 
+# --- policy ---------------------------------------------------------------------------------------
+POLICY_MAPS = "cilium-dbg bpf policy get --all -o json"
+
+
+def egress_entry(
+    identity: int, protocol: int, port: int, *, deny: int = 0, proxy: int = 0
+) -> dict[str, object]:
+    """An entry as `bpf policy get -o json` has it before 1.19: no precedence, ports swapped."""
+
+    def swapped(number: int) -> int:
+        return int.from_bytes(number.to_bytes(2, "big"), "little")
+
+    length = 64 if port else 48 if protocol else 40
+    return {
+        "ProxyPortNetwork": swapped(proxy), "Flags": deny, "AuthRequirement": 0, "Packets": 0,
+        "Bytes": 0,
+        "Key": {"Prefixlen": length, "Identity": identity, "TrafficDirection": 1,
+                "Nexthdr": protocol, "DestPortNetwork": swapped(port)},
+    }  # fmt: skip
+
+
+def client_policy(*entries: dict[str, object]) -> Change:
+    """The policy map of the client's endpoint."""
+
+    def replaced(value: list[dict[str, object]]) -> None:
+        for block in value:
+            if block["EndpointID"] == "1174":
+                block["Content"] = list(entries)
+
+    return json_edit("node2", POLICY_MAPS, replaced)
+
+
+@pytest.mark.parametrize(
+    ("entry", "verdict"),
+    [
+        (egress_entry(0, 1, 8), "delivered"),
+        (egress_entry(0, 1, 0), "delivered"),
+        (egress_entry(0, 1, 3), "dropped"),
+        (egress_entry(0, 6, 8), "dropped"),
+    ],
+    ids=["echo request", "any type", "unreachable", "TCP"],
+)
+def test_icmp_goes_by_its_type(entry: dict[str, object], verdict: str) -> None:
+    path = ask(changed(VXLAN, client_policy(entry)), "client", "9.9.9.9", "icmp")
+    assert path.verdict == verdict
+
+
+def test_an_old_deny_wins_over_a_narrower_allow() -> None:
+    bundle = changed(VXLAN, client_policy(egress_entry(2, 6, 80), egress_entry(0, 0, 0, deny=1)))
+    path = ask(bundle, "client", "9.9.9.9:80")
+    hop = dropped_at(path)
+    assert "Policy denied by denylist" in hop.summary
+    assert says(bundle, hop.evidence, '"Flags": 1')
+    found = finding(path, "policy drops the packet: endpoint 1174, egress, identity 2 (world)")
+    assert "its entry “deny egress to any identity at any port” matches" in found.detail
+
+
+def test_an_identity_of_a_cidr_rule() -> None:
+    row = "9.9.9.0/24          identity=16777218 encryptkey=0 tunnelendpoint=0.0.0.0 flags=<none>\n"
+    ipcache = edit("node2", "cilium-dbg bpf ipcache list", lambda t: t.rstrip("\n") + "\n" + row)
+    bundle = changed(VXLAN, client_policy(egress_entry(16777218, 6, 80)), ipcache)
+    assert ask(bundle, "client", "9.9.9.9:80").verdict == "delivered"
+    assert "denies to identity 2" in dropped_at(ask(bundle, "client", "9.9.8.9:80")).summary
+
+
+def test_a_proxy_decides_after_the_map() -> None:
+    bundle = changed(VXLAN, client_policy(egress_entry(0, 6, 80, proxy=10000)))
+    path = ask(bundle, "client", "9.9.9.9:80")
+    assert "through the L7 proxy at port 10000" in shown(path, "policy")[0]
+    assert path.verdict == "unknown"
+    assert "the L7 proxy on node2 (port 10000) decides" in path.reason
+    assert finding(path, "the L7 proxy on node2 decides").severity == "info"
+
+
 # --- IPv6 -----------------------------------------------------------------------------------------
 TO_IPV6 = (
     ("10.244.1.53/32", "fd00:10:1::35/128"), ("10.244.0.251/32", "fd00:10::fb/128"),

@@ -9,6 +9,7 @@ from kubectl_ebpfnet.explain import cite, policy
 from kubectl_ebpfnet.explain.journey import Standing, Walk
 from kubectl_ebpfnet.explain.names import identity_text
 from kubectl_ebpfnet.explain.node import NodeView
+from kubectl_ebpfnet.model.cilium import PolicyEntry
 from kubectl_ebpfnet.model.net import has_ports
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Packet, Severity, State
 
@@ -76,9 +77,33 @@ def policy_hop(
             packet,
             evidence,
         )
+        if verdict.entry.proxy_port:
+            _proxied(walk, here, endpoint_id, verdict.entry, evidence)
         return True
     _denied(walk, here, packet, endpoint_id, direction, identity, verdict, evidence)
     return False
+
+
+def _proxied(
+    walk: Walk,
+    here: Standing,
+    endpoint_id: int,
+    entry: PolicyEntry,
+    evidence: tuple[Evidence, ...],
+) -> None:
+    """What passes the map goes to a proxy on the node, whose own rules are not in the map."""
+    walk.doubt = (
+        f"the L7 proxy on {here.node} (port {entry.proxy_port}) decides about each request, by "
+        "rules that are not in the policy map"
+    )
+    walk.finding(
+        Severity.INFO,
+        f"the L7 proxy on {here.node} decides about each request of endpoint {endpoint_id}",
+        "The path below is that of a request which it lets pass; the proxy opens a connection of "
+        f"its own for it. `cilium-dbg monitor -t l7 --related-to {endpoint_id}` in the agent on "
+        f"{here.node} shows what it refuses.",
+        evidence,
+    )
 
 
 def _denied(
@@ -114,7 +139,7 @@ def _denied(
     mine = f" (its own is {identity_text(walk.world, own)})" if own else ""
     named = f" Policies in the cluster: {', '.join(kinds[:5])}." if kinds else ""
     rule = (
-        f"the deny entry {policy.describe(verdict.entry)} matches"
+        f"its entry “{policy.describe(verdict.entry)}” matches"
         if verdict.entry is not None
         else f"no entry of its policy map allows {packet.flow}"
     )
