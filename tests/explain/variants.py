@@ -16,6 +16,7 @@ from changed import SCENARIOS, Change
 
 from kubectl_ebpfnet.collect.bundle_file import open_bundle
 from kubectl_ebpfnet.model.evidence import Bundle, Held, PlaceKind, Record, bundle_of
+from kubectl_ebpfnet.model.path import Evidence, Hop, Path
 
 Text = Callable[[str], str]
 
@@ -183,3 +184,36 @@ def json_edit(at: str, command: str, change: Callable[[list[dict[str, object]]],
         return json.dumps(value)
 
     return edit(at, command, text)
+
+
+def host_network(address: str) -> Change:
+    """The client's Pod object with hostNetwork, which has its node's address."""
+
+    def change(text: str) -> str:
+        own = '"nodeName": "node2", "serviceAccountName": "default"'
+        assert own in text
+        shared = own.replace(", ", ', "hostNetwork": true, ', 1)
+        return text.replace(own, shared).replace(f'"{address}"', '"172.30.0.12"')
+
+    return edit("api", "get pods", change)
+
+
+def told(hop: Hop) -> tuple[object, ...]:
+    """What a hop says; where the proof stands differs between versions."""
+    return (hop.place, hop.where, hop.node, hop.kind, hop.summary, hop.state, hop.packet, hop.drops)
+
+
+def shown(path: Path, kind: str, node: str = "") -> list[str]:
+    """Summaries of the hops of a kind, of one node or of all."""
+    return [hop.summary for hop in path.hops if hop.kind == kind and node in ("", hop.node)]
+
+
+def says(bundle: Bundle, evidence: tuple[Evidence, ...], words: str) -> bool:
+    """Whether one of the lines pointed at has these words, in the record and in the excerpt."""
+    for piece in evidence:
+        text = bundle.numbered(piece.record).stdout.read().decode()
+        lines = text.splitlines()
+        pointed = [lines[number - 1] for number in piece.lines] or [text]
+        if any(words in line for line in pointed) and any(words in said for said in piece.excerpt):
+            return True
+    return False
