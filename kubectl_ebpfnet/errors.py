@@ -7,6 +7,8 @@ about a packet is never an error: it is `UNKNOWN(why)` in a hop (kubectl_ebpfnet
     ├── UsageError            exit 2   the words on the command line
     ├── ParseError                     a record that is not what its producer prints
     ├── BundleError                    a capture file that cannot be read or written
+    ├── KernelError                    the node side's: what a kernel refused; knows the errno
+    │   └── Unsupported                this kernel, or this build of it, cannot do it at all
     └── ClusterError                   what the cluster, or the way to it, said
         ├── KubeconfigError            no context, no file, a bad entry
         ├── ApiUnreachable             no answer: refused, timed out, TLS
@@ -65,6 +67,22 @@ class ParseError(EbpfnetError):
 
 class BundleError(EbpfnetError):
     """A capture that cannot be read or written."""
+
+
+class KernelError(EbpfnetError):
+    """What a kernel refused, on the node side.
+
+    Attributes:
+        errno: errno(3) of the call, 0 when there is none.
+    """
+
+    def __init__(self, message: str, errno: int = 0, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.errno = errno
+
+
+class Unsupported(KernelError):
+    """This kernel cannot do it: too old, or built without it. Tests turn it into a skip."""
 
 
 class ClusterError(EbpfnetError):

@@ -1,4 +1,4 @@
-"""Dataclasses to plain JSON values, for the machine-readable answer and for the tests.
+"""Dataclasses to plain JSON values and back: machine-readable answers, the node side's lines.
 
 Addresses and networks become text, enums their value, sets sorted lists. `line` fields are left
 out: evidence says where a fact was read.
@@ -7,11 +7,15 @@ out: evidence says where a fact was read.
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Iterable
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Any
+from functools import cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from kubectl_ebpfnet.model.net import Flow, protocol_name
+from kubectl_ebpfnet.model.net import Flow, protocol_name, protocol_number
 
 
 def plain(value: Any) -> Any:
@@ -57,3 +61,112 @@ def flow(value: Flow) -> dict[str, Any]:
         "destination": str(value.destination),
         "destination_port": value.destination_port,
     }
+
+
+def lines(facts: Iterable[Any]) -> bytes:
+    """Facts as JSON, one a line: what the node side answers and what a record of it holds."""
+    return b"".join(
+        json.dumps(plain(fact), separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+        for fact in facts
+    )
+
+
+def fact(line: bytes, kind: Any, number: int = 0) -> Any:
+    """The fact that a line of `lines` holds.
+
+    Args:
+        line: one JSON value.
+        kind: the dataclass, or another type of the model (`Network`), that it is of. Members that
+            the class does not know are passed over: a newer node side may say more.
+        number: 1-based line in its record, kept in the fact's `line` where it has one.
+
+    Raises:
+        ValueError: the line is no JSON, or not of this type.
+    """
+    value = typed(json.loads(line), kind)
+    if number and dataclasses.is_dataclass(value) and hasattr(value, "line"):
+        object.__setattr__(value, "line", number)  # frozen; nobody else has it yet
+    return value
+
+
+@cache
+def _fields(kind: Any) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.name != "line"}
+
+
+def typed(value: Any, kind: Any) -> Any:
+    """A decoded JSON value as an object of a model type. Raises ValueError."""
+    if kind is Any:
+        return value
+    origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        return _one_of(value, get_args(kind))
+    if origin is tuple:
+        members = get_args(kind)
+        if members[-1] is Ellipsis:
+            return tuple(typed(item, members[0]) for item in _list(value))
+        items = _list(value)
+        if len(items) != len(members):
+            raise ValueError(f"{len(items)} values where {len(members)} belong")
+        return tuple(typed(item, member) for item, member in zip(items, members, strict=True))
+    if origin is frozenset:
+        return frozenset(typed(item, get_args(kind)[0]) for item in _list(value))
+    if kind is Flow:
+        return _flow(value)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ValueError(f"no object where {kind.__name__} belongs")
+        known = {
+            name: typed(value[name], hint) for name, hint in _fields(kind).items() if name in value
+        }
+        try:
+            return kind(**known)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+    if kind in (IPv4Address, IPv6Address, IPv4Network, IPv6Network):
+        if not isinstance(value, str):
+            raise ValueError("no text where an address belongs")
+        return kind(value)
+    if kind is float and isinstance(value, int):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{value!r} where {kind.__name__} belongs")
+    return value
+
+
+def _one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    problem = ValueError(f"{value!r} is of no known type")
+    for kind in kinds:
+        if kind is not type(None):
+            try:
+                return typed(value, kind)
+            except ValueError as error:
+                problem = error
+    raise problem
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError("no list where one belongs")
+    return value
+
+
+def _flow(value: Any) -> Flow:
+    if not isinstance(value, dict):
+        raise ValueError("no object where a flow belongs")
+    try:
+        number = protocol_number(value["protocol"])
+        if number is None:
+            raise ValueError(f"no protocol {value['protocol']!r}")
+        return Flow(
+            number,
+            ip_address(value["source"]),
+            typed(value["source_port"], int | None),
+            ip_address(value["destination"]),
+            typed(value["destination_port"], int | None),
+        )
+    except (KeyError, AttributeError) as error:
+        raise ValueError(f"a flow without {error}") from None

@@ -159,6 +159,8 @@ class Program:
         tag: 16 hex digits, hash of the instructions.
         loaded_at: seconds since the epoch, None when not said.
         map_ids: ids of the maps it uses.
+        run_count, run_time_ns: how often and how long it ran while kernel.bpf_stats_enabled was
+            on; None where the source does not say, or when it never ran with statistics on.
     """
 
     id: int
@@ -167,6 +169,8 @@ class Program:
     tag: str = ""
     loaded_at: int | None = None
     map_ids: tuple[int, ...] = ()
+    run_count: int | None = None
+    run_time_ns: int | None = None
     line: int = field(default=0, compare=False)
 
 
@@ -176,8 +180,9 @@ class Attachment:
 
     Attributes:
         hook: `xdp`, `tcx/ingress`, `tcx/egress`, `clsact/ingress`, `clsact/egress`,
-            `netkit/primary`, `netkit/peer`, or a cgroup attach type (`cgroup_inet4_connect`, …).
-        device: device name, "" for cgroups.
+            `netkit/primary`, `netkit/peer`, `sk_lookup`, or a cgroup attach type
+            (`cgroup_inet4_connect`, …).
+        device: device name, "" for cgroups and for sk_lookup.
         program_name: as the source names it: a section (`bpf_lxc.o:[from-container]`), a function,
             or a function cut at 15 characters; "" when not known.
         program_id: None when the source does not say.
@@ -187,6 +192,7 @@ class Attachment:
             position in the listing.
         direct_action: a tc filter whose return code is the verdict.
         pin: path of the bpf_link's pin, "" when not known.
+        cgroup: path of the cgroup below its hierarchy's root (`/` for the root), "" for devices.
     """
 
     hook: str
@@ -198,6 +204,93 @@ class Attachment:
     priority: int = 0
     direct_action: bool = True
     pin: str = ""
+    cgroup: str = ""
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FibAnswer:
+    """The kernel's own answer for one packet (RTM_GETROUTE, rtnetlink(7); `ip route get`).
+
+    Attributes:
+        destination: of the packet.
+        source: of the packet, None when the kernel was to choose.
+        in_device: the device it comes in by, "" for packets of this namespace.
+        mark: its skb mark.
+        protocol, source_port, destination_port: where rules look at them; None when not given.
+        type: rtnl type of the route (`unicast`, `local`, …); "" when there is none.
+        gateway: next hop, None when the destination is on the link.
+        device: outgoing device, "" when there is none.
+        preferred_source: the source that a packet of this namespace gets, None when not said.
+        table: name or number as iproute2 prints it, "" when not said.
+        mtu: bytes, None when not said.
+        error: why there is no route (errno in words), "" when there is one.
+    """
+
+    destination: Address
+    source: Address | None = None
+    in_device: str = ""
+    mark: int = 0
+    protocol: int | None = None
+    source_port: int | None = None
+    destination_port: int | None = None
+    type: str = ""
+    gateway: Address | None = None
+    device: str = ""
+    preferred_source: Address | None = None
+    table: str = ""
+    mtu: int | None = None
+    error: str = ""
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """One counter of the kernel that can explain a drop, since boot or since the device was made.
+
+    Attributes:
+        group: `device` (rtnl_link_stats64), `snmp`, `netstat` (/proc/net/snmp, netstat),
+            `softnet` (/proc/net/softnet_stat, summed over the CPUs), `conntrack`
+            (nf_conntrack's count, max and /proc/net/stat/nf_conntrack).
+        name: as the kernel names it, e.g. `rx_dropped`, `Ip.InDiscards`, `TcpExt.ListenDrops`.
+        value: the number.
+        device: for `device`, else "".
+    """
+
+    group: str
+    name: str
+    value: int
+    device: str = ""
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFacts:
+    """What this node's kernel is and what it can do for the node side.
+
+    Attributes:
+        release: uname -r.
+        machine: uname -m.
+        boot_seconds: CLOCK_BOOTTIME, seconds since boot.
+        monotonic_seconds: CLOCK_MONOTONIC, the clock of Cilium's maps in `ktime` mode.
+        bpf_stats: kernel.bpf_stats_enabled is on, None when it cannot be read.
+        bpffs: where a bpffs is mounted, "" for nowhere.
+        cgroup2: where the cgroup v2 hierarchy is mounted, "" for nowhere.
+        cilium_maps: names of Cilium's pinned maps.
+        capabilities: effective ones of the node side, e.g. `CAP_NET_ADMIN`, sorted.
+        problems: one sentence for each thing that it cannot do here.
+    """
+
+    release: str
+    machine: str = ""
+    boot_seconds: float | None = None
+    monotonic_seconds: float | None = None
+    bpf_stats: bool | None = None
+    bpffs: str = ""
+    cgroup2: str = ""
+    cilium_maps: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
     line: int = field(default=0, compare=False)
 
 

@@ -1,0 +1,44 @@
+"""`python -m kubectl_ebpfnet.node`: answers requests from stdin on stdout.
+
+python -m kubectl_ebpfnet.node                 requests on stdin, answers on stdout
+python -m kubectl_ebpfnet.node ask links       one question by hand, facts on stdout
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import BinaryIO
+
+from kubectl_ebpfnet.errors import EbpfnetError
+from kubectl_ebpfnet.model.node_side import PROGRAM, NodeRequest
+from kubectl_ebpfnet.node.answering import answered, serve
+
+
+def main(words: list[str]) -> int:
+    """Run the node side. Returns the exit code."""
+    if not words:
+        return serve(sys.stdin.buffer, sys.stdout.buffer)
+    if words[0] == "ask" and len(words) > 1:
+        return _by_hand(tuple(words[1:]), sys.stdout.buffer)
+    print(__doc__, file=sys.stderr)
+    return 2
+
+
+def _by_hand(words: tuple[str, ...], out: BinaryIO) -> int:
+    answer = answered(NodeRequest(1, (PROGRAM, *words)))
+    out.write(answer.stdout)
+    out.flush()
+    if answer.error:
+        print(json.dumps(answer.error)[1:-1], file=sys.stderr)
+    return answer.exit_code
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except EbpfnetError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(141)

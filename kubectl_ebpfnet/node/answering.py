@@ -1,0 +1,95 @@
+"""Requests in, answers out: the node side's end of kubectl_ebpfnet/model/node_side.py.
+
+A question that fails is an answer with its reason; it never ends the run.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from kubectl_ebpfnet import __version__
+from kubectl_ebpfnet.errors import EbpfnetError, KernelError
+from kubectl_ebpfnet.model import codec
+from kubectl_ebpfnet.model.node_side import PROGRAM, PROTOCOL, NodeRequest
+from kubectl_ebpfnet.node import asks, host_programs, netns
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAnswer:
+    """What one question came to: `stdout` is facts, one a line, or a program's own text."""
+
+    exit_code: int
+    stdout: bytes = b""
+    error: str = ""
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> int:
+    """Answer requests until `end`, or until there are no more.
+
+    Returns:
+        Exit code: 0; 2 when a line was no request, or of another protocol version.
+    """
+    _say(answers, {"protocol": PROTOCOL, "version": __version__})
+    while line := requests.readline():
+        try:
+            value = json.loads(line)
+            if isinstance(value, dict) and value.get("end"):
+                return 0
+            request = _request(value)
+        except ValueError as error:
+            _say(answers, {"id": 0, "exit_code": 2, "bytes": 0, "error": str(error)})
+            return 2
+        answer = answered(request)
+        header = {
+            "id": request.id,
+            "exit_code": answer.exit_code,
+            "bytes": len(answer.stdout),
+            "error": answer.error,
+        }
+        _say(answers, header, answer.stdout)
+    return 0
+
+
+def _request(value: Any) -> NodeRequest:
+    if not isinstance(value, dict):
+        raise ValueError("a request is a JSON object")
+    theirs = value.get("protocol")
+    if theirs != PROTOCOL:
+        raise ValueError(
+            f"this is the node side of kubectl-ebpfnet {__version__}, which speaks protocol"
+            f" {PROTOCOL}; the client speaks {theirs}: use an --image of the client's version"
+        )
+    request = codec.typed(value, NodeRequest)
+    if not isinstance(request, NodeRequest) or not request.argv:
+        raise ValueError("a request names what it asks in argv")
+    return request
+
+
+def answered(request: NodeRequest) -> NodeAnswer:
+    """Answer one request; never raises for what the kernel or a program refuses."""
+    try:
+        where = None if request.netns is None else netns.of_pod(request.netns)
+        with netns.inside(where):
+            if request.argv[0] != PROGRAM:
+                code, text, complaint = host_programs.run(request.argv)
+                return NodeAnswer(code, text, complaint if code else "")
+            name = request.argv[1] if len(request.argv) > 1 else ""
+            if name not in asks.ASKS:
+                raise KernelError(
+                    f"no question {name!r}; there are: {', '.join(sorted(asks.ASKS))}"
+                )
+            return NodeAnswer(0, codec.lines(asks.function(name)(request)))
+    except EbpfnetError as error:
+        words = f"{error.message} ({error.hint})" if error.hint else error.message
+        return NodeAnswer(1, error=" ".join(words.split()))
+    except OSError as error:
+        return NodeAnswer(1, error=str(error))
+    except Exception as error:  # one bad table must not take the other answers with it
+        return NodeAnswer(1, error=f"internal error: {type(error).__name__}: {error}")
+
+
+def _say(out: BinaryIO, header: dict[str, Any], body: bytes = b"") -> None:
+    out.write(json.dumps(header, separators=(",", ":")).encode() + b"\n" + body)
+    out.flush()

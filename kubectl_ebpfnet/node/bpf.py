@@ -1,0 +1,364 @@
+"""bpf(2) by ctypes: objects by id or path, what is attached where, maps by key and in batches.
+
+Sources: Linux include/uapi/linux/bpf.h (union bpf_attr, struct bpf_prog_info, bpf_map_info,
+bpf_link_info), bpf(2). Numbers below are that header's. libbpf is not used: the handful of
+commands is smaller than its binding would be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import platform
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kubectl_ebpfnet.errors import KernelError, Unsupported
+
+# enum bpf_cmd
+MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, MAP_GET_NEXT_KEY = range(5)
+PROG_LOAD, OBJ_PIN, OBJ_GET = 5, 6, 7
+PROG_GET_NEXT_ID, MAP_GET_NEXT_ID, PROG_GET_FD_BY_ID, MAP_GET_FD_BY_ID = 11, 12, 13, 14
+OBJ_GET_INFO_BY_FD, PROG_QUERY = 15, 16
+MAP_LOOKUP_BATCH = 24
+LINK_CREATE, LINK_GET_FD_BY_ID, LINK_GET_NEXT_ID = 28, 30, 31
+
+# enum bpf_map_type, those that are met here
+HASH, ARRAY, PROG_ARRAY, PERCPU_HASH, PERCPU_ARRAY = 1, 2, 3, 5, 6
+LRU_HASH, LRU_PERCPU_HASH, LPM_TRIE, ARRAY_OF_MAPS, HASH_OF_MAPS = 9, 10, 11, 12, 13
+PERCPU = frozenset({PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH})
+
+_SYSCALL = {"x86_64": 321, "aarch64": 280, "ppc64le": 361, "s390x": 351, "riscv64": 280}
+_ATTR_BYTES = 128
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def syscall(command: int, attr: bytes | ctypes.Array[ctypes.c_char], what: str) -> int:
+    """One bpf(2) call.
+
+    Args:
+        command: of enum bpf_cmd.
+        attr: the head of union bpf_attr; a buffer where the kernel writes into it.
+        what: for the error: what was tried, e.g. "open map /sys/fs/bpf/x".
+
+    Returns:
+        What the call returns: a file descriptor, or 0.
+
+    Raises:
+        Unsupported: EINVAL of a command or attach type that this kernel does not know, ENOSYS.
+        KernelError: anything else, with its errno.
+    """
+    number = _SYSCALL.get(platform.machine())
+    if number is None:
+        raise Unsupported(f"bpf(2) has no known number on {platform.machine()}")
+    if isinstance(attr, bytes):
+        attr = ctypes.create_string_buffer(attr.ljust(_ATTR_BYTES, b"\0"), _ATTR_BYTES)
+    result = int(_libc.syscall(number, command, attr, len(attr)))
+    if result >= 0:
+        return result
+    code = ctypes.get_errno()
+    words = f"{what}: {os.strerror(code)}"
+    if code in (errno.ENOSYS, errno.EOPNOTSUPP):
+        raise Unsupported(f"{words}: this kernel has no bpf(2) for it", code)
+    hint = ""
+    if code in (errno.EPERM, errno.EACCES):
+        hint = "CAP_BPF and CAP_NET_ADMIN (before Linux 5.8: CAP_SYS_ADMIN) allow it"
+    raise KernelError(words, code, hint=hint)
+
+
+def buffer(size_or_bytes: int | bytes) -> ctypes.Array[ctypes.c_char]:
+    """Memory that the kernel can read and write."""
+    if isinstance(size_or_bytes, bytes):
+        return ctypes.create_string_buffer(size_or_bytes, max(1, len(size_or_bytes)))
+    return ctypes.create_string_buffer(max(1, size_or_bytes))
+
+
+def pointer(memory: ctypes.Array[ctypes.c_char]) -> int:
+    """Its address, as union bpf_attr wants it."""
+    return ctypes.addressof(memory)
+
+
+@contextlib.contextmanager
+def closing(fd: int) -> Iterator[int]:
+    """Close a file descriptor at the end of the block."""
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def open_pinned(path: str | Path) -> int:
+    """A file descriptor of an object pinned on bpffs, for reading and writing.
+
+    Raises:
+        KernelError: ENOENT when it is not there.
+    """
+    name = buffer(os.fsencode(path) + b"\0")
+    return syscall(OBJ_GET, struct.pack("=QII", pointer(name), 0, 0), f"open {path}")
+
+
+def open_program(id: int) -> int:
+    """A file descriptor of a program. Raises KernelError, ENOENT when it has gone."""
+    return syscall(PROG_GET_FD_BY_ID, struct.pack("=III", id, 0, 0), f"open program {id}")
+
+
+def open_map(id: int) -> int:
+    """A file descriptor of a map. Raises KernelError, ENOENT when it has gone."""
+    return syscall(MAP_GET_FD_BY_ID, struct.pack("=III", id, 0, 0), f"open map {id}")
+
+
+def open_link(id: int) -> int:
+    """A file descriptor of a bpf_link. Raises KernelError, ENOENT when it has gone."""
+    return syscall(LINK_GET_FD_BY_ID, struct.pack("=III", id, 0, 0), f"open bpf_link {id}")
+
+
+def _ids(command: int, what: str) -> Iterator[int]:
+    last = 0
+    while True:
+        attr = ctypes.create_string_buffer(struct.pack("=III", last, 0, 0), _ATTR_BYTES)
+        try:
+            syscall(command, attr, what)
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                return
+            raise
+        last = int(struct.unpack_from("=I", attr, 4)[0])
+        yield last
+
+
+def program_ids() -> Iterator[int]:
+    """Ids of every loaded program of the machine, rising. Raises KernelError (EPERM)."""
+    return _ids(PROG_GET_NEXT_ID, "list programs")
+
+
+def link_ids() -> Iterator[int]:
+    """Ids of every bpf_link of the machine, rising. Raises KernelError (EPERM)."""
+    return _ids(LINK_GET_NEXT_ID, "list bpf_links")
+
+
+def info(fd: int, size: int, head: bytes = b"") -> bytes:
+    """struct bpf_*_info of an object, as much of it as this kernel knows and `size` holds.
+
+    Args:
+        fd: of a program, map or link.
+        size: bytes wanted.
+        head: what the kernel reads first (lengths and pointers of arrays to fill).
+    """
+    memory = buffer(head.ljust(size, b"\0"))
+    attr = struct.pack("=IIQ", fd, size, pointer(memory))
+    whole = ctypes.create_string_buffer(attr, _ATTR_BYTES)
+    syscall(OBJ_GET_INFO_BY_FD, whole, "read a BPF object's info")
+    length = int(struct.unpack_from("=I", whole, 4)[0])
+    return bytes(memory.raw[:length]).ljust(size, b"\0")
+
+
+@dataclass(frozen=True, slots=True)
+class MapInfo:
+    """struct bpf_map_info: sizes in bytes."""
+
+    type: int
+    id: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+    name: str
+
+
+def map_info(fd: int) -> MapInfo:
+    """What a map is. Raises KernelError."""
+    type_, id_, key, value, entries, flags, name = struct.unpack_from("=IIIIII16s", info(fd, 80))
+    return MapInfo(type_, id_, key, value, entries, flags, name.rstrip(b"\0").decode("latin-1"))
+
+
+_cpus: list[int] = []
+
+
+def possible_cpus() -> int:
+    """CPUs that per-CPU maps have values for (/sys/devices/system/cpu/possible)."""
+    if not _cpus:
+        text = Path("/sys/devices/system/cpu/possible").read_text().strip()
+        _cpus.append(int(text.rpartition(",")[2].rpartition("-")[2]) + 1)
+    return _cpus[0]
+
+
+def value_bytes(of: MapInfo) -> int:
+    """Bytes that one look-up gives: per-CPU maps give a value, rounded up to 8, for each CPU."""
+    if of.type in PERCPU:
+        return (of.value_size + 7) // 8 * 8 * possible_cpus()
+    return of.value_size
+
+
+class Map:
+    """An open map: looked up by key, or read in batches. Closes its descriptor on exit."""
+
+    def __init__(self, fd: int) -> None:
+        """Takes over the descriptor. Raises KernelError when its info cannot be read."""
+        self.fd = fd
+        try:
+            self.info = map_info(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        self.value_bytes = value_bytes(self.info)
+
+    @classmethod
+    def pinned(cls, path: str | Path) -> Map:
+        """The map pinned at a path. Raises KernelError, ENOENT when there is none."""
+        return cls(open_pinned(path))
+
+    def __enter__(self) -> Map:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+    def lookup(self, key: bytes) -> bytes | None:
+        """The value of a key (for an LPM trie: of the longest prefix), None when there is none."""
+        key_memory, value_memory = buffer(key), buffer(self.value_bytes)
+        attr = struct.pack("=IIQQQ", self.fd, 0, pointer(key_memory), pointer(value_memory), 0)
+        try:
+            syscall(MAP_LOOKUP_ELEM, attr, f"look up a key of map {self.info.name}")
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        return value_memory.raw
+
+    def batches(self, at_once: int = 4096) -> Iterator[tuple[int, memoryview, memoryview]]:
+        """Every entry, many a call (BPF_MAP_LOOKUP_BATCH, Linux 5.6).
+
+        Yields:
+            (count, keys, values): packed side by side; the views are good until the next step.
+            Entries that come or go meanwhile may be missed or seen twice, as in every dump.
+
+        Raises:
+            Unsupported: this map type has no batches in this kernel; `items` goes one by one.
+        """
+        keys = buffer(at_once * self.info.key_size)
+        values = buffer(at_once * self.value_bytes)
+        # The kernel writes a bucket number, or for tries and arrays a key, as its place.
+        place = buffer(max(4, self.info.key_size))
+        first = True
+        while True:
+            attr = ctypes.create_string_buffer(
+                struct.pack(
+                    "=QQQQIIQQ", 0 if first else pointer(place), pointer(place), pointer(keys),
+                    pointer(values), at_once, self.fd, 0, 0,
+                ),
+                _ATTR_BYTES,
+            )  # fmt: skip
+            last = False
+            try:
+                syscall(MAP_LOOKUP_BATCH, attr, f"read map {self.info.name} in batches")
+            except KernelError as error:
+                if error.errno == errno.ENOSPC:  # one bucket holds more than a batch
+                    at_once *= 2
+                    keys = buffer(at_once * self.info.key_size)
+                    values = buffer(at_once * self.value_bytes)
+                    continue
+                if error.errno != errno.ENOENT:
+                    if error.errno == 524:  # ENOTSUPP, which has no name in user space
+                        raise Unsupported(error.message, 524) from None
+                    raise
+                last = True
+            count = int(struct.unpack_from("=I", attr, 32)[0])
+            if count:
+                yield count, memoryview(keys), memoryview(values)
+            if last:
+                return
+            first = False
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every entry, by batches where the kernel has them, else one by one."""
+        key_size, value_size = self.info.key_size, self.value_bytes
+        try:
+            for count, keys, values in self.batches():
+                for n in range(count):
+                    yield (
+                        bytes(keys[n * key_size : (n + 1) * key_size]),
+                        bytes(values[n * value_size : (n + 1) * value_size]),
+                    )
+            return
+        except Unsupported:
+            pass
+        key = b""
+        while (following := self._next(key)) is not None:
+            key = following
+            value = self.lookup(key)
+            if value is not None:
+                yield key, value
+
+    def _next(self, key: bytes) -> bytes | None:
+        before, after = buffer(key), buffer(self.info.key_size)
+        attr = struct.pack("=IIQQ", self.fd, 0, pointer(before) if key else 0, pointer(after))
+        try:
+            syscall(MAP_GET_NEXT_KEY, attr, f"step through map {self.info.name}")
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        return after.raw
+
+
+def query(target: int, attach_type: int, flags: int = 0) -> list[tuple[int, int]]:
+    """Programs at one hook, in the order in which they run (BPF_PROG_QUERY).
+
+    Args:
+        target: ifindex for tcx and netkit, else a descriptor of a cgroup or netns.
+        attach_type: of enum bpf_attach_type.
+        flags: BPF_F_QUERY_EFFECTIVE for cgroups.
+
+    Returns:
+        (program id, link id) each; link id 0 where no bpf_link holds it or the kernel is older
+        than 6.6.
+
+    Raises:
+        Unsupported: the kernel does not know this attach type.
+        KernelError: anything else.
+    """
+    room = 64
+    while True:
+        programs, program_flags = buffer(4 * room), buffer(4 * room)
+        links, link_flags = buffer(4 * room), buffer(4 * room)
+        cgroup = flags or attach_type not in MULTI_PROGRAM
+        attr = ctypes.create_string_buffer(
+            struct.pack(
+                "=IIIIQIIQQQQ", target, attach_type, flags, 0, pointer(programs), room, 0,
+                0 if cgroup else pointer(program_flags),
+                0 if cgroup else pointer(links),
+                0 if cgroup else pointer(link_flags), 0,
+            ),
+            _ATTR_BYTES,
+        )  # fmt: skip
+        try:
+            syscall(PROG_QUERY, attr, f"ask for programs of attach type {attach_type}")
+        except KernelError as error:
+            if error.errno == errno.ENOSPC:
+                room *= 4
+                continue
+            if error.errno == errno.ENOENT:
+                return []
+            if error.errno == errno.EINVAL:
+                raise Unsupported(
+                    f"this kernel does not know BPF attach type {attach_type}", errno.EINVAL
+                ) from None
+            raise
+        count = int(struct.unpack_from("=I", attr, 24)[0])
+        return [
+            (
+                struct.unpack_from("=I", programs, 4 * n)[0],
+                struct.unpack_from("=I", links, 4 * n)[0],
+            )
+            for n in range(count)
+        ]
+
+
+# enum bpf_attach_type, those of bpf_mprog (tcx since 6.6, netkit since 6.7)
+TCX_INGRESS, TCX_EGRESS, NETKIT_PRIMARY, NETKIT_PEER = 46, 47, 54, 55
+SK_LOOKUP = 36
+MULTI_PROGRAM = frozenset({TCX_INGRESS, TCX_EGRESS, NETKIT_PRIMARY, NETKIT_PEER})
