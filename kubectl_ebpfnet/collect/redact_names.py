@@ -121,7 +121,7 @@ def _names(record: Record) -> Iterator[tuple[str, str]]:
 
 def _is_long(record: Record) -> bool:
     """Tables of flows name nobody, and may be too long to be held."""
-    return any(record.argv in question.forms for question in (q.CT, q.NAT, q.CONNTRACK))
+    return any(record.argv in question.answers for question in (q.CT, q.NAT, q.CONNTRACK))
 
 
 def _search_domains(record: Record) -> Iterator[tuple[str, str]]:

@@ -92,7 +92,7 @@ class Netns:
         place = self.places[-1]
         if not any(self.bundle.at(place) for place in self.places):
             return f"nothing is recorded of {place}"
-        return f"no `{' '.join(question.forms[0])}` of {place} is recorded"
+        return f"no `{' '.join((question.forms or question.answers)[0])}` of {place} is recorded"
 
 
 class PodNetns(Netns):
@@ -104,7 +104,7 @@ class PodNetns(Netns):
     @cached_property
     def links(self) -> Answer[Link]:
         """Devices in the pod."""
-        return self.ask(q.POD_ADDRESSES, readers.LINKS)
+        return self.ask(q.POD_LINKS, readers.LINKS)
 
     @cached_property
     def addresses(self) -> Answer[InterfaceAddress]:

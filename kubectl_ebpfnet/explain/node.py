@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from ipaddress import IPv6Address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain import readers
@@ -49,10 +49,13 @@ from kubectl_ebpfnet.parse import (
     cilium_monitor,
     cilium_nat,
     conntrack,
+    node_side,
 )
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.explain.world import World
+
+T = TypeVar("T")
 
 
 class NodeView(Netns):
@@ -91,6 +94,11 @@ class NodeView(Netns):
     def ruleset(self, version: int) -> Answer[Ruleset]:
         """Netfilter's rules for one IP version; one fact, or none."""
         return self.ask(q.NETFILTER if version == 4 else q.NETFILTER6, readers.NETFILTER)
+
+    @cached_property
+    def attachments(self) -> Answer[Attachment]:
+        """Programs at every hook, in the order in which they run, by the node side."""
+        return self.ask(q.ATTACHMENTS, readers.NODE_SIDE)
 
     @cached_property
     def bpf_net(self) -> Answer[Attachment]:
@@ -174,29 +182,29 @@ class NodeView(Netns):
 
     def ct(self, needles: Sequence[str]) -> Iterator[Said[CtEntry]]:
         """Entries of Cilium's conntrack whose line has one of the needles."""
-        for record, number, line in self._streamed(q.CT, needles):
-            try:
-                entry = cilium_ct.entry(line, number)
-            except ParseError:
-                continue
-            if entry is not None:
-                yield Said(entry, record, number, line.decode("utf-8", "replace"))
+        yield from self._said(q.CT, cilium_ct.entry, needles)
 
     def nat(self, needles: Sequence[str]) -> Iterator[Said[NatEntry]]:
         """Entries of Cilium's NAT whose line has one of the needles."""
-        for record, number, line in self._streamed(q.NAT, needles):
-            try:
-                entry = cilium_nat.entry(line, number)
-            except ParseError:
-                continue
-            if entry is not None:
-                yield Said(entry, record, number, line.decode("utf-8", "replace"))
+        yield from self._said(q.NAT, cilium_nat.entry, needles)
 
     def nf(self, needles: Sequence[str]) -> Iterator[Said[ConntrackEntry]]:
         """Entries of nf_conntrack whose line has one of the needles."""
-        for record, number, line in self._streamed(q.CONNTRACK, needles):
+        yield from self._said(q.CONNTRACK, conntrack.entry, needles)
+
+    def _said(
+        self,
+        question: q.Question,
+        read: Callable[[bytes, int], T | None],
+        needles: Sequence[str],
+    ) -> Iterator[Said[T]]:
+        """Facts of a streamed table; lines that are none are passed over."""
+        for record, number, line in self._streamed(question, needles):
             try:
-                entry = conntrack.entry(line, number)
+                if node_side.speaks(record.argv):
+                    entry: T | None = node_side.fact(line, number, record.argv)
+                else:
+                    entry = read(line, number)
             except ParseError:
                 continue
             if entry is not None:

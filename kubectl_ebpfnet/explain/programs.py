@@ -109,6 +109,10 @@ def at_device(
         direction: `ingress` (into the stack from the device) or `egress`.
         endpoint_id: of the pod behind the device, to find its pinned links.
     """
+    whole = node.attachments
+    if whole.known:
+        there = _of(whole.facts, device, direction, whole.record)
+        return Attached(tuple(there), ("the kernel",), "", cite.whole(whole.record))
     found: list[AttachedProgram] = []
     asked: list[str] = []
     empty: tuple[Evidence, ...] = ()

@@ -21,6 +21,7 @@ from kubectl_ebpfnet.parse import (
     iproute,
     netfilter,
     nettools,
+    node_side,
     procfs,
 )
 
@@ -53,6 +54,7 @@ NEIGHBOURS: tuple[tuple[tuple[str, ...], Reader], ...] = (
     (("/proc/net/arp",), procfs.neighbours),
     (("arp",), nettools.neighbours),
 )
+NODE_SIDE: tuple[tuple[tuple[str, ...], Reader], ...] = ()
 BPF_NET: tuple[tuple[tuple[str, ...], Reader], ...] = ((("bpftool",), bpftool.net),)
 BPF_LINKS: tuple[tuple[tuple[str, ...], Reader], ...] = ((("bpftool",), bpftool.links),)
 BPF_PROGRAMS: tuple[tuple[tuple[str, ...], Reader], ...] = ((("bpftool",), bpftool.programs),)
@@ -86,6 +88,8 @@ def read(record: Record, table: Sequence[tuple[tuple[str, ...], Reader]]) -> Seq
     Raises:
         ParseError: the output is not what the command prints, or no row knows the command.
     """
+    if node_side.speaks(record.argv):
+        return node_side.facts(record.stdout.read(), record.argv)
     for words, reader in table:
         if all(word in record.argv for word in words):
             return reader(record.stdout.read())

@@ -223,4 +223,4 @@ def no_snat_map(node: NodeView) -> bool:
     if record is None or not record.ran:
         return False
     text = record.stderr + (record.stdout.read() if record.exit_code else b"")
-    return b"cilium_snat_v" in text and b"no such file" in text
+    return b"cilium_snat_v" in text and (b"no such file" in text or b"no map" in text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kubectl_ebpfnet.model import node_side
 from kubectl_ebpfnet.model.evidence import Bundle, Place, PlaceKind, Record
 
 
@@ -19,7 +20,8 @@ class Question:
     Attributes:
         name: unique, for tasks and tests.
         places: the kinds of place that can answer.
-        forms: argv alternatives, best first.
+        forms: argv alternatives of a shell or an agent, best first.
+        asks: what the node side is asked instead (model/node_side.py), "" for nothing.
         by_flow: its output grows with the cluster's traffic: a live run brings home only lines
             with the flow's addresses, a reader streams it.
         extra: not asked live by `path`; read where a capture has it.
@@ -30,6 +32,12 @@ class Question:
     forms: tuple[tuple[str, ...], ...]
     by_flow: bool = False
     extra: bool = False
+    asks: str = ""
+
+    @property
+    def answers(self) -> tuple[tuple[str, ...], ...]:
+        """Every argv whose record answers it, best first."""
+        return ((node_side.ask(self.asks),) if self.asks else ()) + self.forms
 
 
 _AGENT = (PlaceKind.AGENT,)
@@ -43,17 +51,22 @@ def _cilium(*words: str) -> tuple[tuple[str, ...], ...]:
 
 
 # --- the pod's own namespace ------------------------------------------------------------------
-POD_ADDRESSES = Question("pod-addresses", _POD, (("ip", "addr"), ("ip", "a")))
+POD_ADDRESSES = Question("pod-addresses", _POD, (("ip", "addr"), ("ip", "a")), asks="addresses")
+POD_LINKS = Question("pod-links", _POD, POD_ADDRESSES.forms, asks="links")
 POD_ROUTES = Question(
     "pod-routes",
     _POD,
     (("ip", "route"), ("cat", "/proc/net/route"), ("route", "-n")),
+    asks="routes",
 )
 POD_ROUTES6 = Question(
-    "pod-routes6", _POD, (("ip", "-6", "route"), ("cat", "/proc/net/ipv6_route"))
+    "pod-routes6", _POD, (("ip", "-6", "route"), ("cat", "/proc/net/ipv6_route")), asks="routes"
 )
 POD_NEIGHBOURS = Question(
-    "pod-neighbours", _POD, (("ip", "neigh"), ("cat", "/proc/net/arp"), ("arp", "-an"))
+    "pod-neighbours",
+    _POD,
+    (("ip", "neigh"), ("cat", "/proc/net/arp"), ("arp", "-an")),
+    asks="neighbours",
 )
 POD_IFLINK = Question("pod-iflink", _POD, (("cat", "/sys/class/net/eth0/iflink"),))
 POD_RESOLV_CONF = Question("pod-resolv-conf", _POD, (("cat", "/etc/resolv.conf"),))
@@ -63,8 +76,9 @@ LINKS = Question(
     "links",
     _NETNS,
     (("ip", "-j", "-d", "link"), ("ip", "-d", "link"), ("ip", "-j", "addr"), ("ip", "a")),
+    asks="links",
 )
-ADDRESSES = Question("addresses", _NETNS, (("ip", "-j", "addr"), ("ip", "a")))
+ADDRESSES = Question("addresses", _NETNS, (("ip", "-j", "addr"), ("ip", "a")), asks="addresses")
 ROUTER_DEVICE = Question("router-device", _NETNS, (("ifconfig", "cilium_host"),), extra=True)
 ROUTES = Question(
     "routes",
@@ -75,12 +89,14 @@ ROUTES = Question(
         ("cat", "/proc/net/route"),
         ("route", "-n"),
     ),
+    asks="routes",
 )
-RULES = Question("rules", _NETNS, (("ip", "-j", "rule"), ("ip", "rule")))
+RULES = Question("rules", _NETNS, (("ip", "-j", "rule"), ("ip", "rule")), asks="rules")
 NEIGHBOURS = Question(
     "neighbours",
     _NETNS,
     (("ip", "-j", "neigh"), ("ip", "neigh"), ("cat", "/proc/net/arp"), ("arp", "-an")),
+    asks="neighbours",
 )
 NETFILTER = Question(
     "netfilter", _NETNS, (("iptables-save", "-c"), ("iptables-save",), ("iptables-legacy-save",))
@@ -91,6 +107,7 @@ CONNTRACK = Question(
     _NETNS,
     (("cat", "/proc/net/nf_conntrack"), ("conntrack", "-L", "-o", "extended"), ("conntrack", "-L")),
     by_flow=True,
+    asks="conntrack",
 )
 BPF_NET = Question(
     "bpf-net", _NETNS, (("bpftool", "-j", "net", "show"), ("bpftool", "net", "show"))
@@ -100,8 +117,15 @@ BPF_LINKS = Question(
     _NETNS,
     (("bpftool", "-j", "-f", "link", "show"), ("bpftool", "-j", "link", "show")),
 )
-BPF_PROGRAMS = Question("bpf-programs", _NETNS, (("bpftool", "-j", "prog", "show"),))
-BPF_PINS = Question("bpf-pins", _NETNS, (("ls", "-R", "/sys/fs/bpf"),))
+BPF_PROGRAMS = Question(
+    "bpf-programs", _NETNS, (("bpftool", "-j", "prog", "show"),), asks="programs"
+)
+BPF_PINS = Question("bpf-pins", _NETNS, (("ls", "-R", "/sys/fs/bpf"),), asks="pins")
+# What only the node side can say; an agent is asked BPF_NET, BPF_LINKS and tc instead.
+ATTACHMENTS = Question("attachments", (PlaceKind.NODE, PlaceKind.POD), (), asks="attachments")
+COUNTERS = Question("counters", (PlaceKind.NODE, PlaceKind.POD), (), asks="counters")
+KERNEL = Question("kernel", (PlaceKind.NODE,), (), asks="kernel")
+NODE_IDS = Question("cilium-node-ids", (PlaceKind.NODE,), (), asks="nodeids")
 
 
 def tc_filters(device: str, direction: str) -> Question:
@@ -114,8 +138,10 @@ def tc_filters(device: str, direction: str) -> Question:
 VERSION = Question("cilium-version", _AGENT, _cilium("version"))
 STATUS = Question("cilium-status", _AGENT, _cilium("status", "-o", "json"))
 ENDPOINTS = Question("cilium-endpoints", _AGENT, _cilium("endpoint", "list", "-o", "json"))
-ENDPOINT_MAP = Question("cilium-endpoint-map", _AGENT, _cilium("bpf", "endpoint", "list"))
-IPCACHE = Question("cilium-ipcache", _AGENT, _cilium("bpf", "ipcache", "list"))
+ENDPOINT_MAP = Question(
+    "cilium-endpoint-map", _AGENT, _cilium("bpf", "endpoint", "list"), asks="endpoints"
+)
+IPCACHE = Question("cilium-ipcache", _AGENT, _cilium("bpf", "ipcache", "list"), asks="ipcache")
 POLICY_MAPS = Question(
     "cilium-policy-maps",
     _AGENT,
@@ -124,9 +150,10 @@ POLICY_MAPS = Question(
         *_cilium("bpf", "policy", "get", "--all", "-n"),
         *_cilium("bpf", "policy", "get", "--all"),
     ),
+    asks="policy",
 )
 SERVICES = Question("cilium-services", _AGENT, _cilium("service", "list", "-o", "json"))
-LB_MAP = Question("cilium-lb-map", _AGENT, _cilium("bpf", "lb", "list"))
+LB_MAP = Question("cilium-lb-map", _AGENT, _cilium("bpf", "lb", "list"), asks="lb")
 CT = Question(
     "cilium-ct",
     _AGENT,
@@ -135,14 +162,17 @@ CT = Question(
         *_cilium("bpf", "ct", "list", "global"),
     ),
     by_flow=True,
+    asks="ct",
 )
-NAT = Question("cilium-nat", _AGENT, _cilium("bpf", "nat", "list"), by_flow=True)
+NAT = Question("cilium-nat", _AGENT, _cilium("bpf", "nat", "list"), by_flow=True, asks="nat")
 CILIUM_NODES = Question("cilium-nodes", _AGENT, _cilium("node", "list", "-o", "json"))
 IDENTITIES = Question("cilium-identities", _AGENT, _cilium("identity", "list", "-o", "json"))
-EGRESS_GATEWAY = Question("cilium-egress-gateway", _AGENT, _cilium("bpf", "egress", "list"))
-IP_MASQ = Question("cilium-ip-masq", _AGENT, _cilium("bpf", "ipmasq", "list"))
-TUNNELS = Question("cilium-tunnels", _AGENT, _cilium("bpf", "tunnel", "list"))
-METRICS = Question("cilium-metrics", _AGENT, _cilium("bpf", "metrics", "list"))
+EGRESS_GATEWAY = Question(
+    "cilium-egress-gateway", _AGENT, _cilium("bpf", "egress", "list"), asks="egress"
+)
+IP_MASQ = Question("cilium-ip-masq", _AGENT, _cilium("bpf", "ipmasq", "list"), asks="ipmasq")
+TUNNELS = Question("cilium-tunnels", _AGENT, _cilium("bpf", "tunnel", "list"), asks="tunnels")
+METRICS = Question("cilium-metrics", _AGENT, _cilium("bpf", "metrics", "list"), asks="metrics")
 CONFIG_VIEW = Question(
     "cilium-config-view", (PlaceKind.CLIENT, PlaceKind.AGENT), (("cilium", "config", "view"),)
 )
@@ -197,11 +227,11 @@ def answer(bundle: Bundle, place: Place, question: Question) -> Record | None:
     """The best record that answers a question at a place.
 
     Returns:
-        The first form that exited with 0; else the first that was tried at all, whose
+        The first answer that exited with 0; else the first that was tried at all, whose
         `why_not()` tells what went wrong; None when the question was never asked there.
     """
     tried = None
-    for form in question.forms:
+    for form in question.answers:
         record = bundle.record(place, form)
         if record is None:
             continue
