@@ -1,0 +1,185 @@
+"""The kernel's counters that can explain why a packet was lost.
+
+What is read is in `_LOSSES` and `_DEVICE_LOSSES`, each group with its reason; plain traffic is left
+out but for devices and softnet, where losses are judged against it. A loss that stands at 0 is left
+out too: it explains nothing, and 250 devices have 5,000 of them.
+
+/proc/thread-self/net is that of the calling thread's namespace; /proc/net is the main thread's.
+
+Sources: Linux include/uapi/linux/if_link.h (rtnl_link_stats64, with what each counter means),
+Documentation/networking/snmp_counter.rst, net/ipv4/proc.c, net/ipv6/proc.c, net/core/net-procfs.c
+(softnet_seq_show), net/netfilter/nf_conntrack_standalone.c (ct_cpu_seq_show).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.kernel import Counter
+from kubectl_ebpfnet.model.node_side import NodeRequest
+from kubectl_ebpfnet.node import nlmsg
+
+_NET = Path("/proc/thread-self/net")
+_SYSCTL = Path("/proc/sys/net/netfilter")  # of the reader's own namespace
+
+_LOSSES: tuple[tuple[str, str, str], ...] = (
+    # (file, prefix, names): the reason stands above each
+    # a packet that no route, no address or no protocol of this namespace takes
+    ("snmp", "Ip.", "InAddrErrors InUnknownProtos OutNoRoutes"),
+    ("snmp6", "Ip6", "InNoRoutes InAddrErrors InUnknownProtos OutNoRoutes"),
+    ("netstat", "IpExt.", "InNoRoutes"),
+    # a broken or short header: a tunnel or an offload that writes wrong packets
+    ("snmp", "Ip.", "InHdrErrors"),
+    ("snmp6", "Ip6", "InHdrErrors InTruncatedPkts"),
+    ("netstat", "IpExt.", "InTruncatedPkts InCsumErrors"),
+    # dropped for want of memory, by a firewall or by a device's queue
+    ("snmp", "Ip.", "InDiscards OutDiscards"),
+    ("snmp6", "Ip6", "InDiscards OutDiscards"),
+    # the MTU: fragments that did not come together, packets that may not be cut
+    ("snmp", "Ip.", "ReasmTimeout ReasmFails FragFails"),
+    ("snmp6", "Ip6", "InTooBigErrors ReasmTimeout ReasmFails FragFails"),
+    ("netstat", "IpExt.", "ReasmOverlaps"),
+    ("netstat", "TcpExt.", "TCPMTUPFail"),
+    # what others, or this namespace, said about packets that went nowhere
+    ("snmp", "Icmp.", "InErrors InCsumErrors InDestUnreachs InTimeExcds InParmProbs InRedirects"),
+    ("snmp", "Icmp.", "OutErrors OutRateLimitGlobal OutRateLimitHost OutDestUnreachs"),
+    ("snmp", "Icmp.", "OutTimeExcds OutRedirects"),
+    ("snmp6", "Icmp6", "InErrors InCsumErrors InDestUnreachs InPktTooBigs InTimeExcds"),
+    ("snmp6", "Icmp6", "InParmProblems OutErrors OutRateLimitHost OutDestUnreachs OutPktTooBigs"),
+    ("snmp6", "Icmp6", "OutTimeExcds"),
+    # rp_filter and arp_filter
+    ("netstat", "TcpExt.", "IPReversePathFilter ArpFilter"),
+    # nobody listens, or resets
+    ("snmp", "Tcp.", "AttemptFails EstabResets OutRsts"),
+    ("snmp", "Udp.", "NoPorts"),
+    ("snmp6", "Udp6", "NoPorts"),
+    # a listener that does not keep up: its backlog and its SYN queue
+    ("netstat", "TcpExt.", "ListenOverflows ListenDrops TCPReqQFullDrop TCPReqQFullDoCookies"),
+    ("netstat", "TcpExt.", "SyncookiesFailed EmbryonicRsts TCPDeferAcceptDrop"),
+    ("netstat", "TcpExt.", "TCPFastOpenListenOverflow TCPTimeWaitOverflow"),
+    # a socket's buffer or the memory of all sockets is full
+    ("snmp", "Udp.", "InErrors RcvbufErrors SndbufErrors InCsumErrors MemErrors"),
+    ("snmp6", "Udp6", "InErrors RcvbufErrors SndbufErrors InCsumErrors MemErrors"),
+    ("netstat", "TcpExt.", "PruneCalled RcvPruned OfoPruned TCPBacklogDrop PFMemallocDrop"),
+    ("netstat", "TcpExt.", "TCPOFODrop TCPRcvQDrop TCPZeroWindowDrop TCPWqueueTooBig"),
+    ("netstat", "TcpExt.", "TCPAbortOnMemory TCPMemoryPressures LockDroppedIcmps"),
+    # segments that TCP itself refuses: damage, old time stamps, TTL, signatures
+    ("snmp", "Tcp.", "InErrs InCsumErrors"),
+    ("netstat", "TcpExt.", "PAWSActive PAWSEstab PAWSOldAck TSEcrRejected BeyondWindow"),
+    ("netstat", "TcpExt.", "OutOfWindowIcmps TCPMinTTLDrop TCPChallengeACK TCPSYNChallenge"),
+    ("netstat", "TcpExt.", "TCPMD5NotFound TCPMD5Unexpected TCPMD5Failure"),
+    ("netstat", "TcpExt.", "TCPAORequired TCPAOBad TCPAOKeyNotFound TCPAODroppedIcmps"),
+    # a loss that TCP noticed: it sent again, or gave up
+    ("snmp", "Tcp.", "RetransSegs"),
+    ("netstat", "TcpExt.", "TCPTimeouts TCPSynRetrans TCPLostRetransmit TCPRetransFail"),
+    ("netstat", "TcpExt.", "TCPAbortOnTimeout TCPAbortFailed"),
+)
+_WANTED = {
+    file: frozenset(
+        prefix + name for one, prefix, names in _LOSSES if one == file for name in names.split()
+    )
+    for file in ("snmp", "snmp6", "netstat")
+}
+
+# struct rtnl_link_stats64, in its order; "" is not told (multicast, what is merely compressed)
+_DEVICE_TRAFFIC = ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")
+_DEVICE_LOSSES = (
+    "rx_errors", "tx_errors", "rx_dropped", "tx_dropped", "", "collisions", "rx_length_errors",
+    "rx_over_errors", "rx_crc_errors", "rx_frame_errors", "rx_fifo_errors", "rx_missed_errors",
+    "tx_aborted_errors", "tx_carrier_errors", "tx_fifo_errors", "tx_heartbeat_errors",
+    "tx_window_errors", "", "", "rx_nohandler", "rx_otherhost_dropped",
+)  # fmt: skip
+_DEVICE = _DEVICE_TRAFFIC + _DEVICE_LOSSES
+_RTM_GETLINK, _IFLA_IFNAME, _IFLA_STATS64 = 18, 3, 23  # linux/rtnetlink.h, if_link.h
+
+# Columns of /proc/net/softnet_stat. `processed` is traffic; `dropped` is a full backlog;
+# `time_squeeze` is a round that ended with packets left; `flow_limit_count` is one flow too loud.
+_SOFTNET = ((0, "processed"), (1, "dropped"), (2, "time_squeeze"), (10, "flow_limit_count"))
+# A full table (insert_failed, drop, early_drop), clashes of NAT and of racing packets, packets that
+# no connection can have (invalid), broken ICMP errors.
+_CONNTRACK = frozenset(
+    ("clashres", "invalid", "insert_failed", "drop", "early_drop", "icmp_error", "search_restart")
+)
+
+
+def counters(_request: NodeRequest) -> Iterator[Counter]:
+    """The counters of this network namespace; softnet's are the whole node's.
+
+    Raises:
+        KernelError: a file of /proc cannot be read, or rtnetlink refuses.
+    """
+    yield from _devices()
+    yield from _named_rows("snmp")
+    yield from _snmp6()
+    yield from _named_rows("netstat")
+    yield from _softnet()
+    yield from _conntrack()
+
+
+def _devices() -> Iterator[Counter]:
+    body = struct.pack("=BxHiII", 0, 0, 0, 0, 0)  # struct ifinfomsg
+    asked = nlmsg.answers(nlmsg.NETLINK_ROUTE, _RTM_GETLINK, nlmsg.DUMP, body, "read link counters")
+    for data, start, end in asked:
+        device = ""
+        values: tuple[int, ...] = ()
+        for kind, at, stop in nlmsg.attributes(data, start + len(body), end):
+            if kind == _IFLA_IFNAME:
+                device = data[at:stop].rstrip(b"\0").decode("utf-8", "backslashreplace")
+            elif kind == _IFLA_STATS64:  # older kernels know fewer counters
+                values = struct.unpack_from(f"={(stop - at) // 8}Q", data, at)
+        for name, value in zip(_DEVICE, values, strict=False):
+            if name in _DEVICE_TRAFFIC or (name and value):
+                yield Counter("device", name, value, device)
+
+
+def _named_rows(file: str) -> Iterator[Counter]:
+    """/proc/net/snmp and netstat: a line of names, then a line of values, for each protocol."""
+    lines = _read(_NET / file).splitlines()
+    for names, values in zip(lines[::2], lines[1::2], strict=False):
+        prefix = names.partition(":")[0] + "."
+        for name, value in zip(names.split()[1:], values.split()[1:], strict=False):
+            if prefix + name in _WANTED[file] and value != "0":
+                yield Counter(file, prefix + name, int(value))
+
+
+def _snmp6() -> Iterator[Counter]:
+    """/proc/net/snmp6: a name and a value a line; no file where IPv6 is not built in."""
+    if not (_NET / "snmp6").exists():
+        return
+    for line in _read(_NET / "snmp6").splitlines():
+        name, _, value = line.partition(" ")
+        if name in _WANTED["snmp6"] and value.strip() not in ("", "0"):
+            yield Counter("snmp", name, int(value))
+
+
+def _softnet() -> Iterator[Counter]:
+    """A line of hexadecimal numbers for each CPU that is online."""
+    rows = [line.split() for line in _read(_NET / "softnet_stat").splitlines()]
+    for column, name in _SOFTNET:
+        value = sum(int(row[column], 16) for row in rows if len(row) > column)
+        if value or column == 0:
+            yield Counter("softnet", name, value)
+
+
+def _conntrack() -> Iterator[Counter]:
+    """How full the table is, and what its CPUs did not put in. Nothing where it is not loaded."""
+    for name in ("nf_conntrack_count", "nf_conntrack_max"):
+        if (_SYSCTL / name).exists():
+            yield Counter("conntrack", name, int(_read(_SYSCTL / name)))
+    if not (_NET / "stat" / "nf_conntrack").exists():
+        return
+    names, *rows = (line.split() for line in _read(_NET / "stat" / "nf_conntrack").splitlines())
+    for column, name in enumerate(names):
+        value = sum(int(row[column], 16) for row in rows)
+        if name in _CONNTRACK and value:
+            yield Counter("conntrack", name, value)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii")
+    except OSError as error:
+        raise KernelError(f"read {file}: {error.strerror}", error.errno or 0) from None
