@@ -34,12 +34,12 @@ ASKS = {
     "lb": "cilium_lb:frontends",
     "ipcache": "cilium_tables:ipcache",
     "endpoints": "cilium_tables:endpoints",
-    "policy": "cilium_tables:policy",
+    "policy": "cilium_policy:entries",
     "egress": "cilium_tables:egress",
     "ipmasq": "cilium_tables:ipmasq",
     "nodeids": "cilium_tables:nodeids",
     "tunnels": "cilium_tables:tunnels",
-    "metrics": "cilium_tables:metrics",
+    "metrics": "cilium_metrics:rows",
 }
 
 

@@ -1,0 +1,37 @@
+"""Cilium's counters of forwarded and dropped packets: what `cilium-dbg bpf metrics list` prints.
+
+Sources: Cilium pkg/maps/metricsmap, bpf/lib/metrics.h; the names of kubectl_ebpfnet/node/
+drop_reasons.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kubectl_ebpfnet.model.cilium import MetricRow
+from kubectl_ebpfnet.model.node_side import NodeRequest
+from kubectl_ebpfnet.node import cilium_pins, drop_reasons, layouts_tables
+from kubectl_ebpfnet.node.layouts import of_sizes
+
+MAP = "cilium_metrics"
+
+
+def rows(_: NodeRequest) -> Iterator[MetricRow]:
+    """Every counter, summed over the CPUs; `source` is "" in versions that do not keep it.
+
+    Raises:
+        KernelError: the map is not pinned, is of unknown sizes, or may not be read.
+    """
+    folder = cilium_pins.root()
+    cilium_pins.present(folder, (MAP,))
+    for sizes, key, values in cilium_pins.entries(folder, MAP):
+        counted = of_sizes(MAP, sizes, layouts_tables.METRICS)(key)
+        packets, size = layouts_tables.counters(values)
+        kept = counted.file or counted.line
+        yield MetricRow(
+            reason=drop_reasons.reason(counted.reason),
+            direction=counted.direction,
+            packets=packets,
+            bytes=size,
+            source=f"{drop_reasons.file(counted.file)}:{counted.line}" if kept else "",
+        )

@@ -1,0 +1,96 @@
+"""Cilium's smaller maps, straight from the kernel: ipcache, endpoints, egress gateway, ip-masq,
+node ids, tunnels.
+
+Sources: Cilium pkg/maps/{ipcache,lxcmap,egressmap,ipmasq,nodemap,tunnel};
+kubectl_ebpfnet/node/layouts_tables.py. Each function answers one question of
+kubectl_ebpfnet/model/node_side.py and raises KernelError when its map is not pinned, is of unknown
+sizes, or may not be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+from kubectl_ebpfnet.model.cilium import (
+    EgressGatewayPolicy,
+    IpcacheEntry,
+    LocalEndpoint,
+    NodeId,
+    TunnelEntry,
+)
+from kubectl_ebpfnet.model.net import Network
+from kubectl_ebpfnet.model.node_side import NodeRequest
+from kubectl_ebpfnet.node import cilium_pins, layouts_tables
+from kubectl_ebpfnet.node.layouts import of_sizes
+
+T = TypeVar("T")
+Layouts = Mapping[tuple[int, int], Callable[[bytes, bytes], T]]
+
+IPCACHE = ("cilium_ipcache_v2", "cilium_ipcache")
+ENDPOINTS = ("cilium_lxc",)
+NODE_IDS = ("cilium_node_map_v2", "cilium_node_map")
+TUNNELS = ("cilium_tunnel_map",)
+EGRESS4 = ("cilium_egress_gw_policy_v4_v2", "cilium_egress_gw_policy_v4")
+EGRESS6 = ("cilium_egress_gw_policy_v6",)
+MASQ4, MASQ6 = ("cilium_ipmasq_v4",), ("cilium_ipmasq_v6",)
+
+
+def _newest(names: tuple[str, ...], known: Layouts[T]) -> Iterator[T]:
+    """Facts of the first of the maps that is pinned: an upgrade may leave the older ones behind."""
+    folder = cilium_pins.root()
+    name = cilium_pins.present(folder, names)[0]
+    for sizes, key, value in cilium_pins.entries(folder, name):
+        yield of_sizes(name, sizes, known)(key, value)
+
+
+def _families(
+    names4: tuple[str, ...], known4: Layouts[T], names6: tuple[str, ...], known6: Layouts[T]
+) -> Iterator[T]:
+    """Facts of both families; of one where only that is pinned."""
+    folder = cilium_pins.root()
+    here = cilium_pins.present(folder, names4 + names6)
+    for names, known in ((names4, known4), (names6, known6)):
+        if any(name in here for name in names):
+            yield from _newest(names, known)
+
+
+def ipcache(_: NodeRequest) -> Iterator[IpcacheEntry]:
+    """Which prefix has which identity, and behind which node it is.
+
+    Up to Cilium 1.10 the encryption key stood where 1.14 keeps a node id in a value of the same
+    size; a map of node ids tells them apart.
+    """
+    folder = cilium_pins.root()
+    name = cilium_pins.present(folder, IPCACHE)[0]
+    with_ids = any(one in NODE_IDS for one in cilium_pins.names(folder))
+    for sizes, key, value in cilium_pins.entries(folder, name):
+        layout = of_sizes(name, sizes, layouts_tables.IPCACHE)
+        old = not with_ids and not value[layouts_tables.KEY_AT]
+        key_at = layouts_tables.KEY_AT_OLD if old else layouts_tables.KEY_AT
+        yield layout(key, value, key_at)
+
+
+def endpoints(_: NodeRequest) -> Iterator[LocalEndpoint]:
+    """The node's own addresses and those of its pods."""
+    return _newest(ENDPOINTS, layouts_tables.ENDPOINTS)
+
+
+def nodeids(_: NodeRequest) -> Iterator[NodeId]:
+    """Which node address has which id."""
+    return _newest(NODE_IDS, layouts_tables.NODE_IDS)
+
+
+def tunnels(_: NodeRequest) -> Iterator[TunnelEntry]:
+    """Behind which node a pod prefix is (Cilium ≤ 1.17)."""
+    return _newest(TUNNELS, layouts_tables.TUNNELS)
+
+
+def egress(_: NodeRequest) -> Iterator[EgressGatewayPolicy]:
+    """Which traffic leaves the cluster by which gateway."""
+    return _families(EGRESS4, layouts_tables.EGRESS4, EGRESS6, layouts_tables.EGRESS6)
+
+
+def ipmasq(_: NodeRequest) -> Iterator[Network]:
+    """Prefixes that are not masqueraded."""
+    return _families(MASQ4, layouts_tables.MASQ4, MASQ6, layouts_tables.MASQ6)

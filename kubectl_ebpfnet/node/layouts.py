@@ -1,0 +1,255 @@
+"""Connection tuples of Cilium's maps: packed bytes to facts, for conntrack and SNAT.
+
+Sources: Cilium bpf/lib/common.h, conntrack.h, nat.h and their mirrors in pkg/maps/{ctmap,nat};
+the tables of cilium-facts 3.1 to 3.4. No I/O here. Ports and reverse NAT ids are in network order,
+addresses are bytes, every other number is in the host's order. What no size tells apart (the
+counters of a conntrack entry up to Cilium 1.15 and since) the caller says.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import TypeVar
+
+from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
+from kubectl_ebpfnet.model.net import Address, Flow, has_ports
+
+T = TypeVar("T")
+
+IN, RELATED, SERVICE = 1, 2, 4
+"""Bits of a tuple's flags; none of them is OUT."""
+PLAUSIBLE_SECONDS = 86400
+"""How far from now a lifetime can lie. Cilium's default timeouts end at 21600 s. Further away it
+was not counted in seconds: in `jiffies` mode it is jiffies >> 8, and jiffies begin at 2^32 - 300 s,
+so it is some 16.7 million then (include/linux/jiffies.h, INITIAL_JIFFIES)."""
+
+_CT_VALUE = struct.Struct("=QQQQIH2sHBBIII")
+_CT_FLAGS = (
+    (0x01, "RxClosing"),
+    (0x02, "TxClosing"),
+    (0x04, "Nat64"),
+    (0x08, "LBLoopback"),
+    (0x10, "SeenNonSyn"),
+    (0x20, "NodePort"),
+    (0x40, "ProxyRedirect"),
+    (0x80, "DSRInternal"),
+    (0x100, "FromL7LB"),
+    (0x400, "FromTunnel"),
+)
+_NAT_HEAD = struct.Struct("=QQ")
+NAT_ADDRESS = 32
+"""Offset in a SNAT value of what is written in: the address, and behind it the port."""
+
+
+@dataclass(frozen=True, slots=True)
+class TupleLayout:
+    """Offsets in `struct ipv4_ct_tuple` or `ipv6_ct_tuple`, whose destination address is at 0.
+
+    `source` is an address's length too.
+    """
+
+    source: int
+    destination_port: int
+    source_port: int
+    protocol: int
+    flags: int
+    size: int
+
+
+IPV4_TUPLE = TupleLayout(4, 8, 10, 12, 13, 14)
+IPV6_TUPLE = TupleLayout(16, 32, 34, 36, 37, 38)
+
+CT = {(14, 56): IPV4_TUPLE, (38, 56): IPV6_TUPLE}
+NAT = {(14, 40): IPV4_TUPLE, (38, 56): IPV6_TUPLE}
+
+
+def of_sizes(name: str, sizes: tuple[int, int], known: Mapping[tuple[int, int], T]) -> T:
+    """The layout of a map, by its key and value size in bytes.
+
+    Raises:
+        KernelError: no Cilium that is known has a map of these sizes.
+    """
+    if sizes in known:
+        return known[sizes]
+    forms = ", ".join(f"{key} and {value}" for key, value in sorted(known))
+    raise KernelError(
+        f"map {name} has keys of {sizes[0]} bytes and values of {sizes[1]} bytes;"
+        f" known are {forms}",
+        hint="this Cilium is newer than this tool, or the map is not Cilium's",
+    )
+
+
+def address(raw: bytes) -> Address:
+    """4 or 16 bytes as an address."""
+    return IPv4Address(raw) if len(raw) == 4 else IPv6Address(raw)
+
+
+def family_address(raw: bytes, family: int) -> Address:
+    """16 bytes whose family stands beside them: 1 is IPv4 in the first four, 2 is IPv6.
+
+    Raises:
+        KernelError: another family.
+    """
+    if family == 1:
+        return IPv4Address(raw[:4])
+    if family == 2:
+        return IPv6Address(raw)
+    raise KernelError(f"a key of Cilium's with the unknown address family {family}")
+
+
+def port(raw: bytes) -> int:
+    """2 bytes in network order."""
+    return int.from_bytes(raw, "big")
+
+
+def ct_entry(
+    key: bytes, value: bytes, layout: TupleLayout, now: int, *, apart: bool = False
+) -> CtEntry | None:
+    """An entry of a conntrack map.
+
+    Args:
+        key: as stored. Addresses stand the wrong way round in OUT and IN entries, ports in service
+            entries: in all of them the client's or the server's address is `daddr` with `sport`,
+            the other's is `saddr` with `dport` (cilium-facts 3.2).
+        value: 56 bytes.
+        layout: of the key.
+        now: CLOCK_MONOTONIC in seconds.
+        apart: received packets and bytes are in the first two words (Cilium ≤ 1.15); later those
+            hold other things, or nothing.
+
+    Returns:
+        The entry; None for a key without protocol, which Cilium's own tools pass over too.
+    """
+    protocol, flags = key[layout.protocol], key[layout.flags]
+    if not protocol:
+        return None
+    end = layout.source
+    one = (address(key[:end]), port(key[layout.source_port : layout.source_port + 2]))
+    other = (
+        address(key[end : 2 * end]),
+        port(key[layout.destination_port : layout.destination_port + 2]),
+    )
+    service, related = bool(flags & SERVICE), bool(flags & RELATED)
+    if service:
+        one, other = other, one
+    first, second, packets, size, expires, bits, rev_nat, _, tx, rx, identity, _, _ = (
+        _CT_VALUE.unpack(value)
+    )
+    if apart:
+        packets += first
+        size += 0 if service else second  # a service entry keeps its backend's id there
+    counted = bool(packets or size)
+    return CtEntry(
+        flow=_ct_flow(protocol, one, other, related),
+        direction="SVC" if service else "IN" if flags & IN else "OUT",
+        related=related,
+        expires=expires,
+        remaining=_remaining(expires, now),
+        flags=frozenset(name for bit, name in _CT_FLAGS if bits & bit),
+        tx_flags_seen=tx,
+        rx_flags_seen=rx,
+        packets=packets if counted else None,
+        bytes=size if counted else None,
+        rev_nat=port(rev_nat),
+        source_identity=identity,
+        backend_id=second if service else 0,
+    )
+
+
+def _ct_flow(
+    protocol: int, one: tuple[Address, int], other: tuple[Address, int], related: bool
+) -> Flow:
+    if related:
+        return Flow(protocol, one[0], None, other[0], None)
+    if has_ports(protocol):
+        return Flow(protocol, *one, *other)
+    # ICMP: the identifier stands in the initiator's port; nothing stands in the other.
+    return Flow(protocol, one[0], one[1] or other[1] or None, other[0], None)
+
+
+def _remaining(expires: int, now: int) -> int | None:
+    left = expires - now
+    return left if -PLAUSIBLE_SECONDS <= left <= PLAUSIBLE_SECONDS else None
+
+
+def ct_keys(flow: Flow) -> tuple[bytes, ...]:
+    """Every key under which a flow, in either orientation, can stand in a conntrack map.
+
+    The service key of a flow has the same bytes as the OUT key of its reply, but for the flags.
+    """
+    ends = _packed_ends(flow)
+    return tuple(
+        first[0] + second[0] + second[1] + first[1] + bytes((flow.protocol, flags))
+        for first, second in (ends, ends[::-1])
+        for flags in (0, IN, SERVICE)
+    )
+
+
+def _packed_ends(flow: Flow) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
+    return (
+        (flow.source.packed, (flow.source_port or 0).to_bytes(2, "big")),
+        (flow.destination.packed, (flow.destination_port or 0).to_bytes(2, "big")),
+    )
+
+
+def nat_entry(key: bytes, value: bytes, layout: TupleLayout, now: int) -> NatEntry | None:
+    """An entry of a SNAT map; its key names the packet's own addresses and ports, in their order.
+
+    Args:
+        key: as stored.
+        value: 40 bytes for IPv4, 56 for IPv6.
+        layout: of the key.
+        now: CLOCK_MONOTONIC in seconds.
+
+    Returns:
+        The entry; None for a key without protocol.
+    """
+    protocol = key[layout.protocol]
+    if not protocol:
+        return None
+    end = layout.source
+    direction = "IN" if key[layout.flags] & IN else "OUT"
+    source = (address(key[end : 2 * end]), port(key[layout.source_port : layout.source_port + 2]))
+    destination = (
+        address(key[:end]),
+        port(key[layout.destination_port : layout.destination_port + 2]),
+    )
+    if has_ports(protocol):
+        flow = Flow(protocol, *source, *destination)
+    elif direction == "OUT":  # the echo identifier is the client's
+        flow = Flow(protocol, source[0], source[1] or None, destination[0], None)
+    else:
+        flow = Flow(protocol, source[0], None, destination[0], destination[1] or None)
+    created, needs_ct = _NAT_HEAD.unpack_from(value)
+    behind = NAT_ADDRESS + end
+    return NatEntry(
+        flow=flow,
+        direction=direction,
+        address=address(value[NAT_ADDRESS:behind]),
+        port=port(value[behind : behind + 2]),
+        # An entry lives as long as it is used; one from the future was not counted in seconds.
+        age=now - created if 0 < created <= now + 1 else None,
+        needs_ct=needs_ct == 1,
+    )
+
+
+def nat_keys(flow: Flow) -> tuple[bytes, ...]:
+    """The keys of a packet, in either orientation, in a SNAT map: OUT and IN."""
+    ends = _packed_ends(flow)
+    return tuple(
+        target[0] + source[0] + target[1] + source[1] + bytes((flow.protocol, flags))
+        for source, target in (ends, ends[::-1])
+        for flags in (0, IN)
+    )
+
+
+def nat_twin(entry: NatEntry) -> bytes:
+    """The key of the entry that undoes this one: its flow after translation, on the way back."""
+    flow = entry.translated().reversed()
+    source, target = _packed_ends(flow)
+    back = 0 if entry.direction == "IN" else IN
+    return target[0] + source[0] + target[1] + source[1] + bytes((flow.protocol, back))
