@@ -31,12 +31,16 @@ from kubectl_ebpfnet.model.node_side import FlowFilter, NodeRequest
 from kubectl_ebpfnet.node import conntrack_wire as wire
 from kubectl_ebpfnet.node import nlmsg
 
-_GET = 1 << 8 | 1  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET
+_CTNETLINK = 1 << 8  # NFNL_SUBSYS_CTNETLINK
+_GET, _GET_STATS = _CTNETLINK | 1, _CTNETLINK | 5  # IPCTNL_MSG_CT_GET, _GET_STATS
+_STATS_ENTRIES = 1  # CTA_STATS_GLOBAL_ENTRIES
 _FILTER = 25  # CTA_FILTER
 # nf_internals.h: what of a tuple a filter looks at
 _BY_SOURCE, _BY_DESTINATION, _BY_NUMBER, _BY_SOURCE_PORT, _BY_DESTINATION_PORT = 1, 2, 8, 16, 32
 
 _16 = struct.Struct(">H")
+_32 = struct.Struct(">I")
+_NFGENMSG = struct.Struct("=BBH")
 _COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")  # of the reader's own namespace
 _WHAT = "read the connection tracking table"
 
@@ -53,8 +57,7 @@ def entries(request: NodeRequest) -> Iterator[ConntrackEntry]:
         Unsupported: this kernel tracks no connections, or cannot tell by netlink.
         KernelError: EPERM without CAP_NET_ADMIN.
     """
-    if not _COUNT.exists():  # asking would load the module, and look must not touch
-        raise Unsupported("this kernel tracks no connections: nf_conntrack is not loaded")
+    _must_be_loaded()
     found: set[tuple[int, Flow]] = set()
     unfound = []
     for wanted in request.flows:
@@ -64,6 +67,21 @@ def entries(request: NodeRequest) -> Iterator[ConntrackEntry]:
         yield from _new(by_key, found)
     if unfound or not request.flows:
         yield from _new(_picked(unfound), found) if unfound else _dump(_EVERYTHING)
+
+
+def count() -> int:
+    """How many connections are tracked in this network namespace. Raises as `entries` does."""
+    _must_be_loaded()
+    for data, start, end in _ask(socket.AF_UNSPEC, 0, b"", _GET_STATS):
+        for kind, at, _ in nlmsg.attributes(data, start + _NFGENMSG.size, end):
+            if kind == _STATS_ENTRIES:
+                return int(_32.unpack_from(data, at)[0])
+    raise KernelError(f"{_WHAT}: no count came back")
+
+
+def _must_be_loaded() -> None:
+    if not _COUNT.exists():  # asking would load the module, and to look is not to touch
+        raise Unsupported("this kernel tracks no connections: nf_conntrack is not loaded")
 
 
 def _new(some: Iterable[ConntrackEntry], found: set[tuple[int, Flow]]) -> Iterator[ConntrackEntry]:
@@ -87,10 +105,9 @@ class _TupleFilter:
     destination_port: int | None = None
 
     def tuple_(self) -> bytes:
-        """CTA_TUPLE_ORIG or wire.REPLY with what is said."""
-        bits = 32 if self.family == socket.AF_INET else 128
-        low = 1 if bits == 32 else 3  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
-        ends = ((low, self.source), (low + 1, self.destination))
+        """CTA_TUPLE_ORIG or CTA_TUPLE_REPLY with what is said."""
+        first = 1 if self.family == socket.AF_INET else 3  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
+        ends = ((first, self.source), (first + 1, self.destination))
         ip = b"".join(nlmsg.attribute(type, one.packed) for type, one in ends if one is not None)
         body = nlmsg.attribute(wire.TUPLE_IP, ip, nested=True) if ip else b""
         if self.protocol is not None:
@@ -194,10 +211,12 @@ def _dump(one: _TupleFilter) -> Iterator[ConntrackEntry]:
         yield wire.entry(data, start, end)
 
 
-def _ask(family: int, flags: int, body: bytes) -> Iterator[tuple[bytes, int, int]]:
-    head = struct.pack("=BBH", family, 0, 0)  # struct nfgenmsg
+def _ask(
+    family: int, flags: int, body: bytes, type: int = _GET
+) -> Iterator[tuple[bytes, int, int]]:
+    head = _NFGENMSG.pack(family, 0, 0)
     try:
-        yield from nlmsg.answers(nlmsg.NETLINK_NETFILTER, _GET, flags, head + body, _WHAT)
+        yield from nlmsg.answers(nlmsg.NETLINK_NETFILTER, type, flags, head + body, _WHAT)
     except KernelError as error:
         if error.errno == errno.EINVAL:  # nfnetlink's word for a part that is not there
             raise Unsupported(
