@@ -49,6 +49,11 @@ class Api:
         """POST an object to its collection; the object as the server made it."""
         return self._decode(self._asked("POST", path, (), body), path)
 
+    def delete(self, path: str, query: Query = ()) -> None:
+        """DELETE an object; `query` holds DeleteOptions, e.g. gracePeriodSeconds. The object may
+        be there for a while yet. Raises NotFound."""
+        self._asked("DELETE", path, query)
+
     def list(
         self,
         path: str,

@@ -31,6 +31,8 @@ _PATH = re.compile(
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _MESSAGE_CHARS = 500
 # `User "u" cannot get resource "pods/exec" in API group "" …`
+# What admission says when RBAC has agreed: `pods "node-1" is forbidden: violates PodSecurity …`
+_POLICY = re.compile(r"is forbidden: (?!User )|^admission webhook|denied the request")
 _CANNOT = re.compile(r'cannot (?P<verb>\w+) resource "pods/exec"')
 
 EXEC_HINT = (
@@ -94,6 +96,9 @@ def refusal(status: int, body: bytes, method: str, path: str, server: str) -> Cl
             f"{server} does not accept these credentials (401)",
             hint="log in again, or check --context, --user and --token",
         )
+    if status == 403 and what.verb == "create" and _POLICY.search(message):
+        hint = "this user may create it; a policy, quota or webhook of the cluster forbids it"
+        return ApiError(status, f"the API server refused: {message}", hint=hint)
     if status == 403:
         return _forbidden(what, message)
     if status == 404:

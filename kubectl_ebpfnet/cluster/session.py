@@ -114,10 +114,10 @@ class Session:
         self, method: str, path: str, query: Query = (), body: object | None = None
     ) -> Answer:
         """Ask the API server once, or again where asking again is right: new credentials after a
-        401, a GET whose connection had gone stale, a server that says `Retry-After`.
+        401, a GET or DELETE whose connection had gone stale, a server that says `Retry-After`.
 
         Args:
-            method: GET or POST.
+            method: GET, POST or DELETE.
             path: absolute, below the server's URL, without a query.
             query: parameters, in order.
             body: sent as JSON when not None.
@@ -137,7 +137,7 @@ class Session:
             try:
                 answer = self._once(method, url, body, deadline)
             except ApiUnreachable as e:
-                if stale or method != "GET" or not _went_stale(e.__cause__):
+                if stale or method == "POST" or not _went_stale(e.__cause__):
                     raise
                 stale = True
                 continue

@@ -276,6 +276,9 @@ def _connection_class(fake: FakeApiServer) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             self._reply(fake.answer(self._seen()))
 
+        def do_DELETE(self) -> None:
+            self._reply(fake.answer(self._seen()))
+
         def _exec(self, seen: Seen) -> None:
             self.close_connection = True
             refusal = fake.exec_refusal(seen) if fake.exec_refusal else None

@@ -1,0 +1,245 @@
+"""What runs with node pods left in a cluster, and how it is taken away.
+
+A run's namespace goes first: when we cannot do more than that, the cluster does the rest. Its pods
+are deleted beside it, since the namespace controller only begins after 5 s
+(pkg/controller/namespace, namespaceDeletionGracePeriod).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+from kubectl_ebpfnet.cluster.api import CORE, Api, Object
+from kubectl_ebpfnet.cluster.node_pod_manifest import (
+    LIFETIME,
+    SECONDS,
+    SELECTOR,
+    STARTED_BY,
+    VERSION,
+    run_of,
+)
+from kubectl_ebpfnet.cluster.node_pod_status import has_ended
+from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, NotFound
+
+GONE_SECONDS = 5.0
+"""How long a removal waits for the processes of node pods to end."""
+CLOCK_SECONDS = 300
+"""By how much our clock and the server's may differ before we take a live run for a dead one."""
+_MOST = 16
+_PAUSE_SECONDS = 0.15
+_AGAIN_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """Something that a run made and that is still there.
+
+    Attributes:
+        kind: `namespace`, or `pod` for one that is not in a namespace of ours.
+        namespace: of a pod, "" for namespaces.
+        name: of it.
+        age: seconds since it was made, by our clock.
+        run: its run's id, "" when it does not say.
+        expired: its time is over, so no run can need it.
+        version: of the program that made it.
+        who: user and host that made it.
+        pods: of a namespace: names of the pods in it.
+        leaving: it is being deleted already.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    age: float
+    run: str
+    expired: bool
+    version: str
+    who: str = ""
+    pods: tuple[str, ...] = ()
+    leaving: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}" + (f" in {self.namespace}" if self.namespace else "")
+
+
+def leftovers(api: Api) -> list[Leftover]:
+    """Whatever runs of this program made and is still there, those that still go on included.
+
+    Raises:
+        Forbidden: namespaces or pods cannot be listed.
+        ClusterError: the API server refused otherwise, or cannot be reached.
+    """
+    namespaces = [each for each in _namespaces(api) if run_of(each["metadata"])]
+    pods: dict[str, list[str]] = {each["metadata"]["name"]: [] for each in namespaces}
+    elsewhere = []
+    for pod in api.pods(label_selector=SELECTOR):
+        metadata = pod["metadata"]
+        if metadata["namespace"] in pods:
+            pods[metadata["namespace"]].append(metadata["name"])
+        else:
+            elsewhere.append(pod)
+    found = [_leftover(each, tuple(pods[each["metadata"]["name"]])) for each in namespaces]
+    return found + [_leftover(pod) for pod in elsewhere]
+
+
+def remove(api: Api, leftover: Leftover) -> None:
+    """Take one away; returns when its pods have ended, or when that takes too long.
+
+    Raises:
+        Forbidden: with the verb that is missing.
+        ClusterError: otherwise. What is gone already is no error.
+    """
+    if leftover.kind == "namespace":
+        take_away(api, leftover.name, leftover.pods)
+        return
+    delete(api, f"{CORE}/namespaces/{leftover.namespace}/pods/{leftover.name}")
+
+
+def sweep(api: Api) -> None:
+    """Take away what earlier runs left and nobody can need any more. Quiet: it is a courtesy."""
+    with contextlib.suppress(ClusterError):
+        for namespace in _namespaces(api):
+            found = _leftover(namespace)
+            if found.run and found.expired and not found.leaving:
+                with contextlib.suppress(ClusterError):
+                    delete(api, f"{CORE}/namespaces/{found.name}")
+
+
+def take_away(
+    api: Api, namespace: str, pods: Iterable[str], seconds: float = GONE_SECONDS
+) -> list[str]:
+    """Delete a run's namespace and pods, and wait until the pods' processes have ended.
+
+    Args:
+        namespace: of a run of ours.
+        pods: names of the pods in it.
+        seconds: to wait.
+
+    Returns:
+        The pods whose end nobody has confirmed: their nodes do not answer.
+
+    Raises:
+        ClusterError: the namespace could not be deleted; its pods were tried all the same.
+    """
+    until = time.monotonic() + seconds
+    place = f"{CORE}/namespaces/{namespace}"
+    calls = [partial(delete, api, place, None, until)]
+    calls += [partial(delete, api, f"{place}/pods/{pod}", 1, until) for pod in pods]
+    first, *others = beside(calls)
+    problem = first.exception()
+    for other in others:
+        problem = problem or other.exception()
+    if problem is not None:
+        raise problem
+    return _until_ended(api, place, until)
+
+
+def _until_ended(api: Api, place: str, until: float) -> list[str]:
+    """Wait for the end of the pods' processes, and take each pod's object away with it."""
+    alive: list[str] = []
+    while True:
+        try:
+            there = api.list(f"{place}/pods")
+        except ApiUnreachable:
+            if time.monotonic() >= until:
+                return alive
+            time.sleep(_PAUSE_SECONDS)
+            continue
+        except NotFound:
+            return []
+        over = time.monotonic() >= until
+        alive = [each["metadata"]["name"] for each in there if not has_ended(each)]
+        # A kubelet takes its time to report the end a second time, and a dead one for ever.
+        done = [each["metadata"]["name"] for each in there if over or has_ended(each)]
+        for call in beside([partial(delete, api, f"{place}/pods/{name}", 0) for name in done]):
+            call.exception()
+        if over or not alive:
+            return alive
+        time.sleep(_PAUSE_SECONDS)
+
+
+def delete(api: Api, path: str, grace: int | None = None, until: float = 0.0) -> None:
+    """Delete one object, or find it gone.
+
+    Args:
+        grace: seconds that its processes are given; None for what the object says.
+        until: time.monotonic by which a connection that is lost may come back.
+
+    Raises:
+        ClusterError: the API server refused, or cannot be reached.
+    """
+    while True:
+        try:
+            api.delete(path, {} if grace is None else {"gracePeriodSeconds": str(grace)})
+            return
+        except NotFound:
+            return
+        except ApiUnreachable:
+            if time.monotonic() + _AGAIN_SECONDS >= until:
+                raise
+            time.sleep(_AGAIN_SECONDS)
+
+
+def beside(calls: Iterable[Callable[[], None]]) -> list[Future[None]]:
+    """Start blocking calls, some at a time, in threads that never keep the program alive."""
+    pairs: list[tuple[Future[None], Callable[[], None]]] = [(Future(), call) for call in calls]
+    todo: Iterator[tuple[Future[None], Callable[[], None]]] = iter(pairs)
+    lock = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                pair = next(todo, None)
+            if pair is None:
+                return
+            try:
+                pair[1]()
+            except BaseException as error:  # raised where the future is waited for
+                pair[0].set_exception(error)
+            else:
+                pair[0].set_result(None)
+
+    for _ in range(min(_MOST, len(pairs))):
+        threading.Thread(target=work, name="node-pods", daemon=True).start()
+    return [future for future, _ in pairs]
+
+
+def _namespaces(api: Api) -> list[Object]:
+    return api.list(f"{CORE}/namespaces", label_selector=SELECTOR)
+
+
+def _leftover(found: Object, pods: tuple[str, ...] = ()) -> Leftover:
+    metadata = found["metadata"]
+    labels, notes = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    is_pod = found.get("kind") == "Pod"
+    age = (datetime.now(UTC) - _time(metadata.get("creationTimestamp"))).total_seconds()
+    return Leftover(
+        kind="pod" if is_pod else "namespace",
+        namespace=str(metadata.get("namespace") or ""),
+        name=str(metadata["name"]),
+        age=age,
+        run="" if is_pod else run_of(metadata),
+        expired=age > _seconds(notes.get(LIFETIME)) + CLOCK_SECONDS,
+        version=str(labels.get(VERSION) or ""),
+        who=str(notes.get(STARTED_BY) or ""),
+        pods=pods,
+        leaving=bool(metadata.get("deletionTimestamp")),
+    )
+
+
+def _time(text: object) -> datetime:
+    try:
+        return datetime.fromisoformat(str(text))
+    except ValueError:
+        return datetime.now(UTC)
+
+
+def _seconds(text: object) -> int:
+    return int(text) if isinstance(text, str) and text.isdecimal() else SECONDS

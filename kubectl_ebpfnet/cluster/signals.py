@@ -1,0 +1,43 @@
+"""Ctrl-C and SIGTERM while something is taken away that must not be left half."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Deferred:
+    """Holds interrupts back while it is entered; afterwards the first of them is raised again,
+    unless an exception is under way already. In other threads than the main one it does nothing:
+    they get no signals."""
+
+    def __init__(self) -> None:
+        self.came: list[int] = []
+        """Numbers of the signals that were held back."""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Deferred:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                # None: a handler that Python did not install, and could not put back.
+                if signal.getsignal(number) is not None:
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self.came and kind is None:
+            signal.raise_signal(self.came[0])
+
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  Python's
+        self.came.append(number)
