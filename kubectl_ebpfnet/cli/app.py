@@ -24,7 +24,8 @@ INTERRUPTED, READER_GONE, TERMINATED = 130, 141, 143
 
 ABOUT = """Follow a packet through a Cilium cluster, hop by hop, with the proof of each hop.
 
-It asks with the rights of your kubeconfig, changes nothing and installs nothing."""
+It asks with the rights of your kubeconfig and changes nothing. Where no Cilium
+agent can be asked, a node pod is deployed for the run, and taken away after it."""
 EXAMPLES = """  # What happens to a packet from a pod to an address outside?
   kubectl ebpfnet path pod/client 1.1.1.1:80
 
@@ -33,10 +34,19 @@ EXAMPLES = """  # What happens to a packet from a pod to an address outside?
 """
 COMMANDS = {
     "path": ("kubectl_ebpfnet.cli.path", "Show every hop of a packet, with its evidence"),
+    "programs": (
+        "kubectl_ebpfnet.cli.programs",
+        "Show every BPF program that acts on a pod or a node",
+    ),
+    "flows": (
+        "kubectl_ebpfnet.cli.flows",
+        "Show the flows that a node tracks, through their translations",
+    ),
     "capture": (
         "kubectl_ebpfnet.cli.capture",
         "Record what a cluster says into a file, for --from",
     ),
+    "cleanup": ("kubectl_ebpfnet.cli.cleanup", "Remove whatever any run left in the cluster"),
     "completion": (
         "kubectl_ebpfnet.cli.completion",
         "Print or install the completion of kubectl's shells",

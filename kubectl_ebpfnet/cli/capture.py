@@ -6,9 +6,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from kubectl_ebpfnet.cli import words
+from kubectl_ebpfnet.cli import options, words
 from kubectl_ebpfnet.cli.command import CommandText
-from kubectl_ebpfnet.cli.options import Given, Timeout, with_kubectl_flags
 from kubectl_ebpfnet.cli.terminal import Talk
 
 TEXT = CommandText(
@@ -25,9 +24,9 @@ never in it. Without a place, every node is recorded.""",
 )
 
 
-@with_kubectl_flags
+@options.with_node_flags
 def run(
-    given: Given,
+    given: options.Given,
     places: Annotated[
         list[str] | None, Argument(metavar="PLACE", help="pod/NAME, deploy/NAME or node/NAME")
     ] = None,
@@ -38,12 +37,13 @@ def run(
         bool, Option("--redact", help="Replace addresses and names, each always by the same")
     ] = False,
     force: Annotated[bool, Option("--force", help="Replace FILE if it is there")] = False,
-    timeout: Timeout = "2m",
+    timeout: options.Timeout = "2m",
 ) -> int:
     """Record what a cluster says."""
     wanted = [words.place(word) for word in places or ()]
     limit = words.duration(timeout, "--timeout")
     connection = given.connection()
+    access = given.nodes.access()
     from kubectl_ebpfnet.cluster.session import Session
     from kubectl_ebpfnet.collect.capture import capture
 
@@ -56,6 +56,7 @@ def run(
                 file,
                 redact=redact,
                 overwrite=force,
+                access=access,
                 timeout=limit,
                 say=talk.say,
                 progress=talk.progress,

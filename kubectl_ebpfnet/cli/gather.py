@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import importlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.cli.options import Given
 from kubectl_ebpfnet.cli.terminal import Talk
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import PathRequest
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.collect.looking import LookedAt, TopicOf
+    from kubectl_ebpfnet.collect.survey import Wanted
 
 Question = Callable[[str], PathRequest]
 """Default namespace → the question."""
@@ -29,6 +34,7 @@ def gather(
     Args:
         question: asked with the namespace that holds when -n does not say.
         capture: of --from; `demo` is the one that ships with the program; "" asks the cluster.
+        given: kubectl's flags, and how nodes may be asked.
         timeout: seconds after which what has not answered is done without; None for no limit.
         later: modules that are needed when the cluster has answered.
 
@@ -37,7 +43,7 @@ def gather(
     """
     if capture:
         return question("default"), opened(capture)
-    options = given.connection()
+    options, access = given.connection(), given.nodes.access()
     from kubectl_ebpfnet.cluster.session import Session
 
     talk.progress("connecting")
@@ -46,7 +52,44 @@ def gather(
         from kubectl_ebpfnet.collect.runner import collect_path
 
         request = question(session.namespace)
-        return collect_path(session, request, timeout=timeout, say=talk.say, progress=talk.progress)
+        return collect_path(
+            session, request, access=access, timeout=timeout, say=talk.say, progress=talk.progress
+        )
+
+
+@contextlib.contextmanager
+def looker(
+    capture: str,
+    given: Given,
+    timeout: float | None,
+    talk: Talk,
+    later: Sequence[str] = (),
+) -> Iterator[Callable[[Wanted, TopicOf], LookedAt]]:
+    """Gives a function that looks at one pod or node: live, or in a capture.
+
+    Args:
+        capture, given, timeout, talk, later: as for `gather`.
+
+    Raises:
+        EbpfnetError: the capture cannot be read, or the cluster not be asked; from the function:
+            the pod or node is not there.
+    """
+    from kubectl_ebpfnet.collect.looking import Looker, in_bundle
+
+    if capture:
+        bundle = opened(capture)
+        yield lambda wanted, _: in_bundle(bundle, wanted, given.namespace or "default")
+        return
+    options, access = given.connection(), given.nodes.access()
+    from kubectl_ebpfnet.cluster.session import Session
+
+    talk.progress("connecting")
+    _import_meanwhile(later)
+    with (
+        Session.open(options) as session,
+        Looker(session, access, timeout, talk.say, talk.progress) as live,
+    ):
+        yield live.look
 
 
 def _import_meanwhile(modules: Sequence[str]) -> None:

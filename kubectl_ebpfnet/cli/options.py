@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kubectl_ebpfnet.cli.words import duration
+from kubectl_ebpfnet.errors import UsageError
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.cluster.kubeconfig import ConnectionOptions
+    from kubectl_ebpfnet.collect.node_access import NodeAccess
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,29 @@ VERBOSITY = Flag(
 )
 
 
+# How nodes may be asked: flags of ours that each command has which asks them.
+NODES = (
+    Flag(
+        "mode",
+        ("--node-access",),
+        "HOW",
+        "Who answers for nodes: agent (Cilium's, by exec), pod (one of ours, deployed for this "
+        "run), none, or auto: what is there, else pod (default: auto)",
+        shown=True,
+    ),
+    Flag(
+        "image", ("--image",), "NAME", "Image of node pods, of this program's version", shown=True
+    ),
+    Flag("keep", ("--keep",), "", "Leave node pods for later runs, until they end", shown=True),
+    Flag(
+        "pull_secret",
+        ("--image-pull-secret",),
+        "NAMESPACE/NAME",
+        "Secret that the image of node pods is pulled with; it is copied for the run",
+        shown=True,
+    ),
+)
+
 # Arguments and flags of ours that several commands share.
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help="pod/NAME, NAME, or deploy/, sts/, ds/NAME")
@@ -130,11 +155,56 @@ Capture = Annotated[
         show_default=False,
     ),
 ]
+Watch = Annotated[bool, typer.Option("-w", "--watch", help="Look again every 2 seconds")]
+ListOutput = Annotated[
+    str, typer.Option("-o", "--output", metavar="FORMAT", help="One of: table, wide, json, yaml")
+]
 Color = Annotated[str, typer.Option("--color", metavar="WHEN", help="One of: auto, always, never")]
 Timeout = Annotated[
     str,
     typer.Option("--timeout", metavar="TIME", help="Go on without what has not answered by then"),
 ]
+
+
+def check_list_output(name: str) -> None:
+    """Raises UsageError for a format that lists do not have."""
+    from kubectl_ebpfnet.render.listing import FORMATS
+
+    if name not in FORMATS:
+        raise UsageError(f"-o {name!r}: no such format", hint=f"one of: {', '.join(FORMATS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeWords:
+    """How nodes may be asked, as it was said on the command line."""
+
+    mode: str = "auto"
+    image: str = ""
+    keep: bool = False
+    pull_secret: str = ""
+
+    def access(self) -> NodeAccess:
+        """For the runs that ask nodes.
+
+        Raises:
+            UsageError: there is no such way.
+        """
+        from kubectl_ebpfnet.cluster.node_pods import DEFAULT_IMAGE, NodePodOptions
+        from kubectl_ebpfnet.collect.node_access import Mode, NodeAccess
+
+        if self.mode not in list(Mode):
+            raise UsageError(
+                f"--node-access {self.mode!r}: no such way", hint=f"one of: {', '.join(Mode)}"
+            )
+        if self.keep and self.mode in (Mode.AGENT, Mode.NONE):
+            raise UsageError(
+                f"--keep and --node-access {self.mode}: nothing would be deployed to keep",
+                hint="--node-access pod deploys node pods",
+            )
+        options = NodePodOptions(
+            image=self.image or DEFAULT_IMAGE, pull_secret=self.pull_secret, keep=self.keep
+        )
+        return NodeAccess(Mode(self.mode), options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +214,12 @@ class Given:
     Attributes:
         values: field of ConnectionOptions → value; only what was given.
         verbosity: 0 to 10.
+        nodes: how nodes may be asked, for commands that do.
     """
 
     values: Mapping[str, Any]
     verbosity: int = 0
+    nodes: NodeWords = NodeWords()
 
     @property
     def namespace(self) -> str:
@@ -185,25 +257,38 @@ def with_kubectl_flags(function: Callable[..., int]) -> Callable[..., int]:
 
     Typer reads flags from a function's signature, so the signature is made longer.
     """
+    return _with_flags(function, ())
 
+
+def with_node_flags(function: Callable[..., int]) -> Callable[..., int]:
+    """The same for a command that asks nodes: how it may is in `given.nodes`."""
+    return _with_flags(function, NODES)
+
+
+def _with_flags(function: Callable[..., int], more: tuple[Flag, ...]) -> Callable[..., int]:
     def command(**values: Any) -> int:
         theirs = {f.field: values.pop(f.field) for f in CONNECTION}
+        nodes = {f.field: values.pop(f.field) for f in more}
         verbosity = int(values.pop(VERBOSITY.field) or 0)
-        given = Given({k: v for k, v in theirs.items() if v}, verbosity)
+        given = Given(
+            {k: v for k, v in theirs.items() if v},
+            verbosity,
+            NodeWords(**{k: v for k, v in nodes.items() if v}),
+        )
         return function(given, **values)
 
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-    kubectls = [
+    flags = [
         inspect.Parameter(
             flag.field,
             inspect.Parameter.KEYWORD_ONLY,
             default=None if flag.metavar else False,
             annotation=flag.annotation,
         )
-        for flag in (VERBOSITY, *CONNECTION)
+        for flag in (*more, VERBOSITY, *CONNECTION)
     ]
     keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-    command.__signature__ = inspect.Signature([*keyword_only, *kubectls])  # type: ignore[attr-defined]
+    command.__signature__ = inspect.Signature([*keyword_only, *flags])  # type: ignore[attr-defined]
     command.__annotations__ = {}
     command.__doc__ = function.__doc__
     command.__name__ = function.__name__

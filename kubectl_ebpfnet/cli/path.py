@@ -22,7 +22,8 @@ TEXT = CommandText(
     summary="Show every hop of a packet from a pod, and the proof of each hop.",
     description="""The answer starts with one line: the verdict, and what became of the packet's
 address and port on the way. Then come the hops, the flows as Cilium and the
-kernel track them, and findings. No packet is sent, and nothing is installed.
+kernel track them, and findings. No packet is sent. Where no Cilium agent can be
+asked, a node pod is deployed for the run (--node-access), and said so.
 
 Exit codes: 0 delivered, 1 error, 2 usage, 3 dropped, 4 unknown.""",
     examples=(
@@ -40,7 +41,7 @@ Exit codes: 0 delivered, 1 error, 2 usage, 3 dropped, 4 unknown.""",
 _EXIT_CODES = {"delivered": 0, "dropped": 3, "unknown": 4}
 
 
-@options.with_kubectl_flags
+@options.with_node_flags
 def run(
     given: options.Given,
     source: options.Source,

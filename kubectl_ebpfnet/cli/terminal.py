@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 from kubectl_ebpfnet.errors import EbpfnetError, UsageError
 
@@ -35,6 +37,26 @@ def emit(text: str) -> None:
     except OSError as error:
         _forget_stdout()
         raise EbpfnetError(f"cannot write the answer: {error.strerror or error}") from error
+
+
+def emit_again_and_again(text: Callable[[], str], seconds: float = 2.0) -> NoReturn:
+    """Show what a function says, again and again, until the user ends it.
+
+    On a terminal each look takes the place of the last one; elsewhere an empty line parts them.
+    """
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    first = True
+    while True:
+        said = text()
+        if on_terminal:
+            # Home, then each line over the old one: erasing the screen first would flicker.
+            said = "\x1b[H" + said.replace("\n", "\x1b[K\n") + "\x1b[J"
+            said = ("\x1b[2J" if first else "") + said
+        elif not first:
+            said = "\n" + said
+        emit(said)
+        first = False
+        time.sleep(seconds)
 
 
 def _forget_stdout() -> None:

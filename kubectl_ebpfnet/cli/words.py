@@ -13,6 +13,7 @@ from ipaddress import IPv6Address, ip_address
 
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, UDP, Address
+from kubectl_ebpfnet.model.node_side import FlowFilter
 from kubectl_ebpfnet.model.path import PathRequest
 
 _TYPES = {
@@ -189,6 +190,31 @@ def place(word: str) -> Place:
     if kind == "service":
         raise UsageError(f"{word!r}: a Service is no place", hint=example)
     return Place(kind, _name(word, name), f"{'pod' if kind == 'pod' else type_word}/{name}")
+
+
+def peers(to: str, protocol_word: str) -> tuple[FlowFilter, ...]:
+    """What `flows` is narrowed to by --to and --protocol; one filter that fits all when by neither.
+
+    Raises:
+        UsageError: --to is no address, or --protocol no protocol.
+    """
+    number = None
+    if protocol_word:
+        number = PROTOCOLS.get(protocol_word.lower())
+        if number is None:
+            raise UsageError(
+                f"--protocol {protocol_word!r}: there is no such protocol",
+                hint="it is tcp, udp or icmp",
+            )
+    end = destination(to) if to else None
+    if end is not None and end.address is None:
+        raise UsageError(
+            f"--to {to!r}: not an address",
+            hint="e.g. --to 1.1.1.1, --to 10.96.0.1:443, --to [fd00::1]:80",
+        )
+    address, port = (end.address, end.port) if end is not None else (None, None)
+    numbers = (ICMP, ICMPV6) if number == ICMP else (number,)
+    return tuple(FlowFilter(peer=address, peer_port=port, protocol=one) for one in numbers)
 
 
 def duration(word: str, flag: str) -> float | None:

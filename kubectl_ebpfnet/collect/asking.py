@@ -66,7 +66,7 @@ def ask(
     try:
         agent = spot.place.kind is PlaceKind.AGENT
         argv = batch.script_argv(asked, nonce, COMMAND_SECONDS, trusted=agent)
-        code = _run(session, spot.container, argv, out.feed, err.feed, deadline)
+        code = run_exec(session, spot.container, argv, out.feed, err.feed, deadline)
     except ClusterError as error:
         failure = error
     except OSError as error:  # from the spool
@@ -104,14 +104,24 @@ def words_of(error: ClusterError, deadline: Deadline) -> str:
     return " ".join(str(error).split())
 
 
-def _run(
+def run_exec(
     session: Session,
     container: Container,
     argv: Sequence[str],
     on_stdout: Callable[[bytes], None],
     on_stderr: Callable[[bytes], None],
     deadline: Deadline,
+    stdin: bytes | None = None,
 ) -> int:
+    """Run a program in a container within a deadline; `stdin` must say by itself where it ends.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        ExecTimeout: the deadline is over.
+        ClusterError, OSError: as exec_stream, and what the sinks raise.
+    """
     left = deadline.left
     if left is not None and left <= 0:
         raise ExecTimeout(f"not asked: the {deadline} that --timeout allows were over")
@@ -122,7 +132,14 @@ def _run(
         max_bytes=MAX_BYTES,
     )
     return exec_stream(
-        session, container, argv, on_stdout=on_stdout, on_stderr=on_stderr, limits=limits
+        session,
+        container,
+        argv,
+        on_stdout=on_stdout,
+        on_stderr=on_stderr,
+        stdin=stdin,
+        reads_to_end=False,
+        limits=limits,
     )
 
 
@@ -184,7 +201,7 @@ def _alone(
     started = now()
     out, err = spool(), spool()
     try:
-        code: int | None = _run(session, spot.container, form, out.write, err.write, deadline)
+        code: int | None = run_exec(session, spot.container, form, out.write, err.write, deadline)
     except ClusterError as error:
         if isinstance(error, ExecError) and no_such_program(error):
             return _without(spot, form)

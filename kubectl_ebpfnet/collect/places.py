@@ -13,6 +13,7 @@ from kubectl_ebpfnet.collect.asking import EXEC, Spot
 from kubectl_ebpfnet.collect.batch import silent
 from kubectl_ebpfnet.model.evidence import Record, agent_place, pod_place
 from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.node_side import PodNamespace
 
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
@@ -47,6 +48,13 @@ def addresses_of(pod: Object) -> tuple[Address, ...]:
     words = [entry.get("ip") for entry in part(pod, "status", "podIPs") or []]
     words = words or [part(pod, "status", "podIP")]
     return tuple(ip_address(word) for word in words if isinstance(word, str) and word)
+
+
+def namespace_in_kernel(pod: Object) -> PodNamespace:
+    """How the node side finds the pod's network namespace."""
+    statuses = part(pod, "status", "containerStatuses") or []
+    ids = (str(part(entry, "containerID") or "").rpartition("//")[2] for entry in statuses)
+    return PodNamespace(str(part(pod, "metadata", "uid") or ""), tuple(one for one in ids if one))
 
 
 def pod_spot(pod: Object) -> Spot | Record:

@@ -1,7 +1,8 @@
 """A live run of `path`: asks the API server, then the places that the packet passes, at once.
 
     1  the API server: source, destination, agents, nodes, settings, policies; side by side
-    2  the source pod, its node's agent; the agents at the far end as soon as it is known
+    2  the source pod and its node; the nodes at the far end as soon as they are known. A node is
+       asked by Cilium's agent there or by a node pod (node_access.py), the pod by exec or by that
 
 Only what has to be known to ask at all (the source, an object as destination) can end the run;
 everything else that fails is a record with its reason.
@@ -10,14 +11,16 @@ everything else that fails is a record with its reason.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotDone
+from functools import partial
 from ipaddress import ip_address
 from typing import TypeVar, cast
 
 from kubectl_ebpfnet.cluster.agents import Agent, find_agents
 from kubectl_ebpfnet.cluster.api import CILIUM, Object, Objects
+from kubectl_ebpfnet.cluster.node_pods import NodePod
 from kubectl_ebpfnet.cluster.resolve import Kind, TargetRef, name_of, resolve
 from kubectl_ebpfnet.cluster.session import Session
 from kubectl_ebpfnet.collect import far as far_end
@@ -27,9 +30,17 @@ from kubectl_ebpfnet.collect.batch import Asked, silent
 from kubectl_ebpfnet.collect.bundle_file import now
 from kubectl_ebpfnet.collect.far import FarEnd
 from kubectl_ebpfnet.collect.jobs import Deadline, Jobs
+from kubectl_ebpfnet.collect.node_access import (
+    BY_AGENT,
+    Coming,
+    NodeAccess,
+    NodeAnswerers,
+    by_node_pod,
+)
+from kubectl_ebpfnet.collect.node_asking import NodeAsked
 from kubectl_ebpfnet.collect.places import (
     addresses_of,
-    agent_spot,
+    namespace_in_kernel,
     namespace_of,
     node_of,
     pod_spot,
@@ -46,6 +57,8 @@ from kubectl_ebpfnet.model.evidence import (
     Record,
     agent_place,
     bundle_of,
+    node_place,
+    pod_place,
 )
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import PathRequest
@@ -64,6 +77,7 @@ def collect_path(
     session: Session,
     request: PathRequest,
     *,
+    access: NodeAccess = BY_AGENT,
     timeout: float | None = None,
     say: Say = lambda _: None,
     progress: Say = lambda _: None,
@@ -73,6 +87,7 @@ def collect_path(
     Args:
         session: the connection.
         request: what is asked; a workload as its source is still to be resolved.
+        access: how nodes may be asked; what is deployed for it is gone at the end.
         timeout: seconds for all of it; what has not answered by then is done without.
         say: told what the reader must know, e.g. which pod was taken for a workload.
         progress: told what is going on. Both are called from this thread.
@@ -85,17 +100,25 @@ def collect_path(
         ClusterError: the API server cannot be reached, or does not let this user read the source
             or the destination.
     """
-    return _Run(session, request, Deadline(timeout), say, progress).run()
+    with NodeAnswerers(session, access, say) as answerers:
+        return _Run(session, request, answerers, Deadline(timeout), say, progress).run()
 
 
 class _Run:
     """One run: what was started and what came of it. Its methods run in the caller's thread."""
 
     def __init__(
-        self, session: Session, request: PathRequest, deadline: Deadline, say: Say, progress: Say
+        self,
+        session: Session,
+        request: PathRequest,
+        answerers: NodeAnswerers,
+        deadline: Deadline,
+        say: Say,
+        progress: Say,
     ) -> None:
         self.session = session
         self.request = request
+        self.answerers = answerers
         self.deadline = deadline
         self.say = say
         self.progress = progress
@@ -104,9 +127,8 @@ class _Run:
         self.aside: list[Future[object]] = []
         self.asked: list[tuple[Place, Future[list[Record]]]] = []
         self.records: list[Record] = []
-        self.nodes: set[str] = set()  # whose agents were asked
+        self.nodes: set[str] = set()  # that were asked
         self.agents: Mapping[str, Agent] = {}
-        self.why_no_agents = ""
 
     def run(self) -> tuple[PathRequest, Bundle]:
         """Both rounds."""
@@ -114,7 +136,9 @@ class _Run:
         self.progress("asking the API server")
         lines: list[str] = []  # threads do not talk; it is said below
         source = self.jobs.start(lambda: _source(api, request, lines.append))
-        agents = self.jobs.start(lambda: find_agents(api))
+        answerers = self.answerers
+        agents = self.jobs.start(lambda: find_agents(api) if answerers.looks_for_agents else {})
+        kept = self.jobs.start(lambda: answerers.find_pods(api))
         nodes = self.jobs.start(api.nodes)
         cilium_nodes = self.jobs.start(lambda: api.cilium("ciliumnodes"))
         config = self.jobs.start(lambda: api.config_map(SYSTEM, CONFIG))
@@ -128,12 +152,13 @@ class _Run:
             self.say(line)
         far = self._needed(end)
         listed = self._tried(agents)
-        self.agents, self.why_no_agents = listed[0] or {}, listed[1]
+        self.agents = listed[0] or {}
+        answerers.know(self.agents, listed[1], self._tried(kept)[0] or {})
         known, _ = self._tried(cilium_nodes)
         versions = frozenset((address.version,)) if address else far.versions
         packet = _packet(pod, request, versions, far.leaves, bool(known))
 
-        self.progress(f"asking pod {namespace_of(pod)}/{name_of(pod)} and Cilium on its node")
+        self.progress(f"asking pod {namespace_of(pod)}/{name_of(pod)} and its node")
         named = self._ask_source(pod, packet)
         self._ask_far(far, packet)
         self._start_aside(self._endpoints([pod]))
@@ -192,14 +217,17 @@ class _Run:
         return future
 
     def _ask_source(self, pod: Object, packet: Packet) -> list[Future[list[Record]]]:
-        """Ask the source pod and its agent; returns the look-ups of a DNS name."""
+        """Ask the source pod and its node; returns the look-ups of a DNS name."""
         named: list[Future[list[Record]]] = []
-        name = self.request.destination_name
+        name, node = self.request.destination_name, node_of(pod)
+        answerer = self.answerers.of([node])[node] if node else None
+        by_node = isinstance(answerer, (NodePod, Coming)) and not shares_node(pod)
         spot = pod_spot(pod)
         if isinstance(spot, Record):
-            self.records.append(spot)
+            if not by_node:
+                self.records.append(spot)
         else:
-            if not shares_node(pod):
+            if not shares_node(pod) and not by_node:
                 self._start(spot, tasks.to_ask(tasks.POD_TASKS, packet))
             if packet.by_name:
                 named.append(self._start(spot, [tasks.name_lookup(name)]))
@@ -207,27 +235,41 @@ class _Run:
             here = self.jobs.start(lambda: [resolve_here(name)])
             named.append(here)
             self.asked.append((CLIENT, here))
-        if node_of(pod):
-            self._ask_agent(node_of(pod), packet)
+        if answerer is not None:
+            of_pod = _of_pod(pod, packet) if by_node else []
+            self._ask_node(node, answerer, packet, of_pod)
         return named
 
     def _ask_far(self, far: FarEnd, packet: Packet) -> None:
-        """Ask the agents of the far end's nodes, of the first few if there are many."""
+        """Ask the far end's nodes, the first few if there are many."""
         self._start_aside(self._endpoints(far.pods[:FAR_NODES]))
         others = [node for node in dict.fromkeys(far.nodes) if node not in self.nodes]
-        for node in others[:FAR_NODES]:
-            self._ask_agent(node, packet)
+        for node, answerer in self.answerers.of(others[:FAR_NODES]).items():
+            self._ask_node(node, answerer, packet)
         reason = f"not asked: the far end is on {len(others)} nodes, {FAR_NODES} of them are asked"
         self.records += [silent(agent_place(node), EXEC, reason) for node in others[FAR_NODES:]]
 
-    def _ask_agent(self, node: str, packet: Packet) -> None:
+    def _ask_node(
+        self,
+        node: str,
+        answerer: Spot | NodePod | Coming | Record,
+        packet: Packet,
+        of_pod: Sequence[NodeAsked] = (),
+    ) -> None:
+        """Ask a node; a node pod is asked of the source pod's namespace as well."""
         self.nodes.add(node)
-        spot = agent_spot(self.agents, node, self.why_no_agents)
-        if isinstance(spot, Record):
-            self.records.append(spot)
-            return
-        for lane in tasks.agent_lanes(packet):
-            self._start(spot, lane)
+        if isinstance(answerer, Record):
+            self.records.append(answerer)
+        elif isinstance(answerer, Spot):
+            for lane in tasks.agent_lanes(packet):
+                self._start(answerer, lane)
+        else:
+            place = node_place(node)
+            asked = [*of_pod, *tasks.of_node_pod(tasks.NODE_POD_TASKS, packet, place)]
+            call = partial(
+                by_node_pod, self.session, self.answerers, answerer, asked, self.deadline
+            )
+            self.asked.append((place, self.jobs.start(call)))
 
     # --- what else the API server knows -----------------------------------------------------------
 
@@ -305,6 +347,13 @@ def _packet(
         leaves=leaves,
         knows_nodes=knows_nodes,
     )
+
+
+def _of_pod(pod: Object, packet: Packet) -> list[NodeAsked]:
+    """What a node pod is asked of a pod's own namespace."""
+    place = pod_place(namespace_of(pod), name_of(pod))
+    netns = namespace_in_kernel(pod)
+    return tasks.of_node_pod(tasks.POD_BY_NODE_TASKS, packet, place, netns)
 
 
 def _with_pod(request: PathRequest, pod: Object) -> PathRequest:

@@ -7,13 +7,17 @@ catalogue's business (kubectl_ebpfnet/model/questions.py).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv6Address
 
 from kubectl_ebpfnet.collect.batch import DEVICE_FILTERS, Asked
+from kubectl_ebpfnet.collect.node_asking import NodeAsked
 from kubectl_ebpfnet.model import questions as q
+from kubectl_ebpfnet.model.evidence import Place
 from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.node_side import HOST_PROGRAMS, PROGRAM, FlowFilter, PodNamespace
 from kubectl_ebpfnet.model.questions import Question
 
 
@@ -92,6 +96,42 @@ CILIUM_TASKS: tuple[Task, ...] = (
 )
 TASKS = POD_TASKS + NODE_TASKS + CILIUM_TASKS
 
+# The same of a node pod: what the node side answers itself, and the node's own programs.
+POD_BY_NODE_TASKS: tuple[Task, ...] = (
+    Task(q.POD_LINKS),
+    Task(q.POD_ADDRESSES),
+    Task(q.POD_ROUTES),
+    Task(q.POD_NEIGHBOURS),
+    Task(q.ATTACHMENTS, Need.CAPTURE),
+    Task(q.COUNTERS, Need.CAPTURE),
+)
+NODE_POD_TASKS: tuple[Task, ...] = (
+    Task(q.LINKS),
+    Task(q.ADDRESSES),
+    Task(q.ROUTES),
+    Task(q.RULES),
+    Task(q.NEIGHBOURS),
+    Task(q.NETFILTER, Need.IPV4),
+    Task(q.NETFILTER6, Need.IPV6),
+    Task(q.ATTACHMENTS),
+    Task(q.CONNTRACK),
+    Task(q.CT),
+    Task(q.NAT),
+    Task(q.LB_MAP),
+    Task(q.IPCACHE),
+    Task(q.ENDPOINT_MAP),
+    Task(q.POLICY_MAPS),
+    Task(q.EGRESS_GATEWAY, Need.LEAVES),
+    Task(q.IP_MASQ, Need.LEAVES),
+    Task(q.KERNEL, Need.CAPTURE),
+    Task(q.COUNTERS, Need.CAPTURE),
+    Task(q.BPF_PROGRAMS, Need.CAPTURE),
+    Task(q.BPF_PINS, Need.CAPTURE),
+    Task(q.METRICS, Need.CAPTURE),
+    Task(q.TUNNELS, Need.CAPTURE),
+    Task(q.NODE_IDS, Need.CAPTURE),
+)
+
 AGENT_LANES = 2
 """Execs among which an agent's questions are dealt out. In the lab on two cores, where commands
 take 2 ms, one, two and three lanes took 0.18, 0.17 and 0.19 s for the whole run; on a real node
@@ -129,46 +169,114 @@ class Packet:
         }[need]
 
     @property
+    def filters(self) -> tuple[FlowFilter, ...]:
+        """The sender's addresses, as the node side looks for them."""
+        wanted = (address for address in self.addresses if address.version in self.versions)
+        return tuple(FlowFilter(address=address) for address in wanted)
+
+    @property
     def needles(self) -> tuple[str, ...]:
         """The sender's addresses as commands print them: nf_conntrack prints IPv6 in full."""
-        words: list[str] = []
-        for address in self.addresses:
-            if address.version in self.versions:
-                words.append(str(address))
-                if isinstance(address, IPv6Address) and address.exploded != str(address):
-                    words.append(address.exploded)
-        return tuple(words)
+        return _as_printed(a for a in self.addresses if a.version in self.versions)
 
 
-def to_ask(tasks: tuple[Task, ...], packet: Packet | None) -> list[Asked]:
+def _as_printed(addresses: Iterable[Address]) -> tuple[str, ...]:
+    words: list[str] = []
+    for address in addresses:
+        words.append(str(address))
+        if isinstance(address, IPv6Address) and address.exploded != str(address):
+            words.append(address.exploded)
+    return tuple(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What a command wants of every place that it asks, whatever packets pass there.
+
+    Attributes:
+        pod, node, cilium: rows for a pod's container, and for an agent.
+        pod_by_node, node_pod: rows for a node pod.
+        filters: entries of tables that grow with traffic that are wanted; () for all.
+    """
+
+    pod: tuple[Task, ...] = ()
+    node: tuple[Task, ...] = ()
+    cilium: tuple[Task, ...] = ()
+    pod_by_node: tuple[Task, ...] = ()
+    node_pod: tuple[Task, ...] = ()
+    filters: tuple[FlowFilter, ...] = ()
+
+    def needs(self, need: Need) -> bool:
+        """Every row of it is needed."""
+        return need in Need
+
+    @property
+    def needles(self) -> tuple[str, ...]:
+        """Addresses that lines must have, as commands print them; none where a filter has none."""
+        ends = [flow.address or flow.peer for flow in self.filters]
+        return () if None in ends else _as_printed(end for end in ends if end is not None)
+
+
+EVERYTHING = Topic(POD_TASKS, NODE_TASKS, CILIUM_TASKS, POD_BY_NODE_TASKS, NODE_POD_TASKS)
+"""What a capture takes."""
+
+
+def to_ask(tasks: tuple[Task, ...], wanted: Packet | Topic) -> list[Asked]:
     """The questions of some rows.
 
     Args:
         tasks: e.g. POD_TASKS.
-        packet: leaves out what it does not need and keeps only its lines; None asks everything.
+        wanted: leaves out what it does not need, and keeps only its lines of long tables.
     """
     asked = []
     for task in tasks:
-        if packet is not None and not packet.needs(task.need):
+        if not wanted.needs(task.need):
             continue
         if task.question is None:
             asked.append(DEVICE_FILTERS)
-            continue
-        by_flow = packet is not None and task.question.by_flow
-        kept = packet.needles if packet is not None and by_flow else ()
-        asked.append(Asked(task.question.forms, kept))
+        elif task.question.forms:
+            kept = wanted.needles if task.question.by_flow else ()
+            asked.append(Asked(task.question.forms, kept))
     return asked
 
 
-def agent_lanes(packet: Packet | None) -> list[list[Asked]]:
+def of_node_pod(
+    tasks: tuple[Task, ...],
+    wanted: Packet | Topic,
+    place: Place,
+    netns: PodNamespace | None = None,
+) -> list[NodeAsked]:
+    """The questions of some rows, as a node pod is asked them.
+
+    Args:
+        tasks: e.g. NODE_POD_TASKS.
+        wanted: as for `to_ask`.
+        place: whose answers they are.
+        netns: the pod's namespace, None for the node's own.
+    """
+    asked = []
+    for task in tasks:
+        question = task.question
+        if question is None or not wanted.needs(task.need):
+            continue
+        argv = question.answers[0]
+        if argv[0] == PROGRAM or argv in HOST_PROGRAMS:
+            flows = wanted.filters if question.by_flow else ()
+            asked.append(NodeAsked(place, argv, netns, flows))
+    return asked
+
+
+def agent_lanes(wanted: Packet | Topic) -> list[list[Asked]]:
     """What an agent is asked, in lists that are asked at the same time; Cilium's slow commands are
     dealt out first, so that each list has its share."""
+    rows = (wanted.cilium, wanted.node) if isinstance(wanted, Topic) else (CILIUM_TASKS, NODE_TASKS)
+    asked = to_ask((*rows[0], *rows[1]), wanted)
     # The devices' filters are many commands: they go where the fewest others are.
-    tables = [task for task in NODE_TASKS if task.question is not None]
-    asked = to_ask((*CILIUM_TASKS, *tables), packet)
-    lanes = [asked[lane::AGENT_LANES] for lane in range(AGENT_LANES)]
-    lanes[-1] = [*lanes[-1], DEVICE_FILTERS]
-    return lanes
+    tables = [one for one in asked if one is not DEVICE_FILTERS]
+    lanes = [tables[lane::AGENT_LANES] for lane in range(AGENT_LANES)]
+    if len(tables) < len(asked):
+        lanes[-1] = [*lanes[-1], DEVICE_FILTERS]
+    return [lane for lane in lanes if lane]
 
 
 def name_lookup(name: str) -> Asked:

@@ -20,6 +20,7 @@ from kubectl_ebpfnet.model.evidence import (
     pod_place,
 )
 from kubectl_ebpfnet.model.kernel import (
+    Attachment,
     InterfaceAddress,
     Link,
     Neighbour,
@@ -115,6 +116,11 @@ class PodNetns(Netns):
     def neighbours(self) -> Answer[Neighbour]:
         """The pod's neighbour table."""
         return self.ask(q.POD_NEIGHBOURS, readers.NEIGHBOURS)
+
+    @cached_property
+    def attachments(self) -> Answer[Attachment]:
+        """Programs at the hooks of the pod's namespace and cgroups, by the node side."""
+        return self.ask(q.ATTACHMENTS, readers.NODE_SIDE)
 
     @cached_property
     def iflink(self) -> Answer[int]:

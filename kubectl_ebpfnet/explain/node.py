@@ -101,6 +101,11 @@ class NodeView(Netns):
         return self.ask(q.ATTACHMENTS, readers.NODE_SIDE)
 
     @cached_property
+    def cgroup_programs(self) -> Answer[Attachment]:
+        """Programs of cgroups, by bpftool cgroup."""
+        return self.ask(q.CGROUP_PROGRAMS, readers.CGROUP_PROGRAMS)
+
+    @cached_property
     def bpf_net(self) -> Answer[Attachment]:
         """Programs at devices, by bpftool net."""
         return self.ask(q.BPF_NET, readers.BPF_NET)

@@ -38,6 +38,18 @@ ROLES = {
 }
 """Cilium's programs by full name (cilium-facts 4.2); older section names are joined to these."""
 
+SOCKET_ROLES = {
+    "_connect": "socket LB: connect() to a Service goes to a backend",
+    "_sendmsg": "socket LB: a datagram to a Service goes to a backend",
+    "_recvmsg": "socket LB: a backend's datagram seems to come from the Service",
+    "_getpee": "socket LB: the peer's name is the Service's",
+    "_post_bi": "socket LB: keeps NodePorts from being bound",
+    "_pre_bi": "socket LB: health checks of NodePorts",
+    "_release": "socket LB: forgets what a closed socket was translated to",
+}
+"""What Cilium's programs at cgroup hooks are for, by what their names hold (bpf/bpf_sock.c); the
+kernel cuts names at 15 characters."""
+
 
 @dataclass(frozen=True, slots=True)
 class AttachedProgram:
@@ -88,6 +100,9 @@ def role_of(name: str) -> str:
     kernel's 15 characters), `bpf_lxc.o:[from-container]` (a section), `…:[*fsobj]` (a tc filter
     that was loaded from a pin).
     """
+    for part, role in SOCKET_ROLES.items():
+        if name.startswith(("cil_sock4_", "cil_sock6_", "cil_sock_")) and part in name:
+            return role
     whole, _, section = name.partition(":[")
     section = section.rstrip("]")
     bare = section if section and not section.startswith("*") else whole

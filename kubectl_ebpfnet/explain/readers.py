@@ -56,6 +56,7 @@ NEIGHBOURS: tuple[tuple[tuple[str, ...], Reader], ...] = (
 )
 NODE_SIDE: tuple[tuple[tuple[str, ...], Reader], ...] = ()
 BPF_NET: tuple[tuple[tuple[str, ...], Reader], ...] = ((("bpftool",), bpftool.net),)
+CGROUP_PROGRAMS: tuple[tuple[tuple[str, ...], Reader], ...] = ((("bpftool",), bpftool.cgroup_tree),)
 BPF_LINKS: tuple[tuple[tuple[str, ...], Reader], ...] = ((("bpftool",), bpftool.links),)
 BPF_PROGRAMS: tuple[tuple[tuple[str, ...], Reader], ...] = ((("bpftool",), bpftool.programs),)
 BPF_PINS: tuple[tuple[tuple[str, ...], Reader], ...] = ((("ls",), bpffs.pins),)

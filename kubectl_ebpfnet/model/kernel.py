@@ -112,6 +112,7 @@ class Rule:
         other_selectors: names of what narrows the rule, or its look-up, that this model does
             not evaluate (`ipproto`, `dport`, `uidrange`, `suppress_prefixlength`, …), sorted.
         goto: priority of the rule that `goto` jumps to, None for other actions.
+        version: IP version of the packets it is for, None when the source does not say.
     """
 
     priority: int
@@ -126,6 +127,7 @@ class Rule:
     inverted: bool = False
     other_selectors: tuple[str, ...] = ()
     goto: int | None = None
+    version: int | None = field(default=None, compare=False)
     line: int = field(default=0, compare=False)
 
 

@@ -195,6 +195,20 @@ class TrackedFlow:
     translated: Flow
     evidence: tuple[Evidence, ...] = ()
 
+    @property
+    def time_to_live(self) -> int | None:
+        """Seconds until the last of its conntrack entries goes away, None when none says."""
+        left = [
+            seconds
+            for seconds in (
+                self.cilium_ct.remaining if self.cilium_ct else None,
+                self.service_ct.remaining if self.service_ct else None,
+                self.netfilter.timeout if self.netfilter else None,
+            )
+            if seconds is not None
+        ]
+        return max(left, default=None)
+
 
 @dataclass(frozen=True, slots=True)
 class TrackingNote:

@@ -21,6 +21,10 @@ def main(words: list[str]) -> int:
         return serve(sys.stdin.buffer, sys.stdout.buffer)
     if words[0] == "ask" and len(words) > 1:
         return _by_hand(tuple(words[1:]), sys.stdout.buffer)
+    if words[0] == "hold" and words[1:2] == ["--idle"] and len(words) == 3:
+        from kubectl_ebpfnet.node.hold import hold
+
+        return hold(float(words[2]))
     print(__doc__, file=sys.stderr)
     return 2
 

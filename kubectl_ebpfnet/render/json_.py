@@ -53,15 +53,24 @@ def json_text(path: Path, bundle: Bundle) -> str:
     What a terminal would obey, and what it would not show, is written as JSON's own escapes, so
     the text is safe to look at and still says the same to a parser.
     """
-    text = json.dumps(document(path, bundle), indent=2, ensure_ascii=False)
+    return safe_json(document(path, bundle))
+
+
+def safe_json(values: Any) -> str:
+    """Plain values as JSON that is safe to look at, with a newline at its end."""
+    text = json.dumps(values, indent=2, ensure_ascii=False)
     return _NOT_ASCII.sub(_escaped, text) + "\n"
 
 
 def yaml_text(path: Path, bundle: Bundle) -> str:
     """The same document as YAML."""
+    return safe_yaml(document(path, bundle))
+
+
+def safe_yaml(values: Any) -> str:
+    """Plain values as YAML that is safe to look at."""
     import yaml  # 10 ms, for this format alone
 
-    values = document(path, bundle)
     # YAML's writer escapes all that is not ASCII, or next to nothing of what a terminal obeys.
     harmless = all(map(is_visible, set(json.dumps(values, ensure_ascii=False))))
     return yaml.safe_dump(

@@ -446,13 +446,18 @@ def test_a_packet_is_asked_what_it_needs() -> None:
     names = {form for lane in tasks.agent_lanes(packet6) for a in lane for form in a.forms}
     assert q.NETFILTER6.forms[0] in names
     assert q.NETFILTER.forms[0] not in names
-    everything = {form for lane in tasks.agent_lanes(None) for a in lane for form in a.forms}
+    everything = {
+        form for lane in tasks.agent_lanes(tasks.EVERYTHING) for a in lane for form in a.forms
+    }
     for question in (*q.NODE_QUESTIONS, *q.CILIUM_QUESTIONS):
         assert question.forms[0] in everything
-    assert not any(a.kept for lane in tasks.agent_lanes(None) for a in lane)
+    assert not any(a.kept for lane in tasks.agent_lanes(tasks.EVERYTHING) for a in lane)
 
 
 def test_a_lane_fits_into_a_url() -> None:
-    for lane in (*tasks.agent_lanes(None), tasks.to_ask(tasks.POD_TASKS, None)):
+    for lane in (
+        *tasks.agent_lanes(tasks.EVERYTHING),
+        tasks.to_ask(tasks.POD_TASKS, tasks.EVERYTHING),
+    ):
         argv = script_argv(lane, new_nonce(), 20)
         assert len(urlencode([("command", word) for word in argv])) < 7000

@@ -1,0 +1,238 @@
+"""Asks places that were named about one topic, whatever packets pass there, for `capture` and the
+commands that look at a pod or a node as a whole.
+
+Records are given as they come, so a capture of long tables needs little memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotDone
+from pathlib import Path
+from typing import Protocol, cast
+
+from kubectl_ebpfnet.cluster.agents import Agent, find_agents
+from kubectl_ebpfnet.cluster.api import Object
+from kubectl_ebpfnet.cluster.node_pods import NodePod
+from kubectl_ebpfnet.cluster.resolve import Kind, TargetRef, name_of, resolve
+from kubectl_ebpfnet.cluster.session import Session
+from kubectl_ebpfnet.collect import tasks
+from kubectl_ebpfnet.collect.asking import EXEC, Spot, ask, words_of
+from kubectl_ebpfnet.collect.batch import Asked, silent
+from kubectl_ebpfnet.collect.jobs import Deadline, Jobs
+from kubectl_ebpfnet.collect.node_access import (
+    Coming,
+    NodeAnswerers,
+    by_node_pod,
+)
+from kubectl_ebpfnet.collect.node_asking import NodeAsked
+from kubectl_ebpfnet.collect.places import (
+    namespace_in_kernel,
+    namespace_of,
+    node_of,
+    pod_spot,
+    shares_node,
+)
+from kubectl_ebpfnet.collect.reads import RecordingApi
+from kubectl_ebpfnet.collect.spool import Spool
+from kubectl_ebpfnet.collect.tasks import Topic
+from kubectl_ebpfnet.errors import ClusterError
+from kubectl_ebpfnet.model.evidence import Place, Record, node_place, pod_place
+
+Say = Callable[[str], object]
+_GRACE_SECONDS = 1.0
+_POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
+_CILIUM_LISTS = (
+    "ciliumnodes",
+    "ciliumendpoints",
+    "ciliumidentities",
+    "ciliumnetworkpolicies",
+    "ciliumclusterwidenetworkpolicies",
+)
+_DONE: Future[list[Record]] = Future()
+
+
+class Wanted(Protocol):
+    """A place that was named: `pod`, `node`, or the kind of a workload, and its name."""
+
+    @property
+    def kind(self) -> str:
+        """`pod`, `node`, `Deployment`, …"""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The object's."""
+        ...
+
+
+def survey(
+    session: Session,
+    wanted: Iterable[Wanted],
+    topic: Topic,
+    answerers: NodeAnswerers,
+    *,
+    folder: Path | None = None,
+    timeout: float | None = None,
+    say: Say = lambda _: None,
+    progress: Say = lambda _: None,
+) -> Iterator[Record]:
+    """The records of some places, as they come.
+
+    Args:
+        session: the connection; pods and workloads are looked for in its namespace.
+        wanted: the places; when there are none, every node with an agent, or every node where
+            none has one. A pod's node is asked too.
+        topic: what they are asked.
+        answerers: who answers for nodes; what is deployed goes away when the caller leaves it.
+        folder: where long outputs wait, in files without a name; a temporary one when None.
+        timeout, say, progress: as for runner.collect_path.
+
+    Raises:
+        NotFound: a place is not there.
+        ClusterError: the API server cannot be reached, or does not let this user read a place.
+    """
+    run = _Survey(session, topic, answerers, Deadline(timeout), folder)
+    yield from run.records(wanted, say, progress)
+
+
+class _Survey:
+    """One run: what was started and what came of it."""
+
+    def __init__(
+        self,
+        session: Session,
+        topic: Topic,
+        answerers: NodeAnswerers,
+        deadline: Deadline,
+        folder: Path | None,
+    ) -> None:
+        self.session, self.topic, self.answerers = session, topic, answerers
+        self.deadline, self.folder = deadline, folder
+        self.api = RecordingApi(session)
+        self.jobs = Jobs()
+        self.running: list[tuple[Place, Future[list[Record]]]] = []
+
+    def records(self, wanted: Iterable[Wanted], say: Say, progress: Say) -> Iterator[Record]:
+        """All of them; places are asked while the first are given."""
+        api = self.api
+        progress("asking the API server")
+        lists = [self.jobs.start(call) for call in _lists(api)]
+        agents, why_none = _agents(api, self.answerers)
+        self.answerers.know(agents, why_none, self.answerers.find_pods(api))
+        where = next((agent.container.namespace for agent in agents.values()), "kube-system")
+        lists.append(self.jobs.start(lambda: api.config_map(where, "cilium-config")))
+        pods, nodes = _places(api, wanted, self.session.namespace, say)
+        if not pods and not nodes:
+            nodes = list(agents) or [name_of(node) for node in api.nodes()]
+        yield from self._start(pods, nodes)
+        for future in lists:
+            _settled(future, self.deadline)
+        yield from api.take()
+        yield from self._gathered(progress)
+
+    def _start(self, pods: list[Object], nodes: list[str]) -> Iterator[Record]:
+        """Ask every place; gives records of those that cannot be asked."""
+        answering = self.answerers.of(nodes)
+        by_node: dict[str, list[NodeAsked]] = {}
+        for pod in pods:
+            if shares_node(pod):
+                continue
+            if isinstance(answering.get(node_of(pod)), (NodePod, Coming)):
+                by_node.setdefault(node_of(pod), []).extend(self._of_pod(pod))
+                continue
+            spot = pod_spot(pod)
+            if isinstance(spot, Record):
+                yield spot
+            elif self.topic.pod:
+                self._ask(spot, tasks.to_ask(self.topic.pod, self.topic))
+        for node, answerer in answering.items():
+            if isinstance(answerer, Record):
+                yield answerer
+            elif isinstance(answerer, Spot):
+                for lane in tasks.agent_lanes(self.topic):
+                    self._ask(answerer, lane)
+            else:
+                place = node_place(node)
+                of_node = tasks.of_node_pod(self.topic.node_pod, self.topic, place)
+                self._ask_node_pod(answerer, place, [*by_node.get(node, []), *of_node])
+
+    def _of_pod(self, pod: Object) -> list[NodeAsked]:
+        place = pod_place(namespace_of(pod), name_of(pod))
+        netns = namespace_in_kernel(pod)
+        return tasks.of_node_pod(self.topic.pod_by_node, self.topic, place, netns)
+
+    def _ask(self, spot: Spot, asked: list[Asked]) -> None:
+        def call() -> list[Record]:
+            return ask(self.session, spot, asked, self.deadline, lambda: Spool(self.folder))
+
+        self.running.append((spot.place, self.jobs.start(call)))
+
+    def _ask_node_pod(
+        self, answerer: NodePod | Coming, place: Place, asked: Sequence[NodeAsked]
+    ) -> None:
+        def call() -> list[Record]:
+            return by_node_pod(
+                self.session, self.answerers, answerer, asked, self.deadline,
+                lambda: Spool(self.folder),
+            )  # fmt: skip
+
+        self.running.append((place, self.jobs.start(call)))
+
+    def _gathered(self, progress: Say) -> Iterator[Record]:
+        for count, (place, answer) in enumerate(self.running):
+            progress(f"waiting for {place} ({len(self.running) - count} to go)")
+            left = self.deadline.left
+            try:
+                yield from answer.result(None if left is None else left + _GRACE_SECONDS)
+            except NotDone:
+                reason = f"no answer within the {self.deadline} that --timeout allows"
+                yield silent(place, EXEC, reason)
+            self.running[count] = (place, _DONE)  # its outputs are written: let go of them
+
+
+def _lists(api: RecordingApi) -> list[Callable[[], object]]:
+    calls: list[Callable[[], object]] = [
+        api.pods,
+        api.nodes,
+        api.services,
+        api.endpoint_slices,
+        lambda: api.list(_POLICIES),
+    ]
+    calls += [lambda resource=resource: api.cilium(resource) for resource in _CILIUM_LISTS]  # type: ignore[misc]
+    return calls
+
+
+def _agents(api: RecordingApi, answerers: NodeAnswerers) -> tuple[Mapping[str, Agent], str]:
+    if not answerers.looks_for_agents:
+        return {}, ""
+    try:
+        return find_agents(api), ""
+    except ClusterError as error:
+        return {}, words_of(error, Deadline(None))
+
+
+def _places(
+    api: RecordingApi, wanted: Iterable[Wanted], namespace: str, say: Say
+) -> tuple[list[Object], list[str]]:
+    """The pods that were named, and the nodes: named, or of the pods."""
+    pods: list[Object] = []
+    nodes: list[str] = []
+    for place in wanted:
+        ref = TargetRef(cast(Kind, place.kind.lower()), place.name)
+        found = resolve(api, ref, namespace, say)
+        if ref.kind == "node":
+            nodes.append(ref.name)
+            continue
+        pods.append(found)
+        if node_of(found):
+            nodes.append(node_of(found))
+    return pods, list(dict.fromkeys(nodes))
+
+
+def _settled(future: Future[object], deadline: Deadline) -> None:
+    try:
+        future.result(deadline.left)
+    except (NotDone, ClusterError):
+        return  # its record says why, or it is late

@@ -1,0 +1,42 @@
+"""What each command that looks at a pod or a node as a whole wants of the places it asks."""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.collect.tasks import Task, Topic
+from kubectl_ebpfnet.model import questions as q
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.node_side import FlowFilter
+
+PROGRAMS = Topic(
+    pod=(Task(q.POD_ADDRESSES), Task(q.POD_NEIGHBOURS), Task(q.POD_IFLINK)),
+    node=(
+        Task(q.LINKS),
+        Task(q.BPF_NET),
+        Task(q.BPF_LINKS),
+        Task(q.BPF_PROGRAMS),
+        Task(q.BPF_PINS),
+        Task(q.CGROUP_PROGRAMS),
+        Task(None),
+    ),
+    cilium=(Task(q.ENDPOINTS), Task(q.ENDPOINT_MAP)),
+    pod_by_node=(Task(q.POD_LINKS), Task(q.POD_NEIGHBOURS), Task(q.ATTACHMENTS)),
+    node_pod=(Task(q.LINKS), Task(q.ATTACHMENTS), Task(q.BPF_PROGRAMS), Task(q.ENDPOINT_MAP)),
+)
+
+
+def flows_of(addresses: tuple[Address, ...], peers: tuple[FlowFilter, ...]) -> Topic:
+    """For `flows`: the tables of flows.
+
+    Args:
+        addresses: of the pod; its flows are joined from every entry of it, so these alone narrow
+            what is brought. () for a node: then the other end does.
+        peers: what the other end has to fit.
+    """
+    tables = (Task(q.CT), Task(q.NAT))
+    by_peer = tuple(f for f in peers if f.peer is not None or f.protocol is not None)
+    return Topic(
+        node=(Task(q.CONNTRACK),),
+        cilium=tables,
+        node_pod=(*tables, Task(q.CONNTRACK)),
+        filters=tuple(FlowFilter(address=address) for address in addresses) or by_peer,
+    )

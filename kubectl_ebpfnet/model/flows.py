@@ -1,0 +1,29 @@
+"""The answer of `flows`: what a node tracks, one flow through all of its translations.
+
+JSON: docs/json.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.model.path import TrackedFlow
+
+SCHEMA = "ebpfnet.dev/flows/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class FlowList:
+    """Flows of a pod or a node.
+
+    Attributes:
+        target: `pod NAMESPACE/NAME` or `node NAME`.
+        node: whose tables were read, "" when the pod has none.
+        flows: the ones with the longest time to live first.
+        missing: one sentence for each table that could not be read.
+    """
+
+    target: str
+    node: str
+    flows: tuple[TrackedFlow, ...]
+    missing: tuple[str, ...] = ()

@@ -1,0 +1,55 @@
+"""The answer of `programs`: every BPF program that acts on a pod or a node. JSON: docs/json.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.model.kernel import Attachment, Program
+from kubectl_ebpfnet.model.path import Evidence
+
+SCHEMA = "ebpfnet.dev/programs/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedProgram:
+    """A program at a hook.
+
+    Attributes:
+        where: whose namespace the hook is in: `pod NAMESPACE/NAME` or `node NAME`.
+        attachment: the hook: device, attach type, priority, bpf_link.
+        order: 1-based position at its device and direction, or its cgroup and attach type.
+        program: what is known of it beyond its attachment, None when nothing is.
+        role: what it is for when it is Cilium's, "" for others.
+        evidence: what names it.
+    """
+
+    where: str
+    attachment: Attachment
+    order: int
+    program: Program | None = None
+    role: str = ""
+    evidence: tuple[Evidence, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The fullest name that is known, "" when none is."""
+        attached = self.attachment.program_name.removesuffix(":[*fsobj]")
+        known = self.program.name if self.program is not None else ""
+        return known if known.startswith(attached) else attached
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramList:
+    """Every program that acts on a pod or a node.
+
+    Attributes:
+        target: `pod NAMESPACE/NAME` or `node NAME`.
+        node: the node that was asked, "" when the pod has none.
+        programs: in the order of devices and hooks; at one hook in the order in which they run.
+        missing: one sentence for each thing that could not be looked at.
+    """
+
+    target: str
+    node: str
+    programs: tuple[AttachedProgram, ...]
+    missing: tuple[str, ...] = ()

@@ -1,0 +1,146 @@
+"""Lists of facts as kubectl shows them: a table, a wide table, JSON or YAML.
+
+A list brings its columns; what a cell says is text of a cluster and is escaped here. JSON is the
+facts themselves (model/codec.py), under a versioned `schema` (docs/json.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from kubectl_ebpfnet.model import codec
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.render.json_ import safe_json, safe_yaml
+from kubectl_ebpfnet.render.proof import proof
+from kubectl_ebpfnet.render.style import escape
+from kubectl_ebpfnet.render.table import columns
+from kubectl_ebpfnet.render.view import View
+from kubectl_ebpfnet.render.wrap import hanging, wrap
+
+FORMATS = ("table", "wide", "json", "yaml")
+Row = TypeVar("Row")
+_GAP = 2
+_LEAST_ELASTIC = 18
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[Row]):
+    """A column of a table.
+
+    Attributes:
+        header: upper case.
+        cell: what it says of a row; "" shows as `-`.
+        wide: shown by `-o wide` alone.
+        elastic: gives way where the terminal is too narrow.
+    """
+
+    header: str
+    cell: Callable[[Row], str]
+    wide: bool = False
+    elastic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[Row]):
+    """A list to be shown.
+
+    Attributes:
+        schema: of the JSON document.
+        title: first line of the table form, "" for none.
+        columns: of the table forms.
+        rows: the facts.
+        evidence: of a row.
+        nothing: what the table form says when there are no rows.
+        notes: sentences below the table: what could not be looked at, and why.
+        document: further members of the JSON document, before `items`.
+    """
+
+    schema: str
+    title: str
+    columns: Sequence[Column[Row]]
+    rows: Sequence[Row]
+    evidence: Callable[[Row], tuple[Evidence, ...]]
+    nothing: str
+    notes: Sequence[str]
+    document: Mapping[str, Any]
+
+
+def render(listing: Listing[Any], bundle: Bundle, format_name: str, view: View) -> str:
+    """The list as text that ends with a newline. Raises ValueError for a format not in FORMATS."""
+    match format_name:
+        case "json":
+            return safe_json(_document(listing, bundle))
+        case "yaml":
+            return safe_yaml(_document(listing, bundle))
+        case "table":
+            return _table(listing, bundle, view, [c for c in listing.columns if not c.wide])
+        case "wide":
+            # As with kubectl, wide lines are never wrapped.
+            unwrapped = View(0, view.color, view.evidence)
+            return _table(listing, bundle, unwrapped, listing.columns)
+    raise ValueError(f"no format {format_name!r}; there are {', '.join(FORMATS)}")
+
+
+def _document(listing: Listing[Any], bundle: Bundle) -> dict[str, Any]:
+    return {
+        "schema": listing.schema,
+        **codec.plain(dict(listing.document)),
+        "items": [codec.plain(row) for row in listing.rows],
+        "missing": list(listing.notes),
+        "bundle": {"source": bundle.source, "note": bundle.note},
+    }
+
+
+def _table(listing: Listing[Any], bundle: Bundle, view: View, shown: Sequence[Column[Any]]) -> str:
+    said: list[str] = [escape(listing.title), ""] if listing.title else []
+    if listing.rows:
+        said += _rows(listing, bundle, view, shown)
+    else:
+        said += wrap(escape(listing.nothing), view.width)
+    if listing.notes:
+        said.append("")
+        for note in listing.notes:
+            said += hanging("MISSING  ", escape(note), view.width)
+    if bundle.note:
+        said += ["", *hanging("NOTE  ", escape(bundle.note), view.width)]
+    return "\n".join(said) + "\n"
+
+
+def _rows(
+    listing: Listing[Any], bundle: Bundle, view: View, shown: Sequence[Column[Any]]
+) -> list[str]:
+    cells = [[escape(column.cell(row)) or "-" for column in shown] for row in listing.rows]
+    headers = [column.header for column in shown]
+    if view.width:
+        widths = _widths(shown, headers, cells, view.width)
+        cells = [
+            ["\n".join(wrap(cell, room)) for cell, room in zip(row, widths, strict=True)]
+            for row in cells
+        ]
+    lines = columns(headers, cells)
+    if not view.evidence:
+        return lines
+    said, at = lines[:1], 1
+    for row, texts in zip(listing.rows, cells, strict=True):
+        height = max(text.count("\n") for text in texts) + 1
+        said += lines[at : at + height]
+        at += height
+        said += proof(listing.evidence(row), bundle, "    ")
+    return said
+
+
+def _widths(
+    shown: Sequence[Column[Any]], headers: list[str], cells: list[list[str]], width: int
+) -> list[int]:
+    """Room for each column: elastic ones share what is left, the widest gives way first."""
+    widths = [max(len(headers[i]), *(len(row[i]) for row in cells)) for i in range(len(headers))]
+    elastic = [i for i, column in enumerate(shown) if column.elastic]
+    while sum(widths) + _GAP * (len(widths) - 1) > width and elastic:
+        widest = max(elastic, key=lambda i: widths[i])
+        if widths[widest] <= max(_LEAST_ELASTIC, len(headers[widest])):
+            break
+        widths[widest] -= 1
+    return widths
