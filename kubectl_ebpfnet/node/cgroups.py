@@ -109,7 +109,7 @@ def _at_hook(
     except Unsupported:
         return  # so nothing can be attached to it
     for position, (path, program) in enumerate(merged):
-        yield CgroupProgram(attach_type, program, path or "/", opened[path][1], position)
+        yield CgroupProgram(attach_type, program, f"/{path}", opened[path][1], position)
 
 
 def _runs(

@@ -73,15 +73,15 @@ def of_pod(pod: PodNamespace) -> str:
     words = [word for word in (*pod.containers, pod.uid, pod.uid.replace("-", "_")) if word]
     if not all(re.fullmatch(r"[0-9A-Za-z_.-]{8,}", word) for word in words) or not words:
         raise KernelError("a pod is named by its uid and its containers' ids")
-    for entry in os.scandir(PROC):
-        if not entry.name.isdigit():
+    for process in os.listdir(PROC):
+        if not process.isdigit():
             continue
         try:
-            text = (PROC / entry.name / "cgroup").read_text()
+            text = (PROC / process / "cgroup").read_text()
         except OSError:
             continue  # it has ended meanwhile
         if any(word in text for word in words):
-            return f"{PROC}/{entry.name}/ns/net"
+            return f"{PROC}/{process}/ns/net"
     raise KernelError(
         f"no process of pod {pod.uid} is here",
         hint="the pod has ended, or the node side runs without hostPID",

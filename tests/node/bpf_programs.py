@@ -87,8 +87,15 @@ def attach(
     stack: ExitStack, program: int, target: int, attach_type: int, flags: int = 0, near: int = 0
 ) -> None:
     """Attach without a link (BPF_PROG_ATTACH); detached at the end."""
-    bpf(PROG_ATTACH, struct.pack("=IIIIII", target, program, attach_type, flags, 0, near))
+    bpf(PROG_ATTACH, attach_attr(program, target, attach_type, flags, near))
     stack.callback(bpf, PROG_DETACH, struct.pack("=III", target, program, attach_type))
+
+
+def attach_attr(
+    program: int, target: int, attach_type: int, flags: int = 0, near: int = 0
+) -> bytes:
+    """What BPF_PROG_ATTACH takes."""
+    return struct.pack("=IIIIII", target, program, attach_type, flags, 0, near)
 
 
 def pin(fd: int, path: Path) -> Path:
@@ -136,11 +143,9 @@ def bpffs(stack: ExitStack, folder: Path) -> Path:
 def cgroup(stack: ExitStack, name: str) -> Path:
     """A new cgroup below the v2 hierarchy's root, for `name/sub` a chain of them.
 
-    Skips where there is no hierarchy. The root is the highest folder of the path that is returned
-    that has no `cgroup.type`.
+    Those that are there already are left as they are. Skips where there is no hierarchy.
     """
-    top = cgroup_top()
-    path = top
+    path = cgroup_top()
     for step in name.split("/"):
         path = path / step
         try:
