@@ -14,14 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.node import bpf
-from kubectl_ebpfnet.node.mounts import mounts
+from kubectl_ebpfnet.node import bpf, mounts
 
 GLOBALS = PurePosixPath("/tc/globals")
-_PLACES = (
-    (Path("/proc/self/mountinfo"), ""),
-    (Path("/proc/1/mountinfo"), "/proc/1/root"),
-)
 
 
 def root() -> Path:
@@ -49,11 +44,11 @@ def root() -> Path:
 
 def _folders() -> Iterator[Path]:
     """Where the maps would be on each bpffs that can be seen, this process's own first."""
-    for table, prefix in _PLACES:
-        with contextlib.suppress(KernelError):  # another user's, or gone
-            for mount in mounts("bpf", table):
+    for visible in (mounts.own, mounts.of_first_process):
+        with contextlib.suppress(KernelError):  # no /proc, or not its own
+            for mount in visible("bpf"):
                 if GLOBALS.is_relative_to(mount.root):
-                    yield Path(f"{prefix}{mount.path}") / GLOBALS.relative_to(mount.root)
+                    yield mount.opened / GLOBALS.relative_to(mount.root)
 
 
 def names(folder: Path) -> tuple[str, ...]:

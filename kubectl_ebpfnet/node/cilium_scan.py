@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.errors import Unsupported
-from kubectl_ebpfnet.model.net import has_ports
 from kubectl_ebpfnet.model.node_side import FlowFilter
 from kubectl_ebpfnet.node.bpf import Map
 from kubectl_ebpfnet.node.layouts import NAT_ADDRESS, TupleLayout
@@ -71,15 +70,14 @@ def packed(wanted: FlowFilter, layout: TupleLayout, *, nat: bool = False) -> Pac
     addresses = [one.packed for one in (wanted.address, wanted.peer) if one is not None]
     if any(len(one) != length for one in addresses):
         return None
-    ports: list[bytes] = []
-    if wanted.protocol is None or has_ports(wanted.protocol):
-        given = (one for one in (wanted.port, wanted.peer_port) if one is not None)
-        ports = [one.to_bytes(2, "big") for one in given]
+    # An ICMP identifier stands where a port would, so this holds for it too.
+    given = (one for one in (wanted.port, wanted.peer_port) if one is not None)
+    ports = [one.to_bytes(2, "big") for one in given]
     at_address = frozenset({0, length})
     at_port = frozenset({layout.destination_port, layout.source_port})
     pieces = tuple(
         Needle(one, at, in_value=nat)
-        for many, at in ((addresses, at_address), (ports if wanted.protocol else [], at_port))
+        for many, at in ((addresses, at_address), (ports, at_port))
         for one in many
     )
     needles: tuple[Needle, ...] = ()
@@ -90,7 +88,7 @@ def packed(wanted: FlowFilter, layout: TupleLayout, *, nat: bool = False) -> Pac
         if nat:
             written = frozenset({NAT_ADDRESS})
             needles += tuple(Needle(one, written, in_value=True) for one in sorted({*addresses}))
-    elif addresses or (ports and wanted.protocol):
+    elif addresses or ports:
         anchor, at = (addresses[0], at_address) if addresses else (ports[0], at_port)
         needles = (Needle(anchor, at),)
         if nat:

@@ -1,0 +1,174 @@
+"""One flow out of a full conntrack map of Cilium's, against `bpftool map dump` and `grep`.
+
+    sudo .venv/bin/python bench/ct_lookup.py
+
+Fills an LRU hash of 524,288 entries with the layout of cilium_ct4_global on a bpffs of its own and
+asks for the entries of one address and port: by bpftool (best of 3), and by a fresh node side that
+speaks its protocol (best of 5, the whole process, with its memory). Then, in this process, for the
+same flow by its key. Exits 1 when the node side is not at least 20 times faster than bpftool, takes
+120 MB or more, or 5 ms or more by key. Needs root and bpftool.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import random
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model import codec
+from kubectl_ebpfnet.model.node_side import PROTOCOL, FlowFilter, NodeRequest, ask
+from kubectl_ebpfnet.node import bpf, cilium_ct, cilium_pins
+
+ENTRIES = 524_288
+TIMES_AT_LEAST, MEGABYTES_BELOW, MILLISECONDS_BELOW = 20.0, 120.0, 5.0
+MAP_UPDATE_BATCH = 26
+CLIENT, CLIENT_PORT = IPv4Address("10.244.7.77"), 45678
+SERVER, SERVER_PORT = IPv4Address("192.0.2.10"), 443
+
+
+def key(client: IPv4Address, port: int, server: IPv4Address, to: int) -> bytes:
+    """An OUT entry's: the addresses stand the wrong way round (cilium-facts 3.2)."""
+    return client.packed + server.packed + struct.pack(">HHBB", to, port, 6, 0)
+
+
+def value(expires: int, packets: int) -> bytes:
+    """56 bytes, as Cilium 1.18 writes them."""
+    return struct.pack("=QQQQIH2sHBBIII", 0, 0, packets, 90 * packets, expires, 0x10, b"", 0, 0x1A,
+                       0x1A, 4711, 0, 0)  # fmt: skip
+
+
+def table() -> Iterator[tuple[bytes, bytes]]:
+    """Entries of many clients on one node; the wanted one is among them."""
+    draw = random.Random(1)
+    now = int(time.clock_gettime(time.CLOCK_MONOTONIC))
+    for number in range(ENTRIES - 1):
+        client = IPv4Address(int(IPv4Address("10.244.1.0")) + number % 1300)
+        server = IPv4Address(0x0A600000 + draw.randrange(1 << 16))
+        yield key(client, 1024 + number // 1300 * 7, server, 443), value(now + 8000, number % 90)
+    yield key(CLIENT, CLIENT_PORT, SERVER, SERVER_PORT), value(now + 8000, 10)
+
+
+def filled(path: Path) -> int:
+    """Make, fill and pin the map. Returns how many entries are in it: an LRU hash may evict some
+    before it is quite full.
+    """
+    attr = struct.pack("=IIIII", bpf.LRU_HASH, 14, 56, ENTRIES, 0)
+    with bpf.closing(bpf.syscall(bpf.MAP_CREATE, attr, "make the map")) as fd:
+        batch: list[tuple[bytes, bytes]] = []
+        for entry in table():
+            batch.append(entry)
+            if len(batch) == 16384:
+                put(fd, batch)
+                batch = []
+        put(fd, batch)
+        name = bpf.buffer(os.fsencode(path) + b"\0")
+        bpf.syscall(bpf.OBJ_PIN, struct.pack("=QII", bpf.pointer(name), fd, 0), "pin the map")
+    with bpf.Map.pinned(path) as whole:
+        return sum(count for count, _, _ in whole.batches())
+
+
+def put(fd: int, batch: list[tuple[bytes, bytes]]) -> None:
+    """Write entries, many a call."""
+    keys = bpf.buffer(b"".join(one for one, _ in batch))
+    values = bpf.buffer(b"".join(other for _, other in batch))
+    attr = struct.pack("=QQQQIIQQ", 0, 0, bpf.pointer(keys), bpf.pointer(values), len(batch), fd,
+                       0, 0)  # fmt: skip
+    bpf.syscall(MAP_UPDATE_BATCH, ctypes.create_string_buffer(attr, 128), "fill the map")
+
+
+@contextmanager
+def bpffs() -> Iterator[Path]:
+    """A bpffs in a mount namespace of this process, gone with it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(0x00020000):  # CLONE_NEWNS
+        raise KernelError("a mount namespace cannot be made", ctypes.get_errno())
+    folder = Path(tempfile.mkdtemp(prefix="ebpfnet-bench-"))
+    try:
+        subprocess.run(("mount", "--make-rprivate", "/"), check=True)
+        subprocess.run(("mount", "-t", "bpf", "bpf", str(folder)), check=True)
+        globals_ = folder / "tc/globals"
+        globals_.mkdir(parents=True)
+        yield globals_
+    finally:
+        subprocess.run(("umount", str(folder)), check=False)
+        folder.rmdir()
+
+
+def by_bpftool(path: Path) -> float:
+    """Seconds of one dump whose lines are searched for the address."""
+    wanted = " ".join(f"{byte:02x}" for byte in CLIENT.packed)
+    begun = time.perf_counter()
+    script = 'bpftool map dump pinned "$1" | grep -c "$2"'
+    said = subprocess.run(("sh", "-c", script, "sh", str(path), wanted), capture_output=True,
+                          check=True).stdout  # fmt: skip
+    assert int(said) >= 1
+    return time.perf_counter() - begun
+
+
+def by_node_side(flow: FlowFilter) -> float:
+    """Seconds of a node side from its start to its end, that is asked one thing."""
+    request = {
+        "protocol": PROTOCOL, "id": 1, "argv": list(ask("ct")), "netns": None,
+        "flows": [codec.plain(flow)],
+    }  # fmt: skip
+    lines = json.dumps(request) + '\n{"end": true}\n'
+    begun = time.perf_counter()
+    done = subprocess.run((sys.executable, "-m", "kubectl_ebpfnet.node"), input=lines.encode(),
+                          capture_output=True, check=True)  # fmt: skip
+    spent = time.perf_counter() - begun
+    _, header, *facts = done.stdout.splitlines()
+    assert json.loads(header)["exit_code"] == 0, header
+    assert [json.loads(fact)["flow"]["source"] for fact in facts] == [str(CLIENT)], facts
+    return spent
+
+
+def by_key(flow: FlowFilter) -> float:
+    """Seconds in this process, pins and all."""
+    request = NodeRequest(1, ask("ct"), flows=(flow,))
+    begun = time.perf_counter()
+    found = list(cilium_ct.entries(request))
+    spent = time.perf_counter() - begun
+    assert [entry.flow.source for entry in found] == [CLIENT], found
+    return spent
+
+
+def main() -> int:
+    """Measure and print. Returns the exit code."""
+    if os.geteuid() != 0 or not shutil.which("bpftool"):
+        print("skipped: needs root and bpftool")
+        return 0
+    some = FlowFilter(CLIENT, CLIENT_PORT)
+    whole = FlowFilter(CLIENT, CLIENT_PORT, SERVER, SERVER_PORT, 6)
+    with bpffs() as folder:
+        path = folder / "cilium_ct4_global"
+        held = filled(path)
+        cilium_pins.root = lambda: folder  # a real Cilium's maps are not what is measured
+        ours = min(by_node_side(some) for _ in range(5))
+        megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        theirs = min(by_bpftool(path) for _ in range(3))
+        exact = min(by_key(whole) for _ in range(20)) * 1000
+    times = theirs / ours
+    print(f"entries in the map                    {held:>9}")
+    print(f"bpftool map dump pinned | grep        {theirs * 1000:9.1f} ms")
+    print(f"node side, a process, one flow        {ours * 1000:9.1f} ms  {megabytes:.1f} MB")
+    print(f"by key, in this process               {exact:9.2f} ms")
+    print(f"ratio: {times:.1f} (at least {TIMES_AT_LEAST:.0f})")
+    good = times >= TIMES_AT_LEAST and megabytes < MEGABYTES_BELOW and exact < MILLISECONDS_BELOW
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
