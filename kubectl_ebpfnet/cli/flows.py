@@ -16,8 +16,8 @@ TEXT = CommandText(
     usage="pod/NAME|node/NAME [--to ADDRESS[:PORT]] [flags]",
     summary="Show the flows that a node tracks, one line through all translations.",
     description="""Cilium's conntrack and NAT and nf_conntrack are joined: load-balancing to a
-backend (to …) and masquerading (from …) stand in one line. Flows are filtered on
-the node, and sorted by their time to live. Cilium counts packets where
+backend (to …) and masquerading (from …) stand in one line. Flows are filtered
+on the node, and sorted by their time to live. Cilium counts packets where
 bpf-conntrack-accounting is on, netfilter where nf_conntrack_acct is.""",
     examples=(
         ("Of a pod", "flows pod/client"),

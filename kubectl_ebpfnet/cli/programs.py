@@ -15,10 +15,11 @@ from kubectl_ebpfnet.render.view import View
 TEXT = CommandText(
     usage="pod/NAME|node/NAME [flags]",
     summary="Show every BPF program that acts on a pod or a node.",
-    description="""One line a program, by device and hook; at one hook (#) in the order in which the
-kernel runs them: XDP, tcx, clsact at ingress, tcx, clsact at egress. Then what is
-at cgroups (socket load-balancing) and at sk_lookup. Cilium's are told by name.
-Only a node pod (--node-access pod) sees a pod's own namespace and cgroups.""",
+    description="""One line a program, by device and hook; at one hook (#) in the order in which
+the kernel runs them: XDP, tcx, clsact at ingress, tcx, clsact at egress. Then
+what is at cgroups (socket load-balancing) and at sk_lookup. Cilium's are told
+by name. Only a node pod (--node-access pod) sees a pod's own namespace and
+cgroups.""",
     examples=(
         ("Of a pod: its own, and those at the host side of its device", "programs pod/client"),
         ("Of a node, with run statistics, maps and pins", "programs node/n1 -o wide"),

@@ -143,7 +143,7 @@ class NodeAnswerers:
         """Create node pods, or find out why there can be none."""
         if self._refused is not None:
             return
-        why = "" if self._access.mode is Mode.POD else "no Cilium agent runs there: "
+        why = "" if self._access.mode is Mode.POD else f"{self._why_no_agent(nodes)}: "
         image = self._access.options.image
         self._say(f"{why}deploying a node pod on {', '.join(nodes)} (image {image})")
         try:
@@ -155,6 +155,12 @@ class NodeAnswerers:
         except ClusterError as error:
             reason = f"no node pod: {words_of(error, Deadline(None))}"
             self._refused = (reason, denied(error))
+
+    def _why_no_agent(self, nodes: list[str]) -> str:
+        if self._why_no_agents:
+            return f"Cilium's agents could not be looked for ({self._why_no_agents})"
+        states = [self._agents[node].state for node in nodes if node in self._agents]
+        return f"Cilium's agent there is {states[0]}" if states else "no Cilium agent runs there"
 
     def pod(self, node: str, deadline: Deadline) -> NodePod:
         """The node pod of a node that is coming, when it runs. Raises ClusterError."""

@@ -61,7 +61,7 @@ def completed(folder: str, *words: str) -> tuple[list[str], str]:
     ("words", "values", "directive"),
     [
         (["pa"], ["path"], ":4"),
-        (["c"], ["capture", "completion"], ":4"),
+        (["c"], ["capture", "cleanup", "completion"], ":4"),
         (["zzz"], [], ":4"),
         (["path", ""], ["pod/", "deploy/", "sts/", "ds/"], ":6"),
         (["path", "po"], ["pod/"], ":6"),

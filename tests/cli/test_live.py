@@ -120,7 +120,8 @@ def test_capture_and_read_it_again(tmp_path: Path, fake):
         }
     )
     file = tmp_path / "case.zip"
-    done = run("capture", "-f", str(file), "pod/client", "-n=shop", f"--server={fake.url}")
+    words = ("capture", "-f", str(file), "pod/client", "-n=shop", f"--server={fake.url}")
+    done = run(*words, "--node-access", "agent")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.startswith(f"{file}: ")
     assert done.stderr.endswith(" records\n")
