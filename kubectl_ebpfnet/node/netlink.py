@@ -117,6 +117,7 @@ def _rule(message: Message, tables: dict[int, str]) -> Rule:
         inverted=bool(flags & _INVERT),
         other_selectors=tuple(sorted(_narrowed(attributes, tos, table))),
         goto=number(attributes, _FRA_GOTO) if action == "goto" else None,
+        version=4 if family == INET else 6,
     )
 
 

@@ -17,6 +17,7 @@ from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.model.kernel import FibAnswer, Route
 from kubectl_ebpfnet.model.net import Address, protocol_number
 from kubectl_ebpfnet.model.node_side import NodeRequest
+from kubectl_ebpfnet.node.nlmsg import attribute
 from kubectl_ebpfnet.node.rtnetlink import (
     GETROUTE,
     INET,
@@ -24,7 +25,6 @@ from kubectl_ebpfnet.node.rtnetlink import (
     Attributes,
     Message,
     address,
-    attribute,
     attributes_of,
     device,
     device_names,

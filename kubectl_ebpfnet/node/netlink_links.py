@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.node_side import NodeRequest
+from kubectl_ebpfnet.node.nlmsg import attribute
 from kubectl_ebpfnet.node.rtnetlink import (
     GETLINK,
     Attributes,
     Message,
-    attribute,
     attributes_of,
     device,
     dump,

@@ -30,6 +30,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.net import Address, Network
+from kubectl_ebpfnet.node.nlmsg import attributes
 
 INET, INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 GETLINK, GETADDR, GETROUTE, GETNEIGH, GETRULE = 18, 22, 26, 30, 34
@@ -38,8 +39,6 @@ _REQUEST, _ACK, _DUMP, _DUMP_INTERRUPTED = 0x1, 0x4, 0x300, 0x10
 # fib_rule_hdr.
 _HEAD_BYTES = {16: 16, 20: 8, 24: 12, 28: 12, 32: 12}
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
-_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
-_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _ATTEMPTS = 8
 # The kernel is built or booted without a family.
 _NO_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EPFNOSUPPORT})
@@ -82,7 +81,7 @@ class _Packet(nlmsg):  # type: ignore[misc]  # pyroute2 has no types
         self["body"] = bytes(self.data[self.offset + _HEADER.size : self.offset + length])
 
 
-def dump(question: int, head: bytes, attributes: bytes = b"", what: str = "") -> list[Message]:
+def dump(question: int, head: bytes, extra: bytes = b"", what: str = "") -> list[Message]:
     """Every entry of a table, in the kernel's order.
 
     A dump during which the table changed is asked again, up to eight times; then it is given as it
@@ -91,7 +90,7 @@ def dump(question: int, head: bytes, attributes: bytes = b"", what: str = "") ->
     Args:
         question: GETLINK and the like.
         head: the fixed structure of the question.
-        attributes: of the question.
+        extra: attributes of the question.
         what: for the error: what was asked for.
 
     Returns:
@@ -103,7 +102,7 @@ def dump(question: int, head: bytes, attributes: bytes = b"", what: str = "") ->
     flags = _REQUEST | _DUMP
     try:
         for _ in range(_ATTEMPTS):
-            messages, interrupted = asyncio.run(_ask(question, flags, head + attributes))
+            messages, interrupted = asyncio.run(_ask(question, flags, head + extra))
             if not interrupted:
                 break
     except NetlinkError as error:
@@ -113,10 +112,10 @@ def dump(question: int, head: bytes, attributes: bytes = b"", what: str = "") ->
     return messages
 
 
-def get(question: int, head: bytes, attributes: bytes = b"") -> Message | int:
+def get(question: int, head: bytes, extra: bytes = b"") -> Message | int:
     """The one entry that is asked for, or the errno with which the kernel refused it."""
     try:
-        messages, _ = asyncio.run(_ask(question, _REQUEST | _ACK, head + attributes))
+        messages, _ = asyncio.run(_ask(question, _REQUEST | _ACK, head + extra))
     except NetlinkError as error:
         return int(error.code)
     return messages[0] if messages else errno.ENOENT
@@ -148,20 +147,7 @@ def _message(packet: Any) -> Message:
 
 def attributes_of(data: bytes, start: int = 0) -> Attributes:
     """Attributes by their number; those of a nest when `data` is its value."""
-    found: Attributes = {}
-    while start + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, start)
-        if length < _ATTRIBUTE.size:
-            break
-        found[kind & _TYPE_MASK] = data[start + _ATTRIBUTE.size : start + length]
-        start += (length + 3) & ~3
-    return found
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    """An attribute of a question."""
-    head = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind)
-    return head + value + bytes(-len(value) % 4)
+    return {kind: data[at:end] for kind, at, end in attributes(data, start, len(data))}
 
 
 def number(attributes: Attributes, kind: int) -> int | None:
