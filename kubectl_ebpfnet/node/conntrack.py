@@ -5,7 +5,8 @@ Three ways, cheapest first. With 100,000 entries on Linux 6.18, at one machine:
 * A flow of which everything is said is looked up by key (0.02 ms). Keys are of zone 0.
 * Other flows, and one that zone 0 does not have, are picked out by the kernel (CTA_FILTER, Linux
   5.8), by 10 ms a dump. An address may be the source or the destination of either direction, and
-  a filter is one tuple of one direction: four dumps.
+  a filter is one tuple of one direction: four dumps. IPv6 addresses are picked out here, by 0.2 s
+  a dump: kernels compare them the wrong way round.
 * Without flows everything is decoded as it comes (0.9 s).
 
 A kernel before 5.8 passes over the filter and sends the whole table; what was asked for is then
@@ -62,11 +63,14 @@ def entries(request: NodeRequest) -> Iterator[ConntrackEntry]:
     unfound = []
     for wanted in request.flows:
         by_key = list(_by_key(wanted))
-        if not by_key:
+        if all(one.zone for one in by_key):  # one of another zone has its reply in zone 0
             unfound.append(wanted)
         yield from _new(by_key, found)
-    if unfound or not request.flows:
-        yield from _new(_picked(unfound), found) if unfound else _dump(_EVERYTHING)
+    if unfound:
+        yield from _new(_picked(unfound), found)
+    if not request.flows:
+        for data, start, end in _EVERYTHING.messages():
+            yield wire.entry(data, start, end)
 
 
 def count() -> int:
@@ -130,19 +134,19 @@ class _TupleFilter:
         )  # fmt: skip
         return sum(flag for flag, value in said if value is not None)
 
-    def passes(self, entry: ConntrackEntry) -> bool:
-        """Whether a kernel that filters would have sent this entry."""
-        flow = entry.original if self.direction == wire.ORIG else entry.reply
-        return all(
-            wanted is None or wanted == got
-            for wanted, got in (
-                (self.protocol, flow.protocol),
-                (self.source, flow.source),
-                (self.source_port, flow.source_port),
-                (self.destination, flow.destination),
-                (self.destination_port, flow.destination_port),
-            )
-        )
+    def messages(self) -> Iterator[tuple[bytes, int, int]]:
+        """What the kernel sends, as nlmsg.answers gives it."""
+        flags = self.flags()
+        body = b""
+        if flags:  # CTA_FILTER_ORIG_FLAGS and _REPLY_FLAGS are numbered as the tuples are
+            looked_at = nlmsg.attribute(self.direction, struct.pack("=I", flags))
+            body = self.tuple_() + nlmsg.attribute(_FILTER, looked_at, nested=True)
+        return _ask(self.family, nlmsg.DUMP, body)
+
+    def passes(self, message: bytes) -> bool:
+        """Whether the message has the addresses: without them no kernel that filters sends it."""
+        ends = (self.source, self.destination)
+        return all(one is None or one.packed in message for one in ends)
 
 
 _EVERYTHING = _TupleFilter(socket.AF_UNSPEC)
@@ -151,8 +155,9 @@ _EVERYTHING = _TupleFilter(socket.AF_UNSPEC)
 def _tuple_filters(wanted: FlowFilter) -> list[_TupleFilter]:
     """The kernel-side filters that together show all that fits, and perhaps more.
 
-    The kernel compares ports of a protocol that is named only. Without anything to compare it is
-    asked for everything.
+    The kernel compares ports of a protocol that is named only, and of IPv6 addresses it sends
+    those that are not meant (up to 6.18 at least, ctnetlink_filter_match_tuple takes equal for
+    different), so it is not asked for them.
     """
     ends = [one for one in (wanted.address, wanted.peer) if one is not None]
     families = {socket.AF_INET if one.version == 4 else socket.AF_INET6 for one in ends}
@@ -161,8 +166,12 @@ def _tuple_filters(wanted: FlowFilter) -> list[_TupleFilter]:
     if not ends and wanted.protocol is None:
         return [_EVERYTHING]
     ported = wanted.protocol is not None and has_ports(wanted.protocol)
-    near = (wanted.address, wanted.port if ported else None)
-    far = (wanted.peer, wanted.peer_port if ported else None)
+    v4 = socket.AF_INET in families
+    near = (wanted.address if v4 else None, wanted.port if ported else None)
+    far = (wanted.peer if v4 else None, wanted.peer_port if ported else None)
+    if near == far == (None, None):  # both directions have the same protocol
+        every = families or {socket.AF_INET, socket.AF_INET6}
+        return [_TupleFilter(family, protocol=wanted.protocol) for family in every]
     return [
         _TupleFilter(family, direction, wanted.protocol, *source, *destination)
         for family in families or {socket.AF_INET, socket.AF_INET6}
@@ -176,39 +185,42 @@ def _picked(flows: list[FlowFilter]) -> Iterator[ConntrackEntry]:
     filters = list(dict.fromkeys(one for wanted in flows for one in _tuple_filters(wanted)))
     if _EVERYTHING in filters:
         filters = [_EVERYTHING]
+    ends = [(wanted.address, wanted.peer) for wanted in flows]
+    needles = [tuple(end.packed for end in both if end is not None) for both in ends]
     told = set()  # families that an old kernel has told everything of
     for one in filters:
         if one.family in told:
             continue
-        for entry in _dump(one):
-            if not one.passes(entry):
+        for data, start, end in one.messages():
+            message = data[start:end]
+            if not one.passes(message):
                 told.add(one.family)
-            if any(wanted.fits(entry.original, entry.reply) for wanted in flows):
-                yield entry
+            # To look for addresses in the bytes is 20 times cheaper than to make an entry.
+            if any(all(needle in message for needle in some) for some in needles):
+                entry = wire.entry(message, 0, len(message))
+                if any(wanted.fits(entry.original, entry.reply) for wanted in flows):
+                    yield entry
 
 
 def _by_key(wanted: FlowFilter) -> Iterator[ConntrackEntry]:
-    """The entries of zone 0 that have this flow, or its reverse, as one of their two tuples."""
+    """The entries that have this flow, or its reverse, as a tuple of zone 0."""
     flow = wanted.exact
-    if flow is None or not has_ports(flow.protocol) or len(_tuple_filters(wanted)) != 4:
+    if flow is None or not has_ports(flow.protocol):
         return
-    for key in _tuple_filters(wanted)[:2]:  # either direction's tuple is found by either attribute
+    if flow.source.version != flow.destination.version:
+        return
+    family = socket.AF_INET if flow.source.version == 4 else socket.AF_INET6
+    for one in (flow, flow.reversed()):  # the reply's tuple is found by either attribute too
+        key = _TupleFilter(
+            family, wire.ORIG, one.protocol,
+            one.source, one.source_port, one.destination, one.destination_port,
+        )  # fmt: skip
         try:
-            for data, start, end in _ask(key.family, 0, key.tuple_()):
+            for data, start, end in _ask(family, 0, key.tuple_()):
                 yield wire.entry(data, start, end)
         except KernelError as error:
             if error.errno != errno.ENOENT:
                 raise
-
-
-def _dump(one: _TupleFilter) -> Iterator[ConntrackEntry]:
-    flags = one.flags()
-    body = b""
-    if flags:  # CTA_FILTER_ORIG_FLAGS and CTA_FILTER_REPLY_FLAGS are numbered as the tuples are
-        looked_at = nlmsg.attribute(one.direction, struct.pack("=I", flags))
-        body = one.tuple_() + nlmsg.attribute(_FILTER, looked_at, nested=True)
-    for data, start, end in _ask(one.family, nlmsg.DUMP, body):
-        yield wire.entry(data, start, end)
 
 
 def _ask(
