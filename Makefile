@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-unit demo lint bench lab-build lab-up lab-down lab-status lab-test lab-cycle clean
+.PHONY: help venv test test-unit demo lint bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,21 @@ lab-cycle: venv ## take the lab down and up again in many ways; nothing may be l
 
 lab-down: venv ## take the lab away, all of it (root)
 	@$(BIN)/python -m tests.lab down
+
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' kubectl_ebpfnet/__init__.py)
+IMAGE ?= ghcr.io/kubectl-ebpfnet/node:$(VERSION)
+IMAGE_OUTPUT ?= --output type=oci,dest=dist/node-$(VERSION).tar
+
+image: venv ## the node pod's image for amd64 and arm64 (docker buildx); IMAGE_OUTPUT=--push sends it
+	@docker buildx version >/dev/null 2>&1 && docker info >/dev/null 2>&1 || { echo \
+	  'make image: no running docker with buildx here; the lab makes its own image without' >&2; exit 1; }
+	rm -rf dist/image build
+	$(BIN)/python -m pip download --quiet --no-deps --require-hashes --only-binary=:all: \
+	  --requirement image/requirements.txt --dest dist/image
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist/image .
+	docker buildx build --platform linux/amd64,linux/arm64 --file image/Dockerfile \
+	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \
+	  --tag $(IMAGE) $(IMAGE_OUTPUT) dist/image
 
 clean: ## what was built in this checkout (the lab and its cache stay)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -5,6 +5,8 @@ python -m tests.lab up                               bring it up; the last line 
 python -m tests.lab down                             take it away, all of it
 python -m tests.lab status                           whether it is up, and where its kubeconfigs are
 python -m tests.lab build                            only install and build what it needs
+python -m tests.lab image                            make the node pod's image of this checkout and
+                                                     give it to the running lab (4 s)
 python -m tests.lab policy NAMESPACE/POD --allow-egress 80/TCP [53/UDP ...]
 python -m tests.lab policy NAMESPACE/POD --clear     what a pod may reach
 """
@@ -15,9 +17,9 @@ import subprocess
 import sys
 import time
 
-from tests.lab import build, lifecycle, policy
+from tests.lab import build, lifecycle, node, node_image, policy
 from tests.lab.build import say
-from tests.lab.config import ADMIN_CONFIG, NOBODY_CONFIG, SRE_CONFIG, STATE
+from tests.lab.config import ADMIN_CONFIG, NOBODY_CONFIG, NODES, SRE_CONFIG, STATE
 
 
 def _up() -> int:
@@ -34,6 +36,15 @@ def _down() -> int:
 def _build() -> int:
     build.packages()
     build.kubernetes()
+    node_image.base()
+    return 0
+
+
+def _image() -> int:
+    if not lifecycle.is_up():
+        raise RuntimeError("the lab is not up")
+    node.load_node_image(NODES)
+    print(node_image.NAME)
     return 0
 
 
@@ -63,7 +74,7 @@ def _usage() -> int:
 
 def main(words: list[str]) -> int:
     """Run one command. Exit code 1 when it failed or the lab is down, 2 for words that are none."""
-    commands = {"up": _up, "down": _down, "build": _build, "status": _status}
+    commands = {"up": _up, "down": _down, "build": _build, "status": _status, "image": _image}
     begun = time.monotonic()
     try:
         if words[:1] == ["policy"] and len(words) > 2:

@@ -31,6 +31,7 @@ PACKAGES = {
     "iptables": "iptables",
     "clang": "clang",
     "openssl": "openssl",
+    "debootstrap": "debootstrap",
     "gcc": "gcc",
     "/usr/include/stdio.h": "libc6-dev",
     "sysctl": "procps",

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.lab.config import HERE
@@ -37,7 +38,11 @@ def build(folder: Path) -> list[Path]:
         ["usr", "root", "proc", "sys", "dev", "run", "var/run", "host"],
         links,
     )
-    return [_archive(folder / "bare.tar", BARE, bare), _archive(folder / "host.tar", HOST, host)]
+    config = {"Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], "Entrypoint": ["/bare"]}
+    return [
+        archive(folder / "bare.tar", BARE, [bare], config),
+        archive(folder / "host.tar", HOST, [host], config),
+    ]
 
 
 def _layer(
@@ -63,27 +68,42 @@ def _layer(
     return out.getvalue()
 
 
-def _archive(path: Path, name: str, layer: bytes) -> Path:
-    digest = hashlib.sha256(layer).hexdigest()
-    config = json.dumps(
+def archive(path: Path, name: str, layers: Sequence[bytes | Path], config: object) -> Path:
+    """Write a docker-archive; its path.
+
+    Args:
+        name: with its tag.
+        layers: tars, the lowest first.
+        config: the image's `config` (OCI image specification).
+    """
+    digests = [_digest(one) for one in layers]
+    whole = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], "Entrypoint": ["/bare"]},
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+            "config": config,
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{one}" for one in digests]},
         }
     ).encode()
-    config_name = f"{hashlib.sha256(config).hexdigest()}.json"
-    manifest = json.dumps(
-        [{"Config": config_name, "RepoTags": [name], "Layers": [f"{digest}/layer.tar"]}]
-    ).encode()
-    with tarfile.open(path, "w") as tar:
-        for member, data in (
-            (config_name, config),
-            (f"{digest}/layer.tar", layer),
-            ("manifest.json", manifest),
+    config_name = f"{hashlib.sha256(whole).hexdigest()}.json"
+    names = [f"{one}/layer.tar" for one in digests]
+    manifest = json.dumps([{"Config": config_name, "RepoTags": [name], "Layers": names}]).encode()
+    new = path.with_suffix(".new")
+    with tarfile.open(new, "w") as tar:
+        for member, data in zip(
+            (config_name, *names, "manifest.json"), (whole, *layers, manifest), strict=True
         ):
-            info = tarfile.TarInfo(member)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
+            if isinstance(data, Path):
+                tar.add(data, member)
+            else:
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return new.rename(path)
+
+
+def _digest(layer: bytes | Path) -> str:
+    if isinstance(layer, bytes):
+        return hashlib.sha256(layer).hexdigest()
+    with layer.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

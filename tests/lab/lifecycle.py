@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.lab import bpf, build, control_plane, manifests, network, node, sync
+from tests.lab import bpf, build, control_plane, manifests, network, node, node_image, sync
 from tests.lab.agent.daemon import ANSWERS
 from tests.lab.build import say
 from tests.lab.config import (
@@ -58,6 +59,7 @@ def up() -> None:
             return
         build.packages()
         build.kubernetes()
+        node_image.base()
         if STATE.exists() or network.left():
             say("taking what is left of an earlier one down")
             _down()
@@ -92,7 +94,7 @@ def _up() -> None:
         ("replay agent's client", _agent_client),
         ("control plane", control_plane.up),
         ("nodes", _nodes),
-        ("workloads", _workloads),
+        ("workloads and the node image", _workloads_and_image),
     )
     for name, step in steps:
         begun = time.monotonic()
@@ -151,6 +153,14 @@ def _can_apply(objects: list[manifests.Manifest]) -> bool:
 def _all_nodes_ready() -> bool:
     found = get("nodes")
     return sorted(one["metadata"]["name"] for one in found if _is_ready(one)) == sorted(NODE_NAMES)
+
+
+def _workloads_and_image() -> None:
+    """Side by side: the one waits for the network and pods, the other for the disk."""
+    with ThreadPoolExecutor(1) as side:
+        image = side.submit(node.load_node_image, NODES)
+        _workloads()
+        image.result()
 
 
 def _workloads() -> None:

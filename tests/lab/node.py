@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from tests.lab import images
+from tests.lab import images, node_image
 from tests.lab.config import ADMIN_CONFIG, BINARIES, HERE, STATE, Node
 from tests.lab.processes import run, start, wait_for
 
@@ -43,9 +46,24 @@ def load_images(node: Node) -> None:
     """Give the node the lab's images, then let its kubelet start."""
     wait_for((node.state / "ready").exists, f"containerd of {node.name}", 60)
     for archive in images.build(STATE / "images"):
-        run(["ctr", "-a", f"{node.state}/containerd.sock", "-n", "k8s.io", "images", "import",
-             str(archive)])  # fmt: skip
+        _import(node, archive)
     (node.state / "images-loaded").touch()
+
+
+def load_node_image(nodes: Sequence[Node]) -> None:
+    """Make the node pod's image from this checkout and give it to running nodes, in parallel.
+
+    Raises:
+        RuntimeError: a step of the Dockerfile, or an import, failed.
+    """
+    archive = node_image.build(STATE / "images")
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        list(pool.map(lambda one: _import(one, archive), nodes))
+
+
+def _import(node: Node, archive: Path) -> None:
+    run(["ctr", "-a", f"{node.state}/containerd.sock", "-n", "k8s.io", "images", "import",
+         str(archive)])  # fmt: skip
 
 
 def _configuration(node: Node) -> None:
