@@ -97,6 +97,8 @@ def longest(routes: Sequence[Route], table: str, destination: Address) -> Route 
 def _selects(rule: Rule, source: Address, destination: Address, mark: int, in_device: str) -> bool:
     if rule.other_selectors:
         return False  # ports, protocols, users: not evaluated, so not taken for a match of all
+    if rule.version not in (None, destination.version):
+        return False
     hit = (
         (rule.source is None or _inside(source, rule.source))
         and (rule.destination is None or _inside(destination, rule.destination))

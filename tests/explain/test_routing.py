@@ -111,6 +111,14 @@ def test_ipv6_does_not_meet_ipv4_routes() -> None:
     assert describe(taken) == "default via fe80::1 dev six"
 
 
+def test_a_rule_of_the_other_ip_version_is_passed_over() -> None:
+    rules = (Rule(100, "vpn", version=6), Rule(32766, "main", version=4))
+    routes = [route("0.0.0.0/0", "tun0", table="vpn"), route("0.0.0.0/0", "eth0")]
+    taken = decide(rules, routes, SOURCE, ip_address("1.1.1.1")).route
+    assert taken is not None
+    assert taken.device == "eth0"
+
+
 @pytest.mark.parametrize(
     ("states", "mac", "expected"),
     [
