@@ -172,17 +172,28 @@ def _leaves(pod: PodNamespace, top: Path) -> list[str]:
             f"the pod's cgroup {own} is outside of this cgroup namespace",
             hint="CAP_SYS_ADMIN and hostPID let the node side enter the node's",
         )
-    steps = own.strip("/").split("/")
+    own = own.strip("/")
+    return list(dict.fromkeys((own, *_beside(own, pod, top))))
+
+
+def _beside(own: str, pod: PodNamespace, top: Path) -> Iterator[str]:
+    """Cgroups of the pod's other processes: all below the one that is named for the pod.
+
+    Runtimes that put containers side by side (`/k8s.io/<id>`) name none for the pod.
+    """
+    steps = own.split("/")
     uids = {uid for uid in (pod.uid, pod.uid.replace("-", "_")) if uid}
     depth = next((n for n, step in enumerate(steps, 1) if any(u in step for u in uids)), 0)
-    found = {own.strip("/"): None}
-    if depth:
-        for folder, folders, _ in os.walk(top / "/".join(steps[:depth])):
-            folders.sort()
+    folders = [top / "/".join(steps[:depth])]
+    if not depth:
+        beside = (top / own).parent.iterdir() if own else ()
+        folders = [one for one in beside if any(id in one.name for id in pod.containers)]
+    for folder in sorted(folders):
+        for inner, names, _ in os.walk(folder):
+            names.sort()
             with contextlib.suppress(OSError):
-                if Path(folder, "cgroup.procs").read_bytes():
-                    found[str(Path(folder).relative_to(top))] = None
-    return list(found)
+                if Path(inner, "cgroup.procs").read_bytes():
+                    yield str(Path(inner).relative_to(top))
 
 
 @contextlib.contextmanager

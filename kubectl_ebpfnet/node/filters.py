@@ -6,14 +6,17 @@ Sources: tc-bpf(8), net/sched/cls_bpf.c (cls_bpf_dump), net/sched/cls_api.c (tc_
 from __future__ import annotations
 
 import errno
+import struct
 from dataclasses import dataclass
 from typing import Any
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.node import tc_ids
+from kubectl_ebpfnet.node import nlmsg, tc_ids
 
 _PARENTS = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}  # TC_H_MIN_INGRESS, TC_H_MIN_EGRESS
-_QDISCS = {"clsact": ("ingress", "egress"), "ingress": ("ingress",)}
+_GETQDISC, _KIND = 38, 1  # RTM_GETQDISC, TCA_KIND
+_HEADER_BYTES = 20  # struct tcmsg
+_QDISCS = {b"clsact\0": ("ingress", "egress"), b"ingress\0": ("ingress",)}
 _DIRECT_ACTION = 1  # TCA_BPF_FLAG_ACT_DIRECT
 
 
@@ -39,36 +42,23 @@ class BpfFilter:
 
 
 class Filters:
-    """The filters of this network namespace's devices, over one socket."""
+    """The filters of this network namespace's devices, over one socket.
+
+    A dump a device is slow, so that only those are asked that have a qdisc for filters. Where
+    there is none (Cilium with tcx), pyroute2 is not even imported.
+    """
 
     def __init__(self) -> None:
-        """Lists the qdiscs once, since a dump a device is slow and few devices have filters.
-
-        Raises:
-            KernelError: the kernel refuses.
-            Unsupported: this pyroute2 cannot say a filter's program.
-        """
-        from pyroute2 import IPRoute
-        from pyroute2.netlink.exceptions import NetlinkError
-
-        tc_ids.teach()
-        self._refused = NetlinkError
-        self._netlink = IPRoute()
-        try:
-            self._directions = {
-                message["index"]: _QDISCS[kind]
-                for message in self._asked(self._netlink.get_qdiscs)
-                if (kind := message.get_attr("TCA_KIND")) in _QDISCS
-            }
-        except BaseException:
-            self._netlink.close()
-            raise
+        """Lists the qdiscs. Raises KernelError."""
+        self._directions = _directions()
+        self._netlink: Any = None
 
     def __enter__(self) -> Filters:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._netlink.close()
+        if self._netlink is not None:
+            self._netlink.close()
 
     def of(self, index: int, direction: str) -> list[BpfFilter]:
         """A device's filters in the order in which they run.
@@ -79,23 +69,45 @@ class Filters:
 
         Raises:
             KernelError: the kernel refuses.
+            Unsupported: this pyroute2 cannot say a filter's program.
         """
         if direction not in self._directions.get(index, ()):
             return []
-        messages = self._asked(self._netlink.get_filters, index=index, parent=_PARENTS[direction])
-        found = [one for message in messages if (one := _filter(message)) is not None]
+        found = (_filter(message) for message in self._asked(index, _PARENTS[direction]))
         # Of equal preference they run as the kernel lists them.
-        return sorted(found, key=lambda one: (one.chain, one.preference))
+        return sorted(
+            (one for one in found if one is not None), key=lambda one: (one.chain, one.preference)
+        )
 
-    def _asked(self, call: Any, **words: Any) -> list[Any]:
+    def _asked(self, index: int, parent: int) -> list[Any]:
+        from pyroute2 import IPRoute
+        from pyroute2.netlink.exceptions import NetlinkError
+
         try:
-            return list(call(**words))
-        except self._refused as error:
+            if self._netlink is None:
+                tc_ids.teach()
+                self._netlink = IPRoute()
+            return list(self._netlink.get_filters(index=index, parent=parent))
+        except NetlinkError as error:
             if error.code in (errno.ENODEV, errno.EINVAL):  # device or qdisc has gone meanwhile
                 return []
             raise KernelError(f"list tc filters: {error.args[1]}", error.code) from None
         except OSError as error:
             raise KernelError(f"list tc filters: {error.strerror}", error.errno or 0) from None
+
+
+def _directions() -> dict[int, tuple[str, ...]]:
+    """Which directions of a device, by ifindex, have a qdisc for filters."""
+    found = {}
+    answers = nlmsg.answers(
+        nlmsg.NETLINK_ROUTE, _GETQDISC, nlmsg.DUMP, bytes(_HEADER_BYTES), "list qdiscs"
+    )
+    for data, start, end in answers:
+        (index,) = struct.unpack_from("=i", data, start + 4)
+        for type_, at, to in nlmsg.attributes(data, start + _HEADER_BYTES, end):
+            if type_ == _KIND and data[at:to] in _QDISCS:
+                found[index] = _QDISCS[data[at:to]]
+    return found
 
 
 def _filter(message: Any) -> BpfFilter | None:

@@ -6,10 +6,10 @@ Sources: include/uapi/linux/bpf.h (struct bpf_link_info, enum bpf_link_type), ke
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.node import bpf, mounts
@@ -73,7 +73,7 @@ def pinned() -> dict[int, str]:
     """
     found: dict[int, str] = {}
     for mount in mounts.reachable("bpf"):
-        for path in _candidates(mount.opened):
+        for path in _candidates(str(mount.opened)):
             id = _link_id(path)
             if id:
                 shown = os.fsencode(path.removeprefix(mount.below))
@@ -81,13 +81,19 @@ def pinned() -> dict[int, str]:
     return found
 
 
-def _candidates(root: Path) -> Iterator[str]:
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        if folder.endswith(_FOLDER_OF_MAPS):
-            continue
-        if len(names) <= _SMALL_FOLDER or "links" in folder.split("/"):
-            yield from (f"{folder}/{name}" for name in sorted(names))
+def _candidates(folder: str) -> Iterator[str]:
+    """Files that may be links, each folder's before those of its folders."""
+    if folder.endswith(_FOLDER_OF_MAPS):
+        return
+    names: list[str] = []
+    folders: list[str] = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            (folders if entry.is_dir(follow_symlinks=False) else names).append(entry.name)
+    if len(names) <= _SMALL_FOLDER or "links" in folder.split("/"):
+        yield from (f"{folder}/{name}" for name in sorted(names))
+    for name in sorted(folders):
+        yield from _candidates(f"{folder}/{name}")
 
 
 def _link_id(path: str) -> int:

@@ -372,6 +372,46 @@ def test_all_containers_of_a_pod_are_looked_at(net: Net, pod: Pod) -> None:
     assert [one.cgroup for one in own[2:]] == [below_top(pod.cgroup)]
 
 
+def test_containers_may_lie_side_by_side_without_a_cgroup_of_the_pod(net: Net) -> None:
+    words = [uuid.uuid4().hex for _ in range(3)]
+    places = [made.cgroup(net.stack, f"ebpfnet-node-{os.getpid()}/{word}") for word in words]
+    programs = []
+    for place in places:
+        process = subprocess.Popen(("sleep", "60"))
+        net.stack.callback(process.wait)
+        net.stack.callback(process.kill)
+        (place / "cgroup.procs").write_text(str(process.pid))
+        programs.append(made.id_of(connect := connect4(net.stack, "own")))
+        linked(net.stack, connect, place)
+    pod = PodNamespace(str(uuid.uuid4()), (words[0], words[1]))
+    found = at(net.asked(pod=pod), "cgroup_inet4_connect")
+    assert {one.program_id for one in found if one.cgroup != "/"} == set(programs[:2])
+
+
+_FROM_A_NAMESPACE = """
+import os, sys
+from pathlib import Path
+sys.path[:] = sys.argv[1].split(":")
+from kubectl_ebpfnet.model.node_side import PodNamespace
+from kubectl_ebpfnet.node import cgroups
+Path(sys.argv[2], "cgroup.procs").write_text(str(os.getpid()))
+assert cgroups._libc.unshare(cgroups._CLONE_NEWCGROUP) == 0
+before = Path("/proc/self/cgroup").read_text()
+print(*(one.cgroup for one in cgroups.programs(PodNamespace(sys.argv[3])) if one.cgroup != "/"))
+assert Path("/proc/self/cgroup").read_text() == before  # it came back
+"""
+
+
+def test_a_node_pod_with_its_own_cgroup_namespace_sees_other_pods(net: Net, pod: Pod) -> None:
+    linked(net.stack, connect4(net.stack, "own"), pod.container)
+    reader = made.cgroup(net.stack, f"ebpfnet-node-{os.getpid()}/reader/deep/deeper")
+    words = (":".join(sys.path), str(reader), pod.uid)
+    argv = (sys.executable, "-c", _FROM_A_NAMESPACE, *words)
+    said = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert said.stderr == ""
+    assert said.stdout.split() == [below_top(pod.container)]
+
+
 def test_the_node_does_not_show_cgroups_of_pods(net: Net, pod: Pod) -> None:
     program = connect4(net.stack, "own")
     linked(net.stack, program, pod.container)
