@@ -101,6 +101,9 @@ class Unauthorized(ClusterError):
     """401: the credentials are missing, wrong or too old."""
 
 
+_POD_CHANGES = (("pods", "create"), ("pods", "delete"))
+
+
 class Forbidden(ClusterError):
     """403.
 
@@ -112,9 +115,11 @@ class Forbidden(ClusterError):
 
     def __init__(self, verb: str, resource: str, namespace: str = "", message: str = "") -> None:
         where = f" in namespace {namespace}" if namespace else ""
+        changes = resource in ("namespaces", "secrets") or (resource, verb) in _POD_CHANGES
+        file = "docs/rbac-node-pod.yaml" if changes else "docs/rbac.yaml"
         super().__init__(
             message or f"this user may not {verb} {resource}{where}",
-            hint=f'a Role with verb "{verb}" on "{resource}"{where} allows it (docs/rbac.yaml)',
+            hint=f'a Role with verb "{verb}" on "{resource}"{where} allows it ({file})',
         )
         self.verb = verb
         self.resource = resource

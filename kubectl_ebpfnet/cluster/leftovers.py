@@ -85,21 +85,24 @@ def leftovers(api: Api) -> list[Leftover]:
             pods[metadata["namespace"]].append(metadata["name"])
         else:
             elsewhere.append(pod)
-    found = [_leftover(each, tuple(pods[each["metadata"]["name"]])) for each in namespaces]
+    found = [_leftover(each, tuple(sorted(pods[each["metadata"]["name"]]))) for each in namespaces]
     return found + [_leftover(pod) for pod in elsewhere]
 
 
-def remove(api: Api, leftover: Leftover) -> None:
-    """Take one away; returns when its pods have ended, or when that takes too long.
+def remove(api: Api, leftover: Leftover) -> list[str]:
+    """Take one away, and wait a while until its pods have ended.
+
+    Returns:
+        The pods whose end nobody has confirmed.
 
     Raises:
         Forbidden: with the verb that is missing.
         ClusterError: otherwise. What is gone already is no error.
     """
     if leftover.kind == "namespace":
-        take_away(api, leftover.name, leftover.pods)
-        return
+        return take_away(api, leftover.name, leftover.pods)
     delete(api, f"{CORE}/namespaces/{leftover.namespace}/pods/{leftover.name}")
+    return []
 
 
 def sweep(api: Api) -> None:
@@ -112,15 +115,13 @@ def sweep(api: Api) -> None:
                     delete(api, f"{CORE}/namespaces/{found.name}")
 
 
-def take_away(
-    api: Api, namespace: str, pods: Iterable[str], seconds: float = GONE_SECONDS
-) -> list[str]:
-    """Delete a run's namespace and pods, and wait until the pods' processes have ended.
+def take_away(api: Api, namespace: str, pods: Iterable[str]) -> list[str]:
+    """Delete a run's namespace and pods, and wait, GONE_SECONDS at most, until the pods'
+    processes have ended.
 
     Args:
         namespace: of a run of ours.
         pods: names of the pods in it.
-        seconds: to wait.
 
     Returns:
         The pods whose end nobody has confirmed: their nodes do not answer.
@@ -128,7 +129,7 @@ def take_away(
     Raises:
         ClusterError: the namespace could not be deleted; its pods were tried all the same.
     """
-    until = time.monotonic() + seconds
+    until = time.monotonic() + GONE_SECONDS
     place = f"{CORE}/namespaces/{namespace}"
     calls = [partial(delete, api, place, None, until)]
     calls += [partial(delete, api, f"{place}/pods/{pod}", 1, until) for pod in pods]
