@@ -255,8 +255,9 @@ def _named(node: NodeView, program: AttachedProgram) -> AttachedProgram:
     for known in node.programs.facts:
         if known.id == a.program_id:
             name = a.program_name
-            if not name or known.name.startswith(name):
-                name = known.name or name
+            # A tc filter's name is the program's with the device behind it; the kernel cuts names.
+            if known.name and (known.name.startswith(name) or name.startswith(f"{known.name}-")):
+                name = known.name
             evidence = program.evidence + cite.json_object(
                 node.programs.record,
                 {"id": a.program_id},

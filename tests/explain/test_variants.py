@@ -72,9 +72,9 @@ def test_programs_attached_by_clsact() -> None:
         without("node2", "ls -R /sys/fs/bpf"),
     )
     programs = shown(ask(bundle, "client", "1.1.1.1:80"), "program")
-    assert "cil_from_container-lxcca1c984e26ef (clsact/ingress, id 2205, tag" in programs[0]
+    assert "cil_from_container (clsact/ingress, id 2205, tag" in programs[0]
     assert "what leaves the pod" in programs[0]
-    assert "cil_to_netdev-eth0 (clsact/egress" in programs[1]
+    assert "cil_to_netdev (clsact/egress" in programs[1]
 
 
 def test_programs_attached_by_netkit() -> None:
