@@ -45,6 +45,7 @@ ATTACH_TYPES = {
 }
 _EFFECTIVE = 1  # BPF_F_QUERY_EFFECTIVE
 _TOP_INODE = 1  # of the hierarchy's real root, whatever part of it is mounted
+_FIRST = netns.PROC / "1"  # the node's first process, where hostPID shows it
 _CLONE_NEWCGROUP = 0x02000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -207,7 +208,7 @@ def _cgroups_of_the_node() -> Iterator[None]:
         with contextlib.suppress(OSError):
             home = os.open("/proc/thread-self/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, home)
-            nodes = os.open(netns.PROC / "1/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+            nodes = os.open(_FIRST / "ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, nodes)
             if _libc.setns(nodes, _CLONE_NEWCGROUP) == 0:
                 stack.callback(_libc.setns, home, _CLONE_NEWCGROUP)

@@ -395,6 +395,7 @@ sys.path[:] = sys.argv[1].split(":")
 from kubectl_ebpfnet.model.node_side import PodNamespace
 from kubectl_ebpfnet.node import cgroups
 Path(sys.argv[2], "cgroup.procs").write_text(str(os.getpid()))
+cgroups._FIRST = Path("/proc", sys.argv[4])
 assert cgroups._libc.unshare(cgroups._CLONE_NEWCGROUP) == 0
 before = Path("/proc/self/cgroup").read_text()
 print(*(one.cgroup for one in cgroups.programs(PodNamespace(sys.argv[3])) if one.cgroup != "/"))
@@ -405,7 +406,7 @@ assert Path("/proc/self/cgroup").read_text() == before  # it came back
 def test_a_node_pod_with_its_own_cgroup_namespace_sees_other_pods(net: Net, pod: Pod) -> None:
     linked(net.stack, connect4(net.stack, "own"), pod.container)
     reader = made.cgroup(net.stack, f"ebpfnet-node-{os.getpid()}/reader/deep/deeper")
-    words = (":".join(sys.path), str(reader), pod.uid)
+    words = (":".join(sys.path), str(reader), pod.uid, str(os.getpid()))
     argv = (sys.executable, "-c", _FROM_A_NAMESPACE, *words)
     said = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert said.stderr == ""
