@@ -5,6 +5,7 @@ bpftool 7.1 knows no tcx: its order is the order in which the test attached.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import pytest
 from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.model.kernel import Attachment
 from kubectl_ebpfnet.model.node_side import NodeRequest, PodNamespace, ask
-from kubectl_ebpfnet.node import bpf, hooks, netns, tc_ids
+from kubectl_ebpfnet.node import bpf, devices, hooks, netns, tc_ids
 from kubectl_ebpfnet.parse import tc
 
 pytestmark = [
@@ -240,6 +241,41 @@ def test_hooks_of_a_device_are_in_the_way_of_a_packet(net: Net, pins: Path) -> N
     assert [one.hook for one in net.asked() if one.device] == [
         "xdp", "tcx/ingress", "clsact/ingress", "tcx/egress", "clsact/egress",
     ]  # fmt: skip
+
+
+def test_devices_are_as_ip_shows_them(net: Net) -> None:
+    net.run("ip link add br0 type bridge")
+    net.run("ip link add vx0 type vxlan id 1 dstport 4789")
+    shown = json.loads(net.run("ip -j -d link"))
+    with netns.inside(net.path):
+        found = [(one.index, one.name, one.kind) for one in devices.devices()]
+    assert len(found) == 9
+    assert found == [
+        (one["ifindex"], one["ifname"], one.get("linkinfo", {}).get("info_kind", ""))
+        for one in shown
+    ]
+
+
+def test_netkit_is_asked_at_netkit_devices_alone(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The kernels of CI have no netkit: tcx hooks and veth devices stand in for it.
+    for device in ("a1", "b1"):
+        net.link(made.load(net.stack, made.SCHED_CLS, device), device, made.TCX_EGRESS)
+    real = devices.devices
+
+    def one_is_netkit() -> list[devices.Device]:
+        return [replace(one, kind="netkit") if one.name == "a1" else one for one in real()]
+
+    def peers_are_refused(target: int, attach_type: int, flags: int = 0) -> list[tuple[int, int]]:
+        if attach_type == bpf.NETKIT_PEER:
+            raise KernelError("ask for programs: Permission denied", errno.EACCES)
+        return query(target, attach_type, flags)
+
+    query = bpf.query
+    monkeypatch.setattr(hooks, "devices", one_is_netkit)
+    monkeypatch.setattr(bpf, "query", peers_are_refused)
+    monkeypatch.setitem(hooks._NETKIT, "primary", made.TCX_EGRESS)
+    found = [(one.device, one.hook) for one in net.asked() if one.device]
+    assert found == [("a1", "netkit/primary"), ("a1", "tcx/egress"), ("b1", "tcx/egress")]
 
 
 def test_devices_can_be_named(net: Net) -> None:
