@@ -2,9 +2,9 @@
 
 At a device a packet meets: XDP, tcx, then the filters of clsact (net/core/dev.c,
 sch_handle_ingress and sch_handle_egress; net/sched/cls_api.c: lower preferences first); netkit's
-own programs (drivers/net/netkit.c). Then sk_lookup of the namespace (net/core/filter.c) and the socket
-hooks of cgroups. tcx, netkit, sk_lookup and cgroups answer to BPF_PROG_QUERY of bpf(2); XDP and
-clsact to rtnetlink.
+own programs (drivers/net/netkit.c). Then sk_lookup of the namespace (net/core/filter.c) and the
+socket hooks of cgroups. tcx, netkit, sk_lookup and cgroups answer to BPF_PROG_QUERY of bpf(2); XDP
+and clsact to rtnetlink.
 """
 
 from __future__ import annotations

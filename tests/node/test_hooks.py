@@ -1,4 +1,4 @@
-"""What is attached where, against what it was made with, and what tc, ip and bpftool say.
+"""What is attached at devices and where, against how it was made, and what tc, ip and bpftool say.
 
 bpftool 7.1 knows no tcx: its order is the order in which the test attached.
 """
@@ -7,65 +7,27 @@ from __future__ import annotations
 
 import errno
 import json
-import os
-import shutil
-import socket
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import bpf_programs as made
 import pytest
+from hook_world import Net, at, ids, tool
 
-from kubectl_ebpfnet.errors import KernelError, Unsupported
-from kubectl_ebpfnet.model.kernel import Attachment
-from kubectl_ebpfnet.model.node_side import NodeRequest, PodNamespace, ask
-from kubectl_ebpfnet.node import bpf, devices, hooks, netns, tc_ids
+from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.node_side import NodeRequest, ask
+from kubectl_ebpfnet.node import bpf, devices, hooks, netns
 from kubectl_ebpfnet.parse import tc
 
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(bool(made.why_not()), reason=f"no kernel to test: {made.why_not()}"),
 ]
-
-
-@dataclass
-class Net:
-    """A network namespace with the devices a1, b1 and c1."""
-
-    name: str
-    stack: ExitStack
-
-    @property
-    def path(self) -> str:
-        return f"/run/netns/{self.name}"
-
-    def run(self, command: str) -> str:
-        return made.inside(self.name, *command.split())
-
-    def index(self, device: str) -> int:
-        with netns.inside(self.path):
-            return socket.if_nametoindex(device)
-
-    def asked(self, *devices: str, pod: PodNamespace | None = None) -> list[Attachment]:
-        with netns.inside(self.path):
-            return list(hooks.attachments(NodeRequest(1, ask("attachments", *devices), pod)))
-
-    def link(
-        self, program: int, device: str, attach_type: int, flags: int = 0, near: int = 0
-    ) -> int:
-        try:
-            with netns.inside(self.path):
-                index = socket.if_nametoindex(device)
-                return made.link(self.stack, program, index, attach_type, flags, near)
-        except OSError as error:
-            pytest.skip(f"this kernel has no such link: {error}")
 
 
 @pytest.fixture
@@ -76,32 +38,12 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture
 def net(stack: ExitStack) -> Net:
-    one = Net(made.network(stack), stack)
-    for device in ("a", "b", "c"):
-        one.run(f"ip link add {device}1 type veth peer name {device}2")
-    return one
+    return Net.new(stack)
 
 
 @pytest.fixture
 def pins(stack: ExitStack, tmp_path: Path) -> Path:
     return made.bpffs(stack, tmp_path / "bpf")
-
-
-def at(found: list[Attachment], hook: str, device: str = "") -> list[Attachment]:
-    return [one for one in found if one.hook == hook and one.device == device]
-
-
-def ids(found: list[Attachment]) -> list[int | None]:
-    return [one.program_id for one in found]
-
-
-def tool(*argv: str) -> Any:
-    if shutil.which(argv[0]) is None:
-        pytest.skip(f"{argv[0]} is not installed")
-    return json.loads(subprocess.run(argv, capture_output=True, check=True).stdout or b"[]")
-
-
-# Devices
 
 
 def test_nothing_attached_is_no_attachment(net: Net) -> None:
@@ -286,178 +228,6 @@ def test_devices_can_be_named(net: Net) -> None:
     assert [one.device for one in net.asked("nosuch") if one.device] == []
 
 
-# What is no device's
-
-
-def test_sk_lookup_programs_are_in_their_order(net: Net) -> None:
-    programs = [
-        made.load(net.stack, made.SK_LOOKUP, name, 1, made.AT_SK_LOOKUP) for name in ("one", "two")
-    ]
-    target = made.opened(net.stack, net.path)
-    links = [made.link(net.stack, one, target, made.AT_SK_LOOKUP) for one in programs]
-    found = at(net.asked("nosuch"), "sk_lookup")
-    assert ids(found) == [made.id_of(one) for one in programs]
-    assert [one.link_id for one in found] == [made.id_of(one) for one in links]
-    assert [one.priority for one in found] == [0, 1]
-    shown = {one["id"]: one for one in tool("bpftool", "-j", "link", "show")}
-    inode = os.stat(net.path).st_ino
-    assert [shown[made.id_of(one)]["netns_ino"] for one in links] == [inode, inode]
-
-
-def connect4(stack: ExitStack, name: str) -> int:
-    return made.load(stack, made.CGROUP_SOCK_ADDR, name, 1, made.INET4_CONNECT)
-
-
-def linked(stack: ExitStack, program: int, cgroup: Path, flags: int = 0) -> int:
-    try:
-        return made.link(stack, program, made.opened(stack, cgroup), made.INET4_CONNECT, flags)
-    except OSError as error:
-        pytest.skip(f"nothing can be attached to {cgroup} so: {error}")
-
-
-def test_the_root_cgroup_is_always_asked(net: Net, pins: Path) -> None:
-    program = connect4(net.stack, "cil_sock4_conne")
-    link = linked(net.stack, program, made.cgroup_top())
-    path = made.pin(link, pins / "cilium/socketlb/links/cgroup/cil_sock4_connect")
-    found = [one for one in net.asked("a1") if one.program_id == made.id_of(program)]
-    (one,) = found
-    assert (one.hook, one.cgroup, one.device) == ("cgroup_inet4_connect", "/", "")
-    assert (one.link_id, one.pin) == (made.id_of(link), str(path))
-    shown = tool("bpftool", "-j", "cgroup", "show", str(made.cgroup_top()))
-    connects = [a["id"] for a in shown if a["attach_type"] == "cgroup_inet4_connect"]
-    assert ids(at(net.asked(), "cgroup_inet4_connect")) == connects
-
-
-@dataclass
-class Pod:
-    """A process in a network namespace and in a cgroup that is named for a pod."""
-
-    uid: str
-    cgroup: Path
-    container: Path
-    namespace: PodNamespace
-
-
-@pytest.fixture
-def pod(net: Net) -> Pod:
-    uid = str(uuid.uuid4())
-    steps = f"ebpfnet-node-{os.getpid()}/pod{uid.replace('-', '_')}.slice"
-    container = made.cgroup(net.stack, f"{steps}/container.scope")
-    sleeping = "import sys; print(flush=True); sys.stdin.read()"
-    process = subprocess.Popen(
-        ("ip", "netns", "exec", net.name, sys.executable, "-c", sleeping),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    net.stack.callback(process.communicate)
-    assert process.stdout is not None
-    process.stdout.readline()
-    (container / "cgroup.procs").write_text(str(process.pid))
-    return Pod(uid, container.parent, container, PodNamespace(uid))
-
-
-def below_top(path: Path) -> str:
-    return "/" + str(path.relative_to(made.cgroup_top()))
-
-
-def test_cgroups_on_the_way_to_a_pod_run_from_the_inside_out(net: Net, pod: Pod) -> None:
-    programs = {}
-    for place in (pod.cgroup.parent, pod.container, pod.cgroup):
-        programs[place] = connect4(net.stack, "way")
-        linked(net.stack, programs[place], place)
-    inner = connect4(net.stack, "unlinked")
-    target = made.opened(net.stack, pod.container)
-    made.attach(net.stack, inner, target, made.INET4_CONNECT, made.ALLOW_MULTI)
-    found = [
-        one for one in at(net.asked(pod=pod.namespace), "cgroup_inet4_connect") if one.cgroup != "/"
-    ]
-    places = [pod.container, pod.container, pod.cgroup, pod.cgroup.parent]
-    assert [one.cgroup for one in found] == [below_top(place) for place in places]
-    wanted = [programs[pod.container], inner, programs[pod.cgroup], programs[pod.cgroup.parent]]
-    assert ids(found) == [made.id_of(one) for one in wanted]
-    assert [one.priority for one in found] == [0, 1, 2, 3]
-    assert [one.link_id is None for one in found] == [False, True, False, False]
-    argv = ("bpftool", "-j", "cgroup", "show", str(pod.container), "effective")
-    assert [one["id"] for one in tool(*argv)][:4] == ids(found)
-
-
-def test_a_program_may_run_before_those_further_inside(net: Net, pod: Pod) -> None:
-    early, inner = connect4(net.stack, "early"), connect4(net.stack, "inner")
-    linked(net.stack, inner, pod.container)
-    linked(net.stack, early, pod.cgroup, made.PREORDER)
-    found = at(net.asked(pod=pod.namespace), "cgroup_inet4_connect")
-    own = [one for one in found if one.cgroup != "/"]
-    assert ids(own) == [made.id_of(early), made.id_of(inner)]
-    assert [one.cgroup for one in own] == [below_top(pod.cgroup), below_top(pod.container)]
-
-
-def test_all_containers_of_a_pod_are_looked_at(net: Net, pod: Pod) -> None:
-    other = made.cgroup(net.stack, f"{below_top(pod.cgroup)[1:]}/other.scope")
-    empty = made.cgroup(net.stack, f"{below_top(pod.cgroup)[1:]}/empty.scope")
-    process = subprocess.Popen(("sleep", "60"))
-    net.stack.callback(process.wait)
-    net.stack.callback(process.kill)
-    (other / "cgroup.procs").write_text(str(process.pid))
-    programs = {
-        place: connect4(net.stack, "own") for place in (other, pod.container, empty, pod.cgroup)
-    }
-    for place, program in programs.items():
-        linked(net.stack, program, place)
-    found = at(net.asked(pod=pod.namespace), "cgroup_inet4_connect")
-    own = [one for one in found if one.cgroup != "/"]
-    assert {one.cgroup for one in own[:2]} == {below_top(other), below_top(pod.container)}
-    assert [one.cgroup for one in own[2:]] == [below_top(pod.cgroup)]
-
-
-def test_containers_may_lie_side_by_side_without_a_cgroup_of_the_pod(net: Net) -> None:
-    words = [uuid.uuid4().hex for _ in range(3)]
-    places = [made.cgroup(net.stack, f"ebpfnet-node-{os.getpid()}/{word}") for word in words]
-    programs = []
-    for place in places:
-        process = subprocess.Popen(("sleep", "60"))
-        net.stack.callback(process.wait)
-        net.stack.callback(process.kill)
-        (place / "cgroup.procs").write_text(str(process.pid))
-        programs.append(made.id_of(connect := connect4(net.stack, "own")))
-        linked(net.stack, connect, place)
-    pod = PodNamespace(str(uuid.uuid4()), (words[0], words[1]))
-    found = at(net.asked(pod=pod), "cgroup_inet4_connect")
-    assert {one.program_id for one in found if one.cgroup != "/"} == set(programs[:2])
-
-
-_FROM_A_NAMESPACE = """
-import os, sys
-from pathlib import Path
-sys.path[:] = sys.argv[1].split(":")
-from kubectl_ebpfnet.model.node_side import PodNamespace
-from kubectl_ebpfnet.node import cgroups
-Path(sys.argv[2], "cgroup.procs").write_text(str(os.getpid()))
-cgroups._FIRST = Path("/proc", sys.argv[4])
-assert cgroups._libc.unshare(cgroups._CLONE_NEWCGROUP) == 0
-before = Path("/proc/self/cgroup").read_text()
-print(*(one.cgroup for one in cgroups.programs(PodNamespace(sys.argv[3])) if one.cgroup != "/"))
-assert Path("/proc/self/cgroup").read_text() == before  # it came back
-"""
-
-
-def test_a_node_pod_with_its_own_cgroup_namespace_sees_other_pods(net: Net, pod: Pod) -> None:
-    linked(net.stack, connect4(net.stack, "own"), pod.container)
-    reader = made.cgroup(net.stack, f"ebpfnet-node-{os.getpid()}/reader/deep/deeper")
-    words = (":".join(sys.path), str(reader), pod.uid, str(os.getpid()))
-    argv = (sys.executable, "-c", _FROM_A_NAMESPACE, *words)
-    said = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert said.stderr == ""
-    assert said.stdout.split() == [below_top(pod.container)]
-
-
-def test_the_node_does_not_show_cgroups_of_pods(net: Net, pod: Pod) -> None:
-    program = connect4(net.stack, "own")
-    linked(net.stack, program, pod.container)
-    assert made.id_of(program) not in ids(net.asked())
-
-
-# What cannot be read
-
-
 _WITHOUT_RIGHTS = """
 import os, sys
 sys.path[:] = sys.argv[1].split(":")
@@ -510,91 +280,6 @@ def test_an_attach_type_that_the_kernel_does_not_know_is_absent(
     net.link(made.load(net.stack, made.SCHED_CLS, "out"), "a1", made.TCX_EGRESS)
     monkeypatch.setitem(hooks._TCX, "ingress", 9999)
     assert [one.hook for one in net.asked() if one.device] == ["tcx/egress"]
-
-
-# pyroute2's tables
-
-
-def table(*names: str) -> Any:
-    return type("options", (), {"nla_map": tuple((name, "uint32") for name in names)})
-
-
-KNOWN, ADDED = ("ONE", "TWO"), (("THREE", "cdata"), ("FOUR", "hex"))
-
-
-def test_pyroute2_is_taught_once() -> None:
-    from pyroute2.netlink.rtnl import tcmsg
-
-    tc_ids.teach()
-    before = tcmsg.sched_bpf.options.nla_map, tcmsg.tcmsg.nla_map
-    # As the kernel numbers them.
-    assert [row[0] for row in before[0]][10:12] == ["TCA_BPF_TAG", "TCA_BPF_ID"]
-    assert before[1][11][0] == "TCA_CHAIN"
-    tc_ids.teach()
-    assert (tcmsg.sched_bpf.options.nla_map, tcmsg.tcmsg.nla_map) == before
-
-
-def test_rows_are_put_behind_a_known_table() -> None:
-    one = table(*KNOWN)
-    assert tc_ids.extend(one, KNOWN, ADDED)
-    assert one.nla_map == (("ONE", "uint32"), ("TWO", "uint32"), *ADDED)
-
-
-def test_a_table_that_has_them_is_left_alone() -> None:
-    one = table(*KNOWN, "THREE", "FOUR", "FIVE")
-    before = one.nla_map
-    assert tc_ids.extend(one, KNOWN, ADDED)
-    assert one.nla_map is before
-
-
-@pytest.mark.parametrize(
-    "one",
-    [
-        table("ONE"),
-        table(*KNOWN, "THREE"),
-        table("NEW", *KNOWN),
-        type("options", (), {}),
-        type("options", (), {"nla_map": {"ONE": "none"}}),
-    ],
-)
-def test_another_table_is_not_touched(one: Any) -> None:
-    before = getattr(one, "nla_map", None)
-    assert not tc_ids.extend(one, KNOWN, ADDED)
-    assert getattr(one, "nla_map", None) is before
-
-
-def test_a_pyroute2_that_cannot_be_taught_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyroute2.netlink.rtnl import tcmsg
-
-    monkeypatch.setattr(tcmsg.sched_bpf.options, "nla_map", (("TCA_BPF_NEW", "hex"),))
-    with pytest.raises(Unsupported, match="their programs are not known"):
-        tc_ids.teach()
-
-
-_FILTERS_FIRST = """
-import sys
-sys.path[:] = sys.argv[1].split(":")
-from pyroute2 import IPRoute
-from kubectl_ebpfnet.node.filters import Filters
-with IPRoute() as netlink:
-    (index,) = netlink.link_lookup(ifname="a1")
-    assert list(netlink.get_filters(index=index, parent=0xFFFFFFF2))
-with Filters() as filters:
-    (found,) = filters.of(index, "ingress")
-print(found.program, found.chain)
-"""
-
-
-def test_pyroute2_can_be_taught_after_it_has_seen_filters(net: Net, pins: Path) -> None:
-    program = made.load(net.stack, made.SCHED_CLS, "p")
-    path = made.pin(program, pins / "p")
-    net.run("tc qdisc add dev a1 clsact")
-    net.run(f"tc filter add dev a1 ingress chain 4 bpf da pinned {path}")
-    said = made.inside(net.name, sys.executable, "-c", _FILTERS_FIRST, ":".join(sys.path))
-    assert said.split() == [str(made.id_of(program)), "4"]
-
-
-# Speed
 
 
 def test_250_devices_take_less_than_100_ms(net: Net) -> None:
