@@ -13,7 +13,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
 
@@ -53,7 +53,12 @@ def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, in
 
 
 def answers(
-    family: int, type: int, flags: int, body: bytes, what: str
+    family: int,
+    type: int,
+    flags: int,
+    body: bytes,
+    what: str,
+    wanted: Callable[[bytes], bool] | None = None,
 ) -> Iterator[tuple[bytes, int, int]]:
     """Ask the kernel one thing, in the network namespace of the calling thread.
 
@@ -63,6 +68,7 @@ def answers(
         flags: DUMP, or 0 for a question with one answer.
         body: what follows the nlmsghdr.
         what: for the error: what was tried, e.g. "read the conntrack table".
+        wanted: asked of each read, some 100 answers: whether one of them can be of use.
 
     Yields:
         (data, start, end) of each answer, past its nlmsghdr.
@@ -85,13 +91,15 @@ def answers(
             data, _, read_flags, _ = asking.recvmsg(_READ_BYTES)
             if read_flags & socket.MSG_TRUNC:
                 raise KernelError(f"{what}: a message of more than {_READ_BYTES} bytes")
+            useful = wanted is None or wanted(data)
             at = 0
             while at + HEADER_BYTES <= len(data):
                 length, kind, _, _, _ = _HEADER.unpack_from(data, at)
                 if kind in (_ERROR, _DONE):
                     _complain(data, at, length, what)
                     return
-                yield data, at + HEADER_BYTES, at + length
+                if useful:
+                    yield data, at + HEADER_BYTES, at + length
                 at += (length + 3) & ~3
             if not flags & DUMP:
                 return
