@@ -5,9 +5,9 @@ Field selectors: Kubernetes docs, "Field Selectors" (`status.podIP` of pods).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from kubectl_ebpfnet.cluster.api import Object, Objects
@@ -30,12 +30,14 @@ class FarEnd:
         pods: objects with an address of their own.
         leaves: it may be outside of the cluster.
         versions: IP versions of its addresses; none when not known.
+        frontends: addresses of the Service that it is behind.
     """
 
     nodes: list[str] = field(default_factory=list)
     pods: Objects = field(default_factory=list)
     leaves: bool = True
     versions: frozenset[int] = frozenset()
+    frontends: tuple[Address, ...] = ()
 
 
 def of_object(api: RecordingApi, request: PathRequest) -> FarEnd:
@@ -103,6 +105,7 @@ def _add_service(api: RecordingApi, far: FarEnd, service: Object) -> None:
     """The nodes of a Service's endpoints, and the pods that it selects."""
     namespace, name = namespace_of(service), name_of(service)
     far.leaves = False
+    far.frontends += tuple(_addresses_in(_service_addresses(service)))
     for endpoint_slice in tried(lambda: api.endpoint_slices(namespace, name)) or []:
         for endpoint in endpoint_slice.get("endpoints") or []:
             topology = part(endpoint, "topology")  # of v1beta1
@@ -137,6 +140,14 @@ def _in_pod_cidr(address: Address, nodes: Objects) -> bool:
             except ValueError:
                 continue
     return False
+
+
+def _addresses_in(words: Iterable[str]) -> Iterator[Address]:
+    for word in sorted(words):
+        try:
+            yield ip_address(word)
+        except ValueError:
+            continue  # "None" of a headless Service
 
 
 def _service_addresses(service: Object) -> set[str]:

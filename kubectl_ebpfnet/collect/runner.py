@@ -156,7 +156,7 @@ class _Run:
         answerers.know(self.agents, listed[1], self._tried(kept)[0] or {})
         known, _ = self._tried(cilium_nodes)
         versions = frozenset((address.version,)) if address else far.versions
-        packet = _packet(pod, request, versions, far.leaves, bool(known))
+        packet = _packet(pod, request, versions, far, bool(known))
 
         self.progress(f"asking pod {namespace_of(pod)}/{name_of(pod)} and its node")
         named = self._ask_source(pod, packet)
@@ -337,15 +337,19 @@ def _policies(api: RecordingApi, request: PathRequest) -> list[Callable[[], obje
 
 
 def _packet(
-    pod: Object, request: PathRequest, versions: frozenset[int], leaves: bool, knows_nodes: bool
+    pod: Object, request: PathRequest, versions: frozenset[int], far: FarEnd, knows_nodes: bool
 ) -> Packet:
     own = frozenset(address.version for address in addresses_of(pod))
+    there = [request.destination_address] if request.destination_address else []
+    there += [*far.frontends]
+    there += [address for pod in far.pods for address in addresses_of(pod)]
     return Packet(
         addresses=addresses_of(pod),
         versions=(versions & own) or versions or own or frozenset((4, 6)),
         by_name=request.destination_kind == "name",
-        leaves=leaves,
+        leaves=far.leaves,
         knows_nodes=knows_nodes,
+        destinations=tuple(dict.fromkeys(there)),
     )
 
 
@@ -353,7 +357,11 @@ def _of_pod(pod: Object, packet: Packet) -> list[NodeAsked]:
     """What a node pod is asked of a pod's own namespace."""
     place = pod_place(namespace_of(pod), name_of(pod))
     netns = namespace_in_kernel(pod)
-    return tasks.of_node_pod(tasks.POD_BY_NODE_TASKS, packet, place, netns)
+    node = node_place(node_of(pod))
+    return [
+        *tasks.of_node_pod(tasks.POD_BY_NODE_TASKS, packet, place, netns),
+        *tasks.look_ups(packet, place, node, netns),
+    ]
 
 
 def _with_pod(request: PathRequest, pod: Object) -> PathRequest:

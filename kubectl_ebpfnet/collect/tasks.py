@@ -17,7 +17,7 @@ from kubectl_ebpfnet.collect.node_asking import NodeAsked
 from kubectl_ebpfnet.model import questions as q
 from kubectl_ebpfnet.model.evidence import Place
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.node_side import HOST_PROGRAMS, PROGRAM, FlowFilter, PodNamespace
+from kubectl_ebpfnet.model.node_side import HOST_PROGRAMS, PROGRAM, FlowFilter, PodNamespace, ask
 from kubectl_ebpfnet.model.questions import Question
 
 
@@ -148,6 +148,7 @@ class Packet:
         by_name: the destination is a DNS name.
         leaves: the destination may be outside of the cluster.
         knows_nodes: the CiliumNode objects were read.
+        destinations: addresses that it may go to, before and after load-balancing.
     """
 
     addresses: tuple[Address, ...] = ()
@@ -155,6 +156,7 @@ class Packet:
     by_name: bool = False
     leaves: bool = True
     knows_nodes: bool = False
+    destinations: tuple[Address, ...] = ()
 
     def needs(self, need: Need) -> bool:
         """Whether this packet needs it."""
@@ -277,6 +279,22 @@ def agent_lanes(wanted: Packet | Topic) -> list[list[Asked]]:
     if len(tables) < len(asked):
         lanes[-1] = [*lanes[-1], DEVICE_FILTERS]
     return [lane for lane in lanes if lane]
+
+
+LOOK_UPS = 8
+"""Destinations that the kernel is asked for; a Service may have hundreds of backends."""
+
+
+def look_ups(packet: Packet, pod: Place, node: Place, netns: PodNamespace) -> list[NodeAsked]:
+    """The kernel's own routing decisions for a packet, in the pod and on its node."""
+    asked = []
+    for destination in packet.destinations[:LOOK_UPS]:
+        for source in packet.addresses:
+            if source.version == destination.version:
+                words = q.packet_words(source, destination)
+                asked.append(NodeAsked(pod, ask("fib", *words), netns))
+                asked.append(NodeAsked(node, ask("forward", *words), netns))
+    return asked
 
 
 def name_lookup(name: str) -> Asked:

@@ -21,11 +21,14 @@ from kubectl_ebpfnet.model.evidence import (
 )
 from kubectl_ebpfnet.model.kernel import (
     Attachment,
+    FibAnswer,
     InterfaceAddress,
     Link,
     Neighbour,
     Route,
 )
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.node_side import ask
 
 T = TypeVar("T")
 
@@ -84,6 +87,23 @@ class Netns:
             except ParseError as error:
                 missing, failed = str(error), record
         return Answer((), failed, missing or self._never_asked(question))
+
+    def look_up(self, how: str, source: Address, destination: Address) -> Answer[FibAnswer]:
+        """The kernel's own routing decision for a packet, where a node pod was asked for it.
+
+        Args:
+            how: `fib` for a packet of this namespace; `forward` on a node for a packet that comes
+                from the pod with the source address.
+        """
+        words = ask(how, *q.packet_words(source, destination))
+        for place in self.places:
+            record = self.bundle.record(place, words)
+            if record is not None and record.ok:
+                try:
+                    return Answer(tuple(readers.read(record, readers.NODE_SIDE)), record)
+                except ParseError as error:
+                    return Answer((), record, str(error))
+        return Answer((), None, "the kernel was not asked")
 
     def _never_asked(self, question: q.Question) -> str:
         for place in self.places:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 
-from kubectl_ebpfnet.model.kernel import Neighbour, Route, Rule
+from kubectl_ebpfnet.model.kernel import FibAnswer, Neighbour, Route, Rule
 from kubectl_ebpfnet.model.net import Address, Network
 
 DEFAULT_RULES = (Rule(0, "local"), Rule(32766, "main"), Rule(32767, "default"))
@@ -27,11 +28,13 @@ class Decision:
         route: the route that was taken, None when there is none.
         rule: the rule that led to it, None when rules were not read.
         refused: why the packet is refused here, "" when it is not.
+        differs: what the tables said, where the kernel's own answer is another; "" otherwise.
     """
 
     route: Route | None
     rule: Rule | None = None
     refused: str = ""
+    differs: str = ""
 
     @property
     def local(self) -> bool:
@@ -74,6 +77,47 @@ def decide(
             return Decision(route, rule, f"the route {route.destination} is {route.type}")
         return Decision(route, rule)
     return Decision(None, None, f"no route to {destination}")
+
+
+def by_kernel(decision: Decision, answer: FibAnswer, routes: Sequence[Route]) -> Decision:
+    """The kernel's own answer, which knows what the tables do not show: rules by port or user,
+    the choice among several next hops, VRFs.
+
+    Args:
+        decision: what `decide` made of the tables.
+        answer: of RTM_GETROUTE for the same packet.
+        routes: of every table that is known, to name the route that was taken.
+    """
+    said = describe(decision.route) if decision.route else decision.refused
+    if answer.error:
+        if decision.route is None or decision.refused:
+            return decision
+        return Decision(None, None, f"no route to {answer.destination}: {answer.error}", said)
+    taken = (answer.gateway, answer.device, answer.type)
+    route = decision.route
+    if route is not None and not decision.refused:
+        same_way = (route.gateway, route.device, route.type) == taken
+        if same_way or (route.type == answer.type == "local"):
+            return decision
+    matching = [
+        route
+        for route in routes
+        if (route.gateway, route.device, route.type) == taken
+        and answer.table in ("", route.table)
+        and answer.destination in route.destination
+    ]
+    found = max(matching, key=lambda route: route.destination.prefixlen, default=None)
+    if found is None:
+        whole = ip_network(str(answer.destination))
+        found = Route(
+            whole,
+            answer.gateway,
+            answer.device,
+            answer.table or "main",
+            answer.type,
+            mtu=answer.mtu,
+        )
+    return Decision(found, None, "", said)
 
 
 def longest(routes: Sequence[Route], table: str, destination: Address) -> Route | None:

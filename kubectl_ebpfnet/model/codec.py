@@ -18,11 +18,12 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from kubectl_ebpfnet.model.net import Flow, protocol_name, protocol_number
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, brief: bool = False) -> Any:
     """The value as dicts, lists, strings, numbers, booleans and None.
 
     Args:
         value: a model object, or any nesting of tuples, sets and model objects.
+        brief: leave out members that have their default, which `fact` puts back.
 
     Raises:
         TypeError: for a type that the model does not use.
@@ -38,16 +39,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, Flow):
         return flow(value)
     if isinstance(value, (tuple, list)):
-        return [plain(item) for item in value]
+        return [plain(item, brief) for item in value]
     if isinstance(value, (set, frozenset)):
-        return sorted(plain(item) for item in value)
+        return sorted(plain(item, brief) for item in value)
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, brief) for key, item in value.items()}
     if dataclasses.is_dataclass(value):
         return {
-            f.name: plain(getattr(value, f.name))
+            f.name: plain(getattr(value, f.name), brief)
             for f in dataclasses.fields(value)
-            if f.name != "line"
+            if f.name != "line" and not (brief and getattr(value, f.name) == f.default)
         }
     raise TypeError(f"no JSON form for {type(value).__name__}")
 
@@ -64,9 +65,13 @@ def flow(value: Flow) -> dict[str, Any]:
 
 
 def lines(facts: Iterable[Any]) -> bytes:
-    """Facts as JSON, one a line: what the node side answers and what a record of it holds."""
+    """Facts as JSON, one a line: what the node side answers and what a record of it holds.
+
+    Members that have their default are left out: a line is shown as evidence, and read by people.
+    """
     return b"".join(
-        json.dumps(plain(fact), separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+        json.dumps(plain(fact, brief=True), separators=(",", ":"), ensure_ascii=False).encode()
+        + b"\n"
         for fact in facts
     )
 

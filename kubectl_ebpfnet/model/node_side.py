@@ -63,6 +63,7 @@ FACTS: dict[str, Any] = {
     "rules": Rule,
     "neighbours": Neighbour,
     "fib": FibAnswer,
+    "forward": FibAnswer,
     "attachments": Attachment,
     "counters": Counter,
     "conntrack": ConntrackEntry,

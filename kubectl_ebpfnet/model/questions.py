@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from kubectl_ebpfnet.model import node_side
 from kubectl_ebpfnet.model.evidence import Bundle, Place, PlaceKind, Record
+from kubectl_ebpfnet.model.net import Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,11 @@ ATTACHMENTS = Question("attachments", (PlaceKind.NODE, PlaceKind.POD), (), asks=
 COUNTERS = Question("counters", (PlaceKind.NODE, PlaceKind.POD), (), asks="counters")
 KERNEL = Question("kernel", (PlaceKind.NODE,), (), asks="kernel")
 NODE_IDS = Question("cilium-node-ids", (PlaceKind.NODE,), (), asks="nodeids")
+
+
+def packet_words(source: Address, destination: Address) -> tuple[str, ...]:
+    """A packet as the node side's look-ups (`fib`, `forward`) are told of it."""
+    return (str(destination), "from", str(source))
 
 
 def tc_filters(device: str, direction: str) -> Question:

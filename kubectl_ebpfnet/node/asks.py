@@ -23,6 +23,7 @@ ASKS = {
     "rules": "netlink:rules",
     "neighbours": "netlink:neighbours",
     "fib": "netlink:fib",
+    "forward": "forward:forward",
     "attachments": "hooks:attachments",
     "counters": "counters:counters",
     "conntrack": "conntrack:entries",

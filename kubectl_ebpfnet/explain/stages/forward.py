@@ -108,7 +108,8 @@ def _bpf_host_routing(walk: Walk, here: Standing, node: NodeView) -> Standing | 
         f"{describe(decision.route)} (fib_lookup in BPF host routing: past the node's netfilter)",
         State.DERIVED,
         here.packet,
-        route_evidence(node, decision.route),
+        route_evidence(node, decision.route)
+        + kernel_evidence(here, node, flow.source, flow.destination),
     )
     if decision.local:
         return here.to(Stage.NODE_LOCAL)
@@ -147,10 +148,21 @@ def route_of(
     decision = routing.decide(
         node.rules.facts, node.routes.facts, source, destination, mark=mark, in_device=here.entered
     )
+    decision, asked = _as_the_kernel_says(here, node, decision, source, destination, mark)
+    if decision.differs:
+        walk.finding(
+            Severity.INFO,
+            f"node {here.node} sends {destination} by "
+            f"{describe(decision.route) if decision.route else decision.refused}, "
+            f"where its tables read as {decision.differs}",
+            "The kernel's own look-up counts. A rule by port, protocol or user, a VRF, or one of "
+            "several next hops may be the reason.",
+            asked,
+        )
     if decision.route is not None and not decision.refused:
         return decision
     refusing = decision.route
-    evidence = (
+    evidence = asked or (
         route_evidence(node, refusing) if refusing is not None else cite.whole(node.routes.record)
     )
     walk.drop(
@@ -165,6 +177,38 @@ def route_of(
         evidence,
     )
     return None
+
+
+def _as_the_kernel_says(
+    here: Standing,
+    node: NodeView,
+    decision: routing.Decision,
+    source: Address,
+    destination: Address,
+    mark: int,
+) -> tuple[routing.Decision, tuple[Evidence, ...]]:
+    """The kernel's own answer for a pod's packet, where a node pod asked for it; and its record."""
+    answer = node.look_up("forward", source, destination)
+    fact = next((fact for fact in answer.facts if fact.in_device == here.entered), None)
+    if fact is None:
+        return decision, ()
+    # It was asked without the mark, which Cilium sets: it holds where no rule looks at that.
+    unmarked = routing.decide(
+        node.rules.facts, node.routes.facts, source, destination, in_device=here.entered
+    )
+    if mark and unmarked != decision:
+        return decision, ()
+    found = routing.by_kernel(decision, fact, node.routes.facts)
+    return found, kernel_evidence(here, node, source, destination)
+
+
+def kernel_evidence(
+    here: Standing, node: NodeView, source: Address, destination: Address
+) -> tuple[Evidence, ...]:
+    """The kernel's own look-up for a pod's packet; () where nobody asked for it."""
+    answer = node.look_up("forward", source, destination)
+    lines = [fact.line for fact in answer.facts if fact.in_device == here.entered]
+    return cite.lines(answer.record, lines) if lines else ()
 
 
 def route_evidence(node: NodeView, route: Route) -> tuple[Evidence, ...]:

@@ -13,7 +13,7 @@ from kubectl_ebpfnet.explain import cite, netfilter, routing
 from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
 from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.stages import loadbalancing
-from kubectl_ebpfnet.explain.stages.forward import route_evidence, route_of
+from kubectl_ebpfnet.explain.stages.forward import kernel_evidence, route_evidence, route_of
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import NetfilterRule
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
@@ -44,6 +44,7 @@ def forward(walk: Walk, here: Standing) -> Standing | None:
         State.DERIVED,
         here.packet,
         route_evidence(node, decision.route)
+        + kernel_evidence(here, node, flow.source, flow.destination)
         + (cite.lines(node.rules.record, [rule.line]) if rule and by_rule else ()),
     )
     if decision.local or flow.destination in node.own_addresses:

@@ -11,7 +11,7 @@ from kubectl_ebpfnet.explain import cite
 from kubectl_ebpfnet.explain.journey import Stage, Standing, Walk
 from kubectl_ebpfnet.explain.netns import PodNetns
 from kubectl_ebpfnet.explain.node import NodeView
-from kubectl_ebpfnet.explain.routing import decide, describe, neighbour_of, unresolved
+from kubectl_ebpfnet.explain.routing import by_kernel, decide, describe, neighbour_of, unresolved
 from kubectl_ebpfnet.model.kernel import Link, Neighbour, Route
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
@@ -83,13 +83,17 @@ def _route(walk: Walk, here: Standing, netns: PodNetns) -> Route | bool | None:
         # The agent's view of the endpoint stands in for it, so this is not what decides.
         return None
     decision = decide((), answer.facts, flow.source, flow.destination)
+    kernel = netns.look_up("fib", flow.source, flow.destination)
+    if kernel.facts:
+        decision = by_kernel(decision, kernel.facts[0], answer.facts)
+    asked = cite.lines(kernel.record, [1]) if kernel.facts else ()
     if decision.route is None or decision.refused:
         walk.drop(
             *where,
             f"{decision.refused} in the pod",
             State.DERIVED,
             here.packet,
-            cite.lines(answer.record, [r.line for r in answer.facts]),
+            asked or cite.lines(answer.record, [r.line for r in answer.facts]),
         )
         walk.finding(
             Severity.ERROR,
@@ -108,7 +112,7 @@ def _route(walk: Walk, here: Standing, netns: PodNetns) -> Route | bool | None:
         + (f", gateway {route.gateway}{owner}" if route.gateway else ", on the link"),
         State.DERIVED,
         here.packet,
-        cite.lines(answer.record, [route.line]),
+        cite.lines(answer.record, [route.line]) + asked,
     )
     return route
 
