@@ -1,0 +1,127 @@
+"""Before all other programs of a device: by a tcx link, or by a clsact filter before Linux 6.6.
+
+A tcx program runs before every tc filter, and a link with BPF_F_BEFORE before every other tcx
+program; it ends with its descriptor. A filter stays until it is removed, so a child waits for this
+process's end and removes it: that one filter, and the qdisc only when it was put there by us and
+nobody else's filter is on it.
+
+Sources: kernel/bpf/tcx.c, net/sched/cls_bpf.c (a new filter of a priority comes before the older
+ones of the same priority: list_add_rcu), tc-bpf(8).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from kubectl_ebpfnet.errors import KernelError, Unsupported
+from kubectl_ebpfnet.node import bpf
+from kubectl_ebpfnet.node.bpf_attach import link_tcx_first
+
+_CLSACT, _INGRESS, _EGRESS = 0xFFFFFFF1, 0xFFFFFFF2, 0xFFFFFFF3
+_ETH_P_ALL = 0x0003
+_PRIORITY = 1
+
+
+class Attached:
+    """Programs at the ingress of devices; `detach` takes them away, and so does our end."""
+
+    def __init__(self, host: IPRoute, *, tcx: bool = True) -> None:
+        """`tcx` False: as on a kernel that has none."""
+        self._host = host
+        self._links: list[int] = []
+        self._filters: list[Callable[[], None]] = []
+        self._tcx = tcx
+        self.how = "tcx"
+
+    def first(self, program: int, ifindex: int, *, own_device: bool = False) -> None:
+        """Attach a program before all others; `own_device` is ours and needs no clearing up.
+
+        Raises:
+            KernelError: the kernel refuses.
+        """
+        if self._tcx:
+            try:
+                self._links.append(link_tcx_first(program, ifindex, bpf.TCX_INGRESS))
+                return
+            except Unsupported:
+                self._tcx = False
+        self.how = "clsact"
+        take_away = _filter(self._host, program, ifindex)
+        if not own_device:
+            self._filters.append(take_away)
+            _at_our_end(take_away)
+
+    def detach(self) -> None:
+        """Take the programs away. What has gone already is no error."""
+        while self._links:
+            os.close(self._links.pop())
+        while self._filters:
+            self._filters.pop()()
+
+
+def _filter(host: IPRoute, program: int, ifindex: int) -> Callable[[], None]:
+    """A filter at the head of the chain; gives what takes it away."""
+    made = False
+    try:
+        host.tc("add", "clsact", index=ifindex)
+        made = True
+    except NetlinkError as error:
+        if error.code != 17:  # EEXIST: somebody's qdisc, which we leave as it is
+            raise KernelError(
+                f"add clsact to device {ifindex}: {error.args[1]}", error.code
+            ) from None
+    # The handle is ours alone: that is how the filter is found again.
+    handle = os.getpid() & 0x7FFFFFFF | 0x40000000
+    words: dict[str, Any] = {
+        "kind": "bpf", "index": ifindex, "parent": _INGRESS, "prio": _PRIORITY,
+        "protocol": _ETH_P_ALL, "handle": handle,
+    }  # fmt: skip
+
+    def take_away() -> None:
+        with contextlib.suppress(NetlinkError), IPRoute() as here:
+            here.tc("del-filter", **words)
+            both = (*here.get_filters(index=ifindex, parent=_INGRESS),)
+            both += (*here.get_filters(index=ifindex, parent=_EGRESS),)
+            if made and not both:
+                here.tc("del", "clsact", index=ifindex)
+
+    try:
+        host.tc(
+            "add-filter", fd=program, name=f"netkat:{os.getpid()}", action=None,
+            direct_action=True, **words,
+        )  # fmt: skip
+    except NetlinkError as error:
+        take_away()
+        raise KernelError(
+            f"add a filter to device {ifindex}: {error.args[1]}", error.code,
+            hint=f"its priority {_PRIORITY} may be a filter's of another kind or protocol",
+        ) from None  # fmt: skip
+    return take_away
+
+
+def _at_our_end(take_away: Callable[[], None]) -> None:
+    """Have it done when this process is gone, whatever ends it."""
+    reading, writing = os.pipe()  # close-on-exec: only we and forks of us have the writing end
+    if os.fork():
+        os.close(reading)
+        os.set_inheritable(writing, False)
+        return
+    try:
+        os.setsid()  # a signal to the terminal's group is for the others
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        for fd in range(3):
+            os.close(fd)
+        os.closerange(3, reading)
+        os.closerange(reading + 1, 1 << 16)
+        os.read(reading, 1)
+        take_away()
+    finally:
+        os._exit(0)

@@ -1,0 +1,146 @@
+"""Lay the way for one peer or one listener: ports held, private netns furnished, programs attached.
+
+The order matters: the port is held before anything can be caught, the veth is there before a
+program names it, and the programs are attached before the first packet is sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass
+
+from pyroute2 import IPRoute
+
+from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.node.bpf_attach import load_classifier
+from kubectl_ebpfnet.node.kat import assembler, nextway, ports, redirect
+from kubectl_ebpfnet.node.kat.attach import Attached
+from kubectl_ebpfnet.node.kat.nextway import Route, Way
+from kubectl_ebpfnet.node.kat.privatens import PrivateNetns
+from kubectl_ebpfnet.node.kat.words import Request
+
+# The next hop of a listener whose next hop is given by its MAC: nobody else has this address.
+_NAMELESS = {4: "198.19.255.254", 6: "2001:2:0:ffff::fffe"}
+_FRAME_SOURCE = bytes.fromhex("020000000001")
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """A way that is ready.
+
+    Attributes:
+        near: what the private netns calls the peer; "" for a listener.
+        real: the stand-in, packed → the peer's own address, packed; empty without a stand-in.
+    """
+
+    private: PrivateNetns
+    way: Way
+    first_port: int
+    last_port: int
+    near: str
+    real: dict[bytes, bytes]
+    how: str
+
+
+def to_peer(
+    stack: contextlib.ExitStack, request: Request, peer: str, scope: int = 0, *, tcx: bool = True
+) -> Laid:
+    """Lay the way to an address; `stack` takes it away again.
+
+    Raises:
+        Unsupported, KernelError: no way, no port, no rights (the modules of this folder say which).
+    """
+    host = stack.enter_context(IPRoute())
+    way = nextway.to_peer(host, request, peer, scope)
+    version, packed = ipaddress.ip_address(peer).version, ipaddress.ip_address(peer).packed
+    only = (version, request.udp, way.sources[0])
+    if request.command and not request.source_port:
+        held = ports.hold_range(*only, scope)
+    else:
+        held = ports.hold(*only, request.source_port, scope)
+    stack.callback(held.free)
+    # A program connects to the peer by itself, and cannot be told of a stand-in.
+    stand_in = None if request.command else redirect.neutral(packed)
+    near = str(ipaddress.ip_address(stand_in)) if stand_in else peer
+    next_hop = way.gateway or (peer if stand_in else "")
+    if way.gateway_mac or not way.device.arp:
+        next_hop = ""
+    neighbours = {near: way.gateway_mac} if way.gateway_mac and way.device.mac else {}
+    flow = redirect.Flow(
+        version, socket.IPPROTO_UDP if request.udp else socket.IPPROTO_TCP,
+        (ipaddress.ip_address(way.sources[0]).packed,), (held.first, held.last),
+        packed, request.port, stand_in,
+    )  # fmt: skip
+    prefix = f"{near}/{ipaddress.ip_address(near).max_prefixlen}"
+    private = PrivateNetns()
+    stack.callback(os.close, private.fd)
+    private.furnish(
+        host, way, [Route(prefix, next_hop, way.mtu)], neighbours, (held.first, held.last)
+    )
+    how = _attach(stack, host, request, way, flow, private, tcx)
+    real = {stand_in: packed} if stand_in else {}
+    return Laid(private, way, held.first, held.last, near, real, how)
+
+
+def to_clients(
+    stack: contextlib.ExitStack, request: Request, address: str, *, tcx: bool = True
+) -> Laid:
+    """Lay the way of a listener on an address; `stack` takes it away again. Raises as `to_peer`."""
+    host = stack.enter_context(IPRoute())
+    way = nextway.to_clients(host, request, address)
+    version = ipaddress.ip_address(address).version
+    held = ports.hold(version, request.udp, address, request.port)
+    stack.callback(held.free)
+    flow = redirect.Flow(
+        version, socket.IPPROTO_UDP if request.udp else socket.IPPROTO_TCP,
+        tuple(ipaddress.ip_address(one).packed for one in way.sources), (held.first, held.last),
+    )  # fmt: skip
+    routes, neighbours = list(way.routes), {}
+    if way.gateway_mac:
+        neighbours = {_NAMELESS[version]: way.gateway_mac}
+        routes = [Route("", _NAMELESS[version]) if not one.prefix else one for one in routes]
+    elif not way.device.arp:
+        routes = [Route(one.prefix, "", one.mtu) for one in routes]
+    private = PrivateNetns()
+    stack.callback(os.close, private.fd)
+    private.furnish(host, way, routes, neighbours)
+    how = _attach(stack, host, request, way, flow, private, tcx)
+    return Laid(private, way, held.first, held.last, "", {}, how)
+
+
+def _attach(
+    stack: contextlib.ExitStack, host: IPRoute, request: Request, way: Way, flow: redirect.Flow,
+    private: PrivateNetns, tcx: bool,
+) -> str:  # fmt: skip
+    device = way.device
+    frame = b""
+    if not device.mac:
+        with private.inside(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as one:
+            one.bind(("kat0", 0))
+            mac = one.getsockname()[4]
+        frame = mac + _FRAME_SOURCE + (b"\x08\x00" if flow.version == 4 else b"\x86\xdd")
+    out = load_classifier(
+        redirect.to_wire(flow, device.index, mark=request.mark, neighbours=device.arp),
+        "netkat_out",
+    )
+    stack.callback(os.close, out)
+    into = _into(flow, private.veth, frame)
+    stack.callback(os.close, into)
+    attached = Attached(host, tcx=tcx)
+    stack.callback(attached.detach)
+    attached.first(out, private.veth, own_device=True)
+    attached.first(into, device.index)
+    return attached.how
+
+
+def _into(flow: redirect.Flow, veth: int, frame: bytes) -> int:
+    """Load the program at the device; the quick helper where there is one, and a MAC header."""
+    if not frame:
+        with contextlib.suppress(KernelError):
+            program = redirect.to_private(flow, veth, helper=assembler.REDIRECT_PEER)
+            return load_classifier(program, "netkat_in")
+    program = redirect.to_private(flow, veth, frame=frame, helper=assembler.REDIRECT)
+    return load_classifier(program, "netkat_in")

@@ -1,0 +1,120 @@
+"""`python -m kubectl_ebpfnet.node.netkat`: netcat that this host's netfilter and CNI do not see.
+
+How it works is in docs/architecture.md, "netkat"; this file goes from words to an exit code: 0 on
+success, 1 for wrong words, missing rights, a host or port that is none, a connection that fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+import sys
+import threading
+
+from kubectl_ebpfnet.errors import EbpfnetError, KernelError
+from kubectl_ebpfnet.node.kat import words
+from kubectl_ebpfnet.node.kat.words import Request
+
+
+def main(said: list[str]) -> int:
+    """Run netkat. Returns its exit code."""
+    try:
+        request = words.request(said)
+        if request is None:
+            print(words.USAGE, end="")
+            return 0
+        return _listen(request) if request.listen else _connect(request)
+    except BrokenPipeError:
+        return 1  # nobody reads our stdout any more: that is no news
+    except EbpfnetError as error:
+        print(f"netkat: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"netkat: {error.hint}", file=sys.stderr)
+    except OSError as error:
+        print(f"netkat: {error}", file=sys.stderr)
+    return 1
+
+
+def _connect(request: Request) -> int:
+    """To the first of the host's addresses that answers."""
+    from kubectl_ebpfnet.node.kat import laying, talk
+
+    problem: KernelError = KernelError(f"{request.host} has no address")
+    for peer, scope in _resolved(request):
+        with contextlib.ExitStack() as stack:
+            try:
+                laid = laying.to_peer(stack, request, peer, scope, tcx=_tcx())
+                _say(request, f"{laid.way.device.name}, {laid.way.sources[0]} port"
+                     f" {laid.first_port}, next hop {laid.way.gateway or 'on the link'},"
+                     f" {laid.how}")  # fmt: skip
+                one = talk.connected(laid, request, peer)
+            except KernelError as error:
+                problem = error
+                _say(request, error.message)
+                continue
+            _say(request, f"connected to {peer} port {request.port}")
+            talk.exchange(one, request)
+            return 0
+    raise problem
+
+
+def _listen(request: Request) -> int:
+    from kubectl_ebpfnet.node.kat import laying, talk
+
+    address = _resolved(request)[0][0]
+    with contextlib.ExitStack() as stack:
+        laid = laying.to_clients(stack, request, address, tcx=_tcx())
+        waiting = talk.listen(laid, request)
+        _say(request, f"listening on {', '.join(laid.way.sources)} port {request.port},"
+             f" {laid.way.device.name}, {laid.how}")  # fmt: skip
+        talk.serve(waiting, request)
+    return 0
+
+
+def _resolved(request: Request) -> list[tuple[str, int]]:
+    """(address, scope) of the host, by this host's own resolver, within -w. Raises KernelError."""
+    family = {4: socket.AF_INET, 6: socket.AF_INET6}.get(request.version, socket.AF_UNSPEC)
+    found: list[tuple[str, int]] = []
+    problem: list[str] = []
+
+    def ask() -> None:
+        try:
+            for _, _, _, _, name in socket.getaddrinfo(
+                request.host, None, family, socket.SOCK_STREAM
+            ):
+                scope = int(name[3]) if len(name) == 4 else 0
+                found.append((str(name[0]).partition("%")[0], scope))
+        except OSError as error:
+            problem.append(error.strerror or str(error))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(request.wait)
+    if not found:
+        why = problem[0] if problem else f"no answer in {request.wait:g} s"
+        raise KernelError(f"{request.host}: {why}")
+    if request.source:
+        version = ipaddress.ip_address(request.source).version
+        found = [pair for pair in found if ipaddress.ip_address(pair[0]).version == version]
+    if not found:
+        raise KernelError(f"{request.host} and --source {request.source} share no IP version")
+    return found
+
+
+def _tcx() -> bool:
+    """False as on a kernel before 6.6: for tests, and where tcx is not wanted."""
+    return os.environ.get("NETKAT_ATTACH") != "clsact"
+
+
+def _say(request: Request, text: str) -> None:
+    if request.verbose:
+        print(f"netkat: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(code)  # threads may still wait for stdin or the peer
