@@ -15,7 +15,6 @@ from kubectl_ebpfnet.model.cilium import Backend, Frontend
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.node_side import NodeRequest
 from kubectl_ebpfnet.node import cilium_pins, layouts_lb
-from kubectl_ebpfnet.node.layouts import of_sizes
 from kubectl_ebpfnet.node.layouts_lb import ServiceKey, ServiceValue
 
 SERVICES = {"cilium_lb4_services_v2": 4, "cilium_lb6_services_v2": 6}
@@ -55,8 +54,8 @@ def frontends(_: NodeRequest) -> Iterator[Frontend]:
 
 def _services(folder: Path, name: str) -> Iterator[tuple[ServiceKey, ServiceValue]]:
     known = layouts_lb.SERVICES4 if SERVICES[name] == 4 else layouts_lb.SERVICES6
-    for sizes, key, value in cilium_pins.entries(folder, name):
-        yield of_sizes(name, sizes, known)(key), layouts_lb.service_value(value)
+    for service_key, key, value in cilium_pins.entries(folder, name, known):
+        yield service_key(key), layouts_lb.service_value(value)
 
 
 def _backends(folder: Path, version: int) -> Mapping[int, Backend]:
@@ -65,9 +64,9 @@ def _backends(folder: Path, version: int) -> Mapping[int, Backend]:
     known = layouts_lb.BACKENDS4 if version == 4 else layouts_lb.BACKENDS6
     name = cilium_pins.present(folder, names)[0]
     found = {}
-    for sizes, key, value in cilium_pins.entries(folder, name):
+    for backend, key, value in cilium_pins.entries(folder, name, known):
         number = layouts_lb.backend_id(key)
-        found[number] = replace(of_sizes(name, sizes, known)(value), id=number)
+        found[number] = replace(backend(value), id=number)
     return found
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from kubectl_ebpfnet.model.cilium import MetricRow
 from kubectl_ebpfnet.model.node_side import NodeRequest
 from kubectl_ebpfnet.node import cilium_pins, drop_reasons, layouts_tables
-from kubectl_ebpfnet.node.layouts import of_sizes
 
 MAP = "cilium_metrics"
 
@@ -24,8 +23,8 @@ def rows(_: NodeRequest) -> Iterator[MetricRow]:
     """
     folder = cilium_pins.root()
     cilium_pins.present(folder, (MAP,))
-    for sizes, key, values in cilium_pins.entries(folder, MAP):
-        counted = of_sizes(MAP, sizes, layouts_tables.METRICS)(key)
+    for metric_key, key, values in cilium_pins.entries(folder, MAP, layouts_tables.METRICS):
+        counted = metric_key(key)
         packets, size = layouts_tables.counters(values)
         kept = counted.file or counted.line
         yield MetricRow(

@@ -10,11 +10,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.node import bpf, mounts
+from kubectl_ebpfnet.node.layouts import of_sizes
+
+T = TypeVar("T")
 
 GLOBALS = PurePosixPath("/tc/globals")
 
@@ -91,11 +95,22 @@ def opened(folder: Path, name: str) -> bpf.Map | None:
         raise
 
 
-def entries(folder: Path, name: str) -> Iterator[tuple[tuple[int, int], bytes, bytes]]:
-    """(sizes of key and value, key, value) of every entry; nothing when the map has gone."""
+def entries(
+    folder: Path, name: str, known: Mapping[tuple[int, int], T]
+) -> Iterator[tuple[T, bytes, bytes]]:
+    """(layout, key, value) of every entry; nothing when the map has gone.
+
+    Args:
+        folder: what `root` gives.
+        name: of the map.
+        known: layouts by key and value size.
+
+    Raises:
+        KernelError: the map is of other sizes, even when it is empty; the kernel refuses.
+    """
     table = opened(folder, name)
     if table is not None:
         with table:
-            sizes = (table.info.key_size, table.info.value_size)
+            layout = of_sizes(name, (table.info.key_size, table.info.value_size), known)
             for key, value in table.items():
-                yield sizes, key, value
+                yield layout, key, value

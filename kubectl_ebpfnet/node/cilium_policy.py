@@ -17,7 +17,6 @@ from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.cilium import PolicyEntry
 from kubectl_ebpfnet.model.node_side import NodeRequest
 from kubectl_ebpfnet.node import bpf, cilium_pins, layouts_tables
-from kubectl_ebpfnet.node.layouts import of_sizes
 
 _NAME = re.compile(r"cilium_policy_(?:v(\d{1,3})_)?(\d{5})")
 STATS = "cilium_policystats"
@@ -67,8 +66,7 @@ def _maps(folder: Path) -> dict[int, str]:
 
 
 def _entries(folder: Path, name: str, number: int, stats: bpf.Map | None) -> Iterator[PolicyEntry]:
-    for sizes, key, value in cilium_pins.entries(folder, name):
-        layout = of_sizes(name, sizes, layouts_tables.POLICY)
+    for layout, key, value in cilium_pins.entries(folder, name, layouts_tables.POLICY):
         entry = layouts_tables.policy_entry(number, key, value, layout)
         if not layout.counters and stats is not None:
             counted = stats.lookup(layouts_tables.policy_stats_key(number, key))

@@ -22,7 +22,6 @@ from kubectl_ebpfnet.model.cilium import (
 from kubectl_ebpfnet.model.net import Network
 from kubectl_ebpfnet.model.node_side import NodeRequest
 from kubectl_ebpfnet.node import cilium_pins, layouts_tables
-from kubectl_ebpfnet.node.layouts import of_sizes
 
 T = TypeVar("T")
 Layouts = Mapping[tuple[int, int], Callable[[bytes, bytes], T]]
@@ -40,8 +39,8 @@ def _newest(names: tuple[str, ...], known: Layouts[T]) -> Iterator[T]:
     """Facts of the first of the maps that is pinned: an upgrade may leave the older ones behind."""
     folder = cilium_pins.root()
     name = cilium_pins.present(folder, names)[0]
-    for sizes, key, value in cilium_pins.entries(folder, name):
-        yield of_sizes(name, sizes, known)(key, value)
+    for fact, key, value in cilium_pins.entries(folder, name, known):
+        yield fact(key, value)
 
 
 def _families(
@@ -64,8 +63,7 @@ def ipcache(_: NodeRequest) -> Iterator[IpcacheEntry]:
     folder = cilium_pins.root()
     name = cilium_pins.present(folder, IPCACHE)[0]
     with_ids = any(one in NODE_IDS for one in cilium_pins.names(folder))
-    for sizes, key, value in cilium_pins.entries(folder, name):
-        layout = of_sizes(name, sizes, layouts_tables.IPCACHE)
+    for layout, key, value in cilium_pins.entries(folder, name, layouts_tables.IPCACHE):
         old = not with_ids and not value[layouts_tables.KEY_AT]
         key_at = layouts_tables.KEY_AT_OLD if old else layouts_tables.KEY_AT
         yield layout(key, value, key_at)

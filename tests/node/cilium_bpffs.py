@@ -81,6 +81,12 @@ def bpffs() -> Iterator[Path]:
         mount.rmdir()
 
 
+def possible_cpus() -> int:
+    """How many CPUs a per-CPU value has room for."""
+    text = Path("/sys/devices/system/cpu/possible").read_text().strip()
+    return int(text.rpartition("-")[2]) + 1
+
+
 def packed(text: str) -> bytes:
     """4 or 16 bytes of an address."""
     return ip_address(text).packed
