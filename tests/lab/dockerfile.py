@@ -16,7 +16,8 @@ KINDS = (
     "FROM", "RUN", "COPY", "ENV", "ARG", "LABEL", "USER", "WORKDIR", "ENTRYPOINT", "CMD",
 )  # fmt: skip
 _JSON_ALONE = ("ENTRYPOINT", "CMD")
-_VARIABLE = re.compile(r"\\(.)|\$\{(\w+)\}|\$(\w+)")
+_NOT_PLAIN = re.compile(r"\\|\$\{\w*[^\w}]")
+_VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ def _instruction(text: str, line: int) -> Instruction:
     if kind == "RUN" and rest.startswith("["):
         raise ValueError(f"line {line}: RUN has to be a shell's line")
     found = Instruction(kind, rest, line)
+    if kind in ("ENV", "LABEL", "WORKDIR") and _NOT_PLAIN.search(rest):
+        raise ValueError(f"line {line}: {kind} with a backslash or ${{…:…}} is not known here")
     if kind in (*_JSON_ALONE, "COPY"):
         found.words()
     return found
@@ -101,7 +104,4 @@ def _check_from(found: Iterable[Instruction]) -> None:
 
 def expanded(value: str, values: Mapping[str, str]) -> str:
     """A value with its variables replaced."""
-    return _VARIABLE.sub(
-        lambda match: match[1] or values.get(match[2] or match[3], ""),
-        value,
-    )
+    return _VARIABLE.sub(lambda match: values.get(match[1] or match[2], ""), value)

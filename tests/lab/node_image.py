@@ -105,13 +105,13 @@ def base() -> Path:
         RuntimeError: a step failed; its words tell.
     """
     before, _ = parts()
-    context = _context()
-    folder = CACHE / f"node-image-{_key(before, context)}"
+    wheels = context()
+    folder = CACHE / f"node-image-{_key(before, wheels)}"
     if (folder / "layer.tar").exists():
         return folder
     with _alone("node-image.lock"):
         if not (folder / "layer.tar").exists():
-            _make_base(folder, before, context)
+            _make_base(folder, before, wheels)
     return folder
 
 
@@ -203,7 +203,7 @@ def _package() -> Iterator[Path]:
             yield file
 
 
-def _context() -> Path:
+def context() -> Path:
     """A folder with the wheels from PyPI that the Dockerfile copies; downloaded once."""
     wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:16]
     folder = CACHE / f"node-wheels-{wanted}"

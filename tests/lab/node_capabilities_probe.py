@@ -1,0 +1,23 @@
+"""Runs in a node pod: asks the node side everything, prints what came of it as one JSON object.
+
+    python3 -c THIS_FILE '{"node": null, "pod": [UID, [CONTAINER, …]]}'
+
+A question of each namespace (`pod: links`) has its exit code, its error and its stdout.
+"""
+
+import json
+import sys
+
+from kubectl_ebpfnet.model.node_side import FACTS, HOST_PROGRAMS, NodeRequest, PodNamespace, ask
+from kubectl_ebpfnet.node.answering import answered
+
+found = {}
+for place, pod in json.loads(sys.argv[1]).items():
+    netns = None if pod is None else PodNamespace(pod[0], tuple(pod[1]))
+    words = {name: (name, "1.1.1.1") if name == "fib" else (name,) for name in FACTS}
+    argvs = {name: ask(*words[name]) for name in FACTS} | {one[0]: one for one in HOST_PROGRAMS}
+    for name, argv in argvs.items():
+        answer = answered(NodeRequest(1, argv, netns))
+        text = answer.stdout.decode("utf-8", "replace")
+        found[f"{place}: {name}"] = [answer.exit_code, answer.error, text]
+print(json.dumps(found))
