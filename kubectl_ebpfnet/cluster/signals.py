@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while something is taken away that must not be left half."""
+"""Ctrl-C, SIGTERM and a closed terminal while something is taken away that must go whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Deferred:
