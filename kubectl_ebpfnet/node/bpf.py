@@ -261,17 +261,19 @@ class Map:
                     keys = buffer(at_once * self.info.key_size)
                     values = buffer(at_once * self.value_bytes)
                     continue
-                if error.errno != errno.ENOENT:
-                    if error.errno == 524:  # ENOTSUPP, which has no name in user space
-                        raise Unsupported(error.message, 524) from None
+                # ENOTSUPP, which has no name in user space; EINVAL before Linux 5.6
+                if error.errno == 524 or (first and error.errno == errno.EINVAL):
+                    raise Unsupported(error.message, error.errno) from None
+                # EINTR: too many keys of a trie went away meanwhile; it goes on from where it is.
+                if error.errno not in (errno.ENOENT, errno.EINTR):
                     raise
-                last = True
+                last = error.errno == errno.ENOENT
             count = int(struct.unpack_from("=I", attr, 32)[0])
             if count:
                 yield count, memoryview(keys), memoryview(values)
             if last:
                 return
-            first = False
+            first = first and not count
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every entry, by batches where the kernel has them, else one by one."""
