@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import tarfile
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ mount -t tmpfs tmpfs "$1/run"
 mount --bind /etc/resolv.conf "$1/etc/resolv.conf"
 exec chroot "$1" /bin/sh -c 'cd "$1" && shift && exec /bin/sh -c "$1"' sh "$5" "$6"
 """
+_OPAQUE = "trusted.overlay.opaque"
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
@@ -62,28 +64,34 @@ class Tree:
         *patterns, target = words
         if not target.endswith("/"):
             raise ValueError(f"COPY to {target}: only into a folder, which ends in /")
-        folder = self.upper / target.strip("/")
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self.upper
+        for name in target.strip("/").split("/"):
+            folder /= name
+            folder.mkdir(parents=True, exist_ok=True)
+            below = (self.lower or self.root) / folder.relative_to(self.upper)
+            folder.chmod(below.stat().st_mode if below.exists() else 0o755)
         for file in matching(context, patterns):
             shutil.copy(file, folder / file.name)
 
 
 def pack(upper: Path, target: Path) -> None:
-    """An overlay's upper folder as a layer: what was deleted is an empty file `.wh.NAME`.
+    """An overlay's upper folder as a layer.
 
-    Overlayfs says "deleted" by a device 0/0 (Documentation/filesystems/overlayfs.rst), a layer by
-    that name (OCI image specification, "Whiteouts").
+    Overlayfs marks what was deleted by a device 0/0, and a folder that hides the one below by the
+    attribute trusted.overlay.opaque (Documentation/filesystems/overlayfs.rst). A layer has empty
+    files for that, `.wh.NAME` and `.wh..wh..opq` (OCI image specification, "Whiteouts").
     """
-
-    def entry(info: tarfile.TarInfo) -> tarfile.TarInfo:
-        if info.type == tarfile.CHRTYPE and not info.devmajor and not info.devminor:
-            parent, _, name = info.name.rpartition("/")
-            info.name, info.type, info.mode = f"{parent}/.wh.{name}", tarfile.REGTYPE, 0o600
-        info.uname = info.gname = ""
-        return info
-
     with tarfile.open(target, "w") as tar:
-        tar.add(upper, ".", filter=entry)
+        tar.add(upper, ".", recursive=False)
+        for path in sorted(upper.rglob("*")):
+            name = f"./{path.relative_to(upper)}"
+            said = path.lstat()
+            if stat.S_ISCHR(said.st_mode) and said.st_rdev == 0:
+                tar.addfile(tarfile.TarInfo(f"{os.path.dirname(name)}/.wh.{path.name}"))
+                continue
+            tar.add(path, name, recursive=False)
+            if stat.S_ISDIR(said.st_mode) and _OPAQUE in os.listxattr(path):
+                tar.addfile(tarfile.TarInfo(f"{name}/.wh..wh..opq"))
 
 
 def matching(context: Path, patterns: Sequence[str]) -> list[Path]:

@@ -150,6 +150,21 @@ def _open(image: Path, folder: Path) -> tuple[Any, list[Path]]:
     return config, [folder / name for name in manifest["Layers"]]
 
 
+@pytest.mark.kernel
+def test_what_a_run_deletes_is_deleted_in_the_layer(image: Path, tmp_path: Path) -> None:
+    tree = chroot.Tree(tmp_path / "tree", node_image.base() / "root")
+    command = "rm /etc/issue; rm -r /etc/skel; mkdir /etc/skel; echo new > /etc/skel/one"
+    tree.run(command, {}, "/")
+    (tmp_path / "two").write_text("")
+    tree.copy(tmp_path, ["two", "/tmp/"])
+    chroot.pack(tree.upper, tmp_path / "layer.tar")
+    with tarfile.open(tmp_path / "layer.tar") as tar:
+        members = {one.name: one for one in tar}
+    names = {"./etc/.wh.issue", "./etc/skel/.wh..wh..opq", "./etc/skel/one", "./tmp/two"}
+    assert names == {name for name, one in members.items() if one.isfile()}
+    assert members["./tmp"].mode == 0o1777
+
+
 @compare
 def test_the_lab_s_wheel_has_the_files_of_the_real_one(tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"  # setuptools leaves a build folder
