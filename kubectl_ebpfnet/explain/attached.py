@@ -89,7 +89,9 @@ def _host_side(pod: Pod, node: NodeView, netns: PodNetns) -> Link | None:
 def _at_devices(node: NodeView, where: str, links: Iterable[Link]) -> Iterator[AttachedProgram]:
     for link in links:
         for direction in _DIRECTIONS:
-            for found in at_device(node, link.name, direction).programs:
+            for found in at_device(
+                node, link.name, direction, node.endpoint_at(link.name)
+            ).programs:
                 a = found.attachment
                 yield AttachedProgram(
                     where, a, 0, _program(node, a), found.role, found.evidence

@@ -269,6 +269,17 @@ class NodeView(Netns):
                 )
         return None
 
+    def endpoint_at(self, device: str) -> int | None:
+        """Id of the endpoint whose host side device this is, None when it is nobody's."""
+        for endpoint in self.endpoints.facts:
+            if endpoint.interface == device:
+                return endpoint.id
+        link = self.link(device)
+        for row in self.endpoint_map.facts:
+            if link is not None and row.ifindex == link.index and not row.host:
+                return row.endpoint_id
+        return None
+
     def link_name(self, index: int | None) -> str:
         """The device with this ifindex, "" when there is none."""
         for link in self.links.facts:

@@ -57,9 +57,7 @@ def has_cilium(walk: Walk, node: NodeView) -> bool:
 def show_programs(walk: Walk, here: Standing, device: str, direction: str) -> bool:
     """Add a hop for each program at a device; whether any of them is Cilium's."""
     node = walk.world.node(here.node)
-    endpoint = walk.endpoint
-    id_there = endpoint.id if endpoint and endpoint.interface == device else None
-    attached = programs.at_device(node, device, direction, id_there)
+    attached = programs.at_device(node, device, direction, node.endpoint_at(device))
     if not attached.programs:
         unknown = bool(attached.missing)
         asked = " and ".join(attached.asked)

@@ -1,0 +1,145 @@
+"""`path` by a node pod: the same hops as by Cilium's agent, more of a pod without tools, and the
+answer of a cluster whose agents are gone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.lab.config import NODES, WORLD_ADDRESS
+from tests.lab.conftest import Lab, wait_until
+from tests.lab.live import FETCH, Answer, in_node, path, pod_of_our_own
+
+WORLD = f"{WORLD_ADDRESS}:80"
+_PASSING = re.compile(r"-?\d+ s left|expired")
+
+
+@pytest.fixture(scope="module")
+def kept(lab: Lab) -> Iterator[str]:
+    """Words that ask by node pods which this module's first question leaves for the next ones."""
+    if not lab.ours:
+        pytest.skip("needs the node image of the lab (make lab-up)")
+    done = lab.kubectl(
+        "ebpfnet", "path", "pod/client", "pod/client2:80", "--node-access", "pod", "--keep"
+    )
+    assert done.returncode == 0, done.stderr
+    namespaces = set(re.findall(r"in namespace (ebpfnet-[0-9a-f]+)", done.stderr))
+    assert namespaces, done.stderr
+    yield "pod"
+    lab.kubectl("delete", "namespace", "--wait=false", *namespaces)
+
+
+@pytest.fixture
+def by_pod(our_lab: Lab, kept: str) -> Callable[..., Answer]:
+    return lambda *words: path(our_lab, *words, "--node-access", kept)
+
+
+def said(answer: Answer) -> list[tuple[str, ...]]:
+    """The hops without what passes with time."""
+    return [
+        (hop["place"], hop["where"], hop["kind"], _PASSING.sub("", hop["summary"]), hop["state"])
+        for hop in answer.hops
+    ]
+
+
+@pytest.mark.parametrize(
+    "destination", [WORLD, "svc/web", "svc/web-np", "pod/client2:80", "node/node2:10250"]
+)
+def test_by_agent_and_by_node_pod_the_hops_are_the_same(
+    our_lab: Lab, by_pod: Callable[..., Answer], destination: str
+) -> None:
+    our_lab.run("client", *FETCH, f"http://{WORLD_ADDRESS}/")
+    agent = path(our_lab, "pod/client", destination, "--node-access", "agent")
+    pod = by_pod("pod/client", destination)
+    assert pod.stderr == ""
+    assert said(pod) == said(agent)
+    assert (pod.code, pod.verdict, pod.titles) == (agent.code, agent.verdict, agent.titles)
+    assert pod.document["reason"] == agent.document["reason"]
+    places = {record["place"]["kind"] for record in pod.document["records"]}
+    assert "cilium-agent" not in places
+
+
+def test_from_a_host_network_pod_too(our_lab: Lab, by_pod: Callable[..., Answer]) -> None:
+    agent = path(our_lab, "pod/hostnet", WORLD, "--node-access", "agent")
+    assert said(by_pod("pod/hostnet", WORLD)) == said(agent)
+
+
+def test_what_policy_drops_is_dropped_by_both(
+    our_lab: Lab, by_pod: Callable[..., Answer], egress_policy: Callable[..., None]
+) -> None:
+    with pod_of_our_own(our_lab, "e2e-limited", "node2") as pod:
+        egress_policy(pod, "443/TCP")
+        agent = path(our_lab, f"pod/{pod}", WORLD, "--node-access", "agent")
+        ours = by_pod(f"pod/{pod}", WORLD)
+    assert (agent.code, ours.code) == (3, 3)
+    assert said(ours) == said(agent)
+
+
+def test_a_pod_without_any_tool_is_known_as_well_as_others(
+    our_lab: Lab, by_pod: Callable[..., Answer]
+) -> None:
+    answer = by_pod("pod/bare-client", "svc/web")
+    assert (answer.code, answer.verdict) == (0, "delivered")
+    assert answer.titles == []
+    assert all(hop["state"] != "unknown" for hop in answer.hops)
+    route = next(hop for hop in answer.hops if hop["kind"] == "route")
+    assert route["place"] == "pod"
+    assert "default via 10.244.2.1 dev eth0" in route["summary"]
+    # The kernel was asked as well: its answer stands beside the table's.
+    excerpts = [line for proof in route["evidence"] for line in proof["excerpt"]]
+    assert any('"gateway":"10.244.2.1"' in line and '"source":' in line for line in excerpts)
+
+
+def test_the_nodes_answer_is_the_kernels_own(our_lab: Lab, by_pod: Callable[..., Answer]) -> None:
+    answer = by_pod("pod/client", WORLD)
+    (hop,) = (hop for hop in answer.hops if hop["kind"] == "route" and hop["place"] == "node")
+    excerpts = [json.loads(line) for proof in hop["evidence"] for line in proof["excerpt"]]
+    (looked_up,) = (fact for fact in excerpts if "in_device" in fact)
+    source = our_lab.get("pod", "client")["status"]["podIP"]
+    ip = ("ip", "-j", "route", "get", WORLD_ADDRESS, "from", source, "iif")
+    (same,) = json.loads(in_node(NODES[0], *ip, looked_up["in_device"]))
+    assert (looked_up["device"], looked_up["gateway"]) == (same["dev"], same["gateway"])
+
+
+@contextmanager
+def no_agents(lab: Lab) -> Iterator[None]:
+    """Agents are taken from every node, and come back."""
+
+    def selector(value: Any) -> None:
+        patch = json.dumps({"spec": {"template": {"spec": {"nodeSelector": value}}}})
+        done = lab.kubectl(
+            "patch", "daemonset", "cilium", "-n", "kube-system", "--type=merge", "-p", patch
+        )
+        assert done.returncode == 0, done.stderr
+
+    def running() -> int:
+        pods = lab.get("pods", "-n", "kube-system", "-l", "k8s-app=cilium")["items"]
+        ready = [p for p in pods if all(c["ready"] for c in p["status"]["containerStatuses"])]
+        return len(ready) if len(ready) == len(pods) else -1
+
+    selector({"ebpfnet.dev/e2e": "nowhere"})
+    try:
+        wait_until(lambda: running() == 0, 60)
+        yield
+    finally:
+        selector({"ebpfnet.dev/e2e": None})
+        wait_until(lambda: running() == len(NODES), 60)
+
+
+def test_without_agents_a_node_pod_is_deployed_and_said_so(our_lab: Lab) -> None:
+    before = said(path(our_lab, "pod/client", WORLD, "--node-access", "agent"))
+    # Kept node pods would be taken instead.
+    assert our_lab.kubectl("ebpfnet", "cleanup").returncode == 0
+    with no_agents(our_lab):
+        answer = path(our_lab, "pod/client", WORLD)
+        blind = path(our_lab, "pod/client", WORLD, "--node-access", "none")
+    assert (answer.code, answer.verdict) == (0, "delivered")
+    assert "no Cilium agent runs there: deploying a node pod on node1" in answer.stderr
+    assert said(answer) == before
+    assert (blind.code, blind.verdict) == (4, "unknown")
+    assert any("--node-access none" in title for title in blind.titles)
