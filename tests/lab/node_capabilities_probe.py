@@ -14,8 +14,11 @@ from kubectl_ebpfnet.node.answering import answered
 found = {}
 for place, pod in json.loads(sys.argv[1]).items():
     netns = None if pod is None else PodNamespace(pod[0], tuple(pod[1]))
-    words = {name: (name, "1.1.1.1") if name == "fib" else (name,) for name in FACTS}
-    argvs = {name: ask(*words[name]) for name in FACTS} | {one[0]: one for one in HOST_PROGRAMS}
+    lookups = ("fib", "forward")
+    argvs = {n: ask(n, "1.1.1.1") if n in lookups else ask(n) for n in FACTS}
+    argvs |= {one[0]: one for one in HOST_PROGRAMS}
+    if netns is None:
+        del argvs["forward"]  # of pods alone
     for name, argv in argvs.items():
         answer = answered(NodeRequest(1, argv, netns))
         text = answer.stdout.decode("utf-8", "replace")

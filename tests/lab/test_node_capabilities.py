@@ -17,6 +17,7 @@ from kubectl_ebpfnet.cluster import node_pod_manifest
 from tests.lab.config import HERE
 from tests.lab.conftest import Lab, wait_until
 from tests.lab.kubectl import apply
+from tests.lab.processes import alive, run
 
 NAMESPACE = "ebl-capabilities"
 NODE = "node1"
@@ -59,12 +60,12 @@ def measured(lab: Lab) -> Iterator[dict[str, Answers]]:
     """What came of every question, by set of capabilities."""
     if not lab.ours:
         pytest.skip("makes a pin on the node, which it may in the lab alone")
-    lab.in_agent(NODE, "mkdir", "-p", PIN.rpartition("/")[0])
-    make = ("map", "create", PIN, "type", "array", "key", "4", "value", "4", "entries", "1")
-    lab.in_agent(NODE, "bpftool", *make, "name", "ebl_caps")
-    lab.in_agent(NODE, "chmod", "700", FOLDER)
-    lab.in_agent(NODE, "chown", "1000", FOLDER)
+    _on_node("mkdir", "-p", PIN.rpartition("/")[0])
     try:
+        make = ("map", "create", PIN, "type", "array", "key", "4", "value", "4", "entries", "1")
+        _on_node("bpftool", *make, "name", "ebl_caps")
+        _on_node("chmod", "700", FOLDER)
+        _on_node("chown", "1000", FOLDER)
         apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}])
         wait_until(lambda: lab.get("serviceaccounts", "-n", NAMESPACE)["items"])
         apply([_target()])
@@ -74,7 +75,12 @@ def measured(lab: Lab) -> Iterator[dict[str, Answers]]:
         yield {name: _answers(lab, name) for name in (*SETS, "seccomp")}
     finally:
         lab.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
-        lab.in_agent(NODE, "rm", "-r", FOLDER)
+        _on_node("rm", "-r", FOLDER)
+
+
+def _on_node(*argv: str) -> None:
+    """Run something in the mount namespace of the node."""
+    run(["nsenter", f"--target={alive(NODE)}", "--mount", *argv])
 
 
 def _target() -> dict[str, Any]:
