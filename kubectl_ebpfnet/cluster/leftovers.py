@@ -133,12 +133,10 @@ def take_away(api: Api, namespace: str, pods: Iterable[str]) -> list[str]:
     place = f"{CORE}/namespaces/{namespace}"
     calls = [partial(delete, api, place, None, until)]
     calls += [partial(delete, api, f"{place}/pods/{pod}", 1, until) for pod in pods]
-    first, *others = beside(calls)
-    problem = first.exception()
-    for other in others:
-        problem = problem or other.exception()
-    if problem is not None:
-        raise problem
+    problems = [call.exception() for call in beside(calls)]  # of all: waits for each
+    for problem in problems:
+        if problem is not None:
+            raise problem
     return _until_ended(api, place, until)
 
 

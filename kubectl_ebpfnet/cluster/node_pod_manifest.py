@@ -48,7 +48,7 @@ CAPABILITIES = (
     "NET_RAW",  # legacy iptables-save opens a raw socket
     "SYS_PTRACE",  # /proc/PID/ns and /proc/PID/root of other users' processes
     "SYS_CHROOT",  # setns(2) into a mount namespace, for the node's own programs
-    "DAC_READ_SEARCH",  # pins and /proc files of other users
+    "DAC_READ_SEARCH",  # pins in folders of other users
 )
 PRIORITY = "system-node-critical"
 """Its pods are not evicted for memory or disk, and find a place on a node that is full of pods."""
@@ -185,11 +185,17 @@ def _container(image: str, command: tuple[str, ...]) -> Manifest:
             "readOnlyRootFilesystem": True,
             "runAsUser": 0,
             "capabilities": {"drop": ["ALL"], "add": list(CAPABILITIES)},
+            # Docker's and containerd's older profiles refuse clone3(2), which glibc needs.
             "seccompProfile": {"type": "Unconfined"},
             "appArmorProfile": {"type": "Unconfined"},
         },
         "volumeMounts": [
-            {"name": "bpf", "mountPath": "/sys/fs/bpf", "mountPropagation": "HostToContainer"},
+            {
+                "name": "bpf",
+                "mountPath": "/sys/fs/bpf",
+                "mountPropagation": "HostToContainer",
+                "readOnly": True,  # pins can be opened, and none be taken away
+            },
             {"name": "run", "mountPath": "/run/ebpfnet"},
         ],
     }

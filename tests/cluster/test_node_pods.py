@@ -145,6 +145,7 @@ def test_the_pod_asks_for_as_little_as_it_needs(
     assert set(container["resources"]["requests"].values()) == {"0"}
     assert container["imagePullPolicy"] == "IfNotPresent"
     assert container["image"] == f"ghcr.io/kubectl-ebpfnet/node:{__version__}"
+    assert [mount.get("readOnly", False) for mount in container["volumeMounts"]] == [True, False]
     assert [list(volume) for volume in spec["volumes"]] == [
         ["name", "hostPath"],
         ["name", "emptyDir"],
@@ -522,7 +523,14 @@ def test_who_may_not_delete_is_told_what_stays(
     with deploy() as deployment:
         deployment.start(["n1"])
         deployment.wait("n1", 5)
-        cluster.refuses = refuse("DELETE", deployment.run.namespace, forbidden("no"))
+        refuses = refuse("DELETE", deployment.run.namespace, forbidden("no"))
+
+        def slow(seen: Seen) -> Reply | None:
+            if seen.path.endswith("/node-1"):
+                time.sleep(0.5)  # the refusal comes long before the pod has gone
+            return refuses(seen)
+
+        cluster.refuses = slow
     [line] = said
     assert "this user may not delete namespaces" in line
     assert cluster.below("pods") == []

@@ -25,6 +25,7 @@ import yaml
 from kubectl_ebpfnet import __version__
 from tests.lab import images, manifests
 from tests.lab.conftest import Lab, wait_until
+from tests.lab.kubectl import program
 from tests.lab.live import objects
 
 ROOT = Path(__file__).parents[2]
@@ -153,6 +154,45 @@ def test_two_interrupts_do_not_leave_half_of_it(our_lab: Lab) -> None:
         assert live.end(signal.SIGINT) == -signal.SIGINT
         assert live.pod("node1") == {}
         wait_until(lambda: not live.exists(), 30)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(None, 0), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
+    ids=["normal", "Ctrl-C", "SIGTERM"],
+)
+def test_the_program_itself_leaves_nothing(our_lab: Lab, number: int | None, code: int) -> None:
+    who = f"e2e-{secrets.token_hex(4)}"
+    if (
+        "-"
+        in our_lab.kubectl("get", "pods", "-A", "-l", "ebpfnet.dev/keep=true", "-o", "name").stdout
+    ):
+        pytest.skip("somebody keeps node pods in this lab, which the run would take")
+
+    def ours() -> list[str]:
+        found = our_lab.get("namespaces", "-l", "app.kubernetes.io/managed-by=kubectl-ebpfnet")
+        return [
+            each["metadata"]["name"]
+            for each in found["items"]
+            if each["metadata"]["annotations"]["ebpfnet.dev/started-by"].startswith(f"{who}@")
+        ]
+
+    words = ["ebpfnet", "path", "pod/client", "1.1.1.1:80", "--node-access", "pod"]
+    with subprocess.Popen(
+        [program(), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**our_lab.env(), "LOGNAME": who},
+    ) as process:
+        [namespace] = wait_until(ours)
+        if number is not None:
+            process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    pods = our_lab.get("pods", "-n", namespace)["items"]
+    assert pods == []
+    wait_until(lambda: not ours(), 30)
 
 
 @pytest.mark.parametrize("speaks", [False, True], ids=["silent", "in a session"])
