@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 
 from kubectl_ebpfnet.model.cilium import NatEntry
-from kubectl_ebpfnet.model.net import Flow
 from kubectl_ebpfnet.model.node_side import FlowFilter, NodeRequest
 from kubectl_ebpfnet.node import bpf, cilium_pins, cilium_scan, layouts
 
@@ -22,7 +21,8 @@ def entries(request: NodeRequest) -> Iterator[NatEntry]:
     """Entries of the flows that are wanted, before or after translation, or all of them.
 
     A flow that is wholly known is looked up by its keys, and then by those of the entries that are
-    found. So a reply's entry whose other half was evicted is found only under its own addresses.
+    found. So an entry whose other half was evicted, or is another flow's by now, is found under its
+    own addresses only.
 
     Raises:
         KernelError: no such map is pinned, is of these sizes, or may be read.
@@ -51,9 +51,8 @@ def _concerned(version: int, flows: Sequence[FlowFilter]) -> bool:
 def _wanted(
     table: bpf.Map, flows: Sequence[FlowFilter], layout: layouts.TupleLayout, now: int
 ) -> Iterator[NatEntry]:
-    exact = [one for flow in flows if (one := flow.exact) is not None]
-    if flows and len(exact) == len(flows):
-        yield from _by_key(table, exact, layout, now)
+    if flows and all(flow.exact is not None for flow in flows):
+        yield from _by_key(table, flows, layout, now)
         return
     for key, value in cilium_scan.matching(table, flows, layout, nat=True):
         entry = layouts.nat_entry(key, value, layout, now)
@@ -66,9 +65,10 @@ def _fits(entry: NatEntry, flows: Sequence[FlowFilter]) -> bool:
 
 
 def _by_key(
-    table: bpf.Map, flows: Sequence[Flow], layout: layouts.TupleLayout, now: int
+    table: bpf.Map, flows: Sequence[FlowFilter], layout: layouts.TupleLayout, now: int
 ) -> Iterator[NatEntry]:
-    wanted = [key for flow in flows for key in layouts.nat_keys(flow) if len(key) == layout.size]
+    exact = [one for flow in flows if (one := flow.exact) is not None]
+    wanted = [key for flow in exact for key in layouts.nat_keys(flow) if len(key) == layout.size]
     seen: set[bytes] = set()
     while wanted:
         key = wanted.pop()
@@ -77,6 +77,6 @@ def _by_key(
         seen.add(key)
         value = table.lookup(key)
         entry = None if value is None else layouts.nat_entry(key, value, layout, now)
-        if entry is not None:
+        if entry is not None and _fits(entry, flows):  # the other half may be another flow's by now
             yield entry
             wanted.append(layouts.nat_twin(entry))

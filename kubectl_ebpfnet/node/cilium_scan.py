@@ -17,6 +17,8 @@ from kubectl_ebpfnet.node.bpf import Map
 from kubectl_ebpfnet.node.layouts import NAT_ADDRESS, TupleLayout
 
 Entry = tuple[bytes, bytes]
+_FEW = 40
+"""Of a batch's some 4096 entries: looking at so many costs less than counting another needle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,13 @@ class PackedFilter:
     """A FlowFilter as bytes of a tuple.
 
     Attributes:
-        needles: an entry that can match has one of these; () when every entry has to be looked at.
+        anchors: an entry that can match has, of each of these groups, one needle or more; () when
+            every entry has to be looked at. What is rare as a rule comes first.
         pieces: every one of these must stand at one of its places too.
         protocol: IANA number, None for any.
     """
 
-    needles: tuple[Needle, ...]
+    anchors: tuple[tuple[Needle, ...], ...]
     pieces: tuple[Needle, ...]
     protocol: int | None
 
@@ -80,21 +83,26 @@ def packed(wanted: FlowFilter, layout: TupleLayout, *, nat: bool = False) -> Pac
         for many, at in ((addresses, at_address), (ports, at_port))
         for one in many
     )
-    needles: tuple[Needle, ...] = ()
+    anchors: list[tuple[Needle, ...]] = []
     if len(addresses) == 2:  # both addresses stand side by side in the key
         zero = frozenset({0})
         both = {addresses[0] + addresses[1], addresses[1] + addresses[0]}
-        needles = tuple(Needle(one, zero) for one in sorted(both))
-        if nat:
-            written = frozenset({NAT_ADDRESS})
-            needles += tuple(Needle(one, written, in_value=True) for one in sorted({*addresses}))
-    elif addresses or ports:
-        anchor, at = (addresses[0], at_address) if addresses else (ports[0], at_port)
-        needles = (Needle(anchor, at),)
-        if nat:
-            written = frozenset({NAT_ADDRESS if addresses else NAT_ADDRESS + length})
-            needles += (Needle(anchor, written, in_value=True),)
-    return PackedFilter(needles, pieces, wanted.protocol)
+        pair = tuple(Needle(one, zero) for one in sorted(both))
+        anchors = [pair + (_written(addresses, length) if nat else ())]
+    else:
+        for many, at in ((addresses, at_address), (ports, at_port)):
+            anchors += [
+                (Needle(one, at), *(_written([one], length) if nat else ())) for one in many
+            ]
+    return PackedFilter(tuple(anchors), pieces, wanted.protocol)
+
+
+def _written(values: Sequence[bytes], length: int) -> tuple[Needle, ...]:
+    """Needles in the values of a SNAT map: addresses of this length, or ports."""
+    return tuple(
+        Needle(one, frozenset({NAT_ADDRESS + (0 if len(one) == length else length)}), in_value=True)
+        for one in sorted(set(values))
+    )
 
 
 def matching(
@@ -140,8 +148,8 @@ def _candidates(
     found: set[int] = set()
     size = layout.size
     for one in filters:
-        if one.needles:
-            for needle in one.needles:
+        if one.anchors:
+            for needle in _rarest(one.anchors, keys, values):
                 data, stride = (values, value_size) if needle.in_value else (keys, size)
                 found.update(_places(data, needle, stride))
         elif one.protocol is not None:
@@ -150,6 +158,21 @@ def _candidates(
         else:
             return set(range(len(keys) // size))
     return found
+
+
+def _rarest(groups: Sequence[tuple[Needle, ...]], keys: bytes, values: bytes) -> tuple[Needle, ...]:
+    """The group that is found least often in a batch, or the first one that is rare enough.
+
+    Every entry may have the node's address, or the port of the one service.
+    """
+    if len(groups) == 1:
+        return groups[0]
+    counts = []
+    for group in groups:
+        counts.append(sum((values if n.in_value else keys).count(n.packed) for n in group))
+        if counts[-1] <= _FEW:
+            return group
+    return groups[counts.index(min(counts))]
 
 
 def _places(data: bytes, needle: Needle, stride: int) -> Iterator[int]:

@@ -329,6 +329,21 @@ def test_both_halves_of_a_translation_by_key(
     assert nat(exact(client, client)) == []
 
 
+def test_a_half_that_another_flow_has_taken_over(pins: Pins) -> None:
+    """The port on the node was given to another pod; the old flow's own half is still there."""
+    other = "10.244.1.99:1234"
+    pins.make(NAT4, 14, 40, {
+        nat_key(6, "OUT", CLIENT, SERVER): nat_value(NODE, 1),
+        nat_key(6, "IN", SERVER, NODE): nat_value(other, 1),
+        nat_key(6, "OUT", other, SERVER): nat_value(NODE, 1),
+    }, LRU_HASH, 4096)  # fmt: skip
+    for client, count in ((CLIENT, 1), (other, 2)):
+        flow = exact(client, SERVER)
+        assert len(nat(flow)) == count
+        assert bag(nat(flow)) == bag(e for e in nat() if flow.fits(e.flow, e.translated()))
+    assert len(nat(exact(NODE, SERVER))) == 2  # the old half is under its own addresses only
+
+
 def test_where_the_pins_are(pins: Pins, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.undo()
     top = pins.folder.parent.parent
