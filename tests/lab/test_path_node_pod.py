@@ -16,7 +16,7 @@ from tests.lab.conftest import Lab, wait_until
 from tests.lab.live import FETCH, Answer, in_node, path, pod_of_our_own
 
 WORLD = f"{WORLD_ADDRESS}:80"
-_PASSING = re.compile(r"-?\d+ s left|expired|(?<=\d):\d{5}\b")
+_PASSING = re.compile(r"-?\d+ s left|expired|(?<=\d):\d{5}\b|\((REACHABLE|DELAY|STALE|PROBE)\)")
 """What differs from one connection, and one look, to the next."""
 
 
