@@ -55,13 +55,28 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node: name, InternalIPs, ExternalIPs, pod CIDRs and whether it is Ready."""
+    """A node: name, InternalIPs, ExternalIPs, pod CIDRs and whether it is Ready.
+
+    Attributes:
+        reason: why it is not Ready, "" when it is or nothing says.
+        unschedulable: it is cordoned; that says nothing about traffic.
+        labels: label → value.
+        taints: their keys.
+    """
 
     name: str
     internal_addresses: tuple[Address, ...]
     external_addresses: tuple[Address, ...] = ()
     pod_cidrs: tuple[Network, ...] = ()
     ready: bool = True
+    reason: str = ""
+    unschedulable: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
+    taints: tuple[str, ...] = ()
+
+    def address(self, version: int) -> Address | None:
+        """Its first InternalIP of an IP version, None when it has none."""
+        return next((a for a in self.internal_addresses if a.version == version), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +92,18 @@ class ServicePort:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A Service. `cluster_addresses` is () for headless ones."""
+    """A Service.
+
+    Attributes:
+        cluster_addresses: () for headless ones.
+        ingress_addresses: of `status.loadBalancer`.
+        ingress_hostnames: the same, for load-balancers that are given by name.
+        proxied_addresses: those of ingress_addresses whose ipMode is Proxy (KEP-1860): their
+            traffic reaches nodes with another destination, so nodes do not know them.
+        source_ranges: `loadBalancerSourceRanges`, () for everybody.
+        publish_not_ready: endpoints count as ready whatever their pods' condition is.
+        annotations: those that were kept (collect/objects.py): Cilium's.
+    """
 
     namespace: str
     name: str
@@ -91,6 +117,16 @@ class Service:
     internal_traffic_policy: str = ""
     external_name: str = ""
     health_check_node_port: int = 0
+    ingress_hostnames: tuple[str, ...] = ()
+    proxied_addresses: tuple[Address, ...] = ()
+    source_ranges: tuple[Network, ...] = ()
+    publish_not_ready: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+
+    def annotation(self, key: str) -> str:
+        """The annotation's value, "" when it is not set."""
+        return dict(self.annotations).get(key, "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,18 @@ def _node(value: Any) -> Node:
         external_addresses=_json.addresses(addresses.get("ExternalIP", [])),
         pod_cidrs=_json.networks(cidrs),
         ready=_condition(_json.dig(value, "status"), "Ready"),
+        reason=_not_ready(_json.dig(value, "status")),
+        unschedulable=bool(_json.flag(value, "spec", "unschedulable")),
+        labels=_json.pairs(value, "metadata", "labels"),
+        taints=tuple(_json.text(item, "key") for item in _json.items(value, "spec", "taints")),
     )
+
+
+def _not_ready(status: Any) -> str:
+    for item in _json.items(status, "conditions"):
+        if _json.text(item, "type") == "Ready" and _json.text(item, "status") != "True":
+            return _json.text(item, "message") or _json.text(item, "reason")
+    return ""
 
 
 def _protocol(name: str) -> int:
@@ -175,6 +186,8 @@ def _service(value: Any) -> Service:
         for port in _json.items(spec, "ports")
     )
     ingress = _json.items(value, "status", "loadBalancer", "ingress")
+    proxied = [item for item in ingress if _json.text(item, "ipMode") == "Proxy"]
+    hostnames = [_json.text(item, "hostname") for item in ingress]
     return Service(
         namespace=_namespace(value),
         name=_name(value),
@@ -188,6 +201,15 @@ def _service(value: Any) -> Service:
         internal_traffic_policy=_json.text(spec, "internalTrafficPolicy"),
         external_name=_json.text(spec, "externalName"),
         health_check_node_port=_json.number(spec, "healthCheckNodePort") or 0,
+        ingress_hostnames=tuple(name for name in hostnames if name),
+        proxied_addresses=_json.addresses([_json.text(item, "ip") for item in proxied]),
+        # Validation lets white space through (pkg/proxy/serviceport.go).
+        source_ranges=_json.networks(
+            [text.strip() for text in _json.texts(spec, "loadBalancerSourceRanges")]
+        ),
+        publish_not_ready=bool(_json.flag(spec, "publishNotReadyAddresses")),
+        labels=_json.pairs(value, "metadata", "labels"),
+        annotations=_json.pairs(value, "metadata", "annotations"),
     )
 
 

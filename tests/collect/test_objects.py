@@ -168,3 +168,27 @@ def test_any_json_gives_an_object_or_a_parse_error(value: object, kind: str) -> 
         assert isinstance(json.loads(objects.kept(json.dumps(value).encode())), dict)
     except ParseError:
         assert not isinstance(value, dict)
+
+
+def test_what_a_probe_of_a_load_balancer_needs_is_kept() -> None:
+    node = {
+        "kind": "Node",
+        "metadata": {"name": "n1", "labels": {"zone": "a"}, "annotations": {"x": S + "s"}},
+        "spec": {"unschedulable": True, "taints": [{"key": "k", "effect": "NoSchedule"}]},
+        "status": {"conditions": [{"type": "Ready", "status": "False", "message": "why"}]},
+    }
+    service = {
+        "kind": "Service",
+        "metadata": {
+            "name": "web",
+            "labels": {"service.kubernetes.io/service-proxy-name": "other"},
+            "annotations": {"service.cilium.io/forwarding-mode": "dsr", "vault": S + "t"},
+        },
+        "spec": {"loadBalancerSourceRanges": ["10.0.0.0/8"], "publishNotReadyAddresses": True},
+        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.2", "ipMode": "Proxy"}]}},
+    }
+    kept = objects.cut({"kind": "List", "items": [node, service]})
+    assert S not in json.dumps(kept)
+    node["metadata"] = {"name": "n1", "labels": {"zone": "a"}}
+    service["metadata"]["annotations"] = {"service.cilium.io/forwarding-mode": "dsr"}
+    assert kept["items"] == [node, service]

@@ -163,3 +163,54 @@ def test_lists_are_put_together_with_each_object_once() -> None:
     pods = [kube.objects(data) for data in recorded.api("pods")]
     both = pods[0].merged(pods[0]).merged(kube.objects(b'{"kind":"List","items":[]}'))
     assert both == pods[0]
+
+
+def test_what_a_load_balancer_service_says() -> None:
+    (web,) = kube.objects(json.dumps({
+        "kind": "Service",
+        "metadata": {"name": "web-lb", "namespace": "default", "labels": {"app": "web"},
+                     "annotations": {"service.cilium.io/forwarding-mode": "dsr"}},
+        "spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local",
+                 "healthCheckNodePort": 31234, "publishNotReadyAddresses": True,
+                 "loadBalancerSourceRanges": [" 10.0.0.0/8 ", "fd00::/8", "rubbish"],
+                 "ports": [{"port": 80, "nodePort": 30080}]},
+        "status": {"loadBalancer": {"ingress": [
+            {"ip": "192.0.2.1", "ipMode": "VIP"}, {"ip": "192.0.2.2", "ipMode": "Proxy"},
+            {"hostname": "lb.example.com"}]}},
+    }).encode()).services  # fmt: skip
+    assert web.ingress_addresses == (ip_address("192.0.2.1"), ip_address("192.0.2.2"))
+    assert web.proxied_addresses == (ip_address("192.0.2.2"),)
+    assert web.ingress_hostnames == ("lb.example.com",)
+    assert [str(prefix) for prefix in web.source_ranges] == ["10.0.0.0/8", "fd00::/8"]
+    assert web.publish_not_ready
+    assert web.labels == (("app", "web"),)
+    assert web.annotation("service.cilium.io/forwarding-mode") == "dsr"
+    assert web.annotation("service.cilium.io/type") == ""
+
+
+def node_with(spec: dict[str, Any], ready: dict[str, Any]) -> bytes:
+    """A Node with two addresses."""
+    return json.dumps({
+        "kind": "Node", "metadata": {"name": "n1", "labels": {"zone": "a"}}, "spec": spec,
+        "status": {"conditions": [{"type": "Ready", **ready}], "addresses": [
+            {"type": "InternalIP", "address": "192.0.2.11"},
+            {"type": "InternalIP", "address": "2001:db8::11"}]},
+    }).encode()  # fmt: skip
+
+
+def test_a_cordoned_node() -> None:
+    taint = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
+    data = node_with({"unschedulable": True, "taints": [taint]}, {"status": "True"})
+    (node,) = kube.objects(data).nodes
+    assert (node.unschedulable, node.taints) == (True, ("node.kubernetes.io/unschedulable",))
+    assert (node.ready, node.reason, node.labels) == (True, "", (("zone", "a"),))
+    assert node.address(6) == ip_address("2001:db8::11")
+    assert node.address(4) == ip_address("192.0.2.11")
+
+
+def test_why_a_node_is_not_ready() -> None:
+    said = {"status": "Unknown", "reason": "NodeStatusUnknown", "message": "Kubelet stopped."}
+    (node,) = kube.objects(node_with({}, said)).nodes
+    assert (node.ready, node.reason) == (False, "Kubelet stopped.")
+    (node,) = kube.objects(node_with({}, {"status": "False", "reason": "KubeletNotReady"})).nodes
+    assert (node.ready, node.reason) == (False, "KubeletNotReady")
