@@ -91,14 +91,22 @@ def closing(fd: int) -> Iterator[int]:
         os.close(fd)
 
 
-def open_pinned(path: str | Path) -> int:
-    """A file descriptor of an object pinned on bpffs, for reading and writing.
+RDONLY = 8
+"""BPF_F_RDONLY: a map's descriptor that cannot change the map (Linux 4.15)."""
+
+
+def open_pinned(path: str | Path, flags: int = 0) -> int:
+    """A file descriptor of an object pinned on bpffs.
+
+    Args:
+        path: of the pin.
+        flags: RDONLY for maps that are only read; links and programs take none.
 
     Raises:
         KernelError: ENOENT when it is not there.
     """
     name = buffer(os.fsencode(path) + b"\0")
-    return syscall(OBJ_GET, struct.pack("=QII", pointer(name), 0, 0), f"open {path}")
+    return syscall(OBJ_GET, struct.pack("=QII", pointer(name), 0, flags), f"open {path}")
 
 
 def open_program(id: int) -> int:
@@ -208,8 +216,8 @@ class Map:
 
     @classmethod
     def pinned(cls, path: str | Path) -> Map:
-        """The map pinned at a path. Raises KernelError, ENOENT when there is none."""
-        return cls(open_pinned(path))
+        """The map pinned at a path, for reading. Raises KernelError, ENOENT when there is none."""
+        return cls(open_pinned(path, RDONLY))
 
     def __enter__(self) -> Map:
         return self

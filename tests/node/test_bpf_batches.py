@@ -101,3 +101,14 @@ def test_a_batch_that_is_too_small_grows(table: bpf.Map, monkeypatch: pytest.Mon
     real = bpf.Map.batches
     monkeypatch.setattr(bpf.Map, "batches", lambda self: real(self, 1))
     assert numbers(table) == list(range(COUNT))
+
+
+def test_a_pinned_map_cannot_be_changed(table: bpf.Map) -> None:
+    """The node side only reads: the kernel refuses what it does not mean to do."""
+    key, value = next(table.items())
+    assert table.lookup(key) == value
+    key_memory, value_memory = bpf.buffer(key), bpf.buffer(bytes(4))
+    attr = struct.pack("=IIQQQ", table.fd, 0, bpf.pointer(key_memory), bpf.pointer(value_memory), 0)
+    with pytest.raises(KernelError) as caught:
+        bpf.syscall(bpf.MAP_UPDATE_ELEM, attr, "write")
+    assert caught.value.errno == errno.EPERM
