@@ -186,9 +186,22 @@ def delete(api: Api, path: str, grace: int | None = None, until: float = 0.0) ->
             time.sleep(_AGAIN_SECONDS)
 
 
-def beside(calls: Iterable[Callable[[], None]]) -> list[Future[None]]:
-    """Start blocking calls, some at a time, in threads that never keep the program alive."""
+def beside(
+    calls: Iterable[Callable[[], None]], known: list[Future[None]] | None = None
+) -> list[Future[None]]:
+    """Start blocking calls, some at a time, in threads that never keep the program alive.
+
+    Args:
+        calls: what to do.
+        known: is told of the calls before the first of them begins, so that an interrupt cannot
+            leave one unknown.
+
+    Returns:
+        Their ends, in order.
+    """
     pairs: list[tuple[Future[None], Callable[[], None]]] = [(Future(), call) for call in calls]
+    if known is not None:
+        known += [future for future, _ in pairs]
     todo: Iterator[tuple[Future[None], Callable[[], None]]] = iter(pairs)
     lock = threading.Lock()
 

@@ -169,30 +169,18 @@ class Deployment:
             ClusterError: the API server refused otherwise, or cannot be reached.
         """
         if self._namespace is None:
-            beside([lambda: leftovers.sweep(self._api)])
-            self._namespace = self._call(self._create_namespace)
+            beside([partial(leftovers.sweep, self._api)])
+            [self._namespace] = beside([self._create_namespace], self._calls)
         self._namespace.result()
-        for node in nodes:
-            if node not in self._pods:
-                name = f"node-{len(self._pods) + 1}"
-                created = self._call(partial(self._create_pod, node, len(self._pods) + 1))
-                self._pods[node] = (name, created)
-
-    def _call(self, call: Callable[[], None]) -> Future[None]:
-        # In a thread: an interrupt must not leave us without knowing whether it was created.
-        future: Future[None] = Future()
-        self._calls.append(future)
-
-        def run() -> None:
-            try:
-                call()
-            except BaseException as error:  # raised where the future is waited for
-                future.set_exception(error)
-            else:
-                future.set_result(None)
-
-        threading.Thread(target=run, name="node-pods", daemon=True).start()
-        return future
+        new = [node for node in dict.fromkeys(nodes) if node not in self._pods]
+        numbers = range(len(self._pods) + 1, len(self._pods) + len(new) + 1)
+        # In threads: an interrupt must not leave us without knowing what was created.
+        calls = [
+            partial(self._create_pod, node, number)
+            for node, number in zip(new, numbers, strict=True)
+        ]
+        for node, number, created in zip(new, numbers, beside(calls, self._calls), strict=True):
+            self._pods[node] = (f"node-{number}", created)
 
     def _create_namespace(self) -> None:
         secret = None

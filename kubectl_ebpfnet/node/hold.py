@@ -47,20 +47,25 @@ def hold(idle: float, path: Path = SOCKET) -> int:
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
     children: set[int] = set()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+    awake, signalled = socket.socketpair()
+    signalled.setblocking(False)
+    # select goes on after a signal (PEP 475): without this the end would wait for the next step.
+    signal.set_wakeup_fd(signalled.fileno())
+    with awake, signalled, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         os.umask(0o077)
         listener.bind(str(path))
         listener.listen(16)
         last = time.monotonic()
         while not stop:
-            ready, _, _ = select.select([listener], [], [], _STEP_SECONDS)
-            if ready:
+            ready, _, _ = select.select([listener, awake], [], [], _STEP_SECONDS)
+            if listener in ready:
                 children.add(_session(listener))
             children -= {pid for pid in children if _ended(pid)}
             if children:
                 last = time.monotonic()
             elif time.monotonic() - last > idle:
                 break
+        signal.set_wakeup_fd(-1)
     for pid in children:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -95,6 +96,40 @@ def test_more_nodes_join_the_same_namespace(
         assert deployment.wait("n2", 5).node == "n2"
         assert len(cluster.below("namespaces")) == 1
         assert len(cluster.below("pods")) == 2
+
+
+def test_many_nodes_are_waited_for_with_few_requests(
+    cluster: FakeCluster, deploy: Callable[..., Deployment], session: Session
+) -> None:
+    nodes = [f"n{number}" for number in range(100)]
+    most, now, lock = 0, 0, threading.Lock()
+
+    def counts(seen: Seen) -> Reply | None:
+        nonlocal most, now
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.005)
+        with lock:
+            now -= 1
+        return None
+
+    cluster.refuses = counts
+    cluster.becomes = lambda node: waiting("ContainerCreating")
+    with deploy() as deployment:
+        deployment.start(nodes)
+        with ThreadPoolExecutor(100) as pool:
+            pods = [pool.submit(deployment.wait, node, 20) for node in nodes]
+            while len(cluster.below("pods")) < len(nodes):
+                time.sleep(0.01)
+            for pod in cluster.below("pods"):
+                pod["status"] = RUNNING
+            assert [each.result().node for each in pods] == nodes
+        assert len({each.result().container for each in pods}) == len(nodes)
+        # Far fewer than the hundred who wait.
+        assert len(cluster.asked("GET")) < 40
+    assert cluster.objects == {}
+    assert most <= 18  # 16 creations, a list, the sweep
 
 
 def test_the_namespace_says_whose_it_is_and_admits_privileged_pods(

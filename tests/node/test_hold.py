@@ -97,7 +97,9 @@ def test_sigterm_ends_it_and_its_sessions(held: tuple[subprocess.Popen[bytes], P
     session = _session(path)
     assert session.stdout is not None
     session.stdout.readline()
+    begin = time.monotonic()
     process.terminate()
     assert process.wait(timeout=10) == 0
+    assert time.monotonic() - begin < 0.5  # and not at the next step of its loop
     session.communicate(timeout=10)
     assert session.returncode == 1
