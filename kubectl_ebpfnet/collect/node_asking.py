@@ -20,7 +20,7 @@ from kubectl_ebpfnet.collect.jobs import Deadline
 from kubectl_ebpfnet.collect.spool import Spool
 from kubectl_ebpfnet.errors import ClusterError, ExecError
 from kubectl_ebpfnet.model import codec
-from kubectl_ebpfnet.model.evidence import Held, Place, Record
+from kubectl_ebpfnet.model.evidence import Place, Record
 from kubectl_ebpfnet.model.node_side import PROGRAM, PROTOCOL, FlowFilter, NodeRequest, PodNamespace
 
 _LONGEST_HEADER = 64 << 10
@@ -74,8 +74,7 @@ class AnswerStream:
                 self._buffer, self._left = self._buffer[taken:], self._left - taken
                 if self._left:
                     return
-                self.answers.append((self._header, self._body))
-                self._header = None
+                self._end_of_part(self._header)
                 continue
             line, newline, rest = self._buffer.partition(b"\n")
             if not newline:
@@ -104,10 +103,15 @@ class AnswerStream:
             if not isinstance(size, int) or size < 0:
                 self.problem = "an answer does not say how long it is"
                 return
-            self._header, self._left, self._body = value, size, self._new()
+            self._header, self._left = value, size
             if not size:
-                self.answers.append((value, self._body))
-                self._header = None
+                self._end_of_part(value)
+
+    def _end_of_part(self, header: dict[str, Any]) -> None:
+        self._header = None
+        if not header.get("more"):
+            self.answers.append((header, self._body))
+            self._body = self._new()
 
 
 def ask_node(
@@ -179,7 +183,7 @@ def _records(
         header, body = found[number]
         code = header.get("exit_code")
         said = str(header.get("error") or "").encode()
-        output = body.output() if header.get("bytes") else Held(b"")
+        output = body.output()
         yield Record(
             0, one.place, one.argv, code if isinstance(code, int) else 1, output, said, started,
             kept=one.kept,

@@ -30,7 +30,7 @@ def of_node(name: str, bundle: Bundle) -> ProgramList:
     where = f"node {name}"
     rows = [*_at_devices(node, where, node.links.facts), *_elsewhere(node, where)]
     missing = list(_missing(node))
-    return ProgramList(where, name, _ordered(rows), tuple(missing))
+    return ProgramList(where, name, _ordered(rows), tuple(missing), _asked(node))
 
 
 def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
@@ -64,7 +64,7 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
         missing.append(f"the host side of the pod's device is not known: {why}")
     if not own.known:
         rows += _elsewhere(node, f"node {node.name}")
-    return ProgramList(where, node.name, _ordered(rows), (*missing, *_missing(node)))
+    return ProgramList(where, node.name, _ordered(rows), (*missing, *_missing(node)), _asked(node))
 
 
 def _host_side(pod: Pod, node: NodeView, netns: PodNetns) -> Link | None:
@@ -135,6 +135,11 @@ def _ordered(rows: Iterable[AttachedProgram]) -> tuple[AttachedProgram, ...]:
         seen[key] = seen.get(key, 0) + 1
         numbered.append(replace(row, order=seen[key]))
     return tuple(numbered)
+
+
+def _asked(node: NodeView) -> str:
+    record = node.programs.record
+    return record.started if record is not None else ""
 
 
 def _missing(node: NodeView) -> Iterator[str]:

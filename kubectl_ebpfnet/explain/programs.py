@@ -39,13 +39,13 @@ ROLES = {
 """Cilium's programs by full name (cilium-facts 4.2); older section names are joined to these."""
 
 SOCKET_ROLES = {
-    "_connect": "socket LB: connect() to a Service goes to a backend",
-    "_sendmsg": "socket LB: a datagram to a Service goes to a backend",
-    "_recvmsg": "socket LB: a backend's datagram seems to come from the Service",
-    "_getpee": "socket LB: the peer's name is the Service's",
-    "_post_bi": "socket LB: keeps NodePorts from being bound",
-    "_pre_bi": "socket LB: health checks of NodePorts",
-    "_release": "socket LB: forgets what a closed socket was translated to",
+    "_connect": "socket LB: connect()",
+    "_sendmsg": "socket LB: datagrams out",
+    "_recvmsg": "socket LB: datagrams in",
+    "_getpee": "socket LB: peer's name",
+    "_post_bi": "socket LB: guards NodePorts",
+    "_pre_bi": "socket LB: health checks",
+    "_release": "socket LB: forgets a socket",
 }
 """What Cilium's programs at cgroup hooks are for, by what their names hold (bpf/bpf_sock.c); the
 kernel cuts names at 15 characters."""

@@ -45,12 +45,22 @@ def plain(value: Any, brief: bool = False) -> Any:
     if isinstance(value, dict):
         return {str(key): plain(item, brief) for key, item in value.items()}
     if dataclasses.is_dataclass(value):
-        return {
-            f.name: plain(getattr(value, f.name), brief)
-            for f in dataclasses.fields(value)
-            if f.name != "line" and not (brief and getattr(value, f.name) == f.default)
-        }
+        shown = {}
+        for name, default in _members(value.__class__):
+            member = getattr(value, name)
+            if not brief or member != default:
+                shown[name] = member if type(member) in _PLAIN else plain(member, brief)
+        return shown
     raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+_PLAIN = frozenset({str, int, bool, type(None)})
+
+
+@cache
+def _members(kind: Any) -> tuple[tuple[str, Any], ...]:
+    """Names and defaults of a dataclass's fields, without `line`."""
+    return tuple((f.name, f.default) for f in dataclasses.fields(kind) if f.name != "line")
 
 
 def flow(value: Flow) -> dict[str, Any]:
@@ -69,11 +79,15 @@ def lines(facts: Iterable[Any]) -> bytes:
 
     Members that have their default are left out: a line is shown as evidence, and read by people.
     """
-    return b"".join(
-        json.dumps(plain(fact, brief=True), separators=(",", ":"), ensure_ascii=False).encode()
-        + b"\n"
-        for fact in facts
-    )
+    return b"".join(map(line_of, facts))
+
+
+def line_of(fact: Any) -> bytes:
+    """One fact of `lines`."""
+    return _encode(plain(fact, brief=True)).encode() + b"\n"
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
 
 def fact(line: bytes, kind: Any, number: int = 0) -> Any:

@@ -3,12 +3,15 @@
 The node side runs in a pod on the node and is spoken to over exec. The client writes requests, one
 JSON object a line; the node side answers in their order. Each answer is a header line and then as
 many bytes as the header says: facts, one JSON object a line, as kubectl_ebpfnet/model/codec.py
-writes them, or the text of a program of the node.
+writes them, or the text of a program of the node. A long answer comes in parts, all but the last
+with `more`, so that no side has to hold a table of 500,000 entries.
 
     → {"protocol": 1, "id": 1, "argv": ["ebpfnet-node", "links"], "netns": null, "flows": []}
     → {"end": true}
     ← {"protocol": 1, "version": "0.2.0"}
-    ← {"id": 1, "exit_code": 0, "bytes": 187, "error": ""}
+    ← {"id": 1, "bytes": 262144, "more": true}
+    ← …
+    ← {"id": 1, "bytes": 187, "exit_code": 0, "error": ""}
     ← {"index": 1, "name": "lo", …}
 
 `argv` is what a record shows, and what can be run by hand in the node pod. `netns` says whose

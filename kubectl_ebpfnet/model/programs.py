@@ -47,9 +47,11 @@ class ProgramList:
         node: the node that was asked, "" when the pod has none.
         programs: in the order of devices and hooks; at one hook in the order in which they run.
         missing: one sentence for each thing that could not be looked at.
+        asked: RFC 3339 time at which the programs were listed, "" when not known: ages count to it.
     """
 
     target: str
     node: str
     programs: tuple[AttachedProgram, ...]
     missing: tuple[str, ...] = ()
+    asked: str = ""

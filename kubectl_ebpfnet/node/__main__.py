@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from kubectl_ebpfnet.errors import EbpfnetError
 from kubectl_ebpfnet.model.node_side import PROGRAM, NodeRequest
-from kubectl_ebpfnet.node.answering import answered, serve
+from kubectl_ebpfnet.node.answering import answer, serve
 
 
 def main(words: list[str]) -> int:
@@ -30,12 +30,14 @@ def main(words: list[str]) -> int:
 
 
 def _by_hand(words: tuple[str, ...], out: BinaryIO) -> int:
-    answer = answered(NodeRequest(1, (PROGRAM, *words)))
-    out.write(answer.stdout)
+    def give(body: bytes) -> None:
+        out.write(body)
+
+    outcome = answer(NodeRequest(1, (PROGRAM, *words)), give)
     out.flush()
-    if answer.error:
-        print(json.dumps(answer.error)[1:-1], file=sys.stderr)
-    return answer.exit_code
+    if outcome.error:
+        print(json.dumps(outcome.error)[1:-1], file=sys.stderr)
+    return outcome.exit_code
 
 
 if __name__ == "__main__":

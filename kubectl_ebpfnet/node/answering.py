@@ -6,6 +6,7 @@ A question that fails is an answer with its reason; it never ends the run.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -15,10 +16,22 @@ from kubectl_ebpfnet.model import codec
 from kubectl_ebpfnet.model.node_side import PROGRAM, PROTOCOL, NodeRequest
 from kubectl_ebpfnet.node import asks, host_programs, netns
 
+_PART_BYTES = 256 << 10
+Give = Callable[[bytes], None]
+"""Takes the next part of an answer's body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one question ended; `error` is one sentence, "" when it was answered."""
+
+    exit_code: int
+    error: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeAnswer:
-    """What one question came to: `stdout` is facts, one a line, or a program's own text."""
+    """A whole answer: `stdout` is facts, one a line, or a program's own text."""
 
     exit_code: int
     stdout: bytes = b""
@@ -41,15 +54,22 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> int:
         except ValueError as error:
             _say(answers, {"id": 0, "exit_code": 2, "bytes": 0, "error": str(error)})
             return 2
-        answer = answered(request)
-        header = {
-            "id": request.id,
-            "exit_code": answer.exit_code,
-            "bytes": len(answer.stdout),
-            "error": answer.error,
-        }
-        _say(answers, header, answer.stdout)
+        _send(request, answers)
     return 0
+
+
+def _send(request: NodeRequest, out: BinaryIO) -> None:
+    held = bytearray()
+
+    def give(body: bytes) -> None:
+        held.extend(body)
+        if len(held) >= _PART_BYTES:
+            _say(out, {"id": request.id, "bytes": len(held), "more": True}, bytes(held))
+            held.clear()
+
+    outcome = answer(request, give)
+    header = {"id": request.id, "bytes": len(held)}
+    _say(out, {**header, "exit_code": outcome.exit_code, "error": outcome.error}, bytes(held))
 
 
 def _request(value: Any) -> NodeRequest:
@@ -67,27 +87,44 @@ def _request(value: Any) -> NodeRequest:
     return request
 
 
-def answered(request: NodeRequest) -> NodeAnswer:
-    """Answer one request; never raises for what the kernel or a program refuses."""
+def answer(request: NodeRequest, give: Give) -> Outcome:
+    """Answer one request; never raises for what the kernel or a program refuses.
+
+    Args:
+        request: what is asked.
+        give: takes the body as it comes: facts, a line each, or a program's own text.
+    """
     try:
         where = None if request.netns is None else netns.of_pod(request.netns)
         with netns.inside(where):
-            if request.argv[0] != PROGRAM:
-                code, text, complaint = host_programs.run(request.argv)
-                return NodeAnswer(code, text, complaint if code else "")
-            name = request.argv[1] if len(request.argv) > 1 else ""
-            if name not in asks.ASKS:
-                raise KernelError(
-                    f"no question {name!r}; there are: {', '.join(sorted(asks.ASKS))}"
-                )
-            return NodeAnswer(0, codec.lines(asks.function(name)(request)))
+            return _answered_here(request, give)
     except EbpfnetError as error:
         words = f"{error.message} ({error.hint})" if error.hint else error.message
-        return NodeAnswer(1, error=" ".join(words.split()))
+        return Outcome(1, " ".join(words.split()))
     except OSError as error:
-        return NodeAnswer(1, error=str(error))
+        return Outcome(1, str(error))
     except Exception as error:  # one bad table must not take the other answers with it
-        return NodeAnswer(1, error=f"internal error: {type(error).__name__}: {error}")
+        return Outcome(1, f"internal error: {type(error).__name__}: {error}")
+
+
+def answered(request: NodeRequest) -> NodeAnswer:
+    """Answer one request as a whole, for those who have no place to send parts to."""
+    body = bytearray()
+    outcome = answer(request, body.extend)
+    return NodeAnswer(outcome.exit_code, bytes(body), outcome.error)
+
+
+def _answered_here(request: NodeRequest, give: Give) -> Outcome:
+    if request.argv[0] != PROGRAM:
+        code, text, complaint = host_programs.run(request.argv)
+        give(text)
+        return Outcome(code, complaint if code else "")
+    name = request.argv[1] if len(request.argv) > 1 else ""
+    if name not in asks.ASKS:
+        raise KernelError(f"no question {name!r}; there are: {', '.join(sorted(asks.ASKS))}")
+    for fact in asks.function(name)(request):
+        give(codec.line_of(fact))
+    return Outcome(0)
 
 
 def _say(out: BinaryIO, header: dict[str, Any], body: bytes = b"") -> None:

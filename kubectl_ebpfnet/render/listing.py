@@ -23,7 +23,7 @@ from kubectl_ebpfnet.render.wrap import hanging, wrap
 FORMATS = ("table", "wide", "json", "yaml")
 Row = TypeVar("Row")
 _GAP = 2
-_LEAST_ELASTIC = 18
+_LEAST_ELASTIC = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,14 @@ class Column(Generic[Row]):
         cell: what it says of a row; "" shows as `-`.
         wide: shown by `-o wide` alone.
         elastic: gives way where the terminal is too narrow.
+        spare: left out where it is too narrow even so; `-o wide` and JSON have it.
     """
 
     header: str
     cell: Callable[[Row], str]
     wide: bool = False
     elastic: bool = False
+    spare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,35 +114,57 @@ def _table(listing: Listing[Any], bundle: Bundle, view: View, shown: Sequence[Co
 def _rows(
     listing: Listing[Any], bundle: Bundle, view: View, shown: Sequence[Column[Any]]
 ) -> list[str]:
-    cells = [[escape(column.cell(row)) or "-" for column in shown] for row in listing.rows]
-    headers = [column.header for column in shown]
+    table = [
+        (column, [escape(column.cell(row)) or "-" for row in listing.rows]) for column in shown
+    ]
     if view.width:
-        widths = _widths(shown, headers, cells, view.width)
-        cells = [
-            ["\n".join(wrap(cell, room)) for cell, room in zip(row, widths, strict=True)]
-            for row in cells
-        ]
-    lines = columns(headers, cells)
+        table = _narrowed(table, view.width)
+    headers = [column.header for column, _ in table]
+    rows = [list(row) for row in zip(*(texts for _, texts in table), strict=True)]
+    lines = columns(headers, rows)
     if not view.evidence:
         return lines
     said, at = lines[:1], 1
-    for row, texts in zip(listing.rows, cells, strict=True):
-        height = max(text.count("\n") for text in texts) + 1
+    for row, cells in zip(listing.rows, rows, strict=True):
+        height = max(text.count("\n") for text in cells) + 1
         said += lines[at : at + height]
         at += height
         said += proof(listing.evidence(row), bundle, "    ")
     return said
 
 
-def _widths(
-    shown: Sequence[Column[Any]], headers: list[str], cells: list[list[str]], width: int
-) -> list[int]:
-    """Room for each column: elastic ones share what is left, the widest gives way first."""
-    widths = [max(len(headers[i]), *(len(row[i]) for row in cells)) for i in range(len(headers))]
-    elastic = [i for i, column in enumerate(shown) if column.elastic]
+_Table = list[tuple[Column[Any], list[str]]]
+
+
+def _narrowed(table: _Table, width: int) -> _Table:
+    """The table within a width: spare columns go, the last first, then elastic ones are wrapped."""
+    while _room(table) > width:
+        spare = [i for i, (column, _) in enumerate(table) if column.spare]
+        if not spare:
+            break
+        del table[spare[-1]]
+    widths = [_widest(column, texts) for column, texts in table]
+    elastic = [i for i, (column, _) in enumerate(table) if column.elastic]
     while sum(widths) + _GAP * (len(widths) - 1) > width and elastic:
         widest = max(elastic, key=lambda i: widths[i])
-        if widths[widest] <= max(_LEAST_ELASTIC, len(headers[widest])):
+        if widths[widest] <= _least(*table[widest]):
             break
         widths[widest] -= 1
-    return widths
+    return [
+        (column, ["\n".join(wrap(text, room)) for text in texts])
+        for (column, texts), room in zip(table, widths, strict=True)
+    ]
+
+
+def _room(table: _Table) -> int:
+    """Columns of the terminal that it needs at least."""
+    return sum(_least(column, texts) for column, texts in table) + _GAP * (len(table) - 1)
+
+
+def _widest(column: Column[Any], texts: list[str]) -> int:
+    return max(len(column.header), *map(len, texts))
+
+
+def _least(column: Column[Any], texts: list[str]) -> int:
+    whole = _widest(column, texts)
+    return min(whole, max(_LEAST_ELASTIC, len(column.header))) if column.elastic else whole

@@ -8,22 +8,24 @@ from kubectl_ebpfnet.model.programs import SCHEMA, AttachedProgram, ProgramList
 from kubectl_ebpfnet.render.ages import age
 from kubectl_ebpfnet.render.listing import Column, Listing
 
+_CGROUP = "cgroup_"
 
-def listing(found: ProgramList, now: datetime | None = None) -> Listing[AttachedProgram]:
-    """The list; `now` is what ages are counted to."""
-    at = now or datetime.now(UTC)
+
+def listing(found: ProgramList) -> Listing[AttachedProgram]:
+    """The list."""
+    at = _time(found.asked)
     return Listing(
         schema=SCHEMA,
         title=f"BPF programs that act on {found.target}"
         + (f", on node {found.node}" if found.node and found.target.startswith("pod") else ""),
         columns=(
             Column("DEVICE", _device),
-            Column("HOOK", lambda row: row.attachment.hook),
+            Column("HOOK", _hook, elastic=True),
             Column("#", lambda row: str(row.order)),
             Column("PROGRAM", lambda row: row.name, elastic=True),
             Column("ID", lambda row: _number(row.attachment.program_id)),
-            Column("TAG", _tag),
-            Column("AGE", lambda row: _age(row, at)),
+            Column("TAG", _tag, spare=True),
+            Column("AGE", lambda row: _age(row, at), spare=True),
             Column("ROLE", lambda row: row.role, elastic=True),
             Column("WHERE", lambda row: row.where, wide=True),
             Column("LINK", lambda row: _number(row.attachment.link_id), wide=True),
@@ -43,9 +45,14 @@ def listing(found: ProgramList, now: datetime | None = None) -> Listing[Attached
 
 def _device(row: AttachedProgram) -> str:
     a = row.attachment
-    if a.device:
+    if a.device or not a.hook.startswith(_CGROUP):
         return a.device
-    return f"cgroup {a.cgroup}" if a.cgroup else ""
+    return f"cgroup {a.cgroup}" if a.cgroup else "cgroup"
+
+
+def _hook(row: AttachedProgram) -> str:
+    """The hook; the device's column says that it is one of a cgroup."""
+    return row.attachment.hook.removeprefix(_CGROUP)
 
 
 def _tag(row: AttachedProgram) -> str:
@@ -68,6 +75,14 @@ def _mean(row: AttachedProgram) -> str:
 
 def _maps(row: AttachedProgram) -> str:
     return "" if row.program is None else ",".join(map(str, row.program.map_ids))
+
+
+def _time(text: str) -> datetime:
+    """What ages count to: when the programs were listed, which for a capture is long ago."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.now(UTC)
 
 
 def _age(row: AttachedProgram, now: datetime) -> str:

@@ -35,6 +35,20 @@ def test_answers_are_cut_apart_however_they_come(step: int) -> None:
     assert bodies == {1: LINKS, 2: b"", 3: b"*filter\nCOMMIT\n"}
 
 
+@pytest.mark.parametrize("step", [1, 100_000])
+def test_an_answer_in_parts_is_one_answer(step: int) -> None:
+    stream = AnswerStream()
+    parts = [LINKS[at : at + 40] for at in range(0, len(LINKS), 40)]
+    data = json.dumps({"protocol": PROTOCOL, "version": "0"}).encode() + b"\n"
+    for number, part in enumerate(parts, 1):
+        last = {"exit_code": 0, "error": ""} if number == len(parts) else {"more": True}
+        data += json.dumps({"id": 1, "bytes": len(part), **last}).encode() + b"\n" + part
+    for at in range(0, len(data), step):
+        stream.feed(data[at : at + step])
+    ((header, body),) = stream.answers
+    assert (header["exit_code"], body.output().read()) == (0, LINKS)
+
+
 def test_an_answer_that_was_cut_off_is_no_answer() -> None:
     stream = AnswerStream()
     stream.feed(said((1, 0, LINKS, ""), (2, 0, LINKS, ""))[:-5])
