@@ -36,7 +36,6 @@ def hold(idle: float, path: Path = SOCKET) -> int:
     Returns:
         Exit code 0; after SIGTERM too.
     """
-    _import_all()
     path.unlink(missing_ok=True)
     stop = False
 
@@ -55,6 +54,9 @@ def hold(idle: float, path: Path = SOCKET) -> int:
         os.umask(0o077)
         listener.bind(str(path))
         listener.listen(16)
+        # Only now: a session that comes meanwhile waits, and is not served by a process of its own
+        # that nobody here knows of.
+        _import_all()
         last = time.monotonic()
         while not stop:
             ready, _, _ = select.select([listener, awake], [], [], _STEP_SECONDS)
