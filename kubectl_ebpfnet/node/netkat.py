@@ -41,8 +41,10 @@ def _connect(request: Request) -> int:
     """To the first of the host's addresses that answers."""
     from kubectl_ebpfnet.node.kat import laying, talk
 
-    problem: KernelError = KernelError(f"{request.host} has no address")
+    problem: KernelError | None = None
     for peer, scope in _resolved(request):
+        if problem is not None:
+            _say(request, f"{problem.message}; the next address is {peer}")
         with contextlib.ExitStack() as stack:
             try:
                 laid = laying.to_peer(stack, request, peer, scope, tcx=_tcx())
@@ -52,11 +54,11 @@ def _connect(request: Request) -> int:
                 one = talk.connected(laid, request, peer)
             except KernelError as error:
                 problem = error
-                _say(request, error.message)
                 continue
             _say(request, f"connected to {peer} port {request.port}")
             talk.exchange(one, request)
             return 0
+    assert problem is not None
     raise problem
 
 

@@ -45,7 +45,7 @@ def test_jumps_are_counted_from_the_next_instruction() -> None:
     code.set(asm.R0, 1)
     code.label("end")
     code.leave()
-    # what clang -target bpf makes of the same, on a little-endian machine
+    # instruction-set.rst, by hand: class and code, registers, offset, immediate (little-endian)
     expected = "b700000007000000 1600010007000000 b700000001000000 9500000000000000"
     assert code.program().hex(" ", 8) == expected
 
