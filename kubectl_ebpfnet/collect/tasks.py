@@ -124,7 +124,7 @@ NODE_POD_TASKS: tuple[Task, ...] = (
     Task(q.EGRESS_GATEWAY, Need.LEAVES),
     Task(q.IP_MASQ, Need.LEAVES),
     Task(q.KERNEL, Need.CAPTURE),
-    Task(q.COUNTERS, Need.CAPTURE),
+    Task(q.COUNTERS),
     Task(q.BPF_PROGRAMS, Need.CAPTURE),
     Task(q.BPF_PINS, Need.CAPTURE),
     Task(q.METRICS, Need.CAPTURE),

@@ -26,8 +26,15 @@ class Seen:
 def across(seen: Seen) -> list[Finding]:
     """Everything in which the whole answer contradicts itself."""
     rules = (
-        _agents, _masquerade_mode, _unanswered, _identities, _translations, _backends, _behind,
-    )  # fmt: skip
+        _agents,
+        _full_table,
+        _masquerade_mode,
+        _unanswered,
+        _identities,
+        _translations,
+        _backends,
+        _behind,
+    )
     return [finding for rule in rules for finding in rule(seen)]
 
 
@@ -50,6 +57,28 @@ def _agents(seen: Seen) -> Iterator[Finding]:
             f"{record.place} could not be asked: {record.error}",
             hint,
             cite.whole(record),
+        )
+
+
+FULL = 0.95
+"""Part of nf_conntrack_max above which new connections are about to be refused."""
+
+
+def _full_table(seen: Seen) -> Iterator[Finding]:
+    """nf_conntrack has no room for new connections (nf_conntrack: table full, dropping packet)."""
+    for name in seen.world.node_names:
+        answer = seen.world.node(name).counters
+        value = {c.name: c for c in answer.facts if c.group == "conntrack"}
+        count, most = value.get("nf_conntrack_count"), value.get("nf_conntrack_max")
+        if count is None or most is None or not most.value or count.value < FULL * most.value:
+            continue
+        yield Finding(
+            Severity.ERROR if count.value >= most.value else Severity.WARNING,
+            f"nf_conntrack of {name} holds {count.value} of at most {most.value} connections",
+            "The kernel drops the first packet of a connection that has no room. Raise "
+            "net.netfilter.nf_conntrack_max, or find who opens them: "
+            f"`kubectl ebpfnet flows node/{name}`.",
+            cite.lines(answer.record, [count.line, most.line]),
         )
 
 

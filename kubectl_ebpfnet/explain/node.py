@@ -34,6 +34,7 @@ from kubectl_ebpfnet.model.evidence import (
 from kubectl_ebpfnet.model.kernel import (
     Attachment,
     BpfPin,
+    Counter,
     InterfaceAddress,
     Link,
     Neighbour,
@@ -99,6 +100,11 @@ class NodeView(Netns):
     def attachments(self) -> Answer[Attachment]:
         """Programs at every hook, in the order in which they run, by the node side."""
         return self.ask(q.ATTACHMENTS, readers.NODE_SIDE)
+
+    @cached_property
+    def counters(self) -> Answer[Counter]:
+        """Counters that explain losses, by the node side."""
+        return self.ask(q.COUNTERS, readers.NODE_SIDE)
 
     @cached_property
     def cgroup_programs(self) -> Answer[Attachment]:

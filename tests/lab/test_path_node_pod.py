@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ def kept(lab: Lab) -> Iterator[str]:
     """Words that ask by node pods which this module's first question leaves for the next ones."""
     if not lab.ours:
         pytest.skip("needs the node image of the lab (make lab-up)")
+    lab.kubectl("ebpfnet", "cleanup")  # what somebody kept would be asked instead
     done = lab.kubectl(
         "ebpfnet", "path", "pod/client", "pod/client2:80", "--node-access", "pod", "--keep"
     )
@@ -105,6 +108,25 @@ def test_the_nodes_answer_is_the_kernels_own(our_lab: Lab, by_pod: Callable[...,
     ip = ("ip", "-j", "route", "get", WORLD_ADDRESS, "from", source, "iif")
     (same,) = json.loads(in_node(NODES[0], *ip, looked_up["in_device"]))
     assert (looked_up["device"], looked_up["gateway"]) == (same["dev"], same["gateway"])
+
+
+def test_a_capture_by_node_pods_is_explained_as_the_cluster_is(
+    our_lab: Lab, by_pod: Callable[..., Answer], tmp_path: Path
+) -> None:
+    file = str(tmp_path / "case.zip")
+    words = ("ebpfnet", "capture", "-f", file, "pod/client", "pod/client2", "--node-access", "pod")
+    done = our_lab.kubectl(*words)
+    assert done.returncode == 0, done.stderr
+    stored = path(our_lab, "pod/client", "pod/client2:80", "--from", file)
+    assert said(stored) == said(by_pod("pod/client", "pod/client2:80"))
+    assert stored.verdict == "delivered"
+    redacted = str(tmp_path / "shared.zip")
+    done = our_lab.kubectl(*words[:3], redacted, *words[4:], "--redact")
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(redacted) as archive:
+        text = b"".join(archive.read(name) for name in archive.namelist())
+    for word in ("client", "node1", our_lab.get("pod", "client")["status"]["podIP"]):
+        assert not re.search(rb"\b" + re.escape(word.encode()) + rb"\b", text), word
 
 
 @contextmanager
