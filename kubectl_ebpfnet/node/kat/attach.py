@@ -12,6 +12,7 @@ ones of the same priority: list_add_rcu), tc-bpf(8).
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from kubectl_ebpfnet.node.bpf_attach import link_tcx_first
 _CLSACT, _INGRESS, _EGRESS = 0xFFFFFFF1, 0xFFFFFFF2, 0xFFFFFFF3
 _ETH_P_ALL = 0x0003
 _PRIORITY = 1
+_LATE = 512
 
 
 class Attached:
@@ -48,7 +50,7 @@ class Attached:
         """
         if self._tcx:
             try:
-                self._links.append(link_tcx_first(program, ifindex, bpf.TCX_INGRESS))
+                self._links.append(_late(link_tcx_first(program, ifindex, bpf.TCX_INGRESS)))
                 return
             except Unsupported:
                 self._tcx = False
@@ -64,6 +66,15 @@ class Attached:
             os.close(self._links.pop())
         while self._filters:
             self._filters.pop()()
+
+
+def _late(fd: int) -> int:
+    """The same under a high number: at a process's end descriptors are closed in their order, and
+    what its sockets send when they are closed must still get out."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LATE)
+    finally:
+        os.close(fd)
 
 
 def _filter(host: IPRoute, program: int, ifindex: int) -> Callable[[], None]:
@@ -111,7 +122,7 @@ def _at_our_end(take_away: Callable[[], None]) -> None:
     reading, writing = os.pipe()  # close-on-exec: only we and forks of us have the writing end
     if os.fork():
         os.close(reading)
-        os.set_inheritable(writing, False)
+        _late(writing)  # never closed but by our end
         return
     try:
         os.setsid()  # a signal to the terminal's group is for the others

@@ -176,18 +176,35 @@ class Copying:
 
 
 def flush(peer: socket.socket, seconds: float) -> None:
-    """Close the writing side, and wait until the peer has acknowledged all that was sent."""
+    """Close the writing side, and wait until the peer has acknowledged all that was sent.
+
+    `seconds` without any progress end it too; then the close that follows is a reset.
+    """
     try:
         peer.shutdown(socket.SHUT_WR)
     except OSError:
         return  # it is not connected any more
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    end, before = 0.0, -1
+    while True:
         state = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
         unsent = struct.unpack("i", fcntl.ioctl(peer, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
         if state in _TCP_INFO_STATE_DONE and not unsent:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
+            return
+        if unsent != before:
+            before, end = unsent, time.monotonic() + seconds
+        elif time.monotonic() > end:
             return
         time.sleep(_STEP_S)
+
+
+def abort_when_closed(peer: socket.socket) -> None:
+    """Have a close reset the connection, until `flush` has seen it end well.
+
+    A socket that is closed while it still has to send holds its namespace, and the veth with it,
+    for minutes; and after our end nothing that it sends would get out.
+    """
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _write(fd: int, data: memoryview) -> None:

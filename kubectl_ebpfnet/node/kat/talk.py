@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.node.kat.copying import Copying, Input, Manners, flush
+from kubectl_ebpfnet.node.kat.copying import Copying, Input, Manners, abort_when_closed, flush
 from kubectl_ebpfnet.node.kat.laying import Laid
 from kubectl_ebpfnet.node.kat.words import Request
 
@@ -113,7 +113,10 @@ def standard_input() -> Input:
 def _socket(laid: Laid, request: Request) -> socket.socket:
     family = socket.AF_INET6 if ":" in laid.way.sources[0] else socket.AF_INET
     with laid.private.inside():
-        return socket.socket(family, socket.SOCK_DGRAM if request.udp else socket.SOCK_STREAM)
+        one = socket.socket(family, socket.SOCK_DGRAM if request.udp else socket.SOCK_STREAM)
+    if not request.udp:
+        abort_when_closed(one)
+    return one
 
 
 def _name(laid: Laid, address: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:

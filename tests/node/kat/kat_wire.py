@@ -89,7 +89,7 @@ class Wire:
 
     def start(self, where: str, *argv: str, **more: Any) -> subprocess.Popen[bytes]:
         """A program in a namespace, ended with the test; its pipes are open."""
-        pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         # nsenter becomes the program, so that a signal to it is one to the program.
         whole = ("nsenter", f"--net=/run/netns/{getattr(self, where)}", *argv)
         child = subprocess.Popen(whole, cwd=ROOT, **{**pipes, **more})

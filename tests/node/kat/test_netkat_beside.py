@@ -14,8 +14,18 @@ from pathlib import Path
 
 import pytest
 from kat_wire import (
-    HOST, PEER, Wire, accepted, answering, ended, programs, received, state, unchanged, until,
-)  # fmt: skip
+    HOST,
+    PEER,
+    Wire,
+    accepted,
+    answering,
+    ended,
+    programs,
+    received,
+    state,
+    unchanged,
+    until,
+)
 
 from kubectl_ebpfnet.errors import Unsupported
 from kubectl_ebpfnet.node import bpf, netns
@@ -104,7 +114,7 @@ def test_a_program_that_comes_later_runs_for_others_traffic(wire: Wire) -> None:
     """Ours says "next" to what is not its flow: a later program still decides about that."""
     release = answering(wire.listening(), lambda one: received(one) and None)
     with foreign_tcx(wire, verdict(2)):
-        client = wire.netkat(PEER[4], "80", "-v")
+        client = wire.netkat(PEER[4], "80", "-v", "-w", "3")
         assert client.stderr is not None
         assert b"tcx" in client.stderr.readline()
         assert b"connected" in client.stderr.readline()
@@ -128,6 +138,9 @@ def test_a_signal_leaves_nothing(wire: Wire, number: int, attach: str) -> None:
     assert state(wire) != before
     client.send_signal(number)
     client.wait(20)
+    with pytest.raises(ConnectionResetError):  # the peer is told, also by a process that is killed
+        there.recv(1)
+    listener.close()
     unchanged(wire, before)
     until(lambda: programs() <= loaded, "a program is still loaded")
     until(lambda: not _watchers(), "the process that clears up is still there")

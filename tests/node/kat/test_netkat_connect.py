@@ -10,11 +10,27 @@ import time
 
 import pytest
 from kat_wire import (
-    HOST, PEER, ROUTER, Wire, accepted, answering, ended, programs, received, state, unchanged,
-)  # fmt: skip
+    HOST,
+    PEER,
+    ROUTER,
+    Wire,
+    accepted,
+    answering,
+    ended,
+    programs,
+    received,
+    state,
+    unchanged,
+)
 
 pytestmark = pytest.mark.kernel
 MEGABYTES = 1024 if os.environ.get("NETKAT_GIGABYTE") else 100
+
+
+def said(one: socket.socket, words: bytes, release: threading.Event) -> None:
+    """Say something, and keep the connection open."""
+    one.sendall(words)
+    release.wait(20)
 
 
 def drop_all(wire: Wire, version: int = 4) -> None:
@@ -142,7 +158,7 @@ def test_a_reply_two_seconds_after_the_end_of_input(wire: Wire, half_close: bool
 
 def test_silence_after_the_end_of_input_ends_it(wire: Wire) -> None:
     release = threading.Event()
-    answering(wire.listening(), lambda one: (one.sendall(b"hello"), release.wait(20)) and None)
+    answering(wire.listening(), lambda one: said(one, b"hello", release))
     begun = time.monotonic()
     code, out, _ = ended(wire.netkat("-w", "1", PEER[4], "80"), b"x")
     assert (code, out) == (0, b"hello")
@@ -178,7 +194,7 @@ def test_a_source_port_that_the_host_uses_is_refused(wire: Wire) -> None:
 
 def test_the_port_is_held_while_it_runs(wire: Wire) -> None:
     release = threading.Event()
-    answering(wire.listening(), lambda one: (one.sendall(b"1"), release.wait(20)) and None)
+    answering(wire.listening(), lambda one: said(one, b"1", release))
     client = wire.netkat("-p", "4321", PEER[4], "80")
     assert client.stdout is not None
     assert client.stdout.read(1) == b"1"
