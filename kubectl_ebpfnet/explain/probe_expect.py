@@ -8,20 +8,24 @@ masquerading of externalTrafficPolicy Cluster. Health checks: pkg/proxy/healthch
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
-from kubectl_ebpfnet.explain import probe_targets
-from kubectl_ebpfnet.explain.probe_datapath import CILIUM, KUBE_PROXY, Balancer
-from kubectl_ebpfnet.model.kube import Node, Pod, Service, ServiceEndpoint
-from kubectl_ebpfnet.model.net import TCP, Address
+from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.explain import probe_source, probe_targets
+from kubectl_ebpfnet.explain.probe_datapath import CILIUM, KUBE_PROXY
+from kubectl_ebpfnet.explain.probe_situation import (
+    Situation,
+    count,
+    ending,
+    on_node,
+    uses_terminating,
+)
+from kubectl_ebpfnet.model.kube import ServiceEndpoint
 from kubectl_ebpfnet.model.probe import (
     Answers,
-    Endpoints,
     Expectation,
     How,
-    ProbeTarget,
     SourceFate,
     TargetKind,
 )
@@ -29,50 +33,6 @@ from kubectl_ebpfnet.model.probe import (
 _PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 _RANGES_POLICY = "service.cilium.io/src-ranges-policy"
 _ONLY_NODE, _ONLY_NODES = "service.cilium.io/node", "service.cilium.io/node-selector"
-_L7 = "service.cilium.io/lb-l7"
-_TERMINATING_SINCE, _TERMINATING_MAYBE = (1, 26), (1, 22)
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """All that an expectation follows from.
-
-    Attributes:
-        service: the Service.
-        target: one of its addresses and ports.
-        node: the node that is probed.
-        from_nodes: the nodes that the probe may come from.
-        endpoints: of the whole Service; None when no EndpointSlice could be read.
-        pods: those that are known, to tell ready ones where not ready ones are published.
-        balancer: who balances on the node.
-        how: the way the probe takes.
-        policies: `Kind namespace/name` of network policies that may be about the backends.
-    """
-
-    service: Service
-    target: ProbeTarget
-    node: Node
-    from_nodes: tuple[Node, ...]
-    endpoints: tuple[ServiceEndpoint, ...] | None
-    pods: tuple[Pod, ...]
-    balancer: Balancer
-    how: How = How.NEXT_HOP
-    policies: tuple[str, ...] = ()
-
-    @property
-    def local_policy(self) -> bool:
-        """externalTrafficPolicy is Local."""
-        return self.service.external_traffic_policy == "Local"
-
-    @property
-    def of_port(self) -> tuple[ServiceEndpoint, ...]:
-        """Endpoints of the target's port, in its IP version."""
-        return tuple(
-            e
-            for e in self.endpoints or ()
-            if (e.port_name, e.protocol) == (self.target.port_name, self.target.protocol)
-            and e.address.version == self.target.version
-        )
 
 
 def expected(at: Situation) -> Expectation:
@@ -84,40 +44,17 @@ def expected(at: Situation) -> Expectation:
             told, answers=Answers.UNKNOWN, why=f"the node is NotReady{said}; otherwise {told.why}"
         )
     if told.answers is not Answers.NO:
-        source, why = _source(at)
+        source, why = probe_source.expected(at)
         told = replace(told, source=source, source_why=why)
-    status, count = _health(at)
+    status, counted = _health(at)
     return replace(
         told,
         health_status=status,
-        health_count=count,
+        health_count=counted,
         excluded=probe_targets.excluded(at.node),
         cautions=_cautions(at),
         evidence=at.balancer.evidence,
     )
-
-
-def endpoints_of(at: Situation) -> Endpoints:
-    """How many endpoints of the target's port there are, by distinct address."""
-    ready = [e for e in at.of_port if e.ready]
-    ending = [e for e in at.of_port if _ending(e)]
-    idle = [e for e in at.of_port if not e.ready and not _ending(e)]
-    return Endpoints(
-        local=_count(_on(ready, at.node)),
-        total=_count(ready),
-        local_terminating=_count(_on(ending, at.node)),
-        terminating=_count(ending),
-        local_not_ready=_count(_on(idle, at.node)),
-    )
-
-
-def usable(at: Situation) -> tuple[ServiceEndpoint, ...]:
-    """The endpoints that the node may send the client to."""
-    near = _on(at.of_port, at.node) if at.local_policy else list(at.of_port)
-    ready = [e for e in near if e.ready]
-    if not ready and _uses_terminating(at) is not False:
-        ready = [e for e in near if _ending(e)]
-    return tuple(ready)
 
 
 def _answers(at: Situation) -> Expectation:
@@ -126,19 +63,18 @@ def _answers(at: Situation) -> Expectation:
         told = rule(at)
         if told is not None:
             return told
-    near = _on(at.of_port, at.node) if at.local_policy else list(at.of_port)
+    near = on_node(at.of_port, at.node) if at.local_policy else list(at.of_port)
     where = f"{at.node.name} has" if at.local_policy else "the Service has"
     kind = "local endpoint" if at.local_policy else "endpoint"
     ready = [e for e in near if e.ready]
     if ready:
-        return _ready(at, ready, f"{where} {_number(_count(ready), f'ready {kind}')}")
-    ending = _count([e for e in near if _ending(e)])
-    if ending:
-        return _terminating(at, f"{where} only {_number(ending, f'terminating {kind}')}")
-    idle = _count(near)
+        return _ready(at, ready, f"{where} {_number(count(ready), f'ready {kind}')}")
+    leaving = count(e for e in near if ending(e))
+    if leaving:
+        return _terminating(at, f"{where} only {_number(leaving, f'terminating {kind}')}")
+    idle = count(near)
     also = f" ({_number(idle, 'endpoint')} not ready)" if idle else ""
-    how = ", so it refuses or is silent" if not at.local_policy else ""
-    return _told(Answers.NO, f"{where} no ready {kind}{also}{how}")
+    return _told(Answers.NO, f"{where} no ready {kind}{also}")
 
 
 def _nobody_knows(at: Situation) -> Expectation | None:
@@ -168,7 +104,11 @@ def _not_here(at: Situation) -> Expectation | None:
     labels = at.node.labels
     if only and dict(labels).get(_ONLY_NODE) != only:
         return _told(Answers.NO, f"the annotation {_ONLY_NODE}={only} keeps it off this node")
-    if selector and not probe_targets.selects(selector, labels):
+    try:
+        here = probe_targets.selects(selector, labels)
+    except UsageError:
+        return _told(Answers.UNKNOWN, f"the annotation {_ONLY_NODES} is no label selector")
+    if not here:
         return _told(Answers.NO, f"the annotation {_ONLY_NODES} keeps it off this node")
     return None
 
@@ -208,56 +148,12 @@ def _ready(at: Situation, ready: Sequence[ServiceEndpoint], why: str) -> Expecta
 
 
 def _terminating(at: Situation, why: str) -> Expectation:
-    uses = _uses_terminating(at)
+    uses = uses_terminating(at)
     if uses:
         return _told(Answers.YES, f"{why}, used while nothing else is ready (KEP-1669)")
     if uses is None:
         return _told(Answers.UNKNOWN, f"{why}: used or not by a feature gate before 1.26")
     return _told(Answers.NO, f"{why}, not used before Kubernetes 1.26 (KEP-1669)")
-
-
-def _uses_terminating(at: Situation) -> bool | None:
-    """kube-proxy: alpha in 1.22, on by default in 1.26; Cilium has done so since before."""
-    found = re.match(r"v?(\d+)\.(\d+)", at.node.version)
-    if at.balancer.name == CILIUM or found is None:
-        return True
-    version = (int(found[1]), int(found[2]))
-    if version >= _TERMINATING_SINCE:
-        return True
-    return None if version >= _TERMINATING_MAYBE else False
-
-
-def _source(at: Situation) -> tuple[SourceFate, str]:
-    """What becomes of the client's address, and why."""
-    if at.service.annotation(_L7) == "enabled" and at.balancer.name == CILIUM:
-        return SourceFate.UNKNOWN, "Cilium's L7 proxy ends the connection on the node"
-    if at.local_policy:
-        return SourceFate.PRESERVED, "externalTrafficPolicy Local does not masquerade"
-    if at.balancer.name == KUBE_PROXY:
-        return SourceFate.NODE, "kube-proxy masquerades with externalTrafficPolicy Cluster"
-    if at.balancer.name != CILIUM:
-        return SourceFate.UNKNOWN, "nothing tells whether kube-proxy or Cilium balances here"
-    return _source_by_cilium(at)
-
-
-def _source_by_cilium(at: Situation) -> tuple[SourceFate, str]:
-    mode = at.balancer.mode
-    if mode == "dsr" or (mode == "hybrid" and at.target.protocol == TCP):
-        return SourceFate.PRESERVED, f"Cilium in {_mode(mode)} mode does not masquerade"
-    ends = usable(at)
-    local = len(_on(ends, at.node))
-    if ends and local == len(ends):
-        return SourceFate.PRESERVED, "every endpoint is on the node itself"
-    if mode not in ("snat", "hybrid"):
-        return SourceFate.UNKNOWN, "nothing tells Cilium's load-balancing mode"
-    said = f"Cilium in {_mode(mode)} mode masquerades what goes to another node"
-    if local:
-        return SourceFate.EITHER, f"{said}, and some endpoints are local"
-    return SourceFate.NODE, said
-
-
-def _mode(mode: str) -> str:
-    return mode.upper() if mode in ("snat", "dsr") else mode
 
 
 def _health(at: Situation) -> tuple[int | None, int | None]:
@@ -266,11 +162,11 @@ def _health(at: Situation) -> tuple[int | None, int | None]:
     port = at.service.health_check_node_port
     if not port or not at.local_policy or at.service.type != "LoadBalancer" or at.endpoints is None:
         return None, None
-    ready = _on([e for e in at.endpoints if e.ready], at.node)
-    counts = {v: _count([e for e in ready if e.address.version == v]) for v in (4, 6)}
+    ready = on_node([e for e in at.endpoints if e.ready], at.node)
+    counts = {v: count([e for e in ready if e.address.version == v]) for v in (4, 6)}
     # A pod of a dual-stack Service is one endpoint in each version, and counted in one of them.
-    count = counts[at.target.version] or max(counts.values())
-    return (200 if count else 503), count
+    due = counts[at.target.version] or max(counts.values())
+    return (200 if due else 503), due
 
 
 def _cautions(at: Situation) -> tuple[str, ...]:
@@ -292,19 +188,6 @@ def _cautions(at: Situation) -> tuple[str, ...]:
 
 def _told(answers: Answers, why: str) -> Expectation:
     return Expectation(answers, SourceFate.UNKNOWN, why)
-
-
-def _ending(endpoint: ServiceEndpoint) -> bool:
-    return not endpoint.ready and endpoint.serving and endpoint.terminating
-
-
-def _on(endpoints: Iterable[ServiceEndpoint], node: Node) -> list[ServiceEndpoint]:
-    return [e for e in endpoints if e.node == node.name]
-
-
-def _count(endpoints: Iterable[ServiceEndpoint]) -> int:
-    addresses: set[Address] = {e.address for e in endpoints}
-    return len(addresses)
 
 
 def _number(count: int, what: str) -> str:

@@ -33,12 +33,14 @@ class Programmed:
         rule: the first that is about this address and port, None when none is.
         backends: where it may be translated to.
         masquerades: its source is rewritten; None when that depends on what is not known.
+        marking: the rule that asks for that, None when none does.
         refusal: the rule that drops or rejects it, None when none does.
     """
 
     rule: NetfilterRule | None
     backends: tuple[tuple[Address, int], ...] = ()
     masquerades: bool | None = False
+    marking: NetfilterRule | None = None
     refusal: NetfilterRule | None = None
 
 
@@ -52,6 +54,7 @@ class _Walker:
     rule: NetfilterRule | None = None
     backends: list[tuple[Address, int]] = field(default_factory=list)
     masquerades: bool | None = False
+    marking: NetfilterRule | None = None
     refusal: NetfilterRule | None = None
 
     def chain(self, name: str, certain: bool = True, depth: int = netfilter.DEEPEST) -> bool:
@@ -72,6 +75,7 @@ class _Walker:
     def _ends(self, rule: NetfilterRule, certain: bool, depth: int) -> bool:
         if rule.jump == _MARK_MASQUERADE:
             self.masquerades = True if certain else self.masquerades or None
+            self.marking = self.marking or rule
             return False
         if rule.jump in _REFUSING:
             if certain and not self.backends:
@@ -106,7 +110,7 @@ def programmed(ruleset: Ruleset, flow: Flow, local: frozenset[Address]) -> Progr
             if rule is not None and rule.jump in _REFUSING and rule.destination_ports:
                 refusal = refusal or rule
     rule = walker.rule or (refusal if refusal and refusal.destination_ports else None)
-    return Programmed(rule, tuple(walker.backends), walker.masquerades, refusal)
+    return Programmed(rule, tuple(walker.backends), walker.masquerades, walker.marking, refusal)
 
 
 def has_kube_proxy(ruleset: Ruleset) -> str:

@@ -62,6 +62,7 @@ class Node:
         unschedulable: it is cordoned; that says nothing about traffic.
         labels: label → value.
         taints: their keys.
+        version: the kubelet's, e.g. `v1.31.2`; kube-proxy's is the same or near it.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Node:
     unschedulable: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     taints: tuple[str, ...] = ()
+    version: str = ""
 
     def address(self, version: int) -> Address | None:
         """Its first InternalIP of an IP version, None when it has none."""

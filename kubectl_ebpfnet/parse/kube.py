@@ -158,6 +158,7 @@ def _node(value: Any) -> Node:
         unschedulable=bool(_json.flag(value, "spec", "unschedulable")),
         labels=_json.pairs(value, "metadata", "labels"),
         taints=tuple(_json.text(item, "key") for item in _json.items(value, "spec", "taints")),
+        version=_json.text(value, "status", "nodeInfo", "kubeletVersion"),
     )
 
 

@@ -192,7 +192,8 @@ def node_with(spec: dict[str, Any], ready: dict[str, Any]) -> bytes:
     """A Node with two addresses."""
     return json.dumps({
         "kind": "Node", "metadata": {"name": "n1", "labels": {"zone": "a"}}, "spec": spec,
-        "status": {"conditions": [{"type": "Ready", **ready}], "addresses": [
+        "status": {"nodeInfo": {"kubeletVersion": "v1.20.2"},
+                   "conditions": [{"type": "Ready", **ready}], "addresses": [
             {"type": "InternalIP", "address": "192.0.2.11"},
             {"type": "InternalIP", "address": "2001:db8::11"}]},
     }).encode()  # fmt: skip
@@ -204,6 +205,7 @@ def test_a_cordoned_node() -> None:
     (node,) = kube.objects(data).nodes
     assert (node.unschedulable, node.taints) == (True, ("node.kubernetes.io/unschedulable",))
     assert (node.ready, node.reason, node.labels) == (True, "", (("zone", "a"),))
+    assert node.version == "v1.20.2"
     assert node.address(6) == ip_address("2001:db8::11")
     assert node.address(4) == ip_address("192.0.2.11")
 

@@ -1,0 +1,93 @@
+"""From rows to a verdict: what was seen beside what is asked for, and the one line that says it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kubectl_ebpfnet.model.kube import Service
+from kubectl_ebpfnet.model.net import UDP
+from kubectl_ebpfnet.model.probe import Answers, Judgement, NodeRow, Outcome, SourceFate
+
+_NAMED = 3
+"""Nodes that the summary names."""
+
+
+def of_row(row: NodeRow) -> Judgement:
+    """Of the row as a whole: any contradiction, else whether it answered as it should."""
+    parts = (answer_judgement(row), source_judgement(row), health_judgement(row))
+    if Judgement.CONTRADICTED in parts:
+        return Judgement.CONTRADICTED
+    return parts[0]
+
+
+def answer_judgement(row: NodeRow) -> Judgement:
+    """Whether the node answered as it should; UDP's silence says nothing."""
+    wanted = row.expected.answers
+    if not row.told or wanted is Answers.UNKNOWN:
+        return Judgement.UNKNOWN
+    if wanted is Answers.NO:
+        return Judgement.CONTRADICTED if row.connected else Judgement.AS_ASKED
+    if row.connected == row.told:
+        return Judgement.AS_ASKED
+    if row.target.protocol == UDP and row.outcome is Outcome.TIMEOUT:
+        return Judgement.UNKNOWN
+    return Judgement.CONTRADICTED
+
+
+def source_judgement(row: NodeRow) -> Judgement:
+    """Whether the client's address is what it should be. One that is preserved where it need not
+    be is better than what was asked for."""
+    wanted, seen = row.expected.source, row.source
+    if SourceFate.UNKNOWN in (wanted, seen):
+        return Judgement.UNKNOWN
+    if seen in (wanted, SourceFate.PRESERVED):
+        return Judgement.AS_ASKED
+    if wanted is SourceFate.EITHER and seen is SourceFate.NODE:
+        return Judgement.AS_ASKED
+    return Judgement.CONTRADICTED
+
+
+def health_judgement(row: NodeRow) -> Judgement:
+    """Whether the health check says what it should; no answer keeps load-balancers away as 503
+    does."""
+    if row.health is None or row.expected.health_status is None:
+        return Judgement.UNKNOWN
+    got = 503 if row.health.status is None else row.health.status
+    return Judgement.AS_ASKED if got == row.expected.health_status else Judgement.CONTRADICTED
+
+
+def of_rows(rows: Sequence[NodeRow]) -> Judgement:
+    """Of the nodes that load-balancers use."""
+    said = {row.judgement for row in rows if not row.expected.excluded}
+    if Judgement.CONTRADICTED in said:
+        return Judgement.CONTRADICTED
+    return Judgement.AS_ASKED if said == {Judgement.AS_ASKED} else Judgement.UNKNOWN
+
+
+def summary(service: Service, rows: Sequence[NodeRow], verdict: Judgement) -> str:
+    """The verdict in words, one line; the words that render colours come after the name."""
+    policy = f"externalTrafficPolicy {service.external_traffic_policy or 'Cluster'}"
+    used = [row for row in rows if not row.expected.excluded]
+    total = len({row.node for row in used})
+    # A node counts for the worst of its rows.
+    bad = list(dict.fromkeys(row.node for row in used if row.judgement is verdict))
+    out = {row.node for row in rows if row.expected.excluded}
+    rest = f" ({len(out)} more excluded from load-balancers)" if out else ""
+    match verdict:
+        case Judgement.AS_ASKED:
+            said = f"behaves as {policy} asks on {total} of {total} nodes"
+        case Judgement.CONTRADICTED:
+            said = f"does not behave as {policy} asks on {len(bad)} of {total} nodes"
+            said += f": {_names(bad)}"
+        case _:
+            if not any(row.told for row in used):
+                said = f"unknown: nothing was seen of {total} nodes"
+            else:
+                said = f"unknown: whether it behaves as {policy} asks on {len(bad)} of {total} "
+                said += f"nodes: {_names(bad)}"
+    return f"svc/{service.name} {said}{rest}"
+
+
+def _names(nodes: Sequence[str]) -> str:
+    shown = ", ".join(nodes[:_NAMED])
+    return shown + (f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else "")

@@ -1,0 +1,304 @@
+"""What a Service asks of a node: policy x endpoints x who balances, one row of a table each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from probe_world import (
+    ADDRESSES,
+    CHECK,
+    KUBE_PROXY,
+    NODE_PORT,
+    REQUEST,
+    VIP,
+    api,
+    cilium,
+    cluster,
+    config,
+    endpoint,
+    node,
+    pod,
+    service,
+)
+
+from kubectl_ebpfnet.explain.probe import judge
+from kubectl_ebpfnet.model.evidence import Bundle, bundle_of
+from kubectl_ebpfnet.model.probe import Endpoints, Expectation, NodeRow, TargetKind
+
+READY = endpoint("n1")
+NOT_READY = endpoint("n1", ready=False)
+LEAVING = endpoint("n1", ready=False, serving=True, terminating=True)
+GONE = endpoint("n1", ready=False, serving=False, terminating=True)
+
+
+def rows(bundle: Bundle, **request: object) -> dict[str, NodeRow]:
+    """The plan's rows by node."""
+    plan = judge(replace(REQUEST, **request), bundle)
+    return {row.node: row for row in plan.rows}
+
+
+def expected(bundle: Bundle, name: str, **request: object) -> Expectation:
+    """What is expected of one node."""
+    return rows(bundle, **request)[name].expected
+
+
+# policy, endpoints, node → answers, health status and count
+ANSWERS = [
+    ("Local", [READY], "n1", "yes", 200, 1),
+    ("Local", [READY], "n2", "no", 503, 0),
+    ("Local", [READY, endpoint("n1", "10.244.1.6")], "n1", "yes", 200, 2),
+    ("Local", [NOT_READY], "n1", "no", 503, 0),
+    ("Local", [LEAVING], "n1", "yes", 503, 0),
+    ("Local", [LEAVING], "n2", "no", 503, 0),
+    ("Local", [LEAVING, endpoint("n2")], "n1", "yes", 503, 0),
+    ("Local", [GONE], "n1", "no", 503, 0),
+    ("Local", [], "n1", "no", 503, 0),
+    ("Cluster", [READY], "n1", "yes", None, None),
+    ("Cluster", [READY], "n2", "yes", None, None),
+    ("Cluster", [NOT_READY], "n2", "no", None, None),
+    ("Cluster", [LEAVING], "n2", "yes", None, None),
+    ("Cluster", [LEAVING, NOT_READY], "n2", "yes", None, None),
+    ("Cluster", [], "n2", "no", None, None),
+]
+
+
+@pytest.mark.parametrize("settings", [KUBE_PROXY, cilium()], ids=["kube-proxy", "cilium"])
+@pytest.mark.parametrize(("policy", "ends", "name", "answers", "status", "count"), ANSWERS)
+def test_who_answers(settings, policy, ends, name, answers, status, count) -> None:
+    found = expected(cluster(service(policy), *ends, settings=settings), name)
+    assert (found.answers, found.health_status, found.health_count) == (answers, status, count)
+    assert found.why
+
+
+LOCAL, REMOTE = endpoint("n1"), endpoint("n2")
+HOST = endpoint("n1", ADDRESSES["n1"])
+SOURCES = [
+    ("Local", [LOCAL], KUBE_PROXY, "preserved"),
+    ("Local", [LOCAL], cilium("snat"), "preserved"),
+    ("Local", [LOCAL], config(), "preserved"),
+    ("Cluster", [LOCAL], KUBE_PROXY, "node"),
+    ("Cluster", [REMOTE], KUBE_PROXY, "node"),
+    ("Cluster", [HOST], KUBE_PROXY, "preserved"),
+    ("Cluster", [HOST, REMOTE], KUBE_PROXY, "either"),
+    ("Cluster", [LOCAL], cilium("snat"), "preserved"),
+    ("Cluster", [REMOTE], cilium("snat"), "node"),
+    ("Cluster", [LOCAL, REMOTE], cilium("snat"), "either"),
+    ("Cluster", [REMOTE], cilium("dsr"), "preserved"),
+    ("Cluster", [REMOTE], cilium("hybrid"), "preserved"),
+    ("Cluster", [REMOTE], cilium(""), "unknown"),
+    ("Cluster", [LOCAL], cilium(""), "preserved"),
+    ("Cluster", [REMOTE], cilium("annotation"), "unknown"),
+    ("Cluster", [REMOTE], config(), "unknown"),
+    ("Cluster", [], KUBE_PROXY, "unknown"),
+]
+
+
+@pytest.mark.parametrize(("policy", "ends", "settings", "source"), SOURCES)
+def test_what_becomes_of_the_source(policy, ends, settings, source) -> None:
+    found = expected(cluster(service(policy), *ends, settings=settings), "n1")
+    assert found.source == source
+    assert bool(found.source_why) == bool(ends)
+
+
+def test_hybrid_masquerades_udp() -> None:
+    ports = [{"name": "http", "port": 80, "protocol": "UDP", "nodePort": NODE_PORT}]
+    bundle = cluster(service("Cluster", ports=ports), settings=cilium("hybrid"))
+    slices = {
+        "kind": "EndpointSlice",
+        "metadata": {"name": "u", "namespace": "default",
+                     "labels": {"kubernetes.io/service-name": "web-lb"}},
+        "endpoints": [REMOTE],
+        "ports": [{"name": "http", "port": 80, "protocol": "UDP"}],
+    }  # fmt: skip
+    bundle = bundle_of([*bundle.records, api("endpointslices", slices)])
+    assert expected(bundle, "n1").source == "node"
+
+
+def test_an_annotation_says_the_mode_of_one_service() -> None:
+    web = service("Cluster", annotations={"service.cilium.io/forwarding-mode": "dsr"})
+    assert expected(cluster(web, REMOTE, settings=cilium("snat")), "n1").source == "preserved"
+
+
+@pytest.mark.parametrize(
+    ("version", "answers"),
+    [("v1.20.2", "no"), ("v1.22.0", "unknown"), ("v1.25.16", "unknown"), ("v1.26.0", "yes"),
+     ("v1.31.2-gke.1", "yes"), ("", "yes")],
+)  # fmt: skip
+def test_terminating_endpoints_are_used_since_1_26(version: str, answers: str) -> None:
+    nodes = (node("n1", version=version), node("n2"))
+    assert expected(cluster(service(), LEAVING, nodes=nodes), "n1").answers == answers
+    by_cilium = cluster(service(), LEAVING, nodes=nodes, settings=cilium())
+    assert expected(by_cilium, "n1").answers == "yes"
+
+
+@pytest.mark.parametrize(
+    ("ranges", "answers"),
+    [(["203.0.113.0/24"], "no"), (["192.0.2.0/24"], "yes"), ([" 192.0.2.0/24 "], "yes"),
+     (["fd00::/8"], "yes"), (["203.0.113.0/24", "192.0.2.0/28"], "yes"),
+     (["192.0.2.12/32"], "unknown"), ([], "yes")],
+)  # fmt: skip
+def test_source_ranges(ranges: list[str], answers: str) -> None:
+    bundle = cluster(service(loadBalancerSourceRanges=ranges), READY)
+    assert expected(bundle, "n1").answers == answers
+
+
+def test_source_ranges_hold_for_the_load_balancers_addresses_alone() -> None:
+    web = service(loadBalancerSourceRanges=["203.0.113.0/24"], externalIPs=["198.51.100.9"])
+    plan = judge(replace(REQUEST, node_ports=True), cluster(web, READY))
+    found = {r.target.kind: r.expected.answers for r in plan.rows if r.node == "n1"}
+    assert found == {
+        TargetKind.INGRESS: "no", TargetKind.EXTERNAL_IP: "yes", TargetKind.NODE_PORT: "yes",
+    }  # fmt: skip
+
+
+def test_ranges_depend_on_the_node_that_sends() -> None:
+    web = service(loadBalancerSourceRanges=["192.0.2.12/32"])
+    assert expected(cluster(web, READY), "n1", from_node="n2").answers == "yes"
+    found = expected(cluster(web, READY), "n1", from_node="n3")
+    assert found.answers == "no"
+    assert ADDRESSES["n3"] in found.why
+
+
+def test_cilium_can_be_told_to_shut_the_ranges_out() -> None:
+    web = service(
+        loadBalancerSourceRanges=["192.0.2.0/24"],
+        annotations={"service.cilium.io/src-ranges-policy": "deny"},
+    )
+    assert expected(cluster(web, READY, settings=cilium()), "n1").answers == "no"
+    assert expected(cluster(web, READY), "n1").answers == "yes"
+
+
+def test_published_although_not_ready() -> None:
+    web = service(publishNotReadyAddresses=True)
+    found = expected(cluster(web, READY, pods=(pod("n1", ready=False),)), "n1")
+    assert found.answers == "unknown"
+    assert "publishNotReadyAddresses" in found.why
+    assert expected(cluster(web, READY, pods=(pod("n1"),)), "n1").answers == "yes"
+    assert expected(cluster(web, READY), "n1").answers == "yes"
+
+
+def test_a_node_that_is_not_ready() -> None:
+    nodes = (node("n1", ready=False), node("n2", ready=False))
+    found = rows(cluster(service(), READY, nodes=nodes))
+    assert found["n1"].expected.answers == "unknown"
+    assert "Kubelet stopped posting node status." in found["n1"].expected.why
+    assert found["n2"].expected.answers == "no"
+
+
+def test_excluded_from_load_balancers() -> None:
+    label = {"node.kubernetes.io/exclude-from-external-load-balancers": ""}
+    taint = [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]
+    nodes = (node("n1", labels=label), node("n2", taints=taint), node("n3"))
+    found = rows(cluster(service("Cluster"), READY, nodes=nodes))
+    assert "exclude-from-external-load-balancers" in found["n1"].expected.excluded
+    assert "ToBeDeletedByClusterAutoscaler" in found["n2"].expected.excluded
+    assert found["n3"].expected.excluded == ""
+    assert {row.expected.answers for row in found.values()} == {"yes"}
+
+
+def test_cordoning_excludes_nobody() -> None:
+    nodes = (node("n1", unschedulable=True), node("n2"))
+    found = expected(cluster(service(), READY, nodes=nodes), "n1")
+    assert (found.answers, found.excluded) == ("yes", "")
+    assert any("cordoned" in text for text in found.cautions)
+
+
+def test_one_node_alone() -> None:
+    found = expected(cluster(service(), READY, nodes=(node("n1"),)), "n1")
+    assert (found.answers, found.why) == ("unknown", "there is no other node to send from")
+
+
+def test_another_proxy_serves_it() -> None:
+    web = service(labels={"service.kubernetes.io/service-proxy-name": "lb9"})
+    found = expected(cluster(web, READY), "n1")
+    assert found.answers == "unknown"
+    assert "lb9" in found.why
+
+
+def test_a_load_balancer_that_is_a_proxy() -> None:
+    web = service(ingress=[{"ip": VIP, "ipMode": "Proxy"}])
+    plan = judge(replace(REQUEST, node_ports=True), cluster(web, READY))
+    found = {r.target.kind: r.expected.answers for r in plan.rows if r.node == "n1"}
+    assert found == {TargetKind.INGRESS: "unknown", TargetKind.NODE_PORT: "yes"}
+
+
+@pytest.mark.parametrize(
+    ("notes", "labels", "answers"),
+    [({"service.cilium.io/node": "edge"}, {}, "no"),
+     ({"service.cilium.io/node": "edge"}, {"service.cilium.io/node": "edge"}, "yes"),
+     ({"service.cilium.io/node-selector": "zone in (a,b)"}, {"zone": "a"}, "yes"),
+     ({"service.cilium.io/node-selector": "zone in (a,b)"}, {"zone": "c"}, "no"),
+     ({"service.cilium.io/node-selector": "=)("}, {}, "unknown")],
+)  # fmt: skip
+def test_cilium_can_keep_a_service_off_nodes(notes, labels, answers) -> None:
+    web = service("Cluster", annotations=notes)
+    nodes = (node("n1", labels=labels), node("n2"))
+    bundle = cluster(web, REMOTE, nodes=nodes, settings=cilium("dsr"))
+    assert expected(bundle, "n1").answers == answers
+    assert expected(cluster(web, REMOTE, nodes=nodes), "n1").answers == "yes"  # kube-proxy
+
+
+def test_slices_that_could_not_be_read() -> None:
+    records = [r for r in cluster(service()).records if "endpointslices" not in r.argv]
+    found = expected(bundle_of(records), "n1")
+    assert (found.answers, found.why) == ("unknown", "no EndpointSlice could be read")
+    assert found.health_status is None
+
+
+def test_policies_are_a_caution() -> None:
+    policy = {"kind": "NetworkPolicy", "metadata": {"name": "deny", "namespace": "default"}}
+    other = {"kind": "NetworkPolicy", "metadata": {"name": "x", "namespace": "elsewhere"}}
+    wide = {"kind": "CiliumClusterwideNetworkPolicy", "metadata": {"name": "all"}}
+    found = expected(cluster(service(), READY, policies=(policy, other)), "n1")
+    assert found.cautions[0].startswith("NetworkPolicy default/deny may decide otherwise")
+    found = expected(cluster(service(), READY, policies=(policy, wide)), "n1")
+    assert found.cautions[0].startswith("NetworkPolicy default/deny and 1 more")
+    assert expected(cluster(service(), READY, policies=(other,)), "n1").cautions == ()
+
+
+def test_endpoints_are_counted_by_address() -> None:
+    ends = [READY, endpoint("n2"), LEAVING | {"addresses": ["10.244.1.9"]},
+            NOT_READY | {"addresses": ["10.244.1.8"]}]  # fmt: skip
+    found = rows(cluster(service(), *ends))
+    assert found["n1"].endpoints == Endpoints(1, 2, 1, 1, 1)
+    assert found["n2"].endpoints == Endpoints(1, 2, 0, 1, 0)
+    assert found["n3"].endpoints == Endpoints(0, 2, 0, 1, 0)
+
+
+def test_only_endpoints_of_the_ports_own_name_count() -> None:
+    web = service(ports=[{"name": "http", "port": 80}, {"name": "metrics", "port": 9090}])
+    plan = judge(REQUEST, cluster(web, READY))
+    found = {(r.target.port, r.node): r.expected for r in plan.rows}
+    assert found[80, "n1"].answers == "yes"
+    assert found[9090, "n1"].answers == "no"
+    # kube-proxy counts a Service's endpoints for its health check, whatever their port.
+    assert found[9090, "n1"].health_status == 200
+
+
+def test_dual_stack_endpoints_count_in_one_version() -> None:
+    web = service(ingress=[{"ip": VIP}, {"ip": "2001:db8::7"}])
+    six = {
+        "kind": "EndpointSlice",
+        "metadata": {"name": "six", "namespace": "default",
+                     "labels": {"kubernetes.io/service-name": "web-lb"}},
+        "endpoints": [endpoint("n1", "fd00::5")],
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+    }  # fmt: skip
+    bundle = cluster(web, READY)
+    plan = judge(REQUEST, bundle_of([*bundle.records, api("endpointslices", six)]))
+    found = {(str(r.target.address), r.node): r.expected for r in plan.rows}
+    assert found["2001:db8::7", "n1"].answers == "yes"
+    assert found["2001:db8::7", "n1"].health_count == 1
+    assert found["2001:db8::7", "n2"].answers == "no"
+    assert [r.target.version for r in plan.rows].count(6) == 3
+
+
+def test_the_proof_is_what_the_api_said() -> None:
+    found = expected(cluster(service(), READY), "n1")
+    assert found.evidence[0].record == 1
+    assert f'"healthCheckNodePort": {CHECK}' in found.evidence[0].excerpt[0]
+    assert found.evidence[1].record == 2
+    assert '"nodeName": "n1"' in found.evidence[1].excerpt[0]
+    assert '"ready": true' in found.evidence[1].excerpt[0]
+    assert expected(cluster(service(), READY), "n2").evidence[1].excerpt == ()
