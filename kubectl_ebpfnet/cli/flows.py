@@ -53,6 +53,7 @@ def run(
     view = View(width(), color(colored), given.verbosity > 0)
     wanted, peers = words.place(target), words.peers(to, protocol)
     limit = words.duration(timeout, "--timeout")
+    given = given.watching() if watch else given
 
     with Talk() as talk, looker(capture, given, limit, talk) as look:
         from kubectl_ebpfnet.collect.topics import flows_of

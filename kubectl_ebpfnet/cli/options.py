@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -166,6 +166,10 @@ Timeout = Annotated[
 ]
 
 
+WATCH_SECONDS = 8 * 3600
+"""That node pods of a --watch may live."""
+
+
 def check_list_output(name: str) -> None:
     """Raises UsageError for a format that lists do not have."""
     from kubectl_ebpfnet.render.listing import FORMATS
@@ -176,12 +180,18 @@ def check_list_output(name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class NodeWords:
-    """How nodes may be asked, as it was said on the command line."""
+    """How nodes may be asked, as it was said on the command line.
+
+    Attributes:
+        mode, image, keep, pull_secret: of the flags.
+        seconds: that node pods may live; None for what is usual.
+    """
 
     mode: str = "auto"
     image: str = ""
     keep: bool = False
     pull_secret: str = ""
+    seconds: int | None = None
 
     def access(self) -> NodeAccess:
         """For the runs that ask nodes.
@@ -202,7 +212,10 @@ class NodeWords:
                 hint="--node-access pod deploys node pods",
             )
         options = NodePodOptions(
-            image=self.image or DEFAULT_IMAGE, pull_secret=self.pull_secret, keep=self.keep
+            image=self.image or DEFAULT_IMAGE,
+            pull_secret=self.pull_secret,
+            keep=self.keep,
+            seconds=self.seconds,
         )
         return NodeAccess(Mode(self.mode), options)
 
@@ -220,6 +233,13 @@ class Given:
     values: Mapping[str, Any]
     verbosity: int = 0
     nodes: NodeWords = NodeWords()
+
+    def watching(self) -> Given:
+        """The same for a run that goes on until the user ends it: its node pods may live as long.
+
+        They end a minute after the run does, however that is.
+        """
+        return replace(self, nodes=replace(self.nodes, seconds=WATCH_SECONDS))
 
     @property
     def namespace(self) -> str:

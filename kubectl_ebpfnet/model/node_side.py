@@ -51,6 +51,7 @@ from kubectl_ebpfnet.model.kernel import (
     Rule,
 )
 from kubectl_ebpfnet.model.net import Address, Flow, Network
+from kubectl_ebpfnet.model.probed import Probed
 
 PROTOCOL = 1
 """Rises when an old client cannot understand a new node side, or the other way round."""
@@ -70,6 +71,8 @@ FACTS: dict[str, Any] = {
     "attachments": Attachment,
     "counters": Counter,
     "conntrack": ConntrackEntry,
+    # done, and not only read
+    "probe": Probed,
     # of the whole kernel, or the node's bpffs
     "kernel": KernelFacts,
     "programs": Program,

@@ -27,6 +27,7 @@ ASKS = {
     "attachments": "hooks:attachments",
     "counters": "counters:counters",
     "conntrack": "conntrack:entries",
+    "probe": "probe:probe",
     "kernel": "kernel:facts",
     "programs": "programs:programs",
     "pins": "programs:pins",

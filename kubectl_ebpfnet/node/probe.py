@@ -1,0 +1,175 @@
+"""One connection past this node's own netfilter, sockets and CNI, and what became of it.
+
+The way is netkat's (kubectl_ebpfnet/node/kat, docs/architecture.md): a private netns that wears
+the node's address, with the next hop that was asked for. The handshake is the kernel's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.node_side import NodeRequest
+from kubectl_ebpfnet.model.probed import Probed
+from kubectl_ebpfnet.node.kat import words as netkat
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.node.kat.laying import Laid
+
+_WORDS = "probe ADDRESS PORT [via ADDRESS] [wait SECONDS] [http PATH] [udp yes] [number N]"
+_LONGEST_ANSWER = 4096
+_PAYLOAD = b"ebpfnet probe\n"
+_ICMP = {
+    errno.EHOSTUNREACH: "ICMP host unreachable, or administratively prohibited",
+    errno.ENETUNREACH: "ICMP network unreachable",
+    errno.EPROTO: "ICMP parameter problem",
+    errno.ENOPROTOOPT: "ICMP protocol unreachable",
+    errno.EMSGSIZE: "ICMP fragmentation needed",
+    errno.EACCES: "ICMP communication prohibited",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    address: str
+    port: int
+    via: str = ""
+    wait: float = 5.0
+    http: str = ""
+    udp: bool = False
+
+
+def probe(request: NodeRequest) -> Iterator[Probed]:
+    """Connect once, ask once, and tell.
+
+    Args:
+        request: `ebpfnet-node probe ADDRESS PORT [via ADDRESS] [wait SECONDS] [http PATH]
+            [udp yes] [number N]`; `number` only tells one attempt from the next.
+
+    Returns:
+        One fact, whatever happens to the connection.
+
+    Raises:
+        KernelError: the words are not these.
+    """
+    wanted = _wanted(request.argv[2:])
+    begun = time.monotonic()
+    try:
+        with contextlib.ExitStack() as stack:
+            yield _probed(stack, wanted)
+    except KernelError as error:
+        # The way could not be laid: nothing is known of the peer.
+        silent = error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
+        yield Probed("unreachable" if silent else "error", error.message, time.monotonic() - begun)
+
+
+def _probed(stack: contextlib.ExitStack, wanted: _Wanted) -> Probed:
+    from kubectl_ebpfnet.node.kat import laying, talk
+
+    said = ["-w", str(wanted.wait), *(["--via", wanted.via] if wanted.via else [])]
+    said += ["-u"] if wanted.udp else []
+    request = netkat.request([*said, wanted.address, str(wanted.port)])
+    assert request is not None, "no help was asked for"
+    laid = laying.to_peer(stack, request, wanted.address, tcx=_tcx())
+    source = ipaddress.ip_address(laid.way.sources[0])
+    begun = time.monotonic()
+
+    def ended(outcome: str, detail: str = "", answer: bytes = b"") -> Probed:
+        return Probed(
+            outcome,
+            detail,
+            round(time.monotonic() - begun, 6),
+            source,
+            laid.first_port,
+            laid.way.device.name,
+            answer.decode("utf-8", "replace"),
+        )
+
+    try:
+        with contextlib.closing(talk.connected(laid, request, wanted.address)) as peer:
+            connected = ended("connected")
+            peer.settimeout(wanted.wait)
+            if wanted.udp:
+                peer.send(_PAYLOAD)
+                return ended("connected", answer=peer.recv(_LONGEST_ANSWER))
+            if not wanted.http:
+                return connected
+            answer, trouble = _asked(peer, wanted)
+            return Probed(
+                "connected", trouble, connected.seconds, source, laid.first_port,
+                laid.way.device.name, answer.decode("utf-8", "replace"),
+            )  # fmt: skip
+    except (KernelError, OSError) as error:
+        code = error.errno or 0
+        if code in (errno.ETIMEDOUT, errno.EAGAIN) or isinstance(error, TimeoutError):
+            return ended("timeout", f"silence for {wanted.wait:g} s")
+        if code in (errno.ECONNREFUSED, errno.ECONNRESET):
+            return ended("refused", "ICMP port unreachable" if wanted.udp else "TCP RST")
+        if code == errno.EHOSTUNREACH and (silent := _unresolved(laid)):
+            return ended("unreachable", f"{silent} does not answer ARP or NDP")
+        if code in _ICMP:
+            return ended("icmp", _ICMP[code])
+        return ended("error", str(error))
+
+
+def _unresolved(laid: Laid) -> str:
+    """A next hop of the private netns that nobody has, "" when all were resolved: the kernel gives
+    the same error for it as for an ICMP message."""
+    from kubectl_ebpfnet.node.netlink import neighbours
+
+    with laid.private.inside():
+        for entry in neighbours(NodeRequest(0, ())):
+            if not entry.mac and {"FAILED", "INCOMPLETE"} & set(entry.states):
+                return str(entry.address)
+    return ""
+
+
+def _asked(peer: socket.socket, wanted: _Wanted) -> tuple[bytes, str]:
+    """What an HTTP server answers, and what went wrong with that; the connection stands."""
+    host = f"[{wanted.address}]" if ":" in wanted.address else wanted.address
+    lines = [f"GET {wanted.http} HTTP/1.1", f"Host: {host}", "User-Agent: kubectl-ebpfnet"]
+    lines += ["Connection: close", "", ""]
+    answer = b""
+    try:
+        peer.sendall("\r\n".join(lines).encode())
+        while len(answer) < _LONGEST_ANSWER:
+            piece = peer.recv(_LONGEST_ANSWER - len(answer))
+            if not piece:
+                break
+            answer += piece
+    except OSError as error:
+        return answer, f"connected, and then: {error.strerror or error}"
+    return answer, ""
+
+
+def _tcx() -> bool:
+    """Whether links of tcx may be used; the lab and old kernels say otherwise."""
+    return not os.environ.get("EBPFNET_NO_TCX")
+
+
+def _wanted(words: tuple[str, ...]) -> _Wanted:
+    if len(words) < 2 or len(words) % 2:
+        raise KernelError(f"a probe is asked for as: {_WORDS}")
+    more = dict(zip(words[2::2], words[3::2], strict=True))
+    if more.keys() - {"via", "wait", "http", "udp", "number"}:
+        raise KernelError(f"a probe is asked for as: {_WORDS}")
+    try:
+        address = str(ipaddress.ip_address(words[0]))
+        via = str(ipaddress.ip_address(more["via"])) if "via" in more else ""
+        port, wait = int(words[1]), float(more.get("wait", "5"))
+    except ValueError as error:
+        raise KernelError(f"{error}; a probe is asked for as: {_WORDS}") from None
+    path = more.get("http", "")
+    if path and (not path.startswith("/") or not path.isascii() or not path.isprintable()):
+        raise KernelError(f"an HTTP path begins with / and has no control characters: {path!r}")
+    if not 0 < port < 65536 or not 0 < wait <= 60 or " " in path:
+        raise KernelError(f"a probe is asked for as: {_WORDS}; port 1 to 65535, at most 60 s")
+    return _Wanted(address, port, via, wait, path, "udp" in more)
