@@ -9,17 +9,25 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import signal
 import socket
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.errors import EbpfnetError, KernelError
 from kubectl_ebpfnet.node.kat import words
 from kubectl_ebpfnet.node.kat.words import Request
 
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.node.kat.laying import Laid
+
 
 def main(said: list[str]) -> int:
     """Run netkat. Returns its exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Ended by it at once: what we hold goes in the right order then (kat/attach.py).
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         request = words.request(said)
         if request is None:
@@ -39,7 +47,7 @@ def main(said: list[str]) -> int:
 
 def _connect(request: Request) -> int:
     """To the first of the host's addresses that answers."""
-    from kubectl_ebpfnet.node.kat import laying, talk
+    from kubectl_ebpfnet.node.kat import laying, running, talk
 
     problem: KernelError | None = None
     for peer, scope in _resolved(request):
@@ -51,7 +59,11 @@ def _connect(request: Request) -> int:
                 _say(request, f"{laid.way.device.name}, {laid.way.sources[0]} port"
                      f" {laid.first_port}, next hop {laid.way.gateway or 'on the link'},"
                      f" {laid.how}")  # fmt: skip
+                _capture(stack, request, laid)
+                if request.command:
+                    return running.run(laid, request.command, peer, request.port, request.wait)
                 one = talk.connected(laid, request, peer)
+                stack.callback(talk.hang_up, one)
             except KernelError as error:
                 problem = error
                 continue
@@ -68,11 +80,21 @@ def _listen(request: Request) -> int:
     address = _resolved(request)[0][0]
     with contextlib.ExitStack() as stack:
         laid = laying.to_clients(stack, request, address, tcx=_tcx())
+        _capture(stack, request, laid)
         waiting = talk.listen(laid, request)
+        for one in waiting:
+            stack.callback(talk.hang_up, one)
         _say(request, f"listening on {', '.join(laid.way.sources)} port {request.port},"
              f" {laid.way.device.name}, {laid.how}")  # fmt: skip
         talk.serve(waiting, request)
     return 0
+
+
+def _capture(stack: contextlib.ExitStack, request: Request, laid: Laid) -> None:
+    if request.debug or request.pcap:
+        from kubectl_ebpfnet.node.kat.pcap import Capture
+
+        stack.callback(Capture(laid, debug=request.debug, pcap=request.pcap).close)
 
 
 def _resolved(request: Request) -> list[tuple[str, int]]:

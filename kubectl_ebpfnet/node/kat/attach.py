@@ -12,7 +12,6 @@ ones of the same priority: list_add_rcu), tc-bpf(8).
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 from collections.abc import Callable
@@ -28,7 +27,6 @@ from kubectl_ebpfnet.node.bpf_attach import link_tcx_first
 _CLSACT, _INGRESS, _EGRESS = 0xFFFFFFF1, 0xFFFFFFF2, 0xFFFFFFF3
 _ETH_P_ALL = 0x0003
 _PRIORITY = 1
-_LATE = 512
 
 
 class Attached:
@@ -45,12 +43,15 @@ class Attached:
     def first(self, program: int, ifindex: int, *, own_device: bool = False) -> None:
         """Attach a program before all others; `own_device` is ours and needs no clearing up.
 
+        To be called before sockets are made: a process's end closes the newest descriptors first
+        (task_work_run), and what sockets send when they are closed must still get out.
+
         Raises:
             KernelError: the kernel refuses.
         """
         if self._tcx:
             try:
-                self._links.append(_late(link_tcx_first(program, ifindex, bpf.TCX_INGRESS)))
+                self._links.append(link_tcx_first(program, ifindex, bpf.TCX_INGRESS))
                 return
             except Unsupported:
                 self._tcx = False
@@ -66,15 +67,6 @@ class Attached:
             os.close(self._links.pop())
         while self._filters:
             self._filters.pop()()
-
-
-def _late(fd: int) -> int:
-    """The same under a high number: at a process's end descriptors are closed in their order, and
-    what its sockets send when they are closed must still get out."""
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LATE)
-    finally:
-        os.close(fd)
 
 
 def _filter(host: IPRoute, program: int, ifindex: int) -> Callable[[], None]:
@@ -119,10 +111,9 @@ def _filter(host: IPRoute, program: int, ifindex: int) -> Callable[[], None]:
 
 def _at_our_end(take_away: Callable[[], None]) -> None:
     """Have it done when this process is gone, whatever ends it."""
-    reading, writing = os.pipe()  # close-on-exec: only we and forks of us have the writing end
+    reading, _ = os.pipe()  # close-on-exec: only we and forks of us have the writing end
     if os.fork():
         os.close(reading)
-        _late(writing)  # never closed but by our end
         return
     try:
         os.setsid()  # a signal to the terminal's group is for the others

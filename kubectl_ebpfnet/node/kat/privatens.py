@@ -169,6 +169,8 @@ def _settings(port_range: tuple[int, int] | None) -> None:
     with contextlib.suppress(OSError):
         for name in ("all", DEVICE):
             (conf / f"conf/{name}/rp_filter").write_text("0")
+        # A program's socket that cannot send any more must not hold the namespace for minutes.
+        (conf / "tcp_orphan_retries").write_text("1")
     if port_range:
         try:
             (conf / "ip_local_port_range").write_text(f"{port_range[0]} {port_range[1]}")

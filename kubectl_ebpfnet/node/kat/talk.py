@@ -47,7 +47,6 @@ def exchange(peer: socket.socket, request: Request) -> None:
         _probe(peer, request.wait)
     else:
         flush(peer, request.wait)
-    peer.close()
 
 
 def manners(request: Request) -> Manners:
@@ -94,10 +93,17 @@ def serve(waiting: list[socket.socket], request: Request) -> None:
             if not request.keep:
                 raise
         finally:
-            if not request.udp:
-                _hang_up(peer)
+            if not request.udp:  # there the socket is the one that waits
+                hang_up(peer)
         if not request.keep:
             return
+
+
+def hang_up(peer: socket.socket) -> None:
+    """Close a socket; threads that wait for it are woken."""
+    with contextlib.suppress(OSError):
+        peer.shutdown(socket.SHUT_RDWR)
+    peer.close()
 
 
 def standard_input() -> Input:
@@ -148,12 +154,6 @@ def _probe(peer: socket.socket, seconds: float) -> None:
         return
     except OSError as error:
         raise KernelError(f"the peer refuses: {error.strerror}", error.errno or 0) from None
-
-
-def _hang_up(peer: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        peer.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it
-    peer.close()
 
 
 class _Anybody:
