@@ -57,22 +57,21 @@ def judge(
     found = probe_targets.targets(request, service, nodes, resolved or {})
     targets = tuple(dict.fromkeys((*found, *(a.target for a in attempts))))
     proof = ApiProof(world, service)
-    told = [
-        _row(
-            world, situation(world, request, service, target, node), proof, attempts, health_checks
-        )
-        for target in targets
-        for node in nodes
+    places = [
+        situation(world, request, service, target, node) for target in targets for node in nodes
     ]
+    told = [_row(world, at, proof, attempts, health_checks) for at in places]
     rows = tuple(row for row, _ in told)
     findings = probe_findings.of(world, told)
     verdict = probe_verdict.of_rows(rows)
-    titles = (at.balancer.title for _, at in told)
+    titles = dict.fromkeys(at.balancer.title for at in places)
+    # Where the rules of some nodes were read, others run the same kube-proxy.
+    known = [t for t in titles if t and not any(o != t and o.startswith(t) for o in titles)]
     return ProbeReport(
         request=request,
         type=service.type,
         policy=service.external_traffic_policy or "Cluster",
-        datapath=", ".join(dict.fromkeys(title for title in titles if title)),
+        datapath=", ".join(known),
         verdict=verdict,
         summary=probe_verdict.summary(service, rows, verdict),
         targets=targets,

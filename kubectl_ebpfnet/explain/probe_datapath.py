@@ -13,7 +13,7 @@ from kubectl_ebpfnet.explain import cite, probe_rules
 from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.probe_rules import Programmed
 from kubectl_ebpfnet.model.cilium import Frontend
-from kubectl_ebpfnet.model.kernel import Ruleset
+from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.kube import Service
 from kubectl_ebpfnet.model.net import Address, Flow
 from kubectl_ebpfnet.model.path import Evidence
@@ -56,8 +56,10 @@ def balancer(node: NodeView, service: Service, target: ProbeTarget) -> Balancer:
         mode = service.annotation(FORWARDING_MODE).lower() or config.node_port_mode.lower()
         return Balancer(CILIUM, mode, cite.whole(node.config_record))
     if by_rules:
-        answer = node.ruleset(target.version)
-        return Balancer(KUBE_PROXY, by_rules, cite.whole(answer.record))
+        rule = _rule(node, target, rules)
+        record = node.ruleset(target.version).record
+        proof = cite.lines(record, [rule.line]) if rule is not None else cite.whole(record)
+        return Balancer(KUBE_PROXY, by_rules, proof)
     if replaced is False:
         return Balancer(KUBE_PROXY, "", cite.whole(node.config_record))
     if any(
@@ -117,10 +119,18 @@ def local_addresses(node: NodeView) -> frozenset[Address]:
 
 def _only_kube_proxy_has(node: NodeView, target: ProbeTarget, rules: Ruleset | None) -> bool:
     address = sent_to(node, target)
-    if address is None or rules is None or not node.lb_map.known:
+    if address is None or not node.lb_map.known:
         return False
     if frontends(node, address, target.port, target.protocol):
         return False
+    return _rule(node, target, rules) is not None
+
+
+def _rule(node: NodeView, target: ProbeTarget, rules: Ruleset | None) -> NetfilterRule | None:
+    """kube-proxy's rule for the target."""
+    address = sent_to(node, target)
+    if address is None or rules is None:
+        return None
     # Any source outside will do to see whether there is a rule for the address.
     flow = Flow(target.protocol, address, None, address, target.port)
-    return probe_rules.programmed(rules, flow, local_addresses(node)).rule is not None
+    return probe_rules.programmed(rules, flow, local_addresses(node)).rule

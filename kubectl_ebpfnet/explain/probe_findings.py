@@ -61,21 +61,23 @@ def _answer(world: World, row: NodeRow, at: Situation) -> Iterator[Finding]:
     if not row.told or case is None:
         return
     wanted = row.expected
-    where = f"{row.node} at {row.target.title}"
     if wanted.answers is Answers.YES and row.connected < row.told:
         if row.target.protocol == UDP and row.outcome is Outcome.TIMEOUT and not row.connected:
             return
         bad = next(a for a in row.attempts if a.outcome not in (Outcome.CONNECTED,))
-        said = WORDS[bad.outcome] + (f" ({bad.detail})" if bad.detail else "")
-        count = f"answers {row.connected} of {row.told} attempts" if row.connected else "no answer"
+        said = WORDS[bad.outcome] + (f": {bad.detail}" if bad.detail else "")
+        count = f"answers {row.connected} of {row.told} attempts"
+        count = count if row.connected else "does not answer"
         yield _finding(
             row,
-            f"{where}: {count}, {said}, although {wanted.why}",
+            f"{row.node} {count} at {row.target.title} ({said}) although {wanted.why}",
             probe_causes.of_silence(case),
         )
     if wanted.answers is Answers.NO and row.connected:
         yield _finding(
-            row, f"{where}: it answers although {wanted.why}", probe_sends.of_answer(case)
+            row,
+            f"{row.node} answers at {row.target.title} although {wanted.why}",
+            probe_sends.of_answer(case),
         )
 
 
@@ -83,11 +85,16 @@ def _finding(
     row: NodeRow, title: str, causes: Sequence[Cause], severity: Severity = Severity.ERROR
 ) -> Finding:
     told = causes[:_MOST_CAUSES]
-    detail = ". ".join(cause.text[:1].upper() + cause.text[1:] for cause in told) + "."
+    detail = ". ".join(_sentence(cause.text) for cause in told) + "."
     proof = joined(*(cause.evidence for cause in told), *(a.evidence for a in row.attempts))
     if row.expected.excluded:
         return Finding(Severity.INFO, title, f"{detail} Load-balancers send nothing here.", proof)
     return Finding(severity, title, detail, proof)
+
+
+def _sentence(text: str) -> str:
+    # A name keeps its first letter.
+    return text if text.startswith("kube-proxy") else text[:1].upper() + text[1:]
 
 
 def _case(world: World, row: NodeRow, at: Situation) -> Case | None:

@@ -15,9 +15,10 @@ def of_answer(case: Case) -> list[Cause]:
     """Why a node that should not answer does, best proof first; never empty."""
     rules: Sequence[Rule] = (_own_address, _kube_proxy_sends, _cilium_sends, _tracked)
     found = [cause for rule in rules for cause in rule(case)]
-    return found or [
-        Cause("its tables were not read, or are already as the Service asks: probe again")
-    ]
+    if not found and (done := by_kube_proxy(case.node, case.flow)) and done.refusal is not None:
+        text = f"kube-proxy's rule there refuses it now ({done.refusal.text}): probe again"
+        return [Cause(text, rule_lines(case, done.refusal))]
+    return found or [Cause("nothing that was read of the node tells where it sends the packet")]
 
 
 def _masquerades(case: Case) -> Iterator[Cause]:

@@ -80,11 +80,12 @@ def summary(service: Service, rows: Sequence[NodeRow], verdict: Judgement) -> st
             said = f"does not behave as {policy} asks on {len(bad)} of {total} nodes"
             said += f": {_names(bad)}"
         case _:
-            if not any(row.told for row in used):
-                said = f"unknown: nothing was seen of {total} nodes"
+            said = f"unknown whether it behaves as {policy} asks"
+            if any(row.told for row in used):
+                said += f" on {len(bad)} of {total} nodes: {_names(bad)}"
             else:
-                said = f"unknown: whether it behaves as {policy} asks on {len(bad)} of {total} "
-                said += f"nodes: {_names(bad)}"
+                said += f": nothing was seen of {total} nodes"
+            return f"svc/{service.name}: {said}{rest}"
     return f"svc/{service.name} {said}{rest}"
 
 

@@ -42,7 +42,7 @@ def document(path: Path, bundle: Bundle) -> dict[str, Any]:
         "findings": [_finding(finding) for finding in path.findings],
         "flows": [_tracked(flow) for flow in path.flows],
         "tracking": [_note(note) for note in path.tracking],
-        "records": [_record(record) for record in _cited(path, bundle)],
+        "records": [record_document(record) for record in _cited(path, bundle)],
         "bundle": {"source": bundle.source, "note": bundle.note},
     }
 
@@ -174,7 +174,8 @@ def _cited(path: Path, bundle: Bundle) -> list[Record]:
     return [record for record in bundle.records if record.number in numbers]
 
 
-def _record(record: Record) -> dict[str, Any]:
+def record_document(record: Record) -> dict[str, Any]:
+    """A record that evidence points at, without what it said."""
     return {
         "number": record.number,
         "place": codec.plain(record.place),

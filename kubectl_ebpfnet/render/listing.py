@@ -36,6 +36,7 @@ class Column(Generic[Row]):
         wide: shown by `-o wide` alone.
         elastic: gives way where the terminal is too narrow.
         spare: left out where it is too narrow even so; `-o wide` and JSON have it.
+        paint: colours a row's cell, in codes that take no room; None for no colour.
     """
 
     header: str
@@ -43,6 +44,7 @@ class Column(Generic[Row]):
     wide: bool = False
     elastic: bool = False
     spare: bool = False
+    paint: Callable[[Row, str], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,12 @@ def _rows(
         table = _narrowed(table, view.width)
     headers = [column.header for column, _ in table]
     rows = [list(row) for row in zip(*(texts for _, texts in table), strict=True)]
+    if view.color:
+        paints = [column.paint or _plain for column, _ in table]
+        rows = [
+            [paint(row, text) for paint, text in zip(paints, cells, strict=True)]
+            for row, cells in zip(listing.rows, rows, strict=True)
+        ]
     lines = columns(headers, rows)
     if not view.evidence:
         return lines
@@ -131,6 +139,10 @@ def _rows(
         at += height
         said += proof(listing.evidence(row), bundle, "    ")
     return said
+
+
+def _plain(_row: Any, text: str) -> str:
+    return text
 
 
 _Table = list[tuple[Column[Any], list[str]]]

@@ -13,12 +13,16 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from kubectl_ebpfnet.model.path import Severity, Verdict
+from kubectl_ebpfnet.model.probe import Judgement
 
 COLOR_MODES = ("auto", "always", "never")
 
 _RED, _YELLOW, _GREEN, _CYAN = 31, 33, 32, 36
 _VERDICTS = {Verdict.DELIVERED: _GREEN, Verdict.DROPPED: _RED, Verdict.UNKNOWN: _YELLOW}
 _SEVERITIES = {Severity.ERROR: _RED, Severity.WARNING: _YELLOW, Severity.INFO: _CYAN}
+_JUDGEMENTS = {
+    Judgement.AS_ASKED: _GREEN, Judgement.CONTRADICTED: _RED, Judgement.UNKNOWN: _YELLOW,
+}  # fmt: skip
 
 # Default_Ignorable_Code_Point (Unicode DerivedCoreProperties.txt) outside the categories that
 # str.isprintable() refuses already: letters and marks that show nothing at all.
@@ -66,6 +70,10 @@ class Style:
     def severity(self, severity: Severity) -> str:
         """The severity's word, upper case."""
         return self._painted(severity.value.upper(), _SEVERITIES[severity])
+
+    def judgement(self, judgement: Judgement, word: str) -> str:
+        """A word that says a judgement."""
+        return self._painted(word, _JUDGEMENTS[judgement])
 
     def _painted(self, word: str, color: int) -> str:
         return f"\x1b[1;{color}m{word}\x1b[0m" if self._color else word

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from kubectl_ebpfnet.model.evidence import Bundle
-from kubectl_ebpfnet.model.path import Finding, Hop, Path
-from kubectl_ebpfnet.render import phrases
+from kubectl_ebpfnet.model.path import Hop, Path
+from kubectl_ebpfnet.render import findings, phrases
 from kubectl_ebpfnet.render.opening import closing, opening
 from kubectl_ebpfnet.render.proof import proof
-from kubectl_ebpfnet.render.style import Style, escape
+from kubectl_ebpfnet.render.style import escape
 from kubectl_ebpfnet.render.tracked import tracking_lines
 from kubectl_ebpfnet.render.view import View
 from kubectl_ebpfnet.render.wrap import hanging, wrap
@@ -60,7 +60,7 @@ def _document(
         opening(path, view),
         hops,
         tracking_lines(path, view, columns, flows_of_a_node),
-        _findings(path.findings, bundle, view),
+        findings.lines(path.findings, bundle, view),
         closing(bundle, view),
     ]
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
@@ -133,20 +133,4 @@ def _paragraphs(path: Path, bundle: Bundle, view: View) -> list[str]:
         said += hanging("   ", escape(phrases.does(hop)), view.width)
         if view.evidence:
             said += proof(hop.evidence, bundle, "    ")
-    return said
-
-
-def _findings(findings: Sequence[Finding], bundle: Bundle, view: View) -> list[str]:
-    if not findings:
-        return []
-    style = Style(view.color)
-    column = max(len(f.severity.value) for f in findings) + _GAP
-    said = ["FINDINGS"]
-    for finding in findings:
-        label = style.severity(finding.severity) + " " * (column - len(finding.severity.value))
-        said += hanging(label, escape(finding.title), view.width, column)
-        if finding.detail:
-            said += hanging(" " * column, escape(finding.detail), view.width, column)
-        if view.evidence:
-            said += proof(finding.evidence, bundle, " " * column)
     return said
