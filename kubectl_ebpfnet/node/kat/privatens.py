@@ -13,7 +13,6 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -21,6 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.node import netns
+from kubectl_ebpfnet.node.kat import sysctls
 from kubectl_ebpfnet.node.kat.nextway import Route, Way
 
 DEVICE = "kat0"
@@ -29,6 +29,7 @@ _NODAD, _NOPREFIXROUTE = 0x02, 0x200
 _ONLINK = 4
 _NUD_PERMANENT = 0x80
 _NO_LINK_LOCAL = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]})]}
+_PORT_RANGE = "net/ipv4/ip_local_port_range"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -163,19 +164,17 @@ def _settings(port_range: tuple[int, int] | None) -> None:
     """Settings of the namespace that the calling thread is in.
 
     ICMP errors come from routers that the private netns has no route to: a strict rp_filter,
-    which a new netns inherits, would drop them. Where /proc/sys is read-only it stays.
+    which a new netns inherits, would drop them. Sockets of ours are bound to their one port; a
+    range is for programs that choose one by themselves.
     """
-    conf = Path("/proc/sys/net/ipv4")
-    with contextlib.suppress(OSError):
-        for name in ("all", DEVICE):
-            (conf / f"conf/{name}/rp_filter").write_text("0")
-        # A program's socket that cannot send any more must not hold the namespace for minutes.
-        (conf / "tcp_orphan_retries").write_text("1")
+    wanted = {f"net/ipv4/conf/{name}/rp_filter": "0" for name in ("all", DEVICE)}
+    # A program's socket that cannot send any more must not hold the namespace for minutes.
+    wanted["net/ipv4/tcp_orphan_retries"] = "1"
     if port_range:
-        try:
-            (conf / "ip_local_port_range").write_text(f"{port_range[0]} {port_range[1]}")
-        except OSError as error:
-            raise KernelError(
-                f"set the port range of the private netns: {error.strerror}", error.errno or 0,
-                hint="a privileged pod can write to /proc/sys",
-            ) from None  # fmt: skip
+        wanted[_PORT_RANGE] = f"{port_range[0]} {port_range[1]}"
+    error = sysctls.write(wanted).get(_PORT_RANGE)
+    if error is not None and port_range and port_range[0] != port_range[1]:
+        raise KernelError(
+            f"set the port range of the private netns: {error.strerror}", error.errno or 0,
+            hint="--exec needs to write to /proc/sys, which a privileged pod can",
+        )  # fmt: skip

@@ -7,10 +7,13 @@ Peers are sockets of the test's own process, made inside the peer's namespace, a
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import select
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -154,6 +157,49 @@ def wire() -> Iterator[Wire]:
             one.close()
         for name in names.values():
             subprocess.run(("ip", "netns", "del", name), capture_output=True, check=False)
+
+
+@contextmanager
+def tunnel(
+    of: Wire, near: str, network: str, handling: Callable[[bytes], list[bytes]] | None = None
+) -> Iterator[None]:
+    """A link of bare IP between a namespace and the peer, with this process as its wire.
+
+    Its ends are the TUN devices w0 with addresses .1 (near) and .2 (peer) of `network`, a prefix
+    like "10.4.0". `handling` gives what leaves the wire for a packet that enters it: nothing, it,
+    or what was held back before.
+    """
+    ends = []
+    for where, last in ((near, 1), ("peer", 2)):
+        with netns.inside(f"/run/netns/{getattr(of, where)}"):
+            end = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+            fcntl.ioctl(end, 0x400454CA, struct.pack("16sH22s", b"w0", 0x1001, b""))  # TUNSETIFF
+        ends.append(end)
+        of.ip(where, "addr", "add", f"{network}.{last}/30", "dev", "w0")
+        of.ip(where, "link", "set", "w0", "up")
+    stopping, stop = os.pipe()
+
+    def carry() -> None:
+        other = {ends[0]: ends[1], ends[1]: ends[0]}
+        while True:
+            ready, _, _ = select.select([stopping, *ends], [], [])
+            if stopping in ready:
+                return
+            for end in ready:
+                packet = os.read(end, 65536)
+                for one in handling(packet) if handling else [packet]:
+                    with suppress(OSError):
+                        os.write(other[end], one)
+
+    thread = threading.Thread(target=carry, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.close(stop)
+        thread.join(DEADLINE_S)
+        for fd in (stopping, *ends):
+            os.close(fd)
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = DEADLINE_S) -> None:

@@ -73,12 +73,9 @@ def test_a_programs_children_end_with_netkat(wire: Wire, number: int) -> None:
     before = state(wire)
     mark = f"netkat-{wire.host}-child"
     # A daemon: in a session of its own, without our streams, and its parent has gone.
-    shell = (
-        f"setsid bash -c 'exec -a {mark} sleep 300' </dev/null >/dev/null 2>&1 & echo up; read x"
-    )
-    child = wire.netkat(
-        "--exec", PEER[4], "80", "--", "bash", "-c", shell.replace("sh -c", "bash -c")
-    )
+    daemon = f"setsid bash -c 'exec -a {mark} sleep 300' </dev/null >/dev/null 2>&1 &"
+    shell = ("bash", "-c", f"{daemon} echo up; read x")
+    child = wire.netkat("--exec", PEER[4], "80", "--", *shell)
     assert child.stdout is not None
     assert child.stdout.readline() == b"up\n"
 
