@@ -42,6 +42,10 @@ COMMANDS = {
         "kubectl_ebpfnet.cli.flows",
         "Show the flows that a node tracks, through their translations",
     ),
+    "probe-lb": (
+        "kubectl_ebpfnet.cli.probe_lb",
+        "Probe a LoadBalancer through every node, as a client outside would",
+    ),
     "capture": (
         "kubectl_ebpfnet.cli.capture",
         "Record what a cluster says into a file, for --from",

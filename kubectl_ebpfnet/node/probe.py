@@ -28,7 +28,7 @@ _WORDS = "probe ADDRESS PORT [via ADDRESS] [wait SECONDS] [http PATH] [udp yes] 
 _LONGEST_ANSWER = 4096
 _PAYLOAD = b"ebpfnet probe\n"
 _ICMP = {
-    errno.EHOSTUNREACH: "ICMP host unreachable, or administratively prohibited",
+    errno.EHOSTUNREACH: "ICMP host unreachable",
     errno.ENETUNREACH: "ICMP network unreachable",
     errno.EPROTO: "ICMP parameter problem",
     errno.ENOPROTOOPT: "ICMP protocol unreachable",

@@ -1,7 +1,7 @@
 """Settings of the network namespace that the calling thread is in, under /proc/sys/net.
 
-Container runtimes mount /proc/sys read-only for whoever is not privileged. The mount is a bind mount
-of its own (runc's `readonlyPaths`), so a process with CAP_SYS_ADMIN can make it writable again in a
+Container runtimes mount /proc/sys read-only for whoever is not privileged. It is a bind mount of
+its own (runc's `readonlyPaths`), so a process with CAP_SYS_ADMIN can make it writable again in a
 mount namespace of its own: a forked child does, writes, and ends, and nobody else sees any of it
 (mount(2), MS_REMOUNT with MS_BIND; mount_namespaces(7)).
 """

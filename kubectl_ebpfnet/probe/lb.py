@@ -1,0 +1,374 @@
+"""A live run of `probe-lb`: connections to a LoadBalancer through every node, made by netkats.
+
+    1  the API server: the Service, its slices, nodes, pods; `judge` without attempts is the plan
+    2  node pods on two nodes at most, which send; each node is probed from another one
+    3  attempts side by side: frames for the Service's address, with the probed node as next hop
+    4  the health checks; and of every probed node what tells causes: rules, tables, counters, and
+       the entries of exactly the flows that were sent, which show what the backend saw
+
+Nothing of the cluster is changed but for the namespace of the run, which is gone at its end.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from typing import Any
+
+from kubectl_ebpfnet.cluster.agents import Agent, find_agents
+from kubectl_ebpfnet.cluster.node_pods import NodePod
+from kubectl_ebpfnet.cluster.session import Session
+from kubectl_ebpfnet.collect import tasks
+from kubectl_ebpfnet.collect.asking import Spot, ask, words_of
+from kubectl_ebpfnet.collect.jobs import Deadline, Jobs
+from kubectl_ebpfnet.collect.node_access import Coming, Mode, NodeAccess, NodeAnswerers, by_node_pod
+from kubectl_ebpfnet.collect.node_asking import NodeAsked
+from kubectl_ebpfnet.collect.reads import RecordingApi
+from kubectl_ebpfnet.errors import ClusterError, UsageError
+from kubectl_ebpfnet.explain import probe as judging
+from kubectl_ebpfnet.explain import probe_targets
+from kubectl_ebpfnet.explain.world import World
+from kubectl_ebpfnet.model.evidence import Bundle, Record, bundle_of, node_place
+from kubectl_ebpfnet.model.kube import Node, Service
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.node_side import FlowFilter
+from kubectl_ebpfnet.model.probe import (
+    How,
+    Outcome,
+    ProbeReport,
+    ProbeRequest,
+    ProbeTarget,
+    TargetKind,
+)
+from kubectl_ebpfnet.probe import lb_reading, lb_topic
+from kubectl_ebpfnet.probe.lb_reading import Sent
+
+Say = Callable[[str], object]
+SENDERS = 2
+"""Nodes that probes are sent from: one, and another that probes the first."""
+AT_ONCE = 16
+"""Attempts at the same time; each is an exec and a private netns on the node."""
+_SPARE_SECONDS = 15.0
+
+
+@dataclass(slots=True)
+class Probe:
+    """One run. Its methods run in the caller's thread.
+
+    Attributes:
+        session, request, access: what is asked of which cluster, and how nodes may be asked.
+        say, progress: as for collect.runner.collect_path.
+    """
+
+    session: Session
+    request: ProbeRequest
+    access: NodeAccess
+    say: Say = lambda _: None
+    progress: Say = lambda _: None
+    jobs: Jobs = field(default_factory=lambda: Jobs(AT_ONCE))
+    records: list[Record] = field(default_factory=list)
+    resolved: dict[str, tuple[Address, ...]] = field(default_factory=dict)
+    agents: Mapping[str, Agent] = field(default_factory=dict)
+    why_no_agents: str = ""
+
+    def plan(self) -> tuple[ProbeReport, Bundle]:
+        """What is expected of each node; nothing is sent and nothing deployed.
+
+        Raises:
+            NotFound, EbpfnetError, UsageError: as explain.probe.judge.
+            ClusterError: the API server cannot be reached, or does not let this user read.
+        """
+        api = RecordingApi(self.session)
+        self.progress("asking the API server")
+        for waiting in [self.jobs.start(call) for call in _reads(api, self.request)]:
+            waiting.result()
+        try:
+            self.agents = find_agents(api) if self.access.mode is not Mode.POD else {}
+        except ClusterError as error:
+            self.why_no_agents = words_of(error, Deadline(None))
+        where = next((a.container.namespace for a in self.agents.values()), "kube-system")
+        _quietly(lambda: api.config_map(where, "cilium-config"))
+        self.records += api.take()
+        bundle = bundle_of(self.records)
+        self._resolve(bundle)
+        return judging.judge(self.request, bundle, resolved=self.resolved), bundle
+
+    def run(self) -> tuple[ProbeReport, Bundle]:
+        """Probe. Raises as `plan`."""
+        planned, bundle = self.plan()
+        nodes = {node.name: node for node in World(bundle).kube.nodes}
+        probed = [name for name in dict.fromkeys(row.node for row in planned.rows) if name in nodes]
+        with (
+            NodeAnswerers(self.session, replace(self.access, mode=Mode.POD), self.say) as pods,
+            NodeAnswerers(self.session, self.access, self.say) as others,
+        ):
+            kept = pods.find_pods(RecordingApi(self.session))
+            pods.know({}, "", kept)
+            others.know(self.agents, self.why_no_agents, kept)
+            senders = self._senders(nodes, probed)
+            chosen = pods.of(senders)
+            sent, records = self._send(planned, nodes, senders, chosen, pods)
+            self.records += records
+            checks, records = self._health(planned, nodes, senders, chosen, pods)
+            self.records += records
+            self._look(probed, sent, chosen, pods, others)
+        whole = bundle_of(self.records)
+        attempts = [lb_reading.attempt(whole, one) for one in sent]
+        return judging.judge(
+            self.request,
+            whole,
+            lb_reading.with_sources(whole, attempts),
+            [lb_reading.health(whole, one) for one in checks],
+            self.resolved,
+        ), whole
+
+    # --- who sends ------------------------------------------------------------------------------
+
+    def _senders(self, nodes: Mapping[str, Node], probed: Sequence[str]) -> list[str]:
+        """The nodes that send, the first choice first."""
+        if self.request.from_node:
+            if self.request.from_node not in nodes:
+                raise UsageError(
+                    f"--from node/{self.request.from_node}: there is no such node",
+                    hint="nodes: " + ", ".join(sorted(nodes)[:8]),
+                )
+            return [self.request.from_node]
+        ready = [name for name, node in sorted(nodes.items()) if node.ready]
+        # One that is not probed itself needs nobody to stand in for it.
+        ready.sort(key=lambda name: name in probed)
+        return ready[:SENDERS]
+
+    def _sender(self, senders: Sequence[str], node: str) -> str:
+        return next((name for name in senders if name != node), "")
+
+    # --- what is sent -----------------------------------------------------------------------------
+
+    def _send(
+        self,
+        planned: ProbeReport,
+        nodes: Mapping[str, Node],
+        senders: Sequence[str],
+        chosen: Mapping[str, Any],
+        pods: NodeAnswerers,
+    ) -> tuple[list[Sent], list[Record]]:
+        """Every attempt; those whose next hop does not answer are made again to the node port."""
+        first = [
+            one
+            for row in planned.rows
+            for number in range(1, self.request.attempts + 1)
+            for one in self._attempts(row.target, nodes[row.node], senders, number)
+        ]
+        records = self._ask(first, chosen, pods)
+        again = [
+            second
+            for one in first
+            if one.how is How.NEXT_HOP and lb_reading.outcome(records, one) is Outcome.UNREACHABLE
+            for second in self._by_node_port(one, nodes[one.node])
+        ]
+        if again:
+            nodes_named = ", ".join(sorted({one.node for one in again}))
+            self.say(f"{nodes_named}: not on one L2 with the sender; trying the node port instead")
+            records += self._ask(again, chosen, pods)
+            replaced = {(one.target, one.node) for one in again}
+            first = [one for one in first if (one.target, one.node) not in replaced]
+        return [*first, *again], records
+
+    def _attempts(
+        self, target: ProbeTarget, node: Node, senders: Sequence[str], number: int
+    ) -> list[Sent]:
+        address = _address(node, target.version)
+        sender = self._sender(senders, node.name)
+        if target.kind is TargetKind.NODE_PORT or not address:
+            return [
+                self._to(target, node, sender, address, target.port, "", number, How.NODE_PORT)
+            ] if address else []  # fmt: skip
+        assert target.address is not None
+        return [
+            self._to(
+                target, node, sender, target.address, target.port, str(address), number,
+                How.NEXT_HOP,
+            )
+        ]  # fmt: skip
+
+    def _by_node_port(self, one: Sent, node: Node) -> list[Sent]:
+        address = _address(node, one.target.version)
+        if not one.target.node_port or address is None:
+            return []
+        note = f"sent to node port {one.target.node_port}: the nodes are not on one L2"
+        again = self._to(
+            one.target, node, one.from_node, address, one.target.node_port, "", 1, How.NODE_PORT
+        )
+        return [replace(again, note=note)]
+
+    def _to(
+        self,
+        target: ProbeTarget,
+        node: Node,
+        sender: str,
+        destination: Address,
+        port: int,
+        via: str,
+        number: int,
+        how: How,
+    ) -> Sent:
+        request = self.request
+        argv = lb_reading.words(
+            destination, port, via=via, wait=request.wait, http=request.http_path,
+            protocol=target.protocol, number=number,
+        )  # fmt: skip
+        return Sent(target, node.name, sender, how, destination, port, argv)
+
+    def _ask(
+        self, sent: Iterable[Sent], chosen: Mapping[str, Any], pods: NodeAnswerers
+    ) -> list[Record]:
+        """Make attempts, many side by side."""
+        waiting: list[tuple[Sent, Future[list[Record]]]] = []
+        for one in sent:
+            if one.from_node:
+                asked = [NodeAsked(node_place(one.from_node), one.argv)]
+                waiting.append((one, self._start(one.from_node, asked, chosen, pods)))
+        records: list[Record] = []
+        for count, (one, future) in enumerate(waiting):
+            self.progress(f"probing {one.target.title} through {one.node} "
+                          f"({len(waiting) - count} to go)")  # fmt: skip
+            records += future.result()
+        return records
+
+    def _start(
+        self,
+        node: str,
+        asked: list[NodeAsked],
+        chosen: Mapping[str, Any],
+        pods: NodeAnswerers,
+    ) -> Future[list[Record]]:
+        answerer = chosen[node]
+        if isinstance(answerer, Record):
+            refused = [replace(answerer, argv=one.argv) for one in asked]
+            return self.jobs.start(lambda: refused)
+        deadline = Deadline(self.request.wait * 2 + _SPARE_SECONDS + 60)
+        return self.jobs.start(lambda: by_node_pod(self.session, pods, answerer, asked, deadline))
+
+    def _health(
+        self,
+        planned: ProbeReport,
+        nodes: Mapping[str, Node],
+        senders: Sequence[str],
+        chosen: Mapping[str, Any],
+        pods: NodeAnswerers,
+    ) -> tuple[list[Sent], list[Record]]:
+        """Ask every node's health check, where the Service has one."""
+        service = self._service(bundle_of(self.records))
+        port = service.health_check_node_port
+        if not port or not planned.targets:
+            return [], []
+        target = replace(planned.targets[0], kind=TargetKind.NODE_PORT, address=None, port=port)
+        checks = []
+        for name in dict.fromkeys(row.node for row in planned.rows):
+            address = _address(nodes[name], target.version)
+            sender = self._sender(senders, name)
+            if address is None or not sender:
+                continue
+            argv = lb_reading.words(
+                address, port, wait=self.request.wait, http="/healthz", number=1
+            )
+            checks.append(Sent(target, name, sender, How.NODE_PORT, address, port, argv))
+        return checks, self._ask(checks, chosen, pods)
+
+    # --- what is looked at ------------------------------------------------------------------------
+
+    def _look(
+        self,
+        probed: Sequence[str],
+        sent: Sequence[Sent],
+        chosen: Mapping[str, Any],
+        pods: NodeAnswerers,
+        others: NodeAnswerers,
+    ) -> None:
+        """Ask every probed node for what tells causes, and for the flows that were sent."""
+        so_far = bundle_of(self.records)
+        flows = [lb_reading.flow(so_far, one) for one in sent]
+        filters = tuple(dict.fromkeys(f for f in flows if f is not None))
+        rest = others.of([name for name in probed if name not in chosen])
+        waiting: list[tuple[str, Future[list[Record]]]] = []
+        deadline = Deadline(90)
+        for name in probed:
+            topic = lb_topic.causes(_of_node(name, sent, flows) or filters[:1])
+            answerer = chosen.get(name) or rest[name]
+            if isinstance(answerer, Record):
+                self.records.append(answerer)
+            elif isinstance(answerer, Spot):
+                for lane in tasks.agent_lanes(topic):
+                    call = _asker(self.session, answerer, lane, deadline)
+                    waiting.append((name, self.jobs.start(call)))
+            else:
+                whose = pods if name in chosen else others
+                asked = tasks.of_node_pod(topic.node_pod, topic, node_place(name))
+                call = _by_pod(self.session, whose, answerer, asked, deadline)
+                waiting.append((name, self.jobs.start(call)))
+        for count, (name, future) in enumerate(waiting):
+            self.progress(f"looking at {name} ({len(waiting) - count} to go)")
+            self.records += future.result()
+
+    def _service(self, bundle: Bundle) -> Service:
+        return probe_targets.service(World(bundle), self.request)
+
+    def _resolve(self, bundle: Bundle) -> None:
+        """Addresses of load-balancers that are given by name, by this machine's resolver."""
+        service = self._service(bundle)
+        for name in service.ingress_hostnames:
+            try:
+                found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            except (OSError, UnicodeError):
+                continue  # the report says that it does not resolve
+            words = dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found)
+            self.resolved[name] = tuple(ip_address(word) for word in words)
+
+
+def _asker(
+    session: Session, spot: Spot, lane: list[Any], deadline: Deadline
+) -> Callable[[], list[Record]]:
+    return lambda: ask(session, spot, lane, deadline)
+
+
+def _by_pod(
+    session: Session,
+    pods: NodeAnswerers,
+    answerer: NodePod | Coming,
+    asked: list[NodeAsked],
+    deadline: Deadline,
+) -> Callable[[], list[Record]]:
+    return lambda: by_node_pod(session, pods, answerer, asked, deadline)
+
+
+def _of_node(
+    name: str, sent: Sequence[Sent], flows: Sequence[FlowFilter | None]
+) -> tuple[FlowFilter, ...]:
+    """The flows that were sent through one node."""
+    mine = (flow for one, flow in zip(sent, flows, strict=True) if one.node == name)
+    return tuple(dict.fromkeys(flow for flow in mine if flow is not None))
+
+
+def _reads(api: RecordingApi, request: ProbeRequest) -> list[Callable[[], object]]:
+    """What is read of the API server; only the Service itself has to be there."""
+    namespace, service = request.namespace, request.service
+    return [
+        lambda: api.service(namespace, service),
+        api.nodes,
+        lambda: _quietly(lambda: api.endpoint_slices(namespace, service)),
+        lambda: _quietly(lambda: api.pods(namespace)),
+        lambda: _quietly(lambda: api.cilium("ciliumnodes")),
+    ]
+
+
+def _quietly(call: Callable[[], object]) -> None:
+    try:
+        call()
+    except ClusterError:
+        return  # its record says why
+
+
+def _address(node: Node, version: int) -> Address | None:
+    return next((a for a in node.internal_addresses if a.version == version), None)
