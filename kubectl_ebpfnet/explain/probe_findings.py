@@ -27,6 +27,8 @@ from kubectl_ebpfnet.model.probe import (
 
 _ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
 _MOST_CAUSES = 3
+_LOWER_CASE = ("kube-proxy", "rp_filter")
+"""Names that keep their first letter where a sentence begins."""
 WORDS = {
     Outcome.CONNECTED: "answered",
     Outcome.REFUSED: "refused",
@@ -93,8 +95,7 @@ def _finding(
 
 
 def _sentence(text: str) -> str:
-    # A name keeps its first letter.
-    return text if text.startswith("kube-proxy") else text[:1].upper() + text[1:]
+    return text if text.startswith(_LOWER_CASE) else text[:1].upper() + text[1:]
 
 
 def _case(world: World, row: NodeRow, at: Situation) -> Case | None:
