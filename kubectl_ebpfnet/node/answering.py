@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.errors import EbpfnetError, KernelError
 from kubectl_ebpfnet.model import codec
-from kubectl_ebpfnet.model.node_side import PROGRAM, PROTOCOL, NodeRequest
+from kubectl_ebpfnet.model.node_side import PROGRAM, PROTOCOL, NodeRequest, ask
 from kubectl_ebpfnet.node import asks, host_programs, netns
 
 _PART_BYTES = 256 << 10
+_SIDE_BY_SIDE = frozenset({ask("probe")})
+"""Questions that mostly wait: for silence, and for the kernel to let go of a program."""
+_AT_ONCE = 64
 Give = Callable[[bytes], None]
 """Takes the next part of an answer's body."""
 
@@ -45,17 +49,33 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> int:
         Exit code: 0; 2 when a line was no request, or of another protocol version.
     """
     _say(answers, {"protocol": PROTOCOL, "version": __version__})
-    while line := requests.readline():
-        try:
-            value = json.loads(line)
-            if isinstance(value, dict) and value.get("end"):
-                return 0
-            request = _request(value)
-        except ValueError as error:
-            _say(answers, {"id": 0, "exit_code": 2, "bytes": 0, "error": str(error)})
-            return 2
-        _send(request, answers)
+    waiting: list[tuple[NodeRequest, Future[NodeAnswer]]] = []
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        while line := requests.readline():
+            try:
+                value = json.loads(line)
+                if isinstance(value, dict) and value.get("end"):
+                    break
+                request = _request(value)
+            except ValueError as error:
+                _say(answers, {"id": 0, "exit_code": 2, "bytes": 0, "error": str(error)})
+                return 2
+            if request.argv[:2] in _SIDE_BY_SIDE:
+                waiting.append((request, pool.submit(answered, request)))
+                continue
+            _send_waiting(waiting, answers)
+            _send(request, answers)
+        _send_waiting(waiting, answers)
     return 0
+
+
+def _send_waiting(waiting: list[tuple[NodeRequest, Future[NodeAnswer]]], out: BinaryIO) -> None:
+    """Answers that were made side by side, in the order of their requests."""
+    for request, future in waiting:
+        found = future.result()
+        header = {"id": request.id, "bytes": len(found.stdout), "exit_code": found.exit_code}
+        _say(out, {**header, "error": found.error}, found.stdout)
+    waiting.clear()
 
 
 def _send(request: NodeRequest, out: BinaryIO) -> None:

@@ -49,9 +49,9 @@ from kubectl_ebpfnet.probe.lb_reading import Sent
 Say = Callable[[str], object]
 SENDERS = 2
 """Nodes that probes are sent from: one, and another that probes the first."""
-AT_ONCE = 16
-"""Attempts at the same time; each is an exec and a private netns on the node."""
-_SPARE_SECONDS = 15.0
+AT_ONCE = 64
+"""Attempts of one exec; the node side makes them at the same time."""
+_SPARE_SECONDS = 75.0  # for a node pod to come, its image included
 
 
 @dataclass(slots=True)
@@ -68,7 +68,7 @@ class Probe:
     access: NodeAccess
     say: Say = lambda _: None
     progress: Say = lambda _: None
-    jobs: Jobs = field(default_factory=lambda: Jobs(AT_ONCE))
+    jobs: Jobs = field(default_factory=Jobs)
     records: list[Record] = field(default_factory=list)
     resolved: dict[str, tuple[Address, ...]] = field(default_factory=dict)
     agents: Mapping[str, Agent] = field(default_factory=dict)
@@ -224,18 +224,20 @@ class Probe:
     def _ask(
         self, sent: Iterable[Sent], chosen: Mapping[str, Any], pods: NodeAnswerers
     ) -> list[Record]:
-        """Make attempts, many side by side."""
-        waiting: list[tuple[Sent, Future[list[Record]]]] = []
+        """Make attempts: many in one exec, which makes them side by side."""
+        by_sender: dict[str, list[NodeAsked]] = {}
         for one in sent:
             if one.from_node:
-                asked = [NodeAsked(node_place(one.from_node), one.argv)]
-                waiting.append((one, self._start(one.from_node, asked, chosen, pods)))
-        records: list[Record] = []
-        for count, (one, future) in enumerate(waiting):
-            self.progress(f"probing {one.target.title} through {one.node} "
-                          f"({len(waiting) - count} to go)")  # fmt: skip
-            records += future.result()
-        return records
+                asked = NodeAsked(node_place(one.from_node), one.argv)
+                by_sender.setdefault(one.from_node, []).append(asked)
+        waiting = [
+            self._start(sender, asked[at : at + AT_ONCE], chosen, pods)
+            for sender, asked in by_sender.items()
+            for at in range(0, len(asked), AT_ONCE)
+        ]
+        total = sum(map(len, by_sender.values()))
+        self.progress(f"{total} connections from {', '.join(by_sender)}")
+        return [record for future in waiting for record in future.result()]
 
     def _start(
         self,
@@ -248,7 +250,7 @@ class Probe:
         if isinstance(answerer, Record):
             refused = [replace(answerer, argv=one.argv) for one in asked]
             return self.jobs.start(lambda: refused)
-        deadline = Deadline(self.request.wait * 2 + _SPARE_SECONDS + 60)
+        deadline = Deadline(self.request.wait * 2 + _SPARE_SECONDS)
         return self.jobs.start(lambda: by_node_pod(self.session, pods, answerer, asked, deadline))
 
     def _health(
