@@ -210,7 +210,7 @@ def _milliseconds(seconds: float) -> str:
 def _health(row: NodeRow) -> str:
     due, health = row.expected.health_status, row.health
     if health is None:
-        return ""
+        return f"{due} due" if due is not None and not row.attempts else ""
     count = f" ({health.local_endpoints})" if health.local_endpoints is not None else ""
     said = f"{health.status}{count}" if health.status is not None else "none"
     got = 503 if health.status is None else health.status
