@@ -7,6 +7,7 @@ made non-blocking.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import queue
@@ -23,6 +24,7 @@ from typing import Protocol
 from kubectl_ebpfnet.errors import KernelError
 
 _STREAM_BYTES = 1 << 18
+_PIPE_BYTES = 1 << 20
 _DATAGRAM_BYTES = 1 << 16
 _SENT_AT_ONCE = 16384  # of stdin, as one datagram: what netcat-openbsd reads
 _TCP_INFO_STATE_DONE = frozenset({5, 6, 7, 11})  # FIN_WAIT2, TIME_WAIT, CLOSE, CLOSING
@@ -90,6 +92,8 @@ class Copying:
             KernelError: the connection broke (reset, unreachable).
             BrokenPipeError: nobody reads our stdout.
         """
+        for fd in (self._source.fd, self._out):
+            _widen(fd)
         incoming = threading.Thread(target=self._told, args=("peer", self._to_stdout), daemon=True)
         outgoing = threading.Thread(target=self._told, args=("stdin", self._to_peer), daemon=True)
         incoming.start()
@@ -205,6 +209,13 @@ def abort_when_closed(peer: socket.socket) -> None:
     for minutes; and after our end nothing that it sends would get out.
     """
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def _widen(fd: int) -> None:
+    """A pipe holds 64 KB, which costs a change of process for each; a megabyte where we may."""
+    with contextlib.suppress(OSError):  # no pipe, or above /proc/sys/fs/pipe-max-size
+        if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < _PIPE_BYTES:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _write(fd: int, data: memoryview) -> None:
