@@ -24,8 +24,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_ebpfnet.cluster.channels import V4, V5, Channels, Sink, stdin_messages
-from kubectl_ebpfnet.cluster.failures import refusal, unreachable
+from kubectl_ebpfnet.cluster.channels import Channels, Sink, stdin_messages
+from kubectl_ebpfnet.cluster.exec_connection import binary_frame, connect
 from kubectl_ebpfnet.cluster.session import CONNECT_SECONDS, Session
 from kubectl_ebpfnet.errors import ExecError, ExecTimeout
 
@@ -139,14 +139,13 @@ def exec_stream(
     Returns:
         The exit code.
     """
-    path, query = _request(container, argv, stdin is not None)
-    ws, sock = _open(session, path, query, limits)
+    ws, sock = connect(session, container, argv, stdin is not None, limits.connect)
     channels = Channels(on_stdout, on_stderr, limits.max_bytes)
     try:
         messages = []
         if stdin is not None:
             messages = stdin_messages(stdin, ws.subprotocol, reads_to_end)
-        _Conversation(ws, sock, channels, limits, map(_frame, messages)).run()
+        _Conversation(ws, sock, channels, limits, map(binary_frame, messages)).run()
     finally:
         session.hang_up(sock)
     return channels.exit_code()
@@ -163,84 +162,6 @@ def no_such_program(error: ExecError) -> bool:
             "not found in $PATH",
         )
     )
-
-
-# --- the connection ---------------------------------------------------------------------------
-
-
-def _request(
-    container: Container, argv: Sequence[str], has_stdin: bool
-) -> tuple[str, list[tuple[str, str]]]:
-    from urllib.parse import quote
-
-    if not argv:
-        raise ValueError("argv is empty")
-    namespace, pod = quote(container.namespace, safe=""), quote(container.pod, safe="")
-    query = [("command", word) for word in argv]
-    if container.name:
-        query.append(("container", container.name))
-    if has_stdin:
-        query.append(("stdin", "true"))
-    query += [("stdout", "true"), ("stderr", "true")]
-    return f"/api/v1/namespaces/{namespace}/pods/{pod}/exec", query
-
-
-def _open(
-    session: Session, path: str, query: list[tuple[str, str]], limits: Limits
-) -> tuple[Any, socket.socket]:
-    """A websocket.WebSocket that is past the upgrade, and its socket."""
-    import websocket
-
-    refused = None
-    for _ in range(2):  # the second time with new credentials
-        sock = session.dial(limits.connect)
-        ws = websocket.WebSocket(enable_multithread=False, skip_utf8_validation=True)
-        try:
-            ws.connect(  # type: ignore[no-untyped-call]
-                session.websocket_url(path, query),
-                socket=sock,
-                timeout=limits.connect,
-                subprotocols=[V5, V4],
-                header=[f"{name}: {value}" for name, value in session.headers()],
-                suppress_origin=True,
-                redirect_limit=0,
-            )
-        except websocket.WebSocketBadStatusException as e:
-            session.hang_up(sock)
-            refused = refusal(e.status_code, e.resp_body or b"", "GET", path, session.server)
-            if e.status_code == 401 and session.renew():
-                continue
-            raise refused from None
-        except websocket.WebSocketTimeoutException as e:
-            session.hang_up(sock)
-            raise ExecTimeout(
-                f"no answer to exec within {limits.connect:g} s",
-                hint="can the API server reach the kubelet of that node?",
-            ) from e
-        except websocket.WebSocketConnectionClosedException as e:
-            session.hang_up(sock)
-            raise ExecError("the server closed the connection instead of starting exec") from e
-        except websocket.WebSocketException as e:
-            session.hang_up(sock)
-            raise ExecError(
-                f"the server does not speak exec over websockets ({' '.join(str(e).split())})",
-                hint="it must know v4.channel.k8s.io; does a proxy before it pass upgrades on?",
-            ) from e
-        except OSError as e:
-            session.hang_up(sock)
-            raise unreachable(session.server, e) from e
-        except BaseException:
-            session.hang_up(sock)
-            raise
-        return ws, sock
-    assert refused is not None
-    raise refused
-
-
-def _frame(message: bytes) -> bytes:
-    from websocket import ABNF
-
-    return ABNF.create_frame(message, ABNF.OPCODE_BINARY).format()
 
 
 class _SilenceError(Exception):

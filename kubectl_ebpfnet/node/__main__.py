@@ -2,15 +2,19 @@
 
 python -m kubectl_ebpfnet.node                 requests on stdin, answers on stdout
 python -m kubectl_ebpfnet.node ask links       one question by hand, facts on stdout
+python -m kubectl_ebpfnet.node netkat WORDS    netkat; with --stdin-frames first, for a client
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from typing import BinaryIO
 
 from kubectl_ebpfnet.errors import EbpfnetError
+from kubectl_ebpfnet.model.frames import OPTION
 from kubectl_ebpfnet.model.node_side import PROGRAM, NodeRequest
 from kubectl_ebpfnet.node.answering import answer, serve
 
@@ -25,8 +29,28 @@ def main(words: list[str]) -> int:
         from kubectl_ebpfnet.node.hold import hold
 
         return hold(float(words[2]))
+    if words[0] == "netkat":
+        return _netkat(words[1:])
     print(__doc__, file=sys.stderr)
     return 2
+
+
+def _netkat(words: list[str]) -> int:
+    """With OPTION first, stdin and stderr are framed (kubectl_ebpfnet/model/frames.py)."""
+    if words[:1] == [OPTION]:
+        from kubectl_ebpfnet.node import frames
+
+        return frames.run(words[1:], _plain_netkat)
+    return _plain_netkat(words)
+
+
+def _plain_netkat(words: list[str]) -> int:
+    from kubectl_ebpfnet.node import netkat
+
+    code = netkat.main(words)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(code)  # threads may still wait for stdin or the peer
 
 
 def _by_hand(words: tuple[str, ...], out: BinaryIO) -> int:

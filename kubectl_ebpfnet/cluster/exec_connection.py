@@ -1,0 +1,106 @@
+"""The connection of an exec: a websocket that is past the upgrade, on a socket of the session.
+
+RFC 6455 by websocket-client; the request is the API server's `connect` on pods/exec (Kubernetes API
+reference v1, Pod).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from kubectl_ebpfnet.cluster.channels import V4, V5
+from kubectl_ebpfnet.cluster.failures import refusal, unreachable
+from kubectl_ebpfnet.cluster.session import Session
+from kubectl_ebpfnet.errors import ExecError, ExecTimeout
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.cluster.exec import Container
+
+
+def connect(
+    session: Session, container: Container, argv: Sequence[str], has_stdin: bool, seconds: float
+) -> tuple[Any, socket.socket]:
+    """Start a program; a websocket.WebSocket that is past the upgrade, and its socket.
+
+    Args:
+        session, container, argv: as for exec.exec_run.
+        has_stdin: something will be sent to it.
+        seconds: for the connection, TLS and the upgrade, each.
+
+    Raises:
+        ExecError, ExecTimeout, Forbidden, NotFound, Unauthorized, ApiError, ApiUnreachable: as
+            exec.exec_run.
+    """
+    import websocket
+
+    path, query = _request(container, argv, has_stdin)
+    refused = None
+    for _ in range(2):  # the second time with new credentials
+        sock = session.dial(seconds)
+        ws = websocket.WebSocket(enable_multithread=False, skip_utf8_validation=True)
+        try:
+            ws.connect(  # type: ignore[no-untyped-call]
+                session.websocket_url(path, query),
+                socket=sock,
+                timeout=seconds,
+                subprotocols=[V5, V4],
+                header=[f"{name}: {value}" for name, value in session.headers()],
+                suppress_origin=True,
+                redirect_limit=0,
+            )
+        except websocket.WebSocketBadStatusException as e:
+            session.hang_up(sock)
+            refused = refusal(e.status_code, e.resp_body or b"", "GET", path, session.server)
+            if e.status_code == 401 and session.renew():
+                continue
+            raise refused from None
+        except websocket.WebSocketTimeoutException as e:
+            session.hang_up(sock)
+            raise ExecTimeout(
+                f"no answer to exec within {seconds:g} s",
+                hint="can the API server reach the kubelet of that node?",
+            ) from e
+        except websocket.WebSocketConnectionClosedException as e:
+            session.hang_up(sock)
+            raise ExecError("the server closed the connection instead of starting exec") from e
+        except websocket.WebSocketException as e:
+            session.hang_up(sock)
+            raise ExecError(
+                f"the server does not speak exec over websockets ({' '.join(str(e).split())})",
+                hint="it must know v4.channel.k8s.io; does a proxy before it pass upgrades on?",
+            ) from e
+        except OSError as e:
+            session.hang_up(sock)
+            raise unreachable(session.server, e) from e
+        except BaseException:
+            session.hang_up(sock)
+            raise
+        return ws, sock
+    assert refused is not None
+    raise refused
+
+
+def binary_frame(message: bytes) -> bytes:
+    """A message as it travels from a client: whole, masked."""
+    from websocket import ABNF
+
+    return ABNF.create_frame(message, ABNF.OPCODE_BINARY).format()
+
+
+def _request(
+    container: Container, argv: Sequence[str], has_stdin: bool
+) -> tuple[str, list[tuple[str, str]]]:
+    from urllib.parse import quote
+
+    if not argv:
+        raise ValueError("argv is empty")
+    namespace, pod = quote(container.namespace, safe=""), quote(container.pod, safe="")
+    query = [("command", word) for word in argv]
+    if container.name:
+        query.append(("container", container.name))
+    if has_stdin:
+        query.append(("stdin", "true"))
+    query += [("stdout", "true"), ("stderr", "true")]
+    return f"/api/v1/namespaces/{namespace}/pods/{pod}/exec", query
