@@ -22,6 +22,11 @@ SERVICE_CIDR = "10.96.0.0/16"
 WORLD_NETNS = "ebl-world"
 WORLD_NODE_ADDRESS = "172.30.0.200"
 WORLD_ADDRESS = "1.1.1.1"
+LB_LOCAL_ADDRESS = "172.30.0.241"
+LB_CLUSTER_ADDRESS = "172.30.0.242"
+"""Of Services web-lb-local and web-lb-cluster: on the wire's subnet, but nobody's own."""
+LB_POOL = tuple(f"172.30.0.{number}" for number in range(243, 251))
+"""What other Services of type LoadBalancer get (cloud.py)."""
 
 ADMIN_CONFIG = STATE / "admin.conf"
 SRE_CONFIG = STATE / "sre.conf"
@@ -62,4 +67,9 @@ class Node:
 NODES = (
     Node("node1", 1, "172.30.0.11", "10.244.1.0/24", "10.244.1.1", "tc"),
     Node("node2", 2, "172.30.0.12", "10.244.2.0/24", "10.244.2.1", "tcx"),
+    # Neither node2 nor node3 has a pod of Deployment web. With the one by tcx and the other by tc,
+    # what is sent to a LoadBalancer starts beside, and meets, both ways of attaching.
+    Node("node3", 3, "172.30.0.13", "10.244.3.0/24", "10.244.3.1", "tc"),
 )
+ONE_OF_EACH = NODES[:2]
+"""One node of each way of attaching: enough for tests in which a third adds nothing but time."""

@@ -24,6 +24,8 @@ from tests.lab.processes import run, start, wait_for
 PKI = STATE / "pki"
 USERS = {"admin": "system:masters", "sre": "", "nobody": ""}
 """User → group; what `sre` may do is docs/rbac.yaml, `nobody` may do nothing."""
+GATES = "--feature-gates=EndpointSliceTerminatingCondition=true"
+"""As clusters since 1.22: an endpoint says whether it is terminating, and still serving."""
 
 
 def up() -> None:
@@ -55,7 +57,7 @@ def up() -> None:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={PKI}/sa.pub",
             f"--service-account-signing-key-file={PKI}/sa.key",
-            "--disable-admission-plugins=ServiceAccount",
+            "--disable-admission-plugins=ServiceAccount", GATES,
             f"--cert-dir={STATE}/apiserver",
         ],
     )  # fmt: skip
@@ -68,7 +70,7 @@ def up() -> None:
             str(BINARIES / "kube-controller-manager"), *common, "--port=0",
             "--secure-port=0", f"--cluster-cidr={POD_CIDR}",
             f"--service-account-private-key-file={PKI}/sa.key", f"--root-ca-file={PKI}/ca.crt",
-            "--controllers=*,-nodeipam,-route",
+            "--controllers=*,-nodeipam,-route", GATES,
         ],
     )  # fmt: skip
     start(

@@ -23,6 +23,8 @@ from tests.lab.config import (
     BINARIES,
     CACHE,
     HERE,
+    LB_CLUSTER_ADDRESS,
+    LB_LOCAL_ADDRESS,
     NODES,
     POD_CIDR,
     STATE,
@@ -116,9 +118,8 @@ def _nodes() -> None:
         _kube_proxy(one.name, one.state)
         node.up(one)
     _definitions()
-    for one in NODES:
-        node.load_images(one)
-    wait_for(_all_nodes_ready, "two Ready nodes", 90)
+    node.load_images(NODES)
+    wait_for(_all_nodes_ready, "the Ready nodes", 90)
 
 
 def _kube_proxy(name: str, state: Path) -> None:
@@ -170,12 +171,13 @@ def _workloads() -> None:
     start("sync", [sys.executable, "-m", "tests.lab.sync"], root)
     wait_for(_all_running, "the lab's pods", 120)
     wait_for(_in_step, "Cilium's objects", 30)
+    wait_for(_balanced, "the load-balancers' rules", 30)
 
 
 def _all_running() -> bool:
     pods = [p for p in get("pods", "-A") if p["metadata"]["name"] != "pending"]
     agents = [p for p in pods if p["metadata"].get("labels", {}).get("k8s-app") == "cilium"]
-    return len(agents) == len(NODES) and len(pods) >= len(NODES) + 6 and all(map(_is_ready, pods))
+    return len(agents) == len(NODES) and len(pods) >= len(NODES) + 7 and all(map(_is_ready, pods))
 
 
 def _is_ready(one: manifests.Manifest) -> bool:
@@ -190,6 +192,13 @@ def _in_step() -> bool:
     view = json.loads(sync.VIEW.read_text())
     ready = any(one["name"] == "web" and one["backends"] for one in view["services"])
     return ready and len(get("ciliumendpoints", "-A")) == len(sync.records())
+
+
+def _balanced() -> bool:
+    """Every node's kube-proxy has programmed the load-balancers' addresses."""
+    rules = [network.inside(one.netns, "iptables-save", "-t", "nat") for one in NODES]
+    wanted = (LB_LOCAL_ADDRESS, LB_CLUSTER_ADDRESS)
+    return all(f"-d {address}/32" in said for said in rules for address in wanted)
 
 
 def _down() -> None:

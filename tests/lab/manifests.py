@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from tests.lab import images
-from tests.lab.config import HERE, NODES, STATE
+from tests.lab.config import HERE, LB_CLUSTER_ADDRESS, LB_LOCAL_ADDRESS, NODES, STATE
 
 Manifest = dict[str, Any]
 
@@ -19,6 +19,9 @@ _TOOLS_MOUNTS = [
     {"name": "usr", "mountPath": "/usr", "readOnly": True},
     {"name": "alternatives", "mountPath": "/etc/alternatives", "readOnly": True},
 ]
+
+IN_SERVICE = "ebpfnet.dev/in-service"
+"""The readiness gate of Deployment web's pods: tests take a pod out of service by its condition."""
 
 AGENT_CAPABILITIES = [
     "CHOWN", "KILL", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "SYS_MODULE", "SYS_ADMIN",
@@ -138,18 +141,46 @@ def agents() -> Manifest:
 
 def workloads() -> list[Manifest]:
     """Pods and services that the tests use."""
-    one, two = NODES[0].name, NODES[1].name
+    one, two, three = (node.name for node in NODES)
     sleep = ["/usr/bin/sleep", "1000000"]
-    serve = [
-        "/usr/bin/python3",
-        "-m",
-        "http.server",
-        "8080",
-        "--directory",
-        "/usr/share/common-licenses",
+    pending = pod("pending", "", sleep, nodeSelector={"ebpfnet.dev/no-such": "node"})
+    del pending["spec"]["nodeName"]
+    return [
+        pod("client", one, sleep),
+        pod("client2", two, sleep),
+        pod("client3", three, sleep),
+        pod("bare", one, ["/bare", "serve", "8080"], images.BARE),
+        pod("bare-client", two, ["/bare"], images.BARE),
+        pod("hostnet", one, sleep, hostNetwork=True),
+        pending,
+        _web(one),
+        _service("web", "web", 80, 8080),
+        _service("web-np", "web", 80, 8080, type="NodePort"),
+        _load_balancer("web-lb-local", LB_LOCAL_ADDRESS, "Local"),
+        _load_balancer("web-lb-cluster", LB_CLUSTER_ADDRESS, "Cluster"),
+        _service("nobackend", "no-such-app", 80, 8080),
     ]
-    web = pod("web", one, serve)
-    deployment = {
+
+
+def _load_balancer(name: str, address: str, policy: str) -> Manifest:
+    """A Service that cloud.py gives this address."""
+    return _service(
+        name, "web", 80, 8080,
+        type="LoadBalancer", externalTrafficPolicy=policy, loadBalancerIP=address,
+    )  # fmt: skip
+
+
+def _web(node: str) -> Manifest:
+    """HTTP on port 8080 (web.py), on one node alone."""
+    source = str(HERE / "web.py")
+    web = pod("web", node, ["/usr/bin/python3", source, "8080"],
+              readinessGates=[{"conditionType": IN_SERVICE}])  # fmt: skip
+    (container,) = web["spec"]["containers"]
+    mount = {"name": "source", "mountPath": source, "readOnly": True}
+    container["volumeMounts"] = [*container["volumeMounts"], mount]
+    volume = {"name": "source", "hostPath": {"path": source, "type": "File"}}
+    web["spec"]["volumes"] = [*web["spec"]["volumes"], volume]
+    return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": "web", "namespace": "default"},
@@ -159,20 +190,6 @@ def workloads() -> list[Manifest]:
             "template": {"metadata": {"labels": {"app": "web"}}, "spec": web["spec"]},
         },
     }
-    pending = pod("pending", "", sleep, nodeSelector={"ebpfnet.dev/no-such": "node"})
-    del pending["spec"]["nodeName"]
-    return [
-        pod("client", one, sleep),
-        pod("client2", two, sleep),
-        pod("bare", one, ["/bare", "serve", "8080"], images.BARE),
-        pod("bare-client", two, ["/bare"], images.BARE),
-        pod("hostnet", one, sleep, hostNetwork=True),
-        pending,
-        deployment,
-        _service("web", "web", 80, 8080),
-        _service("web-np", "web", 80, 8080, type="NodePort"),
-        _service("nobackend", "no-such-app", 80, 8080),
-    ]
 
 
 def definitions() -> list[Manifest]:

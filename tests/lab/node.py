@@ -42,12 +42,23 @@ def up(node: Node) -> None:
     )  # fmt: skip
 
 
-def load_images(node: Node) -> None:
-    """Give the node the lab's images, then let its kubelet start."""
-    wait_for((node.state / "ready").exists, f"containerd of {node.name}", 60)
-    for archive in images.build(STATE / "images"):
-        _import(node, archive)
-    (node.state / "images-loaded").touch()
+def load_images(nodes: Sequence[Node]) -> None:
+    """Give nodes the lab's images, in parallel, then let their kubelets start.
+
+    Raises:
+        RuntimeError: an image cannot be built or imported.
+        TimeoutError: a node's containerd does not come.
+    """
+    archives = images.build(STATE / "images")
+
+    def load(node: Node) -> None:
+        wait_for((node.state / "ready").exists, f"containerd of {node.name}", 60)
+        for archive in archives:
+            _import(node, archive)
+        (node.state / "images-loaded").touch()
+
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        list(pool.map(load, nodes))
 
 
 def load_node_image(nodes: Sequence[Node]) -> None:

@@ -2,7 +2,8 @@
 
 It watches pods, services and EndpointSlices and keeps in step with them, about half a second late:
 the load-balancing maps and the ipcache of every node, Cilium's objects in the API (CiliumEndpoint,
-CiliumIdentity), and STATE/view.json, what the replay agents know of the cluster.
+CiliumIdentity), and STATE/view.json, what the replay agents know of the cluster. What a cloud's
+controllers would do is cloud.py's.
 Layouts: cilium-facts 3.5. Labels of an identity: Cilium pkg/k8s/utils, pkg/labels.
 """
 
@@ -11,17 +12,16 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import ssl
 import struct
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
 
-from tests.lab import bpf
-from tests.lab.config import ADMIN_CONFIG, BRIDGE_ADDRESS, NODES, STATE
+from tests.lab import bpf, cloud
+from tests.lab.api import Api, Object
+from tests.lab.config import NODES, STATE
 from tests.lab.policy import bpffs
 from tests.lab.syscall_bpf import Map
 
@@ -31,53 +31,6 @@ SLICES = "/apis/discovery.k8s.io/v1beta1/endpointslices"
 CILIUM = "/apis/cilium.io/v2"
 GRACE = 60
 """Seconds that an expired conntrack entry can still be read."""
-Object = dict[str, Any]
-
-
-class Api:
-    """The API server, as the lab's admin, in plain JSON."""
-
-    def __init__(self) -> None:
-        text = ADMIN_CONFIG.read_text()
-        self.token = text.split("token: ")[1].split("}")[0]
-        self.context = ssl.create_default_context(cafile=str(STATE / "pki/ca.crt"))
-        self.kept: http.client.HTTPSConnection | None = None
-
-    def open(self, timeout: float) -> http.client.HTTPSConnection:
-        """A new connection."""
-        return http.client.HTTPSConnection(
-            BRIDGE_ADDRESS, 6443, context=self.context, timeout=timeout
-        )
-
-    def ask(self, method: str, path: str, body: Object | None = None) -> tuple[int, Object]:
-        """Status and document of one request on the kept connection."""
-        self.kept = self.kept or self.open(30)
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
-        try:
-            self.kept.request(method, path, json.dumps(body) if body else None, headers)
-            answer = self.kept.getresponse()
-            return answer.status, json.loads(answer.read())
-        except (OSError, http.client.HTTPException):
-            self.kept.close()
-            self.kept = None
-            raise
-
-    def items(self, path: str) -> list[Object]:
-        """The objects of a list; [] when the kind is not there."""
-        status, document = self.ask("GET", path)
-        return list(document["items"]) if status == 200 else []
-
-    def watch(self, path: str, changed: threading.Event) -> None:
-        """Set `changed` whenever an object changes; for ever."""
-        while True:
-            try:
-                connection = self.open(600)
-                headers = {"Authorization": f"Bearer {self.token}"}
-                connection.request("GET", f"{path}?watch=1&timeoutSeconds=300", headers=headers)
-                for _ in connection.getresponse():
-                    changed.set()
-            except (OSError, http.client.HTTPException):
-                time.sleep(1)
 
 
 class Numbers:
@@ -109,7 +62,10 @@ class Sync:
         endpoints = [e for e in records() if (e["namespace"], e["pod"]) in pods]
         for one in endpoints:
             one["labels"] = labels(pods[one["namespace"], one["pod"]])
-        services = self._services()
+        declared = self.api.items("/api/v1/services")
+        cloud.give_addresses(self.api, declared)
+        cloud.put_in_service(self.api, pods.values())
+        services = self._services(declared)
         view = {
             "endpoints": endpoints,
             "identities": {str(e["identity"]): e["labels"] for e in endpoints},
@@ -122,7 +78,7 @@ class Sync:
         temporary.rename(VIEW)
         self._objects(endpoints, pods)
 
-    def _services(self) -> list[Object]:
+    def _services(self, declared: Iterable[Object]) -> list[Object]:
         ready: dict[tuple[str, str], list[tuple[str, int, str, str | None, str]]] = {}
         for slice_ in self.api.items(SLICES):
             meta = slice_["metadata"]
@@ -136,7 +92,7 @@ class Sync:
                             for ip in endpoint["addresses"]
                         )
         found = []
-        for service in self.api.items("/api/v1/services"):
+        for service in declared:
             meta, spec = service["metadata"], service["spec"]
             if spec.get("clusterIP") in (None, "", "None"):
                 continue

@@ -107,7 +107,7 @@ def test_up_clears_away_a_half_dead_lab() -> None:
     assert again.stdout == f"export KUBECONFIG={STATE}/admin.conf\n"
     assert lifecycle.is_up()
     nodes = Lab(STATE / "admin.conf", ours=True).get("nodes")["items"]
-    assert len(nodes) == 2
+    assert len(nodes) == 3
 
 
 def test_down_when_nothing_is_there() -> None:

@@ -41,9 +41,9 @@ def test_nodes_are_ready(lab: Lab) -> None:
         assert states["Ready"] == "True", node["metadata"]["name"]
 
 
-def test_two_nodes(our_lab: Lab) -> None:
+def test_three_nodes(our_lab: Lab) -> None:
     names = [node["metadata"]["name"] for node in our_lab.get("nodes")["items"]]
-    assert sorted(names) == ["node1", "node2"]
+    assert sorted(names) == ["node1", "node2", "node3"]
 
 
 def test_pod_network_is_like_ciliums(our_lab: Lab) -> None:
@@ -61,7 +61,9 @@ def test_pod_network_is_like_ciliums(our_lab: Lab) -> None:
     assert re.fullmatch("lxc[0-9a-f]{12}", link["ifname"])
 
 
-@pytest.mark.parametrize(("pod", "node"), [("client", NODES[0]), ("client2", NODES[1])])
+@pytest.mark.parametrize(
+    ("pod", "node"), [("client", NODES[0]), ("client2", NODES[1]), ("client3", NODES[2])]
+)
 def test_world_sees_the_node(our_lab: Lab, pod: str, node: object) -> None:
     seen = our_lab.run(pod, *FETCH, f"http://{WORLD_ADDRESS}/")
     host, port = seen.strip().split(":")
@@ -187,7 +189,7 @@ def dropped(lab: Lab, node: str) -> int:
 
 def test_pod_to_pod(our_lab: Lab) -> None:
     there = address(our_lab, web(our_lab))
-    for pod in ("client", "client2"):  # the same node, another node
+    for pod in ("client", "client2", "client3"):  # the same node, other nodes
         assert "HTTP/1.0 200" in our_lab.run(pod, *FETCH, "-i", f"http://{there}:8080/")
     mine = endpoint("client2")
     receiving = our_lab.in_agent("node1", "cilium-dbg", "bpf", "ct", "list", "global")
@@ -206,7 +208,7 @@ def test_ping(our_lab: Lab) -> None:
 
 def test_cluster_ip(our_lab: Lab) -> None:
     virtual = our_lab.get("service", "web")["spec"]["clusterIP"]
-    for pod in ("client", "client2"):
+    for pod in ("client", "client2", "client3"):
         assert "HTTP/1.0 200" in our_lab.run(pod, *FETCH, "-i", f"http://{virtual}/")
     assert exits(
         our_lab,
@@ -258,9 +260,9 @@ def test_what_the_replay_answers(our_lab: Lab, node: object) -> None:
     assert status["attach-mode"] == node.attach  # type: ignore[attr-defined,index,call-overload]
     assert status["masquerading"]["mode"] == "iptables"  # type: ignore[index,call-overload]
     endpoints = asked("endpoint", "list")
-    assert "default/bare" in str(endpoints) or "default/bare-client" in str(endpoints)
+    assert f"default/client{node.number if node.number > 1 else ''}" in str(endpoints)  # type: ignore[attr-defined]
     nodes = asked("node", "list")
-    assert [one["name"] for one in nodes] == ["node1", "node2"]  # type: ignore[attr-defined]
+    assert [one["name"] for one in nodes] == ["node1", "node2", "node3"]  # type: ignore[attr-defined]
     identities = {one["id"]: one["labels"] for one in asked("identity", "list")}  # type: ignore[attr-defined]
     assert identities[2] == ["reserved:world"]
     assert "k8s:app=client" in identities[endpoint("client")["identity"]]
@@ -281,7 +283,7 @@ def test_cilium_objects_follow_the_pods(our_lab: Lab) -> None:
     assert found["client"]["id"] == mine["id"]
     assert found["client"]["networking"]["addressing"] == [{"ipv4": mine["address"]}]
     pods = wait_until(lambda: our_lab.get("ciliumnodes")["items"])
-    assert [node["metadata"]["name"] for node in pods] == ["node1", "node2"]
+    assert [node["metadata"]["name"] for node in pods] == ["node1", "node2", "node3"]
 
 
 def ipcache(lab: Lab) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import policy
-from tests.lab.config import NODES, WORLD_ADDRESS, Node
+from tests.lab.config import NODES, ONE_OF_EACH, WORLD_ADDRESS, Node
 from tests.lab.conftest import Lab
 from tests.lab.live import FETCH, address, path, pod_of_our_own
 
@@ -46,7 +46,7 @@ def id_and_tag(summary: str) -> tuple[int, str]:
     return int(match[1]), match[2]
 
 
-@pytest.fixture(params=NODES, ids=lambda node: node.name)
+@pytest.fixture(params=ONE_OF_EACH, ids=lambda node: node.name)
 def walker(our_lab: Lab, request: pytest.FixtureRequest) -> Iterator[tuple[str, Node]]:
     """A pod, and its node, whose flows are this test's alone."""
     with pod_of_our_own(our_lab, "e2e-walker", request.param.name) as name:
