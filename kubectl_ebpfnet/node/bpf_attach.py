@@ -1,4 +1,4 @@
-"""The writing half of bpf(2): load a program, hold a tcx link.
+"""The writing half of bpf(2): load a program, make a map, hold a tcx link.
 
 Sources: Linux include/uapi/linux/bpf.h (union bpf_attr, enum bpf_prog_type), kernel/bpf/tcx.c,
 kernel/bpf/mprog.c (BPF_F_BEFORE without a relative stands for "before all others"). Nothing here
@@ -7,7 +7,9 @@ is pinned: what is made lives as long as a descriptor of it is open.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import resource
 import struct
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
@@ -33,6 +35,7 @@ def load_classifier(instructions: bytes, name: str) -> int:
         KernelError: the kernel refuses it; the verifier's last words are in the hint.
         Unsupported: there is no bpf(2).
     """
+    _allow_memory()
     code, license_ = bpf.buffer(instructions), bpf.buffer(_LICENSE)
 
     def attr(level: int, log: int) -> bytes:
@@ -59,6 +62,28 @@ def load_classifier(instructions: bytes, name: str) -> int:
         raise KernelError(
             first.message, first.errno, hint="; ".join(said[-4:]) or first.hint
         ) from None
+
+
+def create_array(entries: int, name: str) -> int:
+    """An array map of 32-bit numbers, all 0, that programs and we can write.
+
+    Returns:
+        Its file descriptor, close-on-exec.
+
+    Raises:
+        KernelError, Unsupported: the kernel refuses.
+    """
+    _allow_memory()
+    # map_type, key_size, value_size, max_entries, map_flags, inner_map_fd, numa_node, map_name
+    attr = struct.pack("=IIIIIII", bpf.ARRAY, 4, 4, entries, 0, 0, 0) + name.encode()[:15]
+    return bpf.syscall(bpf.MAP_CREATE, attr, f"create BPF map {name}")
+
+
+def _allow_memory() -> None:
+    """Before Linux 5.11 BPF objects count as locked memory, of which there is little."""
+    with contextlib.suppress(OSError, ValueError):
+        most = resource.RLIM_INFINITY
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
 
 
 def link_tcx_first(program: int, ifindex: int, attach_type: int) -> int:

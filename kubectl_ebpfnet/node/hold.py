@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import importlib
 import os
 import select
 import signal
@@ -80,6 +81,9 @@ def _import_all() -> None:
         # What cannot be imported is told to whoever asks for it.
         with contextlib.suppress(Exception):
             asks.function(name)
+    for name in ("netkat", "kat.door", "kat.laying", "kat.running", "kat.talk", "kat.pcap"):
+        with contextlib.suppress(Exception):
+            importlib.import_module(f"kubectl_ebpfnet.node.{name}")
 
 
 def _ended(pid: int) -> bool:
@@ -108,10 +112,14 @@ def _session(listener: socket.socket) -> int:
 
 def _serve(connection: socket.socket) -> int:
     fds = array.array("i")
-    message, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_LEN(2 * fds.itemsize))
+    message, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_LEN(3 * fds.itemsize))
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    if message == b"k" and len(fds) == 3:
+        from kubectl_ebpfnet.node.kat import door
+
+        return door.serve(connection, tuple(fds))
     if not message or len(fds) != 2:
         return 1
     threading.Thread(target=_end_with, args=(connection,), daemon=True).start()

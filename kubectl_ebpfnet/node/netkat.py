@@ -61,7 +61,7 @@ def _connect(request: Request) -> int:
                      f" {laid.how}")  # fmt: skip
                 _capture(stack, request, laid)
                 if request.command:
-                    return running.run(laid, request.command, peer, request.port, request.wait)
+                    return running.run(laid, request)
                 one = talk.connected(laid, request, peer)
                 stack.callback(talk.hang_up, one)
             except KernelError as error:
@@ -129,7 +129,7 @@ def _resolved(request: Request) -> list[tuple[str, int]]:
 
 def _tcx() -> bool:
     """False as on a kernel before 6.6: for tests, and where tcx is not wanted."""
-    return os.environ.get("NETKAT_ATTACH") != "clsact"
+    return not os.environ.get("EBPFNET_NO_TCX")
 
 
 def _say(request: Request, text: str) -> None:

@@ -18,10 +18,11 @@ WORD, HALF, BYTE = 0x00, 0x08, 0x10
 EQ, GT, GE, SET, NE, LT, LE = 0x10, 0x20, 0x30, 0x40, 0x50, 0xA0, 0xB0
 
 # Helpers
-SKB_STORE_BYTES, CLONE_REDIRECT, REDIRECT = 9, 13, 23
+MAP_LOOKUP_ELEM, SKB_STORE_BYTES, CLONE_REDIRECT, REDIRECT = 1, 9, 13, 23
 SKB_LOAD_BYTES, SKB_CHANGE_HEAD, REDIRECT_PEER = 26, 43, 155
 
 _ADD, _AND, _LSH, _MOV = 0x00, 0x50, 0x60, 0xB0
+_MAP_FD = 1  # BPF_PSEUDO_MAP_FD
 _BIG_ENDIAN = {16: 0xDC, 32: 0xDC}
 
 
@@ -103,6 +104,15 @@ class Assembly:
             size, step = (WORD, 4) if len(data) - at >= 4 else (HALF, 2)
             self.store(size, FP, offset + at, native(data[at : at + step]))
             at += step
+
+    def map_in(self, dst: int, fd: int) -> None:
+        """dst = the map of a descriptor (two instructions' room: a 64-bit immediate)."""
+        self._add(0x18, dst, _MAP_FD, 0, fd)
+        self._add(0, 0, 0, 0, 0)
+
+    def jump_if_null(self, dst: int, label: str) -> None:
+        """Go on at a label when all 64 bits of dst are 0: the verifier knows a pointer by it."""
+        self._add(0x15, dst, 0, 0, 0, label)
 
     def jump(self, label: str) -> None:
         """Go on at a label."""

@@ -17,6 +17,8 @@ class Flow:
         peer: its address, packed; None: anybody.
         peer_port: its port; 0: any.
         stand_in: what the private netns calls the peer; None: by its own address.
+        notes: descriptor of an array with a number for each local port: 1 where the peer was
+            called by its stand-in, 0 where by its own address. 0: it is always the stand-in.
     """
 
     version: int
@@ -26,6 +28,7 @@ class Flow:
     peer: bytes | None = None
     peer_port: int = 0
     stand_in: bytes | None = None
+    notes: int = 0
 
 
 def neutral(peer: bytes) -> bytes:

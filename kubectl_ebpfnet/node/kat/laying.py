@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pyroute2 import IPRoute
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.node.bpf_attach import load_classifier
+from kubectl_ebpfnet.node.bpf_attach import create_array, load_classifier
 from kubectl_ebpfnet.node.kat import assembler, nextway, ports, redirect
 from kubectl_ebpfnet.node.kat.attach import Attached
+from kubectl_ebpfnet.node.kat.flow import Flow, neutral
 from kubectl_ebpfnet.node.kat.nextway import Route, Way
 from kubectl_ebpfnet.node.kat.privatens import PrivateNetns
 from kubectl_ebpfnet.node.kat.words import Request
@@ -39,7 +40,6 @@ class Laid:
     private: PrivateNetns
     way: Way
     first_port: int
-    last_port: int
     near: str
     real: dict[bytes, bytes]
     how: str
@@ -62,27 +62,30 @@ def to_peer(
     else:
         held = ports.hold(*only, request.source_port, scope)
     stack.callback(held.free)
-    # A program connects to the peer by itself, and cannot be told of a stand-in.
-    stand_in = None if request.command else redirect.neutral(packed)
-    near = str(ipaddress.ip_address(stand_in)) if stand_in else peer
-    next_hop = way.gateway or (peer if stand_in else "")
-    if way.gateway_mac or not way.device.arp:
-        next_hop = ""
-    neighbours = {near: way.gateway_mac} if way.gateway_mac and way.device.mac else {}
-    flow = redirect.Flow(
+    stand_in = neutral(packed)
+    near = str(ipaddress.ip_address(stand_in))
+    notes = 0
+    if request.command:  # it may call the peer by either address, each connection as it likes
+        notes = create_array(held.last - held.first + 1, "netkat_notes")
+        stack.callback(os.close, notes)
+    bare = bool(way.gateway_mac) or not way.device.arp  # no address of a next hop is asked for
+    prefix = ipaddress.ip_address(near).max_prefixlen
+    routes = [
+        Route(f"{near}/{prefix}", "" if bare else way.gateway or peer, way.mtu),
+        Route(f"{peer}/{prefix}", "" if bare else way.gateway, way.mtu),
+    ]
+    flow = Flow(
         version, socket.IPPROTO_UDP if request.udp else socket.IPPROTO_TCP,
         (ipaddress.ip_address(way.sources[0]).packed,), (held.first, held.last),
-        packed, request.port, stand_in,
+        packed, request.port, stand_in, notes,
     )  # fmt: skip
-    prefix = f"{near}/{ipaddress.ip_address(near).max_prefixlen}"
     private = PrivateNetns()
     stack.callback(os.close, private.fd)
-    private.furnish(
-        host, way, [Route(prefix, next_hop, way.mtu)], neighbours, (held.first, held.last)
-    )
+    asked = way.device.mac and way.gateway_mac
+    known = dict.fromkeys((near, peer), way.gateway_mac) if asked else {}
+    private.furnish(host, way, routes, known, (held.first, held.last))
     how = _attach(stack, host, request, way, flow, private, tcx)
-    real = {stand_in: packed} if stand_in else {}
-    return Laid(private, way, held.first, held.last, near, real, how)
+    return Laid(private, way, held.first, near, {stand_in: packed}, how)
 
 
 def to_clients(
@@ -94,7 +97,7 @@ def to_clients(
     version = ipaddress.ip_address(address).version
     held = ports.hold(version, request.udp, address, request.port)
     stack.callback(held.free)
-    flow = redirect.Flow(
+    flow = Flow(
         version, socket.IPPROTO_UDP if request.udp else socket.IPPROTO_TCP,
         tuple(ipaddress.ip_address(one).packed for one in way.sources), (held.first, held.last),
     )  # fmt: skip
@@ -108,11 +111,11 @@ def to_clients(
     stack.callback(os.close, private.fd)
     private.furnish(host, way, routes, neighbours)
     how = _attach(stack, host, request, way, flow, private, tcx)
-    return Laid(private, way, held.first, held.last, "", {}, how)
+    return Laid(private, way, held.first, "", {}, how)
 
 
 def _attach(
-    stack: contextlib.ExitStack, host: IPRoute, request: Request, way: Way, flow: redirect.Flow,
+    stack: contextlib.ExitStack, host: IPRoute, request: Request, way: Way, flow: Flow,
     private: PrivateNetns, tcx: bool,
 ) -> str:  # fmt: skip
     device = way.device
@@ -136,7 +139,7 @@ def _attach(
     return attached.how
 
 
-def _into(flow: redirect.Flow, veth: int, frame: bytes) -> int:
+def _into(flow: Flow, veth: int, frame: bytes) -> int:
     """Load the program at the device; the quick helper where there is one, and a MAC header."""
     if not frame:
         with contextlib.suppress(KernelError):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.node.kat.laying import Laid
+from kubectl_ebpfnet.node.kat.words import Request
 
 _CLONE_NEWPID = 0x20000000
 _PR_SET_PDEATHSIG = 1
@@ -26,10 +27,12 @@ _STEP_S = 0.005
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def run(laid: Laid, command: tuple[str, ...], peer: str, port: int, wait: float) -> int:
+def run(laid: Laid, request: Request) -> int:
     """Run a program until it ends, with our stdin, stdout and stderr.
 
-    It finds the peer in NETKAT_ADDRESS and NETKAT_PORT.
+    It may connect to the peer by its own address, or by another one, but not by both at once: in
+    NETKAT_ADDRESS it finds one that no socket load-balancer turns into a backend of a service. The
+    port is in NETKAT_PORT.
 
     Returns:
         Its exit code; 128 and the signal's number when one ended it; 127 when there is no such
@@ -51,12 +54,12 @@ def run(laid: Laid, command: tuple[str, ...], peer: str, port: int, wait: float)
         try:
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             with laid.private.inside():
-                env = {**os.environ, "NETKAT_ADDRESS": peer, "NETKAT_PORT": str(port)}
-                code = _first_process(command, env, ours)
+                found = {"NETKAT_ADDRESS": laid.near, "NETKAT_PORT": str(request.port)}
+                code = _first_process(request.command, {**os.environ, **found}, ours)
         finally:
             os._exit(code)
     _, status = os.waitpid(pid, 0)
-    _until_acknowledged(laid, wait)
+    _until_acknowledged(laid, request.wait)
     return _exit_code(status)
 
 

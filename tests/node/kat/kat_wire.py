@@ -101,7 +101,7 @@ class Wire:
 
     def netkat(self, *words: str, attach: str = "tcx", **more: Any) -> subprocess.Popen[bytes]:
         """netkat on the host."""
-        env = {**os.environ, "NETKAT_ATTACH": attach}
+        env = {**os.environ, "EBPFNET_NO_TCX": "" if attach == "tcx" else "1"}
         argv = (sys.executable, "-m", "kubectl_ebpfnet.node.netkat", *words)
         return self.start("host", *argv, env=env, **more)
 

@@ -9,7 +9,7 @@ import pytest
 
 from kubectl_ebpfnet.node.kat import assembler as asm
 from kubectl_ebpfnet.node.kat.assembler import Assembly
-from kubectl_ebpfnet.node.kat.redirect import neutral
+from kubectl_ebpfnet.node.kat.flow import neutral
 
 
 def checksum(data: bytes) -> int:
