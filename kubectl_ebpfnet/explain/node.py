@@ -66,6 +66,7 @@ class NodeView(Netns):
         super().__init__(world.bundle, (agent_place(name), node_place(name)))
         self.world = world
         self.name = name
+        self._rulesets: dict[int, Answer[Ruleset]] = {}
 
     @cached_property
     def links(self) -> Answer[Link]:
@@ -94,7 +95,10 @@ class NodeView(Netns):
 
     def ruleset(self, version: int) -> Answer[Ruleset]:
         """Netfilter's rules for one IP version; one fact, or none."""
-        return self.ask(q.NETFILTER if version == 4 else q.NETFILTER6, readers.NETFILTER)
+        if version not in self._rulesets:
+            question = q.NETFILTER if version == 4 else q.NETFILTER6
+            self._rulesets[version] = self.ask(question, readers.NETFILTER)
+        return self._rulesets[version]
 
     @cached_property
     def attachments(self) -> Answer[Attachment]:

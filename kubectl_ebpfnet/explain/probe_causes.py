@@ -29,6 +29,8 @@ from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.probe import NodeRow, Outcome
 
+_MOST_BACKENDS = 4
+"""Endpoints whose way is followed through netfilter's rules."""
 _RP_FILTER = "TcpExt.IPReversePathFilter"
 _CILIUM_PROGRAMS = ("cil_", "from-container", "to-container", "bpf_lxc", "handle_policy")
 
@@ -151,7 +153,8 @@ def _drops(case: Case) -> Iterator[Cause]:
             f"a rule there drops it as it comes in: {first.text}",
             rule_lines(case, first),
         )
-    for backend in case.backends:
+    # The node's own rules are the same for all of them, but for a rule about one address.
+    for backend in case.backends[:_MOST_BACKENDS]:
         for name in dict.fromkeys((case.row.node, backend.node)):
             yield from _drops_on(case, case.world.node(name), backend, device)
 

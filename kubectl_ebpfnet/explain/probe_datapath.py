@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from kubectl_ebpfnet.explain import cite, probe_rules
 from kubectl_ebpfnet.explain.node import NodeView
 from kubectl_ebpfnet.explain.probe_rules import Programmed
+from kubectl_ebpfnet.model import questions as q
 from kubectl_ebpfnet.model.cilium import Frontend
-from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
+from kubectl_ebpfnet.model.evidence import matching_lines
+from kubectl_ebpfnet.model.kernel import Ruleset
 from kubectl_ebpfnet.model.kube import Service
 from kubectl_ebpfnet.model.net import Address, Flow
 from kubectl_ebpfnet.model.path import Evidence
@@ -44,22 +46,27 @@ class Balancer:
         return f"{self.name} {mode}".strip()
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What shows that kube-proxy is at work: its chains, and the rule for a target."""
+
+    mode: str
+    proof: tuple[Evidence, ...]
+    has_rule: bool
+
+
 def balancer(node: NodeView, service: Service, target: ProbeTarget) -> Balancer:
     """Who balances a target on a node."""
     config = node.config
-    rules = ruleset(node, target.version)
-    by_rules = probe_rules.has_kube_proxy(rules) if rules is not None else ""
+    seen = _kube_proxy(node, target)
     replaced = config.kube_proxy_replacement
-    if replaced is None and not by_rules and node.lb_map.facts:
+    if replaced is None and seen is None and node.lb_map.facts:
         replaced = True
-    if replaced and not (by_rules and _only_kube_proxy_has(node, target, rules)):
+    if replaced and not (seen is not None and seen.has_rule and _cilium_lacks(node, target)):
         mode = service.annotation(FORWARDING_MODE).lower() or config.node_port_mode.lower()
         return Balancer(CILIUM, mode, cite.whole(node.config_record))
-    if by_rules:
-        rule = _rule(node, target, rules)
-        record = node.ruleset(target.version).record
-        proof = cite.lines(record, [rule.line]) if rule is not None else cite.whole(record)
-        return Balancer(KUBE_PROXY, by_rules, proof)
+    if seen is not None:
+        return Balancer(KUBE_PROXY, seen.mode, seen.proof)
     if replaced is False:
         return Balancer(KUBE_PROXY, "", cite.whole(node.config_record))
     if any(
@@ -68,6 +75,29 @@ def balancer(node: NodeView, service: Service, target: ProbeTarget) -> Balancer:
     ):
         return Balancer(KUBE_PROXY, "", cite.whole(node.world.api_record("pods")))
     return Balancer()
+
+
+def _kube_proxy(node: NodeView, target: ProbeTarget) -> _Seen | None:
+    """Looked for line by line: a node may have 100,000 rules, and they are read as rules only
+    where something has to be explained (by_kube_proxy)."""
+    record = node.table_state(q.NETFILTER if target.version == 4 else q.NETFILTER6).record
+    if record is None or not record.ok:
+        return None
+    address = target.address
+    port = f"--dport {target.port} "
+    words = port if address is None else f" -d {address}/{address.max_prefixlen} "
+    chain = f"-A {probe_rules.SERVICES if address is not None else probe_rules.NODE_PORTS} "
+    needles = (f":{probe_rules.SERVICES} ", ":KUBE-LOAD-BALANCER ", words)
+    found = [
+        (number, line.decode("utf-8", "replace"))
+        for number, line in matching_lines(record.stdout, [n.encode() for n in needles])
+    ]
+    if not any(text.startswith(needles[0]) for _, text in found):
+        return None
+    ipvs = any(text.startswith(needles[1]) for _, text in found)
+    rule = [one for one in found if chain in one[1] and words in one[1] and port in one[1]]
+    proof = cite.said(record, *rule[0]) if rule else cite.whole(record)
+    return _Seen("ipvs" if ipvs else "iptables", proof, bool(rule))
 
 
 def ruleset(node: NodeView, version: int) -> Ruleset | None:
@@ -117,20 +147,9 @@ def local_addresses(node: NodeView) -> frozenset[Address]:
     return node.own_addresses | frozenset(named)
 
 
-def _only_kube_proxy_has(node: NodeView, target: ProbeTarget, rules: Ruleset | None) -> bool:
+def _cilium_lacks(node: NodeView, target: ProbeTarget) -> bool:
+    """Whether Cilium's map was read and has nothing for the target."""
     address = sent_to(node, target)
     if address is None or not node.lb_map.known:
         return False
-    if frontends(node, address, target.port, target.protocol):
-        return False
-    return _rule(node, target, rules) is not None
-
-
-def _rule(node: NodeView, target: ProbeTarget, rules: Ruleset | None) -> NetfilterRule | None:
-    """kube-proxy's rule for the target."""
-    address = sent_to(node, target)
-    if address is None or rules is None:
-        return None
-    # Any source outside will do to see whether there is a rule for the address.
-    flow = Flow(target.protocol, address, None, address, target.port)
-    return probe_rules.programmed(rules, flow, local_addresses(node)).rule
+    return not frontends(node, address, target.port, target.protocol)

@@ -213,7 +213,10 @@ def _network(rows: Sequence[NodeRow]) -> Iterator[Finding]:
     due = [
         row
         for row in rows
-        if row.expected.answers is Answers.YES and row.told and row.how is How.NEXT_HOP
+        if row.expected.answers is Answers.YES
+        and row.told
+        and row.how is How.NEXT_HOP
+        and not row.expected.excluded
     ]
     if len(due) < 2 or any(row.connected or row.outcome is not Outcome.TIMEOUT for row in due):
         return
