@@ -96,6 +96,8 @@ def _kube_proxy(node: NodeView, target: ProbeTarget) -> _Seen | None:
         return None
     ipvs = any(text.startswith(needles[1]) for _, text in found)
     rule = [one for one in found if chain in one[1] and words in one[1] and port in one[1]]
+    # The one that leads on, not those that mark before it.
+    rule.sort(key=lambda one: "-j KUBE-MARK-MASQ" in one[1])
     proof = cite.said(record, *rule[0]) if rule else cite.whole(record)
     return _Seen("ipvs" if ipvs else "iptables", proof, bool(rule))
 

@@ -59,10 +59,13 @@ def expected(at: Situation) -> Expectation:
 
 def _answers(at: Situation) -> Expectation:
     """Whether the node answers, and why; the rest is filled in by the caller."""
-    for rule in (_nobody_knows, _not_here, _source_ranges):
-        told = rule(at)
-        if told is not None:
-            return told
+    told = _nobody_knows(at) or _not_here(at) or _by_endpoints(at)
+    if told.answers is Answers.NO:
+        return told
+    return _source_ranges(at) or told
+
+
+def _by_endpoints(at: Situation) -> Expectation:
     near = on_node(at.of_port, at.node) if at.local_policy else list(at.of_port)
     where = f"{at.node.name} has" if at.local_policy else "the Service has"
     kind = "local endpoint" if at.local_policy else "endpoint"

@@ -160,6 +160,11 @@ def test_ranges_depend_on_the_node_that_sends() -> None:
     assert ADDRESSES["n3"] in found.why
 
 
+def test_no_endpoint_is_the_better_reason() -> None:
+    web = service("Cluster", loadBalancerSourceRanges=["203.0.113.0/24"])
+    assert expected(cluster(web), "n1").why == "the Service has no ready endpoint"
+
+
 def test_cilium_can_be_told_to_shut_the_ranges_out() -> None:
     web = service(
         loadBalancerSourceRanges=["192.0.2.0/24"],
