@@ -40,8 +40,8 @@ class Attached:
         self._tcx = tcx
         self.how = "tcx"
 
-    def first(self, program: int, ifindex: int, *, own_device: bool = False) -> None:
-        """Attach a program before all others; `own_device` is ours and needs no clearing up.
+    def first(self, program: int, ifindex: int) -> None:
+        """Attach a program before all others.
 
         To be called before sockets are made: a process's end closes the newest descriptors first
         (task_work_run), and what sockets send when they are closed must still get out.
@@ -57,9 +57,18 @@ class Attached:
                 self._tcx = False
         self.how = "clsact"
         take_away = _filter(self._host, program, ifindex)
-        if not own_device:
-            self._filters.append(take_away)
-            _at_our_end(take_away)
+        self._filters.append(take_away)
+        _at_our_end(take_away)
+
+    def to_own(self, program: int, ifindex: int) -> None:
+        """Attach a program to a device of ours, which takes it along at its end.
+
+        By a filter where there are filters: a tcx link waits for an RCU grace period (15 ms).
+        """
+        try:
+            _filter(self._host, program, ifindex)
+        except KernelError:
+            self._links.append(link_tcx_first(program, ifindex, bpf.TCX_INGRESS))
 
     def detach(self) -> None:
         """Take the programs away. What has gone already is no error."""

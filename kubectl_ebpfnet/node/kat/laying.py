@@ -134,7 +134,7 @@ def _attach(
     stack.callback(os.close, into)
     attached = Attached(host, tcx=tcx)
     stack.callback(attached.detach)
-    attached.first(out, private.veth, own_device=True)
+    attached.to_own(out, private.veth)
     attached.first(into, device.index)
     return attached.how
 
