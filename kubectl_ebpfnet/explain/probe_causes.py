@@ -37,10 +37,15 @@ _CILIUM_PROGRAMS = ("cil_", "from-container", "to-container", "bpf_lxc", "handle
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """A sentence, and what proves it."""
+    """A sentence, and what proves it.
+
+    Attributes:
+        sure: it is about this packet; else it is only told where nothing else is known.
+    """
 
     text: str
     evidence: tuple[Evidence, ...] = ()
+    sure: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ def of_silence(case: Case) -> list[Cause]:
         _kube_proxy_refuses, _cilium_lacks, _drops, _reverse_path, _no_program, _pods, _resets,
     )  # fmt: skip
     found = [cause for rule in rules for cause in rule(case)]
-    return found or [_no_cause(case)]
+    return [cause for cause in found if cause.sure] or found or [_no_cause(case)]
 
 
 def _kube_proxy_refuses(case: Case) -> Iterator[Cause]:
@@ -197,6 +202,7 @@ def _reverse_path(case: Case) -> Iterator[Cause]:
         f"rp_filter there dropped {count} ({_RP_FILTER}): a strict rp_filter refuses packets "
         "whose source is not routed by the device they came in by",
         cite.lines(record, [last.line]),
+        sure=len(looks) > 1,
     )
 
 

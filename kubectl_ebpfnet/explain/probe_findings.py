@@ -68,6 +68,8 @@ def _answer(world: World, row: NodeRow, at: Situation) -> Iterator[Finding]:
             return
         bad = next(a for a in row.attempts if a.outcome not in (Outcome.CONNECTED,))
         said = WORDS[bad.outcome] + (f": {bad.detail}" if bad.detail else "")
+        if bad.outcome is Outcome.TIMEOUT and bad.detail:
+            said = bad.detail  # "silence for 5 s"
         count = f"answers {row.connected} of {row.told} attempts"
         count = count if row.connected else "does not answer"
         yield _finding(

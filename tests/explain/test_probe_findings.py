@@ -177,6 +177,21 @@ def test_a_strict_rp_filter(looks: list[int], said: str) -> None:
         assert found.detail.startswith("Nothing that was read of n1 explains it")
 
 
+def test_what_is_sure_is_not_mixed_with_guesses() -> None:
+    rule = f"-A FORWARD -d {BACKEND}/32 -p tcp -j DROP"
+    more = (with_rule("n1", rule), counters("n1", 4))
+    found = only(cluster(service(), READY, more=more), attempt("n1", SILENT))
+    assert "rp_filter" not in found.detail
+    grown = (*more, counters("n1", 6))
+    found = only(cluster(service(), READY, more=grown), attempt("n1", SILENT))
+    assert "rp_filter there dropped 2 packets meanwhile" in found.detail
+
+
+def test_how_long_was_waited() -> None:
+    found = only(cluster(service(), READY), attempt("n1", SILENT, detail="silence for 2 s"))
+    assert f"{VIP}:80/TCP (silence for 2 s) although" in found.title
+
+
 def test_an_endpoint_without_programs() -> None:
     more = (
         facts("n1", "links", Link(9, "lxcabc", "veth")),
