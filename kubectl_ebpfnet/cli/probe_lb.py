@@ -46,6 +46,9 @@ def run(
     dry_run: Annotated[
         bool, Option("--dry-run", help="Say what is expected; send nothing")
     ] = False,
+    both: Annotated[
+        bool, Option("--verify-policies", help="Probe a copy of it for each policy instead")
+    ] = False,
     exit_code: Annotated[bool, Option("--exit-code", help="3 contradicted, 4 not known")] = False,
     watch: options.Watch = False,
     output: options.ListOutput = "table",
@@ -58,12 +61,10 @@ def run(
         service, port, nodes, sender, protocol, wait, http_path, attempts, node_port
     )
     given = given.watching() if watch else given
-    with Talk() as talk, probe_words.prober(asked, given, dry_run, talk) as probe:
-        from kubectl_ebpfnet.render.probe import render
-
+    with Talk() as talk, probe_words.prober(asked, given, dry_run, both, talk) as probe:
         if watch and not dry_run:
-            emit_again_and_again(lambda: render(*probe(), output, view), seconds=5)
-        report, bundle = probe()
-        text = render(report, bundle, output, view)
+            emit_again_and_again(lambda: probe_words.text_of(probe(), output, view), seconds=5)
+        reports = probe()
+        text = probe_words.text_of(reports, output, view)
     emit(text)
-    return probe_words.EXIT_CODES[report.verdict] if exit_code and not dry_run else 0
+    return probe_words.EXIT_CODES[probe_words.worst(reports)] if exit_code and not dry_run else 0

@@ -17,6 +17,7 @@ from kubectl_ebpfnet.model.probe import Judgement, ProbeRequest
 if TYPE_CHECKING:
     from kubectl_ebpfnet.model.evidence import Bundle
     from kubectl_ebpfnet.model.probe import ProbeReport
+    from kubectl_ebpfnet.render.view import View
 
 EXIT_CODES = {Judgement.AS_ASKED: 0, Judgement.CONTRADICTED: 3, Judgement.UNKNOWN: 4}
 _PROTOCOLS = {"": None, "tcp": TCP, "udp": UDP}
@@ -85,22 +86,56 @@ def _node(word: str) -> str:
     return found.name
 
 
+Reports = list[tuple["ProbeReport", "Bundle"]]
+
+
 @contextlib.contextmanager
 def prober(
-    asked: Words, given: Given, dry_run: bool, talk: Talk
-) -> Iterator[Callable[[], tuple[ProbeReport, Bundle]]]:
-    """Gives a function that probes once. Raises EbpfnetError, as the function does."""
+    asked: Words, given: Given, dry_run: bool, copies: bool, talk: Talk
+) -> Iterator[Callable[[], Reports]]:
+    """Gives a function that probes once.
+
+    Args:
+        dry_run: nothing is sent: what is expected.
+        copies: not the Service itself is probed but a copy of it for each policy.
+
+    Raises:
+        EbpfnetError: as the function does.
+    """
     asked.request("default")  # wrong words are told before anything is asked
     connection, access = given.connection(), given.nodes.access()
     from kubectl_ebpfnet.cluster.session import Session
-    from kubectl_ebpfnet.probe.lb import Probe
+    from kubectl_ebpfnet.probe import lb, lb_policies
 
     talk.progress("connecting")
-    with Session.open(connection) as session:
+    with (
+        Session.open(connection) as session,
+        lb.means(session, access, talk.say, talk.progress) as means,
+    ):
         request = asked.request(session.namespace)
+        if copies and not dry_run:
+            with lb_policies.verifier(means, request) as verify:
+                yield verify
+            return
+        probe = lb.Probe(means, request)
+        yield lambda: [probe.plan() if dry_run else lb.Probe(means, request).run()]
 
-        def once() -> tuple[ProbeReport, Bundle]:
-            probe = Probe(session, request, access, talk.say, talk.progress)
-            return probe.plan() if dry_run else probe.run()
 
-        yield once
+def worst(reports: Reports) -> Judgement:
+    """The verdict of several."""
+    verdicts = [report.verdict for report, _ in reports]
+    for verdict in (Judgement.CONTRADICTED, Judgement.UNKNOWN):
+        if verdict in verdicts:
+            return verdict
+    return Judgement.AS_ASKED
+
+
+def text_of(reports: Reports, output: str, view: View) -> str:
+    """One report as it is; several one after the other, or in one document."""
+    from kubectl_ebpfnet.render import probe
+
+    if len(reports) == 1:
+        return probe.render(*reports[0], output, view)
+    if output in ("json", "yaml"):
+        return probe.render_all(reports, output)
+    return "\n".join(probe.render(report, bundle, output, view) for report, bundle in reports)

@@ -8,6 +8,7 @@ are deleted beside it, since the namespace controller only begins after 5 s
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -26,12 +27,13 @@ from kubectl_ebpfnet.cluster.node_pod_manifest import (
     run_of,
 )
 from kubectl_ebpfnet.cluster.node_pod_status import has_ended
-from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, NotFound
+from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, Forbidden, NotFound
 
 GONE_SECONDS = 5.0
 """How long a removal waits for the processes of node pods to end."""
 CLOCK_SECONDS = 300
 """By how much our clock and the server's may differ before we take a live run for a dead one."""
+_COPY = re.compile(r".+-ebpfnet-[0-9a-f]{8}-(?:local|cluster)")
 _MOST = 16
 _PAUSE_SECONDS = 0.15
 _AGAIN_SECONDS = 0.5
@@ -42,8 +44,9 @@ class Leftover:
     """Something that a run made and that is still there.
 
     Attributes:
-        kind: `namespace`, or `pod` for one that is not in a namespace of ours.
-        namespace: of a pod, "" for namespaces.
+        kind: `namespace`, `pod` for one that is not in a namespace of ours, or `service` for the
+            copy of a Service that was probed.
+        namespace: of a pod or service, "" for namespaces.
         name: of it.
         age: seconds since it was made, by our clock.
         run: its run's id, "" when it does not say.
@@ -86,7 +89,7 @@ def leftovers(api: Api) -> list[Leftover]:
         else:
             elsewhere.append(pod)
     found = [_leftover(each, tuple(sorted(pods[each["metadata"]["name"]]))) for each in namespaces]
-    return found + [_leftover(pod) for pod in elsewhere]
+    return found + [_leftover(each) for each in (*elsewhere, *_copies(api))]
 
 
 def remove(api: Api, leftover: Leftover) -> list[str]:
@@ -101,7 +104,8 @@ def remove(api: Api, leftover: Leftover) -> list[str]:
     """
     if leftover.kind == "namespace":
         return take_away(api, leftover.name, leftover.pods)
-    delete(api, f"{CORE}/namespaces/{leftover.namespace}/pods/{leftover.name}")
+    plural = {"pod": "pods", "service": "services"}[leftover.kind]
+    delete(api, f"{CORE}/namespaces/{leftover.namespace}/{plural}/{leftover.name}")
     return []
 
 
@@ -223,6 +227,14 @@ def beside(
     return [future for future, _ in pairs]
 
 
+def _copies(api: Api) -> list[Object]:
+    """Copies of Services (probe-lb --verify-policies), by our labels and the names we give them."""
+    with contextlib.suppress(Forbidden, NotFound):
+        found = api.list(f"{CORE}/services", label_selector=SELECTOR)
+        return [each for each in found if _COPY.fullmatch(str(each["metadata"]["name"]))]
+    return []  # who may not list Services has made no copies either
+
+
 def _namespaces(api: Api) -> list[Object]:
     return api.list(f"{CORE}/namespaces", label_selector=SELECTOR)
 
@@ -230,14 +242,14 @@ def _namespaces(api: Api) -> list[Object]:
 def _leftover(found: Object, pods: tuple[str, ...] = ()) -> Leftover:
     metadata = found["metadata"]
     labels, notes = metadata.get("labels") or {}, metadata.get("annotations") or {}
-    is_pod = found.get("kind") == "Pod"
+    kind = str(found.get("kind") or "Namespace").lower()
     age = (datetime.now(UTC) - _time(metadata.get("creationTimestamp"))).total_seconds()
     return Leftover(
-        kind="pod" if is_pod else "namespace",
+        kind=kind,
         namespace=str(metadata.get("namespace") or ""),
         name=str(metadata["name"]),
         age=age,
-        run="" if is_pod else run_of(metadata),
+        run=run_of(metadata) if kind == "namespace" else "",
         expired=age > _seconds(notes.get(LIFETIME)) + CLOCK_SECONDS,
         version=str(labels.get(VERSION) or ""),
         who=str(notes.get(STARTED_BY) or ""),

@@ -242,6 +242,11 @@ def pull_secret(run: Run, found: Manifest) -> Manifest:
     }
 
 
+def marks(run: Run, options: NodePodOptions) -> Manifest:
+    """Labels and annotations by which an object is known as ours, and which run made it."""
+    return {"labels": _labels(run, options), "annotations": _annotations(run, options)}
+
+
 def _labels(run: Run, options: NodePodOptions) -> dict[str, str]:
     return {
         NAME: "ebpfnet",

@@ -55,7 +55,7 @@ from kubectl_ebpfnet.errors import (
     Forbidden,
 )
 
-__all__ = ["DEFAULT_IMAGE", "Deployment", "NodePod", "NodePodOptions", "find_node_pods"]
+__all__ = ["DEFAULT_IMAGE", "Deployment", "NodePod", "NodePodOptions", "find_node_pods", "whoami"]
 
 REMOVAL_SECONDS = 10.0
 """Longest that a run's end may take, whatever the API server does."""
@@ -139,7 +139,7 @@ class Deployment:
         Raises:
             UsageError: the pull secret cannot be one's name.
         """
-        self.run = Run(who=_who())
+        self.run = Run(who=whoami())
         self._api = Api(session)
         self._options = options
         self._say = say
@@ -323,7 +323,7 @@ class Deployment:
         )
 
 
-def _who() -> str:
+def whoami() -> str:
     """User and host, for whoever finds what a run left."""
     try:
         user = getpass.getuser()

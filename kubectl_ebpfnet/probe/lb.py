@@ -11,8 +11,9 @@ Nothing of the cluster is changed but for the namespace of the run, which is gon
 
 from __future__ import annotations
 
+import contextlib
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
@@ -54,20 +55,52 @@ AT_ONCE = 64
 _SPARE_SECONDS = 75.0  # for a node pod to come, its image included
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What probes are made with; it outlives one of them, so that a second deploys nothing again.
+
+    Attributes:
+        session: the connection.
+        access: how nodes may be asked.
+        pods: node pods, which send.
+        others: who answers for nodes that do not send.
+        say, progress: as for collect.runner.collect_path.
+    """
+
+    session: Session
+    access: NodeAccess
+    pods: NodeAnswerers
+    others: NodeAnswerers
+    say: Say
+    progress: Say
+
+
+@contextlib.contextmanager
+def means(
+    session: Session,
+    access: NodeAccess,
+    say: Say = lambda _: None,
+    progress: Say = lambda _: None,
+) -> Iterator[Means]:
+    """Means for some probes; what they deploy is gone at the end of the block."""
+    with (
+        NodeAnswerers(session, replace(access, mode=Mode.POD), say) as pods,
+        NodeAnswerers(session, access, say) as others,
+    ):
+        yield Means(session, access, pods, others, say, progress)
+
+
 @dataclass(slots=True)
 class Probe:
     """One run. Its methods run in the caller's thread.
 
     Attributes:
-        session, request, access: what is asked of which cluster, and how nodes may be asked.
-        say, progress: as for collect.runner.collect_path.
+        means: the connection, and who answers for nodes.
+        request: what is probed.
     """
 
-    session: Session
+    means: Means
     request: ProbeRequest
-    access: NodeAccess
-    say: Say = lambda _: None
-    progress: Say = lambda _: None
     jobs: Jobs = field(default_factory=Jobs)
     records: list[Record] = field(default_factory=list)
     resolved: dict[str, tuple[Address, ...]] = field(default_factory=dict)
@@ -81,12 +114,12 @@ class Probe:
             NotFound, EbpfnetError, UsageError: as explain.probe.judge.
             ClusterError: the API server cannot be reached, or does not let this user read.
         """
-        api = RecordingApi(self.session)
-        self.progress("asking the API server")
+        api = RecordingApi(self.means.session)
+        self.means.progress("asking the API server")
         for waiting in [self.jobs.start(call) for call in _reads(api, self.request)]:
             waiting.result()
         try:
-            self.agents = find_agents(api) if self.access.mode is not Mode.POD else {}
+            self.agents = find_agents(api) if self.means.access.mode is not Mode.POD else {}
         except ClusterError as error:
             self.why_no_agents = words_of(error, Deadline(None))
         where = next((a.container.namespace for a in self.agents.values()), "kube-system")
@@ -101,20 +134,17 @@ class Probe:
         planned, bundle = self.plan()
         nodes = {node.name: node for node in World(bundle).kube.nodes}
         probed = [name for name in dict.fromkeys(row.node for row in planned.rows) if name in nodes]
-        with (
-            NodeAnswerers(self.session, replace(self.access, mode=Mode.POD), self.say) as pods,
-            NodeAnswerers(self.session, self.access, self.say) as others,
-        ):
-            kept = pods.find_pods(RecordingApi(self.session))
-            pods.know({}, "", kept)
-            others.know(self.agents, self.why_no_agents, kept)
-            senders = self._senders(nodes, probed)
-            chosen = pods.of(senders)
-            sent, records = self._send(planned, nodes, senders, chosen, pods)
-            self.records += records
-            checks, records = self._health(planned, nodes, senders, chosen, pods)
-            self.records += records
-            self._look(probed, sent, chosen, pods, others)
+        pods, others = self.means.pods, self.means.others
+        kept = pods.find_pods(RecordingApi(self.means.session))
+        pods.know({}, "", kept)
+        others.know(self.agents, self.why_no_agents, kept)
+        senders = self._senders(nodes, probed)
+        chosen = pods.of(senders)
+        sent, records = self._send(planned, nodes, senders, chosen, pods)
+        self.records += records
+        checks, records = self._health(planned, nodes, senders, chosen, pods)
+        self.records += records
+        self._look(probed, sent, chosen, pods, others)
         whole = bundle_of(self.records)
         attempts = [lb_reading.attempt(whole, one) for one in sent]
         return judging.judge(
@@ -170,7 +200,9 @@ class Probe:
         ]
         if again:
             nodes_named = ", ".join(sorted({one.node for one in again}))
-            self.say(f"{nodes_named}: not on one L2 with the sender; trying the node port instead")
+            self.means.say(
+                f"{nodes_named}: not on one L2 with the sender; trying the node port instead"
+            )
             records += self._ask(again, chosen, pods)
             replaced = {(one.target, one.node) for one in again}
             first = [one for one in first if (one.target, one.node) not in replaced]
@@ -236,7 +268,7 @@ class Probe:
             for at in range(0, len(asked), AT_ONCE)
         ]
         total = sum(map(len, by_sender.values()))
-        self.progress(f"{total} connections from {', '.join(by_sender)}")
+        self.means.progress(f"{total} connections from {', '.join(by_sender)}")
         return [record for future in waiting for record in future.result()]
 
     def _start(
@@ -251,7 +283,9 @@ class Probe:
             refused = [replace(answerer, argv=one.argv) for one in asked]
             return self.jobs.start(lambda: refused)
         deadline = Deadline(self.request.wait * 2 + _SPARE_SECONDS)
-        return self.jobs.start(lambda: by_node_pod(self.session, pods, answerer, asked, deadline))
+        return self.jobs.start(
+            lambda: by_node_pod(self.means.session, pods, answerer, asked, deadline)
+        )
 
     def _health(
         self,
@@ -303,15 +337,15 @@ class Probe:
                 self.records.append(answerer)
             elif isinstance(answerer, Spot):
                 for lane in tasks.agent_lanes(topic):
-                    call = _asker(self.session, answerer, lane, deadline)
+                    call = _asker(self.means.session, answerer, lane, deadline)
                     waiting.append((name, self.jobs.start(call)))
             else:
                 whose = pods if name in chosen else others
                 asked = tasks.of_node_pod(topic.node_pod, topic, node_place(name))
-                call = _by_pod(self.session, whose, answerer, asked, deadline)
+                call = _by_pod(self.means.session, whose, answerer, asked, deadline)
                 waiting.append((name, self.jobs.start(call)))
         for count, (name, future) in enumerate(waiting):
-            self.progress(f"looking at {name} ({len(waiting) - count} to go)")
+            self.means.progress(f"looking at {name} ({len(waiting) - count} to go)")
             self.records += future.result()
 
     def _service(self, bundle: Bundle) -> Service:

@@ -59,7 +59,7 @@ _SOURCES = {
 }
 _NAMED = 3
 """Nodes that a note names."""
-__all__ = ["FORMATS", "document", "render"]
+__all__ = ["FORMATS", "document", "render", "render_all"]
 
 
 def render(report: ProbeReport, bundle: Bundle, format_name: str, view: View) -> str:
@@ -78,6 +78,15 @@ def render(report: ProbeReport, bundle: Bundle, format_name: str, view: View) ->
             shown = view if format_name == "table" else replace(view, width=0)
             return _text(report, bundle, format_name, shown)
     raise ValueError(f"no format {format_name!r}; there are {', '.join(FORMATS)}")
+
+
+def render_all(reports: Iterable[tuple[ProbeReport, Bundle]], format_name: str) -> str:
+    """Several answers in one document, as JSON or YAML."""
+    values = {
+        "schema": "ebpfnet.dev/probe-lb-policies/v1",
+        "items": [document(report, bundle) for report, bundle in reports],
+    }
+    return (safe_json if format_name == "json" else safe_yaml)(values)
 
 
 def document(report: ProbeReport, bundle: Bundle) -> dict[str, Any]:
