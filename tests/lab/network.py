@@ -84,8 +84,13 @@ def _node(node: Node) -> None:
         if other is not node:
             ip("route", "add", other.pod_cidr, "via", other.address, "dev", "eth0",
                "proto", "kernel")  # fmt: skip
+    # A load-balancer's address lies on eth0's subnet. A node that sends ICMP redirects for it sends
+    # no other ICMP: both share a limit a peer (net/ipv4/route.c, ip_rt_send_redirect), and what
+    # kube-proxy rejects would meet silence.
     for key in ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0",
-                "net.ipv4.conf.default.rp_filter=0", "net.ipv4.conf.eth0.rp_filter=0"):  # fmt: skip
+                "net.ipv4.conf.default.rp_filter=0", "net.ipv4.conf.eth0.rp_filter=0",
+                "net.ipv4.conf.all.send_redirects=0",
+                "net.ipv4.conf.eth0.send_redirects=0"):  # fmt: skip
         inside(node.netns, "sysctl", "-q", "-w", key)
     inside(node.netns, "ipset", "create", "cilium_node_set_v4", "hash:ip", "family", "inet")
     for other in NODES:

@@ -273,6 +273,23 @@ def test_strict_rp_filter_bites_on_an_asymmetric_route(our_lab: Lab, node: Node)
     assert our_lab.ours
 
 
+def test_strict_rp_filter_for_what_another_node_sends(our_lab: Lab) -> None:
+    """Probes come from nodes."""
+    node, prober = NODES[1], NODES[2]
+
+    def reaches() -> bool:
+        argv = ["ip", "netns", "exec", prober.netns, "ping", "-c1", "-W1", node.address]
+        return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+    with lb_faults.side_door(node, (prober.address,)):
+        assert reaches()
+    with lb_faults.strict_rp_filter(node, (prober.address,)):
+        assert not reaches()
+        assert outside(node, LB_CLUSTER_ADDRESS).code == 0
+    assert reaches()
+    assert our_lab.ours
+
+
 FAULTS = ("endpoint", "forward", "blocked", "lies", "excluded", "rp_filter")
 
 
