@@ -134,3 +134,16 @@ def test_json_still_says_the_same():
 def test_an_unknown_format_is_a_programming_error():
     with pytest.raises(ValueError, match="no format 'tree'"):
         render(sample.planned(), sample.bundle(), "tree", View())
+
+
+def test_the_documentation_names_every_key():
+    said = (Path(__file__).parents[2] / "docs/json.md").read_text()
+    section = said.partition("## `probe-lb`\n")[2].partition("\n## ")[0]
+    document = json.loads(render(sample.contradicted(), sample.bundle(), "json", View()))
+    item = document["items"][0]
+    parts = (
+        document, document["service"], document["request"], item, item["target"],
+        item["endpoints"], item["expected"], item["attempts"][0], item["health"],
+    )  # fmt: skip
+    missing = [key for part in parts for key in part if f"`{key}`" not in section]
+    assert missing == []
