@@ -32,6 +32,7 @@ class Outlet:
         self._pieces: deque[bytes] = deque()
         self._bytes = 0
         self._error: OSError | None = None
+        self._closed = False
         self._changed = threading.Condition()
         threading.Thread(target=self._work, name=f"outlet {fd}", daemon=True).start()
 
@@ -56,10 +57,18 @@ class Outlet:
             if self._error is not None:
                 raise self._error
 
+    def close(self) -> None:
+        """Nothing more is put; what is not written yet is not waited for."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
     def _work(self) -> None:
         while True:
             with self._changed:
                 while not self._pieces:
+                    if self._closed:
+                        return
                     self._changed.wait()
                 piece = memoryview(b"".join(self._pieces))
                 self._pieces.clear()
@@ -104,6 +113,8 @@ class LiveStreams:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for outlet in self._all:
+            outlet.close()
         waker, self._waker = self._waker, -1
         os.close(waker)
         os.close(self._awake)
