@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -255,3 +256,13 @@ def test_a_link_local_peer(wire: Wire) -> None:
     there.sendall(b"link-local")
     there.close()
     assert ended(client) == (0, b"link-local", "")
+
+
+def test_without_rights_it_says_which_are_missing(wire: Wire) -> None:
+    before = state(wire)
+    argv = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
+    argv += (sys.executable, "-m", "kubectl_ebpfnet.node.netkat", PEER[4], "80")
+    code, out, err = ended(wire.start("host", *argv))
+    assert (code, out) == (1, b"")
+    assert "CAP_SYS_ADMIN" in err
+    assert state(wire) == before
