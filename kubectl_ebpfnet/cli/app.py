@@ -46,6 +46,10 @@ COMMANDS = {
         "kubectl_ebpfnet.cli.probe_lb",
         "Probe a LoadBalancer through every node, as a client outside would",
     ),
+    "doctor": (
+        "kubectl_ebpfnet.cli.doctor",
+        "Show what each command will see of this cluster, and what it lacks",
+    ),
     "capture": (
         "kubectl_ebpfnet.cli.capture",
         "Record what a cluster says into a file, for --from",

@@ -197,13 +197,14 @@ class Api:
         except NotFound:
             return None
 
-    def may(self, verb: str, resource: str, namespace: str = "") -> bool:
+    def may(self, verb: str, resource: str, namespace: str = "", name: str = "") -> bool:
         """Whether this user may do something, by the server's own judgement.
 
         Args:
             verb: e.g. `list`.
             resource: `pods`, `pods/exec`, `ciliumendpoints.cilium.io`.
             namespace: "" for the whole cluster.
+            name: of the one object that is meant, "" for all.
         """
         main, _, group = resource.partition(".")
         main, _, subresource = main.partition("/")
@@ -213,6 +214,7 @@ class Api:
             "subresource": subresource,
             "group": group,
             "namespace": namespace,
+            "name": name,
         }
         review = self.create(
             "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",

@@ -15,6 +15,7 @@ from kubectl_ebpfnet.collect import objects
 from kubectl_ebpfnet.collect.asking import denied
 from kubectl_ebpfnet.collect.bundle_file import now
 from kubectl_ebpfnet.errors import ClusterError
+from kubectl_ebpfnet.model.doctor import can_i
 from kubectl_ebpfnet.model.evidence import API, Held, Record
 
 _WITHOUT_NAMESPACE = ("nodes", "namespaces", "ciliumnodes", "ciliumidentities")
@@ -66,6 +67,25 @@ class RecordingApi(Api):
             raise
         self._keep(argv, {"apiVersion": "v1", "kind": "List", "items": items}, started)
         return items
+
+    def may(self, verb: str, resource: str, namespace: str = "", name: str = "") -> bool:
+        """As Api.may; the judgement is recorded: argv `auth can-i VERB RESOURCE …`, stdout
+        `{"allowed": true}`."""
+        argv = can_i(verb, resource, namespace, name)
+        started = now()
+        try:
+            allowed = super().may(verb, resource, namespace, name)
+        except ClusterError as error:
+            self._failed(argv, error)
+            raise
+        self.say(argv, {"allowed": allowed}, started)
+        return allowed
+
+    def say(self, argv: tuple[str, ...], value: Object, started: str) -> None:
+        """Keep a record of a value that is no object of the cluster's, as it is."""
+        with self._lock:
+            said = Held(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            self._records.append(Record(0, API, argv, 0, said, b"", started))
 
     def _keep(self, argv: tuple[str, ...], value: Object, started: str) -> None:
         text = json.dumps(objects.cut(value), ensure_ascii=False)

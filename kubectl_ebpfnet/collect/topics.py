@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.collect.tasks import Task, Topic
 from kubectl_ebpfnet.model import questions as q
+from kubectl_ebpfnet.model.doctor import TOOLS
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.node_side import FlowFilter
 
@@ -22,6 +23,13 @@ PROGRAMS = Topic(
     pod_by_node=(Task(q.POD_LINKS), Task(q.POD_NEIGHBOURS), Task(q.ATTACHMENTS)),
     node_pod=(Task(q.LINKS), Task(q.ATTACHMENTS), Task(q.BPF_PROGRAMS), Task(q.ENDPOINT_MAP)),
 )
+
+CHECKUP = Topic(
+    node=(Task(TOOLS),),
+    cilium=(Task(q.STATUS), Task(q.VERSION)),
+    node_pod=(Task(q.KERNEL),),
+)
+"""For `doctor`: little, of every node."""
 
 
 def flows_of(addresses: tuple[Address, ...], peers: tuple[FlowFilter, ...]) -> Topic:
