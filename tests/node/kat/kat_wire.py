@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import select
 import shutil
 import socket
@@ -279,6 +280,18 @@ def unchanged(of: Wire, before: dict[str, Any]) -> None:
         now = state(of)
     changed = [f"{now[key]}, not {before[key]}" for key in now if now[key] != before[key]]
     assert not changed, "; ".join(changed)
+
+
+def attached(of: Wire) -> set[int]:
+    """Ids of the programs at the ingress of the host's eth0 and of its netkats' devices."""
+    found = set()
+    for link in json.loads(of.run("host", "ip", "-j", "link")):
+        if link["ifname"] == "eth0" or link["ifname"].startswith("netkat"):
+            said = of.run("host", "tc", "filter", "show", "dev", link["ifname"], "ingress")
+            found |= {int(number) for number in re.findall(r" id (\d+)", said)}
+            with netns.inside(f"/run/netns/{of.host}"):
+                found |= {number for number, _ in bpf.query(link["ifindex"], bpf.TCX_INGRESS)}
+    return found
 
 
 def programs() -> set[int]:
