@@ -8,15 +8,16 @@ meet only the ports and addresses named. What each does to a client is in docs/l
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from tests.lab.config import NODES, WORLD_NODE_ADDRESS, Node
-from tests.lab.kubectl import kubectl
+from tests.lab.kubectl import apply, kubectl
 from tests.lab.live import changed, in_node
-from tests.lab.manifests import IN_SERVICE
+from tests.lab.manifests import IN_SERVICE, web_pod
 from tests.lab.processes import wait_for
 
 COMMENT = "e2e lb fault"
@@ -63,19 +64,45 @@ def endpoint_not_ready(pod: str, namespace: str = "default") -> Iterator[None]:
 
 def _in_service(pod: str, namespace: str, wanted: bool) -> None:
     address = kubectl("get", "pod", pod, "-n", namespace, "-o", "jsonpath={.status.podIP}")
-
-    def followed() -> bool:
-        translations = [in_node(node, "iptables-save", "-t", "nat") for node in NODES]
-        return all((f"--to-destination {address}:" in said) is wanted for said in translations)
-
     # Once in many times the kubelet does not look at the gate until the pod changes again.
     for attempt in range(_PATIENCE // _NUDGE):
         condition = {"type": IN_SERVICE, "status": str(wanted), "message": f"attempt {attempt}"}
         patch = json.dumps({"status": {"conditions": [condition]}})
         kubectl("patch", "pod", pod, "-n", namespace, "--subresource=status", "-p", patch)
-        if wait_for(followed, "", _NUDGE):
+        if wait_for(lambda: _balanced(address) is wanted, "", _NUDGE):
             return
     raise TimeoutError(f"kube-proxy's rules for {pod} did not follow: in service {wanted}")
+
+
+def _balanced(address: str) -> bool | None:
+    """Whether every node's kube-proxy sends to a pod, or none does; None while they differ."""
+    said = {f"--to-destination {address}:" in in_node(node, "iptables-save", "-t", "nat")
+            for node in NODES}  # fmt: skip
+    return said.pop() if address and len(said) == 1 else None
+
+
+@contextmanager
+def endpoint_terminating(node: Node) -> Iterator[str]:
+    """One more pod of web's Services on a node, which is being deleted and serves on; its name.
+
+    Its endpoint is terminating and serving, not ready. kube-proxy 1.20 sends nothing to it; from
+    1.26 on kube-proxy does where a node has no ready endpoint (KEP-1669).
+    """
+    name = f"e2e-web-{secrets.token_hex(2)}"
+    made = web_pod(name, node.name)
+    made["spec"]["terminationGracePeriodSeconds"] = 600
+    address = ("get", "pod", name, "-o", "jsonpath={.status.podIP}")
+    try:
+        apply([made])
+        wait_for(lambda: _balanced(kubectl(*address)), f"{name} as an endpoint", _PATIENCE)
+        kubectl("delete", "pod", name, "--wait=false")
+        wait_for(lambda: _balanced(kubectl(*address)) is False, f"the leaving of {name}", _PATIENCE)
+        yield name
+    finally:
+        # The first process of a pod does not hear SIGTERM unless it listens; Python hears SIGINT.
+        with suppress(RuntimeError):
+            kubectl("exec", name, "--", "/usr/bin/kill", "-INT", "1")
+        kubectl("delete", "pod", name, "--ignore-not-found", "--grace-period=0", "--force")
 
 
 @contextmanager

@@ -170,16 +170,23 @@ def _load_balancer(name: str, address: str, policy: str) -> Manifest:
     )  # fmt: skip
 
 
-def _web(node: str) -> Manifest:
-    """HTTP on port 8080 (web.py), on one node alone."""
+def web_pod(name: str, node: str) -> Manifest:
+    """A pod of the Services of Deployment web: HTTP on port 8080 (web.py)."""
     source = str(HERE / "web.py")
-    web = pod("web", node, ["/usr/bin/python3", source, "8080"],
+    web = pod(name, node, ["/usr/bin/python3", source, "8080"],
               readinessGates=[{"conditionType": IN_SERVICE}])  # fmt: skip
+    web["metadata"]["labels"] = {"app": "web"}
     (container,) = web["spec"]["containers"]
     mount = {"name": "source", "mountPath": source, "readOnly": True}
     container["volumeMounts"] = [*container["volumeMounts"], mount]
     volume = {"name": "source", "hostPath": {"path": source, "type": "File"}}
     web["spec"]["volumes"] = [*web["spec"]["volumes"], volume]
+    return web
+
+
+def _web(node: str) -> Manifest:
+    """The Deployment, on one node alone."""
+    web = web_pod("web", node)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

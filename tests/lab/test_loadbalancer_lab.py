@@ -218,6 +218,22 @@ def test_endpoint_that_is_not_ready(our_lab: Lab) -> None:
     wait_until(lambda: health(WORLD_NETNS, SERVING, port) == (200, 1))
 
 
+def test_endpoint_that_is_terminating(our_lab: Lab) -> None:
+    node, port = OTHERS[0], lb_faults.health_check_port("web-lb-local")
+    with lb_faults.endpoint_terminating(node) as pod:
+        (slice_,) = our_lab.get("endpointslices", "-l", "kubernetes.io/service-name=web-lb-local")[
+            "items"
+        ]
+        (mine,) = [one for one in slice_["endpoints"] if one["targetRef"]["name"] == pod]
+        assert mine["conditions"] == {"ready": False, "serving": True, "terminating": True}
+        direct = ask(OTHERS[1].netns, f"{mine['addresses'][0]}:8080")
+        assert direct.code == 0, "it still serves"
+        assert health(WORLD_NETNS, node, port) == (503, 0)
+        assert outside(node, LB_LOCAL_ADDRESS).code == SILENT
+        assert outside(node, LB_CLUSTER_ADDRESS).code == 0
+    wait_until(lambda: our_lab.kubectl("get", "pod", pod).returncode)
+
+
 @pytest.mark.parametrize("node", NODES[:2], ids=lambda node: node.name)
 def test_rule_in_forward_that_drops(our_lab: Lab, node: Node) -> None:
     there = address(our_lab, web(our_lab))
@@ -290,7 +306,7 @@ def test_strict_rp_filter_for_what_another_node_sends(our_lab: Lab) -> None:
     assert our_lab.ours
 
 
-FAULTS = ("endpoint", "forward", "blocked", "lies", "excluded", "rp_filter")
+FAULTS = ("endpoint", "terminating", "forward", "blocked", "lies", "excluded", "rp_filter")
 
 
 def fault(lab: Lab, name: str) -> AbstractContextManager[None]:
@@ -298,6 +314,7 @@ def fault(lab: Lab, name: str) -> AbstractContextManager[None]:
     port, pod = lb_faults.health_check_port("web-lb-local"), web(lab)
     makers = {
         "endpoint": lambda: lb_faults.endpoint_not_ready(pod),
+        "terminating": lambda: lb_faults.endpoint_terminating(OTHERS[0]),
         "forward": lambda: lb_faults.dropped_in_forward(SERVING, address(lab, pod), 8080),
         "blocked": lambda: lb_faults.health_check_blocked(SERVING, port),
         "lies": lambda: lb_faults.health_check_lies(SERVING, port, 503, 0),
@@ -315,12 +332,15 @@ def traces(lab: Lab) -> dict[str, object]:
         found[node.name] = (
             [one for one in rules if lb_faults.COMMENT in one],
             in_node(node, "ip", "-o", "link", "show", "type", "macvlan"),
-            in_node(node, "ip", "route"),
+            [one for one in in_node(node, "ip", "route").splitlines() if " lxc" not in one],
             in_node(node, "sysctl", "net.ipv4.conf.eth0.rp_filter"),
             in_node(node, "ss", "-Htln", f"sport = :{lb_faults.LIAR_PORT}"),
             lb_faults.EXCLUDED in lab.get("node", node.name)["metadata"]["labels"],
         )
     conditions = lab.get("pod", web(lab))["status"]["conditions"]
+    found["pods"] = sorted(
+        pod["metadata"]["name"] for pod in lab.get("pods", "-l", "app=web")["items"]
+    )
     found["in service"] = {one["type"]: one["status"] for one in conditions}
     return found
 
@@ -331,4 +351,4 @@ def test_a_fault_is_undone_also_when_its_user_fails(our_lab: Lab, name: str) -> 
     with suppress(ZeroDivisionError), fault(our_lab, name):
         assert traces(our_lab) != before
         raise ZeroDivisionError
-    assert traces(our_lab) == before
+    wait_until(lambda: traces(our_lab) == before)
