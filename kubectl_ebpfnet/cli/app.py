@@ -46,6 +46,10 @@ COMMANDS = {
         "kubectl_ebpfnet.cli.probe_lb",
         "Probe a LoadBalancer through every node, as a client outside would",
     ),
+    "netkat": (
+        "kubectl_ebpfnet.cli.netkat",
+        "Netcat from a node that no netfilter rule, socket or CNI there sees",
+    ),
     "doctor": (
         "kubectl_ebpfnet.cli.doctor",
         "Show what each command will see of this cluster, and what it lacks",
@@ -160,7 +164,11 @@ def rewritten(words: list[str]) -> list[str]:
     if words[0].startswith("-") and words[0] not in ("-h", "--help"):
         from kubectl_ebpfnet.cli.options import flags_behind
 
-        return flags_behind(words)
+        words = flags_behind(words)
+    if words[0] == "netkat":
+        from kubectl_ebpfnet.cli.netkat_words import behind
+
+        return behind(words)
     return words
 
 

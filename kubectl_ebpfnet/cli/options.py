@@ -285,6 +285,11 @@ def with_node_flags(function: Callable[..., int]) -> Callable[..., int]:
     return _with_flags(function, NODES)
 
 
+def with_pod_flags(function: Callable[..., int]) -> Callable[..., int]:
+    """The same for a command that node pods alone can do: how they are to be."""
+    return _with_flags(function, tuple(flag for flag in NODES if flag.field != "mode"))
+
+
 def _with_flags(function: Callable[..., int], more: tuple[Flag, ...]) -> Callable[..., int]:
     def command(**values: Any) -> int:
         theirs = {f.field: values.pop(f.field) for f in CONNECTION}

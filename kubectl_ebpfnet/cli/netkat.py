@@ -1,0 +1,100 @@
+"""`netkat`: netcat from a node, past all that filters and translates there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Annotated
+
+from typer import Argument, Option
+
+from kubectl_ebpfnet.cli import netkat_words, options, words
+from kubectl_ebpfnet.cli.command import CommandText
+from kubectl_ebpfnet.cli.terminal import ReaderGone, Talk
+from kubectl_ebpfnet.errors import EbpfnetError, UsageError
+
+SESSION_SECONDS = 24 * 3600
+"""Longest session, but for kept node pods; a pod without a session ends in a minute anyway."""
+TEXT = CommandText(
+    usage="[flags] node/NAME [netkat options] HOST PORT",
+    summary="Netcat from a node that no netfilter rule, socket or CNI there sees.",
+    description="""What stands after node/NAME is netkat's own: `node/NAME -h` shows its options.
+There, --via node/OTHER is that node's address as next hop, and --pcap writes a
+file on this machine. stdin and stdout are the connection's, to the byte.
+
+A node pod is deployed for the session and taken away with it. The exit code is
+netkat's: 0, or 1 when the connection failed; 2 usage.""",
+    examples=(
+        ("An HTTP server, past the node's rules", "netkat node/n1 -N 1.1.1.1 80 < request"),
+        ("A LoadBalancer, through another node", "netkat node/n1 --via node/n2 192.0.2.1 80"),
+        ("Wait for a client, and show each packet", "netkat node/n1 -l -d 0.0.0.0 8080"),
+        ("netkat's own options", "netkat node/n1 -h"),
+    ),
+)
+
+
+@options.with_pod_flags
+def run(
+    given: options.Given,
+    target: Annotated[str, Argument(metavar="NODE", help="node/NAME")],
+    said: Annotated[
+        list[str] | None, Argument(metavar="…", help="[netkat options] HOST PORT")
+    ] = None,
+    timeout: Annotated[
+        str, Option("--timeout", metavar="TIME", help="How long the node pod may take to run")
+    ] = "60s",
+) -> int:
+    """Netcat from a node."""
+    place = words.place(target if "/" in target else f"node/{target}")
+    if place.kind != "node":
+        raise UsageError(f"{target!r}: netkat runs on a node", hint="e.g. node/n1")
+    asked = netkat_words.read(said or [])
+    if asked.help:
+        return subprocess.run(
+            [sys.executable, "-m", "kubectl_ebpfnet.node.netkat", "-h"], check=False
+        ).returncode
+    limit, connection = words.duration(timeout, "--timeout"), given.connection()
+    seconds = None if given.nodes.keep else SESSION_SECONDS
+    access = replace(given.nodes, mode="pod", seconds=seconds).access()
+    from kubectl_ebpfnet.cluster.session import Session
+    from kubectl_ebpfnet.probe import netkat
+
+    with contextlib.ExitStack() as stack:
+        streams = netkat.Streams(*_standard(stack), _file(stack, asked.pcap))
+        talk = stack.enter_context(Talk())
+        session = stack.enter_context(Session.open(connection))
+        netkat.check_node(session, place.name)
+        if asked.via:
+            asked = asked.with_via(netkat.next_hop(session, asked.via, asked.version))
+        try:
+            return netkat.run(
+                session, access, place.name, asked.words, streams,
+                timeout=limit, say=talk.say, progress=talk.progress,
+            )  # fmt: skip
+        except BrokenPipeError:
+            raise ReaderGone from None
+        except OSError as error:
+            raise EbpfnetError(f"cannot write: {error.strerror or error}") from error
+
+
+def _standard(stack: contextlib.ExitStack) -> tuple[int | None, int, int]:
+    """stdin, stdout and stderr; where one is closed, its number may be somebody else's by now."""
+    outputs = [2 if sys.stderr is not None else _nowhere(stack)]
+    outputs.insert(0, 1 if sys.stdout is not None else _nowhere(stack))
+    return (0 if sys.stdin is not None else None, outputs[0], outputs[1])
+
+
+def _nowhere(stack: contextlib.ExitStack) -> int:
+    return stack.enter_context(open(os.devnull, "wb")).fileno()
+
+
+def _file(stack: contextlib.ExitStack, path: str) -> int | None:
+    if not path:
+        return None
+    try:
+        return stack.enter_context(open(path, "wb")).fileno()
+    except OSError as error:
+        raise EbpfnetError(f"cannot write --pcap {path}: {error.strerror}") from error
