@@ -16,12 +16,12 @@ from kubectl_ebpfnet.model.doctor import (
     Level,
     NodeCheck,
     Reach,
-    Right,
 )
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.probe import Judgement
 from kubectl_ebpfnet.render import listing
+from kubectl_ebpfnet.render.doctor_rights import pairs, rights
 from kubectl_ebpfnet.render.json_ import safe_json, safe_yaml
 from kubectl_ebpfnet.render.listing import Column, Listing
 from kubectl_ebpfnet.render.style import Style, escape
@@ -31,18 +31,11 @@ from kubectl_ebpfnet.render.wrap import hanging
 MOST_NODES = 30
 """Rows of nodes; where there are more, nodes that are the same share one."""
 _NAMED = 2
-_LABEL = 24
 _JUDGED = {
     Level.FULL: Judgement.AS_ASKED,
     Level.PARTIAL: Judgement.UNKNOWN,
     Level.BLIND: Judgement.CONTRADICTED,
 }
-_USES = {"node-pod": "node pods", "pull-secret": "--image-pull-secret"}
-_GROUPS = (
-    ("path", "every command"),
-    ("node-pod", "node pods"),
-    ("cleanup", "cleanup"),
-)
 
 
 def render(report: Checkup, bundle: Bundle, format_name: str, view: View) -> str:
@@ -68,7 +61,7 @@ def render(report: Checkup, bundle: Bundle, format_name: str, view: View) -> str
     parts = [
         "".join(f"{line}\n" for line in _headline(report, room)),
         _about(report, room),
-        _rights(report, room, table, everything=format_name == "wide"),
+        rights(report, room, table, everything=format_name == "wide"),
         _cilium(report, room),
         table("Nodes", _NODE_COLUMNS, _node_rows(report.nodes)) if report.nodes else "",
         table("What each command will show", _reach_columns(room), _reach_rows(report)),
@@ -108,7 +101,7 @@ def _about(report: Checkup, view: View) -> str:
         ("user", f"{one.user}{groups}" if one.user else ""),
         ("namespace", one.namespace),
     )
-    return _pairs("Connection", rows, view)
+    return pairs("Connection", rows, view)
 
 
 def _cilium(report: Checkup, view: View) -> str:
@@ -116,21 +109,12 @@ def _cilium(report: Checkup, view: View) -> str:
     if not found.found:
         text = "not known" if found.found is None else "no agent runs in this cluster"
         text += f": {found.problem}" if found.problem else ""
-        return _pairs("Cilium", [("agents", text)], view)
+        return pairs("Cilium", [("agents", text)], view)
     by = f", DaemonSet {found.namespace}/{found.daemonset}" if found.daemonset else ""
     by = by or (f", namespace {found.namespace}" if found.namespace else "")
     agents = f"{found.running} of {found.agents} running{by}"
     problem = [("how it is set up", f"not known: {found.problem}")] if found.problem else []
-    return _pairs("Cilium", [("agents", agents), *found.features, *problem], view)
-
-
-def _pairs(title: str, rows: Iterable[tuple[str, str]], view: View) -> str:
-    said = [line for label, text in rows if text for line in _pair(label, text, view)]
-    return "".join(f"{line}\n" for line in [title, *said]) if said else ""
-
-
-def _pair(label: str, text: str, view: View) -> list[str]:
-    return hanging(f"  {label:<{_LABEL}}", escape(text), view.width)
+    return pairs("Cilium", [("agents", agents), *found.features, *problem], view)
 
 
 def _notes(report: Checkup, bundle: Bundle, view: View) -> str:
@@ -149,73 +133,6 @@ def _names(names: Sequence[str], of: int) -> str:
     if len(names) <= _NAMED + 1:
         return ", ".join(names)
     return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
-
-
-# --- rights ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _RightRow:
-    right: Right
-    verbs: tuple[str, ...]
-    evidence: tuple[Evidence, ...]
-
-
-_Table = Callable[[str, Sequence[Column[Any]], Sequence[Any]], str]
-
-
-def _rights(report: Checkup, view: View, table: _Table, *, everything: bool) -> str:
-    if not report.rights:
-        return ""
-    pairs = []
-    for use, name in _GROUPS:
-        mine = [right for right in report.rights if use in right.uses]
-        allowed = sum(right.allowed is True for right in mine)
-        count = f"all {allowed}" if allowed == len(mine) else f"{allowed} of {len(mine)}"
-        pairs.append((name, f"{count} allowed"))
-    said = _pairs("Rights", [(f"for {name}", text) for name, text in pairs], view)
-    shown = [r for r in report.rights if everything or r.allowed is False]
-    rows: list[_RightRow] = []
-    for right in shown:
-        last = rows[-1] if rows else None
-        if last is not None and _same(last.right) == _same(right):
-            rows[-1] = replace(
-                last, verbs=(*last.verbs, right.verb), evidence=(*last.evidence, *right.evidence)
-            )
-        else:
-            rows.append(_RightRow(right, (right.verb,), right.evidence))
-    return f"{said}\n{table('', _right_columns(everything), rows)}" if rows else said
-
-
-def _same(right: Right) -> Right:
-    """What rights have in common that share a row."""
-    return replace(right, verb="", evidence=())
-
-
-def _right_columns(everything: bool) -> tuple[Column[_RightRow], ...]:
-    judged: Column[_RightRow] = Column("ALLOWED", lambda row: _allowed(row.right))
-    return (
-        *((judged,) if everything else ()),
-        Column("RIGHT" if everything else "DENIED", _right, elastic=True),
-        Column("BUT ALLOWED IN", lambda row: ", ".join(row.right.namespaces), spare=True),
-        Column("NEEDED FOR", _needed_for, elastic=True),
-        Column("WITHOUT IT", lambda row: row.right.effect, elastic=True),
-    )
-
-
-def _right(row: _RightRow) -> str:
-    return replace(row.right, verb=", ".join(row.verbs)).words
-
-
-def _allowed(right: Right) -> str:
-    return "not known" if right.allowed is None else "yes" if right.allowed else "no"
-
-
-def _needed_for(row: _RightRow) -> str:
-    uses = row.right.uses
-    if set(COMMANDS) <= set(uses):
-        uses = ("every command", *(use for use in uses if use not in COMMANDS))
-    return ", ".join(_USES.get(use, use) for use in uses)
 
 
 # --- nodes ----------------------------------------------------------------------------------------
