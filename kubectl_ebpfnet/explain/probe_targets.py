@@ -153,7 +153,10 @@ def nodes(world: World, selector: str) -> tuple[Node, ...]:
     terms = _terms(selector)
     found = [node for node in world.kube.nodes if _fits(terms, dict(node.labels))]
     if not found and world.kube.nodes:
-        raise UsageError(f"no node fits the selector {selector!r}")
+        raise UsageError(
+            f"no node fits the selector {selector!r}",
+            hint="`kubectl get nodes --show-labels` tells what they have",
+        )
     return tuple(sorted(found, key=lambda node: node.name))
 
 

@@ -1,4 +1,4 @@
-"""BPF filters of clsact and ingress qdiscs, by pyroute2.
+"""BPF filters of clsact and ingress qdiscs, one RTM_GETTFILTER dump a device and direction.
 
 Sources: tc-bpf(8), net/sched/cls_bpf.c (cls_bpf_dump), net/sched/cls_api.c (tc_dump_tfilter).
 """
@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import errno
 import struct
+import sys
 from dataclasses import dataclass
-from typing import Any
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.node import nlmsg, tc_ids
+from kubectl_ebpfnet.node import nlmsg
 
 _PARENTS = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}  # TC_H_MIN_INGRESS, TC_H_MIN_EGRESS
-_GETQDISC, _KIND = 38, 1  # RTM_GETQDISC, TCA_KIND
-_HEADER_BYTES = 20  # struct tcmsg
+_GETQDISC, _GETTFILTER = 38, 46  # RTM_*
+_KIND, _OPTIONS, _CHAIN = 1, 2, 11  # TCA_*
+_BPF_NAME, _BPF_FLAGS, _BPF_TAG, _BPF_ID = 7, 8, 10, 11  # TCA_BPF_*
+_HEAD = struct.Struct("=BxxxiIII")  # struct tcmsg: family, ifindex, handle, parent, info
 _QDISCS = {b"clsact\0": ("ingress", "egress"), b"ingress\0": ("ingress",)}
 _DIRECT_ACTION = 1  # TCA_BPF_FLAG_ACT_DIRECT
 
@@ -42,23 +44,14 @@ class BpfFilter:
 
 
 class Filters:
-    """The filters of this network namespace's devices, over one socket.
+    """The filters of this network namespace's devices.
 
-    A dump a device is slow, so that only those are asked that have a qdisc for filters. Where
-    there is none (Cilium with tcx), pyroute2 is not even imported.
+    A filter dump is of one device and direction, so only those are asked that have a qdisc for it.
     """
 
     def __init__(self) -> None:
         """Lists the qdiscs. Raises KernelError."""
         self._directions = _directions()
-        self._netlink: Any = None
-
-    def __enter__(self) -> Filters:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._netlink is not None:
-            self._netlink.close()
 
     def of(self, index: int, direction: str) -> list[BpfFilter]:
         """A device's filters in the order in which they run.
@@ -69,58 +62,56 @@ class Filters:
 
         Raises:
             KernelError: the kernel refuses.
-            Unsupported: this pyroute2 cannot say a filter's program.
         """
         if direction not in self._directions.get(index, ()):
             return []
-        found = (_filter(message) for message in self._asked(index, _PARENTS[direction]))
+        body = _HEAD.pack(0, index, 0, _PARENTS[direction], 0)
+        answers = nlmsg.answers(
+            nlmsg.NETLINK_ROUTE, _GETTFILTER, nlmsg.DUMP, body, "list tc filters"
+        )
+        try:
+            found = [_filter(*answer) for answer in answers]
+        except KernelError as error:
+            if error.errno in (errno.ENODEV, errno.EINVAL):  # device or qdisc has gone meanwhile
+                return []
+            raise
         # Of equal preference they run as the kernel lists them.
         return sorted(
             (one for one in found if one is not None), key=lambda one: (one.chain, one.preference)
         )
-
-    def _asked(self, index: int, parent: int) -> list[Any]:
-        from pyroute2 import IPRoute
-        from pyroute2.netlink.exceptions import NetlinkError
-
-        try:
-            if self._netlink is None:
-                tc_ids.teach()
-                self._netlink = IPRoute()
-            return list(self._netlink.get_filters(index=index, parent=parent))
-        except NetlinkError as error:
-            if error.code in (errno.ENODEV, errno.EINVAL):  # device or qdisc has gone meanwhile
-                return []
-            raise KernelError(f"list tc filters: {error.args[1]}", error.code) from None
-        except OSError as error:
-            raise KernelError(f"list tc filters: {error.strerror}", error.errno or 0) from None
 
 
 def _directions() -> dict[int, tuple[str, ...]]:
     """Which directions of a device, by ifindex, have a qdisc for filters."""
     found = {}
     answers = nlmsg.answers(
-        nlmsg.NETLINK_ROUTE, _GETQDISC, nlmsg.DUMP, bytes(_HEADER_BYTES), "list qdiscs"
+        nlmsg.NETLINK_ROUTE, _GETQDISC, nlmsg.DUMP, bytes(_HEAD.size), "list qdiscs"
     )
     for data, start, end in answers:
         (index,) = struct.unpack_from("=i", data, start + 4)
-        for type_, at, to in nlmsg.attributes(data, start + _HEADER_BYTES, end):
+        for type_, at, to in nlmsg.attributes(data, start + _HEAD.size, end):
             if type_ == _KIND and data[at:to] in _QDISCS:
                 found[index] = _QDISCS[data[at:to]]
     return found
 
 
-def _filter(message: Any) -> BpfFilter | None:
+def _filter(data: bytes, start: int, end: int) -> BpfFilter | None:
     """None for other kinds of filters, and for the line that only says a preference is in use."""
-    options = message.get_attr("TCA_OPTIONS")
-    if message.get_attr("TCA_KIND") != "bpf" or not options or not message["handle"]:
+    _, _, handle, _, info = _HEAD.unpack_from(data, start)
+    said = {kind: data[at:to] for kind, at, to in nlmsg.attributes(data, start + _HEAD.size, end)}
+    options = said.get(_OPTIONS, b"")
+    if said.get(_KIND) != b"bpf\0" or not options or not handle:
         return None
-    tag = options.get_attr("TCA_BPF_TAG")
+    bpf = {kind: options[at:to] for kind, at, to in nlmsg.attributes(options, 0, len(options))}
     return BpfFilter(
-        preference=message["info"] >> 16,
-        chain=message.get_attr("TCA_CHAIN") or 0,
-        program=options.get_attr("TCA_BPF_ID") or 0,
-        tag=bytes(tag).hex() if tag else "",
-        name=options.get_attr("TCA_BPF_NAME") or "",
-        direct_action=bool((options.get_attr("TCA_BPF_FLAGS") or 0) & _DIRECT_ACTION),
+        preference=info >> 16,
+        chain=_number(said.get(_CHAIN, b"")),
+        program=_number(bpf.get(_BPF_ID, b"")),
+        tag=bpf.get(_BPF_TAG, b"").hex(),
+        name=bpf.get(_BPF_NAME, b"").split(b"\0", 1)[0].decode("utf-8", "replace"),
+        direct_action=bool(_number(bpf.get(_BPF_FLAGS, b"")) & _DIRECT_ACTION),
     )
+
+
+def _number(value: bytes) -> int:
+    return int.from_bytes(value, sys.byteorder)

@@ -72,12 +72,9 @@ class _Reader:
         wanted = [
             one for one in self._tried(devices) or () if not self._names or one.name in self._names
         ]
-        with contextlib.ExitStack() as stack:
-            filters = self._tried(Filters)
-            if filters is not None:
-                stack.enter_context(filters)
-            for one in wanted:
-                yield from self._at_device(one, filters)
+        filters = self._tried(Filters)
+        for one in wanted:
+            yield from self._at_device(one, filters)
 
     def _at_device(self, device: Device, filters: Filters | None) -> Iterator[Attachment]:
         for position, program in enumerate(device.xdp):

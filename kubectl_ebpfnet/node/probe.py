@@ -74,7 +74,7 @@ def probe(request: NodeRequest) -> Iterator[Probed]:
 def _probed(stack: contextlib.ExitStack, wanted: _Wanted) -> Probed:
     from kubectl_ebpfnet.node.kat import laying, talk
 
-    said = ["-w", str(wanted.wait), *(["--via", wanted.via] if wanted.via else [])]
+    said = ["-w", str(wanted.wait), *(["--via", _next_hop(wanted.via)] if wanted.via else [])]
     said += ["-u"] if wanted.udp else []
     request = netkat.request([*said, wanted.address, str(wanted.port)])
     assert request is not None, "no help was asked for"
@@ -110,6 +110,8 @@ def _probed(stack: contextlib.ExitStack, wanted: _Wanted) -> Probed:
     except (KernelError, OSError) as error:
         code = error.errno or 0
         if code in (errno.ETIMEDOUT, errno.EAGAIN) or isinstance(error, TimeoutError):
+            if silent := _unresolved(laid):
+                return ended("unreachable", f"{silent} does not answer ARP or NDP")
             return ended("timeout", f"silence for {wanted.wait:g} s")
         if code in (errno.ECONNREFUSED, errno.ECONNRESET):
             return ended("refused", "ICMP port unreachable" if wanted.udp else "TCP RST")
@@ -118,6 +120,17 @@ def _probed(stack: contextlib.ExitStack, wanted: _Wanted) -> Probed:
         if code in _ICMP:
             return ended("icmp", _ICMP[code])
         return ended("error", str(error))
+
+
+def _next_hop(address: str) -> str:
+    """The next hop's MAC where this node knows it already, as it does of nodes it talks to: then a
+    load-balancer's frames are what is sent, and nothing hangs on ARP. Else the address."""
+    from kubectl_ebpfnet.node.netlink import neighbours
+
+    for entry in neighbours(NodeRequest(0, ())):
+        if str(entry.address) == address and entry.mac and "FAILED" not in entry.states:
+            return entry.mac
+    return address
 
 
 def _unresolved(laid: Laid) -> str:

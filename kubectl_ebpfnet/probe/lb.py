@@ -16,8 +16,8 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import ip_address
-from typing import Any
 
 from kubectl_ebpfnet.cluster.agents import Agent, find_agents
 from kubectl_ebpfnet.cluster.node_pods import NodePod
@@ -28,6 +28,7 @@ from kubectl_ebpfnet.collect.jobs import Deadline, Jobs
 from kubectl_ebpfnet.collect.node_access import Coming, Mode, NodeAccess, NodeAnswerers, by_node_pod
 from kubectl_ebpfnet.collect.node_asking import NodeAsked
 from kubectl_ebpfnet.collect.reads import RecordingApi
+from kubectl_ebpfnet.collect.tasks import Topic
 from kubectl_ebpfnet.errors import ClusterError, UsageError
 from kubectl_ebpfnet.explain import probe as judging
 from kubectl_ebpfnet.explain import probe_targets
@@ -48,10 +49,12 @@ from kubectl_ebpfnet.probe import lb_reading, lb_topic
 from kubectl_ebpfnet.probe.lb_reading import Sent
 
 Say = Callable[[str], object]
+Answerer = Spot | NodePod | Coming | Record
 SENDERS = 2
 """Nodes that probes are sent from: one, and another that probes the first."""
 AT_ONCE = 64
 """Attempts of one exec; the node side makes them at the same time."""
+_LOOK_SECONDS = 90.0
 _SPARE_SECONDS = 75.0  # for a node pod to come, its image included
 
 
@@ -140,18 +143,21 @@ class Probe:
         others.know(self.agents, self.why_no_agents, kept)
         senders = self._senders(nodes, probed)
         chosen = pods.of(senders)
+        rest = others.of([name for name in probed if name not in chosen])
+        # Counters before and after: what grew meanwhile was lost to the probe.
+        self._look_by_pods(probed, chosen, rest, lb_topic.COUNTERS)
         sent, records = self._send(planned, nodes, senders, chosen, pods)
         self.records += records
         checks, records = self._health(planned, nodes, senders, chosen, pods)
         self.records += records
-        self._look(probed, sent, chosen, pods, others)
+        self._look(probed, sent, chosen, rest)
         whole = bundle_of(self.records)
         attempts = [lb_reading.attempt(whole, one) for one in sent]
         return judging.judge(
             self.request,
             whole,
             lb_reading.with_sources(whole, attempts),
-            [lb_reading.health(whole, one) for one in checks],
+            [found for one in checks if (found := lb_reading.health(whole, one)) is not None],
             self.resolved,
         ), whole
 
@@ -181,7 +187,7 @@ class Probe:
         planned: ProbeReport,
         nodes: Mapping[str, Node],
         senders: Sequence[str],
-        chosen: Mapping[str, Any],
+        chosen: Mapping[str, Answerer],
         pods: NodeAnswerers,
     ) -> tuple[list[Sent], list[Record]]:
         """Every attempt; those whose next hop does not answer are made again to the node port."""
@@ -254,7 +260,7 @@ class Probe:
         return Sent(target, node.name, sender, how, destination, port, argv)
 
     def _ask(
-        self, sent: Iterable[Sent], chosen: Mapping[str, Any], pods: NodeAnswerers
+        self, sent: Iterable[Sent], chosen: Mapping[str, Answerer], pods: NodeAnswerers
     ) -> list[Record]:
         """Make attempts: many in one exec, which makes them side by side."""
         by_sender: dict[str, list[NodeAsked]] = {}
@@ -275,10 +281,11 @@ class Probe:
         self,
         node: str,
         asked: list[NodeAsked],
-        chosen: Mapping[str, Any],
+        chosen: Mapping[str, Answerer],
         pods: NodeAnswerers,
     ) -> Future[list[Record]]:
         answerer = chosen[node]
+        assert not isinstance(answerer, Spot), "only node pods send"
         if isinstance(answerer, Record):
             refused = [replace(answerer, argv=one.argv) for one in asked]
             return self.jobs.start(lambda: refused)
@@ -292,7 +299,7 @@ class Probe:
         planned: ProbeReport,
         nodes: Mapping[str, Node],
         senders: Sequence[str],
-        chosen: Mapping[str, Any],
+        chosen: Mapping[str, Answerer],
         pods: NodeAnswerers,
     ) -> tuple[list[Sent], list[Record]]:
         """Ask every node's health check, where the Service has one."""
@@ -319,17 +326,15 @@ class Probe:
         self,
         probed: Sequence[str],
         sent: Sequence[Sent],
-        chosen: Mapping[str, Any],
-        pods: NodeAnswerers,
-        others: NodeAnswerers,
+        chosen: Mapping[str, Answerer],
+        rest: Mapping[str, Answerer],
     ) -> None:
         """Ask every probed node for what tells causes, and for the flows that were sent."""
         so_far = bundle_of(self.records)
         flows = [lb_reading.flow(so_far, one) for one in sent]
         filters = tuple(dict.fromkeys(f for f in flows if f is not None))
-        rest = others.of([name for name in probed if name not in chosen])
-        waiting: list[tuple[str, Future[list[Record]]]] = []
-        deadline = Deadline(90)
+        waiting: list[Future[list[Record]]] = []
+        deadline = Deadline(_LOOK_SECONDS)
         for name in probed:
             topic = lb_topic.causes(_of_node(name, sent, flows) or filters[:1])
             answerer = chosen.get(name) or rest[name]
@@ -337,16 +342,43 @@ class Probe:
                 self.records.append(answerer)
             elif isinstance(answerer, Spot):
                 for lane in tasks.agent_lanes(topic):
-                    call = _asker(self.means.session, answerer, lane, deadline)
-                    waiting.append((name, self.jobs.start(call)))
+                    call = partial(ask, self.means.session, answerer, lane, deadline)
+                    waiting.append(self.jobs.start(call))
             else:
-                whose = pods if name in chosen else others
-                asked = tasks.of_node_pod(topic.node_pod, topic, node_place(name))
-                call = _by_pod(self.means.session, whose, answerer, asked, deadline)
-                waiting.append((name, self.jobs.start(call)))
-        for count, (name, future) in enumerate(waiting):
-            self.means.progress(f"looking at {name} ({len(waiting) - count} to go)")
+                waiting.append(self._ask_pod(name, answerer, topic, chosen, deadline))
+        for count, future in enumerate(waiting):
+            self.means.progress(f"looking at the nodes ({len(waiting) - count} to go)")
             self.records += future.result()
+
+    def _look_by_pods(
+        self,
+        probed: Sequence[str],
+        chosen: Mapping[str, Answerer],
+        rest: Mapping[str, Answerer],
+        topic: Topic,
+    ) -> None:
+        """Ask those nodes that have a node pod."""
+        answerers = {name: chosen.get(name) or rest[name] for name in probed}
+        deadline = Deadline(_LOOK_SECONDS)
+        waiting = []
+        for name, answerer in answerers.items():
+            if isinstance(answerer, NodePod | Coming):
+                waiting.append(self._ask_pod(name, answerer, topic, chosen, deadline))
+        for future in waiting:
+            self.records += future.result()
+
+    def _ask_pod(
+        self,
+        name: str,
+        answerer: NodePod | Coming,
+        topic: Topic,
+        chosen: Mapping[str, Answerer],
+        deadline: Deadline,
+    ) -> Future[list[Record]]:
+        whose = self.means.pods if name in chosen else self.means.others
+        asked = tasks.of_node_pod(topic.node_pod, topic, node_place(name))
+        session = self.means.session
+        return self.jobs.start(partial(by_node_pod, session, whose, answerer, asked, deadline))
 
     def _service(self, bundle: Bundle) -> Service:
         return probe_targets.service(World(bundle), self.request)
@@ -361,22 +393,6 @@ class Probe:
                 continue  # the report says that it does not resolve
             words = dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found)
             self.resolved[name] = tuple(ip_address(word) for word in words)
-
-
-def _asker(
-    session: Session, spot: Spot, lane: list[Any], deadline: Deadline
-) -> Callable[[], list[Record]]:
-    return lambda: ask(session, spot, lane, deadline)
-
-
-def _by_pod(
-    session: Session,
-    pods: NodeAnswerers,
-    answerer: NodePod | Coming,
-    asked: list[NodeAsked],
-    deadline: Deadline,
-) -> Callable[[], list[Record]]:
-    return lambda: by_node_pod(session, pods, answerer, asked, deadline)
 
 
 def _of_node(

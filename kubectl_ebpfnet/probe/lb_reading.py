@@ -132,15 +132,14 @@ def attempt(bundle: Bundle, sent: Sent) -> ProbeAttempt:
     )
 
 
-def health(bundle: Bundle, sent: Sent) -> HealthCheck:
-    """A health check's answer."""
+def health(bundle: Bundle, sent: Sent) -> HealthCheck | None:
+    """A health check's answer, None when it could not be asked: that is not the node's doing."""
     record = bundle.record(node_place(sent.from_node), sent.argv)
     found = _probed(record) if record is not None else None
-    evidence = cite.lines(record, [1]) if record is not None and record.ok else cite.whole(record)
+    if record is None or found is None or not Outcome(found.outcome).tells:
+        return None
+    evidence = cite.lines(record, [1])
     told = HealthCheck(sent.node, sent.from_node, sent.port, None, evidence=evidence)
-    if found is None:
-        why = record.why_not() if record is not None else "it was not asked"
-        return replace(told, error=why or "its answer is no fact")
     status, body = _http(found.answer)
     if status is None:
         return replace(told, error=found.detail or f"{found.outcome}, without an HTTP answer")

@@ -18,6 +18,10 @@ _NODE = (
 _CILIUM = (Task(q.LB_MAP), Task(q.CT), Task(q.NAT))
 
 
+COUNTERS = Topic(node_pod=(Task(q.COUNTERS),))
+"""What is asked twice, to see what grew."""
+
+
 def causes(flows: tuple[FlowFilter, ...]) -> Topic:
     """What can explain an answer, or none, to flows that were sent."""
     return Topic(
