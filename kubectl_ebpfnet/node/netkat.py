@@ -7,16 +7,13 @@ success, 1 for wrong words, missing rights, a host or port that is none, a conne
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import signal
-import socket
 import sys
-import threading
 from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.errors import EbpfnetError, KernelError
-from kubectl_ebpfnet.node.kat import words
+from kubectl_ebpfnet.node.kat import names, words
 from kubectl_ebpfnet.node.kat.words import Request
 
 if TYPE_CHECKING:
@@ -50,7 +47,7 @@ def _connect(request: Request) -> int:
     from kubectl_ebpfnet.node.kat import laying, running, talk
 
     problem: KernelError | None = None
-    for peer, scope in _resolved(request):
+    for peer, scope in names.addresses(request):
         if problem is not None:
             _say(request, f"{problem.message}; the next address is {peer}")
         with contextlib.ExitStack() as stack:
@@ -77,7 +74,7 @@ def _connect(request: Request) -> int:
 def _listen(request: Request) -> int:
     from kubectl_ebpfnet.node.kat import laying, talk
 
-    address = _resolved(request)[0][0]
+    address = names.addresses(request)[0][0]
     with contextlib.ExitStack() as stack:
         laid = laying.to_clients(stack, request, address, tcx=_tcx())
         _capture(stack, request, laid)
@@ -95,36 +92,6 @@ def _capture(stack: contextlib.ExitStack, request: Request, laid: Laid) -> None:
         from kubectl_ebpfnet.node.kat.pcap import Capture
 
         stack.callback(Capture(laid, debug=request.debug, pcap=request.pcap).close)
-
-
-def _resolved(request: Request) -> list[tuple[str, int]]:
-    """(address, scope) of the host, by this host's own resolver, within -w. Raises KernelError."""
-    family = {4: socket.AF_INET, 6: socket.AF_INET6}.get(request.version, socket.AF_UNSPEC)
-    found: list[tuple[str, int]] = []
-    problem: list[str] = []
-
-    def ask() -> None:
-        try:
-            for _, _, _, _, name in socket.getaddrinfo(
-                request.host, None, family, socket.SOCK_STREAM
-            ):
-                scope = int(name[3]) if len(name) == 4 else 0
-                found.append((str(name[0]).partition("%")[0], scope))
-        except OSError as error:
-            problem.append(error.strerror or str(error))
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(request.wait)
-    if not found:
-        why = problem[0] if problem else f"no answer in {request.wait:g} s"
-        raise KernelError(f"{request.host}: {why}")
-    if request.source:
-        version = ipaddress.ip_address(request.source).version
-        found = [pair for pair in found if ipaddress.ip_address(pair[0]).version == version]
-    if not found:
-        raise KernelError(f"{request.host} and --source {request.source} share no IP version")
-    return found
 
 
 def _tcx() -> bool:

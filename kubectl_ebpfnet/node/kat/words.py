@@ -7,6 +7,7 @@ connecting does.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 from dataclasses import dataclass, fields
@@ -120,8 +121,18 @@ def _check(made: Request) -> None:
         raise UsageError("--exec connects by itself: not with -l, -k or -z")
     if made.listen and (made.connect_only or made.source_port or made.source):
         raise UsageError("with -l, HOST and PORT are what is bound: not -z, -p or --source")
+    for option, text in (("--source", made.source), ("--via", made.via)):
+        if text:
+            _address(option, text)
     if made.keep and not made.listen:
         raise UsageError("-k is for -l")
+
+
+def _address(option: str, text: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise UsageError(f"{option} {text}: this is no IP address") from None
 
 
 def _split(words: list[str]) -> tuple[dict[str, Any], list[str], list[str]]:

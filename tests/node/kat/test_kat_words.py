@@ -52,6 +52,8 @@ def test_words(words: str, expected: Request) -> None:
         ("-p 70000 h 80", "0 to 65535"),
         ("h 80 -p", "needs a value"),
         ("-4 -6 h 80", "exclude"),
+        ("--via node/x h 80", "--via node/x: this is no IP address"),
+        ("--source h h 80", "no IP address"),
         ("-k h 80", "-k is for -l"),
         ("-l -z h 80", "with -l"),
         ("--exec h 80", "go together"),
