@@ -221,8 +221,8 @@ def _version(api: RecordingApi) -> None:
         api.say(doctor.SERVER_VERSION, api.get("/version"), started)
     except (ApiUnreachable, Unauthorized):
         raise
-    except ClusterError:
-        return
+    except ClusterError as error:
+        api.failed(doctor.SERVER_VERSION, error)
 
 
 def _connection(session: Session, access: NodeAccess) -> Record:

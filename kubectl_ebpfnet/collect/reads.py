@@ -43,7 +43,7 @@ class RecordingApi(Api):
         try:
             found = super().get(path, query)
         except ClusterError as error:
-            self._failed(argv, error)
+            self.failed(argv, error)
             raise
         self._keep(argv, found, started)
         return found
@@ -63,7 +63,7 @@ class RecordingApi(Api):
                 path, label_selector=label_selector, field_selector=field_selector, limit=limit
             )
         except ClusterError as error:
-            self._failed(argv, error)
+            self.failed(argv, error)
             raise
         self._keep(argv, {"apiVersion": "v1", "kind": "List", "items": items}, started)
         return items
@@ -76,7 +76,7 @@ class RecordingApi(Api):
         try:
             allowed = super().may(verb, resource, namespace, name)
         except ClusterError as error:
-            self._failed(argv, error)
+            self.failed(argv, error)
             raise
         self.say(argv, {"allowed": allowed}, started)
         return allowed
@@ -93,7 +93,8 @@ class RecordingApi(Api):
         with self._lock:
             self._records.append(Record(0, API, argv, 0, said, b"", started))
 
-    def _failed(self, argv: tuple[str, ...], error: ClusterError) -> None:
+    def failed(self, argv: tuple[str, ...], error: ClusterError) -> None:
+        """Keep a record of what was not answered."""
         record = Record(0, API, argv, None, error=str(error), denied=denied(error))
         with self._lock:
             self._records.append(record)

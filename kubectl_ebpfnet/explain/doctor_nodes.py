@@ -24,6 +24,7 @@ from kubectl_ebpfnet.model.doctor import (
 from kubectl_ebpfnet.model.evidence import Place, Record, agent_place, node_place
 from kubectl_ebpfnet.model.kernel import KernelFacts
 from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.model.node_side import PROGRAM
 from kubectl_ebpfnet.model.path import Evidence
 
 _NOT_FOUND = 127
@@ -95,6 +96,8 @@ def _problem(records: tuple[Record, ...]) -> str:
 
 
 def _node_pod(world: World, node: str) -> str:
+    if not any(record.argv[0] == PROGRAM for record in world.bundle.at(node_place(node))):
+        return "shell"  # somebody's commands, in a capture
     kept = any(
         pod.node == node and dict(pod.labels).get(_KEPT_LABEL[0]) == _KEPT_LABEL[1]
         for pod in world.kube.pods
@@ -142,7 +145,7 @@ def _by(found: NodeCheck, situation: Situation) -> str:
     if mode == "none":
         return ""
     if found.node_pod and mode != "agent":
-        return "node pod"
+        return "shell" if found.node_pod == "shell" else "node pod"
     if mode == "pod":
         return ""
     if found.agent_exec:

@@ -242,11 +242,12 @@ class NodeCheck:
         agent_problem: why none ran.
         tools: of TOOL_NAMES that are in the agent's image.
         missing_tools: that are not; what was not looked for is in neither.
-        node_pod: `kept` or `deployed`, "" for none.
+        node_pod: `kept` or `deployed`; `shell` for commands that somebody ran on the node (in a
+            capture); "" for none.
         node_pod_problem: why it did not answer, or could not be deployed.
         kernel: what the kernel says of itself, by a node pod.
-        by: who answers for the node: `agent`, `node pod`, `new node pod` (each run deploys one;
-            not tried), "" for nobody.
+        by: who answers for the node: `agent`, `node pod`, `shell`, `new node pod` (each run
+            deploys one; not tried), "" for nobody.
         commands: one for each of COMMANDS.
         evidence: what was asked there.
     """

@@ -1,0 +1,122 @@
+"""`doctor` on a live cluster: what it says of rights and nodes is what kubectl and path say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.config import ADMIN_CONFIG, NOBODY_CONFIG, SRE_CONFIG
+from tests.lab.conftest import Lab
+from tests.lab.live import objects, path
+
+NODE_PODS = "app.kubernetes.io/managed-by=kubectl-ebpfnet"
+JANE = "e2e-doctor-jane"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _none_kept(lab: Lab) -> Iterator[None]:
+    """Kept node pods would answer in place of agents."""
+    if lab.ours:
+        lab.kubectl("ebpfnet", "cleanup")
+    yield
+    if lab.ours:
+        lab.kubectl("ebpfnet", "cleanup")
+
+
+def doctor(lab: Lab, *words: str, kubeconfig: Path = ADMIN_CONFIG) -> tuple[int, dict[str, Any]]:
+    done = lab.kubectl("ebpfnet", "doctor", *words, "-o", "json", kubeconfig=kubeconfig)
+    assert done.stdout, done.stderr
+    return done.returncode, dict(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("config", [ADMIN_CONFIG, SRE_CONFIG, NOBODY_CONFIG], ids=lambda c: c.stem)
+def test_rights_are_what_kubectl_says(our_lab: Lab, config: Path) -> None:
+    _, document = doctor(our_lab, kubeconfig=config)
+    assert len(document["rights"]) > 30
+    assert all(right["allowed"] is not None for right in document["rights"])
+    done = our_lab.kubectl("version", "-o", "json", kubeconfig=config)
+    server = json.loads(done.stdout)["serverVersion"]["gitVersion"]
+    assert document["connection"]["kubernetes"] == server
+    # One of each kind: kubectl takes a process for each.
+    for words in ("list pods", "get pods/exec", "create namespaces", "get configmaps"):
+        verb, resource = words.split()
+        (right,) = (r for r in document["rights"] if (r["verb"], r["resource"]) == (verb, resource))
+        name = (f"{resource}/{right['name']}",) if right["name"] else ()
+        plain, _, sub = resource.partition("/")
+        asked = (verb, *(name or (plain,)), *((f"--subresource={sub}",) if sub else ()), "-A")
+        said = our_lab.kubectl("auth", "can-i", *asked, kubeconfig=config)
+        assert right["allowed"] is said.stdout.strip().endswith("yes"), (asked, said)
+
+
+@pytest.mark.parametrize("config", [ADMIN_CONFIG, SRE_CONFIG], ids=lambda c: c.stem)
+def test_path_is_what_it_says(our_lab: Lab, config: Path) -> None:
+    code, document = doctor(our_lab, kubeconfig=config)
+    assert (code, document["verdict"]) == (0, "full")
+    names = {node["metadata"]["name"] for node in our_lab.get("nodes")["items"]}
+    assert {node["name"] for node in document["nodes"]} == names
+    for node in document["nodes"]:
+        assert (node["by"], node["agent"], node["agent_exec"]) == ("agent", "running", True)
+        assert "bpftool" in node["tools"]
+    answer = path(our_lab, "pod/client", "svc/web:80", kubeconfig=config)
+    assert answer.verdict == "delivered"
+
+
+def test_who_may_nothing_is_told_and_path_is_blind(our_lab: Lab) -> None:
+    code, document = doctor(our_lab, kubeconfig=NOBODY_CONFIG)
+    assert (code, document["verdict"]) == (3, "blind")
+    assert not any(right["allowed"] for right in document["rights"])
+    assert path(our_lab, "pod/client", "1.1.1.1:80", kubeconfig=NOBODY_CONFIG).code == 1
+
+
+def test_without_exec_into_agents_path_is_blind(our_lab: Lab) -> None:
+    """A user with the documented role, less exec: doctor and path name the same right."""
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": JANE},
+        "rules": [
+            {
+                "apiGroups": ["", "apps", "discovery.k8s.io", "cilium.io", "networking.k8s.io"],
+                "resources": ["pods", "nodes", "services", "endpointslices", "networkpolicies"],
+                "verbs": ["get", "list"],
+            }
+        ],
+    }
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": JANE},
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": JANE,
+        },
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": JANE}],
+    }  # fmt: skip
+    with objects(our_lab, role, binding):
+        code, document = doctor(our_lab, "--as", JANE)
+        answer = path(our_lab, "pod/client", "1.1.1.1:80", "--as", JANE)
+    assert code == 3
+    for node in document["nodes"]:
+        assert (node["agent"], node["agent_exec"], node["by"]) == ("running", False, "")
+        assert "pods/exec" in node["commands"][0]["lacks"][0]["what"]
+    assert answer.verdict == "unknown"
+    assert "pods/exec" in answer.document["reason"]
+
+
+def test_nothing_is_deployed_unless_it_is_asked_for(our_lab: Lab) -> None:
+    doctor(our_lab)
+    assert our_lab.get("pods", "-A", "-l", NODE_PODS)["items"] == []
+    code, document = doctor(our_lab, "--node-access", "pod", "--keep")
+    assert (code, document["verdict"]) == (0, "full")
+    running = {node["metadata"]["name"]: node for node in our_lab.get("nodes")["items"]}
+    for node in document["nodes"]:
+        assert (node["by"], node["node_pod"]) == ("node pod", "deployed")
+        info = running[node["name"]]["status"]["nodeInfo"]
+        assert node["kernel"]["release"] == info["kernelVersion"]
+        assert {reach["level"] for reach in node["commands"]} == {"full"}
+    _, again = doctor(our_lab)  # they are there: they are found, and the agents are asked as well
+    for node in again["nodes"]:
+        assert (node["by"], node["node_pod"], node["agent_exec"]) == ("node pod", "kept", True)
