@@ -14,17 +14,23 @@ from tests.lab.conftest import Lab
 from tests.lab.live import objects, path
 
 NODE_PODS = "app.kubernetes.io/managed-by=kubectl-ebpfnet"
+BY_AGENT = ("--node-access", "agent")
 JANE = "e2e-doctor-jane"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _none_kept(lab: Lab) -> Iterator[None]:
-    """Kept node pods would answer in place of agents."""
-    if lab.ours:
-        lab.kubectl("ebpfnet", "cleanup")
-    yield
-    if lab.ours:
-        lab.kubectl("ebpfnet", "cleanup")
+@pytest.fixture
+def ours_alone(our_lab: Lab) -> Iterator[set[str]]:
+    """Namespaces of node pods that were there before; what came since is taken away."""
+    before = namespaces(our_lab)
+    yield before
+    since = namespaces(our_lab) - before
+    if since:
+        our_lab.kubectl("ebpfnet", "cleanup", *sorted(since))
+
+
+def namespaces(lab: Lab) -> set[str]:
+    pods = lab.get("pods", "-A", "-l", NODE_PODS)["items"]
+    return {pod["metadata"]["namespace"] for pod in pods}
 
 
 def doctor(lab: Lab, *words: str, kubeconfig: Path = ADMIN_CONFIG) -> tuple[int, dict[str, Any]]:
@@ -54,14 +60,14 @@ def test_rights_are_what_kubectl_says(our_lab: Lab, config: Path) -> None:
 
 @pytest.mark.parametrize("config", [ADMIN_CONFIG, SRE_CONFIG], ids=lambda c: c.stem)
 def test_path_is_what_it_says(our_lab: Lab, config: Path) -> None:
-    code, document = doctor(our_lab, kubeconfig=config)
+    code, document = doctor(our_lab, *BY_AGENT, kubeconfig=config)
     assert (code, document["verdict"]) == (0, "full")
     names = {node["metadata"]["name"] for node in our_lab.get("nodes")["items"]}
     assert {node["name"] for node in document["nodes"]} == names
     for node in document["nodes"]:
         assert (node["by"], node["agent"], node["agent_exec"]) == ("agent", "running", True)
         assert "bpftool" in node["tools"]
-    answer = path(our_lab, "pod/client", "svc/web:80", kubeconfig=config)
+    answer = path(our_lab, "pod/client", "svc/web:80", *BY_AGENT, kubeconfig=config)
     assert answer.verdict == "delivered"
 
 
@@ -96,8 +102,8 @@ def test_without_exec_into_agents_path_is_blind(our_lab: Lab) -> None:
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": JANE}],
     }  # fmt: skip
     with objects(our_lab, role, binding):
-        code, document = doctor(our_lab, "--as", JANE)
-        answer = path(our_lab, "pod/client", "1.1.1.1:80", "--as", JANE)
+        code, document = doctor(our_lab, *BY_AGENT, "--as", JANE)
+        answer = path(our_lab, "pod/client", "1.1.1.1:80", *BY_AGENT, "--as", JANE)
     assert code == 3
     for node in document["nodes"]:
         assert (node["agent"], node["agent_exec"], node["by"]) == ("running", False, "")
@@ -106,14 +112,14 @@ def test_without_exec_into_agents_path_is_blind(our_lab: Lab) -> None:
     assert "pods/exec" in answer.document["reason"]
 
 
-def test_nothing_is_deployed_unless_it_is_asked_for(our_lab: Lab) -> None:
+def test_nothing_is_deployed_unless_it_is_asked_for(our_lab: Lab, ours_alone: set[str]) -> None:
     doctor(our_lab)
-    assert our_lab.get("pods", "-A", "-l", NODE_PODS)["items"] == []
+    assert namespaces(our_lab) <= ours_alone
     code, document = doctor(our_lab, "--node-access", "pod", "--keep")
     assert (code, document["verdict"]) == (0, "full")
     running = {node["metadata"]["name"]: node for node in our_lab.get("nodes")["items"]}
     for node in document["nodes"]:
-        assert (node["by"], node["node_pod"]) == ("node pod", "deployed")
+        assert (node["by"], node["node_pod"] in ("deployed", "kept")) == ("node pod", True)
         info = running[node["name"]]["status"]["nodeInfo"]
         assert node["kernel"]["release"] == info["kernelVersion"]
         assert {reach["level"] for reach in node["commands"]} == {"full"}
