@@ -31,6 +31,7 @@ _NOT_FOUND = 127
 _KEPT_LABEL = ("ebpfnet.dev/keep", "true")  # cluster/node_pod_manifest.py
 _NODE_POD = "--node-access pod"
 _FILE = "docs/rbac.yaml"
+_LATE = "that --timeout allows"  # collect/asking.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,8 @@ def _nobody(found: NodeCheck, situation: Situation) -> Lack:
         reasons.append(found.node_pod_problem)
     if not situation.rights:
         return Lack("; ".join(reasons))
+    if any(_LATE in reason for reason in reasons):
+        return Lack("; ".join(reasons), "a longer --timeout")
     if denied:
         reasons.append(f"no node pod can be deployed without {denied[0]}")
         return Lack("; ".join(reasons), f"{_FILE}, or docs/rbac-node-pod.yaml for a node pod")

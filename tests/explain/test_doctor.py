@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from kubectl_ebpfnet.cluster import agents, node_pod_manifest
-from kubectl_ebpfnet.collect.asking import EXEC
+from kubectl_ebpfnet.collect.asking import EXEC, words_of
 from kubectl_ebpfnet.collect.bundle_file import open_bundle
+from kubectl_ebpfnet.collect.jobs import Deadline
+from kubectl_ebpfnet.errors import ExecTimeout
 from kubectl_ebpfnet.explain import doctor as module
 from kubectl_ebpfnet.explain import doctor_nodes
 from kubectl_ebpfnet.explain.doctor import examine
@@ -258,6 +260,13 @@ def test_an_exec_that_is_denied_blinds() -> None:
     ((what, help_),) = lacks(poor, "n2", "path")
     assert what == "exec is denied; no node pod can be deployed without create namespaces"
     assert help_.startswith("docs/rbac.yaml")
+
+
+def test_an_agent_that_is_late() -> None:
+    spent = Deadline(0)
+    reason = words_of(ExecTimeout("silence"), spent)
+    report = two(silent(agent_place("n2"), reason), agent2="")
+    assert lacks(report, "n2", "path") == [(reason, "a longer --timeout")]
 
 
 def test_a_node_that_is_not_ready_does_not_fail_the_run() -> None:
