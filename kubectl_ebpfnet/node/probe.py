@@ -1,4 +1,4 @@
-"""One connection past this node's own netfilter, sockets and CNI, and what became of it.
+"""Connections past this node's own netfilter, sockets and CNI, and what became of them.
 
 The way is netkat's (kubectl_ebpfnet/node/kat, docs/architecture.md): a private netns that wears
 the node's address, with the next hop that was asked for. The handshake is the kernel's own.
@@ -13,7 +13,8 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.errors import KernelError
@@ -24,8 +25,9 @@ from kubectl_ebpfnet.node.kat import words as netkat
 if TYPE_CHECKING:
     from kubectl_ebpfnet.node.kat.laying import Laid
 
-_WORDS = "probe ADDRESS PORT [via ADDRESS] [wait SECONDS] [http PATH] [udp yes] [number N]"
+_WORDS = "probe ADDRESS PORT [via ADDRESS,…] [wait SECONDS] [http PATH] [udp yes] [number N]"
 _LONGEST_ANSWER = 4096
+_MOST = 64  # kat/fan.py
 _PAYLOAD = b"ebpfnet probe\n"
 _ICMP = {
     errno.EHOSTUNREACH: "ICMP host unreachable",
@@ -41,21 +43,22 @@ _ICMP = {
 class _Wanted:
     address: str
     port: int
-    via: str = ""
+    via: tuple[str, ...] = ()
     wait: float = 5.0
     http: str = ""
     udp: bool = False
 
 
 def probe(request: NodeRequest) -> Iterator[Probed]:
-    """Connect once, ask once, and tell.
+    """Connect once by each next hop, ask once, and tell.
 
     Args:
-        request: `ebpfnet-node probe ADDRESS PORT [via ADDRESS] [wait SECONDS] [http PATH]
+        request: `ebpfnet-node probe ADDRESS PORT [via ADDRESS,…] [wait SECONDS] [http PATH]
             [udp yes] [number N]`; `number` only tells one attempt from the next.
 
     Returns:
-        One fact, whatever happens to the connection.
+        One fact a next hop, in their order, whatever happens to the connection; one where no next
+        hop is given.
 
     Raises:
         KernelError: the words are not these.
@@ -64,62 +67,70 @@ def probe(request: NodeRequest) -> Iterator[Probed]:
     begun = time.monotonic()
     try:
         with contextlib.ExitStack() as stack:
-            yield _probed(stack, wanted)
+            yield from _probed(stack, wanted)
     except KernelError as error:
         # The way could not be laid: nothing is known of the peer.
         silent = error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
-        yield Probed("unreachable" if silent else "error", error.message, time.monotonic() - begun)
+        told = Probed("unreachable" if silent else "error", error.message, time.monotonic() - begun)
+        yield from [told] * max(1, len(wanted.via))
 
 
-def _probed(stack: contextlib.ExitStack, wanted: _Wanted) -> Probed:
-    from kubectl_ebpfnet.node.kat import laying, talk
+def _probed(stack: contextlib.ExitStack, wanted: _Wanted) -> list[Probed]:
+    from kubectl_ebpfnet.node.kat import fan, laying
 
-    said = ["-w", str(wanted.wait), *(["--via", _next_hop(wanted.via)] if wanted.via else [])]
+    hops = [_next_hop(via) for via in wanted.via]
+    said = ["-w", str(wanted.wait), *(["--via", hops[0]] if hops else [])]
     said += ["-u"] if wanted.udp else []
     request = netkat.request([*said, wanted.address, str(wanted.port)])
     assert request is not None, "no help was asked for"
-    laid = laying.to_peer(stack, request, wanted.address, tcx=_tcx())
-    source = ipaddress.ip_address(laid.way.sources[0])
+    count = max(1, len(hops))
+    laid = laying.to_peer(stack, request, wanted.address, tcx=_tcx(), connections=count)
+    fan.spread(laid, hops)
+    sockets = fan.sockets(laid, count, udp=wanted.udp)
+    for one in sockets:
+        stack.callback(one.close)
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda pair: _attempt(laid, wanted, *pair), enumerate(sockets)))
+
+
+def _attempt(laid: Laid, wanted: _Wanted, number: int, peer: socket.socket) -> Probed:
+    """One connection; its socket stays open, so that nothing it sends last goes elsewhere."""
     begun = time.monotonic()
+    told = Probed(
+        "connected",
+        source=ipaddress.ip_address(laid.way.sources[0]),
+        source_port=laid.first_port + number,
+        device=laid.way.device.name,
+    )
 
     def ended(outcome: str, detail: str = "", answer: bytes = b"") -> Probed:
-        return Probed(
-            outcome,
-            detail,
-            round(time.monotonic() - begun, 6),
-            source,
-            laid.first_port,
-            laid.way.device.name,
-            answer.decode("utf-8", "replace"),
-        )
+        seconds = round(time.monotonic() - begun, 6)
+        text = answer.decode("utf-8", "replace")
+        return replace(told, outcome=outcome, detail=detail, seconds=seconds, answer=text)
 
     try:
-        with contextlib.closing(talk.connected(laid, request, wanted.address)) as peer:
-            connected = ended("connected")
-            peer.settimeout(wanted.wait)
-            if wanted.udp:
-                peer.send(_PAYLOAD)
-                return ended("connected", answer=peer.recv(_LONGEST_ANSWER))
-            if not wanted.http:
-                return connected
-            answer, trouble = _asked(peer, wanted)
-            return Probed(
-                "connected", trouble, connected.seconds, source, laid.first_port,
-                laid.way.device.name, answer.decode("utf-8", "replace"),
-            )  # fmt: skip
-    except (KernelError, OSError) as error:
-        code = error.errno or 0
-        if code in (errno.ETIMEDOUT, errno.EAGAIN) or isinstance(error, TimeoutError):
-            if silent := _unresolved(laid):
-                return ended("unreachable", f"{silent} does not answer ARP or NDP")
+        peer.settimeout(wanted.wait)
+        peer.connect((laid.near, wanted.port))
+        if wanted.udp:
+            peer.send(_PAYLOAD)
+            return ended("connected", answer=peer.recv(_LONGEST_ANSWER))
+        connected = ended("connected")
+        if not wanted.http:
+            return connected
+        answer, trouble = _asked(peer, wanted)
+        return replace(connected, detail=trouble, answer=answer.decode("utf-8", "replace"))
+    except OSError as error:
+        hop = wanted.via[number] if wanted.via else ""
+        code = errno.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno or 0
+        if code in (errno.ETIMEDOUT, errno.EHOSTUNREACH) and (silent := _unresolved(laid, hop)):
+            return ended("unreachable", f"{silent} does not answer ARP or NDP")
+        if code in (errno.ETIMEDOUT, errno.EAGAIN):
             return ended("timeout", f"silence for {wanted.wait:g} s")
         if code in (errno.ECONNREFUSED, errno.ECONNRESET):
             return ended("refused", "ICMP port unreachable" if wanted.udp else "TCP RST")
-        if code == errno.EHOSTUNREACH and (silent := _unresolved(laid)):
-            return ended("unreachable", f"{silent} does not answer ARP or NDP")
         if code in _ICMP:
             return ended("icmp", _ICMP[code])
-        return ended("error", str(error))
+        return ended("error", error.strerror or str(error))
 
 
 def _next_hop(address: str) -> str:
@@ -133,14 +144,19 @@ def _next_hop(address: str) -> str:
     return address
 
 
-def _unresolved(laid: Laid) -> str:
-    """A next hop of the private netns that nobody has, "" when all were resolved: the kernel gives
-    the same error for it as for an ICMP message."""
+def _unresolved(laid: Laid, hop: str) -> str:
+    """The next hop, when nobody has it; "" when it was resolved: the kernel gives the same error
+    for it as for an ICMP message.
+
+    Args:
+        hop: its address, "" for that of the route, which is the only one then.
+    """
     from kubectl_ebpfnet.node.netlink import neighbours
 
     with laid.private.inside():
         for entry in neighbours(NodeRequest(0, ())):
-            if not entry.mac and {"FAILED", "INCOMPLETE"} & set(entry.states):
+            silent = not entry.mac and {"FAILED", "INCOMPLETE"} & set(entry.states)
+            if silent and hop in ("", str(entry.address)):
                 return str(entry.address)
     return ""
 
@@ -176,13 +192,16 @@ def _wanted(words: tuple[str, ...]) -> _Wanted:
         raise KernelError(f"a probe is asked for as: {_WORDS}")
     try:
         address = str(ipaddress.ip_address(words[0]))
-        via = str(ipaddress.ip_address(more["via"])) if "via" in more else ""
+        vias = more["via"].split(",") if "via" in more else []
+        via = tuple(str(ipaddress.ip_address(word)) for word in vias)
         port, wait = int(words[1]), float(more.get("wait", "5"))
     except ValueError as error:
         raise KernelError(f"{error}; a probe is asked for as: {_WORDS}") from None
     path = more.get("http", "")
     if path and (not path.startswith("/") or not path.isascii() or not path.isprintable()):
         raise KernelError(f"an HTTP path begins with / and has no control characters: {path!r}")
+    if len(via) > _MOST:
+        raise KernelError(f"{len(via)} next hops; at most {_MOST} at once")
     if not 0 < port < 65536 or not 0 < wait <= 60 or " " in path:
         raise KernelError(f"a probe is asked for as: {_WORDS}; port 1 to 65535, at most 60 s")
     return _Wanted(address, port, via, wait, path, "udp" in more)

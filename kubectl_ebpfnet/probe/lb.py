@@ -53,7 +53,7 @@ Answerer = Spot | NodePod | Coming | Record
 SENDERS = 2
 """Nodes that probes are sent from: one, and another that probes the first."""
 AT_ONCE = 64
-"""Attempts of one exec; the node side makes them at the same time."""
+"""Next hops of one question (kubectl_ebpfnet/node/kat/fan.py)."""
 _LOOK_SECONDS = 90.0
 _SPARE_SECONDS = 75.0  # for a node pod to come, its image included
 
@@ -191,24 +191,22 @@ class Probe:
         pods: NodeAnswerers,
     ) -> tuple[list[Sent], list[Record]]:
         """Every attempt; those whose next hop does not answer are made again to the node port."""
-        first = [
+        first = self._worded(
             one
             for row in planned.rows
             for number in range(1, self.request.attempts + 1)
             for one in self._attempts(row.target, nodes[row.node], senders, number)
-        ]
+        )
         records = self._ask(first, chosen, pods)
-        again = [
+        again = self._worded(
             second
             for one in first
             if one.how is How.NEXT_HOP and lb_reading.outcome(records, one) is Outcome.UNREACHABLE
             for second in self._by_node_port(one, nodes[one.node])
-        ]
+        )
         if again:
-            nodes_named = ", ".join(sorted({one.node for one in again}))
-            self.means.say(
-                f"{nodes_named}: not on one L2 with the sender; trying the node port instead"
-            )
+            named = ", ".join(sorted({one.node for one in again}))
+            self.means.say(f"{named}: not on one L2 with the sender; the node port is tried")
             records += self._ask(again, chosen, pods)
             replaced = {(one.target, one.node) for one in again}
             first = [one for one in first if (one.target, one.node) not in replaced]
@@ -219,62 +217,63 @@ class Probe:
     ) -> list[Sent]:
         address = _address(node, target.version)
         sender = self._sender(senders, node.name)
-        if target.kind is TargetKind.NODE_PORT or not address:
-            return [
-                self._to(target, node, sender, address, target.port, "", number, How.NODE_PORT)
-            ] if address else []  # fmt: skip
-        assert target.address is not None
-        return [
-            self._to(
-                target, node, sender, target.address, target.port, str(address), number,
-                How.NEXT_HOP,
-            )
-        ]  # fmt: skip
+        if address is None:
+            return []
+        if target.address is None:
+            way = How.NODE_PORT
+            return [Sent(target, node.name, sender, way, address, target.port, number=number)]
+        way = How.NEXT_HOP
+        via = str(address)
+        return [Sent(target, node.name, sender, way, target.address, target.port, via, number)]
 
     def _by_node_port(self, one: Sent, node: Node) -> list[Sent]:
-        address = _address(node, one.target.version)
-        if not one.target.node_port or address is None:
+        address, port = _address(node, one.target.version), one.target.node_port
+        if not port or address is None:
             return []
-        note = f"sent to node port {one.target.node_port}: the nodes are not on one L2"
-        again = self._to(
-            one.target, node, one.from_node, address, one.target.node_port, "", 1, How.NODE_PORT
-        )
-        return [replace(again, note=note)]
+        note = f"sent to node port {port}: the nodes are not on one L2"
+        way = How.NODE_PORT
+        return [Sent(one.target, one.node, one.from_node, way, address, port, "", one.number, note)]
 
-    def _to(
-        self,
-        target: ProbeTarget,
-        node: Node,
-        sender: str,
-        destination: Address,
-        port: int,
-        via: str,
-        number: int,
-        how: How,
-    ) -> Sent:
-        request = self.request
-        argv = lb_reading.words(
-            destination, port, via=via, wait=request.wait, http=request.http_path,
-            protocol=target.protocol, number=number,
-        )  # fmt: skip
-        return Sent(target, node.name, sender, how, destination, port, argv)
+    def _worded(self, sent: Iterable[Sent]) -> list[Sent]:
+        """The attempts with their questions; those that differ in the next hop alone share one."""
+        sharing: dict[tuple[object, ...], list[Sent]] = {}
+        for one in sent:
+            alone = "" if one.via else one.node
+            key = (one.from_node, one.destination, one.port, one.target.protocol, one.number, alone)
+            sharing.setdefault(key, []).append(one)
+        worded = []
+        for together in sharing.values():
+            for at in range(0, len(together), AT_ONCE):
+                some = together[at : at + AT_ONCE]
+                argv = self._words(some[0], ",".join(one.via for one in some if one.via))
+                worded += [replace(one, argv=argv, line=n) for n, one in enumerate(some, 1)]
+        return worded
+
+    def _words(self, one: Sent, via: str) -> tuple[str, ...]:
+        return lb_reading.words(
+            one.destination,
+            one.port,
+            via=via,
+            wait=self.request.wait,
+            http=self.request.http_path,
+            protocol=one.target.protocol,
+            number=one.number,
+        )
 
     def _ask(
         self, sent: Iterable[Sent], chosen: Mapping[str, Answerer], pods: NodeAnswerers
     ) -> list[Record]:
         """Make attempts: many in one exec, which makes them side by side."""
-        by_sender: dict[str, list[NodeAsked]] = {}
-        for one in sent:
-            if one.from_node:
-                asked = NodeAsked(node_place(one.from_node), one.argv)
-                by_sender.setdefault(one.from_node, []).append(asked)
+        made = [one for one in sent if one.from_node]
+        by_sender: dict[str, dict[tuple[str, ...], NodeAsked]] = {}
+        for one in made:
+            asked = NodeAsked(node_place(one.from_node), one.argv)
+            by_sender.setdefault(one.from_node, {})[one.argv] = asked
         waiting = [
-            self._start(sender, asked[at : at + AT_ONCE], chosen, pods)
+            self._start(sender, list(asked.values()), chosen, pods)
             for sender, asked in by_sender.items()
-            for at in range(0, len(asked), AT_ONCE)
         ]
-        total = sum(map(len, by_sender.values()))
-        self.means.progress(f"{total} connections from {', '.join(by_sender)}")
+        self.means.progress(f"{len(made)} connections from {', '.join(by_sender)}")
         return [record for future in waiting for record in future.result()]
 
     def _start(
@@ -314,10 +313,8 @@ class Probe:
             sender = self._sender(senders, name)
             if address is None or not sender:
                 continue
-            argv = lb_reading.words(
-                address, port, wait=self.request.wait, http="/healthz", number=1
-            )
-            checks.append(Sent(target, name, sender, How.NODE_PORT, address, port, argv))
+            argv = lb_reading.words(address, port, wait=self.request.wait, http="/healthz")
+            checks.append(Sent(target, name, sender, How.NODE_PORT, address, port, argv=argv))
         return checks, self._ask(checks, chosen, pods)
 
     # --- what is looked at ------------------------------------------------------------------------

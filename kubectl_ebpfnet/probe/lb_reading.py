@@ -38,8 +38,11 @@ class Sent:
         node: through which node; from_node: the sender, "" when there is none.
         how: the way to the node.
         destination, port: what is sent to.
-        argv: the question to the sender's node side.
+        via: address of the next hop, "" for the way there.
+        number: which of several attempts at the same.
         note: what is done otherwise than asked, "" for nothing.
+        argv: the question to the sender's node side; one may be of several next hops.
+        line: of this attempt in the answer, from 1.
     """
 
     target: ProbeTarget
@@ -48,8 +51,11 @@ class Sent:
     how: How
     destination: Address
     port: int
-    argv: tuple[str, ...]
+    via: str = ""
+    number: int = 1
     note: str = ""
+    argv: tuple[str, ...] = ()
+    line: int = 1
 
 
 def words(
@@ -74,7 +80,7 @@ def outcome(records: Iterable[Record], sent: Sent) -> Outcome:
     place = node_place(sent.from_node)
     for record in records:
         if record.place == place and record.argv == sent.argv:
-            found = _probed(record)
+            found = _probed(record, sent.line)
             return Outcome(found.outcome) if found is not None else Outcome.ERROR
     return Outcome.NOT_TRIED
 
@@ -82,7 +88,7 @@ def outcome(records: Iterable[Record], sent: Sent) -> Outcome:
 def flow(bundle: Bundle, sent: Sent) -> FlowFilter | None:
     """The flow of an attempt, None when it did not come to a packet."""
     record = bundle.record(node_place(sent.from_node), sent.argv)
-    found = _probed(record) if record is not None else None
+    found = _probed(record, sent.line) if record is not None else None
     if found is None or found.source is None:
         return None
     return FlowFilter(
@@ -107,8 +113,8 @@ def attempt(bundle: Bundle, sent: Sent) -> ProbeAttempt:
     record = bundle.record(node_place(sent.from_node), sent.argv)
     if record is None:
         return replace(told, detail="it was not made")
-    evidence = cite.lines(record, [1]) if record.ok else cite.whole(record)
-    found = _probed(record)
+    evidence = cite.lines(record, [sent.line]) if record.ok else cite.whole(record)
+    found = _probed(record, sent.line)
     if found is None:
         return replace(
             told, outcome=Outcome.ERROR, detail=record.why_not() or "its answer is no fact",
@@ -135,10 +141,10 @@ def attempt(bundle: Bundle, sent: Sent) -> ProbeAttempt:
 def health(bundle: Bundle, sent: Sent) -> HealthCheck | None:
     """A health check's answer, None when it could not be asked: that is not the node's doing."""
     record = bundle.record(node_place(sent.from_node), sent.argv)
-    found = _probed(record) if record is not None else None
+    found = _probed(record, sent.line) if record is not None else None
     if record is None or found is None or not Outcome(found.outcome).tells:
         return None
-    evidence = cite.lines(record, [1])
+    evidence = cite.lines(record, [sent.line])
     told = HealthCheck(sent.node, sent.from_node, sent.port, None, evidence=evidence)
     status, body = _http(found.answer)
     if status is None:
@@ -197,12 +203,12 @@ def _by_cilium(node: NodeView, one: ProbeAttempt, sent: Flow) -> ProbeAttempt:
     return replace(one, source_missing=why)
 
 
-def _probed(record: Record) -> Probed | None:
+def _probed(record: Record, line: int) -> Probed | None:
     if not record.ok:
         return None
     try:
-        (found,) = node_side.facts(record.stdout.read(), record.argv)
-    except (ParseError, ValueError):
+        found = node_side.facts(record.stdout.read(), record.argv)[line - 1]
+    except (ParseError, IndexError):
         return None
     return found if isinstance(found, Probed) and found.outcome in list(Outcome) else None
 

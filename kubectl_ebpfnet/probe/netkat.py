@@ -27,6 +27,7 @@ from kubectl_ebpfnet.model.node_side import PROGRAM
 from kubectl_ebpfnet.parse import kube
 
 Say = Callable[[str], object]
+_SIGNALLED = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,10 @@ def run(
         pod = _pod(answerers, node, Deadline(timeout), progress)
         argv = (PROGRAM, "netkat", OPTION, *words)
         progress("")
-        return _talk(session, pod.container, argv, streams)
+        code = _talk(session, pod.container, argv, streams)
+        if code > _SIGNALLED:
+            say(f"netkat was ended on {node} by signal {code - _SIGNALLED}")
+        return code
 
 
 def _pod(answerers: NodeAnswerers, node: str, deadline: Deadline, progress: Say) -> NodePod:

@@ -46,9 +46,18 @@ class Laid:
 
 
 def to_peer(
-    stack: contextlib.ExitStack, request: Request, peer: str, scope: int = 0, *, tcx: bool = True
+    stack: contextlib.ExitStack,
+    request: Request,
+    peer: str,
+    scope: int = 0,
+    *,
+    tcx: bool = True,
+    connections: int = 1,
 ) -> Laid:
     """Lay the way to an address; `stack` takes it away again.
+
+    Args:
+        connections: that will be made; their local ports follow on Laid.first_port.
 
     Raises:
         Unsupported, KernelError: no way, no port, no rights (the modules of this folder say which).
@@ -57,7 +66,9 @@ def to_peer(
     way = nextway.to_peer(host, request, peer, scope)
     version, packed = ipaddress.ip_address(peer).version, ipaddress.ip_address(peer).packed
     only = (version, request.udp, way.sources[0])
-    if request.command and not request.source_port:
+    if connections > 1:
+        held = ports.hold_range(*only, scope, connections)
+    elif request.command and not request.source_port:
         held = ports.hold_range(*only, scope)
     else:
         held = ports.hold(*only, request.source_port, scope)

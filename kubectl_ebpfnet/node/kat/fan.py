@@ -1,0 +1,87 @@
+"""One private netns, many next hops: a connection each, at the same time.
+
+To attach a program and to let go of it takes the kernel some 25 ms each, one after the other for
+the whole machine (the rtnetlink lock, and a grace period of RCU), so 50 private namespaces cannot
+be had quickly. Here each connection has a mark (SO_MARK, socket(7)), a rule leads the mark to a
+table of its own, and that holds the one route by its next hop (ip-rule(8)).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.node.kat.copying import abort_when_closed
+from kubectl_ebpfnet.node.kat.laying import Laid
+
+MOST = 64
+_TABLES = 1000
+_ONLINK, _NUD_PERMANENT = 4, 0x80
+_SO_MARK = 36
+# Next hops that are given by their MAC need an address to be called by; these are nobody's
+# (RFC 2544 and RFC 5180: benchmarking).
+_NAMES = {4: "198.19.0.0", 6: "2001:2:0:fffe::"}
+
+
+def spread(laid: Laid, next_hops: Sequence[str]) -> None:
+    """Give the private netns a way by each next hop.
+
+    Args:
+        laid: by `laying.to_peer` for as many connections.
+        next_hops: an address on the link or a MAC each, at most MOST.
+
+    Raises:
+        KernelError: the kernel refuses one of them.
+    """
+    source = ipaddress.ip_address(laid.way.sources[0])
+    family = int(socket.AF_INET if source.version == 4 else socket.AF_INET6)
+    index, first = laid.private.index, int(ipaddress.ip_address(_NAMES[source.version]))
+    with laid.private.inside():
+        own = IPRoute()
+    try:
+        for number, next_hop in enumerate(next_hops, 1):
+            gateway = next_hop
+            if not _is_address(next_hop):
+                gateway = str(ipaddress.ip_address(first + number))
+                own.neigh(
+                    "add", family=family, dst=gateway, ifindex=index, state=_NUD_PERMANENT,
+                    lladdr=next_hop,
+                )  # fmt: skip
+            own.route(
+                "add", family=family, dst=f"{laid.near}/{source.max_prefixlen}", gateway=gateway,
+                oif=index, prefsrc=str(source), flags=_ONLINK, table=_TABLES + number,
+            )  # fmt: skip
+            own.rule("add", family=family, fwmark=number, table=_TABLES + number, priority=number)
+    except NetlinkError as error:
+        raise KernelError(f"lay a way by each next hop: {error.args[1]}", error.code) from None
+    finally:
+        own.close()
+
+
+def sockets(laid: Laid, count: int, *, udp: bool) -> list[socket.socket]:
+    """A socket for each next hop, bound to its local port and marked for its way."""
+    source = laid.way.sources[0]
+    family = socket.AF_INET6 if ":" in source else socket.AF_INET
+    found = []
+    with laid.private.inside():
+        for number in range(1, count + 1):
+            one = socket.socket(family, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
+            found.append(one)
+            one.setsockopt(socket.SOL_SOCKET, _SO_MARK, number)
+            one.bind((source, laid.first_port + number - 1))
+            if not udp:
+                abort_when_closed(one)
+    return found
+
+
+def _is_address(word: str) -> bool:
+    try:
+        ipaddress.ip_address(word)
+    except ValueError:
+        return False
+    return True
