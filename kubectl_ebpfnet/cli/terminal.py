@@ -129,8 +129,10 @@ class Talk:
         _tell([escape(line)])
 
     def progress(self, line: str) -> None:
-        """What is going on now; shown on a terminal alone."""
-        if not self._watched:
+        """What is going on now; shown on a terminal alone. "" clears it."""
+        if not line:
+            self._clear()
+        if not self._watched or not line:
             return
         from kubectl_ebpfnet.render.style import escape
 

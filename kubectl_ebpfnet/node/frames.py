@@ -152,6 +152,7 @@ class _Session:
         if self._awake in ready:
             self._awake.recv(_PIECE)
         if self._pod in ready:
+            self._tell(frame(frames.TEXT, b"netkat: the node pod is taken away\n"))
             self._lose()
         if 0 in ready:
             self._from_client()

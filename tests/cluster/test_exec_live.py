@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from fake_api_server import CERTS, V4, V5, ExecEnd, FakeApiServer, Opener, exited, status_reply
+from live_node import CAT, on_the_node
 
 from kubectl_ebpfnet.cluster.exec import Container, Limits
 from kubectl_ebpfnet.cluster.exec_live import LIVE, exec_live
@@ -28,7 +28,6 @@ from kubectl_ebpfnet.model import frames
 from kubectl_ebpfnet.model.frames import Unframing, frame
 
 POD = Container("ebpfnet-0", "node-1", "node")
-CAT = "while data := os.read(0, 65536):\n    os.write(1, data)\nreturn 0"
 SIZE = 64 << 20
 PIECE = os.urandom(1 << 20)
 
@@ -38,54 +37,6 @@ def either(request: pytest.FixtureRequest, fake: FakeApiServer) -> FakeApiServer
     """A server that speaks both versions, and one that speaks v4 alone."""
     fake.protocols = request.param
     return fake
-
-
-def on_the_node(body: str, started: list[subprocess.Popen[bytes]] | None = None):
-    """What a pod does that runs a Python function of this body behind frames."""
-    text = "import os, sys, time\ndef program(words):\n"
-    text += "".join(f"    {line}\n" for line in body.splitlines())
-    text += "from kubectl_ebpfnet.node import frames\nsys.exit(frames.run([], program))\n"
-
-    def program(end: ExecEnd) -> None:
-        lock = threading.Lock()
-        argv = [sys.executable, "-c", text]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(argv, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe) as process:
-            if started is not None:
-                started.append(process)
-            outputs = [
-                threading.Thread(target=_pass_on, args=(end, lock, channel, stream))
-                for channel, stream in ((1, process.stdout), (2, process.stderr))
-            ]
-            for thread in outputs:
-                thread.start()
-            threading.Thread(target=_feed, args=(end, process), daemon=True).start()
-            for thread in outputs:
-                thread.join()
-            code = process.wait()
-        end.end(exited(code))
-
-    return program
-
-
-def _pass_on(end: ExecEnd, lock: threading.Lock, channel: int, stream) -> None:
-    # By hand: the protocol object of the fake is the reader's.
-    with contextlib.suppress(OSError):  # the client is gone
-        while data := stream.read(32767):
-            message = bytes([channel]) + data
-            with lock:
-                end.sock.sendall(b"\x82\x7f" + len(message).to_bytes(8, "big") + message)
-    stream.close()
-
-
-def _feed(end: ExecEnd, process: subprocess.Popen[bytes]) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(OSError, ValueError):  # it has ended
-        for piece in end.stdin():
-            left = memoryview(piece)
-            while left:
-                left = left[os.write(process.stdin.fileno(), left) :]
-        process.stdin.close()
 
 
 class Laptop:

@@ -264,6 +264,7 @@ def test_it_holds_the_pod_and_ends_with_it(tmp_path: Path) -> None:
             assert one.process.poll() is None
             held.close()
             assert one.end() == 128 + signal.SIGTERM
+            assert b"the node pod is taken away" in one.bytes_of(frames.TEXT)
 
 
 def test_the_entry_of_the_node_side() -> None:

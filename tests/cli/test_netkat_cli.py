@@ -1,0 +1,306 @@
+"""`netkat` on the command line: whose word is which, its streams, its exit codes, its end.
+
+The cluster is a fake one whose node pods run the real node side with a program of the test's in
+netkat's place. A real one is in tests/lab.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from console import PROGRAM, environment, run, through_kubectl
+
+from kubectl_ebpfnet.cli import netkat_words
+from kubectl_ebpfnet.cli.app import rewritten
+from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.model import frames
+from tests.cluster.fake_api_server import FakeApiServer
+from tests.cluster.fake_cluster import FakeCluster
+from tests.cluster.live_node import CAT, on_the_node
+
+SHOW = "import json\nos.write(1, json.dumps(words).encode())\nreturn 0"
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeCluster]:
+    server = FakeApiServer()
+    one = FakeCluster(server)
+    for name, addresses in (("n1", ("10.0.0.1",)), ("n2", ("10.0.0.2", "fd00::2"))):
+        one.node(name)
+        one.objects[f"/api/v1/nodes/{name}"]["metadata"] = {"name": name}
+        listed = [{"type": "InternalIP", "address": address} for address in addresses]
+        one.objects[f"/api/v1/nodes/{name}"]["status"]["addresses"] = listed
+    yield one
+    server.close()
+
+
+def argv(cluster: FakeCluster, *words: str) -> list[str]:
+    return ["netkat", f"--server={cluster.server.url}", *words]
+
+
+@contextmanager
+def session(cluster: FakeCluster, *words: str, **streams: int) -> Iterator[subprocess.Popen[bytes]]:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [PROGRAM, *argv(cluster, *words)],
+        env=environment(),
+        **{"stdin": pipe, "stdout": pipe, "stderr": pipe, **streams},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def said(cluster: FakeCluster, *words: str, stdin: bytes = b"") -> tuple[int, bytes, bytes]:
+    with session(cluster, *words) as process:
+        out, err = process.communicate(stdin, timeout=30)
+        return process.returncode, out, err
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("netkat node/n1 -l -v 1", "netkat -- node/n1 -l -v 1"),
+        ("netkat --context c --keep node/n1 -o=x", "netkat --context c --keep -- node/n1 -o=x"),
+        ("netkat -v node/n1 h 1", "netkat -v -- node/n1 h 1"),
+        ("netkat -v 9 node/n1 h 1", "netkat -v 9 -- node/n1 h 1"),
+        ("netkat --timeout=5s node/n1", "netkat --timeout=5s -- node/n1"),
+        ("netkat --timeout 5s node/n1", "netkat --timeout 5s -- node/n1"),
+        ("netkat -- node/n1 h 1", "netkat -- node/n1 h 1"),
+        ("netkat -h", "netkat -h"),
+        ("netkat", "netkat"),
+        ("--context c netkat node/n1 -w 1 h 1", "netkat --context c -- node/n1 -w 1 h 1"),
+        ("path pod/a 1.1.1.1", "path pod/a 1.1.1.1"),
+    ],
+)
+def test_what_follows_the_node_is_left_alone(given, read):
+    assert rewritten(given.split()) == read.split()
+
+
+@pytest.mark.parametrize(
+    ("given", "version", "via", "pcap", "left"),
+    [
+        ("1.1.1.1 80", 4, "", "", "1.1.1.1 80"),
+        ("-4 name 80", 4, "", "", "-4 name 80"),
+        ("-6uv name 80", 6, "", "", "-6uv name 80"),
+        ("name 80 --source fd00::1", 6, "", "", "name 80 --source fd00::1"),
+        ("-w5 -p 80 name http", 0, "", "", "-w5 --p 80 name http"),
+        ("--via node/n2 fd00::9 80", 6, "n2", "", "--via node/n2 fd00::9 80"),
+        ("-via=no/n2 h 1", 0, "n2", "", "--via no/n2 h 1"),
+        ("--via 0a:0b:0c:0d:0e:0f h 1", 0, "", "", "--via 0a:0b:0c:0d:0e:0f h 1"),
+        ("-pcap f h 1", 0, "", "f", f"--pcap {netkat_words.PCAP} h 1"),
+        ("h 1 --pcap=a/b -d", 0, "", "a/b", f"h 1 --pcap {netkat_words.PCAP} -d"),
+        ("h 1 --exec -- prog --via node/x -h", 0, "", "", "h 1 --exec -- prog --via node/x -h"),
+        ("-- h 1", 0, "", "", "-- h 1"),
+    ],
+)
+def test_netkats_words(given, version, via, pcap, left):
+    read = netkat_words.read(given.split())
+    assert (read.version, read.via, read.pcap, read.help) == (version, via, pcap, False)
+    assert list(read.words) == left.split()
+
+
+@pytest.mark.parametrize("word", ["-h", "--help", "-help", "-lh"])
+def test_netkats_help_is_asked_for(word):
+    assert netkat_words.read([word]).help
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("", "not 0"),
+        ("h", "not 1"),
+        ("h 1 2", "not 3"),
+        ("h 1 --via pod/x", "not a node"),
+        ("h 1 --pcap -", "needs a file"),
+        ("h 1 --pcap=", "needs a file"),
+        ("h 1 --via node/", "name is missing"),
+    ],
+)
+def test_words_that_are_refused_before_a_cluster_is_asked(given, why):
+    with pytest.raises(UsageError, match=why):
+        netkat_words.read(given.split())
+    done = run("netkat", "node/n1", *given.split())
+    assert done.returncode == 2
+    assert why in done.stderr
+
+
+def test_errors_of_our_own_words():
+    for words, why in (
+        (["pod/x", "h", "1"], "runs on a node"),
+        (["-l", "node/n1", "h", "1"], "unknown flag: -l"),
+        (["--timeout", "soon", "node/n1", "h", "1"], "not a duration"),
+        ([], "NODE is missing"),
+    ):
+        done = run("netkat", *words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert why in done.stderr
+
+
+def test_netkats_own_help_needs_no_cluster():
+    done = through_kubectl("netkat", "node/n1", "-h")
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: netkat [options] HOST PORT")
+
+
+# --- a session ------------------------------------------------------------------------------------
+
+
+def test_words_on_the_node(cluster):
+    cluster.server.program = on_the_node(SHOW)
+    words = ["-v", "-w=5", "--via", "node/n2", "fd00::9", "80", "--exec", "--", "sh", "-c"]
+    code, out, err = said(cluster, "node/n1", *words, "a 'b'")
+    assert code == 0, err
+    assert out == (
+        b'["-v", "--w", "5", "--via", "fd00::2", "fd00::9", "80", "--exec", "--", "sh", "-c", '
+        b"\"a 'b'\"]"
+    )
+    [exec_] = [seen for seen in cluster.server.seen if seen.path.endswith("/exec")]
+    assert exec_.parameters("command")[:3] == ["ebpfnet-node", "netkat", frames.OPTION]
+
+
+def test_bytes_both_ways_and_the_pod_goes(cluster):
+    cluster.server.program = on_the_node(CAT)
+    text = os.urandom(3_000_000)
+    code, out, err = said(cluster, "node/n1", "h", "1", stdin=text)
+    assert (code, out) == (0, text)
+    assert err.startswith(b"deploying a node pod on n1 (image ")
+    assert cluster.below("pods") == []
+    assert cluster.below("namespaces") == []
+
+
+def test_the_pod_may_live_as_long_as_the_session(cluster):
+    bodies = []
+    cluster.server.program = lambda end: (
+        bodies.append(cluster.below("pods")[0]["spec"]),
+        on_the_node("return 0")(end),
+    )
+    assert said(cluster, "node/n1", "h", "1")[0] == 0
+    assert bodies[0]["activeDeadlineSeconds"] == 24 * 3600
+    assert bodies[0]["containers"][0]["command"][-2:] == ["--idle", "60"]
+
+
+def test_exit_code_and_stderr_are_netkats(cluster):
+    cluster.server.program = on_the_node("os.write(2, b'netkat: refused\\n')\nreturn 1")
+    code, out, err = said(cluster, "node/n1", "h", "1")
+    assert (code, out, err.splitlines()[-1]) == (1, b"", b"netkat: refused")
+
+
+def test_a_signal_that_ended_it_is_said(cluster):
+    cluster.server.program = on_the_node("os.kill(os.getpid(), 9)\ntime.sleep(60)")
+    code, _, err = said(cluster, "node/n1", "h", "1")
+    assert code == 137
+    assert b"netkat was ended on n1 by signal 9" in err
+
+
+def test_pcap_is_a_file_here(cluster, tmp_path):
+    path = f"/proc/self/fd/{frames.PCAP_FD}"
+    body = f"assert '{path}' in words\nos.write(os.open('{path}', os.O_WRONLY), b'p' * 9)\nreturn 0"
+    cluster.server.program = on_the_node(body)
+    file = tmp_path / "a.pcap"
+    code, _, err = said(cluster, "node/n1", "h", "1", "--pcap", str(file))
+    assert code == 0, err
+    assert file.read_bytes() == b"p" * 9
+    code, _, err = said(cluster, "node/n1", "h", "1", "--pcap", str(tmp_path / "no" / "file"))
+    assert code == 1
+    assert b"cannot write --pcap" in err
+
+
+def test_a_terminal_types_lines_and_ends(cluster):
+    cluster.server.program = on_the_node(CAT)
+    ours, theirs = pty.openpty()
+    with session(cluster, "node/n1", "h", "1", stdin=theirs) as process:
+        os.close(theirs)
+        assert process.stdout is not None
+        for line in (b"one\n", b"two\n"):
+            os.write(ours, line)
+            assert process.stdout.readline() == line
+        os.write(ours, b"\x04")  # Ctrl-D
+        assert process.wait(20) == 0
+    os.close(ours)
+
+
+@pytest.mark.parametrize("stdin", ["< /dev/null", "<&-"])
+def test_no_stdin(cluster, stdin):
+    cluster.server.program = on_the_node("return 7 if os.read(0, 9) == b'' else 1")
+    words = " ".join(argv(cluster, "node/n1", "h", "1"))
+    done = subprocess.run(
+        ["sh", "-c", f"{PROGRAM} {words} {stdin}"],
+        env=environment(), capture_output=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (7, b"")
+
+
+# --- ends -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_it_at_once(cluster, number, code):
+    started: list[subprocess.Popen[bytes]] = []
+    cluster.server.program = on_the_node("os.write(1, b'.')\ntime.sleep(60)", started)
+    with session(cluster, "node/n1", "h", "1") as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"."
+        begin = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(20) == code
+        assert time.monotonic() - begin < 5
+    assert started[0].wait(10) == 128 + signal.SIGTERM
+    assert cluster.below("namespaces") == []
+
+
+def test_a_killed_client_ends_it(cluster):
+    started: list[subprocess.Popen[bytes]] = []
+    cluster.server.program = on_the_node("os.write(1, b'.')\ntime.sleep(60)", started)
+    with session(cluster, "node/n1", "h", "1") as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"."
+        process.kill()
+        assert started[0].wait(10) == 128 + signal.SIGTERM
+
+
+def test_nobody_reads_stdout_any_more(cluster):
+    cluster.server.program = on_the_node("while True: os.write(1, b'x' * 4096)")
+    with session(cluster, "node/n1", "h", "1") as process:
+        assert process.stdout is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.wait(20) == 141
+    assert cluster.below("namespaces") == []
+
+
+def test_errors_before_it_starts(cluster):
+    code, out, err = said(cluster, "node/n9", "h", "1")
+    assert (code, out) == (1, b"")
+    assert b'node "n9" not found' in err
+    code, _, err = said(cluster, "node/n1", "--via", "node/n1", "fd00::9", "80")
+    assert code == 1
+    assert b"no InternalIP with an IPv6 address" in err
+    assert not [seen for seen in cluster.server.seen if seen.method == "POST"]
+
+
+def test_an_older_image_says_so_in_its_own_words(cluster):
+    def program(end):
+        end.write(2, b"python -m kubectl_ebpfnet.node   requests on stdin\n")
+        end.end({"status": "Failure", "reason": "NonZeroExitCode",
+                 "details": {"causes": [{"reason": "ExitCode", "message": "2"}]}})  # fmt: skip
+
+    cluster.server.program = program
+    code, _, err = said(cluster, "node/n1", "h", "1")
+    assert code == 2
+    assert b"requests on stdin" in err
+
+
+def test_the_help_is_short():
+    assert len(run("netkat", "-h").stdout.splitlines()) < 80
