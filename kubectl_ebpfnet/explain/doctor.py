@@ -7,12 +7,19 @@ places said is what they could say. Nothing is guessed: a right that nobody judg
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from kubectl_ebpfnet.explain import cite, readers
-from kubectl_ebpfnet.explain.doctor_nodes import Situation, check, needs_create, reaches
+from kubectl_ebpfnet.explain.doctor_nodes import (
+    Situation,
+    check,
+    kept_on,
+    needs_create,
+    reaches,
+    runs,
+)
 from kubectl_ebpfnet.explain.world import World
 from kubectl_ebpfnet.model import questions as q
 from kubectl_ebpfnet.model.cilium import DatapathConfig
@@ -29,7 +36,7 @@ from kubectl_ebpfnet.model.doctor import (
     Right,
     can_i,
 )
-from kubectl_ebpfnet.model.evidence import API, CLIENT, Bundle, PlaceKind, Record
+from kubectl_ebpfnet.model.evidence import API, CLIENT, Bundle, Place, PlaceKind, Record
 from kubectl_ebpfnet.model.kube import Pod
 
 _ORDER = (Level.FULL, Level.PARTIAL, Level.BLIND)
@@ -41,8 +48,14 @@ def examine(bundle: Bundle) -> Checkup:
     world = World(bundle)
     connection = _connection(bundle)
     rights = tuple(_rights(bundle))
-    cilium = _cilium(world)
-    situation = Situation(world, connection, rights, cilium, agents_of(world))
+    said: dict[Place, list[Record]] = {}
+    for record in bundle.records:
+        said.setdefault(record.place, []).append(record)
+    agents = agents_of(world)
+    cilium = _cilium(world, agents, said)
+    by_name = {node.name: node for node in world.kube.nodes}
+    kept = kept_on(world.kube.pods)
+    situation = Situation(world, connection, rights, cilium, agents, said, kept, by_name)
     live = bool(connection.server)
     names = world.node_names if live else _asked(bundle)
     nodes = tuple(check(name, situation) for name in names)
@@ -175,10 +188,15 @@ def _missing(
 # --- Cilium ---------------------------------------------------------------------------------------
 
 
-def _cilium(world: World) -> CiliumFound:
-    agents = agents_of(world)
+def _cilium(
+    world: World, agents: Mapping[str, Pod], said: Mapping[Place, Iterable[Record]]
+) -> CiliumFound:
     pods = [pod for pod in world.kube.pods if pod.label(_AGENT_LABEL) == _AGENT]
-    answering = [p.node for p in world.bundle.places(PlaceKind.AGENT) if _ran(world, p.node)]
+    answering = [
+        place.node
+        for place, records in said.items()
+        if place.kind is PlaceKind.AGENT and any(record.ran for record in records)
+    ]
     listed = [r for r in world.bundle.records if r.place == API and r.argv[:2] == ("get", "pods")]
     found = True if agents or answering else None
     if found is None and any(record.ok for record in listed):
@@ -194,16 +212,11 @@ def _cilium(world: World) -> CiliumFound:
         first.namespace if first else "",
         first.owner_name if first and first.owner_kind == "DaemonSet" else "",
         max(len(pods), len(answering)),
-        max(sum(pod.phase == "Running" for pod in agents.values()), len(answering)),
+        max(sum(runs(pod) for pod in agents.values()), len(answering)),
         tuple(_features(world, configs)),
         next(iter(configs.values())),
         problem,
     )
-
-
-def _ran(world: World, node: str) -> bool:
-    places = [p for p in world.bundle.places(PlaceKind.AGENT) if p.node == node]
-    return any(record.ran for place in places for record in world.bundle.at(place))
 
 
 def _why_unset(world: World) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.explain import cite, readers
@@ -23,7 +23,7 @@ from kubectl_ebpfnet.model.doctor import (
 )
 from kubectl_ebpfnet.model.evidence import Place, Record, agent_place, node_place
 from kubectl_ebpfnet.model.kernel import KernelFacts
-from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.model.kube import Node, Pod
 from kubectl_ebpfnet.model.node_side import PROGRAM
 from kubectl_ebpfnet.model.path import Evidence
 
@@ -40,6 +40,9 @@ class Situation:
 
     Attributes:
         agents: Cilium's agent pods, by node.
+        said: the records of each place; there may be thousands of places.
+        kept: nodes with a node pod that an earlier run kept.
+        nodes: the API's objects, by name.
     """
 
     world: World
@@ -47,6 +50,9 @@ class Situation:
     rights: tuple[Right, ...]
     cilium: CiliumFound
     agents: Mapping[str, Pod]
+    said: Mapping[Place, Sequence[Record]]
+    kept: frozenset[str]
+    nodes: Mapping[str, Node]
 
     @property
     def lacking_to_deploy(self) -> tuple[str, ...]:
@@ -58,10 +64,11 @@ class Situation:
 def check(name: str, situation: Situation) -> NodeCheck:
     """A node, and what each command will show of it."""
     world = situation.world
-    node = world.kube_node(name)
-    by_agent, by_pod = world.bundle.at(agent_place(name)), world.bundle.at(node_place(name))
+    node = situation.nodes.get(name)
+    by_agent = situation.said.get(agent_place(name), ())
+    by_pod = situation.said.get(node_place(name), ())
     ran = any(record.ran for record in by_agent)
-    tools, missing = _tools(world, name)
+    tools, missing = _tools(world, name, by_agent)
     there = any(record.ran for record in by_pod)
     kernel = world.node(name).ask(q.KERNEL, readers.NODE_SIDE).facts if there else ()
     found = NodeCheck(
@@ -73,40 +80,50 @@ def check(name: str, situation: Situation) -> NodeCheck:
         agent_problem="" if ran else _problem(by_agent),
         tools=tools,
         missing_tools=missing,
-        node_pod=_node_pod(world, name) if there else "",
+        node_pod=_node_pod(name in situation.kept, by_pod) if there else "",
         node_pod_problem="" if there else _problem(by_pod),
         kernel=next((one for one in kernel if isinstance(one, KernelFacts)), None),
-        evidence=tuple(_evidence(world, (agent_place(name), node_place(name)))),
+        evidence=tuple(_evidence((*by_agent, *by_pod))),
     )
     found = replace(found, by=_by(found, situation))
     return replace(found, commands=reaches(found, situation))
 
 
+def runs(pod: Pod) -> bool:
+    """Whether an agent runs, and nothing says that it is not well."""
+    return pod.phase == "Running" and (pod.ready or not pod.reason)
+
+
 def _agent(pod: Pod | None, ran: bool) -> str:
     if pod is None:
         return "running" if ran else ""
-    if pod.phase == "Running" and (pod.ready or not pod.reason):
+    if runs(pod):
         return "running"
     if ran:
         return "not Ready"
     return pod.reason.partition(":")[0] or pod.phase
 
 
-def _problem(records: tuple[Record, ...]) -> str:
+def _problem(records: Sequence[Record]) -> str:
     return next((r.why_not() for r in records if not r.ran), "")
 
 
-def _node_pod(world: World, node: str) -> str:
-    if not any(record.argv[0] == PROGRAM for record in world.bundle.at(node_place(node))):
+def _node_pod(kept: bool, records: Sequence[Record]) -> str:
+    if not any(record.argv[0] == PROGRAM for record in records):
         return "shell"  # somebody's commands, in a capture
-    kept = any(
-        pod.node == node and dict(pod.labels).get(_KEPT_LABEL[0]) == _KEPT_LABEL[1]
-        for pod in world.kube.pods
-    )
     return "kept" if kept else "deployed"
 
 
-def _tools(world: World, node: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def kept_on(pods: Iterable[Pod]) -> frozenset[str]:
+    """Nodes with a node pod that an earlier run kept."""
+    return frozenset(
+        pod.node for pod in pods if pod.label(_KEPT_LABEL[0]) == _KEPT_LABEL[1] and pod.node
+    )
+
+
+def _tools(
+    world: World, node: str, records: Sequence[Record]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Which of TOOL_NAMES an agent has and has not: it was asked, or its commands tell."""
     place = agent_place(node)
     asked = q.answer(world.bundle, place, TOOLS)
@@ -116,7 +133,7 @@ def _tools(world: World, node: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return there, tuple(name for name in TOOL_NAMES if name not in said)
     has: set[str] = set()
     lacks: set[str] = set()
-    for record in world.bundle.at(place):
+    for record in records:
         if record.argv[-1] == NF_CONNTRACK and record.ran:
             (has if record.ok else lacks).add(NF_CONNTRACK)
         elif record.exit_code == _NOT_FOUND or "image has no shell and no" in record.error:
@@ -129,15 +146,14 @@ def _tools(world: World, node: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     )
 
 
-def _evidence(world: World, places: tuple[Place, ...]) -> Iterator[Evidence]:
+def _evidence(records: Iterable[Record]) -> Iterator[Evidence]:
     """What was asked for this report alone: a capture's tables prove other things."""
-    asked = {TOOLS.forms[0], *q.STATUS.forms, *q.VERSION.forms, *q.KERNEL.answers}
-    for place in places:
-        for record in world.bundle.at(place):
-            if not record.ran:
-                yield from cite.whole(record)
-            elif record.argv in asked and record.argv != TOOLS.forms[0]:
-                yield Evidence(record.number)
+    asked = {*q.STATUS.forms, *q.VERSION.forms, *q.KERNEL.answers}
+    for record in records:
+        if not record.ran:
+            yield from cite.whole(record)
+        elif record.argv in asked:
+            yield Evidence(record.number)
 
 
 def _by(found: NodeCheck, situation: Situation) -> str:
@@ -151,8 +167,11 @@ def _by(found: NodeCheck, situation: Situation) -> str:
         return ""
     if found.agent_exec:
         return "agent"
-    runs = found.agent in ("running", "not Ready")
-    if mode == "auto" and not runs and not situation.lacking_to_deploy:
+    if (
+        mode == "auto"
+        and found.agent not in ("running", "not Ready")
+        and not situation.lacking_to_deploy
+    ):
         return "new node pod"
     return ""
 

@@ -31,6 +31,7 @@ from kubectl_ebpfnet.render.wrap import hanging
 MOST_NODES = 30
 """Rows of nodes; where there are more, nodes that are the same share one."""
 _NAMED = 2
+_SHORT = 16
 _JUDGED = {
     Level.FULL: Judgement.AS_ASKED,
     Level.PARTIAL: Judgement.UNKNOWN,
@@ -130,9 +131,11 @@ def _names(names: Sequence[str], of: int) -> str:
     """Some nodes in a few words; `of` is how many there are, when they may be all."""
     if len(names) == of and of > 1:
         return "every node"
-    if len(names) <= _NAMED + 1:
+    # Of long names one is an example enough.
+    named = _NAMED if all(len(name) <= _SHORT for name in names[:_NAMED]) else 1
+    if len(names) <= named + 1:
         return ", ".join(names)
-    return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
+    return f"{', '.join(names[:named])} and {len(names) - named} more"
 
 
 # --- nodes ----------------------------------------------------------------------------------------
