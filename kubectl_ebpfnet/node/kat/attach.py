@@ -12,7 +12,9 @@ ones of the same priority: list_add_rcu), tc-bpf(8).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import random
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +29,7 @@ from kubectl_ebpfnet.node.bpf_attach import link_tcx_first
 _CLSACT, _INGRESS, _EGRESS = 0xFFFFFFF1, 0xFFFFFFF2, 0xFFFFFFF3
 _ETH_P_ALL = 0x0003
 _PRIORITY = 1
+_NAME = "netkat:"
 
 
 class Attached:
@@ -80,42 +83,61 @@ class Attached:
 
 def _filter(host: IPRoute, program: int, ifindex: int) -> Callable[[], None]:
     """A filter at the head of the chain; gives what takes it away."""
-    made = False
-    try:
-        host.tc("add", "clsact", index=ifindex)
-        made = True
-    except NetlinkError as error:
-        if error.code != 17:  # EEXIST: somebody's qdisc, which we leave as it is
-            raise KernelError(
-                f"add clsact to device {ifindex}: {error.args[1]}", error.code
-            ) from None
-    # The handle is ours alone: that is how the filter is found again.
-    handle = os.getpid() & 0x7FFFFFFF | 0x40000000
+    ours = _clsact(host, ifindex)
+    # By its handle the filter is found again. Numbers at random, since several netkats may be in
+    # one process, and processes of several PID namespaces at one device.
+    handle = random.SystemRandom().randrange(1 << 16, 1 << 31)
     words: dict[str, Any] = {
         "kind": "bpf", "index": ifindex, "parent": _INGRESS, "prio": _PRIORITY,
         "protocol": _ETH_P_ALL, "handle": handle,
     }  # fmt: skip
 
-    def take_away() -> None:
+    def take_away(added: bool = True) -> None:
         with contextlib.suppress(NetlinkError), IPRoute() as here:
-            here.tc("del-filter", **words)
-            both = (*here.get_filters(index=ifindex, parent=_INGRESS),)
-            both += (*here.get_filters(index=ifindex, parent=_EGRESS),)
-            if made and not both:
+            if added:
+                here.tc("del-filter", **words)
+            if ours and not _names(here, ifindex):
                 here.tc("del", "clsact", index=ifindex)
 
     try:
         host.tc(
-            "add-filter", fd=program, name=f"netkat:{os.getpid()}", action=None,
+            "add-filter", fd=program, name=f"{_NAME}{os.getpid()}", action=None,
             direct_action=True, **words,
         )  # fmt: skip
     except NetlinkError as error:
-        take_away()
+        take_away(added=False)
         raise KernelError(
             f"add a filter to device {ifindex}: {error.args[1]}", error.code,
             hint=f"its priority {_PRIORITY} may be a filter's of another kind or protocol",
         ) from None  # fmt: skip
     return take_away
+
+
+def _clsact(host: IPRoute, ifindex: int) -> bool:
+    """Have the qdisc on a device. True: it is there for netkats alone, the last one removes it."""
+    try:
+        host.tc("add", "clsact", index=ifindex)
+        return True
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:
+            raise KernelError(
+                f"add clsact to device {ifindex}: {error.args[1]}", error.code
+            ) from None
+    found = _names(host, ifindex)
+    # One with nothing on it is somebody's too: they may be about to use it.
+    return bool(found) and all(name.startswith(_NAME) for name in found)
+
+
+def _names(host: IPRoute, ifindex: int) -> list[str]:
+    """What the filters of a device are called, "" for those without a name."""
+    found = []
+    for parent in (_INGRESS, _EGRESS):
+        for row in host.get_filters(index=ifindex, parent=parent):
+            options = row.get_attr("TCA_OPTIONS")
+            if options is not None:  # a row without them stands for the priority itself
+                attributes = getattr(options, "get_attr", lambda _: None)
+                found.append(str(attributes("TCA_BPF_NAME") or ""))
+    return found
 
 
 def _at_our_end(take_away: Callable[[], None]) -> None:

@@ -89,7 +89,7 @@ class PrivateNetns:
     def _lay(self, host: IPRoute, way: Way) -> None:
         device = way.device
         there: dict[str, Any] = {"ifname": DEVICE, "net_ns_fd": self.fd, "mtu": device.mtu}
-        if device.mac:
+        if any(device.mac):  # a netkit device in L3 mode says it has one of zeros
             there["address"] = device.mac.hex(":")
         # One name a process would clash between pid namespaces: the kernel counts.
         host.link("add", ifname="netkat%d", kind="veth", mtu=device.mtu, peer=there)

@@ -88,6 +88,21 @@ def test_clsact_that_was_not_there_goes_again(wire: Wire) -> None:
     unchanged(wire, before)
 
 
+def test_two_with_clsact_and_the_last_one_clears_up(wire: Wire) -> None:
+    before = state(wire)
+    listener = wire.listening()
+    clients, there = [], []
+    for _ in range(2):
+        clients.append(wire.netkat(PEER[4], "80", attach="clsact"))
+        there.append(accepted(wire, listener))
+    assert len(attached(wire)) == 4
+    for client, one in zip(clients, there, strict=True):  # the first to come is the first to go
+        one.sendall(b"end")
+        one.close()
+        assert ended(client)[:2] == (0, b"end")
+    unchanged(wire, before)
+
+
 @pytest.mark.parametrize("answer", [0, 2], ids=["OK", "DROP"])
 def test_a_foreign_tcx_program_that_ends_the_chain(wire: Wire, answer: int) -> None:
     with foreign_tcx(wire, verdict(answer)):

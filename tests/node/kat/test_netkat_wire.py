@@ -97,6 +97,32 @@ def test_a_smaller_mtu_on_the_way(wire: Wire, version: int) -> None:
     assert got == [data]
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_ip_options_and_extension_headers(wire: Wire, version: int) -> None:
+    """What the peer sends has them between the IP header and TCP's."""
+    drop = "iptables" if version == 4 else "ip6tables"
+    wire.run("host", drop, "-A", "INPUT", "-s", PEER[version], "-j", "DROP")
+    listener = wire.listening(version)
+    data = os.urandom(20_000)
+    if version == 6:  # destination options that are padding alone (RFC 8200, 4.6)
+        padding = b"\x00\x00\x01\x04\x00\x00\x00\x00"
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_DSTOPTS, padding)
+
+    def talk(one: socket.socket) -> None:
+        if version == 4:  # four times "no operation" (RFC 791, 3.1)
+            one.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"\x01\x01\x01\x01")
+        one.sendall(received(one))
+
+    answering(listener, talk)
+    long = f"src {PEER[version]} and {'ip[0] != 0x45' if version == 4 else 'ip6[6] == 60'}"
+    seen = wire.start("router", *["tcpdump", "-Z", "root", "-c", "3", "-nvi", "p0"], long)
+    assert seen.stderr is not None
+    assert b"listening" in seen.stderr.readline()
+    assert ended(wire.netkat("-N", PEER[version], "80"), data) == (0, data, "")
+    said = seen.communicate(timeout=20)[0].decode()
+    assert said.count("options (NOP,NOP,NOP,NOP)" if version == 4 else "DSTOPT") == 3
+
+
 def test_a_device_of_bare_ip(wire: Wire) -> None:
     """A TUN device, as a VPN or an IP-in-IP tunnel is one: no MAC header, no neighbours."""
     wire.run("host", "iptables", "-A", "INPUT", "-i", "w0", "-j", "DROP")
