@@ -29,6 +29,7 @@ _SENDERS = {
 }
 _PLACES: dict[tuple[str, int], dict[str, str]] = {
     ("path", 0): _SENDERS,
+    ("netkat", 0): {"node/": "a node"},
     ("path", 1): {"pod/": "a pod", "svc/": "a Service", "node/": "a node"},
 }
 _CAPTURED = {"pod/": "a pod", "node/": "a node"}
