@@ -25,7 +25,7 @@ from tests.lab.config import NODES, STATE, Node
 from tests.lab.processes import run
 
 ENDPOINTS = STATE / "endpoints"
-"""One file an endpoint, for the replay agents of both nodes."""
+"""One file an endpoint, for the replay agents of all nodes."""
 
 
 def add(node: Node, container: str, netns: str, namespace: str, pod: str) -> dict[str, object]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
@@ -309,10 +310,10 @@ def test_strict_rp_filter_for_what_another_node_sends(our_lab: Lab) -> None:
 FAULTS = ("endpoint", "terminating", "forward", "blocked", "lies", "excluded", "rp_filter")
 
 
-def fault(lab: Lab, name: str) -> AbstractContextManager[None]:
+def fault(lab: Lab, name: str) -> AbstractContextManager[object]:
     """A fault by its name, on the node with the pod."""
     port, pod = lb_faults.health_check_port("web-lb-local"), web(lab)
-    makers = {
+    makers: dict[str, Callable[[], AbstractContextManager[object]]] = {
         "endpoint": lambda: lb_faults.endpoint_not_ready(pod),
         "terminating": lambda: lb_faults.endpoint_terminating(OTHERS[0]),
         "forward": lambda: lb_faults.dropped_in_forward(SERVING, address(lab, pod), 8080),
