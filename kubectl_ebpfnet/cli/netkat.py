@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from typing import Annotated
 
 from typer import Argument, Option
 
-from kubectl_ebpfnet.cli import netkat_words, options, words
+from kubectl_ebpfnet.cli import netkat_streams, netkat_words, options, words
 from kubectl_ebpfnet.cli.command import CommandText
-from kubectl_ebpfnet.cli.terminal import ReaderGone, Talk
-from kubectl_ebpfnet.errors import EbpfnetError, UsageError
+from kubectl_ebpfnet.cli.terminal import Talk
+from kubectl_ebpfnet.errors import UsageError
 
 SESSION_SECONDS = 24 * 3600
 """Longest session, but for kept node pods; a pod without a session ends in a minute anyway."""
@@ -53,9 +50,7 @@ def run(
         raise UsageError(f"{target!r}: netkat runs on a node", hint="e.g. node/n1")
     asked = netkat_words.read(said or [])
     if asked.help:
-        return subprocess.run(
-            [sys.executable, "-m", "kubectl_ebpfnet.node.netkat", "-h"], check=False
-        ).returncode
+        return netkat_words.show_help()
     limit, connection = words.duration(timeout, "--timeout"), given.connection()
     seconds = None if given.nodes.keep else SESSION_SECONDS
     access = replace(given.nodes, mode="pod", seconds=seconds).access()
@@ -63,38 +58,13 @@ def run(
     from kubectl_ebpfnet.probe import netkat
 
     with contextlib.ExitStack() as stack:
-        streams = netkat.Streams(*_standard(stack), _file(stack, asked.pcap))
+        streams = stack.enter_context(netkat_streams.opened(asked.pcap))
         talk = stack.enter_context(Talk())
         session = stack.enter_context(Session.open(connection))
         netkat.check_node(session, place.name)
         if asked.via:
             asked = asked.with_via(netkat.next_hop(session, asked.via, asked.version))
-        try:
-            return netkat.run(
-                session, access, place.name, asked.words, streams,
-                timeout=limit, say=talk.say, progress=talk.progress,
-            )  # fmt: skip
-        except BrokenPipeError:
-            raise ReaderGone from None
-        except OSError as error:
-            raise EbpfnetError(f"cannot write: {error.strerror or error}") from error
-
-
-def _standard(stack: contextlib.ExitStack) -> tuple[int | None, int, int]:
-    """stdin, stdout and stderr; where one is closed, its number may be somebody else's by now."""
-    outputs = [2 if sys.stderr is not None else _nowhere(stack)]
-    outputs.insert(0, 1 if sys.stdout is not None else _nowhere(stack))
-    return (0 if sys.stdin is not None else None, outputs[0], outputs[1])
-
-
-def _nowhere(stack: contextlib.ExitStack) -> int:
-    return stack.enter_context(open(os.devnull, "wb")).fileno()
-
-
-def _file(stack: contextlib.ExitStack, path: str) -> int | None:
-    if not path:
-        return None
-    try:
-        return stack.enter_context(open(path, "wb")).fileno()
-    except OSError as error:
-        raise EbpfnetError(f"cannot write --pcap {path}: {error.strerror}") from error
+        return netkat.run(
+            session, access, place.name, asked.words, streams,
+            timeout=limit, say=talk.say, progress=talk.progress,
+        )  # fmt: skip

@@ -6,6 +6,8 @@ node's address, `--pcap FILE` a file of this machine.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -46,6 +48,12 @@ class NetkatWords:
         """The next hop by its address."""
         at = self.via_at
         return replace(self, words=(*self.words[:at], address, *self.words[at + 1 :]))
+
+
+def show_help() -> int:
+    """Have netkat itself show its options, as it would on the node; its exit code."""
+    argv = [sys.executable, "-m", "kubectl_ebpfnet.node.netkat", "-h"]
+    return subprocess.run(argv, check=False).returncode  # noqa: S603  our own module
 
 
 def behind(said: Sequence[str]) -> list[str]:
