@@ -40,6 +40,7 @@ class Manners:
         half_close: tell the peer that stdin has ended.
         idle: of silence at any time, 0 for as long as it takes.
         last: of silence after the end of stdin, 0 for until the peer's end.
+        after_peer: without input after the peer's end, 0 to end with the peer.
         flush: for what was sent to be acknowledged at the end.
     """
 
@@ -47,6 +48,7 @@ class Manners:
     half_close: bool
     idle: float
     last: float
+    after_peer: float
     flush: float
 
 
@@ -123,9 +125,11 @@ class Copying:
 
     def _wait(self) -> OSError | None:
         """Until the end; what broke the connection, or None."""
-        stdin_over = False
+        stdin_over = peer_over = False
         while True:
             limit = self._manners.last if stdin_over else self._manners.idle
+            if peer_over:
+                limit = self._manners.after_peer
             left = self._last + limit - time.monotonic() if limit else None
             if left is not None and left <= 0:
                 return None
@@ -135,9 +139,10 @@ class Copying:
                 continue
             if isinstance(problem, OSError):
                 return problem
-            if who == "peer":
+            # The peer's end may be that of one direction only: it may still take what we have.
+            if peer_over or (who == "peer" and (stdin_over or not self._manners.after_peer)):
                 return None
-            stdin_over = True
+            peer_over, stdin_over = who == "peer", who == "stdin"
             self._last = time.monotonic()
 
     def _to_stdout(self) -> None:

@@ -59,6 +59,8 @@ def manners(request: Request) -> Manners:
         half_close=request.half_close,
         idle=given,
         last=request.wait if endless else given,
+        # At a terminal nobody waits for more input, and the next client of -k may be there.
+        after_peer=0.0 if request.keep or request.terminal or os.isatty(0) else request.wait,
         flush=request.wait,
     )
 

@@ -25,8 +25,8 @@ address (0.0.0.0 or :: for all of the device's) and the port to listen on.
   -u, --udp                UDP instead of TCP       -4, -6        IPv4 or IPv6 only
   -p, --source-port N      local port               --source ADDRESS
   -i, --interface NAME     device                   --via ADDRESS|MAC   next hop, on the link
-  -w, --wait SECONDS       to connect, and of silence after the end of input (5); when it is
-                           given, of silence at any time and for a client too
+  -w, --wait SECONDS       to connect, and of silence after the end of input or of the peer's (5);
+                           when it is given, of silence at any time and for a client too
   -N                       half-close at the end of input, and wait for the peer's end
   -z                       connect only             --mark N      fwmark, for routes and programs
   -d, --debug              print each packet        --pcap FILE   write each packet
@@ -37,6 +37,7 @@ _FLAGS = {
     "4": "only4", "6": "only6", "N": "half_close", "z": "connect_only", "zero": "connect_only",
     "v": "verbose", "verbose": "verbose", "k": "keep", "keep": "keep", "exec": "run",
     "h": "help", "help": "help",
+    "terminal": "terminal",
 }  # fmt: skip
 _VALUES = {
     "p": "port", "source-port": "port", "i": "interface", "interface": "interface",
@@ -58,6 +59,7 @@ class Request:
         via: the next hop's address, "" for the route's.
         via_mac: its MAC instead, 6 bytes, or b"".
         wait: seconds; `wait_given` when it was asked for.
+        terminal: stdin comes from a terminal elsewhere, which a client says that has one.
         command: a program to run instead of copying, and its words.
     """
 
@@ -80,6 +82,7 @@ class Request:
     debug: bool = False
     pcap: str = ""
     verbose: bool = False
+    terminal: bool = False
     command: tuple[str, ...] = ()
 
 

@@ -24,6 +24,7 @@ from kubectl_ebpfnet.node.kat.words import Request, request
         ("-d -i eth0 h 80", Request("h", 80, debug=True, interface="eth0")),
         ("-debug=false --interface eth0 h 80", Request("h", 80, interface="eth0")),
         ("h 80 -zv6", Request("h", 80, connect_only=True, verbose=True, version=6)),
+        ("--terminal h 80", Request("h", 80, terminal=True)),
         ("-4 -N h 80", Request("h", 80, version=4, half_close=True)),
         ("--via 10.0.0.1 h 80", Request("h", 80, via="10.0.0.1")),
         ("--via 02:0:0:0:0:ff h 80", Request("h", 80, via_mac=b"\2\0\0\0\0\xff")),

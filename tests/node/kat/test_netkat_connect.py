@@ -155,6 +155,41 @@ def test_a_reply_two_seconds_after_the_end_of_input(wire: Wire, half_close: bool
     assert (code, out, err) == (0, b"late", "")
 
 
+def test_a_peer_that_ends_first_still_gets_all(wire: Wire) -> None:
+    """Its end is that of one direction: more input than a socket holds comes after it."""
+    listener, got = wire.listening(), []
+
+    def talk(one: socket.socket) -> None:
+        one.sendall(b"only this")
+        one.shutdown(socket.SHUT_WR)
+        got.append(received(one))
+
+    server = answering(listener, talk)
+    client = wire.netkat(PEER[4], "80")
+    assert client.stdout is not None
+    assert client.stdout.read(9) == b"only this"
+    data = os.urandom(20_000_000)
+    assert ended(client, data) == (0, b"", "")
+    server.join(20)
+    assert got == [data]
+
+
+def test_a_peer_that_ends_while_nobody_types_is_the_end(wire: Wire) -> None:
+    answering(wire.listening(), lambda one: one.sendall(b"bye"))
+    begun = time.monotonic()
+    code, out, err = ended(wire.netkat("-w", "1", PEER[4], "80"), None)
+    assert (code, out, err) == (0, b"bye", "")
+    assert time.monotonic() - begun < 4
+
+
+def test_at_a_terminal_the_peers_end_is_the_end(wire: Wire) -> None:
+    answering(wire.listening(), lambda one: one.sendall(b"bye"))
+    begun = time.monotonic()
+    code, out, err = ended(wire.netkat("--terminal", PEER[4], "80"), None)
+    assert (code, out, err) == (0, b"bye", "")
+    assert time.monotonic() - begun < 4  # and not the 5 s of silence
+
+
 def test_silence_after_the_end_of_input_ends_it(wire: Wire) -> None:
     release = threading.Event()
     answering(wire.listening(), lambda one: said(one, b"hello", release))
