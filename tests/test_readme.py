@@ -58,7 +58,7 @@ def test_the_example_is_what_is_printed(golden: Golden, pytestconfig: pytest.Con
 
 
 def test_every_command_of_the_readme_has_help() -> None:
-    commands = set(re.findall(r"kubectl ebpfnet ([a-z]+)", README.read_text()))
+    commands = set(re.findall(r"kubectl ebpfnet ([a-z-]+)", README.read_text()))
     assert commands >= {"path", "capture", "completion"}
     for command in commands:
         done = subprocess.run(

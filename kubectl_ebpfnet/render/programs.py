@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from kubectl_ebpfnet.model.programs import SCHEMA, AttachedProgram, ProgramList
 from kubectl_ebpfnet.render.ages import age
@@ -77,14 +77,15 @@ def _maps(row: AttachedProgram) -> str:
     return "" if row.program is None else ",".join(map(str, row.program.map_ids))
 
 
-def _time(text: str) -> datetime:
-    """What ages count to: when the programs were listed, which for a capture is long ago."""
+def _time(text: str) -> datetime | None:
+    """What ages count to: when the programs were listed, which for a capture is long ago. None
+    where it does not say."""
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        return datetime.now(UTC)
+        return None
 
 
-def _age(row: AttachedProgram, now: datetime) -> str:
+def _age(row: AttachedProgram, now: datetime | None) -> str:
     loaded = _of(row, "loaded_at")
-    return "" if loaded is None else age(now.timestamp() - loaded)
+    return "" if loaded is None or now is None else age(now.timestamp() - loaded)
