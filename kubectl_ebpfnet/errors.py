@@ -8,6 +8,7 @@ about a packet is never an error: it is `UNKNOWN(why)` in a hop (kubectl_ebpfnet
     ├── ParseError                     a record that is not what its producer prints
     ├── BundleError                    a capture file that cannot be read or written
     ├── KernelError                    the node side's: what a kernel refused; knows the errno
+    │   ├── Incomplete                 an answer that was given lacks a part; says which
     │   └── Unsupported                this kernel, or this build of it, cannot do it at all
     └── ClusterError                   what the cluster, or the way to it, said
         ├── KubeconfigError            no context, no file, a bad entry
@@ -79,6 +80,10 @@ class KernelError(EbpfnetError):
     def __init__(self, message: str, errno: int = 0, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.errno = errno
+
+
+class Incomplete(KernelError):
+    """Raised behind the facts of an answer: some of it could not be read. The facts stand."""
 
 
 class Unsupported(KernelError):

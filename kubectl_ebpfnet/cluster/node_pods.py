@@ -149,6 +149,7 @@ class Deployment:
         self._namespace: Future[None] | None = None
         self._pods: dict[str, tuple[str, Future[None]]] = {}  # by node: pod's name, its creation
         self._ran: set[str] = set()  # names
+        self._refused = False  # the namespace could not be created
         self._snapshot = Snapshot(self._api, self._place)
 
     @property
@@ -186,7 +187,11 @@ class Deployment:
         secret = None
         if self._secret is not None:
             secret = manifest.pull_secret(self.run, self._api.get(self._secret))
-        self._create(f"{CORE}/namespaces", manifest.namespace(self.run, self._options))
+        try:
+            self._create(f"{CORE}/namespaces", manifest.namespace(self.run, self._options))
+        except Forbidden:
+            self._refused = True  # so there is nothing to take away
+            raise
         if secret is not None:
             self._create(f"{self._place}/secrets", secret)
 
@@ -279,7 +284,7 @@ class Deployment:
         what could not be taken away is said."""
         with Deferred() as signals:
             self._closing.set()
-            if not self._calls:
+            if not self._calls or self._refused:
                 return
             keep = self._options.keep and (kind is None or issubclass(kind, EbpfnetError))
             [done] = beside([self._keep if keep and self._ran else self._remove])

@@ -13,7 +13,7 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain import cite
 from kubectl_ebpfnet.explain.netns import Answer, PodNetns
 from kubectl_ebpfnet.explain.node import NodeView
-from kubectl_ebpfnet.explain.programs import at_device, role_of
+from kubectl_ebpfnet.explain.programs import at_device, lacks, role_of
 from kubectl_ebpfnet.explain.world import World
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.kernel import Attachment, Link, Program
@@ -51,6 +51,8 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
     own = netns.attachments
     if own.known:
         rows += _of_answer(node, where, own)
+        if said := lacks(own.record):
+            missing.append(f"some programs in the pod's own namespace and cgroups: {said}")
     else:
         missing.append(
             f"programs in the pod's own namespace and cgroups: {own.missing}"
@@ -144,6 +146,8 @@ def _asked(node: NodeView) -> str:
 
 def _missing(node: NodeView) -> Iterator[str]:
     if node.attachments.known:
+        if said := lacks(node.attachments.record):
+            yield f"some programs of node {node.name}: {said}"
         return
     if not node.links.known:
         yield f"the devices of node {node.name}: {node.links.missing}"

@@ -127,7 +127,9 @@ def at_device(
     whole = node.attachments
     if whole.known:
         there = _of(whole.facts, device, direction, whole.record)
-        return Attached(tuple(there), ("the kernel",), "", cite.whole(whole.record))
+        return Attached(
+            tuple(there), ("the kernel",), lacks(whole.record), cite.whole(whole.record)
+        )
     found: list[AttachedProgram] = []
     asked: list[str] = []
     empty: tuple[Evidence, ...] = ()
@@ -149,6 +151,11 @@ def at_device(
         asked += looked
     named = tuple(_named(node, program) for program in sorted(found, key=_rank))
     return Attached(named, tuple(asked), _what_is_missing(asked, tcx_visible, named), empty)
+
+
+def lacks(record: Record | None) -> str:
+    """What an answer of the node side that stands says it lacks, "" for nothing."""
+    return record.stderr.decode("utf-8", "replace").strip() if record is not None else ""
 
 
 def _of(

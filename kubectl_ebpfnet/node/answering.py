@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from kubectl_ebpfnet import __version__
-from kubectl_ebpfnet.errors import EbpfnetError, KernelError
+from kubectl_ebpfnet.errors import EbpfnetError, Incomplete, KernelError
 from kubectl_ebpfnet.model import codec
 from kubectl_ebpfnet.model.node_side import PROGRAM, PROTOCOL, NodeRequest, ask
 from kubectl_ebpfnet.node import asks, host_programs, netns
@@ -27,7 +27,8 @@ Give = Callable[[bytes], None]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one question ended; `error` is one sentence, "" when it was answered."""
+    """How one question ended; `error` is one sentence, "" when it was answered. With exit code 0 it
+    says what the answer lacks."""
 
     exit_code: int
     error: str = ""
@@ -119,8 +120,7 @@ def answer(request: NodeRequest, give: Give) -> Outcome:
         with netns.inside(where):
             return _answered_here(request, give)
     except EbpfnetError as error:
-        words = f"{error.message} ({error.hint})" if error.hint else error.message
-        return Outcome(1, " ".join(words.split()))
+        return Outcome(1, _words(error))
     except OSError as error:
         return Outcome(1, str(error))
     except Exception as error:  # one bad table must not take the other answers with it
@@ -134,6 +134,12 @@ def answered(request: NodeRequest) -> NodeAnswer:
     return NodeAnswer(outcome.exit_code, bytes(body), outcome.error)
 
 
+def _words(error: EbpfnetError) -> str:
+    """Message and hint as one sentence on one line."""
+    words = f"{error.message} ({error.hint})" if error.hint else error.message
+    return " ".join(words.split())
+
+
 def _answered_here(request: NodeRequest, give: Give) -> Outcome:
     if request.argv[0] != PROGRAM:
         code, text, complaint = host_programs.run(request.argv)
@@ -142,8 +148,11 @@ def _answered_here(request: NodeRequest, give: Give) -> Outcome:
     name = request.argv[1] if len(request.argv) > 1 else ""
     if name not in asks.ASKS:
         raise KernelError(f"no question {name!r}; there are: {', '.join(sorted(asks.ASKS))}")
-    for fact in asks.function(name)(request):
-        give(codec.line_of(fact))
+    try:
+        for fact in asks.function(name)(request):
+            give(codec.line_of(fact))
+    except Incomplete as error:
+        return Outcome(0, _words(error))
     return Outcome(0)
 
 

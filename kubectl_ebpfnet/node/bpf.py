@@ -66,7 +66,8 @@ def syscall(command: int, attr: bytes | ctypes.Array[ctypes.c_char], what: str) 
         raise Unsupported(f"{words}: this kernel has no bpf(2) for it", code)
     hint = ""
     if code in (errno.EPERM, errno.EACCES):
-        hint = "CAP_BPF and CAP_NET_ADMIN (before Linux 5.8: CAP_SYS_ADMIN) allow it"
+        # Of objects by id; CAP_BPF suffices for one's own programs and for pinned maps alone.
+        hint = "CAP_SYS_ADMIN allows it"
     raise KernelError(words, code, hint=hint)
 
 

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from kubectl_ebpfnet.errors import KernelError, Unsupported
+from kubectl_ebpfnet.errors import Incomplete, KernelError, Unsupported
 from kubectl_ebpfnet.model.kernel import Attachment
 from kubectl_ebpfnet.model.node_side import NodeRequest
 from kubectl_ebpfnet.node import bpf, cgroups, links
@@ -36,13 +36,17 @@ def attachments(request: NodeRequest) -> Iterable[Attachment]:
     not keep the others from answering.
 
     Raises:
+        Incomplete: behind the facts, when some part could not be read; the first reason.
         KernelError: no part could be read; the first reason.
     """
     reader = _Reader(request)
     found = [*reader.at_devices(), *reader.sk_lookup(), *reader.at_cgroups()]
     if reader.problems and not reader.answered:
         raise reader.problems[0]
-    return found
+    yield from found
+    if reader.problems:
+        first = reader.problems[0]
+        raise Incomplete(first.message, first.errno, hint=first.hint)
 
 
 class _Reader:
@@ -63,7 +67,8 @@ class _Reader:
         try:
             said = read()
         except KernelError as problem:
-            self.problems.append(problem)
+            if problem.errno != errno.ENODEV:  # the device has gone meanwhile
+                self.problems.append(problem)
             return None
         self.answered = True
         return said

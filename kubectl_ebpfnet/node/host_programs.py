@@ -33,6 +33,15 @@ def run(argv: tuple[str, ...]) -> tuple[int, bytes, str]:
     if argv not in HOST_PROGRAMS:
         raise KernelError(f"{argv[0]} with these words is not run on a node")
     try:
+        os.stat(_ROOT)
+    except PermissionError:
+        raise KernelError(
+            f"{argv[0]}: the node's own files cannot be seen",
+            hint="CAP_SYS_PTRACE lets the node side look into /proc/1/root",
+        ) from None
+    except FileNotFoundError:
+        pass
+    try:
         program = _found(argv[0])
         done = subprocess.run(  # noqa: S603  the argv is one of a constant list
             [program, *argv[1:]],
@@ -45,7 +54,11 @@ def run(argv: tuple[str, ...]) -> tuple[int, bytes, str]:
         )
     except subprocess.TimeoutExpired:
         raise KernelError(f"{argv[0]} did not end within {_SECONDS} s") from None
-    except (OSError, subprocess.SubprocessError) as error:
+    except subprocess.SubprocessError:
+        raise KernelError(
+            f"{argv[0]} cannot be run in the node's root", hint="CAP_SYS_CHROOT allows it"
+        ) from None
+    except OSError as error:
         raise KernelError(f"{argv[0]} cannot be run on the node: {error}") from None
     errors = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
     return done.returncode, done.stdout, errors

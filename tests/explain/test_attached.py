@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from node_pod_bundle import NODE, POD, answer, bundle, pod_object, refused
 
 from kubectl_ebpfnet.collect.bundle_file import demo_bundle
@@ -92,3 +94,11 @@ def test_out_of_what_an_agent_said() -> None:
     assert first.evidence
     assert {row.name for row in found.programs[1:]} >= {"cil_sock4_connect", "cil_sock6_sendmsg"}
     assert "--node-access pod" in found.missing[0]
+
+
+def test_what_an_answer_lacks_is_told_beside_it() -> None:
+    whole = NODE_FACTS[1]
+    lacking = dataclasses.replace(whole, stderr=b"ask for programs: Operation not permitted")
+    found = attached.of_node("n1", bundle(NODE_FACTS[0], lacking, NODE_FACTS[2]))
+    assert len(found.programs) == 7
+    assert found.missing == ("some programs of node n1: ask for programs: Operation not permitted",)

@@ -233,15 +233,17 @@ import os, sys
 sys.path[:] = sys.argv[1].split(":")
 from pyroute2 import IPRoute  # while the files can be read
 from kubectl_ebpfnet.node import hooks, cgroups, filters, links, programs, devices
-from kubectl_ebpfnet.model import codec
+from kubectl_ebpfnet.node.answering import answered
 from kubectl_ebpfnet.model.node_side import NodeRequest, ask
 import pyroute2.netlink.exceptions
 os.setresuid(65534, 65534, 65534)
-sys.stdout.buffer.write(codec.lines(hooks.attachments(NodeRequest(1, ask("attachments")))))
+said = answered(NodeRequest(1, ask("attachments")))
+assert said.exit_code == 0 and "Operation not permitted" in said.error, said
+sys.stdout.buffer.write(said.stdout)
 """
 
 
-def test_what_is_refused_does_not_hide_the_rest(net: Net, pins: Path) -> None:
+def test_what_is_refused_does_not_hide_the_rest_and_is_told(net: Net, pins: Path) -> None:
     path = made.pin(made.load(net.stack, made.SCHED_CLS, "named", 1), pins / "filter")
     xdp = made.pin(made.load(net.stack, made.XDP, "cil_xdp_entry", 2), pins / "xdp")
     net.run("tc qdisc add dev a1 clsact")
@@ -270,7 +272,7 @@ def test_when_nothing_can_be_read_the_first_reason_is_raised(
     monkeypatch.setattr(hooks, "Filters", refuse_more)
     monkeypatch.setattr(bpf, "query", refuse_more)
     with pytest.raises(KernelError, match="list devices: no"):
-        hooks.attachments(NodeRequest(1, ask("attachments")))
+        list(hooks.attachments(NodeRequest(1, ask("attachments"))))
 
 
 def test_an_attach_type_that_the_kernel_does_not_know_is_absent(
