@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Option
 
+from kubectl_ebpfnet.cli import cleanup_lines
 from kubectl_ebpfnet.cli.command import CommandText
 from kubectl_ebpfnet.cli.options import Given, with_kubectl_flags
 from kubectl_ebpfnet.cli.terminal import Talk, emit
-from kubectl_ebpfnet.errors import ClusterError, UsageError
-
-if TYPE_CHECKING:
-    from kubectl_ebpfnet.cluster.api import Api
-    from kubectl_ebpfnet.cluster.leftovers import Leftover
+from kubectl_ebpfnet.errors import UsageError
 
 SCHEMA = "ebpfnet.dev/cleanup/v1"
 FORMATS = ("text", "json", "yaml")
@@ -60,42 +57,14 @@ def run(
             if only and (found.namespace or found.name) not in only:
                 continue
             talk.progress(f"removing {found}")
-            rows.append(_row(found, {} if dry_run else _removed(api, found)))
+            rows.append(
+                cleanup_lines.row(found, {} if dry_run else cleanup_lines.removed(api, found))
+            )
             if output == "text":
-                emit(_line(found, rows[-1], dry_run))
+                emit(cleanup_lines.line(found, rows[-1], dry_run))
         if not rows and output == "text":
             emit(f"nothing is left of {'that' if only else 'any'} run\n")
     if output != "text":
         document = {"schema": SCHEMA, "dry_run": dry_run, "items": rows}
         emit((safe_json if output == "json" else safe_yaml)(document))
     return 1 if any(row["error"] for row in rows) else 0
-
-
-def _removed(api: Api, found: Leftover) -> dict[str, Any]:
-    from kubectl_ebpfnet.cluster.leftovers import remove
-
-    try:
-        return {"removed": True, "unconfirmed": remove(api, found)}
-    except ClusterError as error:
-        return {"error": f"{error}; {error.hint}" if error.hint else str(error)}
-
-
-def _row(found: Leftover, outcome: dict[str, Any]) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {**asdict(found), "removed": False, "unconfirmed": [], "error": "", **outcome}
-
-
-def _line(found: Leftover, row: dict[str, Any], dry_run: bool) -> str:
-    from kubectl_ebpfnet.render.ages import age
-    from kubectl_ebpfnet.render.style import escape
-
-    what = "would be removed" if dry_run else "removed"
-    if row["error"]:
-        what = f"not removed: {row['error']}"
-    elif row["unconfirmed"]:
-        what = f"removed; not confirmed to have ended: {', '.join(row['unconfirmed'])}"
-    about = [f"{age(found.age)} old", *([f"by {found.who}"] if found.who else [])]
-    if found.kind == "namespace":
-        about.insert(0, f"node pods: {len(found.pods)}")
-    return escape(f"{found} ({', '.join(about)}) {what}") + "\n"

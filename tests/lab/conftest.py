@@ -81,6 +81,7 @@ class Lab:
         return self.run(self.agent(node), *argv, namespace="kube-system")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whoever uses `lab` is marked so and may take its time."""
     for item in items:
