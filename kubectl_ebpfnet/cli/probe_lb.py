@@ -63,7 +63,7 @@ def run(
     given = given.watching() if watch else given
     with Talk() as talk, probe_words.prober(asked, given, dry_run, both, talk) as probe:
         if watch and not dry_run:
-            emit_again_and_again(lambda: probe_words.text_of(probe(), output, view), seconds=5)
+            emit_again_and_again(probe_words.watched(probe, output, view), seconds=5)
         reports = probe()
         text = probe_words.text_of(reports, output, view)
     emit(text)

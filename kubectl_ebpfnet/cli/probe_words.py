@@ -139,3 +139,23 @@ def text_of(reports: Reports, output: str, view: View) -> str:
     if output in ("json", "yaml"):
         return probe.render_all(reports, output)
     return "\n".join(probe.render(report, bundle, output, view) for report, bundle in reports)
+
+
+def watched(probe: Callable[[], Reports], output: str, view: View) -> Callable[[], str]:
+    """Gives a function that probes once more and shows what changed since the last time."""
+    from datetime import datetime
+
+    from kubectl_ebpfnet.render.probe_changes import Changes
+
+    changes = Changes()
+
+    def text() -> str:
+        reports = probe()
+        said = text_of(reports, output, view)
+        if output in ("json", "yaml"):
+            return said
+        now = datetime.now().astimezone()
+        lines = changes.lines((report for report, _ in reports), now, view.width)
+        return said + "".join(f"{line}\n" for line in ["", *lines]) if lines else said
+
+    return text
