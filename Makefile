@@ -29,7 +29,7 @@ $(BIN)/kubectl-ebpfnet: pyproject.toml
 test: venv ## every test that this machine can run; what it cannot is skipped with the reason
 	@test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || $(BIN)/python -m tests.lab build || \
 	  echo 'what needs these packages, or the lab, is skipped' >&2
-	$(BIN)/python -m pytest --durations=12 --numprocesses=2 --dist=loadgroup
+	$(BIN)/python -m pytest --durations=12
 
 test-unit: venv ## only the tests that need neither root nor a cluster
 	$(BIN)/python -m pytest -m 'not lab and not kernel'
