@@ -16,6 +16,7 @@ for place, pod in json.loads(sys.argv[1]).items():
     netns = None if pod is None else PodNamespace(pod[0], tuple(pod[1]))
     lookups = ("fib", "forward")
     argvs = {n: ask(n, "1.1.1.1") if n in lookups else ask(n) for n in FACTS}
+    del argvs["probe"]  # sends, and needs to know where to
     argvs |= {one[0]: one for one in HOST_PROGRAMS}
     if netns is None:
         del argvs["forward"]  # of pods alone

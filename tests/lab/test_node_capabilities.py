@@ -49,7 +49,7 @@ NEEDED = {
         "pod: links": "/ns/net: Permission denied",
         "node: iptables-save": "iptables-save",
     },
-    "SYS_CHROOT": {"node: iptables-save": "cannot be run on the node"},
+    "SYS_CHROOT": {"node: iptables-save": "CAP_SYS_CHROOT allows it"},
     "DAC_READ_SEARCH": {},  # silent: test_pins_in_a_folder_of_another_user_…
 }
 """What fails without a capability, and words of its error."""
