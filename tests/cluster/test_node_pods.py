@@ -93,7 +93,7 @@ def test_more_nodes_join_the_same_namespace(
     with deploy() as deployment:
         deployment.start(["n1"])
         deployment.start(["n1", "n2"])
-        assert deployment.wait("n2", 5).node == "n2"
+        assert [deployment.wait(node, 5).node for node in ("n1", "n2")] == ["n1", "n2"]
         assert len(cluster.below("namespaces")) == 1
         assert len(cluster.below("pods")) == 2
 
