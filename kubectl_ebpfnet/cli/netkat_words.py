@@ -1,6 +1,6 @@
 """netkat's own words, as far as they have to be understood here: the rest is netkat's affair.
 
-Its options are kubectl_ebpfnet/node/kat/words.py's, one dash or two. `--via node/NAME` becomes that
+Its options are kubectl_ebpfnet/model/netkat.py's, one dash or two. `--via node/NAME` becomes that
 node's address, `--pcap FILE` a file of this machine.
 """
 

@@ -13,8 +13,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.errors import EbpfnetError, KernelError
-from kubectl_ebpfnet.node.kat import names, words
-from kubectl_ebpfnet.node.kat.words import Request
+from kubectl_ebpfnet.model import netkat as words
+from kubectl_ebpfnet.model.netkat import Request
+from kubectl_ebpfnet.node.kat import names
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.node.kat.laying import Laid

@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model import netkat
 from kubectl_ebpfnet.model.node_side import NodeRequest
 from kubectl_ebpfnet.model.probed import Probed
-from kubectl_ebpfnet.node.kat import words as netkat
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.node.kat.laying import Laid

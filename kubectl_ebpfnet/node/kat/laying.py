@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pyroute2 import IPRoute
 
 from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.netkat import Request
 from kubectl_ebpfnet.node.bpf_attach import create_array, load_classifier
 from kubectl_ebpfnet.node.kat import assembler, nextway, ports, redirect
 from kubectl_ebpfnet.node.kat.attach import Attached
 from kubectl_ebpfnet.node.kat.flow import Flow, neutral
 from kubectl_ebpfnet.node.kat.nextway import Route, Way
 from kubectl_ebpfnet.node.kat.privatens import PrivateNetns
-from kubectl_ebpfnet.node.kat.words import Request
 
 # The next hop of a listener whose next hop is given by its MAC: nobody else has this address.
 _NAMELESS = {4: "198.19.255.254", 6: "2001:2:0:ffff::fffe"}

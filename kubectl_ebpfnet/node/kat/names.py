@@ -7,7 +7,7 @@ import socket
 import threading
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.node.kat.words import Request
+from kubectl_ebpfnet.model.netkat import Request
 
 
 def addresses(request: Request) -> list[tuple[str, int]]:

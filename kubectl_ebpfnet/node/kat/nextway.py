@@ -17,7 +17,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
-from kubectl_ebpfnet.node.kat.words import Request
+from kubectl_ebpfnet.model.netkat import Request
 
 # ARPHRD_*: what has Ethernet frames, and what carries bare IP
 _ETHERNET = 1

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.netkat import Request
 from kubectl_ebpfnet.node.kat.laying import Laid
-from kubectl_ebpfnet.node.kat.words import Request
 
 _CLONE_NEWPID = 0x20000000
 _PR_SET_PDEATHSIG = 1

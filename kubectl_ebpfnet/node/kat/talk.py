@@ -11,9 +11,9 @@ import time
 from typing import Any
 
 from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.netkat import Request
 from kubectl_ebpfnet.node.kat.copying import Copying, Input, Manners, abort_when_closed, flush
 from kubectl_ebpfnet.node.kat.laying import Laid
-from kubectl_ebpfnet.node.kat.words import Request
 
 
 def connected(laid: Laid, request: Request, peer: str) -> socket.socket:
@@ -50,7 +50,7 @@ def exchange(peer: socket.socket, request: Request) -> None:
 
 
 def manners(request: Request) -> Manners:
-    """When copying ends, as the words say (kubectl_ebpfnet/node/kat/words.py, USAGE)."""
+    """When copying ends, as the words say (kubectl_ebpfnet/model/netkat.py, USAGE)."""
     given = request.wait if request.wait_given else 0.0
     # Where nothing else can tell the end, silence does.
     endless = request.udp or not (request.half_close or request.listen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kubectl_ebpfnet.errors import UsageError
-from kubectl_ebpfnet.node.kat.words import Request, request
+from kubectl_ebpfnet.model.netkat import Request, request
 
 
 @pytest.mark.parametrize(
