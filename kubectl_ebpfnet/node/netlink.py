@@ -16,13 +16,13 @@ from kubectl_ebpfnet.model.kernel import InterfaceAddress, Neighbour, Rule
 from kubectl_ebpfnet.model.node_side import NodeRequest
 from kubectl_ebpfnet.node.netlink_fib import fib, routes
 from kubectl_ebpfnet.node.netlink_links import BY_IP, hardware_address, hardware_types, links
+from kubectl_ebpfnet.node.nlmsg import Attributes, number, text
 from kubectl_ebpfnet.node.rtnetlink import (
     GETADDR,
     GETNEIGH,
     GETRULE,
     INET,
     INET6,
-    Attributes,
     Message,
     address,
     device,
@@ -30,8 +30,6 @@ from kubectl_ebpfnet.node.rtnetlink import (
     dump,
     names,
     network,
-    number,
-    text,
     type_name,
 )
 

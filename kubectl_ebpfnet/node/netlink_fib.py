@@ -17,22 +17,19 @@ from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.model.kernel import FibAnswer, Route
 from kubectl_ebpfnet.model.net import Address, protocol_number
 from kubectl_ebpfnet.model.node_side import NodeRequest
-from kubectl_ebpfnet.node.nlmsg import attribute
+from kubectl_ebpfnet.node.nlmsg import Attributes, attribute, attributes_of, number
 from kubectl_ebpfnet.node.rtnetlink import (
     GETROUTE,
     INET,
     INET6,
-    Attributes,
     Message,
     address,
-    attributes_of,
     device,
     device_names,
     dump,
     get,
     names,
     network,
-    number,
     type_name,
 )
 

@@ -11,16 +11,12 @@ from collections.abc import Iterator
 
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.node_side import NodeRequest
-from kubectl_ebpfnet.node.nlmsg import attribute
+from kubectl_ebpfnet.node.nlmsg import Attributes, attribute, attributes_of, number, text
 from kubectl_ebpfnet.node.rtnetlink import (
     GETLINK,
-    Attributes,
     Message,
-    attributes_of,
     device,
     dump,
-    number,
-    text,
 )
 
 _HEAD = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change

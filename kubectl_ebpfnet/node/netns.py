@@ -13,9 +13,12 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.model.node_side import PodNamespace
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.model.node_side import PodNamespace
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -1,10 +1,11 @@
-"""Netlink messages by struct: for dumps that are long, where pyroute2 decodes more than is wanted.
+"""Netlink messages by struct: where pyroute2 decodes more than is wanted, or starts too slowly.
 
     nlmsghdr (length, type, flags, sequence, port) · the family's header · attributes
     attribute: length with this head, type, payload, padding to four bytes; all in host order
 
 Sources: netlink(7), Linux include/uapi/linux/netlink.h. An answer is handed on as it comes off the
-socket, so a dump of any length needs the memory of one read.
+socket, so a dump of any length needs the memory of one read. Changes go in a batch, one send(2) for
+all of them.
 """
 
 from __future__ import annotations
@@ -13,14 +14,20 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
 
 # linux/netlink.h; Python's socket module has names for few of them
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 REQUEST, DUMP = 0x1, 0x300  # NLM_F_REQUEST, NLM_F_DUMP
+NEW = 0x600  # NLM_F_CREATE | NLM_F_EXCL
+_ACK, _ACK_TLVS, _CAPPED = 0x4, 0x200, 0x100  # NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED
 _ERROR, _DONE = 2, 3
+_SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
+_REASON = 1  # NLMSGERR_ATTR_MSG
 _NESTED = 0x8000
 TYPE_MASK = 0x3FFF  # NLA_TYPE_MASK: an attribute's type without its two flags
 HEADER_BYTES = 16
@@ -29,6 +36,24 @@ _READ_BYTES = 65536  # the kernel fills at most 32 KB of a dump at once
 ATTRIBUTE = struct.Struct("=HH")
 _HEADER = struct.Struct("=IHHII")
 _ERRNO = struct.Struct("=i")
+
+Attributes = dict[int, bytes]
+
+
+class Change(NamedTuple):
+    """One change that the kernel is asked for.
+
+    Attributes:
+        type: of the message, e.g. RTM_NEWROUTE.
+        flags: NEW, or 0 for what is there already.
+        body: what follows the nlmsghdr.
+        what: for the error: what was tried, e.g. "add the route 192.0.2.0/24".
+    """
+
+    type: int
+    flags: int
+    body: bytes
+    what: str
 
 
 def attribute(type: int, payload: bytes, *, nested: bool = False) -> bytes:
@@ -50,6 +75,71 @@ def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, in
             return
         yield type & TYPE_MASK, start + 4, start + length
         start += (length + 3) & ~3
+
+
+def attributes_of(data: bytes, start: int = 0) -> Attributes:
+    """Attributes by their number; those of a nest when `data` is its value."""
+    return {kind: data[at:end] for kind, at, end in attributes(data, start, len(data))}
+
+
+def number(attributes: Attributes, kind: int) -> int | None:
+    """An attribute that is a number in the host's byte order; None when it is not there."""
+    value = attributes.get(kind)
+    return None if value is None else int.from_bytes(value, sys.byteorder)
+
+
+def text(attributes: Attributes, kind: int) -> str:
+    """An attribute that is a string; "" when it is not there."""
+    return attributes.get(kind, b"").split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+def change(changes: Sequence[Change]) -> None:
+    """Have the kernel change rtnetlink's tables, in the network namespace of the calling thread.
+
+    The kernel goes on after a change that it refuses; those before and after it have been made.
+
+    Raises:
+        KernelError: it refused one of them: the first one, with its errno and, where it gives one,
+            its reason in words.
+    """
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE) as asking:
+        asking.bind((0, 0))
+        for option in (_CAP_ACK, _EXT_ACK):
+            asking.setsockopt(_SOL_NETLINK, option, 1)
+        batch = b""
+        for sequence, (type, flags, body, _) in enumerate(changes):
+            size = HEADER_BYTES + len(body)
+            head = _HEADER.pack(size, type, REQUEST | _ACK | flags, sequence, 0)
+            batch += head + body + b"\0" * (-size % 4)
+        asking.send(batch)
+        refused: KernelError | None = None
+        left = len(changes)
+        while left:
+            data = asking.recv(_READ_BYTES)
+            at = 0
+            while at + HEADER_BYTES <= len(data):
+                length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
+                if kind == _ERROR:
+                    left -= 1
+                    code = -_ERRNO.unpack_from(data, at + HEADER_BYTES)[0]
+                    if code and refused is None:
+                        reason = _reason(data[at : at + length], flags) or os.strerror(code)
+                        hint = "CAP_NET_ADMIN allows it" if code == errno.EPERM else ""
+                        refused = KernelError(
+                            f"{changes[sequence].what}: {reason}", code, hint=hint
+                        )
+                at += (length + 3) & ~3
+    if refused is not None:
+        raise refused
+
+
+def _reason(message: bytes, flags: int) -> str:
+    """The kernel's own words in an NLMSG_ERROR, behind the head of the message it is about."""
+    if not flags & _ACK_TLVS:
+        return ""
+    about = HEADER_BYTES + _ERRNO.size
+    size = HEADER_BYTES if flags & _CAPPED else _HEADER.unpack_from(message, about)[0]
+    return text(attributes_of(message, about + ((size + 3) & ~3)), _REASON)
 
 
 def answers(

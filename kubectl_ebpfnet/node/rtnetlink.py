@@ -30,7 +30,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.net import Address, Network
-from kubectl_ebpfnet.node.nlmsg import attributes
+from kubectl_ebpfnet.node.nlmsg import Attributes, attributes_of
 
 INET, INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 GETLINK, GETADDR, GETROUTE, GETNEIGH, GETRULE = 18, 22, 26, 30, 34
@@ -42,8 +42,6 @@ _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _ATTEMPTS = 8
 # The kernel is built or booted without a family.
 _NO_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EPFNOSUPPORT})
-
-Attributes = dict[int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,25 +141,6 @@ async def _ask(question: int, flags: int, body: bytes) -> tuple[list[Message], b
 def _message(packet: Any) -> Message:
     body, size = packet["body"], _HEAD_BYTES[packet["header"]["type"]]
     return Message(body[:size], attributes_of(body, size))
-
-
-def attributes_of(data: bytes, start: int = 0) -> Attributes:
-    """Attributes by their number; those of a nest when `data` is its value."""
-    return {kind: data[at:end] for kind, at, end in attributes(data, start, len(data))}
-
-
-def number(attributes: Attributes, kind: int) -> int | None:
-    """An attribute that is a number in the host's byte order; None when it is not there."""
-    value = attributes.get(kind)
-    return None if value is None else int.from_bytes(value, _ORDER)
-
-
-_ORDER: Any = "little" if struct.pack("=H", 1) == b"\1\0" else "big"
-
-
-def text(attributes: Attributes, kind: int) -> str:
-    """An attribute that is a string; "" when it is not there."""
-    return attributes.get(kind, b"").split(b"\0", 1)[0].decode("utf-8", "replace")
 
 
 def address(value: bytes) -> Address:

@@ -17,17 +17,14 @@ import os
 import random
 import signal
 from collections.abc import Callable
-from typing import Any
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.node import bpf
 from kubectl_ebpfnet.node.bpf_attach import link_tcx_first
+from kubectl_ebpfnet.node.kat import changes
+from kubectl_ebpfnet.node.nlmsg import DUMP, NETLINK_ROUTE, answers, attributes_of, change, text
 
-_CLSACT, _INGRESS, _EGRESS = 0xFFFFFFF1, 0xFFFFFFF2, 0xFFFFFFF3
-_ETH_P_ALL = 0x0003
+_GETTFILTER, _OPTIONS, _BPF_NAME = 46, 2, 7  # RTM_GETTFILTER, TCA_OPTIONS, TCA_BPF_NAME
 _PRIORITY = 1
 _NAME = "netkat:"
 
@@ -35,9 +32,8 @@ _NAME = "netkat:"
 class Attached:
     """Programs at the ingress of devices; `detach` takes them away, and so does our end."""
 
-    def __init__(self, host: IPRoute, *, tcx: bool = True) -> None:
+    def __init__(self, *, tcx: bool = True) -> None:
         """`tcx` False: as on a kernel that has none."""
-        self._host = host
         self._links: list[int] = []
         self._filters: list[Callable[[], None]] = []
         self._tcx = tcx
@@ -59,7 +55,7 @@ class Attached:
             except Unsupported:
                 self._tcx = False
         self.how = "clsact"
-        take_away = _filter(self._host, program, ifindex)
+        take_away = _filter(program, ifindex)
         self._filters.append(take_away)
         _at_our_end(take_away)
 
@@ -69,7 +65,7 @@ class Attached:
         By a filter where there are filters: a tcx link waits for an RCU grace period (15 ms).
         """
         try:
-            _filter(self._host, program, ifindex)
+            _filter(program, ifindex)
         except KernelError:
             self._links.append(link_tcx_first(program, ifindex, bpf.TCX_INGRESS))
 
@@ -81,62 +77,56 @@ class Attached:
             self._filters.pop()()
 
 
-def _filter(host: IPRoute, program: int, ifindex: int) -> Callable[[], None]:
+def _filter(program: int, ifindex: int) -> Callable[[], None]:
     """A filter at the head of the chain; gives what takes it away."""
-    ours = _clsact(host, ifindex)
+    ours = _clsact(ifindex)
     # By its handle the filter is found again. Numbers at random, since several netkats may be in
     # one process, and processes of several PID namespaces at one device.
     handle = random.SystemRandom().randrange(1 << 16, 1 << 31)
-    words: dict[str, Any] = {
-        "kind": "bpf", "index": ifindex, "parent": _INGRESS, "prio": _PRIORITY,
-        "protocol": _ETH_P_ALL, "handle": handle,
-    }  # fmt: skip
 
     def take_away(added: bool = True) -> None:
-        with contextlib.suppress(NetlinkError), IPRoute() as here:
-            if added:
-                here.tc("del-filter", **words)
-            if ours and not _names(here, ifindex):
-                here.tc("del", "clsact", index=ifindex)
+        if added:
+            with contextlib.suppress(KernelError):
+                change([changes.no_filter(ifindex, handle, _PRIORITY)])
+        with contextlib.suppress(KernelError):
+            if ours and not _names(ifindex):
+                change([changes.clsact(ifindex, take_away=True)])
 
+    name = f"{_NAME}{os.getpid()}"
     try:
-        host.tc(
-            "add-filter", fd=program, name=f"{_NAME}{os.getpid()}", action=None,
-            direct_action=True, **words,
-        )  # fmt: skip
-    except NetlinkError as error:
+        change([changes.bpf_filter(ifindex, handle, _PRIORITY, program, name)])
+    except KernelError as error:
         take_away(added=False)
         raise KernelError(
-            f"add a filter to device {ifindex}: {error.args[1]}", error.code,
+            error.message, error.errno,
             hint=f"its priority {_PRIORITY} may be a filter's of another kind or protocol",
         ) from None  # fmt: skip
     return take_away
 
 
-def _clsact(host: IPRoute, ifindex: int) -> bool:
+def _clsact(ifindex: int) -> bool:
     """Have the qdisc on a device. True: it is there for netkats alone, the last one removes it."""
     try:
-        host.tc("add", "clsact", index=ifindex)
+        change([changes.clsact(ifindex)])
         return True
-    except NetlinkError as error:
-        if error.code != errno.EEXIST:
-            raise KernelError(
-                f"add clsact to device {ifindex}: {error.args[1]}", error.code
-            ) from None
-    found = _names(host, ifindex)
+    except KernelError as error:
+        if error.errno != errno.EEXIST:
+            raise
+    found = _names(ifindex)
     # One with nothing on it is somebody's too: they may be about to use it.
     return bool(found) and all(name.startswith(_NAME) for name in found)
 
 
-def _names(host: IPRoute, ifindex: int) -> list[str]:
+def _names(ifindex: int) -> list[str]:
     """What the filters of a device are called, "" for those without a name."""
     found = []
-    for parent in (_INGRESS, _EGRESS):
-        for row in host.get_filters(index=ifindex, parent=parent):
-            options = row.get_attr("TCA_OPTIONS")
+    for parent in (changes.INGRESS, changes.EGRESS):
+        body = changes.TC.pack(0, ifindex, 0, parent, 0)
+        rows = answers(NETLINK_ROUTE, _GETTFILTER, DUMP, body, f"list filters of device {ifindex}")
+        for data, start, end in rows:
+            options = attributes_of(data[start:end], changes.TC.size).get(_OPTIONS)
             if options is not None:  # a row without them stands for the priority itself
-                attributes = getattr(options, "get_attr", lambda _: None)
-                found.append(str(attributes("TCA_BPF_NAME") or ""))
+                found.append(text(attributes_of(options), _BPF_NAME))
     return found
 
 

@@ -12,16 +12,13 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
-from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.node.kat import changes
 from kubectl_ebpfnet.node.kat.copying import abort_when_closed
 from kubectl_ebpfnet.node.kat.laying import Laid
+from kubectl_ebpfnet.node.nlmsg import Change, change
 
 MOST = 64
 _TABLES = 1000
-_ONLINK, _NUD_PERMANENT = 4, 0x80
 _SO_MARK = 36
 # Next hops that are given by their MAC need an address to be called by; these are nobody's
 # (RFC 2544 and RFC 5180: benchmarking).
@@ -38,29 +35,21 @@ def spread(laid: Laid, next_hops: Sequence[str]) -> None:
     Raises:
         KernelError: the kernel refuses one of them.
     """
-    source = ipaddress.ip_address(laid.way.sources[0])
-    family = int(socket.AF_INET if source.version == 4 else socket.AF_INET6)
-    index, first = laid.private.index, int(ipaddress.ip_address(_NAMES[source.version]))
+    source, index = ipaddress.ip_address(laid.way.sources[0]), laid.private.index
+    version, first = source.version, int(ipaddress.ip_address(_NAMES[source.version]))
+    found: list[Change] = []
+    for number, next_hop in enumerate(next_hops, 1):
+        gateway, table = next_hop, _TABLES + number
+        if not _is_address(next_hop):
+            gateway = str(ipaddress.ip_address(first + number))
+            found.append(
+                changes.neighbour(index, gateway, bytes.fromhex(next_hop.replace(":", "")))
+            )
+        near = f"{laid.near}/{source.max_prefixlen}"
+        found.append(changes.route(version, near, gateway, index, str(source), table=table))
+        found.append(changes.rule(version, number, table, number))
     with laid.private.inside():
-        own = IPRoute()
-    try:
-        for number, next_hop in enumerate(next_hops, 1):
-            gateway = next_hop
-            if not _is_address(next_hop):
-                gateway = str(ipaddress.ip_address(first + number))
-                own.neigh(
-                    "add", family=family, dst=gateway, ifindex=index, state=_NUD_PERMANENT,
-                    lladdr=next_hop,
-                )  # fmt: skip
-            own.route(
-                "add", family=family, dst=f"{laid.near}/{source.max_prefixlen}", gateway=gateway,
-                oif=index, prefsrc=str(source), flags=_ONLINK, table=_TABLES + number,
-            )  # fmt: skip
-            own.rule("add", family=family, fwmark=number, table=_TABLES + number, priority=number)
-    except NetlinkError as error:
-        raise KernelError(f"lay a way by each next hop: {error.args[1]}", error.code) from None
-    finally:
-        own.close()
+        change(found)
 
 
 def sockets(laid: Laid, count: int, *, udp: bool) -> list[socket.socket]:

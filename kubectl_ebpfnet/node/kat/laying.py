@@ -12,8 +12,6 @@ import os
 import socket
 from dataclasses import dataclass
 
-from pyroute2 import IPRoute
-
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.netkat import Request
 from kubectl_ebpfnet.node.bpf_attach import create_array, load_classifier
@@ -62,8 +60,7 @@ def to_peer(
     Raises:
         Unsupported, KernelError: no way, no port, no rights (the modules of this folder say which).
     """
-    host = stack.enter_context(IPRoute())
-    way = nextway.to_peer(host, request, peer, scope)
+    way = nextway.to_peer(request, peer, scope)
     version, packed = ipaddress.ip_address(peer).version, ipaddress.ip_address(peer).packed
     only = (version, request.udp, way.sources[0])
     if connections > 1:
@@ -94,8 +91,8 @@ def to_peer(
     stack.callback(os.close, private.fd)
     asked = way.device.mac and way.gateway_mac
     known = dict.fromkeys((near, peer), way.gateway_mac) if asked else {}
-    private.furnish(host, way, routes, known, (held.first, held.last))
-    how = _attach(stack, host, request, way, flow, private, tcx)
+    private.furnish(way, routes, known, (held.first, held.last))
+    how = _attach(stack, request, way, flow, private, tcx)
     return Laid(private, way, held.first, near, {stand_in: packed}, how)
 
 
@@ -103,8 +100,7 @@ def to_clients(
     stack: contextlib.ExitStack, request: Request, address: str, *, tcx: bool = True
 ) -> Laid:
     """Lay the way of a listener on an address; `stack` takes it away again. Raises as `to_peer`."""
-    host = stack.enter_context(IPRoute())
-    way = nextway.to_clients(host, request, address)
+    way = nextway.to_clients(request, address)
     version = ipaddress.ip_address(address).version
     held = ports.hold(version, request.udp, address, request.port)
     stack.callback(held.free)
@@ -120,13 +116,13 @@ def to_clients(
         routes = [Route(one.prefix, "", one.mtu) for one in routes]
     private = PrivateNetns()
     stack.callback(os.close, private.fd)
-    private.furnish(host, way, routes, neighbours)
-    how = _attach(stack, host, request, way, flow, private, tcx)
+    private.furnish(way, routes, neighbours)
+    how = _attach(stack, request, way, flow, private, tcx)
     return Laid(private, way, held.first, "", {}, how)
 
 
 def _attach(
-    stack: contextlib.ExitStack, host: IPRoute, request: Request, way: Way, flow: Flow,
+    stack: contextlib.ExitStack, request: Request, way: Way, flow: Flow,
     private: PrivateNetns, tcx: bool,
 ) -> str:  # fmt: skip
     device = way.device
@@ -143,7 +139,7 @@ def _attach(
     stack.callback(os.close, out)
     into = _into(flow, private.veth, frame)
     stack.callback(os.close, into)
-    attached = Attached(host, tcx=tcx)
+    attached = Attached(tcx=tcx)
     stack.callback(attached.detach)
     attached.to_own(out, private.veth)
     attached.first(into, device.index)

@@ -7,17 +7,24 @@ rtnetlink(7), Linux include/uapi/linux/{rtnetlink,if_arp}.h.
 from __future__ import annotations
 
 import ipaddress
-import os
 import socket
+import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.model.netkat import Request
+from kubectl_ebpfnet.node.kat.changes import family, packed
+from kubectl_ebpfnet.node.nlmsg import (
+    DUMP,
+    NETLINK_ROUTE,
+    answers,
+    attribute,
+    attributes_of,
+    number,
+    text,
+)
 
 # ARPHRD_*: what has Ethernet frames, and what carries bare IP
 _ETHERNET = 1
@@ -27,7 +34,17 @@ _UNICAST, _LOCAL = 1, 2
 _KINDS = {3: "broadcast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 _MAIN_TABLE = 254
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
-_RTAX_LOCK, _RTAX_MTU = 1, 2
+_GETLINK, _GETADDR, _GETROUTE = 18, 22, 26
+_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
+_ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefixlen, flags, scope, index
+_ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg: family, dst_len, …, table, …, type, flags
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_EXT_MASK = 1, 3, 4, 18, 29
+_INFO_KIND = 1
+_NO_STATISTICS = (8).to_bytes(4, sys.byteorder)  # RTEXT_FILTER_SKIP_STATS
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 2, 4, 5, 6
+_RTA_PREFSRC, _RTA_METRICS, _RTA_TABLE, _RTA_MARK, _RTA_VIA = 7, 8, 15, 16, 18
+_RTA_ENCAP_TYPE, _RTAX_MTU = 21, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +87,10 @@ class Way:
     routes: tuple[Route, ...] = ()
 
 
-def to_peer(host: IPRoute, request: Request, peer: str, scope: int = 0) -> Way:
+def to_peer(request: Request, peer: str, scope: int = 0) -> Way:
     """The way to an address.
 
     Args:
-        host: a netlink socket of the host's namespace.
         peer: IPv4 or IPv6, without a scope.
         scope: the device of a link-local address, 0 where there is none.
 
@@ -82,39 +98,34 @@ def to_peer(host: IPRoute, request: Request, peer: str, scope: int = 0) -> Way:
         Unsupported: netkat cannot go this way (its words say why).
         KernelError: the host has no route, or no such device.
     """
-    device = _index(host, request.interface) if request.interface else scope
+    device = _index(request.interface) if request.interface else scope
     if request.via and ipaddress.ip_address(request.via).version != _version(peer):
         raise KernelError(f"--via {request.via} and {peer} are of different IP versions")
     asked = request.via or peer
-    answer = _fib(host, asked, device, request)
-    if answer["type"] == _LOCAL and request.via_mac:
-        answer = _past_the_local_one(host, peer, device, request)
-    elif answer["type"] == _LOCAL:
+    answer = _fib(asked, device, request)
+    if answer.type == _LOCAL and request.via_mac:
+        answer = _past_the_local_one(peer, device, request)
+    elif answer.type == _LOCAL:
         raise Unsupported(
             f"{asked} is this host's own address: what is sent there never leaves the host's stack,"
             " and there is nothing to go round",
             hint="use nc; or --via ADDRESS|MAC to send it out to a next hop all the same",
         )
-    gateway = _gateway(answer)
-    if request.via and gateway:
-        raise KernelError(f"--via {request.via} is not on a link of this host (via {gateway})")
-    found = usable(host, answer.get_attr("RTA_OIF"))
-    source = request.source or answer.get_attr("RTA_PREFSRC")
+    if request.via and answer.gateway:
+        raise KernelError(
+            f"--via {request.via} is not on a link of this host (via {answer.gateway})"
+        )
+    found = usable(answer.device)
+    source = request.source or answer.source
     if not source:
-        source = next(iter(_addresses(host, found.index, _version(peer))), "")
+        source = next(iter(_addresses(found.index, _version(peer))), "")
     if not source:
         raise KernelError(f"device {found.name} has no IPv{_version(peer)} address")
-    metrics = answer.get_attr("RTA_METRICS")
-    return Way(
-        found,
-        (str(source),),
-        "" if request.via_mac else request.via or gateway,
-        request.via_mac,
-        int(metrics.get_attr("RTAX_MTU") or 0) if metrics else 0,
-    )
+    gateway = "" if request.via_mac else request.via or answer.gateway
+    return Way(found, (source,), gateway, request.via_mac, answer.mtu)
 
 
-def to_clients(host: IPRoute, request: Request, address: str) -> Way:
+def to_clients(request: Request, address: str) -> Way:
     """The way of a listener: the device that has the address, and its routes.
 
     Raises:
@@ -123,142 +134,182 @@ def to_clients(host: IPRoute, request: Request, address: str) -> Way:
     version = _version(address)
     any_ = ipaddress.ip_address(address).is_unspecified
     if request.interface:
-        index = _index(host, request.interface)
+        index = _index(request.interface)
     elif any_:
-        index = _default_device(host, version)
+        index = _default_device(version)
     else:
-        index = _owner(host, address, version)
-    device = usable(host, index)
-    sources = tuple(_addresses(host, index, version)) if any_ else (address,)
+        index = _owner(address, version)
+    device = usable(index)
+    sources = tuple(_addresses(index, version)) if any_ else (address,)
     if not sources:
         raise KernelError(f"device {device.name} has no IPv{version} address")
-    routes = tuple(_routes(host, index, version))
+    routes = tuple(_routes(index, version))
     if request.via or request.via_mac:
         routes = (Route("", request.via), *(r for r in routes if r.prefix and not r.gateway))
     return Way(device, sources[:16], request.via, request.via_mac, 0, routes)
 
 
-def usable(host: IPRoute, index: int) -> Device:
+def usable(index: int) -> Device:
     """A device that packets can be redirected to and from. Raises Unsupported, KernelError."""
-    link = _asked(host.link, "get", index=index)[0]
-    name, kind = link.get_attr("IFLA_IFNAME"), link["ifi_type"]
-    info = link.get_attr("IFLA_LINKINFO")
-    what = (info.get_attr("IFLA_INFO_KIND") if info else "") or "device"
+    question = _LINK.pack(0, 0, index, 0, 0) + attribute(_IFLA_EXT_MASK, _NO_STATISTICS)
+    data, start, end = next(
+        answers(NETLINK_ROUTE, _GETLINK, 0, question, f"look at device {index}")
+    )
+    kind, _, flags, _ = _LINK.unpack_from(data, start)[1:]
+    link = attributes_of(data[start:end], _LINK.size)
+    name, mac = text(link, _IFLA_IFNAME), link.get(_IFLA_ADDRESS, b"")
+    what = text(attributes_of(link.get(_IFLA_LINKINFO, b"")), _INFO_KIND) or "device"
     if kind == _LOOPBACK:
         raise Unsupported(f"{name} is the loopback device: nothing of it leaves the host's stack")
     if kind != _ETHERNET and kind not in _BARE:
         raise Unsupported(f"{what} {name} has neither Ethernet nor bare IP frames (type {kind})")
-    if not link["flags"] & _IFF_UP:
+    if not flags & _IFF_UP:
         raise KernelError(f"{what} {name} is down")
-    mac = (
-        bytes.fromhex(link.get_attr("IFLA_ADDRESS").replace(":", "")) if kind == _ETHERNET else b""
-    )
-    arp = bool(mac) and not link["flags"] & _IFF_NOARP
-    return Device(index, name, mac, link.get_attr("IFLA_MTU"), arp)
+    if kind != _ETHERNET:
+        mac = b""
+    arp = bool(mac) and not flags & _IFF_NOARP
+    return Device(index, name, mac, number(link, _IFLA_MTU) or 0, arp)
 
 
 def _version(address: str) -> int:
     return ipaddress.ip_address(address).version
 
 
-def _family(version: int) -> int:
-    return int(socket.AF_INET if version == 4 else socket.AF_INET6)
+def _address(value: bytes | None) -> str:
+    return str(ipaddress.ip_address(value)) if value else ""
 
 
-def _asked(call: Any, *words: Any, **more: Any) -> list[Any]:
-    try:
-        return list(call(*words, **more))
-    except NetlinkError as error:
-        raise KernelError(str(error.args[1]), error.code) from None
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One row of the host's tables, or what a look-up in them gives.
+
+    Attributes:
+        type: RTN_*.
+        prefix: ADDRESS/LENGTH, "" for the default.
+        device: ifindex, 0 for a route with several next hops.
+        source: the preferred one, "" for none.
+        tunnelled: packets are put into another one (encap).
+    """
+
+    type: int
+    prefix: str
+    device: int
+    gateway: str
+    source: str
+    table: int
+    priority: int
+    mtu: int
+    tunnelled: bool
 
 
-def _fib(host: IPRoute, address: str, device: int, request: Request) -> Any:
-    more: dict[str, Any] = {"family": _family(_version(address)), "dst": address}
-    if device:
-        more["oif"] = device
-    if request.mark:
-        more["mark"] = request.mark
-    if request.source:
-        more["src"] = request.source
-    try:
-        answer = next(iter(host.route("get", **more)))
-    except NetlinkError as error:
-        raise KernelError(
-            f"this host has no route to {address}: {os.strerror(error.code)}", error.code
-        ) from None
-    kind = answer["type"]
-    if kind not in (_UNICAST, _LOCAL):
-        raise KernelError(f"this host's route to {address} is {_KINDS.get(kind, f'type {kind}')}")
-    if answer.get_attr("RTA_ENCAP_TYPE"):
+def _row(data: bytes, start: int, end: int) -> _Row:
+    _, length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(data, start)
+    found = attributes_of(data[start:end], _ROUTE.size)
+    via = found.get(_RTA_VIA, b"")[2:]  # struct rtvia: a family, and an address of it
+    metrics = attributes_of(found.get(_RTA_METRICS, b""))
+    return _Row(
+        type=kind,
+        prefix=f"{_address(found.get(_RTA_DST))}/{length}" if length else "",
+        device=number(found, _RTA_OIF) or 0,
+        gateway=_address(via or found.get(_RTA_GATEWAY)),
+        source=_address(found.get(_RTA_PREFSRC)),
+        table=number(found, _RTA_TABLE) or table,
+        priority=number(found, _RTA_PRIORITY) or 0,
+        mtu=number(metrics, _RTAX_MTU) or 0,
+        tunnelled=_RTA_ENCAP_TYPE in found,
+    )
+
+
+def _fib(address: str, device: int, request: Request) -> _Row:
+    """The kernel's look-up of an address, as `ip route get` shows it."""
+    value = packed(address)
+    bits = len(value) * 8
+    source = packed(request.source) if request.source else b""
+    question = _ROUTE.pack(family(_version(address)), bits, len(source) * 8, 0, 0, 0, 0, 0, 0)
+    question += attribute(_RTA_DST, value)
+    if source:
+        question += attribute(_RTA_SRC, source)
+    for kind, wanted in ((_RTA_OIF, device), (_RTA_MARK, request.mark)):
+        if wanted:
+            question += attribute(kind, wanted.to_bytes(4, sys.byteorder))
+    what = f"this host has no route to {address}"
+    answer = _row(*next(answers(NETLINK_ROUTE, _GETROUTE, 0, question, what)))
+    if answer.type not in (_UNICAST, _LOCAL):
+        kind_of_it = _KINDS.get(answer.type, f"type {answer.type}")
+        raise KernelError(f"this host's route to {address} is {kind_of_it}")
+    if answer.tunnelled:
         raise Unsupported(f"the route to {address} puts packets into a tunnel of its own (encap)")
     return answer
 
 
-def _past_the_local_one(host: IPRoute, peer: str, device: int, request: Request) -> Any:
+def _past_the_local_one(peer: str, device: int, request: Request) -> _Row:
     """The answer for a peer that is this host's own, when a next hop is given by its MAC."""
     version = _version(peer)
-    index = device or _default_device(host, version)
+    index = device or _default_device(version)
     # Any other address on that device will do: only device and source are taken from it.
-    for route in _routes(host, index, version):
+    for route in _routes(index, version):
         address = route.gateway or route.prefix.partition("/")[0]
         if address:
-            return _fib(host, address, index, request)
+            return _fib(address, index, request)
     raise KernelError(f"{peer} is this host's own address; -i with another device is needed")
 
 
-def _gateway(answer: Any) -> str:
-    via = answer.get_attr("RTA_VIA")
-    if via:
-        return str(via["addr"])
-    return str(answer.get_attr("RTA_GATEWAY") or "")
+def _index(name: str) -> int:
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        raise KernelError(f"this host has no device {name}") from None
 
 
-def _index(host: IPRoute, name: str) -> int:
-    found = host.link_lookup(ifname=name)
-    if not found:
-        raise KernelError(f"this host has no device {name}")
-    return int(found[0])
+def _owned(version: int) -> Iterator[tuple[int, int, str]]:
+    """(ifindex, scope, address) of the host's addresses."""
+    question = _ADDRESS.pack(family(version), 0, 0, 0, 0)
+    rows = answers(NETLINK_ROUTE, _GETADDR, DUMP, question, "list the host's addresses")
+    for data, start, end in rows:
+        of, _, _, scope, index = _ADDRESS.unpack_from(data, start)
+        found = attributes_of(data[start:end], _ADDRESS.size)
+        if of == family(version):  # a kernel without IPv6 answers with what it has
+            yield index, scope, _address(found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS))
 
 
-def _addresses(host: IPRoute, index: int, version: int) -> Iterator[str]:
+def _addresses(index: int, version: int) -> Iterator[str]:
     """Addresses of a device, global ones first."""
-    rows = _asked(host.get_addr, family=_family(version), index=index)
-    for row in sorted(rows, key=lambda row: row["scope"]):
-        yield row.get_attr("IFA_LOCAL") or row.get_attr("IFA_ADDRESS")
+    rows = sorted(_owned(version), key=lambda row: row[1])
+    return (address for device, _, address in rows if device == index)
 
 
-def _owner(host: IPRoute, address: str, version: int) -> int:
-    for row in _asked(host.get_addr, family=_family(version)):
-        if (row.get_attr("IFA_LOCAL") or row.get_attr("IFA_ADDRESS")) == address:
-            return int(row["index"])
+def _owner(address: str, version: int) -> int:
+    wanted = str(ipaddress.ip_address(address))
+    for index, _, found in _owned(version):
+        if found == wanted:
+            return index
     raise KernelError(f"{address} is no address of this host")
 
 
-def _default_device(host: IPRoute, version: int) -> int:
-    defaults = [
-        row
-        for row in _asked(host.get_routes, family=_family(version), table=_MAIN_TABLE)
-        if row["dst_len"] == 0 and row["type"] == _UNICAST and row.get_attr("RTA_OIF")
-    ]
+def _table(version: int) -> Iterator[_Row]:
+    """Unicast routes of the main table."""
+    question = _ROUTE.pack(family(version), 0, 0, 0, _MAIN_TABLE, 0, 0, 0, 0)
+    rows = answers(NETLINK_ROUTE, _GETROUTE, DUMP, question, "list the host's routes")
+    for data, start, end in rows:
+        row = _row(data, start, end)
+        if (data[start], row.table, row.type) == (family(version), _MAIN_TABLE, _UNICAST):
+            yield row
+
+
+def _default_device(version: int) -> int:
+    defaults = [row for row in _table(version) if not row.prefix and row.device]
     if not defaults:
         raise KernelError(
             f"no default route over one device: -i names the one to use (IPv{version})"
         )
-    best = min(defaults, key=lambda row: row.get_attr("RTA_PRIORITY") or 0)
-    return int(best.get_attr("RTA_OIF"))
+    return min(defaults, key=lambda row: row.priority).device
 
 
-def _routes(host: IPRoute, index: int, version: int) -> Iterator[Route]:
+def _routes(index: int, version: int) -> Iterator[Route]:
     """Unicast routes of the main table over a device, on-link ones first."""
-    rows = _asked(host.get_routes, family=_family(version), table=_MAIN_TABLE, oif=index)
-    found = []
-    for row in rows:
-        if row["type"] != _UNICAST or row.get_attr("RTA_ENCAP_TYPE"):
-            continue
-        prefix = f"{row.get_attr('RTA_DST')}/{row['dst_len']}" if row["dst_len"] else ""
-        found.append((row.get_attr("RTA_PRIORITY") or 0, Route(prefix, _gateway(row))))
+    found = [row for row in _table(version) if row.device == index and not row.tunnelled]
     seen = set()
-    for _, route in sorted(found, key=lambda pair: (bool(pair[1].gateway), pair[0])):
-        if route.prefix not in seen:
-            seen.add(route.prefix)
-            yield route
+    for row in sorted(found, key=lambda row: (bool(row.gateway), row.priority)):
+        if row.prefix not in seen:
+            seen.add(row.prefix)
+            yield Route(row.prefix, row.gateway)

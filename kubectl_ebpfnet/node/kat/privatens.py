@@ -1,34 +1,37 @@
 """The private network namespace: a veth that wears the node's address.
 
 Nothing in it has a name: a descriptor holds it, and its end takes the veth (both ends) with it,
-however the process ends (network_namespaces(7)). Sources: unshare(2), veth(4), rtnetlink(7),
-Linux include/uapi/linux/if_addr.h.
+however the process ends (network_namespaces(7)). Sources: unshare(2), veth(4), rtnetlink(7).
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import ipaddress
 import os
-import socket
+import struct
 from collections.abc import Iterable, Iterator
-from typing import Any
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.node import netns
-from kubectl_ebpfnet.node.kat import sysctls
+from kubectl_ebpfnet.node.kat import changes, sysctls
 from kubectl_ebpfnet.node.kat.nextway import Route, Way
+from kubectl_ebpfnet.node.nlmsg import (
+    NETLINK_ROUTE,
+    Change,
+    answers,
+    attribute,
+    attributes_of,
+    change,
+    number,
+)
 
 DEVICE = "kat0"
 _CLONE_NEWNET = 0x40000000
-_NODAD, _NOPREFIXROUTE = 0x02, 0x200
-_ONLINK = 4
-_NUD_PERMANENT = 0x80
-_NO_LINK_LOCAL = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]})]}
+_LOOPBACK = 1  # its ifindex in every namespace
+_GETLINK, _IFLA_IFNAME, _IFLA_LINK = 18, 3, 5
+_LINK_BYTES, _INDEX = 16, struct.Struct("=4xi")  # struct ifinfomsg
+_KAT0 = bytes(_LINK_BYTES) + attribute(_IFLA_IFNAME, changes.text(DEVICE))
 _PORT_RANGE = "net/ipv4/ip_local_port_range"
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -55,7 +58,6 @@ class PrivateNetns:
 
     def furnish(
         self,
-        host: IPRoute,
         way: Way,
         routes: Iterable[Route],
         neighbours: dict[str, bytes],
@@ -63,8 +65,9 @@ class PrivateNetns:
     ) -> None:
         """Lay the veth, and give it addresses, routes and neighbours.
 
+        To be called in the host's namespace.
+
         Args:
-            host: a netlink socket of the host's namespace.
             way: its device and sources.
             routes: to the peer, or of a listener.
             neighbours: address → MAC of those that need not be asked for.
@@ -73,73 +76,36 @@ class PrivateNetns:
         Raises:
             KernelError: the kernel refuses one of them.
         """
-        try:
-            self._lay(host, way)
-            with self.inside():
-                _settings(port_range)
-                own = IPRoute()
-            with own:
-                self._dress(own, way, routes, neighbours)
-        except NetlinkError as error:
-            raise KernelError(
-                f"set up the private netns: {error.args[1]}", error.code,
-                hint="CAP_NET_ADMIN allows it" if error.code == 1 else "",
-            ) from None  # fmt: skip
-
-    def _lay(self, host: IPRoute, way: Way) -> None:
         device = way.device
-        there: dict[str, Any] = {"ifname": DEVICE, "net_ns_fd": self.fd, "mtu": device.mtu}
-        if any(device.mac):  # a netkit device in L3 mode says it has one of zeros
-            there["address"] = device.mac.hex(":")
-        # One name a process would clash between pid namespaces: the kernel counts.
-        host.link("add", ifname="netkat%d", kind="veth", mtu=device.mtu, peer=there)
+        # A netkit device in L3 mode says that it has a MAC of zeros. One name a process would
+        # clash between pid namespaces: the kernel counts.
+        mac = device.mac if any(device.mac) else b""
+        change([changes.veth("netkat%d", DEVICE, self.fd, device.mtu, mac)])
         with self.inside():
-            own = IPRoute()
-        try:
-            link = own.link("get", ifname=DEVICE)[0]
-            self.index, self.veth = link["index"], link.get_attr("IFLA_LINK")
-        finally:
-            own.close()
-        host.link("set", index=self.veth, IFLA_AF_SPEC=_NO_LINK_LOCAL)
-        host.link("set", index=self.veth, state="up")
+            link = next(answers(NETLINK_ROUTE, _GETLINK, 0, _KAT0, "look at the veth"))
+            self._read(*link)
+        # This end first: the other one sends at once when it is taken up with a carrier.
+        change(changes.up(self.veth))
+        with self.inside():
+            _settings(port_range)
+            change(self._dress(way, routes, neighbours))
+
+    def _read(self, data: bytes, start: int, end: int) -> None:
+        self.index = _INDEX.unpack_from(data, start)[0]
+        self.veth = number(attributes_of(data[start:end], _LINK_BYTES), _IFLA_LINK) or 0
 
     def _dress(
-        self, own: IPRoute, way: Way, routes: Iterable[Route], neighbours: dict[str, bytes]
-    ) -> None:
-        index, first = self.index, ipaddress.ip_address(way.sources[0])
-        family = int(socket.AF_INET if first.version == 4 else socket.AF_INET6)
-        own.link("set", index=1, state="up")
-        own.link("set", index=index, IFLA_AF_SPEC=_NO_LINK_LOCAL)
-        own.link("set", index=index, state="up", **({} if way.device.arp else {"arp": False}))
-        for address in way.sources:
-            own.addr(
-                "add", index=index, family=family, address=address,
-                prefixlen=first.max_prefixlen,
-                flags=_NOPREFIXROUTE | (_NODAD if first.version == 6 else 0),
-            )  # fmt: skip
-        for route in routes:
-            self._route(own, family, route, way.sources[0])
-        for address, mac in neighbours.items():
-            own.neigh(
-                "add", family=family, dst=address, ifindex=index, state=_NUD_PERMANENT,
-                lladdr=mac.hex(":"),
-            )  # fmt: skip
-
-    def _route(self, own: IPRoute, family: int, route: Route, source: str) -> None:
-        more: dict[str, Any] = {"family": family, "oif": self.index, "prefsrc": source}
-        if route.prefix:
-            more["dst"] = route.prefix
-        else:
-            more["dst"] = "0.0.0.0/0" if family == socket.AF_INET else "::/0"
-        if route.gateway:
-            more["flags"] = _ONLINK
-            if (":" in route.gateway) != (family == socket.AF_INET6):
-                more["via"] = {"family": socket.AF_INET6, "addr": route.gateway}
-            else:
-                more["gateway"] = route.gateway
-        if route.mtu:
-            more["metrics"] = {"attrs": [("RTAX_MTU", route.mtu)]}
-        own.route("add", **more)
+        self, way: Way, routes: Iterable[Route], neighbours: dict[str, bytes]
+    ) -> list[Change]:
+        index, source = self.index, way.sources[0]
+        version = 6 if ":" in source else 4
+        found = [*changes.up(_LOOPBACK), *changes.up(index, arp=way.device.arp)]
+        found += [changes.address(index, one) for one in way.sources]
+        found += [
+            changes.route(version, one.prefix, one.gateway, index, source, mtu=one.mtu)
+            for one in routes
+        ]
+        return found + [changes.neighbour(index, *pair) for pair in neighbours.items()]
 
 
 def _new() -> int:
