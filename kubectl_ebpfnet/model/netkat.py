@@ -1,36 +1,48 @@
-"""netkat's command line: words in, a frozen request out.
+"""netkat's command line, for both ends of a session: words → a frozen request → words.
+
+Who types on a node is read there (kubectl_ebpfnet/node/netkat.py). Who types elsewhere is read
+there, before anything is deployed (kubectl_ebpfnet/cli/netkat_words.py), and the node is sent
+`spelling`, which it reads as the same request.
 
 The options are the original's (aojea/netkat: -l -u -d -p -i -w and their long forms, one dash or
 two, as Go's flag package reads them) and ours. argparse is not used: starting it takes longer than
-connecting does.
+connecting does. What is imported here, the node waits for.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
-import socket
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.model import netkat_values as values
 
 USAGE = """\
 usage: netkat [options] HOST PORT [--exec -- CMD...]
 
-Netcat that this host's netfilter, sockets and CNI do not see. With -l, HOST and PORT are the
-address (0.0.0.0 or :: for all of the device's) and the port to listen on.
+Netcat that this host's netfilter, sockets and CNI do not see. With -l, HOST and
+PORT are the address (0.0.0.0 or :: for all of the device's) and the port to
+listen on.
 
-  -l, --listen             wait for a client        -k, --keep    wait for the next one too
-  -u, --udp                UDP instead of TCP       -4, -6        IPv4 or IPv6 only
-  -p, --source-port N      local port               --source ADDRESS
-  -i, --interface NAME     device                   --via ADDRESS|MAC   next hop, on the link
-  -w, --wait SECONDS       to connect, and of silence after the end of input or of the peer's (5);
-                           when it is given, of silence at any time and for a client too
-  -N                       half-close at the end of input, and wait for the peer's end
-  -z                       connect only             --mark N      fwmark, for routes and programs
-  -d, --debug              print each packet        --pcap FILE   write each packet
-  -v, --verbose            say what is done         --exec -- CMD...   run a program in there
+  -l, --listen            wait for a client
+  -k, --keep              wait for the next one too
+  -u, --udp               UDP instead of TCP
+  -4, -6                  IPv4 or IPv6 only
+  -p, --source-port N     local port
+      --source ADDRESS    local address
+  -i, --interface NAME    device
+      --via ADDRESS|MAC   next hop, on the link
+      --mark N            fwmark, for routes and programs
+  -w, --wait SECONDS      to connect, and of silence after the end of input or
+                          of the peer's (5); when it is given, of silence at
+                          any time and for a client too
+  -N                      half-close at the end of input, and wait for the
+                          peer's end
+  -z, --zero              connect only
+  -d, --debug             print each packet
+      --pcap FILE         write each packet
+  -v, --verbose           say what is done
+      --exec -- CMD...    run a program in there
 """
 _FLAGS = {
     "l": "listen", "listen": "listen", "u": "udp", "udp": "udp", "d": "debug", "debug": "debug",
@@ -43,8 +55,12 @@ _VALUES = {
     "p": "port", "source-port": "port", "i": "interface", "interface": "interface",
     "w": "wait", "wait": "wait", "via": "via", "source": "source", "mark": "mark", "pcap": "pcap",
 }  # fmt: skip
+_NEEDED = {
+    "port": "a port", "interface": "the name of a device", "wait": "a number of seconds",
+    "via": "an IP address or a MAC", "source": "an IP address", "mark": "a number",
+    "pcap": "a file",
+}  # fmt: skip
 _TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
-_MAC = re.compile(r"[0-9A-Fa-f]{1,2}([:-][0-9A-Fa-f]{1,2}){5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,117 +101,190 @@ class Request:
     terminal: bool = False
     command: tuple[str, ...] = ()
 
+    @property
+    def ip_version(self) -> int:
+        """4 or 6 where -4, -6 or an address says so; 0 where only a resolver can."""
+        for address in map(values.ip, (self.host, self.source)):
+            if address is not None and not self.version:
+                return address.version
+        return self.version
 
-def request(words: list[str]) -> Request | None:
-    """Read the words. None: help was asked for. Raises UsageError."""
-    said, operands, command = _split(words)
-    if "help" in said:
+
+def request(words: list[str], *, nodes: bool = False) -> Request | None:
+    """Read the words. None: help was asked for.
+
+    Args:
+        words: what follows the program's name.
+        nodes: whether --via may be `KIND/NAME`; `via` is just that then.
+
+    Raises:
+        UsageError: names the option and says what it needs.
+    """
+    said = _split(words)
+    if said.has("help"):
         return None
-    if len(operands) != 2:
-        raise UsageError(f"two operands are needed, HOST and PORT, not {len(operands)}")
-    if bool(said.pop("run", False)) != bool(command):
+    host, port = _operands(said.operands)
+    if said.has("run") != bool(said.command):
         raise UsageError("--exec and -- CMD go together: netkat HOST PORT --exec -- CMD...")
-    only4, only6 = said.pop("only4", False), said.pop("only6", False)
-    if only4 and only6:
-        raise UsageError("-4 and -6 exclude each other")
-    mac = said.get("via", "")
-    if _MAC.fullmatch(mac):
-        said["via_mac"] = bytes(int(part, 16) for part in re.split("[:-]", said.pop("via")))
-    if "wait" in said:
-        said["wait"], said["wait_given"] = _seconds(said["wait"]), True
-    if "mark" in said:
-        said["mark"] = _number("--mark", said["mark"], 0xFFFFFFFF)
-    if "port" in said:
-        said["source_port"] = _number("-p", said.pop("port"), 65535)
-    port = _port(operands[1], "udp" if said.get("udp") else "tcp")
+    if said.has("only4") and said.has("only6"):
+        raise UsageError("-4 and -6 exclude each other: leave one of them out")
+    via = said.values.get("via", "")
+    mac = values.mac(via)
     made = Request(
-        host=operands[0], port=port, version=4 if only4 else 6 if only6 else 0,
-        command=tuple(command), **{k: v for k, v in said.items() if k in _NAMES},
-    )  # fmt: skip
-    _check(made)
+        host=host,
+        port=values.port(port, "udp" if said.has("udp") else "tcp"),
+        listen=said.has("listen"),
+        keep=said.has("keep"),
+        udp=said.has("udp"),
+        version=4 if said.has("only4") else 6 if said.has("only6") else 0,
+        source=said.values.get("source", ""),
+        source_port=values.number("-p", said.values.get("port", "0"), 65535),
+        interface=said.values.get("interface", ""),
+        via="" if mac else via,
+        via_mac=mac,
+        mark=values.number("--mark", said.values.get("mark", "0"), 0xFFFFFFFF),
+        wait=values.seconds("-w", said.values.get("wait", "5")),
+        wait_given="wait" in said.values,
+        half_close=said.has("half_close"),
+        connect_only=said.has("connect_only"),
+        debug=said.has("debug"),
+        pcap=said.values.get("pcap", ""),
+        verbose=said.has("verbose"),
+        terminal=said.has("terminal"),
+        command=tuple(said.command),
+    )
+    _check_together(made)
+    _check_addresses(made, nodes=nodes)
     return made
 
 
-_NAMES = frozenset(field.name for field in fields(Request))
+def spelling(made: Request) -> list[str]:
+    """Words that `request` reads as this one: for a node, which may know no service's name."""
+    switches = {
+        "--listen": made.listen, "--keep": made.keep, "--udp": made.udp, "-4": made.version == 4,
+        "-6": made.version == 6, "-N": made.half_close, "-z": made.connect_only,
+        "--debug": made.debug, "--verbose": made.verbose, "--terminal": made.terminal,
+    }  # fmt: skip
+    valued = {
+        "--source": made.source, "--source-port": made.source_port, "--interface": made.interface,
+        "--via": made.via or made.via_mac.hex(":"), "--mark": made.mark,
+        "--wait": made.wait if made.wait_given else "", "--pcap": made.pcap,
+    }  # fmt: skip
+    words = [option for option, on in switches.items() if on]
+    words += [f"{option}={value}" for option, value in valued.items() if value]
+    words += [made.host, str(made.port)]
+    return [*words, "--exec", "--", *made.command] if made.command else words
 
 
-def _check(made: Request) -> None:
-    if made.command and (made.listen or made.connect_only or made.keep):
-        raise UsageError("--exec connects by itself: not with -l, -k or -z")
-    if made.listen and (made.connect_only or made.source_port or made.source):
-        raise UsageError("with -l, HOST and PORT are what is bound: not -z, -p or --source")
-    for option, text in (("--source", made.source), ("--via", made.via)):
-        if text:
-            _address(option, text)
-    if made.keep and not made.listen:
-        raise UsageError("-k is for -l")
+@dataclass(slots=True)
+class _Said:
+    """Words told apart: flags (as they stood last), values, operands, what follows --exec --."""
+
+    flags: dict[str, bool] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
+    operands: list[str] = field(default_factory=list)
+    command: list[str] = field(default_factory=list)
+
+    def has(self, flag: str) -> bool:
+        return self.flags.get(flag, False)
 
 
-def _address(option: str, text: str) -> None:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        raise UsageError(f"{option} {text}: this is no IP address") from None
-
-
-def _split(words: list[str]) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Options, operands, and what follows `--`."""
-    said: dict[str, Any] = {}
-    operands: list[str] = []
+def _split(words: list[str]) -> _Said:
+    said = _Said()
     rest = iter(words)
     for word in rest:
         if word == "--":
-            following = list(rest)
-            return (
-                (said, operands, following) if "run" in said else (said, operands + following, [])
-            )
-        if not word.startswith("-") or word == "-":
-            operands.append(word)
-            continue
-        name, equals, value = word.lstrip("-").partition("=")
-        if name in _FLAGS:
-            if equals and value.lower() not in (*_TRUE, *_FALSE):
-                raise UsageError(f"{word}: this option is true or false")
-            if not equals or value.lower() in _TRUE:
-                said[_FLAGS[name]] = True
-        elif name in _VALUES:
-            found = value if equals else next(rest, None)
-            if found is None:
-                raise UsageError(f"{word} needs a value")
-            said[_VALUES[name]] = found
-        elif not word.startswith("--") and name and all(letter in _FLAGS for letter in name):
-            said.update({_FLAGS[letter]: True for letter in name})
-        elif not word.startswith("--") and name[:1] in ("p", "w", "i") and len(name) > 1:
-            said[_VALUES[name[0]]] = word[2:]
+            (said.command if said.has("run") else said.operands).extend(rest)
+        elif not word.startswith("-") or word == "-":
+            said.operands.append(word)
         else:
-            raise UsageError(f"no such option: {word}")
-    return said, operands, []
+            _option(said, word, rest)
+            if said.has("run") and "--" not in words:
+                raise UsageError("--exec needs -- before the program: --exec -- CMD...")
+    return said
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text.removesuffix("s"))
-    except ValueError:
-        value = -1
-    if not 0 < value < 1e9:
-        raise UsageError(f"-w {text}: a number of seconds above 0 is needed")
-    return value
+def _option(said: _Said, word: str, rest: Iterator[str]) -> None:
+    """One option; its value is out of `rest` where it is a word of its own."""
+    short = not word.startswith("--")
+    name, equals, value = word[1 if short else 2 :].partition("=")
+    if name in _FLAGS:
+        if equals and value.lower() not in (*_TRUE, *_FALSE):
+            raise UsageError(f"{word}: this option is true or false")
+        said.flags[_FLAGS[name]] = not equals or value.lower() in _TRUE
+    elif name in _VALUES:
+        if not equals:
+            value = next(rest, "")
+        if not value or (not equals and value[0] == "-" and value != "-"):
+            found = f", and {value} is an option" if value else ""
+            raise UsageError(f"{word} needs {_NEEDED[_VALUES[name]]}{found}")
+        said.values[_VALUES[name]] = value
+    elif short and name and not equals and all(letter in _FLAGS for letter in name):
+        said.flags.update({_FLAGS[letter]: True for letter in name})
+    elif short and name[:1] in ("p", "w", "i") and len(name) > 1 and not equals:
+        said.values[_VALUES[name[0]]] = name[1:]
+    else:
+        raise UsageError(f"no such option: {word}", hint=_near(name))
 
 
-def _number(option: str, text: str, most: int) -> int:
-    try:
-        value = int(text, 0)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= most:
-        raise UsageError(f"{option} {text}: a number from 0 to {most} is needed")
-    return value
+def _near(name: str) -> str:
+    import difflib  # slow, and for this alone
+
+    known = [one for one in (*_FLAGS, *_VALUES) if len(one) > 1 and one != "terminal"]
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean --{found[0]}?" if found else ""
 
 
-def _port(text: str, protocol: str) -> int:
-    if text.isdecimal() and 0 < int(text) < 65536:
-        return int(text)
-    try:
-        return socket.getservbyname(text, protocol)
-    except OSError:
-        raise UsageError(f"{text}: no port, and no {protocol} service of this name") from None
+def _operands(operands: list[str]) -> tuple[str, str]:
+    if len(operands) != 2:
+        found = f" ({' '.join(operands)})" if operands else ""
+        if any(word.startswith("-") for word in operands):
+            hint = "options stand before --"
+        elif len(operands) == 1 and ":" in operands[0]:
+            hint = "HOST and PORT are words of their own, and an address needs no brackets"
+        else:
+            hint = ""
+        count = f"two operands are needed, HOST and PORT, not {len(operands)}{found}"
+        raise UsageError(count, hint=hint)
+    return values.host(operands[0]), operands[1]
+
+
+def _check_together(made: Request) -> None:
+    """What excludes what."""
+    if made.command:
+        _leave_out(made, "--exec connects by itself", "-l", "-k", "-z")
+    if made.listen:
+        _leave_out(made, "with -l, HOST and PORT are what is bound", "-z", "-p", "--source")
+    if made.keep and not made.listen:
+        raise UsageError("-k, --keep is for -l: add -l, or leave it out")
+    if made.pcap == "-":
+        raise UsageError("--pcap needs a file: stdout is what the peer sends")
+    if "/" in made.interface or any(map(str.isspace, made.interface)):
+        raise UsageError(f"-i {made.interface}: no device has such a name")
+
+
+def _leave_out(made: Request, why: str, *options: str) -> None:
+    given = {
+        "-l": made.listen, "-k": made.keep, "-z": made.connect_only, "-p": made.source_port,
+        "--source": made.source,
+    }  # fmt: skip
+    wrong = [option for option in options if given[option]]
+    if wrong:
+        raise UsageError(f"{why}: leave out {' and '.join(wrong)}")
+
+
+def _check_addresses(made: Request, *, nodes: bool) -> None:
+    """Addresses that are none or nobody's, and those that are of two IP versions."""
+    told = [(f"-{made.version}", made.version)] if made.version else []
+    peer = values.ip(made.host)
+    if peer is not None:
+        if peer.is_unspecified and not made.listen:
+            raise UsageError(f"HOST {made.host} is for -l: a peer's address is needed")
+        told.append((f"HOST {made.host}", peer.version))
+    via = "" if nodes and "/" in made.via else made.via
+    for option, text in (("--source", made.source), ("--via", via)):
+        if text:
+            told.append((f"{option} {text}", values.one_hosts(option, text).version))
+    for what, version in told[1:]:
+        if version != told[0][1]:
+            raise UsageError(f"{told[0][0]} and {what} are of different IP versions; one is needed")

@@ -262,7 +262,7 @@ def test_devices_and_routes_that_cannot_work_are_named(wire: Wire) -> None:
         (("--source", PEER[4], PEER[4], "80"), "no route"),
         (("--via", PEER[4], "1.2.3.4", "80"), "not on a link of this host"),
         (("--via", "fd01::1", "1.2.3.4", "80"), "different IP versions"),
-        (("-6", "1.2.3.4", "80"), "1.2.3.4: "),
+        (("-6", "1.2.3.4", "80"), "-6 and HOST 1.2.3.4 are of different IP versions"),
     ):
         code, out, err = ended(wire.netkat(*words))
         assert (code, out) == (1, b"")
