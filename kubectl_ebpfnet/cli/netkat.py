@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from dataclasses import replace
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from typer import Argument, Option
 
 from kubectl_ebpfnet.cli import netkat_streams, netkat_words, options, words
 from kubectl_ebpfnet.cli.command import CommandText
-from kubectl_ebpfnet.cli.terminal import Talk
+from kubectl_ebpfnet.cli.terminal import Talk, emit
 from kubectl_ebpfnet.errors import UsageError
 
 SESSION_SECONDS = 24 * 3600
@@ -49,8 +50,9 @@ def run(
     if place.kind != "node":
         raise UsageError(f"{target!r}: netkat runs on a node", hint="e.g. node/n1")
     asked = netkat_words.read(said or [])
-    if asked.help:
-        return netkat_words.show_help()
+    if asked is None:
+        emit(netkat_words.HELP)
+        return 0
     limit, connection = words.duration(timeout, "--timeout"), given.connection()
     seconds = None if given.nodes.keep else SESSION_SECONDS
     access = replace(given.nodes, mode="pod", seconds=seconds).access()
@@ -62,9 +64,10 @@ def run(
         talk = stack.enter_context(Talk())
         session = stack.enter_context(Session.open(connection))
         netkat.check_node(session, place.name)
-        if asked.via:
-            asked = asked.with_via(netkat.next_hop(session, asked.via, asked.version))
+        version = asked.request.ip_version
+        via = netkat.next_hop(session, asked.via, version) if asked.via else ""
+        sent = asked.for_node(via, terminal=sys.stdin is not None and sys.stdin.isatty())
         return netkat.run(
-            session, access, place.name, asked.words, streams,
+            session, access, place.name, sent, streams,
             timeout=limit, say=talk.say, progress=talk.progress,
         )  # fmt: skip

@@ -1,27 +1,32 @@
-"""netkat's own words, as far as they have to be understood here: the rest is netkat's affair.
+"""netkat's own words, read before a cluster is asked.
 
-Its options are kubectl_ebpfnet/model/netkat.py's, one dash or two. `--via node/NAME` becomes that
-node's address, `--pcap FILE` a file of this machine.
+The node reads them by the same grammar (kubectl_ebpfnet/model/netkat.py). Ours alone are a next hop
+`--via node/NAME`, which becomes that node's address, `--pcap FILE`, a file of this machine, and a
+port's name, which is sent as its number: the image knows none.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 
 from kubectl_ebpfnet.cli import words
 from kubectl_ebpfnet.cli.options import CONNECTION, NODES
 from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.model import netkat
 from kubectl_ebpfnet.model.frames import PCAP_FD
+from kubectl_ebpfnet.model.netkat import Request
 
 PCAP = f"/proc/self/fd/{PCAP_FD}"
-_VALUES = frozenset(
-    ("p", "source-port", "i", "interface", "w", "wait", "via", "source", "mark", "pcap")
-)
-_FLAGS = frozenset("lud46Nzvkh")
+HELP = f"""{netkat.USAGE}
+With `kubectl ebpfnet netkat node/NAME`, "this host" is that node: HOST is
+resolved there, and CMD runs in the node pod. --via node/OTHER is that node's
+address. --pcap writes a file where kubectl runs, and a PORT's name (http) is
+looked up there.
+"""
+_VIA = "e.g. --via node/n2, --via 10.0.0.1 or --via 02:00:00:00:00:01"
+_TIMEOUT = "--timeout"
+_OURS = frozenset(s for flag in (*CONNECTION, *NODES) for s in flag.spellings) | {_TIMEOUT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,38 +34,32 @@ class NetkatWords:
     """What was said after node/NAME.
 
     Attributes:
-        words: for netkat; values of --via and --pcap that are ours are still in it.
-        help: netkat's own help is asked for.
-        version: of IP, 4, 6, or 0 when the words do not tell.
-        via: name of the node that is the next hop, "" for none.
-        via_at: its place in `words`.
+        request: for the node, but for a next hop that is a node's name.
+        via: that name, "" for none.
         pcap: the local file, "" for none.
     """
 
-    words: tuple[str, ...]
-    help: bool = False
-    version: int = 0
+    request: Request
     via: str = ""
-    via_at: int = 0
     pcap: str = ""
 
-    def with_via(self, address: str) -> NetkatWords:
-        """The next hop by its address."""
-        at = self.via_at
-        return replace(self, words=(*self.words[:at], address, *self.words[at + 1 :]))
+    def for_node(self, via: str, *, terminal: bool) -> tuple[str, ...]:
+        """The words that the node is sent.
 
-
-def show_help() -> int:
-    """Have netkat itself show its options, as it would on the node; its exit code."""
-    argv = [sys.executable, "-m", "kubectl_ebpfnet.node.netkat", "-h"]
-    return subprocess.run(argv, check=False).returncode  # noqa: S603  our own module
+        Args:
+            via: the next hop's address, where it was a node's name.
+            terminal: whether stdin is one.
+        """
+        made = self.request
+        made = replace(made, via=via or made.via, terminal=terminal or made.terminal)
+        return tuple(netkat.spelling(made))
 
 
 def behind(said: Sequence[str]) -> list[str]:
     """Words of the command line, `netkat` first → the same with `--` before node/NAME, so that what
     follows is left alone."""
     takes_value = {s for flag in (*CONNECTION, *NODES) if flag.metavar for s in flag.spellings}
-    takes_value.add("--timeout")
+    takes_value.add(_TIMEOUT)
     at = 1
     while at < len(said) and said[at].startswith("-") and said[at] != "--":
         number = said[at] in ("-v", "--v") and said[at + 1 : at + 2]
@@ -72,75 +71,40 @@ def behind(said: Sequence[str]) -> list[str]:
     return [*said[:at], "--", *said[at:]]
 
 
-def read(said: Sequence[str]) -> NetkatWords:
-    """Read netkat's words.
+def read(said: Sequence[str]) -> NetkatWords | None:
+    """Read netkat's words. None: its help was asked for.
 
     Raises:
-        UsageError: HOST or PORT is missing, --via names no node, or --pcap no file.
+        UsageError: they are wrong; names the option and says what it needs.
     """
-    out: list[str] = []
-    options: dict[str, int] = {}  # name → place of its value in `out`
-    operands: list[str] = []
-    letters = ""
-    rest = iter(said)
-    for word in rest:
-        if word == "--":
-            following = list(rest)
-            if "--exec" not in said and "-exec" not in said:
-                operands += following
-            out += [word, *following]
-            break
-        if not word.startswith("-") or word == "-":
-            operands.append(word)
-            out.append(word)
-            continue
-        name, equals, value = word.lstrip("-").partition("=")
-        if name in _VALUES:
-            found = [value] if equals else [one for one in (next(rest, None),) if one is not None]
-            out += [f"--{name}", *found]
-            options[name] = len(out) - 1
-        else:
-            out.append(word)
-            letters += "h" if name == "help" else name if _FLAGS.issuperset(name) else ""
-    made = NetkatWords(tuple(out), help="h" in letters)
-    if made.help:
-        return made
-    if len(operands) != 2:
-        raise UsageError(
-            f"netkat: two operands are needed, HOST and PORT, not {len(operands)}",
-            hint="`kubectl ebpfnet netkat node/NAME -h` shows its options",
-        )
-    made = replace(made, version=_version(letters, operands[0], _value(out, options, "source")))
-    return _ours(made, options)
+    try:
+        for word in said:
+            word.encode()
+        request = netkat.request(list(said), nodes=True)
+    except UnicodeEncodeError:
+        raise UsageError("netkat: a word that is not UTF-8 cannot be sent to a node") from None
+    except UsageError as error:
+        raise UsageError(f"netkat: {error.message}", hint=_hint(error)) from None
+    if request is None:
+        return None
+    via = _node(request.via) if "/" in request.via else ""
+    return NetkatWords(replace(request, pcap=PCAP if request.pcap else ""), via, request.pcap)
 
 
-def _value(out: Sequence[str], options: dict[str, int], name: str) -> str:
-    return out[options[name]] if name in options else ""
+def _node(said: str) -> str:
+    try:
+        place = words.place(said)
+    except UsageError as error:
+        raise UsageError(f"netkat: --via {error.message}", hint=_VIA) from None
+    if place.kind != "node":
+        raise UsageError(f"netkat: --via {said}: not a node", hint=_VIA)
+    return place.name
 
 
-def _ours(made: NetkatWords, options: dict[str, int]) -> NetkatWords:
-    """Take in what is not for netkat."""
-    via = _value(made.words, options, "via")
-    if "/" in via:
-        place = words.place(via)
-        if place.kind != "node":
-            raise UsageError(f"--via {via}: not a node", hint="e.g. --via node/n1")
-        made = replace(made, via=place.name, via_at=options["via"])
-    if "pcap" in options:
-        file, at = _value(made.words, options, "pcap"), options["pcap"]
-        if file in ("", "-"):
-            raise UsageError("--pcap needs a file: stdout is what the peer sends")
-        made = replace(made, pcap=file, words=(*made.words[:at], PCAP, *made.words[at + 1 :]))
-    return made
-
-
-def _version(letters: str, host: str, source: str) -> int:
-    for number in (4, 6):
-        if str(number) in letters:
-            return number
-    for word in (host, source):
-        try:
-            return ip_address(word.partition("%")[0]).version
-        except ValueError:
-            continue
-    return 0
+def _hint(error: UsageError) -> str:
+    named = {word.strip(",:").partition("=")[0] for word in error.message.split()}
+    for flag in sorted(named & _OURS):
+        return f"the {flag} of `kubectl ebpfnet` stands before node/NAME"
+    if error.message.startswith("--via "):
+        return _VIA
+    return error.hint or "`kubectl ebpfnet netkat node/NAME -h` shows netkat's options"

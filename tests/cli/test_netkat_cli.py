@@ -13,18 +13,20 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from console import PROGRAM, environment, run, through_kubectl
 
-from kubectl_ebpfnet.cli import netkat_words
+from kubectl_ebpfnet.cli import netkat_words, options
 from kubectl_ebpfnet.cli.app import rewritten
 from kubectl_ebpfnet.errors import UsageError
-from kubectl_ebpfnet.model import frames
+from kubectl_ebpfnet.model import frames, netkat
 from tests.cluster.fake_api_server import FakeApiServer
 from tests.cluster.fake_cluster import FakeCluster
 from tests.cluster.live_node import CAT, on_the_node
 
+DOCS = Path(__file__).parents[2] / "docs" / "cli"
 SHOW = "import json\nos.write(1, json.dumps(words).encode())\nreturn 0"
 
 
@@ -89,51 +91,91 @@ def test_what_follows_the_node_is_left_alone(given, read):
 
 
 @pytest.mark.parametrize(
-    ("given", "version", "via", "pcap", "left"),
+    ("given", "version", "via", "pcap", "sent"),
     [
         ("1.1.1.1 80", 4, "", "", "1.1.1.1 80"),
         ("-4 name 80", 4, "", "", "-4 name 80"),
-        ("-6uv name 80", 6, "", "", "-6uv name 80"),
-        ("name 80 --source fd00::1", 6, "", "", "name 80 --source fd00::1"),
-        ("-w5 -p 80 name http", 0, "", "", "-w5 --p 80 name http"),
-        ("--via node/n2 fd00::9 80", 6, "n2", "", "--via node/n2 fd00::9 80"),
-        ("-via=no/n2 h 1", 0, "n2", "", "--via no/n2 h 1"),
-        ("--via 0a:0b:0c:0d:0e:0f h 1", 0, "", "", "--via 0a:0b:0c:0d:0e:0f h 1"),
-        ("-pcap f h 1", 0, "", "f", f"--pcap {netkat_words.PCAP} h 1"),
-        ("h 1 --pcap=a/b -d", 0, "", "a/b", f"h 1 --pcap {netkat_words.PCAP} -d"),
-        ("h 1 --exec -- prog --via node/x -h", 0, "", "", "h 1 --exec -- prog --via node/x -h"),
-        ("-- h 1", 0, "", "", "-- h 1"),
+        ("-6uv name 80", 6, "", "", "--udp -6 --verbose name 80"),
+        ("name 80 --source fd00::1", 6, "", "", "--source=fd00::1 name 80"),
+        ("-w5 -p 80 name http", 0, "", "", "--source-port=80 --wait=5.0 name 80"),
+        ("-u name domain", 0, "", "", "--udp name 53"),
+        ("--via node/n2 fd00::9 80", 6, "n2", "", "--via=HOP fd00::9 80"),
+        ("-via=no/n2 h 1", 0, "n2", "", "--via=HOP h 1"),
+        ("--via 10.0.0.2 h 1", 0, "", "", "--via=10.0.0.2 h 1"),
+        ("--via 0a:0b:0c:0d:0e:0f h 1", 0, "", "", "--via=0a:0b:0c:0d:0e:0f h 1"),
+        ("-pcap f h 1", 0, "", "f", f"--pcap={netkat_words.PCAP} h 1"),
+        ("h 1 --pcap=a/b -d", 0, "", "a/b", f"--debug --pcap={netkat_words.PCAP} h 1"),
+        ("h 1 --exec -- p --via node/x -h", 0, "", "", "h 1 --exec -- p --via node/x -h"),
+        ("-z -- h 1", 0, "", "", "-z h 1"),
     ],
 )
-def test_netkats_words(given, version, via, pcap, left):
+def test_netkats_words(given, version, via, pcap, sent):
     read = netkat_words.read(given.split())
-    assert (read.version, read.via, read.pcap, read.help) == (version, via, pcap, False)
-    assert list(read.words) == left.split()
-
-
-@pytest.mark.parametrize("word", ["-h", "--help", "-help", "-lh"])
-def test_netkats_help_is_asked_for(word):
-    assert netkat_words.read([word]).help
+    assert (read.request.ip_version, read.via, read.pcap) == (version, via, pcap)
+    assert list(read.for_node("HOP" if via else "", terminal=False)) == sent.split()
 
 
 @pytest.mark.parametrize(
-    ("given", "why"),
+    ("given", "why", "do"),
     [
-        ("", "not 0"),
-        ("h", "not 1"),
-        ("h 1 2", "not 3"),
-        ("h 1 --via pod/x", "not a node"),
-        ("h 1 --pcap -", "needs a file"),
-        ("h 1 --pcap=", "needs a file"),
-        ("h 1 --via node/", "name is missing"),
+        ("", "two operands are needed, HOST and PORT, not 0", "node/NAME -h` shows"),
+        ("h", "two operands are needed, HOST and PORT, not 1 (h)", "node/NAME -h` shows"),
+        ("h 1 2", "two operands are needed, HOST and PORT, not 3 (h 1 2)", "node/NAME -h` shows"),
+        ("h:1", "two operands are needed", "HOST and PORT are words of their own"),
+        ("-- -l h 1", "two operands are needed", "options stand before --"),
+        ("--intreface eth0 h 1", "no such option: --intreface", "did you mean --interface?"),
+        ("--no-such h 1", "no such option: --no-such", "node/NAME -h` shows"),
+        ("--context=c h 1", "no such option: --context=c", "--context of `kubectl ebpfnet` stands"),
+        ("h 1 -n ns", "no such option: -n", "-n of `kubectl ebpfnet` stands before node/NAME"),
+        ("h 1 --timeout 9s", "no such option: --timeout", "--timeout of `kubectl ebpfnet` stands"),
+        ("h 1 --keep", "-k, --keep is for -l", "--keep of `kubectl ebpfnet` stands before"),
+        ("h 1 -p", "-p needs a port", "node/NAME -h` shows"),
+        ("-i -d h 1", "-i needs the name of a device, and -d is an option", ""),
+        ("h 1 -d=2", "-d=2: this option is true or false", ""),
+        ("h 1 -w 0", "-w 0: a number of seconds above 0 is needed", ""),
+        ("h 1 -p 70000", "-p 70000: a number from 0 to 65535 is needed", ""),
+        ("h 1 --mark x", "--mark x: a number from 0 to 4294967295 is needed", ""),
+        ("h 1 -i a/b", "-i a/b: no device has such a name", ""),
+        ("h 1 --source h", "--source h: the IP address of one host is needed", ""),
+        ("h 1 --via n2", "--via n2: the IP address or MAC of one host is needed", "--via node/n2"),
+        ("h 1 --via pod/x", "--via pod/x: not a node", "e.g. --via node/n2"),
+        ("h 1 --via node/", "--via 'node/': the name is missing", "e.g. --via node/n2"),
+        ("h 1 --pcap -", "--pcap needs a file: stdout is what the peer sends", ""),
+        ("h 1 --pcap=", "--pcap= needs a file", ""),
+        ("-4 -6 h 1", "-4 and -6 exclude each other: leave one of them out", ""),
+        ("-6 1.1.1.1 1", "-6 and HOST 1.1.1.1 are of different IP versions; one is needed", ""),
+        ("-l -z h 1", "with -l, HOST and PORT are what is bound: leave out -z", ""),
+        ("h 1 --exec ls", "--exec needs -- before the program: --exec -- CMD...", ""),
+        ("-l h 1 --exec -- ls", "--exec connects by itself: leave out -l", ""),
+        ("h 70000", "PORT 70000: a number from 1 to 65535 is needed", ""),
+        ("h no-such", "PORT no-such: a number from 1 to 65535 is needed, or the name of a tcp", ""),
+        ("pod/web 80", "HOST pod/web: an IP address or a name is needed", ""),
+        ("0.0.0.0 80", "HOST 0.0.0.0 is for -l: a peer's address is needed", ""),
     ],
 )
-def test_words_that_are_refused_before_a_cluster_is_asked(given, why):
-    with pytest.raises(UsageError, match=why):
-        netkat_words.read(given.split())
-    done = run("netkat", "node/n1", *given.split())
-    assert done.returncode == 2
-    assert why in done.stderr
+def test_wrong_words_are_refused_before_the_cluster_is_asked(cluster, given, why, do):
+    code, out, err = said(cluster, "node/n1", *given.split())
+    assert (code, out) == (2, b"")
+    error, hint = err.decode().splitlines()
+    assert error.startswith("error: netkat: ")
+    assert why in error
+    assert hint.startswith("hint: ")
+    assert do in hint
+    assert cluster.server.seen == []
+
+
+def test_a_word_that_no_api_server_takes_is_refused(cluster):
+    code, _, err = said(cluster, "node/n1", "h", "1", "--exec", "--", "printf", "\udcff")
+    assert (code, b"not UTF-8" in err) == (2, True)
+    assert cluster.server.seen == []
+
+
+def test_flags_of_ours_are_none_of_netkats():
+    """But --keep, which is for -l there: a hint says where ours stands."""
+    for flag in (*options.CONNECTION, *options.NODES):
+        for spelling in set(flag.spellings) - {"--keep"}:
+            with pytest.raises(UsageError, match="no such option"):
+                netkat.request([spelling, "h", "1"])
 
 
 def test_errors_of_our_own_words():
@@ -148,7 +190,15 @@ def test_errors_of_our_own_words():
         assert why in done.stderr
 
 
-def test_netkats_own_help_needs_no_cluster():
+@pytest.mark.parametrize("words", [("-h",), ("--help",), ("-lh",), ("h", "1", "-help")])
+def test_netkats_own_help(golden, words):
+    done = run("netkat", "node/n1", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    golden(DOCS / "netkat-node.txt", done.stdout)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_kubectl_shows_netkats_own_help_too():
     done = through_kubectl("netkat", "node/n1", "-h")
     assert done.returncode == 0
     assert done.stdout.startswith("usage: netkat [options] HOST PORT")
@@ -160,11 +210,11 @@ def test_netkats_own_help_needs_no_cluster():
 def test_words_on_the_node(cluster):
     cluster.server.program = on_the_node(SHOW)
     words = ["-v", "-w=5", "--via", "node/n2", "fd00::9", "80", "--exec", "--", "sh", "-c"]
-    code, out, err = said(cluster, "node/n1", *words, "a 'b'")
+    code, out, err = said(cluster, "node/n1", *words, "a 'b'", "-h", "--")
     assert code == 0, err
     assert out == (
-        b'["-v", "--w", "5", "--via", "fd00::2", "fd00::9", "80", "--exec", "--", "sh", "-c", '
-        b"\"a 'b'\"]"
+        b'["--verbose", "--via=fd00::2", "--wait=5.0", "fd00::9", "80", "--exec", "--", "sh", '
+        b'"-c", "a \'b\'", "-h", "--"]'
     )
     [exec_] = [seen for seen in cluster.server.seen if seen.path.endswith("/exec")]
     assert exec_.parameters("command")[:3] == ["ebpfnet-node", "netkat", frames.OPTION]
@@ -206,8 +256,8 @@ def test_a_signal_that_ended_it_is_said(cluster):
 
 def test_pcap_is_a_file_here(cluster, tmp_path):
     path = f"/proc/self/fd/{frames.PCAP_FD}"
-    body = f"assert '{path}' in words\nos.write(os.open('{path}', os.O_WRONLY), b'p' * 9)\nreturn 0"
-    cluster.server.program = on_the_node(body)
+    body = f"assert '--pcap={path}' in words\nos.write(os.open('{path}', os.O_WRONLY), b'p' * 9)"
+    cluster.server.program = on_the_node(f"{body}\nreturn 0")
     file = tmp_path / "a.pcap"
     code, _, err = said(cluster, "node/n1", "h", "1", "--pcap", str(file))
     assert code == 0, err
@@ -218,7 +268,7 @@ def test_pcap_is_a_file_here(cluster, tmp_path):
 
 
 def test_a_terminal_types_lines_and_ends(cluster):
-    cluster.server.program = on_the_node(CAT)
+    cluster.server.program = on_the_node(f"assert '--terminal' in words\n{CAT}")
     ours, theirs = pty.openpty()
     with session(cluster, "node/n1", "h", "1", stdin=theirs) as process:
         os.close(theirs)
