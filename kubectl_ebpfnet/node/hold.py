@@ -1,17 +1,21 @@
 """A node pod's first process: waits for sessions, serves each in a child, ends when left alone.
 
-    kubectl exec ──▶ doorway.py ──(its stdin, stdout)──▶ this ──fork──▶ answering.serve
+    kubectl exec ──▶ doorway.py ──(its stdin, stdout)──▶ a fork of this ──▶ answering.serve
+                     kat/door.pl ──(its words)─────────▶ another        ──▶ netkat
 
 Starting Python and importing pyroute2 takes some 200 ms, which is longer than all the questions
-of a node. So they are imported here once; a session hands its file descriptors over by SCM_RIGHTS
-(unix(7)) and is served by a fork. A client that is gone ends its child; a pod without a session
-for `idle` seconds ends itself, so that a client that was killed leaves nothing running for long.
+of a node. So they are imported here once, and forks serve the sessions. One fork waits ahead of
+its session: to fork takes 2 ms too. A session hands its file descriptors over by SCM_RIGHTS
+(unix(7)). A client that is gone ends its child; a pod without a session for `idle` seconds ends
+itself, so that a client that was killed leaves nothing running for long.
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
+import gc
 import importlib
 import os
 import select
@@ -25,6 +29,8 @@ from kubectl_ebpfnet.node import answering, asks
 
 SOCKET = Path("/run/ebpfnet/node.sock")
 _STEP_SECONDS = 1.0
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def hold(idle: float, path: Path = SOCKET) -> int:
@@ -47,6 +53,7 @@ def hold(idle: float, path: Path = SOCKET) -> int:
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
     children: set[int] = set()
+    waiting: _Waiting | None = None
     awake, signalled = socket.socketpair()
     signalled.setblocking(False)
     # select goes on after a signal (PEP 475): without this the end would wait for the next step.
@@ -58,17 +65,25 @@ def hold(idle: float, path: Path = SOCKET) -> int:
         # Only now: a session that comes meanwhile waits, and is not served by a process of its own
         # that nobody here knows of.
         _import_all()
+        _hold_keys()
+        gc.freeze()  # what is there already is not looked through again in any fork, nor copied
         last = time.monotonic()
         while not stop:
-            ready, _, _ = select.select([listener, awake], [], [], _STEP_SECONDS)
-            if listener in ready:
-                children.add(_session(listener))
+            waiting = waiting or _Waiting(listener)
+            ready, _, _ = select.select([waiting.fd, awake.fileno()], [], [], _STEP_SECONDS)
+            if waiting.fd in ready:
+                if not waiting.has_a_session():
+                    time.sleep(_STEP_SECONDS)  # it has died: not again and again at full speed
+                children.add(waiting.pid)
+                waiting = None
             children -= {pid for pid in children if _ended(pid)}
             if children:
                 last = time.monotonic()
             elif time.monotonic() - last > idle:
                 break
         signal.set_wakeup_fd(-1)
+    if waiting:
+        children.add(waiting.pid)
     for pid in children:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
@@ -86,6 +101,22 @@ def _import_all() -> None:
             importlib.import_module(f"kubectl_ebpfnet.node.{name}")
 
 
+def _hold_keys() -> None:
+    # Without it a connection waits a little longer. Forks keep it, and it is gone with the last.
+    with contextlib.suppress(Exception):
+        from kubectl_ebpfnet.node.kat import attach
+
+        attach.hold_keys()
+
+
+def _rehearse() -> None:
+    # What it cannot do here is told to whoever asks for it.
+    with contextlib.suppress(Exception):
+        from kubectl_ebpfnet.node.kat import door
+
+        door.rehearse()
+
+
 def _ended(pid: int) -> bool:
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
@@ -93,33 +124,63 @@ def _ended(pid: int) -> bool:
         return True
 
 
-def _session(listener: socket.socket) -> int:
-    """Fork a child for the session that has come; its pid."""
+class _Waiting:
+    """A fork that waits for a session and then serves it.
+
+    Attributes:
+        pid: its process.
+        fd: can be read when it has a session, or has died.
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        ours = os.getpid()
+        self.fd, taken = os.pipe()
+        self.pid = os.fork()
+        if self.pid:
+            os.close(taken)
+            return
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            _rehearse()
+            connection = _next_session(listener, ours)
+            os.write(taken, b"+")
+            os.close(taken)
+            os.close(self.fd)
+            code = _serve(connection)
+        finally:
+            os._exit(code)  # never back into the parent's loop
+
+    def has_a_session(self) -> bool:
+        """Once `fd` can be read: False when it died before one came."""
+        found = bool(os.read(self.fd, 1))
+        os.close(self.fd)
+        return found
+
+
+def _next_session(listener: socket.socket, parent: int) -> socket.socket:
+    """Wait for it; end with the parent meanwhile."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
     connection, _ = listener.accept()
-    pid = os.fork()
-    if pid:
-        connection.close()
-        return pid
-    code = 1
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        listener.close()
-        code = _serve(connection)
-    finally:
-        os._exit(code)  # never back into the parent's loop
+    _libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+    listener.close()
+    return connection
 
 
 def _serve(connection: socket.socket) -> int:
     fds = array.array("i")
-    message, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_LEN(3 * fds.itemsize))
+    message, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_LEN(2 * fds.itemsize))
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    if message == b"k" and len(fds) == 3:
+    if message == b"k":
         from kubectl_ebpfnet.node.kat import door
 
-        return door.serve(connection, tuple(fds))
+        return door.serve(connection)
     if not message or len(fds) != 2:
         return 1
     threading.Thread(target=_end_with, args=(connection,), daemon=True).start()

@@ -56,7 +56,7 @@ def _connect(request: Request) -> int:
                 laid = laying.to_peer(stack, request, peer, scope, tcx=_tcx())
                 _say(request, f"{laid.way.device.name}, {laid.way.sources[0]} port"
                      f" {laid.first_port}, next hop {laid.way.gateway or 'on the link'},"
-                     f" {laid.how}")  # fmt: skip
+                     f" {laid.attached.how}")  # fmt: skip
                 _capture(stack, request, laid)
                 if request.command:
                     return running.run(laid, request)
@@ -83,7 +83,7 @@ def _listen(request: Request) -> int:
         for one in waiting:
             stack.callback(talk.hang_up, one)
         _say(request, f"listening on {', '.join(laid.way.sources)} port {request.port},"
-             f" {laid.way.device.name}, {laid.how}")  # fmt: skip
+             f" {laid.way.device.name}, {laid.attached.how}")  # fmt: skip
         talk.serve(waiting, request)
     return 0
 

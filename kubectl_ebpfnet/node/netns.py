@@ -67,6 +67,32 @@ def inside(path: str | Path | None) -> Iterator[None]:
         os.close(home)
 
 
+def empty() -> int:
+    """A new network namespace without a name, with nothing in it but lo.
+
+    Returns:
+        A descriptor: the namespace ends with the last one, and the last process in it.
+
+    Raises:
+        KernelError: no rights (EPERM).
+    """
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.unshare(_CLONE_NEWNET):
+            code = ctypes.get_errno()
+            raise KernelError(
+                f"make a network namespace: {os.strerror(code)}", code,
+                hint="CAP_SYS_ADMIN allows it",
+            )  # fmt: skip
+        try:
+            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            if _libc.setns(home, _CLONE_NEWNET):
+                os._exit(70)  # there is no way back into the host
+    finally:
+        os.close(home)
+
+
 def of_pod(pod: PodNamespace) -> str:
     """/proc/PID/ns/net of a process of the pod.
 

@@ -31,6 +31,7 @@ _REASON = 1  # NLMSGERR_ATTR_MSG
 _NESTED = 0x8000
 TYPE_MASK = 0x3FFF  # NLA_TYPE_MASK: an attribute's type without its two flags
 HEADER_BYTES = 16
+_AT_ONCE = 64  # changes whose acknowledgements a socket's buffer holds for certain
 _READ_BYTES = 65536  # the kernel fills at most 32 KB of a dump at once
 
 ATTRIBUTE = struct.Struct("=HH")
@@ -106,31 +107,37 @@ def change(changes: Sequence[Change]) -> None:
         asking.bind((0, 0))
         for option in (_CAP_ACK, _EXT_ACK):
             asking.setsockopt(_SOL_NETLINK, option, 1)
-        batch = b""
-        for sequence, (type, flags, body, _) in enumerate(changes):
-            size = HEADER_BYTES + len(body)
-            head = _HEADER.pack(size, type, REQUEST | _ACK | flags, sequence, 0)
-            batch += head + body + b"\0" * (-size % 4)
-        asking.send(batch)
-        refused: KernelError | None = None
-        left = len(changes)
-        while left:
-            data = asking.recv(_READ_BYTES)
-            at = 0
-            while at + HEADER_BYTES <= len(data):
-                length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
-                if kind == _ERROR:
-                    left -= 1
-                    code = -_ERRNO.unpack_from(data, at + HEADER_BYTES)[0]
-                    if code and refused is None:
-                        reason = _reason(data[at : at + length], flags) or os.strerror(code)
-                        hint = "CAP_NET_ADMIN allows it" if code == errno.EPERM else ""
-                        refused = KernelError(
-                            f"{changes[sequence].what}: {reason}", code, hint=hint
-                        )
-                at += (length + 3) & ~3
-    if refused is not None:
-        raise refused
+        refused = [
+            one
+            for first in range(0, len(changes), _AT_ONCE)
+            for one in _changed(asking, changes[first : first + _AT_ONCE])
+        ]
+    if refused:
+        raise refused[0]
+
+
+def _changed(asking: socket.socket, changes: Sequence[Change]) -> Iterator[KernelError]:
+    """Ask for a batch of them; what was refused."""
+    batch = b""
+    for sequence, (type, flags, body, _) in enumerate(changes):
+        size = HEADER_BYTES + len(body)
+        head = _HEADER.pack(size, type, REQUEST | _ACK | flags, sequence, 0)
+        batch += head + body + b"\0" * (-size % 4)
+    asking.send(batch)
+    left = len(changes)
+    while left:
+        data = asking.recv(_READ_BYTES)
+        at = 0
+        while at + HEADER_BYTES <= len(data):
+            length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
+            if kind == _ERROR:
+                left -= 1
+                code = -_ERRNO.unpack_from(data, at + HEADER_BYTES)[0]
+                if code:
+                    reason = _reason(data[at : at + length], flags) or os.strerror(code)
+                    hint = "CAP_NET_ADMIN allows it" if code == errno.EPERM else ""
+                    yield KernelError(f"{changes[sequence].what}: {reason}", code, hint=hint)
+            at += (length + 3) & ~3
 
 
 def _reason(message: bytes, flags: int) -> str:

@@ -75,14 +75,43 @@ def test_a_session_that_is_killed_takes_its_child_along(
     held: tuple[subprocess.Popen[bytes], Path],
 ) -> None:
     process, path = held
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    _until(lambda: len(children.read_text().split()) == 1)  # that one waits for a session
+    (serving,) = children.read_text().split()
     session = _session(path)
     assert session.stdout is not None
     session.stdout.readline()
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    _until(lambda: children.read_text().strip())
+    _until(lambda: len(children.read_text().split()) == 2)
     session.send_signal(signal.SIGKILL)
     session.communicate()
-    _until(lambda: not children.read_text().strip())
+    _until(lambda: len(children.read_text().split()) == 1)
+    assert serving not in children.read_text().split()
+
+
+def test_a_fork_that_dies_before_its_session_is_replaced(
+    held: tuple[subprocess.Popen[bytes], Path],
+) -> None:
+    process, path = held
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    _until(lambda: len(children.read_text().split()) == 1)
+    (waiting,) = children.read_text().split()
+    os.kill(int(waiting), signal.SIGKILL)
+    _until(lambda: children.read_text().split() not in ([], [waiting]))
+    session = _session(path)
+    out, _ = session.communicate(b'{"end": true}\n', timeout=20)
+    assert json.loads(out.splitlines()[0])["protocol"] == PROTOCOL
+
+
+def test_the_fork_that_waits_ends_with_the_first_process(
+    held: tuple[subprocess.Popen[bytes], Path],
+) -> None:
+    process, _ = held
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    _until(lambda: len(children.read_text().split()) == 1)
+    (waiting,) = children.read_text().split()
+    process.kill()
+    process.wait()
+    _until(lambda: not Path(f"/proc/{waiting}").exists())
 
 
 def test_it_ends_by_itself_when_nobody_comes(tmp_path: Path) -> None:

@@ -1,62 +1,59 @@
 """netkat without its start: the node pod's first process has all imported and forks (hold.py).
 
-    netkat (this, as a file) ──(stdin, stdout, stderr; words)──▶ hold.py ──fork──▶ netkat.main
+    door.pl ──(its words)──▶ hold.py's waiting child, which takes its streams and is netkat
 
-Run as a file by `python3 -I -S`, it imports nothing of ours: starting Python so takes a tenth of
-what pyroute2's import takes. Where nobody holds the door it becomes
-`python3 -m kubectl_ebpfnet.node.netkat`. When this process ends, in whatever way, the fork does.
-Over the socket: a byte with three descriptors, then the length of what follows (4 bytes, this
-machine's order) and the working directory and the words, each with a NUL; back comes the exit code.
+Over the socket: `k`, the length of what follows (4 bytes, this machine's order) and the words, each
+with a NUL. Back come `+` when netkat begins, and at its end its exit code, a byte. Who is at the
+door, the kernel says (SO_PEERCRED, unix(7)); its stdin, stdout and stderr are copied out of it
+(pidfd_getfd(2), Linux 5.6, by CAP_SYS_PTRACE), so that it need not know how to hand them over. When
+it ends, in whatever way, netkat does.
 """
 
 from __future__ import annotations
 
-import _socket  # what socket is made of, without the enumerations that take 6 of its 8 ms
+import contextlib
+import ctypes
+import errno
 import os
+import socket
+import struct
 import sys
+import threading
 
-SOCKET = "/run/ebpfnet/node.sock"
+from kubectl_ebpfnet.errors import EbpfnetError
+
 _LONGEST = 1 << 20
+_NOWHERE = "192.0.2.1"  # nobody's (RFC 5737)
+_PIDFD_GETFD = 438  # the number of the call on every architecture
+_CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(words: list[str]) -> int:
-    """Have netkat run, with this process's streams. Returns its exit code."""
-    try:
-        way = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        way.connect(os.environ.get("EBPFNET_NODE_SOCKET", SOCKET))
-        fds = b"".join(fd.to_bytes(4, sys.byteorder) for fd in range(3))
-        way.sendmsg([b"k"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)])
-        said = b"".join(os.fsencode(word) + b"\0" for word in (_here(), *words))
-        way.sendall(len(said).to_bytes(4, sys.byteorder) + said)
-        code = way.recv(1)
-        return code[0] if code else 1
-    except (FileNotFoundError, ConnectionRefusedError):
-        pass
-    own = [sys.executable, "-m", "kubectl_ebpfnet.node.netkat", *words]
-    return os.execv(own[0], own)  # noqa: S606  it becomes that program and does not return
-
-
-def serve(connection: _socket.socket, streams: tuple[int, ...]) -> int:
-    """hold.py's end, in a fork of its own: be netkat for whoever is at the door.
+def serve(connection: socket.socket) -> int:
+    """Be netkat for whoever is at the door, in a process of its own.
 
     Args:
         connection: the door's socket, after its first byte.
-        streams: descriptors to be 0, 1 and 2.
-    """
-    import threading
 
-    for number, fd in enumerate(streams):
-        os.dup2(fd, number)
-        os.close(fd)
+    Returns:
+        Its exit code; 1 and no `+` when its streams cannot be had: it starts a netkat then.
+    """
     size = int.from_bytes(_exactly(connection, 4), sys.byteorder)
     if size > _LONGEST:
         return 1
-    here, *words = (os.fsdecode(word) for word in _exactly(connection, size).split(b"\0")[:-1])
+    words = [os.fsdecode(word) for word in _exactly(connection, size).split(b"\0")[:-1]]
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    client = _CREDENTIALS.unpack(credentials)[0]
+    try:
+        _take_streams(client)
+    except OSError:
+        return 1
+    connection.sendall(b"+")
     threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
     try:
-        os.chdir(here)
+        os.chdir(f"/proc/{client}/cwd")
     except OSError:
-        print(f"netkat: {here} cannot be entered here; --pcap writes to /", file=sys.stderr)
+        print("netkat: its folder cannot be entered; --pcap writes to /", file=sys.stderr)
         os.chdir("/")
     from kubectl_ebpfnet.node import netkat
 
@@ -67,14 +64,45 @@ def serve(connection: _socket.socket, streams: tuple[int, ...]) -> int:
     return code
 
 
-def _here() -> str:
+def rehearse() -> None:
+    """Do what a connection needs, as far as nothing comes of it.
+
+    A fork shares its parent's memory until it writes to it, and Python writes to whatever it looks
+    at. What is touched now is this process's own when a session comes.
+    """
+    from kubectl_ebpfnet.model import netkat
+    from kubectl_ebpfnet.node.kat import assembler, changes, names, nextway, redirect
+    from kubectl_ebpfnet.node.kat.flow import Flow, neutral
+
+    request = netkat.request(["-N", _NOWHERE, "9"])
+    assert request is not None
+    names.addresses(request)
+    with contextlib.suppress(EbpfnetError):  # mostly for want of a route
+        nextway.to_peer(request, _NOWHERE)
+    peer = changes.packed(_NOWHERE)
+    flow = Flow(4, socket.IPPROTO_TCP, (peer,), (9, 9), peer, 9, neutral(peer))
+    redirect.to_wire(flow, 1)
+    redirect.to_private(flow, 1, helper=assembler.REDIRECT_PEER)
+
+
+def _take_streams(pid: int) -> None:
+    """Have another process's first three descriptors as ours; those that it has closed, closed."""
+    process = os.pidfd_open(pid)
     try:
-        return os.getcwd()
-    except OSError:
-        return "/"  # it has been removed
+        for number in range(3):
+            fd = _libc.syscall(_PIDFD_GETFD, process, number, 0)
+            if fd >= 0:
+                os.dup2(fd, number)
+                os.close(fd)
+            elif ctypes.get_errno() == errno.EBADF:
+                os.close(number)
+            else:
+                raise OSError(ctypes.get_errno(), "pidfd_getfd")
+    finally:
+        os.close(process)
 
 
-def _exactly(connection: _socket.socket, size: int) -> bytes:
+def _exactly(connection: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
         piece = connection.recv(size - len(data))
@@ -84,10 +112,6 @@ def _exactly(connection: _socket.socket, size: int) -> bytes:
     return data
 
 
-def _end_with(connection: _socket.socket) -> None:
+def _end_with(connection: socket.socket) -> None:
     connection.recv(1)  # nothing more is sent this way: it returns at the other side's end
     os._exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

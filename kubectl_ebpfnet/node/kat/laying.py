@@ -33,6 +33,7 @@ class Laid:
     Attributes:
         near: what the private netns calls the peer; "" for a listener.
         real: the stand-in, packed → the peer's own address, packed; empty without a stand-in.
+        attached: to the device; `attached.finish()` may still be to come when a connection is.
     """
 
     private: PrivateNetns
@@ -40,7 +41,7 @@ class Laid:
     first_port: int
     near: str
     real: dict[bytes, bytes]
-    how: str
+    attached: Attached
 
 
 def to_peer(
@@ -91,9 +92,17 @@ def to_peer(
     stack.callback(os.close, private.fd)
     asked = way.device.mac and way.gateway_mac
     known = dict.fromkeys((near, peer), way.gateway_mac) if asked else {}
-    private.furnish(way, routes, known, (held.first, held.last))
-    how = _attach(stack, request, way, flow, private, tcx)
-    return Laid(private, way, held.first, near, {stand_in: packed}, how)
+    # Only a program chooses a port by itself.
+    port_range = (held.first, held.last) if request.command else None
+    private.lay(way.device)
+    private.furnish(way, routes, known, port_range)
+    attached = _join(stack, request, way, flow, private, tcx=tcx)
+    # Before the neighbour has answered, and its answer needs the program, nothing can be sent that
+    # must not be missed; but what asks for no neighbour, or sends when it likes, has to wait.
+    soon = way.device.arp and not way.gateway_mac and connections == 1 and not request.command
+    if not (attached.soon and soon and not request.udp):
+        attached.finish()
+    return Laid(private, way, held.first, near, {stand_in: packed}, attached)
 
 
 def to_clients(
@@ -116,15 +125,18 @@ def to_clients(
         routes = [Route(one.prefix, "", one.mtu) for one in routes]
     private = PrivateNetns()
     stack.callback(os.close, private.fd)
+    private.lay(way.device)
     private.furnish(way, routes, neighbours)
-    how = _attach(stack, request, way, flow, private, tcx)
-    return Laid(private, way, held.first, "", {}, how)
+    attached = _join(stack, request, way, flow, private, tcx=tcx)
+    attached.finish()
+    return Laid(private, way, held.first, "", {}, attached)
 
 
-def _attach(
-    stack: contextlib.ExitStack, request: Request, way: Way, flow: Flow,
-    private: PrivateNetns, tcx: bool,
-) -> str:  # fmt: skip
+def _join(
+    stack: contextlib.ExitStack, request: Request, way: Way, flow: Flow, private: PrivateNetns,
+    *, tcx: bool,
+) -> Attached:  # fmt: skip
+    """Join the private netns and the device by the two programs."""
     device = way.device
     frame = b""
     if not device.mac:
@@ -142,8 +154,8 @@ def _attach(
     attached = Attached(tcx=tcx)
     stack.callback(attached.detach)
     attached.to_own(out, private.veth)
-    attached.first(into, device.index)
-    return attached.how
+    attached.begin(into, device.index)
+    return attached
 
 
 def _into(flow: Flow, veth: int, frame: bytes) -> int:

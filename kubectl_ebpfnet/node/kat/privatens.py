@@ -7,15 +7,13 @@ however the process ends (network_namespaces(7)). Sources: unshare(2), veth(4), 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 import struct
 from collections.abc import Iterable, Iterator
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.node import netns
 from kubectl_ebpfnet.node.kat import changes, sysctls
-from kubectl_ebpfnet.node.kat.nextway import Route, Way
+from kubectl_ebpfnet.node.kat.nextway import Device, Route, Way
 from kubectl_ebpfnet.node.nlmsg import (
     NETLINK_ROUTE,
     Change,
@@ -27,13 +25,11 @@ from kubectl_ebpfnet.node.nlmsg import (
 )
 
 DEVICE = "kat0"
-_CLONE_NEWNET = 0x40000000
 _LOOPBACK = 1  # its ifindex in every namespace
 _GETLINK, _IFLA_IFNAME, _IFLA_LINK = 18, 3, 5
 _LINK_BYTES, _INDEX = 16, struct.Struct("=4xi")  # struct ifinfomsg
 _KAT0 = bytes(_LINK_BYTES) + attribute(_IFLA_IFNAME, changes.text(DEVICE))
 _PORT_RANGE = "net/ipv4/ip_local_port_range"
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class PrivateNetns:
@@ -48,13 +44,28 @@ class PrivateNetns:
     def __init__(self) -> None:
         """Make it, empty. Raises KernelError (EPERM without CAP_SYS_ADMIN)."""
         self.veth = self.index = 0
-        self.fd = _new()
+        self.fd = netns.empty()
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
         """Do the block in it: sockets that are made there stay there."""
         with netns.inside(f"/proc/self/fd/{self.fd}"):
             yield
+
+    def lay(self, device: Device) -> None:
+        """Lay the veth, in the likeness of a device of the host.
+
+        To be called in the host's namespace. Raises KernelError.
+        """
+        # A netkit device in L3 mode says that it has a MAC of zeros. One name a process would
+        # clash between pid namespaces: the kernel counts.
+        mac = device.mac if any(device.mac) else b""
+        change([changes.veth("netkat%d", DEVICE, self.fd, device.mtu, mac)])
+        with self.inside():
+            link = next(answers(NETLINK_ROUTE, _GETLINK, 0, _KAT0, "look at the veth"))
+            self._read(*link)
+        # This end first: the other one sends at once when it is taken up with a carrier.
+        change(changes.up(self.veth))
 
     def furnish(
         self,
@@ -63,9 +74,7 @@ class PrivateNetns:
         neighbours: dict[str, bytes],
         port_range: tuple[int, int] | None = None,
     ) -> None:
-        """Lay the veth, and give it addresses, routes and neighbours.
-
-        To be called in the host's namespace.
+        """Give it addresses, routes and neighbours.
 
         Args:
             way: its device and sources.
@@ -76,18 +85,8 @@ class PrivateNetns:
         Raises:
             KernelError: the kernel refuses one of them.
         """
-        device = way.device
-        # A netkit device in L3 mode says that it has a MAC of zeros. One name a process would
-        # clash between pid namespaces: the kernel counts.
-        mac = device.mac if any(device.mac) else b""
-        change([changes.veth("netkat%d", DEVICE, self.fd, device.mtu, mac)])
         with self.inside():
-            link = next(answers(NETLINK_ROUTE, _GETLINK, 0, _KAT0, "look at the veth"))
-            self._read(*link)
-        # This end first: the other one sends at once when it is taken up with a carrier.
-        change(changes.up(self.veth))
-        with self.inside():
-            _settings(port_range)
+            _settings(6 if ":" in way.sources[0] else 4, port_range)
             change(self._dress(way, routes, neighbours))
 
     def _read(self, data: bytes, start: int, end: int) -> None:
@@ -108,34 +107,20 @@ class PrivateNetns:
         return found + [changes.neighbour(index, *pair) for pair in neighbours.items()]
 
 
-def _new() -> int:
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if _libc.unshare(_CLONE_NEWNET):
-            code = ctypes.get_errno()
-            raise KernelError(
-                f"make a network namespace: {os.strerror(code)}", code,
-                hint="CAP_SYS_ADMIN allows it",
-            )  # fmt: skip
-        try:
-            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        finally:
-            if _libc.setns(home, _CLONE_NEWNET):
-                os._exit(70)  # there is no way back into the host
-    finally:
-        os.close(home)
-
-
-def _settings(port_range: tuple[int, int] | None) -> None:
+def _settings(version: int, port_range: tuple[int, int] | None) -> None:
     """Settings of the namespace that the calling thread is in.
 
     ICMP errors come from routers that the private netns has no route to: a strict rp_filter,
     which a new netns inherits, would drop them. Sockets of ours are bound to their one port; a
-    range is for programs that choose one by themselves.
+    range is for programs that choose one by themselves. The answer to a first ARP request may come
+    before our program runs (attach.py, `begin`), so a second one follows after 0.1 s and not 1 s;
+    and as before, a next hop that says nothing for 3 s is not there.
     """
     wanted = {f"net/ipv4/conf/{name}/rp_filter": "0" for name in ("all", DEVICE)}
     # A program's socket that cannot send any more must not hold the namespace for minutes.
     wanted["net/ipv4/tcp_orphan_retries"] = "1"
+    for name, value in (("retrans_time_ms", "100"), ("mcast_solicit", "30")):
+        wanted[f"net/ipv{version}/neigh/{DEVICE}/{name}"] = value
     if port_range:
         wanted[_PORT_RANGE] = f"{port_range[0]} {port_range[1]}"
     error = sysctls.write(wanted).get(_PORT_RANGE)

@@ -13,6 +13,7 @@ import pytest
 from kat_wire import PEER, ROOT, Wire, accepted, answering, ended, received, state, unchanged, until
 
 pytestmark = pytest.mark.kernel
+DOOR = ROOT / "kubectl_ebpfnet/node/kat/door.pl"
 _HOLD = (
     "import pathlib, sys\n"
     "from kubectl_ebpfnet.node.hold import hold\n"
@@ -33,8 +34,7 @@ def path(wire: Wire, tmp_path: Path) -> Iterator[Path]:
 
 def door(wire: Wire, path: Path, *words: str, **more: object) -> subprocess.Popen[bytes]:
     """netkat in a namespace that leads nowhere: only by the door it gets to the peer."""
-    file = ROOT / "kubectl_ebpfnet/node/kat/door.py"
-    argv = (sys.executable, "-I", "-S", str(file), *words)
+    argv = ("perl", str(DOOR), *words)
     env = {**os.environ, "EBPFNET_NODE_SOCKET": str(path)}
     child = subprocess.Popen(
         ("unshare", "--net", *argv), env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -74,8 +74,29 @@ def test_it_ends_with_whoever_is_at_the_door(wire: Wire, path: Path, number: int
 
 
 def test_where_nobody_holds_the_door_it_starts_itself(wire: Wire, tmp_path: Path) -> None:
-    env = {**os.environ, "EBPFNET_NODE_SOCKET": str(tmp_path / "none"), "PYTHONPATH": str(ROOT)}
+    env = {
+        **os.environ, "EBPFNET_NODE_SOCKET": str(tmp_path / "none"), "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }  # fmt: skip
     answering(wire.listening(), lambda one: one.sendall(b"hello"))
-    file = ROOT / "kubectl_ebpfnet/node/kat/door.py"
-    child = wire.start("host", sys.executable, "-S", str(file), "-N", PEER[4], "80", env=env)
+    child = wire.start("host", "perl", str(DOOR), "-N", PEER[4], "80", env=env)
     assert ended(child) == (0, b"hello", "")
+
+
+def test_closed_streams_are_closed_there_too(wire: Wire, path: Path) -> None:
+    answering(wire.listening(), lambda one: one.sendall(b"hello"))
+    argv = ("sh", "-c", 'exec perl "$@" <&-', "sh", str(DOOR), "-N", PEER[4], "80")
+    env = {**os.environ, "EBPFNET_NODE_SOCKET": str(path)}
+    child = wire.start("peer", *argv, env=env)
+    assert ended(child) == (0, b"hello", "")
+
+
+def test_connections_while_others_hold_the_lock_of_rtnetlink(wire: Wire, path: Path) -> None:
+    """The program runs later then than the neighbour answers for the first time."""
+    before = state(wire)
+    listener = wire.listening()
+    for _ in range(6):
+        answering(listener, lambda one: one.sendall(b"hello"))
+    children = [door(wire, path, "-N", PEER[4], "80") for _ in range(6)]
+    assert [ended(child) for child in children] == [(0, b"hello", "")] * 6
+    unchanged(wire, before)
