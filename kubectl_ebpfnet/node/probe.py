@@ -21,6 +21,7 @@ from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model import netkat
 from kubectl_ebpfnet.model.node_side import NodeRequest
 from kubectl_ebpfnet.model.probed import Probed
+from kubectl_ebpfnet.node import icmp_errors
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.node.kat.laying import Laid
@@ -28,15 +29,10 @@ if TYPE_CHECKING:
 _WORDS = "probe ADDRESS PORT [via ADDRESS,…] [wait SECONDS] [http PATH] [udp yes] [number N]"
 _LONGEST_ANSWER = 4096
 _MOST = 64  # kat/fan.py
-_PAYLOAD = b"ebpfnet probe\n"
-_ICMP = {
-    errno.EHOSTUNREACH: "ICMP host unreachable",
-    errno.ENETUNREACH: "ICMP network unreachable",
-    errno.EPROTO: "ICMP parameter problem",
-    errno.ENOPROTOOPT: "ICMP protocol unreachable",
-    errno.EMSGSIZE: "ICMP fragmentation needed",
-    errno.EACCES: "ICMP communication prohibited",
-}
+_UDP_WORD = b"clientip\n\n\n\n"
+"""agnhost's netexec answers it with the client's address. Name servers look at nothing shorter than
+a DNS header (RFC 1035, 4.1.1), and many answer that they do not know the opcode in it."""
+_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +81,8 @@ def _probed(stack: contextlib.ExitStack, wanted: _Wanted) -> list[Probed]:
     assert request is not None, "no help was asked for"
     count = max(1, len(hops))
     laid = laying.to_peer(stack, request, wanted.address, tcx=_tcx(), connections=count)
-    fan.spread(laid, hops)
+    if hops:
+        fan.spread(laid, hops)
     sockets = fan.sockets(laid, count, udp=wanted.udp)
     for one in sockets:
         stack.callback(one.close)
@@ -109,28 +106,52 @@ def _attempt(laid: Laid, wanted: _Wanted, number: int, peer: socket.socket) -> P
         return replace(told, outcome=outcome, detail=detail, seconds=seconds, answer=text)
 
     try:
+        icmp_errors.listen(peer)
         peer.settimeout(wanted.wait)
         peer.connect((laid.near, wanted.port))
         if wanted.udp:
-            peer.send(_PAYLOAD)
-            return ended("connected", answer=peer.recv(_LONGEST_ANSWER))
+            return ended("connected", answer=_answer_by_udp(peer, wanted.wait))
         connected = ended("connected")
+        icmp_errors.listen(peer, False)  # a connection that stands outlives them
         if not wanted.http:
             return connected
         answer, trouble = _asked(peer, wanted)
         return replace(connected, detail=trouble, answer=answer.decode("utf-8", "replace"))
     except OSError as error:
-        hop = wanted.via[number] if wanted.via else ""
-        code = errno.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno or 0
-        if code in (errno.ETIMEDOUT, errno.EHOSTUNREACH) and (silent := _unresolved(laid, hop)):
-            return ended("unreachable", f"{silent} does not answer ARP or NDP")
-        if code in (errno.ETIMEDOUT, errno.EAGAIN):
-            return ended("timeout", f"silence for {wanted.wait:g} s")
-        if code in (errno.ECONNREFUSED, errno.ECONNRESET):
-            return ended("refused", "ICMP port unreachable" if wanted.udp else "TCP RST")
-        if code in _ICMP:
-            return ended("icmp", _ICMP[code])
-        return ended("error", error.strerror or str(error))
+        return ended(*_failed(laid, wanted, number, peer, error))
+
+
+def _failed(
+    laid: Laid, wanted: _Wanted, number: int, peer: socket.socket, error: OSError
+) -> tuple[str, str]:
+    """Outcome and detail of an attempt that was not answered."""
+    hop = wanted.via[number] if wanted.via else ""
+    code = errno.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno or 0
+    if code in (errno.ETIMEDOUT, errno.EHOSTUNREACH) and (silent := _unresolved(laid, hop)):
+        return "unreachable", f"{silent} does not answer ARP or NDP"
+    said = icmp_errors.heard(peer)
+    if said is not None:
+        return "refused" if said.errno == errno.ECONNREFUSED else "icmp", said.text
+    if code in (errno.ETIMEDOUT, errno.EAGAIN):
+        return "timeout", f"silence for {wanted.wait:g} s"
+    if code in (errno.ECONNREFUSED, errno.ECONNRESET):
+        return "refused", "TCP RST"
+    return "error", error.strerror or str(error)
+
+
+def _answer_by_udp(peer: socket.socket, wait: float) -> bytes:
+    """What a server answers; asked again every second, for a lost datagram is not silence.
+
+    Raises:
+        OSError: TimeoutError after `wait` seconds, else what ICMP said.
+    """
+    deadline = time.monotonic() + wait
+    while (left := deadline - time.monotonic()) > 0:
+        peer.send(_UDP_WORD)
+        peer.settimeout(min(left, _AGAIN_SECONDS))
+        with contextlib.suppress(TimeoutError):
+            return peer.recv(_LONGEST_ANSWER)
+    raise TimeoutError
 
 
 def _next_hop(address: str) -> str:
