@@ -17,7 +17,7 @@ from kubectl_ebpfnet.explain.probe_situation import Situation, endpoints_of
 from kubectl_ebpfnet.explain.world import World
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.kube import Node, Service
-from kubectl_ebpfnet.model.net import SCTP, Address
+from kubectl_ebpfnet.model.net import SCTP, UDP, Address
 from kubectl_ebpfnet.model.probe import (
     Expectation,
     HealthCheck,
@@ -60,6 +60,8 @@ def judge(
     places = [
         situation(world, request, service, target, node) for target in targets for node in nodes
     ]
+    answered = {_server(a.target) for a in attempts if a.outcome is Outcome.CONNECTED}
+    places = [replace(at, silence_tells=_silence_tells(at, answered)) for at in places]
     told = [_row(world, at, proof, attempts, health_checks) for at in places]
     rows = tuple(row for row, _ in told)
     findings = probe_findings.of(world, told)
@@ -112,14 +114,39 @@ def _row(
         detail=telling.detail if telling else "",
         how=how,
         seconds=median(times) if times else None,
-        source=probe_source.seen(world, node, answered),
-        source_seen=tuple(dict.fromkeys(a.source_seen for a in answered if a.source_seen)),
+        source=probe_source.seen(world, node, mine),
+        source_seen=tuple(dict.fromkeys(a.source_seen for a in mine if a.source_seen)),
         health=health,
         judgement=Judgement.UNKNOWN,
         notes=_notes(mine, health, wanted),
         attempts=mine,
     )
-    return replace(row, judgement=probe_verdict.of_row(row)), at
+    if not at.silence_tells and row.silent and probe_findings.loss_is_shown(world, row, at):
+        at = replace(at, silence_tells=True)
+    if row.silent and not at.silence_tells:
+        row = replace(row, notes=(*row.notes, *_of_silence(row)))
+    return replace(row, judgement=probe_verdict.of_row(row, at.silence_tells)), at
+
+
+def _server(target: ProbeTarget) -> tuple[int, str]:
+    """What stands behind a target, whichever of the Service's addresses it is."""
+    return target.protocol, target.port_name
+
+
+def _silence_tells(at: Situation, answered: set[tuple[int, str]]) -> bool:
+    """Whether somebody is known to answer a probe, or nobody is there who could; else a loss has to
+    be shown."""
+    if at.target.protocol != UDP or _server(at.target) in answered:
+        return True
+    return at.endpoints is not None and not any(e.ready or e.serving for e in at.of_port)
+
+
+def _of_silence(row: NodeRow) -> list[str]:
+    """What a UDP server's silence leaves open."""
+    said = ["silence over UDP tells nothing: the server may not answer what a probe asks"]
+    for backend in row.sent_on:
+        said.append(f"the node sent it on to {backend}, and nothing came back")
+    return said
 
 
 def situation(

@@ -25,7 +25,7 @@ from kubectl_ebpfnet.model import questions as q
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import Counter, NetfilterRule
 from kubectl_ebpfnet.model.kube import Service, ServiceEndpoint
-from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
+from kubectl_ebpfnet.model.net import UDP, Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.probe import NodeRow, Outcome
 
@@ -86,7 +86,8 @@ Rule = Callable[[Case], Iterator[Cause]]
 def of_silence(case: Case) -> list[Cause]:
     """Why a node that should answer does not, best proof first; never empty."""
     rules: Sequence[Rule] = (
-        _kube_proxy_refuses, _cilium_lacks, _drops, _reverse_path, _no_program, _pods, _resets,
+        _kube_proxy_refuses, _cilium_lacks, _drops, _reverse_path, _no_program, _pods, _refusal,
+        _sent_on,
     )  # fmt: skip
     found = [cause for rule in rules for cause in rule(case)]
     return [cause for cause in found if cause.sure] or found or [_no_cause(case)]
@@ -252,15 +253,35 @@ def _pods(case: Case) -> Iterator[Cause]:
             )
 
 
-def _resets(case: Case) -> Iterator[Cause]:
-    if case.row.outcome is Outcome.REFUSED and case.backends:
-        ports = sorted({e.port for e in case.backends})
-        yield Cause(
-            f"an endpoint resets the connection: nothing listens on its port "
-            f"{', '.join(map(str, ports))} (targetPort)"
-        )
-    if case.row.outcome is Outcome.UNREACHABLE:
-        yield Cause(case.row.detail or "the packet did not reach the node")
+def _refusal(case: Case) -> Iterator[Cause]:
+    row = case.row
+    if row.outcome is Outcome.REFUSED and case.backends:
+        ports = ", ".join(map(str, sorted({e.port for e in case.backends})))
+        nobody = f"nothing listens on its port {ports} (targetPort)"
+        if not row.detail.startswith("ICMP"):
+            yield Cause(f"an endpoint resets the connection: {nobody}")
+        elif row.target.protocol == UDP:
+            yield Cause(f"{row.detail}: an endpoint says that {nobody}, or a rule rejects it")
+        else:
+            yield Cause(f"{row.detail}: a rule on the way rejects it")
+    if row.outcome is Outcome.UNREACHABLE:
+        yield Cause(row.detail or "the packet did not reach the node")
+
+
+def _sent_on(case: Case) -> Iterator[Cause]:
+    """The node did its part: its conntrack has the packet leave for an endpoint."""
+    for said in case.node.nf([str(case.flow.source)]) if case.row.sent_on else ():
+        entry = said.fact
+        if entry.original.matches(case.flow) and entry.destination_nat:
+            to = entry.translated()
+            yield Cause(
+                f"the node sends it on to {endpoint_text(to.destination, to.destination_port)} "
+                f"from {endpoint_text(to.source, to.source_port)}, and nothing comes back: it is "
+                "lost there, or on the way there and back",
+                cite.said(said.record, said.number, said.text),
+                sure=False,
+            )
+            return
 
 
 def _no_cause(case: Case) -> Cause:

@@ -1,8 +1,8 @@
 """Who balances a Service's outside traffic on a node: kube-proxy, or Cilium and in which mode.
 
 Settings say who should (kube-proxy replacement); tables show who has the address. Where the two
-disagree the tables are believed. Modes: cilium-facts 4.6; per Service by the annotation
-`service.cilium.io/forwarding-mode` (Cilium 1.18+).
+disagree the tables are believed. Modes: Cilium's `bpf-lb-mode`; of one Service by the annotation
+`service.cilium.io/forwarding-mode`, which agents heed with `bpf-lb-mode-annotation` (1.18+) alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kubectl_ebpfnet.model.cilium import Frontend
 from kubectl_ebpfnet.model.evidence import matching_lines
 from kubectl_ebpfnet.model.kernel import Ruleset
 from kubectl_ebpfnet.model.kube import Service
-from kubectl_ebpfnet.model.net import Address, Flow
+from kubectl_ebpfnet.model.net import Address, Flow, protocol_name
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.probe import ProbeTarget
 
@@ -63,8 +63,7 @@ def balancer(node: NodeView, service: Service, target: ProbeTarget) -> Balancer:
     if replaced is None and seen is None and node.lb_map.facts:
         replaced = True
     if replaced and not (seen is not None and seen.has_rule and _cilium_lacks(node, target)):
-        mode = service.annotation(FORWARDING_MODE).lower() or config.node_port_mode.lower()
-        return Balancer(CILIUM, mode, cite.whole(node.config_record))
+        return Balancer(CILIUM, _mode(node, service, target), cite.whole(node.config_record))
     if seen is not None:
         return Balancer(KUBE_PROXY, seen.mode, seen.proof)
     if replaced is False:
@@ -77,6 +76,20 @@ def balancer(node: NodeView, service: Service, target: ProbeTarget) -> Balancer:
     return Balancer()
 
 
+def _mode(node: NodeView, service: Service, target: ProbeTarget) -> str:
+    """Cilium's mode for a target; "" when nothing says."""
+    config, own = node.config, service.annotation(FORWARDING_MODE).lower()
+    mode = config.node_port_mode.lower()
+    if not own or own == mode or config.node_port_mode_annotation is False:
+        return mode
+    if config.node_port_mode_annotation:
+        return own
+    # Only the map can tell now; Services that are not told apart have no such flag.
+    address = sent_to(node, target)
+    found = frontends(node, address, target.port, target.protocol) if address else ()
+    return "dsr" if any("dsr" in one.flags for one in found) else ""
+
+
 def _kube_proxy(node: NodeView, target: ProbeTarget) -> _Seen | None:
     """Looked for line by line: a node may have 100,000 rules, and they are read as rules only
     where something has to be explained (by_kube_proxy)."""
@@ -84,7 +97,7 @@ def _kube_proxy(node: NodeView, target: ProbeTarget) -> _Seen | None:
     if record is None or not record.ok:
         return None
     address = target.address
-    port = f"--dport {target.port} "
+    port, protocol = f"--dport {target.port} ", f" -p {protocol_name(target.protocol).lower()} "
     words = port if address is None else f" -d {address}/{address.max_prefixlen} "
     chain = f"-A {probe_rules.SERVICES if address is not None else probe_rules.NODE_PORTS} "
     needles = (f":{probe_rules.SERVICES} ", ":KUBE-LOAD-BALANCER ", words)
@@ -95,7 +108,8 @@ def _kube_proxy(node: NodeView, target: ProbeTarget) -> _Seen | None:
     if not any(text.startswith(needles[0]) for _, text in found):
         return None
     ipvs = any(text.startswith(needles[1]) for _, text in found)
-    rule = [one for one in found if chain in one[1] and words in one[1] and port in one[1]]
+    wanted = (chain, words, port, protocol)
+    rule = [one for one in found if all(part in one[1] for part in wanted)]
     # The one that leads on, not those that mark before it.
     rule.sort(key=lambda one: "-j KUBE-MARK-MASQ" in one[1])
     proof = cite.said(record, *rule[0]) if rule else cite.whole(record)

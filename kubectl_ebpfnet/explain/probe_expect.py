@@ -19,6 +19,7 @@ from kubectl_ebpfnet.explain.probe_situation import (
     count,
     ending,
     on_node,
+    usable,
     uses_terminating,
 )
 from kubectl_ebpfnet.model.kube import ServiceEndpoint
@@ -59,7 +60,7 @@ def expected(at: Situation) -> Expectation:
 
 def _answers(at: Situation) -> Expectation:
     """Whether the node answers, and why; the rest is filled in by the caller."""
-    told = _nobody_knows(at) or _not_here(at) or _by_endpoints(at)
+    told = _nobody_knows(at) or _not_here(at) or _not_heard(at) or _by_endpoints(at)
     if told.answers is Answers.NO:
         return told
     return _source_ranges(at) or told
@@ -94,9 +95,31 @@ def _nobody_knows(at: Situation) -> Expectation | None:
             "its load-balancer is a proxy (ipMode Proxy): nodes need not know this address; "
             "probe the node ports",
         )
-    if not at.from_nodes:
-        return _told(Answers.UNKNOWN, "there is no other node to send from")
+    if at.node.address(at.target.version) is None:
+        return _told(Answers.UNKNOWN, _no_address(at))
+    if not [n for n in at.from_nodes if n.address(at.target.version) is not None]:
+        of = " with an IPv6 address" if at.from_nodes and at.target.version == 6 else ""
+        return _told(Answers.UNKNOWN, f"there is no other node{of} to send from")
     return None
+
+
+def _no_address(at: Situation) -> str:
+    return f"the node has no InternalIP with an IPv{at.target.version} address to send to"
+
+
+def _not_heard(at: Situation) -> Expectation | None:
+    """DSR: an endpoint answers the client from its own node. Where that is the node that sends, the
+    answer goes into its own stack, past netkat, which listens on the wire."""
+    if at.local_policy or not probe_source.answers_from_its_node(at):
+        return None
+    ends = {e.node for e in usable(at)} - {at.node.name}
+    if not ends or not all(node.name in ends for node in at.from_nodes):
+        return None
+    return _told(
+        Answers.UNKNOWN,
+        "with DSR an endpoint on the node that sends answers into that node, where the probe does "
+        "not hear it; every node that may send has one",
+    )
 
 
 def _not_here(at: Situation) -> Expectation | None:
@@ -174,6 +197,8 @@ def _health(at: Situation) -> tuple[int | None, int | None]:
 
 def _cautions(at: Situation) -> tuple[str, ...]:
     said = []
+    if at.node.address(at.target.version) is None:
+        said.append(_no_address(at))
     if at.policies:
         what = at.policies[0] + (
             f" and {len(at.policies) - 1} more" if len(at.policies) > 1 else ""

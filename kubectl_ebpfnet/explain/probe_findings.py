@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kubectl_ebpfnet.explain import probe_causes, probe_sends
+from kubectl_ebpfnet.explain import probe_causes, probe_sends, probe_verdict
 from kubectl_ebpfnet.explain.probe_causes import Case, Cause
 from kubectl_ebpfnet.explain.probe_proof import joined
 from kubectl_ebpfnet.explain.probe_situation import Situation, usable
 from kubectl_ebpfnet.explain.world import World
-from kubectl_ebpfnet.model.net import UDP, Flow
+from kubectl_ebpfnet.model.net import Flow
 from kubectl_ebpfnet.model.path import Evidence, Finding, Severity
 from kubectl_ebpfnet.model.probe import (
     Answers,
@@ -52,7 +52,7 @@ def of(world: World, rows: Sequence[tuple[NodeRow, Situation]]) -> list[Finding]
         found += _answer(world, row, at)
         found += _source(world, row, at)
     found += _health([row for row, _ in rows])
-    found += _network([row for row, _ in rows])
+    found += _network([row for row, at in rows if at.silence_tells])
     found += _ranges([row for row, _ in rows], rows[0][1] if rows else None)
     return sorted(dict.fromkeys(found), key=lambda finding: _ORDER.index(finding.severity))
 
@@ -64,7 +64,7 @@ def _answer(world: World, row: NodeRow, at: Situation) -> Iterator[Finding]:
         return
     wanted = row.expected
     if wanted.answers is Answers.YES and row.connected < row.told:
-        if row.target.protocol == UDP and row.outcome is Outcome.TIMEOUT and not row.connected:
+        if row.silent and not at.silence_tells:
             return
         bad = next(a for a in row.attempts if a.outcome not in (Outcome.CONNECTED,))
         said = WORDS[bad.outcome] + (f": {bad.detail}" if bad.detail else "")
@@ -77,12 +77,25 @@ def _answer(world: World, row: NodeRow, at: Situation) -> Iterator[Finding]:
             f"{row.node} {count} at {row.target.title} ({said}) although {wanted.why}",
             probe_causes.of_silence(case),
         )
-    if wanted.answers is Answers.NO and row.connected:
+    if wanted.answers is Answers.NO and probe_verdict.serves(row):
+        does = (
+            "answers"
+            if row.connected
+            else f"sends on to {', '.join(map(str, row.sent_on))} what comes"
+        )
         yield _finding(
             row,
-            f"{row.node} answers at {row.target.title} although {wanted.why}",
+            f"{row.node} {does} at {row.target.title} although {wanted.why}",
             probe_sends.of_answer(case),
         )
+
+
+def loss_is_shown(world: World, row: NodeRow, at: Situation) -> bool:
+    """Whether something that was read shows that a row's packets were lost on the way."""
+    case = _case(world, row, at)
+    if case is None or row.expected.answers is not Answers.YES:
+        return False
+    return any(cause.sure and cause.evidence for cause in probe_causes.of_silence(case))
 
 
 def _finding(
@@ -212,6 +225,12 @@ def _health_detail(row: NodeRow) -> str:
 
 def _network(rows: Sequence[NodeRow]) -> Iterator[Finding]:
     """Nobody answers where everybody should: then it is the way and not the nodes."""
+    for version in dict.fromkeys(row.target.version for row in rows):
+        yield from _network_of([row for row in rows if row.target.version == version])
+
+
+def _network_of(rows: Sequence[NodeRow]) -> Iterator[Finding]:
+    """The same of one IP version: each has a way of its own between the nodes."""
     due = [
         row
         for row in rows
@@ -224,9 +243,10 @@ def _network(rows: Sequence[NodeRow]) -> Iterator[Finding]:
         return
     ports = [r for r in rows if r.how is How.NODE_PORT and r.connected]
     also = "; the node ports do answer" if ports else ""
+    over = f" over IPv{due[0].target.version}" if due[0].target.version == 6 else ""
     yield Finding(
         Severity.WARNING,
-        f"none of the {len({row.node for row in due})} nodes that should answer does{also}",
+        f"none of the {len({row.node for row in due})} nodes that should answer does{over}{also}",
         "The network between the nodes may drop frames for an address that is no node's, as "
         "clouds do (source/destination checks, anti-spoofing). --node-port takes the way by the "
         "nodes' own addresses.",

@@ -31,6 +31,9 @@ class Situation:
         balancer: who balances on the node.
         how: the way the probe takes.
         policies: `Kind namespace/name` of network policies that may be about the backends.
+        silence_tells: silence says that the node does not serve. A UDP server may have nothing to
+            say to a probe: there it does where the same port answered elsewhere, where there is no
+            endpoint that could be silent, or where the node's own tables show the loss.
     """
 
     service: Service
@@ -42,6 +45,7 @@ class Situation:
     balancer: Balancer
     how: How = How.NEXT_HOP
     policies: tuple[str, ...] = ()
+    silence_tells: bool = True
 
     @property
     def local_policy(self) -> bool:

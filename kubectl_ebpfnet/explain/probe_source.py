@@ -43,9 +43,15 @@ def _source_by_kube_proxy(at: Situation) -> tuple[SourceFate, str]:
     return SourceFate.EITHER, f"{why}, but not to the endpoint that has the node's own address"
 
 
+def answers_from_its_node(at: Situation) -> bool:
+    """DSR: an endpoint on another node answers the client itself, not by way of this node."""
+    mode = at.balancer.mode if at.balancer.name == CILIUM else ""
+    return mode == "dsr" or (mode == "hybrid" and at.target.protocol == TCP)
+
+
 def _source_by_cilium(at: Situation) -> tuple[SourceFate, str]:
     mode = at.balancer.mode
-    if mode == "dsr" or (mode == "hybrid" and at.target.protocol == TCP):
+    if answers_from_its_node(at):
         return SourceFate.PRESERVED, f"Cilium in {_mode(mode)} mode does not masquerade"
     ends = usable(at)
     local = len(on_node(ends, at.node))
@@ -63,11 +69,11 @@ def _mode(mode: str) -> str:
     return mode.upper() if mode in ("snat", "dsr") else mode
 
 
-def seen(world: World, node: Node, answered: Sequence[ProbeAttempt]) -> SourceFate:
+def seen(world: World, node: Node, attempts: Sequence[ProbeAttempt]) -> SourceFate:
     """What became of the client's address, of all attempts together."""
     own = local_addresses(world.node(node.name))
     fates = set()
-    for attempt in answered:
+    for attempt in attempts:
         source = attempt.source_seen
         if source is None:
             continue

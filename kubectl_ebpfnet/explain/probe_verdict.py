@@ -6,32 +6,41 @@ from collections.abc import Sequence
 
 from kubectl_ebpfnet.model.kube import Service
 from kubectl_ebpfnet.model.net import UDP
-from kubectl_ebpfnet.model.probe import Answers, Judgement, NodeRow, Outcome, SourceFate
+from kubectl_ebpfnet.model.probe import Answers, Judgement, NodeRow, SourceFate
 
 _NAMED = 3
 """Nodes that the summary names."""
 
 
-def of_row(row: NodeRow) -> Judgement:
+def of_row(row: NodeRow, silence_tells: bool = True) -> Judgement:
     """Of the row as a whole: any contradiction, else whether it answered as it should."""
-    parts = (answer_judgement(row), source_judgement(row), health_judgement(row))
+    parts = (answer_judgement(row, silence_tells), source_judgement(row), health_judgement(row))
     if Judgement.CONTRADICTED in parts:
         return Judgement.CONTRADICTED
     return parts[0]
 
 
-def answer_judgement(row: NodeRow) -> Judgement:
-    """Whether the node answered as it should; UDP's silence says nothing."""
+def answer_judgement(row: NodeRow, silence_tells: bool = True) -> Judgement:
+    """Whether the node answered as it should.
+
+    Args:
+        silence_tells: as of probe_situation.Situation.
+    """
     wanted = row.expected.answers
     if not row.told or wanted is Answers.UNKNOWN:
         return Judgement.UNKNOWN
-    if wanted is Answers.NO:
-        return Judgement.CONTRADICTED if row.connected else Judgement.AS_ASKED
-    if row.connected == row.told:
-        return Judgement.AS_ASKED
-    if row.target.protocol == UDP and row.outcome is Outcome.TIMEOUT:
+    if wanted is Answers.NO and serves(row):
+        return Judgement.CONTRADICTED
+    if row.silent and not silence_tells:
         return Judgement.UNKNOWN
-    return Judgement.CONTRADICTED
+    if wanted is Answers.NO:
+        return Judgement.AS_ASKED
+    return Judgement.AS_ASKED if row.connected == row.told else Judgement.CONTRADICTED
+
+
+def serves(row: NodeRow) -> bool:
+    """Whether the node was seen to serve: it answers, or sends UDP on, which needs no answer."""
+    return bool(row.connected or (row.target.protocol == UDP and row.sent_on))
 
 
 def source_judgement(row: NodeRow) -> Judgement:

@@ -279,6 +279,7 @@ class DatapathConfig:
         socket_lb: load-balancing at connect() is on.
         socket_lb_host_only: … but only for the host's own namespace.
         node_port_mode: `snat`, `dsr`, `hybrid`.
+        node_port_mode_annotation: whether a Service may have a mode of its own, by annotation.
         devices: native devices.
         attach_mode: `tc` or `tcx`.
         datapath_mode: `veth`, `netkit`, `netkit-l2`.
@@ -300,6 +301,7 @@ class DatapathConfig:
     socket_lb: bool | None = None
     socket_lb_host_only: bool | None = None
     node_port_mode: str = ""
+    node_port_mode_annotation: bool | None = None
     devices: tuple[str, ...] = ()
     attach_mode: str = ""
     datapath_mode: str = ""

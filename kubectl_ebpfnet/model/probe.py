@@ -45,7 +45,7 @@ class Outcome(StrEnum):
     CONNECTED = "connected"
     """A TCP handshake; for UDP, an answer."""
     REFUSED = "refused"
-    """A TCP RST; for UDP, ICMP port unreachable."""
+    """A TCP RST, or ICMP port unreachable."""
     TIMEOUT = "timeout"
     """Silence for as long as was waited."""
     UNREACHABLE = "unreachable"
@@ -168,11 +168,13 @@ class ProbeAttempt:
         seconds: from the first packet to the connection, or to what ended the attempt.
         source, source_port: what the probe sent from.
         destination, destination_port: what it sent to: the target's, or the node's own.
-        source_seen: the client's address as the backend saw it, None when that is not known.
+        source_seen: the client's address as the backend saw it, None when that is not known; of a
+            UDP packet that nobody answered, as it was sent on.
         source_seen_port: its port, None when that is not known.
-        source_from: where that was read: `http`, `conntrack`, `cilium-ct`; "" when it was not.
+        source_from: where that was read: `http`, `udp` (the answer itself), `conntrack`,
+            `cilium-ct`; "" when it was not.
         source_missing: why it is not known, one sentence; "" when it is.
-        backend: the endpoint that answered, None when that is not known.
+        backend: the endpoint that answered, or that the node sent to; None when not known.
         http_status: of the answer, None when it was no HTTP or none was asked for.
         body: the beginning of the answer's body, as it came; untrusted.
         note: what was done otherwise than asked and why, one sentence; "" for nothing.
@@ -309,6 +311,18 @@ class NodeRow:
     judgement: Judgement
     notes: tuple[str, ...] = ()
     attempts: tuple[ProbeAttempt, ...] = ()
+
+    @property
+    def silent(self) -> bool:
+        """Nothing came back, whatever was tried."""
+        told = [a.outcome for a in self.attempts if a.outcome.tells]
+        return bool(told) and set(told) == {Outcome.TIMEOUT}
+
+    @property
+    def sent_on(self) -> tuple[Address, ...]:
+        """Endpoints that the node sent to without an answer to the probe, each once."""
+        lost = [a for a in self.attempts if a.outcome is Outcome.TIMEOUT]
+        return tuple(dict.fromkeys(a.backend for a in lost if a.backend is not None))
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:

@@ -52,6 +52,7 @@ def status(data: bytes) -> DatapathConfig:
         socket_lb=_socket_lb(features),
         socket_lb_host_only=_json.flag(features, "bpfSocketLBHostnsOnly"),
         node_port_mode=_json.text(features, "nodePort", "mode").lower(),
+        node_port_mode_annotation=_mode_annotation(features),
         devices=_devices(kpr),
         attach_mode=_json.text(value, "attach-mode").lower(),
         datapath_mode=_json.text(value, "datapath-mode").lower(),
@@ -73,6 +74,13 @@ def _masquerade(value: Any) -> str:
 def _native_cidrs(value: Any) -> tuple[Network, ...]:
     names = ("snat-exclusion-cidr-v4", "snat-exclusion-cidr-v6", "snat-exclusion-cidr")
     return _json.networks([_json.text(value, name) for name in names])
+
+
+def _mode_annotation(features: Any) -> bool | None:
+    """Whether that of the mode is among the annotations of Services that the agent heeds; None
+    where it lists none."""
+    heeded = _json.dig(features, "annotations")
+    return "service.cilium.io/forwarding-mode" in heeded if isinstance(heeded, list) else None
 
 
 def _kpr(mode: str) -> bool | None:

@@ -29,31 +29,26 @@ from kubectl_ebpfnet.collect.node_access import Coming, Mode, NodeAccess, NodeAn
 from kubectl_ebpfnet.collect.node_asking import NodeAsked
 from kubectl_ebpfnet.collect.reads import RecordingApi
 from kubectl_ebpfnet.collect.tasks import Topic
-from kubectl_ebpfnet.errors import ClusterError, UsageError
+from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.explain import probe as judging
 from kubectl_ebpfnet.explain import probe_targets
 from kubectl_ebpfnet.explain.world import World
 from kubectl_ebpfnet.model.evidence import Bundle, Record, bundle_of, node_place
 from kubectl_ebpfnet.model.kube import Node, Service
-from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.net import TCP, Address
 from kubectl_ebpfnet.model.node_side import FlowFilter
 from kubectl_ebpfnet.model.probe import (
     How,
     Outcome,
     ProbeReport,
     ProbeRequest,
-    ProbeTarget,
     TargetKind,
 )
-from kubectl_ebpfnet.probe import lb_reading, lb_topic
+from kubectl_ebpfnet.probe import lb_reading, lb_sends, lb_topic
 from kubectl_ebpfnet.probe.lb_reading import Sent
 
 Say = Callable[[str], object]
 Answerer = Spot | NodePod | Coming | Record
-SENDERS = 2
-"""Nodes that probes are sent from: one, and another that probes the first."""
-AT_ONCE = 64
-"""Next hops of one question (kubectl_ebpfnet/node/kat/fan.py)."""
 _LOOK_SECONDS = 90.0
 _SPARE_SECONDS = 75.0  # for a node pod to come, its image included
 
@@ -141,7 +136,10 @@ class Probe:
         kept = pods.find_pods(RecordingApi(self.means.session))
         pods.know({}, "", kept)
         others.know(self.agents, self.why_no_agents, kept)
-        senders = self._senders(nodes, probed)
+        service = (self.request.namespace, self.request.service)
+        ends = World(bundle).kube.endpoints
+        serving = {end.node for end in ends if (end.namespace, end.service) == service}
+        senders = lb_sends.senders(self.request, nodes, planned, serving)
         chosen = pods.of(senders)
         rest = others.of([name for name in probed if name not in chosen])
         # Counters before and after: what grew meanwhile was lost to the probe.
@@ -161,25 +159,6 @@ class Probe:
             self.resolved,
         ), whole
 
-    # --- who sends ------------------------------------------------------------------------------
-
-    def _senders(self, nodes: Mapping[str, Node], probed: Sequence[str]) -> list[str]:
-        """The nodes that send, the first choice first."""
-        if self.request.from_node:
-            if self.request.from_node not in nodes:
-                raise UsageError(
-                    f"--from node/{self.request.from_node}: there is no such node",
-                    hint="nodes: " + ", ".join(sorted(nodes)[:8]),
-                )
-            return [self.request.from_node]
-        ready = [name for name, node in sorted(nodes.items()) if node.ready]
-        # One that is not probed itself needs nobody to stand in for it.
-        ready.sort(key=lambda name: name in probed)
-        return ready[:SENDERS]
-
-    def _sender(self, senders: Sequence[str], node: str) -> str:
-        return next((name for name in senders if name != node), "")
-
     # --- what is sent -----------------------------------------------------------------------------
 
     def _send(
@@ -191,19 +170,14 @@ class Probe:
         pods: NodeAnswerers,
     ) -> tuple[list[Sent], list[Record]]:
         """Every attempt; those whose next hop does not answer are made again to the node port."""
-        first = self._worded(
-            one
-            for row in planned.rows
-            for number in range(1, self.request.attempts + 1)
-            for one in self._attempts(row.target, nodes[row.node], senders, number)
-        )
+        first = lb_sends.attempts(self.request, nodes, planned, senders)
         records = self._ask(first, chosen, pods)
-        again = self._worded(
-            second
+        unreached = [
+            one
             for one in first
             if one.how is How.NEXT_HOP and lb_reading.outcome(records, one) is Outcome.UNREACHABLE
-            for second in self._by_node_port(one, nodes[one.node])
-        )
+        ]
+        again = lb_sends.by_node_port(self.request, nodes, unreached)
         if again:
             named = ", ".join(sorted({one.node for one in again}))
             self.means.say(f"{named}: not on one L2 with the sender; the node port is tried")
@@ -211,54 +185,6 @@ class Probe:
             replaced = {(one.target, one.node) for one in again}
             first = [one for one in first if (one.target, one.node) not in replaced]
         return [*first, *again], records
-
-    def _attempts(
-        self, target: ProbeTarget, node: Node, senders: Sequence[str], number: int
-    ) -> list[Sent]:
-        address = _address(node, target.version)
-        sender = self._sender(senders, node.name)
-        if address is None:
-            return []
-        if target.address is None:
-            way = How.NODE_PORT
-            return [Sent(target, node.name, sender, way, address, target.port, number=number)]
-        way = How.NEXT_HOP
-        via = str(address)
-        return [Sent(target, node.name, sender, way, target.address, target.port, via, number)]
-
-    def _by_node_port(self, one: Sent, node: Node) -> list[Sent]:
-        address, port = _address(node, one.target.version), one.target.node_port
-        if not port or address is None:
-            return []
-        note = f"sent to node port {port}: the nodes are not on one L2"
-        way = How.NODE_PORT
-        return [Sent(one.target, one.node, one.from_node, way, address, port, "", one.number, note)]
-
-    def _worded(self, sent: Iterable[Sent]) -> list[Sent]:
-        """The attempts with their questions; those that differ in the next hop alone share one."""
-        sharing: dict[tuple[object, ...], list[Sent]] = {}
-        for one in sent:
-            alone = "" if one.via else one.node
-            key = (one.from_node, one.destination, one.port, one.target.protocol, one.number, alone)
-            sharing.setdefault(key, []).append(one)
-        worded = []
-        for together in sharing.values():
-            for at in range(0, len(together), AT_ONCE):
-                some = together[at : at + AT_ONCE]
-                argv = self._words(some[0], ",".join(one.via for one in some if one.via))
-                worded += [replace(one, argv=argv, line=n) for n, one in enumerate(some, 1)]
-        return worded
-
-    def _words(self, one: Sent, via: str) -> tuple[str, ...]:
-        return lb_reading.words(
-            one.destination,
-            one.port,
-            via=via,
-            wait=self.request.wait,
-            http=self.request.http_path,
-            protocol=one.target.protocol,
-            number=one.number,
-        )
 
     def _ask(
         self, sent: Iterable[Sent], chosen: Mapping[str, Answerer], pods: NodeAnswerers
@@ -306,11 +232,12 @@ class Probe:
         port = service.health_check_node_port
         if not port or not planned.targets:
             return [], []
-        target = replace(planned.targets[0], kind=TargetKind.NODE_PORT, address=None, port=port)
+        first = planned.targets[0]
+        target = replace(first, kind=TargetKind.NODE_PORT, address=None, port=port, protocol=TCP)
         checks = []
         for name in dict.fromkeys(row.node for row in planned.rows):
-            address = _address(nodes[name], target.version)
-            sender = self._sender(senders, name)
+            address = lb_sends.address(nodes[name], target.version)
+            sender = lb_sends.sender(senders, nodes, name, target.version)
             if address is None or not sender:
                 continue
             argv = lb_reading.words(address, port, wait=self.request.wait, http="/healthz")
@@ -417,7 +344,3 @@ def _quietly(call: Callable[[], object]) -> None:
         call()
     except ClusterError:
         return  # its record says why
-
-
-def _address(node: Node, version: int) -> Address | None:
-    return next((a for a in node.internal_addresses if a.version == version), None)

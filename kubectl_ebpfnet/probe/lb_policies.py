@@ -49,6 +49,10 @@ def _probed(
     while True:
         report, bundle = Probe(means, asked).run()
         late = time.monotonic() - begun > SETTLING_SECONDS
-        if report.verdict is not Judgement.CONTRADICTED or late:
+        # Over UDP a node that does not serve yet may be as silent as a server.
+        unsettled = report.verdict is Judgement.CONTRADICTED or any(
+            row.judgement is Judgement.UNKNOWN and row.silent for row in report.rows
+        )
+        if late or not unsettled:
             return report, bundle
         time.sleep(_PAUSE_SECONDS)

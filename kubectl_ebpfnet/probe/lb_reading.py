@@ -1,9 +1,10 @@
 """Records of a probe → attempts: what came of each, and what the backend saw.
 
-An echo server at the backend tells the address that it saw (agnhost netexec's `/clientip`). Where
-none answers, the node that took the packet knows: its nf_conntrack entry of exactly this flow holds
-the reply's tuple, whose destination is what the backend sees and whose source is the backend;
-Cilium's NAT entry says the same of its own SNAT.
+An echo server at the backend tells the address that it saw (agnhost netexec's `/clientip`, and its
+UDP server's word `clientip`). Where none does, the node that took the packet knows: its
+nf_conntrack entry of exactly this flow holds the reply's tuple, whose destination is what the
+backend sees and whose source is the backend; Cilium's NAT entry says the same of its own SNAT. Of
+a packet that nobody answered it tells where the node sent it.
 """
 
 from __future__ import annotations
@@ -120,8 +121,9 @@ def attempt(bundle: Bundle, sent: Sent) -> ProbeAttempt:
             told, outcome=Outcome.ERROR, detail=record.why_not() or "its answer is no fact",
             evidence=evidence,
         )  # fmt: skip
-    status, body = _http(found.answer)
-    seen = _client(body) if status == 200 else None
+    by_udp = sent.target.protocol == UDP
+    status, body = (None, found.answer) if by_udp else _http(found.answer)
+    seen = _client(body) if by_udp or status == 200 else None
     return replace(
         told,
         outcome=Outcome(found.outcome),
@@ -131,7 +133,7 @@ def attempt(bundle: Bundle, sent: Sent) -> ProbeAttempt:
         source_port=found.source_port,
         source_seen=seen[0] if seen else None,
         source_seen_port=seen[1] if seen else None,
-        source_from="http" if seen else "",
+        source_from=("udp" if by_udp else "http") if seen else "",
         http_status=status,
         body=body[:_BODY_KEPT],
         evidence=evidence,
@@ -160,23 +162,26 @@ def with_sources(bundle: Bundle, attempts: Sequence[ProbeAttempt]) -> list[Probe
 
 
 def _with_source(node: NodeView, one: ProbeAttempt) -> ProbeAttempt:
-    if one.outcome is not Outcome.CONNECTED or one.source is None or one.destination is None:
+    if one.source is None or one.destination is None or not one.outcome.tells:
         return one
     sent = Flow(
         one.target.protocol, one.source, one.source_port, one.destination, one.destination_port
     )
+    answered = one.outcome is Outcome.CONNECTED
     for said in node.nf([str(one.source), one.source.exploded]):
         if said.fact.original != sent:
             continue
         seen = said.fact.translated()
         evidence = (*one.evidence, *cite.said(said.record, said.number, said.text))
-        if one.source_seen is not None:
+        if not answered and not said.fact.destination_nat:
+            return one  # tracked, and sent to nobody
+        if one.source_seen is not None or not (answered or sent.protocol == UDP):
             return replace(one, backend=seen.destination, evidence=evidence)
         return replace(
             one, source_seen=seen.source, source_seen_port=seen.source_port,
             source_from="conntrack", backend=seen.destination, evidence=evidence,
         )  # fmt: skip
-    if one.source_seen is not None:
+    if one.source_seen is not None or not (answered or sent.protocol == UDP):
         return one
     return _by_cilium(node, one, sent)
 
@@ -187,6 +192,7 @@ def _by_cilium(node: NodeView, one: ProbeAttempt, sent: Flow) -> ProbeAttempt:
     for said in node.ct(needle):
         behind = said.fact.flow
         same = (behind.source, behind.source_port) == (sent.source, sent.source_port)
+        same = same and behind.protocol == sent.protocol
         if said.fact.direction != "OUT" or not same or not said.fact.rev_nat:
             continue
         seen, evidence = behind, cite.said(said.record, said.number, said.text)

@@ -165,7 +165,10 @@ def _listing(target: ProbeTarget, rows: list[NodeRow]) -> Listing[NodeRow]:
             Column("READY", _ready),
             Column("EXPECTED", _expected, elastic=True),
             Column("GOT", _got, elastic=True),
-            Column("SOURCE", lambda row: _SOURCES[row.source] if row.connected else ""),
+            Column(
+                "SOURCE",
+                lambda row: _SOURCES[row.source] if row.connected or row.source_seen else "",
+            ),
             Column("HEALTH", _health, elastic=True),
             Column(
                 "VERDICT", _verdict,
@@ -208,7 +211,8 @@ def _got(row: NodeRow) -> str:
         return f"{row.connected} of {row.told} answered{time}"
     said = _OUTCOMES[row.outcome]
     if row.outcome is Outcome.ICMP and row.detail:
-        return row.detail if row.detail.startswith("ICMP") else f"{said} {row.detail}"
+        what = row.detail.partition(", ")[0]  # who said it is in the finding and in JSON
+        return what if what.startswith("ICMP") else f"{said} {what}"
     return said + time
 
 

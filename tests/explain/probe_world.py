@@ -25,7 +25,9 @@ from kubectl_ebpfnet.model.probe import (
 )
 
 VIP, NODE_PORT, CHECK = "198.51.100.7", 30080, 31234
+VIP6 = "2001:db8::7"
 ADDRESSES = {"n1": "192.0.2.11", "n2": "192.0.2.12", "n3": "192.0.2.13"}
+ADDRESSES6 = {"n1": "2001:db8:1::11", "n2": "2001:db8:1::12", "n3": "2001:db8:1::13"}
 SAMPLES = Path(__file__).parent / "samples"
 TARGET = ProbeTarget(TargetKind.INGRESS, ip_address(VIP), 4, 80, TCP, "http", NODE_PORT)
 REQUEST = ProbeRequest("default", "web-lb")
@@ -63,7 +65,7 @@ def endpoint(node: str, address: str = "", **conditions: bool) -> dict[str, Any]
     }
 
 
-def slice_of(*endpoints: dict[str, Any], port: int = 8080) -> dict[str, Any]:
+def slice_of(*endpoints: dict[str, Any], port: int = 8080, protocol: str = "TCP") -> dict[str, Any]:
     """The Service's EndpointSlice."""
     return {
         "kind": "EndpointSlice",
@@ -72,7 +74,7 @@ def slice_of(*endpoints: dict[str, Any], port: int = 8080) -> dict[str, Any]:
             "labels": {"kubernetes.io/service-name": "web-lb"},
         },
         "endpoints": list(endpoints),
-        "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+        "ports": [{"name": "http", "port": port, "protocol": protocol}],
     }  # fmt: skip
 
 
@@ -82,18 +84,21 @@ def node(
     ready: bool = True,
     labels: dict[str, str] | None = None,
     version: str = "v1.31.2",
+    dual: bool = False,
     **spec: Any,
 ) -> dict[str, Any]:
-    """A node with its address and pod prefix."""
+    """A node with its address and pod prefix; with `dual` those of IPv6 too."""
+    addresses = [ADDRESSES[name], *([ADDRESSES6[name]] if dual else [])]
+    prefixes = [f"10.244.{name[1:]}.0/24", *([f"fd00:{name[1:]}::/64"] if dual else [])]
     condition = {"type": "Ready", "status": "True" if ready else "Unknown"}
     if not ready:
         condition["message"] = "Kubelet stopped posting node status."
     return {
         "kind": "Node",
         "metadata": {"name": name, "labels": labels or {}},
-        "spec": {"podCIDR": f"10.244.{name[1:]}.0/24", **spec},
+        "spec": {"podCIDR": prefixes[0], "podCIDRs": prefixes, **spec},
         "status": {
-            "addresses": [{"type": "InternalIP", "address": ADDRESSES[name]}],
+            "addresses": [{"type": "InternalIP", "address": one} for one in addresses],
             "conditions": [condition],
             "nodeInfo": {"kubeletVersion": version},
         },
@@ -150,6 +155,12 @@ def rules(name: str, file: str) -> Record:
     return on(name, "iptables-save -c", data.replace("192.0.2.77", VIP))
 
 
+def by_udp(policy: str = "Local", **spec: Any) -> dict[str, Any]:
+    """The Service with its port over UDP."""
+    ports = [{"name": "http", "port": 80, "protocol": "UDP", "nodePort": NODE_PORT}]
+    return service(policy, ports=ports, **spec)
+
+
 def cluster(
     web: dict[str, Any],
     *endpoints: dict[str, Any],
@@ -159,11 +170,13 @@ def cluster(
     policies: tuple[dict[str, Any], ...] = (),
     more: tuple[Record, ...] = (),
 ) -> Bundle:
-    """A cluster with one Service; three plain nodes if none are given."""
+    """A cluster with one Service, its endpoints of its protocol; three plain nodes if none are
+    given."""
+    protocol = web["spec"]["ports"][0].get("protocol", "TCP")
     return bundle_of(
         [
             api("services", web),
-            api("endpointslices", slice_of(*endpoints)),
+            api("endpointslices", slice_of(*endpoints, protocol=protocol)),
             api("nodes", *(nodes or (node("n1"), node("n2"), node("n3")))),
             api("pods", *pods),
             api("configmaps", settings),
@@ -185,7 +198,7 @@ def attempt(
 ) -> ProbeAttempt:
     """One attempt through a node, from the next one; `seen` is an address, `preserved` or ""."""
     sender = sender or ("n2" if name == "n1" else "n1")
-    source = ip_address(ADDRESSES[sender])
+    source = ip_address((ADDRESSES if target.version == 4 else ADDRESSES6)[sender])
     made = ProbeAttempt(
         target=target,
         node=name,

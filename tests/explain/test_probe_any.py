@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from probe_world import (
     KUBE_PROXY,
     REQUEST,
     attempt,
+    by_udp,
     check,
     cilium,
     cluster,
@@ -25,7 +27,14 @@ from probe_world import (
 from kubectl_ebpfnet.explain.probe import judge
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Severity
-from kubectl_ebpfnet.model.probe import Answers, Judgement, Outcome, ProbeReport, SourceFate
+from kubectl_ebpfnet.model.probe import (
+    Answers,
+    Judgement,
+    Outcome,
+    ProbeAttempt,
+    ProbeReport,
+    SourceFate,
+)
 
 NAMES = tuple(ADDRESSES)[:3]
 EXCLUDED = {"node.kubernetes.io/exclude-from-external-load-balancers": ""}
@@ -42,9 +51,10 @@ ends = st.lists(
     max_size=4,
 )  # fmt: skip
 specs = st.builds(
-    lambda policy, ranges, publish: service(
+    lambda make, policy, ranges, publish: make(
         policy, loadBalancerSourceRanges=ranges, publishNotReadyAddresses=publish
     ),
+    st.sampled_from([service, by_udp]),
     st.sampled_from(["Local", "Cluster"]),
     st.sampled_from([[], [], ["203.0.113.0/24"], ["192.0.2.12/32"], ["192.0.2.0/24"]]),
     flags,
@@ -85,12 +95,19 @@ tries = st.lists(
         st.sampled_from(NAMES),
         st.sampled_from(list(Outcome)),
         st.sampled_from(["preserved", "", *ADDRESSES.values(), "10.244.1.1", "203.0.113.9"]),
+        backend=st.sampled_from([None, ip_address("10.244.1.2")]),
     ),
     max_size=5,
 )
 checks = st.lists(
     st.builds(check, st.sampled_from(NAMES), st.sampled_from([200, 503, None])), max_size=2
 )
+
+
+def of(bundle: Bundle, attempts: list[ProbeAttempt]) -> list[ProbeAttempt]:
+    """The attempts, at what the bundle's Service has."""
+    (target,) = judge(REQUEST, bundle).targets
+    return [replace(one, target=target) for one in attempts]
 
 
 def rows_agree(report: ProbeReport) -> None:
@@ -137,7 +154,7 @@ def proof_stands(report: ProbeReport, bundle: Bundle) -> None:
 @settings(max_examples=150, deadline=None)
 @given(bundles, tries, checks)
 def test_a_report_agrees_with_itself(bundle, attempts, answers) -> None:
-    report = judge(REQUEST, bundle, attempts, answers)
+    report = judge(REQUEST, bundle, of(bundle, attempts), answers)
     assert [row.node for row in report.rows] == list(NAMES)
     rows_agree(report)
     contradictions_are_found(report)
@@ -150,14 +167,14 @@ def test_the_plan_is_what_is_expected_afterwards(bundle, attempts) -> None:
     planned = judge(REQUEST, bundle)
     assert planned.verdict is Judgement.UNKNOWN
     assert planned.findings == () or {f.severity for f in planned.findings} == {Severity.INFO}
-    done = judge(REQUEST, bundle, attempts)
+    done = judge(REQUEST, bundle, of(bundle, attempts))
     assert [r.expected for r in planned.rows] == [r.expected for r in done.rows]
 
 
 @settings(max_examples=50, deadline=None)
 @given(bundles, tries, st.sampled_from(NAMES))
 def test_attempts_may_come_in_any_order(bundle, attempts, sender) -> None:
-    request = replace(REQUEST, from_node=sender)
+    request, attempts = replace(REQUEST, from_node=sender), of(bundle, attempts)
     one = judge(request, bundle, attempts)
     other = judge(request, bundle, sorted(attempts, key=lambda a: (a.node, a.outcome)))
     assert one.verdict == other.verdict

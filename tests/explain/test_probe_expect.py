@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 from probe_world import (
     ADDRESSES,
     CHECK,
     KUBE_PROXY,
-    NODE_PORT,
     REQUEST,
     VIP,
     api,
+    by_udp,
     cilium,
     cluster,
     config,
     endpoint,
     node,
+    on,
     pod,
     service,
 )
 
+from kubectl_ebpfnet.collect.bundle_file import open_bundle
 from kubectl_ebpfnet.explain.probe import judge
+from kubectl_ebpfnet.model import codec
+from kubectl_ebpfnet.model.cilium import Frontend
 from kubectl_ebpfnet.model.evidence import Bundle, bundle_of
+from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.probe import Endpoints, Expectation, NodeRow, TargetKind
 
+SCENARIOS = Path(__file__).parents[1] / "scenarios"
 READY = endpoint("n1")
 NOT_READY = endpoint("n1", ready=False)
 LEAVING = endpoint("n1", ready=False, serving=True, terminating=True)
@@ -101,23 +109,107 @@ def test_what_becomes_of_the_source(policy, ends, settings, source) -> None:
     assert bool(found.source_why) == bool(ends)
 
 
-def test_hybrid_masquerades_udp() -> None:
-    ports = [{"name": "http", "port": 80, "protocol": "UDP", "nodePort": NODE_PORT}]
-    bundle = cluster(service("Cluster", ports=ports), settings=cilium("hybrid"))
-    slices = {
-        "kind": "EndpointSlice",
-        "metadata": {"name": "u", "namespace": "default",
-                     "labels": {"kubernetes.io/service-name": "web-lb"}},
-        "endpoints": [REMOTE],
-        "ports": [{"name": "http", "port": 80, "protocol": "UDP"}],
+# Cilium's mode, protocol, endpoints → the source that n1's backends see (Cilium's
+# Documentation/network/kubernetes/kubeproxy-free.rst; ../shared/reference/cilium-facts.md 5.1)
+MODES = [
+    ("snat", "TCP", [LOCAL], "preserved"),
+    ("snat", "TCP", [REMOTE], "node"),
+    ("snat", "UDP", [REMOTE], "node"),
+    ("dsr", "TCP", [LOCAL], "preserved"),
+    ("dsr", "TCP", [REMOTE], "preserved"),
+    ("dsr", "TCP", [LOCAL, REMOTE], "preserved"),
+    ("dsr", "UDP", [REMOTE], "preserved"),
+    ("hybrid", "TCP", [REMOTE], "preserved"),
+    ("hybrid", "UDP", [LOCAL], "preserved"),
+    ("hybrid", "UDP", [REMOTE], "node"),
+    ("hybrid", "UDP", [LOCAL, REMOTE], "either"),
+]
+
+
+@pytest.mark.parametrize(("mode", "protocol", "ends", "source"), MODES)
+def test_what_ciliums_modes_do_with_the_source(mode, protocol, ends, source) -> None:
+    make = {"TCP": service, "UDP": by_udp}[protocol]
+    found = expected(cluster(make("Cluster"), *ends, settings=cilium(mode)), "n1")
+    assert (found.answers, found.source) == ("yes", source)
+    found = expected(cluster(make("Local"), LOCAL, REMOTE, settings=cilium(mode)), "n1")
+    assert (found.answers, found.source) == ("yes", "preserved")
+
+
+@pytest.mark.parametrize("mode", ["snat", "dsr", "hybrid"])
+@pytest.mark.parametrize("make", [service, by_udp], ids=["tcp", "udp"])
+def test_local_needs_an_endpoint_in_every_mode(make, mode: str) -> None:
+    found = rows(cluster(make("Local"), REMOTE, settings=cilium(mode)))
+    assert {name: row.expected.answers for name, row in found.items()} == {
+        "n1": "no", "n2": "yes", "n3": "no",
     }  # fmt: skip
-    bundle = bundle_of([*bundle.records, api("endpointslices", slices)])
-    assert expected(bundle, "n1").source == "node"
 
 
-def test_an_annotation_says_the_mode_of_one_service() -> None:
-    web = service("Cluster", annotations={"service.cilium.io/forwarding-mode": "dsr"})
-    assert expected(cluster(web, REMOTE, settings=cilium("snat")), "n1").source == "preserved"
+@pytest.mark.parametrize("make", [service, by_udp], ids=["tcp", "udp"])
+def test_kube_proxy_masquerades_udp_as_tcp(make) -> None:
+    assert expected(cluster(make("Cluster"), LOCAL, REMOTE), "n1").source == "node"
+    assert expected(cluster(make("Local"), LOCAL, REMOTE), "n1").source == "preserved"
+
+
+ANNOTATION = "service.cilium.io/forwarding-mode"
+DSR = Frontend(ip_address(VIP), 80, TCP, False, "LoadBalancer", frozenset({"dsr"}), 7, ())
+# own mode, whether the agent heeds it, Cilium's map → the mode that holds
+OWN_MODES = [
+    ("dsr", {"bpf_lb_mode_annotation": "true"}, None, "DSR"),
+    ("dsr", {"bpf_lb_mode_annotation": "false"}, None, "SNAT"),
+    ("snat", {"bpf_lb_mode_annotation": "false"}, None, "SNAT"),
+    ("dsr", {}, DSR, "DSR"),
+    ("dsr", {}, replace(DSR, flags=frozenset()), ""),
+    ("dsr", {}, None, ""),
+]
+
+
+@pytest.mark.parametrize(("own", "settings", "entry", "mode"), OWN_MODES)
+def test_a_service_may_have_a_mode_of_its_own(own, settings, entry, mode) -> None:
+    how = config(kube_proxy_replacement="true", bpf_lb_mode="snat", **settings)
+    more = (on("n1", "ebpfnet-node lb", codec.lines([entry])),) if entry is not None else ()
+    web = service("Cluster", annotations={ANNOTATION: own})
+    nodes = (node("n1"), node("n3"))
+    plan = judge(REQUEST, cluster(web, REMOTE, settings=how, nodes=nodes, more=more))
+    (row, _) = plan.rows
+    assert row.expected.source == {"DSR": "preserved", "SNAT": "node", "": "unknown"}[mode]
+    if not entry:
+        assert plan.datapath == f"Cilium {mode}".strip()
+
+
+def test_the_agent_lists_the_annotations_that_it_heeds() -> None:
+    """Recorded from Cilium 1.20-dev, whose settings do not have bpf-lb-mode-annotation on."""
+    recorded = open_bundle(SCENARIOS / "vxlan-kpr")
+    status = next(r for r in recorded.records if r.argv == ("cilium-dbg", "status", "-o", "json"))
+    said = status.stdout.read().decode()
+    assert '"service.cilium.io/src-ranges-policy"' in said
+    web = service("Cluster", annotations={ANNOTATION: "dsr"})
+    nodes = (node("n1"), node("n3"))
+    for text, source in (
+        (said, "node"),
+        (said.replace("service.cilium.io/src-ranges-policy", ANNOTATION), "preserved"),
+    ):
+        more = (on("n1", "cilium-dbg status -o json", text),)
+        bundle = cluster(web, REMOTE, settings=config(), nodes=nodes, more=more)
+        assert expected(bundle, "n1").source == source
+
+
+def test_with_dsr_an_endpoint_on_the_node_that_sends_is_not_heard() -> None:
+    """It answers the client from its own node, which is the one that sends: not over the wire."""
+    dsr = cilium("dsr")
+    assert expected(cluster(service("Cluster"), REMOTE, settings=dsr), "n1").answers == "yes"
+    found = expected(cluster(service("Cluster"), REMOTE, settings=dsr), "n1", from_node="n2")
+    assert found.answers == "unknown"
+    assert "an endpoint on the node that sends" in found.why
+    everywhere = [endpoint(name) for name in ADDRESSES]
+    assert (
+        expected(cluster(service("Cluster"), *everywhere, settings=dsr), "n1").answers == "unknown"
+    )
+    # Local, SNAT, and UDP in hybrid mode come back by way of the node that was sent to.
+    assert expected(cluster(service(), *everywhere, settings=dsr), "n1").answers == "yes"
+    by_snat = cluster(service("Cluster"), *everywhere, settings=cilium("snat"))
+    assert expected(by_snat, "n1").answers == "yes"
+    hybrid = cluster(by_udp("Cluster"), *everywhere, settings=cilium("hybrid"))
+    assert expected(hybrid, "n1").answers == "yes"
 
 
 @pytest.mark.parametrize(
@@ -239,7 +331,7 @@ def test_a_load_balancer_that_is_a_proxy() -> None:
 def test_cilium_can_keep_a_service_off_nodes(notes, labels, answers) -> None:
     web = service("Cluster", annotations=notes)
     nodes = (node("n1", labels=labels), node("n2"))
-    bundle = cluster(web, REMOTE, nodes=nodes, settings=cilium("dsr"))
+    bundle = cluster(web, REMOTE, nodes=nodes, settings=cilium())
     assert expected(bundle, "n1").answers == answers
     assert expected(cluster(web, REMOTE, nodes=nodes), "n1").answers == "yes"  # kube-proxy
 
@@ -290,7 +382,7 @@ def test_dual_stack_endpoints_count_in_one_version() -> None:
         "endpoints": [endpoint("n1", "fd00::5")],
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
     }  # fmt: skip
-    bundle = cluster(web, READY)
+    bundle = cluster(web, READY, nodes=tuple(node(name, dual=True) for name in ADDRESSES))
     plan = judge(REQUEST, bundle_of([*bundle.records, api("endpointslices", six)]))
     found = {(str(r.target.address), r.node): r.expected for r in plan.rows}
     assert found["2001:db8::7", "n1"].answers == "yes"

@@ -11,8 +11,10 @@ from probe_world import (
     ADDRESSES,
     REQUEST,
     SAMPLES,
+    TARGET,
     VIP,
     attempt,
+    by_udp,
     check,
     cilium,
     cluster,
@@ -30,7 +32,7 @@ from kubectl_ebpfnet.model.cilium import Backend, Frontend, LocalEndpoint
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import Bundle, Record
 from kubectl_ebpfnet.model.kernel import Attachment, Counter, Link
-from kubectl_ebpfnet.model.net import TCP, Flow
+from kubectl_ebpfnet.model.net import TCP, UDP, Flow
 from kubectl_ebpfnet.model.path import Finding, Severity
 from kubectl_ebpfnet.model.probe import How, Outcome
 
@@ -220,6 +222,48 @@ def test_an_endpoint_that_resets() -> None:
     found = only(cluster(service(), READY), attempt("n1", Outcome.REFUSED))
     assert found.title.startswith(f"n1 does not answer at {VIP}:80/TCP (refused) although")
     assert "nothing listens on its port 8080 (targetPort)" in found.detail
+
+
+def test_who_refuses_by_icmp() -> None:
+    """kube-proxy rejects TCP and UDP so; an endpoint answers UDP so where nothing listens."""
+    said = "ICMP port unreachable, said by 192.0.2.11"
+    found = only(cluster(service(), READY), attempt("n1", Outcome.REFUSED, detail=said))
+    assert f"(refused: {said})" in found.title
+    assert found.detail == f"{said}: a rule on the way rejects it."
+    target = replace(TARGET, protocol=UDP)
+    by_icmp = attempt("n1", Outcome.REFUSED, target=target, detail=said)
+    found = only(cluster(by_udp(), READY), by_icmp)
+    assert found.detail == (
+        f"{said}: an endpoint says that nothing listens on its port 8080 (targetPort), "
+        "or a rule rejects it."
+    )
+
+
+def test_a_drop_rule_is_proof_where_silence_over_udp_is_none() -> None:
+    target = replace(TARGET, protocol=UDP)
+    silent = attempt("n1", SILENT, target=target)
+    assert findings(cluster(by_udp(), READY), silent) == ()
+    for protocol, count in (("udp", 1), ("tcp", 0)):
+        rule = f"-A FORWARD -d {BACKEND}/32 -p {protocol} -j DROP"
+        text = with_rule("n1", rule).stdout.read().decode().replace("-p tcp -m", "-p udp -m")
+        bundle = cluster(by_udp(), READY, more=(on("n1", "iptables-save -c", text),))
+        report = judge(REQUEST, bundle, [silent])
+        assert len(report.findings) == count
+        one = next(r for r in report.rows if r.node == "n1")
+        assert one.judgement == ("contradicted" if count else "unknown")
+    assert findings(bundle, attempt("n1", target=target)) == ()
+
+
+def test_where_a_node_sent_what_nobody_answered() -> None:
+    """Its conntrack shows that it got past the node's own rules."""
+    tracked = facts("n1", "conntrack", entry(reply_to=ADDRESSES["n1"]))
+    bundle = cluster(service("Cluster"), READY, more=(tracked,))
+    found = only(bundle, attempt("n1", SILENT, backend=ip_address(BACKEND)))
+    assert found.detail == (
+        f"The node sends it on to {BACKEND}:8080 from {ADDRESSES['n1']}:40000, and nothing comes "
+        "back: it is lost there, or on the way there and back."
+    )
+    assert len(proof(bundle, found)) == 1
 
 
 def test_a_node_that_is_not_reached() -> None:

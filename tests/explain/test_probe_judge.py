@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from probe_world import (
@@ -11,9 +12,11 @@ from probe_world import (
     NODE_PORT,
     PROOF,
     REQUEST,
+    TARGET,
     VIP,
-    api,
+    VIP6,
     attempt,
+    by_udp,
     check,
     cilium,
     cluster,
@@ -23,7 +26,6 @@ from probe_world import (
     on,
     rules,
     service,
-    slice_of,
 )
 
 from kubectl_ebpfnet.explain.probe import judge
@@ -223,20 +225,119 @@ def test_some_nodes_of_which_nothing_is_known() -> None:
     )
 
 
-def test_silence_over_udp_tells_nothing() -> None:
-    ports = [{"name": "http", "port": 80, "protocol": "UDP", "nodePort": NODE_PORT}]
-    slices = slice_of(READY)
-    slices["ports"] = [{"name": "http", "port": 8080, "protocol": "UDP"}]
-    records = cluster(service(ports=ports)).records
-    bundle = bundle_of([*records, api("endpointslices", slices)])
-    target = judge(REQUEST, bundle).targets[0]
-    assert target.protocol == UDP
-    told = {
-        outcome: row(judge(REQUEST, bundle, [attempt("n1", outcome, target=target)]), "n1")
-        for outcome in (SILENT, Outcome.REFUSED, Outcome.CONNECTED)
-    }
-    assert [r.judgement for r in told.values()] == ["unknown", "contradicted", "as-asked"]
-    assert judge(REQUEST, bundle, [attempt("n1", SILENT, target=target)]).findings == ()
+UDP_TARGET = replace(TARGET, protocol=UDP)
+UNHEARD = "silence over UDP tells nothing: the server may not answer what a probe asks"
+
+
+def udp(name: str, outcome: Outcome = Outcome.CONNECTED, seen: str = "preserved", **rest: Any):
+    """An attempt over UDP."""
+    return attempt(name, outcome, seen, target=UDP_TARGET, **rest)
+
+
+def test_silence_over_udp_tells_nothing_where_nobody_answers() -> None:
+    report = judge(REQUEST, cluster(by_udp(), READY), [udp("n1", SILENT), udp("n2", SILENT)])
+    assert [r.judgement for r in report.rows] == ["unknown"] * 3
+    assert [UNHEARD in r.notes for r in report.rows] == [True, True, False]
+    assert (report.verdict, report.findings) == ("unknown", ())
+
+
+def test_silence_over_udp_tells_where_the_server_answers_elsewhere() -> None:
+    tries = [udp("n1", seen=ADDRESSES["n1"]), udp("n2", SILENT), udp("n3", seen=ADDRESSES["n3"])]
+    report = judge(REQUEST, cluster(by_udp("Cluster"), READY), tries)
+    assert [r.judgement for r in report.rows] == ["as-asked", "contradicted", "as-asked"]
+    assert all(UNHEARD not in r.notes for r in report.rows)
+    (found,) = report.findings
+    assert found.title.startswith(f"n2 does not answer at {VIP}:80/UDP (silent) although")
+    # The same port of the same Service at another address has the same servers.
+    other = replace(UDP_TARGET, address=ip_address("198.51.100.9"))
+    tries = [replace(udp("n1"), target=other), udp("n2", SILENT)]
+    assert judge(REQUEST, cluster(by_udp("Cluster"), READY), tries).verdict == "contradicted"
+    # Another port has others.
+    other = replace(UDP_TARGET, port_name="dns", port=53)
+    tries = [replace(udp("n1"), target=other), udp("n2", SILENT)]
+    report = judge(REQUEST, cluster(by_udp("Cluster"), READY), tries)
+    assert [r.judgement for r in report.rows if r.attempts and r.node == "n2"] == ["unknown"]
+
+
+def test_silence_over_udp_is_as_asked_where_nobody_could_answer() -> None:
+    local = judge(REQUEST, cluster(by_udp(), READY), [udp("n1"), udp("n2", SILENT)])
+    assert row(local, "n2").judgement == "as-asked"
+    idle = endpoint("n1", ready=False)
+    report = judge(REQUEST, cluster(by_udp(), idle), [udp("n1", SILENT), udp("n2", SILENT)])
+    assert [r.judgement for r in report.rows] == ["as-asked", "as-asked", "unknown"]
+    assert all(UNHEARD not in r.notes for r in report.rows)
+
+
+def test_a_refusal_over_udp_is_one() -> None:
+    report = judge(REQUEST, cluster(by_udp(), READY), [udp("n1", Outcome.REFUSED)])
+    assert row(report, "n1").judgement == "contradicted"
+    report = judge(REQUEST, cluster(by_udp(), READY), [udp("n2", Outcome.REFUSED)])
+    assert row(report, "n2").judgement == "as-asked"
+    report = judge(REQUEST, cluster(by_udp(), READY), [udp("n2", Outcome.ICMP)])
+    assert row(report, "n2").judgement == "as-asked"
+
+
+def test_what_a_node_sends_on_over_udp_is_seen_without_an_answer() -> None:
+    sent = {"backend": ip_address("10.244.1.5"), "source_from": "conntrack"}
+    on_to = udp("n1", SILENT, source_seen=ip_address(ADDRESSES["n1"]), **sent)
+    one = row(judge(REQUEST, cluster(by_udp("Cluster"), READY), [on_to]), "n1")
+    assert (one.outcome, one.source, one.judgement) == ("timeout", "node", "unknown")
+    assert one.notes[-2:] == (
+        UNHEARD, "the node sent it on to 10.244.1.5, and nothing came back",
+    )  # fmt: skip
+    report = judge(REQUEST, cluster(by_udp(), READY), [on_to])
+    assert row(report, "n1").judgement == "contradicted"  # Local, and the source is lost
+    # A node that should not serve does, whether the server answers or not.
+    on_to = udp("n2", SILENT, source_seen=ip_address(ADDRESSES["n1"]), **sent)
+    report = judge(REQUEST, cluster(by_udp(), READY), [on_to])
+    assert row(report, "n2").judgement == "contradicted"
+    assert report.findings[0].title == (
+        f"n2 sends on to 10.244.1.5 what comes at {VIP}:80/UDP although "
+        "n2 has no ready local endpoint"
+    )
+
+
+def test_the_same_address_over_another_protocol_is_another_services() -> None:
+    """The rules of 192.0.2.77:80 are for TCP: they do not show that kube-proxy serves UDP there."""
+    bare = on("n1", "ebpfnet-node lb", "")
+    settings, more = cilium(), (rules("n1", "local.node1"), bare)
+    by_tcp = judge(REQUEST, cluster(service("Cluster"), READY, settings=settings, more=more))
+    assert row(by_tcp, "n1").expected.source == "node"
+    report = judge(REQUEST, cluster(by_udp("Cluster"), READY, settings=settings, more=more))
+    assert row(report, "n1").expected.source_why == "every endpoint is on the node itself"
+
+
+def test_a_node_without_an_address_of_the_family_is_not_known() -> None:
+    nodes = (node("n1", dual=True), node("n2"), node("n3", dual=True))
+    web = service("Cluster", ingress=[{"ip": VIP}, {"ip": VIP6}])
+    plan = judge(REQUEST, cluster(web, READY, endpoint("n1", "fd00:1::5"), nodes=nodes))
+    told = {(r.target.version, r.node): r for r in plan.rows}
+    assert {key: r.expected.answers.value for key, r in told.items()} == {
+        (4, "n1"): "yes", (4, "n2"): "yes", (4, "n3"): "yes",
+        (6, "n1"): "yes", (6, "n2"): "unknown", (6, "n3"): "yes",
+    }  # fmt: skip
+    why = "the node has no InternalIP with an IPv6 address to send to"
+    assert why in told[6, "n2"].notes
+    assert why not in told[4, "n2"].notes
+    lonely = (node("n1", dual=True), node("n2"))
+    plan = judge(REQUEST, cluster(web, READY, endpoint("n1", "fd00:1::5"), nodes=lonely))
+    one = next(r for r in plan.rows if (r.target.version, r.node) == (6, "n1"))
+    assert one.expected.why == "there is no other node with an IPv6 address to send from"
+
+
+def test_a_network_that_drops_one_family_alone() -> None:
+    nodes = tuple(node(name, dual=True) for name in ADDRESSES)
+    web = service("Cluster", ingress=[{"ip": VIP}, {"ip": VIP6}])
+    bundle = cluster(web, READY, endpoint("n1", "fd00:1::5"), nodes=nodes)
+    four, six = judge(REQUEST, bundle).targets
+    assert (four.version, six.version) == (4, 6)
+    tries = [attempt(name, target=four, seen=ADDRESSES[name]) for name in ADDRESSES]
+    tries += [attempt(name, SILENT, target=six) for name in ADDRESSES]
+    report = judge(REQUEST, bundle, tries)
+    assert [f.title for f in report.findings if f.severity == "warning"] == [
+        "none of the 3 nodes that should answer does over IPv6"
+    ]
+    assert [r.judgement for r in report.rows] == ["as-asked"] * 3 + ["contradicted"] * 3
 
 
 def test_attempts_at_a_target_that_nobody_asked_for_are_shown() -> None:

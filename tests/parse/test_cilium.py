@@ -470,6 +470,7 @@ def test_settings_of_an_old_cluster() -> None:
         ({"kube-proxy-replacement": "partial"}, {}),
         ({"enable-host-legacy-routing": "false"}, {}),
         ({"enable-host-legacy-routing": "true"}, {"host_routing": "legacy"}),
+        ({"bpf-lb-mode-annotation": "false"}, {"node_port_mode_annotation": False}),
         ({"ipv4-native-routing-cidr": "10.0.0.0/8"},
          {"native_cidrs": (ip_network("10.0.0.0/8"),)}),
     ],
