@@ -259,12 +259,13 @@ def _connection_class(fake: FakeApiServer) -> type[BaseHTTPRequestHandler]:
             return seen
 
         def _reply(self, reply: Reply) -> None:
+            raw = reply.raw  # once: a test may change the object that is sent
             self.send_response(reply.status)
             for name, value in reply.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(reply.raw)))
+            self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
-            self.wfile.write(reply.raw)
+            self.wfile.write(raw)
 
         def do_GET(self) -> None:
             seen = self._seen()

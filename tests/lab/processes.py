@@ -43,12 +43,24 @@ def start(name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) 
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
             (os.POSIX_SPAWN_DUP2, 1, 2),
+            # What our own parent left open stays its own: `flock FILE make lab-up` ends.
+            *((os.POSIX_SPAWN_CLOSE, fd) for fd in inherited()),
         ],
         setsid=True,
     )
     record = {"pid": pid, "started": started(pid), "argv": list(argv)}
     (PIDS / f"{name}.json").write_text(json.dumps(record))
     return pid
+
+
+def inherited() -> list[int]:
+    """Descriptors above stderr that a child of ours would have: Python's own are not among them."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one that listed them
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
 
 
 def started(pid: int) -> str:
