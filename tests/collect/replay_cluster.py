@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from fake_api_server import ExecEnd, FakeApiServer, Reply, Seen, exited, status_reply
@@ -21,15 +22,13 @@ from kubectl_ebpfnet.model import questions as q
 from kubectl_ebpfnet.model.evidence import API, Bundle, Place, agent_place, pod_place
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
-PROGRAM = """#!{python} -IS
-import json, os, sys
-words = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
-said = json.load(open(os.environ["REPLAY"])).get("\\0".join(words))
-if said is None:
-    sys.exit(words[0] + ": nothing is recorded of this")
-sys.stdout.buffer.write(said[1].encode("utf-8", "surrogateescape"))
-sys.stderr.buffer.write(said[2].encode("utf-8", "surrogateescape"))
-sys.exit(said[0])
+SEPARATOR = "\x1f"
+PROGRAM = f"""#!/bin/sh
+# What was recorded of this program at this place: a case for each command line.
+IFS='{SEPARATOR}'
+[ -e "$REPLAY/${{0##*/}}" ] && . "$REPLAY/${{0##*/}}"
+echo "${{0##*/}}: nothing is recorded of this" >&2
+exit 1
 """
 MISSING = {
     "metadata": {},
@@ -47,9 +46,11 @@ class ReplayCluster:
     def __init__(self, fake: FakeApiServer, folder: Path, scenario: str) -> None:
         self.bundle: Bundle = open_bundle(SCENARIOS / scenario)
         self.folder = folder
+        self.lock = threading.Lock()
         self.fake = fake
         self.objects: list[dict[str, Any]] = []
         self.refused: set[str] = set()  # resources that this user may not read
+        self.also: dict[tuple[str, ...], bytes] = {}  # what more is printed, at every place
         self.images: dict[str, set[str]] = {}  # pod → programs it has; absent: all
         self.before: Callable[[ExecEnd, str], bool] = lambda end, pod: False
         self.execs: list[tuple[str, str, list[str]]] = []
@@ -70,7 +71,7 @@ class ReplayCluster:
         names |= {f[0] for f in (*q.POD_NEIGHBOURS.forms, *q.NETFILTER.forms, *q.STATUS.forms)}
         for name in names - {"get", "sh"}:
             file = self.folder / "bin" / name
-            file.write_text(PROGRAM.format(python=sys.executable))
+            file.write_text(PROGRAM)
             file.chmod(0o755)
 
     def pod(self, name: str) -> dict[str, Any]:
@@ -98,27 +99,37 @@ class ReplayCluster:
             end.end({**MISSING, "message": MISSING["message"].format(end.argv[0])})  # type: ignore[attr-defined]
             return
         place = self.place_of(namespace, pod)
-        index = self.folder / f"{namespace}-{pod}.json"
-        if not index.exists():
-            index.write_text(json.dumps(self._recorded(place)))
+        with self.lock:
+            recorded = self.folder / f"{namespace}-{pod}"
+            if not recorded.exists():
+                self._write(place, recorded)
         path = f"{self.folder / 'bin'}:/usr/bin:/bin"
         done = subprocess.run(
-            end.argv, capture_output=True, env={"PATH": path, "REPLAY": str(index)}, timeout=60
+            end.argv, capture_output=True, env={"PATH": path, "REPLAY": str(recorded)}, timeout=60
         )
         for channel, data in ((1, done.stdout), (2, done.stderr)):
             for at in range(0, len(data), 30_000):
                 end.write(channel, data[at : at + 30_000])
         end.end(exited(done.returncode))
 
-    def _recorded(self, place: Place) -> dict[str, tuple[int, str, str]]:
-        return {
-            "\0".join(r.argv): (
-                r.exit_code or 0,
-                r.stdout.read().decode("utf-8", "surrogateescape"),
-                r.stderr.decode("utf-8", "surrogateescape"),
-            )
-            for r in self.bundle.at(place)
+    def _write(self, place: Place, folder: Path) -> None:
+        """Two files a command, and a file a program that tells them apart by its words."""
+        folder.mkdir()
+        said = {
+            r.argv: (r.stdout.read(), r.stderr, r.exit_code or 0) for r in self.bundle.at(place)
         }
+        said |= {argv: (out, b"", 0) for argv, out in self.also.items()}
+        cases: dict[str, list[str]] = {}
+        for number, ((program, *words), (out, err, code)) in enumerate(said.items()):
+            files = folder / f"{number}.out", folder / f"{number}.err"
+            for file, data in zip(files, (out, err), strict=True):
+                file.write_bytes(data)
+            prints = "/bin/cat {}; /bin/cat {} >&2".format(*(quote(str(file)) for file in files))
+            cases.setdefault(program, []).append(
+                f"{quote(SEPARATOR.join(words))}) {prints}; exit {code};;\n"
+            )
+        for program, lines in cases.items():
+            (folder / program).write_text(f'case "$*" in\n{"".join(lines)}esac\n')
 
     def answer(self, seen: Seen) -> Reply:
         """What the API server does."""
