@@ -25,6 +25,12 @@ WORLD_ADDRESS = "1.1.1.1"
 LB_LOCAL_ADDRESS = "172.30.0.241"
 LB_CLUSTER_ADDRESS = "172.30.0.242"
 """Of Services web-lb-local and web-lb-cluster: on the wire's subnet, but nobody's own."""
+UDP_LOCAL_ADDRESS = "172.30.0.239"
+UDP_CLUSTER_ADDRESS = "172.30.0.240"
+"""The same of udp-lb-local and udp-lb-cluster."""
+LB_ADDRESSES = (LB_LOCAL_ADDRESS, LB_CLUSTER_ADDRESS, UDP_LOCAL_ADDRESS, UDP_CLUSTER_ADDRESS)
+UDP_PORT, UDP_TARGET_PORT = 90, 8081
+"""What the UDP Services listen on, and their pod: the latter agnhost's own."""
 LB_POOL = tuple(f"172.30.0.{number}" for number in range(243, 251))
 """What other Services of type LoadBalancer get (cloud.py)."""
 

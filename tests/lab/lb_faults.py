@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from tests.lab.config import NODES, WORLD_NODE_ADDRESS, Node
 from tests.lab.kubectl import apply, kubectl
-from tests.lab.live import changed, in_node
+from tests.lab.live import changed, in_node, in_pod
 from tests.lab.manifests import IN_SERVICE, web_pod
 from tests.lab.processes import wait_for
 
@@ -106,12 +106,32 @@ def endpoint_terminating(node: Node) -> Iterator[str]:
 
 
 @contextmanager
-def dropped_in_forward(node: Node, destination: str, port: int) -> Iterator[None]:
-    """A rule at the head of a node's FORWARD drops TCP to a pod, as it is after translation."""
+def dropped_in_forward(
+    node: Node, destination: str, port: int, protocol: str = "tcp"
+) -> Iterator[None]:
+    """A rule at the head of a node's FORWARD drops what goes to a pod, as it is after translation.
+
+    Args:
+        protocol: `tcp` or `udp`.
+    """
     with _rule(
-        node, "filter", "FORWARD", "-d", f"{destination}/32", "-p", "tcp", "--dport", str(port),
+        node, "filter", "FORWARD", "-d", f"{destination}/32", "-p", protocol, "--dport", str(port),
         jump=("DROP",),
     ):  # fmt: skip
+        yield
+
+
+@contextmanager
+def deaf(pod: str, port: int) -> Iterator[None]:
+    """A pod's UDP server hears nothing and says nothing: the pod drops what comes for its port."""
+    with _pod_rule(pod, "-p", "udp", "--dport", str(port), jump="DROP"):
+        yield
+
+
+@contextmanager
+def nobody_listens(pod: str, port: int) -> Iterator[None]:
+    """A pod answers its UDP port as if nothing listened there: ICMP port unreachable."""
+    with _pod_rule(pod, "-p", "udp", "--dport", str(port), jump="REJECT"):
         yield
 
 
@@ -212,3 +232,14 @@ def _rule(node: Node, table: str, chain: str, *match: str, jump: Sequence[str]) 
     rule = [chain, *match, "-m", "comment", "--comment", COMMENT, "-j", *jump]
     with changed([*iptables, "-I", *rule], [*iptables, "-D", *rule]):
         yield
+
+
+@contextmanager
+def _pod_rule(pod: str, *match: str, jump: str) -> Iterator[None]:
+    """A rule at the head of INPUT in a pod's own network namespace."""
+    rule = ("INPUT", *match, "-m", "comment", "--comment", COMMENT, "-j", jump)
+    in_pod(pod, "iptables", "-I", *rule)
+    try:
+        yield
+    finally:
+        in_pod(pod, "iptables", "-D", *rule)

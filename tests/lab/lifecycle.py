@@ -23,8 +23,7 @@ from tests.lab.config import (
     BINARIES,
     CACHE,
     HERE,
-    LB_CLUSTER_ADDRESS,
-    LB_LOCAL_ADDRESS,
+    LB_ADDRESSES,
     NODES,
     POD_CIDR,
     STATE,
@@ -197,8 +196,7 @@ def _in_step() -> bool:
 def _balanced() -> bool:
     """Every node's kube-proxy has programmed the load-balancers' addresses."""
     rules = [network.inside(one.netns, "iptables-save", "-t", "nat") for one in NODES]
-    wanted = (LB_LOCAL_ADDRESS, LB_CLUSTER_ADDRESS)
-    return all(f"-d {address}/32" in said for said in rules for address in wanted)
+    return all(f"-d {address}/32" in said for said in rules for address in LB_ADDRESSES)
 
 
 def _down() -> None:

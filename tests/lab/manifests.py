@@ -6,7 +6,17 @@ import json
 from typing import Any
 
 from tests.lab import images
-from tests.lab.config import HERE, LB_CLUSTER_ADDRESS, LB_LOCAL_ADDRESS, NODES, STATE
+from tests.lab.config import (
+    HERE,
+    LB_CLUSTER_ADDRESS,
+    LB_LOCAL_ADDRESS,
+    NODES,
+    STATE,
+    UDP_CLUSTER_ADDRESS,
+    UDP_LOCAL_ADDRESS,
+    UDP_PORT,
+    UDP_TARGET_PORT,
+)
 
 Manifest = dict[str, Any]
 
@@ -158,22 +168,27 @@ def workloads() -> list[Manifest]:
         _service("web-np", "web", 80, 8080, type="NodePort"),
         _load_balancer("web-lb-local", LB_LOCAL_ADDRESS, "Local"),
         _load_balancer("web-lb-cluster", LB_CLUSTER_ADDRESS, "Cluster"),
+        _load_balancer("udp-lb-local", UDP_LOCAL_ADDRESS, "Local", ports=_UDP),
+        _load_balancer("udp-lb-cluster", UDP_CLUSTER_ADDRESS, "Cluster", ports=_UDP),
         _service("nobackend", "no-such-app", 80, 8080),
     ]
 
 
-def _load_balancer(name: str, address: str, policy: str) -> Manifest:
+_UDP = [{"name": "udp", "protocol": "UDP", "port": UDP_PORT, "targetPort": UDP_TARGET_PORT}]
+
+
+def _load_balancer(name: str, address: str, policy: str, **spec: Any) -> Manifest:
     """A Service that cloud.py gives this address."""
     return _service(
         name, "web", 80, 8080,
-        type="LoadBalancer", externalTrafficPolicy=policy, loadBalancerIP=address,
+        type="LoadBalancer", externalTrafficPolicy=policy, loadBalancerIP=address, **spec,
     )  # fmt: skip
 
 
 def web_pod(name: str, node: str) -> Manifest:
-    """A pod of the Services of Deployment web: HTTP on port 8080 (web.py)."""
+    """A pod of the Services of Deployment web: HTTP on port 8080, and UDP (web.py)."""
     source = str(HERE / "web.py")
-    web = pod(name, node, ["/usr/bin/python3", source, "8080"],
+    web = pod(name, node, ["/usr/bin/python3", source, "8080", str(UDP_TARGET_PORT)],
               readinessGates=[{"conditionType": IN_SERVICE}])  # fmt: skip
     web["metadata"]["labels"] = {"app": "web"}
     (container,) = web["spec"]["containers"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -15,18 +16,24 @@ from dataclasses import dataclass
 
 import pytest
 
+from kubectl_ebpfnet.node import netns
 from tests.lab import lb_faults
 from tests.lab.config import (
+    LB_ADDRESSES,
     LB_CLUSTER_ADDRESS,
     LB_LOCAL_ADDRESS,
     LB_POOL,
     NODES,
+    UDP_CLUSTER_ADDRESS,
+    UDP_LOCAL_ADDRESS,
+    UDP_PORT,
+    UDP_TARGET_PORT,
     WORLD_NETNS,
     WORLD_NODE_ADDRESS,
     Node,
 )
 from tests.lab.conftest import Lab, wait_until
-from tests.lab.live import address, changed, in_node, objects
+from tests.lab.live import address, changed, in_node, in_pod, objects
 
 BOTH = (LB_LOCAL_ADDRESS, LB_CLUSTER_ADDRESS)
 SERVING, OTHERS = NODES[0], NODES[1:]
@@ -52,9 +59,9 @@ class Asked:
     local_port: int
 
 
-def ask(netns: str, host: str, seconds: float = 1.5) -> Asked:
+def ask(space: str, host: str, seconds: float = 1.5) -> Asked:
     """curl in a network namespace of this machine."""
-    argv = ["ip", "netns", "exec", netns, "curl", "-sS", "--max-time", str(seconds),
+    argv = ["ip", "netns", "exec", space, "curl", "-sS", "--max-time", str(seconds),
             "-w", " %{local_port}", f"http://{host}/clientip"]  # fmt: skip
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     told, _, local = done.stdout.rpartition(" ")
@@ -70,9 +77,35 @@ def outside(node: Node, host: str, seconds: float = 1.5) -> Asked:
         return ask(WORLD_NETNS, host, seconds)
 
 
-def health(netns: str, node: Node, port: int) -> tuple[int, int]:
+def ask_udp(space: str, host: str, seconds: float = 0.5) -> Asked:
+    """The word `clientip` over UDP; `code` is SILENT, or FAILED for what ICMP said."""
+    with netns.inside(f"/run/netns/{space}"):
+        one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with one:
+        one.settimeout(seconds)
+        one.connect((host, UDP_PORT))
+        local = one.getsockname()[1]
+        try:
+            one.send(b"ClientIP\n")
+            source, _, port = one.recv(100).decode().rpartition(":")
+        except TimeoutError:
+            return Asked(SILENT, "", 0, local)
+        except OSError:
+            return Asked(FAILED, "", 0, local)
+        return Asked(0, source, int(port), local)
+
+
+def outside_udp(node: Node, host: str) -> Asked:
+    """The same by a client outside, whose frames for a load-balancer go to this node."""
+    ip = ["ip", "-n", WORLD_NETNS, "route"]
+    way = [f"{host}/32", "via", node.address]
+    with changed([*ip, "add", *way], [*ip, "del", *way]):
+        return ask_udp(WORLD_NETNS, host)
+
+
+def health(space: str, node: Node, port: int) -> tuple[int, int]:
     """Status and local endpoints that a node's healthCheckNodePort tells; (0, 0) for silence."""
-    argv = ["ip", "netns", "exec", netns, "curl", "-sS", "--max-time", "1.5",
+    argv = ["ip", "netns", "exec", space, "curl", "-sS", "--max-time", "1.5",
             "-w", "\n%{http_code}", f"http://{node.address}:{port}/"]  # fmt: skip
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -113,7 +146,7 @@ def test_nobody_owns_the_addresses(our_lab: Lab) -> None:
     shows = [["ip", "-n", space, "addr"] for space in spaces]
     for argv in (["ip", "addr"], *shows):
         said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-        assert not any(f"inet {one}/" in said for one in BOTH), argv
+        assert not any(f"inet {one}/" in said for one in LB_ADDRESSES), argv
     assert our_lab.ours
     assert ask(WORLD_NETNS, LB_CLUSTER_ADDRESS).code == SILENT
     known = ["ip", "-n", WORLD_NETNS, "neigh", "show", LB_CLUSTER_ADDRESS]
@@ -147,6 +180,19 @@ def test_cluster_answers_everywhere_for_the_node(our_lab: Lab, node: Node) -> No
     """kube-proxy masquerades what comes from outside, also where the pod is on the node itself."""
     answered = outside(node, LB_CLUSTER_ADDRESS)
     assert (answered.code, answered.source) == (0, node.address)
+    assert our_lab.ours
+
+
+def test_udp_is_served_as_tcp_is(our_lab: Lab) -> None:
+    answered = outside_udp(SERVING, UDP_LOCAL_ADDRESS)
+    assert (answered.code, answered.source) == (0, WORLD_NODE_ADDRESS)
+    assert answered.port == answered.local_port
+    for node in NODES:
+        answered = outside_udp(node, UDP_CLUSTER_ADDRESS)
+        assert (answered.code, answered.source) == (0, node.address)
+    for node in OTHERS:
+        assert outside_udp(node, UDP_LOCAL_ADDRESS).code == SILENT
+        assert ask_udp(node.netns, UDP_LOCAL_ADDRESS).code == 0, "fooled, as with TCP"
     assert our_lab.ours
 
 
@@ -209,6 +255,8 @@ def test_endpoint_that_is_not_ready(our_lab: Lab) -> None:
         for node in NODES:
             for host in BOTH:
                 assert outside(node, host).code == FAILED, "REJECT: ICMP port unreachable"
+            for host in (UDP_LOCAL_ADDRESS, UDP_CLUSTER_ADDRESS):
+                assert outside_udp(node, host).code == FAILED
         wait_until(lambda: health(WORLD_NETNS, SERVING, port) == (503, 0))
         (slice_,) = our_lab.get("endpointslices", "-l", "kubernetes.io/service-name=web-lb-local")[
             "items"
@@ -307,7 +355,7 @@ def test_strict_rp_filter_for_what_another_node_sends(our_lab: Lab) -> None:
     assert our_lab.ours
 
 
-FAULTS = ("endpoint", "terminating", "forward", "blocked", "lies", "excluded", "rp_filter")
+FAULTS = ("endpoint", "terminating", "forward", "blocked", "lies", "excluded", "rp_filter", "deaf")
 
 
 def fault(lab: Lab, name: str) -> AbstractContextManager[object]:
@@ -321,6 +369,7 @@ def fault(lab: Lab, name: str) -> AbstractContextManager[object]:
         "lies": lambda: lb_faults.health_check_lies(SERVING, port, 503, 0),
         "excluded": lambda: lb_faults.excluded(SERVING),
         "rp_filter": lambda: lb_faults.strict_rp_filter(SERVING),
+        "deaf": lambda: lb_faults.deaf(pod, UDP_TARGET_PORT),
     }
     return makers[name]()
 
@@ -342,6 +391,8 @@ def traces(lab: Lab) -> dict[str, object]:
     found["pods"] = sorted(
         pod["metadata"]["name"] for pod in lab.get("pods", "-l", "app=web")["items"]
     )
+    rules = in_pod(web(lab), "iptables-save").splitlines()
+    found["rules of the pod"] = [one for one in rules if lb_faults.COMMENT in one]
     found["in service"] = {one["type"]: one["status"] for one in conditions}
     return found
 

@@ -14,12 +14,20 @@ from typing import Any
 import pytest
 
 from tests.lab import lb_faults
-from tests.lab.config import LB_CLUSTER_ADDRESS, LB_LOCAL_ADDRESS, NODES
+from tests.lab.config import (
+    LB_CLUSTER_ADDRESS,
+    LB_LOCAL_ADDRESS,
+    NODES,
+    UDP_CLUSTER_ADDRESS,
+    UDP_LOCAL_ADDRESS,
+    UDP_TARGET_PORT,
+)
 from tests.lab.conftest import Lab
 from tests.lab.live import address
-from tests.lab.test_loadbalancer_lab import ask, outside
+from tests.lab.test_loadbalancer_lab import ask, outside, outside_udp
 
 LOCAL, CLUSTER = "web-lb-local", "web-lb-cluster"
+UDP_LOCAL, UDP_CLUSTER = "udp-lb-local", "udp-lb-cluster"
 NODE1, NODE2, NODE3 = NODES
 
 
@@ -109,6 +117,35 @@ def test_cluster_answers_everywhere_and_the_source_is_the_nodes(our_lab: Lab) ->
         assert row["source_seen"] == [seen.source]
 
 
+def test_udp_local_answers_only_through_the_node_with_the_pod(our_lab: Lab) -> None:
+    code, document = probed(our_lab, UDP_LOCAL, "--protocol", "udp", wait="1s")
+    assert (code, document["verdict"]) == (0, "as-asked"), titles(document)
+    found = rows(document)
+    for node in NODES:
+        row = found[node.name]
+        answers = outside_udp(node, UDP_LOCAL_ADDRESS).code == 0
+        assert row["outcome"] == ("connected" if answers else "timeout")
+        assert answers == (node is NODE1)
+        assert row["target"]["protocol"] == "UDP"
+        assert row["health"]["status"] == (200 if answers else 503)
+    (attempt,) = found["node1"]["attempts"]
+    assert found["node1"]["source"] == "preserved"
+    # The server itself told, and the node's table says the same.
+    assert attempt["source_from"] == "udp"
+    assert attempt["source_seen"] == attempt["source"] == NODE2.address
+    assert attempt["source_seen_port"] == attempt["source_port"]
+    assert attempt["backend"] == address(our_lab, web(our_lab))
+
+
+def test_udp_cluster_answers_everywhere_and_the_source_is_the_nodes(our_lab: Lab) -> None:
+    code, document = probed(our_lab, UDP_CLUSTER)
+    assert (code, document["verdict"]) == (0, "as-asked"), titles(document)
+    for node in NODES:
+        row = rows(document)[node.name]
+        assert (row["outcome"], row["source"]) == ("connected", "node")
+        assert row["source_seen"] == [outside_udp(node, UDP_CLUSTER_ADDRESS).source]
+
+
 def faults(lab: Lab) -> dict[str, tuple[str, AbstractContextManager[None]]]:
     """Name → Service, and the fault."""
     pod = web(lab)
@@ -119,6 +156,13 @@ def faults(lab: Lab) -> dict[str, tuple[str, AbstractContextManager[None]]]:
         "dropped": (CLUSTER, lb_faults.dropped_in_forward(NODE3, there, 8080)),
         "health blocked": (LOCAL, lb_faults.health_check_blocked(NODE1, port)),
         "health lies": (LOCAL, lb_faults.health_check_lies(NODE2, port, 200, 1)),
+        "udp not ready": (UDP_LOCAL, lb_faults.endpoint_not_ready(pod)),
+        "udp dropped": (
+            UDP_CLUSTER,
+            lb_faults.dropped_in_forward(NODE3, there, UDP_TARGET_PORT, "udp"),
+        ),
+        "deaf": (UDP_CLUSTER, lb_faults.deaf(pod, UDP_TARGET_PORT)),
+        "nobody listens": (UDP_CLUSTER, lb_faults.nobody_listens(pod, UDP_TARGET_PORT)),
         "excluded": (CLUSTER, lb_faults.excluded(NODE3)),
         "rp_filter": (
             CLUSTER,
@@ -131,7 +175,7 @@ def under(lab: Lab, name: str, *words: str) -> tuple[int, dict[str, Any]]:
     """What a probe says under a fault."""
     service, fault = faults(lab)[name]
     with fault:
-        return probed(lab, service, *words)
+        return probed(lab, service, *words, wait="1s" if service.startswith("udp") else "2s")
 
 
 def test_an_endpoint_that_is_not_ready_is_expected_not_to_answer(our_lab: Lab) -> None:
@@ -144,8 +188,9 @@ def test_an_endpoint_that_is_not_ready_is_expected_not_to_answer(our_lab: Lab) -
     assert row["health"]["status"] == 503
 
 
-def test_a_drop_in_forward_is_found_with_its_rule(our_lab: Lab) -> None:
-    code, document = under(our_lab, "dropped")
+@pytest.mark.parametrize("fault", ["dropped", "udp dropped"])
+def test_a_drop_in_forward_is_found_with_its_rule(our_lab: Lab, fault: str) -> None:
+    code, document = under(our_lab, fault)
     assert (code, document["verdict"]) == (3, "contradicted")
     found = rows(document)
     assert {name: row["judgement"] for name, row in found.items()} == {
@@ -157,6 +202,39 @@ def test_a_drop_in_forward_is_found_with_its_rule(our_lab: Lab) -> None:
     assert "FORWARD" in finding["title"] + finding["detail"]
     excerpts = [line for proof in finding["evidence"] for line in proof["excerpt"]]
     assert any("-j DROP" in line and "FORWARD" in line for line in excerpts)
+
+
+def test_udp_to_no_endpoint_is_refused_by_icmp(our_lab: Lab) -> None:
+    """Which the node itself says, by kube-proxy's REJECT; silence would be another thing."""
+    code, document = under(our_lab, "udp not ready")
+    assert (code, document["verdict"]) == (0, "as-asked"), titles(document)
+    for node in NODES:
+        row = rows(document)[node.name]
+        assert (row["outcome"], row["expected"]["answers"]) == ("refused", "no")
+        assert row["detail"] == f"ICMP port unreachable, said by {node.address}"
+
+
+def test_udp_that_nobody_answers_is_no_contradiction_and_shows_where_it_went(our_lab: Lab) -> None:
+    """The server is silent: every node did its part, as conntrack shows."""
+    there = address(our_lab, web(our_lab))
+    code, document = under(our_lab, "deaf")
+    assert (code, document["verdict"]) == (4, "unknown"), titles(document)
+    for node in NODES:
+        row = rows(document)[node.name]
+        assert (row["outcome"], row["judgement"]) == ("timeout", "unknown")
+        assert f"the node sent it on to {there}, and nothing came back" in row["notes"]
+        assert (row["source"], row["source_seen"]) == ("node", [node.address])
+    assert document["findings"] == []
+
+
+def test_udp_to_a_port_where_nobody_listens_is_refused(our_lab: Lab) -> None:
+    """The pod says so; on its way back netfilter gives its words the Service's address."""
+    code, document = under(our_lab, "nobody listens", "--nodes", "kubernetes.io/hostname=node2")
+    assert (code, document["verdict"]) == (3, "contradicted")
+    row = rows(document)["node2"]
+    assert row["outcome"] == "refused"
+    assert row["detail"] == f"ICMP port unreachable, said by {UDP_CLUSTER_ADDRESS}"
+    assert f"nothing listens on its port {UDP_TARGET_PORT} (targetPort)" in titles(document)
 
 
 def test_a_health_check_that_says_no_keeps_traffic_away_from_a_node_that_answers(
@@ -212,11 +290,12 @@ def test_node_ports_are_probed_when_asked_for(our_lab: Lab) -> None:
     assert kinds["node-port"]["outcome"] == "connected"
 
 
-def test_both_policies_on_copies_which_are_gone_afterwards(our_lab: Lab) -> None:
-    before = our_lab.get("service", LOCAL)
+@pytest.mark.parametrize("service", [LOCAL, UDP_CLUSTER], ids=["tcp", "udp"])
+def test_both_policies_on_copies_which_are_gone_afterwards(our_lab: Lab, service: str) -> None:
+    before = our_lab.get("service", service)
     done = our_lab.kubectl(
-        "ebpfnet", "probe-lb", LOCAL, "--verify-policies", "--keep", "--exit-code", "--wait", "2s",
-        "-o", "json", timeout=120,
+        "ebpfnet", "probe-lb", service, "--verify-policies", "--keep", "--exit-code",
+        "--wait", "2s", "-o", "json", timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     reports = json.loads(done.stdout)["items"]
@@ -228,7 +307,7 @@ def test_both_policies_on_copies_which_are_gone_afterwards(our_lab: Lab) -> None
     assert answered == [{"node1"}, {node.name for node in NODES}]
     names = {service["metadata"]["name"] for service in our_lab.get("services")["items"]}
     assert not [name for name in names if "ebpfnet" in name]
-    after = our_lab.get("service", LOCAL)
+    after = our_lab.get("service", service)
     assert after["spec"] == before["spec"]
     assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
 
@@ -246,6 +325,8 @@ def test_a_plan_deploys_nothing(our_lab: Lab) -> None:
         (("nope",), 'service "nope" not found'),
         (("web",), "is a ClusterIP Service"),
         ((LOCAL, "--port", "81"), "has no port 81"),
+        ((LOCAL, "--protocol", "udp"), "has no port UDP"),
+        ((UDP_LOCAL, "--protocol", "tcp"), "has no port TCP"),
         ((LOCAL, "--from", "node/node9"), "there is no such node"),
         ((LOCAL, "--nodes", "a=b"), "no node fits"),
     ],
