@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Tests beside each other; kernel tests are one group (tests/conftest.py).
+BESIDE := --numprocesses=auto --maxprocesses=4 --dist=loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help venv test test-unit demo lint bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
@@ -29,10 +31,13 @@ $(BIN)/kubectl-ebpfnet: pyproject.toml
 test: venv ## every test that this machine can run; what it cannot is skipped with the reason
 	@test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || $(BIN)/python -m tests.lab build || \
 	  echo 'what needs these packages, or the lab, is skipped' >&2
-	$(BIN)/python -m pytest --durations=12
+	@echo '1 of 2: what needs no cluster, as many at a time as there are processors'; first=0; \
+	  $(BIN)/python -m pytest $(BESIDE) --durations=12 -m 'not lab' || first=$$?; \
+	  echo '2 of 2: what needs a cluster'; \
+	  $(BIN)/python -m pytest --durations=12 -m lab tests/lab && exit $$first
 
 test-unit: venv ## only the tests that need neither root nor a cluster
-	$(BIN)/python -m pytest -m 'not lab and not kernel'
+	$(BIN)/python -m pytest $(BESIDE) -m 'not lab and not kernel'
 
 demo: $(BIN)/kubectl-ebpfnet ## explain a packet in a recorded cluster; needs no cluster
 	$(BIN)/kubectl-ebpfnet path pod/client 1.1.1.1:80 --from demo
@@ -44,7 +49,8 @@ lint: venv ## ruff, its formatter, mypy and the walls between rooms
 	$(BIN)/lint-imports
 
 bench: venv ## speed, as ratios against something public in the same run
-	@for file in bench/*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
+	@for file in bench/*.py; do echo "$$file"; begun=$$(date +%s); \
+	  $(BIN)/python "$$file" || exit 1; echo "  took $$(($$(date +%s) - begun)) s"; done
 
 lab-build: venv ## what the lab needs: Debian packages, Kubernetes built once a machine (root)
 	@$(BIN)/python -m tests.lab build
@@ -59,7 +65,7 @@ lab-test: venv ## the end-to-end tests, on the lab or on the cluster that KUBECO
 	$(BIN)/python -m pytest -m lab
 
 lab-cycle: venv ## take the lab down and up again in many ways; nothing may be left (root)
-	EBPFNET_LAB_CYCLE=1 $(BIN)/python -m pytest tests/lab/test_cycle.py
+	EBPFNET_LAB_CYCLE=$(or $(EBPFNET_LAB_CYCLE),1) $(BIN)/python -m pytest tests/lab/test_cycle.py
 
 lab-down: venv ## take the lab away, all of it (root)
 	@$(BIN)/python -m tests.lab down

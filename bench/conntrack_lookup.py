@@ -27,7 +27,7 @@ from kubectl_ebpfnet.model import codec
 from kubectl_ebpfnet.model.node_side import PROTOCOL, FlowFilter, NodeRequest, ask
 from kubectl_ebpfnet.node.answering import answered
 
-ENTRIES, RUNS, AT_MOST = 100_000, 15, 1.0
+ENTRIES, RUNS, AT_MOST = 100_000, 5, 1.0
 NAMESPACE = f"ebpfnet-bench-{os.getpid()}"
 MOST = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 SOURCE, DESTINATION, PORT = "10.129.100.100", "10.9.0.1", 443

@@ -3,7 +3,7 @@
     make lab-up && eval "$(make -s lab-up | tail -1)" && .venv/bin/python bench/path_live.py
 
 Once by Cilium's agent, once by a node pod that is running already (and is taken away at the end).
-Prints medians of 10 runs and two ratios each: the whole command, and what is left of it when the
+Prints medians of 5 runs and two ratios each: the whole command, and what is left of it when the
 interpreter's start and the imports are taken off (`python -c pass`, and the sum of the self times
 that `python -X importtime` tells of the same command; part of them runs while the cluster answers).
 The cluster is that of KUBECONFIG, else the lab; the pod is `client` in namespace default.
@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-RUNS = 10
+RUNS = 5
 POD, DESTINATION = "client", "1.1.1.1:80"
 WHOLE_AT_MOST = 6.0
 AFTER_IMPORTS_AT_MOST = {"agent": 2.5, "pod": 2.0}

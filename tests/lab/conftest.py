@@ -23,6 +23,7 @@ import pytest
 from tests.lab import build, lifecycle, policy
 from tests.lab.config import ADMIN_CONFIG, BINARIES, NOBODY_CONFIG, SRE_CONFIG
 from tests.lab.kubectl import program
+from tests.lab.side_by_side import SideBySide
 
 PATIENCE = 30 * 60
 """Seconds for one test: the first may have to build Kubernetes."""
@@ -47,12 +48,13 @@ class Lab:
         return {**os.environ, "KUBECONFIG": str(kubeconfig or self.kubeconfig), "PATH": path}
 
     def kubectl(
-        self, *words: str, kubeconfig: Path | None = None, timeout: float = 60
+        self, *words: str, kubeconfig: Path | None = None, stdin: str = "", timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Run the real kubectl; never raises for its exit code."""
         return subprocess.run(
             [program(), *words],
             env=self.env(kubeconfig),
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -79,6 +81,11 @@ class Lab:
     def in_agent(self, node: str, *argv: str) -> str:
         """stdout of a command in a node's agent."""
         return self.run(self.agent(node), *argv, namespace="kube-system")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests that are marked so run at the same time as others."""
+    config.pluginmanager.register(SideBySide())
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -166,9 +173,14 @@ def why_not() -> str:
 
 
 def wait_until(what: Callable[[], Any], seconds: float = 20) -> Any:
-    """The first true value of `what`; asserts that it comes in time."""
-    deadline = time.monotonic() + seconds
+    """The first true value of `what`; asserts that it comes in time.
+
+    Asks often in the beginning, later on at most a tenth of the time that went by too late: most
+    questions are a kubectl, and each takes a processor's time from what is waited for.
+    """
+    begun = time.monotonic()
     while not (value := what()):
-        assert time.monotonic() < deadline, f"did not come true within {seconds} s"
-        time.sleep(0.1)
+        waited = time.monotonic() - begun
+        assert waited < seconds, f"did not come true within {seconds} s"
+        time.sleep(min(0.05 + waited / 10, 1))
     return value

@@ -1,7 +1,7 @@
 """`down` leaves nothing, even after an `up` that was killed on the way.
 
-Takes the running lab away and brings it up again at the end, so it runs only when asked for:
-EBPFNET_LAB_CYCLE=1, or `make lab-cycle`.
+Takes the running lab away, so it runs only when asked for: EBPFNET_LAB_CYCLE=1, or `make
+lab-cycle`. At the end it brings the lab up again if one was there, unless EBPFNET_LAB_CYCLE=last.
 """
 
 from __future__ import annotations
@@ -63,32 +63,20 @@ def command(process: Path) -> str:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def lab_again() -> Iterator[None]:
-    """Start without a lab; end with the one that was there."""
+def before() -> Iterator[dict[str, list[str]]]:
+    """What is on the machine without a lab; ends with the lab that was there, if it is to stay."""
     if why := why_not():
         pytest.skip(why)
     was_up = lifecycle.is_up()
     lifecycle.down()
-    yield
+    yield traces()
     lifecycle.down()
-    if was_up:
+    if was_up and os.environ["EBPFNET_LAB_CYCLE"] != "last":
         lifecycle.up()
 
 
-def test_down_leaves_nothing() -> None:
-    before = traces()
-    lifecycle.up()
-    assert lifecycle.is_up()
-    during = traces()
-    assert during["links"] != before["links"]
-    assert during["processes"] != before["processes"]
-    lifecycle.down()
-    assert traces() == before
-
-
 @pytest.mark.parametrize("step", ["etcd.json", "kube-scheduler.json", "node2.json", "sync.json"])
-def test_killed_on_the_way_up(step: str) -> None:
-    before = traces()
+def test_killed_on_the_way_up(before: dict[str, list[str]], step: str) -> None:
     up = subprocess.Popen(UP, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: (STATE / "pids" / step).exists(), step, 120)
     up.send_signal(signal.SIGKILL)
@@ -98,7 +86,9 @@ def test_killed_on_the_way_up(step: str) -> None:
     assert traces() == before
 
 
-def test_up_clears_away_a_half_dead_lab() -> None:
+def test_up_clears_away_a_half_dead_lab_and_down_leaves_nothing(
+    before: dict[str, list[str]],
+) -> None:
     lifecycle.up()
     os.kill(lifecycle.alive("kube-apiserver"), signal.SIGKILL)
     wait_for(lambda: not lifecycle.is_up(), "the end of the API server", 10)
@@ -108,6 +98,11 @@ def test_up_clears_away_a_half_dead_lab() -> None:
     assert lifecycle.is_up()
     nodes = Lab(STATE / "admin.conf", ours=True).get("nodes")["items"]
     assert len(nodes) == 3
+    during = traces()
+    assert during["links"] != before["links"]
+    assert during["processes"] != before["processes"]
+    lifecycle.down()
+    assert traces() == before
 
 
 def test_down_when_nothing_is_there() -> None:

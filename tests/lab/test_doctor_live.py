@@ -13,6 +13,7 @@ from tests.lab.config import ADMIN_CONFIG, NOBODY_CONFIG, SRE_CONFIG
 from tests.lab.conftest import Lab
 from tests.lab.live import objects, path
 
+pytestmark = pytest.mark.side_by_side
 NODE_PODS = "app.kubernetes.io/managed-by=kubectl-ebpfnet"
 BY_AGENT = ("--node-access", "agent")
 JANE = "e2e-doctor-jane"

@@ -14,6 +14,7 @@ from tests.lab.config import NODES, WORLD_ADDRESS
 from tests.lab.conftest import Lab, wait_until
 from tests.lab.kubectl import apply
 
+pytestmark = pytest.mark.side_by_side
 FETCH = ("curl", "-sS", "--max-time", "3")
 
 
@@ -157,36 +158,6 @@ def test_tcx_on_node2(our_lab: Lab) -> None:
     assert any(name.startswith("cil_from_contai") for name in tcx)
 
 
-def test_policy_drops(our_lab: Lab, egress_policy: Callable[..., None]) -> None:
-    fetch = (*FETCH, f"http://{WORLD_ADDRESS}/")
-    echo = ("nc", "-z", "-w", "2", WORLD_ADDRESS, "7777")
-    assert exits(our_lab, "client", *echo) == 0
-    egress_policy("client", "80/TCP")
-    assert exits(our_lab, "client", *fetch) == 0
-    before = dropped(our_lab, "node1")
-    assert exits(our_lab, "client", *echo) != 0
-    assert dropped(our_lab, "node1") > before
-    mine = endpoint("client")
-    maps = json.loads(
-        our_lab.in_agent("node1", "cilium-dbg", "bpf", "policy", "get", "--all", "-o", "json")
-    )
-    (own,) = [one for one in maps if one["EndpointID"] == str(mine["id"])]
-    egress = [e["Key"] for e in own["Content"] if e["Key"]["TrafficDirection"] == 1]
-    assert [(k["Identity"], k["Nexthdr"], k["DestPortNetwork"]) for k in egress] == [(0, 6, 20480)]
-    models = json.loads(our_lab.in_agent("node1", "cilium-dbg", "endpoint", "list", "-o", "json"))
-    (model,) = [one for one in models if one["id"] == mine["id"]]
-    assert model["status"]["policy"]["realized"]["policy-enabled"] == "egress"
-    policy.clear("default", "client")
-    assert exits(our_lab, "client", *echo) == 0
-
-
-def dropped(lab: Lab, node: str) -> int:
-    """Packets that this node dropped by policy, as `cilium-dbg bpf metrics list` says."""
-    rows = lab.in_agent(node, "cilium-dbg", "bpf", "metrics", "list").splitlines()
-    found = [re.split(r"\s{2,}", row.strip()) for row in rows]
-    return sum(int(row[2]) for row in found if row[:2] == ["Policy denied", "EGRESS"])
-
-
 def test_pod_to_pod(our_lab: Lab) -> None:
     there = address(our_lab, web(our_lab))
     for pod in ("client", "client2", "client3"):  # the same node, other nodes
@@ -311,3 +282,33 @@ def test_a_pod_comes_and_goes(our_lab: Lab) -> None:
     assert not (pins / f"tc/globals/cilium_policy_v2_{mine['id']:05d}").exists()
     wait_until(lambda: f"{mine['address']}/32" not in ipcache(our_lab))
     wait_until(lambda: "comes-and-goes" not in str(our_lab.get("ciliumendpoints")["items"]))
+
+
+def test_policy_drops(our_lab: Lab, egress_policy: Callable[..., None]) -> None:
+    fetch = (*FETCH, f"http://{WORLD_ADDRESS}/")
+    echo = ("nc", "-z", "-w", "2", WORLD_ADDRESS, "7777")
+    assert exits(our_lab, "client", *echo) == 0
+    egress_policy("client", "80/TCP")
+    assert exits(our_lab, "client", *fetch) == 0
+    before = dropped(our_lab, "node1")
+    assert exits(our_lab, "client", *echo) != 0
+    assert dropped(our_lab, "node1") > before
+    mine = endpoint("client")
+    maps = json.loads(
+        our_lab.in_agent("node1", "cilium-dbg", "bpf", "policy", "get", "--all", "-o", "json")
+    )
+    (own,) = [one for one in maps if one["EndpointID"] == str(mine["id"])]
+    egress = [e["Key"] for e in own["Content"] if e["Key"]["TrafficDirection"] == 1]
+    assert [(k["Identity"], k["Nexthdr"], k["DestPortNetwork"]) for k in egress] == [(0, 6, 20480)]
+    models = json.loads(our_lab.in_agent("node1", "cilium-dbg", "endpoint", "list", "-o", "json"))
+    (model,) = [one for one in models if one["id"] == mine["id"]]
+    assert model["status"]["policy"]["realized"]["policy-enabled"] == "egress"
+    policy.clear("default", "client")
+    assert exits(our_lab, "client", *echo) == 0
+
+
+def dropped(lab: Lab, node: str) -> int:
+    """Packets that this node dropped by policy, as `cilium-dbg bpf metrics list` says."""
+    rows = lab.in_agent(node, "cilium-dbg", "bpf", "metrics", "list").splitlines()
+    found = [re.split(r"\s{2,}", row.strip()) for row in rows]
+    return sum(int(row[2]) for row in found if row[:2] == ["Policy denied", "EGRESS"])

@@ -28,7 +28,7 @@ from tests.lab.live import in_node
 from tests.lab.processes import run
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
-NODE1, NODE2 = NODES[:2]
+NODE1, NODE2, NODE3 = NODES
 SECONDS = 60
 
 
@@ -100,6 +100,70 @@ def test_what_is_sent_comes_back(our_lab: Lab) -> None:
     assert done.stderr == b"" or done.stderr.startswith(b"deploying a node pod on node1")
 
 
+# --- what is left of node pods of their own, at the same time on different nodes ------------------
+
+
+@pytest.mark.side_by_side
+@pytest.mark.parametrize("node", NODES[:2], ids=["clsact", "tcx"])
+def test_an_interrupt_leaves_nothing(our_lab: Lab, node: Node) -> None:
+    before, there = attached(node), namespaces(our_lab)
+    with netkat(our_lab, f"node/{node.name}", WORLD_ADDRESS, "7777") as process:
+        ours = begun(our_lab, process, node, before)
+        made = namespaces(our_lab) - there
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 130
+        assert time.monotonic() - begin < 11
+        assert not ours & (attached(node) | programs())
+        wait_until(lambda: not made & namespaces(our_lab), 30)
+
+
+@pytest.mark.side_by_side
+def test_a_pod_that_is_deleted_ends_the_session(our_lab: Lab) -> None:
+    before, there = attached(NODE3), namespaces(our_lab)
+    with netkat(our_lab, "node/node3", WORLD_ADDRESS, "7777") as process:
+        ours = begun(our_lab, process, NODE3, before)
+        deleted = 0
+        for name in namespaces(our_lab) - there:
+            pods = our_lab.get("pods", "-n", name)["items"]
+            if [pod for pod in pods if pod["spec"].get("nodeName") == "node3"]:
+                our_lab.kubectl("delete", "pod", "-n", name, "--all", "--wait=false")
+                deleted += 1
+        if not deleted:
+            pytest.skip("somebody keeps a node pod on node3, which this session uses")
+        assert process.stderr is not None
+        # The container's end and netkat's own are nearly at the same time.
+        assert b"netkat was ended on node3 by signal" in process.stderr.read()
+        assert process.wait(SECONDS) in (137, 143)
+        wait_until(lambda: not ours & (attached(NODE3) | programs()), 30)
+
+
+# --- in node pods that stay -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kept(lab: Lab) -> Iterator[None]:
+    """Node pods that stay on node1 and node2 for the tests to whom deploying is nothing new.
+
+    Somebody else's are as good.
+    """
+    if not lab.ours:
+        pytest.skip("needs the node image and the nodes of the lab (make lab-up)")
+    there = namespaces(lab)
+    told = b""
+    try:
+        for node in (NODE1, NODE2):
+            done = said(lab, "--keep", f"node/{node.name}", "-z", WORLD_ADDRESS, "7777")
+            told += done.stderr
+            assert done.returncode == 0, done.stderr
+        yield
+    finally:
+        for name in namespaces(lab) - there:
+            if name.encode() in told:
+                lab.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.mark.usefixtures("kept")
 def test_http_through_another_node_and_its_packets(our_lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "seen.pcap"
     request = b"GET / HTTP/1.0\r\n\r\n"
@@ -122,6 +186,7 @@ def test_http_through_another_node_and_its_packets(our_lab: Lab, tmp_path: Path)
     assert asked[30:34] == socket.inet_aton(LB_CLUSTER_ADDRESS)
 
 
+@pytest.mark.usefixtures("kept")
 def test_exit_codes(our_lab: Lab) -> None:
     refused = said(our_lab, "node/node1", WORLD_ADDRESS, "81")
     assert refused.returncode == 1
@@ -139,16 +204,18 @@ def test_exit_codes(our_lab: Lab) -> None:
     assert b"deploying" not in nowhere.stderr
 
 
+@pytest.mark.usefixtures("kept")
 def test_20_megabytes_there_and_back(our_lab: Lab) -> None:
     text = os.urandom(1 << 20) * 20
     begin = time.monotonic()
     done = said(our_lab, "node/node2", WORLD_ADDRESS, "7777", "-N", stdin=text)
-    print(f"{time.monotonic() - begin:.1f} s with deploying")
+    print(f"{time.monotonic() - begin:.1f} s")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) == len(text)
     assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(text).digest()
 
 
+@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("stdin", ["/dev/null", "closed"])
 def test_no_stdin(our_lab: Lab, stdin: str) -> None:
     words = "kubectl-ebpfnet netkat node/node1 -N 1.1.1.1 7777"
@@ -157,37 +224,6 @@ def test_no_stdin(our_lab: Lab, stdin: str) -> None:
         env=our_lab.env(), capture_output=True, timeout=SECONDS, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, b""), done.stderr
-
-
-# --- what is left ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("node", NODES[:2], ids=["clsact", "tcx"])
-def test_an_interrupt_leaves_nothing(our_lab: Lab, node: Node) -> None:
-    before, there = attached(node), namespaces(our_lab)
-    with netkat(our_lab, f"node/{node.name}", WORLD_ADDRESS, "7777") as process:
-        ours = begun(our_lab, process, node, before)
-        made = namespaces(our_lab) - there
-        begin = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(SECONDS) == 130
-        assert time.monotonic() - begin < 11
-        assert not ours & (attached(node) | programs())
-        wait_until(lambda: not made & namespaces(our_lab), 30)
-
-
-@pytest.fixture
-def kept(our_lab: Lab) -> Iterator[None]:
-    """A node pod that stays on node2 until the end of the test; somebody else's is as good."""
-    there = namespaces(our_lab)
-    done = said(our_lab, "--keep", "node/node2", "-z", WORLD_ADDRESS, "7777")
-    assert done.returncode == 0, done.stderr
-    try:
-        yield
-    finally:
-        for name in namespaces(our_lab) - there:
-            if name.encode() in done.stderr:
-                our_lab.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -206,25 +242,7 @@ def test_in_a_pod_that_stays_netkat_ends_with_its_client(
         assert b"deploying" not in (process.stderr.read() if process.stderr else b"")
 
 
-def test_a_pod_that_is_deleted_ends_the_session(our_lab: Lab) -> None:
-    before, there = attached(NODE1), namespaces(our_lab)
-    with netkat(our_lab, "node/node1", WORLD_ADDRESS, "7777") as process:
-        ours = begun(our_lab, process, NODE1, before)
-        deleted = 0
-        for name in namespaces(our_lab) - there:
-            pods = our_lab.get("pods", "-n", name)["items"]
-            if [pod for pod in pods if pod["spec"].get("nodeName") == "node1"]:
-                our_lab.kubectl("delete", "pod", "-n", name, "--all", "--wait=false")
-                deleted += 1
-        if not deleted:
-            pytest.skip("somebody keeps a node pod on node1, which this session uses")
-        assert process.stderr is not None
-        # The container's end and netkat's own are nearly at the same time.
-        assert b"netkat was ended on node1 by signal" in process.stderr.read()
-        assert process.wait(SECONDS) in (137, 143)
-        wait_until(lambda: not ours & (attached(NODE1) | programs()), 30)
-
-
+@pytest.mark.usefixtures("kept")
 def test_listening_on_a_node(our_lab: Lab) -> None:
     before = attached(NODE1)
     with netkat(our_lab, "node/node1", "-l", "-v", "0.0.0.0", "9321") as process:

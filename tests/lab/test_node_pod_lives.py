@@ -1,7 +1,9 @@
 """How node pods live and die in the lab: every end of a run, and nodes that make it hard.
 
 A run is tests/lab/node_pod_run.py in a process of its own. What is left is looked for with kubectl
-and in the cgroups of the machine's processes (proc(5)), which both nodes share.
+and in the cgroups of the machine's processes (proc(5)), which all nodes share.
+
+They run side by side: pods are kept, and nodes made hard, where no other test here minds.
 """
 
 from __future__ import annotations
@@ -24,12 +26,13 @@ import yaml
 
 from kubectl_ebpfnet import __version__
 from tests.lab import images, manifests
+from tests.lab.config import NOBODY_CONFIG
 from tests.lab.conftest import Lab, wait_until
 from tests.lab.kubectl import program
 from tests.lab.live import objects
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.side_by_side]
 
 
 @dataclass
@@ -123,6 +126,24 @@ def ends(live: Live, node: str = "node1", seconds: float = 20) -> None:
     wait_until(lambda: not live.processes(node), seconds)
 
 
+# --- no run at all (the longest goes first) ------------------------------------------------------
+
+
+def test_why_there_is_no_node_pod(our_lab: Lab) -> None:
+    image = "registry.invalid/ebpfnet/node:none"
+    with a_run(our_lab, "node1", "nowhere", options={"image": image}) as live:
+        assert live.pods == {}
+        why = live.failures["node1"]
+        assert why.startswith(f"node node1 cannot pull the image {image}: ")
+        assert "registry.invalid" in why.partition(": ")[2]
+        assert "no node pod finds" not in why
+        assert live.failures["nowhere"].startswith(
+            "the node pod finds no place on nowhere: 0/3 nodes are available"
+        )
+        assert live.end(None) == 0
+        wait_until(lambda: not live.exists(), 30)
+
+
 # --- ends of a run ------------------------------------------------------------------------------
 
 
@@ -163,11 +184,9 @@ def test_two_interrupts_do_not_leave_half_of_it(our_lab: Lab) -> None:
 )
 def test_the_program_itself_leaves_nothing(our_lab: Lab, number: int | None, code: int) -> None:
     who = f"e2e-{secrets.token_hex(4)}"
-    if (
-        "-"
-        in our_lab.kubectl("get", "pods", "-A", "-l", "ebpfnet.dev/keep=true", "-o", "name").stdout
-    ):
-        pytest.skip("somebody keeps node pods in this lab, which the run would take")
+    here = ("-l", "ebpfnet.dev/keep=true", "--field-selector=spec.nodeName=node1")
+    if our_lab.get("pods", "-A", *here)["items"]:
+        pytest.skip("somebody keeps a node pod on node1, which the run would take")
 
     def ours() -> list[str]:
         found = our_lab.get("namespaces", "-l", "app.kubernetes.io/managed-by=kubectl-ebpfnet")
@@ -199,10 +218,10 @@ def test_the_program_itself_leaves_nothing(our_lab: Lab, number: int | None, cod
 def test_after_a_killed_client_the_pod_ends_and_cleanup_removes_the_rest(
     our_lab: Lab, speaks: bool
 ) -> None:
-    with a_run(our_lab, "node1", idle=3, speaks=speaks) as live:
+    with a_run(our_lab, "node1", idle=5, speaks=speaks) as live:
         if speaks:
             live.until("answer")
-        beyond_its_time = time.monotonic() + 5
+        beyond_its_time = time.monotonic() + 7
         while speaks and time.monotonic() < beyond_its_time:
             assert live.processes("node1")
             time.sleep(0.1)
@@ -232,15 +251,16 @@ def test_at_its_deadline_the_kubelet_ends_a_pod_whatever_it_does(our_lab: Lab) -
         "keep": True,
         "command": ["python3", "-c", "import time; time.sleep(600)"],
     }
-    with a_run(our_lab, "node1", options=options) as live:
+    with a_run(our_lab, "node3", options=options) as live:
         live.end(signal.SIGKILL)
-        wait_until(lambda: live.pod("node1")["status"]["phase"] == "Failed", 60)
-        assert live.pod("node1")["status"]["reason"] == "DeadlineExceeded"
-        ends(live)
+        wait_until(lambda: live.pod("node3")["status"]["phase"] == "Failed", 60)
+        assert live.pod("node3")["status"]["reason"] == "DeadlineExceeded"
+        ends(live, "node3")
 
 
 @pytest.mark.parametrize("how", ["deleted", "evicted", "its namespace deleted"])
-def test_pods_that_go_before_the_run_does(our_lab: Lab, tmp_path: Path, how: str) -> None:
+def test_pods_that_go_before_the_run_does(our_lab: Lab, how: str) -> None:
+    body: dict[str, Any] = {}
     with a_run(our_lab, "node1") as live:
         if how == "deleted":
             words = ["delete", "pod", "-n", live.namespace, "node-1", "--wait=false"]
@@ -251,12 +271,10 @@ def test_pods_that_go_before_the_run_does(our_lab: Lab, tmp_path: Path, how: str
                 "kind": "Eviction",
                 "metadata": {"name": "node-1", "namespace": live.namespace},
             }
-            made = tmp_path / "eviction.json"
-            made.write_text(json.dumps(body))
-            words = ["create", "--raw", path, "-f", str(made)]
+            words = ["create", "--raw", path, "-f", "-"]
         else:
             words = ["delete", "namespace", live.namespace, "--wait=false"]
-        done = our_lab.kubectl(*words)
+        done = our_lab.kubectl(*words, stdin=json.dumps(body))
         assert done.returncode == 0, done.stderr
         if how != "its namespace deleted":
             ends(live)
@@ -312,31 +330,34 @@ def node_made(lab: Lab, do: Sequence[str], undo: Sequence[str]) -> Iterator[None
 
 
 @pytest.mark.parametrize(
-    ("do", "undo"),
+    ("node", "do", "undo"),
     [
         (
+            "node2",
             ["taint", "node", "node2", "ebpfnet-test=x:NoSchedule"],
             ["taint", "node", "node2", "ebpfnet-test-"],
         ),
-        (["cordon", "node2"], ["uncordon", "node2"]),
+        ("node3", ["cordon", "node3"], ["uncordon", "node3"]),
     ],
     ids=["tainted", "cordoned"],
 )
-def test_a_node_that_takes_no_pods_takes_ours(our_lab: Lab, do: list[str], undo: list[str]) -> None:
-    with node_made(our_lab, do, undo), a_run(our_lab, "node2") as live:
+def test_a_node_that_takes_no_pods_takes_ours(
+    our_lab: Lab, node: str, do: list[str], undo: list[str]
+) -> None:
+    with node_made(our_lab, do, undo), a_run(our_lab, node) as live:
         assert live.failures == {}
-        assert live.pod("node2")["spec"]["nodeName"] == "node2"
+        assert live.pod(node)["spec"]["nodeName"] == node
         assert live.end(None) == 0
 
 
 def test_a_full_node_takes_ours_and_nobody_gives_way(our_lab: Lab) -> None:
     name = f"filler-{secrets.token_hex(2)}"
-    node = our_lab.get("node", "node2")
+    node = our_lab.get("node", "node1")
     fillers = []
     for each, nodes_cpu in ((name, node["status"]["allocatable"]["cpu"]), (f"{name}-more", "1m")):
-        pod = manifests.pod(each, "node2", ["/bare"], image=images.BARE)
+        pod = manifests.pod(each, "node1", ["/bare"], image=images.BARE)
         pod["spec"].pop("nodeName")
-        pod["spec"]["nodeSelector"] = {"kubernetes.io/hostname": "node2"}
+        pod["spec"]["nodeSelector"] = {"kubernetes.io/hostname": "node1"}
         pod["spec"]["containers"][0]["resources"] = {"requests": {"cpu": nodes_cpu}}
         fillers.append(pod)
     with objects(our_lab, fillers[0]):
@@ -346,26 +367,11 @@ def test_a_full_node_takes_ours_and_nobody_gives_way(our_lab: Lab) -> None:
             wait_until(
                 lambda: "Insufficient cpu" in json.dumps(our_lab.get("pod", f"{name}-more")), 20
             )
-            with a_run(our_lab, "node2") as live:
+            with a_run(our_lab, "node1") as live:
                 assert live.failures == {}
                 assert our_lab.get("pod", name)["status"]["phase"] == "Running"
                 assert "deletionTimestamp" not in our_lab.get("pod", name)["metadata"]
                 assert live.end(None) == 0
-
-
-def test_why_there_is_no_node_pod(our_lab: Lab) -> None:
-    image = "registry.invalid/ebpfnet/node:none"
-    with a_run(our_lab, "node1", "nowhere", options={"image": image}) as live:
-        assert live.pods == {}
-        why = live.failures["node1"]
-        assert why.startswith(f"node node1 cannot pull the image {image}: ")
-        assert "registry.invalid" in why.partition(": ")[2]
-        assert "no node pod finds" not in why
-        assert live.failures["nowhere"].startswith(
-            "the node pod finds no place on nowhere: 0/3 nodes are available"
-        )
-        assert live.end(None) == 0
-        wait_until(lambda: not live.exists(), 30)
 
 
 # --- rights -------------------------------------------------------------------------------------
@@ -428,8 +434,8 @@ def test_a_pull_secret_is_copied_and_goes_with_the_run(our_lab: Lab) -> None:
         wait_until(lambda: not live.exists(), 30)
 
 
-def test_who_may_not_clean_up_is_told_the_verb(our_lab: Lab, nobody: Path) -> None:
-    done = our_lab.kubectl("ebpfnet", "cleanup", kubeconfig=nobody)
+def test_who_may_not_clean_up_is_told_the_verb(our_lab: Lab) -> None:
+    done = our_lab.kubectl("ebpfnet", "cleanup", kubeconfig=NOBODY_CONFIG)
     assert (done.returncode, done.stdout) == (1, "")
     assert "error: this user may not list namespaces\n" in done.stderr
     assert 'verb "list" on "namespaces"' in done.stderr

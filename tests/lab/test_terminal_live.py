@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from unicodedata import east_asian_width
 
@@ -99,8 +100,8 @@ def test_timeout_too_short_for_the_server(our_lab: Lab) -> None:
     assert time.monotonic() - begun < 3
 
 
-@pytest.fixture
-def slow(our_lab: Lab) -> Iterator[str]:
+@contextmanager
+def a_slow_pod(lab: Lab) -> Iterator[str]:
     """A pod whose `ip` takes three seconds for each answer."""
     script = "printf '#!/bin/sh\\nsleep 3\\n' >/slow/ip && chmod +x /slow/ip && exec sleep infinity"
     container = {
@@ -109,40 +110,44 @@ def slow(our_lab: Lab) -> Iterator[str]:
         "volumeMounts": [{"name": "slow", "mountPath": "/slow"}],
     }
     volumes = [{"name": "slow", "emptyDir": {}}]
-    with pod_of_our_own(our_lab, "e2e-slow", "node2", container, more_volumes=volumes) as name:
-        wait_until(lambda: "sleep 3" in our_lab.run(name, "cat", "/slow/ip"))
+    with pod_of_our_own(lab, "e2e-slow", "node2", container, more_volumes=volumes) as name:
+        wait_until(lambda: "sleep 3" in lab.run(name, "cat", "/slow/ip"))
         yield name
 
 
-def test_timeout_shows_what_is_known_by_then(our_lab: Lab, slow: str) -> None:
-    begun = time.monotonic()
-    answer = path(our_lab, slow, f"{WORLD_ADDRESS}:80", "--timeout", "2s")
-    assert time.monotonic() - begun < 5
-    assert (answer.code, answer.verdict) == (4, "unknown")
-    assert answer.one("program", "cil_from_container")["state"] == "observed"
-    assert answer.hops[0]["state"] == "unknown"
-    assert "2 s" in answer.document["reason"]
-    wait_until(lambda: not left(slow), 60)
-
-
-def test_ctrl_c_ends_it_and_leaves_nothing(our_lab: Lab, slow: str) -> None:
-    with subprocess.Popen(
-        [program(), "ebpfnet", "path", slow, f"{WORLD_ADDRESS}:80"],
-        env=our_lab.env(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        wait_until(lambda: left(slow))
+@pytest.mark.side_by_side
+def test_timeout_shows_what_is_known_by_then(our_lab: Lab) -> None:
+    with a_slow_pod(our_lab) as slow:
         begun = time.monotonic()
-        os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=10)
-        assert time.monotonic() - begun < 1
-    assert (process.returncode, out) == (130, "")
-    assert "Traceback" not in err
-    wait_until(lambda: not left(slow), 60)
+        answer = path(our_lab, slow, f"{WORLD_ADDRESS}:80", "--timeout", "2s")
+        assert time.monotonic() - begun < 5
+        assert (answer.code, answer.verdict) == (4, "unknown")
+        assert answer.one("program", "cil_from_container")["state"] == "observed"
+        assert answer.hops[0]["state"] == "unknown"
+        assert "2 s" in answer.document["reason"]
+        wait_until(lambda: not left(slow), 60)
+
+
+@pytest.mark.side_by_side
+def test_ctrl_c_ends_it_and_leaves_nothing(our_lab: Lab) -> None:
+    with a_slow_pod(our_lab) as slow:
+        with subprocess.Popen(
+            [program(), "ebpfnet", "path", slow, f"{WORLD_ADDRESS}:80"],
+            env=our_lab.env(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            wait_until(lambda: left(slow))
+            begun = time.monotonic()
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=10)
+            assert time.monotonic() - begun < 1
+        assert (process.returncode, out) == (130, "")
+        assert "Traceback" not in err
+        wait_until(lambda: not left(slow), 60)
 
 
 def left(pod: str) -> list[str]:

@@ -159,7 +159,7 @@ def damaged(draw: st.DrawFn, name: str) -> bytes:
 
 
 often = settings(
-    max_examples=30 * FACTOR, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=20 * FACTOR, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
@@ -175,7 +175,7 @@ def test_any_bytes(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_damaged_samples(name: str) -> None:
-    @settings(often, max_examples=80 * FACTOR)
+    @settings(often, max_examples=50 * FACTOR)
     @given(damaged(name))
     def run(data: bytes) -> None:
         parse(name, data)
@@ -185,7 +185,7 @@ def test_damaged_samples(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_any_json_of_the_right_outer_shape(name: str) -> None:
-    @settings(often, max_examples=60 * FACTOR)
+    @settings(often, max_examples=30 * FACTOR)
     @given(documents)
     def run(document: list[dict[str, Any]]) -> None:
         parse(name, json.dumps(document).encode())
