@@ -54,9 +54,10 @@ def listen(one: socket.socket, wanted: bool = True) -> None:
 
 
 def heard(one: socket.socket) -> IcmpError | None:
-    """The first message that a socket kept; None when it kept none."""
+    """The first message that a socket kept; None when it kept none. The socket blocks no more."""
+    one.setblocking(False)  # with a time-out Python would wait for data, whatever the flags say
     try:
-        _, said, _, _ = one.recvmsg(1, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+        _, said, _, _ = one.recvmsg(1, 512, socket.MSG_ERRQUEUE)
     except OSError:
         return None
     for _, kind, data in said:
