@@ -56,3 +56,6 @@ class Deadline:
 
     def __str__(self) -> str:
         return f"{self.seconds:g} s" if self.seconds is not None else "no limit"
+
+
+NO_DEADLINE = Deadline(None)

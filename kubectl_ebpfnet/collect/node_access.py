@@ -17,7 +17,7 @@ from kubectl_ebpfnet.cluster.node_pods import Deployment, NodePod, NodePodOption
 from kubectl_ebpfnet.cluster.session import Session
 from kubectl_ebpfnet.collect.asking import EXEC, Spot, denied, words_of
 from kubectl_ebpfnet.collect.batch import silent
-from kubectl_ebpfnet.collect.jobs import Deadline
+from kubectl_ebpfnet.collect.jobs import NO_DEADLINE, Deadline
 from kubectl_ebpfnet.collect.node_asking import NodeAsked, ask_node
 from kubectl_ebpfnet.collect.places import agent_spot
 from kubectl_ebpfnet.collect.reads import RecordingApi
@@ -109,12 +109,20 @@ class NodeAnswerers:
         """Take in what is there."""
         self._agents, self._why_no_agents, self._kept = agents, why_no_agents, kept
 
-    def of(self, nodes: Iterable[str]) -> dict[str, Spot | NodePod | Coming | Record]:
-        """Who answers for some nodes; node pods are created, but not waited for."""
+    def of(
+        self, nodes: Iterable[str], deadline: Deadline = NO_DEADLINE
+    ) -> dict[str, Spot | NodePod | Coming | Record]:
+        """Who answers for some nodes; node pods are created, but not waited for.
+
+        None is created when the deadline is over: that no agent is known may be for want of time.
+        """
         chosen = {node: self._there(node) for node in nodes}
         wanted = [n for n, answerer in chosen.items() if answerer is None]
         wanted = [node for node in wanted if node not in self._started]
-        if wanted:
+        if wanted and deadline.over and self._refused is None:
+            reason = f"no node pod: nothing is left of the {deadline} that --timeout allows"
+            self._refused = (reason, "")
+        elif wanted:
             self._deploy(wanted)
         return {
             node: self._coming(node) if answerer is None else answerer

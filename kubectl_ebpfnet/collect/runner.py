@@ -220,7 +220,7 @@ class _Run:
         """Ask the source pod and its node; returns the look-ups of a DNS name."""
         named: list[Future[list[Record]]] = []
         name, node = self.request.destination_name, node_of(pod)
-        answerer = self.answerers.of([node])[node] if node else None
+        answerer = self.answerers.of([node], self.deadline)[node] if node else None
         by_node = isinstance(answerer, (NodePod, Coming)) and not shares_node(pod)
         spot = pod_spot(pod)
         if isinstance(spot, Record):
@@ -244,7 +244,7 @@ class _Run:
         """Ask the far end's nodes, the first few if there are many."""
         self._start_aside(self._endpoints(far.pods[:FAR_NODES]))
         others = [node for node in dict.fromkeys(far.nodes) if node not in self.nodes]
-        for node, answerer in self.answerers.of(others[:FAR_NODES]).items():
+        for node, answerer in self.answerers.of(others[:FAR_NODES], self.deadline).items():
             self._ask_node(node, answerer, packet)
         reason = f"not asked: the far end is on {len(others)} nodes, {FAR_NODES} of them are asked"
         self.records += [silent(agent_place(node), EXEC, reason) for node in others[FAR_NODES:]]

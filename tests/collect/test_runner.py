@@ -18,6 +18,7 @@ from replay_cluster import ReplayCluster
 from kubectl_ebpfnet.cluster.session import Session
 from kubectl_ebpfnet.collect import tasks
 from kubectl_ebpfnet.collect.batch import new_nonce, script_argv
+from kubectl_ebpfnet.collect.node_access import Mode, NodeAccess
 from kubectl_ebpfnet.collect.runner import collect_path
 from kubectl_ebpfnet.collect.tasks import Packet
 from kubectl_ebpfnet.errors import ApiUnreachable, Forbidden, NotFound
@@ -398,6 +399,31 @@ def test_an_api_server_that_does_not_answer_in_time(cluster: Opened) -> None:
             collected(session, request(), timeout=0.5)
     finally:
         gone.set()
+
+
+def test_no_node_pod_is_deployed_when_agents_are_not_known_in_time(cluster: Opened) -> None:
+    session, replay = cluster("vxlan-kpr")
+    real, gone, methods = replay.answer, threading.Event(), set()
+
+    def answer(seen: Any) -> Any:
+        methods.add(seen.method)
+        if seen.parameters("labelSelector"):
+            gone.wait(30)
+        return real(seen)
+
+    replay.answer = answer  # type: ignore[method-assign]
+    said: list[str] = []
+    try:
+        _, bundle = collect_path(
+            session, request(), timeout=1, say=said.append, access=NodeAccess(Mode.AUTO)
+        )
+    finally:
+        gone.set()
+    assert {r.error for r in failures(bundle) if r.place.kind is PlaceKind.NODE} == {
+        "no node pod: nothing is left of the 1 s that --timeout allows"
+    }
+    assert methods == {"GET"}
+    assert said == []
 
 
 def test_everything_optional_may_be_denied(cluster: Opened) -> None:
