@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import resource
 import struct
 
@@ -73,9 +74,41 @@ def create_array(entries: int, name: str) -> int:
     Raises:
         KernelError, Unsupported: the kernel refuses.
     """
+    return _create(bpf.ARRAY, entries, name)
+
+
+def create_program_array(program: int, name: str) -> int:
+    """An array map whose one entry is a program, for tail calls.
+
+    The kernel empties it when the last descriptor of it is closed, whoever else uses the map: that
+    is a user's reference, and programs have none (kernel/bpf/syscall.c, bpf_map_put_uref).
+
+    Args:
+        program: a descriptor of it.
+
+    Returns:
+        Its file descriptor, close-on-exec.
+
+    Raises:
+        KernelError, Unsupported: the kernel refuses.
+    """
+    array = _create(bpf.PROG_ARRAY, 1, name)
+    key, value = bpf.buffer(struct.pack("=I", 0)), bpf.buffer(struct.pack("=I", program))
+    # map_fd, padding, key, value, flags
+    attr = struct.pack("=IIQQQ", array, 0, bpf.pointer(key), bpf.pointer(value), 0)
+    try:
+        bpf.syscall(bpf.MAP_UPDATE_ELEM, attr, f"put a program into BPF map {name}")
+    except KernelError:
+        os.close(array)
+        raise
+    return array
+
+
+def _create(kind: int, entries: int, name: str) -> int:
+    """A map of 32-bit values by 32-bit keys. Returns its descriptor. Raises KernelError."""
     _allow_memory()
     # map_type, key_size, value_size, max_entries, map_flags, inner_map_fd, numa_node, map_name
-    attr = struct.pack("=IIIIIII", bpf.ARRAY, 4, 4, entries, 0, 0, 0) + name.encode()[:15]
+    attr = struct.pack("=IIIIIII", kind, 4, 4, entries, 0, 0, 0) + name.encode()[:15]
     return bpf.syscall(bpf.MAP_CREATE, attr, f"create BPF map {name}")
 
 

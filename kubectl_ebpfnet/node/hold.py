@@ -8,6 +8,10 @@ of a node. So they are imported here once, and forks serve the sessions. One for
 its session: to fork takes 2 ms too. A session hands its file descriptors over by SCM_RIGHTS
 (unix(7)). A client that is gone ends its child; a pod without a session for `idle` seconds ends
 itself, so that a client that was killed leaves nothing running for long.
+
+What is left in the container is killed with this process's end. So it waits for those that still
+have something to put in order: its children, the children that they leave behind (it is their
+subreaper, prctl(2)), and programs of clients that are connected (frames.py).
 """
 
 from __future__ import annotations
@@ -23,13 +27,16 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.node import answering, asks
 
 SOCKET = Path("/run/ebpfnet/node.sock")
 _STEP_SECONDS = 1.0
-_PR_SET_PDEATHSIG = 1
+_END_SECONDS = 2.0  # kubelets give a pod two seconds, even where it is to have less
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -43,6 +50,7 @@ def hold(idle: float, path: Path = SOCKET) -> int:
     Returns:
         Exit code 0; after SIGTERM too.
     """
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     path.unlink(missing_ok=True)
     stop = False
 
@@ -65,7 +73,7 @@ def hold(idle: float, path: Path = SOCKET) -> int:
         # Only now: a session that comes meanwhile waits, and is not served by a process of its own
         # that nobody here knows of.
         _import_all()
-        _hold_keys()
+        _prepare_netkat()
         gc.freeze()  # what is there already is not looked through again in any fork, nor copied
         last = time.monotonic()
         while not stop:
@@ -74,20 +82,24 @@ def hold(idle: float, path: Path = SOCKET) -> int:
             if waiting.fd in ready:
                 if not waiting.has_a_session():
                     time.sleep(_STEP_SECONDS)  # it has died: not again and again at full speed
-                children.add(waiting.pid)
+                if not waiting.ended:
+                    children.add(waiting.pid)
                 waiting = None
-            children -= {pid for pid in children if _ended(pid)}
+            for pid in _ended():
+                children.discard(pid)
+                if waiting and pid == waiting.pid:
+                    waiting.ended = True
             if children:
                 last = time.monotonic()
             elif time.monotonic() - last > idle:
                 break
         signal.set_wakeup_fd(-1)
-    if waiting:
-        children.add(waiting.pid)
-    for pid in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
     path.unlink(missing_ok=True)
+    if waiting and not waiting.ended:
+        os.kill(waiting.pid, signal.SIGKILL)  # it may be too young to heed another signal
+    for pid in children:
+        os.kill(pid, signal.SIGTERM)
+    _wait_for_all()
     return 0
 
 
@@ -101,12 +113,15 @@ def _import_all() -> None:
             importlib.import_module(f"kubectl_ebpfnet.node.{name}")
 
 
-def _hold_keys() -> None:
+def _prepare_netkat() -> None:
     # Without it a connection waits a little longer. Forks keep it, and it is gone with the last.
     with contextlib.suppress(Exception):
-        from kubectl_ebpfnet.node.kat import attach
+        from kubectl_ebpfnet.node.kat import attach, clsact
 
-        attach.hold_keys()
+        try:
+            attach.hold_keys()
+        except KernelError:
+            clsact.sweep()  # of earlier pods that were killed; there is nothing to sweep with tcx
 
 
 def _rehearse() -> None:
@@ -117,11 +132,24 @@ def _rehearse() -> None:
         door.rehearse()
 
 
-def _ended(pid: int) -> bool:
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return True
+def _ended() -> Iterator[int]:
+    """Children that have ended, also those that were another's before."""
+    with contextlib.suppress(ChildProcessError):  # there is none at all
+        while pid := os.waitpid(-1, os.WNOHANG)[0]:
+            yield pid
+
+
+def _wait_for_all() -> None:
+    """Wait until there is no child any more, for _END_SECONDS at most."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # kept for sigtimedwait
+    end = time.monotonic() + _END_SECONDS
+    while (left := end - time.monotonic()) > 0:
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        signal.sigtimedwait({signal.SIGCHLD}, left)
 
 
 class _Waiting:
@@ -130,9 +158,11 @@ class _Waiting:
     Attributes:
         pid: its process.
         fd: can be read when it has a session, or has died.
+        ended: it has been waited for (waitpid(2)).
     """
 
     def __init__(self, listener: socket.socket) -> None:
+        self.ended = False
         ours = os.getpid()
         self.fd, taken = os.pipe()
         self.pid = os.fork()
@@ -167,6 +197,8 @@ def _next_session(listener: socket.socket, parent: int) -> socket.socket:
         os._exit(1)
     connection, _ = listener.accept()
     _libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+    # One that says nothing holds the pod, and is to end with it (frames.py): tell it, and wait.
+    signal.signal(signal.SIGTERM, lambda *_: connection.shutdown(socket.SHUT_WR))
     listener.close()
     return connection
 
@@ -177,6 +209,7 @@ def _serve(connection: socket.socket) -> int:
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # all else ends at once
     if message == b"k":
         from kubectl_ebpfnet.node.kat import door
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -132,3 +134,43 @@ def test_sigterm_ends_it_and_its_sessions(held: tuple[subprocess.Popen[bytes], P
     assert time.monotonic() - begin < 0.5  # and not at the next step of its loop
     session.communicate(timeout=10)
     assert session.returncode == 1
+
+
+def test_its_end_waits_for_a_client_that_has_something_to_put_in_order(
+    held: tuple[subprocess.Popen[bytes], Path],
+) -> None:
+    """frames.py: it says nothing, hears of the end, and closes when its program has ended."""
+    process, path = held
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        _until(lambda: len(children.read_text().split()) == 2)
+        process.terminate()
+        assert client.recv(1) == b""
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+    begin = time.monotonic()
+    assert process.wait(timeout=10) == 0
+    assert time.monotonic() - begin < 0.5
+
+
+def test_its_end_does_not_wait_for_long(held: tuple[subprocess.Popen[bytes], Path]) -> None:
+    process, path = held
+    session = _session(path)
+    assert session.stdout is not None
+    session.stdout.readline()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    stuck = [int(child) for child in children.read_text().split()]
+    for child in stuck:
+        os.kill(child, signal.SIGSTOP)
+    try:
+        begin = time.monotonic()
+        process.terminate()
+        assert process.wait(timeout=10) == 0
+        assert 1.5 < time.monotonic() - begin < 4
+    finally:
+        for child in stuck:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        session.communicate(timeout=10)

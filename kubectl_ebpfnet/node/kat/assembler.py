@@ -1,4 +1,4 @@
-"""BPF instructions with labels: as much of an assembler as two small programs need.
+"""BPF instructions with labels: as much of an assembler as three small programs need.
 
 Sources: Linux Documentation/bpf/standardization/instruction-set.rst (opcodes), include/uapi/linux/
 bpf.h (enum bpf_func_id). 32-bit jumps need Linux 5.1.
@@ -18,7 +18,7 @@ WORD, HALF, BYTE = 0x00, 0x08, 0x10
 EQ, GT, GE, SET, NE, LT, LE = 0x10, 0x20, 0x30, 0x40, 0x50, 0xA0, 0xB0
 
 # Helpers
-MAP_LOOKUP_ELEM, SKB_STORE_BYTES, CLONE_REDIRECT, REDIRECT = 1, 9, 13, 23
+MAP_LOOKUP_ELEM, SKB_STORE_BYTES, TAIL_CALL, CLONE_REDIRECT, REDIRECT = 1, 9, 12, 13, 23
 SKB_LOAD_BYTES, SKB_CHANGE_HEAD, REDIRECT_PEER = 26, 43, 155
 
 _ADD, _AND, _LSH, _MOV = 0x00, 0x50, 0x60, 0xB0

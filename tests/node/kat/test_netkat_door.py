@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,11 +26,24 @@ _HOLD = (
 def path(wire: Wire, tmp_path: Path) -> Iterator[Path]:
     """The socket of somebody who holds the door on the host."""
     found = tmp_path / "node.sock"
-    holding = wire.start("host", sys.executable, "-c", _HOLD, str(found))
-    until(found.exists, "nobody holds the door")
+    holding = held(wire, found)
     yield found
     holding.terminate()
     assert holding.wait(20) == 0
+
+
+def held(wire: Wire, path: Path, **env: str) -> subprocess.Popen[bytes]:
+    """Somebody who holds the door."""
+    argv = (sys.executable, "-c", _HOLD, str(path))
+    holding = wire.start("host", *argv, env={**os.environ, **env})
+    until(path.exists, "nobody holds the door")
+    return holding
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process has started, or that were left to it."""
+    said = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in said.split()]
 
 
 def door(wire: Wire, path: Path, *words: str, **more: object) -> subprocess.Popen[bytes]:
@@ -100,3 +114,47 @@ def test_connections_while_others_hold_the_lock_of_rtnetlink(wire: Wire, path: P
     children = [door(wire, path, "-N", PEER[4], "80") for _ in range(6)]
     assert [ended(child) for child in children] == [(0, b"hello", "")] * 6
     unchanged(wire, before)
+
+
+def test_the_end_of_the_pod_waits_for_whoever_removes_the_filter(
+    wire: Wire, tmp_path: Path
+) -> None:
+    """With its first process the container's others are killed: it must not be there too early."""
+    before = state(wire)
+    holding = held(wire, tmp_path / "node.sock", EBPFNET_NO_TCX="1")
+    listener = wire.listening()
+    client = door(wire, tmp_path / "node.sock", PEER[4], "80")
+    accepted(wire, listener)
+    (removes,) = [grandchild for child in children(holding.pid) for grandchild in children(child)]
+    until(lambda: len(os.listdir(f"/proc/{removes}/fd")) == 1, "it does not wait yet")
+    os.kill(removes, signal.SIGSTOP)  # it is slow
+    try:
+        holding.terminate()
+        assert ended(client, None)[0] == 1
+        until(lambda: children(holding.pid) == [removes], "somebody else is still there")
+        with pytest.raises(subprocess.TimeoutExpired):
+            holding.wait(0.3)
+    finally:
+        os.kill(removes, signal.SIGCONT)
+    begin = time.monotonic()
+    assert holding.wait(20) == 0
+    assert time.monotonic() - begin < 0.5
+    assert "clsact" not in str(state(wire))
+    unchanged(wire, before)
+
+
+def test_what_removes_the_filter_of_one_that_was_killed_is_waited_for(
+    wire: Wire, tmp_path: Path
+) -> None:
+    before = state(wire)
+    holding = held(wire, tmp_path / "node.sock", EBPFNET_NO_TCX="1")
+    listener = wire.listening()
+    client = door(wire, tmp_path / "node.sock", PEER[4], "80")
+    accepted(wire, listener)
+    assert len(children(holding.pid)) == 2  # it, and the one that waits for the next
+    client.kill()
+    client.wait(20)
+    unchanged(wire, before)
+    until(lambda: len(children(holding.pid)) == 1, "a process that has ended is not waited for")
+    holding.terminate()
+    assert holding.wait(20) == 0
