@@ -152,7 +152,7 @@ def test_its_end_waits_for_a_client_that_has_something_to_put_in_order(
             process.wait(0.3)
     begin = time.monotonic()
     assert process.wait(timeout=10) == 0
-    assert time.monotonic() - begin < 0.5
+    assert time.monotonic() - begin < 1  # and not when it waits for nobody any more
 
 
 def test_its_end_does_not_wait_for_long(held: tuple[subprocess.Popen[bytes], Path]) -> None:
@@ -161,6 +161,7 @@ def test_its_end_does_not_wait_for_long(held: tuple[subprocess.Popen[bytes], Pat
     assert session.stdout is not None
     session.stdout.readline()
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    _until(lambda: len(children.read_text().split()) == 2)  # it is known that one has a session
     stuck = [int(child) for child in children.read_text().split()]
     for child in stuck:
         os.kill(child, signal.SIGSTOP)

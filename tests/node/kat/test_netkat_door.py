@@ -138,7 +138,7 @@ def test_the_end_of_the_pod_waits_for_whoever_removes_the_filter(
         os.kill(removes, signal.SIGCONT)
     begin = time.monotonic()
     assert holding.wait(20) == 0
-    assert time.monotonic() - begin < 0.5
+    assert time.monotonic() - begin < 1
     assert "clsact" not in str(state(wire))
     unchanged(wire, before)
 

@@ -113,19 +113,6 @@ def test_a_server_of_the_host_on_that_port_is_reached_at_once(wire: Wire) -> Non
     unchanged(wire, before)
 
 
-def test_one_that_has_no_streams_leaves_nothing_either(wire: Wire) -> None:
-    before = state(wire)
-    words = (sys.executable, "-m", "kubectl_ebpfnet.node.netkat", "-l", HOST[4], "8080")
-    closed = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *words)
-    env = {**os.environ, "EBPFNET_NO_TCX": "1"}
-    netkat = wire.start("host", *closed, env=env)
-    until(lambda: "clsact" in wire.run("host", "tc", "qdisc"), "it does not listen")
-    until(lambda: filters(wire) and children(netkat.pid), "it has nobody who removes its filter")
-    netkat.kill()
-    netkat.wait(20)
-    unchanged(wire, before)
-
-
 def test_whoever_takes_theirs_away_takes_away_what_was_left_meanwhile(wire: Wire) -> None:
     before = state(wire)
     listener = wire.listening()
