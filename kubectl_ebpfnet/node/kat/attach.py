@@ -19,6 +19,7 @@ from kubectl_ebpfnet.node.kat.assembler import Assembly
 from kubectl_ebpfnet.node.kat.clsact import Filter
 from kubectl_ebpfnet.node.nlmsg import change
 
+_SOON_SECONDS = 0.002
 _LOOPBACK, _NEXT = 1, -1  # its ifindex in every namespace; TCX_NEXT
 
 _keys: list[int] = []  # descriptors that `hold_keys` keeps
@@ -69,10 +70,12 @@ class Attached:
         """Begin to attach a program before all others: `finish` waits for it.
 
         The kernel's lock of rtnetlink is held all the time that this takes. With `soon` the program
-        runs within a millisecond, long before `finish`, unless that lock has to be waited for.
+        runs when this returns, long before `finish`, unless that lock has to be waited for.
         """
         self._attaching = _Attaching(program, ifindex, tcx=self._tcx)
         self._attaching.start()
+        if self.soon:  # the thread is to be in the kernel by then
+            self._attaching.join(_SOON_SECONDS)
 
     def finish(self) -> None:
         """Wait until the program is attached; nothing when that has been waited for already.
