@@ -9,7 +9,6 @@ from tests.lab.config import NODES, WORLD_ADDRESS
 from tests.lab.conftest import Lab, wait_until
 from tests.lab.live import FETCH, Answer, address, objects, path
 
-pytestmark = pytest.mark.side_by_side
 WORLD = f"{WORLD_ADDRESS}:80"
 
 
