@@ -268,20 +268,29 @@ def _refusal(case: Case) -> Iterator[Cause]:
         yield Cause(row.detail or "the packet did not reach the node")
 
 
-def _sent_on(case: Case) -> Iterator[Cause]:
-    """The node did its part: its conntrack has the packet leave for an endpoint."""
-    for said in case.node.nf([str(case.flow.source)]) if case.row.sent_on else ():
+def tracked(case: Case) -> Iterator[tuple[Flow, tuple[Evidence, ...]]]:
+    """Where the node's conntrack sends what the probe sent, and as what; at most one.
+
+    Yields:
+        The packet as it leaves, and its proof: the line that says so.
+    """
+    for said in case.node.nf([str(case.flow.source)]):
         entry = said.fact
         if entry.original.matches(case.flow) and entry.destination_nat:
-            to = entry.translated()
-            yield Cause(
-                f"the node sends it on to {endpoint_text(to.destination, to.destination_port)} "
-                f"from {endpoint_text(to.source, to.source_port)}, and nothing comes back: it is "
-                "lost there, or on the way there and back",
-                cite.said(said.record, said.number, said.text),
-                sure=False,
-            )
+            yield entry.translated(), cite.said(said.record, said.number, said.text)
             return
+
+
+def _sent_on(case: Case) -> Iterator[Cause]:
+    """The node did its part: its conntrack has the packet leave for an endpoint."""
+    for to, proof in tracked(case) if case.row.sent_on else ():
+        yield Cause(
+            f"the node sends it on to {endpoint_text(to.destination, to.destination_port)} "
+            f"from {endpoint_text(to.source, to.source_port)}, and nothing comes back: it is "
+            "lost there, or on the way there and back",
+            proof,
+            sure=False,
+        )
 
 
 def _no_cause(case: Case) -> Cause:

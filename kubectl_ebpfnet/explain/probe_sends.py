@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kubectl_ebpfnet.explain import cite, probe_rules
-from kubectl_ebpfnet.explain.probe_causes import Case, Cause, Rule, device_to, rule_lines
+from kubectl_ebpfnet.explain.probe_causes import Case, Cause, Rule, device_to, rule_lines, tracked
 from kubectl_ebpfnet.explain.probe_datapath import CILIUM, by_kube_proxy, frontends, ruleset
 from kubectl_ebpfnet.model.net import endpoint_text
 
@@ -91,15 +91,10 @@ def _cilium_sends(case: Case) -> Iterator[Cause]:
 
 def _tracked(case: Case) -> Iterator[Cause]:
     """Where netfilter's conntrack sends what the probe sent."""
-    for said in case.node.nf([str(case.flow.source)]):
-        entry = said.fact
-        if not entry.original.matches(case.flow) or not entry.destination_nat:
-            continue
-        to = entry.translated()
+    for to, proof in tracked(case):
         yield Cause(
             f"conntrack there sends the flow to "
             f"{endpoint_text(to.destination, to.destination_port)}: an entry outlives the rules "
             "that made it",
-            cite.said(said.record, said.number, said.text),
+            proof,
         )
-        return

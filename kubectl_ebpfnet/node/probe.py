@@ -81,8 +81,7 @@ def _probed(stack: contextlib.ExitStack, wanted: _Wanted) -> list[Probed]:
     assert request is not None, "no help was asked for"
     count = max(1, len(hops))
     laid = laying.to_peer(stack, request, wanted.address, tcx=_tcx(), connections=count)
-    if hops:
-        fan.spread(laid, hops)
+    fan.spread(laid, hops)
     sockets = fan.sockets(laid, count, udp=wanted.udp)
     for one in sockets:
         stack.callback(one.close)

@@ -20,11 +20,11 @@ INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3  # parents of filters: TC_H_CLSACT with
 _CLSACT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
 _NEWLINK, _NEWADDR, _NEWROUTE, _NEWNEIGH, _NEWRULE = 16, 20, 24, 28, 32
 _NEWQDISC, _DELQDISC, _NEWTFILTER, _DELTFILTER = 36, 37, 44, 45
-_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
-_ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefixlen, flags, scope, index
+LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
+ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefixlen, flags, scope, index
 # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags;
 # struct fib_rule_hdr has the same sizes: …, table, two reserved, action, flags
-_ROUTE = struct.Struct("=BBBBBBBBI")
+ROUTE = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR = struct.Struct("=BxxxIHBB")  # struct ndmsg: family, ifindex, state, flags, type
 TC = struct.Struct("=BxxxiIII")  # struct tcmsg: family, ifindex, handle, parent, info
 _UP, _NOARP = 0x1, 0x80  # IFF_*
@@ -66,10 +66,10 @@ def veth(name: str, peer: str, netns: int, mtu: int, mac: bytes) -> Change:
         mtu: of both.
         mac: of the other end, b"" for any.
     """
-    there = _LINK.pack(0, 0, 0, 0, 0) + attribute(3, text(peer)) + attribute(28, number(netns))
+    there = LINK.pack(0, 0, 0, 0, 0) + attribute(3, text(peer)) + attribute(28, number(netns))
     there += attribute(4, number(mtu)) + (attribute(1, mac) if mac else b"")
     data = attribute(2, attribute(1, there, nested=True), nested=True)
-    body = _LINK.pack(0, 0, 0, 0, 0) + attribute(3, text(name)) + attribute(4, number(mtu))
+    body = LINK.pack(0, 0, 0, 0, 0) + attribute(3, text(name)) + attribute(4, number(mtu))
     body += attribute(18, attribute(1, text("veth")) + data, nested=True)
     return Change(_NEWLINK, NEW, body, "add a veth")
 
@@ -79,10 +79,10 @@ def up(index: int, *, arp: bool = True) -> list[Change]:
     changes = []
     if os.path.exists("/proc/net/if_inet6"):
         of_ipv6 = attribute(10, attribute(8, bytes([_NO_ADDRESS_OF_ITS_OWN])), nested=True)
-        body = _LINK.pack(0, 0, index, 0, 0) + attribute(26, of_ipv6, nested=True)
+        body = LINK.pack(0, 0, index, 0, 0) + attribute(26, of_ipv6, nested=True)
         changes.append(Change(_NEWLINK, 0, body, f"keep device {index} from a link-local address"))
     flags = _UP if arp else _UP | _NOARP
-    body = _LINK.pack(0, 0, index, flags, flags)
+    body = LINK.pack(0, 0, index, flags, flags)
     return [*changes, Change(_NEWLINK, 0, body, f"take device {index} up")]
 
 
@@ -90,7 +90,7 @@ def address(index: int, one: str) -> Change:
     """Give a device an address of full length, for use at once (no duplicate detection)."""
     value = packed(one)
     flags = _NOPREFIXROUTE | (_NODAD if len(value) == 16 else 0)
-    body = _ADDRESS.pack(family(4 if len(value) == 4 else 6), len(value) * 8, 0, 0, index)
+    body = ADDRESS.pack(family(4 if len(value) == 4 else 6), len(value) * 8, 0, 0, index)
     body += attribute(2, value) + attribute(1, value) + attribute(8, number(flags))
     return Change(_NEWADDR, NEW, body, f"add address {one}")
 
@@ -114,7 +114,7 @@ def route(
     # What has no next hop is on the link; for IPv6 the kernel takes no notice of a scope.
     scope = 0 if gateway or version == 6 else _LINK_SCOPE
     head = (ours, int(length or 0), 0, 0, table if table < 256 else 0)
-    body = _ROUTE.pack(*head, _STATIC, scope, _UNICAST, _ONLINK if gateway else 0)
+    body = ROUTE.pack(*head, _STATIC, scope, _UNICAST, _ONLINK if gateway else 0)
     if destination:
         body += attribute(1, packed(destination))
     body += attribute(4, number(index)) + attribute(7, packed(source))
@@ -140,7 +140,7 @@ def neighbour(index: int, one: str, mac: bytes) -> Change:
 
 def rule(version: int, mark: int, table: int, priority: int) -> Change:
     """Add a rule that leads what has a mark to a table."""
-    body = _ROUTE.pack(family(version), 0, 0, 0, 0, 0, 0, _TO_TABLE, 0)
+    body = ROUTE.pack(family(version), 0, 0, 0, 0, 0, 0, _TO_TABLE, 0)
     body += attribute(6, number(priority)) + attribute(10, number(mark))
     body += attribute(15, number(table))
     return Change(_NEWRULE, NEW, body, f"add the rule of mark {mark}")

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-import struct
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.model.netkat import Request
-from kubectl_ebpfnet.node.kat.changes import family, packed
+from kubectl_ebpfnet.node.kat import changes
+from kubectl_ebpfnet.node.kat.changes import ADDRESS, LINK, ROUTE, family, packed
 from kubectl_ebpfnet.node.nlmsg import (
     DUMP,
     NETLINK_ROUTE,
@@ -35,12 +34,9 @@ _KINDS = {3: "broadcast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "
 _MAIN_TABLE = 254
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
 _GETLINK, _GETADDR, _GETROUTE = 18, 22, 26
-_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
-_ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefixlen, flags, scope, index
-_ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg: family, dst_len, …, table, …, type, flags
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_EXT_MASK = 1, 3, 4, 18, 29
 _INFO_KIND = 1
-_NO_STATISTICS = (8).to_bytes(4, sys.byteorder)  # RTEXT_FILTER_SKIP_STATS
+_NO_STATISTICS = changes.number(8)  # RTEXT_FILTER_SKIP_STATS
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 2, 4, 5, 6
 _RTA_PREFSRC, _RTA_METRICS, _RTA_TABLE, _RTA_MARK, _RTA_VIA = 7, 8, 15, 16, 18
@@ -151,12 +147,12 @@ def to_clients(request: Request, address: str) -> Way:
 
 def usable(index: int) -> Device:
     """A device that packets can be redirected to and from. Raises Unsupported, KernelError."""
-    question = _LINK.pack(0, 0, index, 0, 0) + attribute(_IFLA_EXT_MASK, _NO_STATISTICS)
+    question = LINK.pack(0, 0, index, 0, 0) + attribute(_IFLA_EXT_MASK, _NO_STATISTICS)
     data, start, end = next(
         answers(NETLINK_ROUTE, _GETLINK, 0, question, f"look at device {index}")
     )
-    kind, _, flags, _ = _LINK.unpack_from(data, start)[1:]
-    link = attributes_of(data[start:end], _LINK.size)
+    kind, _, flags, _ = LINK.unpack_from(data, start)[1:]
+    link = attributes_of(data[start:end], LINK.size)
     name, mac = text(link, _IFLA_IFNAME), link.get(_IFLA_ADDRESS, b"")
     what = text(attributes_of(link.get(_IFLA_LINKINFO, b"")), _INFO_KIND) or "device"
     if kind == _LOOPBACK:
@@ -203,8 +199,8 @@ class _Row:
 
 
 def _row(data: bytes, start: int, end: int) -> _Row:
-    _, length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(data, start)
-    found = attributes_of(data[start:end], _ROUTE.size)
+    _, length, _, _, table, _, _, kind, _ = ROUTE.unpack_from(data, start)
+    found = attributes_of(data[start:end], ROUTE.size)
     via = found.get(_RTA_VIA, b"")[2:]  # struct rtvia: a family, and an address of it
     metrics = attributes_of(found.get(_RTA_METRICS, b""))
     return _Row(
@@ -225,13 +221,13 @@ def _fib(address: str, device: int, request: Request) -> _Row:
     value = packed(address)
     bits = len(value) * 8
     source = packed(request.source) if request.source else b""
-    question = _ROUTE.pack(family(_version(address)), bits, len(source) * 8, 0, 0, 0, 0, 0, 0)
+    question = ROUTE.pack(family(_version(address)), bits, len(source) * 8, 0, 0, 0, 0, 0, 0)
     question += attribute(_RTA_DST, value)
     if source:
         question += attribute(_RTA_SRC, source)
     for kind, wanted in ((_RTA_OIF, device), (_RTA_MARK, request.mark)):
         if wanted:
-            question += attribute(kind, wanted.to_bytes(4, sys.byteorder))
+            question += attribute(kind, changes.number(wanted))
     what = f"this host has no route to {address}"
     answer = _row(*next(answers(NETLINK_ROUTE, _GETROUTE, 0, question, what)))
     if answer.type not in (_UNICAST, _LOCAL):
@@ -263,11 +259,11 @@ def _index(name: str) -> int:
 
 def _owned(version: int) -> Iterator[tuple[int, int, str]]:
     """(ifindex, scope, address) of the host's addresses."""
-    question = _ADDRESS.pack(family(version), 0, 0, 0, 0)
+    question = ADDRESS.pack(family(version), 0, 0, 0, 0)
     rows = answers(NETLINK_ROUTE, _GETADDR, DUMP, question, "list the host's addresses")
     for data, start, end in rows:
-        of, _, _, scope, index = _ADDRESS.unpack_from(data, start)
-        found = attributes_of(data[start:end], _ADDRESS.size)
+        of, _, _, scope, index = ADDRESS.unpack_from(data, start)
+        found = attributes_of(data[start:end], ADDRESS.size)
         if of == family(version):  # a kernel without IPv6 answers with what it has
             yield index, scope, _address(found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS))
 
@@ -288,7 +284,7 @@ def _owner(address: str, version: int) -> int:
 
 def _table(version: int) -> Iterator[_Row]:
     """Unicast routes of the main table."""
-    question = _ROUTE.pack(family(version), 0, 0, 0, _MAIN_TABLE, 0, 0, 0, 0)
+    question = ROUTE.pack(family(version), 0, 0, 0, _MAIN_TABLE, 0, 0, 0, 0)
     rows = answers(NETLINK_ROUTE, _GETROUTE, DUMP, question, "list the host's routes")
     for data, start, end in rows:
         row = _row(data, start, end)

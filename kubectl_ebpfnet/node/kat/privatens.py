@@ -7,7 +7,6 @@ however the process ends (network_namespaces(7)). Sources: unshare(2), veth(4), 
 from __future__ import annotations
 
 import contextlib
-import struct
 from collections.abc import Iterable, Iterator
 
 from kubectl_ebpfnet.errors import KernelError
@@ -27,8 +26,7 @@ from kubectl_ebpfnet.node.nlmsg import (
 DEVICE = "kat0"
 _LOOPBACK = 1  # its ifindex in every namespace
 _GETLINK, _IFLA_IFNAME, _IFLA_LINK = 18, 3, 5
-_LINK_BYTES, _INDEX = 16, struct.Struct("=4xi")  # struct ifinfomsg
-_KAT0 = bytes(_LINK_BYTES) + attribute(_IFLA_IFNAME, changes.text(DEVICE))
+_KAT0 = bytes(changes.LINK.size) + attribute(_IFLA_IFNAME, changes.text(DEVICE))
 _PORT_RANGE = "net/ipv4/ip_local_port_range"
 
 
@@ -90,8 +88,8 @@ class PrivateNetns:
             change(self._dress(way, routes, neighbours))
 
     def _read(self, data: bytes, start: int, end: int) -> None:
-        self.index = _INDEX.unpack_from(data, start)[0]
-        self.veth = number(attributes_of(data[start:end], _LINK_BYTES), _IFLA_LINK) or 0
+        self.index = changes.LINK.unpack_from(data, start)[2]
+        self.veth = number(attributes_of(data[start:end], changes.LINK.size), _IFLA_LINK) or 0
 
     def _dress(
         self, way: Way, routes: Iterable[Route], neighbours: dict[str, bytes]
