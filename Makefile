@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 BESIDE := --numprocesses=auto --maxprocesses=4 --dist=loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-unit demo lint bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
+.PHONY: help venv test test-unit demo lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ lint: venv ## ruff, its formatter, mypy and the walls between rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+same: venv ## what this checkout answers otherwise than an old commit, from every recorded cluster
+	@$(BIN)/python -m tests.same $(ONLY)
 
 bench: venv ## speed, as ratios against something public in the same run
 	@for file in bench/*.py; do echo "$$file"; begun=$$(date +%s); \
