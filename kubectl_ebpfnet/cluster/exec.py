@@ -14,22 +14,19 @@ websocket-client takes 0.078 s for 64 MB, the library's stream() 29.7 s.
 
 from __future__ import annotations
 
-import contextlib
 import selectors
 import socket
 import ssl
 import time
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kubectl_ebpfnet.cluster.channels import Channels, Sink, stdin_messages
-from kubectl_ebpfnet.cluster.exec_connection import binary_frame, connect
+from kubectl_ebpfnet.cluster.exec_connection import Outgoing, binary_frame, connect
 from kubectl_ebpfnet.cluster.session import CONNECT_SECONDS, Session
 from kubectl_ebpfnet.errors import ExecError, ExecTimeout
 
-_PONG = 0xA  # RFC 6455, opcode
 _CLOSE_GRACE_SECONDS = 1.0  # after the status nothing more is to come but the end
 
 
@@ -187,8 +184,7 @@ class _Conversation:
         self._sock = sock
         self._channels = channels
         self._limits = limits
-        self._outgoing = deque(frames)
-        self._sent = 0  # bytes of the first of them
+        self._outgoing = Outgoing(sock, frames)
         self._started = self._heard = time.monotonic()
         self._ended: float | None = None
 
@@ -223,8 +219,7 @@ class _Conversation:
             if self._channels.ended and self._ended is None:
                 self._ended = time.monotonic()
         elif frame.opcode == frame.OPCODE_PING:
-            pong = frame.create_frame(frame.data, frame.OPCODE_PONG).format()
-            self._outgoing.insert(1 if self._sent else 0, pong)  # never inside a frame
+            self._outgoing.answer(frame)
         return bool(frame.opcode != frame.OPCODE_CLOSE)
 
     def _next_frame(self) -> Any:
@@ -262,19 +257,10 @@ class _Conversation:
             events = ready[0][1] if ready else 0
             if events & selectors.EVENT_WRITE:
                 sock.settimeout(0)
-                piece = memoryview(self._outgoing[0])[self._sent :]
-                with contextlib.suppress(
-                    BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError
-                ):
-                    self._sent += sock.send(piece)
-                    if self._outgoing[0][0] & 0xF != _PONG:
-                        self._heard = time.monotonic()  # stdin that is taken is a sign of life
-                if self._sent == len(self._outgoing[0]):
-                    self._outgoing.popleft()
-                    self._sent = 0
+                if self._outgoing.send():
+                    self._heard = time.monotonic()  # stdin that is taken is a sign of life
         except (OSError, ValueError) as e:
             # Servers close their end before they have read all: what they said is still to come.
-            self._outgoing.clear()
             if not isinstance(e, ConnectionError):
                 raise _LostError(str(e)) from e
             return True

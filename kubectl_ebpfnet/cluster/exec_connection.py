@@ -7,7 +7,9 @@ reference v1, Pod).
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+import ssl
+from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kubectl_ebpfnet.cluster.channels import V4, V5
@@ -87,6 +89,61 @@ def binary_frame(message: bytes) -> bytes:
     from websocket import ABNF
 
     return ABNF.create_frame(message, ABNF.OPCODE_BINARY).format()
+
+
+class Outgoing:
+    """Frames on their way to the server; the caller waits until the socket is writable.
+
+    A frame that was begun is sent to its end before anything else. TLS demands it even where it
+    reported no byte as sent: a write that it could not finish must be repeated with the same bytes
+    (SSL_write(3)), another one fails with "bad length" and the session is lost.
+
+    Only the newest ping is answered (RFC 6455, 5.5.3): pings of a server that does not read cannot
+    pile up.
+    """
+
+    def __init__(self, sock: socket.socket, frames: Iterable[bytes] = ()) -> None:
+        self._sock = sock
+        self._frames = deque(frames)
+        self._pong = b""
+        self._begun = memoryview(b"")  # what is left of the frame that was begun
+        self._is_pong = False
+
+    def __bool__(self) -> bool:
+        return bool(self._begun or self._pong or self._frames)
+
+    def add(self, frame: bytes) -> None:
+        """Send a frame after those that wait."""
+        self._frames.append(frame)
+
+    def answer(self, ping: Any) -> None:
+        """Send the pong for a websocket.ABNF, before the frames that were not begun."""
+        self._pong = ping.create_frame(ping.data, ping.OPCODE_PONG).format()
+
+    def send(self) -> int:
+        """Send what the socket, which must not block, takes now of one frame: so a ping is never
+        behind more than the frame that was begun.
+
+        Returns:
+            How many bytes it took, 0 for those of a pong.
+
+        Raises:
+            OSError: the connection takes no more; what waited is dropped.
+        """
+        try:
+            if not self._begun:
+                self._is_pong = bool(self._pong)
+                self._begun = memoryview(self._pong or self._frames.popleft())
+                self._pong = b""
+            count = self._sock.send(self._begun)
+            self._begun = self._begun[count:]
+            return 0 if self._is_pong else count
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return 0
+        except OSError:
+            self._frames.clear()
+            self._pong, self._begun = b"", memoryview(b"")
+            raise
 
 
 def _request(

@@ -14,13 +14,12 @@ import select
 import socket
 import ssl
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from kubectl_ebpfnet.cluster.channels import STDIN, Channels
 from kubectl_ebpfnet.cluster.exec import Container, Limits
-from kubectl_ebpfnet.cluster.exec_connection import binary_frame, connect
+from kubectl_ebpfnet.cluster.exec_connection import Outgoing, binary_frame, connect
 from kubectl_ebpfnet.cluster.session import Session
 from kubectl_ebpfnet.errors import ExecError, ExecTimeout
 
@@ -105,8 +104,7 @@ class _Live:
     ) -> None:
         self._ws, self._sock = ws, sock
         self._channels, self._limits, self._ends = channels, limits, ends
-        self._outgoing: deque[bytes] = deque()
-        self._sent = 0  # bytes of the first of them
+        self._outgoing = Outgoing(sock)
         self._deaf = False  # the server takes no more
         self._held = True  # there may be bytes that select does not see, inside of TLS
         self._started = self._heard = time.monotonic()
@@ -140,7 +138,7 @@ class _Live:
         if not self._outgoing and not self._deaf:
             message = self._ends.stdin([fd for fd in ready if fd is not self._sock])
             if message:
-                self._outgoing.append(binary_frame(bytes((STDIN,)) + message))
+                self._outgoing.add(binary_frame(bytes((STDIN,)) + message))
                 self._send()
         if room and (self._held or self._sock in ready):
             return self._receive()
@@ -184,8 +182,7 @@ class _Live:
             if frame.opcode == frame.OPCODE_CLOSE:
                 return False
             if frame.opcode == frame.OPCODE_PING:
-                pong = frame.create_frame(frame.data, frame.OPCODE_PONG).format()
-                self._outgoing.insert(1 if self._sent else 0, pong)  # never inside a frame
+                self._outgoing.answer(frame)
             elif frame.opcode != frame.OPCODE_PONG:
                 self._take(frame)
             if not self._ends.has_room():
@@ -220,16 +217,9 @@ class _Live:
     def _send(self) -> None:
         """What the socket takes now."""
         try:
-            while self._outgoing:
-                self._sent += self._sock.send(memoryview(self._outgoing[0])[self._sent :])
-                if self._sent == len(self._outgoing[0]):
-                    self._outgoing.popleft()
-                    self._sent = 0
-        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            return
+            self._outgoing.send()
         except OSError:
             # Servers close their end before they have read all: what they said is still to come.
-            self._outgoing.clear()
             self._deaf = True
 
     def part(self) -> None:
@@ -237,7 +227,7 @@ class _Live:
         message = self._ends.parting()
         if not message or self._deaf:
             return
-        self._outgoing.append(binary_frame(bytes((STDIN,)) + message))
+        self._outgoing.add(binary_frame(bytes((STDIN,)) + message))
         until = time.monotonic() + _PARTING_SECONDS
         with contextlib.suppress(OSError, ValueError):
             while self._outgoing and (left := until - time.monotonic()) > 0:
