@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
@@ -15,25 +16,40 @@ MOST = 16
 
 
 class Jobs:
-    """Starts calls in threads of their own; at most `most` of them run at a time."""
+    """Runs calls in at most `most` daemon threads: a place that never answers cannot keep the
+    program from ending. A thread is made when a call needs it and ends when no call waits."""
 
     def __init__(self, most: int = MOST) -> None:
-        self._room = threading.BoundedSemaphore(most)
+        self._most = most
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._threads = 0
+        self._lock = threading.Lock()
 
     def start(self, call: Callable[[], T]) -> Future[T]:
-        """Run a call; its result or exception is in the future. A daemon thread runs it, so that
-        a place that never answers cannot keep the program from ending."""
+        """Run a call once a thread is free; its result or exception is in the future."""
         future: Future[T] = Future()
 
         def run() -> None:
-            with self._room:
-                try:
-                    future.set_result(call())
-                except BaseException as error:  # handed on, to be raised where it is waited for
-                    future.set_exception(error)
+            try:
+                future.set_result(call())
+            except BaseException as error:  # handed on, to be raised where it is waited for
+                future.set_exception(error)
 
-        threading.Thread(target=run, daemon=True).start()
+        with self._lock:
+            self._waiting.append(run)
+            if self._threads < self._most:
+                threading.Thread(target=self._work, daemon=True).start()
+                self._threads += 1
         return future
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._threads -= 1
+                    return
+                run = self._waiting.popleft()
+            run()
 
 
 class Deadline:
