@@ -19,6 +19,10 @@ Object = dict[str, Any]
 Objects = list[Object]
 
 PAGE = 500
+LIST_LIMIT = 2 << 30
+"""Bytes of JSON of all pages of a list: 150,000 pods of 8 KiB, the most that Kubernetes supports,
+are 1.2 GB."""
+_PAGE_COST = 16 << 10  # bytes that an empty page counts for: a list has to end
 _RESTARTS = 3
 
 CORE = "/api/v1"
@@ -85,8 +89,13 @@ class Api:
         page = dict(query)
         if limit:
             page["limit"] = str(limit)
+        size = 0
         while True:
-            document = self.get(path, page)
+            answer = self._asked("GET", path, page)
+            size += len(answer.body) + _PAGE_COST
+            if size > LIST_LIMIT:
+                raise self._not_an_api(path, "a list without an end", answer.status)
+            document = self._decode(answer, path)
             kind = str(document.get("kind", "")).removesuffix("List")
             for item in document.get("items") or []:
                 # Items of a list do not say what they are; kubectl fills it in as well.

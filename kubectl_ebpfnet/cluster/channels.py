@@ -36,7 +36,7 @@ class Channels:
     max_bytes: int | None
     stdout_bytes: int = 0
     stderr_bytes: int = 0
-    status: list[bytes] = field(default_factory=list)
+    status: bytearray = field(default_factory=bytearray)
     ended: bool = False
     _channel: int | None = None  # of the message whose fragments are coming
 
@@ -65,8 +65,8 @@ class Channels:
             self._check_size()
             self.on_stderr(data)
         elif self._channel == STATUS:
-            self.status.append(data)
-            if sum(map(len, self.status)) > _STATUS_MAX:
+            self.status += data
+            if len(self.status) > _STATUS_MAX:
                 raise ExecError("the exec's status is longer than 1 MiB")
         # Others (a v5 server saying that a channel is closed) have nothing for us.
 
@@ -86,7 +86,7 @@ class Channels:
                 f"the connection ended before the exit code came; {self.so_far}",
                 hint="was the pod deleted, or its node lost?",
             )
-        return exit_code_of(b"".join(self.status))
+        return exit_code_of(bytes(self.status))
 
 
 def exit_code_of(status: bytes) -> int:

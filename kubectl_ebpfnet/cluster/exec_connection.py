@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from kubectl_ebpfnet.cluster.exec import Container
 
 
+_LONGEST_FRAME = 16 << 20
+"""Bytes; the library holds a frame until it is whole. Kubelets send 32 KiB."""
+
+
 def connect(
     session: Session, container: Container, argv: Sequence[str], has_stdin: bool, seconds: float
 ) -> tuple[Any, socket.socket]:
@@ -42,6 +46,7 @@ def connect(
     for _ in range(2):  # the second time with new credentials
         sock = session.dial(seconds)
         ws = websocket.WebSocket(enable_multithread=False, skip_utf8_validation=True)
+        _bound_frames(ws)
         try:
             ws.connect(  # type: ignore[no-untyped-call]
                 session.websocket_url(path, query),
@@ -82,6 +87,20 @@ def connect(
         return ws, sock
     assert refused is not None
     raise refused
+
+
+def _bound_frames(ws: Any) -> None:
+    from websocket import WebSocketPayloadException
+
+    frames = ws.frame_buffer
+    recv_length = frames.recv_length
+
+    def bounded() -> None:
+        recv_length()
+        if frames.length > _LONGEST_FRAME:
+            raise WebSocketPayloadException(f"the server began a frame of {frames.length} bytes")
+
+    frames.recv_length = bounded
 
 
 def binary_frame(message: bytes) -> bytes:

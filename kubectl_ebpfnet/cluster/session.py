@@ -21,7 +21,7 @@ from kubectl_ebpfnet.cluster.credentials import Credentials, Header
 from kubectl_ebpfnet.cluster.failures import root_cause, unreachable
 from kubectl_ebpfnet.cluster.kubeconfig import Access, ConnectionOptions, load
 from kubectl_ebpfnet.cluster.transport import rest_client, server_url, through, tls_context
-from kubectl_ebpfnet.errors import ApiUnreachable, KubeconfigError
+from kubectl_ebpfnet.errors import ApiError, ApiUnreachable, KubeconfigError
 
 __all__ = ["Answer", "ConnectionOptions", "Session"]
 
@@ -29,6 +29,8 @@ CONNECT_SECONDS = 10.0
 """Time for TCP and TLS together, when --request-timeout does not say less."""
 READ_SECONDS = 60.0
 """Silence that a request without --request-timeout bears."""
+ANSWER_LIMIT = 512 << 20
+"""Bytes of one answer, unpacked: a page of 500 objects of 1 MiB, and etcd takes 1.5 MiB at most."""
 _TRIES = 4
 _LONGEST_WAIT_SECONDS = 5.0
 
@@ -127,6 +129,7 @@ class Session:
 
         Raises:
             ApiUnreachable: no answer came.
+            ApiError: the answer is longer than ANSWER_LIMIT.
             KubeconfigError: credentials could not be renewed.
         """
         words = urlencode(list(query.items()) if isinstance(query, Mapping) else list(query))
@@ -172,6 +175,11 @@ class Session:
                 method, url, headers=headers, body=body, _request_timeout=limits
             )
             content = _content(answer.response, deadline)
+        except _TooLongError:
+            limit = f"{ANSWER_LIMIT >> 20} MiB"
+            raise ApiError(
+                answer.status, f"{self.server} answered {method} with more than {limit}"
+            ) from None
         except Exception as e:  # urllib3 and the library each have a tree of their own
             cause = root_cause(e)
             raise unreachable(self._way, e, self._timeout) from cause
@@ -226,12 +234,19 @@ class Session:
         return f"{scheme}://{self._url.netloc}{self._url.path}{path}?{words}"
 
 
+class _TooLongError(Exception):
+    """An answer is longer than ANSWER_LIMIT."""
+
+
 def _content(response: Any, deadline: float | None) -> bytes:
     """The whole body of a urllib3 response, which then goes back to its pool."""
-    pieces = []
+    pieces, size = [], 0
     try:
         for piece in response.stream(1 << 16, decode_content=True):
             pieces.append(piece)
+            size += len(piece)
+            if size > ANSWER_LIMIT:
+                raise _TooLongError
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError("the answer is longer than the time that was given")
     except BaseException:

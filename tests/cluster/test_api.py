@@ -113,6 +113,31 @@ def test_410_of_the_whole_list_is_an_error(fake: FakeApiServer, api: Api) -> Non
     assert caught.value.status == 410
 
 
+def test_a_list_that_never_ends(
+    fake: FakeApiServer, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubectl_ebpfnet.cluster.api.LIST_LIMIT", 1 << 20)
+    endless = {"kind": "PodList", "metadata": {"continue": "on"}, "items": []}
+    fake.routes["/api/v1/pods"] = Reply(200, endless)
+    with pytest.raises(ApiError, match="a list without an end"):
+        api.pods()
+    assert 60 <= len(fake.seen) <= 64
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_an_answer_that_is_too_long(
+    fake: FakeApiServer, api: Api, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    monkeypatch.setattr("kubectl_ebpfnet.cluster.session.ANSWER_LIMIT", 1 << 20)
+    text = b'{"items": []' + b" " * (2 << 20) + b"}"
+    body, headers = text, dict[str, str]()
+    if packed:
+        body, headers = gzip.compress(text), {"Content-Encoding": "gzip"}
+    fake.routes["/api/v1/pods"] = Reply(200, body, headers)
+    with pytest.raises(ApiError, match="more than 1 MiB"):
+        api.pods()
+
+
 def test_compressed_answers(fake: FakeApiServer, api: Api) -> None:
     raw = gzip.compress(pod_list("a" * 1000).raw)
     fake.routes[PODS] = Reply(200, raw, {"Content-Encoding": "gzip"})

@@ -259,6 +259,17 @@ def test_streaming_keeps_memory_flat(fake: FakeApiServer, session: Session) -> N
     assert peak < 4 << 20
 
 
+def test_a_frame_is_bounded(fake: FakeApiServer, session: Session) -> None:
+    def program(end: ExecEnd) -> None:
+        end.write(1, b"x")
+        end.sock.sendall(b"\x82\x7f" + (1 << 40).to_bytes(8, "big") + b"\x01")
+        end.wait_for_client_to_leave()
+
+    fake.program = program
+    with pytest.raises(ExecError, match="the server began a frame of 1099511627776 bytes"):
+        exec_run(session, POD, ["x"], limits=Limits(idle=5))
+
+
 def test_size_is_bounded(fake: FakeApiServer, session: Session) -> None:
     fake.program = lambda end: _blob(end, 8 << 20)
     with pytest.raises(ExecError, match="more than 1000000 bytes"):
