@@ -17,7 +17,7 @@ from kubectl_ebpfnet.collect import batch
 from kubectl_ebpfnet.collect.batch import Asked, Splitter
 from kubectl_ebpfnet.collect.bundle_file import now
 from kubectl_ebpfnet.collect.jobs import Deadline, Jobs
-from kubectl_ebpfnet.collect.spool import Spool
+from kubectl_ebpfnet.collect.spool import Spool, StderrSpool
 from kubectl_ebpfnet.errors import ClusterError, ExecError, ExecTimeout, Forbidden
 from kubectl_ebpfnet.model.evidence import Place, PlaceKind, Record
 
@@ -60,7 +60,7 @@ def ask(
     if not asked:
         return []
     nonce, started = batch.new_nonce(), now()
-    out, err = Splitter(nonce, spool), Splitter(nonce, spool)
+    out, err = Splitter(nonce, spool), Splitter(nonce, StderrSpool)
     failure: ClusterError | None = None
     code = 0
     try:
@@ -199,7 +199,7 @@ def _alone(
     spool: Callable[[], Spool],
 ) -> Record:
     started = now()
-    out, err = spool(), spool()
+    out, err = spool(), StderrSpool()
     try:
         code: int | None = run_exec(session, spot.container, form, out.write, err.write, deadline)
     except ClusterError as error:

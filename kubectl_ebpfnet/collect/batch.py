@@ -83,6 +83,9 @@ exit 0
 """.strip()
 
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
+_LONGEST_HEADER = 128
+"""Bytes of a mark after its nonce; a device's name has 15 at most."""
+_MOST_SECTIONS = 5000
 TIMED_OUT = 124
 """What timeout(1) exits with when it ended the command."""
 
@@ -165,11 +168,13 @@ class Splitter:
         at = data.find(self._mark)
         start = 0
         while at >= 0:
-            end = data.find(b"\n", at + 1)
-            if end < 0:
+            begin = at + len(self._mark)
+            end = data.find(b"\n", begin, begin + _LONGEST_HEADER)
+            if end < 0 and len(data) < begin + _LONGEST_HEADER:
                 break
-            header = _header(data[at + len(self._mark) : end])
-            if header is None:  # not a mark of ours after all
+            header = _header(data[begin:end]) if end >= 0 else None
+            if header is None or len(self.sections) >= _MOST_SECTIONS:  # no mark of ours after all
+                end = max(end, at + 1)
                 self._spool.write(data[start:end])
                 start = end
             else:

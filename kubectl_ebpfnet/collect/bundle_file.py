@@ -24,10 +24,12 @@ from typing import Any
 
 from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.collect import bundle_lines, bundle_record, bundle_zip
+from kubectl_ebpfnet.collect.bundle_record import Allowance
 from kubectl_ebpfnet.errors import BundleError
-from kubectl_ebpfnet.model.evidence import Bundle, Output, Record, bundle_of
+from kubectl_ebpfnet.model.evidence import READ_LIMIT, Bundle, Output, Record, bundle_of
 
 _STEP = 256 << 10
+_MOST_BASES = 16
 _DEMO = Path(__file__).parent.parent / "demo" / "vxlan-kpr.zip"
 
 
@@ -41,11 +43,11 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     try:
         mode = place.stat().st_mode
         if stat.S_ISDIR(mode):
-            return _folder(place, ())
+            return _folder(place, (), Allowance(str(place)))
         if not stat.S_ISREG(mode):
             raise BundleError(f"{place} is neither a file nor a folder")
         if place.name == bundle_zip.INDEX:
-            return _folder(place.parent, ())
+            return _folder(place.parent, (), Allowance(str(place)))
         return _file(place)
     except FileNotFoundError:
         raise BundleError(f"no such capture: {place}") from None
@@ -73,7 +75,7 @@ def _file(path: Path) -> Bundle:
             f"{path} is not a capture of kubectl-ebpfnet",
             hint="a capture is made by `kubectl ebpfnet capture -f FILE`",
         )
-    return bundle_of(bundle_lines.read_file(path), str(path))
+    return bundle_of(bundle_lines.read_file(path, Allowance(str(path))), str(path))
 
 
 def _gunzipped(path: Path) -> Iterator[bytes]:
@@ -115,7 +117,7 @@ class Unpacked:
     def read(self) -> bytes:
         """All of it. Raises BundleError when it is too long to be held."""
         size = sum(path.stat().st_size for path in self.paths)
-        if size > bundle_lines.READ_LIMIT:
+        if size > READ_LIMIT:
             raise BundleError(f"{self.label}: an output of {size} bytes")
         return b"".join(path.read_bytes() for path in self.paths)
 
@@ -127,41 +129,55 @@ class Unpacked:
                     yield piece
 
 
-def _folder(path: Path, seen: tuple[Path, ...]) -> Bundle:
+def _folder(path: Path, seen: tuple[Path, ...], allowance: Allowance) -> Bundle:
     index_path = path / bundle_zip.INDEX
-    if not index_path.is_file():
+    if not os.path.lexists(index_path):
         raise BundleError(
             f"{path} is not a capture of kubectl-ebpfnet: no {bundle_zip.INDEX} in it"
         )
-    if index_path.stat().st_size > bundle_zip.INDEX_LIMIT:
-        raise BundleError(f"{index_path} has {index_path.stat().st_size} bytes")
+    size = _plain_size(index_path, str(index_path))
+    if size > bundle_zip.INDEX_LIMIT:
+        raise BundleError(f"{index_path} has {size} bytes")
 
     def opener(value: object, _: object, label: str) -> Output:
-        return _unpacked(path, value, label)
+        return _unpacked(path, value, label, allowance)
 
-    index, records = bundle_record.read_index(index_path.read_bytes(), str(path), opener)
+    text = index_path.read_bytes()
+    index, records = bundle_record.read_index(text, str(path), opener, allowance)
     for file in sorted(path.glob("*.jsonl")):
-        if file.is_symlink():
-            raise BundleError(f"{file} is a symbolic link")
-        records.extend(bundle_lines.read_file(file))
+        _plain_size(file, str(file))
+        records.extend(bundle_lines.read_file(file, allowance))
     base = index.get("base")
     if base is not None:
-        records = _overlaid(_base(path, base, seen), records)
+        records = _overlaid(_base(path, base, seen, allowance), records)
     return bundle_of(records, str(path), _note(index, str(path)))
 
 
-def _unpacked(folder: Path, value: object, label: str) -> Output:
+def _unpacked(folder: Path, value: object, label: str, allowance: Allowance) -> Output:
     names = bundle_record.file_names(value, label)
+    size = 0
     for name in names:
         file = folder / name
-        if file.parent.is_symlink() or file.is_symlink():
+        if file.parent.is_symlink():
             raise BundleError(f"{label}: {name!r} is a symbolic link")
-        if not file.is_file():
+        if not os.path.lexists(file):
             raise BundleError(f"{label}: an output is missing in the folder: {name!r}")
+        size += _plain_size(file, f"{label}: {name!r}")
+    allowance.count_files(len(names), size)
     return Unpacked(tuple(folder / name for name in names), label)
 
 
-def _base(path: Path, base: object, seen: tuple[Path, ...]) -> Bundle:
+def _plain_size(file: Path, label: str) -> int:
+    """Bytes of a plain file: a link leads out of the folder, a pipe or a device never ends."""
+    status = file.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        raise BundleError(f"{label} is a symbolic link")
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleError(f"{label} is not a plain file")
+    return status.st_size
+
+
+def _base(path: Path, base: object, seen: tuple[Path, ...], allowance: Allowance) -> Bundle:
     resolved = path.resolve()
     if not isinstance(base, str) or not base.startswith("../") or "/" in base[3:]:
         raise BundleError(f"{path}: base must name a folder beside this one, like '../other'")
@@ -175,7 +191,9 @@ def _base(path: Path, base: object, seen: tuple[Path, ...]) -> Bundle:
         raise BundleError(f"{path}: its base leads back to itself")
     if not other.is_dir():
         raise BundleError(f"{path}: its base {base!r} is missing")
-    return _folder(other, (*seen, resolved))
+    if len(seen) >= _MOST_BASES:
+        raise BundleError(f"{path}: more than {_MOST_BASES} folders lie over each other")
+    return _folder(other, (*seen, resolved), allowance)
 
 
 def _overlaid(base: Bundle, records: list[Record]) -> list[Record]:

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from kubectl_ebpfnet.collect import bundle_record
+from kubectl_ebpfnet.collect.bundle_record import Allowance
 from kubectl_ebpfnet.errors import BundleError
-from kubectl_ebpfnet.model.evidence import Held, Output, Record
+from kubectl_ebpfnet.model.evidence import READ_LIMIT, Held, Output, Record
 
 LONG_LINE = 1 << 20
 """Bytes from which on a line's long strings stay in the file."""
 LONG_STRING = 64 << 10
 _STEP = 256 << 10
-READ_LIMIT = 1 << 30
-"""Bytes of one output that may be read at once; streaming has no limit."""
 GZIP_LIMIT = 512 << 20
 """Bytes that a compressed .jsonl.gz may hold: unlike the zip form, it is read into memory."""
 
@@ -83,7 +82,7 @@ def _unescaped(raw: bytes, label: str) -> bytes:
     return bundle_record.encoded(text, label)
 
 
-def read_file(path: Path, first: int = 1) -> Iterator[Record]:
+def read_file(path: Path, allowance: Allowance, first: int = 1) -> Iterator[Record]:
     """The records of a .jsonl file, numbered from `first`.
 
     Raises:
@@ -94,14 +93,14 @@ def read_file(path: Path, first: int = 1) -> Iterator[Record]:
         for line_number, line in enumerate(iter(lambda: file.readline(LONG_LINE), b""), start=1):
             label = f"{path}, line {line_number}"
             if len(line) == LONG_LINE and not line.endswith(b"\n"):
-                record, offset = _long_line(path, file, offset, first, label)
+                record, offset = _long_line(path, file, offset, first, label, allowance)
                 file.seek(offset)
             elif not line.strip():
                 offset += len(line)
                 continue
             else:
                 offset += len(line)
-                record = _record(_decoded(line, label), first, label)
+                record = _record(_decoded(line, label), first, label, allowance)
             first += 1
             yield record
 
@@ -113,10 +112,11 @@ def read_lines(lines: Iterator[bytes], source: str) -> Iterator[Record]:
         BundleError: with the line's number.
     """
     number = 1
+    allowance = Allowance(source)
     for line_number, line in enumerate(lines, start=1):
         if line.strip():
             label = f"{source}, line {line_number}"
-            yield _record(_decoded(line, label), number, label)
+            yield _record(_decoded(line, label), number, label, allowance)
             number += 1
 
 
@@ -135,22 +135,23 @@ def _no_file(value: object, _: object, label: str) -> Output:
     raise BundleError(f"{label}: an output must be text")
 
 
-def _record(value: Any, number: int, label: str) -> Record:
-    return bundle_record.from_json(value, number, label, _no_file)
+def _record(value: Any, number: int, label: str, allowance: Allowance) -> Record:
+    return bundle_record.from_json(value, number, label, _no_file, allowance)
 
 
 def _long_line(
-    path: Path, file: BinaryIO, start: int, number: int, label: str
+    path: Path, file: BinaryIO, start: int, number: int, label: str, allowance: Allowance
 ) -> tuple[Record, int]:
     """The record of a long line at `start`, and the offset after the line."""
     spans, end = _long_strings(file, start, label)
     mark = f"long-{secrets.token_hex(16)}-"
     short: list[bytes] = []
-    at = start
+    at, size = start, 0
     for count, (first, last) in enumerate([*spans, (end, end)]):
-        if first - at > LONG_LINE:
-            raise BundleError(f"{label}: not a record: {first - at} bytes without a long text")
         file.seek(at)
+        size += first - at
+        if size > LONG_LINE:
+            raise BundleError(f"{label}: not a record: {size} bytes without a long text")
         short.append(file.read(first - at))
         if count < len(spans):
             short.append(f"{mark}{count}".encode())
@@ -162,7 +163,7 @@ def _long_line(
             if isinstance(text, str) and text.startswith(mark):
                 first, last = spans[int(text[len(mark) :])]
                 value[name] = LongText(path, first, last, label)
-    return _record(value, number, label), end + 1
+    return _record(value, number, label, allowance), end + 1
 
 
 def _long_strings(file: BinaryIO, start: int, label: str) -> tuple[list[tuple[int, int]], int]:

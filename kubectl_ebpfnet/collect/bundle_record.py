@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from kubectl_ebpfnet.collect.spool import short_stderr
 from kubectl_ebpfnet.errors import BundleError
 from kubectl_ebpfnet.model.evidence import Held, Output, Place, PlaceKind, Record
 
@@ -19,6 +20,52 @@ _FAMILY = "ebpfnet.dev/bundle/v"
 
 MEMBER = re.compile(r"records/[0-9]{1,9}\.(out|err)(\.[0-9]{1,9})?")
 """What an output's file may be called: no way out of the capture's folder."""
+
+RECORD_LIMIT = 250_000
+FILE_LIMIT = 100_000
+TOTAL_LIMIT = 16 << 30
+HELD_LIMIT = 256 << 20
+VALUE_LIMIT = 4_000_000
+"""Values of a bundle.json: in memory, each takes some 100 bytes, and 3 in the file."""
+_WORD_BYTES = 64  # what a short text takes in memory besides its characters
+
+
+class Allowance:
+    """Counts what the records of one capture take, however it is stored: a file that two records
+    name counts twice. A method raises BundleError when there is too much of it."""
+
+    def __init__(self, source: str, total: int = TOTAL_LIMIT) -> None:
+        """`source` names the capture in errors; `total` limits the bytes of its outputs."""
+        self._source = source
+        self._total = total
+        self._records = self._files = self._bytes = self._held = 0
+
+    def count_record(self) -> None:
+        """Count a record."""
+        self._records += 1
+        if self._records > RECORD_LIMIT:
+            raise BundleError(f"{self._source} has more than {RECORD_LIMIT} records")
+
+    def count_files(self, files: int, size: int) -> None:
+        """Count the files of an output and their bytes together."""
+        self._files += files
+        self._bytes += size
+        if self._files > FILE_LIMIT:
+            raise BundleError(f"{self._source}: its records name more than {FILE_LIMIT} files")
+        if self._bytes > self._total:
+            raise BundleError(
+                f"{self._source}: its records name more than {self._total >> 20} MiB of outputs"
+            )
+
+    def count_held(self, size: int) -> None:
+        """Count bytes that stay in memory."""
+        self._held += size
+        if self._held > HELD_LIMIT:
+            raise BundleError(
+                f"{self._source}: its short texts are longer than {HELD_LIMIT >> 20} MiB",
+                hint="a zip holds outputs that are not read until they are needed",
+            )
+
 
 Opener = Callable[[Any, Any, str], Output]
 """Makes an Output of the values of `stdout_file` and `stdout_lines` (or stderr's); the text names
@@ -67,7 +114,9 @@ def as_json(record: Record) -> dict[str, Any]:
     }
 
 
-def from_json(value: object, number: int, label: str, opener: Opener) -> Record:
+def from_json(
+    value: object, number: int, label: str, opener: Opener, allowance: Allowance
+) -> Record:
     """The record that a JSON object describes.
 
     Args:
@@ -75,10 +124,12 @@ def from_json(value: object, number: int, label: str, opener: Opener) -> Record:
         number: the record's position in its bundle.
         label: names the object in errors, e.g. "x.jsonl, line 3".
         opener: makes outputs of file members.
+        allowance: of the capture.
 
     Raises:
-        BundleError: a member is missing or of the wrong type.
+        BundleError: a member is missing or of the wrong type, or the capture is too large.
     """
+    allowance.count_record()
     if not isinstance(value, dict):
         raise BundleError(f"{label}: a record must be a JSON object")
     place = _place(value.get("where"), label)
@@ -88,17 +139,22 @@ def from_json(value: object, number: int, label: str, opener: Opener) -> Record:
     argv = _words(value.get("argv"), "argv", label)
     if not argv:
         raise BundleError(f"{label}: argv is missing or empty")
+    kept = _words(value.get("kept", []), "kept", label)
+    stdout = _output(value, "stdout", label, opener)
+    stderr = short_stderr(_output(value, "stderr", label, opener))
+    held = len(stdout.data) if isinstance(stdout, Held) else 0
+    allowance.count_held(held + len(stderr) + sum(len(word) + _WORD_BYTES for word in argv + kept))
     return Record(
         number=number,
         place=place,
         argv=argv,
         exit_code=exit_code,
-        stdout=_output(value, "stdout", label, opener),
-        stderr=_output(value, "stderr", label, opener).read(),
+        stdout=stdout,
+        stderr=stderr,
         started=_text(value, "started", label),
         error=_text(value, "error", label),
         denied=_text(value, "denied", label),
-        kept=_words(value.get("kept", []), "kept", label),
+        kept=kept,
     )
 
 
@@ -164,19 +220,24 @@ def encoded(text: str, label: str) -> bytes:
         raise BundleError(f"{label}: text that is not Unicode at character {error.start}") from None
 
 
-def read_index(text: bytes, source: str, opener: Opener) -> tuple[dict[str, Any], list[Record]]:
+def read_index(
+    text: bytes, source: str, opener: Opener, allowance: Allowance
+) -> tuple[dict[str, Any], list[Record]]:
     """What a `bundle.json` says: the object itself, and its records.
 
     Args:
         text: the JSON.
         source: names the capture in errors.
         opener: makes outputs of file members.
+        allowance: of the capture.
 
     Raises:
         BundleError: it is not an index of a capture, or of a newer schema.
     """
     import json
 
+    if sum(map(text.count, (b",", b"[", b"{"))) > VALUE_LIMIT:
+        raise BundleError(f"{source}: bundle.json holds more than {VALUE_LIMIT} values")
     try:
         index = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -189,6 +250,6 @@ def read_index(text: bytes, source: str, opener: Opener) -> tuple[dict[str, Any]
         raise BundleError(f"{source}: records must be a list")
     label = f"{source}, record"
     return index, [
-        from_json(value, number, f"{label} {number}", opener)
+        from_json(value, number, f"{label} {number}", opener, allowance)
         for number, value in enumerate(values, start=1)
     ]

@@ -17,14 +17,14 @@ from kubectl_ebpfnet.collect.asking import denied, run_exec, words_of
 from kubectl_ebpfnet.collect.batch import silent
 from kubectl_ebpfnet.collect.bundle_file import now
 from kubectl_ebpfnet.collect.jobs import Deadline
-from kubectl_ebpfnet.collect.spool import Spool
+from kubectl_ebpfnet.collect.spool import Spool, StderrSpool
 from kubectl_ebpfnet.errors import ClusterError, ExecError
 from kubectl_ebpfnet.model import codec
 from kubectl_ebpfnet.model.evidence import Place, Record
 from kubectl_ebpfnet.model.node_side import PROGRAM, PROTOCOL, FlowFilter, NodeRequest, PodNamespace
 
 _LONGEST_HEADER = 64 << 10
-_ERRORS_KEPT = 4096
+_MOST_ANSWERS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +87,9 @@ class AnswerStream:
     def _take_header(self, line: bytes) -> None:
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or len(self.answers) >= _MOST_ANSWERS:
             self.problem = f"it does not speak as the node side does: {line[:80]!r}"
         elif self.greeting is None:
             self.greeting = value
@@ -135,15 +135,15 @@ def ask_node(
     """
     if not asked:
         return []
-    stream, errors, started = AnswerStream(spool), bytearray(), now()
+    stream, errors, started = AnswerStream(spool), StderrSpool(), now()
     reason, missing = "", ""
     try:
         code = run_exec(
-            session, container, (PROGRAM,), stream.feed, errors.extend, deadline,
+            session, container, (PROGRAM,), stream.feed, errors.write, deadline,
             stdin=_requests(asked),
         )  # fmt: skip
         if code and not stream.problem:
-            last = bytes(errors[-_ERRORS_KEPT:]).decode("utf-8", "replace").strip()
+            last = errors.output().read().decode("utf-8", "replace").strip()
             reason = f"the node side ended with exit code {code}: {last.rpartition(chr(10))[2]}"
     except ClusterError as error:
         reason, missing = words_of(error, deadline), denied(error)

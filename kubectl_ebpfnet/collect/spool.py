@@ -11,10 +11,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from kubectl_ebpfnet.model.evidence import Held, Output
+from kubectl_ebpfnet.errors import BundleError
+from kubectl_ebpfnet.model.evidence import READ_LIMIT, Held, Output
 
 HELD_LIMIT = 4 << 20
 """Bytes up to which an output is kept in memory."""
+STDERR_KEPT = 32 << 10
+"""Bytes of a stderr that are kept: it is words for a person, and held in memory."""
 _STEP = 256 << 10
 
 
@@ -41,7 +44,9 @@ class Spooled:
             view = view[count:]
 
     def read(self) -> bytes:
-        """All of it."""
+        """All of it. Raises BundleError when it is too long to be held."""
+        if self._size > READ_LIMIT:
+            raise BundleError(f"an output of {self._size} bytes")
         return b"".join(self.chunks())
 
     def chunks(self) -> Iterator[bytes]:
@@ -83,3 +88,51 @@ class Spool:
     def output(self) -> Output:
         """What was written; nothing may be written afterwards."""
         return self._file if self._file is not None else Held(b"".join(self._held))
+
+
+class StderrSpool(Spool):
+    """Takes the pieces of one stderr; keeps its beginning and its end, and says in a line between
+    them how many bytes it left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._start = b""
+        self._end = bytearray()
+        self._left_out = 0
+
+    def write(self, data: bytes) -> None:
+        """Append."""
+        room = STDERR_KEPT // 2 - len(self._start)
+        if room > 0:
+            self._start += data[:room]
+            data = data[room:]
+        self._end += data
+        if len(self._end) > STDERR_KEPT:
+            self._shorten()
+
+    def _shorten(self) -> None:
+        too_many = max(0, len(self._end) - STDERR_KEPT // 2)
+        del self._end[:too_many]
+        self._left_out += too_many
+
+    def output(self) -> Output:
+        """What is kept; nothing may be written afterwards."""
+        self._shorten()
+        if not self._left_out:
+            return Held(self._start + self._end)
+        return Held(b"%s\n%s\n%s" % (self._start, _left_out(f"{self._left_out} bytes"), self._end))
+
+
+def short_stderr(output: Output) -> bytes:
+    """The stderr in a capture, its beginning alone when it is longer than this program writes."""
+    limit = 2 * STDERR_KEPT  # redaction can lengthen it
+    data = b""
+    for piece in output.chunks():
+        data += piece
+        if len(data) > limit:
+            return data[:limit] + b"\n%s\n" % _left_out(f"what is beyond {limit} bytes")
+    return data
+
+
+def _left_out(what: str) -> bytes:
+    return f"[kubectl-ebpfnet left out {what} here]".encode()

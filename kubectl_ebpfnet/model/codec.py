@@ -102,7 +102,10 @@ def fact(line: bytes, kind: Any, number: int = 0) -> Any:
     Raises:
         ValueError: the line is no JSON, or not of this type.
     """
-    value = typed(json.loads(line), kind)
+    try:
+        value = typed(json.loads(line), kind)
+    except RecursionError:
+        raise ValueError("JSON that is nested too deep") from None
     if number and dataclasses.is_dataclass(value) and hasattr(value, "line"):
         object.__setattr__(value, "line", number)  # frozen; nobody else has it yet
     return value

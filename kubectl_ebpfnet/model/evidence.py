@@ -72,11 +72,16 @@ def node_place(name: str) -> Place:
     return Place(PlaceKind.NODE, node=name)
 
 
+READ_LIMIT = 256 << 20
+"""Bytes of one output that may be read at once; streaming has no limit. The longest that is read
+whole is a list of objects: 150,000 pods, the most that Kubernetes supports, of 1 KiB each."""
+
+
 class Output(Protocol):
     """Bytes that a command printed; they may still lie in a file."""
 
     def read(self) -> bytes:
-        """All of it."""
+        """All of it. Raises BundleError when it is longer than READ_LIMIT."""
         ...
 
     def chunks(self) -> Iterator[bytes]:

@@ -6,8 +6,11 @@ import gzip
 import json
 import os
 import stat
+import struct
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubectl_ebpfnet.collect import bundle_lines, bundle_zip
+from kubectl_ebpfnet.collect import bundle_lines, bundle_record, bundle_zip
 from kubectl_ebpfnet.collect.bundle_file import demo_bundle, open_bundle, write_bundle
+from kubectl_ebpfnet.collect.jobs import Jobs
 from kubectl_ebpfnet.errors import BundleError
 from kubectl_ebpfnet.model.evidence import (
     API,
@@ -369,12 +373,138 @@ def test_declared_sizes_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(bundle_zip, "READ_LIMIT", 4000)
     with pytest.raises(BundleError, match="an output of 5000 bytes"):
         open_bundle(path).records[0].stdout.read()
-    monkeypatch.setattr(bundle_zip, "TOTAL_LIMIT", 4000)
+    monkeypatch.setattr(bundle_record, "TOTAL_LIMIT", 4000)
     fails(path, "more than")
     monkeypatch.setattr(bundle_lines, "GZIP_LIMIT", 4000)
     packed = tmp_path / "x.gz"
     packed.write_bytes(gzip.compress(b"\n" * 5000))
     fails(packed, "unpacks to more than")
+
+
+# --- bombs ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def at_most(size: int) -> Iterator[None]:
+    """What is done inside takes no more memory than this at any time."""
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < size
+
+
+ZEROS = ("records/1.err", bytes(15 << 20))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        record_with(stderr_file="records/1.err"),
+        record_with(stdout_file="records/1.err"),
+        record_with(stdout_file=["records/1.err"] * 45),
+    ],
+    ids=["stderr", "stdout", "parts"],
+)
+def test_members_that_records_share_count_as_often_as_they_are_named(
+    tmp_path: Path, record: dict[str, object]
+) -> None:
+    text = index(records=[record] * 45).encode()
+    path = make_zip(tmp_path / "x.zip", [("bundle.json", text), ZEROS])
+    assert path.stat().st_size < 20_000
+    with at_most(4 << 20):
+        fails(path, "its records name more than 16 MiB of outputs")
+
+
+def test_a_long_stderr_is_cut_when_it_is_read(tmp_path: Path) -> None:
+    text = index(records=[record_with(stderr_file="records/1.err")]).encode()
+    path = make_zip(tmp_path / "x.zip", [("bundle.json", text), ZEROS])
+    with at_most(4 << 20):
+        (record,) = open_bundle(path).records
+    assert record.stderr == bytes(65536) + (
+        b"\n[kubectl-ebpfnet left out what is beyond 65536 bytes here]\n"
+    )
+
+
+def test_references_and_records_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def folder(name: str, **members: object) -> Path:
+        (tmp_path / name / "records").mkdir(parents=True)
+        (tmp_path / name / "records" / "1.out").write_bytes(b"12345")
+        (tmp_path / name / "bundle.json").write_text(index(**members))
+        return tmp_path / name
+
+    one = record_with(stdout_file="records/1.out")
+    parts = record_with(stdout_file=["records/1.out"] * 100_001)
+    fails(folder("parts", records=[parts]), "its records name more than 100000 files")
+    monkeypatch.setattr(bundle_record, "RECORD_LIMIT", 3)
+    assert len(open_bundle(folder("good", records=[one] * 3)).records) == 3
+    many = folder("many", records=[one] * 2)
+    (many / "more.jsonl").write_text(f"{jsonl(RECORDS[1])}\n" * 2)
+    fails(many, "has more than 3 records")
+    fails(folder("over", records=[one] * 2, base="../good"), "has more than 3 records")
+    monkeypatch.setattr(bundle_record, "HELD_LIMIT", 1000)
+    (many / "more.jsonl").write_text(jsonl(RECORDS[4]))
+    fails(many, "its short texts are longer")
+
+
+@pytest.mark.parametrize("value", [b"[]", b"{}", b'"ab"', b"1.5"])
+def test_an_index_of_many_small_values(tmp_path: Path, value: bytes) -> None:
+    text = b'{"schema": "ebpfnet.dev/bundle/v1", "later": [1%s]}' % ((b"," + value) * 5_000_000)
+    packed = make_zip(tmp_path / "x.zip", [("bundle.json", text)])
+    (tmp_path / "bundle.json").write_bytes(text)
+    with at_most(4 << 20):
+        fails(packed, "bundle.json", f"{len(text)} bytes")
+    with at_most(len(text) + (4 << 20)):
+        fails(tmp_path, "bundle.json holds more than 4000000 values")
+
+
+def test_a_member_that_is_longer_than_it_says(tmp_path: Path) -> None:
+    names = ["records/1.out", "records/1.out.1"]
+    text = index(records=[record_with(stdout_file=names)]).encode()
+    path = make_zip(
+        tmp_path / "x.zip", [("bundle.json", text), *((n, bytes(64 << 20)) for n in names)]
+    )
+    data = path.read_bytes()
+    path.write_bytes(data.replace(struct.pack("<L", 64 << 20), struct.pack("<L", 1000)))
+    (record,) = open_bundle(path).records
+    with at_most(4 << 20), pytest.raises(BundleError, match="is not what was packed"):
+        record.stdout.read()
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_a_line_of_many_long_texts(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"a": [' + f'"{"x" * 600}", [{"1," * 900}1], ' * 10 + "1]}")
+    fails(path, "line 1: not a record: ")
+
+
+def test_folders_that_lie_over_each_other_without_end(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"f{number}").mkdir()
+        (tmp_path / f"f{number}" / "bundle.json").write_text(index(base=f"../f{number + 1}"))
+    fails(tmp_path / "f0", "more than 16 folders lie over each other")
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "a.jsonl", "records/1.out", "records/1.err"])
+def test_pipes_and_devices_in_a_folder_are_not_opened(tmp_path: Path, name: str) -> None:
+    (tmp_path / "records").mkdir()
+    for plain in ("records/1.out", "records/1.err"):
+        (tmp_path / plain).write_bytes(b"x")
+    text = index(records=[record_with(stdout_file="records/1.out", stderr_file="records/1.err")])
+    (tmp_path / "bundle.json").write_text(text)
+    assert len(open_bundle(tmp_path).records) == 1
+    place = tmp_path / name
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    # In a thread: opening a pipe that nobody writes to never returns.
+    Jobs().start(lambda: fails(tmp_path, "is not a plain file")).result(20)
+    place.unlink()
+    place.symlink_to("/dev/zero")
+    Jobs().start(lambda: fails(tmp_path, "is a symbolic link")).result(20)
 
 
 def test_every_cut_or_flipped_zip_is_an_error_or_a_bundle(tmp_path: Path) -> None:

@@ -1,0 +1,169 @@
+"""Places that write without end: what is kept of it is bounded, and says what was left out."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from kubectl_ebpfnet.cluster.exec import Container
+from kubectl_ebpfnet.collect import asking, batch, node_asking, spool
+from kubectl_ebpfnet.collect.asking import Spot, ask
+from kubectl_ebpfnet.collect.batch import Asked, Splitter
+from kubectl_ebpfnet.collect.jobs import NO_DEADLINE
+from kubectl_ebpfnet.collect.node_asking import AnswerStream, NodeAsked, ask_node
+from kubectl_ebpfnet.collect.spool import STDERR_KEPT, Spool, StderrSpool
+from kubectl_ebpfnet.errors import BundleError, ExecError
+from kubectl_ebpfnet.model import codec
+from kubectl_ebpfnet.model.evidence import node_place, pod_place
+
+PIECE = b"no such device\n" * 2000
+PIECES = 2000  # 60 MB
+SPOT = Spot(pod_place("default", "x"), Container("default", "x"))
+HALF = STDERR_KEPT // 2
+SESSION: Any = None  # what would use it is replaced
+
+
+@pytest.fixture
+def flat_memory() -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+Sink = Callable[[bytes], None]
+
+
+def runs(
+    monkeypatch: pytest.MonkeyPatch, module: Any, program: Callable[[list[str], Sink, Sink], int]
+) -> None:
+    """Let `program` be what runs in the container."""
+
+    def run_exec(
+        session: object, container: Container, argv: list[str], out: Sink, err: Sink, *_: object,
+        **__: object,
+    ) -> int:  # fmt: skip
+        return program(argv, out, err)
+
+    monkeypatch.setattr(module, "run_exec", run_exec)
+
+
+def flood(sink: Sink) -> None:
+    sink(b"first")
+    for _ in range(PIECES):
+        sink(PIECE)
+    sink(b"last")
+
+
+def check(stderr: bytes) -> None:
+    size = len(PIECE) * PIECES + len("first") + len("last")
+    words = b"\n[kubectl-ebpfnet left out %d bytes here]\n" % (size - STDERR_KEPT)
+    assert stderr[HALF:-HALF] == words
+    assert stderr.startswith(b"firstno such device\n")
+    assert stderr.endswith(b"no such device\nlast")
+
+
+@pytest.mark.usefixtures("flat_memory")
+def test_a_stderr_without_end_beside_other_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    def program(argv: list[str], out: Sink, err: Sink) -> int:
+        nonce = argv[4].encode()
+        for number in (1, 2):
+            out(b"%d\n%b %d 1 0\n" % (number, nonce, number))
+        flood(err)
+        err(b"\n%b 1 1 0\nshort\n%b 2 1 0\n" % (nonce, nonce))
+        return 0
+
+    runs(monkeypatch, asking, program)
+    one, two = ask(SESSION, SPOT, [Asked((("a",),)), Asked((("b",),))], NO_DEADLINE)
+    check(one.stderr)
+    assert one.why_not() == "exit code 1: last"
+    assert (two.stdout.read(), two.stderr) == (b"2", b"short")
+
+
+@pytest.mark.usefixtures("flat_memory")
+def test_a_stderr_without_end_where_there_is_no_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    def program(argv: list[str], out: Sink, err: Sink) -> int:
+        if argv[0] == "sh":
+            raise ExecError('exec: "sh": executable file not found in $PATH')
+        flood(err)
+        return 2
+
+    runs(monkeypatch, asking, program)
+    (record,) = ask(SESSION, SPOT, [Asked((("a",),))], NO_DEADLINE)
+    check(record.stderr)
+
+
+@pytest.mark.usefixtures("flat_memory")
+def test_a_node_side_that_complains_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def program(_: list[str], __: Sink, err: Sink) -> int:
+        flood(err)
+        return 1
+
+    runs(monkeypatch, node_asking, program)
+    asked = [NodeAsked(node_place("n"), ("links",))]
+    (record,) = ask_node(SESSION, SPOT.container, asked, NO_DEADLINE)
+    assert record.error == "the node side ended with exit code 1: last"
+
+
+def test_a_stderr_that_is_just_short_enough_is_kept_whole() -> None:
+    kept = StderrSpool()
+    text = bytes(range(256)) * (STDERR_KEPT // 256)
+    for at in range(0, len(text), 1000):
+        kept.write(text[at : at + 1000])
+    assert kept.output().read() == text
+
+
+@pytest.mark.usefixtures("flat_memory")
+def test_a_mark_without_an_end_is_no_mark() -> None:
+    splitter, size = Splitter("0123456789abcdef", StderrSpool), 0
+    splitter.feed(b"\n0123456789abcdef ")
+    for _ in range(PIECES):
+        splitter.feed(b"1" * 30_000)
+        size += 30_000
+    splitter.feed(b"\n0123456789abcdef 1 0 0\n")
+    (section,) = splitter.sections
+    assert section.output.read().startswith(b"\n0123456789abcdef 111")
+
+
+def test_marks_without_end_are_not_all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "_MOST_SECTIONS", 3)
+    splitter = Splitter("0123456789abcdef")
+    splitter.feed(b"\n0123456789abcdef 1 0 0\n" * 10)
+    assert len(splitter.sections) == 3
+    assert splitter.rest().read() == b"\n0123456789abcdef 1 0 0\n" * 7
+
+
+def test_an_output_that_is_too_long_is_not_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "HELD_LIMIT", 1000)
+    monkeypatch.setattr(spool, "READ_LIMIT", 4000)
+    one = Spool()
+    one.write(b"x" * 5000)
+    with pytest.raises(BundleError, match="an output of 5000 bytes"):
+        one.output().read()
+    assert sum(map(len, one.output().chunks())) == 5000
+
+
+def test_answers_of_a_node_side_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_asking, "_MOST_ANSWERS", 3)
+    stream = AnswerStream()
+    stream.feed(b'{"protocol": 0}\n'.replace(b"0", str(node_asking.PROTOCOL).encode()))
+    stream.feed(b'{"bytes": 0}\n' * 10)
+    assert len(stream.answers) == 3
+    assert "does not speak as the node side does" in stream.problem
+
+
+def test_a_fact_that_nests_without_end() -> None:
+    with pytest.raises(ValueError, match="nested too deep"):
+        codec.fact(b"[" * 50_000, str)
+
+
+def test_a_node_side_that_nests_without_end() -> None:
+    stream = AnswerStream()
+    stream.feed(b"[" * 50_000 + b"\n")
+    assert "does not speak as the node side does" in stream.problem
