@@ -8,9 +8,9 @@ Needs root. Prints medians of 5 runs, each tool in turn:
     first byte      from the tool's start to the first byte of the peer's greeting on its stdout
     memory          the most that the tool had in RAM (VmHWM), after all that
 
-For the first byte netkat is the command of the node image, which a node pod's first process serves
-(kat/door.pl); for the rest, and beside it, it is `python -m kubectl_ebpfnet.node.netkat`, which
-starts Python each time.
+For the first byte netkat is what `kubectl ebpfnet netkat` starts in a node pod, a fork of the pod's
+first process (node/hold.py); for the rest, and beside it, it is `python -m
+kubectl_ebpfnet.node.netkat`, which starts Python each time.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from kubectl_ebpfnet.model.frames import END, OPTION, frame
+
 ROOT = Path(__file__).parents[1]
 RUNS = 5
 NEAR, FAR, PORT = "10.77.0.1", "10.77.0.2", "7777"
-THROUGHPUT_AT_LEAST, FIRST_BYTE_AT_MOST_MS, MEMORY_AT_MOST_MB = 0.9, 20.0, 60.0
+THROUGHPUT_AT_LEAST, FIRST_BYTE_AT_MOST_MS, MEMORY_AT_MOST_MB = 0.9, 100.0, 60.0
 NETKAT = (sys.executable, "-m", "kubectl_ebpfnet.node.netkat")
 # The far end, a process of its own. It says when it listens, and how long the bytes took.
 _SINK = """
@@ -135,12 +137,18 @@ def first_byte(between: Ends, tool: tuple[str, ...]) -> tuple[float, float]:
     server = between.server(_GREETING)
     begun = time.perf_counter()
     client = between.start(
-        between.near, *tool, FAR, PORT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+        between.near, *tool, FAR, PORT,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     assert client.stdout is not None
     assert os.read(client.stdout.fileno(), 1) == b"x"
     took = (time.perf_counter() - begun) * 1000
     memory = high_water(client.pid)
+    if OPTION in tool:  # else the end of the stream would be that of the client
+        assert client.stdin is not None
+        client.stdin.write(frame(END))
+        client.stdin.flush()
+        client.wait(20)
     client.communicate(b"")
     server.communicate(timeout=20)
     return took, memory
@@ -170,8 +178,8 @@ def memory_under_load(between: Ends, megabytes: int) -> float:
 
 
 @contextmanager
-def door(between: Ends) -> Iterator[tuple[str, ...]]:
-    """netkat's words where a node pod's first process is there to fork it."""
+def node_pod(between: Ends) -> Iterator[tuple[str, ...]]:
+    """What an exec starts where a node pod's first process is there to serve it."""
     hold = "from kubectl_ebpfnet.node.hold import hold; import pathlib, sys;"
     hold += "hold(60, pathlib.Path(sys.argv[1]))"
     with tempfile.TemporaryDirectory() as folder:
@@ -181,7 +189,8 @@ def door(between: Ends) -> Iterator[tuple[str, ...]]:
             while not path.exists():
                 time.sleep(0.01)
             os.environ["EBPFNET_NODE_SOCKET"] = str(path)
-            yield ("perl", str(ROOT / "kubectl_ebpfnet/node/kat/door.pl"), "-N")
+            doorway = str(ROOT / "kubectl_ebpfnet/node/doorway.py")
+            yield (sys.executable, "-I", "-S", doorway, "netkat", OPTION, "-N")
         finally:
             os.environ.pop("EBPFNET_NODE_SOCKET", None)
             holding.terminate()
@@ -219,15 +228,16 @@ def main() -> None:
                 f" {ours / theirs:.2f} (at least {THROUGHPUT_AT_LEAST})"
             )
         theirs = median_of(lambda: first_byte(between, plain)[0])
-        with door(between) as argv:
+        with node_pod(between) as argv:
             ours = median_of(lambda: first_byte(between, argv)[0])
         print(
             f"first byte  netkat {ours:6.1f} ms     nc {theirs:6.1f} ms     more by"
             f" {ours - theirs:.1f} ms (at most {FIRST_BYTE_AT_MOST_MS:g})"
         )
+        assert ours - theirs <= FIRST_BYTE_AT_MOST_MS
         alone = median_of(lambda: first_byte(between, netkat)[0])
         start = median_of(lambda: started("-c", "pass"))
-        imports = "import kubectl_ebpfnet.node.netkat, kubectl_ebpfnet.node.kat.talk as t"
+        imports = "import kubectl_ebpfnet.node.netkat"
         loaded = median_of(lambda: started("-c", imports))
         print(
             f"  python -m {alone:6.1f} ms, of it {start:.1f} ms the interpreter,"

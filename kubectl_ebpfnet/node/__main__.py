@@ -37,16 +37,10 @@ def main(words: list[str]) -> int:
 
 def _netkat(words: list[str]) -> int:
     """With OPTION first, stdin and stderr are framed (kubectl_ebpfnet/model/frames.py)."""
+    from kubectl_ebpfnet.node import frames, netkat
+
     if words[:1] == [OPTION]:
-        from kubectl_ebpfnet.node import frames
-
-        return frames.run(words[1:], _plain_netkat)
-    return _plain_netkat(words)
-
-
-def _plain_netkat(words: list[str]) -> int:
-    from kubectl_ebpfnet.node import netkat
-
+        return frames.run(words[1:], netkat.main)
     code = netkat.main(words)
     with contextlib.suppress(OSError):
         sys.stdout.flush()

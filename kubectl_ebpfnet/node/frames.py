@@ -5,9 +5,9 @@
 
 The frames are kubectl_ebpfnet/model/frames.py's. The program ends when its client does, however
 that is: stdin ends without an END, says STOP, or is silent for half a minute (some container
-runtimes do not close the stdin of an exec whose connection is lost); and with the pod's first
-process (hold.py), which for its part waits for as long as we are connected. If this process is
-killed, the kernel kills the program (PR_SET_PDEATHSIG, prctl(2)).
+runtimes do not close the stdin of an exec whose connection is lost); and with the pod, whose first
+process (hold.py) says so by SIGTERM and waits for us. If this process is killed, the kernel kills
+the program (PR_SET_PDEATHSIG, prctl(2)).
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from kubectl_ebpfnet.model import frames
 from kubectl_ebpfnet.model.frames import Unframing, frame
 
 Program = Callable[[list[str]], int]
-_SOCKET = "/run/ebpfnet/node.sock"
 _PR_SET_PDEATHSIG = 1
 _PIECE = 1 << 16
 _QUEUE_BYTES = 1 << 18
@@ -57,6 +56,8 @@ def run(words: list[str], program: Program, silence: float = frames.SILENCE_SECO
     (stdin, to_stdin), (text, stderr), (pcap, to_pcap) = pipes
     ours = (to_stdin, text, pcap)
     pid = _fork(words, program, (stdin, stderr, to_pcap), ours)
+    # Only now: in the program it ends the program.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     for fd in (stdin, stderr, to_pcap):
         os.close(fd)
     with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
@@ -107,7 +108,6 @@ class _Session:
         self._sources = {text: frames.TEXT, pcap: frames.PCAP}
         self._awake = awake
         self._silence = silence
-        self._pod = _first_process()
         self._incoming = Unframing("the client's frames")
         self._input: deque[bytes] = deque()
         self._end_of_input = False
@@ -141,8 +141,6 @@ class _Session:
         reads: list[int | socket.socket] = [self._awake]
         if not self._lost:
             reads.append(0)
-            if self._pod is not None:
-                reads.append(self._pod)
         if self._out_bytes < _QUEUE_BYTES:
             reads += self._sources
         writes = [2] if self._out else []
@@ -150,10 +148,10 @@ class _Session:
             writes.append(self._to_stdin)
         ready, writable, _ = select.select(reads, writes, [], self._wait())
         if self._awake in ready:
-            self._awake.recv(_PIECE)
-        if self._pod in ready:
-            self._tell(frame(frames.TEXT, b"netkat: the node pod is taken away\n"))
-            self._lose()
+            signals = self._awake.recv(_PIECE)
+            if signal.SIGTERM in signals and not self._lost:
+                self._tell(frame(frames.TEXT, b"netkat: the node pod is taken away\n"))
+                self._lose()
         if 0 in ready:
             self._from_client()
         for fd in list(self._sources):
@@ -271,14 +269,3 @@ class _Session:
         self._out_bytes = 0
         with contextlib.suppress(ProcessLookupError):
             self._lose()
-
-
-def _first_process() -> socket.socket | None:
-    """A connection to the pod's first process: it goes on while we have it, and we while it has."""
-    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        one.connect(os.environ.get("EBPFNET_NODE_SOCKET", _SOCKET))
-    except OSError:
-        one.close()
-        return None
-    return one

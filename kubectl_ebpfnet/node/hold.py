@@ -1,42 +1,44 @@
-"""A node pod's first process: waits for sessions, serves each in a child, ends when left alone.
+"""A node pod's first process: waits for sessions, serves each in a fork, ends when left alone.
 
-    kubectl exec ──▶ doorway.py ──(its stdin, stdout)──▶ a fork of this ──▶ answering.serve
-                     kat/door.pl ──(its words)─────────▶ another        ──▶ netkat
+    kubectl exec ──▶ doorway.py ──(its words, stdin, stdout, stderr)──▶ a fork of this
 
 Starting Python and importing pyroute2 takes some 200 ms, which is longer than all the questions
-of a node. So they are imported here once, and forks serve the sessions. One fork waits ahead of
-its session: to fork takes 2 ms too. A session hands its file descriptors over by SCM_RIGHTS
-(unix(7)). A client that is gone ends its child; a pod without a session for `idle` seconds ends
-itself, so that a client that was killed leaves nothing running for long.
+of a node. So they are imported here once, and forks serve the sessions: questions (answering.py)
+and netkats (frames.py). A session hands its file descriptors over by SCM_RIGHTS (unix(7)). A client
+that is gone ends its fork; a pod without a session for `idle` seconds ends itself, so that a client
+that was killed leaves nothing running for long.
 
-What is left in the container is killed with this process's end. So it waits for those that still
-have something to put in order: its children, the children that they leave behind (it is their
-subreaper, prctl(2)), and programs of clients that are connected (frames.py).
+What is left in the container is killed with this process's end. So it tells its forks of the end,
+and waits for those that still have something to put in order: its forks, and the children that they
+leave behind (it is their subreaper, prctl(2)).
 """
 
 from __future__ import annotations
 
-import array
 import contextlib
 import ctypes
 import gc
-import importlib
 import os
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.node import answering, asks
+from kubectl_ebpfnet.model.frames import OPTION
+from kubectl_ebpfnet.node import answering, asks, frames, netkat
+from kubectl_ebpfnet.node.kat import clsact
 
 SOCKET = Path("/run/ebpfnet/node.sock")
 _STEP_SECONDS = 1.0
 _END_SECONDS = 2.0  # kubelets give a pod two seconds, even where it is to have less
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_MOST_BYTES = 1 << 20  # of a session's words
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+_PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -58,45 +60,35 @@ def hold(idle: float, path: Path = SOCKET) -> int:
         nonlocal stop
         stop = True
 
-    signal.signal(signal.SIGTERM, leave)
-    signal.signal(signal.SIGINT, leave)
+    for number in _ENDING:
+        signal.signal(number, leave)
     children: set[int] = set()
-    waiting: _Waiting | None = None
     awake, signalled = socket.socketpair()
     signalled.setblocking(False)
     # select goes on after a signal (PEP 475): without this the end would wait for the next step.
     signal.set_wakeup_fd(signalled.fileno())
-    with awake, signalled, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+    with awake, signalled, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         os.umask(0o077)
         listener.bind(str(path))
         listener.listen(16)
         # Only now: a session that comes meanwhile waits, and is not served by a process of its own
         # that nobody here knows of.
         _import_all()
-        _prepare_netkat()
+        with contextlib.suppress(KernelError):
+            clsact.sweep()  # of earlier pods that were killed
         gc.freeze()  # what is there already is not looked through again in any fork, nor copied
         last = time.monotonic()
         while not stop:
-            waiting = waiting or _Waiting(listener)
-            ready, _, _ = select.select([waiting.fd, awake.fileno()], [], [], _STEP_SECONDS)
-            if waiting.fd in ready:
-                if not waiting.has_a_session():
-                    time.sleep(_STEP_SECONDS)  # it has died: not again and again at full speed
-                if not waiting.ended:
-                    children.add(waiting.pid)
-                waiting = None
-            for pid in _ended():
-                children.discard(pid)
-                if waiting and pid == waiting.pid:
-                    waiting.ended = True
+            ready, _, _ = select.select([listener, awake], [], [], _STEP_SECONDS)
+            if listener in ready:
+                children.add(_fork(listener))
+            children.difference_update(_ended())
             if children:
                 last = time.monotonic()
             elif time.monotonic() - last > idle:
                 break
         signal.set_wakeup_fd(-1)
     path.unlink(missing_ok=True)
-    if waiting and not waiting.ended:
-        os.kill(waiting.pid, signal.SIGKILL)  # it may be too young to heed another signal
     for pid in children:
         os.kill(pid, signal.SIGTERM)
     _wait_for_all()
@@ -108,28 +100,6 @@ def _import_all() -> None:
         # What cannot be imported is told to whoever asks for it.
         with contextlib.suppress(Exception):
             asks.function(name)
-    for name in ("netkat", "kat.door", "kat.laying", "kat.running", "kat.talk", "kat.pcap"):
-        with contextlib.suppress(Exception):
-            importlib.import_module(f"kubectl_ebpfnet.node.{name}")
-
-
-def _prepare_netkat() -> None:
-    # Without it a connection waits a little longer. Forks keep it, and it is gone with the last.
-    with contextlib.suppress(Exception):
-        from kubectl_ebpfnet.node.kat import attach, clsact
-
-        try:
-            attach.hold_keys()
-        except KernelError:
-            clsact.sweep()  # of earlier pods that were killed; there is nothing to sweep with tcx
-
-
-def _rehearse() -> None:
-    # What it cannot do here is told to whoever asks for it.
-    with contextlib.suppress(Exception):
-        from kubectl_ebpfnet.node.kat import door
-
-        door.rehearse()
 
 
 def _ended() -> Iterator[int]:
@@ -152,78 +122,46 @@ def _wait_for_all() -> None:
         signal.sigtimedwait({signal.SIGCHLD}, left)
 
 
-class _Waiting:
-    """A fork that waits for a session and then serves it.
-
-    Attributes:
-        pid: its process.
-        fd: can be read when it has a session, or has died.
-        ended: it has been waited for (waitpid(2)).
-    """
-
-    def __init__(self, listener: socket.socket) -> None:
-        self.ended = False
-        ours = os.getpid()
-        self.fd, taken = os.pipe()
-        self.pid = os.fork()
-        if self.pid:
-            os.close(taken)
-            return
-        code = 1
-        try:
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)
-            _rehearse()
-            connection = _next_session(listener, ours)
-            os.write(taken, b"+")
-            os.close(taken)
-            os.close(self.fd)
-            code = _serve(connection)
-        finally:
-            os._exit(code)  # never back into the parent's loop
-
-    def has_a_session(self) -> bool:
-        """Once `fd` can be read: False when it died before one came."""
-        found = bool(os.read(self.fd, 1))
-        os.close(self.fd)
-        return found
-
-
-def _next_session(listener: socket.socket, parent: int) -> socket.socket:
-    """Wait for it; end with the parent meanwhile."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
+def _fork(listener: socket.socket) -> int:
+    """Serve the next session in a process of its own. Returns its pid."""
     connection, _ = listener.accept()
-    _libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
-    # One that says nothing holds the pod, and is to end with it (frames.py): tell it, and wait.
-    signal.signal(signal.SIGTERM, lambda *_: connection.shutdown(socket.SHUT_WR))
-    listener.close()
-    return connection
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until it heeds them as it is to
+    pid = os.fork()
+    if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        connection.close()
+        return pid
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        listener.close()
+        code = _serve(connection)
+    finally:
+        os._exit(code)  # never back into the parent's loop; threads may still wait
 
 
 def _serve(connection: socket.socket) -> int:
-    fds = array.array("i")
-    message, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_LEN(2 * fds.itemsize))
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # all else ends at once
-    if message == b"k":
-        from kubectl_ebpfnet.node.kat import door
-
-        return door.serve(connection)
-    if not message or len(fds) != 2:
+    """Be what an exec has started: with its words and its streams, until it is gone."""
+    message, fds, _, _ = socket.recv_fds(connection, _MOST_BYTES, 3)
+    if len(fds) != 3:
         return 1
+    for number, fd in enumerate(fds):
+        os.dup2(fd, number)
+        os.close(fd)
     threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
-    with os.fdopen(fds[0], "rb") as requests, os.fdopen(fds[1], "wb") as answers:
-        code = answering.serve(requests, answers)
+    words = os.fsdecode(message).split("\0") if message else []
+    if words[:2] == ["netkat", OPTION]:
+        code = frames.run(words[2:], netkat.main)
+    else:
+        code = answering.serve(sys.stdin.buffer, sys.stdout.buffer)
     connection.sendall(bytes([code]))
     return code
 
 
 def _end_with(connection: socket.socket) -> None:
-    """End this child as soon as its session's process is gone."""
-    connection.recv(1)  # nothing is ever sent this way: it returns at the other side's end
+    """End this process as soon as what the exec has started is gone."""
+    connection.recv(1)  # nothing more is sent this way: it returns at the other side's end
     os._exit(1)

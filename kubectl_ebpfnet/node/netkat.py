@@ -10,15 +10,13 @@ import contextlib
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.errors import EbpfnetError, KernelError
 from kubectl_ebpfnet.model import netkat as words
 from kubectl_ebpfnet.model.netkat import Request
-from kubectl_ebpfnet.node.kat import names
-
-if TYPE_CHECKING:
-    from kubectl_ebpfnet.node.kat.laying import Laid
+from kubectl_ebpfnet.node.kat import laying, names, running, talk
+from kubectl_ebpfnet.node.kat.laying import Laid
+from kubectl_ebpfnet.node.kat.pcap import Capture
 
 
 def main(said: list[str]) -> int:
@@ -45,8 +43,6 @@ def main(said: list[str]) -> int:
 
 def _connect(request: Request) -> int:
     """To the first of the host's addresses that answers."""
-    from kubectl_ebpfnet.node.kat import laying, running, talk
-
     problem: KernelError | None = None
     for peer, scope in names.addresses(request):
         if problem is not None:
@@ -73,8 +69,6 @@ def _connect(request: Request) -> int:
 
 
 def _listen(request: Request) -> int:
-    from kubectl_ebpfnet.node.kat import laying, talk
-
     address = names.addresses(request)[0][0]
     with contextlib.ExitStack() as stack:
         laid = laying.to_clients(stack, request, address, tcx=_tcx())
@@ -90,8 +84,6 @@ def _listen(request: Request) -> int:
 
 def _capture(stack: contextlib.ExitStack, request: Request, laid: Laid) -> None:
     if request.debug or request.pcap:
-        from kubectl_ebpfnet.node.kat.pcap import Capture
-
         stack.callback(Capture(laid, debug=request.debug, pcap=request.pcap).close)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -81,7 +80,7 @@ class Session:
 
 
 @contextmanager
-def session(body: str, silence: float = 30, hold: str = "/nonexistent") -> Iterator[Session]:
+def session(body: str, silence: float = 30) -> Iterator[Session]:
     """A session with a Python function of this body."""
     text = "import os, sys, time, signal\ndef program(words):\n" + "".join(
         f"    {line}\n" for line in body.splitlines()
@@ -93,7 +92,6 @@ def session(body: str, silence: float = 30, hold: str = "/nonexistent") -> Itera
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "EBPFNET_NODE_SOCKET": hold},
     ) as process:
         try:
             yield Session(process)
@@ -252,19 +250,15 @@ def test_the_program_ends_with_what_started_it() -> None:
         eventually(lambda: gone(child))
 
 
-def test_it_holds_the_pod_and_ends_with_it(tmp_path: Path) -> None:
-    path = tmp_path / "node.sock"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(path))
-        listener.listen(1)
-        listener.settimeout(SECONDS)
-        with session("time.sleep(60)", hold=str(path)) as one:
-            held, _ = listener.accept()
-            one.until(lambda: one._greeting)
-            assert one.process.poll() is None
-            held.close()
-            assert one.end() == 128 + signal.SIGTERM
-            assert b"the node pod is taken away" in one.bytes_of(frames.TEXT)
+def test_it_ends_with_the_pod() -> None:
+    """Whose first process says so by SIGTERM (hold.py)."""
+    with session("os.write(1, b'ready')\ntime.sleep(60)") as one:
+        assert one.process.stdout is not None
+        assert one.process.stdout.read(5) == b"ready"
+        one.until(lambda: one._greeting)
+        one.process.terminate()
+        assert one.end() == 128 + signal.SIGTERM
+        assert one.bytes_of(frames.TEXT) == b"netkat: the node pod is taken away\n"
 
 
 def test_the_entry_of_the_node_side() -> None:

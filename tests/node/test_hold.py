@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_ebpfnet.model import frames
 from kubectl_ebpfnet.model.node_side import PROTOCOL
 from kubectl_ebpfnet.node import doorway
 
@@ -40,13 +39,26 @@ def held(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
         process.wait()
 
 
-def _session(path: Path) -> subprocess.Popen[bytes]:
+def _session(path: Path, *words: str, stderr: int | None = None) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", str(doorway.__file__)],
+        [sys.executable, "-I", "-S", str(doorway.__file__), *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=stderr,
         env={"EBPFNET_NODE_SOCKET": str(path), "PATH": os.environ["PATH"]},
     )
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that a process has started, or that were left to it."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _stop(pid: int) -> None:
+    """Have a process stand still: until it does, SIGTERM would end it."""
+    os.kill(pid, signal.SIGSTOP)
+    states = [task / "stat" for task in Path(f"/proc/{pid}/task").iterdir()]
+    _until(lambda: {one.read_text().rpartition(")")[2].split()[0] for one in states} == {"T"})
 
 
 def test_a_session_is_served_and_ends_with_its_exit_code(
@@ -73,47 +85,51 @@ def test_another_protocol_is_refused_with_both_numbers(
     assert session.returncode == 2
 
 
-def test_a_session_that_is_killed_takes_its_child_along(
+def test_a_session_with_words_has_all_three_streams(
+    held: tuple[subprocess.Popen[bytes], Path],
+) -> None:
+    pipe = subprocess.PIPE
+    with _session(held[1], "netkat", frames.OPTION, "-h", stderr=pipe) as session:
+        assert session.stdout is not None
+        assert session.stderr is not None
+        assert session.stdout.read().startswith(b"usage: netkat")
+        assert session.stderr.read() == frames.GREETING
+        assert session.wait(20) == 0
+    with _session(held[1], "netkat", frames.OPTION, "--ü", "", stderr=pipe) as session:
+        assert session.stderr is not None
+        assert "no such option: --ü".encode() in session.stderr.read()
+        assert session.wait(20) == 1
+
+
+def test_a_session_that_comes_before_the_first_process_listens_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "node.sock"
+    with _session(path) as session:
+        descriptors = Path(f"/proc/{session.pid}/fd")
+        _until(lambda: any("socket:" in os.readlink(fd) for fd in descriptors.iterdir()))
+        with subprocess.Popen([sys.executable, "-c", _HOLD, "0.2", str(path)]) as process:
+            try:
+                assert session.stdout is not None
+                assert json.loads(session.stdout.readline())["protocol"] == PROTOCOL
+                assert len(_children(process.pid)) == 1  # it is not served by itself
+                session.communicate(b'{"end": true}\n', timeout=20)
+                assert process.wait(20) == 0
+            finally:
+                process.kill()
+
+
+def test_a_session_that_is_killed_takes_its_fork_along(
     held: tuple[subprocess.Popen[bytes], Path],
 ) -> None:
     process, path = held
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    _until(lambda: len(children.read_text().split()) == 1)  # that one waits for a session
-    (serving,) = children.read_text().split()
     session = _session(path)
     assert session.stdout is not None
     session.stdout.readline()
-    _until(lambda: len(children.read_text().split()) == 2)
+    assert len(_children(process.pid)) == 1
     session.send_signal(signal.SIGKILL)
     session.communicate()
-    _until(lambda: len(children.read_text().split()) == 1)
-    assert serving not in children.read_text().split()
-
-
-def test_a_fork_that_dies_before_its_session_is_replaced(
-    held: tuple[subprocess.Popen[bytes], Path],
-) -> None:
-    process, path = held
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    _until(lambda: len(children.read_text().split()) == 1)
-    (waiting,) = children.read_text().split()
-    os.kill(int(waiting), signal.SIGKILL)
-    _until(lambda: children.read_text().split() not in ([], [waiting]))
-    session = _session(path)
-    out, _ = session.communicate(b'{"end": true}\n', timeout=20)
-    assert json.loads(out.splitlines()[0])["protocol"] == PROTOCOL
-
-
-def test_the_fork_that_waits_ends_with_the_first_process(
-    held: tuple[subprocess.Popen[bytes], Path],
-) -> None:
-    process, _ = held
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    _until(lambda: len(children.read_text().split()) == 1)
-    (waiting,) = children.read_text().split()
-    process.kill()
-    process.wait()
-    _until(lambda: not Path(f"/proc/{waiting}").exists())
+    _until(lambda: not _children(process.pid))
 
 
 def test_it_ends_by_itself_when_nobody_comes(tmp_path: Path) -> None:
@@ -136,23 +152,25 @@ def test_sigterm_ends_it_and_its_sessions(held: tuple[subprocess.Popen[bytes], P
     assert session.returncode == 1
 
 
-def test_its_end_waits_for_a_client_that_has_something_to_put_in_order(
+def test_its_end_waits_for_what_is_still_to_be_put_in_order(
     held: tuple[subprocess.Popen[bytes], Path],
 ) -> None:
-    """frames.py: it says nothing, hears of the end, and closes when its program has ended."""
     process, path = held
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(10)
-        client.connect(str(path))
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        _until(lambda: len(children.read_text().split()) == 2)
+    session = _session(path)
+    assert session.stdout is not None
+    session.stdout.readline()
+    [slow] = _children(process.pid)
+    _stop(slow)
+    try:
         process.terminate()
-        assert client.recv(1) == b""
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.3)
+    finally:
+        os.kill(slow, signal.SIGCONT)
     begin = time.monotonic()
     assert process.wait(timeout=10) == 0
     assert time.monotonic() - begin < 1  # and not when it waits for nobody any more
+    session.communicate(timeout=10)
 
 
 def test_its_end_does_not_wait_for_long(held: tuple[subprocess.Popen[bytes], Path]) -> None:
@@ -160,18 +178,13 @@ def test_its_end_does_not_wait_for_long(held: tuple[subprocess.Popen[bytes], Pat
     session = _session(path)
     assert session.stdout is not None
     session.stdout.readline()
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    _until(lambda: len(children.read_text().split()) == 2)  # it is known that one has a session
-    stuck = [int(child) for child in children.read_text().split()]
-    for child in stuck:
-        os.kill(child, signal.SIGSTOP)
+    [stuck] = _children(process.pid)
+    _stop(stuck)
     try:
         begin = time.monotonic()
         process.terminate()
         assert process.wait(timeout=10) == 0
         assert 1.5 < time.monotonic() - begin < 4
     finally:
-        for child in stuck:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
+        os.kill(stuck, signal.SIGKILL)
         session.communicate(timeout=10)

@@ -33,7 +33,7 @@ class Laid:
     Attributes:
         near: what the private netns calls the peer; "" for a listener.
         real: the stand-in, packed → the peer's own address, packed; empty without a stand-in.
-        attached: to the device; `attached.finish()` may still be to come when a connection is.
+        attached: to the device.
     """
 
     private: PrivateNetns
@@ -97,11 +97,6 @@ def to_peer(
     private.lay(way.device)
     private.furnish(way, routes, known, port_range)
     attached = _join(stack, request, way, flow, private, tcx=tcx)
-    # Before the neighbour has answered, and its answer needs the program, nothing can be sent that
-    # must not be missed; but what asks for no neighbour, or sends when it likes, has to wait.
-    soon = way.device.arp and not way.gateway_mac and connections == 1 and not request.command
-    if not (attached.soon and soon and not request.udp):
-        attached.finish()
     return Laid(private, way, held.first, near, {stand_in: packed}, attached)
 
 
@@ -128,7 +123,6 @@ def to_clients(
     private.lay(way.device)
     private.furnish(way, routes, neighbours)
     attached = _join(stack, request, way, flow, private, tcx=tcx)
-    attached.finish()
     return Laid(private, way, held.first, "", {}, attached)
 
 
@@ -154,7 +148,7 @@ def _join(
     attached = Attached(tcx=tcx)
     stack.callback(attached.detach)
     attached.to_own(out, private.veth)
-    attached.begin(into, device.index)
+    attached.to_device(into, device.index)
     return attached
 
 

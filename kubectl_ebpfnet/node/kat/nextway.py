@@ -34,9 +34,8 @@ _KINDS = {3: "broadcast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "
 _MAIN_TABLE = 254
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
 _GETLINK, _GETADDR, _GETROUTE = 18, 22, 26
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_EXT_MASK = 1, 3, 4, 18, 29
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 1, 3, 4, 18
 _INFO_KIND = 1
-_NO_STATISTICS = changes.number(8)  # RTEXT_FILTER_SKIP_STATS
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 2, 4, 5, 6
 _RTA_PREFSRC, _RTA_METRICS, _RTA_TABLE, _RTA_MARK, _RTA_VIA = 7, 8, 15, 16, 18
@@ -147,7 +146,7 @@ def to_clients(request: Request, address: str) -> Way:
 
 def usable(index: int) -> Device:
     """A device that packets can be redirected to and from. Raises Unsupported, KernelError."""
-    question = LINK.pack(0, 0, index, 0, 0) + attribute(_IFLA_EXT_MASK, _NO_STATISTICS)
+    question = LINK.pack(0, 0, index, 0, 0)
     data, start, end = next(
         answers(NETLINK_ROUTE, _GETLINK, 0, question, f"look at device {index}")
     )

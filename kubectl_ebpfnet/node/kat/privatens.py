@@ -84,7 +84,7 @@ class PrivateNetns:
             KernelError: the kernel refuses one of them.
         """
         with self.inside():
-            _settings(6 if ":" in way.sources[0] else 4, port_range)
+            _settings(port_range)
             change(self._dress(way, routes, neighbours))
 
     def _read(self, data: bytes, start: int, end: int) -> None:
@@ -105,20 +105,16 @@ class PrivateNetns:
         return found + [changes.neighbour(index, *pair) for pair in neighbours.items()]
 
 
-def _settings(version: int, port_range: tuple[int, int] | None) -> None:
+def _settings(port_range: tuple[int, int] | None) -> None:
     """Settings of the namespace that the calling thread is in.
 
     ICMP errors come from routers that the private netns has no route to: a strict rp_filter,
     which a new netns inherits, would drop them. Sockets of ours are bound to their one port; a
-    range is for programs that choose one by themselves. The answer to a first ARP request may come
-    before our program runs (attach.py, `begin`), so a second one follows after 0.1 s and not 1 s;
-    and as before, a next hop that says nothing for 3 s is not there.
+    range is for programs that choose one by themselves.
     """
     wanted = {f"net/ipv4/conf/{name}/rp_filter": "0" for name in ("all", DEVICE)}
     # A program's socket that cannot send any more must not hold the namespace for minutes.
     wanted["net/ipv4/tcp_orphan_retries"] = "1"
-    for name, value in (("retrans_time_ms", "100"), ("mcast_solicit", "30")):
-        wanted[f"net/ipv{version}/neigh/{DEVICE}/{name}"] = value
     if port_range:
         wanted[_PORT_RANGE] = f"{port_range[0]} {port_range[1]}"
     error = sysctls.write(wanted).get(_PORT_RANGE)

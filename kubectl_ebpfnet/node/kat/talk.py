@@ -30,7 +30,6 @@ def connected(laid: Laid, request: Request, peer: str) -> socket.socket:
         one.settimeout(None)
     except OSError as error:
         one.close()
-        laid.attached.finish()  # that it is not attached would be the reason
         where = f"{peer} port {request.port}"
         if isinstance(error, TimeoutError):
             raise KernelError(

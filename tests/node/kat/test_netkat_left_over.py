@@ -182,9 +182,7 @@ def test_a_pid_that_is_another_process_by_now_is_gone(wire: Wire, alone: bool) -
     unchanged(wire, before)
 
 
-def test_the_first_process_of_a_pod_sweeps_where_there_is_no_tcx(
-    wire: Wire, tmp_path: Path
-) -> None:
+def test_the_first_process_of_a_pod_sweeps(wire: Wire, tmp_path: Path) -> None:
     before = state(wire)
     left_by_a_client(wire, wire.listening())
     hold = (
@@ -192,8 +190,7 @@ def test_the_first_process_of_a_pod_sweeps_where_there_is_no_tcx(
         "from kubectl_ebpfnet.node.hold import hold\n"
         "sys.exit(hold(60, pathlib.Path(sys.argv[1])))\n"
     )
-    env = {**os.environ, "EBPFNET_NO_TCX": "1"}
-    holding = wire.start("host", sys.executable, "-c", hold, str(tmp_path / "node.sock"), env=env)
+    holding = wire.start("host", sys.executable, "-c", hold, str(tmp_path / "node.sock"))
     unchanged(wire, before)
     holding.terminate()
     assert holding.wait(20) == 0

@@ -1,7 +1,8 @@
-"""netkat by the door of a node pod: the same, without Python's start."""
+"""netkat as a session of a node pod: a fork of the pod's first process, with the exec's streams."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,10 +12,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kat_wire import PEER, ROOT, Wire, accepted, answering, ended, received, state, unchanged, until
+from kat_wire import (
+    DEADLINE_S,
+    PEER,
+    Wire,
+    accepted,
+    answering,
+    received,
+    state,
+    unchanged,
+    until,
+)
+
+from kubectl_ebpfnet.model import frames
+from kubectl_ebpfnet.node import doorway
 
 pytestmark = pytest.mark.kernel
-DOOR = ROOT / "kubectl_ebpfnet/node/kat/door.pl"
 _HOLD = (
     "import pathlib, sys\n"
     "from kubectl_ebpfnet.node.hold import hold\n"
@@ -24,7 +37,7 @@ _HOLD = (
 
 @pytest.fixture
 def path(wire: Wire, tmp_path: Path) -> Iterator[Path]:
-    """The socket of somebody who holds the door on the host."""
+    """The socket of a node pod's first process, which runs on the host."""
     found = tmp_path / "node.sock"
     holding = held(wire, found)
     yield found
@@ -33,10 +46,10 @@ def path(wire: Wire, tmp_path: Path) -> Iterator[Path]:
 
 
 def held(wire: Wire, path: Path, **env: str) -> subprocess.Popen[bytes]:
-    """Somebody who holds the door."""
+    """A node pod's first process."""
     argv = (sys.executable, "-c", _HOLD, str(path))
     holding = wire.start("host", *argv, env={**os.environ, **env})
-    until(path.exists, "nobody holds the door")
+    until(path.exists, "the first process does not listen")
     return holding
 
 
@@ -46,38 +59,59 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in said.split()]
 
 
-def door(wire: Wire, path: Path, *words: str, **more: object) -> subprocess.Popen[bytes]:
-    """netkat in a namespace that leads nowhere: only by the door it gets to the peer."""
-    argv = ("perl", str(DOOR), *words)
-    env = {**os.environ, "EBPFNET_NODE_SOCKET": str(path)}
+def exec_(wire: Wire, path: Path, *words: str) -> subprocess.Popen[bytes]:
+    """What an exec starts, in a namespace that leads nowhere: only the first process's does."""
+    argv = (sys.executable, "-I", "-S", str(doorway.__file__), "netkat", frames.OPTION, *words)
+    pipe = subprocess.PIPE
     child = subprocess.Popen(
-        ("unshare", "--net", *argv), env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, **more,
-    )  # type: ignore[call-overload]  # fmt: skip
+        ("unshare", "--net", *argv), stdin=pipe, stdout=pipe, stderr=pipe,
+        env={**os.environ, "EBPFNET_NODE_SOCKET": str(path)},
+    )  # fmt: skip
     wire.children.append(child)
     return child
 
 
-def test_streams_words_and_exit_codes(wire: Wire, path: Path, tmp_path: Path) -> None:
+def ended(child: subprocess.Popen[bytes], stdin: bytes = b"") -> tuple[int, bytes, str, bytes]:
+    """(exit code, stdout, stderr, --pcap) at its end; stdin goes in frames and stays open."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
+    with contextlib.suppress(BrokenPipeError):  # it has ended already
+        if stdin:
+            child.stdin.write(frames.frame(frames.DATA, stdin))
+        child.stdin.write(frames.frame(frames.END))
+        child.stdin.flush()
+    out, err = child.stdout.read(), child.stderr.read()
+    code = child.wait(DEADLINE_S)
+    assert err.startswith(frames.GREETING)
+    cut = list(frames.Unframing("stderr").feed(err[len(frames.GREETING) :]))
+    text, pcap = (
+        b"".join(payload for kind, payload in cut if kind == wanted)
+        for wanted in (frames.TEXT, frames.PCAP)
+    )
+    return code, out, text.decode(), pcap
+
+
+def test_streams_words_and_exit_codes(wire: Wire, path: Path) -> None:
     before = state(wire)
     answering(wire.listening(), lambda one: one.sendall(received(one).upper()))
-    pcap = tmp_path / "ü seen.pcap"
-    words = ("-N", "--pcap", pcap.name, PEER[4], "80")
-    assert ended(door(wire, path, *words, cwd=tmp_path), b"abc") == (0, b"ABC", "")
-    assert pcap.stat().st_size > 200
-    code, out, err = ended(door(wire, path, PEER[4], "81"))
+    words = ("-N", "--pcap", f"/proc/self/fd/{frames.PCAP_FD}", PEER[4], "80")
+    code, out, err, pcap = ended(exec_(wire, path, *words), b"abc")
+    assert (code, out, err) == (0, b"ABC", "")
+    assert len(pcap) > 200
+    code, out, err, _ = ended(exec_(wire, path, PEER[4], "81"))
     assert (code, out) == (1, b"")
     assert "Connection refused" in err
-    code, out, err = ended(door(wire, path, "--exec", PEER[4], "80", "--", "sh", "-c", "exit 9"))
-    assert (code, out, err) == (9, b"", "")
+    words = ("--exec", PEER[4], "80", "--", "sh", "-c", "echo ü; exit 9")
+    assert ended(exec_(wire, path, *words)) == (9, "ü\n".encode(), "", b"")
     unchanged(wire, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_it_ends_with_whoever_is_at_the_door(wire: Wire, path: Path, number: int) -> None:
+def test_it_ends_with_what_the_exec_started(wire: Wire, path: Path, number: int) -> None:
     before = state(wire)
     listener = wire.listening()
-    client = door(wire, path, PEER[4], "80")
+    client = exec_(wire, path, PEER[4], "80")
     there = accepted(wire, listener)
     assert state(wire) != before
     client.send_signal(number)
@@ -87,32 +121,13 @@ def test_it_ends_with_whoever_is_at_the_door(wire: Wire, path: Path, number: int
     unchanged(wire, before)
 
 
-def test_where_nobody_holds_the_door_it_starts_itself(wire: Wire, tmp_path: Path) -> None:
-    env = {
-        **os.environ, "EBPFNET_NODE_SOCKET": str(tmp_path / "none"), "PYTHONPATH": str(ROOT),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }  # fmt: skip
-    answering(wire.listening(), lambda one: one.sendall(b"hello"))
-    child = wire.start("host", "perl", str(DOOR), "-N", PEER[4], "80", env=env)
-    assert ended(child) == (0, b"hello", "")
-
-
-def test_closed_streams_are_closed_there_too(wire: Wire, path: Path) -> None:
-    answering(wire.listening(), lambda one: one.sendall(b"hello"))
-    argv = ("sh", "-c", 'exec perl "$@" <&-', "sh", str(DOOR), "-N", PEER[4], "80")
-    env = {**os.environ, "EBPFNET_NODE_SOCKET": str(path)}
-    child = wire.start("peer", *argv, env=env)
-    assert ended(child) == (0, b"hello", "")
-
-
 def test_connections_while_others_hold_the_lock_of_rtnetlink(wire: Wire, path: Path) -> None:
-    """The program runs later then than the neighbour answers for the first time."""
     before = state(wire)
     listener = wire.listening()
     for _ in range(6):
         answering(listener, lambda one: one.sendall(b"hello"))
-    children = [door(wire, path, "-N", PEER[4], "80") for _ in range(6)]
-    assert [ended(child) for child in children] == [(0, b"hello", "")] * 6
+    clients = [exec_(wire, path, "-N", PEER[4], "80") for _ in range(6)]
+    assert [ended(one)[:3] for one in clients] == [(0, b"hello", "")] * 6
     unchanged(wire, before)
 
 
@@ -123,14 +138,17 @@ def test_the_end_of_the_pod_waits_for_whoever_removes_the_filter(
     before = state(wire)
     holding = held(wire, tmp_path / "node.sock", EBPFNET_NO_TCX="1")
     listener = wire.listening()
-    client = door(wire, tmp_path / "node.sock", PEER[4], "80")
+    client = exec_(wire, tmp_path / "node.sock", PEER[4], "80")
     accepted(wire, listener)
-    (removes,) = [grandchild for child in children(holding.pid) for grandchild in children(child)]
+    [session] = children(holding.pid)
+    [netkat] = children(session)
+    [removes] = children(netkat)
     until(lambda: len(os.listdir(f"/proc/{removes}/fd")) == 1, "it does not wait yet")
     os.kill(removes, signal.SIGSTOP)  # it is slow
     try:
         holding.terminate()
-        assert ended(client, None)[0] == 1
+        code, _, err, _ = ended(client)
+        assert (code, err) == (143, "netkat: the node pod is taken away\n")
         until(lambda: children(holding.pid) == [removes], "somebody else is still there")
         with pytest.raises(subprocess.TimeoutExpired):
             holding.wait(0.3)
@@ -149,12 +167,12 @@ def test_what_removes_the_filter_of_one_that_was_killed_is_waited_for(
     before = state(wire)
     holding = held(wire, tmp_path / "node.sock", EBPFNET_NO_TCX="1")
     listener = wire.listening()
-    client = door(wire, tmp_path / "node.sock", PEER[4], "80")
+    client = exec_(wire, tmp_path / "node.sock", PEER[4], "80")
     accepted(wire, listener)
-    assert len(children(holding.pid)) == 2  # it, and the one that waits for the next
+    assert len(children(holding.pid)) == 1
     client.kill()
     client.wait(20)
     unchanged(wire, before)
-    until(lambda: len(children(holding.pid)) == 1, "a process that has ended is not waited for")
+    until(lambda: not children(holding.pid), "a process that has ended is not waited for")
     holding.terminate()
     assert holding.wait(20) == 0
