@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,9 @@ from pathlib import Path
 import pytest
 from kat_wire import (
     DEADLINE_S,
+    HOST,
     PEER,
+    ROUTER,
     Wire,
     accepted,
     answering,
@@ -25,9 +28,11 @@ from kat_wire import (
 )
 
 from kubectl_ebpfnet.model import frames
-from kubectl_ebpfnet.node import doorway
+from kubectl_ebpfnet.node import doorway, netns
 
 pytestmark = pytest.mark.kernel
+_ARP = 0x0806  # ETH_P_ARP
+_ASKS = (b"\0\1", socket.inet_aton(HOST[4]), socket.inet_aton(ROUTER[4]))
 _HOLD = (
     "import pathlib, sys\n"
     "from kubectl_ebpfnet.node.hold import hold\n"
@@ -122,12 +127,23 @@ def test_it_ends_with_what_the_exec_started(wire: Wire, path: Path, number: int)
 
 
 def test_connections_while_others_hold_the_lock_of_rtnetlink(wire: Wire, path: Path) -> None:
+    """None asks for its next hop before its program runs: the first answer would be lost."""
     before = state(wire)
     listener = wire.listening()
     for _ in range(6):
         answering(listener, lambda one: one.sendall(b"hello"))
-    clients = [exec_(wire, path, "-N", PEER[4], "80") for _ in range(6)]
-    assert [ended(one)[:3] for one in clients] == [(0, b"hello", "")] * 6
+    with netns.inside(f"/run/netns/{wire.router}"):
+        seen = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ARP))
+    with seen:
+        clients = [exec_(wire, path, "-N", PEER[4], "80") for _ in range(6)]
+        assert [ended(one)[:3] for one in clients] == [(0, b"hello", "")] * 6
+        seen.setblocking(False)
+        asked = 0
+        with contextlib.suppress(BlockingIOError):
+            while packet := seen.recv(100):
+                # struct arphdr, and Ethernet's addresses behind it: a request, and who asks whom
+                asked += (packet[6:8], packet[14:18], packet[24:28]) == _ASKS
+        assert asked == 6
     unchanged(wire, before)
 
 
