@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import os
 import select
 import signal
@@ -76,7 +75,6 @@ def hold(idle: float, path: Path = SOCKET) -> int:
         _import_all()
         with contextlib.suppress(KernelError):
             clsact.sweep()  # of earlier pods that were killed
-        gc.freeze()  # what is there already is not looked through again in any fork, nor copied
         last = time.monotonic()
         while not stop:
             ready, _, _ = select.select([listener, awake], [], [], _STEP_SECONDS)
