@@ -40,7 +40,7 @@ exec 4>&1
 run() {
 f=$1 k=0 p=$T; shift
 [ "$s" ] && case "$1 $2" in
-cat\ *|ls\ *|ip\ *|ip*-save*|tc\ *|bpftool\ *|arp\ *|route\ *|cilium*\ bpf) p=;;
+cat\ *|ls\ *|ip\ *|ip*-save*|tc\ *|bpftool\ *|cilium*\ bpf) p=;;
 esac
 if ! command -v "$1" >/dev/null 2>&1; then
 r=127; printf '%s: not found\n' "$1" >&2

@@ -27,7 +27,6 @@ class Need(Enum):
     ALWAYS = "every packet"
     IPV4 = "an IPv4 packet"
     IPV6 = "an IPv6 packet"
-    NAME = "a destination that is a DNS name"
     LEAVES = "a destination that may be outside of the cluster"
     CILIUM_NODES = "CiliumNode objects that could not be read"
     CAPTURE = "a capture alone"
@@ -58,7 +57,6 @@ POD_TASKS: tuple[Task, ...] = (
     Task(q.POD_ROUTES6, Need.IPV6),
     Task(q.POD_NEIGHBOURS),
     Task(q.POD_IFLINK),
-    Task(q.POD_RESOLV_CONF, Need.NAME),
 )
 NODE_TASKS: tuple[Task, ...] = (
     Task(q.LINKS),
@@ -91,10 +89,8 @@ CILIUM_TASKS: tuple[Task, ...] = (
     Task(q.IP_MASQ, Need.LEAVES),
     Task(q.CILIUM_NODES, Need.CILIUM_NODES),
     Task(q.VERSION, Need.CAPTURE),
-    Task(q.TUNNELS, Need.CAPTURE),
     Task(q.METRICS, Need.CAPTURE),
 )
-TASKS = POD_TASKS + NODE_TASKS + CILIUM_TASKS
 
 # The same of a node pod: what the node side answers itself, and the node's own programs.
 POD_BY_NODE_TASKS: tuple[Task, ...] = (
@@ -103,7 +99,6 @@ POD_BY_NODE_TASKS: tuple[Task, ...] = (
     Task(q.POD_ROUTES),
     Task(q.POD_NEIGHBOURS),
     Task(q.ATTACHMENTS, Need.CAPTURE),
-    Task(q.COUNTERS, Need.CAPTURE),
 )
 NODE_POD_TASKS: tuple[Task, ...] = (
     Task(q.LINKS),
@@ -128,8 +123,6 @@ NODE_POD_TASKS: tuple[Task, ...] = (
     Task(q.BPF_PROGRAMS, Need.CAPTURE),
     Task(q.BPF_PINS, Need.CAPTURE),
     Task(q.METRICS, Need.CAPTURE),
-    Task(q.TUNNELS, Need.CAPTURE),
-    Task(q.NODE_IDS, Need.CAPTURE),
 )
 
 AGENT_LANES = 2
@@ -164,7 +157,6 @@ class Packet:
             Need.ALWAYS: True,
             Need.IPV4: 4 in self.versions,
             Need.IPV6: 6 in self.versions,
-            Need.NAME: self.by_name,
             Need.LEAVES: self.leaves,
             Need.CILIUM_NODES: not self.knows_nodes,
             Need.CAPTURE: False,

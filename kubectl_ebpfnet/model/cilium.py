@@ -329,24 +329,6 @@ class EgressGatewayPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeId:
-    """A row of the node id map: which node address has which id (pkg/maps/nodemap)."""
-
-    id: int
-    address: Address
-    line: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class TunnelEntry:
-    """A row of `cilium_tunnel_map` (Cilium ≤ 1.17): prefix's first address → node."""
-
-    prefix: Address
-    endpoint: Address
-    line: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
 class MetricRow:
     """A row of `bpf metrics list`. `direction` is `ingress`, `egress`, `service` or `unknown`."""
 

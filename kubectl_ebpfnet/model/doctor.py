@@ -35,7 +35,6 @@ TOOLS = Question(
     "tools",
     (PlaceKind.AGENT,),
     (("sh", "-c", _WHICH, "sh", *TOOL_NAMES),),
-    extra=True,
 )
 """Which programs are there, and which files can be read: their names, one a line."""
 

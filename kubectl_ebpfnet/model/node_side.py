@@ -32,9 +32,7 @@ from kubectl_ebpfnet.model.cilium import (
     LocalEndpoint,
     MetricRow,
     NatEntry,
-    NodeId,
     PolicyEntry,
-    TunnelEntry,
 )
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.kernel import (
@@ -86,8 +84,6 @@ FACTS: dict[str, Any] = {
     "policy": PolicyEntry,
     "egress": EgressGatewayPolicy,
     "ipmasq": Network,
-    "nodeids": NodeId,
-    "tunnels": TunnelEntry,
     "metrics": MetricRow,
 }
 """What can be asked, and the class of the facts that come back."""

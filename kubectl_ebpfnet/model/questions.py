@@ -21,24 +21,25 @@ class Question:
     Attributes:
         name: unique, for tasks and tests.
         places: the kinds of place that can answer.
-        forms: argv alternatives of a shell or an agent, best first.
+        forms: argv alternatives that a shell or an agent is asked, best first.
+        read: more argvs, of captures and documents that others made: nobody is asked these,
+            since one of `forms` answers wherever they would.
         asks: what the node side is asked instead (model/node_side.py), "" for nothing.
         by_flow: its output grows with the cluster's traffic: a live run brings home only lines
             with the flow's addresses, a reader streams it.
-        extra: not asked live by `path`; read where a capture has it.
     """
 
     name: str
     places: tuple[PlaceKind, ...]
     forms: tuple[tuple[str, ...], ...]
     by_flow: bool = False
-    extra: bool = False
     asks: str = ""
+    read: tuple[tuple[str, ...], ...] = ()
 
     @property
     def answers(self) -> tuple[tuple[str, ...], ...]:
         """Every argv whose record answers it, best first."""
-        return ((node_side.ask(self.asks),) if self.asks else ()) + self.forms
+        return ((node_side.ask(self.asks),) if self.asks else ()) + self.forms + self.read
 
 
 _AGENT = (PlaceKind.AGENT,)
@@ -52,13 +53,16 @@ def _cilium(*words: str) -> tuple[tuple[str, ...], ...]:
 
 
 # --- the pod's own namespace ------------------------------------------------------------------
-POD_ADDRESSES = Question("pod-addresses", _POD, (("ip", "addr"), ("ip", "a")), asks="addresses")
-POD_LINKS = Question("pod-links", _POD, POD_ADDRESSES.forms, asks="links")
+POD_ADDRESSES = Question(
+    "pod-addresses", _POD, (("ip", "addr"),), asks="addresses", read=(("ip", "a"),)
+)
+POD_LINKS = Question("pod-links", _POD, POD_ADDRESSES.forms, asks="links", read=POD_ADDRESSES.read)
 POD_ROUTES = Question(
     "pod-routes",
     _POD,
-    (("ip", "route"), ("cat", "/proc/net/route"), ("route", "-n")),
+    (("ip", "route"), ("cat", "/proc/net/route")),
     asks="routes",
+    read=(("route", "-n"),),
 )
 POD_ROUTES6 = Question(
     "pod-routes6", _POD, (("ip", "-6", "route"), ("cat", "/proc/net/ipv6_route")), asks="routes"
@@ -66,21 +70,24 @@ POD_ROUTES6 = Question(
 POD_NEIGHBOURS = Question(
     "pod-neighbours",
     _POD,
-    (("ip", "neigh"), ("cat", "/proc/net/arp"), ("arp", "-an")),
+    (("ip", "neigh"), ("cat", "/proc/net/arp")),
     asks="neighbours",
+    read=(("arp", "-an"),),
 )
 POD_IFLINK = Question("pod-iflink", _POD, (("cat", "/sys/class/net/eth0/iflink"),))
-POD_RESOLV_CONF = Question("pod-resolv-conf", _POD, (("cat", "/etc/resolv.conf"),))
 
 # --- the node's namespace -----------------------------------------------------------------------
 LINKS = Question(
     "links",
     _NETNS,
-    (("ip", "-j", "-d", "link"), ("ip", "-d", "link"), ("ip", "-j", "addr"), ("ip", "a")),
+    (("ip", "-j", "-d", "link"),),
     asks="links",
+    read=(("ip", "-d", "link"), ("ip", "-j", "addr"), ("ip", "a")),
 )
-ADDRESSES = Question("addresses", _NETNS, (("ip", "-j", "addr"), ("ip", "a")), asks="addresses")
-ROUTER_DEVICE = Question("router-device", _NETNS, (("ifconfig", "cilium_host"),), extra=True)
+ADDRESSES = Question(
+    "addresses", _NETNS, (("ip", "-j", "addr"),), asks="addresses", read=(("ip", "a"),)
+)
+ROUTER_DEVICE = Question("router-device", _NETNS, (), read=(("ifconfig", "cilium_host"),))
 ROUTES = Question(
     "routes",
     _NETNS,
@@ -88,16 +95,17 @@ ROUTES = Question(
         ("ip", "-j", "route", "show", "table", "all"),
         ("ip", "route"),
         ("cat", "/proc/net/route"),
-        ("route", "-n"),
     ),
     asks="routes",
+    read=(("route", "-n"),),
 )
-RULES = Question("rules", _NETNS, (("ip", "-j", "rule"), ("ip", "rule")), asks="rules")
+RULES = Question("rules", _NETNS, (("ip", "-j", "rule"),), asks="rules", read=(("ip", "rule"),))
 NEIGHBOURS = Question(
     "neighbours",
     _NETNS,
-    (("ip", "-j", "neigh"), ("ip", "neigh"), ("cat", "/proc/net/arp"), ("arp", "-an")),
+    (("ip", "-j", "neigh"), ("ip", "neigh"), ("cat", "/proc/net/arp")),
     asks="neighbours",
+    read=(("arp", "-an"),),
 )
 NETFILTER = Question(
     "netfilter", _NETNS, (("iptables-save", "-c"), ("iptables-save",), ("iptables-legacy-save",))
@@ -106,12 +114,13 @@ NETFILTER6 = Question("netfilter6", _NETNS, (("ip6tables-save", "-c"), ("ip6tabl
 CONNTRACK = Question(
     "conntrack",
     _NETNS,
-    (("cat", "/proc/net/nf_conntrack"), ("conntrack", "-L", "-o", "extended"), ("conntrack", "-L")),
+    (("cat", "/proc/net/nf_conntrack"), ("conntrack", "-L", "-o", "extended")),
     by_flow=True,
     asks="conntrack",
+    read=(("conntrack", "-L"),),
 )
 BPF_NET = Question(
-    "bpf-net", _NETNS, (("bpftool", "-j", "net", "show"), ("bpftool", "net", "show"))
+    "bpf-net", _NETNS, (("bpftool", "-j", "net", "show"),), read=(("bpftool", "net", "show"),)
 )
 BPF_LINKS = Question(
     "bpf-links",
@@ -124,9 +133,8 @@ BPF_PROGRAMS = Question(
 BPF_PINS = Question("bpf-pins", _NETNS, (("ls", "-R", "/sys/fs/bpf"),), asks="pins")
 # What only the node side can say; an agent is asked BPF_NET, BPF_LINKS and tc instead.
 ATTACHMENTS = Question("attachments", (PlaceKind.NODE, PlaceKind.POD), (), asks="attachments")
-COUNTERS = Question("counters", (PlaceKind.NODE, PlaceKind.POD), (), asks="counters")
+COUNTERS = Question("counters", (PlaceKind.NODE,), (), asks="counters")
 KERNEL = Question("kernel", (PlaceKind.NODE,), (), asks="kernel")
-NODE_IDS = Question("cilium-node-ids", (PlaceKind.NODE,), (), asks="nodeids")
 
 
 def packet_words(source: Address, destination: Address) -> tuple[str, ...]:
@@ -151,12 +159,12 @@ IPCACHE = Question("cilium-ipcache", _AGENT, _cilium("bpf", "ipcache", "list"), 
 POLICY_MAPS = Question(
     "cilium-policy-maps",
     _AGENT,
-    (
-        *_cilium("bpf", "policy", "get", "--all", "-o", "json"),
+    _cilium("bpf", "policy", "get", "--all", "-o", "json"),
+    asks="policy",
+    read=(
         *_cilium("bpf", "policy", "get", "--all", "-n"),
         *_cilium("bpf", "policy", "get", "--all"),
     ),
-    asks="policy",
 )
 SERVICES = Question("cilium-services", _AGENT, _cilium("service", "list", "-o", "json"))
 LB_MAP = Question("cilium-lb-map", _AGENT, _cilium("bpf", "lb", "list"), asks="lb")
@@ -177,56 +185,17 @@ EGRESS_GATEWAY = Question(
     "cilium-egress-gateway", _AGENT, _cilium("bpf", "egress", "list"), asks="egress"
 )
 IP_MASQ = Question("cilium-ip-masq", _AGENT, _cilium("bpf", "ipmasq", "list"), asks="ipmasq")
-TUNNELS = Question("cilium-tunnels", _AGENT, _cilium("bpf", "tunnel", "list"), asks="tunnels")
 METRICS = Question("cilium-metrics", _AGENT, _cilium("bpf", "metrics", "list"), asks="metrics")
 CONFIG_VIEW = Question(
-    "cilium-config-view", (PlaceKind.CLIENT, PlaceKind.AGENT), (("cilium", "config", "view"),)
+    "cilium-config-view",
+    (PlaceKind.CLIENT, PlaceKind.AGENT),
+    (),
+    read=(("cilium", "config", "view"),),
 )
 CGROUP_PROGRAMS = Question(
-    "cgroup-programs", _AGENT, (("bpftool", "cgroup", "tree", "/run/cilium/cgroupv2"),), extra=True
+    "cgroup-programs", _AGENT, (("bpftool", "cgroup", "tree", "/run/cilium/cgroupv2"),)
 )
-MONITOR = Question("cilium-monitor", _AGENT, _cilium("monitor"), by_flow=True, extra=True)
-
-POD_QUESTIONS = (
-    POD_ADDRESSES,
-    POD_ROUTES,
-    POD_ROUTES6,
-    POD_NEIGHBOURS,
-    POD_IFLINK,
-    POD_RESOLV_CONF,
-)
-NODE_QUESTIONS = (
-    LINKS,
-    ADDRESSES,
-    ROUTES,
-    RULES,
-    NEIGHBOURS,
-    NETFILTER,
-    NETFILTER6,
-    CONNTRACK,
-    BPF_NET,
-    BPF_LINKS,
-    BPF_PROGRAMS,
-    BPF_PINS,
-)
-CILIUM_QUESTIONS = (
-    VERSION,
-    STATUS,
-    ENDPOINTS,
-    ENDPOINT_MAP,
-    IPCACHE,
-    POLICY_MAPS,
-    SERVICES,
-    LB_MAP,
-    CT,
-    NAT,
-    CILIUM_NODES,
-    IDENTITIES,
-    EGRESS_GATEWAY,
-    IP_MASQ,
-    TUNNELS,
-    METRICS,
-)
+MONITOR = Question("cilium-monitor", _AGENT, (), by_flow=True, read=_cilium("monitor"))
 
 
 def answer(bundle: Bundle, place: Place, question: Question) -> Record | None:

@@ -39,8 +39,6 @@ ASKS = {
     "policy": "cilium_policy:entries",
     "egress": "cilium_tables:egress",
     "ipmasq": "cilium_tables:ipmasq",
-    "nodeids": "cilium_tables:nodeids",
-    "tunnels": "cilium_tables:tunnels",
     "metrics": "cilium_metrics:rows",
 }
 

@@ -1,7 +1,6 @@
-"""Cilium's smaller maps, straight from the kernel: ipcache, endpoints, egress gateway, ip-masq,
-node ids, tunnels.
+"""Cilium's smaller maps, straight from the kernel: ipcache, endpoints, egress gateway, ip-masq.
 
-Sources: Cilium pkg/maps/{ipcache,lxcmap,egressmap,ipmasq,nodemap,tunnel};
+Sources: Cilium pkg/maps/{ipcache,lxcmap,egressmap,ipmasq};
 kubectl_ebpfnet/node/layouts_tables.py. Each function answers one question of
 kubectl_ebpfnet/model/node_side.py and raises KernelError when its map is not pinned, is of unknown
 sizes, or may not be read.
@@ -16,8 +15,6 @@ from kubectl_ebpfnet.model.cilium import (
     EgressGatewayPolicy,
     IpcacheEntry,
     LocalEndpoint,
-    NodeId,
-    TunnelEntry,
 )
 from kubectl_ebpfnet.model.net import Network
 from kubectl_ebpfnet.model.node_side import NodeRequest
@@ -29,7 +26,6 @@ Layouts = Mapping[tuple[int, int], Callable[[bytes, bytes], T]]
 IPCACHE = ("cilium_ipcache_v2", "cilium_ipcache")
 ENDPOINTS = ("cilium_lxc",)
 NODE_IDS = ("cilium_node_map_v2", "cilium_node_map")
-TUNNELS = ("cilium_tunnel_map",)
 EGRESS4 = ("cilium_egress_gw_policy_v4_v2", "cilium_egress_gw_policy_v4")
 EGRESS6 = ("cilium_egress_gw_policy_v6",)
 MASQ4, MASQ6 = ("cilium_ipmasq_v4",), ("cilium_ipmasq_v6",)
@@ -72,16 +68,6 @@ def ipcache(_: NodeRequest) -> Iterator[IpcacheEntry]:
 def endpoints(_: NodeRequest) -> Iterator[LocalEndpoint]:
     """The node's own addresses and those of its pods."""
     return _newest(ENDPOINTS, layouts_tables.ENDPOINTS)
-
-
-def nodeids(_: NodeRequest) -> Iterator[NodeId]:
-    """Which node address has which id."""
-    return _newest(NODE_IDS, layouts_tables.NODE_IDS)
-
-
-def tunnels(_: NodeRequest) -> Iterator[TunnelEntry]:
-    """Behind which node a pod prefix is (Cilium ≤ 1.17)."""
-    return _newest(TUNNELS, layouts_tables.TUNNELS)
 
 
 def egress(_: NodeRequest) -> Iterator[EgressGatewayPolicy]:

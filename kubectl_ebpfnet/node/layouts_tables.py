@@ -16,9 +16,7 @@ from kubectl_ebpfnet.model.cilium import (
     EgressGatewayPolicy,
     IpcacheEntry,
     LocalEndpoint,
-    NodeId,
     PolicyEntry,
-    TunnelEntry,
 )
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.node.layouts import address, family_address, port
@@ -80,7 +78,7 @@ KEY_AT_OLD, KEY_AT = 8, 10
 """Offset of the encryption key in a value of 12 bytes, without and with node ids (≥ 1.14)."""
 
 
-# endpoints, tunnels, node ids
+# endpoints
 
 
 def _endpoint(key: bytes, value: bytes) -> LocalEndpoint:
@@ -101,19 +99,7 @@ def _endpoint(key: bytes, value: bytes) -> LocalEndpoint:
     )
 
 
-def _tunnel(key: bytes, value: bytes) -> TunnelEntry:
-    return TunnelEntry(family_address(key[:16], key[16]), family_address(value[:16], value[16]))
-
-
-def _node_id(key: bytes, value: bytes) -> NodeId:
-    """node_key: pad, family at 3, address at 4; the value begins with the id."""
-    (number,) = struct.unpack_from("=H", value)
-    return NodeId(number, family_address(key[4:], key[3]))
-
-
 ENDPOINTS = {(20, 48): _endpoint}
-TUNNELS = {(20, 20): _tunnel}
-NODE_IDS = {(20, 2): _node_id, (20, 4): _node_id}
 
 
 # policy

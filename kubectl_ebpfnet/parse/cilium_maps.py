@@ -1,4 +1,4 @@
-"""Cilium's smaller maps: ipcache, endpoints, egress gateway, ip-masq, tunnels, metrics.
+"""Cilium's smaller maps: ipcache, endpoints, egress gateway, ip-masq, metrics.
 
 Source: Cilium pkg/maps/{ipcache,lxcmap,egressmap,ipmasq,tunnel,metricsmap}; formats by version:
 cilium-facts 2.4, 2.5, 2.7.
@@ -18,7 +18,7 @@ from kubectl_ebpfnet.model.cilium import (
     LocalEndpoint,
     MetricRow,
 )
-from kubectl_ebpfnet.model.net import Address, Network
+from kubectl_ebpfnet.model.net import Network
 from kubectl_ebpfnet.parse import _json
 from kubectl_ebpfnet.parse._tables import rows
 from kubectl_ebpfnet.parse._text import address, integer, lines, network
@@ -27,7 +27,6 @@ IPCACHE = "cilium bpf ipcache list"
 ENDPOINTS = "cilium bpf endpoint list"
 EGRESS = "cilium bpf egress list"
 MASQ = "cilium bpf ipmasq list"
-TUNNEL = "cilium bpf tunnel list"
 METRICS = "cilium bpf metrics list"
 
 
@@ -153,15 +152,6 @@ def _masq(item: Any, line: int) -> Network:
         return ip_network(f"{_json.text(item, 'IP')}/{bits}", strict=False)
     except (ValueError, binascii.Error):
         raise ParseError(MASQ, line, "not a prefix") from None
-
-
-def tunnels(data: bytes) -> tuple[tuple[Network, Address], ...]:
-    """`bpf tunnel list` (≤ 1.17): pod prefix's address → node. Raises ParseError."""
-    found = []
-    for number, key, value in _pairs(data, TUNNEL, "TUNNEL"):
-        prefix = network(_without_port(key), TUNNEL, number)
-        found.append((prefix, address(_without_port(value), TUNNEL, number)))
-    return tuple(found)
 
 
 def _without_port(text: str) -> str:

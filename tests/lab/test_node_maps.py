@@ -201,7 +201,7 @@ def test_metrics(our_lab: Lab, node: Node) -> None:
         assert row.bytes <= after[key].bytes
 
 
-@pytest.mark.parametrize("name", ["nat", "egress", "ipmasq", "nodeids", "tunnels"])
+@pytest.mark.parametrize("name", ["nat", "egress", "ipmasq"])
 def test_what_the_lab_does_not_have(our_lab: Lab, name: str) -> None:
     request = {
         "protocol": PROTOCOL, "id": 1, "argv": list(ask(name)), "netns": None, "flows": [],

@@ -23,7 +23,7 @@ from cilium_bpffs import (
 )
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.model.cilium import CtEntry, EgressGatewayPolicy, NodeId, TunnelEntry
+from kubectl_ebpfnet.model.cilium import CtEntry, EgressGatewayPolicy
 from kubectl_ebpfnet.model.net import Flow
 from kubectl_ebpfnet.node import drop_reasons, layouts, layouts_lb, layouts_tables
 from kubectl_ebpfnet.parse import cilium_ct, cilium_maps, cilium_nat, cilium_policy
@@ -472,12 +472,6 @@ def test_a_prefix_that_cannot_be() -> None:
 def test_small_tables() -> None:
     masq = layouts_tables.MASQ6[20, 1](lpm_address("fd00::/8", 0), b"\0")
     assert masq == ip_network("fd00::/8")
-    node = struct.pack("=HBB", 0, 0, 1) + packed("172.18.0.3").ljust(16, b"\0")
-    assert layouts_tables.NODE_IDS[20, 2](node, b"\x2b\x1a") == NodeId(
-        0x1A2B, ip_address("172.18.0.3")
-    )
-    tunnel = layouts_tables.TUNNELS[20, 20](endpoint_key("10.244.1.0"), endpoint_key("172.18.0.3"))
-    assert tunnel == TunnelEntry(ip_address("10.244.1.0"), ip_address("172.18.0.3"))
 
 
 def test_names_of_what_is_counted() -> None:

@@ -30,7 +30,7 @@ from cilium_bpffs import (
 )
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, MetricRow, NodeId, TunnelEntry
+from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, MetricRow
 from kubectl_ebpfnet.model.node_side import FACTS, NodeRequest, ask
 from kubectl_ebpfnet.node import asks, cilium_lb, cilium_pins
 from kubectl_ebpfnet.parse import cilium_lb as printed_lb
@@ -365,18 +365,6 @@ def test_prefixes_that_are_not_masqueraded(pins: Pins) -> None:
     assert set(facts("ipmasq")) == set(cilium_maps.ip_masq(text))
 
 
-def test_node_ids_and_tunnels(pins: Pins) -> None:
-    key = struct.pack("=HBB", 0, 0, 1) + packed("172.18.0.3").ljust(16, b"\0")
-    key6 = struct.pack("=HBB", 0, 0, 2) + packed("fd01::3")
-    pins.make("cilium_node_map", 20, 2, {key: struct.pack("=H", 9)})
-    assert facts("nodeids") == [NodeId(9, ip_address("172.18.0.3"))]
-    pins.make("cilium_node_map_v2", 20, 4, {key6: struct.pack("=HBB", 6701, 3, 0)})
-    assert facts("nodeids") == [NodeId(6701, ip_address("fd01::3"))]
-    pins.make("cilium_tunnel_map", 20, 20, {endpoint_key("10.244.1.0"): endpoint_key("172.18.0.3")})
-    (printed,) = cilium_maps.tunnels(b"TUNNEL   VALUE\n10.244.1.0:0   172.18.0.3:0\n")
-    assert facts("tunnels") == [TunnelEntry(printed[0].network_address, printed[1])]
-
-
 TABLES = {
     "lb": ("cilium_lb4_services_v2", HASH),
     "ipcache": ("cilium_ipcache", LPM_TRIE),
@@ -384,8 +372,6 @@ TABLES = {
     "policy": ("cilium_policy_v2_00448", HASH),
     "egress": ("cilium_egress_gw_policy_v4", LPM_TRIE),
     "ipmasq": ("cilium_ipmasq_v4", LPM_TRIE),
-    "nodeids": ("cilium_node_map", HASH),
-    "tunnels": ("cilium_tunnel_map", HASH),
     "metrics": ("cilium_metrics", HASH),
 }
 

@@ -44,8 +44,6 @@ PARSERS: dict[str, tuple[Parser, str]] = {
     "endpoint map": (cilium_maps.endpoint_map, "bpf endpoint list"),
     "egress": (cilium_maps.egress_gateway, ""),
     "masq": (cilium_maps.ip_masq, ""),
-    "tunnels": (cilium_maps.tunnels, ""),
-    "tunnels json": (cilium_maps.tunnels, ""),
     "metrics": (cilium_maps.metrics, "bpf metrics list"),
     "metrics json": (cilium_maps.metrics, "bpf metrics list -o json"),
     "policy": (cilium_policy.entries, "bpf policy get --all"),
@@ -64,8 +62,6 @@ PARSERS: dict[str, tuple[Parser, str]] = {
 # Of what no cluster of ours printed a full one: the formats (samples/README.md).
 FORMATS = {
     "egress": ("1.14/format/bpf-egress-list",),
-    "tunnels": ("1.9/format/bpf-tunnel-list",),
-    "tunnels json": ("1.14/format/bpf-tunnel-list-o-json",),
     "policy old": (
         "1.9/format/bpf-policy-get--all",
         "1.9/format/bpf-policy-get--all-n",

@@ -7,7 +7,7 @@ by a run (samples/README.md). What was recorded of real agents is in test_cilium
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 import pytest
 from parse_samples import line_at, sample
@@ -264,14 +264,6 @@ def test_what_is_no_policy_names_its_line(data: bytes, line: int) -> None:
     with pytest.raises(ParseError) as caught:
         cilium_policy.entries(data)
     assert caught.value.line == line
-
-
-def test_tunnels() -> None:
-    expected = tuple(
-        (ip_network(f"10.244.{n}.0/32"), ip_address(f"172.18.0.{n + 2}")) for n in (1, 2)
-    )
-    for path in ("cilium-1.9/format/bpf-tunnel-list", "cilium-1.14/format/bpf-tunnel-list-o-json"):
-        assert cilium_maps.tunnels(sample(path)) == expected
 
 
 def test_metrics() -> None:
