@@ -59,63 +59,6 @@ class Limits:
     max_bytes: int | None = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """A program that ran to its end: exit code and what it wrote, to the byte."""
-
-    exit_code: int
-    stdout: bytes
-    stderr: bytes
-
-
-def exec_run(
-    session: Session,
-    container: Container,
-    argv: Sequence[str],
-    *,
-    stdin: bytes | None = None,
-    reads_to_end: bool = True,
-    limits: Limits = Limits(),
-) -> Completed:
-    """Run a program in a container and wait for its end.
-
-    Args:
-        session: the connection; many execs may run in it at once.
-        container: where.
-        argv: the program and its arguments; no shell sees them. They travel in the URL: some
-            proxies refuse one of more than 8 KB, so long scripts belong in `stdin`.
-        stdin: what the program reads, None for nothing at all.
-        reads_to_end: the program reads stdin until it ends (`cat`, `sh -s` without `exit`). On a
-            v4 server, which cannot be told that end, this is an ExecError at once. Say False for
-            a program that ends by itself (a script for `sh -s` that ends in `exit`, `head -c N`):
-            stdin then stays open on v4, and is closed after the last byte on v5.
-        limits: time-outs and size.
-
-    Returns:
-        Exit code, stdout and stderr, whatever the exit code is.
-
-    Raises:
-        ExecError: there is no exit code: the program cannot be started (see `no_such_program`),
-            or the connection ended before it; says how many bytes had come.
-        ExecTimeout: it was silent, or ran, for longer than the limits allow.
-        Forbidden, NotFound, Unauthorized, ApiError: the API server refused.
-        ApiUnreachable: there is no way to it.
-    """
-    out: list[bytes] = []
-    err: list[bytes] = []
-    code = exec_stream(
-        session,
-        container,
-        argv,
-        on_stdout=out.append,
-        on_stderr=err.append,
-        stdin=stdin,
-        reads_to_end=reads_to_end,
-        limits=limits,
-    )
-    return Completed(code, b"".join(out), b"".join(err))
-
-
 def exec_stream(
     session: Session,
     container: Container,
@@ -127,14 +70,31 @@ def exec_stream(
     reads_to_end: bool = True,
     limits: Limits = Limits(),
 ) -> int:
-    """Like `exec_run`, but output is handed on as it comes and not kept: memory stays flat.
+    """Run a program in a container and wait for its end; output is handed on as it comes.
 
     Args:
+        session: the connection; many execs may run in it at once.
+        container: where.
+        argv: the program and its arguments; no shell sees them. They travel in the URL: some
+            proxies refuse one of more than 8 KB, so long scripts belong in `stdin`.
         on_stdout, on_stderr: called in this thread with pieces of some 32 KB, in order. What they
             raise ends the exec (the connection is closed) and is raised here.
+        stdin: what the program reads, None for nothing at all.
+        reads_to_end: the program reads stdin until it ends (`cat`, `sh -s` without `exit`). On a
+            v4 server, which cannot be told that end, this is an ExecError at once. Say False for
+            a program that ends by itself (a script for `sh -s` that ends in `exit`, `head -c N`):
+            stdin then stays open on v4, and is closed after the last byte on v5.
+        limits: time-outs and size.
 
     Returns:
-        The exit code.
+        The exit code, whatever it is.
+
+    Raises:
+        ExecError: there is no exit code: the program cannot be started (see `no_such_program`),
+            or the connection ended before it; says how many bytes had come.
+        ExecTimeout: it was silent, or ran, for longer than the limits allow.
+        Forbidden, NotFound, Unauthorized, ApiError: the API server refused.
+        ApiUnreachable: there is no way to it.
     """
     ws, sock = connect(session, container, argv, stdin is not None, limits.connect)
     channels = Channels(on_stdout, on_stderr, limits.max_bytes)

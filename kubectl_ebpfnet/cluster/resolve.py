@@ -1,19 +1,16 @@
-"""The words `pod/x`, `deploy/x`, `svc/x:80`, `node/x` → the objects they mean.
+"""A kind and a name (`pod/x`, `deployment/x`, `service/x`, `node/x`) → the object they mean.
 
-Names of types are kubectl's (short names, singular and plural: `kubectl api-resources`); a
-workload stands for one ready pod of it, as in `kubectl exec deploy/x`. Names: Kubernetes docs,
-"Object Names and IDs" (RFC 1123 subdomain and label, RFC 1035 label for Services).
+A workload stands for one ready pod of it, as in `kubectl exec deploy/x`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from kubectl_ebpfnet.cluster.api import Api, Object, Objects
-from kubectl_ebpfnet.errors import ClusterError, NotFound, UsageError
+from kubectl_ebpfnet.errors import ClusterError, NotFound
 
 Kind = Literal[
     "pod", "service", "node", "deployment", "statefulset", "daemonset", "replicaset", "job"
@@ -21,19 +18,6 @@ Kind = Literal[
 Say = Callable[[str], object]
 """Takes one line of talk for stderr."""
 
-_WORDS: dict[str, Kind] = {
-    **dict.fromkeys(("pod", "po", "pods"), "pod"),
-    **dict.fromkeys(("service", "svc", "services"), "service"),
-    **dict.fromkeys(("node", "no", "nodes"), "node"),
-    **dict.fromkeys(("deployment", "deploy", "deployments"), "deployment"),
-    **dict.fromkeys(("statefulset", "sts", "statefulsets"), "statefulset"),
-    **dict.fromkeys(("daemonset", "ds", "daemonsets"), "daemonset"),
-    **dict.fromkeys(("replicaset", "rs", "replicasets"), "replicaset"),
-    **dict.fromkeys(("job", "jobs"), "job"),
-}
-_KNOWN = "pod, deploy, sts, ds, rs, job, svc, node"
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_PORT_NAME = re.compile(r"(?=[^a-z]*[a-z])[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?")
 _NEAR = 5
 
 
@@ -44,12 +28,10 @@ class TargetRef:
     Attributes:
         kind: what it is a name of.
         name: the object's name.
-        port: "" when none was given; a number, or for services also a port's name.
     """
 
     kind: Kind
     name: str
-    port: str = ""
 
     @property
     def is_workload(self) -> bool:
@@ -57,49 +39,7 @@ class TargetRef:
         return self.kind not in ("pod", "service", "node")
 
     def __str__(self) -> str:
-        return f"{self.kind}/{self.name}" + (f":{self.port}" if self.port else "")
-
-
-def parse_target(word: str) -> TargetRef:
-    """Read `TYPE/NAME[:PORT]`, or a bare `NAME[:PORT]`, which is a pod's. Asks nobody.
-
-    Raises:
-        UsageError: an unknown type, no name, or characters that no name may have; says what to do.
-    """
-    type_word, slash, rest = word.partition("/")
-    if not slash:
-        type_word, rest = "pod", word
-    kind = _WORDS.get(type_word.lower())
-    if kind is None:
-        raise UsageError(
-            f"{word!r}: there is no type {type_word!r}",
-            hint=f"types are: {_KNOWN}; e.g. pod/{rest.partition(':')[0] or 'NAME'}",
-        )
-    name, colon, port = rest.partition(":")
-    if not name:
-        raise UsageError(f"{word!r}: the name is missing", hint=f"e.g. {type_word}/NAME")
-    if len(name) > 253 or not _SUBDOMAIN.fullmatch(name):
-        raise UsageError(f"{word!r}: {name!r} cannot be a name", hint=_name_hint(name))
-    if colon and not _is_port(port, named=kind == "service"):
-        what = "a number from 1 to 65535"
-        what += " or the name of one of the Service's ports" if kind == "service" else ""
-        raise UsageError(f"{word!r}: {port!r} is not a port", hint=f"a port is {what}")
-    return TargetRef(kind, name, port)
-
-
-def _is_port(port: str, *, named: bool) -> bool:
-    if port.isascii() and port.isdecimal():
-        return len(port) <= 5 and 1 <= int(port) <= 65535
-    return named and _PORT_NAME.fullmatch(port) is not None
-
-
-def _name_hint(name: str) -> str:
-    lower = name.lower()
-    if lower != name and _SUBDOMAIN.fullmatch(lower):
-        return f"names are in lower case: {lower}"
-    if "/" in name:
-        return "the namespace goes into -n (or --to-namespace for the destination)"
-    return "names are of a-z, 0-9, '-' and '.', and begin and end with a letter or a digit"
+        return f"{self.kind}/{self.name}"
 
 
 # --- look-ups -----------------------------------------------------------------------------------

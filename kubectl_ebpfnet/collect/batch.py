@@ -203,14 +203,6 @@ def _header(line: bytes) -> tuple[int, int, bool, tuple[str, ...]] | None:
     return int(words[0]), int(words[1]), words[2] == "1", tuple(words[3:])
 
 
-def split(stdout: bytes, stderr: bytes, nonce: str) -> tuple[Splitter, Splitter]:
-    """Both streams of a script that has ended, cut at their marks."""
-    out, err = Splitter(nonce), Splitter(nonce)
-    out.feed(stdout)
-    err.feed(stderr)
-    return out, err
-
-
 def records(
     asked: Sequence[Asked],
     out: Splitter,

@@ -9,12 +9,9 @@ their bookkeeping.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from typing import Any
-
-from kubectl_ebpfnet.errors import ParseError
 
 Json = dict[str, Any]
 _Shape = dict[str, Any]
@@ -96,23 +93,11 @@ _WHOLE = re.compile(
 )
 
 
-def kept(data: bytes) -> bytes:
-    """An API server's JSON answer, an object or a list, without what must not be kept.
-
-    Raises:
-        ParseError: it is not a JSON object.
-    """
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ParseError("the API server's answer", 0, f"not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ParseError("the API server's answer", 0, "not a JSON object")
-    return json.dumps(cut(value), ensure_ascii=False).encode("utf-8", "surrogatepass")
-
-
 def cut(value: Json) -> Json:
-    """The same for a decoded object or list; nothing of the argument is changed."""
+    """An API server's answer, an object or a list, without what must not be kept.
+
+    Nothing of the argument is changed.
+    """
     kind = _text(value.get("kind"))
     head: Json = {key: value[key] for key in ("apiVersion", "kind") if key in value}
     items = value.get("items")

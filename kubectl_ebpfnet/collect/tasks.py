@@ -45,11 +45,6 @@ class Task:
     question: Question | None
     need: Need = Need.ALWAYS
 
-    @property
-    def name(self) -> str:
-        """The question's name."""
-        return self.question.name if self.question else "tc-filters"
-
 
 POD_TASKS: tuple[Task, ...] = (
     Task(q.POD_ADDRESSES),

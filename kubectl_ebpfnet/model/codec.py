@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
 from enum import Enum
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -74,16 +73,11 @@ def flow(value: Flow) -> dict[str, Any]:
     }
 
 
-def lines(facts: Iterable[Any]) -> bytes:
-    """Facts as JSON, one a line: what the node side answers and what a record of it holds.
+def line_of(fact: Any) -> bytes:
+    """A fact as a line of JSON: the node side answers such lines, and a record of it holds them.
 
     Members that have their default are left out: a line is shown as evidence, and read by people.
     """
-    return b"".join(map(line_of, facts))
-
-
-def line_of(fact: Any) -> bytes:
-    """One fact of `lines`."""
     return _encode(plain(fact, brief=True)).encode() + b"\n"
 
 
@@ -91,7 +85,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circ
 
 
 def fact(line: bytes, kind: Any, number: int = 0) -> Any:
-    """The fact that a line of `lines` holds.
+    """The fact that a line of `line_of` holds.
 
     Args:
         line: one JSON value.

@@ -20,16 +20,15 @@ from pathlib import Path
 from kubectl_ebpfnet.errors import KernelError, Unsupported
 
 # enum bpf_cmd
-MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, MAP_GET_NEXT_KEY = range(5)
+MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_GET_NEXT_KEY = 0, 1, 2, 4
 PROG_LOAD, OBJ_PIN, OBJ_GET = 5, 6, 7
-PROG_GET_NEXT_ID, MAP_GET_NEXT_ID, PROG_GET_FD_BY_ID, MAP_GET_FD_BY_ID = 11, 12, 13, 14
+PROG_GET_NEXT_ID, PROG_GET_FD_BY_ID = 11, 13
 OBJ_GET_INFO_BY_FD, PROG_QUERY = 15, 16
 MAP_LOOKUP_BATCH = 24
 LINK_CREATE, LINK_GET_FD_BY_ID, LINK_GET_NEXT_ID = 28, 30, 31
 
 # enum bpf_map_type, those that are met here
-HASH, ARRAY, PROG_ARRAY, PERCPU_HASH, PERCPU_ARRAY = 1, 2, 3, 5, 6
-LRU_HASH, LRU_PERCPU_HASH, LPM_TRIE, ARRAY_OF_MAPS, HASH_OF_MAPS = 9, 10, 11, 12, 13
+ARRAY, PROG_ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH, LRU_PERCPU_HASH = 2, 3, 5, 6, 9, 10
 PERCPU = frozenset({PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH})
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "ppc64le": 361, "s390x": 351, "riscv64": 280}
@@ -115,11 +114,6 @@ def open_program(id: int) -> int:
     return syscall(PROG_GET_FD_BY_ID, struct.pack("=III", id, 0, 0), f"open program {id}")
 
 
-def open_map(id: int) -> int:
-    """A file descriptor of a map. Raises KernelError, ENOENT when it has gone."""
-    return syscall(MAP_GET_FD_BY_ID, struct.pack("=III", id, 0, 0), f"open map {id}")
-
-
 def open_link(id: int) -> int:
     """A file descriptor of a bpf_link. Raises KernelError, ENOENT when it has gone."""
     return syscall(LINK_GET_FD_BY_ID, struct.pack("=III", id, 0, 0), f"open bpf_link {id}")
@@ -173,15 +167,14 @@ class MapInfo:
     id: int
     key_size: int
     value_size: int
-    max_entries: int
     flags: int
     name: str
 
 
 def map_info(fd: int) -> MapInfo:
     """What a map is. Raises KernelError."""
-    type_, id_, key, value, entries, flags, name = struct.unpack_from("=IIIIII16s", info(fd, 80))
-    return MapInfo(type_, id_, key, value, entries, flags, name.rstrip(b"\0").decode("latin-1"))
+    type_, id_, key, value, _, flags, name = struct.unpack_from("=IIIIII16s", info(fd, 80))
+    return MapInfo(type_, id_, key, value, flags, name.rstrip(b"\0").decode("latin-1"))
 
 
 _cpus: list[int] = []

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _WORDS = "probe ADDRESS PORT [via ADDRESS,…] [wait SECONDS] [http PATH] [udp yes] [number N]"
 _LONGEST_ANSWER = 4096
-_MOST = 64  # kat/fan.py
+_MOST = 64
 _UDP_WORD = b"clientip\n\n\n\n"
 """agnhost's netexec answers it with the client's address. Name servers look at nothing shorter than
 a DNS header (RFC 1035, 4.1.1), and many answer that they do not know the opcode in it."""

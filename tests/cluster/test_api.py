@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from completed import exec_run
 from fake_api_server import CERTS, FakeApiServer, Opener, Reply, Seen, status_reply
 
 from kubectl_ebpfnet.cluster.api import Api
-from kubectl_ebpfnet.cluster.exec import Container, exec_run
+from kubectl_ebpfnet.cluster.exec import Container
 from kubectl_ebpfnet.cluster.failures import asked
 from kubectl_ebpfnet.cluster.session import Session
 from kubectl_ebpfnet.errors import (

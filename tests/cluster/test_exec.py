@@ -9,6 +9,7 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from completed import exec_run
 from fake_api_server import (
     CERTS,
     V4,
@@ -25,7 +26,6 @@ from kubectl_ebpfnet.cluster.api import Api
 from kubectl_ebpfnet.cluster.exec import (
     Container,
     Limits,
-    exec_run,
     exec_stream,
     no_such_program,
 )

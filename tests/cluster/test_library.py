@@ -32,8 +32,8 @@ def test_a_session_imports_the_narrow_way() -> None:
     code = f"""
 import sys
 from kubectl_ebpfnet.cluster.api import Api
-from kubectl_ebpfnet.cluster.exec import exec_run
-from kubectl_ebpfnet.cluster.resolve import parse_target
+from kubectl_ebpfnet.cluster.exec import exec_stream
+from kubectl_ebpfnet.cluster.resolve import resolve
 from kubectl_ebpfnet.cluster.agents import find_agents
 from kubectl_ebpfnet.cluster.session import ConnectionOptions, Session
 print([name for name in ("kubernetes", "urllib3", "yaml", "websocket") if name in sys.modules])

@@ -6,21 +6,18 @@ from typing import Any
 
 import pytest
 from fake_api_server import FakeApiServer, Reply, Seen, status_reply
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kubectl_ebpfnet.cluster.agents import find_agents
 from kubectl_ebpfnet.cluster.api import Api
 from kubectl_ebpfnet.cluster.exec import Container
 from kubectl_ebpfnet.cluster.resolve import (
     TargetRef,
-    parse_target,
     resolve,
     selector_text,
     state_of,
 )
 from kubectl_ebpfnet.cluster.session import Session
-from kubectl_ebpfnet.errors import Forbidden, NotFound, UsageError
+from kubectl_ebpfnet.errors import Forbidden, NotFound
 
 FORBIDDEN = status_reply(403, "Forbidden", "no")
 
@@ -28,81 +25,6 @@ FORBIDDEN = status_reply(403, "Forbidden", "no")
 @pytest.fixture
 def api(session: Session) -> Api:
     return Api(session)
-
-
-# --- words ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("word", "kind", "name", "port"),
-    [
-        ("client", "pod", "client", ""),
-        ("client:80", "pod", "client", "80"),
-        ("pod/client", "pod", "client", ""),
-        ("po/a.b-c", "pod", "a.b-c", ""),
-        ("pods/x:8080", "pod", "x", "8080"),
-        ("POD/x", "pod", "x", ""),
-        ("deploy/x", "deployment", "x", ""),
-        ("deployment/x", "deployment", "x", ""),
-        ("deployments/x", "deployment", "x", ""),
-        ("sts/x", "statefulset", "x", ""),
-        ("statefulsets/x", "statefulset", "x", ""),
-        ("ds/x", "daemonset", "x", ""),
-        ("daemonset/x", "daemonset", "x", ""),
-        ("rs/x", "replicaset", "x", ""),
-        ("job/x", "job", "x", ""),
-        ("svc/web", "service", "web", ""),
-        ("svc/web:80", "service", "web", "80"),
-        ("service/web:http", "service", "web", "http"),
-        ("services/web:a-1", "service", "web", "a-1"),
-        ("no/n1", "node", "n1", ""),
-        ("node/ip-10-0-0-1.eu.internal", "node", "ip-10-0-0-1.eu.internal", ""),
-        ("nodes/n1:30080", "node", "n1", "30080"),
-    ],
-)
-def test_words(word: str, kind: str, name: str, port: str) -> None:
-    ref = parse_target(word)
-    assert (ref.kind, ref.name, ref.port) == (kind, name, port)
-
-
-@pytest.mark.parametrize(
-    ("word", "said", "hint"),
-    [
-        ("configmap/x", "no type 'configmap'", "types are: pod, deploy"),
-        ("/x", "no type ''", "e.g. pod/x"),
-        ("pod/", "name is missing", "e.g. pod/NAME"),
-        ("", "name is missing", "e.g. pod/NAME"),
-        (":80", "name is missing", "NAME"),
-        ("pod/Client", "cannot be a name", "lower case: client"),
-        ("pod/a_b", "cannot be a name", "letter or a digit"),
-        ("pod/-a", "cannot be a name", "letter or a digit"),
-        ("pod/ns/x", "cannot be a name", "-n"),
-        ("pod/" + "a" * 254, "cannot be a name", "letter"),
-        ("pod/x;rm -rf", "cannot be a name", "letter"),
-        ("pod/x\n", "cannot be a name", "letter"),
-        ("pod/x:0", "'0' is not a port", "1 to 65535"),
-        ("pod/x:65536", "'65536' is not a port", "1 to 65535"),
-        ("pod/x:http", "'http' is not a port", "1 to 65535"),
-        ("pod/x:", "'' is not a port", "1 to 65535"),
-        ("svc/x:", "'' is not a port", "name of one of the Service's ports"),
-        ("svc/x:-a", "'-a' is not a port", "name of one of"),
-        ("svc/x:１", "is not a port", "name of one of"),
-    ],
-)
-def test_words_that_mean_nothing(word: str, said: str, hint: str) -> None:
-    with pytest.raises(UsageError, match=said) as caught:
-        parse_target(word)
-    assert hint in caught.value.hint
-    assert caught.value.exit_code == 2
-
-
-@given(st.text())
-def test_any_words_give_a_target_or_a_usage_error(word: str) -> None:
-    try:
-        ref = parse_target(word)
-    except UsageError:
-        return
-    assert parse_target(str(ref)) == ref
 
 
 # --- objects --------------------------------------------------------------------------------------

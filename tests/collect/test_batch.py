@@ -48,9 +48,17 @@ def run(
     assert argv[:2] == ["sh", "-c"]
     done = subprocess.run([*shell, *argv[1:]], capture_output=True, timeout=60, env=env)
     assert done.returncode == 0
-    out, err = batch.split(done.stdout, done.stderr, nonce)
+    out, err = split(done.stdout, done.stderr, nonce)
     assert out.rest().read() == b""
     return list(records(asked, out, err, PLACE, started="t", seconds=seconds))
+
+
+def split(stdout: bytes, stderr: bytes, nonce: str) -> tuple[Splitter, Splitter]:
+    """Both streams of a script that has ended, cut at their marks."""
+    out, err = Splitter(nonce), Splitter(nonce)
+    out.feed(stdout)
+    err.feed(stderr)
+    return out, err
 
 
 def one(*argv: str, kept: tuple[str, ...] = ()) -> Asked:
@@ -260,7 +268,7 @@ def test_any_bytes_in_any_pieces_come_back(
 @given(st.binary(max_size=200), st.integers(0, 200))
 def test_even_this_runs_nonce_in_an_output_breaks_nothing(noise: bytes, at: int) -> None:
     mark = b"\n" + NONCE.encode() + b" "
-    out, err = batch.split(noise[:at] + mark + noise[at:], mark + noise, NONCE)
+    out, err = split(noise[:at] + mark + noise[at:], mark + noise, NONCE)
     asked = [one("a"), DEVICE_FILTERS, Asked((("b",), ("c",)))]
     for record in records(asked, out, err, PLACE, error="cut"):
         assert record.argv
@@ -275,7 +283,7 @@ def test_a_cut_stream_gives_what_ended_and_what_was_cut() -> None:
     ]
 
     def cut(parts: list[tuple[bytes, int, int, str]], rest: bytes) -> list[Record]:
-        out, err = batch.split(stream(parts) + rest, stream(parts[:-1]) + b"E", NONCE)
+        out, err = split(stream(parts) + rest, stream(parts[:-1]) + b"E", NONCE)
         return list(records(asked, out, err, PLACE, error="it broke", denied="d"))
 
     (only,) = cut([], b"half")

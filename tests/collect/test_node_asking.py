@@ -12,7 +12,9 @@ from kubectl_ebpfnet.model import codec
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.node_side import PROTOCOL
 
-LINKS = codec.lines([Link(1, "lo"), Link(2, "eth0", "veth", "aa:bb:cc:dd:ee:ff", peer_index=9)])
+LINKS = codec.line_of(Link(1, "lo")) + codec.line_of(
+    Link(2, "eth0", "veth", "aa:bb:cc:dd:ee:ff", peer_index=9)
+)
 
 
 def said(*answers: tuple[int, int, bytes, str], protocol: int = PROTOCOL) -> bytes:

@@ -24,7 +24,7 @@ POD = pod_place("shop", "cart")
 
 def answer(place: Place, name: str, *facts: Any) -> Record:
     """The record of one question."""
-    stdout = Held(codec.lines(facts))
+    stdout = Held(b"".join(map(codec.line_of, facts)))
     return Record(0, place, ask(name), 0, stdout, started="2026-11-21T10:00:00Z")
 
 

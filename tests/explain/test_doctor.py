@@ -100,7 +100,7 @@ def answering(on: str, without: tuple[str, ...] = ()) -> list[Record]:
 
 def by_node_pod(on: str, *problems: str) -> Record:
     kernel = KernelFacts("6.12.1", bpf_stats=False, problems=problems)
-    return said(node_place(on), ask("kernel"), codec.lines([kernel]))
+    return said(node_place(on), ask("kernel"), codec.line_of(kernel))
 
 
 def cluster(

@@ -166,7 +166,7 @@ OWN_MODES = [
 @pytest.mark.parametrize(("own", "settings", "entry", "mode"), OWN_MODES)
 def test_a_service_may_have_a_mode_of_its_own(own, settings, entry, mode) -> None:
     how = config(kube_proxy_replacement="true", bpf_lb_mode="snat", **settings)
-    more = (on("n1", "ebpfnet-node lb", codec.lines([entry])),) if entry is not None else ()
+    more = (on("n1", "ebpfnet-node lb", codec.line_of(entry)),) if entry is not None else ()
     web = service("Cluster", annotations={ANNOTATION: own})
     nodes = (node("n1"), node("n3"))
     plan = judge(REQUEST, cluster(web, REMOTE, settings=how, nodes=nodes, more=more))

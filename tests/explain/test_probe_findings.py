@@ -54,7 +54,7 @@ def only(bundle: Bundle, *attempts: Any, checks: tuple[Any, ...] = ()) -> Findin
 
 def facts(name: str, question: str, *values: Any) -> Record:
     """What a node side answered."""
-    return on(name, f"ebpfnet-node {question}", codec.lines(values))
+    return on(name, f"ebpfnet-node {question}", b"".join(map(codec.line_of, values)))
 
 
 def proof(bundle: Bundle, finding: Finding) -> list[str]:

@@ -36,7 +36,7 @@ def of_kind(kind: Any) -> st.SearchStrategy[Any]:
 def test_every_fact_comes_back_as_it_went(name: str) -> None:
     @given(st.lists(of_kind(FACTS[name]), max_size=3))
     def holds(facts: list[Any]) -> None:
-        data = codec.lines(facts)
+        data = b"".join(map(codec.line_of, facts))
         assert data.count(b"\n") == len(facts)
         assert list(node_side.facts(data, ("ebpfnet-node", name))) == facts
 
@@ -45,7 +45,7 @@ def test_every_fact_comes_back_as_it_went(name: str) -> None:
 
 def test_a_fact_knows_its_line() -> None:
     entries = [ConntrackEntry(FLOW, FLOW.reversed()), CtEntry(FLOW, "OUT")]
-    read = node_side.facts(codec.lines(entries[:1] * 3), ("ebpfnet-node", "conntrack"))
+    read = node_side.facts(codec.line_of(entries[0]) * 3, ("ebpfnet-node", "conntrack"))
     assert [entry.line for entry in read] == [1, 2, 3]
 
 
@@ -69,7 +69,7 @@ def test_a_frontend_keeps_its_backends() -> None:
     front = Frontend(
         ip_address("10.96.0.1"), 80, TCP, False, "ClusterIP", frozenset({"x"}), 3, (backend,)
     )
-    (read,) = node_side.facts(codec.lines([front]), ("ebpfnet-node", "lb"))
+    (read,) = node_side.facts(codec.line_of(front), ("ebpfnet-node", "lb"))
     assert read == front
 
 

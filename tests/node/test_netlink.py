@@ -102,7 +102,7 @@ def test_iproute2_says_the_same(
 @pytest.mark.parametrize("name", ["links", "addresses", "routes", "rules", "neighbours"])
 def test_facts_come_back_from_their_lines(made: Namespace, name: str) -> None:
     facts = ours(made, name)
-    lines = codec.lines(facts).splitlines()
+    lines = map(codec.line_of, facts)
     assert [codec.fact(line, FACTS[name]) for line in lines] == list(facts)
 
 
@@ -248,7 +248,7 @@ def test_an_answer_says_what_was_asked(made: Namespace) -> None:
     )  # fmt: skip
     asked = (answer.protocol, answer.source_port, answer.destination_port)
     assert asked == (protocol_number("tcp"), 40000, 443)
-    assert codec.fact(codec.lines([answer]).strip(), FibAnswer) == answer
+    assert codec.fact(codec.line_of(answer), FibAnswer) == answer
 
 
 @pytest.mark.parametrize(

@@ -131,9 +131,9 @@ class LbCluster:
         _, name, *words = asked["argv"]
         body, error = b"", ""
         if name == "probe":
-            body = codec.lines([self.meets(one) for one in self._tries(node, words)])
+            body = b"".join(codec.line_of(self.meets(one)) for one in self._tries(node, words))
         elif name == "conntrack":
-            body = codec.lines(self.tracked.get(node, []))
+            body = b"".join(map(codec.line_of, self.tracked.get(node, [])))
         else:
             error = "it is played, and knows nothing of this"
         said = {"id": asked["id"], "exit_code": int(bool(error)), "bytes": len(body)}

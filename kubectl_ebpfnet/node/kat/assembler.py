@@ -15,13 +15,13 @@ R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, FP = range(11)
 WORD, HALF, BYTE = 0x00, 0x08, 0x10
 
 # Jumps that compare 32 bits with an immediate (class JMP32)
-EQ, GT, GE, SET, NE, LT, LE = 0x10, 0x20, 0x30, 0x40, 0x50, 0xA0, 0xB0
+EQ, GT, NE, LT = 0x10, 0x20, 0x50, 0xA0
 
 # Helpers
 MAP_LOOKUP_ELEM, SKB_STORE_BYTES, TAIL_CALL, CLONE_REDIRECT, REDIRECT = 1, 9, 12, 13, 23
 SKB_LOAD_BYTES, SKB_CHANGE_HEAD, REDIRECT_PEER = 26, 43, 155
 
-_ADD, _AND, _LSH, _MOV = 0x00, 0x50, 0x60, 0xB0
+_ADD, _AND, _LSH = 0x00, 0x50, 0x60
 _MAP_FD = 1  # BPF_PSEUDO_MAP_FD
 _BIG_ENDIAN = {16: 0xDC, 32: 0xDC}
 

@@ -17,7 +17,6 @@ from kubectl_ebpfnet.node.kat.copying import abort_when_closed
 from kubectl_ebpfnet.node.kat.laying import Laid
 from kubectl_ebpfnet.node.nlmsg import Change, change
 
-MOST = 64
 _TABLES = 1000
 _SO_MARK = 36
 # Next hops that are given by their MAC need an address to be called by; these are nobody's
@@ -30,7 +29,7 @@ def spread(laid: Laid, next_hops: Sequence[str]) -> None:
 
     Args:
         laid: by `laying.to_peer` for as many connections.
-        next_hops: an address on the link or a MAC each, at most MOST.
+        next_hops: an address on the link or a MAC each.
 
     Raises:
         KernelError: the kernel refuses one of them.
