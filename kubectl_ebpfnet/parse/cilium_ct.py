@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.model.cilium import CtEntry
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
-from kubectl_ebpfnet.parse import _json
-from kubectl_ebpfnet.parse._text import integer, lines
-from kubectl_ebpfnet.parse._tuple import Stored, stored_tuple, text_tuple
+from kubectl_ebpfnet.parse._text import integer
+from kubectl_ebpfnet.parse._tuple import text_tuple
 
 SOURCE = "cilium bpf ct list"
 _DIRECTIONS = frozenset({"IN", "OUT", "SVC"})
@@ -25,18 +24,6 @@ _NUMBERS = frozenset(
         "RxFlagsSeen", "TxFlagsSeen", "RevNAT", "SourceSecurityID", "BackendID",
     }
 )  # fmt: skip
-_FLAGS = (
-    (0x01, "RxClosing"),
-    (0x02, "TxClosing"),
-    (0x04, "Nat64"),
-    (0x08, "LBLoopback"),
-    (0x10, "SeenNonSyn"),
-    (0x20, "NodePort"),
-    (0x40, "ProxyRedirect"),
-    (0x80, "DSRInternal"),
-    (0x100, "FromL7LB"),
-    (0x400, "FromTunnel"),
-)
 
 
 def entry(line: bytes, number: int) -> CtEntry | None:
@@ -76,12 +63,6 @@ def entry(line: bytes, number: int) -> CtEntry | None:
         backend_id=values.get("BackendID", 0),
         line=number,
     )
-
-
-def entries(data: bytes) -> tuple[CtEntry, ...]:
-    """Every entry of a whole list. Raises ParseError."""
-    found = (entry(text.encode(), number) for number, text in lines(data, SOURCE))
-    return tuple(one for one in found if one is not None)
 
 
 def _flow(
@@ -133,63 +114,3 @@ def _counted(values: dict[str, int], what: str, direction: str = "") -> int | No
     if what == "Bytes" and direction == "SVC":
         return sent  # the field of received bytes holds the backend's id (≥ 1.14)
     return received + sent
-
-
-def json_entries(data: bytes) -> tuple[CtEntry, ...]:
-    """Every entry of `bpf ct list -o json`: the stored fields (cilium-facts 3.2). Raises
-    ParseError."""
-    return tuple(_json_entry(item, line) for line, item in _json.listed(data, SOURCE))
-
-
-def _json_entry(item: object, line: int) -> CtEntry:
-    stored = stored_tuple(item, SOURCE, line)
-    related = bool(stored.flags & 2)
-    if stored.flags & 4:
-        direction = "SVC"
-        one = (stored.source, stored.destination_port)
-        other = (stored.destination, stored.source_port)
-    else:
-        direction = "IN" if stored.flags & 1 else "OUT"
-        one = (stored.destination, stored.source_port)
-        other = (stored.source, stored.destination_port)
-    flow = _flow(stored.protocol, one, other, related)
-    return _json_fact(stored, direction, flow, related, line)
-
-
-def _json_fact(stored: Stored, direction: str, flow: Flow, related: bool, line: int) -> CtEntry:
-    value = stored.value
-
-    def number(name: str) -> int:
-        found = value.get(name, 0)
-        return integer(found if found is not None else 0, SOURCE, line)
-
-    bits = number("Flags")
-    union = value.get("Union0")
-    backend = number("BackendID")
-    if direction == "SVC" and isinstance(union, list) and len(union) == 2:
-        backend = integer(union[1], SOURCE, line)
-    if "Packets" in value:
-        packets, size = number("Packets"), number("Bytes")
-    else:
-        packets = number("RxPackets") + number("TxPackets")
-        size = number("TxBytes") + (number("RxBytes") if direction != "SVC" else 0)
-    counted = "Packets" not in value or bool(packets or size)
-    return CtEntry(
-        flow=flow,
-        direction=direction,
-        related=related,
-        expires=number("Lifetime"),
-        flags=frozenset(name for bit, name in _FLAGS if bits & bit),
-        tx_flags_seen=number("TxFlagsSeen"),
-        rx_flags_seen=number("RxFlagsSeen"),
-        packets=packets if counted else None,
-        bytes=size if counted else None,
-        rev_nat=_swapped(number("RevNAT")),
-        source_identity=number("SourceSecurityID"),
-        backend_id=backend,
-        line=line,
-    )
-
-
-def _swapped(value: int) -> int:
-    return int.from_bytes((value & 0xFFFF).to_bytes(2, "little"), "big")

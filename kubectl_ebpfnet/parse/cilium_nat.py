@@ -9,9 +9,8 @@ from __future__ import annotations
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.cilium import NatEntry
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
-from kubectl_ebpfnet.parse import _json
-from kubectl_ebpfnet.parse._text import integer, lines
-from kubectl_ebpfnet.parse._tuple import bytes_address, end, stored_tuple, swapped_port, text_tuple
+from kubectl_ebpfnet.parse._text import integer
+from kubectl_ebpfnet.parse._tuple import end, text_tuple
 
 SOURCE = "cilium bpf nat list"
 _DIRECTIONS = frozenset({"IN", "OUT"})
@@ -44,12 +43,6 @@ def entry(line: bytes, number: int) -> NatEntry | None:
     )
 
 
-def entries(data: bytes) -> tuple[NatEntry, ...]:
-    """Every entry of a whole list. Raises ParseError."""
-    found = (entry(text.encode(), number) for number, text in lines(data, SOURCE))
-    return tuple(one for one in found if one is not None)
-
-
 def _flow(
     protocol: int, one: tuple[Address, int], other: tuple[Address, int], direction: str
 ) -> Flow:
@@ -71,25 +64,3 @@ def _age(words: list[str], number: int) -> int | None:
         ):
             return integer(word[len("Created=") : -len("sec")], SOURCE, number, least=None)
     return None
-
-
-def json_entries(data: bytes) -> tuple[NatEntry, ...]:
-    """Every entry of `bpf nat list -o json`. Raises ParseError."""
-    found = []
-    for line, item in _json.listed(data, SOURCE):
-        stored = stored_tuple(item, SOURCE, line)
-        direction = "IN" if stored.flags & 1 else "OUT"
-        one = (stored.source, stored.source_port)
-        other = (stored.destination, stored.destination_port)
-        marks = [stored.value.get(name) for name in ("NeedsCT", "HostLocal")]
-        found.append(
-            NatEntry(
-                flow=_flow(stored.protocol, one, other, direction),
-                direction=direction,
-                address=bytes_address(stored.value.get("Addr"), SOURCE, line),
-                port=swapped_port(stored.value.get("Port"), SOURCE, line),
-                needs_ct=any(mark == 1 for mark in marks),
-                line=line,
-            )
-        )
-    return tuple(found)

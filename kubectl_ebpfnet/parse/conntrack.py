@@ -53,12 +53,6 @@ class _Tail:
     bytes: int | None = None
 
 
-def entries(data: bytes) -> tuple[ConntrackEntry, ...]:
-    """All entries of a whole listing, in their order. Raises ParseError for a bad line."""
-    found = (entry(line, number) for number, line in enumerate(data.split(b"\n"), start=1))
-    return tuple(one for one in found if one is not None)
-
-
 def entry(line: bytes, number: int) -> ConntrackEntry | None:
     """The entry that one line is.
 

@@ -166,6 +166,10 @@ def fully(substitution: Substitution, value: Any) -> Any:
     return value
 
 
+def nf_conntrack(data: bytes) -> list[Any]:
+    return [conntrack.entry(line, number) for number, line in enumerate(data.splitlines(), start=1)]
+
+
 READERS: list[tuple[tuple[str, ...], Callable[[bytes], Any]]] = [
     (("ip", "-j", "route", "show", "table", "all"), iproute.routes),
     (("ip", "route"), iproute.routes),
@@ -179,7 +183,7 @@ READERS: list[tuple[tuple[str, ...], Callable[[bytes], Any]]] = [
     (("cat", "/proc/net/ipv6_route"), procfs.routes6),
     (("route", "-n"), nettools.routes),
     (("arp", "-an"), nettools.neighbours),
-    (("cat", "/proc/net/nf_conntrack"), conntrack.entries),
+    (("cat", "/proc/net/nf_conntrack"), nf_conntrack),
 ]
 
 

@@ -83,8 +83,7 @@ def test_conntrack(our_lab: Lab, node: Node) -> None:
         our_lab.run(pod, *FETCH, f"http://{web}/")
         found = same(
             lambda: asked(node, "ct"),
-            lambda: cilium_ct.entries(our_lab.in_agent(node.name, "cilium-dbg", "bpf", "ct", "list",
-                                                       "global").encode()),
+            lambda: printed(our_lab, node),
             without_clock,
         )  # fmt: skip
         mine = [entry for entry in found if str(entry.flow.source) == ip]
@@ -104,6 +103,13 @@ def test_conntrack(our_lab: Lab, node: Node) -> None:
             assert {e.flow for e in got} == {e.flow for e in expected} != set()
 
 
+def printed(lab: Lab, node: Node, *more: str) -> list[CtEntry]:
+    """Cilium's conntrack as its agent prints it."""
+    text = lab.in_agent(node.name, "cilium-dbg", "bpf", "ct", "list", "global", *more)
+    read = (cilium_ct.entry(line.encode(), 1) for line in text.splitlines())
+    return [entry for entry in read if entry is not None]
+
+
 def filtered(node: Node, flow: FlowFilter) -> tuple[Any, ...]:
     """The answer to a request with a filter, by the protocol."""
     request = {
@@ -118,9 +124,8 @@ def filtered(node: Node, flow: FlowFilter) -> tuple[Any, ...]:
 
 def test_time_that_remains_is_cilium_s(our_lab: Lab, node: Node) -> None:
     def agreed() -> bool:
-        text = our_lab.in_agent(node.name, "cilium-dbg", "bpf", "ct", "list", "global", "-d")
         theirs = {(e.flow, e.direction, e.expires): e.remaining
-                  for e in cilium_ct.entries(text.encode())}  # fmt: skip
+                  for e in printed(our_lab, node, "-d")}  # fmt: skip
         ours = {(e.flow, e.direction, e.expires): e.remaining for e in asked(node, "ct")}
         both = ours.keys() & theirs.keys()
         return bool(both) and all(0 <= theirs[one] - ours[one] <= 2 for one in both)

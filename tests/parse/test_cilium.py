@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 import recorded
+import stored_json
+from parse_samples import every
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.cilium import Backend, CtEntry, DatapathConfig, PolicyEntry
@@ -45,8 +47,8 @@ def timeless(entry: CtEntry) -> CtEntry:
 
 @pytest.mark.parametrize("both", recorded.pairs(*lists("bpf", "ct", "list", "global")))
 def test_conntrack_says_the_same_in_text_and_json(both: tuple[bytes, bytes]) -> None:
-    text = {timeless(e) for e in cilium_ct.entries(both[0])}
-    json = {timeless(e) for e in cilium_ct.json_entries(both[1])}
+    text = {timeless(e) for e in every(cilium_ct.entry, both[0])}
+    json = {timeless(e) for e in stored_json.ct(both[1])}
     assert text
     # The agent's own connections come and go between the two commands.
     assert len(text ^ json) <= 2
@@ -55,8 +57,8 @@ def test_conntrack_says_the_same_in_text_and_json(both: tuple[bytes, bytes]) -> 
 
 @pytest.mark.parametrize("both", recorded.pairs(*lists("bpf", "nat", "list")))
 def test_nat_says_the_same_in_text_and_json(both: tuple[bytes, bytes]) -> None:
-    text = {replace(e, age=None) for e in cilium_nat.entries(both[0])}
-    json = set(cilium_nat.json_entries(both[1]))
+    text = {replace(e, age=None) for e in every(cilium_nat.entry, both[0])}
+    json = set(stored_json.nat(both[1]))
     assert len(text & json) >= 3
     assert len(text ^ json) <= 4
 
@@ -112,8 +114,8 @@ def test_a_recorded_conntrack_line() -> None:
 
 def test_an_old_agents_lines() -> None:
     """Seed 003: a real agent of about 1.9."""
-    tcp, echo, related, ping = cilium_ct.entries(
-        recorded.outputs("cilium", "bpf", "ct", "list", "global")[0]
+    tcp, echo, related, ping = every(
+        cilium_ct.entry, recorded.outputs("cilium", "bpf", "ct", "list", "global")[0]
     )
     assert tcp.flow == Flow(TCP, POD, 46486, WORLD, 80)
     assert (tcp.packets, tcp.bytes, tcp.source_identity) == (10, 1029, 42837)
@@ -158,20 +160,6 @@ def test_forms_of_other_versions(line: bytes, flow: Flow, direction: str) -> Non
     entry = cilium_ct.entry(line, 1)
     assert entry is not None
     assert (entry.flow, entry.direction) == (flow, direction)
-
-
-def test_the_stored_tuple_of_json() -> None:
-    """Upstream's own encoder printed this (cilium-facts 2.1, executed)."""
-    data = (
-        b'[{"Key":{"DestAddr":[10,244,0,213],"SourceAddr":[1,0,0,1],"DestPort":20480,'
-        b'"SourcePort":38581,"NextHeader":6,"Flags":0},"Value":{"Union0":[0,0],"Packets":0,'
-        b'"Bytes":0,"Lifetime":17755044,"Flags":19,"RevNAT":1792,"NatPort":0,"TxFlagsSeen":0,'
-        b'"RxFlagsSeen":27,"SourceSecurityID":42837,"LastTxReport":0,"LastRxReport":0}}]'
-    )
-    (entry,) = cilium_ct.json_entries(data)
-    assert entry.flow == Flow(TCP, POD, 46486, WORLD, 80)
-    assert (entry.rev_nat, entry.packets) == (7, None)
-    assert entry.flags == {"RxClosing", "TxClosing", "SeenNonSyn"}
 
 
 @pytest.mark.parametrize(
@@ -391,8 +379,6 @@ def at(data: bytes, line: int) -> str:
 @pytest.mark.parametrize(
     ("words", "parser"),
     [
-        (("bpf", "ct", "list", "global"), cilium_ct.json_entries),
-        (("bpf", "nat", "list"), cilium_nat.json_entries),
         (("bpf", "policy", "get", "--all"), cilium_policy.entries),
         (("bpf", "metrics", "list"), cilium_maps.metrics),
         (("service", "list"), cilium_lb.services),

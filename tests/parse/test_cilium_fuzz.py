@@ -12,7 +12,7 @@ import pytest
 import recorded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from parse_samples import sample
+from parse_samples import every, sample
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.parse import (
@@ -30,12 +30,10 @@ from kubectl_ebpfnet.parse import (
 Parser = Callable[[bytes], Any]
 
 PARSERS: dict[str, tuple[Parser, str]] = {
-    "ct": (cilium_ct.entries, "bpf ct list global -d"),
+    "ct": (partial(every, cilium_ct.entry), "bpf ct list global -d"),
     "ct line": (partial(cilium_ct.entry, number=1), "bpf ct list global"),
-    "ct json": (cilium_ct.json_entries, "bpf ct list global -o json"),
-    "nat": (cilium_nat.entries, "bpf nat list"),
+    "nat": (partial(every, cilium_nat.entry), "bpf nat list"),
     "nat line": (partial(cilium_nat.entry, number=1), "bpf nat list"),
-    "nat json": (cilium_nat.json_entries, "bpf nat list -o json"),
     "lb": (cilium_lb.frontends, "bpf lb list"),
     "lb json": (cilium_lb.frontends, "bpf lb list -o json"),
     "services": (cilium_lb.services, "service list -o json"),

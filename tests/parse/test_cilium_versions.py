@@ -10,7 +10,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
-from parse_samples import line_at, sample
+from parse_samples import every, line_at, sample
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.cilium import (
@@ -77,7 +77,7 @@ CT = (
 )
 def test_conntrack(path: str, remaining: list[int | None], counted: bool, backend: int) -> None:
     data = sample(path)
-    entries = cilium_ct.entries(data)
+    entries = every(cilium_ct.entry, data)
     expected = [
         replace(entry, remaining=left, backend_id=backend if entry.direction == "SVC" else 0)
         for entry, left in zip(CT, remaining, strict=True)
@@ -86,13 +86,6 @@ def test_conntrack(path: str, remaining: list[int | None], counted: bool, backen
         expected = [replace(entry, packets=None, bytes=None) for entry in expected]
     assert list(entries) == expected
     assert all(f"{e.flow.source}:" in line_at(data, e.line) for e in entries)
-
-
-def test_conntrack_in_json_of_old_versions() -> None:
-    data = sample("cilium-1.15/format/bpf-ct-list-global-o-json")
-    entries = cilium_ct.json_entries(data)
-    assert entries == CT[:2]
-    assert [line_at(data, e.line) for e in entries] == ["  {", "  {"]
 
 
 NAT = (
@@ -118,22 +111,12 @@ NAT = (
 )
 def test_nat(path: str, age: int | None) -> None:
     data = sample(path)
-    entries = cilium_nat.entries(data)
+    entries = every(cilium_nat.entry, data)
     assert entries == tuple(replace(e, age=age) for e in NAT)
     assert [e.line for e in entries] == [1, 2, 3, 4, 5, 6]
     out, back = entries[0], entries[1]
     assert out.translated().reversed() == back.flow
     assert back.translated().reversed() == out.flow
-
-
-def test_nat_in_json() -> None:
-    """Upstream's own encoder printed this (cilium-facts 2.2, executed)."""
-    data = (
-        b'[{"Key":{"DestAddr":[1,0,0,1],"SourceAddr":[10,244,0,213],"DestPort":20480,'
-        b'"SourcePort":38581,"NextHeader":6,"Flags":0},"Value":{"Created":100,"NeedsCT":0,"Pad1":0,'
-        b'"Pad2":0,"Addr":[172,18,0,2],"Port":38581}}]'
-    )
-    assert cilium_nat.json_entries(data) == NAT[:1]
 
 
 def frontends(protocol: int | None, slots: bool) -> set[Frontend]:
@@ -295,8 +278,7 @@ def test_go_prints_an_empty_list_as_null() -> None:
     """Recorded of `bpf auth list -o json`; any list of Go is printed so while it is nil."""
     parsers = (
         cilium_agent.endpoints, cilium_agent.nodes, cilium_agent.identities, cilium_maps.ip_masq,
-        cilium_maps.egress_gateway, cilium_maps.metrics, cilium_ct.json_entries,
-        cilium_nat.json_entries, cilium_lb.services, cilium_policy.entries,
+        cilium_maps.egress_gateway, cilium_maps.metrics, cilium_lb.services, cilium_policy.entries,
     )  # fmt: skip
     for parser in parsers:
         assert parser(b"null\n") == ()  # type: ignore[operator]

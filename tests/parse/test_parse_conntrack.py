@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
-from parse_samples import line_at, sample
+from parse_samples import every, line_at, sample
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
@@ -25,7 +25,7 @@ def by_protocol(data: bytes) -> dict[tuple[int, int, int | None], ConntrackEntry
     """Entries by version, protocol and destination port."""
     return {
         (e.original.source.version, e.original.protocol, e.original.destination_port): e
-        for e in conntrack.entries(data)
+        for e in every(conntrack.entry, data)
     }
 
 
@@ -87,8 +87,8 @@ def test_an_identifier_alone_may_be_translated() -> None:
 
 
 def test_an_identifier_of_the_entry_is_none_of_icmp() -> None:
-    with_id = conntrack.entries(sample("conntrack-1.4.7/netns/conntrack-L-o-extended,id"))
-    assert with_id == conntrack.entries(sample("conntrack-1.4.7/netns/conntrack-L-o-extended"))
+    with_id = every(conntrack.entry, sample("conntrack-1.4.7/netns/conntrack-L-o-extended,id"))
+    assert with_id == every(conntrack.entry, sample("conntrack-1.4.7/netns/conntrack-L-o-extended"))
 
 
 def test_zones() -> None:
@@ -99,7 +99,7 @@ def test_zones() -> None:
 
 
 def test_other_protocols_have_no_ports() -> None:
-    entries = conntrack.entries(sample(PROC))
+    entries = every(conntrack.entry, sample(PROC))
     gre = next(e for e in entries if e.original.protocol == 47)
     assert gre.original == flow(47, "10.66.0.1", None, "10.66.0.2", None)
     assert (gre.timeout, gre.state) == (29, "")
@@ -117,7 +117,7 @@ def test_ipv6_expanded_and_compressed_are_equal() -> None:
 @pytest.mark.parametrize("command", ["conntrack-L", "conntrack-L-o-extended"])
 def test_all_forms_give_equal_entries(command: str) -> None:
     def timeless(data: bytes) -> set[ConntrackEntry]:
-        return {replace(entry, timeout=None) for entry in conntrack.entries(data)}
+        return {replace(entry, timeout=None) for entry in every(conntrack.entry, data)}
 
     file = timeless(sample(PROC))
     assert timeless(sample(f"conntrack-1.4.7/netns/{command}")) == file
@@ -127,8 +127,8 @@ def test_all_forms_give_equal_entries(command: str) -> None:
 @pytest.mark.parametrize("where", ["native-node2", "vxlan-node1"])
 def test_the_tables_of_a_cluster(where: str) -> None:
     data = sample(f"linux-6.18/{where}/proc-net-nf-conntrack")
-    file = conntrack.entries(data)
-    printed = conntrack.entries(sample(f"conntrack-1.4.7/{where}/conntrack-L-o-extended"))
+    file = every(conntrack.entry, data)
+    printed = every(conntrack.entry, sample(f"conntrack-1.4.7/{where}/conntrack-L-o-extended"))
     # Seconds passed between the two, so states and timeouts differ; the tuples do not.
     assert {(e.original, e.reply) for e in file} == {(e.original, e.reply) for e in printed}
     assert len(file) == data.count(b"\n")
@@ -181,5 +181,5 @@ def test_a_bad_line_is_named(line: bytes) -> None:
         conntrack.entry(line, 41)
     assert (raised.value.source, raised.value.line) == ("nf_conntrack", 41)
     with pytest.raises(ParseError) as raised:
-        conntrack.entries(b"\n" + line)
+        every(conntrack.entry, b"\n" + line)
     assert raised.value.line == 2

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from parse_samples import SAMPLES
+from parse_samples import SAMPLES, every
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.parse import (
@@ -50,7 +50,7 @@ PARSERS: dict[str, tuple[Parser, tuple[str, ...]]] = {
     "arp -an": (nettools.neighbours, ("arp-an",)),
     "ifconfig links": (nettools.links, ("ifconfig",)),
     "ifconfig addresses": (nettools.addresses, ("ifconfig",)),
-    "conntrack": (conntrack.entries, ("conntrack", "proc-net-nf-conntrack")),
+    "conntrack": (partial(every, conntrack.entry), ("conntrack", "proc-net-nf-conntrack")),
     "conntrack line": (partial(conntrack.entry, number=1), ("proc-net-nf-conntrack",)),
     "tc": (partial(tc.filters, device="eth0", direction="ingress"), ("tc-",)),
     "bpftool net": (bpftool.net, ("bpftool-net", "bpftool-j-net")),

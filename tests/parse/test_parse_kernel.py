@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from kernel_namespace import Namespace, namespace, why_not
+from parse_samples import every
 
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.net import TCP
@@ -120,7 +121,7 @@ def test_links_and_pins_agree(made: Namespace) -> None:
 def test_conntrack_agrees_with_the_kernels_file(made: Namespace) -> None:
     def timeless(data: bytes) -> set[Any]:
         # States of TCP do not change here: the connections stay open. Time passes.
-        return {replace(entry, timeout=None) for entry in conntrack.entries(data)}
+        return {replace(entry, timeout=None) for entry in every(conntrack.entry, data)}
 
     before = timeless(run(made, "cat /proc/net/nf_conntrack"))
     printed = timeless(run(made, "conntrack -L"))
