@@ -2,21 +2,19 @@
 
     python bench/bundle_scan.py [LINES]
 
-Makes its own capture, in the zip form and as JSON lines, of lines in the shape that
-`cilium-dbg bpf ct list global -d` prints, in a temporary folder, and compares (best of 5, each in a
-process of its own):
+Makes its own capture of lines in the shape that `cilium-dbg bpf ct list global -d` prints, in a
+temporary folder, and compares (best of 5, each in a process of its own):
 
     loop        for line in file: if needle in line   over the same lines in a plain file (bytes)
     loop-text   the same, over decoded lines
     loop-zip    the same, over the zip's members with zipfile
-    zip, jsonl  open_bundle and matching_lines
+    zip         open_bundle and matching_lines
 
 The last lines are ratios to `loop`, and how much memory each took over an empty capture.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import resource
 import subprocess
@@ -58,12 +56,10 @@ def ct_list(lines: int) -> bytes:
 
 
 def prepare(folder: Path, lines: int) -> None:
-    """Write the same list as a plain file, a zip and JSON lines."""
+    """Write the same list as a plain file and as a zip."""
     data = ct_list(lines)
     (folder / "plain").write_bytes(data)
     write_bundle(folder / "zip", [Record(1, PLACE, ARGV, 0, Held(data))])
-    record = {"where": {"kind": "cilium-agent", "node": "node1"}, "argv": ARGV, "exit_code": 0}
-    (folder / "jsonl").write_text(json.dumps({**record, "stdout": data.decode()}) + "\n")
 
 
 def loop(folder: Path) -> int:
@@ -89,23 +85,18 @@ def loop_zip(folder: Path) -> int:
     return found
 
 
-def bundle(form: str) -> Callable[[Path], int]:
+def scan(folder: Path) -> int:
     """What the tool does."""
-
-    def run(folder: Path) -> int:
-        record = open_bundle(folder / form).record(PLACE, ARGV)
-        assert record is not None
-        return sum(1 for _ in matching_lines(record.stdout, [NEEDLE]))
-
-    return run
+    record = open_bundle(folder / "zip").record(PLACE, ARGV)
+    assert record is not None
+    return sum(1 for _ in matching_lines(record.stdout, [NEEDLE]))
 
 
 WAYS: dict[str, Callable[[Path], int]] = {
     "loop": loop,
     "loop-text": loop_text,
     "loop-zip": loop_zip,
-    "zip": bundle("zip"),
-    "jsonl": bundle("jsonl"),
+    "zip": scan,
 }
 
 

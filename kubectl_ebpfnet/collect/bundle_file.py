@@ -4,7 +4,7 @@ Forms that can be read, told apart by what they hold (docs/captures.md):
 
     FILE.zip          what `capture` writes: bundle.json and members (bundle_zip.py)
     FOLDER            bundle.json and the same members unpacked, or *.jsonl files in name order
-    FILE.jsonl[.gz]   one record a line (bundle_lines.py)
+    FILE.jsonl        one record a line (bundle_lines.py)
 
 A folder's bundle.json may name a `base`, another folder beside it: its records are taken first,
 and those of the folder replace the ones of the same place and command.
@@ -66,8 +66,6 @@ def _file(path: Path) -> Bundle:
     if start.startswith(b"PK"):
         index, records = bundle_zip.read(path)
         return bundle_of(records, str(path), _note(index, str(path)))
-    if start.startswith(b"\x1f\x8b"):
-        return bundle_of(bundle_lines.read_lines(_gunzipped(path), str(path)), str(path))
     if not start:
         raise BundleError(f"{path} is empty")
     if not start.lstrip().startswith(b"{"):
@@ -76,25 +74,6 @@ def _file(path: Path) -> Bundle:
             hint="a capture is made by `kubectl ebpfnet capture -f FILE`",
         )
     return bundle_of(bundle_lines.read_file(path, Allowance(str(path))), str(path))
-
-
-def _gunzipped(path: Path) -> Iterator[bytes]:
-    import gzip
-    import zlib
-
-    total = 0
-    try:
-        with gzip.open(path) as file:
-            while line := file.readline(bundle_lines.GZIP_LIMIT):
-                total += len(line)
-                if total >= bundle_lines.GZIP_LIMIT:
-                    raise BundleError(
-                        f"{path} unpacks to more than {bundle_lines.GZIP_LIMIT >> 20} MiB",
-                        hint="unpack it, or write it in the zip form",
-                    )
-                yield line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise BundleError(f"{path}: the file is damaged: {error}") from error
 
 
 def _note(index: dict[str, Any], source: str) -> str:

@@ -26,7 +26,7 @@ FILE_LIMIT = 100_000
 TOTAL_LIMIT = 16 << 30
 HELD_LIMIT = 256 << 20
 VALUE_LIMIT = 4_000_000
-"""Values of a bundle.json: in memory, each takes some 100 bytes, and 3 in the file."""
+"""Values of a bundle.json, or of a .jsonl line: in memory each takes some 100 bytes, there 3."""
 _WORD_BYTES = 64  # what a short text takes in memory besides its characters
 
 
@@ -177,9 +177,9 @@ def _output(value: dict[str, Any], name: str, label: str, opener: Opener) -> Out
     if member is not None:
         return opener(member, value.get(f"{name}_lines"), label)
     text = value.get(name, "")
-    if isinstance(text, str):
-        return Held(encoded(text, label))
-    return opener(text, None, label)
+    if not isinstance(text, str):
+        raise BundleError(f"{label}: an output must be text")
+    return Held(encoded(text, label))
 
 
 def _text(value: dict[str, Any], name: str, label: str) -> str:
