@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kubectl_ebpfnet.model.net import Address, Flow, Network
+from kubectl_ebpfnet.model.net import Address, Flow, Network, has_ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,25 @@ class CtEntry:
     source_identity: int = 0
     backend_id: int = 0
     line: int = field(default=0, compare=False)
+
+
+def ct_flow(
+    protocol: int, one: tuple[Address, int], other: tuple[Address, int], related: bool
+) -> Flow:
+    """The flow of a conntrack entry's tuple, whose ports mean nothing in some.
+
+    Args:
+        protocol: IANA number.
+        one: the initiator's address and port.
+        other: the destination's.
+        related: it is an entry for ICMP errors.
+    """
+    if related:
+        return Flow(protocol, one[0], None, other[0], None)
+    if has_ports(protocol):
+        return Flow(protocol, *one, *other)
+    # ICMP: the identifier stands in the initiator's port; nothing stands in the other.
+    return Flow(protocol, one[0], one[1] or other[1] or None, other[0], None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +200,6 @@ class Endpoint:
         mac: inside the pod; host_mac: what the pod sees as its gateway's MAC; "" when not said.
         interface: host side device, "" when not said.
         ifindex: of the host side device, None when not said.
-        container_interface: device in the pod, "" when not said.
         policy_enabled: `none`, `ingress`, `egress`, `both`, `audit-…`; "" when not said.
         namespace, pod: of the pod; "" for the host and health endpoints.
         health: the agent's overall health word, "" when not said.
@@ -196,7 +214,6 @@ class Endpoint:
     host_mac: str = ""
     interface: str = ""
     ifindex: int | None = None
-    container_interface: str = ""
     policy_enabled: str = ""
     namespace: str = ""
     pod: str = ""
@@ -253,14 +270,12 @@ class CiliumNode:
         addresses: InternalIPs and ExternalIPs.
         router_addresses: CiliumInternalIPs (of cilium_host).
         pod_cidrs: what pods there get their addresses from.
-        health_address: of its health endpoint, None when not said.
     """
 
     name: str
     addresses: tuple[Address, ...]
     router_addresses: tuple[Address, ...] = ()
     pod_cidrs: tuple[Network, ...] = ()
-    health_address: Address | None = None
     line: int = field(default=0, compare=False)
 
 

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
+from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry, ct_flow
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
 
 T = TypeVar("T")
@@ -144,7 +144,7 @@ def ct_entry(
         size += 0 if service else second  # a service entry keeps its backend's id there
     counted = bool(packets or size)
     return CtEntry(
-        flow=_ct_flow(protocol, one, other, related),
+        flow=ct_flow(protocol, one, other, related),
         direction="SVC" if service else "IN" if flags & IN else "OUT",
         related=related,
         expires=expires,
@@ -158,17 +158,6 @@ def ct_entry(
         source_identity=identity,
         backend_id=second if service else 0,
     )
-
-
-def _ct_flow(
-    protocol: int, one: tuple[Address, int], other: tuple[Address, int], related: bool
-) -> Flow:
-    if related:
-        return Flow(protocol, one[0], None, other[0], None)
-    if has_ports(protocol):
-        return Flow(protocol, *one, *other)
-    # ICMP: the identifier stands in the initiator's port; nothing stands in the other.
-    return Flow(protocol, one[0], one[1] or other[1] or None, other[0], None)
 
 
 def _remaining(expires: int, now: int) -> int | None:

@@ -145,7 +145,6 @@ def endpoint(number: int, status: Any, line: int = 0) -> Endpoint:
         host_mac=_json.text(networking, "host-mac").lower(),
         interface=_json.text(networking, "interface-name"),
         ifindex=_json.number(networking, "interface-index"),
-        container_interface=_json.text(networking, "container-interface-name"),
         policy_enabled=_json.text(status, "policy", "realized", "policy-enabled"),
         namespace=namespace,
         pod=pod,
@@ -179,14 +178,12 @@ def _node(item: Any, line: int) -> CiliumNode:
         [_json.text(one, "ip") for one in _json.items(item, "secondary-addresses")]
     )
     inside = tuple(a for a in other if any(a.version == c.version and a in c for c in cidrs))
-    health = _json.address(_json.text(item, "health-endpoint-address", "ipv4", "ip"))
     return CiliumNode(
         name=name,
         addresses=_json.addresses([_json.text(one, "ip") for one in primary])
         + tuple(a for a in other if a not in inside),
         router_addresses=inside,
         pod_cidrs=cidrs,
-        health_address=health,
         line=line,
     )
 

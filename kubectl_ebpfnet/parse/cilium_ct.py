@@ -10,8 +10,7 @@ Source: Cilium pkg/maps/ctmap/types.go (Dump), pkg/tuple. What differs between v
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.model.cilium import CtEntry
-from kubectl_ebpfnet.model.net import Address, Flow, has_ports
+from kubectl_ebpfnet.model.cilium import CtEntry, ct_flow
 from kubectl_ebpfnet.parse._text import integer
 from kubectl_ebpfnet.parse._tuple import text_tuple
 
@@ -48,7 +47,7 @@ def entry(line: bytes, number: int) -> CtEntry | None:
         direction, one, other = "SVC", other, one
     related = "related" in marks
     return CtEntry(
-        flow=_flow(read.protocol, one, other, related),
+        flow=ct_flow(read.protocol, one, other, related),
         direction=direction,
         related=related,
         expires=values.get("expires"),
@@ -63,17 +62,6 @@ def entry(line: bytes, number: int) -> CtEntry | None:
         backend_id=values.get("BackendID", 0),
         line=number,
     )
-
-
-def _flow(
-    protocol: int, one: tuple[Address, int], other: tuple[Address, int], related: bool
-) -> Flow:
-    if related:
-        return Flow(protocol, one[0], None, other[0], None)
-    if has_ports(protocol):
-        return Flow(protocol, *one, *other)
-    # ICMP: the identifier stands in the initiator's port; nothing stands in the other.
-    return Flow(protocol, one[0], one[1] or other[1] or None, other[0], None)
 
 
 def _fields(words: list[str], number: int) -> tuple[dict[str, int], frozenset[str], frozenset[str]]:

@@ -269,7 +269,6 @@ def _cilium_node(value: Any) -> CiliumNode:
         addresses=_json.addresses(own),
         router_addresses=_json.addresses(router),
         pod_cidrs=_json.networks(list(_json.texts(spec, "ipam", "podCIDRs"))),
-        health_address=_json.address(_json.text(spec, "health", "ipv4")),
     )
 
 

@@ -14,7 +14,7 @@ from kubectl_ebpfnet.model import codec
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.render.json_ import safe_json, safe_yaml
-from kubectl_ebpfnet.render.proof import proof
+from kubectl_ebpfnet.render.proof import under_rows
 from kubectl_ebpfnet.render.style import escape
 from kubectl_ebpfnet.render.table import columns
 from kubectl_ebpfnet.render.view import View
@@ -132,13 +132,7 @@ def _rows(
     lines = columns(headers, rows)
     if not view.evidence:
         return lines
-    said, at = lines[:1], 1
-    for row, cells in zip(listing.rows, rows, strict=True):
-        height = max(text.count("\n") for text in cells) + 1
-        said += lines[at : at + height]
-        at += height
-        said += proof(listing.evidence(row), bundle, "    ")
-    return said
+    return under_rows(lines, rows, map(listing.evidence, listing.rows), bundle)
 
 
 def _plain(_row: Any, text: str) -> str:

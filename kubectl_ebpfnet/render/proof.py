@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from kubectl_ebpfnet.model.evidence import Bundle, Record, matching_lines
 from kubectl_ebpfnet.model.path import Evidence
@@ -24,6 +24,29 @@ def proof(evidence: Iterable[Evidence], bundle: Bundle, indent: str) -> list[str
             continue
         said.append(indent + _command(record))
         said += [f"{indent}  {line}" for line in _quoted(item, record)]
+    return said
+
+
+def under_rows(
+    lines: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    proofs: Iterable[Iterable[Evidence]],
+    bundle: Bundle,
+) -> list[str]:
+    """A table with the evidence of each row beneath it.
+
+    Args:
+        lines: the table, its headers' line first.
+        rows: its cells; one with newlines makes its row higher.
+        proofs: the evidence of each row.
+        bundle: what the evidence points into.
+    """
+    said, at = list(lines[:1]), 1
+    for cells, evidence in zip(rows, proofs, strict=True):
+        height = max(cell.count("\n") for cell in cells) + 1
+        said += lines[at : at + height]
+        at += height
+        said += proof(evidence, bundle, "    ")
     return said
 
 

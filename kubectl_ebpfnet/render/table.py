@@ -14,7 +14,7 @@ from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Hop, Path
 from kubectl_ebpfnet.render import findings, phrases
 from kubectl_ebpfnet.render.opening import closing, opening
-from kubectl_ebpfnet.render.proof import proof
+from kubectl_ebpfnet.render.proof import proof, under_rows
 from kubectl_ebpfnet.render.style import escape
 from kubectl_ebpfnet.render.tracked import tracking_lines
 from kubectl_ebpfnet.render.view import View
@@ -116,13 +116,7 @@ def _laid_out(
     lines = columns(headers, rows)
     if not view.evidence:
         return lines
-    said, at = lines[:1], 1
-    for hop, row in zip(path.hops, rows, strict=True):
-        height = max(cell.count("\n") for cell in row) + 1
-        said += lines[at : at + height]
-        at += height
-        said += proof(hop.evidence, bundle, "    ")
-    return said
+    return under_rows(lines, rows, (hop.evidence for hop in path.hops), bundle)
 
 
 def _paragraphs(path: Path, bundle: Bundle, view: View) -> list[str]:
