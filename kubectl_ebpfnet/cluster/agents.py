@@ -14,7 +14,8 @@ from typing import Any
 from kubectl_ebpfnet.cluster.api import Api, Object, Objects
 from kubectl_ebpfnet.cluster.exec import Container
 from kubectl_ebpfnet.cluster.resolve import is_ready, name_of, state_of
-from kubectl_ebpfnet.errors import Forbidden
+from kubectl_ebpfnet.errors import Forbidden, ParseError
+from kubectl_ebpfnet.model.untrusted import integer
 
 LABEL = "k8s-app=cilium"
 CONTAINER = "cilium-agent"
@@ -99,9 +100,16 @@ def _agent(pod: Object) -> Agent | None:
         phase=str(status.get("phase") or "Unknown"),
         ready=is_ready(pod),
         state=state_of(pod),
-        restarts=int(container.get("restartCount") or 0),
+        restarts=_count(container.get("restartCount")),
         running="running" in (container.get("state") or {}),
     )
+
+
+def _count(value: object) -> int:
+    try:
+        return integer(value, "restartCount")
+    except ParseError:
+        return 0
 
 
 def _worth(agent: Agent) -> tuple[bool, bool, bool]:

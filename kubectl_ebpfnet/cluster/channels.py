@@ -11,11 +11,12 @@ end of stdin cannot be said at all.
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kubectl_ebpfnet.errors import ExecError
+from kubectl_ebpfnet.errors import ExecError, ParseError
+from kubectl_ebpfnet.model.untrusted import integer, json_value
 
 V5 = "v5.channel.k8s.io"
 V4 = "v4.channel.k8s.io"
@@ -98,8 +99,8 @@ def exit_code_of(status: bytes) -> int:
         ExecError: with the server's message, when the program did not run.
     """
     try:
-        document = json.loads(status)
-    except (ValueError, RecursionError):
+        document = json_value(status, "the exec's status")
+    except ParseError:
         document = None
     if not isinstance(document, dict):
         raise ExecError(f"the exec's status is not JSON: {status[:200]!r}")
@@ -110,9 +111,8 @@ def exit_code_of(status: bytes) -> int:
         causes = details.get("causes") if isinstance(details, dict) else None
         for cause in causes if isinstance(causes, list) else []:
             if isinstance(cause, dict) and cause.get("reason") == "ExitCode":
-                text = str(cause.get("message"))
-                if text.removeprefix("-").isdecimal() and len(text) < 12:
-                    return int(text)
+                with contextlib.suppress(ParseError):
+                    return integer(cause.get("message"), "the exec's status", least=None)
     message = document.get("message") or document.get("reason") or "no reason was given"
     raise ExecError(f"the program did not run: {' '.join(str(message).split())}")
 

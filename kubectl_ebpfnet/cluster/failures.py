@@ -7,7 +7,6 @@ even when a proxy on the way answered with a page of its own.
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 import ssl
@@ -20,8 +19,10 @@ from kubectl_ebpfnet.errors import (
     ClusterError,
     Forbidden,
     NotFound,
+    ParseError,
     Unauthorized,
 )
+from kubectl_ebpfnet.model.untrusted import json_value
 
 _PATH = re.compile(
     r"/(?:api/v1|apis/(?P<group>[^/]+)/[^/]+)"
@@ -180,8 +181,8 @@ def _forbidden(what: Asked, message: str) -> Forbidden:
 
 def _message(body: bytes) -> str:
     try:
-        status = json.loads(body)
-    except (ValueError, RecursionError):
+        status = json_value(body, "a refusal")
+    except ParseError:
         status = None
     if isinstance(status, dict) and isinstance(status.get("message"), str):
         text = status["message"]

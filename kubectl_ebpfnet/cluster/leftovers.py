@@ -27,7 +27,8 @@ from kubectl_ebpfnet.cluster.node_pod_manifest import (
     run_of,
 )
 from kubectl_ebpfnet.cluster.node_pod_status import has_ended
-from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, Forbidden, NotFound
+from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, Forbidden, NotFound, ParseError
+from kubectl_ebpfnet.model.untrusted import integer, moment
 
 GONE_SECONDS = 5.0
 """How long a removal waits for the processes of node pods to end."""
@@ -260,10 +261,13 @@ def _leftover(found: Object, pods: tuple[str, ...] = ()) -> Leftover:
 
 def _time(text: object) -> datetime:
     try:
-        return datetime.fromisoformat(str(text))
-    except ValueError:
+        return moment(text, "creationTimestamp")
+    except ParseError:
         return datetime.now(UTC)
 
 
 def _seconds(text: object) -> int:
-    return int(text) if isinstance(text, str) and text.isdecimal() else SECONDS
+    try:
+        return integer(text, LIFETIME) if isinstance(text, str) else SECONDS
+    except ParseError:
+        return SECONDS

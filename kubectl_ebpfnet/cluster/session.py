@@ -21,7 +21,8 @@ from kubectl_ebpfnet.cluster.credentials import Credentials, Header
 from kubectl_ebpfnet.cluster.failures import root_cause, unreachable
 from kubectl_ebpfnet.cluster.kubeconfig import Access, ConnectionOptions, load
 from kubectl_ebpfnet.cluster.transport import rest_client, server_url, through, tls_context
-from kubectl_ebpfnet.errors import ApiError, ApiUnreachable, KubeconfigError
+from kubectl_ebpfnet.errors import ApiError, ApiUnreachable, KubeconfigError, ParseError
+from kubectl_ebpfnet.model.untrusted import integer
 
 __all__ = ["Answer", "ConnectionOptions", "Session"]
 
@@ -262,8 +263,8 @@ def _went_stale(cause: BaseException | None) -> bool:
 
 def _seconds(text: Any) -> float | None:
     try:
-        return max(float(text), 0.0)
-    except (TypeError, ValueError):
+        return float(integer(text, "Retry-After"))
+    except ParseError:
         return None
 
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from kubectl_ebpfnet.cluster.api import Object, Objects
 from kubectl_ebpfnet.cluster.resolve import TargetRef, name_of, resolve, selector_text
 from kubectl_ebpfnet.collect.places import addresses_of, namespace_of, node_of, part, shares_node
 from kubectl_ebpfnet.collect.reads import RecordingApi
-from kubectl_ebpfnet.errors import ClusterError
+from kubectl_ebpfnet.errors import ClusterError, ParseError
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import PathRequest
+from kubectl_ebpfnet.model.untrusted import address as an_address
+from kubectl_ebpfnet.model.untrusted import network
 
 T = TypeVar("T")
 
@@ -135,9 +136,9 @@ def _in_pod_cidr(address: Address, nodes: Objects) -> bool:
     for node in nodes:
         for text in part(node, "spec", "podCIDRs") or []:
             try:
-                if address in ip_network(str(text), strict=False):
+                if address in network(text, "a node's pod CIDR"):
                     return True
-            except ValueError:
+            except ParseError:
                 continue
     return False
 
@@ -145,8 +146,8 @@ def _in_pod_cidr(address: Address, nodes: Objects) -> bool:
 def _addresses_in(words: Iterable[str]) -> Iterator[Address]:
     for word in sorted(words):
         try:
-            yield ip_address(word)
-        except ValueError:
+            yield an_address(word, "a Service")
+        except ParseError:
             continue  # "None" of a headless Service
 
 

@@ -18,10 +18,11 @@ from kubectl_ebpfnet.collect.batch import silent
 from kubectl_ebpfnet.collect.bundle_file import now
 from kubectl_ebpfnet.collect.jobs import Deadline
 from kubectl_ebpfnet.collect.spool import Spool, StderrSpool
-from kubectl_ebpfnet.errors import ClusterError, ExecError
+from kubectl_ebpfnet.errors import ClusterError, ExecError, ParseError
 from kubectl_ebpfnet.model import codec
 from kubectl_ebpfnet.model.evidence import Place, Record
 from kubectl_ebpfnet.model.node_side import PROGRAM, PROTOCOL, FlowFilter, NodeRequest, PodNamespace
+from kubectl_ebpfnet.model.untrusted import json_value
 
 _LONGEST_HEADER = 64 << 10
 _MOST_ANSWERS = 100_000
@@ -86,8 +87,8 @@ class AnswerStream:
 
     def _take_header(self, line: bytes) -> None:
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
+            value = json_value(line, PROGRAM)
+        except ParseError:
             value = None
         if not isinstance(value, dict) or len(self.answers) >= _MOST_ANSWERS:
             self.problem = f"it does not speak as the node side does: {line[:80]!r}"
@@ -100,7 +101,7 @@ class AnswerStream:
                 )
         else:
             size = value.get("bytes")
-            if not isinstance(size, int) or size < 0:
+            if isinstance(size, bool) or not isinstance(size, int) or size < 0:
                 self.problem = "an answer does not say how long it is"
                 return
             self._header, self._left = value, size

@@ -14,6 +14,7 @@ from kubectl_ebpfnet.collect.batch import silent
 from kubectl_ebpfnet.model.evidence import Record, agent_place, pod_place
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.node_side import PodNamespace
+from kubectl_ebpfnet.parse import _json
 
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
@@ -43,11 +44,9 @@ def shares_node(pod: Object) -> bool:
 
 def addresses_of(pod: Object) -> tuple[Address, ...]:
     """The pod's IPs."""
-    from ipaddress import ip_address
-
     words = [entry.get("ip") for entry in part(pod, "status", "podIPs") or []]
     words = words or [part(pod, "status", "podIP")]
-    return tuple(ip_address(word) for word in words if isinstance(word, str) and word)
+    return _json.addresses(words)
 
 
 def namespace_in_kernel(pod: Object) -> PodNamespace:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotDone
 from functools import partial
-from ipaddress import ip_address
 from typing import TypeVar, cast
 
 from kubectl_ebpfnet.cluster.agents import Agent, find_agents
@@ -48,7 +47,7 @@ from kubectl_ebpfnet.collect.places import (
 )
 from kubectl_ebpfnet.collect.reads import RecordingApi
 from kubectl_ebpfnet.collect.tasks import Packet
-from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError
+from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, ParseError
 from kubectl_ebpfnet.model.evidence import (
     CLIENT,
     Bundle,
@@ -62,6 +61,7 @@ from kubectl_ebpfnet.model.evidence import (
 )
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import PathRequest
+from kubectl_ebpfnet.model.untrusted import address
 
 T = TypeVar("T")
 Say = Callable[[str], object]
@@ -298,8 +298,8 @@ class _Run:
             for record in self._tried(future)[0] or []:
                 for line in record.stdout.read().decode("utf-8", "replace").splitlines():
                     try:
-                        return ip_address(line.split(" ", 1)[0].strip())
-                    except ValueError:
+                        return address(line.split(" ", 1)[0].strip(), "a look-up")
+                    except ParseError:
                         continue
         return None
 

@@ -10,8 +10,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.model.untrusted import json_value
 
 LONGEST_EXCERPT = 400
 """Characters of one excerpt line that are kept; JSON objects can be long."""
@@ -61,8 +63,8 @@ def json_object(
     if record is None:
         return ()
     try:
-        value = json.loads(record.stdout.read())
-    except (ValueError, RecursionError):
+        value = json_value(record.stdout.read(), "a record")
+    except ParseError:
         return (Evidence(record.number),)
     for item in _objects(value):
         if all(item.get(key) == wanted for key, wanted in where.items()):

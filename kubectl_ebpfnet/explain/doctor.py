@@ -6,11 +6,11 @@ places said is what they could say. Nothing is guessed: a right that nobody judg
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain import cite, readers
 from kubectl_ebpfnet.explain.doctor_nodes import (
     Situation,
@@ -38,6 +38,7 @@ from kubectl_ebpfnet.model.doctor import (
 )
 from kubectl_ebpfnet.model.evidence import API, CLIENT, Bundle, Place, PlaceKind, Record
 from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.model.untrusted import json_value
 
 _ORDER = (Level.FULL, Level.PARTIAL, Level.BLIND)
 _AGENT_LABEL, _AGENT = "k8s-app", "cilium"  # cluster/agents.py
@@ -158,8 +159,8 @@ def _object(record: Record | None) -> dict[str, Any]:
     if record is None or not record.ok:
         return {}
     try:
-        value = json.loads(record.stdout.read())
-    except (ValueError, RecursionError):
+        value = json_value(record.stdout.read(), "a record")
+    except ParseError:
         return {}
     return value if isinstance(value, dict) else {}
 

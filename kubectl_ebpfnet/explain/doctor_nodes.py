@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain import cite, readers
 from kubectl_ebpfnet.explain.world import World
 from kubectl_ebpfnet.model import questions as q
@@ -26,6 +27,7 @@ from kubectl_ebpfnet.model.kernel import KernelFacts
 from kubectl_ebpfnet.model.kube import Node, Pod
 from kubectl_ebpfnet.model.node_side import PROGRAM
 from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.model.untrusted import integer
 
 _NOT_FOUND = 127
 _KEPT_LABEL = ("ebpfnet.dev/keep", "true")  # cluster/node_pod_manifest.py
@@ -270,7 +272,10 @@ def needs_create(kubernetes: str) -> bool:
     """Whether this API server checks exec for `create` too (kubernetes/kubernetes#134577)."""
     _, _, rest = kubernetes.partition(".")
     minor = rest.partition(".")[0]
-    return not minor.isdecimal() or int(minor) >= _EXEC_CREATE_SINCE
+    try:
+        return integer(minor, "a version") >= _EXEC_CREATE_SINCE
+    except ParseError:
+        return True
 
 
 def _by_tools(command: str, found: NodeCheck, situation: Situation) -> Iterator[Lack]:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
+from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain import cite
 from kubectl_ebpfnet.explain.netns import Answer
 from kubectl_ebpfnet.explain.world import World
@@ -16,6 +17,7 @@ from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.kube import Service, ServiceEndpoint
 from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.model.untrusted import json_value
 
 _SPEC = (
     "type", "externalTrafficPolicy", "healthCheckNodePort", "loadBalancerSourceRanges",
@@ -58,8 +60,8 @@ class ApiProof:
 def _endpoints(record: Record) -> dict[str, str]:
     """Address → the endpoint object of a slice, as one line."""
     try:
-        value = json.loads(record.stdout.read())
-    except (ValueError, RecursionError):
+        value = json_value(record.stdout.read(), "a record")
+    except ParseError:
         return {}
     found: dict[str, str] = {}
     slices = value.get("items") if isinstance(value, dict) else None

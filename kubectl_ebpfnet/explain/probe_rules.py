@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
 
+from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain import netfilter
 from kubectl_ebpfnet.explain.netfilter import Context
 from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.net import Address, Flow
+from kubectl_ebpfnet.model.untrusted import address, port
 
 SERVICES, NODE_PORTS = "KUBE-SERVICES", "KUBE-NODEPORTS"
 MASQUERADE_MARK = 0x4000
 """kube-proxy's default (--iptables-masquerade-bit 14)."""
 _MARK_MASQUERADE, _MARK_DROP = "KUBE-MARK-MASQ", "KUBE-MARK-DROP"
 _REFUSING = frozenset({"DROP", "REJECT", _MARK_DROP})
-_TO = re.compile(r"\[?(?P<address>[0-9A-Fa-f.:]+?)\]?:(?P<port>\d+)")
+_TO = re.compile(r"\[?(?P<address>[0-9A-Fa-f.:]+?)\]?:(?P<port>[0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,6 @@ def _backend(rule: NetfilterRule) -> tuple[Address, int] | None:
     if found is None:
         return None
     try:
-        return ip_address(found["address"]), int(found["port"])
-    except ValueError:
+        return address(found["address"], "a rule"), port(found["port"], "a rule")
+    except ParseError:
         return None

@@ -88,7 +88,7 @@ def usable(at: Situation) -> tuple[ServiceEndpoint, ...]:
 
 def uses_terminating(at: Situation) -> bool | None:
     """kube-proxy: alpha in 1.22, on by default in 1.26; Cilium has done so since before."""
-    found = re.match(r"v?(\d+)\.(\d+)", at.node.version)
+    found = re.match(r"v?([0-9]{1,9})\.([0-9]{1,9})", at.node.version)
     if at.balancer.name == CILIUM or found is None:
         return True
     version = (int(found[1]), int(found[2]))

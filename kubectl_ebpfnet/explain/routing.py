@@ -108,7 +108,7 @@ def by_kernel(decision: Decision, answer: FibAnswer, routes: Sequence[Route]) ->
     ]
     found = max(matching, key=lambda route: route.destination.prefixlen, default=None)
     if found is None:
-        whole = ip_network(str(answer.destination))
+        whole = ip_network(answer.destination.packed)
         found = Route(
             whole,
             answer.gateway,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
-from kubectl_ebpfnet.errors import NotFound, UsageError
+from kubectl_ebpfnet.errors import NotFound, ParseError, UsageError
 from kubectl_ebpfnet.explain import cite
 from kubectl_ebpfnet.explain.frontends import ServiceAddress, find
 from kubectl_ebpfnet.explain.tracking import Wanted, tracked_flows
@@ -15,6 +15,7 @@ from kubectl_ebpfnet.model.evidence import CLIENT, PlaceKind, pod_place
 from kubectl_ebpfnet.model.kube import Pod, Service, ServicePort
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
 from kubectl_ebpfnet.model.path import Finding, PathRequest, Severity, Target, TrackedFlow
+from kubectl_ebpfnet.model.untrusted import address
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +292,8 @@ def _name(world: World, request: PathRequest) -> tuple[Address | None, str]:
                 for line in record.stdout.read().decode("utf-8", "replace").splitlines():
                     word = line.split(" ", 1)[0].strip()
                     try:
-                        return ip_address(word), f"{name} is {word}, asked in {place}"
-                    except ValueError:
+                        return address(word, "a look-up"), f"{name} is {word}, asked in {place}"
+                    except ParseError:
                         continue
     return None, f"nothing says what {name} resolves to"
 

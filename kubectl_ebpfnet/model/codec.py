@@ -10,11 +10,13 @@ import dataclasses
 import json
 from enum import Enum
 from functools import cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.net import Flow, protocol_name, protocol_number
+from kubectl_ebpfnet.model.untrusted import address, json_value
 
 
 def plain(value: Any, brief: bool = False) -> Any:
@@ -84,7 +86,7 @@ def line_of(fact: Any) -> bytes:
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
 
-def fact(line: bytes, kind: Any, number: int = 0) -> Any:
+def fact(line: bytes, kind: Any, number: int = 0, source: str = "a fact") -> Any:
     """The fact that a line of `line_of` holds.
 
     Args:
@@ -92,14 +94,17 @@ def fact(line: bytes, kind: Any, number: int = 0) -> Any:
         kind: the dataclass, or another type of the model (`Network`), that it is of. Members that
             the class does not know are passed over: a newer node side may say more.
         number: 1-based line in its record, kept in the fact's `line` where it has one.
+        source: what is parsed, for the error.
 
     Raises:
-        ValueError: the line is no JSON, or not of this type.
+        ParseError: the line is no JSON, or not of this type.
     """
     try:
-        value = typed(json.loads(line), kind)
-    except RecursionError:
-        raise ValueError("JSON that is nested too deep") from None
+        value = typed(json_value(line, source), kind)
+    except ParseError as error:  # knows the line of the fact, not that of the record
+        raise ParseError(source, number, error.problem) from None
+    except ValueError as error:
+        raise ParseError(source, number, str(error)) from None
     if number and dataclasses.is_dataclass(value) and hasattr(value, "line"):
         object.__setattr__(value, "line", number)  # frozen; nobody else has it yet
     return value
@@ -112,7 +117,7 @@ def _fields(kind: Any) -> dict[str, Any]:
 
 
 def typed(value: Any, kind: Any) -> Any:
-    """A decoded JSON value as an object of a model type. Raises ValueError."""
+    """A decoded JSON value as an object of a model type. Raises ValueError or ParseError."""
     if kind is Any:
         return value
     origin = get_origin(kind)
@@ -159,8 +164,8 @@ def _one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
         if kind is not type(None):
             try:
                 return typed(value, kind)
-            except ValueError as error:
-                problem = error
+            except (ValueError, ParseError) as error:
+                problem = ValueError(str(error))
     raise problem
 
 
@@ -179,9 +184,9 @@ def _flow(value: Any) -> Flow:
             raise ValueError(f"no protocol {value['protocol']!r}")
         return Flow(
             number,
-            ip_address(value["source"]),
+            address(value["source"], "a flow"),
             typed(value["source_port"], int | None),
-            ip_address(value["destination"]),
+            address(value["destination"], "a flow"),
             typed(value["destination_port"], int | None),
         )
     except (KeyError, AttributeError) as error:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from kubectl_ebpfnet import __version__
-from kubectl_ebpfnet.errors import EbpfnetError, Incomplete, KernelError
+from kubectl_ebpfnet.errors import EbpfnetError, Incomplete, KernelError, ParseError
 from kubectl_ebpfnet.model import codec
 from kubectl_ebpfnet.model.node_side import PROGRAM, PROTOCOL, NodeRequest, ask
+from kubectl_ebpfnet.model.untrusted import json_value
 from kubectl_ebpfnet.node import asks, host_programs, netns
 
 _PART_BYTES = 256 << 10
@@ -54,11 +55,11 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> int:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         while line := requests.readline():
             try:
-                value = json.loads(line)
+                value = json_value(line, "a request")
                 if isinstance(value, dict) and value.get("end"):
                     break
                 request = _request(value)
-            except ValueError as error:
+            except (ValueError, ParseError) as error:
                 _say(answers, {"id": 0, "exit_code": 2, "bytes": 0, "error": str(error)})
                 return 2
             if request.argv[:2] in _SIDE_BY_SIDE:

@@ -36,7 +36,4 @@ def fact(line: bytes, number: int, argv: Sequence[str]) -> Any:
     kind = FACTS.get(argv[1]) if speaks(argv) else None
     if kind is None:
         raise ParseError(source, 0, "no such question")
-    try:
-        return codec.fact(line, kind, number)
-    except (ValueError, RecursionError) as error:
-        raise ParseError(source, number, str(error)) from None
+    return codec.fact(line, kind, number, source)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain import cite
@@ -23,10 +22,11 @@ from kubectl_ebpfnet.model.net import TCP, UDP, Address, Flow
 from kubectl_ebpfnet.model.node_side import FlowFilter, ask
 from kubectl_ebpfnet.model.probe import HealthCheck, How, Outcome, ProbeAttempt, ProbeTarget
 from kubectl_ebpfnet.model.probed import Probed
+from kubectl_ebpfnet.model.untrusted import address, port
 from kubectl_ebpfnet.parse import node_side
 
-_STATUS = re.compile(r"HTTP/1\.[01] (\d{3})\b")
-_LOCAL = re.compile(r'"localEndpoints"\s*:\s*(\d+)')
+_STATUS = re.compile(r"HTTP/1\.[01] ([0-9]{3})\b")
+_LOCAL = re.compile(r'"localEndpoints"\s*:\s*([0-9]{1,9})(?![0-9.])')
 _BODY_KEPT = 300
 
 
@@ -230,10 +230,13 @@ def _http(answer: str) -> tuple[int | None, str]:
 def _client(body: str) -> tuple[Address, int | None] | None:
     """The client that a body names: `10.0.0.1:4711`, `[fd00::1]:4711`, or an address alone."""
     text = body.strip().partition("\n")[0].strip().strip('"')
-    for host, port in ((text, ""), text.rpartition(":")[::2]):
+    for host, number in ((text, ""), text.rpartition(":")[::2]):
         try:
-            address = ip_address(host.strip("[]").removeprefix("::ffff:"))
-        except ValueError:
+            seen = address(host.strip("[]").removeprefix("::ffff:"), "a client's address")
+        except ParseError:
             continue
-        return address, int(port) if port.isdigit() else None
+        try:
+            return seen, port(number, "a client's port")
+        except ParseError:
+            return seen, None
     return None

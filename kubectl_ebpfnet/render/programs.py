@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.programs import SCHEMA, AttachedProgram, ProgramList
+from kubectl_ebpfnet.model.untrusted import moment
 from kubectl_ebpfnet.render.ages import age
 from kubectl_ebpfnet.render.listing import Column, Listing
 
@@ -81,8 +83,8 @@ def _time(text: str) -> datetime | None:
     """What ages count to: when the programs were listed, which for a capture is long ago. None
     where it does not say."""
     try:
-        return datetime.fromisoformat(text)
-    except ValueError:
+        return moment(text, "a record")
+    except ParseError:
         return None
 
 

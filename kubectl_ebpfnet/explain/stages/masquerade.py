@@ -7,8 +7,8 @@ chain CILIUM_POST_nat (pkg/datapath/iptables/iptables.go) as iptables-save print
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address
 
+from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain import cite, netfilter
 from kubectl_ebpfnet.explain.journey import Standing, Walk
 from kubectl_ebpfnet.explain.netns import Answer
@@ -27,6 +27,7 @@ from kubectl_ebpfnet.model.path import (
     TrackedFlow,
 )
 from kubectl_ebpfnet.model.questions import NAT
+from kubectl_ebpfnet.model.untrusted import address
 
 
 def by_netfilter(walk: Walk, here: Standing, node: NodeView) -> Standing:
@@ -127,8 +128,8 @@ def _as_the_other(walk: Walk, here: Standing, other: TrackedFlow) -> Standing:
 def _new_source(node: NodeView, here: Standing, rule: NetfilterRule) -> Address | None:
     if rule.jump == "SNAT" and rule.to_address:
         try:
-            return ip_address(rule.to_address.partition("-")[0].partition(":")[0])
-        except ValueError:
+            return address(rule.to_address.partition("-")[0].partition(":")[0], "a rule")
+        except ParseError:
             return None
     found = node.addresses_of(here.device, here.packet.flow.source.version)
     return found[0] if found else None
