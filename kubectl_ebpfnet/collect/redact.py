@@ -7,7 +7,7 @@ thrown away.
 What is replaced: IPv4, IPv6 and MAC addresses; names of pods, namespaces, nodes, services and
 every other object; values of labels; DNS names. What is kept: names that every cluster has
 (default, kube-system, kubernetes, cilium), words that the tools themselves print, and what
-redact_addresses.py keeps.
+redact_addresses.py keeps. redact_words.py says where in a text a name is looked for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from kubectl_ebpfnet.collect.redact_addresses import AddressMap
-from kubectl_ebpfnet.collect.redact_names import names_of
+from kubectl_ebpfnet.collect.redact_names import COMMON, names_of
+from kubectl_ebpfnet.collect.redact_words import KEY, in_keys, kept, pattern
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model import untrusted
 from kubectl_ebpfnet.model.evidence import Bundle, Output, Place, Record, bundle_of
 from kubectl_ebpfnet.model.net import Address
 
@@ -28,14 +31,17 @@ NOTE = "Addresses and names are replaced."
 _MAC = r"(?<![\w:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![\w:])"
 _V6_WORD = r"(?<![\w:.])[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]*:[0-9A-Fa-f.:]*"
 _V6 = rf"{_V6_WORD}(?![\w:])"
-_V4_WORD = r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}"
+_V4_WORD = r"(?<![\d.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
 _V4 = rf"{_V4_WORD}(?!\d|\.\d)"
-_BYTES = r'"\w*(?:[Aa]ddr|IP|Ip|[Ee]ndpoint)\w*"\s*:\s*\[\s*\d+(?:\s*,\s*\d+){3,15}\s*\]'
-_WITH_LENGTH = re.compile(rf"({_V4_WORD}|{_V6_WORD})/(\d{{1,3}})")
-_ADDR_JSON = re.compile(
-    r'"local":\s*"([^"]+)"(?:,\s*"broadcast":\s*"[^"]*")?,\s*"prefixlen":\s*(\d{1,3})'
+_BYTES = (
+    r'"\w*(?:[Aa]ddr|IP|Ip|[Ee]ndpoint)\w*"\s*:\s*\[\s*[0-9]{1,3}(?:\s*,\s*[0-9]{1,3}){3,15}\s*\]'
 )
-_NUMBER = re.compile(r"\d+")
+_WITH_LENGTH = re.compile(rf"({_V4_WORD}|{_V6_WORD})/([0-9]{{1,3}})")
+_ADDR_JSON = re.compile(
+    r'"local":\s*"([^"]+)"(?:,\s*"broadcast":\s*"[^"]*")?,\s*"prefixlen":\s*([0-9]{1,3})'
+)
+_NUMBER = re.compile(r"[0-9]+")
+_HEX_ADDRESS = re.compile(r"[0-9a-f]{32}")
 PROC_ROUTE = ("cat", "/proc/net/route")
 PROC_ROUTE6 = ("cat", "/proc/net/ipv6_route")
 
@@ -64,8 +70,7 @@ def prefixes(bundle: Bundle) -> Iterator[tuple[Address, int]]:
                 found += _proc_route_networks(text)
             elif record.argv == PROC_ROUTE6:
                 columns = text.split()
-                if len(columns) > 1:
-                    found.append((str(IPv6Address(int(columns[0], 16))), str(int(columns[1], 16))))
+                found += _proc_route6_networks(columns)
             elif record.argv[:1] == ("route",):
                 columns = text.split()
                 if len(columns) > 2:
@@ -111,12 +116,11 @@ class Substitution:
         """
         self.addresses = addresses
         self.names = names
-        known = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
-        # A name is not part of a longer word; a JSON key is no name, whatever it says.
-        name = rf"(?<![\w-])(?:{known})(?![\w-])(?!\"\s*:)" if known else r"(?!)"
-        self._word = re.compile(
-            rf"(?P<bytes>{_BYTES})|(?P<mac>{_MAC})|(?P<v6>{_V6})|(?P<v4>{_V4})|(?P<name>{name})"
-        )
+        address = rf"(?P<mac>{_MAC})|(?P<v6>{_V6})|(?P<v4>{_V4})"
+        words = rf"{address}|(?P<kept>{kept(COMMON, list(names))})|(?P<name>{pattern(names)})"
+        self._word = re.compile(rf"(?P<bytes>{_BYTES})|(?P<key>{KEY})|{words}")
+        self._in_user_key = re.compile(words)
+        self._in_key = re.compile(rf"{address}|(?P<name>{pattern(in_keys(names))})")
 
     def record(self, record: Record) -> Record:
         """The record with substitutes."""
@@ -156,6 +160,10 @@ class Substitution:
     def _replaced(self, match: re.Match[str]) -> str:
         word = match[0]
         kind = match.lastgroup
+        if kind == "kept":
+            return word
+        if kind == "key":
+            return self._key(word)
         if kind == "name":
             return self.names[word]
         if kind == "mac":
@@ -163,6 +171,14 @@ class Substitution:
         if kind == "bytes":
             return self._byte_list(word)
         return self._address(word)
+
+    def _key(self, quoted: str) -> str:
+        """A key of JSON, in its quotes."""
+        key = quoted[1:-1]
+        if key in self.names:
+            return quoted  # a key is no name, whatever it says
+        found = self._in_user_key if "/" in key else self._in_key
+        return f'"{found.sub(self._replaced, key)}"'
 
     def _address(self, word: str) -> str:
         # A full stop, a colon or a port after an address is not part of it.
@@ -190,10 +206,10 @@ class Substitution:
         for column in (1, 2):  # Destination and Gateway
             if len(columns) > 2 and len(columns[column]) == 8:
                 try:
-                    raw = bytes.fromhex(columns[column])[::-1]
+                    address = IPv4Address(bytes.fromhex(columns[column])[::-1])
                 except ValueError:
                     continue
-                mapped = self.addresses.address(IPv4Address(raw)).packed[::-1]
+                mapped = self.addresses.address(address).packed[::-1]
                 columns[column] = mapped.hex().upper()
         return "\t".join(columns).encode("latin-1")
 
@@ -222,6 +238,16 @@ def _proc_route_networks(line: str) -> list[tuple[str, str]]:
     except ValueError:
         return []
     return [(str(destination), str(_mask_length(str(mask))))]
+
+
+def _proc_route6_networks(columns: list[str]) -> list[tuple[str, str]]:
+    if len(columns) < 2 or not _HEX_ADDRESS.fullmatch(columns[0]):
+        return []
+    try:
+        length = untrusted.integer(f"0x{columns[1]}", "/proc/net/ipv6_route", most=128)
+    except ParseError:
+        return []
+    return [(str(IPv6Address(int(columns[0], 16))), str(length))]
 
 
 def _mask_length(mask: str) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
+from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import questions as q
 from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind, Record
+from kubectl_ebpfnet.model.untrusted import json_value
+from kubectl_ebpfnet.parse import _json
 
 _COMMON = """
     default kube-system kube-public kube-node-lease cilium cilium-system cilium-agent cilium-config
@@ -25,8 +27,14 @@ _COMMON = """
     http https dns policy allow deny drop forward input output accept return masquerade mark
     prerouting postrouting nat raw mangle in out up down
 """
-COMMON = frozenset(_COMMON.split())
-"""Words that are in every cluster, or that the tools print themselves: they tell nothing."""
+_ASKED = (
+    word
+    for question in (*q.POD_QUESTIONS, *q.NODE_QUESTIONS, *q.CILIUM_QUESTIONS, q.MONITOR)
+    for argv in question.answers
+    for word in argv
+)
+COMMON = frozenset((*_COMMON.split(), *_ASKED))
+"""Words that are in every cluster, or that the tools print and are called by: they tell nothing."""
 
 _KINDS = {
     "Node": "node",
@@ -110,8 +118,8 @@ def _names(record: Record) -> Iterator[tuple[str, str]]:
         yield match[1], "label"
     if text.lstrip()[:1] in ("{", "["):
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
+            value = json_value(text.encode(), "a record")
+        except ParseError:
             return
         if place.kind is PlaceKind.API:
             yield from _of_objects(value)
@@ -144,20 +152,18 @@ def _of_objects(value: Any) -> Iterator[tuple[str, str]]:
         kind = str(item.get("kind", ""))
         yield _text(metadata.get("namespace")), "namespace"
         yield _text(metadata.get("name")), _KINDS.get(kind, "object")
-        for owner in metadata.get("ownerReferences") or []:
-            name = _text(owner.get("name"))
-            if owner.get("kind") == "ReplicaSet" and "-" in name:
+        for owner in _json.items(metadata, "ownerReferences"):
+            name = _json.text(owner, "name")
+            if _json.text(owner, "kind") == "ReplicaSet" and "-" in name:
                 yield name.rpartition("-")[0], "object"
                 yield name, "replicaset"
             else:
                 yield name, "object"
-        for label in (metadata.get("labels") or {}).values():
-            yield _text(label), "label"
-        for address in (
-            ((item.get("status") or {}).get("addresses") or []) if kind == "Node" else []
-        ):
-            if address.get("type") not in ("InternalIP", "ExternalIP"):
-                yield _text(address.get("address")), "node"
+        for _, label in _json.pairs(metadata, "labels"):
+            yield label, "label"
+        for address in _json.items(item, "status", "addresses") if kind == "Node" else []:
+            if _json.text(address, "type") not in ("InternalIP", "ExternalIP"):
+                yield _json.text(address, "address"), "node"
         yield from _selectors(item.get("spec"))
         yield from _keyed(item)
 
