@@ -177,15 +177,25 @@ def map_info(fd: int) -> MapInfo:
     return MapInfo(type_, id_, key, value, flags, name.rstrip(b"\0").decode("latin-1"))
 
 
+_POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
 _cpus: list[int] = []
 
 
 def possible_cpus() -> int:
-    """CPUs that per-CPU maps have values for (/sys/devices/system/cpu/possible)."""
+    """How many CPUs per-CPU maps have values for, as the kernel counts them."""
     if not _cpus:
-        text = Path("/sys/devices/system/cpu/possible").read_text().strip()
-        _cpus.append(int(text.rpartition(",")[2].rpartition("-")[2]) + 1)
+        _cpus.append(cpus_of(_POSSIBLE_CPUS.read_text()))
     return _cpus[0]
+
+
+def cpus_of(text: str) -> int:
+    """How many CPUs a list of the kernel names: 4 for `0-3`, 3 for `0,2-3`.
+
+    A per-CPU value has no room for the numbers between them: it is copied for each possible CPU
+    (kernel/bpf/syscall.c bpf_map_value_size: num_possible_cpus(); hashtab.c, arraymap.c).
+    """
+    ranges = (part.partition("-") for part in text.strip().split(","))
+    return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
 
 
 def value_bytes(of: MapInfo) -> int:

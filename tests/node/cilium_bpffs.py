@@ -84,7 +84,8 @@ def bpffs() -> Iterator[Path]:
 def possible_cpus() -> int:
     """How many CPUs a per-CPU value has room for."""
     text = Path("/sys/devices/system/cpu/possible").read_text().strip()
-    return int(text.rpartition("-")[2]) + 1
+    ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
+    return len({cpu for some in ends for cpu in range(some[0], some[-1] + 1)})
 
 
 def packed(text: str) -> bytes:

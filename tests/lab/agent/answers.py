@@ -486,5 +486,6 @@ def _revnat() -> Iterator[tuple[str, str]]:
 
 def _possible_cpus() -> int:
     """How many CPUs a per-CPU value has room for (bpf(2): all possible ones)."""
-    text = Path("/sys/devices/system/cpu/possible").read_text().strip()
-    return int(text.rpartition("-")[2]) + 1
+    ranges = Path("/sys/devices/system/cpu/possible").read_text().strip().split(",")
+    ends = [part.split("-") for part in ranges]
+    return sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
