@@ -121,8 +121,7 @@ def counters(_request: NodeRequest) -> Iterator[Counter]:
 
 def _devices() -> Iterator[Counter]:
     body = struct.pack("=BxHiII", 0, 0, 0, 0, 0)  # struct ifinfomsg
-    asked = nlmsg.answers(nlmsg.NETLINK_ROUTE, _RTM_GETLINK, nlmsg.DUMP, body, "read link counters")
-    for data, start, end in asked:
+    for data, start, end in nlmsg.dump(_RTM_GETLINK, body, "read link counters"):
         device = ""
         values: tuple[int, ...] = ()
         for kind, at, stop in nlmsg.attributes(data, start + len(body), end):

@@ -47,8 +47,7 @@ def devices() -> list[Device]:
         KernelError: what the kernel said.
     """
     body = bytes(_HEADER_BYTES) + nlmsg.attribute(_EXT_MASK, struct.pack("=I", _SKIP_STATISTICS))
-    answers = nlmsg.answers(nlmsg.NETLINK_ROUTE, _GETLINK, nlmsg.DUMP, body, "list devices")
-    return [_device(*answer) for answer in answers]
+    return [_device(*answer) for answer in nlmsg.dump(_GETLINK, body, "list devices")]
 
 
 def _device(data: bytes, start: int, end: int) -> Device:

@@ -66,15 +66,13 @@ class Filters:
         if direction not in self._directions.get(index, ()):
             return []
         body = _HEAD.pack(0, index, 0, _PARENTS[direction], 0)
-        answers = nlmsg.answers(
-            nlmsg.NETLINK_ROUTE, _GETTFILTER, nlmsg.DUMP, body, "list tc filters"
-        )
         try:
-            found = [_filter(*answer) for answer in answers]
+            answers = nlmsg.dump(_GETTFILTER, body, "list tc filters")
         except KernelError as error:
             if error.errno in (errno.ENODEV, errno.EINVAL):  # device or qdisc has gone meanwhile
                 return []
             raise
+        found = [_filter(*answer) for answer in answers]
         # Of equal preference they run as the kernel lists them.
         return sorted(
             (one for one in found if one is not None), key=lambda one: (one.chain, one.preference)
@@ -84,10 +82,7 @@ class Filters:
 def _directions() -> dict[int, tuple[str, ...]]:
     """Which directions of a device, by ifindex, have a qdisc for filters."""
     found = {}
-    answers = nlmsg.answers(
-        nlmsg.NETLINK_ROUTE, _GETQDISC, nlmsg.DUMP, bytes(_HEAD.size), "list qdiscs"
-    )
-    for data, start, end in answers:
+    for data, start, end in nlmsg.dump(_GETQDISC, bytes(_HEAD.size), "list qdiscs"):
         (index,) = struct.unpack_from("=i", data, start + 4)
         for type_, at, to in nlmsg.attributes(data, start + _HEAD.size, end):
             if type_ == _KIND and data[at:to] in _QDISCS:

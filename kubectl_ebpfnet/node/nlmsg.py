@@ -3,9 +3,10 @@
     nlmsghdr (length, type, flags, sequence, port) · the family's header · attributes
     attribute: length with this head, type, payload, padding to four bytes; all in host order
 
-Sources: netlink(7), Linux include/uapi/linux/netlink.h. An answer is handed on as it comes off the
-socket, so a dump of any length needs the memory of one read. Changes go in a batch, one send(2) for
-all of them.
+Sources: netlink(7), Linux include/uapi/linux/netlink.h, net/netlink/af_netlink.c (NLM_F_DUMP_INTR:
+the table changed between two parts of a dump, so an entry may be missing or stand twice). An answer
+is handed on as it comes off the socket, so a dump of any length needs the memory of one read.
+Changes go in a batch, one send(2) for all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 REQUEST, DUMP = 0x1, 0x300  # NLM_F_REQUEST, NLM_F_DUMP
 NEW = 0x600  # NLM_F_CREATE | NLM_F_EXCL
 _ACK, _ACK_TLVS, _CAPPED = 0x4, 0x200, 0x100  # NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED
+_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 _ERROR, _DONE = 2, 3
+ATTEMPTS = 8
+AGAIN = frozenset({errno.EINTR, errno.EAGAIN, errno.EBUSY})
+"""What passes when a dump is asked again; EINTR is also this module's word for NLM_F_DUMP_INTR."""
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _REASON = 1  # NLMSGERR_ATTR_MSG
 _NESTED = 0x8000
@@ -149,6 +154,35 @@ def _reason(message: bytes, flags: int) -> str:
     return text(attributes_of(message, about + ((size + 3) & ~3)), _REASON)
 
 
+def dump(type: int, body: bytes, what: str) -> list[tuple[bytes, int, int]]:
+    """A whole table of rtnetlink, asked again when it changed while it was read.
+
+    Args:
+        type: of the message.
+        body: what follows the nlmsghdr.
+        what: for the error: what was tried, e.g. "list devices".
+
+    Returns:
+        As `answers` yields.
+
+    Raises:
+        KernelError: the kernel refused, or the table changed each time: EINTR.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return list(answers(NETLINK_ROUTE, type, DUMP, body, what))
+        except KernelError as error:
+            if error.errno not in AGAIN or attempt == ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def changed(what: str) -> KernelError:
+    """The error for a dump that cannot be taken as whole."""
+    problem = "the table changed while it was read: entries may be missing or stand twice"
+    return KernelError(f"{what}: {problem}", errno.EINTR)
+
+
 def answers(
     family: int,
     type: int,
@@ -172,8 +206,10 @@ def answers(
 
     Raises:
         Unsupported: the kernel has no such netlink family.
-        KernelError: it refused, with its errno.
+        KernelError: it refused, with its errno. EINTR, behind the answers of a dump: they are not
+            the whole table (`dump` asks again).
     """
+    interrupted = False
     try:
         asking = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, family)
     except OSError as error:
@@ -185,15 +221,21 @@ def answers(
         asking.bind((0, 0))
         asking.send(_HEADER.pack(HEADER_BYTES + len(body), type, REQUEST | flags, 1, 0) + body)
         while True:
-            data, _, read_flags, _ = asking.recvmsg(_READ_BYTES)
+            try:
+                data, _, read_flags, _ = asking.recvmsg(_READ_BYTES)
+            except OSError as error:
+                raise KernelError(f"{what}: {error.strerror}", error.errno or 0) from None
             if read_flags & socket.MSG_TRUNC:
                 raise KernelError(f"{what}: a message of more than {_READ_BYTES} bytes")
             useful = wanted is None or wanted(data)
             at = 0
             while at + HEADER_BYTES <= len(data):
-                length, kind, _, _, _ = _HEADER.unpack_from(data, at)
+                length, kind, message_flags, _, _ = _HEADER.unpack_from(data, at)
+                interrupted = interrupted or bool(flags & DUMP and message_flags & _INTERRUPTED)
                 if kind in (_ERROR, _DONE):
                     _complain(data, at, length, what)
+                    if interrupted:
+                        raise changed(what)
                     return
                 if useful:
                     yield data, at + HEADER_BYTES, at + length

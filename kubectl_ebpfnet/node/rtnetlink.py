@@ -30,7 +30,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.net import Address, Network
-from kubectl_ebpfnet.node.nlmsg import Attributes, attributes_of
+from kubectl_ebpfnet.node.nlmsg import AGAIN, ATTEMPTS, Attributes, attributes_of
+from kubectl_ebpfnet.node.nlmsg import changed as table_changed
 
 INET, INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 GETLINK, GETADDR, GETROUTE, GETNEIGH, GETRULE = 18, 22, 26, 30, 34
@@ -39,7 +40,6 @@ _REQUEST, _ACK, _DUMP, _DUMP_INTERRUPTED = 0x1, 0x4, 0x300, 0x10
 # fib_rule_hdr.
 _HEAD_BYTES = {16: 16, 20: 8, 24: 12, 28: 12, 32: 12}
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
-_ATTEMPTS = 8
 # The kernel is built or booted without a family.
 _NO_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EPFNOSUPPORT})
 
@@ -82,8 +82,7 @@ class _Packet(nlmsg):  # type: ignore[misc]  # pyroute2 has no types
 def dump(question: int, head: bytes, extra: bytes = b"", what: str = "") -> list[Message]:
     """Every entry of a table, in the kernel's order.
 
-    A dump during which the table changed is asked again, up to eight times; then it is given as it
-    is: an entry may be missing or stand twice in it.
+    A dump during which the table changed is asked again, up to eight times.
 
     Args:
         question: GETLINK and the like.
@@ -95,19 +94,25 @@ def dump(question: int, head: bytes, extra: bytes = b"", what: str = "") -> list
         The messages; [] where the kernel is without this family.
 
     Raises:
-        KernelError: the kernel refused.
+        KernelError: the kernel refused, or the table changed each time: an entry may be missing or
+            stand twice in what was read.
     """
     flags = _REQUEST | _DUMP
-    try:
-        for _ in range(_ATTEMPTS):
+    problem = table_changed(f"list {what}")
+    for _ in range(ATTEMPTS):
+        try:
             messages, interrupted = asyncio.run(_ask(question, flags, head + extra))
-            if not interrupted:
-                break
-    except NetlinkError as error:
-        if error.code in _NO_FAMILY:
-            return []
-        raise _refused(what, error) from None
-    return messages
+        except NetlinkError as error:
+            if error.code in _NO_FAMILY:
+                return []
+            problem = _refused(what, error)
+            if error.code not in AGAIN:
+                raise problem from None
+            continue
+        if not interrupted:
+            return messages
+        problem = table_changed(f"list {what}")
+    raise problem
 
 
 def get(question: int, head: bytes, extra: bytes = b"") -> Message | int:

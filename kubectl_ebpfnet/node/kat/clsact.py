@@ -38,13 +38,11 @@ from kubectl_ebpfnet.node.kat import assembler as asm
 from kubectl_ebpfnet.node.kat import changes
 from kubectl_ebpfnet.node.kat.assembler import Assembly
 from kubectl_ebpfnet.node.nlmsg import (
-    DUMP,
-    NETLINK_ROUTE,
     Attributes,
     Change,
-    answers,
     attributes_of,
     change,
+    dump,
     text,
 )
 
@@ -109,7 +107,7 @@ def sweep() -> None:
     Raises:
         KernelError: the qdiscs cannot be listed.
     """
-    rows = answers(NETLINK_ROUTE, _GETQDISC, DUMP, changes.TC.pack(0, 0, 0, 0, 0), "list qdiscs")
+    rows = dump(_GETQDISC, changes.TC.pack(0, 0, 0, 0, 0), "list qdiscs")
     devices = [
         changes.TC.unpack_from(data, start)[1]
         for data, start, end in rows
@@ -238,7 +236,7 @@ def _filters(ifindex: int) -> list[_Found]:
     found = []
     for parent in (changes.INGRESS, changes.EGRESS):
         body = changes.TC.pack(0, ifindex, 0, parent, 0)
-        rows = answers(NETLINK_ROUTE, _GETTFILTER, DUMP, body, f"list filters of device {ifindex}")
+        rows = dump(_GETTFILTER, body, f"list filters of device {ifindex}")
         for data, start, end in rows:
             _, _, handle, _, info = changes.TC.unpack_from(data, start)
             options = attributes_of(data[start:end], changes.TC.size).get(_OPTIONS)

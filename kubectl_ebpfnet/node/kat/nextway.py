@@ -16,11 +16,11 @@ from kubectl_ebpfnet.model.netkat import Request
 from kubectl_ebpfnet.node.kat import changes
 from kubectl_ebpfnet.node.kat.changes import ADDRESS, LINK, ROUTE, family, packed
 from kubectl_ebpfnet.node.nlmsg import (
-    DUMP,
     NETLINK_ROUTE,
     answers,
     attribute,
     attributes_of,
+    dump,
     number,
     text,
 )
@@ -259,7 +259,7 @@ def _index(name: str) -> int:
 def _owned(version: int) -> Iterator[tuple[int, int, str]]:
     """(ifindex, scope, address) of the host's addresses."""
     question = ADDRESS.pack(family(version), 0, 0, 0, 0)
-    rows = answers(NETLINK_ROUTE, _GETADDR, DUMP, question, "list the host's addresses")
+    rows = dump(_GETADDR, question, "list the host's addresses")
     for data, start, end in rows:
         of, _, _, scope, index = ADDRESS.unpack_from(data, start)
         found = attributes_of(data[start:end], ADDRESS.size)
@@ -284,7 +284,7 @@ def _owner(address: str, version: int) -> int:
 def _table(version: int) -> Iterator[_Row]:
     """Unicast routes of the main table."""
     question = ROUTE.pack(family(version), 0, 0, 0, _MAIN_TABLE, 0, 0, 0, 0)
-    rows = answers(NETLINK_ROUTE, _GETROUTE, DUMP, question, "list the host's routes")
+    rows = dump(_GETROUTE, question, "list the host's routes")
     for data, start, end in rows:
         row = _row(data, start, end)
         if (data[start], row.table, row.type) == (family(version), _MAIN_TABLE, _UNICAST):
