@@ -12,9 +12,11 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import BinaryIO
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.node_side import HOST_PROGRAMS
+from kubectl_ebpfnet.node.aside import aside
 
 _SECONDS = 20
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -43,21 +45,10 @@ def run(argv: tuple[str, ...]) -> tuple[int, bytes, str]:
         pass
     try:
         program = _found(argv[0])
-        done = subprocess.run(  # noqa: S603  the argv is one of a constant list
-            [program, *argv[1:]],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_SECONDS,
-            check=False,
-            env={"PATH": _PATH, "LC_ALL": "C"},
-            preexec_fn=_into_the_node if _elsewhere() else None,  # one thread
-        )
+        with open(os.devnull, "rb") as nothing:
+            done = aside(lambda: _run((program, *argv[1:]), nothing, elsewhere=_elsewhere()))
     except subprocess.TimeoutExpired:
         raise KernelError(f"{argv[0]} did not end within {_SECONDS} s") from None
-    except subprocess.SubprocessError:
-        raise KernelError(
-            f"{argv[0]} cannot be run in the node's root", hint="CAP_SYS_CHROOT allows it"
-        ) from None
     except OSError as error:
         raise KernelError(f"{argv[0]} cannot be run on the node: {error}") from None
     errors = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
@@ -83,6 +74,20 @@ def _found(name: str) -> str:
     raise KernelError(f"the node has no {name}")
 
 
-def _into_the_node() -> None:
-    os.chroot(_ROOT)
-    os.chdir("/")
+def _run(
+    argv: tuple[str, ...], stdin: BinaryIO, *, elsewhere: bool
+) -> subprocess.CompletedProcess[bytes]:
+    """Run it from the root that the calling thread goes to."""
+    if elsewhere:
+        try:
+            os.chroot(_ROOT)
+        except OSError:
+            raise KernelError(
+                f"{Path(argv[0]).name} cannot be run in the node's root",
+                hint="CAP_SYS_CHROOT allows it",
+            ) from None
+        os.chdir("/")
+    return subprocess.run(  # noqa: S603  the argv is one of a constant list
+        argv, stdin=stdin, capture_output=True, timeout=_SECONDS, check=False,
+        env={"PATH": _PATH, "LC_ALL": "C"},
+    )  # fmt: skip

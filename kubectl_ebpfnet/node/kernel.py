@@ -19,6 +19,7 @@ from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.model.kernel import KernelFacts
 from kubectl_ebpfnet.model.node_side import NodeRequest
 from kubectl_ebpfnet.node import bpf, cilium_pins, conntrack, mounts, netns
+from kubectl_ebpfnet.node.aside import aside
 
 _STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
 _STATUS = Path("/proc/thread-self/status")
@@ -148,15 +149,9 @@ def _enter() -> None:
 
 
 def _chroot() -> None:
-    """Go into the root of the node's first process, as host_programs.py does, in a child."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os.chroot(_FIRST / "root")
-        except OSError as error:
-            os._exit(error.errno or 1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if code:
-        raise KernelError(f"change the root to {_FIRST}/root: {os.strerror(code)}", code)
+    """Go into the root of the node's first process, as host_programs.py does, and be gone."""
+    try:
+        aside(lambda: os.chroot(_FIRST / "root"))
+    except OSError as error:
+        problem = f"change the root to {_FIRST}/root: {error.strerror}"
+        raise KernelError(problem, error.errno or 0) from None

@@ -53,9 +53,12 @@ def _connect(request: Request) -> int:
                 _say(request, f"{laid.way.device.name}, {laid.way.sources[0]} port"
                      f" {laid.first_port}, next hop {laid.way.gateway or 'on the link'},"
                      f" {laid.attached.how}")  # fmt: skip
-                _capture(stack, request, laid)
                 if request.command:
-                    return running.run(laid, request)
+                    # Before the capture, which has a thread: a process with threads must not fork.
+                    started = stack.enter_context(running.started(laid, request))
+                    _capture(stack, request, laid)
+                    return started.run()
+                _capture(stack, request, laid)
                 one = talk.connected(laid, request, peer)
                 stack.callback(talk.hang_up, one)
             except KernelError as error:

@@ -27,6 +27,8 @@ import random
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,7 +62,7 @@ class Filter:
     def __init__(self, program: int, ifindex: int) -> None:
         """Put it there. Raises KernelError: the kernel refuses."""
         self._ifindex = ifindex
-        self._child, self._to_child = 0, -1
+        self._child: subprocess.Popen[bytes] | None = None
         self._array = create_program_array(program, "netkat_array")
         try:
             self._handle = _put(self._array, ifindex)
@@ -70,35 +72,34 @@ class Filter:
 
     def watch(self) -> None:
         """Have it removed when this process is gone. Raises OSError: no process for that."""
-        # Close-on-exec: only we and forks of us have the writing end.
-        reading, self._to_child = os.pipe()
-        self._child = os.fork()
-        if self._child:
-            os.close(reading)
-            return
-        try:
-            os.setsid()  # a signal to the terminal's group is for the others
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)
-            os.closerange(0, reading)  # the array's too: it is to go with the process we wait for
-            os.closerange(reading + 1, 1 << 16)
-            if not os.read(reading, 1):
-                _clear(self._ifindex, self._handle)
-        finally:
-            os._exit(0)
+        # No fork of us: probes attach in threads. Only we and forks of us have the writing end of
+        # its stdin, and only we the array's descriptor. A signal to the terminal's group is for
+        # the others.
+        self._child = subprocess.Popen(  # noqa: S603  our own Python and module
+            [sys.executable, "-m", __name__, str(self._ifindex), str(self._handle)],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
 
     def remove(self) -> None:
         """Take it away. What has gone already is no error."""
         with contextlib.suppress(KernelError):
             _clear(self._ifindex, self._handle)
         os.close(self._array)
-        if self._child:
+        if self._child is not None:
             # It must not do that again later: the qdisc may be somebody else's by then.
-            with contextlib.suppress(OSError):
-                os.write(self._to_child, b".")
-            os.close(self._to_child)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self._child, 0)
+            self._child.kill()
+            with self._child:
+                pass
+
+
+def _watch(ifindex: int, handle: int) -> None:
+    """What a child does: wait for the netkat's end, and remove the filter."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.closerange(1, 3)
+    os.read(0, 1)
+    _clear(ifindex, handle)
 
 
 def sweep() -> None:
@@ -273,3 +274,7 @@ def _pid_namespace() -> int:
         return os.stat("/proc/self/ns/pid").st_ino if same else 0
     except OSError:
         return 0
+
+
+if __name__ == "__main__":
+    _watch(int(sys.argv[1]), int(sys.argv[2]))

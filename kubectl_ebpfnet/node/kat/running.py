@@ -7,11 +7,13 @@ whatever way, that one is killed (PR_SET_PDEATHSIG) and the kernel ends all that
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from kubectl_ebpfnet.errors import KernelError
@@ -27,16 +29,9 @@ _STEP_S = 0.005
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def run(laid: Laid, request: Request) -> int:
-    """Run a program until it ends, with our stdin, stdout and stderr.
-
-    It may connect to the peer by its own address, or by another one, but not by both at once: in
-    NETKAT_ADDRESS it finds one that no socket load-balancer turns into a backend of a service. The
-    port is in NETKAT_PORT.
-
-    Returns:
-        Its exit code; 128 and the signal's number when one ended it; 127 when there is no such
-        program, 126 when it cannot be run.
+@contextlib.contextmanager
+def started(laid: Laid, request: Request) -> Iterator[Started]:
+    """Have a process in which `Started.run` runs the program; it is gone at the end of the block.
 
     Raises:
         KernelError: no PID namespace can be made (EPERM).
@@ -48,19 +43,57 @@ def run(laid: Laid, request: Request) -> int:
         )
     ours = os.getpid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program decides what an interrupt means
+    waits, go = os.pipe()
     pid = os.fork()
     if not pid:
         code = _NOT_RUN
         try:
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            with laid.private.inside():
-                found = {"NETKAT_ADDRESS": laid.near, "NETKAT_PORT": str(request.port)}
-                code = _first_process(request.command, {**os.environ, **found}, ours)
+            os.close(go)
+            if os.read(waits, 1):
+                with laid.private.inside():
+                    found = {"NETKAT_ADDRESS": laid.near, "NETKAT_PORT": str(request.port)}
+                    code = _first_process(request.command, {**os.environ, **found}, ours)
         finally:
             os._exit(code)
-    _, status = os.waitpid(pid, 0)
-    _until_acknowledged(laid, request.wait)
-    return _exit_code(status)
+    os.close(waits)
+    one = Started(pid, go, laid, request)
+    try:
+        yield one
+    finally:
+        one.end()
+
+
+class Started:
+    """The process that waits for the word to run the program."""
+
+    def __init__(self, pid: int, go: int, laid: Laid, request: Request) -> None:
+        self._pid, self._go = pid, go
+        self._laid, self._request = laid, request
+
+    def run(self) -> int:
+        """Run the program until it ends, with our stdin, stdout and stderr.
+
+        It may connect to the peer by its own address, or by another one, but not by both at once:
+        in NETKAT_ADDRESS it finds one that no socket load-balancer turns into a backend of a
+        service. The port is in NETKAT_PORT.
+
+        Returns:
+            Its exit code; 128 and the signal's number when one ended it; 127 when there is no such
+            program, 126 when it cannot be run.
+        """
+        os.write(self._go, b".")
+        status = self.end()
+        _until_acknowledged(self._laid, self._request.wait)
+        return _exit_code(status)
+
+    def end(self) -> int:
+        """Wait for the process, which ends at once when it was not told to run anything."""
+        if self._go >= 0:
+            os.close(self._go)
+            self._go = -1
+            _, self._status = os.waitpid(self._pid, 0)
+        return self._status
 
 
 def _first_process(command: tuple[str, ...], env: dict[str, str], ours: int) -> int:

@@ -164,7 +164,7 @@ def test_a_signal_leaves_nothing(wire: Wire, number: int, attach: str) -> None:
 
 
 def _watchers() -> list[str]:
-    found = subprocess.run(("pgrep", "-f", "node.netkat"), capture_output=True, check=False)
+    found = subprocess.run(("pgrep", "-f", "ebpfnet.node"), capture_output=True, check=False)
     mine = str(os.getpid())
     return [
         pid
