@@ -37,16 +37,15 @@ def judge(
     bundle: Bundle,
     attempts: Sequence[ProbeAttempt] = (),
     health_checks: Sequence[HealthCheck] = (),
-    resolved: Mapping[str, Sequence[Address]] | None = None,
 ) -> ProbeReport:
     """What was seen beside what the Service asks for.
 
     Args:
-        bundle: the Service, its EndpointSlices, nodes and pods; and of the nodes that are probed
-            whatever tells causes: netfilter's rules, Cilium's status and maps, counters.
+        bundle: the Service, its EndpointSlices, nodes and pods; look-ups of load-balancers that are
+            given by name; and of the nodes that are probed whatever tells causes: netfilter's
+            rules, Cilium's status and maps, counters.
         attempts: of any targets and nodes, in any order.
         health_checks: one a node.
-        resolved: addresses of load-balancers that are given by name.
 
     Raises:
         NotFound, EbpfnetError, UsageError: as probe_targets.service, ports and nodes.
@@ -54,7 +53,8 @@ def judge(
     world = World(bundle)
     service = probe_targets.service(world, request)
     nodes = probe_targets.nodes(world, request.nodes)
-    found = probe_targets.targets(request, service, nodes, resolved or {})
+    resolved = probe_targets.resolved(world, service)
+    found = probe_targets.targets(request, service, nodes, resolved)
     targets = tuple(dict.fromkeys((*found, *(a.target for a in attempts))))
     proof = ApiProof(world, service)
     places = [
@@ -79,7 +79,7 @@ def judge(
         targets=targets,
         rows=rows,
         findings=tuple(findings),
-        missing=tuple(_missing(world, service, resolved or {})),
+        missing=tuple(_missing(world, service, resolved)),
     )
 
 

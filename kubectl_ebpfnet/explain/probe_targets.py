@@ -12,9 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from kubectl_ebpfnet.errors import EbpfnetError, NotFound, UsageError
 from kubectl_ebpfnet.explain.world import World
+from kubectl_ebpfnet.model.evidence import CLIENT
 from kubectl_ebpfnet.model.kube import Node, Service, ServicePort
 from kubectl_ebpfnet.model.net import SCTP, Address, protocol_name
 from kubectl_ebpfnet.model.probe import ProbeRequest, ProbeTarget, TargetKind
+from kubectl_ebpfnet.parse import _json
 
 EXCLUDED_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
 _LEAVING_TAINT = "ToBeDeletedByClusterAutoscaler"
@@ -93,6 +95,17 @@ def ports(request: ProbeRequest, service: Service) -> tuple[ServicePort, ...]:
 def _port_title(port: ServicePort) -> str:
     number = f"{port.port}/{protocol_name(port.protocol)}"
     return f"{port.name} ({number})" if port.name else number
+
+
+def resolved(world: World, service: Service) -> dict[str, tuple[Address, ...]]:
+    """Addresses of the ingress entries that are names, as the client's resolver gave them."""
+    found: dict[str, tuple[Address, ...]] = {}
+    for name in service.ingress_hostnames:
+        record = world.bundle.record(CLIENT, ("resolve", name))
+        if record is not None and record.ok:
+            lines = record.stdout.read().decode("utf-8", "replace").split("\n")
+            found[name] = _json.addresses(lines)
+    return found
 
 
 def targets(

@@ -12,12 +12,10 @@ Nothing of the cluster is changed but for the namespace of the run, which is gon
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
-from ipaddress import ip_address
 
 from kubectl_ebpfnet.cluster.agents import Agent, find_agents
 from kubectl_ebpfnet.cluster.node_pods import NodePod
@@ -28,6 +26,7 @@ from kubectl_ebpfnet.collect.jobs import Deadline, Jobs
 from kubectl_ebpfnet.collect.node_access import Coming, Mode, NodeAccess, NodeAnswerers, by_node_pod
 from kubectl_ebpfnet.collect.node_asking import NodeAsked
 from kubectl_ebpfnet.collect.reads import RecordingApi
+from kubectl_ebpfnet.collect.runner import resolve_here
 from kubectl_ebpfnet.collect.tasks import Topic
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.explain import probe as judging
@@ -35,7 +34,7 @@ from kubectl_ebpfnet.explain import probe_targets
 from kubectl_ebpfnet.explain.world import World
 from kubectl_ebpfnet.model.evidence import Bundle, Record, bundle_of, node_place
 from kubectl_ebpfnet.model.kube import Node, Service
-from kubectl_ebpfnet.model.net import TCP, Address
+from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.node_side import FlowFilter
 from kubectl_ebpfnet.model.probe import (
     How,
@@ -101,7 +100,6 @@ class Probe:
     request: ProbeRequest
     jobs: Jobs = field(default_factory=Jobs)
     records: list[Record] = field(default_factory=list)
-    resolved: dict[str, tuple[Address, ...]] = field(default_factory=dict)
     agents: Mapping[str, Agent] = field(default_factory=dict)
     why_no_agents: str = ""
 
@@ -123,9 +121,11 @@ class Probe:
         where = next((a.container.namespace for a in self.agents.values()), "kube-system")
         _quietly(lambda: api.config_map(where, "cilium-config"))
         self.records += api.take()
+        # Load-balancers that are given by name, by this machine's resolver.
+        for name in self._service(bundle_of(self.records)).ingress_hostnames:
+            self.records.append(resolve_here(name))
         bundle = bundle_of(self.records)
-        self._resolve(bundle)
-        return judging.judge(self.request, bundle, resolved=self.resolved), bundle
+        return judging.judge(self.request, bundle), bundle
 
     def run(self) -> tuple[ProbeReport, Bundle]:
         """Probe. Raises as `plan`."""
@@ -156,7 +156,6 @@ class Probe:
             whole,
             lb_reading.with_sources(whole, attempts),
             [found for one in checks if (found := lb_reading.health(whole, one)) is not None],
-            self.resolved,
         ), whole
 
     # --- what is sent -----------------------------------------------------------------------------
@@ -306,17 +305,6 @@ class Probe:
 
     def _service(self, bundle: Bundle) -> Service:
         return probe_targets.service(World(bundle), self.request)
-
-    def _resolve(self, bundle: Bundle) -> None:
-        """Addresses of load-balancers that are given by name, by this machine's resolver."""
-        service = self._service(bundle)
-        for name in service.ingress_hostnames:
-            try:
-                found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-            except (OSError, UnicodeError):
-                continue  # the report says that it does not resolve
-            words = dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found)
-            self.resolved[name] = tuple(ip_address(word) for word in words)
 
 
 def _of_node(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address
 
 import pytest
 from probe_world import NODE_PORT, REQUEST, VIP, cluster, endpoint, node, service
@@ -12,6 +11,7 @@ from kubectl_ebpfnet.errors import EbpfnetError, NotFound, UsageError
 from kubectl_ebpfnet.explain import probe_targets
 from kubectl_ebpfnet.explain.probe import judge
 from kubectl_ebpfnet.explain.world import World
+from kubectl_ebpfnet.model.evidence import CLIENT, Held, Record
 from kubectl_ebpfnet.model.probe import TargetKind
 
 NO_ADDRESS = {"type": "ClusterIP", "ingress": []}
@@ -47,9 +47,9 @@ def test_no_such_service() -> None:
         judge(replace(REQUEST, service="other"), cluster(service()))
 
 
-def targets(spec, resolved=None, **request) -> list[str]:
+def targets(spec, **request) -> list[str]:
     """Titles of the targets."""
-    plan = judge(replace(REQUEST, **request), cluster(service(**spec)), resolved=resolved)
+    plan = judge(replace(REQUEST, **request), cluster(service(**spec)))
     return [target.title for target in plan.targets]
 
 
@@ -88,9 +88,9 @@ def test_a_load_balancer_by_name() -> None:
     assert plan.missing == (
         "lb.example.com, the load-balancer's name, was not resolved to an address",
     )
-    found = judge(
-        REQUEST, cluster(service(**spec)), resolved={"lb.example.com": (ip_address(VIP),)}
-    )
+    said = Held(f"{VIP}\nfe80::1%eth0\n²\n{VIP}\n".encode())
+    look_up = Record(0, CLIENT, ("resolve", "lb.example.com"), 0, said)
+    found = judge(REQUEST, cluster(service(**spec), more=(look_up,)))
     (target,) = found.targets
     assert (target.hostname, target.title) == ("lb.example.com", f"{VIP}:80/TCP")
     assert target.kind is TargetKind.INGRESS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from kubectl_ebpfnet.explain.probe import judge
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.evidence import CLIENT
 from kubectl_ebpfnet.model.net import UDP, Flow
 from kubectl_ebpfnet.model.probe import NodeRow, Outcome, ProbeReport
 from kubectl_ebpfnet.model.probed import Probed
@@ -224,3 +227,30 @@ def test_an_answer_over_udp_that_is_no_address_leaves_the_source_to_conntrack(ma
     assert (row.outcome, row.source, row.judgement) == (Outcome.CONNECTED, "unknown", "as-asked")
     assert any(text.startswith("source not known") for text in row.notes)
     assert row.attempts[0].body == "clientip\n"
+
+
+@pytest.mark.parametrize("resolves", [True, False])
+def test_a_load_balancers_name_is_looked_up_on_record(
+    make: Made, monkeypatch: pytest.MonkeyPatch, resolves: bool
+) -> None:
+    name, real = "lb.example.com", socket.getaddrinfo
+
+    def look_up(host: Any, *words: Any, **named: Any) -> Any:
+        if host != name:
+            return real(host, *words, **named)
+        if not resolves:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (VIP, 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    web = service(ingress=[{"hostname": name}])
+    cluster = make(masqueraded, web, slice_of(endpoint("n1")), node("n1"), node("n2"))
+    report, bundle = cluster.run(QUICK)
+    record = bundle.record(CLIENT, ("resolve", name))
+    assert record is not None
+    assert record.ok is resolves
+    assert [target.title for target in report.targets] == [f"{VIP}:80/TCP"] * resolves
+    # The records alone, as in a capture, give the same targets; the resolver is not asked again.
+    monkeypatch.setattr(socket, "getaddrinfo", None)
+    again = judge(QUICK, bundle)
+    assert (again.targets, again.missing) == (report.targets, report.missing)
