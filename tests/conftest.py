@@ -1,14 +1,19 @@
-"""What all tests share: golden files, updated by one flag."""
+"""What all tests share: golden files, updated by one flag; an environment that no machine has."""
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 Golden = Callable[[Path, str], None]
+LAB = Path(__file__).parent / "lab"
+KEPT = ("PATH", "TMPDIR", "FUZZ_FACTOR", "NETKAT_GIGABYTE", "VIRTUAL_ENV")
+"""What a test may know of the machine's environment; beside PYTEST_* and PYTHON*."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,6 +37,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("kernel"):
             item.add_marker(pytest.mark.xdist_group("kernel"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _environment_of_no_machine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """No kubeconfig, proxy, locale, time zone, colour or width of the machine; the lab has its own
+    ways to a cluster, which the environment names."""
+    if request.path.is_relative_to(LAB):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        for name in set(os.environ) - set(KEPT):
+            if not name.startswith(("PYTEST_", "PYTHON")):
+                patch.delenv(name)
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("LC_ALL", "C.UTF-8")
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 Objects come from the scenario's API records. An exec runs the real argv, batch script and all, in
 a real shell of this machine, whose PATH begins with programs that print what the scenario
-recorded for exactly these words, and otherwise fail.
+recorded for exactly these words, and otherwise fail. The shell sees no device of this machine: the
+devices of a place are those that `tc` was asked about there.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from kubectl_ebpfnet.model import questions as q
 from kubectl_ebpfnet.model.evidence import API, Bundle, Place, agent_place, pod_place
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
+DEVICES = "/sys/class/net"
 SEPARATOR = "\x1f"
 PROGRAM = f"""#!/bin/sh
 # What was recorded of this program at this place: a case for each command line.
@@ -104,8 +106,9 @@ class ReplayCluster:
             if not recorded.exists():
                 self._write(place, recorded)
         path = f"{self.folder / 'bin'}:/usr/bin:/bin"
+        argv = [word.replace(f"{DEVICES}/*", f"{recorded}{DEVICES}/*") for word in end.argv]
         done = subprocess.run(
-            end.argv, capture_output=True, env={"PATH": path, "REPLAY": str(recorded)}, timeout=60
+            argv, capture_output=True, env={"PATH": path, "REPLAY": str(recorded)}, timeout=60
         )
         for channel, data in ((1, done.stdout), (2, done.stderr)):
             for at in range(0, len(data), 30_000):
@@ -119,6 +122,9 @@ class ReplayCluster:
             r.argv: (r.stdout.read(), r.stderr, r.exit_code or 0) for r in self.bundle.at(place)
         }
         said |= {argv: (out, b"", 0) for argv, out in self.also.items()}
+        for argv in said:
+            if argv[:4] == ("tc", "filter", "show", "dev"):
+                Path(f"{folder}{DEVICES}", argv[4]).mkdir(parents=True, exist_ok=True)
         cases: dict[str, list[str]] = {}
         for number, ((program, *words), (out, err, code)) in enumerate(said.items()):
             files = folder / f"{number}.out", folder / f"{number}.err"

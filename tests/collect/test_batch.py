@@ -206,19 +206,29 @@ def test_a_command_that_does_not_end_is_ended(shell: list[str]) -> None:
     assert said[1].stdout.read() == b"next\n"
 
 
-@pytest.mark.skipif(shutil.which("tc") is None, reason="tc is not installed")
-def test_tc_is_asked_about_every_device(shell: list[str]) -> None:
-    said = run(shell, [one("echo", "before"), DEVICE_FILTERS, one("echo", "after")])
+def test_tc_is_asked_about_every_device(
+    shell: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = {"eth0", "cilium_host", "lxc1", "rc-node2"}
+    for name in (*devices, "lo", "lxc2"):
+        (tmp_path / "net" / name).mkdir(parents=True)
+    (tmp_path / "net" / "bonding_masters").touch()
+    script = batch.SCRIPT.replace("/sys/class/net", str(tmp_path / "net"))
+    monkeypatch.setattr(batch, "SCRIPT", script)
+    tc = tmp_path / "tc"
+    tc.write_text(
+        '#!/bin/sh\n[ "$1" = qdisc ] && echo "qdisc clsact ffff: dev lxc1 parent ffff:"\n'
+    )
+    tc.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    said = run(shell, [one("echo", "before"), DEVICE_FILTERS, one("echo", "after")], env=env)
     assert said[0].argv == ("echo", "before")
     assert said[-1].argv == ("echo", "after")
-    asked = {r.argv for r in said[1:-1]}
-    devices = {n for n in os.listdir("/sys/class/net") if not n.startswith("lxc") and n != "lo"}
-    assert {argv[4] for argv in asked if not argv[4].startswith("lxc")} == {
-        name for name in devices if Path("/sys/class/net", name).is_dir()
+    assert {r.argv for r in said[1:-1]} == {
+        ("tc", "filter", "show", "dev", name, way)
+        for name in devices
+        for way in ("ingress", "egress")
     }
-    for name in devices:
-        assert ("tc", "filter", "show", "dev", name, "ingress") in asked
-        assert ("tc", "filter", "show", "dev", name, "egress") in asked
 
 
 def test_it_fits_into_a_request_line() -> None:

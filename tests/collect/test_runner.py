@@ -484,3 +484,11 @@ def test_a_lane_fits_into_a_url() -> None:
     ):
         argv = script_argv(lane, new_nonce(), 20)
         assert len(urlencode([("command", word) for word in argv])) < 7000
+
+
+def test_no_device_of_this_machine_is_in_a_bundle(cluster: Opened) -> None:
+    session, replay = cluster("vxlan-kpr")
+    filters = ("tc", "filter", "show", "dev")
+    recorded = {r.argv[4] for r in replay.bundle.records if r.argv[:4] == filters}
+    found = {r.argv[4] for r in collected(session, request()).records if r.argv[:4] == filters}
+    assert found <= recorded
