@@ -29,7 +29,8 @@ _COMMON = """
 """
 _ASKED = (
     word
-    for question in (*q.POD_QUESTIONS, *q.NODE_QUESTIONS, *q.CILIUM_QUESTIONS, q.MONITOR)
+    for question in vars(q).values()
+    if isinstance(question, q.Question)
     for argv in question.answers
     for word in argv
 )

@@ -15,7 +15,7 @@ from kubectl_ebpfnet.collect.batch import Asked, Splitter
 from kubectl_ebpfnet.collect.jobs import NO_DEADLINE
 from kubectl_ebpfnet.collect.node_asking import AnswerStream, NodeAsked, ask_node
 from kubectl_ebpfnet.collect.spool import STDERR_KEPT, Spool, StderrSpool
-from kubectl_ebpfnet.errors import BundleError, ExecError
+from kubectl_ebpfnet.errors import BundleError, ExecError, ParseError
 from kubectl_ebpfnet.model import codec
 from kubectl_ebpfnet.model.evidence import node_place, pod_place
 
@@ -159,7 +159,7 @@ def test_answers_of_a_node_side_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_fact_that_nests_without_end() -> None:
-    with pytest.raises(ValueError, match="nested too deep"):
+    with pytest.raises(ParseError, match="nested too deep"):
         codec.fact(b"[" * 50_000, str)
 
 
