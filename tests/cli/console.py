@@ -1,15 +1,26 @@
-"""Runs the real console entry, alone and through kubectl, as a person would."""
+"""Runs the program as a person would: `run` in this process, the rest as processes of their own.
+
+A start of Python takes longer than most answers, so only tests of the process itself (a pipe, a
+terminal, a signal, kubectl, imports) start one.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
+from unittest import mock
+
+from kubectl_ebpfnet.cli import app
 
 BIN = Path(sys.executable).parent
 PROGRAM = str(BIN / "kubectl-ebpfnet")
@@ -18,10 +29,10 @@ SECONDS = 60
 
 
 def environment(**more: str) -> dict[str, str]:
-    """No kubeconfig, no colour wishes, the venv first on PATH."""
-    kept = {k: v for k, v in os.environ.items() if k in ("LANG", "LC_ALL", "TMPDIR")}
+    """No kubeconfig, no colour wishes, no proxy, the venv first on PATH; of the machine's own
+    environment PATH alone, where `sh` and `head` are found."""
     return {
-        **kept,
+        "LANG": "C.UTF-8",
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "HOME": "/nonexistent",
         "KUBECONFIG": "/nonexistent/kubeconfig",
@@ -29,10 +40,73 @@ def environment(**more: str) -> dict[str, str]:
     }
 
 
-def run(
+def run(*words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Call main() as the console entry does, with /dev/null, a pipe and a pipe for its streams.
+
+    Nothing of a call is left for the next one: environment, folder, signals and streams are put
+    back. Descriptors 0, 1 and 2 are this process's: `netkat` sessions need a process of their own.
+    """
+    out, err = _Pipe("strict"), _Pipe("backslashreplace")
+    with (
+        _given_back(environment(**(env or {}))),
+        open(os.devnull) as nothing,
+        mock.patch.object(sys, "stdin", nothing),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = _exit_code(words)
+    return subprocess.CompletedProcess(words, code, out.text(), err.text())
+
+
+def _exit_code(words: Sequence[str]) -> int:
+    try:
+        return app.main(words)
+    except SystemExit as end:  # as the interpreter takes it
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+
+
+class _Pipe(io.TextIOWrapper):
+    """stdout or stderr of a program that was not started from a terminal."""
+
+    def __init__(self, errors: str) -> None:
+        super().__init__(io.BytesIO(), encoding="utf-8", errors=errors)
+
+    def text(self) -> str:
+        """What was written, as `subprocess` decodes it."""
+        self.flush()
+        assert isinstance(self.buffer, io.BytesIO)
+        return self.buffer.getvalue().decode("utf-8")
+
+
+@contextlib.contextmanager
+def _given_back(environ: Mapping[str, str]) -> Iterator[None]:
+    """What main() reads and changes of a process: `environ` alone within, as it was afterwards."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    with (
+        contextlib.chdir(Path.cwd()),
+        mock.patch.dict(os.environ, environ, clear=True),
+        mock.patch.object(app, "_leave", _interrupted),
+    ):
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+def _interrupted(code: int) -> NoReturn:
+    # Here os._exit would end pytest without a word.
+    raise KeyboardInterrupt(f"the program would have left with {code}")
+
+
+def run_process(
     *words: str, env: Mapping[str, str] | None = None, program: Sequence[str] = (PROGRAM,)
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end, with pipes for stdout and stderr."""
+    """Run a program to the end, with pipes for stdout and stderr."""
     return subprocess.run(
         [*program, *words],
         capture_output=True,
@@ -48,7 +122,7 @@ def through_kubectl(
     *words: str, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """The same as `kubectl ebpfnet …`, the plugin found on PATH."""
-    return run("ebpfnet", *words, env=env, program=(KUBECTL,))
+    return run_process("ebpfnet", *words, env=env, program=(KUBECTL,))
 
 
 def on_a_terminal(

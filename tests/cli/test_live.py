@@ -23,10 +23,8 @@ def fake() -> Iterator[FakeApiServer]:
     server.close()
 
 
-def path(fake: FakeApiServer, *words: str):
-    return through_kubectl(
-        "path", "pod/client", "1.1.1.1:80", "-n", "shop", f"--server={fake.url}", *words
-    )
+def path(fake: FakeApiServer, *words: str, how=run):
+    return how("path", "pod/client", "1.1.1.1:80", "-n", "shop", f"--server={fake.url}", *words)
 
 
 def test_flags_reach_the_server(fake):
@@ -39,6 +37,7 @@ def test_flags_reach_the_server(fake):
         "--as-group=two",
         "--as-uid=7",
         "--as-user-extra=scopes=dev",
+        how=through_kubectl,
     )
     assert (done.returncode, done.stdout) == (1, "")
     seen = next(seen for seen in fake.seen if seen.path == POD)

@@ -154,9 +154,9 @@ def test_netkats_words(given, version, via, pcap, sent):
     ],
 )
 def test_wrong_words_are_refused_before_the_cluster_is_asked(cluster, given, why, do):
-    code, out, err = said(cluster, "node/n1", *given.split())
-    assert (code, out) == (2, b"")
-    error, hint = err.decode().splitlines()
+    done = run(*argv(cluster, "node/n1", *given.split()))
+    assert (done.returncode, done.stdout) == (2, "")
+    error, hint = done.stderr.splitlines()
     assert error.startswith("error: netkat: ")
     assert why in error
     assert hint.startswith("hint: ")
@@ -331,12 +331,12 @@ def test_nobody_reads_stdout_any_more(cluster):
 
 
 def test_errors_before_it_starts(cluster):
-    code, out, err = said(cluster, "node/n9", "h", "1")
-    assert (code, out) == (1, b"")
-    assert b'node "n9" not found' in err
-    code, _, err = said(cluster, "node/n1", "--via", "node/n1", "fd00::9", "80")
-    assert code == 1
-    assert b"no InternalIP with an IPv6 address" in err
+    done = run(*argv(cluster, "node/n9", "h", "1"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert 'node "n9" not found' in done.stderr
+    done = run(*argv(cluster, "node/n1", "--via", "node/n1", "fd00::9", "80"))
+    assert done.returncode == 1
+    assert "no InternalIP with an IPv6 address" in done.stderr
     assert not [seen for seen in cluster.server.seen if seen.method == "POST"]
 
 
