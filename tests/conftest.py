@@ -1,18 +1,27 @@
-"""What all tests share: golden files, updated by one flag; an environment that no machine has."""
+"""What all tests share: golden files, how much is fuzzed, what was skipped, an environment of none."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Every run takes the same few examples, so a test that failed fails again. `make fuzz` hunts: many
+# examples, others each time; a failure prints the decorator that reproduces it.
+_ANY_SPEED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("few", _ANY_SPEED, max_examples=15, derandomize=True)
+settings.register_profile("fuzz", _ANY_SPEED, max_examples=500, print_blob=True)
+settings.load_profile("few")
 
 Golden = Callable[[Path, str], None]
 LAB = Path(__file__).parent / "lab"
-KEPT = ("PATH", "TMPDIR", "FUZZ_FACTOR", "NETKAT_GIGABYTE", "VIRTUAL_ENV")
+KEPT = ("PATH", "TMPDIR", "NETKAT_GIGABYTE", "VIRTUAL_ENV")
 """What a test may know of the machine's environment; beside PYTEST_* and PYTHON*."""
 
 
@@ -58,6 +67,16 @@ def _environment_of_no_machine(
         time.tzset()
         yield
     time.tzset()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many tests were skipped, for each reason."""
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
+    if reasons:
+        terminalreporter.section(f"{reasons.total()} tests were skipped")
+    for why, count in reasons.most_common():
+        terminalreporter.write_line(f"{count:5}  {why}")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.collect import bundle_lines, bundle_record, bundle_zip
@@ -116,7 +116,6 @@ def test_zip_folder_and_lines_give_the_same_bundle(tmp_path: Path) -> None:
     assert content(open_bundle(mixed)) == expected
 
 
-@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(

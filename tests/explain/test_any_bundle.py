@@ -11,7 +11,7 @@ from functools import cache
 
 import pytest
 from changed import NATIVE, POLICY, SCENARIOS, VXLAN, ask
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.collect.bundle_file import open_bundle
@@ -38,9 +38,6 @@ ASKED = [
     ("tp06", "tp06", "1.0.0.1:80", "tcp"),
 ]
 FAILURES = ["", "sh: ip: not found", "Error: cannot connect to the agent\nsecond line"]
-SLOW = settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 
 @cache
@@ -91,7 +88,6 @@ def answered_somehow(bundle: Bundle, source: str, destination: str, protocol: st
 
 
 @pytest.mark.parametrize(("scenario", "source", "destination", "protocol"), ASKED)
-@SLOW
 @given(data=st.data())
 def test_any_records_may_be_missing(
     scenario: str, source: str, destination: str, protocol: str, data: st.DataObject
@@ -109,7 +105,6 @@ def test_any_records_may_be_missing(
 
 
 @pytest.mark.parametrize(("scenario", "source", "destination", "protocol"), ASKED)
-@SLOW
 @given(
     chance=st.randoms(use_true_random=False),
     how=st.sampled_from(["truncated", "garbled", "failed", "not run"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from probe_world import (
     ADDRESSES,
@@ -151,7 +151,6 @@ def proof_stands(report: ProbeReport, bundle: Bundle) -> None:
             assert [lines[n - 1].strip()[:400] for n in item.lines] == list(item.excerpt)
 
 
-@settings(max_examples=150, deadline=None)
 @given(bundles, tries, checks)
 def test_a_report_agrees_with_itself(bundle, attempts, answers) -> None:
     report = judge(REQUEST, bundle, of(bundle, attempts), answers)
@@ -161,7 +160,6 @@ def test_a_report_agrees_with_itself(bundle, attempts, answers) -> None:
     proof_stands(report, bundle)
 
 
-@settings(max_examples=50, deadline=None)
 @given(bundles, tries)
 def test_the_plan_is_what_is_expected_afterwards(bundle, attempts) -> None:
     planned = judge(REQUEST, bundle)
@@ -171,7 +169,6 @@ def test_the_plan_is_what_is_expected_afterwards(bundle, attempts) -> None:
     assert [r.expected for r in planned.rows] == [r.expected for r in done.rows]
 
 
-@settings(max_examples=50, deadline=None)
 @given(bundles, tries, st.sampled_from(NAMES))
 def test_attempts_may_come_in_any_order(bundle, attempts, sender) -> None:
     request, attempts = replace(REQUEST, from_node=sender), of(bundle, attempts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -71,12 +70,6 @@ FORMATS = {
     "metrics json": ("1.10/format/bpf-metrics-list-o-json",),
 }
 NAMES = sorted(PARSERS)
-FACTOR = int(os.environ.get("FUZZ_FACTOR", "1"))
-FUZZ = settings(
-    max_examples=40 * FACTOR,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 
 
 @cache
@@ -141,16 +134,27 @@ SCALARS = st.one_of(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NAMES)
+@cache
+def documents(name: str) -> st.SearchStrategy[Any]:
+    """JSON with the members of a parser's recordings, and anything in them."""
+    names = st.sampled_from(members(name))
+    values = st.recursive(
+        SCALARS,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5),
+        max_leaves=15,
+    )
+    shape = st.lists(st.dictionaries(names, values, max_size=6), max_size=3)
+    return shape | st.dictionaries(names, values, max_size=8)
+
+
 @given(data=st.binary(max_size=300))
-@FUZZ
-def test_any_bytes(name: str, data: bytes) -> None:
-    parse(name, data)
+def test_any_bytes(data: bytes) -> None:
+    for name in NAMES:
+        parse(name, data)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(draw=st.data())
-@FUZZ
 def test_damaged_recordings(name: str, draw: st.DataObject) -> None:
     data = bytearray(draw.draw(st.sampled_from(samples(name))))
     for _ in range(draw.draw(st.integers(1, 6))):
@@ -162,14 +166,6 @@ def test_damaged_recordings(name: str, draw: st.DataObject) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(draw=st.data())
-@FUZZ
+@settings(suppress_health_check=[*settings().suppress_health_check, HealthCheck.data_too_large])
 def test_json_with_anything_in_it(name: str, draw: st.DataObject) -> None:
-    names = st.sampled_from(members(name))
-    values = st.recursive(
-        SCALARS,
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5),
-        max_leaves=15,
-    )
-    shape = st.lists(st.dictionaries(names, values, max_size=6), max_size=3)
-    document = draw.draw(shape | st.dictionaries(names, values, max_size=8))
-    parse(name, json.dumps(document).encode())
+    parse(name, json.dumps(draw.draw(documents(name))).encode())
