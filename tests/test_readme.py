@@ -1,4 +1,4 @@
-"""The README's example is what the program prints, and its commands exist."""
+"""The README's example is what the program prints, and its commands do what they can do here."""
 
 from __future__ import annotations
 
@@ -6,25 +6,34 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from kubectl_ebpfnet.collect.bundle_file import demo_bundle, write_bundle
+from tests.cli.console import environment, run
 from tests.conftest import Golden
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 COLUMNS = "96"
+DOCUMENTS = (README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+COMMANDS = re.findall(r"^    kubectl ebpfnet ([^#|\n]+)", README.read_text(), re.M)
+MAKE = re.compile(r"(?:^    |[`\"(]|^step \S+ )make (?:-s )?([a-z-]+)", re.M)
 EXAMPLE = re.compile(r"```console\n\$ (?P<command>[^\n]+)\n(?P<said>.*?)```\n", re.S)
 
 
 def in_a_terminal(argv: list[str]) -> str:
     """What a command prints on a terminal of COLUMNS columns, without colours."""
     ours, theirs = pty.openpty()
-    env = {**os.environ, "COLUMNS": COLUMNS, "NO_COLOR": "1", "PATH": path()}
-    with subprocess.Popen(argv, stdout=theirs, stderr=subprocess.DEVNULL, env=env) as process:
+    env = environment(COLUMNS=COLUMNS, NO_COLOR="1")
+    program = shutil.which(argv[0], path=env["PATH"])
+    assert program, f"{argv[0]} is not on PATH"
+    with subprocess.Popen(
+        [program, *argv[1:]], stdout=theirs, stderr=subprocess.DEVNULL, env=env
+    ) as process:
         os.close(theirs)
         said = b""
         while True:
@@ -38,11 +47,6 @@ def in_a_terminal(argv: list[str]) -> str:
     os.close(ours)
     assert process.returncode == 0
     return said.decode().replace("\r\n", "\n")
-
-
-def path() -> str:
-    """PATH with this environment's kubectl and plugin in front."""
-    return f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
 def test_the_example_is_what_is_printed(golden: Golden, pytestconfig: pytest.Config) -> None:
@@ -61,18 +65,40 @@ def test_every_command_of_the_readme_has_help() -> None:
     commands = set(re.findall(r"kubectl ebpfnet ([a-z-]+)", README.read_text()))
     assert commands >= {"path", "capture", "completion"}
     for command in commands:
-        done = subprocess.run(
-            ["kubectl", "ebpfnet", command, "--help"],
-            env={**os.environ, "PATH": path()},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run(command, "--help")
         assert done.returncode == 0, done.stderr
         assert "Usage:" in done.stdout
 
 
+@pytest.mark.parametrize("words", COMMANDS, ids=str.strip)
+def test_every_command_of_the_readme_does_what_it_can(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs to its end; one that needs a cluster is understood and misses the kubeconfig, and
+    answers about the demo's pod from the demo."""
+    monkeypatch.chdir(tmp_path)
+    argv = shlex.split(words)
+    if "--from" in argv:
+        write_bundle(tmp_path / argv[-1], demo_bundle().records)
+    done = run(*argv, env={"HOME": str(tmp_path)})
+    if "--from" in argv or argv[0] == "completion":
+        assert (done.returncode, "internal error" in done.stderr) == (0, False), done.stderr
+        return
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "/nonexistent/kubeconfig" in done.stderr
+    if "pod/client" in argv and argv[0] in ("path", "programs", "flows"):
+        for_once = [word for word in argv if word != "-w"]
+        assert run(*for_once, "--from", "demo").returncode == 0
+
+
+def test_every_make_target_of_the_documents_is_there() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for document in (*DOCUMENTS, ROOT / ".ci" / "run"):
+        for target in MAKE.findall(document.read_text()):
+            assert target in targets, f"{document.name}: make {target}"
+
+
 def test_every_link_of_the_documents_leads_somewhere() -> None:
-    for document in (README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for document in DOCUMENTS:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
