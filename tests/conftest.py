@@ -1,4 +1,4 @@
-"""What all tests share: golden files, how much is fuzzed, what was skipped, an environment of none."""
+"""What all tests share: golden files, fuzzing, skips, and an environment that no machine has."""
 
 from __future__ import annotations
 

@@ -277,7 +277,7 @@ def test_no_more_of_stdin_is_read_than_can_be_sent(either: FakeApiServer, laptop
 
 
 def test_a_session_that_waits_costs_nothing(either: FakeApiServer, laptop: Laptop) -> None:
-    either.program = on_the_node("time.sleep(2)\nreturn 0")
+    either.program = on_the_node("time.sleep(1)\nreturn 0")
     spent = []
 
     def run() -> None:
@@ -286,7 +286,7 @@ def test_a_session_that_waits_costs_nothing(either: FakeApiServer, laptop: Lapto
 
     with beside(run):
         pass
-    assert spent[0] < 0.2
+    assert spent[0] < 0.1
 
 
 def test_output_that_nobody_takes_stops_neither_stdin_nor_signs_of_life(

@@ -17,7 +17,7 @@ from fake_cluster import RUNNING, FakeCluster, ended, unschedulable, waiting
 
 from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.cluster import leftovers as leftovers_module
-from kubectl_ebpfnet.cluster import node_pods
+from kubectl_ebpfnet.cluster import node_pod_status, node_pods
 from kubectl_ebpfnet.cluster.api import Api
 from kubectl_ebpfnet.cluster.leftovers import leftovers, remove
 from kubectl_ebpfnet.cluster.node_pods import Deployment, NodePodOptions, find_node_pods
@@ -374,8 +374,6 @@ def test_why_a_pod_never_runs(
     says: str,
     hint: str,
 ) -> None:
-    from kubectl_ebpfnet.cluster import node_pod_status
-
     monkeypatch.setattr(node_pod_status, "_CONTAINER_SECONDS", 0.2)
     monkeypatch.setattr(node_pod_status, "_SCHEDULER_SECONDS", 0.2)
     cluster.becomes = lambda node: status
@@ -388,12 +386,13 @@ def test_why_a_pod_never_runs(
 
 
 def test_while_the_scheduler_makes_room_it_waits(
-    cluster: FakeCluster, deploy: Callable[..., Deployment]
+    cluster: FakeCluster, deploy: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(node_pod_status, "_SCHEDULER_SECONDS", 0.2)
     cluster.becomes = lambda node: {**unschedulable("no room"), "nominatedNodeName": "n1"}
     with deploy() as deployment:
         deployment.start(["n1"])
-        threading.Timer(2.5, lambda: cluster.below("pods")[0].update(status=RUNNING)).start()
+        threading.Timer(0.7, lambda: cluster.below("pods")[0].update(status=RUNNING)).start()
         assert deployment.wait("n1", 10).node == "n1"
 
 

@@ -80,12 +80,21 @@ class Session:
 
 
 @contextmanager
-def session(body: str, silence: float = 30) -> Iterator[Session]:
-    """A session with a Python function of this body."""
+def session(
+    body: str, silence: float = 30, alive: float = frames.ALIVE_SECONDS
+) -> Iterator[Session]:
+    """A session with a Python function of this body.
+
+    Args:
+        body: of the function, which has `words` and returns an exit code.
+        silence: seconds after which a client that said nothing is gone.
+        alive: seconds between signs of life.
+    """
     text = "import os, sys, time, signal\ndef program(words):\n" + "".join(
         f"    {line}\n" for line in body.splitlines()
     )
     text += "from kubectl_ebpfnet.node import frames\n"
+    text += f"frames.frames.ALIVE_SECONDS = {alive}\n"
     text += f"sys.exit(frames.run(['a', 'b'], program, {silence}))\n"
     with subprocess.Popen(
         [sys.executable, "-c", text],
@@ -195,10 +204,12 @@ def test_a_client_that_does_not_read_stderr_does_not_stop_stdin() -> None:
 
 
 def test_signs_of_life() -> None:
-    with session("time.sleep(60)") as one:
+    assert frames.ALIVE_SECONDS * 3 < frames.SILENCE_SECONDS  # some may come late
+    with session("time.sleep(60)", alive=0.5) as one:
+        one.until(lambda: one._greeting)
         begin = time.monotonic()
-        one.until(lambda: (frames.ALIVE, b"") in one.found)
-        assert frames.ALIVE_SECONDS - 1 < time.monotonic() - begin < frames.ALIVE_SECONDS + 3
+        one.until(lambda: one.found.count((frames.ALIVE, b"")) == 2)
+        assert 0.9 < time.monotonic() - begin < 4
 
 
 # --- ends -----------------------------------------------------------------------------------------
@@ -227,7 +238,7 @@ def test_silence_ends_the_program_and_signs_of_life_keep_it() -> None:
     with session("time.sleep(60)", silence=1) as one:
         one.until(lambda: one._greeting)
         begin = time.monotonic()
-        while time.monotonic() < begin + 2.5:
+        while time.monotonic() < begin + 1.5:
             one.send(frame(frames.ALIVE))
             time.sleep(0.2)
         assert one.process.poll() is None
