@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 BESIDE := --numprocesses=auto --maxprocesses=4 --dist=loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-unit demo lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
+.PHONY: help venv test test-unit test-newer fuzz demo lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,7 +37,13 @@ test: venv ## every test that this machine can run; what it cannot is skipped wi
 	  $(BIN)/python -m pytest --durations=12 -m lab tests/lab && exit $$first
 
 test-unit: venv ## only the tests that need neither root nor a cluster
-	$(BIN)/python -m pytest $(BESIDE) -m 'not lab and not kernel'
+	$(BIN)/python -m pytest $(BESIDE) --durations=12 -m 'not lab and not kernel'
+
+test-newer: ## the same on Debian 13, whose Python is 3.13 (root, debootstrap)
+	@$(MAKE) --no-print-directory fresh SUITE=trixie COMMAND='make test-unit'
+
+fuzz: venv ## every test that hypothesis feeds, with many examples, others each time: minutes
+	$(BIN)/python -m pytest $(BESIDE) --timeout=3600 --hypothesis-profile=fuzz -m hypothesis
 
 demo: $(BIN)/kubectl-ebpfnet ## explain a packet in a recorded cluster; needs no cluster
 	$(BIN)/kubectl-ebpfnet path pod/client 1.1.1.1:80 --from demo
@@ -68,7 +74,7 @@ lab-test: venv ## the end-to-end tests, on the lab or on the cluster that KUBECO
 	$(BIN)/python -m pytest -m lab
 
 lab-cycle: venv ## take the lab down and up again in many ways; nothing may be left (root)
-	EBPFNET_LAB_CYCLE=$(or $(EBPFNET_LAB_CYCLE),1) $(BIN)/python -m pytest tests/lab/test_cycle.py
+	EBPFNET_LAB_CYCLE=1 $(BIN)/python -m pytest tests/lab/test_cycle.py
 
 lab-down: venv ## take the lab away, all of it (root)
 	@$(BIN)/python -m tests.lab down

@@ -1,7 +1,7 @@
 """`down` leaves nothing, even after an `up` that was killed on the way.
 
 Takes the running lab away, so it runs only when asked for: EBPFNET_LAB_CYCLE=1, or `make
-lab-cycle`. At the end it brings the lab up again if one was there, unless EBPFNET_LAB_CYCLE=last.
+lab-cycle`. At the end it brings the lab up again if one was there.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ def command(process: Path) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def before() -> Iterator[dict[str, list[str]]]:
-    """What is on the machine without a lab; ends with the lab that was there, if it is to stay."""
+    """What is on the machine without a lab; ends with the lab that was there."""
     if why := why_not():
         pytest.skip(why)
     was_up = lifecycle.is_up()
     lifecycle.down()
     yield traces()
     lifecycle.down()
-    if was_up and os.environ["EBPFNET_LAB_CYCLE"] != "last":
+    if was_up:
         lifecycle.up()
 
 
