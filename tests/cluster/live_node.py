@@ -55,9 +55,10 @@ def _pass_on(end: ExecEnd, lock: threading.Lock, channel: int, stream) -> None:
 
 def _feed(end: ExecEnd, process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
-    with contextlib.suppress(OSError, ValueError):  # it has ended
+    with contextlib.suppress(OSError, ValueError):  # it has ended, or a killed client sent a reset
         for piece in end.stdin():
             left = memoryview(piece)
             while left:
                 left = left[os.write(process.stdin.fileno(), left) :]
+    with contextlib.suppress(OSError):
         process.stdin.close()
