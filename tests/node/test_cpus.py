@@ -20,5 +20,5 @@ def test_each_cpu_counts_once(
     monkeypatch.setattr(bpf, "_POSSIBLE_CPUS", tmp_path / "possible")
     monkeypatch.setattr(bpf, "_cpus", [])
     assert bpf.possible_cpus() == count
-    of = bpf.MapInfo(6, 1, 4, 12, 1, 0, "counters")  # BPF_MAP_TYPE_PERCPU_ARRAY
+    of = bpf.MapInfo(6, 1, 4, 12, 0, "counters")  # BPF_MAP_TYPE_PERCPU_ARRAY
     assert bpf.value_bytes(of) == 16 * count

@@ -16,7 +16,6 @@ from kubectl_ebpfnet.cluster.agents import find_agents
 from kubectl_ebpfnet.cluster.api import Api
 from kubectl_ebpfnet.cluster.channels import exit_code_of
 from kubectl_ebpfnet.cluster.leftovers import leftovers
-from kubectl_ebpfnet.collect import objects
 from kubectl_ebpfnet.collect.node_asking import AnswerStream
 from kubectl_ebpfnet.collect.places import addresses_of
 from kubectl_ebpfnet.errors import ExecError, ParseError
@@ -26,6 +25,7 @@ from kubectl_ebpfnet.model.evidence import Held, Record, bundle_of, node_place
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.probe import How, ProbeTarget, TargetKind
 from kubectl_ebpfnet.model.probed import Probed
+from kubectl_ebpfnet.parse import kube
 from kubectl_ebpfnet.probe import lb_reading
 
 ADDRESS = ip_address("10.0.0.1")
@@ -41,7 +41,7 @@ def sent_and(answer: str) -> tuple[Any, lb_reading.Sent]:
     argv = lb_reading.words(ADDRESS, 80, http="/clientip")
     sent = lb_reading.Sent(target, "n1", "n2", How.NEXT_HOP, ADDRESS, 80, argv=argv)
     fact = Probed("connected", "", 0.001, ADDRESS, 4711, "eth0", answer)
-    record = Record(1, node_place("n2"), argv, 0, Held(codec.lines([fact])))
+    record = Record(1, node_place("n2"), argv, 0, Held(codec.line_of(fact)))
     return bundle_of([record]), sent
 
 
@@ -112,7 +112,7 @@ def test_versions(text: str) -> None:
 )
 def test_numbers_and_nests_of_answers(value: str) -> None:
     with pytest.raises(ParseError):
-        objects.kept(f'{{"kind": "Pod", "metadata": {{"x": {value}}}}}'.encode())
+        kube.objects(f'{{"kind": "Pod", "metadata": {{"x": {value}}}}}'.encode())
     cause = f'{{"reason": "ExitCode", "message": {value}}}'
     status = f'{{"reason": "NonZeroExitCode", "details": {{"causes": [{cause}]}}}}'
     with pytest.raises(ExecError):
