@@ -154,10 +154,14 @@ def wire() -> Iterator[Wire]:
                 if pipe is not None:
                     with suppress(BrokenPipeError):
                         pipe.close()
+        errors = [talk.end() for talk in _talks]
+        _talks.clear()
         for one in made.sockets:
             one.close()
         for name in names.values():
             subprocess.run(("ip", "netns", "del", name), capture_output=True, check=False)
+        for error in filter(None, errors):
+            raise error
 
 
 @contextmanager
@@ -239,16 +243,47 @@ def received(one: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def answering(listener: socket.socket, talk: Callable[[socket.socket], None]) -> threading.Thread:
-    """Accept one client and talk to it in a thread; `result` of the thread is not kept."""
+class Talk(threading.Thread):
+    """A peer in a thread: it accepts one client and talks to it. It ends with its wire."""
 
-    def work() -> None:
-        one, _ = listener.accept()
-        one.settimeout(DEADLINE_S)
+    def __init__(self, listener: socket.socket, talk: Callable[[socket.socket], None]) -> None:
+        super().__init__(daemon=True)
+        self.talk = talk
+        self.sockets = [listener]
+        self.error: Exception | None = None
+        self.ending = False
+
+    def run(self) -> None:
+        try:
+            one, _ = self.sockets[0].accept()
+        except OSError:
+            return  # No client came: the test sees that at the client.
         with one:
-            talk(one)
+            one.settimeout(DEADLINE_S)
+            self.sockets.append(one)
+            try:
+                self.talk(one)
+            except Exception as error:
+                self.error = None if self.ending else error
 
-    thread = threading.Thread(target=work, daemon=True)
+    def end(self) -> Exception | None:
+        """End what it waits for, and wait for it; what went wrong in it before."""
+        self.ending = True
+        for one in self.sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self.join(DEADLINE_S)
+        return self.error
+
+
+_talks: list[Talk] = []
+"""Of the wire that is there: a process has one at a time."""
+
+
+def answering(listener: socket.socket, talk: Callable[[socket.socket], None]) -> Talk:
+    """Accept one client and talk to it in a thread. What goes wrong there fails the same test."""
+    thread = Talk(listener, talk)
+    _talks.append(thread)
     thread.start()
     return thread
 
