@@ -59,7 +59,6 @@ def unnamed(facts: tuple[Any, ...]) -> list[Any]:
         (iproute.rules, "ip rule", "ip -j rule"),
         (iproute.rules, "ip -6 rule", "ip -j -6 rule"),
         (iproute.neighbours, "ip neigh", "ip -j neigh"),
-        (bpftool.net, "bpftool net show", "bpftool -j net show"),
     ],
 )
 def test_both_forms_agree(
@@ -68,6 +67,18 @@ def test_both_forms_agree(
     facts = parse(run(made, text))
     assert facts
     assert unnamed(facts) == unnamed(parse(run(made, json)))
+
+
+def test_both_forms_agree_on_what_is_attached(made: Namespace) -> None:
+    devices = {link.name for link in iproute.links(run(made, "ip -j -d link"))}
+
+    def ours(command: str) -> list[Any]:
+        # bpftool lists netfilter's and the flow dissector's programs of others too.
+        return [one for one in bpftool.net(run(made, command)) if one.device in devices]
+
+    facts = ours("bpftool net show")
+    assert facts
+    assert facts == ours("bpftool -j net show")
 
 
 def test_routes6_agree(made: Namespace) -> None:
@@ -106,16 +117,20 @@ def test_filters_agree(made: Namespace, direction: str) -> None:
 
 
 def test_links_and_pins_agree(made: Namespace) -> None:
-    links = [one for one in bpftool.links(run(made, "bpftool -j -f link show")) if one.pin]
-    ours = {one.pin for one in links if one.pin.startswith(f"{made.bpffs}/cilium/")}
+    # The machine lists everybody's links and cgroups.
+    shown = bpftool.links(run(made, "bpftool -j -f link show"))
+    links = [one for one in shown if one.pin.startswith(f"{made.bpffs}/cilium/")]
+    ours = {one.pin for one in links}
     if not ours:
         pytest.skip(f"no link could be made: {made.missing}")
     pins = bpffs.pins(run(made, f"ls -R {made.bpffs}"))
     assert {pin.path for pin in pins} == ours
     programs = {one.id for one in bpftool.programs(run(made, "bpftool -j prog show"))}
     assert {one.program_id for one in links} <= programs
-    tree = bpftool.cgroup_tree(run(made, f"bpftool cgroup tree {made.cgroups}"))
-    assert tree == bpftool.cgroup_tree(run(made, f"bpftool -j cgroup tree {made.cgroups}"))
+    group = f"{made.cgroups}/ebpfnet-parse"
+    tree = bpftool.cgroup_tree(run(made, f"bpftool cgroup tree {group}"))
+    assert tree
+    assert tree == bpftool.cgroup_tree(run(made, f"bpftool -j cgroup tree {group}"))
 
 
 def test_conntrack_agrees_with_the_kernels_file(made: Namespace) -> None:
