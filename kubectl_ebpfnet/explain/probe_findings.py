@@ -162,11 +162,13 @@ def _source(world: World, row: NodeRow, at: Situation) -> Iterator[Finding]:
             [Cause("something between the node and the backend rewrites the source")],
             Severity.WARNING,
         )
-    elif seen is SourceFate.PRESERVED and wanted is SourceFate.NODE:
+    elif wanted is SourceFate.NODE:
+        some = "" if seen is SourceFate.PRESERVED else " for some attempts and not for others"
+        does = "did not" if seen is SourceFate.PRESERVED else "did not always"
         yield _finding(
             row,
-            f"{where}: the client's address is preserved, which was not to be expected",
-            [Cause(f"{row.expected.source_why}, but this node did not")],
+            f"{where}: the client's address is preserved{some}, which was not to be expected",
+            [Cause(f"{row.expected.source_why}, but this node {does}")],
             Severity.INFO,
         )
 

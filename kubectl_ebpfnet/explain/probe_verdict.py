@@ -44,10 +44,15 @@ def serves(row: NodeRow) -> bool:
 
 
 def source_judgement(row: NodeRow) -> Judgement:
-    """Whether the client's address is what it should be. One that is preserved where it need not
-    be is better than what was asked for."""
+    """Whether the client's address is what it should be.
+
+    One that is preserved where it need not be is better than what was asked for. Preserved for some
+    attempts and not for others, where one rule should hold for all, leaves it open.
+    """
     wanted, seen = row.expected.source, row.source
     if SourceFate.UNKNOWN in (wanted, seen):
+        return Judgement.UNKNOWN
+    if wanted is SourceFate.NODE and seen is SourceFate.EITHER:
         return Judgement.UNKNOWN
     if seen in (wanted, SourceFate.PRESERVED):
         return Judgement.AS_ASKED

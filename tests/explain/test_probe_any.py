@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from probe_world import (
     ADDRESSES,
@@ -151,7 +151,12 @@ def proof_stands(report: ProbeReport, bundle: Bundle) -> None:
             assert [lines[n - 1].strip()[:400] for n in item.lines] == list(item.excerpt)
 
 
+THREE = tuple(node(name) for name in NAMES)
+MASQUERADED = cluster(service("Cluster"), endpoint("n1", "10.244.1.2"), nodes=THREE)
+
+
 @given(bundles, tries, checks)
+@example(MASQUERADED, [attempt("n3"), attempt("n3", seen=ADDRESSES["n3"])], [])
 def test_a_report_agrees_with_itself(bundle, attempts, answers) -> None:
     report = judge(REQUEST, bundle, of(bundle, attempts), answers)
     assert [row.node for row in report.rows] == list(NAMES)

@@ -34,7 +34,7 @@ from kubectl_ebpfnet.model.evidence import Bundle, Record
 from kubectl_ebpfnet.model.kernel import Attachment, Counter, Link
 from kubectl_ebpfnet.model.net import TCP, UDP, Flow
 from kubectl_ebpfnet.model.path import Finding, Severity
-from kubectl_ebpfnet.model.probe import How, Outcome
+from kubectl_ebpfnet.model.probe import How, Judgement, Outcome, SourceFate
 
 BACKEND = "10.244.0.77"
 READY = endpoint("n1", BACKEND)
@@ -377,6 +377,17 @@ def test_sources_that_were_not_expected() -> None:
     other = only(cluster(web, READY), attempt("n1", seen="203.0.113.9"))
     assert other.severity is Severity.WARNING
     assert "203.0.113.9, neither the client's address nor the node's" in other.title
+
+
+def test_a_source_that_is_preserved_for_some_attempts_is_no_contradiction() -> None:
+    tries = [attempt("n1"), attempt("n1", seen=ADDRESSES["n1"])]
+    report = judge(REQUEST, cluster(service("Cluster"), READY), tries)
+    (row,) = [one for one in report.rows if one.node == "n1"]
+    assert (row.source, row.judgement) == (SourceFate.EITHER, Judgement.AS_ASKED)
+    (found,) = report.findings
+    assert found.severity is Severity.INFO
+    assert "preserved for some attempts and not for others" in found.title
+    assert found.detail.endswith("but this node did not always.")
 
 
 @pytest.mark.parametrize(
