@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 BESIDE := --numprocesses=auto --maxprocesses=4 --dist=loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-unit test-newer fuzz demo lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
+.PHONY: help venv test test-unit test-newer fuzz fresh demo lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,11 @@ test-newer: ## the same on Debian 13, whose Python is 3.13 (root, debootstrap)
 
 fuzz: venv ## every test that hypothesis feeds, with many examples, others each time: minutes
 	$(BIN)/python -m pytest $(BESIDE) --timeout=3600 --hypothesis-profile=fuzz -m hypothesis
+
+SUITE ?= bookworm trixie
+fresh: export COMMAND ?= make demo && make test
+fresh: ## COMMAND in a clone of HEAD on bare Debians: SUITE=trixie COMMAND='make demo' (root, debootstrap)
+	@for suite in $(SUITE); do tests/fresh.sh "$$suite" "$$COMMAND" || exit 1; done
 
 demo: $(BIN)/kubectl-ebpfnet ## explain a packet in a recorded cluster; needs no cluster
 	$(BIN)/kubectl-ebpfnet path pod/client 1.1.1.1:80 --from demo
