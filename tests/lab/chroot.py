@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.processes import run
+from tests.lab.processes import LONG_S, run
 
 _CHROOT = """
 if [ -n "$2" ]; then mount -t overlay overlay -o "lowerdir=$2,upperdir=$3,workdir=$4" "$1"
@@ -57,6 +57,7 @@ class Tree:
             ],
             env={**proxies, "PATH": path, **settings},
             stdin=subprocess.DEVNULL,
+            timeout=LONG_S,
         )  # fmt: skip
 
     def copy(self, context: Path, words: Sequence[str]) -> None:

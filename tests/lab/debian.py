@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.lab.processes import run
+from tests.lab.processes import LONG_S, run
 
 RECIPE = 2
 """Raised when this file changes what comes out."""
@@ -63,7 +63,8 @@ def bootstrap(root: Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     # It mounts proc in the root: here in a namespace, where nothing is left however it ends.
-    run(["unshare", "--mount", "debootstrap", "--variant=minbase", SUITE, str(root), mirror()])
+    made = ["debootstrap", "--variant=minbase", SUITE, str(root), mirror()]
+    run(["unshare", "--mount", *made], timeout=LONG_S)
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False)
     (root / "etc/apt/apt.conf.d/99machine").write_text(reach(dump.stdout.splitlines()))
 

@@ -18,11 +18,18 @@ from pathlib import Path
 from tests.lab.config import STATE
 
 PIDS = STATE / "pids"
+DEADLINE_S = 600.0
+LONG_S = 3600.0
+"""For what downloads, or builds: minutes, and more on a busy machine."""
 
 
 def run(argv: Sequence[str], **more: object) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; raises with its stderr when it fails."""
-    done = subprocess.run(list(argv), capture_output=True, text=True, check=False, **more)  # type: ignore[call-overload]
+    """Run a command to its end; raises with its stderr when it fails, and when it hangs.
+
+    A thread that waits for ever for a command's output would keep pytest from its end.
+    """
+    words = {"capture_output": True, "text": True, "check": False, "timeout": DEADLINE_S, **more}
+    done = subprocess.run(list(argv), **words)  # type: ignore[call-overload]
     if done.returncode:
         raise RuntimeError(f"{' '.join(argv)}: exit code {done.returncode}: {done.stderr.strip()}")
     return done  # type: ignore[no-any-return]

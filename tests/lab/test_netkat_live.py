@@ -260,7 +260,7 @@ def test_listening_on_a_node(our_lab: Lab) -> None:
         )
         answer: list[str] = []
         inside = ["ip", "netns", "exec", WORLD_NETNS, sys.executable, "-c", client]
-        world = threading.Thread(target=lambda: answer.append(run(inside).stdout))
+        world = threading.Thread(target=lambda: answer.append(run(inside).stdout), daemon=True)
         world.start()
         assert process.stdout is not None
         assert process.stdin is not None

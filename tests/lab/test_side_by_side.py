@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.processes import run
+
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
 
@@ -33,6 +35,11 @@ def test_hangs():
 def test_goes_on():
     pass
 """
+
+
+def test_a_command_of_the_lab_that_hangs_is_given_up() -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        run(["sleep", "600"], timeout=0.1)
 
 
 def test_a_timeout_ends_the_run_with_a_report(tmp_path: Path) -> None:
