@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -94,3 +95,16 @@ def golden(request: pytest.FixtureRequest) -> Golden:
         )
 
     return check
+
+
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ports by name, whether or not the machine has an /etc/services."""
+    known = {("http", "tcp"): 80, ("domain", "udp"): 53}
+
+    def port(name: str, protocol: str) -> int:
+        if (name, protocol) not in known:
+            raise OSError("service/proto not found")
+        return known[name, protocol]
+
+    monkeypatch.setattr(socket, "getservbyname", port)

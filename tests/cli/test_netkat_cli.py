@@ -90,6 +90,7 @@ def test_what_follows_the_node_is_left_alone(given, read):
     assert rewritten(given.split()) == read.split()
 
 
+@pytest.mark.usefixtures("services")
 @pytest.mark.parametrize(
     ("given", "version", "via", "pcap", "sent"),
     [

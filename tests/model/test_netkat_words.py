@@ -14,6 +14,7 @@ from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.netkat import USAGE, Request, request, spelling
 
 
+@pytest.mark.usefixtures("services")
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
