@@ -23,9 +23,9 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
-from kubectl_ebpfnet.model import codec
-from kubectl_ebpfnet.model.node_side import PROTOCOL, FlowFilter, NodeRequest, ask
-from kubectl_ebpfnet.node.answering import answered
+from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, FlowFilter, NodeRequest, ask
+from kubectl_ebpfnet.node.server.answer import answered
 
 ENTRIES, RUNS, AT_MOST = 100_000, 5, 1.0
 NAMESPACE = f"ebpfnet-bench-{os.getpid()}"

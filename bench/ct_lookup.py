@@ -29,9 +29,11 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.model import codec
-from kubectl_ebpfnet.model.node_side import PROTOCOL, FlowFilter, NodeRequest, ask
-from kubectl_ebpfnet.node import bpf, cilium_ct, cilium_pins, doorway
+from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, FlowFilter, NodeRequest, ask
+from kubectl_ebpfnet.node.bpf import syscall
+from kubectl_ebpfnet.node.cilium import ct, pins
+from kubectl_ebpfnet.node.server import connect
 
 ENTRIES = 524_288
 TIMES_AT_LEAST, MEGABYTES_BELOW, MILLISECONDS_BELOW = 20.0, 120.0, 5.0
@@ -66,8 +68,8 @@ def filled(path: Path) -> int:
     """Make, fill and pin the map. Returns how many entries are in it: an LRU hash may evict some
     before it is quite full.
     """
-    attr = struct.pack("=IIIII", bpf.LRU_HASH, 14, 56, ENTRIES, 0)
-    with bpf.closing(bpf.syscall(bpf.MAP_CREATE, attr, "make the map")) as fd:
+    attr = struct.pack("=IIIII", syscall.LRU_HASH, 14, 56, ENTRIES, 0)
+    with syscall.closing(syscall.syscall(syscall.MAP_CREATE, attr, "make the map")) as fd:
         batch: list[tuple[bytes, bytes]] = []
         for entry in table():
             batch.append(entry)
@@ -75,19 +77,21 @@ def filled(path: Path) -> int:
                 put(fd, batch)
                 batch = []
         put(fd, batch)
-        name = bpf.buffer(os.fsencode(path) + b"\0")
-        bpf.syscall(bpf.OBJ_PIN, struct.pack("=QII", bpf.pointer(name), fd, 0), "pin the map")
-    with bpf.Map.pinned(path) as whole:
+        name = syscall.buffer(os.fsencode(path) + b"\0")
+        syscall.syscall(
+            syscall.OBJ_PIN, struct.pack("=QII", syscall.pointer(name), fd, 0), "pin the map"
+        )
+    with syscall.Map.pinned(path) as whole:
         return sum(count for count, _, _ in whole.batches())
 
 
 def put(fd: int, batch: list[tuple[bytes, bytes]]) -> None:
     """Write entries, many a call."""
-    keys = bpf.buffer(b"".join(one for one, _ in batch))
-    values = bpf.buffer(b"".join(other for _, other in batch))
-    attr = struct.pack("=QQQQIIQQ", 0, 0, bpf.pointer(keys), bpf.pointer(values), len(batch), fd,
-                       0, 0)  # fmt: skip
-    bpf.syscall(MAP_UPDATE_BATCH, ctypes.create_string_buffer(attr, 128), "fill the map")
+    keys = syscall.buffer(b"".join(one for one, _ in batch))
+    values = syscall.buffer(b"".join(other for _, other in batch))
+    attr = struct.pack("=QQQQIIQQ", 0, 0, syscall.pointer(keys), syscall.pointer(values),
+    len(batch), fd, 0, 0)  # fmt: skip
+    syscall.syscall(MAP_UPDATE_BATCH, ctypes.create_string_buffer(attr, 128), "fill the map")
 
 
 @contextmanager
@@ -124,7 +128,7 @@ def node_pod() -> Iterator[dict[str, str]]:
     """A node pod's first process; gives the environment of sessions that come to it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "node.sock"
-        script = "import sys, pathlib; from kubectl_ebpfnet.node.hold import hold\n"
+        script = "import sys, pathlib; from kubectl_ebpfnet.node.server.zygote import hold\n"
         script += "hold(60, pathlib.Path(sys.argv[1]))"
         with subprocess.Popen((sys.executable, "-c", script, str(path))) as process:
             while not path.exists():
@@ -145,7 +149,7 @@ def by_node_side(flow: FlowFilter, env: dict[str, str] | None = None) -> float:
     }  # fmt: skip
     lines = json.dumps(request) + '\n{"end": true}\n'
     begun = time.perf_counter()
-    argv = ("-I", "-S", str(doorway.__file__)) if env else ("-m", "kubectl_ebpfnet.node")
+    argv = ("-I", "-S", str(connect.__file__)) if env else ("-m", "kubectl_ebpfnet.node")
     done = subprocess.run((sys.executable, *argv), input=lines.encode(), env=env,
                           capture_output=True, check=True)  # fmt: skip
     spent = time.perf_counter() - begun
@@ -159,7 +163,7 @@ def by_key(flow: FlowFilter) -> float:
     """Seconds in this process, pins and all."""
     request = NodeRequest(1, ask("ct"), flows=(flow,))
     begun = time.perf_counter()
-    found = list(cilium_ct.entries(request))
+    found = list(ct.entries(request))
     spent = time.perf_counter() - begun
     assert [entry.flow.source for entry in found] == [CLIENT], found
     return spent
@@ -175,7 +179,7 @@ def main() -> int:
     with bpffs() as folder:
         path = folder / "cilium_ct4_global"
         held = filled(path)
-        cilium_pins.root = lambda: folder  # a real Cilium's maps are not what is measured
+        pins.root = lambda: folder  # a real Cilium's maps are not what is measured
         alone = min(by_node_side(some) for _ in range(5))
         megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         with node_pod() as env:

@@ -9,7 +9,7 @@ Needs root. Prints medians of 5 runs, each tool in turn:
     memory          the most that the tool had in RAM (VmHWM), after all that
 
 For the first byte netkat is what `kubectl ebpfnet netkat` starts in a node pod, a fork of the pod's
-first process (node/hold.py); for the rest, and beside it, it is `python -m
+first process (node/server/zygote.py); for the rest, and beside it, it is `python -m
 kubectl_ebpfnet.node.netkat`, which starts Python each time.
 """
 
@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kubectl_ebpfnet.model.frames import END, OPTION, frame
+from kubectl_ebpfnet.model.protocol.frames import END, OPTION, frame
 
 ROOT = Path(__file__).parents[1]
 RUNS = 5
@@ -180,7 +180,7 @@ def memory_under_load(between: Ends, megabytes: int) -> float:
 @contextmanager
 def node_pod(between: Ends) -> Iterator[tuple[str, ...]]:
     """What an exec starts where a node pod's first process is there to serve it."""
-    hold = "from kubectl_ebpfnet.node.hold import hold; import pathlib, sys;"
+    hold = "from kubectl_ebpfnet.node.server.zygote import hold; import pathlib, sys;"
     hold += "hold(60, pathlib.Path(sys.argv[1]))"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "node.sock"
@@ -189,7 +189,7 @@ def node_pod(between: Ends) -> Iterator[tuple[str, ...]]:
             while not path.exists():
                 time.sleep(0.01)
             os.environ["EBPFNET_NODE_SOCKET"] = str(path)
-            doorway = str(ROOT / "kubectl_ebpfnet/node/doorway.py")
+            doorway = str(ROOT / "kubectl_ebpfnet/node/server/connect.py")
             yield (sys.executable, "-I", "-S", doorway, "netkat", OPTION, "-N")
         finally:
             os.environ.pop("EBPFNET_NODE_SOCKET", None)

@@ -25,9 +25,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kubectl_ebpfnet.model.node_side import NodeRequest, ask
-from kubectl_ebpfnet.node import bpf, netns
-from kubectl_ebpfnet.node.answering import answered
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest, ask
+from kubectl_ebpfnet.node.bpf import syscall
+from kubectl_ebpfnet.node.host import netns
+from kubectl_ebpfnet.node.server.answer import answered
 
 PODS = (125, 250)
 RUNS = 7
@@ -137,11 +138,13 @@ def program(stack: contextlib.ExitStack) -> Path:
     stack.callback(folder.rmdir)
     run("mount", "-t", "bpf", "bpf", str(folder))
     stack.callback(subprocess.run, ("umount", str(folder)), check=True)
-    code = bpf.buffer(struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0))
-    licence, path = bpf.buffer(b"GPL\0"), bpf.buffer(f"{folder}/pod\0".encode())
-    attr = struct.pack("=IIQQ", _SCHED_CLS, 2, bpf.pointer(code), bpf.pointer(licence))
-    with bpf.closing(bpf.syscall(bpf.PROG_LOAD, attr, "load a program")) as fd:
-        bpf.syscall(bpf.OBJ_PIN, struct.pack("=QII", bpf.pointer(path), fd, 0), "pin it")
+    code = syscall.buffer(struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0))
+    licence, path = syscall.buffer(b"GPL\0"), syscall.buffer(f"{folder}/pod\0".encode())
+    attr = struct.pack("=IIQQ", _SCHED_CLS, 2, syscall.pointer(code), syscall.pointer(licence))
+    with syscall.closing(syscall.syscall(syscall.PROG_LOAD, attr, "load a program")) as fd:
+        syscall.syscall(
+            syscall.OBJ_PIN, struct.pack("=QII", syscall.pointer(path), fd, 0), "pin it"
+        )
     return folder / "pod"
 
 

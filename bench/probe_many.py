@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kubectl_ebpfnet.model.node_side import PROTOCOL, ask
+from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, ask
 
 NODES = 50
 RATIO_BELOW = 3.0

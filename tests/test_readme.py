@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_ebpfnet.collect.bundle_file import demo_bundle, write_bundle
+from kubectl_ebpfnet.capture.open import demo_bundle, write_bundle
 from tests.cli.console import environment, run
 from tests.conftest import Golden
 

@@ -18,7 +18,7 @@ from kubectl_ebpfnet.cli.terminal import ReaderGone, complain
 from kubectl_ebpfnet.errors import EbpfnetError
 
 if TYPE_CHECKING:
-    from kubectl_ebpfnet.cli.command import Commands
+    from kubectl_ebpfnet.cli.help import Commands
 
 INTERRUPTED, READER_GONE, TERMINATED = 130, 141, 143
 
@@ -33,41 +33,44 @@ EXAMPLES = """  # What happens to a packet from a pod to an address outside?
   kubectl ebpfnet path pod/client 1.1.1.1:80 --from demo
 """
 COMMANDS = {
-    "path": ("kubectl_ebpfnet.cli.path", "Show every hop of a packet, with its evidence"),
+    "path": ("kubectl_ebpfnet.cli.commands.path", "Show every hop of a packet, with its evidence"),
     "programs": (
-        "kubectl_ebpfnet.cli.programs",
+        "kubectl_ebpfnet.cli.commands.programs",
         "Show every BPF program that acts on a pod or a node",
     ),
     "flows": (
-        "kubectl_ebpfnet.cli.flows",
+        "kubectl_ebpfnet.cli.commands.flows",
         "Show the flows that a node tracks, through their translations",
     ),
     "probe-lb": (
-        "kubectl_ebpfnet.cli.probe_lb",
+        "kubectl_ebpfnet.cli.commands.probe_lb",
         "Probe a LoadBalancer through every node, as a client outside would",
     ),
     "netkat": (
-        "kubectl_ebpfnet.cli.netkat",
+        "kubectl_ebpfnet.cli.commands.netkat",
         "Netcat from a node that no netfilter rule, socket or CNI there sees",
     ),
     "doctor": (
-        "kubectl_ebpfnet.cli.doctor",
+        "kubectl_ebpfnet.cli.commands.doctor",
         "Show what each command will see of this cluster, and what it lacks",
     ),
     "capture": (
-        "kubectl_ebpfnet.cli.capture",
+        "kubectl_ebpfnet.cli.commands.capture",
         "Record what a cluster says into a file, for --from",
     ),
-    "cleanup": ("kubectl_ebpfnet.cli.cleanup", "Remove whatever any run left in the cluster"),
+    "cleanup": (
+        "kubectl_ebpfnet.cli.commands.cleanup",
+        "Remove whatever any run left in the cluster",
+    ),
     "completion": (
-        "kubectl_ebpfnet.cli.completion",
+        "kubectl_ebpfnet.cli.commands.completion",
         "Print or install the completion of kubectl's shells",
     ),
     "options": (
-        "kubectl_ebpfnet.cli.options_command",
+        "kubectl_ebpfnet.cli.commands.options",
         "List the flags of kubectl that every command takes",
     ),
-    "version": ("kubectl_ebpfnet.cli.version", "Print the version"),
+    "version": ("kubectl_ebpfnet.cli.commands.version", "Print the version"),
 }
 
 
@@ -116,7 +119,7 @@ def _run(words: list[str]) -> int:
     from typer import Exit, TyperException
 
     if words[:1] == ["__complete"]:
-        from kubectl_ebpfnet.cli.complete import complete
+        from kubectl_ebpfnet.cli.completer import complete
         from kubectl_ebpfnet.cli.terminal import emit
 
         emit(complete(words[1:], commands()))
@@ -124,7 +127,7 @@ def _run(words: list[str]) -> int:
     try:
         code = commands().main(rewritten(words), prog_name=_program(), standalone_mode=False)
     except TyperException as error:
-        from kubectl_ebpfnet.cli.usage import as_usage_error
+        from kubectl_ebpfnet.cli.usage_errors import as_usage_error
 
         raise as_usage_error(error) from error
     except Exit as error:
@@ -133,14 +136,14 @@ def _run(words: list[str]) -> int:
 
 
 def _program() -> str:
-    from kubectl_ebpfnet.cli.command import PROGRAM
+    from kubectl_ebpfnet.cli.help import PROGRAM
 
     return PROGRAM
 
 
 def commands() -> Commands:
     """The tree of commands; a command's own file is imported when it is asked for."""
-    from kubectl_ebpfnet.cli.command import SETTINGS, Commands
+    from kubectl_ebpfnet.cli.help import SETTINGS, Commands
 
     group = Commands(
         name="ebpfnet",
@@ -162,11 +165,11 @@ def rewritten(words: list[str]) -> list[str]:
     if words[0] == "--version":
         return ["version", *words[1:]]
     if words[0].startswith("-") and words[0] not in ("-h", "--help"):
-        from kubectl_ebpfnet.cli.options import flags_behind
+        from kubectl_ebpfnet.cli.flags import flags_behind
 
         words = flags_behind(words)
     if words[0] == "netkat":
-        from kubectl_ebpfnet.cli.netkat_words import behind
+        from kubectl_ebpfnet.cli.netkat_arguments import behind
 
         return behind(words)
     return words

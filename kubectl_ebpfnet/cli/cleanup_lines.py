@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from kubectl_ebpfnet.errors import ClusterError
 
 if TYPE_CHECKING:
-    from kubectl_ebpfnet.cluster.api import Api
-    from kubectl_ebpfnet.cluster.leftovers import Leftover
+    from kubectl_ebpfnet.cluster.client.api import Api
+    from kubectl_ebpfnet.cluster.nodepods.leftovers import Leftover
 
 
 def removed(api: Api, found: Leftover) -> dict[str, Any]:
     """Take it away; what came of it, errors included."""
-    from kubectl_ebpfnet.cluster.leftovers import remove
+    from kubectl_ebpfnet.cluster.nodepods.leftovers import remove
 
     try:
         return {"removed": True, "unconfirmed": remove(api, found)}
@@ -30,8 +30,8 @@ def row(found: Leftover, outcome: dict[str, Any]) -> dict[str, Any]:
 
 def line(found: Leftover, row: dict[str, Any], dry_run: bool) -> str:
     """The same as a line of text."""
-    from kubectl_ebpfnet.render.ages import age
-    from kubectl_ebpfnet.render.style import escape
+    from kubectl_ebpfnet.render.text.durations import age
+    from kubectl_ebpfnet.render.text.style import escape
 
     what = "would be removed" if dry_run else "removed"
     if row["error"]:

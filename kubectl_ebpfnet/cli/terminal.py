@@ -79,7 +79,7 @@ def color(mode: str) -> bool:
     Raises:
         UsageError: not auto, always or never.
     """
-    from kubectl_ebpfnet.render.style import COLOR_MODES, color_enabled
+    from kubectl_ebpfnet.render.text.style import COLOR_MODES, color_enabled
 
     if mode not in COLOR_MODES:
         raise UsageError(f"--color {mode!r}", hint=f"it is one of {', '.join(COLOR_MODES)}")
@@ -88,7 +88,7 @@ def color(mode: str) -> bool:
 
 def complain(message: str, hint: str = "") -> None:
     """Say on stderr why the run ends, as kubectl says it; and what to do next."""
-    from kubectl_ebpfnet.render.style import escape
+    from kubectl_ebpfnet.render.text.style import escape
 
     _tell([f"error: {escape(message)}", *([f"hint: {escape(hint)}"] if hint else [])])
 
@@ -123,7 +123,7 @@ class Talk:
 
     def say(self, line: str) -> None:
         """A line that has to be said, e.g. which pod was taken for a workload."""
-        from kubectl_ebpfnet.render.style import escape
+        from kubectl_ebpfnet.render.text.style import escape
 
         self._clear()
         _tell([escape(line)])
@@ -134,7 +134,7 @@ class Talk:
             self._clear()
         if not self._watched or not line:
             return
-        from kubectl_ebpfnet.render.style import escape
+        from kubectl_ebpfnet.render.text.style import escape
 
         try:
             room = os.get_terminal_size(sys.stderr.fileno()).columns or 80

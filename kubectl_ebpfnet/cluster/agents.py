@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_ebpfnet.cluster.api import Api, Object, Objects
-from kubectl_ebpfnet.cluster.exec import Container
+from kubectl_ebpfnet.cluster.client.api import Api, Object, Objects
+from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.resolve import is_ready, name_of, state_of
 from kubectl_ebpfnet.errors import Forbidden, ParseError
 from kubectl_ebpfnet.model.untrusted import integer

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from kubectl_ebpfnet.cluster.api import Api, Object, Objects
+from kubectl_ebpfnet.cluster.client.api import Api, Object, Objects
 from kubectl_ebpfnet.errors import ClusterError, NotFound
 
 Kind = Literal[

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from kubectl_ebpfnet.cluster.session import Session
-from kubectl_ebpfnet.collect import redact as redaction
-from kubectl_ebpfnet.collect.bundle_file import open_bundle, write_bundle
-from kubectl_ebpfnet.collect.node_access import BY_AGENT, NodeAccess, NodeAnswerers
+from kubectl_ebpfnet.capture.open import open_bundle, write_bundle
+from kubectl_ebpfnet.capture.redact import text as redaction
+from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.collect.ask.node_access import BY_AGENT, NodeAccess, NodeAnswerers
 from kubectl_ebpfnet.collect.survey import Wanted, survey
 from kubectl_ebpfnet.collect.tasks import EVERYTHING
 from kubectl_ebpfnet.errors import BundleError

@@ -12,30 +12,26 @@ from concurrent.futures import TimeoutError as NotDone
 from pathlib import Path
 from typing import Protocol, cast
 
+from kubectl_ebpfnet.capture.spool import Spool
 from kubectl_ebpfnet.cluster.agents import Agent, find_agents
-from kubectl_ebpfnet.cluster.api import Object
-from kubectl_ebpfnet.cluster.node_pods import NodePod
+from kubectl_ebpfnet.cluster.client.api import Object
+from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
 from kubectl_ebpfnet.cluster.resolve import Kind, TargetRef, name_of, resolve
-from kubectl_ebpfnet.cluster.session import Session
 from kubectl_ebpfnet.collect import tasks
-from kubectl_ebpfnet.collect.asking import EXEC, Spot, ask, words_of
-from kubectl_ebpfnet.collect.batch import Asked, silent
-from kubectl_ebpfnet.collect.jobs import Deadline, Jobs
-from kubectl_ebpfnet.collect.node_access import (
-    Coming,
-    NodeAnswerers,
-    by_node_pod,
-)
-from kubectl_ebpfnet.collect.node_asking import NodeAsked
-from kubectl_ebpfnet.collect.places import (
+from kubectl_ebpfnet.collect.ask.api import RecordingApi
+from kubectl_ebpfnet.collect.ask.container import EXEC, Spot, ask, words_of
+from kubectl_ebpfnet.collect.ask.node_access import Coming, NodeAnswerers, by_node_pod
+from kubectl_ebpfnet.collect.ask.node_pod import NodeAsked
+from kubectl_ebpfnet.collect.ask.shell_script import Asked, silent
+from kubectl_ebpfnet.collect.ask.targets import (
     namespace_in_kernel,
     namespace_of,
     node_of,
     pod_spot,
     shares_node,
 )
-from kubectl_ebpfnet.collect.reads import RecordingApi
-from kubectl_ebpfnet.collect.spool import Spool
+from kubectl_ebpfnet.collect.pool import Deadline, Jobs
 from kubectl_ebpfnet.collect.tasks import Topic
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.evidence import Place, Record, node_place, pod_place

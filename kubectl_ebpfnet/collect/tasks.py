@@ -2,7 +2,7 @@
 
 `path` takes the rows that its packet needs and brings of long tables only the packet's lines;
 `capture` takes every row and whole tables. What each command prints, and in which forms, is the
-catalogue's business (kubectl_ebpfnet/model/questions.py).
+catalogue's business (kubectl_ebpfnet/model/catalogue.py).
 """
 
 from __future__ import annotations
@@ -12,13 +12,19 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv6Address
 
-from kubectl_ebpfnet.collect.batch import DEVICE_FILTERS, Asked
-from kubectl_ebpfnet.collect.node_asking import NodeAsked
-from kubectl_ebpfnet.model import questions as q
+from kubectl_ebpfnet.collect.ask.node_pod import NodeAsked
+from kubectl_ebpfnet.collect.ask.shell_script import DEVICE_FILTERS, Asked
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.catalogue import Question
 from kubectl_ebpfnet.model.evidence import Place
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.node_side import HOST_PROGRAMS, PROGRAM, FlowFilter, PodNamespace, ask
-from kubectl_ebpfnet.model.questions import Question
+from kubectl_ebpfnet.model.protocol.questions import (
+    HOST_PROGRAMS,
+    PROGRAM,
+    FlowFilter,
+    PodNamespace,
+    ask,
+)
 
 
 class Need(Enum):

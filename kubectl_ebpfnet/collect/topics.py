@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from kubectl_ebpfnet.collect.tasks import Task, Topic
-from kubectl_ebpfnet.model import questions as q
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.doctor import TOOLS
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.node_side import FlowFilter
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 
 PROGRAMS = Topic(
     pod=(Task(q.POD_ADDRESSES), Task(q.POD_NEIGHBOURS), Task(q.POD_IFLINK)),

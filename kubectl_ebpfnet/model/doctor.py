@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from kubectl_ebpfnet.model.catalogue import Question
 from kubectl_ebpfnet.model.cilium import DatapathConfig
 from kubectl_ebpfnet.model.evidence import PlaceKind
 from kubectl_ebpfnet.model.kernel import KernelFacts
 from kubectl_ebpfnet.model.path import Evidence
-from kubectl_ebpfnet.model.questions import Question
 
 SCHEMA = "ebpfnet.dev/doctor/v1"
 COMMANDS = ("path", "programs", "flows", "capture")

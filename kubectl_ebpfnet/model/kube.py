@@ -104,7 +104,7 @@ class Service:
             traffic reaches nodes with another destination, so nodes do not know them.
         source_ranges: `loadBalancerSourceRanges`, () for everybody.
         publish_not_ready: endpoints count as ready whatever their pods' condition is.
-        annotations: those that were kept (collect/objects.py): Cilium's.
+        annotations: those that were kept (capture/secrets.py): Cilium's.
     """
 
     namespace: str

@@ -14,9 +14,9 @@ import sys
 from typing import BinaryIO
 
 from kubectl_ebpfnet.errors import EbpfnetError
-from kubectl_ebpfnet.model.frames import OPTION
-from kubectl_ebpfnet.model.node_side import PROGRAM, NodeRequest
-from kubectl_ebpfnet.node.answering import answer, serve
+from kubectl_ebpfnet.model.protocol.frames import OPTION
+from kubectl_ebpfnet.model.protocol.questions import PROGRAM, NodeRequest
+from kubectl_ebpfnet.node.server.answer import answer, serve
 
 
 def main(words: list[str]) -> int:
@@ -26,7 +26,7 @@ def main(words: list[str]) -> int:
     if words[0] == "ask" and len(words) > 1:
         return _by_hand(tuple(words[1:]), sys.stdout.buffer)
     if words[0] == "hold" and words[1:2] == ["--idle"] and len(words) == 3:
-        from kubectl_ebpfnet.node.hold import hold
+        from kubectl_ebpfnet.node.server.zygote import hold
 
         return hold(float(words[2]))
     if words[0] == "netkat":
@@ -36,11 +36,12 @@ def main(words: list[str]) -> int:
 
 
 def _netkat(words: list[str]) -> int:
-    """With OPTION first, stdin and stderr are framed (kubectl_ebpfnet/model/frames.py)."""
-    from kubectl_ebpfnet.node import frames, netkat
+    """With OPTION first, stdin and stderr are framed (kubectl_ebpfnet/model/protocol/frames.py)."""
+    from kubectl_ebpfnet.node.netkat import __main__ as netkat
+    from kubectl_ebpfnet.node.server import framed_session
 
     if words[:1] == [OPTION]:
-        return frames.run(words[1:], netkat.main)
+        return framed_session.run(words[1:], netkat.main)
     code = netkat.main(words)
     with contextlib.suppress(OSError):
         sys.stdout.flush()

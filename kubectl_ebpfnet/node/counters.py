@@ -19,8 +19,8 @@ from pathlib import Path
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.kernel import Counter
-from kubectl_ebpfnet.model.node_side import NodeRequest
-from kubectl_ebpfnet.node import nlmsg
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest
+from kubectl_ebpfnet.node.netlink import message as nlmsg
 
 _NET = Path("/proc/thread-self/net")
 _SYSCTL = Path("/proc/sys/net/netfilter")  # of the reader's own namespace

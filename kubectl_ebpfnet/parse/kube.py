@@ -22,7 +22,7 @@ from kubectl_ebpfnet.model.kube import (
 from kubectl_ebpfnet.model.net import TCP, Address, protocol_number
 from kubectl_ebpfnet.parse import _json
 from kubectl_ebpfnet.parse._text import json_value
-from kubectl_ebpfnet.parse.cilium_agent import endpoint
+from kubectl_ebpfnet.parse.cilium.agent import endpoint
 
 SOURCE = "Kubernetes API"
 _POLICIES = ("NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")

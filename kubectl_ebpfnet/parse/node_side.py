@@ -1,4 +1,7 @@
-"""What the node side answers: facts, a JSON object a line (kubectl_ebpfnet/model/node_side.py)."""
+"""The answers of the node side: one fact, as a JSON object, on each line.
+
+The contract is kubectl_ebpfnet/model/protocol/questions.py.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model import codec
-from kubectl_ebpfnet.model.node_side import FACTS, PROGRAM
+from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.model.protocol.questions import FACTS, PROGRAM
 
 
 def speaks(argv: Sequence[str]) -> bool:

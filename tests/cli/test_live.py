@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from console import run, through_kubectl
 
+from tests.cli.console import run, through_kubectl
 from tests.cluster.fake_api_server import FakeApiServer, Reply, status_reply
 
 POD = "/api/v1/namespaces/shop/pods/client"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kubectl_ebpfnet.cli.app import rewritten
-from kubectl_ebpfnet.cli.command import click_spelling
+from kubectl_ebpfnet.cli.help import click_spelling
 from kubectl_ebpfnet.errors import UsageError
 
 SWITCHES = {"-v": False, "--v": False, "-o": False, "--output": False, "-n": False, "--bare": True}

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_ebpfnet.cluster.exec import Container, exec_stream
-from kubectl_ebpfnet.cluster.session import Session
+from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.cluster.exec.run import exec_stream
+from kubectl_ebpfnet.cluster.exec.target import Container
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from fake_api_server import FakeApiServer, Opener
 
-from kubectl_ebpfnet.cluster.session import ConnectionOptions, Session
+from kubectl_ebpfnet.cluster.client.session import ConnectionOptions, Session
+from tests.cluster.fake_api_server import FakeApiServer, Opener
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from websockets.exceptions import InvalidHandshake
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
-from kubectl_ebpfnet.cluster.session import Session
+from kubectl_ebpfnet.cluster.client.session import Session
 
 Opener = Callable[..., Session]
 """Opens a Session with these ConnectionOptions (a fixture of conftest.py)."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fake_api_server import FakeApiServer, Reply, Seen, status_reply
 
 from kubectl_ebpfnet.cluster.agents import find_agents
-from kubectl_ebpfnet.cluster.api import Api
-from kubectl_ebpfnet.cluster.exec import Container
+from kubectl_ebpfnet.cluster.client.api import Api
+from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.resolve import (
     TargetRef,
     resolve,
     selector_text,
     state_of,
 )
-from kubectl_ebpfnet.cluster.session import Session
 from kubectl_ebpfnet.errors import Forbidden, NotFound
+from tests.cluster.fake_api_server import FakeApiServer, Reply, Seen, status_reply
 
 FORBIDDEN = status_reply(403, "Forbidden", "no")
 

@@ -10,10 +10,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "cluster"))  # the fake API server's folder
 
-from fake_api_server import FakeApiServer
-from replay_cluster import ReplayCluster
-
-from kubectl_ebpfnet.cluster.session import ConnectionOptions, Session
+from kubectl_ebpfnet.cluster.client.session import ConnectionOptions, Session
+from tests.cluster.fake_api_server import FakeApiServer
+from tests.collect.replay_cluster import ReplayCluster
 
 Opened = Callable[[str], tuple[Session, ReplayCluster]]
 

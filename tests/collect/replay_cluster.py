@@ -16,11 +16,10 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from fake_api_server import ExecEnd, FakeApiServer, Reply, Seen, exited, status_reply
-
-from kubectl_ebpfnet.collect.bundle_file import open_bundle
-from kubectl_ebpfnet.model import questions as q
+from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import API, Bundle, Place, agent_place, pod_place
+from tests.cluster.fake_api_server import ExecEnd, FakeApiServer, Reply, Seen, exited, status_reply
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 DEVICES = "/sys/class/net"

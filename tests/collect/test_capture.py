@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Opened
-from fake_api_server import ExecEnd
 
-from kubectl_ebpfnet.collect import spool
-from kubectl_ebpfnet.collect.bundle_file import open_bundle
+from kubectl_ebpfnet.capture import spool
+from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.capture.redact.names import names_of
+from kubectl_ebpfnet.capture.redact.text import NOTE
 from kubectl_ebpfnet.collect.capture import capture
-from kubectl_ebpfnet.collect.redact import NOTE
-from kubectl_ebpfnet.collect.redact_names import names_of
 from kubectl_ebpfnet.collect.tasks import CILIUM_TASKS, NODE_TASKS
 from kubectl_ebpfnet.errors import BundleError, NotFound
-from kubectl_ebpfnet.explain.walk import explain
-from kubectl_ebpfnet.model import questions as q
+from kubectl_ebpfnet.explain.path.walk import explain
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import API, PlaceKind, agent_place, pod_place
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import PathRequest
+from tests.cluster.fake_api_server import ExecEnd
+from tests.collect.conftest import Opened
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,12 @@ def _world(bundle: Any) -> Any:
     """What 1.1.1.1 became: the far end of the only flow to port 80 outside."""
     import ipaddress
 
-    from kubectl_ebpfnet.parse import cilium_ct
+    from kubectl_ebpfnet.parse.cilium import ct
 
     (agent,) = bundle.places(PlaceKind.AGENT)
     record = q.answer(bundle, agent, q.CT)
     for line in record.stdout.read().splitlines():
-        entry = cilium_ct.entry(line, 1)
+        entry = ct.entry(line, 1)
         far = entry.flow.destination
         if entry and entry.flow.destination_port == 80 and not far.is_private:
             return far

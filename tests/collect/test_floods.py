@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.cluster.exec import Container
-from kubectl_ebpfnet.collect import asking, batch, node_asking, spool
-from kubectl_ebpfnet.collect.asking import Spot, ask
-from kubectl_ebpfnet.collect.batch import Asked, Splitter
-from kubectl_ebpfnet.collect.jobs import NO_DEADLINE
-from kubectl_ebpfnet.collect.node_asking import AnswerStream, NodeAsked, ask_node
-from kubectl_ebpfnet.collect.spool import STDERR_KEPT, Spool, StderrSpool
+from kubectl_ebpfnet.capture import spool
+from kubectl_ebpfnet.capture.spool import STDERR_KEPT, Spool, StderrSpool
+from kubectl_ebpfnet.cluster.exec.target import Container
+from kubectl_ebpfnet.collect.ask import container as asking
+from kubectl_ebpfnet.collect.ask import node_pod, shell_script
+from kubectl_ebpfnet.collect.ask.container import Spot, ask
+from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream, NodeAsked, ask_node
+from kubectl_ebpfnet.collect.ask.shell_script import Asked, Splitter
+from kubectl_ebpfnet.collect.pool import NO_DEADLINE
 from kubectl_ebpfnet.errors import BundleError, ExecError, ParseError
-from kubectl_ebpfnet.model import codec
 from kubectl_ebpfnet.model.evidence import node_place, pod_place
+from kubectl_ebpfnet.model.protocol import codec
 
 PIECE = b"no such device\n" * 2000
 PIECES = 2000  # 60 MB
@@ -105,7 +107,7 @@ def test_a_node_side_that_complains_without_end(monkeypatch: pytest.MonkeyPatch)
         flood(err)
         return 1
 
-    runs(monkeypatch, node_asking, program)
+    runs(monkeypatch, node_pod, program)
     asked = [NodeAsked(node_place("n"), ("links",))]
     (record,) = ask_node(SESSION, SPOT.container, asked, NO_DEADLINE)
     assert record.error == "the node side ended with exit code 1: last"
@@ -132,7 +134,7 @@ def test_a_mark_without_an_end_is_no_mark() -> None:
 
 
 def test_marks_without_end_are_not_all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "_MOST_SECTIONS", 3)
+    monkeypatch.setattr(shell_script, "_MOST_SECTIONS", 3)
     splitter = Splitter("0123456789abcdef")
     splitter.feed(b"\n0123456789abcdef 1 0 0\n" * 10)
     assert len(splitter.sections) == 3
@@ -150,9 +152,9 @@ def test_an_output_that_is_too_long_is_not_read_at_once(monkeypatch: pytest.Monk
 
 
 def test_answers_of_a_node_side_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_asking, "_MOST_ANSWERS", 3)
+    monkeypatch.setattr(node_pod, "_MOST_ANSWERS", 3)
     stream = AnswerStream()
-    stream.feed(b'{"protocol": 0}\n'.replace(b"0", str(node_asking.PROTOCOL).encode()))
+    stream.feed(b'{"protocol": 0}\n'.replace(b"0", str(node_pod.PROTOCOL).encode()))
     stream.feed(b'{"bytes": 0}\n' * 10)
     assert len(stream.answers) == 3
     assert "does not speak as the node side does" in stream.problem

@@ -8,8 +8,14 @@ A question of each namespace (`pod: links`) has its exit code, its error and its
 import json
 import sys
 
-from kubectl_ebpfnet.model.node_side import FACTS, HOST_PROGRAMS, NodeRequest, PodNamespace, ask
-from kubectl_ebpfnet.node.answering import answered
+from kubectl_ebpfnet.model.protocol.questions import (
+    FACTS,
+    HOST_PROGRAMS,
+    NodeRequest,
+    PodNamespace,
+    ask,
+)
+from kubectl_ebpfnet.node.server.answer import answered
 
 found = {}
 for place, pod in json.loads(sys.argv[1]).items():

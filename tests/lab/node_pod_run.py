@@ -14,10 +14,10 @@ import sys
 import threading
 from typing import Any
 
-from kubectl_ebpfnet.cluster import node_pod_manifest
-from kubectl_ebpfnet.cluster.exec import Limits, exec_stream
-from kubectl_ebpfnet.cluster.node_pods import Deployment, NodePod, NodePodOptions
-from kubectl_ebpfnet.cluster.session import ConnectionOptions, Session
+from kubectl_ebpfnet.cluster.client.session import ConnectionOptions, Session
+from kubectl_ebpfnet.cluster.exec.run import Limits, exec_stream
+from kubectl_ebpfnet.cluster.nodepods import manifest
+from kubectl_ebpfnet.cluster.nodepods.deployment import Deployment, NodePod, NodePodOptions
 from kubectl_ebpfnet.errors import ClusterError
 
 
@@ -25,7 +25,7 @@ def main(wanted: dict[str, Any]) -> None:
     """Deploy what is wanted, and wait."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    node_pod_manifest.IDLE_SECONDS = wanted.get("idle", 60)
+    manifest.IDLE_SECONDS = wanted.get("idle", 60)
     options = NodePodOptions(**wanted.get("options", {}))
     connection = ConnectionOptions(as_user=wanted.get("as_user", ""))
 

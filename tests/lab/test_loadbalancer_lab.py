@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from kubectl_ebpfnet.node import netns
+from kubectl_ebpfnet.node.host import netns
 from tests.lab import lb_faults
 from tests.lab.config import (
     LB_ADDRESSES,

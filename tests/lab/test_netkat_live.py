@@ -21,7 +21,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.node import bpf, netns
+from kubectl_ebpfnet.node.bpf import syscall
+from kubectl_ebpfnet.node.host import netns
 from tests.lab.config import LB_CLUSTER_ADDRESS, NODES, WORLD_ADDRESS, WORLD_NETNS, Node
 from tests.lab.conftest import Lab, wait_until
 from tests.lab.live import in_node
@@ -58,8 +59,8 @@ def attached(node: Node) -> set[int]:
     found: set[int] = set()
     with netns.inside(f"/run/netns/{node.netns}"):
         index = socket.if_nametoindex("eth0")
-        for kind in (bpf.TCX_INGRESS, bpf.TCX_EGRESS):
-            found |= {program for program, _ in bpf.query(index, kind)}
+        for kind in (syscall.TCX_INGRESS, syscall.TCX_EGRESS):
+            found |= {program for program, _ in syscall.query(index, kind)}
     for at in ("ingress", "egress"):
         filters = json.loads(in_node(node, "tc", "-j", "filter", "show", "dev", "eth0", at) or "[]")
         found |= {f["options"]["prog"]["id"] for f in filters if "prog" in f.get("options", {})}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.cluster import node_pod_manifest
+from kubectl_ebpfnet.cluster.nodepods import manifest
 from tests.lab.config import HERE
 from tests.lab.conftest import Lab, wait_until
 from tests.lab.kubectl import apply
@@ -23,7 +23,7 @@ NAMESPACE = "ebl-capabilities"
 NODE = "node1"
 FOLDER = "/sys/fs/bpf/ebl-capabilities"
 PIN = f"{FOLDER}/tc/globals/ebl_capabilities"
-HAVE = node_pod_manifest.CAPABILITIES
+HAVE = manifest.CAPABILITIES
 SETS = {
     "all": HAVE,
     "more": (*HAVE, "BPF", "PERFMON"),
@@ -87,7 +87,7 @@ def _target() -> dict[str, Any]:
     """A pod of another user, on the pods' network."""
     container = {
         "name": "c",
-        "image": node_pod_manifest.DEFAULT_IMAGE,
+        "image": manifest.DEFAULT_IMAGE,
         "imagePullPolicy": "Never",
         "command": ["sleep", "600"],
         "securityContext": {"runAsUser": 1000},
@@ -112,10 +112,10 @@ def _containers(lab: Lab) -> list[Any] | None:
 def _probe(where: dict[str, Any]) -> dict[str, Any]:
     """The node pod as runs make it, but with a container a set."""
     script = (HERE / "node_capabilities_probe.py").read_text()
-    options = node_pod_manifest.NodePodOptions(
+    options = manifest.NodePodOptions(
         command=("python3", "-c", script, json.dumps(where)), seconds=120
     )
-    pod = node_pod_manifest.pod(node_pod_manifest.Run(), NODE, 1, options, False)
+    pod = manifest.pod(manifest.Run(), NODE, 1, options, False)
     pod["metadata"] = {"name": "probe", "namespace": NAMESPACE}
     (one,) = pod["spec"]["containers"]
     containers = []

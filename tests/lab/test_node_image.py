@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet import __version__
-from kubectl_ebpfnet.cluster.node_pod_manifest import DEFAULT_IMAGE
+from kubectl_ebpfnet.cluster.nodepods.manifest import DEFAULT_IMAGE
 from tests.lab import chroot, debian, dockerfile, node_image
 from tests.lab.processes import run
 

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.model import codec
 from kubectl_ebpfnet.model.cilium import CtEntry, Frontend, MetricRow, PolicyEntry
-from kubectl_ebpfnet.model.node_side import PROTOCOL, FlowFilter, ask
-from kubectl_ebpfnet.parse import cilium_ct, cilium_lb, cilium_maps, cilium_policy, node_side
+from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, FlowFilter, ask
+from kubectl_ebpfnet.parse import node_side
+from kubectl_ebpfnet.parse.cilium import ct, lb, maps
+from kubectl_ebpfnet.parse.cilium import policy as cilium_policy
 from tests.lab import policy
 from tests.lab.config import HERE, NODES, ONE_OF_EACH, Node
 from tests.lab.conftest import Lab, wait_until
@@ -106,7 +108,7 @@ def test_conntrack(our_lab: Lab, node: Node) -> None:
 def printed(lab: Lab, node: Node, *more: str) -> list[CtEntry]:
     """Cilium's conntrack as its agent prints it."""
     text = lab.in_agent(node.name, "cilium-dbg", "bpf", "ct", "list", "global", *more)
-    read = (cilium_ct.entry(line.encode(), 1) for line in text.splitlines())
+    read = (ct.entry(line.encode(), 1) for line in text.splitlines())
     return [entry for entry in read if entry is not None]
 
 
@@ -143,7 +145,7 @@ def as_printed(one: Frontend) -> Frontend:
 def test_services(our_lab: Lab, node: Node) -> None:
     found = same(
         lambda: asked(node, "lb"),
-        lambda: cilium_lb.frontends(
+        lambda: lb.frontends(
             our_lab.in_agent(node.name, "cilium-dbg", "bpf", "lb", "list").encode()
         ),
         as_printed,
@@ -160,8 +162,8 @@ def numeric(one: PolicyEntry) -> PolicyEntry:
 @pytest.mark.parametrize(
     ("name", "argv", "parser", "plain"),
     [
-        ("ipcache", ("ipcache", "list"), cilium_maps.ipcache, lambda one: one),
-        ("endpoints", ("endpoint", "list"), cilium_maps.endpoint_map, lambda one: one),
+        ("ipcache", ("ipcache", "list"), maps.ipcache, lambda one: one),
+        ("endpoints", ("endpoint", "list"), maps.endpoint_map, lambda one: one),
         ("policy", ("policy", "get", "--all", "-n"), cilium_policy.entries, numeric),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -196,7 +198,7 @@ def test_metrics(our_lab: Lab, node: Node) -> None:
 
     before = counted()
     text = our_lab.in_agent(node.name, "cilium-dbg", "bpf", "metrics", "list")
-    theirs = {(one.reason, one.direction): one for one in cilium_maps.metrics(text.encode())}
+    theirs = {(one.reason, one.direction): one for one in maps.metrics(text.encode())}
     after = counted()
     assert before.keys() <= theirs.keys() <= after.keys()
     assert ("Success", "egress") in theirs

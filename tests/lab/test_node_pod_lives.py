@@ -289,9 +289,9 @@ def test_pods_that_go_before_the_run_does(our_lab: Lab, how: str) -> None:
 
 def test_kept_pods_are_found_by_the_next_run(our_lab: Lab) -> None:
     finds = (
-        "from kubectl_ebpfnet.cluster.session import Session\n"
-        "from kubectl_ebpfnet.cluster.api import Api\n"
-        "from kubectl_ebpfnet.cluster.node_pods import find_node_pods\n"
+        "from kubectl_ebpfnet.cluster.client.session import Session\n"
+        "from kubectl_ebpfnet.cluster.client.api import Api\n"
+        "from kubectl_ebpfnet.cluster.nodepods.deployment import find_node_pods\n"
         "with Session.open() as session:\n"
         "    for pod in find_node_pods(Api(session)).values():\n"
         "        print(pod.node, pod.container.namespace, pod.kept, pod.version)\n"

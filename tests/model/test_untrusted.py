@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model import codec, untrusted
-from kubectl_ebpfnet.model.node_side import FACTS
+from kubectl_ebpfnet.model import untrusted
+from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.model.protocol.questions import FACTS
 
 TEXTS = st.text(max_size=20) | st.sampled_from(
     [

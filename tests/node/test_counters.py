@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conntrack_world import World, why_not, world
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.kernel import Counter
-from kubectl_ebpfnet.model.node_side import NodeRequest
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.node import counters as node_counters
-from kubectl_ebpfnet.node import netns
+from kubectl_ebpfnet.node.host import netns
+from tests.node.netlink.conntrack_netns import World, why_not, world
 
 kernel_tests = [
     pytest.mark.kernel,

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kernel_namespace import Namespace, namespace
+from tests.parse.kernel_namespace import Namespace, namespace
 
 SAMPLES = Path(__file__).parent / "samples"
 COMMANDS = """

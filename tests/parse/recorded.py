@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from kubectl_ebpfnet.collect.bundle_file import open_bundle
+from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.model.evidence import Record
 
 SCENARIOS = Path(__file__).parents[1] / "scenarios"

@@ -6,11 +6,11 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
-from parse_samples import line_at, sample
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.kernel import NetfilterChain, NetfilterRule, Ruleset
 from kubectl_ebpfnet.parse.netfilter import ruleset
+from tests.parse.parse_samples import line_at, sample
 
 NODE = "iptables-1.8.9/native-node2/iptables-save-c"
 NETNS = "iptables-1.8.9/netns/"

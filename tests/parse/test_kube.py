@@ -7,10 +7,11 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-import recorded
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.parse import cilium_agent, kube
+from kubectl_ebpfnet.parse import kube
+from kubectl_ebpfnet.parse.cilium import agent
+from tests.parse import recorded
 
 
 def test_the_recorded_pods() -> None:
@@ -146,7 +147,7 @@ def test_the_recorded_identities_are_those_that_agents_know() -> None:
     agents = {
         (i.id, frozenset(i.labels))
         for data in recorded.outputs("cilium-dbg", "identity", "list", "-o", "json")
-        for i in cilium_agent.identities(data)
+        for i in agent.identities(data)
     }
     assert objects
     assert objects <= agents

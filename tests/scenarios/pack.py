@@ -7,7 +7,7 @@ Run it after the scenario changed; tests/collect/test_bundle_file.py says when t
 
 from pathlib import Path
 
-from kubectl_ebpfnet.collect.bundle_file import open_bundle, write_bundle
+from kubectl_ebpfnet.capture.open import open_bundle, write_bundle
 
 HERE = Path(__file__).parent
 DEMO = HERE.parent.parent / "kubectl_ebpfnet" / "demo"

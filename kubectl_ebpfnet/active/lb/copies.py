@@ -1,0 +1,116 @@
+"""Copies of a Service, one for each externalTrafficPolicy, for as long as they are probed.
+
+The user's own Service is never touched. A copy has its selector and ports, a name of its own, and
+an address where the cluster gives one; it carries our labels, so `cleanup` finds what a killed run
+left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_ebpfnet.cluster.client.api import CORE, Api, Object
+from kubectl_ebpfnet.cluster.nodepods.deployment import whoami
+from kubectl_ebpfnet.cluster.nodepods.leftovers import delete
+from kubectl_ebpfnet.cluster.nodepods.manifest import NodePodOptions, Run, marks
+from kubectl_ebpfnet.cluster.signals import Deferred
+from kubectl_ebpfnet.errors import ClusterError
+
+POLICIES = ("Local", "Cluster")
+_ADDRESS_SECONDS = 20.0
+_PAUSE_SECONDS = 0.5
+_GONE_SECONDS = 5.0
+_PORT_FIELDS = ("name", "protocol", "port", "targetPort", "appProtocol")
+_SPEC_FIELDS = ("selector", "ipFamilies", "ipFamilyPolicy", "loadBalancerClass",
+                "loadBalancerSourceRanges", "sessionAffinity")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy that is there: its policy, its name, and whether the cluster gave it an address."""
+
+    policy: str
+    name: str
+    has_address: bool
+
+
+def manifest(service: Object, policy: str, name: str, run: Run) -> dict[str, Any]:
+    """The copy of a Service.
+
+    Args:
+        service: the user's, as the API says it.
+        policy: externalTrafficPolicy of the copy.
+        name: of the copy.
+        run: that makes it.
+    """
+    spec = service.get("spec") or {}
+    ports = [{k: port[k] for k in _PORT_FIELDS if k in port} for port in spec.get("ports") or []]
+    kept = {k: spec[k] for k in _SPEC_FIELDS if spec.get(k)}
+    annotations = {
+        key: value
+        for key, value in ((service.get("metadata") or {}).get("annotations") or {}).items()
+        # What makes a load-balancer be as it is (internal, of a pool); not what tools note down.
+        if "load-balancer" in key or "loadbalancer" in key.lower() or key.startswith("lbipam.")
+    }
+    ours = marks(run, NodePodOptions())
+    metadata = {**ours, "name": name, "annotations": {**annotations, **ours["annotations"]}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {**kept, "type": "LoadBalancer", "externalTrafficPolicy": policy, "ports": ports},
+    }
+
+
+@contextlib.contextmanager
+def copies(
+    api: Api, namespace: str, service: str, say: Callable[[str], object]
+) -> Iterator[list[Copy]]:
+    """A copy for each policy; both are gone at the end of the block, however it ends.
+
+    Raises:
+        NotFound: there is no such Service.
+        Forbidden: Services may not be created there; knows the verb.
+        ClusterError: the API server refused otherwise, or cannot be reached.
+    """
+    original = api.service(namespace, service)
+    path = f"{CORE}/namespaces/{namespace}/services"
+    run = Run(who=whoami())
+    names = {policy: f"{service[:40]}-ebpfnet-{run.id}-{policy.lower()}" for policy in POLICIES}
+    made: list[str] = []
+    try:
+        for policy, name in names.items():
+            say(f"creating svc/{name}, a copy with externalTrafficPolicy {policy}")
+            made.append(name)  # before: an answer that is lost must not leave it behind
+            api.create(path, manifest(original, policy, name, run))
+        yield [
+            Copy(policy, name, _has_address(api, namespace, name)) for policy, name in names.items()
+        ]
+    finally:
+        with Deferred():
+            _remove(api, path, made, say)
+
+
+def _remove(api: Api, path: str, names: list[str], say: Callable[[str], object]) -> None:
+    until = time.monotonic() + _GONE_SECONDS
+    for name in names:
+        try:
+            delete(api, f"{path}/{name}", until=until)
+        except ClusterError as error:
+            say(f"svc/{name} is left behind ({error}); `kubectl ebpfnet cleanup` removes it")
+
+
+def _has_address(api: Api, namespace: str, name: str) -> bool:
+    """Whether a load-balancer's controller gives the copy an address in time."""
+    until = time.monotonic() + _ADDRESS_SECONDS
+    while True:
+        status = api.service(namespace, name).get("status") or {}
+        if (status.get("loadBalancer") or {}).get("ingress"):
+            return True
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_PAUSE_SECONDS)

@@ -1,0 +1,133 @@
+"""netkat on a node, with its streams here: one run, from the node pod to the exit code.
+
+netkat itself is in the node pod (docs/architecture.md, "netkat"); its streams are framed
+(kubectl_ebpfnet/model/protocol/frames.py), and it ends with this run, however that ends.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.cluster.client.api import Api
+from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.cluster.exec.live import exec_live
+from kubectl_ebpfnet.cluster.exec.stdio import LiveStreams
+from kubectl_ebpfnet.cluster.exec.target import Container
+from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
+from kubectl_ebpfnet.cluster.resolve import TargetRef, resolve
+from kubectl_ebpfnet.collect.ask.api import RecordingApi
+from kubectl_ebpfnet.collect.ask.node_access import Coming, NodeAccess, NodeAnswerers
+from kubectl_ebpfnet.collect.pool import Deadline
+from kubectl_ebpfnet.errors import ClusterError, ExecError, Forbidden
+from kubectl_ebpfnet.model.evidence import Record
+from kubectl_ebpfnet.model.protocol.frames import OPTION
+from kubectl_ebpfnet.model.protocol.questions import PROGRAM
+from kubectl_ebpfnet.parse import kube
+
+Say = Callable[[str], object]
+_SIGNALLED = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Descriptors of this side; `stdin` is None where it is closed, `pcap` where none is wanted."""
+
+    stdin: int | None
+    stdout: int
+    stderr: int
+    pcap: int | None = None
+
+
+def check_node(session: Session, node: str) -> None:
+    """Raises NotFound when there is no such node; says nothing where nodes may not be read."""
+    try:
+        resolve(Api(session), TargetRef("node", node), "", lambda _: None)
+    except Forbidden:
+        return
+
+
+def next_hop(session: Session, node: str, version: int) -> str:
+    """The address of a node, for --via.
+
+    Args:
+        node: its name.
+        version: of IP; 0 for the first of its addresses.
+
+    Raises:
+        NotFound: there is no such node.
+        ClusterError: it has no InternalIP of that version, or cannot be read.
+    """
+    found = resolve(Api(session), TargetRef("node", node), "", lambda _: None)
+    data = json.dumps({**found, "kind": "Node", "apiVersion": "v1"}).encode()
+    nodes = kube.objects(data).nodes
+    for address in nodes[0].internal_addresses if nodes else ():
+        if version in (0, address.version):
+            return str(address)
+    kind = f"IPv{version} " if version else ""
+    raise ClusterError(f"--via node/{node}: it has no InternalIP with an {kind}address")
+
+
+def run(
+    session: Session,
+    access: NodeAccess,
+    node: str,
+    words: tuple[str, ...],
+    streams: Streams,
+    *,
+    timeout: float | None = None,
+    say: Say = lambda _: None,
+    progress: Say = lambda _: None,
+) -> int:
+    """Run netkat on a node until it ends.
+
+    Args:
+        session: the connection.
+        access: by a node pod; its options say how that is to be.
+        node: where.
+        words: netkat's, as its command line reads them.
+        streams: what it reads and where it writes.
+        timeout: seconds for the node pod to run; None for what is usual.
+        say, progress: take lines for stderr.
+
+    Returns:
+        netkat's exit code.
+
+    Raises:
+        ClusterError: there can be no node pod, or the connection to it was lost.
+        OSError: an output cannot be written; BrokenPipeError when nobody reads it any more.
+        EbpfnetError: stdin cannot be read.
+    """
+    with NodeAnswerers(session, access, say) as answerers:
+        progress("asking the API server")
+        answerers.know({}, "", answerers.find_pods(RecordingApi(session)))
+        pod = _pod(answerers, node, Deadline(timeout), progress)
+        argv = (PROGRAM, "netkat", OPTION, *words)
+        progress("")
+        code = _talk(session, pod.container, argv, streams)
+        if code > _SIGNALLED:
+            say(f"netkat was ended on {node} by signal {code - _SIGNALLED}")
+        return code
+
+
+def _pod(answerers: NodeAnswerers, node: str, deadline: Deadline, progress: Say) -> NodePod:
+    found = answerers.of([node])[node]
+    if isinstance(found, Coming):
+        progress(f"waiting for the node pod on {node}")
+        return answerers.pod(node, deadline)
+    if isinstance(found, NodePod):
+        return found
+    reason = found.error if isinstance(found, Record) else "it cannot be asked"
+    raise ClusterError(f"node {node}: {reason}")
+
+
+def _talk(session: Session, container: Container, argv: tuple[str, ...], streams: Streams) -> int:
+    with LiveStreams(streams.stdin, streams.stdout, streams.stderr, streams.pcap) as ends:
+        try:
+            code = exec_live(session, container, argv, ends)
+        except ExecError:
+            ends.flush()
+            raise
+        ends.flush()
+    return code

@@ -1,0 +1,263 @@
+"""The capture file: records of a cluster as they were said, in one file that explains itself.
+
+Forms that can be read, told apart by what they hold (docs/captures.md):
+
+    FILE.zip          what `capture` writes: bundle.json and members (bundle_zip.py)
+    FOLDER            bundle.json and the same members unpacked, or *.jsonl files in name order
+    FILE.jsonl        one record a line (bundle_lines.py)
+
+A folder's bundle.json may name a `base`, another folder beside it: its records are taken first,
+and those of the folder replace the ones of the same place and command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kubectl_ebpfnet import __version__
+from kubectl_ebpfnet.capture import jsonl
+from kubectl_ebpfnet.capture import record as record_form
+from kubectl_ebpfnet.capture import zip as zip_bundle
+from kubectl_ebpfnet.capture.record import Allowance
+from kubectl_ebpfnet.errors import BundleError
+from kubectl_ebpfnet.model.evidence import READ_LIMIT, Bundle, Output, Record, bundle_of
+
+_STEP = 256 << 10
+_MOST_BASES = 16
+_DEMO = Path(__file__).parent.parent / "demo" / "vxlan-kpr.zip"
+
+
+def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """The bundle in a file or folder. Long outputs stay where they lie until they are read.
+
+    Raises:
+        BundleError: it is not there, not a capture, damaged, or of a newer version.
+    """
+    place = Path(path)
+    try:
+        mode = place.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return _folder(place, (), Allowance(str(place)))
+        if not stat.S_ISREG(mode):
+            raise BundleError(f"{place} is neither a file nor a folder")
+        if place.name == zip_bundle.INDEX:
+            return _folder(place.parent, (), Allowance(str(place)))
+        return _file(place)
+    except FileNotFoundError:
+        raise BundleError(f"no such capture: {place}") from None
+    except OSError as error:
+        raise BundleError(f"cannot read {place}: {error.strerror or error}") from error
+
+
+def demo_bundle() -> Bundle:
+    """The capture of a real cluster that ships with the program."""
+    return dataclasses.replace(open_bundle(_DEMO), source="demo")
+
+
+def _file(path: Path) -> Bundle:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start.startswith(b"PK"):
+        index, records = zip_bundle.read(path)
+        return bundle_of(records, str(path), _note(index, str(path)))
+    if not start:
+        raise BundleError(f"{path} is empty")
+    if not start.lstrip().startswith(b"{"):
+        raise BundleError(
+            f"{path} is not a capture of kubectl-ebpfnet",
+            hint="a capture is made by `kubectl ebpfnet capture -f FILE`",
+        )
+    return bundle_of(jsonl.read_file(path, Allowance(str(path))), str(path))
+
+
+def _note(index: dict[str, Any], source: str) -> str:
+    note = index.get("note", "")
+    if not isinstance(note, str):
+        raise BundleError(f"{source}: note must be text")
+    return note
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """Output that lies in files of its own: one, or the parts of an unpacked zip in order."""
+
+    paths: tuple[Path, ...]
+    label: str
+
+    def read(self) -> bytes:
+        """All of it. Raises BundleError when it is too long to be held."""
+        size = sum(path.stat().st_size for path in self.paths)
+        if size > READ_LIMIT:
+            raise BundleError(f"{self.label}: an output of {size} bytes")
+        return b"".join(path.read_bytes() for path in self.paths)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The same bytes in pieces."""
+        for path in self.paths:
+            with path.open("rb") as file:
+                while piece := file.read(_STEP):
+                    yield piece
+
+
+def _folder(path: Path, seen: tuple[Path, ...], allowance: Allowance) -> Bundle:
+    index_path = path / zip_bundle.INDEX
+    if not os.path.lexists(index_path):
+        raise BundleError(
+            f"{path} is not a capture of kubectl-ebpfnet: no {zip_bundle.INDEX} in it"
+        )
+    size = _plain_size(index_path, str(index_path))
+    if size > zip_bundle.INDEX_LIMIT:
+        raise BundleError(f"{index_path} has {size} bytes")
+
+    def opener(value: object, _: object, label: str) -> Output:
+        return _unpacked(path, value, label, allowance)
+
+    text = index_path.read_bytes()
+    index, records = record_form.read_index(text, str(path), opener, allowance)
+    for file in sorted(path.glob("*.jsonl")):
+        _plain_size(file, str(file))
+        records.extend(jsonl.read_file(file, allowance))
+    base = index.get("base")
+    if base is not None:
+        records = _overlaid(_base(path, base, seen, allowance), records)
+    return bundle_of(records, str(path), _note(index, str(path)))
+
+
+def _unpacked(folder: Path, value: object, label: str, allowance: Allowance) -> Output:
+    names = record_form.file_names(value, label)
+    size = 0
+    for name in names:
+        file = folder / name
+        if file.parent.is_symlink():
+            raise BundleError(f"{label}: {name!r} is a symbolic link")
+        if not os.path.lexists(file):
+            raise BundleError(f"{label}: an output is missing in the folder: {name!r}")
+        size += _plain_size(file, f"{label}: {name!r}")
+    allowance.count_files(len(names), size)
+    return Unpacked(tuple(folder / name for name in names), label)
+
+
+def _plain_size(file: Path, label: str) -> int:
+    """Bytes of a plain file: a link leads out of the folder, a pipe or a device never ends."""
+    status = file.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        raise BundleError(f"{label} is a symbolic link")
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleError(f"{label} is not a plain file")
+    return status.st_size
+
+
+def _base(path: Path, base: object, seen: tuple[Path, ...], allowance: Allowance) -> Bundle:
+    resolved = path.resolve()
+    if not isinstance(base, str) or not base.startswith("../") or "/" in base[3:]:
+        raise BundleError(f"{path}: base must name a folder beside this one, like '../other'")
+    name = base[3:]
+    if name in ("", ".", ".."):
+        raise BundleError(f"{path}: base must name a folder beside this one, like '../other'")
+    other = resolved.parent / name
+    if other.is_symlink():
+        raise BundleError(f"{path}: its base {base!r} is a symbolic link")
+    if other in (*seen, resolved):
+        raise BundleError(f"{path}: its base leads back to itself")
+    if not other.is_dir():
+        raise BundleError(f"{path}: its base {base!r} is missing")
+    if len(seen) >= _MOST_BASES:
+        raise BundleError(f"{path}: more than {_MOST_BASES} folders lie over each other")
+    return _folder(other, (*seen, resolved), allowance)
+
+
+def _overlaid(base: Bundle, records: list[Record]) -> list[Record]:
+    merged = {(record.place, record.argv): record for record in base.records}
+    for record in records:
+        merged[record.place, record.argv] = record
+    return list(merged.values())
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def write_bundle(
+    path: str | os.PathLike[str],
+    records: Iterable[Record],
+    note: str = "",
+    *,
+    overwrite: bool = False,
+    created: str = "",
+) -> int:
+    """Write a capture; it appears under its name only when it is whole.
+
+    Args:
+        path: the zip to write, readable by its owner alone.
+        records: written as they come, numbered in their order.
+        note: a sentence for the reader of the capture.
+        overwrite: replace a file that is there.
+        created: RFC 3339 time; now when "".
+
+    Returns:
+        How many records it has.
+
+    Raises:
+        BundleError: the file is there already, or cannot be written.
+    """
+    place = Path(path)
+    exists = BundleError(f"{place} is there already", hint="give another name, or --force")
+    if not overwrite and (place.exists() or place.is_symlink()):
+        raise exists
+    try:
+        with _beside(place) as (handle, temporary):
+            with os.fdopen(handle, "w+b") as file:
+                count = zip_bundle.write(
+                    file,
+                    records,
+                    note=note,
+                    created=created or now(),
+                    tool=f"kubectl-ebpfnet {__version__}",
+                )
+            _named(temporary, place, overwrite)
+        return count
+    except FileExistsError:
+        raise exists from None
+    except OSError as error:
+        raise BundleError(f"cannot write {place}: {error.strerror or error}") from error
+
+
+def _named(temporary: Path, place: Path, overwrite: bool) -> None:
+    if not overwrite:
+        try:
+            os.link(temporary, place)  # unlike a rename, it never replaces
+        except FileExistsError:
+            raise
+        except OSError:
+            if place.exists():  # a file system without hard links: look, then rename
+                raise FileExistsError(str(place)) from None
+        else:
+            return
+    temporary.replace(place)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[tuple[int, Path]]:
+    """A temporary file in the same folder, gone afterwards however that ends."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        yield handle, Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def now() -> str:
+    """The time as RFC 3339 text in UTC, to the second."""
+    import time
+
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

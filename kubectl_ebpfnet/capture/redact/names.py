@@ -1,0 +1,218 @@
+"""Which words of a bundle are names of somebody's, and what stands for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind, Record
+from kubectl_ebpfnet.model.untrusted import json_value
+from kubectl_ebpfnet.parse import _json
+
+_COMMON = """
+    default kube-system kube-public kube-node-lease cilium cilium-system cilium-agent cilium-config
+    kubernetes kube-dns coredns kube-proxy kube-apiserver cilium-operator cilium-envoy
+    hubble hubble-relay hubble-ui cluster local svc svc.cluster.local cluster.local linux windows
+    amd64 arm64 true false yes no none null unknown any all ok error warning info ready running
+    pending failed succeeded active terminating disabled enabled node nodes pod pods service
+    services endpoint endpoints namespace host world health init unmanaged remote-node reserved
+    ingress egress tcp udp icmp icmpv6 sctp ip ipv4 ipv6 route routes rule rules link links dev
+    device via src dst proto kernel boot static scope global metric table main lo eth0 veth bridge
+    vxlan geneve tunnel native snat dsr hybrid tc tcx xdp bpf map prog get list show dump cat
+    resolve exec filter address addresses name names kind metadata spec status items type state
+    flags labels id identity key value port ports protocol external internal public private
+    http https dns policy allow deny drop forward input output accept return masquerade mark
+    prerouting postrouting nat raw mangle in out up down
+"""
+_ASKED = (
+    word
+    for question in vars(q).values()
+    if isinstance(question, q.Question)
+    for argv in question.answers
+    for word in argv
+)
+COMMON = frozenset((*_COMMON.split(), *_ASKED))
+"""Words that are in every cluster, or that the tools print and are called by: they tell nothing."""
+
+_KINDS = {
+    "Node": "node",
+    "CiliumNode": "node",
+    "Namespace": "namespace",
+    "Pod": "pod",
+    "CiliumEndpoint": "pod",
+    "Service": "service",
+}
+_RANK = {
+    kind: rank
+    for rank, kind in enumerate(
+        (
+            "node",
+            "namespace",
+            "pod",
+            "service",
+            "replicaset",
+            "object",
+            "cluster",
+            "domain",
+            "label",
+        )
+    )
+}
+_COMMON_ENDS = (".k8s.io", "cluster.local")
+_LABEL_TEXT = re.compile(r"\bk8s:[\w./-]+=([\w.-]+)")
+_AGENT_KEYS = {
+    "k8s-pod-name": "pod",
+    "K8sPodName": "pod",
+    "k8s-namespace": "namespace",
+    "K8sNamespace": "namespace",
+    "nodeName": "node",
+    "matchName": "domain",
+    "matchPattern": "domain",
+    "cluster-name": "cluster",
+}
+
+
+def names_of(bundle: Bundle) -> dict[str, str]:
+    """Every name in a bundle → its substitute, `pod-1`, `node-2`, … by order of appearance."""
+    found: dict[str, str] = {}
+    for record in bundle.records:
+        for name, kind in _names(record):
+            if not name or name in COMMON or name.isdecimal() or name.endswith(_COMMON_ENDS):
+                continue
+            if kind == "label" and len(name) < 3:
+                continue  # too short to be looked for in text, and it tells nothing
+            if name not in found or _RANK[kind] < _RANK[found[name]]:
+                found[name] = kind
+    counts: dict[str, int] = {}
+    substitutes: dict[str, str] = {}
+    for name, kind in sorted(found.items(), key=lambda item: item[1] == "replicaset"):
+        stem = kind
+        if kind == "replicaset":  # `<deployment>-<hash>`: it still has to say whose it is
+            owner = name.rpartition("-")[0]
+            stem = f"{substitutes.get(owner, owner)}-rs"
+        while True:
+            counts[stem] = counts.get(stem, 0) + 1
+            word = f"{stem}{'' if kind == 'replicaset' else '-'}{counts[stem]}"
+            if word not in found:
+                break
+        substitutes[name] = f"{word}.invalid" if kind == "domain" else word
+    return substitutes
+
+
+def _names(record: Record) -> Iterator[tuple[str, str]]:
+    place = record.place
+    yield place.node, "node"
+    yield place.namespace, "namespace"
+    yield place.pod, "pod"
+    if record.argv[:1] in (("getent",), ("resolve",)):
+        yield record.argv[-1], "domain"
+    if record.argv == ("cat", "/etc/resolv.conf"):
+        yield from _search_domains(record)
+        return
+    if place.kind is PlaceKind.POD or place.kind is PlaceKind.NODE or _is_long(record):
+        return
+    text = record.stdout.read().decode("utf-8", "replace")
+    for match in _LABEL_TEXT.finditer(text):
+        yield match[1], "label"
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            value = json_value(text.encode(), "a record")
+        except ParseError:
+            return
+        if place.kind is PlaceKind.API:
+            yield from _of_objects(value)
+        else:
+            yield from _of_agent(value, record.argv)
+
+
+def _is_long(record: Record) -> bool:
+    """Tables of flows name nobody, and may be too long to be held."""
+    return any(record.argv in question.answers for question in (q.CT, q.NAT, q.CONNTRACK))
+
+
+def _search_domains(record: Record) -> Iterator[tuple[str, str]]:
+    for line in record.stdout.read().decode("utf-8", "replace").splitlines():
+        words = line.split()
+        if words[:1] in (["search"], ["domain"]):
+            for word in words[1:]:
+                yield word.rstrip("."), "domain"
+
+
+def _of_objects(value: Any) -> Iterator[tuple[str, str]]:
+    if not isinstance(value, dict):
+        return
+    items = value.get("items")
+    for item in items if isinstance(items, list) else [value]:
+        if not isinstance(item, dict):
+            continue
+        metadata = item.get("metadata")
+        metadata = metadata if isinstance(metadata, dict) else {}
+        kind = str(item.get("kind", ""))
+        yield _text(metadata.get("namespace")), "namespace"
+        yield _text(metadata.get("name")), _KINDS.get(kind, "object")
+        for owner in _json.items(metadata, "ownerReferences"):
+            name = _json.text(owner, "name")
+            if _json.text(owner, "kind") == "ReplicaSet" and "-" in name:
+                yield name.rpartition("-")[0], "object"
+                yield name, "replicaset"
+            else:
+                yield name, "object"
+        for _, label in _json.pairs(metadata, "labels"):
+            yield label, "label"
+        for address in _json.items(item, "status", "addresses") if kind == "Node" else []:
+            if _json.text(address, "type") not in ("InternalIP", "ExternalIP"):
+                yield _json.text(address, "address"), "node"
+        yield from _selectors(item.get("spec"))
+        yield from _keyed(item)
+
+
+def _selectors(value: Any) -> Iterator[tuple[str, str]]:
+    """Values of label selectors, wherever a policy or a Service has them."""
+    for item in _objects(value):
+        for key in ("matchLabels", "selector"):
+            labels = item.get(key)
+            if isinstance(labels, dict):
+                for label in labels.values():
+                    yield _text(label), "label"
+
+
+def _of_agent(value: Any, argv: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    yield from _keyed(value)
+    for item in _objects(value):
+        flags = item.get("flags")
+        if isinstance(flags, dict):  # of `service list`
+            yield _text(flags.get("name")), "service"
+            yield _text(flags.get("namespace")), "namespace"
+        name = _text(item.get("name"))
+        if argv[1:3] == ("node", "list") and name:
+            cluster, _, node = name.rpartition("/")
+            yield cluster, "cluster"
+            yield node, "node"
+
+
+def _keyed(value: Any) -> Iterator[tuple[str, str]]:
+    for item in _objects(value):
+        for key, kind in _AGENT_KEYS.items():
+            yield _text(item.get(key)), kind
+        labels = item.get("security-labels")
+        if isinstance(labels, dict):
+            for label in labels.values():
+                yield _text(label), "label"
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    queue = [value]
+    while queue:
+        item = queue.pop()
+        if isinstance(item, dict):
+            yield item
+            queue.extend(item.values())
+        elif isinstance(item, list):
+            queue.extend(item)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,70 @@
+"""`cleanup`: takes away whatever runs with node pods left in a cluster."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from kubectl_ebpfnet.cli import cleanup_lines
+from kubectl_ebpfnet.cli.flags import Given, with_kubectl_flags
+from kubectl_ebpfnet.cli.help import CommandText
+from kubectl_ebpfnet.cli.terminal import Talk, emit
+from kubectl_ebpfnet.errors import UsageError
+
+SCHEMA = "ebpfnet.dev/cleanup/v1"
+FORMATS = ("text", "json", "yaml")
+TEXT = CommandText(
+    usage="[NAMESPACE …] [--dry-run] [flags]",
+    summary="Remove whatever any run left in the cluster.",
+    description="""A run that deploys node pods takes them away when it ends. What a killed run or
+--keep left is found by its labels in every namespace, deleted, and named. So
+are the node pods of runs that still go on, anybody's: --dry-run shows whose.
+
+Exit codes: 0 nothing is left, 1 something could not be removed, 2 usage.""",
+    examples=(
+        ("What is there, without touching it", "cleanup --dry-run"),
+        ("Remove it", "cleanup"),
+        ("Of one run alone", "cleanup ebpfnet-0a1b2c3d"),
+    ),
+)
+
+
+@with_kubectl_flags
+def run(
+    given: Given,
+    only: Annotated[
+        list[str] | None, Argument(metavar="NAMESPACE", help="Of a run; all runs' without one")
+    ] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only say what would be removed")] = False,
+    output: Annotated[
+        str, Option("-o", "--output", metavar="FORMAT", help="One of: text, json, yaml")
+    ] = "text",
+) -> int:
+    """Remove whatever any run left."""
+    if output not in FORMATS:
+        raise UsageError(f"-o {output!r}: no such format", hint=f"one of: {', '.join(FORMATS)}")
+    connection = given.connection()
+    from kubectl_ebpfnet.cluster.client.api import Api
+    from kubectl_ebpfnet.cluster.client.session import Session
+    from kubectl_ebpfnet.cluster.nodepods.leftovers import leftovers
+    from kubectl_ebpfnet.render.path.document import safe_json, safe_yaml
+
+    with Talk() as talk, Session.open(connection) as session:
+        talk.progress("looking")
+        api, rows = Api(session), []
+        for found in leftovers(api):
+            if only and (found.namespace or found.name) not in only:
+                continue
+            talk.progress(f"removing {found}")
+            rows.append(
+                cleanup_lines.row(found, {} if dry_run else cleanup_lines.removed(api, found))
+            )
+            if output == "text":
+                emit(cleanup_lines.line(found, rows[-1], dry_run))
+        if not rows and output == "text":
+            emit(f"nothing is left of {'that' if only else 'any'} run\n")
+    if output != "text":
+        document = {"schema": SCHEMA, "dry_run": dry_run, "items": rows}
+        emit((safe_json if output == "json" else safe_yaml)(document))
+    return 1 if any(row["error"] for row in rows) else 0

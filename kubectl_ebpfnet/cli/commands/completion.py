@@ -1,0 +1,61 @@
+"""`completion`: the program that kubectl asks what a word may be completed to.
+
+kubectl (1.26 and newer, pkg/cmd/plugin_completion.go) runs `kubectl_complete-ebpfnet` from PATH
+with the words so far, and reads `value<TAB>description` lines and Cobra's directive `:N`. krew
+links one executable alone (krew issue 812), hence --install.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from kubectl_ebpfnet.cli.help import CommandText
+from kubectl_ebpfnet.cli.terminal import Talk, emit
+from kubectl_ebpfnet.errors import EbpfnetError
+
+NAME = "kubectl_complete-ebpfnet"
+SCRIPT = """#!/bin/sh
+# Completion of `kubectl ebpfnet`: kubectl runs this with the words so far.
+exec kubectl-ebpfnet __complete "$@" 2>/dev/null
+"""
+TEXT = CommandText(
+    usage="[--install]",
+    summary="Print or install the completion of kubectl's shells.",
+    description=f"""kubectl completes the words of a plugin by a program that it finds on PATH:
+{NAME}. With kubectl's own completion set up (kubectl
+completion --help), this is all that is missing.""",
+    examples=(
+        ("Install it into krew's folder", "completion --install"),
+        ("Or make a file of it, executable and on PATH", f"completion > {NAME}"),
+    ),
+)
+
+
+def run(
+    install: Annotated[
+        bool, Option("--install", help=f"Write it to ${{KREW_ROOT:-~/.krew}}/bin/{NAME}")
+    ] = False,
+) -> int:
+    """Print the script, or put it where krew's plugins are."""
+    if not install:
+        emit(SCRIPT)
+        return 0
+    root = os.environ.get("KREW_ROOT") or os.path.expanduser("~/.krew")
+    folder = Path(root) / "bin"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        written = folder / f".{NAME}.{os.getpid()}"
+        written.write_text(SCRIPT)
+        written.chmod(0o755)
+        written.replace(folder / NAME)
+    except OSError as error:
+        raise EbpfnetError(f"cannot write {folder / NAME}: {error.strerror}") from error
+    talk = Talk()
+    talk.say(f"written: {folder / NAME}")
+    if str(folder) not in os.environ.get("PATH", "").split(os.pathsep):
+        talk.say(f"{folder} is not on PATH, so kubectl does not find it there yet")
+    return 0

@@ -1,0 +1,65 @@
+"""`doctor`: what this user may do in this cluster, and what each command will therefore show."""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.cli import arguments, flags
+from kubectl_ebpfnet.cli.help import CommandText
+from kubectl_ebpfnet.cli.sources import opened
+from kubectl_ebpfnet.cli.terminal import Talk, color, emit, width
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.render.text.view import View
+
+BLIND = 3
+TEXT = CommandText(
+    usage="[flags]",
+    summary="Show what each command will see of this cluster, and what it lacks for more.",
+    description="""The connection, this user's rights, Cilium and how it is set up, every node with
+its agent and node pod, and how much path, programs, flows and capture will
+show of it: full, partial or blind. Nothing is deployed, but with --node-access
+pod: that deploys node pods as the other commands do, and tries them.
+
+Exit codes: 0 path shows all or some of each node, 3 path would be blind on a
+node that is Ready, 1 error, 2 usage.""",
+    examples=(
+        ("May I, and will it work?", "doctor"),
+        ("With every right, and problems in full", "doctor -o wide"),
+        ("Would node pods run on every node?", "doctor --node-access pod"),
+        ("As somebody else", "doctor --as jane"),
+        ("Of a capture", "doctor --from demo"),
+    ),
+)
+
+
+@flags.with_node_flags
+def run(
+    given: flags.Given,
+    output: flags.ListOutput = "table",
+    capture: flags.Capture = "",
+    colored: flags.Color = "auto",
+    timeout: flags.Timeout = "30s",
+) -> int:
+    """Show what each command will see of this cluster."""
+    flags.check_list_output(output)
+    view = View(width(), color(colored), given.verbosity > 0)
+    limit = arguments.duration(timeout, "--timeout")
+    with Talk() as talk:
+        bundle = opened(capture) if capture else _asked(given, limit, talk)
+        from kubectl_ebpfnet.explain.doctor.report import examine
+        from kubectl_ebpfnet.model.doctor import Level
+        from kubectl_ebpfnet.render.doctor.report import render
+
+        report = examine(bundle)
+        text = render(report, bundle, output, view)
+    emit(text)
+    return BLIND if report.verdict is Level.BLIND else 0
+
+
+def _asked(given: flags.Given, limit: float | None, talk: Talk) -> Bundle:
+    connection, access = given.connection(), given.nodes.access()
+    from kubectl_ebpfnet.cluster.client.session import Session
+
+    talk.progress("connecting")
+    with Session.open(connection) as session:
+        from kubectl_ebpfnet.collect.doctor import checkup
+
+        return checkup(session, access, timeout=limit, say=talk.say, progress=talk.progress)

@@ -1,0 +1,77 @@
+"""`flows`: what a node tracks of a pod's flows, or of all, through their translations."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from kubectl_ebpfnet.cli import arguments, flags
+from kubectl_ebpfnet.cli.help import CommandText
+from kubectl_ebpfnet.cli.sources import looker
+from kubectl_ebpfnet.cli.terminal import Talk, color, emit, emit_again_and_again, width
+from kubectl_ebpfnet.render.text.view import View
+
+TEXT = CommandText(
+    usage="pod/NAME|node/NAME [--to ADDRESS[:PORT]] [flags]",
+    summary="Show the flows that a node tracks, one line through all translations.",
+    description="""Cilium's conntrack and NAT and nf_conntrack are joined: load-balancing to a
+backend (to …) and masquerading (from …) stand in one line. Flows are filtered
+on the node, and sorted by their time to live. Cilium counts packets where
+bpf-conntrack-accounting is on, netfilter where nf_conntrack_acct is.""",
+    examples=(
+        ("Of a pod", "flows pod/client"),
+        (
+            "To one address and port, refreshed every 2 seconds",
+            "flows pod/client --to 1.1.1.1:80 -w",
+        ),
+        ("Of a node, UDP alone, with flags and tables", "flows node/n1 --protocol udp -o wide"),
+        ("Of a capture", "flows pod/client --from demo"),
+    ),
+)
+
+
+@flags.with_node_flags
+def run(
+    given: flags.Given,
+    target: Annotated[str, Argument(metavar="TARGET", help="pod/NAME, deploy/NAME or node/NAME")],
+    to: Annotated[
+        str,
+        Option("--to", metavar="ADDRESS[:PORT]", help="The other end", show_default=False),
+    ] = "",
+    protocol: Annotated[
+        str, Option("--protocol", metavar="NAME", help="tcp, udp or icmp", show_default=False)
+    ] = "",
+    watch: flags.Watch = False,
+    output: flags.ListOutput = "table",
+    capture: flags.Capture = "",
+    colored: flags.Color = "auto",
+    timeout: flags.Timeout = "30s",
+) -> int:
+    """Show the flows that a node tracks."""
+    flags.check_list_output(output)
+    view = View(width(), color(colored), given.verbosity > 0)
+    wanted, peers = arguments.place(target), arguments.peers(to, protocol)
+    limit = arguments.duration(timeout, "--timeout")
+    given = given.watching() if watch else given
+
+    with Talk() as talk, looker(capture, given, limit, talk) as look:
+        from kubectl_ebpfnet.collect.topics import flows_of
+        from kubectl_ebpfnet.explain.flows import listing as flows
+        from kubectl_ebpfnet.render.lists.flows import listing
+        from kubectl_ebpfnet.render.lists.listing import render
+
+        def shown() -> str:
+            there = look(wanted, lambda addresses: flows_of(addresses, peers))
+            found = (
+                flows.of_node(there.node, there.bundle, peers)
+                if wanted.kind == "node"
+                else flows.of_pod(there.namespace, there.pod, there.bundle, peers)
+            )
+            return render(listing(found), there.bundle, output, view)
+
+        if watch and not capture:
+            emit_again_and_again(shown)
+        text = shown()
+    emit(text)
+    return 0

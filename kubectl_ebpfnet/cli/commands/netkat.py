@@ -1,0 +1,73 @@
+"""`netkat`: netcat from a node, past all that filters and translates there."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import replace
+from typing import Annotated
+
+from typer import Argument, Option
+
+from kubectl_ebpfnet.cli import arguments, flags, netkat_arguments, netkat_stdio
+from kubectl_ebpfnet.cli.help import CommandText
+from kubectl_ebpfnet.cli.terminal import Talk, emit
+from kubectl_ebpfnet.errors import UsageError
+
+SESSION_SECONDS = 24 * 3600
+"""Longest session, but for kept node pods; a pod without a session ends in a minute anyway."""
+TEXT = CommandText(
+    usage="[flags] node/NAME [netkat options] HOST PORT",
+    summary="Netcat from a node that no netfilter rule, socket or CNI there sees.",
+    description="""What stands after node/NAME is netkat's own: `node/NAME -h` shows its options.
+There, --via node/OTHER is that node's address as next hop, and --pcap writes a
+file on this machine. stdin and stdout are the connection's, to the byte.
+
+A node pod is deployed for the session and taken away with it. The exit code is
+netkat's: 0, or 1 when the connection failed; 2 usage.""",
+    examples=(
+        ("An HTTP server, past the node's rules", "netkat node/n1 -N 1.1.1.1 80 < request"),
+        ("A LoadBalancer, through another node", "netkat node/n1 --via node/n2 192.0.2.1 80"),
+        ("Wait for a client, and show each packet", "netkat node/n1 -l -d 0.0.0.0 8080"),
+        ("netkat's own options", "netkat node/n1 -h"),
+    ),
+)
+
+
+@flags.with_pod_flags
+def run(
+    given: flags.Given,
+    target: Annotated[str, Argument(metavar="NODE", help="node/NAME")],
+    said: Annotated[
+        list[str] | None, Argument(metavar="…", help="[netkat options] HOST PORT")
+    ] = None,
+    timeout: Annotated[
+        str, Option("--timeout", metavar="TIME", help="How long the node pod may take to run")
+    ] = "60s",
+) -> int:
+    """Netcat from a node."""
+    place = arguments.place(target if "/" in target else f"node/{target}")
+    if place.kind != "node":
+        raise UsageError(f"{target!r}: netkat runs on a node", hint="e.g. node/n1")
+    asked = netkat_arguments.read(said or [])
+    if asked is None:
+        emit(netkat_arguments.HELP)
+        return 0
+    limit, connection = arguments.duration(timeout, "--timeout"), given.connection()
+    seconds = None if given.nodes.keep else SESSION_SECONDS
+    access = replace(given.nodes, mode="pod", seconds=seconds).access()
+    from kubectl_ebpfnet.active import netkat
+    from kubectl_ebpfnet.cluster.client.session import Session
+
+    with contextlib.ExitStack() as stack:
+        streams = stack.enter_context(netkat_stdio.opened(asked.pcap))
+        talk = stack.enter_context(Talk())
+        session = stack.enter_context(Session.open(connection))
+        netkat.check_node(session, place.name)
+        version = asked.request.ip_version
+        via = netkat.next_hop(session, asked.via, version) if asked.via else ""
+        sent = asked.for_node(via, terminal=sys.stdin is not None and sys.stdin.isatty())
+        return netkat.run(
+            session, access, place.name, sent, streams,
+            timeout=limit, say=talk.say, progress=talk.progress,
+        )  # fmt: skip

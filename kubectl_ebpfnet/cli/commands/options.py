@@ -1,0 +1,23 @@
+"""`options`: the flags of kubectl that every command takes, as `kubectl options` lists them."""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.cli.flags import CONNECTION, VERBOSITY
+from kubectl_ebpfnet.cli.help import PROGRAM, CommandText
+from kubectl_ebpfnet.cli.terminal import emit
+
+TEXT = CommandText(
+    usage="",
+    summary="List the flags of kubectl that every command takes.",
+    description="They mean what they mean to kubectl, and may stand anywhere.",
+    examples=(("All of them", "options"),),
+)
+
+
+def run() -> int:
+    """Print the table."""
+    lines = [f"These flags of kubectl can be passed to any command of {PROGRAM}:", ""]
+    for flag in (*CONNECTION, VERBOSITY):
+        lines += [f"    {', '.join(flag.spellings)} {flag.metavar}".rstrip(), f"\t{flag.help}", ""]
+    emit("\n".join(lines))
+    return 0

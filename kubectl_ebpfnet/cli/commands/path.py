@@ -1,0 +1,79 @@
+"""`path`: every hop of a packet, with its evidence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from kubectl_ebpfnet.cli import arguments, flags
+from kubectl_ebpfnet.cli.help import CommandText
+from kubectl_ebpfnet.cli.sources import gather
+from kubectl_ebpfnet.cli.terminal import Talk, color, emit, width
+from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.render.path.formats import FORMATS, MODULES, render
+from kubectl_ebpfnet.render.text.view import View
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.model.path import PathRequest
+
+TEXT = CommandText(
+    usage="SOURCE DESTINATION[:PORT] [flags]",
+    summary="Show every hop of a packet from a pod, and the proof of each hop.",
+    description="""The answer starts with one line: the verdict, and what became of the packet's
+address and port on the way. Then come the hops, the flows as Cilium and the
+kernel track them, and findings. No packet is sent. Where no Cilium agent can be
+asked, a node pod is deployed for the run (--node-access), and said so.
+
+Exit codes: 0 delivered, 1 error, 2 usage, 3 dropped, 4 unknown.""",
+    examples=(
+        ("From a pod to an address outside of the cluster", "path pod/client 1.1.1.1:80"),
+        ("To a Service, by the name of its port", "path pod/client svc/web:http"),
+        (
+            "From a pod of a Deployment to a pod of another namespace",
+            "path -n shop deploy/cart pod/db-0:5432 --to-namespace data",
+        ),
+        ("The same with the lines that prove each hop", "path pod/client 1.1.1.1:80 -v"),
+        ("Does DNS get out? For a script", "path pod/client 10.0.0.53:53 --protocol udp -o json"),
+        ("From a file that a colleague captured", "path pod/client 1.1.1.1:80 --from case.zip"),
+    ),
+)
+_EXIT_CODES = {"delivered": 0, "dropped": 3, "unknown": 4}
+
+
+@flags.with_node_flags
+def run(
+    given: flags.Given,
+    source: flags.Source,
+    destination: flags.Destination,
+    output: Annotated[
+        str, Option("-o", "--output", metavar="FORMAT", help=f"One of: {', '.join(FORMATS)}")
+    ] = "table",
+    protocol: flags.Protocol = "tcp",
+    to_namespace: flags.ToNamespace = "",
+    capture: flags.Capture = "",
+    colored: flags.Color = "auto",
+    timeout: flags.Timeout = "30s",
+) -> int:
+    """Show every hop of a packet."""
+    if output not in FORMATS:
+        raise UsageError(f"-o {output!r}: no such format", hint=f"one of: {', '.join(FORMATS)}")
+    view = View(width(), color(colored), given.verbosity > 0)
+    sender, there = arguments.source(source), arguments.destination(destination)
+    number = arguments.protocol(protocol, there)
+    limit = arguments.duration(timeout, "--timeout")
+
+    def question(default_namespace: str) -> PathRequest:
+        namespace = given.namespace or default_namespace
+        return arguments.request(sender, there, number, namespace, to_namespace)
+
+    with Talk() as talk:
+        later = ("kubectl_ebpfnet.explain.path.walk", MODULES[output])
+        request, bundle = gather(question, capture, given, limit, talk, later)
+        talk.progress("explaining")
+        from kubectl_ebpfnet.explain.path.walk import explain
+
+        path = explain(request, bundle)
+        text = render(path, bundle, output, view)
+    emit(text)
+    return _EXIT_CODES[path.verdict]

@@ -1,0 +1,74 @@
+"""`probe-lb`: whether clients outside the cluster are answered at each node of a LoadBalancer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from kubectl_ebpfnet.cli import flags, probe_arguments
+from kubectl_ebpfnet.cli.help import CommandText
+from kubectl_ebpfnet.cli.terminal import Talk, color, emit, emit_again_and_again, width
+from kubectl_ebpfnet.render.text.view import View
+
+TEXT = CommandText(
+    usage="SERVICE [flags]",
+    summary="Probe a LoadBalancer through every node, as a client outside would.",
+    description="""A netkat on another node sends to the Service's address with the probed node as
+next hop: the cluster takes it for traffic from outside. What came of it stands
+beside what externalTrafficPolicy, the ready endpoints and the node ask for.
+Node pods are deployed on the nodes that send, and taken away at the end.
+
+Exit code 0, or with --exit-code 3 for a contradiction and 4 for not known.""",
+    examples=(
+        ("Every address and port, through every node", "probe-lb svc/web-lb"),
+        ("What would be done, and what is expected", "probe-lb svc/web-lb --dry-run"),
+        ("Some nodes, and their node ports too", "probe-lb web-lb --nodes zone=a --node-port"),
+        ("During a rollout, for a script at its end", "probe-lb web-lb -w --exit-code"),
+    ),
+)
+
+
+@flags.with_node_flags
+def run(
+    given: flags.Given,
+    service: Annotated[str, Argument(metavar="SERVICE", help="svc/NAME or NAME")],
+    port: Annotated[str, Option("--port", metavar="PORT", help="Number or name; else all")] = "",
+    nodes: Annotated[str, Option("--nodes", metavar="SELECTOR", help="Labels of the nodes")] = "",
+    sender: Annotated[str, Option("--from", metavar="node/NAME", help="Node that sends")] = "",
+    protocol: Annotated[str, Option("--protocol", metavar="NAME", help="tcp or udp")] = "",
+    wait: Annotated[str, Option("--wait", metavar="TIME", help="Until silence counts")] = "5s",
+    http_path: Annotated[
+        str, Option("--http-path", metavar="PATH", help="Asked of HTTP servers; '' for nothing")
+    ] = "/clientip",
+    attempts: Annotated[int, Option("--attempts", metavar="N", help="For each, 1 to 100")] = 1,
+    node_port: Annotated[bool, Option("--node-port", help="Probe the node ports too")] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Say what is expected; send nothing")
+    ] = False,
+    both: Annotated[
+        bool, Option("--verify-policies", help="Probe a copy of it for each policy instead")
+    ] = False,
+    exit_code: Annotated[bool, Option("--exit-code", help="3 contradicted, 4 not known")] = False,
+    watch: flags.Watch = False,
+    output: flags.ListOutput = "table",
+    colored: flags.Color = "auto",
+) -> int:
+    """Probe a LoadBalancer through every node."""
+    flags.check_list_output(output)
+    view = View(width(), color(colored), given.verbosity > 0)
+    asked = probe_arguments.Words(
+        service, port, nodes, sender, protocol, wait, http_path, attempts, node_port
+    )
+    given = given.watching() if watch else given
+    with Talk() as talk, probe_arguments.prober(asked, given, dry_run, both, talk) as probe:
+        if watch and not dry_run:
+            emit_again_and_again(probe_arguments.watched(probe, output, view), seconds=5)
+        reports = probe()
+        text = probe_arguments.text_of(reports, output, view)
+    emit(text)
+    return (
+        probe_arguments.EXIT_CODES[probe_arguments.worst(reports)]
+        if exit_code and not dry_run
+        else 0
+    )

@@ -1,0 +1,61 @@
+"""`programs`: every BPF program that acts on a pod or a node."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument
+
+from kubectl_ebpfnet.cli import arguments, flags
+from kubectl_ebpfnet.cli.help import CommandText
+from kubectl_ebpfnet.cli.sources import looker
+from kubectl_ebpfnet.cli.terminal import Talk, color, emit, width
+from kubectl_ebpfnet.render.text.view import View
+
+TEXT = CommandText(
+    usage="pod/NAME|node/NAME [flags]",
+    summary="Show every BPF program that acts on a pod or a node.",
+    description="""One line a program, by device and hook; at one hook (#) in the order in which
+the kernel runs them: XDP, tcx, clsact at ingress, tcx, clsact at egress. Then
+what is at cgroups (socket load-balancing) and at sk_lookup. Cilium's are told
+by name. Only a node pod (--node-access pod) sees a pod's own namespace and
+cgroups.""",
+    examples=(
+        ("Of a pod: its own, and those at the host side of its device", "programs pod/client"),
+        ("Of a node, with run statistics, maps and pins", "programs node/n1 -o wide"),
+        ("By our own node pod, which sees every attach type", "programs node/n1 --node-access pod"),
+        ("Of a capture", "programs pod/client --from demo"),
+    ),
+)
+
+
+@flags.with_node_flags
+def run(
+    given: flags.Given,
+    target: Annotated[str, Argument(metavar="TARGET", help="pod/NAME, deploy/NAME or node/NAME")],
+    output: flags.ListOutput = "table",
+    capture: flags.Capture = "",
+    colored: flags.Color = "auto",
+    timeout: flags.Timeout = "30s",
+) -> int:
+    """Show every BPF program that acts on a pod or a node."""
+    flags.check_list_output(output)
+    view = View(width(), color(colored), given.verbosity > 0)
+    wanted = arguments.place(target)
+    limit = arguments.duration(timeout, "--timeout")
+    with Talk() as talk, looker(capture, given, limit, talk) as look:
+        from kubectl_ebpfnet.collect.topics import PROGRAMS
+
+        there = look(wanted, lambda _: PROGRAMS)
+        from kubectl_ebpfnet.explain.programs import listing as program_list
+        from kubectl_ebpfnet.render.lists.listing import render
+        from kubectl_ebpfnet.render.lists.programs import listing
+
+        found = (
+            program_list.of_node(there.node, there.bundle)
+            if wanted.kind == "node"
+            else program_list.of_pod(there.namespace, there.pod, there.bundle)
+        )
+        text = render(listing(found), there.bundle, output, view)
+    emit(text)
+    return 0

@@ -1,0 +1,38 @@
+"""`version`: which program this is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+from typer import Option
+
+from kubectl_ebpfnet import __version__
+from kubectl_ebpfnet.cli.help import CommandText
+from kubectl_ebpfnet.cli.terminal import emit
+from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.model.path import SCHEMA
+
+TEXT = CommandText(
+    usage="[flags]",
+    summary="Print the version of kubectl ebpfnet.",
+    description="No cluster is asked.",
+    examples=(("The version", "version"), ("For a program", "version -o json")),
+)
+
+
+def run(
+    output: Annotated[
+        str, Option("-o", "--output", metavar="FORMAT", help="json", show_default=False)
+    ] = "",
+) -> int:
+    """Print the version."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    if output == "json":
+        emit(json.dumps({"version": __version__, "python": python, "schemas": [SCHEMA]}) + "\n")
+    elif output:
+        raise UsageError(f"-o {output!r}: there is no such format here", hint="it is json")
+    else:
+        emit(f"kubectl-ebpfnet {__version__} (Python {python})\n")
+    return 0

@@ -1,0 +1,34 @@
+"""What typer says of a wrong command line → what kubectl says of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer import TyperException
+
+from kubectl_ebpfnet.cli.help import PROGRAM
+from kubectl_ebpfnet.errors import EbpfnetError, UsageError
+
+
+def as_usage_error(error: TyperException) -> EbpfnetError:
+    """The same error in our tree: one line, and the command whose --help tells more."""
+    if error.exit_code != UsageError.exit_code:
+        return EbpfnetError(error.format_message())
+    context: Any = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else PROGRAM
+    return UsageError(_message(error), hint=f"`{command} --help` says how it is used")
+
+
+def _message(error: Any) -> str:
+    option = getattr(error, "option_name", None)
+    param = getattr(error, "param", None)
+    kind = type(error).__name__
+    if kind == "NoSuchOption":
+        near = sorted(error.possibilities or [])
+        return f"unknown flag: {option}" + (f"; did you mean {' or '.join(near)}?" if near else "")
+    if kind == "BadOptionUsage":
+        return f"flag needs a value: {option}" if "requires" in error.message else error.message
+    if kind == "MissingParameter" and param is not None:
+        flag = f"{param.opts[0]} " if param.param_type_name == "option" else ""
+        return f"{flag}{param.metavar} is missing"
+    return str(error.format_message()).rstrip(".")

@@ -1,0 +1,273 @@
+"""One connection to one cluster: a REST pool and sockets for exec, with the same TLS and identity.
+
+REST goes through the `kubernetes` library's own pool (kubernetes.client.rest over urllib3), which
+knows proxies and TLS names. Everything that `kubernetes.client` adds on top (models, one header
+per name, `call_api` swapped under a running exec) is left out; ecosystem.md 2.5 has the measures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from kubectl_ebpfnet import __version__
+from kubectl_ebpfnet.cluster.client.credentials import Credentials, Header
+from kubectl_ebpfnet.cluster.client.failures import root_cause, unreachable
+from kubectl_ebpfnet.cluster.client.kubeconfig import Access, ConnectionOptions, load
+from kubectl_ebpfnet.cluster.client.transport import rest_client, server_url, through, tls_context
+from kubectl_ebpfnet.errors import ApiError, ApiUnreachable, KubeconfigError, ParseError
+from kubectl_ebpfnet.model.untrusted import integer
+
+__all__ = ["Answer", "ConnectionOptions", "Session"]
+
+CONNECT_SECONDS = 10.0
+"""Time for TCP and TLS together, when --request-timeout does not say less."""
+READ_SECONDS = 60.0
+"""Silence that a request without --request-timeout bears."""
+ANSWER_LIMIT = 512 << 20
+"""Bytes of one answer, unpacked: a page of 500 objects of 1 MiB, and etcd takes 1.5 MiB at most."""
+_TRIES = 4
+_LONGEST_WAIT_SECONDS = 5.0
+
+Query = Iterable[tuple[str, str]] | Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer: status code, body, and seconds that the server asks to wait, or None."""
+
+    status: int
+    body: bytes
+    retry_after: float | None = None
+
+
+class Session:
+    """One connection to one cluster. Shared by threads; close it, or use it in a `with`.
+
+    Attributes:
+        server: the API server's URL, without a trailing slash.
+        namespace: the default namespace: the flag's, the context's or "default".
+        context: the context's name, "" when there is none.
+    """
+
+    def __init__(self, access: Access, request_timeout: float | None = None) -> None:
+        """Prefer `Session.open`. Raises KubeconfigError."""
+        self.context = access.context
+        self.namespace = access.namespace
+        self._timeout = request_timeout or None
+        self._credentials = Credentials(access)
+        self.server = server_url(access.cluster, self._credentials.certificate is not None)
+        self._url = urlsplit(self.server)
+        self._tls_name = access.cluster.text("tls-server-name")
+        self._tls = (
+            tls_context(access.cluster, self._credentials.certificate)
+            if self._url.scheme == "https"
+            else None
+        )
+        self._rest, self._proxy = rest_client(self.server, access.cluster, self._tls)
+        self._way = self.server + (f" through {self._proxy.url}" if self._proxy else "")
+        names = [name for name, _ in self.headers()]
+        if self._tls is None and self._proxy and len(names) > len(set(names)):
+            # urllib3 folds headers of one name into one line here: groups would be lost.
+            raise KubeconfigError("impersonation through a proxy needs an https:// API server")
+        self._sockets: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+
+    @classmethod
+    def open(cls, options: ConnectionOptions | None = None) -> Session:
+        """Read the kubeconfig and get ready; the network is not used yet (a plugin may use it).
+
+        Raises:
+            KubeconfigError: see kubeconfig.load and credentials.Credentials.
+        """
+        options = options or ConnectionOptions()
+        return cls(load(options), options.request_timeout)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of every connection. Commands that still run in other threads end at once."""
+        self._closed.set()
+        with self._lock:
+            sockets = list(self._sockets)
+        for each in sockets:
+            _shut(each)
+        self._rest.close()
+
+    def headers(self) -> list[Header]:
+        """Who we are: Authorization and Impersonate-*, a name possibly several times."""
+        return self._credentials.headers()
+
+    def renew(self) -> bool:
+        """After a 401: get new credentials. Returns whether there are any."""
+        return self._credentials.renew()
+
+    def request(
+        self, method: str, path: str, query: Query = (), body: object | None = None
+    ) -> Answer:
+        """Ask the API server once, or again where asking again is right: new credentials after a
+        401, a GET or DELETE whose connection had gone stale, a server that says `Retry-After`.
+
+        Args:
+            method: GET, POST or DELETE.
+            path: absolute, below the server's URL, without a query.
+            query: parameters, in order.
+            body: sent as JSON when not None.
+
+        Returns:
+            The answer, whatever its status.
+
+        Raises:
+            ApiUnreachable: no answer came.
+            ApiError: the answer is longer than ANSWER_LIMIT.
+            KubeconfigError: credentials could not be renewed.
+        """
+        words = urlencode(list(query.items()) if isinstance(query, Mapping) else list(query))
+        url = self.server + path + (f"?{words}" if words else "")
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        renewed = stale = False
+        for tries in range(1, _TRIES + 1):
+            try:
+                answer = self._once(method, url, body, deadline)
+            except ApiUnreachable as e:
+                if stale or method == "POST" or not _went_stale(e.__cause__):
+                    raise
+                stale = True
+                continue
+            if answer.status == 401 and not renewed and self.renew():
+                renewed = True
+                continue
+            if answer.retry_after is None or tries == _TRIES:
+                break
+            pause = min(answer.retry_after, _LONGEST_WAIT_SECONDS)
+            if deadline is not None and time.monotonic() + pause >= deadline:
+                break
+            if self._closed.wait(pause):
+                break
+        return answer
+
+    def _once(self, method: str, url: str, body: object | None, deadline: float | None) -> Answer:
+        import urllib3
+
+        # http.client sends latin-1; the API server, like Go's clients, means UTF-8.
+        headers = urllib3.HTTPHeaderDict(
+            (name, value.encode().decode("latin-1")) for name, value in self.headers()
+        )
+        headers.add("Accept", "application/json")
+        headers.add("Accept-Encoding", "gzip")
+        headers.add("User-Agent", f"kubectl-ebpfnet/{__version__}")
+        if body is not None:
+            headers.add("Content-Type", "application/json")
+        left = READ_SECONDS if deadline is None else max(deadline - time.monotonic(), 0.001)
+        limits = (min(CONNECT_SECONDS, left), left)
+        try:
+            answer = self._rest.request(  # type: ignore[no-untyped-call]
+                method, url, headers=headers, body=body, _request_timeout=limits
+            )
+            content = _content(answer.response, deadline)
+        except _TooLongError:
+            limit = f"{ANSWER_LIMIT >> 20} MiB"
+            raise ApiError(
+                answer.status, f"{self.server} answered {method} with more than {limit}"
+            ) from None
+        except Exception as e:  # urllib3 and the library each have a tree of their own
+            cause = root_cause(e)
+            raise unreachable(self._way, e, self._timeout) from cause
+        retry = None
+        if answer.status in (429, 503):
+            retry = _seconds(answer.headers.get("Retry-After"))
+        return Answer(answer.status, content, retry)
+
+    # --- sockets for exec ---------------------------------------------------------------------
+
+    def dial(self, seconds: float = CONNECT_SECONDS) -> socket.socket:
+        """A new connected socket to the API server, TLS done, through the proxy if there is one.
+
+        Give it back with `hang_up`. Its time-out is `seconds`.
+
+        Raises:
+            ApiUnreachable: with the reason in words.
+        """
+        host = self._url.hostname or ""
+        port = self._url.port or (443 if self._tls else 80)
+        raw = None
+        try:
+            if self._proxy is None:
+                raw = socket.create_connection((host, port), seconds)
+            else:
+                raw = through(self._proxy, host, port, seconds)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                name = self._tls_name or host
+                raw = self._tls.wrap_socket(raw, server_hostname=name)
+        except (OSError, ValueError) as e:
+            if raw is not None:
+                raw.close()
+            raise unreachable(self._way, e, seconds) from e
+        with self._lock:
+            self._sockets.add(raw)
+        if self._closed.is_set():
+            self.hang_up(raw)
+            raise ApiUnreachable(f"the session with {self.server} was closed")
+        return raw
+
+    def hang_up(self, connection: socket.socket) -> None:
+        """Close a socket that `dial` gave."""
+        with self._lock:
+            self._sockets.discard(connection)
+        connection.close()
+
+    def websocket_url(self, path: str, query: Query) -> str:
+        """ws:// or wss:// for a path below the server's URL."""
+        words = urlencode(list(query.items()) if isinstance(query, Mapping) else list(query))
+        scheme = "wss" if self._tls else "ws"
+        return f"{scheme}://{self._url.netloc}{self._url.path}{path}?{words}"
+
+
+class _TooLongError(Exception):
+    """An answer is longer than ANSWER_LIMIT."""
+
+
+def _content(response: Any, deadline: float | None) -> bytes:
+    """The whole body of a urllib3 response, which then goes back to its pool."""
+    pieces, size = [], 0
+    try:
+        for piece in response.stream(1 << 16, decode_content=True):
+            pieces.append(piece)
+            size += len(piece)
+            if size > ANSWER_LIMIT:
+                raise _TooLongError
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError("the answer is longer than the time that was given")
+    except BaseException:
+        response.close()  # half read: of no use to another request
+        raise
+    response.release_conn()
+    return b"".join(pieces)
+
+
+def _went_stale(cause: BaseException | None) -> bool:
+    return isinstance(cause, ConnectionError) and not isinstance(cause, ConnectionRefusedError)
+
+
+def _seconds(text: Any) -> float | None:
+    try:
+        return float(integer(text, "Retry-After"))
+    except ParseError:
+        return None
+
+
+def _shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,236 @@
+"""An exec that a person or a pipe is at: all of its streams at once, for as long as it takes.
+
+exec.py runs a program whose stdin is known. Here stdin comes as it comes, output may not be taken
+for minutes, and neither may stop the other, or the signs of life. So nothing blocks but one
+select(2); what is read and written is the caller's affair (`Ends`).
+
+Only as much is read as can be sent: a message is asked for when the last one has left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.cluster.exec.connection import Outgoing, binary_frame, connect
+from kubectl_ebpfnet.cluster.exec.protocol import STDIN, Channels
+from kubectl_ebpfnet.cluster.exec.run import Limits
+from kubectl_ebpfnet.cluster.exec.target import Container
+from kubectl_ebpfnet.errors import ExecError, ExecTimeout
+
+_CLOSE_GRACE_SECONDS = 1.0  # after the status nothing more is to come but the end
+_PARTING_SECONDS = 1.0
+_FRAMES_AT_ONCE = 64  # then stdin has its turn
+
+LIVE = Limits(idle=60.0, total=None, max_bytes=None)
+"""Silence that is borne: the other side has to give signs of life."""
+
+
+class Ends(Protocol):
+    """This side's ends of the streams. What its methods raise ends the exec."""
+
+    def waits(self, sending: bool) -> tuple[list[int], float | None]:
+        """Descriptors to wait for until they can be read, and seconds after which `stdin` is
+        asked in any case; None for no such time. `sending`: it will not be asked now, since the
+        last message has not left."""
+        ...
+
+    def stdin(self, ready: Sequence[int]) -> bytes:
+        """What is sent now, b"" for nothing. `ready` are descriptors of `waits`."""
+        ...
+
+    def has_room(self) -> bool:
+        """Whether output can be taken; while it cannot, it stays where it is."""
+        ...
+
+    def stdout(self, data: bytes) -> None:
+        """Take a piece."""
+        ...
+
+    def stderr(self, data: bytes) -> None:
+        """Take a piece."""
+        ...
+
+    def parting(self) -> bytes:
+        """What is sent, if that is possible at once, when the exec is broken off."""
+        ...
+
+
+def exec_live(
+    session: Session,
+    container: Container,
+    argv: Sequence[str],
+    ends: Ends,
+    limits: Limits = LIVE,
+) -> int:
+    """Run a program in a container, its streams with `ends`, until it ends.
+
+    Args:
+        session, container, argv: as for exec.exec_run.
+        ends: where stdin comes from and output goes to.
+        limits: `idle` counts while output can be taken.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ExecError, ExecTimeout, Forbidden, NotFound, Unauthorized, ApiError, ApiUnreachable: as
+            exec.exec_run.
+        BaseException: what `ends` raises, and KeyboardInterrupt; `parting` is sent before.
+    """
+    ws, sock = connect(session, container, argv, True, limits.connect)
+    channels = Channels(ends.stdout, ends.stderr, limits.max_bytes)
+    live = _Live(ws, sock, channels, limits, ends)
+    try:
+        live.run()
+    except BaseException:
+        live.part()
+        raise
+    finally:
+        session.hang_up(sock)
+    return channels.exit_code()
+
+
+class _Live:
+    """Moves bytes between one websocket and the ends."""
+
+    def __init__(
+        self, ws: Any, sock: socket.socket, channels: Channels, limits: Limits, ends: Ends
+    ) -> None:
+        self._ws, self._sock = ws, sock
+        self._channels, self._limits, self._ends = channels, limits, ends
+        self._outgoing = Outgoing(sock)
+        self._deaf = False  # the server takes no more
+        self._held = True  # there may be bytes that select does not see, inside of TLS
+        self._started = self._heard = time.monotonic()
+        self._ended: float | None = None
+        ws.settimeout(0)
+        sock.settimeout(0)
+
+    def run(self) -> None:
+        """Return at the end of the connection, or a while after the status came.
+
+        Raises:
+            ExecTimeout: a limit was reached first.
+            ExecError: the connection broke first.
+        """
+        while self._turn():
+            pass
+
+    def _turn(self) -> bool:
+        """Wait for something and do it; whether it goes on."""
+        room = self._ends.has_room()
+        if not room:
+            self._heard = time.monotonic()  # the silence is our own
+        fds, seconds = self._ends.waits(bool(self._outgoing) or self._deaf)
+        reads: list[Any] = [*fds]
+        if room:
+            reads.append(self._sock)
+        writes = [self._sock] if self._outgoing else []
+        ready, writable, _ = select.select(reads, writes, [], self._patience(room, seconds))
+        if writable:
+            self._send()
+        if not self._outgoing and not self._deaf:
+            message = self._ends.stdin([fd for fd in ready if fd is not self._sock])
+            if message:
+                self._outgoing.add(binary_frame(bytes((STDIN,)) + message))
+                self._send()
+        if room and (self._held or self._sock in ready):
+            return self._receive()
+        if self._ended is not None and time.monotonic() > self._ended + _CLOSE_GRACE_SECONDS:
+            return False
+        self._check_limits()
+        return True
+
+    def _patience(self, room: bool, seconds: float | None) -> float | None:
+        if room and self._held:
+            return 0
+        until = [] if seconds is None else [time.monotonic() + seconds]
+        if room and self._ended is not None:
+            until.append(self._ended + _CLOSE_GRACE_SECONDS)
+        if room and self._limits.idle is not None:
+            until.append(self._heard + self._limits.idle)
+        if self._limits.total is not None:
+            until.append(self._started + self._limits.total)
+        return max(0.0, min(until) - time.monotonic()) if until else None
+
+    def _check_limits(self) -> None:
+        now, idle, total = time.monotonic(), self._limits.idle, self._limits.total
+        if self._ended is not None:
+            return
+        if total is not None and now >= self._started + total:
+            raise ExecTimeout(f"it did not end within {total:g} s; {self._channels.so_far}")
+        if idle is not None and now >= self._heard + idle:
+            raise ExecTimeout(
+                f"no sign of life for {idle:g} s; {self._channels.so_far}",
+                hint="was the connection to the cluster lost, or the node?",
+            )
+
+    # --- the websocket ----------------------------------------------------------------------------
+
+    def _receive(self) -> bool:
+        """Take what has come; False at the end of the connection."""
+        for _ in range(_FRAMES_AT_ONCE):
+            frame = self._next_frame()
+            if frame is None or frame is False:
+                return frame is None
+            if frame.opcode == frame.OPCODE_CLOSE:
+                return False
+            if frame.opcode == frame.OPCODE_PING:
+                self._outgoing.answer(frame)
+            elif frame.opcode != frame.OPCODE_PONG:
+                self._take(frame)
+            if not self._ends.has_room():
+                break
+        self._held = True
+        return True
+
+    def _take(self, frame: Any) -> None:
+        starts = frame.opcode != frame.OPCODE_CONT
+        if self._channels.frame(frame.data, starts, bool(frame.fin)):
+            self._heard = time.monotonic()
+        if self._channels.ended and self._ended is None:
+            self._ended = time.monotonic()
+
+    def _next_frame(self) -> Any:
+        """A frame; None when none is whole yet, False at the end of the connection."""
+        import websocket
+
+        try:
+            return self._ws.recv_frame()  # it keeps what has come of a frame
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            self._held = False
+            return None
+        except websocket.WebSocketConnectionClosedException:
+            return False
+        except (OSError, ValueError, websocket.WebSocketException) as e:
+            if self._channels.ended:
+                return False
+            said = " ".join(str(e).split())
+            raise ExecError(f"the connection broke ({said}); {self._channels.so_far}") from e
+
+    def _send(self) -> None:
+        """What the socket takes now."""
+        try:
+            self._outgoing.send()
+        except OSError:
+            # Servers close their end before they have read all: what they said is still to come.
+            self._deaf = True
+
+    def part(self) -> None:
+        """Say good-bye where that is possible: the other side learns it at once."""
+        message = self._ends.parting()
+        if not message or self._deaf:
+            return
+        self._outgoing.add(binary_frame(bytes((STDIN,)) + message))
+        until = time.monotonic() + _PARTING_SECONDS
+        with contextlib.suppress(OSError, ValueError):
+            while self._outgoing and (left := until - time.monotonic()) > 0:
+                select.select([], [self._sock], [], left)
+                self._send()

@@ -1,0 +1,336 @@
+"""Node pods: found, deployed for a run, and taken away with it.
+
+A run that deploys makes one namespace (node_pod_manifest.py), and everything in it goes with it:
+at the run's end, on Ctrl-C and on SIGTERM. What a killed run leaves ends by itself (the pod's
+first process when nobody speaks to it, the kubelet by activeDeadlineSeconds) and is taken away by
+the next run or by `kubectl ebpfnet cleanup` (leftovers.py).
+"""
+
+from __future__ import annotations
+
+import getpass
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from types import TracebackType
+
+from kubectl_ebpfnet import __version__
+from kubectl_ebpfnet.cluster.client.api import CORE, Api, Object
+from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.cluster.exec.target import Container
+from kubectl_ebpfnet.cluster.nodepods import leftovers, manifest
+from kubectl_ebpfnet.cluster.nodepods.leftovers import beside
+from kubectl_ebpfnet.cluster.nodepods.manifest import (
+    CONTAINER,
+    DEFAULT_IMAGE,
+    EXPIRES,
+    KEEP,
+    VERSION,
+    NodePodOptions,
+    Run,
+    run_of,
+)
+from kubectl_ebpfnet.cluster.nodepods.status import (
+    POLL_SECONDS,
+    Snapshot,
+    deleted,
+    not_ready,
+    runs,
+    trouble,
+)
+from kubectl_ebpfnet.cluster.resolve import state_of
+from kubectl_ebpfnet.cluster.signals import Deferred
+from kubectl_ebpfnet.errors import (
+    ApiError,
+    ApiUnreachable,
+    ClusterError,
+    EbpfnetError,
+    Forbidden,
+)
+
+__all__ = ["DEFAULT_IMAGE", "Deployment", "NodePod", "NodePodOptions", "find_node_pods", "whoami"]
+
+REMOVAL_SECONDS = 10.0
+"""Longest that a run's end may take, whatever the API server does."""
+_CREATION_SECONDS = 3.0  # of it, for creations that are still under way
+_ACCOUNT_SECONDS = 15.0
+_NODE_SECONDS = 3.0  # a pod that is still nowhere: is its node well?
+_SPARE_SECONDS = 60  # a kept pod with less time left is not begun with
+_PRIORITY = re.compile("priority", re.IGNORECASE)
+_NO_ACCOUNT = re.compile("service ?account.*not found", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class NodePod:
+    """A node pod that runs.
+
+    Attributes:
+        node: the node's name.
+        container: where to exec.
+        kept: it stays when this run ends.
+        version: of the program that made it.
+    """
+
+    node: str
+    container: Container
+    kept: bool
+    version: str
+
+
+def find_node_pods(api: Api) -> Mapping[str, NodePod]:
+    """Node pods by node that earlier runs of this version kept, in all namespaces; {} where pods
+    may not be listed in all namespaces.
+
+    Raises:
+        ClusterError: the API server refused otherwise, or cannot be reached.
+    """
+    selector = f"{manifest.SELECTOR},{KEEP}=true,{VERSION}={__version__}"
+    try:
+        pods = api.pods(label_selector=selector)
+    except Forbidden:
+        return {}
+    soon = manifest.rfc3339(datetime.now(UTC) + timedelta(seconds=_SPARE_SECONDS))
+    found = {}
+    for pod in pods:
+        metadata = pod["metadata"]
+        place = {"name": metadata.get("namespace"), "labels": metadata.get("labels")}
+        expires = str((metadata.get("annotations") or {}).get(EXPIRES) or "")
+        # RFC 3339 in UTC sorts as text.
+        if runs(pod) and run_of(place) and expires > soon:
+            found[pod["spec"]["nodeName"]] = _node_pod(pod, kept=True)
+    return found
+
+
+def _node_pod(pod: Object, *, kept: bool) -> NodePod:
+    metadata = pod["metadata"]
+    return NodePod(
+        node=str(pod["spec"]["nodeName"]),
+        container=Container(str(metadata["namespace"]), str(metadata["name"]), CONTAINER),
+        kept=kept,
+        version=str((metadata.get("labels") or {}).get(VERSION) or ""),
+    )
+
+
+class Deployment:
+    """The node pods of one run. Use it in a `with`: leaving it takes them away. Shared by threads,
+    but for `start` and `__exit__`, which are the main thread's.
+
+    Attributes:
+        run: its id, and with it the namespace's name.
+    """
+
+    def __init__(
+        self, session: Session, options: NodePodOptions, say: Callable[[str], object]
+    ) -> None:
+        """Nothing is asked of the cluster yet.
+
+        Args:
+            session: must stay open until this is left.
+            options: how the pods are to be.
+            say: takes a line for stderr: what is kept, or could not be taken away.
+
+        Raises:
+            UsageError: the pull secret cannot be one's name.
+        """
+        self.run = Run(who=whoami())
+        self._api = Api(session)
+        self._options = options
+        self._say = say
+        self._secret = manifest.secret_path(options.pull_secret, session.namespace)
+        self._closing = threading.Event()
+        self._calls: list[Future[None]] = []
+        self._namespace: Future[None] | None = None
+        self._pods: dict[str, tuple[str, Future[None]]] = {}  # by node: pod's name, its creation
+        self._ran: set[str] = set()  # names
+        self._refused = False  # the namespace could not be created
+        self._snapshot = Snapshot(self._api, self._place)
+
+    @property
+    def _place(self) -> str:
+        return f"{CORE}/namespaces/{self.run.namespace}"
+
+    def __enter__(self) -> Deployment:
+        return self
+
+    # --- deploying --------------------------------------------------------------------------------
+
+    def start(self, nodes: Iterable[str]) -> None:
+        """Create the pods of some nodes, side by side; `wait` says what became of each. May be
+        called again for more nodes.
+
+        Raises:
+            Forbidden: namespaces cannot be created, or the pull secret not be read.
+            ClusterError: the API server refused otherwise, or cannot be reached.
+        """
+        if self._namespace is None:
+            beside([partial(leftovers.sweep, self._api)])
+            [self._namespace] = beside([self._create_namespace], self._calls)
+        self._namespace.result()
+        new = [node for node in dict.fromkeys(nodes) if node not in self._pods]
+        numbers = range(len(self._pods) + 1, len(self._pods) + len(new) + 1)
+        # In threads: an interrupt must not leave us without knowing what was created.
+        calls = [
+            partial(self._create_pod, node, number)
+            for node, number in zip(new, numbers, strict=True)
+        ]
+        for node, number, created in zip(new, numbers, beside(calls, self._calls), strict=True):
+            self._pods[node] = (f"node-{number}", created)
+
+    def _create_namespace(self) -> None:
+        secret = None
+        if self._secret is not None:
+            secret = manifest.pull_secret(self.run, self._api.get(self._secret))
+        try:
+            self._create(f"{CORE}/namespaces", manifest.namespace(self.run, self._options))
+        except Forbidden:
+            self._refused = True  # so there is nothing to take away
+            raise
+        if secret is not None:
+            self._create(f"{self._place}/secrets", secret)
+
+    def _create(self, path: str, body: Object) -> None:
+        """Create an object whose name nobody else uses."""
+        try:
+            self._api.create(path, body)
+        except ApiUnreachable:
+            # The connection may have been a stale one, and the request done or not.
+            if self._closing.is_set():
+                raise
+            try:
+                self._api.create(path, body)
+            except ApiError as error:
+                if error.status != 409:
+                    raise
+
+    def _create_pod(self, node: str, number: int) -> None:
+        until = time.monotonic() + _ACCOUNT_SECONDS
+        priority = True
+        while not self._closing.is_set():
+            body = manifest.pod(self.run, node, number, self._options, priority)
+            try:
+                self._create(f"{self._place}/pods", body)
+                return
+            except ApiError as error:
+                if error.status == 403 and priority and _PRIORITY.search(error.message):
+                    priority = False  # clusters may reserve it for namespaces of their own
+                elif _NO_ACCOUNT.search(error.message) and time.monotonic() < until:
+                    # A new namespace gets its account from a controller, a moment later.
+                    self._closing.wait(2 * POLL_SECONDS)
+                else:
+                    raise
+
+    # --- waiting ----------------------------------------------------------------------------------
+
+    def wait(self, node: str, seconds: float) -> NodePod:
+        """The node pod of a node that `start` was told of, when it runs.
+
+        Raises:
+            ClusterError: it does not within `seconds`, or never will: its image cannot be pulled,
+                it fits nowhere, a policy refuses it, its node is not ready, somebody deleted it.
+            Forbidden: pods cannot be created or listed.
+        """
+        begin = time.monotonic()
+        name, created = self._pods[node]
+        try:
+            created.result(timeout=seconds)
+        except TimeoutError:
+            raise ClusterError(f"no node pod was created on {node} within {seconds:g} s") from None
+        begun, asked = time.monotonic(), False
+        while True:
+            pod = self._snapshot.pod(name, begun)
+            if self._closing.is_set():
+                raise ClusterError(f"the run ended before a node pod ran on {node}")
+            if pod is None:
+                raise deleted(node)
+            if runs(pod):
+                self._ran.add(name)
+                return _node_pod(pod, kept=self._options.keep)
+            waited = time.monotonic() - begun
+            problem = trouble(pod, node, waited)
+            if problem is None and waited > _NODE_SECONDS and not asked:
+                asked, problem = True, self._node_trouble(node)
+            if problem is not None:
+                raise problem
+            if time.monotonic() - begin > seconds:
+                raise ClusterError(
+                    f"no node pod runs on {node} within {seconds:g} s: it is {state_of(pod)}",
+                    hint="--timeout allows more; a first run has to pull the image",
+                )
+            self._closing.wait(POLL_SECONDS)
+
+    def _node_trouble(self, node: str) -> ClusterError | None:
+        try:
+            why = not_ready(self._api.node(node))
+        except ClusterError:
+            return None  # it may not be read; the deadline will tell
+        return ClusterError(f"no node pod can start on {node}: {why}") if why else None
+
+    # --- taking away ------------------------------------------------------------------------------
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take everything away, or with `keep` what does not run. It ends within REMOVAL_SECONDS;
+        what could not be taken away is said."""
+        with Deferred() as signals:
+            self._closing.set()
+            if not self._calls or self._refused:
+                return
+            keep = self._options.keep and (kind is None or issubclass(kind, EbpfnetError))
+            [done] = beside([self._keep if keep and self._ran else self._remove])
+            until, told = time.monotonic() + REMOVAL_SECONDS, False
+            while not done.done() and time.monotonic() < until:
+                wait([done], timeout=POLL_SECONDS)
+                if signals.came and not told:
+                    told = True
+                    self._say(f"taking the node pods away, {REMOVAL_SECONDS:g} s at most")
+            if not done.done():
+                self._left_behind("the API server does not answer")
+            elif (problem := done.exception()) is not None:
+                self._left_behind(str(problem))
+            if signals.came and kind is not None:
+                signals.came.clear()  # one end is enough
+
+    def _remove(self) -> None:
+        wait(self._calls, timeout=_CREATION_SECONDS)
+        pods = {name: node for node, (name, _) in self._pods.items()}
+        alive = leftovers.take_away(self._api, self.run.namespace, pods)
+        if alive:
+            nodes = ", ".join(pods.get(name, name) for name in alive)
+            self._say(f"deleted, but not confirmed to have ended: the node pods on {nodes}")
+
+    def _keep(self) -> None:
+        wait(self._calls, timeout=_CREATION_SECONDS)
+        for name, _ in self._pods.values():
+            if name not in self._ran:
+                leftovers.delete(self._api, f"{self._place}/pods/{name}", 0)
+        nodes = ", ".join(node for node, (name, _) in self._pods.items() if name in self._ran)
+        until = self.run.started + timedelta(seconds=self._options.lifetime)
+        self._say(
+            f"kept until {until:%H:%M} UTC: node pods on {nodes}, in namespace "
+            f"{self.run.namespace}; `kubectl ebpfnet cleanup` takes them away"
+        )
+
+    def _left_behind(self, why: str) -> None:
+        self._say(
+            f"namespace {self.run.namespace} could not be taken away: {why}; its pods end by "
+            "themselves, `kubectl ebpfnet cleanup` removes the rest"
+        )
+
+
+def whoami() -> str:
+    """User and host, for whoever finds what a run left."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # an id without a name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"

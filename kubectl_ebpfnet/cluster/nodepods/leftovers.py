@@ -1,0 +1,273 @@
+"""What runs with node pods left in a cluster, and how it is taken away.
+
+A run's namespace goes first: when we cannot do more than that, the cluster does the rest. Its pods
+are deleted beside it, since the namespace controller only begins after 5 s
+(pkg/controller/namespace, namespaceDeletionGracePeriod).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+from kubectl_ebpfnet.cluster.client.api import CORE, Api, Object
+from kubectl_ebpfnet.cluster.nodepods.manifest import (
+    LIFETIME,
+    SECONDS,
+    SELECTOR,
+    STARTED_BY,
+    VERSION,
+    run_of,
+)
+from kubectl_ebpfnet.cluster.nodepods.status import has_ended
+from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, Forbidden, NotFound, ParseError
+from kubectl_ebpfnet.model.untrusted import integer, moment
+
+GONE_SECONDS = 5.0
+"""How long a removal waits for the processes of node pods to end."""
+CLOCK_SECONDS = 300
+"""By how much our clock and the server's may differ before we take a live run for a dead one."""
+_COPY = re.compile(r".+-ebpfnet-[0-9a-f]{8}-(?:local|cluster)")
+_MOST = 16
+_PAUSE_SECONDS = 0.15
+_AGAIN_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """Something that a run made and that is still there.
+
+    Attributes:
+        kind: `namespace`, `pod` for one that is not in a namespace of ours, or `service` for the
+            copy of a Service that was probed.
+        namespace: of a pod or service, "" for namespaces.
+        name: of it.
+        age: seconds since it was made, by our clock.
+        run: its run's id, "" when it does not say.
+        expired: its time is over, so no run can need it.
+        version: of the program that made it.
+        who: user and host that made it.
+        pods: of a namespace: names of the pods in it.
+        leaving: it is being deleted already.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    age: float
+    run: str
+    expired: bool
+    version: str
+    who: str = ""
+    pods: tuple[str, ...] = ()
+    leaving: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}" + (f" in {self.namespace}" if self.namespace else "")
+
+
+def leftovers(api: Api) -> list[Leftover]:
+    """Whatever runs of this program made and is still there, those that still go on included.
+
+    Raises:
+        Forbidden: namespaces or pods cannot be listed.
+        ClusterError: the API server refused otherwise, or cannot be reached.
+    """
+    namespaces = [each for each in _namespaces(api) if run_of(each["metadata"])]
+    pods: dict[str, list[str]] = {each["metadata"]["name"]: [] for each in namespaces}
+    elsewhere = []
+    for pod in api.pods(label_selector=SELECTOR):
+        metadata = pod["metadata"]
+        if metadata["namespace"] in pods:
+            pods[metadata["namespace"]].append(metadata["name"])
+        else:
+            elsewhere.append(pod)
+    found = [_leftover(each, tuple(sorted(pods[each["metadata"]["name"]]))) for each in namespaces]
+    return found + [_leftover(each) for each in (*elsewhere, *_copies(api))]
+
+
+def remove(api: Api, leftover: Leftover) -> list[str]:
+    """Take one away, and wait a while until its pods have ended.
+
+    Returns:
+        The pods whose end nobody has confirmed.
+
+    Raises:
+        Forbidden: with the verb that is missing.
+        ClusterError: otherwise. What is gone already is no error.
+    """
+    if leftover.kind == "namespace":
+        return take_away(api, leftover.name, leftover.pods)
+    plural = {"pod": "pods", "service": "services"}[leftover.kind]
+    delete(api, f"{CORE}/namespaces/{leftover.namespace}/{plural}/{leftover.name}")
+    return []
+
+
+def sweep(api: Api) -> None:
+    """Take away what earlier runs left and nobody can need any more. Quiet: it is a courtesy."""
+    with contextlib.suppress(ClusterError):
+        for namespace in _namespaces(api):
+            found = _leftover(namespace)
+            if found.run and found.expired and not found.leaving:
+                with contextlib.suppress(ClusterError):
+                    delete(api, f"{CORE}/namespaces/{found.name}")
+
+
+def take_away(api: Api, namespace: str, pods: Iterable[str]) -> list[str]:
+    """Delete a run's namespace and pods, and wait, GONE_SECONDS at most, until the pods'
+    processes have ended.
+
+    Args:
+        namespace: of a run of ours.
+        pods: names of the pods in it.
+
+    Returns:
+        The pods whose end nobody has confirmed: their nodes do not answer.
+
+    Raises:
+        ClusterError: the namespace could not be deleted; its pods were tried all the same.
+    """
+    until = time.monotonic() + GONE_SECONDS
+    place = f"{CORE}/namespaces/{namespace}"
+    calls = [partial(delete, api, place, None, until)]
+    calls += [partial(delete, api, f"{place}/pods/{pod}", 1, until) for pod in pods]
+    problems = [call.exception() for call in beside(calls)]  # of all: waits for each
+    for problem in problems:
+        if problem is not None:
+            raise problem
+    return _until_ended(api, place, until)
+
+
+def _until_ended(api: Api, place: str, until: float) -> list[str]:
+    """Wait for the end of the pods' processes, and take each pod's object away with it."""
+    alive: list[str] = []
+    while True:
+        try:
+            there = api.list(f"{place}/pods")
+        except ApiUnreachable:
+            if time.monotonic() >= until:
+                return alive
+            time.sleep(_PAUSE_SECONDS)
+            continue
+        except NotFound:
+            return []
+        over = time.monotonic() >= until
+        alive = [each["metadata"]["name"] for each in there if not has_ended(each)]
+        # A kubelet takes its time to report the end a second time, and a dead one for ever.
+        done = [each["metadata"]["name"] for each in there if over or has_ended(each)]
+        for call in beside([partial(delete, api, f"{place}/pods/{name}", 0) for name in done]):
+            call.exception()
+        if over or not alive:
+            return alive
+        time.sleep(_PAUSE_SECONDS)
+
+
+def delete(api: Api, path: str, grace: int | None = None, until: float = 0.0) -> None:
+    """Delete one object, or find it gone.
+
+    Args:
+        grace: seconds that its processes are given; None for what the object says.
+        until: time.monotonic by which a connection that is lost may come back.
+
+    Raises:
+        ClusterError: the API server refused, or cannot be reached.
+    """
+    while True:
+        try:
+            api.delete(path, {} if grace is None else {"gracePeriodSeconds": str(grace)})
+            return
+        except NotFound:
+            return
+        except ApiUnreachable:
+            if time.monotonic() + _AGAIN_SECONDS >= until:
+                raise
+            time.sleep(_AGAIN_SECONDS)
+
+
+def beside(
+    calls: Iterable[Callable[[], None]], known: list[Future[None]] | None = None
+) -> list[Future[None]]:
+    """Start blocking calls, some at a time, in threads that never keep the program alive.
+
+    Args:
+        calls: what to do.
+        known: is told of the calls before the first of them begins, so that an interrupt cannot
+            leave one unknown.
+
+    Returns:
+        Their ends, in order.
+    """
+    pairs: list[tuple[Future[None], Callable[[], None]]] = [(Future(), call) for call in calls]
+    if known is not None:
+        known += [future for future, _ in pairs]
+    todo: Iterator[tuple[Future[None], Callable[[], None]]] = iter(pairs)
+    lock = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                pair = next(todo, None)
+            if pair is None:
+                return
+            try:
+                pair[1]()
+            except BaseException as error:  # raised where the future is waited for
+                pair[0].set_exception(error)
+            else:
+                pair[0].set_result(None)
+
+    for _ in range(min(_MOST, len(pairs))):
+        threading.Thread(target=work, name="node-pods", daemon=True).start()
+    return [future for future, _ in pairs]
+
+
+def _copies(api: Api) -> list[Object]:
+    """Copies of Services (probe-lb --verify-policies), by our labels and the names we give them."""
+    with contextlib.suppress(Forbidden, NotFound):
+        found = api.list(f"{CORE}/services", label_selector=SELECTOR)
+        return [each for each in found if _COPY.fullmatch(str(each["metadata"]["name"]))]
+    return []  # who may not list Services has made no copies either
+
+
+def _namespaces(api: Api) -> list[Object]:
+    return api.list(f"{CORE}/namespaces", label_selector=SELECTOR)
+
+
+def _leftover(found: Object, pods: tuple[str, ...] = ()) -> Leftover:
+    metadata = found["metadata"]
+    labels, notes = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    kind = str(found.get("kind") or "Namespace").lower()
+    age = (datetime.now(UTC) - _time(metadata.get("creationTimestamp"))).total_seconds()
+    return Leftover(
+        kind=kind,
+        namespace=str(metadata.get("namespace") or ""),
+        name=str(metadata["name"]),
+        age=age,
+        run=run_of(metadata) if kind == "namespace" else "",
+        expired=age > _seconds(notes.get(LIFETIME)) + CLOCK_SECONDS,
+        version=str(labels.get(VERSION) or ""),
+        who=str(notes.get(STARTED_BY) or ""),
+        pods=pods,
+        leaving=bool(metadata.get("deletionTimestamp")),
+    )
+
+
+def _time(text: object) -> datetime:
+    try:
+        return moment(text, "creationTimestamp")
+    except ParseError:
+        return datetime.now(UTC)
+
+
+def _seconds(text: object) -> int:
+    try:
+        return integer(text, LIFETIME) if isinstance(text, str) else SECONDS
+    except ParseError:
+        return SECONDS

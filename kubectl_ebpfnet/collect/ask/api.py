@@ -1,0 +1,118 @@
+"""Reads of the API server that leave a record: what was asked, as `get` words, and what was said.
+
+The record keeps what capture/secrets.py lets through, so a secret never gets into a bundle.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+
+from kubectl_ebpfnet.capture import secrets
+from kubectl_ebpfnet.capture.open import now
+from kubectl_ebpfnet.cluster.client.api import PAGE, Api, Object, Objects
+from kubectl_ebpfnet.cluster.client.failures import asked
+from kubectl_ebpfnet.cluster.client.session import Query, Session
+from kubectl_ebpfnet.collect.ask.container import denied
+from kubectl_ebpfnet.errors import ClusterError
+from kubectl_ebpfnet.model.doctor import can_i
+from kubectl_ebpfnet.model.evidence import API, Held, Record
+
+_WITHOUT_NAMESPACE = ("nodes", "namespaces", "ciliumnodes", "ciliumidentities")
+
+
+class RecordingApi(Api):
+    """An Api that keeps a record of every object and list it reads. Shared by threads."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._records: list[Record] = []
+        self._lock = threading.Lock()
+
+    def take(self) -> list[Record]:
+        """The records since the last call, in the order of the answers."""
+        with self._lock:
+            taken, self._records = self._records, []
+        return taken
+
+    def get(self, path: str, query: Query = ()) -> Object:
+        """As Api.get; objects by name are recorded, pages of lists are not."""
+        if not asked("GET", path).name:
+            return super().get(path, query)
+        argv, started = words(path), now()
+        try:
+            found = super().get(path, query)
+        except ClusterError as error:
+            self.failed(argv, error)
+            raise
+        self._keep(argv, found, started)
+        return found
+
+    def list(
+        self,
+        path: str,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = PAGE,
+    ) -> Objects:
+        """As Api.list; recorded as one list, whatever its pages."""
+        argv, started = words(path, label_selector, field_selector), now()
+        try:
+            items = super().list(
+                path, label_selector=label_selector, field_selector=field_selector, limit=limit
+            )
+        except ClusterError as error:
+            self.failed(argv, error)
+            raise
+        self._keep(argv, {"apiVersion": "v1", "kind": "List", "items": items}, started)
+        return items
+
+    def may(self, verb: str, resource: str, namespace: str = "", name: str = "") -> bool:
+        """As Api.may; the judgement is recorded: argv `auth can-i VERB RESOURCE …`, stdout
+        `{"allowed": true}`."""
+        argv = can_i(verb, resource, namespace, name)
+        started = now()
+        try:
+            allowed = super().may(verb, resource, namespace, name)
+        except ClusterError as error:
+            self.failed(argv, error)
+            raise
+        self.say(argv, {"allowed": allowed}, started)
+        return allowed
+
+    def say(self, argv: tuple[str, ...], value: Object, started: str) -> None:
+        """Keep a record of a value that is no object of the cluster's, as it is."""
+        with self._lock:
+            said = Held(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            self._records.append(Record(0, API, argv, 0, said, b"", started))
+
+    def _keep(self, argv: tuple[str, ...], value: Object, started: str) -> None:
+        text = json.dumps(secrets.cut(value), ensure_ascii=False)
+        said = Held(text.encode("utf-8", "surrogatepass"))
+        with self._lock:
+            self._records.append(Record(0, API, argv, 0, said, b"", started))
+
+    def failed(self, argv: tuple[str, ...], error: ClusterError) -> None:
+        """Keep a record of what was not answered."""
+        record = Record(0, API, argv, None, error=str(error), denied=denied(error))
+        with self._lock:
+            self._records.append(record)
+
+
+def words(path: str, label_selector: str = "", field_selector: str = "") -> tuple[str, ...]:
+    """A path as the words of `kubectl get`, e.g. `get pods -n default client`."""
+    what = asked("GET", path)
+    resource = what.resource.partition(".")[0]
+    argv = ["get", resource]
+    if what.namespace:
+        argv += ["-n", what.namespace]
+    elif not what.name and resource not in _WITHOUT_NAMESPACE and "cluster" not in resource:
+        argv.append("-A")
+    if what.name:
+        argv.append(what.name)
+    if label_selector:
+        argv += ["-l", label_selector]
+    if field_selector:
+        argv += ["--field-selector", field_selector]
+    return tuple(argv)

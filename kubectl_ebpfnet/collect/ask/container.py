@@ -1,0 +1,215 @@
+"""Puts questions to a container and gives records, whatever happens: nothing here raises for a
+place that cannot be asked.
+
+Images without a shell are asked form by form, an exec each; images without the program as well
+say so in the record.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.capture.open import now
+from kubectl_ebpfnet.capture.spool import Spool, StderrSpool
+from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.cluster.exec.run import Limits, exec_stream, no_such_program
+from kubectl_ebpfnet.cluster.exec.target import Container
+from kubectl_ebpfnet.collect.ask import shell_script
+from kubectl_ebpfnet.collect.ask.shell_script import Asked, Splitter
+from kubectl_ebpfnet.collect.pool import Deadline, Jobs
+from kubectl_ebpfnet.errors import ClusterError, ExecError, ExecTimeout, Forbidden
+from kubectl_ebpfnet.model.evidence import Place, PlaceKind, Record
+
+COMMAND_SECONDS = 20
+"""What one command may take where the image has timeout(1)."""
+CONNECT_SECONDS = 10.0
+MAX_BYTES = 4 << 30
+_AT_ONCE = 4
+EXEC = ("exec",)
+"""The argv of a record which says that nothing could be run at a place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A place of records and the container that answers for it."""
+
+    place: Place
+    container: Container
+
+
+def ask(
+    session: Session,
+    spot: Spot,
+    asked: Sequence[Asked],
+    deadline: Deadline,
+    spool: Callable[[], Spool] = Spool,
+) -> list[Record]:
+    """Ask everything in one exec, or in one for each command where there is no shell.
+
+    Args:
+        session: the connection.
+        spot: who is asked.
+        asked: the questions.
+        deadline: of the whole run.
+        spool: makes the place where one output is gathered.
+
+    Returns:
+        A record for each command that ran; one with the reason for the first that could not.
+    """
+    if not asked:
+        return []
+    nonce, started = shell_script.new_nonce(), now()
+    out, err = Splitter(nonce, spool), Splitter(nonce, StderrSpool)
+    failure: ClusterError | None = None
+    code = 0
+    try:
+        agent = spot.place.kind is PlaceKind.AGENT
+        argv = shell_script.script_argv(asked, nonce, COMMAND_SECONDS, trusted=agent)
+        code = run_exec(session, spot.container, argv, out.feed, err.feed, deadline)
+    except ClusterError as error:
+        failure = error
+    except OSError as error:  # from the spool
+        failure = ExecError(f"no room for the output: {error.strerror or error}")
+    if not out.sections and _no_shell(failure, code):
+        return _one_by_one(session, spot, asked, deadline, spool)
+    if failure is None and not out.sections:
+        said = err.rest().read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+        failure = ExecError(
+            f"its shell ended with exit code {code}" + (f": {said}" if said else "")
+        )
+    if isinstance(failure, Forbidden):
+        return [shell_script.silent(spot.place, EXEC, str(failure), denied(failure))]
+    reason = words_of(failure, deadline) if failure else ""
+    return list(
+        shell_script.records(
+            asked, out, err, spot.place,
+            started=started, error=reason, seconds=COMMAND_SECONDS,
+        )
+    )  # fmt: skip
+
+
+def denied(error: ClusterError) -> str:
+    """The permission that is missing, `create pods/exec in namespace x`, or ""."""
+    if not isinstance(error, Forbidden):
+        return ""
+    where = f" in namespace {error.namespace}" if error.namespace else ""
+    return f"{error.verb} {error.resource}{where}"
+
+
+def words_of(error: ClusterError, deadline: Deadline) -> str:
+    """One sentence for an error; a time-out of our own making names --timeout."""
+    if isinstance(error, ExecTimeout) and deadline.over:
+        return f"no end within the {deadline} that --timeout allows"
+    return " ".join(str(error).split())
+
+
+def run_exec(
+    session: Session,
+    container: Container,
+    argv: Sequence[str],
+    on_stdout: Callable[[bytes], None],
+    on_stderr: Callable[[bytes], None],
+    deadline: Deadline,
+    stdin: bytes | None = None,
+) -> int:
+    """Run a program in a container within a deadline; `stdin` must say by itself where it ends.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        ExecTimeout: the deadline is over.
+        ClusterError, OSError: as exec_stream, and what the sinks raise.
+    """
+    left = deadline.left
+    if left is not None and left <= 0:
+        raise ExecTimeout(f"not asked: the {deadline} that --timeout allows were over")
+    limits = Limits(
+        connect=CONNECT_SECONDS if left is None else min(CONNECT_SECONDS, left),
+        idle=60.0 if left is None else min(60.0, left),
+        total=left,
+        max_bytes=MAX_BYTES,
+    )
+    return exec_stream(
+        session,
+        container,
+        argv,
+        on_stdout=on_stdout,
+        on_stderr=on_stderr,
+        stdin=stdin,
+        reads_to_end=False,
+        limits=limits,
+    )
+
+
+def _no_shell(failure: ClusterError | None, code: int) -> bool:
+    if isinstance(failure, ExecError):
+        return no_such_program(failure)
+    # Some runtimes start nothing and report it as the program's own exit code.
+    return failure is None and code in (126, 127)
+
+
+def _one_by_one(
+    session: Session,
+    spot: Spot,
+    asked: Sequence[Asked],
+    deadline: Deadline,
+    spool: Callable[[], Spool],
+) -> list[Record]:
+    missing: set[str] = set()
+    lock = threading.Lock()
+
+    def one(question: Asked) -> list[Record]:
+        found = []
+        for form in question.forms:
+            with lock:
+                known = form[0] in missing
+            if known:
+                record = _without(spot, form)
+            else:
+                record = _alone(session, spot, form, deadline, spool)
+                if not record.ran and record.error == _without(spot, form).error:
+                    with lock:
+                        missing.add(form[0])
+            found.append(record)
+            if record.ok or record.denied:
+                break
+        return found
+
+    jobs = Jobs(_AT_ONCE)
+    futures = [jobs.start(lambda question=question: one(question)) for question in asked]  # type: ignore[misc]
+    said = [record for future in futures for record in future.result()]
+    programs = sorted({form[0] for question in asked for form in question.forms})
+    if said and missing.issuperset(programs):  # said once, not for each command
+        reason = f"the image has no shell, and none of {', '.join(programs)}"
+        return [shell_script.silent(spot.place, EXEC, reason)]
+    return said
+
+
+def _without(spot: Spot, form: tuple[str, ...]) -> Record:
+    return shell_script.silent(spot.place, form, f"the image has no shell and no {form[0]}")
+
+
+def _alone(
+    session: Session,
+    spot: Spot,
+    form: tuple[str, ...],
+    deadline: Deadline,
+    spool: Callable[[], Spool],
+) -> Record:
+    started = now()
+    out, err = spool(), StderrSpool()
+    try:
+        code: int | None = run_exec(session, spot.container, form, out.write, err.write, deadline)
+    except ClusterError as error:
+        if isinstance(error, ExecError) and no_such_program(error):
+            return _without(spot, form)
+        return shell_script.silent(spot.place, form, words_of(error, deadline), denied(error))
+    except OSError as error:
+        return shell_script.silent(spot.place, form, f"no room for the output: {error}")
+    errors = err.output().read()
+    if code in (126, 127) and b"executable file not found" in errors:
+        return _without(spot, form)
+    return Record(0, spot.place, form, code, out.output(), errors, started)

@@ -1,0 +1,197 @@
+"""Puts questions to the node side in a node pod and gives records: one exec, whatever is asked.
+
+The words of it are kubectl_ebpfnet/model/protocol/questions.py's. As in asking.py, nothing here
+raises for a place that cannot be asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_ebpfnet.capture.open import now
+from kubectl_ebpfnet.capture.spool import Spool, StderrSpool
+from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.cluster.exec.target import Container
+from kubectl_ebpfnet.collect.ask.container import denied, run_exec, words_of
+from kubectl_ebpfnet.collect.ask.shell_script import silent
+from kubectl_ebpfnet.collect.pool import Deadline
+from kubectl_ebpfnet.errors import ClusterError, ExecError, ParseError
+from kubectl_ebpfnet.model.evidence import Place, Record
+from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.model.protocol.questions import (
+    PROGRAM,
+    PROTOCOL,
+    FlowFilter,
+    NodeRequest,
+    PodNamespace,
+)
+from kubectl_ebpfnet.model.untrusted import json_value
+
+_LONGEST_HEADER = 64 << 10
+_MOST_ANSWERS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAsked:
+    """One question to a node pod.
+
+    Attributes:
+        place: whose answer it is: the node, or the pod whose namespace is asked.
+        argv: what is asked.
+        netns: the pod's namespace; None for the node's own.
+        flows: what is wanted of a table that grows with traffic; () for all of it.
+    """
+
+    place: Place
+    argv: tuple[str, ...]
+    netns: PodNamespace | None = None
+    flows: tuple[FlowFilter, ...] = ()
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What the record says of the filter."""
+        words = (str(end) for flow in self.flows for end in (flow.address, flow.peer) if end)
+        return tuple(dict.fromkeys(words))
+
+
+class AnswerStream:
+    """The node side's answers, cut apart as the pieces come."""
+
+    def __init__(self, spool: Callable[[], Spool] = Spool) -> None:
+        """`spool` makes the place where one answer is gathered."""
+        self._new = spool
+        self._buffer = b""
+        self._header: dict[str, Any] | None = None
+        self._body = spool()
+        self._left = 0
+        self.greeting: dict[str, Any] | None = None
+        self.answers: list[tuple[dict[str, Any], Spool]] = []
+        self.problem = ""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece. Raises OSError when there is no room for it."""
+        self._buffer += data
+        while self._buffer and not self.problem:
+            if self._header is not None:
+                self._body.write(self._buffer[: self._left])
+                taken = min(self._left, len(self._buffer))
+                self._buffer, self._left = self._buffer[taken:], self._left - taken
+                if self._left:
+                    return
+                self._end_of_part(self._header)
+                continue
+            line, newline, rest = self._buffer.partition(b"\n")
+            if not newline:
+                if len(line) > _LONGEST_HEADER:
+                    self.problem = "it does not speak as the node side does"
+                return
+            self._buffer = rest
+            self._take_header(line)
+
+    def _take_header(self, line: bytes) -> None:
+        try:
+            value = json_value(line, PROGRAM)
+        except ParseError:
+            value = None
+        if not isinstance(value, dict) or len(self.answers) >= _MOST_ANSWERS:
+            self.problem = f"it does not speak as the node side does: {line[:80]!r}"
+        elif self.greeting is None:
+            self.greeting = value
+            if value.get("protocol") != PROTOCOL:
+                self.problem = (
+                    f"it speaks protocol {value.get('protocol')} (version {value.get('version')}),"
+                    f" this program {PROTOCOL}: --image names one of this version"
+                )
+        else:
+            size = value.get("bytes")
+            if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+                self.problem = "an answer does not say how long it is"
+                return
+            self._header, self._left = value, size
+            if not size:
+                self._end_of_part(value)
+
+    def _end_of_part(self, header: dict[str, Any]) -> None:
+        self._header = None
+        if not header.get("more"):
+            self.answers.append((header, self._body))
+            self._body = self._new()
+
+
+def ask_node(
+    session: Session,
+    container: Container,
+    asked: Sequence[NodeAsked],
+    deadline: Deadline,
+    spool: Callable[[], Spool] = Spool,
+) -> list[Record]:
+    """Ask a node pod everything in one exec.
+
+    Args:
+        session: the connection.
+        container: of the node pod.
+        asked: the questions; there may be several places among them.
+        deadline: of the whole run.
+        spool: makes the place where one answer is gathered.
+
+    Returns:
+        A record for each question; those that were not answered say why.
+    """
+    if not asked:
+        return []
+    stream, errors, started = AnswerStream(spool), StderrSpool(), now()
+    reason, missing = "", ""
+    try:
+        code = run_exec(
+            session, container, (PROGRAM,), stream.feed, errors.write, deadline,
+            stdin=_requests(asked),
+        )  # fmt: skip
+        if code and not stream.problem:
+            last = errors.output().read().decode("utf-8", "replace").strip()
+            reason = f"the node side ended with exit code {code}: {last.rpartition(chr(10))[2]}"
+    except ClusterError as error:
+        reason, missing = words_of(error, deadline), denied(error)
+        if isinstance(error, ExecError) and not stream.greeting:
+            reason = f"the node side did not start in {container}: {reason}"
+    except OSError as error:  # from the spool
+        reason = f"no room for the output: {error.strerror or error}"
+    if stream.problem:
+        reason = f"{container}: {stream.problem}"
+    return list(_records(asked, stream, started, reason, missing))
+
+
+def _requests(asked: Sequence[NodeAsked]) -> bytes:
+    lines = [
+        json.dumps(
+            {
+                "protocol": PROTOCOL,
+                **codec.plain(NodeRequest(number, one.argv, one.netns, one.flows)),
+            }
+        )
+        for number, one in enumerate(asked, 1)
+    ]
+    return "".join(f"{line}\n" for line in [*lines, json.dumps({"end": True})]).encode()
+
+
+def _records(
+    asked: Sequence[NodeAsked], stream: AnswerStream, started: str, reason: str, missing: str
+) -> Iterator[Record]:
+    found = {header.get("id"): (header, body) for header, body in stream.answers}
+    refused = found.pop(0, None)  # of a request that the node side could not read
+    if refused is not None:
+        reason = str(refused[0].get("error"))
+    for number, one in enumerate(asked, 1):
+        if number not in found:
+            yield silent(one.place, one.argv, reason or "the node side did not answer", missing)
+            continue
+        header, body = found[number]
+        code = header.get("exit_code")
+        said = str(header.get("error") or "").encode()
+        output = body.output()
+        yield Record(
+            0, one.place, one.argv, code if isinstance(code, int) else 1, output, said, started,
+            kept=one.kept,
+        )  # fmt: skip

@@ -1,0 +1,100 @@
+"""Who answers for a pod or a node, and the records of those who cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kubectl_ebpfnet.cluster.agents import Agent
+from kubectl_ebpfnet.cluster.client.api import Object
+from kubectl_ebpfnet.cluster.exec.target import Container
+from kubectl_ebpfnet.cluster.resolve import name_of, state_of
+from kubectl_ebpfnet.collect.ask.container import EXEC, Spot
+from kubectl_ebpfnet.collect.ask.shell_script import silent
+from kubectl_ebpfnet.model.evidence import Record, agent_place, pod_place
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.protocol.questions import PodNamespace
+from kubectl_ebpfnet.parse import _json
+
+_DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+
+
+def part(value: Object, *keys: str) -> Any:
+    """A member of nested objects, {} where any of them is missing or no object."""
+    found: Any = value
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if found is not None else {}
+
+
+def namespace_of(value: Object) -> str:
+    """metadata.namespace."""
+    return str(part(value, "metadata", "namespace") or "")
+
+
+def node_of(pod: Object) -> str:
+    """The pod's node, "" while it has none."""
+    return str(part(pod, "spec", "nodeName") or "")
+
+
+def shares_node(pod: Object) -> bool:
+    """Whether the pod lives in its node's network namespace."""
+    return part(pod, "spec", "hostNetwork") is True
+
+
+def addresses_of(pod: Object) -> tuple[Address, ...]:
+    """The pod's IPs."""
+    words = [entry.get("ip") for entry in part(pod, "status", "podIPs") or []]
+    words = words or [part(pod, "status", "podIP")]
+    return _json.addresses(words)
+
+
+def namespace_in_kernel(pod: Object) -> PodNamespace:
+    """How the node side finds the pod's network namespace."""
+    statuses = part(pod, "status", "containerStatuses") or []
+    ids = (str(part(entry, "containerID") or "").rpartition("//")[2] for entry in statuses)
+    return PodNamespace(str(part(pod, "metadata", "uid") or ""), tuple(one for one in ids if one))
+
+
+def pod_spot(pod: Object) -> Spot | Record:
+    """The container of a pod that can be asked, or the record that says why none can.
+
+    It is kubectl's default container if that runs, else the first one that does.
+    """
+    namespace, name = namespace_of(pod), name_of(pod)
+    place = pod_place(namespace, name)
+    names = [str(c.get("name")) for c in part(pod, "spec", "containers") or []]
+    running = [
+        str(c.get("name"))
+        for c in part(pod, "status", "containerStatuses") or []
+        if "running" in part(c, "state")
+    ]
+    chosen = part(pod, "metadata", "annotations").get(_DEFAULT_CONTAINER)
+    order = [name for name in (chosen, *names) if name in running]
+    if not order:
+        return silent(place, EXEC, f"no container of it runs: {state_of(pod)}")
+    return Spot(place, Container(namespace, name, order[0]))
+
+
+def agent_spot(agents: Mapping[str, Agent], node: str, why_none: str = "") -> Spot | Record:
+    """The agent of a node, or the record that says why it cannot be asked.
+
+    Args:
+        agents: by node.
+        node: whose agent.
+        why_none: why there are no agents at all, "" when they could be looked for.
+    """
+    place = agent_place(node)
+    agent = agents.get(node)
+    if agent is None:
+        if why_none:
+            return silent(place, EXEC, f"Cilium's agents could not be looked for: {why_none}")
+        if not agents:
+            return silent(place, EXEC, "no Cilium agent runs in this cluster")
+        return silent(place, EXEC, f"no Cilium agent on node {node}")
+    if not agent.running:
+        times = f", restarted {agent.restarts} times" if agent.restarts else ""
+        return silent(
+            place, EXEC, f"the agent {agent.container} does not run: {agent.state}{times}"
+        )
+    return Spot(place, agent.container)

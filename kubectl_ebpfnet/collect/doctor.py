@@ -1,0 +1,242 @@
+"""Asks what `doctor` reports: the API server about itself and this user's rights, and every node's
+agent and node pod whether they answer and what they have.
+
+Nothing is deployed unless --node-access is `pod`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotDone
+from dataclasses import replace
+from typing import Any
+
+from kubectl_ebpfnet.capture.open import now
+from kubectl_ebpfnet.cluster.agents import NAMESPACES, Agent, find_agents
+from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
+from kubectl_ebpfnet.cluster.resolve import name_of
+from kubectl_ebpfnet.collect import tasks
+from kubectl_ebpfnet.collect.ask.api import RecordingApi
+from kubectl_ebpfnet.collect.ask.container import EXEC, Spot, ask, words_of
+from kubectl_ebpfnet.collect.ask.node_access import (
+    Coming,
+    Mode,
+    NodeAccess,
+    NodeAnswerers,
+    by_node_pod,
+)
+from kubectl_ebpfnet.collect.ask.shell_script import silent
+from kubectl_ebpfnet.collect.ask.targets import agent_spot
+from kubectl_ebpfnet.collect.pool import Deadline, Jobs
+from kubectl_ebpfnet.collect.topics import CHECKUP
+from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, Unauthorized
+from kubectl_ebpfnet.model import doctor
+from kubectl_ebpfnet.model.evidence import (
+    CLIENT,
+    Bundle,
+    Held,
+    Place,
+    Record,
+    agent_place,
+    bundle_of,
+    node_place,
+)
+
+Say = Callable[[str], object]
+_GRACE_SECONDS = 1.0
+_WHO = "/apis/authentication.k8s.io/{}/selfsubjectreviews"
+_WHO_VERSIONS = ("v1", "v1beta1")
+"""Kubernetes 1.28 and 1.27; before, no API server says who one is."""
+
+
+def checkup(
+    session: Session,
+    access: NodeAccess,
+    *,
+    timeout: float | None = None,
+    say: Say = lambda _: None,
+    progress: Say = lambda _: None,
+) -> Bundle:
+    """Everything that `doctor` reports, as records.
+
+    Args:
+        session: the connection.
+        access: how nodes may be asked; node pods are deployed in mode `pod` alone.
+        timeout: seconds after which what has not answered is done without; None for no limit.
+        say, progress: as for runner.collect_path.
+
+    Raises:
+        ApiUnreachable, Unauthorized: there is nobody to ask. Whatever else is refused is a record.
+    """
+    with NodeAnswerers(session, access, say) as answerers:
+        run = _Checkup(session, access, answerers, Deadline(timeout))
+        return bundle_of([_connection(session, access), *run.records(progress)])
+
+
+class _Checkup:
+    """One run."""
+
+    def __init__(
+        self, session: Session, access: NodeAccess, answerers: NodeAnswerers, deadline: Deadline
+    ) -> None:
+        self.session, self.access, self.answerers = session, access, answerers
+        self.deadline = deadline
+        self.api = RecordingApi(session)
+        self.jobs = Jobs()
+
+    def records(self, progress: Say) -> Iterator[Record]:
+        """All of them."""
+        progress("asking the API server")
+        _version(self.api)
+        rights = [(right, self._may(right)) for right in doctor.RIGHTS]
+        about: list[Future[Any]] = [self.jobs.start(self._who)]
+        listed = self.jobs.start(self.api.nodes)
+        agents, why_none = self._agents()
+        where = sorted({one.container.namespace for one in agents.values()}) or [NAMESPACES[0]]
+        about.append(self.jobs.start(lambda: self.api.config_map(where[0], "cilium-config")))
+        kept = self._kept()
+        nodes = list(dict.fromkeys([*self._names(listed), *agents, *kept]))
+        running = list(self._places(nodes, agents, why_none, kept))
+        for future in about:
+            self._settled(future)
+        for future in self._narrower(rights, [self.session.namespace, *where]):
+            self._settled(future)
+        for count, (place, answer) in enumerate(running):
+            progress(f"waiting for {place} ({len(running) - count} to go)")
+            yield from self._answered(place, answer)
+        yield from self.api.take()
+
+    # --- the API server ---------------------------------------------------------------------------
+
+    def _may(self, right: doctor.Right, namespace: str = "") -> Future[bool]:
+        return self.jobs.start(
+            lambda: self.api.may(right.verb, right.resource, namespace, right.name)
+        )
+
+    def _narrower(
+        self, rights: Iterable[tuple[doctor.Right, Future[bool]]], namespaces: list[str]
+    ) -> list[Future[bool]]:
+        """What is not allowed everywhere may be where the user's pods and the agents are."""
+        denied = [right for right, answer in rights if self._settled(answer) is False]
+        return [
+            self._may(right, namespace)
+            for right in denied
+            if right.namespaced
+            for namespace in dict.fromkeys(namespaces)
+        ]
+
+    def _who(self) -> None:
+        """As whom the API server knows us; servers that do not say are no failure."""
+        for version in _WHO_VERSIONS:
+            body = {
+                "apiVersion": f"authentication.k8s.io/{version}",
+                "kind": "SelfSubjectReview",
+            }
+            started = now()
+            try:
+                review = self.api.create(_WHO.format(version), body)
+            except ClusterError:
+                continue
+            status = review.get("status")
+            who = status.get("userInfo") if isinstance(status, dict) else None
+            if isinstance(who, dict):
+                named = {key: who[key] for key in ("username", "groups") if key in who}
+                self.api.say(doctor.WHO, named, started)
+                return
+
+    def _agents(self) -> tuple[Mapping[str, Agent], str]:
+        # Looked for whatever the mode is: which Cilium there is is part of the report.
+        try:
+            return find_agents(self.api), ""
+        except ClusterError as error:
+            return {}, words_of(error, Deadline(None))
+
+    def _kept(self) -> Mapping[str, NodePod]:
+        try:
+            return self.answerers.find_pods(self.api)
+        except ClusterError:
+            return {}  # its record says why
+
+    def _names(self, listed: Future[list[dict[str, object]]]) -> list[str]:
+        try:
+            return [name_of(node) for node in listed.result(self.deadline.left)]
+        except (NotDone, ClusterError):
+            return []
+
+    def _settled(self, future: Future[Any]) -> object:
+        try:
+            return future.result(self.deadline.left)
+        except (NotDone, ClusterError):
+            return None  # its record says why, or it is late
+
+    # --- nodes ------------------------------------------------------------------------------------
+
+    def _places(
+        self,
+        nodes: Iterable[str],
+        agents: Mapping[str, Agent],
+        why_none: str,
+        kept: Mapping[str, NodePod],
+    ) -> Iterator[tuple[Place, Future[list[Record]] | Record]]:
+        """Agents and node pods of every node, side by side: each is told of by itself."""
+        nodes = list(nodes)
+        if self.answerers.looks_for_agents:
+            for node in nodes:
+                spot = agent_spot(agents, node, why_none)
+                place = agent_place(node)
+                yield place, (self._ask(spot) if isinstance(spot, Spot) else spot)
+        pods: dict[str, NodePod | Coming | Record | Spot] = dict(kept)
+        if self.access.mode is Mode.POD:
+            self.answerers.know({}, "", kept)
+            pods = dict(self.answerers.of(nodes))
+        for node, pod in pods.items():
+            if isinstance(pod, Record):
+                yield node_place(node), pod
+            elif not isinstance(pod, Spot):
+                yield node_place(node), self._ask_pod(node, pod)
+
+    def _ask(self, spot: Spot) -> Future[list[Record]]:
+        asked = tasks.to_ask((*CHECKUP.node, *CHECKUP.cilium), CHECKUP)
+        return self.jobs.start(lambda: ask(self.session, spot, asked, self.deadline))
+
+    def _ask_pod(self, node: str, pod: NodePod | Coming) -> Future[list[Record]]:
+        asked = tasks.of_node_pod(CHECKUP.node_pod, CHECKUP, node_place(node))
+        return self.jobs.start(
+            lambda: by_node_pod(self.session, self.answerers, pod, asked, self.deadline)
+        )
+
+    def _answered(self, place: Place, answer: Future[list[Record]] | Record) -> Iterator[Record]:
+        if isinstance(answer, Record):
+            yield answer
+            return
+        left = self.deadline.left
+        try:
+            yield from answer.result(None if left is None else left + _GRACE_SECONDS)
+        except NotDone:
+            reason = f"no answer within the {self.deadline} that --timeout allows"
+            yield silent(place, EXEC, reason)
+
+
+def _version(api: RecordingApi) -> None:
+    """The server's version; who cannot get that far has no cluster to ask."""
+    started = now()
+    try:
+        api.say(doctor.SERVER_VERSION, api.get("/version"), started)
+    except (ApiUnreachable, Unauthorized):
+        raise
+    except ClusterError as error:
+        api.failed(doctor.SERVER_VERSION, error)
+
+
+def _connection(session: Session, access: NodeAccess) -> Record:
+    said = {
+        "context": session.context,
+        "server": session.server,
+        "namespace": session.namespace,
+        "node_access": access.mode.value,
+    }
+    stdout = Held(json.dumps(said, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    return replace(silent(CLIENT, doctor.CONNECTION, ""), exit_code=0, stdout=stdout, started=now())

@@ -1,0 +1,369 @@
+"""A live run of `path`: asks the API server, then the places that the packet passes, at once.
+
+    1  the API server: source, destination, agents, nodes, settings, policies; side by side
+    2  the source pod and its node; the nodes at the far end as soon as they are known. A node is
+       asked by Cilium's agent there or by a node pod (node_access.py), the pod by exec or by that
+
+Only what has to be known to ask at all (the source, an object as destination) can end the run;
+everything else that fails is a record with its reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotDone
+from functools import partial
+from typing import TypeVar, cast
+
+from kubectl_ebpfnet.capture.open import now
+from kubectl_ebpfnet.cluster.agents import Agent, find_agents
+from kubectl_ebpfnet.cluster.client.api import CILIUM, Object, Objects
+from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
+from kubectl_ebpfnet.cluster.resolve import Kind, TargetRef, name_of, resolve
+from kubectl_ebpfnet.collect import destination as far_end
+from kubectl_ebpfnet.collect import tasks
+from kubectl_ebpfnet.collect.ask.api import RecordingApi
+from kubectl_ebpfnet.collect.ask.container import EXEC, Spot, ask, words_of
+from kubectl_ebpfnet.collect.ask.node_access import (
+    BY_AGENT,
+    Coming,
+    NodeAccess,
+    NodeAnswerers,
+    by_node_pod,
+)
+from kubectl_ebpfnet.collect.ask.node_pod import NodeAsked
+from kubectl_ebpfnet.collect.ask.shell_script import Asked, silent
+from kubectl_ebpfnet.collect.ask.targets import (
+    addresses_of,
+    namespace_in_kernel,
+    namespace_of,
+    node_of,
+    pod_spot,
+    shares_node,
+)
+from kubectl_ebpfnet.collect.destination import FarEnd
+from kubectl_ebpfnet.collect.pool import Deadline, Jobs
+from kubectl_ebpfnet.collect.tasks import Packet
+from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, ParseError
+from kubectl_ebpfnet.model.evidence import (
+    CLIENT,
+    Bundle,
+    Held,
+    Place,
+    Record,
+    agent_place,
+    bundle_of,
+    node_place,
+    pod_place,
+)
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.path import PathRequest
+from kubectl_ebpfnet.model.untrusted import address
+
+T = TypeVar("T")
+Say = Callable[[str], object]
+
+FAR_NODES = 3
+"""Nodes of the far end that are asked."""
+SYSTEM = "kube-system"
+CONFIG = "cilium-config"
+_GRACE_SECONDS = 1.0  # an exec that the deadline ended still hands over what it had
+
+
+def collect_path(
+    session: Session,
+    request: PathRequest,
+    *,
+    access: NodeAccess = BY_AGENT,
+    timeout: float | None = None,
+    say: Say = lambda _: None,
+    progress: Say = lambda _: None,
+) -> tuple[PathRequest, Bundle]:
+    """Everything that the path of one packet can be explained from.
+
+    Args:
+        session: the connection.
+        request: what is asked; a workload as its source is still to be resolved.
+        access: how nodes may be asked; what is deployed for it is gone at the end.
+        timeout: seconds for all of it; what has not answered by then is done without.
+        say: told what the reader must know, e.g. which pod was taken for a workload.
+        progress: told what is going on. Both are called from this thread.
+
+    Returns:
+        The request with a pod as its source, and the bundle.
+
+    Raises:
+        NotFound: the source, or the object that is the destination, is not there.
+        ClusterError: the API server cannot be reached, or does not let this user read the source
+            or the destination.
+    """
+    with NodeAnswerers(session, access, say) as answerers:
+        return _Run(session, request, answerers, Deadline(timeout), say, progress).run()
+
+
+class _Run:
+    """One run: what was started and what came of it. Its methods run in the caller's thread."""
+
+    def __init__(
+        self,
+        session: Session,
+        request: PathRequest,
+        answerers: NodeAnswerers,
+        deadline: Deadline,
+        say: Say,
+        progress: Say,
+    ) -> None:
+        self.session = session
+        self.request = request
+        self.answerers = answerers
+        self.deadline = deadline
+        self.say = say
+        self.progress = progress
+        self.api = RecordingApi(session)
+        self.jobs = Jobs()
+        self.aside: list[Future[object]] = []
+        self.asked: list[tuple[Place, Future[list[Record]]]] = []
+        self.records: list[Record] = []
+        self.nodes: set[str] = set()  # that were asked
+        self.agents: Mapping[str, Agent] = {}
+
+    def run(self) -> tuple[PathRequest, Bundle]:
+        """Both rounds."""
+        request, api = self.request, self.api
+        self.progress("asking the API server")
+        lines: list[str] = []  # threads do not talk; it is said below
+        source = self.jobs.start(lambda: _source(api, request, lines.append))
+        answerers = self.answerers
+        agents = self.jobs.start(lambda: find_agents(api) if answerers.looks_for_agents else {})
+        kept = self.jobs.start(lambda: answerers.find_pods(api))
+        nodes = self.jobs.start(api.nodes)
+        cilium_nodes = self.jobs.start(lambda: api.cilium("ciliumnodes"))
+        config = self.jobs.start(lambda: api.config_map(SYSTEM, CONFIG))
+        end = self.jobs.start(lambda: far_end.of_object(api, request))
+        self._start_aside(_policies(api, request))
+        address = request.destination_address
+        owner = self.jobs.start(lambda: self._owner(address, nodes)) if address else None
+
+        pod = self._needed(source)
+        for line in lines:
+            self.say(line)
+        far = self._needed(end)
+        listed = self._tried(agents)
+        self.agents = listed[0] or {}
+        answerers.know(self.agents, listed[1], self._tried(kept)[0] or {})
+        known, _ = self._tried(cilium_nodes)
+        versions = frozenset((address.version,)) if address else far.versions
+        packet = _packet(pod, request, versions, far, bool(known))
+
+        self.progress(f"asking pod {namespace_of(pod)}/{name_of(pod)} and its node")
+        named = self._ask_source(pod, packet)
+        self._ask_far(far, packet)
+        self._start_aside(self._endpoints([pod]))
+        if self._tried(config)[0] is None:
+            self._start_aside([self._config_elsewhere])
+        if named:
+            resolved = self._resolved(named)
+            owner = self.jobs.start(lambda: self._owner(resolved, nodes)) if resolved else None
+        if owner is not None:
+            self._ask_far(self._tried(owner)[0] or FarEnd(), packet)
+        self._gather()
+        return _with_pod(request, pod), bundle_of([*api.take(), *self.records])
+
+    # --- waiting --------------------------------------------------------------------------------
+
+    def _needed(self, future: Future[T]) -> T:
+        """The result of a call without which there is nothing to explain. Raises ClusterError."""
+        try:
+            return future.result(self.deadline.left)
+        except NotDone:
+            raise ApiUnreachable(
+                f"no answer from {self.session.server} within {self.deadline}",
+                hint="--timeout allows more",
+            ) from None
+
+    def _tried(self, future: Future[T]) -> tuple[T | None, str]:
+        """The result of a call, or None and the reason; its record says the same."""
+        try:
+            return future.result(self.deadline.left), ""
+        except NotDone:
+            return None, f"no answer within {self.deadline}"
+        except ClusterError as error:
+            return None, words_of(error, self.deadline)
+
+    def _gather(self) -> None:
+        """Wait for everything that was started."""
+        for count, (place, future) in enumerate(self.asked):
+            self.progress(f"waiting for {place} ({len(self.asked) - count} to go)")
+            left = self.deadline.left
+            try:
+                self.records += future.result(None if left is None else left + _GRACE_SECONDS)
+            except NotDone:
+                reason = f"no answer within the {self.deadline} that --timeout allows"
+                self.records.append(silent(place, EXEC, reason))
+        for other in self.aside:
+            self._tried(other)
+
+    # --- asking ---------------------------------------------------------------------------------
+
+    def _start_aside(self, calls: Iterable[Callable[[], object]]) -> None:
+        self.aside += [self.jobs.start(call) for call in calls]
+
+    def _start(self, spot: Spot, asked: list[Asked]) -> Future[list[Record]]:
+        future = self.jobs.start(lambda: ask(self.session, spot, asked, self.deadline))
+        self.asked.append((spot.place, future))
+        return future
+
+    def _ask_source(self, pod: Object, packet: Packet) -> list[Future[list[Record]]]:
+        """Ask the source pod and its node; returns the look-ups of a DNS name."""
+        named: list[Future[list[Record]]] = []
+        name, node = self.request.destination_name, node_of(pod)
+        answerer = self.answerers.of([node], self.deadline)[node] if node else None
+        by_node = isinstance(answerer, (NodePod, Coming)) and not shares_node(pod)
+        spot = pod_spot(pod)
+        if isinstance(spot, Record):
+            if not by_node:
+                self.records.append(spot)
+        else:
+            if not shares_node(pod) and not by_node:
+                self._start(spot, tasks.to_ask(tasks.POD_TASKS, packet))
+            if packet.by_name:
+                named.append(self._start(spot, [tasks.name_lookup(name)]))
+        if packet.by_name:
+            here = self.jobs.start(lambda: [resolve_here(name)])
+            named.append(here)
+            self.asked.append((CLIENT, here))
+        if answerer is not None:
+            of_pod = _of_pod(pod, packet) if by_node else []
+            self._ask_node(node, answerer, packet, of_pod)
+        return named
+
+    def _ask_far(self, far: FarEnd, packet: Packet) -> None:
+        """Ask the far end's nodes, the first few if there are many."""
+        self._start_aside(self._endpoints(far.pods[:FAR_NODES]))
+        others = [node for node in dict.fromkeys(far.nodes) if node not in self.nodes]
+        for node, answerer in self.answerers.of(others[:FAR_NODES], self.deadline).items():
+            self._ask_node(node, answerer, packet)
+        reason = f"not asked: the far end is on {len(others)} nodes, {FAR_NODES} of them are asked"
+        self.records += [silent(agent_place(node), EXEC, reason) for node in others[FAR_NODES:]]
+
+    def _ask_node(
+        self,
+        node: str,
+        answerer: Spot | NodePod | Coming | Record,
+        packet: Packet,
+        of_pod: Sequence[NodeAsked] = (),
+    ) -> None:
+        """Ask a node; a node pod is asked of the source pod's namespace as well."""
+        self.nodes.add(node)
+        if isinstance(answerer, Record):
+            self.records.append(answerer)
+        elif isinstance(answerer, Spot):
+            for lane in tasks.agent_lanes(packet):
+                self._start(answerer, lane)
+        else:
+            place = node_place(node)
+            asked = [*of_pod, *tasks.of_node_pod(tasks.NODE_POD_TASKS, packet, place)]
+            call = partial(
+                by_node_pod, self.session, self.answerers, answerer, asked, self.deadline
+            )
+            self.asked.append((place, self.jobs.start(call)))
+
+    # --- what else the API server knows -----------------------------------------------------------
+
+    def _owner(self, address: Address, nodes: Future[Objects]) -> FarEnd:
+        known = self._tried(nodes)[0] or []
+        return far_end.of_address(self.api, address, known, self.request.port)
+
+    def _endpoints(self, pods: Objects) -> list[Callable[[], object]]:
+        """Reads of the CiliumEndpoints of pods."""
+        paths = [
+            f"{CILIUM}/namespaces/{namespace_of(pod)}/ciliumendpoints/{name_of(pod)}"
+            for pod in pods
+            if not shares_node(pod)
+        ]
+        return [lambda path=path: self.api.get(path) for path in paths]  # type: ignore[misc]
+
+    def _config_elsewhere(self) -> None:
+        """The settings, where Cilium is not in kube-system."""
+        for namespace in {agent.container.namespace for agent in self.agents.values()} - {SYSTEM}:
+            self.api.config_map(namespace, CONFIG)
+
+    def _resolved(self, named: list[Future[list[Record]]]) -> Address | None:
+        """The first address that a look-up of the destination's name gave: the pod's own counts
+        before this machine's."""
+        for future in named:
+            for record in self._tried(future)[0] or []:
+                for line in record.stdout.read().decode("utf-8", "replace").splitlines():
+                    try:
+                        return address(line.split(" ", 1)[0].strip(), "a look-up")
+                    except ParseError:
+                        continue
+        return None
+
+
+def resolve_here(name: str) -> Record:
+    """What this machine's resolver says, as a record: one address a line."""
+    import socket
+
+    argv = ("resolve", name)
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        return silent(CLIENT, argv, f"{name} does not resolve here: {error}")
+    lines = dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found)
+    text = "".join(f"{address}\n" for address in lines)
+    return Record(0, CLIENT, argv, 0, Held(text.encode()), b"", now())
+
+
+def _source(api: RecordingApi, request: PathRequest, say: Say) -> Object:
+    ref = TargetRef(cast(Kind, request.source_kind.lower()), request.source_name)
+    return resolve(api, ref, request.source_namespace, say)
+
+
+def _policies(api: RecordingApi, request: PathRequest) -> list[Callable[[], object]]:
+    """Reads of what may allow or deny the packet."""
+    namespaces = {request.source_namespace, request.destination_namespace} - {""}
+    calls: list[Callable[[], object]] = [lambda: api.cilium("ciliumclusterwidenetworkpolicies")]
+    for namespace in sorted(namespaces):
+        path = f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies"
+        calls += [
+            lambda ns=namespace: api.cilium("ciliumnetworkpolicies", ns),  # type: ignore[misc]
+            lambda path=path: api.list(path),  # type: ignore[misc]
+        ]
+    return calls
+
+
+def _packet(
+    pod: Object, request: PathRequest, versions: frozenset[int], far: FarEnd, knows_nodes: bool
+) -> Packet:
+    own = frozenset(address.version for address in addresses_of(pod))
+    there = [request.destination_address] if request.destination_address else []
+    there += [*far.frontends]
+    there += [address for pod in far.pods for address in addresses_of(pod)]
+    return Packet(
+        addresses=addresses_of(pod),
+        versions=(versions & own) or versions or own or frozenset((4, 6)),
+        by_name=request.destination_kind == "name",
+        leaves=far.leaves,
+        knows_nodes=knows_nodes,
+        destinations=tuple(dict.fromkeys(there)),
+    )
+
+
+def _of_pod(pod: Object, packet: Packet) -> list[NodeAsked]:
+    """What a node pod is asked of a pod's own namespace."""
+    place = pod_place(namespace_of(pod), name_of(pod))
+    netns = namespace_in_kernel(pod)
+    node = node_place(node_of(pod))
+    return [
+        *tasks.of_node_pod(tasks.POD_BY_NODE_TASKS, packet, place, netns),
+        *tasks.look_ups(packet, place, node, netns),
+    ]
+
+
+def _with_pod(request: PathRequest, pod: Object) -> PathRequest:
+    name = name_of(pod)
+    return dataclasses.replace(request, source_kind="pod", source_name=name, source=f"pod/{name}")

@@ -1,0 +1,310 @@
+"""What each command will show of one node, from who can answer for it and what they have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain.views import cite, readers
+from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.doctor import (
+    COMMANDS,
+    NF_CONNTRACK,
+    TOOL_NAMES,
+    TOOLS,
+    CiliumFound,
+    Connection,
+    Lack,
+    Level,
+    NodeCheck,
+    Reach,
+    Right,
+)
+from kubectl_ebpfnet.model.evidence import Place, Record, agent_place, node_place
+from kubectl_ebpfnet.model.kernel import KernelFacts
+from kubectl_ebpfnet.model.kube import Node, Pod
+from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.model.protocol.questions import PROGRAM
+from kubectl_ebpfnet.model.untrusted import integer
+
+_NOT_FOUND = 127
+_KEPT_LABEL = ("ebpfnet.dev/keep", "true")  # cluster/nodepods/manifest.py
+_NODE_POD = "--node-access pod"
+_FILE = "docs/rbac.yaml"
+_LATE = "that --timeout allows"  # collect/ask/container.py
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What holds for every node.
+
+    Attributes:
+        agents: Cilium's agent pods, by node.
+        said: the records of each place; there may be thousands of places.
+        kept: nodes with a node pod that an earlier run kept.
+        nodes: the API's objects, by name.
+    """
+
+    world: World
+    connection: Connection
+    rights: tuple[Right, ...]
+    cilium: CiliumFound
+    agents: Mapping[str, Pod]
+    said: Mapping[Place, Sequence[Record]]
+    kept: frozenset[str]
+    nodes: Mapping[str, Node]
+
+    @property
+    def lacking_to_deploy(self) -> tuple[str, ...]:
+        """Rights that node pods need and this user has not, in words."""
+        denied = (r for r in self.rights if "node-pod" in r.uses and r.allowed is False)
+        return tuple(right.words for right in denied)
+
+
+def check(name: str, situation: Situation) -> NodeCheck:
+    """A node, and what each command will show of it."""
+    world = situation.world
+    node = situation.nodes.get(name)
+    by_agent = situation.said.get(agent_place(name), ())
+    by_pod = situation.said.get(node_place(name), ())
+    ran = any(record.ran for record in by_agent)
+    tools, missing = _tools(world, name, by_agent)
+    there = any(record.ran for record in by_pod)
+    kernel = world.node(name).ask(q.KERNEL, readers.NODE_SIDE).facts if there else ()
+    found = NodeCheck(
+        name,
+        ready=None if node is None else node.ready,
+        not_ready="" if node is None or node.ready else node.reason,
+        agent=_agent(situation.agents.get(name), ran),
+        agent_exec=ran if by_agent else None,
+        agent_problem="" if ran else _problem(by_agent),
+        tools=tools,
+        missing_tools=missing,
+        node_pod=_node_pod(name in situation.kept, by_pod) if there else "",
+        node_pod_problem="" if there else _problem(by_pod),
+        kernel=next((one for one in kernel if isinstance(one, KernelFacts)), None),
+        evidence=tuple(_evidence((*by_agent, *by_pod))),
+    )
+    found = replace(found, by=_by(found, situation))
+    return replace(found, commands=reaches(found, situation))
+
+
+def runs(pod: Pod) -> bool:
+    """Whether an agent runs, and nothing says that it is not well."""
+    return pod.phase == "Running" and (pod.ready or not pod.reason)
+
+
+def _agent(pod: Pod | None, ran: bool) -> str:
+    if pod is None:
+        return "running" if ran else ""
+    if runs(pod):
+        return "running"
+    if ran:
+        return "not Ready"
+    return pod.reason.partition(":")[0] or pod.phase
+
+
+def _problem(records: Sequence[Record]) -> str:
+    return next((r.why_not() for r in records if not r.ran), "")
+
+
+def _node_pod(kept: bool, records: Sequence[Record]) -> str:
+    if not any(record.argv[0] == PROGRAM for record in records):
+        return "shell"  # somebody's commands, in a capture
+    return "kept" if kept else "deployed"
+
+
+def kept_on(pods: Iterable[Pod]) -> frozenset[str]:
+    """Nodes with a node pod that an earlier run kept."""
+    return frozenset(
+        pod.node for pod in pods if pod.label(_KEPT_LABEL[0]) == _KEPT_LABEL[1] and pod.node
+    )
+
+
+def _tools(
+    world: World, node: str, records: Sequence[Record]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Which of TOOL_NAMES an agent has and has not: it was asked, or its commands tell."""
+    place = agent_place(node)
+    asked = q.answer(world.bundle, place, TOOLS)
+    if asked is not None and asked.ok:
+        said = set(asked.stdout.read().decode("utf-8", "replace").split())
+        there = tuple(name for name in TOOL_NAMES if name in said)
+        return there, tuple(name for name in TOOL_NAMES if name not in said)
+    has: set[str] = set()
+    lacks: set[str] = set()
+    for record in records:
+        if record.argv[-1] == NF_CONNTRACK and record.ran:
+            (has if record.ok else lacks).add(NF_CONNTRACK)
+        elif record.exit_code == _NOT_FOUND or "image has no shell and no" in record.error:
+            lacks.add(record.argv[0])
+        elif record.ran:
+            has.add(record.argv[0])
+    return (
+        tuple(name for name in TOOL_NAMES if name in has),
+        tuple(name for name in TOOL_NAMES if name in lacks - has),
+    )
+
+
+def _evidence(records: Iterable[Record]) -> Iterator[Evidence]:
+    """What was asked for this report alone: a capture's tables prove other things."""
+    asked = {*q.STATUS.forms, *q.VERSION.forms, *q.KERNEL.answers}
+    for record in records:
+        if not record.ran:
+            yield from cite.whole(record)
+        elif record.argv in asked:
+            yield Evidence(record.number)
+
+
+def _by(found: NodeCheck, situation: Situation) -> str:
+    """Who answers for the node when a command asks, as NodeAnswerers chooses."""
+    mode = situation.connection.node_access
+    if mode == "none":
+        return ""
+    if found.node_pod and mode != "agent":
+        return "shell" if found.node_pod == "shell" else "node pod"
+    if mode == "pod":
+        return ""
+    if found.agent_exec:
+        return "agent"
+    if (
+        mode == "auto"
+        and found.agent not in ("running", "not Ready")
+        and not situation.lacking_to_deploy
+    ):
+        return "new node pod"
+    return ""
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def reaches(found: NodeCheck, situation: Situation) -> tuple[Reach, ...]:
+    """What each command will show of the node; a node without a name is any."""
+    return tuple(_reach(command, found, situation) for command in COMMANDS)
+
+
+def _reach(command: str, found: NodeCheck, situation: Situation) -> Reach:
+    if not found.by:
+        return Reach(command, Level.BLIND, (_nobody(found, situation),))
+    lacks = list(_by_rights(command, found, situation))
+    if found.by == "agent":
+        lacks += _by_tools(command, found, situation)
+    elif found.kernel is not None:
+        lacks += [Lack(problem) for problem in found.kernel.problems]
+    if any(lack.blinds for lack in lacks):
+        return Reach(command, Level.BLIND, tuple(lacks))
+    return Reach(command, Level.PARTIAL if lacks else Level.FULL, tuple(lacks))
+
+
+def _nobody(found: NodeCheck, situation: Situation) -> Lack:
+    """Why nobody answers for a node, and who could."""
+    mode, denied = situation.connection.node_access, situation.lacking_to_deploy
+    if mode == "none":
+        return Lack("--node-access none asks no node", "another --node-access")
+    if not found.name:
+        return Lack("no node is known: neither nodes nor agents can be listed", _FILE)
+    reasons = [] if found.ready is not False else [f"the node is not Ready ({found.not_ready})"]
+    if mode == "pod":
+        reasons.append(found.node_pod_problem or "no node pod answered")
+        return Lack("; ".join(reasons), "docs/rbac-node-pod.yaml" if denied else "")
+    reasons.append(found.agent_problem or "no Cilium agent answers there")
+    if found.node_pod_problem:
+        reasons.append(found.node_pod_problem)
+    if not situation.rights:
+        return Lack("; ".join(reasons))
+    if any(_LATE in reason for reason in reasons):
+        return Lack("; ".join(reasons), "a longer --timeout")
+    if denied:
+        reasons.append(f"no node pod can be deployed without {denied[0]}")
+        return Lack("; ".join(reasons), f"{_FILE}, or docs/rbac-node-pod.yaml for a node pod")
+    return Lack("; ".join(reasons), _NODE_POD)
+
+
+_DEEP = ("path", "capture")
+# Right → commands that are poorer without it. Others are told of among the rights alone: they are
+# for a way to name a source, or doubled by what agents say.
+_LOWERS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("list", "pods"): _DEEP,
+    ("get", "nodes"): ("programs", "flows"),
+    ("list", "nodes"): _DEEP,
+    ("get", "services"): ("path",),
+    ("list", "services"): _DEEP,
+    ("list", "endpointslices.discovery.k8s.io"): _DEEP,
+}
+_CILIUM = (
+    ("get", "configmaps"),
+    ("list", "ciliumnodes.cilium.io"),
+    ("list", "ciliumidentities.cilium.io"),
+)
+_EXEC_CREATE_SINCE = 35
+
+
+def _by_rights(command: str, found: NodeCheck, situation: Situation) -> Iterator[Lack]:
+    namespace = situation.connection.namespace
+    for right in situation.rights:
+        # Lists are of the whole cluster; one object is in the namespace of -n.
+        allowed = right.allowed if right.verb == "list" else right.within(namespace)
+        if allowed is not False:
+            continue
+        yield from _without(right, command, found, situation)
+
+
+def _without(right: Right, command: str, found: NodeCheck, situation: Situation) -> Iterator[Lack]:
+    where = f"in namespace {situation.connection.namespace}"
+    help_ = f"{right.words} ({_FILE})"
+    by_agent, pair = found.by == "agent", (right.verb, right.resource)
+    if pair == ("get", "pods") and command != "capture":
+        yield Lack(f"pods {where}: they cannot be named", help_, blinds=command == "path")
+    elif right.resource == "pods/exec" and by_agent and command in _DEEP:
+        if right.verb == "get" or needs_create(situation.connection.kubernetes):
+            yield Lack(f"what pods {where} see themselves: no exec into them", help_)
+    elif command in _LOWERS.get(pair, ()) or (
+        # Where an agent answers, it says the same.
+        pair in _CILIUM and not by_agent and command in _DEEP and situation.cilium.found
+    ):
+        yield Lack(right.effect, help_)
+
+
+def needs_create(kubernetes: str) -> bool:
+    """Whether this API server checks exec for `create` too (kubernetes/kubernetes#134577)."""
+    _, _, rest = kubernetes.partition(".")
+    minor = rest.partition(".")[0]
+    try:
+        return integer(minor, "a version") >= _EXEC_CREATE_SINCE
+    except ParseError:
+        return True
+
+
+def _by_tools(command: str, found: NodeCheck, situation: Situation) -> Iterator[Lack]:
+    """What an agent cannot show, for want of programs in its image."""
+    denied = situation.lacking_to_deploy
+    help_ = _NODE_POD if not denied else f"{_NODE_POD}, with docs/rbac-node-pod.yaml"
+    no = frozenset(found.missing_tools)
+    no_cilium, no_tables = {"cilium-dbg", "cilium"} <= no, {NF_CONNTRACK, "conntrack"} <= no
+    no_programs = {"bpftool", "tc"} <= no
+    if (command == "flows" and no_cilium and no_tables) or (command == "programs" and no_programs):
+        what = f"all of {command}: the agent's image has no tool for it"
+        yield Lack(what, help_, blinds=True)
+        return
+    if command != "flows" and "ip" in no:
+        yield Lack("devices and rules in full: the agent's image has no ip", help_)
+    if command in _DEEP and "iptables-save" in no:
+        yield Lack("netfilter's rules: the agent's image has no iptables-save", help_)
+    if command != "flows" and no_programs:
+        yield Lack("BPF programs: the agent's image has neither bpftool nor tc", help_)
+    elif command != "flows" and "bpftool" in no:
+        yield Lack("programs other than tc's filters: the agent's image has no bpftool", help_)
+    if command != "programs" and no_cilium:
+        yield Lack("Cilium's maps: the agent's image has no cilium-dbg", help_)
+    if command != "programs" and no_tables:
+        what = f"the kernel's own connection tracking: no {NF_CONNTRACK} and no conntrack"
+        yield Lack(what, help_)
+    if command in _DEEP and not no_cilium:
+        status = q.answer(situation.world.bundle, agent_place(found.name), q.STATUS)
+        if status is not None and not status.ok:
+            yield Lack(f"what the agent itself knows: it does not answer ({status.why_not()})")
+    if command == "programs":
+        yield Lack("programs in pods' own namespaces and cgroups", help_)

@@ -1,0 +1,298 @@
+"""What a user can expect of each command in this cluster: a pure function of a bundle.
+
+A live run has reviews of this user's rights (collect/doctor.py); a capture has none, and what its
+places said is what they could say. Nothing is guessed: a right that nobody judged is not denied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain.doctor.nodes import (
+    Situation,
+    check,
+    kept_on,
+    needs_create,
+    reaches,
+    runs,
+)
+from kubectl_ebpfnet.explain.views import cite, readers
+from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.cilium import DatapathConfig
+from kubectl_ebpfnet.model.doctor import (
+    CONNECTION,
+    RIGHTS,
+    SERVER_VERSION,
+    WHO,
+    Checkup,
+    CiliumFound,
+    Connection,
+    Level,
+    NodeCheck,
+    Right,
+    can_i,
+)
+from kubectl_ebpfnet.model.evidence import API, CLIENT, Bundle, Place, PlaceKind, Record
+from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.model.untrusted import json_value
+
+_ORDER = (Level.FULL, Level.PARTIAL, Level.BLIND)
+_AGENT_LABEL, _AGENT = "k8s-app", "cilium"  # cluster/agents.py
+
+
+def examine(bundle: Bundle) -> Checkup:
+    """The report of a cluster, or of a capture."""
+    world = World(bundle)
+    connection = _connection(bundle)
+    rights = tuple(_rights(bundle))
+    said: dict[Place, list[Record]] = {}
+    for record in bundle.records:
+        said.setdefault(record.place, []).append(record)
+    agents = agents_of(world)
+    cilium = _cilium(world, agents, said)
+    by_name = {node.name: node for node in world.kube.nodes}
+    kept = kept_on(world.kube.pods)
+    situation = Situation(world, connection, rights, cilium, agents, said, kept, by_name)
+    live = bool(connection.server)
+    names = world.node_names if live else _asked(bundle)
+    nodes = tuple(check(name, situation) for name in names)
+    unlisted = () if nodes else reaches(NodeCheck(""), situation)
+    return Checkup(
+        connection,
+        rights,
+        cilium,
+        nodes,
+        unlisted,
+        _verdict(nodes, unlisted),
+        tuple(_missing(bundle, rights, nodes, live)),
+    )
+
+
+def _verdict(nodes: Iterable[NodeCheck], unlisted: Iterable[Any]) -> Level:
+    """Of `path`; a node that is not Ready is not worse for it, one that cannot be read may be."""
+    levels = [node.reach("path").level for node in nodes if node.ready is not False]
+    levels += [reach.level for reach in unlisted if reach.command == "path"]
+    return max(levels, key=_ORDER.index, default=Level.FULL)
+
+
+def _asked(bundle: Bundle) -> tuple[str, ...]:
+    """Nodes that a capture has asked; of others it says nothing."""
+    kinds = (PlaceKind.AGENT, PlaceKind.NODE)
+    names = sorted(place.node for kind in kinds for place in bundle.places(kind))
+    return tuple(dict.fromkeys(names))
+
+
+def agents_of(world: World) -> dict[str, Pod]:
+    """Cilium's agent pods by node; when a node has two, the better one counts."""
+    found: dict[str, Pod] = {}
+    for pod in world.kube.pods:
+        if pod.label(_AGENT_LABEL) != _AGENT or not pod.node:
+            continue
+        other = found.get(pod.node)
+        if other is None or (pod.ready, pod.phase == "Running") > (
+            other.ready, other.phase == "Running",
+        ):  # fmt: skip
+            found[pod.node] = pod
+    return found
+
+
+# --- the API server -------------------------------------------------------------------------------
+
+
+def _connection(bundle: Bundle) -> Connection:
+    said = _object(bundle.record(CLIENT, CONNECTION))
+    who = _object(bundle.record(API, WHO))
+    groups = who.get("groups")
+    return Connection(
+        context=_text(said, "context"),
+        server=_text(said, "server"),
+        namespace=_text(said, "namespace"),
+        node_access=_text(said, "node_access"),
+        kubernetes=_text(_object(bundle.record(API, SERVER_VERSION)), "gitVersion"),
+        user=_text(who, "username"),
+        groups=tuple(map(str, groups)) if isinstance(groups, list) else (),
+    )
+
+
+def _rights(bundle: Bundle) -> Iterator[Right]:
+    """Every right with its reviews; none where nothing was reviewed."""
+    reviews: dict[tuple[str, ...], Record] = {
+        record.argv: record for record in bundle.records if record.argv[:2] == ("auth", "can-i")
+    }
+    asks_create = needs_create(_connection(bundle).kubernetes)
+    for right in RIGHTS if reviews else ():
+        record = reviews.get(can_i(right.verb, right.resource, "", right.name))
+        allowed = _allowed(record)
+        start = can_i(right.verb, right.resource, "", right.name)[:-1]
+        within = tuple(
+            argv[-1]
+            for argv, one in reviews.items()
+            if argv[:-2] == start and argv[-2] == "-n" and _allowed(one)
+        )
+        problem = ""
+        if allowed is None:
+            problem = record.why_not() if record is not None else "there was no time to ask"
+        effect = right.effect
+        if right.resource == "pods/exec" and right.verb == "create" and not asks_create:
+            effect = "nothing: this API server asks for get alone"
+        proof = cite.lines(record, [1]) if record is not None and record.ok else ()
+        yield replace(
+            right,
+            allowed=allowed,
+            namespaces=() if allowed else within,
+            problem=problem,
+            effect=effect,
+            evidence=proof or cite.whole(record),
+        )
+
+
+def _allowed(record: Record | None) -> bool | None:
+    value = _object(record).get("allowed")
+    return value if isinstance(value, bool) else None
+
+
+def _object(record: Record | None) -> dict[str, Any]:
+    if record is None or not record.ok:
+        return {}
+    try:
+        value = json_value(record.stdout.read(), "a record")
+    except ParseError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: dict[str, Any], key: str) -> str:
+    found = value.get(key)
+    return found if isinstance(found, str) else ""
+
+
+def _missing(
+    bundle: Bundle, rights: tuple[Right, ...], nodes: tuple[NodeCheck, ...], live: bool
+) -> Iterator[str]:
+    if not live:
+        yield "this user's rights: a capture does not know them"
+    unjudged = [right for right in rights if right.allowed is None]
+    if unjudged:
+        yield f"{len(unjudged)} of {len(rights)} rights: {unjudged[0].problem}"
+    for argv in (SERVER_VERSION, ("get", "nodes")):
+        record = bundle.record(API, argv)
+        if record is not None and not record.ok:
+            yield f"{'the nodes' if argv[-1] == 'nodes' else 'the version'}: {record.why_not()}"
+    if any(node.by == "new node pod" for node in nodes):
+        yield "node pods were not tried: doctor --node-access pod deploys them, and takes them away"
+
+
+# --- Cilium ---------------------------------------------------------------------------------------
+
+
+def _cilium(
+    world: World, agents: Mapping[str, Pod], said: Mapping[Place, Iterable[Record]]
+) -> CiliumFound:
+    pods = [pod for pod in world.kube.pods if pod.label(_AGENT_LABEL) == _AGENT]
+    answering = [
+        place.node
+        for place, records in said.items()
+        if place.kind is PlaceKind.AGENT and any(record.ran for record in records)
+    ]
+    listed = [r for r in world.bundle.records if r.place == API and r.argv[:2] == ("get", "pods")]
+    found = True if agents or answering else None
+    if found is None and any(record.ok for record in listed):
+        found = False
+    why = next((r.why_not() for r in listed if not r.ok), "") if found is None else ""
+    if not found:
+        return CiliumFound(found, problem=why)
+    first = next(iter(agents.values()), None)
+    configs = {name: world.node(name).config for name in answering} or {"": world.settings}
+    problem = "" if any(c != DatapathConfig() for c in configs.values()) else _why_unset(world)
+    return CiliumFound(
+        True,
+        first.namespace if first else "",
+        first.owner_name if first and first.owner_kind == "DaemonSet" else "",
+        max(len(pods), len(answering)),
+        max(sum(runs(pod) for pod in agents.values()), len(answering)),
+        tuple(_features(world, configs)),
+        next(iter(configs.values())),
+        problem,
+    )
+
+
+def _why_unset(world: World) -> str:
+    for record in world.bundle.records:
+        if "cilium-config" in record.argv and record.argv[0] == "get" and not record.ok:
+            return record.why_not()
+    return "nothing says how it is set up"
+
+
+_TOLD_APART = 4
+"""Values of one feature that are still shown one by one."""
+_Said = Callable[[DatapathConfig], str]
+_FEATURES: tuple[tuple[str, _Said], ...] = (
+    ("routing", lambda c: _with(c.routing_mode, c.tunnel_protocol, c.routing_mode == "tunnel")),
+    (
+        "native CIDRs",
+        lambda c: "" if c.routing_mode == "tunnel" else ", ".join(map(str, c.native_cidrs)),
+    ),
+    ("kube-proxy replacement", lambda c: _yes(c.kube_proxy_replacement)),
+    (
+        "socket load-balancing",
+        lambda c: _with(_yes(c.socket_lb), "host only", bool(c.socket_lb_host_only)),
+    ),
+    ("NodePort mode", lambda c: c.node_port_mode),
+    ("masquerading", lambda c: c.masquerade),
+    ("host routing", lambda c: c.host_routing),
+    ("datapath mode", lambda c: c.datapath_mode),
+    ("attached by", lambda c: c.attach_mode),
+    ("encryption", lambda c: c.encryption),
+    ("host firewall", lambda c: _yes(c.host_firewall)),
+    ("egress gateway", lambda c: _yes(c.egress_gateway)),
+    ("endpoint routes", lambda c: _yes(c.endpoint_routes)),
+)
+
+
+def _features(world: World, configs: dict[str, DatapathConfig]) -> Iterator[tuple[str, str]]:
+    versions = {
+        name: str(next(iter(world.node(name).ask(q.VERSION, readers.VERSION).facts), ""))
+        or config.version
+        for name, config in configs.items()
+    }
+    yield from _told("version", versions)
+    for name, said in _FEATURES:
+        yield from _told(name, {node: said(config) for node, config in configs.items()})
+    for _, name, data in world.kube.config_maps:
+        if name == "cilium-config":
+            settings = dict(data)
+            families = ("ipv4", "ipv6")
+            on = [f"IP{f[2:]}" for f in families if settings.get(f"enable-{f}") == "true"]
+            yield from _told("IP versions", {"": ", ".join(on)})
+            yield from _told("policy enforcement", {"": settings.get("enable-policy", "")})
+            return
+
+
+def _told(what: str, by_node: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """A feature as all nodes have it, or who has which."""
+    values: dict[str, list[str]] = {}
+    for node, value in by_node.items():
+        if value:
+            values.setdefault(value, []).append(node)
+    if len(values) == 1:
+        yield what, next(iter(values))
+    elif len(values) > _TOLD_APART:
+        yield what, f"{len(values)} different values, {next(iter(values))} among them"
+    elif values:
+        yield what, ", ".join(f"{value} ({_some(nodes)})" for value, nodes in values.items())
+
+
+def _some(nodes: list[str]) -> str:
+    return nodes[0] if len(nodes) == 1 else f"{len(nodes)} nodes, {nodes[0]} among them"
+
+
+def _with(word: str, more: str, when: bool) -> str:
+    return f"{word} ({more})" if word and more and when else word
+
+
+def _yes(value: bool | None) -> str:
+    return "" if value is None else "yes" if value else "no"

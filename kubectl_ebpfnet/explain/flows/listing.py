@@ -1,0 +1,213 @@
+"""Every flow that a node tracks, joined out of Cilium's conntrack and NAT and nf_conntrack.
+
+One packet leaves up to five entries on a node: SVC (load-balanced), OUT (client's side) and IN
+(server's side) in Cilium's conntrack, OUT in its NAT, one in nf_conntrack. They are one flow: the
+joins are those of tracking.py, made by dictionaries since a node may have 100,000 of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from kubectl_ebpfnet.explain.flows.match import no_snat_map
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.answer import Said
+from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.views.node import NodeView, expanded
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
+from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.flows import FlowList
+from kubectl_ebpfnet.model.net import Address, Flow
+from kubectl_ebpfnet.model.path import Evidence, TrackedFlow
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter
+
+_Client = tuple[int, Address, int | None, int]  # protocol, address, port, reverse NAT id
+
+
+@dataclass(slots=True)
+class _Tables:
+    """What a node says, by what it is joined with."""
+
+    ct: dict[Flow, Said[CtEntry]] = field(default_factory=dict)
+    service: dict[_Client, Said[CtEntry]] = field(default_factory=dict)
+    nat: dict[Flow, Said[NatEntry]] = field(default_factory=dict)
+    nf: dict[Flow, Said[ConntrackEntry]] = field(default_factory=dict)
+    nf_translated: dict[Flow, Said[ConntrackEntry]] = field(default_factory=dict)
+
+
+def of_node(name: str, bundle: Bundle, filters: Sequence[FlowFilter] = ()) -> FlowList:
+    """The flows of a node that fit any of the filters; all when there are none."""
+    node = World(bundle).node(name)
+    tables = _read(node, filters)
+    flows = sorted((f for f in _joined(node, tables) if _fits(filters, f)), key=_order)
+    return FlowList(f"node {name}", name, tuple(flows), tuple(_missing(node)))
+
+
+def of_pod(
+    namespace: str, name: str, bundle: Bundle, peers: Sequence[FlowFilter] = (FlowFilter(),)
+) -> FlowList:
+    """The flows of a pod.
+
+    Args:
+        peers: what its other end has to fit: `peer`, `peer_port` and `protocol` are looked at.
+    """
+    target = f"pod {namespace}/{name}"
+    pod = World(bundle).pod(namespace, name)
+    if pod is None or not pod.node:
+        return FlowList(target, "", (), (f"{target} is on no node",))
+    filters = pod_filters(pod.addresses, peers)
+    found = of_node(pod.node, bundle, filters)
+    missing = found.missing
+    if pod.host_network:
+        note = f"{target} shares the address of node {pod.node}: these are the node's flows"
+        missing = (note, *missing)
+    return FlowList(target, pod.node, found.flows, missing)
+
+
+def pod_filters(
+    addresses: Iterable[Address], peers: Sequence[FlowFilter]
+) -> tuple[FlowFilter, ...]:
+    """The filters of a pod's flows: each of its addresses with each peer of the same version."""
+    return tuple(
+        FlowFilter(address, None, peer.peer, peer.peer_port, peer.protocol)
+        for address in addresses
+        for peer in peers
+        if peer.peer is None or peer.peer.version == address.version
+    )
+
+
+def _read(node: NodeView, filters: Sequence[FlowFilter]) -> _Tables:
+    ends = {end for f in filters for end in (f.address or f.peer,) if end is not None}
+    # Every filter has an end that its entries must show, or all lines are looked at.
+    every = any(f.address is None and f.peer is None for f in filters)
+    needles = () if every else sorted({t for end in ends for t in (str(end), expanded(end))})
+    tables = _Tables()
+    service: list[Said[CtEntry]] = []
+    for said in node.ct(needles):
+        entry = said.fact
+        if entry.related:
+            continue
+        if entry.direction == "SVC":
+            service.append(said)
+        elif entry.flow not in tables.ct or entry.direction == "OUT":
+            tables.ct[entry.flow] = said
+    for said in service:
+        flow = said.fact.flow
+        tables.service[(flow.protocol, flow.source, flow.source_port, said.fact.rev_nat)] = said
+    for nat in node.nat(needles):
+        if nat.fact.direction == "OUT":
+            tables.nat[nat.fact.flow] = nat
+    for nf in node.nf(needles):
+        tables.nf[nf.fact.original] = nf
+        tables.nf_translated.setdefault(nf.fact.translated(), nf)
+    return tables
+
+
+def _fits(filters: Sequence[FlowFilter], found: TrackedFlow) -> bool:
+    """Whether a flow fits at any place on its way: `--to` may name a Service or its backend."""
+    flows = [found.flow, found.translated]
+    flows += [found.cilium_ct.flow] if found.cilium_ct else []
+    flows += [found.netfilter.original, found.netfilter.reply] if found.netfilter else []
+    return not filters or any(f.fits(*flows) for f in filters)
+
+
+def _joined(node: NodeView, tables: _Tables) -> list[TrackedFlow]:
+    found: list[TrackedFlow] = []
+    used_nat: set[Flow] = set()
+    used_nf: set[Flow] = set()
+    used_service: set[Flow] = set()
+    for flow, said in tables.ct.items():
+        client = (flow.protocol, flow.source, flow.source_port, said.fact.rev_nat)
+        service = tables.service.get(client) if said.fact.rev_nat else None
+        nat = tables.nat.get(flow)
+        nf = _netfilter(tables, flow, service)
+        used_nat |= {nat.fact.flow} if nat else set()
+        used_nf |= {nf.fact.original} if nf else set()
+        used_service |= {service.fact.flow} if service else set()
+        found.append(_tracked(node, said, service, nat, nf))
+    for service in tables.service.values():
+        if service.fact.flow not in used_service:
+            nf = _netfilter(tables, service.fact.flow, None)
+            used_nf |= {nf.fact.original} if nf else set()
+            found.append(_tracked(node, None, service, None, nf))
+    for nat in tables.nat.values():
+        if nat.fact.flow not in used_nat:
+            nf = _netfilter(tables, nat.fact.flow, None)
+            used_nf |= {nf.fact.original} if nf else set()
+            found.append(_tracked(node, None, None, nat, nf))
+    for nf in tables.nf.values():
+        if nf.fact.original not in used_nf:
+            found.append(_tracked(node, None, None, None, nf))
+    return found
+
+
+def _netfilter(
+    tables: _Tables, flow: Flow, service: Said[CtEntry] | None
+) -> Said[ConntrackEntry] | None:
+    """nf_conntrack's entry: it saw the packet before or after Cilium's translation."""
+    nf = tables.nf.get(flow)
+    if nf is None and service is not None:
+        nf = tables.nf.get(service.fact.flow)
+    if nf is None:
+        behind = tables.nf_translated.get(flow)
+        if behind is not None and behind.fact.original.source == flow.source:
+            nf = behind
+    return nf
+
+
+def _tracked(
+    node: NodeView,
+    said: Said[CtEntry] | None,
+    service: Said[CtEntry] | None,
+    nat: Said[NatEntry] | None,
+    nf: Said[ConntrackEntry] | None,
+) -> TrackedFlow:
+    if service is not None:
+        first = service.fact.flow
+    elif nf is not None and said is None and nat is None:
+        first = nf.fact.original
+    else:
+        first = said.fact.flow if said is not None else nat.fact.flow  # type: ignore[union-attr]
+        if nf is not None and nf.fact.destination_nat:
+            first = nf.fact.original
+    last = said.fact.flow if said is not None else first
+    if nf is not None:
+        last = nf.fact.translated()
+    if nat is not None:
+        last = nat.fact.translated()
+    evidence: tuple[Evidence, ...] = ()
+    for part in (said, service, nat, nf):
+        if part is not None:
+            evidence += cite.said(part.record, part.number, part.text)
+    return TrackedFlow(
+        node=node.name,
+        flow=first,
+        cilium_ct=said.fact if said else None,
+        service_ct=service.fact if service else None,
+        cilium_nat=nat.fact if nat else None,
+        netfilter=nf.fact if nf else None,
+        translated=last,
+        evidence=evidence,
+    )
+
+
+def _order(flow: TrackedFlow) -> tuple[int, int, str, int, str]:
+    f = flow.flow
+    left = flow.time_to_live
+    return (-(left or 0), f.protocol, str(f.source), f.source_port or 0, str(f.destination))
+
+
+def _missing(node: NodeView) -> list[str]:
+    said = []
+    for question, name in (
+        (q.CT, "Cilium's conntrack"),
+        (q.NAT, "Cilium's NAT"),
+        (q.CONNTRACK, "nf_conntrack"),
+    ):
+        answer = node.table_state(question)
+        if not answer.known and not (question is q.NAT and no_snat_map(node)):
+            said.append(f"{name} of node {node.name}: {answer.missing}")
+    return said

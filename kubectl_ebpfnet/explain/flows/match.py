@@ -1,0 +1,226 @@
+"""The joined view: one flow in Cilium's conntrack, Cilium's NAT and nf_conntrack, side by side.
+
+The three tables are joined through the translations: Cilium's NAT map is keyed by the packet as
+Cilium's conntrack has it; nf_conntrack's original tuple is the packet as it came to netfilter,
+which is before its own NAT and after Cilium's load-balancing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.answer import Said
+from kubectl_ebpfnet.explain.views.node import NodeView, expanded
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
+from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.net import Address, Flow
+from kubectl_ebpfnet.model.path import Evidence, TrackedFlow, TrackingNote
+
+SHOWN = 5
+"""Flows that an answer carries; a pod may have thousands to one destination."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which flows are looked for.
+
+    Attributes:
+        protocol: IANA number.
+        source: the sender's address.
+        ends: where a packet may go to: (address, port or None for any port).
+        frontends: service addresses that may be rewritten to one of the ends.
+    """
+
+    protocol: int
+    source: Address
+    ends: frozenset[tuple[Address, int | None]]
+    frontends: frozenset[tuple[Address, int | None]] = frozenset()
+
+    def is_end(self, flow: Flow) -> bool:
+        """Whether a flow goes from the source to one of the ends."""
+        return self._goes_to(flow, self.ends)
+
+    def is_frontend(self, flow: Flow) -> bool:
+        """Whether a flow goes from the source to one of the frontends."""
+        return self._goes_to(flow, self.frontends)
+
+    def may_be_behind(self, entry: CtEntry) -> bool:
+        """Whether an entry from the source was load-balanced, and may be by a frontend."""
+        flow = entry.flow
+        return bool(
+            self.frontends
+            and entry.rev_nat
+            and (flow.protocol, flow.source) == (self.protocol, self.source)
+        )
+
+    def _goes_to(self, flow: Flow, ends: frozenset[tuple[Address, int | None]]) -> bool:
+        if flow.protocol != self.protocol or flow.source != self.source:
+            return False
+        return any(
+            flow.destination == address and (port is None or port == flow.destination_port)
+            for address, port in ends
+        )
+
+
+@dataclass(slots=True)
+class _Tables:
+    """The lines of one node that concern the wanted flows."""
+
+    ct: list[Said[CtEntry]] = field(default_factory=list)
+    service: list[Said[CtEntry]] = field(default_factory=list)
+    nat: dict[Flow, Said[NatEntry]] = field(default_factory=dict)
+    nf: list[Said[ConntrackEntry]] = field(default_factory=list)
+
+
+def tracked_flows(node: NodeView, wanted: Wanted, direction: str = "OUT") -> list[TrackedFlow]:
+    """Flows that a node tracks now, newest first, at most `SHOWN`.
+
+    Args:
+        direction: `OUT` on the sender's node, `IN` on the receiver's.
+    """
+    tables = _read(node, wanted, direction)
+    flows = [_joined(node, said, tables) for said in _newest(tables.ct)]
+    joined = {flow.netfilter for flow in flows}
+    alone = [said for said in _newest_nf(tables.nf) if said.fact not in joined]
+    flows += [_of_netfilter(node, said) for said in alone]
+    return flows[:SHOWN]
+
+
+def _read(node: NodeView, wanted: Wanted, direction: str) -> _Tables:
+    tables = _Tables()
+    needle = [str(wanted.source)]
+    elsewhere: list[Said[CtEntry]] = []
+    for said in node.ct(needle):
+        entry = said.fact
+        if entry.related:
+            continue
+        if entry.direction == direction and wanted.is_end(entry.flow):
+            tables.ct.append(said)
+        elif entry.direction == "SVC" and wanted.is_frontend(entry.flow):
+            tables.service.append(said)
+        elif entry.direction == direction and wanted.may_be_behind(entry):
+            elsewhere.append(said)
+    # A flow stays with its backend after the service has lost it: the SVC entry leads there.
+    begun = {(said.fact.flow.source_port, said.fact.rev_nat) for said in tables.service}
+    tables.ct += [s for s in elsewhere if (s.fact.flow.source_port, s.fact.rev_nat) in begun]
+    for nat in node.nat(needle):
+        if nat.fact.direction == "OUT" and nat.fact.flow.source == wanted.source:
+            tables.nat[nat.fact.flow] = nat
+    for nf in node.nf([str(wanted.source), expanded(wanted.source)]):
+        original = nf.fact.original
+        if wanted.is_end(original) or wanted.is_frontend(original):
+            tables.nf.append(nf)
+    return tables
+
+
+def _newest(entries: Iterable[Said[CtEntry]]) -> list[Said[CtEntry]]:
+    def age(said: Said[CtEntry]) -> tuple[int, int]:
+        entry = said.fact
+        return (entry.remaining if entry.remaining is not None else 0, entry.expires or 0)
+
+    return sorted(entries, key=age, reverse=True)
+
+
+def _newest_nf(entries: Iterable[Said[ConntrackEntry]]) -> list[Said[ConntrackEntry]]:
+    return sorted(entries, key=lambda said: said.fact.timeout or 0, reverse=True)
+
+
+def _joined(node: NodeView, said: Said[CtEntry], tables: _Tables) -> TrackedFlow:
+    flow = said.fact.flow
+    service = next((s for s in tables.service if s.fact.flow.source_port == flow.source_port), None)
+    nat = tables.nat.get(flow)
+    nf = next((s for s in tables.nf if _same(s.fact, flow, service)), None)
+    translated = flow
+    if nf is not None:
+        translated = nf.fact.translated()
+    if nat is not None:
+        translated = nat.fact.translated()
+    return TrackedFlow(
+        node=node.name,
+        flow=service.fact.flow if service else flow,
+        cilium_ct=said.fact,
+        service_ct=service.fact if service else None,
+        cilium_nat=nat.fact if nat else None,
+        netfilter=nf.fact if nf else None,
+        translated=translated,
+        evidence=_evidence((said, service, nat, nf)),
+    )
+
+
+def _same(entry: ConntrackEntry, flow: Flow, service: Said[CtEntry] | None) -> bool:
+    if entry.original == flow:
+        return True
+    if service is not None and entry.original == service.fact.flow:
+        return True
+    # Destination NAT by netfilter: Cilium saw the packet before or after it.
+    return (
+        entry.original.source == flow.source
+        and entry.original.source_port == flow.source_port
+        and entry.original.protocol == flow.protocol
+        and entry.translated().destination == flow.destination
+    )
+
+
+def _of_netfilter(node: NodeView, said: Said[ConntrackEntry]) -> TrackedFlow:
+    return TrackedFlow(
+        node=node.name,
+        flow=said.fact.original,
+        cilium_ct=None,
+        service_ct=None,
+        cilium_nat=None,
+        netfilter=said.fact,
+        translated=said.fact.translated(),
+        evidence=_evidence((said,)),
+    )
+
+
+def _evidence(
+    parts: Sequence[Said[CtEntry] | Said[NatEntry] | Said[ConntrackEntry] | None],
+) -> tuple[Evidence, ...]:
+    found: tuple[Evidence, ...] = ()
+    for part in parts:
+        if part is not None:
+            found += cite.said(part.record, part.number, part.text)
+    return found
+
+
+def notes(node: NodeView, flows: Sequence[TrackedFlow]) -> list[TrackingNote]:
+    """What the tables that show nothing of the flows have to say."""
+    here = [flow for flow in flows if flow.node == node.name]
+    told: list[TrackingNote] = []
+    if not any(flow.cilium_ct for flow in here):
+        told += _note(node, q.CT, "cilium-ct", "no entry of this flow in Cilium's conntrack")
+    if not any(flow.cilium_nat for flow in here):
+        told += _nat_note(node)
+    if not any(flow.netfilter for flow in here):
+        told += _note(node, q.CONNTRACK, "nf_conntrack", "no entry of this flow in nf_conntrack")
+    return told
+
+
+def _note(node: NodeView, question: q.Question, table: str, empty: str) -> list[TrackingNote]:
+    answer = node.table_state(question)
+    text = empty if answer.known else f"not readable: {answer.missing}"
+    return [TrackingNote(node.name, table, text, cite.whole(answer.record))]
+
+
+def _nat_note(node: NodeView) -> list[TrackingNote]:
+    if no_snat_map(node):
+        answer = node.table_state(q.NAT)
+        text = "no snat map on this node: Cilium does no NAT here"
+        return [TrackingNote(node.name, "cilium-nat", text, cite.whole(answer.record))]
+    return _note(node, q.NAT, "cilium-nat", "no entry of this flow in Cilium's NAT")
+
+
+def no_snat_map(node: NodeView) -> bool:
+    """Whether the node was asked for Cilium's SNAT map and has none.
+
+    Old versions print "Unable to open … Skipping." and exit with 0, new ones exit with 1.
+    """
+    record = node.table_state(q.NAT).record
+    if record is None or not record.ran:
+        return False
+    text = record.stderr + (record.stdout.read() if record.exit_code else b"")
+    return b"cilium_snat_v" in text and (b"no such file" in text or b"no map" in text)

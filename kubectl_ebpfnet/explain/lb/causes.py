@@ -1,0 +1,313 @@
+"""Why a node did otherwise than its Service asks: what its own tables say, best proof first.
+
+A cause is a sentence with the lines that prove it. Netfilter's rules, Cilium's maps and the
+kernel's counters are read where the bundle has them; what was not read is named at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain.kernel import kube_proxy, routing
+from kubectl_ebpfnet.explain.lb import evidence as probe_proof
+from kubectl_ebpfnet.explain.lb.datapath import (
+    CILIUM,
+    Balancer,
+    by_kube_proxy,
+    frontends,
+    local_addresses,
+    ruleset,
+)
+from kubectl_ebpfnet.explain.views import cite, readers
+from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.evidence import Record
+from kubectl_ebpfnet.model.kernel import Counter, NetfilterRule
+from kubectl_ebpfnet.model.kube import Service, ServiceEndpoint
+from kubectl_ebpfnet.model.net import UDP, Address, Flow, endpoint_text
+from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.model.probe import NodeRow, Outcome
+
+_MOST_BACKENDS = 4
+"""Endpoints whose way is followed through netfilter's rules."""
+_RP_FILTER = "TcpExt.IPReversePathFilter"
+_CILIUM_PROGRAMS = ("cil_", "from-container", "to-container", "bpf_lxc", "handle_policy")
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A sentence, and what proves it.
+
+    Attributes:
+        sure: it is about this packet; else it is only told where nothing else is known.
+    """
+
+    text: str
+    evidence: tuple[Evidence, ...] = ()
+    sure: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row that contradicts what is expected of it.
+
+    Attributes:
+        flow: what the probe sent, with its source port None where attempts differ.
+        backends: endpoints that the node may use.
+        balancer: who balances there.
+    """
+
+    world: World
+    service: Service
+    row: NodeRow
+    flow: Flow
+    backends: tuple[ServiceEndpoint, ...]
+    balancer: Balancer
+
+    @property
+    def node(self) -> NodeView:
+        """The node that was probed."""
+        return self.world.node(self.row.node)
+
+    @property
+    def title(self) -> str:
+        """What was sent to."""
+        return endpoint_text(self.flow.destination, self.flow.destination_port)
+
+    def translated(self, backend: ServiceEndpoint) -> Flow:
+        """The packet after it was sent to a backend."""
+        return self.flow.with_destination(backend.address, backend.port)
+
+
+Rule = Callable[[Case], Iterator[Cause]]
+
+
+def of_silence(case: Case) -> list[Cause]:
+    """Why a node that should answer does not, best proof first; never empty."""
+    rules: Sequence[Rule] = (
+        _kube_proxy_refuses, _cilium_lacks, _drops, _reverse_path, _no_program, _pods, _refusal,
+        _sent_on,
+    )  # fmt: skip
+    found = [cause for rule in rules for cause in rule(case)]
+    return [cause for cause in found if cause.sure] or found or [_no_cause(case)]
+
+
+def _kube_proxy_refuses(case: Case) -> Iterator[Cause]:
+    done = by_kube_proxy(case.node, case.flow)
+    if done is None or case.balancer.name == CILIUM:
+        return
+    answer = case.node.ruleset(case.flow.destination.version)
+    if done.refusal is not None:
+        proof = rule_lines(case, done.rule, done.refusal)
+        yield Cause(f"kube-proxy's rule there refuses it: {done.refusal.text}", proof)
+    elif done.rule is None:
+        yield Cause(
+            f"kube-proxy there has no rule for {case.title}: it does not run, or is behind",
+            cite.whole(answer.record),
+        )
+    else:
+        known = {(e.address, e.port) for e in case.backends}
+        for address, port in done.backends:
+            if (address, port) not in known:
+                yield Cause(
+                    f"kube-proxy there sends it to {endpoint_text(address, port)}, "
+                    "which is no ready endpoint",
+                    rule_lines(case, done.rule),
+                )
+
+
+def rule_lines(case: Case, *found: NetfilterRule | None) -> tuple[Evidence, ...]:
+    """The lines of rules of the probed node, in the IP version of the probe."""
+    return probe_proof.rules(case.node.ruleset(case.flow.destination.version), *found)
+
+
+def _cilium_lacks(case: Case) -> Iterator[Cause]:
+    node, flow = case.node, case.flow
+    if case.balancer.name != CILIUM or not node.lb_map.known or flow.destination_port is None:
+        return
+    entries = frontends(node, flow.destination, flow.destination_port, flow.protocol)
+    record = node.lb_map.record
+    if not entries:
+        yield Cause(
+            f"Cilium's load-balancer there has no entry for {case.title}", cite.whole(record)
+        )
+    for entry in entries:
+        numbers = [entry.line, *(b.line for b in entry.backends)]
+        known = {(e.address, e.port) for e in case.backends}
+        if not entry.backends:
+            yield Cause(
+                f"Cilium's entry for {case.title} there has no backend",
+                cite.lines(record, numbers),
+            )
+        for backend in entry.backends:
+            if known and (backend.address, backend.port) not in known:
+                yield Cause(
+                    f"Cilium there sends it to {endpoint_text(backend.address, backend.port)}, "
+                    "which is no endpoint that it should use",
+                    cite.lines(record, [entry.line, backend.line]),
+                )
+
+
+def _drops(case: Case) -> Iterator[Cause]:
+    """Netfilter's rules on the node, and on the backend's."""
+    rules = ruleset(case.node, case.flow.destination.version)
+    device = device_to(case.node, case.flow.source)
+    first = kube_proxy.dropping_first(rules, case.flow, device) if rules else None
+    if first is not None:
+        yield Cause(
+            f"a rule there drops it as it comes in: {first.text}",
+            rule_lines(case, first),
+        )
+    # The node's own rules are the same for all of them, but for a rule about one address.
+    for backend in case.backends[:_MOST_BACKENDS]:
+        for name in dict.fromkeys((case.row.node, backend.node)):
+            yield from _drops_on(case, case.world.node(name), backend, device)
+
+
+def _drops_on(case: Case, node: NodeView, backend: ServiceEndpoint, device: str) -> Iterator[Cause]:
+    rules = ruleset(node, backend.address.version)
+    if rules is None or backend.address in local_addresses(node):
+        return
+    there = "there" if node.name == case.row.node else f"on {node.name}, where the endpoint is,"
+    out = device_to(node, backend.address)
+    flow = case.translated(backend)
+    for one, way, reply in ((flow, "it", False), (flow.reversed(), "its answer", True)):
+        ends = (out, device) if reply else (device, out)
+        rule = kube_proxy.dropping(rules, one, *ends, reply=reply)
+        if rule is not None:
+            yield Cause(
+                f"a FORWARD rule {there} drops {way}: {rule.text}",
+                probe_proof.rules(node.ruleset(backend.address.version), rule),
+            )
+            return
+
+
+def device_to(node: NodeView, peer: Address) -> str:
+    """The device that a node has towards an address, "" when its routes do not say."""
+    decision = routing.decide(node.rules.facts, node.routes.facts, peer, peer)
+    return decision.route.device if decision.route is not None else ""
+
+
+def _reverse_path(case: Case) -> Iterator[Cause]:
+    """Packets that rp_filter dropped; the growth between two looks where there are two."""
+    looks = [look for look in _counters(case.node) if look[1].name == _RP_FILTER]
+    if not looks or not looks[-1][1].value:
+        return
+    record, last = looks[-1]
+    grown = last.value - looks[0][1].value
+    if len(looks) > 1 and not grown:
+        return
+    count = f"{grown} packets meanwhile" if len(looks) > 1 else f"{last.value} packets since boot"
+    yield Cause(
+        f"rp_filter there dropped {count} ({_RP_FILTER}): a strict rp_filter refuses packets "
+        "whose source is not routed by the device they came in by",
+        cite.lines(record, [last.line]),
+        sure=len(looks) > 1,
+    )
+
+
+def _counters(node: NodeView) -> Iterator[tuple[Record, Counter]]:
+    """Every look at the node's counters, the earliest first."""
+    for record in node.bundle.records:
+        if record.place in node.places and record.argv in q.COUNTERS.answers and record.ok:
+            try:
+                found = readers.read(record, readers.NODE_SIDE)
+            except ParseError:
+                continue
+            yield from ((record, fact) for fact in found)
+
+
+def _no_program(case: Case) -> Iterator[Cause]:
+    """An endpoint of Cilium's on the node whose device has none of Cilium's programs."""
+    node = case.node
+    if case.balancer.name != CILIUM:
+        return
+    answer = node.attachments if node.attachments.known else node.bpf_net
+    if not answer.known:
+        return
+    for backend in case.backends:
+        endpoint = node.local_endpoint(backend.address) if backend.node == node.name else None
+        if endpoint is None or not endpoint.interface:
+            continue
+        there = [a.program_name for a in answer.facts if a.device == endpoint.interface]
+        if not any(name.startswith(_CILIUM_PROGRAMS) for name in there):
+            yield Cause(
+                f"no program of Cilium is attached to {endpoint.interface}, the device of "
+                f"endpoint {endpoint_text(backend.address, backend.port)}",
+                cite.whole(answer.record),
+            )
+
+
+def _pods(case: Case) -> Iterator[Cause]:
+    """Endpoints that count as ready although their pod is not."""
+    for backend in case.backends:
+        pod = case.world.pod(backend.namespace, backend.pod) if backend.pod else None
+        if pod is not None and not pod.ready:
+            why = f" ({pod.reason})" if pod.reason else ""
+            yield Cause(
+                f"pod {pod.name} is an endpoint but not Ready{why}",
+                cite.json_object(
+                    case.world.api_record("pods"), {"name": pod.name, "namespace": pod.namespace}
+                ),
+            )
+
+
+def _refusal(case: Case) -> Iterator[Cause]:
+    row = case.row
+    if row.outcome is Outcome.REFUSED and case.backends:
+        ports = ", ".join(map(str, sorted({e.port for e in case.backends})))
+        nobody = f"nothing listens on its port {ports} (targetPort)"
+        if not row.detail.startswith("ICMP"):
+            yield Cause(f"an endpoint resets the connection: {nobody}")
+        elif row.target.protocol == UDP:
+            yield Cause(f"{row.detail}: an endpoint says that {nobody}, or a rule rejects it")
+        else:
+            yield Cause(f"{row.detail}: a rule on the way rejects it")
+    if row.outcome is Outcome.UNREACHABLE:
+        yield Cause(row.detail or "the packet did not reach the node")
+
+
+def tracked(case: Case) -> Iterator[tuple[Flow, tuple[Evidence, ...]]]:
+    """Where the node's conntrack sends what the probe sent, and as what; at most one.
+
+    Yields:
+        The packet as it leaves, and its proof: the line that says so.
+    """
+    for said in case.node.nf([str(case.flow.source)]):
+        entry = said.fact
+        if entry.original.matches(case.flow) and entry.destination_nat:
+            yield entry.translated(), cite.said(said.record, said.number, said.text)
+            return
+
+
+def _sent_on(case: Case) -> Iterator[Cause]:
+    """The node did its part: its conntrack has the packet leave for an endpoint."""
+    for to, proof in tracked(case) if case.row.sent_on else ():
+        yield Cause(
+            f"the node sends it on to {endpoint_text(to.destination, to.destination_port)} "
+            f"from {endpoint_text(to.source, to.source_port)}, and nothing comes back: it is "
+            "lost there, or on the way there and back",
+            proof,
+            sure=False,
+        )
+
+
+def _no_cause(case: Case) -> Cause:
+    node = case.node
+    unread = [
+        f"{what} ({answer.missing})"
+        for what, answer in (
+            ("netfilter's rules", node.ruleset(case.flow.destination.version)),
+            ("counters", node.table_state(q.COUNTERS)),
+        )
+        if not answer.known
+    ]
+    if unread:
+        return Cause(f"no cause was found; not read of {node.name}: {'; '.join(unread)}")
+    return Cause(
+        f"nothing that was read of {node.name} explains it: a policy, the endpoint itself or the "
+        "network between the nodes"
+    )

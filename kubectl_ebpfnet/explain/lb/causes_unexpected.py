@@ -1,0 +1,101 @@
+"""Why a node answers where it should not, and why a client's address is lost: where the node's
+tables send a packet, and as what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from kubectl_ebpfnet.explain.kernel import kube_proxy
+from kubectl_ebpfnet.explain.lb.causes import Case, Cause, Rule, device_to, rule_lines, tracked
+from kubectl_ebpfnet.explain.lb.datapath import CILIUM, by_kube_proxy, frontends, ruleset
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.model.net import endpoint_text
+
+
+def of_answer(case: Case) -> list[Cause]:
+    """Why a node that should not answer does, best proof first; never empty."""
+    rules: Sequence[Rule] = (_own_address, _kube_proxy_sends, _cilium_sends, _tracked)
+    found = [cause for rule in rules for cause in rule(case)]
+    if not found and (done := by_kube_proxy(case.node, case.flow)) and done.refusal is not None:
+        text = f"kube-proxy's rule there refuses it now ({done.refusal.text}): probe again"
+        return [Cause(text, rule_lines(case, done.refusal))]
+    return found or [Cause("nothing that was read of the node tells where it sends the packet")]
+
+
+def _masquerades(case: Case) -> Iterator[Cause]:
+    """The rule that rewrites the source, or the conntrack entry that shows it."""
+    done = by_kube_proxy(case.node, case.flow)
+    if done is not None and done.marking is not None and done.masquerades:
+        yield Cause(
+            f"kube-proxy's rule there has it masqueraded: {done.marking.text}",
+            rule_lines(case, done.rule, done.marking),
+        )
+    rules = ruleset(case.node, case.flow.destination.version)
+    mark = kube_proxy.MASQUERADE_MARK if done is not None and done.masquerades else 0
+    for backend in case.backends if rules is not None else ():
+        assert rules is not None
+        out = device_to(case.node, backend.address)
+        rule = kube_proxy.masquerading(rules, case.translated(backend), out, mark)
+        if rule is not None:
+            yield Cause(
+                f"a rule of netfilter there rewrites the source: {rule.text}",
+                rule_lines(case, rule),
+            )
+            break
+    for said in case.node.nf([str(case.flow.source)]):
+        entry = said.fact
+        if entry.original.matches(case.flow) and entry.source_nat:
+            to = entry.translated()
+            yield Cause(
+                f"conntrack there has it leave as {endpoint_text(to.source, to.source_port)}",
+                cite.said(said.record, said.number, said.text),
+            )
+            return
+
+
+def of_lost_source(case: Case) -> list[Cause]:
+    """Why backends do not see the client's address, best proof first; never empty."""
+    return list(_masquerades(case)) or [Cause("no rule that was read explains it")]
+
+
+def _own_address(case: Case) -> Iterator[Cause]:
+    owner = case.world.node_of(case.flow.destination)
+    if case.row.target.address is not None and owner:
+        yield Cause(f"{case.flow.destination} is an address of node {owner} itself")
+
+
+def _kube_proxy_sends(case: Case) -> Iterator[Cause]:
+    done = by_kube_proxy(case.node, case.flow)
+    if done is None or not done.backends or case.balancer.name == CILIUM:
+        return
+    to = ", ".join(endpoint_text(*backend) for backend in done.backends[:3])
+    yield Cause(
+        f"kube-proxy's rules there send it to {to}: they are behind the Service or its "
+        "EndpointSlices, or were made for another policy",
+        rule_lines(case, done.rule),
+    )
+
+
+def _cilium_sends(case: Case) -> Iterator[Cause]:
+    node, flow = case.node, case.flow
+    if case.balancer.name != CILIUM or flow.destination_port is None:
+        return
+    for entry in frontends(node, flow.destination, flow.destination_port, flow.protocol):
+        if entry.backends:
+            to = ", ".join(endpoint_text(b.address, b.port) for b in entry.backends[:3])
+            yield Cause(
+                f"Cilium's entry there has {to}: it is behind the Service or its EndpointSlices, "
+                "or was made for another policy",
+                cite.lines(node.lb_map.record, [entry.line, *(b.line for b in entry.backends)]),
+            )
+
+
+def _tracked(case: Case) -> Iterator[Cause]:
+    """Where netfilter's conntrack sends what the probe sent."""
+    for to, proof in tracked(case):
+        yield Cause(
+            f"conntrack there sends the flow to "
+            f"{endpoint_text(to.destination, to.destination_port)}: an entry outlives the rules "
+            "that made it",
+            proof,
+        )

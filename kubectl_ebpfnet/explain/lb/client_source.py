@@ -1,0 +1,97 @@
+"""What becomes of a client's address: by the rules, and as backends saw it.
+
+Cilium: Documentation/network/kubernetes/kubeproxy-free.rst (SNAT, DSR, hybrid). kube-proxy
+masquerades with externalTrafficPolicy Cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kubectl_ebpfnet.explain.lb.datapath import CILIUM, KUBE_PROXY, local_addresses
+from kubectl_ebpfnet.explain.lb.situation import Situation, on_node, usable
+from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.model.kube import Node
+from kubectl_ebpfnet.model.net import TCP, Address
+from kubectl_ebpfnet.model.probe import ProbeAttempt, SourceFate
+
+_L7 = "service.cilium.io/lb-l7"
+
+
+def expected(at: Situation) -> tuple[SourceFate, str]:
+    """What becomes of the client's address, and why."""
+    if at.service.annotation(_L7) == "enabled" and at.balancer.name == CILIUM:
+        return SourceFate.UNKNOWN, "Cilium's L7 proxy ends the connection on the node"
+    if at.local_policy:
+        return SourceFate.PRESERVED, "externalTrafficPolicy Local does not masquerade"
+    if at.balancer.name == KUBE_PROXY:
+        return _source_by_kube_proxy(at)
+    if at.balancer.name != CILIUM:
+        return SourceFate.UNKNOWN, "nothing tells whether kube-proxy or Cilium balances here"
+    return _source_by_cilium(at)
+
+
+def _source_by_kube_proxy(at: Situation) -> tuple[SourceFate, str]:
+    why = "kube-proxy masquerades with externalTrafficPolicy Cluster"
+    ends = usable(at)
+    # What the node takes in itself never passes POSTROUTING.
+    own = [e for e in ends if e.address in at.node.internal_addresses]
+    if not own:
+        return SourceFate.NODE, why
+    if len(own) == len(ends):
+        return SourceFate.PRESERVED, "the endpoint has the node's own address (hostNetwork)"
+    return SourceFate.EITHER, f"{why}, but not to the endpoint that has the node's own address"
+
+
+def answers_from_its_node(at: Situation) -> bool:
+    """DSR: an endpoint on another node answers the client itself, not by way of this node."""
+    mode = at.balancer.mode if at.balancer.name == CILIUM else ""
+    return mode == "dsr" or (mode == "hybrid" and at.target.protocol == TCP)
+
+
+def _source_by_cilium(at: Situation) -> tuple[SourceFate, str]:
+    mode = at.balancer.mode
+    if answers_from_its_node(at):
+        return SourceFate.PRESERVED, f"Cilium in {_mode(mode)} mode does not masquerade"
+    ends = usable(at)
+    local = len(on_node(ends, at.node))
+    if ends and local == len(ends):
+        return SourceFate.PRESERVED, "every endpoint is on the node itself"
+    if mode not in ("snat", "hybrid"):
+        return SourceFate.UNKNOWN, "nothing tells Cilium's load-balancing mode"
+    said = f"Cilium in {_mode(mode)} mode masquerades what goes to another node"
+    if local:
+        return SourceFate.EITHER, f"{said}, and some endpoints are local"
+    return SourceFate.NODE, said
+
+
+def _mode(mode: str) -> str:
+    return mode.upper() if mode in ("snat", "dsr") else mode
+
+
+def seen(world: World, node: Node, attempts: Sequence[ProbeAttempt]) -> SourceFate:
+    """What became of the client's address, of all attempts together."""
+    own = local_addresses(world.node(node.name))
+    fates = set()
+    for attempt in attempts:
+        source = attempt.source_seen
+        if source is None:
+            continue
+        if attempt.source is not None and source == attempt.source:
+            fates.add(SourceFate.PRESERVED)
+        elif source in own or _gateway(world, node, source):
+            fates.add(SourceFate.NODE)
+        else:
+            fates.add(SourceFate.OTHER)
+    if len(fates) == 1:
+        return fates.pop()
+    if fates == {SourceFate.PRESERVED, SourceFate.NODE}:
+        return SourceFate.EITHER
+    return SourceFate.OTHER if fates else SourceFate.UNKNOWN
+
+
+def _gateway(world: World, node: Node, address: Address) -> bool:
+    """An address of the node's pod prefix that no pod has: its bridge, tunnel or router device."""
+    inside = any(address.version == c.version and address in c for c in node.pod_cidrs)
+    router = any(address in n.router_addresses for n in world.cilium_nodes if n.name == node.name)
+    return router or (inside and world.pod_with(address) is None)

@@ -1,0 +1,172 @@
+"""Who balances a Service's outside traffic on a node: kube-proxy, or Cilium and in which mode.
+
+Settings say who should (kube-proxy replacement); tables show who has the address. Where the two
+disagree the tables are believed. Modes: Cilium's `bpf-lb-mode`; of one Service by the annotation
+`service.cilium.io/forwarding-mode`, which agents heed with `bpf-lb-mode-annotation` (1.18+) alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.explain.kernel import kube_proxy
+from kubectl_ebpfnet.explain.kernel.kube_proxy import Programmed
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.cilium import Frontend
+from kubectl_ebpfnet.model.evidence import matching_lines
+from kubectl_ebpfnet.model.kernel import Ruleset
+from kubectl_ebpfnet.model.kube import Service
+from kubectl_ebpfnet.model.net import Address, Flow, protocol_name
+from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.model.probe import ProbeTarget
+
+KUBE_PROXY, CILIUM = "kube-proxy", "Cilium"
+FORWARDING_MODE = "service.cilium.io/forwarding-mode"
+
+
+@dataclass(frozen=True, slots=True)
+class Balancer:
+    """Who balances.
+
+    Attributes:
+        name: KUBE_PROXY, CILIUM, or "" when nothing says.
+        mode: `iptables`, `ipvs`; `snat`, `dsr`, `hybrid`; "" when nothing says.
+        evidence: what says so.
+    """
+
+    name: str = ""
+    mode: str = ""
+    evidence: tuple[Evidence, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """`kube-proxy iptables`, `Cilium DSR`, or ""."""
+        mode = self.mode.upper() if self.mode in ("dsr", "snat") else self.mode
+        return f"{self.name} {mode}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What shows that kube-proxy is at work: its chains, and the rule for a target."""
+
+    mode: str
+    proof: tuple[Evidence, ...]
+    has_rule: bool
+
+
+def balancer(node: NodeView, service: Service, target: ProbeTarget) -> Balancer:
+    """Who balances a target on a node."""
+    config = node.config
+    seen = _kube_proxy(node, target)
+    replaced = config.kube_proxy_replacement
+    if replaced is None and seen is None and node.lb_map.facts:
+        replaced = True
+    if replaced and not (seen is not None and seen.has_rule and _cilium_lacks(node, target)):
+        return Balancer(CILIUM, _mode(node, service, target), cite.whole(node.config_record))
+    if seen is not None:
+        return Balancer(KUBE_PROXY, seen.mode, seen.proof)
+    if replaced is False:
+        return Balancer(KUBE_PROXY, "", cite.whole(node.config_record))
+    if any(
+        pod.node == node.name and "kube-proxy" in (pod.label("k8s-app"), pod.label("component"))
+        for pod in node.world.kube.pods
+    ):
+        return Balancer(KUBE_PROXY, "", cite.whole(node.world.api_record("pods")))
+    return Balancer()
+
+
+def _mode(node: NodeView, service: Service, target: ProbeTarget) -> str:
+    """Cilium's mode for a target; "" when nothing says."""
+    config, own = node.config, service.annotation(FORWARDING_MODE).lower()
+    mode = config.node_port_mode.lower()
+    if not own or own == mode or config.node_port_mode_annotation is False:
+        return mode
+    if config.node_port_mode_annotation:
+        return own
+    # Only the map can tell now; Services that are not told apart have no such flag.
+    address = sent_to(node, target)
+    found = frontends(node, address, target.port, target.protocol) if address else ()
+    return "dsr" if any("dsr" in one.flags for one in found) else ""
+
+
+def _kube_proxy(node: NodeView, target: ProbeTarget) -> _Seen | None:
+    """Looked for line by line: a node may have 100,000 rules, and they are read as rules only
+    where something has to be explained (by_kube_proxy)."""
+    record = node.table_state(q.NETFILTER if target.version == 4 else q.NETFILTER6).record
+    if record is None or not record.ok:
+        return None
+    address = target.address
+    port, protocol = f"--dport {target.port} ", f" -p {protocol_name(target.protocol).lower()} "
+    words = port if address is None else f" -d {address}/{address.max_prefixlen} "
+    chain = f"-A {kube_proxy.SERVICES if address is not None else kube_proxy.NODE_PORTS} "
+    needles = (f":{kube_proxy.SERVICES} ", ":KUBE-LOAD-BALANCER ", words)
+    found = [
+        (number, line.decode("utf-8", "replace"))
+        for number, line in matching_lines(record.stdout, [n.encode() for n in needles])
+    ]
+    if not any(text.startswith(needles[0]) for _, text in found):
+        return None
+    ipvs = any(text.startswith(needles[1]) for _, text in found)
+    wanted = (chain, words, port, protocol)
+    rule = [one for one in found if all(part in one[1] for part in wanted)]
+    # The one that leads on, not those that mark before it.
+    rule.sort(key=lambda one: "-j KUBE-MARK-MASQ" in one[1])
+    proof = cite.said(record, *rule[0]) if rule else cite.whole(record)
+    return _Seen("ipvs" if ipvs else "iptables", proof, bool(rule))
+
+
+def ruleset(node: NodeView, version: int) -> Ruleset | None:
+    """The node's netfilter rules of one IP version, None when they are not known."""
+    answer = node.ruleset(version)
+    return answer.facts[0] if answer.facts else None
+
+
+def frontends(node: NodeView, address: Address, port: int, protocol: int) -> tuple[Frontend, ...]:
+    """Cilium's entries for an address and port that clients outside use, by the node's map."""
+    hits = [
+        f
+        for f in node.lb_map.facts
+        if f.port == port and f.protocol in (None, protocol) and _is_at(node, f, address)
+    ]
+    outside = tuple(f for f in hits if not f.internal)
+    return outside or tuple(hits)
+
+
+def _is_at(node: NodeView, frontend: Frontend, address: Address) -> bool:
+    if frontend.address == address:
+        return True
+    same = frontend.address.version == address.version
+    return frontend.address.is_unspecified and same and node.world.node_of(address) == node.name
+
+
+def sent_to(node: NodeView, target: ProbeTarget) -> Address | None:
+    """The address that a probe of the target goes to: its own, or the node's for node ports."""
+    if target.address is not None:
+        return target.address
+    kube_node = node.world.kube_node(node.name)
+    return kube_node.address(target.version) if kube_node is not None else None
+
+
+def by_kube_proxy(node: NodeView, flow: Flow) -> Programmed | None:
+    """What kube-proxy's rules do with a packet; None when the rules are not known or not its."""
+    rules = ruleset(node, flow.destination.version)
+    if rules is None or not kube_proxy.has_kube_proxy(rules):
+        return None
+    return kube_proxy.programmed(rules, flow, local_addresses(node))
+
+
+def local_addresses(node: NodeView) -> frozenset[Address]:
+    """The node's own addresses, by its devices and by the API."""
+    kube_node = node.world.kube_node(node.name)
+    named = (*kube_node.internal_addresses, *kube_node.external_addresses) if kube_node else ()
+    return node.own_addresses | frozenset(named)
+
+
+def _cilium_lacks(node: NodeView, target: ProbeTarget) -> bool:
+    """Whether Cilium's map was read and has nothing for the target."""
+    address = sent_to(node, target)
+    if address is None or not node.lb_map.known:
+        return False
+    return not frontends(node, address, target.port, target.protocol)

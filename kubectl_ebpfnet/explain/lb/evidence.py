@@ -1,0 +1,87 @@
+"""Evidence for what is expected of a node: the Service and its endpoints, as the API told them.
+
+Also lines of what a node said, for the causes of contradictions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.answer import Answer
+from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.model.evidence import Record
+from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
+from kubectl_ebpfnet.model.kube import Service, ServiceEndpoint
+from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.model.untrusted import json_value
+
+_SPEC = (
+    "type", "externalTrafficPolicy", "healthCheckNodePort", "loadBalancerSourceRanges",
+    "publishNotReadyAddresses",
+)  # fmt: skip
+_ENDPOINT = ("addresses", "conditions", "nodeName", "topology")
+_MOST = 3
+"""Endpoints that are quoted for one row."""
+
+
+class ApiProof:
+    """What the API said of a Service and its endpoints; read once for all rows."""
+
+    def __init__(self, world: World, service: Service) -> None:
+        self._service = service
+        self._record = world.api_record("services", "service")
+        self._slices = world.api_record("endpointslices", "endpointslice")
+
+    @cached_property
+    def service(self) -> tuple[Evidence, ...]:
+        """What of the Service's spec decides."""
+        if self._record is None or not self._service.cluster_addresses:
+            return ()
+        where = {"clusterIP": str(self._service.cluster_addresses[0])}
+        return cite.json_object(self._record, where, _SPEC)
+
+    @cached_property
+    def _quotes(self) -> dict[str, str]:
+        return _endpoints(self._slices) if self._slices is not None else {}
+
+    def of(self, endpoints: Sequence[ServiceEndpoint], node: str) -> tuple[Evidence, ...]:
+        """The spec, and those of the endpoints that are on a node; where none is, the slices."""
+        if self._slices is None:
+            return self.service
+        mine = dict.fromkeys(str(e.address) for e in endpoints if e.node == node)
+        quotes = [self._quotes[address] for address in mine if address in self._quotes]
+        return (*self.service, Evidence(self._slices.number, (), tuple(quotes[:_MOST])))
+
+
+def _endpoints(record: Record) -> dict[str, str]:
+    """Address → the endpoint object of a slice, as one line."""
+    try:
+        value = json_value(record.stdout.read(), "a record")
+    except ParseError:
+        return {}
+    found: dict[str, str] = {}
+    slices = value.get("items") if isinstance(value, dict) else None
+    for one in slices if isinstance(slices, list) else [value]:
+        listed = one.get("endpoints") if isinstance(one, dict) else None
+        for item in listed if isinstance(listed, list) else ():
+            addresses = item.get("addresses") if isinstance(item, dict) else None
+            for address in addresses if isinstance(addresses, list) else ():
+                shown = {key: item[key] for key in _ENDPOINT if key in item}
+                text = json.dumps(shown, separators=(", ", ": "), ensure_ascii=False)
+                found.setdefault(str(address), text[: cite.LONGEST_EXCERPT])
+    return found
+
+
+def rules(answer: Answer[Ruleset], *found: NetfilterRule | None) -> tuple[Evidence, ...]:
+    """The lines of netfilter rules."""
+    numbers = [rule.line for rule in found if rule is not None]
+    return cite.lines(answer.record, numbers) if numbers else ()
+
+
+def joined(*parts: Iterable[Evidence]) -> tuple[Evidence, ...]:
+    """All of them, each once."""
+    return tuple(dict.fromkeys(item for part in parts for item in part))

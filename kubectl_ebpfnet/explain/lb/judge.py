@@ -1,0 +1,226 @@
+"""Attempts beside what the Service asks for: rows, a verdict, findings. Pure; sends nothing.
+
+`judge` without attempts is the plan of a probe: what is expected of each node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import median
+
+from kubectl_ebpfnet.explain.lb import (
+    client_source,
+)
+from kubectl_ebpfnet.explain.lb import (
+    findings as probe_findings,
+)
+from kubectl_ebpfnet.explain.lb import (
+    targets as probe_targets,
+)
+from kubectl_ebpfnet.explain.lb import (
+    verdict as probe_verdict,
+)
+from kubectl_ebpfnet.explain.lb.datapath import balancer
+from kubectl_ebpfnet.explain.lb.evidence import ApiProof
+from kubectl_ebpfnet.explain.lb.expectation import expected
+from kubectl_ebpfnet.explain.lb.situation import Situation, endpoints_of
+from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.kube import Node, Service
+from kubectl_ebpfnet.model.net import SCTP, UDP, Address
+from kubectl_ebpfnet.model.probe import (
+    Expectation,
+    HealthCheck,
+    How,
+    Judgement,
+    NodeRow,
+    Outcome,
+    ProbeAttempt,
+    ProbeReport,
+    ProbeRequest,
+    ProbeTarget,
+)
+
+
+def judge(
+    request: ProbeRequest,
+    bundle: Bundle,
+    attempts: Sequence[ProbeAttempt] = (),
+    health_checks: Sequence[HealthCheck] = (),
+) -> ProbeReport:
+    """What was seen beside what the Service asks for.
+
+    Args:
+        bundle: the Service, its EndpointSlices, nodes and pods; look-ups of load-balancers that are
+            given by name; and of the nodes that are probed whatever tells causes: netfilter's
+            rules, Cilium's status and maps, counters.
+        attempts: of any targets and nodes, in any order.
+        health_checks: one a node.
+
+    Raises:
+        NotFound, EbpfnetError, UsageError: as probe_targets.service, ports and nodes.
+    """
+    world = World(bundle)
+    service = probe_targets.service(world, request)
+    nodes = probe_targets.nodes(world, request.nodes)
+    resolved = probe_targets.resolved(world, service)
+    found = probe_targets.targets(request, service, nodes, resolved)
+    targets = tuple(dict.fromkeys((*found, *(a.target for a in attempts))))
+    proof = ApiProof(world, service)
+    places = [
+        situation(world, request, service, target, node) for target in targets for node in nodes
+    ]
+    answered = {_server(a.target) for a in attempts if a.outcome is Outcome.CONNECTED}
+    places = [replace(at, silence_tells=_silence_tells(at, answered)) for at in places]
+    told = [_row(world, at, proof, attempts, health_checks) for at in places]
+    rows = tuple(row for row, _ in told)
+    findings = probe_findings.of(world, told)
+    verdict = probe_verdict.of_rows(rows)
+    titles = dict.fromkeys(at.balancer.title for at in places)
+    # Where the rules of some nodes were read, others run the same kube-proxy.
+    known = [t for t in titles if t and not any(o != t and o.startswith(t) for o in titles)]
+    return ProbeReport(
+        request=request,
+        type=service.type,
+        policy=service.external_traffic_policy or "Cluster",
+        datapath=", ".join(known),
+        verdict=verdict,
+        summary=probe_verdict.summary(service, rows, verdict),
+        targets=targets,
+        rows=rows,
+        findings=tuple(findings),
+        missing=tuple(_missing(world, service, resolved)),
+    )
+
+
+def _row(
+    world: World,
+    at: Situation,
+    proof: ApiProof,
+    attempts: Sequence[ProbeAttempt],
+    health_checks: Sequence[HealthCheck],
+) -> tuple[NodeRow, Situation]:
+    target, node = at.target, at.node
+    mine = tuple(a for a in attempts if a.target == target and a.node == node.name)
+    health = next((h for h in health_checks if h.node == node.name), None)
+    how = mine[0].how if mine else None
+    at = replace(at, how=how or at.how)
+    wanted = expected(at)
+    evidence = (*proof.of(at.of_port, node.name), *wanted.evidence)
+    wanted = replace(wanted, evidence=evidence)
+    told = [a for a in mine if a.outcome.tells]
+    answered = [a for a in mine if a.outcome is Outcome.CONNECTED]
+    telling = next((a for a in mine if a.outcome is not Outcome.CONNECTED), *mine[:1] or (None,))
+    times = [a.seconds for a in answered if a.seconds is not None]
+    row = NodeRow(
+        target=target,
+        node=node.name,
+        from_node=",".join(dict.fromkeys(a.from_node for a in mine if a.from_node)),
+        endpoints=endpoints_of(at),
+        expected=wanted,
+        connected=len(answered),
+        told=len(told),
+        outcome=telling.outcome if telling else Outcome.NOT_TRIED,
+        detail=telling.detail if telling else "",
+        how=how,
+        seconds=median(times) if times else None,
+        source=client_source.seen(world, node, mine),
+        source_seen=tuple(dict.fromkeys(a.source_seen for a in mine if a.source_seen)),
+        health=health,
+        judgement=Judgement.UNKNOWN,
+        notes=_notes(mine, health, wanted),
+        attempts=mine,
+    )
+    if not at.silence_tells and row.silent and probe_findings.loss_is_shown(world, row, at):
+        at = replace(at, silence_tells=True)
+    if row.silent and not at.silence_tells:
+        row = replace(row, notes=(*row.notes, *_of_silence(row)))
+    return replace(row, judgement=probe_verdict.of_row(row, at.silence_tells)), at
+
+
+def _server(target: ProbeTarget) -> tuple[int, str]:
+    """What stands behind a target, whichever of the Service's addresses it is."""
+    return target.protocol, target.port_name
+
+
+def _silence_tells(at: Situation, answered: set[tuple[int, str]]) -> bool:
+    """Whether somebody is known to answer a probe, or nobody is there who could; else a loss has to
+    be shown."""
+    if at.target.protocol != UDP or _server(at.target) in answered:
+        return True
+    return at.endpoints is not None and not any(e.ready or e.serving for e in at.of_port)
+
+
+def _of_silence(row: NodeRow) -> list[str]:
+    """What a UDP server's silence leaves open."""
+    said = ["silence over UDP tells nothing: the server may not answer what a probe asks"]
+    for backend in row.sent_on:
+        said.append(f"the node sent it on to {backend}, and nothing came back")
+    return said
+
+
+def situation(
+    world: World,
+    request: ProbeRequest,
+    service: Service,
+    target: ProbeTarget,
+    node: Node,
+) -> Situation:
+    """Everything that decides what is expected of a node for a target."""
+    others = tuple(n for n in world.kube.nodes if n.name != node.name)
+    if request.from_node:
+        others = tuple(n for n in others if n.name == request.from_node)
+    key = (service.namespace, service.name)
+    ends = tuple(e for e in world.kube.endpoints if (e.namespace, e.service) == key)
+    known = bool(ends) or world.api_record("endpointslices", "endpointslice") is not None
+    return Situation(
+        service,
+        target,
+        node,
+        others,
+        ends if known else None,
+        world.kube.pods,
+        balancer(world.node(node.name), service, target),
+        How.NEXT_HOP if target.address is not None else How.NODE_PORT,
+        tuple(
+            f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
+            for kind, namespace, name in world.kube.network_policies
+            if namespace in ("", service.namespace)
+        ),
+    )
+
+
+def _notes(
+    attempts: Sequence[ProbeAttempt], health: HealthCheck | None, wanted: Expectation
+) -> tuple[str, ...]:
+    """What the row's words cannot hold, each once."""
+    said = [f"load-balancers send nothing here: {wanted.excluded}"] if wanted.excluded else []
+    said += [a.note for a in attempts]
+    said += [a.detail for a in attempts if not a.outcome.tells]
+    said += [
+        f"source not known: {a.source_missing}"
+        for a in attempts
+        if a.outcome is Outcome.CONNECTED and a.source_seen is None and a.source_missing
+    ]
+    if health is not None and health.status is None and health.error:
+        said.append(f"health check: {health.error}")
+    return tuple(dict.fromkeys(text for text in (*said, *wanted.cautions) if text))
+
+
+def _missing(
+    world: World, service: Service, resolved: Mapping[str, Sequence[Address]]
+) -> list[str]:
+    said = [
+        f"{name}, the load-balancer's name, was not resolved to an address"
+        for name in service.ingress_hostnames
+        if not resolved.get(name)
+    ]
+    said += [
+        f"port {port.port}/SCTP: netkat does not speak SCTP"
+        for port in service.ports
+        if port.protocol == SCTP
+    ]
+    if not world.kube.nodes:
+        said.append("no node is known: nothing could be expected of any")
+    return said

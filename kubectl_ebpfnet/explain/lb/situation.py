@@ -1,0 +1,112 @@
+"""All that an expectation follows from, and which endpoints a node may use for it.
+
+kube-proxy's pkg/proxy/topology.go and KEP-1669: ready endpoints; where there are none, those that
+serve while they end. Cilium does the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.explain.lb.datapath import CILIUM, Balancer
+from kubectl_ebpfnet.model.kube import Node, Pod, Service, ServiceEndpoint
+from kubectl_ebpfnet.model.probe import Endpoints, How, ProbeTarget
+
+_TERMINATING_SINCE, _TERMINATING_MAYBE = (1, 26), (1, 22)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that an expectation follows from.
+
+    Attributes:
+        service: the Service.
+        target: one of its addresses and ports.
+        node: the node that is probed.
+        from_nodes: the nodes that the probe may come from.
+        endpoints: of the whole Service; None when no EndpointSlice could be read.
+        pods: those that are known, to tell ready ones where not ready ones are published.
+        balancer: who balances on the node.
+        how: the way the probe takes.
+        policies: `Kind namespace/name` of network policies that may be about the backends.
+        silence_tells: silence says that the node does not serve. A UDP server may have nothing to
+            say to a probe: there it does where the same port answered elsewhere, where there is no
+            endpoint that could be silent, or where the node's own tables show the loss.
+    """
+
+    service: Service
+    target: ProbeTarget
+    node: Node
+    from_nodes: tuple[Node, ...]
+    endpoints: tuple[ServiceEndpoint, ...] | None
+    pods: tuple[Pod, ...]
+    balancer: Balancer
+    how: How = How.NEXT_HOP
+    policies: tuple[str, ...] = ()
+    silence_tells: bool = True
+
+    @property
+    def local_policy(self) -> bool:
+        """externalTrafficPolicy is Local."""
+        return self.service.external_traffic_policy == "Local"
+
+    @property
+    def of_port(self) -> tuple[ServiceEndpoint, ...]:
+        """Endpoints of the target's port, in its IP version."""
+        return tuple(
+            e
+            for e in self.endpoints or ()
+            if (e.port_name, e.protocol) == (self.target.port_name, self.target.protocol)
+            and e.address.version == self.target.version
+        )
+
+
+def endpoints_of(at: Situation) -> Endpoints:
+    """How many endpoints of the target's port there are, by distinct address."""
+    ready = [e for e in at.of_port if e.ready]
+    leaving = [e for e in at.of_port if ending(e)]
+    idle = [e for e in at.of_port if not e.ready and not ending(e)]
+    return Endpoints(
+        local=count(on_node(ready, at.node)),
+        total=count(ready),
+        local_terminating=count(on_node(leaving, at.node)),
+        terminating=count(leaving),
+        local_not_ready=count(on_node(idle, at.node)),
+    )
+
+
+def usable(at: Situation) -> tuple[ServiceEndpoint, ...]:
+    """The endpoints that the node may send the client to."""
+    near = on_node(at.of_port, at.node) if at.local_policy else list(at.of_port)
+    ready = [e for e in near if e.ready]
+    if not ready and uses_terminating(at) is not False:
+        ready = [e for e in near if ending(e)]
+    return tuple(ready)
+
+
+def uses_terminating(at: Situation) -> bool | None:
+    """kube-proxy: alpha in 1.22, on by default in 1.26; Cilium has done so since before."""
+    found = re.match(r"v?([0-9]{1,9})\.([0-9]{1,9})", at.node.version)
+    if at.balancer.name == CILIUM or found is None:
+        return True
+    version = (int(found[1]), int(found[2]))
+    if version >= _TERMINATING_SINCE:
+        return True
+    return None if version >= _TERMINATING_MAYBE else False
+
+
+def ending(endpoint: ServiceEndpoint) -> bool:
+    """It still serves while it ends."""
+    return not endpoint.ready and endpoint.serving and endpoint.terminating
+
+
+def on_node(endpoints: Iterable[ServiceEndpoint], node: Node) -> list[ServiceEndpoint]:
+    """Those that are on a node."""
+    return [e for e in endpoints if e.node == node.name]
+
+
+def count(endpoints: Iterable[ServiceEndpoint]) -> int:
+    """Endpoints by distinct address: one of several ports counts once."""
+    return len({e.address for e in endpoints})

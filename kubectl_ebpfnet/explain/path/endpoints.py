@@ -1,0 +1,385 @@
+"""The two ends of a path: words of the request joined to objects, addresses and tracked flows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+
+from kubectl_ebpfnet.errors import NotFound, ParseError, UsageError
+from kubectl_ebpfnet.explain.flows.match import Wanted, tracked_flows
+from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.model.cilium import Endpoint
+from kubectl_ebpfnet.model.evidence import CLIENT, PlaceKind, pod_place
+from kubectl_ebpfnet.model.kube import Pod, Service, ServicePort
+from kubectl_ebpfnet.model.net import Address, Flow, has_ports
+from kubectl_ebpfnet.model.path import Finding, PathRequest, Severity, Target, TrackedFlow
+from kubectl_ebpfnet.model.untrusted import address
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The resolved request.
+
+    Attributes:
+        source, destination: for the answer.
+        host_network: the source pod shares its node's namespace.
+        source_endpoint: Cilium's endpoint of the source, None when there is none.
+        identity: security identity of the source, 0 when not known.
+        service: the frontend that the destination is, None when it is none.
+        flow: the packet as the source sends it; its source port is that of the newest tracked
+            flow, None when there is none.
+        flows: tracked flows that match, newest first.
+        problem: why there is nothing to walk, "" when there is.
+        findings: what resolution itself found.
+    """
+
+    source: Target
+    destination: Target
+    host_network: bool
+    source_endpoint: Endpoint | None
+    identity: int
+    service: ServiceAddress | None
+    flow: Flow
+    flows: tuple[TrackedFlow, ...] = ()
+    problem: str = ""
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def tracked(self) -> TrackedFlow | None:
+        """The newest tracked flow."""
+        return self.flows[0] if self.flows else None
+
+
+def resolve(world: World, request: PathRequest) -> Ends:
+    """Join a request to what the bundle knows.
+
+    Raises:
+        NotFound: the source pod or the destination object is not in the bundle.
+        UsageError: a service port must be given, or the one given is not there.
+    """
+    namespace, name, pod, source_note = _source_pod(world, request)
+    destination, port, service, note = _destination(world, request, pod)
+    addresses = pod.addresses if pod else _addresses_in_netns(world, namespace, name)
+    version = destination.version if destination is not None else 4
+    source = next((a for a in addresses if a.version == version), None)
+    node = pod.node if pod else _only_node(world)
+    problem, findings = _problem(world, request, pod, source, destination, version)
+    source_target = Target(request.source, "pod", source, namespace, name, None, node, source_note)
+    destination_target = _destination_target(world, request, destination, port, note)
+    if problem or source is None or destination is None:
+        empty = ip_address("0.0.0.0" if version == 4 else "::")  # noqa: S104 -- not a bind
+        flow = Flow(request.protocol, source or empty, None, destination or empty, port)
+        return Ends(
+            source_target, destination_target, bool(pod and pod.host_network), None, 0, None, flow,
+            problem=problem or note or "the destination has no address", findings=findings,
+        )  # fmt: skip
+    service = service or find(world, node, destination, port, request.protocol)
+    return _with_flows(
+        world, request, pod, source_target, destination_target, source, service, findings
+    )
+
+
+def _with_flows(
+    world: World,
+    request: PathRequest,
+    pod: Pod | None,
+    source_target: Target,
+    destination_target: Target,
+    source: Address,
+    service: ServiceAddress | None,
+    findings: tuple[Finding, ...],
+) -> Ends:
+    node = world.node(source_target.node)
+    destination = destination_target.address
+    assert destination is not None
+    host_network = bool(pod and pod.host_network)
+    endpoint = None if host_network else _endpoint(world, source_target, source)
+    port = destination_target.port
+    wanted = _wanted(request.protocol, source, destination, port, service)
+    flows = tuple(sorted(tracked_flows(node, wanted), key=lambda f: not _fits(f, service)))
+    tracked = flows[0] if flows else None
+    identity = endpoint.identity if endpoint else (1 if host_network else 0)
+    if not identity and tracked and tracked.cilium_ct:
+        identity = tracked.cilium_ct.source_identity
+    return Ends(
+        source_target,
+        destination_target,
+        host_network,
+        endpoint,
+        identity,
+        service,
+        _first_flow(request.protocol, source, destination, port, service, tracked),
+        flows,
+        "",
+        findings,
+    )
+
+
+def _first_flow(
+    protocol: int,
+    source: Address,
+    destination: Address,
+    port: int | None,
+    service: ServiceAddress | None,
+    tracked: TrackedFlow | None,
+) -> Flow:
+    flow = Flow(protocol, source, None, destination, port if has_ports(protocol) else None)
+    if tracked is None:
+        return flow
+    # The port of the flow that was seen stands in for one that was not asked for.
+    seen = tracked.flow
+    own_port = flow.destination_port
+    if own_port is None and service is None and has_ports(protocol):
+        own_port = seen.destination_port
+    return Flow(protocol, source, seen.source_port, destination, own_port)
+
+
+def _wanted(
+    protocol: int,
+    source: Address,
+    destination: Address,
+    port: int | None,
+    service: ServiceAddress | None,
+) -> Wanted:
+    direct = (destination, port if has_ports(protocol) else None)
+    if service is None:
+        return Wanted(protocol, source, frozenset({direct}))
+    ends = frozenset((b.address, b.port) for b in service.backends)
+    return Wanted(protocol, source, ends | {direct}, frozenset({direct}))
+
+
+def _fits(flow: TrackedFlow, service: ServiceAddress | None) -> bool:
+    if service is None:
+        return flow.cilium_ct is None or not flow.cilium_ct.rev_nat
+    nf = flow.netfilter
+    return flow.service_ct is not None or (nf is not None and nf.destination_nat)
+
+
+def _source_pod(world: World, request: PathRequest) -> tuple[str, str, Pod | None, str]:
+    namespace, name = request.source_namespace, request.source_name
+    if request.source_kind != "pod":
+        pods = [
+            pod
+            for pod in world.kube.pods
+            if pod.namespace == namespace and pod.belongs_to(request.source_kind, name)
+        ]
+        if not pods:
+            raise NotFound(request.source_kind.lower(), name, namespace)
+        best = min(pods, key=lambda pod: (not pod.ready, pod.name))
+        return namespace, best.name, best, f"one of {len(pods)} pods of {request.source}"
+    pod = world.pod(namespace, name)
+    if pod is None and not world.bundle.at(pod_place(namespace, name)):
+        known = ", ".join(f"{p.namespace}/{p.name}" for p in world.kube.pods[:8])
+        hint = f"it knows {known}" if known else "it holds no pods"
+        raise NotFound("pod", name, namespace, hint=hint)
+    return namespace, name, pod, "" if pod else "its Pod object is not recorded"
+
+
+def _addresses_in_netns(world: World, namespace: str, name: str) -> tuple[Address, ...]:
+    facts = world.pod_netns(namespace, name).addresses.facts
+    return tuple(fact.address for fact in facts if fact.scope == "global")
+
+
+def _only_node(world: World) -> str:
+    places = (*world.bundle.places(PlaceKind.AGENT), *world.bundle.places(PlaceKind.NODE))
+    names = {place.node for place in places}
+    return names.pop() if len(names) == 1 else ""
+
+
+def _destination(
+    world: World, request: PathRequest, source: Pod | None
+) -> tuple[Address | None, int | None, ServiceAddress | None, str]:
+    """Address, port, service and note of the far end."""
+    kind, namespace, name = (
+        request.destination_kind,
+        request.destination_namespace,
+        request.destination_name,
+    )
+    versions: set[int] = {4, 6}
+    if source is not None and source.addresses:
+        versions = {a.version for a in source.addresses}
+    if kind == "address":
+        return request.destination_address, request.port, None, request.note
+    if kind == "pod":
+        pod = world.pod(namespace, name)
+        if pod is None:
+            raise NotFound("pod", name, namespace)
+        return _first(pod.addresses, versions), request.port, None, request.note
+    if kind == "node":
+        node = world.kube_node(name)
+        if node is None:
+            raise NotFound("node", name)
+        return _first(node.internal_addresses, versions), request.port, None, request.note
+    if kind == "service":
+        return _service(world, request, source, versions)
+    if request.destination_address is not None:
+        return request.destination_address, request.port, None, request.note
+    address, where = _name(world, request)
+    if address is None:
+        by_name = _service_of_name(world, request)
+        if by_name is not None:
+            return _service(world, by_name, source, versions)
+    return address, request.port, None, where
+
+
+def _service(
+    world: World, request: PathRequest, source: Pod | None, versions: set[int]
+) -> tuple[Address | None, int | None, ServiceAddress | None, str]:
+    namespace, name = request.destination_namespace, request.destination_name
+    for service in world.kube.services:
+        if (service.namespace, service.name) == (namespace, name):
+            port = service_port(service, request)
+            address = _first(service.cluster_addresses, versions)
+            if address is None:
+                return _headless(world, service, port, versions)
+            found = find(world, source.node if source else "", address, port.port, port.protocol)
+            return address, port.port, found, request.note
+    raise NotFound("service", name, namespace)
+
+
+def _headless(
+    world: World, service: Service, port: ServicePort, versions: set[int]
+) -> tuple[Address | None, int | None, ServiceAddress | None, str]:
+    if service.external_name:
+        return None, port.port, None, f"an ExternalName for {service.external_name}: ask for that"
+    for end in world.kube.endpoints:
+        same = (end.namespace, end.service) == (service.namespace, service.name)
+        if same and end.ready and end.address.version in versions:
+            note = f"headless: {end.pod or end.address} is one of its endpoints"
+            return end.address, end.port, None, note
+    return None, port.port, None, "headless, and no endpoint is ready"
+
+
+def service_port(service: Service, request: PathRequest) -> ServicePort:
+    """The port of a Service that the request means.
+
+    Raises:
+        UsageError: it has several and none was named, or there is no such port.
+    """
+    offered = ", ".join(f"{p.port}{f' ({p.name})' if p.name else ''}" for p in service.ports)
+    hits = [
+        p
+        for p in service.ports
+        if (request.port in (None, p.port))
+        and (not request.port_name or p.name == request.port_name)
+    ]
+    same = [p for p in hits if p.protocol == request.protocol]
+    if len(same) == 1:
+        return same[0]
+    if len(hits) == 1 and request.port is None and not request.port_name and not same:
+        raise UsageError(
+            f"svc/{service.name} offers only {offered} by another protocol",
+            hint="give --protocol",
+        )
+    if not same:
+        asked = request.port_name or request.port
+        raise UsageError(
+            f"svc/{service.name} has no port {asked}", hint=f"its ports are {offered or 'none'}"
+        )
+    raise UsageError(
+        f"svc/{service.name} has several ports", hint=f"name one of {offered}: svc/{service.name}:…"
+    )
+
+
+def _name(world: World, request: PathRequest) -> tuple[Address | None, str]:
+    name = request.destination_name or request.destination
+    places = (pod_place(request.source_namespace, request.source_name), CLIENT)
+    for place in places:
+        for record in world.bundle.at(place):
+            if record.ok and record.argv[-1:] == (name,):
+                for line in record.stdout.read().decode("utf-8", "replace").splitlines():
+                    word = line.split(" ", 1)[0].strip()
+                    try:
+                        return address(word, "a look-up"), f"{name} is {word}, asked in {place}"
+                    except ParseError:
+                        continue
+    return None, f"nothing says what {name} resolves to"
+
+
+def _service_of_name(world: World, request: PathRequest) -> PathRequest | None:
+    """The request as one for a Service, where the name is what cluster DNS calls it.
+
+    `web`, `web.shop`, `web.shop.svc`, `web.shop.svc.cluster.local` (Kubernetes DNS specification);
+    the search path of a pod completes the shorter ones from its own namespace.
+    """
+    words = request.destination.rstrip(".").split(".")
+    if len(words) > 2 and words[2] != "svc":
+        return None
+    name, namespace = words[0], words[1] if len(words) > 1 else request.source_namespace
+    for service in world.kube.services:
+        if (service.namespace, service.name) == (namespace, name):
+            note = f"cluster DNS calls svc {namespace}/{name} so; no look-up is recorded"
+            return replace(
+                request,
+                destination_kind="service",
+                destination_namespace=namespace,
+                destination_name=name,
+                note=note,
+            )
+    return None
+
+
+def _first(addresses: tuple[Address, ...], versions: set[int]) -> Address | None:
+    return next((a for a in addresses if a.version in versions), None)
+
+
+def _destination_target(
+    world: World, request: PathRequest, address: Address | None, port: int | None, note: str
+) -> Target:
+    kind, namespace, name, node = (
+        request.destination_kind,
+        request.destination_namespace,
+        request.destination_name,
+        "",
+    )
+    if address is not None:
+        pod = world.pod_with(address)
+        node = pod.node if pod else world.node_of(address)
+        if kind in ("address", "name") and pod is not None:
+            owner = f"the address of pod {pod.namespace}/{pod.name}"
+            note = f"{note}; {owner}" if note else owner
+    return Target(request.destination, kind, address, namespace, name, port, node, note)
+
+
+def _endpoint(world: World, source: Target, address: Address) -> Endpoint | None:
+    found = world.node(source.node).local_endpoint(address) if source.node else None
+    if found is not None:
+        return found
+    for endpoint, _ in world.kube.cilium_endpoints:
+        if (endpoint.namespace, endpoint.pod) == (source.namespace, source.name):
+            return endpoint
+    return None
+
+
+def _problem(
+    world: World,
+    request: PathRequest,
+    pod: Pod | None,
+    source: Address | None,
+    destination: Address | None,
+    version: int,
+) -> tuple[str, tuple[Finding, ...]]:
+    for role, one in (("source", pod), ("destination", _destination_pod(world, request))):
+        if one is not None and (one.phase in ("Succeeded", "Failed") or not one.addresses):
+            why = f": {one.reason}" if one.reason else ""
+            state = one.phase or "without an address"
+            title = f"{role} pod {one.namespace}/{one.name} is {state}{why}"
+            detail = (
+                "It has no network namespace that a packet could leave or reach. "
+                f"`kubectl describe pod -n {one.namespace} {one.name}` tells why."
+            )
+            record = world.api_record("pods", "pod")
+            finding = Finding(Severity.ERROR, title, detail, cite.whole(record))
+            return title, (finding,)
+    if source is None and destination is not None:
+        have = "no address" if pod is None or not pod.addresses else f"no IPv{version} address"
+        return f"the source pod has {have}", ()
+    return "", ()
+
+
+def _destination_pod(world: World, request: PathRequest) -> Pod | None:
+    if request.destination_kind != "pod":
+        return None
+    return world.pod(request.destination_namespace, request.destination_name)

@@ -1,0 +1,213 @@
+"""Rules across hops: contradictions between facts that no single stage sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.explain.flows.match import no_snat_map
+from kubectl_ebpfnet.explain.path.endpoints import Ends
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.model.cilium import Backend
+from kubectl_ebpfnet.model.net import TCP, Address, endpoint_text
+from kubectl_ebpfnet.model.path import Finding, Severity, TrackedFlow
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the rules look at: the facts, the ends, and the flows of every node."""
+
+    world: World
+    ends: Ends
+    flows: Sequence[TrackedFlow]
+
+
+def across(seen: Seen) -> list[Finding]:
+    """Everything in which the whole answer contradicts itself."""
+    rules = (
+        _agents,
+        _full_table,
+        _masquerade_mode,
+        _unanswered,
+        _identities,
+        _translations,
+        _backends,
+        _behind,
+    )
+    return [finding for rule in rules for finding in rule(seen)]
+
+
+def _agents(seen: Seen) -> Iterator[Finding]:
+    """A place that could not be asked, once, with what to do."""
+    told: set[str] = set()
+    for record in seen.world.bundle.records:
+        if record.ran or not record.error or record.error in told:
+            continue
+        if record.place.kind.value not in ("cilium-agent", "pod", "node"):
+            continue
+        told.add(record.error)
+        hint = (
+            f"Missing permission: {record.denied} (docs/rbac.yaml)."
+            if record.denied
+            else "What this place would have told is unknown above."
+        )
+        yield Finding(
+            Severity.WARNING,
+            f"{record.place} could not be asked: {record.error}",
+            hint,
+            cite.whole(record),
+        )
+
+
+FULL = 0.95
+"""Part of nf_conntrack_max above which new connections are about to be refused."""
+
+
+def _full_table(seen: Seen) -> Iterator[Finding]:
+    """nf_conntrack has no room for new connections (nf_conntrack: table full, dropping packet)."""
+    for name in seen.world.node_names:
+        answer = seen.world.node(name).counters
+        value = {c.name: c for c in answer.facts if c.group == "conntrack"}
+        count, most = value.get("nf_conntrack_count"), value.get("nf_conntrack_max")
+        if count is None or most is None or not most.value or count.value < FULL * most.value:
+            continue
+        yield Finding(
+            Severity.ERROR if count.value >= most.value else Severity.WARNING,
+            f"nf_conntrack of {name} holds {count.value} of at most {most.value} connections",
+            "The kernel drops the first packet of a connection that has no room. Raise "
+            "net.netfilter.nf_conntrack_max, or find who opens them: "
+            f"`kubectl ebpfnet flows node/{name}`.",
+            cite.lines(answer.record, [count.line, most.line]),
+        )
+
+
+def _masquerade_mode(seen: Seen) -> Iterator[Finding]:
+    """The configuration names one way of masquerading, the tables show the other."""
+    if not seen.ends.source.node:
+        return
+    node = seen.world.node(seen.ends.source.node)
+    tracked = seen.ends.tracked
+    if node.config.masquerade == "bpf" and no_snat_map(node):
+        yield Finding(
+            Severity.ERROR,
+            f"Cilium is set to masquerade by BPF, but {node.name} has no SNAT map",
+            "The agent runs with other settings than the cluster's ConfigMap, or failed to set "
+            "its datapath up: `cilium-dbg status --verbose`, and the agent's log.",
+            cite.whole(node.config_record),
+        )
+    nat = tracked.cilium_nat if tracked is not None else None
+    if tracked is None or nat is None or nat.address == tracked.flow.source:
+        return
+    if node.config.masquerade == "iptables":
+        yield Finding(
+            Severity.WARNING,
+            "Cilium's NAT map has the flow although netfilter is set to masquerade",
+            "The setting changed while the flow lived, or the agent was not restarted.",
+            tracked.evidence,
+        )
+
+
+def _unanswered(seen: Seen) -> Iterator[Finding]:
+    """Packets went out and nothing came back."""
+    tracked = seen.ends.tracked
+    if tracked is None or tracked.flow.protocol != TCP:
+        return
+    nf, ct = tracked.netfilter, tracked.cilium_ct
+    silent_ct = ct is not None and ct.tx_flags_seen and not ct.rx_flags_seen
+    silent_nf = nf is not None and "UNREPLIED" in nf.status
+    if silent_nf or (silent_ct and nf is None):
+        yield Finding(
+            Severity.WARNING,
+            f"no answer was seen to {tracked.flow}",
+            "The newest flow has packets out and none back: the other side is silent, or its "
+            "answer is lost or dropped on the way. Run the path from the other side as well.",
+            tracked.evidence,
+        )
+
+
+def _identities(seen: Seen) -> Iterator[Finding]:
+    """The conntrack entry carries another identity than the endpoint has now."""
+    endpoint, tracked = seen.ends.source_endpoint, seen.ends.tracked
+    if endpoint is None or tracked is None or tracked.cilium_ct is None or not endpoint.identity:
+        return
+    carried = tracked.cilium_ct.source_identity
+    if carried and carried != endpoint.identity:
+        yield Finding(
+            Severity.WARNING,
+            f"conntrack has identity {carried}, endpoint {endpoint.id} has {endpoint.identity}",
+            "The pod's labels changed after the flow began, or the entry is of a former pod with "
+            "the same address.",
+            tracked.evidence[:1],
+        )
+
+
+def _translations(seen: Seen) -> Iterator[Finding]:
+    """Cilium and netfilter both translate the flow, to different sources."""
+    for tracked in seen.flows:
+        nat, nf = tracked.cilium_nat, tracked.netfilter
+        if nat is None or nf is None or not nf.source_nat or nat.address == tracked.flow.source:
+            continue
+        kernel = nf.translated()
+        if (kernel.source, kernel.source_port) != (nat.address, nat.port):
+            yield Finding(
+                Severity.ERROR,
+                f"two translations of one flow on {tracked.node}: Cilium to "
+                f"{endpoint_text(nat.address, nat.port)}, netfilter to "
+                f"{endpoint_text(kernel.source, kernel.source_port)}",
+                "A rule outside Cilium masquerades pod traffic before cil_to_netdev sees it.",
+                tracked.evidence,
+            )
+
+
+def _backends(seen: Seen) -> Iterator[Finding]:
+    """A flow goes to a backend that the service no longer has."""
+    service, tracked = seen.ends.service, seen.ends.tracked
+    if service is None or tracked is None or tracked.service_ct is None or service.missing:
+        return
+    if tracked.cilium_ct is None or not service.backends:
+        return
+    flow = tracked.cilium_ct.flow
+    if not any(b.address == flow.destination for b in service.backends):
+        yield Finding(
+            Severity.WARNING,
+            f"a tracked flow to {service.title} goes to "
+            f"{endpoint_text(flow.destination, flow.destination_port)}, no longer a backend",
+            "Connections that were open when the backend went away stay with it until they end.",
+            tracked.evidence,
+        )
+
+
+def _behind(seen: Seen) -> Iterator[Finding]:
+    """Cilium's map is behind its agent, or its agent behind Kubernetes."""
+    service = seen.ends.service
+    if service is None or not service.in_cilium:
+        return
+    active = [b for b in service.backends if b.state in ("", "active")]
+    not_mapped = [b for b in active if service.mapped is not None and _of(b) not in service.mapped]
+    if not_mapped:
+        yield Finding(
+            Severity.ERROR,
+            f"the datapath of {seen.ends.source.node} lacks a backend of {service.title}: "
+            f"{_listed(not_mapped)}",
+            "The agent has it as active, its map has not: `cilium-dbg bpf lb list` against "
+            "`cilium-dbg service list`, and the agent's log.",
+            service.evidence,
+        )
+    stale = [b for b in active if service.sliced and _of(b) not in service.sliced]
+    if stale:
+        yield Finding(
+            Severity.ERROR,
+            f"{service.title} still has a backend that no EndpointSlice names: {_listed(stale)}",
+            "Cilium did not see that it is gone: the agent's connection to the API server, and "
+            "its log, tell why.",
+            service.evidence,
+        )
+
+
+def _of(backend: Backend) -> tuple[Address, int]:
+    return backend.address, backend.port
+
+
+def _listed(backends: Sequence[Backend]) -> str:
+    return ", ".join(endpoint_text(b.address, b.port) for b in backends)

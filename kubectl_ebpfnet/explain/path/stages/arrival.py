@@ -1,0 +1,114 @@
+"""The receiving node: its device's ingress programs, decapsulation, and the way to the pod.
+
+Source: cilium-facts 4.4; Cilium bpf/bpf_host.c (cil_from_netdev), bpf/bpf_overlay.c
+(cil_from_overlay).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kubectl_ebpfnet.explain.flows.match import Wanted, tracked_flows
+from kubectl_ebpfnet.explain.kernel.routing import decide
+from kubectl_ebpfnet.explain.path.stages import gateway
+from kubectl_ebpfnet.explain.path.stages.tunnel import device_of
+from kubectl_ebpfnet.explain.path.stages.veth import has_cilium, show_programs
+from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
+
+
+def enter(walk: Walk, here: Standing) -> Standing | None:
+    """The packet comes off the wire at another node."""
+    node = walk.world.node(here.node)
+    _collect_flows(walk, here, node)
+    if not node.links.known and not node.endpoints.known and not node.endpoint_map.known:
+        why = node.links.missing
+        walk.hop(
+            HopPlace.NODE, here.node, here.node, HopKind.LINK, f"what {here.node} does with it",
+            State.UNKNOWN, here.packet, reason=f"nothing is known of {here.node}: {why}",
+        )  # fmt: skip
+        walk.lost(f"nothing is known of {here.node}: {why}")
+        return None
+    device = _device(node, here)
+    show_programs(walk, here, device, "ingress")
+    if here.packet.outer is not None:
+        return _out_of_tunnel(walk, here, node)
+    destination = here.packet.flow.destination
+    entered = here.to(Stage.HOST, entered=device)
+    if destination in node.own_addresses or walk.world.node_of(destination) == here.node:
+        return entered
+    endpoint = node.local_endpoint(destination)
+    if endpoint is None and not has_cilium(walk, node):
+        return entered
+    if endpoint is not None and node.config.host_routing == "bpf":
+        walk.hop(
+            HopPlace.CILIUM, device, here.node, HopKind.ROUTE,
+            f"{destination} is endpoint {endpoint.id}: BPF host routing hands it to its ingress "
+            "program",
+            State.DERIVED, here.packet,
+        )  # fmt: skip
+        return here.to(Stage.ENDPOINT, device=endpoint.interface, skips_netfilter=True)
+    return entered
+
+
+def _device(node: NodeView, here: Standing) -> str:
+    flow = here.packet.outer or here.packet.flow
+    for fact in node.addresses.facts:
+        if fact.address == flow.destination:
+            return fact.device
+    if node.routes.known:
+        # The way back to the sender is, on an ordinary node, the way in.
+        back = decide(node.rules.facts, node.routes.facts, flow.destination, flow.source)
+        device = back.route.device if back.route is not None else ""
+        if device and not device.startswith(("cilium_", "lxc")):
+            return device
+    return next(iter(node.config.devices), "eth0")
+
+
+def _out_of_tunnel(walk: Walk, here: Standing, node: NodeView) -> Standing | None:
+    name, _ = device_of(node)
+    packet = replace(here.packet, outer=None, vni=None)
+    identity = here.packet.vni or here.identity
+    walk.hop(
+        HopPlace.CILIUM,
+        name,
+        here.node,
+        HopKind.TUNNEL,
+        f"decapsulated by {name}"
+        + (f", VNI {here.packet.vni} is the sender's identity" if here.packet.vni else ""),
+        State.DERIVED,
+        packet,
+    )
+    inside = here.to(Stage.ENDPOINT, packet=packet, identity=identity, skips_netfilter=True)
+    show_programs(walk, inside, name, "ingress")
+    destination = packet.flow.destination
+    if destination in node.own_addresses:
+        return inside.to(Stage.HOST, entered=name)
+    endpoint = node.local_endpoint(destination)
+    row = gateway.policy_row(walk, inside, node) if endpoint is None else None
+    if row is not None and gateway.is_at(walk, node, row):
+        return gateway.through_gateway(walk, inside, node, row, name)
+    if endpoint is None and node.endpoints.known and node.routes.known:
+        # Whatever is for no endpoint goes to the stack, which has a route by cilium_host.
+        return inside.to(Stage.HOST, device="", entered=name, skips_netfilter=False)
+    if endpoint is None:
+        walk.hop(
+            HopPlace.CILIUM, name, here.node, HopKind.ROUTE, f"{destination} on {here.node}",
+            State.UNKNOWN, packet,
+            reason=f"no endpoint with {destination} was read on {here.node}: "
+            f"{node.endpoints.missing or node.routes.missing}",
+        )  # fmt: skip
+        walk.lost(f"no endpoint with {destination} is known on {here.node}")
+        return None
+    return inside.to(Stage.ENDPOINT, device=endpoint.interface)
+
+
+def _collect_flows(walk: Walk, here: Standing, node: NodeView) -> None:
+    """The same flow as the receiving node tracks it."""
+    flow = here.packet.flow
+    end = (flow.destination, flow.destination_port)
+    wanted = Wanted(flow.protocol, flow.source, frozenset({end}))
+    found = tracked_flows(node, wanted, "IN")
+    same = [f for f in found if f.flow.source_port == flow.source_port]
+    walk.flows.extend((same or found)[:1])

@@ -1,0 +1,158 @@
+"""The device by which a packet leaves a node's stack: link, masquerading, programs, next hop."""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
+from kubectl_ebpfnet.explain.path.stages import gateway
+from kubectl_ebpfnet.explain.path.stages.masquerade import by_cilium, by_netfilter
+from kubectl_ebpfnet.explain.path.stages.veth import show_programs
+from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.net import Address, Network
+from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
+
+
+def leave(walk: Walk, here: Standing) -> Standing | None:
+    """Out by a device: to a local pod, into the tunnel, or onto the wire."""
+    node = walk.world.node(here.node)
+    if not _is_up(walk, here, node):
+        return None
+    inside = here.packet.outer is None
+    if inside:
+        to_pod = _to_local_pod(walk, here, node)
+        if to_pod is not None:
+            return to_pod
+        if here.device in ("cilium_host", "cilium_net"):
+            return _by_cilium_host(walk, here, node)
+    if inside and not here.skips_netfilter:
+        here = by_netfilter(walk, here, node)
+    show_programs(walk, here, here.device, "egress")
+    if inside:
+        row = gateway.policy_row(walk, here, node)
+        if row is not None and gateway.is_at(walk, node, row):
+            translated = gateway.translate(walk, here, node, row)
+            if translated is None:
+                return None
+            here = translated
+        else:
+            here = by_cilium(walk, here, node)
+    if not _next_hop(walk, here, node):
+        return None
+    return here.to(Stage.WIRE)
+
+
+def link_evidence(node: NodeView, device: str) -> tuple[Evidence, ...]:
+    """The device in the record of links."""
+    record = node.links.record
+    if record is not None and cite.is_json(record):
+        keep = ("ifindex", "ifname", "flags", "mtu", "operstate", "address")
+        return cite.json_object(record, {"ifname": device}, keep)
+    link = node.link(device)
+    return cite.lines(record, [link.line] if link else [])
+
+
+def _is_up(walk: Walk, here: Standing, node: NodeView) -> bool:
+    link = node.link(here.device)
+    if link is None or (link.up and link.lower_up):
+        return True
+    evidence = link_evidence(node, here.device)
+    what = "is down" if not link.up else "has no carrier"
+    walk.drop(
+        HopPlace.NODE, here.node, here.node, HopKind.LINK, f"{here.device} {what}",
+        State.OBSERVED, here.packet, evidence,
+    )  # fmt: skip
+    walk.finding(
+        Severity.ERROR,
+        f"device {here.device} of node {here.node} {what}",
+        f"`ip -s link show {here.device}` on the node; the route that uses it should be gone.",
+        evidence,
+    )
+    return False
+
+
+def _to_local_pod(walk: Walk, here: Standing, node: NodeView) -> Standing | None:
+    endpoint = node.local_endpoint(here.packet.flow.destination)
+    if endpoint is None:
+        return None
+    if here.device == endpoint.interface or here.device in ("cilium_host", "cilium_net"):
+        show_programs(walk, here, here.device, "egress")
+        return here.to(Stage.ENDPOINT, device=endpoint.interface)
+    return None
+
+
+def _by_cilium_host(walk: Walk, here: Standing, node: NodeView) -> Standing | None:
+    """From the node's stack towards another node's pod: cil_from_host encapsulates."""
+    show_programs(walk, here, here.device, "egress")
+    entry = node.ipcache_of(here.packet.flow.destination)
+    if entry is not None and entry.tunnel_endpoint is not None:
+        return here.to(Stage.TUNNEL, device=str(entry.tunnel_endpoint))
+    target = here.packet.flow.destination
+    known = node.endpoints.known or node.endpoint_map.known
+    if known and any(
+        target.version == cidr.version and target in cidr for cidr in _own_cidrs(walk, here.node)
+    ):
+        evidence = cite.whole(node.endpoint_map.record or node.endpoints.record)
+        walk.drop(
+            HopPlace.CILIUM, here.device, here.node, HopKind.ROUTE,
+            f"no endpoint has {target} on {here.node}: Stale or unroutable IP",
+            State.DERIVED, here.packet, evidence,
+        )  # fmt: skip
+        walk.finding(
+            Severity.ERROR,
+            f"{target} is in {here.node}'s pod CIDR, but no endpoint has it",
+            "The pod is gone, or its endpoint was not restored.",
+            evidence,
+        )
+        return None
+    walk.lost(f"what cil_from_host does with {target} is not known")
+    return None
+
+
+def _own_cidrs(walk: Walk, name: str) -> tuple[Network, ...]:
+    kube_node = walk.world.kube_node(name)
+    cidrs = kube_node.pod_cidrs if kube_node else ()
+    for node in walk.world.cilium_nodes:
+        if node.name == name:
+            cidrs += node.pod_cidrs
+    return cidrs
+
+
+def _next_hop(walk: Walk, here: Standing, node: NodeView) -> bool:
+    """Add the neighbour on the wire; whether the packet can be sent to it."""
+    if not node.neighbours.known:
+        return True
+    flow = here.packet.outer or here.packet.flow
+    target: Address = here.next_hop or flow.destination
+    neighbour = neighbour_of(node.neighbours.facts, here.device, target)
+    if neighbour is None:
+        return True
+    record = node.neighbours.record
+    evidence = (
+        cite.json_object(record, {"dst": str(target), "dev": here.device})
+        if record is not None and cite.is_json(record)
+        else cite.lines(record, [neighbour.line])
+    )
+    where = (HopPlace.NODE, here.node, here.node, HopKind.NEIGHBOUR)
+    if unresolved(neighbour):
+        state = "/".join(neighbour.states)
+        walk.drop(
+            *where, f"next hop {target} on {here.device} is {state}", State.OBSERVED,
+            here.packet, evidence,
+        )  # fmt: skip
+        walk.finding(
+            Severity.ERROR,
+            f"neighbour {target} on {here.device} of {here.node} is {state}",
+            "Nobody on the link answers ARP/ND for the next hop: it is down, or not on this "
+            "network.",
+            evidence,
+        )
+        return False
+    walk.hop(
+        *where,
+        f"next hop {target} is at {neighbour.mac} on {here.device} ({'/'.join(neighbour.states)})",
+        State.OBSERVED,
+        here.packet,
+        evidence,
+    )
+    return True

@@ -1,0 +1,117 @@
+"""The receiving pod's side: ingress policy, conntrack, and the veth into the pod.
+
+Source: Cilium bpf/bpf_lxc.c (cil_lxc_policy): conntrack IN look-up, ingress policy, delivery.
+"""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.explain.flows.match import Wanted, tracked_flows
+from kubectl_ebpfnet.explain.path.stages.device import link_evidence
+from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
+from kubectl_ebpfnet.explain.path.state import Standing, Walk, answered
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.cilium import Endpoint
+from kubectl_ebpfnet.model.net import endpoint_text
+from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State, TrackedFlow
+
+
+def enter(walk: Walk, here: Standing) -> None:
+    """The packet is handed to a local endpoint: the walk ends in the pod, or before it."""
+    node = walk.world.node(here.node)
+    endpoint = node.local_endpoint(here.packet.flow.destination)
+    tracked = _incoming(walk, here, node)
+    endpoint_id = endpoint.id if endpoint is not None else None
+    if not policy_hop(
+        walk, here, node, here.packet, endpoint_id, "ingress", _source_identity(here, node)
+    ):
+        return
+    if tracked is not None and tracked.cilium_ct is not None:
+        entry = tracked.cilium_ct
+        walk.hop(
+            HopPlace.CILIUM,
+            here.device or here.node,
+            here.node,
+            HopKind.CONNTRACK,
+            f"entry {entry.direction} {entry.flow}, identity {entry.source_identity}",
+            State.OBSERVED,
+            here.packet,
+            tracked.evidence[:1],
+        )
+    if not _veth(walk, here, node, endpoint):
+        return
+    _into_pod(walk, here)
+
+
+def _source_identity(here: Standing, node: NodeView) -> int | None:
+    if here.identity:
+        return here.identity
+    entry = node.ipcache_of(here.packet.flow.source)
+    return entry.identity if entry is not None else None
+
+
+def _incoming(walk: Walk, here: Standing, node: NodeView) -> TrackedFlow | None:
+    for tracked in walk.flows:
+        if tracked.cilium_ct is not None and tracked.cilium_ct.direction == "IN":
+            return tracked
+    flow = here.packet.flow
+    wanted = Wanted(
+        flow.protocol, flow.source, frozenset({(flow.destination, flow.destination_port)})
+    )
+    found = tracked_flows(node, wanted, "IN")
+    same = [f for f in found if f.flow.source_port == flow.source_port and f.cilium_ct] or found
+    return same[0] if same else None
+
+
+def _veth(walk: Walk, here: Standing, node: NodeView, endpoint: Endpoint | None) -> bool:
+    name = here.device or (endpoint.interface if endpoint else "")
+    link = node.link(name) if name else None
+    if link is not None and not link.up:
+        evidence = link_evidence(node, name)
+        walk.drop(
+            HopPlace.NODE, here.node, here.node, HopKind.LINK, f"{name} is down", State.OBSERVED,
+            here.packet, evidence,
+        )  # fmt: skip
+        walk.finding(
+            Severity.ERROR,
+            f"{name}, the host side of the receiving pod, is down",
+            f"`ip link set {name} up` on node {here.node}.",
+            evidence,
+        )
+        return False
+    if name:
+        evidence = link_evidence(node, name)
+        if not evidence and endpoint is not None:
+            evidence = cite.json_object(node.endpoints.record, {"interface-name": name})
+        walk.hop(
+            HopPlace.NODE, here.node, here.node, HopKind.LINK, f"veth {name} → the pod",
+            State.DERIVED, here.packet, evidence,
+        )  # fmt: skip
+    return True
+
+
+def _into_pod(walk: Walk, here: Standing) -> None:
+    flow = here.packet.flow
+    pod = walk.world.pod_with(flow.destination)
+    name = f"{pod.namespace}/{pod.name}" if pod is not None else str(flow.destination)
+    replied = answered(walk.tracked)
+    walk.hop(
+        HopPlace.POD,
+        name,
+        here.node,
+        HopKind.DELIVERY,
+        f"pod {name} receives {endpoint_text(flow.source, flow.source_port)} → "
+        f"{endpoint_text(flow.destination, flow.destination_port)}"
+        + (", and answered" if replied else ""),
+        State.OBSERVED if replied else State.DERIVED,
+        here.packet,
+        walk.tracked.evidence[:1] if replied and walk.tracked is not None else (),
+    )
+    if pod is not None and not pod.ready:
+        why = f": {pod.reason}" if pod.reason else ""
+        walk.finding(
+            Severity.WARNING,
+            f"the receiving pod {name} is not ready{why}",
+            f"`kubectl describe pod -n {pod.namespace} {pod.name}` tells why.",
+        )
+    walk.delivered(f"delivered to pod {name}" + ("; it answered" if replied else ""))

@@ -1,0 +1,228 @@
+"""Cilium's forwarding decision: local endpoint, tunnel, egress gateway, or the node's routes.
+
+Source: Cilium bpf/bpf_lxc.c (handle_ipv4_from_lxc); cilium-facts 4.4.
+"""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.explain.kernel import routing
+from kubectl_ebpfnet.explain.kernel.routing import describe
+from kubectl_ebpfnet.explain.path.stages import gateway
+from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.names import address_text, identity_text
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.cilium import IpcacheEntry
+from kubectl_ebpfnet.model.kernel import Route
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
+
+
+def decide(walk: Walk, here: Standing) -> Standing | None:
+    """Where Cilium sends a packet that its policy let pass."""
+    node = walk.world.node(here.node)
+    destination = here.packet.flow.destination
+    if destination in node.own_addresses or walk.world.node_of(destination) == here.node:
+        return here.to(Stage.HOST)
+    if node.local_endpoint(destination) is not None:
+        return _local(walk, here, node)
+    row = gateway.policy_row(walk, here, node)
+    if row is not None:
+        return gateway.to_gateway(walk, here, node, row)
+    entry = node.ipcache_of(destination)
+    if entry is not None and entry.tunnel_endpoint is not None and _tunnelled(node, entry):
+        return _into_tunnel(walk, here, node, entry)
+    if node.config.host_routing == "bpf":
+        return _bpf_host_routing(walk, here, node)
+    return here.to(Stage.HOST)
+
+
+def _local(walk: Walk, here: Standing, node: NodeView) -> Standing:
+    if node.config.endpoint_routes:
+        return here.to(Stage.HOST)
+    endpoint = node.local_endpoint(here.packet.flow.destination)
+    assert endpoint is not None
+    walk.hop(
+        HopPlace.CILIUM,
+        here.device or here.node,
+        here.node,
+        HopKind.ROUTE,
+        f"{here.packet.flow.destination} is endpoint {endpoint.id} on this node: "
+        "handed to its ingress program, past the node's stack",
+        State.DERIVED,
+        here.packet,
+        _endpoint_map_evidence(node, here.packet.flow.destination),
+    )
+    return here.to(Stage.ENDPOINT, device=endpoint.interface, skips_netfilter=True)
+
+
+def _endpoint_map_evidence(node: NodeView, address: Address) -> tuple[Evidence, ...]:
+    lines = [row.line for row in node.endpoint_map.facts if row.address == address]
+    if lines:
+        return cite.lines(node.endpoint_map.record, lines)
+    return cite.json_object(node.endpoints.record, {"ipv4": str(address)})
+
+
+def _tunnelled(node: NodeView, entry: IpcacheEntry) -> bool:
+    """Whether an entry with a tunnel endpoint is reached by the tunnel.
+
+    Cilium fills the endpoint in with native routing too, so it alone does not tell.
+    """
+    if "skiptunnel" in entry.flags:
+        return False
+    if node.config.routing_mode:
+        return node.config.routing_mode != "native"
+    return any(link.name in ("cilium_vxlan", "cilium_geneve") for link in node.links.facts)
+
+
+def ipcache_evidence(node: NodeView, entry: IpcacheEntry | None) -> tuple[Evidence, ...]:
+    """The line of the ipcache."""
+    return cite.lines(node.ipcache.record, [entry.line]) if entry is not None else ()
+
+
+def _into_tunnel(walk: Walk, here: Standing, node: NodeView, entry: IpcacheEntry) -> Standing:
+    assert entry.tunnel_endpoint is not None
+    walk.hop(
+        HopPlace.CILIUM,
+        here.device or here.node,
+        here.node,
+        HopKind.ROUTE,
+        f"ipcache: {entry.prefix} is {identity_text(walk.world, entry.identity)} behind tunnel "
+        f"endpoint {address_text(walk.world, entry.tunnel_endpoint)}",
+        State.DERIVED,
+        here.packet,
+        ipcache_evidence(node, entry),
+    )
+    return here.to(Stage.TUNNEL, device=str(entry.tunnel_endpoint))
+
+
+def _bpf_host_routing(walk: Walk, here: Standing, node: NodeView) -> Standing | None:
+    flow = here.packet.flow
+    decision = route_of(walk, here, node, flow.source, flow.destination, HopPlace.CILIUM)
+    if decision is None or decision.route is None:
+        return None
+    walk.hop(
+        HopPlace.CILIUM,
+        here.node,
+        here.node,
+        HopKind.ROUTE,
+        f"{describe(decision.route)} (fib_lookup in BPF host routing: past the node's netfilter)",
+        State.DERIVED,
+        here.packet,
+        route_evidence(node, decision.route)
+        + kernel_evidence(here, node, flow.source, flow.destination),
+    )
+    if decision.local:
+        return here.to(Stage.NODE_LOCAL)
+    return here.to(
+        Stage.DEVICE,
+        device=decision.route.device,
+        skips_netfilter=True,
+        next_hop=decision.route.gateway,
+    )
+
+
+def route_of(
+    walk: Walk,
+    here: Standing,
+    node: NodeView,
+    source: Address,
+    destination: Address,
+    place: HopPlace = HopPlace.NODE,
+    *,
+    mark: int = 0,
+) -> routing.Decision | None:
+    """The node's route for a packet, None when the packet ends here or its route is not known.
+
+    Args:
+        source, destination: of the packet that is routed: the outer one in a tunnel.
+        place: whose look-up it is: the node's stack's, or Cilium's by fib_lookup.
+    """
+    if not node.routes.known:
+        reason = f"the node's routes could not be read: {node.routes.missing}"
+        walk.hop(
+            place, here.node, here.node, HopKind.ROUTE, f"the route to {destination}",
+            State.UNKNOWN, here.packet, cite.whole(node.routes.record), reason=reason,
+        )  # fmt: skip
+        walk.lost(reason)
+        return None
+    decision = routing.decide(
+        node.rules.facts, node.routes.facts, source, destination, mark=mark, in_device=here.entered
+    )
+    decision, asked = _as_the_kernel_says(here, node, decision, source, destination, mark)
+    if decision.differs:
+        walk.finding(
+            Severity.INFO,
+            f"node {here.node} sends {destination} by "
+            f"{describe(decision.route) if decision.route else decision.refused}, "
+            f"where its tables read as {decision.differs}",
+            "The kernel's own look-up counts. A rule by port, protocol or user, a VRF, or one of "
+            "several next hops may be the reason.",
+            asked,
+        )
+    if decision.route is not None and not decision.refused:
+        return decision
+    refusing = decision.route
+    evidence = asked or (
+        route_evidence(node, refusing) if refusing is not None else cite.whole(node.routes.record)
+    )
+    walk.drop(
+        HopPlace.NODE, here.node, here.node, HopKind.ROUTE, f"{decision.refused} on {here.node}",
+        State.DERIVED, here.packet, evidence,
+    )  # fmt: skip
+    walk.finding(
+        Severity.ERROR,
+        f"node {here.node} has {decision.refused}",
+        f"`ip route get {destination}` on the node shows the same. A route to "
+        "another node's pods is set by Cilium (auto-direct-node-routes) or by the network.",
+        evidence,
+    )
+    return None
+
+
+def _as_the_kernel_says(
+    here: Standing,
+    node: NodeView,
+    decision: routing.Decision,
+    source: Address,
+    destination: Address,
+    mark: int,
+) -> tuple[routing.Decision, tuple[Evidence, ...]]:
+    """The kernel's own answer for a pod's packet, where a node pod asked for it; and its record."""
+    answer = node.look_up("forward", source, destination)
+    fact = next((fact for fact in answer.facts if fact.in_device == here.entered), None)
+    if fact is None:
+        return decision, ()
+    # It was asked without the mark, which Cilium sets: it holds where no rule looks at that.
+    unmarked = routing.decide(
+        node.rules.facts, node.routes.facts, source, destination, in_device=here.entered
+    )
+    if mark and unmarked != decision:
+        return decision, ()
+    found = routing.by_kernel(decision, fact, node.routes.facts)
+    return found, kernel_evidence(here, node, source, destination)
+
+
+def kernel_evidence(
+    here: Standing, node: NodeView, source: Address, destination: Address
+) -> tuple[Evidence, ...]:
+    """The kernel's own look-up for a pod's packet; () where nobody asked for it."""
+    answer = node.look_up("forward", source, destination)
+    lines = [fact.line for fact in answer.facts if fact.in_device == here.entered]
+    return cite.lines(answer.record, lines) if lines else ()
+
+
+def route_evidence(node: NodeView, route: Route) -> tuple[Evidence, ...]:
+    """The route in the record that it was read from."""
+    record = node.routes.record
+    if record is None or not cite.is_json(record):
+        return cite.lines(record, [route.line])
+    destination = str(route.destination)
+    shown = destination.removesuffix("/32").removesuffix("/128")
+    where = {"dst": "default" if route.destination.prefixlen == 0 else shown}
+    # Several tables, and both IP versions, may have a route to the same words.
+    if route.gateway is not None:
+        where["gateway"] = str(route.gateway)
+    if route.device:
+        where["dev"] = route.device
+    return cite.json_object(record, where)

@@ -1,0 +1,174 @@
+"""Egress gateways: traffic that leaves the cluster by a node of its own choosing.
+
+Source: Cilium bpf/lib/egress_gateway.h (egress_gw_request_needs_redirect, egress_gw_snat_needed),
+bpf/lib/identity.h (identity_is_cluster); cilium-facts 2.7, 4.4, 4.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.answer import Said
+from kubectl_ebpfnet.explain.views.names import address_text
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, NatEntry
+from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
+from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
+
+_WORLD = frozenset({0, 2, 9, 10})
+_CIDR_IDENTITIES = range(1 << 24, (1 << 24) + (1 << 16))
+"""Identities of CIDR rules, local to a node (bpf/lib/identity.h)."""
+
+
+def policy_row(walk: Walk, here: Standing, node: NodeView) -> EgressGatewayPolicy | None:
+    """The row of the policy map that sends a packet to a gateway, None when none does."""
+    flow = here.packet.flow
+    hits = [
+        row
+        for row in node.egress_gateway.facts
+        if row.source == flow.source
+        and row.destination.version == flow.destination.version
+        and flow.destination in row.destination
+    ]
+    best = max(hits, key=lambda row: row.destination.prefixlen, default=None)
+    if best is None or best.excluded or _in_cluster(walk, node, flow.destination):
+        return None
+    return best
+
+
+def _in_cluster(walk: Walk, node: NodeView, address: Address) -> bool:
+    """What goes to a pod or a node never takes a gateway: the datapath goes by its identity."""
+    entry = node.ipcache_of(address)
+    if entry is None:
+        return walk.world.in_cluster(address)
+    return entry.identity not in _WORLD and entry.identity not in _CIDR_IDENTITIES
+
+
+def is_at(walk: Walk, node: NodeView, row: EgressGatewayPolicy) -> bool:
+    """Whether a row's gateway is this node."""
+    gateway = row.gateway
+    if gateway is None:
+        return False
+    return walk.world.node_of(gateway) == node.name or gateway in node.own_addresses
+
+
+def to_gateway(
+    walk: Walk, here: Standing, node: NodeView, row: EgressGatewayPolicy
+) -> Standing | None:
+    """From the sender's node to the gateway, which may be this node."""
+    evidence = _evidence(node, row)
+    where = (HopPlace.CILIUM, here.device or here.node, here.node, HopKind.ROUTE)
+    if row.gateway is None:
+        walk.drop(
+            *where,
+            "an egress gateway policy matches, but no gateway was found: No egress gateway found",
+            State.DERIVED,
+            here.packet,
+            evidence,
+        )
+        walk.finding(
+            Severity.ERROR,
+            f"egress gateway policy for {row.source} → {row.destination} has no gateway node",
+            "No node matches the policy's nodeSelector, or it is not ready.",
+            evidence,
+        )
+        return None
+    walk.hop(
+        *where,
+        f"egress gateway policy: leaves by {address_text(walk.world, row.gateway)}"
+        + (f" as {row.egress_address}" if row.egress_address else ""),
+        State.DERIVED,
+        here.packet,
+        evidence,
+    )
+    if is_at(walk, node, row):
+        return here.to(Stage.HOST)
+    return here.to(Stage.TUNNEL, device=str(row.gateway))
+
+
+def through_gateway(
+    walk: Walk, here: Standing, node: NodeView, row: EgressGatewayPolicy, device: str
+) -> Standing:
+    """At the gateway: out of the tunnel, and on by its own routes."""
+    walk.hop(
+        HopPlace.CILIUM,
+        device,
+        here.node,
+        HopKind.ROUTE,
+        f"{here.node} is the egress gateway for {row.source} → {row.destination}: on by its own "
+        "routes",
+        State.DERIVED,
+        here.packet,
+        _evidence(node, row),
+    )
+    return here.to(Stage.HOST, device="", entered=device, skips_netfilter=False)
+
+
+def translate(
+    walk: Walk, here: Standing, node: NodeView, row: EgressGatewayPolicy
+) -> Standing | None:
+    """The gateway's SNAT in cil_to_netdev; None when it drops the packet."""
+    flow = here.packet.flow
+    where = (HopPlace.CILIUM, here.device, here.node, HopKind.NAT)
+    evidence = _evidence(node, row)
+    seen = _entry(node, flow)
+    if seen is not None:
+        new = seen.fact.translated()
+        walk.hop(
+            *where,
+            f"egress gateway rewrites the source to {endpoint_text(new.source, new.source_port)}, "
+            "as its NAT map shows",
+            State.OBSERVED,
+            replace(here.packet, flow=new),
+            cite.said(seen.record, seen.number, seen.text) + evidence,
+        )
+        return here.to(here.stage, packet=replace(here.packet, flow=new))
+    if row.egress_address is None:
+        walk.drop(
+            *where,
+            f"the egress gateway policy has no egress address on {here.node}: "
+            "No Egress IP configured",
+            State.DERIVED,
+            here.packet,
+            evidence,
+        )
+        walk.finding(
+            Severity.ERROR,
+            f"egress gateway {here.node} has no egress address for {row.source}",
+            "The policy's egressIP is on none of the node's devices, or its interface has none.",
+            evidence,
+        )
+        return None
+    packet = replace(here.packet, flow=flow.with_source(row.egress_address, None))
+    walk.hop(
+        *where,
+        f"egress gateway masquerades the source to {row.egress_address}",
+        State.DERIVED,
+        packet,
+        evidence,
+    )
+    if node.addresses.known and row.egress_address not in node.own_addresses:
+        walk.finding(
+            Severity.ERROR,
+            f"egress address {row.egress_address} is not on gateway {here.node}",
+            "Nobody answers ARP/ND for it there, so replies do not come back, unless the network "
+            "routes it to this node.",
+            evidence,
+        )
+    return here.to(here.stage, packet=packet)
+
+
+def _entry(node: NodeView, flow: Flow) -> Said[NatEntry] | None:
+    """The gateway's own NAT entry of a flow; any of its source ports where that is not known."""
+    for said in node.nat([str(flow.source)]):
+        entry = said.fact
+        port = entry.flow.source_port if flow.source_port is None else flow.source_port
+        if entry.direction == "OUT" and entry.flow == replace(flow, source_port=port):
+            return said
+    return None
+
+
+def _evidence(node: NodeView, row: EgressGatewayPolicy) -> tuple[Evidence, ...]:
+    return cite.lines(node.egress_gateway.record, [row.line])

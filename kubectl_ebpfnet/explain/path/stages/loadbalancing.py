@@ -1,0 +1,151 @@
+"""Choosing a backend: what is common to socket, per-packet and netfilter load-balancing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kubectl_ebpfnet.explain.path.services import ServiceAddress
+from kubectl_ebpfnet.explain.path.state import Walk
+from kubectl_ebpfnet.model.cilium import Backend
+from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
+from kubectl_ebpfnet.model.path import (
+    HopKind,
+    HopPlace,
+    Packet,
+    Severity,
+    State,
+    TrackedFlow,
+)
+
+
+def backend_of(tracked: TrackedFlow | None, service: ServiceAddress) -> Flow | None:
+    """The flow to the backend that a tracked flow was sent to, None when it tells none."""
+    if tracked is None:
+        return None
+    ends = {(b.address, b.port) for b in service.backends}
+    candidates: list[Flow] = []
+    if tracked.cilium_ct is not None:
+        candidates.append(tracked.cilium_ct.flow)
+    if tracked.netfilter is not None:
+        candidates.append(tracked.netfilter.translated())
+    for flow in candidates:
+        if flow.destination != service.address or (flow.destination, flow.destination_port) in ends:
+            return flow
+    return None
+
+
+def rewrite(
+    walk: Walk,
+    packet: Packet,
+    service: ServiceAddress,
+    *,
+    how: str,
+    place: HopPlace,
+    where: str,
+    node: str,
+    tracked: TrackedFlow | None = None,
+) -> Packet | None:
+    """Add the load-balancing hop and give the packet to the backend.
+
+    Args:
+        how: e.g. "at connect(), by Cilium's socket load-balancer".
+        tracked: the flow as the node that chooses tracks it; None for the sender's own.
+
+    Returns:
+        The packet with the backend as its destination; None when it ends here.
+    """
+    if not service.usable and not service.missing:
+        _no_backend(walk, packet, service, place, where, node, how)
+        return None
+    tracked = tracked or walk.tracked
+    chosen = backend_of(tracked, service)
+    if chosen is not None:
+        target: tuple[Address, int | None] = (chosen.destination, chosen.destination_port)
+        # Without an entry that names the frontend, the flow may have gone to the backend directly.
+        state = State.OBSERVED if _names_frontend(tracked) else State.DERIVED
+        evidence = service.evidence + (tracked.evidence if tracked else ())
+    elif service.usable:
+        target = (service.usable[0].address, service.usable[0].port)
+        state, evidence = State.DERIVED, service.evidence
+    else:
+        walk.hop(
+            place, where, node, HopKind.LOAD_BALANCING, f"{service.title}: backends not known",
+            State.UNKNOWN, packet, service.evidence, reason=service.missing,
+        )  # fmt: skip
+        walk.lost(f"the backends of {service.title} are not known: {service.missing}")
+        return None
+    flow = packet.flow.with_destination(*target)
+    # The port of a translated source is that of its translation, which comes later.
+    same_source = chosen is not None and chosen.source == flow.source
+    if chosen is not None and same_source and chosen.source_port is not None:
+        flow = replace(flow, source_port=chosen.source_port)
+    walk.hop(
+        place,
+        where,
+        node,
+        HopKind.LOAD_BALANCING,
+        f"{service.title} → {endpoint_text(*target)} {how}{_choice(service, target, state)}",
+        state,
+        replace(packet, flow=flow),
+        evidence,
+    )
+    return replace(packet, flow=flow)
+
+
+def _names_frontend(tracked: TrackedFlow | None) -> bool:
+    if tracked is None:
+        return False
+    by_netfilter = tracked.netfilter is not None and tracked.netfilter.destination_nat
+    return tracked.service_ct is not None or by_netfilter
+
+
+def _choice(service: ServiceAddress, target: tuple[Address, int | None], state: State) -> str:
+    words = []
+    others = len(service.usable) - 1
+    if others > 0:
+        verb = "chosen for the newest flow" if state is State.OBSERVED else "followed here"
+        words.append(f"{verb}, one of {len(service.usable)} backends")
+    bad = [b for b in service.backends if b not in service.usable]
+    if bad:
+        words.append("not used: " + ", ".join(_with_state(b) for b in bad))
+    if not any((b.address, b.port) == target for b in service.backends) and service.backends:
+        words.append("this backend is no longer in the service")
+    if service.rev_nat:
+        words.append(f"replies get their source back by reverse NAT id {service.rev_nat}")
+    return f" ({'; '.join(words)})" if words else ""
+
+
+def _with_state(backend: Backend) -> str:
+    return f"{endpoint_text(backend.address, backend.port)} {backend.state}"
+
+
+def _no_backend(
+    walk: Walk,
+    packet: Packet,
+    service: ServiceAddress,
+    place: HopPlace,
+    where: str,
+    node: str,
+    how: str,
+) -> None:
+    summary = f"{service.title} has no ready backend: refused {how}"
+    walk.drop(
+        place,
+        where,
+        node,
+        HopKind.LOAD_BALANCING,
+        summary,
+        State.DERIVED,
+        packet,
+        service.evidence,
+    )
+    name = f"svc {service.namespace}/{service.name}" if service.name else service.title
+    listed = ", ".join(_with_state(b) for b in service.backends)
+    walk.finding(
+        Severity.ERROR,
+        f"{name} has no ready backend",
+        (f"Its backends are {listed}. " if listed else "No pod matches it, or none is ready. ")
+        + f"`kubectl get endpointslices -n {service.namespace or 'NAMESPACE'} "
+        f"-l kubernetes.io/service-name={service.name or 'NAME'}` shows what it has.",
+        service.evidence,
+    )

@@ -1,0 +1,291 @@
+"""Source NAT on the way out of a node: by Cilium's BPF, or by netfilter.
+
+Source: Cilium bpf/lib/nat.h (snat_v4_needs_masquerade), in its order; for netfilter the rules of
+chain CILIUM_POST_nat (pkg/datapath/iptables/iptables.go) as iptables-save prints them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain.flows.match import no_snat_map
+from kubectl_ebpfnet.explain.kernel import netfilter
+from kubectl_ebpfnet.explain.path.stages.host import context
+from kubectl_ebpfnet.explain.path.state import Standing, Walk
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.answer import Answer
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.catalogue import NAT
+from kubectl_ebpfnet.model.evidence import Record
+from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
+from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
+from kubectl_ebpfnet.model.path import (
+    Evidence,
+    HopKind,
+    HopPlace,
+    Severity,
+    State,
+    TrackedFlow,
+)
+from kubectl_ebpfnet.model.untrusted import address
+
+
+def by_netfilter(walk: Walk, here: Standing, node: NodeView) -> Standing:
+    """nat POSTROUTING: add the hop and give the packet its new source."""
+    flow = here.packet.flow
+    where = (HopPlace.NODE, here.node, here.node, HopKind.NAT)
+    answer = node.ruleset(flow.destination.version)
+    seen, proof = _seen_by_netfilter(walk, here)
+    rule: NetfilterRule | None = None
+    uncertain: tuple[NetfilterRule, ...] = ()
+    if answer.facts:
+        outcome = netfilter.traverse(
+            answer.facts[0], "nat", "POSTROUTING", context(walk, here, node, here.device)
+        )
+        uncertain = outcome.uncertain
+        rule = outcome.rule if outcome.target in netfilter.TRANSLATING else None
+    evidence = _rule_evidence(answer.record, rule) + proof
+    by = f" by {rule.chain} rule {rule.number} “{rule.comment or rule.text}”" if rule else ""
+    if seen is not None and (seen.source, seen.source_port) != (flow.source, flow.source_port):
+        packet = replace(here.packet, flow=seen)
+        walk.hop(
+            *where,
+            f"netfilter rewrites the source to {endpoint_text(seen.source, seen.source_port)}"
+            f"{by}, as nf_conntrack shows",
+            State.OBSERVED,
+            packet,
+            evidence,
+        )
+        return here.to(here.stage, packet=packet)
+    if rule is None:
+        # Once this flow is tracked, the translation of another (older) one says nothing of it.
+        alike = _seen_of_another_flow(walk, here) if seen is None else None
+        if alike is not None:
+            return _as_the_other(walk, here, alike)
+        _not_by_netfilter(walk, here, node, uncertain, answer)
+        return here
+    if seen is not None:
+        walk.finding(
+            Severity.ERROR,
+            f"nf_conntrack tracks the flow without the translation that {rule.chain} rule "
+            f"{rule.number} asks for",
+            "The entry is older than the rule, or another rule took the packet first. "
+            "NAT is decided for the first packet only: `conntrack -D` for this flow, or wait for "
+            "its time-out.",
+            evidence,
+        )
+    new = _new_source(node, here, rule)
+    if new is None:
+        walk.hop(
+            *where, f"netfilter masquerades it{by}", State.UNKNOWN, here.packet, evidence,
+            reason=f"the address of {here.device} is not known",
+        )  # fmt: skip
+        return here
+    packet = replace(here.packet, flow=flow.with_source(new, None))
+    walk.hop(
+        *where, f"netfilter masquerades the source to {new}{by}", State.DERIVED, packet, evidence
+    )
+    return here.to(here.stage, packet=packet)
+
+
+def _rule_evidence(record: Record | None, rule: NetfilterRule | None) -> tuple[Evidence, ...]:
+    return cite.lines(record, [rule.line]) if rule is not None else ()
+
+
+def _seen_by_netfilter(walk: Walk, here: Standing) -> tuple[Flow | None, tuple[Evidence, ...]]:
+    tracked = walk.tracked_at(here)
+    if tracked is None or tracked.netfilter is None:
+        return None, ()
+    return tracked.netfilter.translated(), tracked.evidence[-1:]
+
+
+def _seen_of_another_flow(walk: Walk, here: Standing) -> TrackedFlow | None:
+    """A flow of the same pod to the same end that netfilter translates, other than this one."""
+    for flow in walk.flows:
+        if flow.node == here.node and flow.netfilter is not None and flow.netfilter.source_nat:
+            return flow
+    return None
+
+
+def _as_the_other(walk: Walk, here: Standing, other: TrackedFlow) -> Standing:
+    assert other.netfilter is not None
+    new = other.netfilter.translated().source
+    packet = replace(here.packet, flow=here.packet.flow.with_source(new, None))
+    walk.hop(
+        HopPlace.NODE,
+        here.node,
+        here.node,
+        HopKind.NAT,
+        f"netfilter masquerades the source to {new}, as nf_conntrack shows for another flow of "
+        f"this pod ({other.flow})",
+        State.DERIVED,
+        packet,
+        other.evidence[-1:],
+    )
+    return here.to(here.stage, packet=packet)
+
+
+def _new_source(node: NodeView, here: Standing, rule: NetfilterRule) -> Address | None:
+    if rule.jump == "SNAT" and rule.to_address:
+        try:
+            return address(rule.to_address.partition("-")[0].partition(":")[0], "a rule")
+        except ParseError:
+            return None
+    found = node.addresses_of(here.device, here.packet.flow.source.version)
+    return found[0] if found else None
+
+
+def _not_by_netfilter(
+    walk: Walk,
+    here: Standing,
+    node: NodeView,
+    uncertain: tuple[NetfilterRule, ...],
+    answer: Answer[Ruleset],
+) -> None:
+    """No rule translates: right inside the cluster and where Cilium does it; else worth saying."""
+    config = node.config
+    if not _leaves_cluster(walk, here) or config.masquerade == "bpf":
+        return
+    where = (HopPlace.NODE, here.node, here.node, HopKind.NAT)
+    maybe = [r for r in uncertain if r.jump in netfilter.TRANSLATING]
+    if answer.missing or maybe:
+        reason = answer.missing and f"netfilter's rules could not be read: {answer.missing}"
+        walk.hop(
+            *where, "masquerading", State.UNKNOWN, here.packet,
+            reason=reason or f"rule “{maybe[0].comment or maybe[0].text}” cannot be evaluated",
+        )  # fmt: skip
+        return
+    _missing_masquerade(walk, here, node, cite.whole(answer.record))
+
+
+def _leaves_cluster(walk: Walk, here: Standing) -> bool:
+    flow = here.packet.flow
+    return not walk.world.in_cluster(flow.destination) and not walk.ends.host_network
+
+
+def _missing_masquerade(
+    walk: Walk, here: Standing, node: NodeView, evidence: tuple[Evidence, ...]
+) -> None:
+    flow = here.packet.flow
+    if flow.source in node.own_addresses or flow.source in walk.world.node_addresses:
+        return
+    walk.hop(
+        HopPlace.NODE, here.node, here.node, HopKind.NAT,
+        f"nothing masquerades pod address {flow.source}: it leaves the cluster as it is",
+        State.DERIVED, here.packet, evidence,
+    )  # fmt: skip
+    walk.doubt = f"pod address {flow.source} leaves the cluster as it is, and no answer was seen"
+    wanted = node.config.masquerade
+    off = wanted == "disabled"
+    walk.finding(
+        Severity.WARNING if off else Severity.ERROR,
+        f"pod address {flow.source} leaves the cluster without masquerading",
+        (
+            "Masquerading is switched off (enable-ipv4-masquerade); "
+            if off
+            else f"Cilium is set to masquerade by {wanted or 'a way that is not known'}, but "
+            "nothing on the node does it; "
+        )
+        + f"{flow.destination} can answer only if its network routes the pod CIDR back here.",
+        evidence,
+    )
+
+
+def by_cilium(walk: Walk, here: Standing, node: NodeView) -> Standing:
+    """cil_to_netdev's SNAT: add the hop and give the packet its new source."""
+    config = node.config
+    tracked = walk.tracked
+    flow = here.packet.flow
+    where = (HopPlace.CILIUM, here.device, here.node, HopKind.NAT)
+    entry = tracked.cilium_nat if tracked is not None and tracked.node == here.node else None
+    if entry is not None and entry.flow == flow:
+        packet = replace(here.packet, flow=entry.translated())
+        proof = _nat_evidence(walk)
+        same = entry.translated().source == flow.source
+        text = (
+            f"Cilium's NAT keeps the source {endpoint_text(entry.address, entry.port)}"
+            if same
+            else "Cilium masquerades the source to "
+            f"{endpoint_text(entry.address, entry.port)}, as its NAT map shows"
+        )
+        walk.hop(*where, text, State.OBSERVED, packet, proof)
+        _check_address(walk, here, node, entry.address, proof)
+        return here.to(here.stage, packet=packet)
+    if config.masquerade != "bpf":
+        return here
+    spared = _spared(walk, here, node)
+    if spared:
+        if not walk.world.in_cluster(flow.destination):
+            evidence = cite.json_object(node.config_record, {"mode": "BPF"})
+            walk.hop(*where, f"not masqueraded: {spared}", State.DERIVED, here.packet, evidence)
+        return here
+    if no_snat_map(node):
+        evidence = cite.whole(node.table_state(NAT).record)
+        _missing_masquerade(walk, here, node, evidence)
+        return here
+    addresses = node.addresses_of(here.device, flow.source.version)
+    evidence = cite.json_object(node.config_record, {"mode": "BPF"})
+    if not addresses:
+        walk.hop(
+            *where, "masqueraded by Cilium", State.UNKNOWN, here.packet, evidence,
+            reason=f"the address of {here.device} is not known",
+        )  # fmt: skip
+        return here
+    packet = replace(here.packet, flow=flow.with_source(addresses[0], None))
+    walk.hop(
+        *where, f"Cilium masquerades the source to {addresses[0]}, the address of {here.device}",
+        State.DERIVED, packet, evidence,
+    )  # fmt: skip
+    if tracked is not None and tracked.cilium_ct is not None and tracked.node == here.node:
+        walk.finding(
+            Severity.WARNING,
+            "Cilium's conntrack has the flow, its NAT map has not",
+            "The NAT entry was evicted (a full map) or collected before the conntrack entry; "
+            "replies to the old port are lost. `cilium-dbg bpf nat list` and the map's size tell.",
+            tracked.evidence[:1],
+        )
+    return here.to(here.stage, packet=packet)
+
+
+def _nat_evidence(walk: Walk) -> tuple[Evidence, ...]:
+    """The NAT line: it stands after the conntrack lines (tracking.TrackedFlow.evidence)."""
+    tracked = walk.tracked
+    assert tracked is not None
+    before = sum(part is not None for part in (tracked.cilium_ct, tracked.service_ct))
+    return tracked.evidence[before : before + 1]
+
+
+def _spared(walk: Walk, here: Standing, node: NodeView) -> str:
+    """Why Cilium does not masquerade, in the datapath's own order; "" when it does."""
+    flow = here.packet.flow
+    if walk.ends.host_network or flow.source in walk.world.node_addresses:
+        return "the source is the node itself"
+    for cidr in node.config.native_cidrs:
+        if cidr.version == flow.destination.version and flow.destination in cidr:
+            return f"{flow.destination} is in the native routing CIDR {cidr}"
+    for prefix in node.ip_masq.facts:
+        if prefix.version == flow.destination.version and flow.destination in prefix:
+            return f"ip-masq-agent spares {prefix}"
+    if flow.destination in walk.world.node_addresses and node.config.routing_mode == "native":
+        return f"{flow.destination} is a node of the cluster"
+    if node.local_endpoint(flow.source) is None and node.endpoints.known:
+        return f"{flow.source} is no endpoint of this node"
+    return ""
+
+
+def _check_address(
+    walk: Walk, here: Standing, node: NodeView, address: Address, proof: tuple[Evidence, ...]
+) -> None:
+    own = node.addresses_of(here.device, address.version)
+    if not own or address in own or address in node.own_addresses:
+        return
+    if any(row.egress_address == address for row in node.egress_gateway.facts):
+        return
+    walk.finding(
+        Severity.ERROR,
+        f"Cilium's NAT maps the flow to {address}, which {here.node} does not have",
+        f"{here.device} has {', '.join(map(str, own))}. The node's address changed since the "
+        "entry was made; replies go nowhere until it is gone.",
+        proof,
+    )

@@ -1,0 +1,321 @@
+"""The pod's own namespace: route, gateway, neighbour entry, and the veth out of it.
+
+In Cilium's pods the gateway is the node's cilium_host address, and cil_from_container answers ARP
+for it with the MAC of the host side veth (cilium-facts 4.3), so the neighbour's MAC tells which
+host side device the pod talks to.
+"""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.explain.kernel.routing import (
+    by_kernel,
+    decide,
+    describe,
+    neighbour_of,
+    unresolved,
+)
+from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.netns import PodNetns
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.kernel import Link, Neighbour, Route
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
+
+
+def leave(walk: Walk, here: Standing) -> Standing | None:
+    """Route the packet in the pod; the next place is the host side veth."""
+    netns = walk.world.pod_netns(walk.ends.source.namespace, walk.ends.source.name)
+    if _to_itself(walk, here, netns):
+        return None
+    node = walk.world.node(here.node)
+    route = _route(walk, here, netns)
+    if route is False:
+        return None
+    device = route.device if isinstance(route, Route) else "eth0"
+    target = here.packet.flow.destination
+    if isinstance(route, Route) and route.gateway is not None:
+        target = route.gateway
+    neighbour: Neighbour | None = None
+    if isinstance(route, Route):
+        ok, neighbour = _neighbour(walk, here, netns, device, target)
+        if not ok:
+            return None
+    host_side = _link(walk, here, netns, node, device, neighbour, target)
+    if host_side is None:
+        return None
+    return here.to(Stage.VETH, device=host_side, entered=host_side)
+
+
+def _name(walk: Walk) -> str:
+    return f"{walk.ends.source.namespace}/{walk.ends.source.name}"
+
+
+def _to_itself(walk: Walk, here: Standing, netns: PodNetns) -> bool:
+    """Whether the packet is for the pod itself, whose local table keeps it on lo."""
+    flow = here.packet.flow
+    own = [fact for fact in netns.addresses.facts if fact.address == flow.destination]
+    if not (own or flow.destination == flow.source or flow.destination.is_loopback):
+        return False
+    walk.hop(
+        HopPlace.POD,
+        _name(walk),
+        here.node,
+        HopKind.DELIVERY,
+        f"{flow.destination} is the pod's own address: it stays on lo, and meets no program and "
+        "no policy",
+        State.DERIVED,
+        here.packet,
+        cite.lines(netns.addresses.record, [fact.line for fact in own]) if own else (),
+    )
+    walk.delivered(f"delivered to pod {_name(walk)} itself, on lo")
+    return True
+
+
+def _route(walk: Walk, here: Standing, netns: PodNetns) -> Route | bool | None:
+    """The pod's route; None when it cannot be read; False when the packet ends here."""
+    flow = here.packet.flow
+    answer = netns.routes(flow.destination.version)
+    where = (HopPlace.POD, _name(walk), here.node, HopKind.ROUTE)
+    if not answer.known:
+        walk.hop(
+            *where,
+            "the pod's own route",
+            State.UNKNOWN,
+            here.packet,
+            cite.whole(answer.record),
+            reason=f"the pod's routes could not be read: {answer.missing}",
+        )
+        # The agent's view of the endpoint stands in for it, so this is not what decides.
+        return None
+    decision = decide((), answer.facts, flow.source, flow.destination)
+    kernel = netns.look_up("fib", flow.source, flow.destination)
+    if kernel.facts:
+        decision = by_kernel(decision, kernel.facts[0], answer.facts)
+    asked = cite.lines(kernel.record, [1]) if kernel.facts else ()
+    if decision.route is None or decision.refused:
+        walk.drop(
+            *where,
+            f"{decision.refused} in the pod",
+            State.DERIVED,
+            here.packet,
+            asked or cite.lines(answer.record, [r.line for r in answer.facts]),
+        )
+        walk.finding(
+            Severity.ERROR,
+            f"pod {_name(walk)} has {decision.refused}",
+            "A Cilium pod has a default route by its node's cilium_host address; the CNI plugin "
+            "did not finish, or somebody changed the pod's routes.",
+            cite.whole(answer.record),
+        )
+        return False
+    route = decision.route
+    router = route.gateway in walk.world.node(here.node).router_addresses
+    owner = f" (cilium_host of {here.node})" if router else ""
+    walk.hop(
+        *where,
+        describe(route)
+        + (f", gateway {route.gateway}{owner}" if route.gateway else ", on the link"),
+        State.DERIVED,
+        here.packet,
+        cite.lines(answer.record, [route.line]) + asked,
+    )
+    return route
+
+
+def _neighbour(
+    walk: Walk, here: Standing, netns: PodNetns, device: str, target: Address
+) -> tuple[bool, Neighbour | None]:
+    """(whether the packet goes on, the entry)."""
+    answer = netns.neighbours
+    where = (HopPlace.POD, _name(walk), here.node, HopKind.NEIGHBOUR)
+    if not answer.known:
+        walk.hop(
+            *where,
+            f"neighbour {target} on {device}",
+            State.UNKNOWN,
+            here.packet,
+            cite.whole(answer.record),
+            reason=f"the pod's neighbours could not be read: {answer.missing}",
+        )
+        return True, None
+    neighbour = neighbour_of(answer.facts, device, target)
+    if neighbour is None:
+        walk.hop(
+            *where,
+            f"no entry for {target} yet: the pod will ask for its MAC on {device}",
+            State.DERIVED,
+            here.packet,
+            cite.whole(answer.record),
+        )
+        return True, None
+    evidence = cite.lines(answer.record, [neighbour.line])
+    if unresolved(neighbour) and _is_cut_off(netns, device):
+        # The cause is the link, which comes next and is what the answer is to name.
+        walk.hop(
+            *where,
+            f"{target} on {device} is {'/'.join(neighbour.states)}: the link has no carrier",
+            State.OBSERVED,
+            here.packet,
+            evidence,
+        )
+        return True, None
+    if unresolved(neighbour):
+        state = "/".join(neighbour.states)
+        walk.drop(
+            *where,
+            f"neighbour {target} on {device} is {state}: nothing answers its ARP/ND",
+            State.OBSERVED,
+            here.packet,
+            evidence,
+        )
+        walk.finding(
+            Severity.ERROR,
+            f"neighbour {target} of pod {_name(walk)} is {state}",
+            "cil_from_container at the host side veth answers ARP for the gateway: it is missing, "
+            "or drops before it answers.",
+            evidence,
+        )
+        return False, neighbour
+    walk.hop(
+        *where,
+        f"{target} is at {neighbour.mac} on {device}",
+        State.OBSERVED,
+        here.packet,
+        evidence,
+    )
+    return True, neighbour
+
+
+def _is_cut_off(netns: PodNetns, device: str) -> bool:
+    """Whether the pod's device is down, or its other end is."""
+    link = next((link for link in netns.links.facts if link.name == device), None)
+    return link is not None and not (link.up and link.lower_up)
+
+
+def _link(
+    walk: Walk,
+    here: Standing,
+    netns: PodNetns,
+    node: NodeView,
+    device: str,
+    neighbour: Neighbour | None,
+    target: Address,
+) -> str | None:
+    """Add the veth hop; the host side device's name, None when the packet ends or is lost."""
+    where = (HopPlace.POD, _name(walk), here.node, HopKind.LINK)
+    inner = next((link for link in netns.links.facts if link.name == device), None)
+    if inner is not None and not inner.up:
+        evidence = cite.lines(netns.links.record, [inner.line])
+        walk.drop(*where, f"{device} is down in the pod", State.OBSERVED, here.packet, evidence)
+        walk.finding(
+            Severity.ERROR,
+            f"{device} of pod {_name(walk)} is down",
+            f"`kubectl exec -n {walk.ends.source.namespace} {walk.ends.source.name} -- "
+            f"ip link set {device} up` brings it up.",
+            evidence,
+        )
+        return None
+    outer, how, evidence = _host_side(walk, netns, node, inner, neighbour)
+    if inner is not None:
+        evidence = cite.lines(netns.links.record, [inner.line]) + evidence
+    if outer is None:
+        why = node.links.missing or "no device of the node matches the pod's"
+        walk.hop(
+            *where,
+            f"{device}, the veth out of the pod",
+            State.UNKNOWN,
+            here.packet,
+            evidence,
+            reason=f"its host side is not known: {why}",
+        )
+        walk.lost(f"the host side of {_name(walk)}'s {device} is not known: {why}")
+        return None
+    mtu = f", MTU {inner.mtu}" if inner is not None and inner.mtu else ""
+    walk.hop(
+        *where, f"veth {device} → {outer.name} on the node{how}{mtu}", State.DERIVED,
+        here.packet, evidence,
+    )  # fmt: skip
+    if not outer.up:
+        walk.drop(
+            HopPlace.NODE, here.node, here.node, HopKind.LINK, f"{outer.name} is down",
+            State.OBSERVED, here.packet, _node_link_evidence(node, outer),
+        )  # fmt: skip
+        walk.finding(
+            Severity.ERROR,
+            f"{outer.name}, the host side of pod {_name(walk)}, is down",
+            f"`ip link set {outer.name} up` on node {here.node} brings it up.",
+            _node_link_evidence(node, outer),
+        )
+        return None
+    _check_mac(walk, node, outer, neighbour, target)
+    return outer.name
+
+
+def _host_side(
+    walk: Walk,
+    netns: PodNetns,
+    node: NodeView,
+    inner: Link | None,
+    neighbour: Neighbour | None,
+) -> tuple[Link | None, str, tuple[Evidence, ...]]:
+    """The host side device, how it was found, and what says so."""
+    endpoint = walk.endpoint
+    candidates: list[tuple[Link, str]] = []
+    if neighbour is not None and neighbour.mac:
+        candidates += [
+            (link, ", found by the gateway's MAC")
+            for link in node.links.facts
+            if link.mac == neighbour.mac and link.index != 1
+        ]
+    index = inner.peer_index if inner is not None else None
+    if index is None and netns.iflink.facts:
+        index = netns.iflink.facts[0]
+    if index is not None and not candidates:
+        candidates += [
+            (link, ", found by its ifindex")
+            for link in node.links.facts
+            if link.index == index
+            and (link.peer_index is None or inner is None or link.peer_index == inner.index)
+        ]
+    if not candidates and endpoint is not None and endpoint.interface:
+        known = node.link(endpoint.interface)
+        said = ", as the agent says"
+        if known is not None:
+            candidates.append((known, said))
+        elif not node.links.known:
+            link = Link(endpoint.ifindex or 0, endpoint.interface, mac=endpoint.host_mac)
+            return link, said, _endpoint_evidence(walk, node)
+    if not candidates:
+        return None, "", ()
+    link, how = candidates[0]
+    return link, how, _node_link_evidence(node, link) + _endpoint_evidence(walk, node)
+
+
+def _node_link_evidence(node: NodeView, link: Link) -> tuple[Evidence, ...]:
+    record = node.links.record
+    if record is not None and cite.is_json(record):
+        keep = ("ifindex", "ifname", "link_index", "flags", "mtu", "operstate", "address")
+        return cite.json_object(record, {"ifname": link.name}, keep)
+    return cite.lines(record, [link.line, link.line + 1])
+
+
+def _endpoint_evidence(walk: Walk, node: NodeView) -> tuple[Evidence, ...]:
+    endpoint = walk.endpoint
+    if endpoint is None or not endpoint.interface or not node.endpoints.facts:
+        return ()
+    return cite.json_object(node.endpoints.record, {"interface-name": endpoint.interface})
+
+
+def _check_mac(
+    walk: Walk, node: NodeView, outer: Link, neighbour: Neighbour | None, target: Address
+) -> None:
+    if neighbour is None or not neighbour.mac or not outer.mac or neighbour.mac == outer.mac:
+        return
+    walk.finding(
+        Severity.WARNING,
+        f"{target} is at {neighbour.mac} in the pod, but {outer.name} has {outer.mac}",
+        "The pod sends to a MAC that its own host side does not have. An entry of a former "
+        "veth, or something else answers ARP in the pod.",
+        _node_link_evidence(node, outer),
+    )

@@ -1,0 +1,203 @@
+"""The verdict of an endpoint's policy, as a hop: for both ends of a path.
+
+The decision itself is explain/path/policy.py; when it is made: Cilium bpf/bpf_lxc.c.
+"""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.explain.path import policy
+from kubectl_ebpfnet.explain.path.state import Standing, Walk
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.names import identity_text
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.cilium import PolicyEntry
+from kubectl_ebpfnet.model.net import has_ports
+from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Packet, Severity, State
+
+ICMP_ECHO_REQUEST = {1: 8, 58: 128}
+"""With ICMP rules, Cilium's policy maps hold the ICMP type in place of the port."""
+
+
+def policy_hop(
+    walk: Walk,
+    here: Standing,
+    node: NodeView,
+    packet: Packet,
+    endpoint_id: int | None,
+    direction: str,
+    identity: int | None,
+) -> bool:
+    """Add the verdict of an endpoint's policy; whether the packet goes on.
+
+    Args:
+        identity: of the remote side, None when not known.
+    """
+    where = (HopPlace.CILIUM, here.device or here.node, here.node, HopKind.POLICY)
+    seen = _seen(walk, here.node)
+    missing = _what_is_missing(node, endpoint_id, identity)
+    if missing:
+        state = State.OBSERVED if seen else State.UNKNOWN
+        text = f"{direction} policy" + (
+            ": let this flow pass, or it would not be in conntrack" if seen else ""
+        )
+        walk.hop(*where, text, state, packet, seen, reason="" if seen else missing)
+        return True
+    assert endpoint_id is not None
+    assert identity is not None
+    flow = packet.flow
+    port = flow.destination_port
+    if not has_ports(flow.protocol):
+        port = ICMP_ECHO_REQUEST.get(flow.protocol)
+    verdict = policy.decide(
+        node.policy.facts, endpoint_id, direction, identity, flow.protocol, port
+    )
+    who = identity_text(walk.world, identity)
+    side = "to" if direction == "egress" else "from"
+    evidence = _policy_evidence(node, endpoint_id, verdict.entry)
+    if verdict.allowed is None or (
+        verdict.allowed is False and port is None and has_ports(flow.protocol) and not seen
+    ):
+        walk.hop(
+            *where,
+            f"{direction} policy of endpoint {endpoint_id} {side} {who}",
+            State.UNKNOWN,
+            packet,
+            evidence,
+            reason="it depends on the port: give one, as in 1.1.1.1:80"
+            if port is None
+            else "the policy map names identities by labels that could not be resolved",
+        )
+        return True
+    if verdict.allowed:
+        assert verdict.entry is not None
+        walk.hop(
+            *where,
+            f"{direction} policy of endpoint {endpoint_id} allows it {side} {who}: "
+            f"{policy.describe(verdict.entry)}",
+            State.OBSERVED if seen else State.DERIVED,
+            packet,
+            evidence,
+        )
+        if verdict.entry.proxy_port:
+            _proxied(walk, here, endpoint_id, verdict.entry, evidence)
+        return True
+    _denied(walk, here, packet, endpoint_id, direction, identity, verdict, evidence)
+    return False
+
+
+def _proxied(
+    walk: Walk,
+    here: Standing,
+    endpoint_id: int,
+    entry: PolicyEntry,
+    evidence: tuple[Evidence, ...],
+) -> None:
+    """What passes the map goes to a proxy on the node, whose own rules are not in the map."""
+    walk.doubt = (
+        f"the L7 proxy on {here.node} (port {entry.proxy_port}) decides about each request, by "
+        "rules that are not in the policy map"
+    )
+    walk.finding(
+        Severity.INFO,
+        f"the L7 proxy on {here.node} decides about each request of endpoint {endpoint_id}",
+        "The path below is that of a request which it lets pass; the proxy opens a connection of "
+        f"its own for it. `cilium-dbg monitor -t l7 --related-to {endpoint_id}` in the agent on "
+        f"{here.node} shows what it refuses.",
+        evidence,
+    )
+
+
+def _denied(
+    walk: Walk,
+    here: Standing,
+    packet: Packet,
+    endpoint_id: int,
+    direction: str,
+    identity: int,
+    verdict: policy.PolicyVerdict,
+    evidence: tuple[Evidence, ...],
+) -> None:
+    seen = next(walk.world.node(here.node).drops(packet.flow), None)
+    if seen is not None:
+        evidence += cite.said(seen.record, seen.number, seen.text)
+    own = walk.ends.identity if direction == "egress" else None
+    who = identity_text(walk.world, identity)
+    side = "to" if direction == "egress" else "from"
+    title = f"{direction} policy of endpoint {endpoint_id} denies {side} {who}"
+    walk.drop(
+        HopPlace.CILIUM,
+        here.device or here.node,
+        here.node,
+        HopKind.POLICY,
+        f"{title}: {verdict.reason}" + (", as cilium monitor shows" if seen is not None else ""),
+        State.OBSERVED if seen is not None else State.DERIVED,
+        packet,
+        evidence,
+    )
+    kinds = sorted(
+        {f"{ns or 'cluster'}/{name}" for _, ns, name in walk.world.kube.network_policies}
+    )
+    mine = f" (its own is {identity_text(walk.world, own)})" if own else ""
+    named = f" Policies in the cluster: {', '.join(kinds[:5])}." if kinds else ""
+    rule = (
+        f"its entry “{policy.describe(verdict.entry)}” matches"
+        if verdict.entry is not None
+        else f"no entry of its policy map allows {packet.flow}"
+    )
+    walk.finding(
+        Severity.ERROR,
+        f"policy drops the packet: endpoint {endpoint_id}, {direction}, {who}",
+        f"Endpoint {endpoint_id}{mine}: {rule}.{named} "
+        f"`cilium-dbg monitor -t drop --related-to {endpoint_id}` in the agent on {here.node} "
+        "shows the drops as they happen.",
+        evidence,
+    )
+
+
+def _seen(walk: Walk, node_name: str) -> tuple[Evidence, ...]:
+    for flow in walk.flows:
+        if flow.node == node_name and flow.cilium_ct is not None:
+            return flow.evidence[:1]
+    return ()
+
+
+def _what_is_missing(node: NodeView, endpoint_id: int | None, identity: int | None) -> str:
+    if endpoint_id is None:
+        why = node.endpoints.missing or "the agent does not know the pod's address"
+        return f"the endpoint is not known: {why}"
+    if not node.policy.known:
+        return f"the policy map could not be read: {node.policy.missing}"
+    if not any(e.endpoint_id == endpoint_id for e in node.policy.facts):
+        return f"no policy map of endpoint {endpoint_id} was read"
+    if identity is None:
+        why = node.ipcache.missing or "no ipcache entry"
+        return f"the identity of the remote side is not known: {why}"
+    return ""
+
+
+def _policy_evidence(node: NodeView, endpoint_id: int, entry: object) -> tuple[Evidence, ...]:
+    record = node.policy.record
+    line = getattr(entry, "line", 0)
+    if record is not None and cite.is_json(record):
+        return (
+            cite.lines(record, _json_block(record.stdout.read(), line))
+            if line
+            else (cite.json_object(record, {"EndpointID": str(endpoint_id)}))
+        )
+    return cite.lines(
+        record,
+        [line] if line else [e.line for e in node.policy.facts if e.endpoint_id == endpoint_id],
+    )
+
+
+def _json_block(data: bytes, first: int) -> list[int]:
+    """Line numbers of an indented JSON object that begins at a line."""
+    text = data.decode("utf-8", "replace").splitlines()
+    if not 1 <= first <= len(text):
+        return []
+    indent = len(text[first - 1]) - len(text[first - 1].lstrip())
+    for number in range(first, min(first + 40, len(text))):
+        line = text[number]
+        if line.strip().startswith("}") and len(line) - len(line.lstrip()) <= indent:
+            return list(range(first, number + 2))
+    return [first]

@@ -1,0 +1,61 @@
+"""The sender's socket: Cilium's socket load-balancer rewrites the address at connect().
+
+Source: Cilium bpf/bpf_sock.c; programs cil_sock4_connect … at the cgroup root. The packet never
+carries the service's address then. A hostNetwork pod goes on in its node's own stack.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kubectl_ebpfnet.explain.path.stages import loadbalancing
+from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
+
+
+def leave(walk: Walk, here: Standing) -> Standing | None:
+    """The packet leaves the socket; the next place is the pod's, or the node's, routing."""
+    packet = here.packet
+    service = walk.ends.service
+    if service is not None and _socket_lb(walk, here):
+        rewritten = loadbalancing.rewrite(
+            walk,
+            packet,
+            service,
+            how="at connect(), by Cilium's socket load-balancer",
+            place=HopPlace.POD,
+            where=_name(walk),
+            node=here.node,
+        )
+        if rewritten is None:
+            return None
+        packet = rewritten
+    if walk.ends.host_network:
+        walk.hop(
+            HopPlace.NODE,
+            here.node,
+            here.node,
+            HopKind.SOCKET,
+            f"{_name(walk)} is a hostNetwork pod: it sends from its node's own namespace",
+            State.DERIVED,
+            packet,
+        )
+        return here.to(Stage.HOST, packet=packet)
+    if walk.tracked is not None and walk.tracked.cilium_ct is not None:
+        seen = walk.tracked.cilium_ct.flow
+        if seen.destination == packet.flow.destination:
+            packet = replace(packet, flow=replace(packet.flow, source_port=seen.source_port))
+    return here.to(Stage.POD, packet=packet)
+
+
+def _socket_lb(walk: Walk, here: Standing) -> bool:
+    config = walk.world.node(here.node).config
+    if walk.tracked is not None and walk.tracked.service_ct is not None:
+        return False
+    if not config.socket_lb:
+        return False
+    return bool(walk.ends.host_network or not config.socket_lb_host_only)
+
+
+def _name(walk: Walk) -> str:
+    return f"{walk.ends.source.namespace}/{walk.ends.source.name}"

@@ -1,0 +1,117 @@
+"""Encapsulation: the packet goes into VXLAN or Geneve, its identity as the tunnel id.
+
+Source: Cilium bpf/lib/encap.h; ports: cilium-facts 4.4 (8472 vxlan, 6081 geneve).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+from kubectl_ebpfnet.explain.kernel.routing import describe
+from kubectl_ebpfnet.explain.path.stages.forward import route_evidence, route_of
+from kubectl_ebpfnet.explain.path.stages.veth import show_programs
+from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.names import address_text
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.cilium import HOST, REMOTE_NODE
+from kubectl_ebpfnet.model.kernel import Link
+from kubectl_ebpfnet.model.net import UDP, Address, Flow
+from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State
+
+PORTS = {"vxlan": 8472, "geneve": 6081}
+
+
+def device_of(node: NodeView) -> tuple[str, Link | None]:
+    """Name and link of a node's tunnel device; the name also where links were not read."""
+    protocol = node.config.tunnel_protocol or "vxlan"
+    name = f"cilium_{protocol}"
+    return name, node.link(name)
+
+
+def encapsulate(walk: Walk, here: Standing) -> Standing | None:
+    """Into the tunnel, by the node's route to the other end; `here.device` is that end."""
+    node = walk.world.node(here.node)
+    end: Address = ip_address(here.device)
+    name, link = device_of(node)
+    evidence = cite.json_object(
+        node.links.record, {"ifname": name}, ("ifindex", "ifname", "flags", "mtu", "linkinfo")
+    )
+    if link is not None and not link.up:
+        walk.drop(
+            HopPlace.NODE, here.node, here.node, HopKind.LINK, f"{name} is down", State.OBSERVED,
+            here.packet, evidence,
+        )  # fmt: skip
+        walk.finding(
+            Severity.ERROR,
+            f"tunnel device {name} of {here.node} is down",
+            f"`ip link set {name} up` on the node, or restart its Cilium agent.",
+            evidence,
+        )
+        return None
+    source = _node_address(walk, here.node, node, end)
+    if source is None:
+        reason = f"the address of {here.node} is not known"
+        walk.hop(
+            HopPlace.CILIUM, name, here.node, HopKind.TUNNEL, f"encapsulated for {end}",
+            State.UNKNOWN, here.packet, evidence, reason=reason,
+        )  # fmt: skip
+        walk.lost(reason)
+        return None
+    port = (link.tunnel_port if link else None) or PORTS.get(node.config.tunnel_protocol, 8472)
+    # The receiver is to see the node's own packets as a remote node's (__encap_with_nodeid).
+    identity = REMOTE_NODE if here.identity == HOST else here.identity
+    packet = replace(here.packet, outer=Flow(UDP, source, None, end, port), vni=identity or None)
+    show_programs(walk, here, name, "egress")
+    protocol = (node.config.tunnel_protocol or "vxlan").upper()
+    vni = f", VNI {identity} (the sender's identity)" if identity else ""
+    walk.hop(
+        HopPlace.CILIUM,
+        name,
+        here.node,
+        HopKind.TUNNEL,
+        f"encapsulated by {name} ({protocol}): outer {source} → "
+        f"{address_text(walk.world, end)}, UDP port {port}{vni}",
+        State.DERIVED,
+        packet,
+        evidence,
+    )
+    return _route_outer(walk, here.to(here.stage, packet=packet), node, source, end)
+
+
+def _route_outer(
+    walk: Walk, here: Standing, node: NodeView, source: Address, end: Address
+) -> Standing | None:
+    decision = route_of(walk, here.to(here.stage, entered=""), node, source, end)
+    if decision is None or decision.route is None:
+        return None
+    walk.hop(
+        HopPlace.NODE,
+        here.node,
+        here.node,
+        HopKind.ROUTE,
+        f"outer packet: {describe(decision.route)}",
+        State.DERIVED,
+        here.packet,
+        route_evidence(node, decision.route),
+    )
+    route = decision.route
+    return here.to(Stage.DEVICE, device=route.device, entered="", next_hop=route.gateway)
+
+
+def _node_address(walk: Walk, name: str, node: NodeView, end: Address) -> Address | None:
+    kube_node = walk.world.kube_node(name)
+    if kube_node is not None:
+        for address in kube_node.internal_addresses:
+            if address.version == end.version:
+                return address
+    for cilium_node in walk.world.cilium_nodes:
+        if cilium_node.name == name:
+            for address in cilium_node.addresses:
+                if address.version == end.version:
+                    return address
+    for device in node.config.devices or ("eth0",):
+        for address in node.addresses_of(device, end.version):
+            return address
+    return None

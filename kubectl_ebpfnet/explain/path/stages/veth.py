@@ -1,0 +1,139 @@
+"""The host side veth: the programs there, Cilium's conntrack, load-balancing and egress policy.
+
+Source: Cilium bpf/bpf_lxc.c (cil_from_container): per-packet load-balancing, conntrack look-up,
+egress policy, then the forwarding decision.
+"""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.explain.path.stages import loadbalancing
+from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
+from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.programs import at_device
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.path import HopKind, HopPlace, Packet, State
+
+
+def enter(walk: Walk, here: Standing) -> Standing | None:
+    """The packet comes out of the pod at its host side device."""
+    node = walk.world.node(here.node)
+    cilium = show_programs(walk, here, here.device, "ingress")
+    packet: Packet | None = here.packet
+    if not cilium and not has_cilium(walk, node):
+        return here.to(Stage.HOST)
+    service = walk.ends.service
+    to_service = service is not None and here.packet.flow.destination == service.address
+    if service is not None and to_service and not _netfilter_balances(walk):
+        packet = loadbalancing.rewrite(
+            walk,
+            here.packet,
+            service,
+            how=f"at {here.device}, packet by packet",
+            place=HopPlace.CILIUM,
+            where=here.device,
+            node=here.node,
+        )
+        if packet is None:
+            return None
+    assert packet is not None
+    _conntrack(walk, here, packet)
+    if not _egress_policy(walk, here, node, packet):
+        return None
+    return here.to(Stage.FORWARD, packet=packet)
+
+
+def has_cilium(walk: Walk, node: NodeView) -> bool:
+    """Whether anything says that Cilium runs this node's datapath."""
+    return (
+        node.config.state != ""
+        or node.endpoints.known
+        or node.endpoint_map.known
+        or walk.endpoint is not None
+        or walk.world.settings_record is not None
+        or (walk.tracked is not None and walk.tracked.cilium_ct is not None)
+    )
+
+
+def show_programs(walk: Walk, here: Standing, device: str, direction: str) -> bool:
+    """Add a hop for each program at a device; whether any of them is Cilium's."""
+    node = walk.world.node(here.node)
+    attached = at_device.at_device(node, device, direction, node.endpoint_at(device))
+    if not attached.programs:
+        unknown = bool(attached.missing)
+        asked = " and ".join(attached.asked)
+        walk.hop(
+            HopPlace.NODE,
+            here.node,
+            here.node,
+            HopKind.PROGRAM,
+            f"no program found at {device}'s {direction}" + (f" ({asked})" if asked else ""),
+            State.UNKNOWN if unknown else State.OBSERVED,
+            here.packet,
+            attached.evidence,
+            reason=attached.missing,
+        )
+        return False
+    for program in attached.programs:
+        role = f": {program.role}" if program.role else ", not one of Cilium's"
+        walk.hop(
+            HopPlace.CILIUM if program.role else HopPlace.NODE,
+            device,
+            here.node,
+            HopKind.PROGRAM,
+            f"{program.title} at {device}{role}",
+            State.OBSERVED,
+            here.packet,
+            program.evidence,
+        )
+    return any(program.role for program in attached.programs)
+
+
+def _netfilter_balances(walk: Walk) -> bool:
+    """Whether kube-proxy's rules rewrite the service's address, further on."""
+    service, tracked = walk.ends.service, walk.tracked
+    if tracked is not None and tracked.service_ct is not None:
+        return False
+    if tracked is not None and tracked.netfilter is not None and tracked.netfilter.destination_nat:
+        return True
+    return service is not None and not service.in_cilium
+
+
+def _conntrack(walk: Walk, here: Standing, packet: Packet) -> None:
+    tracked = walk.tracked
+    where = (HopPlace.CILIUM, here.device, here.node, HopKind.CONNTRACK)
+    if tracked is None or tracked.cilium_ct is None:
+        return
+    entry = tracked.cilium_ct
+    age = ""
+    if entry.remaining is not None:
+        age = (
+            f", {entry.remaining} s left" if entry.remaining >= 0 else ", expired, not yet removed"
+        )
+    seen = "answered" if entry.rx_flags_seen or _counted(entry.packets) else "no answer seen"
+    if entry.flow.protocol != 6 and not entry.rx_flags_seen:
+        seen = "tracked"
+    walk.hop(
+        *where,
+        f"entry {entry.direction} {entry.flow}, identity {entry.source_identity}, {seen}{age}",
+        State.OBSERVED,
+        packet,
+        tracked.evidence[:1],
+    )
+
+
+def _counted(packets: int | None) -> bool:
+    return packets is not None and packets > 1
+
+
+def _egress_policy(walk: Walk, here: Standing, node: NodeView, packet: Packet) -> bool:
+    """Add the egress policy hop; whether the packet may pass."""
+    endpoint = walk.endpoint
+    remote = node.ipcache_of(packet.flow.destination)
+    identity = remote.identity if remote is not None else _local_identity(node, packet)
+    endpoint_id = endpoint.id if endpoint is not None else None
+    return policy_hop(walk, here, node, packet, endpoint_id, "egress", identity)
+
+
+def _local_identity(node: NodeView, packet: Packet) -> int | None:
+    endpoint = node.local_endpoint(packet.flow.destination)
+    return endpoint.identity if endpoint is not None and endpoint.identity else None

@@ -1,0 +1,167 @@
+"""Between the nodes, and out of the cluster."""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk, answered
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.names import address_text
+from kubectl_ebpfnet.model.net import endpoint_text, protocol_name
+from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State
+
+
+def cross(walk: Walk, here: Standing) -> Standing | None:
+    """The packet is on the wire: to another node, or to the world."""
+    world = walk.world
+    flow = here.packet.outer or here.packet.flow
+    node = _next_node(walk, here)
+    if node and node == here.node:
+        by = f" by {here.next_hop}" if here.next_hop else ""
+        walk.lost(f"it leaves {here.node}{by} for {flow.destination}, which is on {here.node}")
+        return None
+    if node:
+        if (here.node, node, here.packet) in walk.crossed:
+            _loop(walk, here, node)
+            return None
+        walk.crossed.add((here.node, node, here.packet))
+        how = "in the tunnel" if here.packet.outer else "as it is"
+        walk.hop(
+            HopPlace.WIRE,
+            f"{here.node} → {node}",
+            "",
+            HopKind.LINK,
+            f"to {node} {how}: {endpoint_text(flow.source, flow.source_port)} → "
+            f"{endpoint_text(flow.destination, flow.destination_port)}",
+            State.DERIVED,
+            here.packet,
+        )
+        walk.asked_nodes.append(node)
+        identity = here.identity
+        changed = flow.source != walk.ends.flow.source
+        if here.packet.outer is None and (changed or walk.ends.host_network):
+            # After source NAT, and for a node itself, the next node goes by the address alone.
+            entry = world.node(node).ipcache_of(flow.source)
+            identity = entry.identity if entry is not None else 0
+        return here.to(
+            Stage.ARRIVAL, node=node, device="", entered="", skips_netfilter=False,
+            marked=False, identity=identity, next_hop=None,
+        )  # fmt: skip
+    if _untranslated(walk, here):
+        return None
+    seen = here.packet.flow
+    source = endpoint_text(seen.source, seen.source_port)
+    if any(hop.kind is HopKind.NAT and hop.state is State.UNKNOWN for hop in walk.hops):
+        source = "an address that is not known (masquerading could not be read)"
+    tracked = walk.tracked
+    replied = answered(tracked)
+    walk.hop(
+        HopPlace.WORLD,
+        str(seen.destination),
+        "",
+        HopKind.DELIVERY,
+        f"{address_text(world, seen.destination)} sees {source}"
+        + (", and answered" if replied else ""),
+        State.OBSERVED if replied else State.DERIVED,
+        here.packet,
+        tracked.evidence[:1] if replied and tracked is not None else (),
+    )
+    walk.delivered(
+        f"seen outside as {source}"
+        + ("; it answered" if replied else "; nothing past the wire is known")
+    )
+    return None
+
+
+def _untranslated(walk: Walk, here: Standing) -> bool:
+    """Whether the address of a service leaves the cluster, where nobody has it."""
+    service = walk.ends.service
+    if service is None:
+        return _no_such_port(walk, here)
+    if here.packet.flow.destination != service.address:
+        return False
+    virtual = service.type == "ClusterIP"
+    walk.lost(f"{service.title} leaves {here.node} without having become a backend's address")
+    walk.finding(
+        Severity.ERROR if virtual else Severity.WARNING,
+        f"nothing on {here.node} load-balances {service.title}",
+        "Neither Cilium's load-balancer nor a rule of kube-proxy rewrites it there. "
+        + (
+            "No network outside of the cluster has a ClusterIP."
+            if virtual
+            else "It arrives only if the network outside leads it back to a node that does."
+        ),
+        service.evidence,
+    )
+    return True
+
+
+def _no_such_port(walk: Walk, here: Standing) -> bool:
+    """Whether the packet is for the address of a service, at a port that the service has not."""
+    flow = here.packet.flow
+    for service in walk.world.kube.services:
+        if flow.destination not in service.cluster_addresses:
+            continue
+        asked = protocol_name(flow.protocol)
+        port = f"port {flow.destination_port}/{asked}" if flow.destination_port else asked
+        offered = ", ".join(f"{p.port}/{protocol_name(p.protocol)}" for p in service.ports)
+        name = f"svc {service.namespace}/{service.name}"
+        walk.lost(f"{flow.destination} is {name}, which does not serve {port}")
+        walk.finding(
+            Severity.ERROR,
+            f"{name} does not serve {port}",
+            f"It serves {offered or 'nothing'}; what is sent to another port of a ClusterIP "
+            "reaches nobody.",
+            cite.whole(walk.world.api_record("services")),
+        )
+        return True
+    return False
+
+
+def _loop(walk: Walk, here: Standing, node: str) -> None:
+    """The packet takes a way that it took before, unchanged: it ends when its TTL does."""
+    routes = [
+        piece
+        for name in (here.node, node)
+        for hop in [h for h in walk.hops if h.kind is HopKind.ROUTE and h.node == name][-1:]
+        for piece in hop.evidence
+    ]
+    walk.drop(
+        HopPlace.WIRE,
+        f"{here.node} → {node}",
+        "",
+        HopKind.LINK,
+        f"routing loop: {here.node} sends it to {node} again, until its TTL ends",
+        State.DERIVED,
+        here.packet,
+        tuple(routes),
+    )
+    walk.finding(
+        Severity.ERROR,
+        f"routing loop between {here.node} and {node}",
+        f"Each has a route for {(here.packet.outer or here.packet.flow).destination} by the other.",
+        tuple(routes),
+    )
+
+
+def _next_node(walk: Walk, here: Standing) -> str:
+    """The node that the packet comes to next, "" when that is none of the cluster's."""
+    world = walk.world
+    flow = here.packet.outer or here.packet.flow
+    # A next hop that is a node gets the packet, whoever it is for; a router is looked through.
+    node = world.node_of(here.next_hop) if here.next_hop is not None else ""
+    if not node:
+        node = world.node_of(flow.destination)
+    if not node:
+        pod = world.pod_with(flow.destination)
+        node = pod.node if pod is not None else _node_by_cidr(walk, here)
+    return node
+
+
+def _node_by_cidr(walk: Walk, here: Standing) -> str:
+    destination = here.packet.flow.destination
+    owners = [(node.name, node.pod_cidrs) for node in walk.world.kube.nodes]
+    owners += [(node.name, node.pod_cidrs) for node in walk.world.cilium_nodes]
+    for name, cidrs in owners:
+        for cidr in cidrs:
+            if cidr.version == destination.version and destination in cidr:
+                return name
+    return ""

@@ -1,0 +1,112 @@
+"""The walk: a packet at a place asks that place's stage what happens.
+
+A stage gives hops and the next place. The walk ends where a stage gives no next place: the packet
+is delivered, dropped, or nobody can say. What is not known is a hop of its own, never a guess.
+"""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.explain.flows.match import notes
+from kubectl_ebpfnet.explain.path import endpoints, findings
+from kubectl_ebpfnet.explain.path.stages import STAGES
+from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk, answered
+from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.path import (
+    Finding,
+    HopKind,
+    Packet,
+    Path,
+    PathRequest,
+    Severity,
+    State,
+    TrackingNote,
+    Verdict,
+)
+
+LONGEST = 64
+"""Stages that a walk may take; a packet that needs more is in a routing loop."""
+
+
+def explain(request: PathRequest, bundle: Bundle) -> Path:
+    """Say what becomes of a packet.
+
+    Args:
+        request: who sends what to whom.
+        bundle: everything that the cluster said.
+
+    Returns:
+        The whole answer; what is not known is in it as UNKNOWN.
+
+    Raises:
+        NotFound: the bundle knows neither the source pod nor the destination object.
+    """
+    world = World(bundle)
+    ends = endpoints.resolve(world, request)
+    walk = Walk(world, ends)
+    walk.flows.extend(ends.flows)
+    if ends.problem:
+        walk.lost(ends.problem)
+    else:
+        _run(walk, _first(ends))
+    _settle(walk)
+    found = tuple(
+        sorted(
+            [
+                *walk.found,
+                *ends.findings,
+                *findings.across(findings.Seen(world, ends, walk.flows)),
+            ],
+            key=lambda finding: list(Severity).index(finding.severity),
+        )
+    )
+    told: list[TrackingNote] = []
+    for name in dict.fromkeys([ends.source.node, *walk.asked_nodes]):
+        if name and not ends.problem:
+            told += notes(world.node(name), walk.flows)
+    return Path(
+        source=ends.source,
+        destination=ends.destination,
+        protocol=request.protocol,
+        verdict=walk.verdict,
+        reason=walk.reason,
+        hops=tuple(walk.hops),
+        findings=_unique(found),
+        flows=tuple(walk.flows),
+        tracking=tuple(told),
+    )
+
+
+def _first(ends: endpoints.Ends) -> Standing:
+    stage = Stage.SOCKET
+    return Standing(stage, Packet(ends.flow), ends.source.node, identity=ends.identity)
+
+
+def _run(walk: Walk, standing: Standing) -> None:
+    here: Standing | None = standing
+    for _ in range(LONGEST):
+        if here is None:
+            return
+        here = STAGES[here.stage](walk, here)
+    if here is None:
+        return
+    walk.lost(f"the packet passed {LONGEST} stages without arriving: a routing loop")
+    walk.finding(Severity.ERROR, "routing loop", walk.reason)
+
+
+def _settle(walk: Walk) -> None:
+    """Weigh unknown hops: an observed answer outweighs them, otherwise they decide."""
+    if walk.verdict is not Verdict.DELIVERED:
+        return
+    if walk.doubt and not answered(walk.tracked):
+        walk.lost(walk.doubt)
+        return
+    unknown = [hop for hop in walk.hops if hop.state is State.UNKNOWN and hop.reason]
+    decisive = [hop for hop in unknown if hop.kind in (HopKind.POLICY, HopKind.ROUTE)]
+    if decisive and not answered(walk.tracked):
+        hop = decisive[0]
+        walk.lost(f"not known at hop {hop.number}: {hop.reason}")
+
+
+def _unique(found: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    return tuple({(f.severity, f.title, f.detail): f for f in found}.values())

@@ -1,0 +1,286 @@
+"""Which BPF programs stand at a device, in the order in which the kernel runs them.
+
+At ingress: XDP, then tcx, then the clsact filters by preference; at egress: tcx, then clsact
+(Linux net/core/dev.c sch_handle_ingress, sch_handle_egress). tc(8) does not show tcx, and a
+bpftool before 7.3 shows neither tcx nor netkit, so bpf_links and Cilium's pins are asked as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.evidence import Record
+from kubectl_ebpfnet.model.kernel import Attachment
+from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.parse.bpf import tc
+
+_ORDER = {"xdp": 0, "netkit": 1, "tcx": 2, "clsact": 3}
+_KERNEL_NAME_LENGTH = 15
+
+ROLES = {
+    "cil_from_container": "what leaves the pod: LB, conntrack, egress policy, forwarding",
+    "cil_to_container": "what enters the pod: ingress policy",
+    "cil_lxc_policy": "what enters the pod: ingress policy",
+    "cil_from_host": "from the node's stack to pods",
+    "cil_to_host": "to the node's stack",
+    "cil_from_netdev": "from the network: NodePort, reverse NAT, local delivery",
+    "cil_to_netdev": "to the network: masquerading, NodePort replies",
+    "cil_from_overlay": "out of the tunnel",
+    "cil_to_overlay": "into the tunnel",
+    "cil_xdp_entry": "before the stack: prefilter, NodePort",
+    "cil_from_wireguard": "decrypted by WireGuard",
+    "cil_to_wireguard": "to be encrypted by WireGuard",
+    "cil_from_network": "marks IPsec packets",
+}
+"""Cilium's programs by full name (cilium-facts 4.2); older section names are joined to these."""
+
+SOCKET_ROLES = {
+    "_connect": "socket LB: connect()",
+    "_sendmsg": "socket LB: datagrams out",
+    "_recvmsg": "socket LB: datagrams in",
+    "_getpee": "socket LB: peer's name",
+    "_post_bi": "socket LB: guards NodePorts",
+    "_pre_bi": "socket LB: health checks",
+    "_release": "socket LB: forgets a socket",
+}
+"""What Cilium's programs at cgroup hooks are for, by what their names hold (bpf/bpf_sock.c); the
+kernel cuts names at 15 characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedProgram:
+    """A program at a hook with the evidence that names it."""
+
+    attachment: Attachment
+    evidence: tuple[Evidence, ...]
+
+    @property
+    def title(self) -> str:
+        """`cil_from_container (tcx/ingress, id 2205, tag …)`."""
+        a = self.attachment
+        details = [a.hook or "bpf_link"]
+        if a.program_id is not None:
+            details.append(f"id {a.program_id}")
+        if a.tag:
+            details.append(f"tag {a.tag}")
+        name = a.program_name.removesuffix(":[*fsobj]") or "a program"
+        return f"{name} ({', '.join(details)})"
+
+    @property
+    def role(self) -> str:
+        """What Cilium's program of this name is for, "" for programs of others."""
+        return role_of(self.attachment.program_name)
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The programs of one device and direction.
+
+    Attributes:
+        programs: in the order in which they run.
+        asked: what was looked at, e.g. ("bpftool net", "tc").
+        missing: why the list may be short; "" when every attach type was looked at.
+        evidence: of an empty answer.
+    """
+
+    programs: tuple[AttachedProgram, ...]
+    asked: tuple[str, ...]
+    missing: str
+    evidence: tuple[Evidence, ...] = ()
+
+
+def role_of(name: str) -> str:
+    """The role of a program by any of the names that versions and tools give it.
+
+    `cil_from_container`, `cil_from_container-lxc1a2b` (a tc filter), `cil_from_contai` (the
+    kernel's 15 characters), `bpf_lxc.o:[from-container]` (a section), `…:[*fsobj]` (a tc filter
+    that was loaded from a pin).
+    """
+    for part, role in SOCKET_ROLES.items():
+        if name.startswith(("cil_sock4_", "cil_sock6_", "cil_sock_")) and part in name:
+            return role
+    whole, _, section = name.partition(":[")
+    section = section.rstrip("]")
+    bare = section if section and not section.startswith("*") else whole
+    for full, role in ROLES.items():
+        old = full.removeprefix("cil_").replace("_", "-")
+        if bare == old or bare.partition("-")[0] == full:
+            return role
+        if len(bare) == _KERNEL_NAME_LENGTH and full.startswith(bare):
+            return role
+    return ""
+
+
+def at_device(
+    node: NodeView, device: str, direction: str, endpoint_id: int | None = None
+) -> Attached:
+    """The programs that a packet meets at a device of a node.
+
+    Args:
+        direction: `ingress` (into the stack from the device) or `egress`.
+        endpoint_id: of the pod behind the device, to find its pinned links.
+    """
+    whole = node.attachments
+    if whole.known:
+        there = _of(whole.facts, device, direction, whole.record)
+        return Attached(
+            tuple(there), ("the kernel",), lacks(whole.record), cite.whole(whole.record)
+        )
+    found: list[AttachedProgram] = []
+    asked: list[str] = []
+    empty: tuple[Evidence, ...] = ()
+    tcx_visible = False
+    net = node.bpf_net
+    if net.known:
+        asked.append("bpftool net")
+        empty += cite.whole(net.record)
+        tcx_visible = any(a.hook.startswith(("tcx", "netkit")) for a in net.facts)
+        found += _of(net.facts, device, direction, net.record)
+    filters, record, problem = _tc(node, device, direction)
+    if record is not None and not problem:
+        asked.append("tc")
+        empty += cite.whole(record)
+        found += _new(found, [AttachedProgram(a, cite.lines(record, [a.line])) for a in filters])
+    if not any(p.attachment.hook.startswith(("tcx", "netkit")) for p in found):
+        linked, looked = _links(node, device, direction, endpoint_id, tcx_visible)
+        found += _new(found, linked)
+        asked += looked
+    named = tuple(_named(node, program) for program in sorted(found, key=_rank))
+    return Attached(named, tuple(asked), _what_is_missing(asked, tcx_visible, named), empty)
+
+
+def lacks(record: Record | None) -> str:
+    """What an answer of the node side that stands says it lacks, "" for nothing."""
+    return record.stderr.decode("utf-8", "replace").strip() if record is not None else ""
+
+
+def _of(
+    attachments: tuple[Attachment, ...], device: str, direction: str, record: Record | None
+) -> list[AttachedProgram]:
+    hits = []
+    for a in attachments:
+        hook, _, way = a.hook.partition("/")
+        if a.device != device:
+            continue
+        # netkit programs are at the host side device: `peer` sees what leaves the pod.
+        way = {"peer": "ingress", "primary": "egress"}.get(way, way)
+        if hook == "xdp":
+            way = "ingress"
+        if way == direction:
+            hits.append(AttachedProgram(a, _cited(record, a)))
+    return hits
+
+
+def _cited(record: Record | None, a: Attachment) -> tuple[Evidence, ...]:
+    if record is not None and cite.is_json(record):
+        key = {"prog_id": a.program_id} if a.link_id is not None else {"id": a.program_id}
+        return cite.json_object(record, {"devname": a.device, **key})
+    return cite.lines(record, [a.line])
+
+
+def _tc(
+    node: NodeView, device: str, direction: str
+) -> tuple[tuple[Attachment, ...], Record | None, str]:
+    question = q.tc_filters(device, direction)
+    for place in node.places:
+        record = q.answer(node.bundle, place, question)
+        if record is None:
+            continue
+        if not record.ok:
+            return (), record, record.why_not()
+        try:
+            return tc.filters(record.stdout.read(), device, direction), record, ""
+        except ParseError as error:
+            return (), record, str(error)
+    return (), None, "tc was not asked"
+
+
+def _links(
+    node: NodeView, device: str, direction: str, endpoint_id: int | None, tcx_visible: bool
+) -> tuple[list[AttachedProgram], list[str]]:
+    asked = []
+    found: list[AttachedProgram] = []
+    owner = ("endpoint", str(endpoint_id)) if endpoint_id is not None else ("", "")
+    pinned_device = ("device", device.replace(".", "-"))
+    if node.pins.known:
+        asked.append("pins")
+        for pin in node.pins.facts:
+            if pin.kind != "link" or (pin.owner, pin.owner_name) not in (owner, pinned_device):
+                continue
+            if _direction_of(pin.name) != direction:
+                continue
+            link = _link_with(node, pin.path)
+            hook = link.hook if link and link.hook else f"tcx/{direction}"
+            program = Attachment(
+                hook=hook,
+                device=device,
+                program_name=pin.name,
+                program_id=link.program_id if link else None,
+                link_id=link.link_id if link else None,
+                pin=pin.path,
+            )
+            found.append(AttachedProgram(program, cite.lines(node.pins.record, [pin.line])))
+    if found or tcx_visible or not node.bpf_links.known:
+        return found, asked
+    asked.append("bpftool link")
+    # Without pins the device's name is all there is; another namespace may use the same one.
+    found = _of(node.bpf_links.facts, device, direction, node.bpf_links.record)
+    return found[:1], asked
+
+
+def _link_with(node: NodeView, pin: str) -> Attachment | None:
+    return next((a for a in node.bpf_links.facts if a.pin == pin), None)
+
+
+def _direction_of(name: str) -> str:
+    """ingress or egress of the device that a Cilium program of this name is attached at."""
+    if name == "cil_from_host":
+        return "egress"
+    if name == "cil_to_host":
+        return "ingress"
+    return "ingress" if "_from_" in name or name.startswith(("from-", "cil_xdp")) else "egress"
+
+
+def _new(have: list[AttachedProgram], more: list[AttachedProgram]) -> list[AttachedProgram]:
+    ids = {p.attachment.program_id for p in have if p.attachment.program_id is not None}
+    return [p for p in more if p.attachment.program_id not in ids or not ids]
+
+
+def _rank(program: AttachedProgram) -> tuple[int, int]:
+    kind = program.attachment.hook.partition("/")[0]
+    return (_ORDER.get(kind, 9), program.attachment.priority)
+
+
+def _named(node: NodeView, program: AttachedProgram) -> AttachedProgram:
+    a = program.attachment
+    if a.program_id is None:
+        return program
+    for known in node.programs.facts:
+        if known.id == a.program_id:
+            name = a.program_name
+            # A tc filter's name is the program's with the device behind it; the kernel cuts names.
+            if known.name and (known.name.startswith(name) or name.startswith(f"{known.name}-")):
+                name = known.name
+            evidence = program.evidence + cite.json_object(
+                node.programs.record,
+                {"id": a.program_id},
+                ("id", "type", "name", "tag", "loaded_at"),
+            )
+            return AttachedProgram(replace(a, tag=a.tag or known.tag, program_name=name), evidence)
+    return program
+
+
+def _what_is_missing(
+    asked: list[str], tcx_visible: bool, found: tuple[AttachedProgram, ...]
+) -> str:
+    if not asked:
+        return "neither bpftool nor tc could be asked"
+    if found or tcx_visible or "pins" in asked or "bpftool link" in asked:
+        return ""
+    if asked == ["tc"]:
+        return "only tc was asked, which does not show tcx and netkit"
+    return ""

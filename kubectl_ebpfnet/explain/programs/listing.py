@@ -1,0 +1,156 @@
+"""Every BPF program that acts on a pod or on a node, out of a bundle.
+
+A pod's packets meet the programs in the pod's own namespace, those at the host side of its veth or
+netkit device, and those of its cgroups (socket load-balancing) and of its namespace (sk_lookup).
+What only a node pod can see is named as missing where an agent was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from kubectl_ebpfnet.explain.programs.at_device import at_device, lacks, role_of
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.answer import Answer
+from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.views.netns import PodNetns
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.kernel import Attachment, Link, Program
+from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.model.programs import AttachedProgram, ProgramList
+
+_DIRECTIONS = ("ingress", "egress")
+
+
+def of_node(name: str, bundle: Bundle) -> ProgramList:
+    """The programs at every hook of a node's own namespace, and of its root cgroups."""
+    world = World(bundle)
+    node = world.node(name)
+    where = f"node {name}"
+    rows = [*_at_devices(node, where, node.links.facts), *_elsewhere(node, where)]
+    missing = list(_missing(node))
+    return ProgramList(where, name, _ordered(rows), tuple(missing), _asked(node))
+
+
+def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
+    """The programs that act on a pod's packets and sockets."""
+    world = World(bundle)
+    where = f"pod {namespace}/{name}"
+    pod = world.pod(namespace, name)
+    if pod is None or not pod.node:
+        return ProgramList(where, "", (), (f"{where} is on no node",))
+    node = world.node(pod.node)
+    if pod.host_network:
+        on_node = of_node(pod.node, bundle)
+        note = f"{where} shares the network namespace of node {pod.node}: these are the node's"
+        return replace(on_node, target=where, missing=(note, *on_node.missing))
+    netns = world.pod_netns(namespace, name)
+    rows: list[AttachedProgram] = []
+    missing: list[str] = []
+    own = netns.attachments
+    if own.known:
+        rows += _of_answer(node, where, own)
+        if said := lacks(own.record):
+            missing.append(f"some programs in the pod's own namespace and cgroups: {said}")
+    else:
+        missing.append(
+            f"programs in the pod's own namespace and cgroups: {own.missing}"
+            " (--node-access pod asks for them)"
+        )
+    host_side = _host_side(pod, node, netns)
+    if host_side is not None:
+        rows += _at_devices(node, f"node {node.name}", [host_side])
+    else:
+        why = node.links.missing or "no device of the node matches it"
+        missing.append(f"the host side of the pod's device is not known: {why}")
+    if not own.known:
+        rows += _elsewhere(node, f"node {node.name}")
+    return ProgramList(where, node.name, _ordered(rows), (*missing, *_missing(node)), _asked(node))
+
+
+def _host_side(pod: Pod, node: NodeView, netns: PodNetns) -> Link | None:
+    """The node's end of the pod's device: by ifindex, by the endpoint, or by the gateway's MAC."""
+    indexes = [link.peer_index for link in netns.links.facts if link.peer_index is not None]
+    indexes += netns.iflink.facts
+    for address in pod.addresses:
+        endpoint = node.local_endpoint(address)
+        if endpoint is not None and endpoint.ifindex is not None:
+            indexes.append(endpoint.ifindex)
+        if endpoint is not None and endpoint.interface and not indexes:
+            found = node.link(endpoint.interface)
+            if found is not None:
+                return found
+    for link in node.links.facts:
+        if link.index in indexes and link.index != 1:
+            return link
+    macs = {neighbour.mac for neighbour in netns.neighbours.facts if neighbour.mac}
+    return next((link for link in node.links.facts if link.mac in macs), None)
+
+
+def _at_devices(node: NodeView, where: str, links: Iterable[Link]) -> Iterator[AttachedProgram]:
+    for link in links:
+        for direction in _DIRECTIONS:
+            for found in at_device(
+                node, link.name, direction, node.endpoint_at(link.name)
+            ).programs:
+                a = found.attachment
+                yield AttachedProgram(
+                    where, a, 0, _program(node, a), found.role, found.evidence
+                )  # fmt: skip
+
+
+def _elsewhere(node: NodeView, where: str) -> Iterator[AttachedProgram]:
+    """What is at no device: cgroups and sk_lookup."""
+    for answer in (node.attachments, node.bpf_links, node.cgroup_programs):
+        rows = [row for row in _of_answer(node, where, answer) if not row.attachment.device]
+        rows = [row for row in rows if row.attachment.hook.startswith(("cgroup", "sk_lookup"))]
+        if rows:
+            yield from rows
+            return
+
+
+def _of_answer(node: NodeView, where: str, answer: Answer[Attachment]) -> Iterator[AttachedProgram]:
+    for a in answer.facts:
+        evidence = cite.lines(answer.record, [a.line])
+        if answer.record is not None and cite.is_json(answer.record):
+            evidence = cite.json_object(answer.record, {"id": a.link_id})
+        program = _program(node, a)
+        name = program.name if program is not None else a.program_name
+        yield AttachedProgram(where, a, 0, program, role_of(name), evidence)
+
+
+def _program(node: NodeView, a: Attachment) -> Program | None:
+    return next((p for p in node.programs.facts if p.id == a.program_id), None)
+
+
+def _ordered(rows: Iterable[AttachedProgram]) -> tuple[AttachedProgram, ...]:
+    """Each with its position at its hook: what stands earlier there runs earlier."""
+    seen: dict[tuple[str, ...], int] = {}
+    numbered = []
+    for row in rows:
+        a = row.attachment
+        # XDP, tcx and clsact of one direction are one chain; each cgroup attach type is its own.
+        way = a.hook.rpartition("/")[2]
+        way = {"xdp": "ingress", "peer": "ingress", "primary": "egress"}.get(way, way)
+        key = (row.where, a.device, a.cgroup, way)
+        seen[key] = seen.get(key, 0) + 1
+        numbered.append(replace(row, order=seen[key]))
+    return tuple(numbered)
+
+
+def _asked(node: NodeView) -> str:
+    record = node.programs.record
+    return record.started if record is not None else ""
+
+
+def _missing(node: NodeView) -> Iterator[str]:
+    if node.attachments.known:
+        if said := lacks(node.attachments.record):
+            yield f"some programs of node {node.name}: {said}"
+        return
+    if not node.links.known:
+        yield f"the devices of node {node.name}: {node.links.missing}"
+    elif not node.bpf_net.known and not node.pins.known:
+        yield f"tcx, XDP and netkit programs of node {node.name}: {node.bpf_net.missing}"

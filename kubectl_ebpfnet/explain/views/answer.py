@@ -1,0 +1,40 @@
+"""The answer of a place to one question, with the record that holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from kubectl_ebpfnet.model.evidence import Record
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """What a place said to a question.
+
+    Attributes:
+        facts: parsed; () when nothing was said or the table is empty.
+        record: where they stand, None when the question was never asked there.
+        missing: why there are no facts, one sentence; "" when the place did answer.
+    """
+
+    facts: tuple[T, ...] = ()
+    record: Record | None = None
+    missing: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether the place answered, be it with an empty table."""
+        return not self.missing
+
+
+@dataclass(frozen=True, slots=True)
+class Said(Generic[T]):
+    """One fact out of a table too long to be read whole, with the line that says it."""
+
+    fact: T
+    record: Record
+    number: int
+    text: str

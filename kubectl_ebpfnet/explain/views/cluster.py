@@ -1,0 +1,187 @@
+"""Indexes over a bundle: its objects, its nodes and pods, and whose an address is.
+
+Nothing here has an opinion about packets.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain.views import readers
+from kubectl_ebpfnet.explain.views.netns import PodNetns
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.cilium import (
+    CiliumNode,
+    DatapathConfig,
+)
+from kubectl_ebpfnet.model.evidence import (
+    Bundle,
+    PlaceKind,
+    Record,
+)
+from kubectl_ebpfnet.model.kube import KubeObjects, Node, Pod
+from kubectl_ebpfnet.model.net import Address, Network
+from kubectl_ebpfnet.parse import kube
+from kubectl_ebpfnet.parse.cilium import config
+
+
+class World:
+    """A bundle and everything that can be looked up in it."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self._nodes: dict[str, NodeView] = {}
+        self._pods: dict[tuple[str, str], PodNetns] = {}
+
+    @cached_property
+    def kube(self) -> KubeObjects:
+        """Every Kubernetes object of the bundle."""
+        merged = KubeObjects()
+        for record in self.bundle.records:
+            if record.place.kind is PlaceKind.API and record.ok:
+                try:
+                    merged = merged.merged(kube.objects(record.stdout.read()))
+                except ParseError:
+                    continue
+        return merged
+
+    def node(self, name: str) -> NodeView:
+        """The view of a node; every answer in it says what is missing when nothing is known."""
+        if name not in self._nodes:
+            self._nodes[name] = NodeView(self, name)
+        return self._nodes[name]
+
+    def pod_netns(self, namespace: str, name: str) -> PodNetns:
+        """A pod's own namespace."""
+        key = (namespace, name)
+        if key not in self._pods:
+            self._pods[key] = PodNetns(self.bundle, namespace, name)
+        return self._pods[key]
+
+    @cached_property
+    def node_names(self) -> tuple[str, ...]:
+        """Nodes that anything is recorded of, or that the API named."""
+        names = [
+            place.node
+            for kind in (PlaceKind.AGENT, PlaceKind.NODE)
+            for place in self.bundle.places(kind)
+        ]
+        names += [node.name for node in self.kube.nodes]
+        return tuple(dict.fromkeys(names))
+
+    def pod(self, namespace: str, name: str) -> Pod | None:
+        """The pod object."""
+        for pod in self.kube.pods:
+            if (pod.namespace, pod.name) == (namespace, name):
+                return pod
+        return None
+
+    def pod_with(self, address: Address) -> Pod | None:
+        """The pod that has this address of its own (not one that shares the node's)."""
+        for pod in self.kube.pods:
+            if address in pod.addresses and not pod.host_network:
+                return pod
+        return None
+
+    def kube_node(self, name: str) -> Node | None:
+        """The node object."""
+        return next((node for node in self.kube.nodes if node.name == name), None)
+
+    @cached_property
+    def _address_nodes(self) -> dict[Address, str]:
+        found: dict[Address, str] = {}
+        for node in self.kube.nodes:
+            for address in (*node.internal_addresses, *node.external_addresses):
+                found[address] = node.name
+        for cilium_node in self.cilium_nodes:
+            for address in (*cilium_node.addresses, *cilium_node.router_addresses):
+                found.setdefault(address, cilium_node.name)
+        return found
+
+    @cached_property
+    def cilium_nodes(self) -> tuple[CiliumNode, ...]:
+        """Nodes as Cilium knows them: objects first, then what agents list."""
+        nodes = {node.name: node for node in self.kube.cilium_nodes}
+        for name in self.node_names:
+            for node in self.node(name).ask(q.CILIUM_NODES, readers.NODES).facts:
+                nodes.setdefault(node.name, node)
+        return tuple(nodes.values())
+
+    def node_of(self, address: Address) -> str:
+        """The node that owns an address of its own; "" when none does."""
+        return self._address_nodes.get(address, "")
+
+    @property
+    def node_addresses(self) -> frozenset[Address]:
+        """Every node's own addresses."""
+        return frozenset(self._address_nodes)
+
+    @cached_property
+    def pod_cidrs(self) -> tuple[Network, ...]:
+        """Prefixes that pods get their addresses from."""
+        prefixes = [cidr for node in self.kube.nodes for cidr in node.pod_cidrs]
+        prefixes += [cidr for node in self.cilium_nodes for cidr in node.pod_cidrs]
+        return tuple(dict.fromkeys(prefixes))
+
+    def in_cluster(self, address: Address) -> bool:
+        """Whether an address belongs to a pod, a node or a pod prefix."""
+        return (
+            address in self.node_addresses
+            or any(address.version == cidr.version and address in cidr for cidr in self.pod_cidrs)
+            or self.pod_with(address) is not None
+        )
+
+    @cached_property
+    def _settings(self) -> tuple[DatapathConfig, Record | None]:
+        for _, name, data in self.kube.config_maps:
+            if name == "cilium-config":
+                return config.datapath(dict(data)), self._record_with("cilium-config")
+        for place in self.bundle.places(PlaceKind.CLIENT) + self.bundle.places(PlaceKind.AGENT):
+            record = q.answer(self.bundle, place, q.CONFIG_VIEW)
+            if record is not None and record.ok:
+                try:
+                    return config.datapath(config.settings(record.stdout.read())), record
+                except ParseError:
+                    continue
+        return DatapathConfig(), None
+
+    @property
+    def settings(self) -> DatapathConfig:
+        """The cluster's settings for Cilium."""
+        return self._settings[0]
+
+    @property
+    def settings_record(self) -> Record | None:
+        """Where the settings stand."""
+        return self._settings[1]
+
+    def _record_with(self, word: str) -> Record | None:
+        for record in self.bundle.records:
+            if record.place.kind is PlaceKind.API and word in record.argv:
+                return record
+        return None
+
+    def api_record(self, *words: str) -> Record | None:
+        """The first API record whose argv has one of the words."""
+        for record in self.bundle.records:
+            if record.place.kind is PlaceKind.API and record.ok and set(words) & set(record.argv):
+                return record
+        return None
+
+    @cached_property
+    def identity_labels(self) -> dict[int, tuple[str, ...]]:
+        """Labels of identities, from every source that names them."""
+        found: dict[int, tuple[str, ...]] = {}
+        for identity in self.kube.identities:
+            found.setdefault(identity.id, identity.labels)
+        for endpoint, _ in self.kube.cilium_endpoints:
+            found.setdefault(endpoint.identity, endpoint.labels)
+        for name in self.node_names:
+            node = self.node(name)
+            for endpoint in node.endpoints.facts:
+                found.setdefault(endpoint.identity, endpoint.labels)
+            for identity in node.identities.facts:
+                found.setdefault(identity.id, identity.labels)
+        return found

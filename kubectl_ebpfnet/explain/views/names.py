@@ -1,0 +1,31 @@
+"""Names that people know: of identities, nodes and addresses."""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.model.cilium import RESERVED_IDENTITIES
+from kubectl_ebpfnet.model.net import Address
+
+_NOISE = ("k8s:io.cilium.k8s.", "k8s:io.kubernetes.pod.namespace")
+
+
+def identity_text(world: World, identity: int) -> str:
+    """`identity 2 (world)`, `identity 1395 (app=web)`, or the bare number."""
+    name = RESERVED_IDENTITIES.get(identity, "")
+    if not name:
+        labels = [
+            label.removeprefix("k8s:")
+            for label in world.identity_labels.get(identity, ())
+            if not label.startswith(_NOISE)
+        ]
+        name = ", ".join(labels[:3])
+    return f"identity {identity} ({name})" if name else f"identity {identity}"
+
+
+def address_text(world: World, address: Address) -> str:
+    """The address with the node or pod that owns it."""
+    node = world.node_of(address)
+    if node:
+        return f"{address} ({node})"
+    pod = world.pod_with(address)
+    return f"{address} (pod {pod.namespace}/{pod.name})" if pod else str(address)

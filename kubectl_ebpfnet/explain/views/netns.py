@@ -1,0 +1,119 @@
+"""The network namespace of a pod or a node, as the records of it show it.
+
+An answer that is missing carries the reason, in words that a hop can show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain.views import readers
+from kubectl_ebpfnet.explain.views.answer import Answer
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.evidence import (
+    Bundle,
+    Place,
+    pod_place,
+)
+from kubectl_ebpfnet.model.kernel import (
+    Attachment,
+    FibAnswer,
+    InterfaceAddress,
+    Link,
+    Neighbour,
+    Route,
+)
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.protocol.questions import ask
+
+
+class Netns:
+    """The network namespace of a pod or a node, as its commands show it."""
+
+    def __init__(self, bundle: Bundle, places: Sequence[Place]) -> None:
+        self.bundle = bundle
+        self.places = tuple(places)
+
+    def ask(self, question: q.Question, table: Sequence[Any]) -> Answer[Any]:
+        """The parsed answer of the first place that gives one."""
+        missing = ""
+        failed = None
+        for place in self.places:
+            record = q.answer(self.bundle, place, question)
+            if record is None:
+                continue
+            if not record.ok:
+                missing = missing or record.why_not()
+                failed = failed or record
+                continue
+            try:
+                return Answer(tuple(readers.read(record, table)), record)
+            except ParseError as error:
+                missing, failed = str(error), record
+        return Answer((), failed, missing or self._never_asked(question))
+
+    def look_up(self, how: str, source: Address, destination: Address) -> Answer[FibAnswer]:
+        """The kernel's own routing decision for a packet, where a node pod was asked for it.
+
+        Args:
+            how: `fib` for a packet of this namespace; `forward` on a node for a packet that comes
+                from the pod with the source address.
+        """
+        words = ask(how, *q.packet_words(source, destination))
+        for place in self.places:
+            record = self.bundle.record(place, words)
+            if record is not None and record.ok:
+                try:
+                    return Answer(tuple(readers.read(record, readers.NODE_SIDE)), record)
+                except ParseError as error:
+                    return Answer((), record, str(error))
+        return Answer((), None, "the kernel was not asked")
+
+    def _never_asked(self, question: q.Question) -> str:
+        for place in self.places:
+            for record in self.bundle.at(place):
+                if not record.ran and record.error:
+                    return record.error
+        place = self.places[-1]
+        if not any(self.bundle.at(place) for place in self.places):
+            return f"nothing is recorded of {place}"
+        return f"no `{' '.join((question.forms or question.answers)[0])}` of {place} is recorded"
+
+
+class PodNetns(Netns):
+    """A pod's own namespace."""
+
+    def __init__(self, bundle: Bundle, namespace: str, name: str) -> None:
+        super().__init__(bundle, (pod_place(namespace, name),))
+
+    @cached_property
+    def links(self) -> Answer[Link]:
+        """Devices in the pod."""
+        return self.ask(q.POD_LINKS, readers.LINKS)
+
+    @cached_property
+    def addresses(self) -> Answer[InterfaceAddress]:
+        """Addresses in the pod."""
+        return self.ask(q.POD_ADDRESSES, readers.ADDRESSES)
+
+    @cached_property
+    def neighbours(self) -> Answer[Neighbour]:
+        """The pod's neighbour table."""
+        return self.ask(q.POD_NEIGHBOURS, readers.NEIGHBOURS)
+
+    @cached_property
+    def attachments(self) -> Answer[Attachment]:
+        """Programs at the hooks of the pod's namespace and cgroups, by the node side."""
+        return self.ask(q.ATTACHMENTS, readers.NODE_SIDE)
+
+    @cached_property
+    def iflink(self) -> Answer[int]:
+        """ifindex of the host side of eth0."""
+        return self.ask(q.POD_IFLINK, readers.IFLINK)
+
+    def routes(self, version: int) -> Answer[Route]:
+        """The pod's routes of one IP version."""
+        return self.ask(q.POD_ROUTES if version == 4 else q.POD_ROUTES6, readers.ROUTES)

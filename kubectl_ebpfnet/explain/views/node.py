@@ -1,0 +1,347 @@
+"""A node: its network namespace, and what Cilium's agent there says, each parsed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from ipaddress import IPv6Address
+from typing import TYPE_CHECKING, TypeVar
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain.views import readers
+from kubectl_ebpfnet.explain.views.answer import Answer, Said
+from kubectl_ebpfnet.explain.views.netns import Netns
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.cilium import (
+    CtEntry,
+    DatapathConfig,
+    EgressGatewayPolicy,
+    Endpoint,
+    Frontend,
+    Identity,
+    IpcacheEntry,
+    LocalEndpoint,
+    MonitorEvent,
+    NatEntry,
+    PolicyEntry,
+)
+from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.evidence import (
+    Record,
+    agent_place,
+    matching_lines,
+    node_place,
+)
+from kubectl_ebpfnet.model.kernel import (
+    Attachment,
+    BpfPin,
+    Counter,
+    InterfaceAddress,
+    Link,
+    Neighbour,
+    Program,
+    Route,
+    Rule,
+    Ruleset,
+)
+from kubectl_ebpfnet.model.net import Address, Flow, Network
+from kubectl_ebpfnet.parse import conntrack, node_side
+from kubectl_ebpfnet.parse.cilium import (
+    config as cilium_config,
+)
+from kubectl_ebpfnet.parse.cilium import (
+    ct as cilium_ct,
+)
+from kubectl_ebpfnet.parse.cilium import (
+    monitor,
+)
+from kubectl_ebpfnet.parse.cilium import (
+    nat as cilium_nat,
+)
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.explain.views.cluster import World
+
+T = TypeVar("T")
+
+
+class NodeView(Netns):
+    """A node: its namespace, and what Cilium's agent there says."""
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(world.bundle, (agent_place(name), node_place(name)))
+        self.world = world
+        self.name = name
+        self._rulesets: dict[int, Answer[Ruleset]] = {}
+
+    @cached_property
+    def links(self) -> Answer[Link]:
+        """Devices of the node."""
+        return self.ask(q.LINKS, readers.LINKS)
+
+    @cached_property
+    def addresses(self) -> Answer[InterfaceAddress]:
+        """Addresses of the node's devices."""
+        return self.ask(q.ADDRESSES, readers.ADDRESSES)
+
+    @cached_property
+    def routes(self) -> Answer[Route]:
+        """Every routing table that could be read."""
+        return self.ask(q.ROUTES, readers.ROUTES)
+
+    @cached_property
+    def rules(self) -> Answer[Rule]:
+        """The routing policy database."""
+        return self.ask(q.RULES, readers.RULES)
+
+    @cached_property
+    def neighbours(self) -> Answer[Neighbour]:
+        """The node's neighbour table."""
+        return self.ask(q.NEIGHBOURS, readers.NEIGHBOURS)
+
+    def ruleset(self, version: int) -> Answer[Ruleset]:
+        """Netfilter's rules for one IP version; one fact, or none."""
+        if version not in self._rulesets:
+            question = q.NETFILTER if version == 4 else q.NETFILTER6
+            self._rulesets[version] = self.ask(question, readers.NETFILTER)
+        return self._rulesets[version]
+
+    @cached_property
+    def attachments(self) -> Answer[Attachment]:
+        """Programs at every hook, in the order in which they run, by the node side."""
+        return self.ask(q.ATTACHMENTS, readers.NODE_SIDE)
+
+    @cached_property
+    def counters(self) -> Answer[Counter]:
+        """Counters that explain losses, by the node side."""
+        return self.ask(q.COUNTERS, readers.NODE_SIDE)
+
+    @cached_property
+    def cgroup_programs(self) -> Answer[Attachment]:
+        """Programs of cgroups, by bpftool cgroup."""
+        return self.ask(q.CGROUP_PROGRAMS, readers.CGROUP_PROGRAMS)
+
+    @cached_property
+    def bpf_net(self) -> Answer[Attachment]:
+        """Programs at devices, by bpftool net."""
+        return self.ask(q.BPF_NET, readers.BPF_NET)
+
+    @cached_property
+    def bpf_links(self) -> Answer[Attachment]:
+        """Programs held by bpf_links."""
+        return self.ask(q.BPF_LINKS, readers.BPF_LINKS)
+
+    @cached_property
+    def programs(self) -> Answer[Program]:
+        """Loaded programs."""
+        return self.ask(q.BPF_PROGRAMS, readers.BPF_PROGRAMS)
+
+    @cached_property
+    def pins(self) -> Answer[BpfPin]:
+        """Files on bpffs."""
+        return self.ask(q.BPF_PINS, readers.BPF_PINS)
+
+    @cached_property
+    def endpoints(self) -> Answer[Endpoint]:
+        """Cilium's endpoints on this node."""
+        return self.ask(q.ENDPOINTS, readers.ENDPOINTS)
+
+    @cached_property
+    def endpoint_map(self) -> Answer[LocalEndpoint]:
+        """The datapath's own table of local endpoints."""
+        return self.ask(q.ENDPOINT_MAP, readers.ENDPOINT_MAP)
+
+    @cached_property
+    def ipcache(self) -> Answer[IpcacheEntry]:
+        """Prefix to identity and tunnel endpoint."""
+        return self.ask(q.IPCACHE, readers.IPCACHE)
+
+    @cached_property
+    def policy(self) -> Answer[PolicyEntry]:
+        """Every endpoint's policy map."""
+        return self.ask(q.POLICY_MAPS, readers.POLICY)
+
+    @cached_property
+    def services(self) -> Answer[Frontend]:
+        """Frontends as the agent knows them, with the state of backends."""
+        return self.ask(q.SERVICES, readers.SERVICES)
+
+    @cached_property
+    def lb_map(self) -> Answer[Frontend]:
+        """Frontends as the datapath's maps have them."""
+        return self.ask(q.LB_MAP, readers.LB_MAP)
+
+    @cached_property
+    def egress_gateway(self) -> Answer[EgressGatewayPolicy]:
+        """Egress gateway policies."""
+        return self.ask(q.EGRESS_GATEWAY, readers.EGRESS_GATEWAY)
+
+    @cached_property
+    def ip_masq(self) -> Answer[Network]:
+        """Destinations that ip-masq-agent spares."""
+        return self.ask(q.IP_MASQ, readers.IP_MASQ)
+
+    @cached_property
+    def identities(self) -> Answer[Identity]:
+        """Identities known to the agent."""
+        return self.ask(q.IDENTITIES, readers.IDENTITIES)
+
+    @cached_property
+    def config(self) -> DatapathConfig:
+        """How the datapath is set up: the agent's status, then the cluster's settings."""
+        status = self.ask(q.STATUS, readers.STATUS)
+        from_status = status.facts[0] if status.facts else DatapathConfig()
+        return cilium_config.merge(from_status, self.world.settings)
+
+    @cached_property
+    def config_record(self) -> Record | None:
+        """The record that `config` mostly comes from."""
+        status = self.ask(q.STATUS, readers.STATUS)
+        if status.known:
+            return status.record
+        return self.world.settings_record
+
+    def ct(self, needles: Sequence[str]) -> Iterator[Said[CtEntry]]:
+        """Entries of Cilium's conntrack whose line has one of the needles."""
+        yield from self._said(q.CT, cilium_ct.entry, needles)
+
+    def nat(self, needles: Sequence[str]) -> Iterator[Said[NatEntry]]:
+        """Entries of Cilium's NAT whose line has one of the needles."""
+        yield from self._said(q.NAT, cilium_nat.entry, needles)
+
+    def nf(self, needles: Sequence[str]) -> Iterator[Said[ConntrackEntry]]:
+        """Entries of nf_conntrack whose line has one of the needles."""
+        yield from self._said(q.CONNTRACK, conntrack.entry, needles)
+
+    def _said(
+        self,
+        question: q.Question,
+        read: Callable[[bytes, int], T | None],
+        needles: Sequence[str],
+    ) -> Iterator[Said[T]]:
+        """Facts of a streamed table; lines that are none are passed over."""
+        for record, number, line in self._streamed(question, needles):
+            try:
+                if node_side.speaks(record.argv):
+                    entry: T | None = node_side.fact(line, number, record.argv)
+                else:
+                    entry = read(line, number)
+            except ParseError:
+                continue
+            if entry is not None:
+                yield Said(entry, record, number, line.decode("utf-8", "replace"))
+
+    def drops(self, flow: Flow) -> Iterator[Said[MonitorEvent]]:
+        """Drops of a flow that `cilium monitor` showed, where a capture has its output."""
+        for record, number, line in self._streamed(q.MONITOR, [str(flow.source)]):
+            try:
+                event = monitor.event(line, number)
+            except ParseError:
+                continue
+            if event is not None and event.kind == "drop" and event.flow is not None:
+                same = (flow.source, flow.destination, flow.protocol, flow.destination_port)
+                seen = event.flow
+                if same == (
+                    seen.source, seen.destination, seen.protocol, seen.destination_port,
+                ):  # fmt: skip
+                    yield Said(event, record, number, line.decode("utf-8", "replace"))
+
+    def table_state(self, question: q.Question) -> Answer[None]:
+        """Whether a streamed table could be read; `missing` says why not."""
+        for place in self.places:
+            record = q.answer(self.bundle, place, question)
+            if record is not None:
+                return Answer((), record, "" if record.ok else record.why_not())
+        return Answer((), None, self._never_asked(question))
+
+    def _streamed(
+        self, question: q.Question, needles: Sequence[str]
+    ) -> Iterator[tuple[Record, int, bytes]]:
+        encoded = [needle.encode() for needle in needles]
+        for place in self.places:
+            record = q.answer(self.bundle, place, question)
+            if record is None or not record.ok:
+                continue
+            for number, line in matching_lines(record.stdout, encoded):
+                yield record, number, line
+            return
+
+    def local_endpoint(self, address: Address) -> Endpoint | None:
+        """The endpoint with this address, by the agent, then by the endpoints map."""
+        for endpoint in self.endpoints.facts:
+            if address in endpoint.addresses:
+                return endpoint
+        for row in self.endpoint_map.facts:
+            if row.address == address and not row.host and row.endpoint_id is not None:
+                return Endpoint(
+                    id=row.endpoint_id,
+                    identity=row.identity or 0,
+                    addresses=(address,),
+                    mac=row.mac,
+                    host_mac=row.node_mac,
+                    ifindex=row.ifindex,
+                    interface=self.link_name(row.ifindex),
+                    line=row.line,
+                )
+        return None
+
+    def endpoint_at(self, device: str) -> int | None:
+        """Id of the endpoint whose host side device this is, None when it is nobody's."""
+        for endpoint in self.endpoints.facts:
+            if endpoint.interface == device:
+                return endpoint.id
+        link = self.link(device)
+        for row in self.endpoint_map.facts:
+            if link is not None and row.ifindex == link.index and not row.host:
+                return row.endpoint_id
+        return None
+
+    def link_name(self, index: int | None) -> str:
+        """The device with this ifindex, "" when there is none."""
+        for link in self.links.facts:
+            if link.index == index:
+                return link.name
+        return ""
+
+    def link(self, name: str) -> Link | None:
+        """The device of this name."""
+        return next((link for link in self.links.facts if link.name == name), None)
+
+    def addresses_of(self, device: str, version: int) -> tuple[Address, ...]:
+        """Global addresses of a device."""
+        return tuple(
+            fact.address
+            for fact in self.addresses.facts
+            if fact.device == device and fact.scope == "global" and fact.address.version == version
+        )
+
+    @cached_property
+    def router_addresses(self) -> frozenset[Address]:
+        """Addresses of cilium_host: what the pods here have as their gateway."""
+        facts = (*self.addresses.facts, *self.ask(q.ROUTER_DEVICE, readers.ADDRESSES).facts)
+        return frozenset(fact.address for fact in facts if fact.device == "cilium_host")
+
+    @cached_property
+    def own_addresses(self) -> frozenset[Address]:
+        """Addresses that are delivered to the node itself."""
+        own = {fact.address for fact in self.addresses.facts}
+        own.update(
+            route.destination.network_address
+            for route in self.routes.facts
+            if route.type == "local" and route.destination.num_addresses == 1
+        )
+        return frozenset(own)
+
+    def ipcache_of(self, address: Address) -> IpcacheEntry | None:
+        """The longest prefix of the ipcache that holds the address."""
+        holding = (
+            entry
+            for entry in self.ipcache.facts
+            if address.version == entry.prefix.version and address in entry.prefix
+        )
+        return max(holding, key=lambda entry: entry.prefix.prefixlen, default=None)
+
+
+def expanded(address: Address) -> str:
+    """The address as nf_conntrack's procfs file prints it: IPv6 in full."""
+    return address.exploded if isinstance(address, IPv6Address) else str(address)

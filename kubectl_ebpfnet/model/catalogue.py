@@ -1,0 +1,216 @@
+"""The catalogue of commands whose output the tool can read: what is asked of which place.
+
+`collect` asks these questions and `explain` looks their answers up, so neither has to know the
+other. A question has forms: the same fact by another command, of an older version, or in a
+poorer image. Forms stand in order of preference; the first that succeeded is the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.model.evidence import Bundle, Place, PlaceKind, Record
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.protocol import questions
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One fact that a place can be asked for.
+
+    Attributes:
+        name: unique, for tasks and tests.
+        places: the kinds of place that can answer.
+        forms: argv alternatives that a shell or an agent is asked, best first.
+        read: more argvs, of captures and documents that others made: nobody is asked these,
+            since one of `forms` answers wherever they would.
+        asks: what the node side is asked instead (model/protocol/questions.py), "" for nothing.
+        by_flow: its output grows with the cluster's traffic: a live run brings home only lines
+            with the flow's addresses, a reader streams it.
+    """
+
+    name: str
+    places: tuple[PlaceKind, ...]
+    forms: tuple[tuple[str, ...], ...]
+    by_flow: bool = False
+    asks: str = ""
+    read: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def answers(self) -> tuple[tuple[str, ...], ...]:
+        """Every argv whose record answers it, best first."""
+        return ((questions.ask(self.asks),) if self.asks else ()) + self.forms + self.read
+
+
+_AGENT = (PlaceKind.AGENT,)
+_NETNS = (PlaceKind.AGENT, PlaceKind.NODE)
+_POD = (PlaceKind.POD,)
+
+
+def _cilium(*words: str) -> tuple[tuple[str, ...], ...]:
+    # The binary was renamed in Cilium 1.15; the old name stays as a symlink (cilium-facts 1.3).
+    return (("cilium-dbg", *words), ("cilium", *words))
+
+
+# --- the pod's own namespace ------------------------------------------------------------------
+POD_ADDRESSES = Question(
+    "pod-addresses", _POD, (("ip", "addr"),), asks="addresses", read=(("ip", "a"),)
+)
+POD_LINKS = Question("pod-links", _POD, POD_ADDRESSES.forms, asks="links", read=POD_ADDRESSES.read)
+POD_ROUTES = Question(
+    "pod-routes",
+    _POD,
+    (("ip", "route"), ("cat", "/proc/net/route")),
+    asks="routes",
+    read=(("route", "-n"),),
+)
+POD_ROUTES6 = Question(
+    "pod-routes6", _POD, (("ip", "-6", "route"), ("cat", "/proc/net/ipv6_route")), asks="routes"
+)
+POD_NEIGHBOURS = Question(
+    "pod-neighbours",
+    _POD,
+    (("ip", "neigh"), ("cat", "/proc/net/arp")),
+    asks="neighbours",
+    read=(("arp", "-an"),),
+)
+POD_IFLINK = Question("pod-iflink", _POD, (("cat", "/sys/class/net/eth0/iflink"),))
+
+# --- the node's namespace -----------------------------------------------------------------------
+LINKS = Question(
+    "links",
+    _NETNS,
+    (("ip", "-j", "-d", "link"),),
+    asks="links",
+    read=(("ip", "-d", "link"), ("ip", "-j", "addr"), ("ip", "a")),
+)
+ADDRESSES = Question(
+    "addresses", _NETNS, (("ip", "-j", "addr"),), asks="addresses", read=(("ip", "a"),)
+)
+ROUTER_DEVICE = Question("router-device", _NETNS, (), read=(("ifconfig", "cilium_host"),))
+ROUTES = Question(
+    "routes",
+    _NETNS,
+    (
+        ("ip", "-j", "route", "show", "table", "all"),
+        ("ip", "route"),
+        ("cat", "/proc/net/route"),
+    ),
+    asks="routes",
+    read=(("route", "-n"),),
+)
+RULES = Question("rules", _NETNS, (("ip", "-j", "rule"),), asks="rules", read=(("ip", "rule"),))
+NEIGHBOURS = Question(
+    "neighbours",
+    _NETNS,
+    (("ip", "-j", "neigh"), ("ip", "neigh"), ("cat", "/proc/net/arp")),
+    asks="neighbours",
+    read=(("arp", "-an"),),
+)
+NETFILTER = Question(
+    "netfilter", _NETNS, (("iptables-save", "-c"), ("iptables-save",), ("iptables-legacy-save",))
+)
+NETFILTER6 = Question("netfilter6", _NETNS, (("ip6tables-save", "-c"), ("ip6tables-save",)))
+CONNTRACK = Question(
+    "conntrack",
+    _NETNS,
+    (("cat", "/proc/net/nf_conntrack"), ("conntrack", "-L", "-o", "extended")),
+    by_flow=True,
+    asks="conntrack",
+    read=(("conntrack", "-L"),),
+)
+BPF_NET = Question(
+    "bpf-net", _NETNS, (("bpftool", "-j", "net", "show"),), read=(("bpftool", "net", "show"),)
+)
+BPF_LINKS = Question(
+    "bpf-links",
+    _NETNS,
+    (("bpftool", "-j", "-f", "link", "show"), ("bpftool", "-j", "link", "show")),
+)
+BPF_PROGRAMS = Question(
+    "bpf-programs", _NETNS, (("bpftool", "-j", "prog", "show"),), asks="programs"
+)
+BPF_PINS = Question("bpf-pins", _NETNS, (("ls", "-R", "/sys/fs/bpf"),), asks="pins")
+# What only the node side can say; an agent is asked BPF_NET, BPF_LINKS and tc instead.
+ATTACHMENTS = Question("attachments", (PlaceKind.NODE, PlaceKind.POD), (), asks="attachments")
+COUNTERS = Question("counters", (PlaceKind.NODE,), (), asks="counters")
+KERNEL = Question("kernel", (PlaceKind.NODE,), (), asks="kernel")
+
+
+def packet_words(source: Address, destination: Address) -> tuple[str, ...]:
+    """A packet as the node side's look-ups (`fib`, `forward`) are told of it."""
+    return (str(destination), "from", str(source))
+
+
+def tc_filters(device: str, direction: str) -> Question:
+    """The clsact filters of a device; direction is `ingress` or `egress`."""
+    words = ("tc", "filter", "show", "dev", device, direction)
+    return Question(f"tc-{device}-{direction}", _NETNS, (words,))
+
+
+# --- Cilium ---------------------------------------------------------------------------------------
+VERSION = Question("cilium-version", _AGENT, _cilium("version"))
+STATUS = Question("cilium-status", _AGENT, _cilium("status", "-o", "json"))
+ENDPOINTS = Question("cilium-endpoints", _AGENT, _cilium("endpoint", "list", "-o", "json"))
+ENDPOINT_MAP = Question(
+    "cilium-endpoint-map", _AGENT, _cilium("bpf", "endpoint", "list"), asks="endpoints"
+)
+IPCACHE = Question("cilium-ipcache", _AGENT, _cilium("bpf", "ipcache", "list"), asks="ipcache")
+POLICY_MAPS = Question(
+    "cilium-policy-maps",
+    _AGENT,
+    _cilium("bpf", "policy", "get", "--all", "-o", "json"),
+    asks="policy",
+    read=(
+        *_cilium("bpf", "policy", "get", "--all", "-n"),
+        *_cilium("bpf", "policy", "get", "--all"),
+    ),
+)
+SERVICES = Question("cilium-services", _AGENT, _cilium("service", "list", "-o", "json"))
+LB_MAP = Question("cilium-lb-map", _AGENT, _cilium("bpf", "lb", "list"), asks="lb")
+CT = Question(
+    "cilium-ct",
+    _AGENT,
+    (
+        *_cilium("bpf", "ct", "list", "global", "-d"),
+        *_cilium("bpf", "ct", "list", "global"),
+    ),
+    by_flow=True,
+    asks="ct",
+)
+NAT = Question("cilium-nat", _AGENT, _cilium("bpf", "nat", "list"), by_flow=True, asks="nat")
+CILIUM_NODES = Question("cilium-nodes", _AGENT, _cilium("node", "list", "-o", "json"))
+IDENTITIES = Question("cilium-identities", _AGENT, _cilium("identity", "list", "-o", "json"))
+EGRESS_GATEWAY = Question(
+    "cilium-egress-gateway", _AGENT, _cilium("bpf", "egress", "list"), asks="egress"
+)
+IP_MASQ = Question("cilium-ip-masq", _AGENT, _cilium("bpf", "ipmasq", "list"), asks="ipmasq")
+METRICS = Question("cilium-metrics", _AGENT, _cilium("bpf", "metrics", "list"), asks="metrics")
+CONFIG_VIEW = Question(
+    "cilium-config-view",
+    (PlaceKind.CLIENT, PlaceKind.AGENT),
+    (),
+    read=(("cilium", "config", "view"),),
+)
+CGROUP_PROGRAMS = Question(
+    "cgroup-programs", _AGENT, (("bpftool", "cgroup", "tree", "/run/cilium/cgroupv2"),)
+)
+MONITOR = Question("cilium-monitor", _AGENT, (), by_flow=True, read=_cilium("monitor"))
+
+
+def answer(bundle: Bundle, place: Place, question: Question) -> Record | None:
+    """The best record that answers a question at a place.
+
+    Returns:
+        The first answer that exited with 0; else the first that was tried at all, whose
+        `why_not()` tells what went wrong; None when the question was never asked there.
+    """
+    tried = None
+    for form in question.answers:
+        record = bundle.record(place, form)
+        if record is None:
+            continue
+        if record.ok:
+            return record
+        tried = tried or record
+    return tried

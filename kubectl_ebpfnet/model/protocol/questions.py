@@ -1,0 +1,175 @@
+"""The words that a client and the node side (kubectl_ebpfnet/node) say to each other.
+
+The node side runs in a pod on the node and is spoken to over exec. The client writes requests, one
+JSON object a line; the node side answers in their order. Each answer is a header line and then as
+many bytes as the header says: facts, one JSON object a line, as
+kubectl_ebpfnet/model/protocol/codec.py writes them, or the text of a program of the node. A long
+answer comes in parts, all but the last with `more`, so that no side has to hold a table of 500,000
+entries.
+
+    → {"protocol": 1, "id": 1, "argv": ["ebpfnet-node", "links"], "netns": null, "flows": []}
+    → {"end": true}
+    ← {"protocol": 1, "version": "0.2.0"}
+    ← {"id": 1, "bytes": 262144, "more": true}
+    ← …
+    ← {"id": 1, "bytes": 187, "exit_code": 0, "error": ""}
+    ← {"index": 1, "name": "lo", …}
+
+`argv` is what a record shows, and what can be run by hand in the node pod. `netns` says whose
+network namespace is asked; `flows` narrows tables that grow with traffic. `end` is needed because
+stdin has no end on exec's v4 protocol.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_ebpfnet.model.cilium import (
+    CtEntry,
+    EgressGatewayPolicy,
+    Frontend,
+    IpcacheEntry,
+    LocalEndpoint,
+    MetricRow,
+    NatEntry,
+    PolicyEntry,
+)
+from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.kernel import (
+    Attachment,
+    BpfPin,
+    Counter,
+    FibAnswer,
+    InterfaceAddress,
+    KernelFacts,
+    Link,
+    Neighbour,
+    Program,
+    Route,
+    Rule,
+)
+from kubectl_ebpfnet.model.net import Address, Flow, Network
+from kubectl_ebpfnet.model.netkat.attempt import Probed
+
+PROTOCOL = 1
+"""Rises when an old client cannot understand a new node side, or the other way round."""
+
+PROGRAM = "ebpfnet-node"
+"""First word of an argv that the node side answers itself."""
+
+FACTS: dict[str, Any] = {
+    # of the network namespace that is asked
+    "links": Link,
+    "addresses": InterfaceAddress,
+    "routes": Route,
+    "rules": Rule,
+    "neighbours": Neighbour,
+    "fib": FibAnswer,
+    "forward": FibAnswer,
+    "attachments": Attachment,
+    "counters": Counter,
+    "conntrack": ConntrackEntry,
+    # done, and not only read
+    "probe": Probed,
+    # of the whole kernel, or the node's bpffs
+    "kernel": KernelFacts,
+    "programs": Program,
+    "pins": BpfPin,
+    # of Cilium's pinned maps
+    "ct": CtEntry,
+    "nat": NatEntry,
+    "lb": Frontend,
+    "ipcache": IpcacheEntry,
+    "endpoints": LocalEndpoint,
+    "policy": PolicyEntry,
+    "egress": EgressGatewayPolicy,
+    "ipmasq": Network,
+    "metrics": MetricRow,
+}
+"""What can be asked, and the class of the facts that come back."""
+
+HOST_PROGRAMS = (
+    ("iptables-save", "-c"),
+    ("ip6tables-save", "-c"),
+    ("iptables-legacy-save", "-c"),
+    ("ip6tables-legacy-save", "-c"),
+    ("iptables-nft-save", "-c"),
+    ("ip6tables-nft-save", "-c"),
+    ("nft", "-j", "list", "ruleset"),
+    ("ipset", "save"),
+)
+"""Programs of the node itself that the node side runs, in the node's mount namespace, when they
+are asked for by exactly this argv. No other program is ever run."""
+
+
+def ask(name: str, *words: str) -> tuple[str, ...]:
+    """The argv of a question to the node side."""
+    return (PROGRAM, name, *words)
+
+
+@dataclass(frozen=True, slots=True)
+class PodNamespace:
+    """Whose namespace is meant: a pod's, found by what its processes' cgroups are named for.
+
+    Attributes:
+        uid: of the pod.
+        containers: ids of its containers without `containerd://` and the like.
+    """
+
+    uid: str
+    containers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FlowFilter:
+    """Which entries of a table of flows are wanted; None is any.
+
+    An entry fits when it fits in either orientation: `address` and `port` at one end, `peer` and
+    `peer_port` at the other, in the flow before or after translation.
+    """
+
+    address: Address | None = None
+    port: int | None = None
+    peer: Address | None = None
+    peer_port: int | None = None
+    protocol: int | None = None
+
+    @property
+    def exact(self) -> Flow | None:
+        """The one flow that is meant, when everything is said; it may be either direction."""
+        if self.address is None or self.peer is None or self.protocol is None:
+            return None
+        if self.port is None or self.peer_port is None:
+            return None
+        return Flow(self.protocol, self.address, self.port, self.peer, self.peer_port)
+
+    def fits(self, *flows: Flow) -> bool:
+        """Whether any of these flows fits, in either orientation."""
+        return any(self._fits(flow) or self._fits(flow.reversed()) for flow in flows)
+
+    def _fits(self, flow: Flow) -> bool:
+        return (
+            (self.protocol is None or self.protocol == flow.protocol)
+            and (self.address is None or self.address == flow.source)
+            and (self.port is None or self.port == flow.source_port)
+            and (self.peer is None or self.peer == flow.destination)
+            and (self.peer_port is None or self.peer_port == flow.destination_port)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRequest:
+    """One question to the node side.
+
+    Attributes:
+        id: comes back in the answer.
+        argv: `ask(name, …)` with a name of FACTS, or one of HOST_PROGRAMS.
+        netns: a pod's namespace; None for the node's own.
+        flows: entries of `ct`, `nat` and `conntrack` that are wanted; () for all.
+    """
+
+    id: int
+    argv: tuple[str, ...]
+    netns: PodNamespace | None = None
+    flows: tuple[FlowFilter, ...] = ()

@@ -1,0 +1,192 @@
+"""What is loaded: every BPF program of the machine, and the pins that keep links and maps.
+
+Sources: include/uapi/linux/bpf.h (struct bpf_prog_info, struct bpf_func_info, enum
+bpf_prog_type), Documentation/admin-guide/sysctl/kernel.rst (bpf_stats_enabled); Cilium
+pkg/bpf/bpffs_linux.go, pkg/datapath/loader/paths.go, pkg/socketlb/cgroup.go (paths of pins).
+Programs belong to the whole machine, whichever namespace is asked.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.kernel import BpfPin, Program
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest
+from kubectl_ebpfnet.node.bpf import syscall
+from kubectl_ebpfnet.node.bpf.btf import FunctionNames
+from kubectl_ebpfnet.node.host import mounts
+
+# enum bpf_prog_type, by bpftool's words.
+_TYPES = (
+    "unspec", "socket_filter", "kprobe", "sched_cls", "sched_act", "tracepoint", "xdp",
+    "perf_event", "cgroup_skb", "cgroup_sock", "lwt_in", "lwt_out", "lwt_xmit", "sock_ops",
+    "sk_skb", "cgroup_device", "sk_msg", "raw_tracepoint", "cgroup_sock_addr", "lwt_seg6local",
+    "lirc_mode2", "sk_reuseport", "flow_dissector", "cgroup_sysctl", "raw_tracepoint_writable",
+    "cgroup_sockopt", "tracing", "struct_ops", "ext", "lsm", "sk_lookup", "syscall", "netfilter",
+)  # fmt: skip
+_INFO_BYTES = 232
+_SHORT_NAME = 15  # BPF_OBJ_NAME_LEN without its NUL
+_FUNC_INFO_BYTES = 8
+_STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
+_OWNERS = {"devices": "device", "endpoints": "endpoint"}
+
+
+def programs(request: NodeRequest) -> Iterable[Program]:
+    """Every loaded program by rising id, or those whose ids follow the question's name.
+
+    Programs that are gone meanwhile are left out.
+
+    Raises:
+        KernelError: EPERM without CAP_SYS_ADMIN, or a word that is no id.
+    """
+    words = request.argv[2:]
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise KernelError("programs are named by their ids")
+    wanted = [int(word) for word in words] if words else syscall.program_ids()
+    reader = ProgramReader()
+    return [found for id in wanted if (found := reader.program(id)) is not None]
+
+
+class ProgramReader:
+    """Reads programs by id; each at most once."""
+
+    def __init__(self) -> None:
+        self._names = FunctionNames()
+        self._read: dict[int, Program | None] = {}
+        self._booted_ns = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(
+            time.CLOCK_BOOTTIME
+        )
+        self._statistics = _statistics_on()
+
+    def program(self, id: int) -> Program | None:
+        """A loaded program, None when it is gone. Raises KernelError (EPERM)."""
+        if id not in self._read:
+            try:
+                with syscall.closing(syscall.open_program(id)) as fd:
+                    self._read[id] = self._of(fd)
+            except KernelError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                self._read[id] = None
+        return self._read[id]
+
+    def _of(self, fd: int) -> Program:
+        said = _info(fd)
+        name = said.name
+        if len(name) == _SHORT_NAME and said.btf_id and said.function:
+            name = self._names.name(said.btf_id, said.function) or name
+        counted = self._statistics or said.run_count > 0
+        return Program(
+            id=said.id,
+            name=name,
+            type=_TYPES[said.type] if said.type < len(_TYPES) else str(said.type),
+            tag=said.tag,
+            loaded_at=(self._booted_ns + said.loaded_ns) // 1_000_000_000,
+            map_ids=said.map_ids,
+            run_count=said.run_count if counted else None,
+            run_time_ns=said.run_time_ns if counted else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _ProgramInfo:
+    """What is read of struct bpf_prog_info; `function` is the BTF type of its first function."""
+
+    type: int
+    id: int
+    tag: str
+    loaded_ns: int
+    map_ids: tuple[int, ...]
+    name: str
+    btf_id: int
+    function: int
+    run_time_ns: int
+    run_count: int
+
+
+def _info(fd: int, maps: int = 64) -> _ProgramInfo:
+    map_ids, function = syscall.buffer(4 * maps), syscall.buffer(_FUNC_INFO_BYTES)
+    head = bytearray(_INFO_BYTES)
+    struct.pack_into("=IQ", head, 52, maps, syscall.pointer(map_ids))
+    struct.pack_into("=IQI", head, 132, _FUNC_INFO_BYTES, syscall.pointer(function), 1)
+    said = syscall.info(fd, _INFO_BYTES, bytes(head))
+    (count,) = struct.unpack_from("=I", said, 52)
+    if count > maps:
+        return _info(fd, count)
+    type_, id_, tag = struct.unpack_from("=II8s", said)
+    run_time, run_count = struct.unpack_from("=QQ", said, 192)
+    return _ProgramInfo(
+        type=type_,
+        id=id_,
+        tag=tag.hex(),
+        loaded_ns=struct.unpack_from("=Q", said, 40)[0],
+        map_ids=struct.unpack_from(f"={count}I", map_ids),
+        name=said[64:80].rstrip(b"\0").decode("latin-1"),
+        btf_id=struct.unpack_from("=I", said, 128)[0],
+        function=struct.unpack_from("=II", function)[1],
+        run_time_ns=run_time,
+        run_count=run_count,
+    )
+
+
+def _statistics_on() -> bool:
+    try:
+        return _STATISTICS.read_text().strip() != "0"
+    except OSError:
+        return False
+
+
+def pins(_: NodeRequest) -> Iterable[BpfPin]:
+    """Cilium's links and maps that are pinned on the bpffs of this mount namespace.
+
+    In the order of `ls -R`. Pins elsewhere are left out: their path does not say what they are.
+
+    Raises:
+        KernelError: no bpffs is mounted here.
+    """
+    mounted = mounts.reachable("bpf")
+    if not mounted:
+        raise KernelError("no bpffs is mounted here", hint="mount the node's /sys/fs/bpf")
+    found = (
+        _pin(path.removeprefix(mount.below)) for mount in mounted for path in files(mount.opened)
+    )
+    return [pin for pin in found if pin is not None]
+
+
+def files(folder: Path | str) -> Iterator[str]:
+    """Paths of all files below a folder of a bpffs, in the order of `ls -R` in the C locale.
+
+    What goes away meanwhile, or cannot be read, is left out.
+    """
+    try:
+        with os.scandir(folder) as listed:
+            entries = sorted(listed, key=lambda entry: os.fsencode(entry.name))
+    except OSError:
+        return
+    folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    yield from (entry.path for entry in entries if not entry.is_dir(follow_symlinks=False))
+    for path in folders:
+        yield from files(path)
+
+
+def _pin(path: str) -> BpfPin | None:
+    """What a path says: the same as kubectl_ebpfnet/parse/bpf/bpffs.py reads from `ls -R`."""
+    path = os.fsencode(path).decode("utf-8", "replace")
+    parts = path.split("/")
+    if parts[-3:-1] == ["tc", "globals"]:
+        return BpfPin(path, "map", "", "", parts[-1])
+    if len(parts) < 6 or parts[-5] != "cilium":
+        return None
+    _, owner, name, folder, program = parts[-5:]
+    if owner in _OWNERS and folder == "links":
+        return BpfPin(path, "link", _OWNERS[owner], name, program)
+    if (owner, name) == ("socketlb", "links"):
+        return BpfPin(path, "link", "cgroup", folder, program)
+    return None

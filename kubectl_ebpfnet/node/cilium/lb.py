@@ -1,0 +1,97 @@
+"""Cilium's services and their backends, straight from its maps: what `bpf lb list` prints, with
+the state of each backend besides.
+
+Sources: Cilium pkg/loadbalancer/maps, pkg/maps/lbmap; kubectl_ebpfnet/node/cilium/layout_lb.py. A
+service is one row a slot: slot 0 is the frontend, the others name a backend by its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kubectl_ebpfnet.model.cilium import Backend, Frontend
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest
+from kubectl_ebpfnet.node.cilium import layout_lb, pins
+from kubectl_ebpfnet.node.cilium.layout_lb import ServiceKey, ServiceValue
+
+SERVICES = {"cilium_lb4_services_v2": 4, "cilium_lb6_services_v2": 6}
+"""IP version of each."""
+
+Where = tuple[Address, int, int | None, bool]
+
+
+@dataclass(slots=True)
+class _Rows:
+    """The slots of one frontend, while rows are read."""
+
+    flags: int | None = None
+    rev_nat: int = 0
+    backends: list[Backend] = field(default_factory=list)
+
+
+def frontends(_: NodeRequest) -> Iterator[Frontend]:
+    """Every frontend with its backends, in the order of address and port.
+
+    A slot whose backend is not in the map is left out, as Cilium's datapath cannot use it.
+
+    Raises:
+        KernelError: no services are pinned, a map is of unknown sizes, or may not be read.
+    """
+    folder = pins.root()
+    for name in pins.present(folder, tuple(SERVICES)):
+        # Services first: a backend is there before a slot names it.
+        rows = list(_services(folder, name))
+        backends = _backends(folder, SERVICES[name])
+        found: dict[Where, _Rows] = {}
+        for key, value in rows:
+            _add(found.setdefault(key.frontend, _Rows()), key, value, backends)
+        for where in sorted(found, key=lambda one: (int(one[0]), one[1], one[2] or 0, one[3])):
+            yield _frontend(where, found[where])
+
+
+def _services(folder: Path, name: str) -> Iterator[tuple[ServiceKey, ServiceValue]]:
+    known = layout_lb.SERVICES4 if SERVICES[name] == 4 else layout_lb.SERVICES6
+    for service_key, key, value in pins.entries(folder, name, known):
+        yield service_key(key), layout_lb.service_value(value)
+
+
+def _backends(folder: Path, version: int) -> Mapping[int, Backend]:
+    """Backends by id, of the newest map that is there; older ones are left by an upgrade."""
+    names = tuple(f"cilium_lb{version}_backends{form}" for form in ("_v3", "_v2", ""))
+    known = layout_lb.BACKENDS4 if version == 4 else layout_lb.BACKENDS6
+    name = pins.present(folder, names)[0]
+    found = {}
+    for backend, key, value in pins.entries(folder, name, known):
+        number = layout_lb.backend_id(key)
+        found[number] = replace(backend(value), id=number)
+    return found
+
+
+def _add(
+    rows: _Rows, key: ServiceKey, value: ServiceValue, backends: Mapping[int, Backend]
+) -> None:
+    rows.rev_nat = value.rev_nat or rows.rev_nat
+    if key.slot == 0:
+        rows.flags = value.flags
+    elif value.backend_id in backends:
+        rows.backends.append(replace(backends[value.backend_id], slot=key.slot))
+
+
+def _frontend(where: Where, rows: _Rows) -> Frontend:
+    kind, words = ("", frozenset[str]()) if rows.flags is None else layout_lb.flag_words(rows.flags)
+    address, port, protocol, internal = where
+    return Frontend(
+        address=address,
+        port=port,
+        protocol=protocol,
+        internal=internal,
+        type=kind,
+        flags=words,
+        rev_nat=rows.rev_nat,
+        backends=tuple(sorted(rows.backends, key=lambda backend: backend.slot)),
+        external_policy="Local" if "Local" in words else "",
+        internal_policy="Local" if "InternalLocal" in words else "",
+    )

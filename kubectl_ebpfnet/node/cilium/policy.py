@@ -1,0 +1,80 @@
+"""Policy maps of Cilium's endpoints, straight from the kernel: `bpf policy get --all -n`.
+
+Sources: Cilium pkg/maps/policymap, bpf/lib/policy.h (__policy_account);
+kubectl_ebpfnet/node/cilium/layout_tables.py. Each endpoint has a map of its own,
+`cilium_policy_00448`, with a version before the id since 1.17. Since 1.18 the counters are in a
+map for all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.cilium import PolicyEntry
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest
+from kubectl_ebpfnet.node.bpf import syscall
+from kubectl_ebpfnet.node.cilium import layout_tables, pins
+
+_NAME = re.compile(r"cilium_policy_(?:v(\d{1,3})_)?(\d{5})")
+STATS = "cilium_policystats"
+
+
+def entries(request: NodeRequest) -> Iterator[PolicyEntry]:
+    """Entries of every endpoint, or of those whose ids stand in the request's words.
+
+    Raises:
+        KernelError: a word is no id; none of the endpoints has a policy map; a map is of unknown
+            sizes, or may not be read.
+    """
+    folder = pins.root()
+    maps = _maps(folder)
+    wanted = _ids(request.argv[2:])
+    here = [number for number in wanted or sorted(maps) if number in maps]
+    if not here:
+        names = [f"cilium_policy_v2_{number:05d}" for number in wanted]
+        raise pins.absent(folder, *(names or ["cilium_policy_…"]))
+    stats = pins.opened(folder, STATS)
+    with stats or nullcontext():
+        for number in here:
+            yield from _entries(folder, maps[number], number, _known(stats))
+
+
+def _known(stats: syscall.Map | None) -> syscall.Map | None:
+    """The counters, if they are of sizes that are known: a policy is told without them too."""
+    if stats is None or (stats.info.key_size, stats.info.value_size) != layout_tables.POLICY_STATS:
+        return None
+    return stats
+
+
+def _ids(words: tuple[str, ...]) -> tuple[int, ...]:
+    if not all(re.fullmatch(r"[0-9]{1,5}", word) for word in words):
+        raise KernelError(f"endpoint ids are numbers, not {' '.join(words)!r}")
+    return tuple(dict.fromkeys(int(word) for word in words))
+
+
+def _maps(folder: Path) -> dict[int, str]:
+    """Name of each endpoint's policy map, of the newest form that is there."""
+    found: dict[int, tuple[int, str]] = {}
+    for name in pins.names(folder):
+        if match := _NAME.fullmatch(name):
+            form = (int(match[1] or 0), name)
+            found[int(match[2])] = max(form, found.get(int(match[2]), form))
+    return {number: name for number, (_, name) in found.items()}
+
+
+def _entries(
+    folder: Path, name: str, number: int, stats: syscall.Map | None
+) -> Iterator[PolicyEntry]:
+    for layout, key, value in pins.entries(folder, name, layout_tables.POLICY):
+        entry = layout_tables.policy_entry(number, key, value, layout)
+        if not layout.counters and stats is not None:
+            counted = stats.lookup(layout_tables.policy_stats_key(number, key))
+            if counted is not None:
+                packets, size = layout_tables.counters(counted)
+                entry = replace(entry, packets=packets, bytes=size)
+        yield entry

@@ -1,0 +1,162 @@
+"""nf_conntrack's entries as ctnetlink sends them: bytes to facts.
+
+    IPCTNL_MSG_CT_NEW: nfgenmsg · CTA_TUPLE_ORIG{IP{src, dst}, PROTO{number, ports}, ZONE}
+                       · CTA_TUPLE_REPLY{…} · STATUS · TIMEOUT · PROTOINFO{TCP{state}} · MARK · …
+
+Facts are those that kubectl_ebpfnet/parse/conntrack.py reads in /proc/net/nf_conntrack, whose
+printing decides what is told: no ports for GRE, one of ASSURED and OFFLOAD, no zone of a reply.
+Decoded by struct: 100,000 entries take 0.9 s here, 5.9 s with pyroute2's classes.
+
+Sources: Linux include/uapi/linux/netfilter/nfnetlink_conntrack.h and nf_conntrack_common.h,
+net/netfilter/nf_conntrack_netlink.c (ctnetlink_fill_info), nf_conntrack_standalone.c (ct_seq_show),
+nf_conntrack_proto_*.c (names of states).
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
+
+from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.net import ICMP, ICMPV6, SCTP, TCP, UDP, Address, Flow
+from kubectl_ebpfnet.node.netlink import message as nlmsg
+
+# enum ctattr_type
+ORIG, REPLY = 1, 2
+_STATUS, _PROTOINFO, _TIMEOUT, _MARK, _COUNTERS_ORIG, _COUNTERS_REPLY, _ZONE = 3, 4, 7, 8, 9, 10, 18
+_PACKETS, _BYTES = 1, 2  # enum ctattr_counters
+# enum ctattr_tuple, ctattr_l4proto
+TUPLE_IP, TUPLE_PROTO, _TUPLE_ZONE = 1, 2, 3
+NUMBER, SOURCE_PORT, DESTINATION_PORT, _ICMP_ID, _ICMPV6_ID = 1, 2, 3, 4, 7
+# enum ip_conntrack_status
+_SEEN_REPLY, _ASSURED, _OFFLOAD, _HW_OFFLOAD = 1 << 1, 1 << 2, 1 << 14, 1 << 15
+
+_DCCP, _UDPLITE = 33, 136
+_WITH_PORTS = frozenset({TCP, UDP, SCTP, _DCCP, _UDPLITE})
+_STATES = {
+    TCP: (
+        "NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK",
+        "TIME_WAIT", "CLOSE", "SYN_SENT2",
+    ),
+    SCTP: (
+        "NONE", "CLOSED", "COOKIE_WAIT", "COOKIE_ECHOED", "ESTABLISHED", "SHUTDOWN_SENT",
+        "SHUTDOWN_RECD", "SHUTDOWN_ACK_SENT", "HEARTBEAT_SENT", "HEARTBEAT_ACKED",
+    ),
+    _DCCP: (
+        "NONE", "REQUEST", "RESPOND", "PARTOPEN", "OPEN", "CLOSEREQ", "CLOSING", "TIMEWAIT",
+        "IGNORE", "INVALID",
+    ),
+}  # fmt: skip
+
+_16 = struct.Struct(">H")
+_32 = struct.Struct(">I")
+_64 = struct.Struct(">Q")
+_ATTRIBUTE = nlmsg.ATTRIBUTE.unpack_from
+
+
+def entry(data: bytes, start: int, end: int) -> ConntrackEntry:
+    """The entry of one message. Runs for every entry of a table: attributes are walked in place.
+
+    Args:
+        data: what came off the socket.
+        start, end: of the message in it, past its nlmsghdr.
+
+    Raises:
+        KernelError: the message has not the two tuples that every entry has.
+    """
+    original = reply = None
+    status = zone = 0
+    timeout = mark = packets = octets = None
+    state = ""
+    at = start + 4  # nfgenmsg
+    while at + 4 <= end:
+        length, kind = _ATTRIBUTE(data, at)
+        kind &= nlmsg.TYPE_MASK
+        value = at + 4
+        if kind == ORIG:
+            original, tuple_zone = _flow(data, value, at + length, True)
+            zone = zone or tuple_zone
+        elif kind == REPLY:
+            reply, _ = _flow(data, value, at + length, False)
+        elif kind == _STATUS:
+            status = _32.unpack_from(data, value)[0]
+        elif kind == _TIMEOUT:
+            timeout = _32.unpack_from(data, value)[0]
+        elif kind == _MARK:
+            mark = _32.unpack_from(data, value)[0]
+        elif kind in (_COUNTERS_ORIG, _COUNTERS_REPLY):
+            for counter, where, _ in nlmsg.attributes(data, value, at + length):
+                if counter == _PACKETS:
+                    packets = (packets or 0) + _64.unpack_from(data, where)[0]
+                elif counter == _BYTES:
+                    octets = (octets or 0) + _64.unpack_from(data, where)[0]
+        elif kind == _ZONE:
+            zone = _16.unpack_from(data, value)[0]
+        elif kind == _PROTOINFO and length >= 13 and original is not None:
+            state = _state(original.protocol, data[value + 8])  # of the first attribute in it
+        at += (length + 3) & ~3 or end
+    if original is None or reply is None:
+        raise KernelError("ctnetlink: an entry without its two tuples")
+    return ConntrackEntry(
+        original, reply, timeout, state, _words(status), mark, zone, packets, octets
+    )
+
+
+@lru_cache(maxsize=256)
+def _words(status: int) -> frozenset[str]:
+    words = [] if status & _SEEN_REPLY else ["UNREPLIED"]
+    for bit, word in ((_HW_OFFLOAD, "HW_OFFLOAD"), (_OFFLOAD, "OFFLOAD"), (_ASSURED, "ASSURED")):
+        if status & bit:
+            words.append(word)
+            break
+    return frozenset(words)
+
+
+def _state(protocol: int, number: int) -> str:
+    names = _STATES.get(protocol, ())
+    return names[number] if number < len(names) else ""
+
+
+@lru_cache(maxsize=8192)
+def _address(packed: bytes) -> Address:
+    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
+
+
+def _flow(data: bytes, at: int, end: int, first: bool) -> tuple[Flow, int]:
+    """A CTA_TUPLE_* and its zone. `first`: of the original direction, where ICMP's identifier
+    stands for the source port; in the reply it stands for the destination's."""
+    protocol = zone = 0
+    source = destination = source_port = destination_port = identifier = None
+    while at + 4 <= end:
+        length, kind = _ATTRIBUTE(data, at)
+        kind &= nlmsg.TYPE_MASK
+        if kind == TUPLE_IP:  # source, then destination, as ipv4_tuple_to_nlattr puts them
+            size = (length - 12) // 2
+            source = _address(data[at + 8 : at + 8 + size])
+            destination = _address(data[at + 12 + size : at + 12 + 2 * size])
+        elif kind == TUPLE_PROTO:
+            inner, stop = at + 4, at + length
+            while inner + 4 <= stop:
+                size, kind = _ATTRIBUTE(data, inner)
+                kind &= nlmsg.TYPE_MASK
+                if kind == NUMBER:
+                    protocol = data[inner + 4]
+                elif kind == SOURCE_PORT:
+                    source_port = _16.unpack_from(data, inner + 4)[0]
+                elif kind == DESTINATION_PORT:
+                    destination_port = _16.unpack_from(data, inner + 4)[0]
+                elif kind in (_ICMP_ID, _ICMPV6_ID):
+                    identifier = _16.unpack_from(data, inner + 4)[0]
+                inner += (size + 3) & ~3 or stop
+        elif kind == _TUPLE_ZONE:
+            zone = _16.unpack_from(data, at + 4)[0]
+        at += (length + 3) & ~3 or end
+    if source is None or destination is None:
+        raise KernelError("ctnetlink: a tuple without addresses")
+    if protocol in (ICMP, ICMPV6):
+        source_port, destination_port = (identifier, None) if first else (None, identifier)
+    elif protocol not in _WITH_PORTS:  # GRE's keys come as ports
+        source_port = destination_port = None
+    return Flow(protocol, source, source_port, destination, destination_port), zone

@@ -1,0 +1,255 @@
+"""Routes and the kernel's own look-ups, as `ip -j route` and `ip -j route get` tell them.
+
+Sources: Linux include/uapi/linux/rtnetlink.h, net/ipv4/fib_semantics.c (fib_dump_info),
+net/ipv4/route.c (inet_rtm_getroute), net/ipv6/route.c; iproute2's ip/iproute.c; ip-route(8).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from kubectl_ebpfnet.errors import KernelError, Unsupported
+from kubectl_ebpfnet.model.kernel import FibAnswer, Route
+from kubectl_ebpfnet.model.net import Address, protocol_number
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest
+from kubectl_ebpfnet.node.netlink.dump import (
+    GETROUTE,
+    INET,
+    INET6,
+    Message,
+    address,
+    device,
+    device_names,
+    dump,
+    get,
+    names,
+    network,
+    type_name,
+)
+from kubectl_ebpfnet.node.netlink.message import Attributes, attribute, attributes_of, number
+
+# struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
+_HEAD = struct.Struct("=BBBBBBBBI")
+_HOP = struct.Struct("=HBBi")  # struct rtnexthop: len, flags, hops, ifindex
+# RTA_*
+_DST, _SRC, _IIF, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _METRICS, _MULTIPATH = range(1, 10)
+_CACHEINFO, _TABLE, _MARK, _VIA = 12, 15, 16, 18
+_IP_PROTO, _SPORT, _DPORT = 27, 28, 29
+_MTU = 2  # RTAX_MTU
+_CLONED, _LOOKUP_TABLE = 0x200, 0x1000  # RTM_F_*
+_MAIN = 254
+_RTA_ERROR = struct.Struct("=iIIi")  # struct rta_cacheinfo up to rta_error
+_FIB_WORDS = (
+    "fib DEST [from ADDRESS] [iif DEVICE] [mark NUMBER]"
+    " [ipproto NAME|NUMBER] [sport PORT] [dport PORT]"
+)
+# What errno(3) does not say of a look-up.
+_REASONS = {
+    errno.EINVAL: "a blackhole route, or a source that cannot be (martian)",
+    errno.EXDEV: "the source would be answered by another device (rp_filter)",
+    errno.EACCES: "a prohibit route or rule",
+}
+_NO_ROUTE = frozenset({*_REASONS, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EAGAIN})
+
+
+def routes(request: NodeRequest) -> Iterator[Route]:  # noqa: ARG001
+    """The routes of every table, IPv4 then IPv6, one for each next hop.
+
+    Cached exceptions (path MTUs and redirects that were learned) are left out. Raises KernelError.
+    """
+    tables, scopes, devices = names("rt_tables"), names("rt_scopes"), device_names()
+    for family in (INET, INET6):
+        head = _HEAD.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+        for message in dump(GETROUTE, head, what="routes"):
+            # A kernel without IPv6 answers with what it has.
+            if message.head[0] == family and not _HEAD.unpack(message.head)[8] & _CLONED:
+                yield from _routes(message, tables, scopes, devices)
+
+
+def _routes(
+    message: Message, tables: dict[int, str], scopes: dict[int, str], devices: dict[int, str]
+) -> Iterator[Route]:
+    family, length, source_length, _, table, _, scope, kind, _ = _HEAD.unpack(message.head)
+    attributes = message.attributes
+    table = number(attributes, _TABLE) or table
+    source = attributes.get(_SRC)
+    preferred = attributes.get(_PREFSRC)
+    for gateway, name in _hops(attributes, devices):
+        yield Route(
+            destination=network(attributes.get(_DST), length, family),
+            gateway=gateway,
+            device=name,
+            table="main" if table == _MAIN else tables.get(table, str(table)),
+            type=type_name(kind),
+            metric=number(attributes, _PRIORITY) or 0,
+            preferred_source=address(preferred) if preferred else None,
+            scope=scopes.get(scope, str(scope)) if scope else "",
+            mtu=_mtu(attributes),
+            source=network(source, source_length, family) if source and source_length else None,
+        )
+
+
+def _hops(attributes: Attributes, devices: dict[int, str]) -> Iterator[tuple[Address | None, str]]:
+    """(gateway, device) of each next hop."""
+    several = attributes.get(_MULTIPATH)
+    if not several:
+        index = number(attributes, _OIF)
+        yield _gateway(attributes), device(devices, index) if index else ""
+        return
+    at = 0
+    while at + _HOP.size <= len(several):
+        length, _, _, index = _HOP.unpack_from(several, at)
+        if length < _HOP.size:
+            return
+        hop = attributes_of(several[at : at + length], _HOP.size)
+        yield _gateway(hop), device(devices, index) if index else ""
+        at += (length + 3) & ~3
+
+
+def _gateway(attributes: Attributes) -> Address | None:
+    if _GATEWAY in attributes:
+        return address(attributes[_GATEWAY])
+    via = attributes.get(_VIA)  # struct rtvia: a family, and an address of it
+    return address(via[2:]) if via else None
+
+
+def _mtu(attributes: Attributes) -> int | None:
+    metrics = attributes.get(_METRICS)
+    return number(attributes_of(metrics), _MTU) if metrics else None
+
+
+def fib(request: NodeRequest) -> Iterator[FibAnswer]:
+    """The kernel's answer for one packet, as RTM_GETROUTE gives it.
+
+    Args:
+        request: `ebpfnet-node fib DEST [from ADDRESS] [iif DEVICE] [mark NUMBER]
+            [ipproto NAME|NUMBER] [sport PORT] [dport PORT]`. A packet that comes from elsewhere
+            needs `iif`: without it, the source must be an address of this namespace.
+
+    Returns:
+        One answer; with `error` where the packet has no route.
+
+    Raises:
+        KernelError: the words are not these, or there is no such device.
+        Unsupported: this kernel takes no such protocol.
+    """
+    packet = _packet(request.argv[2:])
+    version = packet.destination.version
+    family, bits = (INET, 32) if version == 4 else (INET6, 128)
+    source_bits = bits if packet.source is not None else 0
+    head = _HEAD.pack(family, bits, source_bits, 0, 0, 0, 0, 0, _LOOKUP_TABLE)
+    answer = get(GETROUTE, head, b"".join(_asked(packet)))
+    yield _answer(packet, answer)
+
+
+def _answer(packet: FibAnswer, answer: Message | int) -> FibAnswer:
+    if isinstance(answer, int):
+        if answer == errno.EOPNOTSUPP and packet.protocol is not None:
+            raise Unsupported(
+                f"this kernel looks no route up for IP protocol {packet.protocol}", answer,
+                hint="tcp, udp and icmp are those that it does",
+            )  # fmt: skip
+        if answer not in _NO_ROUTE:
+            raise KernelError(f"look up {packet.destination}: {os.strerror(answer)}", answer)
+        return _filled(packet, error=_why(answer))
+    route = next(_routes(answer, names("rt_tables"), names("rt_scopes"), device_names()))
+    info = answer.attributes.get(_CACHEINFO, b"")
+    # IPv6 answers with the route that refuses, and says so in its error.
+    code = -_RTA_ERROR.unpack_from(info)[3] if len(info) >= _RTA_ERROR.size else 0
+    return _filled(packet, route, _why(code) if code else "")
+
+
+def _why(code: int) -> str:
+    words = os.strerror(code)
+    return f"{words}: {_REASONS[code]}" if code in _REASONS else words
+
+
+def _filled(packet: FibAnswer, route: Route | None = None, error: str = "") -> FibAnswer:
+    return FibAnswer(
+        destination=packet.destination,
+        source=packet.source,
+        in_device=packet.in_device,
+        mark=packet.mark,
+        protocol=packet.protocol,
+        source_port=packet.source_port,
+        destination_port=packet.destination_port,
+        type=route.type if route else "",
+        gateway=route.gateway if route else None,
+        device=route.device if route else "",
+        preferred_source=route.preferred_source if route else None,
+        table=route.table if route else "",
+        mtu=route.mtu if route else None,
+        error=error,
+    )
+
+
+def _asked(packet: FibAnswer) -> Iterator[bytes]:
+    yield attribute(_DST, packet.destination.packed)
+    if packet.source is not None:
+        yield attribute(_SRC, packet.source.packed)
+    if packet.in_device:
+        try:
+            index = socket.if_nametoindex(packet.in_device)
+        except OSError:
+            raise KernelError(f"no device {packet.in_device} here", errno.ENODEV) from None
+        yield attribute(_IIF, struct.pack("=I", index))
+    if packet.mark:
+        yield attribute(_MARK, struct.pack("=I", packet.mark))
+    if packet.protocol is not None:
+        yield attribute(_IP_PROTO, struct.pack("=B", packet.protocol))
+    for kind, port in ((_SPORT, packet.source_port), (_DPORT, packet.destination_port)):
+        if port is not None:
+            yield attribute(kind, struct.pack(">H", port))
+
+
+def _packet(words: tuple[str, ...]) -> FibAnswer:
+    """The packet that the words tell of, as an answer that is still to be filled in."""
+    if len(words) % 2 == 0:
+        raise KernelError(f"a look-up is asked for as: {_FIB_WORDS}")
+    pairs = list(zip(words[1::2], words[2::2], strict=True))
+    given = dict(pairs)
+    unknown = given.keys() - {"from", "iif", "mark", "ipproto", "sport", "dport"}
+    if unknown or len(given) != len(pairs):
+        raise KernelError(f"a look-up is asked for as: {_FIB_WORDS}")
+    destination = _address(words[0])
+    source = _address(given["from"]) if "from" in given else None
+    if source is not None and source.version != destination.version:
+        raise KernelError(f"{source} and {destination} are of different IP versions")
+    protocol = protocol_number(given["ipproto"]) if "ipproto" in given else None
+    if "ipproto" in given and (protocol is None or protocol > 0xFF):
+        raise KernelError(f"no IP protocol {given['ipproto']!r}; e.g. tcp, udp, icmp, or a number")
+    return FibAnswer(
+        destination=destination,
+        source=source,
+        in_device=given.get("iif", ""),
+        mark=_number(given, "mark", 0xFFFFFFFF) or 0,
+        protocol=protocol,
+        source_port=_number(given, "sport", 0xFFFF),
+        destination_port=_number(given, "dport", 0xFFFF),
+    )
+
+
+def _address(word: str) -> Address:
+    try:
+        if "%" not in word:
+            return ip_address(word)
+    except ValueError:
+        pass
+    raise KernelError(f"{word!r} is not an IP address; a look-up is asked for as: {_FIB_WORDS}")
+
+
+def _number(given: dict[str, str], name: str, most: int) -> int | None:
+    if name not in given:
+        return None
+    try:
+        value = int(given[name], 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= most:
+        raise KernelError(f"{name} {given[name]!r} is not a number from 0 to {most}")
+    return value

@@ -1,0 +1,227 @@
+"""Connections past this node's own netfilter, sockets and CNI, and what became of them.
+
+The way is netkat's (kubectl_ebpfnet/node/kat, docs/architecture.md): a private netns that wears
+the node's address, with the next hop that was asked for. The handshake is the kernel's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.netkat import request as netkat
+from kubectl_ebpfnet.model.netkat.attempt import Probed
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest
+from kubectl_ebpfnet.node.probe import icmp_errors
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.node.netkat.setup import Laid
+
+_WORDS = "probe ADDRESS PORT [via ADDRESS,…] [wait SECONDS] [http PATH] [udp yes] [number N]"
+_LONGEST_ANSWER = 4096
+_MOST = 64
+_UDP_WORD = b"clientip\n\n\n\n"
+"""agnhost's netexec answers it with the client's address. Name servers look at nothing shorter than
+a DNS header (RFC 1035, 4.1.1), and many answer that they do not know the opcode in it."""
+_AGAIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    address: str
+    port: int
+    via: tuple[str, ...] = ()
+    wait: float = 5.0
+    http: str = ""
+    udp: bool = False
+
+
+def probe(request: NodeRequest) -> Iterator[Probed]:
+    """Connect once by each next hop, ask once, and tell.
+
+    Args:
+        request: `ebpfnet-node probe ADDRESS PORT [via ADDRESS,…] [wait SECONDS] [http PATH]
+            [udp yes] [number N]`; `number` only tells one attempt from the next.
+
+    Returns:
+        One fact a next hop, in their order, whatever happens to the connection; one where no next
+        hop is given.
+
+    Raises:
+        KernelError: the words are not these.
+    """
+    wanted = _wanted(request.argv[2:])
+    begun = time.monotonic()
+    try:
+        with contextlib.ExitStack() as stack:
+            yield from _probed(stack, wanted)
+    except KernelError as error:
+        # The way could not be laid: nothing is known of the peer.
+        silent = error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
+        told = Probed("unreachable" if silent else "error", error.message, time.monotonic() - begun)
+        yield from [told] * max(1, len(wanted.via))
+
+
+def _probed(stack: contextlib.ExitStack, wanted: _Wanted) -> list[Probed]:
+    from kubectl_ebpfnet.node.netkat import many, setup
+
+    hops = [_next_hop(via) for via in wanted.via]
+    said = ["-w", str(wanted.wait), *(["--via", hops[0]] if hops else [])]
+    said += ["-u"] if wanted.udp else []
+    request = netkat.request([*said, wanted.address, str(wanted.port)])
+    assert request is not None, "no help was asked for"
+    count = max(1, len(hops))
+    laid = setup.to_peer(stack, request, wanted.address, tcx=_tcx(), connections=count)
+    many.spread(laid, hops)
+    sockets = many.sockets(laid, count, udp=wanted.udp)
+    for one in sockets:
+        stack.callback(one.close)
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda pair: _attempt(laid, wanted, *pair), enumerate(sockets)))
+
+
+def _attempt(laid: Laid, wanted: _Wanted, number: int, peer: socket.socket) -> Probed:
+    """One connection; its socket stays open, so that nothing it sends last goes elsewhere."""
+    begun = time.monotonic()
+    told = Probed(
+        "connected",
+        source=ipaddress.ip_address(laid.way.sources[0]),
+        source_port=laid.first_port + number,
+        device=laid.way.device.name,
+    )
+
+    def ended(outcome: str, detail: str = "", answer: bytes = b"") -> Probed:
+        seconds = round(time.monotonic() - begun, 6)
+        text = answer.decode("utf-8", "replace")
+        return replace(told, outcome=outcome, detail=detail, seconds=seconds, answer=text)
+
+    try:
+        icmp_errors.listen(peer)
+        peer.settimeout(wanted.wait)
+        peer.connect((laid.near, wanted.port))
+        if wanted.udp:
+            return ended("connected", answer=_answer_by_udp(peer, wanted.wait))
+        connected = ended("connected")
+        icmp_errors.listen(peer, False)  # a connection that stands outlives them
+        if not wanted.http:
+            return connected
+        answer, trouble = _asked(peer, wanted)
+        return replace(connected, detail=trouble, answer=answer.decode("utf-8", "replace"))
+    except OSError as error:
+        return ended(*_failed(laid, wanted, number, peer, error))
+
+
+def _failed(
+    laid: Laid, wanted: _Wanted, number: int, peer: socket.socket, error: OSError
+) -> tuple[str, str]:
+    """Outcome and detail of an attempt that was not answered."""
+    hop = wanted.via[number] if wanted.via else ""
+    code = errno.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno or 0
+    if code in (errno.ETIMEDOUT, errno.EHOSTUNREACH) and (silent := _unresolved(laid, hop)):
+        return "unreachable", f"{silent} does not answer ARP or NDP"
+    said = icmp_errors.heard(peer)
+    if said is not None:
+        return "refused" if said.errno == errno.ECONNREFUSED else "icmp", said.text
+    if code in (errno.ETIMEDOUT, errno.EAGAIN):
+        return "timeout", f"silence for {wanted.wait:g} s"
+    if code in (errno.ECONNREFUSED, errno.ECONNRESET):
+        return "refused", "TCP RST"
+    return "error", error.strerror or str(error)
+
+
+def _answer_by_udp(peer: socket.socket, wait: float) -> bytes:
+    """What a server answers; asked again every second, for a lost datagram is not silence.
+
+    Raises:
+        OSError: TimeoutError after `wait` seconds, else what ICMP said.
+    """
+    deadline = time.monotonic() + wait
+    while (left := deadline - time.monotonic()) > 0:
+        peer.send(_UDP_WORD)
+        peer.settimeout(min(left, _AGAIN_SECONDS))
+        with contextlib.suppress(TimeoutError):
+            return peer.recv(_LONGEST_ANSWER)
+    raise TimeoutError
+
+
+def _next_hop(address: str) -> str:
+    """The next hop's MAC where this node knows it already, as it does of nodes it talks to: then a
+    load-balancer's frames are what is sent, and nothing hangs on ARP. Else the address."""
+    from kubectl_ebpfnet.node.netlink.tables import neighbours
+
+    for entry in neighbours(NodeRequest(0, ())):
+        if str(entry.address) == address and entry.mac and "FAILED" not in entry.states:
+            return entry.mac
+    return address
+
+
+def _unresolved(laid: Laid, hop: str) -> str:
+    """The next hop, when nobody has it; "" when it was resolved: the kernel gives the same error
+    for it as for an ICMP message.
+
+    Args:
+        hop: its address, "" for that of the route, which is the only one then.
+    """
+    from kubectl_ebpfnet.node.netlink.tables import neighbours
+
+    with laid.private.inside():
+        for entry in neighbours(NodeRequest(0, ())):
+            silent = not entry.mac and {"FAILED", "INCOMPLETE"} & set(entry.states)
+            if silent and hop in ("", str(entry.address)):
+                return str(entry.address)
+    return ""
+
+
+def _asked(peer: socket.socket, wanted: _Wanted) -> tuple[bytes, str]:
+    """What an HTTP server answers, and what went wrong with that; the connection stands."""
+    host = f"[{wanted.address}]" if ":" in wanted.address else wanted.address
+    lines = [f"GET {wanted.http} HTTP/1.1", f"Host: {host}", "User-Agent: kubectl-ebpfnet"]
+    lines += ["Connection: close", "", ""]
+    answer = b""
+    try:
+        peer.sendall("\r\n".join(lines).encode())
+        while len(answer) < _LONGEST_ANSWER:
+            piece = peer.recv(_LONGEST_ANSWER - len(answer))
+            if not piece:
+                break
+            answer += piece
+    except OSError as error:
+        return answer, f"connected, and then: {error.strerror or error}"
+    return answer, ""
+
+
+def _tcx() -> bool:
+    """Whether links of tcx may be used; the lab and old kernels say otherwise."""
+    return not os.environ.get("EBPFNET_NO_TCX")
+
+
+def _wanted(words: tuple[str, ...]) -> _Wanted:
+    if len(words) < 2 or len(words) % 2:
+        raise KernelError(f"a probe is asked for as: {_WORDS}")
+    more = dict(zip(words[2::2], words[3::2], strict=True))
+    if more.keys() - {"via", "wait", "http", "udp", "number"}:
+        raise KernelError(f"a probe is asked for as: {_WORDS}")
+    try:
+        address = str(ipaddress.ip_address(words[0]))
+        vias = more["via"].split(",") if "via" in more else []
+        via = tuple(str(ipaddress.ip_address(word)) for word in vias)
+        port, wait = int(words[1]), float(more.get("wait", "5"))
+    except ValueError as error:
+        raise KernelError(f"{error}; a probe is asked for as: {_WORDS}") from None
+    path = more.get("http", "")
+    if path and (not path.startswith("/") or not path.isascii() or not path.isprintable()):
+        raise KernelError(f"an HTTP path begins with / and has no control characters: {path!r}")
+    if len(via) > _MOST:
+        raise KernelError(f"{len(via)} next hops; at most {_MOST} at once")
+    if not 0 < port < 65536 or not 0 < wait <= 60 or " " in path:
+        raise KernelError(f"a probe is asked for as: {_WORDS}; port 1 to 65535, at most 60 s")
+    return _Wanted(address, port, via, wait, path, "udp" in more)

@@ -1,0 +1,278 @@
+"""What bpftool says of programs and of where they are attached.
+
+Sources: the kernel's tools/bpf/bpftool/net.c, link.c, prog.c, cgroup.c and common.c;
+bpftool-net(8), bpftool-link(8), bpftool-prog(8), bpftool-cgroup(8). Verified with bpftool 7.1,
+which does not know tcx and netkit links, and 7.5, which does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.kernel import Attachment, Program
+from kubectl_ebpfnet.parse._text import (
+    following,
+    integer,
+    is_json,
+    json_integer,
+    json_objects,
+    json_text,
+    json_value,
+    lines,
+    quoted,
+)
+from kubectl_ebpfnet.parse.bpf.bpffs import cilium_pin
+
+# bpftool before 6.0 printed the names it takes on its command line; these are the kernel's.
+_OLD_ATTACH_TYPES = {
+    "ingress": "cgroup_inet_ingress",
+    "egress": "cgroup_inet_egress",
+    "sock_create": "cgroup_inet_sock_create",
+    "sock_release": "cgroup_inet_sock_release",
+    "sock_ops": "cgroup_sock_ops",
+    "device": "cgroup_device",
+    "bind4": "cgroup_inet4_bind",
+    "bind6": "cgroup_inet6_bind",
+    "connect4": "cgroup_inet4_connect",
+    "connect6": "cgroup_inet6_connect",
+    "post_bind4": "cgroup_inet4_post_bind",
+    "post_bind6": "cgroup_inet6_post_bind",
+    "getpeername4": "cgroup_inet4_getpeername",
+    "getpeername6": "cgroup_inet6_getpeername",
+    "getsockname4": "cgroup_inet4_getsockname",
+    "getsockname6": "cgroup_inet6_getsockname",
+    "sendmsg4": "cgroup_udp4_sendmsg",
+    "sendmsg6": "cgroup_udp6_sendmsg",
+    "recvmsg4": "cgroup_udp4_recvmsg",
+    "recvmsg6": "cgroup_udp6_recvmsg",
+    "sysctl": "cgroup_sysctl",
+    "getsockopt": "cgroup_getsockopt",
+    "setsockopt": "cgroup_setsockopt",
+}
+_ATTACH_FLAGS = ("multi", "override")
+# What bpftool prints for a device that is gone, or of another namespace.
+_NO_DEVICE = ("(detached)", "(unknown)", "")
+
+
+def programs(data: bytes) -> tuple[Program, ...]:
+    """The programs of `bpftool -j prog show`, in their order."""
+    source = "bpftool prog"
+    found = []
+    for record in _records(data, source):
+        map_ids = record.get("map_ids", [])
+        if not isinstance(map_ids, list):
+            raise ParseError(source, 1, f'"map_ids" is {quoted(map_ids)}, not a list')
+        kind = record.get("type", "")
+        found.append(
+            Program(
+                id=integer(record.get("id"), source, 1),
+                name=json_text(record, "name", source),
+                # A type that this bpftool does not know is printed as its number.
+                type=kind if isinstance(kind, str) else str(integer(kind, source, 1)),
+                tag=json_text(record, "tag", source),
+                loaded_at=json_integer(record, "loaded_at", source),
+                map_ids=tuple(integer(number, source, 1) for number in map_ids),
+                line=1,
+            )
+        )
+    return tuple(found)
+
+
+def net(data: bytes) -> tuple[Attachment, ...]:
+    """The XDP, clsact, tcx and netkit programs of `bpftool [-j] net show`.
+
+    In their order; `priority` is the position at the device's hook, from 0: tcx programs run in
+    it. bpftool 7.1 does not list tcx and netkit, so what is not here may still be attached.
+    """
+    found = _json_net(data) if is_json(data) else _text_net(data)
+    return _positioned(found)
+
+
+def _json_net(data: bytes) -> Iterator[Attachment]:
+    source = "bpftool net"
+    for part in _records(data, source):
+        for record in json_objects(part.get("xdp", []), source):
+            for attached in json_objects(record.get("multi_attachments", [record]), source):
+                yield _net_attachment({**record, **attached, "kind": "xdp"}, 1)
+        for record in json_objects(part.get("tc", []), source):
+            yield _net_attachment(record, 1)
+
+
+def _net_attachment(record: dict[str, Any], number: int) -> Attachment:
+    source = "bpftool net"
+    kind = json_text(record, "kind", source)
+    device = json_text(record, "devname", source)
+    if not kind or not device:
+        raise ParseError(source, number, "an attachment without a device or a kind")
+    program = record.get("prog_id", record.get("id"))
+    link = record.get("link_id")
+    return Attachment(
+        hook=kind,
+        device=device,
+        program_name=json_text(record, "name", source),
+        program_id=None if program is None else integer(program, source, number),
+        link_id=None if link is None else integer(link, source, number),
+        line=number,
+    )
+
+
+def _text_net(data: bytes) -> Iterator[Attachment]:
+    section = ""
+    for number, text in lines(data, "bpftool net"):
+        line = text.split()
+        if not line:
+            continue
+        if len(line) == 1 and line[0].endswith(":"):
+            section = line[0]
+        elif section in ("xdp:", "tc:"):
+            yield _net_attachment(_net_line(section, line, number), number)
+        elif not section:
+            raise ParseError("bpftool net", number, f"not in a section: {quoted(text)}")
+
+
+def _net_line(section: str, line: list[str], number: int) -> dict[str, Any]:
+    """`eth0(2) tcx/ingress cil_from_netdev prog_id 2231 link_id 248` as the JSON form has it."""
+    device, parenthesis, index = line[0].rpartition("(")
+    if not parenthesis or not index.endswith(")"):
+        raise ParseError("bpftool net", number, f"not a device: {quoted(line[0])}")
+    record: dict[str, Any] = {"devname": device, "kind": "xdp"}
+    rest = line[1:]
+    if section == "tc:":
+        record["kind"] = rest.pop(0) if rest else ""
+        if rest and not (rest[0] in ("id", "prog_id") and len(rest) % 2 == 0):
+            record["name"] = rest.pop(0)
+    words = iter(rest)
+    for word in words:
+        if word in ("id", "prog_id", "link_id"):
+            record[word] = following(words, word, "bpftool net", number)
+    return record
+
+
+def links(data: bytes) -> tuple[Attachment, ...]:
+    """The attachments of `bpftool -j [-f] link show`, in their order.
+
+    `priority` is the position at the device's hook, from 0. Links of devices of another network
+    namespace, detached links, and links that have nothing to do with packets are left out.
+
+    A link whose type this bpftool does not know has the hook "" when Cilium pinned it: then the
+    pin tells device (Cilium writes `-` for `.` in its name) or endpoint, and program.
+    """
+    records = _records(data, "bpftool link")
+    found = (_link(record) for record in records)
+    return _positioned(attachment for attachment in found if attachment is not None)
+
+
+def _link(record: dict[str, Any]) -> Attachment | None:
+    source = "bpftool link"
+    kind = record.get("type", "")
+    attach_type = record.get("attach_type", "")
+    pin = _pin(record)
+    owner, owner_name, program = cilium_pin(pin)
+    device = json_text(record, "devname", source)
+    if not device and owner == "device":  # bpftool 7.1 prints no device for xdp links either
+        device = owner_name
+    hook = ""
+    if kind == "cgroup":
+        hook, device = _cgroup_hook(attach_type), ""
+    elif kind == "netns" and attach_type == "sk_lookup":
+        hook, device = "sk_lookup", ""
+    elif kind in ("tcx", "netkit") and isinstance(attach_type, str):
+        hook = attach_type.replace("_", "/", 1)
+    elif kind == "xdp":
+        hook = "xdp"
+    elif not _is_unknown(kind) or not program:
+        return None
+    if kind in ("tcx", "netkit", "xdp") and device in _NO_DEVICE:
+        return None
+    return Attachment(
+        hook=hook,
+        device=device,
+        program_name=program,
+        program_id=json_integer(record, "prog_id", source),
+        link_id=integer(record.get("id"), source, 1),
+        pin=pin,
+        line=1,
+    )
+
+
+def _is_unknown(kind: object) -> bool:
+    """Whether this bpftool printed a number for a type that it has no name for."""
+    if isinstance(kind, str):
+        return kind.removeprefix("type ").isdigit()
+    return isinstance(kind, int)
+
+
+def _pin(record: dict[str, Any]) -> str:
+    pinned = record.get("pinned", [])
+    if not isinstance(pinned, list) or not all(isinstance(path, str) for path in pinned):
+        raise ParseError("bpftool link", 1, '"pinned" is not a list of paths')
+    return next((path for path in pinned if cilium_pin(path)[2]), pinned[0] if pinned else "")
+
+
+def _cgroup_hook(attach_type: object) -> str:
+    """The kernel's name of a cgroup attach type, whichever bpftool printed it."""
+    if not isinstance(attach_type, str):
+        return str(integer(attach_type, "bpftool", 1))
+    return _OLD_ATTACH_TYPES.get(attach_type, attach_type)
+
+
+def cgroup_tree(data: bytes) -> tuple[Attachment, ...]:
+    """The programs of `bpftool [-j] cgroup tree`, in their order, of all cgroups together.
+
+    `priority` is the position at the hook, from 0.
+    """
+    found = _json_cgroups(data) if is_json(data) else _text_cgroups(data)
+    return _positioned(found)
+
+
+def _json_cgroups(data: bytes) -> Iterator[Attachment]:
+    source = "bpftool cgroup"
+    for cgroup in _records(data, source):
+        for record in json_objects(cgroup.get("programs", []), source):
+            yield Attachment(
+                hook=_cgroup_hook(record.get("attach_type", "")),
+                device="",
+                program_name=json_text(record, "name", source),
+                program_id=integer(record.get("id"), source, 1),
+                line=1,
+            )
+
+
+def _text_cgroups(data: bytes) -> Iterator[Attachment]:
+    source = "bpftool cgroup"
+    for number, text in lines(data, source):
+        words = text.split()
+        if not words or words[0] in ("CgroupPath", "ID") or text.startswith("/"):
+            continue
+        if len(words) < 2:
+            raise ParseError(source, number, f"not a program: {quoted(text)}")
+        flagged = len(words) > 2 and (words[2] in _ATTACH_FLAGS or words[2].startswith("unknown("))
+        yield Attachment(
+            hook=_cgroup_hook(words[1]),
+            device="",
+            program_name="".join(words[3:4] if flagged else words[2:3]),
+            program_id=integer(words[0], source, number),
+            line=number,
+        )
+
+
+def _records(data: bytes, source: str) -> list[dict[str, Any]]:
+    value = json_value(data, source)
+    if isinstance(value, dict) and "error" in value:
+        raise ParseError(source, 1, f"bpftool said: {quoted(value['error'])}")
+    return json_objects(value, source)
+
+
+def _positioned(found: Iterable[Attachment]) -> tuple[Attachment, ...]:
+    """The same, each with its position at its device's hook as its priority."""
+    seen: dict[tuple[str, str], int] = {}
+    positioned = []
+    for attachment in found:
+        key = (attachment.device, attachment.hook)
+        position = seen.get(key, 0)
+        seen[key] = position + 1
+        positioned.append(replace(attachment, priority=position))
+    return tuple(positioned)

@@ -1,0 +1,195 @@
+"""Cilium's load-balancer: `bpf lb list` and `service list`.
+
+Source: Cilium cmd/bpf_lb_list.go, pkg/loadbalancer/maps; api/v1/models/service*.go. The map lists
+one row a slot, in no order (cilium-facts 2.3): slot 0 is the frontend, the others its backends.
+Up to 1.14 the rows of a frontend stand under its address, and the protocol is not printed until
+1.17.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.cilium import Backend, Frontend
+from kubectl_ebpfnet.model.net import Address, protocol_number
+from kubectl_ebpfnet.parse import _json
+from kubectl_ebpfnet.parse._text import integer, lines
+from kubectl_ebpfnet.parse.cilium.tuple import end
+
+LB_LIST = "cilium bpf lb list"
+SERVICE_LIST = "cilium service list"
+
+_KEY = re.compile(r"^(\S+?)(?: \((\d+)\))?$")
+_VALUE = re.compile(r"^(\S+) \((\d+)\)(?: \((\d+)\))?(?: \[([^\]]*)\])?(?: \(L7LB.*\))?$")
+_TYPES = frozenset(
+    {
+        "ClusterIP", "NodePort", "ExternalIPs", "HostPort", "LoadBalancer", "LocalRedirect",
+    }
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Rows:
+    """The slots of one frontend, while rows are read."""
+
+    address: Address
+    port: int
+    protocol: int | None
+    internal: bool
+    line: int = 0
+    rev_nat: int = 0
+    flags: tuple[str, ...] = ()
+    backends: list[Backend] = field(default_factory=list)
+
+
+def frontends(data: bytes) -> tuple[Frontend, ...]:
+    """`bpf lb list`, text or JSON of any version. Raises ParseError."""
+    found: dict[tuple[Address, int, int | None, bool], _Rows] = {}
+    for number, key, value in _slots(data):
+        where = _frontend_key(key, number)
+        rows = found.setdefault(where, _Rows(*where, line=number))
+        _add_slot(rows, value, number)
+    return tuple(_frontend(rows) for rows in found.values())
+
+
+def _slots(data: bytes) -> list[tuple[int, str, str]]:
+    """(line, key without slot, value) of each row; a row without a key goes with the last."""
+    if _json.printed(data):
+        return [
+            (line, _without_slot(key, line), value.strip())
+            for line, key, value in _json.mapped(data, LB_LIST)
+        ]
+    found = []
+    last = ""
+    for number, text in lines(data, LB_LIST):
+        if not text.strip() or text.startswith("SERVICE ADDRESS"):
+            continue
+        if text[0] == " ":
+            key, value = last, text.strip()
+        else:
+            cells = re.split(r" {2,}|\t+", text.strip(), maxsplit=1)
+            if len(cells) < 2:
+                raise ParseError(LB_LIST, number, "a row without a backend")
+            key, value = _without_slot(cells[0], number), cells[1].strip()
+        if not key:
+            raise ParseError(LB_LIST, number, "a backend without a frontend")
+        last = key
+        found.append((number, key, value))
+    return found
+
+
+def _without_slot(key: str, number: int) -> str:
+    match = _KEY.match(key.strip())
+    if match is None:
+        raise ParseError(LB_LIST, number, "not a service address")
+    return match[1]
+
+
+def _frontend_key(key: str, number: int) -> tuple[Address, int, int | None, bool]:
+    words = key.split("/")
+    internal = words[-1] == "i"
+    if internal:
+        words.pop()
+    protocol = protocol_number(words.pop()) if len(words) > 1 else None
+    return (*end(words[0], number, LB_LIST), protocol, internal)
+
+
+def _add_slot(rows: _Rows, value: str, number: int) -> None:
+    if value.startswith("backend ") and value.endswith("not found"):
+        return
+    match = _VALUE.match(value)
+    if match is None:
+        raise ParseError(LB_LIST, number, "not a backend")
+    slot, flags = match[3], match[4]
+    rows.rev_nat = integer(match[2], LB_LIST, number, most=65535) or rows.rev_nat
+    words = match[1].partition("/")
+    target, port = end(words[0], number, LB_LIST)
+    if flags is not None or (target.is_unspecified and not port):
+        rows.flags = tuple(word.strip() for word in (flags or "").split(",") if word.strip())
+        rows.line = number
+        return
+    rows.backends.append(
+        Backend(
+            target,
+            port,
+            protocol_number(words[2]) if words[2] else None,
+            slot=integer(slot, LB_LIST, number, most=65535) if slot else 0,
+            line=number,
+        )
+    )
+
+
+def _frontend(rows: _Rows) -> Frontend:
+    kind = next((word for word in rows.flags if word in _TYPES), "")
+    return Frontend(
+        address=rows.address,
+        port=rows.port,
+        protocol=rows.protocol,
+        internal=rows.internal,
+        type=kind,
+        flags=frozenset(word for word in rows.flags if word != kind),
+        rev_nat=rows.rev_nat,
+        backends=tuple(sorted(rows.backends, key=lambda backend: backend.slot)),
+        external_policy="Local" if "Local" in rows.flags else "",
+        internal_policy="Local" if "InternalLocal" in rows.flags else "",
+        line=rows.line,
+    )
+
+
+def services(data: bytes) -> tuple[Frontend, ...]:
+    """`service list -o json`. Raises ParseError."""
+    return tuple(_service(item, line) for line, item in _json.listed(data, SERVICE_LIST))
+
+
+def _service(item: Any, line: int) -> Frontend:
+    realized = _json.dig(item, "status", "realized") or _json.dig(item, "spec")
+    front = _json.dig(realized, "frontend-address")
+    where = _json.address(_json.text(front, "ip"))
+    if where is None:
+        raise ParseError(SERVICE_LIST, line, "a service without a frontend address")
+    flags = _json.dig(realized, "flags")
+    external = _json.text(flags, "extTrafficPolicy") or _json.text(flags, "trafficPolicy")
+    return Frontend(
+        address=where,
+        port=_port(_json.number(front, "port")),
+        protocol=_protocol(_json.text(front, "protocol")),
+        internal=_json.text(front, "scope") == "internal",
+        type=_json.text(flags, "type"),
+        flags=frozenset({"Local"} if external == "Local" else ()),
+        rev_nat=_json.number(realized, "id") or 0,
+        backends=tuple(
+            backend
+            for one in _json.items(realized, "backend-addresses")
+            if (backend := _backend(one, line)) is not None
+        ),
+        namespace=_json.text(flags, "namespace"),
+        name=_json.text(flags, "name"),
+        external_policy=external,
+        internal_policy=_json.text(flags, "intTrafficPolicy"),
+        line=line,
+    )
+
+
+def _backend(item: Any, line: int) -> Backend | None:
+    where = _json.address(_json.text(item, "ip"))
+    if where is None:
+        return None
+    return Backend(
+        address=where,
+        port=_port(_json.number(item, "port")),
+        protocol=_protocol(_json.text(item, "protocol")),
+        state=_json.text(item, "state"),
+        node=_json.text(item, "nodeName"),
+        line=line,
+    )
+
+
+def _port(value: int | None) -> int:
+    return value if value is not None and 0 <= value <= 65535 else 0
+
+
+def _protocol(name: str) -> int | None:
+    return None if name in ("", "ANY", "NONE", "any") else protocol_number(name)

@@ -1,0 +1,205 @@
+"""Cilium's smaller maps: ipcache, endpoints, egress gateway, ip-masq, metrics.
+
+Source: Cilium pkg/maps/{ipcache,lxcmap,egressmap,ipmasq,tunnel,metricsmap}; formats by version:
+cilium-facts 2.4, 2.5, 2.7.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from ipaddress import ip_network
+from typing import Any
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.cilium import (
+    EgressGatewayPolicy,
+    IpcacheEntry,
+    LocalEndpoint,
+    MetricRow,
+)
+from kubectl_ebpfnet.model.net import Network
+from kubectl_ebpfnet.parse import _json
+from kubectl_ebpfnet.parse._text import address, integer, lines, network
+from kubectl_ebpfnet.parse.cilium.tabwriter import rows
+
+IPCACHE = "cilium bpf ipcache list"
+ENDPOINTS = "cilium bpf endpoint list"
+EGRESS = "cilium bpf egress list"
+MASQ = "cilium bpf ipmasq list"
+METRICS = "cilium bpf metrics list"
+
+
+def _pairs(data: bytes, source: str, header: str) -> list[tuple[int, str, str]]:
+    """(line, key, value) of a two-column map, from text or from `{"key": ["value"]}`."""
+    if _json.printed(data):
+        return _json.mapped(data, source)
+    found = []
+    for number, text in lines(data, source):
+        words = text.split(None, 1)
+        if words and not text.startswith(header):
+            found.append((number, words[0], words[1].strip() if len(words) > 1 else ""))
+    return found
+
+
+def ipcache(data: bytes) -> tuple[IpcacheEntry, ...]:
+    """`bpf ipcache list`. Raises ParseError."""
+    return tuple(
+        _ipcache(number, key, value) for number, key, value in _pairs(data, IPCACHE, "IP PREFIX")
+    )
+
+
+def _ipcache(number: int, key: str, value: str) -> IpcacheEntry:
+    prefix = network(key.partition("@")[0], IPCACHE, number)
+    words = value.replace(",", " ", 1).split() if ", flags=" in value else value.split()
+    if words and "=" not in words[0]:  # ≤ 1.10: identity, key, tunnel endpoint
+        if len(words) < 3:
+            raise ParseError(IPCACHE, number, "an entry without identity, key and endpoint")
+        fields = dict(zip(("identity", "encryptkey", "tunnelendpoint"), words, strict=False))
+    else:
+        fields = dict(word.partition("=")[::2] for word in words)
+    end = fields.get("tunnelendpoint", "")
+    endpoint = address(end, IPCACHE, number) if end and end != "<nil>" else None
+    flags = fields.get("flags", "<none>")
+    return IpcacheEntry(
+        prefix=prefix,
+        identity=integer(fields.get("identity"), IPCACHE, number),
+        encrypt_key=integer(fields.get("encryptkey", 0), IPCACHE, number),
+        tunnel_endpoint=None if endpoint is None or endpoint.is_unspecified else endpoint,
+        flags=frozenset() if flags == "<none>" else frozenset(flags.split(",")),
+        line=number,
+    )
+
+
+def endpoint_map(data: bytes) -> tuple[LocalEndpoint, ...]:
+    """`bpf endpoint list`. Raises ParseError."""
+    return tuple(
+        _endpoint(number, key, value)
+        for number, key, value in _pairs(data, ENDPOINTS, "IP ADDRESS")
+    )
+
+
+def _endpoint(number: int, key: str, value: str) -> LocalEndpoint:
+    where = address(_without_port(key), ENDPOINTS, number)
+    if value.startswith("(localhost)"):
+        return LocalEndpoint(where, True, line=number)
+    # `id=1174  sec_id=60735 flags=0x0000 ifindex=13  mac=…`: values may follow after blanks.
+    fields: dict[str, str] = {}
+    key_name = ""
+    for word in value.split():
+        name, equals, rest = word.partition("=")
+        if equals:
+            key_name, fields[name] = name, rest
+        elif key_name and not fields[key_name]:
+            fields[key_name] = word
+
+    def optional(name: str) -> int | None:
+        return integer(fields[name], ENDPOINTS, number) if fields.get(name) else None
+
+    flags = optional("flags") or 0
+    return LocalEndpoint(
+        address=where,
+        host=bool(flags & 1),
+        endpoint_id=optional("id"),
+        identity=optional("sec_id"),
+        ifindex=optional("ifindex"),
+        mac=fields.get("mac", "").lower(),
+        node_mac=fields.get("nodemac", "").lower(),
+        line=number,
+    )
+
+
+def egress_gateway(data: bytes) -> tuple[EgressGatewayPolicy, ...]:
+    """`bpf egress list`, text or JSON. Raises ParseError."""
+    if _json.printed(data):
+        names = ("SourceIP", "DestCIDR", "EgressIP", "GatewayIP")
+        return tuple(
+            _egress(line, [_json.text(row, name) for name in names])
+            for line, row in _json.listed(data, EGRESS)
+        )
+    return tuple(_egress(number, cells) for number, cells in rows(data, EGRESS, "Source IP"))
+
+
+def _egress(number: int, cells: list[str]) -> EgressGatewayPolicy:
+    if len(cells) < 4:
+        raise ParseError(EGRESS, number, "a row without source, destination, egress and gateway")
+    gateway = _json.address(cells[3])
+    egress = _json.address(cells[2])
+    excluded = cells[3] == "Excluded CIDR" or cells[3] == "0.0.0.1"
+    return EgressGatewayPolicy(
+        source=address(cells[0], EGRESS, number),
+        destination=network(cells[1], EGRESS, number),
+        egress_address=None if egress is None or egress.is_unspecified else egress,
+        gateway=None if gateway is None or gateway.is_unspecified or excluded else gateway,
+        excluded=excluded,
+        line=number,
+    )
+
+
+def ip_masq(data: bytes) -> tuple[Network, ...]:
+    """`bpf ipmasq list`: prefixes that are not masqueraded; text or JSON. Raises ParseError."""
+    if _json.printed(data):
+        return tuple(_masq(item, line) for line, item in _json.listed(data, MASQ))
+    return tuple(network(cells[0], MASQ, number) for number, cells in rows(data, MASQ, "IP PREFIX"))
+
+
+def _masq(item: Any, line: int) -> Network:
+    if isinstance(item, str):
+        return network(item, MASQ, line)
+    try:  # ≤ 1.16: {"IP": "10.0.0.0", "Mask": base64 of the mask's bytes}
+        mask = base64.b64decode(_json.text(item, "Mask"), validate=True)
+        bits = bin(int.from_bytes(mask, "big")).count("1")
+        return ip_network(f"{_json.text(item, 'IP')}/{bits}", strict=False)
+    except (ValueError, binascii.Error):
+        raise ParseError(MASQ, line, "not a prefix") from None
+
+
+def _without_port(text: str) -> str:
+    """`10.244.1.0:0`, `10.244.1.0@2:0` of cluster 2, `[fd00::]:0` and `fd00:::0` as an address."""
+    return text.rpartition(":")[0].strip("[]").partition("@")[0]
+
+
+def metrics(data: bytes) -> tuple[MetricRow, ...]:
+    """`bpf metrics list`, text or JSON. Raises ParseError."""
+    if _json.printed(data):
+        return _json_metrics(_json.listed(data, METRICS))
+    found = []
+    for number, cells in rows(data, METRICS, "REASON"):
+        if len(cells) < 4:
+            raise ParseError(METRICS, number, "a row without reason, direction and counters")
+        where = f"{cells[5]}:{cells[4]}" if len(cells) >= 6 else ""
+        packets, size = (integer(cell, METRICS, number) for cell in cells[2:4])
+        found.append(MetricRow(cells[0], cells[1].lower(), packets, size, where, number))
+    return tuple(found)
+
+
+def _json_metrics(table: list[tuple[int, Any]]) -> tuple[MetricRow, ...]:
+    found = []
+    for at, row in table:
+        values = _json.dig(row, "values")
+        if isinstance(values, dict):  # 1.10 to 1.15
+            for direction, counters in values.items():
+                found.append(
+                    MetricRow(
+                        _json.text(row, "description"),
+                        direction,
+                        _json.number(counters, "packets") or 0,
+                        _json.number(counters, "bytes") or 0,
+                        line=at,
+                    )
+                )
+            continue
+        if not _json.text(row, "reason"):
+            raise ParseError(METRICS, at, "a row without reason")
+        file, line = _json.text(row, "file"), _json.number(row, "line")
+        found.append(
+            MetricRow(
+                _json.text(row, "reason"),
+                _json.text(row, "direction"),
+                _json.number(row, "packets") or 0,
+                _json.number(row, "bytes") or 0,
+                f"{file}:{line}" if file else "",
+                at,
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,269 @@
+"""`cilium-dbg monitor`: what the datapath reports of single packets.
+
+Source: Cilium pkg/monitor/{datapath_trace,datapath_drop,datapath_policy,dissect}.go, cilium-facts
+2.12. Read are traces, drops and policy verdicts, in the text of any version and in the JSON of
+`-j` (where verdicts stay text). All else that the command prints, like its banner, log lines,
+debug, capture, agent and L7 messages, is no event and gives None.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.cilium import MonitorEvent
+from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, Address, Flow, has_ports
+from kubectl_ebpfnet.parse import _json
+from kubectl_ebpfnet.parse._text import (
+    address,
+    hardware_address,
+    integer,
+    json_value,
+    quoted,
+)
+from kubectl_ebpfnet.parse.cilium.tuple import end, u8proto
+
+SOURCE = "cilium monitor"
+NOT_SAID = 0
+"""The protocol of a packet of which only the addresses are printed."""
+
+_DROP = "xx drop ("
+_VERDICT = "Policy verdict log: "
+_FLOW = " flow 0x"
+_TUNNEL = " [tunnel "
+_IPSEC = {"IPsecESP": 50, "IPsecAH": 51}
+_LARGEST_IDENTITY = 2**32 - 1
+
+# The text names these four in this order (dissect.go, getTCPInfo); JSON has them all.
+_TCP_FLAGS = ("SYN", "ACK", "RST", "FIN", "PSH", "URG", "ECE", "CWR")
+_LAYERS = {"tcp": 6, "udp": 17, "sctp": 132, "icmpv4": ICMP, "icmpv6": ICMPV6}
+
+
+def event(line: bytes, number: int) -> MonitorEvent | None:
+    """One line that the command printed.
+
+    Args:
+        line: without its newline.
+        number: its 1-based number, for the fact and for errors.
+
+    Returns:
+        The event; None for a line that is no trace, drop or policy verdict.
+
+    Raises:
+        ParseError: the line begins as an event, but is none.
+    """
+    try:
+        text = line.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        raise ParseError(SOURCE, number, "not UTF-8 text") from None
+    if text.startswith("{"):
+        return _json_event(line, number)
+    if text.startswith(_DROP):
+        return _drop(text, number)
+    if text.startswith(_VERDICT):
+        return _verdict(text, number)
+    if text.startswith(("-> ", "<- ", "unknown trace")) and _FLOW in text:
+        return _trace(text, number)
+    return None
+
+
+def _trace(text: str, number: int) -> MonitorEvent:
+    """`-> stack flow 0x… , identity a->b state new ifindex eth0 orig-ip 0.0.0.0: …`."""
+    summary, _, rest = text.partition(_FLOW)
+    said, connection = _parts(rest, number)
+    flow, flags = _connection(connection, number)
+    source, destination = _identities(said.get("identity", ""), number)
+    original = address(said["orig-ip"], SOURCE, number) if "orig-ip" in said else None
+    return MonitorEvent(
+        kind="trace",
+        # A word between summary and flow says that the packet is encrypted.
+        summary=summary.removesuffix(" encrypted").rstrip(),
+        flow=flow,
+        tcp_flags=flags,
+        source_identity=source[0],
+        destination_identity=destination[0],
+        source_label=source[1],
+        destination_label=destination[1],
+        state=said.get("state", ""),
+        device=_device(said.get("ifindex", "")),
+        original_address=None if original is None or original.is_unspecified else original,
+        line=number,
+    )
+
+
+def _drop(text: str, number: int) -> MonitorEvent:
+    """`xx drop (Policy denied) flow 0x… to endpoint 0, …, identity a->b: …`."""
+    reason, found, rest = text.removeprefix(_DROP).partition(f"){_FLOW}")
+    if not found:
+        raise ParseError(SOURCE, number, "a drop without its flow")
+    said, connection = _parts(rest, number)
+    flow, flags = _connection(connection, number)
+    source, destination = _identities(said.get("identity", ""), number)
+    return MonitorEvent(
+        kind="drop",
+        summary=reason,
+        flow=flow,
+        tcp_flags=flags,
+        source_identity=source[0],
+        destination_identity=destination[0],
+        source_label=source[1],
+        destination_label=destination[1],
+        device=_device(said.get("ifindex", "")),
+        line=number,
+    )
+
+
+def _verdict(text: str, number: int) -> MonitorEvent:
+    """`Policy verdict log: flow 0x… local EP ID 1, remote ID world, proto 6, egress, …`."""
+    fields = text.split(", ")
+    at = next((i for i, field in enumerate(fields) if field.startswith("match ")), None)
+    if at is None:
+        raise ParseError(SOURCE, number, "a verdict without its match")
+    action = direction = remote = ""
+    protocol = NOT_SAID
+    for field in fields[:at]:
+        name, _, value = field.rpartition(" ")
+        if name == "action":
+            action = value
+        elif name == "remote ID":
+            remote = value
+        elif name == "proto":
+            protocol = integer(value, SOURCE, number, most=255)
+        elif field in ("ingress", "egress"):
+            direction = field
+        elif name == "ingress":  # before 1.9: `ingress true`
+            direction = "ingress" if value == "true" else "egress"
+    if not action or not direction:
+        raise ParseError(SOURCE, number, "a verdict without action or direction")
+    flow, flags = _connection(", ".join(fields[at + 1 :]), number, protocol)
+    identity, label = _identity(remote, number)
+    inwards = direction == "ingress"
+    return MonitorEvent(
+        kind="policy-verdict",
+        summary=action,
+        flow=flow,
+        tcp_flags=flags,
+        source_identity=identity if inwards else 0,
+        destination_identity=0 if inwards else identity,
+        source_label=label if inwards else "",
+        destination_label="" if inwards else label,
+        direction=direction,
+        line=number,
+    )
+
+
+def _parts(text: str, number: int) -> tuple[dict[str, str], str]:
+    """What is said before the connection, word by word, and the connection.
+
+    Only the colon before the connection has a blank behind it: `orig-ip ::: [fd00::1]:80 -> …`.
+    """
+    before, found, connection = text.partition(": ")
+    if not found:
+        raise ParseError(SOURCE, number, "an event without its connection")
+    words = before.replace(",", " ").split()
+    return dict(pairwise(words)), connection
+
+
+def _identities(text: str, number: int) -> tuple[tuple[int, str], tuple[int, str]]:
+    source, _, destination = text.partition("->")
+    return _identity(source, number), _identity(destination, number)
+
+
+def _identity(text: str, number: int) -> tuple[int, str]:
+    """(number, "") of an identity, or (0, name) of a reserved one that is told by its name."""
+    if text.isascii() and text.isdigit():
+        return integer(text, SOURCE, number, most=_LARGEST_IDENTITY), ""
+    return 0, text
+
+
+def _device(text: str) -> str:
+    """A device's name; drops and packets without a device tell a number instead."""
+    return "" if text.isdigit() else text
+
+
+def _connection(
+    text: str, number: int, protocol: int = NOT_SAID
+) -> tuple[Flow | None, tuple[str, ...]]:
+    """(flow, TCP flags) of `1.1.1.1:2 -> 3.3.3.3:4 tcp SYN, ACK` and its kin.
+
+    Args:
+        text: the connection; the flow of an overlay's outer packet behind it is left out.
+        protocol: what is known of it when the text does not tell.
+    """
+    words = text.partition(_TUNNEL)[0].split()
+    if len(words) < 3 or words[1] != "->":
+        if words and words[0].startswith("["):  # `[unknown]`, `[error]`
+            return None, ()
+        raise ParseError(SOURCE, number, f"{quoted(text)} is no connection")
+    one, other, kind = words[0], words[2], words[3] if len(words) > 3 else ""
+    if hardware_address(one):
+        return None, ()
+    told = _IPSEC.get(kind) or u8proto(kind) or protocol
+    if has_ports(told) and kind:
+        flags = tuple(word.rstrip(",") for word in words[4:]) if told == TCP else ()
+        return Flow(told, *end(one, number, SOURCE), *end(other, number, SOURCE)), flags
+    if kind in _IPSEC:  # they have no ports: `10.0.0.1: -> 10.0.0.2: IPsecESP`
+        one, other = (side.removesuffix(":").strip("[]") for side in (one, other))
+    source, destination = (address(side, SOURCE, number) for side in (one, other))
+    if told == ICMP or (
+        kind and not told
+    ):  # `icmp EchoRequest`; older only `EchoRequest`, `143(0)`
+        told = ICMPV6 if source.version == 6 else ICMP
+    return Flow(told, source, None, destination, None), ()
+
+
+def _json_event(line: bytes, number: int) -> MonitorEvent | None:
+    try:
+        value = json_value(line, SOURCE)
+    except ParseError as error:
+        raise ParseError(SOURCE, number, error.problem) from None
+    kind = _json.text(value, "type")
+    if kind not in ("trace", "drop"):
+        return None
+    summary = _json.text(value, "traceSummary" if kind == "trace" else "reason")
+    if not summary:
+        raise ParseError(SOURCE, number, f"a {kind} without its summary")
+    packet = _json.dig(value, "summary")
+    layer = _json.text(packet, "tcp")
+    return MonitorEvent(
+        kind=kind,
+        summary=summary,
+        flow=_json_flow(packet, number),
+        tcp_flags=tuple(flag for flag in _TCP_FLAGS if f" {flag}=true" in layer),
+        source_identity=_json.number(value, "srcLabel") or 0,
+        destination_identity=_json.number(value, "dstLabel") or 0,
+        state=_json.text(value, "state"),
+        device=_device(_json.text(value, "ifindex")),
+        line=number,
+    )
+
+
+def _json_flow(packet: Any, number: int) -> Flow | None:
+    """The 5-tuple of a dissected packet; None when it is no IP packet."""
+    source, destination = (_json.address(_json.text(packet, "l3", e)) for e in ("src", "dst"))
+    if source is None or destination is None:
+        return None
+    layers = [name for name in _LAYERS if _json.text(packet, name)]
+    protocol = _LAYERS[layers[0]] if len(layers) == 1 else NOT_SAID
+    if has_ports(protocol):
+        ports = [
+            integer(_json.text(packet, "l4", side), SOURCE, number, most=0xFFFF)
+            for side in ("src", "dst")
+        ]
+        return Flow(protocol, source, ports[0], destination, ports[1])
+    return _echo_flow(protocol, source, destination, _json.text(packet, "icmpv4"))
+
+
+def _echo_flow(protocol: int, source: Address, destination: Address, layer: str) -> Flow:
+    """ICMP: an echo's identifier stands at its initiator, as in conntrack."""
+    said = dict(word.partition("=")[::2] for word in layer.split())
+    kind, digits = said.get("TypeCode"), said.get("Id", "")
+    identifier = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 6 else None
+    return Flow(
+        protocol,
+        source,
+        identifier if kind == "EchoRequest" else None,
+        destination,
+        identifier if kind == "EchoReply" else None,
+    )

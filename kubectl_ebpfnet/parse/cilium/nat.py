@@ -1,0 +1,66 @@
+"""`cilium-dbg bpf nat list`: Cilium's SNAT entries.
+
+Source: Cilium pkg/maps/nat. Keys are printed in the packet's own order: OUT as it leaves, before
+translation; IN as the reply arrives. IPv6 stands in brackets.
+"""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.cilium import NatEntry
+from kubectl_ebpfnet.model.net import Address, Flow, has_ports
+from kubectl_ebpfnet.parse._text import integer
+from kubectl_ebpfnet.parse.cilium.tuple import end, text_tuple
+
+SOURCE = "cilium bpf nat list"
+_DIRECTIONS = frozenset({"IN", "OUT"})
+
+
+def entry(line: bytes, number: int) -> NatEntry | None:
+    """One line of the text form; None for an empty line.
+
+    Raises:
+        ParseError: the line is no NAT entry.
+    """
+    read = text_tuple(line, number, SOURCE, _DIRECTIONS)
+    if read is None:
+        return None
+    words = read.rest
+    at = next((i for i, word in enumerate(words) if word in ("XLATE_SRC", "XLATE_DST")), None)
+    if at is None or at + 1 >= len(words):
+        raise ParseError(SOURCE, number, "a NAT entry without its translation")
+    to, port = end(words[at + 1], number, SOURCE)
+    rest = words[at + 2 :]
+    flow = _flow(read.protocol, read.left, read.right, read.direction)
+    return NatEntry(
+        flow=flow,
+        direction=read.direction,
+        address=to,
+        port=port,
+        age=_age(rest, number),
+        needs_ct=any(word in ("NeedsCT=1", "HostLocal=1") for word in rest),
+        line=number,
+    )
+
+
+def _flow(
+    protocol: int, one: tuple[Address, int], other: tuple[Address, int], direction: str
+) -> Flow:
+    if has_ports(protocol):
+        return Flow(protocol, *one, *other)
+    # ICMP: the echo identifier is the client's: the source of OUT, the destination of IN.
+    if direction == "OUT":
+        return Flow(protocol, one[0], one[1] or None, other[0], None)
+    return Flow(protocol, one[0], None, other[0], other[1] or None)
+
+
+def _age(words: list[str], number: int) -> int | None:
+    """Seconds of `Created=12sec ago`; ≤ 1.14 prints `Nsec` from a wrong clock."""
+    for at, word in enumerate(words):
+        if (
+            word.startswith("Created=")
+            and word.endswith("sec")
+            and words[at + 1 : at + 2] == ["ago"]
+        ):
+            return integer(word[len("Created=") : -len("sec")], SOURCE, number, least=None)
+    return None

@@ -1,0 +1,240 @@
+"""`cilium-dbg bpf policy get --all`: policy maps of endpoints.
+
+Source: Cilium cmd/bpf_policy_get.go, pkg/maps/policymap; columns and JSON by version: cilium-facts
+2.6. Without -n the text names identities by labels, over several lines; only reserved ones can be
+turned back into numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.cilium import RESERVED_IDENTITIES, PolicyEntry
+from kubectl_ebpfnet.parse import _json
+from kubectl_ebpfnet.parse._text import integer, lines
+from kubectl_ebpfnet.parse.cilium.tabwriter import cells, columns
+from kubectl_ebpfnet.parse.cilium.tuple import u8proto
+
+SOURCE = "cilium bpf policy get"
+STATIC_BITS = 40
+"""Of the key's prefix length: identity and direction; then 8 of the protocol, 16 of the port."""
+NOT_COUNTED = 2**64 - 1
+UNKNOWN_IDENTITY = -1
+
+_RESERVED = {
+    frozenset({f"reserved:{name}"}): number for number, name in RESERVED_IDENTITIES.items()
+} | {frozenset({"reserved:kube-apiserver", "reserved:remote-node"}): 7}
+"""Label sets of reserved identities, as `identity list` of 1.20-dev prints them."""
+_PATH = re.compile(r"(?:Path: |)(/\S*/cilium_policy_(?:v2_)?([0-9]{1,10})):?$")
+
+Rows = list[tuple[int, str]]
+
+
+def entries(data: bytes) -> tuple[PolicyEntry, ...]:
+    """Every entry of every endpoint, text or JSON. Raises ParseError."""
+    if _json.printed(data):
+        return _from_json(data)
+    found: list[PolicyEntry] = []
+    for endpoint, rows in _sections(data):
+        body = "\n".join(text for _, text in rows).encode()
+        if endpoint is None:
+            raise ParseError(SOURCE, rows[0][0], "a row before its endpoint's id")
+        if _json.printed(body):
+            found += _old_json(endpoint, body, rows[0][0] - 1)
+        else:
+            found += _table(endpoint, rows)
+    return tuple(found)
+
+
+def _sections(data: bytes) -> Iterator[tuple[int | None, Rows]]:
+    """(endpoint, its lines but the empty ones at the ends) of each map that has any.
+
+    A map's lines stand under `Endpoint ID: N` and `Path: …`, up to 1.10 under `<path>:`.
+    """
+    endpoint: int | None = None
+    rows: Rows = []
+    for number, text in lines(data, SOURCE):
+        named = text.startswith("Endpoint ID:")
+        path = _PATH.match(text.rstrip())
+        if not named and path is None:
+            if rows or text.strip():
+                rows.append((number, text))
+            continue
+        if rows:
+            yield endpoint, rows
+        rows = []
+        if named:
+            endpoint = integer(text.partition(":")[2].strip(), SOURCE, number)
+        elif path is not None and not text.startswith("Path:"):
+            endpoint = int(path[2])
+    if rows:
+        yield endpoint, rows
+
+
+def _from_json(data: bytes) -> tuple[PolicyEntry, ...]:
+    where = _lines_of_entries(data)
+    found: list[PolicyEntry] = []
+    for at, block in _json.listed(data, SOURCE):
+        content = _json.items(block, "Content")
+        digits = _json.text(block, "EndpointID")
+        if not digits:
+            raise ParseError(SOURCE, at, "a map without its EndpointID")
+        number = integer(digits, SOURCE, at)
+        for item in content:
+            line = where[len(found)] if len(found) < len(where) else 0
+            found.append(_json_entry(number, item, line))
+    return tuple(found)
+
+
+def _old_json(endpoint: int, body: bytes, above: int) -> list[PolicyEntry]:
+    """The document of one map (≤ 1.10), with so many lines above it."""
+    try:
+        return [
+            _json_entry(endpoint, item, line + above if line else 0)
+            for line, item in _json.listed(body, SOURCE)
+        ]
+    except ParseError as error:
+        line = min(error.line, body.count(b"\n") + 1) + above
+        raise ParseError(SOURCE, line, error.problem) from None
+
+
+def _lines_of_entries(data: bytes) -> list[int]:
+    """Lines where entries begin: objects that hold ProxyPort… as their first member."""
+    starts = []
+    before = 0
+    for number, text in lines(data, SOURCE):
+        stripped = text.strip()
+        if stripped == "{":
+            before = number
+        elif stripped.startswith('"ProxyPort') and before == number - 1:
+            starts.append(before)
+    return starts
+
+
+def _json_entry(endpoint: int, item: Any, line: int) -> PolicyEntry:
+    key = _json.dig(item, "Key")
+    identity = _json.number(key, "Identity")
+    direction = _json.number(key, "TrafficDirection")
+    if identity is None or direction not in (0, 1):
+        raise ParseError(SOURCE, line, "an entry without identity or direction")
+    stored = _json.number(key, "DestPortNetwork")
+    stored = _json.number(key, "DestPort") if stored is None else stored
+    port = _swapped(stored or 0)
+    protocol = _json.number(key, "Nexthdr") or 0
+    bits = _json.number(key, "Prefixlen")
+    given = (16 if port else 0) if bits is None else max(0, bits - STATIC_BITS - 8)
+    proxy = _json.number(item, "ProxyPortNetwork")
+    proxy = _json.number(item, "ProxyPort") if proxy is None else proxy
+    return PolicyEntry(
+        endpoint_id=endpoint,
+        deny=bool((_json.number(item, "Flags") or 0) & 1),
+        direction="egress" if direction else "ingress",
+        identity=identity,
+        protocol=protocol,
+        ports=_range(port, min(given, 16)),
+        proxy_port=_swapped(proxy or 0),
+        precedence=_json.number(item, "Precedence"),
+        packets=_counted(_json.number(item, "Packets")),
+        bytes=_counted(_json.number(item, "Bytes")),
+        line=line,
+    )
+
+
+def _swapped(value: int) -> int:
+    return int.from_bytes((value & 0xFFFF).to_bytes(2, "little"), "big")
+
+
+def _range(port: int, bits: int) -> tuple[int, int]:
+    """The ports that the first bits of a port name."""
+    if bits == 0:
+        return (0, 65535)
+    width = 1 << (16 - bits)
+    low = port - port % width
+    return (low, low + width - 1)
+
+
+def _counted(value: int | None) -> int | None:
+    return None if value is None or value == NOT_COUNTED else value
+
+
+def _table(endpoint: int, rows: Rows) -> list[PolicyEntry]:
+    found: list[PolicyEntry] = []
+    header: list[tuple[str, int]] = []
+    for number, text in rows:
+        if text.startswith("POLICY "):
+            header = columns(text)
+            continue
+        if not text.strip() or text.startswith("Policy stats empty"):
+            continue
+        if not header:
+            raise ParseError(SOURCE, number, "a row before the header")
+        row = cells(text, header)
+        if found and not row.get("POLICY") and text[0] == " ":
+            found[-1] = _labelled(found[-1], (*found[-1].labels, _who(row)))
+        else:
+            found.append(_row(endpoint, row, number))
+    return found
+
+
+def _labelled(entry: PolicyEntry, labels: tuple[str, ...]) -> PolicyEntry:
+    """The entry of the identity that has exactly these labels.
+
+    `reserved:kube-apiserver` with `reserved:world` is a CIDR identity of a number that is not
+    told, and so is every identity of a pod.
+    """
+    identity = _RESERVED.get(frozenset(labels), UNKNOWN_IDENTITY)
+    return replace(entry, labels=labels, identity=identity)
+
+
+def _who(row: dict[str, str]) -> str:
+    return next(
+        (value for title, value in row.items() if title.startswith(("LABELS", "IDENTITY"))), ""
+    )
+
+
+def _row(endpoint: int, row: dict[str, str], number: int) -> PolicyEntry:
+    policy, direction = row.get("POLICY", ""), row.get("DIRECTION", "").lower()
+    if policy not in ("Allow", "Deny") or direction not in ("ingress", "egress"):
+        raise ParseError(SOURCE, number, "not a policy entry")
+    who = _who(row)
+    protocol, ports = _ports(row.get("PORT/PROTO", "ANY"), number)
+    proxy = row.get("PROXY PORT", "NONE")
+    entry = PolicyEntry(
+        endpoint_id=endpoint,
+        deny=policy == "Deny",
+        direction=direction,
+        identity=0,
+        protocol=protocol,
+        ports=ports,
+        proxy_port=0 if proxy in ("NONE", "", "-") else integer(proxy, SOURCE, number, most=65535),
+        packets=_column(row.get("PACKETS", "-"), number),
+        bytes=_column(row.get("BYTES", "-"), number),
+        line=number,
+    )
+    if who.isascii() and who.isdigit():
+        return replace(entry, identity=integer(who, SOURCE, number))
+    return entry if who == "ANY" else _labelled(entry, (who,) if who else ())
+
+
+def _column(text: str, number: int) -> int | None:
+    return None if text in ("-", "") else integer(text, SOURCE, number)
+
+
+def _ports(text: str, number: int) -> tuple[int, tuple[int, int]]:
+    """`80/TCP`, `8080-8095/TCP`, `0x50/12/TCP` (≤ 1.16), `TCP`, `ANY`."""
+    words = text.split("/")
+    protocol = u8proto(words[-1])
+    if protocol is None:
+        raise ParseError(SOURCE, number, "unknown protocol")
+    if len(words) == 1:
+        return protocol, (0, 65535)
+    if len(words) == 3:
+        port = integer(words[0], SOURCE, number, most=65535)
+        return protocol, _range(port, integer(words[1], SOURCE, number, most=16))
+    low, dash, high = words[0].partition("-")
+    first = integer(low, SOURCE, number, most=65535)
+    return protocol, (first, integer(high, SOURCE, number, most=65535) if dash else first)

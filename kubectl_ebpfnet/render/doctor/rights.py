@@ -1,0 +1,136 @@
+"""`doctor`: this user's rights, and lines of a label and a text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kubectl_ebpfnet.model.doctor import COMMANDS, Checkup, Right
+from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.render.lists.listing import Column
+from kubectl_ebpfnet.render.text.style import escape
+from kubectl_ebpfnet.render.text.view import View
+from kubectl_ebpfnet.render.text.wrap import hanging
+
+_LABEL = 24
+_USES = {"node-pod": "node pods", "pull-secret": "--image-pull-secret"}
+_GROUPS = (
+    ("path", "every command", "docs/rbac.yaml"),
+    ("node-pod", "node pods", "docs/rbac-node-pod.yaml"),
+    ("cleanup", "cleanup", "docs/rbac-node-pod.yaml"),
+)
+
+
+def pairs(title: str, rows: Iterable[tuple[str, str]], view: View) -> str:
+    """A title and its lines, a label and a text each; "" when no text says anything."""
+    said = [line for label, text in rows if text for line in _pair(label, text, view)]
+    return "".join(f"{line}\n" for line in [title, *said]) if said else ""
+
+
+def _pair(label: str, text: str, view: View) -> list[str]:
+    return hanging(f"  {label:<{_LABEL}}", escape(text), view.width)
+
+
+@dataclass(frozen=True, slots=True)
+class _RightRow:
+    """Rights that differ in their verb, or in their verb and resource, alone."""
+
+    right: Right
+    verbs: tuple[str, ...]
+    resources: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
+
+
+Table = Callable[[str, Sequence[Column[Any]], Sequence[Any]], str]
+
+
+def rights(report: Checkup, view: View, table: Table, *, everything: bool) -> str:
+    """Counts for each use; then, by effect, what is denied: `everything` lists all, one by one.
+
+    Args:
+        table: lays a title, columns and rows out.
+    """
+    if not report.rights:
+        return ""
+    said: list[tuple[str, str]] = []
+    told: set[str] = set()
+    for use, name, file in _GROUPS:
+        mine = [right for right in report.rights if use in right.uses]
+        allowed = sum(right.allowed is True for right in mine)
+        text = f"{allowed} of {len(mine)} allowed"
+        if allowed == len(mine):
+            text = f"all {allowed} allowed"
+        elif all(right.allowed is False and not right.namespaces for right in mine):
+            # A list of all of them would say no more than the file does.
+            text = f"none of {len(mine)} allowed ({file} gives them)"
+            told.update(right.words for right in mine)
+        said.append((f"for {name}", text))
+    above = pairs("Rights", said, view)
+    denied = [r for r in report.rights if r.allowed is False and r.words not in told]
+    rows = _right_rows(report.rights if everything else denied, by_resource=everything)
+    return f"{above}\n{table('', _right_columns(rows, everything), rows)}" if rows else above
+
+
+def _right_rows(rights: Iterable[Right], *, by_resource: bool) -> list[_RightRow]:
+    rows: list[_RightRow] = []
+    for right in rights:
+        last = rows[-1] if rows else None
+        if last is not None and replace(last.right, verb="", evidence=()) == replace(
+            right, verb="", evidence=()
+        ):
+            verbs, evidence = (*last.verbs, right.verb), (*last.evidence, *right.evidence)
+            rows[-1] = replace(last, verbs=verbs, evidence=evidence)
+        else:
+            rows.append(_RightRow(right, (right.verb,), (right.resource,), right.evidence))
+    if by_resource:
+        return rows
+    joined: dict[Any, _RightRow] = {}
+    for row in rows:
+        one = row.right
+        key = (row.verbs, _group(one), one.uses, one.effect, one.namespaces, one.name)
+        first = joined.setdefault(key, row)
+        if first is not row:
+            joined[key] = replace(
+                first,
+                resources=(*first.resources, one.resource),
+                evidence=(*first.evidence, *row.evidence),
+            )
+    return list(joined.values())
+
+
+def _right_columns(rows: list[_RightRow], everything: bool) -> tuple[Column[_RightRow], ...]:
+    judged: Column[_RightRow] = Column("ALLOWED", lambda row: _allowed(row.right))
+    within: Column[_RightRow] = Column(
+        "BUT ALLOWED IN", lambda row: ", ".join(row.right.namespaces), elastic=True
+    )
+    return (
+        *((judged,) if everything else ()),
+        Column("RIGHT" if everything else "DENIED", _right, elastic=True),
+        *((within,) if any(row.right.namespaces for row in rows) else ()),
+        Column("NEEDED FOR", _needed_for, elastic=True),
+        Column("WITHOUT IT", lambda row: row.right.effect, elastic=True),
+    )
+
+
+def _right(row: _RightRow) -> str:
+    """`get, list deployments, daemonsets (apps)`."""
+    names = ", ".join(resource.partition(".")[0] for resource in row.resources)
+    group = _group(row.right)
+    named = f"{names} ({group})" if group else names
+    return replace(row.right, verb=", ".join(row.verbs), resource=named).words
+
+
+def _group(right: Right) -> str:
+    return right.resource.partition(".")[2]
+
+
+def _allowed(right: Right) -> str:
+    return "not known" if right.allowed is None else "yes" if right.allowed else "no"
+
+
+def _needed_for(row: _RightRow) -> str:
+    uses = row.right.uses
+    if set(COMMANDS) <= set(uses):
+        uses = ("every command", *(use for use in uses if use not in COMMANDS))
+    return ", ".join(_USES.get(use, use) for use in uses)

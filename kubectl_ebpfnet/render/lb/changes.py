@@ -1,0 +1,60 @@
+"""What changed from one look of `probe-lb --watch` to the next, as lines below the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from kubectl_ebpfnet.model.probe import NodeRow, ProbeReport
+from kubectl_ebpfnet.render.text.style import escape
+from kubectl_ebpfnet.render.text.wrap import hanging
+
+KEPT = 12
+"""Changes that stay on the screen."""
+_Key = tuple[str, str, str]
+
+
+class Changes:
+    """Looks at reports one after the other."""
+
+    def __init__(self) -> None:
+        self._last: dict[_Key, str] = {}
+        self._lines: list[str] = []
+
+    def lines(self, reports: Iterable[ProbeReport], now: datetime, width: int = 0) -> list[str]:
+        """The latest changes, the oldest first, after one more look.
+
+        Args:
+            reports: of this look.
+            now: when it was.
+            width: columns to keep within, 0 for no wrapping.
+        """
+        seen = {_key(report, row): _state(row) for report in reports for row in report.rows}
+        for key, state in seen.items():
+            before = self._last.get(key)
+            if before is not None and before != state:
+                _, target, node = key
+                self._lines.append(f"{now:%H:%M:%S}  {node} at {target}: {before} → {state}")
+        for key in self._last.keys() - seen.keys():
+            self._lines.append(f"{now:%H:%M:%S}  {key[2]} at {key[1]}: no longer a node to probe")
+        if self._last:
+            for key in sorted(seen.keys() - self._last.keys()):
+                self._lines.append(f"{now:%H:%M:%S}  {key[2]} at {key[1]}: new, {seen[key]}")
+        self._last = seen
+        self._lines = self._lines[-KEPT:]
+        return [part for line in self._lines for part in hanging("CHANGED  ", escape(line), width)]
+
+
+def _key(report: ProbeReport, row: NodeRow) -> _Key:
+    return (report.request.service, row.target.title, row.node)
+
+
+def _state(row: NodeRow) -> str:
+    """What of a row a change is told of: times and ports differ from look to look."""
+    words = [row.outcome.value]
+    if row.connected:
+        words.append(f"source {row.source.value}")
+    words.append(f"{row.endpoints.local}/{row.endpoints.total} ready")
+    if row.health is not None:
+        words.append(f"health {row.health.status or 'silent'}")
+    return ", ".join(words)

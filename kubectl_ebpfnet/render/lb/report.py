@@ -1,0 +1,261 @@
+"""`probe-lb`: nodes beside what is expected of them, the verdict, contradictions with their proof.
+
+One table a target. JSON and YAML: docs/json.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.net import protocol_name
+from kubectl_ebpfnet.model.probe import (
+    SCHEMA,
+    Answers,
+    Expectation,
+    Judgement,
+    NodeRow,
+    Outcome,
+    ProbeReport,
+    ProbeTarget,
+    SourceFate,
+    TargetKind,
+)
+from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.render.lists import listing
+from kubectl_ebpfnet.render.lists.listing import FORMATS, Column, Listing
+from kubectl_ebpfnet.render.path.document import record_document, safe_json, safe_yaml
+from kubectl_ebpfnet.render.text import findings
+from kubectl_ebpfnet.render.text.style import Style, escape
+from kubectl_ebpfnet.render.text.view import View
+from kubectl_ebpfnet.render.text.wrap import hanging, wrap
+
+_HEADLINES = {
+    Judgement.AS_ASKED: "behaves",
+    Judgement.CONTRADICTED: "does not behave",
+    Judgement.UNKNOWN: "unknown",
+}
+_VERDICTS = {
+    Judgement.AS_ASKED: "ok",
+    Judgement.CONTRADICTED: "wrong",
+    Judgement.UNKNOWN: "unknown",
+}
+_OUTCOMES = {
+    Outcome.CONNECTED: "answered",
+    Outcome.REFUSED: "refused",
+    Outcome.TIMEOUT: "silent",
+    Outcome.UNREACHABLE: "unreachable",
+    Outcome.ICMP: "ICMP",
+    Outcome.ERROR: "error",
+    Outcome.NOT_TRIED: "not tried",
+}
+_SOURCES = {
+    SourceFate.PRESERVED: "preserved",
+    SourceFate.NODE: "node's",
+    SourceFate.EITHER: "either",
+    SourceFate.OTHER: "other",
+    SourceFate.UNKNOWN: "unknown",
+}
+_NAMED = 3
+"""Nodes that a note names."""
+__all__ = ["FORMATS", "document", "render", "render_all"]
+
+
+def render(report: ProbeReport, bundle: Bundle, format_name: str, view: View) -> str:
+    """The answer as text that ends with a newline.
+
+    Raises:
+        ValueError: a format not in FORMATS.
+    """
+    match format_name:
+        case "json":
+            return safe_json(document(report, bundle))
+        case "yaml":
+            return safe_yaml(document(report, bundle))
+        case "table" | "wide":
+            # As with kubectl, wide lines are never wrapped.
+            shown = view if format_name == "table" else replace(view, width=0)
+            return _text(report, bundle, format_name, shown)
+    raise ValueError(f"no format {format_name!r}; there are {', '.join(FORMATS)}")
+
+
+def render_all(reports: Iterable[tuple[ProbeReport, Bundle]], format_name: str) -> str:
+    """Several answers in one document, as JSON or YAML."""
+    values = {
+        "schema": "ebpfnet.dev/probe-lb-policies/v1",
+        "items": [document(report, bundle) for report, bundle in reports],
+    }
+    return (safe_json if format_name == "json" else safe_yaml)(values)
+
+
+def document(report: ProbeReport, bundle: Bundle) -> dict[str, Any]:
+    """The answer as plain values, in the order in which docs/json.md tells them."""
+    cited = {e.record for row in report.rows for e in row.evidence}
+    cited |= {e.record for finding in report.findings for e in finding.evidence}
+    request = codec.plain(report.request)
+    if report.request.protocol is not None:
+        request["protocol"] = protocol_name(report.request.protocol)
+    return {
+        "schema": SCHEMA,
+        "service": {"namespace": report.request.namespace, "name": report.request.service},
+        "type": report.type,
+        "policy": report.policy,
+        "datapath": report.datapath,
+        "verdict": report.verdict.value,
+        "summary": report.summary,
+        "request": request,
+        "items": [_row(row) for row in report.rows],
+        "findings": codec.plain(report.findings),
+        "missing": list(report.missing),
+        "records": [record_document(r) for r in bundle.records if r.number in cited],
+        "bundle": {"source": bundle.source, "note": bundle.note},
+    }
+
+
+def _row(row: NodeRow) -> dict[str, Any]:
+    said: dict[str, Any] = codec.plain(row)
+    said["target"] = _target(row.target)
+    for attempt in said["attempts"]:
+        del attempt["target"]  # the row's
+    said["evidence"] = codec.plain(row.evidence)
+    return said
+
+
+def _target(target: ProbeTarget) -> dict[str, Any]:
+    return {**codec.plain(target), "protocol": protocol_name(target.protocol)}
+
+
+def _text(report: ProbeReport, bundle: Bundle, format_name: str, view: View) -> str:
+    sections = [_opening(report, view)]
+    for target in report.targets:
+        rows = [row for row in report.rows if row.target == target]
+        shown = listing.render(_listing(target, rows), replace(bundle, note=""), format_name, view)
+        sections.append(shown.rstrip("\n").split("\n"))
+    sections.append(_notes(report.rows, view))
+    sections.append(findings.lines(report.findings, bundle, view))
+    sections.append(
+        [line for text in report.missing for line in hanging("MISSING  ", escape(text), view.width)]
+    )
+    if bundle.note:
+        sections.append(["CAPTURE", *wrap(escape(bundle.note), view.width)])
+    return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
+
+
+def _opening(report: ProbeReport, view: View) -> list[str]:
+    word = _HEADLINES[report.verdict]
+    name = f"svc/{report.request.service}" + (": " if word == "unknown" else " ")
+    head, rest = escape(report.summary), ""
+    if report.summary.startswith(name + word):
+        rest = escape(report.summary[len(name) + len(word) :])
+        head = escape(name) + Style(view.color).judgement(report.verdict, word)
+    by = f", served by {report.datapath}" if report.datapath else ""
+    about = f"{report.type}, externalTrafficPolicy {report.policy}{by}"
+    return [head + rest, *wrap(escape(about), view.width)]
+
+
+def _listing(target: ProbeTarget, rows: list[NodeRow]) -> Listing[NodeRow]:
+    words = {TargetKind.EXTERNAL_IP: " (external IP)"}.get(target.kind, "")
+    named = f" ({target.hostname})" if target.hostname else words
+    return Listing(
+        schema=SCHEMA,
+        title=f"{target.title}{named}",
+        columns=(
+            Column("NODE", lambda row: row.node, elastic=True),
+            Column("READY", _ready),
+            Column("EXPECTED", _expected, elastic=True),
+            Column("GOT", _got, elastic=True),
+            Column(
+                "SOURCE",
+                lambda row: _SOURCES[row.source] if row.connected or row.source_seen else "",
+            ),
+            Column("HEALTH", _health, elastic=True),
+            Column(
+                "VERDICT", _verdict,
+                paint=lambda row, text: Style(True).judgement(row.judgement, text),
+            ),
+            Column("FROM", lambda row: row.from_node, wide=True),
+            Column("HOW", lambda row: row.how.value if row.how else "", wide=True),
+            Column("ATTEMPTS", _attempts, wide=True),
+            Column("SEEN", lambda row: ",".join(map(str, row.source_seen)), wide=True),
+            Column("HTTP", _http, wide=True),
+            Column("WHY", lambda row: row.expected.why, wide=True),
+        ),
+        rows=rows,
+        evidence=lambda row: row.evidence,
+        nothing="no node is known",
+        notes=(),
+        document={},
+    )  # fmt: skip
+
+
+def _ready(row: NodeRow) -> str:
+    """Ready endpoints on the node, of all; those that serve while they end where none is ready."""
+    ends = row.endpoints
+    said = f"{ends.local}/{ends.total}"
+    return f"{said}+{ends.local_terminating}t" if ends.local_terminating else said
+
+
+def _expected(row: NodeRow) -> str:
+    wanted: Expectation = row.expected
+    if wanted.excluded:
+        return "excluded"
+    if wanted.answers is Answers.YES and wanted.source is not SourceFate.UNKNOWN:
+        return f"yes, {_SOURCES[wanted.source]}"
+    return wanted.answers.value
+
+
+def _got(row: NodeRow) -> str:
+    time = f" {_milliseconds(row.seconds)}" if row.seconds is not None else ""
+    if row.connected and row.connected < row.told:
+        return f"{row.connected} of {row.told} answered{time}"
+    said = _OUTCOMES[row.outcome]
+    if row.outcome is Outcome.ICMP and row.detail:
+        what = row.detail.partition(", ")[0]  # who said it is in the finding and in JSON
+        return what if what.startswith("ICMP") else f"{said} {what}"
+    return said + time
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
+
+
+def _health(row: NodeRow) -> str:
+    due, health = row.expected.health_status, row.health
+    if health is None:
+        return f"{due} due" if due is not None and not row.attempts else ""
+    count = f" ({health.local_endpoints})" if health.local_endpoints is not None else ""
+    said = f"{health.status}{count}" if health.status is not None else "none"
+    got = 503 if health.status is None else health.status
+    return said if due in (None, got) else f"{said}, {due} due"
+
+
+def _verdict(row: NodeRow) -> str:
+    """In brackets where load-balancers send nothing, for it does not count."""
+    word = _VERDICTS[row.judgement]
+    return f"({word})" if row.expected.excluded else word
+
+
+def _attempts(row: NodeRow) -> str:
+    return f"{row.connected}/{row.told}" if row.attempts else ""
+
+
+def _http(row: NodeRow) -> str:
+    found = dict.fromkeys(a.http_status for a in row.attempts if a.http_status is not None)
+    return ",".join(map(str, found))
+
+
+def _notes(rows: Iterable[NodeRow], view: View) -> list[str]:
+    """What was done otherwise or could not be done; one line for all the nodes it is said of."""
+    nodes: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for text in row.notes:
+            nodes.setdefault(text, {})[row.node] = None
+    said = []
+    for text, found in nodes.items():
+        names = list(found)
+        label = ", ".join(names[:_NAMED])
+        label += f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        said += hanging("NOTE  ", escape(f"{label}: {text}"), view.width)
+    return said

@@ -1,0 +1,176 @@
+"""Lists of facts as kubectl shows them: a table, a wide table, JSON or YAML.
+
+A list brings its columns; what a cell says is text of a cluster and is escaped here. JSON is the
+facts themselves (model/protocol/codec.py), under a versioned `schema` (docs/json.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.render.path.document import safe_json, safe_yaml
+from kubectl_ebpfnet.render.path.table import columns
+from kubectl_ebpfnet.render.text.evidence import under_rows
+from kubectl_ebpfnet.render.text.style import escape
+from kubectl_ebpfnet.render.text.view import View
+from kubectl_ebpfnet.render.text.wrap import hanging, wrap
+
+FORMATS = ("table", "wide", "json", "yaml")
+Row = TypeVar("Row")
+_GAP = 2
+_LEAST_ELASTIC = 13
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[Row]):
+    """A column of a table.
+
+    Attributes:
+        header: upper case.
+        cell: what it says of a row; "" shows as `-`.
+        wide: shown by `-o wide` alone.
+        elastic: gives way where the terminal is too narrow.
+        spare: left out where it is too narrow even so; `-o wide` and JSON have it.
+        paint: colours a row's cell, in codes that take no room; None for no colour.
+    """
+
+    header: str
+    cell: Callable[[Row], str]
+    wide: bool = False
+    elastic: bool = False
+    spare: bool = False
+    paint: Callable[[Row, str], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[Row]):
+    """A list to be shown.
+
+    Attributes:
+        schema: of the JSON document.
+        title: first line of the table form, "" for none.
+        columns: of the table forms.
+        rows: the facts.
+        evidence: of a row.
+        nothing: what the table form says when there are no rows.
+        notes: sentences below the table: what could not be looked at, and why.
+        document: further members of the JSON document, before `items`.
+    """
+
+    schema: str
+    title: str
+    columns: Sequence[Column[Row]]
+    rows: Sequence[Row]
+    evidence: Callable[[Row], tuple[Evidence, ...]]
+    nothing: str
+    notes: Sequence[str]
+    document: Mapping[str, Any]
+
+
+def render(listing: Listing[Any], bundle: Bundle, format_name: str, view: View) -> str:
+    """The list as text that ends with a newline. Raises ValueError for a format not in FORMATS."""
+    match format_name:
+        case "json":
+            return safe_json(_document(listing, bundle))
+        case "yaml":
+            return safe_yaml(_document(listing, bundle))
+        case "table":
+            return _table(listing, bundle, view, [c for c in listing.columns if not c.wide])
+        case "wide":
+            # As with kubectl, wide lines are never wrapped.
+            unwrapped = View(0, view.color, view.evidence)
+            return _table(listing, bundle, unwrapped, listing.columns)
+    raise ValueError(f"no format {format_name!r}; there are {', '.join(FORMATS)}")
+
+
+def _document(listing: Listing[Any], bundle: Bundle) -> dict[str, Any]:
+    return {
+        "schema": listing.schema,
+        **codec.plain(dict(listing.document)),
+        "items": [codec.plain(row) for row in listing.rows],
+        "missing": list(listing.notes),
+        "bundle": {"source": bundle.source, "note": bundle.note},
+    }
+
+
+def _table(listing: Listing[Any], bundle: Bundle, view: View, shown: Sequence[Column[Any]]) -> str:
+    said: list[str] = [escape(listing.title), ""] if listing.title else []
+    if listing.rows:
+        said += _rows(listing, bundle, view, shown)
+    else:
+        said += wrap(escape(listing.nothing), view.width)
+    if listing.notes:
+        said.append("")
+        for note in listing.notes:
+            said += hanging("MISSING  ", escape(note), view.width)
+    if bundle.note:
+        said += ["", *hanging("NOTE  ", escape(bundle.note), view.width)]
+    return "\n".join(said) + "\n"
+
+
+def _rows(
+    listing: Listing[Any], bundle: Bundle, view: View, shown: Sequence[Column[Any]]
+) -> list[str]:
+    table = [
+        (column, [escape(column.cell(row)) or "-" for row in listing.rows]) for column in shown
+    ]
+    if view.width:
+        table = _narrowed(table, view.width)
+    headers = [column.header for column, _ in table]
+    rows = [list(row) for row in zip(*(texts for _, texts in table), strict=True)]
+    if view.color:
+        paints = [column.paint or _plain for column, _ in table]
+        rows = [
+            [paint(row, text) for paint, text in zip(paints, cells, strict=True)]
+            for row, cells in zip(listing.rows, rows, strict=True)
+        ]
+    lines = columns(headers, rows)
+    if not view.evidence:
+        return lines
+    return under_rows(lines, rows, map(listing.evidence, listing.rows), bundle)
+
+
+def _plain(_row: Any, text: str) -> str:
+    return text
+
+
+_Table = list[tuple[Column[Any], list[str]]]
+
+
+def _narrowed(table: _Table, width: int) -> _Table:
+    """The table within a width: spare columns go, the last first, then elastic ones are wrapped."""
+    while _room(table) > width:
+        spare = [i for i, (column, _) in enumerate(table) if column.spare]
+        if not spare:
+            break
+        del table[spare[-1]]
+    widths = [_widest(column, texts) for column, texts in table]
+    elastic = [i for i, (column, _) in enumerate(table) if column.elastic]
+    while sum(widths) + _GAP * (len(widths) - 1) > width and elastic:
+        widest = max(elastic, key=lambda i: widths[i])
+        if widths[widest] <= _least(*table[widest]):
+            break
+        widths[widest] -= 1
+    return [
+        (column, ["\n".join(wrap(text, room)) for text in texts])
+        for (column, texts), room in zip(table, widths, strict=True)
+    ]
+
+
+def _room(table: _Table) -> int:
+    """Columns of the terminal that it needs at least."""
+    return sum(_least(column, texts) for column, texts in table) + _GAP * (len(table) - 1)
+
+
+def _widest(column: Column[Any], texts: list[str]) -> int:
+    return max(len(column.header), *map(len, texts))
+
+
+def _least(column: Column[Any], texts: list[str]) -> int:
+    whole = _widest(column, texts)
+    return min(whole, max(_LEAST_ELASTIC, len(column.header))) if column.elastic else whole

@@ -1,0 +1,51 @@
+"""The name of an output format → the answer as text."""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.path import Path
+from kubectl_ebpfnet.render.text.view import View
+
+MODULES = {
+    "table": "kubectl_ebpfnet.render.path.table",
+    "wide": "kubectl_ebpfnet.render.path.table",
+    "tree": "kubectl_ebpfnet.render.path.tree",
+    "json": "kubectl_ebpfnet.render.path.document",
+    "yaml": "kubectl_ebpfnet.render.path.document",
+    "mermaid": "kubectl_ebpfnet.render.path.graph",
+    "dot": "kubectl_ebpfnet.render.path.graph",
+}
+"""Format → the module that makes it, for who wants to import it while waiting for something."""
+FORMATS = tuple(MODULES)
+
+
+def render(path: Path, bundle: Bundle, format_name: str, view: View) -> str:
+    """The answer as text that ends with a newline.
+
+    Args:
+        bundle: what the path was explained from; evidence is quoted out of it.
+        format_name: one of FORMATS.
+        view: for table, wide and tree; the others are for programs and look the same everywhere.
+
+    Raises:
+        ValueError: no such format.
+    """
+    # Each format brings its own imports (tabulate alone is 30 ms): only the wanted one's.
+    match format_name:
+        case "table" | "wide":
+            from kubectl_ebpfnet.render.path.table import table, wide
+
+            return (table if format_name == "table" else wide)(path, bundle, view)
+        case "tree":
+            from kubectl_ebpfnet.render.path.tree import tree
+
+            return tree(path, bundle, view)
+        case "json" | "yaml":
+            from kubectl_ebpfnet.render.path.document import json_text, yaml_text
+
+            return (json_text if format_name == "json" else yaml_text)(path, bundle)
+        case "mermaid" | "dot":
+            from kubectl_ebpfnet.render.path.graph import dot, mermaid
+
+            return (mermaid if format_name == "mermaid" else dot)(path)
+    raise ValueError(f"no format {format_name!r}; there are {', '.join(FORMATS)}")

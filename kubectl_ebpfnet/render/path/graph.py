@@ -1,0 +1,79 @@
+"""`-o mermaid` and `-o dot`: the path as a drawing, places as boxes around their hops.
+
+Labels hold what a cluster says, so nothing of it may be read as syntax. Mermaid: a label in
+double quotes, and every character that is not a plain letter, digit or blank as an entity code
+`#NN;` (mermaid.js.org/syntax/flowchart, "Entity codes to escape characters"). DOT: a quoted ID in
+which a backslash and a quote are escaped (graphviz.org/doc/info/lang.html; escString).
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+from kubectl_ebpfnet.model.path import Hop, Path, State
+from kubectl_ebpfnet.render.path import phrases
+from kubectl_ebpfnet.render.path.tree import branches
+from kubectl_ebpfnet.render.text.style import escape
+
+_PLAIN = re.compile(r"[^A-Za-z0-9 .,:/()→_+-]")
+
+
+def mermaid(path: Path) -> str:
+    """A Mermaid flowchart; unknown hops are dashed, the hop that drops is marked."""
+    said = ["---", f"title: {_front_matter(_title(path))}", "---", "flowchart TD"]
+    for number, (title, hops) in enumerate(branches(path.hops), start=1):
+        said.append(f'  subgraph place{number}["{_mermaid(title)}"]')
+        said += [f'    hop{hop.number}["{_mermaid(_label(hop))}"]' for hop in hops]
+        said.append("  end")
+    numbers = [hop.number for hop in path.hops]
+    said += [f"  hop{a} --> hop{b}" for a, b in pairwise(numbers)]
+    said += ["  classDef drops stroke:#c00,stroke-width:3px"]
+    said += ["  classDef unknown stroke-dasharray:5 5"]
+    said += [f"  class hop{hop.number} drops" for hop in path.hops if hop.drops]
+    said += [f"  class hop{h.number} unknown" for h in path.hops if h.state is State.UNKNOWN]
+    return "\n".join(said) + "\n"
+
+
+def dot(path: Path) -> str:
+    """A Graphviz digraph; unknown hops are dashed, the hop that drops is red."""
+    said = ["digraph path {", f"  label={_dot(_title(path))};", '  labelloc="t";']
+    said.append('  node [shape="box"];')
+    for number, (title, hops) in enumerate(branches(path.hops), start=1):
+        said.append(f"  subgraph cluster_{number} {{")
+        said.append(f"    label={_dot(title)};")
+        said += [f"    hop{hop.number} [label={_dot(_label(hop))}{_look(hop)}];" for hop in hops]
+        said.append("  }")
+    numbers = [hop.number for hop in path.hops]
+    said += [f"  hop{a} -> hop{b};" for a, b in pairwise(numbers)]
+    return "\n".join([*said, "}"]) + "\n"
+
+
+def _title(path: Path) -> str:
+    line = phrases.headline(path)
+    return f"{line.before}{line.verdict}{line.after}"
+
+
+def _label(hop: Hop) -> str:
+    return f"{hop.number} {hop.kind}: {phrases.does(hop)}"
+
+
+def _look(hop: Hop) -> str:
+    style = ', style="dashed"' if hop.state is State.UNKNOWN else ""
+    return f'{style}, color="red"' if hop.drops else style
+
+
+def _mermaid(text: str) -> str:
+    return _PLAIN.sub(lambda match: f"#{ord(match.group())};", escape(text))
+
+
+def _dot(text: str) -> str:
+    inner = escape(text).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{inner}"'
+
+
+def _front_matter(text: str) -> str:
+    # Mermaid reads its front matter as YAML, but looks for %%{directives}%% in the raw text
+    # before: so what is not plain is written as an escape of YAML's double quotes.
+    plain = _PLAIN.sub(lambda match: f"\\U{ord(match.group()):08x}", escape(text))
+    return f'"{plain}"'

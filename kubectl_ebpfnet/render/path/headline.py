@@ -1,0 +1,27 @@
+"""The lines that every answer for a reader begins and ends with."""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.path import Path
+from kubectl_ebpfnet.render.path import phrases
+from kubectl_ebpfnet.render.text.style import Style, escape
+from kubectl_ebpfnet.render.text.view import View
+from kubectl_ebpfnet.render.text.wrap import wrap
+
+
+def opening(path: Path, view: View) -> list[str]:
+    """The headline, and how the ends were resolved."""
+    line = phrases.headline(path)
+    said = escape(line.before) + Style(view.color).verdict(path.verdict) + escape(line.after)
+    return [
+        said,
+        *(part for note in phrases.notes(path) for part in wrap(escape(note), view.width)),
+    ]
+
+
+def closing(bundle: Bundle, view: View) -> list[str]:
+    """What is to be known of the bundle, e.g. that it is a replay; () when nothing is."""
+    if not bundle.note:
+        return []
+    return ["CAPTURE", *wrap(escape(bundle.note), view.width)]

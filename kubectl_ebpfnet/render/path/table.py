@@ -1,0 +1,131 @@
+"""`-o table` and `-o wide`: the headline, the hops, the tracked flows, the findings.
+
+The look is kubectl's: upper-case headers, no borders. tabulate lays the columns out; the lines in
+a cell are broken here, since only here is it known which column may give way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.path import Hop, Path
+from kubectl_ebpfnet.render.path import phrases
+from kubectl_ebpfnet.render.path.headline import closing, opening
+from kubectl_ebpfnet.render.path.tracked import tracking_lines
+from kubectl_ebpfnet.render.text import findings
+from kubectl_ebpfnet.render.text.evidence import proof, under_rows
+from kubectl_ebpfnet.render.text.style import escape
+from kubectl_ebpfnet.render.text.view import View
+from kubectl_ebpfnet.render.text.wrap import hanging, wrap
+
+_HEADERS = ("#", "WHERE", "WHAT", "DOES", "STATE")
+_WIDE_HEADERS = ("NODE", "PACKET", "EVIDENCE")
+_DOES = _HEADERS.index("DOES")
+_GAP = 2
+_FLOWS_OF_A_NODE = 2
+"""A client that connects often has many flows that differ in their port alone."""
+_LEAST_DOES = 26
+"""Columns that DOES needs for a table to be readable; with fewer each hop is a paragraph."""
+
+
+def table(path: Path, bundle: Bundle, view: View) -> str:
+    """The answer as one reads it by default."""
+    return _document(path, bundle, view, _hops(path, bundle, view), _FLOWS_OF_A_NODE)
+
+
+def wide(path: Path, bundle: Bundle, view: View) -> str:
+    """The same with the node, the packet as it leaves each hop, and the records' numbers.
+
+    As with kubectl, wide lines are never wrapped.
+    """
+    unwrapped = View(0, view.color, view.evidence)
+    rows = [(*_row(hop), *_wide_cells(hop)) for hop in path.hops]
+    hops = _laid_out(path, bundle, unwrapped, (*_HEADERS, *_WIDE_HEADERS), rows)
+    return _document(path, bundle, unwrapped, hops)
+
+
+def columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table; a cell may hold newlines, its row then takes as many lines."""
+    # The headers as a row: as headers tabulate would make every column two wider than they are.
+    text = tabulate([headers, *rows], tablefmt="plain", disable_numparse=True)
+    return [line.rstrip() for line in text.split("\n")]
+
+
+def _document(
+    path: Path, bundle: Bundle, view: View, hops: list[str], flows_of_a_node: int | None = None
+) -> str:
+    sections = [
+        opening(path, view),
+        hops,
+        tracking_lines(path, view, columns, flows_of_a_node),
+        findings.lines(path.findings, bundle, view),
+        closing(bundle, view),
+    ]
+    return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
+
+
+def _row(hop: Hop) -> tuple[str, ...]:
+    does = escape(phrases.does(hop))
+    return str(hop.number), escape(hop.where), hop.kind.value, does, hop.state.value
+
+
+def _wide_cells(hop: Hop) -> tuple[str, ...]:
+    records = dict.fromkeys(str(item.record) for item in hop.evidence)
+    return escape(hop.node), escape(phrases.packet(hop.packet)), ",".join(records)
+
+
+def _hops(path: Path, bundle: Bundle, view: View) -> list[str]:
+    if not path.hops:
+        return []
+    rows: list[tuple[str, ...]] = [_row(hop) for hop in path.hops]
+    if view.width:
+        widths = _widths(rows, view.width)
+        if widths[_DOES] < _LEAST_DOES:
+            return _paragraphs(path, bundle, view)
+        rows = [
+            tuple("\n".join(wrap(cell, w)) for cell, w in zip(row, widths, strict=True))
+            for row in rows
+        ]
+    return _laid_out(path, bundle, view, _HEADERS, rows)
+
+
+def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Columns for each cell: WHERE and WHAT give way a little, DOES takes what is left."""
+    natural = [
+        max(len(header), *(len(row[i]) for row in rows)) for i, header in enumerate(_HEADERS)
+    ]
+    if sum(natural) + _GAP * (len(natural) - 1) > width:
+        natural[1] = min(natural[1], max(width // 5, 8))
+        natural[2] = min(natural[2], max(width // 8, 9))
+    others = sum(natural) - natural[_DOES] + _GAP * (len(natural) - 1)
+    natural[_DOES] = min(natural[_DOES], width - others)
+    return natural
+
+
+def _laid_out(
+    path: Path,
+    bundle: Bundle,
+    view: View,
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+) -> list[str]:
+    if not rows:
+        return []
+    lines = columns(headers, rows)
+    if not view.evidence:
+        return lines
+    return under_rows(lines, rows, (hop.evidence for hop in path.hops), bundle)
+
+
+def _paragraphs(path: Path, bundle: Bundle, view: View) -> list[str]:
+    said = []
+    for hop in path.hops:
+        title = f"{escape(hop.where)}, {hop.kind} ({hop.state})"
+        said += hanging(f"{hop.number}  ", title, view.width)
+        said += hanging("   ", escape(phrases.does(hop)), view.width)
+        if view.evidence:
+            said += proof(hop.evidence, bundle, "    ")
+    return said

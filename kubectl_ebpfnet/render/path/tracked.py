@@ -1,0 +1,111 @@
+"""The joined view: one flow in Cilium's conntrack, Cilium's NAT and nf_conntrack, side by side.
+
+Where the terminal is too narrow for three tables beside each other they stand below each other,
+still one flow a block, so that what differs through the translation is in one place.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from kubectl_ebpfnet.model.path import Path, TrackedFlow
+from kubectl_ebpfnet.render.path import phrases
+from kubectl_ebpfnet.render.text.style import escape
+from kubectl_ebpfnet.render.text.view import View
+from kubectl_ebpfnet.render.text.wrap import hanging, wrap
+
+_HEADERS = ("NODE", "FLOW", "CILIUM CT", "CILIUM NAT", "NF_CONNTRACK")
+_SIDE_BY_SIDE = 120
+"""Columns of a terminal from which on the three tables stand beside each other."""
+
+Columns = Callable[[Sequence[str], Sequence[Sequence[str]]], list[str]]
+
+
+def tracking_lines(
+    path: Path, view: View, columns: Columns, at_most: int | None = None
+) -> list[str]:
+    """The lines of the FLOWS section, () when nothing is tracked and nothing is to say of it.
+
+    Args:
+        columns: lays a table out.
+        at_most: flows that are shown of a node, the newest; None for all.
+    """
+    said: list[str] = []
+    flows, left_out = _newest(path.flows, at_most)
+    if flows:
+        if view.width and view.width < _SIDE_BY_SIDE:
+            said = _stacked(flows, path, view)
+        else:
+            said = _beside(flows, view, columns)
+    said += [f"{escape(node)}: {n} more: -o wide shows them" for node, n in left_out.items()]
+    shown = {flow.node for flow in path.flows}
+    for note in path.tracking:
+        if note.node not in shown or not view.width or view.width >= _SIDE_BY_SIDE:
+            text = f"{note.node}: no {phrases.TABLES.get(note.table, note.table)}: {note.text}"
+            said += wrap(escape(text), view.width)
+    return ["FLOWS", *said] if said else []
+
+
+def _newest(
+    flows: Sequence[TrackedFlow], at_most: int | None
+) -> tuple[list[TrackedFlow], dict[str, int]]:
+    """The first flows of each node, and how many more a node has."""
+    kept: list[TrackedFlow] = []
+    seen: Counter[str] = Counter()
+    for flow in flows:
+        seen[flow.node] += 1
+        if at_most is None or seen[flow.node] <= at_most:
+            kept.append(flow)
+    left_out = {node: n - at_most for node, n in seen.items() if at_most and n > at_most}
+    return kept, left_out
+
+
+def _beside(flows: Sequence[TrackedFlow], view: View, columns: Columns) -> list[str]:
+    # The gaps and the node's name go off first; the other four share what is left.
+    node = max(len(escape(flow.node)) for flow in flows)
+    room = max((view.width - max(node, 4) - 8) // 4, 20) if view.width else 0
+    rows = []
+    for flow in flows:
+        cells = [_first(flow), _ct(flow), _nat(flow), _nf(flow)]
+        shown = ["\n".join(wrap(escape(cell or "none"), room)) for cell in cells]
+        rows.append((escape(flow.node), *shown))
+    return columns(_HEADERS, rows)
+
+
+def _stacked(flows: Sequence[TrackedFlow], path: Path, view: View) -> list[str]:
+    said: list[str] = []
+    why = {(note.node, note.table): note.text for note in path.tracking}
+    for flow in flows:
+        said += hanging("", escape(f"{flow.node}: {_first(flow)}"), view.width)
+        for label, table, text in (
+            ("CILIUM CT", "cilium-ct", _ct(flow)),
+            ("CILIUM NAT", "cilium-nat", _nat(flow)),
+            ("NF_CONNTRACK", "nf_conntrack", _nf(flow)),
+        ):
+            missing = why.get((flow.node, table))
+            shown = text or (f"none: {missing}" if missing else "none")
+            said += hanging(f"  {label:<12}  ", escape(shown), view.width)
+    return said
+
+
+def _first(flow: TrackedFlow) -> str:
+    became = phrases.translation(flow)
+    return f"{flow.flow}, {became}" if became else str(flow.flow)
+
+
+def _ct(flow: TrackedFlow) -> str:
+    said = []
+    if flow.service_ct is not None:
+        said.append(phrases.cilium_ct(flow.service_ct, flow.flow))
+    if flow.cilium_ct is not None:
+        said.append(phrases.cilium_ct(flow.cilium_ct, flow.flow))
+    return "; ".join(said)
+
+
+def _nat(flow: TrackedFlow) -> str:
+    return phrases.cilium_nat(flow.cilium_nat) if flow.cilium_nat is not None else ""
+
+
+def _nf(flow: TrackedFlow) -> str:
+    return phrases.netfilter(flow.netfilter, flow.flow) if flow.netfilter is not None else ""

@@ -1,0 +1,59 @@
+"""`-o tree`: places as branches, hops as leaves, in the packet's order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.path import Hop, Path
+from kubectl_ebpfnet.render.path import phrases
+from kubectl_ebpfnet.render.path.headline import closing, opening
+from kubectl_ebpfnet.render.text.evidence import proof
+from kubectl_ebpfnet.render.text.style import Style, escape
+from kubectl_ebpfnet.render.text.view import View
+from kubectl_ebpfnet.render.text.wrap import hanging, wrap
+
+
+def branches(hops: Sequence[Hop]) -> Iterator[tuple[str, list[Hop]]]:
+    """The hops by place: a place that the packet comes back to is a branch of its own.
+
+    Yields:
+        (the place's title, not escaped, and its hops), in the packet's order.
+    """
+    for title, group in groupby(hops, key=phrases.place_title):
+        yield title, list(group)
+
+
+def tree(path: Path, bundle: Bundle, view: View) -> str:
+    """The answer as a tree; findings follow it."""
+    said = opening(path, view)
+    places = list(branches(path.hops))
+    for at, (title, hops) in enumerate(places):
+        last_place = at == len(places) - 1
+        bar = "    " if last_place else "│   "
+        said += _branch("└── " if last_place else "├── ", bar, escape(title), view.width)
+        for hop in hops:
+            said += _leaf(hop, bundle, view, bar, hop is hops[-1])
+    style = Style(view.color)
+    for finding in path.findings:
+        label = style.severity(finding.severity) + "  "
+        text = escape(f"{finding.title}: {finding.detail}" if finding.detail else finding.title)
+        said += hanging(label, text, view.width, len(finding.severity.value) + 2)
+    said += closing(bundle, view)
+    return "\n".join(said) + "\n"
+
+
+def _leaf(hop: Hop, bundle: Bundle, view: View, bar: str, last: bool) -> list[str]:
+    text = escape(f"{hop.number} {hop.kind}: {phrases.does(hop)} ({hop.state})")
+    below = bar + ("    " if last else "│   ")
+    said = _branch(bar + ("└── " if last else "├── "), below, text, view.width)
+    if view.evidence:
+        said += proof(hop.evidence, bundle, below + "  ")
+    return said
+
+
+def _branch(knot: str, below: str, text: str, width: int) -> list[str]:
+    """A line of the tree, wrapped beside its bars."""
+    first, *rest = wrap(text, max(width - len(knot), 24) if width else 0)
+    return [knot + first, *(below + line for line in rest)]

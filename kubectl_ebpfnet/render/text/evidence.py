@@ -1,0 +1,80 @@
+"""Evidence as lines: the command, where it ran, and what it said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kubectl_ebpfnet.model.evidence import Bundle, Record, matching_lines
+from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.render.text.style import escape
+
+
+def proof(evidence: Iterable[Evidence], bundle: Bundle, indent: str) -> list[str]:
+    """The lines that prove something, escaped, for under a hop or a finding.
+
+    `$ ip route   (pod default/client, exit code 0)`, then the lines with their numbers. The
+    bundle's own lines are shown where the evidence quotes none.
+    """
+    said: list[str] = []
+    for item in evidence:
+        try:
+            record = bundle.numbered(item.record)
+        except IndexError:
+            said.append(f"{indent}record {item.record} is not in {escape(bundle.source)}")
+            continue
+        said.append(indent + _command(record))
+        said += [f"{indent}  {line}" for line in _quoted(item, record)]
+    return said
+
+
+def under_rows(
+    lines: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    proofs: Iterable[Iterable[Evidence]],
+    bundle: Bundle,
+) -> list[str]:
+    """A table with the evidence of each row beneath it.
+
+    Args:
+        lines: the table, its headers' line first.
+        rows: its cells; one with newlines makes its row higher.
+        proofs: the evidence of each row.
+        bundle: what the evidence points into.
+    """
+    said, at = list(lines[:1]), 1
+    for cells, evidence in zip(rows, proofs, strict=True):
+        height = max(cell.count("\n") for cell in cells) + 1
+        said += lines[at : at + height]
+        at += height
+        said += proof(evidence, bundle, "    ")
+    return said
+
+
+def _command(record: Record) -> str:
+    end = f"exit code {record.exit_code}" if record.ran else record.why_not()
+    return escape(f"$ {record.command}   ({record.place}, {end})")
+
+
+def _quoted(item: Evidence, record: Record) -> list[str]:
+    quoted = list(item.excerpt) or _lines(record, item.lines)
+    numbers: list[str] = [str(n) for n in item.lines]
+    if len(numbers) != len(quoted):
+        # A JSON document's part, or lines that were cut: no number belongs to a single line.
+        numbers = [""] * len(quoted)
+    wide = max((len(n) for n in numbers), default=0)
+    return [
+        (f"{n:>{wide}}  " if wide else "") + escape(line.expandtabs())
+        for n, line in zip(numbers, quoted, strict=True)
+    ]
+
+
+def _lines(record: Record, numbers: tuple[int, ...]) -> list[str]:
+    if not numbers:
+        return []
+    wanted, found = set(numbers), []
+    for number, line in matching_lines(record.stdout, ()):
+        if number in wanted:
+            found.append(line.decode("utf-8", "replace"))
+        if number >= max(wanted):
+            break
+    return found

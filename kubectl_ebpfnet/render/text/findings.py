@@ -1,0 +1,31 @@
+"""Findings as a reader sees them: the severity's word, the title, what to do, the proof."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.path import Finding
+from kubectl_ebpfnet.render.text.evidence import proof
+from kubectl_ebpfnet.render.text.style import Style, escape
+from kubectl_ebpfnet.render.text.view import View
+from kubectl_ebpfnet.render.text.wrap import hanging
+
+_GAP = 2
+
+
+def lines(findings: Sequence[Finding], bundle: Bundle, view: View) -> list[str]:
+    """The section FINDINGS, () when there are none."""
+    if not findings:
+        return []
+    style = Style(view.color)
+    column = max(len(f.severity.value) for f in findings) + _GAP
+    said = ["FINDINGS"]
+    for finding in findings:
+        label = style.severity(finding.severity) + " " * (column - len(finding.severity.value))
+        said += hanging(label, escape(finding.title), view.width, column)
+        if finding.detail:
+            said += hanging(" " * column, escape(finding.detail), view.width, column)
+        if view.evidence:
+            said += proof(finding.evidence, bundle, " " * column)
+    return said

@@ -1,0 +1,133 @@
+"""`cleanup` against a fake cluster: what it says, its exit codes. A real one is in tests/lab."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from tests.cli.console import run
+from tests.cluster.fake_api_server import FakeApiServer, Reply, Seen, status_reply
+from tests.cluster.fake_cluster import RUNNING, FakeCluster
+
+LABELS = {"app.kubernetes.io/managed-by": "kubectl-ebpfnet", "ebpfnet.dev/version": "0.1.0"}
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeCluster]:
+    server = FakeApiServer()
+    yield FakeCluster(server)
+    server.close()
+
+
+def leave(cluster: FakeCluster, run: str, who: str = "sre@laptop") -> str:
+    """What a run left: a namespace of 3 hours with a pod in it; its path."""
+    name = f"ebpfnet-{run}"
+    labels = {**LABELS, "ebpfnet.dev/run": run}
+    notes = {"ebpfnet.dev/started-by": who, "ebpfnet.dev/lifetime-seconds": "600"}
+    path = f"/api/v1/namespaces/{name}"
+    cluster.objects[path] = {
+        "kind": "Namespace",
+        "metadata": {"name": name, "labels": labels, "annotations": notes},
+    }
+    cluster.objects[f"{path}/pods/node-1"] = {
+        "kind": "Pod",
+        "metadata": {"name": "node-1", "namespace": name, "labels": labels},
+        "spec": {"nodeName": "n1"},
+        "status": RUNNING,
+    }
+    cluster.age(path, 3 * 3600)
+    return path
+
+
+def cleanup(cluster: FakeCluster, *words: str):
+    return run("cleanup", f"--server={cluster.server.url}", *words)
+
+
+def test_it_removes_all_and_says_what(cluster):
+    leave(cluster, "0a1b2c3d")
+    leave(cluster, "deadbeef", who="")
+    done = cleanup(cluster)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "namespace/ebpfnet-0a1b2c3d (node pods: 1, 3h old, by sre@laptop) removed\n"
+        "namespace/ebpfnet-deadbeef (node pods: 1, 3h old) removed\n"
+    )
+    assert cluster.objects == {}
+    done = cleanup(cluster)
+    assert (done.returncode, done.stdout) == (0, "nothing is left of any run\n")
+
+
+def test_a_dry_run_touches_nothing(cluster):
+    leave(cluster, "0a1b2c3d")
+    before = dict(cluster.objects)
+    done = cleanup(cluster, "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("by sre@laptop) would be removed\n")
+    assert cluster.objects == before
+    assert cluster.asked("DELETE") == []
+
+
+def test_one_run_alone(cluster):
+    leave(cluster, "0a1b2c3d")
+    other = leave(cluster, "deadbeef")
+    assert cleanup(cluster, "ebpfnet-0a1b2c3d").returncode == 0
+    assert list(cluster.objects) == [other, f"{other}/pods/node-1"]
+    done = cleanup(cluster, "default")
+    assert (done.returncode, done.stdout) == (0, "nothing is left of that run\n")
+
+
+@pytest.mark.parametrize(("form", "load"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_for_programs(cluster, form, load):
+    leave(cluster, "0a1b2c3d")
+    done = cleanup(cluster, "-o", form)
+    document = load(done.stdout)
+    [item] = document.pop("items")
+    assert document == {"schema": "ebpfnet.dev/cleanup/v1", "dry_run": False}
+    assert 3 * 3600 <= item.pop("age") < 3 * 3600 + 60
+    assert item == {
+        "kind": "namespace",
+        "namespace": "",
+        "name": "ebpfnet-0a1b2c3d",
+        "run": "0a1b2c3d",
+        "expired": True,
+        "version": "0.1.0",
+        "who": "sre@laptop",
+        "pods": ["node-1"],
+        "leaving": False,
+        "removed": True,
+        "unconfirmed": [],
+        "error": "",
+    }
+
+
+def test_what_cannot_be_removed_does_not_stop_the_rest(cluster):
+    stays = leave(cluster, "0a1b2c3d")
+    leave(cluster, "deadbeef")
+
+    def refuses(seen: Seen) -> Reply | None:
+        if (seen.method, seen.path) == ("DELETE", stays):
+            return status_reply(403, "Forbidden", "no")
+        return None
+
+    cluster.refuses = refuses
+    done = cleanup(cluster)
+    assert done.returncode == 1
+    first, second = done.stdout.splitlines()
+    assert "not removed: this user may not delete namespaces; a Role with verb" in first
+    assert "docs/rbac-node-pod.yaml" in first
+    assert second.endswith(" removed")
+    assert list(cluster.objects) == [stays]
+
+
+def test_hostile_text_of_a_cluster_is_made_visible(cluster):
+    leave(cluster, "0a1b2c3d", who="\x1b[2Jsre")
+    assert "\x1b" not in cleanup(cluster).stdout
+
+
+def test_words_that_it_does_not_know(cluster):
+    done = cleanup(cluster, "-o", "wide")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "-o 'wide': no such format" in done.stderr

@@ -1,0 +1,75 @@
+"""`programs` and `flows` as a person sees them, on the recorded cluster."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cli.console import on_a_terminal, run
+
+GOLDEN = Path(__file__).parents[1] / "expected"
+PROGRAMS = ("programs", "pod/client", "--from", "demo")
+FLOWS = ("flows", "pod/client", "--from", "demo")
+
+
+@pytest.mark.parametrize("words", [PROGRAMS, FLOWS], ids=lambda words: words[0])
+@pytest.mark.parametrize("form", ["table", "wide", "json"])
+def test_forms(golden, words, form):
+    done = run(*words, "-o", form)
+    assert (done.returncode, done.stderr) == (0, "")
+    golden(GOLDEN / f"{words[0]}.{form}.txt", done.stdout)
+
+
+@pytest.mark.parametrize("words", [PROGRAMS, FLOWS], ids=lambda words: words[0])
+def test_within_80_columns(words):
+    code, text = on_a_terminal(*words, columns=80)
+    assert code == 0
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("words", [PROGRAMS, FLOWS], ids=lambda words: words[0])
+def test_json_and_yaml_say_the_same(words):
+    document = json.loads(run(*words, "-o", "json").stdout)
+    assert document["items"]
+    assert yaml.safe_load(run(*words, "-o", "yaml").stdout) == document
+
+
+def test_a_node_and_what_proves_it():
+    done = run("programs", "node/node1", "--from", "demo", "-v")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "cil_from_netdev" in done.stdout
+    assert "$ bpftool -j net show   (cilium-agent on node1" in done.stdout
+
+
+def test_flows_are_narrowed():
+    everything = json.loads(run(*FLOWS, "-o", "json").stdout)["items"]
+    some = json.loads(run(*FLOWS, "--to", "1.1.1.1:80", "-o", "json").stdout)["items"]
+    assert 0 < len(some) < len(everything)
+    assert {item["flow"]["destination"] for item in some} == {"1.1.1.1"}
+    none = run(*FLOWS, "--protocol", "icmp")
+    assert (none.returncode, none.stdout.splitlines()[2]) == (0, "no flow is tracked that fits")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint", "hint"),
+    [
+        (("programs", "pod/nobody", "--from", "demo"), 'pod "nobody" not found', "client"),
+        (("programs", "node/n9", "--from", "demo"), 'node "n9" not found', "node1, node2"),
+        (("programs", "svc/web", "--from", "demo"), "a Service is no place", "pod/NAME"),
+        ((*PROGRAMS, "-o", "tree"), "no such format", "table, wide, json, yaml"),
+        ((*FLOWS, "--to", "web"), "not an address", "--to 1.1.1.1"),
+        ((*FLOWS, "--protocol", "quic"), "no such protocol", "tcp, udp or icmp"),
+        (("flows", "pod/x", "--node-access", "ssh"), "no such way", "auto, agent, pod, none"),
+        (("flows", "pod/x", "--node-access", "agent", "--keep"), "nothing would be", "pod deploys"),
+    ],
+)
+def test_mistakes_say_what_to_do(words, complaint, hint):
+    done = run(*words)
+    assert done.returncode in (1, 2)
+    assert done.stdout == ""
+    first, second = done.stderr.splitlines()
+    assert complaint in first
+    assert hint in second

@@ -1,0 +1,115 @@
+"""`path --from` as a person sees it, on recorded scenarios: every format, terminals, pipes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cli.console import PROGRAM, SECONDS, environment, on_a_terminal, run, through_kubectl
+
+SCENARIO = str(Path(__file__).parents[2] / "scenarios" / "vxlan-kpr")
+DENIED = str(Path(__file__).parents[2] / "scenarios" / "vxlan-kpr-egress-policy")
+OUTSIDE = ("path", "pod/client", "1.1.1.1:80", "--from", SCENARIO)
+
+
+def test_table():
+    done = run(*OUTSIDE)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, blank, header, *_ = done.stdout.splitlines()
+    assert re.match(
+        r"pod/client 10\.\S+ → 1\.1\.1\.1:80/TCP: delivered, seen outside as \S+$", first
+    )
+    assert blank == ""
+    assert header.split() == ["#", "WHERE", "WHAT", "DOES", "STATE"]
+
+
+def test_the_demo_needs_no_cluster():
+    done = through_kubectl("path", "pod/client", "1.1.1.1:80", "--from", "demo")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ": delivered" in done.stdout.splitlines()[0]
+
+
+def test_a_drop_has_its_exit_code():
+    done = through_kubectl("path", "pod/client", "1.1.1.1:443", "--from", DENIED)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert ": dropped at hop " in done.stdout.splitlines()[0]
+
+
+def test_flags_may_stand_anywhere():
+    plain = run(*OUTSIDE).stdout
+    for words in (
+        ("path", f"--from={SCENARIO}", "-n=default", "pod/client", "-o=table", "1.1.1.1:80"),
+        ("-n", "default", "path", "client", "--protocol", "TCP", "1.1.1.1:80", "--from", SCENARIO),
+    ):
+        assert run(*words).stdout == plain
+
+
+def test_json_and_yaml():
+    document = json.loads(run(*OUTSIDE, "-o", "json").stdout)
+    assert document["verdict"] == "delivered"
+    assert yaml.safe_load(run(*OUTSIDE, "-oyaml").stdout) == document
+
+
+@pytest.mark.parametrize("name", ["wide", "tree", "mermaid", "dot"])
+def test_other_formats(name):
+    done = run(*OUTSIDE, "-o", name)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1.1.1.1" in done.stdout
+
+
+@pytest.mark.parametrize("flag", ["-v", "-v=1", "--v=1", "--v", "-vv"])
+def test_evidence(flag):
+    done = run(*OUTSIDE, flag)
+    assert done.returncode == 0
+    assert re.search(r"^ +\$ .+   \(.+, exit code \d+\)$", done.stdout, re.M)
+    assert " $ " not in run(*OUTSIDE).stdout
+
+
+def test_no_such_pod():
+    done = run("path", "pod/nobody", "1.1.1.1", "--from", SCENARIO)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith('error: pod "nobody" not found in namespace default\nhint: ')
+
+
+@pytest.mark.parametrize("columns", [80, 60, 40])
+def test_keeps_within_a_terminal(columns):
+    code, text = on_a_terminal(*OUTSIDE, columns=columns, env={"NO_COLOR": "1"})
+    assert code == 0
+    assert max(map(len, text.splitlines()[1:])) <= columns
+    assert "\x1b" not in text
+
+
+def test_colour_only_where_it_is_seen():
+    _, text = on_a_terminal(*OUTSIDE)
+    assert "\x1b[1;32mdelivered\x1b[0m" in text
+    assert "\x1b" not in on_a_terminal(*OUTSIDE, "--color=never")[1]
+    assert "\x1b" not in on_a_terminal(*OUTSIDE, env={"TERM": "dumb"})[1]
+    assert "\x1b" not in run(*OUTSIDE).stdout
+    assert "\x1b[1;32mdelivered" in run(*OUTSIDE, "--color", "always").stdout
+    assert "\x1b[1;32mdelivered" in run(*OUTSIDE, env={"FORCE_COLOR": "1"}).stdout
+
+
+def test_progress_on_a_terminal_is_cleared_before_the_answer():
+    _, text = on_a_terminal(*OUTSIDE, stderr_too=True, env={"NO_COLOR": "1"})
+    assert text.startswith("\r\x1b[K")
+    assert "\r\x1b[Kpod/client 10." in text
+
+
+def test_head():
+    done = subprocess.run(
+        f"{PROGRAM} {' '.join(OUTSIDE)} -v | head -1",
+        shell=True,
+        capture_output=True,
+        encoding="utf-8",
+        env=environment(),
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("pod/client ")
+    assert done.stdout.count("\n") == 1

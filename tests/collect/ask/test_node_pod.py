@@ -1,0 +1,75 @@
+"""The client's end of the node side's words: cut apart, however the bytes come."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream
+from kubectl_ebpfnet.model.kernel import Link
+from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.model.protocol.questions import PROTOCOL
+
+LINKS = codec.line_of(Link(1, "lo")) + codec.line_of(
+    Link(2, "eth0", "veth", "aa:bb:cc:dd:ee:ff", peer_index=9)
+)
+
+
+def said(*answers: tuple[int, int, bytes, str], protocol: int = PROTOCOL) -> bytes:
+    out = io.BytesIO()
+    out.write(json.dumps({"protocol": protocol, "version": "0"}).encode() + b"\n")
+    for number, code, body, error in answers:
+        header = {"id": number, "exit_code": code, "bytes": len(body), "error": error}
+        out.write(json.dumps(header).encode() + b"\n" + body)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 64, 100_000])
+def test_answers_are_cut_apart_however_they_come(step: int) -> None:
+    stream = AnswerStream()
+    data = said((1, 0, LINKS, ""), (2, 1, b"", "no map"), (3, 0, b"*filter\nCOMMIT\n", ""))
+    for at in range(0, len(data), step):
+        stream.feed(data[at : at + step])
+    assert stream.problem == ""
+    bodies = {header["id"]: body.output().read() for header, body in stream.answers}
+    assert bodies == {1: LINKS, 2: b"", 3: b"*filter\nCOMMIT\n"}
+
+
+@pytest.mark.parametrize("step", [1, 100_000])
+def test_an_answer_in_parts_is_one_answer(step: int) -> None:
+    stream = AnswerStream()
+    parts = [LINKS[at : at + 40] for at in range(0, len(LINKS), 40)]
+    data = json.dumps({"protocol": PROTOCOL, "version": "0"}).encode() + b"\n"
+    for number, part in enumerate(parts, 1):
+        last = {"exit_code": 0, "error": ""} if number == len(parts) else {"more": True}
+        data += json.dumps({"id": 1, "bytes": len(part), **last}).encode() + b"\n" + part
+    for at in range(0, len(data), step):
+        stream.feed(data[at : at + step])
+    ((header, body),) = stream.answers
+    assert (header["exit_code"], body.output().read()) == (0, LINKS)
+
+
+def test_an_answer_that_was_cut_off_is_no_answer() -> None:
+    stream = AnswerStream()
+    stream.feed(said((1, 0, LINKS, ""), (2, 0, LINKS, ""))[:-5])
+    assert [header["id"] for header, _ in stream.answers] == [1]
+
+
+def test_another_protocol_is_said_with_what_to_do() -> None:
+    stream = AnswerStream()
+    stream.feed(said((1, 0, LINKS, ""), protocol=PROTOCOL + 1))
+    assert f"speaks protocol {PROTOCOL + 1}" in stream.problem
+    assert "--image" in stream.problem
+    assert not stream.answers
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [b"sh: ebpfnet-node: not found\n", b"[]\n", b"x" * 100_000, b'{"protocol":1}\n{"a":1}\n'],
+)
+def test_what_is_not_the_node_side_is_told_apart(noise: bytes) -> None:
+    stream = AnswerStream()
+    stream.feed(noise)
+    assert stream.problem

@@ -1,0 +1,335 @@
+"""The batch script under real shells, and the cutting of its streams."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_ebpfnet.capture import spool
+from kubectl_ebpfnet.collect.ask import shell_script
+from kubectl_ebpfnet.collect.ask.shell_script import (
+    DEVICE_FILTERS,
+    Asked,
+    Splitter,
+    records,
+    script_argv,
+)
+from kubectl_ebpfnet.model.evidence import Record, pod_place
+
+PLACE = pod_place("default", "x")
+NONCE = "0123456789abcdef"
+SHELLS = {
+    "dash": ["dash"],
+    "busybox": ["busybox", "sh"],
+    "bash": ["bash", "--posix"],
+    "mksh": ["mksh"],
+}
+
+
+@pytest.fixture(params=SHELLS, ids=list(SHELLS))
+def shell(request: pytest.FixtureRequest) -> list[str]:
+    words: list[str] = SHELLS[request.param]
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"{words[0]} is not installed")
+    return words
+
+
+def run(
+    shell: Sequence[str],
+    asked: Sequence[Asked],
+    seconds: int = 20,
+    env: dict[str, str] | None = None,
+    trusted: bool = True,
+) -> list[Record]:
+    nonce = shell_script.new_nonce()
+    argv = script_argv(asked, nonce, seconds, trusted=trusted)
+    assert argv[:2] == ["sh", "-c"]
+    done = subprocess.run([*shell, *argv[1:]], capture_output=True, timeout=60, env=env)
+    assert done.returncode == 0
+    out, err = split(done.stdout, done.stderr, nonce)
+    assert out.rest().read() == b""
+    return list(records(asked, out, err, PLACE, started="t", seconds=seconds))
+
+
+def split(stdout: bytes, stderr: bytes, nonce: str) -> tuple[Splitter, Splitter]:
+    """Both streams of a script that has ended, cut at their marks."""
+    out, err = Splitter(nonce), Splitter(nonce)
+    out.feed(stdout)
+    err.feed(stderr)
+    return out, err
+
+
+def one(*argv: str, kept: tuple[str, ...] = ()) -> Asked:
+    return Asked((argv,), kept)
+
+
+# --- under real shells --------------------------------------------------------------------------
+
+
+def test_every_byte_comes_back_on_its_own_stream(shell: list[str], tmp_path: Path) -> None:
+    data = bytes(range(256)) * 300 + b"no newline at the end"
+    (tmp_path / "data").write_bytes(data)
+    said = run(
+        shell,
+        [
+            one("cat", str(tmp_path / "data")),
+            one("sh", "-c", "printf out; printf 'err\\n' >&2; exit 3"),
+            one("true"),
+            one("printf", "\\n"),
+        ],
+    )
+    assert [r.exit_code for r in said] == [0, 3, 0, 0]
+    assert [r.stdout.read() for r in said] == [data, b"out", b"", b"\n"]
+    assert [r.stderr for r in said] == [b"", b"err\n", b"", b""]
+    assert {r.place for r in said} == {PLACE}
+    assert {r.started for r in said} == {"t"}
+
+
+def test_no_word_is_read_by_the_shell(shell: list[str], tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    hostile = [
+        f"$(touch {trap})",
+        f"`touch {trap}`",
+        f"; touch {trap}",
+        f"' ; touch {trap} ; '",
+        f'" ; touch {trap} ; "',
+        f"\n touch {trap}\n",
+        "*",
+        "${1}",
+        "\\",
+        "",
+        "-n",
+        "é\x1b[31m",
+        "@",
+        "n",
+        "$T",
+    ]
+    (said,) = run(shell, [one("printf", "<%s>", *hostile)])
+    assert said.stdout.read() == "".join(f"<{word}>" for word in hostile).encode()
+    assert said.argv == ("printf", "<%s>", *hostile)
+    assert not trap.exists()
+
+
+def test_more_words_than_nine(shell: list[str]) -> None:
+    words = [str(n) for n in range(40)]
+    (said,) = run(shell, [one("printf", "%s ", *words)])
+    assert said.stdout.read().split() == [word.encode() for word in words]
+
+
+def test_the_next_form_is_tried_when_one_fails(shell: list[str]) -> None:
+    said = run(
+        shell,
+        [
+            Asked((("no-such-program-here", "x"), ("sh", "-c", "exit 4"), ("echo", "third"))),
+            Asked((("echo", "first"), ("echo", "never"))),
+            Asked((("false",), ("false",))),
+            one("echo", "last"),
+        ],
+    )
+    assert [(r.argv[-1], r.exit_code) for r in said] == [
+        ("x", 127),
+        ("exit 4", 4),
+        ("third", 0),
+        ("first", 0),
+        ("false", 1),
+        ("false", 1),
+        ("last", 0),
+    ]
+    assert said[0].why_not() == "exit code 127: no-such-program-here: not found"
+
+
+def test_only_wanted_lines_come_and_the_exit_code_stays(shell: list[str]) -> None:
+    text = "10.0.0.1 a\n10.0.0.10 b\n10x0.0.1 c\n10.0.0.2 [d]*\n"
+    program = ("sh", "-c", 'printf "%s" "$0"; echo oops >&2; exit 5', text)
+    said = run(
+        shell,
+        [
+            one(*program, kept=("10.0.0.1",)),
+            one(*program, kept=("[d]*", "10x")),
+            one(*program, kept=("nothing",)),
+            one("echo", "all"),
+        ],
+    )
+    assert [r.stdout.read() for r in said] == [
+        b"10.0.0.1 a\n10.0.0.10 b\n",
+        b"10x0.0.1 c\n10.0.0.2 [d]*\n",
+        b"",
+        b"all\n",
+    ]
+    assert [r.exit_code for r in said] == [5, 5, 5, 0]
+    assert [r.stderr for r in said] == [b"oops\n"] * 3 + [b""]
+    assert [r.kept for r in said] == [("10.0.0.1",), ("[d]*", "10x"), ("nothing",), ()]
+
+
+def test_what_a_pods_image_calls_bpftool_does_not_stay_behind(
+    shell: list[str], tmp_path: Path
+) -> None:
+    fake = tmp_path / "bpftool"
+    fake.write_text("#!/bin/sh\nexec sleep 50\n")
+    fake.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    begun = time.monotonic()
+    (said,) = run(shell, [one("bpftool", "net")], seconds=1, env=env, trusted=False)
+    assert time.monotonic() - begun < 20
+    # GNU's timeout says 124, BusyBox's that the command was terminated.
+    assert not said.ok
+    assert said.why_not()
+
+
+def test_without_grep_and_timeout_all_lines_come(tmp_path: Path) -> None:
+    # busybox would bring its own grep; dash has nothing but what PATH gives.
+    if shutil.which("dash") is None:
+        pytest.skip("dash is not installed")
+    for name in ("cat", "sh"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "")
+    (tmp_path / "data").write_text("a\nb\n")
+    question = one("cat", str(tmp_path / "data"), kept=("a",))
+    dash = shutil.which("dash") or ""
+    (said,) = run([dash], [question], env={"PATH": str(tmp_path)})
+    assert said.stdout.read() == b"a\nb\n"
+    assert said.kept == ()
+    assert said.exit_code == 0
+
+
+def test_commands_do_not_eat_each_others_input(shell: list[str]) -> None:
+    said = run(shell, [one("cat"), one("echo", "still here")])
+    assert [r.stdout.read() for r in said] == [b"", b"still here\n"]
+
+
+def test_a_command_that_does_not_end_is_ended(shell: list[str]) -> None:
+    said = run(shell, [one("sleep", "600"), one("echo", "next")], seconds=1)
+    assert said[0].exit_code in (None, 143)  # BusyBox before 1.36 says 143
+    if said[0].exit_code is None:
+        assert said[0].error == "it did not end within 1 s"
+    assert said[1].stdout.read() == b"next\n"
+
+
+def test_tc_is_asked_about_every_device(
+    shell: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = {"eth0", "cilium_host", "lxc1", "rc-node2"}
+    for name in (*devices, "lo", "lxc2"):
+        (tmp_path / "net" / name).mkdir(parents=True)
+    (tmp_path / "net" / "bonding_masters").touch()
+    script = shell_script.SCRIPT.replace("/sys/class/net", str(tmp_path / "net"))
+    monkeypatch.setattr(shell_script, "SCRIPT", script)
+    tc = tmp_path / "tc"
+    tc.write_text(
+        '#!/bin/sh\n[ "$1" = qdisc ] && echo "qdisc clsact ffff: dev lxc1 parent ffff:"\n'
+    )
+    tc.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    said = run(shell, [one("echo", "before"), DEVICE_FILTERS, one("echo", "after")], env=env)
+    assert said[0].argv == ("echo", "before")
+    assert said[-1].argv == ("echo", "after")
+    assert {r.argv for r in said[1:-1]} == {
+        ("tc", "filter", "show", "dev", name, way)
+        for name in devices
+        for way in ("ingress", "egress")
+    }
+
+
+def test_it_fits_into_a_request_line() -> None:
+    # Some proxies refuse URLs of more than 8 KB; each word of an exec's argv is in its URL.
+    assert len(urlencode([("command", shell_script.SCRIPT)])) < 2200
+
+
+# --- cutting ------------------------------------------------------------------------------------
+
+
+def stream(parts: Sequence[tuple[bytes, int, int, str]]) -> bytes:
+    marks = (b"%s\n%s %d %d 0%s\n" % (data, NONCE.encode(), index, code, extra.encode())
+             for data, index, code, extra in parts)  # fmt: skip
+    return b"".join(marks)
+
+
+outputs = st.one_of(
+    st.binary(max_size=80),
+    # Outputs that look like marks, but cannot be: this run's nonce is not to be known.
+    st.sampled_from([b"\n" + NONCE[:-1].encode(), b"\n\n\n", b"\n0123 1 0 0\n", NONCE.encode()]),
+)
+
+
+@given(
+    st.lists(st.tuples(outputs, st.integers(0, 255), st.sampled_from(["", " ingress eth0"]))),
+    st.binary(max_size=30),
+    st.lists(st.integers(1, 40), min_size=1),
+)
+def test_any_bytes_in_any_pieces_come_back(
+    said: list[tuple[bytes, int, str]], rest: bytes, sizes: list[int]
+) -> None:
+    parts = [(data, n, code, extra) for n, (data, code, extra) in enumerate(said, start=1)]
+    whole = stream(parts) + rest
+    splitter = Splitter(NONCE)
+    at = turn = 0
+    while at < len(whole):
+        size = sizes[turn % len(sizes)]
+        splitter.feed(whole[at : at + size])
+        at, turn = at + size, turn + 1
+    assert [
+        (s.output.read(), s.index, s.exit_code, " ".join(("", *s.device)).rstrip())
+        for s in splitter.sections
+    ] == parts
+    assert splitter.rest().read() == rest
+
+
+@given(st.binary(max_size=200), st.integers(0, 200))
+def test_even_this_runs_nonce_in_an_output_breaks_nothing(noise: bytes, at: int) -> None:
+    mark = b"\n" + NONCE.encode() + b" "
+    out, err = split(noise[:at] + mark + noise[at:], mark + noise, NONCE)
+    asked = [one("a"), DEVICE_FILTERS, Asked((("b",), ("c",)))]
+    for record in records(asked, out, err, PLACE, error="cut"):
+        assert record.argv
+
+
+def test_a_cut_stream_gives_what_ended_and_what_was_cut() -> None:
+    asked = [
+        Asked((("a", "1"), ("a", "2"))),
+        Asked((("b", "1"), ("b", "2"))),
+        DEVICE_FILTERS,
+        one("c"),
+    ]
+
+    def cut(parts: list[tuple[bytes, int, int, str]], rest: bytes) -> list[Record]:
+        out, err = split(stream(parts) + rest, stream(parts[:-1]) + b"E", NONCE)
+        return list(records(asked, out, err, PLACE, error="it broke", denied="d"))
+
+    (only,) = cut([], b"half")
+    assert (only.argv, only.exit_code, only.error) == (("a", "1"), None, "it broke")
+    assert (only.stdout.read(), only.stderr, only.denied) == (b"half", b"E", "d")
+    done, late = cut([(b"x", 1, 0, "")], b"ha")
+    assert (done.argv, done.exit_code, done.stdout.read()) == (("a", "1"), 0, b"x")
+    assert late.argv == ("b", "1")
+    assert cut([(b"x", 1, 1, "")], b"")[-1].argv == ("a", "2")
+    assert cut([(b"x", 3, 1, "")], b"")[-1].argv == ("b", "2")
+    assert cut([(b"x", 4, 1, "")], b"")[-1].argv == ("tc", "filter")
+    assert cut([(b"x", 5, 0, " ingress eth0")], b"")[-1].argv == ("tc", "filter")
+    assert cut([(b"x", 6, 0, "")], b"")[-1].argv == ("c",)
+
+
+# --- long outputs -------------------------------------------------------------------------------
+
+
+def test_a_long_output_goes_to_an_unnamed_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "HELD_LIMIT", 1000)
+    data = os.urandom(300_000)
+    splitter = Splitter(NONCE, lambda: spool.Spool(tmp_path))
+    whole = stream([(b"short", 1, 0, ""), (data, 2, 0, "")])
+    for at in range(0, len(whole), 700):
+        splitter.feed(whole[at : at + 700])
+    short, long = splitter.sections
+    assert short.output.read() == b"short"
+    assert isinstance(long.output, spool.Spooled)
+    assert long.output.read() == data == b"".join(long.output.chunks())
+    assert os.listdir(tmp_path) == []

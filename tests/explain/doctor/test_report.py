@@ -1,0 +1,412 @@
+"""`doctor` on bundles made by hand: what can be said of rights, agents, tools and node pods."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.cluster import agents
+from kubectl_ebpfnet.cluster.nodepods import manifest
+from kubectl_ebpfnet.collect.ask.container import EXEC, words_of
+from kubectl_ebpfnet.collect.pool import Deadline
+from kubectl_ebpfnet.errors import ExecTimeout
+from kubectl_ebpfnet.explain.doctor import nodes as doctor_nodes
+from kubectl_ebpfnet.explain.doctor import report as module
+from kubectl_ebpfnet.explain.doctor.report import examine
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.doctor import (
+    CONNECTION,
+    NF_CONNTRACK,
+    RIGHTS,
+    SERVER_VERSION,
+    TOOL_NAMES,
+    TOOLS,
+    WHO,
+    Checkup,
+    Level,
+    can_i,
+)
+from kubectl_ebpfnet.model.evidence import (
+    API,
+    CLIENT,
+    Held,
+    Place,
+    Record,
+    agent_place,
+    bundle_of,
+    node_place,
+)
+from kubectl_ebpfnet.model.kernel import KernelFacts
+from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.model.protocol.questions import ask
+
+ROOT = Path(__file__).parents[3]
+SCENARIOS = sorted(p.parent for p in (ROOT / "tests" / "scenarios").glob("*/bundle.json"))
+STATUS = q.STATUS.forms[0]
+NODE_POD_RIGHTS = ("create namespaces", "create pods", "delete namespaces")
+
+
+def said(place: Place, argv: tuple[str, ...], value: Any) -> Record:
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return Record(0, place, argv, 0, Held(data))
+
+
+def listed(argv: tuple[str, ...], *items: dict[str, Any]) -> Record:
+    return said(API, argv, {"apiVersion": "v1", "kind": "List", "items": list(items)})
+
+
+def silent(place: Place, error: str, denied: str = "") -> Record:
+    return Record(0, place, EXEC, None, error=error, denied=denied)
+
+
+def node(name: str, ready: bool = True) -> dict[str, Any]:
+    condition = {"type": "Ready", "status": "True" if ready else "False", "message": "kubelet gone"}
+    return {"kind": "Node", "metadata": {"name": name}, "status": {"conditions": [condition]}}
+
+
+def agent(on: str, waiting: str = "") -> dict[str, Any]:
+    return {
+        "kind": "Pod",
+        "metadata": {
+            "name": f"cilium-{on}",
+            "namespace": "kube-system",
+            "labels": {"k8s-app": "cilium"},
+            "ownerReferences": [{"kind": "DaemonSet", "name": "cilium", "controller": True}],
+        },
+        "spec": {"nodeName": on, "containers": [{"name": "cilium-agent"}]},
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "False" if waiting else "True"}],
+            "containerStatuses": [
+                {
+                    "name": "cilium-agent",
+                    "state": {"waiting": {"reason": waiting}} if waiting else {"running": {}},
+                }
+            ],
+        },
+    }
+
+
+def answering(on: str, without: tuple[str, ...] = ()) -> list[Record]:
+    there = "".join(f"{name}\n" for name in TOOL_NAMES if name not in without).encode()
+    status = {"routing": {"inter-host-routing-mode": "Tunnel", "tunnel-protocol": "vxlan"}}
+    place = agent_place(on)
+    return [said(place, TOOLS.forms[0], there), said(place, STATUS, status)]
+
+
+def by_node_pod(on: str, *problems: str) -> Record:
+    kernel = KernelFacts("6.12.1", bpf_stats=False, problems=problems)
+    return said(node_place(on), ask("kernel"), codec.line_of(kernel))
+
+
+def cluster(
+    *records: Record,
+    denied: tuple[str, ...] = (),
+    within: dict[str, str] | None = None,
+    mode: str = "auto",
+    version: str = "v1.30.1",
+) -> Checkup:
+    """A live run. `within`: right → the namespace in which alone it is allowed."""
+    within = within or {}
+    connection = {
+        "context": "c", "server": "https://c", "namespace": "shop", "node_access": mode,
+    }  # fmt: skip
+    about = [
+        said(CLIENT, CONNECTION, connection),
+        said(API, SERVER_VERSION, {"gitVersion": version}),
+    ]
+    for right in RIGHTS:
+        allowed = right.words not in denied and right.words not in within
+        argv = can_i(right.verb, right.resource, "", right.name)
+        about.append(said(API, argv, {"allowed": allowed}))
+        if right.words in within:
+            argv = can_i(right.verb, right.resource, within[right.words], right.name)
+            about.append(said(API, argv, {"allowed": True}))
+    return examine(bundle_of([*about, *records]))
+
+
+def two(*more: Record, **how: Any) -> Checkup:
+    """n1 answers by its agent; of n2 `more` tells."""
+    nodes = listed(("get", "nodes"), node("n1"), node("n2", how.pop("ready", True)))
+    pods = [agent("n1")]
+    if "agent2" in how:
+        waiting = how.pop("agent2")
+        pods.append(agent("n2", waiting))
+    return cluster(nodes, listed(("get", "pods", "-A"), *pods), *answering("n1"), *more, **how)
+
+
+def levels(report: Checkup, name: str) -> dict[str, str]:
+    (found,) = (each for each in report.nodes if each.name == name)
+    return {reach.command: reach.level.value for reach in found.commands}
+
+
+def lacks(report: Checkup, name: str, command: str) -> list[tuple[str, str]]:
+    (found,) = (each for each in report.nodes if each.name == name)
+    return [(lack.what, lack.help) for lack in found.reach(command).lacks]
+
+
+# --- rights ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "role", "uses"),
+    [
+        ("rbac.yaml", "ebpfnet-path", "path programs flows capture"),
+        ("rbac-node-pod.yaml", "ebpfnet-node-pod", "node-pod"),
+        ("rbac-node-pod.yaml", "ebpfnet-node-pod-pull-secret", "pull-secret"),
+    ],
+)
+def test_the_rights_are_those_of_the_documents(file: str, role: str, uses: str) -> None:
+    written = set()
+    for document in yaml.safe_load_all((ROOT / "docs" / file).read_text()):
+        if document["metadata"]["name"] != role:
+            continue
+        for rule in document["rules"]:
+            for group in rule["apiGroups"]:
+                for resource in rule["resources"]:
+                    full = f"{resource}.{group}" if group else resource
+                    for name in rule.get("resourceNames", [""]):
+                        written |= {(verb, full, name) for verb in rule["verbs"]}
+    ours = {(r.verb, r.resource, r.name) for r in RIGHTS if set(uses.split()) & set(r.uses)}
+    assert ours == written
+
+
+def test_labels_are_those_of_the_cluster_room() -> None:
+    assert f"{module._AGENT_LABEL}={module._AGENT}" == agents.LABEL
+    assert doctor_nodes._KEPT_LABEL == (manifest.KEEP, "true")
+
+
+def test_rights_that_hold_in_a_namespace_alone() -> None:
+    report = two(within={"get pods": "shop", "get services": "other"})
+    by_words = {right.words: right for right in report.rights}
+    assert by_words["get pods"].allowed is False
+    assert by_words["get pods"].namespaces == ("shop",)
+    assert by_words["list pods"].allowed is True
+    assert levels(report, "n1")["path"] == "partial"
+    ((what, help_),) = lacks(report, "n1", "path")
+    assert what == "svc/NAME cannot be named as a destination"
+    assert help_ == "get services (docs/rbac.yaml)"
+
+
+def test_who_cannot_name_a_pod_gets_no_path() -> None:
+    report = two(denied=("get pods",))
+    assert levels(report, "n1") == {
+        "path": "blind", "programs": "partial", "flows": "partial", "capture": "full",
+    }  # fmt: skip
+    assert report.verdict is Level.BLIND
+
+
+@pytest.mark.parametrize(
+    ("version", "verb", "level"),
+    [
+        ("v1.30.1", "create", "full"),
+        ("v1.35.0", "create", "partial"),
+        ("", "create", "partial"),
+        ("v1.30.1", "get", "partial"),
+    ],
+)
+def test_exec_is_checked_for_other_verbs_by_other_versions(
+    version: str, verb: str, level: str
+) -> None:
+    report = two(version=version, within={f"{verb} pods/exec": "kube-system"})
+    assert levels(report, "n1")["path"] == level
+    effect = next(r.effect for r in report.rights if r.words == "create pods/exec")
+    assert effect.startswith("nothing: this API server") is (version == "v1.30.1")
+
+
+def test_rights_that_nobody_judged_are_not_denied() -> None:
+    first = RIGHTS[0]
+    argv = can_i(first.verb, first.resource)
+    broken = Record(0, API, argv, None, error="the API server is tired")
+    report = two(broken)
+    assert report.rights[0].allowed is None
+    assert report.missing[0] == f"1 of {len(RIGHTS)} rights: the API server is tired"
+    assert levels(report, "n1")["path"] == "full"
+
+
+def test_who_one_is_where_the_server_says() -> None:
+    report = two(said(API, WHO, {"username": "jane", "groups": ["a", "b"]}))
+    assert (report.connection.user, report.connection.groups) == ("jane", ("a", "b"))
+    assert (two().connection.user, two().connection.groups) == ("", ())
+
+
+# --- nodes ----------------------------------------------------------------------------------------
+
+
+def test_by_an_agent_that_has_everything() -> None:
+    report = two(*answering("n2"), agent2="")
+    for name in ("n1", "n2"):
+        assert levels(report, name) == {
+            "path": "full", "programs": "partial", "flows": "full", "capture": "full",
+        }  # fmt: skip
+    assert report.verdict is Level.FULL
+    cilium = report.cilium
+    assert (cilium.agents, cilium.running, cilium.daemonset) == (2, 2, "cilium")
+    assert dict(cilium.features)["routing"] == "tunnel (vxlan)"
+    assert report.missing == ()
+
+
+def test_an_exec_that_is_denied_blinds() -> None:
+    refused = silent(agent_place("n2"), "exec is denied", "get pods/exec in namespace kube-system")
+    report = two(refused, agent2="")
+    assert set(levels(report, "n2").values()) == {"blind"}
+    assert lacks(report, "n2", "path") == [("exec is denied", "--node-access pod")]
+    assert report.verdict is Level.BLIND
+    poor = two(refused, agent2="", denied=NODE_POD_RIGHTS)
+    ((what, help_),) = lacks(poor, "n2", "path")
+    assert what == "exec is denied; no node pod can be deployed without create namespaces"
+    assert help_.startswith("docs/rbac.yaml")
+
+
+def test_an_agent_that_is_late() -> None:
+    spent = Deadline(0)
+    reason = words_of(ExecTimeout("silence"), spent)
+    report = two(silent(agent_place("n2"), reason), agent2="")
+    assert lacks(report, "n2", "path") == [(reason, "a longer --timeout")]
+
+
+def test_a_node_that_is_not_ready_does_not_fail_the_run() -> None:
+    report = two(silent(agent_place("n2"), "no answer within 30 s"), agent2="", ready=False)
+    assert levels(report, "n2")["path"] == "blind"
+    assert lacks(report, "n2", "path")[0][0].startswith("the node is not Ready (kubelet gone)")
+    assert report.verdict is Level.FULL
+
+
+@pytest.mark.parametrize("waiting", ["CrashLoopBackOff", None])
+def test_where_no_agent_runs_each_run_would_deploy_a_node_pod(waiting: str | None) -> None:
+    how: dict[str, Any] = {"agent2": waiting} if waiting else {}
+    why = silent(agent_place("n2"), "no Cilium agent on node n2")
+    report = two(why, **how)
+    (n2,) = (each for each in report.nodes if each.name == "n2")
+    assert (n2.by, n2.agent) == ("new node pod", waiting or "")
+    assert set(levels(report, "n2").values()) == {"full"}
+    assert report.missing[-1].startswith("node pods were not tried")
+    for changed in ({"denied": NODE_POD_RIGHTS}, {"mode": "agent"}, {"mode": "none"}):
+        worse = two(why, **how, **changed)
+        assert levels(worse, "n2")["path"] == "blind"
+        assert worse.verdict is Level.BLIND
+
+
+def test_a_cluster_without_cilium() -> None:
+    report = cluster(
+        listed(("get", "nodes"), node("n1")),
+        listed(("get", "pods", "-A", "-l", "k8s-app=cilium")),
+        silent(agent_place("n1"), "no Cilium agent runs in this cluster"),
+        denied=("create namespaces",),
+    )
+    assert report.cilium.found is False
+    ((what, _),) = lacks(report, "n1", "path")
+    assert what.startswith("no Cilium agent runs in this cluster; no node pod can be deployed")
+
+
+def test_a_kept_node_pod_answers_before_the_agent() -> None:
+    pod = {
+        "kind": "Pod",
+        "metadata": {"name": "x", "namespace": "e", "labels": {"ebpfnet.dev/keep": "true"}},
+        "spec": {"nodeName": "n2"},
+    }
+    kept = listed(("get", "pods", "-A", "-l", "kept"), pod)
+    report = two(*answering("n2"), kept, by_node_pod("n2"), agent2="")
+    (n2,) = (each for each in report.nodes if each.name == "n2")
+    assert (n2.by, n2.node_pod, n2.agent_exec) == ("node pod", "kept", True)
+    assert n2.kernel is not None
+    assert (n2.kernel.release, n2.kernel.bpf_stats) == ("6.12.1", False)
+    assert set(levels(report, "n2").values()) == {"full"}
+    ours = two(*answering("n2"), by_node_pod("n2"), agent2="", mode="agent")
+    assert next(each.by for each in ours.nodes if each.name == "n2") == "agent"
+
+
+def test_what_a_kernel_cannot_do_is_missing() -> None:
+    report = two(by_node_pod("n2", "no bpffs is mounted"), mode="pod")
+    assert set(levels(report, "n2").values()) == {"partial"}
+    assert lacks(report, "n2", "flows") == [("no bpffs is mounted", "")]
+    assert next(each.node_pod for each in report.nodes if each.name == "n2") == "deployed"
+    # n1's agent is not asked in this mode, and it has no node pod.
+    assert levels(report, "n1")["path"] == "blind"
+
+
+def test_a_node_pod_that_could_not_be_deployed() -> None:
+    why = silent(node_place("n2"), "no node pod: this user may not create namespaces")
+    report = two(why, mode="pod", denied=("create namespaces",))
+    assert lacks(report, "n2", "path") == [
+        ("no node pod: this user may not create namespaces", "docs/rbac-node-pod.yaml")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("without", "expected"),
+    [
+        (("cilium-dbg",), {"path": "full", "flows": "full"}),
+        (("cilium-dbg", "cilium"), {"path": "partial", "flows": "partial", "programs": "partial"}),
+        ((NF_CONNTRACK,), {"path": "full", "flows": "full"}),
+        ((NF_CONNTRACK, "conntrack"), {"path": "partial", "flows": "partial"}),
+        (
+            ("cilium-dbg", "cilium", NF_CONNTRACK, "conntrack"),
+            {"path": "partial", "flows": "blind"},
+        ),
+        (("tc",), {"path": "full"}),
+        (("bpftool",), {"path": "partial", "programs": "partial", "flows": "full"}),
+        (("tc", "bpftool"), {"path": "partial", "programs": "blind", "capture": "partial"}),
+        (("iptables-save",), {"path": "partial", "programs": "partial", "flows": "full"}),
+        (("ip",), {"path": "partial", "flows": "full"}),
+    ],
+)  # fmt: skip
+def test_tools_that_an_image_lacks(without: tuple[str, ...], expected: dict[str, str]) -> None:
+    report = two(*answering("n2", without), agent2="")
+    found = levels(report, "n2")
+    assert {command: found[command] for command in expected} == expected
+    for command, level in expected.items():
+        if level != "full":
+            assert all("--node-access pod" in help_ for _, help_ in lacks(report, "n2", command))
+
+
+def test_an_agent_that_does_not_answer_itself() -> None:
+    records = answering("n2")
+    dead = Record(0, agent_place("n2"), STATUS, 1, stderr=b"Error: cannot connect\n")
+    report = two(records[0], dead, agent2="")
+    ((what, _),) = lacks(report, "n2", "path")
+    assert what.endswith("it does not answer (exit code 1: Error: cannot connect)")
+
+
+def test_nodes_that_differ_are_told_apart() -> None:
+    place = agent_place("n2")
+    native = said(place, STATUS, {"routing": {"inter-host-routing-mode": "Native"}})
+    report = two(answering("n2")[0], native, agent2="")
+    assert dict(report.cilium.features)["routing"] == "tunnel (vxlan) (n1), native (n2)"
+
+
+def test_where_nothing_may_be_listed() -> None:
+    denied = tuple(right.words for right in RIGHTS)
+    refused = Record(0, API, ("get", "nodes"), None, error="may not list nodes", denied="x")
+    report = cluster(refused, denied=denied)
+    assert report.nodes == ()
+    assert {reach.level for reach in report.commands} == {Level.BLIND}
+    assert report.verdict is Level.BLIND
+    assert report.cilium.found is None
+    assert report.missing == ("the nodes: may not list nodes",)
+
+
+# --- captures -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", SCENARIOS, ids=lambda folder: folder.name)
+def test_of_a_capture_the_rights_are_not_known(folder: Path) -> None:
+    report = examine(open_bundle(folder))
+    assert report.rights == ()
+    assert report.missing[0].startswith("this user's rights")
+    assert report.nodes
+    assert report.cilium.found
+    for each in report.nodes:
+        assert each.by == ("shell" if folder.name == "tp06" else "agent")
+        assert each.reach("path").level is not Level.BLIND
+
+
+def test_an_empty_capture() -> None:
+    report = examine(bundle_of([]))
+    assert report.verdict is Level.BLIND
+    assert report.nodes == ()

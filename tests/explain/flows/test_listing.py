@@ -1,0 +1,104 @@
+"""Flows joined out of three tables: one line through every translation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+from kubectl_ebpfnet.capture.open import demo_bundle
+from kubectl_ebpfnet.explain.flows import listing
+from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
+from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.net import TCP, UDP, Flow
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter
+from kubectl_ebpfnet.render.lists.flows import state, tables, translated
+from tests.explain.path.node_pod_bundle import NODE, answer, bundle, pod_object, refused
+
+POD, NODE_IP, WORLD = (ip_address(a) for a in ("10.0.1.7", "192.0.2.1", "1.1.1.1"))
+VIP, BACKEND = ip_address("10.96.0.9"), ip_address("10.0.2.5")
+OUT = Flow(TCP, POD, 4001, WORLD, 80)
+TO_VIP = Flow(TCP, POD, 4002, VIP, 80)
+TO_BACKEND = Flow(TCP, POD, 4002, BACKEND, 8080)
+DNS = Flow(UDP, POD, 4003, WORLD, 53)
+MASQUERADED = Flow(TCP, WORLD, 80, NODE_IP, 61001)
+
+EVERYTHING = (
+    answer(
+        NODE,
+        "ct",
+        CtEntry(TO_BACKEND, "OUT", rev_nat=3, remaining=50, flags=frozenset({"SeenNonSyn"})),
+        CtEntry(TO_BACKEND, "IN", remaining=40),
+        CtEntry(TO_VIP, "SVC", rev_nat=3, remaining=60),
+        CtEntry(OUT, "OUT", remaining=-5, flags=frozenset({"RxClosing", "TxClosing"})),
+        CtEntry(replace(OUT, source_port=None, destination_port=None), "OUT", related=True),
+    ),
+    answer(
+        NODE,
+        "nat",
+        NatEntry(OUT, "OUT", NODE_IP, 61001, age=12),
+        NatEntry(MASQUERADED, "IN", POD, 4001),
+    ),
+    answer(
+        NODE,
+        "conntrack",
+        ConntrackEntry(
+            DNS, DNS.reversed(), 29, status=frozenset({"UNREPLIED"}), packets=2, bytes=120
+        ),
+    ),
+)  # fmt: skip
+
+
+def test_entries_of_one_flow_are_one_line() -> None:
+    found = listing.of_node("n1", bundle(*EVERYTHING))
+    lines = [(str(f.flow), translated(f), tables(f), state(f)) for f in found.flows]
+    assert lines == [
+        ("TCP 10.0.1.7:4002 → 10.96.0.9:80", "to 10.0.2.5:8080", "svc,ct-out", "open"),
+        ("UDP 10.0.1.7:4003 → 1.1.1.1:53", "", "nf", "unreplied"),
+        ("TCP 10.0.1.7:4001 → 1.1.1.1:80", "from 192.0.2.1:61001", "ct-out,nat", "closed"),
+    ]
+    assert found.missing == ()
+    assert [f.time_to_live for f in found.flows] == [60, 29, -5]
+
+
+def test_the_other_end_may_be_the_service_or_its_backend() -> None:
+    everything = bundle(pod_object(), *EVERYTHING)
+    for end in (FlowFilter(peer=VIP, peer_port=80), FlowFilter(peer=BACKEND)):
+        found = listing.of_pod("shop", "cart", everything, (end,))
+        assert [str(f.flow) for f in found.flows] == ["TCP 10.0.1.7:4002 → 10.96.0.9:80"]
+    udp = listing.of_pod("shop", "cart", everything, (FlowFilter(protocol=UDP),))
+    assert [f.flow for f in udp.flows] == [DNS]
+    assert (
+        listing.of_pod("shop", "cart", everything, (FlowFilter(peer=VIP, peer_port=81),)).flows
+        == ()
+    )
+
+
+def test_netfilters_own_translation_is_joined() -> None:
+    """kube-proxy's DNAT: Cilium saw the packet after it, at the server's device."""
+    nf = ConntrackEntry(TO_VIP, TO_BACKEND.reversed(), 100, "ESTABLISHED")
+    found = listing.of_node(
+        "n1", bundle(answer(NODE, "ct", CtEntry(TO_BACKEND, "IN", remaining=9)),
+                     answer(NODE, "nat"), answer(NODE, "conntrack", nf))
+    )  # fmt: skip
+    (one,) = found.flows
+    assert (one.flow, one.translated) == (TO_VIP, TO_BACKEND)
+    assert (tables(one), state(one)) == ("ct-in,nf", "ESTABLISHED")
+
+
+def test_tables_that_cannot_be_read_are_named() -> None:
+    ct = refused(NODE, "ct", "no map cilium_ct4_global is pinned under /sys/fs/bpf/tc/globals")
+    nat = refused(NODE, "nat", "no map cilium_snat_v4_external is pinned")
+    found = listing.of_node("n1", bundle(ct, nat, EVERYTHING[2]))
+    assert [f.flow for f in found.flows] == [DNS]
+    (said,) = found.missing  # a node without a SNAT map has nothing to say about it
+    assert "Cilium's conntrack of node n1" in said
+    assert "no map cilium_ct4_global" in said
+
+
+def test_out_of_what_an_agent_said() -> None:
+    found = listing.of_pod("default", "client", demo_bundle())
+    assert found.node == "node2"
+    outside = [f for f in found.flows if f.flow.destination == WORLD]
+    assert outside
+    assert all(translated(f).startswith("from 172.30.0.12:") for f in outside)
+    assert all(f.evidence for f in found.flows)

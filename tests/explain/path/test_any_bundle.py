@@ -1,0 +1,157 @@
+"""Whatever of a recorded cluster is missing, cut off or failed, there is an answer with a verdict.
+
+Nothing but the tool's own errors may come out of `explain`, and every way of showing an answer
+must be able to show what did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.errors import EbpfnetError
+from kubectl_ebpfnet.model.evidence import Bundle, Held, PlaceKind, Record, bundle_of
+from kubectl_ebpfnet.model.path import Path, State, Verdict
+from kubectl_ebpfnet.render.path.formats import render
+from kubectl_ebpfnet.render.text.view import View
+from tests.explain.path.changed import NATIVE, POLICY, SCENARIOS, VXLAN, ask
+
+ASKED = [
+    (VXLAN, "client", "1.1.1.1:80", "tcp"),
+    (VXLAN, "client", "9.9.9.9", "tcp"),
+    (VXLAN, "client", "1.1.1.1", "icmp"),
+    (VXLAN, "client", "pod/web:8080", "tcp"),
+    (VXLAN, "web", "pod/client:9999", "udp"),
+    (VXLAN, "client", "svc/web:80", "tcp"),
+    (VXLAN, "client", "172.30.0.12:32479", "tcp"),
+    (VXLAN, "client", "node/node1", "icmp"),
+    (POLICY, "client", "1.1.1.1:443", "tcp"),
+    (NATIVE, "client", "1.1.1.1:80", "tcp"),
+    (NATIVE, "client", "9.9.9.9:53", "udp"),
+    (NATIVE, "client", "pod/web:8080", "tcp"),
+    (NATIVE, "client", "svc/web", "tcp"),
+    ("tp06", "tp06", "1.0.0.1:80", "tcp"),
+]
+FAILURES = ["", "sh: ip: not found", "Error: cannot connect to the agent\nsecond line"]
+
+
+@cache
+def recorded(scenario: str) -> tuple[Record, ...]:
+    """Records in memory, so that reading the file is not measured again and again."""
+    records = open_bundle(SCENARIOS / scenario).records
+    return tuple(replace(record, stdout=Held(record.stdout.read())) for record in records)
+
+
+@cache
+def in_full(scenario: str, source: str, destination: str, protocol: str) -> Verdict:
+    """The verdict by everything that is recorded."""
+    return ask(bundle_of(recorded(scenario), scenario), source, destination, protocol).verdict
+
+
+def damaged(record: Record, how: str, cut: int, failure: str) -> Record:
+    """A record as a broken pod, agent, connection or file leaves it."""
+    data = record.stdout.read()
+    if how == "truncated":
+        return replace(record, stdout=Held(data[: cut % (len(data) + 1)]))
+    if how == "garbled":
+        at = cut % (len(data) + 1)
+        return replace(record, stdout=Held(data[:at] + b"\xff\x00[{" + data[at + 3 :]))
+    if how == "failed":
+        return replace(record, stdout=Held(), stderr=failure.encode(), exit_code=127)
+    return replace(
+        record, stdout=Held(), exit_code=None, error="the connection broke", denied="create x"
+    )
+
+
+def answered_somehow(bundle: Bundle, source: str, destination: str, protocol: str) -> Path | None:
+    """The answer, checked for what every answer must have; None where there is an own error."""
+    try:
+        path = ask(bundle, source, destination, protocol)
+    except EbpfnetError:
+        return None
+    assert path.verdict in list(Verdict)
+    assert path.reason
+    assert [hop.number for hop in path.hops] == list(range(1, len(path.hops) + 1))
+    assert (path.verdict == Verdict.DROPPED) == any(hop.drops for hop in path.hops)
+    for hop in path.hops:
+        assert bool(hop.reason) == (hop.state is State.UNKNOWN), hop
+    for piece in [e for x in (*path.hops, *path.findings) for e in x.evidence]:
+        assert bundle.numbered(piece.record) is not None
+    for form in ("table", "tree", "json", "mermaid"):
+        assert render(path, bundle, form, View(width=0, color=False, evidence=True))
+    return path
+
+
+@pytest.mark.parametrize(("scenario", "source", "destination", "protocol"), ASKED)
+@given(data=st.data())
+def test_any_records_may_be_missing(
+    scenario: str, source: str, destination: str, protocol: str, data: st.DataObject
+) -> None:
+    records = recorded(scenario)
+    share = data.draw(st.integers(1, 9))
+    keep = data.draw(
+        st.lists(st.integers(0, 9), min_size=len(records), max_size=len(records)), "kept"
+    )
+    kept = [r for r, lot in zip(records, keep, strict=True) if lot >= share]
+    path = answered_somehow(bundle_of(kept, scenario), source, destination, protocol)
+    # What is not known is never a reason to say that a packet is dropped.
+    if path is not None and path.verdict is Verdict.DROPPED:
+        assert in_full(scenario, source, destination, protocol) is Verdict.DROPPED, path.reason
+
+
+@pytest.mark.parametrize(("scenario", "source", "destination", "protocol"), ASKED)
+@given(
+    chance=st.randoms(use_true_random=False),
+    how=st.sampled_from(["truncated", "garbled", "failed", "not run"]),
+    share=st.sampled_from([0.02, 0.2, 0.7]),
+    failure=st.sampled_from(FAILURES),
+)
+def test_any_records_may_be_damaged(
+    scenario: str,
+    source: str,
+    destination: str,
+    protocol: str,
+    chance: object,
+    how: str,
+    share: float,
+    failure: str,
+) -> None:
+    hit = [chance.random() < share for _ in recorded(scenario)]  # type: ignore[attr-defined]
+    cut = chance.randrange(1 << 20)  # type: ignore[attr-defined]
+    records = [
+        damaged(r, how, cut, failure) if it else r
+        for r, it in zip(recorded(scenario), hit, strict=True)
+    ]
+    answered_somehow(bundle_of(records, scenario), source, destination, protocol)
+
+
+@pytest.mark.parametrize(("scenario", "source", "destination", "protocol"), ASKED)
+def test_each_place_may_say_nothing(
+    scenario: str, source: str, destination: str, protocol: str
+) -> None:
+    places = {r.place for r in recorded(scenario) if r.place.kind is not PlaceKind.API}
+    for place in places:
+        if place.pod == source and scenario == "tp06":
+            continue  # no Pod object is recorded there: the pod's own commands are all there is
+        kept = [r for r in recorded(scenario) if r.place != place]
+        assert answered_somehow(bundle_of(kept, scenario), source, destination, protocol)
+
+
+@pytest.mark.parametrize(("scenario", "source", "destination", "protocol"), ASKED)
+def test_each_command_may_be_missing(
+    scenario: str, source: str, destination: str, protocol: str
+) -> None:
+    """One command at a time, everywhere: what is asked only once must not be taken for granted."""
+    records = [r for r in recorded(scenario) if r.place.kind is not PlaceKind.API]
+    api = [r for r in recorded(scenario) if r.place.kind is PlaceKind.API]
+    for argv in dict.fromkeys(r.argv for r in records):
+        kept = api + [r for r in records if r.argv != argv]
+        path = answered_somehow(bundle_of(kept, scenario), source, destination, protocol)
+        assert path is not None
+        if path.verdict is Verdict.DROPPED:
+            assert in_full(scenario, source, destination, protocol) is Verdict.DROPPED, argv

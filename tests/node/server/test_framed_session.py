@@ -1,0 +1,291 @@
+"""A program behind framed streams: its bytes, its exit code, every end that its client can have."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from kubectl_ebpfnet.model.protocol import frames
+from kubectl_ebpfnet.model.protocol.frames import Unframing, frame
+
+SECONDS = 20.0
+
+
+class Session:
+    """The client's side of one session with a program.
+
+    Attributes:
+        process: the supervisor.
+        found: frames of stderr so far.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.found: list[tuple[bytes, bytes]] = []
+        self._cut = Unframing("stderr")
+        self._greeting = b""
+
+    def send(self, *pieces: bytes) -> None:
+        assert self.process.stdin is not None
+        for piece in pieces:
+            self.process.stdin.write(piece)
+        self.process.stdin.flush()
+
+    def read_frames(self, seconds: float = SECONDS) -> bool:
+        """Take a piece of stderr; False at its end."""
+        assert self.process.stderr is not None
+        fd = self.process.stderr.fileno()
+        assert select.select([fd], [], [], seconds)[0], "nothing came"
+        data = os.read(fd, 1 << 16)
+        need = len(frames.GREETING) - len(self._greeting)
+        self._greeting += data[:need]
+        assert frames.GREETING.startswith(self._greeting)
+        self.found += self._cut.feed(data[need:])
+        return bool(data)
+
+    def until(self, what: Callable[[], object]) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not what():
+            assert time.monotonic() < deadline
+            assert self.read_frames(), f"it ended: {self.found}"
+
+    def end(self) -> int:
+        """The exit code, once everything that it said is read."""
+        while self.read_frames():
+            pass
+        return self.process.wait(SECONDS)
+
+    def bytes_of(self, kind: bytes) -> bytes:
+        return b"".join(payload for k, payload in self.found if k == kind)
+
+    @property
+    def taken(self) -> int:
+        sizes = [payload for kind, payload in self.found if kind == frames.TAKEN]
+        return sum(int.from_bytes(size, "big") for size in sizes)
+
+    @property
+    def child(self) -> int:
+        """The program's pid."""
+        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return int(listed.split()[0])
+
+
+@contextmanager
+def session(
+    body: str, silence: float = 30, alive: float = frames.ALIVE_SECONDS
+) -> Iterator[Session]:
+    """A session with a Python function of this body.
+
+    Args:
+        body: of the function, which has `words` and returns an exit code.
+        silence: seconds after which a client that said nothing is gone.
+        alive: seconds between signs of life.
+    """
+    text = "import os, sys, time, signal\ndef program(words):\n" + "".join(
+        f"    {line}\n" for line in body.splitlines()
+    )
+    text += "from kubectl_ebpfnet.node.server import framed_session as frames\n"
+    text += f"frames.frames.ALIVE_SECONDS = {alive}\n"
+    text += f"sys.exit(frames.run(['a', 'b'], program, {silence}))\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", text],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            yield Session(process)
+        finally:
+            process.kill()
+
+
+CAT = "while data := os.read(0, 65536):\n    os.write(1, data)\nreturn 0"
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def eventually(what: Callable[[], object], seconds: float = SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "did not come true"
+        time.sleep(0.01)
+
+
+def test_stdin_comes_out_of_its_frames_and_ends_by_a_frame() -> None:
+    with session(CAT) as one:
+        one.send(frame(frames.DATA, b"\0frame\n"), frame(frames.ALIVE), frame(frames.DATA, b"2"))
+        one.send(frame(frames.END))
+        assert one.end() == 0
+        assert one.process.stdout is not None
+        assert one.process.stdout.read() == b"\0frame\n2"
+        assert one.taken == 8
+
+
+def test_frames_may_come_in_any_pieces() -> None:
+    with session(CAT) as one:
+        for byte in frame(frames.DATA, b"xyz") + frame(frames.END):
+            one.send(bytes([byte]))
+        assert one.end() == 0
+        assert one.process.stdout is not None
+        assert one.process.stdout.read() == b"xyz"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("return 7", 7),
+        ("sys.exit(3)", 3),
+        ("os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)", 137),
+        ("raise ValueError('why')", 1),
+    ],
+)
+def test_exit_codes(body: str, code: int) -> None:
+    with session(body) as one:
+        assert one.end() == code
+        assert (b"ValueError: why" in one.bytes_of(frames.TEXT)) == ("why" in body)
+
+
+def test_words_stderr_and_pcap() -> None:
+    body = (
+        "print(words, file=sys.stderr)\n"
+        f"fd = os.open('/proc/self/fd/{frames.PCAP_FD}', os.O_WRONLY | os.O_CREAT | os.O_TRUNC)\n"
+        "os.write(fd, b'\\0packets' * 50_000)\nreturn 0"
+    )
+    with session(body) as one:
+        assert one.end() == 0
+        assert one.bytes_of(frames.TEXT) == b"['a', 'b']\n"
+        assert one.bytes_of(frames.PCAP) == b"\0packets" * 50_000
+
+
+def test_what_the_program_does_not_read_is_not_taken_and_the_rest_is_still_read() -> None:
+    body = (
+        "def leave(*_):\n    os.write(2, b'asked to end')\n    time.sleep(0.3)\n    os._exit(5)\n"
+        "signal.signal(signal.SIGTERM, leave)\nos.write(1, b'ready')\ntime.sleep(60)"
+    )
+    with session(body) as one:
+        assert one.process.stdout is not None
+        assert one.process.stdout.read(5) == b"ready"
+        for _ in range(frames.WINDOW // 65536):
+            one.send(frame(frames.DATA, b"x" * 65536))
+        one.send(frame(frames.STOP))  # behind all of it
+        one.until(lambda: one.bytes_of(frames.TEXT))
+        assert one.taken < 200_000
+        assert one.end() == 5
+
+
+def test_a_client_that_does_not_read_stderr_does_not_stop_stdin() -> None:
+    body = "sys.stderr.write('e' * 3_000_000)\nreturn 0"
+    both = (
+        "import threading\nt = threading.Thread(target=sys.stderr.write, args=('e' * 3000000,))\n"
+    )
+    with session(both + "t.start()\n" + CAT.replace("return 0", "t.join()\nreturn 0")) as one:
+        one.send(*[frame(frames.DATA, b"x" * 60_000)] * 20, frame(frames.END))
+        assert one.process.stdout is not None
+        assert one.process.stdout.read(1_200_000) == b"x" * 1_200_000
+        assert one.end() == 0
+        assert one.bytes_of(frames.TEXT) == b"e" * 3_000_000
+    with session(body) as other:
+        assert other.end() == 0
+        assert len(other.bytes_of(frames.TEXT)) == 3_000_000
+
+
+def test_signs_of_life() -> None:
+    assert frames.ALIVE_SECONDS * 3 < frames.SILENCE_SECONDS  # some may come late
+    with session("time.sleep(60)", alive=0.5) as one:
+        one.until(lambda: one._greeting)
+        begin = time.monotonic()
+        one.until(lambda: one.found.count((frames.ALIVE, b"")) == 2)
+        assert 0.9 < time.monotonic() - begin < 4
+
+
+# --- ends -----------------------------------------------------------------------------------------
+
+
+def test_stdin_that_breaks_off_ends_the_program() -> None:
+    with session("time.sleep(60)") as one:
+        one.until(lambda: one._greeting)
+        child = one.child
+        assert one.process.stdin is not None
+        one.process.stdin.close()
+        assert one.end() == 128 + signal.SIGTERM
+        assert gone(child)
+
+
+def test_a_program_that_does_not_hear_sigterm_is_killed() -> None:
+    with session("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint(1)\nsys.stdout.flush()\n"
+                 "while True: time.sleep(60)") as one:  # fmt: skip
+        assert one.process.stdout is not None
+        assert one.process.stdout.readline() == b"1\n"
+        one.send(frame(frames.STOP))
+        assert one.end() == 128 + signal.SIGKILL
+
+
+def test_silence_ends_the_program_and_signs_of_life_keep_it() -> None:
+    with session("time.sleep(60)", silence=1) as one:
+        one.until(lambda: one._greeting)
+        begin = time.monotonic()
+        while time.monotonic() < begin + 1.5:
+            one.send(frame(frames.ALIVE))
+            time.sleep(0.2)
+        assert one.process.poll() is None
+        begin = time.monotonic()
+        assert one.end() == 128 + signal.SIGTERM
+        assert 0.7 < time.monotonic() - begin < 5
+
+
+def test_no_frames_end_the_program() -> None:
+    with session("time.sleep(60)") as one:
+        one.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert one.end() == 128 + signal.SIGTERM
+
+
+def test_the_program_ends_with_what_started_it() -> None:
+    with session("time.sleep(60)") as one:
+        one.until(lambda: one._greeting)
+        child = one.child
+        one.process.kill()
+        eventually(lambda: gone(child))
+
+
+def test_it_ends_with_the_pod() -> None:
+    """Whose first process says so by SIGTERM (hold.py)."""
+    with session("os.write(1, b'ready')\ntime.sleep(60)") as one:
+        assert one.process.stdout is not None
+        assert one.process.stdout.read(5) == b"ready"
+        one.until(lambda: one._greeting)
+        one.process.terminate()
+        assert one.end() == 128 + signal.SIGTERM
+        assert one.bytes_of(frames.TEXT) == b"netkat: the node pod is taken away\n"
+
+
+def test_the_entry_of_the_node_side() -> None:
+    argv = [sys.executable, "-m", "kubectl_ebpfnet.node", "netkat", frames.OPTION, "--no-such"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(argv, **pipes) as process:
+        one = Session(process)
+        assert one.end() == 1
+        assert b"no such option: --no-such" in one.bytes_of(frames.TEXT)
+
+
+def test_without_frames_it_is_netkat() -> None:
+    for words, said in ((["-h"], b"usage: netkat"), (["--no-such"], b"no such option")):
+        done = subprocess.run(
+            [sys.executable, "-m", "kubectl_ebpfnet.node", "netkat", *words],
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
+        assert said in done.stdout + done.stderr
+        assert done.returncode == (0 if words == ["-h"] else 1)

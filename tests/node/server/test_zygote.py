@@ -1,0 +1,190 @@
+"""A node pod's first process: sessions over its socket, and its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kubectl_ebpfnet.model.protocol import frames
+from kubectl_ebpfnet.model.protocol.questions import PROTOCOL
+from kubectl_ebpfnet.node.server import connect
+
+_HOLD = "from kubectl_ebpfnet.node.server.zygote import hold; import sys, pathlib; sys.exit(hold(float(sys.argv[1]), pathlib.Path(sys.argv[2])))"  # noqa: E501
+
+
+def _until(what: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "did not come true"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    path = tmp_path / "node.sock"
+    process = subprocess.Popen([sys.executable, "-c", _HOLD, "60", str(path)])
+    try:
+        _until(path.exists)
+        yield process, path
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _session(path: Path, *words: str, stderr: int | None = None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", str(connect.__file__), *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env={"EBPFNET_NODE_SOCKET": str(path), "PATH": os.environ["PATH"]},
+    )
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that a process has started, or that were left to it."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _stop(pid: int) -> None:
+    """Have a process stand still: until it does, SIGTERM would end it."""
+    os.kill(pid, signal.SIGSTOP)
+    states = [task / "stat" for task in Path(f"/proc/{pid}/task").iterdir()]
+    _until(lambda: {one.read_text().rpartition(")")[2].split()[0] for one in states} == {"T"})
+
+
+def test_a_session_is_served_and_ends_with_its_exit_code(
+    held: tuple[subprocess.Popen[bytes], Path],
+) -> None:
+    session = _session(held[1])
+    request = {"protocol": PROTOCOL, "id": 7, "argv": ["ebpfnet-node", "no-such"]}
+    out, _ = session.communicate(f'{json.dumps(request)}\n{{"end": true}}\n'.encode(), timeout=20)
+    greeting, answer = (json.loads(line) for line in out.splitlines())
+    assert greeting["protocol"] == PROTOCOL
+    assert (answer["id"], answer["exit_code"]) == (7, 1)
+    assert "no question" in answer["error"]
+    assert session.returncode == 0
+
+
+def test_another_protocol_is_refused_with_both_numbers(
+    held: tuple[subprocess.Popen[bytes], Path],
+) -> None:
+    session = _session(held[1])
+    out, _ = session.communicate(b'{"protocol": 99, "id": 1, "argv": ["x"]}\n', timeout=20)
+    error = json.loads(out.splitlines()[1])["error"]
+    assert f"protocol {PROTOCOL}" in error
+    assert "99" in error
+    assert session.returncode == 2
+
+
+def test_a_session_with_words_has_all_three_streams(
+    held: tuple[subprocess.Popen[bytes], Path],
+) -> None:
+    pipe = subprocess.PIPE
+    with _session(held[1], "netkat", frames.OPTION, "-h", stderr=pipe) as session:
+        assert session.stdout is not None
+        assert session.stderr is not None
+        assert session.stdout.read().startswith(b"usage: netkat")
+        assert session.stderr.read() == frames.GREETING
+        assert session.wait(20) == 0
+    with _session(held[1], "netkat", frames.OPTION, "--ü", "", stderr=pipe) as session:
+        assert session.stderr is not None
+        assert "no such option: --ü".encode() in session.stderr.read()
+        assert session.wait(20) == 1
+
+
+def test_a_session_that_comes_before_the_first_process_listens_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "node.sock"
+    with _session(path) as session:
+        descriptors = Path(f"/proc/{session.pid}/fd")
+        _until(lambda: any("socket:" in os.readlink(fd) for fd in descriptors.iterdir()))
+        with subprocess.Popen([sys.executable, "-c", _HOLD, "0.2", str(path)]) as process:
+            try:
+                assert session.stdout is not None
+                assert json.loads(session.stdout.readline())["protocol"] == PROTOCOL
+                assert len(_children(process.pid)) == 1  # it is not served by itself
+                session.communicate(b'{"end": true}\n', timeout=20)
+                assert process.wait(20) == 0
+            finally:
+                process.kill()
+
+
+def test_a_session_that_is_killed_takes_its_fork_along(
+    held: tuple[subprocess.Popen[bytes], Path],
+) -> None:
+    process, path = held
+    session = _session(path)
+    assert session.stdout is not None
+    session.stdout.readline()
+    assert len(_children(process.pid)) == 1
+    session.send_signal(signal.SIGKILL)
+    session.communicate()
+    _until(lambda: not _children(process.pid))
+
+
+def test_it_ends_by_itself_when_nobody_comes(tmp_path: Path) -> None:
+    path = tmp_path / "node.sock"
+    process = subprocess.Popen([sys.executable, "-c", _HOLD, "0.2", str(path)])
+    assert process.wait(timeout=20) == 0
+    assert not path.exists()
+
+
+def test_sigterm_ends_it_and_its_sessions(held: tuple[subprocess.Popen[bytes], Path]) -> None:
+    process, path = held
+    session = _session(path)
+    assert session.stdout is not None
+    session.stdout.readline()
+    begin = time.monotonic()
+    process.terminate()
+    assert process.wait(timeout=10) == 0
+    assert time.monotonic() - begin < 0.5  # and not at the next step of its loop
+    session.communicate(timeout=10)
+    assert session.returncode == 1
+
+
+def test_its_end_waits_for_what_is_still_to_be_put_in_order(
+    held: tuple[subprocess.Popen[bytes], Path],
+) -> None:
+    process, path = held
+    session = _session(path)
+    assert session.stdout is not None
+    session.stdout.readline()
+    [slow] = _children(process.pid)
+    _stop(slow)
+    try:
+        process.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+    finally:
+        os.kill(slow, signal.SIGCONT)
+    begin = time.monotonic()
+    assert process.wait(timeout=10) == 0
+    assert time.monotonic() - begin < 1  # and not when it waits for nobody any more
+    session.communicate(timeout=10)
+
+
+def test_its_end_does_not_wait_for_long(held: tuple[subprocess.Popen[bytes], Path]) -> None:
+    process, path = held
+    session = _session(path)
+    assert session.stdout is not None
+    session.stdout.readline()
+    [stuck] = _children(process.pid)
+    _stop(stuck)
+    try:
+        begin = time.monotonic()
+        process.terminate()
+        assert process.wait(timeout=10) == 0
+        assert 1.5 < time.monotonic() - begin < 4
+    finally:
+        os.kill(stuck, signal.SIGKILL)
+        session.communicate(timeout=10)

@@ -1,0 +1,466 @@
+"""Cilium's outputs: recorded text and JSON of 1.20-dev agree; old forms by their formats.
+
+Old forms come from seed 003 (tests/scenarios/tp06, a real old agent) and from the formats of
+cilium-facts 2; those were not printed by a run and say so here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from json import dumps, loads
+from typing import Any
+
+import pytest
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.cilium import Backend, CtEntry, DatapathConfig, PolicyEntry
+from kubectl_ebpfnet.model.net import ICMP, TCP, UDP, Flow
+from kubectl_ebpfnet.parse.cilium import agent, ct, lb, maps, nat, policy
+from kubectl_ebpfnet.parse.cilium import config as cilium_config
+from tests.parse import recorded, stored_json
+from tests.parse.parse_samples import every
+
+POD = ip_address("10.244.0.213")
+WORLD = ip_address("1.0.0.1")
+DBG = "cilium-dbg"
+
+
+def lists(*words: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The argv of a list in text and in JSON."""
+    return (DBG, *words), (DBG, *words, "-o", "json")
+
+
+def timeless(entry: CtEntry) -> CtEntry:
+    """Without what moves between two commands."""
+    return replace(entry, expires=None, remaining=None, tx_flags_seen=0, rx_flags_seen=0)
+
+
+@pytest.mark.parametrize("both", recorded.pairs(*lists("bpf", "ct", "list", "global")))
+def test_conntrack_says_the_same_in_text_and_json(both: tuple[bytes, bytes]) -> None:
+    text = {timeless(e) for e in every(ct.entry, both[0])}
+    json = {timeless(e) for e in stored_json.ct(both[1])}
+    assert text
+    # The agent's own connections come and go between the two commands.
+    assert len(text ^ json) <= 2
+    assert len(text & json) >= 3
+
+
+@pytest.mark.parametrize("both", recorded.pairs(*lists("bpf", "nat", "list")))
+def test_nat_says_the_same_in_text_and_json(both: tuple[bytes, bytes]) -> None:
+    text = {replace(e, age=None) for e in every(nat.entry, both[0])}
+    json = set(stored_json.nat(both[1]))
+    assert len(text & json) >= 3
+    assert len(text ^ json) <= 4
+
+
+@pytest.mark.parametrize("both", recorded.pairs(*lists("bpf", "lb", "list")))
+def test_the_load_balancer_says_the_same_in_text_and_json(both: tuple[bytes, bytes]) -> None:
+    text, json = (lb.frontends(one) for one in both)
+    assert sorted(map(str, map(_unlined, text))) == sorted(map(str, map(_unlined, json)))
+
+
+def _unlined(frontend: object) -> object:
+    backends = tuple(replace(b, line=0) for b in frontend.backends)  # type: ignore[attr-defined]
+    return replace(frontend, line=0, backends=backends)  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize(
+    ("words", "parser"),
+    [
+        (("bpf", "ipcache", "list"), maps.ipcache),
+        (("bpf", "endpoint", "list"), maps.endpoint_map),
+        (("bpf", "metrics", "list"), maps.metrics),
+    ],
+)
+def test_maps_say_the_same_in_text_and_json(words: tuple[str, ...], parser: object) -> None:
+    for text, json in recorded.pairs(*lists(*words)):
+        facts = [set(parser(one)) for one in (text, json)]  # type: ignore[operator]
+        assert facts[0]
+        if parser is maps.metrics:  # counters move: compare what is counted
+            facts = [{(m.reason.lower(), m.direction) for m in one} for one in facts]
+        assert facts[0] == facts[1]
+
+
+def test_a_recorded_conntrack_line() -> None:
+    line = (
+        b"TCP OUT 10.244.1.160:36768 -> 1.1.1.1:80 expires=5624 (remaining: -8 sec(s)) Packets=0 "
+        b"Bytes=0 RxFlagsSeen=0x03 LastRxReport=5614 TxFlagsSeen=0x03 LastTxReport=5614 "
+        b"Flags=0x0013 [ RxClosing TxClosing SeenNonSyn ] RevNAT=0 SourceSecurityID=60735 "
+        b"BackendID=0 NatPort=0 "
+    )
+    entry = ct.entry(line, 7)
+    assert entry == CtEntry(
+        Flow(TCP, ip_address("10.244.1.160"), 36768, ip_address("1.1.1.1"), 80),
+        "OUT",
+        expires=5624,
+        remaining=-8,
+        flags=frozenset({"RxClosing", "TxClosing", "SeenNonSyn"}),
+        tx_flags_seen=3,
+        rx_flags_seen=3,
+        source_identity=60735,
+    )
+    assert entry.line == 7
+
+
+def test_an_old_agents_lines() -> None:
+    """Seed 003: a real agent of about 1.9."""
+    tcp, echo, related, ping = every(
+        ct.entry, recorded.outputs("cilium", "bpf", "ct", "list", "global")[0]
+    )
+    assert tcp.flow == Flow(TCP, POD, 46486, WORLD, 80)
+    assert (tcp.packets, tcp.bytes, tcp.source_identity) == (10, 1029, 42837)
+    assert tcp.rx_flags_seen == 0x1B
+    assert tcp.remaining is None
+    assert echo.flow == Flow(ICMP, POD, 51724, WORLD, None)
+    assert related.related
+    assert related.flow == Flow(ICMP, POD, None, WORLD, None)
+    assert ping.packets == 208
+
+
+@pytest.mark.parametrize(
+    ("line", "flow", "direction"),
+    [
+        # ≤ 1.14 prints service entries backwards (format of cilium-facts 2.1, not a run).
+        (
+            b"UDP OUT 10.96.0.10:53 -> 10.0.0.5:43210 service expires=1 RxPackets=0 RxBytes=7 "
+            b"RxFlagsSeen=0x00 LastRxReport=0 TxPackets=1 TxBytes=70 TxFlagsSeen=0x00 "
+            b"LastTxReport=0 Flags=0x0000 [ ] RevNAT=3 SourceSecurityID=0 IfIndex=0 ",
+            Flow(UDP, ip_address("10.0.0.5"), 43210, ip_address("10.96.0.10"), 53),
+            "SVC",
+        ),
+        (
+            b"TCP SVC 10.0.0.5:43210 -> 10.96.0.10:53 expires=1 Flags=0x0000 [ ] RevNAT=3 ",
+            Flow(TCP, ip_address("10.0.0.5"), 43210, ip_address("10.96.0.10"), 53),
+            "SVC",
+        ),
+        # IPv6 without brackets, as upstream's own formatting code prints it (cilium-facts 2.1).
+        (
+            b"TCP OUT fd00:::4000 -> fe00:::80 expires=12 Flags=0x0000 [ ] ",
+            Flow(TCP, ip_address("fd00::"), 4000, ip_address("fe00::"), 80),
+            "OUT",
+        ),
+        (
+            b"TCP IN 1.0.0.1:5555 -> 10.244.0.213:80 expires=1 Flags=0x0000 [ ] ",
+            Flow(TCP, WORLD, 5555, POD, 80),
+            "IN",
+        ),
+    ],
+)
+def test_forms_of_other_versions(line: bytes, flow: Flow, direction: str) -> None:
+    entry = ct.entry(line, 1)
+    assert entry is not None
+    assert (entry.flow, entry.direction) == (flow, direction)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"no", b"TCP OUT a -> b:1 expires=1", b"TCP OUT 1.1.1.1:99999 -> 2.2.2.2:1 ", b"\xff" * 20,
+     b"TCP OUT 1.1.1.1:1 -> 2.2.2.2:1 expires=x", b"WHAT OUT 1.1.1.1:1 -> 2.2.2.2:1 expires=1"],
+)  # fmt: skip
+def test_what_is_no_entry_names_its_line(line: bytes) -> None:
+    with pytest.raises(ParseError) as caught:
+        ct.entry(line, 42)
+    assert caught.value.line == 42
+
+
+def test_nat_lines() -> None:
+    out = nat.entry(
+        b"TCP OUT 10.244.1.160:36768 -> 1.1.1.1:80 XLATE_SRC 172.30.0.12:36768 "
+        b"Created=11sec ago NeedsCT=0",
+        1,
+    )
+    assert out is not None
+    assert out.translated() == Flow(
+        TCP, ip_address("172.30.0.12"), 36768, ip_address("1.1.1.1"), 80
+    )
+    assert (out.age, out.needs_ct) == (11, False)
+    # ≤ 1.14 takes the age from a wrong clock; IPv6 in brackets (formats, not a run).
+    old = nat.entry(
+        b"TCP IN [fd00::9]:80 -> [fd00::1]:4000 XLATE_DST [fd00::2]:4000 Created=99sec HostLocal=1",
+        1,
+    )
+    assert old is not None
+    assert (old.age, old.needs_ct, str(old.address)) == (None, True, "fd00::2")
+    assert old.translated().destination == ip_address("fd00::2")
+
+
+def test_the_old_load_balancer_lists() -> None:
+    """Formats of 1.9 and 1.14 (cilium-facts 2.3, not a run): rows grouped under their frontend."""
+    data = (
+        b"SERVICE ADDRESS     BACKEND ADDRESS (REVNAT_ID) (SLOT)\n"
+        b"10.96.0.1:443       10.0.0.2:8443 (1) (1)\n"
+        b"                    0.0.0.0:0 (1) (0) [ClusterIP, non-routable]\n"
+        b"10.96.0.10:53       0.0.0.0:0 (2) [ClusterIP]\n"
+        b"                    10.0.0.7:53 (2)\n"
+        b"                    10.0.0.8:53 (2)\n"
+    )
+    one, two = lb.frontends(data)
+    assert (str(one.address), one.port, one.type, one.rev_nat) == ("10.96.0.1", 443, "ClusterIP", 1)
+    assert [b.port for b in one.backends] == [8443]
+    assert [str(b.address) for b in two.backends] == ["10.0.0.7", "10.0.0.8"]
+    assert two.protocol is None
+
+
+def test_the_recorded_services() -> None:
+    found = {}
+    for data in recorded.outputs(DBG, "service", "list", "-o", "json"):
+        for frontend in lb.services(data):
+            found[str(frontend.address), frontend.port, frontend.internal] = frontend
+    web = found["10.96.51.4", 80, False]
+    assert (web.type, web.namespace, web.name, web.protocol) == ("ClusterIP", "default", "web", TCP)
+    backend = Backend(ip_address("10.244.0.135"), 8080, TCP, "active")
+    assert [replace(b, node="", id=0) for b in web.backends] == [backend]
+    local = found["10.111.111.129", 80, False]
+    assert (local.type, local.external_policy) == ("LoadBalancer", "Local")
+    assert found["10.111.111.129", 80, True].internal
+
+
+@pytest.mark.parametrize(
+    ("line", "identity", "endpoint", "flags"),
+    [
+        # 1.9 and 1.10; 1.14; 1.16 with its comma (formats, not a run); 1.20-dev (recorded).
+        (b"10.244.0.213/32   42837 0 172.18.0.3", 42837, "172.18.0.3", set()),
+        (b"10.244.0.213/32   42837 0 0.0.0.0", 42837, None, set()),
+        (b"10.0.0.1/32@3   identity=7 encryptkey=0 tunnelendpoint=172.18.0.3 nodeid=0x1a2b", 7,
+         "172.18.0.3", set()),
+        (b"10.0.0.1/32   identity=7 encryptkey=0 tunnelendpoint=0.0.0.0, flags=<none>", 7, None,
+         set()),
+        (b"10.244.0.0/24     identity=2 encryptkey=0 tunnelendpoint=172.30.0.11 flags=hastunnel  ",
+         2, "172.30.0.11", {"hastunnel"}),
+    ],
+)  # fmt: skip
+def test_the_ipcache_of_every_version(
+    line: bytes, identity: int, endpoint: str | None, flags: set[str]
+) -> None:
+    (entry,) = maps.ipcache(b"IP PREFIX/ADDRESS   IDENTITY\n" + line + b"\n")
+    assert entry.identity == identity
+    assert entry.tunnel_endpoint == (ip_address(endpoint) if endpoint else None)
+    assert entry.flags == flags
+    assert entry.line == 2
+
+
+def test_the_endpoints_map_of_an_old_version() -> None:
+    """1.9: IPv6 in brackets, no sec_id (format, not a run)."""
+    data = (
+        b"IP ADDRESS      LOCAL ENDPOINT INFO\n"
+        b"[fd00::1]:0     id=1234  flags=0x0000 ifindex=12  mac=0A:00:00:00:00:01 "
+        b"nodemac=0B:00:00:00:00:02\n"
+        b"10.0.0.1:0      (localhost)\n"
+    )
+    pod, host = maps.endpoint_map(data)
+    assert (str(pod.address), pod.endpoint_id, pod.identity, pod.ifindex) == (
+        "fd00::1",
+        1234,
+        None,
+        12,
+    )
+    assert pod.node_mac == "0b:00:00:00:00:02"
+    assert host.host
+
+
+def test_the_egress_gateway_list() -> None:
+    data = (
+        b"Source IP    Destination CIDR   Egress IP   Gateway IP\n"
+        b"10.244.1.7   0.0.0.0/0          0.0.0.0     172.30.0.11\n"
+        b"10.244.1.8   0.0.0.0/0          0.0.0.0     Not Found\n"
+        b"10.244.1.7   10.0.0.0/8         0.0.0.0     Excluded CIDR\n"
+    )
+    found, missing, excluded = maps.egress_gateway(data)
+    assert found.gateway == ip_address("172.30.0.11")
+    assert missing.gateway is None
+    assert not missing.excluded
+    assert excluded.excluded
+
+
+def test_ip_masq_in_both_json_forms() -> None:
+    old = b'[{"IP":"10.0.0.0","Mask":"/wAAAA=="}]'
+    for data in (old, b'["10.0.0.0/8"]', b"IP PREFIX/ADDRESS\n10.0.0.0/8\n"):
+        assert maps.ip_masq(data) == (ip_network("10.0.0.0/8"),)
+
+
+def test_the_recorded_policy() -> None:
+    (text,) = (t for t in recorded.outputs(DBG, "bpf", "policy", "get", "--all") if b"80/TCP" in t)
+    (json,) = (
+        t
+        for t in recorded.outputs(DBG, "bpf", "policy", "get", "--all", "-o", "json")
+        if b"20480" in t
+    )
+    rows = [e for e in policy.entries(json) if e.direction == "egress" and e.protocol]
+    assert {e.identity for e in rows} == {2, 9, 10, 16777217}
+    assert {(e.protocol, e.ports) for e in rows} == {(TCP, (80, 80))}
+    assert all(e.endpoint_id == 1174 and not e.deny and e.precedence for e in rows)
+    world = next(e for e in rows if e.identity == 2)
+    said = {e.identity: e for e in policy.entries(text) if e.protocol}
+    assert said[2] == replace(
+        world, precedence=None, packets=said[2].packets, bytes=said[2].bytes,
+        labels=("reserved:world",),
+    )  # fmt: skip
+    # A CIDR's identity stands there by its labels alone: it cannot be told.
+    assert said[-1].labels == ("reserved:kube-apiserver", "reserved:world")
+
+
+@pytest.mark.parametrize(
+    ("cell", "protocol", "ports"),
+    [
+        (b"ANY", 0, (0, 65535)),
+        (b"80/TCP", TCP, (80, 80)),
+        (b"8080-8095/TCP", TCP, (8080, 8095)),
+        (b"0x50/16/TCP", TCP, (80, 80)),
+        (b"0x1f90/12/TCP", TCP, (8080, 8095)),
+        (b"UDP", UDP, (0, 65535)),
+    ],
+)
+def test_ports_of_every_version(cell: bytes, protocol: int, ports: tuple[int, int]) -> None:
+    data = (
+        b"Endpoint ID: 7\nPath: /sys/fs/bpf/tc/globals/cilium_policy_00007\n\n"
+        b"POLICY   DIRECTION   IDENTITY   PORT/PROTO     PROXY PORT   AUTH TYPE   BYTES   PACKETS\n"
+        b"Deny     Egress      42         "
+        + cell.ljust(15)
+        + b"NONE         disabled    10      2\n"
+    )
+    assert policy.entries(data) == (
+        PolicyEntry(7, True, "egress", 42, protocol, ports, packets=2, bytes=10),
+    )
+
+
+def test_the_recorded_status() -> None:
+    vxlan, native = (
+        next(
+            agent.status(r.stdout.read())
+            for name, r in recorded.records()
+            if name == wanted and r.argv == (DBG, "status", "-o", "json")
+        )
+        for wanted in ("vxlan-kpr", "native-iptables")
+    )
+    assert (vxlan.routing_mode, vxlan.tunnel_protocol, vxlan.host_routing) == (
+        "tunnel",
+        "vxlan",
+        "bpf",
+    )
+    assert (vxlan.masquerade, vxlan.kube_proxy_replacement, vxlan.socket_lb) == ("bpf", True, True)
+    assert vxlan.devices == ("eth0",)
+    assert (native.routing_mode, native.host_routing, native.masquerade) == (
+        "native", "legacy", "iptables",
+    )  # fmt: skip
+    assert native.kube_proxy_replacement is False
+
+
+def test_the_recorded_endpoints_have_their_lines() -> None:
+    for data in recorded.outputs(DBG, "endpoint", "list", "-o", "json"):
+        lines = data.decode().splitlines()
+        for endpoint in agent.endpoints(data):
+            assert lines[endpoint.line - 1].strip() == f'"id": {endpoint.id},'
+    client = next(
+        e
+        for data in recorded.outputs(DBG, "endpoint", "list", "-o", "json")
+        for e in agent.endpoints(data)
+        if e.pod == "client" and e.id == 1174
+    )
+    assert client.interface == "lxcca1c984e26ef"
+    assert client.host_mac == "ca:f7:8c:79:e1:5b"
+    assert client.addresses == (ip_address("10.244.1.160"),)
+
+
+def at(data: bytes, line: int) -> str:
+    """The text of a 1-based line."""
+    return data.decode().split("\n")[line - 1]
+
+
+@pytest.mark.parametrize(
+    ("words", "parser"),
+    [
+        (("bpf", "policy", "get", "--all"), policy.entries),
+        (("bpf", "metrics", "list"), maps.metrics),
+        (("service", "list"), lb.services),
+        (("node", "list"), agent.nodes),
+        (("identity", "list"), agent.identities),
+    ],
+)
+def test_facts_of_json_lists_have_the_line_where_they_begin(
+    words: tuple[str, ...], parser: Callable[[bytes], Sequence[Any]]
+) -> None:
+    for data in recorded.outputs(DBG, *words, "-o", "json"):
+        facts = parser(data)
+        assert facts
+        assert all(at(data, fact.line).strip() == "{" for fact in facts)
+        assert [fact.line for fact in facts] == sorted({fact.line for fact in facts})
+        # The same document without its indent: nothing can be told, and nothing else changes.
+        flat = parser(dumps(loads(data)).encode())
+        assert list(flat) == list(facts)
+        assert {fact.line for fact in flat} == {0}
+
+
+@pytest.mark.parametrize(
+    ("words", "parser", "name"),
+    [
+        (("bpf", "ipcache", "list"), maps.ipcache, lambda e: f'"{e.prefix}":'),
+        (("bpf", "endpoint", "list"), maps.endpoint_map, lambda e: f'"{e.address}:0":'),
+        (("bpf", "lb", "list"), lb.frontends, lambda e: f'"{e.address}:{e.port}/'),
+    ],
+)
+def test_facts_of_json_maps_have_the_line_of_their_key(
+    words: tuple[str, ...], parser: Callable[[bytes], Sequence[Any]], name: Callable[[Any], str]
+) -> None:
+    for data in recorded.outputs(DBG, *words, "-o", "json"):
+        facts = parser(data)
+        assert facts
+        assert all(at(data, fact.line).strip().startswith(name(fact)) for fact in facts)
+
+
+def test_the_recorded_nodes() -> None:
+    nodes = {
+        n.name: n
+        for data in recorded.outputs(DBG, "node", "list", "-o", "json")
+        for n in agent.nodes(data)
+    }
+    assert set(nodes) == {"node1", "node2"}
+    assert nodes["node1"].addresses == (ip_address("172.30.0.11"),)
+    assert len(nodes["node1"].router_addresses) == 1
+
+
+def test_version() -> None:
+    (said, *_) = recorded.outputs(DBG, "version")
+    assert agent.version(said) == "1.20.0-dev_cb982861da"
+    assert agent.version(b"") == ""
+
+
+def test_settings_of_an_old_cluster() -> None:
+    """`cilium config view` of seed 003."""
+    data = recorded.outputs("cilium", "config", "view")[0]
+    config = cilium_config.datapath(cilium_config.settings(data))
+    assert config.masquerade == "iptables"
+    assert config.routing_mode == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"tunnel": "vxlan"}, {"routing_mode": "tunnel", "tunnel_protocol": "vxlan"}),
+        ({"tunnel": "disabled"}, {"routing_mode": "native"}),
+        ({"routing-mode": "tunnel", "tunnel-protocol": "geneve"},
+         {"routing_mode": "tunnel", "tunnel_protocol": "geneve"}),
+        ({"enable-ipv4-masquerade": "false"}, {"masquerade": "disabled"}),
+        ({"masquerade": "true", "enable-bpf-masquerade": "true"}, {"masquerade": "bpf"}),
+        ({"kube-proxy-replacement": "strict"},
+         {"kube_proxy_replacement": True, "socket_lb": True}),
+        ({"kube-proxy-replacement": "partial"}, {}),
+        ({"enable-host-legacy-routing": "false"}, {}),
+        ({"enable-host-legacy-routing": "true"}, {"host_routing": "legacy"}),
+        ({"bpf-lb-mode-annotation": "false"}, {"node_port_mode_annotation": False}),
+        ({"ipv4-native-routing-cidr": "10.0.0.0/8"},
+         {"native_cidrs": (ip_network("10.0.0.0/8"),)}),
+    ],
+)  # fmt: skip
+def test_keys_say_only_what_they_say(settings: dict[str, str], expected: dict[str, object]) -> None:
+    assert cilium_config.datapath(settings) == replace(DatapathConfig(), **expected)  # type: ignore[arg-type]
+
+
+def test_the_agents_status_wins_where_it_says_anything() -> None:
+    status = DatapathConfig(masquerade="iptables", kube_proxy_replacement=False)
+    config = DatapathConfig(masquerade="bpf", routing_mode="native", kube_proxy_replacement=True)
+    both = cilium_config.merge(status, config)
+    assert (both.masquerade, both.routing_mode, both.kube_proxy_replacement) == (
+        "iptables", "native", False,
+    )  # fmt: skip

@@ -1,0 +1,162 @@
+"""Whatever the bytes are: facts or a ParseError, of every parser of Cilium's and the API's side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.parse import kube
+from kubectl_ebpfnet.parse.cilium import agent, config, ct, lb, maps, monitor, nat, policy
+from tests.parse import recorded
+from tests.parse.parse_samples import every, sample
+
+Parser = Callable[[bytes], Any]
+
+PARSERS: dict[str, tuple[Parser, str]] = {
+    "ct": (partial(every, ct.entry), "bpf ct list global -d"),
+    "ct line": (partial(ct.entry, number=1), "bpf ct list global"),
+    "nat": (partial(every, nat.entry), "bpf nat list"),
+    "nat line": (partial(nat.entry, number=1), "bpf nat list"),
+    "lb": (lb.frontends, "bpf lb list"),
+    "lb json": (lb.frontends, "bpf lb list -o json"),
+    "services": (lb.services, "service list -o json"),
+    "ipcache": (maps.ipcache, "bpf ipcache list"),
+    "ipcache json": (maps.ipcache, "bpf ipcache list -o json"),
+    "endpoint map": (maps.endpoint_map, "bpf endpoint list"),
+    "egress": (maps.egress_gateway, ""),
+    "masq": (maps.ip_masq, ""),
+    "metrics": (maps.metrics, "bpf metrics list"),
+    "metrics json": (maps.metrics, "bpf metrics list -o json"),
+    "policy": (policy.entries, "bpf policy get --all"),
+    "policy json": (policy.entries, "bpf policy get --all -o json"),
+    "policy old": (policy.entries, ""),
+    "monitor": (partial(monitor.event, number=1), "monitor"),
+    "monitor json": (partial(monitor.event, number=1), "monitor -j"),
+    "status": (agent.status, "status -o json"),
+    "endpoints": (agent.endpoints, "endpoint list -o json"),
+    "nodes": (agent.nodes, "node list -o json"),
+    "identities": (agent.identities, "identity list -o json"),
+    "version": (agent.version, "version"),
+    "config": (config.settings, ""),
+    "objects": (kube.objects, ""),
+}
+# Of what no cluster of ours printed a full one: the formats (samples/README.md).
+FORMATS = {
+    "egress": ("1.14/format/bpf-egress-list",),
+    "policy old": (
+        "1.9/format/bpf-policy-get--all",
+        "1.9/format/bpf-policy-get--all-n",
+        "1.9/format/bpf-policy-get--all-o-json",
+    ),
+    "lb": ("1.9/format/bpf-lb-list", "1.16/format/bpf-lb-list"),
+    "nat": ("1.10/format/bpf-nat-list", "1.15/format/bpf-nat-list-without-a-clock"),
+    "ct": ("1.9/format/bpf-ct-list-global",),
+    "metrics json": ("1.10/format/bpf-metrics-list-o-json",),
+}
+NAMES = sorted(PARSERS)
+
+
+@cache
+def samples(name: str) -> tuple[bytes, ...]:
+    """What was recorded of the parser's command, and formats; a part of long ones."""
+    words = PARSERS[name][1]
+    found = [sample(f"cilium-{path}") for path in FORMATS.get(name, ())]
+    if name == "objects":
+        kinds = ("pods", "services", "endpointslices", "ciliumendpoints", "ciliumnodes")
+        found += [data[:20000] for kind in kinds for data in recorded.api(kind)]
+    elif name == "config":
+        found += recorded.outputs("cilium", "config", "view")
+    elif name == "masq":
+        found += [b'[{"IP":"10.0.0.0","Mask":"/wAAAA=="},"10.0.0.0/8"]', b"IP PREFIX\n10.0.0.0/8\n"]
+    elif words:
+        found += [data[:6000] for data in recorded.outputs("cilium-dbg", *words.split())]
+    if name.endswith("line") or name.startswith("monitor"):
+        found = [line for data in found for line in data.split(b"\n") if line]
+    return tuple(found)
+
+
+def parse(name: str, data: bytes) -> None:
+    """Parse; only a ParseError may come, and one that can be shown."""
+    problem = None
+    facts: Any = ()
+    try:
+        facts = PARSERS[name][0](data)
+    except ParseError as error:
+        problem = error
+    str(facts).encode()
+    if problem is not None:
+        assert problem.source
+        assert 0 <= problem.line <= data.count(b"\n") + 1
+        assert len(str(problem)) < 400
+        assert str(problem).replace("…", "").isprintable()
+
+
+def keys(value: Any) -> set[str]:
+    """Every member name in a JSON value."""
+    if isinstance(value, dict):
+        return set(value) | {k for item in value.values() for k in keys(item)}
+    if isinstance(value, list):
+        return {k for item in value for k in keys(item)}
+    return set()
+
+
+@cache
+def members(name: str) -> tuple[str, ...]:
+    """Member names that the recorded outputs of a parser have."""
+    found: set[str] = set()
+    for data in samples(name):
+        try:
+            found |= keys(json.loads(data))
+        except ValueError:
+            continue
+    return tuple(sorted(found))[:80] or ("Key", "Value")
+
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8),
+    st.sampled_from(["10.0.0.1", "10.0.0.0/8", "fd00::1", "Pod", "TCP", "", "80/TCP", "node1"]),
+)  # fmt: skip
+
+
+@cache
+def documents(name: str) -> st.SearchStrategy[Any]:
+    """JSON with the members of a parser's recordings, and anything in them."""
+    names = st.sampled_from(members(name))
+    values = st.recursive(
+        SCALARS,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5),
+        max_leaves=15,
+    )
+    shape = st.lists(st.dictionaries(names, values, max_size=6), max_size=3)
+    return shape | st.dictionaries(names, values, max_size=8)
+
+
+@given(data=st.binary(max_size=300))
+def test_any_bytes(data: bytes) -> None:
+    for name in NAMES:
+        parse(name, data)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(draw=st.data())
+def test_damaged_recordings(name: str, draw: st.DataObject) -> None:
+    data = bytearray(draw.draw(st.sampled_from(samples(name))))
+    for _ in range(draw.draw(st.integers(1, 6))):
+        at = draw.draw(st.integers(0, max(0, len(data) - 1)))
+        size = draw.draw(st.integers(0, 12))
+        data[at : at + size] = draw.draw(st.binary(max_size=12))
+    parse(name, bytes(data))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(draw=st.data())
+@settings(suppress_health_check=[*settings().suppress_health_check, HealthCheck.data_too_large])
+def test_json_with_anything_in_it(name: str, draw: st.DataObject) -> None:
+    parse(name, json.dumps(draw.draw(documents(name))).encode())

@@ -1,0 +1,142 @@
+"""Wrapping, colour and the words of the headline, piece by piece."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.evidence import Held, Record, agent_place, bundle_of
+from kubectl_ebpfnet.model.net import ICMP, Flow
+from kubectl_ebpfnet.model.path import Evidence, Packet, Verdict
+from kubectl_ebpfnet.render.path import phrases
+from kubectl_ebpfnet.render.path.formats import render
+from kubectl_ebpfnet.render.text.evidence import proof
+from kubectl_ebpfnet.render.text.style import color_enabled
+from kubectl_ebpfnet.render.text.view import View
+from kubectl_ebpfnet.render.text.wrap import wrap
+from tests.render.path import sample_paths as sample
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("mode", "stream", "environ", "coloured"),
+    [
+        ("auto", Terminal(), {}, True),
+        ("auto", io.StringIO(), {}, False),
+        ("auto", Terminal(), {"TERM": "dumb"}, False),
+        ("auto", Terminal(), {"NO_COLOR": "1"}, False),
+        ("auto", Terminal(), {"NO_COLOR": ""}, True),
+        ("auto", io.StringIO(), {"FORCE_COLOR": "1"}, True),
+        ("auto", Terminal(), {"FORCE_COLOR": "0"}, False),
+        ("auto", io.StringIO(), {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        ("always", io.StringIO(), {"NO_COLOR": "1", "TERM": "dumb"}, True),
+        ("never", Terminal(), {"FORCE_COLOR": "1"}, False),
+    ],
+)
+def test_colour(mode, stream, environ, coloured):
+    assert color_enabled(mode, stream, environ) is coloured
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "lines"),
+    [
+        ("one two three", 0, ["one two three"]),
+        ("one two three", 7, ["one two", "three"]),
+        ("", 5, [""]),
+        ("abcdefgh", 3, ["abc", "def", "gh"]),
+        ("kube-system/cilium-x7k2p", 14, ["kube-system/", "cilium-x7k2p"]),
+        ("a verylongwordindeed b", 8, ["a", "verylong", "wordinde", "ed b"]),
+    ],
+)
+def test_wrap(text, width, lines):
+    assert wrap(text, width) == lines
+
+
+@given(st.text(alphabet="ab /.-", max_size=80), st.integers(1, 30))
+def test_wrap_keeps_the_width_and_every_letter(text, width):
+    lines = wrap(text, width)
+    assert all(len(line) <= width for line in lines)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+
+
+def said(path) -> str:
+    line = phrases.headline(path)
+    return f"{line.before}{line.verdict}{line.after}"
+
+
+def test_headline_of_a_packet_that_leaves():
+    assert said(sample.delivered()) == (
+        "pod/client 10.244.1.160 → 1.1.1.1:80/TCP: delivered, seen outside as 172.30.0.12:36768"
+    )
+
+
+def test_headline_of_a_packet_that_nobody_changed():
+    path = sample.delivered()
+    last = replace(path.hops[-1], packet=Packet(sample.OPEN))
+    assert said(replace(path, hops=(*path.hops[:-1], last))).endswith(": delivered")
+
+
+def test_headline_of_a_balanced_packet():
+    path = sample.dropped()
+    path = replace(path, verdict=Verdict.DELIVERED, reason="", hops=path.hops[:1])
+    assert said(path).endswith(
+        "svc/web in prod [fd00:10:96::10]:80/TCP: delivered to [fd00:10:244:2::7]:8080"
+    )
+
+
+def test_headline_of_a_drop_goes_on_with_the_reason():
+    assert "/TCP: dropped at hop 2: egress policy of endpoint 1174" in said(sample.dropped())
+    path = replace(sample.dropped(), reason="no route")
+    assert said(path).endswith(": dropped: no route")
+    assert said(replace(path, reason="")).endswith(": dropped")
+
+
+def test_headline_without_an_address():
+    path = sample.empty()
+    assert said(path).startswith("pod/late → 1.1.1.1/ICMP: unknown: pod/late is Pending")
+    nameless = replace(
+        path, destination=replace(path.destination, text="no.example", kind="name", address=None)
+    )
+    assert said(nameless).startswith("pod/late → no.example (ICMP): unknown")
+
+
+def test_conntrack_of_icmp():
+    one, other = ip_address("10.0.0.1"), ip_address("1.1.1.1")
+    flow = Flow(ICMP, one, 77, other, None)
+    assert phrases.netfilter(ConntrackEntry(flow, flow.reversed()), flow) == "tracked"
+    outside = ip_address("192.0.2.1")
+    masked = ConntrackEntry(flow, Flow(ICMP, other, None, outside, 77), 29)
+    assert phrases.netfilter(masked, flow) == "reply 1.1.1.1 → 192.0.2.1, expires in 29 s"
+
+
+def test_proof_quotes_the_bundle_where_the_evidence_does_not():
+    data = b"first\nsecond\tline\n" * 10
+    record = Record(0, agent_place("n1"), ("cat", "/proc/net/route"), 0, Held(data))
+    bundle = bundle_of([record])
+    assert proof([Evidence(1, (2, 11))], bundle, "  ") == [
+        "  $ cat /proc/net/route   (cilium-agent on n1, exit code 0)",
+        "     2  second  line",
+        "    11  first",
+    ]
+    assert proof([Evidence(1)], bundle, "")[1:] == []
+    assert proof([Evidence(9)], bundle, "") == ["record 9 is not in live"]
+
+
+def test_a_table_shows_the_newest_flows_of_a_node_and_wide_shows_all():
+    path = sample.delivered()
+    path = replace(path, flows=path.flows * 5)
+    for view in (View(80), View(140), View()):
+        text = render(path, sample.bundle(), "table", view)
+        assert text.count("SeenNonSyn") == 2
+        assert "kind-worker: 3 more: -o wide shows them\n" in text
+    assert render(path, sample.bundle(), "wide", View()).count("SeenNonSyn") == 5
