@@ -96,7 +96,7 @@ def of_silence(case: Case) -> list[Cause]:
 
 
 def _kube_proxy_refuses(case: Case) -> Iterator[Cause]:
-    done = by_kube_proxy(case.node, case.flow)
+    done = by_kube_proxy(case.world, case.node, case.flow)
     if done is None or case.balancer.name == CILIUM:
         return
     answer = case.node.ruleset(case.flow.destination.version)
@@ -128,7 +128,7 @@ def _cilium_lacks(case: Case) -> Iterator[Cause]:
     node, flow = case.node, case.flow
     if case.balancer.name != CILIUM or not node.lb_map.known or flow.destination_port is None:
         return
-    entries = frontends(node, flow.destination, flow.destination_port, flow.protocol)
+    entries = frontends(case.world, node, flow.destination, flow.destination_port, flow.protocol)
     record = node.lb_map.record
     if not entries:
         yield Cause(
@@ -169,7 +169,7 @@ def _drops(case: Case) -> Iterator[Cause]:
 
 def _drops_on(case: Case, node: NodeView, backend: ServiceEndpoint, device: str) -> Iterator[Cause]:
     rules = ruleset(node, backend.address.version)
-    if rules is None or backend.address in local_addresses(node):
+    if rules is None or backend.address in local_addresses(case.world, node):
         return
     there = "there" if node.name == case.row.node else f"on {node.name}, where the endpoint is,"
     out = device_to(node, backend.address)

@@ -16,7 +16,11 @@ def of_answer(case: Case) -> list[Cause]:
     """Why a node that should not answer does, best proof first; never empty."""
     rules: Sequence[Rule] = (_own_address, _kube_proxy_sends, _cilium_sends, _tracked)
     found = [cause for rule in rules for cause in rule(case)]
-    if not found and (done := by_kube_proxy(case.node, case.flow)) and done.refusal is not None:
+    if (
+        not found
+        and (done := by_kube_proxy(case.world, case.node, case.flow))
+        and done.refusal is not None
+    ):
         text = f"kube-proxy's rule there refuses it now ({done.refusal.text}): probe again"
         return [Cause(text, rule_lines(case, done.refusal))]
     return found or [Cause("nothing that was read of the node tells where it sends the packet")]
@@ -24,7 +28,7 @@ def of_answer(case: Case) -> list[Cause]:
 
 def _masquerades(case: Case) -> Iterator[Cause]:
     """The rule that rewrites the source, or the conntrack entry that shows it."""
-    done = by_kube_proxy(case.node, case.flow)
+    done = by_kube_proxy(case.world, case.node, case.flow)
     if done is not None and done.marking is not None and done.masquerades:
         yield Cause(
             f"kube-proxy's rule there has it masqueraded: {done.marking.text}",
@@ -65,7 +69,7 @@ def _own_address(case: Case) -> Iterator[Cause]:
 
 
 def _kube_proxy_sends(case: Case) -> Iterator[Cause]:
-    done = by_kube_proxy(case.node, case.flow)
+    done = by_kube_proxy(case.world, case.node, case.flow)
     if done is None or not done.backends or case.balancer.name == CILIUM:
         return
     to = ", ".join(endpoint_text(*backend) for backend in done.backends[:3])
@@ -80,7 +84,9 @@ def _cilium_sends(case: Case) -> Iterator[Cause]:
     node, flow = case.node, case.flow
     if case.balancer.name != CILIUM or flow.destination_port is None:
         return
-    for entry in frontends(node, flow.destination, flow.destination_port, flow.protocol):
+    for entry in frontends(
+        case.world, node, flow.destination, flow.destination_port, flow.protocol
+    ):
         if entry.backends:
             to = ", ".join(endpoint_text(b.address, b.port) for b in entry.backends[:3])
             yield Cause(

@@ -71,7 +71,7 @@ def _mode(mode: str) -> str:
 
 def seen(world: World, node: Node, attempts: Sequence[ProbeAttempt]) -> SourceFate:
     """What became of the client's address, of all attempts together."""
-    own = local_addresses(world.node(node.name))
+    own = local_addresses(world, world.node(node.name))
     fates = set()
     for attempt in attempts:
         source = attempt.source_seen

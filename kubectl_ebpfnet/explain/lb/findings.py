@@ -1,6 +1,6 @@
 """Contradictions between what a Service asks of a node and what a probe met there.
 
-Each names its likely cause (probe_causes.py) with the lines that prove it. A node that
+Each names its likely cause (causes.py) with the lines that prove it. A node that
 load-balancers leave out is told of as well, but as information.
 """
 

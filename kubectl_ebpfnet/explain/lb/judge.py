@@ -181,7 +181,7 @@ def situation(
         others,
         ends if known else None,
         world.kube.pods,
-        balancer(world.node(node.name), service, target),
+        balancer(world, world.node(node.name), service, target),
         How.NEXT_HOP if target.address is not None else How.NODE_PORT,
         tuple(
             f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"

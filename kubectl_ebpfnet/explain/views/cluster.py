@@ -50,7 +50,7 @@ class World:
     def node(self, name: str) -> NodeView:
         """The view of a node; every answer in it says what is missing when nothing is known."""
         if name not in self._nodes:
-            self._nodes[name] = NodeView(self, name)
+            self._nodes[name] = NodeView(self.bundle, name, self.settings, self.settings_record)
         return self._nodes[name]
 
     def pod_netns(self, namespace: str, name: str) -> PodNetns:

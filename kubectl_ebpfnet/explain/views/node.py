@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from ipaddress import IPv6Address
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.views import readers
@@ -27,6 +27,7 @@ from kubectl_ebpfnet.model.cilium import (
 )
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import (
+    Bundle,
     Record,
     agent_place,
     matching_lines,
@@ -59,19 +60,31 @@ from kubectl_ebpfnet.parse.cilium import (
     nat as cilium_nat,
 )
 
-if TYPE_CHECKING:
-    from kubectl_ebpfnet.explain.views.cluster import World
-
 T = TypeVar("T")
 
 
 class NodeView(Netns):
     """A node: its namespace, and what Cilium's agent there says."""
 
-    def __init__(self, world: World, name: str) -> None:
-        super().__init__(world.bundle, (agent_place(name), node_place(name)))
-        self.world = world
+    def __init__(
+        self,
+        bundle: Bundle,
+        name: str,
+        settings: DatapathConfig,
+        settings_record: Record | None,
+    ) -> None:
+        """See a node through a bundle.
+
+        Args:
+            bundle: all records.
+            name: of the node, as in Kubernetes.
+            settings: of Cilium in the whole cluster, which the agent's own status overrides.
+            settings_record: the record of these settings, None when there is none.
+        """
+        super().__init__(bundle, (agent_place(name), node_place(name)))
         self.name = name
+        self._settings = settings
+        self._settings_record = settings_record
         self._rulesets: dict[int, Answer[Ruleset]] = {}
 
     @cached_property
@@ -191,7 +204,7 @@ class NodeView(Netns):
         """How the datapath is set up: the agent's status, then the cluster's settings."""
         status = self.ask(q.STATUS, readers.STATUS)
         from_status = status.facts[0] if status.facts else DatapathConfig()
-        return cilium_config.merge(from_status, self.world.settings)
+        return cilium_config.merge(from_status, self._settings)
 
     @cached_property
     def config_record(self) -> Record | None:
@@ -199,7 +212,7 @@ class NodeView(Netns):
         status = self.ask(q.STATUS, readers.STATUS)
         if status.known:
             return status.record
-        return self.world.settings_record
+        return self._settings_record
 
     def ct(self, needles: Sequence[str]) -> Iterator[Said[CtEntry]]:
         """Entries of Cilium's conntrack whose line has one of the needles."""
