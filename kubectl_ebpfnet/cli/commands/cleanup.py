@@ -6,11 +6,10 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from kubectl_ebpfnet.cli import cleanup_lines
 from kubectl_ebpfnet.cli.flags import Given, with_kubectl_flags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.terminal import Talk, emit
-from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.errors import ClusterError, UsageError
 
 SCHEMA = "ebpfnet.dev/cleanup/v1"
 FORMATS = ("text", "json", "yaml")
@@ -45,9 +44,12 @@ def run(
     if output not in FORMATS:
         raise UsageError(f"-o {output!r}: no such format", hint=f"one of: {', '.join(FORMATS)}")
     connection = given.connection()
+    from dataclasses import asdict
+
     from kubectl_ebpfnet.cluster.client.api import Api
     from kubectl_ebpfnet.cluster.client.session import Session
-    from kubectl_ebpfnet.cluster.nodepods.leftovers import leftovers
+    from kubectl_ebpfnet.cluster.nodepods.leftovers import leftovers, remove
+    from kubectl_ebpfnet.render.lists.leftovers import line
     from kubectl_ebpfnet.render.path.document import safe_json, safe_yaml
 
     with Talk() as talk, Session.open(connection) as session:
@@ -57,11 +59,15 @@ def run(
             if only and (found.namespace or found.name) not in only:
                 continue
             talk.progress(f"removing {found}")
-            rows.append(
-                cleanup_lines.row(found, {} if dry_run else cleanup_lines.removed(api, found))
-            )
+            row = {**asdict(found), "removed": False, "unconfirmed": [], "error": ""}
+            try:
+                if not dry_run:
+                    row |= {"unconfirmed": remove(api, found), "removed": True}
+            except ClusterError as error:
+                row["error"] = f"{error}; {error.hint}" if error.hint else str(error)
+            rows.append(row)
             if output == "text":
-                emit(cleanup_lines.line(found, rows[-1], dry_run))
+                emit(line(str(found), row, dry_run=dry_run))
         if not rows and output == "text":
             emit(f"nothing is left of {'that' if only else 'any'} run\n")
     if output != "text":

@@ -1,0 +1,31 @@
+"""A line for each thing that an earlier run left in a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kubectl_ebpfnet.render.text.durations import age
+from kubectl_ebpfnet.render.text.style import escape
+
+
+def line(title: str, row: Mapping[str, Any], *, dry_run: bool) -> str:
+    """Tell what became of a leftover.
+
+    Args:
+        title: its kind and name, for example `namespace ebpfnet-0a1b2c3d`.
+        row: its item in the document of `cleanup -o json`.
+        dry_run: nothing was removed, and nothing was to be.
+
+    Returns:
+        One line, with its newline.
+    """
+    outcome = "would be removed" if dry_run else "removed"
+    if row["error"]:
+        outcome = f"not removed: {row['error']}"
+    elif row["unconfirmed"]:
+        outcome = f"removed; not confirmed to have ended: {', '.join(row['unconfirmed'])}"
+    about = [f"{age(row['age'])} old", *([f"by {row['who']}"] if row["who"] else [])]
+    if row["kind"] == "namespace":
+        about.insert(0, f"node pods: {len(row['pods'])}")
+    return escape(f"{title} ({', '.join(about)}) {outcome}") + "\n"
