@@ -8,9 +8,9 @@ from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model import json_members
 from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind, Record
 from kubectl_ebpfnet.model.untrusted import json_value
-from kubectl_ebpfnet.parse import _json
 
 _COMMON = """
     default kube-system kube-public kube-node-lease cilium cilium-system cilium-agent cilium-config
@@ -153,18 +153,18 @@ def _of_objects(value: Any) -> Iterator[tuple[str, str]]:
         kind = str(item.get("kind", ""))
         yield _text(metadata.get("namespace")), "namespace"
         yield _text(metadata.get("name")), _KINDS.get(kind, "object")
-        for owner in _json.items(metadata, "ownerReferences"):
-            name = _json.text(owner, "name")
-            if _json.text(owner, "kind") == "ReplicaSet" and "-" in name:
+        for owner in json_members.items(metadata, "ownerReferences"):
+            name = json_members.text(owner, "name")
+            if json_members.text(owner, "kind") == "ReplicaSet" and "-" in name:
                 yield name.rpartition("-")[0], "object"
                 yield name, "replicaset"
             else:
                 yield name, "object"
-        for _, label in _json.pairs(metadata, "labels"):
+        for _, label in json_members.pairs(metadata, "labels"):
             yield label, "label"
-        for address in _json.items(item, "status", "addresses") if kind == "Node" else []:
-            if _json.text(address, "type") not in ("InternalIP", "ExternalIP"):
-                yield _json.text(address, "address"), "node"
+        for address in json_members.items(item, "status", "addresses") if kind == "Node" else []:
+            if json_members.text(address, "type") not in ("InternalIP", "ExternalIP"):
+                yield json_members.text(address, "address"), "node"
         yield from _selectors(item.get("spec"))
         yield from _keyed(item)
 

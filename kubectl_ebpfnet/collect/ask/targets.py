@@ -11,10 +11,10 @@ from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.resolve import name_of, state_of
 from kubectl_ebpfnet.collect.ask.container import EXEC, Spot
 from kubectl_ebpfnet.collect.ask.shell_script import silent
+from kubectl_ebpfnet.model import json_members
 from kubectl_ebpfnet.model.evidence import Record, agent_place, pod_place
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.protocol.questions import PodNamespace
-from kubectl_ebpfnet.parse import _json
 
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
@@ -46,7 +46,7 @@ def addresses_of(pod: Object) -> tuple[Address, ...]:
     """The pod's IPs."""
     words = [entry.get("ip") for entry in part(pod, "status", "podIPs") or []]
     words = words or [part(pod, "status", "podIP")]
-    return _json.addresses(words)
+    return json_members.addresses(words)
 
 
 def namespace_in_kernel(pod: Object) -> PodNamespace:

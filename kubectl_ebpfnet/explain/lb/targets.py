@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from kubectl_ebpfnet.errors import EbpfnetError, NotFound, UsageError
 from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.model import json_members
 from kubectl_ebpfnet.model.evidence import CLIENT
 from kubectl_ebpfnet.model.kube import Node, Service, ServicePort
 from kubectl_ebpfnet.model.net import SCTP, Address, protocol_name
 from kubectl_ebpfnet.model.probe import ProbeRequest, ProbeTarget, TargetKind
-from kubectl_ebpfnet.parse import _json
 
 EXCLUDED_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
 _LEAVING_TAINT = "ToBeDeletedByClusterAutoscaler"
@@ -104,7 +104,7 @@ def resolved(world: World, service: Service) -> dict[str, tuple[Address, ...]]:
         record = world.bundle.record(CLIENT, ("resolve", name))
         if record is not None and record.ok:
             lines = record.stdout.read().decode("utf-8", "replace").split("\n")
-            found[name] = _json.addresses(lines)
+            found[name] = json_members.addresses(lines)
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model import json_members
 from kubectl_ebpfnet.model.cilium import CiliumNode, DatapathConfig, Endpoint, Identity
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.parse import _json
@@ -36,50 +37,50 @@ def status(data: bytes) -> DatapathConfig:
     value = json_value(data, STATUS)
     if not isinstance(value, dict):
         raise ParseError(STATUS, 0, "not a JSON object")
-    routing = _json.text(value, "routing", "inter-host-routing-mode").lower()
-    host = _json.text(value, "routing", "intra-host-routing-mode") or _json.text(
+    routing = json_members.text(value, "routing", "inter-host-routing-mode").lower()
+    host = json_members.text(value, "routing", "intra-host-routing-mode") or json_members.text(
         value, "host-routing", "mode"
     )
-    kpr = _json.dig(value, "kube-proxy-replacement")
-    features = _json.dig(kpr, "features")
+    kpr = json_members.dig(value, "kube-proxy-replacement")
+    features = json_members.dig(kpr, "features")
     return DatapathConfig(
         routing_mode=routing,
-        tunnel_protocol=_json.text(value, "routing", "tunnel-protocol").lower(),
+        tunnel_protocol=json_members.text(value, "routing", "tunnel-protocol").lower(),
         host_routing=host.lower(),
-        masquerade=_masquerade(_json.dig(value, "masquerading")),
-        native_cidrs=_native_cidrs(_json.dig(value, "masquerading")),
-        kube_proxy_replacement=_kpr(_json.text(kpr, "mode")),
+        masquerade=_masquerade(json_members.dig(value, "masquerading")),
+        native_cidrs=_native_cidrs(json_members.dig(value, "masquerading")),
+        kube_proxy_replacement=_kpr(json_members.text(kpr, "mode")),
         socket_lb=_socket_lb(features),
-        socket_lb_host_only=_json.flag(features, "bpfSocketLBHostnsOnly"),
-        node_port_mode=_json.text(features, "nodePort", "mode").lower(),
+        socket_lb_host_only=json_members.flag(features, "bpfSocketLBHostnsOnly"),
+        node_port_mode=json_members.text(features, "nodePort", "mode").lower(),
         node_port_mode_annotation=_mode_annotation(features),
         devices=_devices(kpr),
-        attach_mode=_json.text(value, "attach-mode").lower(),
-        datapath_mode=_json.text(value, "datapath-mode").lower(),
-        encryption=_json.text(value, "encryption", "mode").lower(),
-        host_firewall=_on(_json.text(value, "host-firewall", "mode")),
-        clock_source=_json.text(value, "clock-source", "mode").lower(),
-        state=_json.text(value, "cilium", "state"),
+        attach_mode=json_members.text(value, "attach-mode").lower(),
+        datapath_mode=json_members.text(value, "datapath-mode").lower(),
+        encryption=json_members.text(value, "encryption", "mode").lower(),
+        host_firewall=_on(json_members.text(value, "host-firewall", "mode")),
+        clock_source=json_members.text(value, "clock-source", "mode").lower(),
+        state=json_members.text(value, "cilium", "state"),
     )
 
 
 def _masquerade(value: Any) -> str:
     if not isinstance(value, dict):
         return ""
-    if not _json.flag(value, "enabled"):
+    if not json_members.flag(value, "enabled"):
         return "disabled"
-    return _json.text(value, "mode").lower()
+    return json_members.text(value, "mode").lower()
 
 
 def _native_cidrs(value: Any) -> tuple[Network, ...]:
     names = ("snat-exclusion-cidr-v4", "snat-exclusion-cidr-v6", "snat-exclusion-cidr")
-    return _json.networks([_json.text(value, name) for name in names])
+    return json_members.networks([json_members.text(value, name) for name in names])
 
 
 def _mode_annotation(features: Any) -> bool | None:
     """Whether that of the mode is among the annotations of Services that the agent heeds; None
     where it lists none."""
-    heeded = _json.dig(features, "annotations")
+    heeded = json_members.dig(features, "annotations")
     return "service.cilium.io/forwarding-mode" in heeded if isinstance(heeded, list) else None
 
 
@@ -89,16 +90,16 @@ def _kpr(mode: str) -> bool | None:
 
 def _socket_lb(features: Any) -> bool | None:
     for name in ("socketLB", "hostReachableServices"):
-        section = _json.dig(features, name)
+        section = json_members.dig(features, name)
         if isinstance(section, dict):
-            return bool(_json.flag(section, "enabled"))
+            return bool(json_members.flag(section, "enabled"))
     return None
 
 
 def _devices(kpr: Any) -> tuple[str, ...]:
-    listed = [_json.text(item, "name") for item in _json.items(kpr, "deviceList")]
+    listed = [json_members.text(item, "name") for item in json_members.items(kpr, "deviceList")]
     named = tuple(name for name in listed if name)
-    return named or _json.texts(kpr, "devices")
+    return named or json_members.texts(kpr, "devices")
 
 
 def _on(mode: str) -> bool | None:
@@ -110,10 +111,10 @@ def endpoints(data: bytes) -> tuple[Endpoint, ...]:
     where = _lines_of_ids(data)
     found = []
     for line, item in _json.listed(data, ENDPOINTS):
-        number = _json.number(item, "id")
+        number = json_members.number(item, "id")
         if number is None:
             raise ParseError(ENDPOINTS, line, "an endpoint without an id")
-        found.append(endpoint(number, _json.dig(item, "status"), where.get(number, line)))
+        found.append(endpoint(number, json_members.dig(item, "status"), where.get(number, line)))
     return tuple(found)
 
 
@@ -130,25 +131,28 @@ def _lines_of_ids(data: bytes) -> dict[int, int]:
 
 def endpoint(number: int, status: Any, line: int = 0) -> Endpoint:
     """An endpoint out of its `status`: of the agent's API, or of a CiliumEndpoint object."""
-    networking = _json.dig(status, "networking")
-    names = _json.dig(status, "external-identifiers")
-    namespace, pod = _json.text(names, "k8s-namespace"), _json.text(names, "k8s-pod-name")
+    networking = json_members.dig(status, "networking")
+    names = json_members.dig(status, "external-identifiers")
+    namespace, pod = (
+        json_members.text(names, "k8s-namespace"),
+        json_members.text(names, "k8s-pod-name"),
+    )
     if not pod:
-        namespace, _, pod = _json.text(names, "pod-name").rpartition("/")
+        namespace, _, pod = json_members.text(names, "pod-name").rpartition("/")
     return Endpoint(
         id=number,
-        identity=_json.number(status, "identity", "id") or 0,
-        labels=_json.texts(status, "identity", "labels"),
-        state=_json.text(status, "state"),
+        identity=json_members.number(status, "identity", "id") or 0,
+        labels=json_members.texts(status, "identity", "labels"),
+        state=json_members.text(status, "state"),
         addresses=endpoint_addresses(networking),
-        mac=_json.text(networking, "mac").lower(),
-        host_mac=_json.text(networking, "host-mac").lower(),
-        interface=_json.text(networking, "interface-name"),
-        ifindex=_json.number(networking, "interface-index"),
-        policy_enabled=_json.text(status, "policy", "realized", "policy-enabled"),
+        mac=json_members.text(networking, "mac").lower(),
+        host_mac=json_members.text(networking, "host-mac").lower(),
+        interface=json_members.text(networking, "interface-name"),
+        ifindex=json_members.number(networking, "interface-index"),
+        policy_enabled=json_members.text(status, "policy", "realized", "policy-enabled"),
         namespace=namespace,
         pod=pod,
-        health=_json.text(status, "health", "overallHealth"),
+        health=json_members.text(status, "health", "overallHealth"),
         line=line,
     )
 
@@ -156,11 +160,11 @@ def endpoint(number: int, status: Any, line: int = 0) -> Endpoint:
 def endpoint_addresses(networking: Any) -> tuple[Address, ...]:
     """The addresses of a `networking` section."""
     texts = [
-        _json.text(item, family)
-        for item in _json.items(networking, "addressing")
+        json_members.text(item, family)
+        for item in json_members.items(networking, "addressing")
         for family in ("ipv4", "ipv6")
     ]
-    return _json.addresses(texts)
+    return json_members.addresses(texts)
 
 
 def nodes(data: bytes) -> tuple[CiliumNode, ...]:
@@ -169,18 +173,18 @@ def nodes(data: bytes) -> tuple[CiliumNode, ...]:
 
 
 def _node(item: Any, line: int) -> CiliumNode:
-    name = _json.text(item, "name").rpartition("/")[2]
+    name = json_members.text(item, "name").rpartition("/")[2]
     if not name:
         raise ParseError(NODES, line, "a node without a name")
-    primary = [_json.dig(item, "primary-address", family) for family in ("ipv4", "ipv6")]
-    cidrs = _json.networks([_json.text(one, "alloc-range") for one in primary])
-    other = _json.addresses(
-        [_json.text(one, "ip") for one in _json.items(item, "secondary-addresses")]
+    primary = [json_members.dig(item, "primary-address", family) for family in ("ipv4", "ipv6")]
+    cidrs = json_members.networks([json_members.text(one, "alloc-range") for one in primary])
+    other = json_members.addresses(
+        [json_members.text(one, "ip") for one in json_members.items(item, "secondary-addresses")]
     )
     inside = tuple(a for a in other if any(a.version == c.version and a in c for c in cidrs))
     return CiliumNode(
         name=name,
-        addresses=_json.addresses([_json.text(one, "ip") for one in primary])
+        addresses=json_members.addresses([json_members.text(one, "ip") for one in primary])
         + tuple(a for a in other if a not in inside),
         router_addresses=inside,
         pod_cidrs=cidrs,
@@ -193,9 +197,9 @@ def identities(data: bytes) -> tuple[Identity, ...]:
     ParseError."""
     found = []
     for line, item in _json.listed(data, IDENTITIES):
-        body = _json.dig(item, "identity")
+        body = json_members.dig(item, "identity")
         body = body if isinstance(body, dict) else item
-        number = _json.number(body, "id")
+        number = json_members.number(body, "id")
         if number is not None:
-            found.append(Identity(number, _json.texts(body, "labels"), line))
+            found.append(Identity(number, json_members.texts(body, "labels"), line))
     return tuple(found)

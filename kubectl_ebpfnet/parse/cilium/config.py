@@ -11,9 +11,9 @@ from dataclasses import fields, replace
 from string import ascii_letters, digits
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model import json_members
 from kubectl_ebpfnet.model.cilium import DatapathConfig
 from kubectl_ebpfnet.model.net import Network
-from kubectl_ebpfnet.parse import _json
 from kubectl_ebpfnet.parse._text import lines
 
 VIEW = "cilium config view"
@@ -106,7 +106,7 @@ def _masquerade(settings: Mapping[str, str]) -> str:
 
 def _native(settings: Mapping[str, str]) -> tuple[Network, ...]:
     names = ("ipv4-native-routing-cidr", "ipv6-native-routing-cidr", "native-routing-cidr")
-    return _json.networks([settings.get(name, "") for name in names])
+    return json_members.networks([settings.get(name, "") for name in names])
 
 
 def _kpr(settings: Mapping[str, str]) -> bool | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model import json_members
 from kubectl_ebpfnet.model.cilium import Backend, Frontend
 from kubectl_ebpfnet.model.net import Address, protocol_number
 from kubectl_ebpfnet.parse import _json
@@ -145,44 +146,46 @@ def services(data: bytes) -> tuple[Frontend, ...]:
 
 
 def _service(item: Any, line: int) -> Frontend:
-    realized = _json.dig(item, "status", "realized") or _json.dig(item, "spec")
-    front = _json.dig(realized, "frontend-address")
-    where = _json.address(_json.text(front, "ip"))
+    realized = json_members.dig(item, "status", "realized") or json_members.dig(item, "spec")
+    front = json_members.dig(realized, "frontend-address")
+    where = json_members.address(json_members.text(front, "ip"))
     if where is None:
         raise ParseError(SERVICE_LIST, line, "a service without a frontend address")
-    flags = _json.dig(realized, "flags")
-    external = _json.text(flags, "extTrafficPolicy") or _json.text(flags, "trafficPolicy")
+    flags = json_members.dig(realized, "flags")
+    external = json_members.text(flags, "extTrafficPolicy") or json_members.text(
+        flags, "trafficPolicy"
+    )
     return Frontend(
         address=where,
-        port=_port(_json.number(front, "port")),
-        protocol=_protocol(_json.text(front, "protocol")),
-        internal=_json.text(front, "scope") == "internal",
-        type=_json.text(flags, "type"),
+        port=_port(json_members.number(front, "port")),
+        protocol=_protocol(json_members.text(front, "protocol")),
+        internal=json_members.text(front, "scope") == "internal",
+        type=json_members.text(flags, "type"),
         flags=frozenset({"Local"} if external == "Local" else ()),
-        rev_nat=_json.number(realized, "id") or 0,
+        rev_nat=json_members.number(realized, "id") or 0,
         backends=tuple(
             backend
-            for one in _json.items(realized, "backend-addresses")
+            for one in json_members.items(realized, "backend-addresses")
             if (backend := _backend(one, line)) is not None
         ),
-        namespace=_json.text(flags, "namespace"),
-        name=_json.text(flags, "name"),
+        namespace=json_members.text(flags, "namespace"),
+        name=json_members.text(flags, "name"),
         external_policy=external,
-        internal_policy=_json.text(flags, "intTrafficPolicy"),
+        internal_policy=json_members.text(flags, "intTrafficPolicy"),
         line=line,
     )
 
 
 def _backend(item: Any, line: int) -> Backend | None:
-    where = _json.address(_json.text(item, "ip"))
+    where = json_members.address(json_members.text(item, "ip"))
     if where is None:
         return None
     return Backend(
         address=where,
-        port=_port(_json.number(item, "port")),
-        protocol=_protocol(_json.text(item, "protocol")),
-        state=_json.text(item, "state"),
-        node=_json.text(item, "nodeName"),
+        port=_port(json_members.number(item, "port")),
+        protocol=_protocol(json_members.text(item, "protocol")),
+        state=json_members.text(item, "state"),
+        node=json_members.text(item, "nodeName"),
         line=line,
     )
 

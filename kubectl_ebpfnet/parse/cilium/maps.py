@@ -12,6 +12,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model import json_members
 from kubectl_ebpfnet.model.cilium import (
     EgressGatewayPolicy,
     IpcacheEntry,
@@ -114,7 +115,7 @@ def egress_gateway(data: bytes) -> tuple[EgressGatewayPolicy, ...]:
     if _json.printed(data):
         names = ("SourceIP", "DestCIDR", "EgressIP", "GatewayIP")
         return tuple(
-            _egress(line, [_json.text(row, name) for name in names])
+            _egress(line, [json_members.text(row, name) for name in names])
             for line, row in _json.listed(data, EGRESS)
         )
     return tuple(_egress(number, cells) for number, cells in rows(data, EGRESS, "Source IP"))
@@ -123,8 +124,8 @@ def egress_gateway(data: bytes) -> tuple[EgressGatewayPolicy, ...]:
 def _egress(number: int, cells: list[str]) -> EgressGatewayPolicy:
     if len(cells) < 4:
         raise ParseError(EGRESS, number, "a row without source, destination, egress and gateway")
-    gateway = _json.address(cells[3])
-    egress = _json.address(cells[2])
+    gateway = json_members.address(cells[3])
+    egress = json_members.address(cells[2])
     excluded = cells[3] == "Excluded CIDR" or cells[3] == "0.0.0.1"
     return EgressGatewayPolicy(
         source=address(cells[0], EGRESS, number),
@@ -147,9 +148,9 @@ def _masq(item: Any, line: int) -> Network:
     if isinstance(item, str):
         return network(item, MASQ, line)
     try:  # ≤ 1.16: {"IP": "10.0.0.0", "Mask": base64 of the mask's bytes}
-        mask = base64.b64decode(_json.text(item, "Mask"), validate=True)
+        mask = base64.b64decode(json_members.text(item, "Mask"), validate=True)
         bits = bin(int.from_bytes(mask, "big")).count("1")
-        return ip_network(f"{_json.text(item, 'IP')}/{bits}", strict=False)
+        return ip_network(f"{json_members.text(item, 'IP')}/{bits}", strict=False)
     except (ValueError, binascii.Error):
         raise ParseError(MASQ, line, "not a prefix") from None
 
@@ -176,28 +177,28 @@ def metrics(data: bytes) -> tuple[MetricRow, ...]:
 def _json_metrics(table: list[tuple[int, Any]]) -> tuple[MetricRow, ...]:
     found = []
     for at, row in table:
-        values = _json.dig(row, "values")
+        values = json_members.dig(row, "values")
         if isinstance(values, dict):  # 1.10 to 1.15
             for direction, counters in values.items():
                 found.append(
                     MetricRow(
-                        _json.text(row, "description"),
+                        json_members.text(row, "description"),
                         direction,
-                        _json.number(counters, "packets") or 0,
-                        _json.number(counters, "bytes") or 0,
+                        json_members.number(counters, "packets") or 0,
+                        json_members.number(counters, "bytes") or 0,
                         line=at,
                     )
                 )
             continue
-        if not _json.text(row, "reason"):
+        if not json_members.text(row, "reason"):
             raise ParseError(METRICS, at, "a row without reason")
-        file, line = _json.text(row, "file"), _json.number(row, "line")
+        file, line = json_members.text(row, "file"), json_members.number(row, "line")
         found.append(
             MetricRow(
-                _json.text(row, "reason"),
-                _json.text(row, "direction"),
-                _json.number(row, "packets") or 0,
-                _json.number(row, "bytes") or 0,
+                json_members.text(row, "reason"),
+                json_members.text(row, "direction"),
+                json_members.number(row, "packets") or 0,
+                json_members.number(row, "bytes") or 0,
                 f"{file}:{line}" if file else "",
                 at,
             )

@@ -12,9 +12,9 @@ from itertools import pairwise
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model import json_members
 from kubectl_ebpfnet.model.cilium import MonitorEvent
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, Address, Flow, has_ports
-from kubectl_ebpfnet.parse import _json
 from kubectl_ebpfnet.parse._text import (
     address,
     hardware_address,
@@ -218,41 +218,43 @@ def _json_event(line: bytes, number: int) -> MonitorEvent | None:
         value = json_value(line, SOURCE)
     except ParseError as error:
         raise ParseError(SOURCE, number, error.problem) from None
-    kind = _json.text(value, "type")
+    kind = json_members.text(value, "type")
     if kind not in ("trace", "drop"):
         return None
-    summary = _json.text(value, "traceSummary" if kind == "trace" else "reason")
+    summary = json_members.text(value, "traceSummary" if kind == "trace" else "reason")
     if not summary:
         raise ParseError(SOURCE, number, f"a {kind} without its summary")
-    packet = _json.dig(value, "summary")
-    layer = _json.text(packet, "tcp")
+    packet = json_members.dig(value, "summary")
+    layer = json_members.text(packet, "tcp")
     return MonitorEvent(
         kind=kind,
         summary=summary,
         flow=_json_flow(packet, number),
         tcp_flags=tuple(flag for flag in _TCP_FLAGS if f" {flag}=true" in layer),
-        source_identity=_json.number(value, "srcLabel") or 0,
-        destination_identity=_json.number(value, "dstLabel") or 0,
-        state=_json.text(value, "state"),
-        device=_device(_json.text(value, "ifindex")),
+        source_identity=json_members.number(value, "srcLabel") or 0,
+        destination_identity=json_members.number(value, "dstLabel") or 0,
+        state=json_members.text(value, "state"),
+        device=_device(json_members.text(value, "ifindex")),
         line=number,
     )
 
 
 def _json_flow(packet: Any, number: int) -> Flow | None:
     """The 5-tuple of a dissected packet; None when it is no IP packet."""
-    source, destination = (_json.address(_json.text(packet, "l3", e)) for e in ("src", "dst"))
+    source, destination = (
+        json_members.address(json_members.text(packet, "l3", e)) for e in ("src", "dst")
+    )
     if source is None or destination is None:
         return None
-    layers = [name for name in _LAYERS if _json.text(packet, name)]
+    layers = [name for name in _LAYERS if json_members.text(packet, name)]
     protocol = _LAYERS[layers[0]] if len(layers) == 1 else NOT_SAID
     if has_ports(protocol):
         ports = [
-            integer(_json.text(packet, "l4", side), SOURCE, number, most=0xFFFF)
+            integer(json_members.text(packet, "l4", side), SOURCE, number, most=0xFFFF)
             for side in ("src", "dst")
         ]
         return Flow(protocol, source, ports[0], destination, ports[1])
-    return _echo_flow(protocol, source, destination, _json.text(packet, "icmpv4"))
+    return _echo_flow(protocol, source, destination, json_members.text(packet, "icmpv4"))
 
 
 def _echo_flow(protocol: int, source: Address, destination: Address, layer: str) -> Flow:

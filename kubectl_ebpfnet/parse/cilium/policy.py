@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model import json_members
 from kubectl_ebpfnet.model.cilium import RESERVED_IDENTITIES, PolicyEntry
 from kubectl_ebpfnet.parse import _json
 from kubectl_ebpfnet.parse._text import integer, lines
@@ -79,8 +80,8 @@ def _from_json(data: bytes) -> tuple[PolicyEntry, ...]:
     where = _lines_of_entries(data)
     found: list[PolicyEntry] = []
     for at, block in _json.listed(data, SOURCE):
-        content = _json.items(block, "Content")
-        digits = _json.text(block, "EndpointID")
+        content = json_members.items(block, "Content")
+        digits = json_members.text(block, "EndpointID")
         if not digits:
             raise ParseError(SOURCE, at, "a map without its EndpointID")
         number = integer(digits, SOURCE, at)
@@ -116,30 +117,30 @@ def _lines_of_entries(data: bytes) -> list[int]:
 
 
 def _json_entry(endpoint: int, item: Any, line: int) -> PolicyEntry:
-    key = _json.dig(item, "Key")
-    identity = _json.number(key, "Identity")
-    direction = _json.number(key, "TrafficDirection")
+    key = json_members.dig(item, "Key")
+    identity = json_members.number(key, "Identity")
+    direction = json_members.number(key, "TrafficDirection")
     if identity is None or direction not in (0, 1):
         raise ParseError(SOURCE, line, "an entry without identity or direction")
-    stored = _json.number(key, "DestPortNetwork")
-    stored = _json.number(key, "DestPort") if stored is None else stored
+    stored = json_members.number(key, "DestPortNetwork")
+    stored = json_members.number(key, "DestPort") if stored is None else stored
     port = _swapped(stored or 0)
-    protocol = _json.number(key, "Nexthdr") or 0
-    bits = _json.number(key, "Prefixlen")
+    protocol = json_members.number(key, "Nexthdr") or 0
+    bits = json_members.number(key, "Prefixlen")
     given = (16 if port else 0) if bits is None else max(0, bits - STATIC_BITS - 8)
-    proxy = _json.number(item, "ProxyPortNetwork")
-    proxy = _json.number(item, "ProxyPort") if proxy is None else proxy
+    proxy = json_members.number(item, "ProxyPortNetwork")
+    proxy = json_members.number(item, "ProxyPort") if proxy is None else proxy
     return PolicyEntry(
         endpoint_id=endpoint,
-        deny=bool((_json.number(item, "Flags") or 0) & 1),
+        deny=bool((json_members.number(item, "Flags") or 0) & 1),
         direction="egress" if direction else "ingress",
         identity=identity,
         protocol=protocol,
         ports=_range(port, min(given, 16)),
         proxy_port=_swapped(proxy or 0),
-        precedence=_json.number(item, "Precedence"),
-        packets=_counted(_json.number(item, "Packets")),
-        bytes=_counted(_json.number(item, "Bytes")),
+        precedence=json_members.number(item, "Precedence"),
+        packets=_counted(json_members.number(item, "Packets")),
+        bytes=_counted(json_members.number(item, "Bytes")),
         line=line,
     )
 
