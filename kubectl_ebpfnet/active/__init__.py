@@ -1,1 +1,4 @@
-"""What is done to a cluster and looked at: connections are made, and what came of them is told."""
+"""Everything that sends packets or loads programs. Nothing below imports it.
+
+What comes of it is a record like any other; explain/ judges it.
+"""

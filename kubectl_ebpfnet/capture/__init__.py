@@ -1,0 +1,1 @@
+"""Captures on disk: open a zip, a folder or JSON lines; write records; redact. No network."""

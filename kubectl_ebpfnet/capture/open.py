@@ -2,9 +2,9 @@
 
 Forms that can be read, told apart by what they hold (docs/captures.md):
 
-    FILE.zip          what `capture` writes: bundle.json and members (bundle_zip.py)
+    FILE.zip          what `capture` writes: bundle.json and members (zip.py)
     FOLDER            bundle.json and the same members unpacked, or *.jsonl files in name order
-    FILE.jsonl        one record a line (bundle_lines.py)
+    FILE.jsonl        one record a line (jsonl.py)
 
 A folder's bundle.json may name a `base`, another folder beside it: its records are taken first,
 and those of the folder replace the ones of the same place and command.

@@ -54,7 +54,7 @@ class _Words:
 
 
 class Command(TyperCommand):
-    """A command of ours; every value is text, and words.py reads it."""
+    """A command of ours; every value is text, and arguments.py reads it."""
 
     text: CommandText
 

@@ -1,1 +1,1 @@
-"""Asks a cluster and keeps what it said: the table of tasks, the runner, and the capture file."""
+"""Questions to a cluster, answered as records: which, whom to ask, beside each other, in time."""

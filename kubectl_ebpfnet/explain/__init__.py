@@ -1,1 +1,1 @@
-"""Walks a packet through the facts of a bundle. Pure: a bundle in, an answer out, no I/O."""
+"""Opinions: pure functions from a bundle to an answer. No I/O, no clock, no network."""

@@ -1,1 +1,1 @@
-"""The nouns: frozen dataclasses that every other room speaks in. Standard library only."""
+"""The nouns that every room speaks in: frozen, slotted dataclasses. Standard library only."""

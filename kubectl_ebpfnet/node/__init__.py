@@ -1,6 +1,5 @@
-"""The node side: what the kernel of a node says of itself, in one round trip.
+"""The node side: answers what the kernel of a node says of itself, in a pod on that node.
 
-Runs in a pod on the node as `python -m kubectl_ebpfnet.node` and is spoken to over exec
-(kubectl_ebpfnet/model/protocol/questions.py). It imports the model and the errors alone, is the
-only room that imports pyroute2, and nobody imports it.
+Run as `python -m kubectl_ebpfnet.node` and spoken to over exec (model/protocol). The only importer
+of pyroute2, and imported by nobody.
 """

@@ -7,7 +7,7 @@ thrown away.
 What is replaced: IPv4, IPv6 and MAC addresses; names of pods, namespaces, nodes, services and
 every other object; values of labels; DNS names. What is kept: names that every cluster has
 (default, kube-system, kubernetes, cilium), words that the tools themselves print, and what
-redact_addresses.py keeps. redact_words.py says where in a text a name is looked for.
+addresses.py keeps. words.py says where in a text a name is looked for.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""One command a file: reads its flags, runs the request, prints the answer."""

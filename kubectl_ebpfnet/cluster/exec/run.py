@@ -1,6 +1,6 @@
 """A command in a container: bytes in, bytes out, exit code. Our own, over websocket-client.
 
-The protocol itself is in channels.py. The library's own `stream()` is not used: it is quadratic in
+The protocol itself is in protocol.py. The library's own `stream()` is not used: it is quadratic in
 the output, not safe beside other calls, drops impersonation and at times the exit code
 (ecosystem.md 2.5).
 

@@ -1,0 +1,1 @@
+"""Node pods: deployed for a run, watched until they run, removed with it or afterwards."""

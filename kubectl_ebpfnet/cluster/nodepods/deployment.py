@@ -1,6 +1,6 @@
 """Node pods: found, deployed for a run, and taken away with it.
 
-A run that deploys makes one namespace (node_pod_manifest.py), and everything in it goes with it:
+A run that deploys makes one namespace (manifest.py), and everything in it goes with it:
 at the run's end, on Ctrl-C and on SIGTERM. What a killed run leaves ends by itself (the pod's
 first process when nobody speaks to it, the kubelet by activeDeadlineSeconds) and is taken away by
 the next run or by `kubectl ebpfnet cleanup` (leftovers.py).

@@ -1,6 +1,6 @@
 """Puts questions to the node side in a node pod and gives records: one exec, whatever is asked.
 
-The words of it are kubectl_ebpfnet/model/protocol/questions.py's. As in asking.py, nothing here
+The words of it are kubectl_ebpfnet/model/protocol/questions.py's. As in container.py, nothing here
 raises for a place that cannot be asked.
 """
 

@@ -1,0 +1,1 @@
+"""doctor: what each command will see of a cluster with the rights of this user."""

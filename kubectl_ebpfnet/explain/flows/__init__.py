@@ -1,0 +1,1 @@
+"""Tracked flows: conntrack and NAT entries of one flow, joined through its translations."""

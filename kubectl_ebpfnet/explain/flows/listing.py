@@ -2,7 +2,7 @@
 
 One packet leaves up to five entries on a node: SVC (load-balanced), OUT (client's side) and IN
 (server's side) in Cilium's conntrack, OUT in its NAT, one in nf_conntrack. They are one flow: the
-joins are those of tracking.py, made by dictionaries since a node may have 100,000 of them.
+joins are those of match.py, made by dictionaries since a node may have 100,000 of them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Decisions of the kernel, followed by its tables: routing, netfilter, kube-proxy's chains."""

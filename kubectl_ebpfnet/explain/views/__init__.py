@@ -1,0 +1,1 @@
+"""Indexes over a bundle: the cluster, a node, a network namespace. Answers, never opinions."""

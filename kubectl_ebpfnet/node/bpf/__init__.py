@@ -1,0 +1,1 @@
+"""bpf(2): programs, maps, links, attach points; assembles and loads our own programs."""

@@ -1,0 +1,1 @@
+"""Cilium's pinned BPF maps, decoded: their layouts are told apart by key and value size."""

@@ -1,4 +1,5 @@
-"""netkat's parts: a private network namespace that wears the node's address (docs/architecture.md).
+"""netkat: netcat that neither netfilter, nor a socket, nor the CNI of the node sees.
 
-kubectl_ebpfnet/node/netkat/__main__.py is the program; it is the only importer of these modules.
+It connects from a private network namespace that wears the node's address
+(docs/architecture.md). Run as `python -m kubectl_ebpfnet.node.netkat`.
 """

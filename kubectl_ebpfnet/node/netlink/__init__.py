@@ -1,0 +1,1 @@
+"""Netlink: links, routes, rules, neighbours and nf_conntrack of the current network namespace."""

@@ -10,7 +10,7 @@ Three ways, cheapest first. With 100,000 entries on Linux 6.18, at one machine:
 * Without flows everything is decoded as it comes (0.9 s).
 
 A kernel before 5.8 passes over the filter and sends the whole table; what was asked for is then
-picked out here. `conntrack_wire.py` makes entries of what comes.
+picked out here. `conntrack_message.py` makes entries of what comes.
 
 Sources: Linux include/uapi/linux/netfilter/nfnetlink_conntrack.h,
 net/netfilter/nf_conntrack_netlink.c (ctnetlink_get_conntrack, ctnetlink_alloc_filter).

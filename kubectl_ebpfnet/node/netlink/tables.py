@@ -1,8 +1,8 @@
-"""What rtnetlink says of this network namespace: the questions that asks.py names.
+"""What rtnetlink says of this network namespace: the questions that node/server/registry.py names.
 
 Facts are equal to what kubectl_ebpfnet/parse/iproute/__init__.py makes of `ip -j`, so that
-`explain` need not care where they come from. Links are in netlink_links.py, routes and look-ups in
-netlink_fib.py.
+`explain` need not care where they come from. Links are in links.py, routes and look-ups in
+routes.py.
 
 Sources: Linux include/uapi/linux/{if_addr,fib_rules,neighbour}.h; iproute2's ip/ipaddress.c,
 iprule.c and ipneigh.c for what is shown, hidden and how it is named.

@@ -4,9 +4,9 @@
 
 Starting Python and importing pyroute2 takes some 200 ms, which is longer than all the questions
 of a node. So they are imported here once, and forks serve the sessions: questions (answer.py)
-and netkats (framed_session.py). A session hands its file descriptors over by SCM_RIGHTS (unix(7)). A client
-that is gone ends its fork; a pod without a session for `idle` seconds ends itself, so that a client
-that was killed leaves nothing running for long.
+and netkats (framed_session.py). A session hands its file descriptors over by SCM_RIGHTS (unix(7)).
+A client that is gone ends its fork; a pod without a session for `idle` seconds ends itself, so that
+a client that was killed leaves nothing running for long.
 
 What is left in the container is killed with this process's end. So it tells its forks of the end,
 and waits for those that still have something to put in order: its forks, and the children that they

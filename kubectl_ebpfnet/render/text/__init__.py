@@ -1,0 +1,1 @@
+"""Pieces of text that every format shares: colour, escaping, wrapping, durations, evidence."""

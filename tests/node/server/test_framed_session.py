@@ -262,7 +262,7 @@ def test_the_program_ends_with_what_started_it() -> None:
 
 
 def test_it_ends_with_the_pod() -> None:
-    """Whose first process says so by SIGTERM (hold.py)."""
+    """Whose first process says so by SIGTERM (zygote.py)."""
     with session("os.write(1, b'ready')\ntime.sleep(60)") as one:
         assert one.process.stdout is not None
         assert one.process.stdout.read(5) == b"ready"
