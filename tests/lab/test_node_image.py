@@ -119,7 +119,7 @@ def test_the_second_layer_is_our_package_alone(image: Path, tmp_path: Path) -> N
     programs = {"usr/local/bin/netkat", "usr/local/bin/ebpfnet-node"}
     assert {name for name in files if not name.startswith((f"{ours}/", f"{ours}-"))} == programs
     assert {files[name].mode for name in programs} == {0o755}
-    for name in ("__init__", "errors", "node/answering", "model/node_side"):
+    for name in ("__init__", "errors", "node/server/answer", "model/protocol/questions"):
         folder, _, module = f"{ours}/{name}".rpartition("/")
         assert f"{folder}/__pycache__/{module}.cpython-311.pyc" in files, name
     mounts = Path("/proc/self/mountinfo").read_text()

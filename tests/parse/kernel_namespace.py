@@ -255,7 +255,7 @@ def _attach(made: Namespace) -> None:
             return
     cgroup = made.cgroups / "ebpfnet-parse"
     cgroup.mkdir(exist_ok=True)
-    script = str(_HERE / "bpf_objects.py")
+    script = str(_HERE / "bpf/bpf_objects.py")
     made.tried(sys.executable, script, str(made.bpffs), str(cgroup), "cilium_host", "lxc1")
     cls, xdp = str(made.bpffs / "pinned" / "cls"), str(made.bpffs / "pinned" / "xdp")
     made.tried("tc", "qdisc", "add", "dev", "lxc1", "clsact")

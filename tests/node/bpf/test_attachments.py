@@ -234,8 +234,9 @@ _WITHOUT_RIGHTS = """
 import os, sys
 sys.path[:] = sys.argv[1].split(":")
 from pyroute2 import IPRoute  # while the files can be read
-from kubectl_ebpfnet.node.bpf import attachments as hooks, cgroups, filters, links, programs,
-devices from kubectl_ebpfnet.node.server.answer import answered
+from kubectl_ebpfnet.node.bpf import attachments, cgroups, links, programs, tc_filters
+from kubectl_ebpfnet.node.netlink import devices
+from kubectl_ebpfnet.node.server.answer import answered
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest, ask
 import pyroute2.netlink.exceptions
 os.setresuid(65534, 65534, 65534)

@@ -133,7 +133,7 @@ def test_more_maps_than_expected_are_all_there(object_file: Path) -> None:
         pytest.skip("this bpftool pins programs under other names")
     shown = tool("prog", "show", "pinned", str(path))
     assert len(shown["map_ids"]) > 1
-    fd = programs.bpf.open_pinned(path)
+    fd = programs.syscall.open_pinned(path)
     try:
         assert list(programs._info(fd, maps=1).map_ids) == shown["map_ids"]
     finally:

@@ -39,6 +39,7 @@ from tests.node.cilium.cilium_bpffs import (
     nat_value,
     why_not,
 )
+from tests.parse import whole_list
 
 pytestmark = pytest.mark.kernel
 
@@ -129,7 +130,7 @@ def test_all_entries_are_bpftool_s(full: Pins) -> None:
         # The replay's words are those of Cilium 1.20, which names a backend in every entry.
         expected += [
             replace(entry, backend_id=entry.backend_id if entry.direction == "SVC" else 0)
-            for entry in printed_ct.entries(text.encode())
+            for entry in whole_list.entries(printed_ct.entry, text.encode())
         ]
     found = [entry for entry in ct() if entry.flow.source.version == 4]
     assert len(found) == 9600

@@ -27,6 +27,7 @@ from kubectl_ebpfnet.node.netlink import conntrack, conntrack_message
 from kubectl_ebpfnet.node.netlink import message as nlmsg
 from kubectl_ebpfnet.parse import conntrack as parse
 from tests.node.netlink.conntrack_netns import World, fill, why_not, world
+from tests.parse import whole_list
 
 kernel = [
     pytest.mark.kernel,
@@ -55,7 +56,9 @@ def ask(made: World, *flows: FlowFilter) -> list[ConntrackEntry]:
 
 def in_proc(made: World) -> tuple[ConntrackEntry, ...]:
     with netns.inside(made.path):
-        return parse.entries(Path("/proc/thread-self/net/nf_conntrack").read_bytes())
+        return whole_list.entries(
+            parse.entry, Path("/proc/thread-self/net/nf_conntrack").read_bytes()
+        )
 
 
 def timeless(entries: list[ConntrackEntry] | tuple[ConntrackEntry, ...]) -> Counter[object]:
@@ -95,7 +98,9 @@ def test_everything_is_what_proc_tells(made: World) -> None:
 def test_everything_is_what_conntrack_lists(made: World) -> None:
     def listed() -> tuple[ConntrackEntry, ...]:
         both = ("ipv4", "ipv6")
-        return parse.entries(b"".join(made.run("conntrack", "-L", "-f", one) for one in both))
+        return whole_list.entries(
+            parse.entry, b"".join(made.run("conntrack", "-L", "-f", one) for one in both)
+        )
 
     deadline = time.monotonic() + _DEADLINE_S
     while True:
@@ -152,7 +157,7 @@ def test_filters_show_all_that_fits_once(made: World) -> None:
 @kernel_test
 def test_a_filter_is_as_conntracks_own(made: World) -> None:
     words = "-s 10.66.0.1 -d 10.66.0.9 -p tcp --dport 80"
-    theirs = parse.entries(made.run("conntrack", "-L", *words.split()))
+    theirs = whole_list.entries(parse.entry, made.run("conntrack", "-L", *words.split()))
     ours = ask(
         made, FlowFilter(ip_address("10.66.0.1"), None, ip_address("10.66.0.9"), 80, protocol=6)
     )
