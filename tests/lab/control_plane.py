@@ -88,17 +88,20 @@ def _ready(context: ssl.SSLContext) -> bool:
 
 
 def _certificates() -> None:
+    # With all that RFC 5280 wants: Python verifies strictly since 3.13 (VERIFY_X509_STRICT).
     PKI.mkdir(parents=True, exist_ok=True)
 
     def openssl(*words: str) -> None:
         run(["openssl", *words], cwd=PKI)
 
     openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=ebl-ca",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
             "-keyout", "ca.key", "-out", "ca.crt")  # fmt: skip
     openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=kube-apiserver",
             "-keyout", "server.key", "-out", "server.csr")  # fmt: skip
     (PKI / "san").write_text(
         f"subjectAltName=IP:{BRIDGE_ADDRESS},IP:10.96.0.1,DNS:kubernetes.default.svc\n"
+        "authorityKeyIdentifier=keyid\n"
     )
     openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key",
             "-CAcreateserial", "-days", "30", "-extfile", "san", "-out", "server.crt")  # fmt: skip
