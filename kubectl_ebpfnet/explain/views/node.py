@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from ipaddress import IPv6Address
 from typing import TypeVar
@@ -141,8 +142,20 @@ class NodeView(Netns):
 
     @cached_property
     def bpf_links(self) -> Answer[Attachment]:
-        """Programs held by bpf_links."""
-        return self.ask(q.BPF_LINKS, readers.BPF_LINKS)
+        """Programs held by bpf_links.
+
+        bpftool lists the links of every network namespace, and looks the number of a device up in
+        its own: such a link seems to be at a device of the node. Where bpftool knows a link's type,
+        its `net show` lists what really is there.
+        """
+        said, net = self.ask(q.BPF_LINKS, readers.BPF_LINKS), self.bpf_net
+        if not net.known:
+            return said
+        here = {(a.device, a.program_id) for a in net.facts}
+        facts = tuple(
+            a for a in said.facts if not (a.hook and a.device) or (a.device, a.program_id) in here
+        )
+        return replace(said, facts=facts)
 
     @cached_property
     def programs(self) -> Answer[Program]:
