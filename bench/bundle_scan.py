@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kubectl_ebpfnet.capture.open import open_bundle, write_bundle
-from kubectl_ebpfnet.model.evidence import Held, Record, agent_place, matching_lines
+from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, matching_lines
 
 PLACE = agent_place("node1")
 ARGV = ("cilium-dbg", "bpf", "ct", "list", "global", "-d")
@@ -59,7 +59,7 @@ def prepare(folder: Path, lines: int) -> None:
     """Write the same list as a plain file and as a zip."""
     data = ct_list(lines)
     (folder / "plain").write_bytes(data)
-    write_bundle(folder / "zip", [Record(1, PLACE, ARGV, 0, Held(data))])
+    write_bundle(folder / "zip", [Record(1, PLACE, ARGV, 0, InMemory(data))])
 
 
 def loop(folder: Path) -> int:

@@ -21,9 +21,9 @@ from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream
 from kubectl_ebpfnet.collect.ask.targets import addresses_of
 from kubectl_ebpfnet.errors import ExecError, ParseError
 from kubectl_ebpfnet.explain.doctor.nodes import needs_create
-from kubectl_ebpfnet.model.evidence import Held, Record, bundle_of, node_place
+from kubectl_ebpfnet.model.evidence import InMemory, Record, bundle_of, node_place
 from kubectl_ebpfnet.model.net import TCP
-from kubectl_ebpfnet.model.netkat.attempt import Probed
+from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
 from kubectl_ebpfnet.model.probe import How, ProbeTarget, TargetKind
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.parse import kube
@@ -40,8 +40,8 @@ def sent_and(answer: str) -> tuple[Any, attempts.Sent]:
     target = ProbeTarget(TargetKind.INGRESS, ADDRESS, 4, 80, TCP)
     argv = attempts.words(ADDRESS, 80, http="/clientip")
     sent = attempts.Sent(target, "n1", "n2", How.NEXT_HOP, ADDRESS, 80, argv=argv)
-    fact = Probed("connected", "", 0.001, ADDRESS, 4711, "eth0", answer)
-    record = Record(1, node_place("n2"), argv, 0, Held(codec.line_of(fact)))
+    fact = ConnectAttempt("connected", "", 0.001, ADDRESS, 4711, "eth0", answer)
+    record = Record(1, node_place("n2"), argv, 0, InMemory(codec.line_of(fact)))
     return bundle_of([record]), sent
 
 

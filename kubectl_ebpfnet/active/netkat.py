@@ -18,7 +18,7 @@ from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
 from kubectl_ebpfnet.cluster.resolve import TargetRef, resolve
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
-from kubectl_ebpfnet.collect.ask.node_access import Coming, NodeAccess, NodeAnswerers
+from kubectl_ebpfnet.collect.ask.node_access import NodeAccess, NodeAnswerers, PendingNodePod
 from kubectl_ebpfnet.collect.pool import Deadline
 from kubectl_ebpfnet.errors import ClusterError, ExecError, Forbidden
 from kubectl_ebpfnet.model.evidence import Record
@@ -113,7 +113,7 @@ def run(
 
 def _pod(answerers: NodeAnswerers, node: str, deadline: Deadline, progress: Say) -> NodePod:
     found = answerers.of([node])[node]
-    if isinstance(found, Coming):
+    if isinstance(found, PendingNodePod):
         progress(f"waiting for the node pod on {node}")
         return answerers.pod(node, deadline)
     if isinstance(found, NodePod):

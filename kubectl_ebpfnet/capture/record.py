@@ -13,7 +13,7 @@ from typing import Any
 
 from kubectl_ebpfnet.capture.spool import short_stderr
 from kubectl_ebpfnet.errors import BundleError
-from kubectl_ebpfnet.model.evidence import Held, Output, Place, PlaceKind, Record
+from kubectl_ebpfnet.model.evidence import InMemory, Output, Place, PlaceKind, Record
 
 SCHEMA = "ebpfnet.dev/bundle/v1"
 _FAMILY = "ebpfnet.dev/bundle/v"
@@ -142,7 +142,7 @@ def from_json(
     kept = _words(value.get("kept", []), "kept", label)
     stdout = _output(value, "stdout", label, opener)
     stderr = short_stderr(_output(value, "stderr", label, opener))
-    held = len(stdout.data) if isinstance(stdout, Held) else 0
+    held = len(stdout.data) if isinstance(stdout, InMemory) else 0
     allowance.count_held(held + len(stderr) + sum(len(word) + _WORD_BYTES for word in argv + kept))
     return Record(
         number=number,
@@ -179,7 +179,7 @@ def _output(value: dict[str, Any], name: str, label: str, opener: Opener) -> Out
     text = value.get(name, "")
     if not isinstance(text, str):
         raise BundleError(f"{label}: an output must be text")
-    return Held(encoded(text, label))
+    return InMemory(encoded(text, label))
 
 
 def _text(value: dict[str, Any], name: str, label: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kubectl_ebpfnet.errors import BundleError
-from kubectl_ebpfnet.model.evidence import READ_LIMIT, Held, Output
+from kubectl_ebpfnet.model.evidence import READ_LIMIT, InMemory, Output
 
 HELD_LIMIT = 4 << 20
 """Bytes up to which an output is kept in memory."""
@@ -87,7 +87,7 @@ class Spool:
 
     def output(self) -> Output:
         """What was written; nothing may be written afterwards."""
-        return self._file if self._file is not None else Held(b"".join(self._held))
+        return self._file if self._file is not None else InMemory(b"".join(self._held))
 
 
 class StderrSpool(Spool):
@@ -119,8 +119,10 @@ class StderrSpool(Spool):
         """What is kept; nothing may be written afterwards."""
         self._shorten()
         if not self._left_out:
-            return Held(self._start + self._end)
-        return Held(b"%s\n%s\n%s" % (self._start, _left_out(f"{self._left_out} bytes"), self._end))
+            return InMemory(self._start + self._end)
+        return InMemory(
+            b"%s\n%s\n%s" % (self._start, _left_out(f"{self._left_out} bytes"), self._end)
+        )
 
 
 def short_stderr(output: Output) -> bytes:

@@ -79,7 +79,7 @@ class Destination:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CaptureTarget:
     """What `capture` records: `kind` is `pod` or `node`, or a workload's kind."""
 
     kind: str
@@ -179,7 +179,7 @@ def request(
     )
 
 
-def place(word: str) -> Place:
+def place(word: str) -> CaptureTarget:
     """Read what `capture` takes: `pod/x`, `node/x`, a workload, or a pod's bare name.
 
     Raises:
@@ -189,7 +189,7 @@ def place(word: str) -> Place:
     kind, type_word, name = _typed(word, example)
     if kind == "service":
         raise UsageError(f"{word!r}: a Service is no place", hint=example)
-    return Place(kind, _name(word, name), f"{'pod' if kind == 'pod' else type_word}/{name}")
+    return CaptureTarget(kind, _name(word, name), f"{'pod' if kind == 'pod' else type_word}/{name}")
 
 
 def peers(to: str, protocol_word: str) -> tuple[FlowFilter, ...]:

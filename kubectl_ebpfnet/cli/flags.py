@@ -179,7 +179,7 @@ def check_list_output(name: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeWords:
+class NodeAccessFlags:
     """How nodes may be asked, as it was said on the command line.
 
     Attributes:
@@ -221,7 +221,7 @@ class NodeWords:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class GlobalFlags:
     """kubectl's flags as they were given.
 
     Attributes:
@@ -232,9 +232,9 @@ class Given:
 
     values: Mapping[str, Any]
     verbosity: int = 0
-    nodes: NodeWords = NodeWords()
+    nodes: NodeAccessFlags = NodeAccessFlags()
 
-    def watching(self) -> Given:
+    def watching(self) -> GlobalFlags:
         """The same for a run that goes on until the user ends it: its node pods may live as long.
 
         They end a minute after the run does, however that is.
@@ -295,10 +295,10 @@ def _with_flags(function: Callable[..., int], more: tuple[Flag, ...]) -> Callabl
         theirs = {f.field: values.pop(f.field) for f in CONNECTION}
         nodes = {f.field: values.pop(f.field) for f in more}
         verbosity = int(values.pop(VERBOSITY.field) or 0)
-        given = Given(
+        given = GlobalFlags(
             {k: v for k, v in theirs.items() if v},
             verbosity,
-            NodeWords(**{k: v for k, v in nodes.items() if v}),
+            NodeAccessFlags(**{k: v for k, v in nodes.items() if v}),
         )
         return function(given, **values)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.cli import arguments
-from kubectl_ebpfnet.cli.flags import Given
-from kubectl_ebpfnet.cli.terminal import Talk
+from kubectl_ebpfnet.cli.flags import GlobalFlags
+from kubectl_ebpfnet.cli.terminal import Progress
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.net import TCP, UDP
 from kubectl_ebpfnet.model.probe import Judgement, ProbeRequest
@@ -25,7 +25,7 @@ _MOST_ATTEMPTS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class ProbeFlags:
     """The command line of `probe-lb`."""
 
     service: str
@@ -91,7 +91,7 @@ Reports = list[tuple["ProbeReport", "Bundle"]]
 
 @contextlib.contextmanager
 def prober(
-    asked: Words, given: Given, dry_run: bool, copies: bool, talk: Talk
+    asked: ProbeFlags, given: GlobalFlags, dry_run: bool, copies: bool, talk: Progress
 ) -> Iterator[Callable[[], Reports]]:
     """Gives a function that probes once.
 

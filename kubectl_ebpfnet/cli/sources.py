@@ -8,14 +8,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from kubectl_ebpfnet.cli.flags import Given
-from kubectl_ebpfnet.cli.terminal import Talk
+from kubectl_ebpfnet.cli.flags import GlobalFlags
+from kubectl_ebpfnet.cli.terminal import Progress
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import PathRequest
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.collect.lists import LookedAt, TopicOf
-    from kubectl_ebpfnet.collect.survey import Wanted
+    from kubectl_ebpfnet.collect.survey import SurveyTarget
 
 Question = Callable[[str], PathRequest]
 """Default namespace → the question."""
@@ -24,9 +24,9 @@ Question = Callable[[str], PathRequest]
 def gather(
     question: Question,
     capture: str,
-    given: Given,
+    given: GlobalFlags,
     timeout: float | None,
-    talk: Talk,
+    talk: Progress,
     later: Sequence[str] = (),
 ) -> tuple[PathRequest, Bundle]:
     """What is asked, as the facts can answer it, and the facts.
@@ -60,11 +60,11 @@ def gather(
 @contextlib.contextmanager
 def looker(
     capture: str,
-    given: Given,
+    given: GlobalFlags,
     timeout: float | None,
-    talk: Talk,
+    talk: Progress,
     later: Sequence[str] = (),
-) -> Iterator[Callable[[Wanted, TopicOf], LookedAt]]:
+) -> Iterator[Callable[[SurveyTarget, TopicOf], LookedAt]]:
     """Gives a function that looks at one pod or node: live, or in a capture.
 
     Args:

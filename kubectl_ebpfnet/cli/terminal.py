@@ -103,7 +103,7 @@ def _tell(lines: Iterable[str]) -> None:
         pass  # nobody listens; the exit code still tells
 
 
-class Talk:
+class Progress:
     """What is said while a run goes on: `say` always, `progress` only where somebody watches.
 
     A progress line is cleared by whatever is said next, and by leaving the `with`.
@@ -115,7 +115,7 @@ class Talk:
         )
         self._shown = False
 
-    def __enter__(self) -> Talk:
+    def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:

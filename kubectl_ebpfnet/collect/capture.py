@@ -18,7 +18,7 @@ from kubectl_ebpfnet.capture.open import open_bundle, write_bundle
 from kubectl_ebpfnet.capture.redact import text as redaction
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.collect.ask.node_access import BY_AGENT, NodeAccess, NodeAnswerers
-from kubectl_ebpfnet.collect.survey import Wanted, survey
+from kubectl_ebpfnet.collect.survey import SurveyTarget, survey
 from kubectl_ebpfnet.collect.tasks import EVERYTHING
 from kubectl_ebpfnet.errors import BundleError
 
@@ -27,7 +27,7 @@ Say = Callable[[str], object]
 
 def capture(
     session: Session,
-    wanted: Iterable[Wanted],
+    wanted: Iterable[SurveyTarget],
     file: str | Path,
     *,
     redact: bool = False,

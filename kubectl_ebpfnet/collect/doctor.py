@@ -20,24 +20,24 @@ from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
 from kubectl_ebpfnet.cluster.resolve import name_of
 from kubectl_ebpfnet.collect import tasks
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
-from kubectl_ebpfnet.collect.ask.container import EXEC, Spot, ask, words_of
+from kubectl_ebpfnet.collect.ask.container import EXEC, ExecTarget, ask, words_of
 from kubectl_ebpfnet.collect.ask.node_access import (
-    Coming,
     Mode,
     NodeAccess,
     NodeAnswerers,
+    PendingNodePod,
     by_node_pod,
 )
 from kubectl_ebpfnet.collect.ask.shell_script import silent
 from kubectl_ebpfnet.collect.ask.targets import agent_spot
-from kubectl_ebpfnet.collect.pool import Deadline, Jobs
+from kubectl_ebpfnet.collect.pool import Deadline, Pool
 from kubectl_ebpfnet.collect.topics import CHECKUP
 from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, Unauthorized
 from kubectl_ebpfnet.model import doctor
 from kubectl_ebpfnet.model.evidence import (
     CLIENT,
     Bundle,
-    Held,
+    InMemory,
     Place,
     Record,
     agent_place,
@@ -85,7 +85,7 @@ class _Checkup:
         self.session, self.access, self.answerers = session, access, answerers
         self.deadline = deadline
         self.api = RecordingApi(session)
-        self.jobs = Jobs()
+        self.jobs = Pool()
 
     def records(self, progress: Say) -> Iterator[Record]:
         """All of them."""
@@ -187,22 +187,22 @@ class _Checkup:
             for node in nodes:
                 spot = agent_spot(agents, node, why_none)
                 place = agent_place(node)
-                yield place, (self._ask(spot) if isinstance(spot, Spot) else spot)
-        pods: dict[str, NodePod | Coming | Record | Spot] = dict(kept)
+                yield place, (self._ask(spot) if isinstance(spot, ExecTarget) else spot)
+        pods: dict[str, NodePod | PendingNodePod | Record | ExecTarget] = dict(kept)
         if self.access.mode is Mode.POD:
             self.answerers.know({}, "", kept)
             pods = dict(self.answerers.of(nodes))
         for node, pod in pods.items():
             if isinstance(pod, Record):
                 yield node_place(node), pod
-            elif not isinstance(pod, Spot):
+            elif not isinstance(pod, ExecTarget):
                 yield node_place(node), self._ask_pod(node, pod)
 
-    def _ask(self, spot: Spot) -> Future[list[Record]]:
+    def _ask(self, spot: ExecTarget) -> Future[list[Record]]:
         asked = tasks.to_ask((*CHECKUP.node, *CHECKUP.cilium), CHECKUP)
         return self.jobs.start(lambda: ask(self.session, spot, asked, self.deadline))
 
-    def _ask_pod(self, node: str, pod: NodePod | Coming) -> Future[list[Record]]:
+    def _ask_pod(self, node: str, pod: NodePod | PendingNodePod) -> Future[list[Record]]:
         asked = tasks.of_node_pod(CHECKUP.node_pod, CHECKUP, node_place(node))
         return self.jobs.start(
             lambda: by_node_pod(self.session, self.answerers, pod, asked, self.deadline)
@@ -238,5 +238,5 @@ def _connection(session: Session, access: NodeAccess) -> Record:
         "namespace": session.namespace,
         "node_access": access.mode.value,
     }
-    stdout = Held(json.dumps(said, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    stdout = InMemory(json.dumps(said, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     return replace(silent(CLIENT, doctor.CONNECTION, ""), exit_code=0, stdout=stdout, started=now())

@@ -12,7 +12,7 @@ from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.resolve import Kind, TargetRef, name_of, resolve
 from kubectl_ebpfnet.collect.ask.node_access import BY_AGENT, NodeAccess, NodeAnswerers
 from kubectl_ebpfnet.collect.ask.targets import addresses_of
-from kubectl_ebpfnet.collect.survey import Wanted, survey
+from kubectl_ebpfnet.collect.survey import SurveyTarget, survey
 from kubectl_ebpfnet.collect.tasks import Topic
 from kubectl_ebpfnet.errors import NotFound
 from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind, bundle_of
@@ -75,7 +75,7 @@ class Looker:
     ) -> None:
         self._answerers.__exit__(kind, error, trace)
 
-    def look(self, wanted: Wanted, topic: TopicOf) -> LookedAt:
+    def look(self, wanted: SurveyTarget, topic: TopicOf) -> LookedAt:
         """Ask one place, and for a pod its node too.
 
         Args:
@@ -101,7 +101,7 @@ class Looker:
         return LookedAt("", self._session.namespace, named.name, bundle)
 
 
-def in_bundle(bundle: Bundle, wanted: Wanted, namespace: str) -> LookedAt:
+def in_bundle(bundle: Bundle, wanted: SurveyTarget, namespace: str) -> LookedAt:
     """The same out of a capture.
 
     Raises:

@@ -26,16 +26,16 @@ from kubectl_ebpfnet.cluster.resolve import Kind, TargetRef, name_of, resolve
 from kubectl_ebpfnet.collect import destination as far_end
 from kubectl_ebpfnet.collect import tasks
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
-from kubectl_ebpfnet.collect.ask.container import EXEC, Spot, ask, words_of
+from kubectl_ebpfnet.collect.ask.container import EXEC, ExecTarget, ask, words_of
 from kubectl_ebpfnet.collect.ask.node_access import (
     BY_AGENT,
-    Coming,
     NodeAccess,
     NodeAnswerers,
+    PendingNodePod,
     by_node_pod,
 )
-from kubectl_ebpfnet.collect.ask.node_pod import NodeAsked
-from kubectl_ebpfnet.collect.ask.shell_script import Asked, silent
+from kubectl_ebpfnet.collect.ask.node_pod import NodeQuestion
+from kubectl_ebpfnet.collect.ask.shell_script import ShellQuestion, silent
 from kubectl_ebpfnet.collect.ask.targets import (
     addresses_of,
     namespace_in_kernel,
@@ -45,13 +45,13 @@ from kubectl_ebpfnet.collect.ask.targets import (
     shares_node,
 )
 from kubectl_ebpfnet.collect.destination import FarEnd
-from kubectl_ebpfnet.collect.pool import Deadline, Jobs
-from kubectl_ebpfnet.collect.tasks import Packet
+from kubectl_ebpfnet.collect.pool import Deadline, Pool
+from kubectl_ebpfnet.collect.tasks import PacketHints
 from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, ParseError
 from kubectl_ebpfnet.model.evidence import (
     CLIENT,
     Bundle,
-    Held,
+    InMemory,
     Place,
     Record,
     agent_place,
@@ -123,7 +123,7 @@ class _Run:
         self.say = say
         self.progress = progress
         self.api = RecordingApi(session)
-        self.jobs = Jobs()
+        self.jobs = Pool()
         self.aside: list[Future[object]] = []
         self.asked: list[tuple[Place, Future[list[Record]]]] = []
         self.records: list[Record] = []
@@ -211,17 +211,17 @@ class _Run:
     def _start_aside(self, calls: Iterable[Callable[[], object]]) -> None:
         self.aside += [self.jobs.start(call) for call in calls]
 
-    def _start(self, spot: Spot, asked: list[Asked]) -> Future[list[Record]]:
+    def _start(self, spot: ExecTarget, asked: list[ShellQuestion]) -> Future[list[Record]]:
         future = self.jobs.start(lambda: ask(self.session, spot, asked, self.deadline))
         self.asked.append((spot.place, future))
         return future
 
-    def _ask_source(self, pod: Object, packet: Packet) -> list[Future[list[Record]]]:
+    def _ask_source(self, pod: Object, packet: PacketHints) -> list[Future[list[Record]]]:
         """Ask the source pod and its node; returns the look-ups of a DNS name."""
         named: list[Future[list[Record]]] = []
         name, node = self.request.destination_name, node_of(pod)
         answerer = self.answerers.of([node], self.deadline)[node] if node else None
-        by_node = isinstance(answerer, (NodePod, Coming)) and not shares_node(pod)
+        by_node = isinstance(answerer, (NodePod, PendingNodePod)) and not shares_node(pod)
         spot = pod_spot(pod)
         if isinstance(spot, Record):
             if not by_node:
@@ -240,7 +240,7 @@ class _Run:
             self._ask_node(node, answerer, packet, of_pod)
         return named
 
-    def _ask_far(self, far: FarEnd, packet: Packet) -> None:
+    def _ask_far(self, far: FarEnd, packet: PacketHints) -> None:
         """Ask the far end's nodes, the first few if there are many."""
         self._start_aside(self._endpoints(far.pods[:FAR_NODES]))
         others = [node for node in dict.fromkeys(far.nodes) if node not in self.nodes]
@@ -252,15 +252,15 @@ class _Run:
     def _ask_node(
         self,
         node: str,
-        answerer: Spot | NodePod | Coming | Record,
-        packet: Packet,
-        of_pod: Sequence[NodeAsked] = (),
+        answerer: ExecTarget | NodePod | PendingNodePod | Record,
+        packet: PacketHints,
+        of_pod: Sequence[NodeQuestion] = (),
     ) -> None:
         """Ask a node; a node pod is asked of the source pod's namespace as well."""
         self.nodes.add(node)
         if isinstance(answerer, Record):
             self.records.append(answerer)
-        elif isinstance(answerer, Spot):
+        elif isinstance(answerer, ExecTarget):
             for lane in tasks.agent_lanes(packet):
                 self._start(answerer, lane)
         else:
@@ -315,7 +315,7 @@ def resolve_here(name: str) -> Record:
         return silent(CLIENT, argv, f"{name} does not resolve here: {error}")
     lines = dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found)
     text = "".join(f"{address}\n" for address in lines)
-    return Record(0, CLIENT, argv, 0, Held(text.encode()), b"", now())
+    return Record(0, CLIENT, argv, 0, InMemory(text.encode()), b"", now())
 
 
 def _source(api: RecordingApi, request: PathRequest, say: Say) -> Object:
@@ -338,12 +338,12 @@ def _policies(api: RecordingApi, request: PathRequest) -> list[Callable[[], obje
 
 def _packet(
     pod: Object, request: PathRequest, versions: frozenset[int], far: FarEnd, knows_nodes: bool
-) -> Packet:
+) -> PacketHints:
     own = frozenset(address.version for address in addresses_of(pod))
     there = [request.destination_address] if request.destination_address else []
     there += [*far.frontends]
     there += [address for pod in far.pods for address in addresses_of(pod)]
-    return Packet(
+    return PacketHints(
         addresses=addresses_of(pod),
         versions=(versions & own) or versions or own or frozenset((4, 6)),
         by_name=request.destination_kind == "name",
@@ -353,7 +353,7 @@ def _packet(
     )
 
 
-def _of_pod(pod: Object, packet: Packet) -> list[NodeAsked]:
+def _of_pod(pod: Object, packet: PacketHints) -> list[NodeQuestion]:
     """What a node pod is asked of a pod's own namespace."""
     place = pod_place(namespace_of(pod), name_of(pod))
     netns = namespace_in_kernel(pod)

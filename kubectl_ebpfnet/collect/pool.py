@@ -15,7 +15,7 @@ MOST = 16
 """Calls that run at the same time."""
 
 
-class Jobs:
+class Pool:
     """Runs calls in at most `most` daemon threads: a place that never answers cannot keep the
     program from ending. A thread is made when a call needs it and ends when no call waits."""
 

@@ -20,10 +20,10 @@ from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
 from kubectl_ebpfnet.cluster.resolve import Kind, TargetRef, name_of, resolve
 from kubectl_ebpfnet.collect import tasks
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
-from kubectl_ebpfnet.collect.ask.container import EXEC, Spot, ask, words_of
-from kubectl_ebpfnet.collect.ask.node_access import Coming, NodeAnswerers, by_node_pod
-from kubectl_ebpfnet.collect.ask.node_pod import NodeAsked
-from kubectl_ebpfnet.collect.ask.shell_script import Asked, silent
+from kubectl_ebpfnet.collect.ask.container import EXEC, ExecTarget, ask, words_of
+from kubectl_ebpfnet.collect.ask.node_access import NodeAnswerers, PendingNodePod, by_node_pod
+from kubectl_ebpfnet.collect.ask.node_pod import NodeQuestion
+from kubectl_ebpfnet.collect.ask.shell_script import ShellQuestion, silent
 from kubectl_ebpfnet.collect.ask.targets import (
     namespace_in_kernel,
     namespace_of,
@@ -31,7 +31,7 @@ from kubectl_ebpfnet.collect.ask.targets import (
     pod_spot,
     shares_node,
 )
-from kubectl_ebpfnet.collect.pool import Deadline, Jobs
+from kubectl_ebpfnet.collect.pool import Deadline, Pool
 from kubectl_ebpfnet.collect.tasks import Topic
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.evidence import Place, Record, node_place, pod_place
@@ -49,7 +49,7 @@ _CILIUM_LISTS = (
 _DONE: Future[list[Record]] = Future()
 
 
-class Wanted(Protocol):
+class SurveyTarget(Protocol):
     """A place that was named: `pod`, `node`, or the kind of a workload, and its name."""
 
     @property
@@ -65,7 +65,7 @@ class Wanted(Protocol):
 
 def survey(
     session: Session,
-    wanted: Iterable[Wanted],
+    wanted: Iterable[SurveyTarget],
     topic: Topic,
     answerers: NodeAnswerers,
     *,
@@ -107,10 +107,10 @@ class _Survey:
         self.session, self.topic, self.answerers = session, topic, answerers
         self.deadline, self.folder = deadline, folder
         self.api = RecordingApi(session)
-        self.jobs = Jobs()
+        self.jobs = Pool()
         self.running: list[tuple[Place, Future[list[Record]]]] = []
 
-    def records(self, wanted: Iterable[Wanted], say: Say, progress: Say) -> Iterator[Record]:
+    def records(self, wanted: Iterable[SurveyTarget], say: Say, progress: Say) -> Iterator[Record]:
         """All of them; places are asked while the first are given."""
         api = self.api
         progress("asking the API server")
@@ -131,11 +131,11 @@ class _Survey:
     def _start(self, pods: list[Object], nodes: list[str]) -> Iterator[Record]:
         """Ask every place; gives records of those that cannot be asked."""
         answering = self.answerers.of(nodes)
-        by_node: dict[str, list[NodeAsked]] = {}
+        by_node: dict[str, list[NodeQuestion]] = {}
         for pod in pods:
             if shares_node(pod):
                 continue
-            if isinstance(answering.get(node_of(pod)), (NodePod, Coming)):
+            if isinstance(answering.get(node_of(pod)), (NodePod, PendingNodePod)):
                 by_node.setdefault(node_of(pod), []).extend(self._of_pod(pod))
                 continue
             spot = pod_spot(pod)
@@ -146,7 +146,7 @@ class _Survey:
         for node, answerer in answering.items():
             if isinstance(answerer, Record):
                 yield answerer
-            elif isinstance(answerer, Spot):
+            elif isinstance(answerer, ExecTarget):
                 for lane in tasks.agent_lanes(self.topic):
                     self._ask(answerer, lane)
             else:
@@ -154,19 +154,19 @@ class _Survey:
                 of_node = tasks.of_node_pod(self.topic.node_pod, self.topic, place)
                 self._ask_node_pod(answerer, place, [*by_node.get(node, []), *of_node])
 
-    def _of_pod(self, pod: Object) -> list[NodeAsked]:
+    def _of_pod(self, pod: Object) -> list[NodeQuestion]:
         place = pod_place(namespace_of(pod), name_of(pod))
         netns = namespace_in_kernel(pod)
         return tasks.of_node_pod(self.topic.pod_by_node, self.topic, place, netns)
 
-    def _ask(self, spot: Spot, asked: list[Asked]) -> None:
+    def _ask(self, spot: ExecTarget, asked: list[ShellQuestion]) -> None:
         def call() -> list[Record]:
             return ask(self.session, spot, asked, self.deadline, lambda: Spool(self.folder))
 
         self.running.append((spot.place, self.jobs.start(call)))
 
     def _ask_node_pod(
-        self, answerer: NodePod | Coming, place: Place, asked: Sequence[NodeAsked]
+        self, answerer: NodePod | PendingNodePod, place: Place, asked: Sequence[NodeQuestion]
     ) -> None:
         def call() -> list[Record]:
             return by_node_pod(
@@ -210,7 +210,7 @@ def _agents(api: RecordingApi, answerers: NodeAnswerers) -> tuple[Mapping[str, A
 
 
 def _places(
-    api: RecordingApi, wanted: Iterable[Wanted], namespace: str, say: Say
+    api: RecordingApi, wanted: Iterable[SurveyTarget], namespace: str, say: Say
 ) -> tuple[list[Object], list[str]]:
     """The pods that were named, and the nodes: named, or of the pods."""
     pods: list[Object] = []

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv6Address
 
-from kubectl_ebpfnet.collect.ask.node_pod import NodeAsked
-from kubectl_ebpfnet.collect.ask.shell_script import DEVICE_FILTERS, Asked
+from kubectl_ebpfnet.collect.ask.node_pod import NodeQuestion
+from kubectl_ebpfnet.collect.ask.shell_script import DEVICE_FILTERS, ShellQuestion
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.catalogue import Question
 from kubectl_ebpfnet.model.evidence import Place
@@ -133,7 +133,7 @@ each of Cilium's commands starts a Go program of 0.1 to 0.2 s, and two lanes hal
 
 
 @dataclass(frozen=True, slots=True)
-class Packet:
+class PacketHints:
     """What is known of a packet when places are asked about it.
 
     Attributes:
@@ -216,7 +216,7 @@ EVERYTHING = Topic(POD_TASKS, NODE_TASKS, CILIUM_TASKS, POD_BY_NODE_TASKS, NODE_
 """What a capture takes."""
 
 
-def to_ask(tasks: tuple[Task, ...], wanted: Packet | Topic) -> list[Asked]:
+def to_ask(tasks: tuple[Task, ...], wanted: PacketHints | Topic) -> list[ShellQuestion]:
     """The questions of some rows.
 
     Args:
@@ -231,16 +231,16 @@ def to_ask(tasks: tuple[Task, ...], wanted: Packet | Topic) -> list[Asked]:
             asked.append(DEVICE_FILTERS)
         elif task.question.forms:
             kept = wanted.needles if task.question.by_flow else ()
-            asked.append(Asked(task.question.forms, kept))
+            asked.append(ShellQuestion(task.question.forms, kept))
     return asked
 
 
 def of_node_pod(
     tasks: tuple[Task, ...],
-    wanted: Packet | Topic,
+    wanted: PacketHints | Topic,
     place: Place,
     netns: PodNamespace | None = None,
-) -> list[NodeAsked]:
+) -> list[NodeQuestion]:
     """The questions of some rows, as a node pod is asked them.
 
     Args:
@@ -257,11 +257,11 @@ def of_node_pod(
         argv = question.answers[0]
         if argv[0] == PROGRAM or argv in HOST_PROGRAMS:
             flows = wanted.filters if question.by_flow else ()
-            asked.append(NodeAsked(place, argv, netns, flows))
+            asked.append(NodeQuestion(place, argv, netns, flows))
     return asked
 
 
-def agent_lanes(wanted: Packet | Topic) -> list[list[Asked]]:
+def agent_lanes(wanted: PacketHints | Topic) -> list[list[ShellQuestion]]:
     """What an agent is asked, in lists that are asked at the same time; Cilium's slow commands are
     dealt out first, so that each list has its share."""
     rows = (wanted.cilium, wanted.node) if isinstance(wanted, Topic) else (CILIUM_TASKS, NODE_TASKS)
@@ -278,21 +278,23 @@ LOOK_UPS = 8
 """Destinations that the kernel is asked for; a Service may have hundreds of backends."""
 
 
-def look_ups(packet: Packet, pod: Place, node: Place, netns: PodNamespace) -> list[NodeAsked]:
+def look_ups(
+    packet: PacketHints, pod: Place, node: Place, netns: PodNamespace
+) -> list[NodeQuestion]:
     """The kernel's own routing decisions for a packet, in the pod and on its node."""
     asked = []
     for destination in packet.destinations[:LOOK_UPS]:
         for source in packet.addresses:
             if source.version == destination.version:
                 words = q.packet_words(source, destination)
-                asked.append(NodeAsked(pod, ask("fib", *words), netns))
-                asked.append(NodeAsked(node, ask("forward", *words), netns))
+                asked.append(NodeQuestion(pod, ask("fib", *words), netns))
+                asked.append(NodeQuestion(node, ask("forward", *words), netns))
     return asked
 
 
-def name_lookup(name: str) -> Asked:
+def name_lookup(name: str) -> ShellQuestion:
     """Asks a place what a DNS name resolves to.
 
     getent (nsswitch.conf, glibc and musl) prints one address first on each line.
     """
-    return Asked((("getent", "ahosts", name),))
+    return ShellQuestion((("getent", "ahosts", name),))

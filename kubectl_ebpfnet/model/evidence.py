@@ -103,7 +103,7 @@ PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class InMemory:
     """Output that is in memory."""
 
     data: bytes = b""
@@ -138,7 +138,7 @@ class Record:
     place: Place
     argv: tuple[str, ...]
     exit_code: int | None
-    stdout: Output = field(default_factory=Held)
+    stdout: Output = field(default_factory=InMemory)
     stderr: bytes = b""
     started: str = ""
     error: str = ""

@@ -39,7 +39,7 @@ class How(StrEnum):
     """To the node's own address and the node port: what is left where nodes share no L2."""
 
 
-class Outcome(StrEnum):
+class AttemptOutcome(StrEnum):
     """What came of one attempt."""
 
     CONNECTED = "connected"
@@ -60,7 +60,7 @@ class Outcome(StrEnum):
     @property
     def tells(self) -> bool:
         """Whether it says anything about the node that is probed."""
-        return self not in (Outcome.ERROR, Outcome.NOT_TRIED)
+        return self not in (AttemptOutcome.ERROR, AttemptOutcome.NOT_TRIED)
 
 
 class Answers(StrEnum):
@@ -185,7 +185,7 @@ class ProbeAttempt:
     node: str
     from_node: str
     how: How
-    outcome: Outcome
+    outcome: AttemptOutcome
     detail: str = ""
     seconds: float | None = None
     source: Address | None = None
@@ -301,7 +301,7 @@ class NodeRow:
     expected: Expectation
     connected: int
     told: int
-    outcome: Outcome
+    outcome: AttemptOutcome
     detail: str
     how: How | None
     seconds: float | None
@@ -316,12 +316,12 @@ class NodeRow:
     def silent(self) -> bool:
         """Nothing came back, whatever was tried."""
         told = [a.outcome for a in self.attempts if a.outcome.tells]
-        return bool(told) and set(told) == {Outcome.TIMEOUT}
+        return bool(told) and set(told) == {AttemptOutcome.TIMEOUT}
 
     @property
     def sent_on(self) -> tuple[Address, ...]:
         """Endpoints that the node sent to without an answer to the probe, each once."""
-        lost = [a for a in self.attempts if a.outcome is Outcome.TIMEOUT]
+        lost = [a for a in self.attempts if a.outcome is AttemptOutcome.TIMEOUT]
         return tuple(dict.fromkeys(a.backend for a in lost if a.backend is not None))
 
     @property

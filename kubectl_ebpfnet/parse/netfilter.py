@@ -48,7 +48,7 @@ def ruleset(data: bytes) -> Ruleset:
         if text.startswith(":"):
             chains.append(_chain(table, text, number))
             continue
-        reader = _Reader(table, text, number)
+        reader = _RuleReader(table, text, number)
         key = (table, reader.chain)
         lengths[key] = lengths.get(key, 0) + 1
         rules.append(reader.rule(lengths[key]))
@@ -79,7 +79,7 @@ class _Option:
 
 
 @dataclass(slots=True)
-class _Reader:
+class _RuleReader:
     """Reads one rule."""
 
     table: str

@@ -21,13 +21,13 @@ from kubectl_ebpfnet.capture import jsonl as bundle_lines
 from kubectl_ebpfnet.capture import record as record_form
 from kubectl_ebpfnet.capture import zip as zip_bundle
 from kubectl_ebpfnet.capture.open import demo_bundle, open_bundle, write_bundle
-from kubectl_ebpfnet.collect.pool import Jobs
+from kubectl_ebpfnet.collect.pool import Pool
 from kubectl_ebpfnet.errors import BundleError
 from kubectl_ebpfnet.model.evidence import (
     API,
     CLIENT,
     Bundle,
-    Held,
+    InMemory,
     Record,
     agent_place,
     matching_lines,
@@ -38,11 +38,13 @@ from kubectl_ebpfnet.model.evidence import (
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 
 RECORDS = [
-    Record(1, API, ("get", "pods"), 0, Held(b'{"kind": "List"}'), b"", "2026-11-21T05:20:00Z"),
-    Record(2, agent_place("node1"), ("ip", "a"), 1, Held(b""), b"Error: \xff\x1b[31m\n"),
+    Record(1, API, ("get", "pods"), 0, InMemory(b'{"kind": "List"}'), b"", "2026-11-21T05:20:00Z"),
+    Record(2, agent_place("node1"), ("ip", "a"), 1, InMemory(b""), b"Error: \xff\x1b[31m\n"),
     Record(3, pod_place("default", "x"), ("ip", "a"), None, error="no shell", denied="create x"),
-    Record(4, node_place("n"), ("cat", "t"), 0, Held(b"\x00\xffa\r\nb"), kept=("10.0.0.1", "é")),
-    Record(5, CLIENT, ("resolve", "a b"), 0, Held(b"x" * 100_000)),
+    Record(
+        4, node_place("n"), ("cat", "t"), 0, InMemory(b"\x00\xffa\r\nb"), kept=("10.0.0.1", "é")
+    ),
+    Record(5, CLIENT, ("resolve", "a b"), 0, InMemory(b"x" * 100_000)),
 ]
 
 
@@ -136,7 +138,14 @@ def test_any_record_comes_back_as_it_was(
 ) -> None:
     records = [
         Record(
-            n, agent_place("n"), tuple(argv), code, Held(out), err, kept=tuple(kept), error=error
+            n,
+            agent_place("n"),
+            tuple(argv),
+            code,
+            InMemory(out),
+            err,
+            kept=tuple(kept),
+            error=error,
         )
         for n, (argv, out, err, code, kept, error) in enumerate(values, start=1)
     ]
@@ -151,7 +160,7 @@ def test_a_delta_lies_over_its_base(tmp_path: Path) -> None:
         index = {"schema": "ebpfnet.dev/bundle/v1"} | ({"base": base} if base else {})
         (tmp_path / name / "bundle.json").write_text(json.dumps(index))
         records = [
-            Record(0, CLIENT, ("x", str(n)), 0, Held(t.encode())) for n, t in enumerate(texts)
+            Record(0, CLIENT, ("x", str(n)), 0, InMemory(t.encode())) for n, t in enumerate(texts)
         ]
         (tmp_path / name / "r.jsonl").write_text("\n".join(map(jsonl, records)))
     bundle = open_bundle(tmp_path / "two")
@@ -179,7 +188,7 @@ def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("form", ["zip", "folder"])
 def test_a_long_output_is_streamed(tmp_path: Path, form: str) -> None:
     text = long_text(400)
-    record = Record(1, agent_place("n"), ("ct",), 0, Held(text), text[:600])
+    record = Record(1, agent_place("n"), ("ct",), 0, InMemory(text), text[:600])
     path = tmp_path / "x"
     write_bundle(path, [RECORDS[0], record, record, RECORDS[0]])
     if form == "folder":
@@ -203,7 +212,7 @@ def test_a_long_output_is_streamed(tmp_path: Path, form: str) -> None:
 @pytest.mark.usefixtures("small_limits")
 def test_a_reader_may_stop_in_the_middle(tmp_path: Path) -> None:
     path = tmp_path / "x.zip"
-    write_bundle(path, [Record(1, CLIENT, ("ct",), 0, Held(long_text(2000)))])
+    write_bundle(path, [Record(1, CLIENT, ("ct",), 0, InMemory(long_text(2000)))])
     (record,) = open_bundle(path).records
     chunks = record.stdout.chunks()
     assert isinstance(chunks, Iterator)
@@ -214,7 +223,7 @@ def test_a_reader_may_stop_in_the_middle(tmp_path: Path) -> None:
 
 def test_opening_does_not_read_long_outputs(tmp_path: Path) -> None:
     path = tmp_path / "x.zip"
-    write_bundle(path, [Record(1, CLIENT, ("ct",), 0, Held(os.urandom(3 << 20)))])
+    write_bundle(path, [Record(1, CLIENT, ("ct",), 0, InMemory(os.urandom(3 << 20)))])
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF  # in the middle of the only long member
     path.write_bytes(data)
@@ -492,10 +501,10 @@ def test_pipes_and_devices_in_a_folder_are_not_opened(tmp_path: Path, name: str)
     place.unlink(missing_ok=True)
     os.mkfifo(place)
     # In a thread: opening a pipe that nobody writes to never returns.
-    Jobs().start(lambda: fails(tmp_path, "is not a plain file")).result(20)
+    Pool().start(lambda: fails(tmp_path, "is not a plain file")).result(20)
     place.unlink()
     place.symlink_to("/dev/zero")
-    Jobs().start(lambda: fails(tmp_path, "is a symbolic link")).result(20)
+    Pool().start(lambda: fails(tmp_path, "is a symbolic link")).result(20)
 
 
 def test_every_cut_or_flipped_zip_is_an_error_or_a_bundle(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from kubectl_ebpfnet.cli.terminal import Talk, complain, emit
+from kubectl_ebpfnet.cli.terminal import Progress, complain, emit
 from kubectl_ebpfnet.errors import EbpfnetError
 
 
@@ -29,7 +29,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 def test_progress_is_cleared_before_what_is_said(monkeypatch):
     terminal = watched(monkeypatch)
-    with Talk() as talk:
+    with Progress() as talk:
         talk.progress("asking 3 places")
         talk.say("deploy/web: taking pod/web-1")
         talk.progress("explaining")
@@ -40,7 +40,7 @@ def test_progress_is_cleared_before_what_is_said(monkeypatch):
 
 def test_progress_is_cleared_before_an_error(monkeypatch):
     terminal = watched(monkeypatch)
-    with contextlib.suppress(EbpfnetError), Talk() as talk:
+    with contextlib.suppress(EbpfnetError), Progress() as talk:
         talk.progress("asking")
         raise EbpfnetError("no")
     assert terminal.getvalue().endswith("\r\x1b[K")
@@ -48,7 +48,7 @@ def test_progress_is_cleared_before_an_error(monkeypatch):
 
 def test_progress_fits_the_line_and_is_escaped(monkeypatch):
     terminal = watched(monkeypatch)
-    with Talk() as talk:
+    with Progress() as talk:
         talk.progress("\x1b[2J" + "x" * 200)
     line = terminal.getvalue().split("\r\x1b[K")[1]
     assert len(line) == 79
@@ -56,13 +56,13 @@ def test_progress_fits_the_line_and_is_escaped(monkeypatch):
 
 
 def test_silent_where_nobody_watches(monkeypatch, capsys):
-    with Talk() as talk:
+    with Progress() as talk:
         talk.progress("asking")
         talk.say("one thing")
     assert capsys.readouterr().err == "one thing\n"
     monkeypatch.setattr(sys, "stderr", dumb := Terminal())
     monkeypatch.setenv("TERM", "dumb")
-    Talk().progress("asking")
+    Progress().progress("asking")
     assert dumb.getvalue() == ""
 
 
@@ -84,7 +84,7 @@ def test_no_stdout_and_no_stderr(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     complain("nobody hears this")
-    with Talk() as talk:
+    with Progress() as talk:
         talk.progress("nor this")
     with pytest.raises(EbpfnetError, match="no stdout"):
         emit("nor this")

@@ -13,9 +13,9 @@ from kubectl_ebpfnet.capture.spool import STDERR_KEPT, Spool, StderrSpool
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.collect.ask import container as asking
 from kubectl_ebpfnet.collect.ask import node_pod, shell_script
-from kubectl_ebpfnet.collect.ask.container import Spot, ask
-from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream, NodeAsked, ask_node
-from kubectl_ebpfnet.collect.ask.shell_script import Asked, Splitter
+from kubectl_ebpfnet.collect.ask.container import ExecTarget, ask
+from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream, NodeQuestion, ask_node
+from kubectl_ebpfnet.collect.ask.shell_script import ShellQuestion, Splitter
 from kubectl_ebpfnet.collect.pool import NO_DEADLINE
 from kubectl_ebpfnet.errors import BundleError, ExecError, ParseError
 from kubectl_ebpfnet.model.evidence import node_place, pod_place
@@ -23,7 +23,7 @@ from kubectl_ebpfnet.model.protocol import codec
 
 PIECE = b"no such device\n" * 2000
 PIECES = 2000  # 60 MB
-SPOT = Spot(pod_place("default", "x"), Container("default", "x"))
+SPOT = ExecTarget(pod_place("default", "x"), Container("default", "x"))
 HALF = STDERR_KEPT // 2
 SESSION: Any = None  # what would use it is replaced
 
@@ -82,7 +82,7 @@ def test_a_stderr_without_end_beside_other_commands(monkeypatch: pytest.MonkeyPa
         return 0
 
     runs(monkeypatch, asking, program)
-    one, two = ask(SESSION, SPOT, [Asked((("a",),)), Asked((("b",),))], NO_DEADLINE)
+    one, two = ask(SESSION, SPOT, [ShellQuestion((("a",),)), ShellQuestion((("b",),))], NO_DEADLINE)
     check(one.stderr)
     assert one.why_not() == "exit code 1: last"
     assert (two.stdout.read(), two.stderr) == (b"2", b"short")
@@ -97,7 +97,7 @@ def test_a_stderr_without_end_where_there_is_no_shell(monkeypatch: pytest.Monkey
         return 2
 
     runs(monkeypatch, asking, program)
-    (record,) = ask(SESSION, SPOT, [Asked((("a",),))], NO_DEADLINE)
+    (record,) = ask(SESSION, SPOT, [ShellQuestion((("a",),))], NO_DEADLINE)
     check(record.stderr)
 
 
@@ -108,7 +108,7 @@ def test_a_node_side_that_complains_without_end(monkeypatch: pytest.MonkeyPatch)
         return 1
 
     runs(monkeypatch, node_pod, program)
-    asked = [NodeAsked(node_place("n"), ("links",))]
+    asked = [NodeQuestion(node_place("n"), ("links",))]
     (record,) = ask_node(SESSION, SPOT.container, asked, NO_DEADLINE)
     assert record.error == "the node side ended with exit code 1: last"
 

@@ -17,7 +17,7 @@ from kubectl_ebpfnet.collect import tasks
 from kubectl_ebpfnet.collect.ask.node_access import Mode, NodeAccess
 from kubectl_ebpfnet.collect.ask.shell_script import new_nonce, script_argv
 from kubectl_ebpfnet.collect.path import collect_path
-from kubectl_ebpfnet.collect.tasks import Packet
+from kubectl_ebpfnet.collect.tasks import PacketHints
 from kubectl_ebpfnet.errors import ApiUnreachable, Forbidden, NotFound
 from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.model import catalogue as q
@@ -458,13 +458,13 @@ def test_every_question_of_the_catalogue_is_in_the_table() -> None:
 
 def test_a_packet_is_asked_what_it_needs() -> None:
     address, address6 = ip_address("10.0.0.1"), ip_address("fd00::1")
-    packet = Packet((address, address6), frozenset((4,)), leaves=False, knows_nodes=True)
+    packet = PacketHints((address, address6), frozenset((4,)), leaves=False, knows_nodes=True)
     names = {form for lane in tasks.agent_lanes(packet) for a in lane for form in a.forms}
     assert q.NETFILTER.forms[0] in names
     for question in (q.NETFILTER6, q.EGRESS_GATEWAY, q.METRICS, q.CILIUM_NODES):
         assert question.forms[0] not in names
     assert packet.needles == ("10.0.0.1",)
-    packet6 = Packet((address, address6), frozenset((6,)))
+    packet6 = PacketHints((address, address6), frozenset((6,)))
     assert packet6.needles == ("fd00::1", "fd00:0000:0000:0000:0000:0000:0000:0001")
     names = {form for lane in tasks.agent_lanes(packet6) for a in lane for form in a.forms}
     assert q.NETFILTER6.forms[0] in names

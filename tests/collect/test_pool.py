@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from kubectl_ebpfnet.collect.pool import MOST, Jobs
+from kubectl_ebpfnet.collect.pool import MOST, Pool
 
 
 def test_many_calls_share_a_few_threads() -> None:
@@ -17,7 +17,7 @@ def test_many_calls_share_a_few_threads() -> None:
         assert gate.wait(20)
         return number
 
-    jobs = Jobs()
+    jobs = Pool()
     futures = [jobs.start(lambda number=number: call(number)) for number in range(2000)]
     threads = set(threading.enumerate()) - others
     gate.set()
@@ -40,7 +40,7 @@ def test_calls_run_in_their_order_and_at_most_so_many_at_a_time() -> None:
         with lock:
             running -= 1
 
-    jobs = Jobs(3)
+    jobs = Pool(3)
     for future in [jobs.start(lambda number=number: call(number)) for number in range(30)]:
         future.result(20)
     assert most == 3
@@ -53,7 +53,7 @@ def test_an_exception_is_in_the_future_and_ends_no_thread_for_others() -> None:
     def fails() -> None:
         raise SystemExit(3)
 
-    jobs = Jobs(1)
+    jobs = Pool(1)
     first, second = jobs.start(fails), jobs.start(lambda: 2)
     with pytest.raises(SystemExit):
         first.result(20)

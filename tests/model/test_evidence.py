@@ -13,7 +13,7 @@ from kubectl_ebpfnet.model.evidence import (
     API,
     PIECE,
     Bundle,
-    Held,
+    InMemory,
     Record,
     agent_place,
     bundle_of,
@@ -79,11 +79,11 @@ def test_one_line_in_many_pieces_is_joined_once() -> None:
 
 def test_held_output_comes_in_bounded_pieces() -> None:
     data = b"0123456789abcdef\n" * (PIECE // 8)
-    pieces = list(Held(data).chunks())
+    pieces = list(InMemory(data).chunks())
     assert len(pieces) > 1
     assert max(map(len, pieces)) == PIECE
     assert b"".join(pieces) == data
-    assert len(list(matching_lines(Held(data), [b"abc"]))) == PIECE // 8
+    assert len(list(matching_lines(InMemory(data), [b"abc"]))) == PIECE // 8
 
 
 def test_a_later_record_replaces_an_earlier_one() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
-from kubectl_ebpfnet.model.evidence import Held, matching_lines
+from kubectl_ebpfnet.model.evidence import InMemory, matching_lines
 from kubectl_ebpfnet.model.net import Flow
 from kubectl_ebpfnet.parse import conntrack
 from tests.parse.parse_samples import every, line_at, sample
@@ -156,7 +156,7 @@ def test_lines_that_are_no_entry() -> None:
 
 
 def test_with_the_lines_that_a_reader_picks() -> None:
-    held = Held(sample("linux-6.18/native-node2/proc-net-nf-conntrack"))
+    held = InMemory(sample("linux-6.18/native-node2/proc-net-nf-conntrack"))
     found = [conntrack.entry(line, at) for at, line in matching_lines(held, [b"1.1.1.1 "])]
     assert [str(one.original.destination) for one in found if one] == ["1.1.1.1"]
     assert [one.line for one in found if one] == [5]

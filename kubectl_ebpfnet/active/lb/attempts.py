@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.views import cite
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.evidence import Bundle, Record, node_place
 from kubectl_ebpfnet.model.net import TCP, UDP, Address, Flow
-from kubectl_ebpfnet.model.netkat.attempt import Probed
-from kubectl_ebpfnet.model.probe import HealthCheck, How, Outcome, ProbeAttempt, ProbeTarget
+from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
+from kubectl_ebpfnet.model.probe import AttemptOutcome, HealthCheck, How, ProbeAttempt, ProbeTarget
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, ask
 from kubectl_ebpfnet.model.untrusted import address, port
 from kubectl_ebpfnet.parse import node_side
@@ -76,14 +76,14 @@ def words(
     return ask("probe", *said)
 
 
-def outcome(records: Iterable[Record], sent: Sent) -> Outcome:
+def outcome(records: Iterable[Record], sent: Sent) -> AttemptOutcome:
     """What came of an attempt, by the records so far."""
     place = node_place(sent.from_node)
     for record in records:
         if record.place == place and record.argv == sent.argv:
             found = _probed(record, sent.line)
-            return Outcome(found.outcome) if found is not None else Outcome.ERROR
-    return Outcome.NOT_TRIED
+            return AttemptOutcome(found.outcome) if found is not None else AttemptOutcome.ERROR
+    return AttemptOutcome.NOT_TRIED
 
 
 def flow(bundle: Bundle, sent: Sent) -> FlowFilter | None:
@@ -104,7 +104,7 @@ def attempt(bundle: Bundle, sent: Sent) -> ProbeAttempt:
         node=sent.node,
         from_node=sent.from_node,
         how=sent.how,
-        outcome=Outcome.NOT_TRIED,
+        outcome=AttemptOutcome.NOT_TRIED,
         destination=sent.destination,
         destination_port=sent.port,
         note=sent.note,
@@ -118,7 +118,7 @@ def attempt(bundle: Bundle, sent: Sent) -> ProbeAttempt:
     found = _probed(record, sent.line)
     if found is None:
         return replace(
-            told, outcome=Outcome.ERROR, detail=record.why_not() or "its answer is no fact",
+            told, outcome=AttemptOutcome.ERROR, detail=record.why_not() or "its answer is no fact",
             evidence=evidence,
         )  # fmt: skip
     by_udp = sent.target.protocol == UDP
@@ -126,7 +126,7 @@ def attempt(bundle: Bundle, sent: Sent) -> ProbeAttempt:
     seen = _client(body) if by_udp or status == 200 else None
     return replace(
         told,
-        outcome=Outcome(found.outcome),
+        outcome=AttemptOutcome(found.outcome),
         detail=found.detail,
         seconds=found.seconds,
         source=found.source,
@@ -144,7 +144,7 @@ def health(bundle: Bundle, sent: Sent) -> HealthCheck | None:
     """A health check's answer, None when it could not be asked: that is not the node's doing."""
     record = bundle.record(node_place(sent.from_node), sent.argv)
     found = _probed(record, sent.line) if record is not None else None
-    if record is None or found is None or not Outcome(found.outcome).tells:
+    if record is None or found is None or not AttemptOutcome(found.outcome).tells:
         return None
     evidence = cite.lines(record, [sent.line])
     told = HealthCheck(sent.node, sent.from_node, sent.port, None, evidence=evidence)
@@ -157,7 +157,7 @@ def health(bundle: Bundle, sent: Sent) -> HealthCheck | None:
 
 def with_sources(bundle: Bundle, attempts: Sequence[ProbeAttempt]) -> list[ProbeAttempt]:
     """The attempts, with what the probed node's tables say of those whose backend did not."""
-    world = World(bundle)
+    world = ClusterView(bundle)
     return [_with_source(world.node(one.node), one) for one in attempts]
 
 
@@ -167,7 +167,7 @@ def _with_source(node: NodeView, one: ProbeAttempt) -> ProbeAttempt:
     sent = Flow(
         one.target.protocol, one.source, one.source_port, one.destination, one.destination_port
     )
-    answered = one.outcome is Outcome.CONNECTED
+    answered = one.outcome is AttemptOutcome.CONNECTED
     for said in node.nf([str(one.source), one.source.exploded]):
         if said.fact.original != sent:
             continue
@@ -209,14 +209,18 @@ def _by_cilium(node: NodeView, one: ProbeAttempt, sent: Flow) -> ProbeAttempt:
     return replace(one, source_missing=why)
 
 
-def _probed(record: Record, line: int) -> Probed | None:
+def _probed(record: Record, line: int) -> ConnectAttempt | None:
     if not record.ok:
         return None
     try:
         found = node_side.facts(record.stdout.read(), record.argv)[line - 1]
     except (ParseError, IndexError):
         return None
-    return found if isinstance(found, Probed) and found.outcome in list(Outcome) else None
+    return (
+        found
+        if isinstance(found, ConnectAttempt) and found.outcome in list(AttemptOutcome)
+        else None
+    )
 
 
 def _http(answer: str) -> tuple[int | None, str]:

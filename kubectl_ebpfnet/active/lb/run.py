@@ -26,28 +26,28 @@ from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
 from kubectl_ebpfnet.collect import tasks
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
-from kubectl_ebpfnet.collect.ask.container import Spot, ask, words_of
+from kubectl_ebpfnet.collect.ask.container import ExecTarget, ask, words_of
 from kubectl_ebpfnet.collect.ask.node_access import (
-    Coming,
     Mode,
     NodeAccess,
     NodeAnswerers,
+    PendingNodePod,
     by_node_pod,
 )
-from kubectl_ebpfnet.collect.ask.node_pod import NodeAsked
+from kubectl_ebpfnet.collect.ask.node_pod import NodeQuestion
 from kubectl_ebpfnet.collect.path import resolve_here
-from kubectl_ebpfnet.collect.pool import Deadline, Jobs
+from kubectl_ebpfnet.collect.pool import Deadline, Pool
 from kubectl_ebpfnet.collect.tasks import Topic
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.explain.lb import judge as judging
 from kubectl_ebpfnet.explain.lb import targets
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Bundle, Record, bundle_of, node_place
 from kubectl_ebpfnet.model.kube import Node, Service
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.probe import (
+    AttemptOutcome,
     How,
-    Outcome,
     ProbeReport,
     ProbeRequest,
     TargetKind,
@@ -55,7 +55,7 @@ from kubectl_ebpfnet.model.probe import (
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 
 Say = Callable[[str], object]
-Answerer = Spot | NodePod | Coming | Record
+Answerer = ExecTarget | NodePod | PendingNodePod | Record
 _LOOK_SECONDS = 90.0
 _SPARE_SECONDS = 75.0  # for a node pod to come, its image included
 
@@ -106,7 +106,7 @@ class Probe:
 
     means: Means
     request: ProbeRequest
-    jobs: Jobs = field(default_factory=Jobs)
+    jobs: Pool = field(default_factory=Pool)
     records: list[Record] = field(default_factory=list)
     agents: Mapping[str, Agent] = field(default_factory=dict)
     why_no_agents: str = ""
@@ -138,14 +138,14 @@ class Probe:
     def run(self) -> tuple[ProbeReport, Bundle]:
         """Probe. Raises as `plan`."""
         planned, bundle = self.plan()
-        nodes = {node.name: node for node in World(bundle).kube.nodes}
+        nodes = {node.name: node for node in ClusterView(bundle).kube.nodes}
         probed = [name for name in dict.fromkeys(row.node for row in planned.rows) if name in nodes]
         pods, others = self.means.pods, self.means.others
         kept = pods.find_pods(RecordingApi(self.means.session))
         pods.know({}, "", kept)
         others.know(self.agents, self.why_no_agents, kept)
         service = (self.request.namespace, self.request.service)
-        ends = World(bundle).kube.endpoints
+        ends = ClusterView(bundle).kube.endpoints
         serving = {end.node for end in ends if (end.namespace, end.service) == service}
         senders = lb_sends.senders(self.request, nodes, planned, serving)
         chosen = pods.of(senders)
@@ -182,7 +182,8 @@ class Probe:
         unreached = [
             one
             for one in first
-            if one.how is How.NEXT_HOP and lb_reading.outcome(records, one) is Outcome.UNREACHABLE
+            if one.how is How.NEXT_HOP
+            and lb_reading.outcome(records, one) is AttemptOutcome.UNREACHABLE
         ]
         again = lb_sends.by_node_port(self.request, nodes, unreached)
         if again:
@@ -198,9 +199,9 @@ class Probe:
     ) -> list[Record]:
         """Make attempts: many in one exec, which makes them side by side."""
         made = [one for one in sent if one.from_node]
-        by_sender: dict[str, dict[tuple[str, ...], NodeAsked]] = {}
+        by_sender: dict[str, dict[tuple[str, ...], NodeQuestion]] = {}
         for one in made:
-            asked = NodeAsked(node_place(one.from_node), one.argv)
+            asked = NodeQuestion(node_place(one.from_node), one.argv)
             by_sender.setdefault(one.from_node, {})[one.argv] = asked
         waiting = [
             self._start(sender, list(asked.values()), chosen, pods)
@@ -212,12 +213,12 @@ class Probe:
     def _start(
         self,
         node: str,
-        asked: list[NodeAsked],
+        asked: list[NodeQuestion],
         chosen: Mapping[str, Answerer],
         pods: NodeAnswerers,
     ) -> Future[list[Record]]:
         answerer = chosen[node]
-        assert not isinstance(answerer, Spot), "only node pods send"
+        assert not isinstance(answerer, ExecTarget), "only node pods send"
         if isinstance(answerer, Record):
             refused = [replace(answerer, argv=one.argv) for one in asked]
             return self.jobs.start(lambda: refused)
@@ -271,7 +272,7 @@ class Probe:
             answerer = chosen.get(name) or rest[name]
             if isinstance(answerer, Record):
                 self.records.append(answerer)
-            elif isinstance(answerer, Spot):
+            elif isinstance(answerer, ExecTarget):
                 for lane in tasks.agent_lanes(topic):
                     call = partial(ask, self.means.session, answerer, lane, deadline)
                     waiting.append(self.jobs.start(call))
@@ -293,7 +294,7 @@ class Probe:
         deadline = Deadline(_LOOK_SECONDS)
         waiting = []
         for name, answerer in answerers.items():
-            if isinstance(answerer, NodePod | Coming):
+            if isinstance(answerer, NodePod | PendingNodePod):
                 waiting.append(self._ask_pod(name, answerer, topic, chosen, deadline))
         for future in waiting:
             self.records += future.result()
@@ -301,7 +302,7 @@ class Probe:
     def _ask_pod(
         self,
         name: str,
-        answerer: NodePod | Coming,
+        answerer: NodePod | PendingNodePod,
         topic: Topic,
         chosen: Mapping[str, Answerer],
         deadline: Deadline,
@@ -312,7 +313,7 @@ class Probe:
         return self.jobs.start(partial(by_node_pod, session, whose, answerer, asked, deadline))
 
     def _service(self, bundle: Bundle) -> Service:
-        return targets.service(World(bundle), self.request)
+        return targets.service(ClusterView(bundle), self.request)
 
 
 def _of_node(

@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli.help import CommandText
-from kubectl_ebpfnet.cli.terminal import Talk
+from kubectl_ebpfnet.cli.terminal import Progress
 
 TEXT = CommandText(
     usage="-f FILE [pod/NAME …] [node/NAME …] [flags]",
@@ -26,7 +26,7 @@ never in it. Without a place, every node is recorded.""",
 
 @flags.with_node_flags
 def run(
-    given: flags.Given,
+    given: flags.GlobalFlags,
     places: Annotated[
         list[str] | None, Argument(metavar="PLACE", help="pod/NAME, deploy/NAME or node/NAME")
     ] = None,
@@ -47,7 +47,7 @@ def run(
     from kubectl_ebpfnet.cluster.client.session import Session
     from kubectl_ebpfnet.collect.capture import capture
 
-    with Talk() as talk:
+    with Progress() as talk:
         talk.progress("connecting")
         with Session.open(connection) as session:
             count = capture(

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from kubectl_ebpfnet.cli.flags import Given, with_kubectl_flags
+from kubectl_ebpfnet.cli.flags import GlobalFlags, with_kubectl_flags
 from kubectl_ebpfnet.cli.help import CommandText
-from kubectl_ebpfnet.cli.terminal import Talk, emit
+from kubectl_ebpfnet.cli.terminal import Progress, emit
 from kubectl_ebpfnet.errors import ClusterError, UsageError
 
 SCHEMA = "ebpfnet.dev/cleanup/v1"
@@ -31,7 +31,7 @@ Exit codes: 0 nothing is left, 1 something could not be removed, 2 usage.""",
 
 @with_kubectl_flags
 def run(
-    given: Given,
+    given: GlobalFlags,
     only: Annotated[
         list[str] | None, Argument(metavar="NAMESPACE", help="Of a run; all runs' without one")
     ] = None,
@@ -52,7 +52,7 @@ def run(
     from kubectl_ebpfnet.render.lists.leftovers import line
     from kubectl_ebpfnet.render.path.document import safe_json, safe_yaml
 
-    with Talk() as talk, Session.open(connection) as session:
+    with Progress() as talk, Session.open(connection) as session:
         talk.progress("looking")
         api, rows = Api(session), []
         for found in leftovers(api):

@@ -14,7 +14,7 @@ from typing import Annotated
 from typer import Option
 
 from kubectl_ebpfnet.cli.help import CommandText
-from kubectl_ebpfnet.cli.terminal import Talk, emit
+from kubectl_ebpfnet.cli.terminal import Progress, emit
 from kubectl_ebpfnet.errors import EbpfnetError
 
 NAME = "kubectl_complete-ebpfnet"
@@ -54,7 +54,7 @@ def run(
         written.replace(folder / NAME)
     except OSError as error:
         raise EbpfnetError(f"cannot write {folder / NAME}: {error.strerror}") from error
-    talk = Talk()
+    talk = Progress()
     talk.say(f"written: {folder / NAME}")
     if str(folder) not in os.environ.get("PATH", "").split(os.pathsep):
         talk.say(f"{folder} is not on PATH, so kubectl does not find it there yet")

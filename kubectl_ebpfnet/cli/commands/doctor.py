@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import opened
-from kubectl_ebpfnet.cli.terminal import Talk, color, emit, width
+from kubectl_ebpfnet.cli.terminal import Progress, color, emit, width
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.render.text.view import View
 
@@ -32,7 +32,7 @@ node that is Ready, 1 error, 2 usage.""",
 
 @flags.with_node_flags
 def run(
-    given: flags.Given,
+    given: flags.GlobalFlags,
     output: flags.ListOutput = "table",
     capture: flags.Capture = "",
     colored: flags.Color = "auto",
@@ -42,7 +42,7 @@ def run(
     flags.check_list_output(output)
     view = View(width(), color(colored), given.verbosity > 0)
     limit = arguments.duration(timeout, "--timeout")
-    with Talk() as talk:
+    with Progress() as talk:
         bundle = opened(capture) if capture else _asked(given, limit, talk)
         from kubectl_ebpfnet.explain.doctor.report import examine
         from kubectl_ebpfnet.model.doctor import Level
@@ -54,7 +54,7 @@ def run(
     return BLIND if report.verdict is Level.BLIND else 0
 
 
-def _asked(given: flags.Given, limit: float | None, talk: Talk) -> Bundle:
+def _asked(given: flags.GlobalFlags, limit: float | None, talk: Progress) -> Bundle:
     connection, access = given.connection(), given.nodes.access()
     from kubectl_ebpfnet.cluster.client.session import Session
 

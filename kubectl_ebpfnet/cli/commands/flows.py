@@ -9,7 +9,7 @@ from typer import Argument, Option
 from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import looker
-from kubectl_ebpfnet.cli.terminal import Talk, color, emit, emit_again_and_again, width
+from kubectl_ebpfnet.cli.terminal import Progress, color, emit, emit_again_and_again, width
 from kubectl_ebpfnet.render.text.view import View
 
 TEXT = CommandText(
@@ -33,7 +33,7 @@ bpf-conntrack-accounting is on, netfilter where nf_conntrack_acct is.""",
 
 @flags.with_node_flags
 def run(
-    given: flags.Given,
+    given: flags.GlobalFlags,
     target: Annotated[str, Argument(metavar="TARGET", help="pod/NAME, deploy/NAME or node/NAME")],
     to: Annotated[
         str,
@@ -55,7 +55,7 @@ def run(
     limit = arguments.duration(timeout, "--timeout")
     given = given.watching() if watch else given
 
-    with Talk() as talk, looker(capture, given, limit, talk) as look:
+    with Progress() as talk, looker(capture, given, limit, talk) as look:
         from kubectl_ebpfnet.collect.topics import flows_of
         from kubectl_ebpfnet.explain.flows import listing as flows
         from kubectl_ebpfnet.render.lists.flows import listing

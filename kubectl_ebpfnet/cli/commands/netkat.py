@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from kubectl_ebpfnet.cli import arguments, flags, netkat_arguments, netkat_stdio
 from kubectl_ebpfnet.cli.help import CommandText
-from kubectl_ebpfnet.cli.terminal import Talk, emit
+from kubectl_ebpfnet.cli.terminal import Progress, emit
 from kubectl_ebpfnet.errors import UsageError
 
 SESSION_SECONDS = 24 * 3600
@@ -36,7 +36,7 @@ netkat's: 0, or 1 when the connection failed; 2 usage.""",
 
 @flags.with_pod_flags
 def run(
-    given: flags.Given,
+    given: flags.GlobalFlags,
     target: Annotated[str, Argument(metavar="NODE", help="node/NAME")],
     said: Annotated[
         list[str] | None, Argument(metavar="…", help="[netkat options] HOST PORT")
@@ -61,7 +61,7 @@ def run(
 
     with contextlib.ExitStack() as stack:
         streams = stack.enter_context(netkat_stdio.opened(asked.pcap))
-        talk = stack.enter_context(Talk())
+        talk = stack.enter_context(Progress())
         session = stack.enter_context(Session.open(connection))
         netkat.check_node(session, place.name)
         version = asked.request.ip_version

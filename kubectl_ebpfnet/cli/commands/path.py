@@ -9,7 +9,7 @@ from typer import Option
 from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import gather
-from kubectl_ebpfnet.cli.terminal import Talk, color, emit, width
+from kubectl_ebpfnet.cli.terminal import Progress, color, emit, width
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.render.path.formats import FORMATS, MODULES, render
 from kubectl_ebpfnet.render.text.view import View
@@ -43,7 +43,7 @@ _EXIT_CODES = {"delivered": 0, "dropped": 3, "unknown": 4}
 
 @flags.with_node_flags
 def run(
-    given: flags.Given,
+    given: flags.GlobalFlags,
     source: flags.Source,
     destination: flags.Destination,
     output: Annotated[
@@ -67,7 +67,7 @@ def run(
         namespace = given.namespace or default_namespace
         return arguments.request(sender, there, number, namespace, to_namespace)
 
-    with Talk() as talk:
+    with Progress() as talk:
         later = ("kubectl_ebpfnet.explain.path.walk", MODULES[output])
         request, bundle = gather(question, capture, given, limit, talk, later)
         talk.progress("explaining")

@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from kubectl_ebpfnet.cli import flags, probe_arguments
 from kubectl_ebpfnet.cli.help import CommandText
-from kubectl_ebpfnet.cli.terminal import Talk, color, emit, emit_again_and_again, width
+from kubectl_ebpfnet.cli.terminal import Progress, color, emit, emit_again_and_again, width
 from kubectl_ebpfnet.render.text.view import View
 
 TEXT = CommandText(
@@ -31,7 +31,7 @@ Exit code 0, or with --exit-code 3 for a contradiction and 4 for not known.""",
 
 @flags.with_node_flags
 def run(
-    given: flags.Given,
+    given: flags.GlobalFlags,
     service: Annotated[str, Argument(metavar="SERVICE", help="svc/NAME or NAME")],
     port: Annotated[str, Option("--port", metavar="PORT", help="Number or name; else all")] = "",
     nodes: Annotated[str, Option("--nodes", metavar="SELECTOR", help="Labels of the nodes")] = "",
@@ -57,11 +57,11 @@ def run(
     """Probe a LoadBalancer through every node."""
     flags.check_list_output(output)
     view = View(width(), color(colored), given.verbosity > 0)
-    asked = probe_arguments.Words(
+    asked = probe_arguments.ProbeFlags(
         service, port, nodes, sender, protocol, wait, http_path, attempts, node_port
     )
     given = given.watching() if watch else given
-    with Talk() as talk, probe_arguments.prober(asked, given, dry_run, both, talk) as probe:
+    with Progress() as talk, probe_arguments.prober(asked, given, dry_run, both, talk) as probe:
         if watch and not dry_run:
             emit_again_and_again(probe_arguments.watched(probe, output, view), seconds=5)
         reports = probe()

@@ -9,7 +9,7 @@ from typer import Argument
 from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import looker
-from kubectl_ebpfnet.cli.terminal import Talk, color, emit, width
+from kubectl_ebpfnet.cli.terminal import Progress, color, emit, width
 from kubectl_ebpfnet.render.text.view import View
 
 TEXT = CommandText(
@@ -31,7 +31,7 @@ cgroups.""",
 
 @flags.with_node_flags
 def run(
-    given: flags.Given,
+    given: flags.GlobalFlags,
     target: Annotated[str, Argument(metavar="TARGET", help="pod/NAME, deploy/NAME or node/NAME")],
     output: flags.ListOutput = "table",
     capture: flags.Capture = "",
@@ -43,7 +43,7 @@ def run(
     view = View(width(), color(colored), given.verbosity > 0)
     wanted = arguments.place(target)
     limit = arguments.duration(timeout, "--timeout")
-    with Talk() as talk, looker(capture, given, limit, talk) as look:
+    with Progress() as talk, looker(capture, given, limit, talk) as look:
         from kubectl_ebpfnet.collect.topics import PROGRAMS
 
         there = look(wanted, lambda _: PROGRAMS)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kubectl_ebpfnet.cluster.client.failures import refusal
-from kubectl_ebpfnet.cluster.client.session import Answer, Query, Session
+from kubectl_ebpfnet.cluster.client.session import Query, Response, Session
 from kubectl_ebpfnet.errors import ApiError, NotFound, ParseError
 from kubectl_ebpfnet.model.untrusted import json_value
 
@@ -110,13 +110,13 @@ class Api:
 
     def _asked(
         self, method: str, path: str, query: Query, body: Mapping[str, Any] | None = None
-    ) -> Answer:
+    ) -> Response:
         answer = self.session.request(method, path, query, body)
         if not 200 <= answer.status < 300:
             raise refusal(answer.status, answer.body, method, path, self.session.server)
         return answer
 
-    def _decode(self, answer: Answer, path: str) -> Object:
+    def _decode(self, answer: Response, path: str) -> Object:
         try:
             document = json_value(answer.body, path)
         except ParseError as e:

@@ -45,7 +45,7 @@ EXEC_HINT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ApiRequest:
     """What a request asks for, in RBAC's words.
 
     Attributes:
@@ -68,17 +68,17 @@ class Asked:
         return plural.removesuffix("s") or "page"
 
 
-def asked(method: str, path: str) -> Asked:
+def asked(method: str, path: str) -> ApiRequest:
     """Read verb, resource, namespace and name off a request line; `path` has no query."""
     match = _PATH.search(path)
     if match is None:
-        return Asked(_VERBS.get(method, "get"), "")
+        return ApiRequest(_VERBS.get(method, "get"), "")
     group, namespace, resource, name, sub = match.group(
         "group", "namespace", "resource", "name", "subresource"
     )
     verb = _VERBS.get(method, "get" if name else "list")
     full = resource + (f"/{sub}" if sub else "") + (f".{group}" if group else "")
-    return Asked(verb, full, namespace or "", name or "")
+    return ApiRequest(verb, full, namespace or "", name or "")
 
 
 def refusal(status: int, body: bytes, method: str, path: str, server: str) -> ClusterError:
@@ -168,7 +168,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     return reversed(seen)
 
 
-def _forbidden(what: Asked, message: str) -> Forbidden:
+def _forbidden(what: ApiRequest, message: str) -> Forbidden:
     verb = what.verb
     if what.resource == "pods/exec":
         said = _CANNOT.search(message)

@@ -24,7 +24,7 @@ from kubectl_ebpfnet.cluster.client.transport import rest_client, server_url, th
 from kubectl_ebpfnet.errors import ApiError, ApiUnreachable, KubeconfigError, ParseError
 from kubectl_ebpfnet.model.untrusted import integer
 
-__all__ = ["Answer", "ConnectionOptions", "Session"]
+__all__ = ["ConnectionOptions", "Response", "Session"]
 
 CONNECT_SECONDS = 10.0
 """Time for TCP and TLS together, when --request-timeout does not say less."""
@@ -39,7 +39,7 @@ Query = Iterable[tuple[str, str]] | Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """An HTTP answer: status code, body, and seconds that the server asks to wait, or None."""
 
     status: int
@@ -115,7 +115,7 @@ class Session:
 
     def request(
         self, method: str, path: str, query: Query = (), body: object | None = None
-    ) -> Answer:
+    ) -> Response:
         """Ask the API server once, or again where asking again is right: new credentials after a
         401, a GET or DELETE whose connection had gone stale, a server that says `Retry-After`.
 
@@ -157,7 +157,7 @@ class Session:
                 break
         return answer
 
-    def _once(self, method: str, url: str, body: object | None, deadline: float | None) -> Answer:
+    def _once(self, method: str, url: str, body: object | None, deadline: float | None) -> Response:
         import urllib3
 
         # http.client sends latin-1; the API server, like Go's clients, means UTF-8.
@@ -187,7 +187,7 @@ class Session:
         retry = None
         if answer.status in (429, 503):
             retry = _seconds(answer.headers.get("Retry-After"))
-        return Answer(answer.status, content, retry)
+        return Response(answer.status, content, retry)
 
     # --- sockets for exec ---------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 exec.py runs a program whose stdin is known. Here stdin comes as it comes, output may not be taken
 for minutes, and neither may stop the other, or the signs of life. So nothing blocks but one
-select(2); what is read and written is the caller's affair (`Ends`).
+select(2); what is read and written is the caller's affair (`LocalStreams`).
 
 Only as much is read as can be sent: a message is asked for when the last one has left.
 """
@@ -32,7 +32,7 @@ LIVE = Limits(idle=60.0, total=None, max_bytes=None)
 """Silence that is borne: the other side has to give signs of life."""
 
 
-class Ends(Protocol):
+class LocalStreams(Protocol):
     """This side's ends of the streams. What its methods raise ends the exec."""
 
     def waits(self, sending: bool) -> tuple[list[int], float | None]:
@@ -66,7 +66,7 @@ def exec_live(
     session: Session,
     container: Container,
     argv: Sequence[str],
-    ends: Ends,
+    ends: LocalStreams,
     limits: Limits = LIVE,
 ) -> int:
     """Run a program in a container, its streams with `ends`, until it ends.
@@ -101,7 +101,7 @@ class _Live:
     """Moves bytes between one websocket and the ends."""
 
     def __init__(
-        self, ws: Any, sock: socket.socket, channels: Channels, limits: Limits, ends: Ends
+        self, ws: Any, sock: socket.socket, channels: Channels, limits: Limits, ends: LocalStreams
     ) -> None:
         self._ws, self._sock = ws, sock
         self._channels, self._limits, self._ends = channels, limits, ends

@@ -16,7 +16,7 @@ from kubectl_ebpfnet.cluster.client.session import Query, Session
 from kubectl_ebpfnet.collect.ask.container import denied
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.doctor import can_i
-from kubectl_ebpfnet.model.evidence import API, Held, Record
+from kubectl_ebpfnet.model.evidence import API, InMemory, Record
 
 _WITHOUT_NAMESPACE = ("nodes", "namespaces", "ciliumnodes", "ciliumidentities")
 
@@ -84,12 +84,12 @@ class RecordingApi(Api):
     def say(self, argv: tuple[str, ...], value: Object, started: str) -> None:
         """Keep a record of a value that is no object of the cluster's, as it is."""
         with self._lock:
-            said = Held(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            said = InMemory(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
             self._records.append(Record(0, API, argv, 0, said, b"", started))
 
     def _keep(self, argv: tuple[str, ...], value: Object, started: str) -> None:
         text = json.dumps(secrets.cut(value), ensure_ascii=False)
-        said = Held(text.encode("utf-8", "surrogatepass"))
+        said = InMemory(text.encode("utf-8", "surrogatepass"))
         with self._lock:
             self._records.append(Record(0, API, argv, 0, said, b"", started))
 

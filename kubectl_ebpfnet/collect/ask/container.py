@@ -17,8 +17,8 @@ from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.exec.run import Limits, exec_stream, no_such_program
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.collect.ask import shell_script
-from kubectl_ebpfnet.collect.ask.shell_script import Asked, Splitter
-from kubectl_ebpfnet.collect.pool import Deadline, Jobs
+from kubectl_ebpfnet.collect.ask.shell_script import ShellQuestion, Splitter
+from kubectl_ebpfnet.collect.pool import Deadline, Pool
 from kubectl_ebpfnet.errors import ClusterError, ExecError, ExecTimeout, Forbidden
 from kubectl_ebpfnet.model.evidence import Place, PlaceKind, Record
 
@@ -32,7 +32,7 @@ EXEC = ("exec",)
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class ExecTarget:
     """A place of records and the container that answers for it."""
 
     place: Place
@@ -41,8 +41,8 @@ class Spot:
 
 def ask(
     session: Session,
-    spot: Spot,
-    asked: Sequence[Asked],
+    spot: ExecTarget,
+    asked: Sequence[ShellQuestion],
     deadline: Deadline,
     spool: Callable[[], Spool] = Spool,
 ) -> list[Record]:
@@ -153,15 +153,15 @@ def _no_shell(failure: ClusterError | None, code: int) -> bool:
 
 def _one_by_one(
     session: Session,
-    spot: Spot,
-    asked: Sequence[Asked],
+    spot: ExecTarget,
+    asked: Sequence[ShellQuestion],
     deadline: Deadline,
     spool: Callable[[], Spool],
 ) -> list[Record]:
     missing: set[str] = set()
     lock = threading.Lock()
 
-    def one(question: Asked) -> list[Record]:
+    def one(question: ShellQuestion) -> list[Record]:
         found = []
         for form in question.forms:
             with lock:
@@ -178,7 +178,7 @@ def _one_by_one(
                 break
         return found
 
-    jobs = Jobs(_AT_ONCE)
+    jobs = Pool(_AT_ONCE)
     futures = [jobs.start(lambda question=question: one(question)) for question in asked]  # type: ignore[misc]
     said = [record for future in futures for record in future.result()]
     programs = sorted({form[0] for question in asked for form in question.forms})
@@ -188,13 +188,13 @@ def _one_by_one(
     return said
 
 
-def _without(spot: Spot, form: tuple[str, ...]) -> Record:
+def _without(spot: ExecTarget, form: tuple[str, ...]) -> Record:
     return shell_script.silent(spot.place, form, f"the image has no shell and no {form[0]}")
 
 
 def _alone(
     session: Session,
-    spot: Spot,
+    spot: ExecTarget,
     form: tuple[str, ...],
     deadline: Deadline,
     spool: Callable[[], Spool],

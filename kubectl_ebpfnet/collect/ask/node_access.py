@@ -22,8 +22,8 @@ from kubectl_ebpfnet.cluster.nodepods.deployment import (
     find_node_pods,
 )
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
-from kubectl_ebpfnet.collect.ask.container import EXEC, Spot, denied, words_of
-from kubectl_ebpfnet.collect.ask.node_pod import NodeAsked, ask_node
+from kubectl_ebpfnet.collect.ask.container import EXEC, ExecTarget, denied, words_of
+from kubectl_ebpfnet.collect.ask.node_pod import NodeQuestion, ask_node
 from kubectl_ebpfnet.collect.ask.shell_script import silent
 from kubectl_ebpfnet.collect.ask.targets import agent_spot
 from kubectl_ebpfnet.collect.pool import NO_DEADLINE, Deadline
@@ -61,7 +61,7 @@ BY_AGENT = NodeAccess()
 
 
 @dataclass(frozen=True, slots=True)
-class Coming:
+class PendingNodePod:
     """A node pod that was asked for; `NodeAnswerers.pod` waits for it."""
 
     node: str
@@ -116,7 +116,7 @@ class NodeAnswerers:
 
     def of(
         self, nodes: Iterable[str], deadline: Deadline = NO_DEADLINE
-    ) -> dict[str, Spot | NodePod | Coming | Record]:
+    ) -> dict[str, ExecTarget | NodePod | PendingNodePod | Record]:
         """Who answers for some nodes; node pods are created, but not waited for.
 
         None is created when the deadline is over: that no agent is known may be for want of time.
@@ -134,7 +134,7 @@ class NodeAnswerers:
             for node, answerer in chosen.items()
         }
 
-    def _there(self, node: str) -> Spot | NodePod | Record | None:
+    def _there(self, node: str) -> ExecTarget | NodePod | Record | None:
         mode = self._access.mode
         if mode is Mode.NONE:
             reason = "--node-access none: nothing on the node was asked"
@@ -143,13 +143,13 @@ class NodeAnswerers:
             return self._kept[node]
         if self.looks_for_agents:
             spot = agent_spot(self._agents, node, self._why_no_agents)
-            if isinstance(spot, Spot) or mode is Mode.AGENT:
+            if isinstance(spot, ExecTarget) or mode is Mode.AGENT:
                 return spot
         return None
 
-    def _coming(self, node: str) -> Coming | Record:
+    def _coming(self, node: str) -> PendingNodePod | Record:
         if self._refused is None:
-            return Coming(node)
+            return PendingNodePod(node)
         return silent(node_place(node), EXEC, *self._refused)
 
     def _deploy(self, nodes: list[str]) -> None:
@@ -185,14 +185,18 @@ class NodeAnswerers:
 def by_node_pod(
     session: Session,
     answerers: NodeAnswerers,
-    answerer: NodePod | Coming,
-    asked: Sequence[NodeAsked],
+    answerer: NodePod | PendingNodePod,
+    asked: Sequence[NodeQuestion],
     deadline: Deadline,
     spool: Callable[[], Spool] = Spool,
 ) -> list[Record]:
     """Ask a node pod, waiting for it to run where it is still coming; never raises for it."""
     try:
-        pod = answerers.pod(answerer.node, deadline) if isinstance(answerer, Coming) else answerer
+        pod = (
+            answerers.pod(answerer.node, deadline)
+            if isinstance(answerer, PendingNodePod)
+            else answerer
+        )
     except ClusterError as error:
         reason = f"no node pod: {words_of(error, deadline)}"
         places = dict.fromkeys(one.place for one in asked)

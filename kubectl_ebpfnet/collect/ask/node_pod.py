@@ -35,7 +35,7 @@ _MOST_ANSWERS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class NodeAsked:
+class NodeQuestion:
     """One question to a node pod.
 
     Attributes:
@@ -124,7 +124,7 @@ class AnswerStream:
 def ask_node(
     session: Session,
     container: Container,
-    asked: Sequence[NodeAsked],
+    asked: Sequence[NodeQuestion],
     deadline: Deadline,
     spool: Callable[[], Spool] = Spool,
 ) -> list[Record]:
@@ -163,7 +163,7 @@ def ask_node(
     return list(_records(asked, stream, started, reason, missing))
 
 
-def _requests(asked: Sequence[NodeAsked]) -> bytes:
+def _requests(asked: Sequence[NodeQuestion]) -> bytes:
     lines = [
         json.dumps(
             {
@@ -177,7 +177,7 @@ def _requests(asked: Sequence[NodeAsked]) -> bytes:
 
 
 def _records(
-    asked: Sequence[NodeAsked], stream: AnswerStream, started: str, reason: str, missing: str
+    asked: Sequence[NodeQuestion], stream: AnswerStream, started: str, reason: str, missing: str
 ) -> Iterator[Record]:
     found = {header.get("id"): (header, body) for header, body in stream.answers}
     refused = found.pop(0, None)  # of a request that the node side could not read

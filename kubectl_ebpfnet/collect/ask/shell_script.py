@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.capture.spool import Spool
-from kubectl_ebpfnet.model.evidence import Held, Output, Place, Record
+from kubectl_ebpfnet.model.evidence import InMemory, Output, Place, Record
 
 # `eval` sees digits alone: it makes "${1}" "${2}" … of a count. The exit code of a command whose
 # lines are filtered comes back by descriptor 3, its lines go round that by descriptor 4.
@@ -91,7 +91,7 @@ TIMED_OUT = 124
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ShellQuestion:
     """A question as it is put to a place.
 
     Attributes:
@@ -104,7 +104,7 @@ class Asked:
     kept: tuple[str, ...] = ()
 
 
-DEVICE_FILTERS = Asked(())
+DEVICE_FILTERS = ShellQuestion(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def new_nonce() -> str:
 
 
 def script_argv(
-    asked: Sequence[Asked], nonce: str, seconds: int, *, trusted: bool = True
+    asked: Sequence[ShellQuestion], nonce: str, seconds: int, *, trusted: bool = True
 ) -> list[str]:
     """The argv of one exec that asks all of it.
 
@@ -204,7 +204,7 @@ def _header(line: bytes) -> tuple[int, int, bool, tuple[str, ...]] | None:
 
 
 def records(
-    asked: Sequence[Asked],
+    asked: Sequence[ShellQuestion],
     out: Splitter,
     err: Splitter,
     place: Place,
@@ -258,7 +258,7 @@ def records(
             yield Record(0, place, form, None, rest, words, started, error, denied)
 
 
-def _after(asked: Sequence[Asked], sections: Sequence[Section]) -> int:
+def _after(asked: Sequence[ShellQuestion], sections: Sequence[Section]) -> int:
     """0-based index of the command that ran when the stream was cut."""
     if not sections:
         return 0
@@ -275,4 +275,4 @@ def _after(asked: Sequence[Asked], sections: Sequence[Section]) -> int:
 
 def silent(place: Place, argv: Sequence[str], error: str, denied: str = "") -> Record:
     """A record of something that could not be asked."""
-    return Record(0, place, tuple(argv), None, Held(), b"", "", error, denied)
+    return Record(0, place, tuple(argv), None, InMemory(), b"", "", error, denied)

@@ -9,7 +9,7 @@ from kubectl_ebpfnet.cluster.agents import Agent
 from kubectl_ebpfnet.cluster.client.api import Object
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.resolve import name_of, state_of
-from kubectl_ebpfnet.collect.ask.container import EXEC, Spot
+from kubectl_ebpfnet.collect.ask.container import EXEC, ExecTarget
 from kubectl_ebpfnet.collect.ask.shell_script import silent
 from kubectl_ebpfnet.model import json_members
 from kubectl_ebpfnet.model.evidence import Record, agent_place, pod_place
@@ -56,7 +56,7 @@ def namespace_in_kernel(pod: Object) -> PodNamespace:
     return PodNamespace(str(part(pod, "metadata", "uid") or ""), tuple(one for one in ids if one))
 
 
-def pod_spot(pod: Object) -> Spot | Record:
+def pod_spot(pod: Object) -> ExecTarget | Record:
     """The container of a pod that can be asked, or the record that says why none can.
 
     It is kubectl's default container if that runs, else the first one that does.
@@ -73,10 +73,10 @@ def pod_spot(pod: Object) -> Spot | Record:
     order = [name for name in (chosen, *names) if name in running]
     if not order:
         return silent(place, EXEC, f"no container of it runs: {state_of(pod)}")
-    return Spot(place, Container(namespace, name, order[0]))
+    return ExecTarget(place, Container(namespace, name, order[0]))
 
 
-def agent_spot(agents: Mapping[str, Agent], node: str, why_none: str = "") -> Spot | Record:
+def agent_spot(agents: Mapping[str, Agent], node: str, why_none: str = "") -> ExecTarget | Record:
     """The agent of a node, or the record that says why it cannot be asked.
 
     Args:
@@ -97,4 +97,4 @@ def agent_spot(agents: Mapping[str, Agent], node: str, why_none: str = "") -> Sp
         return silent(
             place, EXEC, f"the agent {agent.container} does not run: {agent.state}{times}"
         )
-    return Spot(place, agent.container)
+    return ExecTarget(place, agent.container)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.views import cite, readers
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.doctor import (
     COMMANDS,
@@ -37,7 +37,7 @@ _LATE = "that --timeout allows"  # collect/ask/container.py
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class DoctorContext:
     """What holds for every node.
 
     Attributes:
@@ -47,7 +47,7 @@ class Situation:
         nodes: the API's objects, by name.
     """
 
-    world: World
+    world: ClusterView
     connection: Connection
     rights: tuple[Right, ...]
     cilium: CiliumFound
@@ -63,7 +63,7 @@ class Situation:
         return tuple(right.words for right in denied)
 
 
-def check(name: str, situation: Situation) -> NodeCheck:
+def check(name: str, situation: DoctorContext) -> NodeCheck:
     """A node, and what each command will show of it."""
     world = situation.world
     node = situation.nodes.get(name)
@@ -124,7 +124,7 @@ def kept_on(pods: Iterable[Pod]) -> frozenset[str]:
 
 
 def _tools(
-    world: World, node: str, records: Sequence[Record]
+    world: ClusterView, node: str, records: Sequence[Record]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Which of TOOL_NAMES an agent has and has not: it was asked, or its commands tell."""
     place = agent_place(node)
@@ -158,7 +158,7 @@ def _evidence(records: Iterable[Record]) -> Iterator[Evidence]:
             yield Evidence(record.number)
 
 
-def _by(found: NodeCheck, situation: Situation) -> str:
+def _by(found: NodeCheck, situation: DoctorContext) -> str:
     """Who answers for the node when a command asks, as NodeAnswerers chooses."""
     mode = situation.connection.node_access
     if mode == "none":
@@ -181,12 +181,12 @@ def _by(found: NodeCheck, situation: Situation) -> str:
 # --- commands -------------------------------------------------------------------------------------
 
 
-def reaches(found: NodeCheck, situation: Situation) -> tuple[Reach, ...]:
+def reaches(found: NodeCheck, situation: DoctorContext) -> tuple[Reach, ...]:
     """What each command will show of the node; a node without a name is any."""
     return tuple(_reach(command, found, situation) for command in COMMANDS)
 
 
-def _reach(command: str, found: NodeCheck, situation: Situation) -> Reach:
+def _reach(command: str, found: NodeCheck, situation: DoctorContext) -> Reach:
     if not found.by:
         return Reach(command, Level.BLIND, (_nobody(found, situation),))
     lacks = list(_by_rights(command, found, situation))
@@ -199,7 +199,7 @@ def _reach(command: str, found: NodeCheck, situation: Situation) -> Reach:
     return Reach(command, Level.PARTIAL if lacks else Level.FULL, tuple(lacks))
 
 
-def _nobody(found: NodeCheck, situation: Situation) -> Lack:
+def _nobody(found: NodeCheck, situation: DoctorContext) -> Lack:
     """Why nobody answers for a node, and who could."""
     mode, denied = situation.connection.node_access, situation.lacking_to_deploy
     if mode == "none":
@@ -242,7 +242,7 @@ _CILIUM = (
 _EXEC_CREATE_SINCE = 35
 
 
-def _by_rights(command: str, found: NodeCheck, situation: Situation) -> Iterator[Lack]:
+def _by_rights(command: str, found: NodeCheck, situation: DoctorContext) -> Iterator[Lack]:
     namespace = situation.connection.namespace
     for right in situation.rights:
         # Lists are of the whole cluster; one object is in the namespace of -n.
@@ -252,7 +252,9 @@ def _by_rights(command: str, found: NodeCheck, situation: Situation) -> Iterator
         yield from _without(right, command, found, situation)
 
 
-def _without(right: Right, command: str, found: NodeCheck, situation: Situation) -> Iterator[Lack]:
+def _without(
+    right: Right, command: str, found: NodeCheck, situation: DoctorContext
+) -> Iterator[Lack]:
     where = f"in namespace {situation.connection.namespace}"
     help_ = f"{right.words} ({_FILE})"
     by_agent, pair = found.by == "agent", (right.verb, right.resource)
@@ -278,7 +280,7 @@ def needs_create(kubernetes: str) -> bool:
         return True
 
 
-def _by_tools(command: str, found: NodeCheck, situation: Situation) -> Iterator[Lack]:
+def _by_tools(command: str, found: NodeCheck, situation: DoctorContext) -> Iterator[Lack]:
     """What an agent cannot show, for want of programs in its image."""
     denied = situation.lacking_to_deploy
     help_ = _NODE_POD if not denied else f"{_NODE_POD}, with docs/rbac-node-pod.yaml"

@@ -12,7 +12,7 @@ from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.doctor.nodes import (
-    Situation,
+    DoctorContext,
     check,
     kept_on,
     needs_create,
@@ -20,7 +20,7 @@ from kubectl_ebpfnet.explain.doctor.nodes import (
     runs,
 )
 from kubectl_ebpfnet.explain.views import cite, readers
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import DatapathConfig
 from kubectl_ebpfnet.model.doctor import (
@@ -46,7 +46,7 @@ _AGENT_LABEL, _AGENT = "k8s-app", "cilium"  # cluster/agents.py
 
 def examine(bundle: Bundle) -> Checkup:
     """The report of a cluster, or of a capture."""
-    world = World(bundle)
+    world = ClusterView(bundle)
     connection = _connection(bundle)
     rights = tuple(_rights(bundle))
     said: dict[Place, list[Record]] = {}
@@ -56,7 +56,7 @@ def examine(bundle: Bundle) -> Checkup:
     cilium = _cilium(world, agents, said)
     by_name = {node.name: node for node in world.kube.nodes}
     kept = kept_on(world.kube.pods)
-    situation = Situation(world, connection, rights, cilium, agents, said, kept, by_name)
+    situation = DoctorContext(world, connection, rights, cilium, agents, said, kept, by_name)
     live = bool(connection.server)
     names = world.node_names if live else _asked(bundle)
     nodes = tuple(check(name, situation) for name in names)
@@ -86,7 +86,7 @@ def _asked(bundle: Bundle) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def agents_of(world: World) -> dict[str, Pod]:
+def agents_of(world: ClusterView) -> dict[str, Pod]:
     """Cilium's agent pods by node; when a node has two, the better one counts."""
     found: dict[str, Pod] = {}
     for pod in world.kube.pods:
@@ -190,7 +190,7 @@ def _missing(
 
 
 def _cilium(
-    world: World, agents: Mapping[str, Pod], said: Mapping[Place, Iterable[Record]]
+    world: ClusterView, agents: Mapping[str, Pod], said: Mapping[Place, Iterable[Record]]
 ) -> CiliumFound:
     pods = [pod for pod in world.kube.pods if pod.label(_AGENT_LABEL) == _AGENT]
     answering = [
@@ -220,7 +220,7 @@ def _cilium(
     )
 
 
-def _why_unset(world: World) -> str:
+def _why_unset(world: ClusterView) -> str:
     for record in world.bundle.records:
         if "cilium-config" in record.argv and record.argv[0] == "get" and not record.ok:
             return record.why_not()
@@ -253,7 +253,7 @@ _FEATURES: tuple[tuple[str, _Said], ...] = (
 )
 
 
-def _features(world: World, configs: dict[str, DatapathConfig]) -> Iterator[tuple[str, str]]:
+def _features(world: ClusterView, configs: dict[str, DatapathConfig]) -> Iterator[tuple[str, str]]:
     versions = {
         name: str(next(iter(world.node(name).ask(q.VERSION, readers.VERSION).facts), ""))
         or config.version

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from kubectl_ebpfnet.explain.flows.match import no_snat_map
 from kubectl_ebpfnet.explain.views import cite
-from kubectl_ebpfnet.explain.views.answer import Said
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.views.answer import FactLine
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView, expanded
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
@@ -28,19 +28,19 @@ _Client = tuple[int, Address, int | None, int]  # protocol, address, port, rever
 
 
 @dataclass(slots=True)
-class _Tables:
+class _JoinIndex:
     """What a node says, by what it is joined with."""
 
-    ct: dict[Flow, Said[CtEntry]] = field(default_factory=dict)
-    service: dict[_Client, Said[CtEntry]] = field(default_factory=dict)
-    nat: dict[Flow, Said[NatEntry]] = field(default_factory=dict)
-    nf: dict[Flow, Said[ConntrackEntry]] = field(default_factory=dict)
-    nf_translated: dict[Flow, Said[ConntrackEntry]] = field(default_factory=dict)
+    ct: dict[Flow, FactLine[CtEntry]] = field(default_factory=dict)
+    service: dict[_Client, FactLine[CtEntry]] = field(default_factory=dict)
+    nat: dict[Flow, FactLine[NatEntry]] = field(default_factory=dict)
+    nf: dict[Flow, FactLine[ConntrackEntry]] = field(default_factory=dict)
+    nf_translated: dict[Flow, FactLine[ConntrackEntry]] = field(default_factory=dict)
 
 
 def of_node(name: str, bundle: Bundle, filters: Sequence[FlowFilter] = ()) -> FlowList:
     """The flows of a node that fit any of the filters; all when there are none."""
-    node = World(bundle).node(name)
+    node = ClusterView(bundle).node(name)
     tables = _read(node, filters)
     flows = sorted((f for f in _joined(node, tables) if _fits(filters, f)), key=_order)
     return FlowList(f"node {name}", name, tuple(flows), tuple(_missing(node)))
@@ -55,7 +55,7 @@ def of_pod(
         peers: what its other end has to fit: `peer`, `peer_port` and `protocol` are looked at.
     """
     target = f"pod {namespace}/{name}"
-    pod = World(bundle).pod(namespace, name)
+    pod = ClusterView(bundle).pod(namespace, name)
     if pod is None or not pod.node:
         return FlowList(target, "", (), (f"{target} is on no node",))
     filters = pod_filters(pod.addresses, peers)
@@ -79,13 +79,13 @@ def pod_filters(
     )
 
 
-def _read(node: NodeView, filters: Sequence[FlowFilter]) -> _Tables:
+def _read(node: NodeView, filters: Sequence[FlowFilter]) -> _JoinIndex:
     ends = {end for f in filters for end in (f.address or f.peer,) if end is not None}
     # Every filter has an end that its entries must show, or all lines are looked at.
     every = any(f.address is None and f.peer is None for f in filters)
     needles = () if every else sorted({t for end in ends for t in (str(end), expanded(end))})
-    tables = _Tables()
-    service: list[Said[CtEntry]] = []
+    tables = _JoinIndex()
+    service: list[FactLine[CtEntry]] = []
     for said in node.ct(needles):
         entry = said.fact
         if entry.related:
@@ -114,7 +114,7 @@ def _fits(filters: Sequence[FlowFilter], found: TrackedFlow) -> bool:
     return not filters or any(f.fits(*flows) for f in filters)
 
 
-def _joined(node: NodeView, tables: _Tables) -> list[TrackedFlow]:
+def _joined(node: NodeView, tables: _JoinIndex) -> list[TrackedFlow]:
     found: list[TrackedFlow] = []
     used_nat: set[Flow] = set()
     used_nf: set[Flow] = set()
@@ -145,8 +145,8 @@ def _joined(node: NodeView, tables: _Tables) -> list[TrackedFlow]:
 
 
 def _netfilter(
-    tables: _Tables, flow: Flow, service: Said[CtEntry] | None
-) -> Said[ConntrackEntry] | None:
+    tables: _JoinIndex, flow: Flow, service: FactLine[CtEntry] | None
+) -> FactLine[ConntrackEntry] | None:
     """nf_conntrack's entry: it saw the packet before or after Cilium's translation."""
     nf = tables.nf.get(flow)
     if nf is None and service is not None:
@@ -160,10 +160,10 @@ def _netfilter(
 
 def _tracked(
     node: NodeView,
-    said: Said[CtEntry] | None,
-    service: Said[CtEntry] | None,
-    nat: Said[NatEntry] | None,
-    nf: Said[ConntrackEntry] | None,
+    said: FactLine[CtEntry] | None,
+    service: FactLine[CtEntry] | None,
+    nat: FactLine[NatEntry] | None,
+    nf: FactLine[ConntrackEntry] | None,
 ) -> TrackedFlow:
     if service is not None:
         first = service.fact.flow

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kubectl_ebpfnet.explain.views import cite
-from kubectl_ebpfnet.explain.views.answer import Said
+from kubectl_ebpfnet.explain.views.answer import FactLine
 from kubectl_ebpfnet.explain.views.node import NodeView, expanded
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
@@ -24,7 +24,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FlowQuery:
     """Which flows are looked for.
 
     Attributes:
@@ -66,16 +66,16 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class _Tables:
+class _FlowLines:
     """The lines of one node that concern the wanted flows."""
 
-    ct: list[Said[CtEntry]] = field(default_factory=list)
-    service: list[Said[CtEntry]] = field(default_factory=list)
-    nat: dict[Flow, Said[NatEntry]] = field(default_factory=dict)
-    nf: list[Said[ConntrackEntry]] = field(default_factory=list)
+    ct: list[FactLine[CtEntry]] = field(default_factory=list)
+    service: list[FactLine[CtEntry]] = field(default_factory=list)
+    nat: dict[Flow, FactLine[NatEntry]] = field(default_factory=dict)
+    nf: list[FactLine[ConntrackEntry]] = field(default_factory=list)
 
 
-def tracked_flows(node: NodeView, wanted: Wanted, direction: str = "OUT") -> list[TrackedFlow]:
+def tracked_flows(node: NodeView, wanted: FlowQuery, direction: str = "OUT") -> list[TrackedFlow]:
     """Flows that a node tracks now, newest first, at most `SHOWN`.
 
     Args:
@@ -89,10 +89,10 @@ def tracked_flows(node: NodeView, wanted: Wanted, direction: str = "OUT") -> lis
     return flows[:SHOWN]
 
 
-def _read(node: NodeView, wanted: Wanted, direction: str) -> _Tables:
-    tables = _Tables()
+def _read(node: NodeView, wanted: FlowQuery, direction: str) -> _FlowLines:
+    tables = _FlowLines()
     needle = [str(wanted.source)]
-    elsewhere: list[Said[CtEntry]] = []
+    elsewhere: list[FactLine[CtEntry]] = []
     for said in node.ct(needle):
         entry = said.fact
         if entry.related:
@@ -116,19 +116,19 @@ def _read(node: NodeView, wanted: Wanted, direction: str) -> _Tables:
     return tables
 
 
-def _newest(entries: Iterable[Said[CtEntry]]) -> list[Said[CtEntry]]:
-    def age(said: Said[CtEntry]) -> tuple[int, int]:
+def _newest(entries: Iterable[FactLine[CtEntry]]) -> list[FactLine[CtEntry]]:
+    def age(said: FactLine[CtEntry]) -> tuple[int, int]:
         entry = said.fact
         return (entry.remaining if entry.remaining is not None else 0, entry.expires or 0)
 
     return sorted(entries, key=age, reverse=True)
 
 
-def _newest_nf(entries: Iterable[Said[ConntrackEntry]]) -> list[Said[ConntrackEntry]]:
+def _newest_nf(entries: Iterable[FactLine[ConntrackEntry]]) -> list[FactLine[ConntrackEntry]]:
     return sorted(entries, key=lambda said: said.fact.timeout or 0, reverse=True)
 
 
-def _joined(node: NodeView, said: Said[CtEntry], tables: _Tables) -> TrackedFlow:
+def _joined(node: NodeView, said: FactLine[CtEntry], tables: _FlowLines) -> TrackedFlow:
     flow = said.fact.flow
     service = next((s for s in tables.service if s.fact.flow.source_port == flow.source_port), None)
     nat = tables.nat.get(flow)
@@ -150,7 +150,7 @@ def _joined(node: NodeView, said: Said[CtEntry], tables: _Tables) -> TrackedFlow
     )
 
 
-def _same(entry: ConntrackEntry, flow: Flow, service: Said[CtEntry] | None) -> bool:
+def _same(entry: ConntrackEntry, flow: Flow, service: FactLine[CtEntry] | None) -> bool:
     if entry.original == flow:
         return True
     if service is not None and entry.original == service.fact.flow:
@@ -164,7 +164,7 @@ def _same(entry: ConntrackEntry, flow: Flow, service: Said[CtEntry] | None) -> b
     )
 
 
-def _of_netfilter(node: NodeView, said: Said[ConntrackEntry]) -> TrackedFlow:
+def _of_netfilter(node: NodeView, said: FactLine[ConntrackEntry]) -> TrackedFlow:
     return TrackedFlow(
         node=node.name,
         flow=said.fact.original,
@@ -178,7 +178,7 @@ def _of_netfilter(node: NodeView, said: Said[ConntrackEntry]) -> TrackedFlow:
 
 
 def _evidence(
-    parts: Sequence[Said[CtEntry] | Said[NatEntry] | Said[ConntrackEntry] | None],
+    parts: Sequence[FactLine[CtEntry] | FactLine[NatEntry] | FactLine[ConntrackEntry] | None],
 ) -> tuple[Evidence, ...]:
     found: tuple[Evidence, ...] = ()
     for part in parts:

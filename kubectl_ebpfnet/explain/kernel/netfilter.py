@@ -40,7 +40,7 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ChainOutcome:
     """What a chain decided.
 
     Attributes:
@@ -54,7 +54,7 @@ class Outcome:
     uncertain: tuple[NetfilterRule, ...] = ()
 
 
-def traverse(ruleset: Ruleset, table: str, chain: str, context: Context) -> Outcome:
+def traverse(ruleset: Ruleset, table: str, chain: str, context: Context) -> ChainOutcome:
     """Run a packet through a built-in chain of one table.
 
     Returns:
@@ -64,8 +64,8 @@ def traverse(ruleset: Ruleset, table: str, chain: str, context: Context) -> Outc
     outcome = _chain(ruleset, table, chain, context, uncertain, DEEPEST)
     if outcome is None:
         policy = ruleset.policy(table, chain)
-        return Outcome("DROP" if policy == "DROP" else "ACCEPT", None, tuple(uncertain))
-    return Outcome(outcome.target, outcome.rule, tuple(uncertain))
+        return ChainOutcome("DROP" if policy == "DROP" else "ACCEPT", None, tuple(uncertain))
+    return ChainOutcome(outcome.target, outcome.rule, tuple(uncertain))
 
 
 def _chain(
@@ -75,7 +75,7 @@ def _chain(
     context: Context,
     uncertain: list[NetfilterRule],
     depth: int,
-) -> Outcome | None:
+) -> ChainOutcome | None:
     if depth <= 0:
         return None
     for rule in ruleset.chain(table, chain):
@@ -86,7 +86,7 @@ def _chain(
             if hit is None:
                 uncertain.append(rule)
                 continue
-            return Outcome(rule.jump, rule)
+            return ChainOutcome(rule.jump, rule)
         if rule.jump == "RETURN":
             if hit:
                 return None

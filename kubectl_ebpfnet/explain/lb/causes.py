@@ -21,7 +21,7 @@ from kubectl_ebpfnet.explain.lb.datapath import (
     ruleset,
 )
 from kubectl_ebpfnet.explain.views import cite, readers
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Record
@@ -29,7 +29,7 @@ from kubectl_ebpfnet.model.kernel import Counter, NetfilterRule
 from kubectl_ebpfnet.model.kube import Service, ServiceEndpoint
 from kubectl_ebpfnet.model.net import UDP, Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.path import Evidence
-from kubectl_ebpfnet.model.probe import NodeRow, Outcome
+from kubectl_ebpfnet.model.probe import AttemptOutcome, NodeRow
 
 _MOST_BACKENDS = 4
 """Endpoints whose way is followed through netfilter's rules."""
@@ -51,7 +51,7 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Mismatch:
     """One row that contradicts what is expected of it.
 
     Attributes:
@@ -60,7 +60,7 @@ class Case:
         balancer: who balances there.
     """
 
-    world: World
+    world: ClusterView
     service: Service
     row: NodeRow
     flow: Flow
@@ -82,10 +82,10 @@ class Case:
         return self.flow.with_destination(backend.address, backend.port)
 
 
-Rule = Callable[[Case], Iterator[Cause]]
+Rule = Callable[[Mismatch], Iterator[Cause]]
 
 
-def of_silence(case: Case) -> list[Cause]:
+def of_silence(case: Mismatch) -> list[Cause]:
     """Why a node that should answer does not, best proof first; never empty."""
     rules: Sequence[Rule] = (
         _kube_proxy_refuses, _cilium_lacks, _drops, _reverse_path, _no_program, _pods, _refusal,
@@ -95,7 +95,7 @@ def of_silence(case: Case) -> list[Cause]:
     return [cause for cause in found if cause.sure] or found or [_no_cause(case)]
 
 
-def _kube_proxy_refuses(case: Case) -> Iterator[Cause]:
+def _kube_proxy_refuses(case: Mismatch) -> Iterator[Cause]:
     done = by_kube_proxy(case.world, case.node, case.flow)
     if done is None or case.balancer.name == CILIUM:
         return
@@ -119,12 +119,12 @@ def _kube_proxy_refuses(case: Case) -> Iterator[Cause]:
                 )
 
 
-def rule_lines(case: Case, *found: NetfilterRule | None) -> tuple[Evidence, ...]:
+def rule_lines(case: Mismatch, *found: NetfilterRule | None) -> tuple[Evidence, ...]:
     """The lines of rules of the probed node, in the IP version of the probe."""
     return probe_proof.rules(case.node.ruleset(case.flow.destination.version), *found)
 
 
-def _cilium_lacks(case: Case) -> Iterator[Cause]:
+def _cilium_lacks(case: Mismatch) -> Iterator[Cause]:
     node, flow = case.node, case.flow
     if case.balancer.name != CILIUM or not node.lb_map.known or flow.destination_port is None:
         return
@@ -151,7 +151,7 @@ def _cilium_lacks(case: Case) -> Iterator[Cause]:
                 )
 
 
-def _drops(case: Case) -> Iterator[Cause]:
+def _drops(case: Mismatch) -> Iterator[Cause]:
     """Netfilter's rules on the node, and on the backend's."""
     rules = ruleset(case.node, case.flow.destination.version)
     device = device_to(case.node, case.flow.source)
@@ -167,7 +167,9 @@ def _drops(case: Case) -> Iterator[Cause]:
             yield from _drops_on(case, case.world.node(name), backend, device)
 
 
-def _drops_on(case: Case, node: NodeView, backend: ServiceEndpoint, device: str) -> Iterator[Cause]:
+def _drops_on(
+    case: Mismatch, node: NodeView, backend: ServiceEndpoint, device: str
+) -> Iterator[Cause]:
     rules = ruleset(node, backend.address.version)
     if rules is None or backend.address in local_addresses(case.world, node):
         return
@@ -191,7 +193,7 @@ def device_to(node: NodeView, peer: Address) -> str:
     return decision.route.device if decision.route is not None else ""
 
 
-def _reverse_path(case: Case) -> Iterator[Cause]:
+def _reverse_path(case: Mismatch) -> Iterator[Cause]:
     """Packets that rp_filter dropped; the growth between two looks where there are two."""
     looks = [look for look in _counters(case.node) if look[1].name == _RP_FILTER]
     if not looks or not looks[-1][1].value:
@@ -220,7 +222,7 @@ def _counters(node: NodeView) -> Iterator[tuple[Record, Counter]]:
             yield from ((record, fact) for fact in found)
 
 
-def _no_program(case: Case) -> Iterator[Cause]:
+def _no_program(case: Mismatch) -> Iterator[Cause]:
     """An endpoint of Cilium's on the node whose device has none of Cilium's programs."""
     node = case.node
     if case.balancer.name != CILIUM:
@@ -241,7 +243,7 @@ def _no_program(case: Case) -> Iterator[Cause]:
             )
 
 
-def _pods(case: Case) -> Iterator[Cause]:
+def _pods(case: Mismatch) -> Iterator[Cause]:
     """Endpoints that count as ready although their pod is not."""
     for backend in case.backends:
         pod = case.world.pod(backend.namespace, backend.pod) if backend.pod else None
@@ -255,9 +257,9 @@ def _pods(case: Case) -> Iterator[Cause]:
             )
 
 
-def _refusal(case: Case) -> Iterator[Cause]:
+def _refusal(case: Mismatch) -> Iterator[Cause]:
     row = case.row
-    if row.outcome is Outcome.REFUSED and case.backends:
+    if row.outcome is AttemptOutcome.REFUSED and case.backends:
         ports = ", ".join(map(str, sorted({e.port for e in case.backends})))
         nobody = f"nothing listens on its port {ports} (targetPort)"
         if not row.detail.startswith("ICMP"):
@@ -266,11 +268,11 @@ def _refusal(case: Case) -> Iterator[Cause]:
             yield Cause(f"{row.detail}: an endpoint says that {nobody}, or a rule rejects it")
         else:
             yield Cause(f"{row.detail}: a rule on the way rejects it")
-    if row.outcome is Outcome.UNREACHABLE:
+    if row.outcome is AttemptOutcome.UNREACHABLE:
         yield Cause(row.detail or "the packet did not reach the node")
 
 
-def tracked(case: Case) -> Iterator[tuple[Flow, tuple[Evidence, ...]]]:
+def tracked(case: Mismatch) -> Iterator[tuple[Flow, tuple[Evidence, ...]]]:
     """Where the node's conntrack sends what the probe sent, and as what; at most one.
 
     Yields:
@@ -283,7 +285,7 @@ def tracked(case: Case) -> Iterator[tuple[Flow, tuple[Evidence, ...]]]:
             return
 
 
-def _sent_on(case: Case) -> Iterator[Cause]:
+def _sent_on(case: Mismatch) -> Iterator[Cause]:
     """The node did its part: its conntrack has the packet leave for an endpoint."""
     for to, proof in tracked(case) if case.row.sent_on else ():
         yield Cause(
@@ -295,7 +297,7 @@ def _sent_on(case: Case) -> Iterator[Cause]:
         )
 
 
-def _no_cause(case: Case) -> Cause:
+def _no_cause(case: Mismatch) -> Cause:
     node = case.node
     unread = [
         f"{what} ({answer.missing})"

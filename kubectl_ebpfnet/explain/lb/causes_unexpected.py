@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kubectl_ebpfnet.explain.kernel import kube_proxy
-from kubectl_ebpfnet.explain.lb.causes import Case, Cause, Rule, device_to, rule_lines, tracked
+from kubectl_ebpfnet.explain.lb.causes import Cause, Mismatch, Rule, device_to, rule_lines, tracked
 from kubectl_ebpfnet.explain.lb.datapath import CILIUM, by_kube_proxy, frontends, ruleset
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.model.net import endpoint_text
 
 
-def of_answer(case: Case) -> list[Cause]:
+def of_answer(case: Mismatch) -> list[Cause]:
     """Why a node that should not answer does, best proof first; never empty."""
     rules: Sequence[Rule] = (_own_address, _kube_proxy_sends, _cilium_sends, _tracked)
     found = [cause for rule in rules for cause in rule(case)]
@@ -26,7 +26,7 @@ def of_answer(case: Case) -> list[Cause]:
     return found or [Cause("nothing that was read of the node tells where it sends the packet")]
 
 
-def _masquerades(case: Case) -> Iterator[Cause]:
+def _masquerades(case: Mismatch) -> Iterator[Cause]:
     """The rule that rewrites the source, or the conntrack entry that shows it."""
     done = by_kube_proxy(case.world, case.node, case.flow)
     if done is not None and done.marking is not None and done.masquerades:
@@ -57,18 +57,18 @@ def _masquerades(case: Case) -> Iterator[Cause]:
             return
 
 
-def of_lost_source(case: Case) -> list[Cause]:
+def of_lost_source(case: Mismatch) -> list[Cause]:
     """Why backends do not see the client's address, best proof first; never empty."""
     return list(_masquerades(case)) or [Cause("no rule that was read explains it")]
 
 
-def _own_address(case: Case) -> Iterator[Cause]:
+def _own_address(case: Mismatch) -> Iterator[Cause]:
     owner = case.world.node_of(case.flow.destination)
     if case.row.target.address is not None and owner:
         yield Cause(f"{case.flow.destination} is an address of node {owner} itself")
 
 
-def _kube_proxy_sends(case: Case) -> Iterator[Cause]:
+def _kube_proxy_sends(case: Mismatch) -> Iterator[Cause]:
     done = by_kube_proxy(case.world, case.node, case.flow)
     if done is None or not done.backends or case.balancer.name == CILIUM:
         return
@@ -80,7 +80,7 @@ def _kube_proxy_sends(case: Case) -> Iterator[Cause]:
     )
 
 
-def _cilium_sends(case: Case) -> Iterator[Cause]:
+def _cilium_sends(case: Mismatch) -> Iterator[Cause]:
     node, flow = case.node, case.flow
     if case.balancer.name != CILIUM or flow.destination_port is None:
         return
@@ -96,7 +96,7 @@ def _cilium_sends(case: Case) -> Iterator[Cause]:
             )
 
 
-def _tracked(case: Case) -> Iterator[Cause]:
+def _tracked(case: Mismatch) -> Iterator[Cause]:
     """Where netfilter's conntrack sends what the probe sent."""
     for to, proof in tracked(case):
         yield Cause(

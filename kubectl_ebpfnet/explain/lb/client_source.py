@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kubectl_ebpfnet.explain.lb.datapath import CILIUM, KUBE_PROXY, local_addresses
-from kubectl_ebpfnet.explain.lb.situation import Situation, on_node, usable
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.lb.situation import NodeContext, on_node, usable
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.kube import Node
 from kubectl_ebpfnet.model.net import TCP, Address
 from kubectl_ebpfnet.model.probe import ProbeAttempt, SourceFate
@@ -18,7 +18,7 @@ from kubectl_ebpfnet.model.probe import ProbeAttempt, SourceFate
 _L7 = "service.cilium.io/lb-l7"
 
 
-def expected(at: Situation) -> tuple[SourceFate, str]:
+def expected(at: NodeContext) -> tuple[SourceFate, str]:
     """What becomes of the client's address, and why."""
     if at.service.annotation(_L7) == "enabled" and at.balancer.name == CILIUM:
         return SourceFate.UNKNOWN, "Cilium's L7 proxy ends the connection on the node"
@@ -31,7 +31,7 @@ def expected(at: Situation) -> tuple[SourceFate, str]:
     return _source_by_cilium(at)
 
 
-def _source_by_kube_proxy(at: Situation) -> tuple[SourceFate, str]:
+def _source_by_kube_proxy(at: NodeContext) -> tuple[SourceFate, str]:
     why = "kube-proxy masquerades with externalTrafficPolicy Cluster"
     ends = usable(at)
     # What the node takes in itself never passes POSTROUTING.
@@ -43,13 +43,13 @@ def _source_by_kube_proxy(at: Situation) -> tuple[SourceFate, str]:
     return SourceFate.EITHER, f"{why}, but not to the endpoint that has the node's own address"
 
 
-def answers_from_its_node(at: Situation) -> bool:
+def answers_from_its_node(at: NodeContext) -> bool:
     """DSR: an endpoint on another node answers the client itself, not by way of this node."""
     mode = at.balancer.mode if at.balancer.name == CILIUM else ""
     return mode == "dsr" or (mode == "hybrid" and at.target.protocol == TCP)
 
 
-def _source_by_cilium(at: Situation) -> tuple[SourceFate, str]:
+def _source_by_cilium(at: NodeContext) -> tuple[SourceFate, str]:
     mode = at.balancer.mode
     if answers_from_its_node(at):
         return SourceFate.PRESERVED, f"Cilium in {_mode(mode)} mode does not masquerade"
@@ -69,7 +69,7 @@ def _mode(mode: str) -> str:
     return mode.upper() if mode in ("snat", "dsr") else mode
 
 
-def seen(world: World, node: Node, attempts: Sequence[ProbeAttempt]) -> SourceFate:
+def seen(world: ClusterView, node: Node, attempts: Sequence[ProbeAttempt]) -> SourceFate:
     """What became of the client's address, of all attempts together."""
     own = local_addresses(world, world.node(node.name))
     fates = set()
@@ -90,7 +90,7 @@ def seen(world: World, node: Node, attempts: Sequence[ProbeAttempt]) -> SourceFa
     return SourceFate.OTHER if fates else SourceFate.UNKNOWN
 
 
-def _gateway(world: World, node: Node, address: Address) -> bool:
+def _gateway(world: ClusterView, node: Node, address: Address) -> bool:
     """An address of the node's pod prefix that no pod has: its bridge, tunnel or router device."""
     inside = any(address.version == c.version and address in c for c in node.pod_cidrs)
     router = any(address in n.router_addresses for n in world.cilium_nodes if n.name == node.name)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from kubectl_ebpfnet.explain.kernel import kube_proxy
 from kubectl_ebpfnet.explain.kernel.kube_proxy import Programmed
 from kubectl_ebpfnet.explain.views import cite
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Frontend
@@ -57,7 +57,7 @@ class _Seen:
     has_rule: bool
 
 
-def balancer(world: World, node: NodeView, service: Service, target: ProbeTarget) -> Balancer:
+def balancer(world: ClusterView, node: NodeView, service: Service, target: ProbeTarget) -> Balancer:
     """Who balances a target on a node."""
     config = node.config
     seen = _kube_proxy(node, target)
@@ -78,7 +78,7 @@ def balancer(world: World, node: NodeView, service: Service, target: ProbeTarget
     return Balancer()
 
 
-def _mode(world: World, node: NodeView, service: Service, target: ProbeTarget) -> str:
+def _mode(world: ClusterView, node: NodeView, service: Service, target: ProbeTarget) -> str:
     """Cilium's mode for a target; "" when nothing says."""
     config, own = node.config, service.annotation(FORWARDING_MODE).lower()
     mode = config.node_port_mode.lower()
@@ -125,7 +125,7 @@ def ruleset(node: NodeView, version: int) -> Ruleset | None:
 
 
 def frontends(
-    world: World, node: NodeView, address: Address, port: int, protocol: int
+    world: ClusterView, node: NodeView, address: Address, port: int, protocol: int
 ) -> tuple[Frontend, ...]:
     """Cilium's entries for an address and port that clients outside use, by the node's map."""
     hits = [
@@ -137,14 +137,14 @@ def frontends(
     return outside or tuple(hits)
 
 
-def _is_at(world: World, node: NodeView, frontend: Frontend, address: Address) -> bool:
+def _is_at(world: ClusterView, node: NodeView, frontend: Frontend, address: Address) -> bool:
     if frontend.address == address:
         return True
     same = frontend.address.version == address.version
     return frontend.address.is_unspecified and same and world.node_of(address) == node.name
 
 
-def sent_to(world: World, node: NodeView, target: ProbeTarget) -> Address | None:
+def sent_to(world: ClusterView, node: NodeView, target: ProbeTarget) -> Address | None:
     """The address that a probe of the target goes to: its own, or the node's for node ports."""
     if target.address is not None:
         return target.address
@@ -152,7 +152,7 @@ def sent_to(world: World, node: NodeView, target: ProbeTarget) -> Address | None
     return kube_node.address(target.version) if kube_node is not None else None
 
 
-def by_kube_proxy(world: World, node: NodeView, flow: Flow) -> Programmed | None:
+def by_kube_proxy(world: ClusterView, node: NodeView, flow: Flow) -> Programmed | None:
     """What kube-proxy's rules do with a packet; None when the rules are not known or not its."""
     rules = ruleset(node, flow.destination.version)
     if rules is None or not kube_proxy.has_kube_proxy(rules):
@@ -160,14 +160,14 @@ def by_kube_proxy(world: World, node: NodeView, flow: Flow) -> Programmed | None
     return kube_proxy.programmed(rules, flow, local_addresses(world, node))
 
 
-def local_addresses(world: World, node: NodeView) -> frozenset[Address]:
+def local_addresses(world: ClusterView, node: NodeView) -> frozenset[Address]:
     """The node's own addresses, by its devices and by the API."""
     kube_node = world.kube_node(node.name)
     named = (*kube_node.internal_addresses, *kube_node.external_addresses) if kube_node else ()
     return node.own_addresses | frozenset(named)
 
 
-def _cilium_lacks(world: World, node: NodeView, target: ProbeTarget) -> bool:
+def _cilium_lacks(world: ClusterView, node: NodeView, target: ProbeTarget) -> bool:
     """Whether Cilium's map was read and has nothing for the target."""
     address = sent_to(world, node, target)
     if address is None or not node.lb_map.known:

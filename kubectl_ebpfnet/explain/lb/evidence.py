@@ -12,7 +12,7 @@ from functools import cached_property
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.kube import Service, ServiceEndpoint
@@ -31,7 +31,7 @@ _MOST = 3
 class ApiProof:
     """What the API said of a Service and its endpoints; read once for all rows."""
 
-    def __init__(self, world: World, service: Service) -> None:
+    def __init__(self, world: ClusterView, service: Service) -> None:
         self._service = service
         self._record = world.api_record("services", "service")
         self._slices = world.api_record("endpointslices", "endpointslice")

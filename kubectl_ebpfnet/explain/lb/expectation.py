@@ -15,7 +15,7 @@ from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.explain.lb import client_source, targets
 from kubectl_ebpfnet.explain.lb.datapath import CILIUM, KUBE_PROXY
 from kubectl_ebpfnet.explain.lb.situation import (
-    Situation,
+    NodeContext,
     count,
     ending,
     on_node,
@@ -36,7 +36,7 @@ _RANGES_POLICY = "service.cilium.io/src-ranges-policy"
 _ONLY_NODE, _ONLY_NODES = "service.cilium.io/node", "service.cilium.io/node-selector"
 
 
-def expected(at: Situation) -> Expectation:
+def expected(at: NodeContext) -> Expectation:
     """What the Service asks of the node for the target."""
     told = _answers(at)
     if told.answers is Answers.YES and not at.node.ready:
@@ -58,7 +58,7 @@ def expected(at: Situation) -> Expectation:
     )
 
 
-def _answers(at: Situation) -> Expectation:
+def _answers(at: NodeContext) -> Expectation:
     """Whether the node answers, and why; the rest is filled in by the caller."""
     told = _nobody_knows(at) or _not_here(at) or _not_heard(at) or _by_endpoints(at)
     if told.answers is Answers.NO:
@@ -66,7 +66,7 @@ def _answers(at: Situation) -> Expectation:
     return _source_ranges(at) or told
 
 
-def _by_endpoints(at: Situation) -> Expectation:
+def _by_endpoints(at: NodeContext) -> Expectation:
     near = on_node(at.of_port, at.node) if at.local_policy else list(at.of_port)
     where = f"{at.node.name} has" if at.local_policy else "the Service has"
     kind = "local endpoint" if at.local_policy else "endpoint"
@@ -81,7 +81,7 @@ def _by_endpoints(at: Situation) -> Expectation:
     return _told(Answers.NO, f"{where} no ready {kind}{also}")
 
 
-def _nobody_knows(at: Situation) -> Expectation | None:
+def _nobody_knows(at: NodeContext) -> Expectation | None:
     """What takes the decision away from the rules below."""
     labels = dict(at.service.labels)
     if at.endpoints is None:
@@ -103,11 +103,11 @@ def _nobody_knows(at: Situation) -> Expectation | None:
     return None
 
 
-def _no_address(at: Situation) -> str:
+def _no_address(at: NodeContext) -> str:
     return f"the node has no InternalIP with an IPv{at.target.version} address to send to"
 
 
-def _not_heard(at: Situation) -> Expectation | None:
+def _not_heard(at: NodeContext) -> Expectation | None:
     """DSR: an endpoint answers the client from its own node. Where that is the node that sends, the
     answer goes into its own stack, past netkat, which listens on the wire."""
     if at.local_policy or not client_source.answers_from_its_node(at):
@@ -122,7 +122,7 @@ def _not_heard(at: Situation) -> Expectation | None:
     )
 
 
-def _not_here(at: Situation) -> Expectation | None:
+def _not_here(at: NodeContext) -> Expectation | None:
     """Cilium's annotations that keep a Service off a node."""
     if at.balancer.name == KUBE_PROXY:
         return None
@@ -139,7 +139,7 @@ def _not_here(at: Situation) -> Expectation | None:
     return None
 
 
-def _source_ranges(at: Situation) -> Expectation | None:
+def _source_ranges(at: NodeContext) -> Expectation | None:
     """loadBalancerSourceRanges: of the load-balancer's addresses alone, by IP version."""
     if at.target.kind is not TargetKind.INGRESS or at.how is not How.NEXT_HOP:
         return None
@@ -162,7 +162,7 @@ def _source_ranges(at: Situation) -> Expectation | None:
     )
 
 
-def _ready(at: Situation, ready: Sequence[ServiceEndpoint], why: str) -> Expectation:
+def _ready(at: NodeContext, ready: Sequence[ServiceEndpoint], why: str) -> Expectation:
     if at.service.publish_not_ready:
         known = {(p.namespace, p.name): p.ready for p in at.pods}
         if not any(known.get((e.namespace, e.pod), True) for e in ready):
@@ -173,7 +173,7 @@ def _ready(at: Situation, ready: Sequence[ServiceEndpoint], why: str) -> Expecta
     return _told(Answers.YES, why)
 
 
-def _terminating(at: Situation, why: str) -> Expectation:
+def _terminating(at: NodeContext, why: str) -> Expectation:
     uses = uses_terminating(at)
     if uses:
         return _told(Answers.YES, f"{why}, used while nothing else is ready (KEP-1669)")
@@ -182,7 +182,7 @@ def _terminating(at: Situation, why: str) -> Expectation:
     return _told(Answers.NO, f"{why}, not used before Kubernetes 1.26 (KEP-1669)")
 
 
-def _health(at: Situation) -> tuple[int | None, int | None]:
+def _health(at: NodeContext) -> tuple[int | None, int | None]:
     """Status and count of the health check; kube-proxy counts distinct ready addresses of all
     ports, and terminating ones not (so load-balancers turn away while connections end)."""
     port = at.service.health_check_node_port
@@ -195,7 +195,7 @@ def _health(at: Situation) -> tuple[int | None, int | None]:
     return (200 if due else 503), due
 
 
-def _cautions(at: Situation) -> tuple[str, ...]:
+def _cautions(at: NodeContext) -> tuple[str, ...]:
     said = []
     if at.node.address(at.target.version) is None:
         said.append(_no_address(at))

@@ -10,17 +10,17 @@ from collections.abc import Iterator, Sequence
 
 from kubectl_ebpfnet.explain.lb import causes as probe_causes
 from kubectl_ebpfnet.explain.lb import causes_unexpected, verdict
-from kubectl_ebpfnet.explain.lb.causes import Case, Cause
+from kubectl_ebpfnet.explain.lb.causes import Cause, Mismatch
 from kubectl_ebpfnet.explain.lb.evidence import joined
-from kubectl_ebpfnet.explain.lb.situation import Situation, usable
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.lb.situation import NodeContext, usable
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.net import Flow
 from kubectl_ebpfnet.model.path import Evidence, Finding, Severity
 from kubectl_ebpfnet.model.probe import (
     Answers,
+    AttemptOutcome,
     How,
     NodeRow,
-    Outcome,
     ProbeAttempt,
     SourceFate,
     TargetKind,
@@ -31,18 +31,18 @@ _MOST_CAUSES = 3
 _LOWER_CASE = ("kube-proxy", "rp_filter")
 """Names that keep their first letter where a sentence begins."""
 WORDS = {
-    Outcome.CONNECTED: "answered",
-    Outcome.REFUSED: "refused",
-    Outcome.TIMEOUT: "silent",
-    Outcome.UNREACHABLE: "unreachable",
-    Outcome.ICMP: "ICMP error",
-    Outcome.ERROR: "error",
-    Outcome.NOT_TRIED: "not tried",
+    AttemptOutcome.CONNECTED: "answered",
+    AttemptOutcome.REFUSED: "refused",
+    AttemptOutcome.TIMEOUT: "silent",
+    AttemptOutcome.UNREACHABLE: "unreachable",
+    AttemptOutcome.ICMP: "ICMP error",
+    AttemptOutcome.ERROR: "error",
+    AttemptOutcome.NOT_TRIED: "not tried",
 }
 """Outcomes as a reader calls them."""
 
 
-def of(world: World, rows: Sequence[tuple[NodeRow, Situation]]) -> list[Finding]:
+def of(world: ClusterView, rows: Sequence[tuple[NodeRow, NodeContext]]) -> list[Finding]:
     """Every contradiction, worst first.
 
     Args:
@@ -58,7 +58,7 @@ def of(world: World, rows: Sequence[tuple[NodeRow, Situation]]) -> list[Finding]
     return sorted(dict.fromkeys(found), key=lambda finding: _ORDER.index(finding.severity))
 
 
-def _answer(world: World, row: NodeRow, at: Situation) -> Iterator[Finding]:
+def _answer(world: ClusterView, row: NodeRow, at: NodeContext) -> Iterator[Finding]:
     """It should answer and does not, or the other way round."""
     case = _case(world, row, at)
     if not row.told or case is None:
@@ -67,9 +67,9 @@ def _answer(world: World, row: NodeRow, at: Situation) -> Iterator[Finding]:
     if wanted.answers is Answers.YES and row.connected < row.told:
         if row.silent and not at.silence_tells:
             return
-        bad = next(a for a in row.attempts if a.outcome not in (Outcome.CONNECTED,))
+        bad = next(a for a in row.attempts if a.outcome not in (AttemptOutcome.CONNECTED,))
         said = WORDS[bad.outcome] + (f": {bad.detail}" if bad.detail else "")
-        if bad.outcome is Outcome.TIMEOUT and bad.detail:
+        if bad.outcome is AttemptOutcome.TIMEOUT and bad.detail:
             said = bad.detail  # "silence for 5 s"
         count = f"answers {row.connected} of {row.told} attempts"
         count = count if row.connected else "does not answer"
@@ -91,7 +91,7 @@ def _answer(world: World, row: NodeRow, at: Situation) -> Iterator[Finding]:
         )
 
 
-def loss_is_shown(world: World, row: NodeRow, at: Situation) -> bool:
+def loss_is_shown(world: ClusterView, row: NodeRow, at: NodeContext) -> bool:
     """Whether something that was read shows that a row's packets were lost on the way."""
     case = _case(world, row, at)
     if case is None or row.expected.answers is not Answers.YES:
@@ -114,7 +114,7 @@ def _sentence(text: str) -> str:
     return text if text.startswith(_LOWER_CASE) else text[:1].upper() + text[1:]
 
 
-def _case(world: World, row: NodeRow, at: Situation) -> Case | None:
+def _case(world: ClusterView, row: NodeRow, at: NodeContext) -> Mismatch | None:
     """What the probe sent, and where the node may send it; None when nothing was sent."""
     sent = next((a for a in row.attempts if a.outcome.tells), None)
     if sent is None:
@@ -122,10 +122,10 @@ def _case(world: World, row: NodeRow, at: Situation) -> Case | None:
     flow = flow_of(at, sent)
     if flow is None:
         return None
-    return Case(world, at.service, row, flow, usable(at), at.balancer)
+    return Mismatch(world, at.service, row, flow, usable(at), at.balancer)
 
 
-def flow_of(at: Situation, sent: ProbeAttempt) -> Flow | None:
+def flow_of(at: NodeContext, sent: ProbeAttempt) -> Flow | None:
     """The attempt's packets; what it does not tell is taken from the nodes' addresses."""
     version = at.target.version
     sender = next((n for n in at.from_nodes if n.name == sent.from_node), None)
@@ -140,7 +140,7 @@ def flow_of(at: Situation, sent: ProbeAttempt) -> Flow | None:
     )
 
 
-def _source(world: World, row: NodeRow, at: Situation) -> Iterator[Finding]:
+def _source(world: ClusterView, row: NodeRow, at: NodeContext) -> Iterator[Finding]:
     """The client's address does not reach the backend as it should."""
     wanted, seen = row.expected.source, row.source
     if SourceFate.UNKNOWN in (wanted, seen) or seen is wanted:
@@ -242,7 +242,9 @@ def _network_of(rows: Sequence[NodeRow]) -> Iterator[Finding]:
         and row.how is How.NEXT_HOP
         and not row.expected.excluded
     ]
-    if len(due) < 2 or any(row.connected or row.outcome is not Outcome.TIMEOUT for row in due):
+    if len(due) < 2 or any(
+        row.connected or row.outcome is not AttemptOutcome.TIMEOUT for row in due
+    ):
         return
     ports = [r for r in rows if r.how is How.NODE_PORT and r.connected]
     also = "; the node ports do answer" if ports else ""
@@ -257,7 +259,7 @@ def _network_of(rows: Sequence[NodeRow]) -> Iterator[Finding]:
     )
 
 
-def _ranges(rows: Sequence[NodeRow], at: Situation | None) -> Iterator[Finding]:
+def _ranges(rows: Sequence[NodeRow], at: NodeContext | None) -> Iterator[Finding]:
     """loadBalancerSourceRanges leave the probe out: what clients meet was not seen."""
     shut = [
         row

@@ -24,18 +24,18 @@ from kubectl_ebpfnet.explain.lb import (
 from kubectl_ebpfnet.explain.lb.datapath import balancer
 from kubectl_ebpfnet.explain.lb.evidence import ApiProof
 from kubectl_ebpfnet.explain.lb.expectation import expected
-from kubectl_ebpfnet.explain.lb.situation import Situation, endpoints_of
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.lb.situation import NodeContext, endpoints_of
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.kube import Node, Service
 from kubectl_ebpfnet.model.net import SCTP, UDP, Address
 from kubectl_ebpfnet.model.probe import (
+    AttemptOutcome,
     Expectation,
     HealthCheck,
     How,
     Judgement,
     NodeRow,
-    Outcome,
     ProbeAttempt,
     ProbeReport,
     ProbeRequest,
@@ -61,7 +61,7 @@ def judge(
     Raises:
         NotFound, EbpfnetError, UsageError: as probe_targets.service, ports and nodes.
     """
-    world = World(bundle)
+    world = ClusterView(bundle)
     service = probe_targets.service(world, request)
     nodes = probe_targets.nodes(world, request.nodes)
     resolved = probe_targets.resolved(world, service)
@@ -71,7 +71,7 @@ def judge(
     places = [
         situation(world, request, service, target, node) for target in targets for node in nodes
     ]
-    answered = {_server(a.target) for a in attempts if a.outcome is Outcome.CONNECTED}
+    answered = {_server(a.target) for a in attempts if a.outcome is AttemptOutcome.CONNECTED}
     places = [replace(at, silence_tells=_silence_tells(at, answered)) for at in places]
     told = [_row(world, at, proof, attempts, health_checks) for at in places]
     rows = tuple(row for row, _ in told)
@@ -95,12 +95,12 @@ def judge(
 
 
 def _row(
-    world: World,
-    at: Situation,
+    world: ClusterView,
+    at: NodeContext,
     proof: ApiProof,
     attempts: Sequence[ProbeAttempt],
     health_checks: Sequence[HealthCheck],
-) -> tuple[NodeRow, Situation]:
+) -> tuple[NodeRow, NodeContext]:
     target, node = at.target, at.node
     mine = tuple(a for a in attempts if a.target == target and a.node == node.name)
     health = next((h for h in health_checks if h.node == node.name), None)
@@ -110,8 +110,10 @@ def _row(
     evidence = (*proof.of(at.of_port, node.name), *wanted.evidence)
     wanted = replace(wanted, evidence=evidence)
     told = [a for a in mine if a.outcome.tells]
-    answered = [a for a in mine if a.outcome is Outcome.CONNECTED]
-    telling = next((a for a in mine if a.outcome is not Outcome.CONNECTED), *mine[:1] or (None,))
+    answered = [a for a in mine if a.outcome is AttemptOutcome.CONNECTED]
+    telling = next(
+        (a for a in mine if a.outcome is not AttemptOutcome.CONNECTED), *mine[:1] or (None,)
+    )
     times = [a.seconds for a in answered if a.seconds is not None]
     row = NodeRow(
         target=target,
@@ -121,7 +123,7 @@ def _row(
         expected=wanted,
         connected=len(answered),
         told=len(told),
-        outcome=telling.outcome if telling else Outcome.NOT_TRIED,
+        outcome=telling.outcome if telling else AttemptOutcome.NOT_TRIED,
         detail=telling.detail if telling else "",
         how=how,
         seconds=median(times) if times else None,
@@ -144,7 +146,7 @@ def _server(target: ProbeTarget) -> tuple[int, str]:
     return target.protocol, target.port_name
 
 
-def _silence_tells(at: Situation, answered: set[tuple[int, str]]) -> bool:
+def _silence_tells(at: NodeContext, answered: set[tuple[int, str]]) -> bool:
     """Whether somebody is known to answer a probe, or nobody is there who could; else a loss has to
     be shown."""
     if at.target.protocol != UDP or _server(at.target) in answered:
@@ -161,12 +163,12 @@ def _of_silence(row: NodeRow) -> list[str]:
 
 
 def situation(
-    world: World,
+    world: ClusterView,
     request: ProbeRequest,
     service: Service,
     target: ProbeTarget,
     node: Node,
-) -> Situation:
+) -> NodeContext:
     """Everything that decides what is expected of a node for a target."""
     others = tuple(n for n in world.kube.nodes if n.name != node.name)
     if request.from_node:
@@ -174,7 +176,7 @@ def situation(
     key = (service.namespace, service.name)
     ends = tuple(e for e in world.kube.endpoints if (e.namespace, e.service) == key)
     known = bool(ends) or world.api_record("endpointslices", "endpointslice") is not None
-    return Situation(
+    return NodeContext(
         service,
         target,
         node,
@@ -201,7 +203,7 @@ def _notes(
     said += [
         f"source not known: {a.source_missing}"
         for a in attempts
-        if a.outcome is Outcome.CONNECTED and a.source_seen is None and a.source_missing
+        if a.outcome is AttemptOutcome.CONNECTED and a.source_seen is None and a.source_missing
     ]
     if health is not None and health.status is None and health.error:
         said.append(f"health check: {health.error}")
@@ -209,7 +211,7 @@ def _notes(
 
 
 def _missing(
-    world: World, service: Service, resolved: Mapping[str, Sequence[Address]]
+    world: ClusterView, service: Service, resolved: Mapping[str, Sequence[Address]]
 ) -> list[str]:
     said = [
         f"{name}, the load-balancer's name, was not resolved to an address"

@@ -18,7 +18,7 @@ _TERMINATING_SINCE, _TERMINATING_MAYBE = (1, 26), (1, 22)
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class NodeContext:
     """All that an expectation follows from.
 
     Attributes:
@@ -63,7 +63,7 @@ class Situation:
         )
 
 
-def endpoints_of(at: Situation) -> Endpoints:
+def endpoints_of(at: NodeContext) -> Endpoints:
     """How many endpoints of the target's port there are, by distinct address."""
     ready = [e for e in at.of_port if e.ready]
     leaving = [e for e in at.of_port if ending(e)]
@@ -77,7 +77,7 @@ def endpoints_of(at: Situation) -> Endpoints:
     )
 
 
-def usable(at: Situation) -> tuple[ServiceEndpoint, ...]:
+def usable(at: NodeContext) -> tuple[ServiceEndpoint, ...]:
     """The endpoints that the node may send the client to."""
     near = on_node(at.of_port, at.node) if at.local_policy else list(at.of_port)
     ready = [e for e in near if e.ready]
@@ -86,7 +86,7 @@ def usable(at: Situation) -> tuple[ServiceEndpoint, ...]:
     return tuple(ready)
 
 
-def uses_terminating(at: Situation) -> bool | None:
+def uses_terminating(at: NodeContext) -> bool | None:
     """kube-proxy: alpha in 1.22, on by default in 1.26; Cilium has done so since before."""
     found = re.match(r"v?([0-9]{1,9})\.([0-9]{1,9})", at.node.version)
     if at.balancer.name == CILIUM or found is None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from kubectl_ebpfnet.errors import EbpfnetError, NotFound, UsageError
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import json_members
 from kubectl_ebpfnet.model.evidence import CLIENT
 from kubectl_ebpfnet.model.kube import Node, Service, ServicePort
@@ -27,7 +27,7 @@ _TERM = re.compile(
 )
 
 
-def service(world: World, request: ProbeRequest) -> Service:
+def service(world: ClusterView, request: ProbeRequest) -> Service:
     """The Service that was asked for.
 
     Raises:
@@ -97,7 +97,7 @@ def _port_title(port: ServicePort) -> str:
     return f"{port.name} ({number})" if port.name else number
 
 
-def resolved(world: World, service: Service) -> dict[str, tuple[Address, ...]]:
+def resolved(world: ClusterView, service: Service) -> dict[str, tuple[Address, ...]]:
     """Addresses of the ingress entries that are names, as the client's resolver gave them."""
     found: dict[str, tuple[Address, ...]] = {}
     for name in service.ingress_hostnames:
@@ -157,7 +157,7 @@ def _node_ports(
     ]  # fmt: skip
 
 
-def nodes(world: World, selector: str) -> tuple[Node, ...]:
+def nodes(world: ClusterView, selector: str) -> tuple[Node, ...]:
     """The nodes whose labels fit the selector, by name.
 
     Raises:

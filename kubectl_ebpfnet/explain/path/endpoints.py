@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from kubectl_ebpfnet.errors import NotFound, ParseError, UsageError
-from kubectl_ebpfnet.explain.flows.match import Wanted, tracked_flows
+from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
 from kubectl_ebpfnet.explain.views import cite
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import Endpoint
 from kubectl_ebpfnet.model.evidence import CLIENT, PlaceKind, pod_place
 from kubectl_ebpfnet.model.kube import Pod, Service, ServicePort
@@ -19,7 +19,7 @@ from kubectl_ebpfnet.model.untrusted import address
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
+class PathEnds:
     """The resolved request.
 
     Attributes:
@@ -52,7 +52,7 @@ class Ends:
         return self.flows[0] if self.flows else None
 
 
-def resolve(world: World, request: PathRequest) -> Ends:
+def resolve(world: ClusterView, request: PathRequest) -> PathEnds:
     """Join a request to what the bundle knows.
 
     Raises:
@@ -71,7 +71,7 @@ def resolve(world: World, request: PathRequest) -> Ends:
     if problem or source is None or destination is None:
         empty = ip_address("0.0.0.0" if version == 4 else "::")  # noqa: S104 -- not a bind
         flow = Flow(request.protocol, source or empty, None, destination or empty, port)
-        return Ends(
+        return PathEnds(
             source_target, destination_target, bool(pod and pod.host_network), None, 0, None, flow,
             problem=problem or note or "the destination has no address", findings=findings,
         )  # fmt: skip
@@ -82,7 +82,7 @@ def resolve(world: World, request: PathRequest) -> Ends:
 
 
 def _with_flows(
-    world: World,
+    world: ClusterView,
     request: PathRequest,
     pod: Pod | None,
     source_target: Target,
@@ -90,7 +90,7 @@ def _with_flows(
     source: Address,
     service: ServiceAddress | None,
     findings: tuple[Finding, ...],
-) -> Ends:
+) -> PathEnds:
     node = world.node(source_target.node)
     destination = destination_target.address
     assert destination is not None
@@ -103,7 +103,7 @@ def _with_flows(
     identity = endpoint.identity if endpoint else (1 if host_network else 0)
     if not identity and tracked and tracked.cilium_ct:
         identity = tracked.cilium_ct.source_identity
-    return Ends(
+    return PathEnds(
         source_target,
         destination_target,
         host_network,
@@ -142,12 +142,12 @@ def _wanted(
     destination: Address,
     port: int | None,
     service: ServiceAddress | None,
-) -> Wanted:
+) -> FlowQuery:
     direct = (destination, port if has_ports(protocol) else None)
     if service is None:
-        return Wanted(protocol, source, frozenset({direct}))
+        return FlowQuery(protocol, source, frozenset({direct}))
     ends = frozenset((b.address, b.port) for b in service.backends)
-    return Wanted(protocol, source, ends | {direct}, frozenset({direct}))
+    return FlowQuery(protocol, source, ends | {direct}, frozenset({direct}))
 
 
 def _fits(flow: TrackedFlow, service: ServiceAddress | None) -> bool:
@@ -157,7 +157,7 @@ def _fits(flow: TrackedFlow, service: ServiceAddress | None) -> bool:
     return flow.service_ct is not None or (nf is not None and nf.destination_nat)
 
 
-def _source_pod(world: World, request: PathRequest) -> tuple[str, str, Pod | None, str]:
+def _source_pod(world: ClusterView, request: PathRequest) -> tuple[str, str, Pod | None, str]:
     namespace, name = request.source_namespace, request.source_name
     if request.source_kind != "pod":
         pods = [
@@ -177,19 +177,19 @@ def _source_pod(world: World, request: PathRequest) -> tuple[str, str, Pod | Non
     return namespace, name, pod, "" if pod else "its Pod object is not recorded"
 
 
-def _addresses_in_netns(world: World, namespace: str, name: str) -> tuple[Address, ...]:
+def _addresses_in_netns(world: ClusterView, namespace: str, name: str) -> tuple[Address, ...]:
     facts = world.pod_netns(namespace, name).addresses.facts
     return tuple(fact.address for fact in facts if fact.scope == "global")
 
 
-def _only_node(world: World) -> str:
+def _only_node(world: ClusterView) -> str:
     places = (*world.bundle.places(PlaceKind.AGENT), *world.bundle.places(PlaceKind.NODE))
     names = {place.node for place in places}
     return names.pop() if len(names) == 1 else ""
 
 
 def _destination(
-    world: World, request: PathRequest, source: Pod | None
+    world: ClusterView, request: PathRequest, source: Pod | None
 ) -> tuple[Address | None, int | None, ServiceAddress | None, str]:
     """Address, port, service and note of the far end."""
     kind, namespace, name = (
@@ -225,7 +225,7 @@ def _destination(
 
 
 def _service(
-    world: World, request: PathRequest, source: Pod | None, versions: set[int]
+    world: ClusterView, request: PathRequest, source: Pod | None, versions: set[int]
 ) -> tuple[Address | None, int | None, ServiceAddress | None, str]:
     namespace, name = request.destination_namespace, request.destination_name
     for service in world.kube.services:
@@ -240,7 +240,7 @@ def _service(
 
 
 def _headless(
-    world: World, service: Service, port: ServicePort, versions: set[int]
+    world: ClusterView, service: Service, port: ServicePort, versions: set[int]
 ) -> tuple[Address | None, int | None, ServiceAddress | None, str]:
     if service.external_name:
         return None, port.port, None, f"an ExternalName for {service.external_name}: ask for that"
@@ -283,7 +283,7 @@ def service_port(service: Service, request: PathRequest) -> ServicePort:
     )
 
 
-def _name(world: World, request: PathRequest) -> tuple[Address | None, str]:
+def _name(world: ClusterView, request: PathRequest) -> tuple[Address | None, str]:
     name = request.destination_name or request.destination
     places = (pod_place(request.source_namespace, request.source_name), CLIENT)
     for place in places:
@@ -298,7 +298,7 @@ def _name(world: World, request: PathRequest) -> tuple[Address | None, str]:
     return None, f"nothing says what {name} resolves to"
 
 
-def _service_of_name(world: World, request: PathRequest) -> PathRequest | None:
+def _service_of_name(world: ClusterView, request: PathRequest) -> PathRequest | None:
     """The request as one for a Service, where the name is what cluster DNS calls it.
 
     `web`, `web.shop`, `web.shop.svc`, `web.shop.svc.cluster.local` (Kubernetes DNS specification);
@@ -326,7 +326,7 @@ def _first(addresses: tuple[Address, ...], versions: set[int]) -> Address | None
 
 
 def _destination_target(
-    world: World, request: PathRequest, address: Address | None, port: int | None, note: str
+    world: ClusterView, request: PathRequest, address: Address | None, port: int | None, note: str
 ) -> Target:
     kind, namespace, name, node = (
         request.destination_kind,
@@ -343,7 +343,7 @@ def _destination_target(
     return Target(request.destination, kind, address, namespace, name, port, node, note)
 
 
-def _endpoint(world: World, source: Target, address: Address) -> Endpoint | None:
+def _endpoint(world: ClusterView, source: Target, address: Address) -> Endpoint | None:
     found = world.node(source.node).local_endpoint(address) if source.node else None
     if found is not None:
         return found
@@ -354,7 +354,7 @@ def _endpoint(world: World, source: Target, address: Address) -> Endpoint | None
 
 
 def _problem(
-    world: World,
+    world: ClusterView,
     request: PathRequest,
     pod: Pod | None,
     source: Address | None,
@@ -379,7 +379,7 @@ def _problem(
     return "", ()
 
 
-def _destination_pod(world: World, request: PathRequest) -> Pod | None:
+def _destination_pod(world: ClusterView, request: PathRequest) -> Pod | None:
     if request.destination_kind != "pod":
         return None
     return world.pod(request.destination_namespace, request.destination_name)

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.flows.match import no_snat_map
-from kubectl_ebpfnet.explain.path.endpoints import Ends
+from kubectl_ebpfnet.explain.path.endpoints import PathEnds
 from kubectl_ebpfnet.explain.views import cite
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.net import TCP, Address, endpoint_text
 from kubectl_ebpfnet.model.path import Finding, Severity, TrackedFlow
@@ -18,8 +18,8 @@ from kubectl_ebpfnet.model.path import Finding, Severity, TrackedFlow
 class Seen:
     """What the rules look at: the facts, the ends, and the flows of every node."""
 
-    world: World
-    ends: Ends
+    world: ClusterView
+    ends: PathEnds
     flows: Sequence[TrackedFlow]
 
 

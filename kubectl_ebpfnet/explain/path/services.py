@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import Backend, Frontend
 from kubectl_ebpfnet.model.kube import Service, ServicePort
 from kubectl_ebpfnet.model.net import Address, endpoint_text, protocol_name
@@ -69,7 +69,7 @@ class ServiceAddress:
 
 
 def find(
-    world: World, node_name: str, address: Address, port: int | None, protocol: int
+    world: ClusterView, node_name: str, address: Address, port: int | None, protocol: int
 ) -> ServiceAddress | None:
     """The frontend that an address and port are, None when they are none.
 
@@ -130,7 +130,7 @@ def _listed_evidence(answer: Answer[Frontend], frontend: Frontend) -> tuple[Evid
 
 
 def _match(
-    answer: Answer[Frontend], world: World, address: Address, port: int | None, protocol: int
+    answer: Answer[Frontend], world: ClusterView, address: Address, port: int | None, protocol: int
 ) -> Frontend | None:
     """Clients in the cluster use the internal scope where there is one."""
     hits = [
@@ -146,7 +146,7 @@ def _match(
     return max(hits, key=lambda f: (f.internal, f.address == address), default=None)
 
 
-def _same_address(frontend: Frontend, world: World, address: Address) -> bool:
+def _same_address(frontend: Frontend, world: ClusterView, address: Address) -> bool:
     if frontend.address == address:
         return True
     wildcard = frontend.address.is_unspecified and frontend.type == "NodePort"
@@ -156,7 +156,7 @@ def _same_address(frontend: Frontend, world: World, address: Address) -> bool:
 
 
 def _owner(
-    world: World, address: Address, port: int | None, protocol: int
+    world: ClusterView, address: Address, port: int | None, protocol: int
 ) -> tuple[Service, ServicePort] | None:
     for service in world.kube.services:
         virtual = (
@@ -178,7 +178,7 @@ def _owner(
 
 
 def _backends_of(
-    world: World, owner: tuple[Service, ServicePort] | None, address: Address
+    world: ClusterView, owner: tuple[Service, ServicePort] | None, address: Address
 ) -> tuple[Backend, ...]:
     if owner is None:
         return ()

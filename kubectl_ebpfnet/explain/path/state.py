@@ -1,6 +1,6 @@
 """A walk in progress: where the packet stands, and the hops so far.
 
-Stages (kubectl_ebpfnet/explain/stages/) take a `Standing` and add hops to the `Walk`.
+Stages (kubectl_ebpfnet/explain/stages/) take a `PacketState` and add hops to the `PathBuilder`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from kubectl_ebpfnet.explain.path.endpoints import Ends
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.path.endpoints import PathEnds
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import Endpoint
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import (
@@ -43,7 +43,7 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PacketState:
     """A packet at a place.
 
     Attributes:
@@ -68,17 +68,17 @@ class Standing:
     marked: bool = False
     next_hop: Address | None = None
 
-    def to(self, stage: Stage, **changes: object) -> Standing:
+    def to(self, stage: Stage, **changes: object) -> PacketState:
         """The same packet at the next place."""
         return replace(self, stage=stage, **changes)  # type: ignore[arg-type]
 
 
 @dataclass
-class Walk:
+class PathBuilder:
     """A walk in progress: what is known of the ends, and the hops so far."""
 
-    world: World
-    ends: Ends
+    world: ClusterView
+    ends: PathEnds
     hops: list[Hop] = field(default_factory=list)
     found: list[Finding] = field(default_factory=list)
     flows: list[TrackedFlow] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Walk:
         """The newest flow that matches the request on the source's node."""
         return self.ends.tracked
 
-    def tracked_at(self, here: Standing) -> TrackedFlow | None:
+    def tracked_at(self, here: PacketState) -> TrackedFlow | None:
         """The newest flow that the node where a packet stands tracks, and that may be its flow."""
         if self.tracked is not None and self.tracked.node == here.node:
             return self.tracked

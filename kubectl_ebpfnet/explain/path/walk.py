@@ -9,8 +9,8 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain.flows.match import notes
 from kubectl_ebpfnet.explain.path import endpoints, findings
 from kubectl_ebpfnet.explain.path.stages import STAGES
-from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk, answered
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage, answered
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import (
     Finding,
@@ -41,9 +41,9 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
     Raises:
         NotFound: the bundle knows neither the source pod nor the destination object.
     """
-    world = World(bundle)
+    world = ClusterView(bundle)
     ends = endpoints.resolve(world, request)
-    walk = Walk(world, ends)
+    walk = PathBuilder(world, ends)
     walk.flows.extend(ends.flows)
     if ends.problem:
         walk.lost(ends.problem)
@@ -77,13 +77,13 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
     )
 
 
-def _first(ends: endpoints.Ends) -> Standing:
+def _first(ends: endpoints.PathEnds) -> PacketState:
     stage = Stage.SOCKET
-    return Standing(stage, Packet(ends.flow), ends.source.node, identity=ends.identity)
+    return PacketState(stage, Packet(ends.flow), ends.source.node, identity=ends.identity)
 
 
-def _run(walk: Walk, standing: Standing) -> None:
-    here: Standing | None = standing
+def _run(walk: PathBuilder, standing: PacketState) -> None:
+    here: PacketState | None = standing
     for _ in range(LONGEST):
         if here is None:
             return
@@ -94,7 +94,7 @@ def _run(walk: Walk, standing: Standing) -> None:
     walk.finding(Severity.ERROR, "routing loop", walk.reason)
 
 
-def _settle(walk: Walk) -> None:
+def _settle(walk: PathBuilder) -> None:
     """Weigh unknown hops: an observed answer outweighs them, otherwise they decide."""
     if walk.verdict is not Verdict.DELIVERED:
         return

@@ -52,7 +52,7 @@ kernel cuts names at 15 characters."""
 
 
 @dataclass(frozen=True, slots=True)
-class AttachedProgram:
+class ProgramAtHook:
     """A program at a hook with the evidence that names it."""
 
     attachment: Attachment
@@ -77,7 +77,7 @@ class AttachedProgram:
 
 
 @dataclass(frozen=True, slots=True)
-class Attached:
+class DevicePrograms:
     """The programs of one device and direction.
 
     Attributes:
@@ -87,7 +87,7 @@ class Attached:
         evidence: of an empty answer.
     """
 
-    programs: tuple[AttachedProgram, ...]
+    programs: tuple[ProgramAtHook, ...]
     asked: tuple[str, ...]
     missing: str
     evidence: tuple[Evidence, ...] = ()
@@ -117,7 +117,7 @@ def role_of(name: str) -> str:
 
 def at_device(
     node: NodeView, device: str, direction: str, endpoint_id: int | None = None
-) -> Attached:
+) -> DevicePrograms:
     """The programs that a packet meets at a device of a node.
 
     Args:
@@ -127,10 +127,10 @@ def at_device(
     whole = node.attachments
     if whole.known:
         there = _of(whole.facts, device, direction, whole.record)
-        return Attached(
+        return DevicePrograms(
             tuple(there), ("the kernel",), lacks(whole.record), cite.whole(whole.record)
         )
-    found: list[AttachedProgram] = []
+    found: list[ProgramAtHook] = []
     asked: list[str] = []
     empty: tuple[Evidence, ...] = ()
     tcx_visible = False
@@ -144,13 +144,13 @@ def at_device(
     if record is not None and not problem:
         asked.append("tc")
         empty += cite.whole(record)
-        found += _new(found, [AttachedProgram(a, cite.lines(record, [a.line])) for a in filters])
+        found += _new(found, [ProgramAtHook(a, cite.lines(record, [a.line])) for a in filters])
     if not any(p.attachment.hook.startswith(("tcx", "netkit")) for p in found):
         linked, looked = _links(node, device, direction, endpoint_id, tcx_visible)
         found += _new(found, linked)
         asked += looked
     named = tuple(_named(node, program) for program in sorted(found, key=_rank))
-    return Attached(named, tuple(asked), _what_is_missing(asked, tcx_visible, named), empty)
+    return DevicePrograms(named, tuple(asked), _what_is_missing(asked, tcx_visible, named), empty)
 
 
 def lacks(record: Record | None) -> str:
@@ -160,7 +160,7 @@ def lacks(record: Record | None) -> str:
 
 def _of(
     attachments: tuple[Attachment, ...], device: str, direction: str, record: Record | None
-) -> list[AttachedProgram]:
+) -> list[ProgramAtHook]:
     hits = []
     for a in attachments:
         hook, _, way = a.hook.partition("/")
@@ -171,7 +171,7 @@ def _of(
         if hook == "xdp":
             way = "ingress"
         if way == direction:
-            hits.append(AttachedProgram(a, _cited(record, a)))
+            hits.append(ProgramAtHook(a, _cited(record, a)))
     return hits
 
 
@@ -201,9 +201,9 @@ def _tc(
 
 def _links(
     node: NodeView, device: str, direction: str, endpoint_id: int | None, tcx_visible: bool
-) -> tuple[list[AttachedProgram], list[str]]:
+) -> tuple[list[ProgramAtHook], list[str]]:
     asked = []
-    found: list[AttachedProgram] = []
+    found: list[ProgramAtHook] = []
     owner = ("endpoint", str(endpoint_id)) if endpoint_id is not None else ("", "")
     pinned_device = ("device", device.replace(".", "-"))
     if node.pins.known:
@@ -223,7 +223,7 @@ def _links(
                 link_id=link.link_id if link else None,
                 pin=pin.path,
             )
-            found.append(AttachedProgram(program, cite.lines(node.pins.record, [pin.line])))
+            found.append(ProgramAtHook(program, cite.lines(node.pins.record, [pin.line])))
     if found or tcx_visible or not node.bpf_links.known:
         return found, asked
     asked.append("bpftool link")
@@ -245,17 +245,17 @@ def _direction_of(name: str) -> str:
     return "ingress" if "_from_" in name or name.startswith(("from-", "cil_xdp")) else "egress"
 
 
-def _new(have: list[AttachedProgram], more: list[AttachedProgram]) -> list[AttachedProgram]:
+def _new(have: list[ProgramAtHook], more: list[ProgramAtHook]) -> list[ProgramAtHook]:
     ids = {p.attachment.program_id for p in have if p.attachment.program_id is not None}
     return [p for p in more if p.attachment.program_id not in ids or not ids]
 
 
-def _rank(program: AttachedProgram) -> tuple[int, int]:
+def _rank(program: ProgramAtHook) -> tuple[int, int]:
     kind = program.attachment.hook.partition("/")[0]
     return (_ORDER.get(kind, 9), program.attachment.priority)
 
 
-def _named(node: NodeView, program: AttachedProgram) -> AttachedProgram:
+def _named(node: NodeView, program: ProgramAtHook) -> ProgramAtHook:
     a = program.attachment
     if a.program_id is None:
         return program
@@ -270,13 +270,11 @@ def _named(node: NodeView, program: AttachedProgram) -> AttachedProgram:
                 {"id": a.program_id},
                 ("id", "type", "name", "tag", "loaded_at"),
             )
-            return AttachedProgram(replace(a, tag=a.tag or known.tag, program_name=name), evidence)
+            return ProgramAtHook(replace(a, tag=a.tag or known.tag, program_name=name), evidence)
     return program
 
 
-def _what_is_missing(
-    asked: list[str], tcx_visible: bool, found: tuple[AttachedProgram, ...]
-) -> str:
+def _what_is_missing(asked: list[str], tcx_visible: bool, found: tuple[ProgramAtHook, ...]) -> str:
     if not asked:
         return "neither bpftool nor tc could be asked"
     if found or tcx_visible or "pins" in asked or "bpftool link" in asked:

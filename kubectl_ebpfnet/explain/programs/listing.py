@@ -13,7 +13,7 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.programs.at_device import at_device, lacks, role_of
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.evidence import Bundle
@@ -26,7 +26,7 @@ _DIRECTIONS = ("ingress", "egress")
 
 def of_node(name: str, bundle: Bundle) -> ProgramList:
     """The programs at every hook of a node's own namespace, and of its root cgroups."""
-    world = World(bundle)
+    world = ClusterView(bundle)
     node = world.node(name)
     where = f"node {name}"
     rows = [*_at_devices(node, where, node.links.facts), *_elsewhere(node, where)]
@@ -36,7 +36,7 @@ def of_node(name: str, bundle: Bundle) -> ProgramList:
 
 def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
     """The programs that act on a pod's packets and sockets."""
-    world = World(bundle)
+    world = ClusterView(bundle)
     where = f"pod {namespace}/{name}"
     pod = world.pod(namespace, name)
     if pod is None or not pod.node:

@@ -31,7 +31,7 @@ class Answer(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Said(Generic[T]):
+class FactLine(Generic[T]):
     """One fact out of a table too long to be read whole, with the line that says it."""
 
     fact: T

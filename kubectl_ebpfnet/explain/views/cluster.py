@@ -27,7 +27,7 @@ from kubectl_ebpfnet.parse import kube
 from kubectl_ebpfnet.parse.cilium import config
 
 
-class World:
+class ClusterView:
     """A bundle and everything that can be looked up in it."""
 
     def __init__(self, bundle: Bundle) -> None:

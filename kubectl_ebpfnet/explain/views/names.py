@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.views.cluster import World
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import RESERVED_IDENTITIES
 from kubectl_ebpfnet.model.net import Address
 
 _NOISE = ("k8s:io.cilium.k8s.", "k8s:io.kubernetes.pod.namespace")
 
 
-def identity_text(world: World, identity: int) -> str:
+def identity_text(world: ClusterView, identity: int) -> str:
     """`identity 2 (world)`, `identity 1395 (app=web)`, or the bare number."""
     name = RESERVED_IDENTITIES.get(identity, "")
     if not name:
@@ -22,7 +22,7 @@ def identity_text(world: World, identity: int) -> str:
     return f"identity {identity} ({name})" if name else f"identity {identity}"
 
 
-def address_text(world: World, address: Address) -> str:
+def address_text(world: ClusterView, address: Address) -> str:
     """The address with the node or pod that owns it."""
     node = world.node_of(address)
     if node:

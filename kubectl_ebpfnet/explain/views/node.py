@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.views import readers
-from kubectl_ebpfnet.explain.views.answer import Answer, Said
+from kubectl_ebpfnet.explain.views.answer import Answer, FactLine
 from kubectl_ebpfnet.explain.views.netns import Netns
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import (
@@ -227,15 +227,15 @@ class NodeView(Netns):
             return status.record
         return self._settings_record
 
-    def ct(self, needles: Sequence[str]) -> Iterator[Said[CtEntry]]:
+    def ct(self, needles: Sequence[str]) -> Iterator[FactLine[CtEntry]]:
         """Entries of Cilium's conntrack whose line has one of the needles."""
         yield from self._said(q.CT, cilium_ct.entry, needles)
 
-    def nat(self, needles: Sequence[str]) -> Iterator[Said[NatEntry]]:
+    def nat(self, needles: Sequence[str]) -> Iterator[FactLine[NatEntry]]:
         """Entries of Cilium's NAT whose line has one of the needles."""
         yield from self._said(q.NAT, cilium_nat.entry, needles)
 
-    def nf(self, needles: Sequence[str]) -> Iterator[Said[ConntrackEntry]]:
+    def nf(self, needles: Sequence[str]) -> Iterator[FactLine[ConntrackEntry]]:
         """Entries of nf_conntrack whose line has one of the needles."""
         yield from self._said(q.CONNTRACK, conntrack.entry, needles)
 
@@ -244,7 +244,7 @@ class NodeView(Netns):
         question: q.Question,
         read: Callable[[bytes, int], T | None],
         needles: Sequence[str],
-    ) -> Iterator[Said[T]]:
+    ) -> Iterator[FactLine[T]]:
         """Facts of a streamed table; lines that are none are passed over."""
         for record, number, line in self._streamed(question, needles):
             try:
@@ -255,9 +255,9 @@ class NodeView(Netns):
             except ParseError:
                 continue
             if entry is not None:
-                yield Said(entry, record, number, line.decode("utf-8", "replace"))
+                yield FactLine(entry, record, number, line.decode("utf-8", "replace"))
 
-    def drops(self, flow: Flow) -> Iterator[Said[MonitorEvent]]:
+    def drops(self, flow: Flow) -> Iterator[FactLine[MonitorEvent]]:
         """Drops of a flow that `cilium monitor` showed, where a capture has its output."""
         for record, number, line in self._streamed(q.MONITOR, [str(flow.source)]):
             try:
@@ -270,7 +270,7 @@ class NodeView(Netns):
                 if same == (
                     seen.source, seen.destination, seen.protocol, seen.destination_port,
                 ):  # fmt: skip
-                    yield Said(event, record, number, line.decode("utf-8", "replace"))
+                    yield FactLine(event, record, number, line.decode("utf-8", "replace"))
 
     def table_state(self, question: q.Question) -> Answer[None]:
         """Whether a streamed table could be read; `missing` says why not."""

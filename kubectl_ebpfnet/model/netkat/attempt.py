@@ -8,7 +8,7 @@ from kubectl_ebpfnet.model.net import Address
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
+class ConnectAttempt:
     """One connection that a netkat of the node side tried.
 
     Attributes:

@@ -177,7 +177,7 @@ def spelling(made: Request) -> list[str]:
 
 
 @dataclass(slots=True)
-class _Said:
+class _Options:
     """Words told apart: flags (as they stood last), values, operands, what follows --exec --."""
 
     flags: dict[str, bool] = field(default_factory=dict)
@@ -189,8 +189,8 @@ class _Said:
         return self.flags.get(flag, False)
 
 
-def _split(words: list[str]) -> _Said:
-    said = _Said()
+def _split(words: list[str]) -> _Options:
+    said = _Options()
     rest = iter(words)
     for word in rest:
         if word == "--":
@@ -204,7 +204,7 @@ def _split(words: list[str]) -> _Said:
     return said
 
 
-def _option(said: _Said, word: str, rest: Iterator[str]) -> None:
+def _option(said: _Options, word: str, rest: Iterator[str]) -> None:
     """One option; its value is out of `rest` where it is a word of its own."""
     short = not word.startswith("--")
     name, equals, value = word[1 if short else 2 :].partition("=")

@@ -50,7 +50,7 @@ from kubectl_ebpfnet.model.kernel import (
     Rule,
 )
 from kubectl_ebpfnet.model.net import Address, Flow, Network
-from kubectl_ebpfnet.model.netkat.attempt import Probed
+from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
 
 PROTOCOL = 1
 """Rises when an old client cannot understand a new node side, or the other way round."""
@@ -71,7 +71,7 @@ FACTS: dict[str, Any] = {
     "counters": Counter,
     "conntrack": ConntrackEntry,
     # done, and not only read
-    "probe": Probed,
+    "probe": ConnectAttempt,
     # of the whole kernel, or the node's bpffs
     "kernel": KernelFacts,
     "programs": Program,

@@ -21,7 +21,7 @@ from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.node.bpf import cgroups, links, syscall
 from kubectl_ebpfnet.node.bpf.programs import ProgramReader
 from kubectl_ebpfnet.node.bpf.tc_filters import Filters
-from kubectl_ebpfnet.node.netlink.devices import Device, devices
+from kubectl_ebpfnet.node.netlink.devices import NetDevice, devices
 
 T = TypeVar("T")
 _NETKIT = {"primary": syscall.NETKIT_PRIMARY, "peer": syscall.NETKIT_PEER}
@@ -39,7 +39,7 @@ def attachments(request: NodeRequest) -> Iterable[Attachment]:
         Incomplete: behind the facts, when some part could not be read; the first reason.
         KernelError: no part could be read; the first reason.
     """
-    reader = _Reader(request)
+    reader = _AttachmentReader(request)
     found = [*reader.at_devices(), *reader.sk_lookup(), *reader.at_cgroups()]
     if reader.problems and not reader.answered:
         raise reader.problems[0]
@@ -49,7 +49,7 @@ def attachments(request: NodeRequest) -> Iterable[Attachment]:
         raise Incomplete(first.message, first.errno, hint=first.hint)
 
 
-class _Reader:
+class _AttachmentReader:
     """One request's reading: what is needed more than once is read once, and only when needed."""
 
     def __init__(self, request: NodeRequest) -> None:
@@ -81,7 +81,7 @@ class _Reader:
         for one in wanted:
             yield from self._at_device(one, filters)
 
-    def _at_device(self, device: Device, filters: Filters | None) -> Iterator[Attachment]:
+    def _at_device(self, device: NetDevice, filters: Filters | None) -> Iterator[Attachment]:
         for position, program in enumerate(device.xdp):
             link = self._link(links.xdp_place(device.index, program))
             yield self._attachment("xdp", device.name, program, link, position)
@@ -107,7 +107,7 @@ class _Reader:
             hook = cgroups.ATTACH_TYPES[one.attach_type]
             yield self._attachment(hook, "", one.program, link, one.position, cgroup=one.cgroup)
 
-    def _queried(self, hook: str, device: Device, attach_type: int) -> Iterator[Attachment]:
+    def _queried(self, hook: str, device: NetDevice, attach_type: int) -> Iterator[Attachment]:
         for position, (program, link) in enumerate(self._query(device.index, attach_type)):
             yield self._attachment(hook, device.name, program, link, position)
 
@@ -130,7 +130,7 @@ class _Reader:
         return found
 
     def _filters(
-        self, device: Device, direction: str, filters: Filters | None
+        self, device: NetDevice, direction: str, filters: Filters | None
     ) -> Iterator[Attachment]:
         if filters is None:
             return

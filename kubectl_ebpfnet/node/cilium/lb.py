@@ -24,7 +24,7 @@ Where = tuple[Address, int, int | None, bool]
 
 
 @dataclass(slots=True)
-class _Rows:
+class _FrontendSlots:
     """The slots of one frontend, while rows are read."""
 
     flags: int | None = None
@@ -45,9 +45,9 @@ def frontends(_: NodeRequest) -> Iterator[Frontend]:
         # Services first: a backend is there before a slot names it.
         rows = list(_services(folder, name))
         backends = _backends(folder, SERVICES[name])
-        found: dict[Where, _Rows] = {}
+        found: dict[Where, _FrontendSlots] = {}
         for key, value in rows:
-            _add(found.setdefault(key.frontend, _Rows()), key, value, backends)
+            _add(found.setdefault(key.frontend, _FrontendSlots()), key, value, backends)
         for where in sorted(found, key=lambda one: (int(one[0]), one[1], one[2] or 0, one[3])):
             yield _frontend(where, found[where])
 
@@ -71,7 +71,7 @@ def _backends(folder: Path, version: int) -> Mapping[int, Backend]:
 
 
 def _add(
-    rows: _Rows, key: ServiceKey, value: ServiceValue, backends: Mapping[int, Backend]
+    rows: _FrontendSlots, key: ServiceKey, value: ServiceValue, backends: Mapping[int, Backend]
 ) -> None:
     rows.rev_nat = value.rev_nat or rows.rev_nat
     if key.slot == 0:
@@ -80,7 +80,7 @@ def _add(
         rows.backends.append(replace(backends[value.backend_id], slot=key.slot))
 
 
-def _frontend(where: Where, rows: _Rows) -> Frontend:
+def _frontend(where: Where, rows: _FrontendSlots) -> Frontend:
     kind, words = ("", frozenset[str]()) if rows.flags is None else layout_lb.flag_words(rows.flags)
     address, port, protocol, internal = where
     return Frontend(

@@ -17,7 +17,7 @@ from kubectl_ebpfnet.model.netkat.request import Request
 from kubectl_ebpfnet.node.netkat import connect, resolve, setup
 from kubectl_ebpfnet.node.netkat import exec as running
 from kubectl_ebpfnet.node.netkat.pcap import Capture
-from kubectl_ebpfnet.node.netkat.setup import Laid
+from kubectl_ebpfnet.node.netkat.setup import NetkatSetup
 
 
 def main(said: list[str]) -> int:
@@ -86,7 +86,7 @@ def _listen(request: Request) -> int:
     return 0
 
 
-def _capture(stack: contextlib.ExitStack, request: Request, laid: Laid) -> None:
+def _capture(stack: contextlib.ExitStack, request: Request, laid: NetkatSetup) -> None:
     if request.debug or request.pcap:
         stack.callback(Capture(laid, debug=request.debug, pcap=request.pcap).close)
 

@@ -13,10 +13,10 @@ from typing import Any
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.netkat.request import Request
 from kubectl_ebpfnet.node.netkat.copy import Copying, Input, Manners, abort_when_closed, flush
-from kubectl_ebpfnet.node.netkat.setup import Laid
+from kubectl_ebpfnet.node.netkat.setup import NetkatSetup
 
 
-def connected(laid: Laid, request: Request, peer: str) -> socket.socket:
+def connected(laid: NetkatSetup, request: Request, peer: str) -> socket.socket:
     """A connected socket to the peer.
 
     Raises:
@@ -65,7 +65,7 @@ def manners(request: Request) -> Manners:
     )
 
 
-def listen(laid: Laid, request: Request) -> list[socket.socket]:
+def listen(laid: NetkatSetup, request: Request) -> list[socket.socket]:
     """Sockets that wait for clients, one for each address. Raises KernelError."""
     found = []
     for address in laid.way.sources:
@@ -118,7 +118,7 @@ def standard_input() -> Input:
     return found
 
 
-def _socket(laid: Laid, request: Request) -> socket.socket:
+def _socket(laid: NetkatSetup, request: Request) -> socket.socket:
     family = socket.AF_INET6 if ":" in laid.way.sources[0] else socket.AF_INET
     with laid.private.inside():
         one = socket.socket(family, socket.SOCK_DGRAM if request.udp else socket.SOCK_STREAM)
@@ -127,7 +127,9 @@ def _socket(laid: Laid, request: Request) -> socket.socket:
     return one
 
 
-def _name(laid: Laid, address: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+def _name(
+    laid: NetkatSetup, address: str, port: int
+) -> tuple[str, int] | tuple[str, int, int, int]:
     if ":" not in address:
         return (address, port)
     scope = laid.private.index if address.lower().startswith("fe8") else 0

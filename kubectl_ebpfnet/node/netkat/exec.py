@@ -18,7 +18,7 @@ from pathlib import Path
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.netkat.request import Request
-from kubectl_ebpfnet.node.netkat.setup import Laid
+from kubectl_ebpfnet.node.netkat.setup import NetkatSetup
 
 _CLONE_NEWPID = 0x20000000
 _PR_SET_PDEATHSIG = 1
@@ -30,7 +30,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextlib.contextmanager
-def started(laid: Laid, request: Request) -> Iterator[Started]:
+def started(laid: NetkatSetup, request: Request) -> Iterator[Started]:
     """Have a process in which `Started.run` runs the program; it is gone at the end of the block.
 
     Raises:
@@ -67,7 +67,7 @@ def started(laid: Laid, request: Request) -> Iterator[Started]:
 class Started:
     """The process that waits for the word to run the program."""
 
-    def __init__(self, pid: int, go: int, laid: Laid, request: Request) -> None:
+    def __init__(self, pid: int, go: int, laid: NetkatSetup, request: Request) -> None:
         self._pid, self._go = pid, go
         self._laid, self._request = laid, request
 
@@ -120,7 +120,7 @@ def _exit_code(status: int) -> int:
     return 128 - code if code < 0 else code
 
 
-def _until_acknowledged(laid: Laid, wait: float) -> None:
+def _until_acknowledged(laid: NetkatSetup, wait: float) -> None:
     """Wait until what the program's sockets had to send has reached the peer."""
     end = time.monotonic() + wait
     with laid.private.inside():

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from kubectl_ebpfnet.node.netkat import changes
 from kubectl_ebpfnet.node.netkat.copy import abort_when_closed
-from kubectl_ebpfnet.node.netkat.setup import Laid
+from kubectl_ebpfnet.node.netkat.setup import NetkatSetup
 from kubectl_ebpfnet.node.netlink.message import Change, change
 
 _TABLES = 1000
@@ -24,7 +24,7 @@ _SO_MARK = 36
 _NAMES = {4: "198.19.0.0", 6: "2001:2:0:fffe::"}
 
 
-def spread(laid: Laid, next_hops: Sequence[str]) -> None:
+def spread(laid: NetkatSetup, next_hops: Sequence[str]) -> None:
     """Give the private netns a way by each next hop.
 
     Args:
@@ -51,7 +51,7 @@ def spread(laid: Laid, next_hops: Sequence[str]) -> None:
         change(found)
 
 
-def sockets(laid: Laid, count: int, *, udp: bool) -> list[socket.socket]:
+def sockets(laid: NetkatSetup, count: int, *, udp: bool) -> list[socket.socket]:
     """A socket for each next hop, bound to its local port and marked for its way."""
     source = laid.way.sources[0]
     family = socket.AF_INET6 if ":" in source else socket.AF_INET

@@ -21,7 +21,7 @@ import time
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.node.netkat import packet_dump
 from kubectl_ebpfnet.node.netkat.private_netns import DEVICE
-from kubectl_ebpfnet.node.netkat.setup import Laid
+from kubectl_ebpfnet.node.netkat.setup import NetkatSetup
 
 _ALL = 0x0003
 _OUTGOING = 4
@@ -34,7 +34,7 @@ _ADDRESSES = {b"\x08\x00": (26, 30, 4), b"\x86\xdd": (22, 38, 16)}
 class Capture:
     """Packets are shown and written by a thread from now to `close`."""
 
-    def __init__(self, laid: Laid, *, debug: bool, pcap: str) -> None:
+    def __init__(self, laid: NetkatSetup, *, debug: bool, pcap: str) -> None:
         """Begin. Raises KernelError when the file cannot be written."""
         self._real = laid.real
         self._debug = debug

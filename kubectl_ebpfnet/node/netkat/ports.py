@@ -20,7 +20,7 @@ _TRIES = 200
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
-class Held:
+class HeldPorts:
     """Ports `first` to `last`, held until `free` or the process's end."""
 
     def __init__(self, sockets: list[socket.socket], first: int) -> None:
@@ -35,7 +35,7 @@ class Held:
         self._sockets = []
 
 
-def hold(version: int, udp: bool, address: str, port: int = 0, scope: int = 0) -> Held:
+def hold(version: int, udp: bool, address: str, port: int = 0, scope: int = 0) -> HeldPorts:
     """Hold one port.
 
     Args:
@@ -48,10 +48,12 @@ def hold(version: int, udp: bool, address: str, port: int = 0, scope: int = 0) -
         KernelError: the port is in use, the address is not this host's, or no port is free.
     """
     one = _bound(version, udp, address, port, scope)
-    return Held([one], one.getsockname()[1])
+    return HeldPorts([one], one.getsockname()[1])
 
 
-def hold_range(version: int, udp: bool, address: str, scope: int = 0, count: int = RANGE) -> Held:
+def hold_range(
+    version: int, udp: bool, address: str, scope: int = 0, count: int = RANGE
+) -> HeldPorts:
     """Hold `count` ports in a row, out of those that the kernel gives to clients.
 
     Raises:
@@ -64,7 +66,7 @@ def hold_range(version: int, udp: bool, address: str, scope: int = 0, count: int
         try:
             for port in range(first, first + count):
                 held.append(_bound(version, udp, address, port, scope))
-            return Held(held, first)
+            return HeldPorts(held, first)
         except KernelError as error:
             for one in held:
                 one.close()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.node.host import netns
 from kubectl_ebpfnet.node.netkat import changes, sysctls
-from kubectl_ebpfnet.node.netkat.route import Device, Route, Way
+from kubectl_ebpfnet.node.netkat.route import CopiedRoute, HostDevice, PeerRoute
 from kubectl_ebpfnet.node.netlink.message import (
     NETLINK_ROUTE,
     Change,
@@ -50,7 +50,7 @@ class PrivateNetns:
         with netns.inside(f"/proc/self/fd/{self.fd}"):
             yield
 
-    def lay(self, device: Device) -> None:
+    def lay(self, device: HostDevice) -> None:
         """Lay the veth, in the likeness of a device of the host.
 
         To be called in the host's namespace. Raises KernelError.
@@ -67,8 +67,8 @@ class PrivateNetns:
 
     def furnish(
         self,
-        way: Way,
-        routes: Iterable[Route],
+        way: PeerRoute,
+        routes: Iterable[CopiedRoute],
         neighbours: dict[str, bytes],
         port_range: tuple[int, int] | None = None,
     ) -> None:
@@ -92,7 +92,7 @@ class PrivateNetns:
         self.veth = number(attributes_of(data[start:end], changes.LINK.size), _IFLA_LINK) or 0
 
     def _dress(
-        self, way: Way, routes: Iterable[Route], neighbours: dict[str, bytes]
+        self, way: PeerRoute, routes: Iterable[CopiedRoute], neighbours: dict[str, bytes]
     ) -> list[Change]:
         index, source = self.index, way.sources[0]
         version = 6 if ":" in source else 4

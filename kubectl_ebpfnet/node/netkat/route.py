@@ -43,7 +43,7 @@ _RTA_ENCAP_TYPE, _RTAX_MTU = 21, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class HostDevice:
     """A device of the host. `mac` is b"" where there is no MAC header."""
 
     index: int
@@ -54,7 +54,7 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class CopiedRoute:
     """One route to copy: `prefix` "" is the default, `gateway` "" is on-link."""
 
     prefix: str
@@ -63,7 +63,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class PeerRoute:
     """How the private netns reaches the peer, or its clients.
 
     Attributes:
@@ -74,15 +74,15 @@ class Way:
         routes: for listening, the device's routes.
     """
 
-    device: Device
+    device: HostDevice
     sources: tuple[str, ...]
     gateway: str = ""
     gateway_mac: bytes = b""
     mtu: int = 0
-    routes: tuple[Route, ...] = ()
+    routes: tuple[CopiedRoute, ...] = ()
 
 
-def to_peer(request: Request, peer: str, scope: int = 0) -> Way:
+def to_peer(request: Request, peer: str, scope: int = 0) -> PeerRoute:
     """The way to an address.
 
     Args:
@@ -117,10 +117,10 @@ def to_peer(request: Request, peer: str, scope: int = 0) -> Way:
     if not source:
         raise KernelError(f"device {found.name} has no IPv{_version(peer)} address")
     gateway = "" if request.via_mac else request.via or answer.gateway
-    return Way(found, (source,), gateway, request.via_mac, answer.mtu)
+    return PeerRoute(found, (source,), gateway, request.via_mac, answer.mtu)
 
 
-def to_clients(request: Request, address: str) -> Way:
+def to_clients(request: Request, address: str) -> PeerRoute:
     """The way of a listener: the device that has the address, and its routes.
 
     Raises:
@@ -140,11 +140,11 @@ def to_clients(request: Request, address: str) -> Way:
         raise KernelError(f"device {device.name} has no IPv{version} address")
     routes = tuple(_routes(index, version))
     if request.via or request.via_mac:
-        routes = (Route("", request.via), *(r for r in routes if r.prefix and not r.gateway))
-    return Way(device, sources[:16], request.via, request.via_mac, 0, routes)
+        routes = (CopiedRoute("", request.via), *(r for r in routes if r.prefix and not r.gateway))
+    return PeerRoute(device, sources[:16], request.via, request.via_mac, 0, routes)
 
 
-def usable(index: int) -> Device:
+def usable(index: int) -> HostDevice:
     """A device that packets can be redirected to and from. Raises Unsupported, KernelError."""
     question = LINK.pack(0, 0, index, 0, 0)
     data, start, end = next(
@@ -163,7 +163,7 @@ def usable(index: int) -> Device:
     if kind != _ETHERNET:
         mac = b""
     arp = bool(mac) and not flags & _IFF_NOARP
-    return Device(index, name, mac, number(link, _IFLA_MTU) or 0, arp)
+    return HostDevice(index, name, mac, number(link, _IFLA_MTU) or 0, arp)
 
 
 def _version(address: str) -> int:
@@ -300,11 +300,11 @@ def _default_device(version: int) -> int:
     return min(defaults, key=lambda row: row.priority).device
 
 
-def _routes(index: int, version: int) -> Iterator[Route]:
+def _routes(index: int, version: int) -> Iterator[CopiedRoute]:
     """Unicast routes of the main table over a device, on-link ones first."""
     found = [row for row in _table(version) if row.device == index and not row.tunnelled]
     seen = set()
     for row in sorted(found, key=lambda row: (bool(row.gateway), row.priority)):
         if row.prefix not in seen:
             seen.add(row.prefix)
-            yield Route(row.prefix, row.gateway)
+            yield CopiedRoute(row.prefix, row.gateway)

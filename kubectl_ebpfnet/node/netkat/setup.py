@@ -19,9 +19,9 @@ from kubectl_ebpfnet.node.bpf.load import create_array, load_classifier
 from kubectl_ebpfnet.node.netkat import ports, route
 from kubectl_ebpfnet.node.netkat.private_netns import PrivateNetns
 from kubectl_ebpfnet.node.netkat.redirect import programs
-from kubectl_ebpfnet.node.netkat.redirect.attach import Attached
-from kubectl_ebpfnet.node.netkat.redirect.flow import Flow, neutral
-from kubectl_ebpfnet.node.netkat.route import Route, Way
+from kubectl_ebpfnet.node.netkat.redirect.attach import IngressPrograms
+from kubectl_ebpfnet.node.netkat.redirect.flow import CaughtFlow, neutral
+from kubectl_ebpfnet.node.netkat.route import CopiedRoute, PeerRoute
 
 # The next hop of a listener whose next hop is given by its MAC: nobody else has this address.
 _NAMELESS = {4: "198.19.255.254", 6: "2001:2:0:ffff::fffe"}
@@ -29,7 +29,7 @@ _FRAME_SOURCE = bytes.fromhex("020000000001")
 
 
 @dataclass(frozen=True, slots=True)
-class Laid:
+class NetkatSetup:
     """A way that is ready.
 
     Attributes:
@@ -39,11 +39,11 @@ class Laid:
     """
 
     private: PrivateNetns
-    way: Way
+    way: PeerRoute
     first_port: int
     near: str
     real: dict[bytes, bytes]
-    attached: Attached
+    attached: IngressPrograms
 
 
 def to_peer(
@@ -54,7 +54,7 @@ def to_peer(
     *,
     tcx: bool = True,
     connections: int = 1,
-) -> Laid:
+) -> NetkatSetup:
     """Lay the way to an address; `stack` takes it away again.
 
     Args:
@@ -82,10 +82,10 @@ def to_peer(
     bare = bool(way.gateway_mac) or not way.device.arp  # no address of a next hop is asked for
     prefix = ipaddress.ip_address(near).max_prefixlen
     routes = [
-        Route(f"{near}/{prefix}", "" if bare else way.gateway or peer, way.mtu),
-        Route(f"{peer}/{prefix}", "" if bare else way.gateway, way.mtu),
+        CopiedRoute(f"{near}/{prefix}", "" if bare else way.gateway or peer, way.mtu),
+        CopiedRoute(f"{peer}/{prefix}", "" if bare else way.gateway, way.mtu),
     ]
-    flow = Flow(
+    flow = CaughtFlow(
         version, socket.IPPROTO_UDP if request.udp else socket.IPPROTO_TCP,
         (ipaddress.ip_address(way.sources[0]).packed,), (held.first, held.last),
         packed, request.port, stand_in, notes,
@@ -99,39 +99,44 @@ def to_peer(
     private.lay(way.device)
     private.furnish(way, routes, known, port_range)
     attached = _join(stack, request, way, flow, private, tcx=tcx)
-    return Laid(private, way, held.first, near, {stand_in: packed}, attached)
+    return NetkatSetup(private, way, held.first, near, {stand_in: packed}, attached)
 
 
 def to_clients(
     stack: contextlib.ExitStack, request: Request, address: str, *, tcx: bool = True
-) -> Laid:
+) -> NetkatSetup:
     """Lay the way of a listener on an address; `stack` takes it away again. Raises as `to_peer`."""
     way = route.to_clients(request, address)
     version = ipaddress.ip_address(address).version
     held = ports.hold(version, request.udp, address, request.port)
     stack.callback(held.free)
-    flow = Flow(
+    flow = CaughtFlow(
         version, socket.IPPROTO_UDP if request.udp else socket.IPPROTO_TCP,
         tuple(ipaddress.ip_address(one).packed for one in way.sources), (held.first, held.last),
     )  # fmt: skip
     routes, neighbours = list(way.routes), {}
     if way.gateway_mac:
         neighbours = {_NAMELESS[version]: way.gateway_mac}
-        routes = [Route("", _NAMELESS[version]) if not one.prefix else one for one in routes]
+        routes = [CopiedRoute("", _NAMELESS[version]) if not one.prefix else one for one in routes]
     elif not way.device.arp:
-        routes = [Route(one.prefix, "", one.mtu) for one in routes]
+        routes = [CopiedRoute(one.prefix, "", one.mtu) for one in routes]
     private = PrivateNetns()
     stack.callback(os.close, private.fd)
     private.lay(way.device)
     private.furnish(way, routes, neighbours)
     attached = _join(stack, request, way, flow, private, tcx=tcx)
-    return Laid(private, way, held.first, "", {}, attached)
+    return NetkatSetup(private, way, held.first, "", {}, attached)
 
 
 def _join(
-    stack: contextlib.ExitStack, request: Request, way: Way, flow: Flow, private: PrivateNetns,
-    *, tcx: bool,
-) -> Attached:  # fmt: skip
+    stack: contextlib.ExitStack,
+    request: Request,
+    way: PeerRoute,
+    flow: CaughtFlow,
+    private: PrivateNetns,
+    *,
+    tcx: bool,
+) -> IngressPrograms:
     """Join the private netns and the device by the two programs."""
     device = way.device
     frame = b""
@@ -147,14 +152,14 @@ def _join(
     stack.callback(os.close, out)
     into = _into(flow, private.veth, frame)
     stack.callback(os.close, into)
-    attached = Attached(tcx=tcx)
+    attached = IngressPrograms(tcx=tcx)
     stack.callback(attached.detach)
     attached.to_own(out, private.veth)
     attached.to_device(into, device.index)
     return attached
 
 
-def _into(flow: Flow, veth: int, frame: bytes) -> int:
+def _into(flow: CaughtFlow, veth: int, frame: bytes) -> int:
     """Load the program at the device; the quick helper where there is one, and a MAC header."""
     if not frame:
         with contextlib.suppress(KernelError):

@@ -24,7 +24,7 @@ _XDP_PROGRAMS = (7, 5, 6, 4)
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class NetDevice:
     """A network device.
 
     Attributes:
@@ -40,7 +40,7 @@ class Device:
     xdp: tuple[int, ...] = ()
 
 
-def devices() -> list[Device]:
+def devices() -> list[NetDevice]:
     """All devices of the calling thread's network namespace, in the kernel's order.
 
     Raises:
@@ -50,7 +50,7 @@ def devices() -> list[Device]:
     return [_device(*answer) for answer in nlmsg.dump(_GETLINK, body, "list devices")]
 
 
-def _device(data: bytes, start: int, end: int) -> Device:
+def _device(data: bytes, start: int, end: int) -> NetDevice:
     name = kind = b""
     xdp: dict[int, int] = {}
     (index,) = struct.unpack_from("=i", data, start + 4)
@@ -65,7 +65,7 @@ def _device(data: bytes, start: int, end: int) -> Device:
                 if one in _XDP_PROGRAMS:
                     xdp[one] = struct.unpack_from("=I", data, a)[0]
     ids = [xdp[one] for one in _XDP_PROGRAMS if xdp.get(one)]
-    return Device(index, _text(name), _text(kind), tuple(dict.fromkeys(ids)))
+    return NetDevice(index, _text(name), _text(kind), tuple(dict.fromkeys(ids)))
 
 
 def _text(value: bytes) -> str:

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.netkat import request as netkat
-from kubectl_ebpfnet.model.netkat.attempt import Probed
+from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.node.probe import icmp_errors
 
 if TYPE_CHECKING:
-    from kubectl_ebpfnet.node.netkat.setup import Laid
+    from kubectl_ebpfnet.node.netkat.setup import NetkatSetup
 
 _WORDS = "probe ADDRESS PORT [via ADDRESS,…] [wait SECONDS] [http PATH] [udp yes] [number N]"
 _LONGEST_ANSWER = 4096
@@ -36,7 +36,7 @@ _AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _ProbeWords:
     address: str
     port: int
     via: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class _Wanted:
     udp: bool = False
 
 
-def probe(request: NodeRequest) -> Iterator[Probed]:
+def probe(request: NodeRequest) -> Iterator[ConnectAttempt]:
     """Connect once by each next hop, ask once, and tell.
 
     Args:
@@ -67,11 +67,13 @@ def probe(request: NodeRequest) -> Iterator[Probed]:
     except KernelError as error:
         # The way could not be laid: nothing is known of the peer.
         silent = error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
-        told = Probed("unreachable" if silent else "error", error.message, time.monotonic() - begun)
+        told = ConnectAttempt(
+            "unreachable" if silent else "error", error.message, time.monotonic() - begun
+        )
         yield from [told] * max(1, len(wanted.via))
 
 
-def _probed(stack: contextlib.ExitStack, wanted: _Wanted) -> list[Probed]:
+def _probed(stack: contextlib.ExitStack, wanted: _ProbeWords) -> list[ConnectAttempt]:
     from kubectl_ebpfnet.node.netkat import many, setup
 
     hops = [_next_hop(via) for via in wanted.via]
@@ -89,17 +91,19 @@ def _probed(stack: contextlib.ExitStack, wanted: _Wanted) -> list[Probed]:
         return list(pool.map(lambda pair: _attempt(laid, wanted, *pair), enumerate(sockets)))
 
 
-def _attempt(laid: Laid, wanted: _Wanted, number: int, peer: socket.socket) -> Probed:
+def _attempt(
+    laid: NetkatSetup, wanted: _ProbeWords, number: int, peer: socket.socket
+) -> ConnectAttempt:
     """One connection; its socket stays open, so that nothing it sends last goes elsewhere."""
     begun = time.monotonic()
-    told = Probed(
+    told = ConnectAttempt(
         "connected",
         source=ipaddress.ip_address(laid.way.sources[0]),
         source_port=laid.first_port + number,
         device=laid.way.device.name,
     )
 
-    def ended(outcome: str, detail: str = "", answer: bytes = b"") -> Probed:
+    def ended(outcome: str, detail: str = "", answer: bytes = b"") -> ConnectAttempt:
         seconds = round(time.monotonic() - begun, 6)
         text = answer.decode("utf-8", "replace")
         return replace(told, outcome=outcome, detail=detail, seconds=seconds, answer=text)
@@ -121,7 +125,7 @@ def _attempt(laid: Laid, wanted: _Wanted, number: int, peer: socket.socket) -> P
 
 
 def _failed(
-    laid: Laid, wanted: _Wanted, number: int, peer: socket.socket, error: OSError
+    laid: NetkatSetup, wanted: _ProbeWords, number: int, peer: socket.socket, error: OSError
 ) -> tuple[str, str]:
     """Outcome and detail of an attempt that was not answered."""
     hop = wanted.via[number] if wanted.via else ""
@@ -164,7 +168,7 @@ def _next_hop(address: str) -> str:
     return address
 
 
-def _unresolved(laid: Laid, hop: str) -> str:
+def _unresolved(laid: NetkatSetup, hop: str) -> str:
     """The next hop, when nobody has it; "" when it was resolved: the kernel gives the same error
     for it as for an ICMP message.
 
@@ -181,7 +185,7 @@ def _unresolved(laid: Laid, hop: str) -> str:
     return ""
 
 
-def _asked(peer: socket.socket, wanted: _Wanted) -> tuple[bytes, str]:
+def _asked(peer: socket.socket, wanted: _ProbeWords) -> tuple[bytes, str]:
     """What an HTTP server answers, and what went wrong with that; the connection stands."""
     host = f"[{wanted.address}]" if ":" in wanted.address else wanted.address
     lines = [f"GET {wanted.http} HTTP/1.1", f"Host: {host}", "User-Agent: kubectl-ebpfnet"]
@@ -204,7 +208,7 @@ def _tcx() -> bool:
     return not os.environ.get("EBPFNET_NO_TCX")
 
 
-def _wanted(words: tuple[str, ...]) -> _Wanted:
+def _wanted(words: tuple[str, ...]) -> _ProbeWords:
     if len(words) < 2 or len(words) % 2:
         raise KernelError(f"a probe is asked for as: {_WORDS}")
     more = dict(zip(words[2::2], words[3::2], strict=True))
@@ -224,4 +228,4 @@ def _wanted(words: tuple[str, ...]) -> _Wanted:
         raise KernelError(f"{len(via)} next hops; at most {_MOST} at once")
     if not 0 < port < 65536 or not 0 < wait <= 60 or " " in path:
         raise KernelError(f"a probe is asked for as: {_WORDS}; port 1 to 65535, at most 60 s")
-    return _Wanted(address, port, via, wait, path, "udp" in more)
+    return _ProbeWords(address, port, via, wait, path, "udp" in more)

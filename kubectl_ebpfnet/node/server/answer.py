@@ -28,7 +28,7 @@ Give = Callable[[bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class AnswerStatus:
     """How one question ended; `error` is one sentence, "" when it was answered. With exit code 0 it
     says what the answer lacks."""
 
@@ -110,7 +110,7 @@ def _request(value: Any) -> NodeRequest:
     return request
 
 
-def answer(request: NodeRequest, give: Give) -> Outcome:
+def answer(request: NodeRequest, give: Give) -> AnswerStatus:
     """Answer one request; never raises for what the kernel or a program refuses.
 
     Args:
@@ -122,11 +122,11 @@ def answer(request: NodeRequest, give: Give) -> Outcome:
         with netns.inside(where):
             return _answered_here(request, give)
     except EbpfnetError as error:
-        return Outcome(1, _words(error))
+        return AnswerStatus(1, _words(error))
     except OSError as error:
-        return Outcome(1, str(error))
+        return AnswerStatus(1, str(error))
     except Exception as error:  # one bad table must not take the other answers with it
-        return Outcome(1, f"internal error: {type(error).__name__}: {error}")
+        return AnswerStatus(1, f"internal error: {type(error).__name__}: {error}")
 
 
 def answered(request: NodeRequest) -> NodeAnswer:
@@ -142,11 +142,11 @@ def _words(error: EbpfnetError) -> str:
     return " ".join(words.split())
 
 
-def _answered_here(request: NodeRequest, give: Give) -> Outcome:
+def _answered_here(request: NodeRequest, give: Give) -> AnswerStatus:
     if request.argv[0] != PROGRAM:
         code, text, complaint = programs.run(request.argv)
         give(text)
-        return Outcome(code, complaint if code else "")
+        return AnswerStatus(code, complaint if code else "")
     name = request.argv[1] if len(request.argv) > 1 else ""
     if name not in registry.ASKS:
         raise KernelError(f"no question {name!r}; there are: {', '.join(sorted(registry.ASKS))}")
@@ -154,8 +154,8 @@ def _answered_here(request: NodeRequest, give: Give) -> Outcome:
         for fact in registry.function(name)(request):
             give(codec.line_of(fact))
     except Incomplete as error:
-        return Outcome(0, _words(error))
-    return Outcome(0)
+        return AnswerStatus(0, _words(error))
+    return AnswerStatus(0)
 
 
 def _say(out: BinaryIO, header: dict[str, Any], body: bytes = b"") -> None:

@@ -33,7 +33,7 @@ _TYPES = frozenset(
 
 
 @dataclass(slots=True)
-class _Rows:
+class _FrontendRows:
     """The slots of one frontend, while rows are read."""
 
     address: Address
@@ -48,10 +48,10 @@ class _Rows:
 
 def frontends(data: bytes) -> tuple[Frontend, ...]:
     """`bpf lb list`, text or JSON of any version. Raises ParseError."""
-    found: dict[tuple[Address, int, int | None, bool], _Rows] = {}
+    found: dict[tuple[Address, int, int | None, bool], _FrontendRows] = {}
     for number, key, value in _slots(data):
         where = _frontend_key(key, number)
-        rows = found.setdefault(where, _Rows(*where, line=number))
+        rows = found.setdefault(where, _FrontendRows(*where, line=number))
         _add_slot(rows, value, number)
     return tuple(_frontend(rows) for rows in found.values())
 
@@ -98,7 +98,7 @@ def _frontend_key(key: str, number: int) -> tuple[Address, int, int | None, bool
     return (*end(words[0], number, LB_LIST), protocol, internal)
 
 
-def _add_slot(rows: _Rows, value: str, number: int) -> None:
+def _add_slot(rows: _FrontendRows, value: str, number: int) -> None:
     if value.startswith("backend ") and value.endswith("not found"):
         return
     match = _VALUE.match(value)
@@ -123,7 +123,7 @@ def _add_slot(rows: _Rows, value: str, number: int) -> None:
     )
 
 
-def _frontend(rows: _Rows) -> Frontend:
+def _frontend(rows: _FrontendRows) -> Frontend:
     kind = next((word for word in rows.flags if word in _TYPES), "")
     return Frontend(
         address=rows.address,

@@ -14,10 +14,10 @@ from kubectl_ebpfnet.model.net import protocol_name
 from kubectl_ebpfnet.model.probe import (
     SCHEMA,
     Answers,
+    AttemptOutcome,
     Expectation,
     Judgement,
     NodeRow,
-    Outcome,
     ProbeReport,
     ProbeTarget,
     SourceFate,
@@ -43,13 +43,13 @@ _VERDICTS = {
     Judgement.UNKNOWN: "unknown",
 }
 _OUTCOMES = {
-    Outcome.CONNECTED: "answered",
-    Outcome.REFUSED: "refused",
-    Outcome.TIMEOUT: "silent",
-    Outcome.UNREACHABLE: "unreachable",
-    Outcome.ICMP: "ICMP",
-    Outcome.ERROR: "error",
-    Outcome.NOT_TRIED: "not tried",
+    AttemptOutcome.CONNECTED: "answered",
+    AttemptOutcome.REFUSED: "refused",
+    AttemptOutcome.TIMEOUT: "silent",
+    AttemptOutcome.UNREACHABLE: "unreachable",
+    AttemptOutcome.ICMP: "ICMP",
+    AttemptOutcome.ERROR: "error",
+    AttemptOutcome.NOT_TRIED: "not tried",
 }
 _SOURCES = {
     SourceFate.PRESERVED: "preserved",
@@ -211,7 +211,7 @@ def _got(row: NodeRow) -> str:
     if row.connected and row.connected < row.told:
         return f"{row.connected} of {row.told} answered{time}"
     said = _OUTCOMES[row.outcome]
-    if row.outcome is Outcome.ICMP and row.detail:
+    if row.outcome is AttemptOutcome.ICMP and row.detail:
         what = row.detail.partition(", ")[0]  # who said it is in the finding and in JSON
         return what if what.startswith("ICMP") else f"{said} {what}"
     return said + time

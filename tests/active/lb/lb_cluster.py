@@ -19,7 +19,7 @@ from kubectl_ebpfnet.collect.ask.node_access import Mode, NodeAccess
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.netkat.attempt import Probed
+from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
 from kubectl_ebpfnet.model.probe import ProbeReport, ProbeRequest
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import PROTOCOL
@@ -54,17 +54,17 @@ class Try:
         return ip_address((ADDRESSES if self.to.version == 4 else ADDRESSES6)[self.sender])
 
 
-Meets = Callable[[Try], Probed]
+Meets = Callable[[Try], ConnectAttempt]
 
 
-def connected(one: Try, answer: str = "") -> Probed:
+def connected(one: Try, answer: str = "") -> ConnectAttempt:
     """An attempt that was answered."""
-    return Probed("connected", "", 0.001, one.source, FIRST_PORT, "eth0", answer)
+    return ConnectAttempt("connected", "", 0.001, one.source, FIRST_PORT, "eth0", answer)
 
 
-def silent(one: Try) -> Probed:
+def silent(one: Try) -> ConnectAttempt:
     """An attempt that was not."""
-    return Probed("timeout", "silence for 1 s", 1.0, one.source, FIRST_PORT, "eth0")
+    return ConnectAttempt("timeout", "silence for 1 s", 1.0, one.source, FIRST_PORT, "eth0")
 
 
 def told(client: Address, by_http: bool = True) -> str:

@@ -14,8 +14,8 @@ from kubectl_ebpfnet.explain.lb.judge import judge
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import CLIENT
 from kubectl_ebpfnet.model.net import UDP, Flow
-from kubectl_ebpfnet.model.netkat.attempt import Probed
-from kubectl_ebpfnet.model.probe import NodeRow, Outcome, ProbeReport
+from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
+from kubectl_ebpfnet.model.probe import AttemptOutcome, NodeRow, ProbeReport
 from kubectl_ebpfnet.render.lb import report as render
 from tests.active.lb.lb_cluster import FIRST_PORT, LbCluster, Try, connected, silent, told
 from tests.explain.lb.lb_bundle import (
@@ -78,7 +78,7 @@ def at(report: ProbeReport, name: str, version: int = 4) -> NodeRow:
     return found
 
 
-def masqueraded(one: Try) -> Probed:
+def masqueraded(one: Try) -> ConnectAttempt:
     """kube-proxy with externalTrafficPolicy Cluster: the backend sees the probed node."""
     own = (ADDRESSES if one.to.version == 4 else ADDRESSES6)[one.node]
     return connected(one, told(ip_address(own)))
@@ -99,7 +99,7 @@ def test_a_dual_stack_service_is_probed_at_both_addresses(make: Made) -> None:
     assert {one.words["http"] for one in cluster.tries} == {"/clientip"}
     assert len(report.rows) == 6
     for row in report.rows:
-        assert (row.outcome, row.source) == (Outcome.CONNECTED, "node")
+        assert (row.outcome, row.source) == (AttemptOutcome.CONNECTED, "node")
         own = (ADDRESSES if row.target.version == 4 else ADDRESSES6)[row.node]
         assert row.source_seen == (ip_address(own),)
     document = render.document(report, bundle)
@@ -119,7 +119,7 @@ def test_a_dual_stack_service_is_probed_at_both_addresses(make: Made) -> None:
 def test_local_of_a_dual_stack_service_and_one_family_that_fails(make: Made) -> None:
     """IPv6 does not come through at the node that has the endpoint."""
 
-    def meets(one: Try) -> Probed:
+    def meets(one: Try) -> ConnectAttempt:
         if one.port == CHECK:
             body = f'{{"localEndpoints": {int(one.node == "n1")}}}'
             status = "200 OK" if one.node == "n1" else "503 Service Unavailable"
@@ -150,7 +150,7 @@ def test_a_node_with_one_family_alone_is_told_of_and_does_not_send(make: Made) -
     six = {one.node: one.sender for one in cluster.tries if one.to.version == 6}
     assert six == {"n1": "n3", "n3": "n1"}
     row = at(report, "n2", 6)
-    assert (row.outcome, row.judgement) == (Outcome.NOT_TRIED, "unknown")
+    assert (row.outcome, row.judgement) == (AttemptOutcome.NOT_TRIED, "unknown")
     assert "the node has no InternalIP with an IPv6 address to send to" in row.notes
     assert at(report, "n2", 4).judgement == "as-asked"
     assert report.verdict == "unknown"
@@ -173,7 +173,7 @@ def test_nodes_of_ipv6_alone(make: Made) -> None:
 
 
 def test_udp_whose_server_tells_the_clients_address(make: Made) -> None:
-    def meets(one: Try) -> Probed:
+    def meets(one: Try) -> ConnectAttempt:
         return connected(one, told(one.source, False)) if one.node == "n2" else silent(one)
 
     nodes = [node(name) for name in ADDRESSES]
@@ -205,7 +205,7 @@ def test_udp_that_nobody_answers_is_followed_by_conntrack(make: Made) -> None:
     ]
     cluster.tracked["n2"] = [ConntrackEntry(flow("n3"), flow("n3").reversed(), 29)]
     report, _ = cluster.run(QUICK)
-    assert [r.outcome for r in report.rows] == [Outcome.TIMEOUT] * 3
+    assert [r.outcome for r in report.rows] == [AttemptOutcome.TIMEOUT] * 3
     assert [r.judgement for r in report.rows] == ["unknown"] * 3
     assert [r.source for r in report.rows] == ["node", "unknown", "unknown"]
     (attempt,) = at(report, "n1").attempts
@@ -224,7 +224,11 @@ def test_an_answer_over_udp_that_is_no_address_leaves_the_source_to_conntrack(ma
     )  # fmt: skip
     report, _ = cluster.run(QUICK)
     row = at(report, "n2")
-    assert (row.outcome, row.source, row.judgement) == (Outcome.CONNECTED, "unknown", "as-asked")
+    assert (row.outcome, row.source, row.judgement) == (
+        AttemptOutcome.CONNECTED,
+        "unknown",
+        "as-asked",
+    )
     assert any(text.startswith("source not known") for text in row.notes)
     assert row.attempts[0].body == "clientip\n"
 

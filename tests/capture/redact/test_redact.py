@@ -23,7 +23,7 @@ from kubectl_ebpfnet.model.evidence import (
     API,
     CLIENT,
     Bundle,
-    Held,
+    InMemory,
     Record,
     agent_place,
     bundle_of,
@@ -219,7 +219,8 @@ def test_no_number_of_a_record_ends_a_redaction(words: list[str], between: str) 
         (("get", "nodes"), json.dumps(hostile).encode()),
     ]
     records = [
-        Record(number, API, argv, 0, Held(said)) for number, (argv, said) in enumerate(outputs, 1)
+        Record(number, API, argv, 0, InMemory(said))
+        for number, (argv, said) in enumerate(outputs, 1)
     ]
     everything(redact(bundle_of(records)))
 
@@ -325,15 +326,15 @@ def test_names_of_every_kind_are_replaced_and_still_belong_together() -> None:
         },
     }
     records = [
-        Record(1, API, ("get", "pods", "-n", "acme"), 0, Held(json.dumps(pod).encode())),
+        Record(1, API, ("get", "pods", "-n", "acme"), 0, InMemory(json.dumps(pod).encode())),
         Record(
             2,
             pod_place("acme", "shop-5d4f8-x1"),
             ("cat", "/etc/resolv.conf"),
             0,
-            Held(b"search acme.svc.cluster.local corp.example\n"),
+            InMemory(b"search acme.svc.cluster.local corp.example\n"),
         ),
-        Record(3, CLIENT, ("resolve", "db.corp.example"), 0, Held(b"10.0.0.7\n")),
+        Record(3, CLIENT, ("resolve", "db.corp.example"), 0, InMemory(b"10.0.0.7\n")),
         Record(
             4,
             agent_place("ip-10-0-0-1"),

@@ -18,7 +18,7 @@ from kubectl_ebpfnet.capture import spool
 from kubectl_ebpfnet.collect.ask import shell_script
 from kubectl_ebpfnet.collect.ask.shell_script import (
     DEVICE_FILTERS,
-    Asked,
+    ShellQuestion,
     Splitter,
     records,
     script_argv,
@@ -45,7 +45,7 @@ def shell(request: pytest.FixtureRequest) -> list[str]:
 
 def run(
     shell: Sequence[str],
-    asked: Sequence[Asked],
+    asked: Sequence[ShellQuestion],
     seconds: int = 20,
     env: dict[str, str] | None = None,
     trusted: bool = True,
@@ -68,8 +68,8 @@ def split(stdout: bytes, stderr: bytes, nonce: str) -> tuple[Splitter, Splitter]
     return out, err
 
 
-def one(*argv: str, kept: tuple[str, ...] = ()) -> Asked:
-    return Asked((argv,), kept)
+def one(*argv: str, kept: tuple[str, ...] = ()) -> ShellQuestion:
+    return ShellQuestion((argv,), kept)
 
 
 # --- under real shells --------------------------------------------------------------------------
@@ -129,9 +129,11 @@ def test_the_next_form_is_tried_when_one_fails(shell: list[str]) -> None:
     said = run(
         shell,
         [
-            Asked((("no-such-program-here", "x"), ("sh", "-c", "exit 4"), ("echo", "third"))),
-            Asked((("echo", "first"), ("echo", "never"))),
-            Asked((("false",), ("false",))),
+            ShellQuestion(
+                (("no-such-program-here", "x"), ("sh", "-c", "exit 4"), ("echo", "third"))
+            ),
+            ShellQuestion((("echo", "first"), ("echo", "never"))),
+            ShellQuestion((("false",), ("false",))),
             one("echo", "last"),
         ],
     )
@@ -286,15 +288,15 @@ def test_any_bytes_in_any_pieces_come_back(
 def test_even_this_runs_nonce_in_an_output_breaks_nothing(noise: bytes, at: int) -> None:
     mark = b"\n" + NONCE.encode() + b" "
     out, err = split(noise[:at] + mark + noise[at:], mark + noise, NONCE)
-    asked = [one("a"), DEVICE_FILTERS, Asked((("b",), ("c",)))]
+    asked = [one("a"), DEVICE_FILTERS, ShellQuestion((("b",), ("c",)))]
     for record in records(asked, out, err, PLACE, error="cut"):
         assert record.argv
 
 
 def test_a_cut_stream_gives_what_ended_and_what_was_cut() -> None:
     asked = [
-        Asked((("a", "1"), ("a", "2"))),
-        Asked((("b", "1"), ("b", "2"))),
+        ShellQuestion((("a", "1"), ("a", "2"))),
+        ShellQuestion((("b", "1"), ("b", "2"))),
         DEVICE_FILTERS,
         one("c"),
     ]

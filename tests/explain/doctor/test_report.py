@@ -34,7 +34,7 @@ from kubectl_ebpfnet.model.doctor import (
 from kubectl_ebpfnet.model.evidence import (
     API,
     CLIENT,
-    Held,
+    InMemory,
     Place,
     Record,
     agent_place,
@@ -53,7 +53,7 @@ NODE_POD_RIGHTS = ("create namespaces", "create pods", "delete namespaces")
 
 def said(place: Place, argv: tuple[str, ...], value: Any) -> Record:
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return Record(0, place, argv, 0, Held(data))
+    return Record(0, place, argv, 0, InMemory(data))
 
 
 def listed(argv: tuple[str, ...], *items: dict[str, Any]) -> Record:

@@ -11,13 +11,13 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from kubectl_ebpfnet.model.evidence import API, Bundle, Held, Record, bundle_of, node_place
+from kubectl_ebpfnet.model.evidence import API, Bundle, InMemory, Record, bundle_of, node_place
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.probe import (
+    AttemptOutcome,
     HealthCheck,
     How,
-    Outcome,
     ProbeAttempt,
     ProbeRequest,
     ProbeTarget,
@@ -140,13 +140,13 @@ def cilium(mode: str = "snat") -> dict[str, Any]:
 def api(resource: str, *objects: dict[str, Any]) -> Record:
     """A list as it is recorded."""
     said = json.dumps({"kind": "List", "items": objects})
-    return Record(0, API, ("get", resource), 0, Held(said.encode()))
+    return Record(0, API, ("get", resource), 0, InMemory(said.encode()))
 
 
 def on(name: str, command: str, stdout: str | bytes) -> Record:
     """What a node printed."""
     data = stdout.encode() if isinstance(stdout, str) else stdout
-    return Record(0, node_place(name), tuple(command.split()), 0, Held(data))
+    return Record(0, node_place(name), tuple(command.split()), 0, InMemory(data))
 
 
 def rules(name: str, file: str) -> Record:
@@ -189,7 +189,7 @@ def cluster(
 
 def attempt(
     name: str,
-    outcome: Outcome = Outcome.CONNECTED,
+    outcome: AttemptOutcome = AttemptOutcome.CONNECTED,
     seen: str = "preserved",
     *,
     target: ProbeTarget = TARGET,
@@ -205,13 +205,13 @@ def attempt(
         from_node=sender,
         how=How.NEXT_HOP,
         outcome=outcome,
-        seconds=0.0021 if outcome is Outcome.CONNECTED else 5.0,
+        seconds=0.0021 if outcome is AttemptOutcome.CONNECTED else 5.0,
         source=source,
         source_port=40000,
         destination=target.address or ip_address(ADDRESSES[name]),
         destination_port=target.port,
     )
-    if outcome is Outcome.CONNECTED and seen:
+    if outcome is AttemptOutcome.CONNECTED and seen:
         address = source if seen == "preserved" else ip_address(seen)
         made = replace(made, source_seen=address, source_from="http", http_status=200)
     return replace(made, **rest)

@@ -13,8 +13,8 @@ from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Severity
 from kubectl_ebpfnet.model.probe import (
     Answers,
+    AttemptOutcome,
     Judgement,
-    Outcome,
     ProbeAttempt,
     ProbeReport,
     SourceFate,
@@ -93,7 +93,7 @@ tries = st.lists(
     st.builds(
         attempt,
         st.sampled_from(NAMES),
-        st.sampled_from(list(Outcome)),
+        st.sampled_from(list(AttemptOutcome)),
         st.sampled_from(["preserved", "", *ADDRESSES.values(), "10.244.1.1", "203.0.113.9"]),
         backend=st.sampled_from([None, ip_address("10.244.1.2")]),
     ),

@@ -15,7 +15,7 @@ from kubectl_ebpfnet.model.evidence import Bundle, Record
 from kubectl_ebpfnet.model.kernel import Attachment, Counter, Link
 from kubectl_ebpfnet.model.net import TCP, UDP, Flow
 from kubectl_ebpfnet.model.path import Finding, Severity
-from kubectl_ebpfnet.model.probe import How, Judgement, Outcome, SourceFate
+from kubectl_ebpfnet.model.probe import AttemptOutcome, How, Judgement, SourceFate
 from kubectl_ebpfnet.model.protocol import codec
 from tests.explain.lb.lb_bundle import (
     ADDRESSES,
@@ -38,7 +38,7 @@ from tests.explain.lb.lb_bundle import (
 
 BACKEND = "10.244.0.77"
 READY = endpoint("n1", BACKEND)
-SILENT = Outcome.TIMEOUT
+SILENT = AttemptOutcome.TIMEOUT
 
 
 def findings(bundle: Bundle, *attempts: Any, checks: tuple[Any, ...] = ()) -> tuple[Finding, ...]:
@@ -219,7 +219,7 @@ def test_a_pod_that_is_not_ready() -> None:
 
 
 def test_an_endpoint_that_resets() -> None:
-    found = only(cluster(service(), READY), attempt("n1", Outcome.REFUSED))
+    found = only(cluster(service(), READY), attempt("n1", AttemptOutcome.REFUSED))
     assert found.title.startswith(f"n1 does not answer at {VIP}:80/TCP (refused) although")
     assert "nothing listens on its port 8080 (targetPort)" in found.detail
 
@@ -227,11 +227,11 @@ def test_an_endpoint_that_resets() -> None:
 def test_who_refuses_by_icmp() -> None:
     """kube-proxy rejects TCP and UDP so; an endpoint answers UDP so where nothing listens."""
     said = "ICMP port unreachable, said by 192.0.2.11"
-    found = only(cluster(service(), READY), attempt("n1", Outcome.REFUSED, detail=said))
+    found = only(cluster(service(), READY), attempt("n1", AttemptOutcome.REFUSED, detail=said))
     assert f"(refused: {said})" in found.title
     assert found.detail == f"{said}: a rule on the way rejects it."
     target = replace(TARGET, protocol=UDP)
-    by_icmp = attempt("n1", Outcome.REFUSED, target=target, detail=said)
+    by_icmp = attempt("n1", AttemptOutcome.REFUSED, target=target, detail=said)
     found = only(cluster(by_udp(), READY), by_icmp)
     assert found.detail == (
         f"{said}: an endpoint says that nothing listens on its port 8080 (targetPort), "
@@ -267,7 +267,7 @@ def test_where_a_node_sent_what_nobody_answered() -> None:
 
 
 def test_a_node_that_is_not_reached() -> None:
-    lost = attempt("n1", Outcome.UNREACHABLE, detail="no answer to ARP for 192.0.2.11")
+    lost = attempt("n1", AttemptOutcome.UNREACHABLE, detail="no answer to ARP for 192.0.2.11")
     found = only(cluster(service(), READY), lost)
     assert "(unreachable: no answer to ARP for 192.0.2.11)" in found.title
     assert found.detail == "No answer to ARP for 192.0.2.11."

@@ -11,7 +11,7 @@ import pytest
 from kubectl_ebpfnet.explain.lb.judge import judge
 from kubectl_ebpfnet.model.evidence import bundle_of
 from kubectl_ebpfnet.model.net import UDP
-from kubectl_ebpfnet.model.probe import How, NodeRow, Outcome, ProbeReport, SourceFate
+from kubectl_ebpfnet.model.probe import AttemptOutcome, How, NodeRow, ProbeReport, SourceFate
 from tests.explain.lb.lb_bundle import (
     ADDRESSES,
     NODE_PORT,
@@ -34,7 +34,7 @@ from tests.explain.lb.lb_bundle import (
 )
 
 READY = endpoint("n1")
-SILENT = Outcome.TIMEOUT
+SILENT = AttemptOutcome.TIMEOUT
 EXCLUDED = {"node.kubernetes.io/exclude-from-external-load-balancers": ""}
 
 
@@ -48,7 +48,7 @@ def test_local_as_it_should_be() -> None:
     report = judge(
         REQUEST,
         cluster(service(), READY),
-        [attempt("n3", SILENT), attempt("n1"), attempt("n2", Outcome.REFUSED)],
+        [attempt("n3", SILENT), attempt("n1"), attempt("n2", AttemptOutcome.REFUSED)],
         [check("n1", 200, 1), check("n2", 503, 0), check("n3", 503, 0)],
     )
     assert report.verdict == "as-asked"
@@ -80,14 +80,14 @@ def test_cluster_as_it_should_be() -> None:
 
 # policy, what n1 (with the endpoint) and n2 (without) did → verdicts of their rows
 ANSWERS = [
-    ("Local", Outcome.CONNECTED, SILENT, "as-asked", "as-asked"),
+    ("Local", AttemptOutcome.CONNECTED, SILENT, "as-asked", "as-asked"),
     ("Local", SILENT, SILENT, "contradicted", "as-asked"),
-    ("Local", Outcome.REFUSED, SILENT, "contradicted", "as-asked"),
-    ("Local", Outcome.ICMP, SILENT, "contradicted", "as-asked"),
-    ("Local", Outcome.UNREACHABLE, Outcome.UNREACHABLE, "contradicted", "as-asked"),
-    ("Local", Outcome.CONNECTED, Outcome.CONNECTED, "as-asked", "contradicted"),
-    ("Local", Outcome.ERROR, Outcome.NOT_TRIED, "unknown", "unknown"),
-    ("Cluster", Outcome.CONNECTED, SILENT, "as-asked", "contradicted"),
+    ("Local", AttemptOutcome.REFUSED, SILENT, "contradicted", "as-asked"),
+    ("Local", AttemptOutcome.ICMP, SILENT, "contradicted", "as-asked"),
+    ("Local", AttemptOutcome.UNREACHABLE, AttemptOutcome.UNREACHABLE, "contradicted", "as-asked"),
+    ("Local", AttemptOutcome.CONNECTED, AttemptOutcome.CONNECTED, "as-asked", "contradicted"),
+    ("Local", AttemptOutcome.ERROR, AttemptOutcome.NOT_TRIED, "unknown", "unknown"),
+    ("Cluster", AttemptOutcome.CONNECTED, SILENT, "as-asked", "contradicted"),
 ]
 
 
@@ -169,8 +169,8 @@ def test_several_attempts_of_which_some_fail() -> None:
 
 def test_an_attempt_that_could_not_be_made_is_said() -> None:
     tries = [
-        attempt("n1", Outcome.ERROR, detail="netkat: no NET_ADMIN"),
-        attempt("n2", Outcome.NOT_TRIED, detail="no node pod"),
+        attempt("n1", AttemptOutcome.ERROR, detail="netkat: no NET_ADMIN"),
+        attempt("n2", AttemptOutcome.NOT_TRIED, detail="no node pod"),
     ]
     report = judge(REQUEST, cluster(service(), READY), tries)
     assert row(report, "n1").notes == ("netkat: no NET_ADMIN",)
@@ -229,7 +229,12 @@ UDP_TARGET = replace(TARGET, protocol=UDP)
 UNHEARD = "silence over UDP tells nothing: the server may not answer what a probe asks"
 
 
-def udp(name: str, outcome: Outcome = Outcome.CONNECTED, seen: str = "preserved", **rest: Any):
+def udp(
+    name: str,
+    outcome: AttemptOutcome = AttemptOutcome.CONNECTED,
+    seen: str = "preserved",
+    **rest: Any,
+):
     """An attempt over UDP."""
     return attempt(name, outcome, seen, target=UDP_TARGET, **rest)
 
@@ -269,11 +274,11 @@ def test_silence_over_udp_is_as_asked_where_nobody_could_answer() -> None:
 
 
 def test_a_refusal_over_udp_is_one() -> None:
-    report = judge(REQUEST, cluster(by_udp(), READY), [udp("n1", Outcome.REFUSED)])
+    report = judge(REQUEST, cluster(by_udp(), READY), [udp("n1", AttemptOutcome.REFUSED)])
     assert row(report, "n1").judgement == "contradicted"
-    report = judge(REQUEST, cluster(by_udp(), READY), [udp("n2", Outcome.REFUSED)])
+    report = judge(REQUEST, cluster(by_udp(), READY), [udp("n2", AttemptOutcome.REFUSED)])
     assert row(report, "n2").judgement == "as-asked"
-    report = judge(REQUEST, cluster(by_udp(), READY), [udp("n2", Outcome.ICMP)])
+    report = judge(REQUEST, cluster(by_udp(), READY), [udp("n2", AttemptOutcome.ICMP)])
     assert row(report, "n2").judgement == "as-asked"
 
 

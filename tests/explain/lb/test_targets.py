@@ -9,8 +9,8 @@ import pytest
 from kubectl_ebpfnet.errors import EbpfnetError, NotFound, UsageError
 from kubectl_ebpfnet.explain.lb import targets as probe_targets
 from kubectl_ebpfnet.explain.lb.judge import judge
-from kubectl_ebpfnet.explain.views.cluster import World
-from kubectl_ebpfnet.model.evidence import CLIENT, Held, Record
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.evidence import CLIENT, InMemory, Record
 from kubectl_ebpfnet.model.probe import TargetKind
 from tests.explain.lb.lb_bundle import NODE_PORT, REQUEST, VIP, cluster, endpoint, node, service
 
@@ -88,7 +88,7 @@ def test_a_load_balancer_by_name() -> None:
     assert plan.missing == (
         "lb.example.com, the load-balancer's name, was not resolved to an address",
     )
-    said = Held(f"{VIP}\nfe80::1%eth0\n²\n{VIP}\n".encode())
+    said = InMemory(f"{VIP}\nfe80::1%eth0\n²\n{VIP}\n".encode())
     look_up = Record(0, CLIENT, ("resolve", "lb.example.com"), 0, said)
     found = judge(REQUEST, cluster(service(**spec), more=(look_up,)))
     (target,) = found.targets
@@ -131,7 +131,7 @@ def test_what_is_no_selector(selector: str) -> None:
 
 def test_nodes_by_selector() -> None:
     nodes = (node("n3", labels={"zone": "b"}), node("n1", labels={"zone": "b"}), node("n2"))
-    world = World(cluster(service(), nodes=nodes))
+    world = ClusterView(cluster(service(), nodes=nodes))
     assert [n.name for n in probe_targets.nodes(world, "zone=b")] == ["n1", "n3"]
     with pytest.raises(UsageError, match="no node fits"):
         probe_targets.nodes(world, "zone=c")

@@ -9,7 +9,7 @@ from pathlib import Path
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.explain.path.walk import explain
-from kubectl_ebpfnet.model.evidence import Bundle, Held, Place, Record, bundle_of
+from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Place, Record, bundle_of
 from kubectl_ebpfnet.model.path import Finding, Hop
 from kubectl_ebpfnet.model.path import Path as Answer
 
@@ -32,7 +32,7 @@ def swap(at: str, command: str, old: str, new: str) -> Change:
             return record
         said = record.stdout.read().decode()
         assert old in said, f"{command} at {at} does not say {old!r}"
-        return replace(record, stdout=Held(said.replace(old, new).encode()))
+        return replace(record, stdout=InMemory(said.replace(old, new).encode()))
 
     return change
 
@@ -41,7 +41,11 @@ def say(at: str, command: str, stdout: str) -> Change:
     """A command printed something else altogether."""
 
     def change(record: Record) -> Record:
-        return replace(record, stdout=Held(stdout.encode())) if _is(record, at, command) else record
+        return (
+            replace(record, stdout=InMemory(stdout.encode()))
+            if _is(record, at, command)
+            else record
+        )
 
     return change
 
@@ -52,7 +56,7 @@ def fail(at: str, command: str, stderr: str = "", exit_code: int = 1) -> Change:
     def change(record: Record) -> Record:
         if not _is(record, at, command):
             return record
-        return replace(record, stdout=Held(), stderr=stderr.encode(), exit_code=exit_code)
+        return replace(record, stdout=InMemory(), stderr=stderr.encode(), exit_code=exit_code)
 
     return change
 

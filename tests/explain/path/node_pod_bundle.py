@@ -8,7 +8,7 @@ from typing import Any
 from kubectl_ebpfnet.model.evidence import (
     API,
     Bundle,
-    Held,
+    InMemory,
     Place,
     Record,
     bundle_of,
@@ -24,13 +24,13 @@ POD = pod_place("shop", "cart")
 
 def answer(place: Place, name: str, *facts: Any) -> Record:
     """The record of one question."""
-    stdout = Held(b"".join(map(codec.line_of, facts)))
+    stdout = InMemory(b"".join(map(codec.line_of, facts)))
     return Record(0, place, ask(name), 0, stdout, started="2026-11-21T10:00:00Z")
 
 
 def refused(place: Place, name: str, why: str) -> Record:
     """The record of a question that the kernel refused."""
-    return Record(0, place, ask(name), 1, Held(), why.encode())
+    return Record(0, place, ask(name), 1, InMemory(), why.encode())
 
 
 def pod_object(address: str = "10.0.1.7", host_network: bool = False) -> Record:
@@ -42,7 +42,7 @@ def pod_object(address: str = "10.0.1.7", host_network: bool = False) -> Record:
         "spec": {"nodeName": "n1", "hostNetwork": host_network},
         "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]},
     }
-    return Record(0, API, ("get", "pods"), 0, Held(json.dumps(pod).encode()))
+    return Record(0, API, ("get", "pods"), 0, InMemory(json.dumps(pod).encode()))
 
 
 def bundle(*records: Record) -> Bundle:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.errors import EbpfnetError
-from kubectl_ebpfnet.model.evidence import Bundle, Held, PlaceKind, Record, bundle_of
+from kubectl_ebpfnet.model.evidence import Bundle, InMemory, PlaceKind, Record, bundle_of
 from kubectl_ebpfnet.model.path import Path, State, Verdict
 from kubectl_ebpfnet.render.path.formats import render
 from kubectl_ebpfnet.render.text.view import View
@@ -44,7 +44,7 @@ FAILURES = ["", "sh: ip: not found", "Error: cannot connect to the agent\nsecond
 def recorded(scenario: str) -> tuple[Record, ...]:
     """Records in memory, so that reading the file is not measured again and again."""
     records = open_bundle(SCENARIOS / scenario).records
-    return tuple(replace(record, stdout=Held(record.stdout.read())) for record in records)
+    return tuple(replace(record, stdout=InMemory(record.stdout.read())) for record in records)
 
 
 @cache
@@ -57,14 +57,14 @@ def damaged(record: Record, how: str, cut: int, failure: str) -> Record:
     """A record as a broken pod, agent, connection or file leaves it."""
     data = record.stdout.read()
     if how == "truncated":
-        return replace(record, stdout=Held(data[: cut % (len(data) + 1)]))
+        return replace(record, stdout=InMemory(data[: cut % (len(data) + 1)]))
     if how == "garbled":
         at = cut % (len(data) + 1)
-        return replace(record, stdout=Held(data[:at] + b"\xff\x00[{" + data[at + 3 :]))
+        return replace(record, stdout=InMemory(data[:at] + b"\xff\x00[{" + data[at + 3 :]))
     if how == "failed":
-        return replace(record, stdout=Held(), stderr=failure.encode(), exit_code=127)
+        return replace(record, stdout=InMemory(), stderr=failure.encode(), exit_code=127)
     return replace(
-        record, stdout=Held(), exit_code=None, error="the connection broke", denied="create x"
+        record, stdout=InMemory(), exit_code=None, error="the connection broke", denied="create x"
     )
 
 

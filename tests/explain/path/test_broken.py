@@ -13,7 +13,7 @@ from pathlib import Path
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.explain.path.walk import explain
-from kubectl_ebpfnet.model.evidence import Held, Record, bundle_of
+from kubectl_ebpfnet.model.evidence import InMemory, Record, bundle_of
 from kubectl_ebpfnet.model.path import Path as Answer
 
 RECORDED = Path(__file__).parents[2] / "scenarios/native-iptables"
@@ -34,7 +34,7 @@ def answer(destination: str, changes: dict[tuple[str, str], Change]) -> Answer:
         before = record.stdout.read().decode()
         after = change(before)
         assert after != before, record.command
-        return replace(record, stdout=Held(after.encode()))
+        return replace(record, stdout=InMemory(after.encode()))
 
     bundle = bundle_of(map(changed, open_bundle(RECORDED).records))
     there = arguments.destination(destination)

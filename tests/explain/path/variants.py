@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from kubectl_ebpfnet.capture.open import open_bundle
-from kubectl_ebpfnet.model.evidence import Bundle, Held, PlaceKind, Record, bundle_of
+from kubectl_ebpfnet.model.evidence import Bundle, InMemory, PlaceKind, Record, bundle_of
 from kubectl_ebpfnet.model.path import Evidence, Hop, Path
 from tests.explain.path.changed import SCENARIOS, Change
 
@@ -133,7 +133,7 @@ def as_cilium(version: str, scenario: str) -> Bundle:
         if words == "bpf policy get --all -o json":
             argv = ("cilium", "bpf", "policy", "get", "--all", "-n")
             records.append(
-                replace(record, argv=argv, stdout=Held(policy_text(text, version).encode()))
+                replace(record, argv=argv, stdout=InMemory(policy_text(text, version).encode()))
             )
             continue
         if words == "bpf policy get --all" or words in ("bpf ct list global",):
@@ -141,7 +141,7 @@ def as_cilium(version: str, scenario: str) -> Bundle:
         if words in forms and record.ok:
             text = forms[words](text)
         argv = ("cilium", *record.argv[1:])
-        records.append(replace(record, argv=argv, stdout=Held(text.encode())))
+        records.append(replace(record, argv=argv, stdout=InMemory(text.encode())))
     return bundle_of(records, scenario)
 
 
@@ -154,7 +154,7 @@ def everywhere(*pairs: tuple[str, str], at: str = "") -> Change:
         text = record.stdout.read()
         for old, new in pairs:
             text = text.replace(old.encode(), new.encode())
-        return record if text == record.stdout.read() else replace(record, stdout=Held(text))
+        return record if text == record.stdout.read() else replace(record, stdout=InMemory(text))
 
     return change
 
@@ -169,7 +169,7 @@ def edit(at: str, command: str, change: Text) -> Change:
         before = record.stdout.read().decode()
         after = change(before)
         assert after != before, record.command
-        return replace(record, stdout=Held(after.encode()))
+        return replace(record, stdout=InMemory(after.encode()))
 
     return changed
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from kubectl_ebpfnet.explain.programs.at_device import at_device, role_of
-from kubectl_ebpfnet.explain.views.cluster import World
-from kubectl_ebpfnet.model.evidence import Held, Record, agent_place, bundle_of
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, bundle_of
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_a_link_of_another_namespace_is_not_at_the_device_of_that_number() -> No
         ("bpftool", "-j", "-f", "link", "show"): [theirs],
     }
     records = [
-        Record(number, agent_place("n1"), argv, 0, Held(json.dumps(rows).encode()))
+        Record(number, agent_place("n1"), argv, 0, InMemory(json.dumps(rows).encode()))
         for number, (argv, rows) in enumerate(said.items(), 1)
     ]
-    found = at_device(World(bundle_of(records)).node("n1"), "eth0", "egress")
+    found = at_device(ClusterView(bundle_of(records)).node("n1"), "eth0", "egress")
     assert [p.attachment.program_id for p in found.programs] == [41]

@@ -206,7 +206,7 @@ def test_netkit_is_asked_at_netkit_devices_alone(net: Net, monkeypatch: pytest.M
         net.link(made.load(net.stack, made.SCHED_CLS, device), device, made.TCX_EGRESS)
     real = devices.devices
 
-    def one_is_netkit() -> list[devices.Device]:
+    def one_is_netkit() -> list[devices.NetDevice]:
         return [replace(one, kind="netkit") if one.name == "a1" else one for one in real()]
 
     def peers_are_refused(target: int, attach_type: int, flags: int = 0) -> list[tuple[int, int]]:

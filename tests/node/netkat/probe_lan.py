@@ -20,7 +20,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from kubectl_ebpfnet.model.netkat.attempt import Probed
+from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest, ask
 from kubectl_ebpfnet.node.host import netns
 from kubectl_ebpfnet.node.probe.attempts import probe
@@ -114,7 +114,7 @@ class Lan:
 
     def probe(
         self, version: int, *roles: str, udp: bool = False, wait: str = "0.5", http: str = ""
-    ) -> list[Probed]:
+    ) -> list[ConnectAttempt]:
         """Ask the source's node side to probe through nodes."""
         words = [SERVICE[version], str(PORT), "wait", wait]
         if roles:

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from kubectl_ebpfnet.model.netkat.attempt import Probed
+from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
 from tests.node.netkat import wire as kat_wire
 from tests.node.netkat.probe_lan import SERVICE, Lan, lan
 
@@ -38,7 +38,7 @@ def nodes() -> Iterator[Lan]:
         yield made
 
 
-def said(found: list[Probed]) -> list[tuple[str, str]]:
+def said(found: list[ConnectAttempt]) -> list[tuple[str, str]]:
     """Outcomes and details."""
     return [(one.outcome, one.detail) for one in found]
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
-from kubectl_ebpfnet.model.evidence import API, Bundle, Held, Record, bundle_of, node_place
+from kubectl_ebpfnet.model.evidence import API, Bundle, InMemory, Record, bundle_of, node_place
 from kubectl_ebpfnet.model.path import Evidence, Finding, Severity
 from kubectl_ebpfnet.model.probe import (
     Answers,
+    AttemptOutcome,
     Endpoints,
     Expectation,
     HealthCheck,
     How,
     Judgement,
     NodeRow,
-    Outcome,
     ProbeAttempt,
     ProbeReport,
     ProbeRequest,
@@ -38,16 +38,18 @@ def bundle() -> Bundle:
     """Two records: the Service, and a node's rules."""
     return bundle_of(
         [
-            Record(0, API, ("get", "services"), 0, Held(b"{}")),
-            Record(0, node_place("n1"), ("iptables-save", "-c"), 0, Held(f"a\nb\n{RULE}".encode())),
+            Record(0, API, ("get", "services"), 0, InMemory(b"{}")),
+            Record(
+                0, node_place("n1"), ("iptables-save", "-c"), 0, InMemory(f"a\nb\n{RULE}".encode())
+            ),
         ],
         "sample",
     )
 
 
-def attempt(node: str, outcome: Outcome = Outcome.CONNECTED) -> ProbeAttempt:
+def attempt(node: str, outcome: AttemptOutcome = AttemptOutcome.CONNECTED) -> ProbeAttempt:
     """One attempt, made from n2."""
-    answered = outcome is Outcome.CONNECTED
+    answered = outcome is AttemptOutcome.CONNECTED
     return ProbeAttempt(
         VIP, node, "n2", How.NEXT_HOP, outcome, seconds=0.0021 if answered else 5.0,
         source=SOURCE, source_port=40000, destination=VIP.address, destination_port=80,
@@ -58,10 +60,15 @@ def attempt(node: str, outcome: Outcome = Outcome.CONNECTED) -> ProbeAttempt:
 
 
 def row(
-    node: str, outcome: Outcome, judgement: Judgement, *, local: int = 0, status: int | None = 503
+    node: str,
+    outcome: AttemptOutcome,
+    judgement: Judgement,
+    *,
+    local: int = 0,
+    status: int | None = 503,
 ) -> NodeRow:
     """A row of externalTrafficPolicy Local with one endpoint in all."""
-    answered = outcome is Outcome.CONNECTED
+    answered = outcome is AttemptOutcome.CONNECTED
     due = 200 if local else 503
     return NodeRow(
         target=VIP,
@@ -102,23 +109,25 @@ def as_asked() -> ProbeReport:
         summary="svc/web-lb behaves as externalTrafficPolicy Local asks on 3 of 3 nodes",
         targets=(VIP,),
         rows=(
-            row("n1", Outcome.CONNECTED, Judgement.AS_ASKED, local=1, status=200),
-            row("n2", Outcome.TIMEOUT, Judgement.AS_ASKED),
-            row("n3", Outcome.REFUSED, Judgement.AS_ASKED),
+            row("n1", AttemptOutcome.CONNECTED, Judgement.AS_ASKED, local=1, status=200),
+            row("n2", AttemptOutcome.TIMEOUT, Judgement.AS_ASKED),
+            row("n3", AttemptOutcome.REFUSED, Judgement.AS_ASKED),
         ),
     )
 
 
 def contradicted() -> ProbeReport:
     """Two targets; every sort of cell."""
-    one = row("n1", Outcome.TIMEOUT, Judgement.CONTRADICTED, local=1, status=503)
-    two = row("ip-10-0-17-203.eu-central-1.compute.internal", Outcome.ICMP, Judgement.AS_ASKED)
+    one = row("n1", AttemptOutcome.TIMEOUT, Judgement.CONTRADICTED, local=1, status=503)
+    two = row(
+        "ip-10-0-17-203.eu-central-1.compute.internal", AttemptOutcome.ICMP, Judgement.AS_ASKED
+    )
     two = replace(two, detail="ICMP host unreachable", notes=("n9 is not on one L2 segment",))
     four = replace(
-        row("n4", Outcome.NOT_TRIED, Judgement.UNKNOWN, status=None),
+        row("n4", AttemptOutcome.NOT_TRIED, Judgement.UNKNOWN, status=None),
         notes=("no node pod could be made: forbidden", "n9 is not on one L2 segment"),
     )
-    five = row("n5", Outcome.CONNECTED, Judgement.CONTRADICTED, status=200)
+    five = row("n5", AttemptOutcome.CONNECTED, Judgement.CONTRADICTED, status=200)
     out = "it has the label node.kubernetes.io/exclude-from-external-load-balancers"
     five = replace(
         five,
@@ -127,11 +136,11 @@ def contradicted() -> ProbeReport:
         notes=(f"load-balancers send nothing here: {out}",),
     )
     six = replace(
-        row("n6", Outcome.TIMEOUT, Judgement.CONTRADICTED, local=1, status=None),
+        row("n6", AttemptOutcome.TIMEOUT, Judgement.CONTRADICTED, local=1, status=None),
         target=SIX, connected=2, told=3, seconds=1.25, source=SourceFate.EITHER,
         health=HealthCheck("n6", "n2", 31234, None, error="connection refused"),
     )  # fmt: skip
-    seven = replace(one, node="n7", target=PORTS, outcome=Outcome.UNREACHABLE)
+    seven = replace(one, node="n7", target=PORTS, outcome=AttemptOutcome.UNREACHABLE)
     return replace(
         as_asked(),
         verdict=Judgement.CONTRADICTED,
@@ -155,8 +164,8 @@ def contradicted() -> ProbeReport:
 def planned() -> ProbeReport:
     """What --dry-run shows."""
     rows = (
-        row("n1", Outcome.NOT_TRIED, Judgement.UNKNOWN, local=1, status=None),
-        row("n2", Outcome.NOT_TRIED, Judgement.UNKNOWN, status=None),
+        row("n1", AttemptOutcome.NOT_TRIED, Judgement.UNKNOWN, local=1, status=None),
+        row("n2", AttemptOutcome.NOT_TRIED, Judgement.UNKNOWN, status=None),
     )
     return replace(
         as_asked(),
@@ -170,7 +179,7 @@ def planned() -> ProbeReport:
 def hostile() -> ProbeReport:
     """Names, details and bodies that a terminal would obey."""
     bad = replace(VIP, hostname=HOSTILE, port_name=HOSTILE)
-    one = row("n1", Outcome.ICMP, Judgement.CONTRADICTED, local=1)
+    one = row("n1", AttemptOutcome.ICMP, Judgement.CONTRADICTED, local=1)
     one = replace(
         one,
         target=bad,

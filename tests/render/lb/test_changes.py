@@ -8,11 +8,11 @@ from ipaddress import ip_address
 
 from kubectl_ebpfnet.model.probe import (
     Answers,
+    AttemptOutcome,
     Endpoints,
     Expectation,
     Judgement,
     NodeRow,
-    Outcome,
     ProbeReport,
     ProbeRequest,
     ProbeTarget,
@@ -25,8 +25,8 @@ AT = datetime(2026, 11, 21, 10, 30, 5, tzinfo=UTC)
 TARGET = ProbeTarget(TargetKind.INGRESS, ip_address("192.0.2.1"), 4, 80)
 
 
-def row(node: str, outcome: Outcome, ready: int = 1, seconds: float = 0.1) -> NodeRow:
-    answered = outcome is Outcome.CONNECTED
+def row(node: str, outcome: AttemptOutcome, ready: int = 1, seconds: float = 0.1) -> NodeRow:
+    answered = outcome is AttemptOutcome.CONNECTED
     return NodeRow(
         target=TARGET,
         node=node,
@@ -55,30 +55,30 @@ def report(*rows: NodeRow) -> ProbeReport:
 
 def test_the_first_look_and_the_same_again_tell_nothing() -> None:
     changes = Changes()
-    first = report(row("n1", Outcome.CONNECTED))
-    slower = report(row("n1", Outcome.CONNECTED, seconds=0.9))
+    first = report(row("n1", AttemptOutcome.CONNECTED))
+    slower = report(row("n1", AttemptOutcome.CONNECTED, seconds=0.9))
     assert changes.lines([first], AT) == []
     assert changes.lines([slower], AT) == []
 
 
 def test_a_node_that_stops_answering_and_one_that_comes_are_told() -> None:
     changes = Changes()
-    changes.lines([report(row("n1", Outcome.CONNECTED))], AT)
-    later = report(row("n1", Outcome.TIMEOUT, ready=0), row("n2", Outcome.CONNECTED))
+    changes.lines([report(row("n1", AttemptOutcome.CONNECTED))], AT)
+    later = report(row("n1", AttemptOutcome.TIMEOUT, ready=0), row("n2", AttemptOutcome.CONNECTED))
     assert changes.lines([later], AT) == [
         "CHANGED  10:30:05  n1 at 192.0.2.1:80/TCP: "
         "connected, source preserved, 1/1 ready → timeout, 0/1 ready",
         "CHANGED  10:30:05  n2 at 192.0.2.1:80/TCP: new, connected, source preserved, 1/1 ready",
     ]
-    gone = changes.lines([report(row("n2", Outcome.CONNECTED))], AT)
+    gone = changes.lines([report(row("n2", AttemptOutcome.CONNECTED))], AT)
     assert gone[-1] == "CHANGED  10:30:05  n1 at 192.0.2.1:80/TCP: no longer a node to probe"
 
 
 def test_only_the_latest_stay_and_names_are_escaped() -> None:
     changes = Changes()
-    node = dataclasses.replace(row("n1", Outcome.CONNECTED), node="n\x1b[2J")
+    node = dataclasses.replace(row("n1", AttemptOutcome.CONNECTED), node="n\x1b[2J")
     for number in range(2 * KEPT):
-        outcome = Outcome.TIMEOUT if number % 2 else Outcome.CONNECTED
+        outcome = AttemptOutcome.TIMEOUT if number % 2 else AttemptOutcome.CONNECTED
         said = changes.lines([report(dataclasses.replace(node, outcome=outcome))], AT)
     assert len(said) == KEPT
     assert all("\x1b" not in line for line in said)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubectl_ebpfnet.model.probe import SCHEMA, Outcome, ProbeRequest
+from kubectl_ebpfnet.model.probe import SCHEMA, AttemptOutcome, ProbeRequest
 from kubectl_ebpfnet.render.lb.report import FORMATS, render
 from kubectl_ebpfnet.render.text.view import View
 from tests.render.lb import sample_reports as sample
@@ -68,13 +68,13 @@ def test_one_line_a_node_when_not_a_terminal():
 @pytest.mark.parametrize(
     ("outcome", "detail", "shown"),
     [
-        (Outcome.TIMEOUT, "", "silent"),
-        (Outcome.REFUSED, "", "refused"),
-        (Outcome.UNREACHABLE, "no ARP", "unreachable"),
-        (Outcome.ICMP, "port unreachable", "ICMP port unreachable"),
-        (Outcome.ICMP, "", "ICMP"),
-        (Outcome.ERROR, "broken", "error"),
-        (Outcome.NOT_TRIED, "", "not tried"),
+        (AttemptOutcome.TIMEOUT, "", "silent"),
+        (AttemptOutcome.REFUSED, "", "refused"),
+        (AttemptOutcome.UNREACHABLE, "no ARP", "unreachable"),
+        (AttemptOutcome.ICMP, "port unreachable", "ICMP port unreachable"),
+        (AttemptOutcome.ICMP, "", "ICMP"),
+        (AttemptOutcome.ERROR, "broken", "error"),
+        (AttemptOutcome.NOT_TRIED, "", "not tried"),
     ],
 )
 def test_what_was_got(outcome, detail, shown):

@@ -6,7 +6,14 @@ from ipaddress import ip_address
 
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
-from kubectl_ebpfnet.model.evidence import Bundle, Held, Record, agent_place, bundle_of, pod_place
+from kubectl_ebpfnet.model.evidence import (
+    Bundle,
+    InMemory,
+    Record,
+    agent_place,
+    bundle_of,
+    pod_place,
+)
 from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.model.path import (
     Evidence,
@@ -39,9 +46,9 @@ def bundle() -> Bundle:
     pod, agent = pod_place("default", "client"), agent_place("kind-worker")
     return bundle_of(
         [
-            Record(0, pod, ("ip", "route"), 0, Held(ROUTES), started="2026-11-21T05:00:00Z"),
+            Record(0, pod, ("ip", "route"), 0, InMemory(ROUTES), started="2026-11-21T05:00:00Z"),
             Record(0, agent, ("cilium-dbg", "bpf", "nat", "list"), 1, stderr=b"no snat map\n"),
-            Record(0, agent, ("cilium-dbg", "bpf", "policy", "get", "--all"), 0, Held(POLICY)),
+            Record(0, agent, ("cilium-dbg", "bpf", "policy", "get", "--all"), 0, InMemory(POLICY)),
             Record(0, agent, ("tc", "filter", "show"), None, error="tc is not in this image"),
         ],
         source="sample",
@@ -223,7 +230,7 @@ def hostile() -> Path:
 def hostile_bundle() -> Bundle:
     """A record whose every text is hostile."""
     place = pod_place(HOSTILE, HOSTILE)
-    record = Record(0, place, ("echo", HOSTILE), None, Held(HOSTILE.encode()), error=HOSTILE)
+    record = Record(0, place, ("echo", HOSTILE), None, InMemory(HOSTILE.encode()), error=HOSTILE)
     return bundle_of([record], source=HOSTILE, note=HOSTILE)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
-from kubectl_ebpfnet.model.evidence import Held, Record, agent_place, bundle_of
+from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, bundle_of
 from kubectl_ebpfnet.model.net import ICMP, Flow
 from kubectl_ebpfnet.model.path import Evidence, Packet, Verdict
 from kubectl_ebpfnet.render.path import phrases
@@ -121,7 +121,7 @@ def test_conntrack_of_icmp():
 
 def test_proof_quotes_the_bundle_where_the_evidence_does_not():
     data = b"first\nsecond\tline\n" * 10
-    record = Record(0, agent_place("n1"), ("cat", "/proc/net/route"), 0, Held(data))
+    record = Record(0, agent_place("n1"), ("cat", "/proc/net/route"), 0, InMemory(data))
     bundle = bundle_of([record])
     assert proof([Evidence(1, (2, 11))], bundle, "  ") == [
         "  $ cat /proc/net/route   (cilium-agent on n1, exit code 0)",

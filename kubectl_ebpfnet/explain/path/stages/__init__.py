@@ -16,9 +16,9 @@ from kubectl_ebpfnet.explain.path.stages import (
     veth,
     wire,
 )
-from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 
-STAGES: dict[Stage, Callable[[Walk, Standing], Standing | None]] = {
+STAGES: dict[Stage, Callable[[PathBuilder, PacketState], PacketState | None]] = {
     Stage.SOCKET: socket.leave,
     Stage.POD: pod.leave,
     Stage.VETH: veth.enter,

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.flows.match import Wanted, tracked_flows
+from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.kernel.routing import decide
 from kubectl_ebpfnet.explain.path.stages import gateway
 from kubectl_ebpfnet.explain.path.stages.tunnel import device_of
 from kubectl_ebpfnet.explain.path.stages.veth import has_cilium, show_programs
-from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
 
 
-def enter(walk: Walk, here: Standing) -> Standing | None:
+def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """The packet comes off the wire at another node."""
     node = walk.world.node(here.node)
     _collect_flows(walk, here, node)
@@ -52,7 +52,7 @@ def enter(walk: Walk, here: Standing) -> Standing | None:
     return entered
 
 
-def _device(node: NodeView, here: Standing) -> str:
+def _device(node: NodeView, here: PacketState) -> str:
     flow = here.packet.outer or here.packet.flow
     for fact in node.addresses.facts:
         if fact.address == flow.destination:
@@ -66,7 +66,7 @@ def _device(node: NodeView, here: Standing) -> str:
     return next(iter(node.config.devices), "eth0")
 
 
-def _out_of_tunnel(walk: Walk, here: Standing, node: NodeView) -> Standing | None:
+def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
     name, _ = device_of(node)
     packet = replace(here.packet, outer=None, vni=None)
     identity = here.packet.vni or here.identity
@@ -104,11 +104,11 @@ def _out_of_tunnel(walk: Walk, here: Standing, node: NodeView) -> Standing | Non
     return inside.to(Stage.ENDPOINT, device=endpoint.interface)
 
 
-def _collect_flows(walk: Walk, here: Standing, node: NodeView) -> None:
+def _collect_flows(walk: PathBuilder, here: PacketState, node: NodeView) -> None:
     """The same flow as the receiving node tracks it."""
     flow = here.packet.flow
     end = (flow.destination, flow.destination_port)
-    wanted = Wanted(flow.protocol, flow.source, frozenset({end}))
+    wanted = FlowQuery(flow.protocol, flow.source, frozenset({end}))
     found = tracked_flows(node, wanted, "IN")
     same = [f for f in found if f.flow.source_port == flow.source_port]
     walk.flows.extend((same or found)[:1])

@@ -6,14 +6,14 @@ from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
 from kubectl_ebpfnet.explain.path.stages import gateway
 from kubectl_ebpfnet.explain.path.stages.masquerade import by_cilium, by_netfilter
 from kubectl_ebpfnet.explain.path.stages.veth import show_programs
-from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
 
 
-def leave(walk: Walk, here: Standing) -> Standing | None:
+def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Out by a device: to a local pod, into the tunnel, or onto the wire."""
     node = walk.world.node(here.node)
     if not _is_up(walk, here, node):
@@ -52,7 +52,7 @@ def link_evidence(node: NodeView, device: str) -> tuple[Evidence, ...]:
     return cite.lines(record, [link.line] if link else [])
 
 
-def _is_up(walk: Walk, here: Standing, node: NodeView) -> bool:
+def _is_up(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
     link = node.link(here.device)
     if link is None or (link.up and link.lower_up):
         return True
@@ -71,7 +71,7 @@ def _is_up(walk: Walk, here: Standing, node: NodeView) -> bool:
     return False
 
 
-def _to_local_pod(walk: Walk, here: Standing, node: NodeView) -> Standing | None:
+def _to_local_pod(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
     endpoint = node.local_endpoint(here.packet.flow.destination)
     if endpoint is None:
         return None
@@ -81,7 +81,7 @@ def _to_local_pod(walk: Walk, here: Standing, node: NodeView) -> Standing | None
     return None
 
 
-def _by_cilium_host(walk: Walk, here: Standing, node: NodeView) -> Standing | None:
+def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
     """From the node's stack towards another node's pod: cil_from_host encapsulates."""
     show_programs(walk, here, here.device, "egress")
     entry = node.ipcache_of(here.packet.flow.destination)
@@ -109,7 +109,7 @@ def _by_cilium_host(walk: Walk, here: Standing, node: NodeView) -> Standing | No
     return None
 
 
-def _own_cidrs(walk: Walk, name: str) -> tuple[Network, ...]:
+def _own_cidrs(walk: PathBuilder, name: str) -> tuple[Network, ...]:
     kube_node = walk.world.kube_node(name)
     cidrs = kube_node.pod_cidrs if kube_node else ()
     for node in walk.world.cilium_nodes:
@@ -118,7 +118,7 @@ def _own_cidrs(walk: Walk, name: str) -> tuple[Network, ...]:
     return cidrs
 
 
-def _next_hop(walk: Walk, here: Standing, node: NodeView) -> bool:
+def _next_hop(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
     """Add the neighbour on the wire; whether the packet can be sent to it."""
     if not node.neighbours.known:
         return True

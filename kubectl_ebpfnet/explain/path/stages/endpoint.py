@@ -5,10 +5,10 @@ Source: Cilium bpf/bpf_lxc.c (cil_lxc_policy): conntrack IN look-up, ingress pol
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.flows.match import Wanted, tracked_flows
+from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.path.stages.device import link_evidence
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
-from kubectl_ebpfnet.explain.path.state import Standing, Walk, answered
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, answered
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.cilium import Endpoint
@@ -16,7 +16,7 @@ from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State, TrackedFlow
 
 
-def enter(walk: Walk, here: Standing) -> None:
+def enter(walk: PathBuilder, here: PacketState) -> None:
     """The packet is handed to a local endpoint: the walk ends in the pod, or before it."""
     node = walk.world.node(here.node)
     endpoint = node.local_endpoint(here.packet.flow.destination)
@@ -43,19 +43,19 @@ def enter(walk: Walk, here: Standing) -> None:
     _into_pod(walk, here)
 
 
-def _source_identity(here: Standing, node: NodeView) -> int | None:
+def _source_identity(here: PacketState, node: NodeView) -> int | None:
     if here.identity:
         return here.identity
     entry = node.ipcache_of(here.packet.flow.source)
     return entry.identity if entry is not None else None
 
 
-def _incoming(walk: Walk, here: Standing, node: NodeView) -> TrackedFlow | None:
+def _incoming(walk: PathBuilder, here: PacketState, node: NodeView) -> TrackedFlow | None:
     for tracked in walk.flows:
         if tracked.cilium_ct is not None and tracked.cilium_ct.direction == "IN":
             return tracked
     flow = here.packet.flow
-    wanted = Wanted(
+    wanted = FlowQuery(
         flow.protocol, flow.source, frozenset({(flow.destination, flow.destination_port)})
     )
     found = tracked_flows(node, wanted, "IN")
@@ -63,7 +63,7 @@ def _incoming(walk: Walk, here: Standing, node: NodeView) -> TrackedFlow | None:
     return same[0] if same else None
 
 
-def _veth(walk: Walk, here: Standing, node: NodeView, endpoint: Endpoint | None) -> bool:
+def _veth(walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoint | None) -> bool:
     name = here.device or (endpoint.interface if endpoint else "")
     link = node.link(name) if name else None
     if link is not None and not link.up:
@@ -90,7 +90,7 @@ def _veth(walk: Walk, here: Standing, node: NodeView, endpoint: Endpoint | None)
     return True
 
 
-def _into_pod(walk: Walk, here: Standing) -> None:
+def _into_pod(walk: PathBuilder, here: PacketState) -> None:
     flow = here.packet.flow
     pod = walk.world.pod_with(flow.destination)
     name = f"{pod.namespace}/{pod.name}" if pod is not None else str(flow.destination)

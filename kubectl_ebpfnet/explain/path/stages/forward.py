@@ -8,7 +8,7 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.routing import describe
 from kubectl_ebpfnet.explain.path.stages import gateway
-from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text, identity_text
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -18,7 +18,7 @@ from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
 
 
-def decide(walk: Walk, here: Standing) -> Standing | None:
+def decide(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Where Cilium sends a packet that its policy let pass."""
     node = walk.world.node(here.node)
     destination = here.packet.flow.destination
@@ -37,7 +37,7 @@ def decide(walk: Walk, here: Standing) -> Standing | None:
     return here.to(Stage.HOST)
 
 
-def _local(walk: Walk, here: Standing, node: NodeView) -> Standing:
+def _local(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
     if node.config.endpoint_routes:
         return here.to(Stage.HOST)
     endpoint = node.local_endpoint(here.packet.flow.destination)
@@ -80,7 +80,9 @@ def ipcache_evidence(node: NodeView, entry: IpcacheEntry | None) -> tuple[Eviden
     return cite.lines(node.ipcache.record, [entry.line]) if entry is not None else ()
 
 
-def _into_tunnel(walk: Walk, here: Standing, node: NodeView, entry: IpcacheEntry) -> Standing:
+def _into_tunnel(
+    walk: PathBuilder, here: PacketState, node: NodeView, entry: IpcacheEntry
+) -> PacketState:
     assert entry.tunnel_endpoint is not None
     walk.hop(
         HopPlace.CILIUM,
@@ -96,7 +98,7 @@ def _into_tunnel(walk: Walk, here: Standing, node: NodeView, entry: IpcacheEntry
     return here.to(Stage.TUNNEL, device=str(entry.tunnel_endpoint))
 
 
-def _bpf_host_routing(walk: Walk, here: Standing, node: NodeView) -> Standing | None:
+def _bpf_host_routing(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
     flow = here.packet.flow
     decision = route_of(walk, here, node, flow.source, flow.destination, HopPlace.CILIUM)
     if decision is None or decision.route is None:
@@ -123,8 +125,8 @@ def _bpf_host_routing(walk: Walk, here: Standing, node: NodeView) -> Standing | 
 
 
 def route_of(
-    walk: Walk,
-    here: Standing,
+    walk: PathBuilder,
+    here: PacketState,
     node: NodeView,
     source: Address,
     destination: Address,
@@ -181,7 +183,7 @@ def route_of(
 
 
 def _as_the_kernel_says(
-    here: Standing,
+    here: PacketState,
     node: NodeView,
     decision: routing.Decision,
     source: Address,
@@ -204,7 +206,7 @@ def _as_the_kernel_says(
 
 
 def kernel_evidence(
-    here: Standing, node: NodeView, source: Address, destination: Address
+    here: PacketState, node: NodeView, source: Address, destination: Address
 ) -> tuple[Evidence, ...]:
     """The kernel's own look-up for a pod's packet; () where nobody asked for it."""
     answer = node.look_up("forward", source, destination)

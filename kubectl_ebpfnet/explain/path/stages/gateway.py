@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
-from kubectl_ebpfnet.explain.views.answer import Said
+from kubectl_ebpfnet.explain.views.answer import FactLine
 from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, NatEntry
@@ -22,7 +22,7 @@ _CIDR_IDENTITIES = range(1 << 24, (1 << 24) + (1 << 16))
 """Identities of CIDR rules, local to a node (bpf/lib/identity.h)."""
 
 
-def policy_row(walk: Walk, here: Standing, node: NodeView) -> EgressGatewayPolicy | None:
+def policy_row(walk: PathBuilder, here: PacketState, node: NodeView) -> EgressGatewayPolicy | None:
     """The row of the policy map that sends a packet to a gateway, None when none does."""
     flow = here.packet.flow
     hits = [
@@ -38,7 +38,7 @@ def policy_row(walk: Walk, here: Standing, node: NodeView) -> EgressGatewayPolic
     return best
 
 
-def _in_cluster(walk: Walk, node: NodeView, address: Address) -> bool:
+def _in_cluster(walk: PathBuilder, node: NodeView, address: Address) -> bool:
     """What goes to a pod or a node never takes a gateway: the datapath goes by its identity."""
     entry = node.ipcache_of(address)
     if entry is None:
@@ -46,7 +46,7 @@ def _in_cluster(walk: Walk, node: NodeView, address: Address) -> bool:
     return entry.identity not in _WORLD and entry.identity not in _CIDR_IDENTITIES
 
 
-def is_at(walk: Walk, node: NodeView, row: EgressGatewayPolicy) -> bool:
+def is_at(walk: PathBuilder, node: NodeView, row: EgressGatewayPolicy) -> bool:
     """Whether a row's gateway is this node."""
     gateway = row.gateway
     if gateway is None:
@@ -55,8 +55,8 @@ def is_at(walk: Walk, node: NodeView, row: EgressGatewayPolicy) -> bool:
 
 
 def to_gateway(
-    walk: Walk, here: Standing, node: NodeView, row: EgressGatewayPolicy
-) -> Standing | None:
+    walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy
+) -> PacketState | None:
     """From the sender's node to the gateway, which may be this node."""
     evidence = _evidence(node, row)
     where = (HopPlace.CILIUM, here.device or here.node, here.node, HopKind.ROUTE)
@@ -89,8 +89,8 @@ def to_gateway(
 
 
 def through_gateway(
-    walk: Walk, here: Standing, node: NodeView, row: EgressGatewayPolicy, device: str
-) -> Standing:
+    walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy, device: str
+) -> PacketState:
     """At the gateway: out of the tunnel, and on by its own routes."""
     walk.hop(
         HopPlace.CILIUM,
@@ -107,8 +107,8 @@ def through_gateway(
 
 
 def translate(
-    walk: Walk, here: Standing, node: NodeView, row: EgressGatewayPolicy
-) -> Standing | None:
+    walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy
+) -> PacketState | None:
     """The gateway's SNAT in cil_to_netdev; None when it drops the packet."""
     flow = here.packet.flow
     where = (HopPlace.CILIUM, here.device, here.node, HopKind.NAT)
@@ -160,7 +160,7 @@ def translate(
     return here.to(here.stage, packet=packet)
 
 
-def _entry(node: NodeView, flow: Flow) -> Said[NatEntry] | None:
+def _entry(node: NodeView, flow: Flow) -> FactLine[NatEntry] | None:
     """The gateway's own NAT entry of a flow; any of its source ports where that is not known."""
     for said in node.nat([str(flow.source)]):
         entry = said.fact

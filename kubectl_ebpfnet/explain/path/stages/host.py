@@ -12,7 +12,7 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.kernel import netfilter, routing
 from kubectl_ebpfnet.explain.path.stages import loadbalancing
 from kubectl_ebpfnet.explain.path.stages.forward import kernel_evidence, route_evidence, route_of
-from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.evidence import Record
@@ -25,7 +25,7 @@ MASQUERADE_MARK = 0x4000
 """Bit 14, kube-proxy's --iptables-masquerade-bit by default: KUBE-POSTROUTING masquerades it."""
 
 
-def forward(walk: Walk, here: Standing) -> Standing | None:
+def forward(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """The packet passes the node's stack."""
     node = walk.world.node(here.node)
     standing = _destination_nat(walk, here, node)
@@ -56,7 +56,7 @@ def forward(walk: Walk, here: Standing) -> Standing | None:
     return here.to(Stage.DEVICE, device=device, next_hop=decision.route.gateway)
 
 
-def _mark(here: Standing) -> int | None:
+def _mark(here: PacketState) -> int | None:
     mark: int | None = None
     if not here.entered:
         mark = 0
@@ -66,7 +66,7 @@ def _mark(here: Standing) -> int | None:
     return (mark or 0) | MASQUERADE_MARK if here.marked else mark
 
 
-def _destination_nat(walk: Walk, here: Standing, node: NodeView) -> Standing | None:
+def _destination_nat(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
     service = walk.ends.service
     if service is None or here.packet.flow.destination != service.address:
         return here
@@ -108,7 +108,7 @@ def _destination_nat(walk: Walk, here: Standing, node: NodeView) -> Standing | N
     return here.to(here.stage, packet=packet, marked=marked)
 
 
-def _service_rules(walk: Walk, here: Standing, node: NodeView) -> list[NetfilterRule]:
+def _service_rules(walk: PathBuilder, here: PacketState, node: NodeView) -> list[NetfilterRule]:
     """kube-proxy's rules for the packet's destination; those of node ports on that node alone."""
     destination = here.packet.flow.destination
     answer = node.ruleset(destination.version)
@@ -129,7 +129,9 @@ def _service_rules(walk: Walk, here: Standing, node: NodeView) -> list[Netfilter
     return rules
 
 
-def context(walk: Walk, here: Standing, node: NodeView, out_device: str) -> netfilter.Context:
+def context(
+    walk: PathBuilder, here: PacketState, node: NodeView, out_device: str
+) -> netfilter.Context:
     """The packet as netfilter sees it on a node."""
     nodes = walk.world.node_addresses
     return netfilter.Context(
@@ -144,7 +146,7 @@ def context(walk: Walk, here: Standing, node: NodeView, out_device: str) -> netf
     )
 
 
-def _filter(walk: Walk, here: Standing, node: NodeView, chain: str, device: str) -> bool:
+def _filter(walk: PathBuilder, here: PacketState, node: NodeView, chain: str, device: str) -> bool:
     """Add the filter table's verdict; whether the packet goes on."""
     answer = node.ruleset(here.packet.flow.destination.version)
     where = (HopPlace.NODE, here.node, here.node, HopKind.RULE)
@@ -207,7 +209,7 @@ def _rule_evidence(
     return cite.lines(record, lines)
 
 
-def deliver(walk: Walk, here: Standing) -> None:
+def deliver(walk: PathBuilder, here: PacketState) -> None:
     """The packet is for the node itself."""
     node = walk.world.node(here.node)
     if not here.skips_netfilter and not _filter(walk, here, node, "INPUT", ""):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path.services import ServiceAddress
-from kubectl_ebpfnet.explain.path.state import Walk
+from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.path import (
@@ -35,7 +35,7 @@ def backend_of(tracked: TrackedFlow | None, service: ServiceAddress) -> Flow | N
 
 
 def rewrite(
-    walk: Walk,
+    walk: PathBuilder,
     packet: Packet,
     service: ServiceAddress,
     *,
@@ -120,7 +120,7 @@ def _with_state(backend: Backend) -> str:
 
 
 def _no_backend(
-    walk: Walk,
+    walk: PathBuilder,
     packet: Packet,
     service: ServiceAddress,
     place: HopPlace,

@@ -12,7 +12,7 @@ from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.flows.match import no_snat_map
 from kubectl_ebpfnet.explain.kernel import netfilter
 from kubectl_ebpfnet.explain.path.stages.host import context
-from kubectl_ebpfnet.explain.path.state import Standing, Walk
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -31,7 +31,7 @@ from kubectl_ebpfnet.model.path import (
 from kubectl_ebpfnet.model.untrusted import address
 
 
-def by_netfilter(walk: Walk, here: Standing, node: NodeView) -> Standing:
+def by_netfilter(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
     """nat POSTROUTING: add the hop and give the packet its new source."""
     flow = here.packet.flow
     where = (HopPlace.NODE, here.node, here.node, HopKind.NAT)
@@ -93,14 +93,16 @@ def _rule_evidence(record: Record | None, rule: NetfilterRule | None) -> tuple[E
     return cite.lines(record, [rule.line]) if rule is not None else ()
 
 
-def _seen_by_netfilter(walk: Walk, here: Standing) -> tuple[Flow | None, tuple[Evidence, ...]]:
+def _seen_by_netfilter(
+    walk: PathBuilder, here: PacketState
+) -> tuple[Flow | None, tuple[Evidence, ...]]:
     tracked = walk.tracked_at(here)
     if tracked is None or tracked.netfilter is None:
         return None, ()
     return tracked.netfilter.translated(), tracked.evidence[-1:]
 
 
-def _seen_of_another_flow(walk: Walk, here: Standing) -> TrackedFlow | None:
+def _seen_of_another_flow(walk: PathBuilder, here: PacketState) -> TrackedFlow | None:
     """A flow of the same pod to the same end that netfilter translates, other than this one."""
     for flow in walk.flows:
         if flow.node == here.node and flow.netfilter is not None and flow.netfilter.source_nat:
@@ -108,7 +110,7 @@ def _seen_of_another_flow(walk: Walk, here: Standing) -> TrackedFlow | None:
     return None
 
 
-def _as_the_other(walk: Walk, here: Standing, other: TrackedFlow) -> Standing:
+def _as_the_other(walk: PathBuilder, here: PacketState, other: TrackedFlow) -> PacketState:
     assert other.netfilter is not None
     new = other.netfilter.translated().source
     packet = replace(here.packet, flow=here.packet.flow.with_source(new, None))
@@ -126,7 +128,7 @@ def _as_the_other(walk: Walk, here: Standing, other: TrackedFlow) -> Standing:
     return here.to(here.stage, packet=packet)
 
 
-def _new_source(node: NodeView, here: Standing, rule: NetfilterRule) -> Address | None:
+def _new_source(node: NodeView, here: PacketState, rule: NetfilterRule) -> Address | None:
     if rule.jump == "SNAT" and rule.to_address:
         try:
             return address(rule.to_address.partition("-")[0].partition(":")[0], "a rule")
@@ -137,8 +139,8 @@ def _new_source(node: NodeView, here: Standing, rule: NetfilterRule) -> Address 
 
 
 def _not_by_netfilter(
-    walk: Walk,
-    here: Standing,
+    walk: PathBuilder,
+    here: PacketState,
     node: NodeView,
     uncertain: tuple[NetfilterRule, ...],
     answer: Answer[Ruleset],
@@ -159,13 +161,13 @@ def _not_by_netfilter(
     _missing_masquerade(walk, here, node, cite.whole(answer.record))
 
 
-def _leaves_cluster(walk: Walk, here: Standing) -> bool:
+def _leaves_cluster(walk: PathBuilder, here: PacketState) -> bool:
     flow = here.packet.flow
     return not walk.world.in_cluster(flow.destination) and not walk.ends.host_network
 
 
 def _missing_masquerade(
-    walk: Walk, here: Standing, node: NodeView, evidence: tuple[Evidence, ...]
+    walk: PathBuilder, here: PacketState, node: NodeView, evidence: tuple[Evidence, ...]
 ) -> None:
     flow = here.packet.flow
     if flow.source in node.own_addresses or flow.source in walk.world.node_addresses:
@@ -192,7 +194,7 @@ def _missing_masquerade(
     )
 
 
-def by_cilium(walk: Walk, here: Standing, node: NodeView) -> Standing:
+def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
     """cil_to_netdev's SNAT: add the hop and give the packet its new source."""
     config = node.config
     tracked = walk.tracked
@@ -248,7 +250,7 @@ def by_cilium(walk: Walk, here: Standing, node: NodeView) -> Standing:
     return here.to(here.stage, packet=packet)
 
 
-def _nat_evidence(walk: Walk) -> tuple[Evidence, ...]:
+def _nat_evidence(walk: PathBuilder) -> tuple[Evidence, ...]:
     """The NAT line: it stands after the conntrack lines (tracking.TrackedFlow.evidence)."""
     tracked = walk.tracked
     assert tracked is not None
@@ -256,7 +258,7 @@ def _nat_evidence(walk: Walk) -> tuple[Evidence, ...]:
     return tracked.evidence[before : before + 1]
 
 
-def _spared(walk: Walk, here: Standing, node: NodeView) -> str:
+def _spared(walk: PathBuilder, here: PacketState, node: NodeView) -> str:
     """Why Cilium does not masquerade, in the datapath's own order; "" when it does."""
     flow = here.packet.flow
     if walk.ends.host_network or flow.source in walk.world.node_addresses:
@@ -275,7 +277,11 @@ def _spared(walk: Walk, here: Standing, node: NodeView) -> str:
 
 
 def _check_address(
-    walk: Walk, here: Standing, node: NodeView, address: Address, proof: tuple[Evidence, ...]
+    walk: PathBuilder,
+    here: PacketState,
+    node: NodeView,
+    address: Address,
+    proof: tuple[Evidence, ...],
 ) -> None:
     own = node.addresses_of(here.device, address.version)
     if not own or address in own or address in node.own_addresses:

@@ -14,7 +14,7 @@ from kubectl_ebpfnet.explain.kernel.routing import (
     neighbour_of,
     unresolved,
 )
-from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -23,7 +23,7 @@ from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
 
 
-def leave(walk: Walk, here: Standing) -> Standing | None:
+def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Route the packet in the pod; the next place is the host side veth."""
     netns = walk.world.pod_netns(walk.ends.source.namespace, walk.ends.source.name)
     if _to_itself(walk, here, netns):
@@ -47,11 +47,11 @@ def leave(walk: Walk, here: Standing) -> Standing | None:
     return here.to(Stage.VETH, device=host_side, entered=host_side)
 
 
-def _name(walk: Walk) -> str:
+def _name(walk: PathBuilder) -> str:
     return f"{walk.ends.source.namespace}/{walk.ends.source.name}"
 
 
-def _to_itself(walk: Walk, here: Standing, netns: PodNetns) -> bool:
+def _to_itself(walk: PathBuilder, here: PacketState, netns: PodNetns) -> bool:
     """Whether the packet is for the pod itself, whose local table keeps it on lo."""
     flow = here.packet.flow
     own = [fact for fact in netns.addresses.facts if fact.address == flow.destination]
@@ -72,7 +72,7 @@ def _to_itself(walk: Walk, here: Standing, netns: PodNetns) -> bool:
     return True
 
 
-def _route(walk: Walk, here: Standing, netns: PodNetns) -> Route | bool | None:
+def _route(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route | bool | None:
     """The pod's route; None when it cannot be read; False when the packet ends here."""
     flow = here.packet.flow
     answer = netns.routes(flow.destination.version)
@@ -124,7 +124,7 @@ def _route(walk: Walk, here: Standing, netns: PodNetns) -> Route | bool | None:
 
 
 def _neighbour(
-    walk: Walk, here: Standing, netns: PodNetns, device: str, target: Address
+    walk: PathBuilder, here: PacketState, netns: PodNetns, device: str, target: Address
 ) -> tuple[bool, Neighbour | None]:
     """(whether the packet goes on, the entry)."""
     answer = netns.neighbours
@@ -194,8 +194,8 @@ def _is_cut_off(netns: PodNetns, device: str) -> bool:
 
 
 def _link(
-    walk: Walk,
-    here: Standing,
+    walk: PathBuilder,
+    here: PacketState,
     netns: PodNetns,
     node: NodeView,
     device: str,
@@ -253,7 +253,7 @@ def _link(
 
 
 def _host_side(
-    walk: Walk,
+    walk: PathBuilder,
     netns: PodNetns,
     node: NodeView,
     inner: Link | None,
@@ -300,7 +300,7 @@ def _node_link_evidence(node: NodeView, link: Link) -> tuple[Evidence, ...]:
     return cite.lines(record, [link.line, link.line + 1])
 
 
-def _endpoint_evidence(walk: Walk, node: NodeView) -> tuple[Evidence, ...]:
+def _endpoint_evidence(walk: PathBuilder, node: NodeView) -> tuple[Evidence, ...]:
     endpoint = walk.endpoint
     if endpoint is None or not endpoint.interface or not node.endpoints.facts:
         return ()
@@ -308,7 +308,7 @@ def _endpoint_evidence(walk: Walk, node: NodeView) -> tuple[Evidence, ...]:
 
 
 def _check_mac(
-    walk: Walk, node: NodeView, outer: Link, neighbour: Neighbour | None, target: Address
+    walk: PathBuilder, node: NodeView, outer: Link, neighbour: Neighbour | None, target: Address
 ) -> None:
     if neighbour is None or not neighbour.mac or not outer.mac or neighbour.mac == outer.mac:
         return

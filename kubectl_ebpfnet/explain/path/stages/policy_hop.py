@@ -6,7 +6,7 @@ The decision itself is explain/path/policy.py; when it is made: Cilium bpf/bpf_l
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path import policy
-from kubectl_ebpfnet.explain.path.state import Standing, Walk
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import identity_text
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -19,8 +19,8 @@ ICMP_ECHO_REQUEST = {1: 8, 58: 128}
 
 
 def policy_hop(
-    walk: Walk,
-    here: Standing,
+    walk: PathBuilder,
+    here: PacketState,
     node: NodeView,
     packet: Packet,
     endpoint_id: int | None,
@@ -86,8 +86,8 @@ def policy_hop(
 
 
 def _proxied(
-    walk: Walk,
-    here: Standing,
+    walk: PathBuilder,
+    here: PacketState,
     endpoint_id: int,
     entry: PolicyEntry,
     evidence: tuple[Evidence, ...],
@@ -108,8 +108,8 @@ def _proxied(
 
 
 def _denied(
-    walk: Walk,
-    here: Standing,
+    walk: PathBuilder,
+    here: PacketState,
     packet: Packet,
     endpoint_id: int,
     direction: str,
@@ -154,7 +154,7 @@ def _denied(
     )
 
 
-def _seen(walk: Walk, node_name: str) -> tuple[Evidence, ...]:
+def _seen(walk: PathBuilder, node_name: str) -> tuple[Evidence, ...]:
     for flow in walk.flows:
         if flow.node == node_name and flow.cilium_ct is not None:
             return flow.evidence[:1]

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path.stages import loadbalancing
-from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
 
 
-def leave(walk: Walk, here: Standing) -> Standing | None:
+def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """The packet leaves the socket; the next place is the pod's, or the node's, routing."""
     packet = here.packet
     service = walk.ends.service
@@ -48,7 +48,7 @@ def leave(walk: Walk, here: Standing) -> Standing | None:
     return here.to(Stage.POD, packet=packet)
 
 
-def _socket_lb(walk: Walk, here: Standing) -> bool:
+def _socket_lb(walk: PathBuilder, here: PacketState) -> bool:
     config = walk.world.node(here.node).config
     if walk.tracked is not None and walk.tracked.service_ct is not None:
         return False
@@ -57,5 +57,5 @@ def _socket_lb(walk: Walk, here: Standing) -> bool:
     return bool(walk.ends.host_network or not config.socket_lb_host_only)
 
 
-def _name(walk: Walk) -> str:
+def _name(walk: PathBuilder) -> str:
     return f"{walk.ends.source.namespace}/{walk.ends.source.name}"

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from kubectl_ebpfnet.explain.kernel.routing import describe
 from kubectl_ebpfnet.explain.path.stages.forward import route_evidence, route_of
 from kubectl_ebpfnet.explain.path.stages.veth import show_programs
-from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -30,7 +30,7 @@ def device_of(node: NodeView) -> tuple[str, Link | None]:
     return name, node.link(name)
 
 
-def encapsulate(walk: Walk, here: Standing) -> Standing | None:
+def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Into the tunnel, by the node's route to the other end; `here.device` is that end."""
     node = walk.world.node(here.node)
     end: Address = ip_address(here.device)
@@ -81,8 +81,8 @@ def encapsulate(walk: Walk, here: Standing) -> Standing | None:
 
 
 def _route_outer(
-    walk: Walk, here: Standing, node: NodeView, source: Address, end: Address
-) -> Standing | None:
+    walk: PathBuilder, here: PacketState, node: NodeView, source: Address, end: Address
+) -> PacketState | None:
     decision = route_of(walk, here.to(here.stage, entered=""), node, source, end)
     if decision is None or decision.route is None:
         return None
@@ -100,7 +100,7 @@ def _route_outer(
     return here.to(Stage.DEVICE, device=route.device, entered="", next_hop=route.gateway)
 
 
-def _node_address(walk: Walk, name: str, node: NodeView, end: Address) -> Address | None:
+def _node_address(walk: PathBuilder, name: str, node: NodeView, end: Address) -> Address | None:
     kube_node = walk.world.kube_node(name)
     if kube_node is not None:
         for address in kube_node.internal_addresses:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path.stages import loadbalancing
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
-from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.programs import at_device
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, Packet, State
 
 
-def enter(walk: Walk, here: Standing) -> Standing | None:
+def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """The packet comes out of the pod at its host side device."""
     node = walk.world.node(here.node)
     cilium = show_programs(walk, here, here.device, "ingress")
@@ -42,7 +42,7 @@ def enter(walk: Walk, here: Standing) -> Standing | None:
     return here.to(Stage.FORWARD, packet=packet)
 
 
-def has_cilium(walk: Walk, node: NodeView) -> bool:
+def has_cilium(walk: PathBuilder, node: NodeView) -> bool:
     """Whether anything says that Cilium runs this node's datapath."""
     return (
         node.config.state != ""
@@ -54,7 +54,7 @@ def has_cilium(walk: Walk, node: NodeView) -> bool:
     )
 
 
-def show_programs(walk: Walk, here: Standing, device: str, direction: str) -> bool:
+def show_programs(walk: PathBuilder, here: PacketState, device: str, direction: str) -> bool:
     """Add a hop for each program at a device; whether any of them is Cilium's."""
     node = walk.world.node(here.node)
     attached = at_device.at_device(node, device, direction, node.endpoint_at(device))
@@ -88,7 +88,7 @@ def show_programs(walk: Walk, here: Standing, device: str, direction: str) -> bo
     return any(program.role for program in attached.programs)
 
 
-def _netfilter_balances(walk: Walk) -> bool:
+def _netfilter_balances(walk: PathBuilder) -> bool:
     """Whether kube-proxy's rules rewrite the service's address, further on."""
     service, tracked = walk.ends.service, walk.tracked
     if tracked is not None and tracked.service_ct is not None:
@@ -98,7 +98,7 @@ def _netfilter_balances(walk: Walk) -> bool:
     return service is not None and not service.in_cilium
 
 
-def _conntrack(walk: Walk, here: Standing, packet: Packet) -> None:
+def _conntrack(walk: PathBuilder, here: PacketState, packet: Packet) -> None:
     tracked = walk.tracked
     where = (HopPlace.CILIUM, here.device, here.node, HopKind.CONNTRACK)
     if tracked is None or tracked.cilium_ct is None:
@@ -125,7 +125,7 @@ def _counted(packets: int | None) -> bool:
     return packets is not None and packets > 1
 
 
-def _egress_policy(walk: Walk, here: Standing, node: NodeView, packet: Packet) -> bool:
+def _egress_policy(walk: PathBuilder, here: PacketState, node: NodeView, packet: Packet) -> bool:
     """Add the egress policy hop; whether the packet may pass."""
     endpoint = walk.endpoint
     remote = node.ipcache_of(packet.flow.destination)

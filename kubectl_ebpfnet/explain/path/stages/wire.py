@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.path.state import Stage, Standing, Walk, answered
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage, answered
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.model.net import endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State
 
 
-def cross(walk: Walk, here: Standing) -> Standing | None:
+def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """The packet is on the wire: to another node, or to the world."""
     world = walk.world
     flow = here.packet.outer or here.packet.flow
@@ -71,7 +71,7 @@ def cross(walk: Walk, here: Standing) -> Standing | None:
     return None
 
 
-def _untranslated(walk: Walk, here: Standing) -> bool:
+def _untranslated(walk: PathBuilder, here: PacketState) -> bool:
     """Whether the address of a service leaves the cluster, where nobody has it."""
     service = walk.ends.service
     if service is None:
@@ -94,7 +94,7 @@ def _untranslated(walk: Walk, here: Standing) -> bool:
     return True
 
 
-def _no_such_port(walk: Walk, here: Standing) -> bool:
+def _no_such_port(walk: PathBuilder, here: PacketState) -> bool:
     """Whether the packet is for the address of a service, at a port that the service has not."""
     flow = here.packet.flow
     for service in walk.world.kube.services:
@@ -116,7 +116,7 @@ def _no_such_port(walk: Walk, here: Standing) -> bool:
     return False
 
 
-def _loop(walk: Walk, here: Standing, node: str) -> None:
+def _loop(walk: PathBuilder, here: PacketState, node: str) -> None:
     """The packet takes a way that it took before, unchanged: it ends when its TTL does."""
     routes = [
         piece
@@ -142,7 +142,7 @@ def _loop(walk: Walk, here: Standing, node: str) -> None:
     )
 
 
-def _next_node(walk: Walk, here: Standing) -> str:
+def _next_node(walk: PathBuilder, here: PacketState) -> str:
     """The node that the packet comes to next, "" when that is none of the cluster's."""
     world = walk.world
     flow = here.packet.outer or here.packet.flow
@@ -156,7 +156,7 @@ def _next_node(walk: Walk, here: Standing) -> str:
     return node
 
 
-def _node_by_cidr(walk: Walk, here: Standing) -> str:
+def _node_by_cidr(walk: PathBuilder, here: PacketState) -> str:
     destination = here.packet.flow.destination
     owners = [(node.name, node.pod_cidrs) for node in walk.world.kube.nodes]
     owners += [(node.name, node.pod_cidrs) for node in walk.world.cilium_nodes]

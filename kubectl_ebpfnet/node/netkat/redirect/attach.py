@@ -18,7 +18,7 @@ from kubectl_ebpfnet.node.netkat.redirect.clsact import Filter
 from kubectl_ebpfnet.node.netlink.message import change
 
 
-class Attached:
+class IngressPrograms:
     """Programs at the ingress of devices; `detach` takes them away, and so does our end."""
 
     def __init__(self, *, tcx: bool = True) -> None:

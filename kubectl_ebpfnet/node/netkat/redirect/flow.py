@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class CaughtFlow:
     """What belongs to one netkat.
 
     Attributes:

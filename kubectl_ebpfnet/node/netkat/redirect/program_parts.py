@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from kubectl_ebpfnet.node.bpf import assembler as asm
 from kubectl_ebpfnet.node.bpf.assembler import EQ, FP, GT, LT, NE, R0, R6, R7, R8, R9, Assembly
-from kubectl_ebpfnet.node.netkat.redirect.flow import Flow
+from kubectl_ebpfnet.node.netkat.redirect.flow import CaughtFlow
 
 # Places on the stack: the IP header, four bytes behind it, the same of a packet that ICMP quotes
 HEADER, BYTES, INNER, INNER_BYTES = -40, -48, -88, -96
@@ -98,7 +98,7 @@ def port_in(code: Assembly, ports: tuple[int, int], at: int) -> None:
     code.jump_if(GT, R0, ports[1], "next")
 
 
-def to_transport(code: Assembly, flow: Flow, base: int) -> None:
+def to_transport(code: Assembly, flow: CaughtFlow, base: int) -> None:
     """R7 = offset behind the IP header; then to transport, icmp, fragment or next."""
     if flow.version == 4:
         code.load(asm.HALF, R0, FP, HEADER + 6)
@@ -147,7 +147,7 @@ def _header_length(code: Assembly, register: int, at: int) -> None:
     code.shift_left(register, 2)
 
 
-def error_about(code: Assembly, flow: Flow, form: Form) -> None:
+def error_about(code: Assembly, flow: CaughtFlow, form: Form) -> None:
     """Go on where the ICMP message is an error that quotes a packet of the flow."""
     for kind in form.errors:
         code.jump_if(EQ, R0, kind, "error")
@@ -172,7 +172,7 @@ def error_about(code: Assembly, flow: Flow, form: Form) -> None:
     port_is(code, flow.peer_port, INNER_BYTES + 2)
 
 
-def _note(code: Assembly, flow: Flow, at: int) -> None:
+def _note(code: Assembly, flow: CaughtFlow, at: int) -> None:
     """R0 = where the note of the local port on the stack is; the port is in its range."""
     code.load(asm.HALF, R0, FP, at)
     code.host_order(R0, 16)
@@ -185,13 +185,13 @@ def _note(code: Assembly, flow: Flow, at: int) -> None:
     code.jump_if_null(R0, "next")
 
 
-def note(code: Assembly, flow: Flow, at: int, value: int) -> None:
+def note(code: Assembly, flow: CaughtFlow, at: int, value: int) -> None:
     """Keep that this local port calls the peer by its stand-in (1) or by its own address (0)."""
     _note(code, flow, at)
     code.store(asm.WORD, R0, 0, value)
 
 
-def noted(code: Assembly, flow: Flow, at: int, otherwise: str) -> None:
+def noted(code: Assembly, flow: CaughtFlow, at: int, otherwise: str) -> None:
     """Go on where the local port calls the peer by its stand-in; also where nobody keeps notes."""
     if flow.notes:
         _note(code, flow, at)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.node.bpf import assembler as asm
 from kubectl_ebpfnet.node.bpf.assembler import EQ, FP, NE, R0, R6, R7, Assembly
-from kubectl_ebpfnet.node.netkat.redirect.flow import Flow
+from kubectl_ebpfnet.node.netkat.redirect.flow import CaughtFlow
 from kubectl_ebpfnet.node.netkat.redirect.program_parts import (
     BYTES,
     FORMS,
@@ -46,7 +46,7 @@ _ARP, _ARP_REPLY = b"\x08\x06", b"\x00\x02"
 _SOLICITATION, _ADVERTISEMENT = 135, 136
 
 
-def to_private(flow: Flow, veth: int, *, frame: bytes = b"", helper: int) -> bytes:
+def to_private(flow: CaughtFlow, veth: int, *, frame: bytes = b"", helper: int) -> bytes:
     """The program at the device's ingress.
 
     Args:
@@ -114,7 +114,7 @@ def to_private(flow: Flow, veth: int, *, frame: bytes = b"", helper: int) -> byt
     return _closing(code, NEXT)
 
 
-def to_wire(flow: Flow, device: int, *, mark: int = 0, neighbours: bool = True) -> bytes:
+def to_wire(flow: CaughtFlow, device: int, *, mark: int = 0, neighbours: bool = True) -> bytes:
     """The program at the ingress of the veth's end in the host.
 
     Args:
