@@ -17,9 +17,9 @@ import subprocess
 import sys
 import time
 
-from tests.lab import build, lifecycle, node, node_image, policy
-from tests.lab.build import say
-from tests.lab.config import ADMIN_CONFIG, NOBODY_CONFIG, NODES, SRE_CONFIG, STATE
+from tests.lab.cluster import build, lifecycle, node, node_image, policy
+from tests.lab.cluster.build import say
+from tests.lab.cluster.config import ADMIN_CONFIG, NOBODY_CONFIG, NODES, SRE_CONFIG, STATE
 
 
 def _up() -> int:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import policy
-from tests.lab.config import NODES, WORLD_ADDRESS
+from tests.lab.cluster import policy
+from tests.lab.cluster.config import NODES, WORLD_ADDRESS
+from tests.lab.cluster.live import FETCH, Answer, objects, path, pod_of_our_own
 from tests.lab.conftest import Lab
-from tests.lab.live import FETCH, Answer, objects, path, pod_of_our_own
 
 WORLD = f"{WORLD_ADDRESS}:80"
 SECRET = "e2e-secret-value-5bd0"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import control_plane
-from tests.lab.processes import run
+from tests.lab.cluster import control_plane
+from tests.lab.cluster.processes import run
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import lifecycle
-from tests.lab.config import BINARIES, STATE
+from tests.lab.cluster import lifecycle
+from tests.lab.cluster.config import BINARIES, STATE
+from tests.lab.cluster.processes import wait_for
 from tests.lab.conftest import Lab, why_not
-from tests.lab.processes import wait_for
 
 pytestmark = [
     pytest.mark.lab,
@@ -58,7 +58,7 @@ def command(process: Path) -> str:
         words = (process / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
     except OSError:
         return ""
-    names = (str(STATE), str(BINARIES), "tests.lab", "tests/lab/world.py")
+    names = (str(STATE), str(BINARIES), "tests.lab", "tests/lab/cluster/world.py")
     return " ".join(words) if any(name in word for word in words for name in names) else ""
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.lab.config import ADMIN_CONFIG, NOBODY_CONFIG, SRE_CONFIG
+from tests.lab.cluster.config import ADMIN_CONFIG, NOBODY_CONFIG, SRE_CONFIG
+from tests.lab.cluster.live import objects, path
 from tests.lab.conftest import Lab
-from tests.lab.live import objects, path
 
 pytestmark = pytest.mark.side_by_side
 NODE_PODS = "app.kubernetes.io/managed-by=kubectl-ebpfnet"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import images, manifests, policy
-from tests.lab.config import NODES, WORLD_ADDRESS
+from tests.lab.cluster import images, manifests, policy
+from tests.lab.cluster.config import NODES, WORLD_ADDRESS
+from tests.lab.cluster.kubectl import apply
 from tests.lab.conftest import Lab, wait_until
-from tests.lab.kubectl import apply
 
 pytestmark = pytest.mark.side_by_side
 FETCH = ("curl", "-sS", "--max-time", "3")

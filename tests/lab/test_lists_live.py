@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from tests.lab.config import NODES, WORLD_ADDRESS
+from tests.lab.cluster.config import NODES, WORLD_ADDRESS
+from tests.lab.cluster.kubectl import program
+from tests.lab.cluster.live import FETCH, address, in_node, pod_of_our_own
 from tests.lab.conftest import Lab
-from tests.lab.kubectl import program
-from tests.lab.live import FETCH, address, in_node, pod_of_our_own
 
 ACCESS = ("agent", "pod")
 

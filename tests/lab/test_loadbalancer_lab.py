@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import pytest
 
 from kubectl_ebpfnet.node.host import netns
-from tests.lab import lb_faults
-from tests.lab.config import (
+from tests.lab.cluster import lb_faults
+from tests.lab.cluster.config import (
     LB_ADDRESSES,
     LB_CLUSTER_ADDRESS,
     LB_LOCAL_ADDRESS,
@@ -32,8 +32,8 @@ from tests.lab.config import (
     WORLD_NODE_ADDRESS,
     Node,
 )
+from tests.lab.cluster.live import address, changed, in_node, in_pod, objects
 from tests.lab.conftest import Lab, wait_until
-from tests.lab.live import address, changed, in_node, in_pod, objects
 
 BOTH = (LB_LOCAL_ADDRESS, LB_CLUSTER_ADDRESS)
 SERVING, OTHERS = NODES[0], NODES[1:]

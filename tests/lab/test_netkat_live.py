@@ -23,10 +23,10 @@ import pytest
 
 from kubectl_ebpfnet.node.bpf import syscall
 from kubectl_ebpfnet.node.host import netns
-from tests.lab.config import LB_CLUSTER_ADDRESS, NODES, WORLD_ADDRESS, WORLD_NETNS, Node
+from tests.lab.cluster.config import LB_CLUSTER_ADDRESS, NODES, WORLD_ADDRESS, WORLD_NETNS, Node
+from tests.lab.cluster.live import in_node
+from tests.lab.cluster.processes import run
 from tests.lab.conftest import Lab, wait_until
-from tests.lab.live import in_node
-from tests.lab.processes import run
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 NODE1, NODE2, NODE3 = NODES

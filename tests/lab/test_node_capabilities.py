@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.cluster.nodepods import manifest
-from tests.lab.config import HERE
+from tests.lab.cluster.config import HERE
+from tests.lab.cluster.kubectl import apply
+from tests.lab.cluster.processes import alive, run
 from tests.lab.conftest import Lab, wait_until
-from tests.lab.kubectl import apply
-from tests.lab.processes import alive, run
 
 NAMESPACE = "ebl-capabilities"
 NODE = "node1"

@@ -19,8 +19,8 @@ import pytest
 
 from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.cluster.nodepods.manifest import DEFAULT_IMAGE
-from tests.lab import chroot, debian, dockerfile, node_image
-from tests.lab.processes import run
+from tests.lab.cluster import chroot, debian, dockerfile, node_image
+from tests.lab.cluster.processes import run
 
 PACKAGES = "usr/local/lib/python3.11/dist-packages"
 compare = pytest.mark.skipif(

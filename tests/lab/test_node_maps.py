@@ -20,10 +20,10 @@ from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, FlowFilter, ask
 from kubectl_ebpfnet.parse import node_side
 from kubectl_ebpfnet.parse.cilium import ct, lb, maps
 from kubectl_ebpfnet.parse.cilium import policy as cilium_policy
-from tests.lab import policy
-from tests.lab.config import HERE, NODES, ONE_OF_EACH, Node
+from tests.lab.cluster import policy
+from tests.lab.cluster.config import HERE, NODES, ONE_OF_EACH, Node
+from tests.lab.cluster.live import FETCH, address, pod_of_our_own
 from tests.lab.conftest import Lab, wait_until
-from tests.lab.live import FETCH, address, pod_of_our_own
 
 Facts = Iterable[Any]
 
@@ -41,7 +41,7 @@ def in_node(node: Node, *words: str, stdin: str = "") -> bytes:
     argv = ["nsenter", f"--target={first}", "--mount", "--net", "--pid", "--wd=/",
             sys.executable, "-m", "kubectl_ebpfnet.node", *words]  # fmt: skip
     done = subprocess.run(argv, input=stdin.encode(), capture_output=True, check=False,
-                          env={"PYTHONPATH": str(HERE.parents[1])})  # fmt: skip
+                          env={"PYTHONPATH": str(HERE.parents[2])})  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
 

@@ -1,7 +1,7 @@
 """How node pods live and die in the lab: every end of a run, and nodes that make it hard.
 
-A run is tests/lab/node_pod_run.py in a process of its own. What is left is looked for with kubectl
-and in the cgroups of the machine's processes (proc(5)), which all nodes share.
+A run is tests/lab/cluster/node_pod_run.py in a process of its own. What is left is looked for with
+kubectl and in the cgroups of the machine's processes (proc(5)), which all nodes share.
 
 They run side by side: pods are kept, and nodes made hard, where no other test here minds.
 """
@@ -25,11 +25,11 @@ import pytest
 import yaml
 
 from kubectl_ebpfnet import __version__
-from tests.lab import images, manifests
-from tests.lab.config import NOBODY_CONFIG
+from tests.lab.cluster import images, manifests
+from tests.lab.cluster.config import NOBODY_CONFIG
+from tests.lab.cluster.kubectl import program
+from tests.lab.cluster.live import objects
 from tests.lab.conftest import Lab, wait_until
-from tests.lab.kubectl import program
-from tests.lab.live import objects
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.timeout(240), pytest.mark.side_by_side]
@@ -103,7 +103,12 @@ class Live:
 def a_run(lab: Lab, *nodes: str, **wanted: Any) -> Iterator[Live]:
     """A run that has got so far that its pods run, or failed; killed and cleaned up at the end."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.lab.node_pod_run", json.dumps({"nodes": nodes, **wanted})],
+        [
+            sys.executable,
+            "-m",
+            "tests.lab.cluster.node_pod_run",
+            json.dumps({"nodes": nodes, **wanted}),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.lab.config import NODES, WORLD_ADDRESS
+from tests.lab.cluster.config import NODES, WORLD_ADDRESS
+from tests.lab.cluster.live import FETCH, Answer, in_node, path, pod_of_our_own
 from tests.lab.conftest import Lab, wait_until
-from tests.lab.live import FETCH, Answer, in_node, path, pod_of_our_own
 
 WORLD = f"{WORLD_ADDRESS}:80"
 _PASSING = re.compile(r"-?\d+ s left|expired|(?<=\d):\d{5}\b|\((REACHABLE|DELAY|STALE|PROBE)\)")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab import policy
-from tests.lab.config import NODES, WORLD_ADDRESS
+from tests.lab.cluster import policy
+from tests.lab.cluster.config import NODES, WORLD_ADDRESS
+from tests.lab.cluster.live import FETCH, Answer, address, objects, path
 from tests.lab.conftest import Lab, wait_until
-from tests.lab.live import FETCH, Answer, address, objects, path
 
 WORLD = f"{WORLD_ADDRESS}:80"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.lab.config import WORLD_ADDRESS
+from tests.lab.cluster.config import WORLD_ADDRESS
+from tests.lab.cluster.live import FETCH, Answer, objects, path
 from tests.lab.conftest import Lab, wait_until
-from tests.lab.live import FETCH, Answer, objects, path
 
 WORLD = f"{WORLD_ADDRESS}:80"
 RBAC = "rbac.authorization.k8s.io"

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.lab import lb_faults
-from tests.lab.config import (
+from tests.lab.cluster import lb_faults
+from tests.lab.cluster.config import (
     LB_CLUSTER_ADDRESS,
     LB_LOCAL_ADDRESS,
     NODES,
@@ -22,8 +22,8 @@ from tests.lab.config import (
     UDP_LOCAL_ADDRESS,
     UDP_TARGET_PORT,
 )
+from tests.lab.cluster.live import address
 from tests.lab.conftest import Lab
-from tests.lab.live import address
 from tests.lab.test_loadbalancer_lab import ask, outside, outside_udp
 
 LOCAL, CLUSTER = "web-lb-local", "web-lb-cluster"

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from tests.lab.agent.text import ct_line, table
+from tests.lab.cluster.agent.text import ct_line, table
 
 CLIENT, WEB, WORLD = "10.244.1.53", "10.244.0.251", "1.1.1.1"
 FIN_SYN = 3

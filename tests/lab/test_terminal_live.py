@@ -17,10 +17,10 @@ from unicodedata import east_asian_width
 
 import pytest
 
-from tests.lab.config import WORLD_ADDRESS
+from tests.lab.cluster.config import WORLD_ADDRESS
+from tests.lab.cluster.kubectl import program
+from tests.lab.cluster.live import path, pod_of_our_own
 from tests.lab.conftest import Lab, wait_until
-from tests.lab.kubectl import program
-from tests.lab.live import path, pod_of_our_own
 
 PATH = ("ebpfnet", "path", "pod/client", f"{WORLD_ADDRESS}:80")
 

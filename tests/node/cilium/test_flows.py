@@ -27,8 +27,8 @@ from kubectl_ebpfnet.node.host import mounts
 from kubectl_ebpfnet.node.server import answer as answering
 from kubectl_ebpfnet.parse import node_side as answers
 from kubectl_ebpfnet.parse.cilium import ct as printed_ct
-from tests.lab.agent.text import ct_line
-from tests.lab.syscall_bpf import HASH, LRU_HASH
+from tests.lab.cluster.agent.text import ct_line
+from tests.lab.cluster.syscall_bpf import HASH, LRU_HASH
 from tests.node.cilium.cilium_bpffs import (
     Entries,
     Pins,

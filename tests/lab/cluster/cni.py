@@ -20,9 +20,9 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from tests.lab import bpf
-from tests.lab.config import NODES, STATE, Node
-from tests.lab.processes import run
+from tests.lab.cluster import bpf
+from tests.lab.cluster.config import NODES, STATE, Node
+from tests.lab.cluster.processes import run
 
 ENDPOINTS = STATE / "endpoints"
 """One file an endpoint, for the replay agents of all nodes."""

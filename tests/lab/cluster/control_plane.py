@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tests.lab.config import (
+from tests.lab.cluster.config import (
     ADMIN_CONFIG,
     API_SERVER,
     BINARIES,
@@ -19,7 +19,7 @@ from tests.lab.config import (
     SRE_CONFIG,
     STATE,
 )
-from tests.lab.processes import run, start, wait_for
+from tests.lab.cluster.processes import run, start, wait_for
 
 PKI = STATE / "pki"
 USERS = {"admin": "system:masters", "sre": "", "nobody": ""}

@@ -1,6 +1,6 @@
 """The node pod's image, made here from image/Dockerfile without Docker.
 
-The instructions are carried out one by one (tests/lab/dockerfile.py reads them): FROM is
+The instructions are carried out one by one (tests/lab/cluster/dockerfile.py reads them): FROM is
 debootstrap, RUN is chroot(2) into the tree made so far, in namespaces of its own. So the lab runs
 the image that users get, and its steps cannot drift from the Dockerfile's.
 
@@ -27,15 +27,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kubectl_ebpfnet import __version__
-from tests.lab import debian
-from tests.lab.build import say
-from tests.lab.chroot import Tree, matching, pack
-from tests.lab.config import CACHE, HERE
-from tests.lab.dockerfile import Instruction, expanded, read
-from tests.lab.images import archive
-from tests.lab.processes import run
+from tests.lab.cluster import debian
+from tests.lab.cluster.build import say
+from tests.lab.cluster.chroot import Tree, matching, pack
+from tests.lab.cluster.config import CACHE, HERE
+from tests.lab.cluster.dockerfile import Instruction, expanded, read
+from tests.lab.cluster.images import archive
+from tests.lab.cluster.processes import run
 
-ROOT = HERE.parents[1]
+ROOT = HERE.parents[2]
 DOCKERFILE = ROOT / "image/Dockerfile"
 REQUIREMENTS = ROOT / "image/requirements.txt"
 NAME = f"ghcr.io/kubectl-ebpfnet/node:{__version__}"

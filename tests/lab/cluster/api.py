@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Any
 
-from tests.lab.config import ADMIN_CONFIG, BRIDGE_ADDRESS, STATE
+from tests.lab.cluster.config import ADMIN_CONFIG, BRIDGE_ADDRESS, STATE
 
 Object = dict[str, Any]
 

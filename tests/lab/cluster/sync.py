@@ -19,11 +19,11 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from tests.lab import bpf, cloud
-from tests.lab.api import Api, Object
-from tests.lab.config import NODES, STATE
-from tests.lab.policy import bpffs
-from tests.lab.syscall_bpf import Map
+from tests.lab.cluster import bpf, cloud
+from tests.lab.cluster.api import Api, Object
+from tests.lab.cluster.config import NODES, STATE
+from tests.lab.cluster.policy import bpffs
+from tests.lab.cluster.syscall_bpf import Map
 
 VIEW = STATE / "view.json"
 PROTOCOLS = {"TCP": 6, "UDP": 17}

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.lab.processes import LONG_S, run
+from tests.lab.cluster.processes import LONG_S, run
 
 RECIPE = 2
 """Raised when this file changes what comes out."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.lab import images
-from tests.lab.config import (
+from tests.lab.cluster import images
+from tests.lab.cluster.config import (
     HERE,
     LB_CLUSTER_ADDRESS,
     LB_LOCAL_ADDRESS,
@@ -91,7 +91,7 @@ def _service(name: str, selector: str, port: int, target: int, **spec: Any) -> M
 
 def agents() -> Manifest:
     """The DaemonSet of replay agents, where a reader looks for Cilium's."""
-    root = str(HERE.parents[1])
+    root = str(HERE.parents[2])
     received = "HostToContainer"
     mounts = [
         *_TOOLS_MOUNTS,
@@ -113,7 +113,7 @@ def agents() -> Manifest:
         "name": "cilium-agent",
         "image": images.HOST,
         "imagePullPolicy": "Never",
-        "command": ["/usr/bin/python3", "-m", "tests.lab.agent.daemon", "$(NODE)"],
+        "command": ["/usr/bin/python3", "-m", "tests.lab.cluster.agent.daemon", "$(NODE)"],
         "workingDir": root,
         "env": [
             {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
@@ -311,7 +311,7 @@ def forms() -> Manifest:
             for command, name in RECORDED.items()
         }
     }
-    recorded = HERE.parent / "scenarios/native-iptables/records.jsonl"
+    recorded = HERE.parents[1] / "scenarios/native-iptables/records.jsonl"
     for line in recorded.read_text().splitlines():
         record = json.loads(line)
         words, text = record["argv"], record["stdout"]

@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.lab import bpf, build, control_plane, manifests, network, node, node_image, sync
-from tests.lab.agent.daemon import ANSWERS
-from tests.lab.build import say
-from tests.lab.config import (
+from tests.lab.cluster import bpf, build, control_plane, manifests, network, node, node_image, sync
+from tests.lab.cluster.agent.daemon import ANSWERS
+from tests.lab.cluster.build import say
+from tests.lab.cluster.config import (
     ADMIN_CONFIG,
     BINARIES,
     CACHE,
@@ -29,8 +29,8 @@ from tests.lab.config import (
     STATE,
     WORLD_NETNS,
 )
-from tests.lab.kubectl import apply, get, kubectl
-from tests.lab.processes import alive, run, start, stop_all, wait_for
+from tests.lab.cluster.kubectl import apply, get, kubectl
+from tests.lab.cluster.processes import alive, run, start, stop_all, wait_for
 
 READY = STATE / "up"
 NODE_NAMES = tuple(one.name for one in NODES)
@@ -164,10 +164,10 @@ def _workloads_and_image() -> None:
 
 
 def _workloads() -> None:
-    kubectl("apply", "-f", str(HERE.parents[1] / "docs/rbac.yaml"))
+    kubectl("apply", "-f", str(HERE.parents[2] / "docs/rbac.yaml"))
     apply([*manifests.rights(), manifests.agents(), *manifests.workloads()])
-    root = {"PYTHONPATH": str(HERE.parents[1])}
-    start("sync", [sys.executable, "-m", "tests.lab.sync"], root)
+    root = {"PYTHONPATH": str(HERE.parents[2])}
+    start("sync", [sys.executable, "-m", "tests.lab.cluster.sync"], root)
     wait_for(_all_running, "the lab's pods", 120)
     wait_for(_in_step, "Cilium's objects", 30)
     wait_for(_balanced, "the load-balancers' rules", 30)
@@ -251,7 +251,7 @@ def _is_ours(pid: int, spaces: frozenset[int]) -> bool:
         return False
     program, state = words[0].rpartition(b"/")[2], f"{STATE}/".encode()
     daemon = program.startswith((b"etcd", b"kube", b"containerd", b"unshare", b"nsenter"))
-    if b"tests.lab.sync" in words or words[0].startswith(state):
+    if b"tests.lab.cluster.sync" in words or words[0].startswith(state):
         return True
     return space in spaces or (daemon and any(state in word for word in words))
 

@@ -13,11 +13,11 @@ import sys
 from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 
-from tests.lab import syscall_bpf as sys_bpf
-from tests.lab import tc_filter
-from tests.lab.config import BRIDGE_ADDRESS, HERE, NODES, STATE, Node
-from tests.lab.processes import run
-from tests.lab.syscall_bpf import HASH, LPM_TRIE, LRU_HASH, NO_PREALLOC, PERCPU_HASH, Map
+from tests.lab.cluster import syscall_bpf as sys_bpf
+from tests.lab.cluster import tc_filter
+from tests.lab.cluster.config import BRIDGE_ADDRESS, HERE, NODES, STATE, Node
+from tests.lab.cluster.processes import run
+from tests.lab.cluster.syscall_bpf import HASH, LPM_TRIE, LRU_HASH, NO_PREALLOC, PERCPU_HASH, Map
 
 FS = Path("/sys/fs/bpf")
 GLOBALS = FS / "tc/globals"

@@ -1,4 +1,4 @@
-"""The replay agent's daemon: `python -m tests.lab.agent.daemon NODE` in a pod labelled as Cilium's.
+"""The replay agent's daemon: `python -m tests.lab.cluster.agent.daemon NODE` in an agent's pod.
 
 `cilium-dbg` in that pod is a small client (cilium-dbg.c), so that a command costs what a Go program
 costs and not the start of a Python.
@@ -11,8 +11,8 @@ import struct
 import sys
 from pathlib import Path
 
-from tests.lab.agent.answers import Agent
-from tests.lab.config import NODES
+from tests.lab.cluster.agent.answers import Agent
+from tests.lab.cluster.config import NODES
 
 SOCKET = "/run/ebl-agent.sock"
 ANSWERS = "agent-answers"

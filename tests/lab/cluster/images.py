@@ -15,8 +15,8 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.lab.config import HERE
-from tests.lab.processes import run
+from tests.lab.cluster.config import HERE
+from tests.lab.cluster.processes import run
 
 BARE = "docker.io/lab/bare:1"
 HOST = "docker.io/lab/host:1"

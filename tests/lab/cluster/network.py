@@ -11,7 +11,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.lab.config import (
+from tests.lab.cluster.config import (
     BRIDGE,
     BRIDGE_ADDRESS,
     HERE,
@@ -23,7 +23,7 @@ from tests.lab.config import (
     WORLD_NODE_ADDRESS,
     Node,
 )
-from tests.lab.processes import run, start
+from tests.lab.cluster.processes import run, start
 
 NETNS = Path("/run/netns")
 NETNS_IS_OURS = STATE / "netns-is-ours"

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.lab.config import STATE
+from tests.lab.cluster.config import STATE
 
 PIDS = STATE / "pids"
 DEADLINE_S = 600.0

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.lab import images, node_image
-from tests.lab.config import ADMIN_CONFIG, BINARIES, HERE, STATE, Node
-from tests.lab.processes import run, start, wait_for
+from tests.lab.cluster import images, node_image
+from tests.lab.cluster.config import ADMIN_CONFIG, BINARIES, HERE, STATE, Node
+from tests.lab.cluster.processes import run, start, wait_for
 
 
 def up(node: Node) -> None:
@@ -34,7 +34,7 @@ def up(node: Node) -> None:
             node.name, str(node.state), *kubelet,
         ],
         {
-            "EBL_ROOT": str(HERE.parents[1]),
+            "EBL_ROOT": str(HERE.parents[2]),
             "EBL_PYTHON": "/usr/bin/python3",
             # The kubelet would look for a cloud's metadata server.
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -125,9 +125,9 @@ def _cni(node: Node) -> None:
     config.mkdir(parents=True, exist_ok=True)
     shutil.copy("/usr/lib/cni/loopback", plugins / "loopback")
     launcher = plugins / "ebl-cni"
-    root = HERE.parents[1]
+    root = HERE.parents[2]
     launcher.write_text(
-        f'#!/bin/sh\nPYTHONPATH={root} exec /usr/bin/python3 -m tests.lab.cni "$@"\n'
+        f'#!/bin/sh\nPYTHONPATH={root} exec /usr/bin/python3 -m tests.lab.cluster.cni "$@"\n'
     )
     launcher.chmod(0o755)
     (config / "10-ebl.conflist").write_text(

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.lab import manifests, policy, sync
-from tests.lab.config import Node
+from tests.lab.cluster import manifests, policy, sync
+from tests.lab.cluster.config import Node
+from tests.lab.cluster.processes import run
 from tests.lab.conftest import Lab, wait_until
-from tests.lab.processes import run
 
 FETCH = ("curl", "-sS", "--max-time", "3")
 Hop = dict[str, Any]

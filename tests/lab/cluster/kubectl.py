@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.lab.config import ADMIN_CONFIG
+from tests.lab.cluster.config import ADMIN_CONFIG
 
 
 def program() -> str:

@@ -14,11 +14,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
-from tests.lab.config import NODES, WORLD_NODE_ADDRESS, Node
-from tests.lab.kubectl import apply, kubectl
-from tests.lab.live import changed, in_node, in_pod
-from tests.lab.manifests import IN_SERVICE, web_pod
-from tests.lab.processes import wait_for
+from tests.lab.cluster.config import NODES, WORLD_NODE_ADDRESS, Node
+from tests.lab.cluster.kubectl import apply, kubectl
+from tests.lab.cluster.live import changed, in_node, in_pod
+from tests.lab.cluster.manifests import IN_SERVICE, web_pod
+from tests.lab.cluster.processes import wait_for
 
 COMMENT = "e2e lb fault"
 EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"

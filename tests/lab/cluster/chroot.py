@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.processes import LONG_S, run
+from tests.lab.cluster.processes import LONG_S, run
 
 _CHROOT = """
 if [ -n "$2" ]; then mount -t overlay overlay -o "lowerdir=$2,upperdir=$3,workdir=$4" "$1"

@@ -1,0 +1,1 @@
+"""What the lab is made of: its nodes, control plane, network, agents, pods and their faults."""
