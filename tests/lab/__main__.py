@@ -17,9 +17,12 @@ import subprocess
 import sys
 import time
 
-from tests.lab.cluster import build, lifecycle, node, node_image, policy
+from tests.lab.cluster import build, lifecycle
 from tests.lab.cluster.build import say
 from tests.lab.cluster.config import ADMIN_CONFIG, NOBODY_CONFIG, NODES, SRE_CONFIG, STATE
+from tests.lab.cluster.datapath import policy
+from tests.lab.cluster.image import node_image
+from tests.lab.cluster.nodes import node
 
 
 def _up() -> int:

@@ -20,10 +20,11 @@ from typing import Any
 
 import pytest
 
-from tests.lab.cluster import build, lifecycle, policy
+from tests.lab.cluster import build, lifecycle
 from tests.lab.cluster.config import ADMIN_CONFIG, BINARIES, NOBODY_CONFIG, SRE_CONFIG
+from tests.lab.cluster.datapath import policy
 from tests.lab.cluster.kubectl import program
-from tests.lab.cluster.side_by_side import SideBySide
+from tests.lab.cluster.tools.side_by_side import SideBySide
 
 PATIENCE = 30 * 60
 """Seconds for one test: the first may have to build Kubernetes."""

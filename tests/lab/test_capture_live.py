@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.cluster import policy
 from tests.lab.cluster.config import NODES, WORLD_ADDRESS
-from tests.lab.cluster.live import FETCH, Answer, objects, path, pod_of_our_own
+from tests.lab.cluster.datapath import policy
+from tests.lab.cluster.tools.live import FETCH, Answer, objects, path, pod_of_our_own
 from tests.lab.conftest import Lab
 
 WORLD = f"{WORLD_ADDRESS}:80"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.cluster import control_plane
+from tests.lab.cluster.control import control_plane
 from tests.lab.cluster.processes import run
 
 

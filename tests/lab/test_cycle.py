@@ -58,7 +58,7 @@ def command(process: Path) -> str:
         words = (process / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
     except OSError:
         return ""
-    names = (str(STATE), str(BINARIES), "tests.lab", "tests/lab/cluster/world.py")
+    names = (str(STATE), str(BINARIES), "tests.lab", "tests/lab/cluster/nodes/world.py")
     return " ".join(words) if any(name in word for word in words for name in names) else ""
 
 

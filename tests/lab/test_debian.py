@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.cluster import debian
+from tests.lab.cluster.image import debian
 
 DEB822 = """Types: deb deb-src
 # http://snapshot.debian.org/archive/debian/20250520T000000Z

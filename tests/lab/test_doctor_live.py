@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.lab.cluster.config import ADMIN_CONFIG, NOBODY_CONFIG, SRE_CONFIG
-from tests.lab.cluster.live import objects, path
+from tests.lab.cluster.tools.live import objects, path
 from tests.lab.conftest import Lab
 
 pytestmark = pytest.mark.side_by_side

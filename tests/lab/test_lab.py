@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.cluster import images, manifests, policy
 from tests.lab.cluster.config import NODES, WORLD_ADDRESS
+from tests.lab.cluster.control import manifests
+from tests.lab.cluster.datapath import policy
+from tests.lab.cluster.image import images
 from tests.lab.cluster.kubectl import apply
 from tests.lab.conftest import Lab, wait_until
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.lab.cluster.config import NODES, WORLD_ADDRESS
 from tests.lab.cluster.kubectl import program
-from tests.lab.cluster.live import FETCH, address, in_node, pod_of_our_own
+from tests.lab.cluster.tools.live import FETCH, address, in_node, pod_of_our_own
 from tests.lab.conftest import Lab
 
 ACCESS = ("agent", "pod")

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import pytest
 
 from kubectl_ebpfnet.node.host import netns
-from tests.lab.cluster import lb_faults
 from tests.lab.cluster.config import (
     LB_ADDRESSES,
     LB_CLUSTER_ADDRESS,
@@ -32,7 +31,8 @@ from tests.lab.cluster.config import (
     WORLD_NODE_ADDRESS,
     Node,
 )
-from tests.lab.cluster.live import address, changed, in_node, in_pod, objects
+from tests.lab.cluster.tools import lb_faults
+from tests.lab.cluster.tools.live import address, changed, in_node, in_pod, objects
 from tests.lab.conftest import Lab, wait_until
 
 BOTH = (LB_LOCAL_ADDRESS, LB_CLUSTER_ADDRESS)

@@ -24,8 +24,8 @@ import pytest
 from kubectl_ebpfnet.node.bpf import syscall
 from kubectl_ebpfnet.node.host import netns
 from tests.lab.cluster.config import LB_CLUSTER_ADDRESS, NODES, WORLD_ADDRESS, WORLD_NETNS, Node
-from tests.lab.cluster.live import in_node
 from tests.lab.cluster.processes import run
+from tests.lab.cluster.tools.live import in_node
 from tests.lab.conftest import Lab, wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]

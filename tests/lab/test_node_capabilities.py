@@ -111,7 +111,7 @@ def _containers(lab: Lab) -> list[Any] | None:
 
 def _probe(where: dict[str, Any]) -> dict[str, Any]:
     """The node pod as runs make it, but with a container a set."""
-    script = (HERE / "node_capabilities_probe.py").read_text()
+    script = (HERE / "tools/node_capabilities_probe.py").read_text()
     options = manifest.NodePodOptions(
         command=("python3", "-c", script, json.dumps(where)), seconds=120
     )

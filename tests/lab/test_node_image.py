@@ -19,7 +19,7 @@ import pytest
 
 from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.cluster.nodepods.manifest import DEFAULT_IMAGE
-from tests.lab.cluster import chroot, debian, dockerfile, node_image
+from tests.lab.cluster.image import chroot, debian, dockerfile, node_image
 from tests.lab.cluster.processes import run
 
 PACKAGES = "usr/local/lib/python3.11/dist-packages"

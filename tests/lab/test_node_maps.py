@@ -20,9 +20,9 @@ from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, FlowFilter, ask
 from kubectl_ebpfnet.parse import node_side
 from kubectl_ebpfnet.parse.cilium import ct, lb, maps
 from kubectl_ebpfnet.parse.cilium import policy as cilium_policy
-from tests.lab.cluster import policy
 from tests.lab.cluster.config import HERE, NODES, ONE_OF_EACH, Node
-from tests.lab.cluster.live import FETCH, address, pod_of_our_own
+from tests.lab.cluster.datapath import policy
+from tests.lab.cluster.tools.live import FETCH, address, pod_of_our_own
 from tests.lab.conftest import Lab, wait_until
 
 Facts = Iterable[Any]

@@ -1,6 +1,6 @@
 """How node pods live and die in the lab: every end of a run, and nodes that make it hard.
 
-A run is tests/lab/cluster/node_pod_run.py in a process of its own. What is left is looked for with
+A run is cluster/tools/node_pod_run.py in a process of its own. What is left is looked for with
 kubectl and in the cgroups of the machine's processes (proc(5)), which all nodes share.
 
 They run side by side: pods are kept, and nodes made hard, where no other test here minds.
@@ -25,10 +25,11 @@ import pytest
 import yaml
 
 from kubectl_ebpfnet import __version__
-from tests.lab.cluster import images, manifests
 from tests.lab.cluster.config import NOBODY_CONFIG
+from tests.lab.cluster.control import manifests
+from tests.lab.cluster.image import images
 from tests.lab.cluster.kubectl import program
-from tests.lab.cluster.live import objects
+from tests.lab.cluster.tools.live import objects
 from tests.lab.conftest import Lab, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +107,7 @@ def a_run(lab: Lab, *nodes: str, **wanted: Any) -> Iterator[Live]:
         [
             sys.executable,
             "-m",
-            "tests.lab.cluster.node_pod_run",
+            "tests.lab.cluster.tools.node_pod_run",
             json.dumps({"nodes": nodes, **wanted}),
         ],
         stdin=subprocess.PIPE,

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.lab.cluster import policy
 from tests.lab.cluster.config import NODES, WORLD_ADDRESS
-from tests.lab.cluster.live import FETCH, changed, in_node, in_pod, path, pod_of_our_own
+from tests.lab.cluster.datapath import policy
 from tests.lab.cluster.processes import run
+from tests.lab.cluster.tools.live import FETCH, changed, in_node, in_pod, path, pod_of_our_own
 from tests.lab.conftest import Lab, wait_until
 
 WORLD = f"{WORLD_ADDRESS}:80"

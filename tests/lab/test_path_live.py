@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.cluster import policy
 from tests.lab.cluster.config import NODES, ONE_OF_EACH, WORLD_ADDRESS, Node
-from tests.lab.cluster.live import FETCH, address, path, pod_of_our_own
+from tests.lab.cluster.datapath import policy
+from tests.lab.cluster.tools.live import FETCH, address, path, pod_of_our_own
 from tests.lab.conftest import Lab
 
 WORLD = f"{WORLD_ADDRESS}:80"

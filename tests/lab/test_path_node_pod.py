@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.lab.cluster.config import NODES, WORLD_ADDRESS
-from tests.lab.cluster.live import FETCH, Answer, in_node, path, pod_of_our_own
+from tests.lab.cluster.tools.live import FETCH, Answer, in_node, path, pod_of_our_own
 from tests.lab.conftest import Lab, wait_until
 
 WORLD = f"{WORLD_ADDRESS}:80"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.cluster import policy
 from tests.lab.cluster.config import NODES, WORLD_ADDRESS
-from tests.lab.cluster.live import FETCH, Answer, address, objects, path
+from tests.lab.cluster.datapath import policy
+from tests.lab.cluster.tools.live import FETCH, Answer, address, objects, path
 from tests.lab.conftest import Lab, wait_until
 
 WORLD = f"{WORLD_ADDRESS}:80"

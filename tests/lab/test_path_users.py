@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.lab.cluster.config import WORLD_ADDRESS
-from tests.lab.cluster.live import FETCH, Answer, objects, path
+from tests.lab.cluster.tools.live import FETCH, Answer, objects, path
 from tests.lab.conftest import Lab, wait_until
 
 WORLD = f"{WORLD_ADDRESS}:80"

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from tests.lab.cluster import lb_faults
 from tests.lab.cluster.config import (
     LB_CLUSTER_ADDRESS,
     LB_LOCAL_ADDRESS,
@@ -22,7 +21,8 @@ from tests.lab.cluster.config import (
     UDP_LOCAL_ADDRESS,
     UDP_TARGET_PORT,
 )
-from tests.lab.cluster.live import address
+from tests.lab.cluster.tools import lb_faults
+from tests.lab.cluster.tools.live import address
 from tests.lab.conftest import Lab
 from tests.lab.test_loadbalancer_lab import ask, outside, outside_udp
 

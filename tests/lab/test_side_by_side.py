@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
 
 PLUGIN = """
-from tests.lab.cluster.side_by_side import SideBySide
+from tests.lab.cluster.tools.side_by_side import SideBySide
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "side_by_side")

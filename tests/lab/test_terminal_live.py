@@ -19,7 +19,7 @@ import pytest
 
 from tests.lab.cluster.config import WORLD_ADDRESS
 from tests.lab.cluster.kubectl import program
-from tests.lab.cluster.live import path, pod_of_our_own
+from tests.lab.cluster.tools.live import path, pod_of_our_own
 from tests.lab.conftest import Lab, wait_until
 
 PATH = ("ebpfnet", "path", "pod/client", f"{WORLD_ADDRESS}:80")

@@ -16,9 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from tests.lab.cluster import debian
-from tests.lab.cluster.chroot import Tree
 from tests.lab.cluster.config import BINARIES, CACHE, VERSION
+from tests.lab.cluster.image import debian
+from tests.lab.cluster.image.chroot import Tree
 
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.lab.cluster import bpf, build, control_plane, manifests, network, node, node_image, sync
+from tests.lab.cluster import build
 from tests.lab.cluster.agent.daemon import ANSWERS
 from tests.lab.cluster.build import say
 from tests.lab.cluster.config import (
@@ -29,7 +29,11 @@ from tests.lab.cluster.config import (
     STATE,
     WORLD_NETNS,
 )
+from tests.lab.cluster.control import control_plane, manifests
+from tests.lab.cluster.datapath import bpf, sync
+from tests.lab.cluster.image import node_image
 from tests.lab.cluster.kubectl import apply, get, kubectl
+from tests.lab.cluster.nodes import network, node
 from tests.lab.cluster.processes import alive, run, start, stop_all, wait_for
 
 READY = STATE / "up"
@@ -167,7 +171,7 @@ def _workloads() -> None:
     kubectl("apply", "-f", str(HERE.parents[2] / "docs/rbac.yaml"))
     apply([*manifests.rights(), manifests.agents(), *manifests.workloads()])
     root = {"PYTHONPATH": str(HERE.parents[2])}
-    start("sync", [sys.executable, "-m", "tests.lab.cluster.sync"], root)
+    start("sync", [sys.executable, "-m", "tests.lab.cluster.datapath.sync"], root)
     wait_for(_all_running, "the lab's pods", 120)
     wait_for(_in_step, "Cilium's objects", 30)
     wait_for(_balanced, "the load-balancers' rules", 30)
@@ -251,7 +255,7 @@ def _is_ours(pid: int, spaces: frozenset[int]) -> bool:
         return False
     program, state = words[0].rpartition(b"/")[2], f"{STATE}/".encode()
     daemon = program.startswith((b"etcd", b"kube", b"containerd", b"unshare", b"nsenter"))
-    if b"tests.lab.cluster.sync" in words or words[0].startswith(state):
+    if b"tests.lab.cluster.datapath.sync" in words or words[0].startswith(state):
         return True
     return space in spaces or (daemon and any(state in word for word in words))
 

@@ -11,7 +11,7 @@ import pytest
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.node.bpf import syscall as bpf
-from tests.lab.cluster.syscall_bpf import HASH, LPM_TRIE
+from tests.lab.cluster.datapath.syscall_bpf import HASH, LPM_TRIE
 from tests.node.cilium.cilium_bpffs import Pins, bpffs, lpm_address, why_not
 
 pytestmark = pytest.mark.kernel

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
-from tests.lab.cluster import syscall_bpf
-from tests.lab.cluster.syscall_bpf import HASH, LPM_TRIE, NO_PREALLOC
+from tests.lab.cluster.datapath import syscall_bpf
+from tests.lab.cluster.datapath.syscall_bpf import HASH, LPM_TRIE, NO_PREALLOC
 
 Entries = dict[bytes, bytes]
 

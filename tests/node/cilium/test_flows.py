@@ -28,7 +28,7 @@ from kubectl_ebpfnet.node.server import answer as answering
 from kubectl_ebpfnet.parse import node_side as answers
 from kubectl_ebpfnet.parse.cilium import ct as printed_ct
 from tests.lab.cluster.agent.text import ct_line
-from tests.lab.cluster.syscall_bpf import HASH, LRU_HASH
+from tests.lab.cluster.datapath.syscall_bpf import HASH, LRU_HASH
 from tests.node.cilium.cilium_bpffs import (
     Entries,
     Pins,

@@ -24,7 +24,7 @@ from kubectl_ebpfnet.node.cilium import pins as cilium_pins
 from kubectl_ebpfnet.node.server import registry
 from kubectl_ebpfnet.parse.cilium import lb as printed_lb
 from kubectl_ebpfnet.parse.cilium import maps, policy
-from tests.lab.cluster.syscall_bpf import HASH, LPM_TRIE, PERCPU_HASH
+from tests.lab.cluster.datapath.syscall_bpf import HASH, LPM_TRIE, PERCPU_HASH
 from tests.node.cilium.cilium_bpffs import (
     Pins,
     bpffs,

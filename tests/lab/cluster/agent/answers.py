@@ -18,10 +18,10 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from tests.lab.cluster import bpf
 from tests.lab.cluster.agent.text import PROTOCOLS, ct_line, table
 from tests.lab.cluster.config import NODES, STATE, VERSION, Node
-from tests.lab.cluster.syscall_bpf import Map
+from tests.lab.cluster.datapath import bpf
+from tests.lab.cluster.datapath.syscall_bpf import Map
 
 FORMS = STATE / "forms.json"
 VIEW = STATE / "view.json"

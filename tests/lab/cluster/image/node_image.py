@@ -1,8 +1,8 @@
 """The node pod's image, made here from image/Dockerfile without Docker.
 
-The instructions are carried out one by one (tests/lab/cluster/dockerfile.py reads them): FROM is
-debootstrap, RUN is chroot(2) into the tree made so far, in namespaces of its own. So the lab runs
-the image that users get, and its steps cannot drift from the Dockerfile's.
+The instructions are carried out in turn (dockerfile.py reads them): FROM is debootstrap, RUN is
+chroot(2) into the tree made so far, in namespaces of its own. So the lab runs the image that users
+get, and its steps cannot drift from the Dockerfile's.
 
 Two layers. What comes before the last COPY (Debian, Python, pyroute2) is made once and kept in the
 lab's cache under a hash of its steps and files. The rest is our own wheel: made anew each time, on
@@ -27,12 +27,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kubectl_ebpfnet import __version__
-from tests.lab.cluster import debian
 from tests.lab.cluster.build import say
-from tests.lab.cluster.chroot import Tree, matching, pack
 from tests.lab.cluster.config import CACHE, HERE
-from tests.lab.cluster.dockerfile import Instruction, expanded, read
-from tests.lab.cluster.images import archive
+from tests.lab.cluster.image import debian
+from tests.lab.cluster.image.chroot import Tree, matching, pack
+from tests.lab.cluster.image.dockerfile import Instruction, expanded, read
+from tests.lab.cluster.image.images import archive
 from tests.lab.cluster.processes import run
 
 ROOT = HERE.parents[2]

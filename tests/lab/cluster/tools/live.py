@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.lab.cluster import manifests, policy, sync
 from tests.lab.cluster.config import Node
+from tests.lab.cluster.control import manifests
+from tests.lab.cluster.datapath import policy, sync
 from tests.lab.cluster.processes import run
 from tests.lab.conftest import Lab, wait_until
 

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from tests.lab.cluster.config import NODES, WORLD_NODE_ADDRESS, Node
+from tests.lab.cluster.control.manifests import IN_SERVICE, web_pod
 from tests.lab.cluster.kubectl import apply, kubectl
-from tests.lab.cluster.live import changed, in_node, in_pod
-from tests.lab.cluster.manifests import IN_SERVICE, web_pod
 from tests.lab.cluster.processes import wait_for
+from tests.lab.cluster.tools.live import changed, in_node, in_pod
 
 COMMENT = "e2e lb fault"
 EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"

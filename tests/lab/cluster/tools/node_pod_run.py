@@ -1,6 +1,6 @@
 """A run with node pods that waits to be ended; tests/lab/test_node_pod_lives.py kills it.
 
-    python -m tests.lab.cluster.node_pod_run '{"nodes": ["node1"], "idle": 60, "seconds": 600, …}'
+    python -m tests.lab.cluster.tools.node_pod_run '{"nodes": ["node1"], "idle": 60, …}'
 
 Prints `namespace NAME`, then `runs NODE POD` for each, or `fails NODE WORDS`, and `ready`. It ends
 at the end of its stdin. SIGTERM becomes an exception, as in kubectl_ebpfnet/cli/app.py.

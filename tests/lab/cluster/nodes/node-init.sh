@@ -27,7 +27,7 @@ for _ in $(seq 300); do
     [ -S "$state/containerd.sock" ] && break
     sleep 0.1
 done
-PYTHONPATH=$EBL_ROOT "$EBL_PYTHON" -m tests.lab.cluster.bpf "$name"
+PYTHONPATH=$EBL_ROOT "$EBL_PYTHON" -m tests.lab.cluster.datapath.bpf "$name"
 touch "$state/ready"
 while [ ! -e "$state/images-loaded" ]; do sleep 0.1; done
 "$@" >>"$state/kubelet.log" 2>&1 &

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tests.lab.cluster.api import Api, Object
 from tests.lab.cluster.config import LB_POOL
-from tests.lab.cluster.manifests import IN_SERVICE
+from tests.lab.cluster.control.api import Api, Object
+from tests.lab.cluster.control.manifests import IN_SERVICE
 
 
 def give_addresses(api: Api, services: Iterable[Object]) -> None:

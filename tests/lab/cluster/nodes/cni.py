@@ -20,8 +20,8 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from tests.lab.cluster import bpf
 from tests.lab.cluster.config import NODES, STATE, Node
+from tests.lab.cluster.datapath import bpf
 from tests.lab.cluster.processes import run
 
 ENDPOINTS = STATE / "endpoints"

@@ -28,7 +28,7 @@ from tests.lab.cluster.processes import run, start
 NETNS = Path("/run/netns")
 NETNS_IS_OURS = STATE / "netns-is-ours"
 """There when the first `ip netns add` of this machine, which mounts NETNS, was the lab's."""
-CILIUM_RULES = (HERE / "cilium.rules").read_text()
+CILIUM_RULES = (HERE / "nodes/cilium.rules").read_text()
 
 
 def inside(netns: str, *argv: str) -> str:
@@ -50,7 +50,7 @@ def up() -> None:
     inside(WORLD_NETNS, "ip", "addr", "add", f"{WORLD_ADDRESS}/32", "dev", "lo")
     # Whatever else is asked of the world is refused at once, so that nobody waits for it.
     inside(WORLD_NETNS, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
-    start("world", ["ip", "netns", "exec", WORLD_NETNS, "python3", str(HERE / "world.py")])
+    start("world", ["ip", "netns", "exec", WORLD_NETNS, "python3", str(HERE / "nodes/world.py")])
 
 
 def _is_mounted() -> bool:

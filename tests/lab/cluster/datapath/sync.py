@@ -19,11 +19,12 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from tests.lab.cluster import bpf, cloud
-from tests.lab.cluster.api import Api, Object
 from tests.lab.cluster.config import NODES, STATE
-from tests.lab.cluster.policy import bpffs
-from tests.lab.cluster.syscall_bpf import Map
+from tests.lab.cluster.control import cloud
+from tests.lab.cluster.control.api import Api, Object
+from tests.lab.cluster.datapath import bpf
+from tests.lab.cluster.datapath.policy import bpffs
+from tests.lab.cluster.datapath.syscall_bpf import Map
 
 VIEW = STATE / "view.json"
 PROTOCOLS = {"TCP": 6, "UDP": 17}

@@ -13,13 +13,21 @@ import sys
 from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 
-from tests.lab.cluster import syscall_bpf as sys_bpf
-from tests.lab.cluster import tc_filter
-from tests.lab.cluster.config import BRIDGE_ADDRESS, HERE, NODES, STATE, Node
+from tests.lab.cluster.config import BRIDGE_ADDRESS, NODES, STATE, Node
+from tests.lab.cluster.datapath import syscall_bpf as sys_bpf
+from tests.lab.cluster.datapath import tc_filter
+from tests.lab.cluster.datapath.syscall_bpf import (
+    HASH,
+    LPM_TRIE,
+    LRU_HASH,
+    NO_PREALLOC,
+    PERCPU_HASH,
+    Map,
+)
 from tests.lab.cluster.processes import run
-from tests.lab.cluster.syscall_bpf import HASH, LPM_TRIE, LRU_HASH, NO_PREALLOC, PERCPU_HASH, Map
 
 FS = Path("/sys/fs/bpf")
+SOURCES = Path(__file__).parent / "progs"
 GLOBALS = FS / "tc/globals"
 PROGRAMS = FS / "ebl"
 
@@ -57,7 +65,7 @@ def compile_programs() -> None:
     for source in ("lxc", "host"):
         run(["clang", "-O2", "-g", "-target", "bpf", "-I/usr/include/x86_64-linux-gnu",
              "-I/usr/include/aarch64-linux-gnu", "-Wall", "-Werror",
-             "-c", str(HERE / f"progs/{source}.c"), "-o", str(out / f"{source}.o")])  # fmt: skip
+             "-c", str(SOURCES / f"{source}.c"), "-o", str(out / f"{source}.o")])  # fmt: skip
 
 
 def policy_map(endpoint_id: int) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.lab.cluster import images
 from tests.lab.cluster.config import (
     HERE,
     LB_CLUSTER_ADDRESS,
@@ -17,6 +16,7 @@ from tests.lab.cluster.config import (
     UDP_PORT,
     UDP_TARGET_PORT,
 )
+from tests.lab.cluster.image import images
 
 Manifest = dict[str, Any]
 
@@ -187,7 +187,7 @@ def _load_balancer(name: str, address: str, policy: str, **spec: Any) -> Manifes
 
 def web_pod(name: str, node: str) -> Manifest:
     """A pod of the Services of Deployment web: HTTP on port 8080, and UDP (web.py)."""
-    source = str(HERE / "web.py")
+    source = str(HERE / "nodes/web.py")
     web = pod(name, node, ["/usr/bin/python3", source, "8080", str(UDP_TARGET_PORT)],
               readinessGates=[{"conditionType": IN_SERVICE}])  # fmt: skip
     web["metadata"]["labels"] = {"app": "web"}

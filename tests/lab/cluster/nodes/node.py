@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.lab.cluster import images, node_image
 from tests.lab.cluster.config import ADMIN_CONFIG, BINARIES, HERE, STATE, Node
+from tests.lab.cluster.image import images, node_image
 from tests.lab.cluster.processes import run, start, wait_for
 
 
@@ -30,7 +30,7 @@ def up(node: Node) -> None:
         node.name,
         [
             "nsenter", f"--net=/run/netns/{node.netns}", "unshare", "--mount", "--uts", "--pid",
-            "--fork", "--mount-proc", "--kill-child", "bash", str(HERE / "node-init.sh"),
+            "--fork", "--mount-proc", "--kill-child", "bash", str(HERE / "nodes/node-init.sh"),
             node.name, str(node.state), *kubelet,
         ],
         {
@@ -127,7 +127,7 @@ def _cni(node: Node) -> None:
     launcher = plugins / "ebl-cni"
     root = HERE.parents[2]
     launcher.write_text(
-        f'#!/bin/sh\nPYTHONPATH={root} exec /usr/bin/python3 -m tests.lab.cluster.cni "$@"\n'
+        f'#!/bin/sh\nPYTHONPATH={root} exec /usr/bin/python3 -m tests.lab.cluster.nodes.cni "$@"\n'
     )
     launcher.chmod(0o755)
     (config / "10-ebl.conflist").write_text(

@@ -26,7 +26,9 @@ def build(folder: Path) -> list[Path]:
     """Make both archives in a folder; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     binary = folder / "bare"
-    run(["gcc", "-static", "-Os", "-Wall", "-Werror", "-o", str(binary), str(HERE / "bare.c")])
+    run(
+        ["gcc", "-static", "-Os", "-Wall", "-Werror", "-o", str(binary), str(HERE / "image/bare.c")]
+    )
     bare = _layer({"bare": binary.read_bytes()}, [])
     links = {name: f"usr/{name}" for name in ("bin", "sbin", "lib", "lib64")}
     host = _layer(

@@ -12,10 +12,10 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.cluster import bpf
 from tests.lab.cluster.config import NODES, STATE
+from tests.lab.cluster.datapath import bpf
+from tests.lab.cluster.datapath.syscall_bpf import Map
 from tests.lab.cluster.processes import alive
-from tests.lab.cluster.syscall_bpf import Map
 
 _PROTOCOLS = {"ICMP": 1, "TCP": 6, "UDP": 17}
 

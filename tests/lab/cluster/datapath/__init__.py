@@ -1,0 +1,1 @@
+"""What Cilium would do on a node: programs, maps and policies, kept in step with the cluster."""

@@ -1,0 +1,1 @@
+"""What tests of the lab share: faults, runs of node pods, tests beside each other."""
