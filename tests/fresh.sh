@@ -21,7 +21,7 @@ flock --nonblock 9 || { echo "fresh: waiting for another run on $suite" >&2; flo
 rm -rf "$root"
 if [ ! -e "$bare" ]; then
     echo "fresh: making a bare $suite" >&2
-    mirror=$(python3 -c 'from tests.lab.cluster import debian; print(debian.mirror())')
+    mirror=$(python3 -c 'from tests.lab.cluster.image import debian; print(debian.mirror())')
     unshare --mount debootstrap --variant=minbase --include=ca-certificates,git,make,python3,procps \
         "$suite" "$root" "$mirror" >"$cache/$suite.log" 2>&1 || { tail "$cache/$suite.log" >&2; exit 1; }
     rm -f "$cache/$suite"-*.tar "$root"/var/cache/apt/archives/*.deb
