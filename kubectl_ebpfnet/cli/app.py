@@ -24,8 +24,8 @@ INTERRUPTED, READER_GONE, TERMINATED = 130, 141, 143
 
 ABOUT = """Follow a packet through a Cilium cluster, hop by hop, with the proof of each hop.
 
-It asks with the rights of your kubeconfig and changes nothing. Where no Cilium
-agent can be asked, a node pod is deployed for the run, and taken away after it."""
+It reads with the rights of your kubeconfig and changes nothing. Where no Cilium
+agent answers, a node pod is deployed for the run, and deleted after it."""
 EXAMPLES = """  # What happens to a packet from a pod to an address outside?
   kubectl ebpfnet path pod/client 1.1.1.1:80
 
@@ -40,35 +40,35 @@ COMMANDS = {
     ),
     "flows": (
         "kubectl_ebpfnet.cli.commands.flows",
-        "Show the flows that a node tracks, through their translations",
+        "List tracked connections (Cilium CT, NAT, nf_conntrack)",
     ),
     "probe-lb": (
         "kubectl_ebpfnet.cli.commands.probe_lb",
-        "Probe a LoadBalancer through every node, as a client outside would",
+        "Probe a LoadBalancer through every node, as an external client would",
     ),
     "netkat": (
         "kubectl_ebpfnet.cli.commands.netkat",
-        "Netcat from a node that no netfilter rule, socket or CNI there sees",
+        "Netcat from a node, bypassing its netfilter, socket LB and CNI",
     ),
     "doctor": (
         "kubectl_ebpfnet.cli.commands.doctor",
-        "Show what each command will see of this cluster, and what it lacks",
+        "Check what each command can see of this cluster, and what it lacks",
     ),
     "capture": (
         "kubectl_ebpfnet.cli.commands.capture",
-        "Record what a cluster says into a file, for --from",
+        "Record a cluster's state in a file, for --from",
     ),
     "cleanup": (
         "kubectl_ebpfnet.cli.commands.cleanup",
-        "Remove whatever any run left in the cluster",
+        "Delete leftover node pods and namespaces",
     ),
     "completion": (
         "kubectl_ebpfnet.cli.commands.completion",
-        "Print or install the completion of kubectl's shells",
+        "Print or install shell completion for kubectl ebpfnet",
     ),
     "options": (
         "kubectl_ebpfnet.cli.commands.options",
-        "List the flags of kubectl that every command takes",
+        "List the kubectl flags that every command accepts",
     ),
     "version": ("kubectl_ebpfnet.cli.commands.version", "Print the version"),
 }
@@ -182,7 +182,7 @@ def _internal(error: Exception, words: Sequence[str]) -> int:
         traceback.print_exception(error, file=sys.stderr)
     complain(
         f"internal error: {type(error).__name__}: {error}",
-        "this is a bug; -v=9 or EBPFNET_DEBUG=1 shows where, please report it",
+        "this is a bug, please report it; -v=9 or EBPFNET_DEBUG=1 prints the traceback",
     )
     return 1
 

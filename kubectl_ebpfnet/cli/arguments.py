@@ -80,7 +80,13 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class CaptureTarget:
-    """What `capture` records: `kind` is `pod` or `node`, or a workload's kind."""
+    """An object that a command reads.
+
+    Attributes:
+        kind: `pod`, `node`, `service` or a workload's kind.
+        name: name of the object.
+        text: `kind/name` as typed.
+    """
 
     kind: str
     name: str
@@ -179,17 +185,29 @@ def request(
     )
 
 
-def place(word: str) -> CaptureTarget:
-    """Read what `capture` takes: `pod/x`, `node/x`, a workload, or a pod's bare name.
+def target(word: str) -> CaptureTarget:
+    """Read `pod/x`, `node/x`, `svc/x`, a workload, or a pod's bare name.
 
     Raises:
-        UsageError: says what was expected, with an example.
+        UsageError: names the expected form, with an example.
     """
-    example = "a place is pod/NAME, deploy/NAME or node/NAME"
-    kind, type_word, name = _typed(word, example)
-    if kind == "service":
-        raise UsageError(f"{word!r}: a Service is no place", hint=example)
+    kind, type_word, name = _typed(word, "a target is pod/NAME, deploy/NAME or node/NAME")
     return CaptureTarget(kind, _name(word, name), f"{'pod' if kind == 'pod' else type_word}/{name}")
+
+
+def pod_or_node(word: str, command: str) -> CaptureTarget:
+    """Read the target of a command that takes a pod, a workload or a node.
+
+    Raises:
+        UsageError: names the expected form, with an example.
+    """
+    read = target(word)
+    if read.kind == "service":
+        raise UsageError(
+            f"{word!r}: {command} takes a pod or node, e.g. pod/NAME or node/NAME",
+            hint="for a Service use `kubectl ebpfnet path`",
+        )
+    return read
 
 
 def peers(to: str, protocol_word: str) -> tuple[FlowFilter, ...]:

@@ -81,7 +81,7 @@ CONNECTION = (
         "insecure_skip_tls_verify",
         ("--insecure-skip-tls-verify",),
         "",
-        "Do not check the API server's certificate: whoever is on the way can read everything",
+        "Do not verify the API server's certificate: the connection is insecure",
     ),
     Flag("tls_server_name", ("--tls-server-name",), "NAME", "Name in the server's certificate"),
     Flag("proxy_url", ("--proxy-url",), "URL", "Proxy on the way to the API server"),
@@ -97,7 +97,7 @@ VERBOSITY = Flag(
     "verbosity",
     ("-v", "--v"),
     "[N]",
-    "Show the evidence of each hop: -v, -v=1, --v=1; from 9 on also the tool's own tracebacks",
+    "Show the evidence of each hop: -v, -v=1, --v=1; from 9 on also tracebacks of this tool",
     shown=True,
 )
 
@@ -108,19 +108,23 @@ NODES = (
         "mode",
         ("--node-access",),
         "HOW",
-        "Who answers for nodes: agent (Cilium's, by exec), pod (one of ours, deployed for this "
-        "run), none, or auto: what is there, else pod (default: auto)",
+        "How to read nodes: agent (exec in Cilium's agent), pod (a node pod, deployed for this "
+        "run), none, or auto: a kept node pod, else agent, else pod (default: auto)",
         shown=True,
     ),
     Flag(
-        "image", ("--image",), "NAME", "Image of node pods, of this program's version", shown=True
+        "image",
+        ("--image",),
+        "NAME",
+        "Image of node pods; it must have this program's version",
+        shown=True,
     ),
-    Flag("keep", ("--keep",), "", "Leave node pods for later runs, until they end", shown=True),
+    Flag("keep", ("--keep",), "", "Keep node pods for reuse", shown=True),
     Flag(
         "pull_secret",
         ("--image-pull-secret",),
         "NAMESPACE/NAME",
-        "Secret that the image of node pods is pulled with; it is copied for the run",
+        "Secret to pull the image of node pods with; copied for the run",
         shown=True,
     ),
 )
@@ -151,18 +155,20 @@ Capture = Annotated[
     typer.Option(
         "--from",
         metavar="FILE",
-        help="A capture to read instead of a cluster; or demo",
+        help="Read this capture instead of a cluster; `demo` is built in",
         show_default=False,
     ),
 ]
-Watch = Annotated[bool, typer.Option("-w", "--watch", help="Look again every 2 seconds")]
+Watch = Annotated[bool, typer.Option("-w", "--watch", help="Refresh until interrupted")]
 ListOutput = Annotated[
     str, typer.Option("-o", "--output", metavar="FORMAT", help="One of: table, wide, json, yaml")
 ]
 Color = Annotated[str, typer.Option("--color", metavar="WHEN", help="One of: auto, always, never")]
 Timeout = Annotated[
     str,
-    typer.Option("--timeout", metavar="TIME", help="Go on without what has not answered by then"),
+    typer.Option(
+        "--timeout", metavar="TIME", help="Stop waiting after this long and show what is known"
+    ),
 ]
 
 
@@ -197,18 +203,18 @@ class NodeAccessFlags:
         """For the runs that ask nodes.
 
         Raises:
-            UsageError: there is no such way.
+            UsageError: there is no such mode.
         """
         from kubectl_ebpfnet.cluster.nodepods.deployment import DEFAULT_IMAGE, NodePodOptions
         from kubectl_ebpfnet.collect.ask.node_access import Mode, NodeAccess
 
         if self.mode not in list(Mode):
             raise UsageError(
-                f"--node-access {self.mode!r}: no such way", hint=f"one of: {', '.join(Mode)}"
+                f"--node-access {self.mode!r}: no such mode", hint=f"one of: {', '.join(Mode)}"
             )
         if self.keep and self.mode in (Mode.AGENT, Mode.NONE):
             raise UsageError(
-                f"--keep and --node-access {self.mode}: nothing would be deployed to keep",
+                f"--keep and --node-access {self.mode}: no node pod is deployed that could be kept",
                 hint="--node-access pod deploys node pods",
             )
         options = NodePodOptions(

@@ -93,7 +93,7 @@ def read(said: Sequence[str]) -> NetkatWords | None:
 
 def _node(said: str) -> str:
     try:
-        place = arguments.place(said)
+        place = arguments.target(said)
     except UsageError as error:
         raise UsageError(f"netkat: --via {error.message}", hint=_VIA) from None
     if place.kind != "node":

@@ -80,7 +80,7 @@ def _service(word: str) -> str:
 def _node(word: str) -> str:
     if not word:
         return ""
-    found = arguments.place(word if "/" in word else f"node/{word}")
+    found = arguments.target(word if "/" in word else f"node/{word}")
     if found.kind != "node":
         raise UsageError(f"--from {word!r}: probes are sent from a node", hint="--from node/NAME")
     return found.name

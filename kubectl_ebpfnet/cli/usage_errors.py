@@ -16,7 +16,7 @@ def as_usage_error(error: TyperException) -> EbpfnetError:
         return EbpfnetError(error.format_message())
     context: Any = getattr(error, "ctx", None)
     command = context.command_path if context is not None else PROGRAM
-    return UsageError(_message(error), hint=f"`{command} --help` says how it is used")
+    return UsageError(_message(error), hint=f"See '{command} --help' for usage.")
 
 
 def _message(error: Any) -> str:

@@ -208,12 +208,14 @@ def test_the_whole_question():
     assert outside.destination_namespace == ""
 
 
-def test_places():
-    assert arguments.place("node/n1").kind == "node"
-    assert arguments.place("x").text == "pod/x"
-    assert arguments.place("ds/agent").kind == "DaemonSet"
-    with pytest.raises(UsageError, match="a Service is no place"):
-        arguments.place("svc/web")
+def test_targets():
+    assert arguments.pod_or_node("node/n1", "flows").kind == "node"
+    assert arguments.pod_or_node("x", "flows").text == "pod/x"
+    assert arguments.pod_or_node("ds/agent", "flows").kind == "DaemonSet"
+    assert arguments.target("svc/web").kind == "service"
+    with pytest.raises(UsageError, match="flows takes a pod or node") as refused:
+        arguments.pod_or_node("svc/web", "flows")
+    assert refused.value.hint == "for a Service use `kubectl ebpfnet path`"
 
 
 PIECES = st.lists(
@@ -239,7 +241,7 @@ PIECES = st.lists(
 ).map("".join)
 
 
-@pytest.mark.parametrize("read", [arguments.source, arguments.destination, arguments.place])
+@pytest.mark.parametrize("read", [arguments.source, arguments.destination, arguments.target])
 @given(word=st.text() | PIECES)
 def test_any_string_is_understood_or_refused(read, word):
     with contextlib.suppress(UsageError):

@@ -23,7 +23,7 @@ from tests.cli.console import PROGRAM, SECONDS, environment, run, run_process
         ("pth", "unknown command 'pth' for 'kubectl ebpfnet'\nhint: did you mean `kubectl ebp"),
         ("zzz", "unknown command 'zzz'"),
         ("--nope", "unknown flag: --nope"),
-        ("path", "SOURCE is missing\nhint: `kubectl ebpfnet path --help`"),
+        ("path", "SOURCE is missing\nhint: See 'kubectl ebpfnet path --help' for usage."),
         ("path pod/x", "DESTINATION is missing"),
         ("path pod/x 1.1.1.1 more", "more"),
         ("path pod/x 1.1.1.1 --protocl udp", "unknown flag: --protocl; did you mean --protocol"),
@@ -39,7 +39,7 @@ from tests.cli.console import PROGRAM, SECONDS, environment, run, run_process
         ("path pod/x 1.1.1.1:99999", "'99999' is not a port"),
         ("path pod/x 1.1.1.1:80 --protocol icmp", "ICMP has no ports"),
         ("capture", "-f FILE is missing"),
-        ("capture -f x svc/web", "a Service is no place"),
+        ("capture -f x svc/web", "capture takes a pod or node"),
         ("version -o xml", "no such format here"),
     ],
 )  # fmt: skip

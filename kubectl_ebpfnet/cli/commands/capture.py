@@ -12,13 +12,13 @@ from kubectl_ebpfnet.cli.terminal import Progress
 
 TEXT = CommandText(
     usage="-f FILE [pod/NAME …] [node/NAME …] [flags]",
-    summary="Record what a cluster says into a file, for --from.",
-    description="""The file holds all that `path` would ask of these places, for any destination:
-what was asked, when, and what was said. Secrets and environment variables are
-never in it. Without a place, every node is recorded.""",
+    summary="Record a cluster's state in a file, for --from.",
+    description="""The file holds every output that `path` reads from these pods and nodes, for any
+destination: the command, the time and the output. Secrets and environment
+variables never enter it. Without a TARGET, every node is recorded.""",
     examples=(
         ("Two pods and their nodes", "capture -f case.zip pod/client pod/web"),
-        ("A node, with addresses and names replaced", "capture -f case.zip node/n1 --redact"),
+        ("A node, with addresses and names anonymised", "capture -f case.zip node/n1 --redact"),
         ("Then, anywhere", "path pod/client 1.1.1.1:80 --from case.zip"),
     ),
 )
@@ -28,19 +28,19 @@ never in it. Without a place, every node is recorded.""",
 def run(
     given: flags.GlobalFlags,
     places: Annotated[
-        list[str] | None, Argument(metavar="PLACE", help="pod/NAME, deploy/NAME or node/NAME")
+        list[str] | None, Argument(metavar="TARGET", help="pod/NAME, deploy/NAME or node/NAME")
     ] = None,
     file: Annotated[
         str, Option("-f", "--file", metavar="FILE", help="File to write", show_default=False)
     ] = ...,  # type: ignore[assignment]
     redact: Annotated[
-        bool, Option("--redact", help="Replace addresses and names, each always by the same")
+        bool, Option("--redact", help="Anonymise addresses and names consistently")
     ] = False,
-    force: Annotated[bool, Option("--force", help="Replace FILE if it is there")] = False,
+    force: Annotated[bool, Option("--force", help="Overwrite FILE if it exists")] = False,
     timeout: flags.Timeout = "2m",
 ) -> int:
-    """Record what a cluster says."""
-    wanted = [arguments.place(word) for word in places or ()]
+    """Record a cluster's state."""
+    wanted = [arguments.pod_or_node(word, "capture") for word in places or ()]
     limit = arguments.duration(timeout, "--timeout")
     connection = given.connection()
     access = given.nodes.access()

@@ -15,16 +15,16 @@ SCHEMA = "ebpfnet.dev/cleanup/v1"
 FORMATS = ("text", "json", "yaml")
 TEXT = CommandText(
     usage="[NAMESPACE …] [--dry-run] [flags]",
-    summary="Remove whatever any run left in the cluster.",
-    description="""A run that deploys node pods takes them away when it ends. What a killed run or
---keep left is found by its labels in every namespace, deleted, and named. So
-are the node pods of runs that still go on, anybody's: --dry-run shows whose.
+    summary="Delete leftover node pods and namespaces.",
+    description="""A run that deploys node pods deletes them when it ends. Objects that a killed
+run or --keep left behind are found by their labels in every namespace, deleted
+and listed. So are node pods of runs in progress: --dry-run shows whose.
 
 Exit codes: 0 nothing is left, 1 something could not be removed, 2 usage.""",
     examples=(
-        ("What is there, without touching it", "cleanup --dry-run"),
-        ("Remove it", "cleanup"),
-        ("Of one run alone", "cleanup ebpfnet-0a1b2c3d"),
+        ("List leftovers, delete nothing", "cleanup --dry-run"),
+        ("Delete all of them", "cleanup"),
+        ("Delete those of one run", "cleanup ebpfnet-0a1b2c3d"),
     ),
 )
 
@@ -33,14 +33,15 @@ Exit codes: 0 nothing is left, 1 something could not be removed, 2 usage.""",
 def run(
     given: GlobalFlags,
     only: Annotated[
-        list[str] | None, Argument(metavar="NAMESPACE", help="Of a run; all runs' without one")
+        list[str] | None,
+        Argument(metavar="NAMESPACE", help="Of one run; default: all runs"),
     ] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Only say what would be removed")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="List leftovers, delete nothing")] = False,
     output: Annotated[
         str, Option("-o", "--output", metavar="FORMAT", help="One of: text, json, yaml")
     ] = "text",
 ) -> int:
-    """Remove whatever any run left."""
+    """Delete leftover node pods and namespaces."""
     if output not in FORMATS:
         raise UsageError(f"-o {output!r}: no such format", hint=f"one of: {', '.join(FORMATS)}")
     connection = given.connection()

@@ -24,13 +24,13 @@ exec kubectl-ebpfnet __complete "$@" 2>/dev/null
 """
 TEXT = CommandText(
     usage="[--install]",
-    summary="Print or install the completion of kubectl's shells.",
+    summary="Print or install shell completion for kubectl ebpfnet.",
     description=f"""kubectl completes the words of a plugin by a program that it finds on PATH:
 {NAME}. With kubectl's own completion set up (kubectl
 completion --help), this is all that is missing.""",
     examples=(
-        ("Install it into krew's folder", "completion --install"),
-        ("Or make a file of it, executable and on PATH", f"completion > {NAME}"),
+        ("Install it in krew's bin folder", "completion --install"),
+        ("Or save it as an executable file on PATH", f"completion > {NAME}"),
     ),
 )
 
@@ -57,5 +57,5 @@ def run(
     talk = Progress()
     talk.say(f"written: {folder / NAME}")
     if str(folder) not in os.environ.get("PATH", "").split(os.pathsep):
-        talk.say(f"{folder} is not on PATH, so kubectl does not find it there yet")
+        talk.say(f"{folder} is not on PATH: kubectl does not find the completion there")
     return 0

@@ -12,19 +12,19 @@ from kubectl_ebpfnet.render.text.view import View
 BLIND = 3
 TEXT = CommandText(
     usage="[flags]",
-    summary="Show what each command will see of this cluster, and what it lacks for more.",
+    summary="Check what each command can see of this cluster, and what it lacks.",
     description="""The connection, this user's rights, Cilium and how it is set up, every node with
 its agent and node pod, and how much path, programs, flows and capture will
-show of it: full, partial or blind. Nothing is deployed, but with --node-access
-pod: that deploys node pods as the other commands do, and tries them.
+show of it: full, partial or blind. Nothing is deployed, except with
+--node-access pod: that deploys and tries a node pod on every node.
 
 Exit codes: 0 path shows all or some of each node, 3 path would be blind on a
 node that is Ready, 1 error, 2 usage.""",
     examples=(
-        ("May I, and will it work?", "doctor"),
+        ("Check rights and nodes", "doctor"),
         ("With every right, and problems in full", "doctor -o wide"),
-        ("Would node pods run on every node?", "doctor --node-access pod"),
-        ("As somebody else", "doctor --as jane"),
+        ("Check that node pods run on every node", "doctor --node-access pod"),
+        ("As another user", "doctor --as jane"),
         ("Of a capture", "doctor --from demo"),
     ),
 )
@@ -38,7 +38,7 @@ def run(
     colored: flags.Color = "auto",
     timeout: flags.Timeout = "30s",
 ) -> int:
-    """Show what each command will see of this cluster."""
+    """Check what each command can see of this cluster."""
     flags.check_list_output(output)
     view = View(width(), color(colored), given.verbosity > 0)
     limit = arguments.duration(timeout, "--timeout")

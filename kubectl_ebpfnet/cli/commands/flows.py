@@ -14,7 +14,7 @@ from kubectl_ebpfnet.render.text.view import View
 
 TEXT = CommandText(
     usage="pod/NAME|node/NAME [--to ADDRESS[:PORT]] [flags]",
-    summary="Show the flows that a node tracks, one line through all translations.",
+    summary="List tracked connections (Cilium CT, NAT, nf_conntrack), one per line.",
     description="""Cilium's conntrack and NAT and nf_conntrack are joined: load-balancing to a
 backend (to …) and masquerading (from …) stand in one line. Flows are filtered
 on the node, and sorted by their time to live. Cilium counts packets where
@@ -48,10 +48,10 @@ def run(
     colored: flags.Color = "auto",
     timeout: flags.Timeout = "30s",
 ) -> int:
-    """Show the flows that a node tracks."""
+    """List tracked connections."""
     flags.check_list_output(output)
     view = View(width(), color(colored), given.verbosity > 0)
-    wanted, peers = arguments.place(target), arguments.peers(to, protocol)
+    wanted, peers = arguments.pod_or_node(target, "flows"), arguments.peers(to, protocol)
     limit = arguments.duration(timeout, "--timeout")
     given = given.watching() if watch else given
 

@@ -18,12 +18,12 @@ SESSION_SECONDS = 24 * 3600
 """Longest session, but for kept node pods; a pod without a session ends in a minute anyway."""
 TEXT = CommandText(
     usage="[flags] node/NAME [netkat options] HOST PORT",
-    summary="Netcat from a node that no netfilter rule, socket or CNI there sees.",
+    summary="Netcat from a node, bypassing its netfilter, socket LB and CNI.",
     description="""What stands after node/NAME is netkat's own: `node/NAME -h` shows its options.
 There, --via node/OTHER is that node's address as next hop, and --pcap writes a
 file on this machine. stdin and stdout are the connection's, to the byte.
 
-A node pod is deployed for the session and taken away with it. The exit code is
+A node pod is deployed for the session and deleted with it. The exit code is
 netkat's: 0, or 1 when the connection failed; 2 usage.""",
     examples=(
         ("An HTTP server, past the node's rules", "netkat node/n1 -N 1.1.1.1 80 < request"),
@@ -42,11 +42,11 @@ def run(
         list[str] | None, Argument(metavar="…", help="[netkat options] HOST PORT")
     ] = None,
     timeout: Annotated[
-        str, Option("--timeout", metavar="TIME", help="How long the node pod may take to run")
+        str, Option("--timeout", metavar="TIME", help="How long to wait for the node pod to run")
     ] = "60s",
 ) -> int:
     """Netcat from a node."""
-    place = arguments.place(target if "/" in target else f"node/{target}")
+    place = arguments.target(target if "/" in target else f"node/{target}")
     if place.kind != "node":
         raise UsageError(f"{target!r}: netkat runs on a node", hint="e.g. node/n1")
     asked = netkat_arguments.read(said or [])

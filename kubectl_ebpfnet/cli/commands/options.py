@@ -8,15 +8,15 @@ from kubectl_ebpfnet.cli.terminal import emit
 
 TEXT = CommandText(
     usage="",
-    summary="List the flags of kubectl that every command takes.",
-    description="They mean what they mean to kubectl, and may stand anywhere.",
-    examples=(("All of them", "options"),),
+    summary="List the kubectl flags that every command accepts.",
+    description="They work as in kubectl, before or after the command.",
+    examples=(("All flags", "options"),),
 )
 
 
 def run() -> int:
     """Print the table."""
-    lines = [f"These flags of kubectl can be passed to any command of {PROGRAM}:", ""]
+    lines = [f"The following kubectl flags can be passed to any command of {PROGRAM}:", ""]
     for flag in (*CONNECTION, VERBOSITY):
         lines += [f"    {', '.join(flag.spellings)} {flag.metavar}".rstrip(), f"\t{flag.help}", ""]
     emit("\n".join(lines))

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 TEXT = CommandText(
     usage="SOURCE DESTINATION[:PORT] [flags]",
     summary="Show every hop of a packet from a pod, and the proof of each hop.",
-    description="""The answer starts with one line: the verdict, and what became of the packet's
-address and port on the way. Then come the hops, the flows as Cilium and the
-kernel track them, and findings. No packet is sent. Where no Cilium agent can be
-asked, a node pod is deployed for the run (--node-access), and said so.
+    description="""The answer starts with the verdict and how the packet's address and port are
+translated on the way. Then come the hops, the flows as Cilium and the kernel
+track them, and findings. No packet is sent. Where no Cilium agent answers, a
+node pod is deployed for the run (--node-access).
 
 Exit codes: 0 delivered, 1 error, 2 usage, 3 dropped, 4 unknown.""",
     examples=(

@@ -13,16 +13,16 @@ from kubectl_ebpfnet.render.text.view import View
 
 TEXT = CommandText(
     usage="SERVICE [flags]",
-    summary="Probe a LoadBalancer through every node, as a client outside would.",
-    description="""A netkat on another node sends to the Service's address with the probed node as
-next hop: the cluster takes it for traffic from outside. What came of it stands
-beside what externalTrafficPolicy, the ready endpoints and the node ask for.
-Node pods are deployed on the nodes that send, and taken away at the end.
+    summary="Probe a LoadBalancer through every node, as an external client would.",
+    description="""netkat on another node sends to the Service's address with the probed node as
+next hop, so that the node treats the packet as external traffic. Each result is
+compared with what externalTrafficPolicy, the ready endpoints and the node call
+for. Node pods are deployed on the senders and deleted at the end.
 
-Exit code 0, or with --exit-code 3 for a contradiction and 4 for not known.""",
+Exit code 0; with --exit-code, 3 for a mismatch and 4 for unknown.""",
     examples=(
         ("Every address and port, through every node", "probe-lb svc/web-lb"),
-        ("What would be done, and what is expected", "probe-lb svc/web-lb --dry-run"),
+        ("Expected results, nothing sent", "probe-lb svc/web-lb --dry-run"),
         ("Some nodes, and their node ports too", "probe-lb web-lb --nodes zone=a --node-port"),
         ("During a rollout, for a script at its end", "probe-lb web-lb -w --exit-code"),
     ),
@@ -34,22 +34,22 @@ def run(
     given: flags.GlobalFlags,
     service: Annotated[str, Argument(metavar="SERVICE", help="svc/NAME or NAME")],
     port: Annotated[str, Option("--port", metavar="PORT", help="Number or name; else all")] = "",
-    nodes: Annotated[str, Option("--nodes", metavar="SELECTOR", help="Labels of the nodes")] = "",
-    sender: Annotated[str, Option("--from", metavar="node/NAME", help="Node that sends")] = "",
+    nodes: Annotated[str, Option("--nodes", metavar="SELECTOR", help="Selector of nodes")] = "",
+    sender: Annotated[str, Option("--from", metavar="node/NAME", help="The sending node")] = "",
     protocol: Annotated[str, Option("--protocol", metavar="NAME", help="tcp or udp")] = "",
-    wait: Annotated[str, Option("--wait", metavar="TIME", help="Until silence counts")] = "5s",
+    wait: Annotated[str, Option("--wait", metavar="TIME", help="Timeout of one attempt")] = "5s",
     http_path: Annotated[
-        str, Option("--http-path", metavar="PATH", help="Asked of HTTP servers; '' for nothing")
+        str, Option("--http-path", metavar="PATH", help="HTTP path to request; '' for none")
     ] = "/clientip",
-    attempts: Annotated[int, Option("--attempts", metavar="N", help="For each, 1 to 100")] = 1,
+    attempts: Annotated[int, Option("--attempts", metavar="N", help="Per probe, 1 to 100")] = 1,
     node_port: Annotated[bool, Option("--node-port", help="Probe the node ports too")] = False,
     dry_run: Annotated[
-        bool, Option("--dry-run", help="Say what is expected; send nothing")
+        bool, Option("--dry-run", help="Show expected results; send nothing")
     ] = False,
     both: Annotated[
-        bool, Option("--verify-policies", help="Probe a copy of it for each policy instead")
+        bool, Option("--verify-policies", help="Probe a copy of the Service per policy")
     ] = False,
-    exit_code: Annotated[bool, Option("--exit-code", help="3 contradicted, 4 not known")] = False,
+    exit_code: Annotated[bool, Option("--exit-code", help="3 mismatch, 4 unknown")] = False,
     watch: flags.Watch = False,
     output: flags.ListOutput = "table",
     colored: flags.Color = "auto",

@@ -15,15 +15,15 @@ from kubectl_ebpfnet.render.text.view import View
 TEXT = CommandText(
     usage="pod/NAME|node/NAME [flags]",
     summary="Show every BPF program that acts on a pod or a node.",
-    description="""One line a program, by device and hook; at one hook (#) in the order in which
-the kernel runs them: XDP, tcx, clsact at ingress, tcx, clsact at egress. Then
-what is at cgroups (socket load-balancing) and at sk_lookup. Cilium's are told
-by name. Only a node pod (--node-access pod) sees a pod's own namespace and
-cgroups.""",
+    description="""One line per program, by device and hook; programs of one hook (#) in the order
+in which the kernel runs them: XDP, tcx, clsact at ingress, tcx, clsact at
+egress. Then programs at cgroups (socket load-balancing) and at sk_lookup.
+Cilium's programs are described by name. Only a node pod (--node-access pod)
+sees a pod's own network namespace and cgroups.""",
     examples=(
         ("Of a pod: its own, and those at the host side of its device", "programs pod/client"),
         ("Of a node, with run statistics, maps and pins", "programs node/n1 -o wide"),
-        ("By our own node pod, which sees every attach type", "programs node/n1 --node-access pod"),
+        ("Through a node pod, which sees every attach type", "programs node/n1 --node-access pod"),
         ("Of a capture", "programs pod/client --from demo"),
     ),
 )
@@ -41,7 +41,7 @@ def run(
     """Show every BPF program that acts on a pod or a node."""
     flags.check_list_output(output)
     view = View(width(), color(colored), given.verbosity > 0)
-    wanted = arguments.place(target)
+    wanted = arguments.pod_or_node(target, "programs")
     limit = arguments.duration(timeout, "--timeout")
     with Progress() as talk, looker(capture, given, limit, talk) as look:
         from kubectl_ebpfnet.collect.topics import PROGRAMS

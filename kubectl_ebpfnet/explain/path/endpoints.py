@@ -172,7 +172,7 @@ def _source_pod(world: ClusterView, request: PathRequest) -> tuple[str, str, Pod
     pod = world.pod(namespace, name)
     if pod is None and not world.bundle.at(pod_place(namespace, name)):
         known = ", ".join(f"{p.namespace}/{p.name}" for p in world.kube.pods[:8])
-        hint = f"it knows {known}" if known else "it holds no pods"
+        hint = f"pods in this capture: {known}" if known else "this capture holds no pods"
         raise NotFound("pod", name, namespace, hint=hint)
     return namespace, name, pod, "" if pod else "its Pod object is not recorded"
 

@@ -53,8 +53,8 @@ def test_where_path_is_blind_the_exit_code_says_so(tmp_path):
     [
         ((*DEMO, "-o", "tree"), "no such format"),
         (("doctor", "pod/x"), "pod/x"),
-        (("doctor", "--node-access", "ssh"), "no such way"),
-        (("doctor", "--node-access", "agent", "--keep"), "nothing would be deployed"),
+        (("doctor", "--node-access", "ssh"), "no such mode"),
+        (("doctor", "--node-access", "agent", "--keep"), "no node pod is deployed"),
     ],
 )
 def test_mistakes(words, complaint):

@@ -58,12 +58,20 @@ def test_flows_are_narrowed():
     [
         (("programs", "pod/nobody", "--from", "demo"), 'pod "nobody" not found', "client"),
         (("programs", "node/n9", "--from", "demo"), 'node "n9" not found', "node1, node2"),
-        (("programs", "svc/web", "--from", "demo"), "a Service is no place", "pod/NAME"),
+        (
+            ("programs", "svc/web", "--from", "demo"),
+            "programs takes a pod or node",
+            "for a Service use",
+        ),
         ((*PROGRAMS, "-o", "tree"), "no such format", "table, wide, json, yaml"),
         ((*FLOWS, "--to", "web"), "not an address", "--to 1.1.1.1"),
         ((*FLOWS, "--protocol", "quic"), "no such protocol", "tcp, udp or icmp"),
-        (("flows", "pod/x", "--node-access", "ssh"), "no such way", "auto, agent, pod, none"),
-        (("flows", "pod/x", "--node-access", "agent", "--keep"), "nothing would be", "pod deploys"),
+        (("flows", "pod/x", "--node-access", "ssh"), "no such mode", "auto, agent, pod, none"),
+        (
+            ("flows", "pod/x", "--node-access", "agent", "--keep"),
+            "no node pod is deployed",
+            "pod deploys",
+        ),
     ],
 )
 def test_mistakes_say_what_to_do(words, complaint, hint):
