@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kubectl_ebpfnet.cli.terminal import ReaderGone, complain
+from kubectl_ebpfnet.cli.terminal import ReaderGone, print_error
 from kubectl_ebpfnet.errors import EbpfnetError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _run(words)
     except EbpfnetError as error:
-        complain(error.message, error.hint)
+        print_error(error.message, error.hint)
         return error.exit_code
     except ReaderGone:
         return READER_GONE
@@ -105,12 +105,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A room that has to tidy up on SIGTERM may turn it into a SystemExit of its own.
         if isinstance(end, SystemExit) and end.code != TERMINATED:
             raise
-        complain("terminated")
+        print_error("terminated")
         _leave(TERMINATED)
     except Exception as error:
         return _internal(error, words)
     if code == INTERRUPTED:
-        complain("interrupted")
+        print_error("interrupted")
         _leave(INTERRUPTED)
     return code
 
@@ -180,7 +180,7 @@ def _internal(error: Exception, words: Sequence[str]) -> int:
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)
-    complain(
+    print_error(
         f"internal error: {type(error).__name__}: {error}",
         "this is a bug, please report it; -v=9 or EBPFNET_DEBUG=1 prints the traceback",
     )

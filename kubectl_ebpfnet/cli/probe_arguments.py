@@ -91,7 +91,7 @@ Reports = list[tuple["ProbeReport", "Bundle"]]
 
 @contextlib.contextmanager
 def prober(
-    asked: ProbeFlags, given: GlobalFlags, dry_run: bool, copies: bool, talk: Progress
+    asked: ProbeFlags, given: GlobalFlags, dry_run: bool, copies: bool, progress: Progress
 ) -> Iterator[Callable[[], Reports]]:
     """Gives a function that probes once.
 
@@ -108,10 +108,10 @@ def prober(
     from kubectl_ebpfnet.active.lb import verify_policies
     from kubectl_ebpfnet.cluster.client.session import Session
 
-    talk.progress("connecting")
+    progress.show("connecting")
     with (
         Session.open(connection) as session,
-        lb.means(session, access, talk.say, talk.progress) as means,
+        lb.means(session, access, progress.warn, progress.show) as means,
     ):
         request = asked.request(session.namespace)
         if copies and not dry_run:

@@ -26,7 +26,7 @@ def gather(
     capture: str,
     given: GlobalFlags,
     timeout: float | None,
-    talk: Progress,
+    progress: Progress,
     later: Sequence[str] = (),
 ) -> tuple[PathRequest, Bundle]:
     """What is asked, as the facts can answer it, and the facts.
@@ -46,14 +46,19 @@ def gather(
     options, access = given.connection(), given.nodes.access()
     from kubectl_ebpfnet.cluster.client.session import Session
 
-    talk.progress("connecting")
+    progress.show("connecting")
     _import_meanwhile(later)
     with Session.open(options) as session:
         from kubectl_ebpfnet.collect.path import collect_path
 
         request = question(session.namespace)
         return collect_path(
-            session, request, access=access, timeout=timeout, say=talk.say, progress=talk.progress
+            session,
+            request,
+            access=access,
+            timeout=timeout,
+            say=progress.warn,
+            progress=progress.show,
         )
 
 
@@ -62,7 +67,7 @@ def looker(
     capture: str,
     given: GlobalFlags,
     timeout: float | None,
-    talk: Progress,
+    progress: Progress,
     later: Sequence[str] = (),
 ) -> Iterator[Callable[[SurveyTarget, TopicOf], LookedAt]]:
     """Gives a function that looks at one pod or node: live, or in a capture.
@@ -83,11 +88,11 @@ def looker(
     options, access = given.connection(), given.nodes.access()
     from kubectl_ebpfnet.cluster.client.session import Session
 
-    talk.progress("connecting")
+    progress.show("connecting")
     _import_meanwhile(later)
     with (
         Session.open(options) as session,
-        Looker(session, access, timeout, talk.say, talk.progress) as live,
+        Looker(session, access, timeout, progress.warn, progress.show) as live,
     ):
         yield live.look
 

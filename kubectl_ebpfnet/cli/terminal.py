@@ -1,4 +1,4 @@
-"""stdout for data, stderr for talk, and a line of progress where somebody watches."""
+"""stdout for data, stderr for messages, and a progress line on terminals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kubectl_ebpfnet.errors import EbpfnetError, UsageError
 
 
 class ReaderGone(BaseException):
-    """Nobody reads stdout any more, as after `| head`: the run ends quietly."""
+    """The reader of stdout closed the pipe, as `| head` does: the run ends quietly."""
 
 
 def emit(text: str) -> None:
@@ -20,7 +20,7 @@ def emit(text: str) -> None:
 
     Raises:
         ReaderGone: the other end of the pipe is closed.
-        EbpfnetError: it cannot be written, e.g. to a full disk.
+        EbpfnetError: stdout cannot be written, e.g. to a full disk.
     """
     out = sys.stdout
     if out is None:
@@ -32,40 +32,43 @@ def emit(text: str) -> None:
         out.write(text)
         out.flush()
     except BrokenPipeError:
-        _forget_stdout()
+        _discard_stdout()
         raise ReaderGone from None
     except OSError as error:
-        _forget_stdout()
+        _discard_stdout()
         raise EbpfnetError(f"cannot write the answer: {error.strerror or error}") from error
 
 
-def emit_again_and_again(text: Callable[[], str], seconds: float = 2.0) -> NoReturn:
-    """Show what a function says, again and again, until the user ends it.
+def emit_repeatedly(text: Callable[[], str], seconds: float = 2.0) -> NoReturn:
+    """Print the text that a function returns, again and again, until the user interrupts.
 
-    On a terminal each look takes the place of the last one; elsewhere an empty line parts them.
+    On a terminal each text replaces the last one; elsewhere an empty line separates them.
+
+    Raises:
+        ReaderGone, EbpfnetError: as `emit`, and what `text` raises.
     """
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
     first = True
     while True:
-        said = text()
+        shown = text()
         if on_terminal:
             # Home, then each line over the old one: erasing the screen first would flicker.
-            said = "\x1b[H" + said.replace("\n", "\x1b[K\n") + "\x1b[J"
-            said = ("\x1b[2J" if first else "") + said
+            shown = "\x1b[H" + shown.replace("\n", "\x1b[K\n") + "\x1b[J"
+            shown = ("\x1b[2J" if first else "") + shown
         elif not first:
-            said = "\n" + said
-        emit(said)
+            shown = "\n" + shown
+        emit(shown)
         first = False
         time.sleep(seconds)
 
 
-def _forget_stdout() -> None:
-    # What is still in the buffer would fail again when the interpreter ends, and say so.
+def _discard_stdout() -> None:
+    # The buffered rest would fail again, with a message, when the interpreter ends.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def width() -> int:
-    """Columns of the terminal that stdout is, 0 when it is none: then nothing is wrapped."""
+    """Return the columns of the terminal behind stdout, 0 without a terminal: nothing is wrapped."""
     if sys.stdout is None or not sys.stdout.isatty():
         return 0
     import shutil
@@ -74,7 +77,7 @@ def width() -> int:
 
 
 def color(mode: str) -> bool:
-    """Whether to colour stdout.
+    """Tell whether to colour stdout.
 
     Raises:
         UsageError: not auto, always or never.
@@ -86,27 +89,27 @@ def color(mode: str) -> bool:
     return color_enabled(mode, sys.stdout, os.environ)
 
 
-def complain(message: str, hint: str = "") -> None:
-    """Say on stderr why the run ends, as kubectl says it; and what to do next."""
+def print_error(message: str, hint: str = "") -> None:
+    """Print on stderr why the run ends, and a hint, as kubectl prints errors."""
     from kubectl_ebpfnet.render.text.style import escape
 
-    _tell([f"error: {escape(message)}", *([f"hint: {escape(hint)}"] if hint else [])])
+    _write_stderr([f"error: {escape(message)}", *([f"hint: {escape(hint)}"] if hint else [])])
 
 
-def _tell(lines: Iterable[str]) -> None:
+def _write_stderr(lines: Iterable[str]) -> None:
     if sys.stderr is None:
         return
     try:
         sys.stderr.write("".join(f"{line}\n" for line in lines))
         sys.stderr.flush()
     except OSError:
-        pass  # nobody listens; the exit code still tells
+        pass  # stderr is closed; the exit code still tells
 
 
 class Progress:
-    """What is said while a run goes on: `say` always, `progress` only where somebody watches.
+    """Lines on stderr during a run: warnings always, progress only on a terminal.
 
-    A progress line is cleared by whatever is said next, and by leaving the `with`.
+    The next line clears a progress line, and so does leaving the `with`.
     """
 
     def __init__(self) -> None:
@@ -121,15 +124,15 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._clear()
 
-    def say(self, line: str) -> None:
-        """A line that has to be said, e.g. which pod was taken for a workload."""
+    def warn(self, line: str) -> None:
+        """Print a line that the user must see, e.g. which pod stands for a workload."""
         from kubectl_ebpfnet.render.text.style import escape
 
         self._clear()
-        _tell([escape(line)])
+        _write_stderr([escape(line)])
 
-    def progress(self, line: str) -> None:
-        """What is going on now; shown on a terminal alone. "" clears it."""
+    def show(self, line: str) -> None:
+        """Show the current step, on a terminal only; "" clears the line."""
         if not line:
             self._clear()
         if not self._watched or not line:

@@ -47,8 +47,8 @@ def run(
     from kubectl_ebpfnet.cluster.client.session import Session
     from kubectl_ebpfnet.collect.capture import capture
 
-    with Progress() as talk:
-        talk.progress("connecting")
+    with Progress() as progress:
+        progress.show("connecting")
         with Session.open(connection) as session:
             count = capture(
                 session,
@@ -58,8 +58,8 @@ def run(
                 overwrite=force,
                 access=access,
                 timeout=limit,
-                say=talk.say,
-                progress=talk.progress,
+                say=progress.warn,
+                progress=progress.show,
             )
-        talk.say(f"{file}: {count} records")
+        progress.warn(f"{file}: {count} records")
     return 0

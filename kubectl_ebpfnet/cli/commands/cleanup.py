@@ -53,13 +53,13 @@ def run(
     from kubectl_ebpfnet.render.lists.leftovers import line
     from kubectl_ebpfnet.render.path.document import safe_json, safe_yaml
 
-    with Progress() as talk, Session.open(connection) as session:
-        talk.progress("looking")
+    with Progress() as progress, Session.open(connection) as session:
+        progress.show("looking")
         api, rows = Api(session), []
         for found in leftovers(api):
             if only and (found.namespace or found.name) not in only:
                 continue
-            talk.progress(f"removing {found}")
+            progress.show(f"removing {found}")
             row = {**asdict(found), "removed": False, "unconfirmed": [], "error": ""}
             try:
                 if not dry_run:

@@ -54,8 +54,8 @@ def run(
         written.replace(folder / NAME)
     except OSError as error:
         raise EbpfnetError(f"cannot write {folder / NAME}: {error.strerror}") from error
-    talk = Progress()
-    talk.say(f"written: {folder / NAME}")
+    progress = Progress()
+    progress.warn(f"written: {folder / NAME}")
     if str(folder) not in os.environ.get("PATH", "").split(os.pathsep):
-        talk.say(f"{folder} is not on PATH: kubectl does not find the completion there")
+        progress.warn(f"{folder} is not on PATH: kubectl does not find the completion there")
     return 0

@@ -42,8 +42,8 @@ def run(
     flags.check_list_output(output)
     view = View(width(), color(colored), given.verbosity > 0)
     limit = arguments.duration(timeout, "--timeout")
-    with Progress() as talk:
-        bundle = opened(capture) if capture else _asked(given, limit, talk)
+    with Progress() as progress:
+        bundle = opened(capture) if capture else _asked(given, limit, progress)
         from kubectl_ebpfnet.explain.doctor.report import examine
         from kubectl_ebpfnet.model.doctor import Level
         from kubectl_ebpfnet.render.doctor.report import render
@@ -54,12 +54,12 @@ def run(
     return BLIND if report.verdict is Level.BLIND else 0
 
 
-def _asked(given: flags.GlobalFlags, limit: float | None, talk: Progress) -> Bundle:
+def _asked(given: flags.GlobalFlags, limit: float | None, progress: Progress) -> Bundle:
     connection, access = given.connection(), given.nodes.access()
     from kubectl_ebpfnet.cluster.client.session import Session
 
-    talk.progress("connecting")
+    progress.show("connecting")
     with Session.open(connection) as session:
         from kubectl_ebpfnet.collect.doctor import checkup
 
-        return checkup(session, access, timeout=limit, say=talk.say, progress=talk.progress)
+        return checkup(session, access, timeout=limit, say=progress.warn, progress=progress.show)

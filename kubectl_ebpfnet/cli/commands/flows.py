@@ -9,7 +9,7 @@ from typer import Argument, Option
 from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.sources import looker
-from kubectl_ebpfnet.cli.terminal import Progress, color, emit, emit_again_and_again, width
+from kubectl_ebpfnet.cli.terminal import Progress, color, emit, emit_repeatedly, width
 from kubectl_ebpfnet.render.text.view import View
 
 TEXT = CommandText(
@@ -55,7 +55,7 @@ def run(
     limit = arguments.duration(timeout, "--timeout")
     given = given.watching() if watch else given
 
-    with Progress() as talk, looker(capture, given, limit, talk) as look:
+    with Progress() as progress, looker(capture, given, limit, progress) as look:
         from kubectl_ebpfnet.collect.topics import flows_of
         from kubectl_ebpfnet.explain.flows import listing as flows
         from kubectl_ebpfnet.render.lists.flows import listing
@@ -71,7 +71,7 @@ def run(
             return render(listing(found), there.bundle, output, view)
 
         if watch and not capture:
-            emit_again_and_again(shown)
+            emit_repeatedly(shown)
         text = shown()
     emit(text)
     return 0

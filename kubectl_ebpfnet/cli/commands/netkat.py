@@ -61,7 +61,7 @@ def run(
 
     with contextlib.ExitStack() as stack:
         streams = stack.enter_context(netkat_stdio.opened(asked.pcap))
-        talk = stack.enter_context(Progress())
+        progress = stack.enter_context(Progress())
         session = stack.enter_context(Session.open(connection))
         netkat.check_node(session, place.name)
         version = asked.request.ip_version
@@ -69,5 +69,5 @@ def run(
         sent = asked.for_node(via, terminal=sys.stdin is not None and sys.stdin.isatty())
         return netkat.run(
             session, access, place.name, sent, streams,
-            timeout=limit, say=talk.say, progress=talk.progress,
+            timeout=limit, say=progress.warn, progress=progress.show,
         )  # fmt: skip

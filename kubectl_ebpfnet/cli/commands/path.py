@@ -67,10 +67,10 @@ def run(
         namespace = given.namespace or default_namespace
         return arguments.request(sender, there, number, namespace, to_namespace)
 
-    with Progress() as talk:
+    with Progress() as progress:
         later = ("kubectl_ebpfnet.explain.path.walk", MODULES[output])
-        request, bundle = gather(question, capture, given, limit, talk, later)
-        talk.progress("explaining")
+        request, bundle = gather(question, capture, given, limit, progress, later)
+        progress.show("explaining")
         from kubectl_ebpfnet.explain.path.walk import explain
 
         path = explain(request, bundle)

@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from kubectl_ebpfnet.cli import flags, probe_arguments
 from kubectl_ebpfnet.cli.help import CommandText
-from kubectl_ebpfnet.cli.terminal import Progress, color, emit, emit_again_and_again, width
+from kubectl_ebpfnet.cli.terminal import Progress, color, emit, emit_repeatedly, width
 from kubectl_ebpfnet.render.text.view import View
 
 TEXT = CommandText(
@@ -61,9 +61,12 @@ def run(
         service, port, nodes, sender, protocol, wait, http_path, attempts, node_port
     )
     given = given.watching() if watch else given
-    with Progress() as talk, probe_arguments.prober(asked, given, dry_run, both, talk) as probe:
+    with (
+        Progress() as progress,
+        probe_arguments.prober(asked, given, dry_run, both, progress) as probe,
+    ):
         if watch and not dry_run:
-            emit_again_and_again(probe_arguments.watched(probe, output, view), seconds=5)
+            emit_repeatedly(probe_arguments.watched(probe, output, view), seconds=5)
         reports = probe()
         text = probe_arguments.text_of(reports, output, view)
     emit(text)

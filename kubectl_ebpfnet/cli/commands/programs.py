@@ -43,7 +43,7 @@ def run(
     view = View(width(), color(colored), given.verbosity > 0)
     wanted = arguments.pod_or_node(target, "programs")
     limit = arguments.duration(timeout, "--timeout")
-    with Progress() as talk, looker(capture, given, limit, talk) as look:
+    with Progress() as progress, looker(capture, given, limit, progress) as look:
         from kubectl_ebpfnet.collect.topics import PROGRAMS
 
         there = look(wanted, lambda _: PROGRAMS)
