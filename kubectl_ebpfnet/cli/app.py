@@ -1,7 +1,7 @@
-"""The program: its commands, its exit codes, and what it says when a run ends otherwise.
+"""The program: its commands, its exit codes, and its messages for errors and signals.
 
-Exit codes: 0 delivered (or done), 1 error, 2 usage, 3 dropped, 4 unknown; 130 and 143 after an
-interrupt and a SIGTERM, 141 when nobody reads stdout any more, as kubectl under a shell.
+Exit codes: 0 delivered (or done), 1 error, 2 usage, 3 dropped, 4 unknown; 130 after an interrupt,
+143 after a SIGTERM, 141 when the reader of stdout is gone, as a shell reports for kubectl.
 """
 
 from __future__ import annotations
@@ -75,21 +75,21 @@ COMMANDS = {
 
 
 class _Terminated(BaseException):
-    """SIGTERM came."""
+    """SIGTERM or SIGHUP was received."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program.
 
     Args:
-        argv: the words after the program's name; sys.argv's when None.
+        argv: the words after the program's name; None takes them from sys.argv.
 
     Returns:
         The exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGTERM, _terminate)
-    # A closed terminal must not leave a node pod behind; under nohup the run is to go on.
+    # A closed terminal must not leave a node pod behind; under nohup the run continues.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _terminate)
     try:
@@ -102,16 +102,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except (_Terminated, SystemExit) as end:
-        # A room that has to tidy up on SIGTERM may turn it into a SystemExit of its own.
+        # Code that cleans up on SIGTERM may raise a SystemExit with the same code.
         if isinstance(end, SystemExit) and end.code != TERMINATED:
             raise
         print_error("terminated")
-        _leave(TERMINATED)
+        _exit_now(TERMINATED)
     except Exception as error:
-        return _internal(error, words)
+        return _internal_error(error, words)
     if code == INTERRUPTED:
         print_error("interrupted")
-        _leave(INTERRUPTED)
+        _exit_now(INTERRUPTED)
     return code
 
 
@@ -125,7 +125,7 @@ def _run(words: list[str]) -> int:
         emit(complete(words[1:], commands()))
         return 0
     try:
-        code = commands().main(rewritten(words), prog_name=_program(), standalone_mode=False)
+        code = commands().main(normalize(words), prog_name=_program(), standalone_mode=False)
     except TyperException as error:
         from kubectl_ebpfnet.cli.usage_errors import as_usage_error
 
@@ -142,7 +142,7 @@ def _program() -> str:
 
 
 def commands() -> Commands:
-    """The tree of commands; a command's own file is imported when it is asked for."""
+    """Return the group of all commands; a command's module is imported when it is used."""
     from kubectl_ebpfnet.cli.help import SETTINGS, Commands
 
     group = Commands(
@@ -156,8 +156,8 @@ def commands() -> Commands:
     return group
 
 
-def rewritten(words: list[str]) -> list[str]:
-    """What everybody tries: no words, `help [COMMAND]`, `--version`, flags before the command."""
+def normalize(words: list[str]) -> list[str]:
+    """Rewrite common forms to typer's: no words, `help [COMMAND]`, `--version`, flags first."""
     if not words:
         return ["--help"]
     if words[0] == "help":
@@ -165,18 +165,18 @@ def rewritten(words: list[str]) -> list[str]:
     if words[0] == "--version":
         return ["version", *words[1:]]
     if words[0].startswith("-") and words[0] not in ("-h", "--help"):
-        from kubectl_ebpfnet.cli.flags import flags_behind
+        from kubectl_ebpfnet.cli.flags import move_flags_behind_command
 
-        words = flags_behind(words)
+        words = move_flags_behind_command(words)
     if words[0] == "netkat":
-        from kubectl_ebpfnet.cli.netkat_arguments import behind
+        from kubectl_ebpfnet.cli.netkat_arguments import separate_options
 
-        return behind(words)
+        return separate_options(words)
     return words
 
 
-def _internal(error: Exception, words: Sequence[str]) -> int:
-    if os.environ.get("EBPFNET_DEBUG") or _asks_for_tracebacks(words):
+def _internal_error(error: Exception, words: Sequence[str]) -> int:
+    if os.environ.get("EBPFNET_DEBUG") or _wants_tracebacks(words):
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)
@@ -187,7 +187,7 @@ def _internal(error: Exception, words: Sequence[str]) -> int:
     return 1
 
 
-def _asks_for_tracebacks(words: Sequence[str]) -> bool:
+def _wants_tracebacks(words: Sequence[str]) -> bool:
     return re.search(r" --?v[= ]?(9|10)( |$)", " ".join(["", *words])) is not None
 
 
@@ -195,8 +195,8 @@ def _terminate(*_: object) -> None:
     raise _Terminated
 
 
-def _leave(code: int) -> None:
-    # Threads may still wait for answers of a cluster; nobody waits for them any more.
+def _exit_now(code: int) -> None:
+    # Threads may still wait for answers of the cluster: do not wait for them.
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The words of the command line → frozen values. Pure: nobody is asked.
+"""Read the words of the command line into frozen values, without I/O.
 
 Types and their short names are kubectl's (`kubectl api-resources`). Names: Kubernetes docs,
 "Object Names and IDs" (RFC 1123). Addresses with ports: RFC 3986 3.2.2 (`[IPv6]:port`). Durations
@@ -44,12 +44,12 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Who sends.
+    """The source of a packet.
 
     Attributes:
-        kind: `pod`, or the kind of a workload that stands for one of its pods.
-        name: the object's.
-        text: the words, as `kind/name`.
+        kind: `pod`, or the kind of a workload, which stands for one of its pods.
+        name: name of the object.
+        text: `kind/name` as typed.
     """
 
     kind: str
@@ -59,15 +59,15 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where to.
+    """The destination of a packet.
 
     Attributes:
         kind: `pod`, `service`, `node`, `address` or `name`.
-        name: the object's or the DNS name, "" for addresses.
-        text: the words without the port.
-        address: of addresses, else None.
-        port: number, None when none was given.
-        port_name: of a Service's port, "" when a number or nothing was given.
+        name: name of the object, or DNS name; "" for addresses.
+        text: the word as typed, without the port.
+        address: the address, None for other kinds.
+        port: port number, None without a number.
+        port_name: name of a Service's port, "" without a name.
     """
 
     kind: str
@@ -97,17 +97,17 @@ def source(word: str) -> Source:
     """Read `pod/x`, `po/x`, `deploy/x`, … or a bare name, which is a pod's.
 
     Raises:
-        UsageError: says what was expected, with an example.
+        UsageError: names the expected form, with an example.
     """
     kind, type_word, name = _typed(word, _SOURCE_EXAMPLE)
     if not type_word and "." in name and _NAME.fullmatch(name):
         pod, _, rest = name.partition(".")
         raise UsageError(
             f"{word!r}: a namespace does not belong to the name",
-            hint=f"use -n: pod/{pod} -n {rest}; a pod that is really called so is pod/{name}",
+            hint=f"use -n: pod/{pod} -n {rest}; a pod with dots in its name is pod/{name}",
         )
     if kind not in ("pod", *WORKLOADS):
-        raise UsageError(f"{word!r}: a {kind} sends nothing by itself", hint=_SOURCE_EXAMPLE)
+        raise UsageError(f"{word!r}: a {kind} cannot be a source", hint=_SOURCE_EXAMPLE)
     return Source(kind, _name(word, name), f"{'pod' if kind == 'pod' else type_word}/{name}")
 
 
@@ -115,12 +115,12 @@ def destination(word: str) -> Destination:
     """Read an address, `pod/x`, `svc/x`, `node/x` or a DNS name, each with or without a port.
 
     Raises:
-        UsageError: says what was expected, with an example.
+        UsageError: names the expected form, with an example.
     """
     if not word.strip():
         raise UsageError("the destination is empty", hint=_DESTINATION_EXAMPLE)
     if "://" in word:
-        raise UsageError(f"{word!r} is a URL", hint="give its host and port: example.com:443")
+        raise UsageError(f"{word!r} is a URL", hint="use host and port: example.com:443")
     if "/" in word:
         return _object(word)
     if word.startswith("["):
@@ -141,16 +141,14 @@ def destination(word: str) -> Destination:
 
 
 def protocol(word: str, to: Destination) -> int:
-    """The IANA number of `tcp`, `udp` or `icmp`; ICMP to an IPv6 address is ICMPv6.
+    """Return the IANA number of `tcp`, `udp` or `icmp`; ICMP to an IPv6 address is ICMPv6.
 
     Raises:
-        UsageError: another word, or ICMP to a port.
+        UsageError: an unknown protocol, or ICMP with a port.
     """
     number = PROTOCOLS.get(word.lower())
     if number is None:
-        raise UsageError(
-            f"--protocol {word!r}: there is no such protocol", hint="it is tcp, udp or icmp"
-        )
+        raise UsageError(f"--protocol {word!r}: unknown protocol", hint="one of: tcp, udp, icmp")
     if number != ICMP:
         return number
     if to.port is not None or to.port_name:
@@ -161,12 +159,14 @@ def protocol(word: str, to: Destination) -> int:
 def request(
     sender: Source, to: Destination, number: int, namespace: str, to_namespace: str
 ) -> PathRequest:
-    """The whole question.
+    """Build the request of `path`.
 
     Args:
-        number: IANA's of the protocol.
-        namespace: of the source.
-        to_namespace: of the destination, "" for the source's.
+        sender: source of the packet.
+        to: destination of the packet.
+        number: IANA number of the protocol.
+        namespace: namespace of the source.
+        to_namespace: namespace of the destination, "" for that of the source.
     """
     named = to.kind in ("pod", "service")
     return PathRequest(
@@ -211,18 +211,18 @@ def pod_or_node(word: str, command: str) -> CaptureTarget:
 
 
 def peers(to: str, protocol_word: str) -> tuple[FlowFilter, ...]:
-    """What `flows` is narrowed to by --to and --protocol; one filter that fits all when by neither.
+    """Return the filters of `flows` for --to and --protocol; without both, a filter that fits all.
 
     Raises:
-        UsageError: --to is no address, or --protocol no protocol.
+        UsageError: --to is not an address, or --protocol not a protocol.
     """
     number = None
     if protocol_word:
         number = PROTOCOLS.get(protocol_word.lower())
         if number is None:
             raise UsageError(
-                f"--protocol {protocol_word!r}: there is no such protocol",
-                hint="it is tcp, udp or icmp",
+                f"--protocol {protocol_word!r}: unknown protocol",
+                hint="one of: tcp, udp, icmp",
             )
     end = destination(to) if to else None
     if end is not None and end.address is None:
@@ -232,14 +232,14 @@ def peers(to: str, protocol_word: str) -> tuple[FlowFilter, ...]:
         )
     address, port = (end.address, end.port) if end is not None else (None, None)
     numbers = (ICMP, ICMPV6) if number == ICMP else (number,)
-    return tuple(FlowFilter(peer=address, peer_port=port, protocol=one) for one in numbers)
+    return tuple(FlowFilter(peer=address, peer_port=port, protocol=each) for each in numbers)
 
 
 def duration(word: str, flag: str) -> float | None:
-    """Seconds of `10s`, `1m30s`, `500ms` or a plain number; None for 0, which is no limit.
+    """Return the seconds of `10s`, `1m30s`, `500ms` or a plain number; None for 0, no limit.
 
     Raises:
-        UsageError: anything else.
+        UsageError: `word` is not a duration; the error names `flag`.
     """
     seconds = 0.0
     if word.isascii() and word.isdecimal() and len(word) <= 9:
@@ -254,7 +254,7 @@ def duration(word: str, flag: str) -> float | None:
 
 
 def _typed(word: str, example: str) -> tuple[str, str, str]:
-    """Kind, the word for it as given ("" for a bare name), and the rest."""
+    """Return the kind, the type as typed ("" for a bare name), and the rest of the word."""
     if not word.strip():
         raise UsageError("a name is empty", hint=example)
     type_word, slash, rest = word.partition("/")
@@ -263,7 +263,7 @@ def _typed(word: str, example: str) -> tuple[str, str, str]:
     kind = _KIND_OF.get(type_word.lower())
     if kind is None:
         near = f"e.g. pod/{rest}" if _NAME.fullmatch(rest) else example
-        raise UsageError(f"{word!r}: there is no type {type_word!r}", hint=near)
+        raise UsageError(f"{word!r}: unknown type {type_word!r}", hint=near)
     return kind, type_word.lower(), rest
 
 
@@ -273,25 +273,25 @@ def _name(word: str, name: str) -> str:
     if len(name) <= 253 and _NAME.fullmatch(name):
         return name
     if _NAME.fullmatch(name.lower()):
-        hint = f"names are in lower case: {name.lower()}"
+        hint = f"names are lower case: {name.lower()}"
     elif "/" in name:
-        hint = "the namespace goes into -n, for the destination into --to-namespace"
+        hint = "give the namespace with -n, the destination's with --to-namespace"
     elif ":" in name:
         hint = "only a destination has a port"
     else:
-        hint = "names are of a-z, 0-9, '-' and '.', and begin and end with a letter or a digit"
-    raise UsageError(f"{word!r}: {name!r} cannot be a name", hint=hint)
+        hint = "a name has a-z, 0-9, '-' and '.', and starts and ends with a letter or digit"
+    raise UsageError(f"{word!r}: {name!r} is not a valid name", hint=hint)
 
 
 def _object(word: str) -> Destination:
     head, _, tail = word.partition("/")
     if _address(head) is not None and tail.isdecimal():
-        raise UsageError(f"{word!r} is a network", hint=f"name one address of it: {head}")
+        raise UsageError(f"{word!r} is a network", hint=f"name one of its addresses: {head}")
     kind, type_word, rest = _typed(word, _DESTINATION_EXAMPLE)
     if kind in WORKLOADS:
         raise UsageError(
-            f"{word!r}: a packet goes to one address, and a {kind} has many",
-            hint="name one of its pods, or the Service before them: svc/NAME",
+            f"{word!r}: a {kind} cannot be a destination: it has many addresses",
+            hint="name one of its pods, or its Service: svc/NAME",
         )
     head, colon, port_word = rest.partition(":")
     name = _name(word, head)
@@ -320,9 +320,7 @@ def _address(word: str) -> Address | None:
     if not isinstance(address, IPv6Address):
         return address
     if address.scope_id:
-        raise UsageError(
-            f"{word!r}: a zone means something on one node only", hint="leave it out: %…"
-        )
+        raise UsageError(f"{word!r}: a zone is valid on one node only", hint="leave out %ZONE")
     # A socket sends IPv4 to an IPv4-mapped address (RFC 4291 2.5.5.2).
     return address.ipv4_mapped or address
 
@@ -345,8 +343,8 @@ def _dns_name(word: str, name: str) -> str:
         raise UsageError(f"{word!r} is not an IPv6 address", hint="e.g. [2606:4700::1111]:80")
     if not name.isascii():
         raise UsageError(
-            f"{word!r} is not a DNS name", hint="give its ASCII form, which begins with xn--"
+            f"{word!r} is not a DNS name", hint="use its ASCII form, which starts with xn--"
         )
     if len(bare) > 253 or not all(map(_DNS_LABEL.fullmatch, labels)):
-        raise UsageError(f"{word!r} is no destination", hint=_DESTINATION_EXAMPLE)
+        raise UsageError(f"{word!r} is not a destination", hint=_DESTINATION_EXAMPLE)
     return name

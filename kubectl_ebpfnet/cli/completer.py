@@ -1,7 +1,7 @@
-"""What a word may be completed to: names of commands, flags, and the words that flags take.
+"""Complete a word: names of commands, flags, values of flags and kinds of targets.
 
-The answer's form is Cobra's (completions.go): `value<TAB>description` lines, then `:N` with
-directives added up: 2 no space after it, 4 no file names.
+The answer has Cobra's form (completions.go): `value<TAB>description` lines, then `:N`, the sum of
+directives: 2 adds no space after the value, 4 completes no file names.
 """
 
 from __future__ import annotations
@@ -21,58 +21,58 @@ _VALUES: dict[tuple[str, str], Sequence[str]] = {
     ("path", "--color"): COLOR_MODES,
     ("version", "--output"): ("json",),
 }
-_SENDERS = {
+_SOURCES = {
     "pod/": "a pod",
     "deploy/": "a ready pod of a Deployment",
     "sts/": "a ready pod of a StatefulSet",
     "ds/": "a ready pod of a DaemonSet",
 }
-_PLACES: dict[tuple[str, int], dict[str, str]] = {
-    ("path", 0): _SENDERS,
+_TARGETS: dict[tuple[str, int], dict[str, str]] = {
+    ("path", 0): _SOURCES,
     ("netkat", 0): {"node/": "a node"},
     ("path", 1): {"pod/": "a pod", "svc/": "a Service", "node/": "a node"},
 }
-_CAPTURED = {"pod/": "a pod", "node/": "a node"}
+_CAPTURE_TARGETS = {"pod/": "a pod", "node/": "a node"}
 
 Pairs = Iterable[tuple[str, str]]
 
 
 def complete(words: Sequence[str], commands: Any) -> str:
-    """The lines for kubectl.
+    """Return the completion lines that kubectl reads.
 
     Args:
-        words: after the plugin's name; the last one is still being typed, perhaps "".
-        commands: the tree of commands.
+        words: words after the plugin's name; the last word is incomplete, perhaps "".
+        commands: the group of all commands.
     """
     *before, word = words or [""]
-    plain, waiting = _read(before, _takes_value(()))
-    if not plain:
-        if waiting:
-            return _said((), word, _FILES)
-        return _said(((n, does) for n, (_, does) in commands.modules.items()), word)
-    command = commands.get_command(None, plain[0])
+    positional, pending_flag = _split(before, _takes_value(()))
+    if not positional:
+        if pending_flag:
+            return _answer((), word, _FILES)
+        return _answer(((n, does) for n, (_, does) in commands.modules.items()), word)
+    command = commands.get_command(None, positional[0])
     if command is None:
-        return _said((), word)
+        return _answer((), word)
     flags = {spelling: param for param in command.params for spelling in _flags_of(param)}
-    plain, waiting = _read(before, _takes_value(command.params))
-    name, at = plain[0], len(plain) - 1
-    if waiting:
-        return _value(name, flags[waiting], word)
+    positional, pending_flag = _split(before, _takes_value(command.params))
+    name, at = positional[0], len(positional) - 1
+    if pending_flag:
+        return _value(name, flags[pending_flag], word)
     flag, equals, value = word.partition("=")
     if equals and flag in flags:
         return _value(name, flags[flag], value, f"{flag}=")
     if word.startswith("-"):
-        return _said(_flag_rows(command.params), word)
-    places = _CAPTURED if name == "capture" else _PLACES.get((name, at), {})
-    return _said(places.items(), word, _NO_FILES | _NO_SPACE)
+        return _answer(_flag_rows(command.params), word)
+    targets = _CAPTURE_TARGETS if name == "capture" else _TARGETS.get((name, at), {})
+    return _answer(targets.items(), word, _NO_FILES | _NO_SPACE)
 
 
 def _value(command: str, param: Any, word: str, prefix: str = "") -> str:
     values = _VALUES.get((command, max(param.opts, key=len)))
     if values is None:
         files = param.metavar == "FILE"
-        return _said((), word, _FILES if files else _NO_FILES)
-    return _said(((prefix + value, "") for value in values), prefix + word)
+        return _answer((), word, _FILES if files else _NO_FILES)
+    return _answer(((prefix + value, "") for value in values), prefix + word)
 
 
 def _flag_rows(params: Sequence[Any]) -> Pairs:
@@ -86,7 +86,7 @@ def _flags_of(param: Any) -> list[str]:
 
 
 def _takes_value(params: Sequence[Any]) -> set[str]:
-    """Spellings of the flags after which a value follows; -v's is optional."""
+    """Return the spellings of flags that need a value; the value of -v is optional."""
     found = {s for flag in CONNECTION if flag.metavar for s in flag.spellings}
     for param in params:
         if param.param_type_name == "option" and not param.is_flag:
@@ -94,20 +94,20 @@ def _takes_value(params: Sequence[Any]) -> set[str]:
     return found - set(VERBOSITY.spellings)
 
 
-def _read(words: Sequence[str], takes_value: set[str]) -> tuple[list[str], str]:
-    """The words that are no flags, and the flag that still waits for its value, or ""."""
-    plain: list[str] = []
-    waiting = ""
+def _split(words: Sequence[str], takes_value: set[str]) -> tuple[list[str], str]:
+    """Return the positional words, and the flag that still needs a value, or ""."""
+    positional: list[str] = []
+    pending_flag = ""
     for word in words:
-        if waiting:
-            waiting = ""
+        if pending_flag:
+            pending_flag = ""
         elif word in takes_value:
-            waiting = word
+            pending_flag = word
         elif not word.startswith("-"):
-            plain.append(word)
-    return plain, waiting
+            positional.append(word)
+    return positional, pending_flag
 
 
-def _said(pairs: Pairs, word: str, directive: int = _NO_FILES) -> str:
+def _answer(pairs: Pairs, word: str, directive: int = _NO_FILES) -> str:
     lines = [f"{value}\t{does}".rstrip() for value, does in pairs if value.startswith(word)]
     return "\n".join([*lines, f":{directive}"]) + "\n"

@@ -1,8 +1,8 @@
-"""kubectl's own flags, once: every command that asks a cluster takes them all.
+"""kubectl's global flags and the flags that several commands share.
 
-Names, short forms and meanings: `kubectl options` 1.37. kubectl hands a plugin only the words
-after its name, so each flag has to be read again here. The first few are in every `--help`, the
-rest in `kubectl ebpfnet options`; all are accepted everywhere.
+Names, short forms and meanings: `kubectl options` 1.37. kubectl passes a plugin only the words
+after its name, so each flag is parsed again here. A few are in every `--help`, the rest in
+`kubectl ebpfnet options`; every command that reads a cluster accepts all of them.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """One flag.
+    """A flag that several commands share.
 
     Attributes:
-        field: of ConnectionOptions.
-        spellings: as on the command line.
-        metavar: what stands for its value in a help text, "" for a switch.
+        field: name of the field that takes its value, e.g. of ConnectionOptions.
+        spellings: short and long form, e.g. `-n` and `--namespace`.
+        metavar: name of the value in help texts, "" for a switch.
         help: one sentence.
-        repeated: may be given several times.
-        shown: in every command's help, and not only in `options`.
+        repeated: whether the flag may be repeated.
+        shown: whether every command's help shows it, and not only `options`.
     """
 
     field: str
@@ -44,7 +44,7 @@ class Flag:
 
     @property
     def annotation(self) -> Any:
-        """The type as typer reads it."""
+        """The annotation that typer reads."""
         option = typer.Option(
             *self.spellings,
             metavar=self.metavar or None,
@@ -102,7 +102,7 @@ VERBOSITY = Flag(
 )
 
 
-# How nodes may be asked: flags of ours that each command has which asks them.
+# Node access: flags of each command that reads nodes.
 NODES = (
     Flag(
         "mode",
@@ -129,7 +129,7 @@ NODES = (
     ),
 )
 
-# Arguments and flags of ours that several commands share.
+# Arguments and flags that several commands share.
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help="pod/NAME, NAME, or deploy/, sts/, ds/NAME")
 ]
@@ -146,7 +146,7 @@ ToNamespace = Annotated[
     typer.Option(
         "--to-namespace",
         metavar="NAME",
-        help="Namespace of the destination, if it is not -n's",
+        help="Namespace of the destination (default: -n)",
         show_default=False,
     ),
 ]
@@ -173,11 +173,11 @@ Timeout = Annotated[
 
 
 WATCH_SECONDS = 8 * 3600
-"""That node pods of a --watch may live."""
+"""Lifetime of node pods of a --watch run."""
 
 
 def check_list_output(name: str) -> None:
-    """Raises UsageError for a format that lists do not have."""
+    """Check the format of a list. Raises UsageError for an unknown format."""
     from kubectl_ebpfnet.render.lists.listing import FORMATS
 
     if name not in FORMATS:
@@ -186,11 +186,14 @@ def check_list_output(name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class NodeAccessFlags:
-    """How nodes may be asked, as it was said on the command line.
+    """The flags for node access, as given.
 
     Attributes:
-        mode, image, keep, pull_secret: of the flags.
-        seconds: that node pods may live; None for what is usual.
+        mode: `agent`, `pod`, `none` or `auto`.
+        image: image of node pods, "" for the default.
+        keep: keep node pods for reuse.
+        pull_secret: `NAMESPACE/NAME` or `NAME`, "" for none.
+        seconds: lifetime of node pods, None for the default.
     """
 
     mode: str = "auto"
@@ -200,10 +203,10 @@ class NodeAccessFlags:
     seconds: int | None = None
 
     def access(self) -> NodeAccess:
-        """For the runs that ask nodes.
+        """Return the node access that the flags describe.
 
         Raises:
-            UsageError: there is no such mode.
+            UsageError: an unknown mode, or --keep with a mode that deploys nothing.
         """
         from kubectl_ebpfnet.cluster.nodepods.deployment import DEFAULT_IMAGE, NodePodOptions
         from kubectl_ebpfnet.collect.ask.node_access import Mode, NodeAccess
@@ -228,12 +231,12 @@ class NodeAccessFlags:
 
 @dataclass(frozen=True, slots=True)
 class GlobalFlags:
-    """kubectl's flags as they were given.
+    """kubectl's flags as given.
 
     Attributes:
-        values: field of ConnectionOptions → value; only what was given.
+        values: field of ConnectionOptions → value, of the given flags alone.
         verbosity: 0 to 10.
-        nodes: how nodes may be asked, for commands that do.
+        nodes: node access, for commands that read nodes.
     """
 
     values: Mapping[str, Any]
@@ -241,19 +244,19 @@ class GlobalFlags:
     nodes: NodeAccessFlags = NodeAccessFlags()
 
     def watching(self) -> GlobalFlags:
-        """The same for a run that goes on until the user ends it: its node pods may live as long.
+        """Return the flags for a run that lasts until an interrupt, with long-lived node pods.
 
-        They end a minute after the run does, however that is.
+        A node pod ends a minute after its run, however the run ends.
         """
         return replace(self, nodes=replace(self.nodes, seconds=WATCH_SECONDS))
 
     @property
     def namespace(self) -> str:
-        """The -n flag, "" when it was not given."""
+        """The -n flag, "" when not given."""
         return str(self.values.get("namespace", ""))
 
     def connection(self) -> ConnectionOptions:
-        """For `Session.open`.
+        """Return the options for `Session.open`.
 
         Raises:
             UsageError: --request-timeout is not a duration.
@@ -269,8 +272,8 @@ class GlobalFlags:
         return ConnectionOptions(**values)
 
 
-def flags_behind(words: list[str]) -> list[str]:
-    """Put kubectl's flags that stand before the command behind it; kubectl takes both."""
+def move_flags_behind_command(words: list[str]) -> list[str]:
+    """Move kubectl's flags before the command behind it; kubectl accepts both orders."""
     values = {s: bool(f.metavar) for f in CONNECTION for s in f.spellings}
     at = 0
     while at < len(words) and words[at].partition("=")[0] in values:
@@ -279,20 +282,20 @@ def flags_behind(words: list[str]) -> list[str]:
 
 
 def with_kubectl_flags(function: Callable[..., int]) -> Callable[..., int]:
-    """Give a command all of kubectl's flags; it gets them as `given: Given`, its first parameter.
+    """Add kubectl's flags to a command, whose first parameter takes them as `GlobalFlags`.
 
-    Typer reads flags from a function's signature, so the signature is made longer.
+    typer reads flags from a function's signature, so the signature is extended.
     """
     return _with_flags(function, ())
 
 
 def with_node_flags(function: Callable[..., int]) -> Callable[..., int]:
-    """The same for a command that asks nodes: how it may is in `given.nodes`."""
+    """Add kubectl's flags and those for node access, which `GlobalFlags.nodes` holds."""
     return _with_flags(function, NODES)
 
 
 def with_pod_flags(function: Callable[..., int]) -> Callable[..., int]:
-    """The same for a command that node pods alone can do: how they are to be."""
+    """Add kubectl's flags and those for node pods, for a command that needs a node pod."""
     return _with_flags(function, tuple(flag for flag in NODES if flag.field != "mode"))
 
 
@@ -301,12 +304,12 @@ def _with_flags(function: Callable[..., int], more: tuple[Flag, ...]) -> Callabl
         theirs = {f.field: values.pop(f.field) for f in CONNECTION}
         nodes = {f.field: values.pop(f.field) for f in more}
         verbosity = int(values.pop(VERBOSITY.field) or 0)
-        given = GlobalFlags(
+        global_flags = GlobalFlags(
             {k: v for k, v in theirs.items() if v},
             verbosity,
             NodeAccessFlags(**{k: v for k, v in nodes.items() if v}),
         )
-        return function(given, **values)
+        return function(global_flags, **values)
 
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     flags = [

@@ -1,8 +1,8 @@
-"""How a command reads its words and shows its help: as kubectl does, where typer does otherwise.
+"""Make typer read flags and print help as kubectl does.
 
 kubectl's flags are pflag's (github.com/spf13/pflag): `-o=json`, `--switch=true`. click, inside
-typer, takes `=json` for the value of the first and refuses the second; so words are put into
-click's spelling before it sees them. The help has kubectl's order: what it does, examples first.
+typer, takes `=json` for the value of the first and refuses the second, so words are rewritten to
+click's spelling first. The help has kubectl's order: summary, description, examples, flags.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kubectl_ebpfnet.errors import UsageError
 
 PROGRAM = "kubectl ebpfnet"
 OPTIONS_HINT = f"""
-Use "{PROGRAM} options" for the flags of kubectl that every command takes.
+Use "{PROGRAM} options" for the kubectl flags that every command accepts.
 """
 _LEVEL = ("-v", "--v")
 _TRUE = ("true", "True", "TRUE", "t", "T", "1")
@@ -29,13 +29,13 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "terminal_width": 80}
 
 @dataclass(frozen=True, slots=True)
 class CommandText:
-    """A command as its help tells it.
+    """The texts of a command's help.
 
     Attributes:
         usage: the words after the command's name.
-        summary: one line, for the list of commands and the head of the help.
-        description: paragraphs, already of 80 columns at most.
-        examples: (comment, command line after `kubectl ebpfnet`) each.
+        summary: one line, at the head of the help.
+        description: paragraphs, wrapped at 80 columns.
+        examples: pairs of a comment and the command line after `kubectl ebpfnet`.
     """
 
     usage: str
@@ -44,8 +44,8 @@ class CommandText:
     examples: tuple[tuple[str, str], ...]
 
 
-class _Words:
-    """Stands for typer's coercion, which imports pydantic (60 ms) to make a str of a str."""
+class _TextType:
+    """Replace typer's coercion, which imports pydantic (60 ms) to make a str of a str."""
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:  # noqa: ARG002 -- typer's
         if value is None and (param.multiple or param.nargs == -1):
@@ -54,7 +54,7 @@ class _Words:
 
 
 class Command(TyperCommand):
-    """A command of ours; every value is text, and arguments.py reads it."""
+    """A command whose values stay text; arguments.py reads them."""
 
     text: CommandText
 
@@ -65,16 +65,16 @@ class Command(TyperCommand):
         self._takes = {s: bool(getattr(p, "is_flag", False)) for p in self.params for s in p.opts}
 
     def get_help_option(self, ctx: Any) -> Any:
-        """click's own --help."""
+        """Return click's --help option, without typer's coercion."""
         return _unchecked(super().get_help_option(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Click's parsing, of words in click's spelling."""
+        """Parse the words after rewriting them to click's spelling."""
         spelled = list(click_spelling(args, self._takes))
         return super().parse_args(ctx, spelled)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """kubectl's order: what it does, examples, arguments, flags, usage."""
+        """Write summary, description, examples, arguments, flags and usage, in kubectl's order."""
         text = self.text
         examples = "\n".join(f"  # {why}\n  {PROGRAM} {line}\n" for why, line in text.examples)
         formatter.write(f"{text.summary}\n\n{text.description}\n\nExamples:\n{examples}")
@@ -89,34 +89,35 @@ class Command(TyperCommand):
 
 
 def _unchecked(param: Any) -> Any:
-    # Only where typer still has this door; without it, it is slower and as right.
+    # A typer without this attribute coerces the values itself: slower, with the same result.
     if hasattr(param, "get_runtime_param"):
-        param.get_runtime_param = _Words
+        param.get_runtime_param = _TextType
     return param
 
 
 def _row(param: Any) -> tuple[str, str]:
-    # As typer writes it, every argument would be `<str>` and `[required]`; kubectl has neither.
+    # typer would write `<str>` and `[required]` at every argument; kubectl writes neither.
     if param.param_type_name == "argument":
         return param.metavar, param.help
     flags = ", ".join(sorted(param.opts, key=len))
-    said = param.help if "--help" not in param.opts else "Show this text"
+    text = param.help if "--help" not in param.opts else "Show this help"
     if param.default and not param.is_flag and param.show_default:
-        said = f"{said} (default {param.default})"
-    return flags if param.is_flag else f"{flags} {param.metavar}", said
+        text = f"{text} (default {param.default})"
+    return flags if param.is_flag else f"{flags} {param.metavar}", text
 
 
 def click_spelling(args: Sequence[str], switches: dict[str, bool]) -> Iterator[str]:
-    """pflag's spelling of flags → click's.
+    """Rewrite flags from pflag's spelling to click's.
 
     `-o=json` → `-o json`; `--switch=true` → `--switch`; `--switch=false` → nothing; `-v` → `-v 1`;
     `-vv` → `-v 2`. A number after a bare `-v` is its value, as for kubectl.
 
     Args:
-        switches: the flags there are → whether it is a switch.
+        args: words of the command line, after the command's name.
+        switches: spelling of a flag → whether it is a switch.
 
     Raises:
-        UsageError: -v or a switch with a value that it cannot have.
+        UsageError: -v or a switch has a value that it does not take.
     """
     words = iter(args)
     pending = next(words, None)
@@ -153,45 +154,51 @@ def _switch(flag: str, value: str) -> Iterator[str]:
     if value in _TRUE:
         yield flag
     elif value not in _FALSE:
-        raise UsageError(f"{flag}={value}: it is either true or false")
+        raise UsageError(f"{flag}={value}: must be true or false")
 
 
 def build(name: str, function: Callable[..., int], text: CommandText) -> TyperCommand:
-    """Make a command of a function with typer's annotations."""
+    """Make a command from a function with typer's annotations.
+
+    Args:
+        name: the command's name.
+        function: runs the command and returns the exit code.
+        text: texts of its help.
+    """
     app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
     app.command(name, cls=Command, context_settings=dict(SETTINGS))(function)
-    made = typer.main.get_command(app)
-    assert isinstance(made, Command)
-    made.text = text
-    return made
+    command = typer.main.get_command(app)
+    assert isinstance(command, Command)
+    command.text = text
+    return command
 
 
 class Commands(TyperGroup):
-    """The commands by name; a command's file is imported when the command is asked for."""
+    """The group of all commands; a command's module is imported when the command is used."""
 
     modules: dict[str, tuple[str, str]]
     """name → (module, summary)."""
 
     def get_help_option(self, ctx: Any) -> Any:
-        """click's own --help."""
+        """Return click's --help option, without typer's coercion."""
         return _unchecked(super().get_help_option(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 -- typer's signature
-        """The names, in the order of the help."""
+        """Return the names, in the order of the help."""
         return list(self.modules)
 
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:  # noqa: ARG002
-        """Import and build a command."""
+        """Import and build a command, None for an unknown name."""
         if cmd_name not in self.modules:
             return None
         module = importlib.import_module(self.modules[cmd_name][0])
         return build(cmd_name, module.run, module.TEXT)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """The command that the first word names.
+        """Return the command that the first word names.
 
         Raises:
-            UsageError: there is none; says which one is near.
+            UsageError: no command has this name; the hint names a similar command.
         """
         name = args[0]
         command = self.get_command(ctx, name)
@@ -199,17 +206,17 @@ class Commands(TyperGroup):
             import difflib
 
             near = difflib.get_close_matches(name, self.modules, n=1)
-            does = f"did you mean `{PROGRAM} {near[0]}`?" if near else ""
+            hint = f"did you mean `{PROGRAM} {near[0]}`?" if near else ""
             raise UsageError(
                 f"unknown command {name!r} for {PROGRAM!r}",
-                hint=does or f"`{PROGRAM} --help` lists the commands",
+                hint=hint or f"See '{PROGRAM} --help' for the commands.",
             )
         return name, command, args[1:]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 -- typer's signature
-        """What the program is for, and the commands."""
+        """Write the program's description, the commands and the usage."""
         formatter.write(f"{self.help}\n\nExamples:\n{self.epilog}")
         with formatter.section("Commands"):
-            formatter.write_dl([(name, does) for name, (_, does) in self.modules.items()])
+            formatter.write_dl([(name, summary) for name, (_, summary) in self.modules.items()])
         formatter.write(f"\nUsage:\n  {PROGRAM} COMMAND [flags]\n\n")
         formatter.write(f'Use "{PROGRAM} COMMAND --help" for more about a command.{OPTIONS_HINT}')

@@ -1,8 +1,8 @@
-"""netkat's own words, read before a cluster is asked.
+"""Read netkat's options before the cluster is contacted.
 
-The node reads them by the same grammar (kubectl_ebpfnet/model/netkat/request.py). Ours alone are a
-next hop `--via node/NAME`, which becomes that node's address, `--pcap FILE`, a file of this
-machine, and a port's name, which is sent as its number: the image knows none.
+The node side parses the same grammar (kubectl_ebpfnet/model/netkat/request.py). Three words differ
+on this side: `--via node/NAME` becomes that node's address, `--pcap FILE` is a local file, and a
+port's name is sent as its number, since the image has no /etc/services.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ looked up there.
 """
 _VIA = "e.g. --via node/n2, --via 10.0.0.1 or --via 02:00:00:00:00:01"
 _TIMEOUT = "--timeout"
-_OURS = frozenset(s for flag in (*CONNECTION, *NODES) for s in flag.spellings) | {_TIMEOUT}
+_KUBECTL_FLAGS = frozenset(s for flag in (*CONNECTION, *NODES) for s in flag.spellings) | {_TIMEOUT}
 
 
 @dataclass(frozen=True, slots=True)
-class NetkatWords:
-    """What was said after node/NAME.
+class NetkatArguments:
+    """The arguments after node/NAME.
 
     Attributes:
-        request: for the node, but for a next hop that is a node's name.
-        via: that name, "" for none.
-        pcap: the local file, "" for none.
+        request: netkat's request; its `via` is set unless the next hop is a node's name.
+        via: name of the node that is the next hop, "" for none.
+        pcap: local file to write packets to, "" for none.
     """
 
     request: Request
@@ -44,43 +44,45 @@ class NetkatWords:
     pcap: str = ""
 
     def for_node(self, via: str, *, terminal: bool) -> tuple[str, ...]:
-        """The words that the node is sent.
+        """Return the words to send to the node.
 
         Args:
-            via: the next hop's address, where it was a node's name.
-            terminal: whether stdin is one.
+            via: address of the next hop, "" unless `--via node/NAME` was given.
+            terminal: whether stdin is a terminal.
         """
-        made = self.request
-        made = replace(made, via=via or made.via, terminal=terminal or made.terminal)
-        return tuple(netkat.spelling(made))
+        request = self.request
+        request = replace(request, via=via or request.via, terminal=terminal or request.terminal)
+        return tuple(netkat.spelling(request))
 
 
-def behind(said: Sequence[str]) -> list[str]:
-    """Words of the command line, `netkat` first → the same with `--` before node/NAME, so that what
-    follows is left alone."""
+def separate_options(words: Sequence[str]) -> list[str]:
+    """Insert `--` before node/NAME, so that typer leaves netkat's own options alone.
+
+    `words` is the command line from the word `netkat` on.
+    """
     takes_value = {s for flag in (*CONNECTION, *NODES) if flag.metavar for s in flag.spellings}
     takes_value.add(_TIMEOUT)
     at = 1
-    while at < len(said) and said[at].startswith("-") and said[at] != "--":
-        number = said[at] in ("-v", "--v") and said[at + 1 : at + 2]
-        if said[at] in takes_value or (number and number[0].isdecimal()):
+    while at < len(words) and words[at].startswith("-") and words[at] != "--":
+        number = words[at] in ("-v", "--v") and words[at + 1 : at + 2]
+        if words[at] in takes_value or (number and number[0].isdecimal()):
             at += 1
         at += 1
-    if at >= len(said) or said[at] == "--":
-        return list(said)
-    return [*said[:at], "--", *said[at:]]
+    if at >= len(words) or words[at] == "--":
+        return list(words)
+    return [*words[:at], "--", *words[at:]]
 
 
-def read(said: Sequence[str]) -> NetkatWords | None:
-    """Read netkat's words. None: its help was asked for.
+def read(words: Sequence[str]) -> NetkatArguments | None:
+    """Read netkat's options and arguments; None when they ask for its help.
 
     Raises:
-        UsageError: they are wrong; names the option and says what it needs.
+        UsageError: an option is wrong; names the option and its expected value.
     """
     try:
-        for word in said:
+        for word in words:
             word.encode()
-        request = netkat.request(list(said), nodes=True)
+        request = netkat.request(list(words), nodes=True)
     except UnicodeEncodeError:
         raise UsageError("netkat: a word that is not UTF-8 cannot be sent to a node") from None
     except UsageError as error:
@@ -88,23 +90,23 @@ def read(said: Sequence[str]) -> NetkatWords | None:
     if request is None:
         return None
     via = _node(request.via) if "/" in request.via else ""
-    return NetkatWords(replace(request, pcap=PCAP if request.pcap else ""), via, request.pcap)
+    return NetkatArguments(replace(request, pcap=PCAP if request.pcap else ""), via, request.pcap)
 
 
-def _node(said: str) -> str:
+def _node(word: str) -> str:
     try:
-        place = arguments.target(said)
+        next_hop = arguments.target(word)
     except UsageError as error:
         raise UsageError(f"netkat: --via {error.message}", hint=_VIA) from None
-    if place.kind != "node":
-        raise UsageError(f"netkat: --via {said}: not a node", hint=_VIA)
-    return place.name
+    if next_hop.kind != "node":
+        raise UsageError(f"netkat: --via {word}: not a node", hint=_VIA)
+    return next_hop.name
 
 
 def _hint(error: UsageError) -> str:
     named = {word.strip(",:").partition("=")[0] for word in error.message.split()}
-    for flag in sorted(named & _OURS):
-        return f"the {flag} of `kubectl ebpfnet` stands before node/NAME"
+    for flag in sorted(named & _KUBECTL_FLAGS):
+        return f"put {flag} of `kubectl ebpfnet` before node/NAME"
     if error.message.startswith("--via "):
         return _VIA
-    return error.hint or "`kubectl ebpfnet netkat node/NAME -h` shows netkat's options"
+    return error.hint or "See 'kubectl ebpfnet netkat node/NAME -h' for netkat's options."

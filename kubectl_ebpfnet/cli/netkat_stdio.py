@@ -1,4 +1,4 @@
-"""What `netkat` reads and writes on this machine, and what is said when that fails."""
+"""The local streams of a `netkat` session, and their errors."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def opened(pcap: str) -> Iterator[Streams]:
-    """The streams of a session; errors in writing them become the run's end.
+def open_streams(pcap: str) -> Iterator[Streams]:
+    """Open the streams of a session; a failed write ends the run.
 
     Args:
-        pcap: the file for packets, "" for none; what is in it is replaced.
+        pcap: file to write packets to, "" for none; an existing file is overwritten.
 
     Raises:
-        ReaderGone: nobody reads stdout or stderr any more.
-        EbpfnetError: the file cannot be opened, or an output not be written.
+        ReaderGone: the reader of stdout or stderr closed the pipe.
+        EbpfnetError: the file cannot be opened, or an output cannot be written.
     """
     from kubectl_ebpfnet.active.netkat import Streams
 
     with contextlib.ExitStack() as stack:
-        # Where one is closed, its number may be somebody else's by now.
+        # The number of a closed standard stream may belong to another file by now.
         nowhere = stack.enter_context(open(os.devnull, "wb")).fileno()
         stdin = 0 if sys.stdin is not None else None
         stdout = 1 if sys.stdout is not None else nowhere

@@ -1,4 +1,4 @@
-"""The words of `probe-lb` → a frozen request, and a run of it."""
+"""Read the command line of `probe-lb` into a frozen request, and run it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _MOST_ATTEMPTS = 100
 
 @dataclass(frozen=True, slots=True)
 class ProbeFlags:
-    """The command line of `probe-lb`."""
+    """The flags of `probe-lb` as typed; each field is a flag, `service` the argument."""
 
     service: str
     port: str = ""
     nodes: str = ""
-    sender: str = ""
+    from_node: str = ""
     protocol: str = ""
     wait: str = "5s"
     http_path: str = ""
@@ -39,16 +39,16 @@ class ProbeFlags:
     node_ports: bool = False
 
     def request(self, namespace: str) -> ProbeRequest:
-        """What is asked. Raises UsageError."""
+        """Return the request. Raises UsageError."""
         if self.protocol.lower() not in _PROTOCOLS:
             raise UsageError(
-                f"--protocol {self.protocol!r}: it cannot be probed", hint="it is tcp or udp"
+                f"--protocol {self.protocol!r}: probe-lb does not send it", hint="one of: tcp, udp"
             )
         if not 1 <= self.attempts <= _MOST_ATTEMPTS:
             raise UsageError(f"--attempts {self.attempts}: 1 to {_MOST_ATTEMPTS}")
         if self.http_path and not self.http_path.startswith("/"):
             raise UsageError(
-                f"--http-path {self.http_path!r} does not begin with /", hint="e.g. /clientip"
+                f"--http-path {self.http_path!r} does not start with /", hint="e.g. /clientip"
             )
         seconds = arguments.duration(self.wait, "--wait")
         if seconds is None or not 0.1 <= seconds <= 60:
@@ -59,7 +59,7 @@ class ProbeFlags:
             port=self.port,
             protocol=_PROTOCOLS[self.protocol.lower()],
             nodes=self.nodes,
-            from_node=_node(self.sender),
+            from_node=_node(self.from_node),
             node_ports=self.node_ports,
             wait=seconds,
             http_path=self.http_path,
@@ -68,22 +68,24 @@ class ProbeFlags:
 
 
 def _service(word: str) -> str:
-    """The name of `svc/x`, or of a bare name. Raises UsageError."""
+    """Return the name in `svc/x` or in a bare name. Raises UsageError."""
     if "/" not in word:
         word = f"svc/{word}"
-    found = arguments.destination(word)
-    if found.kind != "service" or found.port is not None or found.port_name:
-        raise UsageError(f"{word!r} is no Service", hint="e.g. svc/web-lb; --port names its port")
-    return found.name
+    named = arguments.destination(word)
+    if named.kind != "service" or named.port is not None or named.port_name:
+        raise UsageError(
+            f"{word!r} is not a Service", hint="e.g. svc/web-lb; use --port for its port"
+        )
+    return named.name
 
 
 def _node(word: str) -> str:
     if not word:
         return ""
-    found = arguments.target(word if "/" in word else f"node/{word}")
-    if found.kind != "node":
+    named = arguments.target(word if "/" in word else f"node/{word}")
+    if named.kind != "node":
         raise UsageError(f"--from {word!r}: probes are sent from a node", hint="--from node/NAME")
-    return found.name
+    return named.name
 
 
 Reports = list[tuple["ProbeReport", "Bundle"]]
@@ -91,39 +93,45 @@ Reports = list[tuple["ProbeReport", "Bundle"]]
 
 @contextlib.contextmanager
 def prober(
-    asked: ProbeFlags, given: GlobalFlags, dry_run: bool, copies: bool, progress: Progress
+    probe_flags: ProbeFlags,
+    global_flags: GlobalFlags,
+    dry_run: bool,
+    verify: bool,
+    progress: Progress,
 ) -> Iterator[Callable[[], Reports]]:
-    """Gives a function that probes once.
+    """Give a function that probes once and returns the reports.
 
     Args:
-        dry_run: nothing is sent: what is expected.
-        copies: not the Service itself is probed but a copy of it for each policy.
+        probe_flags: flags of `probe-lb`.
+        global_flags: kubectl's flags and node access.
+        dry_run: send nothing; report the expected results.
+        verify: probe a copy of the Service for each externalTrafficPolicy instead of the Service.
+        progress: shows the current step and warnings.
 
     Raises:
-        EbpfnetError: as the function does.
+        EbpfnetError: the request is wrong or the cluster cannot be reached; also from the function.
     """
-    asked.request("default")  # wrong words are told before anything is asked
-    connection, access = given.connection(), given.nodes.access()
-    from kubectl_ebpfnet.active.lb import run as lb
-    from kubectl_ebpfnet.active.lb import verify_policies
+    probe_flags.request("default")  # refuse a wrong request before the cluster is contacted
+    connection, access = global_flags.connection(), global_flags.nodes.access()
+    from kubectl_ebpfnet.active.lb import run, verify_policies
     from kubectl_ebpfnet.cluster.client.session import Session
 
     progress.show("connecting")
     with (
         Session.open(connection) as session,
-        lb.means(session, access, progress.warn, progress.show) as means,
+        run.means(session, access, progress.warn, progress.show) as means,
     ):
-        request = asked.request(session.namespace)
-        if copies and not dry_run:
-            with verify_policies.verifier(means, request) as verify:
-                yield verify
+        request = probe_flags.request(session.namespace)
+        if verify and not dry_run:
+            with verify_policies.verifier(means, request) as probe_copies:
+                yield probe_copies
             return
-        probe = lb.Probe(means, request)
-        yield lambda: [probe.plan() if dry_run else lb.Probe(means, request).run()]
+        probe = run.Probe(means, request)
+        yield lambda: [probe.plan() if dry_run else run.Probe(means, request).run()]
 
 
-def worst(reports: Reports) -> Judgement:
-    """The verdict of several."""
+def worst_verdict(reports: Reports) -> Judgement:
+    """Return the worst verdict of all reports."""
     verdicts = [report.verdict for report, _ in reports]
     for verdict in (Judgement.CONTRADICTED, Judgement.UNKNOWN):
         if verdict in verdicts:
@@ -131,19 +139,31 @@ def worst(reports: Reports) -> Judgement:
     return Judgement.AS_ASKED
 
 
-def text_of(reports: Reports, output: str, view: View) -> str:
-    """One report as it is; several one after the other, or in one document."""
-    from kubectl_ebpfnet.render.lb import report as probe
+def render_reports(reports: Reports, output: str, view: View) -> str:
+    """Render one report, or several: text one after the other, JSON and YAML in one document.
+
+    Args:
+        reports: each with the bundle that proves it.
+        output: name of the format.
+        view: width, colour and verbosity.
+    """
+    from kubectl_ebpfnet.render.lb import report
 
     if len(reports) == 1:
-        return probe.render(*reports[0], output, view)
+        return report.render(*reports[0], output, view)
     if output in ("json", "yaml"):
-        return probe.render_all(reports, output)
-    return "\n".join(probe.render(report, bundle, output, view) for report, bundle in reports)
+        return report.render_all(reports, output)
+    return "\n".join(report.render(each, bundle, output, view) for each, bundle in reports)
 
 
-def watched(probe: Callable[[], Reports], output: str, view: View) -> Callable[[], str]:
-    """Gives a function that probes once more and shows what changed since the last time."""
+def render_watched(probe: Callable[[], Reports], output: str, view: View) -> Callable[[], str]:
+    """Give a function that probes once more and renders the result with the changes since the last.
+
+    Args:
+        probe: probes once.
+        output: name of the format; changes are listed in text formats only.
+        view: width, colour and verbosity.
+    """
     from datetime import datetime
 
     from kubectl_ebpfnet.render.lb.changes import Changes
@@ -152,11 +172,11 @@ def watched(probe: Callable[[], Reports], output: str, view: View) -> Callable[[
 
     def text() -> str:
         reports = probe()
-        said = text_of(reports, output, view)
+        shown = render_reports(reports, output, view)
         if output in ("json", "yaml"):
-            return said
+            return shown
         now = datetime.now().astimezone()
         lines = changes.lines((report for report, _ in reports), now, view.width)
-        return said + "".join(f"{line}\n" for line in ["", *lines]) if lines else said
+        return shown + "".join(f"{line}\n" for line in ["", *lines]) if lines else shown
 
     return text

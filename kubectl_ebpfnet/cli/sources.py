@@ -1,4 +1,4 @@
-"""Where a command's facts come from: a live cluster, or a capture with --from."""
+"""Read the bundle of a command: from a live cluster, or from a capture with --from."""
 
 from __future__ import annotations
 
@@ -17,41 +17,42 @@ if TYPE_CHECKING:
     from kubectl_ebpfnet.collect.lists import LookedAt, TopicOf
     from kubectl_ebpfnet.collect.survey import SurveyTarget
 
-Question = Callable[[str], PathRequest]
-"""Default namespace → the question."""
+RequestOf = Callable[[str], PathRequest]
+"""Default namespace → the request."""
 
 
 def gather(
-    question: Question,
+    request_of: RequestOf,
     capture: str,
-    given: GlobalFlags,
+    global_flags: GlobalFlags,
     timeout: float | None,
     progress: Progress,
-    later: Sequence[str] = (),
+    preload: Sequence[str] = (),
 ) -> tuple[PathRequest, Bundle]:
-    """What is asked, as the facts can answer it, and the facts.
+    """Read what `path` needs; return the request and the bundle.
 
     Args:
-        question: asked with the namespace that holds when -n does not say.
-        capture: of --from; `demo` is the one that ships with the program; "" asks the cluster.
-        given: kubectl's flags, and how nodes may be asked.
-        timeout: seconds after which what has not answered is done without; None for no limit.
-        later: modules that are needed when the cluster has answered.
+        request_of: makes the request from the default namespace.
+        capture: file of --from, `demo` for the built-in capture, "" for the live cluster.
+        global_flags: kubectl's flags and node access.
+        timeout: seconds to wait for answers, None for no limit.
+        progress: shows the current step and warnings.
+        preload: modules to import in the background, needed after the answers came.
 
     Raises:
-        EbpfnetError: the capture cannot be read, or the cluster not be asked.
+        EbpfnetError: the capture or the cluster cannot be read.
     """
     if capture:
-        return question("default"), opened(capture)
-    options, access = given.connection(), given.nodes.access()
+        return request_of("default"), open_capture(capture)
+    options, access = global_flags.connection(), global_flags.nodes.access()
     from kubectl_ebpfnet.cluster.client.session import Session
 
     progress.show("connecting")
-    _import_meanwhile(later)
+    _import_in_background(preload)
     with Session.open(options) as session:
         from kubectl_ebpfnet.collect.path import collect_path
 
-        request = question(session.namespace)
+        request = request_of(session.namespace)
         return collect_path(
             session,
             request,
@@ -63,33 +64,33 @@ def gather(
 
 
 @contextlib.contextmanager
-def looker(
+def open_reader(
     capture: str,
-    given: GlobalFlags,
+    global_flags: GlobalFlags,
     timeout: float | None,
     progress: Progress,
-    later: Sequence[str] = (),
+    preload: Sequence[str] = (),
 ) -> Iterator[Callable[[SurveyTarget, TopicOf], LookedAt]]:
-    """Gives a function that looks at one pod or node: live, or in a capture.
+    """Give a function that reads one pod or node, from the cluster or from a capture.
 
     Args:
-        capture, given, timeout, talk, later: as for `gather`.
+        capture, global_flags, timeout, progress, preload: as for `gather`.
 
     Raises:
-        EbpfnetError: the capture cannot be read, or the cluster not be asked; from the function:
-            the pod or node is not there.
+        EbpfnetError: the capture or the cluster cannot be read; from the function: the pod or node
+            does not exist.
     """
     from kubectl_ebpfnet.collect.lists import Looker, in_bundle
 
     if capture:
-        bundle = opened(capture)
-        yield lambda wanted, _: in_bundle(bundle, wanted, given.namespace or "default")
+        bundle = open_capture(capture)
+        yield lambda wanted, _: in_bundle(bundle, wanted, global_flags.namespace or "default")
         return
-    options, access = given.connection(), given.nodes.access()
+    options, access = global_flags.connection(), global_flags.nodes.access()
     from kubectl_ebpfnet.cluster.client.session import Session
 
     progress.show("connecting")
-    _import_meanwhile(later)
+    _import_in_background(preload)
     with (
         Session.open(options) as session,
         Looker(session, access, timeout, progress.warn, progress.show) as live,
@@ -97,11 +98,11 @@ def looker(
         yield live.look
 
 
-def _import_meanwhile(modules: Sequence[str]) -> None:
-    """Import in a thread, while the main one mostly waits for the network."""
+def _import_in_background(modules: Sequence[str]) -> None:
+    """Import modules in a thread while the main thread waits for the network."""
 
     def run() -> None:
-        # Whoever needs the module imports it again, and gets the error there.
+        # The code that needs the module imports it again, and raises the error there.
         with contextlib.suppress(Exception):
             for module in modules:
                 importlib.import_module(module)
@@ -109,8 +110,8 @@ def _import_meanwhile(modules: Sequence[str]) -> None:
     threading.Thread(target=run, name="imports", daemon=True).start()
 
 
-def opened(capture: str) -> Bundle:
-    """The bundle of --from. A file that is really called `demo` is `./demo`."""
+def open_capture(capture: str) -> Bundle:
+    """Return the bundle of --from: `demo` is the built-in capture, `./demo` a file of that name."""
     from kubectl_ebpfnet.capture.open import demo_bundle, open_bundle
 
     return demo_bundle() if capture == "demo" else open_bundle(capture)

@@ -68,7 +68,7 @@ def _discard_stdout() -> None:
 
 
 def width() -> int:
-    """Return the columns of the terminal behind stdout, 0 without a terminal: nothing is wrapped."""
+    """Return the terminal's columns, 0 where stdout is no terminal: nothing is wrapped."""
     if sys.stdout is None or not sys.stdout.isatty():
         return 0
     import shutil

@@ -1,4 +1,4 @@
-"""What typer says of a wrong command line → what kubectl says of it."""
+"""Turn typer's errors about a command line into kubectl's words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kubectl_ebpfnet.errors import EbpfnetError, UsageError
 
 
 def as_usage_error(error: TyperException) -> EbpfnetError:
-    """The same error in our tree: one line, and the command whose --help tells more."""
+    """Return the error of errors.py for an error of typer, with a hint to the command's --help."""
     if error.exit_code != UsageError.exit_code:
         return EbpfnetError(error.format_message())
     context: Any = getattr(error, "ctx", None)

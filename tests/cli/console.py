@@ -89,7 +89,7 @@ def _given_back(environ: Mapping[str, str]) -> Iterator[None]:
     with (
         contextlib.chdir(Path.cwd()),
         mock.patch.dict(os.environ, environ, clear=True),
-        mock.patch.object(app, "_leave", _interrupted),
+        mock.patch.object(app, "_exit_now", _interrupted),
     ):
         try:
             yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kubectl_ebpfnet.cli.app import rewritten
+from kubectl_ebpfnet.cli.app import normalize
 from kubectl_ebpfnet.cli.help import click_spelling
 from kubectl_ebpfnet.errors import UsageError
 
@@ -65,4 +65,4 @@ def test_what_has_no_spelling(typed):
     ],
 )  # fmt: skip
 def test_what_stands_before_the_command(typed, read):
-    assert rewritten(typed.split()) == read.split()
+    assert normalize(typed.split()) == read.split()

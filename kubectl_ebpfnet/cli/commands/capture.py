@@ -1,4 +1,4 @@
-"""`capture`: what a cluster says, into a file for --from."""
+"""`capture`: record a cluster's state in a file for --from."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ variables never enter it. Without a TARGET, every node is recorded.""",
 
 @flags.with_node_flags
 def run(
-    given: flags.GlobalFlags,
-    places: Annotated[
+    global_flags: flags.GlobalFlags,
+    words: Annotated[
         list[str] | None, Argument(metavar="TARGET", help="pod/NAME, deploy/NAME or node/NAME")
     ] = None,
     file: Annotated[
@@ -40,10 +40,10 @@ def run(
     timeout: flags.Timeout = "2m",
 ) -> int:
     """Record a cluster's state."""
-    wanted = [arguments.pod_or_node(word, "capture") for word in places or ()]
+    targets = [arguments.pod_or_node(word, "capture") for word in words or ()]
     limit = arguments.duration(timeout, "--timeout")
-    connection = given.connection()
-    access = given.nodes.access()
+    connection = global_flags.connection()
+    access = global_flags.nodes.access()
     from kubectl_ebpfnet.cluster.client.session import Session
     from kubectl_ebpfnet.collect.capture import capture
 
@@ -52,7 +52,7 @@ def run(
         with Session.open(connection) as session:
             count = capture(
                 session,
-                wanted,
+                targets,
                 file,
                 redact=redact,
                 overwrite=force,

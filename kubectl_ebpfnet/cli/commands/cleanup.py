@@ -1,4 +1,4 @@
-"""`cleanup`: takes away whatever runs with node pods left in a cluster."""
+"""`cleanup`: delete the leftovers of runs with node pods."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Exit codes: 0 nothing is left, 1 something could not be removed, 2 usage.""",
 
 @with_kubectl_flags
 def run(
-    given: GlobalFlags,
-    only: Annotated[
+    global_flags: GlobalFlags,
+    namespaces: Annotated[
         list[str] | None,
         Argument(metavar="NAMESPACE", help="Of one run; default: all runs"),
     ] = None,
@@ -44,7 +44,7 @@ def run(
     """Delete leftover node pods and namespaces."""
     if output not in FORMATS:
         raise UsageError(f"-o {output!r}: no such format", hint=f"one of: {', '.join(FORMATS)}")
-    connection = given.connection()
+    connection = global_flags.connection()
     from dataclasses import asdict
 
     from kubectl_ebpfnet.cluster.client.api import Api
@@ -57,7 +57,7 @@ def run(
         progress.show("looking")
         api, rows = Api(session), []
         for found in leftovers(api):
-            if only and (found.namespace or found.name) not in only:
+            if namespaces and (found.namespace or found.name) not in namespaces:
                 continue
             progress.show(f"removing {found}")
             row = {**asdict(found), "removed": False, "unconfirmed": [], "error": ""}
@@ -70,7 +70,7 @@ def run(
             if output == "text":
                 emit(line(str(found), row, dry_run=dry_run))
         if not rows and output == "text":
-            emit(f"nothing is left of {'that' if only else 'any'} run\n")
+            emit(f"nothing is left of {'that' if namespaces else 'any'} run\n")
     if output != "text":
         document = {"schema": SCHEMA, "dry_run": dry_run, "items": rows}
         emit((safe_json if output == "json" else safe_yaml)(document))

@@ -1,8 +1,8 @@
-"""`completion`: the program that kubectl asks what a word may be completed to.
+"""`completion`: print or install the program that kubectl asks for completions.
 
 kubectl (1.26 and newer, pkg/cmd/plugin_completion.go) runs `kubectl_complete-ebpfnet` from PATH
-with the words so far, and reads `value<TAB>description` lines and Cobra's directive `:N`. krew
-links one executable alone (krew issue 812), hence --install.
+with the typed words, and reads `value<TAB>description` lines and Cobra's directive `:N`. krew
+links only one executable per plugin (krew issue 812), hence --install.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ exec kubectl-ebpfnet __complete "$@" 2>/dev/null
 TEXT = CommandText(
     usage="[--install]",
     summary="Print or install shell completion for kubectl ebpfnet.",
-    description=f"""kubectl completes the words of a plugin by a program that it finds on PATH:
+    description=f"""kubectl completes the words of a plugin with a program that it finds on PATH:
 {NAME}. With kubectl's own completion set up (kubectl
-completion --help), this is all that is missing.""",
+completion --help), nothing else is needed.""",
     examples=(
         ("Install it in krew's bin folder", "completion --install"),
         ("Or save it as an executable file on PATH", f"completion > {NAME}"),
@@ -40,7 +40,7 @@ def run(
         bool, Option("--install", help=f"Write it to ${{KREW_ROOT:-~/.krew}}/bin/{NAME}")
     ] = False,
 ) -> int:
-    """Print the script, or put it where krew's plugins are."""
+    """Print the script, or install it beside krew's plugins."""
     if not install:
         emit(SCRIPT)
         return 0

@@ -1,10 +1,10 @@
-"""`doctor`: what this user may do in this cluster, and what each command will therefore show."""
+"""`doctor`: check this user's rights and the nodes, and what each command can therefore see."""
 
 from __future__ import annotations
 
 from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli.help import CommandText
-from kubectl_ebpfnet.cli.sources import opened
+from kubectl_ebpfnet.cli.sources import open_capture
 from kubectl_ebpfnet.cli.terminal import Progress, color, emit, width
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.render.text.view import View
@@ -32,7 +32,7 @@ node that is Ready, 1 error, 2 usage.""",
 
 @flags.with_node_flags
 def run(
-    given: flags.GlobalFlags,
+    global_flags: flags.GlobalFlags,
     output: flags.ListOutput = "table",
     capture: flags.Capture = "",
     colored: flags.Color = "auto",
@@ -40,10 +40,10 @@ def run(
 ) -> int:
     """Check what each command can see of this cluster."""
     flags.check_list_output(output)
-    view = View(width(), color(colored), given.verbosity > 0)
+    view = View(width(), color(colored), global_flags.verbosity > 0)
     limit = arguments.duration(timeout, "--timeout")
     with Progress() as progress:
-        bundle = opened(capture) if capture else _asked(given, limit, progress)
+        bundle = open_capture(capture) if capture else _read_cluster(global_flags, limit, progress)
         from kubectl_ebpfnet.explain.doctor.report import examine
         from kubectl_ebpfnet.model.doctor import Level
         from kubectl_ebpfnet.render.doctor.report import render
@@ -54,8 +54,10 @@ def run(
     return BLIND if report.verdict is Level.BLIND else 0
 
 
-def _asked(given: flags.GlobalFlags, limit: float | None, progress: Progress) -> Bundle:
-    connection, access = given.connection(), given.nodes.access()
+def _read_cluster(
+    global_flags: flags.GlobalFlags, limit: float | None, progress: Progress
+) -> Bundle:
+    connection, access = global_flags.connection(), global_flags.nodes.access()
     from kubectl_ebpfnet.cluster.client.session import Session
 
     progress.show("connecting")

@@ -1,4 +1,4 @@
-"""`flows`: what a node tracks of a pod's flows, or of all, through their translations."""
+"""`flows`: list tracked connections of a pod or node, joined across their translations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli.help import CommandText
-from kubectl_ebpfnet.cli.sources import looker
+from kubectl_ebpfnet.cli.sources import open_reader
 from kubectl_ebpfnet.cli.terminal import Progress, color, emit, emit_repeatedly, width
 from kubectl_ebpfnet.render.text.view import View
 
@@ -33,11 +33,11 @@ bpf-conntrack-accounting is on, netfilter where nf_conntrack_acct is.""",
 
 @flags.with_node_flags
 def run(
-    given: flags.GlobalFlags,
+    global_flags: flags.GlobalFlags,
     target: Annotated[str, Argument(metavar="TARGET", help="pod/NAME, deploy/NAME or node/NAME")],
     to: Annotated[
         str,
-        Option("--to", metavar="ADDRESS[:PORT]", help="The other end", show_default=False),
+        Option("--to", metavar="ADDRESS[:PORT]", help="Address of the peer", show_default=False),
     ] = "",
     protocol: Annotated[
         str, Option("--protocol", metavar="NAME", help="tcp, udp or icmp", show_default=False)
@@ -50,25 +50,25 @@ def run(
 ) -> int:
     """List tracked connections."""
     flags.check_list_output(output)
-    view = View(width(), color(colored), given.verbosity > 0)
-    wanted, peers = arguments.pod_or_node(target, "flows"), arguments.peers(to, protocol)
+    view = View(width(), color(colored), global_flags.verbosity > 0)
+    requested, peers = arguments.pod_or_node(target, "flows"), arguments.peers(to, protocol)
     limit = arguments.duration(timeout, "--timeout")
-    given = given.watching() if watch else given
+    global_flags = global_flags.watching() if watch else global_flags
 
-    with Progress() as progress, looker(capture, given, limit, progress) as look:
+    with Progress() as progress, open_reader(capture, global_flags, limit, progress) as read:
         from kubectl_ebpfnet.collect.topics import flows_of
         from kubectl_ebpfnet.explain.flows import listing as flows
         from kubectl_ebpfnet.render.lists.flows import listing
         from kubectl_ebpfnet.render.lists.listing import render
 
         def shown() -> str:
-            there = look(wanted, lambda addresses: flows_of(addresses, peers))
+            evidence = read(requested, lambda addresses: flows_of(addresses, peers))
             found = (
-                flows.of_node(there.node, there.bundle, peers)
-                if wanted.kind == "node"
-                else flows.of_pod(there.namespace, there.pod, there.bundle, peers)
+                flows.of_node(evidence.node, evidence.bundle, peers)
+                if requested.kind == "node"
+                else flows.of_pod(evidence.namespace, evidence.pod, evidence.bundle, peers)
             )
-            return render(listing(found), there.bundle, output, view)
+            return render(listing(found), evidence.bundle, output, view)
 
         if watch and not capture:
             emit_repeatedly(shown)

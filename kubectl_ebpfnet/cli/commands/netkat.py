@@ -1,4 +1,4 @@
-"""`netkat`: netcat from a node, past all that filters and translates there."""
+"""`netkat`: netcat from a node, bypassing its filters and translations."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from kubectl_ebpfnet.cli.terminal import Progress, emit
 from kubectl_ebpfnet.errors import UsageError
 
 SESSION_SECONDS = 24 * 3600
-"""Longest session, but for kept node pods; a pod without a session ends in a minute anyway."""
+"""Longest session, except in kept node pods; a pod without a session ends within a minute."""
 TEXT = CommandText(
     usage="[flags] node/NAME [netkat options] HOST PORT",
     summary="Netcat from a node, bypassing its netfilter, socket LB and CNI.",
-    description="""What stands after node/NAME is netkat's own: `node/NAME -h` shows its options.
-There, --via node/OTHER is that node's address as next hop, and --pcap writes a
-file on this machine. stdin and stdout are the connection's, to the byte.
+    description="""Words after node/NAME are netkat's: `node/NAME -h` shows its options. There,
+--via node/OTHER takes that node's address as next hop, and --pcap writes a file
+on this machine. stdin and stdout carry the connection's bytes unchanged.
 
 A node pod is deployed for the session and deleted with it. The exit code is
 netkat's: 0, or 1 when the connection failed; 2 usage.""",
@@ -36,9 +36,9 @@ netkat's: 0, or 1 when the connection failed; 2 usage.""",
 
 @flags.with_pod_flags
 def run(
-    given: flags.GlobalFlags,
+    global_flags: flags.GlobalFlags,
     target: Annotated[str, Argument(metavar="NODE", help="node/NAME")],
-    said: Annotated[
+    words: Annotated[
         list[str] | None, Argument(metavar="…", help="[netkat options] HOST PORT")
     ] = None,
     timeout: Annotated[
@@ -46,28 +46,28 @@ def run(
     ] = "60s",
 ) -> int:
     """Netcat from a node."""
-    place = arguments.target(target if "/" in target else f"node/{target}")
-    if place.kind != "node":
+    requested = arguments.target(target if "/" in target else f"node/{target}")
+    if requested.kind != "node":
         raise UsageError(f"{target!r}: netkat runs on a node", hint="e.g. node/n1")
-    asked = netkat_arguments.read(said or [])
-    if asked is None:
+    netkat_words = netkat_arguments.read(words or [])
+    if netkat_words is None:
         emit(netkat_arguments.HELP)
         return 0
-    limit, connection = arguments.duration(timeout, "--timeout"), given.connection()
-    seconds = None if given.nodes.keep else SESSION_SECONDS
-    access = replace(given.nodes, mode="pod", seconds=seconds).access()
+    limit, connection = arguments.duration(timeout, "--timeout"), global_flags.connection()
+    seconds = None if global_flags.nodes.keep else SESSION_SECONDS
+    access = replace(global_flags.nodes, mode="pod", seconds=seconds).access()
     from kubectl_ebpfnet.active import netkat
     from kubectl_ebpfnet.cluster.client.session import Session
 
     with contextlib.ExitStack() as stack:
-        streams = stack.enter_context(netkat_stdio.opened(asked.pcap))
+        streams = stack.enter_context(netkat_stdio.open_streams(netkat_words.pcap))
         progress = stack.enter_context(Progress())
         session = stack.enter_context(Session.open(connection))
-        netkat.check_node(session, place.name)
-        version = asked.request.ip_version
-        via = netkat.next_hop(session, asked.via, version) if asked.via else ""
-        sent = asked.for_node(via, terminal=sys.stdin is not None and sys.stdin.isatty())
+        netkat.check_node(session, requested.name)
+        version = netkat_words.request.ip_version
+        via = netkat.next_hop(session, netkat_words.via, version) if netkat_words.via else ""
+        sent = netkat_words.for_node(via, terminal=sys.stdin is not None and sys.stdin.isatty())
         return netkat.run(
-            session, access, place.name, sent, streams,
+            session, access, requested.name, sent, streams,
             timeout=limit, say=progress.warn, progress=progress.show,
         )  # fmt: skip

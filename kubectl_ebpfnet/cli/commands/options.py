@@ -1,4 +1,4 @@
-"""`options`: the flags of kubectl that every command takes, as `kubectl options` lists them."""
+"""`options`: list the kubectl flags that every command accepts, as `kubectl options` does."""
 
 from __future__ import annotations
 

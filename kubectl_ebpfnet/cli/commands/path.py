@@ -1,4 +1,4 @@
-"""`path`: every hop of a packet, with its evidence."""
+"""`path`: show every hop of a packet, with its evidence."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _EXIT_CODES = {"delivered": 0, "dropped": 3, "unknown": 4}
 
 @flags.with_node_flags
 def run(
-    given: flags.GlobalFlags,
+    global_flags: flags.GlobalFlags,
     source: flags.Source,
     destination: flags.Destination,
     output: Annotated[
@@ -58,18 +58,18 @@ def run(
     """Show every hop of a packet."""
     if output not in FORMATS:
         raise UsageError(f"-o {output!r}: no such format", hint=f"one of: {', '.join(FORMATS)}")
-    view = View(width(), color(colored), given.verbosity > 0)
-    sender, there = arguments.source(source), arguments.destination(destination)
-    number = arguments.protocol(protocol, there)
+    view = View(width(), color(colored), global_flags.verbosity > 0)
+    sender, receiver = arguments.source(source), arguments.destination(destination)
+    number = arguments.protocol(protocol, receiver)
     limit = arguments.duration(timeout, "--timeout")
 
-    def question(default_namespace: str) -> PathRequest:
-        namespace = given.namespace or default_namespace
-        return arguments.request(sender, there, number, namespace, to_namespace)
+    def request_of(default_namespace: str) -> PathRequest:
+        namespace = global_flags.namespace or default_namespace
+        return arguments.request(sender, receiver, number, namespace, to_namespace)
 
     with Progress() as progress:
-        later = ("kubectl_ebpfnet.explain.path.walk", MODULES[output])
-        request, bundle = gather(question, capture, given, limit, progress, later)
+        preload = ("kubectl_ebpfnet.explain.path.walk", MODULES[output])
+        request, bundle = gather(request_of, capture, global_flags, limit, progress, preload)
         progress.show("explaining")
         from kubectl_ebpfnet.explain.path.walk import explain
 

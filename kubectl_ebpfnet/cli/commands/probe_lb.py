@@ -1,4 +1,4 @@
-"""`probe-lb`: whether clients outside the cluster are answered at each node of a LoadBalancer."""
+"""`probe-lb`: probe a LoadBalancer through each node as an external client would."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Exit code 0; with --exit-code, 3 for a mismatch and 4 for unknown.""",
 
 @flags.with_node_flags
 def run(
-    given: flags.GlobalFlags,
+    global_flags: flags.GlobalFlags,
     service: Annotated[str, Argument(metavar="SERVICE", help="svc/NAME or NAME")],
     port: Annotated[str, Option("--port", metavar="PORT", help="Number or name; else all")] = "",
     nodes: Annotated[str, Option("--nodes", metavar="SELECTOR", help="Selector of nodes")] = "",
-    sender: Annotated[str, Option("--from", metavar="node/NAME", help="The sending node")] = "",
+    from_node: Annotated[str, Option("--from", metavar="node/NAME", help="The sending node")] = "",
     protocol: Annotated[str, Option("--protocol", metavar="NAME", help="tcp or udp")] = "",
     wait: Annotated[str, Option("--wait", metavar="TIME", help="Timeout of one attempt")] = "5s",
     http_path: Annotated[
@@ -46,7 +46,7 @@ def run(
     dry_run: Annotated[
         bool, Option("--dry-run", help="Show expected results; send nothing")
     ] = False,
-    both: Annotated[
+    verify_policies: Annotated[
         bool, Option("--verify-policies", help="Probe a copy of the Service per policy")
     ] = False,
     exit_code: Annotated[bool, Option("--exit-code", help="3 mismatch, 4 unknown")] = False,
@@ -56,22 +56,24 @@ def run(
 ) -> int:
     """Probe a LoadBalancer through every node."""
     flags.check_list_output(output)
-    view = View(width(), color(colored), given.verbosity > 0)
-    asked = probe_arguments.ProbeFlags(
-        service, port, nodes, sender, protocol, wait, http_path, attempts, node_port
+    view = View(width(), color(colored), global_flags.verbosity > 0)
+    probe_flags = probe_arguments.ProbeFlags(
+        service, port, nodes, from_node, protocol, wait, http_path, attempts, node_port
     )
-    given = given.watching() if watch else given
+    global_flags = global_flags.watching() if watch else global_flags
     with (
         Progress() as progress,
-        probe_arguments.prober(asked, given, dry_run, both, progress) as probe,
+        probe_arguments.prober(
+            probe_flags, global_flags, dry_run, verify_policies, progress
+        ) as probe,
     ):
         if watch and not dry_run:
-            emit_repeatedly(probe_arguments.watched(probe, output, view), seconds=5)
+            emit_repeatedly(probe_arguments.render_watched(probe, output, view), seconds=5)
         reports = probe()
-        text = probe_arguments.text_of(reports, output, view)
+        text = probe_arguments.render_reports(reports, output, view)
     emit(text)
     return (
-        probe_arguments.EXIT_CODES[probe_arguments.worst(reports)]
+        probe_arguments.EXIT_CODES[probe_arguments.worst_verdict(reports)]
         if exit_code and not dry_run
         else 0
     )

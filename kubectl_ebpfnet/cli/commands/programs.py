@@ -1,4 +1,4 @@
-"""`programs`: every BPF program that acts on a pod or a node."""
+"""`programs`: list every BPF program that acts on a pod or a node."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typer import Argument
 
 from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli.help import CommandText
-from kubectl_ebpfnet.cli.sources import looker
+from kubectl_ebpfnet.cli.sources import open_reader
 from kubectl_ebpfnet.cli.terminal import Progress, color, emit, width
 from kubectl_ebpfnet.render.text.view import View
 
@@ -31,7 +31,7 @@ sees a pod's own network namespace and cgroups.""",
 
 @flags.with_node_flags
 def run(
-    given: flags.GlobalFlags,
+    global_flags: flags.GlobalFlags,
     target: Annotated[str, Argument(metavar="TARGET", help="pod/NAME, deploy/NAME or node/NAME")],
     output: flags.ListOutput = "table",
     capture: flags.Capture = "",
@@ -40,22 +40,22 @@ def run(
 ) -> int:
     """Show every BPF program that acts on a pod or a node."""
     flags.check_list_output(output)
-    view = View(width(), color(colored), given.verbosity > 0)
-    wanted = arguments.pod_or_node(target, "programs")
+    view = View(width(), color(colored), global_flags.verbosity > 0)
+    requested = arguments.pod_or_node(target, "programs")
     limit = arguments.duration(timeout, "--timeout")
-    with Progress() as progress, looker(capture, given, limit, progress) as look:
+    with Progress() as progress, open_reader(capture, global_flags, limit, progress) as read:
         from kubectl_ebpfnet.collect.topics import PROGRAMS
 
-        there = look(wanted, lambda _: PROGRAMS)
+        evidence = read(requested, lambda _: PROGRAMS)
         from kubectl_ebpfnet.explain.programs import listing as program_list
         from kubectl_ebpfnet.render.lists.listing import render
         from kubectl_ebpfnet.render.lists.programs import listing
 
         found = (
-            program_list.of_node(there.node, there.bundle)
-            if wanted.kind == "node"
-            else program_list.of_pod(there.namespace, there.pod, there.bundle)
+            program_list.of_node(evidence.node, evidence.bundle)
+            if requested.kind == "node"
+            else program_list.of_pod(evidence.namespace, evidence.pod, evidence.bundle)
         )
-        text = render(listing(found), there.bundle, output, view)
+        text = render(listing(found), evidence.bundle, output, view)
     emit(text)
     return 0

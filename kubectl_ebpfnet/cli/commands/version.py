@@ -1,4 +1,4 @@
-"""`version`: which program this is."""
+"""`version`: print the version of the program, of Python and of the JSON schemas."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(
     if output == "json":
         emit(json.dumps({"version": __version__, "python": python, "schemas": [SCHEMA]}) + "\n")
     elif output:
-        raise UsageError(f"-o {output!r}: there is no such format here", hint="it is json")
+        raise UsageError(f"-o {output!r}: no such format", hint="one of: json")
     else:
         emit(f"kubectl-ebpfnet {__version__} (Python {python})\n")
     return 0

@@ -65,7 +65,7 @@ def test_flows_are_narrowed():
         ),
         ((*PROGRAMS, "-o", "tree"), "no such format", "table, wide, json, yaml"),
         ((*FLOWS, "--to", "web"), "not an address", "--to 1.1.1.1"),
-        ((*FLOWS, "--protocol", "quic"), "no such protocol", "tcp, udp or icmp"),
+        ((*FLOWS, "--protocol", "quic"), "unknown protocol", "tcp, udp, icmp"),
         (("flows", "pod/x", "--node-access", "ssh"), "no such mode", "auto, agent, pod, none"),
         (
             ("flows", "pod/x", "--node-access", "agent", "--keep"),

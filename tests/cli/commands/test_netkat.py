@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_ebpfnet.cli import flags, netkat_arguments
-from kubectl_ebpfnet.cli.app import rewritten
+from kubectl_ebpfnet.cli.app import normalize
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.netkat import request as netkat
 from kubectl_ebpfnet.model.protocol import frames
@@ -88,7 +88,7 @@ def said(cluster: FakeCluster, *words: str, stdin: bytes = b"") -> tuple[int, by
     ],
 )
 def test_what_follows_the_node_is_left_alone(given, read):
-    assert rewritten(given.split()) == read.split()
+    assert normalize(given.split()) == read.split()
 
 
 @pytest.mark.usefixtures("services")
@@ -120,18 +120,18 @@ def test_netkats_words(given, version, via, pcap, sent):
 @pytest.mark.parametrize(
     ("given", "why", "do"),
     [
-        ("", "two operands are needed, HOST and PORT, not 0", "node/NAME -h` shows"),
-        ("h", "two operands are needed, HOST and PORT, not 1 (h)", "node/NAME -h` shows"),
-        ("h 1 2", "two operands are needed, HOST and PORT, not 3 (h 1 2)", "node/NAME -h` shows"),
+        ("", "two operands are needed, HOST and PORT, not 0", "node/NAME -h'"),
+        ("h", "two operands are needed, HOST and PORT, not 1 (h)", "node/NAME -h'"),
+        ("h 1 2", "two operands are needed, HOST and PORT, not 3 (h 1 2)", "node/NAME -h'"),
         ("h:1", "two operands are needed", "HOST and PORT are words of their own"),
         ("-- -l h 1", "two operands are needed", "options stand before --"),
         ("--intreface eth0 h 1", "no such option: --intreface", "did you mean --interface?"),
-        ("--no-such h 1", "no such option: --no-such", "node/NAME -h` shows"),
-        ("--context=c h 1", "no such option: --context=c", "--context of `kubectl ebpfnet` stands"),
-        ("h 1 -n ns", "no such option: -n", "-n of `kubectl ebpfnet` stands before node/NAME"),
-        ("h 1 --timeout 9s", "no such option: --timeout", "--timeout of `kubectl ebpfnet` stands"),
-        ("h 1 --keep", "-k, --keep is for -l", "--keep of `kubectl ebpfnet` stands before"),
-        ("h 1 -p", "-p needs a port", "node/NAME -h` shows"),
+        ("--no-such h 1", "no such option: --no-such", "node/NAME -h'"),
+        ("--context=c h 1", "no such option: --context=c", "--context of `kubectl ebpfnet` before"),
+        ("h 1 -n ns", "no such option: -n", "put -n of `kubectl ebpfnet` before node/NAME"),
+        ("h 1 --timeout 9s", "no such option: --timeout", "--timeout of `kubectl ebpfnet` before"),
+        ("h 1 --keep", "-k, --keep is for -l", "--keep of `kubectl ebpfnet` before"),
+        ("h 1 -p", "-p needs a port", "node/NAME -h'"),
         ("-i -d h 1", "-i needs the name of a device, and -d is an option", ""),
         ("h 1 -d=2", "-d=2: this option is true or false", ""),
         ("h 1 -w 0", "-w 0: a number of seconds above 0 is needed", ""),
