@@ -113,7 +113,7 @@ class _Checkup:
 
     def _may(self, right: doctor.Right, namespace: str = "") -> Future[bool]:
         return self.jobs.start(
-            lambda: self.api.may(right.verb, right.resource, namespace, right.name)
+            lambda: self.api.allowed(right.verb, right.resource, namespace, right.name)
         )
 
     def _narrower(

@@ -17,7 +17,7 @@ from kubectl_ebpfnet.model.path import SCHEMA
 TEXT = CommandText(
     usage="[flags]",
     summary="Print the version of kubectl ebpfnet.",
-    description="No cluster is asked.",
+    description="No cluster is contacted.",
     examples=(("The version", "version"), ("For a program", "version -o json")),
 )
 

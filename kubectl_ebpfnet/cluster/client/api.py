@@ -47,16 +47,16 @@ class Api:
 
     def get(self, path: str, query: Query = ()) -> Object:
         """GET an object. Raises NotFound."""
-        return self._decode(self._asked("GET", path, query), path)
+        return self._decode(self._request("GET", path, query), path)
 
     def create(self, path: str, body: Mapping[str, Any]) -> Object:
         """POST an object to its collection; the object as the server made it."""
-        return self._decode(self._asked("POST", path, (), body), path)
+        return self._decode(self._request("POST", path, (), body), path)
 
     def delete(self, path: str, query: Query = ()) -> None:
         """DELETE an object; `query` holds DeleteOptions, e.g. gracePeriodSeconds. The object may
         be there for a while yet. Raises NotFound."""
-        self._asked("DELETE", path, query)
+        self._request("DELETE", path, query)
 
     def list(
         self,
@@ -91,11 +91,11 @@ class Api:
             page["limit"] = str(limit)
         size = 0
         while True:
-            answer = self._asked("GET", path, page)
-            size += len(answer.body) + _PAGE_COST
+            response = self._request("GET", path, page)
+            size += len(response.body) + _PAGE_COST
             if size > LIST_LIMIT:
-                raise self._not_an_api(path, "a list without an end", answer.status)
-            document = self._decode(answer, path)
+                raise self._not_kubernetes(path, "a list without an end", response.status)
+            document = self._decode(response, path)
             kind = str(document.get("kind", "")).removesuffix("List")
             for item in document.get("items") or []:
                 # Items of a list do not say what they are; kubectl fills it in as well.
@@ -108,29 +108,29 @@ class Api:
                 return items
             page["continue"] = token
 
-    def _asked(
+    def _request(
         self, method: str, path: str, query: Query, body: Mapping[str, Any] | None = None
     ) -> Response:
-        answer = self.session.request(method, path, query, body)
-        if not 200 <= answer.status < 300:
-            raise refusal(answer.status, answer.body, method, path, self.session.server)
-        return answer
+        response = self.session.request(method, path, query, body)
+        if not 200 <= response.status < 300:
+            raise refusal(response.status, response.body, method, path, self.session.server)
+        return response
 
-    def _decode(self, answer: Response, path: str) -> Object:
+    def _decode(self, response: Response, path: str) -> Object:
         try:
-            document = json_value(answer.body, path)
+            document = json_value(response.body, path)
         except ParseError as e:
-            raise self._not_an_api(path, f"no JSON ({e.problem})", answer.status) from e
+            raise self._not_kubernetes(path, f"no JSON ({e.problem})", response.status) from e
         if not isinstance(document, dict) or not isinstance(document.get("items") or [], list):
-            raise self._not_an_api(path, "JSON of another kind", answer.status)
+            raise self._not_kubernetes(path, "JSON of another kind", response.status)
         if any(not isinstance(item, dict) for item in document.get("items") or []):
-            raise self._not_an_api(path, "items that are no objects", answer.status)
+            raise self._not_kubernetes(path, "items that are no objects", response.status)
         return document
 
-    def _not_an_api(self, path: str, what: str, status: int) -> ApiError:
+    def _not_kubernetes(self, path: str, found: str, status: int) -> ApiError:
         return ApiError(
             status,
-            f"{self.session.server}{path} answered with {what}",
+            f"{self.session.server}{path} answered with {found}",
             hint="is this the address of a Kubernetes API server, and no login page before it?",
         )
 
@@ -141,38 +141,38 @@ class Api:
     ) -> Objects:
         """Pods of a namespace, or of all when it is ""."""
         return self.list(
-            _in(CORE, namespace, "pods"),
+            _path_of(CORE, namespace, "pods"),
             label_selector=label_selector,
             field_selector=field_selector,
         )
 
     def pod(self, namespace: str, name: str) -> Object:
         """One pod. Raises NotFound."""
-        return self.get(_in(CORE, namespace, "pods", name))
+        return self.get(_path_of(CORE, namespace, "pods", name))
 
     def nodes(self) -> Objects:
         """All nodes."""
-        return self.list(_in(CORE, "", "nodes"))
+        return self.list(_path_of(CORE, "", "nodes"))
 
     def node(self, name: str) -> Object:
         """One node. Raises NotFound."""
-        return self.get(_in(CORE, "", "nodes", name))
+        return self.get(_path_of(CORE, "", "nodes", name))
 
     def services(self, namespace: str = "") -> Objects:
         """Services of a namespace, or of all when it is ""."""
-        return self.list(_in(CORE, namespace, "services"))
+        return self.list(_path_of(CORE, namespace, "services"))
 
     def service(self, namespace: str, name: str) -> Object:
         """One Service. Raises NotFound."""
-        return self.get(_in(CORE, namespace, "services", name))
+        return self.get(_path_of(CORE, namespace, "services", name))
 
     def namespace(self, name: str) -> Object:
         """One Namespace. Raises NotFound."""
-        return self.get(_in(CORE, "", "namespaces", name))
+        return self.get(_path_of(CORE, "", "namespaces", name))
 
     def config_map(self, namespace: str, name: str) -> Object:
         """One ConfigMap. Raises NotFound."""
-        return self.get(_in(CORE, namespace, "configmaps", name))
+        return self.get(_path_of(CORE, namespace, "configmaps", name))
 
     def endpoint_slices(self, namespace: str = "", service: str = "") -> Objects:
         """EndpointSlices of a namespace (all when ""), of one Service when it is named.
@@ -187,7 +187,7 @@ class Api:
         selector = f"kubernetes.io/service-name={service}" if service else ""
         versions = (self._slices,) if self._slices else _SLICES
         for version in versions:
-            path = _in(version, namespace, "endpointslices")
+            path = _path_of(version, namespace, "endpointslices")
             try:
                 found = self.list(path, label_selector=selector)
             except NotFound:
@@ -202,11 +202,11 @@ class Api:
         """Cilium's objects, e.g. `ciliumendpoints`; None when the server has no such resource:
         Cilium is not there, or too old or too new for it."""
         try:
-            return self.list(_in(CILIUM, namespace, resource))
+            return self.list(_path_of(CILIUM, namespace, resource))
         except NotFound:
             return None
 
-    def may(self, verb: str, resource: str, namespace: str = "", name: str = "") -> bool:
+    def allowed(self, verb: str, resource: str, namespace: str = "", name: str = "") -> bool:
         """Whether this user may do something, by the server's own judgement.
 
         Args:
@@ -239,10 +239,10 @@ class Api:
     def workload(self, resource: str, namespace: str, name: str) -> Object:
         """A Deployment, StatefulSet, DaemonSet, ReplicaSet or Job; `resource` is the lower-case
         plural. Raises NotFound."""
-        return self.get(_in(BATCH if resource == "jobs" else APPS, namespace, resource, name))
+        return self.get(_path_of(BATCH if resource == "jobs" else APPS, namespace, resource, name))
 
 
-def _in(base: str, namespace: str, resource: str, name: str = "") -> str:
+def _path_of(base: str, namespace: str, resource: str, name: str = "") -> str:
     """A path; the words have been checked, quoting them is the second lock on the same door."""
     from urllib.parse import quote
 

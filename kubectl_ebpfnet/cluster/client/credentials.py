@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kubectl_ebpfnet.cluster.client.kubeconfig import Access, Entry, read_file
-from kubectl_ebpfnet.cluster.client.library import narrow
+from kubectl_ebpfnet.cluster.client.library import narrow_imports
 from kubectl_ebpfnet.errors import KubeconfigError
 
 _TOKEN_FILE_SECONDS = 60.0  # client-go reads a token file anew every minute
@@ -140,7 +140,7 @@ def run_plugin(access: Access) -> Mapping[str, Any]:
     Raises:
         KubeconfigError: it is not there, failed, or printed something else.
     """
-    narrow()
+    narrow_imports()
     from kubernetes.config.config_exception import ConfigException
     from kubernetes.config.exec_provider import ExecProvider
 
@@ -191,7 +191,7 @@ class _ClusterInfo:
 def _from_auth_provider(access: Access) -> str:
     # gcp and oidc: dead in kubectl but for oidc, and 110 ms of imports; hence the only path that
     # goes through the library's own loader. It writes a refreshed token back to the file.
-    narrow()
+    narrow_imports()
     from kubernetes.client.configuration import Configuration
     from kubernetes.config.config_exception import ConfigException
     from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger

@@ -68,7 +68,7 @@ class ApiRequest:
         return plural.removesuffix("s") or "page"
 
 
-def asked(method: str, path: str) -> ApiRequest:
+def api_request(method: str, path: str) -> ApiRequest:
     """Read verb, resource, namespace and name off a request line; `path` has no query."""
     match = _PATH.search(path)
     if match is None:
@@ -90,24 +90,24 @@ def refusal(status: int, body: bytes, method: str, path: str, server: str) -> Cl
         method, path: of the request.
         server: for the words of a 401.
     """
-    what = asked(method, path)
+    request = api_request(method, path)
     message = _message(body)
     if status == 401:
         return Unauthorized(
             f"{server} does not accept these credentials (401)",
             hint="log in again, or check --context, --user and --token",
         )
-    if status == 403 and what.verb == "create" and _POLICY.search(message):
+    if status == 403 and request.verb == "create" and _POLICY.search(message):
         hint = "this user may create it; a policy, quota or webhook of the cluster forbids it"
         return ApiError(status, f"the API server refused: {message}", hint=hint)
     if status == 403:
-        return _forbidden(what, message)
+        return _forbidden(request, message)
     if status == 404:
-        if not what.name:
+        if not request.name:
             return NotFound(
-                "resource", what.resource or path, hint="this API server does not serve it"
+                "resource", request.resource or path, hint="this API server does not serve it"
             )
-        return NotFound(what.kind, what.name, what.namespace)
+        return NotFound(request.kind, request.name, request.namespace)
     return ApiError(status, f"{server} answered {status} to {method} {path}: {message}")
 
 
@@ -126,8 +126,8 @@ def unreachable(server: str, error: BaseException, waited: float | None = None) 
             reason, hint = found
             break
     else:
-        said = " ".join(str(error).split())
-        reason = f"{reason}: {said[:_MESSAGE_CHARS]}" if said else reason
+        text = " ".join(str(error).split())
+        reason = f"{reason}: {text[:_MESSAGE_CHARS]}" if text else reason
     return ApiUnreachable(f"cannot reach {server}: {reason}", hint=hint)
 
 
@@ -143,15 +143,15 @@ def _reason(cause: BaseException, waited: float | None) -> tuple[str, str] | Non
             "check certificate-authority and tls-server-name of the cluster in the kubeconfig",
         )
     if isinstance(cause, ssl.SSLError):
-        said = (cause.reason or str(cause)).replace("_", " ").lower()
-        return f"TLS failed: {said}", "is the server's URL right, https:// included?"
+        text = (cause.reason or str(cause)).replace("_", " ").lower()
+        return f"TLS failed: {text}", "is the server's URL right, https:// included?"
     if isinstance(cause, socket.gaierror):
         return f"its name does not resolve ({cause.strerror})", "is a VPN or a DNS server missing?"
     if isinstance(cause, ConnectionRefusedError):
         return "connection refused", "is the API server up, and is this its port?"
     if isinstance(cause, TimeoutError):
-        long = f" within {waited:g} s" if waited else " in time"
-        return f"no answer{long}", "is the network up? --request-timeout allows more"
+        limit = f" within {waited:g} s" if waited else " in time"
+        return f"no answer{limit}", "is the network up? --request-timeout allows more"
     if isinstance(cause, ConnectionError):
         return f"the connection broke ({cause.strerror or cause})", "try again"
     if isinstance(cause, OSError) and cause.strerror:
@@ -168,13 +168,13 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     return reversed(seen)
 
 
-def _forbidden(what: ApiRequest, message: str) -> Forbidden:
-    verb = what.verb
-    if what.resource == "pods/exec":
-        said = _CANNOT.search(message)
-        verb = said["verb"] if said else verb
-    error = Forbidden(verb, what.resource or "this", what.namespace)
-    if what.resource == "pods/exec":
+def _forbidden(request: ApiRequest, message: str) -> Forbidden:
+    verb = request.verb
+    if request.resource == "pods/exec":
+        text = _CANNOT.search(message)
+        verb = text["verb"] if text else verb
+    error = Forbidden(verb, request.resource or "this", request.namespace)
+    if request.resource == "pods/exec":
         error.hint = EXEC_HINT
     return error
 

@@ -26,7 +26,7 @@ from types import ModuleType
 _PACKAGES = ("kubernetes", "kubernetes.utils", "kubernetes.config")
 
 
-def narrow() -> None:
+def narrow_imports() -> None:
     """Make later `from kubernetes.a.b import c` import only what `kubernetes/a/b.py` needs.
 
     Does nothing for packages that somebody imported before. Safe to call more than once.

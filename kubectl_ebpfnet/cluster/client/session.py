@@ -20,7 +20,12 @@ from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.cluster.client.credentials import Credentials, Header
 from kubectl_ebpfnet.cluster.client.failures import root_cause, unreachable
 from kubectl_ebpfnet.cluster.client.kubeconfig import Access, ConnectionOptions, load
-from kubectl_ebpfnet.cluster.client.transport import rest_client, server_url, through, tls_context
+from kubectl_ebpfnet.cluster.client.transport import (
+    proxy_tunnel,
+    rest_client,
+    server_url,
+    tls_context,
+)
 from kubectl_ebpfnet.errors import ApiError, ApiUnreachable, KubeconfigError, ParseError
 from kubectl_ebpfnet.model.untrusted import integer
 
@@ -71,7 +76,7 @@ class Session:
             else None
         )
         self._rest, self._proxy = rest_client(self.server, access.cluster, self._tls)
-        self._way = self.server + (f" through {self._proxy.url}" if self._proxy else "")
+        self._route = self.server + (f" through {self._proxy.url}" if self._proxy else "")
         names = [name for name, _ in self.headers()]
         if self._tls is None and self._proxy and len(names) > len(set(names)):
             # urllib3 folds headers of one name into one line here: groups would be lost.
@@ -102,7 +107,7 @@ class Session:
         with self._lock:
             sockets = list(self._sockets)
         for each in sockets:
-            _shut(each)
+            _shut_down(each)
         self._rest.close()
 
     def headers(self) -> list[Header]:
@@ -133,31 +138,31 @@ class Session:
             ApiError: the answer is longer than ANSWER_LIMIT.
             KubeconfigError: credentials could not be renewed.
         """
-        words = urlencode(list(query.items()) if isinstance(query, Mapping) else list(query))
-        url = self.server + path + (f"?{words}" if words else "")
+        parameters = urlencode(list(query.items()) if isinstance(query, Mapping) else list(query))
+        url = self.server + path + (f"?{parameters}" if parameters else "")
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         renewed = stale = False
         for tries in range(1, _TRIES + 1):
             try:
-                answer = self._once(method, url, body, deadline)
+                response = self._send(method, url, body, deadline)
             except ApiUnreachable as e:
                 if stale or method == "POST" or not _went_stale(e.__cause__):
                     raise
                 stale = True
                 continue
-            if answer.status == 401 and not renewed and self.renew():
+            if response.status == 401 and not renewed and self.renew():
                 renewed = True
                 continue
-            if answer.retry_after is None or tries == _TRIES:
+            if response.retry_after is None or tries == _TRIES:
                 break
-            pause = min(answer.retry_after, _LONGEST_WAIT_SECONDS)
+            pause = min(response.retry_after, _LONGEST_WAIT_SECONDS)
             if deadline is not None and time.monotonic() + pause >= deadline:
                 break
             if self._closed.wait(pause):
                 break
-        return answer
+        return response
 
-    def _once(self, method: str, url: str, body: object | None, deadline: float | None) -> Response:
+    def _send(self, method: str, url: str, body: object | None, deadline: float | None) -> Response:
         import urllib3
 
         # http.client sends latin-1; the API server, like Go's clients, means UTF-8.
@@ -169,25 +174,25 @@ class Session:
         headers.add("User-Agent", f"kubectl-ebpfnet/{__version__}")
         if body is not None:
             headers.add("Content-Type", "application/json")
-        left = READ_SECONDS if deadline is None else max(deadline - time.monotonic(), 0.001)
-        limits = (min(CONNECT_SECONDS, left), left)
+        seconds = READ_SECONDS if deadline is None else max(deadline - time.monotonic(), 0.001)
+        limits = (min(CONNECT_SECONDS, seconds), seconds)
         try:
-            answer = self._rest.request(  # type: ignore[no-untyped-call]
+            response = self._rest.request(  # type: ignore[no-untyped-call]
                 method, url, headers=headers, body=body, _request_timeout=limits
             )
-            content = _content(answer.response, deadline)
+            content = _content(response.response, deadline)
         except _TooLongError:
             limit = f"{ANSWER_LIMIT >> 20} MiB"
             raise ApiError(
-                answer.status, f"{self.server} answered {method} with more than {limit}"
+                response.status, f"{self.server} answered {method} with more than {limit}"
             ) from None
         except Exception as e:  # urllib3 and the library each have a tree of their own
             cause = root_cause(e)
-            raise unreachable(self._way, e, self._timeout) from cause
+            raise unreachable(self._route, e, self._timeout) from cause
         retry = None
-        if answer.status in (429, 503):
-            retry = _seconds(answer.headers.get("Retry-After"))
-        return Response(answer.status, content, retry)
+        if response.status in (429, 503):
+            retry = _seconds(response.headers.get("Retry-After"))
+        return Response(response.status, content, retry)
 
     # --- sockets for exec ---------------------------------------------------------------------
 
@@ -206,7 +211,7 @@ class Session:
             if self._proxy is None:
                 raw = socket.create_connection((host, port), seconds)
             else:
-                raw = through(self._proxy, host, port, seconds)
+                raw = proxy_tunnel(self._proxy, host, port, seconds)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
                 name = self._tls_name or host
@@ -214,7 +219,7 @@ class Session:
         except (OSError, ValueError) as e:
             if raw is not None:
                 raw.close()
-            raise unreachable(self._way, e, seconds) from e
+            raise unreachable(self._route, e, seconds) from e
         with self._lock:
             self._sockets.add(raw)
         if self._closed.is_set():
@@ -230,9 +235,9 @@ class Session:
 
     def websocket_url(self, path: str, query: Query) -> str:
         """ws:// or wss:// for a path below the server's URL."""
-        words = urlencode(list(query.items()) if isinstance(query, Mapping) else list(query))
+        parameters = urlencode(list(query.items()) if isinstance(query, Mapping) else list(query))
         scheme = "wss" if self._tls else "ws"
-        return f"{scheme}://{self._url.netloc}{self._url.path}{path}?{words}"
+        return f"{scheme}://{self._url.netloc}{self._url.path}{path}?{parameters}"
 
 
 class _TooLongError(Exception):
@@ -268,6 +273,6 @@ def _seconds(text: Any) -> float | None:
         return None
 
 
-def _shut(connection: socket.socket) -> None:
+def _shut_down(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from kubectl_ebpfnet.cluster.client.kubeconfig import Entry
-from kubectl_ebpfnet.cluster.client.library import narrow
+from kubectl_ebpfnet.cluster.client.library import narrow_imports
 from kubectl_ebpfnet.errors import KubeconfigError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def rest_client(
     server: str, cluster: Entry, tls: ssl.SSLContext | None
 ) -> tuple[RESTClientObject, Proxy | None]:
     """The library's REST pool for a server, and the proxy it goes through. KubeconfigError."""
-    narrow()
+    narrow_imports()
     import urllib3
     from kubernetes.client.configuration import Configuration
     from kubernetes.client.rest import RESTClientObject, should_bypass_proxies
@@ -149,7 +149,7 @@ def _proxy(url: str) -> Proxy:
     return Proxy(f"http://{host}:{port}", headers)
 
 
-def through(proxy: Proxy, host: str, port: int, seconds: float) -> socket.socket:
+def proxy_tunnel(proxy: Proxy, host: str, port: int, seconds: float) -> socket.socket:
     """A socket that an HTTP proxy connected to host:port (RFC 9110, CONNECT)."""
     from http.client import HTTPConnection
 

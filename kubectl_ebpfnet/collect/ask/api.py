@@ -11,7 +11,7 @@ import threading
 from kubectl_ebpfnet.capture import secrets
 from kubectl_ebpfnet.capture.open import now
 from kubectl_ebpfnet.cluster.client.api import PAGE, Api, Object, Objects
-from kubectl_ebpfnet.cluster.client.failures import asked
+from kubectl_ebpfnet.cluster.client.failures import api_request
 from kubectl_ebpfnet.cluster.client.session import Query, Session
 from kubectl_ebpfnet.collect.ask.container import denied
 from kubectl_ebpfnet.errors import ClusterError
@@ -37,7 +37,7 @@ class RecordingApi(Api):
 
     def get(self, path: str, query: Query = ()) -> Object:
         """As Api.get; objects by name are recorded, pages of lists are not."""
-        if not asked("GET", path).name:
+        if not api_request("GET", path).name:
             return super().get(path, query)
         argv, started = words(path), now()
         try:
@@ -68,13 +68,13 @@ class RecordingApi(Api):
         self._keep(argv, {"apiVersion": "v1", "kind": "List", "items": items}, started)
         return items
 
-    def may(self, verb: str, resource: str, namespace: str = "", name: str = "") -> bool:
+    def allowed(self, verb: str, resource: str, namespace: str = "", name: str = "") -> bool:
         """As Api.may; the judgement is recorded: argv `auth can-i VERB RESOURCE …`, stdout
         `{"allowed": true}`."""
         argv = can_i(verb, resource, namespace, name)
         started = now()
         try:
-            allowed = super().may(verb, resource, namespace, name)
+            allowed = super().allowed(verb, resource, namespace, name)
         except ClusterError as error:
             self.failed(argv, error)
             raise
@@ -102,7 +102,7 @@ class RecordingApi(Api):
 
 def words(path: str, label_selector: str = "", field_selector: str = "") -> tuple[str, ...]:
     """A path as the words of `kubectl get`, e.g. `get pods -n default client`."""
-    what = asked("GET", path)
+    what = api_request("GET", path)
     resource = what.resource.partition(".")[0]
     argv = ["get", resource]
     if what.namespace:

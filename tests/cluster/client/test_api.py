@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.cluster.client.api import Api
-from kubectl_ebpfnet.cluster.client.failures import asked
+from kubectl_ebpfnet.cluster.client.failures import api_request
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.errors import (
@@ -220,8 +220,8 @@ def test_may_asks_the_server(fake: FakeApiServer, api: Api) -> None:
         return Reply(201, {"status": {"allowed": allowed}})
 
     fake.routes["/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"] = review
-    assert api.may("get", "pods/exec", "kube-system")
-    assert not api.may("list", "ciliumendpoints.cilium.io")
+    assert api.allowed("get", "pods/exec", "kube-system")
+    assert not api.allowed("list", "ciliumendpoints.cilium.io")
     last = json.loads(fake.seen[-1].body)["spec"]["resourceAttributes"]
     assert last == {"verb": "list", "resource": "ciliumendpoints", "group": "cilium.io"}
 
@@ -245,7 +245,7 @@ def test_may_asks_the_server(fake: FakeApiServer, api: Api) -> None:
     ],
 )
 def test_requests_in_rbac_words(method: str, path: str, said: tuple[str, ...]) -> None:
-    found = asked(method, path)
+    found = api_request(method, path)
     assert (found.verb, found.resource, found.namespace, found.name) == said
 
 
@@ -462,7 +462,7 @@ class FakeProxy:
     """A FAKE HTTP proxy: CONNECT alone, one tunnel a thread."""
 
     def __init__(self) -> None:
-        self.asked: list[bytes] = []
+        self.heads: list[bytes] = []
         self._server = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://user:p%40ss@127.0.0.1:{self._server.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -478,7 +478,7 @@ class FakeProxy:
     def _tunnel(self, client: socket.socket) -> None:
         with client:
             head = client.recv(1 << 16)
-            self.asked.append(head)
+            self.heads.append(head)
             host, port = head.split(b" ")[1].decode().rsplit(":", 1)
             with socket.create_connection((host, int(port))) as server:
                 client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -516,8 +516,8 @@ def test_rest_and_exec_go_through_the_proxy(open_session: Opener) -> None:
         assert Api(session).nodes() == []
         assert exec_run(session, Container("d", "p"), ["true"]).exit_code == 0
         assert [seen.values("Impersonate-Group") for seen in fake.seen] == [["a", "b"]] * 2
-        assert len(proxy.asked) == 2
-        for head in proxy.asked:
+        assert len(proxy.heads) == 2
+        for head in proxy.heads:
             assert head.startswith(f"CONNECT 127.0.0.1:{fake.port} HTTP/1.".encode())
             assert b"basic dxnlcjpwqhnz" in head.lower()  # user:p@ss
             assert b"mpersonate" not in head

@@ -49,9 +49,9 @@ print("kubernetes.client.rest" in sys.modules)
 
 def test_the_rest_of_the_library_is_still_there() -> None:
     code = """
-from kubectl_ebpfnet.cluster.client.library import narrow
-narrow()
-narrow()
+from kubectl_ebpfnet.cluster.client.library import narrow_imports
+narrow_imports()
+narrow_imports()
 import kubernetes.client.rest
 from kubernetes.config import load_kube_config
 from kubernetes.utils import parse_quantity
