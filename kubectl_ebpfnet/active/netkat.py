@@ -123,11 +123,11 @@ def _pod(answerers: NodeAnswerers, node: str, deadline: Deadline, progress: Say)
 
 
 def _talk(session: Session, container: Container, argv: tuple[str, ...], streams: Streams) -> int:
-    with LiveStreams(streams.stdin, streams.stdout, streams.stderr, streams.pcap) as ends:
+    with LiveStreams(streams.stdin, streams.stdout, streams.stderr, streams.pcap) as local_streams:
         try:
-            code = exec_live(session, container, argv, ends)
+            code = exec_live(session, container, argv, local_streams)
         except ExecError:
-            ends.flush()
+            local_streams.flush()
             raise
-        ends.flush()
+        local_streams.flush()
     return code

@@ -41,12 +41,12 @@ def connect(
     """
     import websocket
 
-    path, query = _request(container, argv, has_stdin)
+    path, query = _exec_request(container, argv, has_stdin)
     refused = None
     for _ in range(2):  # the second time with new credentials
         sock = session.dial(seconds)
         ws = websocket.WebSocket(enable_multithread=False, skip_utf8_validation=True)
-        _bound_frames(ws)
+        _limit_frames(ws)
         try:
             ws.connect(  # type: ignore[no-untyped-call]
                 session.websocket_url(path, query),
@@ -89,7 +89,7 @@ def connect(
     raise refused
 
 
-def _bound_frames(ws: Any) -> None:
+def _limit_frames(ws: Any) -> None:
     from websocket import WebSocketPayloadException
 
     frames = ws.frame_buffer
@@ -125,11 +125,11 @@ class Outgoing:
         self._sock = sock
         self._frames = deque(frames)
         self._pong = b""
-        self._begun = memoryview(b"")  # what is left of the frame that was begun
+        self._current = memoryview(b"")  # what is left of the frame that was begun
         self._is_pong = False
 
     def __bool__(self) -> bool:
-        return bool(self._begun or self._pong or self._frames)
+        return bool(self._current or self._pong or self._frames)
 
     def add(self, frame: bytes) -> None:
         """Send a frame after those that wait."""
@@ -150,22 +150,22 @@ class Outgoing:
             OSError: the connection takes no more; what waited is dropped.
         """
         try:
-            if not self._begun:
+            if not self._current:
                 self._is_pong = bool(self._pong)
-                self._begun = memoryview(self._pong or self._frames.popleft())
+                self._current = memoryview(self._pong or self._frames.popleft())
                 self._pong = b""
-            count = self._sock.send(self._begun)
-            self._begun = self._begun[count:]
+            count = self._sock.send(self._current)
+            self._current = self._current[count:]
             return 0 if self._is_pong else count
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             return 0
         except OSError:
             self._frames.clear()
-            self._pong, self._begun = b"", memoryview(b"")
+            self._pong, self._current = b"", memoryview(b"")
             raise
 
 
-def _request(
+def _exec_request(
     container: Container, argv: Sequence[str], has_stdin: bool
 ) -> tuple[str, list[tuple[str, str]]]:
     from urllib.parse import quote

@@ -35,14 +35,14 @@ LIVE = Limits(idle=60.0, total=None, max_bytes=None)
 class LocalStreams(Protocol):
     """This side's ends of the streams. What its methods raise ends the exec."""
 
-    def waits(self, sending: bool) -> tuple[list[int], float | None]:
+    def wait_for(self, sending: bool) -> tuple[list[int], float | None]:
         """Descriptors to wait for until they can be read, and seconds after which `stdin` is
         asked in any case; None for no such time. `sending`: it will not be asked now, since the
         last message has not left."""
         ...
 
     def stdin(self, ready: Sequence[int]) -> bytes:
-        """What is sent now, b"" for nothing. `ready` are descriptors of `waits`."""
+        """What is sent now, b"" for nothing. `ready` are descriptors of `wait_for`."""
         ...
 
     def has_room(self) -> bool:
@@ -66,10 +66,10 @@ def exec_live(
     session: Session,
     container: Container,
     argv: Sequence[str],
-    ends: LocalStreams,
+    streams: LocalStreams,
     limits: Limits = LIVE,
 ) -> int:
-    """Run a program in a container, its streams with `ends`, until it ends.
+    """Run a program in a container, its streams with `streams`, until it ends.
 
     Args:
         session, container, argv: as for exec.exec_run.
@@ -82,34 +82,39 @@ def exec_live(
     Raises:
         ExecError, ExecTimeout, Forbidden, NotFound, Unauthorized, ApiError, ApiUnreachable: as
             exec.exec_run.
-        BaseException: what `ends` raises, and KeyboardInterrupt; `parting` is sent before.
+        BaseException: what `streams` raises, and KeyboardInterrupt; `parting` is sent before.
     """
     ws, sock = connect(session, container, argv, True, limits.connect)
-    channels = Channels(ends.stdout, ends.stderr, limits.max_bytes)
-    live = _Live(ws, sock, channels, limits, ends)
+    channels = Channels(streams.stdout, streams.stderr, limits.max_bytes)
+    live = _LiveExec(ws, sock, channels, limits, streams)
     try:
         live.run()
     except BaseException:
-        live.part()
+        live.send_parting()
         raise
     finally:
         session.hang_up(sock)
     return channels.exit_code()
 
 
-class _Live:
+class _LiveExec:
     """Moves bytes between one websocket and the ends."""
 
     def __init__(
-        self, ws: Any, sock: socket.socket, channels: Channels, limits: Limits, ends: LocalStreams
+        self,
+        ws: Any,
+        sock: socket.socket,
+        channels: Channels,
+        limits: Limits,
+        streams: LocalStreams,
     ) -> None:
         self._ws, self._sock = ws, sock
-        self._channels, self._limits, self._ends = channels, limits, ends
+        self._channels, self._limits, self._streams = channels, limits, streams
         self._outgoing = Outgoing(sock)
-        self._deaf = False  # the server takes no more
-        self._held = True  # there may be bytes that select does not see, inside of TLS
-        self._started = self._heard = time.monotonic()
-        self._ended: float | None = None
+        self._send_closed = False  # the server takes no more
+        self._may_be_buffered = True  # there may be bytes that select does not see, inside of TLS
+        self._started_at = self._last_byte_at = time.monotonic()
+        self._status_at: float | None = None
         ws.settimeout(0)
         sock.settimeout(0)
 
@@ -120,53 +125,58 @@ class _Live:
             ExecTimeout: a limit was reached first.
             ExecError: the connection broke first.
         """
-        while self._turn():
+        while self._step():
             pass
 
-    def _turn(self) -> bool:
+    def _step(self) -> bool:
         """Wait for something and do it; whether it goes on."""
-        room = self._ends.has_room()
-        if not room:
-            self._heard = time.monotonic()  # the silence is our own
-        fds, seconds = self._ends.waits(bool(self._outgoing) or self._deaf)
+        has_room = self._streams.has_room()
+        if not has_room:
+            self._last_byte_at = time.monotonic()  # the silence is our own
+        fds, seconds = self._streams.wait_for(bool(self._outgoing) or self._send_closed)
         reads: list[Any] = [*fds]
-        if room:
+        if has_room:
             reads.append(self._sock)
         writes = [self._sock] if self._outgoing else []
-        ready, writable, _ = select.select(reads, writes, [], self._patience(room, seconds))
+        ready, writable, _ = select.select(
+            reads, writes, [], self._select_timeout(has_room, seconds)
+        )
         if writable:
             self._send()
-        if not self._outgoing and not self._deaf:
-            message = self._ends.stdin([fd for fd in ready if fd is not self._sock])
+        if not self._outgoing and not self._send_closed:
+            message = self._streams.stdin([fd for fd in ready if fd is not self._sock])
             if message:
                 self._outgoing.add(binary_frame(bytes((STDIN,)) + message))
                 self._send()
-        if room and (self._held or self._sock in ready):
+        if has_room and (self._may_be_buffered or self._sock in ready):
             return self._receive()
-        if self._ended is not None and time.monotonic() > self._ended + _CLOSE_GRACE_SECONDS:
+        if (
+            self._status_at is not None
+            and time.monotonic() > self._status_at + _CLOSE_GRACE_SECONDS
+        ):
             return False
         self._check_limits()
         return True
 
-    def _patience(self, room: bool, seconds: float | None) -> float | None:
-        if room and self._held:
+    def _select_timeout(self, has_room: bool, seconds: float | None) -> float | None:
+        if has_room and self._may_be_buffered:
             return 0
         until = [] if seconds is None else [time.monotonic() + seconds]
-        if room and self._ended is not None:
-            until.append(self._ended + _CLOSE_GRACE_SECONDS)
-        if room and self._limits.idle is not None:
-            until.append(self._heard + self._limits.idle)
+        if has_room and self._status_at is not None:
+            until.append(self._status_at + _CLOSE_GRACE_SECONDS)
+        if has_room and self._limits.idle is not None:
+            until.append(self._last_byte_at + self._limits.idle)
         if self._limits.total is not None:
-            until.append(self._started + self._limits.total)
+            until.append(self._started_at + self._limits.total)
         return max(0.0, min(until) - time.monotonic()) if until else None
 
     def _check_limits(self) -> None:
         now, idle, total = time.monotonic(), self._limits.idle, self._limits.total
-        if self._ended is not None:
+        if self._status_at is not None:
             return
-        if total is not None and now >= self._started + total:
+        if total is not None and now >= self._started_at + total:
             raise ExecTimeout(f"it did not end within {total:g} s; {self._channels.so_far}")
-        if idle is not None and now >= self._heard + idle:
+        if idle is not None and now >= self._last_byte_at + idle:
             raise ExecTimeout(
                 f"no sign of life for {idle:g} s; {self._channels.so_far}",
                 hint="was the connection to the cluster lost, or the node?",
@@ -186,17 +196,17 @@ class _Live:
                 self._outgoing.answer(frame)
             elif frame.opcode != frame.OPCODE_PONG:
                 self._take(frame)
-            if not self._ends.has_room():
+            if not self._streams.has_room():
                 break
-        self._held = True
+        self._may_be_buffered = True
         return True
 
     def _take(self, frame: Any) -> None:
         starts = frame.opcode != frame.OPCODE_CONT
-        if self._channels.frame(frame.data, starts, bool(frame.fin)):
-            self._heard = time.monotonic()
-        if self._channels.ended and self._ended is None:
-            self._ended = time.monotonic()
+        if self._channels.add_frame(frame.data, starts, bool(frame.fin)):
+            self._last_byte_at = time.monotonic()
+        if self._channels.ended and self._status_at is None:
+            self._status_at = time.monotonic()
 
     def _next_frame(self) -> Any:
         """A frame; None when none is whole yet, False at the end of the connection."""
@@ -205,15 +215,15 @@ class _Live:
         try:
             return self._ws.recv_frame()  # it keeps what has come of a frame
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            self._held = False
+            self._may_be_buffered = False
             return None
         except websocket.WebSocketConnectionClosedException:
             return False
         except (OSError, ValueError, websocket.WebSocketException) as e:
             if self._channels.ended:
                 return False
-            said = " ".join(str(e).split())
-            raise ExecError(f"the connection broke ({said}); {self._channels.so_far}") from e
+            text = " ".join(str(e).split())
+            raise ExecError(f"the connection broke ({text}); {self._channels.so_far}") from e
 
     def _send(self) -> None:
         """What the socket takes now."""
@@ -221,12 +231,12 @@ class _Live:
             self._outgoing.send()
         except OSError:
             # Servers close their end before they have read all: what they said is still to come.
-            self._deaf = True
+            self._send_closed = True
 
-    def part(self) -> None:
+    def send_parting(self) -> None:
         """Say good-bye where that is possible: the other side learns it at once."""
-        message = self._ends.parting()
-        if not message or self._deaf:
+        message = self._streams.parting()
+        if not message or self._send_closed:
             return
         self._outgoing.add(binary_frame(bytes((STDIN,)) + message))
         until = time.monotonic() + _PARTING_SECONDS

@@ -30,7 +30,7 @@ _STATUS_MAX = 1 << 20
 
 @dataclass(slots=True)
 class Channels:
-    """What came on each channel. Frames go in by `frame`, output goes to the sinks."""
+    """What came on each channel. Frames go in by `add_frame`, output goes to the sinks."""
 
     on_stdout: Sink
     on_stderr: Sink
@@ -41,7 +41,7 @@ class Channels:
     ended: bool = False
     _channel: int | None = None  # of the message whose fragments are coming
 
-    def frame(self, data: bytes, starts: bool, final: bool) -> bool:
+    def add_frame(self, data: bytes, starts: bool, final: bool) -> bool:
         """Take one data frame. A message may come in fragments; the first byte of all is its
         channel. Returns whether it carried anything."""
         if starts:
@@ -49,14 +49,14 @@ class Channels:
         if self._channel is None and data:
             self._channel, data = data[0], data[1:]
         if data:
-            self._payload(data)
+            self._add_payload(data)
         if final:
             if self._channel == STATUS and self.status:
                 self.ended = True
             self._channel = None
         return bool(data)
 
-    def _payload(self, data: bytes) -> None:
+    def _add_payload(self, data: bytes) -> None:
         if self._channel == STDOUT:
             self.stdout_bytes += len(data)
             self._check_size()

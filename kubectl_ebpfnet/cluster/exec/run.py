@@ -91,7 +91,7 @@ def exec_stream(
         messages = []
         if stdin is not None:
             messages = stdin_messages(stdin, ws.subprotocol, reads_to_end)
-        _Conversation(ws, sock, channels, limits, map(binary_frame, messages)).run()
+        _Exec(ws, sock, channels, limits, map(binary_frame, messages)).run()
     finally:
         session.hang_up(sock)
     return channels.exit_code()
@@ -99,9 +99,9 @@ def exec_stream(
 
 def no_such_program(error: ExecError) -> bool:
     """Whether the container has no such program, in the words of runc, crun, gVisor and CRI-O."""
-    said = error.message
+    text = error.message
     return any(
-        words in said
+        words in text
         for words in (
             "executable file not found",
             "no such file or directory",
@@ -110,15 +110,15 @@ def no_such_program(error: ExecError) -> bool:
     )
 
 
-class _SilenceError(Exception):
+class _LimitReachedError(Exception):
     """A limit was reached before a byte came."""
 
 
-class _LostError(Exception):
+class _ConnectionLostError(Exception):
     """The connection broke; the text says how."""
 
 
-class _Conversation:
+class _Exec:
     """Moves bytes both ways between one websocket and its channels."""
 
     def __init__(
@@ -134,8 +134,8 @@ class _Conversation:
         self._channels = channels
         self._limits = limits
         self._outgoing = Outgoing(sock, frames)
-        self._started = self._heard = time.monotonic()
-        self._ended: float | None = None
+        self._started_at = self._last_byte_at = time.monotonic()
+        self._status_at: float | None = None
 
     def run(self) -> None:
         """Return when the connection has ended, or a while after the status came.
@@ -147,10 +147,10 @@ class _Conversation:
         try:
             while self._step():
                 pass
-        except _SilenceError as e:
+        except _LimitReachedError as e:
             if not self._channels.ended:
-                raise self._expired() from e
-        except _LostError as e:
+                raise self._timeout() from e
+        except _ConnectionLostError as e:
             if not self._channels.ended:
                 raise ExecError(f"the connection broke ({e}); {self._channels.so_far}") from e
 
@@ -163,10 +163,10 @@ class _Conversation:
         # Outside of every `except` for sockets: what a sink raises is not the connection's fault.
         if frame.opcode in (frame.OPCODE_BINARY, frame.OPCODE_TEXT, frame.OPCODE_CONT):
             starts = frame.opcode != frame.OPCODE_CONT
-            if self._channels.frame(frame.data, starts, bool(frame.fin)):
-                self._heard = time.monotonic()
-            if self._channels.ended and self._ended is None:
-                self._ended = time.monotonic()
+            if self._channels.add_frame(frame.data, starts, bool(frame.fin)):
+                self._last_byte_at = time.monotonic()
+            if self._channels.ended and self._status_at is None:
+                self._status_at = time.monotonic()
         elif frame.opcode == frame.OPCODE_PING:
             self._outgoing.answer(frame)
         return bool(frame.opcode != frame.OPCODE_CLOSE)
@@ -175,18 +175,18 @@ class _Conversation:
         """A frame, or None at the end of the connection."""
         import websocket
 
-        left = self._left()
-        if left is not None and left <= 0:
-            raise _SilenceError
+        seconds = self._seconds_left()
+        if seconds is not None and seconds <= 0:
+            raise _LimitReachedError
         try:
-            self._ws.settimeout(left)
+            self._ws.settimeout(seconds)
             return self._ws.recv_frame()
         except websocket.WebSocketTimeoutException as e:
-            raise _SilenceError from e
+            raise _LimitReachedError from e
         except websocket.WebSocketConnectionClosedException:
             return None
         except (OSError, ValueError, websocket.WebSocketException) as e:
-            raise _LostError(" ".join(str(e).split())) from e
+            raise _ConnectionLostError(" ".join(str(e).split())) from e
 
     def _send_some(self) -> bool:
         """Send what the socket takes now; whether something can be read as well.
@@ -195,39 +195,39 @@ class _Conversation:
         blocked in sending until we read.
         """
         sock = self._sock
-        held = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
-        left = self._left()
-        if left is not None and left <= 0:
-            raise _SilenceError
+        buffered = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        seconds = self._seconds_left()
+        if seconds is not None and seconds <= 0:
+            raise _LimitReachedError
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
-                ready = selector.select(0 if held else left)
+                ready = selector.select(0 if buffered else seconds)
             events = ready[0][1] if ready else 0
             if events & selectors.EVENT_WRITE:
                 sock.settimeout(0)
                 if self._outgoing.send():
-                    self._heard = time.monotonic()  # stdin that is taken is a sign of life
+                    self._last_byte_at = time.monotonic()  # stdin that is taken is a sign of life
         except (OSError, ValueError) as e:
             # Servers close their end before they have read all: what they said is still to come.
             if not isinstance(e, ConnectionError):
-                raise _LostError(str(e)) from e
+                raise _ConnectionLostError(str(e)) from e
             return True
-        return held or bool(events & selectors.EVENT_READ)
+        return buffered or bool(events & selectors.EVENT_READ)
 
-    def _left(self) -> float | None:
+    def _seconds_left(self) -> float | None:
         """Seconds that the next byte may take; None when nothing limits it."""
         until = []
-        if self._ended is not None:
-            until.append(self._ended + _CLOSE_GRACE_SECONDS)
+        if self._status_at is not None:
+            until.append(self._status_at + _CLOSE_GRACE_SECONDS)
         if self._limits.idle is not None:
-            until.append(self._heard + self._limits.idle)
+            until.append(self._last_byte_at + self._limits.idle)
         if self._limits.total is not None:
-            until.append(self._started + self._limits.total)
+            until.append(self._started_at + self._limits.total)
         return min(until) - time.monotonic() if until else None
 
-    def _expired(self) -> ExecTimeout:
+    def _timeout(self) -> ExecTimeout:
         total = self._limits.total
-        if total is not None and time.monotonic() >= self._started + total:
+        if total is not None and time.monotonic() >= self._started_at + total:
             return ExecTimeout(f"it did not end within {total:g} s; {self._channels.so_far}")
         return ExecTimeout(f"silence for {self._limits.idle:g} s; {self._channels.so_far}")

@@ -157,7 +157,7 @@ class _Typist:
         self.turns = 0
         self.blocked = False
 
-    def waits(self, sending: bool) -> tuple[list[int], float | None]:
+    def wait_for(self, sending: bool) -> tuple[list[int], float | None]:
         with self.turned:
             self.turns += 1
             self.blocked = sending
