@@ -60,8 +60,8 @@ def find_agents(api: Api) -> Mapping[str, Agent]:
         agent = _agent(pod)
         if agent is None:
             continue
-        other = agents.get(agent.node)
-        if other is None or _worth(agent) > _worth(other):
+        known = agents.get(agent.node)
+        if known is None or _rank(agent) > _rank(known):
             agents[agent.node] = agent
     return agents
 
@@ -70,17 +70,17 @@ def _agent_pods(api: Api) -> Objects:
     try:
         return api.pods(label_selector=LABEL)
     except Forbidden as everywhere:
-        found: Objects = []
+        pods: Objects = []
         allowed = False
         for namespace in NAMESPACES:
             try:
-                found += api.pods(namespace, label_selector=LABEL)
+                pods += api.pods(namespace, label_selector=LABEL)
                 allowed = True
             except Forbidden:
                 continue
         if not allowed:
             raise everywhere from None
-        return found
+        return pods
 
 
 def _agent(pod: Object) -> Agent | None:
@@ -112,7 +112,7 @@ def _count(value: object) -> int:
         return 0
 
 
-def _worth(agent: Agent) -> tuple[bool, bool, bool]:
+def _rank(agent: Agent) -> tuple[bool, bool, bool]:
     return agent.ready, agent.running, agent.state != "Terminating"
 
 

@@ -15,10 +15,10 @@ from kubectl_ebpfnet.errors import ClusterError, NotFound
 Kind = Literal[
     "pod", "service", "node", "deployment", "statefulset", "daemonset", "replicaset", "job"
 ]
-Say = Callable[[str], object]
+Warn = Callable[[str], object]
 """Takes one line of talk for stderr."""
 
-_NEAR = 5
+_MAX_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class TargetRef:
 # --- look-ups -----------------------------------------------------------------------------------
 
 
-def resolve(api: Api, ref: TargetRef, namespace: str, say: Say) -> Object:
+def resolve(api: Api, ref: TargetRef, namespace: str, warn: Warn) -> Object:
     """The object that a reference means: a Pod, a Service or a Node.
 
     Args:
@@ -59,7 +59,7 @@ def resolve(api: Api, ref: TargetRef, namespace: str, say: Say) -> Object:
         ClusterError: the API server refused or could not be reached.
     """
     if ref.is_workload:
-        return _pod_of_workload(api, ref, namespace, say)
+        return _pod_of_workload(api, ref, namespace, warn)
     try:
         if ref.kind == "pod":
             return api.pod(namespace, ref.name)
@@ -72,7 +72,7 @@ def resolve(api: Api, ref: TargetRef, namespace: str, say: Say) -> Object:
         raise
 
 
-def _pod_of_workload(api: Api, ref: TargetRef, namespace: str, say: Say) -> Object:
+def _pod_of_workload(api: Api, ref: TargetRef, namespace: str, warn: Warn) -> Object:
     try:
         workload = api.workload(f"{ref.kind}s", namespace, ref.name)
     except NotFound as e:
@@ -81,19 +81,19 @@ def _pod_of_workload(api: Api, ref: TargetRef, namespace: str, say: Say) -> Obje
     selector = selector_text(_dict(_dict(workload.get("spec")).get("selector")))
     pods = api.pods(namespace, label_selector=selector) if selector else []
     if not pods:
-        wanted = _dict(workload.get("spec")).get("replicas")
+        replicas = _dict(workload.get("spec")).get("replicas")
         raise NotFound(
             "pod",
             str(ref),
             namespace,
             hint=f"{ref} has no pods"
-            + (" and wants none: replicas is 0" if wanted == 0 else f": kubectl describe {ref}"),
+            + (" and wants none: replicas is 0" if replicas == 0 else f": kubectl describe {ref}"),
         )
     pods.sort(key=lambda pod: (not is_ready(pod), _phase_order(pod), name_of(pod)))
     chosen = pods[0]
     ready = sum(map(is_ready, pods))
     state = "" if is_ready(chosen) else f", which is not ready ({state_of(chosen)})"
-    say(f"{ref}: taking pod/{name_of(chosen)}{state}; {ready} of {len(pods)} pods are ready")
+    warn(f"{ref}: taking pod/{name_of(chosen)}{state}; {ready} of {len(pods)} pods are ready")
     return chosen
 
 
@@ -192,14 +192,14 @@ def _elsewhere(api: Api, ref: TargetRef, namespace: str) -> str:
         return ""
     collection = "pods" if ref.kind == "pod" else "services"
     try:
-        same = api.list(f"/api/v1/{collection}", field_selector=f"metadata.name={ref.name}")
+        matches = api.list(f"/api/v1/{collection}", field_selector=f"metadata.name={ref.name}")
     except ClusterError:
         return ""
-    others = sorted(str(_dict(obj.get("metadata")).get("namespace", "")) for obj in same)
+    others = sorted(str(_dict(obj.get("metadata")).get("namespace", "")) for obj in matches)
     others = [other for other in others if other not in ("", namespace)]
     if not others:
         return ""
-    return f"{ref.kind}/{ref.name} is in namespace {', '.join(others[:_NEAR])}: use -n"
+    return f"{ref.kind}/{ref.name} is in namespace {', '.join(others[:_MAX_NAMES])}: use -n"
 
 
 def _similar(ref: TargetRef, objects: Objects, lead: str) -> str:
@@ -208,13 +208,13 @@ def _similar(ref: TargetRef, objects: Objects, lead: str) -> str:
     names = sorted(map(name_of, objects))
     if not names:
         return f"{lead} none"
-    near = [name for name in names if name.startswith(ref.name)]
-    near += difflib.get_close_matches(ref.name, names, n=_NEAR, cutoff=0.5)
-    shown = list(dict.fromkeys(near))[:_NEAR]
+    close = [name for name in names if name.startswith(ref.name)]
+    close += difflib.get_close_matches(ref.name, names, n=_MAX_NAMES, cutoff=0.5)
+    shown = list(dict.fromkeys(close))[:_MAX_NAMES]
     if shown:
         return f"did you mean {', '.join(shown)}?"
-    more = f" and {len(names) - _NEAR} more" if len(names) > _NEAR else ""
-    return f"{lead} {', '.join(names[:_NEAR])}{more}"
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return f"{lead} {', '.join(names[:_MAX_NAMES])}{more}"
 
 
 def _dict(value: object) -> Object:

@@ -10,22 +10,22 @@ from typing import Any
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Deferred:
+class DeferredSignals:
     """Holds interrupts back while it is entered; afterwards the first of them is raised again,
     unless an exception is under way already. In other threads than the main one it does nothing:
     they get no signals."""
 
     def __init__(self) -> None:
-        self.came: list[int] = []
+        self.received: list[int] = []
         """Numbers of the signals that were held back."""
-        self._before: dict[int, Any] = {}
+        self._handlers: dict[int, Any] = {}
 
-    def __enter__(self) -> Deferred:
+    def __enter__(self) -> DeferredSignals:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 # None: a handler that Python did not install, and could not put back.
                 if signal.getsignal(number) is not None:
-                    self._before[number] = signal.signal(number, self._note)
+                    self._handlers[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(
@@ -34,10 +34,10 @@ class Deferred:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        if self.came and kind is None:
-            signal.raise_signal(self.came[0])
+        if self.received and kind is None:
+            signal.raise_signal(self.received[0])
 
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  Python's
-        self.came.append(number)
+    def _record(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  Python's
+        self.received.append(number)

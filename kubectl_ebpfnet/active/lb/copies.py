@@ -16,8 +16,8 @@ from typing import Any
 from kubectl_ebpfnet.cluster.client.api import CORE, Api, Object
 from kubectl_ebpfnet.cluster.nodepods.deployment import whoami
 from kubectl_ebpfnet.cluster.nodepods.leftovers import delete
-from kubectl_ebpfnet.cluster.nodepods.manifest import NodePodOptions, Run, marks
-from kubectl_ebpfnet.cluster.signals import Deferred
+from kubectl_ebpfnet.cluster.nodepods.manifest import NodePodOptions, Run, object_metadata
+from kubectl_ebpfnet.cluster.signals import DeferredSignals
 from kubectl_ebpfnet.errors import ClusterError
 
 POLICIES = ("Local", "Cluster")
@@ -56,7 +56,7 @@ def manifest(service: Object, policy: str, name: str, run: Run) -> dict[str, Any
         # What makes a load-balancer be as it is (internal, of a pool); not what tools note down.
         if "load-balancer" in key or "loadbalancer" in key.lower() or key.startswith("lbipam.")
     }
-    ours = marks(run, NodePodOptions())
+    ours = object_metadata(run, NodePodOptions())
     metadata = {**ours, "name": name, "annotations": {**annotations, **ours["annotations"]}}
     return {
         "apiVersion": "v1",
@@ -91,7 +91,7 @@ def copies(
             Copy(policy, name, _has_address(api, namespace, name)) for policy, name in names.items()
         ]
     finally:
-        with Deferred():
+        with DeferredSignals():
             _remove(api, path, made, say)
 
 

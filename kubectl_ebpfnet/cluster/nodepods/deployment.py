@@ -25,7 +25,7 @@ from kubectl_ebpfnet.cluster.client.api import CORE, Api, Object
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.nodepods import leftovers, manifest
-from kubectl_ebpfnet.cluster.nodepods.leftovers import beside
+from kubectl_ebpfnet.cluster.nodepods.leftovers import start_calls
 from kubectl_ebpfnet.cluster.nodepods.manifest import (
     CONTAINER,
     DEFAULT_IMAGE,
@@ -39,13 +39,13 @@ from kubectl_ebpfnet.cluster.nodepods.manifest import (
 from kubectl_ebpfnet.cluster.nodepods.status import (
     POLL_SECONDS,
     Snapshot,
-    deleted,
+    failure_of,
+    is_running,
     not_ready,
-    runs,
-    trouble,
+    pod_deleted,
 )
 from kubectl_ebpfnet.cluster.resolve import state_of
-from kubectl_ebpfnet.cluster.signals import Deferred
+from kubectl_ebpfnet.cluster.signals import DeferredSignals
 from kubectl_ebpfnet.errors import (
     ApiError,
     ApiUnreachable,
@@ -99,10 +99,10 @@ def find_node_pods(api: Api) -> Mapping[str, NodePod]:
     found = {}
     for pod in pods:
         metadata = pod["metadata"]
-        place = {"name": metadata.get("namespace"), "labels": metadata.get("labels")}
+        namespace = {"name": metadata.get("namespace"), "labels": metadata.get("labels")}
         expires = str((metadata.get("annotations") or {}).get(EXPIRES) or "")
         # RFC 3339 in UTC sorts as text.
-        if runs(pod) and run_of(place) and expires > soon:
+        if is_running(pod) and run_of(namespace) and expires > soon:
             found[pod["spec"]["nodeName"]] = _node_pod(pod, kept=True)
     return found
 
@@ -126,7 +126,7 @@ class Deployment:
     """
 
     def __init__(
-        self, session: Session, options: NodePodOptions, say: Callable[[str], object]
+        self, session: Session, options: NodePodOptions, warn: Callable[[str], object]
     ) -> None:
         """Nothing is asked of the cluster yet.
 
@@ -141,18 +141,18 @@ class Deployment:
         self.run = Run(who=whoami())
         self._api = Api(session)
         self._options = options
-        self._say = say
-        self._secret = manifest.secret_path(options.pull_secret, session.namespace)
+        self._warn = warn
+        self._secret_path = manifest.secret_path(options.pull_secret, session.namespace)
         self._closing = threading.Event()
         self._calls: list[Future[None]] = []
         self._namespace: Future[None] | None = None
         self._pods: dict[str, tuple[str, Future[None]]] = {}  # by node: pod's name, its creation
-        self._ran: set[str] = set()  # names
-        self._refused = False  # the namespace could not be created
-        self._snapshot = Snapshot(self._api, self._place)
+        self._ran_pods: set[str] = set()  # names
+        self._namespace_refused = False  # the namespace could not be created
+        self._snapshot = Snapshot(self._api, self._namespace_path)
 
     @property
-    def _place(self) -> str:
+    def _namespace_path(self) -> str:
         return f"{CORE}/namespaces/{self.run.namespace}"
 
     def __enter__(self) -> Deployment:
@@ -169,8 +169,8 @@ class Deployment:
             ClusterError: the API server refused otherwise, or cannot be reached.
         """
         if self._namespace is None:
-            beside([partial(leftovers.sweep, self._api)])
-            [self._namespace] = beside([self._create_namespace], self._calls)
+            start_calls([partial(leftovers.sweep, self._api)])
+            [self._namespace] = start_calls([self._create_namespace], self._calls)
         self._namespace.result()
         new = [node for node in dict.fromkeys(nodes) if node not in self._pods]
         numbers = range(len(self._pods) + 1, len(self._pods) + len(new) + 1)
@@ -179,20 +179,22 @@ class Deployment:
             partial(self._create_pod, node, number)
             for node, number in zip(new, numbers, strict=True)
         ]
-        for node, number, created in zip(new, numbers, beside(calls, self._calls), strict=True):
+        for node, number, created in zip(
+            new, numbers, start_calls(calls, self._calls), strict=True
+        ):
             self._pods[node] = (f"node-{number}", created)
 
     def _create_namespace(self) -> None:
         secret = None
-        if self._secret is not None:
-            secret = manifest.pull_secret(self.run, self._api.get(self._secret))
+        if self._secret_path is not None:
+            secret = manifest.pull_secret(self.run, self._api.get(self._secret_path))
         try:
             self._create(f"{CORE}/namespaces", manifest.namespace(self.run, self._options))
         except Forbidden:
-            self._refused = True  # so there is nothing to take away
+            self._namespace_refused = True  # so there is nothing to take away
             raise
         if secret is not None:
-            self._create(f"{self._place}/secrets", secret)
+            self._create(f"{self._namespace_path}/secrets", secret)
 
     def _create(self, path: str, body: Object) -> None:
         """Create an object whose name nobody else uses."""
@@ -214,7 +216,7 @@ class Deployment:
         while not self._closing.is_set():
             body = manifest.pod(self.run, node, number, self._options, priority)
             try:
-                self._create(f"{self._place}/pods", body)
+                self._create(f"{self._namespace_path}/pods", body)
                 return
             except ApiError as error:
                 if error.status == 403 and priority and _PRIORITY.search(error.message):
@@ -247,12 +249,12 @@ class Deployment:
             if self._closing.is_set():
                 raise ClusterError(f"the run ended before a node pod ran on {node}")
             if pod is None:
-                raise deleted(node)
-            if runs(pod):
-                self._ran.add(name)
+                raise pod_deleted(node)
+            if is_running(pod):
+                self._ran_pods.add(name)
                 return _node_pod(pod, kept=self._options.keep)
             waited = time.monotonic() - begun
-            problem = trouble(pod, node, waited)
+            problem = failure_of(pod, node, waited)
             if problem is None and waited > _NODE_SECONDS and not asked:
                 asked, problem = True, self._node_trouble(node)
             if problem is not None:
@@ -281,47 +283,47 @@ class Deployment:
     ) -> None:
         """Take everything away, or with `keep` what does not run. It ends within REMOVAL_SECONDS;
         what could not be taken away is said."""
-        with Deferred() as signals:
+        with DeferredSignals() as signals:
             self._closing.set()
-            if not self._calls or self._refused:
+            if not self._calls or self._namespace_refused:
                 return
             keep = self._options.keep and (kind is None or issubclass(kind, EbpfnetError))
-            [done] = beside([self._keep if keep and self._ran else self._remove])
-            until, told = time.monotonic() + REMOVAL_SECONDS, False
+            [done] = start_calls([self._keep if keep and self._ran_pods else self._remove])
+            until, warned = time.monotonic() + REMOVAL_SECONDS, False
             while not done.done() and time.monotonic() < until:
                 wait([done], timeout=POLL_SECONDS)
-                if signals.came and not told:
-                    told = True
-                    self._say(f"taking the node pods away, {REMOVAL_SECONDS:g} s at most")
+                if signals.received and not warned:
+                    warned = True
+                    self._warn(f"taking the node pods away, {REMOVAL_SECONDS:g} s at most")
             if not done.done():
-                self._left_behind("the API server does not answer")
+                self._warn_left_behind("the API server does not answer")
             elif (problem := done.exception()) is not None:
-                self._left_behind(str(problem))
-            if signals.came and kind is not None:
-                signals.came.clear()  # one end is enough
+                self._warn_left_behind(str(problem))
+            if signals.received and kind is not None:
+                signals.received.clear()  # one end is enough
 
     def _remove(self) -> None:
         wait(self._calls, timeout=_CREATION_SECONDS)
         pods = {name: node for node, (name, _) in self._pods.items()}
-        alive = leftovers.take_away(self._api, self.run.namespace, pods)
+        alive = leftovers.delete_run(self._api, self.run.namespace, pods)
         if alive:
             nodes = ", ".join(pods.get(name, name) for name in alive)
-            self._say(f"deleted, but not confirmed to have ended: the node pods on {nodes}")
+            self._warn(f"deleted, but not confirmed to have ended: the node pods on {nodes}")
 
     def _keep(self) -> None:
         wait(self._calls, timeout=_CREATION_SECONDS)
         for name, _ in self._pods.values():
-            if name not in self._ran:
-                leftovers.delete(self._api, f"{self._place}/pods/{name}", 0)
-        nodes = ", ".join(node for node, (name, _) in self._pods.items() if name in self._ran)
+            if name not in self._ran_pods:
+                leftovers.delete(self._api, f"{self._namespace_path}/pods/{name}", 0)
+        nodes = ", ".join(node for node, (name, _) in self._pods.items() if name in self._ran_pods)
         until = self.run.started + timedelta(seconds=self._options.lifetime)
-        self._say(
+        self._warn(
             f"kept until {until:%H:%M} UTC: node pods on {nodes}, in namespace "
             f"{self.run.namespace}; `kubectl ebpfnet cleanup` takes them away"
         )
 
-    def _left_behind(self, why: str) -> None:
-        self._say(
+    def _warn_left_behind(self, why: str) -> None:
+        self._warn(
             f"namespace {self.run.namespace} could not be taken away: {why}; its pods end by "
             "themselves, `kubectl ebpfnet cleanup` removes the rest"
         )

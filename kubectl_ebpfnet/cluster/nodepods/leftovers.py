@@ -35,9 +35,9 @@ GONE_SECONDS = 5.0
 CLOCK_SECONDS = 300
 """By how much our clock and the server's may differ before we take a live run for a dead one."""
 _COPY = re.compile(r".+-ebpfnet-[0-9a-f]{8}-(?:local|cluster)")
-_MOST = 16
+_MAX_THREADS = 16
 _PAUSE_SECONDS = 0.15
-_AGAIN_SECONDS = 0.5
+_RETRY_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def remove(api: Api, leftover: Leftover) -> list[str]:
         ClusterError: otherwise. What is gone already is no error.
     """
     if leftover.kind == "namespace":
-        return take_away(api, leftover.name, leftover.pods)
+        return delete_run(api, leftover.name, leftover.pods)
     plural = {"pod": "pods", "service": "services"}[leftover.kind]
     delete(api, f"{CORE}/namespaces/{leftover.namespace}/{plural}/{leftover.name}")
     return []
@@ -120,7 +120,7 @@ def sweep(api: Api) -> None:
                     delete(api, f"{CORE}/namespaces/{found.name}")
 
 
-def take_away(api: Api, namespace: str, pods: Iterable[str]) -> list[str]:
+def delete_run(api: Api, namespace: str, pods: Iterable[str]) -> list[str]:
     """Delete a run's namespace and pods, and wait, GONE_SECONDS at most, until the pods'
     processes have ended.
 
@@ -135,22 +135,22 @@ def take_away(api: Api, namespace: str, pods: Iterable[str]) -> list[str]:
         ClusterError: the namespace could not be deleted; its pods were tried all the same.
     """
     until = time.monotonic() + GONE_SECONDS
-    place = f"{CORE}/namespaces/{namespace}"
-    calls = [partial(delete, api, place, None, until)]
-    calls += [partial(delete, api, f"{place}/pods/{pod}", 1, until) for pod in pods]
-    problems = [call.exception() for call in beside(calls)]  # of all: waits for each
+    path = f"{CORE}/namespaces/{namespace}"
+    calls = [partial(delete, api, path, None, until)]
+    calls += [partial(delete, api, f"{path}/pods/{pod}", 1, until) for pod in pods]
+    problems = [call.exception() for call in start_calls(calls)]  # of all: waits for each
     for problem in problems:
         if problem is not None:
             raise problem
-    return _until_ended(api, place, until)
+    return _until_ended(api, path, until)
 
 
-def _until_ended(api: Api, place: str, until: float) -> list[str]:
+def _until_ended(api: Api, path: str, until: float) -> list[str]:
     """Wait for the end of the pods' processes, and take each pod's object away with it."""
     alive: list[str] = []
     while True:
         try:
-            there = api.list(f"{place}/pods")
+            there = api.list(f"{path}/pods")
         except ApiUnreachable:
             if time.monotonic() >= until:
                 return alive
@@ -162,7 +162,7 @@ def _until_ended(api: Api, place: str, until: float) -> list[str]:
         alive = [each["metadata"]["name"] for each in there if not has_ended(each)]
         # A kubelet takes its time to report the end a second time, and a dead one for ever.
         done = [each["metadata"]["name"] for each in there if over or has_ended(each)]
-        for call in beside([partial(delete, api, f"{place}/pods/{name}", 0) for name in done]):
+        for call in start_calls([partial(delete, api, f"{path}/pods/{name}", 0) for name in done]):
             call.exception()
         if over or not alive:
             return alive
@@ -186,13 +186,13 @@ def delete(api: Api, path: str, grace: int | None = None, until: float = 0.0) ->
         except NotFound:
             return
         except ApiUnreachable:
-            if time.monotonic() + _AGAIN_SECONDS >= until:
+            if time.monotonic() + _RETRY_SECONDS >= until:
                 raise
-            time.sleep(_AGAIN_SECONDS)
+            time.sleep(_RETRY_SECONDS)
 
 
-def beside(
-    calls: Iterable[Callable[[], None]], known: list[Future[None]] | None = None
+def start_calls(
+    calls: Iterable[Callable[[], None]], registry: list[Future[None]] | None = None
 ) -> list[Future[None]]:
     """Start blocking calls, some at a time, in threads that never keep the program alive.
 
@@ -205,8 +205,8 @@ def beside(
         Their ends, in order.
     """
     pairs: list[tuple[Future[None], Callable[[], None]]] = [(Future(), call) for call in calls]
-    if known is not None:
-        known += [future for future, _ in pairs]
+    if registry is not None:
+        registry += [future for future, _ in pairs]
     todo: Iterator[tuple[Future[None], Callable[[], None]]] = iter(pairs)
     lock = threading.Lock()
 
@@ -223,7 +223,7 @@ def beside(
             else:
                 pair[0].set_result(None)
 
-    for _ in range(min(_MOST, len(pairs))):
+    for _ in range(min(_MAX_THREADS, len(pairs))):
         threading.Thread(target=work, name="node-pods", daemon=True).start()
     return [future for future, _ in pairs]
 

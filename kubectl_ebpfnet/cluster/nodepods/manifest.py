@@ -215,8 +215,8 @@ def secret_path(word: str, namespace: str) -> str | None:
             f"--image-pull-secret {word!r} cannot be a Secret's name",
             hint="it is NAME or NAMESPACE/NAME",
         )
-    place = quote(match[1] or namespace, safe="")
-    return f"{CORE}/namespaces/{place}/secrets/{quote(match[2], safe='')}"
+    path = quote(match[1] or namespace, safe="")
+    return f"{CORE}/namespaces/{path}/secrets/{quote(match[2], safe='')}"
 
 
 def pull_secret(run: Run, found: Manifest) -> Manifest:
@@ -242,7 +242,7 @@ def pull_secret(run: Run, found: Manifest) -> Manifest:
     }
 
 
-def marks(run: Run, options: NodePodOptions) -> Manifest:
+def object_metadata(run: Run, options: NodePodOptions) -> Manifest:
     """Labels and annotations by which an object is known as ours, and which run made it."""
     return {"labels": _labels(run, options), "annotations": _annotations(run, options)}
 

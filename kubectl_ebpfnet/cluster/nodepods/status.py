@@ -30,10 +30,10 @@ _IMAGE_HINT = (
 class Snapshot:
     """A run's pods as they were a moment ago: one list for all who wait."""
 
-    def __init__(self, api: Api, place: str) -> None:
-        """`place` is the path of the run's namespace."""
+    def __init__(self, api: Api, path: str) -> None:
+        """`path` is the path of the run's namespace."""
         self._api = api
-        self._path = f"{place}/pods"
+        self._path = f"{path}/pods"
         self._lock = threading.Lock()
         self._taken = -1.0
         self._pods: dict[str, Object] = {}
@@ -51,7 +51,7 @@ class Snapshot:
             return self._pods.get(name)
 
 
-def runs(pod: Object) -> bool:
+def is_running(pod: Object) -> bool:
     """Whether its container runs, so that an exec has a place to go to."""
     if (pod.get("metadata") or {}).get("deletionTimestamp"):
         return False
@@ -66,7 +66,7 @@ def has_ended(pod: Object) -> bool:
     return bool(states) and all("terminated" in state for state in states)
 
 
-def trouble(pod: Object, node: str, waited: float) -> ClusterError | None:
+def failure_of(pod: Object, node: str, waited: float) -> ClusterError | None:
     """Why it will not run, as soon as that is sure; None while it may.
 
     Args:
@@ -75,25 +75,25 @@ def trouble(pod: Object, node: str, waited: float) -> ClusterError | None:
     """
     status = pod.get("status") or {}
     if (pod.get("metadata") or {}).get("deletionTimestamp"):
-        return deleted(node)
+        return pod_deleted(node)
     if has_ended(pod):
         return ClusterError(f"the node pod on {node} has ended: {_end(pod)}")
     for container in _containers(pod):
         waiting = (container.get("state") or {}).get("waiting") or {}
-        reason, said = str(waiting.get("reason") or ""), _line(waiting.get("message"))
+        reason, message = str(waiting.get("reason") or ""), _suffix(waiting.get("message"))
         if reason in _IMAGE:
             image = ((pod.get("spec") or {}).get("containers") or [{}])[0].get("image")
             return ClusterError(
-                f"node {node} cannot pull the image {image}: {reason}{said}", hint=_IMAGE_HINT
+                f"node {node} cannot pull the image {image}: {reason}{message}", hint=_IMAGE_HINT
             )
         if reason in _CONTAINER and waited > _CONTAINER_SECONDS:
-            return ClusterError(f"the node pod on {node} cannot start: {reason}{said}")
+            return ClusterError(f"the node pod on {node} cannot start: {reason}{message}")
     if status.get("nominatedNodeName") or waited < _SCHEDULER_SECONDS:
         return None
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            said = _line(condition.get("message"))
-            return ClusterError(f"the node pod finds no place on {node}{said}")
+            message = _suffix(condition.get("message"))
+            return ClusterError(f"the node pod finds no place on {node}{message}")
     return None
 
 
@@ -102,11 +102,11 @@ def not_ready(node: Object) -> str:
     for condition in (node.get("status") or {}).get("conditions") or []:
         if condition.get("type") == "Ready" and condition.get("status") != "True":
             since = condition.get("lastTransitionTime")
-            return f"it is not ready since {since}{_line(condition.get('message'))}"
+            return f"it is not ready since {since}{_suffix(condition.get('message'))}"
     return ""
 
 
-def deleted(node: str) -> ClusterError:
+def pod_deleted(node: str) -> ClusterError:
     """Somebody took it away."""
     return ClusterError(
         f"the node pod on {node} was deleted while it was needed",
@@ -120,14 +120,14 @@ def _end(pod: Object) -> str:
         ended = (container.get("state") or {}).get("terminated")
         if ended and not status.get("reason"):
             code = f"{ended.get('reason') or 'Error'}, exit code {ended.get('exitCode')}"
-            return code + _line(ended.get("message"))
-    return str(status.get("reason") or status.get("phase")) + _line(status.get("message"))
+            return code + _suffix(ended.get("message"))
+    return str(status.get("reason") or status.get("phase")) + _suffix(status.get("message"))
 
 
 def _containers(pod: Object) -> list[Object]:
     return list((pod.get("status") or {}).get("containerStatuses") or [])
 
 
-def _line(message: object) -> str:
-    said = " ".join(str(message or "").split())
-    return f": {said}" if said else ""
+def _suffix(message: object) -> str:
+    message = " ".join(str(message or "").split())
+    return f": {message}" if message else ""
