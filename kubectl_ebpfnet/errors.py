@@ -1,24 +1,24 @@
 """Every error that a run of the tool can end with.
 
-Each class carries its exit code and may carry a hint: what to do next. What is merely not known
+Each class has its exit code and may carry a hint at the next step. An unknown fact
 about a packet is never an error: it is `UNKNOWN(why)` in a hop (kubectl_ebpfnet/model/path.py).
 
     EbpfnetError              exit 1
-    ├── UsageError            exit 2   the words on the command line
-    ├── ParseError                     a record that is not what its producer prints
+    ├── UsageError            exit 2   the command line is wrong
+    ├── ParseError                     a record differs from what its producer prints
     ├── BundleError                    a capture file that cannot be read or written
-    ├── KernelError                    the node side's: what a kernel refused; knows the errno
-    │   ├── Incomplete                 an answer that was given lacks a part; says which
-    │   └── Unsupported                this kernel, or this build of it, cannot do it at all
-    └── ClusterError                   what the cluster, or the way to it, said
+    ├── KernelError                    node side: a kernel refused; knows the errno
+    │   ├── Incomplete                 an answer lacks a part; names the part
+    │   └── Unsupported                this kernel, or its configuration, lacks the feature
+    └── ClusterError                   the cluster, or the connection to it, failed
         ├── KubeconfigError            no context, no file, a bad entry
         ├── ApiUnreachable             no answer: refused, timed out, TLS
         ├── Unauthorized               401
         ├── Forbidden                  403: knows the verb and the resource that are missing
         ├── NotFound                   404: knows the kind, name and namespace
-        ├── ApiError                   any other answer that is not a success
-        └── ExecError                  an exec that gave no exit code
-            └── ExecTimeout            silence for longer than the caller allows
+        ├── ApiError                   any other failure status
+        └── ExecError                  an exec without an exit code
+            └── ExecTimeout            no output for longer than the caller allows
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class EbpfnetError(Exception):
     """The root of the tree.
 
     Attributes:
-        exit_code: the process's exit status when this error ends the run.
-        hint: one sentence saying what to do next, or "".
+        exit_code: exit status of the process when this error ends the run.
+        hint: one sentence that names the next step, or "".
     """
 
     exit_code: ClassVar[int] = 1
@@ -46,20 +46,28 @@ class EbpfnetError(Exception):
 
 
 class UsageError(EbpfnetError):
-    """The command line cannot be understood; nothing was asked of any cluster."""
+    """The command line is wrong; no cluster was contacted."""
 
     exit_code = 2
 
 
 class ParseError(EbpfnetError):
-    """A record that is not what its producer prints.
+    """A record differs from what its producer prints.
 
     Attributes:
-        source: what was parsed, e.g. "cilium-dbg bpf ct list".
-        line: 1-based line number in that source, 0 when the whole is meant.
+        source: the parsed command or file, e.g. "cilium-dbg bpf ct list".
+        line: 1-based line number in the source, 0 for the whole source.
+        problem: what is wrong with the line.
     """
 
     def __init__(self, source: str, line: int, problem: str) -> None:
+        """Make the message from its parts.
+
+        Args:
+            source: the parsed command or file.
+            line: 1-based line number in the source, 0 for the whole source.
+            problem: what is wrong with the line.
+        """
         super().__init__(f"{source}, line {line}: {problem}" if line else f"{source}: {problem}")
         self.source = source
         self.line = line
@@ -67,31 +75,38 @@ class ParseError(EbpfnetError):
 
 
 class BundleError(EbpfnetError):
-    """A capture that cannot be read or written."""
+    """A capture cannot be read or written."""
 
 
 class KernelError(EbpfnetError):
-    """What a kernel refused, on the node side.
+    """A kernel refused a call, on the node side.
 
     Attributes:
-        errno: errno(3) of the call, 0 when there is none.
+        errno: errno(3) of the call, 0 without one.
     """
 
     def __init__(self, message: str, errno: int = 0, *, hint: str = "") -> None:
+        """Keep the errno beside the message.
+
+        Args:
+            message: the refused call and the reason.
+            errno: errno(3) of the call, 0 without one.
+            hint: the next step, or "".
+        """
         super().__init__(message, hint=hint)
         self.errno = errno
 
 
 class Incomplete(KernelError):
-    """Raised behind the facts of an answer: some of it could not be read. The facts stand."""
+    """A part of an answer could not be read. Raised after the other facts, which stay valid."""
 
 
 class Unsupported(KernelError):
-    """This kernel cannot do it: too old, or built without it. Tests turn it into a skip."""
+    """This kernel lacks a feature: too old, or built without it. Tests turn it into a skip."""
 
 
 class ClusterError(EbpfnetError):
-    """Something that the cluster, or the way to it, said."""
+    """The cluster refused, or the connection to it failed."""
 
 
 class KubeconfigError(ClusterError):
@@ -114,11 +129,19 @@ class Forbidden(ClusterError):
 
     Attributes:
         verb: the RBAC verb that is missing, e.g. "create".
-        resource: the resource it is missing on, e.g. "pods/exec".
-        namespace: where, or "" for the whole cluster.
+        resource: the resource that the verb is missing on, e.g. "pods/exec".
+        namespace: namespace of the resource, "" for the whole cluster.
     """
 
     def __init__(self, verb: str, resource: str, namespace: str = "", message: str = "") -> None:
+        """Make the message and a hint at the Role that is missing.
+
+        Args:
+            verb: the missing RBAC verb.
+            resource: the resource that the verb is missing on.
+            namespace: namespace of the resource, "" for the whole cluster.
+            message: replaces the usual message, unless "".
+        """
         where = f" in namespace {namespace}" if namespace else ""
         changes = resource in ("namespaces", "secrets") or (resource, verb) in _POD_CHANGES
         file = "docs/rbac-node-pod.yaml" if changes else "docs/rbac.yaml"
@@ -136,11 +159,19 @@ class NotFound(ClusterError):
 
     Attributes:
         kind: lower-case singular, e.g. "pod".
-        name: the name that was asked for.
-        namespace: where it was looked for, or "".
+        name: name of the missing object.
+        namespace: namespace of the object, "" for none.
     """
 
     def __init__(self, kind: str, name: str, namespace: str = "", *, hint: str = "") -> None:
+        """Make the message from its parts.
+
+        Args:
+            kind: lower-case singular, e.g. "pod".
+            name: name of the missing object.
+            namespace: namespace of the object, "" for none.
+            hint: the next step, or "".
+        """
         where = f" in namespace {namespace}" if namespace else ""
         super().__init__(f'{kind} "{name}" not found{where}', hint=hint)
         self.kind = kind
@@ -149,20 +180,27 @@ class NotFound(ClusterError):
 
 
 class ApiError(ClusterError):
-    """Any other answer that is not a success.
+    """Any other failure status of the API server.
 
     Attributes:
         status: the HTTP status code.
     """
 
     def __init__(self, status: int, message: str, *, hint: str = "") -> None:
+        """Keep the status beside the message.
+
+        Args:
+            status: HTTP status code.
+            message: the failed request and the reason.
+            hint: the next step, or "".
+        """
         super().__init__(message, hint=hint)
         self.status = status
 
 
 class ExecError(ClusterError):
-    """An exec that gave no exit code: not started, or the connection broke."""
+    """An exec gave no exit code: it did not start, or the connection broke."""
 
 
 class ExecTimeout(ExecError):
-    """An exec that was silent for longer than the caller allows."""
+    """An exec gave no output for longer than the caller allows."""

@@ -1,5 +1,5 @@
-"""The way to a cluster: the only importer of `kubernetes` and `websocket`.
+"""The connection to a cluster: the only importer of `kubernetes` and `websocket`.
 
-Calls block; every class may be shared by threads. Exceptions of these libraries never leave the
-room (client/failures.py).
+Calls block; threads may share every class. Exceptions of these libraries never leave the room
+(client/failures.py).
 """

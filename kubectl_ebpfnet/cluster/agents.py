@@ -1,4 +1,4 @@
-"""Which pod is Cilium's agent on which node, and how it is.
+"""Find Cilium's agent on each node, and its state.
 
 Facts: the agent's DaemonSet (install/kubernetes/cilium/templates/cilium-agent/daemonset.yaml)
 labels its pods `k8s-app: cilium` and names the container `cilium-agent`. Installers put it into
@@ -29,12 +29,12 @@ class Agent:
 
     Attributes:
         node: the node's name.
-        container: where to exec.
-        phase: the pod's phase.
+        container: the container to exec into.
+        phase: phase of the pod.
         ready: the pod is Ready, so the agent answers.
-        state: `Running`, or why it is not, e.g. `CrashLoopBackOff`.
-        restarts: of the agent's container.
-        running: its container runs now, ready or not: an exec has a chance.
+        state: `Running`, or the reason why the pod does not run, e.g. `CrashLoopBackOff`.
+        restarts: restart count of the agent's container.
+        running: the container runs, ready or not, so an exec can start.
     """
 
     node: str
@@ -47,12 +47,12 @@ class Agent:
 
 
 def find_agents(api: Api) -> Mapping[str, Agent]:
-    """Cilium's agents by node name; {} when there are none.
+    """Return Cilium's agents by node name, {} without Cilium.
 
-    When a node has two (one leaves while the next comes), the better one counts.
+    A node may have two agents during a rollout; the better one counts.
 
     Raises:
-        Forbidden: pods can be listed neither everywhere nor where Cilium usually is.
+        Forbidden: pods can be listed neither in all namespaces nor in Cilium's usual ones.
         ClusterError: the API server refused otherwise, or cannot be reached.
     """
     agents: dict[str, Agent] = {}
@@ -89,7 +89,7 @@ def _agent(pod: Object) -> Agent | None:
     node = str(spec.get("nodeName") or "")
     names = [str(c.get("name")) for c in spec.get("containers") or []]
     if not node or not names:
-        return None  # not scheduled: nobody's agent yet
+        return None  # not scheduled yet
     name = CONTAINER if CONTAINER in names else names[0]
     container: dict[str, Any] = next(
         (c for c in status.get("containerStatuses") or [] if c.get("name") == name), {}

@@ -1,4 +1,4 @@
-"""A kind and a name (`pod/x`, `deployment/x`, `service/x`, `node/x`) → the object they mean.
+"""Resolve a kind and a name (`pod/x`, `deployment/x`, `service/x`, `node/x`) to an object.
 
 A workload stands for one ready pod of it, as in `kubectl exec deploy/x`.
 """
@@ -16,18 +16,18 @@ Kind = Literal[
     "pod", "service", "node", "deployment", "statefulset", "daemonset", "replicaset", "job"
 ]
 Warn = Callable[[str], object]
-"""Takes one line of talk for stderr."""
+"""Takes a line for stderr."""
 
 _MAX_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class TargetRef:
-    """What a word of the command line means, before the cluster is asked.
+    """The kind and name of an object that is not resolved yet.
 
     Attributes:
-        kind: what it is a name of.
-        name: the object's name.
+        kind: kind of the object.
+        name: name of the object.
     """
 
     kind: Kind
@@ -35,7 +35,7 @@ class TargetRef:
 
     @property
     def is_workload(self) -> bool:
-        """Whether it stands for one of several pods."""
+        """Whether the object stands for one of its pods."""
         return self.kind not in ("pod", "service", "node")
 
     def __str__(self) -> str:
@@ -46,16 +46,16 @@ class TargetRef:
 
 
 def resolve(api: Api, ref: TargetRef, namespace: str, warn: Warn) -> Object:
-    """The object that a reference means: a Pod, a Service or a Node.
+    """Return the object of a reference: a Pod, a Service or a Node.
 
     Args:
-        api: who is asked.
-        ref: what is meant; a workload gives one of its pods, a ready one if there is one.
-        namespace: where to look; not used for nodes.
-        say: told which pod was taken for a workload.
+        api: the API server.
+        ref: kind and name; a workload gives one of its pods, a ready one if possible.
+        namespace: namespace of the object; unused for nodes.
+        warn: takes a line that names the pod chosen for a workload.
 
     Raises:
-        NotFound: with a hint about what is there instead.
+        NotFound: no such object; the hint names similar objects.
         ClusterError: the API server refused or could not be reached.
     """
     if ref.is_workload:
@@ -67,7 +67,7 @@ def resolve(api: Api, ref: TargetRef, namespace: str, warn: Warn) -> Object:
             return api.service(namespace, ref.name)
         return api.node(ref.name)
     except NotFound as e:
-        # 404 of the object is clear as it is; what helps is what there is instead.
+        # The 404 is clear; the hint adds the objects that do exist.
         e.hint = _near(api, ref, namespace) or e.hint
         raise
 
@@ -87,7 +87,7 @@ def _pod_of_workload(api: Api, ref: TargetRef, namespace: str, warn: Warn) -> Ob
             str(ref),
             namespace,
             hint=f"{ref} has no pods"
-            + (" and wants none: replicas is 0" if replicas == 0 else f": kubectl describe {ref}"),
+            + (": replicas is 0" if replicas == 0 else f": kubectl describe {ref}"),
         )
     pods.sort(key=lambda pod: (not is_ready(pod), _phase_order(pod), name_of(pod)))
     chosen = pods[0]
@@ -98,7 +98,7 @@ def _pod_of_workload(api: Api, ref: TargetRef, namespace: str, warn: Warn) -> Ob
 
 
 def selector_text(selector: Object) -> str:
-    """A LabelSelector (matchLabels, matchExpressions) as the `labelSelector` parameter takes it."""
+    """Write a LabelSelector (matchLabels, matchExpressions) as a `labelSelector` parameter."""
     terms = [f"{key}={value}" for key, value in _dict(selector.get("matchLabels")).items()]
     for expression in selector.get("matchExpressions") or []:
         key, operator = expression.get("key", ""), expression.get("operator", "")
@@ -118,12 +118,12 @@ def selector_text(selector: Object) -> str:
 
 
 def name_of(obj: Object) -> str:
-    """metadata.name."""
+    """Return metadata.name, "" without one."""
     return str(_dict(obj.get("metadata")).get("name", ""))
 
 
 def is_ready(pod: Object) -> bool:
-    """The Ready condition is True, and nobody is deleting the pod."""
+    """Tell whether the Ready condition is True and the pod is not being deleted."""
     if _dict(pod.get("metadata")).get("deletionTimestamp"):
         return False
     conditions = _dict(pod.get("status")).get("conditions") or []
@@ -131,8 +131,8 @@ def is_ready(pod: Object) -> bool:
 
 
 def state_of(pod: Object) -> str:
-    """In one or two words why a pod is as it is, as in kubectl's STATUS column: `Running`,
-    `Pending`, `CrashLoopBackOff`, `ContainerCreating`, `Terminating`, `Evicted`."""
+    """Return the state of a pod as in kubectl's STATUS column: `Running`, `Pending`,
+    `CrashLoopBackOff`, `ContainerCreating`, `Terminating`, `Evicted`."""
     status = _dict(pod.get("status"))
     if _dict(pod.get("metadata")).get("deletionTimestamp"):
         return "Terminating"
@@ -157,16 +157,16 @@ def _phase_order(pod: Object) -> int:
     return order.index(phase) if phase in order else len(order)
 
 
-# --- what is near ---------------------------------------------------------------------------------
+# --- similar names --------------------------------------------------------------------------------
 
 
 def _near(api: Api, ref: TargetRef, namespace: str) -> str:
-    """A hint for a name that is not there; "" when nothing helps, or may not be listed."""
+    """Return a hint for a name that does not exist; "" when objects may not be listed."""
     try:
         if ref.kind == "node":
             return _similar(ref, api.nodes(), "nodes are")
         if not _namespace_exists(api, namespace):
-            return f"there is no namespace {namespace!r}; name another with -n"
+            return f"namespace {namespace!r} does not exist; choose another with -n"
         if ref.is_workload:
             base = "/apis/batch/v1" if ref.kind == "job" else "/apis/apps/v1"
             here = api.list(f"{base}/namespaces/{namespace}/{ref.kind}s")
@@ -183,7 +183,7 @@ def _namespace_exists(api: Api, namespace: str) -> bool:
     except NotFound:
         return False
     except ClusterError:
-        return True  # not for this user to know
+        return True  # this user may not read namespaces
     return True
 
 

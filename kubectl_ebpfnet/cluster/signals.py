@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal while something is taken away that must go whole."""
+"""Defer Ctrl-C, SIGTERM and SIGHUP during a removal that must complete."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class DeferredSignals:
-    """Holds interrupts back while it is entered; afterwards the first of them is raised again,
-    unless an exception is under way already. In other threads than the main one it does nothing:
-    they get no signals."""
+    """Hold signals back inside a `with`, and raise the first of them again at its end, unless an
+    exception is already raised.
+
+    Outside the main thread nothing is held back, since only the main thread gets signals.
+    """
 
     def __init__(self) -> None:
         self.received: list[int] = []
-        """Numbers of the signals that were held back."""
+        """Numbers of the signals held back."""
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> DeferredSignals:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                # None: a handler that Python did not install, and could not put back.
+                # None: a handler that Python did not install and cannot restore.
                 if signal.getsignal(number) is not None:
                     self._handlers[number] = signal.signal(number, self._record)
         return self

@@ -102,7 +102,7 @@ def test_workload_without_pods(fake: FakeApiServer, api: Api) -> None:
     workload(fake, replicas=0)
     with pytest.raises(NotFound) as caught:
         resolve(api, DEPLOY, "default", nobody)
-    assert caught.value.hint == "deployment/web has no pods and wants none: replicas is 0"
+    assert caught.value.hint == "deployment/web has no pods: replicas is 0"
     workload(fake, replicas=2)
     with pytest.raises(NotFound) as caught:
         resolve(api, DEPLOY, "default", nobody)
@@ -215,8 +215,8 @@ def test_hints_with_few_rights(fake: FakeApiServer, api: Api) -> None:
 
 
 def test_namespace_that_is_not_there(fake: FakeApiServer, api: Api) -> None:
-    assert "there is no namespace 'default'" in hint_for(api, TargetRef("pod", "web"))
-    assert "there is no namespace 'default'" in hint_for(api, DEPLOY)
+    assert "namespace 'default' does not exist" in hint_for(api, TargetRef("pod", "web"))
+    assert "namespace 'default' does not exist" in hint_for(api, DEPLOY)
 
 
 def test_nodes_and_services_nearby(fake: FakeApiServer, api: Api) -> None:

@@ -1,1 +1,1 @@
-"""One connection to one API server: kubeconfig, credentials, TLS, REST, and its failures."""
+"""One connection to one API server: kubeconfig, credentials, TLS, REST, and failures."""

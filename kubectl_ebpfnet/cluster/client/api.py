@@ -1,7 +1,7 @@
-"""Objects of the API server as plain dicts, as its JSON says them: no models, no classes.
+"""Read objects of the API server as plain dicts, as in its JSON, without models.
 
 Paths and paging: Kubernetes docs, "Kubernetes API concepts" (limit and continue, 410 Gone).
-Listing 5,000 pods in this way takes 0.3 s where the library's models take 8 s (ecosystem.md 2.5).
+Listing 5,000 pods this way takes 0.3 s where the library's models take 8 s (ecosystem.md 2.5).
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ Objects = list[Object]
 
 PAGE = 500
 LIST_LIMIT = 2 << 30
-"""Bytes of JSON of all pages of a list: 150,000 pods of 8 KiB, the most that Kubernetes supports,
-are 1.2 GB."""
+"""Bytes of JSON of all pages of a list. Kubernetes supports 150,000 pods: 1.2 GB at 8 KiB each."""
 _PAGE_COST = 16 << 10  # bytes that an empty page counts for: a list has to end
 _RESTARTS = 3
 
@@ -33,15 +32,15 @@ _SLICES = ("/apis/discovery.k8s.io/v1", "/apis/discovery.k8s.io/v1beta1")
 
 
 class Api:
-    """What is asked of the API server. Shared by threads, as its session is.
+    """Requests to the API server. Threads may share it, as they share its session.
 
-    Every call raises, besides what it names: Unauthorized, Forbidden, ApiUnreachable, or ApiError
-    for an answer that is not a success or not JSON.
+    Besides the errors that a method names, each raises Unauthorized, Forbidden, ApiUnreachable, or
+    ApiError for a failure status or an answer that is not JSON.
     """
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._slices = ""  # the version of EndpointSlices that this server turned out to serve
+        self._slices = ""  # the version of EndpointSlices that this server serves, once known
 
     # --- any object -----------------------------------------------------------------------------
 
@@ -50,12 +49,14 @@ class Api:
         return self._decode(self._request("GET", path, query), path)
 
     def create(self, path: str, body: Mapping[str, Any]) -> Object:
-        """POST an object to its collection; the object as the server made it."""
+        """POST an object to its collection; return the created object."""
         return self._decode(self._request("POST", path, (), body), path)
 
     def delete(self, path: str, query: Query = ()) -> None:
-        """DELETE an object; `query` holds DeleteOptions, e.g. gracePeriodSeconds. The object may
-        be there for a while yet. Raises NotFound."""
+        """DELETE an object; `query` holds DeleteOptions, e.g. gracePeriodSeconds.
+
+        The object may still exist for a while. Raises NotFound.
+        """
         self._request("DELETE", path, query)
 
     def list(
@@ -66,9 +67,15 @@ class Api:
         field_selector: str = "",
         limit: int = PAGE,
     ) -> Objects:
-        """All items of a collection, page by page; each is given its apiVersion and kind.
+        """Return all items of a collection, read page by page, each with its apiVersion and kind.
 
-        A list whose pages expired half-way (410 Gone) is begun anew, at last without pages.
+        A list whose pages expire half-way (410 Gone) is read again, the last time without pages.
+
+        Args:
+            path: path of the collection.
+            label_selector: `labelSelector` parameter, "" for none.
+            field_selector: `fieldSelector` parameter, "" for none.
+            limit: items per page.
 
         Raises:
             NotFound: the server does not serve this resource.
@@ -94,11 +101,11 @@ class Api:
             response = self._request("GET", path, page)
             size += len(response.body) + _PAGE_COST
             if size > LIST_LIMIT:
-                raise self._not_kubernetes(path, "a list without an end", response.status)
+                raise self._not_kubernetes(path, "an endless list", response.status)
             document = self._decode(response, path)
             kind = str(document.get("kind", "")).removesuffix("List")
             for item in document.get("items") or []:
-                # Items of a list do not say what they are; kubectl fills it in as well.
+                # Items of a list lack apiVersion and kind; kubectl fills them in as well.
                 item.setdefault("apiVersion", document.get("apiVersion", ""))
                 item.setdefault("kind", kind)
                 items.append(item)
@@ -120,18 +127,18 @@ class Api:
         try:
             document = json_value(response.body, path)
         except ParseError as e:
-            raise self._not_kubernetes(path, f"no JSON ({e.problem})", response.status) from e
+            raise self._not_kubernetes(path, f"invalid JSON ({e.problem})", response.status) from e
         if not isinstance(document, dict) or not isinstance(document.get("items") or [], list):
             raise self._not_kubernetes(path, "JSON of another kind", response.status)
         if any(not isinstance(item, dict) for item in document.get("items") or []):
-            raise self._not_kubernetes(path, "items that are no objects", response.status)
+            raise self._not_kubernetes(path, "items that are not objects", response.status)
         return document
 
     def _not_kubernetes(self, path: str, found: str, status: int) -> ApiError:
         return ApiError(
             status,
             f"{self.session.server}{path} answered with {found}",
-            hint="is this the address of a Kubernetes API server, and no login page before it?",
+            hint="is this a Kubernetes API server, without a login page in front of it?",
         )
 
     # --- objects by name ------------------------------------------------------------------------
@@ -139,7 +146,13 @@ class Api:
     def pods(
         self, namespace: str = "", *, label_selector: str = "", field_selector: str = ""
     ) -> Objects:
-        """Pods of a namespace, or of all when it is ""."""
+        """Return the pods of a namespace.
+
+        Args:
+            namespace: the namespace, "" for all.
+            label_selector: `labelSelector` parameter, "" for none.
+            field_selector: `fieldSelector` parameter, "" for none.
+        """
         return self.list(
             _path_of(CORE, namespace, "pods"),
             label_selector=label_selector,
@@ -147,38 +160,38 @@ class Api:
         )
 
     def pod(self, namespace: str, name: str) -> Object:
-        """One pod. Raises NotFound."""
+        """Return a pod. Raises NotFound."""
         return self.get(_path_of(CORE, namespace, "pods", name))
 
     def nodes(self) -> Objects:
-        """All nodes."""
+        """Return all nodes."""
         return self.list(_path_of(CORE, "", "nodes"))
 
     def node(self, name: str) -> Object:
-        """One node. Raises NotFound."""
+        """Return a node. Raises NotFound."""
         return self.get(_path_of(CORE, "", "nodes", name))
 
     def services(self, namespace: str = "") -> Objects:
-        """Services of a namespace, or of all when it is ""."""
+        """Return the Services of a namespace, or of all namespaces for ""."""
         return self.list(_path_of(CORE, namespace, "services"))
 
     def service(self, namespace: str, name: str) -> Object:
-        """One Service. Raises NotFound."""
+        """Return a Service. Raises NotFound."""
         return self.get(_path_of(CORE, namespace, "services", name))
 
     def namespace(self, name: str) -> Object:
-        """One Namespace. Raises NotFound."""
+        """Return a Namespace. Raises NotFound."""
         return self.get(_path_of(CORE, "", "namespaces", name))
 
     def config_map(self, namespace: str, name: str) -> Object:
-        """One ConfigMap. Raises NotFound."""
+        """Return a ConfigMap. Raises NotFound."""
         return self.get(_path_of(CORE, namespace, "configmaps", name))
 
     def endpoint_slices(self, namespace: str = "", service: str = "") -> Objects:
-        """EndpointSlices of a namespace (all when ""), of one Service when it is named.
+        """Return the EndpointSlices of a namespace ("" for all), of one Service when named.
 
-        Servers before 1.21 serve v1beta1 alone, from 1.25 on v1 alone; `apiVersion` of the items
-        tells which. In v1beta1 an endpoint's node is in `topology["kubernetes.io/hostname"]`
+        Servers before 1.21 serve only v1beta1, from 1.25 on only v1; `apiVersion` of the items
+        tells the version. In v1beta1 an endpoint's node is in `topology["kubernetes.io/hostname"]`
         where `nodeName` is missing.
 
         Raises:
@@ -199,21 +212,21 @@ class Api:
         raise AssertionError("the last version returns or raises")
 
     def cilium(self, resource: str, namespace: str = "") -> Objects | None:
-        """Cilium's objects, e.g. `ciliumendpoints`; None when the server has no such resource:
-        Cilium is not there, or too old or too new for it."""
+        """Return Cilium's objects, e.g. `ciliumendpoints`; None when the server lacks the resource:
+        Cilium is not installed, or too old or too new for it."""
         try:
             return self.list(_path_of(CILIUM, namespace, resource))
         except NotFound:
             return None
 
     def allowed(self, verb: str, resource: str, namespace: str = "", name: str = "") -> bool:
-        """Whether this user may do something, by the server's own judgement.
+        """Ask the server whether this user may do something (SelfSubjectAccessReview).
 
         Args:
-            verb: e.g. `list`.
+            verb: RBAC verb, e.g. `list`.
             resource: `pods`, `pods/exec`, `ciliumendpoints.cilium.io`.
-            namespace: "" for the whole cluster.
-            name: of the one object that is meant, "" for all.
+            namespace: the namespace, "" for the whole cluster.
+            name: name of one object, "" for all.
         """
         main, _, group = resource.partition(".")
         main, _, subresource = main.partition("/")
@@ -237,13 +250,21 @@ class Api:
         return isinstance(status, dict) and status.get("allowed") is True
 
     def workload(self, resource: str, namespace: str, name: str) -> Object:
-        """A Deployment, StatefulSet, DaemonSet, ReplicaSet or Job; `resource` is the lower-case
-        plural. Raises NotFound."""
+        """Return a Deployment, StatefulSet, DaemonSet, ReplicaSet or Job.
+
+        Args:
+            resource: lower-case plural, e.g. `deployments`.
+            namespace: namespace of the workload.
+            name: name of the workload.
+
+        Raises:
+            NotFound: no such workload.
+        """
         return self.get(_path_of(BATCH if resource == "jobs" else APPS, namespace, resource, name))
 
 
 def _path_of(base: str, namespace: str, resource: str, name: str = "") -> str:
-    """A path; the words have been checked, quoting them is the second lock on the same door."""
+    """Return a path. Names are checked earlier; quoting them again is a second defence."""
     from urllib.parse import quote
 
     place = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""

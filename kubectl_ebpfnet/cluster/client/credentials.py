@@ -1,4 +1,4 @@
-"""Who we are to the API server: bearer tokens, certificates, plugins, impersonation.
+"""Credentials for the API server: bearer tokens, certificates, plugins, impersonation.
 
 Order of precedence as in client-go (tools/clientcmd/client_config.go, transport/round_trippers.go,
 plugin/pkg/client/auth/exec): a token (file before text), then an exec plugin, then an
@@ -31,14 +31,14 @@ Header = tuple[str, str]
 
 
 class Credentials:
-    """What is sent with every request, kept fresh. Shared by threads.
+    """The credentials of every request, renewed when they expire. Threads may share it.
 
     Attributes:
-        certificate: PEM bytes of client certificate and key, or None.
+        certificate: PEM bytes of the client certificate and its key, or None.
     """
 
     def __init__(self, access: Access) -> None:
-        """Run what must run (a plugin may talk to the user). Raises KubeconfigError."""
+        """Load the credentials; a plugin may run and prompt the user. Raises KubeconfigError."""
         self._access = access
         self._user = access.user
         self._lock = threading.Lock()
@@ -49,7 +49,7 @@ class Credentials:
         self._load()
 
     def headers(self) -> list[Header]:
-        """Authorization and Impersonate-* headers; a name may come more than once."""
+        """Return the Authorization and Impersonate-* headers; a name may be repeated."""
         with self._lock:
             if self._expires is not None and time.time() >= self._expires:
                 self._load()
@@ -58,10 +58,10 @@ class Credentials:
         return first + self._impersonation
 
     def renew(self) -> bool:
-        """Ask the source of the credentials again, after a 401.
+        """Load the credentials again, after a 401.
 
         Returns:
-            Whether what would be sent now differs from what was sent before.
+            Whether the Authorization header changed.
         """
         with self._lock:
             before = self._authorization
@@ -105,7 +105,7 @@ class Credentials:
 
 
 def impersonation_headers(user: Entry) -> list[Header]:
-    """The Impersonate-* headers of a user entry; () when it acts as itself.
+    """Return the Impersonate-* headers of a user entry, [] without impersonation.
 
     Raises:
         KubeconfigError: groups, uid or extras without a user, or what no header can carry.
@@ -117,7 +117,7 @@ def impersonation_headers(user: Entry) -> list[Header]:
     if not name:
         if groups or extra or uid:
             raise KubeconfigError(
-                "groups, uid or extra fields are to be impersonated, but no user",
+                "impersonation of groups, uid or extra fields needs a user",
                 hint="add --as USER (or `as:` in the kubeconfig's user entry)",
             )
         return []
@@ -135,10 +135,10 @@ def impersonation_headers(user: Entry) -> list[Header]:
 
 
 def run_plugin(access: Access) -> Mapping[str, Any]:
-    """Run the user's exec credential plugin; the `status` of its ExecCredential.
+    """Run the user's exec credential plugin; return the `status` of its ExecCredential.
 
     Raises:
-        KubeconfigError: it is not there, failed, or printed something else.
+        KubeconfigError: the plugin is not installed, failed, or printed no ExecCredential.
     """
     narrow_imports()
     from kubernetes.config.config_exception import ConfigException
@@ -148,8 +148,8 @@ def run_plugin(access: Access) -> Mapping[str, Any]:
     command = str(config.get("command", ""))
     cluster = _ClusterInfo(access.cluster) if config.get("provideClusterInfo") else None
     try:
-        # A command with a slash is relative to the kubeconfig it stands in; a bare one is found
-        # on PATH. The plugin itself runs where we run, as kubectl's do.
+        # A command with a slash is relative to the kubeconfig, a bare one is found on PATH. The
+        # plugin runs in the working directory, as with kubectl.
         if "/" in command:
             config["command"] = os.path.join(access.user.folder, os.path.expanduser(command))
         provider = ExecProvider(config, None, cluster)  # type: ignore[no-untyped-call]
@@ -160,8 +160,8 @@ def run_plugin(access: Access) -> Mapping[str, Any]:
     except ConfigException as e:
         raise KubeconfigError(f"credential plugin {command!r}: {e}") from e
     except (AttributeError, OSError, ValueError, KeyError, TypeError) as e:
-        # The library strips a stderr that it did not capture when stdout is a terminal: what the
-        # plugin said has been seen there.
+        # The library strips a stderr that it did not capture when stdout is a terminal; the user
+        # saw the plugin's message there.
         raise KubeconfigError(f"credential plugin {command!r} failed") from e
     if not isinstance(status, dict):
         raise KubeconfigError(f"credential plugin {command!r} printed no ExecCredential status")
@@ -169,7 +169,7 @@ def run_plugin(access: Access) -> Mapping[str, Any]:
 
 
 class _PluginConfig(dict[str, Any]):
-    """An exec entry as kubernetes.config.exec_provider takes it: a dict with `safe_get`."""
+    """An exec entry in the form of kubernetes.config.exec_provider: a dict with `safe_get`."""
 
     def safe_get(self, key: str) -> Any:
         return self.get(key)
@@ -189,8 +189,8 @@ class _ClusterInfo:
 
 
 def _from_auth_provider(access: Access) -> str:
-    # gcp and oidc: dead in kubectl but for oidc, and 110 ms of imports; hence the only path that
-    # goes through the library's own loader. It writes a refreshed token back to the file.
+    # gcp and oidc, of which kubectl keeps oidc alone, take 110 ms of imports: only they use the
+    # library's own loader. It writes a refreshed token back to the file.
     narrow_imports()
     from kubernetes.client.configuration import Configuration
     from kubernetes.config.config_exception import ConfigException
@@ -218,12 +218,12 @@ def _from_auth_provider(access: Access) -> str:
         token = str(configuration.api_key.get("BearerToken", ""))
     except ConfigException as e:
         raise KubeconfigError(f"auth-provider {name!r}: {e}") from e
-    except Exception as e:  # urllib3, requests and oauthlib each have a tree of their own
+    except Exception as e:  # urllib3, requests and oauthlib each have their own exceptions
         raise KubeconfigError(f"auth-provider {name!r} gave no token: {e}") from e
     if not token:
         raise KubeconfigError(
             f"auth-provider {name!r} gave no token",
-            hint="only oidc and gcp are known; credential plugins (`exec:`) have replaced the rest",
+            hint="only oidc and gcp are supported; use a credential plugin (`exec:`)",
         )
     return _header_value(token, "the token")
 
@@ -234,7 +234,7 @@ def _certificate(user: Entry) -> tuple[bytes, bytes] | None:
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
-        raise KubeconfigError(f"user {user.name!r} has a client certificate or a key, not both")
+        raise KubeconfigError(f"user {user.name!r} has only one of client certificate and key")
     return certificate, key
 
 

@@ -1,8 +1,8 @@
-"""What went wrong on the way to the API server, or what it refused → kubectl_ebpfnet.errors.
+"""Turn failed connections and refused requests into the errors of kubectl_ebpfnet.errors.
 
-The verb, resource and namespace of a refusal are read off the request itself, by the rules of the
-API server's RequestInfo (k8s.io/apiserver/pkg/endpoints/request/requestinfo.go), so they are right
-even when a proxy on the way answered with a page of its own.
+The verb, resource and namespace of a refusal come from the request itself, by the rules of the API
+server's RequestInfo (k8s.io/apiserver/pkg/endpoints/request/requestinfo.go), so they are right
+even when a proxy answered with a page of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PATH = re.compile(
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _MESSAGE_CHARS = 500
 # `User "u" cannot get resource "pods/exec" in API group "" …`
-# What admission says when RBAC has agreed: `pods "node-1" is forbidden: violates PodSecurity …`
+# Messages of admission, after RBAC has agreed: `pods "node-1" is forbidden: violates PodSecurity …`
 _POLICY = re.compile(r"is forbidden: (?!User )|^admission webhook|denied the request")
 _CANNOT = re.compile(r'cannot (?P<verb>\w+) resource "pods/exec"')
 
@@ -46,12 +46,13 @@ EXEC_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """What a request asks for, in RBAC's words.
+    """A request in RBAC's terms.
 
     Attributes:
         verb: get, list, create, …
         resource: `pods`, `pods/exec`, `ciliumendpoints.cilium.io`; "" for non-resource paths.
-        namespace, name: "" when the request has none.
+        namespace: namespace of the request, "" for none.
+        name: name of the object, "" for a collection.
     """
 
     verb: str
@@ -69,7 +70,7 @@ class ApiRequest:
 
 
 def api_request(method: str, path: str) -> ApiRequest:
-    """Read verb, resource, namespace and name off a request line; `path` has no query."""
+    """Return verb, resource, namespace and name of a request; `path` has no query."""
     match = _PATH.search(path)
     if match is None:
         return ApiRequest(_VERBS.get(method, "get"), "")
@@ -82,13 +83,14 @@ def api_request(method: str, path: str) -> ApiRequest:
 
 
 def refusal(status: int, body: bytes, method: str, path: str, server: str) -> ClusterError:
-    """The error for an HTTP answer that is not a success.
+    """Return the error for an HTTP answer with a failure status.
 
     Args:
         status: HTTP status code.
-        body: what came with it: a Status object, or anything else.
-        method, path: of the request.
-        server: for the words of a 401.
+        body: body of the answer: a Status object, or anything else.
+        method: HTTP method of the request.
+        path: path of the request, without a query.
+        server: URL of the API server, for messages.
     """
     request = api_request(method, path)
     message = _message(body)
@@ -98,7 +100,7 @@ def refusal(status: int, body: bytes, method: str, path: str, server: str) -> Cl
             hint="log in again, or check --context, --user and --token",
         )
     if status == 403 and request.verb == "create" and _POLICY.search(message):
-        hint = "this user may create it; a policy, quota or webhook of the cluster forbids it"
+        hint = "RBAC allows it; a policy, quota or webhook of the cluster forbids it"
         return ApiError(status, f"the API server refused: {message}", hint=hint)
     if status == 403:
         return _forbidden(request, message)
@@ -112,12 +114,12 @@ def refusal(status: int, body: bytes, method: str, path: str, server: str) -> Cl
 
 
 def unreachable(server: str, error: BaseException, waited: float | None = None) -> ApiUnreachable:
-    """The error for a connection that failed, with the reason in words.
+    """Return the error for a failed connection, with the reason in words.
 
     Args:
-        server: the server's URL.
-        error: what a library raised; its whole chain of causes is looked at.
-        waited: seconds that a time-out lasted, when known.
+        server: URL of the server.
+        error: exception of a library; the reason is found in its chain of causes.
+        waited: seconds of the time-out, None when unknown.
     """
     reason, hint = "the connection broke", "try again"
     for cause in _chain(error):
@@ -132,7 +134,7 @@ def unreachable(server: str, error: BaseException, waited: float | None = None) 
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The first thing that went wrong: what the socket said, below what libraries made of it."""
+    """Return the first exception of a chain of causes: the socket's, below those of libraries."""
     return next(_chain(error))
 
 
@@ -160,7 +162,7 @@ def _reason(cause: BaseException, waited: float | None) -> tuple[str, str] | Non
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    # Deepest first: urllib3 and the kubernetes library wrap what the socket said.
+    # Deepest first: urllib3 and the kubernetes library wrap the exception of the socket.
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         seen.append(error)
@@ -171,8 +173,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _forbidden(request: ApiRequest, message: str) -> Forbidden:
     verb = request.verb
     if request.resource == "pods/exec":
-        text = _CANNOT.search(message)
-        verb = text["verb"] if text else verb
+        match = _CANNOT.search(message)
+        verb = match["verb"] if match else verb
     error = Forbidden(verb, request.resource or "this", request.namespace)
     if request.resource == "pods/exec":
         error.hint = EXEC_HINT

@@ -1,9 +1,9 @@
-"""Kubeconfig files and kubectl's connection flags → one `Access`. No network, no credentials run.
+"""Merge kubeconfig files and kubectl's connection flags into an `Access`, without network.
 
 The rules are kubectl's (k8s.io/client-go/tools/clientcmd: loader.go, client_config.go and
-overrides.go): files of KUBECONFIG are merged and the first to say a thing wins; files that are
-missing are skipped unless named by --kubeconfig; paths are relative to the file they stand in;
-flags win over files; without any kubeconfig, inside a pod, the service account is used.
+overrides.go): files of KUBECONFIG are merged and the first value wins; missing files are skipped
+unless named by --kubeconfig; paths are relative to the file that holds them; flags win over files;
+without a kubeconfig, inside a pod, the service account is used.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _INNER = {"contexts": "context", "clusters": "cluster", "users": "user"}
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
-    """kubectl's connection flags (`kubectl options`), as they were given; "" or () when not.
+    """kubectl's connection flags (`kubectl options`) as given; "" or () for the others.
 
     Attributes:
-        request_timeout: seconds for one request in whole, None for no limit of the user's.
-        as_user_extra: `KEY=VALUE` each, as the flag takes them.
+        request_timeout: seconds for a whole request, None without the flag.
+        as_user_extra: each `KEY=VALUE`, as the flag takes it.
     """
 
     kubeconfig: str = ""
@@ -59,9 +59,9 @@ class Entry:
     """A named entry of a kubeconfig.
 
     Attributes:
-        name: "" for an entry that only flags made.
-        body: its fields, as in the file, after flags.
-        folder: what its relative paths are relative to.
+        name: name of the entry, "" for an entry made of flags.
+        body: fields of the entry, as in the file, with flags applied.
+        folder: folder that relative paths start from.
     """
 
     name: str = ""
@@ -69,20 +69,20 @@ class Entry:
     folder: str = ""
 
     def text(self, key: str) -> str:
-        """The field as text, "" when it is not there."""
+        """Return a field as text, "" when missing."""
         value = self.body.get(key)
         return "" if value is None else str(value)
 
     def path(self, key: str) -> str:
-        """The field as a path, "" when it is not there."""
+        """Return a field as a path, "" when missing."""
         value = os.path.expanduser(self.text(key))
         return os.path.join(self.folder, value) if value else ""
 
     def material(self, key: str) -> bytes | None:
-        """PEM bytes of `<key>-data` (base64; it wins) or of the file `<key>`.
+        """Return PEM bytes of `<key>-data` (base64, preferred) or of the file `<key>`, else None.
 
         Raises:
-            KubeconfigError: not base64, or the file cannot be read.
+            KubeconfigError: the data is not base64, or the file cannot be read.
         """
         data = self.text(f"{key}-data")
         if data:
@@ -96,13 +96,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """All that a connection needs to know.
+    """A cluster, a user and a namespace to connect with.
 
     Attributes:
-        context: name of the context, "" when there is none (flags only, or inside a pod).
-        namespace: the default namespace.
-        cluster, user: the entries, flags applied.
-        files: the kubeconfig files that were read.
+        context: name of the context, "" without one (flags only, or inside a pod).
+        namespace: default namespace.
+        cluster: entry of the cluster, with flags applied.
+        user: entry of the user, with flags applied.
+        files: kubeconfig files that were read.
     """
 
     context: str
@@ -126,11 +127,16 @@ def load(
     environ: Mapping[str, str] | None = None,
     service_account: Path = SERVICE_ACCOUNT,
 ) -> Access:
-    """Find out how to reach the cluster that files, flags and environment name.
+    """Return the access to the cluster that files, flags and environment name.
+
+    Args:
+        options: kubectl's connection flags.
+        environ: environment variables, None for those of this process.
+        service_account: folder of the service account inside a pod.
 
     Raises:
-        KubeconfigError: no such context, cluster or user, or a file that cannot be read; its
-            hint lists the contexts there are.
+        KubeconfigError: no such context, cluster or user, or an unreadable file; the hint lists
+            the contexts.
         UsageError: --as-user-extra is not KEY=VALUE.
     """
     environ = os.environ if environ is None else environ
@@ -139,8 +145,8 @@ def load(
         pod = _inside_a_pod(environ, service_account)
         if pod is None:
             raise KubeconfigError(
-                f"no kubeconfig: nothing usable in {_searched(options, environ)}",
-                hint="name one with --kubeconfig or KUBECONFIG, or a server with --server",
+                f"no kubeconfig: no usable entry in {_searched(options, environ)}",
+                hint="set --kubeconfig or KUBECONFIG, or a server with --server",
             )
         return _with_flags(pod, options)
     name = options.context or merged.current
@@ -164,10 +170,10 @@ def load(
 
 
 def read_file(path: str, what: str) -> bytes:
-    """The bytes of a file that a kubeconfig names.
+    """Return the bytes of a file that a kubeconfig names.
 
     Raises:
-        KubeconfigError: it cannot be read; `what` says whose file it is.
+        KubeconfigError: the file cannot be read; `what` describes it in the message.
     """
     try:
         return Path(path).read_bytes()
@@ -206,7 +212,7 @@ def _read(options: ConnectionOptions, environ: Mapping[str, str]) -> _Merged:
 
 
 def _document(path: str) -> Mapping[str, Any]:
-    import yaml  # 10 ms; needed only when a cluster is asked
+    import yaml  # 10 ms; needed only for a live cluster
 
     data = read_file(path, "the kubeconfig")
     # libyaml reads a file of a hundred contexts ten times faster than the Python loader.
@@ -218,7 +224,7 @@ def _document(path: str) -> Mapping[str, Any]:
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise KubeconfigError(f"{path} is not a kubeconfig: it holds no mapping")
+        raise KubeconfigError(f"{path} is not a kubeconfig: not a mapping")
     return document
 
 
@@ -255,7 +261,7 @@ def _named(entries: Mapping[str, Entry], name: str, kind: str, merged: _Merged) 
         there = ", ".join(sorted(entries)) or "none"
         raise KubeconfigError(
             f"{kind} {name!r} does not exist",
-            hint=f"{kind}s there are: {there}; {_contexts_hint(merged)}",
+            hint=f"{kind}s: {there}; {_contexts_hint(merged)}",
         )
     return entries[name]
 
@@ -310,7 +316,7 @@ def _cluster_with_flags(entry: Entry, options: ConnectionOptions) -> Entry:
     if options.proxy_url:
         body["proxy-url"] = options.proxy_url
     if options.certificate_authority:
-        # Given on the command line: relative to where we are, and the entry's own data is void.
+        # Flags: relative to the working directory, and they replace the entry's data.
         body["certificate-authority"] = os.path.abspath(options.certificate_authority)
         body.pop("certificate-authority-data", None)
         body.pop("insecure-skip-tls-verify", None)

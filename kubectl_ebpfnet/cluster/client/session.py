@@ -1,8 +1,8 @@
-"""One connection to one cluster: a REST pool and sockets for exec, with the same TLS and identity.
+"""A connection to a cluster: a REST pool and sockets for exec, with the same TLS and identity.
 
 REST goes through the `kubernetes` library's own pool (kubernetes.client.rest over urllib3), which
 knows proxies and TLS names. Everything that `kubernetes.client` adds on top (models, one header
-per name, `call_api` swapped under a running exec) is left out; ecosystem.md 2.5 has the measures.
+per name, `call_api` swapped under a running exec) is left out (figures: ecosystem.md 2.5).
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from kubectl_ebpfnet.model.untrusted import integer
 __all__ = ["ConnectionOptions", "Response", "Session"]
 
 CONNECT_SECONDS = 10.0
-"""Time for TCP and TLS together, when --request-timeout does not say less."""
+"""Time for TCP and TLS together, unless --request-timeout is shorter."""
 READ_SECONDS = 60.0
-"""Silence that a request without --request-timeout bears."""
+"""Longest silence of a request without --request-timeout."""
 ANSWER_LIMIT = 512 << 20
-"""Bytes of one answer, unpacked: a page of 500 objects of 1 MiB, and etcd takes 1.5 MiB at most."""
+"""Bytes of an unpacked answer: a page of 500 objects of 1 MiB; etcd stores 1.5 MiB at most."""
 _TRIES = 4
 _LONGEST_WAIT_SECONDS = 5.0
 
@@ -45,7 +45,13 @@ Query = Iterable[tuple[str, str]] | Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An HTTP answer: status code, body, and seconds that the server asks to wait, or None."""
+    """An HTTP answer.
+
+    Attributes:
+        status: HTTP status code.
+        body: bytes of the body, unpacked.
+        retry_after: seconds of a Retry-After header, None without one.
+    """
 
     status: int
     body: bytes
@@ -53,12 +59,12 @@ class Response:
 
 
 class Session:
-    """One connection to one cluster. Shared by threads; close it, or use it in a `with`.
+    """A connection to a cluster. Threads may share it; close it, or use it in a `with`.
 
     Attributes:
-        server: the API server's URL, without a trailing slash.
-        namespace: the default namespace: the flag's, the context's or "default".
-        context: the context's name, "" when there is none.
+        server: URL of the API server, without a trailing slash.
+        namespace: default namespace: of the flag, the context or "default".
+        context: name of the context, "" without one.
     """
 
     def __init__(self, access: Access, request_timeout: float | None = None) -> None:
@@ -87,7 +93,7 @@ class Session:
 
     @classmethod
     def open(cls, options: ConnectionOptions | None = None) -> Session:
-        """Read the kubeconfig and get ready; the network is not used yet (a plugin may use it).
+        """Read the kubeconfig and prepare a connection; only a credential plugin uses the network.
 
         Raises:
             KubeconfigError: see kubeconfig.load and credentials.Credentials.
@@ -102,7 +108,7 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Let go of every connection. Commands that still run in other threads end at once."""
+        """Close every connection. Commands that still run in other threads end at once."""
         self._closed.set()
         with self._lock:
             sockets = list(self._sockets)
@@ -111,27 +117,27 @@ class Session:
         self._rest.close()
 
     def headers(self) -> list[Header]:
-        """Who we are: Authorization and Impersonate-*, a name possibly several times."""
+        """Return the Authorization and Impersonate-* headers; a name may be repeated."""
         return self._credentials.headers()
 
     def renew(self) -> bool:
-        """After a 401: get new credentials. Returns whether there are any."""
+        """Load the credentials again after a 401. Return whether they changed."""
         return self._credentials.renew()
 
     def request(
         self, method: str, path: str, query: Query = (), body: object | None = None
     ) -> Response:
-        """Ask the API server once, or again where asking again is right: new credentials after a
-        401, a GET or DELETE whose connection had gone stale, a server that says `Retry-After`.
+        """Send a request, and repeat it after a 401 with new credentials, after a stale connection
+        (GET and DELETE), and after a `Retry-After`.
 
         Args:
             method: GET, POST or DELETE.
             path: absolute, below the server's URL, without a query.
-            query: parameters, in order.
-            body: sent as JSON when not None.
+            query: query parameters, in order.
+            body: JSON body, None for no body.
 
         Returns:
-            The answer, whatever its status.
+            The answer, with any status.
 
         Raises:
             ApiUnreachable: no answer came.
@@ -165,7 +171,7 @@ class Session:
     def _send(self, method: str, url: str, body: object | None, deadline: float | None) -> Response:
         import urllib3
 
-        # http.client sends latin-1; the API server, like Go's clients, means UTF-8.
+        # http.client sends latin-1; the API server, like Go's clients, expects UTF-8.
         headers = urllib3.HTTPHeaderDict(
             (name, value.encode().decode("latin-1")) for name, value in self.headers()
         )
@@ -186,7 +192,7 @@ class Session:
             raise ApiError(
                 response.status, f"{self.server} answered {method} with more than {limit}"
             ) from None
-        except Exception as e:  # urllib3 and the library each have a tree of their own
+        except Exception as e:  # urllib3 and the library each have their own exceptions
             cause = root_cause(e)
             raise unreachable(self._route, e, self._timeout) from cause
         retry = None
@@ -197,12 +203,12 @@ class Session:
     # --- sockets for exec ---------------------------------------------------------------------
 
     def dial(self, seconds: float = CONNECT_SECONDS) -> socket.socket:
-        """A new connected socket to the API server, TLS done, through the proxy if there is one.
+        """Return a new socket connected to the API server, with TLS, through the proxy if any.
 
-        Give it back with `hang_up`. Its time-out is `seconds`.
+        Close it with `hang_up`. Its time-out is `seconds`.
 
         Raises:
-            ApiUnreachable: with the reason in words.
+            ApiUnreachable: no connection; the message has the reason.
         """
         host = self._url.hostname or ""
         port = self._url.port or (443 if self._tls else 80)
@@ -228,24 +234,24 @@ class Session:
         return raw
 
     def hang_up(self, connection: socket.socket) -> None:
-        """Close a socket that `dial` gave."""
+        """Close a socket of `dial`."""
         with self._lock:
             self._sockets.discard(connection)
         connection.close()
 
     def websocket_url(self, path: str, query: Query) -> str:
-        """ws:// or wss:// for a path below the server's URL."""
+        """Return the ws:// or wss:// URL of a path below the server's URL."""
         parameters = urlencode(list(query.items()) if isinstance(query, Mapping) else list(query))
         scheme = "wss" if self._tls else "ws"
         return f"{scheme}://{self._url.netloc}{self._url.path}{path}?{parameters}"
 
 
 class _TooLongError(Exception):
-    """An answer is longer than ANSWER_LIMIT."""
+    """The answer is longer than ANSWER_LIMIT."""
 
 
 def _content(response: Any, deadline: float | None) -> bytes:
-    """The whole body of a urllib3 response, which then goes back to its pool."""
+    """Read the whole body of a urllib3 response and return its connection to the pool."""
     pieces, size = [], 0
     try:
         for piece in response.stream(1 << 16, decode_content=True):
@@ -254,9 +260,9 @@ def _content(response: Any, deadline: float | None) -> bytes:
             if size > ANSWER_LIMIT:
                 raise _TooLongError
             if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError("the answer is longer than the time that was given")
+                raise TimeoutError("the answer did not end within the time-out")
     except BaseException:
-        response.close()  # half read: of no use to another request
+        response.close()  # half read: no other request can use the connection
         raise
     response.release_conn()
     return b"".join(pieces)

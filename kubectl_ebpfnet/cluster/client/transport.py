@@ -1,4 +1,4 @@
-"""TLS, the REST pool and the proxy in front of them: what a session is made of.
+"""The parts of a session: TLS, the REST pool and the proxy in front of them.
 
 TLS follows client-go's transport (k8s.io/client-go/transport/tls_config); the proxy's rules are
 Go's http.ProxyFromEnvironment, which kubectl uses, with proxy-url of the kubeconfig before it.
@@ -27,14 +27,23 @@ _POOL_SIZE = 32  # idle connections kept; more are opened when more threads ask
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """Where to go through: `headers` authenticate to it."""
+    """An HTTP proxy.
+
+    Attributes:
+        url: `http://HOST:PORT`.
+        headers: headers that authenticate to it.
+    """
 
     url: str
     headers: Mapping[str, str]
 
 
 def server_url(cluster: Entry, has_certificate: bool) -> str:
-    """The cluster's server, with a scheme and no trailing slash. Raises KubeconfigError."""
+    """Return the URL of a cluster's server, with a scheme and no trailing slash.
+
+    Raises:
+        KubeconfigError: the server is not a URL.
+    """
     server = cluster.text("server")
     if "://" not in server:
         # client-go (rest/url_utils.go): https when anything of TLS is configured.
@@ -54,7 +63,11 @@ def server_url(cluster: Entry, has_certificate: bool) -> str:
 
 
 def tls_context(cluster: Entry, certificate: tuple[bytes, bytes] | None) -> ssl.SSLContext:
-    """What verifies the server and shows it our certificate (PEM, with key). KubeconfigError."""
+    """Return the TLS context that verifies the server and presents a client certificate.
+
+    Raises:
+        KubeconfigError: a certificate or key cannot be used.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["http/1.1"])
     if cluster.body.get("insecure-skip-tls-verify"):
@@ -98,7 +111,16 @@ def _load_client_certificate(context: ssl.SSLContext, certificate: bytes, key: b
 def rest_client(
     server: str, cluster: Entry, tls: ssl.SSLContext | None
 ) -> tuple[RESTClientObject, Proxy | None]:
-    """The library's REST pool for a server, and the proxy it goes through. KubeconfigError."""
+    """Return the library's REST pool for a server, and its proxy or None.
+
+    Args:
+        server: URL of the API server.
+        cluster: kubeconfig entry of the cluster.
+        tls: TLS context, None for plain HTTP.
+
+    Raises:
+        KubeconfigError: the proxy cannot be used.
+    """
     narrow_imports()
     import urllib3
     from kubernetes.client.configuration import Configuration
@@ -123,7 +145,7 @@ def rest_client(
         # One context for all connections: the CA is parsed once, and no key lies in a file.
         rest.pool_manager.connection_pool_kw["ssl_context"] = tls
         if not configuration.verify_ssl:
-            # The user asked for it with --insecure-skip-tls-verify; once is enough.
+            # --insecure-skip-tls-verify is the user's decision: do not warn at every request.
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     return rest, proxy
 
@@ -136,8 +158,8 @@ def _proxy(url: str) -> Proxy:
         raise KubeconfigError(f"proxy {url!r} is not a URL: {e}") from e
     if parts.scheme != "http" or not parts.hostname:
         raise KubeconfigError(
-            f"proxy {url!r}: only http:// proxies are spoken to",
-            hint="put an http:// proxy in front, or unset proxy-url and HTTPS_PROXY",
+            f"proxy {url!r}: only http:// proxies are supported",
+            hint="use an http:// proxy, or unset proxy-url and HTTPS_PROXY",
         )
     headers = {}
     if parts.username is not None:
@@ -150,7 +172,17 @@ def _proxy(url: str) -> Proxy:
 
 
 def proxy_tunnel(proxy: Proxy, host: str, port: int, seconds: float) -> socket.socket:
-    """A socket that an HTTP proxy connected to host:port (RFC 9110, CONNECT)."""
+    """Return a socket that an HTTP proxy connected to a server (RFC 9110, CONNECT).
+
+    Args:
+        proxy: the proxy.
+        host: host name or address of the server.
+        port: TCP port of the server.
+        seconds: time-out of the socket.
+
+    Raises:
+        OSError: the proxy cannot be reached, or refused.
+    """
     from http.client import HTTPConnection
 
     url = urlsplit(proxy.url)

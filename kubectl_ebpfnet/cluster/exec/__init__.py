@@ -1,1 +1,1 @@
-"""A command in a container by exec over a websocket: run to its end, or live with its streams."""
+"""Run a command in a container by exec over a websocket: to its end, or live with its streams."""

@@ -1,4 +1,4 @@
-"""The connection of an exec: a websocket that is past the upgrade, on a socket of the session.
+"""The connection of an exec: a websocket after its upgrade, on a socket of the session.
 
 RFC 6455 by websocket-client; the request is the API server's `connect` on pods/exec (Kubernetes API
 reference v1, Pod).
@@ -22,28 +22,30 @@ if TYPE_CHECKING:
 
 
 _LONGEST_FRAME = 16 << 20
-"""Bytes; the library holds a frame until it is whole. Kubelets send 32 KiB."""
+"""Bytes; the library buffers a frame until it is complete. Kubelets send 32 KiB."""
 
 
 def connect(
     session: Session, container: Container, argv: Sequence[str], has_stdin: bool, seconds: float
 ) -> tuple[Any, socket.socket]:
-    """Start a program; a websocket.WebSocket that is past the upgrade, and its socket.
+    """Start a program; return its websocket.WebSocket after the upgrade, and the socket.
 
     Args:
-        session, container, argv: as for exec.exec_run.
-        has_stdin: something will be sent to it.
-        seconds: for the connection, TLS and the upgrade, each.
+        session: the connection to the cluster.
+        container: the container to run in.
+        argv: the program and its arguments.
+        has_stdin: whether stdin will be sent.
+        seconds: time-out of each of connection, TLS and upgrade.
 
     Raises:
         ExecError, ExecTimeout, Forbidden, NotFound, Unauthorized, ApiError, ApiUnreachable: as
-            exec.exec_run.
+            run.exec_stream.
     """
     import websocket
 
     path, query = _exec_request(container, argv, has_stdin)
     refused = None
-    for _ in range(2):  # the second time with new credentials
+    for _ in range(2):  # the second attempt uses new credentials
         sock = session.dial(seconds)
         ws = websocket.WebSocket(enable_multithread=False, skip_utf8_validation=True)
         _limit_frames(ws)
@@ -67,7 +69,7 @@ def connect(
             session.hang_up(sock)
             raise ExecTimeout(
                 f"no answer to exec within {seconds:g} s",
-                hint="can the API server reach the kubelet of that node?",
+                hint="check that the API server reaches the node's kubelet",
             ) from e
         except websocket.WebSocketConnectionClosedException as e:
             session.hang_up(sock)
@@ -76,7 +78,7 @@ def connect(
             session.hang_up(sock)
             raise ExecError(
                 f"the server does not speak exec over websockets ({' '.join(str(e).split())})",
-                hint="it must know v4.channel.k8s.io; does a proxy before it pass upgrades on?",
+                hint="it needs v4.channel.k8s.io; a proxy in front must pass websocket upgrades",
             ) from e
         except OSError as e:
             session.hang_up(sock)
@@ -98,56 +100,56 @@ def _limit_frames(ws: Any) -> None:
     def bounded() -> None:
         recv_length()
         if frames.length > _LONGEST_FRAME:
-            raise WebSocketPayloadException(f"the server began a frame of {frames.length} bytes")
+            raise WebSocketPayloadException(f"the server started a frame of {frames.length} bytes")
 
     frames.recv_length = bounded
 
 
 def binary_frame(message: bytes) -> bytes:
-    """A message as it travels from a client: whole, masked."""
+    """Return a message as a client's frame: whole and masked."""
     from websocket import ABNF
 
     return ABNF.create_frame(message, ABNF.OPCODE_BINARY).format()
 
 
 class Outgoing:
-    """Frames on their way to the server; the caller waits until the socket is writable.
+    """Frames to send to the server; the caller waits until the socket is writable.
 
-    A frame that was begun is sent to its end before anything else. TLS demands it even where it
-    reported no byte as sent: a write that it could not finish must be repeated with the same bytes
-    (SSL_write(3)), another one fails with "bad length" and the session is lost.
+    A started frame is sent to its end before any other. TLS requires this even when no byte was
+    reported as sent: an unfinished write must be repeated with the same bytes (SSL_write(3)); other
+    bytes fail with "bad length", and the session is lost.
 
-    Only the newest ping is answered (RFC 6455, 5.5.3): pings of a server that does not read cannot
-    pile up.
+    Only the newest ping is answered (RFC 6455, 5.5.3), so pings of a server that does not read
+    cannot pile up.
     """
 
     def __init__(self, sock: socket.socket, frames: Iterable[bytes] = ()) -> None:
         self._sock = sock
         self._frames = deque(frames)
         self._pong = b""
-        self._current = memoryview(b"")  # what is left of the frame that was begun
+        self._current = memoryview(b"")  # the unsent rest of the started frame
         self._is_pong = False
 
     def __bool__(self) -> bool:
         return bool(self._current or self._pong or self._frames)
 
     def add(self, frame: bytes) -> None:
-        """Send a frame after those that wait."""
+        """Queue a frame."""
         self._frames.append(frame)
 
     def answer(self, ping: Any) -> None:
-        """Send the pong for a websocket.ABNF, before the frames that were not begun."""
+        """Queue the pong for a ping (websocket.ABNF) before all frames that are not started."""
         self._pong = ping.create_frame(ping.data, ping.OPCODE_PONG).format()
 
     def send(self) -> int:
-        """Send what the socket, which must not block, takes now of one frame: so a ping is never
-        behind more than the frame that was begun.
+        """Send as much of a frame as the non-blocking socket takes, so that a pong waits for one
+        frame at most.
 
         Returns:
-            How many bytes it took, 0 for those of a pong.
+            The number of bytes sent, 0 for those of a pong.
 
         Raises:
-            OSError: the connection takes no more; what waited is dropped.
+            OSError: the connection takes no more; queued frames are dropped.
         """
         try:
             if not self._current:

@@ -1,10 +1,10 @@
-"""An exec that a person or a pipe is at: all of its streams at once, for as long as it takes.
+"""Run an exec with live streams, for a terminal or a pipe.
 
-exec.py runs a program whose stdin is known. Here stdin comes as it comes, output may not be taken
-for minutes, and neither may stop the other, or the signs of life. So nothing blocks but one
-select(2); what is read and written is the caller's affair (`LocalStreams`).
+run.py runs a program whose stdin is known. Here stdin arrives at any time and the local reader may
+stop reading for minutes; neither may stop the other stream or the keepalives. So only one
+select(2) blocks; reading and writing the local streams is the caller's (`LocalStreams`).
 
-Only as much is read as can be sent: a message is asked for when the last one has left.
+stdin is read only when the last message was sent, so no data piles up.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ from kubectl_ebpfnet.cluster.exec.run import Limits
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.errors import ExecError, ExecTimeout
 
-_CLOSE_GRACE_SECONDS = 1.0  # after the status nothing more is to come but the end
+_CLOSE_GRACE_SECONDS = 1.0  # after the status only the close is expected
 _PARTING_SECONDS = 1.0
 _FRAMES_AT_ONCE = 64  # then stdin has its turn
 
 LIVE = Limits(idle=60.0, total=None, max_bytes=None)
-"""Silence that is borne: the other side has to give signs of life."""
+"""Limits for a program that sends keepalives."""
 
 
 class LocalStreams(Protocol):
-    """This side's ends of the streams. What its methods raise ends the exec."""
+    """The local streams of an exec. An exception of a method ends the exec."""
 
     def wait_for(self, sending: bool) -> tuple[list[int], float | None]:
-        """Descriptors to wait for until they can be read, and seconds after which `stdin` is
-        asked in any case; None for no such time. `sending`: it will not be asked now, since the
-        last message has not left."""
+        """Return descriptors to wait for, and seconds after which `stdin` is called in any case
+        (None for no such time). `sending`: the last message is not sent yet, so `stdin` will not
+        be called now."""
         ...
 
     def stdin(self, ready: Sequence[int]) -> bytes:
-        """What is sent now, b"" for nothing. `ready` are descriptors of `wait_for`."""
+        """Return the next message, b"" for none. `ready` are readable descriptors of `wait_for`."""
         ...
 
     def has_room(self) -> bool:
-        """Whether output can be taken; while it cannot, it stays where it is."""
+        """Tell whether output can be taken; until then nothing is read from the server."""
         ...
 
     def stdout(self, data: bytes) -> None:
-        """Take a piece."""
+        """Take a piece of stdout."""
         ...
 
     def stderr(self, data: bytes) -> None:
-        """Take a piece."""
+        """Take a piece of stderr."""
         ...
 
     def parting(self) -> bytes:
-        """What is sent, if that is possible at once, when the exec is broken off."""
+        """Return the message to send, without waiting, when the exec is aborted."""
         ...
 
 
@@ -69,20 +69,22 @@ def exec_live(
     streams: LocalStreams,
     limits: Limits = LIVE,
 ) -> int:
-    """Run a program in a container, its streams with `streams`, until it ends.
+    """Run a program in a container, connected to local streams, until it ends.
 
     Args:
-        session, container, argv: as for exec.exec_run.
-        ends: where stdin comes from and output goes to.
-        limits: `idle` counts while output can be taken.
+        session: the connection to the cluster.
+        container: the container to run in.
+        argv: the program and its arguments.
+        streams: source of stdin, and sinks of the output.
+        limits: time-outs and size; `idle` counts only while output can be taken.
 
     Returns:
         The exit code.
 
     Raises:
         ExecError, ExecTimeout, Forbidden, NotFound, Unauthorized, ApiError, ApiUnreachable: as
-            exec.exec_run.
-        BaseException: what `streams` raises, and KeyboardInterrupt; `parting` is sent before.
+            run.exec_stream.
+        BaseException: exceptions of `streams`, and KeyboardInterrupt, after `parting` was sent.
     """
     ws, sock = connect(session, container, argv, True, limits.connect)
     channels = Channels(streams.stdout, streams.stderr, limits.max_bytes)
@@ -98,7 +100,7 @@ def exec_live(
 
 
 class _LiveExec:
-    """Moves bytes between one websocket and the ends."""
+    """Move bytes between a websocket and the local streams."""
 
     def __init__(
         self,
@@ -111,15 +113,15 @@ class _LiveExec:
         self._ws, self._sock = ws, sock
         self._channels, self._limits, self._streams = channels, limits, streams
         self._outgoing = Outgoing(sock)
-        self._send_closed = False  # the server takes no more
-        self._may_be_buffered = True  # there may be bytes that select does not see, inside of TLS
+        self._send_closed = False  # the server takes no more bytes
+        self._may_be_buffered = True  # TLS may hold bytes that select does not see
         self._started_at = self._last_byte_at = time.monotonic()
         self._status_at: float | None = None
         ws.settimeout(0)
         sock.settimeout(0)
 
     def run(self) -> None:
-        """Return at the end of the connection, or a while after the status came.
+        """Run until the connection ends, or until a grace time after the status.
 
         Raises:
             ExecTimeout: a limit was reached first.
@@ -129,10 +131,10 @@ class _LiveExec:
             pass
 
     def _step(self) -> bool:
-        """Wait for something and do it; whether it goes on."""
+        """Wait for an event and handle it; return whether the exec continues."""
         has_room = self._streams.has_room()
         if not has_room:
-            self._last_byte_at = time.monotonic()  # the silence is our own
+            self._last_byte_at = time.monotonic()  # nothing is read: no silence counts
         fds, seconds = self._streams.wait_for(bool(self._outgoing) or self._send_closed)
         reads: list[Any] = [*fds]
         if has_room:
@@ -175,17 +177,17 @@ class _LiveExec:
         if self._status_at is not None:
             return
         if total is not None and now >= self._started_at + total:
-            raise ExecTimeout(f"it did not end within {total:g} s; {self._channels.so_far}")
+            raise ExecTimeout(f"the exec did not end within {total:g} s; {self._channels.so_far}")
         if idle is not None and now >= self._last_byte_at + idle:
             raise ExecTimeout(
-                f"no sign of life for {idle:g} s; {self._channels.so_far}",
+                f"no keepalive for {idle:g} s; {self._channels.so_far}",
                 hint="was the connection to the cluster lost, or the node?",
             )
 
     # --- the websocket ----------------------------------------------------------------------------
 
     def _receive(self) -> bool:
-        """Take what has come; False at the end of the connection."""
+        """Read the frames that arrived; return False at the end of the connection."""
         for _ in range(_FRAMES_AT_ONCE):
             frame = self._next_frame()
             if frame is None or frame is False:
@@ -209,11 +211,11 @@ class _LiveExec:
             self._status_at = time.monotonic()
 
     def _next_frame(self) -> Any:
-        """A frame; None when none is whole yet, False at the end of the connection."""
+        """Return a frame, None when it is incomplete, False at the end of the connection."""
         import websocket
 
         try:
-            return self._ws.recv_frame()  # it keeps what has come of a frame
+            return self._ws.recv_frame()  # it buffers an incomplete frame
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             self._may_be_buffered = False
             return None
@@ -226,15 +228,15 @@ class _LiveExec:
             raise ExecError(f"the connection broke ({text}); {self._channels.so_far}") from e
 
     def _send(self) -> None:
-        """What the socket takes now."""
+        """Send as much as the socket takes."""
         try:
             self._outgoing.send()
         except OSError:
-            # Servers close their end before they have read all: what they said is still to come.
+            # Servers may close their end before they read all stdin; their output is still unread.
             self._send_closed = True
 
     def send_parting(self) -> None:
-        """Say good-bye where that is possible: the other side learns it at once."""
+        """Send the parting message if possible, so that the program ends at once."""
         message = self._streams.parting()
         if not message or self._send_closed:
             return

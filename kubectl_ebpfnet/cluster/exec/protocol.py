@@ -1,12 +1,12 @@
-"""The exec protocol without a socket: what the frames of a v4 or v5 exec mean.
+"""The exec protocol without a socket: read and write the frames of a v4 or v5 exec.
 
 Facts: k8s.io/apimachinery/pkg/util/remotecommand (channel numbers, v4 status, v5 close) and
 k8s.io/client-go/tools/remotecommand/websocket.go, v4.go, v5.go.
 
 Every websocket message is one channel byte and its bytes: 0 stdin, 1 stdout, 2 stderr, 3 the
 status (a metav1.Status as JSON, once, at the end), 4 resize. v5 adds 255: "the channel named by
-the next byte is closed", hence half-close of stdin. Servers before 1.29 speak v4 alone, where the
-end of stdin cannot be said at all.
+the next byte is closed", hence half-close of stdin. Servers before 1.29 speak only v4, which
+cannot signal the end of stdin.
 """
 
 from __future__ import annotations
@@ -30,7 +30,17 @@ _STATUS_MAX = 1 << 20
 
 @dataclass(slots=True)
 class Channels:
-    """What came on each channel. Frames go in by `add_frame`, output goes to the sinks."""
+    """The channels of an exec: `add_frame` takes frames, the sinks take the output.
+
+    Attributes:
+        on_stdout: takes pieces of stdout.
+        on_stderr: takes pieces of stderr.
+        max_bytes: limit of stdout and stderr together, None for no limit.
+        stdout_bytes: bytes of stdout so far.
+        stderr_bytes: bytes of stderr so far.
+        status: the metav1.Status so far, as JSON.
+        ended: whether the status is complete.
+    """
 
     on_stdout: Sink
     on_stderr: Sink
@@ -39,11 +49,22 @@ class Channels:
     stderr_bytes: int = 0
     status: bytearray = field(default_factory=bytearray)
     ended: bool = False
-    _channel: int | None = None  # of the message whose fragments are coming
+    _channel: int | None = None  # of a message that is incomplete
 
     def add_frame(self, data: bytes, starts: bool, final: bool) -> bool:
-        """Take one data frame. A message may come in fragments; the first byte of all is its
-        channel. Returns whether it carried anything."""
+        """Take a data frame. A message may be fragmented; its first byte is the channel.
+
+        Args:
+            data: payload of the frame.
+            starts: the frame starts a message.
+            final: the frame ends a message.
+
+        Returns:
+            Whether the frame carried data of a channel.
+
+        Raises:
+            ExecError: the output or the status is too long.
+        """
         if starts:
             self._channel = None
         if self._channel is None and data:
@@ -69,7 +90,7 @@ class Channels:
             self.status += data
             if len(self.status) > _STATUS_MAX:
                 raise ExecError("the exec's status is longer than 1 MiB")
-        # Others (a v5 server saying that a channel is closed) have nothing for us.
+        # Other channels (a v5 server closes a channel) carry no data.
 
     def _check_size(self) -> None:
         if self.max_bytes is not None and self.stdout_bytes + self.stderr_bytes > self.max_bytes:
@@ -77,26 +98,26 @@ class Channels:
 
     @property
     def so_far(self) -> str:
-        """For errors: how much had come."""
-        return f"{self.stdout_bytes} bytes of stdout and {self.stderr_bytes} of stderr had come"
+        """The bytes received so far, for error messages."""
+        return f"{self.stdout_bytes} bytes of stdout and {self.stderr_bytes} of stderr received"
 
     def exit_code(self) -> int:
-        """What the status says. Raises ExecError when there is none, or it is no exit."""
+        """Return the exit code in the status. Raises ExecError without a status or an exit code."""
         if not self.ended:
             raise ExecError(
                 f"the connection ended before the exit code came; {self.so_far}",
-                hint="was the pod deleted, or its node lost?",
+                hint="check whether the pod was deleted or its node lost",
             )
         return exit_code_of(bytes(self.status))
 
 
 def exit_code_of(status: bytes) -> int:
-    """The exit code in a metav1.Status.
+    """Return the exit code in a metav1.Status.
 
-    `Success` is 0; `NonZeroExitCode` carries it in details.causes (ExitCode).
+    `Success` is 0; `NonZeroExitCode` has the code in details.causes (ExitCode).
 
     Raises:
-        ExecError: with the server's message, when the program did not run.
+        ExecError: the program did not run; the message is the server's.
     """
     try:
         document = json_value(status, "the exec's status")
@@ -118,14 +139,19 @@ def exit_code_of(status: bytes) -> int:
 
 
 def stdin_messages(stdin: bytes, protocol: str | None, reads_to_end: bool) -> list[bytes]:
-    """The messages that bring `stdin` to the program, and its end where that can be said.
+    """Return the messages that carry stdin to the program, with its end on v5.
+
+    Args:
+        stdin: all bytes of stdin.
+        protocol: V4, V5, or None when the server chose none.
+        reads_to_end: the program needs the end of stdin.
 
     Raises:
-        ExecError: the program reads to the end of stdin, and the protocol cannot say it.
+        ExecError: the program needs the end of stdin, and the protocol cannot signal it.
     """
     if protocol != V5 and reads_to_end:
         raise ExecError(
-            f"this API server speaks {V4} only and cannot be told where stdin ends",
+            f"this API server speaks only {V4}, which cannot signal the end of stdin",
             hint="use a program that stops reading by itself",
         )
     pieces = range(0, len(stdin), _STDIN_PIECE)

@@ -1,11 +1,11 @@
-"""A command in a container: bytes in, bytes out, exit code. Our own, over websocket-client.
+"""Run a command in a container to its end: bytes in, bytes out, exit code.
 
-The protocol itself is in protocol.py. The library's own `stream()` is not used: it is quadratic in
-the output, not safe beside other calls, drops impersonation and at times the exit code
-(ecosystem.md 2.5).
+The protocol is in protocol.py, the websocket is websocket-client's. The `stream()` of `kubernetes`
+is not used: it is quadratic in the output, not thread-safe, and drops impersonation and sometimes
+the exit code (ecosystem.md 2.5).
 
-One exec runs in its calling thread alone: while stdin waits to be taken, output is still read, so
-a program that answers as it reads cannot lock both sides up.
+An exec runs in the calling thread alone. It reads output while stdin waits to be sent, so a program
+that writes as it reads cannot deadlock.
 
 Measured 2026-11-21 against a server in another process on loopback that sends 32 KB frames (best
 of 3): 8 MB 0.015 s, 32 MB 0.048 s, 64 MB 0.093 s; the bare `recv_data` loop on the same
@@ -28,18 +28,18 @@ from kubectl_ebpfnet.cluster.exec.protocol import Channels, Sink, stdin_messages
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.errors import ExecError, ExecTimeout
 
-_CLOSE_GRACE_SECONDS = 1.0  # after the status nothing more is to come but the end
+_CLOSE_GRACE_SECONDS = 1.0  # after the status only the close is expected
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an exec may take.
+    """Limits of an exec.
 
     Attributes:
-        connect: seconds for the connection, TLS and the upgrade, each.
-        idle: seconds without a byte from the program (a ping is not one), None for no limit.
+        connect: seconds for each of connection, TLS and upgrade.
+        idle: seconds without a byte from the program (pings do not count), None for no limit.
         total: seconds from the start of the program to its end, None for no limit.
-        max_bytes: of stdout and stderr together, None for no limit.
+        max_bytes: bytes of stdout and stderr together, None for no limit.
     """
 
     connect: float = CONNECT_SECONDS
@@ -59,31 +59,32 @@ def exec_stream(
     reads_to_end: bool = True,
     limits: Limits = Limits(),
 ) -> int:
-    """Run a program in a container and wait for its end; output is handed on as it comes.
+    """Run a program in a container until it ends; pass its output on as it arrives.
 
     Args:
         session: the connection; many execs may run in it at once.
-        container: where.
-        argv: the program and its arguments; no shell sees them. They travel in the URL: some
-            proxies refuse one of more than 8 KB, so long scripts belong in `stdin`.
-        on_stdout, on_stderr: called in this thread with pieces of some 32 KB, in order. What they
-            raise ends the exec (the connection is closed) and is raised here.
-        stdin: what the program reads, None for nothing at all.
-        reads_to_end: the program reads stdin until it ends (`cat`, `sh -s` without `exit`). On a
-            v4 server, which cannot be told that end, this is an ExecError at once. Say False for
-            a program that ends by itself (a script for `sh -s` that ends in `exit`, `head -c N`):
-            stdin then stays open on v4, and is closed after the last byte on v5.
+        container: the container to run in.
+        argv: the program and its arguments, without a shell. They are part of the URL, and some
+            proxies refuse URLs over 8 KB, so pass long scripts in `stdin`.
+        on_stdout: called in this thread with pieces of some 32 KB, in order. Its exceptions close
+            the connection and are raised here.
+        on_stderr: as `on_stdout`.
+        stdin: bytes for the program, None for no stdin.
+        reads_to_end: the program reads stdin to its end (`cat`, `sh -s` without `exit`). A v4
+            server cannot signal this end, so the exec fails at once. Pass False for a program
+            that ends by itself (a script for `sh -s` that ends in `exit`, `head -c N`): stdin
+            then stays open on v4, and is closed after the last byte on v5.
         limits: time-outs and size.
 
     Returns:
-        The exit code, whatever it is.
+        The exit code, zero or not.
 
     Raises:
-        ExecError: there is no exit code: the program cannot be started (see `no_such_program`),
-            or the connection ended before it; says how many bytes had come.
-        ExecTimeout: it was silent, or ran, for longer than the limits allow.
+        ExecError: no exit code: the program does not start (see `no_such_program`), or the
+            connection ended early; the message has the number of bytes received.
+        ExecTimeout: a limit of time was reached.
         Forbidden, NotFound, Unauthorized, ApiError: the API server refused.
-        ApiUnreachable: there is no way to it.
+        ApiUnreachable: the API server cannot be reached.
     """
     ws, sock = connect(session, container, argv, stdin is not None, limits.connect)
     channels = Channels(on_stdout, on_stderr, limits.max_bytes)
@@ -98,7 +99,7 @@ def exec_stream(
 
 
 def no_such_program(error: ExecError) -> bool:
-    """Whether the container has no such program, in the words of runc, crun, gVisor and CRI-O."""
+    """Tell whether the container lacks the program, by messages of runc, crun, gVisor, CRI-O."""
     text = error.message
     return any(
         words in text
@@ -111,15 +112,15 @@ def no_such_program(error: ExecError) -> bool:
 
 
 class _LimitReachedError(Exception):
-    """A limit was reached before a byte came."""
+    """A limit was reached before the next byte."""
 
 
 class _ConnectionLostError(Exception):
-    """The connection broke; the text says how."""
+    """The connection broke; the text is the reason."""
 
 
 class _Exec:
-    """Moves bytes both ways between one websocket and its channels."""
+    """Move bytes both ways between a websocket and its channels."""
 
     def __init__(
         self,
@@ -138,7 +139,7 @@ class _Exec:
         self._status_at: float | None = None
 
     def run(self) -> None:
-        """Return when the connection has ended, or a while after the status came.
+        """Run until the connection ends, or until a grace time after the status.
 
         Raises:
             ExecTimeout: a limit was reached first.
@@ -160,7 +161,7 @@ class _Exec:
         frame = self._next_frame()
         if frame is None:
             return False
-        # Outside of every `except` for sockets: what a sink raises is not the connection's fault.
+        # Outside of every `except` for sockets: exceptions of a sink are not the connection's.
         if frame.opcode in (frame.OPCODE_BINARY, frame.OPCODE_TEXT, frame.OPCODE_CONT):
             starts = frame.opcode != frame.OPCODE_CONT
             if self._channels.add_frame(frame.data, starts, bool(frame.fin)):
@@ -172,7 +173,7 @@ class _Exec:
         return bool(frame.opcode != frame.OPCODE_CLOSE)
 
     def _next_frame(self) -> Any:
-        """A frame, or None at the end of the connection."""
+        """Return a frame, or None at the end of the connection."""
         import websocket
 
         seconds = self._seconds_left()
@@ -189,10 +190,10 @@ class _Exec:
             raise _ConnectionLostError(" ".join(str(e).split())) from e
 
     def _send_some(self) -> bool:
-        """Send what the socket takes now; whether something can be read as well.
+        """Send as much as the socket takes; return whether the socket is readable.
 
-        Waits until one of both is possible, and never blocks in sending: the peer may itself be
-        blocked in sending until we read.
+        Wait until it is writable or readable. Never block in sending: the peer may be blocked in
+        sending until this side reads.
         """
         sock = self._sock
         buffered = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
@@ -207,16 +208,16 @@ class _Exec:
             if events & selectors.EVENT_WRITE:
                 sock.settimeout(0)
                 if self._outgoing.send():
-                    self._last_byte_at = time.monotonic()  # stdin that is taken is a sign of life
+                    self._last_byte_at = time.monotonic()  # a peer that takes stdin is alive
         except (OSError, ValueError) as e:
-            # Servers close their end before they have read all: what they said is still to come.
+            # Servers may close their end before they read all stdin; their output is still unread.
             if not isinstance(e, ConnectionError):
                 raise _ConnectionLostError(str(e)) from e
             return True
         return buffered or bool(events & selectors.EVENT_READ)
 
     def _seconds_left(self) -> float | None:
-        """Seconds that the next byte may take; None when nothing limits it."""
+        """Return the seconds until the next limit, None without limits."""
         until = []
         if self._status_at is not None:
             until.append(self._status_at + _CLOSE_GRACE_SECONDS)
@@ -229,5 +230,5 @@ class _Exec:
     def _timeout(self) -> ExecTimeout:
         total = self._limits.total
         if total is not None and time.monotonic() >= self._started_at + total:
-            return ExecTimeout(f"it did not end within {total:g} s; {self._channels.so_far}")
-        return ExecTimeout(f"silence for {self._limits.idle:g} s; {self._channels.so_far}")
+            return ExecTimeout(f"the exec did not end within {total:g} s; {self._channels.so_far}")
+        return ExecTimeout(f"no output for {self._limits.idle:g} s; {self._channels.so_far}")

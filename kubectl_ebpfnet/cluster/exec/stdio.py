@@ -1,8 +1,8 @@
-"""This side's stdin, stdout and stderr of a framed session
+"""The local stdin, stdout and stderr of a framed session
 (kubectl_ebpfnet/model/protocol/frames.py).
 
-Descriptors that belong to a terminal or a shell's pipe are shared with others and must not be made
-non-blocking. stdin is read when select(2) says so; each output has a thread that may block.
+Descriptors of a terminal or a shell's pipe are shared with other processes and must stay blocking.
+stdin is read when select(2) reports it readable; each output has a thread that may block.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _BUFFER_BYTES = 1 << 20
 
 
 class Outlet:
-    """A descriptor that a thread writes to, so that nobody else has to wait for it."""
+    """A descriptor that a thread of its own writes to, so that other threads never block."""
 
     def __init__(self, fd: int, wake: Callable[[], object]) -> None:
-        """`wake` is called in that thread when there is room again, or never will be."""
+        """`wake` is called in that thread when there is room again, or when writing failed."""
         self._fd = fd
         self._wake = wake
         self._pieces: deque[bytes] = deque()
@@ -38,28 +38,28 @@ class Outlet:
         threading.Thread(target=self._write_pieces, name=f"outlet {fd}", daemon=True).start()
 
     def put(self, data: bytes) -> None:
-        """Take a piece; never blocks."""
+        """Queue a piece; never block."""
         with self._condition:
             self._pieces.append(data)
             self._buffered += len(data)
             self._condition.notify_all()
 
     def has_room(self) -> bool:
-        """Whether a piece should be put now. Raises OSError when writing failed."""
+        """Tell whether the queue has room. Raises OSError when writing failed."""
         if self._error is not None:
             raise self._error
         return self._buffered < _BUFFER_BYTES
 
     def flush(self) -> None:
-        """Wait until all is written. Raises OSError when it cannot be."""
+        """Wait until all is written. Raises OSError when writing failed."""
         with self._condition:
             while self._buffered and self._error is None:
-                self._condition.wait(1)  # a wait without end hears no signal on some systems
+                self._condition.wait(1)  # an endless wait ignores signals on some systems
             if self._error is not None:
                 raise self._error
 
     def close(self) -> None:
-        """Nothing more is put; what is not written yet is not waited for."""
+        """End the thread after the queued pieces, without waiting."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()
@@ -90,25 +90,32 @@ class Outlet:
 
 
 class LiveStreams:
-    """The ends of one session (exec_live.Ends). Use it in a `with`."""
+    """The local streams of a session (live.LocalStreams). Use it in a `with`."""
 
     def __init__(
         self, stdin: int | None, stdout: int, stderr: int, pcap: int | None = None
     ) -> None:
-        """Descriptors; they stay open. Without stdin the program's has ended from the start."""
+        """Use these descriptors, which stay open.
+
+        Args:
+            stdin: descriptor of stdin; None ends the program's stdin at once.
+            stdout: descriptor of stdout.
+            stderr: descriptor of stderr.
+            pcap: descriptor for packets, None to drop them.
+        """
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
         os.set_blocking(self._wake_writer, False)
         self._woken = False
         self._stdin = stdin
-        self._stdin_ended = False  # END was said
+        self._stdin_ended = False  # END was sent
         self._unacknowledged = 0
         self._sent_at = time.monotonic()
         self._out, self._err = Outlet(stdout, self._wake), Outlet(stderr, self._wake)
         self._pcap = None if pcap is None else Outlet(pcap, self._wake)
         self._outlets = [self._out, self._err, *([self._pcap] if self._pcap else [])]
         self._unframing: Unframing | None = Unframing("the node pod's frames")
-        self._prefix = b""  # what came before the greeting was whole
+        self._prefix = b""  # an incomplete greeting
 
     def __enter__(self) -> LiveStreams:
         return self
@@ -121,20 +128,20 @@ class LiveStreams:
         os.close(self._wake_reader)
 
     def flush(self) -> None:
-        """Wait until what came is written. Raises OSError when it cannot be."""
+        """Wait until all output is written. Raises OSError when writing failed."""
         for outlet in self._outlets:
             outlet.flush()
 
     def _wake(self) -> None:
-        # It may be full of such bytes already, or nobody waits any more.
+        # The pipe may be full of such bytes already, or closed.
         with contextlib.suppress(OSError):
             os.write(self._wake_writer, b"\0")
-        self._woken = True  # after the write: so that whoever sees it finds the byte
+        self._woken = True  # after the write, so that has_room finds the byte
 
-    # --- what exec_live asks for --------------------------------------------------------------
+    # --- LocalStreams ------------------------------------------------------------------------
 
     def wait_for(self, sending: bool) -> tuple[list[int], float | None]:
-        """stdin while more of it may be on the way; the next sign of life."""
+        """Return stdin while the window has room, and the time of the next keepalive."""
         fds = [self._wake_reader]
         if sending:
             return fds, None
@@ -147,7 +154,7 @@ class LiveStreams:
         return fds, max(0.0, self._sent_at + frames.ALIVE_SECONDS - time.monotonic())
 
     def stdin(self, ready: Sequence[int]) -> bytes:
-        """A frame of stdin, its end, or a sign of life."""
+        """Return a frame of stdin, its end, or a keepalive."""
         message = b""
         if not self._stdin_ended and (self._stdin is None or self._stdin in ready):
             data = b"" if self._stdin is None else _read(self._stdin, self._window_left())
@@ -164,7 +171,7 @@ class LiveStreams:
         return min(_PIECE, frames.WINDOW - self._unacknowledged)
 
     def has_room(self) -> bool:
-        """Whether every outlet has. Raises OSError when one is broken."""
+        """Tell whether every outlet has room. Raises OSError when writing failed."""
         if self._woken:
             self._woken = False
             with contextlib.suppress(BlockingIOError):
@@ -172,11 +179,11 @@ class LiveStreams:
         return all(outlet.has_room() for outlet in self._outlets)
 
     def stdout(self, data: bytes) -> None:
-        """The program's, as it is."""
+        """Write the program's stdout unchanged."""
         self._out.put(data)
 
     def stderr(self, data: bytes) -> None:
-        """Frames; or words, when the program did not even start."""
+        """Take frames, or plain text when the program did not start."""
         if self._unframing is None:
             self._err.put(data)
             return
@@ -204,15 +211,15 @@ class LiveStreams:
             self._pcap.put(payload)
 
     def parting(self) -> bytes:
-        """Ask the program to end."""
+        """Return the frame that asks the program to end."""
         return frame(frames.STOP)
 
 
 def _read(fd: int, size: int) -> bytes:
-    """What is there of stdin, b"" at its end. Raises EbpfnetError when it cannot be read."""
+    """Read from stdin, b"" at its end. Raises EbpfnetError when reading failed."""
     try:
         return os.read(fd, size)
     except OSError as error:
         if error.errno == errno.EIO:
-            return b""  # a terminal that is gone
+            return b""  # the terminal is gone
         raise EbpfnetError(f"cannot read stdin: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Where a command runs: a container of a pod."""
+"""The container that a command runs in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container of a pod; `name` "" means the pod's only or default one."""
+    """A container of a pod.
+
+    Attributes:
+        namespace: namespace of the pod.
+        pod: name of the pod.
+        name: name of the container, "" for the only or default container.
+    """
 
     namespace: str
     pod: str

@@ -129,7 +129,7 @@ def test_missing_cluster_or_user(tmp_path: Path, field: str) -> None:
     [
         ("a: [", "is not YAML"),
         ("\x00", "is not YAML"),
-        ("just words", "holds no mapping"),
+        ("just words", "is not a kubeconfig: not a mapping"),
         ("contexts: 5", "contexts is not a list"),
         ("contexts: [5]", "entry of contexts has no name"),
         ("clusters: [{name: x, cluster: 5}]", "cluster 'x' is not a mapping"),
@@ -253,7 +253,7 @@ def test_non_latin_names_go_as_utf8(fake: FakeApiServer, open_session: Opener) -
 
 
 def test_groups_without_a_user(open_session: Opener) -> None:
-    with pytest.raises(KubeconfigError, match="no user") as caught:
+    with pytest.raises(KubeconfigError, match="needs a user") as caught:
         open_session(server="http://x", as_groups=("dev",))
     assert "--as USER" in caught.value.hint
 
@@ -496,7 +496,7 @@ def test_insecure_asks_no_questions(open_session: Opener) -> None:
         ({}, {"certificate-authority-data": "AAA"}, "not base64"),
         ({}, {"certificate-authority-data": "bm8gUEVN"}, "not a PEM certificate"),
         ({}, {"certificate-authority": "none.pem"}, "cannot read certificate-authority"),
-        ({"client-certificate-data": "bm8gUEVN"}, {}, "or a key, not both"),
+        ({"client-certificate-data": "bm8gUEVN"}, {}, "only one of client certificate and key"),
         (
             {"client-certificate-data": "bm8gUEVN", "client-key-data": "bm8gUEVN"},
             {},

@@ -433,7 +433,7 @@ def test_reset(either: FakeApiServer, laptop: Laptop) -> None:
 def test_no_sign_of_life(either: FakeApiServer, laptop: Laptop) -> None:
     either.program = lambda end: end.wait_for_client_to_leave()
     begin = time.monotonic()
-    with pytest.raises(ExecTimeout, match=r"no sign of life for 0\.5 s"):
+    with pytest.raises(ExecTimeout, match=r"no keepalive for 0\.5 s"):
         laptop.run(limits=Limits(idle=0.5))
     assert 0.4 < time.monotonic() - begin < 5
 
