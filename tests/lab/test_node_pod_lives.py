@@ -144,7 +144,7 @@ def test_why_there_is_no_node_pod(our_lab: Lab) -> None:
         assert "registry.invalid" in why.partition(": ")[2]
         assert "no node pod finds" not in why
         assert live.failures["nowhere"].startswith(
-            "the node pod finds no place on nowhere: 0/3 nodes are available"
+            "the node pod cannot be scheduled on nowhere: 0/3 nodes are available"
         )
         assert live.end(None) == 0
         wait_until(lambda: not live.exists(), 30)

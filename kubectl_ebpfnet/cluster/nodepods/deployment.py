@@ -1,9 +1,9 @@
-"""Node pods: found, deployed for a run, and taken away with it.
+"""Find node pods, deploy them for a run, and delete them at its end.
 
-A run that deploys makes one namespace (manifest.py), and everything in it goes with it:
-at the run's end, on Ctrl-C and on SIGTERM. What a killed run leaves ends by itself (the pod's
-first process when nobody speaks to it, the kubelet by activeDeadlineSeconds) and is taken away by
-the next run or by `kubectl ebpfnet cleanup` (leftovers.py).
+A run that deploys creates one namespace (manifest.py) and deletes it with all of its objects at the
+run's end, on Ctrl-C and on SIGTERM. Node pods of a killed run end by themselves (the first process
+when idle, the kubelet by activeDeadlineSeconds); the next run or `kubectl ebpfnet cleanup` deletes
+their objects (leftovers.py).
 """
 
 from __future__ import annotations
@@ -57,24 +57,24 @@ from kubectl_ebpfnet.errors import (
 __all__ = ["DEFAULT_IMAGE", "Deployment", "NodePod", "NodePodOptions", "find_node_pods", "whoami"]
 
 REMOVAL_SECONDS = 10.0
-"""Longest that a run's end may take, whatever the API server does."""
-_CREATION_SECONDS = 3.0  # of it, for creations that are still under way
+"""Longest time for the removal at a run's end, whatever the API server does."""
+_CREATION_SECONDS = 3.0  # part of REMOVAL_SECONDS, to let started creations finish
 _ACCOUNT_SECONDS = 15.0
-_NODE_SECONDS = 3.0  # a pod that is still nowhere: is its node well?
-_SPARE_SECONDS = 60  # a kept pod with less time left is not begun with
+_NODE_SECONDS = 3.0  # check the node of a pod that does not start
+_SPARE_SECONDS = 60  # a kept pod with less lifetime left is not used
 _PRIORITY = re.compile("priority", re.IGNORECASE)
 _NO_ACCOUNT = re.compile("service ?account.*not found", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class NodePod:
-    """A node pod that runs.
+    """A running node pod.
 
     Attributes:
-        node: the node's name.
-        container: where to exec.
-        kept: it stays when this run ends.
-        version: of the program that made it.
+        node: name of the node.
+        container: the container to exec into.
+        kept: the pod stays when this run ends.
+        version: version of the program that created the pod.
     """
 
     node: str
@@ -84,8 +84,8 @@ class NodePod:
 
 
 def find_node_pods(api: Api) -> Mapping[str, NodePod]:
-    """Node pods by node that earlier runs of this version kept, in all namespaces; {} where pods
-    may not be listed in all namespaces.
+    """Return node pods that earlier runs of this version kept, by node name; {} where this user
+    may not list pods in all namespaces.
 
     Raises:
         ClusterError: the API server refused otherwise, or cannot be reached.
@@ -118,25 +118,25 @@ def _node_pod(pod: Object, *, kept: bool) -> NodePod:
 
 
 class Deployment:
-    """The node pods of one run. Use it in a `with`: leaving it takes them away. Shared by threads,
-    but for `start` and `__exit__`, which are the main thread's.
+    """The node pods of a run. Leaving its `with` deletes them. Threads may share it, except
+    `start` and `__exit__`, which only the main thread calls.
 
     Attributes:
-        run: its id, and with it the namespace's name.
+        run: the run's id and namespace.
     """
 
     def __init__(
         self, session: Session, options: NodePodOptions, warn: Callable[[str], object]
     ) -> None:
-        """Nothing is asked of the cluster yet.
+        """Prepare a deployment without contacting the cluster.
 
         Args:
-            session: must stay open until this is left.
-            options: how the pods are to be.
-            say: takes a line for stderr: what is kept, or could not be taken away.
+            session: the connection; it must stay open until the `with` ends.
+            options: image, lifetime and pull secret of the pods.
+            warn: takes a line for stderr about pods that stay.
 
         Raises:
-            UsageError: the pull secret cannot be one's name.
+            UsageError: the name of the pull secret is invalid.
         """
         self.run = Run(who=whoami())
         self._api = Api(session)
@@ -146,9 +146,9 @@ class Deployment:
         self._closing = threading.Event()
         self._calls: list[Future[None]] = []
         self._namespace: Future[None] | None = None
-        self._pods: dict[str, tuple[str, Future[None]]] = {}  # by node: pod's name, its creation
-        self._ran_pods: set[str] = set()  # names
-        self._namespace_refused = False  # the namespace could not be created
+        self._pods: dict[str, tuple[str, Future[None]]] = {}  # node → pod, creation
+        self._ran_pods: set[str] = set()  # names of pods that ran
+        self._namespace_refused = False  # creation of the namespace was forbidden
         self._snapshot = Snapshot(self._api, self._namespace_path)
 
     @property
@@ -161,11 +161,11 @@ class Deployment:
     # --- deploying --------------------------------------------------------------------------------
 
     def start(self, nodes: Iterable[str]) -> None:
-        """Create the pods of some nodes, side by side; `wait` says what became of each. May be
-        called again for more nodes.
+        """Create the pods of some nodes concurrently; `wait` returns each. Call it again for more
+        nodes.
 
         Raises:
-            Forbidden: namespaces cannot be created, or the pull secret not be read.
+            Forbidden: the namespace cannot be created, or the pull secret cannot be read.
             ClusterError: the API server refused otherwise, or cannot be reached.
         """
         if self._namespace is None:
@@ -174,7 +174,7 @@ class Deployment:
         self._namespace.result()
         new = [node for node in dict.fromkeys(nodes) if node not in self._pods]
         numbers = range(len(self._pods) + 1, len(self._pods) + len(new) + 1)
-        # In threads: an interrupt must not leave us without knowing what was created.
+        # In threads: an interrupt must not hide which pods were created.
         calls = [
             partial(self._create_pod, node, number)
             for node, number in zip(new, numbers, strict=True)
@@ -191,17 +191,17 @@ class Deployment:
         try:
             self._create(f"{CORE}/namespaces", manifest.namespace(self.run, self._options))
         except Forbidden:
-            self._namespace_refused = True  # so there is nothing to take away
+            self._namespace_refused = True  # so there is nothing to delete
             raise
         if secret is not None:
             self._create(f"{self._namespace_path}/secrets", secret)
 
     def _create(self, path: str, body: Object) -> None:
-        """Create an object whose name nobody else uses."""
+        """Create an object with a name that is unique to this run."""
         try:
             self._api.create(path, body)
         except ApiUnreachable:
-            # The connection may have been a stale one, and the request done or not.
+            # The connection may have been stale; the request may have succeeded.
             if self._closing.is_set():
                 raise
             try:
@@ -220,9 +220,9 @@ class Deployment:
                 return
             except ApiError as error:
                 if error.status == 403 and priority and _PRIORITY.search(error.message):
-                    priority = False  # clusters may reserve it for namespaces of their own
+                    priority = False  # a cluster may reserve the priority for its own namespaces
                 elif _NO_ACCOUNT.search(error.message) and time.monotonic() < until:
-                    # A new namespace gets its account from a controller, a moment later.
+                    # A controller creates the service account of a new namespace a moment later.
                     self._closing.wait(2 * POLL_SECONDS)
                 else:
                     raise
@@ -230,11 +230,12 @@ class Deployment:
     # --- waiting ----------------------------------------------------------------------------------
 
     def wait(self, node: str, seconds: float) -> NodePod:
-        """The node pod of a node that `start` was told of, when it runs.
+        """Wait until the node pod of a started node runs, and return it.
 
         Raises:
-            ClusterError: it does not within `seconds`, or never will: its image cannot be pulled,
-                it fits nowhere, a policy refuses it, its node is not ready, somebody deleted it.
+            ClusterError: the pod does not run within `seconds`, or never will: its image cannot be
+                pulled, it cannot be scheduled, a policy refuses it, its node is not ready, or it
+                was deleted.
             Forbidden: pods cannot be created or listed.
         """
         begin = time.monotonic()
@@ -247,7 +248,7 @@ class Deployment:
         while True:
             pod = self._snapshot.pod(name, begun)
             if self._closing.is_set():
-                raise ClusterError(f"the run ended before a node pod ran on {node}")
+                raise ClusterError(f"the run ended before the node pod on {node} ran")
             if pod is None:
                 raise pod_deleted(node)
             if is_running(pod):
@@ -270,10 +271,10 @@ class Deployment:
         try:
             why = not_ready(self._api.node(node))
         except ClusterError:
-            return None  # it may not be read; the deadline will tell
+            return None  # this user may not read nodes; rely on the deadline
         return ClusterError(f"no node pod can start on {node}: {why}") if why else None
 
-    # --- taking away ------------------------------------------------------------------------------
+    # --- deleting ---------------------------------------------------------------------------------
 
     def __exit__(
         self,
@@ -281,8 +282,10 @@ class Deployment:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take everything away, or with `keep` what does not run. It ends within REMOVAL_SECONDS;
-        what could not be taken away is said."""
+        """Delete all objects of the run, or with `keep` the pods that did not run.
+
+        It ends within REMOVAL_SECONDS and warns about objects that stay.
+        """
         with DeferredSignals() as signals:
             self._closing.set()
             if not self._calls or self._namespace_refused:
@@ -294,13 +297,13 @@ class Deployment:
                 wait([done], timeout=POLL_SECONDS)
                 if signals.received and not warned:
                     warned = True
-                    self._warn(f"taking the node pods away, {REMOVAL_SECONDS:g} s at most")
+                    self._warn(f"deleting node pods, up to {REMOVAL_SECONDS:g} s")
             if not done.done():
                 self._warn_left_behind("the API server does not answer")
             elif (problem := done.exception()) is not None:
                 self._warn_left_behind(str(problem))
             if signals.received and kind is not None:
-                signals.received.clear()  # one end is enough
+                signals.received.clear()  # the run ends already
 
     def _remove(self) -> None:
         wait(self._calls, timeout=_CREATION_SECONDS)
@@ -308,7 +311,7 @@ class Deployment:
         alive = leftovers.delete_run(self._api, self.run.namespace, pods)
         if alive:
             nodes = ", ".join(pods.get(name, name) for name in alive)
-            self._warn(f"deleted, but not confirmed to have ended: the node pods on {nodes}")
+            self._warn(f"node pods on {nodes} were deleted, but their end is not confirmed")
 
     def _keep(self) -> None:
         wait(self._calls, timeout=_CREATION_SECONDS)
@@ -319,20 +322,20 @@ class Deployment:
         until = self.run.started + timedelta(seconds=self._options.lifetime)
         self._warn(
             f"kept until {until:%H:%M} UTC: node pods on {nodes}, in namespace "
-            f"{self.run.namespace}; `kubectl ebpfnet cleanup` takes them away"
+            f"{self.run.namespace}; `kubectl ebpfnet cleanup` deletes them"
         )
 
     def _warn_left_behind(self, why: str) -> None:
         self._warn(
-            f"namespace {self.run.namespace} could not be taken away: {why}; its pods end by "
-            "themselves, `kubectl ebpfnet cleanup` removes the rest"
+            f"namespace {self.run.namespace} could not be deleted: {why}; its pods end by "
+            "themselves, `kubectl ebpfnet cleanup` deletes the rest"
         )
 
 
 def whoami() -> str:
-    """User and host, for whoever finds what a run left."""
+    """Return user and host, which the objects of a run name as their owner."""
     try:
         user = getpass.getuser()
-    except (OSError, KeyError):  # an id without a name
+    except (OSError, KeyError):  # a user id without a name
         user = "unknown"
     return f"{user}@{socket.gethostname()}"

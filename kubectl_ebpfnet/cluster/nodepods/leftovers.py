@@ -1,7 +1,7 @@
-"""What runs with node pods left in a cluster, and how it is taken away.
+"""Find leftovers of runs with node pods in a cluster, and delete them.
 
-A run's namespace goes first: when we cannot do more than that, the cluster does the rest. Its pods
-are deleted beside it, since the namespace controller only begins after 5 s
+The namespace of a run is deleted first: then the cluster deletes the rest in any case. Its pods are
+deleted at the same time, since the namespace controller starts only after 5 s
 (pkg/controller/namespace, namespaceDeletionGracePeriod).
 """
 
@@ -31,9 +31,9 @@ from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, Forbidden, NotF
 from kubectl_ebpfnet.model.untrusted import integer, moment
 
 GONE_SECONDS = 5.0
-"""How long a removal waits for the processes of node pods to end."""
+"""Seconds that a removal waits for the processes of node pods to end."""
 CLOCK_SECONDS = 300
-"""By how much our clock and the server's may differ before we take a live run for a dead one."""
+"""Seconds that the local clock and the server's may differ before a live run counts as dead."""
 _COPY = re.compile(r".+-ebpfnet-[0-9a-f]{8}-(?:local|cluster)")
 _MAX_THREADS = 16
 _PAUSE_SECONDS = 0.15
@@ -42,20 +42,20 @@ _RETRY_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Something that a run made and that is still there.
+    """An object of a run that still exists.
 
     Attributes:
-        kind: `namespace`, `pod` for one that is not in a namespace of ours, or `service` for the
-            copy of a Service that was probed.
-        namespace: of a pod or service, "" for namespaces.
-        name: of it.
-        age: seconds since it was made, by our clock.
-        run: its run's id, "" when it does not say.
-        expired: its time is over, so no run can need it.
-        version: of the program that made it.
-        who: user and host that made it.
-        pods: of a namespace: names of the pods in it.
-        leaving: it is being deleted already.
+        kind: `namespace`, `pod` outside a run's namespace, or `service` for the copy of a probed
+            Service.
+        namespace: namespace of a pod or service, "" for namespaces.
+        name: name of the object.
+        age: seconds since its creation, by the local clock.
+        run: id of its run, "" when unknown.
+        expired: its lifetime is over, so no run can need it.
+        version: version of the program that created it.
+        who: user and host that created it.
+        pods: names of the pods in a namespace.
+        leaving: it is already being deleted.
     """
 
     kind: str
@@ -74,7 +74,7 @@ class Leftover:
 
 
 def leftovers(api: Api) -> list[Leftover]:
-    """Whatever runs of this program made and is still there, those that still go on included.
+    """Return all objects of runs that still exist, also of runs in progress.
 
     Raises:
         Forbidden: namespaces or pods cannot be listed.
@@ -94,14 +94,15 @@ def leftovers(api: Api) -> list[Leftover]:
 
 
 def remove(api: Api, leftover: Leftover) -> list[str]:
-    """Take one away, and wait a while until its pods have ended.
+    """Delete a leftover, and wait until its pods end, GONE_SECONDS at most. A missing object is no
+    error.
 
     Returns:
-        The pods whose end nobody has confirmed.
+        Names of the pods whose end is not confirmed.
 
     Raises:
-        Forbidden: with the verb that is missing.
-        ClusterError: otherwise. What is gone already is no error.
+        Forbidden: an RBAC verb is missing.
+        ClusterError: the API server refused otherwise, or cannot be reached.
     """
     if leftover.kind == "namespace":
         return delete_run(api, leftover.name, leftover.pods)
@@ -111,7 +112,7 @@ def remove(api: Api, leftover: Leftover) -> list[str]:
 
 
 def sweep(api: Api) -> None:
-    """Take away what earlier runs left and nobody can need any more. Quiet: it is a courtesy."""
+    """Delete expired leftovers of earlier runs; ignore failures."""
     with contextlib.suppress(ClusterError):
         for namespace in _namespaces(api):
             found = _leftover(namespace)
@@ -121,24 +122,25 @@ def sweep(api: Api) -> None:
 
 
 def delete_run(api: Api, namespace: str, pods: Iterable[str]) -> list[str]:
-    """Delete a run's namespace and pods, and wait, GONE_SECONDS at most, until the pods'
-    processes have ended.
+    """Delete a run's namespace and pods, and wait until the pods' processes end, GONE_SECONDS at
+    most.
 
     Args:
-        namespace: of a run of ours.
+        api: the API server.
+        namespace: namespace of the run.
         pods: names of the pods in it.
 
     Returns:
-        The pods whose end nobody has confirmed: their nodes do not answer.
+        Names of the pods whose end is not confirmed: their nodes do not answer.
 
     Raises:
-        ClusterError: the namespace could not be deleted; its pods were tried all the same.
+        ClusterError: the namespace could not be deleted; deletion of its pods was tried too.
     """
     until = time.monotonic() + GONE_SECONDS
     path = f"{CORE}/namespaces/{namespace}"
     calls = [partial(delete, api, path, None, until)]
     calls += [partial(delete, api, f"{path}/pods/{pod}", 1, until) for pod in pods]
-    problems = [call.exception() for call in start_calls(calls)]  # of all: waits for each
+    problems = [call.exception() for call in start_calls(calls)]  # waits for every call
     for problem in problems:
         if problem is not None:
             raise problem
@@ -146,7 +148,7 @@ def delete_run(api: Api, namespace: str, pods: Iterable[str]) -> list[str]:
 
 
 def _until_ended(api: Api, path: str, until: float) -> list[str]:
-    """Wait for the end of the pods' processes, and take each pod's object away with it."""
+    """Wait for the end of the pods' processes, and delete each ended pod's object."""
     alive: list[str] = []
     while True:
         try:
@@ -160,7 +162,7 @@ def _until_ended(api: Api, path: str, until: float) -> list[str]:
             return []
         over = time.monotonic() >= until
         alive = [each["metadata"]["name"] for each in there if not has_ended(each)]
-        # A kubelet takes its time to report the end a second time, and a dead one for ever.
+        # A kubelet confirms the deletion late, a dead one never.
         done = [each["metadata"]["name"] for each in there if over or has_ended(each)]
         for call in start_calls([partial(delete, api, f"{path}/pods/{name}", 0) for name in done]):
             call.exception()
@@ -170,11 +172,13 @@ def _until_ended(api: Api, path: str, until: float) -> list[str]:
 
 
 def delete(api: Api, path: str, grace: int | None = None, until: float = 0.0) -> None:
-    """Delete one object, or find it gone.
+    """Delete an object; a missing object is no error.
 
     Args:
-        grace: seconds that its processes are given; None for what the object says.
-        until: time.monotonic by which a connection that is lost may come back.
+        api: the API server.
+        path: path of the object.
+        grace: grace period of its processes in seconds, None for that of the object.
+        until: time.monotonic() until which a lost connection is retried.
 
     Raises:
         ClusterError: the API server refused, or cannot be reached.
@@ -194,15 +198,15 @@ def delete(api: Api, path: str, grace: int | None = None, until: float = 0.0) ->
 def start_calls(
     calls: Iterable[Callable[[], None]], registry: list[Future[None]] | None = None
 ) -> list[Future[None]]:
-    """Start blocking calls, some at a time, in threads that never keep the program alive.
+    """Start blocking calls in a bounded number of daemon threads.
 
     Args:
-        calls: what to do.
-        known: is told of the calls before the first of them begins, so that an interrupt cannot
-            leave one unknown.
+        calls: functions without arguments.
+        registry: gets the futures before the first call starts, so that an interrupt cannot hide
+            a started call.
 
     Returns:
-        Their ends, in order.
+        A future for each call, in order.
     """
     pairs: list[tuple[Future[None], Callable[[], None]]] = [(Future(), call) for call in calls]
     if registry is not None:
@@ -229,11 +233,11 @@ def start_calls(
 
 
 def _copies(api: Api) -> list[Object]:
-    """Copies of Services (probe-lb --verify-policies), by our labels and the names we give them."""
+    """Return copies of Services (probe-lb --verify-policies), by our labels and names."""
     with contextlib.suppress(Forbidden, NotFound):
         found = api.list(f"{CORE}/services", label_selector=SELECTOR)
         return [each for each in found if _COPY.fullmatch(str(each["metadata"]["name"]))]
-    return []  # who may not list Services has made no copies either
+    return []  # a user who may not list Services made no copies
 
 
 def _namespaces(api: Api) -> list[Object]:

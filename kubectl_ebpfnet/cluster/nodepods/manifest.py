@@ -1,10 +1,10 @@
-"""What a run with node pods creates: one namespace, a pod a node in it, perhaps a pull secret.
+"""Manifests of a run with node pods: a namespace, a pod per node, perhaps a pull secret.
 
-The namespace is the one object whose deletion takes everything along. Nothing else is made in the
-cluster: no Service, no account, no RBAC. Fields: Kubernetes API reference v1 (PodSpec,
+Deleting the namespace deletes everything. Nothing else is created in the cluster: no Service, no
+service account, no RBAC. Fields: Kubernetes API reference v1 (PodSpec,
 SecurityContext); the labels of pod security admission (k8s.io/pod-security-admission/api); the
-common labels (Kubernetes docs, "Recommended Labels"). An API server drops the fields that it does
-not know, so newer ones stand beside the older ones that they replace.
+common labels (Kubernetes docs, "Recommended Labels"). An API server drops unknown fields,
+so newer fields stand beside the older fields that they replace.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ STARTED = "ebpfnet.dev/started"
 EXPIRES = "ebpfnet.dev/expires"
 MANAGER = "kubectl-ebpfnet"
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
-"""Finds whatever any run made."""
+"""Selects the objects of all runs."""
 
 CONTAINER = "node"
 SECONDS = 600
 KEEP_SECONDS = 8 * 3600
 IDLE_SECONDS = 60
-"""A node pod that nobody has spoken to for so long ends by itself."""
+"""Seconds without a session after which a node pod ends by itself."""
 PULL_SECRET = "pull"  # noqa: S105  the name of an object
 CAPABILITIES = (
     "SYS_ADMIN",  # setns(2) into a pod's namespaces; bpf(2) on kernels before 5.8
@@ -51,7 +51,7 @@ CAPABILITIES = (
     "DAC_READ_SEARCH",  # pins in folders of other users
 )
 PRIORITY = "system-node-critical"
-"""Its pods are not evicted for memory or disk, and find a place on a node that is full of pods."""
+"""Pods of this priority are not evicted for memory or disk, and fit on a node full of pods."""
 _DOCKER_CONFIG = "kubernetes.io/dockerconfigjson"
 _SECRET = re.compile(r"(?:([a-z0-9][-a-z0-9]*)/)?([a-z0-9][-a-z0-9.]*)")
 _OUR_NAME = re.compile(r"ebpfnet-([0-9a-f]{8})")
@@ -59,15 +59,15 @@ _OUR_NAME = re.compile(r"ebpfnet-([0-9a-f]{8})")
 
 @dataclass(frozen=True, slots=True)
 class NodePodOptions:
-    """How node pods are to be.
+    """Options of node pods.
 
     Attributes:
-        image: of the node side, of this program's version.
-        pull_secret: `NAMESPACE/NAME`, or `NAME` in the run's default namespace, of a Secret of
-            type kubernetes.io/dockerconfigjson; it is copied into the run's namespace. "" is none.
-        keep: leave them running for later runs.
-        seconds: that they may live at most; None for 10 minutes, or 8 hours with `keep`.
-        command: of the container, in place of the node side; for tests.
+        image: image of the node side, of this program's version.
+        pull_secret: `NAMESPACE/NAME`, or `NAME` in the session's default namespace, of a Secret of
+            type kubernetes.io/dockerconfigjson, copied into the run's namespace; "" for none.
+        keep: leave the pods running for later runs.
+        seconds: longest lifetime, None for 10 minutes, or 8 hours with `keep`.
+        command: command of the container instead of the node side, for tests.
     """
 
     image: str = DEFAULT_IMAGE
@@ -78,18 +78,18 @@ class NodePodOptions:
 
     @property
     def lifetime(self) -> int:
-        """Seconds after which the kubelet ends a node pod, whatever became of its client."""
+        """Seconds after which the kubelet ends a node pod, whether its client lives or not."""
         return self.seconds or (KEEP_SECONDS if self.keep else SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run that deploys node pods.
+    """A run that deploys node pods.
 
     Attributes:
-        id: eight hexadecimal digits, drawn by lot.
-        who: user and host that it runs as, for whoever finds what it left.
-        started: when.
+        id: eight random hexadecimal digits.
+        who: user and host of the run, which `cleanup` shows.
+        started: start of the run.
     """
 
     id: str = field(default_factory=lambda: secrets.token_hex(4))
@@ -98,14 +98,14 @@ class Run:
 
     @property
     def namespace(self) -> str:
-        """The name of its namespace."""
+        """The name of the run's namespace."""
         return f"ebpfnet-{self.id}"
 
 
 def run_of(metadata: Manifest) -> str:
-    """The id of the run that made a namespace, by its metadata; "" when no run of ours did.
+    """Return the id of the run that created a namespace, "" for another namespace.
 
-    Name and labels have to agree: what is deleted for them must be ours without a doubt.
+    Name and labels must agree, so that only namespaces of runs are ever deleted.
     """
     labels = metadata.get("labels") or {}
     match = _OUR_NAME.fullmatch(str(metadata.get("name")))
@@ -114,7 +114,7 @@ def run_of(metadata: Manifest) -> str:
 
 
 def namespace(run: Run, options: NodePodOptions) -> Manifest:
-    """The namespace of a run."""
+    """Return the namespace of a run."""
     privileged = {
         f"pod-security.kubernetes.io/{mode}": "privileged" for mode in ("enforce", "audit", "warn")
     }
@@ -127,17 +127,20 @@ def namespace(run: Run, options: NodePodOptions) -> Manifest:
 
 
 def pod(run: Run, node: str, number: int, options: NodePodOptions, priority: bool) -> Manifest:
-    """The node pod of one node.
+    """Return the node pod of a node.
 
     Args:
-        number: makes its name; a node's name may be longer than a pod's.
-        priority: ask for PRIORITY; some clusters reserve it for kube-system.
+        run: the run that deploys it.
+        node: name of the node.
+        number: number in the pod's name, since a node's name may be too long for a pod.
+        options: image, lifetime and pull secret.
+        priority: request PRIORITY, which some clusters reserve for kube-system.
     """
     lifetime = options.lifetime
     idle = lifetime if options.keep else min(IDLE_SECONDS, lifetime)
     hold = ("python3", "-m", "kubectl_ebpfnet.node", "hold", "--idle", str(idle))
     spec: Manifest = {
-        # Affinity rather than nodeName: so the scheduler counts it, and says why it does not fit.
+        # Affinity, not nodeName: the scheduler counts the pod, and reports why it does not fit.
         "affinity": _only_on(node),
         "tolerations": [{"operator": "Exists"}],
         "hostNetwork": True,
@@ -164,7 +167,7 @@ def pod(run: Run, node: str, number: int, options: NodePodOptions, priority: boo
         "labels": _labels(run, options),
         "annotations": {
             **_annotations(run, options),
-            # AppArmor's default profile forbids to look into other processes' namespaces.
+            # AppArmor's default profile forbids access to other processes' namespaces.
             f"container.apparmor.security.beta.kubernetes.io/{CONTAINER}": "unconfined",
         },
     }
@@ -177,7 +180,7 @@ def _container(image: str, command: tuple[str, ...]) -> Manifest:
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": list(command),
-        # Nothing is requested, so that nobody's pod has to give way to it.
+        # No requests, so that no other pod is preempted.
         "resources": {"requests": {"cpu": "0", "memory": "0"}, "limits": {"memory": "256Mi"}},
         "securityContext": {
             "privileged": False,
@@ -194,7 +197,7 @@ def _container(image: str, command: tuple[str, ...]) -> Manifest:
                 "name": "bpf",
                 "mountPath": "/sys/fs/bpf",
                 "mountPropagation": "HostToContainer",
-                "readOnly": True,  # pins can be opened, and none be taken away
+                "readOnly": True,  # pins can be opened, but not removed
             },
             {"name": "run", "mountPath": "/run/ebpfnet"},
         ],
@@ -202,35 +205,35 @@ def _container(image: str, command: tuple[str, ...]) -> Manifest:
 
 
 def secret_path(word: str, namespace: str) -> str | None:
-    """The path of the pull secret that `NAME` or `NAMESPACE/NAME` means; None for "".
+    """Return the API path of the pull secret `NAME` or `NAMESPACE/NAME`, None for "".
 
     Raises:
-        UsageError: neither is a name.
+        UsageError: the word is not a Secret's name.
     """
     if not word:
         return None
     match = _SECRET.fullmatch(word)
     if match is None:
         raise UsageError(
-            f"--image-pull-secret {word!r} cannot be a Secret's name",
-            hint="it is NAME or NAMESPACE/NAME",
+            f"--image-pull-secret {word!r} is not a Secret's name",
+            hint="use NAME or NAMESPACE/NAME",
         )
     path = quote(match[1] or namespace, safe="")
     return f"{CORE}/namespaces/{path}/secrets/{quote(match[2], safe='')}"
 
 
 def pull_secret(run: Run, found: Manifest) -> Manifest:
-    """The copy of a pull secret, for the run's namespace.
+    """Return a copy of a pull secret for the run's namespace.
 
     Raises:
-        ClusterError: it is a Secret of another type, which we do not touch.
+        ClusterError: the Secret has another type; such Secrets are never copied.
     """
     kind = str(found.get("type"))
     if kind != _DOCKER_CONFIG:
         name = (found.get("metadata") or {}).get("name")
         raise ClusterError(
             f'secret "{name}" is of type {kind}, not {_DOCKER_CONFIG}',
-            hint="`kubectl create secret docker-registry` makes one that images are pulled with",
+            hint="`kubectl create secret docker-registry` creates a pull secret",
         )
     labels = {NAME: "ebpfnet", MANAGED_BY: MANAGER, RUN: run.id}
     return {
@@ -243,7 +246,7 @@ def pull_secret(run: Run, found: Manifest) -> Manifest:
 
 
 def object_metadata(run: Run, options: NodePodOptions) -> Manifest:
-    """Labels and annotations by which an object is known as ours, and which run made it."""
+    """Return the labels and annotations that mark an object of a run."""
     return {"labels": _labels(run, options), "annotations": _annotations(run, options)}
 
 
@@ -268,7 +271,7 @@ def _annotations(run: Run, options: NodePodOptions) -> dict[str, str]:
 
 
 def rfc3339(when: datetime) -> str:
-    """A time as the API writes it: `2026-11-21T09:30:00Z`."""
+    """Return a time in the API's form: `2026-11-21T09:30:00Z`."""
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -1,4 +1,4 @@
-"""What a node pod's status says: it runs, it comes, or why it never will.
+"""Read a node pod's status: running, starting, or the reason why it never runs.
 
 Reasons: kubelet (pkg/kubelet/images/types.go, pkg/kubelet/container/sync_result.go,
 pkg/kubelet/eviction), scheduler (condition PodScheduled, `nominatedNodeName` while it makes room),
@@ -19,19 +19,19 @@ _IMAGE = frozenset(
      "ImageInspectError", "RegistryUnavailable")
 )  # fmt: skip
 _CONTAINER = frozenset(("CreateContainerError", "CreateContainerConfigError", "RunContainerError"))
-_CONTAINER_SECONDS = 5.0  # the kubelet tries again, and some of these pass
+_CONTAINER_SECONDS = 5.0  # the kubelet retries, and some of these reasons pass
 _SCHEDULER_SECONDS = 2.0  # a node's status may lag behind
 _IMAGE_HINT = (
-    "--image names one that this node can pull, --image-pull-secret a login for its registry;"
-    " --node-access agent asks Cilium's agent instead"
+    "use --image for an image that this node can pull, --image-pull-secret for a registry login,"
+    " or --node-access agent for Cilium's agent"
 )
 
 
 class Snapshot:
-    """A run's pods as they were a moment ago: one list for all who wait."""
+    """A recent list of a run's pods, shared by all waiting threads."""
 
     def __init__(self, api: Api, path: str) -> None:
-        """`path` is the path of the run's namespace."""
+        """Take the API server and the path of the run's namespace."""
         self._api = api
         self._path = f"{path}/pods"
         self._lock = threading.Lock()
@@ -39,11 +39,11 @@ class Snapshot:
         self._pods: dict[str, Object] = {}
 
     def pod(self, name: str, after: float) -> Object | None:
-        """A pod as it was not long ago, and not before `after` (time.monotonic); None
-        when it is not there. Raises as Api.list."""
+        """Return a pod by name from a list made after `after` (time.monotonic()), None when it
+        does not exist. Raises as Api.list."""
         with self._lock:
             now = time.monotonic()
-            # Long lists are not asked for as often.
+            # Long lists are read less often.
             fresh = now - self._taken < POLL_SECONDS + 0.002 * len(self._pods)
             if self._taken < after or not fresh:
                 self._pods = {p["metadata"]["name"]: p for p in self._api.list(self._path)}
@@ -52,14 +52,14 @@ class Snapshot:
 
 
 def is_running(pod: Object) -> bool:
-    """Whether its container runs, so that an exec has a place to go to."""
+    """Tell whether the container runs, so that an exec can start."""
     if (pod.get("metadata") or {}).get("deletionTimestamp"):
         return False
     return any("running" in (each.get("state") or {}) for each in _containers(pod))
 
 
 def has_ended(pod: Object) -> bool:
-    """Whether none of its processes is left: it came to its end, or never began."""
+    """Tell whether no process of the pod is left."""
     if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
         return True
     states = [each.get("state") or {} for each in _containers(pod)]
@@ -67,11 +67,12 @@ def has_ended(pod: Object) -> bool:
 
 
 def failure_of(pod: Object, node: str, waited: float) -> ClusterError | None:
-    """Why it will not run, as soon as that is sure; None while it may.
+    """Return why a pod will never run, None while it may still run.
 
     Args:
-        node: its name, for the words.
-        waited: seconds since it was created.
+        pod: the node pod.
+        node: name of the node, for messages.
+        waited: seconds since the pod was created.
     """
     status = pod.get("status") or {}
     if (pod.get("metadata") or {}).get("deletionTimestamp"):
@@ -93,24 +94,24 @@ def failure_of(pod: Object, node: str, waited: float) -> ClusterError | None:
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             message = _suffix(condition.get("message"))
-            return ClusterError(f"the node pod finds no place on {node}{message}")
+            return ClusterError(f"the node pod cannot be scheduled on {node}{message}")
     return None
 
 
 def not_ready(node: Object) -> str:
-    """Why a node starts no pods, "" when its kubelet is well."""
+    """Return why a node starts no pods, "" when the node is Ready."""
     for condition in (node.get("status") or {}).get("conditions") or []:
         if condition.get("type") == "Ready" and condition.get("status") != "True":
             since = condition.get("lastTransitionTime")
-            return f"it is not ready since {since}{_suffix(condition.get('message'))}"
+            return f"not Ready since {since}{_suffix(condition.get('message'))}"
     return ""
 
 
 def pod_deleted(node: str) -> ClusterError:
-    """Somebody took it away."""
+    """Return the error for a node pod that was deleted during the run."""
     return ClusterError(
-        f"the node pod on {node} was deleted while it was needed",
-        hint="`kubectl ebpfnet cleanup` of somebody else does that; try again",
+        f"the node pod on {node} was deleted during the run",
+        hint="another user may have run `kubectl ebpfnet cleanup`; try again",
     )
 
 

@@ -355,7 +355,7 @@ def test_it_waits_for_the_account_of_the_new_namespace(
         (waiting("ErrImageNeverPull"), "ErrImageNeverPull", "--image"),
         (
             unschedulable("0/2 nodes are available: 1 Too many pods."),
-            "finds no place on n1: 0/2 nodes are available: 1 Too many pods.",
+            "cannot be scheduled on n1: 0/2 nodes are available: 1 Too many pods.",
             "",
         ),
         (waiting("CreateContainerError", "no such device"), "cannot start: CreateContainerE", ""),
@@ -405,7 +405,7 @@ def test_a_node_that_is_not_ready_is_named(
     cluster.becomes = lambda node: {"phase": "Pending"}
     with deploy() as deployment:
         deployment.start(["n1"])
-        with pytest.raises(ClusterError, match="on n1: it is not ready since 2026-11-21T09:00:00Z"):
+        with pytest.raises(ClusterError, match="on n1: not Ready since 2026-11-21T09:00:00Z"):
             deployment.wait("n1", 10)
 
 
@@ -426,7 +426,7 @@ def test_a_pod_that_somebody_deletes(
         threading.Timer(
             0.3, lambda: [cluster.objects.pop(path) for path in list(cluster.objects)]
         ).start()
-        with pytest.raises(ClusterError, match="on n1 was deleted while it was needed"):
+        with pytest.raises(ClusterError, match="on n1 was deleted during the run"):
             deployment.wait("n1", 10)
     assert said == []
 
@@ -502,7 +502,7 @@ def test_an_interrupt_during_the_removal_does_not_stop_it(
     with pytest.raises(KeyboardInterrupt):
         run()
     assert cluster.objects == {}
-    assert said == ["taking the node pods away, 10 s at most"]
+    assert said == ["deleting node pods, up to 10 s"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -526,7 +526,7 @@ def test_an_api_server_that_is_gone_is_told_within_the_time(
         begin = time.monotonic()
     assert time.monotonic() - begin < node_pods.REMOVAL_SECONDS + 1
     [line] = said
-    assert f"namespace {deployment.run.namespace} could not be taken away" in line
+    assert f"namespace {deployment.run.namespace} could not be deleted" in line
     assert "`kubectl ebpfnet cleanup`" in line
 
 
@@ -549,7 +549,7 @@ def test_an_api_server_that_hangs_is_told_within_the_time(
         cluster.refuses = hangs
     release.set()
     [line] = said
-    assert "could not be taken away: the API server does not answer" in line
+    assert "could not be deleted: the API server does not answer" in line
 
 
 def test_who_may_not_delete_is_told_what_stays(
@@ -583,7 +583,7 @@ def test_a_node_that_does_not_confirm_is_named_and_its_pod_forced_away(
         deployment.wait("n1", 5)
         deployment.wait("n2", 5)
         cluster.silent = {"n2"}
-    assert said == ["deleted, but not confirmed to have ended: the node pods on n2"]
+    assert said == ["node pods on n2 were deleted, but their end is not confirmed"]
     assert cluster.objects == {}
     path = f"{NAMESPACES}/{deployment.run.namespace}/pods/node-2"
     assert cluster.grace(path) == [["1"], ["0"]]
@@ -613,7 +613,7 @@ def test_kept_pods_stay_and_are_found(
     [line] = said
     assert re.fullmatch(
         r"kept until \d\d:\d\d UTC: node pods on n1, in namespace ebpfnet-[0-9a-f]{8}; "
-        "`kubectl ebpfnet cleanup` takes them away",
+        "`kubectl ebpfnet cleanup` deletes them",
         line,
     )
     assert find_node_pods(api) == {"n1": pod}
