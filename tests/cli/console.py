@@ -1,7 +1,7 @@
-"""Runs the program as a person would: `run` in this process, the rest as processes of their own.
+"""Run the program as a user would: `run` in this process, the others as a child process.
 
-A start of Python takes longer than most answers, so only tests of the process itself (a pipe, a
-terminal, a signal, kubectl, imports) start one.
+Python takes longer to start than most answers take, so only tests of the process itself (a pipe, a
+terminal, a signal, kubectl, imports) start a child.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SECONDS = 60
 
 
 def environment(**more: str) -> dict[str, str]:
-    """No kubeconfig, no colour wishes, no proxy, the venv first on PATH; of the machine's own
-    environment PATH alone, where `sh` and `head` are found."""
+    """Return an environment without kubeconfig, colour settings and proxy, with the venv first on
+    PATH. Only PATH, for `sh` and `head`, comes from the machine."""
     return {
         "LANG": "C.UTF-8",
         "PATH": f"{BIN}:{os.environ['PATH']}",
@@ -41,10 +41,10 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(*words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Call main() as the console entry does, with /dev/null, a pipe and a pipe for its streams.
+    """Call main() as the console entry does, with stdin from /dev/null and pipes for its output.
 
-    Nothing of a call is left for the next one: environment, folder, signals and streams are put
-    back. Descriptors 0, 1 and 2 are this process's: `netkat` sessions need a process of their own.
+    Environment, folder, signal handlers and streams are restored after the call. Descriptors 0, 1
+    and 2 stay those of this process, so a `netkat` session needs a child process.
     """
     out, err = _Pipe("strict"), _Pipe("backslashreplace")
     with (
@@ -61,7 +61,7 @@ def run(*words: str, env: Mapping[str, str] | None = None) -> subprocess.Complet
 def _exit_code(words: Sequence[str]) -> int:
     try:
         return app.main(words)
-    except SystemExit as end:  # as the interpreter takes it
+    except SystemExit as end:  # as the interpreter handles it
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
         print(end.code, file=sys.stderr)
@@ -75,7 +75,7 @@ class _Pipe(io.TextIOWrapper):
         super().__init__(io.BytesIO(), encoding="utf-8", errors=errors)
 
     def text(self) -> str:
-        """What was written, as `subprocess` decodes it."""
+        """Return the written text, decoded as `subprocess` does."""
         self.flush()
         assert isinstance(self.buffer, io.BytesIO)
         return self.buffer.getvalue().decode("utf-8")
@@ -83,7 +83,7 @@ class _Pipe(io.TextIOWrapper):
 
 @contextlib.contextmanager
 def _given_back(environ: Mapping[str, str]) -> Iterator[None]:
-    """What main() reads and changes of a process: `environ` alone within, as it was afterwards."""
+    """Set the environment for main(), and restore all process state that it changes."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     handlers = {number: signal.getsignal(number) for number in numbers}
     with (
@@ -99,14 +99,20 @@ def _given_back(environ: Mapping[str, str]) -> Iterator[None]:
 
 
 def _interrupted(code: int) -> NoReturn:
-    # Here os._exit would end pytest without a word.
-    raise KeyboardInterrupt(f"the program would have left with {code}")
+    # os._exit would end pytest silently.
+    raise KeyboardInterrupt(f"the program would have exited with {code}")
 
 
 def run_process(
     *words: str, env: Mapping[str, str] | None = None, program: Sequence[str] = (PROGRAM,)
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to the end, with pipes for stdout and stderr."""
+    """Run a program to its end, with pipes for stdout and stderr.
+
+    Args:
+        words: arguments of the program.
+        env: variables on top of `environment()`.
+        program: the program and its first arguments.
+    """
     return subprocess.run(
         [*program, *words],
         capture_output=True,
@@ -121,14 +127,21 @@ def run_process(
 def through_kubectl(
     *words: str, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The same as `kubectl ebpfnet …`, the plugin found on PATH."""
+    """Run `kubectl ebpfnet …`, with the plugin found on PATH."""
     return run_process("ebpfnet", *words, env=env, program=(KUBECTL,))
 
 
 def on_a_terminal(
     *words: str, columns: int = 80, stderr_too: bool = False, env: Mapping[str, str] | None = None
 ) -> tuple[int, str]:
-    """Exit code and what a terminal of so many columns was sent."""
+    """Run the program on a terminal; return the exit code and the terminal's text.
+
+    Args:
+        words: arguments of the program.
+        columns: width of the terminal.
+        stderr_too: whether stderr is the terminal too, and not /dev/null.
+        env: variables on top of `environment()`.
+    """
     ours, theirs = pty.openpty()
     size = {"COLUMNS": str(columns), "TERM": "xterm", **(env or {})}
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Runs a program in a container of the fake API server, and keeps all that it wrote."""
+"""Run a program in a container of the fake API server, and keep its output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kubectl_ebpfnet.cluster.exec.target import Container
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A program that ran to its end: exit code and what it wrote, to the byte."""
+    """The result of a program: exit code, stdout and stderr."""
 
     exit_code: int
     stdout: bytes
@@ -21,7 +21,14 @@ class Completed:
 
 
 def exec_run(session: Session, container: Container, argv: Sequence[str], **more: Any) -> Completed:
-    """Like `exec_stream`, whose other arguments `more` are."""
+    """Run `exec_stream` and collect its output.
+
+    Args:
+        session: the connection to the fake API server.
+        container: the container to run in.
+        argv: the program and its arguments.
+        more: further arguments of `exec_stream`.
+    """
     out: list[bytes] = []
     err: list[bytes] = []
     code = exec_stream(session, container, argv, on_stdout=out.append, on_stderr=err.append, **more)

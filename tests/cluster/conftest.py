@@ -14,7 +14,7 @@ from tests.cluster.fake_api_server import FakeApiServer, Opener
 def _no_cluster_of_the_developer(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    # Nothing here may reach a real cluster, or go through a proxy of this machine.
+    # No test may reach a real cluster or use a proxy of this machine.
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
         monkeypatch.delenv(name, raising=False)
@@ -32,7 +32,7 @@ def fake() -> Iterator[FakeApiServer]:
 
 @pytest.fixture
 def open_session() -> Iterator[Opener]:
-    """`open_session(server=…, …)`: a Session with these options, closed after the test."""
+    """Give `open_session(server=…, …)`, which opens a Session that is closed after the test."""
     sessions = []
 
     def opened(**options: object) -> Session:

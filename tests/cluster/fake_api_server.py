@@ -1,8 +1,8 @@
-"""A FAKE API server on loopback: REST from a table, exec as a kubelet would speak it.
+"""A FAKE API server on loopback: REST from a table, exec as a kubelet answers it.
 
-REST is http.server; the far end of exec is the `websockets` library without its sockets
-(websockets.server.ServerProtocol), so a test decides about every frame. One thread a connection.
-What a program in a container does is a Python function that gets an `ExecEnd`.
+REST is http.server; the server's end of exec is the `websockets` library without its sockets
+(websockets.server.ServerProtocol), so a test controls every frame. Each connection has a thread.
+A program in a container is a Python function that gets an `ExecEnd`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ V4 = "v4.channel.k8s.io"
 
 @dataclass
 class Seen:
-    """A request as it came."""
+    """A received request."""
 
     method: str
     path: str
@@ -52,7 +52,7 @@ class Seen:
 
 @dataclass
 class Reply:
-    """What to answer: a dict becomes JSON."""
+    """An answer; a dict becomes JSON."""
 
     status: int = 200
     body: dict[str, Any] | bytes = b""
@@ -64,7 +64,14 @@ class Reply:
 
 
 def status_reply(code: int, reason: str, message: str, **details: str) -> Reply:
-    """A failure as API servers say it: a metav1.Status."""
+    """Return a failure as API servers send it: a metav1.Status.
+
+    Args:
+        code: HTTP status code.
+        reason: reason of the Status, e.g. NotFound.
+        message: message of the Status.
+        details: details of the Status.
+    """
     return Reply(
         code,
         {
@@ -84,7 +91,7 @@ SUCCESS = {"metadata": {}, "status": "Success"}
 
 
 def exited(code: int) -> dict[str, Any]:
-    """The status of a program that exited with `code`, as the kubelet says it."""
+    """Return the kubelet's status of a program that exited with `code`."""
     if code == 0:
         return SUCCESS
     return {
@@ -100,6 +107,13 @@ class ExecEnd:
     """The program's end of one exec."""
 
     def __init__(self, sock: socket.socket, protocol: ServerProtocol, seen: Seen) -> None:
+        """Take over a connection after its upgrade.
+
+        Args:
+            sock: socket of the connection.
+            protocol: protocol state of the websocket.
+            seen: the exec request.
+        """
         self.sock = sock
         self.protocol = protocol
         self.seen = seen
@@ -113,12 +127,12 @@ class ExecEnd:
                 self.sock.sendall(data)
 
     def write(self, channel: int, data: bytes) -> None:
-        """One message."""
+        """Send a message on a channel."""
         self.protocol.send_binary(bytes((channel,)) + data)
         self._flush()
 
     def write_fragments(self, *pieces: bytes) -> None:
-        """One message in fragments; the first piece begins with the channel byte, or is empty."""
+        """Send a message in fragments; the first starts with the channel byte, or is empty."""
         first, *rest = pieces
         self.protocol.send_binary(first, fin=not rest)
         for number, piece in enumerate(rest, start=1):
@@ -130,7 +144,7 @@ class ExecEnd:
         self._flush()
 
     def end(self, status: dict[str, Any] | bytes = SUCCESS) -> None:
-        """The status, then the close frame."""
+        """Send the status, then the close frame."""
         raw = status if isinstance(status, bytes) else json.dumps(status).encode()
         self.write(3, raw)
         self.close()
@@ -141,12 +155,12 @@ class ExecEnd:
             self._flush()
 
     def reset(self) -> None:
-        """TCP RST: the connection is gone as when a node dies."""
+        """Send a TCP RST, as when a node dies."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
 
     def frames(self) -> Iterator[Frame]:
-        """Frames of the client until it closes."""
+        """Yield the client's frames until it closes."""
         while True:
             yield from (e for e in self.protocol.events_received() if isinstance(e, Frame))
             self._flush()
@@ -156,7 +170,7 @@ class ExecEnd:
             self.protocol.receive_data(data)
 
     def stdin(self) -> Iterator[bytes]:
-        """Pieces of stdin until its half-close, or until the client goes away."""
+        """Yield pieces of stdin until its half-close, or until the client disconnects."""
         for frame in self.frames():
             if frame.opcode is Opcode.BINARY and frame.data[:1] == b"\0":
                 yield bytes(frame.data[1:])
@@ -175,7 +189,7 @@ Route = Callable[[Seen], Reply]
 
 
 class FakeApiServer:
-    """See the module. `routes` maps a path to a Reply or a function; others are 404."""
+    """The server. `routes` maps a path to a Reply or a function; other paths are 404."""
 
     def __init__(self, *, tls: bool = False, client_certificate: bool = False) -> None:
         self.routes: dict[str, Reply | Route] = {}
@@ -222,7 +236,7 @@ class _Server(ThreadingHTTPServer):
     context: ssl.SSLContext | None = None
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        # In the connection's own thread: a slow TLS handshake must not hold up the others.
+        # In the connection's thread: a slow TLS handshake must not block others.
         if self.context is not None:
             request = self.context.wrap_socket(request, server_side=True)
         try:
@@ -232,13 +246,13 @@ class _Server(ThreadingHTTPServer):
                 request.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that break off are what many tests are about."""
+        """Ignore clients that disconnect: many tests do so."""
 
 
 def _connection_class(fake: FakeApiServer) -> type[BaseHTTPRequestHandler]:
     class Connection(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        rbufsize = 0  # what follows an upgrade must not sit in a buffer
+        rbufsize = 0  # bytes after an upgrade must not stay in a buffer
         disable_nagle_algorithm = True
 
         def _seen(self) -> Seen:
@@ -300,6 +314,6 @@ def _connection_class(fake: FakeApiServer) -> type[BaseHTTPRequestHandler]:
                 fake.program(end)
 
         def log_message(self, *_: Any) -> None:
-            """Quiet."""
+            """Log nothing."""
 
     return Connection

@@ -1,7 +1,7 @@
-"""A FAKE cluster behind the fake API server: namespaces, pods, secrets and nodes that are kept.
+"""A FAKE cluster behind the fake API server, with namespaces, pods, secrets and nodes.
 
-Pods run at once, unless `becomes` says what their status is; deleted pods are gone at once, or
-stay `Terminating` while their node is in `silent`.
+Pods run at once, unless `pod_status` returns another status; deleted pods vanish at once, or stay
+`Terminating` while their node is in `silent`.
 """
 
 from __future__ import annotations
@@ -23,47 +23,47 @@ RUNNING: Object = {
 
 
 def waiting(reason: str, message: str = "") -> Object:
-    """The status of a pod whose container waits."""
+    """Return the status of a pod with a waiting container."""
     state = {"waiting": {"reason": reason, "message": message}}
     return {"phase": "Pending", "containerStatuses": [{"name": "node", "state": state}]}
 
 
 def unschedulable(message: str) -> Object:
-    """The status of a pod that fits nowhere."""
+    """Return the status of a pod that fits no node."""
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
     return {"phase": "Pending", "conditions": [{**condition, "message": message}]}
 
 
 def ended(code: int, reason: str = "Error") -> Object:
-    """The status of a pod whose container ended."""
+    """Return the status of a pod with an ended container."""
     state = {"terminated": {"exitCode": code, "reason": reason}}
     phase = "Failed" if code else "Succeeded"
     return {"phase": phase, "containerStatuses": [{"name": "node", "state": state}]}
 
 
 class FakeCluster:
-    """Answers for a FakeApiServer."""
+    """The objects and answers of a FakeApiServer."""
 
     def __init__(self, server: FakeApiServer) -> None:
         self.server = server
         self.objects: dict[str, Object] = {}
-        """By path."""
-        self.becomes: Callable[[str], Object] = lambda node: RUNNING
+        """Objects by path."""
+        self.pod_status: Callable[[str], Object] = lambda node: RUNNING
         self.refuses: Refusal = lambda seen: None
         self.silent: set[str] = set()
         self._lock = threading.Lock()
         server.answer = self.answer  # type: ignore[method-assign]
 
     def below(self, plural: str) -> list[Object]:
-        """The objects of a kind, in all namespaces."""
+        """Return the objects of a kind, in all namespaces."""
         return [each for path, each in self.objects.items() if path.split("/")[-2] == plural]
 
     def asked(self, method: str) -> list[str]:
-        """The paths of a method's requests, in their order."""
+        """Return the paths of a method's requests, in order."""
         return [seen.path for seen in self.server.seen if seen.method == method]
 
     def grace(self, path: str) -> list[list[str]]:
-        """What a path's deletions gave its processes."""
+        """Return the grace periods of a path's deletions."""
         return [
             seen.parameters("gracePeriodSeconds")
             for seen in self.server.seen
@@ -71,7 +71,7 @@ class FakeCluster:
         ]
 
     def node(self, name: str, ready: bool = True) -> None:
-        """Put a node there."""
+        """Add a node."""
         condition = {"type": "Ready", "status": "True" if ready else "Unknown"}
         condition |= {
             "message": "Kubelet stopped posting node status.",
@@ -85,7 +85,7 @@ class FakeCluster:
         self.objects[path]["metadata"]["creationTimestamp"] = then.strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def answer(self, seen: Seen) -> Reply:
-        """As the API server's."""
+        """Answer a request as the API server would."""
         refusal = self.refuses(seen)
         if refusal is not None:
             return refusal
@@ -107,7 +107,7 @@ class FakeCluster:
             terms = made["spec"]["affinity"]["nodeAffinity"]
             terms = terms["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
             [made["spec"]["nodeName"]] = terms[0]["matchFields"][0]["values"]
-            made["status"] = self.becomes(made["spec"]["nodeName"])
+            made["status"] = self.pod_status(made["spec"]["nodeName"])
         self.objects[path] = made
         return Reply(201, made)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kubectl_ebpfnet.cluster.client.failures import refusal, unreachable
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.exec.protocol import V4, V5
-from kubectl_ebpfnet.errors import ExecError, ExecTimeout
+from kubectl_ebpfnet.errors import ClusterError, ExecError, ExecTimeout
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.cluster.exec.target import Container
@@ -44,8 +44,7 @@ def connect(
     import websocket
 
     path, query = _exec_request(container, argv, has_stdin)
-    refused = None
-    for _ in range(2):  # the second attempt uses new credentials
+    for attempt in range(2):  # the second attempt uses new credentials
         sock = session.dial(seconds)
         ws = websocket.WebSocket(enable_multithread=False, skip_utf8_validation=True)
         _limit_frames(ws)
@@ -61,34 +60,37 @@ def connect(
             )
         except websocket.WebSocketBadStatusException as e:
             session.hang_up(sock)
-            refused = refusal(e.status_code, e.resp_body or b"", "GET", path, session.server)
-            if e.status_code == 401 and session.renew():
+            if e.status_code == 401 and session.renew() and attempt == 0:
                 continue
-            raise refused from None
-        except websocket.WebSocketTimeoutException as e:
+            body = e.resp_body or b""
+            raise refusal(e.status_code, body, "GET", path, session.server) from None
+        except (websocket.WebSocketException, OSError) as e:
             session.hang_up(sock)
-            raise ExecTimeout(
-                f"no answer to exec within {seconds:g} s",
-                hint="check that the API server reaches the node's kubelet",
-            ) from e
-        except websocket.WebSocketConnectionClosedException as e:
-            session.hang_up(sock)
-            raise ExecError("the server closed the connection instead of starting exec") from e
-        except websocket.WebSocketException as e:
-            session.hang_up(sock)
-            raise ExecError(
-                f"the server does not speak exec over websockets ({' '.join(str(e).split())})",
-                hint="it needs v4.channel.k8s.io; a proxy in front must pass websocket upgrades",
-            ) from e
-        except OSError as e:
-            session.hang_up(sock)
-            raise unreachable(session.server, e) from e
+            raise _failure(e, session, seconds) from e
         except BaseException:
             session.hang_up(sock)
             raise
         return ws, sock
-    assert refused is not None
-    raise refused
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _failure(error: Exception, session: Session, seconds: float) -> ClusterError:
+    """Return the error for an upgrade that got no HTTP answer."""
+    import websocket
+
+    if isinstance(error, websocket.WebSocketTimeoutException):
+        return ExecTimeout(
+            f"no answer to exec within {seconds:g} s",
+            hint="check that the API server reaches the node's kubelet",
+        )
+    if isinstance(error, websocket.WebSocketConnectionClosedException):
+        return ExecError("the server closed the connection instead of starting exec")
+    if isinstance(error, websocket.WebSocketException):
+        return ExecError(
+            f"the server does not speak exec over websockets ({' '.join(str(error).split())})",
+            hint="it needs v4.channel.k8s.io; a proxy in front must pass websocket upgrades",
+        )
+    return unreachable(session.server, error)
 
 
 def _limit_frames(ws: Any) -> None:

@@ -238,15 +238,15 @@ class Deployment:
                 was deleted.
             Forbidden: pods cannot be created or listed.
         """
-        begin = time.monotonic()
+        started_at = time.monotonic()
         name, created = self._pods[node]
         try:
             created.result(timeout=seconds)
         except TimeoutError:
             raise ClusterError(f"no node pod was created on {node} within {seconds:g} s") from None
-        begun, asked = time.monotonic(), False
+        created_at, node_checked = time.monotonic(), False
         while True:
-            pod = self._snapshot.pod(name, begun)
+            pod = self._snapshot.pod(name, created_at)
             if self._closing.is_set():
                 raise ClusterError(f"the run ended before the node pod on {node} ran")
             if pod is None:
@@ -254,13 +254,13 @@ class Deployment:
             if is_running(pod):
                 self._ran_pods.add(name)
                 return _node_pod(pod, kept=self._options.keep)
-            waited = time.monotonic() - begun
+            waited = time.monotonic() - created_at
             problem = failure_of(pod, node, waited)
-            if problem is None and waited > _NODE_SECONDS and not asked:
-                asked, problem = True, self._node_trouble(node)
+            if problem is None and waited > _NODE_SECONDS and not node_checked:
+                node_checked, problem = True, self._node_trouble(node)
             if problem is not None:
                 raise problem
-            if time.monotonic() - begin > seconds:
+            if time.monotonic() - started_at > seconds:
                 raise ClusterError(
                     f"no node pod runs on {node} within {seconds:g} s: it is {state_of(pod)}",
                     hint="--timeout allows more; a first run has to pull the image",

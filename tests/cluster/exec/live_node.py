@@ -1,4 +1,4 @@
-"""The far end of a live exec for the fake API server: the real node side as a process."""
+"""The server's end of a live exec for the fake API server: the real node side as a process."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import threading
 from tests.cluster.fake_api_server import ExecEnd, Program, exited
 
 CAT = "while data := os.read(0, 65536):\n    os.write(1, data)\nreturn 0"
-"""The body of a program that gives back what it reads."""
+"""The body of a program that echoes stdin."""
 
 
 def on_the_node(body: str, started: list[subprocess.Popen[bytes]] | None = None) -> Program:
-    """What a pod does that runs a Python function of this body behind frames."""
+    """Return a program that runs a Python function with this body in a framed session."""
     text = "import os, sys, time\ndef program(words):\n"
     text += "".join(f"    {line}\n" for line in body.splitlines())
     text += "from kubectl_ebpfnet.node.server import framed_session as frames\n"
@@ -44,7 +44,7 @@ def on_the_node(body: str, started: list[subprocess.Popen[bytes]] | None = None)
 
 
 def _pass_on(end: ExecEnd, lock: threading.Lock, channel: int, stream) -> None:
-    # By hand: the protocol object of the fake is the reader's.
+    # Frames are made by hand: the protocol object belongs to the reader.
     with contextlib.suppress(OSError):  # the client is gone
         while data := stream.read(32767):
             message = bytes([channel]) + data
@@ -55,7 +55,9 @@ def _pass_on(end: ExecEnd, lock: threading.Lock, channel: int, stream) -> None:
 
 def _feed(end: ExecEnd, process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
-    with contextlib.suppress(OSError, ValueError):  # it has ended, or a killed client sent a reset
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # the process ended, or a killed client sent a reset
         for piece in end.stdin():
             left = memoryview(piece)
             while left:

@@ -116,7 +116,7 @@ def test_many_nodes_are_waited_for_with_few_requests(
         return None
 
     cluster.refuses = counts
-    cluster.becomes = lambda node: waiting("ContainerCreating")
+    cluster.pod_status = lambda node: waiting("ContainerCreating")
     with deploy() as deployment:
         deployment.start(nodes)
         with ThreadPoolExecutor(100) as pool:
@@ -377,7 +377,7 @@ def test_why_a_pod_never_runs(
 ) -> None:
     monkeypatch.setattr(node_pod_status, "_CONTAINER_SECONDS", 0.2)
     monkeypatch.setattr(node_pod_status, "_SCHEDULER_SECONDS", 0.2)
-    cluster.becomes = lambda node: status
+    cluster.pod_status = lambda node: status
     with deploy() as deployment:
         deployment.start(["n1"])
         with pytest.raises(ClusterError, match=re.escape(says)) as caught:
@@ -390,7 +390,7 @@ def test_while_the_scheduler_makes_room_it_waits(
     cluster: FakeCluster, deploy: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node_pod_status, "_SCHEDULER_SECONDS", 0.2)
-    cluster.becomes = lambda node: {**unschedulable("no room"), "nominatedNodeName": "n1"}
+    cluster.pod_status = lambda node: {**unschedulable("no room"), "nominatedNodeName": "n1"}
     with deploy() as deployment:
         deployment.start(["n1"])
         threading.Timer(0.7, lambda: cluster.below("pods")[0].update(status=RUNNING)).start()
@@ -402,7 +402,7 @@ def test_a_node_that_is_not_ready_is_named(
 ) -> None:
     monkeypatch.setattr(node_pods, "_NODE_SECONDS", 0.2)
     cluster.node("n1", ready=False)
-    cluster.becomes = lambda node: {"phase": "Pending"}
+    cluster.pod_status = lambda node: {"phase": "Pending"}
     with deploy() as deployment:
         deployment.start(["n1"])
         with pytest.raises(ClusterError, match="on n1: not Ready since 2026-11-21T09:00:00Z"):
@@ -410,7 +410,7 @@ def test_a_node_that_is_not_ready_is_named(
 
 
 def test_a_pod_that_takes_too_long(cluster: FakeCluster, deploy: Callable[..., Deployment]) -> None:
-    cluster.becomes = lambda node: waiting("ContainerCreating")
+    cluster.pod_status = lambda node: waiting("ContainerCreating")
     with deploy() as deployment:
         deployment.start(["n1"])
         with pytest.raises(ClusterError, match=r"within 0.3 s: it is ContainerCreating"):
@@ -420,7 +420,7 @@ def test_a_pod_that_takes_too_long(cluster: FakeCluster, deploy: Callable[..., D
 def test_a_pod_that_somebody_deletes(
     cluster: FakeCluster, deploy: Callable[..., Deployment], said: list[str]
 ) -> None:
-    cluster.becomes = lambda node: waiting("ContainerCreating")
+    cluster.pod_status = lambda node: waiting("ContainerCreating")
     with deploy() as deployment:
         deployment.start(["n1"])
         threading.Timer(
@@ -625,7 +625,7 @@ def test_kept_pods_stay_and_are_found(
 def test_of_kept_pods_only_those_that_run_stay(
     cluster: FakeCluster, api: Api, deploy: Callable[..., Deployment]
 ) -> None:
-    cluster.becomes = lambda node: RUNNING if node == "n1" else waiting("ErrImagePull")
+    cluster.pod_status = lambda node: RUNNING if node == "n1" else waiting("ErrImagePull")
     with deploy(keep=True) as deployment:
         deployment.start(["n1", "n2"])
         deployment.wait("n1", 5)
@@ -638,7 +638,7 @@ def test_of_kept_pods_only_those_that_run_stay(
 def test_nothing_is_kept_of_a_run_that(
     cluster: FakeCluster, deploy: Callable[..., Deployment], why: str
 ) -> None:
-    cluster.becomes = lambda node: RUNNING if why == "interrupt" else waiting("ErrImagePull")
+    cluster.pod_status = lambda node: RUNNING if why == "interrupt" else waiting("ErrImagePull")
 
     def run() -> None:
         with deploy(keep=True) as deployment:
