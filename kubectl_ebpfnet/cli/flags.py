@@ -18,7 +18,7 @@ from kubectl_ebpfnet.cli.arguments import duration
 from kubectl_ebpfnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from kubectl_ebpfnet.cluster.client.kubeconfig import ConnectionOptions
+    from kubectl_ebpfnet.cluster.client.access import ConnectionOptions
     from kubectl_ebpfnet.collect.ask.node_access import NodeAccess
 
 
@@ -261,7 +261,7 @@ class GlobalFlags:
         Raises:
             UsageError: --request-timeout is not a duration.
         """
-        from kubectl_ebpfnet.cluster.client.kubeconfig import ConnectionOptions
+        from kubectl_ebpfnet.cluster.client.access import ConnectionOptions
 
         values: dict[str, Any] = dict(self.values)
         for flag in CONNECTION:

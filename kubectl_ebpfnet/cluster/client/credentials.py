@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from kubectl_ebpfnet.cluster.client.kubeconfig import Access, Entry, read_file
+from kubectl_ebpfnet.cluster.client.access import Access, Entry, read_file
 from kubectl_ebpfnet.cluster.client.library import narrow_imports
 from kubectl_ebpfnet.errors import KubeconfigError
 

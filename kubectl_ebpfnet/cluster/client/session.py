@@ -17,9 +17,10 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from kubectl_ebpfnet import __version__
+from kubectl_ebpfnet.cluster.client.access import Access, ConnectionOptions
 from kubectl_ebpfnet.cluster.client.credentials import Credentials, Header
 from kubectl_ebpfnet.cluster.client.failures import root_cause, unreachable
-from kubectl_ebpfnet.cluster.client.kubeconfig import Access, ConnectionOptions, load
+from kubectl_ebpfnet.cluster.client.kubeconfig import load
 from kubectl_ebpfnet.cluster.client.transport import (
     proxy_tunnel,
     rest_client,

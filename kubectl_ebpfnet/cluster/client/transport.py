@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from kubectl_ebpfnet.cluster.client.kubeconfig import Entry
+from kubectl_ebpfnet.cluster.client.access import Entry
 from kubectl_ebpfnet.cluster.client.library import narrow_imports
 from kubectl_ebpfnet.errors import KubeconfigError
 

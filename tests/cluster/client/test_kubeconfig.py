@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from kubectl_ebpfnet.cluster.client.access import Access, ConnectionOptions, Entry
 from kubectl_ebpfnet.cluster.client.api import Api
 from kubectl_ebpfnet.cluster.client.credentials import Credentials
-from kubectl_ebpfnet.cluster.client.kubeconfig import Access, ConnectionOptions, Entry, load
+from kubectl_ebpfnet.cluster.client.kubeconfig import load
 from kubectl_ebpfnet.errors import KubeconfigError, Unauthorized, UsageError
 from tests.cluster.fake_api_server import CERTS, FakeApiServer, Opener, Reply, Seen, status_reply
 
