@@ -28,8 +28,8 @@ from kubectl_ebpfnet.collect.ask.node_access import (
     PendingNodePod,
     by_node_pod,
 )
-from kubectl_ebpfnet.collect.ask.shell_script import silent
-from kubectl_ebpfnet.collect.ask.targets import agent_spot
+from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
+from kubectl_ebpfnet.collect.ask.targets import agent_target
 from kubectl_ebpfnet.collect.pool import Deadline, Pool
 from kubectl_ebpfnet.collect.topics import CHECKUP
 from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, Unauthorized
@@ -185,9 +185,9 @@ class _Checkup:
         nodes = list(nodes)
         if self.answerers.looks_for_agents:
             for node in nodes:
-                spot = agent_spot(agents, node, why_none)
+                target = agent_target(agents, node, why_none)
                 place = agent_place(node)
-                yield place, (self._ask(spot) if isinstance(spot, ExecTarget) else spot)
+                yield place, (self._ask(target) if isinstance(target, ExecTarget) else target)
         pods: dict[str, NodePod | PendingNodePod | Record | ExecTarget] = dict(kept)
         if self.access.mode is Mode.POD:
             self.answerers.know({}, "", kept)
@@ -198,9 +198,9 @@ class _Checkup:
             elif not isinstance(pod, ExecTarget):
                 yield node_place(node), self._ask_pod(node, pod)
 
-    def _ask(self, spot: ExecTarget) -> Future[list[Record]]:
+    def _ask(self, target: ExecTarget) -> Future[list[Record]]:
         asked = tasks.to_ask((*CHECKUP.node, *CHECKUP.cilium), CHECKUP)
-        return self.jobs.start(lambda: ask(self.session, spot, asked, self.deadline))
+        return self.jobs.start(lambda: ask(self.session, target, asked, self.deadline))
 
     def _ask_pod(self, node: str, pod: NodePod | PendingNodePod) -> Future[list[Record]]:
         asked = tasks.of_node_pod(CHECKUP.node_pod, CHECKUP, node_place(node))
@@ -217,7 +217,7 @@ class _Checkup:
             yield from answer.result(None if left is None else left + _GRACE_SECONDS)
         except NotDone:
             reason = f"no answer within the {self.deadline} that --timeout allows"
-            yield silent(place, EXEC, reason)
+            yield unavailable_record(place, EXEC, reason)
 
 
 def _version(api: RecordingApi) -> None:
@@ -239,4 +239,6 @@ def _connection(session: Session, access: NodeAccess) -> Record:
         "node_access": access.mode.value,
     }
     stdout = InMemory(json.dumps(said, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    return replace(silent(CLIENT, doctor.CONNECTION, ""), exit_code=0, stdout=stdout, started=now())
+    return replace(
+        unavailable_record(CLIENT, doctor.CONNECTION, ""), exit_code=0, stdout=stdout, started=now()
+    )

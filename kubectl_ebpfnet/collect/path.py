@@ -35,13 +35,13 @@ from kubectl_ebpfnet.collect.ask.node_access import (
     by_node_pod,
 )
 from kubectl_ebpfnet.collect.ask.node_pod import NodeQuestion
-from kubectl_ebpfnet.collect.ask.shell_script import ShellQuestion, silent
+from kubectl_ebpfnet.collect.ask.shell_script import ShellQuestion, unavailable_record
 from kubectl_ebpfnet.collect.ask.targets import (
     addresses_of,
     namespace_in_kernel,
     namespace_of,
     node_of,
-    pod_spot,
+    pod_target,
     shares_node,
 )
 from kubectl_ebpfnet.collect.destination import FarEnd
@@ -202,7 +202,7 @@ class _Run:
                 self.records += future.result(None if left is None else left + _GRACE_SECONDS)
             except NotDone:
                 reason = f"no answer within the {self.deadline} that --timeout allows"
-                self.records.append(silent(place, EXEC, reason))
+                self.records.append(unavailable_record(place, EXEC, reason))
         for other in self.aside:
             self._tried(other)
 
@@ -211,9 +211,9 @@ class _Run:
     def _start_aside(self, calls: Iterable[Callable[[], object]]) -> None:
         self.aside += [self.jobs.start(call) for call in calls]
 
-    def _start(self, spot: ExecTarget, asked: list[ShellQuestion]) -> Future[list[Record]]:
-        future = self.jobs.start(lambda: ask(self.session, spot, asked, self.deadline))
-        self.asked.append((spot.place, future))
+    def _start(self, target: ExecTarget, asked: list[ShellQuestion]) -> Future[list[Record]]:
+        future = self.jobs.start(lambda: ask(self.session, target, asked, self.deadline))
+        self.asked.append((target.place, future))
         return future
 
     def _ask_source(self, pod: Object, packet: PacketHints) -> list[Future[list[Record]]]:
@@ -222,15 +222,15 @@ class _Run:
         name, node = self.request.destination_name, node_of(pod)
         answerer = self.answerers.of([node], self.deadline)[node] if node else None
         by_node = isinstance(answerer, (NodePod, PendingNodePod)) and not shares_node(pod)
-        spot = pod_spot(pod)
-        if isinstance(spot, Record):
+        target = pod_target(pod)
+        if isinstance(target, Record):
             if not by_node:
-                self.records.append(spot)
+                self.records.append(target)
         else:
             if not shares_node(pod) and not by_node:
-                self._start(spot, tasks.to_ask(tasks.POD_TASKS, packet))
+                self._start(target, tasks.to_ask(tasks.POD_TASKS, packet))
             if packet.by_name:
-                named.append(self._start(spot, [tasks.name_lookup(name)]))
+                named.append(self._start(target, [tasks.name_lookup(name)]))
         if packet.by_name:
             here = self.jobs.start(lambda: [resolve_here(name)])
             named.append(here)
@@ -247,7 +247,9 @@ class _Run:
         for node, answerer in self.answerers.of(others[:FAR_NODES], self.deadline).items():
             self._ask_node(node, answerer, packet)
         reason = f"not asked: the far end is on {len(others)} nodes, {FAR_NODES} of them are asked"
-        self.records += [silent(agent_place(node), EXEC, reason) for node in others[FAR_NODES:]]
+        self.records += [
+            unavailable_record(agent_place(node), EXEC, reason) for node in others[FAR_NODES:]
+        ]
 
     def _ask_node(
         self,
@@ -312,7 +314,7 @@ def resolve_here(name: str) -> Record:
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        return silent(CLIENT, argv, f"{name} does not resolve here: {error}")
+        return unavailable_record(CLIENT, argv, f"{name} does not resolve here: {error}")
     lines = dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found)
     text = "".join(f"{address}\n" for address in lines)
     return Record(0, CLIENT, argv, 0, InMemory(text.encode()), b"", now())

@@ -23,12 +23,12 @@ from kubectl_ebpfnet.collect.ask.api import RecordingApi
 from kubectl_ebpfnet.collect.ask.container import EXEC, ExecTarget, ask, words_of
 from kubectl_ebpfnet.collect.ask.node_access import NodeAnswerers, PendingNodePod, by_node_pod
 from kubectl_ebpfnet.collect.ask.node_pod import NodeQuestion
-from kubectl_ebpfnet.collect.ask.shell_script import ShellQuestion, silent
+from kubectl_ebpfnet.collect.ask.shell_script import ShellQuestion, unavailable_record
 from kubectl_ebpfnet.collect.ask.targets import (
     namespace_in_kernel,
     namespace_of,
     node_of,
-    pod_spot,
+    pod_target,
     shares_node,
 )
 from kubectl_ebpfnet.collect.pool import Deadline, Pool
@@ -138,11 +138,11 @@ class _Survey:
             if isinstance(answering.get(node_of(pod)), (NodePod, PendingNodePod)):
                 by_node.setdefault(node_of(pod), []).extend(self._of_pod(pod))
                 continue
-            spot = pod_spot(pod)
-            if isinstance(spot, Record):
-                yield spot
+            target = pod_target(pod)
+            if isinstance(target, Record):
+                yield target
             elif self.topic.pod:
-                self._ask(spot, tasks.to_ask(self.topic.pod, self.topic))
+                self._ask(target, tasks.to_ask(self.topic.pod, self.topic))
         for node, answerer in answering.items():
             if isinstance(answerer, Record):
                 yield answerer
@@ -159,11 +159,11 @@ class _Survey:
         netns = namespace_in_kernel(pod)
         return tasks.of_node_pod(self.topic.pod_by_node, self.topic, place, netns)
 
-    def _ask(self, spot: ExecTarget, asked: list[ShellQuestion]) -> None:
+    def _ask(self, target: ExecTarget, asked: list[ShellQuestion]) -> None:
         def call() -> list[Record]:
-            return ask(self.session, spot, asked, self.deadline, lambda: Spool(self.folder))
+            return ask(self.session, target, asked, self.deadline, lambda: Spool(self.folder))
 
-        self.running.append((spot.place, self.jobs.start(call)))
+        self.running.append((target.place, self.jobs.start(call)))
 
     def _ask_node_pod(
         self, answerer: NodePod | PendingNodePod, place: Place, asked: Sequence[NodeQuestion]
@@ -184,7 +184,7 @@ class _Survey:
                 yield from answer.result(None if left is None else left + _GRACE_SECONDS)
             except NotDone:
                 reason = f"no answer within the {self.deadline} that --timeout allows"
-                yield silent(place, EXEC, reason)
+                yield unavailable_record(place, EXEC, reason)
             self.running[count] = (place, _DONE)  # its outputs are written: let go of them
 
 

@@ -41,7 +41,7 @@ class ExecTarget:
 
 def ask(
     session: Session,
-    spot: ExecTarget,
+    target: ExecTarget,
     asked: Sequence[ShellQuestion],
     deadline: Deadline,
     spool: Callable[[], Spool] = Spool,
@@ -65,26 +65,26 @@ def ask(
     failure: ClusterError | None = None
     code = 0
     try:
-        agent = spot.place.kind is PlaceKind.AGENT
+        agent = target.place.kind is PlaceKind.AGENT
         argv = shell_script.script_argv(asked, nonce, COMMAND_SECONDS, trusted=agent)
-        code = run_exec(session, spot.container, argv, out.feed, err.feed, deadline)
+        code = run_exec(session, target.container, argv, out.feed, err.feed, deadline)
     except ClusterError as error:
         failure = error
     except OSError as error:  # from the spool
         failure = ExecError(f"no room for the output: {error.strerror or error}")
     if not out.sections and _no_shell(failure, code):
-        return _one_by_one(session, spot, asked, deadline, spool)
+        return _one_by_one(session, target, asked, deadline, spool)
     if failure is None and not out.sections:
         said = err.rest().read().decode("utf-8", "replace").strip().rpartition("\n")[2]
         failure = ExecError(
             f"its shell ended with exit code {code}" + (f": {said}" if said else "")
         )
     if isinstance(failure, Forbidden):
-        return [shell_script.silent(spot.place, EXEC, str(failure), denied(failure))]
+        return [shell_script.unavailable_record(target.place, EXEC, str(failure), denied(failure))]
     reason = words_of(failure, deadline) if failure else ""
     return list(
         shell_script.records(
-            asked, out, err, spot.place,
+            asked, out, err, target.place,
             started=started, error=reason, seconds=COMMAND_SECONDS,
         )
     )  # fmt: skip
@@ -153,7 +153,7 @@ def _no_shell(failure: ClusterError | None, code: int) -> bool:
 
 def _one_by_one(
     session: Session,
-    spot: ExecTarget,
+    target: ExecTarget,
     asked: Sequence[ShellQuestion],
     deadline: Deadline,
     spool: Callable[[], Spool],
@@ -167,10 +167,10 @@ def _one_by_one(
             with lock:
                 known = form[0] in missing
             if known:
-                record = _without(spot, form)
+                record = _without(target, form)
             else:
-                record = _alone(session, spot, form, deadline, spool)
-                if not record.ran and record.error == _without(spot, form).error:
+                record = _alone(session, target, form, deadline, spool)
+                if not record.ran and record.error == _without(target, form).error:
                     with lock:
                         missing.add(form[0])
             found.append(record)
@@ -184,17 +184,19 @@ def _one_by_one(
     programs = sorted({form[0] for question in asked for form in question.forms})
     if said and missing.issuperset(programs):  # said once, not for each command
         reason = f"the image has no shell, and none of {', '.join(programs)}"
-        return [shell_script.silent(spot.place, EXEC, reason)]
+        return [shell_script.unavailable_record(target.place, EXEC, reason)]
     return said
 
 
-def _without(spot: ExecTarget, form: tuple[str, ...]) -> Record:
-    return shell_script.silent(spot.place, form, f"the image has no shell and no {form[0]}")
+def _without(target: ExecTarget, form: tuple[str, ...]) -> Record:
+    return shell_script.unavailable_record(
+        target.place, form, f"the image has no shell and no {form[0]}"
+    )
 
 
 def _alone(
     session: Session,
-    spot: ExecTarget,
+    target: ExecTarget,
     form: tuple[str, ...],
     deadline: Deadline,
     spool: Callable[[], Spool],
@@ -202,14 +204,18 @@ def _alone(
     started = now()
     out, err = spool(), StderrSpool()
     try:
-        code: int | None = run_exec(session, spot.container, form, out.write, err.write, deadline)
+        code: int | None = run_exec(session, target.container, form, out.write, err.write, deadline)
     except ClusterError as error:
         if isinstance(error, ExecError) and no_such_program(error):
-            return _without(spot, form)
-        return shell_script.silent(spot.place, form, words_of(error, deadline), denied(error))
+            return _without(target, form)
+        return shell_script.unavailable_record(
+            target.place, form, words_of(error, deadline), denied(error)
+        )
     except OSError as error:
-        return shell_script.silent(spot.place, form, f"no room for the output: {error}")
+        return shell_script.unavailable_record(
+            target.place, form, f"no room for the output: {error}"
+        )
     errors = err.output().read()
     if code in (126, 127) and b"executable file not found" in errors:
-        return _without(spot, form)
-    return Record(0, spot.place, form, code, out.output(), errors, started)
+        return _without(target, form)
+    return Record(0, target.place, form, code, out.output(), errors, started)

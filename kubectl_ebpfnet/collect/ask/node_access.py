@@ -24,8 +24,8 @@ from kubectl_ebpfnet.cluster.nodepods.deployment import (
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
 from kubectl_ebpfnet.collect.ask.container import EXEC, ExecTarget, denied, words_of
 from kubectl_ebpfnet.collect.ask.node_pod import NodeQuestion, ask_node
-from kubectl_ebpfnet.collect.ask.shell_script import silent
-from kubectl_ebpfnet.collect.ask.targets import agent_spot
+from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
+from kubectl_ebpfnet.collect.ask.targets import agent_target
 from kubectl_ebpfnet.collect.pool import NO_DEADLINE, Deadline
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.evidence import Record, node_place
@@ -138,19 +138,19 @@ class NodeAnswerers:
         mode = self._access.mode
         if mode is Mode.NONE:
             reason = "--node-access none: nothing on the node was asked"
-            return silent(node_place(node), EXEC, reason)
+            return unavailable_record(node_place(node), EXEC, reason)
         if self.looks_for_pods and node in self._kept:
             return self._kept[node]
         if self.looks_for_agents:
-            spot = agent_spot(self._agents, node, self._why_no_agents)
-            if isinstance(spot, ExecTarget) or mode is Mode.AGENT:
-                return spot
+            target = agent_target(self._agents, node, self._why_no_agents)
+            if isinstance(target, ExecTarget) or mode is Mode.AGENT:
+                return target
         return None
 
     def _coming(self, node: str) -> PendingNodePod | Record:
         if self._refused is None:
             return PendingNodePod(node)
-        return silent(node_place(node), EXEC, *self._refused)
+        return unavailable_record(node_place(node), EXEC, *self._refused)
 
     def _deploy(self, nodes: list[str]) -> None:
         """Create node pods, or find out why there can be none."""
@@ -200,5 +200,5 @@ def by_node_pod(
     except ClusterError as error:
         reason = f"no node pod: {words_of(error, deadline)}"
         places = dict.fromkeys(one.place for one in asked)
-        return [silent(place, EXEC, reason, denied(error)) for place in places]
+        return [unavailable_record(place, EXEC, reason, denied(error)) for place in places]
     return ask_node(session, pod.container, asked, deadline, spool)

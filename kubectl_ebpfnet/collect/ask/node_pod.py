@@ -16,7 +16,7 @@ from kubectl_ebpfnet.capture.spool import Spool, StderrSpool
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.collect.ask.container import denied, run_exec, words_of
-from kubectl_ebpfnet.collect.ask.shell_script import silent
+from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
 from kubectl_ebpfnet.collect.pool import Deadline
 from kubectl_ebpfnet.errors import ClusterError, ExecError, ParseError
 from kubectl_ebpfnet.model.evidence import Place, Record
@@ -185,7 +185,9 @@ def _records(
         reason = str(refused[0].get("error"))
     for number, one in enumerate(asked, 1):
         if number not in found:
-            yield silent(one.place, one.argv, reason or "the node side did not answer", missing)
+            yield unavailable_record(
+                one.place, one.argv, reason or "the node side did not answer", missing
+            )
             continue
         header, body = found[number]
         code = header.get("exit_code")

@@ -273,6 +273,6 @@ def _after(asked: Sequence[ShellQuestion], sections: Sequence[Section]) -> int:
     return end
 
 
-def silent(place: Place, argv: Sequence[str], error: str, denied: str = "") -> Record:
+def unavailable_record(place: Place, argv: Sequence[str], error: str, denied: str = "") -> Record:
     """A record of something that could not be asked."""
     return Record(0, place, tuple(argv), None, InMemory(), b"", "", error, denied)

@@ -10,7 +10,7 @@ from kubectl_ebpfnet.cluster.client.api import Object
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.resolve import name_of, state_of
 from kubectl_ebpfnet.collect.ask.container import EXEC, ExecTarget
-from kubectl_ebpfnet.collect.ask.shell_script import silent
+from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
 from kubectl_ebpfnet.model import json_members
 from kubectl_ebpfnet.model.evidence import Record, agent_place, pod_place
 from kubectl_ebpfnet.model.net import Address
@@ -56,7 +56,7 @@ def namespace_in_kernel(pod: Object) -> PodNamespace:
     return PodNamespace(str(part(pod, "metadata", "uid") or ""), tuple(one for one in ids if one))
 
 
-def pod_spot(pod: Object) -> ExecTarget | Record:
+def pod_target(pod: Object) -> ExecTarget | Record:
     """The container of a pod that can be asked, or the record that says why none can.
 
     It is kubectl's default container if that runs, else the first one that does.
@@ -72,11 +72,11 @@ def pod_spot(pod: Object) -> ExecTarget | Record:
     chosen = part(pod, "metadata", "annotations").get(_DEFAULT_CONTAINER)
     order = [name for name in (chosen, *names) if name in running]
     if not order:
-        return silent(place, EXEC, f"no container of it runs: {state_of(pod)}")
+        return unavailable_record(place, EXEC, f"no container of it runs: {state_of(pod)}")
     return ExecTarget(place, Container(namespace, name, order[0]))
 
 
-def agent_spot(agents: Mapping[str, Agent], node: str, why_none: str = "") -> ExecTarget | Record:
+def agent_target(agents: Mapping[str, Agent], node: str, why_none: str = "") -> ExecTarget | Record:
     """The agent of a node, or the record that says why it cannot be asked.
 
     Args:
@@ -88,13 +88,15 @@ def agent_spot(agents: Mapping[str, Agent], node: str, why_none: str = "") -> Ex
     agent = agents.get(node)
     if agent is None:
         if why_none:
-            return silent(place, EXEC, f"Cilium's agents could not be looked for: {why_none}")
+            return unavailable_record(
+                place, EXEC, f"Cilium's agents could not be looked for: {why_none}"
+            )
         if not agents:
-            return silent(place, EXEC, "no Cilium agent runs in this cluster")
-        return silent(place, EXEC, f"no Cilium agent on node {node}")
+            return unavailable_record(place, EXEC, "no Cilium agent runs in this cluster")
+        return unavailable_record(place, EXEC, f"no Cilium agent on node {node}")
     if not agent.running:
         times = f", restarted {agent.restarts} times" if agent.restarts else ""
-        return silent(
+        return unavailable_record(
             place, EXEC, f"the agent {agent.container} does not run: {agent.state}{times}"
         )
     return ExecTarget(place, agent.container)

@@ -10,7 +10,7 @@ import yaml
 
 from kubectl_ebpfnet.capture.open import write_bundle
 from kubectl_ebpfnet.collect.ask.container import EXEC
-from kubectl_ebpfnet.collect.ask.shell_script import silent
+from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
 from kubectl_ebpfnet.model.evidence import agent_place
 from tests.cli.console import on_a_terminal, run
 
@@ -39,7 +39,7 @@ def test_json_and_yaml_say_the_same():
 
 def test_where_path_is_blind_the_exit_code_says_so(tmp_path):
     file = tmp_path / "blind.zip"
-    write_bundle(file, [silent(agent_place("n1"), EXEC, "exec is denied")])
+    write_bundle(file, [unavailable_record(agent_place("n1"), EXEC, "exec is denied")])
     done = run("doctor", "--from", str(file))
     assert done.returncode == 3
     assert done.stdout.startswith("BLIND  path would be blind on n1\n")
