@@ -20,13 +20,13 @@ from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
 from kubectl_ebpfnet.cluster.resolve import name_of
 from kubectl_ebpfnet.collect import tasks
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
-from kubectl_ebpfnet.collect.ask.container import EXEC, ExecTarget, ask, words_of
+from kubectl_ebpfnet.collect.ask.container import EXEC, ExecTarget, ask, error_sentence
 from kubectl_ebpfnet.collect.ask.node_access import (
     Mode,
     NodeAccess,
     NodeAnswerers,
     PendingNodePod,
-    by_node_pod,
+    ask_when_running,
 )
 from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
 from kubectl_ebpfnet.collect.ask.targets import agent_target
@@ -85,18 +85,18 @@ class _Checkup:
         self.session, self.access, self.answerers = session, access, answerers
         self.deadline = deadline
         self.api = RecordingApi(session)
-        self.jobs = Pool()
+        self.pool = Pool()
 
     def records(self, progress: Say) -> Iterator[Record]:
         """All of them."""
         progress("asking the API server")
         _version(self.api)
         rights = [(right, self._may(right)) for right in doctor.RIGHTS]
-        about: list[Future[Any]] = [self.jobs.start(self._who)]
-        listed = self.jobs.start(self.api.nodes)
+        about: list[Future[Any]] = [self.pool.start(self._who)]
+        listed = self.pool.start(self.api.nodes)
         agents, why_none = self._agents()
         where = sorted({one.container.namespace for one in agents.values()}) or [NAMESPACES[0]]
-        about.append(self.jobs.start(lambda: self.api.config_map(where[0], "cilium-config")))
+        about.append(self.pool.start(lambda: self.api.config_map(where[0], "cilium-config")))
         kept = self._kept()
         nodes = list(dict.fromkeys([*self._names(listed), *agents, *kept]))
         running = list(self._places(nodes, agents, why_none, kept))
@@ -112,7 +112,7 @@ class _Checkup:
     # --- the API server ---------------------------------------------------------------------------
 
     def _may(self, right: doctor.Right, namespace: str = "") -> Future[bool]:
-        return self.jobs.start(
+        return self.pool.start(
             lambda: self.api.allowed(right.verb, right.resource, namespace, right.name)
         )
 
@@ -152,7 +152,7 @@ class _Checkup:
         try:
             return find_agents(self.api), ""
         except ClusterError as error:
-            return {}, words_of(error, Deadline(None))
+            return {}, error_sentence(error, Deadline(None))
 
     def _kept(self) -> Mapping[str, NodePod]:
         try:
@@ -199,13 +199,13 @@ class _Checkup:
                 yield node_place(node), self._ask_pod(node, pod)
 
     def _ask(self, target: ExecTarget) -> Future[list[Record]]:
-        asked = tasks.to_ask((*CHECKUP.node, *CHECKUP.cilium), CHECKUP)
-        return self.jobs.start(lambda: ask(self.session, target, asked, self.deadline))
+        asked = tasks.shell_questions((*CHECKUP.node, *CHECKUP.cilium), CHECKUP)
+        return self.pool.start(lambda: ask(self.session, target, asked, self.deadline))
 
     def _ask_pod(self, node: str, pod: NodePod | PendingNodePod) -> Future[list[Record]]:
-        asked = tasks.of_node_pod(CHECKUP.node_pod, CHECKUP, node_place(node))
-        return self.jobs.start(
-            lambda: by_node_pod(self.session, self.answerers, pod, asked, self.deadline)
+        asked = tasks.node_pod_questions(CHECKUP.node_pod, CHECKUP, node_place(node))
+        return self.pool.start(
+            lambda: ask_when_running(self.session, self.answerers, pod, asked, self.deadline)
         )
 
     def _answered(self, place: Place, answer: Future[list[Record]] | Record) -> Iterator[Record]:

@@ -26,13 +26,13 @@ from kubectl_ebpfnet.cluster.resolve import Kind, TargetRef, name_of, resolve
 from kubectl_ebpfnet.collect import destination as far_end
 from kubectl_ebpfnet.collect import tasks
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
-from kubectl_ebpfnet.collect.ask.container import EXEC, ExecTarget, ask, words_of
+from kubectl_ebpfnet.collect.ask.container import EXEC, ExecTarget, ask, error_sentence
 from kubectl_ebpfnet.collect.ask.node_access import (
     BY_AGENT,
     NodeAccess,
     NodeAnswerers,
     PendingNodePod,
-    by_node_pod,
+    ask_when_running,
 )
 from kubectl_ebpfnet.collect.ask.node_pod import NodeQuestion
 from kubectl_ebpfnet.collect.ask.shell_script import ShellQuestion, unavailable_record
@@ -123,7 +123,7 @@ class _Run:
         self.say = say
         self.progress = progress
         self.api = RecordingApi(session)
-        self.jobs = Pool()
+        self.pool = Pool()
         self.aside: list[Future[object]] = []
         self.asked: list[tuple[Place, Future[list[Record]]]] = []
         self.records: list[Record] = []
@@ -135,17 +135,17 @@ class _Run:
         request, api = self.request, self.api
         self.progress("asking the API server")
         lines: list[str] = []  # threads do not talk; it is said below
-        source = self.jobs.start(lambda: _source(api, request, lines.append))
+        source = self.pool.start(lambda: _source(api, request, lines.append))
         answerers = self.answerers
-        agents = self.jobs.start(lambda: find_agents(api) if answerers.looks_for_agents else {})
-        kept = self.jobs.start(lambda: answerers.find_pods(api))
-        nodes = self.jobs.start(api.nodes)
-        cilium_nodes = self.jobs.start(lambda: api.cilium("ciliumnodes"))
-        config = self.jobs.start(lambda: api.config_map(SYSTEM, CONFIG))
-        end = self.jobs.start(lambda: far_end.of_object(api, request))
+        agents = self.pool.start(lambda: find_agents(api) if answerers.looks_for_agents else {})
+        kept = self.pool.start(lambda: answerers.find_pods(api))
+        nodes = self.pool.start(api.nodes)
+        cilium_nodes = self.pool.start(lambda: api.cilium("ciliumnodes"))
+        config = self.pool.start(lambda: api.config_map(SYSTEM, CONFIG))
+        end = self.pool.start(lambda: far_end.of_object(api, request))
         self._start_aside(_policies(api, request))
         address = request.destination_address
-        owner = self.jobs.start(lambda: self._owner(address, nodes)) if address else None
+        owner = self.pool.start(lambda: self._owner(address, nodes)) if address else None
 
         pod = self._needed(source)
         for line in lines:
@@ -166,7 +166,7 @@ class _Run:
             self._start_aside([self._config_elsewhere])
         if named:
             resolved = self._resolved(named)
-            owner = self.jobs.start(lambda: self._owner(resolved, nodes)) if resolved else None
+            owner = self.pool.start(lambda: self._owner(resolved, nodes)) if resolved else None
         if owner is not None:
             self._ask_far(self._tried(owner)[0] or FarEnd(), packet)
         self._gather()
@@ -191,7 +191,7 @@ class _Run:
         except NotDone:
             return None, f"no answer within {self.deadline}"
         except ClusterError as error:
-            return None, words_of(error, self.deadline)
+            return None, error_sentence(error, self.deadline)
 
     def _gather(self) -> None:
         """Wait for everything that was started."""
@@ -209,10 +209,10 @@ class _Run:
     # --- asking ---------------------------------------------------------------------------------
 
     def _start_aside(self, calls: Iterable[Callable[[], object]]) -> None:
-        self.aside += [self.jobs.start(call) for call in calls]
+        self.aside += [self.pool.start(call) for call in calls]
 
     def _start(self, target: ExecTarget, asked: list[ShellQuestion]) -> Future[list[Record]]:
-        future = self.jobs.start(lambda: ask(self.session, target, asked, self.deadline))
+        future = self.pool.start(lambda: ask(self.session, target, asked, self.deadline))
         self.asked.append((target.place, future))
         return future
 
@@ -228,11 +228,11 @@ class _Run:
                 self.records.append(target)
         else:
             if not shares_node(pod) and not by_node:
-                self._start(target, tasks.to_ask(tasks.POD_TASKS, packet))
+                self._start(target, tasks.shell_questions(tasks.POD_TASKS, packet))
             if packet.by_name:
                 named.append(self._start(target, [tasks.name_lookup(name)]))
         if packet.by_name:
-            here = self.jobs.start(lambda: [resolve_here(name)])
+            here = self.pool.start(lambda: [resolve_locally(name)])
             named.append(here)
             self.asked.append((CLIENT, here))
         if answerer is not None:
@@ -267,11 +267,11 @@ class _Run:
                 self._start(answerer, lane)
         else:
             place = node_place(node)
-            asked = [*of_pod, *tasks.of_node_pod(tasks.NODE_POD_TASKS, packet, place)]
+            asked = [*of_pod, *tasks.node_pod_questions(tasks.NODE_POD_TASKS, packet, place)]
             call = partial(
-                by_node_pod, self.session, self.answerers, answerer, asked, self.deadline
+                ask_when_running, self.session, self.answerers, answerer, asked, self.deadline
             )
-            self.asked.append((place, self.jobs.start(call)))
+            self.asked.append((place, self.pool.start(call)))
 
     # --- what else the API server knows -----------------------------------------------------------
 
@@ -306,7 +306,7 @@ class _Run:
         return None
 
 
-def resolve_here(name: str) -> Record:
+def resolve_locally(name: str) -> Record:
     """What this machine's resolver says, as a record: one address a line."""
     import socket
 
@@ -361,8 +361,8 @@ def _of_pod(pod: Object, packet: PacketHints) -> list[NodeQuestion]:
     netns = namespace_in_kernel(pod)
     node = node_place(node_of(pod))
     return [
-        *tasks.of_node_pod(tasks.POD_BY_NODE_TASKS, packet, place, netns),
-        *tasks.look_ups(packet, place, node, netns),
+        *tasks.node_pod_questions(tasks.POD_BY_NODE_TASKS, packet, place, netns),
+        *tasks.route_lookups(packet, place, node, netns),
     ]
 
 

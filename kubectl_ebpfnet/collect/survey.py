@@ -20,8 +20,8 @@ from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
 from kubectl_ebpfnet.cluster.resolve import Kind, TargetRef, name_of, resolve
 from kubectl_ebpfnet.collect import tasks
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
-from kubectl_ebpfnet.collect.ask.container import EXEC, ExecTarget, ask, words_of
-from kubectl_ebpfnet.collect.ask.node_access import NodeAnswerers, PendingNodePod, by_node_pod
+from kubectl_ebpfnet.collect.ask.container import EXEC, ExecTarget, ask, error_sentence
+from kubectl_ebpfnet.collect.ask.node_access import NodeAnswerers, PendingNodePod, ask_when_running
 from kubectl_ebpfnet.collect.ask.node_pod import NodeQuestion
 from kubectl_ebpfnet.collect.ask.shell_script import ShellQuestion, unavailable_record
 from kubectl_ebpfnet.collect.ask.targets import (
@@ -107,18 +107,18 @@ class _Survey:
         self.session, self.topic, self.answerers = session, topic, answerers
         self.deadline, self.folder = deadline, folder
         self.api = RecordingApi(session)
-        self.jobs = Pool()
+        self.pool = Pool()
         self.running: list[tuple[Place, Future[list[Record]]]] = []
 
     def records(self, wanted: Iterable[SurveyTarget], say: Say, progress: Say) -> Iterator[Record]:
         """All of them; places are asked while the first are given."""
         api = self.api
         progress("asking the API server")
-        lists = [self.jobs.start(call) for call in _lists(api)]
+        lists = [self.pool.start(call) for call in _lists(api)]
         agents, why_none = _agents(api, self.answerers)
         self.answerers.know(agents, why_none, self.answerers.find_pods(api))
         where = next((agent.container.namespace for agent in agents.values()), "kube-system")
-        lists.append(self.jobs.start(lambda: api.config_map(where, "cilium-config")))
+        lists.append(self.pool.start(lambda: api.config_map(where, "cilium-config")))
         pods, nodes = _places(api, wanted, self.session.namespace, say)
         if not pods and not nodes:
             nodes = list(agents) or [name_of(node) for node in api.nodes()]
@@ -142,7 +142,7 @@ class _Survey:
             if isinstance(target, Record):
                 yield target
             elif self.topic.pod:
-                self._ask(target, tasks.to_ask(self.topic.pod, self.topic))
+                self._ask(target, tasks.shell_questions(self.topic.pod, self.topic))
         for node, answerer in answering.items():
             if isinstance(answerer, Record):
                 yield answerer
@@ -151,30 +151,30 @@ class _Survey:
                     self._ask(answerer, lane)
             else:
                 place = node_place(node)
-                of_node = tasks.of_node_pod(self.topic.node_pod, self.topic, place)
+                of_node = tasks.node_pod_questions(self.topic.node_pod, self.topic, place)
                 self._ask_node_pod(answerer, place, [*by_node.get(node, []), *of_node])
 
     def _of_pod(self, pod: Object) -> list[NodeQuestion]:
         place = pod_place(namespace_of(pod), name_of(pod))
         netns = namespace_in_kernel(pod)
-        return tasks.of_node_pod(self.topic.pod_by_node, self.topic, place, netns)
+        return tasks.node_pod_questions(self.topic.pod_by_node, self.topic, place, netns)
 
     def _ask(self, target: ExecTarget, asked: list[ShellQuestion]) -> None:
         def call() -> list[Record]:
             return ask(self.session, target, asked, self.deadline, lambda: Spool(self.folder))
 
-        self.running.append((target.place, self.jobs.start(call)))
+        self.running.append((target.place, self.pool.start(call)))
 
     def _ask_node_pod(
         self, answerer: NodePod | PendingNodePod, place: Place, asked: Sequence[NodeQuestion]
     ) -> None:
         def call() -> list[Record]:
-            return by_node_pod(
+            return ask_when_running(
                 self.session, self.answerers, answerer, asked, self.deadline,
                 lambda: Spool(self.folder),
             )  # fmt: skip
 
-        self.running.append((place, self.jobs.start(call)))
+        self.running.append((place, self.pool.start(call)))
 
     def _gathered(self, progress: Say) -> Iterator[Record]:
         for count, (place, answer) in enumerate(self.running):
@@ -206,7 +206,7 @@ def _agents(api: RecordingApi, answerers: NodeAnswerers) -> tuple[Mapping[str, A
     try:
         return find_agents(api), ""
     except ClusterError as error:
-        return {}, words_of(error, Deadline(None))
+        return {}, error_sentence(error, Deadline(None))
 
 
 def _places(

@@ -216,7 +216,7 @@ EVERYTHING = Topic(POD_TASKS, NODE_TASKS, CILIUM_TASKS, POD_BY_NODE_TASKS, NODE_
 """What a capture takes."""
 
 
-def to_ask(tasks: tuple[Task, ...], wanted: PacketHints | Topic) -> list[ShellQuestion]:
+def shell_questions(tasks: tuple[Task, ...], wanted: PacketHints | Topic) -> list[ShellQuestion]:
     """The questions of some rows.
 
     Args:
@@ -235,7 +235,7 @@ def to_ask(tasks: tuple[Task, ...], wanted: PacketHints | Topic) -> list[ShellQu
     return asked
 
 
-def of_node_pod(
+def node_pod_questions(
     tasks: tuple[Task, ...],
     wanted: PacketHints | Topic,
     place: Place,
@@ -245,7 +245,7 @@ def of_node_pod(
 
     Args:
         tasks: e.g. NODE_POD_TASKS.
-        wanted: as for `to_ask`.
+        wanted: as for `shell_questions`.
         place: whose answers they are.
         netns: the pod's namespace, None for the node's own.
     """
@@ -265,7 +265,7 @@ def agent_lanes(wanted: PacketHints | Topic) -> list[list[ShellQuestion]]:
     """What an agent is asked, in lists that are asked at the same time; Cilium's slow commands are
     dealt out first, so that each list has its share."""
     rows = (wanted.cilium, wanted.node) if isinstance(wanted, Topic) else (CILIUM_TASKS, NODE_TASKS)
-    asked = to_ask((*rows[0], *rows[1]), wanted)
+    asked = shell_questions((*rows[0], *rows[1]), wanted)
     # The devices' filters are many commands: they go where the fewest others are.
     tables = [one for one in asked if one is not DEVICE_FILTERS]
     lanes = [tables[lane::AGENT_LANES] for lane in range(AGENT_LANES)]
@@ -274,16 +274,16 @@ def agent_lanes(wanted: PacketHints | Topic) -> list[list[ShellQuestion]]:
     return [lane for lane in lanes if lane]
 
 
-LOOK_UPS = 8
+MOST_LOOKUPS = 8
 """Destinations that the kernel is asked for; a Service may have hundreds of backends."""
 
 
-def look_ups(
+def route_lookups(
     packet: PacketHints, pod: Place, node: Place, netns: PodNamespace
 ) -> list[NodeQuestion]:
     """The kernel's own routing decisions for a packet, in the pod and on its node."""
     asked = []
-    for destination in packet.destinations[:LOOK_UPS]:
+    for destination in packet.destinations[:MOST_LOOKUPS]:
         for source in packet.addresses:
             if source.version == destination.version:
                 words = q.packet_words(source, destination)

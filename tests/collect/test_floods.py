@@ -14,7 +14,7 @@ from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.collect.ask import container as asking
 from kubectl_ebpfnet.collect.ask import node_pod, shell_script
 from kubectl_ebpfnet.collect.ask.container import ExecTarget, ask
-from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream, NodeQuestion, ask_node
+from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream, NodeQuestion, ask_node_pod
 from kubectl_ebpfnet.collect.ask.shell_script import ShellQuestion, Splitter
 from kubectl_ebpfnet.collect.pool import NO_DEADLINE
 from kubectl_ebpfnet.errors import BundleError, ExecError, ParseError
@@ -109,7 +109,7 @@ def test_a_node_side_that_complains_without_end(monkeypatch: pytest.MonkeyPatch)
 
     runs(monkeypatch, node_pod, program)
     asked = [NodeQuestion(node_place("n"), ("links",))]
-    (record,) = ask_node(SESSION, SPOT.container, asked, NO_DEADLINE)
+    (record,) = ask_node_pod(SESSION, SPOT.container, asked, NO_DEADLINE)
     assert record.error == "the node side ended with exit code 1: last"
 
 

@@ -480,7 +480,7 @@ def test_a_packet_is_asked_what_it_needs() -> None:
 def test_a_lane_fits_into_a_url() -> None:
     for lane in (
         *tasks.agent_lanes(tasks.EVERYTHING),
-        tasks.to_ask(tasks.POD_TASKS, tasks.EVERYTHING),
+        tasks.shell_questions(tasks.POD_TASKS, tasks.EVERYTHING),
     ):
         argv = script_argv(lane, new_nonce(), 20)
         assert len(urlencode([("command", word) for word in argv])) < 7000

@@ -26,16 +26,16 @@ from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
 from kubectl_ebpfnet.collect import tasks
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
-from kubectl_ebpfnet.collect.ask.container import ExecTarget, ask, words_of
+from kubectl_ebpfnet.collect.ask.container import ExecTarget, ask, error_sentence
 from kubectl_ebpfnet.collect.ask.node_access import (
     Mode,
     NodeAccess,
     NodeAnswerers,
     PendingNodePod,
-    by_node_pod,
+    ask_when_running,
 )
 from kubectl_ebpfnet.collect.ask.node_pod import NodeQuestion
-from kubectl_ebpfnet.collect.path import resolve_here
+from kubectl_ebpfnet.collect.path import resolve_locally
 from kubectl_ebpfnet.collect.pool import Deadline, Pool
 from kubectl_ebpfnet.collect.tasks import Topic
 from kubectl_ebpfnet.errors import ClusterError
@@ -106,7 +106,7 @@ class Probe:
 
     means: Means
     request: ProbeRequest
-    jobs: Pool = field(default_factory=Pool)
+    pool: Pool = field(default_factory=Pool)
     records: list[Record] = field(default_factory=list)
     agents: Mapping[str, Agent] = field(default_factory=dict)
     why_no_agents: str = ""
@@ -120,18 +120,18 @@ class Probe:
         """
         api = RecordingApi(self.means.session)
         self.means.progress("asking the API server")
-        for waiting in [self.jobs.start(call) for call in _reads(api, self.request)]:
+        for waiting in [self.pool.start(call) for call in _reads(api, self.request)]:
             waiting.result()
         try:
             self.agents = find_agents(api) if self.means.access.mode is not Mode.POD else {}
         except ClusterError as error:
-            self.why_no_agents = words_of(error, Deadline(None))
+            self.why_no_agents = error_sentence(error, Deadline(None))
         where = next((a.container.namespace for a in self.agents.values()), "kube-system")
         _quietly(lambda: api.config_map(where, "cilium-config"))
         self.records += api.take()
         # Load-balancers that are given by name, by this machine's resolver.
         for name in self._service(bundle_of(self.records)).ingress_hostnames:
-            self.records.append(resolve_here(name))
+            self.records.append(resolve_locally(name))
         bundle = bundle_of(self.records)
         return judging.judge(self.request, bundle), bundle
 
@@ -221,10 +221,10 @@ class Probe:
         assert not isinstance(answerer, ExecTarget), "only node pods send"
         if isinstance(answerer, Record):
             refused = [replace(answerer, argv=one.argv) for one in asked]
-            return self.jobs.start(lambda: refused)
+            return self.pool.start(lambda: refused)
         deadline = Deadline(self.request.wait * 2 + _SPARE_SECONDS)
-        return self.jobs.start(
-            lambda: by_node_pod(self.means.session, pods, answerer, asked, deadline)
+        return self.pool.start(
+            lambda: ask_when_running(self.means.session, pods, answerer, asked, deadline)
         )
 
     def _health(
@@ -275,7 +275,7 @@ class Probe:
             elif isinstance(answerer, ExecTarget):
                 for lane in tasks.agent_lanes(topic):
                     call = partial(ask, self.means.session, answerer, lane, deadline)
-                    waiting.append(self.jobs.start(call))
+                    waiting.append(self.pool.start(call))
             else:
                 waiting.append(self._ask_pod(name, answerer, topic, chosen, deadline))
         for count, future in enumerate(waiting):
@@ -308,9 +308,9 @@ class Probe:
         deadline: Deadline,
     ) -> Future[list[Record]]:
         whose = self.means.pods if name in chosen else self.means.others
-        asked = tasks.of_node_pod(topic.node_pod, topic, node_place(name))
+        asked = tasks.node_pod_questions(topic.node_pod, topic, node_place(name))
         session = self.means.session
-        return self.jobs.start(partial(by_node_pod, session, whose, answerer, asked, deadline))
+        return self.pool.start(partial(ask_when_running, session, whose, answerer, asked, deadline))
 
     def _service(self, bundle: Bundle) -> Service:
         return targets.service(ClusterView(bundle), self.request)

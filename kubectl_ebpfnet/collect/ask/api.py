@@ -13,7 +13,7 @@ from kubectl_ebpfnet.capture.open import now
 from kubectl_ebpfnet.cluster.client.api import PAGE, Api, Object, Objects
 from kubectl_ebpfnet.cluster.client.failures import api_request
 from kubectl_ebpfnet.cluster.client.session import Query, Session
-from kubectl_ebpfnet.collect.ask.container import denied
+from kubectl_ebpfnet.collect.ask.container import missing_permission
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.doctor import can_i
 from kubectl_ebpfnet.model.evidence import API, InMemory, Record
@@ -95,7 +95,7 @@ class RecordingApi(Api):
 
     def failed(self, argv: tuple[str, ...], error: ClusterError) -> None:
         """Keep a record of what was not answered."""
-        record = Record(0, API, argv, None, error=str(error), denied=denied(error))
+        record = Record(0, API, argv, None, error=str(error), denied=missing_permission(error))
         with self._lock:
             self._records.append(record)
 

@@ -80,8 +80,12 @@ def ask(
             f"its shell ended with exit code {code}" + (f": {said}" if said else "")
         )
     if isinstance(failure, Forbidden):
-        return [shell_script.unavailable_record(target.place, EXEC, str(failure), denied(failure))]
-    reason = words_of(failure, deadline) if failure else ""
+        return [
+            shell_script.unavailable_record(
+                target.place, EXEC, str(failure), missing_permission(failure)
+            )
+        ]
+    reason = error_sentence(failure, deadline) if failure else ""
     return list(
         shell_script.records(
             asked, out, err, target.place,
@@ -90,7 +94,7 @@ def ask(
     )  # fmt: skip
 
 
-def denied(error: ClusterError) -> str:
+def missing_permission(error: ClusterError) -> str:
     """The permission that is missing, `create pods/exec in namespace x`, or ""."""
     if not isinstance(error, Forbidden):
         return ""
@@ -98,7 +102,7 @@ def denied(error: ClusterError) -> str:
     return f"{error.verb} {error.resource}{where}"
 
 
-def words_of(error: ClusterError, deadline: Deadline) -> str:
+def error_sentence(error: ClusterError, deadline: Deadline) -> str:
     """One sentence for an error; a time-out of our own making names --timeout."""
     if isinstance(error, ExecTimeout) and deadline.over:
         return f"no end within the {deadline} that --timeout allows"
@@ -178,8 +182,8 @@ def _one_by_one(
                 break
         return found
 
-    jobs = Pool(_AT_ONCE)
-    futures = [jobs.start(lambda question=question: one(question)) for question in asked]  # type: ignore[misc]
+    pool = Pool(_AT_ONCE)
+    futures = [pool.start(lambda question=question: one(question)) for question in asked]  # type: ignore[misc]
     said = [record for future in futures for record in future.result()]
     programs = sorted({form[0] for question in asked for form in question.forms})
     if said and missing.issuperset(programs):  # said once, not for each command
@@ -209,7 +213,7 @@ def _alone(
         if isinstance(error, ExecError) and no_such_program(error):
             return _without(target, form)
         return shell_script.unavailable_record(
-            target.place, form, words_of(error, deadline), denied(error)
+            target.place, form, error_sentence(error, deadline), missing_permission(error)
         )
     except OSError as error:
         return shell_script.unavailable_record(

@@ -22,8 +22,13 @@ from kubectl_ebpfnet.cluster.nodepods.deployment import (
     find_node_pods,
 )
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
-from kubectl_ebpfnet.collect.ask.container import EXEC, ExecTarget, denied, words_of
-from kubectl_ebpfnet.collect.ask.node_pod import NodeQuestion, ask_node
+from kubectl_ebpfnet.collect.ask.container import (
+    EXEC,
+    ExecTarget,
+    error_sentence,
+    missing_permission,
+)
+from kubectl_ebpfnet.collect.ask.node_pod import NodeQuestion, ask_node_pod
 from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
 from kubectl_ebpfnet.collect.ask.targets import agent_target
 from kubectl_ebpfnet.collect.pool import NO_DEADLINE, Deadline
@@ -166,8 +171,8 @@ class NodeAnswerers:
             self._deployment.start(nodes)
             self._started.update(nodes)
         except ClusterError as error:
-            reason = f"no node pod: {words_of(error, Deadline(None))}"
-            self._refused = (reason, denied(error))
+            reason = f"no node pod: {error_sentence(error, Deadline(None))}"
+            self._refused = (reason, missing_permission(error))
 
     def _why_no_agent(self, nodes: list[str]) -> str:
         if self._why_no_agents:
@@ -182,7 +187,7 @@ class NodeAnswerers:
         return self._deployment.wait(node, POD_SECONDS if left is None else min(POD_SECONDS, left))
 
 
-def by_node_pod(
+def ask_when_running(
     session: Session,
     answerers: NodeAnswerers,
     answerer: NodePod | PendingNodePod,
@@ -198,7 +203,9 @@ def by_node_pod(
             else answerer
         )
     except ClusterError as error:
-        reason = f"no node pod: {words_of(error, deadline)}"
+        reason = f"no node pod: {error_sentence(error, deadline)}"
         places = dict.fromkeys(one.place for one in asked)
-        return [unavailable_record(place, EXEC, reason, denied(error)) for place in places]
-    return ask_node(session, pod.container, asked, deadline, spool)
+        return [
+            unavailable_record(place, EXEC, reason, missing_permission(error)) for place in places
+        ]
+    return ask_node_pod(session, pod.container, asked, deadline, spool)

@@ -15,7 +15,7 @@ from kubectl_ebpfnet.capture.open import now
 from kubectl_ebpfnet.capture.spool import Spool, StderrSpool
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.exec.target import Container
-from kubectl_ebpfnet.collect.ask.container import denied, run_exec, words_of
+from kubectl_ebpfnet.collect.ask.container import error_sentence, missing_permission, run_exec
 from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
 from kubectl_ebpfnet.collect.pool import Deadline
 from kubectl_ebpfnet.errors import ClusterError, ExecError, ParseError
@@ -121,7 +121,7 @@ class AnswerStream:
             self._body = self._new()
 
 
-def ask_node(
+def ask_node_pod(
     session: Session,
     container: Container,
     asked: Sequence[NodeQuestion],
@@ -153,7 +153,7 @@ def ask_node(
             last = errors.output().read().decode("utf-8", "replace").strip()
             reason = f"the node side ended with exit code {code}: {last.rpartition(chr(10))[2]}"
     except ClusterError as error:
-        reason, missing = words_of(error, deadline), denied(error)
+        reason, missing = error_sentence(error, deadline), missing_permission(error)
         if isinstance(error, ExecError) and not stream.greeting:
             reason = f"the node side did not start in {container}: {reason}"
     except OSError as error:  # from the spool

@@ -12,7 +12,7 @@ import yaml
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cluster import agents
 from kubectl_ebpfnet.cluster.nodepods import manifest
-from kubectl_ebpfnet.collect.ask.container import EXEC, words_of
+from kubectl_ebpfnet.collect.ask.container import EXEC, error_sentence
 from kubectl_ebpfnet.collect.pool import Deadline
 from kubectl_ebpfnet.errors import ExecTimeout
 from kubectl_ebpfnet.explain.doctor import nodes as doctor_nodes
@@ -265,7 +265,7 @@ def test_an_exec_that_is_denied_blinds() -> None:
 
 def test_an_agent_that_is_late() -> None:
     spent = Deadline(0)
-    reason = words_of(ExecTimeout("silence"), spent)
+    reason = error_sentence(ExecTimeout("silence"), spent)
     report = two(silent(agent_place("n2"), reason), agent2="")
     assert lacks(report, "n2", "path") == [(reason, "a longer --timeout")]
 
