@@ -26,7 +26,7 @@ from kubectl_ebpfnet.model.protocol.frames import OPTION
 from kubectl_ebpfnet.model.protocol.questions import PROGRAM
 from kubectl_ebpfnet.parse import kube
 
-Say = Callable[[str], object]
+Notify = Callable[[str], object]
 _SIGNALLED = 128
 
 
@@ -77,8 +77,8 @@ def run(
     streams: Streams,
     *,
     timeout: float | None = None,
-    say: Say = lambda _: None,
-    progress: Say = lambda _: None,
+    warn: Notify = lambda _: None,
+    progress: Notify = lambda _: None,
 ) -> int:
     """Run netkat on a node until it ends.
 
@@ -99,7 +99,7 @@ def run(
         OSError: an output cannot be written; BrokenPipeError when nobody reads it any more.
         EbpfnetError: stdin cannot be read.
     """
-    with NodeAnswerers(session, access, say) as answerers:
+    with NodeAnswerers(session, access, warn) as answerers:
         progress("asking the API server")
         answerers.know({}, "", answerers.find_pods(RecordingApi(session)))
         pod = _pod(answerers, node, Deadline(timeout), progress)
@@ -107,11 +107,11 @@ def run(
         progress("")
         code = _talk(session, pod.container, argv, streams)
         if code > _SIGNALLED:
-            say(f"netkat was ended on {node} by signal {code - _SIGNALLED}")
+            warn(f"netkat was ended on {node} by signal {code - _SIGNALLED}")
         return code
 
 
-def _pod(answerers: NodeAnswerers, node: str, deadline: Deadline, progress: Say) -> NodePod:
+def _pod(answerers: NodeAnswerers, node: str, deadline: Deadline, progress: Notify) -> NodePod:
     found = answerers.of([node])[node]
     if isinstance(found, PendingNodePod):
         progress(f"waiting for the node pod on {node}")

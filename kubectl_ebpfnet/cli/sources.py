@@ -58,7 +58,7 @@ def gather(
             request,
             access=access,
             timeout=timeout,
-            say=progress.warn,
+            warn=progress.warn,
             progress=progress.show,
         )
 

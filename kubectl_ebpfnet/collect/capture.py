@@ -22,7 +22,7 @@ from kubectl_ebpfnet.collect.survey import SurveyTarget, survey
 from kubectl_ebpfnet.collect.tasks import EVERYTHING
 from kubectl_ebpfnet.errors import BundleError
 
-Say = Callable[[str], object]
+Notify = Callable[[str], object]
 
 
 def capture(
@@ -34,8 +34,8 @@ def capture(
     overwrite: bool = False,
     access: NodeAccess = BY_AGENT,
     timeout: float | None = None,
-    say: Say = lambda _: None,
-    progress: Say = lambda _: None,
+    warn: Notify = lambda _: None,
+    progress: Notify = lambda _: None,
 ) -> int:
     """Record a cluster into a file.
 
@@ -45,7 +45,7 @@ def capture(
         file: to write, see bundle_file.write_bundle.
         redact: replace addresses and names.
         overwrite: replace a file that is there.
-        access, timeout, say, progress: as for runner.collect_path.
+        access, timeout, warn, progress: as for runner.collect_path.
 
     Returns:
         How many records the file has.
@@ -59,7 +59,7 @@ def capture(
     if not overwrite and target.exists():
         raise BundleError(f"{target} is there already", hint="give another name, or --force")
     called: dict[str, str] = {}
-    with _sigterm_raises(), NodeAnswerers(session, access, say) as answerers:
+    with _sigterm_raises(), NodeAnswerers(session, access, warn) as answerers:
         records = survey(
             session,
             wanted,
@@ -67,7 +67,7 @@ def capture(
             answerers,
             folder=target.parent,
             timeout=timeout,
-            say=say,
+            warn=warn,
             progress=progress,
         )  # fmt: skip
         if not redact:
@@ -85,7 +85,7 @@ def capture(
                 if before.place != after.place:
                     called[str(before.place)] = str(after.place)
             for name, substitute in called.items():
-                say(f"{name} is called {substitute} in it")
+                warn(f"{name} is called {substitute} in it")
             return count
 
 

@@ -45,7 +45,7 @@ from kubectl_ebpfnet.model.evidence import (
     node_place,
 )
 
-Say = Callable[[str], object]
+Notify = Callable[[str], object]
 _GRACE_SECONDS = 1.0
 _WHO = "/apis/authentication.k8s.io/{}/selfsubjectreviews"
 _WHO_VERSIONS = ("v1", "v1beta1")
@@ -57,8 +57,8 @@ def checkup(
     access: NodeAccess,
     *,
     timeout: float | None = None,
-    say: Say = lambda _: None,
-    progress: Say = lambda _: None,
+    warn: Notify = lambda _: None,
+    progress: Notify = lambda _: None,
 ) -> Bundle:
     """Everything that `doctor` reports, as records.
 
@@ -66,12 +66,12 @@ def checkup(
         session: the connection.
         access: how nodes may be asked; node pods are deployed in mode `pod` alone.
         timeout: seconds after which what has not answered is done without; None for no limit.
-        say, progress: as for runner.collect_path.
+        warn, progress: as for runner.collect_path.
 
     Raises:
         ApiUnreachable, Unauthorized: there is nobody to ask. Whatever else is refused is a record.
     """
-    with NodeAnswerers(session, access, say) as answerers:
+    with NodeAnswerers(session, access, warn) as answerers:
         run = _Checkup(session, access, answerers, Deadline(timeout))
         return bundle_of([_connection(session, access), *run.records(progress)])
 
@@ -87,7 +87,7 @@ class _Checkup:
         self.api = RecordingApi(session)
         self.pool = Pool()
 
-    def records(self, progress: Say) -> Iterator[Record]:
+    def records(self, progress: Notify) -> Iterator[Record]:
         """All of them."""
         progress("asking the API server")
         _version(self.api)
@@ -144,7 +144,7 @@ class _Checkup:
             who = status.get("userInfo") if isinstance(status, dict) else None
             if isinstance(who, dict):
                 named = {key: who[key] for key in ("username", "groups") if key in who}
-                self.api.say(doctor.WHO, named, started)
+                self.api.keep_value(doctor.WHO, named, started)
                 return
 
     def _agents(self) -> tuple[Mapping[str, Agent], str]:
@@ -224,11 +224,11 @@ def _version(api: RecordingApi) -> None:
     """The server's version; who cannot get that far has no cluster to ask."""
     started = now()
     try:
-        api.say(doctor.SERVER_VERSION, api.get("/version"), started)
+        api.keep_value(doctor.SERVER_VERSION, api.get("/version"), started)
     except (ApiUnreachable, Unauthorized):
         raise
     except ClusterError as error:
-        api.failed(doctor.SERVER_VERSION, error)
+        api.keep_failure(doctor.SERVER_VERSION, error)
 
 
 def _connection(session: Session, access: NodeAccess) -> Record:

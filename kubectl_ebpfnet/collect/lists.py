@@ -19,7 +19,7 @@ from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind, bundle_of
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.parse import kube
 
-Say = Callable[[str], object]
+Notify = Callable[[str], object]
 TopicOf = Callable[[tuple[Address, ...]], Topic]
 """Addresses of the pod, none for a node → what is asked."""
 
@@ -55,13 +55,13 @@ class Looker:
         session: Session,
         access: NodeAccess = BY_AGENT,
         timeout: float | None = None,
-        say: Say = lambda _: None,
-        progress: Say = lambda _: None,
+        warn: Notify = lambda _: None,
+        progress: Notify = lambda _: None,
     ) -> None:
         """As for survey.survey; `timeout` is of each look."""
         self._session, self._timeout = session, timeout
-        self._say, self._progress = say, progress
-        self._answerers = NodeAnswerers(session, access, say)
+        self._warn, self._progress = warn, progress
+        self._answerers = NodeAnswerers(session, access, warn)
 
     def __enter__(self) -> Looker:
         self._answerers.__enter__()
@@ -87,13 +87,13 @@ class Looker:
             ClusterError: the API server cannot be reached, or does not let this user read it.
         """
         ref = TargetRef(cast(Kind, wanted.kind.lower()), wanted.name)
-        found = resolve(Api(self._session), ref, self._session.namespace, self._say)
+        found = resolve(Api(self._session), ref, self._session.namespace, self._warn)
         kind = "node" if ref.kind == "node" else "pod"
         named = _Named(kind, name_of(found))
         asked = topic(() if kind == "node" else addresses_of(found))
         records = survey(
             self._session, [named], asked, self._answerers,
-            timeout=self._timeout, say=self._say, progress=self._progress,
+            timeout=self._timeout, warn=self._warn, progress=self._progress,
         )  # fmt: skip
         bundle = bundle_of(records)
         if kind == "node":

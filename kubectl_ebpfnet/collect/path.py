@@ -64,7 +64,7 @@ from kubectl_ebpfnet.model.path import PathRequest
 from kubectl_ebpfnet.model.untrusted import address
 
 T = TypeVar("T")
-Say = Callable[[str], object]
+Notify = Callable[[str], object]
 
 FAR_NODES = 3
 """Nodes of the far end that are asked."""
@@ -79,8 +79,8 @@ def collect_path(
     *,
     access: NodeAccess = BY_AGENT,
     timeout: float | None = None,
-    say: Say = lambda _: None,
-    progress: Say = lambda _: None,
+    warn: Notify = lambda _: None,
+    progress: Notify = lambda _: None,
 ) -> tuple[PathRequest, Bundle]:
     """Everything that the path of one packet can be explained from.
 
@@ -89,7 +89,7 @@ def collect_path(
         request: what is asked; a workload as its source is still to be resolved.
         access: how nodes may be asked; what is deployed for it is gone at the end.
         timeout: seconds for all of it; what has not answered by then is done without.
-        say: told what the reader must know, e.g. which pod was taken for a workload.
+        warn: takes lines that the user must read, e.g. which pod was taken for a workload.
         progress: told what is going on. Both are called from this thread.
 
     Returns:
@@ -100,8 +100,8 @@ def collect_path(
         ClusterError: the API server cannot be reached, or does not let this user read the source
             or the destination.
     """
-    with NodeAnswerers(session, access, say) as answerers:
-        return _Run(session, request, answerers, Deadline(timeout), say, progress).run()
+    with NodeAnswerers(session, access, warn) as answerers:
+        return _Run(session, request, answerers, Deadline(timeout), warn, progress).run()
 
 
 class _Run:
@@ -113,14 +113,14 @@ class _Run:
         request: PathRequest,
         answerers: NodeAnswerers,
         deadline: Deadline,
-        say: Say,
-        progress: Say,
+        warn: Notify,
+        progress: Notify,
     ) -> None:
         self.session = session
         self.request = request
         self.answerers = answerers
         self.deadline = deadline
-        self.say = say
+        self.warn = warn
         self.progress = progress
         self.api = RecordingApi(session)
         self.pool = Pool()
@@ -149,7 +149,7 @@ class _Run:
 
         pod = self._needed(source)
         for line in lines:
-            self.say(line)
+            self.warn(line)
         far = self._needed(end)
         listed = self._tried(agents)
         self.agents = listed[0] or {}
@@ -320,9 +320,9 @@ def resolve_locally(name: str) -> Record:
     return Record(0, CLIENT, argv, 0, InMemory(text.encode()), b"", now())
 
 
-def _source(api: RecordingApi, request: PathRequest, say: Say) -> Object:
+def _source(api: RecordingApi, request: PathRequest, warn: Notify) -> Object:
     ref = TargetRef(cast(Kind, request.source_kind.lower()), request.source_name)
-    return resolve(api, ref, request.source_namespace, say)
+    return resolve(api, ref, request.source_namespace, warn)
 
 
 def _policies(api: RecordingApi, request: PathRequest) -> list[Callable[[], object]]:

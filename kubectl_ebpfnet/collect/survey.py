@@ -36,7 +36,7 @@ from kubectl_ebpfnet.collect.tasks import Topic
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.evidence import Place, Record, node_place, pod_place
 
-Say = Callable[[str], object]
+Notify = Callable[[str], object]
 _GRACE_SECONDS = 1.0
 _POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
 _CILIUM_LISTS = (
@@ -71,8 +71,8 @@ def survey(
     *,
     folder: Path | None = None,
     timeout: float | None = None,
-    say: Say = lambda _: None,
-    progress: Say = lambda _: None,
+    warn: Notify = lambda _: None,
+    progress: Notify = lambda _: None,
 ) -> Iterator[Record]:
     """The records of some places, as they come.
 
@@ -83,14 +83,14 @@ def survey(
         topic: what they are asked.
         answerers: who answers for nodes; what is deployed goes away when the caller leaves it.
         folder: where long outputs wait, in files without a name; a temporary one when None.
-        timeout, say, progress: as for runner.collect_path.
+        timeout, warn, progress: as for runner.collect_path.
 
     Raises:
         NotFound: a place is not there.
         ClusterError: the API server cannot be reached, or does not let this user read a place.
     """
     run = _Survey(session, topic, answerers, Deadline(timeout), folder)
-    yield from run.records(wanted, say, progress)
+    yield from run.records(wanted, warn, progress)
 
 
 class _Survey:
@@ -110,7 +110,9 @@ class _Survey:
         self.pool = Pool()
         self.running: list[tuple[Place, Future[list[Record]]]] = []
 
-    def records(self, wanted: Iterable[SurveyTarget], say: Say, progress: Say) -> Iterator[Record]:
+    def records(
+        self, wanted: Iterable[SurveyTarget], warn: Notify, progress: Notify
+    ) -> Iterator[Record]:
         """All of them; places are asked while the first are given."""
         api = self.api
         progress("asking the API server")
@@ -119,7 +121,7 @@ class _Survey:
         self.answerers.know(agents, why_none, self.answerers.find_pods(api))
         where = next((agent.container.namespace for agent in agents.values()), "kube-system")
         lists.append(self.pool.start(lambda: api.config_map(where, "cilium-config")))
-        pods, nodes = _places(api, wanted, self.session.namespace, say)
+        pods, nodes = _places(api, wanted, self.session.namespace, warn)
         if not pods and not nodes:
             nodes = list(agents) or [name_of(node) for node in api.nodes()]
         yield from self._start(pods, nodes)
@@ -176,7 +178,7 @@ class _Survey:
 
         self.running.append((place, self.pool.start(call)))
 
-    def _gathered(self, progress: Say) -> Iterator[Record]:
+    def _gathered(self, progress: Notify) -> Iterator[Record]:
         for count, (place, answer) in enumerate(self.running):
             progress(f"waiting for {place} ({len(self.running) - count} to go)")
             left = self.deadline.left
@@ -210,14 +212,14 @@ def _agents(api: RecordingApi, answerers: NodeAnswerers) -> tuple[Mapping[str, A
 
 
 def _places(
-    api: RecordingApi, wanted: Iterable[SurveyTarget], namespace: str, say: Say
+    api: RecordingApi, wanted: Iterable[SurveyTarget], namespace: str, warn: Notify
 ) -> tuple[list[Object], list[str]]:
     """The pods that were named, and the nodes: named, or of the pods."""
     pods: list[Object] = []
     nodes: list[str] = []
     for place in wanted:
         ref = TargetRef(cast(Kind, place.kind.lower()), place.name)
-        found = resolve(api, ref, namespace, say)
+        found = resolve(api, ref, namespace, warn)
         if ref.kind == "node":
             nodes.append(ref.name)
             continue

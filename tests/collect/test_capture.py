@@ -108,7 +108,7 @@ def test_redacted(cluster: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     # A key of ours: by chance another key makes of one address what was another's.
     monkeypatch.setattr("secrets.token_bytes", lambda n: b"k" * n)
     said: list[str] = []
-    capture(session, [Place("pod", "client")], tmp_path / "x.zip", redact=True, say=said.append)
+    capture(session, [Place("pod", "client")], tmp_path / "x.zip", redact=True, warn=said.append)
     assert os.listdir(tmp_path) == ["x.zip"]
     bundle = open_bundle(tmp_path / "x.zip")
     assert bundle.note == NOTE

@@ -175,7 +175,7 @@ def test_a_workload_gives_one_of_its_pods(cluster: Opened) -> None:
         session,
         request(source="deploy/c", source_name="c", source_kind="Deployment"),
         timeout=50,
-        say=said.append,
+        warn=said.append,
     )
     assert (asked.source_kind, asked.source, asked.source_name) == ("pod", "pod/client", "client")
     assert said == ["deployment/c: taking pod/client; 1 of 1 pods are ready"]
@@ -414,7 +414,7 @@ def test_no_node_pod_is_deployed_when_agents_are_not_known_in_time(cluster: Open
     said: list[str] = []
     try:
         _, bundle = collect_path(
-            session, request(), timeout=1, say=said.append, access=NodeAccess(Mode.AUTO)
+            session, request(), timeout=1, warn=said.append, access=NodeAccess(Mode.AUTO)
         )
     finally:
         gone.set()

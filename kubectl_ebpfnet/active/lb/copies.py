@@ -68,7 +68,7 @@ def manifest(service: Object, policy: str, name: str, run: Run) -> dict[str, Any
 
 @contextlib.contextmanager
 def copies(
-    api: Api, namespace: str, service: str, say: Callable[[str], object]
+    api: Api, namespace: str, service: str, warn: Callable[[str], object]
 ) -> Iterator[list[Copy]]:
     """A copy for each policy; both are gone at the end of the block, however it ends.
 
@@ -84,7 +84,7 @@ def copies(
     made: list[str] = []
     try:
         for policy, name in names.items():
-            say(f"creating svc/{name}, a copy with externalTrafficPolicy {policy}")
+            warn(f"creating svc/{name}, a copy with externalTrafficPolicy {policy}")
             made.append(name)  # before: an answer that is lost must not leave it behind
             api.create(path, manifest(original, policy, name, run))
         yield [
@@ -92,16 +92,16 @@ def copies(
         ]
     finally:
         with DeferredSignals():
-            _remove(api, path, made, say)
+            _remove(api, path, made, warn)
 
 
-def _remove(api: Api, path: str, names: list[str], say: Callable[[str], object]) -> None:
+def _remove(api: Api, path: str, names: list[str], warn: Callable[[str], object]) -> None:
     until = time.monotonic() + _GONE_SECONDS
     for name in names:
         try:
             delete(api, f"{path}/{name}", until=until)
         except ClusterError as error:
-            say(f"svc/{name} is left behind ({error}); `kubectl ebpfnet cleanup` removes it")
+            warn(f"svc/{name} is left behind ({error}); `kubectl ebpfnet cleanup` removes it")
 
 
 def _has_address(api: Api, namespace: str, name: str) -> bool:

@@ -54,7 +54,7 @@ from kubectl_ebpfnet.model.probe import (
 )
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 
-Say = Callable[[str], object]
+Notify = Callable[[str], object]
 Answerer = ExecTarget | NodePod | PendingNodePod | Record
 _LOOK_SECONDS = 90.0
 _SPARE_SECONDS = 75.0  # for a node pod to come, its image included
@@ -69,30 +69,30 @@ class Means:
         access: how nodes may be asked.
         pods: node pods, which send.
         others: who answers for nodes that do not send.
-        say, progress: as for collect.runner.collect_path.
+        warn, progress: as for collect.runner.collect_path.
     """
 
     session: Session
     access: NodeAccess
     pods: NodeAnswerers
     others: NodeAnswerers
-    say: Say
-    progress: Say
+    warn: Notify
+    progress: Notify
 
 
 @contextlib.contextmanager
 def means(
     session: Session,
     access: NodeAccess,
-    say: Say = lambda _: None,
-    progress: Say = lambda _: None,
+    warn: Notify = lambda _: None,
+    progress: Notify = lambda _: None,
 ) -> Iterator[Means]:
     """Means for some probes; what they deploy is gone at the end of the block."""
     with (
-        NodeAnswerers(session, replace(access, mode=Mode.POD), say) as pods,
-        NodeAnswerers(session, access, say) as others,
+        NodeAnswerers(session, replace(access, mode=Mode.POD), warn) as pods,
+        NodeAnswerers(session, access, warn) as others,
     ):
-        yield Means(session, access, pods, others, say, progress)
+        yield Means(session, access, pods, others, warn, progress)
 
 
 @dataclass(slots=True)
@@ -188,7 +188,7 @@ class Probe:
         again = lb_sends.by_node_port(self.request, nodes, unreached)
         if again:
             named = ", ".join(sorted({one.node for one in again}))
-            self.means.say(f"{named}: not on one L2 with the sender; the node port is tried")
+            self.means.warn(f"{named}: not on one L2 with the sender; the node port is tried")
             records += self._ask(again, chosen, pods)
             replaced = {(one.target, one.node) for one in again}
             first = [one for one in first if (one.target, one.node) not in replaced]

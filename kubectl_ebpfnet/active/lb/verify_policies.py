@@ -32,7 +32,7 @@ def verifier(
         ClusterError: as lb_copies.copies.
     """
     api = Api(means.session)
-    with copies(api, request.namespace, request.service, means.say) as made:
+    with copies(api, request.namespace, request.service, means.warn) as made:
         begun = time.monotonic()
         yield lambda: [_probed(means, request, copy, begun) for copy in made]
 
@@ -45,7 +45,7 @@ def _probed(
         request, service=copy.name, node_ports=request.node_ports or not copy.has_address
     )
     if not copy.has_address:
-        means.say(f"svc/{copy.name} got no address: its node ports are probed")
+        means.warn(f"svc/{copy.name} got no address: its node ports are probed")
     while True:
         report, bundle = Probe(means, asked).run()
         late = time.monotonic() - begun > SETTLING_SECONDS

@@ -58,7 +58,7 @@ def run(
                 overwrite=force,
                 access=access,
                 timeout=limit,
-                say=progress.warn,
+                warn=progress.warn,
                 progress=progress.show,
             )
         progress.warn(f"{file}: {count} records")

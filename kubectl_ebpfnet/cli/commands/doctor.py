@@ -64,4 +64,4 @@ def _read_cluster(
     with Session.open(connection) as session:
         from kubectl_ebpfnet.collect.doctor import checkup
 
-        return checkup(session, access, timeout=limit, say=progress.warn, progress=progress.show)
+        return checkup(session, access, timeout=limit, warn=progress.warn, progress=progress.show)

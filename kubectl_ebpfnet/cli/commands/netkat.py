@@ -69,5 +69,5 @@ def run(
         sent = netkat_words.for_node(via, terminal=sys.stdin is not None and sys.stdin.isatty())
         return netkat.run(
             session, access, requested.name, sent, streams,
-            timeout=limit, say=progress.warn, progress=progress.show,
+            timeout=limit, warn=progress.warn, progress=progress.show,
         )  # fmt: skip

@@ -39,13 +39,13 @@ class RecordingApi(Api):
         """As Api.get; objects by name are recorded, pages of lists are not."""
         if not api_request("GET", path).name:
             return super().get(path, query)
-        argv, started = words(path), now()
+        argv, started = get_argv(path), now()
         try:
             found = super().get(path, query)
         except ClusterError as error:
-            self.failed(argv, error)
+            self.keep_failure(argv, error)
             raise
-        self._keep(argv, found, started)
+        self._keep_object(argv, found, started)
         return found
 
     def list(
@@ -57,15 +57,15 @@ class RecordingApi(Api):
         limit: int = PAGE,
     ) -> Objects:
         """As Api.list; recorded as one list, whatever its pages."""
-        argv, started = words(path, label_selector, field_selector), now()
+        argv, started = get_argv(path, label_selector, field_selector), now()
         try:
             items = super().list(
                 path, label_selector=label_selector, field_selector=field_selector, limit=limit
             )
         except ClusterError as error:
-            self.failed(argv, error)
+            self.keep_failure(argv, error)
             raise
-        self._keep(argv, {"apiVersion": "v1", "kind": "List", "items": items}, started)
+        self._keep_object(argv, {"apiVersion": "v1", "kind": "List", "items": items}, started)
         return items
 
     def allowed(self, verb: str, resource: str, namespace: str = "", name: str = "") -> bool:
@@ -76,31 +76,33 @@ class RecordingApi(Api):
         try:
             allowed = super().allowed(verb, resource, namespace, name)
         except ClusterError as error:
-            self.failed(argv, error)
+            self.keep_failure(argv, error)
             raise
-        self.say(argv, {"allowed": allowed}, started)
+        self.keep_value(argv, {"allowed": allowed}, started)
         return allowed
 
-    def say(self, argv: tuple[str, ...], value: Object, started: str) -> None:
+    def keep_value(self, argv: tuple[str, ...], value: Object, started: str) -> None:
         """Keep a record of a value that is no object of the cluster's, as it is."""
         with self._lock:
-            said = InMemory(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-            self._records.append(Record(0, API, argv, 0, said, b"", started))
+            stdout = InMemory(
+                json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+            )
+            self._records.append(Record(0, API, argv, 0, stdout, b"", started))
 
-    def _keep(self, argv: tuple[str, ...], value: Object, started: str) -> None:
+    def _keep_object(self, argv: tuple[str, ...], value: Object, started: str) -> None:
         text = json.dumps(secrets.cut(value), ensure_ascii=False)
-        said = InMemory(text.encode("utf-8", "surrogatepass"))
+        stdout = InMemory(text.encode("utf-8", "surrogatepass"))
         with self._lock:
-            self._records.append(Record(0, API, argv, 0, said, b"", started))
+            self._records.append(Record(0, API, argv, 0, stdout, b"", started))
 
-    def failed(self, argv: tuple[str, ...], error: ClusterError) -> None:
+    def keep_failure(self, argv: tuple[str, ...], error: ClusterError) -> None:
         """Keep a record of what was not answered."""
         record = Record(0, API, argv, None, error=str(error), denied=missing_permission(error))
         with self._lock:
             self._records.append(record)
 
 
-def words(path: str, label_selector: str = "", field_selector: str = "") -> tuple[str, ...]:
+def get_argv(path: str, label_selector: str = "", field_selector: str = "") -> tuple[str, ...]:
     """A path as the words of `kubectl get`, e.g. `get pods -n default client`."""
     what = api_request("GET", path)
     resource = what.resource.partition(".")[0]

@@ -75,11 +75,11 @@ class PendingNodePod:
 class NodeAnswerers:
     """Who answers for each node of one run. Use it in a `with`: what it deployed goes away then."""
 
-    def __init__(self, session: Session, access: NodeAccess, say: Callable[[str], object]) -> None:
+    def __init__(self, session: Session, access: NodeAccess, warn: Callable[[str], object]) -> None:
         """Nothing is asked of the cluster yet."""
         self._session = session
         self._access = access
-        self._say = say
+        self._warn = warn
         self._deployment: Deployment | None = None
         self._kept: Mapping[str, NodePod] = {}
         self._agents: Mapping[str, Agent] = {}
@@ -163,10 +163,10 @@ class NodeAnswerers:
             return
         why = "" if self._access.mode is Mode.POD else f"{self._why_no_agent(nodes)}: "
         image = self._access.options.image
-        self._say(f"{why}deploying a node pod on {', '.join(nodes)} (image {image})")
+        self._warn(f"{why}deploying a node pod on {', '.join(nodes)} (image {image})")
         try:
             if self._deployment is None:
-                deployment = Deployment(self._session, self._access.options, self._say)
+                deployment = Deployment(self._session, self._access.options, self._warn)
                 self._deployment = deployment.__enter__()
             self._deployment.start(nodes)
             self._started.update(nodes)
