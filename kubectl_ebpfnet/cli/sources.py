@@ -14,7 +14,7 @@ from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import PathRequest
 
 if TYPE_CHECKING:
-    from kubectl_ebpfnet.collect.lists import LookedAt, TopicOf
+    from kubectl_ebpfnet.collect.lists import SurveyedTarget, TopicOf
     from kubectl_ebpfnet.collect.survey import SurveyTarget
 
 RequestOf = Callable[[str], PathRequest]
@@ -70,7 +70,7 @@ def open_reader(
     timeout: float | None,
     progress: Progress,
     preload: Sequence[str] = (),
-) -> Iterator[Callable[[SurveyTarget, TopicOf], LookedAt]]:
+) -> Iterator[Callable[[SurveyTarget, TopicOf], SurveyedTarget]]:
     """Give a function that reads one pod or node, from the cluster or from a capture.
 
     Args:
@@ -80,11 +80,13 @@ def open_reader(
         EbpfnetError: the capture or the cluster cannot be read; from the function: the pod or node
             does not exist.
     """
-    from kubectl_ebpfnet.collect.lists import Looker, in_bundle
+    from kubectl_ebpfnet.collect.lists import TargetSurveyor, target_in_bundle
 
     if capture:
         bundle = open_capture(capture)
-        yield lambda wanted, _: in_bundle(bundle, wanted, global_flags.namespace or "default")
+        yield lambda wanted, _: target_in_bundle(
+            bundle, wanted, global_flags.namespace or "default"
+        )
         return
     options, access = global_flags.connection(), global_flags.nodes.access()
     from kubectl_ebpfnet.cluster.client.session import Session
@@ -93,9 +95,9 @@ def open_reader(
     _import_in_background(preload)
     with (
         Session.open(options) as session,
-        Looker(session, access, timeout, progress.warn, progress.show) as live,
+        TargetSurveyor(session, access, timeout, progress.warn, progress.show) as live,
     ):
-        yield live.look
+        yield live.survey_target
 
 
 def _import_in_background(modules: Sequence[str]) -> None:

@@ -25,7 +25,7 @@ TopicOf = Callable[[tuple[Address, ...]], Topic]
 
 
 @dataclass(frozen=True, slots=True)
-class LookedAt:
+class SurveyedTarget:
     """A pod or a node, and what was said of it.
 
     Attributes:
@@ -41,12 +41,12 @@ class LookedAt:
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
+class _Place:
     kind: str
     name: str
 
 
-class Looker:
+class TargetSurveyor:
     """A cluster that is looked at, once or again and again. Use it in a `with`: node pods that it
     deploys serve every look and go away at the end."""
 
@@ -63,7 +63,7 @@ class Looker:
         self._warn, self._progress = warn, progress
         self._answerers = NodeAnswerers(session, access, warn)
 
-    def __enter__(self) -> Looker:
+    def __enter__(self) -> TargetSurveyor:
         self._answerers.__enter__()
         return self
 
@@ -75,7 +75,7 @@ class Looker:
     ) -> None:
         self._answerers.__exit__(kind, error, trace)
 
-    def look(self, wanted: SurveyTarget, topic: TopicOf) -> LookedAt:
+    def survey_target(self, target: SurveyTarget, topic: TopicOf) -> SurveyedTarget:
         """Ask one place, and for a pod its node too.
 
         Args:
@@ -86,45 +86,45 @@ class Looker:
             NotFound: it is not there.
             ClusterError: the API server cannot be reached, or does not let this user read it.
         """
-        ref = TargetRef(cast(Kind, wanted.kind.lower()), wanted.name)
+        ref = TargetRef(cast(Kind, target.kind.lower()), target.name)
         found = resolve(Api(self._session), ref, self._session.namespace, self._warn)
         kind = "node" if ref.kind == "node" else "pod"
-        named = _Named(kind, name_of(found))
-        asked = topic(() if kind == "node" else addresses_of(found))
+        place = _Place(kind, name_of(found))
+        questions = topic(() if kind == "node" else addresses_of(found))
         records = survey(
-            self._session, [named], asked, self._answerers,
+            self._session, [place], questions, self._answerers,
             timeout=self._timeout, warn=self._warn, progress=self._progress,
         )  # fmt: skip
         bundle = bundle_of(records)
         if kind == "node":
-            return LookedAt(named.name, "", "", bundle)
-        return LookedAt("", self._session.namespace, named.name, bundle)
+            return SurveyedTarget(place.name, "", "", bundle)
+        return SurveyedTarget("", self._session.namespace, place.name, bundle)
 
 
-def in_bundle(bundle: Bundle, wanted: SurveyTarget, namespace: str) -> LookedAt:
+def target_in_bundle(bundle: Bundle, target: SurveyTarget, namespace: str) -> SurveyedTarget:
     """The same out of a capture.
 
     Raises:
         NotFound: the capture knows nothing of it; the hint names what it does know.
     """
-    if wanted.kind == "node":
+    if target.kind == "node":
         nodes = {place.node for kind in _NODE_KINDS for place in bundle.places(kind)}
-        if wanted.name in nodes:
-            return LookedAt(wanted.name, "", "", bundle)
-        raise NotFound("node", wanted.name, hint=_there("nodes", nodes))
+        if target.name in nodes:
+            return SurveyedTarget(target.name, "", "", bundle)
+        raise NotFound("node", target.name, hint=_names_hint("nodes", nodes))
     pods = set()
     for record in bundle.records:
         if record.place.kind is PlaceKind.API and record.ok:
             pods |= {(pod.namespace, pod.name) for pod in kube.objects(record.stdout.read()).pods}
-    if wanted.kind == "pod" and (namespace, wanted.name) in pods:
-        return LookedAt("", namespace, wanted.name, bundle)
+    if target.kind == "pod" and (namespace, target.name) in pods:
+        return SurveyedTarget("", namespace, target.name, bundle)
     names = {name for ns, name in pods if ns == namespace}
-    raise NotFound(wanted.kind.lower(), wanted.name, namespace, hint=_there("pods", names))
+    raise NotFound(target.kind.lower(), target.name, namespace, hint=_names_hint("pods", names))
 
 
 _NODE_KINDS = (PlaceKind.AGENT, PlaceKind.NODE)
 
 
-def _there(what: str, names: set[str]) -> str:
+def _names_hint(what: str, names: set[str]) -> str:
     shown = ", ".join(sorted(names)[:8])
     return f"{what} in the capture: {shown}" if names else f"there are no {what} in the capture"
