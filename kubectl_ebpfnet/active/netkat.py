@@ -101,7 +101,7 @@ def run(
     """
     with NodeAnswerers(session, access, warn) as answerers:
         progress("asking the API server")
-        answerers.know({}, "", answerers.find_pods(RecordingApi(session)))
+        answerers.set_available({}, "", answerers.find_pods(RecordingApi(session)))
         pod = _pod(answerers, node, Deadline(timeout), progress)
         argv = (PROGRAM, "netkat", OPTION, *words)
         progress("")
@@ -112,10 +112,10 @@ def run(
 
 
 def _pod(answerers: NodeAnswerers, node: str, deadline: Deadline, progress: Notify) -> NodePod:
-    found = answerers.of([node])[node]
+    found = answerers.for_nodes([node])[node]
     if isinstance(found, PendingNodePod):
         progress(f"waiting for the node pod on {node}")
-        return answerers.pod(node, deadline)
+        return answerers.wait_for_pod(node, deadline)
     if isinstance(found, NodePod):
         return found
     reason = found.error if isinstance(found, Record) else "it cannot be asked"

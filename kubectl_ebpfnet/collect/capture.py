@@ -1,7 +1,7 @@
-"""A live run of `capture`: all that `path` would ask of some places, for any destination.
+"""Run `capture`: ask some places every question of `path`, for any destination.
 
-Nothing is filtered by a packet, and records are written as they come, so a capture of long tables
-needs little memory.
+No packet narrows the tables. Records are written as they come, so a capture of long tables needs
+little memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Notify = Callable[[str], object]
 
 def capture(
     session: Session,
-    wanted: Iterable[SurveyTarget],
+    targets: Iterable[SurveyTarget],
     file: str | Path,
     *,
     redact: bool = False,
@@ -41,28 +41,31 @@ def capture(
 
     Args:
         session: the connection; pods and workloads are looked for in its namespace.
-        wanted: the places; when there are none, every node with an agent.
-        file: to write, see bundle_file.write_bundle.
+        targets: the places; without any, every node with an agent.
+        file: the zip to write, see capture/open.py.
         redact: replace addresses and names.
-        overwrite: replace a file that is there.
-        access, timeout, warn, progress: as for runner.collect_path.
+        overwrite: replace an existing file.
+        access: how nodes may be asked; node pods that it deploys are removed at the end.
+        timeout: seconds for the whole run; late answers are left out.
+        warn: takes lines that the user must read.
+        progress: takes a line about the current step.
 
     Returns:
-        How many records the file has.
+        The number of records in the file.
 
     Raises:
-        BundleError: the file is there already, or cannot be written.
-        NotFound: a place is not there.
+        BundleError: the file exists already, or cannot be written.
+        NotFound: a target does not exist.
         ClusterError: the API server cannot be reached, or does not let this user read a place.
     """
     target = Path(file)
     if not overwrite and target.exists():
         raise BundleError(f"{target} is there already", hint="give another name, or --force")
-    called: dict[str, str] = {}
+    substitutes: dict[str, str] = {}
     with _sigterm_raises(), NodeAnswerers(session, access, warn) as answerers:
         records = survey(
             session,
-            wanted,
+            targets,
             EVERYTHING,
             answerers,
             folder=target.parent,
@@ -72,7 +75,7 @@ def capture(
         )  # fmt: skip
         if not redact:
             return write_bundle(target, records, overwrite=overwrite)
-        # What has to be replaced is known when all is there.
+        # The names to replace are known only when every record is there.
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
             whole = Path(name) / "whole.zip"
             write_bundle(whole, records)
@@ -80,18 +83,18 @@ def capture(
             original = open_bundle(whole)
             bundle = redaction.redact(original)
             count = write_bundle(target, bundle.records, bundle.note, overwrite=overwrite)
-            # Said here and written nowhere: whoever made the file knows what to ask it.
+            # On stderr alone: the maker of the file has to know how to ask it.
             for before, after in zip(original.records, bundle.records, strict=True):
                 if before.place != after.place:
-                    called[str(before.place)] = str(after.place)
-            for name, substitute in called.items():
+                    substitutes[str(before.place)] = str(after.place)
+            for name, substitute in substitutes.items():
                 warn(f"{name} is called {substitute} in it")
             return count
 
 
 @contextmanager
 def _sigterm_raises() -> Iterator[None]:
-    """While inside, SIGTERM unwinds like Ctrl-C does, so that no part of a file is left."""
+    """Let SIGTERM unwind the stack as Ctrl-C does, so that no part of a file is left."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

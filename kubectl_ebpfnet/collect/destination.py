@@ -1,4 +1,4 @@
-"""The far end of a path: which pods and nodes a destination is on, as the API server knows it.
+"""The far end of a path: pods and nodes of a destination, as the API server knows them.
 
 Field selectors: Kubernetes docs, "Field Selectors" (`status.podIP` of pods).
 """
@@ -30,14 +30,14 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class FarEnd:
-    """Where a packet goes, as far as it is known.
+    """The pods and nodes that a packet may go to.
 
     Attributes:
-        nodes: names, in the order in which they were found.
+        nodes: names, in the order of discovery.
         pods: objects with an address of their own.
-        leaves: it may be outside of the cluster.
-        versions: IP versions of its addresses; none when not known.
-        frontends: addresses of the Service that it is behind.
+        leaves: the destination may be outside of the cluster.
+        versions: IP versions of the destination's addresses; empty when unknown.
+        frontends: addresses of the Service in front of the pods.
     """
 
     nodes: list[str] = field(default_factory=list)
@@ -47,91 +47,94 @@ class FarEnd:
     frontends: tuple[Address, ...] = ()
 
 
-def of_object(api: RecordingApi, request: PathRequest) -> FarEnd:
-    """The far end of a request for a pod, a service or a node; an empty one for others.
+def far_end_of_object(api: RecordingApi, request: PathRequest) -> FarEnd:
+    """Return the far end of a request for a pod, a Service or a node; an empty one for others.
 
     Raises:
-        NotFound: it is not there.
-        ClusterError: it may not be read.
+        NotFound: the object does not exist.
+        ClusterError: the object cannot be read.
     """
-    far = FarEnd()
+    far_end = FarEnd()
     kind, name = request.destination_kind, request.destination_name
     namespace = request.destination_namespace
     if kind == "pod":
-        pod = resolve(api, TargetRef("pod", name), namespace, _nobody)
-        far.pods, far.leaves = [pod], False
-        far.nodes = [node_of(pod)] if node_of(pod) else []
-        far.versions = frozenset(address.version for address in addresses_of(pod))
+        pod = resolve(api, TargetRef("pod", name), namespace, _ignore)
+        far_end.pods, far_end.leaves = [pod], False
+        far_end.nodes = [node_of(pod)] if node_of(pod) else []
+        far_end.versions = frozenset(address.version for address in addresses_of(pod))
     elif kind == "service":
-        _add_service(api, far, resolve(api, TargetRef("service", name), namespace, _nobody))
+        _add_service(api, far_end, resolve(api, TargetRef("service", name), namespace, _ignore))
     elif kind == "node":
-        resolve(api, TargetRef("node", name), "", _nobody)
-        far.nodes = [name]
-        _add_node_port(api, far, request.port)
-    return far
+        resolve(api, TargetRef("node", name), "", _ignore)
+        far_end.nodes = [name]
+        _add_node_port(api, far_end, request.port)
+    return far_end
 
 
-def of_address(
+def far_end_of_address(
     api: RecordingApi, address: Address, nodes: Objects, port: int | None = None
 ) -> FarEnd:
-    """Who has an address: pods, a node or a Service. What cannot be read is not known.
+    """Return the pods, node or Service that have an address. A failed read adds nothing.
 
     Args:
-        port: that is asked for there; on a node it may be the node port of a Service.
+        api: reads objects.
+        address: the destination.
+        nodes: all Node objects.
+        port: destination port; on a node it may be the node port of a Service.
     """
-    far = FarEnd(versions=frozenset((address.version,)))
-    pods = tried(lambda: api.pods(field_selector=f"status.podIP={address}")) or []
-    owners = [name_of(node) for node in nodes if str(address) in _node_addresses(node)]
-    far.pods = [pod for pod in pods if not shares_node(pod)]
-    far.nodes = [*(node_of(pod) for pod in pods if node_of(pod)), *owners]
-    if far.nodes:
-        far.leaves = False
-        if owners:
-            _add_node_port(api, far, port)
+    far_end = FarEnd(versions=frozenset((address.version,)))
+    pods = _result_or_none(lambda: api.pods(field_selector=f"status.podIP={address}")) or []
+    owning_nodes = [name_of(node) for node in nodes if str(address) in _node_addresses(node)]
+    far_end.pods = [pod for pod in pods if not shares_node(pod)]
+    far_end.nodes = [*(node_of(pod) for pod in pods if node_of(pod)), *owning_nodes]
+    if far_end.nodes:
+        far_end.leaves = False
+        if owning_nodes:
+            _add_node_port(api, far_end, port)
     elif not address.is_global or _in_pod_cidr(address, nodes):
         # A public address may be a load balancer's too: the agent's service list knows those.
-        for service in tried(api.services) or []:
+        for service in _result_or_none(api.services) or []:
             if str(address) in _service_addresses(service):
-                _add_service(api, far, service)
-    return far
+                _add_service(api, far_end, service)
+    return far_end
 
 
-def tried(call: Callable[[], T]) -> T | None:
-    """What a read gives, None when it fails; its record says why."""
+def _result_or_none(call: Callable[[], T]) -> T | None:
+    """Return the result of a read, None when it fails; the record of the read has the reason."""
     try:
         return call()
     except ClusterError:
         return None
 
 
-def _nobody(_: str) -> None:
-    """Pods, services and nodes are taken as they are: there is nothing to say."""
+def _ignore(_: str) -> None:
+    """Drop the warning: only a workload, resolved to one of its pods, causes any."""
 
 
-def _add_service(api: RecordingApi, far: FarEnd, service: Object) -> None:
-    """The nodes of a Service's endpoints, and the pods that it selects."""
+def _add_service(api: RecordingApi, far_end: FarEnd, service: Object) -> None:
+    """Add the nodes of a Service's endpoints, and the pods that it selects."""
     namespace, name = namespace_of(service), name_of(service)
-    far.leaves = False
-    far.frontends += tuple(_addresses_in(_service_addresses(service)))
-    for endpoint_slice in tried(lambda: api.endpoint_slices(namespace, name)) or []:
+    far_end.leaves = False
+    far_end.frontends += tuple(_addresses_in(_service_addresses(service)))
+    for endpoint_slice in _result_or_none(lambda: api.endpoint_slices(namespace, name)) or []:
         for endpoint in endpoint_slice.get("endpoints") or []:
             topology = part(endpoint, "topology")  # of v1beta1
             node = endpoint.get("nodeName") or topology.get("kubernetes.io/hostname")
             if isinstance(node, str) and node:
-                far.nodes.append(node)
+                far_end.nodes.append(node)
     selector = selector_text({"matchLabels": part(service, "spec", "selector")})
     if selector:
-        far.pods += tried(lambda: api.pods(namespace, label_selector=selector)) or []
+        far_end.pods += _result_or_none(lambda: api.pods(namespace, label_selector=selector)) or []
 
 
-def _add_node_port(api: RecordingApi, far: FarEnd, port: int | None) -> None:
-    """The far end of the Service that has this port on every node, if one has."""
+def _add_node_port(api: RecordingApi, far_end: FarEnd, port: int | None) -> None:
+    """Add the far end of a Service that has this node port."""
     if port is None:
         return
-    for service in tried(api.services) or []:
+    for service in _result_or_none(api.services) or []:
         ports = part(service, "spec", "ports") or []
         if any(entry.get("nodePort") == port for entry in ports):
-            _add_service(api, far, service)
+            _add_service(api, far_end, service)
 
 
 def _node_addresses(node: Object) -> set[str]:

@@ -1,7 +1,7 @@
-"""Asks what `doctor` reports: the API server about itself and this user's rights, and every node's
-agent and node pod whether they answer and what they have.
+"""Collect the records of `doctor`: the API server's version and this user's rights, and the tools
+and the state of every node's agent and node pod.
 
-Nothing is deployed unless --node-access is `pod`.
+Node pods are deployed only with --node-access pod.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Notify = Callable[[str], object]
 _GRACE_SECONDS = 1.0
 _WHO = "/apis/authentication.k8s.io/{}/selfsubjectreviews"
 _WHO_VERSIONS = ("v1", "v1beta1")
-"""Kubernetes 1.28 and 1.27; before, no API server says who one is."""
+"""Since Kubernetes 1.28 and 1.27; older API servers do not tell the user's name."""
 
 
 def checkup(
@@ -60,16 +60,18 @@ def checkup(
     warn: Notify = lambda _: None,
     progress: Notify = lambda _: None,
 ) -> Bundle:
-    """Everything that `doctor` reports, as records.
+    """Collect every record that `doctor` reports from.
 
     Args:
         session: the connection.
-        access: how nodes may be asked; node pods are deployed in mode `pod` alone.
-        timeout: seconds after which what has not answered is done without; None for no limit.
-        warn, progress: as for runner.collect_path.
+        access: how nodes may be asked; only mode `pod` deploys node pods.
+        timeout: seconds for the whole run; late answers are left out. None for no limit.
+        warn: takes lines that the user must read.
+        progress: takes a line about the current step.
 
     Raises:
-        ApiUnreachable, Unauthorized: there is nobody to ask. Whatever else is refused is a record.
+        ApiUnreachable, Unauthorized: the API server does not answer this user. Any other refusal is
+            a record.
     """
     with NodeAnswerers(session, access, warn) as answerers:
         run = _Checkup(session, access, answerers, Deadline(timeout))
@@ -77,7 +79,7 @@ def checkup(
 
 
 class _Checkup:
-    """One run."""
+    """One run, with the calls that it started."""
 
     def __init__(
         self, session: Session, access: NodeAccess, answerers: NodeAnswerers, deadline: Deadline
@@ -88,7 +90,7 @@ class _Checkup:
         self.pool = Pool()
 
     def records(self, progress: Notify) -> Iterator[Record]:
-        """All of them."""
+        """Yield all records."""
         progress("asking the API server")
         _version(self.api)
         rights = [(right, self._may(right)) for right in doctor.RIGHTS]
@@ -119,7 +121,7 @@ class _Checkup:
     def _narrower(
         self, rights: Iterable[tuple[doctor.Right, Future[bool]]], namespaces: list[str]
     ) -> list[Future[bool]]:
-        """What is not allowed everywhere may be where the user's pods and the agents are."""
+        """Ask for denied rights again, in the namespaces of the user's pods and of the agents."""
         denied = [right for right, answer in rights if self._settled(answer) is False]
         return [
             self._may(right, namespace)
@@ -129,7 +131,7 @@ class _Checkup:
         ]
 
     def _who(self) -> None:
-        """As whom the API server knows us; servers that do not say are no failure."""
+        """Record the user as the API server knows them; a server without the API is no failure."""
         for version in _WHO_VERSIONS:
             body = {
                 "apiVersion": f"authentication.k8s.io/{version}",
@@ -148,7 +150,7 @@ class _Checkup:
                 return
 
     def _agents(self) -> tuple[Mapping[str, Agent], str]:
-        # Looked for whatever the mode is: which Cilium there is is part of the report.
+        # In every mode: the report names the version of Cilium.
         try:
             return find_agents(self.api), ""
         except ClusterError as error:
@@ -158,7 +160,7 @@ class _Checkup:
         try:
             return self.answerers.find_pods(self.api)
         except ClusterError:
-            return {}  # its record says why
+            return {}  # the record has the reason
 
     def _names(self, listed: Future[list[dict[str, object]]]) -> list[str]:
         try:
@@ -170,7 +172,7 @@ class _Checkup:
         try:
             return future.result(self.deadline.left)
         except (NotDone, ClusterError):
-            return None  # its record says why, or it is late
+            return None  # the record has the reason, or the answer is late
 
     # --- nodes ------------------------------------------------------------------------------------
 
@@ -181,7 +183,7 @@ class _Checkup:
         why_none: str,
         kept: Mapping[str, NodePod],
     ) -> Iterator[tuple[Place, Future[list[Record]] | Record]]:
-        """Agents and node pods of every node, side by side: each is told of by itself."""
+        """Ask the agent and the node pod of every node; the report has a line for each."""
         nodes = list(nodes)
         if self.answerers.looks_for_agents:
             for node in nodes:
@@ -190,8 +192,8 @@ class _Checkup:
                 yield place, (self._ask(target) if isinstance(target, ExecTarget) else target)
         pods: dict[str, NodePod | PendingNodePod | Record | ExecTarget] = dict(kept)
         if self.access.mode is Mode.POD:
-            self.answerers.know({}, "", kept)
-            pods = dict(self.answerers.of(nodes))
+            self.answerers.set_available({}, "", kept)
+            pods = dict(self.answerers.for_nodes(nodes))
         for node, pod in pods.items():
             if isinstance(pod, Record):
                 yield node_place(node), pod
@@ -199,13 +201,13 @@ class _Checkup:
                 yield node_place(node), self._ask_pod(node, pod)
 
     def _ask(self, target: ExecTarget) -> Future[list[Record]]:
-        asked = tasks.shell_questions((*CHECKUP.node, *CHECKUP.cilium), CHECKUP)
-        return self.pool.start(lambda: ask(self.session, target, asked, self.deadline))
+        questions = tasks.shell_questions((*CHECKUP.node, *CHECKUP.cilium), CHECKUP)
+        return self.pool.start(lambda: ask(self.session, target, questions, self.deadline))
 
     def _ask_pod(self, node: str, pod: NodePod | PendingNodePod) -> Future[list[Record]]:
-        asked = tasks.node_pod_questions(CHECKUP.node_pod, CHECKUP, node_place(node))
+        questions = tasks.node_pod_questions(CHECKUP.node_pod, CHECKUP, node_place(node))
         return self.pool.start(
-            lambda: ask_when_running(self.session, self.answerers, pod, asked, self.deadline)
+            lambda: ask_when_running(self.session, self.answerers, pod, questions, self.deadline)
         )
 
     def _answered(self, place: Place, answer: Future[list[Record]] | Record) -> Iterator[Record]:
@@ -221,7 +223,7 @@ class _Checkup:
 
 
 def _version(api: RecordingApi) -> None:
-    """The server's version; who cannot get that far has no cluster to ask."""
+    """Record the server's version. Raises when the server does not answer this user at all."""
     started = now()
     try:
         api.keep_value(doctor.SERVER_VERSION, api.get("/version"), started)

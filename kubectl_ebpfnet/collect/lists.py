@@ -1,4 +1,4 @@
-"""Looks at one pod or node as a whole: for `programs` and `flows`."""
+"""Survey one pod or node, for `programs` and `flows`, in a cluster or in a capture."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from kubectl_ebpfnet.parse import kube
 
 Notify = Callable[[str], object]
 TopicOf = Callable[[tuple[Address, ...]], Topic]
-"""Addresses of the pod, none for a node → what is asked."""
+"""Addresses of the pod, () for a node → the questions."""
 
 
 @dataclass(frozen=True, slots=True)
 class SurveyedTarget:
-    """A pod or a node, and what was said of it.
+    """A pod or a node, and the records of it.
 
     Attributes:
-        node: the node's name when it is one, else "".
-        namespace, pod: of the pod, "" when it is a node.
+        node: name of the node, "" for a pod.
+        namespace, pod: names of the pod, "" for a node.
         bundle: the records.
     """
 
@@ -47,8 +47,8 @@ class _Place:
 
 
 class TargetSurveyor:
-    """A cluster that is looked at, once or again and again. Use it in a `with`: node pods that it
-    deploys serve every look and go away at the end."""
+    """Surveys targets in a cluster, any number of times. Use it in a `with`: the node pods that it
+    deploys serve every survey and are removed at the end."""
 
     def __init__(
         self,
@@ -58,7 +58,14 @@ class TargetSurveyor:
         warn: Notify = lambda _: None,
         progress: Notify = lambda _: None,
     ) -> None:
-        """As for survey.survey; `timeout` is of each look."""
+        """
+        Args:
+            session: the connection.
+            access: how nodes may be asked.
+            timeout: seconds for each survey.
+            warn: takes lines that the user must read.
+            progress: takes a line about the current step.
+        """
         self._session, self._timeout = session, timeout
         self._warn, self._progress = warn, progress
         self._answerers = NodeAnswerers(session, access, warn)
@@ -76,15 +83,16 @@ class TargetSurveyor:
         self._answerers.__exit__(kind, error, trace)
 
     def survey_target(self, target: SurveyTarget, topic: TopicOf) -> SurveyedTarget:
-        """Ask one place, and for a pod its node too.
+        """Ask one target, and for a pod its node too.
 
         Args:
-            wanted: a pod, a workload (one of its pods is taken, and said) or a node.
-            topic: what it is asked, once its addresses are known.
+            target: a pod, a workload (a warning names the pod that stands for it) or a node.
+            topic: gives the questions once the addresses are known.
 
         Raises:
-            NotFound: it is not there.
-            ClusterError: the API server cannot be reached, or does not let this user read it.
+            NotFound: the target does not exist.
+            ClusterError: the API server cannot be reached, or does not let this user read the
+                target.
         """
         ref = TargetRef(cast(Kind, target.kind.lower()), target.name)
         found = resolve(Api(self._session), ref, self._session.namespace, self._warn)
@@ -102,10 +110,15 @@ class TargetSurveyor:
 
 
 def target_in_bundle(bundle: Bundle, target: SurveyTarget, namespace: str) -> SurveyedTarget:
-    """The same out of a capture.
+    """Find a target in a capture.
+
+    Args:
+        bundle: the capture.
+        target: a pod or a node.
+        namespace: of the pod.
 
     Raises:
-        NotFound: the capture knows nothing of it; the hint names what it does know.
+        NotFound: the capture has no record of the target; the hint lists the targets it has.
     """
     if target.kind == "node":
         nodes = {place.node for kind in _NODE_KINDS for place in bundle.places(kind)}

@@ -1,11 +1,12 @@
-"""A live run of `path`: asks the API server, then the places that the packet passes, at once.
+"""Collect the records of a live `path`: ask the API server, then the places the packet passes.
 
     1  the API server: source, destination, agents, nodes, settings, policies; side by side
-    2  the source pod and its node; the nodes at the far end as soon as they are known. A node is
-       asked by Cilium's agent there or by a node pod (node_access.py), the pod by exec or by that
+    2  the source pod and its node; the nodes at the far end as soon as they are known. Cilium's
+       agent or a node pod answers for a node (ask/node_access.py), an exec or the node pod for
+       the source pod
 
-Only what has to be known to ask at all (the source, an object as destination) can end the run;
-everything else that fails is a record with its reason.
+Only a missing source, or a missing object as destination, can end the run; every other failure is a
+record with its reason.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from kubectl_ebpfnet.cluster.client.api import CILIUM, Object, Objects
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
 from kubectl_ebpfnet.cluster.resolve import Kind, TargetRef, name_of, resolve
-from kubectl_ebpfnet.collect import destination as far_end
 from kubectl_ebpfnet.collect import tasks
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
 from kubectl_ebpfnet.collect.ask.container import EXEC, ExecTarget, ask, error_sentence
@@ -44,7 +44,7 @@ from kubectl_ebpfnet.collect.ask.targets import (
     pod_target,
     shares_node,
 )
-from kubectl_ebpfnet.collect.destination import FarEnd
+from kubectl_ebpfnet.collect.destination import FarEnd, far_end_of_address, far_end_of_object
 from kubectl_ebpfnet.collect.pool import Deadline, Pool
 from kubectl_ebpfnet.collect.tasks import PacketHints
 from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, ParseError
@@ -67,7 +67,7 @@ T = TypeVar("T")
 Notify = Callable[[str], object]
 
 FAR_NODES = 3
-"""Nodes of the far end that are asked."""
+"""How many nodes of the far end are asked."""
 SYSTEM = "kube-system"
 CONFIG = "cilium-config"
 _GRACE_SECONDS = 1.0  # an exec that the deadline ended still hands over what it had
@@ -82,15 +82,15 @@ def collect_path(
     warn: Notify = lambda _: None,
     progress: Notify = lambda _: None,
 ) -> tuple[PathRequest, Bundle]:
-    """Everything that the path of one packet can be explained from.
+    """Collect every record that can explain the path of one packet.
 
     Args:
         session: the connection.
-        request: what is asked; a workload as its source is still to be resolved.
-        access: how nodes may be asked; what is deployed for it is gone at the end.
-        timeout: seconds for all of it; what has not answered by then is done without.
+        request: the packet; its source may be a workload, which is resolved to a pod.
+        access: how nodes may be asked; node pods that it deploys are removed at the end.
+        timeout: seconds for the whole run; late answers are left out.
         warn: takes lines that the user must read, e.g. which pod was taken for a workload.
-        progress: told what is going on. Both are called from this thread.
+        progress: takes a line about the current step. Both are called from this thread.
 
     Returns:
         The request with a pod as its source, and the bundle.
@@ -105,7 +105,7 @@ def collect_path(
 
 
 class _Run:
-    """One run: what was started and what came of it. Its methods run in the caller's thread."""
+    """One run, with the calls that it started. Its methods run in the caller's thread."""
 
     def __init__(
         self,
@@ -124,48 +124,48 @@ class _Run:
         self.progress = progress
         self.api = RecordingApi(session)
         self.pool = Pool()
-        self.aside: list[Future[object]] = []
-        self.asked: list[tuple[Place, Future[list[Record]]]] = []
+        self.background: list[Future[object]] = []
+        self.pending: list[tuple[Place, Future[list[Record]]]] = []
         self.records: list[Record] = []
-        self.nodes: set[str] = set()  # that were asked
+        self.asked_nodes: set[str] = set()
         self.agents: Mapping[str, Agent] = {}
 
     def run(self) -> tuple[PathRequest, Bundle]:
-        """Both rounds."""
+        """Ask the API server, then the places."""
         request, api = self.request, self.api
         self.progress("asking the API server")
-        lines: list[str] = []  # threads do not talk; it is said below
+        lines: list[str] = []  # warnings of a thread, printed below
         source = self.pool.start(lambda: _source(api, request, lines.append))
         answerers = self.answerers
         agents = self.pool.start(lambda: find_agents(api) if answerers.looks_for_agents else {})
-        kept = self.pool.start(lambda: answerers.find_pods(api))
+        kept_pods = self.pool.start(lambda: answerers.find_pods(api))
         nodes = self.pool.start(api.nodes)
         cilium_nodes = self.pool.start(lambda: api.cilium("ciliumnodes"))
         config = self.pool.start(lambda: api.config_map(SYSTEM, CONFIG))
-        end = self.pool.start(lambda: far_end.of_object(api, request))
-        self._start_aside(_policies(api, request))
+        end = self.pool.start(lambda: far_end_of_object(api, request))
+        self._start_in_background(_policies(api, request))
         address = request.destination_address
         owner = self.pool.start(lambda: self._owner(address, nodes)) if address else None
 
         pod = self._needed(source)
         for line in lines:
             self.warn(line)
-        far = self._needed(end)
+        far_end = self._needed(end)
         listed = self._tried(agents)
         self.agents = listed[0] or {}
-        answerers.know(self.agents, listed[1], self._tried(kept)[0] or {})
-        known, _ = self._tried(cilium_nodes)
-        versions = frozenset((address.version,)) if address else far.versions
-        packet = _packet(pod, request, versions, far, bool(known))
+        answerers.set_available(self.agents, listed[1], self._tried(kept_pods)[0] or {})
+        known_nodes, _ = self._tried(cilium_nodes)
+        versions = frozenset((address.version,)) if address else far_end.versions
+        packet = _packet_hints(pod, request, versions, far_end, bool(known_nodes))
 
         self.progress(f"asking pod {namespace_of(pod)}/{name_of(pod)} and its node")
-        named = self._ask_source(pod, packet)
-        self._ask_far(far, packet)
-        self._start_aside(self._endpoints([pod]))
+        lookups = self._ask_source(pod, packet)
+        self._ask_far(far_end, packet)
+        self._start_in_background(self._endpoints([pod]))
         if self._tried(config)[0] is None:
-            self._start_aside([self._config_elsewhere])
-        if named:
-            resolved = self._resolved(named)
+            self._start_in_background([self._config_elsewhere])
+        if lookups:
+            resolved = self._resolved(lookups)
             owner = self.pool.start(lambda: self._owner(resolved, nodes)) if resolved else None
         if owner is not None:
             self._ask_far(self._tried(owner)[0] or FarEnd(), packet)
@@ -175,7 +175,7 @@ class _Run:
     # --- waiting --------------------------------------------------------------------------------
 
     def _needed(self, future: Future[T]) -> T:
-        """The result of a call without which there is nothing to explain. Raises ClusterError."""
+        """Return the result of a call that the run needs. Raises ClusterError."""
         try:
             return future.result(self.deadline.left)
         except NotDone:
@@ -185,7 +185,7 @@ class _Run:
             ) from None
 
     def _tried(self, future: Future[T]) -> tuple[T | None, str]:
-        """The result of a call, or None and the reason; its record says the same."""
+        """Return the result of a call, or None and the reason, which the call's record has too."""
         try:
             return future.result(self.deadline.left), ""
         except NotDone:
@@ -194,33 +194,33 @@ class _Run:
             return None, error_sentence(error, self.deadline)
 
     def _gather(self) -> None:
-        """Wait for everything that was started."""
-        for count, (place, future) in enumerate(self.asked):
-            self.progress(f"waiting for {place} ({len(self.asked) - count} to go)")
+        """Wait for every call that was started."""
+        for count, (place, future) in enumerate(self.pending):
+            self.progress(f"waiting for {place} ({len(self.pending) - count} to go)")
             left = self.deadline.left
             try:
                 self.records += future.result(None if left is None else left + _GRACE_SECONDS)
             except NotDone:
                 reason = f"no answer within the {self.deadline} that --timeout allows"
                 self.records.append(unavailable_record(place, EXEC, reason))
-        for other in self.aside:
+        for other in self.background:
             self._tried(other)
 
     # --- asking ---------------------------------------------------------------------------------
 
-    def _start_aside(self, calls: Iterable[Callable[[], object]]) -> None:
-        self.aside += [self.pool.start(call) for call in calls]
+    def _start_in_background(self, calls: Iterable[Callable[[], object]]) -> None:
+        self.background += [self.pool.start(call) for call in calls]
 
-    def _start(self, target: ExecTarget, asked: list[ShellQuestion]) -> Future[list[Record]]:
-        future = self.pool.start(lambda: ask(self.session, target, asked, self.deadline))
-        self.asked.append((target.place, future))
+    def _start(self, target: ExecTarget, questions: list[ShellQuestion]) -> Future[list[Record]]:
+        future = self.pool.start(lambda: ask(self.session, target, questions, self.deadline))
+        self.pending.append((target.place, future))
         return future
 
     def _ask_source(self, pod: Object, packet: PacketHints) -> list[Future[list[Record]]]:
-        """Ask the source pod and its node; returns the look-ups of a DNS name."""
-        named: list[Future[list[Record]]] = []
+        """Ask the source pod and its node; return the look-ups of a DNS name."""
+        lookups: list[Future[list[Record]]] = []
         name, node = self.request.destination_name, node_of(pod)
-        answerer = self.answerers.of([node], self.deadline)[node] if node else None
+        answerer = self.answerers.for_nodes([node], self.deadline)[node] if node else None
         by_node = isinstance(answerer, (NodePod, PendingNodePod)) and not shares_node(pod)
         target = pod_target(pod)
         if isinstance(target, Record):
@@ -230,21 +230,21 @@ class _Run:
             if not shares_node(pod) and not by_node:
                 self._start(target, tasks.shell_questions(tasks.POD_TASKS, packet))
             if packet.by_name:
-                named.append(self._start(target, [tasks.name_lookup(name)]))
+                lookups.append(self._start(target, [tasks.name_lookup(name)]))
         if packet.by_name:
-            here = self.pool.start(lambda: [resolve_locally(name)])
-            named.append(here)
-            self.asked.append((CLIENT, here))
+            lookup = self.pool.start(lambda: [resolve_locally(name)])
+            lookups.append(lookup)
+            self.pending.append((CLIENT, lookup))
         if answerer is not None:
-            of_pod = _of_pod(pod, packet) if by_node else []
-            self._ask_node(node, answerer, packet, of_pod)
-        return named
+            pod_questions = _pod_namespace_questions(pod, packet) if by_node else []
+            self._ask_node(node, answerer, packet, pod_questions)
+        return lookups
 
-    def _ask_far(self, far: FarEnd, packet: PacketHints) -> None:
-        """Ask the far end's nodes, the first few if there are many."""
-        self._start_aside(self._endpoints(far.pods[:FAR_NODES]))
-        others = [node for node in dict.fromkeys(far.nodes) if node not in self.nodes]
-        for node, answerer in self.answerers.of(others[:FAR_NODES], self.deadline).items():
+    def _ask_far(self, far_end: FarEnd, packet: PacketHints) -> None:
+        """Ask the nodes of the far end, at most FAR_NODES of them."""
+        self._start_in_background(self._endpoints(far_end.pods[:FAR_NODES]))
+        others = [node for node in dict.fromkeys(far_end.nodes) if node not in self.asked_nodes]
+        for node, answerer in self.answerers.for_nodes(others[:FAR_NODES], self.deadline).items():
             self._ask_node(node, answerer, packet)
         reason = f"not asked: the far end is on {len(others)} nodes, {FAR_NODES} of them are asked"
         self.records += [
@@ -256,10 +256,10 @@ class _Run:
         node: str,
         answerer: ExecTarget | NodePod | PendingNodePod | Record,
         packet: PacketHints,
-        of_pod: Sequence[NodeQuestion] = (),
+        pod_questions: Sequence[NodeQuestion] = (),
     ) -> None:
-        """Ask a node; a node pod is asked of the source pod's namespace as well."""
-        self.nodes.add(node)
+        """Ask a node; `pod_questions` are about the source pod, for a node pod to answer."""
+        self.asked_nodes.add(node)
         if isinstance(answerer, Record):
             self.records.append(answerer)
         elif isinstance(answerer, ExecTarget):
@@ -267,20 +267,23 @@ class _Run:
                 self._start(answerer, lane)
         else:
             place = node_place(node)
-            asked = [*of_pod, *tasks.node_pod_questions(tasks.NODE_POD_TASKS, packet, place)]
+            questions = [
+                *pod_questions,
+                *tasks.node_pod_questions(tasks.NODE_POD_TASKS, packet, place),
+            ]
             call = partial(
-                ask_when_running, self.session, self.answerers, answerer, asked, self.deadline
+                ask_when_running, self.session, self.answerers, answerer, questions, self.deadline
             )
-            self.asked.append((place, self.pool.start(call)))
+            self.pending.append((place, self.pool.start(call)))
 
-    # --- what else the API server knows -----------------------------------------------------------
+    # --- further reads of the API server ----------------------------------------------------------
 
     def _owner(self, address: Address, nodes: Future[Objects]) -> FarEnd:
-        known = self._tried(nodes)[0] or []
-        return far_end.of_address(self.api, address, known, self.request.port)
+        known_nodes = self._tried(nodes)[0] or []
+        return far_end_of_address(self.api, address, known_nodes, self.request.port)
 
     def _endpoints(self, pods: Objects) -> list[Callable[[], object]]:
-        """Reads of the CiliumEndpoints of pods."""
+        """Return calls that read the CiliumEndpoints of pods."""
         paths = [
             f"{CILIUM}/namespaces/{namespace_of(pod)}/ciliumendpoints/{name_of(pod)}"
             for pod in pods
@@ -289,14 +292,14 @@ class _Run:
         return [lambda path=path: self.api.get(path) for path in paths]  # type: ignore[misc]
 
     def _config_elsewhere(self) -> None:
-        """The settings, where Cilium is not in kube-system."""
+        """Read the settings of a Cilium outside of kube-system."""
         for namespace in {agent.container.namespace for agent in self.agents.values()} - {SYSTEM}:
             self.api.config_map(namespace, CONFIG)
 
-    def _resolved(self, named: list[Future[list[Record]]]) -> Address | None:
-        """The first address that a look-up of the destination's name gave: the pod's own counts
-        before this machine's."""
-        for future in named:
+    def _resolved(self, lookups: list[Future[list[Record]]]) -> Address | None:
+        """Return the first address of the destination's name; the pod's look-up comes before this
+        machine's."""
+        for future in lookups:
             for record in self._tried(future)[0] or []:
                 for line in record.stdout.read().decode("utf-8", "replace").splitlines():
                     try:
@@ -307,7 +310,7 @@ class _Run:
 
 
 def resolve_locally(name: str) -> Record:
-    """What this machine's resolver says, as a record: one address a line."""
+    """Resolve a name by this machine's resolver, into a record with one address a line."""
     import socket
 
     argv = ("resolve", name)
@@ -326,7 +329,7 @@ def _source(api: RecordingApi, request: PathRequest, warn: Notify) -> Object:
 
 
 def _policies(api: RecordingApi, request: PathRequest) -> list[Callable[[], object]]:
-    """Reads of what may allow or deny the packet."""
+    """Return calls that read the policies which may allow or deny the packet."""
     namespaces = {request.source_namespace, request.destination_namespace} - {""}
     calls: list[Callable[[], object]] = [lambda: api.cilium("ciliumclusterwidenetworkpolicies")]
     for namespace in sorted(namespaces):
@@ -338,25 +341,25 @@ def _policies(api: RecordingApi, request: PathRequest) -> list[Callable[[], obje
     return calls
 
 
-def _packet(
-    pod: Object, request: PathRequest, versions: frozenset[int], far: FarEnd, knows_nodes: bool
+def _packet_hints(
+    pod: Object, request: PathRequest, versions: frozenset[int], far_end: FarEnd, knows_nodes: bool
 ) -> PacketHints:
     own = frozenset(address.version for address in addresses_of(pod))
-    there = [request.destination_address] if request.destination_address else []
-    there += [*far.frontends]
-    there += [address for pod in far.pods for address in addresses_of(pod)]
+    destinations = [request.destination_address] if request.destination_address else []
+    destinations += [*far_end.frontends]
+    destinations += [address for pod in far_end.pods for address in addresses_of(pod)]
     return PacketHints(
         addresses=addresses_of(pod),
         versions=(versions & own) or versions or own or frozenset((4, 6)),
         by_name=request.destination_kind == "name",
-        leaves=far.leaves,
+        leaves=far_end.leaves,
         knows_nodes=knows_nodes,
-        destinations=tuple(dict.fromkeys(there)),
+        destinations=tuple(dict.fromkeys(destinations)),
     )
 
 
-def _of_pod(pod: Object, packet: PacketHints) -> list[NodeQuestion]:
-    """What a node pod is asked of a pod's own namespace."""
+def _pod_namespace_questions(pod: Object, packet: PacketHints) -> list[NodeQuestion]:
+    """Return the questions to a node pod about the network namespace of a pod."""
     place = pod_place(namespace_of(pod), name_of(pod))
     netns = namespace_in_kernel(pod)
     node = node_place(node_of(pod))

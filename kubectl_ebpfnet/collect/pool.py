@@ -1,4 +1,4 @@
-"""Blocking calls beside each other, in threads that never keep the program alive."""
+"""A pool of daemon threads for blocking calls, and the deadline of a run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 MOST = 16
-"""Calls that run at the same time."""
+"""How many calls run at the same time."""
 
 
 class Pool:
-    """Runs calls in at most `most` daemon threads: a place that never answers cannot keep the
-    program from ending. A thread is made when a call needs it and ends when no call waits."""
+    """Runs calls in at most `most` daemon threads, so a place that never answers cannot keep the
+    program from ending. A thread starts when a call needs it and ends when no call waits."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
@@ -26,7 +26,7 @@ class Pool:
         self._lock = threading.Lock()
 
     def start(self, call: Callable[[], T]) -> Future[T]:
-        """Run a call once a thread is free; its result or exception is in the future."""
+        """Run a call as soon as a thread is free; the future gets its result or exception."""
         future: Future[T] = Future()
 
         def run() -> None:
@@ -56,18 +56,18 @@ class Deadline:
     """A point in time by which a run has to end."""
 
     def __init__(self, seconds: float | None) -> None:
-        """`seconds` from now; None is never."""
+        """`seconds` counts from now; None means no limit."""
         self.seconds = seconds
         self._end = None if seconds is None else time.monotonic() + seconds
 
     @property
     def left(self) -> float | None:
-        """Seconds that are left, not below 0; None for no limit."""
+        """Remaining seconds, at least 0; None for no limit."""
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
     @property
     def over(self) -> bool:
-        """Whether it has passed."""
+        """Whether the time has passed."""
         return self._end is not None and time.monotonic() >= self._end
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
-"""Asks places that were named about one topic, whatever packets pass there, for `capture` and the
-commands that look at a pod or a node as a whole.
+"""Ask named pods and nodes about a topic, independent of any packet: for `capture`, `flows` and
+`programs`.
 
-Records are given as they come, so a capture of long tables needs little memory.
+Records are yielded as they come, so a capture of long tables needs little memory.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _DONE: Future[list[Record]] = Future()
 
 
 class SurveyTarget(Protocol):
-    """A place that was named: `pod`, `node`, or the kind of a workload, and its name."""
+    """A pod, a node or a workload to survey."""
 
     @property
     def kind(self) -> str:
@@ -59,13 +59,13 @@ class SurveyTarget(Protocol):
 
     @property
     def name(self) -> str:
-        """The object's."""
+        """The object's name."""
         ...
 
 
 def survey(
     session: Session,
-    wanted: Iterable[SurveyTarget],
+    targets: Iterable[SurveyTarget],
     topic: Topic,
     answerers: NodeAnswerers,
     *,
@@ -74,27 +74,29 @@ def survey(
     warn: Notify = lambda _: None,
     progress: Notify = lambda _: None,
 ) -> Iterator[Record]:
-    """The records of some places, as they come.
+    """Yield the records of some places as they come.
 
     Args:
         session: the connection; pods and workloads are looked for in its namespace.
-        wanted: the places; when there are none, every node with an agent, or every node where
-            none has one. A pod's node is asked too.
-        topic: what they are asked.
-        answerers: who answers for nodes; what is deployed goes away when the caller leaves it.
-        folder: where long outputs wait, in files without a name; a temporary one when None.
-        timeout, warn, progress: as for runner.collect_path.
+        targets: the places; without any, every node with an agent, or all nodes if no node has an
+            agent. A pod's node is asked too.
+        topic: the questions.
+        answerers: who answers for nodes; the caller removes node pods by leaving it.
+        folder: where unnamed files hold long outputs; None for the temporary folder.
+        timeout: seconds for the whole run; late answers are left out.
+        warn: takes lines that the user must read.
+        progress: takes a line about the current step.
 
     Raises:
-        NotFound: a place is not there.
-        ClusterError: the API server cannot be reached, or does not let this user read a place.
+        NotFound: a target does not exist.
+        ClusterError: the API server cannot be reached, or does not let this user read a target.
     """
     run = _Survey(session, topic, answerers, Deadline(timeout), folder)
-    yield from run.records(wanted, warn, progress)
+    yield from run.records(targets, warn, progress)
 
 
 class _Survey:
-    """One run: what was started and what came of it."""
+    """One run, with the calls that it started."""
 
     def __init__(
         self,
@@ -108,20 +110,20 @@ class _Survey:
         self.deadline, self.folder = deadline, folder
         self.api = RecordingApi(session)
         self.pool = Pool()
-        self.running: list[tuple[Place, Future[list[Record]]]] = []
+        self.pending: list[tuple[Place, Future[list[Record]]]] = []
 
     def records(
-        self, wanted: Iterable[SurveyTarget], warn: Notify, progress: Notify
+        self, targets: Iterable[SurveyTarget], warn: Notify, progress: Notify
     ) -> Iterator[Record]:
-        """All of them; places are asked while the first are given."""
+        """Yield all records; the places work while the first records are consumed."""
         api = self.api
         progress("asking the API server")
         lists = [self.pool.start(call) for call in _lists(api)]
         agents, why_none = _agents(api, self.answerers)
-        self.answerers.know(agents, why_none, self.answerers.find_pods(api))
+        self.answerers.set_available(agents, why_none, self.answerers.find_pods(api))
         where = next((agent.container.namespace for agent in agents.values()), "kube-system")
         lists.append(self.pool.start(lambda: api.config_map(where, "cilium-config")))
-        pods, nodes = _places(api, wanted, self.session.namespace, warn)
+        pods, nodes = _places(api, targets, self.session.namespace, warn)
         if not pods and not nodes:
             nodes = list(agents) or [name_of(node) for node in api.nodes()]
         yield from self._start(pods, nodes)
@@ -131,21 +133,21 @@ class _Survey:
         yield from self._gathered(progress)
 
     def _start(self, pods: list[Object], nodes: list[str]) -> Iterator[Record]:
-        """Ask every place; gives records of those that cannot be asked."""
-        answering = self.answerers.of(nodes)
-        by_node: dict[str, list[NodeQuestion]] = {}
+        """Ask every place; yield a record for each place that cannot be asked."""
+        answerers = self.answerers.for_nodes(nodes)
+        pod_questions: dict[str, list[NodeQuestion]] = {}
         for pod in pods:
             if shares_node(pod):
                 continue
-            if isinstance(answering.get(node_of(pod)), (NodePod, PendingNodePod)):
-                by_node.setdefault(node_of(pod), []).extend(self._of_pod(pod))
+            if isinstance(answerers.get(node_of(pod)), (NodePod, PendingNodePod)):
+                pod_questions.setdefault(node_of(pod), []).extend(self._of_pod(pod))
                 continue
             target = pod_target(pod)
             if isinstance(target, Record):
                 yield target
             elif self.topic.pod:
                 self._ask(target, tasks.shell_questions(self.topic.pod, self.topic))
-        for node, answerer in answering.items():
+        for node, answerer in answerers.items():
             if isinstance(answerer, Record):
                 yield answerer
             elif isinstance(answerer, ExecTarget):
@@ -153,41 +155,41 @@ class _Survey:
                     self._ask(answerer, lane)
             else:
                 place = node_place(node)
-                of_node = tasks.node_pod_questions(self.topic.node_pod, self.topic, place)
-                self._ask_node_pod(answerer, place, [*by_node.get(node, []), *of_node])
+                node_questions = tasks.node_pod_questions(self.topic.node_pod, self.topic, place)
+                self._ask_node_pod(answerer, place, [*pod_questions.get(node, []), *node_questions])
 
     def _of_pod(self, pod: Object) -> list[NodeQuestion]:
         place = pod_place(namespace_of(pod), name_of(pod))
         netns = namespace_in_kernel(pod)
         return tasks.node_pod_questions(self.topic.pod_by_node, self.topic, place, netns)
 
-    def _ask(self, target: ExecTarget, asked: list[ShellQuestion]) -> None:
+    def _ask(self, target: ExecTarget, questions: list[ShellQuestion]) -> None:
         def call() -> list[Record]:
-            return ask(self.session, target, asked, self.deadline, lambda: Spool(self.folder))
+            return ask(self.session, target, questions, self.deadline, lambda: Spool(self.folder))
 
-        self.running.append((target.place, self.pool.start(call)))
+        self.pending.append((target.place, self.pool.start(call)))
 
     def _ask_node_pod(
-        self, answerer: NodePod | PendingNodePod, place: Place, asked: Sequence[NodeQuestion]
+        self, answerer: NodePod | PendingNodePod, place: Place, questions: Sequence[NodeQuestion]
     ) -> None:
         def call() -> list[Record]:
             return ask_when_running(
-                self.session, self.answerers, answerer, asked, self.deadline,
+                self.session, self.answerers, answerer, questions, self.deadline,
                 lambda: Spool(self.folder),
             )  # fmt: skip
 
-        self.running.append((place, self.pool.start(call)))
+        self.pending.append((place, self.pool.start(call)))
 
     def _gathered(self, progress: Notify) -> Iterator[Record]:
-        for count, (place, answer) in enumerate(self.running):
-            progress(f"waiting for {place} ({len(self.running) - count} to go)")
+        for count, (place, answer) in enumerate(self.pending):
+            progress(f"waiting for {place} ({len(self.pending) - count} to go)")
             left = self.deadline.left
             try:
                 yield from answer.result(None if left is None else left + _GRACE_SECONDS)
             except NotDone:
                 reason = f"no answer within the {self.deadline} that --timeout allows"
                 yield unavailable_record(place, EXEC, reason)
-            self.running[count] = (place, _DONE)  # its outputs are written: let go of them
+            self.pending[count] = (place, _DONE)  # the outputs are written: free them
 
 
 def _lists(api: RecordingApi) -> list[Callable[[], object]]:
@@ -212,12 +214,12 @@ def _agents(api: RecordingApi, answerers: NodeAnswerers) -> tuple[Mapping[str, A
 
 
 def _places(
-    api: RecordingApi, wanted: Iterable[SurveyTarget], namespace: str, warn: Notify
+    api: RecordingApi, targets: Iterable[SurveyTarget], namespace: str, warn: Notify
 ) -> tuple[list[Object], list[str]]:
-    """The pods that were named, and the nodes: named, or of the pods."""
+    """Resolve the targets: pods, and nodes that are targets or run such a pod."""
     pods: list[Object] = []
     nodes: list[str] = []
-    for place in wanted:
+    for place in targets:
         ref = TargetRef(cast(Kind, place.kind.lower()), place.name)
         found = resolve(api, ref, namespace, warn)
         if ref.kind == "node":
@@ -233,4 +235,4 @@ def _settled(future: Future[object], deadline: Deadline) -> None:
     try:
         future.result(deadline.left)
     except (NotDone, ClusterError):
-        return  # its record says why, or it is late
+        return  # the record has the reason, or the answer is late

@@ -1,8 +1,8 @@
-"""The table of tasks: which question is put to which kind of place, and what needs its answer.
+"""The table of tasks: which question goes to which kind of place, and which packets need it.
 
-`path` takes the rows that its packet needs and brings of long tables only the packet's lines;
-`capture` takes every row and whole tables. What each command prints, and in which forms, is the
-catalogue's business (kubectl_ebpfnet/model/catalogue.py).
+`path` asks the rows that its packet needs, and fetches only the packet's lines of long tables;
+`capture` asks every row and fetches whole tables. The forms of a question and their output are in
+model/catalogue.py.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kubectl_ebpfnet.model.protocol.questions import (
 
 
 class Need(Enum):
-    """What makes a live `path` ask."""
+    """The condition under which a live `path` asks a question."""
 
     ALWAYS = "every packet"
     IPV4 = "an IPv4 packet"
@@ -43,9 +43,9 @@ class Task:
     """A row of the table.
 
     Attributes:
-        question: what is asked; None for tc's filters of every device, whose names nobody knows
-            before.
-        need: what needs the answer.
+        question: the question; None for tc's filters of every device, whose names are unknown
+            until the script runs.
+        need: the packets that need the answer.
     """
 
     question: Question | None
@@ -93,7 +93,7 @@ CILIUM_TASKS: tuple[Task, ...] = (
     Task(q.METRICS, Need.CAPTURE),
 )
 
-# The same of a node pod: what the node side answers itself, and the node's own programs.
+# Rows for a node pod: answers of the node side, and of the node's own programs.
 POD_BY_NODE_TASKS: tuple[Task, ...] = (
     Task(q.POD_LINKS),
     Task(q.POD_ADDRESSES),
@@ -127,22 +127,22 @@ NODE_POD_TASKS: tuple[Task, ...] = (
 )
 
 AGENT_LANES = 2
-"""Execs among which an agent's questions are dealt out. In the lab on two cores, where commands
+"""Number of execs that share an agent's questions. In the lab on two cores, where commands
 take 2 ms, one, two and three lanes took 0.18, 0.17 and 0.19 s for the whole run; on a real node
 each of Cilium's commands starts a Go program of 0.1 to 0.2 s, and two lanes halve that."""
 
 
 @dataclass(frozen=True, slots=True)
 class PacketHints:
-    """What is known of a packet when places are asked about it.
+    """Facts about a packet that narrow the questions.
 
     Attributes:
-        addresses: of its sender: lines of long tables are kept by these; () keeps every line.
-        versions: IP versions that it may have.
+        addresses: of the sender; they filter the lines of long tables. () keeps every line.
+        versions: possible IP versions of the packet.
         by_name: the destination is a DNS name.
         leaves: the destination may be outside of the cluster.
         knows_nodes: the CiliumNode objects were read.
-        destinations: addresses that it may go to, before and after load-balancing.
+        destinations: possible destination addresses, before and after load-balancing.
     """
 
     addresses: tuple[Address, ...] = ()
@@ -153,7 +153,7 @@ class PacketHints:
     destinations: tuple[Address, ...] = ()
 
     def needs(self, need: Need) -> bool:
-        """Whether this packet needs it."""
+        """Tell whether this packet needs the rows with a need."""
         return {
             Need.ALWAYS: True,
             Need.IPV4: 4 in self.versions,
@@ -165,13 +165,13 @@ class PacketHints:
 
     @property
     def filters(self) -> tuple[FlowFilter, ...]:
-        """The sender's addresses, as the node side looks for them."""
-        wanted = (address for address in self.addresses if address.version in self.versions)
-        return tuple(FlowFilter(address=address) for address in wanted)
+        """The sender's addresses, as filters of the node side."""
+        addresses = (a for a in self.addresses if a.version in self.versions)
+        return tuple(FlowFilter(address=address) for address in addresses)
 
     @property
     def needles(self) -> tuple[str, ...]:
-        """The sender's addresses as commands print them: nf_conntrack prints IPv6 in full."""
+        """The sender's addresses as commands print them; nf_conntrack prints IPv6 in full."""
         return _as_printed(a for a in self.addresses if a.version in self.versions)
 
 
@@ -186,12 +186,13 @@ def _as_printed(addresses: Iterable[Address]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What a command wants of every place that it asks, whatever packets pass there.
+    """The rows that a command asks, independent of any packet.
 
     Attributes:
-        pod, node, cilium: rows for a pod's container, and for an agent.
-        pod_by_node, node_pod: rows for a node pod.
-        filters: entries of tables that grow with traffic that are wanted; () for all.
+        pod: rows for a container of a pod.
+        node, cilium: rows for an agent.
+        pod_by_node, node_pod: rows for a node pod, about a pod and about the node.
+        filters: select entries of tables that grow with traffic; () selects all.
     """
 
     pod: tuple[Task, ...] = ()
@@ -202,98 +203,104 @@ class Topic:
     filters: tuple[FlowFilter, ...] = ()
 
     def needs(self, need: Need) -> bool:
-        """Every row of it is needed."""
+        """Tell whether a need counts: every one does."""
         return need in Need
 
     @property
     def needles(self) -> tuple[str, ...]:
-        """Addresses that lines must have, as commands print them; none where a filter has none."""
+        """Addresses to filter lines by, as commands print them; () if a filter has no address."""
         ends = [flow.address or flow.peer for flow in self.filters]
         return () if None in ends else _as_printed(end for end in ends if end is not None)
 
 
 EVERYTHING = Topic(POD_TASKS, NODE_TASKS, CILIUM_TASKS, POD_BY_NODE_TASKS, NODE_POD_TASKS)
-"""What a capture takes."""
+"""The rows of a capture."""
 
 
-def shell_questions(tasks: tuple[Task, ...], wanted: PacketHints | Topic) -> list[ShellQuestion]:
-    """The questions of some rows.
+def shell_questions(tasks: tuple[Task, ...], scope: PacketHints | Topic) -> list[ShellQuestion]:
+    """Return the questions of some rows, for a container.
 
     Args:
         tasks: e.g. POD_TASKS.
-        wanted: leaves out what it does not need, and keeps only its lines of long tables.
+        scope: selects the rows that it needs, and filters the lines of long tables.
     """
-    asked = []
+    questions = []
     for task in tasks:
-        if not wanted.needs(task.need):
+        if not scope.needs(task.need):
             continue
         if task.question is None:
-            asked.append(DEVICE_FILTERS)
+            questions.append(DEVICE_FILTERS)
         elif task.question.forms:
-            kept = wanted.needles if task.question.by_flow else ()
-            asked.append(ShellQuestion(task.question.forms, kept))
-    return asked
+            line_filter = scope.needles if task.question.by_flow else ()
+            questions.append(ShellQuestion(task.question.forms, line_filter))
+    return questions
 
 
 def node_pod_questions(
     tasks: tuple[Task, ...],
-    wanted: PacketHints | Topic,
+    scope: PacketHints | Topic,
     place: Place,
     netns: PodNamespace | None = None,
 ) -> list[NodeQuestion]:
-    """The questions of some rows, as a node pod is asked them.
+    """Return the questions of some rows, for a node pod.
 
     Args:
         tasks: e.g. NODE_POD_TASKS.
-        wanted: as for `shell_questions`.
-        place: whose answers they are.
-        netns: the pod's namespace, None for the node's own.
+        scope: as for `shell_questions`.
+        place: the place of the records.
+        netns: the pod's network namespace, None for the node's own.
     """
-    asked = []
+    questions = []
     for task in tasks:
         question = task.question
-        if question is None or not wanted.needs(task.need):
+        if question is None or not scope.needs(task.need):
             continue
         argv = question.answers[0]
         if argv[0] == PROGRAM or argv in HOST_PROGRAMS:
-            flows = wanted.filters if question.by_flow else ()
-            asked.append(NodeQuestion(place, argv, netns, flows))
-    return asked
+            flows = scope.filters if question.by_flow else ()
+            questions.append(NodeQuestion(place, argv, netns, flows))
+    return questions
 
 
-def agent_lanes(wanted: PacketHints | Topic) -> list[list[ShellQuestion]]:
-    """What an agent is asked, in lists that are asked at the same time; Cilium's slow commands are
+def agent_lanes(scope: PacketHints | Topic) -> list[list[ShellQuestion]]:
+    """Return an agent's questions as lists to ask at the same time. Cilium's slow commands are
     dealt out first, so that each list has its share."""
-    rows = (wanted.cilium, wanted.node) if isinstance(wanted, Topic) else (CILIUM_TASKS, NODE_TASKS)
-    asked = shell_questions((*rows[0], *rows[1]), wanted)
-    # The devices' filters are many commands: they go where the fewest others are.
-    tables = [one for one in asked if one is not DEVICE_FILTERS]
+    rows = (scope.cilium, scope.node) if isinstance(scope, Topic) else (CILIUM_TASKS, NODE_TASKS)
+    questions = shell_questions((*rows[0], *rows[1]), scope)
+    # The devices' filters are many commands: the last lane has the fewest others.
+    tables = [question for question in questions if question is not DEVICE_FILTERS]
     lanes = [tables[lane::AGENT_LANES] for lane in range(AGENT_LANES)]
-    if len(tables) < len(asked):
+    if len(tables) < len(questions):
         lanes[-1] = [*lanes[-1], DEVICE_FILTERS]
     return [lane for lane in lanes if lane]
 
 
 MOST_LOOKUPS = 8
-"""Destinations that the kernel is asked for; a Service may have hundreds of backends."""
+"""How many destinations to look up; a Service may have hundreds of backends."""
 
 
 def route_lookups(
     packet: PacketHints, pod: Place, node: Place, netns: PodNamespace
 ) -> list[NodeQuestion]:
-    """The kernel's own routing decisions for a packet, in the pod and on its node."""
-    asked = []
+    """Return questions for the kernel's routing decision, in the pod and on its node.
+
+    Args:
+        packet: its addresses and destinations.
+        pod, node: the places of the records.
+        netns: the pod's network namespace.
+    """
+    questions = []
     for destination in packet.destinations[:MOST_LOOKUPS]:
         for source in packet.addresses:
             if source.version == destination.version:
                 words = q.packet_words(source, destination)
-                asked.append(NodeQuestion(pod, ask("fib", *words), netns))
-                asked.append(NodeQuestion(node, ask("forward", *words), netns))
-    return asked
+                questions.append(NodeQuestion(pod, ask("fib", *words), netns))
+                questions.append(NodeQuestion(node, ask("forward", *words), netns))
+    return questions
 
 
 def name_lookup(name: str) -> ShellQuestion:
-    """Asks a place what a DNS name resolves to.
+    """Return the question that resolves a DNS name.
 
     getent (nsswitch.conf, glibc and musl) prints one address first on each line.
     """

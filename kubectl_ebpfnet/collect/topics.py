@@ -1,4 +1,4 @@
-"""What each command that looks at a pod or a node as a whole wants of the places it asks."""
+"""The questions of each command that surveys pods or nodes."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ CHECKUP = Topic(
     cilium=(Task(q.STATUS), Task(q.VERSION)),
     node_pod=(Task(q.KERNEL),),
 )
-"""For `doctor`: little, of every node."""
+"""For `doctor`: few questions, to every node."""
 
 
 def flows_of(addresses: tuple[Address, ...], peers: tuple[FlowFilter, ...]) -> Topic:
-    """For `flows`: the tables of flows.
+    """Return the topic of `flows`: the tables of flows.
 
     Args:
-        addresses: of the pod; its flows are joined from every entry of it, so these alone narrow
-            what is brought. () for a node: then the other end does.
-        peers: what the other end has to fit.
+        addresses: of the pod. A flow is joined from every entry of the pod, so these alone filter
+            the tables; () for a node, where `peers` filter.
+        peers: filters for the other end.
     """
     tables = (Task(q.CT), Task(q.NAT))
     by_peer = tuple(f for f in peers if f.peer is not None or f.protocol is not None)

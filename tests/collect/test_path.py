@@ -474,7 +474,7 @@ def test_a_packet_is_asked_what_it_needs() -> None:
     }
     for task in (*tasks.NODE_TASKS, *tasks.CILIUM_TASKS):
         assert task.question is None or task.question.forms[0] in everything
-    assert not any(a.kept for lane in tasks.agent_lanes(tasks.EVERYTHING) for a in lane)
+    assert not any(a.line_filter for lane in tasks.agent_lanes(tasks.EVERYTHING) for a in lane)
 
 
 def test_a_lane_fits_into_a_url() -> None:

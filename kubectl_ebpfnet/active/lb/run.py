@@ -142,14 +142,14 @@ class Probe:
         probed = [name for name in dict.fromkeys(row.node for row in planned.rows) if name in nodes]
         pods, others = self.means.pods, self.means.others
         kept = pods.find_pods(RecordingApi(self.means.session))
-        pods.know({}, "", kept)
-        others.know(self.agents, self.why_no_agents, kept)
+        pods.set_available({}, "", kept)
+        others.set_available(self.agents, self.why_no_agents, kept)
         service = (self.request.namespace, self.request.service)
         ends = ClusterView(bundle).kube.endpoints
         serving = {end.node for end in ends if (end.namespace, end.service) == service}
         senders = lb_sends.senders(self.request, nodes, planned, serving)
-        chosen = pods.of(senders)
-        rest = others.of([name for name in probed if name not in chosen])
+        chosen = pods.for_nodes(senders)
+        rest = others.for_nodes([name for name in probed if name not in chosen])
         # Counters before and after: what grew meanwhile was lost to the probe.
         self._look_by_pods(probed, chosen, rest, lb_topic.COUNTERS)
         sent, records = self._send(planned, nodes, senders, chosen, pods)

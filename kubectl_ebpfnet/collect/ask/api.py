@@ -1,6 +1,7 @@
-"""Reads of the API server that leave a record: what was asked, as `get` words, and what was said.
+"""Reads of the API server that leave a record: the request, as words of `kubectl get`, and the
+objects.
 
-The record keeps what capture/secrets.py lets through, so a secret never gets into a bundle.
+The record keeps only fields that capture/secrets.py allows, so a secret never enters a bundle.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ class RecordingApi(Api):
         self._lock = threading.Lock()
 
     def take(self) -> list[Record]:
-        """The records since the last call, in the order of the answers."""
+        """Return the records since the last call, in the order of the answers."""
         with self._lock:
             taken, self._records = self._records, []
         return taken
 
     def get(self, path: str, query: Query = ()) -> Object:
-        """As Api.get; objects by name are recorded, pages of lists are not."""
+        """Read an object as Api.get does, and record it; pages of lists are not recorded here."""
         if not api_request("GET", path).name:
             return super().get(path, query)
         argv, started = get_argv(path), now()
@@ -56,7 +57,13 @@ class RecordingApi(Api):
         field_selector: str = "",
         limit: int = PAGE,
     ) -> Objects:
-        """As Api.list; recorded as one list, whatever its pages."""
+        """Read a list as Api.list does, and record it as one list without pages.
+
+        Args:
+            path: of the list.
+            label_selector, field_selector: of the Kubernetes API; "" for all objects.
+            limit: objects a page.
+        """
         argv, started = get_argv(path, label_selector, field_selector), now()
         try:
             items = super().list(
@@ -69,8 +76,15 @@ class RecordingApi(Api):
         return items
 
     def allowed(self, verb: str, resource: str, namespace: str = "", name: str = "") -> bool:
-        """As Api.may; the judgement is recorded: argv `auth can-i VERB RESOURCE …`, stdout
-        `{"allowed": true}`."""
+        """Ask for a right as Api.allowed does, and record the answer.
+
+        The record has the argv `auth can-i VERB RESOURCE …` and the stdout `{"allowed": true}`.
+
+        Args:
+            verb, resource: of the right.
+            namespace: "" for the whole cluster.
+            name: of one object, "" for all.
+        """
         argv = can_i(verb, resource, namespace, name)
         started = now()
         try:
@@ -82,7 +96,13 @@ class RecordingApi(Api):
         return allowed
 
     def keep_value(self, argv: tuple[str, ...], value: Object, started: str) -> None:
-        """Keep a record of a value that is no object of the cluster's, as it is."""
+        """Record a value that is no object of the cluster.
+
+        Args:
+            argv: the words of the record.
+            value: JSON.
+            started: RFC 3339 time of the request.
+        """
         with self._lock:
             stdout = InMemory(
                 json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
@@ -96,14 +116,19 @@ class RecordingApi(Api):
             self._records.append(Record(0, API, argv, 0, stdout, b"", started))
 
     def keep_failure(self, argv: tuple[str, ...], error: ClusterError) -> None:
-        """Keep a record of what was not answered."""
+        """Record a failed request."""
         record = Record(0, API, argv, None, error=str(error), denied=missing_permission(error))
         with self._lock:
             self._records.append(record)
 
 
 def get_argv(path: str, label_selector: str = "", field_selector: str = "") -> tuple[str, ...]:
-    """A path as the words of `kubectl get`, e.g. `get pods -n default client`."""
+    """Return the words of `kubectl get` for a path, e.g. `get pods -n default client`.
+
+    Args:
+        path: of an object or a list.
+        label_selector, field_selector: of a list, "" for none.
+    """
     what = api_request("GET", path)
     resource = what.resource.partition(".")[0]
     argv = ["get", resource]

@@ -1,8 +1,7 @@
-"""Puts questions to a container and gives records, whatever happens: nothing here raises for a
-place that cannot be asked.
+"""Ask a container questions by exec. A place that cannot be asked gives a record with the reason;
+nothing here raises for it.
 
-Images without a shell are asked form by form, an exec each; images without the program as well
-say so in the record.
+An image without a shell is asked by one exec for each form. A missing program is a record too.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ from kubectl_ebpfnet.errors import ClusterError, ExecError, ExecTimeout, Forbidd
 from kubectl_ebpfnet.model.evidence import Place, PlaceKind, Record
 
 COMMAND_SECONDS = 20
-"""What one command may take where the image has timeout(1)."""
+"""Time limit of one command, in an image that has timeout(1)."""
 CONNECT_SECONDS = 10.0
 MAX_BYTES = 4 << 30
 _AT_ONCE = 4
 EXEC = ("exec",)
-"""The argv of a record which says that nothing could be run at a place."""
+"""argv of the record of a place where nothing could be run."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExecTarget:
-    """A place of records and the container that answers for it."""
+    """A place, and the container that answers for it."""
 
     place: Place
     container: Container
@@ -42,23 +41,23 @@ class ExecTarget:
 def ask(
     session: Session,
     target: ExecTarget,
-    asked: Sequence[ShellQuestion],
+    questions: Sequence[ShellQuestion],
     deadline: Deadline,
     spool: Callable[[], Spool] = Spool,
 ) -> list[Record]:
-    """Ask everything in one exec, or in one for each command where there is no shell.
+    """Ask all questions in one exec, or in one exec a command where the image has no shell.
 
     Args:
         session: the connection.
-        spot: who is asked.
-        asked: the questions.
+        target: the container to ask.
+        questions: to ask, in this order.
         deadline: of the whole run.
-        spool: makes the place where one output is gathered.
+        spool: makes the buffer of one output.
 
     Returns:
-        A record for each command that ran; one with the reason for the first that could not.
+        A record for each command that ran, and a record with the reason for the first that did not.
     """
-    if not asked:
+    if not questions:
         return []
     nonce, started = shell_script.new_nonce(), now()
     out, err = Splitter(nonce, spool), Splitter(nonce, StderrSpool)
@@ -66,18 +65,18 @@ def ask(
     code = 0
     try:
         agent = target.place.kind is PlaceKind.AGENT
-        argv = shell_script.script_argv(asked, nonce, COMMAND_SECONDS, trusted=agent)
+        argv = shell_script.script_argv(questions, nonce, COMMAND_SECONDS, trusted=agent)
         code = run_exec(session, target.container, argv, out.feed, err.feed, deadline)
     except ClusterError as error:
         failure = error
     except OSError as error:  # from the spool
         failure = ExecError(f"no room for the output: {error.strerror or error}")
     if not out.sections and _no_shell(failure, code):
-        return _one_by_one(session, target, asked, deadline, spool)
+        return _ask_without_shell(session, target, questions, deadline, spool)
     if failure is None and not out.sections:
-        said = err.rest().read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+        records = err.rest().read().decode("utf-8", "replace").strip().rpartition("\n")[2]
         failure = ExecError(
-            f"its shell ended with exit code {code}" + (f": {said}" if said else "")
+            f"its shell ended with exit code {code}" + (f": {records}" if records else "")
         )
     if isinstance(failure, Forbidden):
         return [
@@ -88,14 +87,14 @@ def ask(
     reason = error_sentence(failure, deadline) if failure else ""
     return list(
         shell_script.records(
-            asked, out, err, target.place,
+            questions, out, err, target.place,
             started=started, error=reason, seconds=COMMAND_SECONDS,
         )
     )  # fmt: skip
 
 
 def missing_permission(error: ClusterError) -> str:
-    """The permission that is missing, `create pods/exec in namespace x`, or ""."""
+    """Return the missing permission, as `create pods/exec in namespace x`, or ""."""
     if not isinstance(error, Forbidden):
         return ""
     where = f" in namespace {error.namespace}" if error.namespace else ""
@@ -103,7 +102,7 @@ def missing_permission(error: ClusterError) -> str:
 
 
 def error_sentence(error: ClusterError, deadline: Deadline) -> str:
-    """One sentence for an error; a time-out of our own making names --timeout."""
+    """Return an error as one sentence; if the run's own deadline is over, it names --timeout."""
     if isinstance(error, ExecTimeout) and deadline.over:
         return f"no end within the {deadline} that --timeout allows"
     return " ".join(str(error).split())
@@ -118,14 +117,22 @@ def run_exec(
     deadline: Deadline,
     stdin: bytes | None = None,
 ) -> int:
-    """Run a program in a container within a deadline; `stdin` must say by itself where it ends.
+    """Run a program in a container within a deadline.
+
+    Args:
+        session: the connection.
+        container: where to run it.
+        argv: the program and its arguments.
+        on_stdout, on_stderr: take pieces of output.
+        deadline: of the whole run.
+        stdin: input; it must mark its own end, since stdin is not closed.
 
     Returns:
-        Its exit code.
+        The program's exit code.
 
     Raises:
         ExecTimeout: the deadline is over.
-        ClusterError, OSError: as exec_stream, and what the sinks raise.
+        ClusterError, OSError: as exec_stream, and the exceptions of the sinks.
     """
     left = deadline.left
     if left is not None and left <= 0:
@@ -155,26 +162,26 @@ def _no_shell(failure: ClusterError | None, code: int) -> bool:
     return failure is None and code in (126, 127)
 
 
-def _one_by_one(
+def _ask_without_shell(
     session: Session,
     target: ExecTarget,
-    asked: Sequence[ShellQuestion],
+    questions: Sequence[ShellQuestion],
     deadline: Deadline,
     spool: Callable[[], Spool],
 ) -> list[Record]:
     missing: set[str] = set()
     lock = threading.Lock()
 
-    def one(question: ShellQuestion) -> list[Record]:
+    def ask_forms(question: ShellQuestion) -> list[Record]:
         found = []
         for form in question.forms:
             with lock:
-                known = form[0] in missing
-            if known:
-                record = _without(target, form)
+                is_missing = form[0] in missing
+            if is_missing:
+                record = _program_missing(target, form)
             else:
-                record = _alone(session, target, form, deadline, spool)
-                if not record.ran and record.error == _without(target, form).error:
+                record = _run_form(session, target, form, deadline, spool)
+                if not record.ran and record.error == _program_missing(target, form).error:
                     with lock:
                         missing.add(form[0])
             found.append(record)
@@ -183,22 +190,22 @@ def _one_by_one(
         return found
 
     pool = Pool(_AT_ONCE)
-    futures = [pool.start(lambda question=question: one(question)) for question in asked]  # type: ignore[misc]
-    said = [record for future in futures for record in future.result()]
-    programs = sorted({form[0] for question in asked for form in question.forms})
-    if said and missing.issuperset(programs):  # said once, not for each command
+    futures = [pool.start(lambda question=question: ask_forms(question)) for question in questions]  # type: ignore[misc]
+    records = [record for future in futures for record in future.result()]
+    programs = sorted({form[0] for question in questions for form in question.forms})
+    if records and missing.issuperset(programs):  # once, instead of once a command
         reason = f"the image has no shell, and none of {', '.join(programs)}"
         return [shell_script.unavailable_record(target.place, EXEC, reason)]
-    return said
+    return records
 
 
-def _without(target: ExecTarget, form: tuple[str, ...]) -> Record:
+def _program_missing(target: ExecTarget, form: tuple[str, ...]) -> Record:
     return shell_script.unavailable_record(
         target.place, form, f"the image has no shell and no {form[0]}"
     )
 
 
-def _alone(
+def _run_form(
     session: Session,
     target: ExecTarget,
     form: tuple[str, ...],
@@ -211,7 +218,7 @@ def _alone(
         code: int | None = run_exec(session, target.container, form, out.write, err.write, deadline)
     except ClusterError as error:
         if isinstance(error, ExecError) and no_such_program(error):
-            return _without(target, form)
+            return _program_missing(target, form)
         return shell_script.unavailable_record(
             target.place, form, error_sentence(error, deadline), missing_permission(error)
         )
@@ -221,5 +228,5 @@ def _alone(
         )
     errors = err.output().read()
     if code in (126, 127) and b"executable file not found" in errors:
-        return _without(target, form)
+        return _program_missing(target, form)
     return Record(0, target.place, form, code, out.output(), errors, started)

@@ -1,8 +1,8 @@
 """Who answers for a node: Cilium's agent there, a node pod, or nobody, as --node-access says.
 
-`auto` takes what is there: a node pod that an earlier run kept, else Cilium's agent, else it
-deploys a node pod, after saying so. What cannot be had is a record with its reason, so the rest is
-still shown.
+`auto` takes a node pod that an earlier run kept, else Cilium's agent, else it deploys a node pod
+and warns of that. A node without an answerer is a record with the reason, so the rest is still
+shown.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.evidence import Record, node_place
 
 POD_SECONDS = 60.0
-"""How long a node pod may take to run: its image may have to be pulled first."""
+"""How long to wait for a node pod to run: its image may have to be pulled first."""
 
 
 class Mode(StrEnum):
@@ -54,7 +54,7 @@ class NodeAccess:
 
     Attributes:
         mode: of --node-access.
-        options: of the node pods that may be deployed.
+        options: of node pods to deploy.
     """
 
     mode: Mode = Mode.AGENT
@@ -62,29 +62,35 @@ class NodeAccess:
 
 
 BY_AGENT = NodeAccess()
-"""Nothing is deployed."""
+"""Ask agents; deploy nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class PendingNodePod:
-    """A node pod that was asked for; `NodeAnswerers.pod` waits for it."""
+    """A node pod that was created but may not run yet; `NodeAnswerers.wait_for_pod` waits."""
 
     node: str
 
 
 class NodeAnswerers:
-    """Who answers for each node of one run. Use it in a `with`: what it deployed goes away then."""
+    """Chooses who answers for each node of one run. Use it in a `with`: node pods that it deploys
+    are removed at the end."""
 
     def __init__(self, session: Session, access: NodeAccess, warn: Callable[[str], object]) -> None:
-        """Nothing is asked of the cluster yet."""
+        """
+        Args:
+            session: the connection; nothing is sent yet.
+            access: how nodes may be asked.
+            warn: takes lines that the user must read.
+        """
         self._session = session
         self._access = access
         self._warn = warn
         self._deployment: Deployment | None = None
-        self._kept: Mapping[str, NodePod] = {}
+        self._kept_pods: Mapping[str, NodePod] = {}
         self._agents: Mapping[str, Agent] = {}
         self._why_no_agents = ""
-        self._started: set[str] = set()
+        self._deployed_nodes: set[str] = set()
         self._refused: tuple[str, str] | None = None  # why there can be no node pods
 
     def __enter__(self) -> NodeAnswerers:
@@ -101,64 +107,70 @@ class NodeAnswerers:
 
     @property
     def looks_for_pods(self) -> bool:
-        """Whether node pods that are there already are of use."""
+        """Whether existing node pods may answer."""
         return self._access.mode in (Mode.AUTO, Mode.POD)
 
     @property
     def looks_for_agents(self) -> bool:
-        """Whether Cilium's agents are of use."""
+        """Whether Cilium's agents may answer."""
         return self._access.mode in (Mode.AUTO, Mode.AGENT)
 
     def find_pods(self, api: RecordingApi) -> Mapping[str, NodePod]:
-        """Node pods that earlier runs kept, by node; none where they may not be listed."""
+        """Return the node pods that earlier runs kept, by node; none where listing is denied."""
         return find_node_pods(api) if self.looks_for_pods else {}
 
-    def know(
-        self, agents: Mapping[str, Agent], why_no_agents: str, kept: Mapping[str, NodePod]
+    def set_available(
+        self, agents: Mapping[str, Agent], why_no_agents: str, kept_pods: Mapping[str, NodePod]
     ) -> None:
-        """Take in what is there."""
-        self._agents, self._why_no_agents, self._kept = agents, why_no_agents, kept
+        """Set the existing agents and node pods.
 
-    def of(
+        Args:
+            agents: by node.
+            why_no_agents: why the agents could not be listed, "" when they were.
+            kept_pods: node pods of earlier runs, by node.
+        """
+        self._agents, self._why_no_agents, self._kept_pods = agents, why_no_agents, kept_pods
+
+    def for_nodes(
         self, nodes: Iterable[str], deadline: Deadline = NO_DEADLINE
     ) -> dict[str, ExecTarget | NodePod | PendingNodePod | Record]:
-        """Who answers for some nodes; node pods are created, but not waited for.
+        """Choose who answers for some nodes; create node pods where needed, without waiting.
 
-        None is created when the deadline is over: that no agent is known may be for want of time.
+        None is created when the deadline is over: the list of agents may then be incomplete.
         """
-        chosen = {node: self._there(node) for node in nodes}
-        wanted = [n for n, answerer in chosen.items() if answerer is None]
-        wanted = [node for node in wanted if node not in self._started]
-        if wanted and deadline.over and self._refused is None:
+        answerers = {node: self._existing_answerer(node) for node in nodes}
+        podless = [n for n, answerer in answerers.items() if answerer is None]
+        podless = [node for node in podless if node not in self._deployed_nodes]
+        if podless and deadline.over and self._refused is None:
             reason = f"no node pod: nothing is left of the {deadline} that --timeout allows"
             self._refused = (reason, "")
-        elif wanted:
-            self._deploy(wanted)
+        elif podless:
+            self._deploy(podless)
         return {
-            node: self._coming(node) if answerer is None else answerer
-            for node, answerer in chosen.items()
+            node: self._pending(node) if answerer is None else answerer
+            for node, answerer in answerers.items()
         }
 
-    def _there(self, node: str) -> ExecTarget | NodePod | Record | None:
+    def _existing_answerer(self, node: str) -> ExecTarget | NodePod | Record | None:
         mode = self._access.mode
         if mode is Mode.NONE:
             reason = "--node-access none: nothing on the node was asked"
             return unavailable_record(node_place(node), EXEC, reason)
-        if self.looks_for_pods and node in self._kept:
-            return self._kept[node]
+        if self.looks_for_pods and node in self._kept_pods:
+            return self._kept_pods[node]
         if self.looks_for_agents:
             target = agent_target(self._agents, node, self._why_no_agents)
             if isinstance(target, ExecTarget) or mode is Mode.AGENT:
                 return target
         return None
 
-    def _coming(self, node: str) -> PendingNodePod | Record:
+    def _pending(self, node: str) -> PendingNodePod | Record:
         if self._refused is None:
             return PendingNodePod(node)
         return unavailable_record(node_place(node), EXEC, *self._refused)
 
     def _deploy(self, nodes: list[str]) -> None:
-        """Create node pods, or find out why there can be none."""
+        """Create node pods, or keep the reason why none can be created."""
         if self._refused is not None:
             return
         why = "" if self._access.mode is Mode.POD else f"{self._why_no_agent(nodes)}: "
@@ -169,7 +181,7 @@ class NodeAnswerers:
                 deployment = Deployment(self._session, self._access.options, self._warn)
                 self._deployment = deployment.__enter__()
             self._deployment.start(nodes)
-            self._started.update(nodes)
+            self._deployed_nodes.update(nodes)
         except ClusterError as error:
             reason = f"no node pod: {error_sentence(error, Deadline(None))}"
             self._refused = (reason, missing_permission(error))
@@ -180,9 +192,9 @@ class NodeAnswerers:
         states = [self._agents[node].state for node in nodes if node in self._agents]
         return f"Cilium's agent there is {states[0]}" if states else "no Cilium agent runs there"
 
-    def pod(self, node: str, deadline: Deadline) -> NodePod:
-        """The node pod of a node that is coming, when it runs. Raises ClusterError."""
-        assert self._deployment is not None, "of() has asked for it"
+    def wait_for_pod(self, node: str, deadline: Deadline) -> NodePod:
+        """Wait until a pending node pod runs, and return it. Raises ClusterError."""
+        assert self._deployment is not None, "for_nodes() has created it"
         left = deadline.left
         return self._deployment.wait(node, POD_SECONDS if left is None else min(POD_SECONDS, left))
 
@@ -191,21 +203,33 @@ def ask_when_running(
     session: Session,
     answerers: NodeAnswerers,
     answerer: NodePod | PendingNodePod,
-    asked: Sequence[NodeQuestion],
+    questions: Sequence[NodeQuestion],
     deadline: Deadline,
     spool: Callable[[], Spool] = Spool,
 ) -> list[Record]:
-    """Ask a node pod, waiting for it to run where it is still coming; never raises for it."""
+    """Ask a node pod as soon as it runs.
+
+    Args:
+        session: the connection.
+        answerers: created the node pod.
+        answerer: the node pod.
+        questions: to ask.
+        deadline: of the whole run.
+        spool: makes the buffer of one output.
+
+    Returns:
+        A record for each question, or for each place when the node pod does not run in time.
+    """
     try:
         pod = (
-            answerers.pod(answerer.node, deadline)
+            answerers.wait_for_pod(answerer.node, deadline)
             if isinstance(answerer, PendingNodePod)
             else answerer
         )
     except ClusterError as error:
         reason = f"no node pod: {error_sentence(error, deadline)}"
-        places = dict.fromkeys(one.place for one in asked)
+        places = dict.fromkeys(question.place for question in questions)
         return [
             unavailable_record(place, EXEC, reason, missing_permission(error)) for place in places
         ]
-    return ask_node_pod(session, pod.container, asked, deadline, spool)
+    return ask_node_pod(session, pod.container, questions, deadline, spool)

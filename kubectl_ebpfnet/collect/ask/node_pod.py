@@ -1,7 +1,7 @@
-"""Puts questions to the node side in a node pod and gives records: one exec, whatever is asked.
+"""Ask the node side in a node pod: all questions in one exec, a record for each.
 
-The words of it are kubectl_ebpfnet/model/protocol/questions.py's. As in container.py, nothing here
-raises for a place that cannot be asked.
+model/protocol/questions.py has the protocol. As in container.py, nothing here raises for a place
+that cannot be asked.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class NodeQuestion:
     """One question to a node pod.
 
     Attributes:
-        place: whose answer it is: the node, or the pod whose namespace is asked.
-        argv: what is asked.
-        netns: the pod's namespace; None for the node's own.
-        flows: what is wanted of a table that grows with traffic; () for all of it.
+        place: the place of the record: the node, or the pod whose namespace is asked.
+        argv: the question.
+        netns: the pod's network namespace; None for the node's own.
+        flows: filters for a table that grows with traffic; () for the whole table.
     """
 
     place: Place
@@ -51,22 +51,22 @@ class NodeQuestion:
     flows: tuple[FlowFilter, ...] = ()
 
     @property
-    def kept(self) -> tuple[str, ...]:
-        """What the record says of the filter."""
+    def line_filter(self) -> tuple[str, ...]:
+        """The filter as the record has it: addresses."""
         words = (str(end) for flow in self.flows for end in (flow.address, flow.peer) if end)
         return tuple(dict.fromkeys(words))
 
 
 class AnswerStream:
-    """The node side's answers, cut apart as the pieces come."""
+    """Splits the node side's output into answers as the pieces come."""
 
     def __init__(self, spool: Callable[[], Spool] = Spool) -> None:
-        """`spool` makes the place where one answer is gathered."""
-        self._new = spool
+        """`spool` makes the buffer of one answer."""
+        self._new_spool = spool
         self._buffer = b""
         self._header: dict[str, Any] | None = None
         self._body = spool()
-        self._left = 0
+        self._bytes_left = 0
         self.greeting: dict[str, Any] | None = None
         self.answers: list[tuple[dict[str, Any], Spool]] = []
         self.problem = ""
@@ -76,12 +76,12 @@ class AnswerStream:
         self._buffer += data
         while self._buffer and not self.problem:
             if self._header is not None:
-                self._body.write(self._buffer[: self._left])
-                taken = min(self._left, len(self._buffer))
-                self._buffer, self._left = self._buffer[taken:], self._left - taken
-                if self._left:
+                self._body.write(self._buffer[: self._bytes_left])
+                taken = min(self._bytes_left, len(self._buffer))
+                self._buffer, self._bytes_left = self._buffer[taken:], self._bytes_left - taken
+                if self._bytes_left:
                     return
-                self._end_of_part(self._header)
+                self._finish_part(self._header)
                 continue
             line, newline, rest = self._buffer.partition(b"\n")
             if not newline:
@@ -110,90 +110,91 @@ class AnswerStream:
             if isinstance(size, bool) or not isinstance(size, int) or size < 0:
                 self.problem = "an answer does not say how long it is"
                 return
-            self._header, self._left = value, size
+            self._header, self._bytes_left = value, size
             if not size:
-                self._end_of_part(value)
+                self._finish_part(value)
 
-    def _end_of_part(self, header: dict[str, Any]) -> None:
+    def _finish_part(self, header: dict[str, Any]) -> None:
         self._header = None
         if not header.get("more"):
             self.answers.append((header, self._body))
-            self._body = self._new()
+            self._body = self._new_spool()
 
 
 def ask_node_pod(
     session: Session,
     container: Container,
-    asked: Sequence[NodeQuestion],
+    questions: Sequence[NodeQuestion],
     deadline: Deadline,
     spool: Callable[[], Spool] = Spool,
 ) -> list[Record]:
-    """Ask a node pod everything in one exec.
+    """Ask a running node pod all questions in one exec.
 
     Args:
         session: the connection.
         container: of the node pod.
-        asked: the questions; there may be several places among them.
+        questions: to ask; they may be of several places.
         deadline: of the whole run.
-        spool: makes the place where one answer is gathered.
+        spool: makes the buffer of one answer.
 
     Returns:
-        A record for each question; those that were not answered say why.
+        A record for each question; a question without an answer has the reason.
     """
-    if not asked:
+    if not questions:
         return []
     stream, errors, started = AnswerStream(spool), StderrSpool(), now()
-    reason, missing = "", ""
+    reason, denied = "", ""
     try:
         code = run_exec(
             session, container, (PROGRAM,), stream.feed, errors.write, deadline,
-            stdin=_requests(asked),
+            stdin=_request_lines(questions),
         )  # fmt: skip
         if code and not stream.problem:
             last = errors.output().read().decode("utf-8", "replace").strip()
             reason = f"the node side ended with exit code {code}: {last.rpartition(chr(10))[2]}"
     except ClusterError as error:
-        reason, missing = error_sentence(error, deadline), missing_permission(error)
+        reason, denied = error_sentence(error, deadline), missing_permission(error)
         if isinstance(error, ExecError) and not stream.greeting:
             reason = f"the node side did not start in {container}: {reason}"
     except OSError as error:  # from the spool
         reason = f"no room for the output: {error.strerror or error}"
     if stream.problem:
         reason = f"{container}: {stream.problem}"
-    return list(_records(asked, stream, started, reason, missing))
+    return list(_answer_records(questions, stream, started, reason, denied))
 
 
-def _requests(asked: Sequence[NodeQuestion]) -> bytes:
+def _request_lines(questions: Sequence[NodeQuestion]) -> bytes:
     lines = [
         json.dumps(
             {
                 "protocol": PROTOCOL,
-                **codec.plain(NodeRequest(number, one.argv, one.netns, one.flows)),
+                **codec.plain(NodeRequest(number, question.argv, question.netns, question.flows)),
             }
         )
-        for number, one in enumerate(asked, 1)
+        for number, question in enumerate(questions, 1)
     ]
     return "".join(f"{line}\n" for line in [*lines, json.dumps({"end": True})]).encode()
 
 
-def _records(
-    asked: Sequence[NodeQuestion], stream: AnswerStream, started: str, reason: str, missing: str
+def _answer_records(
+    questions: Sequence[NodeQuestion], stream: AnswerStream, started: str, reason: str, denied: str
 ) -> Iterator[Record]:
-    found = {header.get("id"): (header, body) for header, body in stream.answers}
-    refused = found.pop(0, None)  # of a request that the node side could not read
+    answers = {header.get("id"): (header, body) for header, body in stream.answers}
+    refused = answers.pop(0, None)  # a request that the node side could not parse
     if refused is not None:
         reason = str(refused[0].get("error"))
-    for number, one in enumerate(asked, 1):
-        if number not in found:
+    for number, question in enumerate(questions, 1):
+        if number not in answers:
             yield unavailable_record(
-                one.place, one.argv, reason or "the node side did not answer", missing
+                question.place, question.argv, reason or "the node side did not answer", denied
             )
             continue
-        header, body = found[number]
+        header, body = answers[number]
         code = header.get("exit_code")
-        said = str(header.get("error") or "").encode()
+        stderr = str(header.get("error") or "").encode()
         output = body.output()
+        code = code if isinstance(code, int) else 1
         yield Record(
-            0, one.place, one.argv, code if isinstance(code, int) else 1, output, said, started,
-            kept=one.kept,
+            0, question.place, question.argv, code, output, stderr, started,
+            kept=question.line_filter,
         )  # fmt: skip

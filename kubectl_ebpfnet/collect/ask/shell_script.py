@@ -1,22 +1,21 @@
 """Many commands in one exec: a constant shell script runs them in turn and marks where each ends.
 
-An exec costs some 80 ms whatever it runs, so a place is asked everything at once. The script is
-the same on every run; the commands are its positional parameters, so no word of them is ever read
-by the shell as shell (POSIX.1-2017, Shell Command Language 2.5.1). It runs under dash, BusyBox,
-bash and mksh. Per command it is given:
+An exec costs some 80 ms whatever it runs, so one exec asks a place everything. The script is
+constant; the commands are its positional parameters, so the shell never parses a word of them
+(POSIX.1-2017, Shell Command Language 2.5.1). It runs under dash, BusyBox, bash and mksh. Each
+command takes these words:
 
     n|o COUNT FILTER WORD…   n begins a question, o is its next form, run if the last one failed;
                              FILTER is "" or strings to keep lines with, one a line (grep -F)
     @                        tc's filters of every device, in both directions
 
-Where the image has timeout(1), no command takes longer than it is allowed to. Those that read what
-the kernel holds, BPF maps included, ask nobody who could be stuck: they are spared that second
-process, which would double their time, and a long table is not cut. The run's deadline holds for
-them all the same. That is so in an agent's image alone: what a pod's image calls `ip` is anybody's
-program, and must not stay behind when the client is gone.
+Where the image has timeout(1), it limits each command's time, except for commands that read kernel
+state, BPF maps included: they cannot hang, the second process would double their time, and a long
+table must not be cut. The run's deadline limits them too. The exception is for an agent's image
+alone: `ip` in a pod's image may be any program, and must not outlive the client.
 
-After each command it writes, to stdout and to stderr, a line that only this run can write, for it
-holds a nonce: NONCE INDEX EXIT-CODE FILTERED [DIRECTION DEVICE].
+After each command the script writes a mark to stdout and to stderr, a line that only this run can
+write, since it has a nonce: NONCE INDEX EXIT-CODE FILTERED [DIRECTION DEVICE].
 """
 
 from __future__ import annotations
@@ -84,24 +83,24 @@ exit 0
 
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 _LONGEST_HEADER = 128
-"""Bytes of a mark after its nonce; a device's name has 15 at most."""
+"""Most bytes of a mark after its nonce; a device name has 15 at most."""
 _MOST_SECTIONS = 5000
 TIMED_OUT = 124
-"""What timeout(1) exits with when it ended the command."""
+"""Exit code of timeout(1) when it ended the command."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShellQuestion:
-    """A question as it is put to a place.
+    """One question to a place.
 
     Attributes:
         forms: argv alternatives, best first; () for tc's filters of every device.
-        kept: when not (), only lines with one of these strings are brought. None may be empty or
-            hold a newline.
+        line_filter: fetch only lines that contain one of these strings; () fetches all. None may be
+            empty or contain a newline.
     """
 
     forms: tuple[tuple[str, ...], ...]
-    kept: tuple[str, ...] = ()
+    line_filter: tuple[str, ...] = ()
 
 
 DEVICE_FILTERS = ShellQuestion(())
@@ -109,14 +108,14 @@ DEVICE_FILTERS = ShellQuestion(())
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What one command wrote to one of its streams, and how it ended.
+    """The output of one command on one stream, and its exit code.
 
     Attributes:
         index: 1-based, of the command among all forms of all questions.
         exit_code: of the command.
-        filtered: only the lines that were to be kept are here.
+        filtered: `output` has only the lines that passed the filter.
         device: (direction, device) of tc's filters, else ().
-        output: to the byte.
+        output: the exact bytes.
     """
 
     index: int
@@ -127,37 +126,42 @@ class Section:
 
 
 def new_nonce() -> str:
-    """A word that no output can foresee."""
+    """Return a word that no output can predict."""
     return secrets.token_hex(16)
 
 
 def script_argv(
-    asked: Sequence[ShellQuestion], nonce: str, seconds: int, *, trusted: bool = True
+    questions: Sequence[ShellQuestion], nonce: str, seconds: int, *, trusted: bool = True
 ) -> list[str]:
-    """The argv of one exec that asks all of it.
+    """Return the argv of one exec that asks all questions.
 
     Args:
-        asked: in the order in which they are to be run.
-        nonce: of `new_nonce`, another one each time.
-        seconds: what one command may take, where the image has timeout(1).
-        trusted: `ip`, `cat` and their like are what their names say: they need no time limit.
+        questions: in the order to run them.
+        nonce: a fresh one of `new_nonce`.
+        seconds: time limit of one command, in an image that has timeout(1).
+        trusted: the image's `ip`, `cat` and the like are genuine and need no time limit.
     """
     words = ["sh", "-c", SCRIPT, "sh", nonce, str(seconds), "1" if trusted else ""]
-    for question in asked:
+    for question in questions:
         if not question.forms:
             words.append("@")
         for number, form in enumerate(question.forms):
-            words += ["o" if number else "n", str(len(form)), "\n".join(question.kept), *form]
+            words += [
+                "o" if number else "n",
+                str(len(form)),
+                "\n".join(question.line_filter),
+                *form,
+            ]
     return words
 
 
 class Splitter:
-    """Cuts a stream of the script at its marks, as the pieces come."""
+    """Cuts a stream of the script at its marks as the pieces come."""
 
     def __init__(self, nonce: str, spool: Callable[[], Spool] = Spool) -> None:
-        """`spool` makes the place where one command's output is gathered."""
+        """`spool` makes the buffer of one command's output."""
         self._mark = b"\n" + nonce.encode() + b" "
-        self._new = spool
+        self._new_spool = spool
         self._spool = spool()
         self._tail = b""
         self.sections: list[Section] = []
@@ -173,23 +177,23 @@ class Splitter:
             if end < 0 and len(data) < begin + _LONGEST_HEADER:
                 break
             header = _header(data[begin:end]) if end >= 0 else None
-            if header is None or len(self.sections) >= _MOST_SECTIONS:  # no mark of ours after all
+            if header is None or len(self.sections) >= _MOST_SECTIONS:  # not our mark
                 end = max(end, at + 1)
                 self._spool.write(data[start:end])
                 start = end
             else:
                 self._spool.write(data[start:at])
                 self.sections.append(Section(*header, self._spool.output()))
-                self._spool = self._new()
+                self._spool = self._new_spool()
                 start = end + 1
             at = data.find(self._mark, start)
-        # What may be the beginning of a mark waits for the next piece.
+        # A possible beginning of a mark waits for the next piece.
         keep = at if at >= 0 else max(start, len(data) - len(self._mark) + 1)
         self._spool.write(data[start:keep])
         self._tail = data[keep:]
 
     def rest(self) -> Output:
-        """What came after the last mark; nothing may be fed afterwards."""
+        """Return the bytes after the last mark; nothing may be fed afterwards."""
         self._spool.write(self._tail)
         self._tail = b""
         return self._spool.output()
@@ -204,9 +208,9 @@ def _header(line: bytes) -> tuple[int, int, bool, tuple[str, ...]] | None:
 
 
 def records(
-    asked: Sequence[ShellQuestion],
-    out: Splitter,
-    err: Splitter,
+    questions: Sequence[ShellQuestion],
+    stdout: Splitter,
+    stderr: Splitter,
     place: Place,
     *,
     started: str = "",
@@ -214,30 +218,32 @@ def records(
     denied: str = "",
     seconds: int = 0,
 ) -> Iterator[Record]:
-    """What a place said, a record for each command that ran.
+    """Yield a record for each command that ran.
 
     Args:
-        asked: what `script_argv` was given.
-        out, err: its streams, cut.
+        questions: the ones of `script_argv`.
+        stdout, stderr: its streams, cut into sections.
         place: where it ran.
         started: RFC 3339 time.
-        error: why the exec ended early, "" when it did not; the command that was cut off then
-            is a record with this error and what it had written so far.
-        denied: the permission that was missing.
-        seconds: what a command was given, for the words about one that took longer.
+        error: why the exec ended early, "" when it ran to its end. The record of the command that
+            was cut off has this error and the output so far.
+        denied: the missing permission.
+        seconds: time limit of one command, for the error of a command that exceeded it.
     """
     forms = [
-        (question, form) for question in asked for form in (question.forms or (("tc", "filter"),))
+        (question, form)
+        for question in questions
+        for form in (question.forms or (("tc", "filter"),))
     ]
-    said = {(s.index, s.device): s for s in err.sections}
-    for section in out.sections:
+    errors = {(s.index, s.device): s for s in stderr.sections}
+    for section in stdout.sections:
         if not 1 <= section.index <= len(forms):
             continue
         question, form = forms[section.index - 1]
         if section.device:
             direction, device = section.device
             form = ("tc", "filter", "show", "dev", device, direction)
-        other = said.get((section.index, section.device))
+        error_section = errors.get((section.index, section.device))
         late = section.exit_code == TIMED_OUT and seconds > 0
         yield Record(
             0,
@@ -245,34 +251,41 @@ def records(
             form,
             None if late else section.exit_code,
             section.output,
-            (other.output if other else err.rest()).read(),
+            (error_section.output if error_section else stderr.rest()).read(),
             started,
             f"it did not end within {seconds} s" if late else "",
-            kept=question.kept if section.filtered else (),
+            kept=question.line_filter if section.filtered else (),
         )
     if error:
-        index = _after(asked, out.sections)
+        index = _command_cut_off(questions, stdout.sections)
         if index < len(forms):
             _, form = forms[index]
-            rest, words = out.rest(), err.rest().read()
+            rest, words = stdout.rest(), stderr.rest().read()
             yield Record(0, place, form, None, rest, words, started, error, denied)
 
 
-def _after(asked: Sequence[ShellQuestion], sections: Sequence[Section]) -> int:
-    """0-based index of the command that ran when the stream was cut."""
+def _command_cut_off(questions: Sequence[ShellQuestion], sections: Sequence[Section]) -> int:
+    """Return the 0-based index of the command that ran when the stream was cut."""
     if not sections:
         return 0
     last = sections[-1]
     end = 0
-    for question in asked:
+    for question in questions:
         begin, end = end, end + max(1, len(question.forms))
         if begin < last.index <= end:
             if not question.forms:
-                return last.index - 1  # in the midst of the devices, for all we know
+                return last.index - 1  # among the devices
             return end if last.exit_code == 0 else last.index
     return end
 
 
 def unavailable_record(place: Place, argv: Sequence[str], error: str, denied: str = "") -> Record:
-    """A record of something that could not be asked."""
+    """Return the record of a question that could not be asked.
+
+    Args:
+        place: where it should have run.
+        argv: the question.
+        error: the reason.
+        denied: the missing permission, "" for none.
+    """
     return Record(0, place, tuple(argv), None, InMemory(), b"", "", error, denied)

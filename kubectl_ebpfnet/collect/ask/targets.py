@@ -1,4 +1,4 @@
-"""Who answers for a pod or a node, and the records of those who cannot."""
+"""The containers that answer for pods and nodes, or a record with the reason why none does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
 
 def part(value: Object, *keys: str) -> Any:
-    """A member of nested objects, {} where any of them is missing or no object."""
+    """Return a member of nested objects, {} where one of the keys is missing or is no object."""
     found: Any = value
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
@@ -28,38 +28,38 @@ def part(value: Object, *keys: str) -> Any:
 
 
 def namespace_of(value: Object) -> str:
-    """metadata.namespace."""
+    """Return metadata.namespace, or ""."""
     return str(part(value, "metadata", "namespace") or "")
 
 
 def node_of(pod: Object) -> str:
-    """The pod's node, "" while it has none."""
+    """Return the pod's node, "" while it has none."""
     return str(part(pod, "spec", "nodeName") or "")
 
 
 def shares_node(pod: Object) -> bool:
-    """Whether the pod lives in its node's network namespace."""
+    """Tell whether the pod uses its node's network namespace."""
     return part(pod, "spec", "hostNetwork") is True
 
 
 def addresses_of(pod: Object) -> tuple[Address, ...]:
-    """The pod's IPs."""
+    """Return the pod's addresses."""
     words = [entry.get("ip") for entry in part(pod, "status", "podIPs") or []]
     words = words or [part(pod, "status", "podIP")]
     return json_members.addresses(words)
 
 
 def namespace_in_kernel(pod: Object) -> PodNamespace:
-    """How the node side finds the pod's network namespace."""
+    """Return the ids by which the node side finds the pod's network namespace."""
     statuses = part(pod, "status", "containerStatuses") or []
     ids = (str(part(entry, "containerID") or "").rpartition("//")[2] for entry in statuses)
-    return PodNamespace(str(part(pod, "metadata", "uid") or ""), tuple(one for one in ids if one))
+    return PodNamespace(str(part(pod, "metadata", "uid") or ""), tuple(id_ for id_ in ids if id_))
 
 
 def pod_target(pod: Object) -> ExecTarget | Record:
-    """The container of a pod that can be asked, or the record that says why none can.
+    """Return the container of a pod to ask, or the record with the reason why none can be asked.
 
-    It is kubectl's default container if that runs, else the first one that does.
+    Prefer kubectl's default container, then the first container that runs.
     """
     namespace, name = namespace_of(pod), name_of(pod)
     place = pod_place(namespace, name)
@@ -77,12 +77,12 @@ def pod_target(pod: Object) -> ExecTarget | Record:
 
 
 def agent_target(agents: Mapping[str, Agent], node: str, why_none: str = "") -> ExecTarget | Record:
-    """The agent of a node, or the record that says why it cannot be asked.
+    """Return the agent of a node, or the record with the reason why it cannot be asked.
 
     Args:
         agents: by node.
-        node: whose agent.
-        why_none: why there are no agents at all, "" when they could be looked for.
+        node: name of the node.
+        why_none: why the agents could not be listed, "" when they were.
     """
     place = agent_place(node)
     agent = agents.get(node)
