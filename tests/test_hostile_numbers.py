@@ -35,11 +35,11 @@ HOSTILE = st.text(max_size=9) | st.sampled_from(
 OBJECTS = HOSTILE | st.integers() | st.floats() | st.none() | st.lists(HOSTILE, max_size=2)
 
 
-def sent_and(answer: str) -> tuple[Any, attempts.Sent]:
+def sent_and(answer: str) -> tuple[Any, attempts.SentAttempt]:
     """A bundle in which a peer gave this answer, and the attempt that it answers."""
     target = ProbeTarget(TargetKind.INGRESS, ADDRESS, 4, 80, TCP)
-    argv = attempts.words(ADDRESS, 80, http="/clientip")
-    sent = attempts.Sent(target, "n1", "n2", How.NEXT_HOP, ADDRESS, 80, argv=argv)
+    argv = attempts.probe_argv(ADDRESS, 80, http="/clientip")
+    sent = attempts.SentAttempt(target, "n1", "n2", How.NEXT_HOP, ADDRESS, 80, argv=argv)
     fact = ConnectAttempt("connected", "", 0.001, ADDRESS, 4711, "eth0", answer)
     record = Record(1, node_place("n2"), argv, 0, InMemory(codec.line_of(fact)))
     return bundle_of([record]), sent
@@ -49,19 +49,19 @@ def sent_and(answer: str) -> tuple[Any, attempts.Sent]:
 def test_the_client_that_a_body_names(address: str, port: str) -> None:
     for body in (f"{address}:{port}", f"10.0.0.1:{port}", f"[{address}]:{port}"):
         bundle, sent = sent_and(f"HTTP/1.1 200 OK\r\n\r\n{body}")
-        attempts.attempt(bundle, sent)
+        attempts.read_attempt(bundle, sent)
 
 
 @pytest.mark.parametrize("port", ["²", "9" * 5000, "70000", "-1"])
 def test_an_address_with_a_port_that_is_none(port: str) -> None:
-    found = attempts.attempt(*sent_and(f"HTTP/1.1 200 OK\r\n\r\n10.0.0.1:{port}"))
+    found = attempts.read_attempt(*sent_and(f"HTTP/1.1 200 OK\r\n\r\n10.0.0.1:{port}"))
     assert (found.source_seen, found.source_seen_port) == (ADDRESS, None)
 
 
 @given(HOSTILE)
 def test_the_count_of_a_health_check(count: str) -> None:
     bundle, sent = sent_and(f'HTTP/1.1 200 OK\r\n\r\n{{"localEndpoints": {count}}}')
-    found = attempts.health(bundle, replace(sent))
+    found = attempts.read_health_check(bundle, replace(sent))
     assert found is not None
     assert found.local_endpoints is None or found.local_endpoints < 10**9
 

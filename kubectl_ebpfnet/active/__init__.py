@@ -1,4 +1,4 @@
 """Everything that sends packets or loads programs. Nothing below imports it.
 
-What comes of it is a record like any other; explain/ judges it.
+Its results are records like any other; explain/ judges them.
 """

@@ -1,7 +1,7 @@
-"""netkat on a node, with its streams here: one run, from the node pod to the exit code.
+"""Run netkat on a node, with its streams on this machine.
 
-netkat itself is in the node pod (docs/architecture.md, "netkat"); its streams are framed
-(kubectl_ebpfnet/model/protocol/frames.py), and it ends with this run, however that ends.
+netkat itself runs in the node pod (docs/netkat.md); its streams are framed
+(model/protocol/frames.py), and it ends with this run, however the run ends.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SIGNALLED = 128
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """Descriptors of this side; `stdin` is None where it is closed, `pcap` where none is wanted."""
+    """Descriptors on this machine; `stdin` is None if closed, `pcap` without --pcap."""
 
     stdin: int | None
     stdout: int
@@ -41,7 +41,7 @@ class Streams:
 
 
 def check_node(session: Session, node: str) -> None:
-    """Raises NotFound when there is no such node; says nothing where nodes may not be read."""
+    """Raise NotFound when there is no such node; do nothing where nodes may not be read."""
     try:
         resolve(Api(session), TargetRef("node", node), "", lambda _: None)
     except Forbidden:
@@ -49,15 +49,16 @@ def check_node(session: Session, node: str) -> None:
 
 
 def next_hop(session: Session, node: str, version: int) -> str:
-    """The address of a node, for --via.
+    """Return the address of a node, for --via.
 
     Args:
-        node: its name.
-        version: of IP; 0 for the first of its addresses.
+        session: the connection.
+        node: name of the node.
+        version: IP version; 0 for the node's first address.
 
     Raises:
         NotFound: there is no such node.
-        ClusterError: it has no InternalIP of that version, or cannot be read.
+        ClusterError: the node has no InternalIP of that version, or cannot be read.
     """
     found = resolve(Api(session), TargetRef("node", node), "", lambda _: None)
     data = json.dumps({**found, "kind": "Node", "apiVersion": "v1"}).encode()
@@ -73,7 +74,7 @@ def run(
     session: Session,
     access: NodeAccess,
     node: str,
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     streams: Streams,
     *,
     timeout: float | None = None,
@@ -84,34 +85,35 @@ def run(
 
     Args:
         session: the connection.
-        access: by a node pod; its options say how that is to be.
-        node: where.
-        words: netkat's, as its command line reads them.
-        streams: what it reads and where it writes.
-        timeout: seconds for the node pod to run; None for what is usual.
-        say, progress: take lines for stderr.
+        access: mode `pod`, with the options of the node pod.
+        node: name of the node.
+        arguments: of netkat's command line.
+        streams: descriptors of its streams.
+        timeout: seconds for the node pod to start; None for the default.
+        warn: takes lines that the user must read.
+        progress: takes a line about the current step.
 
     Returns:
         netkat's exit code.
 
     Raises:
-        ClusterError: there can be no node pod, or the connection to it was lost.
-        OSError: an output cannot be written; BrokenPipeError when nobody reads it any more.
+        ClusterError: no node pod can be had, or the connection to it was lost.
+        OSError: an output cannot be written; BrokenPipeError when its reader is gone.
         EbpfnetError: stdin cannot be read.
     """
     with NodeAnswerers(session, access, warn) as answerers:
         progress("asking the API server")
         answerers.set_available({}, "", answerers.find_pods(RecordingApi(session)))
-        pod = _pod(answerers, node, Deadline(timeout), progress)
-        argv = (PROGRAM, "netkat", OPTION, *words)
+        pod = _node_pod(answerers, node, Deadline(timeout), progress)
+        argv = (PROGRAM, "netkat", OPTION, *arguments)
         progress("")
-        code = _talk(session, pod.container, argv, streams)
+        code = _exec(session, pod.container, argv, streams)
         if code > _SIGNALLED:
             warn(f"netkat was ended on {node} by signal {code - _SIGNALLED}")
         return code
 
 
-def _pod(answerers: NodeAnswerers, node: str, deadline: Deadline, progress: Notify) -> NodePod:
+def _node_pod(answerers: NodeAnswerers, node: str, deadline: Deadline, progress: Notify) -> NodePod:
     found = answerers.for_nodes([node])[node]
     if isinstance(found, PendingNodePod):
         progress(f"waiting for the node pod on {node}")
@@ -122,12 +124,12 @@ def _pod(answerers: NodeAnswerers, node: str, deadline: Deadline, progress: Noti
     raise ClusterError(f"node {node}: {reason}")
 
 
-def _talk(session: Session, container: Container, argv: tuple[str, ...], streams: Streams) -> int:
-    with LiveStreams(streams.stdin, streams.stdout, streams.stderr, streams.pcap) as local_streams:
+def _exec(session: Session, container: Container, argv: tuple[str, ...], streams: Streams) -> int:
+    with LiveStreams(streams.stdin, streams.stdout, streams.stderr, streams.pcap) as live_streams:
         try:
-            code = exec_live(session, container, argv, local_streams)
+            code = exec_live(session, container, argv, live_streams)
         except ExecError:
-            local_streams.flush()
+            live_streams.flush()
             raise
-        local_streams.flush()
+        live_streams.flush()
     return code

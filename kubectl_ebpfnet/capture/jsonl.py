@@ -1,4 +1,4 @@
-"""JSON lines: one record a line, as a folder of a test or another tool writes them."""
+"""JSON lines, one record a line: written by hand, by tests and by other tools."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from kubectl_ebpfnet.errors import BundleError
 from kubectl_ebpfnet.model.evidence import Output, Record
 
 LINE_LIMIT = 64 << 20
-"""Bytes of one line: unlike a member of the zip form, it is held in memory."""
+"""Most bytes of one line, which stays in memory, unlike a member of the zip form."""
 _TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 
 
 def read_file(path: Path, allowance: Allowance, first: int = 1) -> Iterator[Record]:
-    """Read the records of a .jsonl file.
+    """Yield the records of a .jsonl file.
 
     Args:
         path: the file.
-        allowance: what the whole capture may still bring.
+        allowance: limits of the whole capture.
         first: number of the first record.
 
     Raises:
-        BundleError: with the line's number.
+        BundleError: a line is no record; the message has its number.
     """
     number = first
     with path.open("rb") as file:

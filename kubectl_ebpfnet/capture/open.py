@@ -1,13 +1,13 @@
-"""The capture file: records of a cluster as they were said, in one file that explains itself.
+"""Open and write a capture: records of a cluster as they were printed, in one file.
 
-Forms that can be read, told apart by what they hold (docs/captures.md):
+Forms that can be read, recognised by their content (docs/captures.md):
 
     FILE.zip          what `capture` writes: bundle.json and members (zip.py)
     FOLDER            bundle.json and the same members unpacked, or *.jsonl files in name order
     FILE.jsonl        one record a line (jsonl.py)
 
-A folder's bundle.json may name a `base`, another folder beside it: its records are taken first,
-and those of the folder replace the ones of the same place and command.
+A folder's bundle.json may name a `base`, another folder beside it: a record of the folder replaces
+the base's record of the same place and argv.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _DEMO = Path(__file__).parent.parent / "demo" / "vxlan-kpr.zip"
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
-    """The bundle in a file or folder. Long outputs stay where they lie until they are read.
+    """Open the capture in a file or folder. Long outputs stay on disk until they are read.
 
     Raises:
-        BundleError: it is not there, not a capture, damaged, or of a newer version.
+        BundleError: the path does not exist, is no capture, is damaged, or is of a newer version.
     """
     place = Path(path)
     try:
@@ -58,7 +58,7 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
 
 
 def demo_bundle() -> Bundle:
-    """The capture of a real cluster that ships with the program."""
+    """Open the capture of a real cluster that ships with the program."""
     return dataclasses.replace(open_bundle(_DEMO), source="demo")
 
 
@@ -90,20 +90,20 @@ def _note(index: dict[str, Any], source: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """Output that lies in files of its own: one, or the parts of an unpacked zip in order."""
+    """Output in files: one file, or the parts of an unpacked zip in order."""
 
     paths: tuple[Path, ...]
     label: str
 
     def read(self) -> bytes:
-        """All of it. Raises BundleError when it is too long to be held."""
+        """Return the whole output. Raises BundleError when it is too long for memory."""
         size = sum(path.stat().st_size for path in self.paths)
         if size > READ_LIMIT:
             raise BundleError(f"{self.label}: an output of {size} bytes")
         return b"".join(path.read_bytes() for path in self.paths)
 
     def chunks(self) -> Iterator[bytes]:
-        """The same bytes in pieces."""
+        """Yield the output in pieces."""
         for path in self.paths:
             with path.open("rb") as file:
                 while piece := file.read(_STEP):
@@ -149,7 +149,7 @@ def _unpacked(folder: Path, value: object, label: str, allowance: Allowance) -> 
 
 
 def _plain_size(file: Path, label: str) -> int:
-    """Bytes of a plain file: a link leads out of the folder, a pipe or a device never ends."""
+    """Return the bytes of a plain file; refuse links, which may leave the folder, and pipes."""
     status = file.lstat()
     if stat.S_ISLNK(status.st_mode):
         raise BundleError(f"{label} is a symbolic link")
@@ -195,20 +195,20 @@ def write_bundle(
     overwrite: bool = False,
     created: str = "",
 ) -> int:
-    """Write a capture; it appears under its name only when it is whole.
+    """Write a capture; the file appears under its name only when it is complete.
 
     Args:
         path: the zip to write, readable by its owner alone.
         records: written as they come, numbered in their order.
         note: a sentence for the reader of the capture.
-        overwrite: replace a file that is there.
-        created: RFC 3339 time; now when "".
+        overwrite: replace an existing file.
+        created: RFC 3339 time; "" for now.
 
     Returns:
-        How many records it has.
+        The number of records in the file.
 
     Raises:
-        BundleError: the file is there already, or cannot be written.
+        BundleError: the file exists already, or cannot be written.
     """
     place = Path(path)
     exists = BundleError(f"{place} is there already", hint="give another name, or --force")
@@ -235,7 +235,7 @@ def write_bundle(
 def _named(temporary: Path, place: Path, overwrite: bool) -> None:
     if not overwrite:
         try:
-            os.link(temporary, place)  # unlike a rename, it never replaces
+            os.link(temporary, place)  # unlike a rename, a link never replaces
         except FileExistsError:
             raise
         except OSError:
@@ -248,7 +248,7 @@ def _named(temporary: Path, place: Path, overwrite: bool) -> None:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[tuple[int, Path]]:
-    """A temporary file in the same folder, gone afterwards however that ends."""
+    """Make a temporary file in the same folder; remove it at the end of the block."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         yield handle, Path(name)
@@ -257,7 +257,7 @@ def _beside(path: Path) -> Iterator[tuple[int, Path]]:
 
 
 def now() -> str:
-    """The time as RFC 3339 text in UTC, to the second."""
+    """Return the time as RFC 3339 text in UTC, to the second."""
     import time
 
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

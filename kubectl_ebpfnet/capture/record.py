@@ -1,8 +1,7 @@
-"""A record as JSON: the one description of it that every form of a capture shares.
+"""A record as JSON, as every form of a capture has it.
 
-The format is ours and documented in docs/captures.md. Reading is strict about types, since a
-capture comes from somebody else, and tolerant of members it does not know, since a later version
-may add some.
+The format is documented in docs/captures.md. Reading is strict about types, since a capture comes
+from a stranger, and ignores unknown members, since a later version may add some.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ SCHEMA = "ebpfnet.dev/bundle/v1"
 _FAMILY = "ebpfnet.dev/bundle/v"
 
 MEMBER = re.compile(r"records/[0-9]{1,9}\.(out|err)(\.[0-9]{1,9})?")
-"""What an output's file may be called: no way out of the capture's folder."""
+"""Allowed names of an output's file: none leads out of the capture's folder."""
 
 RECORD_LIMIT = 250_000
 FILE_LIMIT = 100_000
 TOTAL_LIMIT = 16 << 30
 HELD_LIMIT = 256 << 20
 VALUE_LIMIT = 4_000_000
-"""Values of a bundle.json, or of a .jsonl line: in memory each takes some 100 bytes, there 3."""
-_WORD_BYTES = 64  # what a short text takes in memory besides its characters
+"""Values of a bundle.json, or of a .jsonl line: each takes 3 bytes there and 100 in memory."""
+_WORD_BYTES = 64  # overhead of a short text in memory
 
 
 class Allowance:
-    """Counts what the records of one capture take, however it is stored: a file that two records
-    name counts twice. A method raises BundleError when there is too much of it."""
+    """Counts what the records of one capture take, in any form: a file that two records name counts
+    twice. A method raises BundleError when a limit is exceeded."""
 
     def __init__(self, source: str, total: int = TOTAL_LIMIT) -> None:
-        """`source` names the capture in errors; `total` limits the bytes of its outputs."""
+        """`source` names the capture in errors; `total` limits the bytes of all outputs."""
         self._source = source
         self._total = total
         self._records = self._files = self._bytes = self._held = 0
@@ -68,15 +67,15 @@ class Allowance:
 
 
 Opener = Callable[[Any, Any, str], Output]
-"""Makes an Output of the values of `stdout_file` and `stdout_lines` (or stderr's); the text names
-the record."""
+"""Opens the Output of the values of `stdout_file` and `stdout_lines` (or stderr's); the text names
+the record in errors."""
 
 
 def check_schema(schema: object, source: str) -> None:
-    """Whether this version can read the schema.
+    """Check that this version can read a schema.
 
     Raises:
-        BundleError: it is newer, or not one of ours.
+        BundleError: the schema is newer, or not a capture's.
     """
     if schema == SCHEMA:
         return
@@ -89,7 +88,7 @@ def check_schema(schema: object, source: str) -> None:
 
 
 def as_json(record: Record) -> dict[str, Any]:
-    """The record without its outputs. Members that say nothing are left out."""
+    """Return the record without its outputs; empty members are left out."""
     where = {
         "kind": record.place.kind.value,
         "node": record.place.node,
@@ -117,14 +116,14 @@ def as_json(record: Record) -> dict[str, Any]:
 def from_json(
     value: object, number: int, label: str, opener: Opener, allowance: Allowance
 ) -> Record:
-    """The record that a JSON object describes.
+    """Return the record of a JSON object.
 
     Args:
         value: the decoded JSON.
         number: the record's position in its bundle.
         label: names the object in errors, e.g. "x.jsonl, line 3".
-        opener: makes outputs of file members.
-        allowance: of the capture.
+        opener: opens the outputs that are files.
+        allowance: limits of the whole capture.
 
     Raises:
         BundleError: a member is missing or of the wrong type, or the capture is too large.
@@ -196,10 +195,10 @@ def _words(value: object, name: str, label: str) -> tuple[str, ...]:
 
 
 def file_names(value: object, label: str) -> tuple[str, ...]:
-    """The files of an output: one, or the parts of a long one in order.
+    """Return the files of an output: one, or the parts of a long output in order.
 
     Raises:
-        BundleError: a name that no output can have.
+        BundleError: a name is not allowed.
     """
     names = (value,) if isinstance(value, str) else _words(value, "an output's file", label)
     for name in names:
@@ -209,10 +208,10 @@ def file_names(value: object, label: str) -> tuple[str, ...]:
 
 
 def encoded(text: str, label: str) -> bytes:
-    """Bytes of an output that stands as JSON text; a lone low surrogate stands for a raw byte.
+    """Return the bytes of an output in JSON text; a lone low surrogate stands for a raw byte.
 
     Raises:
-        BundleError: a surrogate that stands for nothing.
+        BundleError: a surrogate stands for no byte.
     """
     try:
         return text.encode("utf-8", "surrogateescape")
@@ -223,16 +222,16 @@ def encoded(text: str, label: str) -> bytes:
 def read_index(
     text: bytes, source: str, opener: Opener, allowance: Allowance
 ) -> tuple[dict[str, Any], list[Record]]:
-    """What a `bundle.json` says: the object itself, and its records.
+    """Return the object of a `bundle.json`, and its records.
 
     Args:
         text: the JSON.
         source: names the capture in errors.
-        opener: makes outputs of file members.
-        allowance: of the capture.
+        opener: opens the outputs that are files.
+        allowance: limits of the whole capture.
 
     Raises:
-        BundleError: it is not an index of a capture, or of a newer schema.
+        BundleError: the text is no index of a capture, or its schema is newer.
     """
     import json
 

@@ -1,10 +1,9 @@
-"""What of a Kubernetes object may be kept: names, addresses, policies; never a secret.
+"""The fields of Kubernetes objects that a record may keep: names, addresses, policies; no secret.
 
-Field meanings: Kubernetes API reference. A pod's environment, arguments, commands, volumes and
-most annotations are where people put secrets, so pods and nodes are cut down to a list of fields
-that a packet's path depends on; what is not listed is dropped, whatever later API versions add.
-Services, slices, policies and Cilium's objects hold no secrets by design and are kept without
-their bookkeeping.
+Field meanings: Kubernetes API reference. People put secrets into a pod's environment, arguments,
+commands, volumes and annotations, so pods and nodes are reduced to a list of fields that a packet's
+path depends on; every other field is dropped, also those of later API versions. Services, slices,
+policies and Cilium's objects hold no secrets by design and are kept without their bookkeeping.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _CONTAINER_STATUS: _Shape = {
     },
     "lastState": {"terminated": {"reason": True, "exitCode": True}},
 }
-# True keeps a value as it is, a dict keeps these members, of each item where it is a list.
+# True keeps a value, a dict keeps these members; of a list, the members of each item.
 _POD: _Shape = {
     "spec": {
         "nodeName": True,
@@ -94,15 +93,15 @@ _WHOLE = re.compile(
 
 
 def cut(value: Json) -> Json:
-    """An API server's answer, an object or a list, without what must not be kept.
+    """Return an object or a list of the API server without the fields that must not be kept.
 
-    Nothing of the argument is changed.
+    The argument is not changed.
     """
     kind = _text(value.get("kind"))
     head: Json = {key: value[key] for key in ("apiVersion", "kind") if key in value}
     items = value.get("items")
     if isinstance(items, list):
-        # In a typed list (`PodList`) the items do not say their kind.
+        # In a typed list (`PodList`) the items have no kind.
         inherited = kind.removesuffix("List")
         return {
             **head,

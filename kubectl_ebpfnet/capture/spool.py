@@ -1,6 +1,6 @@
-"""Output on its way from a place: in memory while it is short, in an unnamed file when it is not.
+"""Buffers for output as it arrives: a short output in memory, a long one in an unnamed file.
 
-The file has no name (tempfile.TemporaryFile), so nothing is left of it however the program ends.
+The file has no name (tempfile.TemporaryFile), so it is gone however the program ends.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from kubectl_ebpfnet.errors import BundleError
 from kubectl_ebpfnet.model.evidence import READ_LIMIT, InMemory, Output
 
 HELD_LIMIT = 4 << 20
-"""Bytes up to which an output is kept in memory."""
+"""Most bytes of an output in memory."""
 STDERR_KEPT = 32 << 10
-"""Bytes of a stderr that are kept: it is words for a person, and held in memory."""
+"""Most bytes of a stderr: it is text for a person, and stays in memory."""
 _STEP = 256 << 10
 
 
 class Spooled:
-    """Output that lies in an unnamed file."""
+    """Output in an unnamed file."""
 
     def __init__(self, folder: Path | None) -> None:
-        # The descriptor alone is kept: a file object that is not closed warns, and nobody closes
-        # outputs; __del__ does it as soon as the last record is gone.
+        # A descriptor, not a file object: nobody closes outputs, and an open file object warns.
+        # __del__ closes the descriptor when the last record is gone.
         with tempfile.TemporaryFile(dir=folder) as file:
             self._file = os.dup(file.fileno())
         self._size = 0
@@ -44,13 +44,13 @@ class Spooled:
             view = view[count:]
 
     def read(self) -> bytes:
-        """All of it. Raises BundleError when it is too long to be held."""
+        """Return the whole output. Raises BundleError when it is too long for memory."""
         if self._size > READ_LIMIT:
             raise BundleError(f"an output of {self._size} bytes")
         return b"".join(self.chunks())
 
     def chunks(self) -> Iterator[bytes]:
-        """The same bytes in pieces."""
+        """Yield the output in pieces."""
         at = 0
         while at < self._size:
             piece = os.pread(self._file, min(_STEP, self._size - at), at)
@@ -61,10 +61,10 @@ class Spooled:
 
 
 class Spool:
-    """Takes the pieces of one output as they come."""
+    """Gathers the pieces of one output."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """`folder`: where a long output goes; the system's temporary folder when None."""
+        """`folder` is for the file of a long output; None for the temporary folder."""
         self._folder = folder
         self._held: list[bytes] = []
         self._size = 0
@@ -86,13 +86,13 @@ class Spool:
             self._held = []
 
     def output(self) -> Output:
-        """What was written; nothing may be written afterwards."""
+        """Return the output; nothing may be written afterwards."""
         return self._file if self._file is not None else InMemory(b"".join(self._held))
 
 
 class StderrSpool(Spool):
-    """Takes the pieces of one stderr; keeps its beginning and its end, and says in a line between
-    them how many bytes it left out."""
+    """Gathers the pieces of one stderr: its beginning, its end, and between them a line that tells
+    how many bytes were left out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class StderrSpool(Spool):
         self._left_out += too_many
 
     def output(self) -> Output:
-        """What is kept; nothing may be written afterwards."""
+        """Return the shortened output; nothing may be written afterwards."""
         self._shorten()
         if not self._left_out:
             return InMemory(self._start + self._end)
@@ -126,7 +126,7 @@ class StderrSpool(Spool):
 
 
 def short_stderr(output: Output) -> bytes:
-    """The stderr in a capture, its beginning alone when it is longer than this program writes."""
+    """Return the stderr of a capture; cut it if it is longer than this program writes."""
     limit = 2 * STDERR_KEPT  # redaction can lengthen it
     data = b""
     for piece in output.chunks():

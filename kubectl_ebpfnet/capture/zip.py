@@ -1,12 +1,12 @@
 """The zip form of a capture: one small index, and one or more members for each output.
 
-A zip (APPNOTE.TXT, PKWARE) keeps a directory at its end, so a capture opens without its long
-outputs being read. A long output is cut into members of PART bytes each, which can be unpacked by
-two threads at once (zlib releases the GIL) while a third looks through what is there: on two
-cores that is about as fast as reading a plain file line by line.
+A zip (APPNOTE.TXT, PKWARE) has its directory at its end, so a capture opens without reading its
+long outputs. A long output is cut into members of PART bytes. Two threads unpack them (zlib
+releases the GIL) while the caller's thread reads the pieces: on two cores that is about as fast as
+reading a plain file line by line.
 
-Nothing is ever extracted to a path, and what the directory declares is bounded before anything
-is unpacked.
+Nothing is extracted to a path, and the sizes in the directory are checked before anything is
+unpacked.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same records give the same bytes
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Output that lies in a zip, cut into parts; `lines` counts their newlines, or is ()."""
+    """Output in a zip, cut into parts; `lines` has the number of newlines of each, or is ()."""
 
     archive: zipfile.ZipFile
     parts: tuple[zipfile.ZipInfo, ...]
@@ -54,18 +54,18 @@ class Member:
     label: str
 
     def read(self) -> bytes:
-        """All of it. Raises BundleError when it is too long to be held."""
+        """Return the whole output. Raises BundleError when it is too long for memory."""
         size = sum(part.file_size for part in self.parts)
         if size > READ_LIMIT:
             raise BundleError(f"{self.label}: an output of {size} bytes")
         return b"".join(self.chunks())
 
     def chunks(self) -> Iterator[bytes]:
-        """The same bytes in pieces of at most PART bytes, unpacked as they are asked for."""
+        """Yield the output in pieces of at most PART bytes, unpacked on demand."""
         return (chunk for chunk, _ in self.counted_chunks())
 
     def counted_chunks(self) -> Iterator[tuple[bytes, int]]:
-        """The same, each with the number of its newlines, -1 when nobody counted them."""
+        """Yield pieces with their number of newlines, -1 when it is unknown."""
         if len(self.parts) > 1 and all(
             part.file_size <= PART and part.compress_size <= PART for part in self.parts
         ):
@@ -82,7 +82,7 @@ class Member:
                 yield piece
 
     def _whole(self, part: zipfile.ZipInfo) -> bytes:
-        """A part, unpacked in one go; beside other threads, so it moves no file offset."""
+        """Unpack a part at once. It moves no file offset, since other threads read too."""
         with _as_bundle_error(self.label):
             assert self.archive.fp is not None
             file = self.archive.fp.fileno()
@@ -92,7 +92,7 @@ class Member:
             at = part.header_offset + _HEAD.size + sum(_HEAD.unpack(head))
             data = os.pread(file, part.compress_size, at)
             if part.compress_type == zipfile.ZIP_DEFLATED:
-                # One byte more than the declared size shows that it is a lie; 0 means no limit.
+                # One byte beyond the declared size exposes a wrong size; 0 would mean no limit.
                 unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
                 data = unpacking.decompress(data, part.file_size + 1)
             if len(data) != part.file_size or zlib.crc32(data) != part.CRC:
@@ -118,7 +118,7 @@ class Member:
 
 
 class _as_bundle_error:  # noqa: N801 - reads as a verb in `with`
-    """Turns what zipfile and zlib raise for damaged files into a BundleError."""
+    """Turns the exceptions of zipfile and zlib for damaged files into a BundleError."""
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -137,10 +137,10 @@ class _as_bundle_error:  # noqa: N801 - reads as a verb in `with`
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Record]]:
-    """The index and the records of a zip; outputs stay packed.
+    """Read the index and the records of a zip; outputs stay packed.
 
     Raises:
-        BundleError: it is damaged, dangerous, or not a capture.
+        BundleError: the zip is damaged, dangerous, or no capture.
     """
     with _as_bundle_error(str(path)):
         archive = zipfile.ZipFile(path)
@@ -204,10 +204,11 @@ def write(file: IO[bytes], records: Iterable[Record], *, note: str, created: str
     Args:
         file: binary, writable, seekable.
         records: numbered anew in their order.
-        note, created, tool: of the index; created is an RFC 3339 time.
+        note, tool: texts of the index.
+        created: RFC 3339 time of the index.
 
     Returns:
-        How many records were written.
+        The number of records.
     """
     import json
 
@@ -240,7 +241,7 @@ def write(file: IO[bytes], records: Iterable[Record], *, note: str, created: str
 def _write_output(
     archive: zipfile.ZipFile, name: str, chunks: Iterator[bytes]
 ) -> tuple[list[str], list[int]]:
-    """The names of the members that were written, and how many newlines each has."""
+    """Write an output; return the names of its members and the newlines of each."""
     names: list[str] = []
     lines: list[int] = []
     held: list[bytes] = []

@@ -119,15 +119,15 @@ def prober(
     progress.show("connecting")
     with (
         Session.open(connection) as session,
-        run.means(session, access, progress.warn, progress.show) as means,
+        run.probe_context(session, access, progress.warn, progress.show) as context,
     ):
         request = probe_flags.request(session.namespace)
         if verify and not dry_run:
-            with verify_policies.verifier(means, request) as probe_copies:
+            with verify_policies.verifier(context, request) as probe_copies:
                 yield probe_copies
             return
-        probe = run.Probe(means, request)
-        yield lambda: [probe.plan() if dry_run else run.Probe(means, request).run()]
+        probe = run.Probe(context, request)
+        yield lambda: [probe.plan() if dry_run else run.Probe(context, request).run()]
 
 
 def worst_verdict(reports: Reports) -> Judgement:

@@ -1,1 +1,1 @@
-"""probe-lb: attempts to reach a LoadBalancer through every node, as records for explain/lb."""
+"""probe-lb: connect to a LoadBalancer through every node; the records are for explain/lb."""

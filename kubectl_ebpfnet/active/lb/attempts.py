@@ -1,10 +1,10 @@
-"""Records of a probe → attempts: what came of each, and what the backend saw.
+"""Records of a probe → attempts: the outcome of each, and the source that the backend saw.
 
-An echo server at the backend tells the address that it saw (agnhost netexec's `/clientip`, and its
-UDP server's word `clientip`). Where none does, the node that took the packet knows: its
-nf_conntrack entry of exactly this flow holds the reply's tuple, whose destination is what the
-backend sees and whose source is the backend; Cilium's NAT entry says the same of its own SNAT. Of
-a packet that nobody answered it tells where the node sent it.
+An echo server at the backend returns the address that it saw (agnhost netexec's `/clientip`, and
+its UDP server's word `clientip`). Without an echo server the tables of the probed node tell: the
+nf_conntrack entry of the flow has the reply tuple, whose source is the backend and whose
+destination is the source that the backend saw; Cilium's NAT entry has Cilium's own SNAT. For an
+unanswered packet the entry tells the backend that the node chose.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ _BODY_KEPT = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """An attempt that was made: what it is of, and the question that made it.
+class SentAttempt:
+    """An attempt, and the question to the node side that makes it.
 
     Attributes:
-        target: what is probed.
-        node: through which node; from_node: the sender, "" when there is none.
-        how: the way to the node.
-        destination, port: what is sent to.
-        via: address of the next hop, "" for the way there.
-        number: which of several attempts at the same.
-        note: what is done otherwise than asked, "" for nothing.
-        argv: the question to the sender's node side; one may be of several next hops.
-        line: of this attempt in the answer, from 1.
+        target: the probed frontend.
+        node: the probed node.
+        from_node: the sender, "" when there is none.
+        how: how the packet reaches the node.
+        destination, port: where the packet goes.
+        via: address of the next hop, "" for the sender's own route.
+        number: from 1, of attempts at the same target and node.
+        note: how the attempt differs from the request, "" for not at all.
+        argv: the question to the sender's node side; attempts by several next hops share one.
+        line: line of this attempt in the answer, from 1.
     """
 
     target: ProbeTarget
@@ -59,7 +60,7 @@ class Sent:
     line: int = 1
 
 
-def words(
+def probe_argv(
     address: Address,
     port: int,
     *,
@@ -69,27 +70,36 @@ def words(
     protocol: int = TCP,
     number: int = 1,
 ) -> tuple[str, ...]:
-    """The argv that makes one attempt (kubectl_ebpfnet/node/probe/attempts.py)."""
-    said = [str(address), str(port), "wait", f"{wait:g}", "number", str(number)]
-    said += ["via", via] if via else []
-    said += ["udp", "yes"] if protocol == UDP else ["http", http] if http else []
-    return ask("probe", *said)
+    """Return the question that makes one attempt (node/probe/attempts.py).
+
+    Args:
+        address, port: the destination.
+        via: next hops, separated by commas; "" for the sender's route.
+        wait: seconds to wait for an answer.
+        http: path to GET, "" for none.
+        protocol: TCP or UDP.
+        number: makes attempts at the same destination different questions.
+    """
+    words = [str(address), str(port), "wait", f"{wait:g}", "number", str(number)]
+    words += ["via", via] if via else []
+    words += ["udp", "yes"] if protocol == UDP else ["http", http] if http else []
+    return ask("probe", *words)
 
 
-def outcome(records: Iterable[Record], sent: Sent) -> AttemptOutcome:
-    """What came of an attempt, by the records so far."""
+def attempt_outcome(records: Iterable[Record], sent: SentAttempt) -> AttemptOutcome:
+    """Return the outcome of an attempt, from the records so far."""
     place = node_place(sent.from_node)
     for record in records:
         if record.place == place and record.argv == sent.argv:
-            found = _probed(record, sent.line)
+            found = _connect_attempt(record, sent.line)
             return AttemptOutcome(found.outcome) if found is not None else AttemptOutcome.ERROR
     return AttemptOutcome.NOT_TRIED
 
 
-def flow(bundle: Bundle, sent: Sent) -> FlowFilter | None:
-    """The flow of an attempt, None when it did not come to a packet."""
+def attempt_flow(bundle: Bundle, sent: SentAttempt) -> FlowFilter | None:
+    """Return the flow of an attempt, None when no packet was sent."""
     record = bundle.record(node_place(sent.from_node), sent.argv)
-    found = _probed(record, sent.line) if record is not None else None
+    found = _connect_attempt(record, sent.line) if record is not None else None
     if found is None or found.source is None:
         return None
     return FlowFilter(
@@ -97,9 +107,9 @@ def flow(bundle: Bundle, sent: Sent) -> FlowFilter | None:
     )
 
 
-def attempt(bundle: Bundle, sent: Sent) -> ProbeAttempt:
-    """An attempt as its record tells of it."""
-    told = ProbeAttempt(
+def read_attempt(bundle: Bundle, sent: SentAttempt) -> ProbeAttempt:
+    """Return an attempt with the outcome that its record has."""
+    attempt = ProbeAttempt(
         target=sent.target,
         node=sent.node,
         from_node=sent.from_node,
@@ -110,22 +120,22 @@ def attempt(bundle: Bundle, sent: Sent) -> ProbeAttempt:
         note=sent.note,
     )
     if not sent.from_node:
-        return replace(told, detail="there is no other node to send from")
+        return replace(attempt, detail="there is no other node to send from")
     record = bundle.record(node_place(sent.from_node), sent.argv)
     if record is None:
-        return replace(told, detail="it was not made")
+        return replace(attempt, detail="it was not made")
     evidence = cite.lines(record, [sent.line]) if record.ok else cite.whole(record)
-    found = _probed(record, sent.line)
+    found = _connect_attempt(record, sent.line)
     if found is None:
         return replace(
-            told, outcome=AttemptOutcome.ERROR, detail=record.why_not() or "its answer is no fact",
-            evidence=evidence,
+            attempt, outcome=AttemptOutcome.ERROR, evidence=evidence,
+            detail=record.why_not() or "its answer is no fact",
         )  # fmt: skip
     by_udp = sent.target.protocol == UDP
     status, body = (None, found.answer) if by_udp else _http(found.answer)
     seen = _client(body) if by_udp or status == 200 else None
     return replace(
-        told,
+        attempt,
         outcome=AttemptOutcome(found.outcome),
         detail=found.detail,
         seconds=found.seconds,
@@ -140,76 +150,83 @@ def attempt(bundle: Bundle, sent: Sent) -> ProbeAttempt:
     )
 
 
-def health(bundle: Bundle, sent: Sent) -> HealthCheck | None:
-    """A health check's answer, None when it could not be asked: that is not the node's doing."""
+def read_health_check(bundle: Bundle, sent: SentAttempt) -> HealthCheck | None:
+    """Return a health check's answer, None when the question failed before it reached the node."""
     record = bundle.record(node_place(sent.from_node), sent.argv)
-    found = _probed(record, sent.line) if record is not None else None
+    found = _connect_attempt(record, sent.line) if record is not None else None
     if record is None or found is None or not AttemptOutcome(found.outcome).tells:
         return None
     evidence = cite.lines(record, [sent.line])
-    told = HealthCheck(sent.node, sent.from_node, sent.port, None, evidence=evidence)
+    check = HealthCheck(sent.node, sent.from_node, sent.port, None, evidence=evidence)
     status, body = _http(found.answer)
     if status is None:
-        return replace(told, error=found.detail or f"{found.outcome}, without an HTTP answer")
+        return replace(check, error=found.detail or f"{found.outcome}, without an HTTP answer")
     count = _LOCAL.search(body)
-    return replace(told, status=status, local_endpoints=int(count[1]) if count else None)
+    return replace(check, status=status, local_endpoints=int(count[1]) if count else None)
 
 
-def with_sources(bundle: Bundle, attempts: Sequence[ProbeAttempt]) -> list[ProbeAttempt]:
-    """The attempts, with what the probed node's tables say of those whose backend did not."""
-    world = ClusterView(bundle)
-    return [_with_source(world.node(one.node), one) for one in attempts]
+def add_sources(bundle: Bundle, attempts: Sequence[ProbeAttempt]) -> list[ProbeAttempt]:
+    """Return the attempts, with sources from the probed nodes' tables where no backend told."""
+    cluster_view = ClusterView(bundle)
+    return [_add_source(cluster_view.node(attempt.node), attempt) for attempt in attempts]
 
 
-def _with_source(node: NodeView, one: ProbeAttempt) -> ProbeAttempt:
-    if one.source is None or one.destination is None or not one.outcome.tells:
-        return one
+def _add_source(node: NodeView, attempt: ProbeAttempt) -> ProbeAttempt:
+    if attempt.source is None or attempt.destination is None or not attempt.outcome.tells:
+        return attempt
     sent = Flow(
-        one.target.protocol, one.source, one.source_port, one.destination, one.destination_port
+        attempt.target.protocol,
+        attempt.source,
+        attempt.source_port,
+        attempt.destination,
+        attempt.destination_port,
     )
-    answered = one.outcome is AttemptOutcome.CONNECTED
-    for said in node.nf([str(one.source), one.source.exploded]):
-        if said.fact.original != sent:
+    answered = attempt.outcome is AttemptOutcome.CONNECTED
+    for entry in node.nf([str(attempt.source), attempt.source.exploded]):
+        if entry.fact.original != sent:
             continue
-        seen = said.fact.translated()
-        evidence = (*one.evidence, *cite.said(said.record, said.number, said.text))
-        if not answered and not said.fact.destination_nat:
-            return one  # tracked, and sent to nobody
-        if one.source_seen is not None or not (answered or sent.protocol == UDP):
-            return replace(one, backend=seen.destination, evidence=evidence)
+        seen = entry.fact.translated()
+        evidence = (*attempt.evidence, *cite.said(entry.record, entry.number, entry.text))
+        if not answered and not entry.fact.destination_nat:
+            return attempt  # tracked, but without a backend
+        if attempt.source_seen is not None or not (answered or sent.protocol == UDP):
+            return replace(attempt, backend=seen.destination, evidence=evidence)
         return replace(
-            one, source_seen=seen.source, source_seen_port=seen.source_port,
+            attempt, source_seen=seen.source, source_seen_port=seen.source_port,
             source_from="conntrack", backend=seen.destination, evidence=evidence,
         )  # fmt: skip
-    if one.source_seen is not None or not (answered or sent.protocol == UDP):
-        return one
-    return _by_cilium(node, one, sent)
+    if attempt.source_seen is not None or not (answered or sent.protocol == UDP):
+        return attempt
+    return _by_cilium(node, attempt, sent)
 
 
-def _by_cilium(node: NodeView, one: ProbeAttempt, sent: Flow) -> ProbeAttempt:
-    """By Cilium's tables: SVC and OUT entries name the backend, NAT its SNAT."""
-    needle = [str(sent.source)]
-    for said in node.ct(needle):
-        behind = said.fact.flow
-        same = (behind.source, behind.source_port) == (sent.source, sent.source_port)
-        same = same and behind.protocol == sent.protocol
-        if said.fact.direction != "OUT" or not same or not said.fact.rev_nat:
+def _by_cilium(node: NodeView, attempt: ProbeAttempt, sent: Flow) -> ProbeAttempt:
+    """Add the source from Cilium's tables: CT entries have the backend, NAT entries the SNAT."""
+    addresses = [str(sent.source)]
+    for entry in node.ct(addresses):
+        backend_flow = entry.fact.flow
+        is_same_flow = (backend_flow.source, backend_flow.source_port) == (
+            sent.source,
+            sent.source_port,
+        )
+        is_same_flow = is_same_flow and backend_flow.protocol == sent.protocol
+        if entry.fact.direction != "OUT" or not is_same_flow or not entry.fact.rev_nat:
             continue
-        seen, evidence = behind, cite.said(said.record, said.number, said.text)
-        for nat in node.nat(needle):
-            if nat.fact.direction == "OUT" and nat.fact.flow == behind:
+        seen, evidence = backend_flow, cite.said(entry.record, entry.number, entry.text)
+        for nat in node.nat(addresses):
+            if nat.fact.direction == "OUT" and nat.fact.flow == backend_flow:
                 seen = nat.fact.translated()
                 evidence += cite.said(nat.record, nat.number, nat.text)
         return replace(
-            one, source_seen=seen.source, source_seen_port=seen.source_port,
-            source_from="cilium-ct", backend=behind.destination,
-            evidence=(*one.evidence, *evidence),
+            attempt, source_seen=seen.source, source_seen_port=seen.source_port,
+            source_from="cilium-ct", backend=backend_flow.destination,
+            evidence=(*attempt.evidence, *evidence),
         )  # fmt: skip
     why = f"the backend did not tell, and no table of {node.name} has the flow"
-    return replace(one, source_missing=why)
+    return replace(attempt, source_missing=why)
 
 
-def _probed(record: Record, line: int) -> ConnectAttempt | None:
+def _connect_attempt(record: Record, line: int) -> ConnectAttempt | None:
     if not record.ok:
         return None
     try:
@@ -224,7 +241,7 @@ def _probed(record: Record, line: int) -> ConnectAttempt | None:
 
 
 def _http(answer: str) -> tuple[int | None, str]:
-    """Status and body of an HTTP answer; (None, the text) when it is none."""
+    """Return status and body of an HTTP answer; (None, the text) for anything else."""
     status = _STATUS.match(answer)
     if status is None:
         return None, answer
@@ -232,7 +249,7 @@ def _http(answer: str) -> tuple[int | None, str]:
 
 
 def _client(body: str) -> tuple[Address, int | None] | None:
-    """The client that a body names: `10.0.0.1:4711`, `[fd00::1]:4711`, or an address alone."""
+    """Return the client in a body: `10.0.0.1:4711`, `[fd00::1]:4711`, or an address alone."""
     text = body.strip().partition("\n")[0].strip().strip('"')
     for host, number in ((text, ""), text.rpartition(":")[::2]):
         try:

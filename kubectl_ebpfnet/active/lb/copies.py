@@ -1,8 +1,8 @@
-"""Copies of a Service, one for each externalTrafficPolicy, for as long as they are probed.
+"""Temporary copies of a Service to probe, one for each externalTrafficPolicy.
 
-The user's own Service is never touched. A copy has its selector and ports, a name of its own, and
-an address where the cluster gives one; it carries our labels, so `cleanup` finds what a killed run
-left.
+The user's own Service is never changed. A copy has the same selector and ports, a name of its own,
+and an address if the cluster assigns one; it carries our labels, so `cleanup` finds the copies of a
+killed run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SPEC_FIELDS = ("selector", "ipFamilies", "ipFamilyPolicy", "loadBalancerClass",
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A copy that is there: its policy, its name, and whether the cluster gave it an address."""
+    """An existing copy: its policy, its name, and whether the cluster assigned an address."""
 
     policy: str
     name: str
@@ -39,13 +39,13 @@ class Copy:
 
 
 def manifest(service: Object, policy: str, name: str, run: Run) -> dict[str, Any]:
-    """The copy of a Service.
+    """Return the manifest of a copy.
 
     Args:
-        service: the user's, as the API says it.
+        service: the user's Service, as the API returns it.
         policy: externalTrafficPolicy of the copy.
         name: of the copy.
-        run: that makes it.
+        run: the run that creates it, for its labels.
     """
     spec = service.get("spec") or {}
     ports = [{k: port[k] for k in _PORT_FIELDS if k in port} for port in spec.get("ports") or []]
@@ -53,7 +53,7 @@ def manifest(service: Object, policy: str, name: str, run: Run) -> dict[str, Any
     annotations = {
         key: value
         for key, value in ((service.get("metadata") or {}).get("annotations") or {}).items()
-        # What makes a load-balancer be as it is (internal, of a pool); not what tools note down.
+        # Annotations that configure the load-balancer (internal, pool); not the notes of tools.
         if "load-balancer" in key or "loadbalancer" in key.lower() or key.startswith("lbipam.")
     }
     ours = object_metadata(run, NodePodOptions())
@@ -70,12 +70,17 @@ def manifest(service: Object, policy: str, name: str, run: Run) -> dict[str, Any
 def copies(
     api: Api, namespace: str, service: str, warn: Callable[[str], object]
 ) -> Iterator[list[Copy]]:
-    """A copy for each policy; both are gone at the end of the block, however it ends.
+    """Create a copy for each policy; both are removed at the end of the block, however it ends.
+
+    Args:
+        api: creates and deletes.
+        namespace, service: the user's Service.
+        warn: takes lines that the user must read.
 
     Raises:
         NotFound: there is no such Service.
-        Forbidden: Services may not be created there; knows the verb.
-        ClusterError: the API server refused otherwise, or cannot be reached.
+        Forbidden: this user may not create Services in the namespace.
+        ClusterError: the API server refuses for another reason, or cannot be reached.
     """
     original = api.service(namespace, service)
     path = f"{CORE}/namespaces/{namespace}/services"
@@ -85,7 +90,7 @@ def copies(
     try:
         for policy, name in names.items():
             warn(f"creating svc/{name}, a copy with externalTrafficPolicy {policy}")
-            made.append(name)  # before: an answer that is lost must not leave it behind
+            made.append(name)  # before the call: a lost answer must not leave the copy behind
             api.create(path, manifest(original, policy, name, run))
         yield [
             Copy(policy, name, _has_address(api, namespace, name)) for policy, name in names.items()
@@ -105,7 +110,7 @@ def _remove(api: Api, path: str, names: list[str], warn: Callable[[str], object]
 
 
 def _has_address(api: Api, namespace: str, name: str) -> bool:
-    """Whether a load-balancer's controller gives the copy an address in time."""
+    """Wait for a load-balancer controller to assign an address; tell whether one did."""
     until = time.monotonic() + _ADDRESS_SECONDS
     while True:
         status = api.service(namespace, name).get("status") or {}

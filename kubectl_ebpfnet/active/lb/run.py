@@ -1,12 +1,12 @@
-"""A live run of `probe-lb`: connections to a LoadBalancer through every node, made by netkats.
+"""A live run of `probe-lb`: netkat connects to a LoadBalancer through every node.
 
     1  the API server: the Service, its slices, nodes, pods; `judge` without attempts is the plan
-    2  node pods on two nodes at most, which send; each node is probed from another one
+    2  node pods on two nodes at most, which send; each node is probed from another node
     3  attempts side by side: frames for the Service's address, with the probed node as next hop
-    4  the health checks; and of every probed node what tells causes: rules, tables, counters, and
-       the entries of exactly the flows that were sent, which show what the backend saw
+    4  the health checks; and every probed node's rules, tables and counters, which tell causes,
+       with the entries of the probes' own flows, which show the source that the backend saw
 
-Nothing of the cluster is changed but for the namespace of the run, which is gone at its end.
+The cluster is not changed, except for the namespace of the run, which is removed at its end.
 """
 
 from __future__ import annotations
@@ -17,10 +17,23 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from kubectl_ebpfnet.active.lb import attempts as lb_reading
-from kubectl_ebpfnet.active.lb import plan as lb_sends
-from kubectl_ebpfnet.active.lb import topic as lb_topic
-from kubectl_ebpfnet.active.lb.attempts import Sent
+from kubectl_ebpfnet.active.lb.attempts import (
+    SentAttempt,
+    add_sources,
+    attempt_flow,
+    attempt_outcome,
+    probe_argv,
+    read_attempt,
+    read_health_check,
+)
+from kubectl_ebpfnet.active.lb.plan import (
+    choose_senders,
+    node_address,
+    plan_attempts,
+    retry_by_node_port,
+    sender_for,
+)
+from kubectl_ebpfnet.active.lb.topic import COUNTERS, causes_topic
 from kubectl_ebpfnet.cluster.agents import Agent, find_agents
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
@@ -39,8 +52,8 @@ from kubectl_ebpfnet.collect.path import resolve_locally
 from kubectl_ebpfnet.collect.pool import Deadline, Pool
 from kubectl_ebpfnet.collect.tasks import Topic
 from kubectl_ebpfnet.errors import ClusterError
-from kubectl_ebpfnet.explain.lb import judge as judging
 from kubectl_ebpfnet.explain.lb import targets
+from kubectl_ebpfnet.explain.lb.judge import judge
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Bundle, Record, bundle_of, node_place
 from kubectl_ebpfnet.model.kube import Node, Service
@@ -56,288 +69,276 @@ from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 
 Notify = Callable[[str], object]
 Answerer = ExecTarget | NodePod | PendingNodePod | Record
-_LOOK_SECONDS = 90.0
-_SPARE_SECONDS = 75.0  # for a node pod to come, its image included
+_ASK_SECONDS = 90.0
+_SPARE_SECONDS = 75.0  # for a node pod to start, its image included
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
-    """What probes are made with; it outlives one of them, so that a second deploys nothing again.
+class ProbeContext:
+    """The connection and the node pods of probes; a second probe uses the same node pods.
 
     Attributes:
         session: the connection.
         access: how nodes may be asked.
-        pods: node pods, which send.
-        others: who answers for nodes that do not send.
-        warn, progress: as for collect.runner.collect_path.
+        node_pods: the node pods that send.
+        other_nodes: who answers for nodes that do not send.
+        warn: takes lines that the user must read.
+        progress: takes a line about the current step.
     """
 
     session: Session
     access: NodeAccess
-    pods: NodeAnswerers
-    others: NodeAnswerers
+    node_pods: NodeAnswerers
+    other_nodes: NodeAnswerers
     warn: Notify
     progress: Notify
 
 
 @contextlib.contextmanager
-def means(
+def probe_context(
     session: Session,
     access: NodeAccess,
     warn: Notify = lambda _: None,
     progress: Notify = lambda _: None,
-) -> Iterator[Means]:
-    """Means for some probes; what they deploy is gone at the end of the block."""
+) -> Iterator[ProbeContext]:
+    """Make the context of some probes; its node pods are removed at the end of the block.
+
+    Args:
+        session: the connection.
+        access: how nodes may be asked.
+        warn: takes lines that the user must read.
+        progress: takes a line about the current step.
+    """
     with (
-        NodeAnswerers(session, replace(access, mode=Mode.POD), warn) as pods,
-        NodeAnswerers(session, access, warn) as others,
+        NodeAnswerers(session, replace(access, mode=Mode.POD), warn) as node_pods,
+        NodeAnswerers(session, access, warn) as other_nodes,
     ):
-        yield Means(session, access, pods, others, warn, progress)
+        yield ProbeContext(session, access, node_pods, other_nodes, warn, progress)
 
 
 @dataclass(slots=True)
 class Probe:
-    """One run. Its methods run in the caller's thread.
+    """One probe. Its methods run in the caller's thread.
 
     Attributes:
-        means: the connection, and who answers for nodes.
-        request: what is probed.
+        context: the connection and the node pods.
+        request: the Service, and how to probe it.
+        pool: runs calls beside each other.
+        records: all records so far.
+        agents: by node, once `plan` has listed them.
+        why_no_agents: why the agents could not be listed, "" when they were.
+        senders: who answers for the nodes that send, by node.
+        others: who answers for the other probed nodes, by node.
     """
 
-    means: Means
+    context: ProbeContext
     request: ProbeRequest
     pool: Pool = field(default_factory=Pool)
     records: list[Record] = field(default_factory=list)
     agents: Mapping[str, Agent] = field(default_factory=dict)
     why_no_agents: str = ""
+    senders: Mapping[str, Answerer] = field(default_factory=dict)
+    others: Mapping[str, Answerer] = field(default_factory=dict)
 
     def plan(self) -> tuple[ProbeReport, Bundle]:
-        """What is expected of each node; nothing is sent and nothing deployed.
+        """Report the expectation for each node; send and deploy nothing.
 
         Raises:
-            NotFound, EbpfnetError, UsageError: as explain.probe.judge.
+            NotFound, EbpfnetError, UsageError: as explain.lb.judge.
             ClusterError: the API server cannot be reached, or does not let this user read.
         """
-        api = RecordingApi(self.means.session)
-        self.means.progress("asking the API server")
-        for waiting in [self.pool.start(call) for call in _reads(api, self.request)]:
-            waiting.result()
+        api = RecordingApi(self.context.session)
+        self.context.progress("asking the API server")
+        for future in [self.pool.start(call) for call in _api_reads(api, self.request)]:
+            future.result()
         try:
-            self.agents = find_agents(api) if self.means.access.mode is not Mode.POD else {}
+            self.agents = find_agents(api) if self.context.access.mode is not Mode.POD else {}
         except ClusterError as error:
             self.why_no_agents = error_sentence(error, Deadline(None))
-        where = next((a.container.namespace for a in self.agents.values()), "kube-system")
-        _quietly(lambda: api.config_map(where, "cilium-config"))
+        namespace = next((a.container.namespace for a in self.agents.values()), "kube-system")
+        _ignore_failure(lambda: api.config_map(namespace, "cilium-config"))
         self.records += api.take()
-        # Load-balancers that are given by name, by this machine's resolver.
-        for name in self._service(bundle_of(self.records)).ingress_hostnames:
+        # This machine's resolver resolves load-balancers that have a name instead of an address.
+        for name in self._service().ingress_hostnames:
             self.records.append(resolve_locally(name))
         bundle = bundle_of(self.records)
-        return judging.judge(self.request, bundle), bundle
+        return judge(self.request, bundle), bundle
 
     def run(self) -> tuple[ProbeReport, Bundle]:
-        """Probe. Raises as `plan`."""
+        """Probe every node and report. Raises as `plan`."""
         planned, bundle = self.plan()
         nodes = {node.name: node for node in ClusterView(bundle).kube.nodes}
         probed = [name for name in dict.fromkeys(row.node for row in planned.rows) if name in nodes]
-        pods, others = self.means.pods, self.means.others
-        kept = pods.find_pods(RecordingApi(self.means.session))
-        pods.set_available({}, "", kept)
-        others.set_available(self.agents, self.why_no_agents, kept)
-        service = (self.request.namespace, self.request.service)
-        ends = ClusterView(bundle).kube.endpoints
-        serving = {end.node for end in ends if (end.namespace, end.service) == service}
-        senders = lb_sends.senders(self.request, nodes, planned, serving)
-        chosen = pods.for_nodes(senders)
-        rest = others.for_nodes([name for name in probed if name not in chosen])
-        # Counters before and after: what grew meanwhile was lost to the probe.
-        self._look_by_pods(probed, chosen, rest, lb_topic.COUNTERS)
-        sent, records = self._send(planned, nodes, senders, chosen, pods)
-        self.records += records
-        checks, records = self._health(planned, nodes, senders, chosen, pods)
-        self.records += records
-        self._look(probed, sent, chosen, rest)
-        whole = bundle_of(self.records)
-        attempts = [lb_reading.attempt(whole, one) for one in sent]
-        return judging.judge(
+        self._choose_answerers(planned, nodes, probed)
+        # Counters before and after: a counter that grew meanwhile may have counted the probe.
+        self._ask_node_pods(probed, COUNTERS)
+        attempts = self._make_attempts(planned, nodes)
+        checks = self._check_health(planned, nodes)
+        self._ask_probed_nodes(probed, attempts)
+        bundle = bundle_of(self.records)
+        health = [read_health_check(bundle, check) for check in checks]
+        return judge(
             self.request,
-            whole,
-            lb_reading.with_sources(whole, attempts),
-            [found for one in checks if (found := lb_reading.health(whole, one)) is not None],
-        ), whole
+            bundle,
+            add_sources(bundle, [read_attempt(bundle, attempt) for attempt in attempts]),
+            [check for check in health if check is not None],
+        ), bundle
 
-    # --- what is sent -----------------------------------------------------------------------------
+    def _choose_answerers(
+        self, planned: ProbeReport, nodes: Mapping[str, Node], probed: Sequence[str]
+    ) -> None:
+        """Choose the nodes that send, and who answers for each probed node."""
+        node_pods, other_nodes = self.context.node_pods, self.context.other_nodes
+        kept_pods = node_pods.find_pods(RecordingApi(self.context.session))
+        node_pods.set_available({}, "", kept_pods)
+        other_nodes.set_available(self.agents, self.why_no_agents, kept_pods)
+        service = (self.request.namespace, self.request.service)
+        endpoints = ClusterView(bundle_of(self.records)).kube.endpoints
+        serving = {e.node for e in endpoints if (e.namespace, e.service) == service}
+        self.senders = node_pods.for_nodes(choose_senders(self.request, nodes, planned, serving))
+        self.others = other_nodes.for_nodes([name for name in probed if name not in self.senders])
 
-    def _send(
-        self,
-        planned: ProbeReport,
-        nodes: Mapping[str, Node],
-        senders: Sequence[str],
-        chosen: Mapping[str, Answerer],
-        pods: NodeAnswerers,
-    ) -> tuple[list[Sent], list[Record]]:
-        """Every attempt; those whose next hop does not answer are made again to the node port."""
-        first = lb_sends.attempts(self.request, nodes, planned, senders)
-        records = self._ask(first, chosen, pods)
+    # --- attempts ---------------------------------------------------------------------------------
+
+    def _make_attempts(self, planned: ProbeReport, nodes: Mapping[str, Node]) -> list[SentAttempt]:
+        """Make every attempt; go to the node port where the node is no next hop of the sender."""
+        attempts = plan_attempts(self.request, nodes, planned, list(self.senders))
+        records = self._send(attempts)
         unreached = [
-            one
-            for one in first
-            if one.how is How.NEXT_HOP
-            and lb_reading.outcome(records, one) is AttemptOutcome.UNREACHABLE
+            attempt
+            for attempt in attempts
+            if attempt.how is How.NEXT_HOP
+            and attempt_outcome(records, attempt) is AttemptOutcome.UNREACHABLE
         ]
-        again = lb_sends.by_node_port(self.request, nodes, unreached)
-        if again:
-            named = ", ".join(sorted({one.node for one in again}))
-            self.means.warn(f"{named}: not on one L2 with the sender; the node port is tried")
-            records += self._ask(again, chosen, pods)
-            replaced = {(one.target, one.node) for one in again}
-            first = [one for one in first if (one.target, one.node) not in replaced]
-        return [*first, *again], records
+        retries = retry_by_node_port(self.request, nodes, unreached)
+        if retries:
+            names = ", ".join(sorted({retry.node for retry in retries}))
+            self.context.warn(f"{names}: not on one L2 with the sender; the node port is tried")
+            records += self._send(retries)
+            replaced = {(retry.target, retry.node) for retry in retries}
+            attempts = [a for a in attempts if (a.target, a.node) not in replaced]
+        self.records += records
+        return [*attempts, *retries]
 
-    def _ask(
-        self, sent: Iterable[Sent], chosen: Mapping[str, Answerer], pods: NodeAnswerers
-    ) -> list[Record]:
-        """Make attempts: many in one exec, which makes them side by side."""
-        made = [one for one in sent if one.from_node]
+    def _send(self, attempts: Iterable[SentAttempt]) -> list[Record]:
+        """Make attempts, beside each other: one exec a sender."""
+        sent = [attempt for attempt in attempts if attempt.from_node]
         by_sender: dict[str, dict[tuple[str, ...], NodeQuestion]] = {}
-        for one in made:
-            asked = NodeQuestion(node_place(one.from_node), one.argv)
-            by_sender.setdefault(one.from_node, {})[one.argv] = asked
-        waiting = [
-            self._start(sender, list(asked.values()), chosen, pods)
-            for sender, asked in by_sender.items()
+        for attempt in sent:
+            question = NodeQuestion(node_place(attempt.from_node), attempt.argv)
+            by_sender.setdefault(attempt.from_node, {})[attempt.argv] = question
+        futures = [
+            self._start_sender(sender, list(questions.values()))
+            for sender, questions in by_sender.items()
         ]
-        self.means.progress(f"{len(made)} connections from {', '.join(by_sender)}")
-        return [record for future in waiting for record in future.result()]
+        self.context.progress(f"{len(sent)} connections from {', '.join(by_sender)}")
+        return [record for future in futures for record in future.result()]
 
-    def _start(
-        self,
-        node: str,
-        asked: list[NodeQuestion],
-        chosen: Mapping[str, Answerer],
-        pods: NodeAnswerers,
-    ) -> Future[list[Record]]:
-        answerer = chosen[node]
+    def _start_sender(self, node: str, questions: list[NodeQuestion]) -> Future[list[Record]]:
+        answerer = self.senders[node]
         assert not isinstance(answerer, ExecTarget), "only node pods send"
         if isinstance(answerer, Record):
-            refused = [replace(answerer, argv=one.argv) for one in asked]
+            refused = [replace(answerer, argv=question.argv) for question in questions]
             return self.pool.start(lambda: refused)
-        deadline = Deadline(self.request.wait * 2 + _SPARE_SECONDS)
+        context, deadline = self.context, Deadline(self.request.wait * 2 + _SPARE_SECONDS)
         return self.pool.start(
-            lambda: ask_when_running(self.means.session, pods, answerer, asked, deadline)
+            lambda: ask_when_running(
+                context.session, context.node_pods, answerer, questions, deadline
+            )
         )
 
-    def _health(
-        self,
-        planned: ProbeReport,
-        nodes: Mapping[str, Node],
-        senders: Sequence[str],
-        chosen: Mapping[str, Answerer],
-        pods: NodeAnswerers,
-    ) -> tuple[list[Sent], list[Record]]:
-        """Ask every node's health check, where the Service has one."""
-        service = self._service(bundle_of(self.records))
-        port = service.health_check_node_port
+    def _check_health(self, planned: ProbeReport, nodes: Mapping[str, Node]) -> list[SentAttempt]:
+        """Ask every node's health check, if the Service has a health check node port."""
+        port = self._service().health_check_node_port
         if not port or not planned.targets:
-            return [], []
-        first = planned.targets[0]
-        target = replace(first, kind=TargetKind.NODE_PORT, address=None, port=port, protocol=TCP)
+            return []
+        target = replace(
+            planned.targets[0], kind=TargetKind.NODE_PORT, address=None, port=port, protocol=TCP
+        )
         checks = []
         for name in dict.fromkeys(row.node for row in planned.rows):
-            address = lb_sends.address(nodes[name], target.version)
-            sender = lb_sends.sender(senders, nodes, name, target.version)
+            address = node_address(nodes[name], target.version)
+            sender = sender_for(list(self.senders), nodes, name, target.version)
             if address is None or not sender:
                 continue
-            argv = lb_reading.words(address, port, wait=self.request.wait, http="/healthz")
-            checks.append(Sent(target, name, sender, How.NODE_PORT, address, port, argv=argv))
-        return checks, self._ask(checks, chosen, pods)
+            argv = probe_argv(address, port, wait=self.request.wait, http="/healthz")
+            checks.append(
+                SentAttempt(target, name, sender, How.NODE_PORT, address, port, argv=argv)
+            )
+        self.records += self._send(checks)
+        return checks
 
-    # --- what is looked at ------------------------------------------------------------------------
+    # --- causes -----------------------------------------------------------------------------------
 
-    def _look(
-        self,
-        probed: Sequence[str],
-        sent: Sequence[Sent],
-        chosen: Mapping[str, Answerer],
-        rest: Mapping[str, Answerer],
-    ) -> None:
-        """Ask every probed node for what tells causes, and for the flows that were sent."""
-        so_far = bundle_of(self.records)
-        flows = [lb_reading.flow(so_far, one) for one in sent]
-        filters = tuple(dict.fromkeys(f for f in flows if f is not None))
-        waiting: list[Future[list[Record]]] = []
-        deadline = Deadline(_LOOK_SECONDS)
+    def _ask_probed_nodes(self, probed: Sequence[str], attempts: Sequence[SentAttempt]) -> None:
+        """Ask every probed node for the facts that tell causes, and for the flows of the probes."""
+        bundle = bundle_of(self.records)
+        flows = [attempt_flow(bundle, attempt) for attempt in attempts]
+        filters = tuple(dict.fromkeys(flow for flow in flows if flow is not None))
+        futures: list[Future[list[Record]]] = []
+        deadline = Deadline(_ASK_SECONDS)
         for name in probed:
-            topic = lb_topic.causes(_of_node(name, sent, flows) or filters[:1])
-            answerer = chosen.get(name) or rest[name]
+            topic = causes_topic(_flows_through(name, attempts, flows) or filters[:1])
+            answerer = self.senders.get(name) or self.others[name]
             if isinstance(answerer, Record):
                 self.records.append(answerer)
             elif isinstance(answerer, ExecTarget):
                 for lane in tasks.agent_lanes(topic):
-                    call = partial(ask, self.means.session, answerer, lane, deadline)
-                    waiting.append(self.pool.start(call))
+                    call = partial(ask, self.context.session, answerer, lane, deadline)
+                    futures.append(self.pool.start(call))
             else:
-                waiting.append(self._ask_pod(name, answerer, topic, chosen, deadline))
-        for count, future in enumerate(waiting):
-            self.means.progress(f"looking at the nodes ({len(waiting) - count} to go)")
+                futures.append(self._ask_pod(name, answerer, topic, deadline))
+        for count, future in enumerate(futures):
+            self.context.progress(f"looking at the nodes ({len(futures) - count} to go)")
             self.records += future.result()
 
-    def _look_by_pods(
-        self,
-        probed: Sequence[str],
-        chosen: Mapping[str, Answerer],
-        rest: Mapping[str, Answerer],
-        topic: Topic,
-    ) -> None:
-        """Ask those nodes that have a node pod."""
-        answerers = {name: chosen.get(name) or rest[name] for name in probed}
-        deadline = Deadline(_LOOK_SECONDS)
-        waiting = []
-        for name, answerer in answerers.items():
+    def _ask_node_pods(self, probed: Sequence[str], topic: Topic) -> None:
+        """Ask the probed nodes that have a node pod."""
+        deadline = Deadline(_ASK_SECONDS)
+        futures = []
+        for name in probed:
+            answerer = self.senders.get(name) or self.others[name]
             if isinstance(answerer, NodePod | PendingNodePod):
-                waiting.append(self._ask_pod(name, answerer, topic, chosen, deadline))
-        for future in waiting:
+                futures.append(self._ask_pod(name, answerer, topic, deadline))
+        for future in futures:
             self.records += future.result()
 
     def _ask_pod(
-        self,
-        name: str,
-        answerer: NodePod | PendingNodePod,
-        topic: Topic,
-        chosen: Mapping[str, Answerer],
-        deadline: Deadline,
+        self, node: str, answerer: NodePod | PendingNodePod, topic: Topic, deadline: Deadline
     ) -> Future[list[Record]]:
-        whose = self.means.pods if name in chosen else self.means.others
-        asked = tasks.node_pod_questions(topic.node_pod, topic, node_place(name))
-        session = self.means.session
-        return self.pool.start(partial(ask_when_running, session, whose, answerer, asked, deadline))
+        context = self.context
+        answerers = context.node_pods if node in self.senders else context.other_nodes
+        questions = tasks.node_pod_questions(topic.node_pod, topic, node_place(node))
+        return self.pool.start(
+            partial(ask_when_running, context.session, answerers, answerer, questions, deadline)
+        )
 
-    def _service(self, bundle: Bundle) -> Service:
-        return targets.service(ClusterView(bundle), self.request)
+    def _service(self) -> Service:
+        return targets.service(ClusterView(bundle_of(self.records)), self.request)
 
 
-def _of_node(
-    name: str, sent: Sequence[Sent], flows: Sequence[FlowFilter | None]
+def _flows_through(
+    node: str, attempts: Sequence[SentAttempt], flows: Sequence[FlowFilter | None]
 ) -> tuple[FlowFilter, ...]:
-    """The flows that were sent through one node."""
-    mine = (flow for one, flow in zip(sent, flows, strict=True) if one.node == name)
-    return tuple(dict.fromkeys(flow for flow in mine if flow is not None))
+    """Return the flows of the attempts through one node."""
+    through = (flow for attempt, flow in zip(attempts, flows, strict=True) if attempt.node == node)
+    return tuple(dict.fromkeys(flow for flow in through if flow is not None))
 
 
-def _reads(api: RecordingApi, request: ProbeRequest) -> list[Callable[[], object]]:
-    """What is read of the API server; only the Service itself has to be there."""
+def _api_reads(api: RecordingApi, request: ProbeRequest) -> list[Callable[[], object]]:
+    """Return the reads of the API server; only the read of the Service itself may raise."""
     namespace, service = request.namespace, request.service
     return [
         lambda: api.service(namespace, service),
         api.nodes,
-        lambda: _quietly(lambda: api.endpoint_slices(namespace, service)),
-        lambda: _quietly(lambda: api.pods(namespace)),
-        lambda: _quietly(lambda: api.cilium("ciliumnodes")),
+        lambda: _ignore_failure(lambda: api.endpoint_slices(namespace, service)),
+        lambda: _ignore_failure(lambda: api.pods(namespace)),
+        lambda: _ignore_failure(lambda: api.cilium("ciliumnodes")),
     ]
 
 
-def _quietly(call: Callable[[], object]) -> None:
+def _ignore_failure(call: Callable[[], object]) -> None:
     try:
         call()
     except ClusterError:
-        return  # its record says why
+        return  # the record has the reason

@@ -1,4 +1,4 @@
-"""What probed nodes are asked: what decides about a Service there, and the flows that were sent."""
+"""The questions to probed nodes: the facts that decide about a Service, and the probes' flows."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _CILIUM = (Task(q.LB_MAP), Task(q.CT), Task(q.NAT))
 
 
 COUNTERS = Topic(node_pod=(Task(q.COUNTERS),))
-"""What is asked twice, to see what grew."""
+"""Asked before and after the attempts, to see which counters grew."""
 
 
-def causes(flows: tuple[FlowFilter, ...]) -> Topic:
-    """What can explain an answer, or none, to flows that were sent."""
+def causes_topic(flows: tuple[FlowFilter, ...]) -> Topic:
+    """Return the topic of the facts that can explain the fate of some flows."""
     return Topic(
         node=(*_NODE, Task(q.BPF_NET), Task(q.BPF_LINKS), Task(q.BPF_PROGRAMS), Task(q.BPF_PINS)),
         cilium=(*_CILIUM, Task(q.STATUS), Task(q.SERVICES), Task(q.ENDPOINTS)),

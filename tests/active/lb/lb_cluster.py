@@ -103,7 +103,7 @@ class LbCluster:
         options = ConnectionOptions(server=self.server.url)
         with (
             Session.open(options) as session,
-            lb.means(session, NodeAccess(Mode.POD)) as means,
+            lb.probe_context(session, NodeAccess(Mode.POD)) as means,
         ):
             return lb.Probe(means, request).run()
 
