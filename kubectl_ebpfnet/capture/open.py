@@ -41,20 +41,20 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
     Raises:
         BundleError: the path does not exist, is no capture, is damaged, or is of a newer version.
     """
-    place = Path(path)
+    target = Path(path)
     try:
-        mode = place.stat().st_mode
+        mode = target.stat().st_mode
         if stat.S_ISDIR(mode):
-            return _folder(place, (), Allowance(str(place)))
+            return _folder(target, (), Allowance(str(target)))
         if not stat.S_ISREG(mode):
-            raise BundleError(f"{place} is neither a file nor a folder")
-        if place.name == zip_bundle.INDEX:
-            return _folder(place.parent, (), Allowance(str(place)))
-        return _file(place)
+            raise BundleError(f"{target} is neither a file nor a folder")
+        if target.name == zip_bundle.INDEX:
+            return _folder(target.parent, (), Allowance(str(target)))
+        return _file(target)
     except FileNotFoundError:
-        raise BundleError(f"no such capture: {place}") from None
+        raise BundleError(f"no such capture: {target}") from None
     except OSError as error:
-        raise BundleError(f"cannot read {place}: {error.strerror or error}") from error
+        raise BundleError(f"cannot read {target}: {error.strerror or error}") from error
 
 
 def demo_bundle() -> Bundle:
@@ -210,12 +210,12 @@ def write_bundle(
     Raises:
         BundleError: the file exists already, or cannot be written.
     """
-    place = Path(path)
-    exists = BundleError(f"{place} is there already", hint="give another name, or --force")
-    if not overwrite and (place.exists() or place.is_symlink()):
+    target = Path(path)
+    exists = BundleError(f"{target} is there already", hint="give another name, or --force")
+    if not overwrite and (target.exists() or target.is_symlink()):
         raise exists
     try:
-        with _beside(place) as (handle, temporary):
+        with _temporary_beside(target) as (handle, temporary):
             with os.fdopen(handle, "w+b") as file:
                 count = zip_bundle.write(
                     file,
@@ -224,30 +224,30 @@ def write_bundle(
                     created=created or now(),
                     tool=f"kubectl-ebpfnet {__version__}",
                 )
-            _named(temporary, place, overwrite)
+            _move_into_place(temporary, target, overwrite)
         return count
     except FileExistsError:
         raise exists from None
     except OSError as error:
-        raise BundleError(f"cannot write {place}: {error.strerror or error}") from error
+        raise BundleError(f"cannot write {target}: {error.strerror or error}") from error
 
 
-def _named(temporary: Path, place: Path, overwrite: bool) -> None:
+def _move_into_place(temporary: Path, target: Path, overwrite: bool) -> None:
     if not overwrite:
         try:
-            os.link(temporary, place)  # unlike a rename, a link never replaces
+            os.link(temporary, target)  # unlike a rename, a link never replaces
         except FileExistsError:
             raise
         except OSError:
-            if place.exists():  # a file system without hard links: look, then rename
-                raise FileExistsError(str(place)) from None
+            if target.exists():  # a file system without hard links: look, then rename
+                raise FileExistsError(str(target)) from None
         else:
             return
-    temporary.replace(place)
+    temporary.replace(target)
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[tuple[int, Path]]:
+def _temporary_beside(path: Path) -> Iterator[tuple[int, Path]]:
     """Make a temporary file in the same folder; remove it at the end of the block."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:

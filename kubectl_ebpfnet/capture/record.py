@@ -23,7 +23,7 @@ MEMBER = re.compile(r"records/[0-9]{1,9}\.(out|err)(\.[0-9]{1,9})?")
 RECORD_LIMIT = 250_000
 FILE_LIMIT = 100_000
 TOTAL_LIMIT = 16 << 30
-HELD_LIMIT = 256 << 20
+MEMORY_LIMIT = 256 << 20
 VALUE_LIMIT = 4_000_000
 """Values of a bundle.json, or of a .jsonl line: each takes 3 bytes there and 100 in memory."""
 _WORD_BYTES = 64  # overhead of a short text in memory
@@ -37,7 +37,7 @@ class Allowance:
         """`source` names the capture in errors; `total` limits the bytes of all outputs."""
         self._source = source
         self._total = total
-        self._records = self._files = self._bytes = self._held = 0
+        self._records = self._files = self._bytes = self._in_memory = 0
 
     def count_record(self) -> None:
         """Count a record."""
@@ -56,12 +56,12 @@ class Allowance:
                 f"{self._source}: its records name more than {self._total >> 20} MiB of outputs"
             )
 
-    def count_held(self, size: int) -> None:
+    def count_memory(self, size: int) -> None:
         """Count bytes that stay in memory."""
-        self._held += size
-        if self._held > HELD_LIMIT:
+        self._in_memory += size
+        if self._in_memory > MEMORY_LIMIT:
             raise BundleError(
-                f"{self._source}: its short texts are longer than {HELD_LIMIT >> 20} MiB",
+                f"{self._source}: its short texts are longer than {MEMORY_LIMIT >> 20} MiB",
                 hint="a zip holds outputs that are not read until they are needed",
             )
 
@@ -141,8 +141,10 @@ def from_json(
     kept = _words(value.get("kept", []), "kept", label)
     stdout = _output(value, "stdout", label, opener)
     stderr = short_stderr(_output(value, "stderr", label, opener))
-    held = len(stdout.data) if isinstance(stdout, InMemory) else 0
-    allowance.count_held(held + len(stderr) + sum(len(word) + _WORD_BYTES for word in argv + kept))
+    in_memory = len(stdout.data) if isinstance(stdout, InMemory) else 0
+    allowance.count_memory(
+        in_memory + len(stderr) + sum(len(word) + _WORD_BYTES for word in argv + kept)
+    )
     return Record(
         number=number,
         place=place,

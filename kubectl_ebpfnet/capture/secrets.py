@@ -85,14 +85,14 @@ _NODE: _Shape = {
 _ANNOTATION = re.compile(r"(^|[./])cilium\.io/|^kubectl\.kubernetes\.io/default-container$")
 _SECRET_KEY = re.compile(r"secret|passw|token|credential|private|api-?key|kvstore-opt|auth-key")
 _SECRET_VALUE = re.compile(r"://[^/\s@]*:[^/\s@]*@|-----BEGIN")
-_WHOLE = re.compile(
+_KEPT_WHOLE = re.compile(
     r"Service|EndpointSlice|Endpoints|Namespace|NetworkPolicy|"
     r"Cilium(Node|Endpoint|EndpointSlice|Identity|NetworkPolicy|ClusterwideNetworkPolicy|"
     r"EgressGatewayPolicy|LocalRedirectPolicy|CIDRGroup)"
 )
 
 
-def cut(value: Json) -> Json:
+def strip(value: Json) -> Json:
     """Return an object or a list of the API server without the fields that must not be kept.
 
     The argument is not changed.
@@ -106,35 +106,35 @@ def cut(value: Json) -> Json:
         return {
             **head,
             "items": [
-                _cut_object(item, _text(item.get("kind")) or inherited)
+                _strip_object(item, _text(item.get("kind")) or inherited)
                 for item in items
                 if isinstance(item, dict)
             ],
         }
-    return _cut_object(value, kind)
+    return _strip_object(value, kind)
 
 
-def _cut_object(value: Json, kind: str) -> Json:
+def _strip_object(value: Json, kind: str) -> Json:
     head: Json = {key: value[key] for key in ("apiVersion", "kind") if key in value}
     metadata = value.get("metadata")
     if isinstance(metadata, dict):
         head["metadata"] = _metadata(metadata)
-    rule = _RULES.get(kind)
-    if rule is not None:
-        return {**head, **rule(value)}
-    if _WHOLE.fullmatch(kind):
+    select = _FIELDS_OF.get(kind)
+    if select is not None:
+        return {**head, **select(value)}
+    if _KEPT_WHOLE.fullmatch(kind):
         rest = {key: value[key] for key in value if key not in ("apiVersion", "kind", "metadata")}
         return {**head, **_without_headers(rest)}
     return head
 
 
 def _metadata(metadata: Json) -> Json:
-    found: Json = _shaped(metadata, _METADATA)
+    found: Json = _select(metadata, _METADATA)
     annotations = metadata.get("annotations")
     if isinstance(annotations, dict):
-        some = {key: annotations[key] for key in annotations if _ANNOTATION.search(key)}
-        if some:
-            found["annotations"] = some
+        kept_annotations = {key: annotations[key] for key in annotations if _ANNOTATION.search(key)}
+        if kept_annotations:
+            found["annotations"] = kept_annotations
     return found
 
 
@@ -153,20 +153,20 @@ def _config_map(value: Json) -> Json:
     }
 
 
-_RULES: dict[str, Callable[[Json], Json]] = {
-    "Pod": lambda value: _shaped(value, _POD),
-    "Node": lambda value: _shaped(value, _NODE),
+_FIELDS_OF: dict[str, Callable[[Json], Json]] = {
+    "Pod": lambda value: _select(value, _POD),
+    "Node": lambda value: _select(value, _NODE),
     "ConfigMap": _config_map,
 }
 
 
-def _shaped(value: Any, shape: _Shape) -> Any:
+def _select(value: Any, shape: _Shape) -> Any:
     if isinstance(value, list):
-        return [_shaped(item, shape) for item in value if isinstance(item, dict)]
+        return [_select(item, shape) for item in value if isinstance(item, dict)]
     if not isinstance(value, dict):
         return {}
     return {
-        key: value[key] if wanted is True else _shaped(value[key], wanted)
+        key: value[key] if wanted is True else _select(value[key], wanted)
         for key, wanted in shape.items()
         if value.get(key) is not None
     }

@@ -14,9 +14,9 @@ from pathlib import Path
 from kubectl_ebpfnet.errors import BundleError
 from kubectl_ebpfnet.model.evidence import READ_LIMIT, InMemory, Output
 
-HELD_LIMIT = 4 << 20
+MEMORY_LIMIT = 4 << 20
 """Most bytes of an output in memory."""
-STDERR_KEPT = 32 << 10
+STDERR_LIMIT = 32 << 10
 """Most bytes of a stderr: it is text for a person, and stays in memory."""
 _STEP = 256 << 10
 
@@ -66,7 +66,7 @@ class Spool:
     def __init__(self, folder: Path | None = None) -> None:
         """`folder` is for the file of a long output; None for the temporary folder."""
         self._folder = folder
-        self._held: list[bytes] = []
+        self._in_memory: list[bytes] = []
         self._size = 0
         self._file: Spooled | None = None
 
@@ -77,17 +77,17 @@ class Spool:
         if self._file is not None:
             self._file.write(data)
             return
-        self._held.append(data)
+        self._in_memory.append(data)
         self._size += len(data)
-        if self._size > HELD_LIMIT:
+        if self._size > MEMORY_LIMIT:
             self._file = Spooled(self._folder)
-            for piece in self._held:
+            for piece in self._in_memory:
                 self._file.write(piece)
-            self._held = []
+            self._in_memory = []
 
     def output(self) -> Output:
         """Return the output; nothing may be written afterwards."""
-        return self._file if self._file is not None else InMemory(b"".join(self._held))
+        return self._file if self._file is not None else InMemory(b"".join(self._in_memory))
 
 
 class StderrSpool(Spool):
@@ -102,16 +102,16 @@ class StderrSpool(Spool):
 
     def write(self, data: bytes) -> None:
         """Append."""
-        room = STDERR_KEPT // 2 - len(self._start)
+        room = STDERR_LIMIT // 2 - len(self._start)
         if room > 0:
             self._start += data[:room]
             data = data[room:]
         self._end += data
-        if len(self._end) > STDERR_KEPT:
+        if len(self._end) > STDERR_LIMIT:
             self._shorten()
 
     def _shorten(self) -> None:
-        too_many = max(0, len(self._end) - STDERR_KEPT // 2)
+        too_many = max(0, len(self._end) - STDERR_LIMIT // 2)
         del self._end[:too_many]
         self._left_out += too_many
 
@@ -127,7 +127,7 @@ class StderrSpool(Spool):
 
 def short_stderr(output: Output) -> bytes:
     """Return the stderr of a capture; cut it if it is longer than this program writes."""
-    limit = 2 * STDERR_KEPT  # redaction can lengthen it
+    limit = 2 * STDERR_LIMIT  # redaction can lengthen it
     data = b""
     for piece in output.chunks():
         data += piece

@@ -38,7 +38,7 @@ RATIO_FROM = 16 << 20
 INDEX_RATIO_LIMIT = 200
 """An index packs some 20 to 1."""
 INDEX_RATIO_FROM = 4 << 20
-_AHEAD = 6
+_PARTS_AHEAD = 6
 _HEAD = struct.Struct("<26x2H")
 """Of a member's local header: the lengths of its name and of its extra field."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same records give the same bytes
@@ -70,7 +70,7 @@ class Member:
             part.file_size <= PART and part.compress_size <= PART for part in self.parts
         ):
             counts = self.lines or (-1,) * len(self.parts)
-            yield from zip(self._ahead(), counts, strict=True)
+            yield from zip(self._unpack_ahead(), counts, strict=True)
             return
         for part in self.parts:
             for piece in self._pieces(part):
@@ -81,7 +81,7 @@ class Member:
             while piece := file.read(STEP):
                 yield piece
 
-    def _whole(self, part: zipfile.ZipInfo) -> bytes:
+    def _unpack_part(self, part: zipfile.ZipInfo) -> bytes:
         """Unpack a part at once. It moves no file offset, since other threads read too."""
         with _as_bundle_error(self.label):
             assert self.archive.fp is not None
@@ -93,22 +93,22 @@ class Member:
             data = os.pread(file, part.compress_size, at)
             if part.compress_type == zipfile.ZIP_DEFLATED:
                 # One byte beyond the declared size exposes a wrong size; 0 would mean no limit.
-                unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
-                data = unpacking.decompress(data, part.file_size + 1)
+                unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+                data = unpacker.decompress(data, part.file_size + 1)
             if len(data) != part.file_size or zlib.crc32(data) != part.CRC:
                 raise zipfile.BadZipFile(f"{part.filename} is not what was packed")
             return data
 
-    def _ahead(self) -> Iterator[bytes]:
+    def _unpack_ahead(self) -> Iterator[bytes]:
         from concurrent.futures import Future, ThreadPoolExecutor
 
-        waiting = iter(self.parts)
+        parts = iter(self.parts)
         running: deque[Future[bytes]] = deque()
         with ThreadPoolExecutor(2, "unpack") as pool:
             try:
-                for part in waiting:
-                    running.append(pool.submit(self._whole, part))
-                    if len(running) >= _AHEAD:
+                for part in parts:
+                    running.append(pool.submit(self._unpack_part, part))
+                    if len(running) >= _PARTS_AHEAD:
                         yield running.popleft().result()
                 while running:
                     yield running.popleft().result()
@@ -144,7 +144,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[Record]]:
     """
     with _as_bundle_error(str(path)):
         archive = zipfile.ZipFile(path)
-    members = _checked(archive, path)
+    members = _checked_members(archive, path)
     if INDEX not in members:
         raise BundleError(f"{path} is not a capture of kubectl-ebpfnet: it has no {INDEX}")
     size, packed = members[INDEX].file_size, members[INDEX].compress_size
@@ -178,7 +178,7 @@ def _line_counts(value: object, parts: int, label: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _checked(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+def _checked_members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
     members: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         name = info.filename
@@ -244,7 +244,7 @@ def _write_output(
     """Write an output; return the names of its members and the newlines of each."""
     names: list[str] = []
     lines: list[int] = []
-    held: list[bytes] = []
+    pending: list[bytes] = []
     size = 0
 
     def flush(part: bytes) -> None:
@@ -254,16 +254,16 @@ def _write_output(
         _write_member(archive, names[-1], part, 1 if len(names) > 1 else 6)
 
     for chunk in chunks:
-        held.append(chunk)
+        pending.append(chunk)
         size += len(chunk)
         if size >= PART:
-            whole = b"".join(held)
-            while len(whole) >= PART:
-                flush(whole[:PART])
-                whole = whole[PART:]
-            held, size = [whole], len(whole)
+            data = b"".join(pending)
+            while len(data) >= PART:
+                flush(data[:PART])
+                data = data[PART:]
+            pending, size = [data], len(data)
     if size:
-        flush(b"".join(held))
+        flush(b"".join(pending))
     return names, lines
 
 

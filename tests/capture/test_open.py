@@ -446,7 +446,7 @@ def test_references_and_records_are_counted(
     (many / "more.jsonl").write_text(f"{jsonl(RECORDS[1])}\n" * 2)
     fails(many, "has more than 3 records")
     fails(folder("over", records=[one] * 2, base="../good"), "has more than 3 records")
-    monkeypatch.setattr(record_form, "HELD_LIMIT", 1000)
+    monkeypatch.setattr(record_form, "MEMORY_LIMIT", 1000)
     (many / "more.jsonl").write_text(jsonl(RECORDS[4]))
     fails(many, "its short texts are longer")
 

@@ -78,7 +78,7 @@ POD = {
     ids=["pod", "list", "typed list"],
 )
 def test_a_pod_full_of_secrets(whole: dict[str, object]) -> None:
-    value = secrets.cut(whole)
+    value = secrets.strip(whole)
     assert S not in json.dumps(value)
     pod = value["items"][0] if "items" in value else value
     assert pod["spec"] == {
@@ -108,18 +108,18 @@ def test_cilium_config_keeps_settings_and_drops_secrets() -> None:
         "key": "-----BEGIN PRIVATE KEY-----" + S,
     }
     config = {"kind": "ConfigMap", "metadata": {"name": "cilium-config"}, "data": data}
-    assert secrets.cut(config)["data"] == {
+    assert secrets.strip(config)["data"] == {
         "routing-mode": "tunnel",
         "enable-bpf-masquerade": "true",
     }
     config["metadata"] = {"name": "other"}
-    assert "data" not in secrets.cut(config)
+    assert "data" not in secrets.strip(config)
 
 
 def test_secrets_and_unknown_kinds_keep_their_name_alone() -> None:
     for kind in ("Secret", "CiliumEnvoyConfig", "Foo"):
         value = {"kind": kind, "metadata": {"name": "x"}, "data": {"k": S}, "spec": {"k": S}}
-        assert secrets.cut(value) == {
+        assert secrets.strip(value) == {
             "kind": kind,
             "metadata": {"name": "x"},
         }
@@ -132,7 +132,7 @@ def test_a_policy_keeps_its_rules_and_drops_header_values() -> None:
         "metadata": {"name": "p", "managedFields": [S]},
         "spec": {"egress": [{"toPorts": [{"ports": [{"port": "80"}], "rules": rule}]}]},
     }
-    value = secrets.cut(policy)
+    value = secrets.strip(policy)
     assert value["spec"] == {
         "egress": [{"toPorts": [{"ports": [{"port": "80"}], "rules": {"http": [{"path": "/"}]}}]}]
     }
@@ -164,7 +164,7 @@ json_objects = st.dictionaries(
 def test_any_json_object_gives_an_object(value: dict[str, Any], kind: str) -> None:
     if kind:
         value["kind"] = kind
-    assert isinstance(secrets.cut(value), dict)
+    assert isinstance(secrets.strip(value), dict)
 
 
 def test_what_a_probe_of_a_load_balancer_needs_is_kept() -> None:
@@ -184,7 +184,7 @@ def test_what_a_probe_of_a_load_balancer_needs_is_kept() -> None:
         "spec": {"loadBalancerSourceRanges": ["10.0.0.0/8"], "publishNotReadyAddresses": True},
         "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.2", "ipMode": "Proxy"}]}},
     }
-    kept = secrets.cut({"kind": "List", "items": [node, service]})
+    kept = secrets.strip({"kind": "List", "items": [node, service]})
     assert S not in json.dumps(kept)
     node["metadata"] = {"name": "n1", "labels": {"zone": "a"}}
     service["metadata"]["annotations"] = {"service.cilium.io/forwarding-mode": "dsr"}

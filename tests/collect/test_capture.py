@@ -148,7 +148,7 @@ def test_a_long_table_is_streamed_through_a_file(
     cluster: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, replay = cluster("vxlan-kpr")
-    monkeypatch.setattr(spool, "HELD_LIMIT", 10_000)
+    monkeypatch.setattr(spool, "MEMORY_LIMIT", 10_000)
     made: list[Path | None] = []
     real = spool.Spooled.__init__
 

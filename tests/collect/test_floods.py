@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.capture import spool
-from kubectl_ebpfnet.capture.spool import STDERR_KEPT, Spool, StderrSpool
+from kubectl_ebpfnet.capture.spool import STDERR_LIMIT, Spool, StderrSpool
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.collect.ask import container as asking
 from kubectl_ebpfnet.collect.ask import node_pod, shell_script
@@ -24,7 +24,7 @@ from kubectl_ebpfnet.model.protocol import codec
 PIECE = b"no such device\n" * 2000
 PIECES = 2000  # 60 MB
 SPOT = ExecTarget(pod_place("default", "x"), Container("default", "x"))
-HALF = STDERR_KEPT // 2
+HALF = STDERR_LIMIT // 2
 SESSION: Any = None  # what would use it is replaced
 
 
@@ -65,7 +65,7 @@ def flood(sink: Sink) -> None:
 
 def check(stderr: bytes) -> None:
     size = len(PIECE) * PIECES + len("first") + len("last")
-    words = b"\n[kubectl-ebpfnet left out %d bytes here]\n" % (size - STDERR_KEPT)
+    words = b"\n[kubectl-ebpfnet left out %d bytes here]\n" % (size - STDERR_LIMIT)
     assert stderr[HALF:-HALF] == words
     assert stderr.startswith(b"firstno such device\n")
     assert stderr.endswith(b"no such device\nlast")
@@ -115,7 +115,7 @@ def test_a_node_side_that_complains_without_end(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_stderr_that_is_just_short_enough_is_kept_whole() -> None:
     kept = StderrSpool()
-    text = bytes(range(256)) * (STDERR_KEPT // 256)
+    text = bytes(range(256)) * (STDERR_LIMIT // 256)
     for at in range(0, len(text), 1000):
         kept.write(text[at : at + 1000])
     assert kept.output().read() == text
@@ -142,7 +142,7 @@ def test_marks_without_end_are_not_all_kept(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_output_that_is_too_long_is_not_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "HELD_LIMIT", 1000)
+    monkeypatch.setattr(spool, "MEMORY_LIMIT", 1000)
     monkeypatch.setattr(spool, "READ_LIMIT", 4000)
     one = Spool()
     one.write(b"x" * 5000)

@@ -110,7 +110,7 @@ class RecordingApi(Api):
             self._records.append(Record(0, API, argv, 0, stdout, b"", started))
 
     def _keep_object(self, argv: tuple[str, ...], value: Object, started: str) -> None:
-        text = json.dumps(secrets.cut(value), ensure_ascii=False)
+        text = json.dumps(secrets.strip(value), ensure_ascii=False)
         stdout = InMemory(text.encode("utf-8", "surrogatepass"))
         with self._lock:
             self._records.append(Record(0, API, argv, 0, stdout, b"", started))

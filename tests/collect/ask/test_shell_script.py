@@ -324,7 +324,7 @@ def test_a_cut_stream_gives_what_ended_and_what_was_cut() -> None:
 def test_a_long_output_goes_to_an_unnamed_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool, "HELD_LIMIT", 1000)
+    monkeypatch.setattr(spool, "MEMORY_LIMIT", 1000)
     data = os.urandom(300_000)
     splitter = Splitter(NONCE, lambda: spool.Spool(tmp_path))
     whole = stream([(b"short", 1, 0, ""), (data, 2, 0, "")])
