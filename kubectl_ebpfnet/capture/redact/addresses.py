@@ -1,13 +1,13 @@
 """Keyed substitutes for addresses that keep the shape of a network.
 
-The substitution is a permutation which preserves prefixes, in the manner of Crypto-PAn (Xu, Fan,
-Ammar, Moon: "Prefix-Preserving IP Address Anonymization", ICNP 2002): two addresses that share
-their first bits up to a prefix length in use share them afterwards, so an address is in the same
-networks, is matched by the same route, and is private, link-local or multicast as before. It
-differs from Crypto-PAn in that it goes byte by byte and keeps zero bytes and the first address of
-each network that is in use: 10.244.0.0/24 stays a network's address with or without its length.
+The substitution is a permutation that preserves prefixes, like Crypto-PAn (Xu, Fan, Ammar, Moon:
+"Prefix-Preserving IP Address Anonymization", ICNP 2002): two addresses that share their first bits
+up to a prefix length in use share them afterwards, so an address stays in its networks, matches the
+same route, and stays private, link-local or multicast. Unlike Crypto-PAn it goes byte by byte and
+keeps zero bytes and the first address of each network in use: 10.244.0.0/24 stays a network's
+address with or without its length.
 
-What carries no information, or a meaning that must not change, is kept: 0.0.0.0/8, 127.0.0.0/8,
+Addresses without information, or with a fixed meaning, are kept: 0.0.0.0/8, 127.0.0.0/8,
 169.254.0.0/16, 224.0.0.0/3 (multicast, netmasks, broadcast), ::/8 with ::1, ff00::/8, the prefix
 of fe80::/64, and of private ranges (RFC 1918, 6598, 4193) the bits that make them private.
 """
@@ -25,21 +25,21 @@ _V4_KEPT = frozenset((0, 127, *range(224, 256)))
 _V4_SPECIAL = frozenset((10, 100, 169, 172, 192, 198, 203))
 _V4_PLAIN = [n for n in range(256) if n not in _V4_KEPT | _V4_SPECIAL]
 _V4_SECOND_KEPT = {10: 0, 100: 2, 169: 8, 172: 4, 192: 8, 198: 8, 203: 8}
-"""First bits of the second byte that tell private from public."""
+"""How many first bits of the second byte distinguish private from public addresses."""
 _V6_SECOND_KEPT = (b"\x20\x01", b"\x20\x02")
-"""2001:: and 2002::, whose parts are for many things."""
+"""2001:: and 2002::, whose parts have many purposes."""
 _NAT64 = IPv6Address("64:ff9b::").packed[:12]
 _V4_MAPPED = IPv6Address("::ffff:0:0").packed[:12]
 
 
 class AddressMap:
-    """One substitution: the same for every record of a bundle."""
+    """The substitution of addresses in one bundle."""
 
     def __init__(self, key: bytes, prefixes: Iterable[tuple[Address, int]] = ()) -> None:
         """
         Args:
-            key: secret; who has it can undo the substitution.
-            prefixes: (address in it, length) of every network in use.
+            key: secret; it can undo the substitution.
+            prefixes: (an address, prefix length) of every network in use.
         """
         self._key = key
         self._cuts: dict[bytes, set[int]] = {}
@@ -52,11 +52,11 @@ class AddressMap:
         self._cached = cache(self._substitute)
 
     def address(self, address: Address) -> Address:
-        """The substitute; of the same version."""
+        """Return the substitute, of the same IP version."""
         return self._cached(address)
 
     def mac(self, text: str) -> str:
-        """The substitute of a MAC address, in the same case; group addresses and zeros stay."""
+        """Return a MAC address's substitute, in the same case; group addresses and zeros stay."""
         raw = bytes.fromhex(text.replace(":", ""))
         if raw[0] & 1 or not any(raw):
             return text
@@ -91,7 +91,7 @@ class AddressMap:
         return self._rest(raw, bytes((first,)), 4)
 
     def _rest(self, raw: bytes, done: bytes, version: int) -> bytes:
-        """`done`, and after it the substitutes of the bytes of `raw` that are still missing."""
+        """Return `done`, extended by the substitutes of the remaining bytes of `raw`."""
         for position in range(len(done), len(raw)):
             above = raw[:position]
             cuts = set(self._cuts.get(_tag(above, version), ()))
@@ -102,7 +102,7 @@ class AddressMap:
         return done
 
     def _byte(self, value: int, above: bytes, cuts: set[int], kept: int) -> int:
-        """Substitute of a byte, cut into digits at the lengths of networks; zeros stay."""
+        """Return a byte's substitute, digit by digit between prefix lengths; zeros stay."""
         result = low = 0
         for high in sorted({*cuts, kept, 8} - {0}):
             count = 1 << (high - low)

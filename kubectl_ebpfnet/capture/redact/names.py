@@ -1,4 +1,4 @@
-"""Which words of a bundle are names of somebody's, and what stands for them."""
+"""Find the names in a bundle, and make a substitute for each."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _COMMON = """
     http https dns policy allow deny drop forward input output accept return masquerade mark
     prerouting postrouting nat raw mangle in out up down
 """
-_ASKED = (
+_ARGV_WORDS = (
     word
     for question in vars(q).values()
     if isinstance(question, q.Question)
     for argv in question.answers
     for word in argv
 )
-COMMON = frozenset((*_COMMON.split(), *_ASKED))
-"""Words that are in every cluster, or that the tools print and are called by: they tell nothing."""
+COMMON = frozenset((*_COMMON.split(), *_ARGV_WORDS))
+"""Words of every cluster, and words that the tools print or take as arguments: no secrets."""
 
 _KINDS = {
     "Node": "node",
@@ -76,21 +76,21 @@ _AGENT_KEYS = {
 
 
 def names_of(bundle: Bundle) -> dict[str, str]:
-    """Every name in a bundle → its substitute, `pod-1`, `node-2`, … by order of appearance."""
+    """Return the substitute of every name in a bundle: `pod-1`, `node-2`, … in order."""
     found: dict[str, str] = {}
     for record in bundle.records:
         for name, kind in _names(record):
             if not name or name in COMMON or name.isdecimal() or name.endswith(_COMMON_ENDS):
                 continue
             if kind == "label" and len(name) < 3:
-                continue  # too short to be looked for in text, and it tells nothing
+                continue  # too short to find in text, and no secret
             if name not in found or _RANK[kind] < _RANK[found[name]]:
                 found[name] = kind
     counts: dict[str, int] = {}
     substitutes: dict[str, str] = {}
     for name, kind in sorted(found.items(), key=lambda item: item[1] == "replicaset"):
         stem = kind
-        if kind == "replicaset":  # `<deployment>-<hash>`: it still has to say whose it is
+        if kind == "replicaset":  # `<deployment>-<hash>`: keep the substitute of the deployment
             owner = name.rpartition("-")[0]
             stem = f"{substitutes.get(owner, owner)}-rs"
         while True:
@@ -123,13 +123,13 @@ def _names(record: Record) -> Iterator[tuple[str, str]]:
         except ParseError:
             return
         if place.kind is PlaceKind.API:
-            yield from _of_objects(value)
+            yield from _names_of_objects(value)
         else:
-            yield from _of_agent(value, record.argv)
+            yield from _names_of_agent(value, record.argv)
 
 
 def _is_long(record: Record) -> bool:
-    """Tables of flows name nobody, and may be too long to be held."""
+    """Tell whether a record is a table of flows: it has no names, and may be too long to read."""
     return any(record.argv in question.answers for question in (q.CT, q.NAT, q.CONNTRACK))
 
 
@@ -141,7 +141,7 @@ def _search_domains(record: Record) -> Iterator[tuple[str, str]]:
                 yield word.rstrip("."), "domain"
 
 
-def _of_objects(value: Any) -> Iterator[tuple[str, str]]:
+def _names_of_objects(value: Any) -> Iterator[tuple[str, str]]:
     if not isinstance(value, dict):
         return
     items = value.get("items")
@@ -166,11 +166,11 @@ def _of_objects(value: Any) -> Iterator[tuple[str, str]]:
             if json_members.text(address, "type") not in ("InternalIP", "ExternalIP"):
                 yield json_members.text(address, "address"), "node"
         yield from _selectors(item.get("spec"))
-        yield from _keyed(item)
+        yield from _names_by_key(item)
 
 
 def _selectors(value: Any) -> Iterator[tuple[str, str]]:
-    """Values of label selectors, wherever a policy or a Service has them."""
+    """Yield the values of label selectors in a policy or a Service."""
     for item in _objects(value):
         for key in ("matchLabels", "selector"):
             labels = item.get(key)
@@ -179,8 +179,8 @@ def _selectors(value: Any) -> Iterator[tuple[str, str]]:
                     yield _text(label), "label"
 
 
-def _of_agent(value: Any, argv: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    yield from _keyed(value)
+def _names_of_agent(value: Any, argv: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    yield from _names_by_key(value)
     for item in _objects(value):
         flags = item.get("flags")
         if isinstance(flags, dict):  # of `service list`
@@ -193,7 +193,7 @@ def _of_agent(value: Any, argv: tuple[str, ...]) -> Iterator[tuple[str, str]]:
             yield node, "node"
 
 
-def _keyed(value: Any) -> Iterator[tuple[str, str]]:
+def _names_by_key(value: Any) -> Iterator[tuple[str, str]]:
     for item in _objects(value):
         for key, kind in _AGENT_KEYS.items():
             yield _text(item.get(key)), kind

@@ -1,13 +1,12 @@
-"""Replaces addresses and names of a bundle, each everywhere by the same substitute.
+"""Replace addresses and names of a bundle, each by the same substitute everywhere.
 
-The answer for a redacted capture is the answer for the original with other names in it: routes
-still match, MACs still pair, labels still select. Substitutes are made with a random key that is
-thrown away.
+The answer from a redacted capture is the original's answer with other names: routes still match,
+MACs still pair, labels still select. A random key, which is thrown away, makes the substitutes.
 
-What is replaced: IPv4, IPv6 and MAC addresses; names of pods, namespaces, nodes, services and
-every other object; values of labels; DNS names. What is kept: names that every cluster has
-(default, kube-system, kubernetes, cilium), words that the tools themselves print, and what
-addresses.py keeps. words.py says where in a text a name is looked for.
+Replaced: IPv4, IPv6 and MAC addresses; names of pods, namespaces, nodes, services and every other
+object; values of labels; DNS names. Kept: names of every cluster (default, kube-system, kubernetes,
+cilium), words that the tools themselves print, and the addresses that addresses.py keeps. words.py
+tells where in a text a name is replaced.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from kubectl_ebpfnet.capture.redact.addresses import AddressMap
 from kubectl_ebpfnet.capture.redact.names import COMMON, names_of
-from kubectl_ebpfnet.capture.redact.words import KEY, in_keys, kept, pattern
+from kubectl_ebpfnet.capture.redact.words import KEY, in_keys, pattern, protected_pattern
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import untrusted
 from kubectl_ebpfnet.model.evidence import Bundle, Output, Place, Record, bundle_of
@@ -47,11 +46,11 @@ PROC_ROUTE6 = ("cat", "/proc/net/ipv6_route")
 
 
 def redact(bundle: Bundle, key: bytes | None = None) -> Bundle:
-    """The bundle with substitutes; long outputs are rewritten as they are read.
+    """Return a bundle with substitutes; long outputs are rewritten as they are read.
 
     Args:
-        bundle: is not changed.
-        key: of the substitution; random when None.
+        bundle: the original, which is not changed.
+        key: of the substitution; None for a random key.
     """
     key = key or secrets.token_bytes(32)
     words = Substitution(AddressMap(key, prefixes(bundle)), names_of(bundle))
@@ -61,7 +60,7 @@ def redact(bundle: Bundle, key: bytes | None = None) -> Bundle:
 
 
 def prefixes(bundle: Bundle) -> Iterator[tuple[Address, int]]:
-    """Every network in a bundle's records: an address in it, and its length."""
+    """Yield every network in a bundle's records: an address in it, and its prefix length."""
     for record in bundle.records:
         for line in _lines(record.stdout):
             text = line.decode("latin-1")
@@ -86,18 +85,18 @@ def prefixes(bundle: Bundle) -> Iterator[tuple[Address, int]]:
 
 @dataclass(slots=True)
 class Rewritten:
-    """Output that is rewritten line by line as it is read."""
+    """Output that is rewritten line by line as it is read; `whole` rewrites it at once."""
 
     output: Output
     rewrite: Callable[[bytes], bytes]
     whole: bool = False  # JSON: an address may be spread over lines
 
     def read(self) -> bytes:
-        """All of it."""
+        """Return the whole output."""
         return b"".join(self.chunks())
 
     def chunks(self) -> Iterator[bytes]:
-        """The same in pieces, which end with lines."""
+        """Yield the output in pieces, which end with lines."""
         if self.whole:
             yield self.rewrite(self.output.read())
             return
@@ -106,24 +105,25 @@ class Rewritten:
 
 
 class Substitution:
-    """What stands for what, in one bundle."""
+    """The substitutes of one bundle."""
 
     def __init__(self, addresses: AddressMap, names: dict[str, str]) -> None:
         """
         Args:
-            addresses: substitutes of addresses.
+            addresses: gives the substitute of an address.
             names: name → substitute.
         """
         self.addresses = addresses
         self.names = names
         address = rf"(?P<mac>{_MAC})|(?P<v6>{_V6})|(?P<v4>{_V4})"
-        words = rf"{address}|(?P<kept>{kept(COMMON, list(names))})|(?P<name>{pattern(names)})"
+        protected = protected_pattern(COMMON, list(names))
+        words = rf"{address}|(?P<kept>{protected})|(?P<name>{pattern(names)})"
         self._word = re.compile(rf"(?P<bytes>{_BYTES})|(?P<key>{KEY})|{words}")
         self._in_user_key = re.compile(words)
         self._in_key = re.compile(rf"{address}|(?P<name>{pattern(in_keys(names))})")
 
     def record(self, record: Record) -> Record:
-        """The record with substitutes."""
+        """Return a record with substitutes."""
         rewrite = self.line
         if record.argv == PROC_ROUTE:
             rewrite = self._proc_route
@@ -141,7 +141,7 @@ class Substitution:
         )
 
     def place(self, place: Place) -> Place:
-        """The place with substitutes."""
+        """Return a place with substitutes."""
         return dataclasses.replace(
             place,
             node=self.names.get(place.node, place.node),
@@ -150,11 +150,11 @@ class Substitution:
         )
 
     def line(self, line: bytes) -> bytes:
-        """Any output; bytes that are no text stay as they are."""
+        """Return output with substitutes; bytes that are no text stay."""
         return self.text(line.decode("latin-1")).encode("latin-1")
 
     def text(self, text: str) -> str:
-        """Any text."""
+        """Return text with substitutes."""
         return self._word.sub(self._replaced, text)
 
     def _replaced(self, match: re.Match[str]) -> str:
@@ -173,10 +173,10 @@ class Substitution:
         return self._address(word)
 
     def _key(self, quoted: str) -> str:
-        """A key of JSON, in its quotes."""
+        """Return a key of JSON, in its quotes, with substitutes."""
         key = quoted[1:-1]
         if key in self.names:
-            return quoted  # a key is no name, whatever it says
+            return quoted  # a key is no name, even if it equals one
         found = self._in_user_key if "/" in key else self._in_key
         return f'"{found.sub(self._replaced, key)}"'
 
@@ -222,7 +222,7 @@ class Substitution:
 
 
 def _written_as(word: str, address: Address) -> str:
-    """The address in the manner in which `word` is written."""
+    """Return the address in the notation of `word`."""
     if isinstance(address, IPv6Address) and "::" not in word and len(word) == 39:
         return address.exploded
     return str(address)
@@ -258,7 +258,7 @@ def _mask_length(mask: str) -> int:
 
 
 def _lines(output: Output) -> Iterator[bytes]:
-    """Lines with their newlines, of the last one with what it has."""
+    """Yield lines with their newlines; the last line may lack its newline."""
     rest: list[bytes] = []
     for chunk in output.chunks():
         start = 0

@@ -1,16 +1,17 @@
-"""Where names of a cluster stand in text, as one pattern.
+"""The pattern that finds names of a cluster in text.
 
-Names stand alone, and inside longer words: the device `rc-node2` of the node `node2`, the directory
-`acmebackup`. Three kinds of names are looked for differently, so that what is no name stays:
+Names occur as words, and inside longer words: the device `rc-node2` of the node `node2`, the
+directory `acmebackup`. The pattern treats three kinds of names differently, so that other words
+stay:
 
-    one letter, or a number  where it stands alone: neither letters nor `-`, `_` touch it
-    short, or hardly letters between characters that are neither letters nor digits: `web` in
+    one letter, or a number  as a whole word: neither letters nor `-`, `_` touch it
+    short, or few letters    between characters that are neither letters nor digits: `web` in
                              `web-0` and not in `webhook`, `1.27.3` and not in `v1.27.3`
     others                   anywhere: at least 5 characters, and 3 letters in a row
 
-Words that the tools print themselves are left alone as a whole, whatever name is inside: they
-decide how a record is read. So are keys of JSON, but for a name in them that is no word (it has a
-digit, `-` or `.`), and but for keys that a user chose: they have a `/`.
+Words that the tools themselves print stay as a whole, even with a name inside: the parsers need
+them. Keys of JSON stay too, except for a name in them that is no word (it has a digit, `-` or `.`),
+and except for keys that a user chose, which have a `/`.
 """
 
 from __future__ import annotations
@@ -29,31 +30,31 @@ OF_TOOLS = r"(?<![\w-])(?:cil|cilium|tail|cgroup|sched|kprobe)_\w+(?![\w-])"
 
 
 def pattern(names: Iterable[str]) -> str:
-    """A regular expression that finds the names; it matches nothing where there are none."""
+    """Return a regular expression that finds the names; without names it matches nothing."""
     kinds: tuple[list[str], list[str], list[str]] = ([], [], [])
     for name in names:
         kinds[_kind(name)].append(name)
-    anywhere, apart, alone = kinds
-    found = []
-    if anywhere:
-        found.append(_any_of(anywhere))
-    if apart:
-        found.append(rf"(?<![A-Za-z0-9]){_any_of(apart)}(?![A-Za-z0-9])")
-    if alone:
-        found.append(rf"(?<![\w-]){_any_of(alone)}(?![\w-])")
-    return f"(?:{'|'.join(found)})" if found else r"(?!)"
+    long_names, short_names, single_names = kinds
+    patterns = []
+    if long_names:
+        patterns.append(_any_of(long_names))
+    if short_names:
+        patterns.append(rf"(?<![A-Za-z0-9]){_any_of(short_names)}(?![A-Za-z0-9])")
+    if single_names:
+        patterns.append(rf"(?<![\w-]){_any_of(single_names)}(?![\w-])")
+    return f"(?:{'|'.join(patterns)})" if patterns else r"(?!)"
 
 
 def in_keys(names: Iterable[str]) -> list[str]:
-    """The names that are also replaced inside a key of JSON that is longer than the name."""
+    """Return the names to replace even inside a longer key of JSON."""
     return [name for name in names if _NO_WORD.search(name)]
 
 
-def kept(words: Iterable[str], names: Sequence[str]) -> str:
-    """A regular expression for those of the tools' words that hold a name and more."""
-    finds = re.compile(pattern(names))
-    longer = [word for word in words if finds.search(word)]
-    return rf"(?:(?<![\w-]){_any_of(longer)}(?![\w-])|{OF_TOOLS})" if longer else OF_TOOLS
+def protected_pattern(words: Iterable[str], names: Sequence[str]) -> str:
+    """Return a regular expression for words of the tools that contain a name and more."""
+    name_pattern = re.compile(pattern(names))
+    protected = [word for word in words if name_pattern.search(word)]
+    return rf"(?:(?<![\w-]){_any_of(protected)}(?![\w-])|{OF_TOOLS})" if protected else OF_TOOLS
 
 
 def _kind(name: str) -> int:
@@ -63,8 +64,8 @@ def _kind(name: str) -> int:
 
 
 def _any_of(words: Sequence[str], depth: int = 0) -> str:
-    """One of the words, the longest that fits: a tree by beginnings, so that each character of a
-    text is compared with few of them."""
+    """Return an expression for the longest of the words that fits. It is a tree by first letters,
+    so that each character of a text is compared with few words."""
     if len(words) <= _FEW or depth > _DEEPEST:
         return f"(?:{'|'.join(map(re.escape, sorted(words, key=len, reverse=True)))})"
     beginnings: dict[str, list[str]] = {}
@@ -72,11 +73,11 @@ def _any_of(words: Sequence[str], depth: int = 0) -> str:
         beginnings.setdefault(word[:1], []).append(word[1:])
     if len(beginnings) == 1:
         ((first, rests),) = beginnings.items()
-        same = 0
-        while len({rest[same : same + 1] for rest in rests}) == 1 and rests[0][same : same + 1]:
-            same += 1
-        shared = first + rests[0][:same]
-        return re.escape(shared) + _any_of([rest[same:] for rest in rests], depth + 1)
+        end = 0
+        while len({rest[end : end + 1] for rest in rests}) == 1 and rests[0][end : end + 1]:
+            end += 1
+        shared = first + rests[0][:end]
+        return re.escape(shared) + _any_of([rest[end:] for rest in rests], depth + 1)
     branches = [
         re.escape(first) + (_any_of(rests, depth + 1) if first else "")
         for first, rests in sorted(beginnings.items(), reverse=True)  # "": the word ends; last
