@@ -1,8 +1,7 @@
-"""What every parser does first: bytes to lines, lines to words, JSON to members.
+"""The first steps of every parser: bytes to lines, lines to words, JSON to members.
 
-Everything here, and in model/untrusted.py, raises ParseError, and nothing else, when the text is
-not what it should be, so a parser that builds its facts out of these functions keeps that promise
-without a `try` of its own.
+Every function here and in model/untrusted.py raises only ParseError for malformed text, so a parser
+made of these functions raises only ParseError without a `try` of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from kubectl_ebpfnet.model.untrusted import (
 __all__ = (
     "address",
     "decode",
-    "following",
     "hardware_address",
     "integer",
     "is_json",
@@ -34,6 +32,7 @@ __all__ = (
     "json_value",
     "lines",
     "network",
+    "next_word",
     "port",
     "quoted",
 )
@@ -42,22 +41,32 @@ _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 
 
 def lines(data: bytes, source: str = "text") -> Iterator[tuple[int, str]]:
-    """Every line with its 1-based number, without its newline; empty lines too.
+    """Yield every line with its 1-based number, without its newline; empty lines too.
 
     Only a newline ends a line (as in model.evidence.matching_lines), so that the numbers are
-    those that an editor or `sed -n` shows; a carriage return before it is dropped.
+    the ones of an editor and of `sed -n`; a carriage return before it is dropped.
     """
     for number, text in enumerate(decode(data, source).split("\n"), start=1):
         yield number, text.removesuffix("\r")
 
 
 def is_json(data: bytes) -> bool:
-    """Whether a program that can print both printed its JSON form: a list or an object."""
+    """Tell whether the output is JSON, a list or an object, and not text."""
     return data.lstrip()[:1] in (b"[", b"{")
 
 
-def following(words: Iterator[str], word: str, source: str, line: int = 0) -> str:
-    """The next of the words: the value of the one just read. Raises ParseError at the end."""
+def next_word(words: Iterator[str], word: str, source: str, line: int = 0) -> str:
+    """Return the next word: the value of the option just read.
+
+    Args:
+        words: the rest of the line.
+        word: the option, for the error.
+        source: the command, for the error.
+        line: 1-based number of the line.
+
+    Raises:
+        ParseError: no word is left.
+    """
     value = next(words, None)
     if value is None:
         raise ParseError(source, line, f"nothing after {quoted(word)}")
@@ -65,7 +74,7 @@ def following(words: Iterator[str], word: str, source: str, line: int = 0) -> st
 
 
 def hardware_address(text: str) -> str:
-    """The link-layer address in lower case, "" when the text is none (an IP tunnel's, say)."""
+    """Return a link-layer address in lower case; "" for any other text, as an IP tunnel has."""
     parts = text.split(":")
     if len(parts) > 1 and all(len(part) == 2 and _HEXADECIMAL.issuperset(part) for part in parts):
         return text.lower()
@@ -73,14 +82,24 @@ def hardware_address(text: str) -> str:
 
 
 def json_objects(value: Any, source: str) -> list[dict[str, Any]]:
-    """The value as a list of objects. Raises ParseError when it is anything else."""
+    """Return the value as a list of objects. Raises ParseError when it is anything else."""
     if not isinstance(value, list) or not all(isinstance(member, dict) for member in value):
         raise ParseError(source, 0, "not a JSON list of objects")
     return value
 
 
 def json_text(record: dict[str, Any], name: str, source: str, default: str = "") -> str:
-    """A member that is text; the default when it is not there or null."""
+    """Return a member that is text.
+
+    Args:
+        record: the JSON object.
+        name: of the member.
+        source: the command, for the error.
+        default: for a member that is missing or null.
+
+    Raises:
+        ParseError: the member is no text.
+    """
     value = record.get(name)
     if value is None:
         return default
@@ -92,6 +111,16 @@ def json_text(record: dict[str, Any], name: str, source: str, default: str = "")
 def json_integer(
     record: dict[str, Any], name: str, source: str, *, least: int | None = 0
 ) -> int | None:
-    """A member that is a whole number; None when it is not there or null."""
+    """Return a member that is a whole number; None when it is missing or null.
+
+    Args:
+        record: the JSON object.
+        name: of the member.
+        source: the command, for the error.
+        least: smallest allowed number, None for no limit.
+
+    Raises:
+        ParseError: the member is no whole number, or too small.
+    """
     value = record.get(name)
     return None if value is None else integer(value, source, 1, least=least)

@@ -5,12 +5,12 @@
                └─ protocol, number, seconds left (none when offloaded), state (TCP, SCTP, DCCP)
                                       └─ original 5-tuple               └─ expected reply
 
-The words are taken one after another: the second `src=` begins the reply. The table is long, so a
-reader passes only the lines that it wants (model.evidence.matching_lines) to `entry`.
+The second `src=` begins the reply. The table is long, so a reader passes only the lines that it
+needs (model.evidence.matching_lines) to `entry`.
 
-ICMP has no ports. Its echo identifier stands where the sender's port would: in the original's
-source_port and in the reply's destination_port; the other two are None. So, as for TCP, the
-reply's reverse is the original when nothing is translated.
+ICMP has no ports. Its echo identifier takes the place of the sender's port: the original's
+source_port and the reply's destination_port; the other two are None. So, as for TCP, the reversed
+reply is the original when nothing is translated.
 
 Sources: Linux net/netfilter/nf_conntrack_standalone.c (ct_seq_show), libnetfilter_conntrack's
 src/conntrack/snprintf_default.c, conntrack(8). Verified with Linux 6.18 and conntrack 1.4.7.
@@ -33,7 +33,7 @@ _TOTAL = "conntrack v"
 
 @dataclass(slots=True)
 class _Tuple:
-    """One direction's words, while they are being read."""
+    """The words of one tuple, while the line is read."""
 
     source: Address
     destination: Address | None = None
@@ -44,7 +44,7 @@ class _Tuple:
 
 @dataclass(slots=True)
 class _Tail:
-    """What stands beside the tuples."""
+    """The words outside of the tuples."""
 
     status: list[str] = field(default_factory=list)
     mark: int | None = None
@@ -54,11 +54,11 @@ class _Tail:
 
 
 def entry(line: bytes, number: int) -> ConntrackEntry | None:
-    """The entry that one line is.
+    """Return the entry of one line.
 
     Args:
-        line: the line, without its newline.
-        number: its 1-based number, for the entry and for the error.
+        line: without its newline.
+        number: 1-based, for the entry and for the error.
 
     Returns:
         None for an empty line, and for the line of `conntrack` that counts the entries.
@@ -134,7 +134,7 @@ def _read(words: list[str], number: int) -> tuple[list[_Tuple], _Tail]:
 
 
 def _tuple_word(words: _Tuple, name: str, value: str, number: int) -> bool:
-    """Take a word that belongs to a tuple; False when it does not."""
+    """Take a word if it belongs to a tuple; tell whether it does."""
     if name == "dst":
         words.destination = address(value, _SOURCE, number)
     elif name == "sport":
@@ -143,7 +143,7 @@ def _tuple_word(words: _Tuple, name: str, value: str, number: int) -> bool:
         words.destination_port = port(value, _SOURCE, number)
     elif name == "id" and words.identifier is None:
         # `conntrack -o id` ends with an id of its own; ICMP's comes first. Protocols with ports
-        # do not look at it.
+        # ignore it.
         words.identifier = integer(value, _SOURCE, number)
     else:
         return False

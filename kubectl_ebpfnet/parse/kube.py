@@ -1,7 +1,7 @@
-"""Kubernetes' and Cilium's objects as the API server prints them in JSON.
+"""Objects of Kubernetes and Cilium, as JSON of the API server.
 
 Source: Kubernetes API reference (core/v1, apps/v1, discovery.k8s.io v1 and v1beta1); Cilium
-pkg/k8s/apis/cilium.io/v2. A List's items carry their kind, those of a PodList do not.
+pkg/k8s/apis/cilium.io/v2. The items of a List have a kind, the items of a PodList have none.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
 
 def objects(data: bytes) -> KubeObjects:
-    """One object, or a list of them; kinds that a path does not depend on are left out.
+    """Return the facts of an object or a list; kinds that no answer depends on are left out.
 
     Raises:
-        ParseError: not JSON, no object, or an object of a wanted kind without a name.
+        ParseError: not JSON, no object, or an object of a known kind without a name.
     """
     value = json_value(data, SOURCE)
     if not isinstance(value, dict):
@@ -41,18 +41,18 @@ def objects(data: bytes) -> KubeObjects:
     kind = json_members.text(value, "kind")
     listed = value.get("items")
     if not isinstance(listed, list):
-        return _of(kind, [value])
+        return _objects_of_kind(kind, [value])
     default = "" if kind == "List" else kind.removesuffix("List")
     by_kind: dict[str, list[Any]] = {}
     for item in listed:
         by_kind.setdefault(json_members.text(item, "kind") or default, []).append(item)
     found = KubeObjects()
-    for name, many in by_kind.items():
-        found = found.merged(_of(name, many))
+    for name, values in by_kind.items():
+        found = found.merged(_objects_of_kind(name, values))
     return found
 
 
-def _of(kind: str, values: list[Any]) -> KubeObjects:
+def _objects_of_kind(kind: str, values: list[Any]) -> KubeObjects:
     if kind == "Pod":
         return KubeObjects(pods=tuple(map(_pod, values)))
     if kind == "Node":
@@ -60,7 +60,9 @@ def _of(kind: str, values: list[Any]) -> KubeObjects:
     if kind == "Service":
         return KubeObjects(services=tuple(map(_service, values)))
     if kind == "EndpointSlice":
-        return KubeObjects(endpoints=tuple(e for value in values for e in _slice(value)))
+        return KubeObjects(
+            endpoints=tuple(endpoint_ for value in values for endpoint_ in _slice(value))
+        )
     if kind == "CiliumEndpoint":
         return KubeObjects(cilium_endpoints=tuple(map(_cilium_endpoint, values)))
     if kind == "CiliumNode":
@@ -130,8 +132,8 @@ def _condition(status: Any, kind: str) -> bool:
 
 
 def _reason(status: Any) -> str:
-    """Why a pod does not run: a container that waits, else the status's own word (`Evicted`), else
-    a condition that is False."""
+    """Return why a pod does not run: the reason of a waiting container, else of the status
+    (`Evicted`), else of a condition that is False."""
     for item in json_members.items(status, "containerStatuses"):
         waiting = json_members.text(item, "state", "waiting", "reason")
         if waiting:
@@ -140,10 +142,10 @@ def _reason(status: Any) -> str:
         return json_members.text(status, "reason")
     for item in json_members.items(status, "conditions"):
         if json_members.text(item, "status") == "False" and json_members.text(item, "reason"):
-            said = json_members.text(item, "message")
+            message = json_members.text(item, "message")
             return (
-                f"{json_members.text(item, 'reason')}: {said}"
-                if said
+                f"{json_members.text(item, 'reason')}: {message}"
+                if message
                 else json_members.text(item, "reason")
             )
     return ""
@@ -224,7 +226,7 @@ def _service(value: Any) -> Service:
         proxied_addresses=json_members.addresses(
             [json_members.text(item, "ip") for item in proxied]
         ),
-        # Validation lets white space through (pkg/proxy/serviceport.go).
+        # Validation accepts white space (pkg/proxy/serviceport.go).
         source_ranges=json_members.networks(
             [text.strip() for text in json_members.texts(spec, "loadBalancerSourceRanges")]
         ),
@@ -235,7 +237,7 @@ def _service(value: Any) -> Service:
 
 
 def _slice(value: Any) -> list[ServiceEndpoint]:
-    """Every address with every port. A condition that is not said counts as the API tells:
+    """Return every address with every port. A condition that is not said counts as the API tells:
     ready and serving true, terminating false."""
     service = json_members.text(value, "metadata", "labels", "kubernetes.io/service-name")
     ports = json_members.items(value, "ports")
@@ -248,13 +250,13 @@ def _slice(value: Any) -> list[ServiceEndpoint]:
         node = json_members.text(item, "nodeName") or json_members.text(
             item, "topology", "kubernetes.io/hostname"
         )
-        for where in json_members.addresses(json_members.texts(item, "addresses")):
+        for address in json_members.addresses(json_members.texts(item, "addresses")):
             for port in ports:
                 found.append(
                     ServiceEndpoint(
                         namespace=_namespace(value),
                         service=service,
-                        address=where,
+                        address=address,
                         port_name=json_members.text(port, "name"),
                         protocol=_protocol(json_members.text(port, "protocol")),
                         port=json_members.number(port, "port") or 0,
@@ -294,7 +296,7 @@ def _cilium_node(value: Any) -> CiliumNode:
 
 def _identity(value: Any) -> list[Identity]:
     name = _name(value)
-    # As the agent prints them: a label without a value stands alone.
+    # As the agent prints them: a label without a value has no `=`.
     pairs = json_members.pairs(value, "security-labels")
     labels = tuple(f"{key}={text}" if text else key for key, text in pairs)
     if name.isdigit() and name.isascii() and len(name) < 12:

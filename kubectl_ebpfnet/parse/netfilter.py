@@ -1,8 +1,8 @@
 """`iptables-save` and `ip6tables-save`, with and without counters (-c).
 
-A rule becomes what can be compared with a packet. What cannot (a rate limit, a negated port, a
-second match of one kind) is named in `other_matches`, so nobody takes such a rule for one that
-matches everything: an option is never dropped in silence.
+A rule keeps the matches that can be compared with a packet. Other matches (a rate limit, a negated
+port, a second match of one kind) are named in `other_matches`, so that the rule is not taken for
+one that matches everything: no option is dropped silently.
 
 Sources: iptables' iptables/iptables.c (print_rule4), libxtables/xtables.c (xtables_save_string),
 extensions/libxt_*.c and libipt_*.c (their _save functions), iptables-save(8),
@@ -22,16 +22,16 @@ from kubectl_ebpfnet.parse._text import address, integer, lines, network, port, 
 
 _SOURCE = "iptables-save"
 _MARK_BITS = 0xFFFFFFFF
-# Matches that only say that a packet is of their protocol, which `-p` says already.
+# Matches that only require their protocol, as `-p` does already.
 _PROTOCOLS = frozenset(("tcp", "udp", "udplite", "sctp", "dccp"))
-# Options of a target that hold an address or ports to translate to.
-_TO = ("--to-source", "--to-destination", "--to-ports")
+# Options of a target that name the address or ports to translate to.
+_TRANSLATION_OPTIONS = ("--to-source", "--to-destination", "--to-ports")
 _RULE_OPTIONS = {"-s": "source", "-d": "destination", "-f": "fragment"}
-_TRANSLATING = ("SNAT", "DNAT", "MASQUERADE", "REDIRECT")
+_TRANSLATING_TARGETS = ("SNAT", "DNAT", "MASQUERADE", "REDIRECT")
 
 
 def ruleset(data: bytes) -> Ruleset:
-    """All tables that were printed, in their order; further dumps may follow in one input."""
+    """Return all tables of the output, in their order; the output may have several dumps."""
     chains: list[NetfilterChain] = []
     rules: list[NetfilterRule] = []
     lengths: dict[tuple[str, str], int] = {}
@@ -64,7 +64,7 @@ def _chain(table: str, text: str, number: int) -> NetfilterChain:
 
 @dataclass(slots=True)
 class _Option:
-    """One option: where it stands and what it is given."""
+    """One option: the match it belongs to, and its values."""
 
     match: str  # the last `-m` before it, "" before the first
     name: str
@@ -104,7 +104,7 @@ class _RuleReader:
         self.chain = self.words[1]
 
     def rule(self, position: int) -> NetfilterRule:
-        """The rule, which stands at this 1-based position in its chain."""
+        """Return the rule; `position` is its 1-based position in its chain."""
         for option in _options(self.words[2:]):
             if option.name in ("-j", "-g"):
                 self._target(option)
@@ -141,10 +141,10 @@ class _RuleReader:
         if not option.values:
             raise ParseError(_SOURCE, self.number, f"nothing after {option.name}")
         self.fields["jump"] = option.values[0]
-        if option.values[0] not in _TRANSLATING:
+        if option.values[0] not in _TRANSLATING_TARGETS:
             return
         for name, value in zip(option.values[1:], option.values[2:], strict=False):
-            if name in _TO:
+            if name in _TRANSLATION_OPTIONS:
                 self.fields["to_address"] = value
 
     def _not_evaluated(self, name: str) -> None:
@@ -153,7 +153,7 @@ class _RuleReader:
 
 
 def _split(text: str, number: int) -> list[str]:
-    """The words of a rule; those in double quotes may hold spaces and escaped characters."""
+    """Return the words of a rule; those in double quotes may hold spaces and escaped characters."""
     words: list[str] = []
     at = 0
     while at < len(text):
@@ -173,7 +173,7 @@ def _split(text: str, number: int) -> list[str]:
 def _quoted_word(text: str, at: int, number: int) -> tuple[str, int]:
     characters: list[str] = []
     while at < len(text) and text[at] != '"':
-        at += text[at] == "\\"  # the backslash makes the next character plain
+        at += text[at] == "\\"  # a backslash escapes the next character
         characters.append(text[at : at + 1])
         at += 1
     if at >= len(text):
@@ -182,7 +182,7 @@ def _quoted_word(text: str, at: int, number: int) -> tuple[str, int]:
 
 
 def _options(words: list[str]) -> list[_Option]:
-    """The options in their order; everything behind the target is the target's value."""
+    """Return the options in their order; everything behind the target is the target's value."""
     options: list[_Option] = []
     match = ""
     inverted = False
@@ -197,8 +197,8 @@ def _options(words: list[str]) -> list[_Option]:
             options.append(_Option(match, word, False, []))
         elif word.startswith("-") and not (options and _takes_next(options[-1])):
             # An option of the rule itself, not of a match, has one dash.
-            of = match if word.startswith("--") else ""
-            options.append(_Option(of, word, inverted, []))
+            owner = match if word.startswith("--") else ""
+            options.append(_Option(owner, word, inverted, []))
             inverted = False
         elif options:
             options[-1].values.append(word)
@@ -206,7 +206,7 @@ def _options(words: list[str]) -> list[_Option]:
 
 
 def _takes_next(option: _Option) -> bool:
-    """Whether the next word is this option's value even when it begins with a dash."""
+    """Tell whether the next word is this option's value even when it begins with a dash."""
     return option.name in ("--comment", "--log-prefix") and not option.values
 
 
@@ -287,7 +287,7 @@ def _states(option: _Option, _number: int) -> dict[str, Any] | None:
     return {"states": tuple(option.value.split(",")), "not_states": option.inverted}
 
 
-# (match, option) → what makes fields of it; None from it: this model cannot hold it.
+# (match, option) → reads its fields; None from it means that the model has no field for it.
 _OPTIONS: dict[tuple[str, str], Callable[[_Option, int], dict[str, Any] | None]] = {
     ("", "-s"): _prefix("source"),
     ("", "-d"): _prefix("destination"),

@@ -1,10 +1,10 @@
-"""What net-tools (and BusyBox in its place) print: `route -n`, `arp -an` and `ifconfig`.
+"""`route -n`, `arp -an` and `ifconfig` of net-tools and of BusyBox.
 
 Sources: net-tools' lib/inet_gr.c, lib/inet6_gr.c, arp.c and lib/interface.c; BusyBox'
 networking/route.c, arp.c and interface.c; route(8), arp(8), ifconfig(8). Verified with
 net-tools 2.10 and BusyBox 1.35 (whose arp writes PUB as PUP).
 
-`route -n` and `arp -an` read /proc/net, and say as little as parse.procfs tells.
+`route -n` and `arp -an` read /proc/net; parse/procfs.py lists the facts that it lacks.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.kernel import InterfaceAddress, Link, Neighbour, Route
 from kubectl_ebpfnet.parse._text import (
     address,
-    following,
     hardware_address,
     integer,
     lines,
     network,
+    next_word,
     quoted,
 )
 
@@ -39,7 +39,7 @@ _OLD_SCOPES = ("global", "link", "host", "site")
 
 
 def routes(data: bytes) -> tuple[Route, ...]:
-    """The routes of `route -n`, or of `route -6 -n`, in their order."""
+    """Return the routes of `route -n`, or of `route -6 -n`, in their order."""
     parsed = (
         _route6(fields, number) if len(fields) == _COLUMNS6 else _route(fields, number)
         for number, fields in _rows(data)
@@ -60,12 +60,12 @@ def _rows(data: bytes) -> Iterator[tuple[int, list[str]]]:
 def _route(fields: list[str], number: int) -> Route:
     source = "route -n"
     destination, gateway, mask, flags, metric, _, _, device = fields
-    gone = device in _NONE
-    kind = "blackhole" if gone else "unicast"
+    no_device = device in _NONE
+    kind = "blackhole" if no_device else "unicast"
     return Route(
         destination=network(f"{destination}/{mask}", source, number),
         gateway=address(gateway, source, number) if "G" in flags else None,
-        device="" if gone else device,
+        device="" if no_device else device,
         type="unreachable" if "!" in flags else kind,
         metric=integer(metric, source, number),
         line=number,
@@ -83,7 +83,7 @@ def _route6(fields: list[str], number: int) -> Route | None:
         kind = "local"
     elif prefix.is_multicast:
         kind = "multicast"
-    if kind == "unreachable" and metric == "-1":  # the kernel's own, see parse.procfs
+    if kind == "unreachable" and metric == "-1":  # the kernel's null route, see parse/procfs.py
         return None
     return Route(
         destination=prefix,
@@ -97,7 +97,7 @@ def _route6(fields: list[str], number: int) -> Route | None:
 
 
 def neighbours(data: bytes) -> tuple[Neighbour, ...]:
-    """The entries of `arp -an`, in their order, with the states that parse.procfs gives."""
+    """Return the entries of `arp -an`, in their order, with the states of parse/procfs.py."""
     found = []
     for number, text in lines(data, "arp -an"):
         if not text.strip() or text.startswith(_ARP_TOTALS):
@@ -118,21 +118,21 @@ def neighbours(data: bytes) -> tuple[Neighbour, ...]:
 
 
 def links(data: bytes) -> tuple[Link, ...]:
-    """The devices of `ifconfig`, in their order.
+    """Return the devices of `ifconfig`, in their order.
 
-    `index` is 0, which no device has: ifconfig does not print it. Labels of further addresses
-    (`eth0:1`) are no devices and are left out.
+    `index` is 0, the index of no device, since ifconfig does not print it. Labels of further
+    addresses (`eth0:1`) are no devices and are left out.
     """
     return tuple(Link(**fields) for fields, _ in _blocks(data) if ":" not in fields["name"])
 
 
 def addresses(data: bytes) -> tuple[InterfaceAddress, ...]:
-    """The addresses of `ifconfig`, in their order; those of a label are its device's."""
+    """Return the addresses of `ifconfig`, in their order; those of a label are its device's."""
     return tuple(found for _, block in _blocks(data) for found in block)
 
 
 def _blocks(data: bytes) -> Iterator[tuple[dict[str, Any], list[InterfaceAddress]]]:
-    """For each block, the fields of Link and the addresses."""
+    """Yield the fields of Link and the addresses of each block."""
     fields: dict[str, Any] | None = None
     found: list[InterfaceAddress] = []
     for number, text in lines(data, "ifconfig"):
@@ -150,30 +150,30 @@ def _blocks(data: bytes) -> Iterator[tuple[dict[str, Any], list[InterfaceAddress
 
 def _first_line(text: str, number: int) -> dict[str, Any]:
     fields: dict[str, Any] = {"index": 0, "line": number}
-    new = _BLOCK.fullmatch(text)
-    if new is not None:
-        words = iter(new[3].split())
-        fields.update(name=new[1], **_flags(new[2].split(",")))
+    header = _BLOCK.fullmatch(text)
+    if header is not None:
+        words = iter(header[3].split())
+        fields.update(name=header[1], **_flags(header[2].split(",")))
         for word in words:
             if word == "mtu":
                 fields["mtu"] = integer(
-                    following(words, word, "ifconfig", number), "ifconfig", number
+                    next_word(words, word, "ifconfig", number), "ifconfig", number
                 )
         return fields
-    old = _OLD_BLOCK.fullmatch(text)
-    if old is None:
+    old_header = _OLD_BLOCK.fullmatch(text)
+    if old_header is None:
         raise ParseError("ifconfig", number, f"not the first line of a device: {quoted(text)}")
-    # Until a line with flags comes the device is down: a line without any is not printed.
-    fields.update(name=old[1], up=False, lower_up=False)
-    words = iter(old[2].split())
+    # The device is down until a line with flags comes: a line without flags is not printed.
+    fields.update(name=old_header[1], up=False, lower_up=False)
+    words = iter(old_header[2].split())
     for word in words:
         if word == "HWaddr":
-            fields["mac"] = hardware_address(following(words, word, "ifconfig", number))
+            fields["mac"] = hardware_address(next_word(words, word, "ifconfig", number))
     return fields
 
 
 def _flags(words: list[str]) -> dict[str, bool]:
-    # RUNNING is IFF_RUNNING: the operational state is up, as LOWER_UP says of the carrier.
+    # RUNNING is IFF_RUNNING, the operational state; LOWER_UP, the carrier, comes with it.
     return {"up": "UP" in words, "lower_up": "RUNNING" in words}
 
 
@@ -199,13 +199,13 @@ def _address(device: str, line: list[str], number: int) -> InterfaceAddress:
     words = iter(line)
     for word in words:
         if word in ("inet", "inet6"):
-            values["local"] = following(words, word, source, number).removeprefix("addr:")
+            values["local"] = next_word(words, word, source, number).removeprefix("addr:")
             if not values["local"]:  # BusyBox: `inet6 addr: fe80::1/64 Scope:Link`
-                values["local"] = following(words, "addr:", source, number)
+                values["local"] = next_word(words, "addr:", source, number)
         elif word in ("netmask", "prefixlen"):
-            values["length"] = following(words, word, source, number)
+            values["length"] = next_word(words, word, source, number)
         elif word == "scopeid":  # `0x20<link>`
-            scope = following(words, word, source, number).partition("<")[2].rstrip(">")
+            scope = next_word(words, word, source, number).partition("<")[2].rstrip(">")
         elif word.startswith("Mask:"):
             values["length"] = word[5:]
         elif word.startswith("Scope:"):

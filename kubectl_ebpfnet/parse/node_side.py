@@ -13,20 +13,20 @@ from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import FACTS, PROGRAM
 
 
-def speaks(argv: Sequence[str]) -> bool:
-    """Whether an argv is one that the node side answers itself."""
+def is_node_question(argv: Sequence[str]) -> bool:
+    """Tell whether an argv is a question to the node side."""
     return len(argv) > 1 and argv[0] == PROGRAM
 
 
 def facts(data: bytes, argv: Sequence[str]) -> tuple[Any, ...]:
-    """Every fact of an answer, each with its line number.
+    """Return every fact of an answer, each with its line number.
 
     Args:
         data: the answer.
-        argv: what was asked: `ebpfnet-node links`.
+        argv: the question, e.g. `ebpfnet-node links`.
 
     Raises:
-        ParseError: a line is no fact of the kind that was asked for.
+        ParseError: a line is no fact of the question's kind.
     """
     return tuple(
         fact(line, number, argv) for number, line in enumerate(data.splitlines(), 1) if line
@@ -34,9 +34,18 @@ def facts(data: bytes, argv: Sequence[str]) -> tuple[Any, ...]:
 
 
 def fact(line: bytes, number: int, argv: Sequence[str]) -> Any:
-    """The fact of one line. Raises ParseError."""
+    """Return the fact of one line.
+
+    Args:
+        line: without its newline.
+        number: 1-based, for the error.
+        argv: the question.
+
+    Raises:
+        ParseError: the line is no fact of the question's kind.
+    """
     source = " ".join(argv)
-    kind = FACTS.get(argv[1]) if speaks(argv) else None
+    kind = FACTS.get(argv[1]) if is_node_question(argv) else None
     if kind is None:
         raise ParseError(source, 0, "no such question")
     return codec.fact(line, kind, number, source)

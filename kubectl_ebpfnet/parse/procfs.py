@@ -1,10 +1,10 @@
-"""What the kernel prints in /proc/net and /sys/class/net, for pods whose image has no tools.
+"""Files of /proc/net and /sys/class/net, for pods whose image has no tools.
 
 Sources: Linux net/ipv4/fib_trie.c (fib_route_seq_show), net/ipv6/route.c and ip6_fib.c
 (ipv6_route_native_seq_show), net/ipv4/arp.c (arp_seq_show), include/uapi/linux/route.h,
 ipv6_route.h and if_arp.h. Verified with Linux 6.18.
 
-The files say less than netlink does, and what they leave out is left out here:
+The files have less than netlink, and so have the facts:
 
 * /proc/net/route shows only the table `main`, only the first of several next hops, and no
   source address. Its MTU column is the advertised MSS + 40, not the route's MTU. A next hop of
@@ -45,10 +45,10 @@ _MULTICAST = IPv6Network("ff00::/8")
 
 
 def routes(data: bytes) -> tuple[Route, ...]:
-    """The IPv4 routes of /proc/net/route, in their order.
+    """Return the IPv4 routes of /proc/net/route, in their order.
 
-    The addresses are in the byte order of the host that printed them, which is taken to be
-    little endian: Kubernetes nodes are (amd64, arm64, ppc64le, riscv64), s390x apart.
+    The addresses are in the byte order of the host, assumed to be little endian, as Kubernetes
+    nodes are (amd64, arm64, ppc64le, riscv64) except s390x.
     """
     return tuple(
         _route(fields, number) for number, fields in _table(data, "/proc/net/route", "Iface", 11)
@@ -63,7 +63,7 @@ def _route(fields: list[str], number: int) -> Route:
     if mask != (0xFFFFFFFF << (32 - length)) & 0xFFFFFFFF:
         raise ParseError(source, number, f"{quoted(fields[7])} is not the mask of a prefix")
     if flags & _RTF_REJECT:
-        kind = "unreachable"  # or prohibit; both refuse the packet, the file does not tell which
+        kind = "unreachable"  # or prohibit, which refuses packets too
     else:
         # Of the types that have no device, blackhole and throw have no flag either.
         kind = "unicast" if fields[0] != "*" else "blackhole"
@@ -83,7 +83,7 @@ def _ipv4(text: str, number: int) -> IPv4Address:
 
 
 def routes6(data: bytes) -> tuple[Route, ...]:
-    """The IPv6 routes of /proc/net/ipv6_route, in their order.
+    """Return the IPv6 routes of /proc/net/ipv6_route, in their order.
 
     The kernel's own null route, which ends each table and which `ip -6 route` hides, is left
     out. Routes of the flag `local`, anycast and multicast routes are in the table `local`.
@@ -106,7 +106,7 @@ def _route6(fields: list[str], number: int) -> Route | None:
     elif flags & _RTF_ANYCAST:
         kind = "anycast"
     elif flags & _RTF_REJECT:
-        kind = "unreachable"  # or prohibit or blackhole; the file does not tell which
+        kind = "unreachable"  # or prohibit or blackhole; the file does not distinguish them
     elif destination.subnet_of(_MULTICAST):
         kind = "multicast"
     packet_source = _prefix6(fields[2], fields[3], number)
@@ -135,11 +135,11 @@ def _prefix6(text: str, length: str, number: int) -> IPv6Network:
 
 
 def neighbours(data: bytes) -> tuple[Neighbour, ...]:
-    """The entries of /proc/net/arp, in their order.
+    """Return the entries of /proc/net/arp, in their order.
 
-    The state is REACHABLE for a complete entry (it may be stale), PERMANENT for one that was
-    set by hand, INCOMPLETE for one without an address. Published entries are left out: this
-    host answers for them.
+    The state is REACHABLE for a complete entry (it may be stale), PERMANENT for an entry set by
+    hand, INCOMPLETE for an entry without an address. Published entries are left out: this host
+    answers for them.
     """
     parsed = (
         _neighbour(fields, number) for number, fields in _table(data, "/proc/net/arp", "IP", 6)
@@ -165,13 +165,13 @@ def _neighbour(fields: list[str], number: int) -> Neighbour | None:
 
 
 def number(data: bytes) -> int:
-    """The one number of a file like /sys/class/net/eth0/iflink."""
+    """Return the one number of a file like /sys/class/net/eth0/iflink."""
     text = decode(data, "iflink").strip()
     return integer(text, "iflink", 1)
 
 
 def _table(data: bytes, source: str, heading: str, columns: int) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a table, split at white space, with their line numbers."""
+    """Yield the rows of a table, split at white space, with their line numbers."""
     for row, text in lines(data, source):
         fields = text.split()
         if not fields or (heading and row == 1 and fields[0] == heading):

@@ -248,7 +248,7 @@ class NodeView(Netns):
         """Facts of a streamed table; lines that are none are passed over."""
         for record, number, line in self._streamed(question, needles):
             try:
-                if node_side.speaks(record.argv):
+                if node_side.is_node_question(record.argv):
                     entry: T | None = node_side.fact(line, number, record.argv)
                 else:
                     entry = read(line, number)

@@ -75,7 +75,7 @@ def read(record: Record, table: Sequence[tuple[tuple[str, ...], Reader]]) -> Seq
     Raises:
         ParseError: the output is not what the command prints, or no row knows the command.
     """
-    if node_side.speaks(record.argv):
+    if node_side.is_node_question(record.argv):
         return node_side.facts(record.stdout.read(), record.argv)
     for words, reader in table:
         if all(word in record.argv for word in words):

@@ -1,1 +1,1 @@
-"""What bpftool and tc print of BPF programs, and the names of pinned objects."""
+"""Output of bpftool and tc about BPF programs, and the names of pinned objects."""

@@ -24,9 +24,9 @@ _OWNERS = {"devices": "device", "endpoints": "endpoint"}
 
 
 def pins(data: bytes) -> tuple[BpfPin, ...]:
-    """The links and the maps that `ls -R` of a bpffs showed, in its order.
+    """Return the pinned links and maps in `ls -R` of a bpffs, in its order.
 
-    Pins elsewhere are left out: their path does not say what they are.
+    Other pins are left out: their path does not tell their kind.
     """
     listed = list(_entries(data))
     directories = {directory for directory, _, _ in listed}
@@ -44,7 +44,7 @@ def pins(data: bytes) -> tuple[BpfPin, ...]:
 
 
 def _entries(data: bytes) -> Iterator[tuple[str, str, int]]:
-    """(directory, entry, line number); the entry is "" for the directory's own line."""
+    """Yield (directory, entry, line number); the entry is "" for the directory's own line."""
     directory = ""
     after_blank = True
     for number, text in lines(data, _SOURCE):
@@ -59,7 +59,7 @@ def _entries(data: bytes) -> Iterator[tuple[str, str, int]]:
 
 
 def cilium_pin(path: str) -> tuple[str, str, str]:
-    """What the path of a link that Cilium pinned says.
+    """Return owner and program in the path of a link that Cilium pinned.
 
     Returns:
         (`device`, device name, program), (`endpoint`, endpoint id, program) or (`cgroup`,

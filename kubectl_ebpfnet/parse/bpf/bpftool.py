@@ -1,8 +1,8 @@
-"""What bpftool says of programs and of where they are attached.
+"""Output of bpftool: programs and their attach points.
 
 Sources: the kernel's tools/bpf/bpftool/net.c, link.c, prog.c, cgroup.c and common.c;
 bpftool-net(8), bpftool-link(8), bpftool-prog(8), bpftool-cgroup(8). Verified with bpftool 7.1,
-which does not know tcx and netkit links, and 7.5, which does.
+which does not know tcx and netkit links, and with 7.5, which does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.kernel import Attachment, Program
 from kubectl_ebpfnet.parse._text import (
-    following,
     integer,
     is_json,
     json_integer,
@@ -22,11 +21,12 @@ from kubectl_ebpfnet.parse._text import (
     json_text,
     json_value,
     lines,
+    next_word,
     quoted,
 )
 from kubectl_ebpfnet.parse.bpf.bpffs import cilium_pin
 
-# bpftool before 6.0 printed the names it takes on its command line; these are the kernel's.
+# bpftool before 6.0 printed the names of its command line; the values are the kernel's names.
 _OLD_ATTACH_TYPES = {
     "ingress": "cgroup_inet_ingress",
     "egress": "cgroup_inet_egress",
@@ -53,12 +53,12 @@ _OLD_ATTACH_TYPES = {
     "setsockopt": "cgroup_setsockopt",
 }
 _ATTACH_FLAGS = ("multi", "override")
-# What bpftool prints for a device that is gone, or of another namespace.
+# bpftool's words for a device that is gone, or of another namespace.
 _NO_DEVICE = ("(detached)", "(unknown)", "")
 
 
 def programs(data: bytes) -> tuple[Program, ...]:
-    """The programs of `bpftool -j prog show`, in their order."""
+    """Return the programs of `bpftool -j prog show`, in their order."""
     source = "bpftool prog"
     found = []
     for record in _records(data, source):
@@ -82,10 +82,10 @@ def programs(data: bytes) -> tuple[Program, ...]:
 
 
 def net(data: bytes) -> tuple[Attachment, ...]:
-    """The XDP, clsact, tcx and netkit programs of `bpftool [-j] net show`.
+    """Return the XDP, clsact, tcx and netkit programs of `bpftool [-j] net show`.
 
-    In their order; `priority` is the position at the device's hook, from 0: tcx programs run in
-    it. bpftool 7.1 does not list tcx and netkit, so what is not here may still be attached.
+    In their order; `priority` is the position at the device's hook, from 0, in which tcx programs
+    run. bpftool 7.1 does not list tcx and netkit, so other programs may be attached too.
     """
     found = _json_net(data) if is_json(data) else _text_net(data)
     return _positioned(found)
@@ -134,7 +134,7 @@ def _text_net(data: bytes) -> Iterator[Attachment]:
 
 
 def _net_line(section: str, line: list[str], number: int) -> dict[str, Any]:
-    """`eth0(2) tcx/ingress cil_from_netdev prog_id 2231 link_id 248` as the JSON form has it."""
+    """Parse `eth0(2) tcx/ingress cil_from_netdev prog_id 2231 link_id 248` into JSON's members."""
     device, parenthesis, index = line[0].rpartition("(")
     if not parenthesis or not index.endswith(")"):
         raise ParseError("bpftool net", number, f"not a device: {quoted(line[0])}")
@@ -147,15 +147,15 @@ def _net_line(section: str, line: list[str], number: int) -> dict[str, Any]:
     words = iter(rest)
     for word in words:
         if word in ("id", "prog_id", "link_id"):
-            record[word] = following(words, word, "bpftool net", number)
+            record[word] = next_word(words, word, "bpftool net", number)
     return record
 
 
 def links(data: bytes) -> tuple[Attachment, ...]:
-    """The attachments of `bpftool -j [-f] link show`, in their order.
+    """Return the attachments of `bpftool -j [-f] link show`, in their order.
 
     `priority` is the position at the device's hook, from 0. Links of devices of another network
-    namespace, detached links, and links that have nothing to do with packets are left out.
+    namespace, detached links, and links without packets are left out.
 
     A link whose type this bpftool does not know has the hook "" when Cilium pinned it: then the
     pin tells device (Cilium writes `-` for `.` in its name) or endpoint, and program.
@@ -199,7 +199,7 @@ def _link(record: dict[str, Any]) -> Attachment | None:
 
 
 def _is_unknown(kind: object) -> bool:
-    """Whether this bpftool printed a number for a type that it has no name for."""
+    """Tell whether this bpftool does not know the link's type: then it prints a number."""
     if isinstance(kind, str):
         return kind.removeprefix("type ").isdigit()
     return isinstance(kind, int)
@@ -213,14 +213,14 @@ def _pin(record: dict[str, Any]) -> str:
 
 
 def _cgroup_hook(attach_type: object) -> str:
-    """The kernel's name of a cgroup attach type, whichever bpftool printed it."""
+    """Return the kernel's name of a cgroup attach type, from the word of any bpftool."""
     if not isinstance(attach_type, str):
         return str(integer(attach_type, "bpftool", 1))
     return _OLD_ATTACH_TYPES.get(attach_type, attach_type)
 
 
 def cgroup_tree(data: bytes) -> tuple[Attachment, ...]:
-    """The programs of `bpftool [-j] cgroup tree`, in their order, of all cgroups together.
+    """Return the programs of `bpftool [-j] cgroup tree`, in their order, of all cgroups together.
 
     `priority` is the position at the hook, from 0.
     """
@@ -262,12 +262,12 @@ def _text_cgroups(data: bytes) -> Iterator[Attachment]:
 def _records(data: bytes, source: str) -> list[dict[str, Any]]:
     value = json_value(data, source)
     if isinstance(value, dict) and "error" in value:
-        raise ParseError(source, 1, f"bpftool said: {quoted(value['error'])}")
+        raise ParseError(source, 1, f"bpftool: {quoted(value['error'])}")
     return json_objects(value, source)
 
 
 def _positioned(found: Iterable[Attachment]) -> tuple[Attachment, ...]:
-    """The same, each with its position at its device's hook as its priority."""
+    """Return attachments with their position at the device's hook as their priority."""
     seen: dict[tuple[str, str], int] = {}
     positioned = []
     for attachment in found:

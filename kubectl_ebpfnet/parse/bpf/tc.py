@@ -3,11 +3,11 @@
     filter protocol all pref 1 bpf chain 0
     filter protocol all pref 1 bpf chain 0 handle 0x1 bpf_lxc.o:[from-container] direct-action …
 
-tc prints each preference once without a handle, which is no program, and then each filter.
+tc prints a line without a handle for each preference, which is no program, then each filter.
 
 Sources: iproute2's tc/tc_filter.c (print_filter), tc/f_bpf.c (bpf_print_opt), tc-bpf(8). Verified
 with iproute2 6.1; older ones do not print the program's name. Programs attached by tcx or netkit
-links do not show here at all.
+links are not in it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.kernel import Attachment
 from kubectl_ebpfnet.parse._text import (
-    following,
     integer,
     is_json,
     json_integer,
@@ -26,18 +25,20 @@ from kubectl_ebpfnet.parse._text import (
     json_text,
     json_value,
     lines,
+    next_word,
     quoted,
 )
 
 _SOURCE = "tc filter"
-# What follows the name that the filter was given, in the order in which tc prints it.
+# Words after the name of the filter, in tc's order.
 _AFTER_NAME = frozenset(
     ("direct-action", "skip_hw", "skip_sw", "in_hw", "not_in_hw", "bytecode", "id")
 )
 
 
 def filters(data: bytes, device: str, direction: str) -> tuple[Attachment, ...]:
-    """The BPF filters that `tc [-j] filter show dev X ingress|egress` printed, in their order.
+    """Return the BPF filters that `tc [-j] filter show dev X ingress|egress` printed, in their
+    order.
 
     Filters of other kinds (u32, flower, …) are left out.
 
@@ -96,11 +97,11 @@ def _text_filters(data: bytes, device: str, hook: str) -> Iterator[Attachment]:
 
 
 def _head(words: Iterator[str], number: int) -> dict[str, str]:
-    """The words up to the handle, or to the end when there is none; `kind` stands alone."""
+    """Return the words up to the handle, or to the end when there is none; `kind` stands alone."""
     head: dict[str, str] = {"kind": ""}
     for word in words:
         if word in ("parent", "block", "protocol", "pref", "chain", "handle"):
-            head[word] = following(words, word, _SOURCE, number)
+            head[word] = next_word(words, word, _SOURCE, number)
             if word == "handle":
                 break
         elif not head["kind"]:
@@ -109,7 +110,7 @@ def _head(words: Iterator[str], number: int) -> dict[str, str]:
 
 
 def _program(words: list[str], number: int) -> dict[str, Any]:
-    """What stands behind the handle: `[flowid X] [NAME] [direct-action] … [id N name X tag T]`."""
+    """Parse the words after the handle: `[flowid X] [NAME] [direct-action] … [id N name X]`."""
     at = 2 if words[:1] == ["flowid"] else 0
     end = at
     while end < len(words) and words[end] not in _AFTER_NAME:
@@ -121,10 +122,10 @@ def _program(words: list[str], number: int) -> dict[str, Any]:
     rest = iter(words[end:])
     for word in rest:
         if word == "id":
-            fields["program_id"] = integer(following(rest, word, _SOURCE, number), _SOURCE, number)
+            fields["program_id"] = integer(next_word(rest, word, _SOURCE, number), _SOURCE, number)
         elif word == "name":
-            name = following(rest, word, _SOURCE, number)
+            name = next_word(rest, word, _SOURCE, number)
             fields["program_name"] = fields["program_name"] or name
         elif word == "tag":
-            fields["tag"] = following(rest, word, _SOURCE, number)
+            fields["tag"] = next_word(rest, word, _SOURCE, number)
     return fields

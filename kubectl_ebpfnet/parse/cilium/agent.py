@@ -1,4 +1,4 @@
-"""What the agent's API tells: version, status, endpoints, nodes, identities.
+"""Objects of the agent's API: version, status, endpoints, nodes, identities.
 
 Source: Cilium api/v1/models; which version has which member: cilium-facts 2.8, 2.10, 2.11.
 """
@@ -22,18 +22,17 @@ IDENTITIES = "cilium identity list"
 
 
 def version(data: bytes) -> str:
-    """The daemon's version, the client's where the daemon's is not said, "" for neither."""
-    said: dict[str, str] = {}
+    """Return the daemon's version, else the client's, else ""."""
+    versions: dict[str, str] = {}
     for line in decode(data, VERSION).splitlines():
         name, colon, rest = line.partition(":")
         if colon and rest.split():
-            said[name.strip()] = rest.split()[0]
-    return said.get("Daemon") or said.get("Client", "")
+            versions[name.strip()] = rest.split()[0]
+    return versions.get("Daemon") or versions.get("Client", "")
 
 
 def status(data: bytes) -> DatapathConfig:
-    """`status -o json`: what it says of the datapath; "" and None for the rest. Raises
-    ParseError."""
+    """Parse `status -o json`; facts that it lacks are "" and None. Raises ParseError."""
     value = json_value(data, STATUS)
     if not isinstance(value, dict):
         raise ParseError(STATUS, 0, "not a JSON object")
@@ -58,7 +57,7 @@ def status(data: bytes) -> DatapathConfig:
         attach_mode=json_members.text(value, "attach-mode").lower(),
         datapath_mode=json_members.text(value, "datapath-mode").lower(),
         encryption=json_members.text(value, "encryption", "mode").lower(),
-        host_firewall=_on(json_members.text(value, "host-firewall", "mode")),
+        host_firewall=_enabled(json_members.text(value, "host-firewall", "mode")),
         clock_source=json_members.text(value, "clock-source", "mode").lower(),
         state=json_members.text(value, "cilium", "state"),
     )
@@ -78,10 +77,14 @@ def _native_cidrs(value: Any) -> tuple[Network, ...]:
 
 
 def _mode_annotation(features: Any) -> bool | None:
-    """Whether that of the mode is among the annotations of Services that the agent heeds; None
-    where it lists none."""
-    heeded = json_members.dig(features, "annotations")
-    return "service.cilium.io/forwarding-mode" in heeded if isinstance(heeded, list) else None
+    """Tell whether the agent heeds the annotation of the forwarding mode; None where it has no list
+    of annotations."""
+    annotations = json_members.dig(features, "annotations")
+    return (
+        "service.cilium.io/forwarding-mode" in annotations
+        if isinstance(annotations, list)
+        else None
+    )
 
 
 def _kpr(mode: str) -> bool | None:
@@ -97,29 +100,33 @@ def _socket_lb(features: Any) -> bool | None:
 
 
 def _devices(kpr: Any) -> tuple[str, ...]:
-    listed = [json_members.text(item, "name") for item in json_members.items(kpr, "deviceList")]
-    named = tuple(name for name in listed if name)
-    return named or json_members.texts(kpr, "devices")
+    device_list = [
+        json_members.text(item, "name") for item in json_members.items(kpr, "deviceList")
+    ]
+    device_names = tuple(name for name in device_list if name)
+    return device_names or json_members.texts(kpr, "devices")
 
 
-def _on(mode: str) -> bool | None:
+def _enabled(mode: str) -> bool | None:
     return {"enabled": True, "disabled": False}.get(mode.lower())
 
 
 def endpoints(data: bytes) -> tuple[Endpoint, ...]:
-    """`endpoint list -o json`. Raises ParseError."""
-    where = _lines_of_ids(data)
+    """Parse `endpoint list -o json`. Raises ParseError."""
+    lines_by_id = _lines_of_ids(data)
     found = []
-    for line, item in _json.listed(data, ENDPOINTS):
+    for line, item in _json.list_items(data, ENDPOINTS):
         number = json_members.number(item, "id")
         if number is None:
             raise ParseError(ENDPOINTS, line, "an endpoint without an id")
-        found.append(endpoint(number, json_members.dig(item, "status"), where.get(number, line)))
+        found.append(
+            endpoint(number, json_members.dig(item, "status"), lines_by_id.get(number, line))
+        )
     return tuple(found)
 
 
 def _lines_of_ids(data: bytes) -> dict[int, int]:
-    """Line of each endpoint's own id, which the agent prints with an indent of four."""
+    """Return the line of each endpoint's id, which the agent prints with an indent of four."""
     found: dict[int, int] = {}
     for number, text in lines(data, ENDPOINTS):
         if text.startswith('    "id": '):
@@ -130,7 +137,13 @@ def _lines_of_ids(data: bytes) -> dict[int, int]:
 
 
 def endpoint(number: int, status: Any, line: int = 0) -> Endpoint:
-    """An endpoint out of its `status`: of the agent's API, or of a CiliumEndpoint object."""
+    """Return an endpoint from its `status`.
+
+    Args:
+        number: id of the endpoint.
+        status: of the agent's API, or of a CiliumEndpoint object.
+        line: where the endpoint begins, 0 for unknown.
+    """
     networking = json_members.dig(status, "networking")
     names = json_members.dig(status, "external-identifiers")
     namespace, pod = (
@@ -158,7 +171,7 @@ def endpoint(number: int, status: Any, line: int = 0) -> Endpoint:
 
 
 def endpoint_addresses(networking: Any) -> tuple[Address, ...]:
-    """The addresses of a `networking` section."""
+    """Return the addresses of a `networking` section."""
     texts = [
         json_members.text(item, family)
         for item in json_members.items(networking, "addressing")
@@ -168,35 +181,44 @@ def endpoint_addresses(networking: Any) -> tuple[Address, ...]:
 
 
 def nodes(data: bytes) -> tuple[CiliumNode, ...]:
-    """`node list -o json`. Raises ParseError."""
-    return tuple(_node(item, line) for line, item in _json.listed(data, NODES))
+    """Parse `node list -o json`. Raises ParseError."""
+    return tuple(_node(item, line) for line, item in _json.list_items(data, NODES))
 
 
 def _node(item: Any, line: int) -> CiliumNode:
     name = json_members.text(item, "name").rpartition("/")[2]
     if not name:
         raise ParseError(NODES, line, "a node without a name")
-    primary = [json_members.dig(item, "primary-address", family) for family in ("ipv4", "ipv6")]
-    cidrs = json_members.networks([json_members.text(one, "alloc-range") for one in primary])
-    other = json_members.addresses(
-        [json_members.text(one, "ip") for one in json_members.items(item, "secondary-addresses")]
+    primaries = [json_members.dig(item, "primary-address", family) for family in ("ipv4", "ipv6")]
+    cidrs = json_members.networks(
+        [json_members.text(address, "alloc-range") for address in primaries]
     )
-    inside = tuple(a for a in other if any(a.version == c.version and a in c for c in cidrs))
+    secondary = json_members.addresses(
+        [
+            json_members.text(address, "ip")
+            for address in json_members.items(item, "secondary-addresses")
+        ]
+    )
+    router_addresses = tuple(
+        a for a in secondary if any(a.version == c.version and a in c for c in cidrs)
+    )
     return CiliumNode(
         name=name,
-        addresses=json_members.addresses([json_members.text(one, "ip") for one in primary])
-        + tuple(a for a in other if a not in inside),
-        router_addresses=inside,
+        addresses=json_members.addresses(
+            [json_members.text(address, "ip") for address in primaries]
+        )
+        + tuple(a for a in secondary if a not in router_addresses),
+        router_addresses=router_addresses,
         pod_cidrs=cidrs,
         line=line,
     )
 
 
 def identities(data: bytes) -> tuple[Identity, ...]:
-    """`identity list -o json` (each under `identity`) and `identity get` (bare). Raises
+    """Parse `identity list -o json` (each under `identity`) and `identity get` (bare). Raises
     ParseError."""
     found = []
-    for line, item in _json.listed(data, IDENTITIES):
+    for line, item in _json.list_items(data, IDENTITIES):
         body = json_members.dig(item, "identity")
         body = body if isinstance(body, dict) else item
         number = json_members.number(body, "id")

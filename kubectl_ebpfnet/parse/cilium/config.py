@@ -1,7 +1,7 @@
 """Cilium's settings: the ConfigMap `cilium-config`, or `cilium config view`.
 
-Which keys decide what, in which version: cilium-facts 4.6. A key that is not there says nothing:
-built-in defaults differ between versions, so they are not guessed.
+The keys of each version: cilium-facts 4.6. A missing key leaves a setting unknown: built-in
+defaults differ between versions, so they are not guessed.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from kubectl_ebpfnet.model.net import Network
 from kubectl_ebpfnet.parse._text import lines
 
 VIEW = "cilium config view"
-# Kubernetes API reference, ConfigMap: what a key may consist of.
+# Characters of a key: Kubernetes API reference, ConfigMap.
 _KEY = frozenset(ascii_letters + digits + "-._")
 _TRUTHS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 """Go's strconv.ParseBool."""
 
 
 def settings(data: bytes) -> dict[str, str]:
-    """`cilium config view`: `key   value` lines. Raises ParseError.
+    """Parse `cilium config view`: `key   value` lines. Raises ParseError.
 
-    A value may go on in the next lines (`hubble-metrics` does); one of them that can be no key
-    belongs to the value before it.
+    A value may continue in the next lines (`hubble-metrics` does); a line that cannot begin with a
+    key belongs to the value before it.
     """
     found: dict[str, str] = {}
     last = ""
@@ -46,7 +46,7 @@ def settings(data: bytes) -> dict[str, str]:
 
 
 def datapath(settings: Mapping[str, str]) -> DatapathConfig:
-    """What the settings say of the datapath; "" and None where they say nothing."""
+    """Return the settings of the datapath; settings without a key are "" and None."""
     tunnel = settings.get("tunnel", "")
     routing = settings.get("routing-mode", "")
     if not routing and tunnel:
@@ -77,13 +77,13 @@ def datapath(settings: Mapping[str, str]) -> DatapathConfig:
 
 
 def merge(status: DatapathConfig, config: DatapathConfig) -> DatapathConfig:
-    """Both together: the agent's status wins wherever it says anything."""
-    said = {
+    """Merge two sources; the agent's status wins where it has a value."""
+    known = {
         field.name: getattr(status, field.name)
         for field in fields(status)
         if getattr(status, field.name) not in ("", None, ())
     }
-    return replace(config, **said)
+    return replace(config, **known)
 
 
 def _flag(settings: Mapping[str, str], *names: str) -> bool | None:
@@ -95,11 +95,11 @@ def _flag(settings: Mapping[str, str], *names: str) -> bool | None:
 
 
 def _masquerade(settings: Mapping[str, str]) -> str:
-    wanted = _flag(settings, "enable-ipv4-masquerade", "masquerade")
+    enabled = _flag(settings, "enable-ipv4-masquerade", "masquerade")
     by_bpf = _flag(settings, "enable-bpf-masquerade")
-    if wanted is False:
+    if enabled is False:
         return "disabled"
-    if wanted is None or by_bpf is None:
+    if enabled is None or by_bpf is None:
         return ""
     return "bpf" if by_bpf else "iptables"
 
@@ -110,25 +110,25 @@ def _native(settings: Mapping[str, str]) -> tuple[Network, ...]:
 
 
 def _kpr(settings: Mapping[str, str]) -> bool | None:
-    # `partial` and `probe` replace some of it only: neither yes nor no.
+    # `partial` and `probe` replace a part only: neither yes nor no.
     value = settings.get("kube-proxy-replacement", "").lower()
     return {"strict": True, "disabled": False}.get(value, _TRUTHS.get(value))
 
 
 def _socket_lb(settings: Mapping[str, str]) -> bool | None:
-    # Kube-proxy replacement brings it whatever its own key says, and the old word `disabled` takes
-    # it away (pkg/kpr/kpr.go; ≤ 1.17 daemon/cmd/kube_proxy_replacement.go).
+    # Kube-proxy replacement enables it regardless of its own key, and the old word `disabled`
+    # disables it (pkg/kpr/kpr.go; ≤ 1.17 daemon/cmd/kube_proxy_replacement.go).
     if settings.get("kube-proxy-replacement", "").lower() == "disabled":
         return False
-    replacing = _kpr(settings)
-    wanted = _flag(settings, "bpf-lb-sock", "enable-host-reachable-services")
-    if replacing or wanted:
+    replaces_kube_proxy = _kpr(settings)
+    enabled = _flag(settings, "bpf-lb-sock", "enable-host-reachable-services")
+    if replaces_kube_proxy or enabled:
         return True
-    return False if replacing is False and wanted is False else None
+    return False if replaces_kube_proxy is False and enabled is False else None
 
 
 def _devices(settings: Mapping[str, str]) -> tuple[str, ...]:
-    # `eth+` stands for whatever devices a node has of that name: it names none.
+    # `eth+` is a pattern, no name of a device.
     words = settings.get("devices", "").replace(",", " ").split()
     return tuple(word for word in words if not word.endswith("+"))
 

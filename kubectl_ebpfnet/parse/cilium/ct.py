@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.model.cilium import CtEntry, ct_flow
 from kubectl_ebpfnet.parse._text import integer
-from kubectl_ebpfnet.parse.cilium.tuple import text_tuple
+from kubectl_ebpfnet.parse.cilium.tuple import parse_tuple_line
 
 SOURCE = "cilium bpf ct list"
 _DIRECTIONS = frozenset({"IN", "OUT", "SVC"})
@@ -26,7 +26,7 @@ _NUMBERS = frozenset(
 
 
 def entry(line: bytes, number: int) -> CtEntry | None:
-    """One line of the text form.
+    """Parse one line of the text form.
 
     Args:
         line: without its newline.
@@ -38,7 +38,7 @@ def entry(line: bytes, number: int) -> CtEntry | None:
     Raises:
         ParseError: the line is no conntrack entry.
     """
-    read = text_tuple(line, number, SOURCE, _DIRECTIONS)
+    read = parse_tuple_line(line, number, SOURCE, _DIRECTIONS)
     if read is None:
         return None
     direction, one, other = read.direction, read.left, read.right
@@ -65,7 +65,7 @@ def entry(line: bytes, number: int) -> CtEntry | None:
 
 
 def _fields(words: list[str], number: int) -> tuple[dict[str, int], frozenset[str], frozenset[str]]:
-    """(numbers by key, flag names, bare words before the first key)."""
+    """Return (numbers by key, flag names, bare words before the first key)."""
     values: dict[str, int] = {}
     flags: set[str] = set()
     marks: set[str] = set()

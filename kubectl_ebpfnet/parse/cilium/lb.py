@@ -18,7 +18,7 @@ from kubectl_ebpfnet.model.cilium import Backend, Frontend
 from kubectl_ebpfnet.model.net import Address, protocol_number
 from kubectl_ebpfnet.parse import _json
 from kubectl_ebpfnet.parse._text import integer, lines
-from kubectl_ebpfnet.parse.cilium.tuple import end
+from kubectl_ebpfnet.parse.cilium.tuple import address_and_port
 
 LB_LIST = "cilium bpf lb list"
 SERVICE_LIST = "cilium service list"
@@ -47,21 +47,21 @@ class _FrontendRows:
 
 
 def frontends(data: bytes) -> tuple[Frontend, ...]:
-    """`bpf lb list`, text or JSON of any version. Raises ParseError."""
+    """Parse `bpf lb list`, text or JSON of any version. Raises ParseError."""
     found: dict[tuple[Address, int, int | None, bool], _FrontendRows] = {}
     for number, key, value in _slots(data):
-        where = _frontend_key(key, number)
-        rows = found.setdefault(where, _FrontendRows(*where, line=number))
+        frontend_key = _frontend_key(key, number)
+        rows = found.setdefault(frontend_key, _FrontendRows(*frontend_key, line=number))
         _add_slot(rows, value, number)
     return tuple(_frontend(rows) for rows in found.values())
 
 
 def _slots(data: bytes) -> list[tuple[int, str, str]]:
-    """(line, key without slot, value) of each row; a row without a key goes with the last."""
-    if _json.printed(data):
+    """Return (line, key without slot, value) of each row; an empty key repeats the last."""
+    if _json.is_json_form(data):
         return [
             (line, _without_slot(key, line), value.strip())
-            for line, key, value in _json.mapped(data, LB_LIST)
+            for line, key, value in _json.text_members(data, LB_LIST)
         ]
     found = []
     last = ""
@@ -95,7 +95,7 @@ def _frontend_key(key: str, number: int) -> tuple[Address, int, int | None, bool
     if internal:
         words.pop()
     protocol = protocol_number(words.pop()) if len(words) > 1 else None
-    return (*end(words[0], number, LB_LIST), protocol, internal)
+    return (*address_and_port(words[0], number, LB_LIST), protocol, internal)
 
 
 def _add_slot(rows: _FrontendRows, value: str, number: int) -> None:
@@ -107,7 +107,7 @@ def _add_slot(rows: _FrontendRows, value: str, number: int) -> None:
     slot, flags = match[3], match[4]
     rows.rev_nat = integer(match[2], LB_LIST, number, most=65535) or rows.rev_nat
     words = match[1].partition("/")
-    target, port = end(words[0], number, LB_LIST)
+    target, port = address_and_port(words[0], number, LB_LIST)
     if flags is not None or (target.is_unspecified and not port):
         rows.flags = tuple(word.strip() for word in (flags or "").split(",") if word.strip())
         rows.line = number
@@ -141,32 +141,32 @@ def _frontend(rows: _FrontendRows) -> Frontend:
 
 
 def services(data: bytes) -> tuple[Frontend, ...]:
-    """`service list -o json`. Raises ParseError."""
-    return tuple(_service(item, line) for line, item in _json.listed(data, SERVICE_LIST))
+    """Parse `service list -o json`. Raises ParseError."""
+    return tuple(_service(item, line) for line, item in _json.list_items(data, SERVICE_LIST))
 
 
 def _service(item: Any, line: int) -> Frontend:
     realized = json_members.dig(item, "status", "realized") or json_members.dig(item, "spec")
-    front = json_members.dig(realized, "frontend-address")
-    where = json_members.address(json_members.text(front, "ip"))
-    if where is None:
+    frontend_address = json_members.dig(realized, "frontend-address")
+    address = json_members.address(json_members.text(frontend_address, "ip"))
+    if address is None:
         raise ParseError(SERVICE_LIST, line, "a service without a frontend address")
     flags = json_members.dig(realized, "flags")
     external = json_members.text(flags, "extTrafficPolicy") or json_members.text(
         flags, "trafficPolicy"
     )
     return Frontend(
-        address=where,
-        port=_port(json_members.number(front, "port")),
-        protocol=_protocol(json_members.text(front, "protocol")),
-        internal=json_members.text(front, "scope") == "internal",
+        address=address,
+        port=_port(json_members.number(frontend_address, "port")),
+        protocol=_protocol(json_members.text(frontend_address, "protocol")),
+        internal=json_members.text(frontend_address, "scope") == "internal",
         type=json_members.text(flags, "type"),
         flags=frozenset({"Local"} if external == "Local" else ()),
         rev_nat=json_members.number(realized, "id") or 0,
         backends=tuple(
             backend
-            for one in json_members.items(realized, "backend-addresses")
-            if (backend := _backend(one, line)) is not None
+            for item in json_members.items(realized, "backend-addresses")
+            if (backend := _backend(item, line)) is not None
         ),
         namespace=json_members.text(flags, "namespace"),
         name=json_members.text(flags, "name"),
@@ -177,11 +177,11 @@ def _service(item: Any, line: int) -> Frontend:
 
 
 def _backend(item: Any, line: int) -> Backend | None:
-    where = json_members.address(json_members.text(item, "ip"))
-    if where is None:
+    address = json_members.address(json_members.text(item, "ip"))
+    if address is None:
         return None
     return Backend(
-        address=where,
+        address=address,
         port=_port(json_members.number(item, "port")),
         protocol=_protocol(json_members.text(item, "protocol")),
         state=json_members.text(item, "state"),

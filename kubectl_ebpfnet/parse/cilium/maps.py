@@ -32,9 +32,9 @@ METRICS = "cilium bpf metrics list"
 
 
 def _pairs(data: bytes, source: str, header: str) -> list[tuple[int, str, str]]:
-    """(line, key, value) of a two-column map, from text or from `{"key": ["value"]}`."""
-    if _json.printed(data):
-        return _json.mapped(data, source)
+    """Return (line, key, value) of a two-column map, from text or from `{"key": ["value"]}`."""
+    if _json.is_json_form(data):
+        return _json.text_members(data, source)
     found = []
     for number, text in lines(data, source):
         words = text.split(None, 1)
@@ -44,7 +44,7 @@ def _pairs(data: bytes, source: str, header: str) -> list[tuple[int, str, str]]:
 
 
 def ipcache(data: bytes) -> tuple[IpcacheEntry, ...]:
-    """`bpf ipcache list`. Raises ParseError."""
+    """Parse `bpf ipcache list`. Raises ParseError."""
     return tuple(
         _ipcache(number, key, value) for number, key, value in _pairs(data, IPCACHE, "IP PREFIX")
     )
@@ -59,8 +59,12 @@ def _ipcache(number: int, key: str, value: str) -> IpcacheEntry:
         fields = dict(zip(("identity", "encryptkey", "tunnelendpoint"), words, strict=False))
     else:
         fields = dict(word.partition("=")[::2] for word in words)
-    end = fields.get("tunnelendpoint", "")
-    endpoint = address(end, IPCACHE, number) if end and end != "<nil>" else None
+    tunnel_endpoint = fields.get("tunnelendpoint", "")
+    endpoint = (
+        address(tunnel_endpoint, IPCACHE, number)
+        if tunnel_endpoint and tunnel_endpoint != "<nil>"
+        else None
+    )
     flags = fields.get("flags", "<none>")
     return IpcacheEntry(
         prefix=prefix,
@@ -73,7 +77,7 @@ def _ipcache(number: int, key: str, value: str) -> IpcacheEntry:
 
 
 def endpoint_map(data: bytes) -> tuple[LocalEndpoint, ...]:
-    """`bpf endpoint list`. Raises ParseError."""
+    """Parse `bpf endpoint list`. Raises ParseError."""
     return tuple(
         _endpoint(number, key, value)
         for number, key, value in _pairs(data, ENDPOINTS, "IP ADDRESS")
@@ -81,10 +85,10 @@ def endpoint_map(data: bytes) -> tuple[LocalEndpoint, ...]:
 
 
 def _endpoint(number: int, key: str, value: str) -> LocalEndpoint:
-    where = address(_without_port(key), ENDPOINTS, number)
+    endpoint_address = address(_without_port(key), ENDPOINTS, number)
     if value.startswith("(localhost)"):
-        return LocalEndpoint(where, True, line=number)
-    # `id=1174  sec_id=60735 flags=0x0000 ifindex=13  mac=…`: values may follow after blanks.
+        return LocalEndpoint(endpoint_address, True, line=number)
+    # `id=1174  sec_id=60735 flags=0x0000 ifindex=13  mac=…`: blanks may precede a value.
     fields: dict[str, str] = {}
     key_name = ""
     for word in value.split():
@@ -99,7 +103,7 @@ def _endpoint(number: int, key: str, value: str) -> LocalEndpoint:
 
     flags = optional("flags") or 0
     return LocalEndpoint(
-        address=where,
+        address=endpoint_address,
         host=bool(flags & 1),
         endpoint_id=optional("id"),
         identity=optional("sec_id"),
@@ -111,12 +115,12 @@ def _endpoint(number: int, key: str, value: str) -> LocalEndpoint:
 
 
 def egress_gateway(data: bytes) -> tuple[EgressGatewayPolicy, ...]:
-    """`bpf egress list`, text or JSON. Raises ParseError."""
-    if _json.printed(data):
+    """Parse `bpf egress list`, text or JSON. Raises ParseError."""
+    if _json.is_json_form(data):
         names = ("SourceIP", "DestCIDR", "EgressIP", "GatewayIP")
         return tuple(
             _egress(line, [json_members.text(row, name) for name in names])
-            for line, row in _json.listed(data, EGRESS)
+            for line, row in _json.list_items(data, EGRESS)
         )
     return tuple(_egress(number, cells) for number, cells in rows(data, EGRESS, "Source IP"))
 
@@ -138,9 +142,10 @@ def _egress(number: int, cells: list[str]) -> EgressGatewayPolicy:
 
 
 def ip_masq(data: bytes) -> tuple[Network, ...]:
-    """`bpf ipmasq list`: prefixes that are not masqueraded; text or JSON. Raises ParseError."""
-    if _json.printed(data):
-        return tuple(_masq(item, line) for line, item in _json.listed(data, MASQ))
+    """Parse `bpf ipmasq list`: prefixes that are not masqueraded; text or JSON. Raises
+    ParseError."""
+    if _json.is_json_form(data):
+        return tuple(_masq(item, line) for line, item in _json.list_items(data, MASQ))
     return tuple(network(cells[0], MASQ, number) for number, cells in rows(data, MASQ, "IP PREFIX"))
 
 
@@ -156,27 +161,28 @@ def _masq(item: Any, line: int) -> Network:
 
 
 def _without_port(text: str) -> str:
-    """`10.244.1.0:0`, `10.244.1.0@2:0` of cluster 2, `[fd00::]:0` and `fd00:::0` as an address."""
+    """Parse `10.244.1.0:0`, `10.244.1.0@2:0` of cluster 2, `[fd00::]:0` and `fd00:::0` as an
+    address."""
     return text.rpartition(":")[0].strip("[]").partition("@")[0]
 
 
 def metrics(data: bytes) -> tuple[MetricRow, ...]:
-    """`bpf metrics list`, text or JSON. Raises ParseError."""
-    if _json.printed(data):
-        return _json_metrics(_json.listed(data, METRICS))
+    """Parse `bpf metrics list`, text or JSON. Raises ParseError."""
+    if _json.is_json_form(data):
+        return _json_metrics(_json.list_items(data, METRICS))
     found = []
     for number, cells in rows(data, METRICS, "REASON"):
         if len(cells) < 4:
             raise ParseError(METRICS, number, "a row without reason, direction and counters")
-        where = f"{cells[5]}:{cells[4]}" if len(cells) >= 6 else ""
+        location = f"{cells[5]}:{cells[4]}" if len(cells) >= 6 else ""
         packets, size = (integer(cell, METRICS, number) for cell in cells[2:4])
-        found.append(MetricRow(cells[0], cells[1].lower(), packets, size, where, number))
+        found.append(MetricRow(cells[0], cells[1].lower(), packets, size, location, number))
     return tuple(found)
 
 
 def _json_metrics(table: list[tuple[int, Any]]) -> tuple[MetricRow, ...]:
     found = []
-    for at, row in table:
+    for number, row in table:
         values = json_members.dig(row, "values")
         if isinstance(values, dict):  # 1.10 to 1.15
             for direction, counters in values.items():
@@ -186,12 +192,12 @@ def _json_metrics(table: list[tuple[int, Any]]) -> tuple[MetricRow, ...]:
                         direction,
                         json_members.number(counters, "packets") or 0,
                         json_members.number(counters, "bytes") or 0,
-                        line=at,
+                        line=number,
                     )
                 )
             continue
         if not json_members.text(row, "reason"):
-            raise ParseError(METRICS, at, "a row without reason")
+            raise ParseError(METRICS, number, "a row without reason")
         file, line = json_members.text(row, "file"), json_members.number(row, "line")
         found.append(
             MetricRow(
@@ -200,7 +206,7 @@ def _json_metrics(table: list[tuple[int, Any]]) -> tuple[MetricRow, ...]:
                 json_members.number(row, "packets") or 0,
                 json_members.number(row, "bytes") or 0,
                 f"{file}:{line}" if file else "",
-                at,
+                number,
             )
         )
     return tuple(found)

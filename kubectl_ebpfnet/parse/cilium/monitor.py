@@ -1,9 +1,9 @@
-"""`cilium-dbg monitor`: what the datapath reports of single packets.
+"""`cilium-dbg monitor`: events of single packets.
 
 Source: Cilium pkg/monitor/{datapath_trace,datapath_drop,datapath_policy,dissect}.go, cilium-facts
-2.12. Read are traces, drops and policy verdicts, in the text of any version and in the JSON of
-`-j` (where verdicts stay text). All else that the command prints, like its banner, log lines,
-debug, capture, agent and L7 messages, is no event and gives None.
+2.12. The events are traces, drops and policy verdicts, in the text of any version and in the JSON
+of `-j` (where verdicts stay text). Other lines, such as the banner, log lines, debug, capture,
+agent and L7 messages, give None.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from kubectl_ebpfnet.parse._text import (
     json_value,
     quoted,
 )
-from kubectl_ebpfnet.parse.cilium.tuple import end, u8proto
+from kubectl_ebpfnet.parse.cilium.tuple import address_and_port, u8proto
 
 SOURCE = "cilium monitor"
-NOT_SAID = 0
-"""The protocol of a packet of which only the addresses are printed."""
+UNKNOWN_PROTOCOL = 0
+"""The protocol of a packet whose event has only addresses."""
 
 _DROP = "xx drop ("
 _VERDICT = "Policy verdict log: "
@@ -41,17 +41,17 @@ _LAYERS = {"tcp": 6, "udp": 17, "sctp": 132, "icmpv4": ICMP, "icmpv6": ICMPV6}
 
 
 def event(line: bytes, number: int) -> MonitorEvent | None:
-    """One line that the command printed.
+    """Parse one line of the output.
 
     Args:
         line: without its newline.
-        number: its 1-based number, for the fact and for errors.
+        number: 1-based, for the fact and for errors.
 
     Returns:
         The event; None for a line that is no trace, drop or policy verdict.
 
     Raises:
-        ParseError: the line begins as an event, but is none.
+        ParseError: the line begins like an event, but is malformed.
     """
     try:
         text = line.decode("utf-8").strip()
@@ -69,12 +69,12 @@ def event(line: bytes, number: int) -> MonitorEvent | None:
 
 
 def _trace(text: str, number: int) -> MonitorEvent:
-    """`-> stack flow 0x… , identity a->b state new ifindex eth0 orig-ip 0.0.0.0: …`."""
+    """Parse `-> stack flow 0x… , identity a->b state new ifindex eth0 orig-ip 0.0.0.0: …`."""
     summary, _, rest = text.partition(_FLOW)
-    said, connection = _parts(rest, number)
+    fields, connection = _split_event(rest, number)
     flow, flags = _connection(connection, number)
-    source, destination = _identities(said.get("identity", ""), number)
-    original = address(said["orig-ip"], SOURCE, number) if "orig-ip" in said else None
+    source, destination = _identities(fields.get("identity", ""), number)
+    original = address(fields["orig-ip"], SOURCE, number) if "orig-ip" in fields else None
     return MonitorEvent(
         kind="trace",
         # A word between summary and flow says that the packet is encrypted.
@@ -85,21 +85,21 @@ def _trace(text: str, number: int) -> MonitorEvent:
         destination_identity=destination[0],
         source_label=source[1],
         destination_label=destination[1],
-        state=said.get("state", ""),
-        device=_device(said.get("ifindex", "")),
+        state=fields.get("state", ""),
+        device=_device(fields.get("ifindex", "")),
         original_address=None if original is None or original.is_unspecified else original,
         line=number,
     )
 
 
 def _drop(text: str, number: int) -> MonitorEvent:
-    """`xx drop (Policy denied) flow 0x… to endpoint 0, …, identity a->b: …`."""
-    reason, found, rest = text.removeprefix(_DROP).partition(f"){_FLOW}")
-    if not found:
+    """Parse `xx drop (Policy denied) flow 0x… to endpoint 0, …, identity a->b: …`."""
+    reason, separator, rest = text.removeprefix(_DROP).partition(f"){_FLOW}")
+    if not separator:
         raise ParseError(SOURCE, number, "a drop without its flow")
-    said, connection = _parts(rest, number)
+    fields, connection = _split_event(rest, number)
     flow, flags = _connection(connection, number)
-    source, destination = _identities(said.get("identity", ""), number)
+    source, destination = _identities(fields.get("identity", ""), number)
     return MonitorEvent(
         kind="drop",
         summary=reason,
@@ -109,19 +109,19 @@ def _drop(text: str, number: int) -> MonitorEvent:
         destination_identity=destination[0],
         source_label=source[1],
         destination_label=destination[1],
-        device=_device(said.get("ifindex", "")),
+        device=_device(fields.get("ifindex", "")),
         line=number,
     )
 
 
 def _verdict(text: str, number: int) -> MonitorEvent:
-    """`Policy verdict log: flow 0x… local EP ID 1, remote ID world, proto 6, egress, …`."""
+    """Parse `Policy verdict log: flow 0x… local EP ID 1, remote ID world, proto 6, egress, …`."""
     fields = text.split(", ")
     at = next((i for i, field in enumerate(fields) if field.startswith("match ")), None)
     if at is None:
         raise ParseError(SOURCE, number, "a verdict without its match")
     action = direction = remote = ""
-    protocol = NOT_SAID
+    protocol = UNKNOWN_PROTOCOL
     for field in fields[:at]:
         name, _, value = field.rpartition(" ")
         if name == "action":
@@ -153,15 +153,15 @@ def _verdict(text: str, number: int) -> MonitorEvent:
     )
 
 
-def _parts(text: str, number: int) -> tuple[dict[str, str], str]:
-    """What is said before the connection, word by word, and the connection.
+def _split_event(text: str, number: int) -> tuple[dict[str, str], str]:
+    """Return the words before the connection, as names and values, and the connection.
 
     Only the colon before the connection has a blank behind it: `orig-ip ::: [fd00::1]:80 -> …`.
     """
-    before, found, connection = text.partition(": ")
-    if not found:
+    prefix, separator, connection = text.partition(": ")
+    if not separator:
         raise ParseError(SOURCE, number, "an event without its connection")
-    words = before.replace(",", " ").split()
+    words = prefix.replace(",", " ").split()
     return dict(pairwise(words)), connection
 
 
@@ -171,46 +171,54 @@ def _identities(text: str, number: int) -> tuple[tuple[int, str], tuple[int, str
 
 
 def _identity(text: str, number: int) -> tuple[int, str]:
-    """(number, "") of an identity, or (0, name) of a reserved one that is told by its name."""
+    """Return (number, "") of an identity, or (0, name) of a reserved identity with a name."""
     if text.isascii() and text.isdigit():
         return integer(text, SOURCE, number, most=_LARGEST_IDENTITY), ""
     return 0, text
 
 
 def _device(text: str) -> str:
-    """A device's name; drops and packets without a device tell a number instead."""
+    """Return a device's name; "" for the number of drops and of packets without a device."""
     return "" if text.isdigit() else text
 
 
 def _connection(
-    text: str, number: int, protocol: int = NOT_SAID
+    text: str, number: int, protocol: int = UNKNOWN_PROTOCOL
 ) -> tuple[Flow | None, tuple[str, ...]]:
-    """(flow, TCP flags) of `1.1.1.1:2 -> 3.3.3.3:4 tcp SYN, ACK` and its kin.
+    """Return (flow, TCP flags) of `1.1.1.1:2 -> 3.3.3.3:4 tcp SYN, ACK` and its variants.
 
     Args:
         text: the connection; the flow of an overlay's outer packet behind it is left out.
-        protocol: what is known of it when the text does not tell.
+        protocol: for a text that does not name it.
     """
     words = text.partition(_TUNNEL)[0].split()
     if len(words) < 3 or words[1] != "->":
         if words and words[0].startswith("["):  # `[unknown]`, `[error]`
             return None, ()
         raise ParseError(SOURCE, number, f"{quoted(text)} is no connection")
-    one, other, kind = words[0], words[2], words[3] if len(words) > 3 else ""
-    if hardware_address(one):
+    source_text, destination_text, kind = words[0], words[2], words[3] if len(words) > 3 else ""
+    if hardware_address(source_text):
         return None, ()
-    told = _IPSEC.get(kind) or u8proto(kind) or protocol
-    if has_ports(told) and kind:
-        flags = tuple(word.rstrip(",") for word in words[4:]) if told == TCP else ()
-        return Flow(told, *end(one, number, SOURCE), *end(other, number, SOURCE)), flags
-    if kind in _IPSEC:  # they have no ports: `10.0.0.1: -> 10.0.0.2: IPsecESP`
-        one, other = (side.removesuffix(":").strip("[]") for side in (one, other))
-    source, destination = (address(side, SOURCE, number) for side in (one, other))
-    if told == ICMP or (
-        kind and not told
-    ):  # `icmp EchoRequest`; older only `EchoRequest`, `143(0)`
-        told = ICMPV6 if source.version == 6 else ICMP
-    return Flow(told, source, None, destination, None), ()
+    known_protocol = _IPSEC.get(kind) or u8proto(kind) or protocol
+    if has_ports(known_protocol) and kind:
+        flags = tuple(word.rstrip(",") for word in words[4:]) if known_protocol == TCP else ()
+        return Flow(
+            known_protocol,
+            *address_and_port(source_text, number, SOURCE),
+            *address_and_port(destination_text, number, SOURCE),
+        ), flags
+    if kind in _IPSEC:  # no ports: `10.0.0.1: -> 10.0.0.2: IPsecESP`
+        source_text, destination_text = (
+            side.removesuffix(":").strip("[]") for side in (source_text, destination_text)
+        )
+    source, destination = (
+        address(side, SOURCE, number) for side in (source_text, destination_text)
+    )
+    if known_protocol == ICMP or (
+        kind and not known_protocol
+    ):  # `icmp EchoRequest`; older versions only `EchoRequest`, `143(0)`
+        known_protocol = ICMPV6 if source.version == 6 else ICMP
+    return Flow(known_protocol, source, None, destination, None), ()
 
 
 def _json_event(line: bytes, number: int) -> MonitorEvent | None:
@@ -240,14 +248,14 @@ def _json_event(line: bytes, number: int) -> MonitorEvent | None:
 
 
 def _json_flow(packet: Any, number: int) -> Flow | None:
-    """The 5-tuple of a dissected packet; None when it is no IP packet."""
+    """Return the 5-tuple of a dissected packet; None when it is no IP packet."""
     source, destination = (
         json_members.address(json_members.text(packet, "l3", e)) for e in ("src", "dst")
     )
     if source is None or destination is None:
         return None
     layers = [name for name in _LAYERS if json_members.text(packet, name)]
-    protocol = _LAYERS[layers[0]] if len(layers) == 1 else NOT_SAID
+    protocol = _LAYERS[layers[0]] if len(layers) == 1 else UNKNOWN_PROTOCOL
     if has_ports(protocol):
         ports = [
             integer(json_members.text(packet, "l4", side), SOURCE, number, most=0xFFFF)
@@ -258,9 +266,9 @@ def _json_flow(packet: Any, number: int) -> Flow | None:
 
 
 def _echo_flow(protocol: int, source: Address, destination: Address, layer: str) -> Flow:
-    """ICMP: an echo's identifier stands at its initiator, as in conntrack."""
-    said = dict(word.partition("=")[::2] for word in layer.split())
-    kind, digits = said.get("TypeCode"), said.get("Id", "")
+    """Return the flow of an ICMP packet; an echo's identifier is the initiator's port."""
+    fields = dict(word.partition("=")[::2] for word in layer.split())
+    kind, digits = fields.get("TypeCode"), fields.get("Id", "")
     identifier = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 6 else None
     return Flow(
         protocol,

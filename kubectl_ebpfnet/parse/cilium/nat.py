@@ -1,7 +1,7 @@
 """`cilium-dbg bpf nat list`: Cilium's SNAT entries.
 
-Source: Cilium pkg/maps/nat. Keys are printed in the packet's own order: OUT as it leaves, before
-translation; IN as the reply arrives. IPv6 stands in brackets.
+Source: Cilium pkg/maps/nat. A key has the order of the packet: OUT as it leaves, before
+translation; IN as the reply arrives. IPv6 addresses are in brackets.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.cilium import NatEntry
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
 from kubectl_ebpfnet.parse._text import integer
-from kubectl_ebpfnet.parse.cilium.tuple import end, text_tuple
+from kubectl_ebpfnet.parse.cilium.tuple import address_and_port, parse_tuple_line
 
 SOURCE = "cilium bpf nat list"
 _DIRECTIONS = frozenset({"IN", "OUT"})
 
 
 def entry(line: bytes, number: int) -> NatEntry | None:
-    """One line of the text form; None for an empty line.
+    """Parse one line of the text form; return None for an empty line.
 
     Raises:
         ParseError: the line is no NAT entry.
     """
-    read = text_tuple(line, number, SOURCE, _DIRECTIONS)
+    read = parse_tuple_line(line, number, SOURCE, _DIRECTIONS)
     if read is None:
         return None
     words = read.rest
     at = next((i for i, word in enumerate(words) if word in ("XLATE_SRC", "XLATE_DST")), None)
     if at is None or at + 1 >= len(words):
         raise ParseError(SOURCE, number, "a NAT entry without its translation")
-    to, port = end(words[at + 1], number, SOURCE)
+    translated_address, port = address_and_port(words[at + 1], number, SOURCE)
     rest = words[at + 2 :]
     flow = _flow(read.protocol, read.left, read.right, read.direction)
     return NatEntry(
         flow=flow,
         direction=read.direction,
-        address=to,
+        address=translated_address,
         port=port,
         age=_age(rest, number),
         needs_ct=any(word in ("NeedsCT=1", "HostLocal=1") for word in rest),
@@ -44,18 +44,18 @@ def entry(line: bytes, number: int) -> NatEntry | None:
 
 
 def _flow(
-    protocol: int, one: tuple[Address, int], other: tuple[Address, int], direction: str
+    protocol: int, left: tuple[Address, int], right: tuple[Address, int], direction: str
 ) -> Flow:
     if has_ports(protocol):
-        return Flow(protocol, *one, *other)
+        return Flow(protocol, *left, *right)
     # ICMP: the echo identifier is the client's: the source of OUT, the destination of IN.
     if direction == "OUT":
-        return Flow(protocol, one[0], one[1] or None, other[0], None)
-    return Flow(protocol, one[0], None, other[0], other[1] or None)
+        return Flow(protocol, left[0], left[1] or None, right[0], None)
+    return Flow(protocol, left[0], None, right[0], right[1] or None)
 
 
 def _age(words: list[str], number: int) -> int | None:
-    """Seconds of `Created=12sec ago`; ≤ 1.14 prints `Nsec` from a wrong clock."""
+    """Return the seconds of `Created=12sec ago`; ≤ 1.14 prints `Nsec` of a wrong clock."""
     for at, word in enumerate(words):
         if (
             word.startswith("Created=")

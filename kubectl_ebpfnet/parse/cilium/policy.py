@@ -1,8 +1,8 @@
 """`cilium-dbg bpf policy get --all`: policy maps of endpoints.
 
 Source: Cilium cmd/bpf_policy_get.go, pkg/maps/policymap; columns and JSON by version: cilium-facts
-2.6. Without -n the text names identities by labels, over several lines; only reserved ones can be
-turned back into numbers.
+2.6. Without -n the text has the labels of an identity, in several lines; only labels of reserved
+identities can be turned back into numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from kubectl_ebpfnet.parse.cilium.tuple import u8proto
 
 SOURCE = "cilium bpf policy get"
 STATIC_BITS = 40
-"""Of the key's prefix length: identity and direction; then 8 of the protocol, 16 of the port."""
+"""Bits of identity and direction in the key's prefix length; 8 of the protocol, 16 of the port
+follow."""
 NOT_COUNTED = 2**64 - 1
 UNKNOWN_IDENTITY = -1
 
@@ -36,15 +37,15 @@ Rows = list[tuple[int, str]]
 
 
 def entries(data: bytes) -> tuple[PolicyEntry, ...]:
-    """Every entry of every endpoint, text or JSON. Raises ParseError."""
-    if _json.printed(data):
+    """Return every entry of every endpoint, text or JSON. Raises ParseError."""
+    if _json.is_json_form(data):
         return _from_json(data)
     found: list[PolicyEntry] = []
     for endpoint, rows in _sections(data):
         body = "\n".join(text for _, text in rows).encode()
         if endpoint is None:
             raise ParseError(SOURCE, rows[0][0], "a row before its endpoint's id")
-        if _json.printed(body):
+        if _json.is_json_form(body):
             found += _old_json(endpoint, body, rows[0][0] - 1)
         else:
             found += _table(endpoint, rows)
@@ -52,23 +53,23 @@ def entries(data: bytes) -> tuple[PolicyEntry, ...]:
 
 
 def _sections(data: bytes) -> Iterator[tuple[int | None, Rows]]:
-    """(endpoint, its lines but the empty ones at the ends) of each map that has any.
+    """Yield (endpoint, lines without leading empty lines) of each map that has lines.
 
-    A map's lines stand under `Endpoint ID: N` and `Path: …`, up to 1.10 under `<path>:`.
+    A map's lines come after `Endpoint ID: N` and `Path: …`, up to 1.10 under `<path>:`.
     """
     endpoint: int | None = None
     rows: Rows = []
     for number, text in lines(data, SOURCE):
-        named = text.startswith("Endpoint ID:")
+        is_heading = text.startswith("Endpoint ID:")
         path = _PATH.match(text.rstrip())
-        if not named and path is None:
+        if not is_heading and path is None:
             if rows or text.strip():
                 rows.append((number, text))
             continue
         if rows:
             yield endpoint, rows
         rows = []
-        if named:
+        if is_heading:
             endpoint = integer(text.partition(":")[2].strip(), SOURCE, number)
         elif path is not None and not text.startswith("Path:"):
             endpoint = int(path[2])
@@ -77,26 +78,26 @@ def _sections(data: bytes) -> Iterator[tuple[int | None, Rows]]:
 
 
 def _from_json(data: bytes) -> tuple[PolicyEntry, ...]:
-    where = _lines_of_entries(data)
+    entry_lines = _lines_of_entries(data)
     found: list[PolicyEntry] = []
-    for at, block in _json.listed(data, SOURCE):
+    for at, block in _json.list_items(data, SOURCE):
         content = json_members.items(block, "Content")
         digits = json_members.text(block, "EndpointID")
         if not digits:
             raise ParseError(SOURCE, at, "a map without its EndpointID")
         number = integer(digits, SOURCE, at)
         for item in content:
-            line = where[len(found)] if len(found) < len(where) else 0
+            line = entry_lines[len(found)] if len(found) < len(entry_lines) else 0
             found.append(_json_entry(number, item, line))
     return tuple(found)
 
 
 def _old_json(endpoint: int, body: bytes, above: int) -> list[PolicyEntry]:
-    """The document of one map (≤ 1.10), with so many lines above it."""
+    """Return the entries of one map's document (≤ 1.10), which has `above` lines before it."""
     try:
         return [
             _json_entry(endpoint, item, line + above if line else 0)
-            for line, item in _json.listed(body, SOURCE)
+            for line, item in _json.list_items(body, SOURCE)
         ]
     except ParseError as error:
         line = min(error.line, body.count(b"\n") + 1) + above
@@ -104,7 +105,7 @@ def _old_json(endpoint: int, body: bytes, above: int) -> list[PolicyEntry]:
 
 
 def _lines_of_entries(data: bytes) -> list[int]:
-    """Lines where entries begin: objects that hold ProxyPort… as their first member."""
+    """Return the lines where entries begin: objects whose first member is ProxyPort…"""
     starts = []
     before = 0
     for number, text in lines(data, SOURCE):
@@ -122,12 +123,12 @@ def _json_entry(endpoint: int, item: Any, line: int) -> PolicyEntry:
     direction = json_members.number(key, "TrafficDirection")
     if identity is None or direction not in (0, 1):
         raise ParseError(SOURCE, line, "an entry without identity or direction")
-    stored = json_members.number(key, "DestPortNetwork")
-    stored = json_members.number(key, "DestPort") if stored is None else stored
-    port = _swapped(stored or 0)
+    port_number = json_members.number(key, "DestPortNetwork")
+    port_number = json_members.number(key, "DestPort") if port_number is None else port_number
+    port = _swapped(port_number or 0)
     protocol = json_members.number(key, "Nexthdr") or 0
     bits = json_members.number(key, "Prefixlen")
-    given = (16 if port else 0) if bits is None else max(0, bits - STATIC_BITS - 8)
+    port_bits = (16 if port else 0) if bits is None else max(0, bits - STATIC_BITS - 8)
     proxy = json_members.number(item, "ProxyPortNetwork")
     proxy = json_members.number(item, "ProxyPort") if proxy is None else proxy
     return PolicyEntry(
@@ -136,7 +137,7 @@ def _json_entry(endpoint: int, item: Any, line: int) -> PolicyEntry:
         direction="egress" if direction else "ingress",
         identity=identity,
         protocol=protocol,
-        ports=_range(port, min(given, 16)),
+        ports=_range(port, min(port_bits, 16)),
         proxy_port=_swapped(proxy or 0),
         precedence=json_members.number(item, "Precedence"),
         packets=_counted(json_members.number(item, "Packets")),
@@ -150,7 +151,7 @@ def _swapped(value: int) -> int:
 
 
 def _range(port: int, bits: int) -> tuple[int, int]:
-    """The ports that the first bits of a port name."""
+    """Return the range of ports that share the first bits of a port."""
     if bits == 0:
         return (0, 65535)
     width = 1 << (16 - bits)
@@ -175,23 +176,23 @@ def _table(endpoint: int, rows: Rows) -> list[PolicyEntry]:
             raise ParseError(SOURCE, number, "a row before the header")
         row = cells(text, header)
         if found and not row.get("POLICY") and text[0] == " ":
-            found[-1] = _labelled(found[-1], (*found[-1].labels, _who(row)))
+            found[-1] = _with_labels(found[-1], (*found[-1].labels, _identity_cell(row)))
         else:
             found.append(_row(endpoint, row, number))
     return found
 
 
-def _labelled(entry: PolicyEntry, labels: tuple[str, ...]) -> PolicyEntry:
-    """The entry of the identity that has exactly these labels.
+def _with_labels(entry: PolicyEntry, labels: tuple[str, ...]) -> PolicyEntry:
+    """Return the entry of the identity that has exactly these labels.
 
-    `reserved:kube-apiserver` with `reserved:world` is a CIDR identity of a number that is not
-    told, and so is every identity of a pod.
+    The number is unknown for `reserved:kube-apiserver` with `reserved:world`, a CIDR identity, and
+    for every identity of a pod.
     """
     identity = _RESERVED.get(frozenset(labels), UNKNOWN_IDENTITY)
     return replace(entry, labels=labels, identity=identity)
 
 
-def _who(row: dict[str, str]) -> str:
+def _identity_cell(row: dict[str, str]) -> str:
     return next(
         (value for title, value in row.items() if title.startswith(("LABELS", "IDENTITY"))), ""
     )
@@ -201,7 +202,7 @@ def _row(endpoint: int, row: dict[str, str], number: int) -> PolicyEntry:
     policy, direction = row.get("POLICY", ""), row.get("DIRECTION", "").lower()
     if policy not in ("Allow", "Deny") or direction not in ("ingress", "egress"):
         raise ParseError(SOURCE, number, "not a policy entry")
-    who = _who(row)
+    identity_cell = _identity_cell(row)
     protocol, ports = _ports(row.get("PORT/PROTO", "ANY"), number)
     proxy = row.get("PROXY PORT", "NONE")
     entry = PolicyEntry(
@@ -216,9 +217,13 @@ def _row(endpoint: int, row: dict[str, str], number: int) -> PolicyEntry:
         bytes=_column(row.get("BYTES", "-"), number),
         line=number,
     )
-    if who.isascii() and who.isdigit():
-        return replace(entry, identity=integer(who, SOURCE, number))
-    return entry if who == "ANY" else _labelled(entry, (who,) if who else ())
+    if identity_cell.isascii() and identity_cell.isdigit():
+        return replace(entry, identity=integer(identity_cell, SOURCE, number))
+    return (
+        entry
+        if identity_cell == "ANY"
+        else _with_labels(entry, (identity_cell,) if identity_cell else ())
+    )
 
 
 def _column(text: str, number: int) -> int | None:
@@ -226,7 +231,7 @@ def _column(text: str, number: int) -> int | None:
 
 
 def _ports(text: str, number: int) -> tuple[int, tuple[int, int]]:
-    """`80/TCP`, `8080-8095/TCP`, `0x50/12/TCP` (≤ 1.16), `TCP`, `ANY`."""
+    """Parse `80/TCP`, `8080-8095/TCP`, `0x50/12/TCP` (≤ 1.16), `TCP`, `ANY`."""
     words = text.split("/")
     protocol = u8proto(words[-1])
     if protocol is None:

@@ -1,4 +1,4 @@
-"""Tables as Go's tabwriter prints them: cells parted by two or more blanks.
+"""Tables of Go's tabwriter: two or more blanks separate cells.
 
 Source: Cilium pkg/command and text/tabwriter with padding 3; cells may be empty, lines end in
 blanks, and the first line is the header.
@@ -15,10 +15,12 @@ _GAP = re.compile(r" {2,}|\t+")
 
 
 def rows(data: bytes, source: str, header: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells) of every row but the header, which begins with a word.
+    """Yield (line number, cells) of every row except the header.
 
     Args:
-        header: first word of header lines, to be left out.
+        data: the output.
+        source: the command, for errors.
+        header: the first word of a header line.
     """
     for number, text in lines(data, source):
         stripped = text.strip()
@@ -27,7 +29,7 @@ def rows(data: bytes, source: str, header: str) -> Iterator[tuple[int, list[str]
 
 
 def columns(header: str) -> list[tuple[str, int]]:
-    """(title, position) of each column of a header line."""
+    """Return (title, position) of each column of a header line."""
     found = []
     at = 0
     for title in _GAP.split(header.strip()):
@@ -38,7 +40,7 @@ def columns(header: str) -> list[tuple[str, int]]:
 
 
 def cells(text: str, header: list[tuple[str, int]]) -> dict[str, str]:
-    """The cells of a line by the positions of its header: for tables with empty cells."""
+    """Return the cells of a line by the positions of the header, for tables with empty cells."""
     found = {}
     for index, (title, start) in enumerate(header):
         end = header[index + 1][1] if index + 1 < len(header) else None

@@ -1,9 +1,8 @@
-"""What iproute2's `ip` prints: links, addresses, routes, rules and neighbours.
+"""Output of iproute2's `ip`: links, addresses, routes, rules and neighbours.
 
-Every function takes the JSON form (`ip -j …`) and the text form and gives equal facts for both,
-except for what only one of them says: only `-d` says a link's kind, and for a link whose other
-end is in a named namespace, text says the name (`link-netns`) and JSON the number
-(`link_netnsid`).
+Every function parses the JSON form (`ip -j …`) and the text form into equal facts, except for facts
+that only one form has: only `-d` prints a link's kind, and for a link whose peer is in a named
+namespace, text has the name (`link-netns`) and JSON the number (`link_netnsid`).
 
 Sources: iproute2's ip/ipaddress.c, iproute.c, iprule.c and ipneigh.c; ip-link(8),
 ip-address(8), ip-route(8), ip-rule(8), ip-neighbour(8). Verified with iproute2 6.1, and with

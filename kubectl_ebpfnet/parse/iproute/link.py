@@ -14,7 +14,6 @@ from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.kernel import InterfaceAddress, Link
 from kubectl_ebpfnet.parse._text import (
     address,
-    following,
     hardware_address,
     integer,
     is_json,
@@ -23,6 +22,7 @@ from kubectl_ebpfnet.parse._text import (
     json_text,
     json_value,
     lines,
+    next_word,
     port,
     quoted,
 )
@@ -31,19 +31,19 @@ _HEADER = re.compile(r"([0-9]{1,10}): (\S+): <([^>]*)>(.*)")
 _INDEX_OF_PEER = re.compile(r"if([0-9]{1,10})")
 _KIND = re.compile(r"[a-z0-9_-]+")
 
-# Words of a link's first line that have a value; the others stand alone.
+# Words of a link's first line that have a value; other words have none.
 _HEADER_VALUES = frozenset(
     ("mtu", "qdisc", "master", "state", "mode", "group", "qlen", "tap_state", "event")
 )
-# First words of the lines of a block that can stand where `-d` prints the kind.
+# First words of lines that can come instead of the line where `-d` prints the kind.
 _NOT_A_KIND = frozenset(("inet", "inet6", "alias", "altname", "vf", "event", "promiscuity"))
 _TUNNELS = ("vxlan", "geneve")
 
 
 def links(data: bytes) -> tuple[Link, ...]:
-    """The devices of `ip [-j] [-d] link` or `ip [-j] addr`, in their order.
+    """Return the devices of `ip [-j] [-d] link` or `ip [-j] addr`, in their order.
 
-    Text may be an excerpt (`ip a | grep …`): a block without its first line is passed over.
+    Text may be an excerpt (`ip a | grep …`): a block without its first line is skipped.
     """
     if is_json(data):
         records = json_objects(json_value(data, "ip link"), "ip link")
@@ -52,7 +52,7 @@ def links(data: bytes) -> tuple[Link, ...]:
 
 
 def addresses(data: bytes) -> tuple[InterfaceAddress, ...]:
-    """The addresses of `ip [-j] addr`, in their order; excerpts as in `links`."""
+    """Return the addresses of `ip [-j] addr`, in their order; excerpts as in `links`."""
     if is_json(data):
         return tuple(_json_addresses(data))
     return tuple(_text_addresses(data))
@@ -116,7 +116,7 @@ def _name(record: dict[str, Any], source: str) -> str:
 
 
 def _peer(text: str) -> tuple[int | None, str]:
-    """The index or the name of the other end, of what stands after the `@`."""
+    """Return the peer's index or name, from the text after the `@`."""
     if text in ("", "NONE"):
         return None, ""
     index = _INDEX_OF_PEER.fullmatch(text)
@@ -124,7 +124,7 @@ def _peer(text: str) -> tuple[int | None, str]:
 
 
 def _blocks(data: bytes) -> Iterator[dict[str, Any]]:
-    """The fields of Link, for each block of text that has its first line."""
+    """Yield the fields of Link, for each block of text that has its first line."""
     block: dict[str, Any] | None = None
     kind_is_next = False
     for number, text in lines(data, "ip link"):
@@ -152,7 +152,7 @@ def _blocks(data: bytes) -> Iterator[dict[str, Any]]:
 
 
 def _header(text: str, number: int) -> dict[str, Any] | None:
-    """A block's first line; None for what `grep` puts between two excerpts."""
+    """Parse the first line of a block; return None for grep's line between two excerpts."""
     if text == "--":
         return None
     match = _HEADER.fullmatch(text)
@@ -164,8 +164,8 @@ def _header(text: str, number: int) -> dict[str, Any] | None:
     flags = match[3].split(",")
     peer_index, peer_name = _peer(peer if at else "")
     if peer_name == name:
-        # BusyBox looks the peer's index up in this namespace, whichever it is of. No device is
-        # its own peer, so this index is one of another namespace.
+        # BusyBox looks the peer's index up in this namespace, even if the peer is in another. No
+        # device is its own peer, so this index is of another namespace.
         peer_index, peer_name = index, ""
     block: dict[str, Any] = {
         "index": index,
@@ -179,7 +179,7 @@ def _header(text: str, number: int) -> dict[str, Any] | None:
     words = iter(match[4].split())
     for word in words:
         if word in _HEADER_VALUES:
-            value = following(words, word, "ip link", number)
+            value = next_word(words, word, "ip link", number)
             if word == "mtu":
                 block["mtu"] = integer(value, "ip link", number)
             elif word == "master":
@@ -194,9 +194,9 @@ def _hardware_line(block: dict[str, Any], line: list[str], number: int) -> None:
     words = iter(line)
     for word in words:
         if word == "link-netns":
-            block["netns_name"] = following(words, word, "ip link", number)
+            block["netns_name"] = next_word(words, word, "ip link", number)
         elif word == "link-netnsid":
-            value = following(words, word, "ip link", number)
+            value = next_word(words, word, "ip link", number)
             if value != "unknown":
                 block["netns_id"] = integer(value, "ip link", number)
 
@@ -206,7 +206,7 @@ def _xdp_line(block: dict[str, Any], line: list[str], number: int) -> None:
     for word in words:
         if word == "id":
             block["xdp_program"] = integer(
-                following(words, word, "ip link", number), "ip link", number
+                next_word(words, word, "ip link", number), "ip link", number
             )
             return
 
@@ -223,7 +223,7 @@ def _kind_line(block: dict[str, Any], line: list[str], number: int) -> None:
     for word in words:
         if word == "dstport":
             block["tunnel_port"] = port(
-                following(words, word, "ip link", number), "ip link", number
+                next_word(words, word, "ip link", number), "ip link", number
             )
 
 
@@ -263,15 +263,15 @@ def _text_addresses(data: bytes) -> Iterator[InterfaceAddress]:
 def _address_line(device: str, line: list[str], number: int) -> InterfaceAddress:
     source = "ip addr"
     words = iter(line)
-    local, _, length = following(words, next(words), source, number).partition("/")
+    local, _, length = next_word(words, next(words), source, number).partition("/")
     scope = "global"
     for word in words:
-        if word == "peer":  # the length stands behind the peer's address then
-            length = following(words, word, source, number).partition("/")[2]
+        if word == "peer":  # then the length is behind the peer's address
+            length = next_word(words, word, source, number).partition("/")[2]
         elif word == "scope":
-            scope = following(words, word, source, number)
+            scope = next_word(words, word, source, number)
         elif word in ("brd", "any", "proto", "metric"):
-            following(words, word, source, number)
+            next_word(words, word, source, number)
     host = address(local, source, number)
     bits = integer(length, source, number, most=host.max_prefixlen)
     return InterfaceAddress(device, host, bits, scope, number)

@@ -12,13 +12,13 @@ from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.kernel import Neighbour
 from kubectl_ebpfnet.parse._text import (
     address,
-    following,
     hardware_address,
     is_json,
     json_objects,
     json_text,
     json_value,
     lines,
+    next_word,
     quoted,
 )
 
@@ -39,7 +39,7 @@ _STATES = frozenset(
 
 
 def neighbours(data: bytes) -> tuple[Neighbour, ...]:
-    """The entries of `ip [-j] neigh`, in their order.
+    """Return the entries of `ip [-j] neigh`, in their order.
 
     Proxy entries are left out: they are addresses that this host answers for, not neighbours.
     The device is "" when the listing was asked for one device (`ip neigh show dev X`).
@@ -75,9 +75,9 @@ def _text_neighbour(text: str, number: int) -> Neighbour | None:
     known = False
     for word in words:
         if word == "dev":
-            device = following(words, word, _SOURCE, number)
+            device = next_word(words, word, _SOURCE, number)
         elif word == "lladdr":
-            mac = hardware_address(following(words, word, _SOURCE, number))
+            mac = hardware_address(next_word(words, word, _SOURCE, number))
         elif word == "proxy":
             return None
         elif word in _STATES:

@@ -3,8 +3,8 @@
 Source: iproute2's ip/iproute.c (print_route); the types are RTN_* of
 include/uapi/linux/rtnetlink.h.
 
-A listing of one table (`ip route show table 200`) does not name the table in its lines; the
-routes of it are said to be in `main` here, and whoever asked knows better.
+A listing of one table (`ip route show table 200`) does not name the table in its lines; its routes
+get the table `main`, and the caller has to correct it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from kubectl_ebpfnet.model.kernel import Route
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.parse._text import (
     address,
-    following,
     integer,
     is_json,
     json_integer,
@@ -26,6 +25,7 @@ from kubectl_ebpfnet.parse._text import (
     json_value,
     lines,
     network,
+    next_word,
 )
 
 _SOURCE = "ip route"
@@ -33,8 +33,7 @@ _TYPES_WORDS = (
     "unicast local broadcast anycast multicast blackhole unreachable prohibit throw nat xresolve"
 )
 _TYPES = frozenset(_TYPES_WORDS.split())
-# Words that have a value; those of the second part are no facts here. The metrics among them may
-# have `lock` before their value.
+# Words that have a value; the second part has no field. A metric may have `lock` before its value.
 _VALUES_WORDS = (
     "dev table scope from src metric mtu"
     " proto tos nhid advmss rtt rttvar reordering window cwnd initcwnd initrwnd ssthresh realm"
@@ -46,7 +45,7 @@ _VALUES = frozenset(_VALUES_WORDS.split())
 
 @dataclass(slots=True)
 class _Record:
-    """What one record says, while its lines or members are being read."""
+    """One record, while its lines or members are read."""
 
     line: int
     destination: str = ""
@@ -55,7 +54,7 @@ class _Record:
     table: str = "main"
     gateway: Address | None = None
     # The gateway is of the other family (RTA_VIA): an IPv4 route by an IPv6 neighbour.
-    foreign: bool = False
+    other_family: bool = False
     device: str = ""
     metric: int = 0
     preferred_source: Address | None = None
@@ -66,7 +65,7 @@ class _Record:
     nexthops: list[_Record] = field(default_factory=list)
 
     def routes(self, version: int) -> Iterator[Route]:
-        """One route for each next hop.
+        """Yield one route for each next hop.
 
         Args:
             version: the family of a `default` that does not show its own.
@@ -99,19 +98,19 @@ class _Record:
     def _version(self, version: int) -> int:
         for hop in (self, *self.nexthops):
             if hop.gateway is not None:
-                return 10 - hop.gateway.version if hop.foreign else hop.gateway.version
+                return 10 - hop.gateway.version if hop.other_family else hop.gateway.version
         if self.preferred_source is not None:
             return self.preferred_source.version
         return 6 if self.has_preference else version
 
 
 def routes(data: bytes, version: int = 4) -> tuple[Route, ...]:
-    """The routes of `ip [-j] [-6] route [show table all]`, in their order.
+    """Return the routes of `ip [-j] [-6] route [show table all]`, in their order.
 
     A route with several next hops gives one Route for each of them.
 
     Args:
-        data: what was printed.
+        data: the output.
         version: 4 or 6: the family of a `default` that does not show its own, as the routes of
             `show table all` do by their gateway or router preference.
     """
@@ -148,7 +147,7 @@ def _json_hop(record: _Record, member: dict[str, Any]) -> None:
     via = member.get("via")
     if isinstance(via, dict):
         record.gateway = address(via.get("host"), _SOURCE, 1)
-        record.foreign = True
+        record.other_family = True
     elif member.get("gateway") is not None:
         record.gateway = address(member["gateway"], _SOURCE, 1)
 
@@ -167,7 +166,7 @@ def _text_records(data: bytes) -> list[_Record]:
         first = next(words)
         if first in _TYPES:
             record.type = first
-            first = following(words, first, _SOURCE, number)
+            first = next_word(words, first, _SOURCE, number)
         record.destination = first
         _text_words(record, words)
         records.append(record)
@@ -183,19 +182,19 @@ def _text_continuation(record: _Record, first: str, words: Iterator[str], number
 
 
 def _text_words(record: _Record, words: Iterator[str]) -> None:
-    """Read what follows the destination, or the word `nexthop`."""
+    """Read the words after the destination, or after the word `nexthop`."""
     for word in words:
-        if word == "encap":  # its own words may be named like ours; they end where ours begin
+        if word == "encap":  # skip its words, which may equal words of the route
             word = next((w for w in words if w in ("via", "dev")), "")
         if word == "via":
             _text_gateway(record, words)
         elif word == "pref":
             record.has_preference = True
-            following(words, word, _SOURCE, record.line)
+            next_word(words, word, _SOURCE, record.line)
         elif word in _VALUES:
-            value = following(words, word, _SOURCE, record.line)
+            value = next_word(words, word, _SOURCE, record.line)
             if value == "lock":
-                value = following(words, value, _SOURCE, record.line)
+                value = next_word(words, value, _SOURCE, record.line)
             _text_value(record, word, value)
 
 
@@ -218,8 +217,8 @@ def _text_value(record: _Record, word: str, value: str) -> None:
 
 
 def _text_gateway(record: _Record, words: Iterator[str]) -> None:
-    value = following(words, "via", _SOURCE, record.line)
+    value = next_word(words, "via", _SOURCE, record.line)
     if value in ("inet", "inet6"):
-        record.foreign = True
-        value = following(words, value, _SOURCE, record.line)
+        record.other_family = True
+        value = next_word(words, value, _SOURCE, record.line)
     record.gateway = address(value, _SOURCE, record.line)

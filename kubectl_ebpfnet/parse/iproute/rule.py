@@ -12,7 +12,6 @@ from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.kernel import Rule
 from kubectl_ebpfnet.model.net import Network
 from kubectl_ebpfnet.parse._text import (
-    following,
     integer,
     is_json,
     json_integer,
@@ -21,19 +20,20 @@ from kubectl_ebpfnet.parse._text import (
     json_value,
     lines,
     network,
+    next_word,
     quoted,
 )
 
 _SOURCE = "ip rule"
 _MARK_BITS = 0xFFFFFFFF
 _ACTIONS = frozenset(("blackhole", "unreachable", "prohibit", "nop", "nat", "masquerade"))
-# What iproute2 prints instead of a table's name for a rule that looks a VRF's table up.
+# iproute2's word for the table of a rule that looks up a VRF's table.
 _VRF_TABLE = "[l3mdev-table]"
 # The iif or oif does not exist now, or the goto's target does not.
 _REMARKS = frozenset(("[detached]", "[unresolved]"))
-# Words without weight here: who made the rule, and the classes that it accounts in.
+# Words that do not affect packets: the origin of the rule, and its accounting classes.
 _SKIPPED_VALUES = frozenset(("proto", "protocol", "realms"))
-# Members of the JSON form that are read, or say no more than another member does.
+# Members of the JSON form that are read, or repeat another member.
 _MEMBERS_WORDS = (
     "priority not src srclen dst dstlen fwmark fwmask iif iif_detached oif oif_detached table"
     " l3mdev goto unresolved nop action protocol flow_from flow_to uid_end sport_end dport_end"
@@ -50,10 +50,10 @@ _TEXT_NAMES = {
 
 
 def rules(data: bytes, version: int = 4) -> tuple[Rule, ...]:
-    """The rules of `ip [-j] [-6] rule`, in their order: the lowest priority first.
+    """Return the rules of `ip [-j] [-6] rule`, in their order: the lowest priority first.
 
     Args:
-        data: what was printed.
+        data: the output.
         version: 4 or 6: the family of a prefix called `default`.
     """
     if is_json(data):
@@ -116,15 +116,15 @@ def _text_rule(text: str, number: int, version: int) -> Rule:
         if word == "not":
             fields["inverted"] = True
         elif word in ("from", "to"):
-            prefix = _prefix(following(words, word, _SOURCE, number), number, version)
+            prefix = _prefix(next_word(words, word, _SOURCE, number), number, version)
             fields["source" if word == "from" else "destination"] = prefix
         elif word in ("iif", "oif"):
-            device = following(words, word, _SOURCE, number)
+            device = next_word(words, word, _SOURCE, number)
             fields["in_device" if word == "iif" else "out_device"] = device
         elif word == "fwmark":
-            _text_mark(fields, following(words, word, _SOURCE, number), number)
+            _text_mark(fields, next_word(words, word, _SOURCE, number), number)
         elif word in _SKIPPED_VALUES:
-            following(words, word, _SOURCE, number)
+            next_word(words, word, _SOURCE, number)
         elif word in ("lookup", "goto") or word in _ACTIONS:
             _text_action(fields, word, words, number)
         elif word not in _REMARKS:
@@ -146,9 +146,9 @@ def _text_action(fields: dict[str, Any], word: str, words: Iterator[str], number
     fields["action"] = word
     fields["table"] = ""  # BusyBox prints `lookup unspec` before any other action
     if word == "goto":
-        fields["goto"] = integer(following(words, word, _SOURCE, number), _SOURCE, number)
+        fields["goto"] = integer(next_word(words, word, _SOURCE, number), _SOURCE, number)
     elif word == "lookup":
-        table = following(words, word, _SOURCE, number)
+        table = next_word(words, word, _SOURCE, number)
         if table == _VRF_TABLE:
             fields["action"] = "l3mdev"
         else:
