@@ -48,8 +48,8 @@ def own(kind: str) -> list[Mount]:
 
 
 def of_first_process(kind: str) -> list[Mount]:
-    """The same for process 1: with hostPID, the node's own mounts; [] where it may not be looked
-    at.
+    """Return the same for process 1: with hostPID, the node's own mounts; [] where it may not be
+    looked at.
     """
     try:
         return _mounts(kind, *_FIRST)

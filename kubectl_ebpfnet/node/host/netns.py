@@ -68,7 +68,7 @@ def inside(path: str | Path | None) -> Iterator[None]:
 
 
 def empty() -> int:
-    """A new network namespace without a name, with nothing in it but lo.
+    """Return a new network namespace without a name, with nothing in it but lo.
 
     Returns:
         A descriptor: the namespace ends with the last one, and the last process in it.

@@ -56,7 +56,7 @@ def run(argv: tuple[str, ...]) -> tuple[int, bytes, str]:
 
 
 def _elsewhere() -> bool:
-    """Whether the node's first process has a root of its own, i.e. this is a container."""
+    """Tell whether the node's first process has a root of its own, i.e. this is a container."""
     try:
         return not os.path.samefile("/proc/1/root", "/")
     except OSError:

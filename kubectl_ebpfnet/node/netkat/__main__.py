@@ -1,7 +1,7 @@
-"""`python -m kubectl_ebpfnet.node.netkat`: netcat that this host's netfilter and CNI do not see.
+"""`python -m kubectl_ebpfnet.node.netkat`: netcat that bypasses this host's netfilter and CNI.
 
-How it works is in docs/architecture.md, "netkat"; this file goes from words to an exit code: 0 on
-success, 1 for wrong words, missing rights, a host or port that is none, a connection that fails.
+docs/netkat.md tells how it works. This file turns arguments into an exit code: 0 on success, 1 for
+wrong arguments, missing rights, a bad host or port, a connection that fails.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ import signal
 import sys
 
 from kubectl_ebpfnet.errors import EbpfnetError, KernelError
-from kubectl_ebpfnet.model.netkat import request as words
+from kubectl_ebpfnet.model.netkat import request as netkat_request
 from kubectl_ebpfnet.model.netkat.request import Request
-from kubectl_ebpfnet.node.netkat import connect, resolve, setup
-from kubectl_ebpfnet.node.netkat import exec as running
+from kubectl_ebpfnet.node.netkat import connect, resolve
+from kubectl_ebpfnet.node.netkat.exec import exec_child
 from kubectl_ebpfnet.node.netkat.pcap import Capture
-from kubectl_ebpfnet.node.netkat.setup import NetkatSetup
+from kubectl_ebpfnet.node.netkat.setup import NetkatSetup, set_up_for_clients, set_up_for_peer
 
 
-def main(said: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Run netkat. Returns its exit code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Ended by it at once: what we hold goes in the right order then (kat/attach.py).
+        # SIGINT ends the process at once: the kernel releases everything in the right order.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        request = words.request(said)
+        request = netkat_request.request(arguments)
         if request is None:
-            print(words.USAGE, end="")
+            print(netkat_request.USAGE, end="")
             return 0
         return _listen(request) if request.listen else _connect(request)
     except BrokenPipeError:
-        return 1  # nobody reads our stdout any more: that is no news
+        return 1  # the reader of stdout is gone, which needs no message
     except EbpfnetError as error:
         print(f"netkat: {error.message}", file=sys.stderr)
         if error.hint:
@@ -43,30 +43,30 @@ def main(said: list[str]) -> int:
 
 
 def _connect(request: Request) -> int:
-    """To the first of the host's addresses that answers."""
+    """Connect to the first of the host's addresses that answers."""
     problem: KernelError | None = None
     for peer, scope in resolve.addresses(request):
         if problem is not None:
-            _say(request, f"{problem.message}; the next address is {peer}")
+            _log(request, f"{problem.message}; the next address is {peer}")
         with contextlib.ExitStack() as stack:
             try:
-                laid = setup.to_peer(stack, request, peer, scope, tcx=_tcx())
-                _say(request, f"{laid.way.device.name}, {laid.way.sources[0]} port"
-                     f" {laid.first_port}, next hop {laid.way.gateway or 'on the link'},"
-                     f" {laid.attached.how}")  # fmt: skip
+                setup = set_up_for_peer(stack, request, peer, scope, tcx=_tcx())
+                _log(request, f"{setup.route.device.name}, {setup.route.sources[0]} port"
+                     f" {setup.first_port}, next hop {setup.route.gateway or 'on the link'},"
+                     f" {setup.programs.method}")  # fmt: skip
                 if request.command:
                     # Before the capture, which has a thread: a process with threads must not fork.
-                    started = stack.enter_context(running.started(laid, request))
-                    _capture(stack, request, laid)
+                    started = stack.enter_context(exec_child(setup, request))
+                    _capture(stack, request, setup)
                     return started.run()
-                _capture(stack, request, laid)
-                one = connect.connected(laid, request, peer)
-                stack.callback(connect.hang_up, one)
+                _capture(stack, request, setup)
+                sock = connect.connect_to_peer(setup, request, peer)
+                stack.callback(connect.hang_up, sock)
             except KernelError as error:
                 problem = error
                 continue
-            _say(request, f"connected to {peer} port {request.port}")
-            connect.exchange(one, request)
+            _log(request, f"connected to {peer} port {request.port}")
+            connect.transfer(sock, request)
             return 0
     assert problem is not None
     raise problem
@@ -75,28 +75,28 @@ def _connect(request: Request) -> int:
 def _listen(request: Request) -> int:
     address = resolve.addresses(request)[0][0]
     with contextlib.ExitStack() as stack:
-        laid = setup.to_clients(stack, request, address, tcx=_tcx())
-        _capture(stack, request, laid)
-        waiting = connect.listen(laid, request)
-        for one in waiting:
-            stack.callback(connect.hang_up, one)
-        _say(request, f"listening on {', '.join(laid.way.sources)} port {request.port},"
-             f" {laid.way.device.name}, {laid.attached.how}")  # fmt: skip
-        connect.serve(waiting, request)
+        setup = set_up_for_clients(stack, request, address, tcx=_tcx())
+        _capture(stack, request, setup)
+        listeners = connect.listen(setup, request)
+        for sock in listeners:
+            stack.callback(connect.hang_up, sock)
+        _log(request, f"listening on {', '.join(setup.route.sources)} port {request.port},"
+             f" {setup.route.device.name}, {setup.programs.method}")  # fmt: skip
+        connect.serve_clients(listeners, request)
     return 0
 
 
-def _capture(stack: contextlib.ExitStack, request: Request, laid: NetkatSetup) -> None:
+def _capture(stack: contextlib.ExitStack, request: Request, setup: NetkatSetup) -> None:
     if request.debug or request.pcap:
-        stack.callback(Capture(laid, debug=request.debug, pcap=request.pcap).close)
+        stack.callback(Capture(setup, debug=request.debug, pcap=request.pcap).close)
 
 
 def _tcx() -> bool:
-    """False as on a kernel before 6.6: for tests, and where tcx is not wanted."""
+    """Tell whether tcx may be used; tests forbid it, and kernels before 6.6 have none."""
     return not os.environ.get("EBPFNET_NO_TCX")
 
 
-def _say(request: Request, text: str) -> None:
+def _log(request: Request, text: str) -> None:
     if request.verbose:
         print(f"netkat: {text}", file=sys.stderr, flush=True)
 

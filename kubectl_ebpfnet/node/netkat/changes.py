@@ -1,10 +1,10 @@
-"""What netkat changes in a namespace, as messages for nlmsg.change.
+"""Netkat's changes to a namespace, as messages for netlink/message.py `change`.
 
-pyroute2 has all of these. To import it takes 190 ms, and half a millisecond for each of the dozen
-messages before a connection, which was most of the time to netkat's first byte (bench/netkat.py).
+pyroute2 has all of them, but its import takes 190 ms, and each of the dozen messages before a
+connection half a millisecond: most of the time to netkat's first byte (bench/netkat.py).
 
 Sources: rtnetlink(7); Linux include/uapi/linux/{rtnetlink,if_link,if_addr,neighbour,fib_rules,veth,
-pkt_sched,pkt_cls}.h. Names of their numbers are left out where a builder's argument says the same.
+pkt_sched,pkt_cls}.h. A number has no name where the builder's argument tells its meaning.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import struct
 
 from kubectl_ebpfnet.node.netlink.message import NEW, Change, attribute
 
-INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3  # parents of filters: TC_H_CLSACT with its two directions
+INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3  # parents of filters: TC_H_CLSACT and a direction
 _CLSACT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
 _NEWLINK, _NEWADDR, _NEWROUTE, _NEWNEIGH, _NEWRULE = 16, 20, 24, 28, 32
 _NEWQDISC, _DELQDISC, _NEWTFILTER, _DELTFILTER = 36, 37, 44, 45
@@ -37,22 +37,22 @@ _NO_ADDRESS_OF_ITS_OWN = 1  # IN6_ADDR_GEN_MODE_NONE
 
 
 def family(version: int) -> int:
-    """AF_INET or AF_INET6."""
+    """Return AF_INET or AF_INET6."""
     return int(socket.AF_INET if version == 4 else socket.AF_INET6)
 
 
 def number(value: int) -> bytes:
-    """A __u32 as it stands in an attribute."""
+    """Return a number as the payload of an attribute (__u32)."""
     return struct.pack("=I", value)
 
 
 def text(value: str) -> bytes:
-    """A string as it stands in an attribute."""
+    """Return a string as the payload of an attribute."""
     return value.encode() + b"\0"
 
 
 def packed(address: str) -> bytes:
-    """An IPv4 or IPv6 address in network order."""
+    """Return an IPv4 or IPv6 address in network order."""
     return ipaddress.ip_address(address).packed
 
 
@@ -60,10 +60,10 @@ def veth(name: str, peer: str, netns: int, mtu: int, mac: bytes) -> Change:
     """Add a veth.
 
     Args:
-        name: of this end; the kernel puts a number for %d.
+        name: of this end; the kernel replaces %d by a number.
         peer: name of the other end.
-        netns: descriptor of the namespace where that one is to be.
-        mtu: of both.
+        netns: descriptor of the other end's namespace.
+        mtu: of both ends.
         mac: of the other end, b"" for any.
     """
     there = LINK.pack(0, 0, 0, 0, 0) + attribute(3, text(peer)) + attribute(28, number(netns))
@@ -75,7 +75,7 @@ def veth(name: str, peer: str, netns: int, mtu: int, mac: bytes) -> Change:
 
 
 def up(index: int, *, arp: bool = True) -> list[Change]:
-    """Take a device up, without an IPv6 address that it would give itself."""
+    """Bring a device up, without an automatic IPv6 link-local address."""
     changes = []
     if os.path.exists("/proc/net/if_inet6"):
         of_ipv6 = attribute(10, attribute(8, bytes([_NO_ADDRESS_OF_ITS_OWN])), nested=True)
@@ -83,16 +83,16 @@ def up(index: int, *, arp: bool = True) -> list[Change]:
         changes.append(Change(_NEWLINK, 0, body, f"keep device {index} from a link-local address"))
     flags = _UP if arp else _UP | _NOARP
     body = LINK.pack(0, 0, index, flags, flags)
-    return [*changes, Change(_NEWLINK, 0, body, f"take device {index} up")]
+    return [*changes, Change(_NEWLINK, 0, body, f"bring device {index} up")]
 
 
-def address(index: int, one: str) -> Change:
-    """Give a device an address of full length, for use at once (no duplicate detection)."""
-    value = packed(one)
+def address(index: int, host: str) -> Change:
+    """Add an address with a full-length prefix, usable at once (no duplicate detection)."""
+    value = packed(host)
     flags = _NOPREFIXROUTE | (_NODAD if len(value) == 16 else 0)
     body = ADDRESS.pack(family(4 if len(value) == 4 else 6), len(value) * 8, 0, 0, index)
     body += attribute(2, value) + attribute(1, value) + attribute(8, number(flags))
-    return Change(_NEWADDR, NEW, body, f"add address {one}")
+    return Change(_NEWADDR, NEW, body, f"add address {host}")
 
 
 def route(
@@ -102,16 +102,17 @@ def route(
     """Add a route.
 
     Args:
-        version: of IP, of the destination.
+        version: IP version of the destination.
         prefix: ADDRESS/LENGTH, "" for the default route.
-        gateway: on the link, of either version; "" when the destination itself is.
+        gateway: on the link, of either version; "" when the destination is on the link.
         index: ifindex of the device.
-        source: the preferred one.
+        source: preferred source address.
         mtu: 0 for the device's.
+        table: number of the routing table.
     """
     destination, _, length = prefix.partition("/")
     ours = family(version)
-    # What has no next hop is on the link; for IPv6 the kernel takes no notice of a scope.
+    # A route without a next hop is on the link; for IPv6 the kernel ignores the scope.
     scope = 0 if gateway or version == 6 else _LINK_SCOPE
     head = (ours, int(length or 0), 0, 0, table if table < 256 else 0)
     body = ROUTE.pack(*head, _STATIC, scope, _UNICAST, _ONLINK if gateway else 0)
@@ -130,16 +131,29 @@ def route(
     return Change(_NEWROUTE, NEW, body, f"add the route to {prefix or 'all'}")
 
 
-def neighbour(index: int, one: str, mac: bytes) -> Change:
-    """Say which MAC an address on the link has, for good."""
-    value = packed(one)
+def neighbour(index: int, host: str, mac: bytes) -> Change:
+    """Add a permanent neighbour.
+
+    Args:
+        index: ifindex of the device.
+        host: its address.
+        mac: its MAC.
+    """
+    value = packed(host)
     body = _NEIGHBOUR.pack(family(4 if len(value) == 4 else 6), index, _PERMANENT, 0, 0)
     body += attribute(1, value) + attribute(2, mac)
-    return Change(_NEWNEIGH, NEW, body, f"add the neighbour {one}")
+    return Change(_NEWNEIGH, NEW, body, f"add the neighbour {host}")
 
 
 def rule(version: int, mark: int, table: int, priority: int) -> Change:
-    """Add a rule that leads what has a mark to a table."""
+    """Add a rule that looks up packets with a mark in a table.
+
+    Args:
+        version: IP version.
+        mark: of the packets.
+        table: number of the routing table.
+        priority: of the rule.
+    """
     body = ROUTE.pack(family(version), 0, 0, 0, 0, 0, 0, _TO_TABLE, 0)
     body += attribute(6, number(priority)) + attribute(10, number(mark))
     body += attribute(15, number(table))
@@ -147,7 +161,7 @@ def rule(version: int, mark: int, table: int, priority: int) -> Change:
 
 
 def clsact(index: int, *, take_away: bool = False) -> Change:
-    """Add the qdisc that has no queue, only filters; or take it away."""
+    """Add the qdisc clsact, which has filters and no queue, or remove it."""
     body = TC.pack(0, index, _CLSACT_HANDLE, _CLSACT, 0) + attribute(1, text("clsact"))
     if take_away:
         return Change(_DELQDISC, 0, body, f"remove clsact from device {index}")
@@ -155,14 +169,28 @@ def clsact(index: int, *, take_away: bool = False) -> Change:
 
 
 def bpf_filter(index: int, handle: int, priority: int, program: int, name: str) -> Change:
-    """Add a filter that runs a program, whose verdict counts, at a device's ingress."""
+    """Add a direct-action BPF filter to a device's ingress.
+
+    Args:
+        index: ifindex of the device.
+        handle: number of the filter.
+        priority: lower ones run first.
+        program: descriptor of a sched_cls program.
+        name: of the filter.
+    """
     options = attribute(6, number(program)) + attribute(7, text(name)) + attribute(8, number(1))
     body = _filter(index, handle, priority) + attribute(2, options, nested=True)
     return Change(_NEWTFILTER, NEW, body, f"add a filter to device {index}")
 
 
 def no_filter(index: int, handle: int, priority: int) -> Change:
-    """Take that filter away."""
+    """Remove a filter of `bpf_filter`.
+
+    Args:
+        index: ifindex of the device.
+        handle: number of the filter.
+        priority: of the filter.
+    """
     body = _filter(index, handle, priority)
     return Change(_DELTFILTER, 0, body, f"remove a filter from device {index}")
 

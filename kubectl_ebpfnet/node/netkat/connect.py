@@ -1,4 +1,4 @@
-"""Connect or listen in the private netns, and copy."""
+"""Connect or listen in the private netns, and copy data."""
 
 from __future__ import annotations
 
@@ -12,133 +12,144 @@ from typing import Any
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.netkat.request import Request
-from kubectl_ebpfnet.node.netkat.copy import Copying, Input, Manners, abort_when_closed, flush
+from kubectl_ebpfnet.node.netkat.copy import (
+    CopyOptions,
+    StandardInput,
+    StreamCopy,
+    abort_when_closed,
+    flush,
+)
 from kubectl_ebpfnet.node.netkat.setup import NetkatSetup
 
 
-def connected(laid: NetkatSetup, request: Request, peer: str) -> socket.socket:
-    """A connected socket to the peer.
+def connect_to_peer(setup: NetkatSetup, request: Request, peer: str) -> socket.socket:
+    """Connect to the peer.
+
+    Args:
+        setup: the path.
+        request: netkat's options.
+        peer: the peer's own address, for the error.
 
     Raises:
-        KernelError: refused, unreachable, or no answer in time; `peer` is for the words.
+        KernelError: refused, unreachable, or no answer in time.
     """
-    one = _socket(laid, request)
+    sock = _socket(setup, request)
     try:
-        one.bind(_name(laid, laid.way.sources[0], laid.first_port))
-        one.settimeout(request.wait)
-        one.connect(_name(laid, laid.near, request.port))
-        one.settimeout(None)
+        sock.bind(_socket_address(setup, setup.route.sources[0], setup.first_port))
+        sock.settimeout(request.wait)
+        sock.connect(_socket_address(setup, setup.peer_address, request.port))
+        sock.settimeout(None)
     except OSError as error:
-        one.close()
+        sock.close()
         where = f"{peer} port {request.port}"
         if isinstance(error, TimeoutError):
             raise KernelError(
                 f"connect to {where}: no answer in {request.wait:g} s", errno.ETIMEDOUT
             ) from None
         raise KernelError(f"connect to {where}: {error.strerror}", error.errno or 0) from None
-    return one
+    return sock
 
 
-def exchange(peer: socket.socket, request: Request) -> None:
-    """Copy stdin and stdout until the end, or see that the peer is there. Raises KernelError."""
+def transfer(peer: socket.socket, request: Request) -> None:
+    """Copy stdin and stdout until the end, or only probe the peer (-z). Raises KernelError."""
     if not request.connect_only:
-        Copying(peer, standard_input(), manners(request)).run()
+        StreamCopy(peer, standard_input(), copy_options(request)).run()
     elif request.udp:
         _probe(peer, request.wait)
     else:
         flush(peer, request.wait)
 
 
-def manners(request: Request) -> Manners:
-    """When copying ends, as the words say (kubectl_ebpfnet/model/netkat/request.py, USAGE)."""
-    given = request.wait if request.wait_given else 0.0
-    # Where nothing else can tell the end, silence does.
-    endless = request.udp or not (request.half_close or request.listen)
-    return Manners(
+def copy_options(request: Request) -> CopyOptions:
+    """Return when copying ends, by the options (model/netkat/request.py, USAGE)."""
+    wait = request.wait if request.wait_given else 0.0
+    # Without another sign of the end, silence is the end.
+    ends_by_silence = request.udp or not (request.half_close or request.listen)
+    return CopyOptions(
         udp=request.udp,
         half_close=request.half_close,
-        idle=given,
-        last=request.wait if endless else given,
-        # At a terminal nobody waits for more input, and the next client of -k may be there.
+        idle=wait,
+        last=request.wait if ends_by_silence else wait,
+        # At a terminal no more input is awaited, and the next client of -k may be waiting.
         after_peer=0.0 if request.keep or request.terminal or os.isatty(0) else request.wait,
         flush=request.wait,
     )
 
 
-def listen(laid: NetkatSetup, request: Request) -> list[socket.socket]:
-    """Sockets that wait for clients, one for each address. Raises KernelError."""
-    found = []
-    for address in laid.way.sources:
-        one = _socket(laid, request)
-        one.bind(_name(laid, address, request.port))
+def listen(setup: NetkatSetup, request: Request) -> list[socket.socket]:
+    """Return listening sockets, one for each address. Raises KernelError."""
+    sockets = []
+    for address in setup.route.sources:
+        sock = _socket(setup, request)
+        sock.bind(_socket_address(setup, address, request.port))
         if not request.udp:
-            one.listen(16)
-        found.append(one)
-    return found
+            sock.listen(16)
+        sockets.append(sock)
+    return sockets
 
 
-def serve(waiting: list[socket.socket], request: Request) -> None:
-    """Copy with a client; with -k with one after the other.
+def serve_clients(listeners: list[socket.socket], request: Request) -> None:
+    """Copy data with a client, with -k with one client after the other.
 
     Raises:
-        KernelError: nobody came in time (with -w), or the one client's connection broke.
+        KernelError: no client came in time (with -w), or the client's connection broke.
     """
     source = standard_input()
     if request.udp and request.keep:
-        Copying(_Anybody(waiting), source, manners(request)).run()
+        StreamCopy(_AnyClient(listeners), source, copy_options(request)).run()
         return
     while True:
-        peer = _client(waiting, request)
+        peer = _next_client(listeners, request)
         try:
-            Copying(peer, source, manners(request)).run()
+            StreamCopy(peer, source, copy_options(request)).run()
         except KernelError:
             if not request.keep:
                 raise
         finally:
-            if not request.udp:  # there the socket is the one that waits
+            if not request.udp:  # a UDP client has the listening socket
                 hang_up(peer)
         if not request.keep:
             return
 
 
 def hang_up(peer: socket.socket) -> None:
-    """Close a socket; threads that wait for it are woken."""
+    """Close a socket; wake threads that wait for it."""
     with contextlib.suppress(OSError):
         peer.shutdown(socket.SHUT_RDWR)
     peer.close()
 
 
-def standard_input() -> Input:
-    """stdin; one that is closed has ended."""
-    found = Input()
+def standard_input() -> StandardInput:
+    """Return stdin; a closed stdin has ended."""
+    sockets = StandardInput()
     try:
-        os.fstat(found.fd)
+        os.fstat(sockets.fd)
     except OSError:
-        found.ended = True
-    return found
+        sockets.ended = True
+    return sockets
 
 
-def _socket(laid: NetkatSetup, request: Request) -> socket.socket:
-    family = socket.AF_INET6 if ":" in laid.way.sources[0] else socket.AF_INET
-    with laid.private.inside():
-        one = socket.socket(family, socket.SOCK_DGRAM if request.udp else socket.SOCK_STREAM)
+def _socket(setup: NetkatSetup, request: Request) -> socket.socket:
+    family = socket.AF_INET6 if ":" in setup.route.sources[0] else socket.AF_INET
+    with setup.netns.inside():
+        sock = socket.socket(family, socket.SOCK_DGRAM if request.udp else socket.SOCK_STREAM)
     if not request.udp:
-        abort_when_closed(one)
-    return one
+        abort_when_closed(sock)
+    return sock
 
 
-def _name(
-    laid: NetkatSetup, address: str, port: int
+def _socket_address(
+    setup: NetkatSetup, address: str, port: int
 ) -> tuple[str, int] | tuple[str, int, int, int]:
     if ":" not in address:
         return (address, port)
-    scope = laid.private.index if address.lower().startswith("fe8") else 0
+    scope = setup.netns.index if address.lower().startswith("fe8") else 0
     return (address, port, 0, scope)
 
 
-def _client(waiting: list[socket.socket], request: Request) -> socket.socket:
-    """The next client: an accepted connection, or the socket that its first datagram came to."""
-    ready, _, _ = select.select(waiting, [], [], request.wait if request.wait_given else None)
+def _next_client(listeners: list[socket.socket], request: Request) -> socket.socket:
+    """Return the next client: an accepted connection, or the socket of its first datagram."""
+    ready, _, _ = select.select(listeners, [], [], request.wait if request.wait_given else None)
     if not ready:
         raise KernelError(f"nobody came in {request.wait:g} s", errno.ETIMEDOUT)
     if not request.udp:
@@ -149,7 +160,7 @@ def _client(waiting: list[socket.socket], request: Request) -> socket.socket:
 
 
 def _probe(peer: socket.socket, seconds: float) -> None:
-    """An empty datagram: silence and an answer are well, an ICMP error is not."""
+    """Send an empty datagram; only an ICMP error is a failure."""
     peer.settimeout(seconds)
     try:
         peer.send(b"")
@@ -160,26 +171,26 @@ def _probe(peer: socket.socket, seconds: float) -> None:
         raise KernelError(f"the peer refuses: {error.strerror}", error.errno or 0) from None
 
 
-class _Anybody:
-    """UDP with whoever sends; stdin goes to the one who sent last."""
+class _AnyClient:
+    """UDP with any client; stdin goes to the sender of the last datagram."""
 
-    def __init__(self, waiting: list[socket.socket]) -> None:
-        self._waiting = waiting
+    def __init__(self, listeners: list[socket.socket]) -> None:
+        self._listeners = listeners
         self._last: tuple[socket.socket, Any] | None = None
 
     def recv_into(self, memory: memoryview, /) -> int:
-        """A datagram of anybody's."""
-        ready, _, _ = select.select(self._waiting, [], [])
+        """Receive a datagram of any client."""
+        ready, _, _ = select.select(self._listeners, [], [])
         size, sender = ready[0].recvfrom_into(memory)
         self._last = (ready[0], sender)
         return size
 
     def sendall(self, data: memoryview, /) -> None:
-        """To the last one, once there is one."""
+        """Send to the last client; wait for the first."""
         while self._last is None:
             time.sleep(0.01)
-        one, sender = self._last
-        one.sendto(data, sender)
+        sock, sender = self._last
+        sock.sendto(data, sender)
 
     def shutdown(self, how: int, /) -> None:
-        """Datagrams have no end."""
+        """Do nothing: datagrams have no end."""

@@ -1,8 +1,8 @@
-"""netcat's copying: stdin to the peer, the peer to stdout, each in a thread of its own.
+"""Copy as netcat does: stdin to the peer, the peer to stdout, each in its own thread.
 
-Two threads and not one poll(2) loop: a stdout that nobody reads must not stop what goes the other
-way (`netkat | program` and back again), and stdin's file description may be shared, so it cannot be
-made non-blocking.
+Two threads instead of a poll(2) loop: a blocked stdout must not block the other direction (`netkat
+| program` and back again), and stdin's file description may be shared, so it cannot be
+non-blocking.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from kubectl_ebpfnet.errors import KernelError
 _STREAM_BYTES = 1 << 18
 _PIPE_BYTES = 1 << 20
 _DATAGRAM_BYTES = 1 << 16
-_SENT_AT_ONCE = 16384  # of stdin, as one datagram: what netcat-openbsd reads
+_SENT_AT_ONCE = 16384  # of stdin, in one datagram, as netcat-openbsd
 _TCP_INFO_STATE_DONE = frozenset({5, 6, 7, 11})  # FIN_WAIT2, TIME_WAIT, CLOSE, CLOSING
 _STEP_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
-    """When copying ends; seconds.
+class CopyOptions:
+    """When copying ends; times are in seconds.
 
     Attributes:
-        udp: datagrams.
-        half_close: tell the peer that stdin has ended.
-        idle: of silence at any time, 0 for as long as it takes.
-        last: of silence after the end of stdin, 0 for until the peer's end.
-        after_peer: without input after the peer's end, 0 to end with the peer.
-        flush: for what was sent to be acknowledged at the end.
+        udp: the peer is a UDP socket.
+        half_close: shut down the sending direction at the end of stdin.
+        idle: longest silence at any time, 0 for no limit.
+        last: longest silence after the end of stdin, 0 to wait for the peer's end.
+        after_peer: longest wait for input after the peer's end, 0 to end with the peer.
+        flush: longest wait for acknowledgements at the end.
     """
 
     udp: bool
@@ -53,54 +53,63 @@ class Manners:
 
 
 class Peer(Protocol):
-    """What is used of a connected socket."""
+    """The methods of a connected socket that copying needs."""
 
     def recv_into(self, memory: memoryview, /) -> int:
-        """As socket.recv_into."""
+        """Receive as socket.recv_into does."""
 
     def sendall(self, data: memoryview, /) -> None:
-        """As socket.sendall."""
+        """Send as socket.sendall does."""
 
     def shutdown(self, how: int, /) -> None:
-        """As socket.shutdown."""
+        """Shut down as socket.shutdown does."""
 
 
-class Input:
-    """stdin, read by one thread for all connections; a listener with -k keeps it."""
+class StandardInput:
+    """stdin: one thread at a time reads it; a listener with -k uses it for all clients."""
 
     def __init__(self, fd: int = 0) -> None:
         self.fd = fd
         self.ended = False
 
 
-class Copying:
-    """One connection's two directions."""
+class StreamCopy:
+    """Copies both directions of one connection."""
 
-    def __init__(self, peer: Peer, source: Input, manners: Manners, out: int = 1) -> None:
+    def __init__(
+        self, peer: Peer, source: StandardInput, options: CopyOptions, out: int = 1
+    ) -> None:
+        """
+        Args:
+            peer: the socket.
+            source: data for the peer.
+            options: when copying ends.
+            out: descriptor for the peer's data.
+        """
         self._peer = peer
         self._source = source
         self._out = out
-        self._manners = manners
-        self._said: queue.SimpleQueue[tuple[str, Exception | None]] = queue.SimpleQueue()
+        self._options = options
+        self._events: queue.SimpleQueue[tuple[str, Exception | None]] = queue.SimpleQueue()
         self._last = time.monotonic()
-        self._nobody_reads = False
-        # Ends the reader of stdin when the peer has ended first, without losing a byte of it.
+        self._reader_gone = False
+        # Ends the reader of stdin after the peer's end, without losing a byte of stdin.
         self._stop_reading, self._stop = os.pipe()
 
     def run(self) -> None:
-        """Copy until it is over.
+        """Copy until the end.
 
         Raises:
             KernelError: the connection broke (reset, unreachable).
-            BrokenPipeError: nobody reads our stdout.
+            BrokenPipeError: the reader of stdout is gone.
         """
         for fd in (self._source.fd, self._out):
             _widen(fd)
-        incoming = threading.Thread(target=self._told, args=("peer", self._to_stdout), daemon=True)
-        outgoing = threading.Thread(target=self._told, args=("stdin", self._to_peer), daemon=True)
+        incoming = self._thread("peer", self._to_stdout)
+        outgoing = self._thread("stdin", self._to_peer)
         incoming.start()
         if self._source.ended:
-            self._said.put(("stdin", None))
+            self._events.put(("stdin", None))
         else:
             outgoing.start()
         problem = None
@@ -110,62 +119,65 @@ class Copying:
             os.close(self._stop)
             if outgoing.ident and not self._source.ended:
                 outgoing.join(1)
-        if self._nobody_reads:
+        if self._reader_gone:
             raise BrokenPipeError
         if problem is not None:
             raise KernelError(_words(problem), problem.errno or 0) from None
         self._flush()
 
-    def _told(self, name: str, work: Callable[[], None]) -> None:
+    def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        return threading.Thread(target=self._run_direction, args=(name, work), daemon=True)
+
+    def _run_direction(self, name: str, work: Callable[[], None]) -> None:
         try:
             work()
-            self._said.put((name, None))
+            self._events.put((name, None))
         except OSError as error:
-            self._said.put((name, error))
+            self._events.put((name, error))
 
     def _wait(self) -> OSError | None:
-        """Until the end; what broke the connection, or None."""
+        """Wait for the end; return the error that broke the connection, or None."""
         stdin_over = peer_over = False
         while True:
-            limit = self._manners.last if stdin_over else self._manners.idle
+            limit = self._options.last if stdin_over else self._options.idle
             if peer_over:
-                limit = self._manners.after_peer
-            left = self._last + limit - time.monotonic() if limit else None
-            if left is not None and left <= 0:
+                limit = self._options.after_peer
+            remaining = self._last + limit - time.monotonic() if limit else None
+            if remaining is not None and remaining <= 0:
                 return None
             try:
-                who, problem = self._said.get(timeout=left)
+                name, problem = self._events.get(timeout=remaining)
             except queue.Empty:
                 continue
             if isinstance(problem, OSError):
                 return problem
-            # The peer's end may be that of one direction only: it may still take what we have.
-            if peer_over or (who == "peer" and (stdin_over or not self._manners.after_peer)):
+            # The peer may have ended only its sending direction, and still receive.
+            if peer_over or (name == "peer" and (stdin_over or not self._options.after_peer)):
                 return None
-            peer_over, stdin_over = who == "peer", who == "stdin"
+            peer_over, stdin_over = name == "peer", name == "stdin"
             self._last = time.monotonic()
 
     def _to_stdout(self) -> None:
-        memory = memoryview(bytearray(_DATAGRAM_BYTES if self._manners.udp else _STREAM_BYTES))
+        memory = memoryview(bytearray(_DATAGRAM_BYTES if self._options.udp else _STREAM_BYTES))
         while True:
             size = self._peer.recv_into(memory)
-            if not size and not self._manners.udp:
+            if not size and not self._options.udp:
                 return
             self._last = time.monotonic()
             try:
                 _write(self._out, memory[:size])
             except BrokenPipeError:
-                self._nobody_reads = True
+                self._reader_gone = True
                 raise
             self._last = time.monotonic()
 
     def _to_peer(self) -> None:
-        memory = memoryview(bytearray(_SENT_AT_ONCE if self._manners.udp else _STREAM_BYTES))
-        waiting = select.poll()
-        waiting.register(self._source.fd, select.POLLIN)
-        waiting.register(self._stop_reading, select.POLLIN)
+        memory = memoryview(bytearray(_SENT_AT_ONCE if self._options.udp else _STREAM_BYTES))
+        poll = select.poll()
+        poll.register(self._source.fd, select.POLLIN)
+        poll.register(self._stop_reading, select.POLLIN)
         while True:
-            ready = dict(waiting.poll())
+            ready = dict(poll.poll())
             if self._stop_reading in ready:
                 return
             size = os.readv(self._source.fd, [memory])
@@ -175,24 +187,24 @@ class Copying:
             self._peer.sendall(memory[:size])
             self._last = time.monotonic()
         self._source.ended = True
-        if self._manners.half_close and not self._manners.udp:
+        if self._options.half_close and not self._options.udp:
             self._peer.shutdown(socket.SHUT_WR)
 
     def _flush(self) -> None:
-        """Wait until the peer has all: the namespace, and what is queued in it, ends with us."""
-        if isinstance(self._peer, socket.socket) and not self._manners.udp:
-            flush(self._peer, self._manners.flush)
+        """Wait until the peer has all data: the namespace and its queues end with this process."""
+        if isinstance(self._peer, socket.socket) and not self._options.udp:
+            flush(self._peer, self._options.flush)
 
 
 def flush(peer: socket.socket, seconds: float) -> None:
-    """Close the writing side, and wait until the peer has acknowledged all that was sent.
+    """Shut down the sending direction, and wait for the acknowledgement of all data.
 
-    `seconds` without any progress end it too; then the close that follows is a reset.
+    `seconds` without progress end the wait; then the following close is a reset.
     """
     try:
         peer.shutdown(socket.SHUT_WR)
     except OSError:
-        return  # it is not connected any more
+        return  # not connected any more
     end, before = 0.0, -1
     while True:
         state = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
@@ -208,16 +220,16 @@ def flush(peer: socket.socket, seconds: float) -> None:
 
 
 def abort_when_closed(peer: socket.socket) -> None:
-    """Have a close reset the connection, until `flush` has seen it end well.
+    """Make close(2) reset the connection, unless `flush` saw it end well.
 
-    A socket that is closed while it still has to send holds its namespace, and the veth with it,
-    for minutes; and after our end nothing that it sends would get out.
+    A closed socket with unsent data keeps its namespace, and the veth, for minutes; and after this
+    process nothing that it sends would get out.
     """
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _widen(fd: int) -> None:
-    """A pipe holds 64 KB, which costs a change of process for each; a megabyte where we may."""
+    """Enlarge a pipe from 64 KB to 1 MB where allowed: fewer process switches."""
     with contextlib.suppress(OSError):  # no pipe, or above /proc/sys/fs/pipe-max-size
         if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < _PIPE_BYTES:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

@@ -1,9 +1,9 @@
-"""One private netns, many next hops: a connection each, at the same time.
+"""One private netns, many next hops: a connection by each, at the same time.
 
-To attach a program and to let go of it takes the kernel some 25 ms each, one after the other for
-the whole machine (the rtnetlink lock, and a grace period of RCU), so 50 private namespaces cannot
-be had quickly. Here each connection has a mark (SO_MARK, socket(7)), a rule leads the mark to a
-table of its own, and that holds the one route by its next hop (ip-rule(8)).
+The kernel needs some 25 ms to attach a program and as long to detach it, one after the other on the
+whole machine (the rtnetlink lock, and a grace period of RCU), so 50 private namespaces would take
+seconds. Here each connection has a mark (SO_MARK, socket(7)), a rule for the mark names a table,
+and the table has one route by the next hop (ip-rule(8)).
 """
 
 from __future__ import annotations
@@ -19,52 +19,60 @@ from kubectl_ebpfnet.node.netlink.message import Change, change
 
 _TABLES = 1000
 _SO_MARK = 36
-# Next hops that are given by their MAC need an address to be called by; these are nobody's
-# (RFC 2544 and RFC 5180: benchmarking).
-_NAMES = {4: "198.19.0.0", 6: "2001:2:0:fffe::"}
+# A next hop that is given by its MAC needs an address for its route; nobody has these (RFC 2544
+# and RFC 5180: benchmarking).
+_HOP_ADDRESSES = {4: "198.19.0.0", 6: "2001:2:0:fffe::"}
 
 
-def spread(laid: NetkatSetup, next_hops: Sequence[str]) -> None:
-    """Give the private netns a way by each next hop.
+def add_next_hops(setup: NetkatSetup, next_hops: Sequence[str]) -> None:
+    """Add a route by each next hop to the private netns.
 
     Args:
-        laid: by `laying.to_peer` for as many connections.
+        setup: of `set_up_for_peer`, for as many connections.
         next_hops: an address on the link or a MAC each.
 
     Raises:
         KernelError: the kernel refuses one of them.
     """
-    source, index = ipaddress.ip_address(laid.way.sources[0]), laid.private.index
-    version, first = source.version, int(ipaddress.ip_address(_NAMES[source.version]))
-    found: list[Change] = []
+    source, index = ipaddress.ip_address(setup.route.sources[0]), setup.netns.index
+    version, first = source.version, int(ipaddress.ip_address(_HOP_ADDRESSES[source.version]))
+    changed: list[Change] = []
     for number, next_hop in enumerate(next_hops, 1):
         gateway, table = next_hop, _TABLES + number
         if not _is_address(next_hop):
             gateway = str(ipaddress.ip_address(first + number))
-            found.append(
+            changed.append(
                 changes.neighbour(index, gateway, bytes.fromhex(next_hop.replace(":", "")))
             )
-        near = f"{laid.near}/{source.max_prefixlen}"
-        found.append(changes.route(version, near, gateway, index, str(source), table=table))
-        found.append(changes.rule(version, number, table, number))
-    with laid.private.inside():
-        change(found)
+        peer_prefix = f"{setup.peer_address}/{source.max_prefixlen}"
+        changed.append(
+            changes.route(version, peer_prefix, gateway, index, str(source), table=table)
+        )
+        changed.append(changes.rule(version, number, table, number))
+    with setup.netns.inside():
+        change(changed)
 
 
-def sockets(laid: NetkatSetup, count: int, *, udp: bool) -> list[socket.socket]:
-    """A socket for each next hop, bound to its local port and marked for its way."""
-    source = laid.way.sources[0]
+def marked_sockets(setup: NetkatSetup, count: int, *, udp: bool) -> list[socket.socket]:
+    """Return a socket for each next hop, bound to its local port and marked for its route.
+
+    Args:
+        setup: of `set_up_for_peer`, for as many connections.
+        count: number of sockets.
+        udp: datagram sockets.
+    """
+    source = setup.route.sources[0]
     family = socket.AF_INET6 if ":" in source else socket.AF_INET
-    found = []
-    with laid.private.inside():
+    changed = []
+    with setup.netns.inside():
         for number in range(1, count + 1):
-            one = socket.socket(family, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
-            found.append(one)
-            one.setsockopt(socket.SOL_SOCKET, _SO_MARK, number)
-            one.bind((source, laid.first_port + number - 1))
+            sock = socket.socket(family, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
+            changed.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, number)
+            sock.bind((source, setup.first_port + number - 1))
             if not udp:
-                abort_when_closed(one)
-    return found
+                abort_when_closed(sock)
+    return changed
 
 
 def _is_address(word: str) -> bool:

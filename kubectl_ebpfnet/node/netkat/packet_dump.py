@@ -3,8 +3,8 @@
     recv tcp 127.0.0.1:44644 -> 127.0.0.1:80 len:0 id:a5ee flags: S seqnum: 1321663292 ack: 0 ...
     send arp 10.0.0.1 (02:00:00:00:00:01) -> 10.0.0.2 (00:00:00:00:00:00) valid:true
 
-Sources: what the original printed in its README, RFC 791, 8200, 9293, 768, 792, 4443, 826. What was
-captured may be cut anywhere: what cannot be read is said to be so, nothing is raised.
+Sources: the examples in the original's README, RFC 791, 8200, 9293, 768, 792, 4443, 826. A captured
+packet may be cut anywhere: a malformed packet has a line too, and raises nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ICMPV6_WORDS = {
 
 
 def line(frame: bytes, sent: bool) -> str:
-    """One line for one Ethernet frame, without its end."""
+    """Return the line of an Ethernet frame, without a newline."""
     way = "send" if sent else "recv"
     try:
         (kind,) = struct.unpack_from(">H", frame, 12)
@@ -60,7 +60,7 @@ def _arp(packet: bytes) -> str:
 def _ipv4(packet: bytes) -> str:
     length, ident, fragment = struct.unpack_from(">HHH", packet, 2)
     header = (packet[0] & 0x0F) * 4
-    # Zero in what is segmented later (BIG TCP): then all that is there.
+    # The length is 0 before segmentation (BIG TCP): then the packet is all of the data.
     payload = (length or len(packet)) - header
     source, target = ip_address(packet[12:16]), ip_address(packet[16:20])
     return _transport(
@@ -113,7 +113,7 @@ def _word(data: bytes, at: int) -> int:
 
 
 def _options(data: bytes, syn: bool) -> str:
-    """As Go prints a struct: the options of a SYN, or those of the other segments."""
+    """Return the TCP options as Go prints a struct, of a SYN or of another segment."""
     mss, scale, permitted, stamps = 536, -1, False, (0, 0)
     stamped = False
     blocks: list[str] = []

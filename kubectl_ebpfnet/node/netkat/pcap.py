@@ -1,8 +1,8 @@
-"""What the private netns sends and gets: as lines (`-d`) and as a file (`--pcap`).
+"""Packets of the private netns: as lines (`-d`) and as a file (`--pcap`).
 
-A packet socket in the private netns sees both ways: packet(7). The peer's stand-in address is
-turned back into the peer's own, which changes no checksum (redirect.neutral). Large segments are
-seen before they are cut and checksums before they are computed, as with tcpdump on the device.
+A packet socket in the private netns sees both directions: packet(7). The peer's stand-in address is
+replaced by the peer's own, which changes no checksum (redirect/flow.py). As with tcpdump on the
+device, segments are seen before segmentation offload and checksums before they are computed.
 
 The file is pcap with nanoseconds: IETF draft-ietf-opsawg-pcap, magic 0xa1b23c4d, link type 1.
 """
@@ -32,22 +32,31 @@ _ADDRESSES = {b"\x08\x00": (26, 30, 4), b"\x86\xdd": (22, 38, 16)}
 
 
 class Capture:
-    """Packets are shown and written by a thread from now to `close`."""
+    """A thread that shows and writes packets, from the start to `close`."""
 
-    def __init__(self, laid: NetkatSetup, *, debug: bool, pcap: str) -> None:
-        """Begin. Raises KernelError when the file cannot be written."""
-        self._real = laid.real
+    def __init__(self, setup: NetkatSetup, *, debug: bool, pcap: str) -> None:
+        """Begin to capture.
+
+        Args:
+            setup: the path.
+            debug: print a line for each packet to stderr.
+            pcap: path of the file, "" for none.
+
+        Raises:
+            KernelError: the file cannot be written.
+        """
+        self._real_addresses = setup.real_addresses
         self._debug = debug
         self._file = -1
         if pcap:
             try:
-                how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-                self._file = os.open(pcap, how, 0o644)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+                self._file = os.open(pcap, flags, 0o644)
             except OSError as error:
                 raise KernelError(f"write {pcap}: {error.strerror}", error.errno or 0) from None
             header = struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, _SNAP, 1)
             os.write(self._file, header)
-        with laid.private.inside():
+        with setup.netns.inside():
             self._tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         with contextlib.suppress(OSError):
             self._tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _QUEUE_BYTES)
@@ -58,7 +67,7 @@ class Capture:
         self._thread.start()
 
     def close(self) -> None:
-        """Show what is still queued, then end."""
+        """Handle the queued packets, then end."""
         os.close(self._stop)
         self._thread.join()
         self._tap.close()
@@ -80,8 +89,8 @@ class Capture:
 
     def _packet(self, frame: bytes, sent: bool) -> None:
         now = time.time_ns()
-        if self._real:
-            frame = self._as_on_the_wire(frame)
+        if self._real_addresses:
+            frame = self._with_real_address(frame)
         if self._debug:
             with contextlib.suppress(OSError):
                 print(packet_dump.line(frame, sent), file=sys.stderr, flush=True)
@@ -91,17 +100,18 @@ class Capture:
             with contextlib.suppress(OSError):
                 os.writev(self._file, [head, frame])
 
-    def _as_on_the_wire(self, frame: bytes) -> bytes:
-        """The peer by its own address, in the IP header and in what an ICMP error quotes."""
+    def _with_real_address(self, frame: bytes) -> bytes:
+        """Put the peer's own address into the IP header, and into the packet in an ICMP error."""
         source, target, size = _ADDRESSES.get(frame[12:14], (0, 0, 0))
         if not size:
             return frame
-        for stand_in, real in self._real.items():
-            at = {frame[place : place + size]: place for place in (source, target)}.get(stand_in)
-            if at is not None:
-                return frame[:at] + real + frame[at + size :]
+        for stand_in, real_address in self._real_addresses.items():
+            offsets = {frame[at : at + size]: at for at in (source, target)}
+            position = offsets.get(stand_in)
+            if position is not None:
+                return frame[:position] + real_address + frame[position + size :]
             quoted = frame.find(stand_in, target + size)
             icmp = frame[23] == 1 if size == 4 else frame[20] == 58
             if icmp and quoted > 0:
-                return frame[:quoted] + real + frame[quoted + size :]
+                return frame[:quoted] + real_address + frame[quoted + size :]
         return frame

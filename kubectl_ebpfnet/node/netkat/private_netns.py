@@ -1,7 +1,7 @@
-"""The private network namespace: a veth that wears the node's address.
+"""The private network namespace: a veth with the node's address.
 
-Nothing in it has a name: a descriptor holds it, and its end takes the veth (both ends) with it,
-however the process ends (network_namespaces(7)). Sources: unshare(2), veth(4), rtnetlink(7).
+The namespace has no name: a descriptor keeps it, and both ends of the veth end with it, however the
+process ends (network_namespaces(7)). Sources: unshare(2), veth(4), rtnetlink(7).
 """
 
 from __future__ import annotations
@@ -34,90 +34,89 @@ class PrivateNetns:
     """A namespace without a name.
 
     Attributes:
-        fd: what holds it.
+        fd: the descriptor that keeps it.
         veth: ifindex of the veth's end in the host.
-        index: ifindex of the end in here.
+        index: ifindex of the end in the namespace.
     """
 
     def __init__(self) -> None:
-        """Make it, empty. Raises KernelError (EPERM without CAP_SYS_ADMIN)."""
+        """Create an empty namespace. Raises KernelError (EPERM without CAP_SYS_ADMIN)."""
         self.veth = self.index = 0
         self.fd = netns.empty()
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
-        """Do the block in it: sockets that are made there stay there."""
+        """Run the block in the namespace: sockets created there stay there."""
         with netns.inside(f"/proc/self/fd/{self.fd}"):
             yield
 
-    def lay(self, device: HostDevice) -> None:
-        """Lay the veth, in the likeness of a device of the host.
+    def add_veth(self, device: HostDevice) -> None:
+        """Add the veth, with MAC and MTU of a device of the host.
 
-        To be called in the host's namespace. Raises KernelError.
+        Call it in the host's namespace. Raises KernelError.
         """
-        # A netkit device in L3 mode says that it has a MAC of zeros. One name a process would
-        # clash between pid namespaces: the kernel counts.
+        # A netkit device in L3 mode has a MAC of zeros. The kernel numbers the name, since a pid in
+        # it would clash between pid namespaces.
         mac = device.mac if any(device.mac) else b""
         change([changes.veth("netkat%d", DEVICE, self.fd, device.mtu, mac)])
         with self.inside():
             link = next(answers(NETLINK_ROUTE, _GETLINK, 0, _KAT0, "look at the veth"))
-            self._read(*link)
-        # This end first: the other one sends at once when it is taken up with a carrier.
+            self._read_indexes(*link)
+        # The host's end first: the other end sends as soon as it is up with a carrier.
         change(changes.up(self.veth))
 
-    def furnish(
+    def configure(
         self,
-        way: PeerRoute,
+        route: PeerRoute,
         routes: Iterable[CopiedRoute],
         neighbours: dict[str, bytes],
         port_range: tuple[int, int] | None = None,
     ) -> None:
-        """Give it addresses, routes and neighbours.
+        """Add addresses, routes and neighbours.
 
         Args:
-            way: its device and sources.
+            route: has the device and the source addresses.
             routes: to the peer, or of a listener.
-            neighbours: address → MAC of those that need not be asked for.
+            neighbours: address → MAC of permanent neighbours.
             port_range: local ports for programs that do not choose one.
 
         Raises:
             KernelError: the kernel refuses one of them.
         """
         with self.inside():
-            _settings(port_range)
-            change(self._dress(way, routes, neighbours))
+            _write_settings(port_range)
+            change(self._configuration(route, routes, neighbours))
 
-    def _read(self, data: bytes, start: int, end: int) -> None:
+    def _read_indexes(self, data: bytes, start: int, end: int) -> None:
         self.index = changes.LINK.unpack_from(data, start)[2]
         self.veth = number(attributes_of(data[start:end], changes.LINK.size), _IFLA_LINK) or 0
 
-    def _dress(
-        self, way: PeerRoute, routes: Iterable[CopiedRoute], neighbours: dict[str, bytes]
+    def _configuration(
+        self, route: PeerRoute, routes: Iterable[CopiedRoute], neighbours: dict[str, bytes]
     ) -> list[Change]:
-        index, source = self.index, way.sources[0]
+        index, source = self.index, route.sources[0]
         version = 6 if ":" in source else 4
-        found = [*changes.up(_LOOPBACK), *changes.up(index, arp=way.device.arp)]
-        found += [changes.address(index, one) for one in way.sources]
-        found += [
-            changes.route(version, one.prefix, one.gateway, index, source, mtu=one.mtu)
-            for one in routes
+        changed = [*changes.up(_LOOPBACK), *changes.up(index, arp=route.device.arp)]
+        changed += [changes.address(index, address) for address in route.sources]
+        changed += [
+            changes.route(version, r.prefix, r.gateway, index, source, mtu=r.mtu) for r in routes
         ]
-        return found + [changes.neighbour(index, *pair) for pair in neighbours.items()]
+        return changed + [changes.neighbour(index, *pair) for pair in neighbours.items()]
 
 
-def _settings(port_range: tuple[int, int] | None) -> None:
-    """Settings of the namespace that the calling thread is in.
+def _write_settings(port_range: tuple[int, int] | None) -> None:
+    """Write the sysctls of the calling thread's network namespace.
 
     ICMP errors come from routers that the private netns has no route to: a strict rp_filter,
-    which a new netns inherits, would drop them. Sockets of ours are bound to their one port; a
-    range is for programs that choose one by themselves.
+    which a new netns inherits, would drop them. Sockets of netkat are bound to their one port; the
+    range is for programs that choose a port by themselves.
     """
-    wanted = {f"net/ipv4/conf/{name}/rp_filter": "0" for name in ("all", DEVICE)}
-    # A program's socket that cannot send any more must not hold the namespace for minutes.
-    wanted["net/ipv4/tcp_orphan_retries"] = "1"
+    settings = {f"net/ipv4/conf/{name}/rp_filter": "0" for name in ("all", DEVICE)}
+    # A program's orphaned socket must not keep the namespace for minutes.
+    settings["net/ipv4/tcp_orphan_retries"] = "1"
     if port_range:
-        wanted[_PORT_RANGE] = f"{port_range[0]} {port_range[1]}"
-    error = sysctls.write(wanted).get(_PORT_RANGE)
+        settings[_PORT_RANGE] = f"{port_range[0]} {port_range[1]}"
+    error = sysctls.write(settings).get(_PORT_RANGE)
     if error is not None and port_range and port_range[0] != port_range[1]:
         raise KernelError(
             f"set the port range of the private netns: {error.strerror}", error.errno or 0,

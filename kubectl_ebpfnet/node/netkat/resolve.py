@@ -1,4 +1,4 @@
-"""A host's addresses, by the resolver of this host and before any private netns is entered."""
+"""Resolve a host, by this host's resolver, before a private netns is entered."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from kubectl_ebpfnet.model.netkat.request import Request
 
 
 def addresses(request: Request) -> list[tuple[str, int]]:
-    """(address, index of the device of a link-local one or 0), in the resolver's order.
+    """Return (address, ifindex of a link-local address's device or 0), in the resolver's order.
 
     Raises:
-        KernelError: there is none, none of the version that is wanted, or no answer within -w.
+        KernelError: no address, none of the requested IP version, or no answer within -w.
     """
     found = _numeric(request.host, request.version) or _resolved(request)
     if request.source:
@@ -26,7 +26,7 @@ def addresses(request: Request) -> list[tuple[str, int]]:
 
 
 def _numeric(host: str, version: int) -> list[tuple[str, int]]:
-    """The host where it is an address without a scope, of a version that is wanted."""
+    """Return the host if it is an address without a scope, of the requested IP version."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -37,7 +37,7 @@ def _numeric(host: str, version: int) -> list[tuple[str, int]]:
 
 def _resolved(request: Request) -> list[tuple[str, int]]:
     family = {4: socket.AF_INET, 6: socket.AF_INET6}.get(request.version, socket.AF_UNSPEC)
-    # As bytes, or Python loads its tables of all the world's letters (10 ms).
+    # As bytes, or Python loads the tables of IDNA (10 ms).
     host = request.host.encode() if request.host.isascii() else request.host
     found: list[tuple[str, int]] = []
     problem: list[str] = []

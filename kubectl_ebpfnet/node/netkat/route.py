@@ -1,6 +1,6 @@
-"""Which way the host would send it: device, source address, next hop; or why none will do.
+"""The host's route to a peer or to clients: device, source address, next hop.
 
-The kernel is asked (RTM_GETROUTE, as `ip route get` does), nothing is worked out here. Sources:
+The kernel looks the route up (RTM_GETROUTE, as for `ip route get`). Sources:
 rtnetlink(7), Linux include/uapi/linux/{rtnetlink,if_arp}.h.
 """
 
@@ -25,7 +25,7 @@ from kubectl_ebpfnet.node.netlink.message import (
     text,
 )
 
-# ARPHRD_*: what has Ethernet frames, and what carries bare IP
+# ARPHRD_* of devices with Ethernet frames, and of devices with bare IP
 _ETHERNET = 1
 _LOOPBACK = 772
 _BARE = frozenset({0xFFFE, 512, 519, 768, 769, 776, 778, 823})  # none, ppp, rawip, ipip, sit, gre
@@ -44,7 +44,7 @@ _RTA_ENCAP_TYPE, _RTAX_MTU = 21, 2
 
 @dataclass(frozen=True, slots=True)
 class HostDevice:
-    """A device of the host. `mac` is b"" where there is no MAC header."""
+    """A device of the host. `mac` is b"" for a device without a MAC header."""
 
     index: int
     name: str
@@ -55,7 +55,7 @@ class HostDevice:
 
 @dataclass(frozen=True, slots=True)
 class CopiedRoute:
-    """One route to copy: `prefix` "" is the default, `gateway` "" is on-link."""
+    """A route to copy: `prefix` "" for the default route, `gateway` "" for on-link."""
 
     prefix: str
     gateway: str = ""
@@ -64,14 +64,15 @@ class CopiedRoute:
 
 @dataclass(frozen=True, slots=True)
 class PeerRoute:
-    """How the private netns reaches the peer, or its clients.
+    """The route from the private netns to the peer, or to its clients.
 
     Attributes:
-        sources: addresses to wear; the first one is the source.
-        gateway: the next hop's address, "" when the peer itself is on the link.
-        gateway_mac: its MAC where it was given, else b"".
-        mtu: of the route, 0: the device's.
-        routes: for listening, the device's routes.
+        device: the host's device that the packets use.
+        sources: addresses for the veth; the first is the source address.
+        gateway: address of the next hop, "" when the peer is on the link.
+        gateway_mac: MAC of the next hop if the user gave it, else b"".
+        mtu: of the route, 0 for the device's.
+        routes: for a listener, the device's routes.
     """
 
     device: HostDevice
@@ -82,60 +83,61 @@ class PeerRoute:
     routes: tuple[CopiedRoute, ...] = ()
 
 
-def to_peer(request: Request, peer: str, scope: int = 0) -> PeerRoute:
-    """The way to an address.
+def route_to_peer(request: Request, peer: str, scope: int = 0) -> PeerRoute:
+    """Return the route to a peer.
 
     Args:
-        peer: IPv4 or IPv6, without a scope.
-        scope: the device of a link-local address, 0 where there is none.
+        request: netkat's options.
+        peer: IPv4 or IPv6 address, without a scope.
+        scope: ifindex of a link-local address's device, 0 for other addresses.
 
     Raises:
-        Unsupported: netkat cannot go this way (its words say why).
+        Unsupported: netkat cannot use this route; the message has the reason.
         KernelError: the host has no route, or no such device.
     """
-    device = _index(request.interface) if request.interface else scope
+    index = _index(request.interface) if request.interface else scope
     if request.via and ipaddress.ip_address(request.via).version != _version(peer):
         raise KernelError(f"--via {request.via} and {peer} are of different IP versions")
-    asked = request.via or peer
-    answer = _fib(asked, device, request)
-    if answer.type == _LOCAL and request.via_mac:
-        answer = _past_the_local_one(peer, device, request)
-    elif answer.type == _LOCAL:
+    target = request.via or peer
+    lookup = _lookup(target, index, request)
+    if lookup.type == _LOCAL and request.via_mac:
+        lookup = _lookup_past_local(peer, index, request)
+    elif lookup.type == _LOCAL:
         raise Unsupported(
-            f"{asked} is this host's own address: what is sent there never leaves the host's stack,"
-            " and there is nothing to go round",
+            f"{target} is this host's own address: what is sent there never leaves the host's"
+            " stack, and there is nothing to go round",
             hint="use nc; or --via ADDRESS|MAC to send it out to a next hop all the same",
         )
-    if request.via and answer.gateway:
+    if request.via and lookup.gateway:
         raise KernelError(
-            f"--via {request.via} is not on a link of this host (via {answer.gateway})"
+            f"--via {request.via} is not on a link of this host (via {lookup.gateway})"
         )
-    found = usable(answer.device)
-    source = request.source or answer.source
+    device = usable_device(lookup.device)
+    source = request.source or lookup.source
     if not source:
-        source = next(iter(_addresses(found.index, _version(peer))), "")
+        source = next(iter(_addresses(device.index, _version(peer))), "")
     if not source:
-        raise KernelError(f"device {found.name} has no IPv{_version(peer)} address")
-    gateway = "" if request.via_mac else request.via or answer.gateway
-    return PeerRoute(found, (source,), gateway, request.via_mac, answer.mtu)
+        raise KernelError(f"device {device.name} has no IPv{_version(peer)} address")
+    gateway = "" if request.via_mac else request.via or lookup.gateway
+    return PeerRoute(device, (source,), gateway, request.via_mac, lookup.mtu)
 
 
-def to_clients(request: Request, address: str) -> PeerRoute:
-    """The way of a listener: the device that has the address, and its routes.
+def route_to_clients(request: Request, address: str) -> PeerRoute:
+    """Return the route of a listener: the device that has the address, and its routes.
 
     Raises:
-        Unsupported, KernelError: as `to_peer`; also when no device can be chosen.
+        Unsupported, KernelError: as `route_to_peer`; also when no device can be chosen.
     """
     version = _version(address)
-    any_ = ipaddress.ip_address(address).is_unspecified
+    unspecified = ipaddress.ip_address(address).is_unspecified
     if request.interface:
         index = _index(request.interface)
-    elif any_:
+    elif unspecified:
         index = _default_device(version)
     else:
-        index = _owner(address, version)
-    device = usable(index)
-    sources = tuple(_addresses(index, version)) if any_ else (address,)
+        index = _device_of(address, version)
+    device = usable_device(index)
+    sources = tuple(_addresses(index, version)) if unspecified else (address,)
     if not sources:
         raise KernelError(f"device {device.name} has no IPv{version} address")
     routes = tuple(_routes(index, version))
@@ -144,8 +146,8 @@ def to_clients(request: Request, address: str) -> PeerRoute:
     return PeerRoute(device, sources[:16], request.via, request.via_mac, 0, routes)
 
 
-def usable(index: int) -> HostDevice:
-    """A device that packets can be redirected to and from. Raises Unsupported, KernelError."""
+def usable_device(index: int) -> HostDevice:
+    """Return a device, checked to redirect packets. Raises Unsupported, KernelError."""
     question = LINK.pack(0, 0, index, 0, 0)
     data, start, end = next(
         answers(NETLINK_ROUTE, _GETLINK, 0, question, f"look at device {index}")
@@ -153,13 +155,15 @@ def usable(index: int) -> HostDevice:
     kind, _, flags, _ = LINK.unpack_from(data, start)[1:]
     link = attributes_of(data[start:end], LINK.size)
     name, mac = text(link, _IFLA_IFNAME), link.get(_IFLA_ADDRESS, b"")
-    what = text(attributes_of(link.get(_IFLA_LINKINFO, b"")), _INFO_KIND) or "device"
+    kind_name = text(attributes_of(link.get(_IFLA_LINKINFO, b"")), _INFO_KIND) or "device"
     if kind == _LOOPBACK:
         raise Unsupported(f"{name} is the loopback device: nothing of it leaves the host's stack")
     if kind != _ETHERNET and kind not in _BARE:
-        raise Unsupported(f"{what} {name} has neither Ethernet nor bare IP frames (type {kind})")
+        raise Unsupported(
+            f"{kind_name} {name} has neither Ethernet nor bare IP frames (type {kind})"
+        )
     if not flags & _IFF_UP:
-        raise KernelError(f"{what} {name} is down")
+        raise KernelError(f"{kind_name} {name} is down")
     if kind != _ETHERNET:
         mac = b""
     arp = bool(mac) and not flags & _IFF_NOARP
@@ -175,15 +179,18 @@ def _address(value: bytes | None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """One row of the host's tables, or what a look-up in them gives.
+class _RouteRow:
+    """A route of the host's tables, or the answer of a look-up.
 
     Attributes:
         type: RTN_*.
         prefix: ADDRESS/LENGTH, "" for the default.
         device: ifindex, 0 for a route with several next hops.
-        source: the preferred one, "" for none.
-        tunnelled: packets are put into another one (encap).
+        gateway: address of the next hop, "" for on-link.
+        source: preferred source address, "" for none.
+        table, priority: numbers.
+        mtu: 0 for the device's.
+        tunnelled: the route encapsulates packets (encap).
     """
 
     type: int
@@ -197,55 +204,55 @@ class _Row:
     tunnelled: bool
 
 
-def _row(data: bytes, start: int, end: int) -> _Row:
+def _route_row(data: bytes, start: int, end: int) -> _RouteRow:
     _, length, _, _, table, _, _, kind, _ = ROUTE.unpack_from(data, start)
-    found = attributes_of(data[start:end], ROUTE.size)
-    via = found.get(_RTA_VIA, b"")[2:]  # struct rtvia: a family, and an address of it
-    metrics = attributes_of(found.get(_RTA_METRICS, b""))
-    return _Row(
+    attributes = attributes_of(data[start:end], ROUTE.size)
+    via = attributes.get(_RTA_VIA, b"")[2:]  # struct rtvia: a family, and an address of it
+    metrics = attributes_of(attributes.get(_RTA_METRICS, b""))
+    return _RouteRow(
         type=kind,
-        prefix=f"{_address(found.get(_RTA_DST))}/{length}" if length else "",
-        device=number(found, _RTA_OIF) or 0,
-        gateway=_address(via or found.get(_RTA_GATEWAY)),
-        source=_address(found.get(_RTA_PREFSRC)),
-        table=number(found, _RTA_TABLE) or table,
-        priority=number(found, _RTA_PRIORITY) or 0,
+        prefix=f"{_address(attributes.get(_RTA_DST))}/{length}" if length else "",
+        device=number(attributes, _RTA_OIF) or 0,
+        gateway=_address(via or attributes.get(_RTA_GATEWAY)),
+        source=_address(attributes.get(_RTA_PREFSRC)),
+        table=number(attributes, _RTA_TABLE) or table,
+        priority=number(attributes, _RTA_PRIORITY) or 0,
         mtu=number(metrics, _RTAX_MTU) or 0,
-        tunnelled=_RTA_ENCAP_TYPE in found,
+        tunnelled=_RTA_ENCAP_TYPE in attributes,
     )
 
 
-def _fib(address: str, device: int, request: Request) -> _Row:
-    """The kernel's look-up of an address, as `ip route get` shows it."""
-    value = packed(address)
-    bits = len(value) * 8
+def _lookup(address: str, device: int, request: Request) -> _RouteRow:
+    """Look a route up in the kernel, as `ip route get` does."""
+    destination = packed(address)
+    bits = len(destination) * 8
     source = packed(request.source) if request.source else b""
     question = ROUTE.pack(family(_version(address)), bits, len(source) * 8, 0, 0, 0, 0, 0, 0)
-    question += attribute(_RTA_DST, value)
+    question += attribute(_RTA_DST, destination)
     if source:
         question += attribute(_RTA_SRC, source)
-    for kind, wanted in ((_RTA_OIF, device), (_RTA_MARK, request.mark)):
-        if wanted:
-            question += attribute(kind, changes.number(wanted))
+    for kind, value in ((_RTA_OIF, device), (_RTA_MARK, request.mark)):
+        if value:
+            question += attribute(kind, changes.number(value))
     what = f"this host has no route to {address}"
-    answer = _row(*next(answers(NETLINK_ROUTE, _GETROUTE, 0, question, what)))
-    if answer.type not in (_UNICAST, _LOCAL):
-        kind_of_it = _KINDS.get(answer.type, f"type {answer.type}")
-        raise KernelError(f"this host's route to {address} is {kind_of_it}")
-    if answer.tunnelled:
+    lookup = _route_row(*next(answers(NETLINK_ROUTE, _GETROUTE, 0, question, what)))
+    if lookup.type not in (_UNICAST, _LOCAL):
+        refusal = _KINDS.get(lookup.type, f"type {lookup.type}")
+        raise KernelError(f"this host's route to {address} is {refusal}")
+    if lookup.tunnelled:
         raise Unsupported(f"the route to {address} puts packets into a tunnel of its own (encap)")
-    return answer
+    return lookup
 
 
-def _past_the_local_one(peer: str, device: int, request: Request) -> _Row:
-    """The answer for a peer that is this host's own, when a next hop is given by its MAC."""
+def _lookup_past_local(peer: str, device: int, request: Request) -> _RouteRow:
+    """Look up a route for a peer that is this host's own address; the next hop has a MAC."""
     version = _version(peer)
     index = device or _default_device(version)
-    # Any other address on that device will do: only device and source are taken from it.
+    # Any other address on the device serves: only its device and source are used.
     for route in _routes(index, version):
         address = route.gateway or route.prefix.partition("/")[0]
         if address:
-            return _fib(address, index, request)
+            return _lookup(address, index, request)
     raise KernelError(f"{peer} is this host's own address; -i with another device is needed")
 
 
@@ -256,43 +263,45 @@ def _index(name: str) -> int:
         raise KernelError(f"this host has no device {name}") from None
 
 
-def _owned(version: int) -> Iterator[tuple[int, int, str]]:
-    """(ifindex, scope, address) of the host's addresses."""
+def _host_addresses(version: int) -> Iterator[tuple[int, int, str]]:
+    """Yield (ifindex, scope, address) of the host's addresses."""
     question = ADDRESS.pack(family(version), 0, 0, 0, 0)
-    rows = dump(_GETADDR, question, "list the host's addresses")
-    for data, start, end in rows:
-        of, _, _, scope, index = ADDRESS.unpack_from(data, start)
-        found = attributes_of(data[start:end], ADDRESS.size)
-        if of == family(version):  # a kernel without IPv6 answers with what it has
-            yield index, scope, _address(found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS))
+    messages = dump(_GETADDR, question, "list the host's addresses")
+    for data, start, end in messages:
+        address_family, _, _, scope, index = ADDRESS.unpack_from(data, start)
+        attributes = attributes_of(data[start:end], ADDRESS.size)
+        if address_family == family(
+            version
+        ):  # a kernel without IPv6 answers with its IPv4 addresses
+            yield index, scope, _address(attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS))
 
 
 def _addresses(index: int, version: int) -> Iterator[str]:
-    """Addresses of a device, global ones first."""
-    rows = sorted(_owned(version), key=lambda row: row[1])
+    """Return the addresses of a device, global scope first."""
+    rows = sorted(_host_addresses(version), key=lambda row: row[1])
     return (address for device, _, address in rows if device == index)
 
 
-def _owner(address: str, version: int) -> int:
-    wanted = str(ipaddress.ip_address(address))
-    for index, _, found in _owned(version):
-        if found == wanted:
+def _device_of(address: str, version: int) -> int:
+    canonical = str(ipaddress.ip_address(address))
+    for index, _, own in _host_addresses(version):
+        if own == canonical:
             return index
     raise KernelError(f"{address} is no address of this host")
 
 
-def _table(version: int) -> Iterator[_Row]:
-    """Unicast routes of the main table."""
+def _main_table(version: int) -> Iterator[_RouteRow]:
+    """Yield the unicast routes of the main table."""
     question = ROUTE.pack(family(version), 0, 0, 0, _MAIN_TABLE, 0, 0, 0, 0)
-    rows = dump(_GETROUTE, question, "list the host's routes")
-    for data, start, end in rows:
-        row = _row(data, start, end)
+    messages = dump(_GETROUTE, question, "list the host's routes")
+    for data, start, end in messages:
+        row = _route_row(data, start, end)
         if (data[start], row.table, row.type) == (family(version), _MAIN_TABLE, _UNICAST):
             yield row
 
 
 def _default_device(version: int) -> int:
-    defaults = [row for row in _table(version) if not row.prefix and row.device]
+    defaults = [row for row in _main_table(version) if not row.prefix and row.device]
     if not defaults:
         raise KernelError(
             f"no default route over one device: -i names the one to use (IPv{version})"
@@ -301,10 +310,10 @@ def _default_device(version: int) -> int:
 
 
 def _routes(index: int, version: int) -> Iterator[CopiedRoute]:
-    """Unicast routes of the main table over a device, on-link ones first."""
-    found = [row for row in _table(version) if row.device == index and not row.tunnelled]
+    """Yield the unicast routes of the main table over a device, on-link routes first."""
+    rows = [row for row in _main_table(version) if row.device == index and not row.tunnelled]
     seen = set()
-    for row in sorted(found, key=lambda row: (bool(row.gateway), row.priority)):
+    for row in sorted(rows, key=lambda row: (bool(row.gateway), row.priority)):
         if row.prefix not in seen:
             seen.add(row.prefix)
             yield CopiedRoute(row.prefix, row.gateway)

@@ -1,6 +1,7 @@
-"""Lay the way for one peer or one listener: ports held, private netns furnished, programs attached.
+"""Set up the path for one peer or one listener: hold ports, configure the private netns, attach the
+programs.
 
-The order matters: the port is held before anything can be caught, the veth is there before a
+The order matters: the port is held before a program catches packets, the veth exists before a
 program names it, and the programs are attached before the first packet is sent.
 """
 
@@ -16,12 +17,17 @@ from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.netkat.request import Request
 from kubectl_ebpfnet.node.bpf import assembler
 from kubectl_ebpfnet.node.bpf.load import create_array, load_classifier
-from kubectl_ebpfnet.node.netkat import ports, route
-from kubectl_ebpfnet.node.netkat.private_netns import PrivateNetns
+from kubectl_ebpfnet.node.netkat import ports
+from kubectl_ebpfnet.node.netkat.private_netns import DEVICE, PrivateNetns
 from kubectl_ebpfnet.node.netkat.redirect import programs
 from kubectl_ebpfnet.node.netkat.redirect.attach import IngressPrograms
-from kubectl_ebpfnet.node.netkat.redirect.flow import CaughtFlow, neutral
-from kubectl_ebpfnet.node.netkat.route import CopiedRoute, PeerRoute
+from kubectl_ebpfnet.node.netkat.redirect.flow import CaughtFlow, checksum_neutral
+from kubectl_ebpfnet.node.netkat.route import (
+    CopiedRoute,
+    PeerRoute,
+    route_to_clients,
+    route_to_peer,
+)
 
 # The next hop of a listener whose next hop is given by its MAC: nobody else has this address.
 _NAMELESS = {4: "198.19.255.254", 6: "2001:2:0:ffff::fffe"}
@@ -30,23 +36,27 @@ _FRAME_SOURCE = bytes.fromhex("020000000001")
 
 @dataclass(frozen=True, slots=True)
 class NetkatSetup:
-    """A way that is ready.
+    """A path that is ready for use.
 
     Attributes:
-        near: what the private netns calls the peer; "" for a listener.
-        real: the stand-in, packed → the peer's own address, packed; empty without a stand-in.
-        attached: to the device.
+        netns: the private network namespace.
+        route: the host's route that the path follows.
+        first_port: the first held local port.
+        peer_address: the peer's address inside of the private netns; "" for a listener.
+        real_addresses: stand-in address → the peer's own address, both packed; empty without a
+            stand-in.
+        programs: attached to the device.
     """
 
-    private: PrivateNetns
-    way: PeerRoute
+    netns: PrivateNetns
+    route: PeerRoute
     first_port: int
-    near: str
-    real: dict[bytes, bytes]
-    attached: IngressPrograms
+    peer_address: str
+    real_addresses: dict[bytes, bytes]
+    programs: IngressPrograms
 
 
-def to_peer(
+def set_up_for_peer(
     stack: contextlib.ExitStack,
     request: Request,
     peer: str,
@@ -55,112 +65,131 @@ def to_peer(
     tcx: bool = True,
     connections: int = 1,
 ) -> NetkatSetup:
-    """Lay the way to an address; `stack` takes it away again.
+    """Set up the path to a peer.
 
     Args:
-        connections: that will be made; their local ports follow on Laid.first_port.
+        stack: takes the path down.
+        request: netkat's options.
+        peer: address of the peer, without a scope.
+        scope: ifindex of a link-local address's device, 0 for other addresses.
+        tcx: attach by tcx where the kernel has it.
+        connections: how many will be made; their local ports follow on `first_port`.
 
     Raises:
-        Unsupported, KernelError: no way, no port, no rights (the modules of this folder say which).
+        Unsupported, KernelError: no route, no port, no rights; the modules of this folder tell
+            which.
     """
-    way = route.to_peer(request, peer, scope)
+    route = route_to_peer(request, peer, scope)
     version, packed = ipaddress.ip_address(peer).version, ipaddress.ip_address(peer).packed
-    only = (version, request.udp, way.sources[0])
+    binding = (version, request.udp, route.sources[0])
     if connections > 1:
-        held = ports.hold_range(*only, scope, connections)
+        held = ports.hold_range(*binding, scope, connections)
     elif request.command and not request.source_port:
-        held = ports.hold_range(*only, scope)
+        held = ports.hold_range(*binding, scope)
     else:
-        held = ports.hold(*only, request.source_port, scope)
-    stack.callback(held.free)
-    stand_in = neutral(packed)
-    near = str(ipaddress.ip_address(stand_in))
+        held = ports.hold(*binding, request.source_port, scope)
+    stack.callback(held.release)
+    stand_in = checksum_neutral(packed)
+    peer_address = str(ipaddress.ip_address(stand_in))
     notes = 0
-    if request.command:  # it may call the peer by either address, each connection as it likes
+    if request.command:  # its connections may use either address of the peer
         notes = create_array(held.last - held.first + 1, "netkat_notes")
         stack.callback(os.close, notes)
-    bare = bool(way.gateway_mac) or not way.device.arp  # no address of a next hop is asked for
-    prefix = ipaddress.ip_address(near).max_prefixlen
+    # Without a next hop's address nothing is resolved by ARP or NDP.
+    no_gateway = bool(route.gateway_mac) or not route.device.arp
+    prefix = ipaddress.ip_address(peer_address).max_prefixlen
+    gateway = "" if no_gateway else route.gateway or peer
     routes = [
-        CopiedRoute(f"{near}/{prefix}", "" if bare else way.gateway or peer, way.mtu),
-        CopiedRoute(f"{peer}/{prefix}", "" if bare else way.gateway, way.mtu),
+        CopiedRoute(f"{peer_address}/{prefix}", gateway, route.mtu),
+        CopiedRoute(f"{peer}/{prefix}", "" if no_gateway else route.gateway, route.mtu),
     ]
     flow = CaughtFlow(
-        version, socket.IPPROTO_UDP if request.udp else socket.IPPROTO_TCP,
-        (ipaddress.ip_address(way.sources[0]).packed,), (held.first, held.last),
+        version, _protocol(request),
+        (ipaddress.ip_address(route.sources[0]).packed,), (held.first, held.last),
         packed, request.port, stand_in, notes,
     )  # fmt: skip
-    private = PrivateNetns()
-    stack.callback(os.close, private.fd)
-    asked = way.device.mac and way.gateway_mac
-    known = dict.fromkeys((near, peer), way.gateway_mac) if asked else {}
+    netns = PrivateNetns()
+    stack.callback(os.close, netns.fd)
+    neighbours: dict[str, bytes] = {}
+    if route.device.mac and route.gateway_mac:
+        neighbours = dict.fromkeys((peer_address, peer), route.gateway_mac)
     # Only a program chooses a port by itself.
     port_range = (held.first, held.last) if request.command else None
-    private.lay(way.device)
-    private.furnish(way, routes, known, port_range)
-    attached = _join(stack, request, way, flow, private, tcx=tcx)
-    return NetkatSetup(private, way, held.first, near, {stand_in: packed}, attached)
+    netns.add_veth(route.device)
+    netns.configure(route, routes, neighbours, port_range)
+    attached = _attach_programs(stack, request, route, flow, netns, tcx=tcx)
+    real_addresses = {stand_in: packed}
+    return NetkatSetup(netns, route, held.first, peer_address, real_addresses, attached)
 
 
-def to_clients(
+def set_up_for_clients(
     stack: contextlib.ExitStack, request: Request, address: str, *, tcx: bool = True
 ) -> NetkatSetup:
-    """Lay the way of a listener on an address; `stack` takes it away again. Raises as `to_peer`."""
-    way = route.to_clients(request, address)
+    """Set up the path of a listener. Raises as `set_up_for_peer`.
+
+    Args:
+        stack: takes the path down.
+        request: netkat's options.
+        address: to listen on.
+        tcx: attach by tcx where the kernel has it.
+    """
+    route = route_to_clients(request, address)
     version = ipaddress.ip_address(address).version
     held = ports.hold(version, request.udp, address, request.port)
-    stack.callback(held.free)
-    flow = CaughtFlow(
-        version, socket.IPPROTO_UDP if request.udp else socket.IPPROTO_TCP,
-        tuple(ipaddress.ip_address(one).packed for one in way.sources), (held.first, held.last),
-    )  # fmt: skip
-    routes, neighbours = list(way.routes), {}
-    if way.gateway_mac:
-        neighbours = {_NAMELESS[version]: way.gateway_mac}
-        routes = [CopiedRoute("", _NAMELESS[version]) if not one.prefix else one for one in routes]
-    elif not way.device.arp:
-        routes = [CopiedRoute(one.prefix, "", one.mtu) for one in routes]
-    private = PrivateNetns()
-    stack.callback(os.close, private.fd)
-    private.lay(way.device)
-    private.furnish(way, routes, neighbours)
-    attached = _join(stack, request, way, flow, private, tcx=tcx)
-    return NetkatSetup(private, way, held.first, "", {}, attached)
+    stack.callback(held.release)
+    sources = tuple(ipaddress.ip_address(source).packed for source in route.sources)
+    flow = CaughtFlow(version, _protocol(request), sources, (held.first, held.last))
+    routes, neighbours = list(route.routes), {}
+    if route.gateway_mac:
+        neighbours = {_NAMELESS[version]: route.gateway_mac}
+        routes = [CopiedRoute("", _NAMELESS[version]) if not r.prefix else r for r in routes]
+    elif not route.device.arp:
+        routes = [CopiedRoute(r.prefix, "", r.mtu) for r in routes]
+    netns = PrivateNetns()
+    stack.callback(os.close, netns.fd)
+    netns.add_veth(route.device)
+    netns.configure(route, routes, neighbours)
+    attached = _attach_programs(stack, request, route, flow, netns, tcx=tcx)
+    return NetkatSetup(netns, route, held.first, "", {}, attached)
 
 
-def _join(
+def _protocol(request: Request) -> int:
+    return socket.IPPROTO_UDP if request.udp else socket.IPPROTO_TCP
+
+
+def _attach_programs(
     stack: contextlib.ExitStack,
     request: Request,
-    way: PeerRoute,
+    route: PeerRoute,
     flow: CaughtFlow,
-    private: PrivateNetns,
+    netns: PrivateNetns,
     *,
     tcx: bool,
 ) -> IngressPrograms:
-    """Join the private netns and the device by the two programs."""
-    device = way.device
+    """Connect the private netns and the device by the two programs."""
+    device = route.device
     frame = b""
     if not device.mac:
-        with private.inside(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as one:
-            one.bind(("kat0", 0))
-            mac = one.getsockname()[4]
+        with netns.inside(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
+            sock.bind((DEVICE, 0))
+            mac = sock.getsockname()[4]
         frame = mac + _FRAME_SOURCE + (b"\x08\x00" if flow.version == 4 else b"\x86\xdd")
-    out = load_classifier(
+    outgoing = load_classifier(
         programs.to_wire(flow, device.index, mark=request.mark, neighbours=device.arp),
         "netkat_out",
     )
-    stack.callback(os.close, out)
-    into = _into(flow, private.veth, frame)
-    stack.callback(os.close, into)
+    stack.callback(os.close, outgoing)
+    incoming = _load_incoming(flow, netns.veth, frame)
+    stack.callback(os.close, incoming)
     attached = IngressPrograms(tcx=tcx)
     stack.callback(attached.detach)
-    attached.to_own(out, private.veth)
-    attached.to_device(into, device.index)
+    attached.attach_to_veth(outgoing, netns.veth)
+    attached.attach_to_device(incoming, device.index)
     return attached
 
 
-def _into(flow: CaughtFlow, veth: int, frame: bytes) -> int:
-    """Load the program at the device; the quick helper where there is one, and a MAC header."""
+def _load_incoming(flow: CaughtFlow, veth: int, frame: bytes) -> int:
+    """Load the device's program, with the faster helper if the kernel has it (MAC header only)."""
     if not frame:
         with contextlib.suppress(KernelError):
             program = programs.to_private(flow, veth, helper=assembler.REDIRECT_PEER)

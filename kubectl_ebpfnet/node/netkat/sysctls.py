@@ -1,9 +1,9 @@
-"""Settings of the network namespace that the calling thread is in, under /proc/sys/net.
+"""Write sysctls of the calling thread's network namespace, under /proc/sys/net.
 
-Container runtimes mount /proc/sys read-only for whoever is not privileged. It is a bind mount of
-its own (runc's `readonlyPaths`), so a thread with CAP_SYS_ADMIN can make it writable again in a
-mount namespace of its own: it does, writes, and ends, and nobody else sees any of it (mount(2),
-MS_REMOUNT with MS_BIND; mount_namespaces(7)).
+Container runtimes mount /proc/sys read-only in unprivileged containers. It is a bind mount (runc's
+`readonlyPaths`), so a thread with CAP_SYS_ADMIN can remount it writable in a mount namespace of its
+own, write, and end: no other process sees it (mount(2), MS_REMOUNT with MS_BIND;
+mount_namespaces(7)).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def write(settings: Mapping[str, str]) -> dict[str, OSError]:
-    """Write some of them.
+    """Write sysctls.
 
     Args:
         settings: e.g. {"net/ipv4/conf/all/rp_filter": "0"}.
 
     Returns:
-        Those that could not be written, and why.
+        The sysctls that could not be written, with the error.
     """
     failed = _written(settings)
     if any(error.errno == errno.EROFS for error in failed.values()):
@@ -47,7 +47,7 @@ def _written(settings: Mapping[str, str]) -> dict[str, OSError]:
 
 
 def _aside(settings: Mapping[str, str]) -> dict[str, OSError]:
-    """The same with /proc/sys writable."""
+    """Write sysctls in a thread where /proc/sys is writable."""
 
     def write() -> dict[str, OSError]:
         _remount()
@@ -60,7 +60,7 @@ def _aside(settings: Mapping[str, str]) -> dict[str, OSError]:
 
 
 def _remount() -> None:
-    """Make /proc/sys writable in the calling thread's mounts. Raises OSError."""
+    """Remount /proc/sys writable in the calling thread's mount namespace. Raises OSError."""
     calls = ((b"/", _MS_REC | _MS_PRIVATE), (ROOT.encode(), _MS_REMOUNT | _MS_BIND))
     for target, flags in calls:
         if _libc.mount(None, target, None, flags, None):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _WORDS = "probe ADDRESS PORT [via ADDRESS,…] [wait SECONDS] [http PATH] [udp yes] [number N]"
 _LONGEST_ANSWER = 4096
-_MOST = 64
+_MOST_HOPS = 64
 _UDP_WORD = b"clientip\n\n\n\n"
 """agnhost's netexec answers it with the client's address. Name servers look at nothing shorter than
 a DNS header (RFC 1035, 4.1.1), and many answer that they do not know the opcode in it."""
@@ -36,7 +36,7 @@ _AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class _ProbeWords:
+class _ProbeOptions:
     address: str
     port: int
     via: tuple[str, ...] = ()
@@ -59,84 +59,85 @@ def probe(request: NodeRequest) -> Iterator[ConnectAttempt]:
     Raises:
         KernelError: the words are not these.
     """
-    wanted = _wanted(request.argv[2:])
+    options = _options(request.argv[2:])
     begun = time.monotonic()
     try:
         with contextlib.ExitStack() as stack:
-            yield from _probed(stack, wanted)
+            yield from _connect_all(stack, options)
     except KernelError as error:
         # The way could not be laid: nothing is known of the peer.
-        silent = error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
-        told = ConnectAttempt(
-            "unreachable" if silent else "error", error.message, time.monotonic() - begun
+        unresolved = error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
+        attempt = ConnectAttempt(
+            "unreachable" if unresolved else "error", error.message, time.monotonic() - begun
         )
-        yield from [told] * max(1, len(wanted.via))
+        yield from [attempt] * max(1, len(options.via))
 
 
-def _probed(stack: contextlib.ExitStack, wanted: _ProbeWords) -> list[ConnectAttempt]:
-    from kubectl_ebpfnet.node.netkat import many, setup
+def _connect_all(stack: contextlib.ExitStack, options: _ProbeOptions) -> list[ConnectAttempt]:
+    from kubectl_ebpfnet.node.netkat import many
+    from kubectl_ebpfnet.node.netkat.setup import set_up_for_peer
 
-    hops = [_next_hop(via) for via in wanted.via]
-    said = ["-w", str(wanted.wait), *(["--via", hops[0]] if hops else [])]
-    said += ["-u"] if wanted.udp else []
-    request = netkat.request([*said, wanted.address, str(wanted.port)])
+    hops = [_next_hop(via) for via in options.via]
+    arguments = ["-w", str(options.wait), *(["--via", hops[0]] if hops else [])]
+    arguments += ["-u"] if options.udp else []
+    request = netkat.request([*arguments, options.address, str(options.port)])
     assert request is not None, "no help was asked for"
     count = max(1, len(hops))
-    laid = setup.to_peer(stack, request, wanted.address, tcx=_tcx(), connections=count)
-    many.spread(laid, hops)
-    sockets = many.sockets(laid, count, udp=wanted.udp)
-    for one in sockets:
-        stack.callback(one.close)
+    setup = set_up_for_peer(stack, request, options.address, tcx=_tcx(), connections=count)
+    many.add_next_hops(setup, hops)
+    sockets = many.marked_sockets(setup, count, udp=options.udp)
+    for sock in sockets:
+        stack.callback(sock.close)
     with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(lambda pair: _attempt(laid, wanted, *pair), enumerate(sockets)))
+        return list(pool.map(lambda pair: _attempt(setup, options, *pair), enumerate(sockets)))
 
 
 def _attempt(
-    laid: NetkatSetup, wanted: _ProbeWords, number: int, peer: socket.socket
+    setup: NetkatSetup, options: _ProbeOptions, number: int, peer: socket.socket
 ) -> ConnectAttempt:
     """One connection; its socket stays open, so that nothing it sends last goes elsewhere."""
     begun = time.monotonic()
-    told = ConnectAttempt(
+    attempt = ConnectAttempt(
         "connected",
-        source=ipaddress.ip_address(laid.way.sources[0]),
-        source_port=laid.first_port + number,
-        device=laid.way.device.name,
+        source=ipaddress.ip_address(setup.route.sources[0]),
+        source_port=setup.first_port + number,
+        device=setup.route.device.name,
     )
 
-    def ended(outcome: str, detail: str = "", answer: bytes = b"") -> ConnectAttempt:
+    def finished(outcome: str, detail: str = "", answer: bytes = b"") -> ConnectAttempt:
         seconds = round(time.monotonic() - begun, 6)
         text = answer.decode("utf-8", "replace")
-        return replace(told, outcome=outcome, detail=detail, seconds=seconds, answer=text)
+        return replace(attempt, outcome=outcome, detail=detail, seconds=seconds, answer=text)
 
     try:
-        icmp_errors.listen(peer)
-        peer.settimeout(wanted.wait)
-        peer.connect((laid.near, wanted.port))
-        if wanted.udp:
-            return ended("connected", answer=_answer_by_udp(peer, wanted.wait))
-        connected = ended("connected")
-        icmp_errors.listen(peer, False)  # a connection that stands outlives them
-        if not wanted.http:
+        icmp_errors.collect_errors(peer)
+        peer.settimeout(options.wait)
+        peer.connect((setup.peer_address, options.port))
+        if options.udp:
+            return finished("connected", answer=_answer_by_udp(peer, options.wait))
+        connected = finished("connected")
+        icmp_errors.collect_errors(peer, False)  # a connection that stands outlives them
+        if not options.http:
             return connected
-        answer, trouble = _asked(peer, wanted)
-        return replace(connected, detail=trouble, answer=answer.decode("utf-8", "replace"))
+        answer, problem = _http_get(peer, options)
+        return replace(connected, detail=problem, answer=answer.decode("utf-8", "replace"))
     except OSError as error:
-        return ended(*_failed(laid, wanted, number, peer, error))
+        return finished(*_failed(setup, options, number, peer, error))
 
 
 def _failed(
-    laid: NetkatSetup, wanted: _ProbeWords, number: int, peer: socket.socket, error: OSError
+    setup: NetkatSetup, options: _ProbeOptions, number: int, peer: socket.socket, error: OSError
 ) -> tuple[str, str]:
     """Outcome and detail of an attempt that was not answered."""
-    hop = wanted.via[number] if wanted.via else ""
+    hop = options.via[number] if options.via else ""
     code = errno.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno or 0
-    if code in (errno.ETIMEDOUT, errno.EHOSTUNREACH) and (silent := _unresolved(laid, hop)):
-        return "unreachable", f"{silent} does not answer ARP or NDP"
-    said = icmp_errors.heard(peer)
-    if said is not None:
-        return "refused" if said.errno == errno.ECONNREFUSED else "icmp", said.text
+    if code in (errno.ETIMEDOUT, errno.EHOSTUNREACH) and (unresolved := _unresolved(setup, hop)):
+        return "unreachable", f"{unresolved} does not answer ARP or NDP"
+    arguments = icmp_errors.first_error(peer)
+    if arguments is not None:
+        return "refused" if arguments.errno == errno.ECONNREFUSED else "icmp", arguments.text
     if code in (errno.ETIMEDOUT, errno.EAGAIN):
-        return "timeout", f"silence for {wanted.wait:g} s"
+        return "timeout", f"silence for {options.wait:g} s"
     if code in (errno.ECONNREFUSED, errno.ECONNRESET):
         return "refused", "TCP RST"
     return "error", error.strerror or str(error)
@@ -158,8 +159,8 @@ def _answer_by_udp(peer: socket.socket, wait: float) -> bytes:
 
 
 def _next_hop(address: str) -> str:
-    """The next hop's MAC where this node knows it already, as it does of nodes it talks to: then a
-    load-balancer's frames are what is sent, and nothing hangs on ARP. Else the address."""
+    """Return the next hop's MAC where this node knows it already, as it does of nodes it talks to:
+    then a load-balancer's frames are what is sent, and nothing hangs on ARP. Else the address."""
     from kubectl_ebpfnet.node.netlink.tables import neighbours
 
     for entry in neighbours(NodeRequest(0, ())):
@@ -168,27 +169,27 @@ def _next_hop(address: str) -> str:
     return address
 
 
-def _unresolved(laid: NetkatSetup, hop: str) -> str:
-    """The next hop, when nobody has it; "" when it was resolved: the kernel gives the same error
-    for it as for an ICMP message.
+def _unresolved(setup: NetkatSetup, hop: str) -> str:
+    """Return the next hop, when nobody has it; "" when it was resolved: the kernel gives the same
+    error for it as for an ICMP message.
 
     Args:
         hop: its address, "" for that of the route, which is the only one then.
     """
     from kubectl_ebpfnet.node.netlink.tables import neighbours
 
-    with laid.private.inside():
+    with setup.netns.inside():
         for entry in neighbours(NodeRequest(0, ())):
-            silent = not entry.mac and {"FAILED", "INCOMPLETE"} & set(entry.states)
-            if silent and hop in ("", str(entry.address)):
+            unresolved = not entry.mac and {"FAILED", "INCOMPLETE"} & set(entry.states)
+            if unresolved and hop in ("", str(entry.address)):
                 return str(entry.address)
     return ""
 
 
-def _asked(peer: socket.socket, wanted: _ProbeWords) -> tuple[bytes, str]:
+def _http_get(peer: socket.socket, options: _ProbeOptions) -> tuple[bytes, str]:
     """What an HTTP server answers, and what went wrong with that; the connection stands."""
-    host = f"[{wanted.address}]" if ":" in wanted.address else wanted.address
-    lines = [f"GET {wanted.http} HTTP/1.1", f"Host: {host}", "User-Agent: kubectl-ebpfnet"]
+    host = f"[{options.address}]" if ":" in options.address else options.address
+    lines = [f"GET {options.http} HTTP/1.1", f"Host: {host}", "User-Agent: kubectl-ebpfnet"]
     lines += ["Connection: close", "", ""]
     answer = b""
     try:
@@ -204,28 +205,28 @@ def _asked(peer: socket.socket, wanted: _ProbeWords) -> tuple[bytes, str]:
 
 
 def _tcx() -> bool:
-    """Whether links of tcx may be used; the lab and old kernels say otherwise."""
+    """Tell whether links of tcx may be used; the lab and old kernels say otherwise."""
     return not os.environ.get("EBPFNET_NO_TCX")
 
 
-def _wanted(words: tuple[str, ...]) -> _ProbeWords:
+def _options(words: tuple[str, ...]) -> _ProbeOptions:
     if len(words) < 2 or len(words) % 2:
         raise KernelError(f"a probe is asked for as: {_WORDS}")
-    more = dict(zip(words[2::2], words[3::2], strict=True))
-    if more.keys() - {"via", "wait", "http", "udp", "number"}:
+    pairs = dict(zip(words[2::2], words[3::2], strict=True))
+    if pairs.keys() - {"via", "wait", "http", "udp", "number"}:
         raise KernelError(f"a probe is asked for as: {_WORDS}")
     try:
         address = str(ipaddress.ip_address(words[0]))
-        vias = more["via"].split(",") if "via" in more else []
-        via = tuple(str(ipaddress.ip_address(word)) for word in vias)
-        port, wait = int(words[1]), float(more.get("wait", "5"))
+        hops = pairs["via"].split(",") if "via" in pairs else []
+        via = tuple(str(ipaddress.ip_address(word)) for word in hops)
+        port, wait = int(words[1]), float(pairs.get("wait", "5"))
     except ValueError as error:
         raise KernelError(f"{error}; a probe is asked for as: {_WORDS}") from None
-    path = more.get("http", "")
+    path = pairs.get("http", "")
     if path and (not path.startswith("/") or not path.isascii() or not path.isprintable()):
         raise KernelError(f"an HTTP path begins with / and has no control characters: {path!r}")
-    if len(via) > _MOST:
-        raise KernelError(f"{len(via)} next hops; at most {_MOST} at once")
+    if len(via) > _MOST_HOPS:
+        raise KernelError(f"{len(via)} next hops; at most {_MOST_HOPS} at once")
     if not 0 < port < 65536 or not 0 < wait <= 60 or " " in path:
         raise KernelError(f"a probe is asked for as: {_WORDS}; port 1 to 65535, at most 60 s")
-    return _ProbeWords(address, port, via, wait, path, "udp" in more)
+    return _ProbeOptions(address, port, via, wait, path, "udp" in pairs)

@@ -45,22 +45,23 @@ class IcmpError:
     errno: int
 
 
-def listen(one: socket.socket, wanted: bool = True) -> None:
+def collect_errors(sock: socket.socket, enabled: bool = True) -> None:
     """Have a socket keep what ICMP says of its packets; each message is an error of the socket."""
-    if one.family == socket.AF_INET6:
-        one.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, wanted)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, enabled)
     else:
-        one.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, wanted)
+        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, enabled)
 
 
-def heard(one: socket.socket) -> IcmpError | None:
-    """The first message that a socket kept; None when it kept none. The socket blocks no more."""
-    one.setblocking(False)  # with a time-out Python would wait for data, whatever the flags say
+def first_error(sock: socket.socket) -> IcmpError | None:
+    """Return the first message that a socket kept; None when it kept none. The socket blocks no
+    more."""
+    sock.setblocking(False)  # with a time-out Python would wait for data, whatever the flags say
     try:
-        _, said, _, _ = one.recvmsg(1, 512, socket.MSG_ERRQUEUE)
+        _, control_messages, _, _ = sock.recvmsg(1, 512, socket.MSG_ERRQUEUE)
     except OSError:
         return None
-    for _, kind, data in said:
+    for _, kind, data in control_messages:
         if kind in (_IP_RECVERR, _IPV6_RECVERR) and len(data) >= _ERROR.size:
             code, origin, icmp_type, icmp_code, _, _ = _ERROR.unpack_from(data)
             if origin in _BY_ICMP:

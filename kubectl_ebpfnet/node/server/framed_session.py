@@ -164,7 +164,7 @@ class _Session:
             self._to_client()
 
     def _wait(self) -> float:
-        """Seconds until something is due."""
+        """Return seconds until something is due."""
         if self._lost:
             return _GRACE_SECONDS / 4
         due = min(self._heard + self._silence, self._said + frames.ALIVE_SECONDS)

@@ -45,7 +45,8 @@ ASKS = {
 
 
 def function(name: str) -> Answers:
-    """The function that answers a question. Raises KeyError when there is none of this name."""
+    """Return the function that answers a question. Raises KeyError when there is none of this
+    name."""
     module, _, attribute = ASKS[name].partition(":")
     found: Answers = getattr(importlib.import_module(f"{_HERE}.{module}"), attribute)
     return found

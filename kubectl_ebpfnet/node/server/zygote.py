@@ -76,7 +76,7 @@ def hold(idle: float, path: Path = SOCKET) -> int:
         # that nobody here knows of.
         _import_all()
         with contextlib.suppress(KernelError):
-            clsact.sweep()  # of earlier pods that were killed
+            clsact.remove_stale_filters()  # of earlier pods that were killed
         last = time.monotonic()
         while not stop:
             ready, _, _ = select.select([listener, awake], [], [], _STEP_SECONDS)

@@ -65,7 +65,7 @@ def foreign_tcx(wire: Wire, code: Assembly, device: str = "eth0") -> Iterator[in
 def verdict(number: int) -> Assembly:
     """A program that says this of every packet."""
     code = Assembly()
-    code.give(number)
+    code.return_value(number)
     return code
 
 
@@ -120,7 +120,7 @@ def test_a_foreign_tcx_program_that_redirects(wire: Wire) -> None:
     code.set(asm.R1, 1)  # all to loopback's egress: as a redirect to a pod, it never comes back
     code.set(asm.R2, 0)
     code.call(asm.REDIRECT)
-    code.leave()
+    code.exit()
     with foreign_tcx(wire, code):
         before = state(wire)
         once(wire)
@@ -202,7 +202,7 @@ def _connect4(to: str) -> int:
     code.set(asm.R0, asm.native(socket.inet_aton(to)))
     code.store_register(asm.WORD, asm.R6, 4, asm.R0)
     code.label("as it is")
-    code.give(1)
+    code.return_value(1)
     rows, license_ = syscall.buffer(code.program()), syscall.buffer(b"Apache-2.0\0")
     attr = struct.pack(
         "=IIQQIIQII16sII",

@@ -110,7 +110,7 @@ def test_a_server_of_the_host_on_that_port_is_reached_at_once(wire: Wire) -> Non
     accepted(wire, listener).sendall(b"here")
     assert own.recv(4) == b"here"
     with netns.inside(f"/run/netns/{wire.host}"):
-        clsact.sweep()
+        clsact.remove_stale_filters()
     unchanged(wire, before)
 
 
@@ -132,7 +132,7 @@ def test_whoever_takes_theirs_away_takes_away_what_was_left_meanwhile(wire: Wire
 def add_filter(wire: Wire, name: str) -> None:
     """Add a filter of this name to the host's device, which does nothing."""
     code = Assembly()
-    code.give(-1)
+    code.return_value(-1)
     program = load_classifier(code.program(), "another")
     try:
         with netns.inside(f"/run/netns/{wire.host}"):
@@ -163,7 +163,7 @@ def test_a_filter_that_may_be_in_use_stays_and_so_does_its_qdisc(wire: Wire, who
     assert name in str(before)
     left_by_a_client(wire, wire.listening(port=80))
     with netns.inside(f"/run/netns/{wire.host}"):
-        clsact.sweep()
+        clsact.remove_stale_filters()
     unchanged(wire, before)
 
 
@@ -201,7 +201,7 @@ def test_many_that_come_and_go_at_once_leave_no_qdisc(wire: Wire) -> None:
     """One must not remove the qdisc while another one adds its filter."""
     before = state(wire)
     code = Assembly()
-    code.give(-1)
+    code.return_value(-1)
     program = load_classifier(code.program(), "netkat_in")
     pids = []
     try:

@@ -9,7 +9,7 @@ import pytest
 
 from kubectl_ebpfnet.node.bpf import assembler as asm
 from kubectl_ebpfnet.node.bpf.assembler import Assembly
-from kubectl_ebpfnet.node.netkat.redirect.flow import neutral
+from kubectl_ebpfnet.node.netkat.redirect.flow import checksum_neutral
 
 
 def checksum(data: bytes) -> int:
@@ -30,7 +30,7 @@ def checksum(data: bytes) -> int:
 )
 def test_a_stand_in_has_the_same_checksum_and_is_another_address(text: str) -> None:
     peer = ipaddress.ip_address(text).packed
-    found = neutral(peer)
+    found = checksum_neutral(peer)
     # 0 and 0xffff are both zero in one's complement
     assert checksum(found) % 0xFFFF == checksum(peer) % 0xFFFF
     assert found != peer
@@ -44,7 +44,7 @@ def test_jumps_are_counted_from_the_next_instruction() -> None:
     code.jump_if(asm.EQ, asm.R0, 7, "end")
     code.set(asm.R0, 1)
     code.label("end")
-    code.leave()
+    code.exit()
     # instruction-set.rst, by hand: class and code, registers, offset, immediate (little-endian)
     expected = "b700000007000000 1600010007000000 b700000001000000 9500000000000000"
     assert code.program().hex(" ", 8) == expected

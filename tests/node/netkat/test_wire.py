@@ -191,7 +191,7 @@ def tagging(wire: Wire, tag: int) -> Iterator[None]:
     code.set(asm.R2, int.from_bytes(b"\x81\x00", "little"))
     code.set(asm.R3, tag)
     code.call(18)  # bpf_skb_vlan_push
-    code.give(-1)
+    code.return_value(-1)
     program = load_classifier(code.program(), "tagging")
     try:
         with netns.inside(f"/run/netns/{wire.router}"):
@@ -231,9 +231,9 @@ def test_a_mark_is_on_the_packets_and_chooses_the_route(wire: Wire) -> None:
     code.jump_if(asm.NE, asm.R0, asm.native(b"\x08\x00"), "marked")
     code.load(asm.WORD, asm.R0, asm.R1, 8)  # mark
     code.jump_if(asm.EQ, asm.R0, 0x200, "marked")
-    code.give(2)
+    code.return_value(2)
     code.label("marked")
-    code.give(-1)
+    code.return_value(-1)
     program = load_classifier(code.program(), "marked")
     try:
         with netns.inside(f"/run/netns/{wire.host}"):

@@ -1,7 +1,7 @@
-"""Before all other programs of a device: by a tcx link, or by a clsact filter before Linux 6.6.
+"""Attach programs before all others of a device: by a tcx link, before Linux 6.6 by a filter.
 
 A tcx program runs before every tc filter, and a link with BPF_F_BEFORE before every other tcx
-program; it ends with its descriptor. How a filter ends is in clsact.py.
+program; it ends with its descriptor. clsact.py tells how a filter ends.
 
 Source: kernel/bpf/tcx.c.
 """
@@ -19,17 +19,21 @@ from kubectl_ebpfnet.node.netlink.message import change
 
 
 class IngressPrograms:
-    """Programs at the ingress of devices; `detach` takes them away, and so does our end."""
+    """Programs at the ingress of devices, until `detach` or this process's end.
+
+    Attributes:
+        method: `tcx` or `clsact`.
+    """
 
     def __init__(self, *, tcx: bool = True) -> None:
-        """`tcx` False: as on a kernel that has none."""
+        """`tcx`: use tcx where the kernel has it."""
         self._links: list[int] = []
         self._filters: list[Filter] = []
         self._tcx = tcx
-        self.how = "tcx"
+        self.method = "tcx"
 
-    def to_device(self, program: int, ifindex: int) -> None:
-        """Attach a program before all others of a device; it runs when this returns.
+    def attach_to_device(self, program: int, ifindex: int) -> None:
+        """Attach a program before all others of a device; it runs on return.
 
         Raises:
             KernelError: the kernel refuses.
@@ -40,15 +44,15 @@ class IngressPrograms:
                 return
             except Unsupported:
                 pass
-        self.how = "clsact"
-        one = Filter(program, ifindex)
-        self._filters.append(one)
-        one.watch()
+        self.method = "clsact"
+        filter_ = Filter(program, ifindex)
+        self._filters.append(filter_)
+        filter_.watch()
 
-    def to_own(self, program: int, ifindex: int) -> None:
-        """Attach a program to a device of ours, which takes it along at its end.
+    def attach_to_veth(self, program: int, ifindex: int) -> None:
+        """Attach a program to netkat's own veth, whose end detaches it.
 
-        By a filter where there are filters: a tcx link waits for an RCU grace period (15 ms).
+        By a filter where the kernel has filters: a tcx link waits for an RCU grace period (15 ms).
         """
         try:
             change([changes.clsact(ifindex), changes.bpf_filter(ifindex, 1, 1, program, "netkat")])
@@ -56,7 +60,7 @@ class IngressPrograms:
             self._links.append(link_tcx_first(program, ifindex, syscall.TCX_INGRESS))
 
     def detach(self) -> None:
-        """Take the programs away. What has gone already is no error."""
+        """Detach the programs. A program that is gone already is no error."""
         while self._links:
             os.close(self._links.pop())
         while self._filters:

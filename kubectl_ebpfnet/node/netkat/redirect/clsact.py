@@ -1,16 +1,16 @@
-"""Before all others of a device's ingress by a clsact filter, where there is no tcx (Linux 6.6).
+"""A clsact filter before all others of a device's ingress, for kernels without tcx (Linux 6.6).
 
     device, ingress ─▶ filter "netkat:PID:START:PIDNS" ─▶ gate ─▶ array of one ─▶ the program
 
-A filter stays until somebody removes it, so this is done three times over:
+A filter stays until a process removes it, so there are three safeguards:
 
-* A child waits for our end, whatever it is, and removes the filter.
-* The filter's own program is a gate: a tail call into an array, which the kernel empties when the
-  last descriptor of it is closed. Only we have one. Where that child is killed together with us (a
-  pod that is deleted with its whole cgroup), the filter lets everything pass from then on.
-* Its name says whose it is. Filters of netkats that are gone are removed by whoever comes next.
+* A child waits for the end of this process, and removes the filter.
+* The filter's own program is a gate: a tail call into an array, which the kernel empties when its
+  last descriptor is closed. Only this process has one. If the child is killed together with it (a
+  pod that is deleted with its whole cgroup), the gate passes all packets from then on.
+* The filter's name tells its netkat. The next netkat removes filters of netkats that are gone.
 
-The qdisc goes with the last filter, and only where it was put there by a netkat.
+The qdisc is removed with the last filter, if a netkat added it.
 
 Sources: net/sched/cls_bpf.c (a new filter of a priority comes before the older ones of the same
 priority: list_add_rcu; CLS_BPF_NAME_LEN is 256), kernel/bpf/arraymap.c (prog_array_map_clear, by
@@ -53,28 +53,28 @@ _KIND, _OPTIONS, _BPF_NAME = 1, 2, 7  # TCA_KIND, TCA_OPTIONS, TCA_BPF_NAME
 _PASS = -1  # TC_ACT_UNSPEC: the next filter decides
 _PRIORITY = 1
 _LOCK_SECONDS = 5.0
-_OURS = re.compile(r"netkat:([0-9]{1,9}):([0-9]{1,19}):([0-9]{1,19})(:clsact)?")
+_NETKAT_NAME = re.compile(r"netkat:([0-9]{1,9}):([0-9]{1,19}):([0-9]{1,19})(:clsact)?")
 
 
 class Filter:
     """A program at the head of a device's ingress until `remove`, or this process's end."""
 
     def __init__(self, program: int, ifindex: int) -> None:
-        """Put it there. Raises KernelError: the kernel refuses."""
+        """Add the filter. Raises KernelError: the kernel refuses."""
         self._ifindex = ifindex
         self._child: subprocess.Popen[bytes] | None = None
         self._array = create_program_array(program, "netkat_array")
         try:
-            self._handle = _put(self._array, ifindex)
+            self._handle = _add_filter(self._array, ifindex)
         except BaseException:
             os.close(self._array)
             raise
 
     def watch(self) -> None:
-        """Have it removed when this process is gone. Raises OSError: no process for that."""
-        # No fork of us: probes attach in threads. Only we and forks of us have the writing end of
-        # its stdin, and only we the array's descriptor. A signal to the terminal's group is for
-        # the others.
+        """Start the child that removes the filter after this process. Raises OSError."""
+        # No fork: probes attach in threads. Only this process and its forks have the writing end of
+        # the child's stdin, and only this process the array's descriptor. A new session, since the
+        # child must survive a signal to the terminal's group.
         self._child = subprocess.Popen(  # noqa: S603  our own Python and module
             [sys.executable, "-m", __name__, str(self._ifindex), str(self._handle)],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -82,28 +82,28 @@ class Filter:
         )  # fmt: skip
 
     def remove(self) -> None:
-        """Take it away. What has gone already is no error."""
+        """Remove the filter. A filter that is gone already is no error."""
         with contextlib.suppress(KernelError):
-            _clear(self._ifindex, self._handle)
+            _remove_filters(self._ifindex, self._handle)
         os.close(self._array)
         if self._child is not None:
-            # It must not do that again later: the qdisc may be somebody else's by then.
+            # The child must not remove it later: the qdisc may belong to another process then.
             self._child.kill()
             with self._child:
                 pass
 
 
 def _watch(ifindex: int, handle: int) -> None:
-    """What a child does: wait for the netkat's end, and remove the filter."""
+    """Wait for the netkat's end, and remove the filter: the child's work."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.closerange(1, 3)
     os.read(0, 1)
-    _clear(ifindex, handle)
+    _remove_filters(ifindex, handle)
 
 
-def sweep() -> None:
-    """Remove what netkats that are gone have left in the calling thread's network namespace.
+def remove_stale_filters() -> None:
+    """Remove filters of netkats that are gone from the calling thread's network namespace.
 
     Raises:
         KernelError: the qdiscs cannot be listed.
@@ -115,25 +115,25 @@ def sweep() -> None:
         if text(attributes_of(data[start:end], changes.TC.size), _KIND) == "clsact"
     ]
     for ifindex in devices:
-        with contextlib.suppress(KernelError):  # others are to be looked at all the same
-            _clear(ifindex)
+        with contextlib.suppress(KernelError):  # go on with the other devices
+            _remove_filters(ifindex)
 
 
-def _put(array: int, ifindex: int) -> int:
-    """Add the filter, by way of the gate. Returns its handle."""
-    # By its handle the filter is found again. Numbers at random, since several netkats may be in
-    # one process, and processes of several PID namespaces at one device.
+def _add_filter(array: int, ifindex: int) -> int:
+    """Add the filter with the gate. Returns its handle."""
+    # The handle identifies the filter. It is random, since a process may have several netkats, and
+    # a device processes of several PID namespaces.
     handle = random.SystemRandom().randrange(1 << 16, 1 << 31)
-    name = f"netkat:{os.getpid()}:{_start(os.getpid()) or 0}:{_pid_namespace()}"
+    name = f"netkat:{os.getpid()}:{_start_ticks(os.getpid()) or 0}:{_pid_namespace()}"
     gate = load_classifier(_gate(array), "netkat_gate")
     try:
-        with _one_at_a_time(ifindex):
-            added, alone = _qdisc(ifindex)
-            name += ":clsact" if alone else ""
+        with _device_lock(ifindex):
+            qdisc_added, qdisc_is_netkats = _qdisc(ifindex)
+            name += ":clsact" if qdisc_is_netkats else ""
             try:
                 change([changes.bpf_filter(ifindex, handle, _PRIORITY, gate, name)])
             except KernelError as error:
-                if added:
+                if qdisc_added:
                     change([changes.clsact(ifindex, take_away=True)])
                 raise KernelError(
                     error.message, error.errno,
@@ -145,52 +145,51 @@ def _put(array: int, ifindex: int) -> int:
 
 
 def _gate(array: int) -> bytes:
-    """Go to the array's program where there is one, and pass the packet on where there is none."""
+    """Return the gate: call the array's program if there is one, else pass the packet on."""
     code = Assembly()
-    code.map_in(asm.R2, array)
+    code.load_map(asm.R2, array)
     code.set(asm.R3, 0)
     code.call(asm.TAIL_CALL)
-    code.give(_PASS)
+    code.return_value(_PASS)
     return code.program()
 
 
 def _qdisc(ifindex: int) -> tuple[bool, bool]:
-    """Have the qdisc on a device: (we have added it, it is there for netkats alone)."""
+    """Ensure the qdisc on a device; return (added now, belongs to netkats alone)."""
     try:
         change([changes.clsact(ifindex)])
         return True, True
     except KernelError as error:
         if error.errno != errno.EEXIST:
             raise
-    found = _filters(ifindex)
-    with contextlib.suppress(KernelError):  # another one may be at it too
-        change([one.removed(ifindex) for one in found if one.is_left_over()])
-    # One with nothing on it is somebody's too: they may be about to use it.
-    return False, bool(found) and all(one.alone for one in found)
+    filters = _filters(ifindex)
+    with contextlib.suppress(KernelError):  # another netkat may remove them too
+        change([row.removal(ifindex) for row in filters if row.is_stale()])
+    # An empty qdisc belongs to another program, which may be about to use it.
+    return False, bool(filters) and all(row.qdisc_is_netkats for row in filters)
 
 
-def _clear(ifindex: int, handle: int = 0) -> None:
-    """Remove one's own filter, those left over by others, and the qdisc with the last of them."""
-    with _one_at_a_time(ifindex):
-        found = _filters(ifindex)
-        going = [one for one in found if one.is_left_over() or (handle and one.handle == handle)]
-        removing = [one.removed(ifindex) for one in going]
-        if going and len(going) == len(found) and all(one.alone for one in found):
-            removing.append(changes.clsact(ifindex, take_away=True))
-        change(removing)
+def _remove_filters(ifindex: int, handle: int = 0) -> None:
+    """Remove the filter of a handle, stale filters, and the qdisc with the last of them."""
+    with _device_lock(ifindex):
+        filters = _filters(ifindex)
+        doomed = [row for row in filters if row.is_stale() or (handle and row.handle == handle)]
+        removals = [row.removal(ifindex) for row in doomed]
+        if doomed and len(doomed) == len(filters) and all(row.qdisc_is_netkats for row in filters):
+            removals.append(changes.clsact(ifindex, take_away=True))
+        change(removals)
 
 
 @contextlib.contextmanager
-def _one_at_a_time(ifindex: int) -> Iterator[None]:
-    """What netkats do at a device one after the other.
+def _device_lock(ifindex: int) -> Iterator[None]:
+    """Lock a device, so that no netkat removes the qdisc while another adds its filter.
 
-    Else one would remove the qdisc while another one adds its filter. The lock is the abstract name
-    of a socket, which is the network namespace's and ends with the process (unix(7)). Whoever holds
-    it for longer than it can take is none of us, and not waited for.
+    The lock is the abstract name of a socket, which belongs to the network namespace and ends with
+    the process (unix(7)). A lock that is held for longer than a netkat needs is ignored.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
-        end = time.monotonic() + _LOCK_SECONDS
-        while time.monotonic() < end:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while time.monotonic() < deadline:
             try:
                 lock.bind(f"\0ebpfnet-netkat-{ifindex}")
                 break
@@ -199,24 +198,24 @@ def _one_at_a_time(ifindex: int) -> Iterator[None]:
         yield
 
 
-class _Found(NamedTuple):
-    """A filter of a device, as far as it tells whose it is.
+class _FilterRow(NamedTuple):
+    """A filter of a device, and its netkat.
 
     Attributes:
-        handle: its number.
-        pid, start, namespace: of the netkat that it is of, see `_start` and `_pid_namespace`;
-            0 when it is not a netkat's.
-        alone: it is a netkat's, and the qdisc was put there by a netkat.
+        handle: number of the filter.
+        pid, start, namespace: of its netkat, see `_start_ticks` and `_pid_namespace`; 0 for a
+            filter of another program.
+        qdisc_is_netkats: a netkat's filter on a qdisc that a netkat added.
     """
 
     handle: int
     pid: int = 0
     start: int = 0
     namespace: int = 0
-    alone: bool = False
+    qdisc_is_netkats: bool = False
 
-    def is_left_over(self) -> bool:
-        """Its netkat is gone. Only of our own PID namespace we can say that."""
+    def is_stale(self) -> bool:
+        """Tell whether its netkat is gone; only known in this process's PID namespace."""
         if not self.namespace or self.namespace != _pid_namespace():
             return False
         try:
@@ -225,40 +224,41 @@ class _Found(NamedTuple):
             return True
         except PermissionError:
             pass
-        return bool(self.start) and _start(self.pid) not in (None, self.start)
+        return bool(self.start) and _start_ticks(self.pid) not in (None, self.start)
 
-    def removed(self, ifindex: int) -> Change:
-        """What takes it away."""
+    def removal(self, ifindex: int) -> Change:
+        """Return the change that removes the filter."""
         return changes.no_filter(ifindex, self.handle, _PRIORITY)
 
 
-def _filters(ifindex: int) -> list[_Found]:
-    """All filters of a device, of both directions. Raises KernelError."""
-    found = []
+def _filters(ifindex: int) -> list[_FilterRow]:
+    """Return all filters of a device, of both directions. Raises KernelError."""
+    filters = []
     for parent in (changes.INGRESS, changes.EGRESS):
         body = changes.TC.pack(0, ifindex, 0, parent, 0)
         rows = dump(_GETTFILTER, body, f"list filters of device {ifindex}")
         for data, start, end in rows:
             _, _, handle, _, info = changes.TC.unpack_from(data, start)
             options = attributes_of(data[start:end], changes.TC.size).get(_OPTIONS)
-            if options is not None:  # a row without them stands for the priority itself
-                ours = parent == changes.INGRESS and info >> 16 == _PRIORITY
-                found.append(_found(handle, attributes_of(options) if ours else {}))
-    return found
+            if options is not None:  # a row without options is the priority itself
+                is_netkats_place = parent == changes.INGRESS and info >> 16 == _PRIORITY
+                attributes = attributes_of(options) if is_netkats_place else {}
+                filters.append(_filter_row(handle, attributes))
+    return filters
 
 
-def _found(handle: int, options: Attributes) -> _Found:
-    match = _OURS.fullmatch(text(options, _BPF_NAME))
+def _filter_row(handle: int, options: Attributes) -> _FilterRow:
+    match = _NETKAT_NAME.fullmatch(text(options, _BPF_NAME))
     if match is None:
-        return _Found(handle)
-    return _Found(handle, int(match[1]), int(match[2]), int(match[3]), bool(match[4]))
+        return _FilterRow(handle)
+    return _FilterRow(handle, int(match[1]), int(match[2]), int(match[3]), bool(match[4]))
 
 
-def _start(pid: int) -> int | None:
-    """When a process was started, in ticks since the machine's start.
+def _start_ticks(pid: int) -> int | None:
+    """Return when a process was started, in ticks since boot.
 
     Returns:
-        0 for one that has ended and is still to be waited for, None when it cannot be read.
+        0 for a zombie, None when it cannot be read.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -268,10 +268,10 @@ def _start(pid: int) -> int | None:
 
 
 def _pid_namespace() -> int:
-    """The number of the PID namespace that we and /proc are of; 0 when it is not the same."""
+    """Return the inode of this process's PID namespace; 0 when /proc is of another."""
     try:
-        same = os.readlink("/proc/self") == str(os.getpid())
-        return os.stat("/proc/self/ns/pid").st_ino if same else 0
+        is_own_proc = os.readlink("/proc/self") == str(os.getpid())
+        return os.stat("/proc/self/ns/pid").st_ino if is_own_proc else 0
     except OSError:
         return 0
 

@@ -1,4 +1,4 @@
-"""What belongs to one netkat: the flow that the programs catch, and the peer's stand-in address."""
+"""The flow that netkat's programs catch, and the peer's stand-in address."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CaughtFlow:
-    """What belongs to one netkat.
+    """The packets of one netkat.
 
     Attributes:
         version: 4 or 6.
         protocol: 6 (TCP) or 17 (UDP).
-        locals: the node's addresses, packed, that the private netns wears.
+        local_addresses: the node's addresses, packed, of the private netns.
         ports: the first and the last local port.
-        peer: its address, packed; None: anybody.
-        peer_port: its port; 0: any.
-        stand_in: what the private netns calls the peer; None: by its own address.
-        notes: descriptor of an array with a number for each local port: 1 where the peer was
-            called by its stand-in, 0 where by its own address. 0: it is always the stand-in.
+        peer: address of the peer, packed; None for any.
+        peer_port: port of the peer; 0 for any.
+        stand_in: the peer's address inside of the private netns, packed; None for its own.
+        notes: descriptor of an array with a number for each local port: 1 where the connection uses
+            the stand-in, 0 where it uses the peer's own address. 0 without an array: all
+            connections use the stand-in.
     """
 
     version: int
     protocol: int
-    locals: tuple[bytes, ...]
+    local_addresses: tuple[bytes, ...]
     ports: tuple[int, int]
     peer: bytes | None = None
     peer_port: int = 0
@@ -31,15 +32,15 @@ class CaughtFlow:
     notes: int = 0
 
 
-def neutral(peer: bytes) -> bytes:
-    """A stand-in for an address: out of 198.18.0.0/15 or 2001:2::/48, with the same checksum.
+def checksum_neutral(peer: bytes) -> bytes:
+    """Return a stand-in for an address: in 198.18.0.0/15 or 2001:2::/48, with the same checksum.
 
     Args:
         peer: packed, 4 or 16 bytes.
 
     Returns:
-        An address, packed, whose 16-bit words have the peer's one's complement sum, so that it can
-        be put in the peer's place without touching a checksum (RFC 6296); never the peer itself.
+        An address, packed, whose 16-bit words have the peer's one's complement sum, so that it
+        replaces the peer without a change of checksums (RFC 6296); never the peer itself.
     """
     words = [int.from_bytes(peer[n : n + 2], "big") for n in range(0, len(peer), 2)]
     for head in ((0xC612,), (0xC613,)) if len(peer) == 4 else ((0x2001, 2, 0), (0x2001, 2, 0, 1)):

@@ -1,7 +1,7 @@
-"""What the two programs are made of: read a header, compare, rewrite, go on.
+"""Parts of the two programs: read a header, compare, rewrite, redirect.
 
-Each function adds instructions to a program. R6 holds the packet all the time, R7 the offset behind
-the IP header once it is known; a packet that is not what was asked for goes to the label "next".
+Each function adds instructions to a program. R6 is the packet, R7 the offset behind the IP header
+once it is known; a packet that does not match jumps to the label "next".
 Sources: as kubectl_ebpfnet/node/netkat/redirect/programs.py.
 """
 
@@ -13,15 +13,23 @@ from kubectl_ebpfnet.node.bpf import assembler as asm
 from kubectl_ebpfnet.node.bpf.assembler import EQ, FP, GT, LT, NE, R0, R6, R7, R8, R9, Assembly
 from kubectl_ebpfnet.node.netkat.redirect.flow import CaughtFlow
 
-# Places on the stack: the IP header, four bytes behind it, the same of a packet that ICMP quotes
+# Offsets on the stack: the IP header, four bytes behind it, the same of a packet in an ICMP error
 HEADER, BYTES, INNER, INNER_BYTES = -40, -48, -88, -96
 _SCRATCH, _KEY = -112, -120
 _EXTENSIONS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """Where things are in the header of one IP version; offsets in bytes."""
+class HeaderLayout:
+    """Offsets in the header of one IP version, in bytes.
+
+    Attributes:
+        ether_type: of the version.
+        length: of the header without options.
+        source, destination, next_header: offsets.
+        icmp: protocol number of ICMP.
+        errors: types of ICMP errors.
+    """
 
     ether_type: bytes
     length: int
@@ -32,74 +40,118 @@ class Form:
     errors: tuple[int, ...]
 
 
-FORMS = {
-    4: Form(b"\x08\x00", 20, 12, 16, 9, 1, (3, 4, 11, 12)),
-    6: Form(b"\x86\xdd", 40, 8, 24, 6, 58, (1, 2, 3, 4)),
+HEADER_LAYOUTS = {
+    4: HeaderLayout(b"\x08\x00", 20, 12, 16, 9, 1, (3, 4, 11, 12)),
+    6: HeaderLayout(b"\x86\xdd", 40, 8, 24, 6, 58, (1, 2, 3, 4)),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
-    """A place in the packet: so many bytes behind what a register says."""
+class RegisterOffset:
+    """A place in the packet: `offset` bytes behind the offset in a register."""
 
     register: int
-    beyond: int = 0
+    offset: int = 0
 
 
-def _place(code: Assembly, where: int | Behind) -> None:
-    """R1 = the packet, R2 = the place in it."""
+def _place(code: Assembly, place: int | RegisterOffset) -> None:
+    """Add: R1 = the packet, R2 = the place in it."""
     code.copy(asm.R1, R6)
-    if isinstance(where, Behind):
-        code.copy(asm.R2, where.register)
-        code.add(asm.R2, where.beyond)
+    if isinstance(place, RegisterOffset):
+        code.copy(asm.R2, place.register)
+        code.add(asm.R2, place.offset)
     else:
-        code.set(asm.R2, where)
+        code.set(asm.R2, place)
 
 
-def load(code: Assembly, where: int | Behind, to: int, length: int) -> None:
-    """Copy bytes of the packet to the stack."""
-    _place(code, where)
+def load_to_stack(code: Assembly, place: int | RegisterOffset, target: int, length: int) -> None:
+    """Add a copy of bytes of the packet to the stack.
+
+    Args:
+        code: the program.
+        place: in the packet.
+        target: offset on the stack.
+        length: number of bytes.
+    """
+    _place(code, place)
     code.copy(asm.R3, FP)
-    code.add(asm.R3, to)
+    code.add(asm.R3, target)
     code.set(asm.R4, length)
     code.call(asm.SKB_LOAD_BYTES)
     code.jump_if(NE, R0, 0, "next")
 
 
-def one_of(code: Assembly, addresses: tuple[bytes, ...], at: int, otherwise: str) -> None:
-    """Go on where the address on the stack is one of these, else jump."""
-    found = code.fresh()
+def require_one_of(
+    code: Assembly, addresses: tuple[bytes, ...], offset: int, else_label: str
+) -> None:
+    """Add a check that an address on the stack is one of several.
+
+    Args:
+        code: the program.
+        addresses: packed.
+        offset: of the address on the stack.
+        else_label: where other packets go.
+    """
+    found = code.new_label()
     for address in addresses:
-        other = code.fresh()
-        address_is(code, address, at, other)
+        other = code.new_label()
+        require_address(code, address, offset, other)
         code.jump(found)
         code.label(other)
-    code.jump(otherwise)
+    code.jump(else_label)
     code.label(found)
 
 
-def address_is(code: Assembly, address: bytes | None, at: int, otherwise: str) -> None:
+def require_address(code: Assembly, address: bytes | None, offset: int, else_label: str) -> None:
+    """Add a check that an address on the stack is this one.
+
+    Args:
+        code: the program.
+        address: packed; None for any.
+        offset: of the address on the stack.
+        else_label: where other packets go.
+    """
     for n in range(0, len(address or b""), 4):
         assert address is not None
-        code.load(asm.WORD, R0, FP, at + n)
-        code.jump_if(NE, R0, asm.native(address[n : n + 4]), otherwise)
+        code.load(asm.WORD, R0, FP, offset + n)
+        code.jump_if(NE, R0, asm.native(address[n : n + 4]), else_label)
 
 
-def port_is(code: Assembly, port: int, at: int) -> None:
+def require_port(code: Assembly, port: int, offset: int) -> None:
+    """Add a check that a port on the stack is this one, else go to "next".
+
+    Args:
+        code: the program.
+        port: 0 for any.
+        offset: of the port on the stack.
+    """
     if port:
-        code.load(asm.HALF, R0, FP, at)
+        code.load(asm.HALF, R0, FP, offset)
         code.jump_if(NE, R0, asm.native(port.to_bytes(2, "big")), "next")
 
 
-def port_in(code: Assembly, ports: tuple[int, int], at: int) -> None:
-    code.load(asm.HALF, R0, FP, at)
+def require_port_range(code: Assembly, ports: tuple[int, int], offset: int) -> None:
+    """Add a check that a port on the stack is in a range, else go to "next".
+
+    Args:
+        code: the program.
+        ports: first and last.
+        offset: of the port on the stack.
+    """
+    code.load(asm.HALF, R0, FP, offset)
     code.host_order(R0, 16)
     code.jump_if(LT, R0, ports[0], "next")
     code.jump_if(GT, R0, ports[1], "next")
 
 
-def to_transport(code: Assembly, flow: CaughtFlow, base: int) -> None:
-    """R7 = offset behind the IP header; then to transport, icmp, fragment or next."""
+def find_transport(code: Assembly, flow: CaughtFlow, base: int) -> None:
+    """Add: R7 = offset behind the IP header; go to "transport", "icmp", "fragment" or "next".
+
+    Args:
+        code: the program.
+        flow: the packets to catch.
+        base: offset of the IP header in the packet.
+    """
     if flow.version == 4:
         code.load(asm.HALF, R0, FP, HEADER + 6)
         code.host_order(R0, 16)
@@ -122,7 +174,7 @@ def to_transport(code: Assembly, flow: CaughtFlow, base: int) -> None:
             code.jump_if(EQ, R8, kind, f"extension {n}")
         code.jump("next")
         code.label(f"fragment header {n}")
-        load(code, Behind(R7), BYTES, 4)
+        load_to_stack(code, RegisterOffset(R7), BYTES, 4)
         code.load(asm.HALF, R0, FP, BYTES + 2)
         code.host_order(R0, 16)
         code.mask(R0, 0xFFF8)
@@ -131,7 +183,7 @@ def to_transport(code: Assembly, flow: CaughtFlow, base: int) -> None:
         code.add(R7, 8)
         code.jump(f"after {n}")
         code.label(f"extension {n}")
-        load(code, Behind(R7), BYTES, 2)
+        load_to_stack(code, RegisterOffset(R7), BYTES, 2)
         code.load(asm.BYTE, R8, FP, BYTES)
         code.load(asm.BYTE, R0, FP, BYTES + 1)
         code.add(R0, 1)
@@ -141,22 +193,28 @@ def to_transport(code: Assembly, flow: CaughtFlow, base: int) -> None:
     code.jump_if(NE, R8, flow.protocol, "next")
 
 
-def _header_length(code: Assembly, register: int, at: int) -> None:
-    code.load(asm.BYTE, register, FP, at)
+def _header_length(code: Assembly, register: int, offset: int) -> None:
+    code.load(asm.BYTE, register, FP, offset)
     code.mask(register, 0x0F)
     code.shift_left(register, 2)
 
 
-def error_about(code: Assembly, flow: CaughtFlow, form: Form) -> None:
-    """Go on where the ICMP message is an error that quotes a packet of the flow."""
-    for kind in form.errors:
+def require_icmp_error(code: Assembly, flow: CaughtFlow, header: HeaderLayout) -> None:
+    """Add a check that the ICMP message is an error about a packet of the flow.
+
+    Args:
+        code: the program.
+        flow: the packets to catch.
+        header: layout of the IP header.
+    """
+    for kind in header.errors:
         code.jump_if(EQ, R0, kind, "error")
     code.jump("next")
     code.label("error")
-    load(code, Behind(R7, 8), INNER, form.length)
-    one_of(code, flow.locals, INNER + form.source, "next")
-    address_is(code, flow.peer, INNER + form.destination, "next")
-    code.load(asm.BYTE, R0, FP, INNER + form.next_header)
+    load_to_stack(code, RegisterOffset(R7, 8), INNER, header.length)
+    require_one_of(code, flow.local_addresses, INNER + header.source, "next")
+    require_address(code, flow.peer, INNER + header.destination, "next")
+    code.load(asm.BYTE, R0, FP, INNER + header.next_header)
     code.jump_if(NE, R0, flow.protocol, "next")
     if flow.version == 4:
         code.load(asm.HALF, R0, FP, INNER + 6)
@@ -165,46 +223,66 @@ def error_about(code: Assembly, flow: CaughtFlow, form: Form) -> None:
         code.jump_if(NE, R0, 0, "next")
         _header_length(code, R9, INNER)
     else:
-        code.set(R9, form.length)
+        code.set(R9, header.length)
     code.add_register(R9, R7)
-    load(code, Behind(R9, 8), INNER_BYTES, 4)
-    port_in(code, flow.ports, INNER_BYTES)
-    port_is(code, flow.peer_port, INNER_BYTES + 2)
+    load_to_stack(code, RegisterOffset(R9, 8), INNER_BYTES, 4)
+    require_port_range(code, flow.ports, INNER_BYTES)
+    require_port(code, flow.peer_port, INNER_BYTES + 2)
 
 
-def _note(code: Assembly, flow: CaughtFlow, at: int) -> None:
-    """R0 = where the note of the local port on the stack is; the port is in its range."""
-    code.load(asm.HALF, R0, FP, at)
+def _find_note(code: Assembly, flow: CaughtFlow, offset: int) -> None:
+    """Add: R0 = address of the note of the local port on the stack, which is in its range."""
+    code.load(asm.HALF, R0, FP, offset)
     code.host_order(R0, 16)
     code.add(R0, -flow.ports[0])
     code.store_register(asm.WORD, FP, _KEY, R0)
-    code.map_in(asm.R1, flow.notes)
+    code.load_map(asm.R1, flow.notes)
     code.copy(asm.R2, FP)
     code.add(asm.R2, _KEY)
     code.call(asm.MAP_LOOKUP_ELEM)
     code.jump_if_null(R0, "next")
 
 
-def note(code: Assembly, flow: CaughtFlow, at: int, value: int) -> None:
-    """Keep that this local port calls the peer by its stand-in (1) or by its own address (0)."""
-    _note(code, flow, at)
+def store_note(code: Assembly, flow: CaughtFlow, offset: int, value: int) -> None:
+    """Add a note: the local port uses the stand-in (1) or the peer's own address (0).
+
+    Args:
+        code: the program.
+        flow: the packets to catch.
+        offset: of the local port on the stack.
+        value: 1 or 0.
+    """
+    _find_note(code, flow, offset)
     code.store(asm.WORD, R0, 0, value)
 
 
-def noted(code: Assembly, flow: CaughtFlow, at: int, otherwise: str) -> None:
-    """Go on where the local port calls the peer by its stand-in; also where nobody keeps notes."""
+def require_note(code: Assembly, flow: CaughtFlow, offset: int, else_label: str) -> None:
+    """Add a check that the local port uses the stand-in; without notes every port does.
+
+    Args:
+        code: the program.
+        flow: the packets to catch.
+        offset: of the local port on the stack.
+        else_label: where other packets go.
+    """
     if flow.notes:
-        _note(code, flow, at)
+        _find_note(code, flow, offset)
         code.load(asm.WORD, R0, R0, 0)
-        code.jump_if(EQ, R0, 0, otherwise)
+        code.jump_if(EQ, R0, 0, else_label)
 
 
-def rewrite(code: Assembly, data: bytes | None, where: int | Behind) -> None:
-    """Write an address (or a MAC header) into the packet; nothing for None."""
+def rewrite(code: Assembly, data: bytes | None, place: int | RegisterOffset) -> None:
+    """Add a write of an address, or of a MAC header, into the packet.
+
+    Args:
+        code: the program.
+        data: to write; None for nothing.
+        place: in the packet.
+    """
     if data is None:
         return
     code.store_bytes(_SCRATCH, data)
-    _place(code, where)
+    _place(code, place)
     code.copy(asm.R3, FP)
     code.add(asm.R3, _SCRATCH)
     code.set(asm.R4, len(data))
@@ -213,14 +291,23 @@ def rewrite(code: Assembly, data: bytes | None, where: int | Behind) -> None:
     code.jump_if(NE, R0, 0, "next")
 
 
-def clone(code: Assembly, veth: int) -> None:
+def clone_to_veth(code: Assembly, veth: int) -> None:
+    """Add a redirect of a copy of the packet to the veth."""
     code.copy(asm.R1, R6)
     code.set(asm.R2, veth)
     code.set(asm.R3, 0)
     code.call(asm.CLONE_REDIRECT)
 
 
-def deliver(code: Assembly, veth: int, frame: bytes, helper: int) -> None:
+def deliver_to_veth(code: Assembly, veth: int, frame: bytes, helper: int) -> None:
+    """Add a redirect of the packet to the veth, with a MAC header if it has none.
+
+    Args:
+        code: the program.
+        veth: ifindex.
+        frame: MAC header to add, b"" for none.
+        helper: assembler.REDIRECT or REDIRECT_PEER.
+    """
     if frame:
         code.copy(asm.R1, R6)
         code.set(asm.R2, len(frame))
@@ -228,11 +315,18 @@ def deliver(code: Assembly, veth: int, frame: bytes, helper: int) -> None:
         code.call(asm.SKB_CHANGE_HEAD)
         code.jump_if(NE, R0, 0, "next")
         rewrite(code, frame, 0)
-    redirect_to(code, veth, helper)
+    redirect(code, veth, helper)
 
 
-def redirect_to(code: Assembly, to: int, helper: int) -> None:
-    code.set(asm.R1, to)
+def redirect(code: Assembly, target: int, helper: int) -> None:
+    """Add a redirect of the packet to a device; the program ends with it.
+
+    Args:
+        code: the program.
+        target: ifindex.
+        helper: assembler.REDIRECT or REDIRECT_PEER.
+    """
+    code.set(asm.R1, target)
     code.set(asm.R2, 0)
     code.call(helper)
-    code.leave()
+    code.exit()
