@@ -128,8 +128,9 @@ def node_pod() -> Iterator[dict[str, str]]:
     """A node pod's first process; gives the environment of sessions that come to it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "node.sock"
-        script = "import sys, pathlib; from kubectl_ebpfnet.node.server.zygote import hold\n"
-        script += "hold(60, pathlib.Path(sys.argv[1]))"
+        script = "import sys, pathlib\n"
+        script += "from kubectl_ebpfnet.node.server.zygote import serve_sessions\n"
+        script += "serve_sessions(60, pathlib.Path(sys.argv[1]))"
         with subprocess.Popen((sys.executable, "-c", script, str(path))) as process:
             while not path.exists():
                 time.sleep(0.01)

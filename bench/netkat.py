@@ -180,8 +180,8 @@ def memory_under_load(between: Ends, megabytes: int) -> float:
 @contextmanager
 def node_pod(between: Ends) -> Iterator[tuple[str, ...]]:
     """What an exec starts where a node pod's first process is there to serve it."""
-    hold = "from kubectl_ebpfnet.node.server.zygote import hold; import pathlib, sys;"
-    hold += "hold(60, pathlib.Path(sys.argv[1]))"
+    hold = "from kubectl_ebpfnet.node.server.zygote import serve_sessions; import pathlib, sys;"
+    hold += "serve_sessions(60, pathlib.Path(sys.argv[1]))"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "node.sock"
         holding = between.start(between.near, sys.executable, "-c", hold, str(path))

@@ -26,9 +26,9 @@ def main(words: list[str]) -> int:
     if words[0] == "ask" and len(words) > 1:
         return _by_hand(tuple(words[1:]), sys.stdout.buffer)
     if words[0] == "hold" and words[1:2] == ["--idle"] and len(words) == 3:
-        from kubectl_ebpfnet.node.server.zygote import hold
+        from kubectl_ebpfnet.node.server.zygote import serve_sessions
 
-        return hold(float(words[2]))
+        return serve_sessions(float(words[2]))
     if words[0] == "netkat":
         return _netkat(words[1:])
     print(__doc__, file=sys.stderr)
@@ -36,7 +36,7 @@ def main(words: list[str]) -> int:
 
 
 def _netkat(words: list[str]) -> int:
-    """With OPTION first, stdin and stderr are framed (kubectl_ebpfnet/model/protocol/frames.py)."""
+    """Run netkat; with OPTION first, stdin and stderr are framed (model/protocol/frames.py)."""
     from kubectl_ebpfnet.node.netkat import __main__ as netkat
     from kubectl_ebpfnet.node.server import framed_session
 

@@ -1,4 +1,4 @@
-"""What this node's kernel is, and what the node side cannot do on it, each thing tried.
+"""Facts about this node's kernel, and what the node side cannot do on it, found by trying.
 
 Sources: uname(2), clock_gettime(2), proc_pid_status(5) (CapEff), capabilities(7), Linux
 include/uapi/linux/capability.h (names), Documentation/admin-guide/sysctl/kernel.rst
@@ -26,7 +26,7 @@ from kubectl_ebpfnet.node.netlink import conntrack
 
 _STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
 _STATUS = Path("/proc/thread-self/status")
-_FIRST = Path("/proc/1")  # the node's first process, with hostPID
+_FIRST = Path("/proc/1")  # the node's first process, given hostPID
 _LOOPBACK = 1  # ifindex of `lo` in every namespace
 
 # linux/capability.h, by number
@@ -41,7 +41,7 @@ _CAPABILITIES = (
 
 
 def facts(_request: NodeRequest) -> Iterator[KernelFacts]:
-    """One fact: what this kernel is. What cannot be had is a sentence in `problems`."""
+    """Yield one fact about this kernel; `problems` has a sentence for each failed attempt."""
     uname = os.uname()
     folder, maps = _cilium()
     yield KernelFacts(
@@ -75,10 +75,10 @@ def _statistics() -> bool | None:
 
 
 def _mounted(kind: str, holding: Path | None = None) -> str:
-    """Where a file system is mounted: here, or for the node's first process, whose root is in the
-    path then. Of several, the one that holds a folder; "" for nowhere."""
+    """Return where a file system is mounted: here, or below the root of process 1. Of several
+    mounts, the one that contains a folder; "" for none."""
     paths: list[Path] = []
-    with contextlib.suppress(KernelError):  # without /proc nothing is known of mounts
+    with contextlib.suppress(KernelError):  # without /proc mounts are unknown
         paths = [mount.opened for mount in (*mounts.own(kind), *mounts.of_first_process(kind))]
     for path in paths:
         if holding is not None and holding.is_relative_to(path):

@@ -1,10 +1,10 @@
-"""The kernel's counters that can explain why a packet was lost.
+"""The kernel's counters that can explain a lost packet.
 
-What is read is in `_LOSSES` and `_DEVICE_LOSSES`, each group with its reason; plain traffic is left
-out but for devices and softnet, where losses are judged against it. A loss that stands at 0 is left
-out too: it explains nothing, and 250 devices have 5,000 of them.
+`_LOSSES` and `_DEVICE_LOSSES` list the counters, each group with its reason. Counters of plain
+traffic are left out except for devices and softnet, where they are the measure of losses. A loss of
+0 is left out too: it explains nothing, and 250 devices have 5,000 of them.
 
-/proc/thread-self/net is that of the calling thread's namespace; /proc/net is the main thread's.
+/proc/thread-self/net is of the calling thread's namespace; /proc/net is of the main thread's.
 
 Sources: Linux include/uapi/linux/if_link.h (rtnl_link_stats64, with what each counter means),
 Documentation/networking/snmp_counter.rst, net/ipv4/proc.c, net/ipv6/proc.c, net/core/net-procfs.c
@@ -26,7 +26,7 @@ _NET = Path("/proc/thread-self/net")
 _SYSCTL = Path("/proc/sys/net/netfilter")  # of the reader's own namespace
 
 _LOSSES: tuple[tuple[str, str, str], ...] = (
-    # (file, prefix, names): the reason stands above each
+    # (file, prefix, names), each below its reason
     # a packet that no route, no address or no protocol of this namespace takes
     ("snmp", "Ip.", "InAddrErrors InUnknownProtos OutNoRoutes"),
     ("snmp6", "Ip6", "InNoRoutes InAddrErrors InUnknownProtos OutNoRoutes"),
@@ -43,7 +43,7 @@ _LOSSES: tuple[tuple[str, str, str], ...] = (
     ("snmp6", "Ip6", "InTooBigErrors ReasmTimeout ReasmFails FragFails"),
     ("netstat", "IpExt.", "ReasmOverlaps"),
     ("netstat", "TcpExt.", "TCPMTUPFail"),
-    # what others, or this namespace, said about packets that went nowhere
+    # ICMP errors of others, or of this namespace, about undeliverable packets
     ("snmp", "Icmp.", "InErrors InCsumErrors InDestUnreachs InTimeExcds InParmProbs InRedirects"),
     ("snmp", "Icmp.", "OutErrors OutRateLimitGlobal OutRateLimitHost OutDestUnreachs"),
     ("snmp", "Icmp.", "OutTimeExcds OutRedirects"),
@@ -56,7 +56,7 @@ _LOSSES: tuple[tuple[str, str, str], ...] = (
     ("snmp", "Tcp.", "AttemptFails EstabResets OutRsts"),
     ("snmp", "Udp.", "NoPorts"),
     ("snmp6", "Udp6", "NoPorts"),
-    # a listener that does not keep up: its backlog and its SYN queue
+    # a slow listener: its backlog and its SYN queue
     ("netstat", "TcpExt.", "ListenOverflows ListenDrops TCPReqQFullDrop TCPReqQFullDoCookies"),
     ("netstat", "TcpExt.", "SyncookiesFailed EmbryonicRsts TCPDeferAcceptDrop"),
     ("netstat", "TcpExt.", "TCPFastOpenListenOverflow TCPTimeWaitOverflow"),
@@ -66,13 +66,13 @@ _LOSSES: tuple[tuple[str, str, str], ...] = (
     ("netstat", "TcpExt.", "PruneCalled RcvPruned OfoPruned TCPBacklogDrop PFMemallocDrop"),
     ("netstat", "TcpExt.", "TCPOFODrop TCPRcvQDrop TCPZeroWindowDrop TCPWqueueTooBig"),
     ("netstat", "TcpExt.", "TCPAbortOnMemory TCPMemoryPressures LockDroppedIcmps"),
-    # segments that TCP itself refuses: damage, old time stamps, TTL, signatures
+    # segments that TCP refuses: damage, old time stamps, TTL, signatures
     ("snmp", "Tcp.", "InErrs InCsumErrors"),
     ("netstat", "TcpExt.", "PAWSActive PAWSEstab PAWSOldAck TSEcrRejected BeyondWindow"),
     ("netstat", "TcpExt.", "OutOfWindowIcmps TCPMinTTLDrop TCPChallengeACK TCPSYNChallenge"),
     ("netstat", "TcpExt.", "TCPMD5NotFound TCPMD5Unexpected TCPMD5Failure"),
     ("netstat", "TcpExt.", "TCPAORequired TCPAOBad TCPAOKeyNotFound TCPAODroppedIcmps"),
-    # a loss that TCP noticed: it sent again, or gave up
+    # losses that TCP noticed: retransmissions, and connections given up
     ("snmp", "Tcp.", "RetransSegs"),
     ("netstat", "TcpExt.", "TCPTimeouts TCPSynRetrans TCPLostRetransmit TCPRetransFail"),
     ("netstat", "TcpExt.", "TCPAbortOnTimeout TCPAbortFailed"),
@@ -84,7 +84,7 @@ _WANTED = {
     for file in ("snmp", "snmp6", "netstat")
 }
 
-# struct rtnl_link_stats64, in its order; "" is not told (multicast, what is merely compressed)
+# struct rtnl_link_stats64, in its order; "" is left out (multicast, compressed packets)
 _DEVICE_TRAFFIC = ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")
 _DEVICE_LOSSES = (
     "rx_errors", "tx_errors", "rx_dropped", "tx_dropped", "", "collisions", "rx_length_errors",
@@ -96,10 +96,10 @@ _DEVICE = _DEVICE_TRAFFIC + _DEVICE_LOSSES
 _RTM_GETLINK, _IFLA_IFNAME, _IFLA_STATS64 = 18, 3, 23  # linux/rtnetlink.h, if_link.h
 
 # Columns of /proc/net/softnet_stat. `processed` is traffic; `dropped` is a full backlog;
-# `time_squeeze` is a round that ended with packets left; `flow_limit_count` is one flow too loud.
+# `time_squeeze` is a round that ended with packets left; `flow_limit_count` limits one loud flow.
 _SOFTNET = ((0, "processed"), (1, "dropped"), (2, "time_squeeze"), (10, "flow_limit_count"))
-# A full table (insert_failed, drop, early_drop), clashes of NAT and of racing packets, packets that
-# no connection can have (invalid), broken ICMP errors.
+# A full table (insert_failed, drop, early_drop), clashes of NAT and of racing packets, packets of
+# no possible connection (invalid), broken ICMP errors.
 _CONNTRACK = frozenset(
     ("clashres", "invalid", "insert_failed", "drop", "early_drop", "icmp_error", "search_restart")
 )
@@ -135,7 +135,7 @@ def _devices() -> Iterator[Counter]:
 
 
 def _named_rows(file: str) -> Iterator[Counter]:
-    """/proc/net/snmp and netstat: a line of names, then a line of values, for each protocol."""
+    """Read /proc/net/snmp or netstat: for each protocol a line of names and a line of values."""
     lines = _read(_NET / file).splitlines()
     for names, values in zip(lines[::2], lines[1::2], strict=False):
         prefix = names.partition(":")[0] + "."
@@ -145,7 +145,7 @@ def _named_rows(file: str) -> Iterator[Counter]:
 
 
 def _snmp6() -> Iterator[Counter]:
-    """/proc/net/snmp6: a name and a value a line; no file where IPv6 is not built in."""
+    """Read /proc/net/snmp6: a name and a value a line; a kernel without IPv6 has no such file."""
     if not (_NET / "snmp6").exists():
         return
     for line in _read(_NET / "snmp6").splitlines():
@@ -164,7 +164,7 @@ def _softnet() -> Iterator[Counter]:
 
 
 def _conntrack() -> Iterator[Counter]:
-    """How full the table is, and what its CPUs did not put in. Nothing where it is not loaded."""
+    """Read the size of nf_conntrack and its losses; yield nothing where it is not loaded."""
     for name in ("nf_conntrack_count", "nf_conntrack_max"):
         if (_SYSCTL / name).exists():
             yield Counter("conntrack", name, int(_read(_SYSCTL / name)))

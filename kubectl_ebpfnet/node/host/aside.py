@@ -1,9 +1,9 @@
-"""Work in a thread of its own, with a root directory and mounts of its own.
+"""Run work in a separate thread, with its own root directory and mounts.
 
-A fork would do the same, but a process with threads must not fork: locks that another thread holds
-are held for ever in the child (Python warns of it since 3.12). Root and working directory are a
-thread's own after unshare(2) with CLONE_FS; CLONE_NEWNS implies it. The network namespace is that
-of the thread which asks. All of it is gone with the thread.
+A process with threads must not fork: locks of other threads stay locked in the child (Python warns
+of it since 3.12). After unshare(2) with CLONE_FS, which CLONE_NEWNS implies, a thread has its own
+root and working directory. It keeps the network namespace of the calling thread. All of it ends
+with the thread.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def aside(work: Callable[[], T], own: int = OWN_ROOT) -> T:
-    """Do the work; gives what it returns and raises what it raises.
+    """Run the work in a thread; return its result and raise its exceptions.
+
+    Args:
+        work: to run.
+        own: OWN_ROOT or OWN_MOUNTS.
 
     Raises:
-        OSError: nothing of its own can be had: EPERM for mounts without CAP_SYS_ADMIN.
+        OSError: unshare(2) fails: EPERM for mounts without CAP_SYS_ADMIN.
     """
     found: list[T] = []
     problems: list[BaseException] = []
@@ -35,7 +39,7 @@ def aside(work: Callable[[], T], own: int = OWN_ROOT) -> T:
                 code = ctypes.get_errno()
                 raise OSError(code, os.strerror(code))
             found.append(work())
-        except BaseException as error:  # raised where the work is waited for
+        except BaseException as error:  # raised by the caller
             problems.append(error)
 
     thread = threading.Thread(target=run, daemon=True)

@@ -1,4 +1,4 @@
-"""Where a kind of file system is mounted.
+"""Find mounts of a file system type.
 
 Source: proc_pid_mountinfo(5).
 """
@@ -21,10 +21,10 @@ class Mount:
     """One line of mountinfo.
 
     Attributes:
-        device: `major:minor` of the superblock: two mounts with the same one show the same files.
-        root: which of its directories is mounted, `/` for all of it.
-        path: where.
-        below: what stands before `path` for this process: `/proc/1/root` for a mount of process 1.
+        device: `major:minor` of the superblock; mounts with the same one show the same files.
+        root: the mounted directory of the file system, `/` for all of it.
+        path: mount point.
+        below: prefix of `path` for this process: `/proc/1/root` for a mount of process 1.
     """
 
     device: str
@@ -34,12 +34,12 @@ class Mount:
 
     @property
     def opened(self) -> Path:
-        """The path by which this process can open it."""
+        """Path of the mount point for this process."""
         return Path(f"{self.below}{self.path}")
 
 
 def own(kind: str) -> list[Mount]:
-    """Mounts of a file system type, e.g. `bpf`, one a superblock: the one that shows most of it.
+    """Return this process's mounts of a type, e.g. `bpf`; for each superblock the widest mount.
 
     Raises:
         KernelError: mountinfo cannot be read.
@@ -48,9 +48,7 @@ def own(kind: str) -> list[Mount]:
 
 
 def of_first_process(kind: str) -> list[Mount]:
-    """Return the same for process 1: with hostPID, the node's own mounts; [] where it may not be
-    looked at.
-    """
+    """Return process 1's mounts of a type: with hostPID, the node's; [] where access is denied."""
     try:
         return _mounts(kind, *_FIRST)
     except KernelError:
@@ -58,7 +56,7 @@ def of_first_process(kind: str) -> list[Mount]:
 
 
 def reachable(kind: str) -> list[Mount]:
-    """Own mounts, or where there are none those of process 1. Raises KernelError."""
+    """Return this process's mounts of a type, else those of process 1. Raises KernelError."""
     return own(kind) or of_first_process(kind)
 
 
@@ -80,11 +78,11 @@ def _mounts(kind: str, table: Path, below: str) -> list[Mount]:
 
 
 def _plain(field: bytes) -> str:
-    """Spaces and the like are written as octal numbers."""
+    """Decode octal escapes, of spaces and the like."""
     whole = _OCTAL.sub(lambda match: bytes((int(match[1], 8) & 0xFF,)), field)
     return whole.decode("utf-8", "surrogateescape")
 
 
 def _depth(root: str) -> int:
-    """How far below the top it is; `/..` is above it (cgroup_namespaces(7))."""
+    """Return the depth of a directory; `/..` is above the root (cgroup_namespaces(7))."""
     return sum(-1 if part == ".." else 1 for part in root.split("/") if part)

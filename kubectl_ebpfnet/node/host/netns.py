@@ -1,8 +1,7 @@
-"""Network namespaces of this node: whose they are, and work inside one of them.
+"""Network namespaces of this node: find a pod's, and run code inside of one.
 
-Sources: setns(2), proc(5), network_namespaces(7). A pod's namespace is found by the cgroup of one
-of its processes: kubelets put the pod's uid (`pod<uid>`, with `_` for `-` under systemd) or the
-container's id into its path.
+Sources: setns(2), proc(5), network_namespaces(7). A pod's processes are found by their cgroup: its
+path has the pod's uid (`pod<uid>`, with `_` for `-` under systemd) or the container's id.
 """
 
 from __future__ import annotations
@@ -47,10 +46,10 @@ def enter(path: str | Path) -> None:
 
 @contextlib.contextmanager
 def inside(path: str | Path | None) -> Iterator[None]:
-    """Do the block in a network namespace and come back; None stays where it is.
+    """Run the block in a network namespace; None is the current one.
 
     Raises:
-        KernelError: it cannot be entered.
+        KernelError: the namespace cannot be entered.
     """
     if path is None:
         yield
@@ -62,16 +61,16 @@ def inside(path: str | Path | None) -> Iterator[None]:
             yield
         finally:
             if _libc.setns(home, _CLONE_NEWNET):
-                os._exit(70)  # facts of the wrong namespace would be worse than none
+                os._exit(70)  # facts of the wrong namespace are worse than none
     finally:
         os.close(home)
 
 
 def empty() -> int:
-    """Return a new network namespace without a name, with nothing in it but lo.
+    """Create a network namespace without a name, with only lo.
 
     Returns:
-        A descriptor: the namespace ends with the last one, and the last process in it.
+        A descriptor; the namespace ends with its last descriptor and process.
 
     Raises:
         KernelError: no rights (EPERM).
@@ -94,10 +93,10 @@ def empty() -> int:
 
 
 def of_pod(pod: PodNamespace) -> str:
-    """/proc/PID/ns/net of a process of the pod.
+    """Return /proc/PID/ns/net of a process of the pod.
 
     Raises:
-        KernelError: no process of the pod is there (it has ended, or hostPID is missing).
+        KernelError: no process of the pod is found (it has ended, or hostPID is missing).
     """
     words = [word for word in (*pod.containers, pod.uid, pod.uid.replace("-", "_")) if word]
     if not all(re.fullmatch(r"[0-9A-Za-z_.-]{8,}", word) for word in words) or not words:
@@ -108,7 +107,7 @@ def of_pod(pod: PodNamespace) -> str:
         try:
             text = (PROC / process / "cgroup").read_text()
         except OSError:
-            continue  # it has ended meanwhile
+            continue  # the process has ended meanwhile
         if any(word in text for word in words):
             return f"{PROC}/{process}/ns/net"
     raise KernelError(

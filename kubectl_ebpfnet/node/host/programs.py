@@ -1,9 +1,8 @@
-"""Programs of the node itself, run where the node would run them.
+"""Run the node's own programs, e.g. its iptables-save.
 
-Only the argvs of kubectl_ebpfnet/model/protocol/questions.py's HOST_PROGRAMS, never another, and
-never through a shell. They run in the mount namespace of the node's first process, so that it is
-the node's iptables, of the node's backend, that speaks, but in the network namespace that was asked
-for (the caller has entered it).
+Only the argvs of HOST_PROGRAMS (model/protocol/questions.py) run, never through a shell. They run
+in the root of the node's first process, so that the node's iptables with the node's backend
+answers, but in the requested network namespace, which the caller has entered.
 """
 
 from __future__ import annotations
@@ -24,13 +23,14 @@ _ROOT = Path("/proc/1/root")
 
 
 def run(argv: tuple[str, ...]) -> tuple[int, bytes, str]:
-    """Run one of them.
+    """Run one of HOST_PROGRAMS.
 
     Returns:
         Exit code, stdout, and the last line of stderr.
 
     Raises:
-        KernelError: it is not one of them, is not on the node, cannot be run, or does not end.
+        KernelError: the argv is no HOST_PROGRAMS, or the program is missing, fails to start, or
+            does not end.
     """
     if argv not in HOST_PROGRAMS:
         raise KernelError(f"{argv[0]} with these words is not run on a node")
@@ -56,7 +56,7 @@ def run(argv: tuple[str, ...]) -> tuple[int, bytes, str]:
 
 
 def _elsewhere() -> bool:
-    """Tell whether the node's first process has a root of its own, i.e. this is a container."""
+    """Tell whether process 1 has another root directory, i.e. this is a container."""
     try:
         return not os.path.samefile("/proc/1/root", "/")
     except OSError:
@@ -64,7 +64,7 @@ def _elsewhere() -> bool:
 
 
 def _found(name: str) -> str:
-    """Path of a program as the node sees it."""
+    """Return the path of a program in the node's root."""
     root = _ROOT if _elsewhere() else Path("/")
     for folder in _PATH.split(":"):
         if os.path.lexists(root / folder.lstrip("/") / name):
@@ -77,7 +77,7 @@ def _found(name: str) -> str:
 def _run(
     argv: tuple[str, ...], stdin: BinaryIO, *, elsewhere: bool
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run it from the root that the calling thread goes to."""
+    """Run a program, from the node's root if `elsewhere`."""
     if elsewhere:
         try:
             os.chroot(_ROOT)

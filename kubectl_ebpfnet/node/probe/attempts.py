@@ -1,7 +1,7 @@
-"""Connections past this node's own netfilter, sockets and CNI, and what became of them.
+"""Connections that bypass this node's netfilter, sockets and CNI, and their outcome.
 
-The way is netkat's (kubectl_ebpfnet/node/kat, docs/architecture.md): a private netns that wears
-the node's address, with the next hop that was asked for. The handshake is the kernel's own.
+The path is netkat's (node/netkat, docs/netkat.md): a private netns with the node's address, and the
+requested next hop. The handshake is the kernel's own.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _WORDS = "probe ADDRESS PORT [via ADDRESS,…] [wait SECONDS] [http PATH] [udp y
 _LONGEST_ANSWER = 4096
 _MOST_HOPS = 64
 _UDP_WORD = b"clientip\n\n\n\n"
-"""agnhost's netexec answers it with the client's address. Name servers look at nothing shorter than
-a DNS header (RFC 1035, 4.1.1), and many answer that they do not know the opcode in it."""
+"""agnhost's netexec answers with the client's address. The word is as long as a DNS header (RFC
+1035, 4.1.1), since name servers ignore shorter ones, and many answer that the opcode is unknown."""
 _AGAIN_SECONDS = 1.0
 
 
@@ -46,18 +46,18 @@ class _ProbeOptions:
 
 
 def probe(request: NodeRequest) -> Iterator[ConnectAttempt]:
-    """Connect once by each next hop, ask once, and tell.
+    """Connect once by each next hop, ask once, and yield the outcome.
 
     Args:
         request: `ebpfnet-node probe ADDRESS PORT [via ADDRESS,…] [wait SECONDS] [http PATH]
-            [udp yes] [number N]`; `number` only tells one attempt from the next.
+            [udp yes] [number N]`; `number` only makes attempts different.
 
     Returns:
-        One fact a next hop, in their order, whatever happens to the connection; one where no next
-        hop is given.
+        One fact for each next hop, in their order, whatever the outcome; one fact without a next
+        hop.
 
     Raises:
-        KernelError: the words are not these.
+        KernelError: malformed words.
     """
     options = _options(request.argv[2:])
     begun = time.monotonic()
@@ -65,7 +65,7 @@ def probe(request: NodeRequest) -> Iterator[ConnectAttempt]:
         with contextlib.ExitStack() as stack:
             yield from _connect_all(stack, options)
     except KernelError as error:
-        # The way could not be laid: nothing is known of the peer.
+        # The setup failed: the peer is unknown.
         unresolved = error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
         attempt = ConnectAttempt(
             "unreachable" if unresolved else "error", error.message, time.monotonic() - begun
@@ -95,7 +95,7 @@ def _connect_all(stack: contextlib.ExitStack, options: _ProbeOptions) -> list[Co
 def _attempt(
     setup: NetkatSetup, options: _ProbeOptions, number: int, peer: socket.socket
 ) -> ConnectAttempt:
-    """One connection; its socket stays open, so that nothing it sends last goes elsewhere."""
+    """Make one connection; its socket stays open, so that its last packets take the same path."""
     begun = time.monotonic()
     attempt = ConnectAttempt(
         "connected",
@@ -116,7 +116,7 @@ def _attempt(
         if options.udp:
             return finished("connected", answer=_answer_by_udp(peer, options.wait))
         connected = finished("connected")
-        icmp_errors.collect_errors(peer, False)  # a connection that stands outlives them
+        icmp_errors.collect_errors(peer, False)  # an established connection survives ICMP errors
         if not options.http:
             return connected
         answer, problem = _http_get(peer, options)
@@ -128,7 +128,7 @@ def _attempt(
 def _failed(
     setup: NetkatSetup, options: _ProbeOptions, number: int, peer: socket.socket, error: OSError
 ) -> tuple[str, str]:
-    """Outcome and detail of an attempt that was not answered."""
+    """Return outcome and detail of an attempt without an answer."""
     hop = options.via[number] if options.via else ""
     code = errno.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno or 0
     if code in (errno.ETIMEDOUT, errno.EHOSTUNREACH) and (unresolved := _unresolved(setup, hop)):
@@ -144,10 +144,10 @@ def _failed(
 
 
 def _answer_by_udp(peer: socket.socket, wait: float) -> bytes:
-    """What a server answers; asked again every second, for a lost datagram is not silence.
+    """Return a server's answer; ask again every second, since a datagram may be lost.
 
     Raises:
-        OSError: TimeoutError after `wait` seconds, else what ICMP said.
+        OSError: TimeoutError after `wait` seconds, else an ICMP error.
     """
     deadline = time.monotonic() + wait
     while (left := deadline - time.monotonic()) > 0:
@@ -159,8 +159,8 @@ def _answer_by_udp(peer: socket.socket, wait: float) -> bytes:
 
 
 def _next_hop(address: str) -> str:
-    """Return the next hop's MAC where this node knows it already, as it does of nodes it talks to:
-    then a load-balancer's frames are what is sent, and nothing hangs on ARP. Else the address."""
+    """Return the next hop's MAC if this node's neighbour table has it, else its address. With the
+    MAC the frames are like a load-balancer's, and independent of ARP."""
     from kubectl_ebpfnet.node.netlink.tables import neighbours
 
     for entry in neighbours(NodeRequest(0, ())):
@@ -170,11 +170,12 @@ def _next_hop(address: str) -> str:
 
 
 def _unresolved(setup: NetkatSetup, hop: str) -> str:
-    """Return the next hop, when nobody has it; "" when it was resolved: the kernel gives the same
-    error for it as for an ICMP message.
+    """Return the next hop if it was not resolved, else "". The kernel's error is the same as for an
+    ICMP message.
 
     Args:
-        hop: its address, "" for that of the route, which is the only one then.
+        setup: the path.
+        hop: address of the next hop, "" for the route's own, the only one then.
     """
     from kubectl_ebpfnet.node.netlink.tables import neighbours
 
@@ -187,7 +188,7 @@ def _unresolved(setup: NetkatSetup, hop: str) -> str:
 
 
 def _http_get(peer: socket.socket, options: _ProbeOptions) -> tuple[bytes, str]:
-    """What an HTTP server answers, and what went wrong with that; the connection stands."""
+    """Return the answer to an HTTP request, and the problem with it; the connection succeeded."""
     host = f"[{options.address}]" if ":" in options.address else options.address
     lines = [f"GET {options.http} HTTP/1.1", f"Host: {host}", "User-Agent: kubectl-ebpfnet"]
     lines += ["Connection: close", "", ""]
@@ -205,7 +206,7 @@ def _http_get(peer: socket.socket, options: _ProbeOptions) -> tuple[bytes, str]:
 
 
 def _tcx() -> bool:
-    """Tell whether links of tcx may be used; the lab and old kernels say otherwise."""
+    """Tell whether tcx links may be used; the lab forbids them to test clsact."""
     return not os.environ.get("EBPFNET_NO_TCX")
 
 

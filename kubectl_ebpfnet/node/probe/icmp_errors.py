@@ -1,6 +1,6 @@
-"""What ICMP said about a socket's packets, and who said it: the kernel's error queue.
+"""ICMP errors about a socket's packets, with their sender: the kernel's error queue.
 
-By errno alone most of ICMP's messages look alike, and a UDP socket hears of few of them. Sources:
+Most ICMP errors have the same errno, and a UDP socket reports few of them. Sources:
 ip(7) and ipv6(7), IP_RECVERR; Linux include/uapi/linux/errqueue.h; the names of types and codes:
 RFC 792 and 1812 (5.2.7.1), RFC 4443.
 """
@@ -34,11 +34,11 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class IcmpError:
-    """An ICMP error about a packet of ours.
+    """An ICMP error about a packet of the socket.
 
     Attributes:
         text: `ICMP port unreachable, said by 10.0.0.1`.
-        errno: what the kernel makes of it; ECONNREFUSED for port unreachable.
+        errno: the kernel's errno for it; ECONNREFUSED for port unreachable.
     """
 
     text: str
@@ -46,7 +46,7 @@ class IcmpError:
 
 
 def collect_errors(sock: socket.socket, enabled: bool = True) -> None:
-    """Have a socket keep what ICMP says of its packets; each message is an error of the socket."""
+    """Let a socket queue ICMP errors about its packets; each becomes an error of the socket."""
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, enabled)
     else:
@@ -54,9 +54,8 @@ def collect_errors(sock: socket.socket, enabled: bool = True) -> None:
 
 
 def first_error(sock: socket.socket) -> IcmpError | None:
-    """Return the first message that a socket kept; None when it kept none. The socket blocks no
-    more."""
-    sock.setblocking(False)  # with a time-out Python would wait for data, whatever the flags say
+    """Return the first queued ICMP error, or None. Makes the socket non-blocking."""
+    sock.setblocking(False)  # with a time-out Python waits for data, regardless of the flags
     try:
         _, control_messages, _, _ = sock.recvmsg(1, 512, socket.MSG_ERRQUEUE)
     except OSError:
@@ -77,7 +76,7 @@ def _name(version: int, kind: int, code: int) -> str:
 
 
 def _sender(version: int, name: bytes) -> str:
-    """`, said by …` out of a struct sockaddr_in or sockaddr_in6; "" where it is none."""
+    """Return `, said by …` from a struct sockaddr_in or sockaddr_in6, else ""."""
     at, size = (4, 4) if version == 4 else (8, 16)
     packed = name[at : at + size]
     return f", said by {ipaddress.ip_address(packed)}" if len(packed) == size else ""

@@ -1,6 +1,6 @@
-"""Requests in, answers out: the node side's end of kubectl_ebpfnet/model/protocol/questions.py.
+"""Answer requests: the node side's end of model/protocol/questions.py.
 
-A question that fails is an answer with its reason; it never ends the run.
+A question that fails is an answer with the reason; it never ends the run.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from kubectl_ebpfnet.node.host import netns, programs
 from kubectl_ebpfnet.node.server import registry
 
 _PART_BYTES = 256 << 10
-_SIDE_BY_SIDE = frozenset({ask("probe")})
-"""Questions that mostly wait: for silence, and for the kernel to let go of a program."""
+_CONCURRENT = frozenset({ask("probe")})
+"""Questions that mostly wait, for a time-out or for the kernel to detach a program."""
 _AT_ONCE = 64
-Give = Callable[[bytes], None]
-"""Takes the next part of an answer's body."""
+WriteBody = Callable[[bytes], None]
+"""Writes the next part of an answer's body."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerStatus:
-    """How one question ended; `error` is one sentence, "" when it was answered. With exit code 0 it
-    says what the answer lacks."""
+    """How one question ended; `error` is one sentence, "" without an error. With exit code 0 it is
+    the reason why the answer is incomplete."""
 
     exit_code: int
     error: str = ""
@@ -38,7 +38,7 @@ class AnswerStatus:
 
 @dataclass(frozen=True, slots=True)
 class NodeAnswer:
-    """A whole answer: `stdout` is facts, one a line, or a program's own text."""
+    """A whole answer: `stdout` is facts, one a line, or the text of a program."""
 
     exit_code: int
     stdout: bytes = b""
@@ -46,12 +46,12 @@ class NodeAnswer:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> int:
-    """Answer requests until `end`, or until there are no more.
+    """Answer requests until `end` or the end of input.
 
     Returns:
-        Exit code: 0; 2 when a line was no request, or of another protocol version.
+        Exit code: 0; 2 for a line that is no request, or of another protocol version.
     """
-    _say(answers, {"protocol": PROTOCOL, "version": __version__})
+    _write_answer(answers, {"protocol": PROTOCOL, "version": __version__})
     waiting: list[tuple[NodeRequest, Future[NodeAnswer]]] = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         while line := requests.readline():
@@ -61,38 +61,38 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> int:
                     break
                 request = _request(value)
             except (ValueError, ParseError) as error:
-                _say(answers, {"id": 0, "exit_code": 2, "bytes": 0, "error": str(error)})
+                _write_answer(answers, {"id": 0, "exit_code": 2, "bytes": 0, "error": str(error)})
                 return 2
-            if request.argv[:2] in _SIDE_BY_SIDE:
-                waiting.append((request, pool.submit(answered, request)))
+            if request.argv[:2] in _CONCURRENT:
+                waiting.append((request, pool.submit(whole_answer, request)))
                 continue
-            _send_waiting(waiting, answers)
-            _send(request, answers)
-        _send_waiting(waiting, answers)
+            _write_waiting(waiting, answers)
+            _answer_in_parts(request, answers)
+        _write_waiting(waiting, answers)
     return 0
 
 
-def _send_waiting(waiting: list[tuple[NodeRequest, Future[NodeAnswer]]], out: BinaryIO) -> None:
-    """Answers that were made side by side, in the order of their requests."""
+def _write_waiting(waiting: list[tuple[NodeRequest, Future[NodeAnswer]]], out: BinaryIO) -> None:
+    """Write answers that were made concurrently, in the order of their requests."""
     for request, future in waiting:
-        found = future.result()
-        header = {"id": request.id, "bytes": len(found.stdout), "exit_code": found.exit_code}
-        _say(out, {**header, "error": found.error}, found.stdout)
+        answered = future.result()
+        header = {"id": request.id, "bytes": len(answered.stdout), "exit_code": answered.exit_code}
+        _write_answer(out, {**header, "error": answered.error}, answered.stdout)
     waiting.clear()
 
 
-def _send(request: NodeRequest, out: BinaryIO) -> None:
-    held = bytearray()
+def _answer_in_parts(request: NodeRequest, out: BinaryIO) -> None:
+    part = bytearray()
 
-    def give(body: bytes) -> None:
-        held.extend(body)
-        if len(held) >= _PART_BYTES:
-            _say(out, {"id": request.id, "bytes": len(held), "more": True}, bytes(held))
-            held.clear()
+    def write_body(body: bytes) -> None:
+        part.extend(body)
+        if len(part) >= _PART_BYTES:
+            _write_answer(out, {"id": request.id, "bytes": len(part), "more": True}, bytes(part))
+            part.clear()
 
-    outcome = answer(request, give)
-    header = {"id": request.id, "bytes": len(held)}
-    _say(out, {**header, "exit_code": outcome.exit_code, "error": outcome.error}, bytes(held))
+    outcome = answer(request, write_body)
+    header = {"id": request.id, "bytes": len(part), "exit_code": outcome.exit_code}
+    _write_answer(out, {**header, "error": outcome.error}, bytes(part))
 
 
 def _request(value: Any) -> NodeRequest:
@@ -110,54 +110,55 @@ def _request(value: Any) -> NodeRequest:
     return request
 
 
-def answer(request: NodeRequest, give: Give) -> AnswerStatus:
-    """Answer one request; never raises for what the kernel or a program refuses.
+def answer(request: NodeRequest, write_body: WriteBody) -> AnswerStatus:
+    """Answer one request; a refusal of the kernel or a program is an error in the status.
 
     Args:
-        request: what is asked.
-        give: takes the body as it comes: facts, a line each, or a program's own text.
+        request: the question.
+        write_body: takes the body as it comes: facts, one a line, or the text of a program.
     """
     try:
-        where = None if request.netns is None else netns.of_pod(request.netns)
-        with netns.inside(where):
-            return _answered_here(request, give)
+        netns_path = None if request.netns is None else netns.of_pod(request.netns)
+        with netns.inside(netns_path):
+            return _answer_in_netns(request, write_body)
     except EbpfnetError as error:
-        return AnswerStatus(1, _words(error))
+        return AnswerStatus(1, _error_sentence(error))
     except OSError as error:
         return AnswerStatus(1, str(error))
-    except Exception as error:  # one bad table must not take the other answers with it
+    except Exception as error:  # one bad table must not end the other answers
         return AnswerStatus(1, f"internal error: {type(error).__name__}: {error}")
 
 
-def answered(request: NodeRequest) -> NodeAnswer:
-    """Answer one request as a whole, for those who have no place to send parts to."""
+def whole_answer(request: NodeRequest) -> NodeAnswer:
+    """Answer one request as a whole, for a thread that cannot write parts."""
     body = bytearray()
     outcome = answer(request, body.extend)
     return NodeAnswer(outcome.exit_code, bytes(body), outcome.error)
 
 
-def _words(error: EbpfnetError) -> str:
-    """Message and hint as one sentence on one line."""
-    words = f"{error.message} ({error.hint})" if error.hint else error.message
-    return " ".join(words.split())
+def _error_sentence(error: EbpfnetError) -> str:
+    """Return message and hint as one sentence on one line."""
+    sentence = f"{error.message} ({error.hint})" if error.hint else error.message
+    return " ".join(sentence.split())
 
 
-def _answered_here(request: NodeRequest, give: Give) -> AnswerStatus:
+def _answer_in_netns(request: NodeRequest, write_body: WriteBody) -> AnswerStatus:
     if request.argv[0] != PROGRAM:
         code, text, complaint = programs.run(request.argv)
-        give(text)
+        write_body(text)
         return AnswerStatus(code, complaint if code else "")
     name = request.argv[1] if len(request.argv) > 1 else ""
-    if name not in registry.ASKS:
-        raise KernelError(f"no question {name!r}; there are: {', '.join(sorted(registry.ASKS))}")
+    if name not in registry.FUNCTIONS:
+        known = ", ".join(sorted(registry.FUNCTIONS))
+        raise KernelError(f"no question {name!r}; there are: {known}")
     try:
         for fact in registry.function(name)(request):
-            give(codec.line_of(fact))
+            write_body(codec.line_of(fact))
     except Incomplete as error:
-        return AnswerStatus(0, _words(error))
+        return AnswerStatus(0, _error_sentence(error))
     return AnswerStatus(0)
 
 
-def _say(out: BinaryIO, header: dict[str, Any], body: bytes = b"") -> None:
+def _write_answer(out: BinaryIO, header: dict[str, Any], body: bytes = b"") -> None:
     out.write(json.dumps(header, separators=(",", ":")).encode() + b"\n" + body)
     out.flush()

@@ -1,9 +1,8 @@
-"""What an exec into a node pod runs: hands its words and its streams to the pod's first process.
+"""The program of an exec into a node pod: hands its arguments and streams to the first process.
 
-Run as a file by `python3 -I -S`, so it imports nothing of ours and little of Python's: it takes
-some 15 ms where the node side itself takes 200 to start (zygote.py). With other words than a client
-of ours has, or where nobody listens, it becomes `python3 -m kubectl_ebpfnet.node`, which is slower
-and does the same.
+Run as a file by `python3 -I -S`, it imports nothing of this package and little of Python: it starts
+in some 15 ms, the node side in 200 (zygote.py). With arguments of no client, or without a listening
+first process, it becomes `python3 -m kubectl_ebpfnet.node`, which is slower and does the same.
 """
 
 import os
@@ -13,28 +12,28 @@ import time
 
 SOCKET = "/run/ebpfnet/node.sock"
 _FRAMED = ["netkat", "--stdin-frames"]  # OPTION of kubectl_ebpfnet/model/protocol/frames.py
-_START_SECONDS = 5.0  # a container runs before its first process listens
+_START_SECONDS = 5.0  # the first process of a new container listens a while after the start
 _STEP_SECONDS = 0.01
 
 
 def main(words: list[str]) -> int:
-    """Give this session away and wait for its end. Returns its exit code."""
+    """Hand this session over and wait for its end. Returns its exit code."""
     if not words or words[:2] == _FRAMED:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as way:
-            if _connected(way):
-                socket.send_fds(way, [os.fsencode("\0".join(words))], (0, 1, 2))
-                code = way.recv(1)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            if _connected(connection):
+                socket.send_fds(connection, [os.fsencode("\0".join(words))], (0, 1, 2))
+                code = connection.recv(1)
                 return code[0] if code else 1
-    own = [sys.executable, "-m", "kubectl_ebpfnet.node", *words]
-    return os.execv(own[0], own)  # noqa: S606  it becomes that program and does not return
+    argv = [sys.executable, "-m", "kubectl_ebpfnet.node", *words]
+    return os.execv(argv[0], argv)  # noqa: S606  replaces this process
 
 
-def _connected(way: socket.socket) -> bool:
-    """Connect to the first process, which may be about to listen; False when there is none."""
+def _connected(connection: socket.socket) -> bool:
+    """Connect to the first process, which may not listen yet; tell whether that succeeded."""
     end = time.monotonic() + _START_SECONDS
     while True:
         try:
-            way.connect(os.environ.get("EBPFNET_NODE_SOCKET", SOCKET))
+            connection.connect(os.environ.get("EBPFNET_NODE_SOCKET", SOCKET))
             return True
         except (FileNotFoundError, ConnectionRefusedError):
             if time.monotonic() > end:

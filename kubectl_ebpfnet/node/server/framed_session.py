@@ -1,13 +1,13 @@
-"""A program whose client is on a laptop, behind an exec: its streams, and its end with the client.
+"""Run a program for a client behind an exec: its streams, and its end with the client.
 
     client ── exec: stdin, frames ──▶ this ── pipe ──▶ the program, a fork ──▶ stdout
            ◀── exec: stderr, frames ─ this ◀── pipes ── its stderr, its --pcap
 
-The frames are kubectl_ebpfnet/model/protocol/frames.py's. The program ends when its client does,
-however that is: stdin ends without an END, says STOP, or is silent for half a minute (some
-container runtimes do not close the stdin of an exec whose connection is lost); and with the pod,
-whose first process (zygote.py) says so by SIGTERM and waits for us. If this process is killed, the
-kernel kills the program (PR_SET_PDEATHSIG, prctl(2)).
+model/protocol/frames.py has the frames. The program ends with its client: stdin ends without an
+END, has a STOP, or has no byte for half a minute (some container runtimes do not close the stdin of
+an exec whose connection is lost). It also ends with the pod, whose first process (zygote.py) sends
+SIGTERM and waits. If this process is killed, the kernel kills the program (PR_SET_PDEATHSIG,
+prctl(2)).
 """
 
 from __future__ import annotations
@@ -31,44 +31,47 @@ Program = Callable[[list[str]], int]
 _PR_SET_PDEATHSIG = 1
 _PIECE = 1 << 16
 _QUEUE_BYTES = 1 << 18
-"""Of stderr and pcap that wait for the client; then the program waits too."""
-_TAKEN_BYTES = frames.WINDOW // 16
+"""Most bytes of stderr and pcap in the queue to the client; beyond, the program waits."""
+_CONSUMED_BYTES = frames.WINDOW // 16
 _GRACE_SECONDS = 2.0  # between SIGTERM and SIGKILL
-_PARTING_SECONDS = 1.0  # for the last words, to a client that is gone
+_PARTING_SECONDS = 1.0  # to write the rest, to a client that is gone
 
 
 def run(words: list[str], program: Program, silence: float = frames.SILENCE_SECONDS) -> int:
     """Run a program with framed streams until it ends.
 
     Args:
-        words: its arguments.
-        program: runs in a fork; its result is the exit code.
-        silence: seconds without a byte from the client, after which the client is gone.
+        words: arguments of the program.
+        program: runs in a fork; it returns the exit code.
+        silence: seconds without a byte from the client after which the client counts as gone.
 
     Returns:
-        The program's exit code, 128 and the signal's number when one ended it.
+        The program's exit code, or 128 plus the number of the signal that ended it.
     """
     awake, signalled = socket.socketpair()
     signalled.setblocking(False)
     signal.set_wakeup_fd(signalled.fileno())
     signal.signal(signal.SIGCHLD, lambda *_: None)
     pipes = [os.pipe() for _ in range(3)]
-    (stdin, to_stdin), (text, stderr), (pcap, to_pcap) = pipes
-    ours = (to_stdin, text, pcap)
-    pid = _fork(words, program, (stdin, stderr, to_pcap), ours)
-    # Only now: in the program it ends the program.
+    (stdin, to_stdin), (stderr_end, stderr), (pcap, to_pcap) = pipes
+    our_ends = (to_stdin, stderr_end, pcap)
+    pid = _fork(words, program, (stdin, stderr, to_pcap), our_ends)
+    # After the fork: the program keeps the default, which ends it.
     signal.signal(signal.SIGTERM, lambda *_: None)
     for fd in (stdin, stderr, to_pcap):
         os.close(fd)
-    with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)  # stdout is the program's alone
+    with contextlib.suppress(OSError), open(os.devnull, "wb") as null:
+        os.dup2(null.fileno(), 1)  # stdout is the program's alone
     for fd in (2, to_stdin):
         os.set_blocking(fd, False)
-    return _Session(pid, ours, awake, silence).run()
+    return _Session(pid, our_ends, awake, silence).run()
 
 
 def _fork(
-    words: list[str], program: Program, theirs: tuple[int, int, int], ours: tuple[int, ...]
+    words: list[str],
+    program: Program,
+    program_ends: tuple[int, int, int],
+    our_ends: tuple[int, ...],
 ) -> int:
     parent = os.getpid()
     pid = os.fork()
@@ -81,9 +84,9 @@ def _fork(
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if os.getppid() != parent:
             os._exit(code)
-        for fd in ours:
+        for fd in our_ends:
             os.close(fd)
-        for fd, number in zip(theirs, (0, 2, frames.PCAP_FD), strict=True):
+        for fd, number in zip(program_ends, (0, 2, frames.PCAP_FD), strict=True):
             os.dup2(fd, number, inheritable=number < frames.PCAP_FD)
         code = program(words)
     except SystemExit as end:
@@ -98,37 +101,37 @@ def _fork(
 
 
 class _Session:
-    """What goes on between a client and a program."""
+    """The streams between a client and a program."""
 
     def __init__(
-        self, pid: int, ours: tuple[int, int, int], awake: socket.socket, silence: float
+        self, pid: int, our_ends: tuple[int, int, int], awake: socket.socket, silence: float
     ) -> None:
         self._pid = pid
-        self._to_stdin, text, pcap = ours
-        self._sources = {text: frames.TEXT, pcap: frames.PCAP}
+        self._to_stdin, stderr_end, pcap = our_ends
+        self._sources = {stderr_end: frames.TEXT, pcap: frames.PCAP}
         self._awake = awake
         self._silence = silence
         self._incoming = Unframing("the client's frames")
         self._input: deque[bytes] = deque()
         self._end_of_input = False
-        self._taken = 0
+        self._consumed = 0
         self._out: deque[bytes] = deque([frames.GREETING])
         self._out_bytes = len(frames.GREETING)
-        self._heard = self._said = time.monotonic()
-        self._lost = 0.0  # since when the client is gone
+        self._last_read = self._last_write = time.monotonic()
+        self._lost_since = 0.0  # since when the client is gone
         self._killed = False
 
     def run(self) -> int:
-        """Until the program has ended and the client has what it said."""
+        """Serve until the program has ended and the client has its output."""
         while (status := self._ended()) is None:
-            self._turn()
+            self._step()
         for fd in list(self._sources):
             os.set_blocking(fd, False)
             while fd in self._sources and self._from_program(fd):
                 pass
-        until = time.monotonic() + (_PARTING_SECONDS if self._lost else self._silence)
-        while self._out and (left := until - time.monotonic()) > 0:
-            select.select([], [2], [], left)
+        until = time.monotonic() + (_PARTING_SECONDS if self._lost_since else self._silence)
+        while self._out and (remaining := until - time.monotonic()) > 0:
+            select.select([], [2], [], remaining)
             self._to_client()
         code = os.waitstatus_to_exitcode(status)
         return code if code >= 0 else 128 - code
@@ -137,21 +140,21 @@ class _Session:
         pid, status = os.waitpid(self._pid, os.WNOHANG)
         return status if pid else None
 
-    def _turn(self) -> None:
-        reads: list[int | socket.socket] = [self._awake]
-        if not self._lost:
-            reads.append(0)
+    def _step(self) -> None:
+        readers: list[int | socket.socket] = [self._awake]
+        if not self._lost_since:
+            readers.append(0)
         if self._out_bytes < _QUEUE_BYTES:
-            reads += self._sources
-        writes = [2] if self._out else []
+            readers += self._sources
+        writers = [2] if self._out else []
         if self._input:
-            writes.append(self._to_stdin)
-        ready, writable, _ = select.select(reads, writes, [], self._wait())
+            writers.append(self._to_stdin)
+        ready, writable, _ = select.select(readers, writers, [], self._wait())
         if self._awake in ready:
             signals = self._awake.recv(_PIECE)
-            if signal.SIGTERM in signals and not self._lost:
-                self._tell(frame(frames.TEXT, b"netkat: the node pod is taken away\n"))
-                self._lose()
+            if signal.SIGTERM in signals and not self._lost_since:
+                self._queue(frame(frames.TEXT, b"netkat: the node pod is taken away\n"))
+                self._lose_client()
         if 0 in ready:
             self._from_client()
         for fd in list(self._sources):
@@ -164,29 +167,29 @@ class _Session:
             self._to_client()
 
     def _wait(self) -> float:
-        """Return seconds until something is due."""
-        if self._lost:
+        """Return the seconds until the next event."""
+        if self._lost_since:
             return _GRACE_SECONDS / 4
-        due = min(self._heard + self._silence, self._said + frames.ALIVE_SECONDS)
-        return max(0.0, due - time.monotonic())
+        next_event = min(self._last_read + self._silence, self._last_write + frames.ALIVE_SECONDS)
+        return max(0.0, next_event - time.monotonic())
 
     def _watch(self) -> None:
-        """End the program of a client that is gone; tell one that is there that we are."""
+        """End the program of a client that is gone; send a heartbeat to a client that is there."""
         now = time.monotonic()
-        if self._lost:
-            if now > self._lost + _GRACE_SECONDS and not self._killed:
+        if self._lost_since:
+            if now > self._lost_since + _GRACE_SECONDS and not self._killed:
                 self._killed = True
                 os.kill(self._pid, signal.SIGKILL)
-        elif now >= self._heard + self._silence:
-            self._lose()
-        elif now >= self._said + frames.ALIVE_SECONDS:
-            self._said = now
+        elif now >= self._last_read + self._silence:
+            self._lose_client()
+        elif now >= self._last_write + frames.ALIVE_SECONDS:
+            self._last_write = now
             if not self._out:
-                self._tell(frame(frames.ALIVE))
+                self._queue(frame(frames.ALIVE))
 
-    def _lose(self) -> None:
-        if not self._lost:
-            self._lost = time.monotonic()
+    def _lose_client(self) -> None:
+        if not self._lost_since:
+            self._lost_since = time.monotonic()
             os.kill(self._pid, signal.SIGTERM)
 
     # --- bytes ------------------------------------------------------------------------------------
@@ -195,77 +198,77 @@ class _Session:
         try:
             data = os.read(0, _PIECE)
             if not data:
-                self._lose()
+                self._lose_client()
                 return
-            self._heard = time.monotonic()
+            self._last_read = time.monotonic()
             for kind, payload in self._incoming.feed(data):
                 if kind == frames.DATA and not self._end_of_input:
                     self._input.append(payload)
                 elif kind == frames.END:
                     self._end_of_input = True
                 elif kind == frames.STOP:
-                    self._lose()
+                    self._lose_client()
         except (OSError, ParseError):
-            self._lose()
+            self._lose_client()
         self._to_program()
 
     def _to_program(self) -> None:
-        """What its pipe takes now."""
+        """Write input as far as the program's pipe takes it."""
         while self._input:
             piece = self._input.popleft()
             try:
-                done = os.write(self._to_stdin, piece)
+                written = os.write(self._to_stdin, piece)
             except BlockingIOError:
-                done = 0
+                written = 0
             except OSError:
-                done = len(piece)  # it reads no more; the rest is of no use to anybody
-            self._taken += done
-            if done < len(piece):
-                self._input.appendleft(piece[done:])
+                written = len(piece)  # the program reads no more input
+            self._consumed += written
+            if written < len(piece):
+                self._input.appendleft(piece[written:])
                 break
-        if self._taken and (self._taken >= _TAKEN_BYTES or not self._input):
-            self._tell(frames.taken(self._taken))
-            self._taken = 0
+        if self._consumed and (self._consumed >= _CONSUMED_BYTES or not self._input):
+            self._queue(frames.taken(self._consumed))
+            self._consumed = 0
         if self._end_of_input and not self._input and self._to_stdin >= 0:
             os.close(self._to_stdin)
             self._to_stdin = -1
 
     def _from_program(self, fd: int) -> bool:
-        """Take a piece; whether there may be more."""
+        """Read a piece of output; tell whether there may be more."""
         try:
             data = os.read(fd, _PIECE)
         except BlockingIOError:
             return False
         if data:
-            self._tell(frame(self._sources[fd], data))
+            self._queue(frame(self._sources[fd], data))
         else:
             del self._sources[fd]
             os.close(fd)
         return bool(data)
 
-    def _tell(self, data: bytes) -> None:
+    def _queue(self, data: bytes) -> None:
         self._out.append(data)
         self._out_bytes += len(data)
 
     def _to_client(self) -> None:
-        """What stderr takes now."""
+        """Write the queue as far as stderr takes it."""
         while self._out:
             piece = self._out.popleft()
             try:
-                done = os.write(2, piece)
+                written = os.write(2, piece)
             except BlockingIOError:
-                done = 0
+                written = 0
             except OSError:
-                self._lose_words()
+                self._drop_output()
                 return
-            self._said = time.monotonic()
-            self._out_bytes -= done
-            if done < len(piece):
-                self._out.appendleft(piece[done:])
+            self._last_write = time.monotonic()
+            self._out_bytes -= written
+            if written < len(piece):
+                self._out.appendleft(piece[written:])
                 return
 
-    def _lose_words(self) -> None:
+    def _drop_output(self) -> None:
         self._out.clear()
         self._out_bytes = 0
         with contextlib.suppress(ProcessLookupError):
-            self._lose()
+            self._lose_client()

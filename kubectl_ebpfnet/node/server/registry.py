@@ -1,9 +1,8 @@
-"""What can be asked of the node side, and which function answers it.
+"""The questions of the node side, and the function that answers each.
 
-A function takes the request and gives facts of the class that
-kubectl_ebpfnet/model/protocol/questions.py names for it. It runs inside the network namespace that
-was asked for, and may raise KernelError; its module is imported when it is asked for, since most
-requests need few of them.
+A function takes the request and yields facts of the class that model/protocol/questions.py names.
+It runs inside of the requested network namespace, and may raise KernelError. Its module is imported
+on demand, since most requests need few of them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 Answers = Callable[[NodeRequest], Iterable[Any]]
 
 _HERE = "kubectl_ebpfnet.node"
-ASKS = {
+FUNCTIONS = {
     "links": "netlink.tables:links",
     "addresses": "netlink.tables:addresses",
     "routes": "netlink.tables:routes",
@@ -45,8 +44,7 @@ ASKS = {
 
 
 def function(name: str) -> Answers:
-    """Return the function that answers a question. Raises KeyError when there is none of this
-    name."""
-    module, _, attribute = ASKS[name].partition(":")
+    """Return the function that answers a question. Raises KeyError for an unknown question."""
+    module, _, attribute = FUNCTIONS[name].partition(":")
     found: Answers = getattr(importlib.import_module(f"{_HERE}.{module}"), attribute)
     return found

@@ -142,9 +142,9 @@ def test_a_filter_is_watched_without_a_fork(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         clsact, "create_program_array", lambda *_: os.open("/dev/null", os.O_RDONLY)
     )
-    monkeypatch.setattr(clsact, "_put", lambda *_: 7)
+    monkeypatch.setattr(clsact, "_add_filter", lambda *_: 7)
     cleared: list[tuple[int, ...]] = []
-    monkeypatch.setattr(clsact, "_clear", lambda *of: cleared.append(of))
+    monkeypatch.setattr(clsact, "_remove_filters", lambda *of: cleared.append(of))
     one = clsact.Filter(1, 2)
     one.watch()
     child = one._child

@@ -188,8 +188,8 @@ def test_the_first_process_of_a_pod_sweeps(wire: Wire, tmp_path: Path) -> None:
     left_by_a_client(wire, wire.listening())
     hold = (
         "import pathlib, sys\n"
-        "from kubectl_ebpfnet.node.server.zygote import hold\n"
-        "sys.exit(hold(60, pathlib.Path(sys.argv[1])))\n"
+        "from kubectl_ebpfnet.node.server.zygote import serve_sessions\n"
+        "sys.exit(serve_sessions(60, pathlib.Path(sys.argv[1])))\n"
     )
     holding = wire.start("host", sys.executable, "-c", hold, str(tmp_path / "node.sock"))
     unchanged(wire, before)

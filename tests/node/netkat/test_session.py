@@ -36,8 +36,8 @@ _ARP = 0x0806  # ETH_P_ARP
 _ASKS = (b"\0\1", socket.inet_aton(HOST[4]), socket.inet_aton(ROUTER[4]))
 _HOLD = (
     "import pathlib, sys\n"
-    "from kubectl_ebpfnet.node.server.zygote import hold\n"
-    "sys.exit(hold(60, pathlib.Path(sys.argv[1])))\n"
+    "from kubectl_ebpfnet.node.server.zygote import serve_sessions\n"
+    "sys.exit(serve_sessions(60, pathlib.Path(sys.argv[1])))\n"
 )
 
 

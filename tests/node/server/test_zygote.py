@@ -17,7 +17,7 @@ from kubectl_ebpfnet.model.protocol import frames
 from kubectl_ebpfnet.model.protocol.questions import PROTOCOL
 from kubectl_ebpfnet.node.server import connect
 
-_HOLD = "from kubectl_ebpfnet.node.server.zygote import hold; import sys, pathlib; sys.exit(hold(float(sys.argv[1]), pathlib.Path(sys.argv[2])))"  # noqa: E501
+_HOLD = "from kubectl_ebpfnet.node.server.zygote import serve_sessions; import sys, pathlib; sys.exit(serve_sessions(float(sys.argv[1]), pathlib.Path(sys.argv[2])))"  # noqa: E501
 
 
 def _until(what: Callable[[], object], seconds: float = 10) -> None:

@@ -47,7 +47,7 @@ _SOLICITATION, _ADVERTISEMENT = 135, 136
 
 
 def to_private(flow: CaughtFlow, veth: int, *, frame: bytes = b"", helper: int) -> bytes:
-    """Return the program at the device's ingress.
+    """Return the program for the device's ingress.
 
     Args:
         flow: the packets to catch.
