@@ -25,7 +25,7 @@ from pathlib import Path
 
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, FlowFilter, NodeRequest, ask
-from kubectl_ebpfnet.node.server.answer import answered
+from kubectl_ebpfnet.node.server.answer import whole_answer
 
 ENTRIES, RUNS, AT_MOST = 100_000, 5, 1.0
 NAMESPACE = f"ebpfnet-bench-{os.getpid()}"
@@ -97,10 +97,10 @@ def whole(wanted: FlowFilter) -> None:
 
 def in_process() -> None:
     """Runs in the namespace: milliseconds that each filter takes, as JSON."""
-    answers = {name: answered(request(wanted)).stdout for name, wanted in FILTERS.items()}
+    answers = {name: whole_answer(request(wanted)).stdout for name, wanted in FILTERS.items()}
     assert all(said.count(b"\n") == 1 for said in answers.values()), answers
     times = {
-        name: median(lambda w=wanted: answered(request(w))) for name, wanted in FILTERS.items()
+        name: median(lambda w=wanted: whole_answer(request(w))) for name, wanted in FILTERS.items()
     }
     print(json.dumps(times))
 

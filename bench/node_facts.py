@@ -28,7 +28,7 @@ from pathlib import Path
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest, ask
 from kubectl_ebpfnet.node.bpf import syscall
 from kubectl_ebpfnet.node.host import netns
-from kubectl_ebpfnet.node.server.answer import answered
+from kubectl_ebpfnet.node.server.answer import whole_answer
 
 PODS = (125, 250)
 RUNS = 7
@@ -77,7 +77,7 @@ def ours(name: str) -> dict[str, float]:
 def seconds(question: str) -> float:
     """How long one question takes, its lines included."""
     begun = time.perf_counter()
-    answer = answered(NodeRequest(1, ask(question)))
+    answer = whole_answer(NodeRequest(1, ask(question)))
     took = time.perf_counter() - begun
     if answer.exit_code or not answer.stdout:
         raise SystemExit(f"{question}: {answer.error or 'no facts'}")

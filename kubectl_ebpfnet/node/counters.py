@@ -20,7 +20,7 @@ from pathlib import Path
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.kernel import Counter
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
-from kubectl_ebpfnet.node.netlink import message as nlmsg
+from kubectl_ebpfnet.node.netlink import message
 
 _NET = Path("/proc/thread-self/net")
 _SYSCTL = Path("/proc/sys/net/netfilter")  # of the reader's own namespace
@@ -121,10 +121,10 @@ def counters(_request: NodeRequest) -> Iterator[Counter]:
 
 def _devices() -> Iterator[Counter]:
     body = struct.pack("=BxHiII", 0, 0, 0, 0, 0)  # struct ifinfomsg
-    for data, start, end in nlmsg.dump(_RTM_GETLINK, body, "read link counters"):
+    for data, start, end in message.dump(_RTM_GETLINK, body, "read link counters"):
         device = ""
         values: tuple[int, ...] = ()
-        for kind, at, stop in nlmsg.attributes(data, start + len(body), end):
+        for kind, at, stop in message.attributes(data, start + len(body), end):
             if kind == _IFLA_IFNAME:
                 device = data[at:stop].rstrip(b"\0").decode("utf-8", "backslashreplace")
             elif kind == _IFLA_STATS64:  # older kernels know fewer counters

@@ -60,9 +60,7 @@ def _objects_of_kind(kind: str, values: list[Any]) -> KubeObjects:
     if kind == "Service":
         return KubeObjects(services=tuple(map(_service, values)))
     if kind == "EndpointSlice":
-        return KubeObjects(
-            endpoints=tuple(endpoint_ for value in values for endpoint_ in _slice(value))
-        )
+        return KubeObjects(endpoints=tuple(e for value in values for e in _slice(value)))
     if kind == "CiliumEndpoint":
         return KubeObjects(cilium_endpoints=tuple(map(_cilium_endpoint, values)))
     if kind == "CiliumNode":

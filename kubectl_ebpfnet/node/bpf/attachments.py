@@ -1,10 +1,10 @@
-"""What is attached where, in the order in which the kernel runs it.
+"""Attached programs, in the order in which the kernel runs them.
 
-At a device a packet meets: XDP, tcx, then the filters of clsact (net/core/dev.c,
+At a device a packet passes XDP, tcx, then the filters of clsact (net/core/dev.c,
 sch_handle_ingress and sch_handle_egress; net/sched/cls_api.c: lower preferences first); netkit's
 own programs (drivers/net/netkit.c). Then sk_lookup of the namespace (net/core/filter.c) and the
-socket hooks of cgroups. tcx, netkit, sk_lookup and cgroups answer to BPF_PROG_QUERY of bpf(2); XDP
-and clsact to rtnetlink.
+socket hooks of cgroups. tcx, netkit, sk_lookup and cgroups are read by BPF_PROG_QUERY of bpf(2),
+XDP and clsact by rtnetlink.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _TCX = {"ingress": syscall.TCX_INGRESS, "egress": syscall.TCX_EGRESS}
 
 
 def attachments(request: NodeRequest) -> Iterable[Attachment]:
-    """The programs at all hooks of this network namespace and of its cgroups.
+    """Yield the programs at all hooks of this network namespace and of its cgroups.
 
-    Words behind the question's name are devices: then only theirs, beside sk_lookup and cgroups.
-    A hook that this kernel does not have has no programs. What one part of the kernel refuses does
-    not keep the others from answering.
+    Words after the question's name are devices, and limit the answer to them, beside sk_lookup and
+    cgroups. A hook that this kernel lacks has no programs. A refusal of one part of the kernel does
+    not affect the others.
 
     Raises:
-        Incomplete: behind the facts, when some part could not be read; the first reason.
+        Incomplete: after the facts, if some part could not be read; the first reason.
         KernelError: no part could be read; the first reason.
     """
     reader = _AttachmentReader(request)
@@ -50,80 +50,82 @@ def attachments(request: NodeRequest) -> Iterable[Attachment]:
 
 
 class _AttachmentReader:
-    """One request's reading: what is needed more than once is read once, and only when needed."""
+    """Reads for one request; shared facts are read once, on demand."""
 
     def __init__(self, request: NodeRequest) -> None:
         self._names = set(request.argv[2:])
         self._pod = request.netns
         self._programs = ProgramReader()
-        self._places: dict[links.Place, int] | None = None
+        self._link_ids: dict[links.Place, int] | None = None
         self._pins: dict[int, str] | None = None
-        self._silent: set[int] = set()  # attach types that are unknown or refused
+        self._unsupported: set[int] = set()  # attach types that are unknown or refused
         self.answered = False  # whether anything could be read
         self.problems: list[KernelError] = []
 
-    def _tried(self, read: Callable[[], T]) -> T | None:
-        """What one part of the kernel says; None and a problem more where it refuses."""
+    def _read_part(self, read: Callable[[], T]) -> T | None:
+        """Read one part of the kernel; on a refusal keep the problem and return None."""
         try:
-            said = read()
+            facts = read()
         except KernelError as problem:
             if problem.errno != errno.ENODEV:  # the device has gone meanwhile
                 self.problems.append(problem)
             return None
         self.answered = True
-        return said
+        return facts
 
     def at_devices(self) -> Iterator[Attachment]:
-        wanted = [
-            one for one in self._tried(devices) or () if not self._names or one.name in self._names
+        chosen = [
+            item
+            for item in self._read_part(devices) or ()
+            if not self._names or item.name in self._names
         ]
-        filters = self._tried(Filters)
-        for one in wanted:
-            yield from self._at_device(one, filters)
+        filters = self._read_part(Filters)
+        for item in chosen:
+            yield from self._at_device(item, filters)
 
     def _at_device(self, device: NetDevice, filters: Filters | None) -> Iterator[Attachment]:
         for position, program in enumerate(device.xdp):
             link = self._link(links.xdp_place(device.index, program))
             yield self._attachment("xdp", device.name, program, link, position)
-        yield from self._queried("tcx/ingress", device, _TCX["ingress"])
+        yield from self._at_hook("tcx/ingress", device, _TCX["ingress"])
         yield from self._filters(device, "ingress", filters)
         if device.kind == "netkit":
             for end, attach_type in _NETKIT.items():
-                yield from self._queried(f"netkit/{end}", device, attach_type)
-        yield from self._queried("tcx/egress", device, _TCX["egress"])
+                yield from self._at_hook(f"netkit/{end}", device, attach_type)
+        yield from self._at_hook("tcx/egress", device, _TCX["egress"])
         yield from self._filters(device, "egress", filters)
 
     def sk_lookup(self) -> Iterator[Attachment]:
         fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         with syscall.closing(fd):
             inode = os.fstat(fd).st_ino
-            for position, (program, _) in enumerate(self._query(fd, syscall.SK_LOOKUP)):
+            for position, (program, _) in enumerate(self._query_hook(fd, syscall.SK_LOOKUP)):
                 link = self._link((inode, syscall.SK_LOOKUP, program))
                 yield self._attachment("sk_lookup", "", program, link, position)
 
     def at_cgroups(self) -> Iterator[Attachment]:
-        for one in self._tried(lambda: list(cgroups.programs(self._pod))) or ():
-            link = self._link((one.cgroup_id, one.attach_type, one.program))
-            hook = cgroups.ATTACH_TYPES[one.attach_type]
-            yield self._attachment(hook, "", one.program, link, one.position, cgroup=one.cgroup)
+        for item in self._read_part(lambda: list(cgroups.programs(self._pod))) or ():
+            link = self._link((item.cgroup_id, item.attach_type, item.program))
+            hook = cgroups.ATTACH_TYPES[item.attach_type]
+            yield self._attachment(hook, "", item.program, link, item.position, cgroup=item.cgroup)
 
-    def _queried(self, hook: str, device: NetDevice, attach_type: int) -> Iterator[Attachment]:
-        for position, (program, link) in enumerate(self._query(device.index, attach_type)):
+    def _at_hook(self, hook: str, device: NetDevice, attach_type: int) -> Iterator[Attachment]:
+        for position, (program, link) in enumerate(self._query_hook(device.index, attach_type)):
             yield self._attachment(hook, device.name, program, link, position)
 
-    def _query(self, target: int, attach_type: int) -> list[tuple[int, int]]:
-        """(program, link) in order; nothing where the hook is not there or has gone."""
-        if attach_type in self._silent:
+    def _query_hook(self, target: int, attach_type: int) -> list[tuple[int, int]]:
+        """Return (program, link) in order; [] for a missing hook."""
+        if attach_type in self._unsupported:
             return []
         try:
             found = syscall.query(target, attach_type)
         except Unsupported:
-            self._silent.add(attach_type)
+            self._unsupported.add(attach_type)
             return []
         except KernelError as error:
-            # The device has gone; or it is netkit's peer, whose programs the primary device has.
+            # The device is gone, or it is a netkit peer, whose programs the primary device has.
             if error.errno not in (errno.ENODEV, errno.EACCES):
-                self._silent.add(attach_type)
+                self._unsupported.add(attach_type)
                 self.problems.append(error)
             return []
         self.answered = True
@@ -134,20 +136,20 @@ class _AttachmentReader:
     ) -> Iterator[Attachment]:
         if filters is None:
             return
-        for one in self._tried(lambda: filters.of(device.index, direction)) or ():
+        for item in self._read_part(lambda: filters.of(device.index, direction)) or ():
             yield self._attachment(
-                f"clsact/{direction}", device.name, one.program, 0, one.preference,
-                direct_action=one.direct_action, name=one.name, tag=one.tag,
+                f"clsact/{direction}", device.name, item.program, 0, item.preference,
+                direct_action=item.direct_action, name=item.name, tag=item.tag,
             )  # fmt: skip
 
     def _attachment(
         self, hook: str, device: str, program: int, link: int, priority: int,
         *, cgroup: str = "", direct_action: bool = True, name: str = "", tag: str = "",
     ) -> Attachment:  # fmt: skip
-        """`name` and `tag` are what there is to say of a program that cannot be read."""
+        """Return an attachment; `name` and `tag` are for a program that cannot be read."""
         loaded = None
         if program:
-            with contextlib.suppress(KernelError):  # EPERM: its id alone is worth saying
+            with contextlib.suppress(KernelError):  # EPERM: report its id alone
                 loaded = self._programs.program(program)
         return Attachment(
             hook=hook,
@@ -163,13 +165,13 @@ class _AttachmentReader:
         )
 
     def _link(self, place: links.Place) -> int:
-        """Id of the link that holds a program, 0 when there is none or it cannot be told."""
-        if self._places is None:
+        """Return the id of the link that attaches a program, 0 for none or an unknown one."""
+        if self._link_ids is None:
             try:
-                self._places = links.places()
+                self._link_ids = links.places()
             except KernelError:
-                self._places = {}
-        return self._places.get(place, 0)
+                self._link_ids = {}
+        return self._link_ids.get(place, 0)
 
     def _pin(self, link: int) -> str:
         if not link:

@@ -14,8 +14,8 @@ from kubectl_ebpfnet.node.bpf import syscall
 _BTF_GET_FD_BY_ID = 19  # of enum bpf_cmd
 _MAGIC = 0xEB9F
 _FUNC = 12
-# What follows a type's 12 bytes: (bytes, bytes for each of its members), by BTF_KIND_*.
-_MORE = {
+# Bytes after a type's first 12: (fixed, for each member), by BTF_KIND_*.
+_EXTRA_BYTES = {
     1: (4, 0),  # INT
     3: (12, 0),  # ARRAY
     4: (0, 12),  # STRUCT
@@ -27,46 +27,46 @@ _MORE = {
     17: (4, 0),  # DECL_TAG
     19: (0, 12),  # ENUM64
 }
-_NOTHING_MORE = (0, 0)
+_NO_EXTRA_BYTES = (0, 0)
 
 
 class FunctionNames:
     """Names of functions by BTF id and type id.
 
-    Cilium loads the same object for each endpoint, and the kernel keeps a BTF for each; so what
-    was read is kept by its bytes, and equal ones are walked once.
+    Cilium loads the same object for each endpoint, and the kernel keeps a BTF for each; so equal
+    blobs are parsed once.
     """
 
     def __init__(self) -> None:
         self._by_id: dict[int, dict[int, str]] = {}
         self._by_bytes: dict[bytes, dict[int, str]] = {}
-        self._room = syscall.buffer(1 << 17)
+        self._buffer = syscall.buffer(1 << 17)
 
     def name(self, btf_id: int, type_id: int) -> str:
-        """The function's name, "" where the BTF cannot be read or names no function there."""
+        """Return a function's name, "" if the BTF cannot be read or has no such function."""
         if btf_id not in self._by_id:
             try:
-                whole = self._read(btf_id)
+                blob = self._read(btf_id)
             except KernelError:
-                whole = b""
-            if whole not in self._by_bytes:
-                self._by_bytes[whole] = functions(whole)
-            self._by_id[btf_id] = self._by_bytes[whole]
+                blob = b""
+            if blob not in self._by_bytes:
+                self._by_bytes[blob] = functions(blob)
+            self._by_id[btf_id] = self._by_bytes[blob]
         return self._by_id[btf_id].get(type_id, "")
 
     def _read(self, btf_id: int) -> bytes:
         attr = struct.pack("=III", btf_id, 0, 0)
         with syscall.closing(syscall.syscall(_BTF_GET_FD_BY_ID, attr, f"open BTF {btf_id}")) as fd:
             while True:
-                head = struct.pack("=QI", syscall.pointer(self._room), len(self._room))
+                head = struct.pack("=QI", syscall.pointer(self._buffer), len(self._buffer))
                 (size,) = struct.unpack_from("=I", syscall.info(fd, 32, head), 8)
-                if size <= len(self._room):
-                    return bytes(memoryview(self._room)[:size])
-                self._room = syscall.buffer(size)
+                if size <= len(self._buffer):
+                    return bytes(memoryview(self._buffer)[:size])
+                self._buffer = syscall.buffer(size)
 
 
 def functions(btf: bytes) -> dict[int, str]:
-    """Names of all functions of a BTF blob by type id; {} for what is no BTF of this machine."""
+    """Return the names of functions in a BTF blob by type id; {} for a malformed blob."""
     found: dict[int, str] = {}
     try:
         magic, _, _, header, types, length, strings, _ = struct.unpack_from("=HBBIIIII", btf)
@@ -79,8 +79,8 @@ def functions(btf: bytes) -> dict[int, str]:
             if kind == _FUNC:
                 start = header + strings + name
                 found[type_id] = btf[start : btf.index(b"\0", start)].decode("utf-8", "replace")
-            fixed, each = _MORE.get(kind, _NOTHING_MORE)
-            at += 12 + fixed + each * members
+            fixed_bytes, member_bytes = _EXTRA_BYTES.get(kind, _NO_EXTRA_BYTES)
+            at += 12 + fixed_bytes + member_bytes * members
     except (struct.error, ValueError):
         return {}
     return found

@@ -1,8 +1,8 @@
-"""Programs at the socket hooks of cgroups: of the root, and on the way to a pod's processes.
+"""Programs at the socket hooks of cgroups: of the root, and of a pod's cgroup and its ancestors.
 
 Sources: cgroups(7), cgroup_namespaces(7), include/uapi/linux/bpf.h (enum bpf_attach_type),
 kernel/bpf/cgroup.c: for a socket, the programs of its own cgroup run before its ancestors', and
-that order is what BPF_F_QUERY_EFFECTIVE says.
+BPF_F_QUERY_EFFECTIVE returns that order.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from kubectl_ebpfnet.model.protocol.questions import PodNamespace
 from kubectl_ebpfnet.node.bpf import syscall
 from kubectl_ebpfnet.node.host import mounts, netns
 
-# enum bpf_attach_type and bpftool's words, in the order of a socket's life. Types that have
-# nothing to do with packets (cgroup_device, cgroup_sysctl, Unix sockets) are left out.
+# enum bpf_attach_type and bpftool's words, in the order of a socket's life. Types without packets
+# (cgroup_device, cgroup_sysctl, Unix sockets) are left out.
 ATTACH_TYPES = {
     2: "cgroup_inet_sock_create",
     8: "cgroup_inet4_bind",
@@ -45,7 +45,7 @@ ATTACH_TYPES = {
     34: "cgroup_inet_sock_release",
 }
 _EFFECTIVE = 1  # BPF_F_QUERY_EFFECTIVE
-_TOP_INODE = 1  # of the hierarchy's real root, whatever part of it is mounted
+_TOP_INODE = 1  # inode of the hierarchy's real root
 _FIRST = netns.PROC / "1"  # the node's first process, where hostPID shows it
 _CLONE_NEWCGROUP = 0x02000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -57,9 +57,9 @@ class CgroupProgram:
 
     Attributes:
         attach_type: of ATTACH_TYPES.
-        program: its id.
+        program: id.
         cgroup: path below the hierarchy's root.
-        cgroup_id: kernfs id, which a bpf_link says too.
+        cgroup_id: kernfs id, as in a bpf_link.
         position: 0 runs first.
     """
 
@@ -71,77 +71,89 @@ class CgroupProgram:
 
 
 def programs(pod: PodNamespace | None) -> Iterator[CgroupProgram]:
-    """The programs that run for sockets, by hook, in the order in which they run.
+    """Yield the programs that run for sockets, by hook, in the order in which they run.
 
     Args:
-        pod: whose processes' cgroups are meant; None for the root of the hierarchy alone.
+        pod: selects the cgroups of its processes; None for the root of the hierarchy alone.
 
     Raises:
         KernelError: no cgroup v2 hierarchy is mounted here, or the kernel refuses.
     """
-    top = _top()
+    top = _hierarchy_root()
     leaves = [""] if pod is None else _leaves(pod, top)
-    opened: dict[str, tuple[int, int]] = {}
+    open_cgroups: dict[str, tuple[int, int]] = {}
     try:
-        for path in dict.fromkeys(step for leaf in leaves for step in _way(leaf)):
+        for path in dict.fromkeys(
+            ancestor for leaf in leaves for ancestor in _with_ancestors(leaf)
+        ):
             try:
                 fd = os.open(f"{top}/{path}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except FileNotFoundError:
                 continue  # its processes have ended
-            opened[path] = fd, os.fstat(fd).st_ino
+            open_cgroups[path] = fd, os.fstat(fd).st_ino
         for attach_type in ATTACH_TYPES:
-            yield from _at_hook(attach_type, leaves, opened)
+            yield from _at_hook(attach_type, leaves, open_cgroups)
     except OSError as error:
         raise KernelError(f"open a cgroup: {error.strerror}", error.errno or 0) from None
     finally:
-        for fd, _ in opened.values():
+        for fd, _ in open_cgroups.values():
             os.close(fd)
 
 
 def _at_hook(
-    attach_type: int, leaves: list[str], opened: dict[str, tuple[int, int]]
+    attach_type: int, leaves: list[str], open_cgroups: dict[str, tuple[int, int]]
 ) -> Iterator[CgroupProgram]:
     merged: list[tuple[str, int]] = []
     try:
         for leaf in leaves:
-            if leaf in opened:
-                runs = _runs(attach_type, [step for step in _way(leaf) if step in opened], opened)
-                # What a second leaf has of its own runs before what both have.
-                merged = [one for one in runs if one not in merged] + merged
+            if leaf in open_cgroups:
+                run_order = _run_order(
+                    attach_type,
+                    [ancestor for ancestor in _with_ancestors(leaf) if ancestor in open_cgroups],
+                    open_cgroups,
+                )
+                # Programs of a second leaf alone run before the shared ones.
+                merged = [entry for entry in run_order if entry not in merged] + merged
     except Unsupported:
-        return  # so nothing can be attached to it
+        return  # the kernel has no such hook
     for position, (path, program) in enumerate(merged):
-        yield CgroupProgram(attach_type, program, f"/{path}", opened[path][1], position)
+        yield CgroupProgram(attach_type, program, f"/{path}", open_cgroups[path][1], position)
 
 
-def _runs(
-    attach_type: int, way: list[str], opened: dict[str, tuple[int, int]]
+def _run_order(
+    attach_type: int, ancestors: list[str], open_cgroups: dict[str, tuple[int, int]]
 ) -> list[tuple[str, int]]:
-    """(cgroup, program) as they run for a socket of the first cgroup of the way."""
-    effective = [id for id, _ in syscall.query(opened[way[0]][0], attach_type, _EFFECTIVE)]
+    """Return (cgroup, program) in order, for a socket of the path's first cgroup."""
+    effective = [
+        id for id, _ in syscall.query(open_cgroups[ancestors[0]][0], attach_type, _EFFECTIVE)
+    ]
     if not effective:
         return []
-    owned = [(step, id) for step in way for id, _ in syscall.query(opened[step][0], attach_type)]
-    runs = []
+    attached = [
+        (ancestor, id)
+        for ancestor in ancestors
+        for id, _ in syscall.query(open_cgroups[ancestor][0], attach_type)
+    ]
+    run_order = []
     for id in effective:
-        # A program of a cgroup above what is mounted here is said to be of the highest.
-        one = next((one for one in owned if one[1] == id), (way[-1], id))
-        if one in owned:
-            owned.remove(one)
-        runs.append(one)
-    return runs
+        # A program of a cgroup above the mounted ones counts for the topmost.
+        entry = next((entry for entry in attached if entry[1] == id), (ancestors[-1], id))
+        if entry in attached:
+            attached.remove(entry)
+        run_order.append(entry)
+    return run_order
 
 
-def _way(leaf: str) -> Iterator[str]:
-    """A cgroup and its ancestors up to the root, which is ""."""
+def _with_ancestors(leaf: str) -> Iterator[str]:
+    """Yield a cgroup and its ancestors; the root is ""."""
     while leaf:
         yield leaf
         leaf = leaf.rpartition("/")[0]
     yield ""
 
 
-def _top() -> Path:
-    """Where the root of the hierarchy can be opened: here, or in the mounts of process 1."""
+def _hierarchy_root() -> Path:
+    """Return the root of the hierarchy: mounted here, or in the mounts of process 1."""
     inodes = {}
     for mount in (*mounts.of_first_process("cgroup2"), *mounts.own("cgroup2")):
         with contextlib.suppress(OSError):
@@ -150,15 +162,15 @@ def _top() -> Path:
         raise KernelError(
             "no cgroup v2 hierarchy is mounted here", hint="mount the node's /sys/fs/cgroup"
         )
-    # A node that is a container (kind) has no real root; then what its process 1 sees is the top.
+    # A node that is a container (kind) has no real root; then the root of its process 1 counts.
     return next((path for path in inodes if inodes[path] == _TOP_INODE), next(iter(inodes)))
 
 
 def _leaves(pod: PodNamespace, top: Path) -> list[str]:
-    """Cgroups that hold the pod's processes, without their first `/`.
+    """Return the cgroups of the pod's processes, without their first `/`.
 
     Raises:
-        KernelError: no process of the pod is here.
+        KernelError: no process of the pod is found.
     """
     process = Path(netns.of_pod(pod)).parent.parent
     with _cgroups_of_the_node():
@@ -168,28 +180,28 @@ def _leaves(pod: PodNamespace, top: Path) -> list[str]:
             raise KernelError(
                 f"read {process}/cgroup: {error.strerror}", error.errno or 0
             ) from None
-    own = next((line[3:] for line in text.splitlines() if line.startswith("0::/")), "/")
-    if own.startswith("/.."):
+    cgroup = next((line[3:] for line in text.splitlines() if line.startswith("0::/")), "/")
+    if cgroup.startswith("/.."):
         raise KernelError(
-            f"the pod's cgroup {own} is outside of this cgroup namespace",
+            f"the pod's cgroup {cgroup} is outside of this cgroup namespace",
             hint="CAP_SYS_ADMIN and hostPID let the node side enter the node's",
         )
-    own = own.strip("/")
-    return list(dict.fromkeys((own, *_beside(own, pod, top))))
+    cgroup = cgroup.strip("/")
+    return list(dict.fromkeys((cgroup, *_sibling_cgroups(cgroup, pod, top))))
 
 
-def _beside(own: str, pod: PodNamespace, top: Path) -> Iterator[str]:
-    """Cgroups of the pod's other processes: all below the one that is named for the pod.
+def _sibling_cgroups(cgroup: str, pod: PodNamespace, top: Path) -> Iterator[str]:
+    """Yield the cgroups of the pod's other processes: all below the cgroup with the pod's uid.
 
-    Runtimes that put containers side by side (`/k8s.io/<id>`) name none for the pod.
+    Runtimes that put containers side by side (`/k8s.io/<id>`) have no cgroup for the pod.
     """
-    steps = own.split("/")
+    parts = cgroup.split("/")
     uids = {uid for uid in (pod.uid, pod.uid.replace("-", "_")) if uid}
-    depth = next((n for n, step in enumerate(steps, 1) if any(u in step for u in uids)), 0)
-    folders = [top / "/".join(steps[:depth])]
+    depth = next((n for n, ancestor in enumerate(parts, 1) if any(u in ancestor for u in uids)), 0)
+    folders = [top / "/".join(parts[:depth])]
     if not depth:
-        beside = (top / own).parent.iterdir() if own else ()
-        folders = [one for one in beside if any(id in one.name for id in pod.containers)]
+        siblings = (top / cgroup).parent.iterdir() if cgroup else ()
+        folders = [entry for entry in siblings if any(id in entry.name for id in pod.containers)]
     for folder in sorted(folders):
         for inner, names, _ in os.walk(folder):
             names.sort()
@@ -200,10 +212,10 @@ def _beside(own: str, pod: PodNamespace, top: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _cgroups_of_the_node() -> Iterator[None]:
-    """Do the block where /proc/PID/cgroup is told from the root of the node's hierarchy.
+    """Run the block where /proc/PID/cgroup is relative to the root of the node's hierarchy.
 
-    A pod without `privileged` has a cgroup namespace of its own, and sees other pods as `/../..`.
-    Where that of process 1 cannot be entered, the block is done as it is.
+    An unprivileged pod has a cgroup namespace of its own, and sees other pods as `/../..`. If the
+    namespace of process 1 cannot be entered, the block runs in the current one.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):

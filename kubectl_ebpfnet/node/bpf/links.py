@@ -1,4 +1,4 @@
-"""Which bpf_link holds which attachment, and where a link is pinned.
+"""The bpf_link of each attachment, and where a link is pinned.
 
 Sources: include/uapi/linux/bpf.h (struct bpf_link_info, enum bpf_link_type), kernel/bpf/inode.c
 (bpffs), kernel/bpf/syscall.c (anonymous inodes' names).
@@ -19,20 +19,20 @@ from kubectl_ebpfnet.node.host import mounts
 _CGROUP, _NETNS, _XDP = 3, 5, 6
 _XDP_ATTACH_TYPE = 37
 _INFO_BYTES = 64
-# Folders of pinned objects that may hold links: those that are named so, and small ones; the
-# folder of Cilium's maps has hundreds.
+# Folders that may have pinned links: folders named `links`, and small ones; the folder of Cilium's
+# maps has hundreds of pins.
 _SMALL_FOLDER = 64
 _FOLDER_OF_MAPS = "tc/globals"
 
 Place = tuple[int, int, int]
-"""What a link attaches: cgroup id, netns inode or ifindex; attach type; program id."""
+"""The attach point of a link: cgroup id, netns inode or ifindex; attach type; program id."""
 
 
 def places() -> dict[Place, int]:
-    """Links of cgroups, network namespaces and XDP by what they attach.
+    """Return the links of cgroups, network namespaces and XDP by their attach point.
 
-    XDP links say an ifindex without its namespace; where two are alike, there is 0 for both. tcx
-    and netkit links are not here: BPF_PROG_QUERY says their ids.
+    XDP links have an ifindex without its namespace; two equal attach points both get 0. tcx and
+    netkit links are left out: BPF_PROG_QUERY returns their ids.
 
     Raises:
         KernelError: EPERM without CAP_SYS_ADMIN, EINVAL before Linux 5.8.
@@ -41,16 +41,16 @@ def places() -> dict[Place, int]:
     for id in syscall.link_ids():
         try:
             with syscall.closing(syscall.open_link(id)) as fd:
-                said = syscall.info(fd, _INFO_BYTES)
+                info = syscall.info(fd, _INFO_BYTES)
         except KernelError:
-            continue  # it has gone meanwhile
-        kind, _, program = struct.unpack_from("=III", said)
+            continue  # the link is gone meanwhile
+        kind, _, program = struct.unpack_from("=III", info)
         if kind == _CGROUP:
-            target, attach_type = struct.unpack_from("=QI", said, 16)
+            target, attach_type = struct.unpack_from("=QI", info, 16)
         elif kind == _NETNS:
-            target, attach_type = struct.unpack_from("=II", said, 16)
+            target, attach_type = struct.unpack_from("=II", info, 16)
         elif kind == _XDP:
-            target, attach_type = struct.unpack_from("=I", said, 16)[0], _XDP_ATTACH_TYPE
+            target, attach_type = struct.unpack_from("=I", info, 16)[0], _XDP_ATTACH_TYPE
         else:
             continue
         place = (target, attach_type, program)
@@ -59,15 +59,14 @@ def places() -> dict[Place, int]:
 
 
 def xdp_place(ifindex: int, program: int) -> Place:
-    """The place of an XDP program on a device."""
+    """Return the attach point of an XDP program on a device."""
     return ifindex, _XDP_ATTACH_TYPE, program
 
 
 def pinned() -> dict[int, str]:
-    """Paths of pinned links by link id, the first one where a link has several.
+    """Return the paths of pinned links by link id, of several the first.
 
-    Pins that cannot be opened are left out, as are those in large folders that are not named
-    `links`.
+    Pins that cannot be opened are left out, as are pins in large folders not named `links`.
 
     Raises:
         KernelError: mountinfo cannot be read.
@@ -83,7 +82,7 @@ def pinned() -> dict[int, str]:
 
 
 def _candidates(folder: str) -> Iterator[str]:
-    """Files that may be links, each folder's before those of its folders."""
+    """Yield files that may be links, a folder's files before its subfolders'."""
     if folder.endswith(_FOLDER_OF_MAPS):
         return
     names: list[str] = []
@@ -98,7 +97,7 @@ def _candidates(folder: str) -> Iterator[str]:
 
 
 def _link_id(path: str) -> int:
-    """Id of the link that is pinned there, 0 when it is none."""
+    """Return the id of the link pinned at a path, 0 for any other object."""
     try:
         with syscall.closing(syscall.open_pinned(path)) as fd:
             if "bpf_link" not in os.readlink(f"/proc/self/fd/{fd}").replace("-", "_"):

@@ -1,8 +1,8 @@
-"""The writing half of bpf(2): load a program, make a map, hold a tcx link.
+"""The writing half of bpf(2): load a program, create a map, attach a tcx link.
 
 Sources: Linux include/uapi/linux/bpf.h (union bpf_attr, enum bpf_prog_type), kernel/bpf/tcx.c,
-kernel/bpf/mprog.c (BPF_F_BEFORE without a relative stands for "before all others"). Nothing here
-is pinned: what is made lives as long as a descriptor of it is open.
+kernel/bpf/mprog.c (BPF_F_BEFORE without a relative means "before all others"). Nothing is pinned:
+an object lives as long as a descriptor of it is open.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def load_classifier(instructions: bytes, name: str) -> int:
         name: up to 15 characters of [0-9A-Za-z_.].
 
     Returns:
-        Its file descriptor, close-on-exec.
+        A descriptor, close-on-exec.
 
     Raises:
-        KernelError: the kernel refuses it; the verifier's last words are in the hint.
+        KernelError: the kernel refuses; the hint has the end of the verifier's log.
         Unsupported: there is no bpf(2).
     """
     _allow_memory()
@@ -59,14 +59,14 @@ def load_classifier(instructions: bytes, name: str) -> int:
     try:
         return syscall.syscall(syscall.PROG_LOAD, attr(1, syscall.pointer(log)), what)
     except KernelError:
-        said = log.value.decode("utf-8", "replace").strip().splitlines()
+        log_lines = log.value.decode("utf-8", "replace").strip().splitlines()
         raise KernelError(
-            first.message, first.errno, hint="; ".join(said[-4:]) or first.hint
+            first.message, first.errno, hint="; ".join(log_lines[-4:]) or first.hint
         ) from None
 
 
 def create_array(entries: int, name: str) -> int:
-    """An array map of 32-bit numbers, all 0, that programs and we can write.
+    """Create an array map of 32-bit numbers, all 0, which programs and user space can write.
 
     Returns:
         Its file descriptor, close-on-exec.
@@ -78,13 +78,14 @@ def create_array(entries: int, name: str) -> int:
 
 
 def create_program_array(program: int, name: str) -> int:
-    """An array map whose one entry is a program, for tail calls.
+    """Create an array map whose one entry is a program, for tail calls.
 
-    The kernel empties it when the last descriptor of it is closed, whoever else uses the map: that
-    is a user's reference, and programs have none (kernel/bpf/syscall.c, bpf_map_put_uref).
+    The kernel empties it when its last descriptor is closed, even if programs use the map: only a
+    descriptor is a user's reference (kernel/bpf/syscall.c, bpf_map_put_uref).
 
     Args:
-        program: a descriptor of it.
+        program: a descriptor of the program.
+        name: of the map.
 
     Returns:
         Its file descriptor, close-on-exec.
@@ -105,7 +106,7 @@ def create_program_array(program: int, name: str) -> int:
 
 
 def _create(kind: int, entries: int, name: str) -> int:
-    """A map of 32-bit values by 32-bit keys. Returns its descriptor. Raises KernelError."""
+    """Create a map of 32-bit values by 32-bit keys, return its descriptor. Raises KernelError."""
     _allow_memory()
     # map_type, key_size, value_size, max_entries, map_flags, inner_map_fd, numa_node, map_name
     attr = struct.pack("=IIIIIII", kind, 4, 4, entries, 0, 0, 0) + name.encode()[:15]
@@ -113,22 +114,22 @@ def _create(kind: int, entries: int, name: str) -> int:
 
 
 def _allow_memory() -> None:
-    """Before Linux 5.11 BPF objects count as locked memory, of which there is little."""
+    """Lift the limit of locked memory, which counts BPF objects before Linux 5.11."""
     with contextlib.suppress(OSError, ValueError):
-        most = resource.RLIM_INFINITY
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (most, most))
+        unlimited = resource.RLIM_INFINITY
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (unlimited, unlimited))
 
 
 def link_tcx_first(program: int, ifindex: int, attach_type: int) -> int:
-    """Attach a program by a tcx link, before all that are at the hook now.
+    """Attach a program by a tcx link, before all programs at the hook.
 
     Args:
         program: a descriptor of a sched_cls program.
         ifindex: of a device in the calling thread's network namespace.
-        attach_type: bpf.TCX_INGRESS or bpf.TCX_EGRESS.
+        attach_type: syscall.TCX_INGRESS or syscall.TCX_EGRESS.
 
     Returns:
-        The link's descriptor: the program is detached when the last copy of it is closed.
+        The link's descriptor: closing its last copy detaches the program.
 
     Raises:
         Unsupported: this kernel has no tcx (before 6.6).

@@ -1,9 +1,9 @@
-"""What is loaded: every BPF program of the machine, and the pins that keep links and maps.
+"""Loaded BPF programs of the machine, and the pins that keep links and maps.
 
 Sources: include/uapi/linux/bpf.h (struct bpf_prog_info, struct bpf_func_info, enum
 bpf_prog_type), Documentation/admin-guide/sysctl/kernel.rst (bpf_stats_enabled); Cilium
 pkg/bpf/bpffs_linux.go, pkg/datapath/loader/paths.go, pkg/socketlb/cgroup.go (paths of pins).
-Programs belong to the whole machine, whichever namespace is asked.
+Programs belong to the whole machine, in every namespace.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ _OWNERS = {"devices": "device", "endpoints": "endpoint"}
 
 
 def programs(request: NodeRequest) -> Iterable[Program]:
-    """Every loaded program by rising id, or those whose ids follow the question's name.
+    """Return every loaded program by rising id, or those whose ids follow the question's name.
 
-    Programs that are gone meanwhile are left out.
+    Programs that go away meanwhile are left out.
 
     Raises:
-        KernelError: EPERM without CAP_SYS_ADMIN, or a word that is no id.
+        KernelError: EPERM without CAP_SYS_ADMIN, or a word is no id.
     """
     words = request.argv[2:]
     if not all(word.isascii() and word.isdigit() for word in words):
         raise KernelError("programs are named by their ids")
-    wanted = [int(word) for word in words] if words else syscall.program_ids()
+    ids = [int(word) for word in words] if words else syscall.program_ids()
     reader = ProgramReader()
-    return [found for id in wanted if (found := reader.program(id)) is not None]
+    return [found for id in ids if (found := reader.program(id)) is not None]
 
 
 class ProgramReader:
@@ -59,45 +59,45 @@ class ProgramReader:
 
     def __init__(self) -> None:
         self._names = FunctionNames()
-        self._read: dict[int, Program | None] = {}
+        self._known: dict[int, Program | None] = {}
         self._booted_ns = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(
             time.CLOCK_BOOTTIME
         )
         self._statistics = _statistics_on()
 
     def program(self, id: int) -> Program | None:
-        """A loaded program, None when it is gone. Raises KernelError (EPERM)."""
-        if id not in self._read:
+        """Return a loaded program, None when it is gone. Raises KernelError (EPERM)."""
+        if id not in self._known:
             try:
                 with syscall.closing(syscall.open_program(id)) as fd:
-                    self._read[id] = self._of(fd)
+                    self._known[id] = self._read_program(fd)
             except KernelError as error:
                 if error.errno != errno.ENOENT:
                     raise
-                self._read[id] = None
-        return self._read[id]
+                self._known[id] = None
+        return self._known[id]
 
-    def _of(self, fd: int) -> Program:
-        said = _info(fd)
-        name = said.name
-        if len(name) == _SHORT_NAME and said.btf_id and said.function:
-            name = self._names.name(said.btf_id, said.function) or name
-        counted = self._statistics or said.run_count > 0
+    def _read_program(self, fd: int) -> Program:
+        info = _info(fd)
+        name = info.name
+        if len(name) == _SHORT_NAME and info.btf_id and info.function:
+            name = self._names.name(info.btf_id, info.function) or name
+        has_statistics = self._statistics or info.run_count > 0
         return Program(
-            id=said.id,
+            id=info.id,
             name=name,
-            type=_TYPES[said.type] if said.type < len(_TYPES) else str(said.type),
-            tag=said.tag,
-            loaded_at=(self._booted_ns + said.loaded_ns) // 1_000_000_000,
-            map_ids=said.map_ids,
-            run_count=said.run_count if counted else None,
-            run_time_ns=said.run_time_ns if counted else None,
+            type=_TYPES[info.type] if info.type < len(_TYPES) else str(info.type),
+            tag=info.tag,
+            loaded_at=(self._booted_ns + info.loaded_ns) // 1_000_000_000,
+            map_ids=info.map_ids,
+            run_count=info.run_count if has_statistics else None,
+            run_time_ns=info.run_time_ns if has_statistics else None,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _ProgramInfo:
-    """What is read of struct bpf_prog_info; `function` is the BTF type of its first function."""
+    """The used fields of struct bpf_prog_info; `function` is the BTF type of its first function."""
 
     type: int
     id: int
@@ -116,20 +116,20 @@ def _info(fd: int, maps: int = 64) -> _ProgramInfo:
     head = bytearray(_INFO_BYTES)
     struct.pack_into("=IQ", head, 52, maps, syscall.pointer(map_ids))
     struct.pack_into("=IQI", head, 132, _FUNC_INFO_BYTES, syscall.pointer(function), 1)
-    said = syscall.info(fd, _INFO_BYTES, bytes(head))
-    (count,) = struct.unpack_from("=I", said, 52)
+    info = syscall.info(fd, _INFO_BYTES, bytes(head))
+    (count,) = struct.unpack_from("=I", info, 52)
     if count > maps:
         return _info(fd, count)
-    type_, id_, tag = struct.unpack_from("=II8s", said)
-    run_time, run_count = struct.unpack_from("=QQ", said, 192)
+    type_, id_, tag = struct.unpack_from("=II8s", info)
+    run_time, run_count = struct.unpack_from("=QQ", info, 192)
     return _ProgramInfo(
         type=type_,
         id=id_,
         tag=tag.hex(),
-        loaded_ns=struct.unpack_from("=Q", said, 40)[0],
+        loaded_ns=struct.unpack_from("=Q", info, 40)[0],
         map_ids=struct.unpack_from(f"={count}I", map_ids),
-        name=said[64:80].rstrip(b"\0").decode("latin-1"),
-        btf_id=struct.unpack_from("=I", said, 128)[0],
+        name=info[64:80].rstrip(b"\0").decode("latin-1"),
+        btf_id=struct.unpack_from("=I", info, 128)[0],
         function=struct.unpack_from("=II", function)[1],
         run_time_ns=run_time,
         run_count=run_count,
@@ -144,9 +144,9 @@ def _statistics_on() -> bool:
 
 
 def pins(_: NodeRequest) -> Iterable[BpfPin]:
-    """Cilium's links and maps that are pinned on the bpffs of this mount namespace.
+    """Return the links and maps that Cilium pinned on the bpffs of this mount namespace.
 
-    In the order of `ls -R`. Pins elsewhere are left out: their path does not say what they are.
+    In the order of `ls -R`. Other pins are left out: their path does not tell their kind.
 
     Raises:
         KernelError: no bpffs is mounted here.
@@ -161,9 +161,9 @@ def pins(_: NodeRequest) -> Iterable[BpfPin]:
 
 
 def files(folder: Path | str) -> Iterator[str]:
-    """Paths of all files below a folder of a bpffs, in the order of `ls -R` in the C locale.
+    """Yield the paths of all files below a folder, in the order of `ls -R` in the C locale.
 
-    What goes away meanwhile, or cannot be read, is left out.
+    Files that go away meanwhile, and unreadable folders, are left out.
     """
     try:
         with os.scandir(folder) as listed:
@@ -177,7 +177,7 @@ def files(folder: Path | str) -> Iterator[str]:
 
 
 def _pin(path: str) -> BpfPin | None:
-    """What a path says: the same as kubectl_ebpfnet/parse/bpf/bpffs.py reads from `ls -R`."""
+    """Return the pin of a path, as parse/bpf/bpffs.py does for `ls -R`; None for other paths."""
     path = os.fsencode(path).decode("utf-8", "replace")
     parts = path.split("/")
     if parts[-3:-1] == ["tc", "globals"]:

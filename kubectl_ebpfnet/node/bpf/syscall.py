@@ -1,8 +1,8 @@
-"""bpf(2) by ctypes: objects by id or path, what is attached where, maps by key and in batches.
+"""bpf(2) by ctypes: objects by id or path, attached programs, maps by key and in batches.
 
 Sources: Linux include/uapi/linux/bpf.h (union bpf_attr, struct bpf_prog_info, bpf_map_info,
-bpf_link_info), bpf(2). Numbers below are that header's. libbpf is not used: the handful of
-commands is smaller than its binding would be.
+bpf_link_info), bpf(2). The numbers are of that header. libbpf is not used: its binding would be
+larger than the handful of commands.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OBJ_GET_INFO_BY_FD, PROG_QUERY = 15, 16
 MAP_LOOKUP_BATCH = 24
 LINK_CREATE, LINK_GET_FD_BY_ID, LINK_GET_NEXT_ID = 28, 30, 31
 
-# enum bpf_map_type, those that are met here
+# enum bpf_map_type, the types in use here
 ARRAY, PROG_ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH, LRU_PERCPU_HASH = 2, 3, 5, 6, 9, 10
 PERCPU = frozenset({PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH})
 
@@ -37,15 +37,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def syscall(command: int, attr: bytes | ctypes.Array[ctypes.c_char], what: str) -> int:
-    """One bpf(2) call.
+    """Call bpf(2).
 
     Args:
         command: of enum bpf_cmd.
-        attr: the head of union bpf_attr; a buffer where the kernel writes into it.
-        what: for the error: what was tried, e.g. "open map /sys/fs/bpf/x".
+        attr: the head of union bpf_attr; a buffer if the kernel writes into it.
+        what: the attempt, for the error, e.g. "open map /sys/fs/bpf/x".
 
     Returns:
-        What the call returns: a file descriptor, or 0.
+        A file descriptor, or 0.
 
     Raises:
         Unsupported: EINVAL of a command or attach type that this kernel does not know, ENOSYS.
@@ -65,20 +65,20 @@ def syscall(command: int, attr: bytes | ctypes.Array[ctypes.c_char], what: str) 
         raise Unsupported(f"{words}: this kernel has no bpf(2) for it", code)
     hint = ""
     if code in (errno.EPERM, errno.EACCES):
-        # Of objects by id; CAP_BPF suffices for one's own programs and for pinned maps alone.
+        # For objects by id; CAP_BPF suffices only for own programs and for pinned maps.
         hint = "CAP_SYS_ADMIN allows it"
     raise KernelError(words, code, hint=hint)
 
 
 def buffer(size_or_bytes: int | bytes) -> ctypes.Array[ctypes.c_char]:
-    """Memory that the kernel can read and write."""
+    """Return memory that the kernel can read and write."""
     if isinstance(size_or_bytes, bytes):
         return ctypes.create_string_buffer(size_or_bytes, max(1, len(size_or_bytes)))
     return ctypes.create_string_buffer(max(1, size_or_bytes))
 
 
 def pointer(memory: ctypes.Array[ctypes.c_char]) -> int:
-    """Its address, as union bpf_attr wants it."""
+    """Return the address of memory, for union bpf_attr."""
     return ctypes.addressof(memory)
 
 
@@ -92,30 +92,30 @@ def closing(fd: int) -> Iterator[int]:
 
 
 RDONLY = 8
-"""BPF_F_RDONLY: a map's descriptor that cannot change the map (Linux 4.15)."""
+"""BPF_F_RDONLY: a descriptor that cannot change the map (Linux 4.15)."""
 
 
 def open_pinned(path: str | Path, flags: int = 0) -> int:
-    """A file descriptor of an object pinned on bpffs.
+    """Open an object that is pinned on bpffs.
 
     Args:
         path: of the pin.
-        flags: RDONLY for maps that are only read; links and programs take none.
+        flags: RDONLY for maps that are only read; 0 for links and programs.
 
     Raises:
-        KernelError: ENOENT when it is not there.
+        KernelError: ENOENT when there is no such pin.
     """
     name = buffer(os.fsencode(path) + b"\0")
     return syscall(OBJ_GET, struct.pack("=QII", pointer(name), 0, flags), f"open {path}")
 
 
 def open_program(id: int) -> int:
-    """A file descriptor of a program. Raises KernelError, ENOENT when it has gone."""
+    """Open a program by id. Raises KernelError, ENOENT when it is gone."""
     return syscall(PROG_GET_FD_BY_ID, struct.pack("=III", id, 0, 0), f"open program {id}")
 
 
 def open_link(id: int) -> int:
-    """A file descriptor of a bpf_link. Raises KernelError, ENOENT when it has gone."""
+    """Open a bpf_link by id. Raises KernelError, ENOENT when it is gone."""
     return syscall(LINK_GET_FD_BY_ID, struct.pack("=III", id, 0, 0), f"open bpf_link {id}")
 
 
@@ -134,28 +134,28 @@ def _ids(command: int, what: str) -> Iterator[int]:
 
 
 def program_ids() -> Iterator[int]:
-    """Ids of every loaded program of the machine, rising. Raises KernelError (EPERM)."""
+    """Yield the ids of all loaded programs of the machine, rising. Raises KernelError (EPERM)."""
     return _ids(PROG_GET_NEXT_ID, "list programs")
 
 
 def link_ids() -> Iterator[int]:
-    """Ids of every bpf_link of the machine, rising. Raises KernelError (EPERM)."""
+    """Yield the ids of all bpf_links of the machine, rising. Raises KernelError (EPERM)."""
     return _ids(LINK_GET_NEXT_ID, "list bpf_links")
 
 
 def info(fd: int, size: int, head: bytes = b"") -> bytes:
-    """struct bpf_*_info of an object, as much of it as this kernel knows and `size` holds.
+    """Return struct bpf_*_info of an object, zero where this kernel knows less.
 
     Args:
         fd: of a program, map or link.
-        size: bytes wanted.
-        head: what the kernel reads first (lengths and pointers of arrays to fill).
+        size: bytes to read.
+        head: initial bytes for the kernel (lengths and pointers of arrays to fill).
     """
     memory = buffer(head.ljust(size, b"\0"))
     attr = struct.pack("=IIQ", fd, size, pointer(memory))
-    whole = ctypes.create_string_buffer(attr, _ATTR_BYTES)
-    syscall(OBJ_GET_INFO_BY_FD, whole, "read a BPF object's info")
-    length = int(struct.unpack_from("=I", whole, 4)[0])
+    attr_buffer = ctypes.create_string_buffer(attr, _ATTR_BYTES)
+    syscall(OBJ_GET_INFO_BY_FD, attr_buffer, "read a BPF object's info")
+    length = int(struct.unpack_from("=I", attr_buffer, 4)[0])
     return bytes(memory.raw[:length]).ljust(size, b"\0")
 
 
@@ -172,7 +172,7 @@ class MapInfo:
 
 
 def map_info(fd: int) -> MapInfo:
-    """What a map is. Raises KernelError."""
+    """Return the info of a map. Raises KernelError."""
     type_, id_, key, value, _, flags, name = struct.unpack_from("=IIIIII16s", info(fd, 80))
     return MapInfo(type_, id_, key, value, flags, name.rstrip(b"\0").decode("latin-1"))
 
@@ -182,34 +182,34 @@ _cpus: list[int] = []
 
 
 def possible_cpus() -> int:
-    """How many CPUs per-CPU maps have values for, as the kernel counts them."""
+    """Return the number of values of a per-CPU map: the possible CPUs."""
     if not _cpus:
         _cpus.append(cpus_of(_POSSIBLE_CPUS.read_text()))
     return _cpus[0]
 
 
 def cpus_of(text: str) -> int:
-    """How many CPUs a list of the kernel names: 4 for `0-3`, 3 for `0,2-3`.
+    """Return the number of CPUs in a list of the kernel: 4 for `0-3`, 3 for `0,2-3`.
 
-    A per-CPU value has no room for the numbers between them: it is copied for each possible CPU
+    A per-CPU value has no gap for the CPUs between: it is copied for each possible CPU
     (kernel/bpf/syscall.c bpf_map_value_size: num_possible_cpus(); hashtab.c, arraymap.c).
     """
     ranges = (part.partition("-") for part in text.strip().split(","))
     return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
 
 
-def value_bytes(of: MapInfo) -> int:
-    """Bytes that one look-up gives: per-CPU maps give a value, rounded up to 8, for each CPU."""
-    if of.type in PERCPU:
-        return (of.value_size + 7) // 8 * 8 * possible_cpus()
-    return of.value_size
+def value_bytes(of_map: MapInfo) -> int:
+    """Return the bytes of a look-up: for a per-CPU map a value, rounded up to 8, for each CPU."""
+    if of_map.type in PERCPU:
+        return (of_map.value_size + 7) // 8 * 8 * possible_cpus()
+    return of_map.value_size
 
 
 class Map:
-    """An open map: looked up by key, or read in batches. Closes its descriptor on exit."""
+    """An open map: look up by key, or read in batches. Closes its descriptor on exit."""
 
     def __init__(self, fd: int) -> None:
-        """Takes over the descriptor. Raises KernelError when its info cannot be read."""
+        """Take over a descriptor. Raises KernelError when its info cannot be read."""
         self.fd = fd
         try:
             self.info = map_info(fd)
@@ -220,7 +220,7 @@ class Map:
 
     @classmethod
     def pinned(cls, path: str | Path) -> Map:
-        """The map pinned at a path, for reading. Raises KernelError, ENOENT when there is none."""
+        """Open the map pinned at a path, for reading. Raises KernelError, ENOENT without a pin."""
         return cls(open_pinned(path, RDONLY))
 
     def __enter__(self) -> Map:
@@ -230,7 +230,7 @@ class Map:
         os.close(self.fd)
 
     def lookup(self, key: bytes) -> bytes | None:
-        """The value of a key (for an LPM trie: of the longest prefix), None when there is none."""
+        """Return the value of a key (in an LPM trie: of the longest prefix), or None."""
         key_memory, value_memory = buffer(key), buffer(self.value_bytes)
         attr = struct.pack("=IIQQQ", self.fd, 0, pointer(key_memory), pointer(value_memory), 0)
         try:
@@ -241,26 +241,26 @@ class Map:
             raise
         return value_memory.raw
 
-    def batches(self, at_once: int = 4096) -> Iterator[tuple[int, memoryview, memoryview]]:
-        """Every entry, many a call (BPF_MAP_LOOKUP_BATCH, Linux 5.6).
+    def batches(self, batch_size: int = 4096) -> Iterator[tuple[int, memoryview, memoryview]]:
+        """Yield all entries, many in a call (BPF_MAP_LOOKUP_BATCH, Linux 5.6).
 
         Yields:
-            (count, keys, values): packed side by side; the views are good until the next step.
-            Entries that come or go meanwhile may be missed or seen twice, as in every dump.
+            (count, keys, values), packed side by side; the views are valid until the next step.
+            Entries that come or go meanwhile may be missing or repeated, as in every dump.
 
         Raises:
-            Unsupported: this map type has no batches in this kernel; `items` goes one by one.
+            Unsupported: this kernel has no batches for this map type; `items` reads one by one.
         """
-        keys = buffer(at_once * self.info.key_size)
-        values = buffer(at_once * self.value_bytes)
-        # The kernel writes a bucket number, or for tries and arrays a key, as its place.
+        keys = buffer(batch_size * self.info.key_size)
+        values = buffer(batch_size * self.value_bytes)
+        # The kernel's position: a bucket number, or for tries and arrays a key.
         place = buffer(max(4, self.info.key_size))
         first = True
         while True:
             attr = ctypes.create_string_buffer(
                 struct.pack(
                     "=QQQQIIQQ", 0 if first else pointer(place), pointer(place), pointer(keys),
-                    pointer(values), at_once, self.fd, 0, 0,
+                    pointer(values), batch_size, self.fd, 0, 0,
                 ),
                 _ATTR_BYTES,
             )  # fmt: skip
@@ -269,14 +269,14 @@ class Map:
                 syscall(MAP_LOOKUP_BATCH, attr, f"read map {self.info.name} in batches")
             except KernelError as error:
                 if error.errno == errno.ENOSPC:  # one bucket holds more than a batch
-                    at_once *= 2
-                    keys = buffer(at_once * self.info.key_size)
-                    values = buffer(at_once * self.value_bytes)
+                    batch_size *= 2
+                    keys = buffer(batch_size * self.info.key_size)
+                    values = buffer(batch_size * self.value_bytes)
                     continue
                 # ENOTSUPP, which has no name in user space; EINVAL before Linux 5.6
                 if error.errno == 524 or (first and error.errno == errno.EINVAL):
                     raise Unsupported(error.message, error.errno) from None
-                # EINTR: too many keys of a trie went away meanwhile; it goes on from where it is.
+                # EINTR: too many keys of a trie went away meanwhile; the dump continues.
                 if error.errno not in (errno.ENOENT, errno.EINTR):
                     raise
                 last = error.errno == errno.ENOENT
@@ -288,7 +288,7 @@ class Map:
             first = first and not count
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Every entry, by batches where the kernel has them, else one by one."""
+        """Yield all entries, by batches if the kernel has them, else one by one."""
         key_size, value_size = self.info.key_size, self.value_bytes
         try:
             for count, keys, values in self.batches():
@@ -301,8 +301,8 @@ class Map:
         except Unsupported:
             pass
         key = b""
-        while (following := self._next(key)) is not None:
-            key = following
+        while (next_key := self._next(key)) is not None:
+            key = next_key
             value = self.lookup(key)
             if value is not None:
                 yield key, value
@@ -320,7 +320,7 @@ class Map:
 
 
 def query(target: int, attach_type: int, flags: int = 0) -> list[tuple[int, int]]:
-    """Programs at one hook, in the order in which they run (BPF_PROG_QUERY).
+    """Return the programs at a hook, in the order in which they run (BPF_PROG_QUERY).
 
     Args:
         target: ifindex for tcx and netkit, else a descriptor of a cgroup or netns.
@@ -328,21 +328,20 @@ def query(target: int, attach_type: int, flags: int = 0) -> list[tuple[int, int]
         flags: BPF_F_QUERY_EFFECTIVE for cgroups.
 
     Returns:
-        (program id, link id) each; link id 0 where no bpf_link holds it or the kernel is older
-        than 6.6.
+        (program id, link id) for each; link id 0 without a bpf_link, or before Linux 6.6.
 
     Raises:
         Unsupported: the kernel does not know this attach type.
         KernelError: anything else.
     """
-    room = 64
+    capacity = 64
     while True:
-        programs, program_flags = buffer(4 * room), buffer(4 * room)
-        links, link_flags = buffer(4 * room), buffer(4 * room)
+        programs, program_flags = buffer(4 * capacity), buffer(4 * capacity)
+        links, link_flags = buffer(4 * capacity), buffer(4 * capacity)
         cgroup = flags or attach_type not in MULTI_PROGRAM
         attr = ctypes.create_string_buffer(
             struct.pack(
-                "=IIIIQIIQQQQ", target, attach_type, flags, 0, pointer(programs), room, 0,
+                "=IIIIQIIQQQQ", target, attach_type, flags, 0, pointer(programs), capacity, 0,
                 0 if cgroup else pointer(program_flags),
                 0 if cgroup else pointer(links),
                 0 if cgroup else pointer(link_flags), 0,
@@ -353,7 +352,7 @@ def query(target: int, attach_type: int, flags: int = 0) -> list[tuple[int, int]
             syscall(PROG_QUERY, attr, f"ask for programs of attach type {attach_type}")
         except KernelError as error:
             if error.errno == errno.ENOSPC:
-                room *= 4
+                capacity *= 4
                 continue
             if error.errno == errno.ENOENT:
                 return []

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.node.netlink import message as nlmsg
+from kubectl_ebpfnet.node.netlink import message
 
 _PARENTS = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}  # TC_H_MIN_INGRESS, TC_H_MIN_EGRESS
 _GETQDISC, _GETTFILTER = 38, 46  # RTM_*
@@ -28,10 +28,10 @@ class BpfFilter:
 
     Attributes:
         preference: tc's `pref`: lower ones run first.
-        chain: 0 but for filters that only a `goto chain` reaches.
-        program: its id, 0 for classic BPF.
+        chain: 0 except for filters that only a `goto chain` reaches.
+        program: id, 0 for classic BPF.
         tag: of the program, "" for classic BPF.
-        name: that the filter was given, e.g. `bpf_lxc.o:[from-container]`.
+        name: of the filter, e.g. `bpf_lxc.o:[from-container]`.
         direct_action: the program's return code is the verdict.
     """
 
@@ -46,15 +46,15 @@ class BpfFilter:
 class Filters:
     """The filters of this network namespace's devices.
 
-    A filter dump is of one device and direction, so only those are asked that have a qdisc for it.
+    A filter dump is of one device and direction, so only devices with a qdisc for it are dumped.
     """
 
     def __init__(self) -> None:
-        """Lists the qdiscs. Raises KernelError."""
+        """List the qdiscs. Raises KernelError."""
         self._directions = _directions()
 
     def of(self, index: int, direction: str) -> list[BpfFilter]:
-        """A device's filters in the order in which they run.
+        """Return a device's filters in the order in which they run.
 
         Args:
             index: ifindex.
@@ -67,40 +67,45 @@ class Filters:
             return []
         body = _HEAD.pack(0, index, 0, _PARENTS[direction], 0)
         try:
-            answers = nlmsg.dump(_GETTFILTER, body, "list tc filters")
+            answers = message.dump(_GETTFILTER, body, "list tc filters")
         except KernelError as error:
             if error.errno in (errno.ENODEV, errno.EINVAL):  # device or qdisc has gone meanwhile
                 return []
             raise
         found = [_filter(*answer) for answer in answers]
-        # Of equal preference they run as the kernel lists them.
+        # Filters of equal preference run in the kernel's order.
         return sorted(
-            (one for one in found if one is not None), key=lambda one: (one.chain, one.preference)
+            (bpf_filter for bpf_filter in found if bpf_filter is not None),
+            key=lambda bpf_filter: (bpf_filter.chain, bpf_filter.preference),
         )
 
 
 def _directions() -> dict[int, tuple[str, ...]]:
-    """Which directions of a device, by ifindex, have a qdisc for filters."""
+    """Return the directions of each device, by ifindex, that have a qdisc for filters."""
     found = {}
-    for data, start, end in nlmsg.dump(_GETQDISC, bytes(_HEAD.size), "list qdiscs"):
+    for data, start, end in message.dump(_GETQDISC, bytes(_HEAD.size), "list qdiscs"):
         (index,) = struct.unpack_from("=i", data, start + 4)
-        for type_, at, to in nlmsg.attributes(data, start + _HEAD.size, end):
-            if type_ == _KIND and data[at:to] in _QDISCS:
-                found[index] = _QDISCS[data[at:to]]
+        for type_, at, stop in message.attributes(data, start + _HEAD.size, end):
+            if type_ == _KIND and data[at:stop] in _QDISCS:
+                found[index] = _QDISCS[data[at:stop]]
     return found
 
 
 def _filter(data: bytes, start: int, end: int) -> BpfFilter | None:
-    """None for other kinds of filters, and for the line that only says a preference is in use."""
+    """Return a BPF filter; None for other kinds, and for the row of a preference."""
     _, _, handle, _, info = _HEAD.unpack_from(data, start)
-    said = {kind: data[at:to] for kind, at, to in nlmsg.attributes(data, start + _HEAD.size, end)}
-    options = said.get(_OPTIONS, b"")
-    if said.get(_KIND) != b"bpf\0" or not options or not handle:
+    attributes = {
+        kind: data[at:stop] for kind, at, stop in message.attributes(data, start + _HEAD.size, end)
+    }
+    options = attributes.get(_OPTIONS, b"")
+    if attributes.get(_KIND) != b"bpf\0" or not options or not handle:
         return None
-    bpf = {kind: options[at:to] for kind, at, to in nlmsg.attributes(options, 0, len(options))}
+    bpf = {
+        kind: options[at:stop] for kind, at, stop in message.attributes(options, 0, len(options))
+    }
     return BpfFilter(
         preference=info >> 16,
-        chain=_number(said.get(_CHAIN, b"")),
+        chain=_number(attributes.get(_CHAIN, b"")),
         program=_number(bpf.get(_BPF_ID, b"")),
         tag=bpf.get(_BPF_TAG, b"").hex(),
         name=bpf.get(_BPF_NAME, b"").split(b"\0", 1)[0].decode("utf-8", "replace"),

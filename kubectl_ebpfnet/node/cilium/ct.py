@@ -1,7 +1,7 @@
-"""Cilium's connection tracking, straight from its maps: what `cilium-dbg bpf ct list` prints.
+"""Cilium's connection tracking from its maps, equal to `cilium-dbg bpf ct list`.
 
-Sources: Cilium pkg/maps/ctmap; kubectl_ebpfnet/node/cilium/layout_tuple.py. One flow is looked up
-by its keys, flows that are not wholly known are searched for in packed form.
+Sources: Cilium pkg/maps/ctmap; node/cilium/layout_tuple.py. A completely known flow is looked up by
+its keys, other flows are searched in packed form.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ MAPS = {
     "cilium_ct6_global": (6, True),
     "cilium_ct_any6_global": (6, False),
 }
-"""IP version, and whether it is TCP's; the other one has everything else."""
+"""IP version, and whether the map is for TCP; the other one has all other protocols."""
 
 
 def entries(request: NodeRequest) -> Iterator[CtEntry]:
-    """Entries of the flows that are wanted, or all of them.
+    """Yield the entries of the requested flows, or all.
 
-    Packets and bytes are None where both are zero: since Cilium 1.17 nothing is counted unless it
-    is asked for. `remaining` is None where lifetimes are not in seconds of CLOCK_MONOTONIC.
+    Packets and bytes are None where both are zero: since Cilium 1.17 counting is optional.
+    `remaining` is None where lifetimes are not in seconds of CLOCK_MONOTONIC.
 
     Raises:
-        KernelError: no such map is pinned, is of these sizes, or may be read.
+        KernelError: no such map is pinned, has these sizes, or may be read.
     """
     folder = pins.root()
     names = pins.present(folder, tuple(MAPS))
     now = int(time.clock_gettime(time.CLOCK_MONOTONIC))
     apart = not _since_1_17(folder)
     for name in names:
-        if not _concerned(name, request.flows):
+        if not _may_have_flows(name, request.flows):
             continue
         table = pins.opened(folder, name)
         if table is None:
@@ -47,17 +47,17 @@ def entries(request: NodeRequest) -> Iterator[CtEntry]:
         with table:
             sizes = (table.info.key_size, table.info.value_size)
             layout = layout_tuple.of_sizes(name, sizes, layout_tuple.CT)
-            for key, value in _wanted(table, request.flows, layout):
+            for key, value in _matching_entries(table, request.flows, layout):
                 entry = layout_tuple.ct_entry(key, value, layout, now, apart=apart)
                 if entry is not None and _fits(entry, request.flows):
                     yield entry
 
 
 def _since_1_17(folder: Path) -> bool:
-    """Whether received packets have no counters of their own any more.
+    """Tell whether received packets have no separate counters.
 
-    A conntrack entry of 1.15 has the size of one of today, but Cilium 1.17 renamed the policy maps
-    and 1.18 the ipcache. Between the two, in 1.16, the words in question are zero.
+    A conntrack entry has the same size in 1.15 and since, but Cilium 1.17 renamed the policy maps
+    and 1.18 the ipcache. In 1.16 the words in question are zero.
     """
     return any(
         name.startswith("cilium_policy_v") or name == "cilium_ipcache_v2"
@@ -65,8 +65,8 @@ def _since_1_17(folder: Path) -> bool:
     )
 
 
-def _concerned(name: str, flows: Sequence[FlowFilter]) -> bool:
-    """Whether entries of the wanted flows can be in a map of this name."""
+def _may_have_flows(name: str, flows: Sequence[FlowFilter]) -> bool:
+    """Tell whether entries of the requested flows can be in a map of this name."""
     version, tcp = MAPS[name]
     return not flows or any(
         (flow.protocol is None or (flow.protocol == TCP) == tcp)
@@ -75,7 +75,7 @@ def _concerned(name: str, flows: Sequence[FlowFilter]) -> bool:
     )
 
 
-def _wanted(
+def _matching_entries(
     table: syscall.Map, flows: Sequence[FlowFilter], layout: layout_tuple.TupleLayout
 ) -> Iterator[tuple[bytes, bytes]]:
     exact = [flow.exact for flow in flows]

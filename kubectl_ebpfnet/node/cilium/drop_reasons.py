@@ -1,7 +1,7 @@
-"""Names of the numbers in `cilium_metrics`: why, and in which file of the datapath.
+"""Names of the numbers in `cilium_metrics`: the reason, and the file of the datapath.
 
 Sources: Cilium pkg/monitor/api/{drop,files}.go of 1.19; cilium-facts 2.12. Numbers below 130 are
-no drops. A number that is not here is newer, and is told as Cilium tells it.
+no drops. An unknown number is newer, and printed as Cilium does.
 """
 
 from __future__ import annotations
@@ -123,10 +123,10 @@ _FILES = {
 
 
 def reason(number: int) -> str:
-    """The words of a reason; `206, 0` for a number that is not known (its extended error is 0)."""
+    """Return the name of a reason; `206, 0` for an unknown number (its extended error is 0)."""
     return _REASONS.get(number, f"{number}, 0")
 
 
 def file(number: int) -> str:
-    """The name of a source file of the datapath, `unknown(42)` for a number that is not known."""
+    """Return the name of a source file of the datapath, `unknown(42)` for an unknown number."""
     return _FILES.get(number, f"unknown({number})")

@@ -38,9 +38,9 @@ _STATES = {1: "terminating", 2: "quarantined", 3: "maintenance"}
 
 @dataclass(frozen=True, slots=True)
 class ServiceKey:
-    """Where a row belongs: `slot` 0 is the frontend itself, the others are its backends.
+    """The key of a row: `slot` 0 is the frontend itself, other slots are its backends.
 
-    `protocol` is None where the map says 0: always up to Cilium 1.16.
+    `protocol` is None for 0 in the map: always up to Cilium 1.16.
     """
 
     address: Address
@@ -51,13 +51,13 @@ class ServiceKey:
 
     @property
     def frontend(self) -> tuple[Address, int, int | None, bool]:
-        """What all rows of one frontend have in common."""
+        """The part of the key that all rows of one frontend share."""
         return self.address, self.port, self.protocol, self.internal
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceValue:
-    """A row: `backend_id` means something in the slots behind 0 only, `flags` in slot 0."""
+    """The value of a row: `backend_id` is valid in slots other than 0, `flags` in slot 0."""
 
     backend_id: int
     rev_nat: int
@@ -65,7 +65,7 @@ class ServiceValue:
 
 
 def service_key(key: bytes) -> ServiceKey:
-    """lb4_key (12 bytes) or lb6_key (24)."""
+    """Decode lb4_key (12 bytes) or lb6_key (24)."""
     end = 4 if len(key) == 12 else 16
     slot, protocol, scope = struct.unpack_from("=HBB", key, end + 2)
     return ServiceKey(
@@ -74,13 +74,13 @@ def service_key(key: bytes) -> ServiceKey:
 
 
 def service_value(value: bytes) -> ServiceValue:
-    """lb4_service or lb6_service (12 bytes both)."""
+    """Decode lb4_service or lb6_service (12 bytes both)."""
     backend, _, rev_nat, low, high = _SERVICE.unpack_from(value)
     return ServiceValue(backend, port(rev_nat), low | high << 8)
 
 
 def flag_words(flags: int) -> tuple[str, frozenset[str]]:
-    """The service's type and the other words that Cilium has for its flags."""
+    """Return the service's type and Cilium's other words for its flags."""
     kind = next((name for bit, name in _TYPES if flags & bit), "ClusterIP")
     words = {name for bit, name in _WORDS if flags & bit}
     if not flags & _ROUTABLE:
@@ -102,7 +102,7 @@ def _backend(value: bytes, end: int, *, stateful: bool) -> Backend:
 
 
 def backend_id(key: bytes) -> int:
-    """u16 (Cilium 1.9) or u32."""
+    """Decode a backend's id: u16 (Cilium 1.9) or u32."""
     return int(struct.unpack("=H" if len(key) == 2 else "=I", key)[0])
 
 

@@ -26,46 +26,46 @@ _EXCLUDED = IPv4Address("0.0.0.1")
 _IPCACHE_FLAGS = ((1, "skiptunnel"), (2, "hastunnel"), (4, "ipv6tunnel"), (8, "remotecluster"))
 
 
-def _network(where: Address, bits: int) -> Network:
-    if not 0 <= bits <= where.max_prefixlen:
-        raise KernelError(f"a prefix of Cilium's with {bits} bits of {where}")
-    return ip_network((where, bits), strict=False)
+def _network(base: Address, bits: int) -> Network:
+    if not 0 <= bits <= base.max_prefixlen:
+        raise KernelError(f"a prefix of Cilium's with {bits} bits of {base}")
+    return ip_network((base, bits), strict=False)
 
 
-def _given(where: Address) -> Address | None:
-    return None if where.is_unspecified else where
+def _specified(value: Address) -> Address | None:
+    return None if value.is_unspecified else value
 
 
 # ipcache
 
 
 def _ipcache_prefix(key: bytes) -> Network:
-    """24 bytes: prefix length over 32 static bits, cluster, family, address."""
+    """Decode 24 bytes: prefix length over 32 static bits, cluster, family, address."""
     (bits,) = struct.unpack_from("=I", key)
     return _network(family_address(key[8:], key[7]), bits - _IPCACHE_STATIC)
 
 
-def _ipcache_short(key: bytes, value: bytes, key_at: int) -> IpcacheEntry:
-    """`cilium_ipcache` (≤ 1.17): the encryption key is at 8 up to 1.10, at 10 since."""
+def _ipcache_short(key: bytes, value: bytes, encrypt_key_offset: int) -> IpcacheEntry:
+    """Decode `cilium_ipcache` (≤ 1.17); the encryption key is at 8 up to 1.10, at 10 since."""
     (identity,) = struct.unpack_from("=I", value)
     return IpcacheEntry(
         prefix=_ipcache_prefix(key),
         identity=identity,
-        encrypt_key=value[key_at],
-        tunnel_endpoint=_given(address(value[4:8])),
+        encrypt_key=value[encrypt_key_offset],
+        tunnel_endpoint=_specified(address(value[4:8])),
         flags=frozenset({"skiptunnel"} if value[11] & 1 else ()),
     )
 
 
 def _ipcache_long(key: bytes, value: bytes, _: int) -> IpcacheEntry:
-    """`cilium_ipcache_v2` (≥ 1.18)."""
+    """Decode `cilium_ipcache_v2` (≥ 1.18)."""
     (identity,) = struct.unpack_from("=I", value)
     flags = value[23]
     return IpcacheEntry(
         prefix=_ipcache_prefix(key),
         identity=identity,
         encrypt_key=value[22],
-        tunnel_endpoint=_given(address(value[4:20] if flags & 4 else value[4:8])),
+        tunnel_endpoint=_specified(address(value[4:20] if flags & 4 else value[4:8])),
         flags=frozenset(name for bit, name in _IPCACHE_FLAGS if flags & bit),
     )
 
@@ -74,7 +74,7 @@ IPCACHE: dict[tuple[int, int], Callable[[bytes, bytes, int], IpcacheEntry]] = {
     (24, 12): _ipcache_short,
     (24, 24): _ipcache_long,
 }
-KEY_AT_OLD, KEY_AT = 8, 10
+KEY_OFFSET_OLD, KEY_OFFSET = 8, 10
 """Offset of the encryption key in a value of 12 bytes, without and with node ids (≥ 1.14)."""
 
 
@@ -82,14 +82,14 @@ KEY_AT_OLD, KEY_AT = 8, 10
 
 
 def _endpoint(key: bytes, value: bytes) -> LocalEndpoint:
-    """endpoint_key 20 bytes, endpoint_info 48 bytes; `sec_id` is 0 where it is not there (1.9)."""
-    where = family_address(key[:16], key[16])
+    """Decode endpoint_key (20 bytes) and endpoint_info (48); 1.9 has no `sec_id`, which is 0."""
+    endpoint_address = family_address(key[:16], key[16])
     ifindex, _, number, flags = struct.unpack_from("=IHHI", value)
     if flags & 1:
-        return LocalEndpoint(where, True)
+        return LocalEndpoint(endpoint_address, True)
     (identity,) = struct.unpack_from("=I", value, 32)
     return LocalEndpoint(
-        address=where,
+        address=endpoint_address,
         host=False,
         endpoint_id=number,
         identity=identity or None,
@@ -107,7 +107,7 @@ ENDPOINTS = {(20, 48): _endpoint}
 
 @dataclass(frozen=True, slots=True)
 class PolicyLayout:
-    """How the entries of a policy map are told: by prefix or whole, with or without counters."""
+    """The form of a policy map: keys with a prefix length or not, values with counters or not."""
 
     by_prefix: bool
     counters: bool = False
@@ -125,15 +125,21 @@ POLICY_STATS = (12, 16)
 
 
 def policy_entry(endpoint: int, key: bytes, value: bytes, layout: PolicyLayout) -> PolicyEntry:
-    """An entry of an endpoint's policy map. Counters that are elsewhere (≥ 1.18) are None."""
+    """Decode an entry of an endpoint's policy map. Counters in another map (≥ 1.18) are None.
+
+    Args:
+        endpoint: id of the endpoint.
+        key, value: as stored.
+        layout: of the map.
+    """
     if layout.by_prefix:
         bits, identity, egress, protocol = struct.unpack_from("=IIBB", key)
-        number, given = port(key[10:12]), min(max(0, bits - _POLICY_STATIC - 8), 16)
+        number, port_bits = port(key[10:12]), min(max(0, bits - _POLICY_STATIC - 8), 16)
         protocol = protocol if bits >= _POLICY_STATIC + 8 else 0
     else:
         identity, protocol, egress = struct.unpack("=I2xBB", key)
         number = port(key[4:6])
-        given = 16 if number else 0
+        port_bits = 16 if number else 0
     packets, size = struct.unpack_from("=QQ", value, 8) if layout.counters else (None, None)
     return PolicyEntry(
         endpoint_id=endpoint,
@@ -141,7 +147,7 @@ def policy_entry(endpoint: int, key: bytes, value: bytes, layout: PolicyLayout) 
         direction="egress" if egress & 1 else "ingress",
         identity=identity,
         protocol=protocol,
-        ports=_ports(number, given),
+        ports=_ports(number, port_bits),
         proxy_port=port(value[:2]),
         precedence=struct.unpack_from("=I", value, 4)[0] if layout.precedence else None,
         packets=packets,
@@ -150,7 +156,7 @@ def policy_entry(endpoint: int, key: bytes, value: bytes, layout: PolicyLayout) 
 
 
 def _ports(number: int, bits: int) -> tuple[int, int]:
-    """The ports that the first bits of one name."""
+    """Return the range of ports that share the first bits of a port."""
     if not bits:
         return (0, 65535)
     width = 1 << (16 - bits)
@@ -159,7 +165,8 @@ def _ports(number: int, bits: int) -> tuple[int, int]:
 
 
 def policy_stats_key(endpoint: int, key: bytes) -> bytes:
-    """The key in `cilium_policystats` of a 12 byte policy key: only its first word differs."""
+    """Return the key in `cilium_policystats` of a 12 byte policy key: only its first word
+    differs."""
     (bits,) = struct.unpack_from("=I", key)
     return struct.pack("=HxB", endpoint, max(0, bits - _POLICY_STATIC) & 0xFF) + key[4:]
 
@@ -168,7 +175,7 @@ def policy_stats_key(endpoint: int, key: bytes) -> bytes:
 
 
 def _egress(key: bytes, value: bytes) -> EgressGatewayPolicy:
-    """prefix length, source, destination; egress address, then the gateway's, always IPv4."""
+    """Decode prefix length, source, destination; egress address, then the IPv4 gateway."""
     (bits,) = struct.unpack_from("=I", key)
     end = (len(key) - 4) // 2
     gateway = IPv4Address(value[end : end + 4])
@@ -176,8 +183,8 @@ def _egress(key: bytes, value: bytes) -> EgressGatewayPolicy:
     return EgressGatewayPolicy(
         source=address(key[4 : 4 + end]),
         destination=_network(address(key[4 + end :]), bits - 8 * end),
-        egress_address=_given(address(value[:end])),
-        gateway=None if excluded else _given(gateway),
+        egress_address=_specified(address(value[:end])),
+        gateway=None if excluded else _specified(gateway),
         excluded=excluded,
     )
 
@@ -198,7 +205,7 @@ MASQ6 = {(20, 1): _masq}
 
 @dataclass(frozen=True, slots=True)
 class MetricKey:
-    """What is counted: `line` and `file` are 0 where Cilium does not say (≤ 1.15)."""
+    """The key of a counter: `line` and `file` are 0 up to 1.15."""
 
     reason: int
     direction: str
@@ -218,8 +225,8 @@ METRICS = {(8, 16): _metric_key}
 
 
 def counters(values: bytes) -> tuple[int, int]:
-    """Packets and bytes of a per-CPU value, summed over the CPUs."""
+    """Return packets and bytes of a per-CPU value, summed over the CPUs."""
     packets, size = 0, 0
-    for one, other in struct.iter_unpack("=QQ", values):
-        packets, size = packets + one, size + other
+    for cpu_packets, cpu_bytes in struct.iter_unpack("=QQ", values):
+        packets, size = packets + cpu_packets, size + cpu_bytes
     return packets, size

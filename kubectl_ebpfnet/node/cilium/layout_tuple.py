@@ -2,8 +2,8 @@
 
 Sources: Cilium bpf/lib/common.h, conntrack.h, nat.h and their mirrors in pkg/maps/{ctmap,nat};
 the tables of cilium-facts 3.1 to 3.4. No I/O here. Ports and reverse NAT ids are in network order,
-addresses are bytes, every other number is in the host's order. What no size tells apart (the
-counters of a conntrack entry up to Cilium 1.15 and since) the caller says.
+addresses are bytes, every other number is in the host's order. Layouts of equal size (the counters
+of a conntrack entry up to Cilium 1.15 and since) are distinguished by the caller.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ T = TypeVar("T")
 IN, RELATED, SERVICE = 1, 2, 4
 """Bits of a tuple's flags; none of them is OUT."""
 PLAUSIBLE_SECONDS = 86400
-"""How far from now a lifetime can lie. Cilium's default timeouts end at 21600 s. Further away it
-was not counted in seconds: in `jiffies` mode it is jiffies >> 8, and jiffies begin at 2^32 - 300 s,
-so it is some 16.7 million then (include/linux/jiffies.h, INITIAL_JIFFIES)."""
+"""Longest plausible lifetime. Cilium's default timeouts end at 21600 s. A longer one is not in
+seconds: in `jiffies` mode it is jiffies >> 8, and jiffies begin at 2^32 - 300 s, so it is some 16.7
+million (include/linux/jiffies.h, INITIAL_JIFFIES)."""
 
 _CT_VALUE = struct.Struct("=QQQQIH2sHBBIII")
 _CT_FLAGS = (
@@ -42,14 +42,14 @@ _CT_FLAGS = (
 )
 _NAT_HEAD = struct.Struct("=QQ")
 NAT_ADDRESS = 32
-"""Offset in a SNAT value of what is written in: the address, and behind it the port."""
+"""Offset in a SNAT value of the new address, followed by the new port."""
 
 
 @dataclass(frozen=True, slots=True)
 class TupleLayout:
     """Offsets in `struct ipv4_ct_tuple` or `ipv6_ct_tuple`, whose destination address is at 0.
 
-    `source` is an address's length too.
+    `source` is also the length of an address.
     """
 
     source: int
@@ -68,10 +68,15 @@ NAT = {(14, 40): IPV4_TUPLE, (38, 56): IPV6_TUPLE}
 
 
 def of_sizes(name: str, sizes: tuple[int, int], known: Mapping[tuple[int, int], T]) -> T:
-    """The layout of a map, by its key and value size in bytes.
+    """Return the layout of a map.
+
+    Args:
+        name: of the map, for the error.
+        sizes: of key and value, in bytes.
+        known: layouts by these sizes.
 
     Raises:
-        KernelError: no Cilium that is known has a map of these sizes.
+        KernelError: no known Cilium has a map of these sizes.
     """
     if sizes in known:
         return known[sizes]
@@ -84,12 +89,12 @@ def of_sizes(name: str, sizes: tuple[int, int], known: Mapping[tuple[int, int], 
 
 
 def address(raw: bytes) -> Address:
-    """4 or 16 bytes as an address."""
+    """Decode an address of 4 or 16 bytes."""
     return IPv4Address(raw) if len(raw) == 4 else IPv6Address(raw)
 
 
 def family_address(raw: bytes, family: int) -> Address:
-    """16 bytes whose family stands beside them: 1 is IPv4 in the first four, 2 is IPv6.
+    """Decode 16 bytes with a family: 1 is IPv4 in the first four bytes, 2 is IPv6.
 
     Raises:
         KernelError: another family.
@@ -102,40 +107,40 @@ def family_address(raw: bytes, family: int) -> Address:
 
 
 def port(raw: bytes) -> int:
-    """2 bytes in network order."""
+    """Decode a port, 2 bytes in network order."""
     return int.from_bytes(raw, "big")
 
 
 def ct_entry(
     key: bytes, value: bytes, layout: TupleLayout, now: int, *, apart: bool = False
 ) -> CtEntry | None:
-    """An entry of a conntrack map.
+    """Return an entry of a conntrack map.
 
     Args:
-        key: as stored. Addresses stand the wrong way round in OUT and IN entries, ports in service
-            entries: in all of them the client's or the server's address is `daddr` with `sport`,
-            the other's is `saddr` with `dport` (cilium-facts 3.2).
+        key: as stored. OUT and IN entries have swapped addresses, service entries swapped ports:
+            in all of them the client's or the server's address is `daddr` with `sport`, the
+            other's is `saddr` with `dport` (cilium-facts 3.2).
         value: 56 bytes.
         layout: of the key.
         now: CLOCK_MONOTONIC in seconds.
-        apart: received packets and bytes are in the first two words (Cilium ≤ 1.15); later those
-            hold other things, or nothing.
+        apart: received packets and bytes are in the first two words (Cilium ≤ 1.15), which later
+            have other fields.
 
     Returns:
-        The entry; None for a key without protocol, which Cilium's own tools pass over too.
+        The entry; None for a key without protocol, which Cilium's own tools skip too.
     """
     protocol, flags = key[layout.protocol], key[layout.flags]
     if not protocol:
         return None
     end = layout.source
-    one = (address(key[:end]), port(key[layout.source_port : layout.source_port + 2]))
-    other = (
+    source_end = (address(key[:end]), port(key[layout.source_port : layout.source_port + 2]))
+    destination_end = (
         address(key[end : 2 * end]),
         port(key[layout.destination_port : layout.destination_port + 2]),
     )
     service, related = bool(flags & SERVICE), bool(flags & RELATED)
     if service:
-        one, other = other, one
+        source_end, destination_end = destination_end, source_end
     first, second, packets, size, expires, bits, rev_nat, _, tx, rx, identity, _, _ = (
         _CT_VALUE.unpack(value)
     )
@@ -144,7 +149,7 @@ def ct_entry(
         size += 0 if service else second  # a service entry keeps its backend's id there
     counted = bool(packets or size)
     return CtEntry(
-        flow=ct_flow(protocol, one, other, related),
+        flow=ct_flow(protocol, source_end, destination_end, related),
         direction="SVC" if service else "IN" if flags & IN else "OUT",
         related=related,
         expires=expires,
@@ -161,19 +166,19 @@ def ct_entry(
 
 
 def _remaining(expires: int, now: int) -> int | None:
-    left = expires - now
-    return left if -PLAUSIBLE_SECONDS <= left <= PLAUSIBLE_SECONDS else None
+    remaining = expires - now
+    return remaining if -PLAUSIBLE_SECONDS <= remaining <= PLAUSIBLE_SECONDS else None
 
 
 def ct_keys(flow: Flow) -> tuple[bytes, ...]:
-    """Every key under which a flow, in either orientation, can stand in a conntrack map.
+    """Return every key that a flow, in either orientation, can have in a conntrack map.
 
-    The service key of a flow has the same bytes as the OUT key of its reply, but for the flags.
+    The service key of a flow has the same bytes as the OUT key of its reply, except the flags.
     """
-    ends = _packed_ends(flow)
+    packed_ends = _packed_ends(flow)
     return tuple(
         first[0] + second[0] + second[1] + first[1] + bytes((flow.protocol, flags))
-        for first, second in (ends, ends[::-1])
+        for first, second in (packed_ends, packed_ends[::-1])
         for flags in (0, IN, SERVICE)
     )
 
@@ -186,7 +191,7 @@ def _packed_ends(flow: Flow) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
 
 
 def nat_entry(key: bytes, value: bytes, layout: TupleLayout, now: int) -> NatEntry | None:
-    """An entry of a SNAT map; its key names the packet's own addresses and ports, in their order.
+    """Decode an entry of a SNAT map; its key has the packet's addresses and ports in their order.
 
     Args:
         key: as stored.
@@ -214,31 +219,31 @@ def nat_entry(key: bytes, value: bytes, layout: TupleLayout, now: int) -> NatEnt
     else:
         flow = Flow(protocol, source[0], None, destination[0], destination[1] or None)
     created, needs_ct = _NAT_HEAD.unpack_from(value)
-    behind = NAT_ADDRESS + end
+    address_end = NAT_ADDRESS + end
     return NatEntry(
         flow=flow,
         direction=direction,
-        address=address(value[NAT_ADDRESS:behind]),
-        port=port(value[behind : behind + 2]),
-        # An entry lives as long as it is used; one from the future was not counted in seconds.
+        address=address(value[NAT_ADDRESS:address_end]),
+        port=port(value[address_end : address_end + 2]),
+        # An entry lives as long as it is used; a time in the future is not in seconds.
         age=now - created if 0 < created <= now + 1 else None,
         needs_ct=needs_ct == 1,
     )
 
 
 def nat_keys(flow: Flow) -> tuple[bytes, ...]:
-    """The keys of a packet, in either orientation, in a SNAT map: OUT and IN."""
-    ends = _packed_ends(flow)
+    """Return the keys of a packet, in either orientation, in a SNAT map: OUT and IN."""
+    packed_ends = _packed_ends(flow)
     return tuple(
         target[0] + source[0] + target[1] + source[1] + bytes((flow.protocol, flags))
-        for source, target in (ends, ends[::-1])
+        for source, target in (packed_ends, packed_ends[::-1])
         for flags in (0, IN)
     )
 
 
 def nat_twin(entry: NatEntry) -> bytes:
-    """The key of the entry that undoes this one: its flow after translation, on the way back."""
+    """Return the key of the reverse entry: the reply to the translated flow."""
     flow = entry.translated().reversed()
     source, target = _packed_ends(flow)
-    back = 0 if entry.direction == "IN" else IN
-    return target[0] + source[0] + target[1] + source[1] + bytes((flow.protocol, back))
+    flags = 0 if entry.direction == "IN" else IN
+    return target[0] + source[0] + target[1] + source[1] + bytes((flow.protocol, flags))

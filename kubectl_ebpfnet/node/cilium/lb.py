@@ -1,8 +1,7 @@
-"""Cilium's services and their backends, straight from its maps: what `bpf lb list` prints, with
-the state of each backend besides.
+"""Cilium's services and backends from its maps, equal to `bpf lb list` with the backends' state.
 
-Sources: Cilium pkg/loadbalancer/maps, pkg/maps/lbmap; kubectl_ebpfnet/node/cilium/layout_lb.py. A
-service is one row a slot: slot 0 is the frontend, the others name a backend by its id.
+Sources: Cilium pkg/loadbalancer/maps, pkg/maps/lbmap; node/cilium/layout_lb.py. A service has a row
+for each slot: slot 0 is the frontend, the others name a backend by its id.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from kubectl_ebpfnet.node.cilium.layout_lb import ServiceKey, ServiceValue
 SERVICES = {"cilium_lb4_services_v2": 4, "cilium_lb6_services_v2": 6}
 """IP version of each."""
 
-Where = tuple[Address, int, int | None, bool]
+FrontendKey = tuple[Address, int, int | None, bool]
 
 
 @dataclass(slots=True)
@@ -33,23 +32,25 @@ class _FrontendSlots:
 
 
 def frontends(_: NodeRequest) -> Iterator[Frontend]:
-    """Every frontend with its backends, in the order of address and port.
+    """Yield every frontend with its backends, in the order of address and port.
 
-    A slot whose backend is not in the map is left out, as Cilium's datapath cannot use it.
+    A slot whose backend is missing is left out, since Cilium's datapath cannot use it.
 
     Raises:
-        KernelError: no services are pinned, a map is of unknown sizes, or may not be read.
+        KernelError: no services are pinned, a map has unknown sizes, or may not be read.
     """
     folder = pins.root()
     for name in pins.present(folder, tuple(SERVICES)):
-        # Services first: a backend is there before a slot names it.
+        # Services first: Cilium writes a backend before a slot names it.
         rows = list(_services(folder, name))
         backends = _backends(folder, SERVICES[name])
-        found: dict[Where, _FrontendSlots] = {}
+        found: dict[FrontendKey, _FrontendSlots] = {}
         for key, value in rows:
-            _add(found.setdefault(key.frontend, _FrontendSlots()), key, value, backends)
-        for where in sorted(found, key=lambda one: (int(one[0]), one[1], one[2] or 0, one[3])):
-            yield _frontend(where, found[where])
+            _add_slot(found.setdefault(key.frontend, _FrontendSlots()), key, value, backends)
+        for frontend in sorted(
+            found, key=lambda front: (int(front[0]), front[1], front[2] or 0, front[3])
+        ):
+            yield _frontend(frontend, found[frontend])
 
 
 def _services(folder: Path, name: str) -> Iterator[tuple[ServiceKey, ServiceValue]]:
@@ -59,7 +60,7 @@ def _services(folder: Path, name: str) -> Iterator[tuple[ServiceKey, ServiceValu
 
 
 def _backends(folder: Path, version: int) -> Mapping[int, Backend]:
-    """Backends by id, of the newest map that is there; older ones are left by an upgrade."""
+    """Return backends by id, of the newest map; an upgrade leaves older maps behind."""
     names = tuple(f"cilium_lb{version}_backends{form}" for form in ("_v3", "_v2", ""))
     known = layout_lb.BACKENDS4 if version == 4 else layout_lb.BACKENDS6
     name = pins.present(folder, names)[0]
@@ -70,7 +71,7 @@ def _backends(folder: Path, version: int) -> Mapping[int, Backend]:
     return found
 
 
-def _add(
+def _add_slot(
     rows: _FrontendSlots, key: ServiceKey, value: ServiceValue, backends: Mapping[int, Backend]
 ) -> None:
     rows.rev_nat = value.rev_nat or rows.rev_nat
@@ -80,9 +81,9 @@ def _add(
         rows.backends.append(replace(backends[value.backend_id], slot=key.slot))
 
 
-def _frontend(where: Where, rows: _FrontendSlots) -> Frontend:
+def _frontend(frontend: FrontendKey, rows: _FrontendSlots) -> Frontend:
     kind, words = ("", frozenset[str]()) if rows.flags is None else layout_lb.flag_words(rows.flags)
-    address, port, protocol, internal = where
+    address, port, protocol, internal = frontend
     return Frontend(
         address=address,
         port=port,

@@ -1,7 +1,6 @@
-"""Cilium's counters of forwarded and dropped packets: what `cilium-dbg bpf metrics list` prints.
+"""Cilium's counters of forwarded and dropped packets, equal to `cilium-dbg bpf metrics list`.
 
-Sources: Cilium pkg/maps/metricsmap, bpf/lib/metrics.h; the names of kubectl_ebpfnet/node/
-drop_reasons.py.
+Sources: Cilium pkg/maps/metricsmap, bpf/lib/metrics.h; names in node/cilium/drop_reasons.py.
 """
 
 from __future__ import annotations
@@ -16,21 +15,23 @@ MAP = "cilium_metrics"
 
 
 def rows(_: NodeRequest) -> Iterator[MetricRow]:
-    """Every counter, summed over the CPUs; `source` is "" in versions that do not keep it.
+    """Yield every counter, summed over the CPUs; `source` is "" in versions without it.
 
     Raises:
-        KernelError: the map is not pinned, is of unknown sizes, or may not be read.
+        KernelError: the map is not pinned, has unknown sizes, or may not be read.
     """
     folder = pins.root()
     pins.present(folder, (MAP,))
     for metric_key, key, values in pins.entries(folder, MAP, layout_tables.METRICS):
-        counted = metric_key(key)
+        counter_key = metric_key(key)
         packets, size = layout_tables.counters(values)
-        kept = counted.file or counted.line
+        has_source = counter_key.file or counter_key.line
         yield MetricRow(
-            reason=drop_reasons.reason(counted.reason),
-            direction=counted.direction,
+            reason=drop_reasons.reason(counter_key.reason),
+            direction=counter_key.direction,
             packets=packets,
             bytes=size,
-            source=f"{drop_reasons.file(counted.file)}:{counted.line}" if kept else "",
+            source=f"{drop_reasons.file(counter_key.file)}:{counter_key.line}"
+            if has_source
+            else "",
         )

@@ -1,7 +1,7 @@
-"""Cilium's SNAT entries, straight from its maps: what `cilium-dbg bpf nat list` prints.
+"""Cilium's SNAT entries from its maps, equal to `cilium-dbg bpf nat list`.
 
-Sources: Cilium pkg/maps/nat; kubectl_ebpfnet/node/cilium/layout_tuple.py. A translated flow has
-two entries, OUT for the packet and IN for the reply, and each names the other's key.
+Sources: Cilium pkg/maps/nat; node/cilium/layout_tuple.py. A translated flow has two entries, OUT
+for the packet and IN for the reply, and each tells the other's key.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ MAPS = {"cilium_snat_v4_external": 4, "cilium_snat_v6_external": 6}
 
 
 def entries(request: NodeRequest) -> Iterator[NatEntry]:
-    """Entries of the flows that are wanted, before or after translation, or all of them.
+    """Yield the entries of the requested flows, before or after translation, or all.
 
-    A flow that is wholly known is looked up by its keys, and then by those of the entries that are
-    found. So an entry whose other half was evicted, or is another flow's by now, is found under its
-    own addresses only.
+    A completely known flow is looked up by its keys, then by the keys that the found entries tell.
+    So an entry whose other half was evicted or replaced is found under its own addresses only.
 
     Raises:
-        KernelError: no such map is pinned, is of these sizes, or may be read.
+        KernelError: no such map is pinned, has these sizes, or may be read.
     """
     folder = pins.root()
     now = int(time.clock_gettime(time.CLOCK_MONOTONIC))
     for name in pins.present(folder, tuple(MAPS)):
-        if not _concerned(MAPS[name], request.flows):
+        if not _may_have_flows(MAPS[name], request.flows):
             continue
         table = pins.opened(folder, name)
         if table is None:
@@ -39,17 +38,17 @@ def entries(request: NodeRequest) -> Iterator[NatEntry]:
         with table:
             sizes = (table.info.key_size, table.info.value_size)
             layout = layout_tuple.of_sizes(name, sizes, layout_tuple.NAT)
-            yield from _wanted(table, request.flows, layout, now)
+            yield from _matching_entries(table, request.flows, layout, now)
 
 
-def _concerned(version: int, flows: Sequence[FlowFilter]) -> bool:
+def _may_have_flows(version: int, flows: Sequence[FlowFilter]) -> bool:
     return not flows or any(
         all(end is None or end.version == version for end in (flow.address, flow.peer))
         for flow in flows
     )
 
 
-def _wanted(
+def _matching_entries(
     table: syscall.Map, flows: Sequence[FlowFilter], layout: layout_tuple.TupleLayout, now: int
 ) -> Iterator[NatEntry]:
     if flows and all(flow.exact is not None for flow in flows):
@@ -69,17 +68,17 @@ def _by_key(
     table: syscall.Map, flows: Sequence[FlowFilter], layout: layout_tuple.TupleLayout, now: int
 ) -> Iterator[NatEntry]:
     exact = [one for flow in flows if (one := flow.exact) is not None]
-    wanted = [
+    pending_keys = [
         key for flow in exact for key in layout_tuple.nat_keys(flow) if len(key) == layout.size
     ]
     seen: set[bytes] = set()
-    while wanted:
-        key = wanted.pop()
+    while pending_keys:
+        key = pending_keys.pop()
         if key in seen:
             continue
         seen.add(key)
         value = table.lookup(key)
         entry = None if value is None else layout_tuple.nat_entry(key, value, layout, now)
-        if entry is not None and _fits(entry, flows):  # the other half may be another flow's by now
+        if entry is not None and _fits(entry, flows):  # the key may belong to another flow by now
             yield entry
-            wanted.append(layout_tuple.nat_twin(entry))
+            pending_keys.append(layout_tuple.nat_twin(entry))

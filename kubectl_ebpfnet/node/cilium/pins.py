@@ -1,8 +1,8 @@
-"""Where Cilium pins its maps, and which are there.
+"""Find Cilium's pinned maps.
 
-Source: Cilium pkg/bpf/bpffs_linux.go (`<bpffs>/tc/globals`). The bpffs is looked for in the mounts
-of this process (a node pod mounts the node's there), else in those of the node's first process,
-which hostPID shows. Kernels cut map names at 15 characters, so maps are known by their pins only.
+Source: Cilium pkg/bpf/bpffs_linux.go (`<bpffs>/tc/globals`). The bpffs is searched in the mounts of
+this process (a node pod mounts the node's), then in the mounts of the node's first process, which
+hostPID shows. Kernels cut map names at 15 characters, so a map is known by its pin only.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ GLOBALS = PurePosixPath("/tc/globals")
 
 
 def root() -> Path:
-    """The folder that Cilium's maps are pinned in.
+    """Return the folder of Cilium's pinned maps.
 
     Raises:
-        KernelError: ENOENT: no bpffs with `tc/globals` can be seen.
+        KernelError: ENOENT: no visible bpffs has `tc/globals`.
     """
-    empty: Path | None = None
+    without_maps: Path | None = None
     for folder in _folders():
         try:
             found = os.listdir(folder)
@@ -38,9 +38,9 @@ def root() -> Path:
             continue
         if any(name.startswith("cilium_") for name in found):
             return folder
-        empty = empty or folder
-    if empty is not None:
-        return empty
+        without_maps = without_maps or folder
+    if without_maps is not None:
+        return without_maps
     raise KernelError(
         "no bpffs with Cilium's maps (tc/globals) is mounted here", errno.ENOENT,
         hint="Cilium is not on this node, or the pod has neither its /sys/fs/bpf nor hostPID",
@@ -48,16 +48,16 @@ def root() -> Path:
 
 
 def _folders() -> Iterator[Path]:
-    """Where the maps would be on each bpffs that can be seen, this process's own first."""
-    for visible in (mounts.own, mounts.of_first_process):
-        with contextlib.suppress(KernelError):  # no /proc, or not its own
-            for mount in visible("bpf"):
+    """Yield the folder of the maps on each visible bpffs, this process's own first."""
+    for mounts_of in (mounts.own, mounts.of_first_process):
+        with contextlib.suppress(KernelError):  # no /proc, or no access
+            for mount in mounts_of("bpf"):
                 if GLOBALS.is_relative_to(mount.root):
                     yield mount.opened / GLOBALS.relative_to(mount.root)
 
 
 def names(folder: Path) -> tuple[str, ...]:
-    """Names of Cilium's maps in the folder, sorted. Raises KernelError."""
+    """Return the names of Cilium's maps in the folder, sorted. Raises KernelError."""
     try:
         return tuple(sorted(name for name in os.listdir(folder) if name.startswith("cilium_")))
     except OSError as error:
@@ -65,25 +65,25 @@ def names(folder: Path) -> tuple[str, ...]:
 
 
 def absent(folder: Path, *wanted: str) -> KernelError:
-    """The error that says which map is not there."""
+    """Return the error for missing maps."""
     return KernelError(f"no map {' or '.join(wanted)} is pinned under {folder}", errno.ENOENT)
 
 
 def present(folder: Path, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Those of the wanted maps that are pinned, in the order in which they are wanted.
+    """Return the maps that are pinned, in the order of `wanted`.
 
     Raises:
-        KernelError: ENOENT when there is none of them.
+        KernelError: ENOENT when none is.
     """
     found = frozenset(names(folder))
-    here = tuple(name for name in wanted if name in found)
-    if not here:
+    pinned_names = tuple(name for name in wanted if name in found)
+    if not pinned_names:
         raise absent(folder, *wanted)
-    return here
+    return pinned_names
 
 
 def opened(folder: Path, name: str) -> syscall.Map | None:
-    """A pinned map; None when it has gone meanwhile.
+    """Open a pinned map; return None when it is gone.
 
     Raises:
         KernelError: the kernel refuses.
@@ -99,15 +99,15 @@ def opened(folder: Path, name: str) -> syscall.Map | None:
 def entries(
     folder: Path, name: str, known: Mapping[tuple[int, int], T]
 ) -> Iterator[tuple[T, bytes, bytes]]:
-    """(layout, key, value) of every entry; nothing when the map has gone.
+    """Yield (layout, key, value) of every entry; nothing when the map is gone.
 
     Args:
-        folder: what `root` gives.
+        folder: of `root`.
         name: of the map.
         known: layouts by key and value size.
 
     Raises:
-        KernelError: the map is of other sizes, even when it is empty; the kernel refuses.
+        KernelError: the map has other sizes, even if it is empty; the kernel refuses.
     """
     table = opened(folder, name)
     if table is not None:

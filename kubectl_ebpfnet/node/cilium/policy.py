@@ -1,9 +1,8 @@
-"""Policy maps of Cilium's endpoints, straight from the kernel: `bpf policy get --all -n`.
+"""Policy maps of Cilium's endpoints, equal to `bpf policy get --all -n`.
 
 Sources: Cilium pkg/maps/policymap, bpf/lib/policy.h (__policy_account);
-kubectl_ebpfnet/node/cilium/layout_tables.py. Each endpoint has a map of its own,
-`cilium_policy_00448`, with a version before the id since 1.17. Since 1.18 the counters are in a
-map for all of them.
+node/cilium/layout_tables.py. Each endpoint has a map, `cilium_policy_00448`, with a version before
+the id since 1.17. Since 1.18 one map has the counters of all endpoints.
 """
 
 from __future__ import annotations
@@ -25,27 +24,27 @@ STATS = "cilium_policystats"
 
 
 def entries(request: NodeRequest) -> Iterator[PolicyEntry]:
-    """Entries of every endpoint, or of those whose ids stand in the request's words.
+    """Yield the entries of every endpoint, or of the endpoint ids in the request's words.
 
     Raises:
-        KernelError: a word is no id; none of the endpoints has a policy map; a map is of unknown
+        KernelError: a word is no id; none of the endpoints has a policy map; a map has unknown
             sizes, or may not be read.
     """
     folder = pins.root()
     maps = _maps(folder)
-    wanted = _ids(request.argv[2:])
-    here = [number for number in wanted or sorted(maps) if number in maps]
-    if not here:
-        names = [f"cilium_policy_v2_{number:05d}" for number in wanted]
+    ids = _ids(request.argv[2:])
+    mapped_ids = [number for number in ids or sorted(maps) if number in maps]
+    if not mapped_ids:
+        names = [f"cilium_policy_v2_{number:05d}" for number in ids]
         raise pins.absent(folder, *(names or ["cilium_policy_…"]))
     stats = pins.opened(folder, STATS)
     with stats or nullcontext():
-        for number in here:
+        for number in mapped_ids:
             yield from _entries(folder, maps[number], number, _known(stats))
 
 
 def _known(stats: syscall.Map | None) -> syscall.Map | None:
-    """The counters, if they are of sizes that are known: a policy is told without them too."""
+    """Return the map of counters if its sizes are known; entries are useful without it too."""
     if stats is None or (stats.info.key_size, stats.info.value_size) != layout_tables.POLICY_STATS:
         return None
     return stats
@@ -58,12 +57,12 @@ def _ids(words: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def _maps(folder: Path) -> dict[int, str]:
-    """Name of each endpoint's policy map, of the newest form that is there."""
+    """Return the name of each endpoint's policy map, of the newest form."""
     found: dict[int, tuple[int, str]] = {}
     for name in pins.names(folder):
         if match := _NAME.fullmatch(name):
-            form = (int(match[1] or 0), name)
-            found[int(match[2])] = max(form, found.get(int(match[2]), form))
+            version = (int(match[1] or 0), name)
+            found[int(match[2])] = max(version, found.get(int(match[2]), version))
     return {number: name for number, (_, name) in found.items()}
 
 

@@ -1,9 +1,9 @@
-"""Entries of a map of connection tuples that some flows may have, found in packed form.
+"""Search the entries of flows in a map of connection tuples, in packed form.
 
-A table of half a million entries is read in batches (bpf.Map.batches), and the bytes that a wanted
-address has in a key, or a wanted port, are searched in the whole batch at once. Only keys that have
-them at the right offset are unpacked. What comes out may still hold entries that do not fit: the
-caller asks FlowFilter.fits of each fact.
+A table of half a million entries is read in batches (syscall.Map.batches), and the bytes of a
+flow's address or port are searched in the whole batch at once. Only keys with the bytes at the
+right offset are unpacked. The result may have other entries too: the caller checks each fact by
+FlowFilter.fits.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from kubectl_ebpfnet.node.cilium.layout_tuple import NAT_ADDRESS, TupleLayout
 
 Entry = tuple[bytes, bytes]
 _FEW = 40
-"""Of a batch's some 4096 entries: looking at so many costs less than counting another needle."""
+"""So few of a batch's 4096 entries are cheaper to check than another needle is to count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needle:
-    """Bytes that an entry must have at one of some offsets, in its key or in its value."""
+    """Bytes that an entry must have at one of the offsets, in its key or in its value."""
 
     packed: bytes
     offsets: frozenset[int]
@@ -35,9 +35,9 @@ class PackedFilter:
     """A FlowFilter as bytes of a tuple.
 
     Attributes:
-        anchors: an entry that can match has, of each of these groups, one needle or more; () when
-            every entry has to be looked at. What is rare as a rule comes first.
-        pieces: every one of these must stand at one of its places too.
+        anchors: a matching entry has at least one needle of each group; () when every entry has to
+            be checked. Groups that are usually rare come first.
+        pieces: a matching entry has every one of them at one of its offsets.
         protocol: IANA number, None for any.
     """
 
@@ -46,7 +46,12 @@ class PackedFilter:
     protocol: int | None
 
     def may_fit(self, key: bytes, value: bytes, layout: TupleLayout) -> bool:
-        """Whether the entry can match, as far as bytes tell."""
+        """Tell whether an entry can match, from its bytes.
+
+        Args:
+            key, value: as stored.
+            layout: of the map's keys.
+        """
         if self.protocol is not None and key[layout.protocol] != self.protocol:
             return False
         return all(
@@ -62,53 +67,63 @@ def _in_value(piece: Needle, value: bytes, layout: TupleLayout) -> bool:
 
 
 def packed(wanted: FlowFilter, layout: TupleLayout, *, nat: bool = False) -> PackedFilter | None:
-    """The filter for one map; None when no entry of this map can match.
+    """Return the filter for one map; None when no entry of this map can match.
 
     Args:
         wanted: the filter.
         layout: of the map's keys.
-        nat: the value rewrites an address and a port (NAT_ADDRESS), which count too.
+        nat: match the new address and port in the value too (NAT_ADDRESS).
     """
     length = layout.source
-    addresses = [one.packed for one in (wanted.address, wanted.peer) if one is not None]
-    if any(len(one) != length for one in addresses):
+    addresses = [end.packed for end in (wanted.address, wanted.peer) if end is not None]
+    if any(len(address) != length for address in addresses):
         return None
-    # An ICMP identifier stands where a port would, so this holds for it too.
-    given = (one for one in (wanted.port, wanted.peer_port) if one is not None)
-    ports = [one.to_bytes(2, "big") for one in given]
+    # An ICMP identifier is in the place of a port.
+    numbers = (number for number in (wanted.port, wanted.peer_port) if number is not None)
+    ports = [number.to_bytes(2, "big") for number in numbers]
     at_address = frozenset({0, length})
     at_port = frozenset({layout.destination_port, layout.source_port})
     pieces = tuple(
-        Needle(one, at, in_value=nat)
-        for many, at in ((addresses, at_address), (ports, at_port))
-        for one in many
+        Needle(raw, at, in_value=nat)
+        for values, at in ((addresses, at_address), (ports, at_port))
+        for raw in values
     )
     anchors: list[tuple[Needle, ...]] = []
-    if len(addresses) == 2:  # both addresses stand side by side in the key
+    if len(addresses) == 2:  # the key has both addresses side by side
         zero = frozenset({0})
-        both = {addresses[0] + addresses[1], addresses[1] + addresses[0]}
-        pair = tuple(Needle(one, zero) for one in sorted(both))
-        anchors = [pair + (_written(addresses, length) if nat else ())]
+        orders = {addresses[0] + addresses[1], addresses[1] + addresses[0]}
+        in_key = tuple(Needle(raw, zero) for raw in sorted(orders))
+        anchors = [in_key + (_value_needles(addresses, length) if nat else ())]
     else:
-        for many, at in ((addresses, at_address), (ports, at_port)):
+        for values, at in ((addresses, at_address), (ports, at_port)):
             anchors += [
-                (Needle(one, at), *(_written([one], length) if nat else ())) for one in many
+                (Needle(raw, at), *(_value_needles([raw], length) if nat else ())) for raw in values
             ]
     return PackedFilter(tuple(anchors), pieces, wanted.protocol)
 
 
-def _written(values: Sequence[bytes], length: int) -> tuple[Needle, ...]:
-    """Needles in the values of a SNAT map: addresses of this length, or ports."""
+def _value_needles(values: Sequence[bytes], length: int) -> tuple[Needle, ...]:
+    """Return needles in the values of a SNAT map: addresses of this length, or ports."""
     return tuple(
-        Needle(one, frozenset({NAT_ADDRESS + (0 if len(one) == length else length)}), in_value=True)
-        for one in sorted(set(values))
+        Needle(
+            raw,
+            frozenset({NAT_ADDRESS + (0 if len(raw) == length else length)}),
+            in_value=True,
+        )
+        for raw in sorted(set(values))
     )
 
 
 def matching(
     table: Map, flows: Sequence[FlowFilter], layout: TupleLayout, *, nat: bool = False
 ) -> Iterator[Entry]:
-    """(key, value) of every entry that may fit one of the filters; all of them without filters.
+    """Yield (key, value) of every entry that may match one of the flows; all without flows.
+
+    Args:
+        table: the map.
+        flows: filters.
+        layout: of the map's keys.
+        nat: match the new address and port in the value too.
 
     Raises:
         KernelError: the map cannot be read.
@@ -116,7 +131,11 @@ def matching(
     if not flows:
         yield from table.items()
         return
-    filters = [one for flow in flows if (one := packed(flow, layout, nat=nat)) is not None]
+    filters = [
+        packed_filter
+        for flow in flows
+        if (packed_filter := packed(flow, layout, nat=nat)) is not None
+    ]
     if not filters:
         return
     key_size, value_size = table.info.key_size, table.value_bytes
@@ -127,13 +146,13 @@ def matching(
             for at in sorted(_candidates(filters, layout, key_bytes, value_bytes, value_size)):
                 key = key_bytes[at * key_size : (at + 1) * key_size]
                 value = bytes(values[at * value_size : (at + 1) * value_size])
-                if any(one.may_fit(key, value, layout) for one in filters):
+                if any(packed_filter.may_fit(key, value, layout) for packed_filter in filters):
                     yield key, value
         return
     except Unsupported:
-        pass  # before Linux 5.6; it is said at the first batch
+        pass  # before Linux 5.6; raised at the first batch
     for key, value in table.items():
-        if any(one.may_fit(key, value, layout) for one in filters):
+        if any(packed_filter.may_fit(key, value, layout) for packed_filter in filters):
             yield key, value
 
 
@@ -144,26 +163,28 @@ def _candidates(
     values: bytes,
     value_size: int,
 ) -> set[int]:
-    """Numbers of the entries of a batch that have a needle of one of the filters."""
+    """Return the numbers of a batch's entries that have a needle of one of the filters."""
     found: set[int] = set()
     size = layout.size
-    for one in filters:
-        if one.anchors:
-            for needle in _rarest(one.anchors, keys, values):
+    for packed_filter in filters:
+        if packed_filter.anchors:
+            for needle in _rarest(packed_filter.anchors, keys, values):
                 data, stride = (values, value_size) if needle.in_value else (keys, size)
                 found.update(_places(data, needle, stride))
-        elif one.protocol is not None:
+        elif packed_filter.protocol is not None:
             column = keys[layout.protocol :: size]
-            found.update(_places(column, Needle(bytes((one.protocol,)), frozenset({0})), 1))
+            found.update(
+                _places(column, Needle(bytes((packed_filter.protocol,)), frozenset({0})), 1)
+            )
         else:
             return set(range(len(keys) // size))
     return found
 
 
 def _rarest(groups: Sequence[tuple[Needle, ...]], keys: bytes, values: bytes) -> tuple[Needle, ...]:
-    """The group that is found least often in a batch, or the first one that is rare enough.
+    """Return the rarest group in a batch, or the first group that is rare enough.
 
-    Every entry may have the node's address, or the port of the one service.
+    A bad anchor is in every entry: the node's address, or the port of the only service.
     """
     if len(groups) == 1:
         return groups[0]
@@ -176,7 +197,7 @@ def _rarest(groups: Sequence[tuple[Needle, ...]], keys: bytes, values: bytes) ->
 
 
 def _places(data: bytes, needle: Needle, stride: int) -> Iterator[int]:
-    """Numbers of the records that have the needle at one of its offsets."""
+    """Yield the numbers of the records that have the needle at one of its offsets."""
     at = data.find(needle.packed)
     while at >= 0:
         number, offset = divmod(at, stride)

@@ -1,9 +1,8 @@
-"""Cilium's smaller maps, straight from the kernel: ipcache, endpoints, egress gateway, ip-masq.
+"""Cilium's smaller maps: ipcache, endpoints, egress gateway, ip-masq.
 
 Sources: Cilium pkg/maps/{ipcache,lxcmap,egressmap,ipmasq};
-kubectl_ebpfnet/node/cilium/layout_tables.py. Each function answers one question of
-kubectl_ebpfnet/model/protocol/questions.py and raises KernelError when its map is not pinned, is
-of unknown sizes, or may not be read.
+node/cilium/layout_tables.py. Each function answers one question of model/protocol/questions.py and
+raises KernelError when its map is not pinned, has unknown sizes, or may not be read.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ MASQ4, MASQ6 = ("cilium_ipmasq_v4",), ("cilium_ipmasq_v6",)
 
 
 def _newest(names: tuple[str, ...], known: Layouts[T]) -> Iterator[T]:
-    """Facts of the first of the maps that is pinned: an upgrade may leave the older ones behind."""
+    """Yield the facts of the first pinned map: an upgrade may leave older ones behind."""
     folder = pins.root()
     name = pins.present(folder, names)[0]
     for fact, key, value in pins.entries(folder, name, known):
@@ -42,39 +41,39 @@ def _newest(names: tuple[str, ...], known: Layouts[T]) -> Iterator[T]:
 def _families(
     names4: tuple[str, ...], known4: Layouts[T], names6: tuple[str, ...], known6: Layouts[T]
 ) -> Iterator[T]:
-    """Facts of both families; of one where only that is pinned."""
+    """Yield the facts of both IP versions, or of the one whose map is pinned."""
     folder = pins.root()
-    here = pins.present(folder, names4 + names6)
+    pinned = pins.present(folder, names4 + names6)
     for names, known in ((names4, known4), (names6, known6)):
-        if any(name in here for name in names):
+        if any(name in pinned for name in names):
             yield from _newest(names, known)
 
 
 def ipcache(_: NodeRequest) -> Iterator[IpcacheEntry]:
-    """Which prefix has which identity, and behind which node it is.
+    """Yield the identity of each prefix, and the node it is behind.
 
-    Up to Cilium 1.10 the encryption key stood where 1.14 keeps a node id in a value of the same
-    size; a map of node ids tells them apart.
+    Up to Cilium 1.10 the encryption key is at the offset of 1.14's node id, in a value of the same
+    size; a map of node ids distinguishes them.
     """
     folder = pins.root()
     name = pins.present(folder, IPCACHE)[0]
-    with_ids = any(one in NODE_IDS for one in pins.names(folder))
+    with_ids = any(map_name in NODE_IDS for map_name in pins.names(folder))
     for layout, key, value in pins.entries(folder, name, layout_tables.IPCACHE):
-        old = not with_ids and not value[layout_tables.KEY_AT]
-        key_at = layout_tables.KEY_AT_OLD if old else layout_tables.KEY_AT
-        yield layout(key, value, key_at)
+        old = not with_ids and not value[layout_tables.KEY_OFFSET]
+        offset = layout_tables.KEY_OFFSET_OLD if old else layout_tables.KEY_OFFSET
+        yield layout(key, value, offset)
 
 
 def endpoints(_: NodeRequest) -> Iterator[LocalEndpoint]:
-    """The node's own addresses and those of its pods."""
+    """Return the addresses of the node and of its pods."""
     return _newest(ENDPOINTS, layout_tables.ENDPOINTS)
 
 
 def egress(_: NodeRequest) -> Iterator[EgressGatewayPolicy]:
-    """Which traffic leaves the cluster by which gateway."""
+    """Return the policies of the egress gateway."""
     return _families(EGRESS4, layout_tables.EGRESS4, EGRESS6, layout_tables.EGRESS6)
 
 
 def ipmasq(_: NodeRequest) -> Iterator[Network]:
-    """Prefixes that are not masqueraded."""
+    """Return the prefixes that are not masqueraded."""
     return _families(MASQ4, layout_tables.MASQ4, MASQ6, layout_tables.MASQ6)

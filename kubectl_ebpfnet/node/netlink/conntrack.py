@@ -1,16 +1,16 @@
-"""nf_conntrack of the network namespace that is asked, by ctnetlink.
+"""nf_conntrack of a network namespace, by ctnetlink.
 
-Three ways, cheapest first. With 100,000 entries on Linux 6.18, at one machine:
+Three methods, cheapest first. Times for 100,000 entries on Linux 6.18:
 
-* A flow of which everything is said is looked up by key (0.02 ms). Keys are of zone 0.
-* Other flows, and one that zone 0 does not have, are picked out by the kernel (CTA_FILTER, Linux
-  5.8), by 10 ms a dump. An address may be the source or the destination of either direction, and
-  a filter is one tuple of one direction: four dumps. IPv6 addresses are looked for here, in one
-  dump of 140 ms: kernels compare them the wrong way round.
-* Without flows everything is decoded as it comes (0.9 s).
+* A completely known flow is looked up by key (0.02 ms). Keys are of zone 0.
+* Other flows, and one that zone 0 lacks, are filtered by the kernel (CTA_FILTER, Linux 5.8), 10 ms
+  a dump. An address may be the source or the destination of either direction, and a filter is one
+  tuple of one direction: four dumps. IPv6 addresses are filtered here, in one dump of 140 ms, since
+  kernels compare them the wrong way round.
+* Without flows the whole table is decoded (0.9 s).
 
-A kernel before 5.8 passes over the filter and sends the whole table; what was asked for is then
-picked out here. `conntrack_message.py` makes entries of what comes.
+A kernel before 5.8 ignores the filter and sends the whole table, which is then filtered here.
+conntrack_message.py decodes the messages.
 
 Sources: Linux include/uapi/linux/netfilter/nfnetlink_conntrack.h,
 net/netfilter/nf_conntrack_netlink.c (ctnetlink_get_conntrack, ctnetlink_alloc_filter).
@@ -29,14 +29,13 @@ from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, NodeRequest
-from kubectl_ebpfnet.node.netlink import conntrack_message as wire
-from kubectl_ebpfnet.node.netlink import message as nlmsg
+from kubectl_ebpfnet.node.netlink import conntrack_message, message
 
 _CTNETLINK = 1 << 8  # NFNL_SUBSYS_CTNETLINK
 _GET, _GET_STATS = _CTNETLINK | 1, _CTNETLINK | 5  # IPCTNL_MSG_CT_GET, _GET_STATS
 _STATS_ENTRIES = 1  # CTA_STATS_GLOBAL_ENTRIES
 _FILTER = 25  # CTA_FILTER
-# nf_internals.h: what of a tuple a filter looks at
+# nf_internals.h: the parts of a tuple that a filter compares
 _BY_SOURCE, _BY_DESTINATION, _BY_NUMBER, _BY_SOURCE_PORT, _BY_DESTINATION_PORT = 1, 2, 8, 16, 32
 
 _16 = struct.Struct(">H")
@@ -44,53 +43,54 @@ _32 = struct.Struct(">I")
 _NFGENMSG = struct.Struct("=BBH")
 _COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")  # of the reader's own namespace
 _WHAT = "read the connection tracking table"
-_Wanted = Callable[[bytes], bool] | None
+_ReadFilter = Callable[[bytes], bool] | None
 
 
 def entries(request: NodeRequest) -> Iterator[ConntrackEntry]:
-    """The connections that netfilter tracks in this network namespace, IPv4 and IPv6.
+    """Yield the connections that netfilter tracks in this network namespace, IPv4 and IPv6.
 
     Args:
-        request: with `flows`, those that fit one of them, each once; without, all, in the
-            kernel's order. A flow of which everything is said and that zone 0 has is not looked
-            for in other zones.
+        request: with `flows`, the entries that match one of them, each once; without, all, in the
+            kernel's order. A completely known flow in zone 0 is not searched in other zones.
 
     Raises:
-        Unsupported: this kernel tracks no connections, or cannot tell by netlink.
+        Unsupported: this kernel tracks no connections, or has no ctnetlink.
         KernelError: EPERM without CAP_NET_ADMIN.
     """
     _must_be_loaded()
     found: set[tuple[int, Flow]] = set()
-    unfound = []
-    for wanted in request.flows:
-        by_key = list(_by_key(wanted))
-        if all(one.zone for one in by_key):  # one of another zone has its reply in zone 0
-            unfound.append(wanted)
-        yield from _new(by_key, found)
-    if unfound:
-        yield from _new(_picked(unfound), found)
+    remaining = []
+    for flow_filter in request.flows:
+        by_key = list(_by_key(flow_filter))
+        if all(entry.zone for entry in by_key):  # one of another zone has its reply in zone 0
+            remaining.append(flow_filter)
+        yield from _unseen(by_key, found)
+    if remaining:
+        yield from _unseen(_by_filtered_dumps(remaining), found)
     if not request.flows:
         for data, start, end in _EVERYTHING.messages():
-            yield wire.entry(data, start, end)
+            yield conntrack_message.entry(data, start, end)
 
 
 def count() -> int:
-    """How many connections are tracked in this network namespace. Raises as `entries` does."""
+    """Return the number of entries in this network namespace. Raises as `entries` does."""
     _must_be_loaded()
     for data, start, end in _ask(socket.AF_UNSPEC, 0, b"", _GET_STATS):
-        for kind, at, _ in nlmsg.attributes(data, start + _NFGENMSG.size, end):
+        for kind, at, _ in message.attributes(data, start + _NFGENMSG.size, end):
             if kind == _STATS_ENTRIES:
                 return int(_32.unpack_from(data, at)[0])
     raise KernelError(f"{_WHAT}: no count came back")
 
 
 def _must_be_loaded() -> None:
-    if not _COUNT.exists():  # asking would load the module, and to look is not to touch
+    if not _COUNT.exists():  # a question would load the module
         raise Unsupported("this kernel tracks no connections: nf_conntrack is not loaded")
 
 
-def _new(some: Iterable[ConntrackEntry], found: set[tuple[int, Flow]]) -> Iterator[ConntrackEntry]:
-    for entry in some:
+def _unseen(
+    candidates: Iterable[ConntrackEntry], found: set[tuple[int, Flow]]
+) -> Iterator[ConntrackEntry]:
+    for entry in candidates:
         key = (entry.zone, entry.original)
         if key not in found:
             found.add(key)
@@ -99,10 +99,10 @@ def _new(some: Iterable[ConntrackEntry], found: set[tuple[int, Flow]]) -> Iterat
 
 @dataclass(frozen=True, slots=True)
 class _TupleFilter:
-    """What a kernel-side filter looks for in one direction's tuple; None is any."""
+    """A kernel-side filter of one direction's tuple; None matches any value."""
 
     family: int
-    direction: int = wire.ORIG
+    direction: int = conntrack_message.ORIG
     protocol: int | None = None
     source: Address | None = None
     source_port: int | None = None
@@ -110,131 +110,133 @@ class _TupleFilter:
     destination_port: int | None = None
 
     def tuple_(self) -> bytes:
-        """CTA_TUPLE_ORIG or CTA_TUPLE_REPLY with what is said."""
+        """Return CTA_TUPLE_ORIG or CTA_TUPLE_REPLY with the known parts."""
         first = 1 if self.family == socket.AF_INET else 3  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
         ends = ((first, self.source), (first + 1, self.destination))
-        ip = b"".join(nlmsg.attribute(type, one.packed) for type, one in ends if one is not None)
-        body = nlmsg.attribute(wire.TUPLE_IP, ip, nested=True) if ip else b""
+        ip = b"".join(message.attribute(type, end.packed) for type, end in ends if end is not None)
+        body = message.attribute(conntrack_message.TUPLE_IP, ip, nested=True) if ip else b""
         if self.protocol is not None:
-            proto = nlmsg.attribute(wire.NUMBER, bytes((self.protocol,)))
+            proto = message.attribute(conntrack_message.NUMBER, bytes((self.protocol,)))
             ports = (
-                (wire.SOURCE_PORT, self.source_port),
-                (wire.DESTINATION_PORT, self.destination_port),
+                (conntrack_message.SOURCE_PORT, self.source_port),
+                (conntrack_message.DESTINATION_PORT, self.destination_port),
             )
             for type, port in ports:
-                proto += b"" if port is None else nlmsg.attribute(type, _16.pack(port))
-            body += nlmsg.attribute(wire.TUPLE_PROTO, proto, nested=True)
-        return nlmsg.attribute(self.direction, body, nested=True)
+                proto += b"" if port is None else message.attribute(type, _16.pack(port))
+            body += message.attribute(conntrack_message.TUPLE_PROTO, proto, nested=True)
+        return message.attribute(self.direction, body, nested=True)
 
     def flags(self) -> int:
-        """Which parts of the tuple are said."""
-        said = (
+        """Return the flags of the known parts of the tuple."""
+        parts = (
             (_BY_SOURCE, self.source), (_BY_DESTINATION, self.destination),
             (_BY_NUMBER, self.protocol), (_BY_SOURCE_PORT, self.source_port),
             (_BY_DESTINATION_PORT, self.destination_port),
         )  # fmt: skip
-        return sum(flag for flag, value in said if value is not None)
+        return sum(flag for flag, value in parts if value is not None)
 
-    def messages(self, wanted: _Wanted = None) -> Iterator[tuple[bytes, int, int]]:
-        """What the kernel sends, as nlmsg.answers gives it."""
+    def messages(self, is_useful: _ReadFilter = None) -> Iterator[tuple[bytes, int, int]]:
+        """Yield the kernel's messages as message.answers does."""
         flags = self.flags()
         body = b""
         if flags:  # CTA_FILTER_ORIG_FLAGS and _REPLY_FLAGS are numbered as the tuples are
-            looked_at = nlmsg.attribute(self.direction, struct.pack("=I", flags))
-            body = self.tuple_() + nlmsg.attribute(_FILTER, looked_at, nested=True)
-        return _ask(self.family, nlmsg.DUMP, body, wanted=wanted)
+            filter_flags = message.attribute(self.direction, struct.pack("=I", flags))
+            body = self.tuple_() + message.attribute(_FILTER, filter_flags, nested=True)
+        return _ask(self.family, message.DUMP, body, is_useful=is_useful)
 
-    def passes(self, message: bytes) -> bool:
-        """Whether the message has the addresses: without them no kernel that filters sends it."""
+    def passes(self, raw: bytes) -> bool:
+        """Tell whether a message has the addresses; a kernel that filters sends no other."""
         ends = (self.source, self.destination)
-        return all(one is None or one.packed in message for one in ends)
+        return all(end is None or end.packed in raw for end in ends)
 
 
 _EVERYTHING = _TupleFilter(socket.AF_UNSPEC)
 
 
-def _tuple_filters(wanted: FlowFilter) -> list[_TupleFilter]:
-    """The kernel-side filters that together show all that fits, and perhaps more.
+def _tuple_filters(flow_filter: FlowFilter) -> list[_TupleFilter]:
+    """Return the kernel-side filters that together match the flow's entries, and perhaps more.
 
-    The kernel compares ports of a protocol that is named only, and of IPv6 addresses it sends
-    those that are not meant (up to 6.18 at least, ctnetlink_filter_match_tuple takes equal for
-    different). So it is asked for the protocol then, once.
+    The kernel compares ports only with a protocol, and for IPv6 addresses it sends the wrong
+    entries (up to 6.18 at least, ctnetlink_filter_match_tuple takes equal for different). So one
+    filter by protocol is used for IPv6.
     """
-    ends = [one for one in (wanted.address, wanted.peer) if one is not None]
-    families = {socket.AF_INET if one.version == 4 else socket.AF_INET6 for one in ends}
+    ends = [end for end in (flow_filter.address, flow_filter.peer) if end is not None]
+    families = {socket.AF_INET if end.version == 4 else socket.AF_INET6 for end in ends}
     if len(families) == 2:
         return []  # no packet has addresses of two families
-    if not ends and wanted.protocol is None:
+    if not ends and flow_filter.protocol is None:
         return [_EVERYTHING]
     families = families or {socket.AF_INET, socket.AF_INET6}
-    ported = wanted.protocol is not None and has_ports(wanted.protocol)
-    near = (wanted.address, wanted.port if ported else None)
-    far = (wanted.peer, wanted.peer_port if ported else None)
-    if near == far == (None, None) or (ends and ends[0].version == 6):
-        return [_TupleFilter(family, protocol=wanted.protocol) for family in families]
+    with_ports = flow_filter.protocol is not None and has_ports(flow_filter.protocol)
+    local_end = (flow_filter.address, flow_filter.port if with_ports else None)
+    remote_end = (flow_filter.peer, flow_filter.peer_port if with_ports else None)
+    if local_end == remote_end == (None, None) or (ends and ends[0].version == 6):
+        return [_TupleFilter(family, protocol=flow_filter.protocol) for family in families]
     return [
-        _TupleFilter(family, direction, wanted.protocol, *source, *destination)
+        _TupleFilter(family, direction, flow_filter.protocol, *source, *destination)
         for family in families
-        for direction in (wire.ORIG, wire.REPLY)
-        for source, destination in ((near, far), (far, near))
+        for direction in (conntrack_message.ORIG, conntrack_message.REPLY)
+        for source, destination in ((local_end, remote_end), (remote_end, local_end))
     ]
 
 
-def _picked(flows: list[FlowFilter]) -> Iterator[ConntrackEntry]:
-    """What fits one of the filters, by filtered dumps; an entry may come more than once."""
-    filters = list(dict.fromkeys(one for wanted in flows for one in _tuple_filters(wanted)))
+def _by_filtered_dumps(flows: list[FlowFilter]) -> Iterator[ConntrackEntry]:
+    """Yield the entries that match one of the flows, by filtered dumps; some come repeatedly."""
+    filters = list(dict.fromkeys(f for flow_filter in flows for f in _tuple_filters(flow_filter)))
     if _EVERYTHING in filters:
         filters = [_EVERYTHING]
-    ends = [(wanted.address, wanted.peer) for wanted in flows]
-    needles = [tuple(end.packed for end in both if end is not None) for both in ends]
+    ends = [(flow_filter.address, flow_filter.peer) for flow_filter in flows]
+    needles = [tuple(end.packed for end in pair if end is not None) for pair in ends]
 
-    def useful(data: bytes) -> bool:  # a search in bytes is 20 times cheaper than an entry
-        return any(all(needle in data for needle in some) for some in needles)
+    def useful(data: bytes) -> bool:  # a search in bytes is 20 times cheaper than decoding
+        return any(all(needle in data for needle in group) for group in needles)
 
-    told = set()  # families that an old kernel has told everything of
-    for one in filters:
-        if one.family in told:
+    done = set()  # families whose whole table an old kernel has sent
+    for tuple_filter in filters:
+        if tuple_filter.family in done:
             continue
-        addressed = one.source is not None or one.destination is not None
-        for data, start, end in one.messages(None if addressed else useful):
-            message = data[start:end]
-            if not one.passes(message):
-                told.add(one.family)
-            if useful(message):
-                entry = wire.entry(message, 0, len(message))
-                if any(wanted.fits(entry.original, entry.reply) for wanted in flows):
+        has_address = tuple_filter.source is not None or tuple_filter.destination is not None
+        for data, start, end in tuple_filter.messages(None if has_address else useful):
+            raw = data[start:end]
+            if not tuple_filter.passes(raw):
+                done.add(tuple_filter.family)
+            if useful(raw):
+                entry = conntrack_message.entry(raw, 0, len(raw))
+                if any(flow_filter.fits(entry.original, entry.reply) for flow_filter in flows):
                     yield entry
 
 
-def _by_key(wanted: FlowFilter) -> Iterator[ConntrackEntry]:
-    """The entries that have this flow, or its reverse, as a tuple of zone 0."""
-    flow = wanted.exact
+def _by_key(flow_filter: FlowFilter) -> Iterator[ConntrackEntry]:
+    """Yield the entries that have this flow, or its reverse, as a tuple of zone 0."""
+    flow = flow_filter.exact
     if flow is None or not has_ports(flow.protocol):
         return
     if flow.source.version != flow.destination.version:
         return
     family = socket.AF_INET if flow.source.version == 4 else socket.AF_INET6
-    for one in (flow, flow.reversed()):  # the reply's tuple is found by either attribute too
+    for direction in (flow, flow.reversed()):  # either attribute finds the reply's tuple too
         key = _TupleFilter(
-            family, wire.ORIG, one.protocol,
-            one.source, one.source_port, one.destination, one.destination_port,
+            family, conntrack_message.ORIG, direction.protocol, direction.source,
+            direction.source_port, direction.destination, direction.destination_port,
         )  # fmt: skip
         try:
             for data, start, end in _ask(family, 0, key.tuple_()):
-                yield wire.entry(data, start, end)
+                yield conntrack_message.entry(data, start, end)
         except KernelError as error:
             if error.errno != errno.ENOENT:
                 raise
 
 
 def _ask(
-    family: int, flags: int, body: bytes, type: int = _GET, wanted: _Wanted = None
+    family: int, flags: int, body: bytes, type: int = _GET, is_useful: _ReadFilter = None
 ) -> Iterator[tuple[bytes, int, int]]:
     head = _NFGENMSG.pack(family, 0, 0)
     try:
-        yield from nlmsg.answers(nlmsg.NETLINK_NETFILTER, type, flags, head + body, _WHAT, wanted)
+        yield from message.answers(
+            message.NETLINK_NETFILTER, type, flags, head + body, _WHAT, is_useful
+        )
     except KernelError as error:
-        if error.errno == errno.EINVAL:  # nfnetlink's word for a part that is not there
+        if error.errno == errno.EINVAL:  # nfnetlink's errno for a missing subsystem
             raise Unsupported(
                 f"{_WHAT}: this kernel cannot tell it by netlink (CONFIG_NF_CT_NETLINK)",
                 error.errno,

@@ -1,13 +1,13 @@
-"""rtnetlink: questions to the kernel, its messages as bytes, and iproute2's names of numbers.
+"""rtnetlink dumps as bytes, and iproute2's names of numbers.
 
 Sources: rtnetlink(7), netlink(7); Linux include/uapi/linux/netlink.h and rtnetlink.h (numbers below
 are theirs), net/netlink/af_netlink.c (NLM_F_DUMP_INTR); iproute2's lib/rt_names.c.
 
-pyroute2 opens the socket, numbers the requests, joins the parts of a dump and tells errors. Its
-own decoder takes 35 to 200 us a message and drops the values of attributes that it does not know,
-so the messages are taken as bytes here, which takes 5 to 20 us. Its synchronous classes start the
-event loop once a message; the asynchronous one is run by one `asyncio.run` a question. The socket
-is opened by the calling thread, so it is one of the network namespace that the thread is in.
+pyroute2 opens the socket, numbers the requests, joins the parts of a dump and reports errors. Its
+decoder takes 35 to 200 us a message and drops the values of unknown attributes, so this module
+takes the bytes, in 5 to 20 us. Its synchronous classes start the event loop for each message; here
+`asyncio.run` runs the asynchronous class once a question. The calling thread opens the socket, so
+it belongs to the thread's network namespace.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Message:
     """One message of the kernel.
 
     Attributes:
-        head: the fixed structure of its kind, e.g. struct rtmsg.
-        attributes: what follows it, by number; the last of several with one number.
+        head: the fixed structure of the message type, e.g. struct rtmsg.
+        attributes: by number; of several with one number the last.
     """
 
     head: bytes
@@ -80,22 +80,22 @@ class _Packet(nlmsg):  # type: ignore[misc]  # pyroute2 has no types
 
 
 def dump(question: int, head: bytes, extra: bytes = b"", what: str = "") -> list[Message]:
-    """Every entry of a table, in the kernel's order.
+    """Return every entry of a table, in the kernel's order.
 
-    A dump during which the table changed is asked again, up to eight times.
+    A dump during which the table changed is tried again, up to eight times.
 
     Args:
         question: GETLINK and the like.
         head: the fixed structure of the question.
         extra: attributes of the question.
-        what: for the error: what was asked for.
+        what: the table, for the error.
 
     Returns:
-        The messages; [] where the kernel is without this family.
+        The messages; [] where the kernel lacks this family.
 
     Raises:
         KernelError: the kernel refused, or the table changed each time: an entry may be missing or
-            stand twice in what was read.
+            repeated.
     """
     flags = _REQUEST | _DUMP
     problem = table_changed(f"list {what}")
@@ -116,7 +116,13 @@ def dump(question: int, head: bytes, extra: bytes = b"", what: str = "") -> list
 
 
 def get(question: int, head: bytes, extra: bytes = b"") -> Message | int:
-    """The one entry that is asked for, or the errno with which the kernel refused it."""
+    """Return one entry, or the errno of the kernel's refusal.
+
+    Args:
+        question: GETROUTE and the like.
+        head: the fixed structure of the question.
+        extra: attributes of the question.
+    """
     try:
         messages, _ = asyncio.run(_ask(question, _REQUEST | _ACK, head + extra))
     except NetlinkError as error:
@@ -133,14 +139,14 @@ async def _ask(question: int, flags: int, body: bytes) -> tuple[list[Message], b
     packet["body"] = body
     interrupted = False
 
-    def notice(message: Any) -> None:  # also the last one, which is not handed out
+    def note_interruption(message: Any) -> None:  # also for the last message, which is not returned
         nonlocal interrupted
         interrupted = interrupted or bool(message["header"]["flags"] & _DUMP_INTERRUPTED)
 
     async with AsyncIPRoute() as sock:
         sock.register_policy(dict.fromkeys(_HEAD_BYTES, _Packet))
-        answers = await sock.nlm_request(packet, question, flags, callback=notice)
-        return [_message(one) async for one in answers], interrupted
+        answers = await sock.nlm_request(packet, question, flags, callback=note_interruption)
+        return [_message(answer) async for answer in answers], interrupted
 
 
 def _message(packet: Any) -> Message:
@@ -149,12 +155,18 @@ def _message(packet: Any) -> Message:
 
 
 def address(value: bytes) -> Address:
-    """An address of its family, by its length."""
+    """Return an IPv4 or IPv6 address, by its length."""
     return IPv4Address(value) if len(value) == 4 else IPv6Address(value)
 
 
 def network(value: bytes | None, length: int, family: int) -> Network:
-    """A prefix; None is that of length 0, which messages leave out."""
+    """Return a prefix.
+
+    Args:
+        value: the address; None for length 0, which messages leave out.
+        length: of the prefix.
+        family: INET or INET6.
+    """
     if family == INET:
         return IPv4Network((value or bytes(4), length), strict=False)
     return IPv6Network((value or bytes(16), length), strict=False)
@@ -165,7 +177,7 @@ _NAMED: dict[str, dict[int, str]] = {
     "rt_tables": {0: "unspec", 253: "default", 254: "main", 255: "local"},
     "rt_scopes": {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"},
 }
-_FOLDERS = tuple(Path(one) for one in ("/usr/lib", "/usr/share", "/etc"))
+_FOLDERS = tuple(Path(folder) for folder in ("/usr/lib", "/usr/share", "/etc"))
 _TYPES = (
     "none", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable",
     "prohibit", "throw", "nat", "xresolve",
@@ -174,20 +186,20 @@ _TYPES = (
 
 @functools.lru_cache(maxsize=1024)
 def type_name(number: int) -> str:
-    """RTN_* in iproute2's words; the number where it has none."""
+    """Return iproute2's name of RTN_*, or the number."""
     return _TYPES[number] if number < len(_TYPES) else str(number)
 
 
-def names(of: str) -> dict[int, str]:
-    """iproute2's names of numbers, those of this image's own files included.
+def names(kind: str) -> dict[int, str]:
+    """Return iproute2's names of numbers, with the names in this image's files.
 
     Args:
         of: `rt_tables` or `rt_scopes`.
     """
-    found = dict(_NAMED[of])
+    found = dict(_NAMED[kind])
     for folder in _FOLDERS:
         base = folder / "iproute2"
-        for file in (base / of, *sorted((base / f"{of}.d").glob("*.conf"))):
+        for file in (base / kind, *sorted((base / f"{kind}.d").glob("*.conf"))):
             found.update(_file(file))
     return found
 
@@ -207,11 +219,11 @@ def _file(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def device_names() -> dict[int, str]:
-    """Names of this namespace's devices by ifindex, in the kernel's order."""
-    # Names are bytes to the kernel; what is no UTF-8 must not break the answer.
+    """Return names of this namespace's devices by ifindex, in the kernel's order."""
+    # Names are bytes to the kernel; other bytes than UTF-8 must not break the answer.
     return {i: os.fsencode(n).decode("utf-8", "replace") for i, n in socket.if_nameindex()}
 
 
 def device(devices: dict[int, str], index: int) -> str:
-    """The name of a device; `ifN`, as iproute2 says, for one that has gone meanwhile."""
+    """Return the name of a device; `ifN`, as iproute2 does, for a device that is gone."""
     return devices.get(index) or f"if{index}"

@@ -1,7 +1,7 @@
-"""Where the node sends what a pod sends: the kernel's look-up with the pod's host side as iif.
+"""The node's routing decision for a pod's packet: a look-up with the pod's host device as iif.
 
-The device is not known to whoever asks, but the kernel knows: IFLA_LINK of the pod's device is the
-ifindex of its other end, in the namespace that IFLA_LINK_NETNSID names (rtnetlink(7)).
+The kernel knows the host device: IFLA_LINK of the pod's device is the ifindex of its peer, in the
+namespace of IFLA_LINK_NETNSID (rtnetlink(7)).
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ HOST = "/proc/1/ns/net"
 
 
 def forward(request: NodeRequest) -> Iterator[FibAnswer]:
-    """The node's routing decision for a packet of a pod.
+    """Yield the node's routing decision for a packet of a pod.
 
     Args:
         request: `ebpfnet-node forward DEST from SOURCE …` in a pod's namespace; the words are
-            those of `fib` but for `iif`, which is the host side of the pod's device here.
+            those of `fib` except `iif`, which is the peer of the pod's device.
 
     Returns:
         One answer for each device of the pod that leads to the node.
 
     Raises:
-        KernelError: the words are not these, or no device of the pod leads to the node.
+        KernelError: malformed words, or no device of the pod leads to the node.
     """
     peers = {link.peer_index for link in links(request) if link.peer_index} - {None}
     with netns.inside(HOST):

@@ -1,4 +1,4 @@
-"""The devices of this network namespace, as `ip -j -d link` tells them.
+"""The devices of a network namespace, equal to the facts of `ip -j -d link`.
 
 Sources: Linux include/uapi/linux/if_link.h and net/core/rtnetlink.c (rtnl_fill_ifinfo); iproute2's
 ip/ipaddress.c (print_linkinfo), iplink_vxlan.c, iplink_geneve.c, iplink_xdp.c.
@@ -21,8 +21,7 @@ _EXT_MASK, _LINK_NETNSID, _XDP = 29, 37, 43
 _INFO_KIND, _INFO_DATA = 1, 2
 # (port, collect metadata) among IFLA_VXLAN_* and IFLA_GENEVE_*
 _TUNNELS = {"vxlan": (15, 25), "geneve": (5, 6)}
-# IFLA_XDP_PROG_ID, and those of the generic, the driver's and the hardware's mode where there are
-# several: iproute2's order.
+# IFLA_XDP_PROG_ID, then the ids of generic, driver and hardware mode, in iproute2's order.
 _XDP_PROGRAMS = (4, 6, 5, 7)
 _SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS
 _UP, _LOWER_UP = 0x1, 0x10000
@@ -32,7 +31,7 @@ ARPHRD_TUNNEL6, IP6GRE, by the address's length in bytes."""
 
 
 def links(request: NodeRequest) -> Iterator[Link]:  # noqa: ARG001
-    """The devices, in the kernel's order, without their statistics. Raises KernelError."""
+    """Yield the devices, in the kernel's order, without their statistics. Raises KernelError."""
     found = [(_HEAD.unpack(message.head), message.attributes) for message in _messages()]
     devices = {head[2]: text(attributes, _IFNAME) for head, attributes in found}
     for (_, hardware, index, flags, _), attributes in found:
@@ -40,7 +39,7 @@ def links(request: NodeRequest) -> Iterator[Link]:  # noqa: ARG001
 
 
 def hardware_types() -> dict[int, int]:
-    """ARPHRD_* of every device by its ifindex. Raises KernelError."""
+    """Return ARPHRD_* of every device by its ifindex. Raises KernelError."""
     heads = (_HEAD.unpack(message.head) for message in _messages())
     return {index: hardware for _, hardware, index, _, _ in heads}
 
@@ -77,10 +76,11 @@ def _link(
 
 
 def hardware_address(value: bytes, hardware: int) -> str:
-    """A link-layer address in hexadecimal; "" for none and for the IP addresses of IP tunnels.
+    """Return a link-layer address in hexadecimal; "" for none and for the IP addresses of IP
+    tunnels.
 
     Args:
-        value: its bytes.
+        value: bytes of the address.
         hardware: ARPHRD_* of the device.
     """
     if len(value) < 2 or hardware in BY_IP.get(len(value), ()):
@@ -89,7 +89,7 @@ def hardware_address(value: bytes, hardware: int) -> str:
 
 
 def _peer(attributes: Attributes, devices: dict[int, str]) -> tuple[int | None, str, int | None]:
-    """Index, name and nsid of the other end: a name here, an index in another namespace."""
+    """Return the peer's index, name and nsid: the name in this namespace, else the index."""
     index, raw = number(attributes, _LINK), attributes.get(_LINK_NETNSID)
     netns_id = None if raw is None else struct.unpack("=i", raw)[0]
     known = netns_id if netns_id is not None and netns_id >= 0 else None
@@ -101,7 +101,7 @@ def _peer(attributes: Attributes, devices: dict[int, str]) -> tuple[int | None, 
 
 
 def _tunnel(kind: str, info: Attributes) -> tuple[int | None, bool]:
-    """UDP port, and whether the tunnel takes its parameters from each packet."""
+    """Return the UDP port, and whether each packet has the tunnel's parameters (external)."""
     if kind not in _TUNNELS:
         return None, False
     data = attributes_of(info.get(_INFO_DATA, b""))

@@ -1,12 +1,12 @@
-"""Netlink messages by struct: where pyroute2 decodes more than is wanted, or starts too slowly.
+"""Netlink messages by struct, where pyroute2 decodes too much or starts too slowly.
 
     nlmsghdr (length, type, flags, sequence, port) · the family's header · attributes
-    attribute: length with this head, type, payload, padding to four bytes; all in host order
+    attribute: length with its head, type, payload, padding to four bytes; all in host order
 
 Sources: netlink(7), Linux include/uapi/linux/netlink.h, net/netlink/af_netlink.c (NLM_F_DUMP_INTR:
-the table changed between two parts of a dump, so an entry may be missing or stand twice). An answer
-is handed on as it comes off the socket, so a dump of any length needs the memory of one read.
-Changes go in a batch, one send(2) for all of them.
+the table changed between two parts of a dump, so an entry may be missing or repeated). Answers are
+yielded as they come off the socket, so a dump of any length needs the memory of one read. Changes
+go in a batch, one send(2) for all of them.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 _ERROR, _DONE = 2, 3
 ATTEMPTS = 8
 AGAIN = frozenset({errno.EINTR, errno.EAGAIN, errno.EBUSY})
-"""What passes when a dump is asked again; EINTR is also this module's word for NLM_F_DUMP_INTR."""
+"""Errors after which a dump is tried again; EINTR also stands for NLM_F_DUMP_INTR."""
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _REASON = 1  # NLMSGERR_ATTR_MSG
 _NESTED = 0x8000
 TYPE_MASK = 0x3FFF  # NLA_TYPE_MASK: an attribute's type without its two flags
 HEADER_BYTES = 16
-_AT_ONCE = 64  # changes whose acknowledgements a socket's buffer holds for certain
+_AT_ONCE = 64  # changes whose acknowledgements fit into a socket's buffer
 _READ_BYTES = 65536  # the kernel fills at most 32 KB of a dump at once
 
 ATTRIBUTE = struct.Struct("=HH")
@@ -47,13 +47,13 @@ Attributes = dict[int, bytes]
 
 
 class Change(NamedTuple):
-    """One change that the kernel is asked for.
+    """One change to the kernel's tables.
 
     Attributes:
         type: of the message, e.g. RTM_NEWROUTE.
-        flags: NEW, or 0 for what is there already.
-        body: what follows the nlmsghdr.
-        what: for the error: what was tried, e.g. "add the route 192.0.2.0/24".
+        flags: NEW, or 0 for a change of an existing object.
+        body: the bytes after the nlmsghdr.
+        what: the attempt, for the error, e.g. "add the route 192.0.2.0/24".
     """
 
     type: int
@@ -63,14 +63,24 @@ class Change(NamedTuple):
 
 
 def attribute(type: int, payload: bytes, *, nested: bool = False) -> bytes:
-    """One attribute with its padding; `nested` says that its payload is attributes."""
+    """Return one attribute with its padding.
+
+    Args:
+        type: number of the attribute.
+        payload: its value.
+        nested: the payload is attributes.
+    """
     length = ATTRIBUTE.size + len(payload)
     head = ATTRIBUTE.pack(length, type | (_NESTED if nested else 0))
     return head + payload + b"\0" * (-length % 4)
 
 
 def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The attributes that lie side by side in a part of a message.
+    """Yield the attributes in a part of a message.
+
+    Args:
+        data: the message.
+        start, end: of the part.
 
     Yields:
         (type, start, end) of each payload in `data`.
@@ -84,59 +94,59 @@ def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, in
 
 
 def attributes_of(data: bytes, start: int = 0) -> Attributes:
-    """Attributes by their number; those of a nest when `data` is its value."""
+    """Return attributes by their number; `data` may be the value of a nested attribute."""
     return {kind: data[at:end] for kind, at, end in attributes(data, start, len(data))}
 
 
 def number(attributes: Attributes, kind: int) -> int | None:
-    """An attribute that is a number in the host's byte order; None when it is not there."""
+    """Return an attribute that is a number in the host's byte order; None when it is missing."""
     value = attributes.get(kind)
     return None if value is None else int.from_bytes(value, sys.byteorder)
 
 
 def text(attributes: Attributes, kind: int) -> str:
-    """An attribute that is a string; "" when it is not there."""
+    """Return an attribute that is a string; "" when it is missing."""
     return attributes.get(kind, b"").split(b"\0", 1)[0].decode("utf-8", "replace")
 
 
 def change(changes: Sequence[Change]) -> None:
-    """Have the kernel change rtnetlink's tables, in the network namespace of the calling thread.
+    """Change rtnetlink's tables in the network namespace of the calling thread.
 
-    The kernel goes on after a change that it refuses; those before and after it have been made.
+    The kernel makes every change that it does not refuse, also after a refused one.
 
     Raises:
-        KernelError: it refused one of them: the first one, with its errno and, where it gives one,
-            its reason in words.
+        KernelError: the first refused change, with its errno and the kernel's reason in words if
+            there is one.
     """
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE) as asking:
-        asking.bind((0, 0))
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE) as sock:
+        sock.bind((0, 0))
         for option in (_CAP_ACK, _EXT_ACK):
-            asking.setsockopt(_SOL_NETLINK, option, 1)
+            sock.setsockopt(_SOL_NETLINK, option, 1)
         refused = [
-            one
+            error
             for first in range(0, len(changes), _AT_ONCE)
-            for one in _changed(asking, changes[first : first + _AT_ONCE])
+            for error in _send_batch(sock, changes[first : first + _AT_ONCE])
         ]
     if refused:
         raise refused[0]
 
 
-def _changed(asking: socket.socket, changes: Sequence[Change]) -> Iterator[KernelError]:
-    """Ask for a batch of them; what was refused."""
+def _send_batch(sock: socket.socket, changes: Sequence[Change]) -> Iterator[KernelError]:
+    """Send a batch of changes; yield an error for each refused one."""
     batch = b""
     for sequence, (type, flags, body, _) in enumerate(changes):
         size = HEADER_BYTES + len(body)
         head = _HEADER.pack(size, type, REQUEST | _ACK | flags, sequence, 0)
         batch += head + body + b"\0" * (-size % 4)
-    asking.send(batch)
-    left = len(changes)
-    while left:
-        data = asking.recv(_READ_BYTES)
+    sock.send(batch)
+    unacknowledged = len(changes)
+    while unacknowledged:
+        data = sock.recv(_READ_BYTES)
         at = 0
         while at + HEADER_BYTES <= len(data):
             length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
             if kind == _ERROR:
-                left -= 1
+                unacknowledged -= 1
                 code = -_ERRNO.unpack_from(data, at + HEADER_BYTES)[0]
                 if code:
                     reason = _reason(data[at : at + length], flags) or os.strerror(code)
@@ -146,7 +156,7 @@ def _changed(asking: socket.socket, changes: Sequence[Change]) -> Iterator[Kerne
 
 
 def _reason(message: bytes, flags: int) -> str:
-    """The kernel's own words in an NLMSG_ERROR, behind the head of the message it is about."""
+    """Return the kernel's words in an NLMSG_ERROR, after the header of the refused message."""
     if not flags & _ACK_TLVS:
         return ""
     about = HEADER_BYTES + _ERRNO.size
@@ -155,12 +165,12 @@ def _reason(message: bytes, flags: int) -> str:
 
 
 def dump(type: int, body: bytes, what: str) -> list[tuple[bytes, int, int]]:
-    """A whole table of rtnetlink, asked again when it changed while it was read.
+    """Dump a table of rtnetlink, again if it changed meanwhile.
 
     Args:
         type: of the message.
-        body: what follows the nlmsghdr.
-        what: for the error: what was tried, e.g. "list devices".
+        body: the bytes after the nlmsghdr.
+        what: the attempt, for the error, e.g. "list devices".
 
     Returns:
         As `answers` yields.
@@ -178,7 +188,7 @@ def dump(type: int, body: bytes, what: str) -> list[tuple[bytes, int, int]]:
 
 
 def changed(what: str) -> KernelError:
-    """The error for a dump that cannot be taken as whole."""
+    """Return the error for a dump during which the table changed."""
     problem = "the table changed while it was read: entries may be missing or stand twice"
     return KernelError(f"{what}: {problem}", errno.EINTR)
 
@@ -189,7 +199,7 @@ def answers(
     flags: int,
     body: bytes,
     what: str,
-    wanted: Callable[[bytes], bool] | None = None,
+    is_useful: Callable[[bytes], bool] | None = None,
 ) -> Iterator[tuple[bytes, int, int]]:
     """Ask the kernel one thing, in the network namespace of the calling thread.
 
@@ -197,43 +207,43 @@ def answers(
         family: NETLINK_ROUTE or NETLINK_NETFILTER.
         type: of the message.
         flags: DUMP, or 0 for a question with one answer.
-        body: what follows the nlmsghdr.
-        what: for the error: what was tried, e.g. "read the conntrack table".
-        wanted: asked of each read, some 100 answers: whether one of them can be of use.
+        body: the bytes after the nlmsghdr.
+        what: the attempt, for the error, e.g. "read the conntrack table".
+        is_useful: tells whether the bytes of a read, some 100 answers, may have a useful one.
 
     Yields:
         (data, start, end) of each answer, past its nlmsghdr.
 
     Raises:
         Unsupported: the kernel has no such netlink family.
-        KernelError: it refused, with its errno. EINTR, behind the answers of a dump: they are not
-            the whole table (`dump` asks again).
+        KernelError: a refusal, with its errno. EINTR after the answers of a dump: the table changed
+            meanwhile (`dump` tries again).
     """
     interrupted = False
     try:
-        asking = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, family)
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, family)
     except OSError as error:
         code = error.errno or 0
         if code in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
             raise Unsupported(f"{what}: this kernel has no netlink for it", code) from None
         raise KernelError(f"{what}: {error.strerror}", code) from None
-    with asking:
-        asking.bind((0, 0))
-        asking.send(_HEADER.pack(HEADER_BYTES + len(body), type, REQUEST | flags, 1, 0) + body)
+    with sock:
+        sock.bind((0, 0))
+        sock.send(_HEADER.pack(HEADER_BYTES + len(body), type, REQUEST | flags, 1, 0) + body)
         while True:
             try:
-                data, _, read_flags, _ = asking.recvmsg(_READ_BYTES)
+                data, _, read_flags, _ = sock.recvmsg(_READ_BYTES)
             except OSError as error:
                 raise KernelError(f"{what}: {error.strerror}", error.errno or 0) from None
             if read_flags & socket.MSG_TRUNC:
                 raise KernelError(f"{what}: a message of more than {_READ_BYTES} bytes")
-            useful = wanted is None or wanted(data)
+            useful = is_useful is None or is_useful(data)
             at = 0
             while at + HEADER_BYTES <= len(data):
                 length, kind, message_flags, _, _ = _HEADER.unpack_from(data, at)
                 interrupted = interrupted or bool(flags & DUMP and message_flags & _INTERRUPTED)
                 if kind in (_ERROR, _DONE):
-                    _complain(data, at, length, what)
+                    _raise_error(data, at, length, what)
                     if interrupted:
                         raise changed(what)
                     return
@@ -244,8 +254,8 @@ def answers(
                 return
 
 
-def _complain(data: bytes, at: int, length: int, what: str) -> None:
-    """Raise what an NLMSG_ERROR, or the end of a dump, says; nothing when it says 0."""
+def _raise_error(data: bytes, at: int, length: int, what: str) -> None:
+    """Raise the error of an NLMSG_ERROR, or of the end of a dump; nothing for 0."""
     if length < HEADER_BYTES + _ERRNO.size:
         return
     code = -_ERRNO.unpack_from(data, at + HEADER_BYTES)[0]

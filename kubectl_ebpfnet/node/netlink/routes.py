@@ -1,4 +1,4 @@
-"""Routes and the kernel's own look-ups, as `ip -j route` and `ip -j route get` tell them.
+"""Routes and the kernel's look-ups, equal to the facts of `ip -j route` and `ip -j route get`.
 
 Sources: Linux include/uapi/linux/rtnetlink.h, net/ipv4/fib_semantics.c (fib_dump_info),
 net/ipv4/route.c (inet_rtm_getroute), net/ipv6/route.c; iproute2's ip/iproute.c; ip-route(8).
@@ -48,7 +48,7 @@ _FIB_WORDS = (
     "fib DEST [from ADDRESS] [iif DEVICE] [mark NUMBER]"
     " [ipproto NAME|NUMBER] [sport PORT] [dport PORT]"
 )
-# What errno(3) does not say of a look-up.
+# The meaning of an errno for a look-up.
 _REASONS = {
     errno.EINVAL: "a blackhole route, or a source that cannot be (martian)",
     errno.EXDEV: "the source would be answered by another device (rp_filter)",
@@ -58,15 +58,15 @@ _NO_ROUTE = frozenset({*_REASONS, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.E
 
 
 def routes(request: NodeRequest) -> Iterator[Route]:  # noqa: ARG001
-    """The routes of every table, IPv4 then IPv6, one for each next hop.
+    """Yield the routes of every table, IPv4 then IPv6, one for each next hop.
 
-    Cached exceptions (path MTUs and redirects that were learned) are left out. Raises KernelError.
+    Cached exceptions (learned path MTUs and redirects) are left out. Raises KernelError.
     """
     tables, scopes, devices = names("rt_tables"), names("rt_scopes"), device_names()
     for family in (INET, INET6):
         head = _HEAD.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
         for message in dump(GETROUTE, head, what="routes"):
-            # A kernel without IPv6 answers with what it has.
+            # A kernel without IPv6 answers with its IPv4 routes.
             if message.head[0] == family and not _HEAD.unpack(message.head)[8] & _CLONED:
                 yield from _routes(message, tables, scopes, devices)
 
@@ -95,19 +95,19 @@ def _routes(
 
 
 def _hops(attributes: Attributes, devices: dict[int, str]) -> Iterator[tuple[Address | None, str]]:
-    """(gateway, device) of each next hop."""
-    several = attributes.get(_MULTIPATH)
-    if not several:
+    """Yield (gateway, device) of each next hop."""
+    multipath = attributes.get(_MULTIPATH)
+    if not multipath:
         index = number(attributes, _OIF)
         yield _gateway(attributes), device(devices, index) if index else ""
         return
     at = 0
-    while at + _HOP.size <= len(several):
-        length, _, _, index = _HOP.unpack_from(several, at)
+    while at + _HOP.size <= len(multipath):
+        length, _, _, index = _HOP.unpack_from(multipath, at)
         if length < _HOP.size:
             return
-        hop = attributes_of(several[at : at + length], _HOP.size)
-        yield _gateway(hop), device(devices, index) if index else ""
+        next_hop = attributes_of(multipath[at : at + length], _HOP.size)
+        yield _gateway(next_hop), device(devices, index) if index else ""
         at += (length + 3) & ~3
 
 
@@ -124,26 +124,26 @@ def _mtu(attributes: Attributes) -> int | None:
 
 
 def fib(request: NodeRequest) -> Iterator[FibAnswer]:
-    """The kernel's answer for one packet, as RTM_GETROUTE gives it.
+    """Yield the kernel's routing decision for one packet (RTM_GETROUTE).
 
     Args:
         request: `ebpfnet-node fib DEST [from ADDRESS] [iif DEVICE] [mark NUMBER]
-            [ipproto NAME|NUMBER] [sport PORT] [dport PORT]`. A packet that comes from elsewhere
-            needs `iif`: without it, the source must be an address of this namespace.
+            [ipproto NAME|NUMBER] [sport PORT] [dport PORT]`. A forwarded packet needs `iif`:
+            without it, the source must be an address of this namespace.
 
     Returns:
         One answer; with `error` where the packet has no route.
 
     Raises:
-        KernelError: the words are not these, or there is no such device.
-        Unsupported: this kernel takes no such protocol.
+        KernelError: malformed words, or there is no such device.
+        Unsupported: this kernel does not look up this protocol.
     """
-    packet = _packet(request.argv[2:])
+    packet = _parse_packet(request.argv[2:])
     version = packet.destination.version
     family, bits = (INET, 32) if version == 4 else (INET6, 128)
     source_bits = bits if packet.source is not None else 0
     head = _HEAD.pack(family, bits, source_bits, 0, 0, 0, 0, 0, _LOOKUP_TABLE)
-    answer = get(GETROUTE, head, b"".join(_asked(packet)))
+    answer = get(GETROUTE, head, b"".join(_request_attributes(packet)))
     yield _answer(packet, answer)
 
 
@@ -156,20 +156,20 @@ def _answer(packet: FibAnswer, answer: Message | int) -> FibAnswer:
             )  # fmt: skip
         if answer not in _NO_ROUTE:
             raise KernelError(f"look up {packet.destination}: {os.strerror(answer)}", answer)
-        return _filled(packet, error=_why(answer))
+        return _fib_answer(packet, error=_reason(answer))
     route = next(_routes(answer, names("rt_tables"), names("rt_scopes"), device_names()))
     info = answer.attributes.get(_CACHEINFO, b"")
-    # IPv6 answers with the route that refuses, and says so in its error.
+    # IPv6 answers with the refusing route, and an error in its cacheinfo.
     code = -_RTA_ERROR.unpack_from(info)[3] if len(info) >= _RTA_ERROR.size else 0
-    return _filled(packet, route, _why(code) if code else "")
+    return _fib_answer(packet, route, _reason(code) if code else "")
 
 
-def _why(code: int) -> str:
+def _reason(code: int) -> str:
     words = os.strerror(code)
     return f"{words}: {_REASONS[code]}" if code in _REASONS else words
 
 
-def _filled(packet: FibAnswer, route: Route | None = None, error: str = "") -> FibAnswer:
+def _fib_answer(packet: FibAnswer, route: Route | None = None, error: str = "") -> FibAnswer:
     return FibAnswer(
         destination=packet.destination,
         source=packet.source,
@@ -188,7 +188,7 @@ def _filled(packet: FibAnswer, route: Route | None = None, error: str = "") -> F
     )
 
 
-def _asked(packet: FibAnswer) -> Iterator[bytes]:
+def _request_attributes(packet: FibAnswer) -> Iterator[bytes]:
     yield attribute(_DST, packet.destination.packed)
     if packet.source is not None:
         yield attribute(_SRC, packet.source.packed)
@@ -207,30 +207,31 @@ def _asked(packet: FibAnswer) -> Iterator[bytes]:
             yield attribute(kind, struct.pack(">H", port))
 
 
-def _packet(words: tuple[str, ...]) -> FibAnswer:
-    """The packet that the words tell of, as an answer that is still to be filled in."""
+def _parse_packet(words: tuple[str, ...]) -> FibAnswer:
+    """Return the packet of the words, as an answer without a route yet."""
     if len(words) % 2 == 0:
         raise KernelError(f"a look-up is asked for as: {_FIB_WORDS}")
     pairs = list(zip(words[1::2], words[2::2], strict=True))
-    given = dict(pairs)
-    unknown = given.keys() - {"from", "iif", "mark", "ipproto", "sport", "dport"}
-    if unknown or len(given) != len(pairs):
+    options = dict(pairs)
+    unknown = options.keys() - {"from", "iif", "mark", "ipproto", "sport", "dport"}
+    if unknown or len(options) != len(pairs):
         raise KernelError(f"a look-up is asked for as: {_FIB_WORDS}")
     destination = _address(words[0])
-    source = _address(given["from"]) if "from" in given else None
+    source = _address(options["from"]) if "from" in options else None
     if source is not None and source.version != destination.version:
         raise KernelError(f"{source} and {destination} are of different IP versions")
-    protocol = protocol_number(given["ipproto"]) if "ipproto" in given else None
-    if "ipproto" in given and (protocol is None or protocol > 0xFF):
-        raise KernelError(f"no IP protocol {given['ipproto']!r}; e.g. tcp, udp, icmp, or a number")
+    protocol = protocol_number(options["ipproto"]) if "ipproto" in options else None
+    if "ipproto" in options and (protocol is None or protocol > 0xFF):
+        word = options["ipproto"]
+        raise KernelError(f"no IP protocol {word!r}; e.g. tcp, udp, icmp, or a number")
     return FibAnswer(
         destination=destination,
         source=source,
-        in_device=given.get("iif", ""),
-        mark=_number(given, "mark", 0xFFFFFFFF) or 0,
+        in_device=options.get("iif", ""),
+        mark=_number(options, "mark", 0xFFFFFFFF) or 0,
         protocol=protocol,
-        source_port=_number(given, "sport", 0xFFFF),
-        destination_port=_number(given, "dport", 0xFFFF),
+        source_port=_number(options, "sport", 0xFFFF),
+        destination_port=_number(options, "dport", 0xFFFF),
     )
 
 
@@ -243,13 +244,13 @@ def _address(word: str) -> Address:
     raise KernelError(f"{word!r} is not an IP address; a look-up is asked for as: {_FIB_WORDS}")
 
 
-def _number(given: dict[str, str], name: str, most: int) -> int | None:
-    if name not in given:
+def _number(options: dict[str, str], name: str, most: int) -> int | None:
+    if name not in options:
         return None
     try:
-        value = int(given[name], 0)
+        value = int(options[name], 0)
     except ValueError:
         value = -1
     if not 0 <= value <= most:
-        raise KernelError(f"{name} {given[name]!r} is not a number from 0 to {most}")
+        raise KernelError(f"{name} {options[name]!r} is not a number from 0 to {most}")
     return value

@@ -1,8 +1,7 @@
-"""What rtnetlink says of this network namespace: the questions that node/server/registry.py names.
+"""rtnetlink's tables of a network namespace, for the questions in node/server/registry.py.
 
-Facts are equal to what kubectl_ebpfnet/parse/iproute/__init__.py makes of `ip -j`, so that
-`explain` need not care where they come from. Links are in links.py, routes and look-ups in
-routes.py.
+The facts equal the ones of parse/iproute from `ip -j`, so `explain` treats both alike. Links are in
+links.py, routes and look-ups in routes.py.
 
 Sources: Linux include/uapi/linux/{if_addr,fib_rules,neighbour}.h; iproute2's ip/ipaddress.c,
 iprule.c and ipneigh.c for what is shown, hidden and how it is named.
@@ -42,7 +41,7 @@ _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 
 
 def addresses(request: NodeRequest) -> list[InterfaceAddress]:  # noqa: ARG001
-    """The addresses of every device, IPv4 before IPv6, in the order of the devices.
+    """Return the addresses of every device, IPv4 before IPv6, in the order of the devices.
 
     Raises:
         KernelError: the kernel refused.
@@ -51,14 +50,14 @@ def addresses(request: NodeRequest) -> list[InterfaceAddress]:  # noqa: ARG001
     found: dict[int, list[InterfaceAddress]] = {index: [] for index in devices}
     for message in dump(GETADDR, _ADDRESS_HEAD.pack(0, 0, 0, 0, 0), what="addresses"):
         family, length, _, scope, index = _ADDRESS_HEAD.unpack(message.head)
-        # IFA_ADDRESS is the peer's where there is one; the own one is IFA_LOCAL then.
+        # On a point-to-point link IFA_ADDRESS is the peer's address, and IFA_LOCAL the own.
         local = message.attributes.get(_IFA_LOCAL) or message.attributes.get(_IFA_ADDRESS)
         if family in (INET, INET6) and local:
             name = scopes.get(scope, str(scope))
             found.setdefault(index, []).append(
                 InterfaceAddress(device(devices, index), address(local), length, name)
             )
-    return [one for of_device in found.values() for one in of_device]
+    return [entry for device_addresses in found.values() for entry in device_addresses]
 
 
 # --- rules: struct fib_rule_hdr: family, dst_len, src_len, tos, table, 2 reserved, action, flags --
@@ -71,8 +70,8 @@ _FRA_SELECTORS = {
     12: "tun_id", 20: "uidrange", 22: "ipproto", 23: "sport", 24: "dport", 25: "dscp",
     26: "flowlabel",
 }  # fmt: skip
-# Those that are read, say who made the rule (protocol), account (realms), pad, or are the mask of
-# a selector.
+# Attributes that are read, or that do not select: the rule's origin (protocol), realms, padding,
+# and masks of selectors.
 _FRA_KNOWN = frozenset(
     {*range(7), 10, 11, 15, 16, 17, 18, 19, 21, 27, 28, 29, 30, *_FRA_SUPPRESS, *_FRA_SELECTORS}
 )
@@ -81,10 +80,10 @@ _ACTIONS = {1: "lookup", 2: "goto", 3: "nop"}  # FR_ACT_*; the others are named 
 
 
 def rules(request: NodeRequest) -> Iterator[Rule]:  # noqa: ARG001
-    """The routing policy database, IPv4 then IPv6, each with the lowest priority first.
+    """Yield the routing policy database, IPv4 then IPv6, each with the lowest priority first.
 
-    A selector that this version does not know is named `attribute N` in `other_selectors`, so that
-    the rule is not taken for one that selects more. Raises KernelError.
+    An unknown selector is `attribute N` in `other_selectors`, so that the rule does not seem to
+    select more. Raises KernelError.
     """
     tables = names("rt_tables")
     for family in (INET, INET6):
@@ -114,14 +113,14 @@ def _rule(message: Message, tables: dict[int, str]) -> Rule:
         out_device=text(attributes, _FRA_OIFNAME),
         action=action,
         inverted=bool(flags & _INVERT),
-        other_selectors=tuple(sorted(_narrowed(attributes, tos, table))),
+        other_selectors=tuple(sorted(_unevaluated_selectors(attributes, tos, table))),
         goto=number(attributes, _FRA_GOTO) if action == "goto" else None,
         version=4 if family == INET else 6,
     )
 
 
-def _narrowed(attributes: Attributes, tos: int, table: int) -> Iterator[str]:
-    """Names of what narrows a rule, or its look-up, and is not evaluated."""
+def _unevaluated_selectors(attributes: Attributes, tos: int, table: int) -> Iterator[str]:
+    """Yield the names of selectors, of a rule or its look-up, that are not evaluated."""
     if tos:
         yield "tos"
     for kind in attributes:
@@ -146,15 +145,15 @@ _STATES = {
 
 
 def neighbours(request: NodeRequest) -> Iterator[Neighbour]:  # noqa: ARG001
-    """The neighbour tables of both families, without proxies.
+    """Yield the neighbour tables of both families, without proxies.
 
     Entries that are only NOARP (multicast, loopback) or have no state yet are hidden, as `ip neigh`
     does, unless a control plane made them (extern_learn). Raises KernelError.
     """
     devices = device_names()
     messages = dump(GETNEIGH, _NEIGHBOUR_HEAD.pack(0, 0, 0, 0, 0), what="neighbours")
-    # Few nodes have a device for which it matters.
-    ambiguous = any(len(one.attributes.get(_NDA_LLADDR, b"")) in BY_IP for one in messages)
+    # Only devices of IP tunnels need their hardware type.
+    ambiguous = any(len(m.attributes.get(_NDA_LLADDR, b"")) in BY_IP for m in messages)
     hardware = hardware_types() if ambiguous else {}
     for message in messages:
         family, index, state, flags, _ = _NEIGHBOUR_HEAD.unpack(message.head)

@@ -236,11 +236,11 @@ sys.path[:] = sys.argv[1].split(":")
 from pyroute2 import IPRoute  # while the files can be read
 from kubectl_ebpfnet.node.bpf import attachments, cgroups, links, programs, tc_filters
 from kubectl_ebpfnet.node.netlink import devices
-from kubectl_ebpfnet.node.server.answer import answered
+from kubectl_ebpfnet.node.server.answer import whole_answer
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest, ask
 import pyroute2.netlink.exceptions
 os.setresuid(65534, 65534, 65534)
-said = answered(NodeRequest(1, ask("attachments")))
+said = whole_answer(NodeRequest(1, ask("attachments")))
 assert said.exit_code == 0 and "Operation not permitted" in said.error, said
 sys.stdout.buffer.write(said.stdout)
 """

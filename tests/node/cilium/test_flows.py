@@ -235,7 +235,7 @@ def test_a_flow_that_is_wholly_known_is_not_searched_for(
 def test_the_answer_is_what_a_record_holds(pins: Pins) -> None:
     pins.make(CT4, 14, 56, {ct_key(6, "OUT", CLIENT, SERVER): ct_value(expires=7)}, LRU_HASH, 4096)
     request = NodeRequest(1, ask("ct"), flows=(exact(CLIENT, SERVER),))
-    answer = answering.answered(request)
+    answer = answering.whole_answer(request)
     assert (answer.exit_code, answer.error) == (0, "")
     assert answers.facts(answer.stdout, ask("ct")) == tuple(ct())
 

@@ -363,7 +363,7 @@ def test_ipcache_is_what_cilium_prints(
 ) -> None:
     key = ipcache_key(prefix)
     layout = layout_tuple.of_sizes("cilium_ipcache", (len(key), len(value)), layout_tables.IPCACHE)
-    where = layout_tables.KEY_AT if with_ids else layout_tables.KEY_AT_OLD
+    where = layout_tables.KEY_OFFSET if with_ids else layout_tables.KEY_OFFSET_OLD
     assert (layout(key, value, where),) == maps.ipcache(f"{prefix}   {said}\n".encode())
 
 

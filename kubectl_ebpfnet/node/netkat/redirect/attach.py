@@ -45,9 +45,9 @@ class IngressPrograms:
             except Unsupported:
                 pass
         self.method = "clsact"
-        filter_ = Filter(program, ifindex)
-        self._filters.append(filter_)
-        filter_.watch()
+        tc_filter = Filter(program, ifindex)
+        self._filters.append(tc_filter)
+        tc_filter.watch()
 
     def attach_to_veth(self, program: int, ifindex: int) -> None:
         """Attach a program to netkat's own veth, whose end detaches it.

@@ -15,7 +15,7 @@ from kubectl_ebpfnet.model.protocol.questions import (
     PodNamespace,
     ask,
 )
-from kubectl_ebpfnet.node.server.answer import answered
+from kubectl_ebpfnet.node.server.answer import whole_answer
 
 found = {}
 for place, pod in json.loads(sys.argv[1]).items():
@@ -27,7 +27,7 @@ for place, pod in json.loads(sys.argv[1]).items():
     if netns is None:
         del argvs["forward"]  # of pods alone
     for name, argv in argvs.items():
-        answer = answered(NodeRequest(1, argv, netns))
+        answer = whole_answer(NodeRequest(1, argv, netns))
         text = answer.stdout.decode("utf-8", "replace")
         found[f"{place}: {name}"] = [answer.exit_code, answer.error, text]
 print(json.dumps(found))
