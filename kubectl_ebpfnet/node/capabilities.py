@@ -59,7 +59,7 @@ def facts(_request: NodeRequest) -> Iterator[KernelFacts]:
 
 
 def _cilium() -> tuple[Path | None, tuple[str, ...]]:
-    """The folder of Cilium's maps, None for nowhere, and their names."""
+    """Return the folder of Cilium's maps, or None, and their names."""
     try:
         folder = pins.root()
         return folder, pins.names(folder)
@@ -87,7 +87,7 @@ def _mounted(kind: str, holding: Path | None = None) -> str:
 
 
 def _capabilities() -> tuple[str, ...]:
-    """Effective capabilities, sorted; one that the list above does not know is `CAP_<number>`."""
+    """Return the effective capabilities, sorted; an unknown one is `CAP_<number>`."""
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:
@@ -106,7 +106,7 @@ def _capability(number: int) -> str:
 
 
 def _problems(folder: Path | None, maps: tuple[str, ...]) -> Iterator[str]:
-    """A sentence for each thing that was tried and did not work."""
+    """Yield a sentence for each attempt that failed."""
     held = _capabilities()
     tried: list[tuple[str, str, Callable[[], object]]] = [
         ("BPF programs cannot be listed", "SYS_ADMIN", _list_programs),
@@ -152,7 +152,7 @@ def _enter() -> None:
 
 
 def _chroot() -> None:
-    """Go into the root of the node's first process, as host_programs.py does, and be gone."""
+    """Change to the root of the node's first process, as host/programs.py does, in a thread."""
     try:
         aside(lambda: os.chroot(_FIRST / "root"))
     except OSError as error:

@@ -106,7 +106,7 @@ _CONNTRACK = frozenset(
 
 
 def counters(_request: NodeRequest) -> Iterator[Counter]:
-    """The counters of this network namespace; softnet's are the whole node's.
+    """Yield the counters of this network namespace; softnet's are of the whole node.
 
     Raises:
         KernelError: a file of /proc cannot be read, or rtnetlink refuses.
@@ -155,7 +155,7 @@ def _snmp6() -> Iterator[Counter]:
 
 
 def _softnet() -> Iterator[Counter]:
-    """A line of hexadecimal numbers for each CPU that is online."""
+    """Read softnet_stat: a line of hexadecimal numbers for each online CPU."""
     rows = [line.split() for line in _read(_NET / "softnet_stat").splitlines()]
     for column, name in _SOFTNET:
         value = sum(int(row[column], 16) for row in rows if len(row) > column)

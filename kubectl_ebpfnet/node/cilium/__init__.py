@@ -1,1 +1,1 @@
-"""Cilium's pinned BPF maps, decoded: their layouts are told apart by key and value size."""
+"""Cilium's pinned BPF maps, decoded: key and value size tell the layout."""

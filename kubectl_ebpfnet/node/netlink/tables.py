@@ -4,7 +4,7 @@ The facts equal the ones of parse/iproute from `ip -j`, so `explain` treats both
 links.py, routes and look-ups in routes.py.
 
 Sources: Linux include/uapi/linux/{if_addr,fib_rules,neighbour}.h; iproute2's ip/ipaddress.c,
-iprule.c and ipneigh.c for what is shown, hidden and how it is named.
+iprule.c and ipneigh.c for names and for hidden entries.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from kubectl_ebpfnet.parse.cilium.tuple import parse_tuple_line
 
 SOURCE = "cilium bpf ct list"
 _DIRECTIONS = frozenset({"IN", "OUT", "SVC"})
-# What is read of the `key=value` words; the others, and those of versions to come, are let be.
+# The `key=value` words that are read; others, also of later versions, are ignored.
 _NUMBERS = frozenset(
     {
         "expires", "Packets", "Bytes", "RxPackets", "RxBytes", "TxPackets", "TxBytes",
