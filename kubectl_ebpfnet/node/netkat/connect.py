@@ -121,12 +121,12 @@ def hang_up(peer: socket.socket) -> None:
 
 def standard_input() -> StandardInput:
     """Return stdin; a closed stdin has ended."""
-    sockets = StandardInput()
+    stdin = StandardInput()
     try:
-        os.fstat(sockets.fd)
+        os.fstat(stdin.fd)
     except OSError:
-        sockets.ended = True
-    return sockets
+        stdin.ended = True
+    return stdin
 
 
 def _socket(setup: NetkatSetup, request: Request) -> socket.socket:

@@ -41,13 +41,13 @@ def entry(line: bytes, number: int) -> CtEntry | None:
     read = parse_tuple_line(line, number, SOURCE, _DIRECTIONS)
     if read is None:
         return None
-    direction, one, other = read.direction, read.left, read.right
+    direction, left, right = read.direction, read.left, read.right
     values, flags, marks = _fields(read.rest, number)
     if "service" in marks and direction != "SVC":
-        direction, one, other = "SVC", other, one
+        direction, left, right = "SVC", right, left
     related = "related" in marks
     return CtEntry(
-        flow=ct_flow(read.protocol, one, other, related),
+        flow=ct_flow(read.protocol, left, right, related),
         direction=direction,
         related=related,
         expires=values.get("expires"),
