@@ -106,7 +106,7 @@ def as_json(record: Record) -> dict[str, Any]:
                 ("started", record.started),
                 ("error", record.error),
                 ("denied", record.denied),
-                ("kept", list(record.kept)),
+                ("kept", list(record.line_filter)),
             )
             if value
         },
@@ -155,7 +155,7 @@ def from_json(
         started=_text(value, "started", label),
         error=_text(value, "error", label),
         denied=_text(value, "denied", label),
-        kept=kept,
+        line_filter=kept,
     )
 
 

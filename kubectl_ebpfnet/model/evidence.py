@@ -131,7 +131,7 @@ class Record:
         started: RFC 3339 time in UTC, "" when not known.
         error: why it did not run, in one sentence; "" when it ran.
         denied: the RBAC permission that was missing, e.g. `create pods/exec in namespace x`.
-        kept: when not (), only lines with one of these strings were brought from the place.
+        line_filter: when not (), only lines with one of these strings were brought from the place.
     """
 
     number: int
@@ -143,7 +143,7 @@ class Record:
     started: str = ""
     error: str = ""
     denied: str = ""
-    kept: tuple[str, ...] = ()
+    line_filter: tuple[str, ...] = ()
 
     @property
     def ran(self) -> bool:

@@ -42,7 +42,12 @@ RECORDS = [
     Record(2, agent_place("node1"), ("ip", "a"), 1, InMemory(b""), b"Error: \xff\x1b[31m\n"),
     Record(3, pod_place("default", "x"), ("ip", "a"), None, error="no shell", denied="create x"),
     Record(
-        4, node_place("n"), ("cat", "t"), 0, InMemory(b"\x00\xffa\r\nb"), kept=("10.0.0.1", "é")
+        4,
+        node_place("n"),
+        ("cat", "t"),
+        0,
+        InMemory(b"\x00\xffa\r\nb"),
+        line_filter=("10.0.0.1", "é"),
     ),
     Record(5, CLIENT, ("resolve", "a b"), 0, InMemory(b"x" * 100_000)),
 ]
@@ -60,7 +65,7 @@ def content(bundle: Bundle) -> list[tuple[Any, ...]]:
             r.started,
             r.error,
             r.denied,
-            r.kept,
+            r.line_filter,
         )
         for r in bundle.records
     ]
@@ -79,7 +84,7 @@ def jsonl(record: Record) -> str:
             "started": record.started,
             "error": record.error,
             "denied": record.denied,
-            "kept": record.kept,
+            "kept": record.line_filter,
             "later": {"versions": "may say more"},
         }
     )
@@ -144,7 +149,7 @@ def test_any_record_comes_back_as_it_was(
             code,
             InMemory(out),
             err,
-            kept=tuple(kept),
+            line_filter=tuple(kept),
             error=error,
         )
         for n, (argv, out, err, code, kept, error) in enumerate(values, start=1)

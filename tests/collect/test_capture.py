@@ -62,7 +62,7 @@ def test_a_capture_answers_what_the_cluster_would(cluster: Opened, tmp_path: Pat
     assert os.listdir(tmp_path) == ["x.zip"]
     assert {p.node for p in bundle.places(PlaceKind.AGENT)} == {"node1", "node2"}
     assert bundle.places(PlaceKind.POD) == (pod_place("default", "client"),)
-    assert not any(record.kept for record in bundle.records)
+    assert not any(record.line_filter for record in bundle.records)
     for node in ("node1", "node2"):
         for question in (task.question for task in (*NODE_TASKS, *CILIUM_TASKS)):
             if question is None:

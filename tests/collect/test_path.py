@@ -95,9 +95,11 @@ def test_a_live_bundle_says_what_the_scenario_says(cluster: Opened) -> None:
         if record.place == API or recorded is None:
             continue
         expected = recorded.stdout.read()
-        if record.kept:
+        if record.line_filter:
             lines = expected.splitlines(keepends=True)
-            expected = b"".join(x for x in lines if any(k.encode() in x for k in record.kept))
+            expected = b"".join(
+                x for x in lines if any(k.encode() in x for k in record.line_filter)
+            )
         assert record.stdout.read() == expected, record.command
         assert record.stderr == recorded.stderr, record.command
         assert record.exit_code == recorded.exit_code
@@ -107,7 +109,7 @@ def test_a_live_bundle_says_what_the_scenario_says(cluster: Opened) -> None:
     for question in (q.CT, q.NAT, q.CONNTRACK):
         flows = q.answer(bundle, agent, question)
         assert flows is not None
-        assert flows.kept == ("10.244.1.160",)
+        assert flows.line_filter == ("10.244.1.160",)
     # One exec for the pod and three for its agent; the other node is not on the way.
     assert [pod for _, pod, _ in replay.execs if not pod.startswith("cilium-")] == ["client"]
     assert len(replay.execs) == 1 + tasks.AGENT_LANES
@@ -230,7 +232,7 @@ def test_a_pod_in_its_nodes_namespace(cluster: Opened) -> None:
     assert bundle.at(CLIENT_POD) == ()
     ct = q.answer(bundle, agent_place("node2"), q.CT)
     assert ct is not None
-    assert ct.kept == ("172.30.0.12",)
+    assert ct.line_filter == ("172.30.0.12",)
 
 
 def test_the_container_that_runs_is_asked(cluster: Opened) -> None:

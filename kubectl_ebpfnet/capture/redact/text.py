@@ -137,7 +137,7 @@ class Substitution:
             stderr=self.line(record.stderr),
             error=self.text(record.error),
             denied=self.text(record.denied),
-            kept=tuple(map(self.text, record.kept)),
+            line_filter=tuple(map(self.text, record.line_filter)),
         )
 
     def place(self, place: Place) -> Place:

@@ -196,5 +196,5 @@ def _answer_records(
         code = code if isinstance(code, int) else 1
         yield Record(
             0, question.place, question.argv, code, output, stderr, started,
-            kept=question.line_filter,
+            line_filter=question.line_filter,
         )  # fmt: skip

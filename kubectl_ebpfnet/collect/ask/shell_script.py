@@ -254,7 +254,7 @@ def records(
             (error_section.output if error_section else stderr.rest()).read(),
             started,
             f"it did not end within {seconds} s" if late else "",
-            kept=question.line_filter if section.filtered else (),
+            line_filter=question.line_filter if section.filtered else (),
         )
     if error:
         index = _command_cut_off(questions, stdout.sections)

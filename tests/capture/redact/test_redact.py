@@ -127,7 +127,7 @@ def everything(bundle: Bundle) -> str:
     parts = [bundle.note]
     for r in bundle.records:
         out = r.stdout.read().decode("latin-1")
-        parts += [str(r.place), *r.argv, out, r.stderr.decode("latin-1"), r.error, *r.kept]
+        parts += [str(r.place), *r.argv, out, r.stderr.decode("latin-1"), r.error, *r.line_filter]
     return "\n".join(parts)
 
 
@@ -342,7 +342,7 @@ def test_names_of_every_kind_are_replaced_and_still_belong_together() -> None:
             None,
             error="no agent on ip-10-0-0-1",
             denied="create pods/exec in namespace acme",
-            kept=("10.0.0.7",),
+            line_filter=("10.0.0.7",),
         ),
     ]
     # A key of ours: by chance another key makes 10.0.0.75 of 10.0.0.7, or leaves it as it is.
@@ -362,4 +362,4 @@ def test_names_of_every_kind_are_replaced_and_still_belong_together() -> None:
     assert agent.place == agent_place("node-1")
     assert agent.error == "no agent on node-1"
     assert agent.denied == "create pods/exec in namespace namespace-1"
-    assert agent.kept == (look_up.stdout.read().decode().strip(),)
+    assert agent.line_filter == (look_up.stdout.read().decode().strip(),)

@@ -169,7 +169,7 @@ def test_only_wanted_lines_come_and_the_exit_code_stays(shell: list[str]) -> Non
     ]
     assert [r.exit_code for r in said] == [5, 5, 5, 0]
     assert [r.stderr for r in said] == [b"oops\n"] * 3 + [b""]
-    assert [r.kept for r in said] == [("10.0.0.1",), ("[d]*", "10x"), ("nothing",), ()]
+    assert [r.line_filter for r in said] == [("10.0.0.1",), ("[d]*", "10x"), ("nothing",), ()]
 
 
 def test_what_a_pods_image_calls_bpftool_does_not_stay_behind(
@@ -198,7 +198,7 @@ def test_without_grep_and_timeout_all_lines_come(tmp_path: Path) -> None:
     dash = shutil.which("dash") or ""
     (said,) = run([dash], [question], env={"PATH": str(tmp_path)})
     assert said.stdout.read() == b"a\nb\n"
-    assert said.kept == ()
+    assert said.line_filter == ()
     assert said.exit_code == 0
 
 
