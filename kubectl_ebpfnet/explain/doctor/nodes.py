@@ -47,7 +47,7 @@ class DoctorContext:
         nodes: the API's objects, by name.
     """
 
-    world: ClusterView
+    cluster: ClusterView
     connection: Connection
     rights: tuple[Right, ...]
     cilium: CiliumFound
@@ -65,14 +65,14 @@ class DoctorContext:
 
 def check(name: str, situation: DoctorContext) -> NodeCheck:
     """A node, and what each command will show of it."""
-    world = situation.world
+    cluster = situation.cluster
     node = situation.nodes.get(name)
     by_agent = situation.said.get(agent_place(name), ())
     by_pod = situation.said.get(node_place(name), ())
     ran = any(record.ran for record in by_agent)
-    tools, missing = _tools(world, name, by_agent)
+    tools, missing = _tools(cluster, name, by_agent)
     there = any(record.ran for record in by_pod)
-    kernel = world.node(name).ask(q.KERNEL, readers.NODE_SIDE).facts if there else ()
+    kernel = cluster.node(name).ask(q.KERNEL, readers.NODE_SIDE).facts if there else ()
     found = NodeCheck(
         name,
         ready=None if node is None else node.ready,
@@ -124,11 +124,11 @@ def kept_on(pods: Iterable[Pod]) -> frozenset[str]:
 
 
 def _tools(
-    world: ClusterView, node: str, records: Sequence[Record]
+    cluster: ClusterView, node: str, records: Sequence[Record]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Which of TOOL_NAMES an agent has and has not: it was asked, or its commands tell."""
     place = agent_place(node)
-    asked = q.answer(world.bundle, place, TOOLS)
+    asked = q.answer(cluster.bundle, place, TOOLS)
     if asked is not None and asked.ok:
         said = set(asked.stdout.read().decode("utf-8", "replace").split())
         there = tuple(name for name in TOOL_NAMES if name in said)
@@ -305,7 +305,7 @@ def _by_tools(command: str, found: NodeCheck, situation: DoctorContext) -> Itera
         what = f"the kernel's own connection tracking: no {NF_CONNTRACK} and no conntrack"
         yield Lack(what, help_)
     if command in _DEEP and not no_cilium:
-        status = q.answer(situation.world.bundle, agent_place(found.name), q.STATUS)
+        status = q.answer(situation.cluster.bundle, agent_place(found.name), q.STATUS)
         if status is not None and not status.ok:
             yield Lack(f"what the agent itself knows: it does not answer ({status.why_not()})")
     if command == "programs":

@@ -46,19 +46,19 @@ _AGENT_LABEL, _AGENT = "k8s-app", "cilium"  # cluster/agents.py
 
 def examine(bundle: Bundle) -> Checkup:
     """The report of a cluster, or of a capture."""
-    world = ClusterView(bundle)
+    cluster = ClusterView(bundle)
     connection = _connection(bundle)
     rights = tuple(_rights(bundle))
     said: dict[Place, list[Record]] = {}
     for record in bundle.records:
         said.setdefault(record.place, []).append(record)
-    agents = agents_of(world)
-    cilium = _cilium(world, agents, said)
-    by_name = {node.name: node for node in world.kube.nodes}
-    kept = kept_on(world.kube.pods)
-    situation = DoctorContext(world, connection, rights, cilium, agents, said, kept, by_name)
+    agents = agents_of(cluster)
+    cilium = _cilium(cluster, agents, said)
+    by_name = {node.name: node for node in cluster.kube.nodes}
+    kept = kept_on(cluster.kube.pods)
+    situation = DoctorContext(cluster, connection, rights, cilium, agents, said, kept, by_name)
     live = bool(connection.server)
-    names = world.node_names if live else _asked(bundle)
+    names = cluster.node_names if live else _asked(bundle)
     nodes = tuple(check(name, situation) for name in names)
     unlisted = () if nodes else reaches(NodeCheck(""), situation)
     return Checkup(
@@ -86,10 +86,10 @@ def _asked(bundle: Bundle) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def agents_of(world: ClusterView) -> dict[str, Pod]:
+def agents_of(cluster: ClusterView) -> dict[str, Pod]:
     """Cilium's agent pods by node; when a node has two, the better one counts."""
     found: dict[str, Pod] = {}
-    for pod in world.kube.pods:
+    for pod in cluster.kube.pods:
         if pod.label(_AGENT_LABEL) != _AGENT or not pod.node:
             continue
         other = found.get(pod.node)
@@ -190,15 +190,15 @@ def _missing(
 
 
 def _cilium(
-    world: ClusterView, agents: Mapping[str, Pod], said: Mapping[Place, Iterable[Record]]
+    cluster: ClusterView, agents: Mapping[str, Pod], said: Mapping[Place, Iterable[Record]]
 ) -> CiliumFound:
-    pods = [pod for pod in world.kube.pods if pod.label(_AGENT_LABEL) == _AGENT]
+    pods = [pod for pod in cluster.kube.pods if pod.label(_AGENT_LABEL) == _AGENT]
     answering = [
         place.node
         for place, records in said.items()
         if place.kind is PlaceKind.AGENT and any(record.ran for record in records)
     ]
-    listed = [r for r in world.bundle.records if r.place == API and r.argv[:2] == ("get", "pods")]
+    listed = [r for r in cluster.bundle.records if r.place == API and r.argv[:2] == ("get", "pods")]
     found = True if agents or answering else None
     if found is None and any(record.ok for record in listed):
         found = False
@@ -206,22 +206,22 @@ def _cilium(
     if not found:
         return CiliumFound(found, problem=why)
     first = next(iter(agents.values()), None)
-    configs = {name: world.node(name).config for name in answering} or {"": world.settings}
-    problem = "" if any(c != DatapathConfig() for c in configs.values()) else _why_unset(world)
+    configs = {name: cluster.node(name).config for name in answering} or {"": cluster.settings}
+    problem = "" if any(c != DatapathConfig() for c in configs.values()) else _why_unset(cluster)
     return CiliumFound(
         True,
         first.namespace if first else "",
         first.owner_name if first and first.owner_kind == "DaemonSet" else "",
         max(len(pods), len(answering)),
         max(sum(runs(pod) for pod in agents.values()), len(answering)),
-        tuple(_features(world, configs)),
+        tuple(_features(cluster, configs)),
         next(iter(configs.values())),
         problem,
     )
 
 
-def _why_unset(world: ClusterView) -> str:
-    for record in world.bundle.records:
+def _why_unset(cluster: ClusterView) -> str:
+    for record in cluster.bundle.records:
         if "cilium-config" in record.argv and record.argv[0] == "get" and not record.ok:
             return record.why_not()
     return "nothing says how it is set up"
@@ -253,16 +253,18 @@ _FEATURES: tuple[tuple[str, _Said], ...] = (
 )
 
 
-def _features(world: ClusterView, configs: dict[str, DatapathConfig]) -> Iterator[tuple[str, str]]:
+def _features(
+    cluster: ClusterView, configs: dict[str, DatapathConfig]
+) -> Iterator[tuple[str, str]]:
     versions = {
-        name: str(next(iter(world.node(name).ask(q.VERSION, readers.VERSION).facts), ""))
+        name: str(next(iter(cluster.node(name).ask(q.VERSION, readers.VERSION).facts), ""))
         or config.version
         for name, config in configs.items()
     }
     yield from _told("version", versions)
     for name, said in _FEATURES:
         yield from _told(name, {node: said(config) for node, config in configs.items()})
-    for _, name, data in world.kube.config_maps:
+    for _, name, data in cluster.kube.config_maps:
         if name == "cilium-config":
             settings = dict(data)
             families = ("ipv4", "ipv6")

@@ -60,7 +60,7 @@ class Mismatch:
         balancer: who balances there.
     """
 
-    world: ClusterView
+    cluster: ClusterView
     service: Service
     row: NodeRow
     flow: Flow
@@ -70,7 +70,7 @@ class Mismatch:
     @property
     def node(self) -> NodeView:
         """The node that was probed."""
-        return self.world.node(self.row.node)
+        return self.cluster.node(self.row.node)
 
     @property
     def title(self) -> str:
@@ -96,7 +96,7 @@ def of_silence(case: Mismatch) -> list[Cause]:
 
 
 def _kube_proxy_refuses(case: Mismatch) -> Iterator[Cause]:
-    done = by_kube_proxy(case.world, case.node, case.flow)
+    done = by_kube_proxy(case.cluster, case.node, case.flow)
     if done is None or case.balancer.name == CILIUM:
         return
     answer = case.node.ruleset(case.flow.destination.version)
@@ -128,7 +128,7 @@ def _cilium_lacks(case: Mismatch) -> Iterator[Cause]:
     node, flow = case.node, case.flow
     if case.balancer.name != CILIUM or not node.lb_map.known or flow.destination_port is None:
         return
-    entries = frontends(case.world, node, flow.destination, flow.destination_port, flow.protocol)
+    entries = frontends(case.cluster, node, flow.destination, flow.destination_port, flow.protocol)
     record = node.lb_map.record
     if not entries:
         yield Cause(
@@ -164,14 +164,14 @@ def _drops(case: Mismatch) -> Iterator[Cause]:
     # The node's own rules are the same for all of them, but for a rule about one address.
     for backend in case.backends[:_MOST_BACKENDS]:
         for name in dict.fromkeys((case.row.node, backend.node)):
-            yield from _drops_on(case, case.world.node(name), backend, device)
+            yield from _drops_on(case, case.cluster.node(name), backend, device)
 
 
 def _drops_on(
     case: Mismatch, node: NodeView, backend: ServiceEndpoint, device: str
 ) -> Iterator[Cause]:
     rules = ruleset(node, backend.address.version)
-    if rules is None or backend.address in local_addresses(case.world, node):
+    if rules is None or backend.address in local_addresses(case.cluster, node):
         return
     there = "there" if node.name == case.row.node else f"on {node.name}, where the endpoint is,"
     out = device_to(node, backend.address)
@@ -246,13 +246,13 @@ def _no_program(case: Mismatch) -> Iterator[Cause]:
 def _pods(case: Mismatch) -> Iterator[Cause]:
     """Endpoints that count as ready although their pod is not."""
     for backend in case.backends:
-        pod = case.world.pod(backend.namespace, backend.pod) if backend.pod else None
+        pod = case.cluster.pod(backend.namespace, backend.pod) if backend.pod else None
         if pod is not None and not pod.ready:
             why = f" ({pod.reason})" if pod.reason else ""
             yield Cause(
                 f"pod {pod.name} is an endpoint but not Ready{why}",
                 cite.json_object(
-                    case.world.api_record("pods"), {"name": pod.name, "namespace": pod.namespace}
+                    case.cluster.api_record("pods"), {"name": pod.name, "namespace": pod.namespace}
                 ),
             )
 

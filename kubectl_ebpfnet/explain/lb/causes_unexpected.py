@@ -18,7 +18,7 @@ def of_answer(case: Mismatch) -> list[Cause]:
     found = [cause for rule in rules for cause in rule(case)]
     if (
         not found
-        and (done := by_kube_proxy(case.world, case.node, case.flow))
+        and (done := by_kube_proxy(case.cluster, case.node, case.flow))
         and done.refusal is not None
     ):
         text = f"kube-proxy's rule there refuses it now ({done.refusal.text}): probe again"
@@ -28,7 +28,7 @@ def of_answer(case: Mismatch) -> list[Cause]:
 
 def _masquerades(case: Mismatch) -> Iterator[Cause]:
     """The rule that rewrites the source, or the conntrack entry that shows it."""
-    done = by_kube_proxy(case.world, case.node, case.flow)
+    done = by_kube_proxy(case.cluster, case.node, case.flow)
     if done is not None and done.marking is not None and done.masquerades:
         yield Cause(
             f"kube-proxy's rule there has it masqueraded: {done.marking.text}",
@@ -63,13 +63,13 @@ def of_lost_source(case: Mismatch) -> list[Cause]:
 
 
 def _own_address(case: Mismatch) -> Iterator[Cause]:
-    owner = case.world.node_of(case.flow.destination)
+    owner = case.cluster.node_of(case.flow.destination)
     if case.row.target.address is not None and owner:
         yield Cause(f"{case.flow.destination} is an address of node {owner} itself")
 
 
 def _kube_proxy_sends(case: Mismatch) -> Iterator[Cause]:
-    done = by_kube_proxy(case.world, case.node, case.flow)
+    done = by_kube_proxy(case.cluster, case.node, case.flow)
     if done is None or not done.backends or case.balancer.name == CILIUM:
         return
     to = ", ".join(endpoint_text(*backend) for backend in done.backends[:3])
@@ -85,7 +85,7 @@ def _cilium_sends(case: Mismatch) -> Iterator[Cause]:
     if case.balancer.name != CILIUM or flow.destination_port is None:
         return
     for entry in frontends(
-        case.world, node, flow.destination, flow.destination_port, flow.protocol
+        case.cluster, node, flow.destination, flow.destination_port, flow.protocol
     ):
         if entry.backends:
             to = ", ".join(endpoint_text(b.address, b.port) for b in entry.backends[:3])

@@ -69,9 +69,9 @@ def _mode(mode: str) -> str:
     return mode.upper() if mode in ("snat", "dsr") else mode
 
 
-def seen(world: ClusterView, node: Node, attempts: Sequence[ProbeAttempt]) -> SourceFate:
+def seen(cluster: ClusterView, node: Node, attempts: Sequence[ProbeAttempt]) -> SourceFate:
     """What became of the client's address, of all attempts together."""
-    own = local_addresses(world, world.node(node.name))
+    own = local_addresses(cluster, cluster.node(node.name))
     fates = set()
     for attempt in attempts:
         source = attempt.source_seen
@@ -79,7 +79,7 @@ def seen(world: ClusterView, node: Node, attempts: Sequence[ProbeAttempt]) -> So
             continue
         if attempt.source is not None and source == attempt.source:
             fates.add(SourceFate.PRESERVED)
-        elif source in own or _gateway(world, node, source):
+        elif source in own or _gateway(cluster, node, source):
             fates.add(SourceFate.NODE)
         else:
             fates.add(SourceFate.OTHER)
@@ -90,8 +90,8 @@ def seen(world: ClusterView, node: Node, attempts: Sequence[ProbeAttempt]) -> So
     return SourceFate.OTHER if fates else SourceFate.UNKNOWN
 
 
-def _gateway(world: ClusterView, node: Node, address: Address) -> bool:
+def _gateway(cluster: ClusterView, node: Node, address: Address) -> bool:
     """An address of the node's pod prefix that no pod has: its bridge, tunnel or router device."""
     inside = any(address.version == c.version and address in c for c in node.pod_cidrs)
-    router = any(address in n.router_addresses for n in world.cilium_nodes if n.name == node.name)
-    return router or (inside and world.pod_with(address) is None)
+    router = any(address in n.router_addresses for n in cluster.cilium_nodes if n.name == node.name)
+    return router or (inside and cluster.pod_with(address) is None)

@@ -57,28 +57,34 @@ class _Seen:
     has_rule: bool
 
 
-def balancer(world: ClusterView, node: NodeView, service: Service, target: ProbeTarget) -> Balancer:
+def balancer(
+    cluster: ClusterView, node: NodeView, service: Service, target: ProbeTarget
+) -> Balancer:
     """Who balances a target on a node."""
     config = node.config
     seen = _kube_proxy(node, target)
     replaced = config.kube_proxy_replacement
     if replaced is None and seen is None and node.lb_map.facts:
         replaced = True
-    if replaced and not (seen is not None and seen.has_rule and _cilium_lacks(world, node, target)):
-        return Balancer(CILIUM, _mode(world, node, service, target), cite.whole(node.config_record))
+    if replaced and not (
+        seen is not None and seen.has_rule and _cilium_lacks(cluster, node, target)
+    ):
+        return Balancer(
+            CILIUM, _mode(cluster, node, service, target), cite.whole(node.config_record)
+        )
     if seen is not None:
         return Balancer(KUBE_PROXY, seen.mode, seen.proof)
     if replaced is False:
         return Balancer(KUBE_PROXY, "", cite.whole(node.config_record))
     if any(
         pod.node == node.name and "kube-proxy" in (pod.label("k8s-app"), pod.label("component"))
-        for pod in world.kube.pods
+        for pod in cluster.kube.pods
     ):
-        return Balancer(KUBE_PROXY, "", cite.whole(world.api_record("pods")))
+        return Balancer(KUBE_PROXY, "", cite.whole(cluster.api_record("pods")))
     return Balancer()
 
 
-def _mode(world: ClusterView, node: NodeView, service: Service, target: ProbeTarget) -> str:
+def _mode(cluster: ClusterView, node: NodeView, service: Service, target: ProbeTarget) -> str:
     """Cilium's mode for a target; "" when nothing says."""
     config, own = node.config, service.annotation(FORWARDING_MODE).lower()
     mode = config.node_port_mode.lower()
@@ -87,8 +93,8 @@ def _mode(world: ClusterView, node: NodeView, service: Service, target: ProbeTar
     if config.node_port_mode_annotation:
         return own
     # Only the map can tell now; Services that are not told apart have no such flag.
-    address = sent_to(world, node, target)
-    found = frontends(world, node, address, target.port, target.protocol) if address else ()
+    address = sent_to(cluster, node, target)
+    found = frontends(cluster, node, address, target.port, target.protocol) if address else ()
     return "dsr" if any("dsr" in one.flags for one in found) else ""
 
 
@@ -125,51 +131,51 @@ def ruleset(node: NodeView, version: int) -> Ruleset | None:
 
 
 def frontends(
-    world: ClusterView, node: NodeView, address: Address, port: int, protocol: int
+    cluster: ClusterView, node: NodeView, address: Address, port: int, protocol: int
 ) -> tuple[Frontend, ...]:
     """Cilium's entries for an address and port that clients outside use, by the node's map."""
     hits = [
         f
         for f in node.lb_map.facts
-        if f.port == port and f.protocol in (None, protocol) and _is_at(world, node, f, address)
+        if f.port == port and f.protocol in (None, protocol) and _is_at(cluster, node, f, address)
     ]
     outside = tuple(f for f in hits if not f.internal)
     return outside or tuple(hits)
 
 
-def _is_at(world: ClusterView, node: NodeView, frontend: Frontend, address: Address) -> bool:
+def _is_at(cluster: ClusterView, node: NodeView, frontend: Frontend, address: Address) -> bool:
     if frontend.address == address:
         return True
     same = frontend.address.version == address.version
-    return frontend.address.is_unspecified and same and world.node_of(address) == node.name
+    return frontend.address.is_unspecified and same and cluster.node_of(address) == node.name
 
 
-def sent_to(world: ClusterView, node: NodeView, target: ProbeTarget) -> Address | None:
+def sent_to(cluster: ClusterView, node: NodeView, target: ProbeTarget) -> Address | None:
     """The address that a probe of the target goes to: its own, or the node's for node ports."""
     if target.address is not None:
         return target.address
-    kube_node = world.kube_node(node.name)
+    kube_node = cluster.kube_node(node.name)
     return kube_node.address(target.version) if kube_node is not None else None
 
 
-def by_kube_proxy(world: ClusterView, node: NodeView, flow: Flow) -> Programmed | None:
+def by_kube_proxy(cluster: ClusterView, node: NodeView, flow: Flow) -> Programmed | None:
     """What kube-proxy's rules do with a packet; None when the rules are not known or not its."""
     rules = ruleset(node, flow.destination.version)
     if rules is None or not kube_proxy.has_kube_proxy(rules):
         return None
-    return kube_proxy.programmed(rules, flow, local_addresses(world, node))
+    return kube_proxy.programmed(rules, flow, local_addresses(cluster, node))
 
 
-def local_addresses(world: ClusterView, node: NodeView) -> frozenset[Address]:
+def local_addresses(cluster: ClusterView, node: NodeView) -> frozenset[Address]:
     """The node's own addresses, by its devices and by the API."""
-    kube_node = world.kube_node(node.name)
+    kube_node = cluster.kube_node(node.name)
     named = (*kube_node.internal_addresses, *kube_node.external_addresses) if kube_node else ()
     return node.own_addresses | frozenset(named)
 
 
-def _cilium_lacks(world: ClusterView, node: NodeView, target: ProbeTarget) -> bool:
+def _cilium_lacks(cluster: ClusterView, node: NodeView, target: ProbeTarget) -> bool:
     """Whether Cilium's map was read and has nothing for the target."""
-    address = sent_to(world, node, target)
+    address = sent_to(cluster, node, target)
     if address is None or not node.lb_map.known:
         return False
-    return not frontends(world, node, address, target.port, target.protocol)
+    return not frontends(cluster, node, address, target.port, target.protocol)

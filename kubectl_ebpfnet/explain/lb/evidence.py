@@ -31,10 +31,10 @@ _MOST = 3
 class ApiProof:
     """What the API said of a Service and its endpoints; read once for all rows."""
 
-    def __init__(self, world: ClusterView, service: Service) -> None:
+    def __init__(self, cluster: ClusterView, service: Service) -> None:
         self._service = service
-        self._record = world.api_record("services", "service")
-        self._slices = world.api_record("endpointslices", "endpointslice")
+        self._record = cluster.api_record("services", "service")
+        self._slices = cluster.api_record("endpointslices", "endpointslice")
 
     @cached_property
     def service(self) -> tuple[Evidence, ...]:

@@ -42,7 +42,7 @@ WORDS = {
 """Outcomes as a reader calls them."""
 
 
-def of(world: ClusterView, rows: Sequence[tuple[NodeRow, NodeContext]]) -> list[Finding]:
+def of(cluster: ClusterView, rows: Sequence[tuple[NodeRow, NodeContext]]) -> list[Finding]:
     """Every contradiction, worst first.
 
     Args:
@@ -50,17 +50,17 @@ def of(world: ClusterView, rows: Sequence[tuple[NodeRow, NodeContext]]) -> list[
     """
     found: list[Finding] = []
     for row, at in rows:
-        found += _answer(world, row, at)
-        found += _source(world, row, at)
+        found += _answer(cluster, row, at)
+        found += _source(cluster, row, at)
     found += _health([row for row, _ in rows])
     found += _network([row for row, at in rows if at.silence_tells])
     found += _ranges([row for row, _ in rows], rows[0][1] if rows else None)
     return sorted(dict.fromkeys(found), key=lambda finding: _ORDER.index(finding.severity))
 
 
-def _answer(world: ClusterView, row: NodeRow, at: NodeContext) -> Iterator[Finding]:
+def _answer(cluster: ClusterView, row: NodeRow, at: NodeContext) -> Iterator[Finding]:
     """It should answer and does not, or the other way round."""
-    case = _case(world, row, at)
+    case = _case(cluster, row, at)
     if not row.told or case is None:
         return
     wanted = row.expected
@@ -91,9 +91,9 @@ def _answer(world: ClusterView, row: NodeRow, at: NodeContext) -> Iterator[Findi
         )
 
 
-def loss_is_shown(world: ClusterView, row: NodeRow, at: NodeContext) -> bool:
+def loss_is_shown(cluster: ClusterView, row: NodeRow, at: NodeContext) -> bool:
     """Whether something that was read shows that a row's packets were lost on the way."""
-    case = _case(world, row, at)
+    case = _case(cluster, row, at)
     if case is None or row.expected.answers is not Answers.YES:
         return False
     return any(cause.sure and cause.evidence for cause in probe_causes.of_silence(case))
@@ -114,7 +114,7 @@ def _sentence(text: str) -> str:
     return text if text.startswith(_LOWER_CASE) else text[:1].upper() + text[1:]
 
 
-def _case(world: ClusterView, row: NodeRow, at: NodeContext) -> Mismatch | None:
+def _case(cluster: ClusterView, row: NodeRow, at: NodeContext) -> Mismatch | None:
     """What the probe sent, and where the node may send it; None when nothing was sent."""
     sent = next((a for a in row.attempts if a.outcome.tells), None)
     if sent is None:
@@ -122,7 +122,7 @@ def _case(world: ClusterView, row: NodeRow, at: NodeContext) -> Mismatch | None:
     flow = flow_of(at, sent)
     if flow is None:
         return None
-    return Mismatch(world, at.service, row, flow, usable(at), at.balancer)
+    return Mismatch(cluster, at.service, row, flow, usable(at), at.balancer)
 
 
 def flow_of(at: NodeContext, sent: ProbeAttempt) -> Flow | None:
@@ -140,7 +140,7 @@ def flow_of(at: NodeContext, sent: ProbeAttempt) -> Flow | None:
     )
 
 
-def _source(world: ClusterView, row: NodeRow, at: NodeContext) -> Iterator[Finding]:
+def _source(cluster: ClusterView, row: NodeRow, at: NodeContext) -> Iterator[Finding]:
     """The client's address does not reach the backend as it should."""
     wanted, seen = row.expected.source, row.source
     if SourceFate.UNKNOWN in (wanted, seen) or seen is wanted:
@@ -148,7 +148,7 @@ def _source(world: ClusterView, row: NodeRow, at: NodeContext) -> Iterator[Findi
     shown = ", ".join(map(str, row.source_seen))
     where = f"{row.node} at {row.target.title}"
     if wanted is SourceFate.PRESERVED:
-        case = _case(world, row, at)
+        case = _case(cluster, row, at)
         causes = causes_unexpected.of_lost_source(case) if case is not None else []
         yield _finding(
             row,

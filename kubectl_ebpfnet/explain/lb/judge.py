@@ -61,21 +61,21 @@ def judge(
     Raises:
         NotFound, EbpfnetError, UsageError: as probe_targets.service, ports and nodes.
     """
-    world = ClusterView(bundle)
-    service = probe_targets.service(world, request)
-    nodes = probe_targets.nodes(world, request.nodes)
-    resolved = probe_targets.resolved(world, service)
+    cluster = ClusterView(bundle)
+    service = probe_targets.service(cluster, request)
+    nodes = probe_targets.nodes(cluster, request.nodes)
+    resolved = probe_targets.resolved(cluster, service)
     found = probe_targets.targets(request, service, nodes, resolved)
     targets = tuple(dict.fromkeys((*found, *(a.target for a in attempts))))
-    proof = ApiProof(world, service)
+    proof = ApiProof(cluster, service)
     places = [
-        situation(world, request, service, target, node) for target in targets for node in nodes
+        situation(cluster, request, service, target, node) for target in targets for node in nodes
     ]
     answered = {_server(a.target) for a in attempts if a.outcome is AttemptOutcome.CONNECTED}
     places = [replace(at, silence_tells=_silence_tells(at, answered)) for at in places]
-    told = [_row(world, at, proof, attempts, health_checks) for at in places]
+    told = [_row(cluster, at, proof, attempts, health_checks) for at in places]
     rows = tuple(row for row, _ in told)
-    findings = probe_findings.of(world, told)
+    findings = probe_findings.of(cluster, told)
     verdict = probe_verdict.of_rows(rows)
     titles = dict.fromkeys(at.balancer.title for at in places)
     # Where the rules of some nodes were read, others run the same kube-proxy.
@@ -90,12 +90,12 @@ def judge(
         targets=targets,
         rows=rows,
         findings=tuple(findings),
-        missing=tuple(_missing(world, service, resolved)),
+        missing=tuple(_missing(cluster, service, resolved)),
     )
 
 
 def _row(
-    world: ClusterView,
+    cluster: ClusterView,
     at: NodeContext,
     proof: ApiProof,
     attempts: Sequence[ProbeAttempt],
@@ -127,14 +127,14 @@ def _row(
         detail=telling.detail if telling else "",
         how=how,
         seconds=median(times) if times else None,
-        source=client_source.seen(world, node, mine),
+        source=client_source.seen(cluster, node, mine),
         source_seen=tuple(dict.fromkeys(a.source_seen for a in mine if a.source_seen)),
         health=health,
         judgement=Judgement.UNKNOWN,
         notes=_notes(mine, health, wanted),
         attempts=mine,
     )
-    if not at.silence_tells and row.silent and probe_findings.loss_is_shown(world, row, at):
+    if not at.silence_tells and row.silent and probe_findings.loss_is_shown(cluster, row, at):
         at = replace(at, silence_tells=True)
     if row.silent and not at.silence_tells:
         row = replace(row, notes=(*row.notes, *_of_silence(row)))
@@ -163,31 +163,31 @@ def _of_silence(row: NodeRow) -> list[str]:
 
 
 def situation(
-    world: ClusterView,
+    cluster: ClusterView,
     request: ProbeRequest,
     service: Service,
     target: ProbeTarget,
     node: Node,
 ) -> NodeContext:
     """Everything that decides what is expected of a node for a target."""
-    others = tuple(n for n in world.kube.nodes if n.name != node.name)
+    others = tuple(n for n in cluster.kube.nodes if n.name != node.name)
     if request.from_node:
         others = tuple(n for n in others if n.name == request.from_node)
     key = (service.namespace, service.name)
-    ends = tuple(e for e in world.kube.endpoints if (e.namespace, e.service) == key)
-    known = bool(ends) or world.api_record("endpointslices", "endpointslice") is not None
+    ends = tuple(e for e in cluster.kube.endpoints if (e.namespace, e.service) == key)
+    known = bool(ends) or cluster.api_record("endpointslices", "endpointslice") is not None
     return NodeContext(
         service,
         target,
         node,
         others,
         ends if known else None,
-        world.kube.pods,
-        balancer(world, world.node(node.name), service, target),
+        cluster.kube.pods,
+        balancer(cluster, cluster.node(node.name), service, target),
         How.NEXT_HOP if target.address is not None else How.NODE_PORT,
         tuple(
             f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
-            for kind, namespace, name in world.kube.network_policies
+            for kind, namespace, name in cluster.kube.network_policies
             if namespace in ("", service.namespace)
         ),
     )
@@ -211,7 +211,7 @@ def _notes(
 
 
 def _missing(
-    world: ClusterView, service: Service, resolved: Mapping[str, Sequence[Address]]
+    cluster: ClusterView, service: Service, resolved: Mapping[str, Sequence[Address]]
 ) -> list[str]:
     said = [
         f"{name}, the load-balancer's name, was not resolved to an address"
@@ -223,6 +223,6 @@ def _missing(
         for port in service.ports
         if port.protocol == SCTP
     ]
-    if not world.kube.nodes:
+    if not cluster.kube.nodes:
         said.append("no node is known: nothing could be expected of any")
     return said

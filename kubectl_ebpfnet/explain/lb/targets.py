@@ -27,14 +27,14 @@ _TERM = re.compile(
 )
 
 
-def service(world: ClusterView, request: ProbeRequest) -> Service:
+def service(cluster: ClusterView, request: ProbeRequest) -> Service:
     """The Service that was asked for.
 
     Raises:
         NotFound: there is none of this name.
         EbpfnetError: clients outside the cluster have no way to it; the message says why.
     """
-    for found in world.kube.services:
+    for found in cluster.kube.services:
         if (found.namespace, found.name) == (request.namespace, request.service):
             why, hint = _no_way(found, request.node_ports)
             if why:
@@ -97,11 +97,11 @@ def _port_title(port: ServicePort) -> str:
     return f"{port.name} ({number})" if port.name else number
 
 
-def resolved(world: ClusterView, service: Service) -> dict[str, tuple[Address, ...]]:
+def resolved(cluster: ClusterView, service: Service) -> dict[str, tuple[Address, ...]]:
     """Addresses of the ingress entries that are names, as the client's resolver gave them."""
     found: dict[str, tuple[Address, ...]] = {}
     for name in service.ingress_hostnames:
-        record = world.bundle.record(CLIENT, ("resolve", name))
+        record = cluster.bundle.record(CLIENT, ("resolve", name))
         if record is not None and record.ok:
             lines = record.stdout.read().decode("utf-8", "replace").split("\n")
             found[name] = json_members.addresses(lines)
@@ -157,15 +157,15 @@ def _node_ports(
     ]  # fmt: skip
 
 
-def nodes(world: ClusterView, selector: str) -> tuple[Node, ...]:
+def nodes(cluster: ClusterView, selector: str) -> tuple[Node, ...]:
     """The nodes whose labels fit the selector, by name.
 
     Raises:
         UsageError: it is no label selector, or no node fits.
     """
     terms = _terms(selector)
-    found = [node for node in world.kube.nodes if _fits(terms, dict(node.labels))]
-    if not found and world.kube.nodes:
+    found = [node for node in cluster.kube.nodes if _fits(terms, dict(node.labels))]
+    if not found and cluster.kube.nodes:
         raise UsageError(
             f"no node fits the selector {selector!r}",
             hint="`kubectl get nodes --show-labels` tells what they have",

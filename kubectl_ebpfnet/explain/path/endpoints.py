@@ -52,22 +52,22 @@ class PathEnds:
         return self.flows[0] if self.flows else None
 
 
-def resolve(world: ClusterView, request: PathRequest) -> PathEnds:
+def resolve(cluster: ClusterView, request: PathRequest) -> PathEnds:
     """Join a request to what the bundle knows.
 
     Raises:
         NotFound: the source pod or the destination object is not in the bundle.
         UsageError: a service port must be given, or the one given is not there.
     """
-    namespace, name, pod, source_note = _source_pod(world, request)
-    destination, port, service, note = _destination(world, request, pod)
-    addresses = pod.addresses if pod else _addresses_in_netns(world, namespace, name)
+    namespace, name, pod, source_note = _source_pod(cluster, request)
+    destination, port, service, note = _destination(cluster, request, pod)
+    addresses = pod.addresses if pod else _addresses_in_netns(cluster, namespace, name)
     version = destination.version if destination is not None else 4
     source = next((a for a in addresses if a.version == version), None)
-    node = pod.node if pod else _only_node(world)
-    problem, findings = _problem(world, request, pod, source, destination, version)
+    node = pod.node if pod else _only_node(cluster)
+    problem, findings = _problem(cluster, request, pod, source, destination, version)
     source_target = Target(request.source, "pod", source, namespace, name, None, node, source_note)
-    destination_target = _destination_target(world, request, destination, port, note)
+    destination_target = _destination_target(cluster, request, destination, port, note)
     if problem or source is None or destination is None:
         empty = ip_address("0.0.0.0" if version == 4 else "::")  # noqa: S104 -- not a bind
         flow = Flow(request.protocol, source or empty, None, destination or empty, port)
@@ -75,14 +75,14 @@ def resolve(world: ClusterView, request: PathRequest) -> PathEnds:
             source_target, destination_target, bool(pod and pod.host_network), None, 0, None, flow,
             problem=problem or note or "the destination has no address", findings=findings,
         )  # fmt: skip
-    service = service or find(world, node, destination, port, request.protocol)
+    service = service or find(cluster, node, destination, port, request.protocol)
     return _with_flows(
-        world, request, pod, source_target, destination_target, source, service, findings
+        cluster, request, pod, source_target, destination_target, source, service, findings
     )
 
 
 def _with_flows(
-    world: ClusterView,
+    cluster: ClusterView,
     request: PathRequest,
     pod: Pod | None,
     source_target: Target,
@@ -91,11 +91,11 @@ def _with_flows(
     service: ServiceAddress | None,
     findings: tuple[Finding, ...],
 ) -> PathEnds:
-    node = world.node(source_target.node)
+    node = cluster.node(source_target.node)
     destination = destination_target.address
     assert destination is not None
     host_network = bool(pod and pod.host_network)
-    endpoint = None if host_network else _endpoint(world, source_target, source)
+    endpoint = None if host_network else _endpoint(cluster, source_target, source)
     port = destination_target.port
     wanted = _wanted(request.protocol, source, destination, port, service)
     flows = tuple(sorted(tracked_flows(node, wanted), key=lambda f: not _fits(f, service)))
@@ -157,39 +157,39 @@ def _fits(flow: TrackedFlow, service: ServiceAddress | None) -> bool:
     return flow.service_ct is not None or (nf is not None and nf.destination_nat)
 
 
-def _source_pod(world: ClusterView, request: PathRequest) -> tuple[str, str, Pod | None, str]:
+def _source_pod(cluster: ClusterView, request: PathRequest) -> tuple[str, str, Pod | None, str]:
     namespace, name = request.source_namespace, request.source_name
     if request.source_kind != "pod":
         pods = [
             pod
-            for pod in world.kube.pods
+            for pod in cluster.kube.pods
             if pod.namespace == namespace and pod.belongs_to(request.source_kind, name)
         ]
         if not pods:
             raise NotFound(request.source_kind.lower(), name, namespace)
         best = min(pods, key=lambda pod: (not pod.ready, pod.name))
         return namespace, best.name, best, f"one of {len(pods)} pods of {request.source}"
-    pod = world.pod(namespace, name)
-    if pod is None and not world.bundle.at(pod_place(namespace, name)):
-        known = ", ".join(f"{p.namespace}/{p.name}" for p in world.kube.pods[:8])
+    pod = cluster.pod(namespace, name)
+    if pod is None and not cluster.bundle.at(pod_place(namespace, name)):
+        known = ", ".join(f"{p.namespace}/{p.name}" for p in cluster.kube.pods[:8])
         hint = f"pods in this capture: {known}" if known else "this capture holds no pods"
         raise NotFound("pod", name, namespace, hint=hint)
     return namespace, name, pod, "" if pod else "its Pod object is not recorded"
 
 
-def _addresses_in_netns(world: ClusterView, namespace: str, name: str) -> tuple[Address, ...]:
-    facts = world.pod_netns(namespace, name).addresses.facts
+def _addresses_in_netns(cluster: ClusterView, namespace: str, name: str) -> tuple[Address, ...]:
+    facts = cluster.pod_netns(namespace, name).addresses.facts
     return tuple(fact.address for fact in facts if fact.scope == "global")
 
 
-def _only_node(world: ClusterView) -> str:
-    places = (*world.bundle.places(PlaceKind.AGENT), *world.bundle.places(PlaceKind.NODE))
+def _only_node(cluster: ClusterView) -> str:
+    places = (*cluster.bundle.places(PlaceKind.AGENT), *cluster.bundle.places(PlaceKind.NODE))
     names = {place.node for place in places}
     return names.pop() if len(names) == 1 else ""
 
 
 def _destination(
-    world: ClusterView, request: PathRequest, source: Pod | None
+    cluster: ClusterView, request: PathRequest, source: Pod | None
 ) -> tuple[Address | None, int | None, ServiceAddress | None, str]:
     """Address, port, service and note of the far end."""
     kind, namespace, name = (
@@ -203,48 +203,48 @@ def _destination(
     if kind == "address":
         return request.destination_address, request.port, None, request.note
     if kind == "pod":
-        pod = world.pod(namespace, name)
+        pod = cluster.pod(namespace, name)
         if pod is None:
             raise NotFound("pod", name, namespace)
         return _first(pod.addresses, versions), request.port, None, request.note
     if kind == "node":
-        node = world.kube_node(name)
+        node = cluster.kube_node(name)
         if node is None:
             raise NotFound("node", name)
         return _first(node.internal_addresses, versions), request.port, None, request.note
     if kind == "service":
-        return _service(world, request, source, versions)
+        return _service(cluster, request, source, versions)
     if request.destination_address is not None:
         return request.destination_address, request.port, None, request.note
-    address, where = _name(world, request)
+    address, where = _name(cluster, request)
     if address is None:
-        by_name = _service_of_name(world, request)
+        by_name = _service_of_name(cluster, request)
         if by_name is not None:
-            return _service(world, by_name, source, versions)
+            return _service(cluster, by_name, source, versions)
     return address, request.port, None, where
 
 
 def _service(
-    world: ClusterView, request: PathRequest, source: Pod | None, versions: set[int]
+    cluster: ClusterView, request: PathRequest, source: Pod | None, versions: set[int]
 ) -> tuple[Address | None, int | None, ServiceAddress | None, str]:
     namespace, name = request.destination_namespace, request.destination_name
-    for service in world.kube.services:
+    for service in cluster.kube.services:
         if (service.namespace, service.name) == (namespace, name):
             port = service_port(service, request)
             address = _first(service.cluster_addresses, versions)
             if address is None:
-                return _headless(world, service, port, versions)
-            found = find(world, source.node if source else "", address, port.port, port.protocol)
+                return _headless(cluster, service, port, versions)
+            found = find(cluster, source.node if source else "", address, port.port, port.protocol)
             return address, port.port, found, request.note
     raise NotFound("service", name, namespace)
 
 
 def _headless(
-    world: ClusterView, service: Service, port: ServicePort, versions: set[int]
+    cluster: ClusterView, service: Service, port: ServicePort, versions: set[int]
 ) -> tuple[Address | None, int | None, ServiceAddress | None, str]:
     if service.external_name:
         return None, port.port, None, f"an ExternalName for {service.external_name}: ask for that"
-    for end in world.kube.endpoints:
+    for end in cluster.kube.endpoints:
         same = (end.namespace, end.service) == (service.namespace, service.name)
         if same and end.ready and end.address.version in versions:
             note = f"headless: {end.pod or end.address} is one of its endpoints"
@@ -283,11 +283,11 @@ def service_port(service: Service, request: PathRequest) -> ServicePort:
     )
 
 
-def _name(world: ClusterView, request: PathRequest) -> tuple[Address | None, str]:
+def _name(cluster: ClusterView, request: PathRequest) -> tuple[Address | None, str]:
     name = request.destination_name or request.destination
     places = (pod_place(request.source_namespace, request.source_name), CLIENT)
     for place in places:
-        for record in world.bundle.at(place):
+        for record in cluster.bundle.at(place):
             if record.ok and record.argv[-1:] == (name,):
                 for line in record.stdout.read().decode("utf-8", "replace").splitlines():
                     word = line.split(" ", 1)[0].strip()
@@ -298,7 +298,7 @@ def _name(world: ClusterView, request: PathRequest) -> tuple[Address | None, str
     return None, f"nothing says what {name} resolves to"
 
 
-def _service_of_name(world: ClusterView, request: PathRequest) -> PathRequest | None:
+def _service_of_name(cluster: ClusterView, request: PathRequest) -> PathRequest | None:
     """The request as one for a Service, where the name is what cluster DNS calls it.
 
     `web`, `web.shop`, `web.shop.svc`, `web.shop.svc.cluster.local` (Kubernetes DNS specification);
@@ -308,7 +308,7 @@ def _service_of_name(world: ClusterView, request: PathRequest) -> PathRequest | 
     if len(words) > 2 and words[2] != "svc":
         return None
     name, namespace = words[0], words[1] if len(words) > 1 else request.source_namespace
-    for service in world.kube.services:
+    for service in cluster.kube.services:
         if (service.namespace, service.name) == (namespace, name):
             note = f"cluster DNS calls svc {namespace}/{name} so; no look-up is recorded"
             return replace(
@@ -326,7 +326,7 @@ def _first(addresses: tuple[Address, ...], versions: set[int]) -> Address | None
 
 
 def _destination_target(
-    world: ClusterView, request: PathRequest, address: Address | None, port: int | None, note: str
+    cluster: ClusterView, request: PathRequest, address: Address | None, port: int | None, note: str
 ) -> Target:
     kind, namespace, name, node = (
         request.destination_kind,
@@ -335,33 +335,33 @@ def _destination_target(
         "",
     )
     if address is not None:
-        pod = world.pod_with(address)
-        node = pod.node if pod else world.node_of(address)
+        pod = cluster.pod_with(address)
+        node = pod.node if pod else cluster.node_of(address)
         if kind in ("address", "name") and pod is not None:
             owner = f"the address of pod {pod.namespace}/{pod.name}"
             note = f"{note}; {owner}" if note else owner
     return Target(request.destination, kind, address, namespace, name, port, node, note)
 
 
-def _endpoint(world: ClusterView, source: Target, address: Address) -> Endpoint | None:
-    found = world.node(source.node).local_endpoint(address) if source.node else None
+def _endpoint(cluster: ClusterView, source: Target, address: Address) -> Endpoint | None:
+    found = cluster.node(source.node).local_endpoint(address) if source.node else None
     if found is not None:
         return found
-    for endpoint, _ in world.kube.cilium_endpoints:
+    for endpoint, _ in cluster.kube.cilium_endpoints:
         if (endpoint.namespace, endpoint.pod) == (source.namespace, source.name):
             return endpoint
     return None
 
 
 def _problem(
-    world: ClusterView,
+    cluster: ClusterView,
     request: PathRequest,
     pod: Pod | None,
     source: Address | None,
     destination: Address | None,
     version: int,
 ) -> tuple[str, tuple[Finding, ...]]:
-    for role, one in (("source", pod), ("destination", _destination_pod(world, request))):
+    for role, one in (("source", pod), ("destination", _destination_pod(cluster, request))):
         if one is not None and (one.phase in ("Succeeded", "Failed") or not one.addresses):
             why = f": {one.reason}" if one.reason else ""
             state = one.phase or "without an address"
@@ -370,7 +370,7 @@ def _problem(
                 "It has no network namespace that a packet could leave or reach. "
                 f"`kubectl describe pod -n {one.namespace} {one.name}` tells why."
             )
-            record = world.api_record("pods", "pod")
+            record = cluster.api_record("pods", "pod")
             finding = Finding(Severity.ERROR, title, detail, cite.whole(record))
             return title, (finding,)
     if source is None and destination is not None:
@@ -379,7 +379,7 @@ def _problem(
     return "", ()
 
 
-def _destination_pod(world: ClusterView, request: PathRequest) -> Pod | None:
+def _destination_pod(cluster: ClusterView, request: PathRequest) -> Pod | None:
     if request.destination_kind != "pod":
         return None
-    return world.pod(request.destination_namespace, request.destination_name)
+    return cluster.pod(request.destination_namespace, request.destination_name)

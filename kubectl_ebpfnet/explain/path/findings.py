@@ -18,7 +18,7 @@ from kubectl_ebpfnet.model.path import Finding, Severity, TrackedFlow
 class Seen:
     """What the rules look at: the facts, the ends, and the flows of every node."""
 
-    world: ClusterView
+    cluster: ClusterView
     ends: PathEnds
     flows: Sequence[TrackedFlow]
 
@@ -41,7 +41,7 @@ def across(seen: Seen) -> list[Finding]:
 def _agents(seen: Seen) -> Iterator[Finding]:
     """A place that could not be asked, once, with what to do."""
     told: set[str] = set()
-    for record in seen.world.bundle.records:
+    for record in seen.cluster.bundle.records:
         if record.ran or not record.error or record.error in told:
             continue
         if record.place.kind.value not in ("cilium-agent", "pod", "node"):
@@ -66,8 +66,8 @@ FULL = 0.95
 
 def _full_table(seen: Seen) -> Iterator[Finding]:
     """nf_conntrack has no room for new connections (nf_conntrack: table full, dropping packet)."""
-    for name in seen.world.node_names:
-        answer = seen.world.node(name).counters
+    for name in seen.cluster.node_names:
+        answer = seen.cluster.node(name).counters
         value = {c.name: c for c in answer.facts if c.group == "conntrack"}
         count, most = value.get("nf_conntrack_count"), value.get("nf_conntrack_max")
         if count is None or most is None or not most.value or count.value < FULL * most.value:
@@ -86,7 +86,7 @@ def _masquerade_mode(seen: Seen) -> Iterator[Finding]:
     """The configuration names one way of masquerading, the tables show the other."""
     if not seen.ends.source.node:
         return
-    node = seen.world.node(seen.ends.source.node)
+    node = seen.cluster.node(seen.ends.source.node)
     tracked = seen.ends.tracked
     if node.config.masquerade == "bpf" and no_snat_map(node):
         yield Finding(

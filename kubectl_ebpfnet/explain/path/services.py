@@ -69,7 +69,7 @@ class ServiceAddress:
 
 
 def find(
-    world: ClusterView, node_name: str, address: Address, port: int | None, protocol: int
+    cluster: ClusterView, node_name: str, address: Address, port: int | None, protocol: int
 ) -> ServiceAddress | None:
     """The frontend that an address and port are, None when they are none.
 
@@ -77,10 +77,10 @@ def find(
         node_name: whose load-balancer is asked.
         port: None finds a frontend of any port, where the service has only one.
     """
-    node = world.node(node_name)
-    owner = _owner(world, address, port, protocol)
-    listed = _match(node.services, world, address, port, protocol)
-    mapped = _match(node.lb_map, world, address, port, protocol)
+    node = cluster.node(node_name)
+    owner = _owner(cluster, address, port, protocol)
+    listed = _match(node.services, cluster, address, port, protocol)
+    mapped = _match(node.lb_map, cluster, address, port, protocol)
     frontend = listed or mapped
     if frontend is None and owner is None:
         return None
@@ -90,15 +90,15 @@ def find(
         evidence += cite.lines(node.lb_map.record, numbers)
     if listed is not None:
         evidence += _listed_evidence(node.services, listed)
-    kube_backends = _backends_of(world, owner, address)
+    kube_backends = _backends_of(cluster, owner, address)
     if frontend is None:
         assert owner is not None
         service, service_port = owner
         number = service_port.port if port is None else port
-        missing = "" if kube_backends or world.kube.endpoints else "no EndpointSlice is recorded"
+        missing = "" if kube_backends or cluster.kube.endpoints else "no EndpointSlice is recorded"
         return ServiceAddress(
             address, number, protocol, _type(service, address, number), service.namespace,
-            service.name, 0, False, kube_backends, cite.whole(world.api_record("services")),
+            service.name, 0, False, kube_backends, cite.whole(cluster.api_record("services")),
             missing,
         )  # fmt: skip
     owned = owner[0] if owner else None
@@ -130,7 +130,11 @@ def _listed_evidence(answer: Answer[Frontend], frontend: Frontend) -> tuple[Evid
 
 
 def _match(
-    answer: Answer[Frontend], world: ClusterView, address: Address, port: int | None, protocol: int
+    answer: Answer[Frontend],
+    cluster: ClusterView,
+    address: Address,
+    port: int | None,
+    protocol: int,
 ) -> Frontend | None:
     """Clients in the cluster use the internal scope where there is one."""
     hits = [
@@ -139,26 +143,28 @@ def _match(
         if f.port
         and (port is None or f.port == port)
         and f.protocol in (None, protocol)
-        and _same_address(f, world, address)
+        and _same_address(f, cluster, address)
     ]
     if port is None and len({f.port for f in hits}) != 1:
         return None
     return max(hits, key=lambda f: (f.internal, f.address == address), default=None)
 
 
-def _same_address(frontend: Frontend, world: ClusterView, address: Address) -> bool:
+def _same_address(frontend: Frontend, cluster: ClusterView, address: Address) -> bool:
     if frontend.address == address:
         return True
     wildcard = frontend.address.is_unspecified and frontend.type == "NodePort"
     return (
-        wildcard and frontend.address.version == address.version and address in world.node_addresses
+        wildcard
+        and frontend.address.version == address.version
+        and address in cluster.node_addresses
     )
 
 
 def _owner(
-    world: ClusterView, address: Address, port: int | None, protocol: int
+    cluster: ClusterView, address: Address, port: int | None, protocol: int
 ) -> tuple[Service, ServicePort] | None:
-    for service in world.kube.services:
+    for service in cluster.kube.services:
         virtual = (
             *service.cluster_addresses,
             *service.external_addresses,
@@ -171,14 +177,14 @@ def _owner(
                 port == service_port.port or (port is None and len(service.ports) == 1)
             ):
                 return service, service_port
-            on_node = address in world.node_addresses
+            on_node = address in cluster.node_addresses
             if on_node and service_port.node_port and port == service_port.node_port:
                 return service, service_port
     return None
 
 
 def _backends_of(
-    world: ClusterView, owner: tuple[Service, ServicePort] | None, address: Address
+    cluster: ClusterView, owner: tuple[Service, ServicePort] | None, address: Address
 ) -> tuple[Backend, ...]:
     if owner is None:
         return ()
@@ -191,7 +197,7 @@ def _backends_of(
             "active" if end.ready else "terminating" if end.terminating else "quarantined",
             node=end.node,
         )
-        for end in world.kube.endpoints
+        for end in cluster.kube.endpoints
         if (end.namespace, end.service) == (service.namespace, service.name)
         and end.port_name == service_port.name
         and end.address.version == address.version

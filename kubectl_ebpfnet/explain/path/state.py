@@ -77,7 +77,7 @@ class PacketState:
 class PathBuilder:
     """A walk in progress: what is known of the ends, and the hops so far."""
 
-    world: ClusterView
+    cluster: ClusterView
     ends: PathEnds
     hops: list[Hop] = field(default_factory=list)
     found: list[Finding] = field(default_factory=list)

@@ -41,9 +41,9 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
     Raises:
         NotFound: the bundle knows neither the source pod nor the destination object.
     """
-    world = ClusterView(bundle)
-    ends = endpoints.resolve(world, request)
-    walk = PathBuilder(world, ends)
+    cluster = ClusterView(bundle)
+    ends = endpoints.resolve(cluster, request)
+    walk = PathBuilder(cluster, ends)
     walk.flows.extend(ends.flows)
     if ends.problem:
         walk.lost(ends.problem)
@@ -55,7 +55,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
             [
                 *walk.found,
                 *ends.findings,
-                *findings.across(findings.Seen(world, ends, walk.flows)),
+                *findings.across(findings.Seen(cluster, ends, walk.flows)),
             ],
             key=lambda finding: list(Severity).index(finding.severity),
         )
@@ -63,7 +63,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
     told: list[TrackingNote] = []
     for name in dict.fromkeys([ends.source.node, *walk.asked_nodes]):
         if name and not ends.problem:
-            told += notes(world.node(name), walk.flows)
+            told += notes(cluster.node(name), walk.flows)
     return Path(
         source=ends.source,
         destination=ends.destination,

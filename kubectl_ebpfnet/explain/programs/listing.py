@@ -26,8 +26,8 @@ _DIRECTIONS = ("ingress", "egress")
 
 def of_node(name: str, bundle: Bundle) -> ProgramList:
     """The programs at every hook of a node's own namespace, and of its root cgroups."""
-    world = ClusterView(bundle)
-    node = world.node(name)
+    cluster = ClusterView(bundle)
+    node = cluster.node(name)
     where = f"node {name}"
     rows = [*_at_devices(node, where, node.links.facts), *_elsewhere(node, where)]
     missing = list(_missing(node))
@@ -36,17 +36,17 @@ def of_node(name: str, bundle: Bundle) -> ProgramList:
 
 def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
     """The programs that act on a pod's packets and sockets."""
-    world = ClusterView(bundle)
+    cluster = ClusterView(bundle)
     where = f"pod {namespace}/{name}"
-    pod = world.pod(namespace, name)
+    pod = cluster.pod(namespace, name)
     if pod is None or not pod.node:
         return ProgramList(where, "", (), (f"{where} is on no node",))
-    node = world.node(pod.node)
+    node = cluster.node(pod.node)
     if pod.host_network:
         on_node = of_node(pod.node, bundle)
         note = f"{where} shares the network namespace of node {pod.node}: these are the node's"
         return replace(on_node, target=where, missing=(note, *on_node.missing))
-    netns = world.pod_netns(namespace, name)
+    netns = cluster.pod_netns(namespace, name)
     rows: list[AttachedProgram] = []
     missing: list[str] = []
     own = netns.attachments

@@ -9,23 +9,23 @@ from kubectl_ebpfnet.model.net import Address
 _NOISE = ("k8s:io.cilium.k8s.", "k8s:io.kubernetes.pod.namespace")
 
 
-def identity_text(world: ClusterView, identity: int) -> str:
+def identity_text(cluster: ClusterView, identity: int) -> str:
     """`identity 2 (world)`, `identity 1395 (app=web)`, or the bare number."""
     name = RESERVED_IDENTITIES.get(identity, "")
     if not name:
         labels = [
             label.removeprefix("k8s:")
-            for label in world.identity_labels.get(identity, ())
+            for label in cluster.identity_labels.get(identity, ())
             if not label.startswith(_NOISE)
         ]
         name = ", ".join(labels[:3])
     return f"identity {identity} ({name})" if name else f"identity {identity}"
 
 
-def address_text(world: ClusterView, address: Address) -> str:
+def address_text(cluster: ClusterView, address: Address) -> str:
     """The address with the node or pod that owns it."""
-    node = world.node_of(address)
+    node = cluster.node_of(address)
     if node:
         return f"{address} ({node})"
-    pod = world.pod_with(address)
+    pod = cluster.pod_with(address)
     return f"{address} (pod {pod.namespace}/{pod.name})" if pod else str(address)

@@ -20,7 +20,7 @@ from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
 
 def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """The packet comes off the wire at another node."""
-    node = walk.world.node(here.node)
+    node = walk.cluster.node(here.node)
     _collect_flows(walk, here, node)
     if not node.links.known and not node.endpoints.known and not node.endpoint_map.known:
         why = node.links.missing
@@ -36,7 +36,7 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
         return _out_of_tunnel(walk, here, node)
     destination = here.packet.flow.destination
     entered = here.to(Stage.HOST, entered=device)
-    if destination in node.own_addresses or walk.world.node_of(destination) == here.node:
+    if destination in node.own_addresses or walk.cluster.node_of(destination) == here.node:
         return entered
     endpoint = node.local_endpoint(destination)
     if endpoint is None and not has_cilium(walk, node):

@@ -15,7 +15,7 @@ from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, St
 
 def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Out by a device: to a local pod, into the tunnel, or onto the wire."""
-    node = walk.world.node(here.node)
+    node = walk.cluster.node(here.node)
     if not _is_up(walk, here, node):
         return None
     inside = here.packet.outer is None
@@ -110,9 +110,9 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
 
 
 def _own_cidrs(walk: PathBuilder, name: str) -> tuple[Network, ...]:
-    kube_node = walk.world.kube_node(name)
+    kube_node = walk.cluster.kube_node(name)
     cidrs = kube_node.pod_cidrs if kube_node else ()
-    for node in walk.world.cilium_nodes:
+    for node in walk.cluster.cilium_nodes:
         if node.name == name:
             cidrs += node.pod_cidrs
     return cidrs

@@ -18,7 +18,7 @@ from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State, Track
 
 def enter(walk: PathBuilder, here: PacketState) -> None:
     """The packet is handed to a local endpoint: the walk ends in the pod, or before it."""
-    node = walk.world.node(here.node)
+    node = walk.cluster.node(here.node)
     endpoint = node.local_endpoint(here.packet.flow.destination)
     tracked = _incoming(walk, here, node)
     endpoint_id = endpoint.id if endpoint is not None else None
@@ -92,7 +92,7 @@ def _veth(walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoi
 
 def _into_pod(walk: PathBuilder, here: PacketState) -> None:
     flow = here.packet.flow
-    pod = walk.world.pod_with(flow.destination)
+    pod = walk.cluster.pod_with(flow.destination)
     name = f"{pod.namespace}/{pod.name}" if pod is not None else str(flow.destination)
     replied = answered(walk.tracked)
     walk.hop(

@@ -20,9 +20,9 @@ from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, St
 
 def decide(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Where Cilium sends a packet that its policy let pass."""
-    node = walk.world.node(here.node)
+    node = walk.cluster.node(here.node)
     destination = here.packet.flow.destination
-    if destination in node.own_addresses or walk.world.node_of(destination) == here.node:
+    if destination in node.own_addresses or walk.cluster.node_of(destination) == here.node:
         return here.to(Stage.HOST)
     if node.local_endpoint(destination) is not None:
         return _local(walk, here, node)
@@ -89,8 +89,8 @@ def _into_tunnel(
         here.device or here.node,
         here.node,
         HopKind.ROUTE,
-        f"ipcache: {entry.prefix} is {identity_text(walk.world, entry.identity)} behind tunnel "
-        f"endpoint {address_text(walk.world, entry.tunnel_endpoint)}",
+        f"ipcache: {entry.prefix} is {identity_text(walk.cluster, entry.identity)} behind tunnel "
+        f"endpoint {address_text(walk.cluster, entry.tunnel_endpoint)}",
         State.DERIVED,
         here.packet,
         ipcache_evidence(node, entry),

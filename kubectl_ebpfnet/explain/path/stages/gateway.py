@@ -42,7 +42,7 @@ def _in_cluster(walk: PathBuilder, node: NodeView, address: Address) -> bool:
     """What goes to a pod or a node never takes a gateway: the datapath goes by its identity."""
     entry = node.ipcache_of(address)
     if entry is None:
-        return walk.world.in_cluster(address)
+        return walk.cluster.in_cluster(address)
     return entry.identity not in _WORLD and entry.identity not in _CIDR_IDENTITIES
 
 
@@ -51,7 +51,7 @@ def is_at(walk: PathBuilder, node: NodeView, row: EgressGatewayPolicy) -> bool:
     gateway = row.gateway
     if gateway is None:
         return False
-    return walk.world.node_of(gateway) == node.name or gateway in node.own_addresses
+    return walk.cluster.node_of(gateway) == node.name or gateway in node.own_addresses
 
 
 def to_gateway(
@@ -77,7 +77,7 @@ def to_gateway(
         return None
     walk.hop(
         *where,
-        f"egress gateway policy: leaves by {address_text(walk.world, row.gateway)}"
+        f"egress gateway policy: leaves by {address_text(walk.cluster, row.gateway)}"
         + (f" as {row.egress_address}" if row.egress_address else ""),
         State.DERIVED,
         here.packet,

@@ -27,7 +27,7 @@ MASQUERADE_MARK = 0x4000
 
 def forward(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """The packet passes the node's stack."""
-    node = walk.world.node(here.node)
+    node = walk.cluster.node(here.node)
     standing = _destination_nat(walk, here, node)
     if standing is None:
         return None
@@ -133,7 +133,7 @@ def context(
     walk: PathBuilder, here: PacketState, node: NodeView, out_device: str
 ) -> netfilter.Context:
     """The packet as netfilter sees it on a node."""
-    nodes = walk.world.node_addresses
+    nodes = walk.cluster.node_addresses
     return netfilter.Context(
         here.packet.flow,
         here.entered,
@@ -211,7 +211,7 @@ def _rule_evidence(
 
 def deliver(walk: PathBuilder, here: PacketState) -> None:
     """The packet is for the node itself."""
-    node = walk.world.node(here.node)
+    node = walk.cluster.node(here.node)
     if not here.skips_netfilter and not _filter(walk, here, node, "INPUT", ""):
         return
     walk.hop(

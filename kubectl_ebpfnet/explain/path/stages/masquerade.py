@@ -163,14 +163,14 @@ def _not_by_netfilter(
 
 def _leaves_cluster(walk: PathBuilder, here: PacketState) -> bool:
     flow = here.packet.flow
-    return not walk.world.in_cluster(flow.destination) and not walk.ends.host_network
+    return not walk.cluster.in_cluster(flow.destination) and not walk.ends.host_network
 
 
 def _missing_masquerade(
     walk: PathBuilder, here: PacketState, node: NodeView, evidence: tuple[Evidence, ...]
 ) -> None:
     flow = here.packet.flow
-    if flow.source in node.own_addresses or flow.source in walk.world.node_addresses:
+    if flow.source in node.own_addresses or flow.source in walk.cluster.node_addresses:
         return
     walk.hop(
         HopPlace.NODE, here.node, here.node, HopKind.NAT,
@@ -218,7 +218,7 @@ def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
         return here
     spared = _spared(walk, here, node)
     if spared:
-        if not walk.world.in_cluster(flow.destination):
+        if not walk.cluster.in_cluster(flow.destination):
             evidence = cite.json_object(node.config_record, {"mode": "BPF"})
             walk.hop(*where, f"not masqueraded: {spared}", State.DERIVED, here.packet, evidence)
         return here
@@ -261,7 +261,7 @@ def _nat_evidence(walk: PathBuilder) -> tuple[Evidence, ...]:
 def _spared(walk: PathBuilder, here: PacketState, node: NodeView) -> str:
     """Why Cilium does not masquerade, in the datapath's own order; "" when it does."""
     flow = here.packet.flow
-    if walk.ends.host_network or flow.source in walk.world.node_addresses:
+    if walk.ends.host_network or flow.source in walk.cluster.node_addresses:
         return "the source is the node itself"
     for cidr in node.config.native_cidrs:
         if cidr.version == flow.destination.version and flow.destination in cidr:
@@ -269,7 +269,7 @@ def _spared(walk: PathBuilder, here: PacketState, node: NodeView) -> str:
     for prefix in node.ip_masq.facts:
         if prefix.version == flow.destination.version and flow.destination in prefix:
             return f"ip-masq-agent spares {prefix}"
-    if flow.destination in walk.world.node_addresses and node.config.routing_mode == "native":
+    if flow.destination in walk.cluster.node_addresses and node.config.routing_mode == "native":
         return f"{flow.destination} is a node of the cluster"
     if node.local_endpoint(flow.source) is None and node.endpoints.known:
         return f"{flow.source} is no endpoint of this node"

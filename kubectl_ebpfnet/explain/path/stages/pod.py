@@ -25,10 +25,10 @@ from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, St
 
 def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Route the packet in the pod; the next place is the host side veth."""
-    netns = walk.world.pod_netns(walk.ends.source.namespace, walk.ends.source.name)
+    netns = walk.cluster.pod_netns(walk.ends.source.namespace, walk.ends.source.name)
     if _to_itself(walk, here, netns):
         return None
-    node = walk.world.node(here.node)
+    node = walk.cluster.node(here.node)
     route = _route(walk, here, netns)
     if route is False:
         return None
@@ -110,7 +110,7 @@ def _route(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route | boo
         )
         return False
     route = decision.route
-    router = route.gateway in walk.world.node(here.node).router_addresses
+    router = route.gateway in walk.cluster.node(here.node).router_addresses
     owner = f" (cilium_host of {here.node})" if router else ""
     walk.hop(
         *where,

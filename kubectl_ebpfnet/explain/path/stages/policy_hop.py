@@ -51,7 +51,7 @@ def policy_hop(
     verdict = policy.decide(
         node.policy.facts, endpoint_id, direction, identity, flow.protocol, port
     )
-    who = identity_text(walk.world, identity)
+    who = identity_text(walk.cluster, identity)
     side = "to" if direction == "egress" else "from"
     evidence = _policy_evidence(node, endpoint_id, verdict.entry)
     if verdict.allowed is None or (
@@ -117,11 +117,11 @@ def _denied(
     verdict: policy.PolicyVerdict,
     evidence: tuple[Evidence, ...],
 ) -> None:
-    seen = next(walk.world.node(here.node).drops(packet.flow), None)
+    seen = next(walk.cluster.node(here.node).drops(packet.flow), None)
     if seen is not None:
         evidence += cite.said(seen.record, seen.number, seen.text)
     own = walk.ends.identity if direction == "egress" else None
-    who = identity_text(walk.world, identity)
+    who = identity_text(walk.cluster, identity)
     side = "to" if direction == "egress" else "from"
     title = f"{direction} policy of endpoint {endpoint_id} denies {side} {who}"
     walk.drop(
@@ -135,9 +135,9 @@ def _denied(
         evidence,
     )
     kinds = sorted(
-        {f"{ns or 'cluster'}/{name}" for _, ns, name in walk.world.kube.network_policies}
+        {f"{ns or 'cluster'}/{name}" for _, ns, name in walk.cluster.kube.network_policies}
     )
-    mine = f" (its own is {identity_text(walk.world, own)})" if own else ""
+    mine = f" (its own is {identity_text(walk.cluster, own)})" if own else ""
     named = f" Policies in the cluster: {', '.join(kinds[:5])}." if kinds else ""
     rule = (
         f"its entry “{policy.describe(verdict.entry)}” matches"

@@ -49,7 +49,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
 
 
 def _socket_lb(walk: PathBuilder, here: PacketState) -> bool:
-    config = walk.world.node(here.node).config
+    config = walk.cluster.node(here.node).config
     if walk.tracked is not None and walk.tracked.service_ct is not None:
         return False
     if not config.socket_lb:

@@ -32,7 +32,7 @@ def device_of(node: NodeView) -> tuple[str, Link | None]:
 
 def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Into the tunnel, by the node's route to the other end; `here.device` is that end."""
-    node = walk.world.node(here.node)
+    node = walk.cluster.node(here.node)
     end: Address = ip_address(here.device)
     name, link = device_of(node)
     evidence = cite.json_object(
@@ -72,7 +72,7 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
         here.node,
         HopKind.TUNNEL,
         f"encapsulated by {name} ({protocol}): outer {source} → "
-        f"{address_text(walk.world, end)}, UDP port {port}{vni}",
+        f"{address_text(walk.cluster, end)}, UDP port {port}{vni}",
         State.DERIVED,
         packet,
         evidence,
@@ -101,12 +101,12 @@ def _route_outer(
 
 
 def _node_address(walk: PathBuilder, name: str, node: NodeView, end: Address) -> Address | None:
-    kube_node = walk.world.kube_node(name)
+    kube_node = walk.cluster.kube_node(name)
     if kube_node is not None:
         for address in kube_node.internal_addresses:
             if address.version == end.version:
                 return address
-    for cilium_node in walk.world.cilium_nodes:
+    for cilium_node in walk.cluster.cilium_nodes:
         if cilium_node.name == name:
             for address in cilium_node.addresses:
                 if address.version == end.version:

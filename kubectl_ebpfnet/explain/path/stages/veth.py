@@ -16,7 +16,7 @@ from kubectl_ebpfnet.model.path import HopKind, HopPlace, Packet, State
 
 def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """The packet comes out of the pod at its host side device."""
-    node = walk.world.node(here.node)
+    node = walk.cluster.node(here.node)
     cilium = show_programs(walk, here, here.device, "ingress")
     packet: Packet | None = here.packet
     if not cilium and not has_cilium(walk, node):
@@ -49,14 +49,14 @@ def has_cilium(walk: PathBuilder, node: NodeView) -> bool:
         or node.endpoints.known
         or node.endpoint_map.known
         or walk.endpoint is not None
-        or walk.world.settings_record is not None
+        or walk.cluster.settings_record is not None
         or (walk.tracked is not None and walk.tracked.cilium_ct is not None)
     )
 
 
 def show_programs(walk: PathBuilder, here: PacketState, device: str, direction: str) -> bool:
     """Add a hop for each program at a device; whether any of them is Cilium's."""
-    node = walk.world.node(here.node)
+    node = walk.cluster.node(here.node)
     attached = at_device.at_device(node, device, direction, node.endpoint_at(device))
     if not attached.programs:
         unknown = bool(attached.missing)

@@ -11,7 +11,7 @@ from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State
 
 def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """The packet is on the wire: to another node, or to the world."""
-    world = walk.world
+    cluster = walk.cluster
     flow = here.packet.outer or here.packet.flow
     node = _next_node(walk, here)
     if node and node == here.node:
@@ -39,7 +39,7 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
         changed = flow.source != walk.ends.flow.source
         if here.packet.outer is None and (changed or walk.ends.host_network):
             # After source NAT, and for a node itself, the next node goes by the address alone.
-            entry = world.node(node).ipcache_of(flow.source)
+            entry = cluster.node(node).ipcache_of(flow.source)
             identity = entry.identity if entry is not None else 0
         return here.to(
             Stage.ARRIVAL, node=node, device="", entered="", skips_netfilter=False,
@@ -58,7 +58,7 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
         str(seen.destination),
         "",
         HopKind.DELIVERY,
-        f"{address_text(world, seen.destination)} sees {source}"
+        f"{address_text(cluster, seen.destination)} sees {source}"
         + (", and answered" if replied else ""),
         State.OBSERVED if replied else State.DERIVED,
         here.packet,
@@ -97,7 +97,7 @@ def _untranslated(walk: PathBuilder, here: PacketState) -> bool:
 def _no_such_port(walk: PathBuilder, here: PacketState) -> bool:
     """Whether the packet is for the address of a service, at a port that the service has not."""
     flow = here.packet.flow
-    for service in walk.world.kube.services:
+    for service in walk.cluster.kube.services:
         if flow.destination not in service.cluster_addresses:
             continue
         asked = protocol_name(flow.protocol)
@@ -110,7 +110,7 @@ def _no_such_port(walk: PathBuilder, here: PacketState) -> bool:
             f"{name} does not serve {port}",
             f"It serves {offered or 'nothing'}; what is sent to another port of a ClusterIP "
             "reaches nobody.",
-            cite.whole(walk.world.api_record("services")),
+            cite.whole(walk.cluster.api_record("services")),
         )
         return True
     return False
@@ -144,22 +144,22 @@ def _loop(walk: PathBuilder, here: PacketState, node: str) -> None:
 
 def _next_node(walk: PathBuilder, here: PacketState) -> str:
     """The node that the packet comes to next, "" when that is none of the cluster's."""
-    world = walk.world
+    cluster = walk.cluster
     flow = here.packet.outer or here.packet.flow
     # A next hop that is a node gets the packet, whoever it is for; a router is looked through.
-    node = world.node_of(here.next_hop) if here.next_hop is not None else ""
+    node = cluster.node_of(here.next_hop) if here.next_hop is not None else ""
     if not node:
-        node = world.node_of(flow.destination)
+        node = cluster.node_of(flow.destination)
     if not node:
-        pod = world.pod_with(flow.destination)
+        pod = cluster.pod_with(flow.destination)
         node = pod.node if pod is not None else _node_by_cidr(walk, here)
     return node
 
 
 def _node_by_cidr(walk: PathBuilder, here: PacketState) -> str:
     destination = here.packet.flow.destination
-    owners = [(node.name, node.pod_cidrs) for node in walk.world.kube.nodes]
-    owners += [(node.name, node.pod_cidrs) for node in walk.world.cilium_nodes]
+    owners = [(node.name, node.pod_cidrs) for node in walk.cluster.kube.nodes]
+    owners += [(node.name, node.pod_cidrs) for node in walk.cluster.cilium_nodes]
     for name, cidrs in owners:
         for cidr in cidrs:
             if cidr.version == destination.version and destination in cidr:
