@@ -75,13 +75,13 @@ class _FlowLines:
     nf: list[FactLine[ConntrackEntry]] = field(default_factory=list)
 
 
-def tracked_flows(node: NodeView, wanted: FlowQuery, direction: str = "OUT") -> list[TrackedFlow]:
+def tracked_flows(node: NodeView, query: FlowQuery, direction: str = "OUT") -> list[TrackedFlow]:
     """Flows that a node tracks now, newest first, at most `SHOWN`.
 
     Args:
         direction: `OUT` on the sender's node, `IN` on the receiver's.
     """
-    tables = _read(node, wanted, direction)
+    tables = _read(node, query, direction)
     flows = [_joined(node, said, tables) for said in _newest(tables.ct)]
     joined = {flow.netfilter for flow in flows}
     alone = [said for said in _newest_nf(tables.nf) if said.fact not in joined]
@@ -89,29 +89,29 @@ def tracked_flows(node: NodeView, wanted: FlowQuery, direction: str = "OUT") -> 
     return flows[:SHOWN]
 
 
-def _read(node: NodeView, wanted: FlowQuery, direction: str) -> _FlowLines:
+def _read(node: NodeView, query: FlowQuery, direction: str) -> _FlowLines:
     tables = _FlowLines()
-    needle = [str(wanted.source)]
+    needle = [str(query.source)]
     elsewhere: list[FactLine[CtEntry]] = []
     for said in node.ct(needle):
         entry = said.fact
         if entry.related:
             continue
-        if entry.direction == direction and wanted.is_end(entry.flow):
+        if entry.direction == direction and query.is_end(entry.flow):
             tables.ct.append(said)
-        elif entry.direction == "SVC" and wanted.is_frontend(entry.flow):
+        elif entry.direction == "SVC" and query.is_frontend(entry.flow):
             tables.service.append(said)
-        elif entry.direction == direction and wanted.may_be_behind(entry):
+        elif entry.direction == direction and query.may_be_behind(entry):
             elsewhere.append(said)
     # A flow stays with its backend after the service has lost it: the SVC entry leads there.
     begun = {(said.fact.flow.source_port, said.fact.rev_nat) for said in tables.service}
     tables.ct += [s for s in elsewhere if (s.fact.flow.source_port, s.fact.rev_nat) in begun]
     for nat in node.nat(needle):
-        if nat.fact.direction == "OUT" and nat.fact.flow.source == wanted.source:
+        if nat.fact.direction == "OUT" and nat.fact.flow.source == query.source:
             tables.nat[nat.fact.flow] = nat
-    for nf in node.nf([str(wanted.source), expanded(wanted.source)]):
+    for nf in node.nf([str(query.source), expanded(query.source)]):
         original = nf.fact.original
-        if wanted.is_end(original) or wanted.is_frontend(original):
+        if query.is_end(original) or query.is_frontend(original):
             tables.nf.append(nf)
     return tables
 

@@ -65,7 +65,7 @@ def resolve(cluster: ClusterView, request: PathRequest) -> PathEnds:
     version = destination.version if destination is not None else 4
     source = next((a for a in addresses if a.version == version), None)
     node = pod.node if pod else _only_node(cluster)
-    problem, findings = _problem(cluster, request, pod, source, destination, version)
+    problem, findings = _obstacle(cluster, request, pod, source, destination, version)
     source_target = Target(request.source, "pod", source, namespace, name, None, node, source_note)
     destination_target = _destination_target(cluster, request, destination, port, note)
     if problem or source is None or destination is None:
@@ -97,8 +97,8 @@ def _with_flows(
     host_network = bool(pod and pod.host_network)
     endpoint = None if host_network else _endpoint(cluster, source_target, source)
     port = destination_target.port
-    wanted = _wanted(request.protocol, source, destination, port, service)
-    flows = tuple(sorted(tracked_flows(node, wanted), key=lambda f: not _fits(f, service)))
+    query = _flow_query(request.protocol, source, destination, port, service)
+    flows = tuple(sorted(tracked_flows(node, query), key=lambda f: not _went_through(f, service)))
     tracked = flows[0] if flows else None
     identity = endpoint.identity if endpoint else (1 if host_network else 0)
     if not identity and tracked and tracked.cilium_ct:
@@ -136,7 +136,7 @@ def _first_flow(
     return Flow(protocol, source, seen.source_port, destination, own_port)
 
 
-def _wanted(
+def _flow_query(
     protocol: int,
     source: Address,
     destination: Address,
@@ -150,7 +150,7 @@ def _wanted(
     return FlowQuery(protocol, source, ends | {direct}, frozenset({direct}))
 
 
-def _fits(flow: TrackedFlow, service: ServiceAddress | None) -> bool:
+def _went_through(flow: TrackedFlow, service: ServiceAddress | None) -> bool:
     if service is None:
         return flow.cilium_ct is None or not flow.cilium_ct.rev_nat
     nf = flow.netfilter
@@ -206,17 +206,22 @@ def _destination(
         pod = cluster.pod(namespace, name)
         if pod is None:
             raise NotFound("pod", name, namespace)
-        return _first(pod.addresses, versions), request.port, None, request.note
+        return _first_of_version(pod.addresses, versions), request.port, None, request.note
     if kind == "node":
         node = cluster.kube_node(name)
         if node is None:
             raise NotFound("node", name)
-        return _first(node.internal_addresses, versions), request.port, None, request.note
+        return (
+            _first_of_version(node.internal_addresses, versions),
+            request.port,
+            None,
+            request.note,
+        )
     if kind == "service":
         return _service(cluster, request, source, versions)
     if request.destination_address is not None:
         return request.destination_address, request.port, None, request.note
-    address, where = _name(cluster, request)
+    address, where = _resolved_name(cluster, request)
     if address is None:
         by_name = _service_of_name(cluster, request)
         if by_name is not None:
@@ -231,7 +236,7 @@ def _service(
     for service in cluster.kube.services:
         if (service.namespace, service.name) == (namespace, name):
             port = service_port(service, request)
-            address = _first(service.cluster_addresses, versions)
+            address = _first_of_version(service.cluster_addresses, versions)
             if address is None:
                 return _headless(cluster, service, port, versions)
             found = find(cluster, source.node if source else "", address, port.port, port.protocol)
@@ -283,7 +288,7 @@ def service_port(service: Service, request: PathRequest) -> ServicePort:
     )
 
 
-def _name(cluster: ClusterView, request: PathRequest) -> tuple[Address | None, str]:
+def _resolved_name(cluster: ClusterView, request: PathRequest) -> tuple[Address | None, str]:
     name = request.destination_name or request.destination
     places = (pod_place(request.source_namespace, request.source_name), CLIENT)
     for place in places:
@@ -321,7 +326,7 @@ def _service_of_name(cluster: ClusterView, request: PathRequest) -> PathRequest 
     return None
 
 
-def _first(addresses: tuple[Address, ...], versions: set[int]) -> Address | None:
+def _first_of_version(addresses: tuple[Address, ...], versions: set[int]) -> Address | None:
     return next((a for a in addresses if a.version in versions), None)
 
 
@@ -353,7 +358,7 @@ def _endpoint(cluster: ClusterView, source: Target, address: Address) -> Endpoin
     return None
 
 
-def _problem(
+def _obstacle(
     cluster: ClusterView,
     request: PathRequest,
     pod: Pod | None,
@@ -361,14 +366,16 @@ def _problem(
     destination: Address | None,
     version: int,
 ) -> tuple[str, tuple[Finding, ...]]:
-    for role, one in (("source", pod), ("destination", _destination_pod(cluster, request))):
-        if one is not None and (one.phase in ("Succeeded", "Failed") or not one.addresses):
-            why = f": {one.reason}" if one.reason else ""
-            state = one.phase or "without an address"
-            title = f"{role} pod {one.namespace}/{one.name} is {state}{why}"
+    for role, pod_at_end in (("source", pod), ("destination", _destination_pod(cluster, request))):
+        if pod_at_end is not None and (
+            pod_at_end.phase in ("Succeeded", "Failed") or not pod_at_end.addresses
+        ):
+            why = f": {pod_at_end.reason}" if pod_at_end.reason else ""
+            state = pod_at_end.phase or "without an address"
+            title = f"{role} pod {pod_at_end.namespace}/{pod_at_end.name} is {state}{why}"
             detail = (
                 "It has no network namespace that a packet could leave or reach. "
-                f"`kubectl describe pod -n {one.namespace} {one.name}` tells why."
+                f"`kubectl describe pod -n {pod_at_end.namespace} {pod_at_end.name}` tells why."
             )
             record = cluster.api_record("pods", "pod")
             finding = Finding(Severity.ERROR, title, detail, cite.whole(record))

@@ -15,7 +15,7 @@ from kubectl_ebpfnet.model.path import Finding, Severity, TrackedFlow
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class WholePath:
     """What the rules look at: the facts, the ends, and the flows of every node."""
 
     cluster: ClusterView
@@ -23,7 +23,7 @@ class Seen:
     flows: Sequence[TrackedFlow]
 
 
-def across(seen: Seen) -> list[Finding]:
+def across(whole: WholePath) -> list[Finding]:
     """Everything in which the whole answer contradicts itself."""
     rules = (
         _agents,
@@ -33,20 +33,20 @@ def across(seen: Seen) -> list[Finding]:
         _identities,
         _translations,
         _backends,
-        _behind,
+        _stale_backends,
     )
-    return [finding for rule in rules for finding in rule(seen)]
+    return [finding for rule in rules for finding in rule(whole)]
 
 
-def _agents(seen: Seen) -> Iterator[Finding]:
+def _agents(whole: WholePath) -> Iterator[Finding]:
     """A place that could not be asked, once, with what to do."""
-    told: set[str] = set()
-    for record in seen.cluster.bundle.records:
-        if record.ran or not record.error or record.error in told:
+    reported: set[str] = set()
+    for record in whole.cluster.bundle.records:
+        if record.ran or not record.error or record.error in reported:
             continue
         if record.place.kind.value not in ("cilium-agent", "pod", "node"):
             continue
-        told.add(record.error)
+        reported.add(record.error)
         hint = (
             f"Missing permission: {record.denied} (docs/rbac.yaml)."
             if record.denied
@@ -64,10 +64,10 @@ FULL = 0.95
 """Part of nf_conntrack_max above which new connections are about to be refused."""
 
 
-def _full_table(seen: Seen) -> Iterator[Finding]:
+def _full_table(whole: WholePath) -> Iterator[Finding]:
     """nf_conntrack has no room for new connections (nf_conntrack: table full, dropping packet)."""
-    for name in seen.cluster.node_names:
-        answer = seen.cluster.node(name).counters
+    for name in whole.cluster.node_names:
+        answer = whole.cluster.node(name).counters
         value = {c.name: c for c in answer.facts if c.group == "conntrack"}
         count, most = value.get("nf_conntrack_count"), value.get("nf_conntrack_max")
         if count is None or most is None or not most.value or count.value < FULL * most.value:
@@ -82,12 +82,12 @@ def _full_table(seen: Seen) -> Iterator[Finding]:
         )
 
 
-def _masquerade_mode(seen: Seen) -> Iterator[Finding]:
+def _masquerade_mode(whole: WholePath) -> Iterator[Finding]:
     """The configuration names one way of masquerading, the tables show the other."""
-    if not seen.ends.source.node:
+    if not whole.ends.source.node:
         return
-    node = seen.cluster.node(seen.ends.source.node)
-    tracked = seen.ends.tracked
+    node = whole.cluster.node(whole.ends.source.node)
+    tracked = whole.ends.tracked
     if node.config.masquerade == "bpf" and no_snat_map(node):
         yield Finding(
             Severity.ERROR,
@@ -108,9 +108,9 @@ def _masquerade_mode(seen: Seen) -> Iterator[Finding]:
         )
 
 
-def _unanswered(seen: Seen) -> Iterator[Finding]:
+def _unanswered(whole: WholePath) -> Iterator[Finding]:
     """Packets went out and nothing came back."""
-    tracked = seen.ends.tracked
+    tracked = whole.ends.tracked
     if tracked is None or tracked.flow.protocol != TCP:
         return
     nf, ct = tracked.netfilter, tracked.cilium_ct
@@ -126,9 +126,9 @@ def _unanswered(seen: Seen) -> Iterator[Finding]:
         )
 
 
-def _identities(seen: Seen) -> Iterator[Finding]:
+def _identities(whole: WholePath) -> Iterator[Finding]:
     """The conntrack entry carries another identity than the endpoint has now."""
-    endpoint, tracked = seen.ends.source_endpoint, seen.ends.tracked
+    endpoint, tracked = whole.ends.source_endpoint, whole.ends.tracked
     if endpoint is None or tracked is None or tracked.cilium_ct is None or not endpoint.identity:
         return
     carried = tracked.cilium_ct.source_identity
@@ -142,9 +142,9 @@ def _identities(seen: Seen) -> Iterator[Finding]:
         )
 
 
-def _translations(seen: Seen) -> Iterator[Finding]:
+def _translations(whole: WholePath) -> Iterator[Finding]:
     """Cilium and netfilter both translate the flow, to different sources."""
-    for tracked in seen.flows:
+    for tracked in whole.flows:
         nat, nf = tracked.cilium_nat, tracked.netfilter
         if nat is None or nf is None or not nf.source_nat or nat.address == tracked.flow.source:
             continue
@@ -160,9 +160,9 @@ def _translations(seen: Seen) -> Iterator[Finding]:
             )
 
 
-def _backends(seen: Seen) -> Iterator[Finding]:
+def _backends(whole: WholePath) -> Iterator[Finding]:
     """A flow goes to a backend that the service no longer has."""
-    service, tracked = seen.ends.service, seen.ends.tracked
+    service, tracked = whole.ends.service, whole.ends.tracked
     if service is None or tracked is None or tracked.service_ct is None or service.missing:
         return
     if tracked.cilium_ct is None or not service.backends:
@@ -178,9 +178,9 @@ def _backends(seen: Seen) -> Iterator[Finding]:
         )
 
 
-def _behind(seen: Seen) -> Iterator[Finding]:
+def _stale_backends(whole: WholePath) -> Iterator[Finding]:
     """Cilium's map is behind its agent, or its agent behind Kubernetes."""
-    service = seen.ends.service
+    service = whole.ends.service
     if service is None or not service.in_cilium:
         return
     active = [b for b in service.backends if b.state in ("", "active")]
@@ -188,7 +188,7 @@ def _behind(seen: Seen) -> Iterator[Finding]:
     if not_mapped:
         yield Finding(
             Severity.ERROR,
-            f"the datapath of {seen.ends.source.node} lacks a backend of {service.title}: "
+            f"the datapath of {whole.ends.source.node} lacks a backend of {service.title}: "
             f"{_listed(not_mapped)}",
             "The agent has it as active, its map has not: `cilium-dbg bpf lb list` against "
             "`cilium-dbg service list`, and the agent's log.",

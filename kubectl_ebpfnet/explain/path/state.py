@@ -53,8 +53,8 @@ class PacketState:
         device: the device it came in by, or is to leave by; "" when the stage has none.
         identity: security identity that travels with it, 0 when not known.
         skips_netfilter: BPF redirected it past the node's stack.
-        entered: the device by which it entered this node's stack, "" for packets of the node.
-        marked: kube-proxy's rules on this node marked it for masquerading (KUBE-MARK-MASQ).
+        in_device: the device by which it entered this node's stack, "" for packets of the node.
+        to_masquerade: kube-proxy's rules on this node marked it for masquerading (KUBE-MARK-MASQ).
         next_hop: the gateway of the route it leaves by, None when its destination is on the link.
     """
 
@@ -64,8 +64,8 @@ class PacketState:
     device: str = ""
     identity: int = 0
     skips_netfilter: bool = False
-    entered: str = ""
-    marked: bool = False
+    in_device: str = ""
+    to_masquerade: bool = False
     next_hop: Address | None = None
 
     def to(self, stage: Stage, **changes: object) -> PacketState:
@@ -80,10 +80,10 @@ class PathBuilder:
     cluster: ClusterView
     ends: PathEnds
     hops: list[Hop] = field(default_factory=list)
-    found: list[Finding] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     flows: list[TrackedFlow] = field(default_factory=list)
-    asked_nodes: list[str] = field(default_factory=list)
-    crossed: set[tuple[str, str, Packet]] = field(default_factory=set)
+    visited_nodes: list[str] = field(default_factory=list)
+    crossings: set[tuple[str, str, Packet]] = field(default_factory=set)
     """Ways from node to node that the packet took, to see when it takes one again."""
     verdict: Verdict = Verdict.UNKNOWN
     reason: str = ""
@@ -105,11 +105,18 @@ class PathBuilder:
         if self.tracked is not None and self.tracked.node == here.node:
             return self.tracked
         flow = here.packet.flow
-        for one in self.flows:
-            same_port = flow.source_port in (None, one.flow.source_port)
-            goes_there = flow.destination in (one.flow.destination, one.translated.destination)
-            if (one.node, one.flow.source) == (here.node, flow.source) and same_port and goes_there:
-                return one
+        for tracked in self.flows:
+            same_port = flow.source_port in (None, tracked.flow.source_port)
+            goes_there = flow.destination in (
+                tracked.flow.destination,
+                tracked.translated.destination,
+            )
+            if (
+                (tracked.node, tracked.flow.source) == (here.node, flow.source)
+                and same_port
+                and goes_there
+            ):
+                return tracked
         return None
 
     def hop(
@@ -154,7 +161,7 @@ class PathBuilder:
         """The packet is where it was sent to, or has left what can be seen."""
         self.verdict, self.reason = Verdict.DELIVERED, reason
 
-    def lost(self, reason: str) -> None:
+    def unknown(self, reason: str) -> None:
         """Nobody can say what happens next."""
         self.verdict, self.reason = Verdict.UNKNOWN, reason
 
@@ -166,7 +173,7 @@ class PathBuilder:
         evidence: tuple[Evidence, ...] = (),
     ) -> None:
         """Add a finding."""
-        self.found.append(Finding(severity, title, detail, evidence))
+        self.findings.append(Finding(severity, title, detail, evidence))
 
 
 def answered(tracked: TrackedFlow | None) -> bool:

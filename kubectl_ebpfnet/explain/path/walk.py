@@ -46,24 +46,24 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
     walk = PathBuilder(cluster, ends)
     walk.flows.extend(ends.flows)
     if ends.problem:
-        walk.lost(ends.problem)
+        walk.unknown(ends.problem)
     else:
         _run(walk, _first(ends))
     _settle(walk)
     found = tuple(
         sorted(
             [
-                *walk.found,
+                *walk.findings,
                 *ends.findings,
-                *findings.across(findings.Seen(cluster, ends, walk.flows)),
+                *findings.across(findings.WholePath(cluster, ends, walk.flows)),
             ],
             key=lambda finding: list(Severity).index(finding.severity),
         )
     )
-    told: list[TrackingNote] = []
-    for name in dict.fromkeys([ends.source.node, *walk.asked_nodes]):
+    notes_of_nodes: list[TrackingNote] = []
+    for name in dict.fromkeys([ends.source.node, *walk.visited_nodes]):
         if name and not ends.problem:
-            told += notes(cluster.node(name), walk.flows)
+            notes_of_nodes += notes(cluster.node(name), walk.flows)
     return Path(
         source=ends.source,
         destination=ends.destination,
@@ -73,7 +73,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
         hops=tuple(walk.hops),
         findings=_unique(found),
         flows=tuple(walk.flows),
-        tracking=tuple(told),
+        tracking=tuple(notes_of_nodes),
     )
 
 
@@ -82,15 +82,15 @@ def _first(ends: endpoints.PathEnds) -> PacketState:
     return PacketState(stage, Packet(ends.flow), ends.source.node, identity=ends.identity)
 
 
-def _run(walk: PathBuilder, standing: PacketState) -> None:
-    here: PacketState | None = standing
+def _run(walk: PathBuilder, start: PacketState) -> None:
+    here: PacketState | None = start
     for _ in range(LONGEST):
         if here is None:
             return
         here = STAGES[here.stage](walk, here)
     if here is None:
         return
-    walk.lost(f"the packet passed {LONGEST} stages without arriving: a routing loop")
+    walk.unknown(f"the packet passed {LONGEST} stages without arriving: a routing loop")
     walk.finding(Severity.ERROR, "routing loop", walk.reason)
 
 
@@ -99,13 +99,13 @@ def _settle(walk: PathBuilder) -> None:
     if walk.verdict is not Verdict.DELIVERED:
         return
     if walk.doubt and not answered(walk.tracked):
-        walk.lost(walk.doubt)
+        walk.unknown(walk.doubt)
         return
     unknown = [hop for hop in walk.hops if hop.state is State.UNKNOWN and hop.reason]
     decisive = [hop for hop in unknown if hop.kind in (HopKind.POLICY, HopKind.ROUTE)]
     if decisive and not answered(walk.tracked):
         hop = decisive[0]
-        walk.lost(f"not known at hop {hop.number}: {hop.reason}")
+        walk.unknown(f"not known at hop {hop.number}: {hop.reason}")
 
 
 def _unique(found: tuple[Finding, ...]) -> tuple[Finding, ...]:

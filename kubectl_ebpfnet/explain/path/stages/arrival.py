@@ -28,14 +28,14 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
             HopPlace.NODE, here.node, here.node, HopKind.LINK, f"what {here.node} does with it",
             State.UNKNOWN, here.packet, reason=f"nothing is known of {here.node}: {why}",
         )  # fmt: skip
-        walk.lost(f"nothing is known of {here.node}: {why}")
+        walk.unknown(f"nothing is known of {here.node}: {why}")
         return None
     device = _device(node, here)
     show_programs(walk, here, device, "ingress")
     if here.packet.outer is not None:
         return _out_of_tunnel(walk, here, node)
     destination = here.packet.flow.destination
-    entered = here.to(Stage.HOST, entered=device)
+    entered = here.to(Stage.HOST, in_device=device)
     if destination in node.own_addresses or walk.cluster.node_of(destination) == here.node:
         return entered
     endpoint = node.local_endpoint(destination)
@@ -84,14 +84,14 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
     show_programs(walk, inside, name, "ingress")
     destination = packet.flow.destination
     if destination in node.own_addresses:
-        return inside.to(Stage.HOST, entered=name)
+        return inside.to(Stage.HOST, in_device=name)
     endpoint = node.local_endpoint(destination)
     row = gateway.policy_row(walk, inside, node) if endpoint is None else None
     if row is not None and gateway.is_at(walk, node, row):
         return gateway.through_gateway(walk, inside, node, row, name)
     if endpoint is None and node.endpoints.known and node.routes.known:
         # Whatever is for no endpoint goes to the stack, which has a route by cilium_host.
-        return inside.to(Stage.HOST, device="", entered=name, skips_netfilter=False)
+        return inside.to(Stage.HOST, device="", in_device=name, skips_netfilter=False)
     if endpoint is None:
         walk.hop(
             HopPlace.CILIUM, name, here.node, HopKind.ROUTE, f"{destination} on {here.node}",
@@ -99,7 +99,7 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
             reason=f"no endpoint with {destination} was read on {here.node}: "
             f"{node.endpoints.missing or node.routes.missing}",
         )  # fmt: skip
-        walk.lost(f"no endpoint with {destination} is known on {here.node}")
+        walk.unknown(f"no endpoint with {destination} is known on {here.node}")
         return None
     return inside.to(Stage.ENDPOINT, device=endpoint.interface)
 
@@ -108,7 +108,7 @@ def _collect_flows(walk: PathBuilder, here: PacketState, node: NodeView) -> None
     """The same flow as the receiving node tracks it."""
     flow = here.packet.flow
     end = (flow.destination, flow.destination_port)
-    wanted = FlowQuery(flow.protocol, flow.source, frozenset({end}))
-    found = tracked_flows(node, wanted, "IN")
+    query = FlowQuery(flow.protocol, flow.source, frozenset({end}))
+    found = tracked_flows(node, query, "IN")
     same = [f for f in found if f.flow.source_port == flow.source_port]
     walk.flows.extend((same or found)[:1])

@@ -105,7 +105,7 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
             evidence,
         )
         return None
-    walk.lost(f"what cil_from_host does with {target} is not known")
+    walk.unknown(f"what cil_from_host does with {target} is not known")
     return None
 
 

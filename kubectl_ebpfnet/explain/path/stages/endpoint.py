@@ -55,10 +55,10 @@ def _incoming(walk: PathBuilder, here: PacketState, node: NodeView) -> TrackedFl
         if tracked.cilium_ct is not None and tracked.cilium_ct.direction == "IN":
             return tracked
     flow = here.packet.flow
-    wanted = FlowQuery(
+    query = FlowQuery(
         flow.protocol, flow.source, frozenset({(flow.destination, flow.destination_port)})
     )
-    found = tracked_flows(node, wanted, "IN")
+    found = tracked_flows(node, query, "IN")
     same = [f for f in found if f.flow.source_port == flow.source_port and f.cilium_ct] or found
     return same[0] if same else None
 

@@ -146,12 +146,17 @@ def route_of(
             place, here.node, here.node, HopKind.ROUTE, f"the route to {destination}",
             State.UNKNOWN, here.packet, cite.whole(node.routes.record), reason=reason,
         )  # fmt: skip
-        walk.lost(reason)
+        walk.unknown(reason)
         return None
     decision = routing.decide(
-        node.rules.facts, node.routes.facts, source, destination, mark=mark, in_device=here.entered
+        node.rules.facts,
+        node.routes.facts,
+        source,
+        destination,
+        mark=mark,
+        in_device=here.in_device,
     )
-    decision, asked = _as_the_kernel_says(here, node, decision, source, destination, mark)
+    decision, kernel_proof = _with_kernel_answer(here, node, decision, source, destination, mark)
     if decision.differs:
         walk.finding(
             Severity.INFO,
@@ -160,12 +165,12 @@ def route_of(
             f"where its tables read as {decision.differs}",
             "The kernel's own look-up counts. A rule by port, protocol or user, a VRF, or one of "
             "several next hops may be the reason.",
-            asked,
+            kernel_proof,
         )
     if decision.route is not None and not decision.refused:
         return decision
     refusing = decision.route
-    evidence = asked or (
+    evidence = kernel_proof or (
         route_evidence(node, refusing) if refusing is not None else cite.whole(node.routes.record)
     )
     walk.drop(
@@ -182,7 +187,7 @@ def route_of(
     return None
 
 
-def _as_the_kernel_says(
+def _with_kernel_answer(
     here: PacketState,
     node: NodeView,
     decision: routing.Decision,
@@ -192,12 +197,12 @@ def _as_the_kernel_says(
 ) -> tuple[routing.Decision, tuple[Evidence, ...]]:
     """The kernel's own answer for a pod's packet, where a node pod asked for it; and its record."""
     answer = node.look_up("forward", source, destination)
-    fact = next((fact for fact in answer.facts if fact.in_device == here.entered), None)
+    fact = next((fact for fact in answer.facts if fact.in_device == here.in_device), None)
     if fact is None:
         return decision, ()
     # It was asked without the mark, which Cilium sets: it holds where no rule looks at that.
     unmarked = routing.decide(
-        node.rules.facts, node.routes.facts, source, destination, in_device=here.entered
+        node.rules.facts, node.routes.facts, source, destination, in_device=here.in_device
     )
     if mark and unmarked != decision:
         return decision, ()
@@ -210,7 +215,7 @@ def kernel_evidence(
 ) -> tuple[Evidence, ...]:
     """The kernel's own look-up for a pod's packet; () where nobody asked for it."""
     answer = node.look_up("forward", source, destination)
-    lines = [fact.line for fact in answer.facts if fact.in_device == here.entered]
+    lines = [fact.line for fact in answer.facts if fact.in_device == here.in_device]
     return cite.lines(answer.record, lines) if lines else ()
 
 

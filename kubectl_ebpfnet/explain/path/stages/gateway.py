@@ -103,7 +103,7 @@ def through_gateway(
         here.packet,
         _evidence(node, row),
     )
-    return here.to(Stage.HOST, device="", entered=device, skips_netfilter=False)
+    return here.to(Stage.HOST, device="", in_device=device, skips_netfilter=False)
 
 
 def translate(

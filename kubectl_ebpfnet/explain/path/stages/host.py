@@ -28,10 +28,10 @@ MASQUERADE_MARK = 0x4000
 def forward(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """The packet passes the node's stack."""
     node = walk.cluster.node(here.node)
-    standing = _destination_nat(walk, here, node)
-    if standing is None:
+    translated = _destination_nat(walk, here, node)
+    if translated is None:
         return None
-    here = standing
+    here = translated
     flow = here.packet.flow
     where = (HopPlace.NODE, here.node, here.node, HopKind.ROUTE)
     decision = route_of(walk, here, node, flow.source, flow.destination, mark=_mark(here) or 0)
@@ -51,19 +51,19 @@ def forward(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if decision.local or flow.destination in node.own_addresses:
         return here.to(Stage.NODE_LOCAL)
     device = decision.route.device
-    if not _filter(walk, here, node, "FORWARD" if here.entered else "OUTPUT", device):
+    if not _filter(walk, here, node, "FORWARD" if here.in_device else "OUTPUT", device):
         return None
     return here.to(Stage.DEVICE, device=device, next_hop=decision.route.gateway)
 
 
 def _mark(here: PacketState) -> int | None:
     mark: int | None = None
-    if not here.entered:
+    if not here.in_device:
         mark = 0
     elif here.identity:
         low, high = here.identity & 0xFFFF, here.identity >> 16 & 0xFF
         mark = low << 16 | IDENTITY_MARK | high
-    return (mark or 0) | MASQUERADE_MARK if here.marked else mark
+    return (mark or 0) | MASQUERADE_MARK if here.to_masquerade else mark
 
 
 def _destination_nat(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
@@ -82,7 +82,7 @@ def _destination_nat(walk: PathBuilder, here: PacketState, node: NodeView) -> Pa
             f"{service.title}", State.UNKNOWN, here.packet, service.evidence,
             reason=f"netfilter's rules could not be read: {ruleset.missing}",
         )  # fmt: skip
-        walk.lost("which backend netfilter would choose is not known")
+        walk.unknown("which backend netfilter would choose is not known")
         return None
     record = node.ruleset(here.packet.flow.destination.version).record
     proof = cite.lines(record, [rule.line for rule in by_rules]) if by_rules else ()
@@ -105,7 +105,7 @@ def _destination_nat(walk: PathBuilder, here: PacketState, node: NodeView) -> Pa
         and netfilter.matches(rule, seen_by_rules)
         for rule in by_rules
     )
-    return here.to(here.stage, packet=packet, marked=marked)
+    return here.to(here.stage, packet=packet, to_masquerade=marked)
 
 
 def _service_rules(walk: PathBuilder, here: PacketState, node: NodeView) -> list[NetfilterRule]:
@@ -136,7 +136,7 @@ def context(
     nodes = walk.cluster.node_addresses
     return netfilter.Context(
         here.packet.flow,
-        here.entered,
+        here.in_device,
         out_device,
         _mark(here),
         "NEW",

@@ -72,7 +72,7 @@ def rewrite(
             place, where, node, HopKind.LOAD_BALANCING, f"{service.title}: backends not known",
             State.UNKNOWN, packet, service.evidence, reason=service.missing,
         )  # fmt: skip
-        walk.lost(f"the backends of {service.title} are not known: {service.missing}")
+        walk.unknown(f"the backends of {service.title} are not known: {service.missing}")
         return None
     flow = packet.flow.with_destination(*target)
     # The port of a translated source is that of its translation, which comes later.
@@ -84,7 +84,7 @@ def rewrite(
         where,
         node,
         HopKind.LOAD_BALANCING,
-        f"{service.title} → {endpoint_text(*target)} {how}{_choice(service, target, state)}",
+        f"{service.title} → {endpoint_text(*target)} {how}{_how_chosen(service, target, state)}",
         state,
         replace(packet, flow=flow),
         evidence,
@@ -99,7 +99,7 @@ def _names_frontend(tracked: TrackedFlow | None) -> bool:
     return tracked.service_ct is not None or by_netfilter
 
 
-def _choice(service: ServiceAddress, target: tuple[Address, int | None], state: State) -> str:
+def _how_chosen(service: ServiceAddress, target: tuple[Address, int | None], state: State) -> str:
     words = []
     others = len(service.usable) - 1
     if others > 0:

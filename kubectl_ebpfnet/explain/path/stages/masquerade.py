@@ -36,7 +36,7 @@ def by_netfilter(walk: PathBuilder, here: PacketState, node: NodeView) -> Packet
     flow = here.packet.flow
     where = (HopPlace.NODE, here.node, here.node, HopKind.NAT)
     answer = node.ruleset(flow.destination.version)
-    seen, proof = _seen_by_netfilter(walk, here)
+    seen, proof = _netfilter_translation(walk, here)
     rule: NetfilterRule | None = None
     uncertain: tuple[NetfilterRule, ...] = ()
     if answer.facts:
@@ -60,10 +60,10 @@ def by_netfilter(walk: PathBuilder, here: PacketState, node: NodeView) -> Packet
         return here.to(here.stage, packet=packet)
     if rule is None:
         # Once this flow is tracked, the translation of another (older) one says nothing of it.
-        alike = _seen_of_another_flow(walk, here) if seen is None else None
-        if alike is not None:
-            return _as_the_other(walk, here, alike)
-        _not_by_netfilter(walk, here, node, uncertain, answer)
+        other = _other_translated_flow(walk, here) if seen is None else None
+        if other is not None:
+            return _like_other_flow(walk, here, other)
+        _no_rule(walk, here, node, uncertain, answer)
         return here
     if seen is not None:
         walk.finding(
@@ -93,7 +93,7 @@ def _rule_evidence(record: Record | None, rule: NetfilterRule | None) -> tuple[E
     return cite.lines(record, [rule.line]) if rule is not None else ()
 
 
-def _seen_by_netfilter(
+def _netfilter_translation(
     walk: PathBuilder, here: PacketState
 ) -> tuple[Flow | None, tuple[Evidence, ...]]:
     tracked = walk.tracked_at(here)
@@ -102,7 +102,7 @@ def _seen_by_netfilter(
     return tracked.netfilter.translated(), tracked.evidence[-1:]
 
 
-def _seen_of_another_flow(walk: PathBuilder, here: PacketState) -> TrackedFlow | None:
+def _other_translated_flow(walk: PathBuilder, here: PacketState) -> TrackedFlow | None:
     """A flow of the same pod to the same end that netfilter translates, other than this one."""
     for flow in walk.flows:
         if flow.node == here.node and flow.netfilter is not None and flow.netfilter.source_nat:
@@ -110,7 +110,7 @@ def _seen_of_another_flow(walk: PathBuilder, here: PacketState) -> TrackedFlow |
     return None
 
 
-def _as_the_other(walk: PathBuilder, here: PacketState, other: TrackedFlow) -> PacketState:
+def _like_other_flow(walk: PathBuilder, here: PacketState, other: TrackedFlow) -> PacketState:
     assert other.netfilter is not None
     new = other.netfilter.translated().source
     packet = replace(here.packet, flow=here.packet.flow.with_source(new, None))
@@ -138,7 +138,7 @@ def _new_source(node: NodeView, here: PacketState, rule: NetfilterRule) -> Addre
     return found[0] if found else None
 
 
-def _not_by_netfilter(
+def _no_rule(
     walk: PathBuilder,
     here: PacketState,
     node: NodeView,
@@ -216,11 +216,11 @@ def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
         return here.to(here.stage, packet=packet)
     if config.masquerade != "bpf":
         return here
-    spared = _spared(walk, here, node)
-    if spared:
+    exemption = _exemption(walk, here, node)
+    if exemption:
         if not walk.cluster.in_cluster(flow.destination):
             evidence = cite.json_object(node.config_record, {"mode": "BPF"})
-            walk.hop(*where, f"not masqueraded: {spared}", State.DERIVED, here.packet, evidence)
+            walk.hop(*where, f"not masqueraded: {exemption}", State.DERIVED, here.packet, evidence)
         return here
     if no_snat_map(node):
         evidence = cite.whole(node.table_state(NAT).record)
@@ -258,7 +258,7 @@ def _nat_evidence(walk: PathBuilder) -> tuple[Evidence, ...]:
     return tracked.evidence[before : before + 1]
 
 
-def _spared(walk: PathBuilder, here: PacketState, node: NodeView) -> str:
+def _exemption(walk: PathBuilder, here: PacketState, node: NodeView) -> str:
     """Why Cilium does not masquerade, in the datapath's own order; "" when it does."""
     flow = here.packet.flow
     if walk.ends.host_network or flow.source in walk.cluster.node_addresses:

@@ -44,7 +44,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     host_side = _link(walk, here, netns, node, device, neighbour, target)
     if host_side is None:
         return None
-    return here.to(Stage.VETH, device=host_side, entered=host_side)
+    return here.to(Stage.VETH, device=host_side, in_device=host_side)
 
 
 def _name(walk: PathBuilder) -> str:
@@ -92,14 +92,14 @@ def _route(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route | boo
     kernel = netns.look_up("fib", flow.source, flow.destination)
     if kernel.facts:
         decision = by_kernel(decision, kernel.facts[0], answer.facts)
-    asked = cite.lines(kernel.record, [1]) if kernel.facts else ()
+    kernel_proof = cite.lines(kernel.record, [1]) if kernel.facts else ()
     if decision.route is None or decision.refused:
         walk.drop(
             *where,
             f"{decision.refused} in the pod",
             State.DERIVED,
             here.packet,
-            asked or cite.lines(answer.record, [r.line for r in answer.facts]),
+            kernel_proof or cite.lines(answer.record, [r.line for r in answer.facts]),
         )
         walk.finding(
             Severity.ERROR,
@@ -118,7 +118,7 @@ def _route(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route | boo
         + (f", gateway {route.gateway}{owner}" if route.gateway else ", on the link"),
         State.DERIVED,
         here.packet,
-        cite.lines(answer.record, [route.line]) + asked,
+        cite.lines(answer.record, [route.line]) + kernel_proof,
     )
     return route
 
@@ -150,7 +150,7 @@ def _neighbour(
         )
         return True, None
     evidence = cite.lines(answer.record, [neighbour.line])
-    if unresolved(neighbour) and _is_cut_off(netns, device):
+    if unresolved(neighbour) and _has_no_carrier(netns, device):
         # The cause is the link, which comes next and is what the answer is to name.
         walk.hop(
             *where,
@@ -187,7 +187,7 @@ def _neighbour(
     return True, neighbour
 
 
-def _is_cut_off(netns: PodNetns, device: str) -> bool:
+def _has_no_carrier(netns: PodNetns, device: str) -> bool:
     """Whether the pod's device is down, or its other end is."""
     link = next((link for link in netns.links.facts if link.name == device), None)
     return link is not None and not (link.up and link.lower_up)
@@ -229,7 +229,7 @@ def _link(
             evidence,
             reason=f"its host side is not known: {why}",
         )
-        walk.lost(f"the host side of {_name(walk)}'s {device} is not known: {why}")
+        walk.unknown(f"the host side of {_name(walk)}'s {device} is not known: {why}")
         return None
     mtu = f", MTU {inner.mtu}" if inner is not None and inner.mtu else ""
     walk.hop(
@@ -280,12 +280,12 @@ def _host_side(
         ]
     if not candidates and endpoint is not None and endpoint.interface:
         known = node.link(endpoint.interface)
-        said = ", as the agent says"
+        how = ", as the agent says"
         if known is not None:
-            candidates.append((known, said))
+            candidates.append((known, how))
         elif not node.links.known:
             link = Link(endpoint.ifindex or 0, endpoint.interface, mac=endpoint.host_mac)
-            return link, said, _endpoint_evidence(walk, node)
+            return link, how, _endpoint_evidence(walk, node)
     if not candidates:
         return None, "", ()
     link, how = candidates[0]

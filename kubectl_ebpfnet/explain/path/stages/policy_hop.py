@@ -33,8 +33,8 @@ def policy_hop(
         identity: of the remote side, None when not known.
     """
     where = (HopPlace.CILIUM, here.device or here.node, here.node, HopKind.POLICY)
-    seen = _seen(walk, here.node)
-    missing = _what_is_missing(node, endpoint_id, identity)
+    seen = _conntrack_evidence(walk, here.node)
+    missing = _missing(node, endpoint_id, identity)
     if missing:
         state = State.OBSERVED if seen else State.UNKNOWN
         text = f"{direction} policy" + (
@@ -154,14 +154,14 @@ def _denied(
     )
 
 
-def _seen(walk: PathBuilder, node_name: str) -> tuple[Evidence, ...]:
+def _conntrack_evidence(walk: PathBuilder, node_name: str) -> tuple[Evidence, ...]:
     for flow in walk.flows:
         if flow.node == node_name and flow.cilium_ct is not None:
             return flow.evidence[:1]
     return ()
 
 
-def _what_is_missing(node: NodeView, endpoint_id: int | None, identity: int | None) -> str:
+def _missing(node: NodeView, endpoint_id: int | None, identity: int | None) -> str:
     if endpoint_id is None:
         why = node.endpoints.missing or "the agent does not know the pod's address"
         return f"the endpoint is not known: {why}"

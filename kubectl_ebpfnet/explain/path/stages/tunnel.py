@@ -57,7 +57,7 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
             HopPlace.CILIUM, name, here.node, HopKind.TUNNEL, f"encapsulated for {end}",
             State.UNKNOWN, here.packet, evidence, reason=reason,
         )  # fmt: skip
-        walk.lost(reason)
+        walk.unknown(reason)
         return None
     port = (link.tunnel_port if link else None) or PORTS.get(node.config.tunnel_protocol, 8472)
     # The receiver is to see the node's own packets as a remote node's (__encap_with_nodeid).
@@ -83,7 +83,7 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
 def _route_outer(
     walk: PathBuilder, here: PacketState, node: NodeView, source: Address, end: Address
 ) -> PacketState | None:
-    decision = route_of(walk, here.to(here.stage, entered=""), node, source, end)
+    decision = route_of(walk, here.to(here.stage, in_device=""), node, source, end)
     if decision is None or decision.route is None:
         return None
     walk.hop(
@@ -97,7 +97,7 @@ def _route_outer(
         route_evidence(node, decision.route),
     )
     route = decision.route
-    return here.to(Stage.DEVICE, device=route.device, entered="", next_hop=route.gateway)
+    return here.to(Stage.DEVICE, device=route.device, in_device="", next_hop=route.gateway)
 
 
 def _node_address(walk: PathBuilder, name: str, node: NodeView, end: Address) -> Address | None:

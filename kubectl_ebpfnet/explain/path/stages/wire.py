@@ -16,13 +16,13 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
     node = _next_node(walk, here)
     if node and node == here.node:
         by = f" by {here.next_hop}" if here.next_hop else ""
-        walk.lost(f"it leaves {here.node}{by} for {flow.destination}, which is on {here.node}")
+        walk.unknown(f"it leaves {here.node}{by} for {flow.destination}, which is on {here.node}")
         return None
     if node:
-        if (here.node, node, here.packet) in walk.crossed:
+        if (here.node, node, here.packet) in walk.crossings:
             _loop(walk, here, node)
             return None
-        walk.crossed.add((here.node, node, here.packet))
+        walk.crossings.add((here.node, node, here.packet))
         how = "in the tunnel" if here.packet.outer else "as it is"
         walk.hop(
             HopPlace.WIRE,
@@ -34,7 +34,7 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
             State.DERIVED,
             here.packet,
         )
-        walk.asked_nodes.append(node)
+        walk.visited_nodes.append(node)
         identity = here.identity
         changed = flow.source != walk.ends.flow.source
         if here.packet.outer is None and (changed or walk.ends.host_network):
@@ -42,8 +42,8 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
             entry = cluster.node(node).ipcache_of(flow.source)
             identity = entry.identity if entry is not None else 0
         return here.to(
-            Stage.ARRIVAL, node=node, device="", entered="", skips_netfilter=False,
-            marked=False, identity=identity, next_hop=None,
+            Stage.ARRIVAL, node=node, device="", in_device="", skips_netfilter=False,
+            to_masquerade=False, identity=identity, next_hop=None,
         )  # fmt: skip
     if _untranslated(walk, here):
         return None
@@ -79,7 +79,7 @@ def _untranslated(walk: PathBuilder, here: PacketState) -> bool:
     if here.packet.flow.destination != service.address:
         return False
     virtual = service.type == "ClusterIP"
-    walk.lost(f"{service.title} leaves {here.node} without having become a backend's address")
+    walk.unknown(f"{service.title} leaves {here.node} without having become a backend's address")
     walk.finding(
         Severity.ERROR if virtual else Severity.WARNING,
         f"nothing on {here.node} load-balances {service.title}",
@@ -104,7 +104,7 @@ def _no_such_port(walk: PathBuilder, here: PacketState) -> bool:
         port = f"port {flow.destination_port}/{asked}" if flow.destination_port else asked
         offered = ", ".join(f"{p.port}/{protocol_name(p.protocol)}" for p in service.ports)
         name = f"svc {service.namespace}/{service.name}"
-        walk.lost(f"{flow.destination} is {name}, which does not serve {port}")
+        walk.unknown(f"{flow.destination} is {name}, which does not serve {port}")
         walk.finding(
             Severity.ERROR,
             f"{name} does not serve {port}",
