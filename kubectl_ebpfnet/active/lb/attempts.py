@@ -186,7 +186,7 @@ def _add_source(node: NodeView, attempt: ProbeAttempt) -> ProbeAttempt:
         if entry.fact.original != sent:
             continue
         seen = entry.fact.translated()
-        evidence = (*attempt.evidence, *cite.said(entry.record, entry.number, entry.text))
+        evidence = (*attempt.evidence, *cite.line(entry.record, entry.number, entry.text))
         if not answered and not entry.fact.destination_nat:
             return attempt  # tracked, but without a backend
         if attempt.source_seen is not None or not (answered or sent.protocol == UDP):
@@ -212,11 +212,11 @@ def _by_cilium(node: NodeView, attempt: ProbeAttempt, sent: Flow) -> ProbeAttemp
         is_same_flow = is_same_flow and backend_flow.protocol == sent.protocol
         if entry.fact.direction != "OUT" or not is_same_flow or not entry.fact.rev_nat:
             continue
-        seen, evidence = backend_flow, cite.said(entry.record, entry.number, entry.text)
+        seen, evidence = backend_flow, cite.line(entry.record, entry.number, entry.text)
         for nat in node.nat(addresses):
             if nat.fact.direction == "OUT" and nat.fact.flow == backend_flow:
                 seen = nat.fact.translated()
-                evidence += cite.said(nat.record, nat.number, nat.text)
+                evidence += cite.line(nat.record, nat.number, nat.text)
         return replace(
             attempt, source_seen=seen.source, source_seen_port=seen.source_port,
             source_from="cilium-ct", backend=backend_flow.destination,

@@ -72,7 +72,7 @@ def check(name: str, situation: DoctorContext) -> NodeCheck:
     ran = any(record.ran for record in by_agent)
     tools, missing = _tools(cluster, name, by_agent)
     there = any(record.ran for record in by_pod)
-    kernel = cluster.node(name).ask(q.KERNEL, readers.NODE_SIDE).facts if there else ()
+    kernel = cluster.node(name).answer(q.KERNEL, readers.NODE_SIDE).facts if there else ()
     found = NodeCheck(
         name,
         ready=None if node is None else node.ready,

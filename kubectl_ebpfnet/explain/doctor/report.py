@@ -257,7 +257,7 @@ def _features(
     cluster: ClusterView, configs: dict[str, DatapathConfig]
 ) -> Iterator[tuple[str, str]]:
     versions = {
-        name: str(next(iter(cluster.node(name).ask(q.VERSION, readers.VERSION).facts), ""))
+        name: str(next(iter(cluster.node(name).answer(q.VERSION, readers.VERSION).facts), ""))
         or config.version
         for name, config in configs.items()
     }

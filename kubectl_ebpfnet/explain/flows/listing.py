@@ -86,17 +86,17 @@ def _read(node: NodeView, filters: Sequence[FlowFilter]) -> _JoinIndex:
     needles = () if every else sorted({t for end in ends for t in (str(end), expanded(end))})
     tables = _JoinIndex()
     service: list[FactLine[CtEntry]] = []
-    for said in node.ct(needles):
-        entry = said.fact
+    for line in node.ct(needles):
+        entry = line.fact
         if entry.related:
             continue
         if entry.direction == "SVC":
-            service.append(said)
+            service.append(line)
         elif entry.flow not in tables.ct or entry.direction == "OUT":
-            tables.ct[entry.flow] = said
-    for said in service:
-        flow = said.fact.flow
-        tables.service[(flow.protocol, flow.source, flow.source_port, said.fact.rev_nat)] = said
+            tables.ct[entry.flow] = line
+    for line in service:
+        flow = line.fact.flow
+        tables.service[(flow.protocol, flow.source, flow.source_port, line.fact.rev_nat)] = line
     for nat in node.nat(needles):
         if nat.fact.direction == "OUT":
             tables.nat[nat.fact.flow] = nat
@@ -119,15 +119,15 @@ def _joined(node: NodeView, tables: _JoinIndex) -> list[TrackedFlow]:
     used_nat: set[Flow] = set()
     used_nf: set[Flow] = set()
     used_service: set[Flow] = set()
-    for flow, said in tables.ct.items():
-        client = (flow.protocol, flow.source, flow.source_port, said.fact.rev_nat)
-        service = tables.service.get(client) if said.fact.rev_nat else None
+    for flow, line in tables.ct.items():
+        client = (flow.protocol, flow.source, flow.source_port, line.fact.rev_nat)
+        service = tables.service.get(client) if line.fact.rev_nat else None
         nat = tables.nat.get(flow)
         nf = _netfilter(tables, flow, service)
         used_nat |= {nat.fact.flow} if nat else set()
         used_nf |= {nf.fact.original} if nf else set()
         used_service |= {service.fact.flow} if service else set()
-        found.append(_tracked(node, said, service, nat, nf))
+        found.append(_tracked(node, line, service, nat, nf))
     for service in tables.service.values():
         if service.fact.flow not in used_service:
             nf = _netfilter(tables, service.fact.flow, None)
@@ -160,32 +160,32 @@ def _netfilter(
 
 def _tracked(
     node: NodeView,
-    said: FactLine[CtEntry] | None,
+    ct: FactLine[CtEntry] | None,
     service: FactLine[CtEntry] | None,
     nat: FactLine[NatEntry] | None,
     nf: FactLine[ConntrackEntry] | None,
 ) -> TrackedFlow:
     if service is not None:
         first = service.fact.flow
-    elif nf is not None and said is None and nat is None:
+    elif nf is not None and ct is None and nat is None:
         first = nf.fact.original
     else:
-        first = said.fact.flow if said is not None else nat.fact.flow  # type: ignore[union-attr]
+        first = ct.fact.flow if ct is not None else nat.fact.flow  # type: ignore[union-attr]
         if nf is not None and nf.fact.destination_nat:
             first = nf.fact.original
-    last = said.fact.flow if said is not None else first
+    last = ct.fact.flow if ct is not None else first
     if nf is not None:
         last = nf.fact.translated()
     if nat is not None:
         last = nat.fact.translated()
     evidence: tuple[Evidence, ...] = ()
-    for part in (said, service, nat, nf):
+    for part in (ct, service, nat, nf):
         if part is not None:
-            evidence += cite.said(part.record, part.number, part.text)
+            evidence += cite.line(part.record, part.number, part.text)
     return TrackedFlow(
         node=node.name,
         flow=first,
-        cilium_ct=said.fact if said else None,
+        cilium_ct=ct.fact if ct else None,
         service_ct=service.fact if service else None,
         cilium_nat=nat.fact if nat else None,
         netfilter=nf.fact if nf else None,
@@ -201,7 +201,7 @@ def _order(flow: TrackedFlow) -> tuple[int, int, str, int, str]:
 
 
 def _missing(node: NodeView) -> list[str]:
-    said = []
+    missing = []
     for question, name in (
         (q.CT, "Cilium's conntrack"),
         (q.NAT, "Cilium's NAT"),
@@ -209,5 +209,5 @@ def _missing(node: NodeView) -> list[str]:
     ):
         answer = node.table_state(question)
         if not answer.known and not (question is q.NAT and no_snat_map(node)):
-            said.append(f"{name} of node {node.name}: {answer.missing}")
-    return said
+            missing.append(f"{name} of node {node.name}: {answer.missing}")
+    return missing

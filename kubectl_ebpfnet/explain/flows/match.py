@@ -82,10 +82,10 @@ def tracked_flows(node: NodeView, query: FlowQuery, direction: str = "OUT") -> l
         direction: `OUT` on the sender's node, `IN` on the receiver's.
     """
     tables = _read(node, query, direction)
-    flows = [_joined(node, said, tables) for said in _newest(tables.ct)]
+    flows = [_joined(node, line, tables) for line in _newest(tables.ct)]
     joined = {flow.netfilter for flow in flows}
-    alone = [said for said in _newest_nf(tables.nf) if said.fact not in joined]
-    flows += [_of_netfilter(node, said) for said in alone]
+    alone = [line for line in _newest_nf(tables.nf) if line.fact not in joined]
+    flows += [_of_netfilter(node, line) for line in alone]
     return flows[:SHOWN]
 
 
@@ -93,18 +93,18 @@ def _read(node: NodeView, query: FlowQuery, direction: str) -> _FlowLines:
     tables = _FlowLines()
     needle = [str(query.source)]
     elsewhere: list[FactLine[CtEntry]] = []
-    for said in node.ct(needle):
-        entry = said.fact
+    for line in node.ct(needle):
+        entry = line.fact
         if entry.related:
             continue
         if entry.direction == direction and query.is_end(entry.flow):
-            tables.ct.append(said)
+            tables.ct.append(line)
         elif entry.direction == "SVC" and query.is_frontend(entry.flow):
-            tables.service.append(said)
+            tables.service.append(line)
         elif entry.direction == direction and query.may_be_behind(entry):
-            elsewhere.append(said)
+            elsewhere.append(line)
     # A flow stays with its backend after the service has lost it: the SVC entry leads there.
-    begun = {(said.fact.flow.source_port, said.fact.rev_nat) for said in tables.service}
+    begun = {(line.fact.flow.source_port, line.fact.rev_nat) for line in tables.service}
     tables.ct += [s for s in elsewhere if (s.fact.flow.source_port, s.fact.rev_nat) in begun]
     for nat in node.nat(needle):
         if nat.fact.direction == "OUT" and nat.fact.flow.source == query.source:
@@ -117,19 +117,19 @@ def _read(node: NodeView, query: FlowQuery, direction: str) -> _FlowLines:
 
 
 def _newest(entries: Iterable[FactLine[CtEntry]]) -> list[FactLine[CtEntry]]:
-    def age(said: FactLine[CtEntry]) -> tuple[int, int]:
-        entry = said.fact
+    def age(line: FactLine[CtEntry]) -> tuple[int, int]:
+        entry = line.fact
         return (entry.remaining if entry.remaining is not None else 0, entry.expires or 0)
 
     return sorted(entries, key=age, reverse=True)
 
 
 def _newest_nf(entries: Iterable[FactLine[ConntrackEntry]]) -> list[FactLine[ConntrackEntry]]:
-    return sorted(entries, key=lambda said: said.fact.timeout or 0, reverse=True)
+    return sorted(entries, key=lambda line: line.fact.timeout or 0, reverse=True)
 
 
-def _joined(node: NodeView, said: FactLine[CtEntry], tables: _FlowLines) -> TrackedFlow:
-    flow = said.fact.flow
+def _joined(node: NodeView, line: FactLine[CtEntry], tables: _FlowLines) -> TrackedFlow:
+    flow = line.fact.flow
     service = next((s for s in tables.service if s.fact.flow.source_port == flow.source_port), None)
     nat = tables.nat.get(flow)
     nf = next((s for s in tables.nf if _same(s.fact, flow, service)), None)
@@ -141,12 +141,12 @@ def _joined(node: NodeView, said: FactLine[CtEntry], tables: _FlowLines) -> Trac
     return TrackedFlow(
         node=node.name,
         flow=service.fact.flow if service else flow,
-        cilium_ct=said.fact,
+        cilium_ct=line.fact,
         service_ct=service.fact if service else None,
         cilium_nat=nat.fact if nat else None,
         netfilter=nf.fact if nf else None,
         translated=translated,
-        evidence=_evidence((said, service, nat, nf)),
+        evidence=_evidence((line, service, nat, nf)),
     )
 
 
@@ -164,16 +164,16 @@ def _same(entry: ConntrackEntry, flow: Flow, service: FactLine[CtEntry] | None) 
     )
 
 
-def _of_netfilter(node: NodeView, said: FactLine[ConntrackEntry]) -> TrackedFlow:
+def _of_netfilter(node: NodeView, line: FactLine[ConntrackEntry]) -> TrackedFlow:
     return TrackedFlow(
         node=node.name,
-        flow=said.fact.original,
+        flow=line.fact.original,
         cilium_ct=None,
         service_ct=None,
         cilium_nat=None,
-        netfilter=said.fact,
-        translated=said.fact.translated(),
-        evidence=_evidence((said,)),
+        netfilter=line.fact,
+        translated=line.fact.translated(),
+        evidence=_evidence((line,)),
     )
 
 
@@ -183,21 +183,25 @@ def _evidence(
     found: tuple[Evidence, ...] = ()
     for part in parts:
         if part is not None:
-            found += cite.said(part.record, part.number, part.text)
+            found += cite.line(part.record, part.number, part.text)
     return found
 
 
 def notes(node: NodeView, flows: Sequence[TrackedFlow]) -> list[TrackingNote]:
     """What the tables that show nothing of the flows have to say."""
     here = [flow for flow in flows if flow.node == node.name]
-    told: list[TrackingNote] = []
+    notes_of_node: list[TrackingNote] = []
     if not any(flow.cilium_ct for flow in here):
-        told += _note(node, q.CT, "cilium-ct", "no entry of this flow in Cilium's conntrack")
+        notes_of_node += _note(
+            node, q.CT, "cilium-ct", "no entry of this flow in Cilium's conntrack"
+        )
     if not any(flow.cilium_nat for flow in here):
-        told += _nat_note(node)
+        notes_of_node += _nat_note(node)
     if not any(flow.netfilter for flow in here):
-        told += _note(node, q.CONNTRACK, "nf_conntrack", "no entry of this flow in nf_conntrack")
-    return told
+        notes_of_node += _note(
+            node, q.CONNTRACK, "nf_conntrack", "no entry of this flow in nf_conntrack"
+        )
+    return notes_of_node
 
 
 def _note(node: NodeView, question: q.Question, table: str, empty: str) -> list[TrackingNote]:

@@ -278,10 +278,10 @@ def tracked(case: Mismatch) -> Iterator[tuple[Flow, tuple[Evidence, ...]]]:
     Yields:
         The packet as it leaves, and its proof: the line that says so.
     """
-    for said in case.node.nf([str(case.flow.source)]):
-        entry = said.fact
+    for line in case.node.nf([str(case.flow.source)]):
+        entry = line.fact
         if entry.original.matches(case.flow) and entry.destination_nat:
-            yield entry.translated(), cite.said(said.record, said.number, said.text)
+            yield entry.translated(), cite.line(line.record, line.number, line.text)
             return
 
 

@@ -46,13 +46,13 @@ def _masquerades(case: Mismatch) -> Iterator[Cause]:
                 rule_lines(case, rule),
             )
             break
-    for said in case.node.nf([str(case.flow.source)]):
-        entry = said.fact
+    for line in case.node.nf([str(case.flow.source)]):
+        entry = line.fact
         if entry.original.matches(case.flow) and entry.source_nat:
             to = entry.translated()
             yield Cause(
                 f"conntrack there has it leave as {endpoint_text(to.source, to.source_port)}",
-                cite.said(said.record, said.number, said.text),
+                cite.line(line.record, line.number, line.text),
             )
             return
 

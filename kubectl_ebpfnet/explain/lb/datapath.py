@@ -120,7 +120,7 @@ def _kube_proxy(node: NodeView, target: ProbeTarget) -> _Seen | None:
     rule = [one for one in found if all(part in one[1] for part in wanted)]
     # The one that leads on, not those that mark before it.
     rule.sort(key=lambda one: "-j KUBE-MARK-MASQ" in one[1])
-    proof = cite.said(record, *rule[0]) if rule else cite.whole(record)
+    proof = cite.line(record, *rule[0]) if rule else cite.whole(record)
     return _Seen("ipvs" if ipvs else "iptables", proof, bool(rule))
 
 

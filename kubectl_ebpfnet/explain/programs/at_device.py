@@ -128,7 +128,7 @@ def at_device(
     if whole.known:
         there = _of(whole.facts, device, direction, whole.record)
         return DevicePrograms(
-            tuple(there), ("the kernel",), lacks(whole.record), cite.whole(whole.record)
+            tuple(there), ("the kernel",), stated_gaps(whole.record), cite.whole(whole.record)
         )
     found: list[ProgramAtHook] = []
     asked: list[str] = []
@@ -150,10 +150,10 @@ def at_device(
         found += _new(found, linked)
         asked += looked
     named = tuple(_named(node, program) for program in sorted(found, key=_rank))
-    return DevicePrograms(named, tuple(asked), _what_is_missing(asked, tcx_visible, named), empty)
+    return DevicePrograms(named, tuple(asked), _missing(asked, tcx_visible, named), empty)
 
 
-def lacks(record: Record | None) -> str:
+def stated_gaps(record: Record | None) -> str:
     """What an answer of the node side that stands says it lacks, "" for nothing."""
     return record.stderr.decode("utf-8", "replace").strip() if record is not None else ""
 
@@ -163,14 +163,16 @@ def _of(
 ) -> list[ProgramAtHook]:
     hits = []
     for a in attachments:
-        hook, _, way = a.hook.partition("/")
+        hook, _, direction_of_hook = a.hook.partition("/")
         if a.device != device:
             continue
         # netkit programs are at the host side device: `peer` sees what leaves the pod.
-        way = {"peer": "ingress", "primary": "egress"}.get(way, way)
+        direction_of_hook = {"peer": "ingress", "primary": "egress"}.get(
+            direction_of_hook, direction_of_hook
+        )
         if hook == "xdp":
-            way = "ingress"
-        if way == direction:
+            direction_of_hook = "ingress"
+        if direction_of_hook == direction:
             hits.append(ProgramAtHook(a, _cited(record, a)))
     return hits
 
@@ -274,7 +276,7 @@ def _named(node: NodeView, program: ProgramAtHook) -> ProgramAtHook:
     return program
 
 
-def _what_is_missing(asked: list[str], tcx_visible: bool, found: tuple[ProgramAtHook, ...]) -> str:
+def _missing(asked: list[str], tcx_visible: bool, found: tuple[ProgramAtHook, ...]) -> str:
     if not asked:
         return "neither bpftool nor tc could be asked"
     if found or tcx_visible or "pins" in asked or "bpftool link" in asked:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.programs.at_device import at_device, lacks, role_of
+from kubectl_ebpfnet.explain.programs.at_device import at_device, role_of, stated_gaps
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
@@ -52,8 +52,8 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
     own = netns.attachments
     if own.known:
         rows += _of_answer(node, where, own)
-        if said := lacks(own.record):
-            missing.append(f"some programs in the pod's own namespace and cgroups: {said}")
+        if gaps := stated_gaps(own.record):
+            missing.append(f"some programs in the pod's own namespace and cgroups: {gaps}")
     else:
         missing.append(
             f"programs in the pod's own namespace and cgroups: {own.missing}"
@@ -132,9 +132,11 @@ def _ordered(rows: Iterable[AttachedProgram]) -> tuple[AttachedProgram, ...]:
     for row in rows:
         a = row.attachment
         # XDP, tcx and clsact of one direction are one chain; each cgroup attach type is its own.
-        way = a.hook.rpartition("/")[2]
-        way = {"xdp": "ingress", "peer": "ingress", "primary": "egress"}.get(way, way)
-        key = (row.where, a.device, a.cgroup, way)
+        direction = a.hook.rpartition("/")[2]
+        direction = {"xdp": "ingress", "peer": "ingress", "primary": "egress"}.get(
+            direction, direction
+        )
+        key = (row.where, a.device, a.cgroup, direction)
         seen[key] = seen.get(key, 0) + 1
         numbered.append(replace(row, order=seen[key]))
     return tuple(numbered)
@@ -147,8 +149,8 @@ def _asked(node: NodeView) -> str:
 
 def _missing(node: NodeView) -> Iterator[str]:
     if node.attachments.known:
-        if said := lacks(node.attachments.record):
-            yield f"some programs of node {node.name}: {said}"
+        if gaps := stated_gaps(node.attachments.record):
+            yield f"some programs of node {node.name}: {gaps}"
         return
     if not node.links.known:
         yield f"the devices of node {node.name}: {node.links.missing}"

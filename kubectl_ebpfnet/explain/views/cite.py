@@ -1,4 +1,4 @@
-"""Evidence for a hop: which record, which of its lines, and what they say.
+"""Evidence for a hop: the record, the numbers of its lines, and their text.
 
 Text is cited by line. JSON is cited by the object that matters, cut down to the keys that prove
 the hop, since one line may hold a whole table.
@@ -20,15 +20,15 @@ LONGEST_EXCERPT = 400
 
 
 def whole(record: Record | None) -> tuple[Evidence, ...]:
-    """The record as a whole: for an empty or failed answer."""
+    """Cite the record as a whole, with the start of its stderr: for an empty or failed answer."""
     if record is None:
         return ()
-    said = record.stderr.decode("utf-8", "replace").strip().splitlines()
-    return (Evidence(record.number, (), tuple(line[:LONGEST_EXCERPT] for line in said[:3])),)
+    errors = record.stderr.decode("utf-8", "replace").strip().splitlines()
+    return (Evidence(record.number, (), tuple(line[:LONGEST_EXCERPT] for line in errors[:3])),)
 
 
 def lines(record: Record | None, numbers: Iterable[int]) -> tuple[Evidence, ...]:
-    """Lines of a text record, by number; numbers below 1 or past the end are left out."""
+    """Cite lines of a text record by number; leave out numbers below 1 or past the end."""
     if record is None:
         return ()
     wanted = tuple(sorted({number for number in numbers if number > 0}))
@@ -40,25 +40,31 @@ def lines(record: Record | None, numbers: Iterable[int]) -> tuple[Evidence, ...]
     return (Evidence(record.number, found, excerpt),)
 
 
-def said(record: Record | None, number: int, line: str) -> tuple[Evidence, ...]:
-    """One line that the caller has already read (a streamed record is not read again)."""
+def line(record: Record | None, number: int, text: str) -> tuple[Evidence, ...]:
+    """Cite a line that the caller has read already, so that a long record is not read again.
+
+    Args:
+        record: the record that holds the line; None gives no evidence.
+        number: its 1-based number there.
+        text: the line itself.
+    """
     if record is None:
         return ()
-    return (Evidence(record.number, (number,), (line.strip()[:LONGEST_EXCERPT],)),)
+    return (Evidence(record.number, (number,), (text.strip()[:LONGEST_EXCERPT],)),)
 
 
 def json_object(
     record: Record | None, where: Mapping[str, Any], keep: tuple[str, ...] = ()
 ) -> tuple[Evidence, ...]:
-    """The first object in a JSON record whose members equal `where`.
+    """Cite the first object in a JSON record whose members equal `where`.
 
     Args:
         record: the record; None gives no evidence.
-        where: member names and values, e.g. {"ifname": "eth0"}; () of values match any of them.
-        keep: members to show, all when empty.
+        where: member names and values, e.g. {"ifname": "eth0"}.
+        keep: members to quote, all when empty.
 
     Returns:
-        One piece of evidence; without an excerpt when the object is not found.
+        One piece of evidence; without an excerpt when no object matches.
     """
     if record is None:
         return ()

@@ -105,7 +105,7 @@ class ClusterView:
         """Nodes as Cilium knows them: objects first, then what agents list."""
         nodes = {node.name: node for node in self.kube.cilium_nodes}
         for name in self.node_names:
-            for node in self.node(name).ask(q.CILIUM_NODES, readers.NODES).facts:
+            for node in self.node(name).answer(q.CILIUM_NODES, readers.NODES).facts:
                 nodes.setdefault(node.name, node)
         return tuple(nodes.values())
 

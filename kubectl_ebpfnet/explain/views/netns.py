@@ -37,7 +37,7 @@ class Netns:
         self.bundle = bundle
         self.places = tuple(places)
 
-    def ask(self, question: q.Question, table: Sequence[Any]) -> Answer[Any]:
+    def answer(self, question: q.Question, table: Sequence[Any]) -> Answer[Any]:
         """The parsed answer of the first place that gives one."""
         missing = ""
         failed = None
@@ -62,9 +62,9 @@ class Netns:
             how: `fib` for a packet of this namespace; `forward` on a node for a packet that comes
                 from the pod with the source address.
         """
-        words = ask(how, *q.packet_words(source, destination))
+        argv = ask(how, *q.packet_words(source, destination))
         for place in self.places:
-            record = self.bundle.record(place, words)
+            record = self.bundle.record(place, argv)
             if record is not None and record.ok:
                 try:
                     return Answer(tuple(readers.read(record, readers.NODE_SIDE)), record)
@@ -92,28 +92,28 @@ class PodNetns(Netns):
     @cached_property
     def links(self) -> Answer[Link]:
         """Devices in the pod."""
-        return self.ask(q.POD_LINKS, readers.LINKS)
+        return self.answer(q.POD_LINKS, readers.LINKS)
 
     @cached_property
     def addresses(self) -> Answer[InterfaceAddress]:
         """Addresses in the pod."""
-        return self.ask(q.POD_ADDRESSES, readers.ADDRESSES)
+        return self.answer(q.POD_ADDRESSES, readers.ADDRESSES)
 
     @cached_property
     def neighbours(self) -> Answer[Neighbour]:
         """The pod's neighbour table."""
-        return self.ask(q.POD_NEIGHBOURS, readers.NEIGHBOURS)
+        return self.answer(q.POD_NEIGHBOURS, readers.NEIGHBOURS)
 
     @cached_property
     def attachments(self) -> Answer[Attachment]:
         """Programs at the hooks of the pod's namespace and cgroups, by the node side."""
-        return self.ask(q.ATTACHMENTS, readers.NODE_SIDE)
+        return self.answer(q.ATTACHMENTS, readers.NODE_SIDE)
 
     @cached_property
     def iflink(self) -> Answer[int]:
         """ifindex of the host side of eth0."""
-        return self.ask(q.POD_IFLINK, readers.IFLINK)
+        return self.answer(q.POD_IFLINK, readers.IFLINK)
 
     def routes(self, version: int) -> Answer[Route]:
         """The pod's routes of one IP version."""
-        return self.ask(q.POD_ROUTES if version == 4 else q.POD_ROUTES6, readers.ROUTES)
+        return self.answer(q.POD_ROUTES if version == 4 else q.POD_ROUTES6, readers.ROUTES)

@@ -91,54 +91,54 @@ class NodeView(Netns):
     @cached_property
     def links(self) -> Answer[Link]:
         """Devices of the node."""
-        return self.ask(q.LINKS, readers.LINKS)
+        return self.answer(q.LINKS, readers.LINKS)
 
     @cached_property
     def addresses(self) -> Answer[InterfaceAddress]:
         """Addresses of the node's devices."""
-        return self.ask(q.ADDRESSES, readers.ADDRESSES)
+        return self.answer(q.ADDRESSES, readers.ADDRESSES)
 
     @cached_property
     def routes(self) -> Answer[Route]:
         """Every routing table that could be read."""
-        return self.ask(q.ROUTES, readers.ROUTES)
+        return self.answer(q.ROUTES, readers.ROUTES)
 
     @cached_property
     def rules(self) -> Answer[Rule]:
         """The routing policy database."""
-        return self.ask(q.RULES, readers.RULES)
+        return self.answer(q.RULES, readers.RULES)
 
     @cached_property
     def neighbours(self) -> Answer[Neighbour]:
         """The node's neighbour table."""
-        return self.ask(q.NEIGHBOURS, readers.NEIGHBOURS)
+        return self.answer(q.NEIGHBOURS, readers.NEIGHBOURS)
 
     def ruleset(self, version: int) -> Answer[Ruleset]:
         """Netfilter's rules for one IP version; one fact, or none."""
         if version not in self._rulesets:
             question = q.NETFILTER if version == 4 else q.NETFILTER6
-            self._rulesets[version] = self.ask(question, readers.NETFILTER)
+            self._rulesets[version] = self.answer(question, readers.NETFILTER)
         return self._rulesets[version]
 
     @cached_property
     def attachments(self) -> Answer[Attachment]:
         """Programs at every hook, in the order in which they run, by the node side."""
-        return self.ask(q.ATTACHMENTS, readers.NODE_SIDE)
+        return self.answer(q.ATTACHMENTS, readers.NODE_SIDE)
 
     @cached_property
     def counters(self) -> Answer[Counter]:
         """Counters that explain losses, by the node side."""
-        return self.ask(q.COUNTERS, readers.NODE_SIDE)
+        return self.answer(q.COUNTERS, readers.NODE_SIDE)
 
     @cached_property
     def cgroup_programs(self) -> Answer[Attachment]:
         """Programs of cgroups, by bpftool cgroup."""
-        return self.ask(q.CGROUP_PROGRAMS, readers.CGROUP_PROGRAMS)
+        return self.answer(q.CGROUP_PROGRAMS, readers.CGROUP_PROGRAMS)
 
     @cached_property
     def bpf_net(self) -> Answer[Attachment]:
         """Programs at devices, by bpftool net."""
-        return self.ask(q.BPF_NET, readers.BPF_NET)
+        return self.answer(q.BPF_NET, readers.BPF_NET)
 
     @cached_property
     def bpf_links(self) -> Answer[Attachment]:
@@ -148,105 +148,105 @@ class NodeView(Netns):
         its own: such a link seems to be at a device of the node. Where bpftool knows a link's type,
         its `net show` lists what really is there.
         """
-        said, net = self.ask(q.BPF_LINKS, readers.BPF_LINKS), self.bpf_net
+        answer, net = self.answer(q.BPF_LINKS, readers.BPF_LINKS), self.bpf_net
         if not net.known:
-            return said
+            return answer
         here = {(a.device, a.program_id) for a in net.facts}
         facts = tuple(
-            a for a in said.facts if not (a.hook and a.device) or (a.device, a.program_id) in here
+            a for a in answer.facts if not (a.hook and a.device) or (a.device, a.program_id) in here
         )
-        return replace(said, facts=facts)
+        return replace(answer, facts=facts)
 
     @cached_property
     def programs(self) -> Answer[Program]:
         """Loaded programs."""
-        return self.ask(q.BPF_PROGRAMS, readers.BPF_PROGRAMS)
+        return self.answer(q.BPF_PROGRAMS, readers.BPF_PROGRAMS)
 
     @cached_property
     def pins(self) -> Answer[BpfPin]:
         """Files on bpffs."""
-        return self.ask(q.BPF_PINS, readers.BPF_PINS)
+        return self.answer(q.BPF_PINS, readers.BPF_PINS)
 
     @cached_property
     def endpoints(self) -> Answer[Endpoint]:
         """Cilium's endpoints on this node."""
-        return self.ask(q.ENDPOINTS, readers.ENDPOINTS)
+        return self.answer(q.ENDPOINTS, readers.ENDPOINTS)
 
     @cached_property
     def endpoint_map(self) -> Answer[LocalEndpoint]:
         """The datapath's own table of local endpoints."""
-        return self.ask(q.ENDPOINT_MAP, readers.ENDPOINT_MAP)
+        return self.answer(q.ENDPOINT_MAP, readers.ENDPOINT_MAP)
 
     @cached_property
     def ipcache(self) -> Answer[IpcacheEntry]:
         """Prefix to identity and tunnel endpoint."""
-        return self.ask(q.IPCACHE, readers.IPCACHE)
+        return self.answer(q.IPCACHE, readers.IPCACHE)
 
     @cached_property
     def policy(self) -> Answer[PolicyEntry]:
         """Every endpoint's policy map."""
-        return self.ask(q.POLICY_MAPS, readers.POLICY)
+        return self.answer(q.POLICY_MAPS, readers.POLICY)
 
     @cached_property
     def services(self) -> Answer[Frontend]:
         """Frontends as the agent knows them, with the state of backends."""
-        return self.ask(q.SERVICES, readers.SERVICES)
+        return self.answer(q.SERVICES, readers.SERVICES)
 
     @cached_property
     def lb_map(self) -> Answer[Frontend]:
         """Frontends as the datapath's maps have them."""
-        return self.ask(q.LB_MAP, readers.LB_MAP)
+        return self.answer(q.LB_MAP, readers.LB_MAP)
 
     @cached_property
     def egress_gateway(self) -> Answer[EgressGatewayPolicy]:
         """Egress gateway policies."""
-        return self.ask(q.EGRESS_GATEWAY, readers.EGRESS_GATEWAY)
+        return self.answer(q.EGRESS_GATEWAY, readers.EGRESS_GATEWAY)
 
     @cached_property
     def ip_masq(self) -> Answer[Network]:
         """Destinations that ip-masq-agent spares."""
-        return self.ask(q.IP_MASQ, readers.IP_MASQ)
+        return self.answer(q.IP_MASQ, readers.IP_MASQ)
 
     @cached_property
     def identities(self) -> Answer[Identity]:
         """Identities known to the agent."""
-        return self.ask(q.IDENTITIES, readers.IDENTITIES)
+        return self.answer(q.IDENTITIES, readers.IDENTITIES)
 
     @cached_property
     def config(self) -> DatapathConfig:
         """How the datapath is set up: the agent's status, then the cluster's settings."""
-        status = self.ask(q.STATUS, readers.STATUS)
+        status = self.answer(q.STATUS, readers.STATUS)
         from_status = status.facts[0] if status.facts else DatapathConfig()
         return cilium_config.merge(from_status, self._settings)
 
     @cached_property
     def config_record(self) -> Record | None:
         """The record that `config` mostly comes from."""
-        status = self.ask(q.STATUS, readers.STATUS)
+        status = self.answer(q.STATUS, readers.STATUS)
         if status.known:
             return status.record
         return self._settings_record
 
     def ct(self, needles: Sequence[str]) -> Iterator[FactLine[CtEntry]]:
         """Entries of Cilium's conntrack whose line has one of the needles."""
-        yield from self._said(q.CT, cilium_ct.entry, needles)
+        yield from self._parsed_lines(q.CT, cilium_ct.entry, needles)
 
     def nat(self, needles: Sequence[str]) -> Iterator[FactLine[NatEntry]]:
         """Entries of Cilium's NAT whose line has one of the needles."""
-        yield from self._said(q.NAT, cilium_nat.entry, needles)
+        yield from self._parsed_lines(q.NAT, cilium_nat.entry, needles)
 
     def nf(self, needles: Sequence[str]) -> Iterator[FactLine[ConntrackEntry]]:
         """Entries of nf_conntrack whose line has one of the needles."""
-        yield from self._said(q.CONNTRACK, conntrack.entry, needles)
+        yield from self._parsed_lines(q.CONNTRACK, conntrack.entry, needles)
 
-    def _said(
+    def _parsed_lines(
         self,
         question: q.Question,
         read: Callable[[bytes, int], T | None],
         needles: Sequence[str],
     ) -> Iterator[FactLine[T]]:
         """Facts of a streamed table; lines that are none are passed over."""
-        for record, number, line in self._streamed(question, needles):
+        for record, number, line in self._matching_lines(question, needles):
             try:
                 if node_side.is_node_question(record.argv):
                     entry: T | None = node_side.fact(line, number, record.argv)
@@ -259,15 +259,15 @@ class NodeView(Netns):
 
     def drops(self, flow: Flow) -> Iterator[FactLine[MonitorEvent]]:
         """Drops of a flow that `cilium monitor` showed, where a capture has its output."""
-        for record, number, line in self._streamed(q.MONITOR, [str(flow.source)]):
+        for record, number, line in self._matching_lines(q.MONITOR, [str(flow.source)]):
             try:
                 event = monitor.event(line, number)
             except ParseError:
                 continue
             if event is not None and event.kind == "drop" and event.flow is not None:
-                same = (flow.source, flow.destination, flow.protocol, flow.destination_port)
+                wanted = (flow.source, flow.destination, flow.protocol, flow.destination_port)
                 seen = event.flow
-                if same == (
+                if wanted == (
                     seen.source, seen.destination, seen.protocol, seen.destination_port,
                 ):  # fmt: skip
                     yield FactLine(event, record, number, line.decode("utf-8", "replace"))
@@ -280,7 +280,7 @@ class NodeView(Netns):
                 return Answer((), record, "" if record.ok else record.why_not())
         return Answer((), None, self._never_asked(question))
 
-    def _streamed(
+    def _matching_lines(
         self, question: q.Question, needles: Sequence[str]
     ) -> Iterator[tuple[Record, int, bytes]]:
         encoded = [needle.encode() for needle in needles]
@@ -344,7 +344,7 @@ class NodeView(Netns):
     @cached_property
     def router_addresses(self) -> frozenset[Address]:
         """Addresses of cilium_host: what the pods here have as their gateway."""
-        facts = (*self.addresses.facts, *self.ask(q.ROUTER_DEVICE, readers.ADDRESSES).facts)
+        facts = (*self.addresses.facts, *self.answer(q.ROUTER_DEVICE, readers.ADDRESSES).facts)
         return frozenset(fact.address for fact in facts if fact.device == "cilium_host")
 
     @cached_property

@@ -122,7 +122,7 @@ def translate(
             "as its NAT map shows",
             State.OBSERVED,
             replace(here.packet, flow=new),
-            cite.said(seen.record, seen.number, seen.text) + evidence,
+            cite.line(seen.record, seen.number, seen.text) + evidence,
         )
         return here.to(here.stage, packet=replace(here.packet, flow=new))
     if row.egress_address is None:
@@ -162,11 +162,11 @@ def translate(
 
 def _entry(node: NodeView, flow: Flow) -> FactLine[NatEntry] | None:
     """The gateway's own NAT entry of a flow; any of its source ports where that is not known."""
-    for said in node.nat([str(flow.source)]):
-        entry = said.fact
+    for line in node.nat([str(flow.source)]):
+        entry = line.fact
         port = entry.flow.source_port if flow.source_port is None else flow.source_port
         if entry.direction == "OUT" and entry.flow == replace(flow, source_port=port):
-            return said
+            return line
     return None
 
 

@@ -119,7 +119,7 @@ def _denied(
 ) -> None:
     seen = next(walk.cluster.node(here.node).drops(packet.flow), None)
     if seen is not None:
-        evidence += cite.said(seen.record, seen.number, seen.text)
+        evidence += cite.line(seen.record, seen.number, seen.text)
     own = walk.ends.identity if direction == "egress" else None
     who = identity_text(walk.cluster, identity)
     side = "to" if direction == "egress" else "from"
