@@ -198,7 +198,7 @@ CGROUP_PROGRAMS = Question(
 MONITOR = Question("cilium-monitor", _AGENT, (), by_flow=True, read=_cilium("monitor"))
 
 
-def answer(bundle: Bundle, place: Place, question: Question) -> Record | None:
+def best_record(bundle: Bundle, place: Place, question: Question) -> Record | None:
     """The best record that answers a question at a place.
 
     Returns:

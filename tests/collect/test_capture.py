@@ -67,8 +67,8 @@ def test_a_capture_answers_what_the_cluster_would(cluster: Opened, tmp_path: Pat
         for question in (task.question for task in (*NODE_TASKS, *CILIUM_TASKS)):
             if question is None:
                 continue
-            said = q.answer(bundle, agent_place(node), question)
-            recorded = q.answer(replay.bundle, agent_place(node), question)
+            said = q.best_record(bundle, agent_place(node), question)
+            recorded = q.best_record(replay.bundle, agent_place(node), question)
             assert said is not None, question.name
             if recorded is not None and recorded.ok:
                 assert said.stdout.read() == recorded.stdout.read()
@@ -135,7 +135,7 @@ def _world(bundle: Any) -> Any:
     from kubectl_ebpfnet.parse.cilium import ct
 
     (agent,) = bundle.places(PlaceKind.AGENT)
-    record = q.answer(bundle, agent, q.CT)
+    record = q.best_record(bundle, agent, q.CT)
     for line in record.stdout.read().splitlines():
         entry = ct.entry(line, 1)
         far = entry.flow.destination
@@ -160,8 +160,8 @@ def test_a_long_table_is_streamed_through_a_file(
     capture(session, [Place("node", "node2")], tmp_path / "x.zip")
     assert made
     assert set(made) == {tmp_path}
-    said = q.answer(open_bundle(tmp_path / "x.zip"), agent_place("node2"), q.CONNTRACK)
-    recorded = q.answer(replay.bundle, agent_place("node2"), q.CONNTRACK)
+    said = q.best_record(open_bundle(tmp_path / "x.zip"), agent_place("node2"), q.CONNTRACK)
+    recorded = q.best_record(replay.bundle, agent_place("node2"), q.CONNTRACK)
     assert said is not None
     assert recorded is not None
     assert said.stdout.read() == recorded.stdout.read()
@@ -229,6 +229,6 @@ def test_what_does_not_answer_in_time_is_done_without(cluster: Opened, tmp_path:
     bundle = open_bundle(tmp_path / "x.zip")
     late = [r for r in bundle.records if r.place == agent_place("node2")]
     assert {r.error for r in late} == {"no end within the 3 s that --timeout allows"}
-    routes = q.answer(bundle, pod_place("default", "client"), q.POD_ROUTES)
+    routes = q.best_record(bundle, pod_place("default", "client"), q.POD_ROUTES)
     assert routes is not None
     assert routes.ok

@@ -107,7 +107,7 @@ def test_a_live_bundle_says_what_the_scenario_says(cluster: Opened) -> None:
         compared += 1
     assert compared > 25
     for question in (q.CT, q.NAT, q.CONNTRACK):
-        flows = q.answer(bundle, agent, question)
+        flows = q.best_record(bundle, agent, question)
         assert flows is not None
         assert flows.line_filter == ("10.244.1.160",)
     # One exec for the pod and three for its agent; the other node is not on the way.
@@ -230,7 +230,7 @@ def test_a_pod_in_its_nodes_namespace(cluster: Opened) -> None:
     pod["status"]["podIPs"] = [{"ip": "172.30.0.12"}]
     bundle = collected(session, request())
     assert bundle.at(CLIENT_POD) == ()
-    ct = q.answer(bundle, agent_place("node2"), q.CT)
+    ct = q.best_record(bundle, agent_place("node2"), q.CT)
     assert ct is not None
     assert ct.line_filter == ("172.30.0.12",)
 
@@ -309,7 +309,7 @@ def test_an_image_without_a_shell(cluster: Opened, programs: set[str]) -> None:
         assert only.error == "the image has no shell, and none of cat, ip"
         assert only.exit_code is None
         return
-    routes = q.answer(bundle, CLIENT_POD, q.POD_ROUTES)
+    routes = q.best_record(bundle, CLIENT_POD, q.POD_ROUTES)
     assert routes is not None
     assert routes.ok
     assert routes.argv[0] == ("ip" if "ip" in programs else "cat")
@@ -355,7 +355,7 @@ def test_a_node_that_is_gone(cluster: Opened) -> None:
     assert len(done) == len(cut) == tasks.AGENT_LANES
     assert all("the connection broke" in r.error for r in cut)
     assert all(r.stdout.read() == b"half" for r in cut)
-    assert q.answer(bundle, CLIENT_POD, q.POD_ROUTES) is not None
+    assert q.best_record(bundle, CLIENT_POD, q.POD_ROUTES) is not None
 
 
 def test_a_place_that_does_not_answer(cluster: Opened) -> None:
@@ -374,7 +374,7 @@ def test_a_place_that_does_not_answer(cluster: Opened) -> None:
     cut = failures(bundle)
     assert {r.place for r in cut} == {agent_place("node2")}
     assert {r.error for r in cut} == {"no end within the 3 s that --timeout allows"}
-    assert q.answer(bundle, CLIENT_POD, q.POD_ROUTES) is not None
+    assert q.best_record(bundle, CLIENT_POD, q.POD_ROUTES) is not None
 
 
 def test_what_ends_the_run(cluster: Opened) -> None:
@@ -444,7 +444,7 @@ def test_everything_optional_may_be_denied(cluster: Opened) -> None:
     assert "get configmaps in namespace kube-system" in denied
     assert "list nodes" in denied
     # The agent names the nodes when the API server does not.
-    assert q.answer(bundle, agent_place("node2"), q.CILIUM_NODES) is not None
+    assert q.best_record(bundle, agent_place("node2"), q.CILIUM_NODES) is not None
 
 
 # --- the table ------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ def _tools(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Which of TOOL_NAMES an agent has and has not: it was asked, or its commands tell."""
     place = agent_place(node)
-    asked = q.answer(cluster.bundle, place, TOOLS)
+    asked = q.best_record(cluster.bundle, place, TOOLS)
     if asked is not None and asked.ok:
         said = set(asked.stdout.read().decode("utf-8", "replace").split())
         there = tuple(name for name in TOOL_NAMES if name in said)
@@ -305,7 +305,7 @@ def _by_tools(command: str, found: NodeCheck, situation: DoctorContext) -> Itera
         what = f"the kernel's own connection tracking: no {NF_CONNTRACK} and no conntrack"
         yield Lack(what, help_)
     if command in _DEEP and not no_cilium:
-        status = q.answer(situation.cluster.bundle, agent_place(found.name), q.STATUS)
+        status = q.best_record(situation.cluster.bundle, agent_place(found.name), q.STATUS)
         if status is not None and not status.ok:
             yield Lack(f"what the agent itself knows: it does not answer ({status.why_not()})")
     if command == "programs":

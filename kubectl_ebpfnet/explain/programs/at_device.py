@@ -189,7 +189,7 @@ def _tc(
 ) -> tuple[tuple[Attachment, ...], Record | None, str]:
     question = q.tc_filters(device, direction)
     for place in node.places:
-        record = q.answer(node.bundle, place, question)
+        record = q.best_record(node.bundle, place, question)
         if record is None:
             continue
         if not record.ok:

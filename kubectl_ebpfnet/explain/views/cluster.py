@@ -139,7 +139,7 @@ class ClusterView:
             if name == "cilium-config":
                 return config.datapath(dict(data)), self._record_with("cilium-config")
         for place in self.bundle.places(PlaceKind.CLIENT) + self.bundle.places(PlaceKind.AGENT):
-            record = q.answer(self.bundle, place, q.CONFIG_VIEW)
+            record = q.best_record(self.bundle, place, q.CONFIG_VIEW)
             if record is not None and record.ok:
                 try:
                     return config.datapath(config.settings(record.stdout.read())), record

@@ -42,7 +42,7 @@ class Netns:
         missing = ""
         failed = None
         for place in self.places:
-            record = q.answer(self.bundle, place, question)
+            record = q.best_record(self.bundle, place, question)
             if record is None:
                 continue
             if not record.ok:

@@ -275,7 +275,7 @@ class NodeView(Netns):
     def table_state(self, question: q.Question) -> Answer[None]:
         """Whether a streamed table could be read; `missing` says why not."""
         for place in self.places:
-            record = q.answer(self.bundle, place, question)
+            record = q.best_record(self.bundle, place, question)
             if record is not None:
                 return Answer((), record, "" if record.ok else record.why_not())
         return Answer((), None, self._never_asked(question))
@@ -285,7 +285,7 @@ class NodeView(Netns):
     ) -> Iterator[tuple[Record, int, bytes]]:
         encoded = [needle.encode() for needle in needles]
         for place in self.places:
-            record = q.answer(self.bundle, place, question)
+            record = q.best_record(self.bundle, place, question)
             if record is None or not record.ok:
                 continue
             for number, line in matching_lines(record.stdout, encoded):
