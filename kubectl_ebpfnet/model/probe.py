@@ -58,7 +58,7 @@ class AttemptOutcome(StrEnum):
     """No attempt was made; the attempt's detail says why."""
 
     @property
-    def tells(self) -> bool:
+    def conclusive(self) -> bool:
         """Whether it says anything about the node that is probed."""
         return self not in (AttemptOutcome.ERROR, AttemptOutcome.NOT_TRIED)
 
@@ -315,8 +315,8 @@ class NodeRow:
     @property
     def silent(self) -> bool:
         """Nothing came back, whatever was tried."""
-        told = [a.outcome for a in self.attempts if a.outcome.tells]
-        return bool(told) and set(told) == {AttemptOutcome.TIMEOUT}
+        outcomes = [a.outcome for a in self.attempts if a.outcome.conclusive]
+        return bool(outcomes) and set(outcomes) == {AttemptOutcome.TIMEOUT}
 
     @property
     def sent_on(self) -> tuple[Address, ...]:

@@ -154,7 +154,7 @@ def read_health_check(bundle: Bundle, sent: SentAttempt) -> HealthCheck | None:
     """Return a health check's answer, None when the question failed before it reached the node."""
     record = bundle.record(node_place(sent.from_node), sent.argv)
     found = _connect_attempt(record, sent.line) if record is not None else None
-    if record is None or found is None or not AttemptOutcome(found.outcome).tells:
+    if record is None or found is None or not AttemptOutcome(found.outcome).conclusive:
         return None
     evidence = cite.lines(record, [sent.line])
     check = HealthCheck(sent.node, sent.from_node, sent.port, None, evidence=evidence)
@@ -172,7 +172,7 @@ def add_sources(bundle: Bundle, attempts: Sequence[ProbeAttempt]) -> list[ProbeA
 
 
 def _add_source(node: NodeView, attempt: ProbeAttempt) -> ProbeAttempt:
-    if attempt.source is None or attempt.destination is None or not attempt.outcome.tells:
+    if attempt.source is None or attempt.destination is None or not attempt.outcome.conclusive:
         return attempt
     sent = Flow(
         attempt.target.protocol,

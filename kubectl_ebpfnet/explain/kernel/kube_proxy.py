@@ -27,7 +27,7 @@ _TO = re.compile(r"\[?(?P<address>[0-9A-Fa-f.:]+?)\]?:(?P<port>[0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Programmed:
+class ServiceOutcome:
     """What the rules do with a packet from outside.
 
     Attributes:
@@ -92,7 +92,7 @@ class _Walker:
         return self.chain(rule.jump, certain, depth - 1)
 
 
-def programmed(ruleset: Ruleset, flow: Flow, local: frozenset[Address]) -> Programmed:
+def follow(ruleset: Ruleset, flow: Flow, local: frozenset[Address]) -> ServiceOutcome:
     """Follow a packet from outside that comes to a node.
 
     Args:
@@ -111,7 +111,7 @@ def programmed(ruleset: Ruleset, flow: Flow, local: frozenset[Address]) -> Progr
             if rule is not None and rule.jump in _REFUSING and rule.destination_ports:
                 refusal = refusal or rule
     rule = walker.rule or (refusal if refusal and refusal.destination_ports else None)
-    return Programmed(rule, tuple(walker.backends), walker.masquerades, walker.marking, refusal)
+    return ServiceOutcome(rule, tuple(walker.backends), walker.masquerades, walker.marking, refusal)
 
 
 def has_kube_proxy(ruleset: Ruleset) -> str:

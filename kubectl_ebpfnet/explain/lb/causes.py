@@ -15,8 +15,8 @@ from kubectl_ebpfnet.explain.lb import evidence as probe_proof
 from kubectl_ebpfnet.explain.lb.datapath import (
     CILIUM,
     Balancer,
-    by_kube_proxy,
     frontends,
+    kube_proxy_outcome,
     local_addresses,
     ruleset,
 )
@@ -85,61 +85,63 @@ class Mismatch:
 Rule = Callable[[Mismatch], Iterator[Cause]]
 
 
-def of_silence(case: Mismatch) -> list[Cause]:
+def of_silence(mismatch: Mismatch) -> list[Cause]:
     """Why a node that should answer does not, best proof first; never empty."""
     rules: Sequence[Rule] = (
         _kube_proxy_refuses, _cilium_lacks, _drops, _reverse_path, _no_program, _pods, _refusal,
         _sent_on,
     )  # fmt: skip
-    found = [cause for rule in rules for cause in rule(case)]
-    return [cause for cause in found if cause.sure] or found or [_no_cause(case)]
+    found = [cause for rule in rules for cause in rule(mismatch)]
+    return [cause for cause in found if cause.sure] or found or [_no_cause(mismatch)]
 
 
-def _kube_proxy_refuses(case: Mismatch) -> Iterator[Cause]:
-    done = by_kube_proxy(case.cluster, case.node, case.flow)
-    if done is None or case.balancer.name == CILIUM:
+def _kube_proxy_refuses(mismatch: Mismatch) -> Iterator[Cause]:
+    outcome = kube_proxy_outcome(mismatch.cluster, mismatch.node, mismatch.flow)
+    if outcome is None or mismatch.balancer.name == CILIUM:
         return
-    answer = case.node.ruleset(case.flow.destination.version)
-    if done.refusal is not None:
-        proof = rule_lines(case, done.rule, done.refusal)
-        yield Cause(f"kube-proxy's rule there refuses it: {done.refusal.text}", proof)
-    elif done.rule is None:
+    answer = mismatch.node.ruleset(mismatch.flow.destination.version)
+    if outcome.refusal is not None:
+        proof = rule_lines(mismatch, outcome.rule, outcome.refusal)
+        yield Cause(f"kube-proxy's rule there refuses it: {outcome.refusal.text}", proof)
+    elif outcome.rule is None:
         yield Cause(
-            f"kube-proxy there has no rule for {case.title}: it does not run, or is behind",
+            f"kube-proxy there has no rule for {mismatch.title}: it does not run, or is behind",
             cite.whole(answer.record),
         )
     else:
-        known = {(e.address, e.port) for e in case.backends}
-        for address, port in done.backends:
+        known = {(e.address, e.port) for e in mismatch.backends}
+        for address, port in outcome.backends:
             if (address, port) not in known:
                 yield Cause(
                     f"kube-proxy there sends it to {endpoint_text(address, port)}, "
                     "which is no ready endpoint",
-                    rule_lines(case, done.rule),
+                    rule_lines(mismatch, outcome.rule),
                 )
 
 
-def rule_lines(case: Mismatch, *found: NetfilterRule | None) -> tuple[Evidence, ...]:
+def rule_lines(mismatch: Mismatch, *found: NetfilterRule | None) -> tuple[Evidence, ...]:
     """The lines of rules of the probed node, in the IP version of the probe."""
-    return probe_proof.rules(case.node.ruleset(case.flow.destination.version), *found)
+    return probe_proof.rules(mismatch.node.ruleset(mismatch.flow.destination.version), *found)
 
 
-def _cilium_lacks(case: Mismatch) -> Iterator[Cause]:
-    node, flow = case.node, case.flow
-    if case.balancer.name != CILIUM or not node.lb_map.known or flow.destination_port is None:
+def _cilium_lacks(mismatch: Mismatch) -> Iterator[Cause]:
+    node, flow = mismatch.node, mismatch.flow
+    if mismatch.balancer.name != CILIUM or not node.lb_map.known or flow.destination_port is None:
         return
-    entries = frontends(case.cluster, node, flow.destination, flow.destination_port, flow.protocol)
+    entries = frontends(
+        mismatch.cluster, node, flow.destination, flow.destination_port, flow.protocol
+    )
     record = node.lb_map.record
     if not entries:
         yield Cause(
-            f"Cilium's load-balancer there has no entry for {case.title}", cite.whole(record)
+            f"Cilium's load-balancer there has no entry for {mismatch.title}", cite.whole(record)
         )
     for entry in entries:
         numbers = [entry.line, *(b.line for b in entry.backends)]
-        known = {(e.address, e.port) for e in case.backends}
+        known = {(e.address, e.port) for e in mismatch.backends}
         if not entry.backends:
             yield Cause(
-                f"Cilium's entry for {case.title} there has no backend",
+                f"Cilium's entry for {mismatch.title} there has no backend",
                 cite.lines(record, numbers),
             )
         for backend in entry.backends:
@@ -151,37 +153,37 @@ def _cilium_lacks(case: Mismatch) -> Iterator[Cause]:
                 )
 
 
-def _drops(case: Mismatch) -> Iterator[Cause]:
+def _drops(mismatch: Mismatch) -> Iterator[Cause]:
     """Netfilter's rules on the node, and on the backend's."""
-    rules = ruleset(case.node, case.flow.destination.version)
-    device = device_to(case.node, case.flow.source)
-    first = kube_proxy.dropping_first(rules, case.flow, device) if rules else None
+    rules = ruleset(mismatch.node, mismatch.flow.destination.version)
+    device = device_to(mismatch.node, mismatch.flow.source)
+    first = kube_proxy.dropping_first(rules, mismatch.flow, device) if rules else None
     if first is not None:
         yield Cause(
             f"a rule there drops it as it comes in: {first.text}",
-            rule_lines(case, first),
+            rule_lines(mismatch, first),
         )
     # The node's own rules are the same for all of them, but for a rule about one address.
-    for backend in case.backends[:_MOST_BACKENDS]:
-        for name in dict.fromkeys((case.row.node, backend.node)):
-            yield from _drops_on(case, case.cluster.node(name), backend, device)
+    for backend in mismatch.backends[:_MOST_BACKENDS]:
+        for name in dict.fromkeys((mismatch.row.node, backend.node)):
+            yield from _drops_on(mismatch, mismatch.cluster.node(name), backend, device)
 
 
 def _drops_on(
-    case: Mismatch, node: NodeView, backend: ServiceEndpoint, device: str
+    mismatch: Mismatch, node: NodeView, backend: ServiceEndpoint, device: str
 ) -> Iterator[Cause]:
     rules = ruleset(node, backend.address.version)
-    if rules is None or backend.address in local_addresses(case.cluster, node):
+    if rules is None or backend.address in local_addresses(mismatch.cluster, node):
         return
-    there = "there" if node.name == case.row.node else f"on {node.name}, where the endpoint is,"
+    there = "there" if node.name == mismatch.row.node else f"on {node.name}, where the endpoint is,"
     out = device_to(node, backend.address)
-    flow = case.translated(backend)
-    for one, way, reply in ((flow, "it", False), (flow.reversed(), "its answer", True)):
+    flow = mismatch.translated(backend)
+    for packet, what, reply in ((flow, "it", False), (flow.reversed(), "its answer", True)):
         ends = (out, device) if reply else (device, out)
-        rule = kube_proxy.dropping(rules, one, *ends, reply=reply)
+        rule = kube_proxy.dropping(rules, packet, *ends, reply=reply)
         if rule is not None:
             yield Cause(
-                f"a FORWARD rule {there} drops {way}: {rule.text}",
+                f"a FORWARD rule {there} drops {what}: {rule.text}",
                 probe_proof.rules(node.ruleset(backend.address.version), rule),
             )
             return
@@ -193,9 +195,9 @@ def device_to(node: NodeView, peer: Address) -> str:
     return decision.route.device if decision.route is not None else ""
 
 
-def _reverse_path(case: Mismatch) -> Iterator[Cause]:
+def _reverse_path(mismatch: Mismatch) -> Iterator[Cause]:
     """Packets that rp_filter dropped; the growth between two looks where there are two."""
-    looks = [look for look in _counters(case.node) if look[1].name == _RP_FILTER]
+    looks = [look for look in _counters(mismatch.node) if look[1].name == _RP_FILTER]
     if not looks or not looks[-1][1].value:
         return
     record, last = looks[-1]
@@ -222,15 +224,15 @@ def _counters(node: NodeView) -> Iterator[tuple[Record, Counter]]:
             yield from ((record, fact) for fact in found)
 
 
-def _no_program(case: Mismatch) -> Iterator[Cause]:
+def _no_program(mismatch: Mismatch) -> Iterator[Cause]:
     """An endpoint of Cilium's on the node whose device has none of Cilium's programs."""
-    node = case.node
-    if case.balancer.name != CILIUM:
+    node = mismatch.node
+    if mismatch.balancer.name != CILIUM:
         return
     answer = node.attachments if node.attachments.known else node.bpf_net
     if not answer.known:
         return
-    for backend in case.backends:
+    for backend in mismatch.backends:
         endpoint = node.local_endpoint(backend.address) if backend.node == node.name else None
         if endpoint is None or not endpoint.interface:
             continue
@@ -243,24 +245,25 @@ def _no_program(case: Mismatch) -> Iterator[Cause]:
             )
 
 
-def _pods(case: Mismatch) -> Iterator[Cause]:
+def _pods(mismatch: Mismatch) -> Iterator[Cause]:
     """Endpoints that count as ready although their pod is not."""
-    for backend in case.backends:
-        pod = case.cluster.pod(backend.namespace, backend.pod) if backend.pod else None
+    for backend in mismatch.backends:
+        pod = mismatch.cluster.pod(backend.namespace, backend.pod) if backend.pod else None
         if pod is not None and not pod.ready:
             why = f" ({pod.reason})" if pod.reason else ""
             yield Cause(
                 f"pod {pod.name} is an endpoint but not Ready{why}",
                 cite.json_object(
-                    case.cluster.api_record("pods"), {"name": pod.name, "namespace": pod.namespace}
+                    mismatch.cluster.api_record("pods"),
+                    {"name": pod.name, "namespace": pod.namespace},
                 ),
             )
 
 
-def _refusal(case: Mismatch) -> Iterator[Cause]:
-    row = case.row
-    if row.outcome is AttemptOutcome.REFUSED and case.backends:
-        ports = ", ".join(map(str, sorted({e.port for e in case.backends})))
+def _refusal(mismatch: Mismatch) -> Iterator[Cause]:
+    row = mismatch.row
+    if row.outcome is AttemptOutcome.REFUSED and mismatch.backends:
+        ports = ", ".join(map(str, sorted({e.port for e in mismatch.backends})))
         nobody = f"nothing listens on its port {ports} (targetPort)"
         if not row.detail.startswith("ICMP"):
             yield Cause(f"an endpoint resets the connection: {nobody}")
@@ -272,22 +275,22 @@ def _refusal(case: Mismatch) -> Iterator[Cause]:
         yield Cause(row.detail or "the packet did not reach the node")
 
 
-def tracked(case: Mismatch) -> Iterator[tuple[Flow, tuple[Evidence, ...]]]:
+def tracked(mismatch: Mismatch) -> Iterator[tuple[Flow, tuple[Evidence, ...]]]:
     """Where the node's conntrack sends what the probe sent, and as what; at most one.
 
     Yields:
         The packet as it leaves, and its proof: the line that says so.
     """
-    for line in case.node.nf([str(case.flow.source)]):
+    for line in mismatch.node.nf([str(mismatch.flow.source)]):
         entry = line.fact
-        if entry.original.matches(case.flow) and entry.destination_nat:
+        if entry.original.matches(mismatch.flow) and entry.destination_nat:
             yield entry.translated(), cite.line(line.record, line.number, line.text)
             return
 
 
-def _sent_on(case: Mismatch) -> Iterator[Cause]:
+def _sent_on(mismatch: Mismatch) -> Iterator[Cause]:
     """The node did its part: its conntrack has the packet leave for an endpoint."""
-    for to, proof in tracked(case) if case.row.sent_on else ():
+    for to, proof in tracked(mismatch) if mismatch.row.sent_on else ():
         yield Cause(
             f"the node sends it on to {endpoint_text(to.destination, to.destination_port)} "
             f"from {endpoint_text(to.source, to.source_port)}, and nothing comes back: it is "
@@ -297,12 +300,12 @@ def _sent_on(case: Mismatch) -> Iterator[Cause]:
         )
 
 
-def _no_cause(case: Mismatch) -> Cause:
-    node = case.node
+def _no_cause(mismatch: Mismatch) -> Cause:
+    node = mismatch.node
     unread = [
         f"{what} ({answer.missing})"
         for what, answer in (
-            ("netfilter's rules", node.ruleset(case.flow.destination.version)),
+            ("netfilter's rules", node.ruleset(mismatch.flow.destination.version)),
             ("counters", node.table_state(q.COUNTERS)),
         )
         if not answer.known

@@ -7,48 +7,48 @@ from collections.abc import Iterator, Sequence
 
 from kubectl_ebpfnet.explain.kernel import kube_proxy
 from kubectl_ebpfnet.explain.lb.causes import Cause, Mismatch, Rule, device_to, rule_lines, tracked
-from kubectl_ebpfnet.explain.lb.datapath import CILIUM, by_kube_proxy, frontends, ruleset
+from kubectl_ebpfnet.explain.lb.datapath import CILIUM, frontends, kube_proxy_outcome, ruleset
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.model.net import endpoint_text
 
 
-def of_answer(case: Mismatch) -> list[Cause]:
+def of_answer(mismatch: Mismatch) -> list[Cause]:
     """Why a node that should not answer does, best proof first; never empty."""
     rules: Sequence[Rule] = (_own_address, _kube_proxy_sends, _cilium_sends, _tracked)
-    found = [cause for rule in rules for cause in rule(case)]
+    found = [cause for rule in rules for cause in rule(mismatch)]
     if (
         not found
-        and (done := by_kube_proxy(case.cluster, case.node, case.flow))
-        and done.refusal is not None
+        and (outcome := kube_proxy_outcome(mismatch.cluster, mismatch.node, mismatch.flow))
+        and outcome.refusal is not None
     ):
-        text = f"kube-proxy's rule there refuses it now ({done.refusal.text}): probe again"
-        return [Cause(text, rule_lines(case, done.refusal))]
+        text = f"kube-proxy's rule there refuses it now ({outcome.refusal.text}): probe again"
+        return [Cause(text, rule_lines(mismatch, outcome.refusal))]
     return found or [Cause("nothing that was read of the node tells where it sends the packet")]
 
 
-def _masquerades(case: Mismatch) -> Iterator[Cause]:
+def _masquerades(mismatch: Mismatch) -> Iterator[Cause]:
     """The rule that rewrites the source, or the conntrack entry that shows it."""
-    done = by_kube_proxy(case.cluster, case.node, case.flow)
-    if done is not None and done.marking is not None and done.masquerades:
+    outcome = kube_proxy_outcome(mismatch.cluster, mismatch.node, mismatch.flow)
+    if outcome is not None and outcome.marking is not None and outcome.masquerades:
         yield Cause(
-            f"kube-proxy's rule there has it masqueraded: {done.marking.text}",
-            rule_lines(case, done.rule, done.marking),
+            f"kube-proxy's rule there has it masqueraded: {outcome.marking.text}",
+            rule_lines(mismatch, outcome.rule, outcome.marking),
         )
-    rules = ruleset(case.node, case.flow.destination.version)
-    mark = kube_proxy.MASQUERADE_MARK if done is not None and done.masquerades else 0
-    for backend in case.backends if rules is not None else ():
+    rules = ruleset(mismatch.node, mismatch.flow.destination.version)
+    mark = kube_proxy.MASQUERADE_MARK if outcome is not None and outcome.masquerades else 0
+    for backend in mismatch.backends if rules is not None else ():
         assert rules is not None
-        out = device_to(case.node, backend.address)
-        rule = kube_proxy.masquerading(rules, case.translated(backend), out, mark)
+        out = device_to(mismatch.node, backend.address)
+        rule = kube_proxy.masquerading(rules, mismatch.translated(backend), out, mark)
         if rule is not None:
             yield Cause(
                 f"a rule of netfilter there rewrites the source: {rule.text}",
-                rule_lines(case, rule),
+                rule_lines(mismatch, rule),
             )
             break
-    for line in case.node.nf([str(case.flow.source)]):
+    for line in mismatch.node.nf([str(mismatch.flow.source)]):
         entry = line.fact
-        if entry.original.matches(case.flow) and entry.source_nat:
+        if entry.original.matches(mismatch.flow) and entry.source_nat:
             to = entry.translated()
             yield Cause(
                 f"conntrack there has it leave as {endpoint_text(to.source, to.source_port)}",
@@ -57,35 +57,35 @@ def _masquerades(case: Mismatch) -> Iterator[Cause]:
             return
 
 
-def of_lost_source(case: Mismatch) -> list[Cause]:
+def of_lost_source(mismatch: Mismatch) -> list[Cause]:
     """Why backends do not see the client's address, best proof first; never empty."""
-    return list(_masquerades(case)) or [Cause("no rule that was read explains it")]
+    return list(_masquerades(mismatch)) or [Cause("no rule that was read explains it")]
 
 
-def _own_address(case: Mismatch) -> Iterator[Cause]:
-    owner = case.cluster.node_of(case.flow.destination)
-    if case.row.target.address is not None and owner:
-        yield Cause(f"{case.flow.destination} is an address of node {owner} itself")
+def _own_address(mismatch: Mismatch) -> Iterator[Cause]:
+    owner = mismatch.cluster.node_of(mismatch.flow.destination)
+    if mismatch.row.target.address is not None and owner:
+        yield Cause(f"{mismatch.flow.destination} is an address of node {owner} itself")
 
 
-def _kube_proxy_sends(case: Mismatch) -> Iterator[Cause]:
-    done = by_kube_proxy(case.cluster, case.node, case.flow)
-    if done is None or not done.backends or case.balancer.name == CILIUM:
+def _kube_proxy_sends(mismatch: Mismatch) -> Iterator[Cause]:
+    outcome = kube_proxy_outcome(mismatch.cluster, mismatch.node, mismatch.flow)
+    if outcome is None or not outcome.backends or mismatch.balancer.name == CILIUM:
         return
-    to = ", ".join(endpoint_text(*backend) for backend in done.backends[:3])
+    to = ", ".join(endpoint_text(*backend) for backend in outcome.backends[:3])
     yield Cause(
         f"kube-proxy's rules there send it to {to}: they are behind the Service or its "
         "EndpointSlices, or were made for another policy",
-        rule_lines(case, done.rule),
+        rule_lines(mismatch, outcome.rule),
     )
 
 
-def _cilium_sends(case: Mismatch) -> Iterator[Cause]:
-    node, flow = case.node, case.flow
-    if case.balancer.name != CILIUM or flow.destination_port is None:
+def _cilium_sends(mismatch: Mismatch) -> Iterator[Cause]:
+    node, flow = mismatch.node, mismatch.flow
+    if mismatch.balancer.name != CILIUM or flow.destination_port is None:
         return
     for entry in frontends(
-        case.cluster, node, flow.destination, flow.destination_port, flow.protocol
+        mismatch.cluster, node, flow.destination, flow.destination_port, flow.protocol
     ):
         if entry.backends:
             to = ", ".join(endpoint_text(b.address, b.port) for b in entry.backends[:3])
@@ -96,9 +96,9 @@ def _cilium_sends(case: Mismatch) -> Iterator[Cause]:
             )
 
 
-def _tracked(case: Mismatch) -> Iterator[Cause]:
+def _tracked(mismatch: Mismatch) -> Iterator[Cause]:
     """Where netfilter's conntrack sends what the probe sent."""
-    for to, proof in tracked(case):
+    for to, proof in tracked(mismatch):
         yield Cause(
             f"conntrack there sends the flow to "
             f"{endpoint_text(to.destination, to.destination_port)}: an entry outlives the rules "

@@ -18,24 +18,24 @@ from kubectl_ebpfnet.model.probe import ProbeAttempt, SourceFate
 _L7 = "service.cilium.io/lb-l7"
 
 
-def expected(at: NodeContext) -> tuple[SourceFate, str]:
+def expected(context: NodeContext) -> tuple[SourceFate, str]:
     """What becomes of the client's address, and why."""
-    if at.service.annotation(_L7) == "enabled" and at.balancer.name == CILIUM:
+    if context.service.annotation(_L7) == "enabled" and context.balancer.name == CILIUM:
         return SourceFate.UNKNOWN, "Cilium's L7 proxy ends the connection on the node"
-    if at.local_policy:
+    if context.local_policy:
         return SourceFate.PRESERVED, "externalTrafficPolicy Local does not masquerade"
-    if at.balancer.name == KUBE_PROXY:
-        return _source_by_kube_proxy(at)
-    if at.balancer.name != CILIUM:
+    if context.balancer.name == KUBE_PROXY:
+        return _source_by_kube_proxy(context)
+    if context.balancer.name != CILIUM:
         return SourceFate.UNKNOWN, "nothing tells whether kube-proxy or Cilium balances here"
-    return _source_by_cilium(at)
+    return _source_by_cilium(context)
 
 
-def _source_by_kube_proxy(at: NodeContext) -> tuple[SourceFate, str]:
+def _source_by_kube_proxy(context: NodeContext) -> tuple[SourceFate, str]:
     why = "kube-proxy masquerades with externalTrafficPolicy Cluster"
-    ends = usable(at)
+    ends = usable(context)
     # What the node takes in itself never passes POSTROUTING.
-    own = [e for e in ends if e.address in at.node.internal_addresses]
+    own = [e for e in ends if e.address in context.node.internal_addresses]
     if not own:
         return SourceFate.NODE, why
     if len(own) == len(ends):
@@ -43,33 +43,33 @@ def _source_by_kube_proxy(at: NodeContext) -> tuple[SourceFate, str]:
     return SourceFate.EITHER, f"{why}, but not to the endpoint that has the node's own address"
 
 
-def answers_from_its_node(at: NodeContext) -> bool:
+def answers_from_its_node(context: NodeContext) -> bool:
     """DSR: an endpoint on another node answers the client itself, not by way of this node."""
-    mode = at.balancer.mode if at.balancer.name == CILIUM else ""
-    return mode == "dsr" or (mode == "hybrid" and at.target.protocol == TCP)
+    mode = context.balancer.mode if context.balancer.name == CILIUM else ""
+    return mode == "dsr" or (mode == "hybrid" and context.target.protocol == TCP)
 
 
-def _source_by_cilium(at: NodeContext) -> tuple[SourceFate, str]:
-    mode = at.balancer.mode
-    if answers_from_its_node(at):
+def _source_by_cilium(context: NodeContext) -> tuple[SourceFate, str]:
+    mode = context.balancer.mode
+    if answers_from_its_node(context):
         return SourceFate.PRESERVED, f"Cilium in {_mode(mode)} mode does not masquerade"
-    ends = usable(at)
-    local = len(on_node(ends, at.node))
+    ends = usable(context)
+    local = len(on_node(ends, context.node))
     if ends and local == len(ends):
         return SourceFate.PRESERVED, "every endpoint is on the node itself"
     if mode not in ("snat", "hybrid"):
         return SourceFate.UNKNOWN, "nothing tells Cilium's load-balancing mode"
-    said = f"Cilium in {_mode(mode)} mode masquerades what goes to another node"
+    fate_rule = f"Cilium in {_mode(mode)} mode masquerades what goes to another node"
     if local:
-        return SourceFate.EITHER, f"{said}, and some endpoints are local"
-    return SourceFate.NODE, said
+        return SourceFate.EITHER, f"{fate_rule}, and some endpoints are local"
+    return SourceFate.NODE, fate_rule
 
 
 def _mode(mode: str) -> str:
     return mode.upper() if mode in ("snat", "dsr") else mode
 
 
-def seen(cluster: ClusterView, node: Node, attempts: Sequence[ProbeAttempt]) -> SourceFate:
+def observed(cluster: ClusterView, node: Node, attempts: Sequence[ProbeAttempt]) -> SourceFate:
     """What became of the client's address, of all attempts together."""
     own = local_addresses(cluster, cluster.node(node.name))
     fates = set()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.kernel import kube_proxy
-from kubectl_ebpfnet.explain.kernel.kube_proxy import Programmed
+from kubectl_ebpfnet.explain.kernel.kube_proxy import ServiceOutcome
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -49,7 +49,7 @@ class Balancer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _KubeProxySigns:
     """What shows that kube-proxy is at work: its chains, and the rule for a target."""
 
     mode: str
@@ -62,18 +62,18 @@ def balancer(
 ) -> Balancer:
     """Who balances a target on a node."""
     config = node.config
-    seen = _kube_proxy(node, target)
+    signs = _kube_proxy(node, target)
     replaced = config.kube_proxy_replacement
-    if replaced is None and seen is None and node.lb_map.facts:
+    if replaced is None and signs is None and node.lb_map.facts:
         replaced = True
     if replaced and not (
-        seen is not None and seen.has_rule and _cilium_lacks(cluster, node, target)
+        signs is not None and signs.has_rule and _cilium_lacks(cluster, node, target)
     ):
         return Balancer(
             CILIUM, _mode(cluster, node, service, target), cite.whole(node.config_record)
         )
-    if seen is not None:
-        return Balancer(KUBE_PROXY, seen.mode, seen.proof)
+    if signs is not None:
+        return Balancer(KUBE_PROXY, signs.mode, signs.proof)
     if replaced is False:
         return Balancer(KUBE_PROXY, "", cite.whole(node.config_record))
     if any(
@@ -93,14 +93,14 @@ def _mode(cluster: ClusterView, node: NodeView, service: Service, target: ProbeT
     if config.node_port_mode_annotation:
         return own
     # Only the map can tell now; Services that are not told apart have no such flag.
-    address = sent_to(cluster, node, target)
+    address = probed_address(cluster, node, target)
     found = frontends(cluster, node, address, target.port, target.protocol) if address else ()
-    return "dsr" if any("dsr" in one.flags for one in found) else ""
+    return "dsr" if any("dsr" in frontend.flags for frontend in found) else ""
 
 
-def _kube_proxy(node: NodeView, target: ProbeTarget) -> _Seen | None:
+def _kube_proxy(node: NodeView, target: ProbeTarget) -> _KubeProxySigns | None:
     """Looked for line by line: a node may have 100,000 rules, and they are read as rules only
-    where something has to be explained (by_kube_proxy)."""
+    where something has to be explained (kube_proxy_outcome)."""
     record = node.table_state(q.NETFILTER if target.version == 4 else q.NETFILTER6).record
     if record is None or not record.ok:
         return None
@@ -117,11 +117,11 @@ def _kube_proxy(node: NodeView, target: ProbeTarget) -> _Seen | None:
         return None
     ipvs = any(text.startswith(needles[1]) for _, text in found)
     wanted = (chain, words, port, protocol)
-    rule = [one for one in found if all(part in one[1] for part in wanted)]
+    rule = [line for line in found if all(part in line[1] for part in wanted)]
     # The one that leads on, not those that mark before it.
-    rule.sort(key=lambda one: "-j KUBE-MARK-MASQ" in one[1])
+    rule.sort(key=lambda line: "-j KUBE-MARK-MASQ" in line[1])
     proof = cite.line(record, *rule[0]) if rule else cite.whole(record)
-    return _Seen("ipvs" if ipvs else "iptables", proof, bool(rule))
+    return _KubeProxySigns("ipvs" if ipvs else "iptables", proof, bool(rule))
 
 
 def ruleset(node: NodeView, version: int) -> Ruleset | None:
@@ -150,7 +150,7 @@ def _is_at(cluster: ClusterView, node: NodeView, frontend: Frontend, address: Ad
     return frontend.address.is_unspecified and same and cluster.node_of(address) == node.name
 
 
-def sent_to(cluster: ClusterView, node: NodeView, target: ProbeTarget) -> Address | None:
+def probed_address(cluster: ClusterView, node: NodeView, target: ProbeTarget) -> Address | None:
     """The address that a probe of the target goes to: its own, or the node's for node ports."""
     if target.address is not None:
         return target.address
@@ -158,12 +158,12 @@ def sent_to(cluster: ClusterView, node: NodeView, target: ProbeTarget) -> Addres
     return kube_node.address(target.version) if kube_node is not None else None
 
 
-def by_kube_proxy(cluster: ClusterView, node: NodeView, flow: Flow) -> Programmed | None:
+def kube_proxy_outcome(cluster: ClusterView, node: NodeView, flow: Flow) -> ServiceOutcome | None:
     """What kube-proxy's rules do with a packet; None when the rules are not known or not its."""
     rules = ruleset(node, flow.destination.version)
     if rules is None or not kube_proxy.has_kube_proxy(rules):
         return None
-    return kube_proxy.programmed(rules, flow, local_addresses(cluster, node))
+    return kube_proxy.follow(rules, flow, local_addresses(cluster, node))
 
 
 def local_addresses(cluster: ClusterView, node: NodeView) -> frozenset[Address]:
@@ -175,7 +175,7 @@ def local_addresses(cluster: ClusterView, node: NodeView) -> frozenset[Address]:
 
 def _cilium_lacks(cluster: ClusterView, node: NodeView, target: ProbeTarget) -> bool:
     """Whether Cilium's map was read and has nothing for the target."""
-    address = sent_to(cluster, node, target)
+    address = probed_address(cluster, node, target)
     if address is None or not node.lb_map.known:
         return False
     return not frontends(cluster, node, address, target.port, target.protocol)

@@ -65,8 +65,8 @@ def _endpoints(record: Record) -> dict[str, str]:
         return {}
     found: dict[str, str] = {}
     slices = value.get("items") if isinstance(value, dict) else None
-    for one in slices if isinstance(slices, list) else [value]:
-        listed = one.get("endpoints") if isinstance(one, dict) else None
+    for slice_ in slices if isinstance(slices, list) else [value]:
+        listed = slice_.get("endpoints") if isinstance(slice_, dict) else None
         for item in listed if isinstance(listed, list) else ():
             addresses = item.get("addresses") if isinstance(item, dict) else None
             for address in addresses if isinstance(addresses, list) else ():

@@ -49,34 +49,34 @@ def of(cluster: ClusterView, rows: Sequence[tuple[NodeRow, NodeContext]]) -> lis
         rows: each with what its expectation followed from.
     """
     found: list[Finding] = []
-    for row, at in rows:
-        found += _answer(cluster, row, at)
-        found += _source(cluster, row, at)
+    for row, context in rows:
+        found += _answer(cluster, row, context)
+        found += _source(cluster, row, context)
     found += _health([row for row, _ in rows])
-    found += _network([row for row, at in rows if at.silence_tells])
+    found += _network([row for row, context in rows if context.silence_counts])
     found += _ranges([row for row, _ in rows], rows[0][1] if rows else None)
     return sorted(dict.fromkeys(found), key=lambda finding: _ORDER.index(finding.severity))
 
 
-def _answer(cluster: ClusterView, row: NodeRow, at: NodeContext) -> Iterator[Finding]:
+def _answer(cluster: ClusterView, row: NodeRow, context: NodeContext) -> Iterator[Finding]:
     """It should answer and does not, or the other way round."""
-    case = _case(cluster, row, at)
-    if not row.told or case is None:
+    mismatch = _mismatch(cluster, row, context)
+    if not row.told or mismatch is None:
         return
     wanted = row.expected
     if wanted.answers is Answers.YES and row.connected < row.told:
-        if row.silent and not at.silence_tells:
+        if row.silent and not context.silence_counts:
             return
         bad = next(a for a in row.attempts if a.outcome not in (AttemptOutcome.CONNECTED,))
-        said = WORDS[bad.outcome] + (f": {bad.detail}" if bad.detail else "")
+        what = WORDS[bad.outcome] + (f": {bad.detail}" if bad.detail else "")
         if bad.outcome is AttemptOutcome.TIMEOUT and bad.detail:
-            said = bad.detail  # "silence for 5 s"
+            what = bad.detail  # "silence for 5 s"
         count = f"answers {row.connected} of {row.told} attempts"
         count = count if row.connected else "does not answer"
         yield _finding(
             row,
-            f"{row.node} {count} at {row.target.title} ({said}) although {wanted.why}",
-            probe_causes.of_silence(case),
+            f"{row.node} {count} at {row.target.title} ({what}) although {wanted.why}",
+            probe_causes.of_silence(mismatch),
         )
     if wanted.answers is Answers.NO and verdict.serves(row):
         does = (
@@ -87,24 +87,24 @@ def _answer(cluster: ClusterView, row: NodeRow, at: NodeContext) -> Iterator[Fin
         yield _finding(
             row,
             f"{row.node} {does} at {row.target.title} although {wanted.why}",
-            causes_unexpected.of_answer(case),
+            causes_unexpected.of_answer(mismatch),
         )
 
 
-def loss_is_shown(cluster: ClusterView, row: NodeRow, at: NodeContext) -> bool:
+def loss_is_shown(cluster: ClusterView, row: NodeRow, context: NodeContext) -> bool:
     """Whether something that was read shows that a row's packets were lost on the way."""
-    case = _case(cluster, row, at)
-    if case is None or row.expected.answers is not Answers.YES:
+    mismatch = _mismatch(cluster, row, context)
+    if mismatch is None or row.expected.answers is not Answers.YES:
         return False
-    return any(cause.sure and cause.evidence for cause in probe_causes.of_silence(case))
+    return any(cause.sure and cause.evidence for cause in probe_causes.of_silence(mismatch))
 
 
 def _finding(
     row: NodeRow, title: str, causes: Sequence[Cause], severity: Severity = Severity.ERROR
 ) -> Finding:
-    told = causes[:_MOST_CAUSES]
-    detail = ". ".join(_sentence(cause.text) for cause in told) + "."
-    proof = joined(*(cause.evidence for cause in told), *(a.evidence for a in row.attempts))
+    shown = causes[:_MOST_CAUSES]
+    detail = ". ".join(_sentence(cause.text) for cause in shown) + "."
+    proof = joined(*(cause.evidence for cause in shown), *(a.evidence for a in row.attempts))
     if row.expected.excluded:
         return Finding(Severity.INFO, title, f"{detail} Load-balancers send nothing here.", proof)
     return Finding(severity, title, detail, proof)
@@ -114,33 +114,37 @@ def _sentence(text: str) -> str:
     return text if text.startswith(_LOWER_CASE) else text[:1].upper() + text[1:]
 
 
-def _case(cluster: ClusterView, row: NodeRow, at: NodeContext) -> Mismatch | None:
+def _mismatch(cluster: ClusterView, row: NodeRow, context: NodeContext) -> Mismatch | None:
     """What the probe sent, and where the node may send it; None when nothing was sent."""
-    sent = next((a for a in row.attempts if a.outcome.tells), None)
+    sent = next((a for a in row.attempts if a.outcome.conclusive), None)
     if sent is None:
         return None
-    flow = flow_of(at, sent)
+    flow = flow_of(context, sent)
     if flow is None:
         return None
-    return Mismatch(cluster, at.service, row, flow, usable(at), at.balancer)
+    return Mismatch(cluster, context.service, row, flow, usable(context), context.balancer)
 
 
-def flow_of(at: NodeContext, sent: ProbeAttempt) -> Flow | None:
+def flow_of(context: NodeContext, sent: ProbeAttempt) -> Flow | None:
     """The attempt's packets; what it does not tell is taken from the nodes' addresses."""
-    version = at.target.version
-    sender = next((n for n in at.from_nodes if n.name == sent.from_node), None)
+    version = context.target.version
+    sender = next((n for n in context.from_nodes if n.name == sent.from_node), None)
     source = sent.source or (sender.address(version) if sender is not None else None)
-    destination = sent.destination or at.target.address or at.node.address(version)
+    destination = sent.destination or context.target.address or context.node.address(version)
     if source is None or destination is None:
         return None
     # A node port is another port than the target's where it stands in for its address.
-    port = at.target.node_port if sent.how is How.NODE_PORT else at.target.port
+    port = context.target.node_port if sent.how is How.NODE_PORT else context.target.port
     return Flow(
-        at.target.protocol, source, sent.source_port, destination, sent.destination_port or port
+        context.target.protocol,
+        source,
+        sent.source_port,
+        destination,
+        sent.destination_port or port,
     )
 
 
-def _source(cluster: ClusterView, row: NodeRow, at: NodeContext) -> Iterator[Finding]:
+def _source(cluster: ClusterView, row: NodeRow, context: NodeContext) -> Iterator[Finding]:
     """The client's address does not reach the backend as it should."""
     wanted, seen = row.expected.source, row.source
     if SourceFate.UNKNOWN in (wanted, seen) or seen is wanted:
@@ -148,8 +152,8 @@ def _source(cluster: ClusterView, row: NodeRow, at: NodeContext) -> Iterator[Fin
     shown = ", ".join(map(str, row.source_seen))
     where = f"{row.node} at {row.target.title}"
     if wanted is SourceFate.PRESERVED:
-        case = _case(cluster, row, at)
-        causes = causes_unexpected.of_lost_source(case) if case is not None else []
+        mismatch = _mismatch(cluster, row, context)
+        causes = causes_unexpected.of_lost_source(mismatch) if mismatch is not None else []
         yield _finding(
             row,
             f"{where}: the client's address is lost, backends see {shown}, although "
@@ -176,12 +180,12 @@ def _source(cluster: ClusterView, row: NodeRow, at: NodeContext) -> Iterator[Fin
 
 def _health(rows: Sequence[NodeRow]) -> Iterator[Finding]:
     """The health check tells load-balancers something else than the endpoints do; once a node."""
-    told: set[str] = set()
+    checked_nodes: set[str] = set()
     for row in rows:
         health, wanted = row.health, row.expected.health_status
-        if health is None or wanted is None or row.node in told:
+        if health is None or wanted is None or row.node in checked_nodes:
             continue
-        told.add(row.node)
+        checked_nodes.add(row.node)
         count = row.expected.health_count or 0
         proof: tuple[Evidence, ...] = joined(health.evidence, row.expected.evidence)
         ends = f"{count} ready local endpoint{'' if count == 1 else 's'}"
@@ -259,7 +263,7 @@ def _network_of(rows: Sequence[NodeRow]) -> Iterator[Finding]:
     )
 
 
-def _ranges(rows: Sequence[NodeRow], at: NodeContext | None) -> Iterator[Finding]:
+def _ranges(rows: Sequence[NodeRow], context: NodeContext | None) -> Iterator[Finding]:
     """loadBalancerSourceRanges leave the probe out: what clients meet was not seen."""
     shut = [
         row
@@ -267,7 +271,7 @@ def _ranges(rows: Sequence[NodeRow], at: NodeContext | None) -> Iterator[Finding
         if row.expected.why.startswith("loadBalancerSourceRanges")
         and row.target.kind is TargetKind.INGRESS
     ]
-    if shut and at is not None:
+    if shut and context is not None:
         yield Finding(
             Severity.INFO,
             "loadBalancerSourceRanges leaves the probe's address out",

@@ -69,15 +69,19 @@ def judge(
     targets = tuple(dict.fromkeys((*found, *(a.target for a in attempts))))
     proof = ApiProof(cluster, service)
     places = [
-        situation(cluster, request, service, target, node) for target in targets for node in nodes
+        node_context(cluster, request, service, target, node)
+        for target in targets
+        for node in nodes
     ]
     answered = {_server(a.target) for a in attempts if a.outcome is AttemptOutcome.CONNECTED}
-    places = [replace(at, silence_tells=_silence_tells(at, answered)) for at in places]
-    told = [_row(cluster, at, proof, attempts, health_checks) for at in places]
-    rows = tuple(row for row, _ in told)
-    findings = probe_findings.of(cluster, told)
+    places = [
+        replace(context, silence_counts=_silence_counts(context, answered)) for context in places
+    ]
+    judged = [_row(cluster, context, proof, attempts, health_checks) for context in places]
+    rows = tuple(row for row, _ in judged)
+    findings = probe_findings.of(cluster, judged)
     verdict = probe_verdict.of_rows(rows)
-    titles = dict.fromkeys(at.balancer.title for at in places)
+    titles = dict.fromkeys(context.balancer.title for context in places)
     # Where the rules of some nodes were read, others run the same kube-proxy.
     known = [t for t in titles if t and not any(o != t and o.startswith(t) for o in titles)]
     return ProbeReport(
@@ -96,20 +100,20 @@ def judge(
 
 def _row(
     cluster: ClusterView,
-    at: NodeContext,
+    context: NodeContext,
     proof: ApiProof,
     attempts: Sequence[ProbeAttempt],
     health_checks: Sequence[HealthCheck],
 ) -> tuple[NodeRow, NodeContext]:
-    target, node = at.target, at.node
+    target, node = context.target, context.node
     mine = tuple(a for a in attempts if a.target == target and a.node == node.name)
     health = next((h for h in health_checks if h.node == node.name), None)
     how = mine[0].how if mine else None
-    at = replace(at, how=how or at.how)
-    wanted = expected(at)
-    evidence = (*proof.of(at.of_port, node.name), *wanted.evidence)
+    context = replace(context, how=how or context.how)
+    wanted = expected(context)
+    evidence = (*proof.of(context.of_port, node.name), *wanted.evidence)
     wanted = replace(wanted, evidence=evidence)
-    told = [a for a in mine if a.outcome.tells]
+    conclusive = [a for a in mine if a.outcome.conclusive]
     answered = [a for a in mine if a.outcome is AttemptOutcome.CONNECTED]
     telling = next(
         (a for a in mine if a.outcome is not AttemptOutcome.CONNECTED), *mine[:1] or (None,)
@@ -119,26 +123,30 @@ def _row(
         target=target,
         node=node.name,
         from_node=",".join(dict.fromkeys(a.from_node for a in mine if a.from_node)),
-        endpoints=endpoints_of(at),
+        endpoints=endpoints_of(context),
         expected=wanted,
         connected=len(answered),
-        told=len(told),
+        told=len(conclusive),
         outcome=telling.outcome if telling else AttemptOutcome.NOT_TRIED,
         detail=telling.detail if telling else "",
         how=how,
         seconds=median(times) if times else None,
-        source=client_source.seen(cluster, node, mine),
+        source=client_source.observed(cluster, node, mine),
         source_seen=tuple(dict.fromkeys(a.source_seen for a in mine if a.source_seen)),
         health=health,
         judgement=Judgement.UNKNOWN,
         notes=_notes(mine, health, wanted),
         attempts=mine,
     )
-    if not at.silence_tells and row.silent and probe_findings.loss_is_shown(cluster, row, at):
-        at = replace(at, silence_tells=True)
-    if row.silent and not at.silence_tells:
-        row = replace(row, notes=(*row.notes, *_of_silence(row)))
-    return replace(row, judgement=probe_verdict.of_row(row, at.silence_tells)), at
+    if (
+        not context.silence_counts
+        and row.silent
+        and probe_findings.loss_is_shown(cluster, row, context)
+    ):
+        context = replace(context, silence_counts=True)
+    if row.silent and not context.silence_counts:
+        row = replace(row, notes=(*row.notes, *_silence_notes(row)))
+    return replace(row, judgement=probe_verdict.of_row(row, context.silence_counts)), context
 
 
 def _server(target: ProbeTarget) -> tuple[int, str]:
@@ -146,23 +154,23 @@ def _server(target: ProbeTarget) -> tuple[int, str]:
     return target.protocol, target.port_name
 
 
-def _silence_tells(at: NodeContext, answered: set[tuple[int, str]]) -> bool:
+def _silence_counts(context: NodeContext, answered: set[tuple[int, str]]) -> bool:
     """Whether somebody is known to answer a probe, or nobody is there who could; else a loss has to
     be shown."""
-    if at.target.protocol != UDP or _server(at.target) in answered:
+    if context.target.protocol != UDP or _server(context.target) in answered:
         return True
-    return at.endpoints is not None and not any(e.ready or e.serving for e in at.of_port)
+    return context.endpoints is not None and not any(e.ready or e.serving for e in context.of_port)
 
 
-def _of_silence(row: NodeRow) -> list[str]:
+def _silence_notes(row: NodeRow) -> list[str]:
     """What a UDP server's silence leaves open."""
-    said = ["silence over UDP tells nothing: the server may not answer what a probe asks"]
+    notes = ["silence over UDP tells nothing: the server may not answer what a probe asks"]
     for backend in row.sent_on:
-        said.append(f"the node sent it on to {backend}, and nothing came back")
-    return said
+        notes.append(f"the node sent it on to {backend}, and nothing came back")
+    return notes
 
 
-def situation(
+def node_context(
     cluster: ClusterView,
     request: ProbeRequest,
     service: Service,
@@ -197,32 +205,32 @@ def _notes(
     attempts: Sequence[ProbeAttempt], health: HealthCheck | None, wanted: Expectation
 ) -> tuple[str, ...]:
     """What the row's words cannot hold, each once."""
-    said = [f"load-balancers send nothing here: {wanted.excluded}"] if wanted.excluded else []
-    said += [a.note for a in attempts]
-    said += [a.detail for a in attempts if not a.outcome.tells]
-    said += [
+    notes = [f"load-balancers send nothing here: {wanted.excluded}"] if wanted.excluded else []
+    notes += [a.note for a in attempts]
+    notes += [a.detail for a in attempts if not a.outcome.conclusive]
+    notes += [
         f"source not known: {a.source_missing}"
         for a in attempts
         if a.outcome is AttemptOutcome.CONNECTED and a.source_seen is None and a.source_missing
     ]
     if health is not None and health.status is None and health.error:
-        said.append(f"health check: {health.error}")
-    return tuple(dict.fromkeys(text for text in (*said, *wanted.cautions) if text))
+        notes.append(f"health check: {health.error}")
+    return tuple(dict.fromkeys(text for text in (*notes, *wanted.cautions) if text))
 
 
 def _missing(
     cluster: ClusterView, service: Service, resolved: Mapping[str, Sequence[Address]]
 ) -> list[str]:
-    said = [
+    missing = [
         f"{name}, the load-balancer's name, was not resolved to an address"
         for name in service.ingress_hostnames
         if not resolved.get(name)
     ]
-    said += [
+    missing += [
         f"port {port.port}/SCTP: netkat does not speak SCTP"
         for port in service.ports
         if port.protocol == SCTP
     ]
     if not cluster.kube.nodes:
-        said.append("no node is known: nothing could be expected of any")
-    return said
+        missing.append("no node is known: nothing could be expected of any")
+    return missing

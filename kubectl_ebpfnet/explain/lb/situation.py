@@ -31,7 +31,7 @@ class NodeContext:
         balancer: who balances on the node.
         how: the way the probe takes.
         policies: `Kind namespace/name` of network policies that may be about the backends.
-        silence_tells: silence says that the node does not serve. A UDP server may have nothing to
+        silence_counts: silence says that the node does not serve. A UDP server may have nothing to
             say to a probe: there it does where the same port answered elsewhere, where there is no
             endpoint that could be silent, or where the node's own tables show the loss.
     """
@@ -45,7 +45,7 @@ class NodeContext:
     balancer: Balancer
     how: How = How.NEXT_HOP
     policies: tuple[str, ...] = ()
-    silence_tells: bool = True
+    silence_counts: bool = True
 
     @property
     def local_policy(self) -> bool:
@@ -63,33 +63,33 @@ class NodeContext:
         )
 
 
-def endpoints_of(at: NodeContext) -> Endpoints:
+def endpoints_of(context: NodeContext) -> Endpoints:
     """How many endpoints of the target's port there are, by distinct address."""
-    ready = [e for e in at.of_port if e.ready]
-    leaving = [e for e in at.of_port if ending(e)]
-    idle = [e for e in at.of_port if not e.ready and not ending(e)]
+    ready = [e for e in context.of_port if e.ready]
+    leaving = [e for e in context.of_port if ending(e)]
+    idle = [e for e in context.of_port if not e.ready and not ending(e)]
     return Endpoints(
-        local=count(on_node(ready, at.node)),
+        local=count(on_node(ready, context.node)),
         total=count(ready),
-        local_terminating=count(on_node(leaving, at.node)),
+        local_terminating=count(on_node(leaving, context.node)),
         terminating=count(leaving),
-        local_not_ready=count(on_node(idle, at.node)),
+        local_not_ready=count(on_node(idle, context.node)),
     )
 
 
-def usable(at: NodeContext) -> tuple[ServiceEndpoint, ...]:
+def usable(context: NodeContext) -> tuple[ServiceEndpoint, ...]:
     """The endpoints that the node may send the client to."""
-    near = on_node(at.of_port, at.node) if at.local_policy else list(at.of_port)
+    near = on_node(context.of_port, context.node) if context.local_policy else list(context.of_port)
     ready = [e for e in near if e.ready]
-    if not ready and uses_terminating(at) is not False:
+    if not ready and uses_terminating(context) is not False:
         ready = [e for e in near if ending(e)]
     return tuple(ready)
 
 
-def uses_terminating(at: NodeContext) -> bool | None:
+def uses_terminating(context: NodeContext) -> bool | None:
     """kube-proxy: alpha in 1.22, on by default in 1.26; Cilium has done so since before."""
-    found = re.match(r"v?([0-9]{1,9})\.([0-9]{1,9})", at.node.version)
-    if at.balancer.name == CILIUM or found is None:
+    found = re.match(r"v?([0-9]{1,9})\.([0-9]{1,9})", context.node.version)
+    if context.balancer.name == CILIUM or found is None:
         return True
     version = (int(found[1]), int(found[2]))
     if version >= _TERMINATING_SINCE:

@@ -36,14 +36,14 @@ def service(cluster: ClusterView, request: ProbeRequest) -> Service:
     """
     for found in cluster.kube.services:
         if (found.namespace, found.name) == (request.namespace, request.service):
-            why, hint = _no_way(found, request.node_ports)
+            why, hint = _why_unreachable(found, request.node_ports)
             if why:
                 raise EbpfnetError(f"svc/{found.name} {why}", hint=hint)
             return found
     raise NotFound("service", request.service, request.namespace)
 
 
-def _no_way(service: Service, node_ports: bool) -> tuple[str, str]:
+def _why_unreachable(service: Service, node_ports: bool) -> tuple[str, str]:
     """Why clients outside cannot reach it, and what to do instead; ("", "") when they can."""
     if service.type == "ExternalName":
         name = service.external_name
@@ -133,11 +133,11 @@ def targets(
     found: dict[tuple[Address, ServicePort], ProbeTarget] = {}
     for kind, address, name in places:
         for port in wanted:
-            one = ProbeTarget(
+            target = ProbeTarget(
                 kind, address, address.version, port.port, port.protocol, port.name,
                 port.node_port, name,
             )  # fmt: skip
-            found.setdefault((address, port), one)
+            found.setdefault((address, port), target)
     return (*found.values(), *(_node_ports(wanted, service, nodes) if request.node_ports else ()))
 
 

@@ -12,26 +12,26 @@ _NAMED = 3
 """Nodes that the summary names."""
 
 
-def of_row(row: NodeRow, silence_tells: bool = True) -> Judgement:
+def of_row(row: NodeRow, silence_counts: bool = True) -> Judgement:
     """Of the row as a whole: any contradiction, else whether it answered as it should."""
-    parts = (answer_judgement(row, silence_tells), source_judgement(row), health_judgement(row))
+    parts = (answer_judgement(row, silence_counts), source_judgement(row), health_judgement(row))
     if Judgement.CONTRADICTED in parts:
         return Judgement.CONTRADICTED
     return parts[0]
 
 
-def answer_judgement(row: NodeRow, silence_tells: bool = True) -> Judgement:
+def answer_judgement(row: NodeRow, silence_counts: bool = True) -> Judgement:
     """Whether the node answered as it should.
 
     Args:
-        silence_tells: as of probe_situation.Situation.
+        silence_counts: NodeContext.silence_counts of the row.
     """
     wanted = row.expected.answers
     if not row.told or wanted is Answers.UNKNOWN:
         return Judgement.UNKNOWN
     if wanted is Answers.NO and serves(row):
         return Judgement.CONTRADICTED
-    if row.silent and not silence_tells:
+    if row.silent and not silence_counts:
         return Judgement.UNKNOWN
     if wanted is Answers.NO:
         return Judgement.AS_ASKED
@@ -72,10 +72,10 @@ def health_judgement(row: NodeRow) -> Judgement:
 
 def of_rows(rows: Sequence[NodeRow]) -> Judgement:
     """Of the nodes that load-balancers use."""
-    said = {row.judgement for row in rows if not row.expected.excluded}
-    if Judgement.CONTRADICTED in said:
+    judgements = {row.judgement for row in rows if not row.expected.excluded}
+    if Judgement.CONTRADICTED in judgements:
         return Judgement.CONTRADICTED
-    return Judgement.AS_ASKED if said == {Judgement.AS_ASKED} else Judgement.UNKNOWN
+    return Judgement.AS_ASKED if judgements == {Judgement.AS_ASKED} else Judgement.UNKNOWN
 
 
 def summary(service: Service, rows: Sequence[NodeRow], verdict: Judgement) -> str:
@@ -89,18 +89,18 @@ def summary(service: Service, rows: Sequence[NodeRow], verdict: Judgement) -> st
     rest = f" ({len(out)} more excluded from load-balancers)" if out else ""
     match verdict:
         case Judgement.AS_ASKED:
-            said = f"behaves as {policy} asks on {total} of {total} nodes"
+            text = f"behaves as {policy} asks on {total} of {total} nodes"
         case Judgement.CONTRADICTED:
-            said = f"does not behave as {policy} asks on {len(bad)} of {total} nodes"
-            said += f": {_names(bad)}"
+            text = f"does not behave as {policy} asks on {len(bad)} of {total} nodes"
+            text += f": {_names(bad)}"
         case _:
-            said = f"unknown whether it behaves as {policy} asks"
+            text = f"unknown whether it behaves as {policy} asks"
             if any(row.told for row in used):
-                said += f" on {len(bad)} of {total} nodes: {_names(bad)}"
+                text += f" on {len(bad)} of {total} nodes: {_names(bad)}"
             else:
-                said += f": nothing was seen of {total} nodes"
-            return f"svc/{service.name}: {said}{rest}"
-    return f"svc/{service.name} {said}{rest}"
+                text += f": nothing was seen of {total} nodes"
+            return f"svc/{service.name}: {text}{rest}"
+    return f"svc/{service.name} {text}{rest}"
 
 
 def _names(nodes: Sequence[str]) -> str:

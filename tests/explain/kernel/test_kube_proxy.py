@@ -86,10 +86,10 @@ def modern(ext: str, filters: str = "", first: str = "KUBE-EXT-A") -> Ruleset:
     return netfilter.ruleset(MODERN.format(ext=ext, filter=filters, first=first).encode())
 
 
-def programmed(rules: Ruleset, address: str, port: int = 80, source: str = OUTSIDE):
+def follow(rules: Ruleset, address: str, port: int = 80, source: str = OUTSIDE):
     """What becomes of a packet, with backends as text."""
     flow = Flow(TCP, ip_address(source), 40000, ip_address(address), port)
-    found = kube_proxy.programmed(rules, flow, frozenset({ip_address(SELF)}))
+    found = kube_proxy.follow(rules, flow, frozenset({ip_address(SELF)}))
     return found, [f"{a}:{p}" for a, p in found.backends]
 
 
@@ -108,7 +108,7 @@ def programmed(rules: Ruleset, address: str, port: int = 80, source: str = OUTSI
 def test_recorded_rules_that_send_it_on(
     rules, address, port, source, backends, masquerades
 ) -> None:
-    found, to = programmed(sample(rules), address, port, source)
+    found, to = follow(sample(rules), address, port, source)
     assert (to, found.masquerades, found.refusal) == (backends, masquerades, None)
     assert found.rule is not None
     assert bool(found.marking) is masquerades
@@ -123,39 +123,39 @@ def test_recorded_rules_that_send_it_on(
     ],
 )
 def test_recorded_rules_that_refuse_it(rules, address, source, comment) -> None:
-    found, to = programmed(sample(rules), address, 80, source)
+    found, to = follow(sample(rules), address, 80, source)
     assert to == []
     assert found.refusal is not None
     assert found.refusal.comment == comment
 
 
 def test_an_address_that_no_rule_names() -> None:
-    found, to = programmed(sample("local.node1"), "192.0.2.50")
+    found, to = follow(sample("local.node1"), "192.0.2.50")
     assert (found.rule, to, found.refusal) == (None, [], None)
-    assert programmed(sample("local.node1"), "192.0.2.77", 81)[0].rule is None
+    assert follow(sample("local.node1"), "192.0.2.77", 81)[0].rule is None
 
 
 def test_newer_chains() -> None:
     both = [BACKEND, "10.244.1.78:8080"]
-    found, to = programmed(modern(LOCAL), "192.0.2.77")
+    found, to = follow(modern(LOCAL), "192.0.2.77")
     assert (to, found.masquerades) == ([BACKEND], False)
-    found, to = programmed(modern(ANY), "192.0.2.77")
+    found, to = follow(modern(ANY), "192.0.2.77")
     assert (to, found.masquerades) == (both, True)
-    found, to = programmed(modern(LOCAL), "192.0.2.77", source=SELF)
+    found, to = follow(modern(LOCAL), "192.0.2.77", source=SELF)
     assert (to, found.masquerades) == (both, True)
 
 
 def test_newer_chains_refuse_in_filter() -> None:
-    found, to = programmed(modern(NOBODY, NO_LOCAL), "192.0.2.77")
+    found, to = follow(modern(NOBODY, NO_LOCAL), "192.0.2.77")
     assert to == []
     assert found.refusal is not None
     assert found.refusal.comment == "d/w:http has no local endpoints"
     ranged = modern(LOCAL, FIREWALL, "KUBE-FW-A")
-    found, to = programmed(ranged, "192.0.2.77")
+    found, to = follow(ranged, "192.0.2.77")
     assert to == []
     assert found.refusal is not None
     assert "not accepted by KUBE-FW-A" in found.refusal.comment
-    assert programmed(ranged, "192.0.2.77", source=INSIDE)[1] == [BACKEND]
+    assert follow(ranged, "192.0.2.77", source=INSIDE)[1] == [BACKEND]
 
 
 def test_who_made_the_rules() -> None:
@@ -172,7 +172,7 @@ def test_chains_that_jump_in_a_circle_end() -> None:
     loop = netfilter.ruleset(
         b"*nat\n:PREROUTING ACCEPT [0:0]\n:A - [0:0]\n-A PREROUTING -j A\n-A A -j A\nCOMMIT\n"
     )
-    assert programmed(loop, "192.0.2.77")[0].rule is None
+    assert follow(loop, "192.0.2.77")[0].rule is None
 
 
 def test_ipv6_backends() -> None:
@@ -180,4 +180,4 @@ def test_ipv6_backends() -> None:
         b"*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 2001:db8::7/128 -p tcp -m tcp "
         b"--dport 80 -j DNAT --to-destination [fd00::5]:8080\nCOMMIT\n"
     )
-    assert programmed(rules, "2001:db8::7", source="2001:db8::1")[1] == ["fd00::5:8080"]
+    assert follow(rules, "2001:db8::7", source="2001:db8::1")[1] == ["fd00::5:8080"]

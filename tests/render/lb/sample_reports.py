@@ -73,7 +73,7 @@ def row(
     return NodeRow(
         target=VIP,
         node=node,
-        from_node="n2" if outcome.tells else "",
+        from_node="n2" if outcome.conclusive else "",
         endpoints=Endpoints(local, 1),
         expected=Expectation(
             Answers.YES if local else Answers.NO,
@@ -85,16 +85,16 @@ def row(
             evidence=(SPEC,),
         ),
         connected=int(answered),
-        told=int(outcome.tells),
+        told=int(outcome.conclusive),
         outcome=outcome,
         detail="",
-        how=How.NEXT_HOP if outcome.tells else None,
+        how=How.NEXT_HOP if outcome.conclusive else None,
         seconds=0.0021 if answered else None,
         source=SourceFate.PRESERVED if answered else SourceFate.UNKNOWN,
         source_seen=(SOURCE,) if answered else (),
         health=HealthCheck(node, "n2", 31234, status, local) if status else None,
         judgement=judgement,
-        attempts=(attempt(node, outcome),) if outcome.tells else (),
+        attempts=(attempt(node, outcome),) if outcome.conclusive else (),
     )
 
 
