@@ -42,7 +42,7 @@ class DoctorContext:
 
     Attributes:
         agents: Cilium's agent pods, by node.
-        said: the records of each place; there may be thousands of places.
+        records: the records of each place; there may be thousands of places.
         kept: nodes with a node pod that an earlier run kept.
         nodes: the API's objects, by name.
     """
@@ -52,7 +52,7 @@ class DoctorContext:
     rights: tuple[Right, ...]
     cilium: CiliumFound
     agents: Mapping[str, Pod]
-    said: Mapping[Place, Sequence[Record]]
+    records: Mapping[Place, Sequence[Record]]
     kept: frozenset[str]
     nodes: Mapping[str, Node]
 
@@ -63,12 +63,12 @@ class DoctorContext:
         return tuple(right.words for right in denied)
 
 
-def check(name: str, situation: DoctorContext) -> NodeCheck:
+def check(name: str, context: DoctorContext) -> NodeCheck:
     """A node, and what each command will show of it."""
-    cluster = situation.cluster
-    node = situation.nodes.get(name)
-    by_agent = situation.said.get(agent_place(name), ())
-    by_pod = situation.said.get(node_place(name), ())
+    cluster = context.cluster
+    node = context.nodes.get(name)
+    by_agent = context.records.get(agent_place(name), ())
+    by_pod = context.records.get(node_place(name), ())
     ran = any(record.ran for record in by_agent)
     tools, missing = _tools(cluster, name, by_agent)
     there = any(record.ran for record in by_pod)
@@ -77,18 +77,18 @@ def check(name: str, situation: DoctorContext) -> NodeCheck:
         name,
         ready=None if node is None else node.ready,
         not_ready="" if node is None or node.ready else node.reason,
-        agent=_agent(situation.agents.get(name), ran),
+        agent=_agent(context.agents.get(name), ran),
         agent_exec=ran if by_agent else None,
         agent_problem="" if ran else _problem(by_agent),
         tools=tools,
         missing_tools=missing,
-        node_pod=_node_pod(name in situation.kept, by_pod) if there else "",
+        node_pod=_node_pod(name in context.kept, by_pod) if there else "",
         node_pod_problem="" if there else _problem(by_pod),
-        kernel=next((one for one in kernel if isinstance(one, KernelFacts)), None),
+        kernel=next((facts for facts in kernel if isinstance(facts, KernelFacts)), None),
         evidence=tuple(_evidence((*by_agent, *by_pod))),
     )
-    found = replace(found, by=_by(found, situation))
-    return replace(found, commands=reaches(found, situation))
+    found = replace(found, by=_by(found, context))
+    return replace(found, commands=reaches(found, context))
 
 
 def runs(pod: Pod) -> bool:
@@ -130,9 +130,9 @@ def _tools(
     place = agent_place(node)
     asked = q.best_record(cluster.bundle, place, TOOLS)
     if asked is not None and asked.ok:
-        said = set(asked.stdout.read().decode("utf-8", "replace").split())
-        there = tuple(name for name in TOOL_NAMES if name in said)
-        return there, tuple(name for name in TOOL_NAMES if name not in said)
+        present = set(asked.stdout.read().decode("utf-8", "replace").split())
+        there = tuple(name for name in TOOL_NAMES if name in present)
+        return there, tuple(name for name in TOOL_NAMES if name not in present)
     has: set[str] = set()
     lacks: set[str] = set()
     for record in records:
@@ -158,9 +158,9 @@ def _evidence(records: Iterable[Record]) -> Iterator[Evidence]:
             yield Evidence(record.number)
 
 
-def _by(found: NodeCheck, situation: DoctorContext) -> str:
+def _by(found: NodeCheck, context: DoctorContext) -> str:
     """Who answers for the node when a command asks, as NodeAnswerers chooses."""
-    mode = situation.connection.node_access
+    mode = context.connection.node_access
     if mode == "none":
         return ""
     if found.node_pod and mode != "agent":
@@ -172,7 +172,7 @@ def _by(found: NodeCheck, situation: DoctorContext) -> str:
     if (
         mode == "auto"
         and found.agent not in ("running", "not Ready")
-        and not situation.lacking_to_deploy
+        and not context.lacking_to_deploy
     ):
         return "new node pod"
     return ""
@@ -181,17 +181,17 @@ def _by(found: NodeCheck, situation: DoctorContext) -> str:
 # --- commands -------------------------------------------------------------------------------------
 
 
-def reaches(found: NodeCheck, situation: DoctorContext) -> tuple[Reach, ...]:
+def reaches(found: NodeCheck, context: DoctorContext) -> tuple[Reach, ...]:
     """What each command will show of the node; a node without a name is any."""
-    return tuple(_reach(command, found, situation) for command in COMMANDS)
+    return tuple(_reach(command, found, context) for command in COMMANDS)
 
 
-def _reach(command: str, found: NodeCheck, situation: DoctorContext) -> Reach:
+def _reach(command: str, found: NodeCheck, context: DoctorContext) -> Reach:
     if not found.by:
-        return Reach(command, Level.BLIND, (_nobody(found, situation),))
-    lacks = list(_by_rights(command, found, situation))
+        return Reach(command, Level.BLIND, (_nobody(found, context),))
+    lacks = list(_by_rights(command, found, context))
     if found.by == "agent":
-        lacks += _by_tools(command, found, situation)
+        lacks += _by_tools(command, found, context)
     elif found.kernel is not None:
         lacks += [Lack(problem) for problem in found.kernel.problems]
     if any(lack.blinds for lack in lacks):
@@ -199,9 +199,9 @@ def _reach(command: str, found: NodeCheck, situation: DoctorContext) -> Reach:
     return Reach(command, Level.PARTIAL if lacks else Level.FULL, tuple(lacks))
 
 
-def _nobody(found: NodeCheck, situation: DoctorContext) -> Lack:
+def _nobody(found: NodeCheck, context: DoctorContext) -> Lack:
     """Why nobody answers for a node, and who could."""
-    mode, denied = situation.connection.node_access, situation.lacking_to_deploy
+    mode, denied = context.connection.node_access, context.lacking_to_deploy
     if mode == "none":
         return Lack("--node-access none asks no node", "another --node-access")
     if not found.name:
@@ -213,7 +213,7 @@ def _nobody(found: NodeCheck, situation: DoctorContext) -> Lack:
     reasons.append(found.agent_problem or "no Cilium agent answers there")
     if found.node_pod_problem:
         reasons.append(found.node_pod_problem)
-    if not situation.rights:
+    if not context.rights:
         return Lack("; ".join(reasons))
     if any(_LATE in reason for reason in reasons):
         return Lack("; ".join(reasons), "a longer --timeout")
@@ -242,30 +242,30 @@ _CILIUM = (
 _EXEC_CREATE_SINCE = 35
 
 
-def _by_rights(command: str, found: NodeCheck, situation: DoctorContext) -> Iterator[Lack]:
-    namespace = situation.connection.namespace
-    for right in situation.rights:
+def _by_rights(command: str, found: NodeCheck, context: DoctorContext) -> Iterator[Lack]:
+    namespace = context.connection.namespace
+    for right in context.rights:
         # Lists are of the whole cluster; one object is in the namespace of -n.
         allowed = right.allowed if right.verb == "list" else right.within(namespace)
         if allowed is not False:
             continue
-        yield from _without(right, command, found, situation)
+        yield from _without(right, command, found, context)
 
 
 def _without(
-    right: Right, command: str, found: NodeCheck, situation: DoctorContext
+    right: Right, command: str, found: NodeCheck, context: DoctorContext
 ) -> Iterator[Lack]:
-    where = f"in namespace {situation.connection.namespace}"
+    where = f"in namespace {context.connection.namespace}"
     help_ = f"{right.words} ({_FILE})"
     by_agent, pair = found.by == "agent", (right.verb, right.resource)
     if pair == ("get", "pods") and command != "capture":
         yield Lack(f"pods {where}: they cannot be named", help_, blinds=command == "path")
     elif right.resource == "pods/exec" and by_agent and command in _DEEP:
-        if right.verb == "get" or needs_create(situation.connection.kubernetes):
+        if right.verb == "get" or needs_create(context.connection.kubernetes):
             yield Lack(f"what pods {where} see themselves: no exec into them", help_)
     elif command in _LOWERS.get(pair, ()) or (
         # Where an agent answers, it says the same.
-        pair in _CILIUM and not by_agent and command in _DEEP and situation.cilium.found
+        pair in _CILIUM and not by_agent and command in _DEEP and context.cilium.found
     ):
         yield Lack(right.effect, help_)
 
@@ -280,9 +280,9 @@ def needs_create(kubernetes: str) -> bool:
         return True
 
 
-def _by_tools(command: str, found: NodeCheck, situation: DoctorContext) -> Iterator[Lack]:
+def _by_tools(command: str, found: NodeCheck, context: DoctorContext) -> Iterator[Lack]:
     """What an agent cannot show, for want of programs in its image."""
-    denied = situation.lacking_to_deploy
+    denied = context.lacking_to_deploy
     help_ = _NODE_POD if not denied else f"{_NODE_POD}, with docs/rbac-node-pod.yaml"
     no = frozenset(found.missing_tools)
     no_cilium, no_tables = {"cilium-dbg", "cilium"} <= no, {NF_CONNTRACK, "conntrack"} <= no
@@ -305,7 +305,7 @@ def _by_tools(command: str, found: NodeCheck, situation: DoctorContext) -> Itera
         what = f"the kernel's own connection tracking: no {NF_CONNTRACK} and no conntrack"
         yield Lack(what, help_)
     if command in _DEEP and not no_cilium:
-        status = q.best_record(situation.cluster.bundle, agent_place(found.name), q.STATUS)
+        status = q.best_record(context.cluster.bundle, agent_place(found.name), q.STATUS)
         if status is not None and not status.ok:
             yield Lack(f"what the agent itself knows: it does not answer ({status.why_not()})")
     if command == "programs":

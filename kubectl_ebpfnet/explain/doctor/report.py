@@ -49,18 +49,18 @@ def examine(bundle: Bundle) -> Checkup:
     cluster = ClusterView(bundle)
     connection = _connection(bundle)
     rights = tuple(_rights(bundle))
-    said: dict[Place, list[Record]] = {}
+    records: dict[Place, list[Record]] = {}
     for record in bundle.records:
-        said.setdefault(record.place, []).append(record)
+        records.setdefault(record.place, []).append(record)
     agents = agents_of(cluster)
-    cilium = _cilium(cluster, agents, said)
+    cilium = _cilium(cluster, agents, records)
     by_name = {node.name: node for node in cluster.kube.nodes}
     kept = kept_on(cluster.kube.pods)
-    situation = DoctorContext(cluster, connection, rights, cilium, agents, said, kept, by_name)
+    context = DoctorContext(cluster, connection, rights, cilium, agents, records, kept, by_name)
     live = bool(connection.server)
     names = cluster.node_names if live else _asked(bundle)
-    nodes = tuple(check(name, situation) for name in names)
-    unlisted = () if nodes else reaches(NodeCheck(""), situation)
+    nodes = tuple(check(name, context) for name in names)
+    unlisted = () if nodes else reaches(NodeCheck(""), context)
     return Checkup(
         connection,
         rights,
@@ -104,14 +104,14 @@ def agents_of(cluster: ClusterView) -> dict[str, Pod]:
 
 
 def _connection(bundle: Bundle) -> Connection:
-    said = _object(bundle.record(CLIENT, CONNECTION))
+    connection = _object(bundle.record(CLIENT, CONNECTION))
     who = _object(bundle.record(API, WHO))
     groups = who.get("groups")
     return Connection(
-        context=_text(said, "context"),
-        server=_text(said, "server"),
-        namespace=_text(said, "namespace"),
-        node_access=_text(said, "node_access"),
+        context=_text(connection, "context"),
+        server=_text(connection, "server"),
+        namespace=_text(connection, "namespace"),
+        node_access=_text(connection, "node_access"),
         kubernetes=_text(_object(bundle.record(API, SERVER_VERSION)), "gitVersion"),
         user=_text(who, "username"),
         groups=tuple(map(str, groups)) if isinstance(groups, list) else (),
@@ -130,8 +130,8 @@ def _rights(bundle: Bundle) -> Iterator[Right]:
         start = can_i(right.verb, right.resource, "", right.name)[:-1]
         within = tuple(
             argv[-1]
-            for argv, one in reviews.items()
-            if argv[:-2] == start and argv[-2] == "-n" and _allowed(one)
+            for argv, review in reviews.items()
+            if argv[:-2] == start and argv[-2] == "-n" and _allowed(review)
         )
         problem = ""
         if allowed is None:
@@ -190,13 +190,13 @@ def _missing(
 
 
 def _cilium(
-    cluster: ClusterView, agents: Mapping[str, Pod], said: Mapping[Place, Iterable[Record]]
+    cluster: ClusterView, agents: Mapping[str, Pod], records: Mapping[Place, Iterable[Record]]
 ) -> CiliumFound:
     pods = [pod for pod in cluster.kube.pods if pod.label(_AGENT_LABEL) == _AGENT]
     answering = [
         place.node
-        for place, records in said.items()
-        if place.kind is PlaceKind.AGENT and any(record.ran for record in records)
+        for place, its_records in records.items()
+        if place.kind is PlaceKind.AGENT and any(record.ran for record in its_records)
     ]
     listed = [r for r in cluster.bundle.records if r.place == API and r.argv[:2] == ("get", "pods")]
     found = True if agents or answering else None
@@ -227,10 +227,10 @@ def _why_unset(cluster: ClusterView) -> str:
     return "nothing says how it is set up"
 
 
-_TOLD_APART = 4
+_MOST_VALUES = 4
 """Values of one feature that are still shown one by one."""
-_Said = Callable[[DatapathConfig], str]
-_FEATURES: tuple[tuple[str, _Said], ...] = (
+_Setting = Callable[[DatapathConfig], str]
+_FEATURES: tuple[tuple[str, _Setting], ...] = (
     ("routing", lambda c: _with(c.routing_mode, c.tunnel_protocol, c.routing_mode == "tunnel")),
     (
         "native CIDRs",
@@ -261,20 +261,20 @@ def _features(
         or config.version
         for name, config in configs.items()
     }
-    yield from _told("version", versions)
-    for name, said in _FEATURES:
-        yield from _told(name, {node: said(config) for node, config in configs.items()})
+    yield from _feature("version", versions)
+    for name, setting in _FEATURES:
+        yield from _feature(name, {node: setting(config) for node, config in configs.items()})
     for _, name, data in cluster.kube.config_maps:
         if name == "cilium-config":
             settings = dict(data)
             families = ("ipv4", "ipv6")
             on = [f"IP{f[2:]}" for f in families if settings.get(f"enable-{f}") == "true"]
-            yield from _told("IP versions", {"": ", ".join(on)})
-            yield from _told("policy enforcement", {"": settings.get("enable-policy", "")})
+            yield from _feature("IP versions", {"": ", ".join(on)})
+            yield from _feature("policy enforcement", {"": settings.get("enable-policy", "")})
             return
 
 
-def _told(what: str, by_node: dict[str, str]) -> Iterator[tuple[str, str]]:
+def _feature(what: str, by_node: dict[str, str]) -> Iterator[tuple[str, str]]:
     """A feature as all nodes have it, or who has which."""
     values: dict[str, list[str]] = {}
     for node, value in by_node.items():
@@ -282,7 +282,7 @@ def _told(what: str, by_node: dict[str, str]) -> Iterator[tuple[str, str]]:
             values.setdefault(value, []).append(node)
     if len(values) == 1:
         yield what, next(iter(values))
-    elif len(values) > _TOLD_APART:
+    elif len(values) > _MOST_VALUES:
         yield what, f"{len(values)} different values, {next(iter(values))} among them"
     elif values:
         yield what, ", ".join(f"{value} ({_some(nodes)})" for value, nodes in values.items())

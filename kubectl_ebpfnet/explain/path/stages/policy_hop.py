@@ -117,9 +117,9 @@ def _denied(
     verdict: policy.PolicyVerdict,
     evidence: tuple[Evidence, ...],
 ) -> None:
-    seen = next(walk.cluster.node(here.node).drops(packet.flow), None)
-    if seen is not None:
-        evidence += cite.line(seen.record, seen.number, seen.text)
+    proof_of_drop = next(walk.cluster.node(here.node).drops(packet.flow), None)
+    if proof_of_drop is not None:
+        evidence += cite.line(proof_of_drop.record, proof_of_drop.number, proof_of_drop.text)
     own = walk.ends.identity if direction == "egress" else None
     who = identity_text(walk.cluster, identity)
     side = "to" if direction == "egress" else "from"
@@ -129,8 +129,9 @@ def _denied(
         here.device or here.node,
         here.node,
         HopKind.POLICY,
-        f"{title}: {verdict.reason}" + (", as cilium monitor shows" if seen is not None else ""),
-        State.OBSERVED if seen is not None else State.DERIVED,
+        f"{title}: {verdict.reason}"
+        + (", as cilium monitor shows" if proof_of_drop is not None else ""),
+        State.OBSERVED if proof_of_drop is not None else State.DERIVED,
         packet,
         evidence,
     )
