@@ -79,7 +79,7 @@ def decide(
     return Decision(None, None, f"no route to {destination}")
 
 
-def by_kernel(decision: Decision, answer: FibAnswer, routes: Sequence[Route]) -> Decision:
+def with_kernel_answer(decision: Decision, answer: FibAnswer, routes: Sequence[Route]) -> Decision:
     """The kernel's own answer, which knows what the tables do not show: rules by port or user,
     the choice among several next hops, VRFs.
 
@@ -88,16 +88,18 @@ def by_kernel(decision: Decision, answer: FibAnswer, routes: Sequence[Route]) ->
         answer: of RTM_GETROUTE for the same packet.
         routes: of every table that is known, to name the route that was taken.
     """
-    said = describe(decision.route) if decision.route else decision.refused
+    from_tables = describe(decision.route) if decision.route else decision.refused
     if answer.error:
         if decision.route is None or decision.refused:
             return decision
-        return Decision(None, None, f"no route to {answer.destination}: {answer.error}", said)
+        return Decision(
+            None, None, f"no route to {answer.destination}: {answer.error}", from_tables
+        )
     taken = (answer.gateway, answer.device, answer.type)
     route = decision.route
     if route is not None and not decision.refused:
-        same_way = (route.gateway, route.device, route.type) == taken
-        if same_way or (route.type == answer.type == "local"):
+        same_route = (route.gateway, route.device, route.type) == taken
+        if same_route or (route.type == answer.type == "local"):
             return decision
     matching = [
         route
@@ -117,7 +119,7 @@ def by_kernel(decision: Decision, answer: FibAnswer, routes: Sequence[Route]) ->
             answer.type,
             mtu=answer.mtu,
         )
-    return Decision(found, None, "", said)
+    return Decision(found, None, "", from_tables)
 
 
 def longest(routes: Sequence[Route], table: str, destination: Address) -> Route | None:

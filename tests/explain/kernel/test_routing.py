@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from kubectl_ebpfnet.explain.kernel.routing import by_kernel, decide, describe, unresolved
+from kubectl_ebpfnet.explain.kernel.routing import decide, describe, unresolved, with_kernel_answer
 from kubectl_ebpfnet.model.kernel import FibAnswer, Neighbour, Route, Rule
 
 SOURCE = ip_address("10.244.1.160")
@@ -148,17 +148,21 @@ def said(**more: object) -> FibAnswer:
 def test_a_kernel_that_agrees_changes_nothing() -> None:
     decision = decide((), TABLE, SOURCE, THERE)
     answer = said(gateway=ip_address("10.0.0.1"), device="eth0", table="main")
-    assert by_kernel(decision, answer, TABLE) == decision
+    assert with_kernel_answer(decision, answer, TABLE) == decision
 
 
 def test_the_kernel_knows_rules_that_the_tables_do_not_show() -> None:
-    found = by_kernel(decide((), TABLE, SOURCE, THERE), said(device="vpn0", table="77"), TABLE)
+    found = with_kernel_answer(
+        decide((), TABLE, SOURCE, THERE), said(device="vpn0", table="77"), TABLE
+    )
     assert found.route == TABLE[1]
     assert found.differs == "default via 10.0.0.1 dev eth0"
 
 
 def test_a_route_that_no_table_shows_is_still_the_kernels_answer() -> None:
-    found = by_kernel(decide((), TABLE, SOURCE, THERE), said(device="wg0", table="9"), TABLE)
+    found = with_kernel_answer(
+        decide((), TABLE, SOURCE, THERE), said(device="wg0", table="9"), TABLE
+    )
     assert found.route is not None
     assert describe(found.route) == "1.1.1.1/32 dev wg0"
     assert found.differs
@@ -166,16 +170,16 @@ def test_a_route_that_no_table_shows_is_still_the_kernels_answer() -> None:
 
 def test_what_the_kernel_refuses_is_refused() -> None:
     answer = FibAnswer(THERE, SOURCE, "lxc1", error="Network is unreachable")
-    found = by_kernel(decide((), TABLE, SOURCE, THERE), answer, TABLE)
+    found = with_kernel_answer(decide((), TABLE, SOURCE, THERE), answer, TABLE)
     assert found.route is None
     assert found.refused == "no route to 1.1.1.1: Network is unreachable"
     # Where the tables say so too, their words are the better ones: they name the route.
     refused = decide((), [route("0.0.0.0/0", "", type="prohibit")], SOURCE, THERE)
-    assert by_kernel(refused, answer, TABLE) is refused
+    assert with_kernel_answer(refused, answer, TABLE) is refused
 
 
 def test_a_local_answer_is_the_same_whatever_the_device() -> None:
     routes = [route("1.1.1.1/32", "eth0", table="local", type="local")]
     decision = decide((), routes, SOURCE, THERE)
     answer = FibAnswer(THERE, SOURCE, "lxc1", type="local", device="lo", table="local")
-    assert by_kernel(decision, answer, routes) == decision
+    assert with_kernel_answer(decision, answer, routes) == decision

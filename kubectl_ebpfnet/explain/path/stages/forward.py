@@ -206,7 +206,7 @@ def _with_kernel_answer(
     )
     if mark and unmarked != decision:
         return decision, ()
-    found = routing.by_kernel(decision, fact, node.routes.facts)
+    found = routing.with_kernel_answer(decision, fact, node.routes.facts)
     return found, kernel_evidence(here, node, source, destination)
 
 

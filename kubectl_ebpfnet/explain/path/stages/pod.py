@@ -8,11 +8,11 @@ host side device the pod talks to.
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel.routing import (
-    by_kernel,
     decide,
     describe,
     neighbour_of,
     unresolved,
+    with_kernel_answer,
 )
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
@@ -91,7 +91,7 @@ def _route(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route | boo
     decision = decide((), answer.facts, flow.source, flow.destination)
     kernel = netns.look_up("fib", flow.source, flow.destination)
     if kernel.facts:
-        decision = by_kernel(decision, kernel.facts[0], answer.facts)
+        decision = with_kernel_answer(decision, kernel.facts[0], answer.facts)
     kernel_proof = cite.lines(kernel.record, [1]) if kernel.facts else ()
     if decision.route is None or decision.refused:
         walk.drop(
