@@ -93,14 +93,14 @@ def _headline(report: Checkup, view: View) -> list[str]:
 
 
 def _about(report: Checkup, view: View) -> str:
-    one = report.connection
-    groups = f" ({', '.join(one.groups)})" if one.groups else ""
+    connection = report.connection
+    groups = f" ({', '.join(connection.groups)})" if connection.groups else ""
     rows = (
-        ("context", one.context),
-        ("server", one.server),
-        ("Kubernetes", one.kubernetes),
-        ("user", f"{one.user}{groups}" if one.user else ""),
-        ("namespace", one.namespace),
+        ("context", connection.context),
+        ("server", connection.server),
+        ("Kubernetes", connection.kubernetes),
+        ("user", f"{connection.user}{groups}" if connection.user else ""),
+        ("namespace", connection.namespace),
     )
     return pairs("Connection", rows, view)
 
@@ -119,12 +119,12 @@ def _cilium(report: Checkup, view: View) -> str:
 
 
 def _notes(report: Checkup, bundle: Bundle, view: View) -> str:
-    said = [
+    lines = [
         line for note in report.missing for line in hanging("MISSING  ", escape(note), view.width)
     ]
     if bundle.note:
-        said += hanging("NOTE  ", escape(bundle.note), view.width)
-    return "".join(f"{line}\n" for line in said)
+        lines += hanging("NOTE  ", escape(bundle.note), view.width)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _names(names: Sequence[str], of: int) -> str:
@@ -189,9 +189,11 @@ def _tools(node: NodeCheck) -> str:
     if not node.tools and not node.missing_tools:
         return ""
     spared = set()
-    for one, other in (("cilium", "cilium-dbg"), ("conntrack", NF_CONNTRACK)):
+    for name, substitute in (("cilium", "cilium-dbg"), ("conntrack", NF_CONNTRACK)):
         # Either of the two will do.
-        spared |= {one} if other in node.tools else {other} if one in node.tools else set()
+        spared |= (
+            {name} if substitute in node.tools else {substitute} if name in node.tools else set()
+        )
     missing = [name for name in node.missing_tools if name not in spared]
     return f"no {', '.join(missing)}" if missing else "all"
 

@@ -24,8 +24,8 @@ _GROUPS = (
 
 def pairs(title: str, rows: Iterable[tuple[str, str]], view: View) -> str:
     """A title and its lines, a label and a text each; "" when no text says anything."""
-    said = [line for label, text in rows if text for line in _pair(label, text, view)]
-    return "".join(f"{line}\n" for line in [title, *said]) if said else ""
+    lines = [line for label, text in rows if text for line in _pair(label, text, view)]
+    return "".join(f"{line}\n" for line in [title, *lines]) if lines else ""
 
 
 def _pair(label: str, text: str, view: View) -> list[str]:
@@ -53,8 +53,8 @@ def rights(report: Checkup, view: View, table: Table, *, everything: bool) -> st
     """
     if not report.rights:
         return ""
-    said: list[tuple[str, str]] = []
-    told: set[str] = set()
+    counts: list[tuple[str, str]] = []
+    named: set[str] = set()
     for use, name, file in _GROUPS:
         mine = [right for right in report.rights if use in right.uses]
         allowed = sum(right.allowed is True for right in mine)
@@ -64,10 +64,10 @@ def rights(report: Checkup, view: View, table: Table, *, everything: bool) -> st
         elif all(right.allowed is False and not right.namespaces for right in mine):
             # A list of all of them would say no more than the file does.
             text = f"none of {len(mine)} allowed ({file} gives them)"
-            told.update(right.words for right in mine)
-        said.append((f"for {name}", text))
-    above = pairs("Rights", said, view)
-    denied = [r for r in report.rights if r.allowed is False and r.words not in told]
+            named.update(right.words for right in mine)
+        counts.append((f"for {name}", text))
+    above = pairs("Rights", counts, view)
+    denied = [r for r in report.rights if r.allowed is False and r.words not in named]
     rows = _right_rows(report.rights if everything else denied, by_resource=everything)
     return f"{above}\n{table('', _right_columns(rows, everything), rows)}" if rows else above
 
@@ -87,13 +87,13 @@ def _right_rows(rights: Iterable[Right], *, by_resource: bool) -> list[_RightRow
         return rows
     joined: dict[Any, _RightRow] = {}
     for row in rows:
-        one = row.right
-        key = (row.verbs, _group(one), one.uses, one.effect, one.namespaces, one.name)
+        right = row.right
+        key = (row.verbs, _group(right), right.uses, right.effect, right.namespaces, right.name)
         first = joined.setdefault(key, row)
         if first is not row:
             joined[key] = replace(
                 first,
-                resources=(*first.resources, one.resource),
+                resources=(*first.resources, right.resource),
                 evidence=(*first.evidence, *row.evidence),
             )
     return list(joined.values())

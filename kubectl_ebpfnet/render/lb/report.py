@@ -115,12 +115,12 @@ def document(report: ProbeReport, bundle: Bundle) -> dict[str, Any]:
 
 
 def _row(row: NodeRow) -> dict[str, Any]:
-    said: dict[str, Any] = codec.plain(row)
-    said["target"] = _target(row.target)
-    for attempt in said["attempts"]:
+    values: dict[str, Any] = codec.plain(row)
+    values["target"] = _target(row.target)
+    for attempt in values["attempts"]:
         del attempt["target"]  # the row's
-    said["evidence"] = codec.plain(row.evidence)
-    return said
+    values["evidence"] = codec.plain(row.evidence)
+    return values
 
 
 def _target(target: ProbeTarget) -> dict[str, Any]:
@@ -193,8 +193,8 @@ def _listing(target: ProbeTarget, rows: list[NodeRow]) -> Listing[NodeRow]:
 def _ready(row: NodeRow) -> str:
     """Ready endpoints on the node, of all; those that serve while they end where none is ready."""
     ends = row.endpoints
-    said = f"{ends.local}/{ends.total}"
-    return f"{said}+{ends.local_terminating}t" if ends.local_terminating else said
+    text = f"{ends.local}/{ends.total}"
+    return f"{text}+{ends.local_terminating}t" if ends.local_terminating else text
 
 
 def _expected(row: NodeRow) -> str:
@@ -210,11 +210,11 @@ def _got(row: NodeRow) -> str:
     time = f" {_milliseconds(row.seconds)}" if row.seconds is not None else ""
     if row.connected and row.connected < row.told:
         return f"{row.connected} of {row.told} answered{time}"
-    said = _OUTCOMES[row.outcome]
+    word = _OUTCOMES[row.outcome]
     if row.outcome is AttemptOutcome.ICMP and row.detail:
-        what = row.detail.partition(", ")[0]  # who said it is in the finding and in JSON
-        return what if what.startswith("ICMP") else f"{said} {what}"
-    return said + time
+        error = row.detail.partition(", ")[0]  # who said it is in the finding and in JSON
+        return error if error.startswith("ICMP") else f"{word} {error}"
+    return word + time
 
 
 def _milliseconds(seconds: float) -> str:
@@ -226,9 +226,9 @@ def _health(row: NodeRow) -> str:
     if health is None:
         return f"{due} due" if due is not None and not row.attempts else ""
     count = f" ({health.local_endpoints})" if health.local_endpoints is not None else ""
-    said = f"{health.status}{count}" if health.status is not None else "none"
+    text = f"{health.status}{count}" if health.status is not None else "none"
     got = 503 if health.status is None else health.status
-    return said if due in (None, got) else f"{said}, {due} due"
+    return text if due in (None, got) else f"{text}, {due} due"
 
 
 def _verdict(row: NodeRow) -> str:
@@ -252,10 +252,10 @@ def _notes(rows: Iterable[NodeRow], view: View) -> list[str]:
     for row in rows:
         for text in row.notes:
             nodes.setdefault(text, {})[row.node] = None
-    said = []
+    lines = []
     for text, found in nodes.items():
         names = list(found)
         label = ", ".join(names[:_NAMED])
         label += f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        said += hanging("NOTE  ", escape(f"{label}: {text}"), view.width)
-    return said
+        lines += hanging("NOTE  ", escape(f"{label}: {text}"), view.width)
+    return lines

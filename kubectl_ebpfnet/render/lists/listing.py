@@ -99,18 +99,18 @@ def _document(listing: Listing[Any], bundle: Bundle) -> dict[str, Any]:
 
 
 def _table(listing: Listing[Any], bundle: Bundle, view: View, shown: Sequence[Column[Any]]) -> str:
-    said: list[str] = [escape(listing.title), ""] if listing.title else []
+    lines: list[str] = [escape(listing.title), ""] if listing.title else []
     if listing.rows:
-        said += _rows(listing, bundle, view, shown)
+        lines += _rows(listing, bundle, view, shown)
     else:
-        said += wrap(escape(listing.nothing), view.width)
+        lines += wrap(escape(listing.nothing), view.width)
     if listing.notes:
-        said.append("")
+        lines.append("")
         for note in listing.notes:
-            said += hanging("MISSING  ", escape(note), view.width)
+            lines += hanging("MISSING  ", escape(note), view.width)
     if bundle.note:
-        said += ["", *hanging("NOTE  ", escape(bundle.note), view.width)]
-    return "\n".join(said) + "\n"
+        lines += ["", *hanging("NOTE  ", escape(bundle.note), view.width)]
+    return "\n".join(lines) + "\n"
 
 
 def _rows(

@@ -15,7 +15,7 @@ _CGROUP = "cgroup_"
 
 def listing(found: ProgramList) -> Listing[AttachedProgram]:
     """The list."""
-    at = _time(found.asked)
+    listed_at = _time(found.asked)
     return Listing(
         schema=SCHEMA,
         title=f"BPF programs that act on {found.target}"
@@ -27,7 +27,7 @@ def listing(found: ProgramList) -> Listing[AttachedProgram]:
             Column("PROGRAM", lambda row: row.name, elastic=True),
             Column("ID", lambda row: _number(row.attachment.program_id)),
             Column("TAG", _tag, spare=True),
-            Column("AGE", lambda row: _age(row, at), spare=True),
+            Column("AGE", lambda row: _age(row, listed_at), spare=True),
             Column("ROLE", lambda row: row.role, elastic=True),
             Column("WHERE", lambda row: row.where, wide=True),
             Column("LINK", lambda row: _number(row.attachment.link_id), wide=True),

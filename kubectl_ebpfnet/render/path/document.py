@@ -97,7 +97,7 @@ def _target(target: Target) -> dict[str, Any]:
 
 
 def _hop(hop: Hop) -> dict[str, Any]:
-    said: dict[str, Any] = {
+    values: dict[str, Any] = {
         "number": hop.number,
         "place": hop.place.value,
         "where": hop.where,
@@ -107,22 +107,22 @@ def _hop(hop: Hop) -> dict[str, Any]:
         "state": hop.state.value,
     }
     if hop.reason:
-        said["reason"] = hop.reason
-    said["drops"] = hop.drops
-    said["packet"] = _packet(hop.packet)
-    said["evidence"] = _evidence(hop.evidence)
-    return said
+        values["reason"] = hop.reason
+    values["drops"] = hop.drops
+    values["packet"] = _packet(hop.packet)
+    values["evidence"] = _evidence(hop.evidence)
+    return values
 
 
 def _packet(packet: Packet) -> dict[str, Any]:
-    said = codec.flow(packet.flow)
+    values = codec.flow(packet.flow)
     if packet.outer is not None:
-        said["outer"] = codec.flow(packet.outer)
+        values["outer"] = codec.flow(packet.outer)
     if packet.vni is not None:
-        said["vni"] = packet.vni
+        values["vni"] = packet.vni
     if packet.mark is not None:
-        said["mark"] = packet.mark
-    return said
+        values["mark"] = packet.mark
+    return values
 
 
 def _evidence(evidence: tuple[Evidence, ...]) -> list[dict[str, Any]]:
@@ -170,7 +170,7 @@ def _cited(path: Path, bundle: Bundle) -> list[Record]:
         path.flows,
         path.tracking,
     )
-    numbers = {item.record for group in parts for one in group for item in one.evidence}
+    numbers = {e.record for group in parts for item in group for e in item.evidence}
     return [record for record in bundle.records if record.number in numbers]
 
 

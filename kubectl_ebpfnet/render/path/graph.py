@@ -21,37 +21,37 @@ _PLAIN = re.compile(r"[^A-Za-z0-9 .,:/()→_+-]")
 
 def mermaid(path: Path) -> str:
     """A Mermaid flowchart; unknown hops are dashed, the hop that drops is marked."""
-    said = ["---", f"title: {_front_matter(_title(path))}", "---", "flowchart TD"]
+    lines = ["---", f"title: {_front_matter(_title(path))}", "---", "flowchart TD"]
     for number, (title, hops) in enumerate(branches(path.hops), start=1):
-        said.append(f'  subgraph place{number}["{_mermaid(title)}"]')
-        said += [f'    hop{hop.number}["{_mermaid(_label(hop))}"]' for hop in hops]
-        said.append("  end")
+        lines.append(f'  subgraph place{number}["{_mermaid(title)}"]')
+        lines += [f'    hop{hop.number}["{_mermaid(_label(hop))}"]' for hop in hops]
+        lines.append("  end")
     numbers = [hop.number for hop in path.hops]
-    said += [f"  hop{a} --> hop{b}" for a, b in pairwise(numbers)]
-    said += ["  classDef drops stroke:#c00,stroke-width:3px"]
-    said += ["  classDef unknown stroke-dasharray:5 5"]
-    said += [f"  class hop{hop.number} drops" for hop in path.hops if hop.drops]
-    said += [f"  class hop{h.number} unknown" for h in path.hops if h.state is State.UNKNOWN]
-    return "\n".join(said) + "\n"
+    lines += [f"  hop{a} --> hop{b}" for a, b in pairwise(numbers)]
+    lines += ["  classDef drops stroke:#c00,stroke-width:3px"]
+    lines += ["  classDef unknown stroke-dasharray:5 5"]
+    lines += [f"  class hop{hop.number} drops" for hop in path.hops if hop.drops]
+    lines += [f"  class hop{h.number} unknown" for h in path.hops if h.state is State.UNKNOWN]
+    return "\n".join(lines) + "\n"
 
 
 def dot(path: Path) -> str:
     """A Graphviz digraph; unknown hops are dashed, the hop that drops is red."""
-    said = ["digraph path {", f"  label={_dot(_title(path))};", '  labelloc="t";']
-    said.append('  node [shape="box"];')
+    lines = ["digraph path {", f"  label={_dot(_title(path))};", '  labelloc="t";']
+    lines.append('  node [shape="box"];')
     for number, (title, hops) in enumerate(branches(path.hops), start=1):
-        said.append(f"  subgraph cluster_{number} {{")
-        said.append(f"    label={_dot(title)};")
-        said += [f"    hop{hop.number} [label={_dot(_label(hop))}{_look(hop)}];" for hop in hops]
-        said.append("  }")
+        lines.append(f"  subgraph cluster_{number} {{")
+        lines.append(f"    label={_dot(title)};")
+        lines += [f"    hop{hop.number} [label={_dot(_label(hop))}{_look(hop)}];" for hop in hops]
+        lines.append("  }")
     numbers = [hop.number for hop in path.hops]
-    said += [f"  hop{a} -> hop{b};" for a, b in pairwise(numbers)]
-    return "\n".join([*said, "}"]) + "\n"
+    lines += [f"  hop{a} -> hop{b};" for a, b in pairwise(numbers)]
+    return "\n".join([*lines, "}"]) + "\n"
 
 
 def _title(path: Path) -> str:
-    line = phrases.headline(path)
-    return f"{line.before}{line.verdict}{line.after}"
+    headline = phrases.headline(path)
+    return f"{headline.before}{headline.verdict}{headline.after}"
 
 
 def _label(hop: Hop) -> str:

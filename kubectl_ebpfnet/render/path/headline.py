@@ -12,10 +12,12 @@ from kubectl_ebpfnet.render.text.wrap import wrap
 
 def opening(path: Path, view: View) -> list[str]:
     """The headline, and how the ends were resolved."""
-    line = phrases.headline(path)
-    said = escape(line.before) + Style(view.color).verdict(path.verdict) + escape(line.after)
+    headline = phrases.headline(path)
+    first = (
+        escape(headline.before) + Style(view.color).verdict(path.verdict) + escape(headline.after)
+    )
     return [
-        said,
+        first,
         *(part for note in phrases.notes(path) for part in wrap(escape(note), view.width)),
     ]
 

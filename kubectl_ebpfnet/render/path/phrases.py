@@ -36,7 +36,7 @@ def headline(path: Path) -> Headline:
     before = f"{_source(path.source)} → {there}: "
     word = path.verdict.value
     if path.verdict is Verdict.DELIVERED:
-        return Headline(before, path.verdict, _what_became(path))
+        return Headline(before, path.verdict, _translation(path))
     reason = path.reason.removeprefix(word).lstrip(":, ")
     if not reason:
         return Headline(before, path.verdict, "")
@@ -64,12 +64,12 @@ def _destination(path: Path) -> str:
     return tuple_text if title == str(target.address) else f"{title} {tuple_text}"
 
 
-def _what_became(path: Path) -> str:
+def _translation(path: Path) -> str:
     if not path.hops:
         return ""
     last = path.hops[-1]
     flow = last.packet.flow
-    said = ""
+    text = ""
     target = path.destination
     moved = target.address is not None and (
         flow.destination != target.address
@@ -79,12 +79,12 @@ def _what_became(path: Path) -> str:
         )
     )
     if moved:
-        said += f" to {endpoint_text(flow.destination, flow.destination_port)}"
+        text += f" to {endpoint_text(flow.destination, flow.destination_port)}"
     if path.source.address is not None and flow.source != path.source.address:
         outside = last.place in (HopPlace.WIRE, HopPlace.WORLD)
         how = "seen outside as" if outside else "seen as"
-        said += f", {how} {endpoint_text(flow.source, flow.source_port)}"
-    return said
+        text += f", {how} {endpoint_text(flow.source, flow.source_port)}"
+    return text
 
 
 def notes(path: Path) -> list[str]:
@@ -94,10 +94,10 @@ def notes(path: Path) -> list[str]:
 
 def does(hop: Hop) -> str:
     """What a hop does to the packet; for an unknown hop also why it is unknown."""
-    said = hop.summary
+    text = hop.summary
     if hop.reason:
-        said = f"{said}: {hop.reason}" if said else hop.reason
-    return f"{said}; dropped here" if hop.drops else said
+        text = f"{text}: {hop.reason}" if text else hop.reason
+    return f"{text}; dropped here" if hop.drops else text
 
 
 def place_title(hop: Hop) -> str:
@@ -111,51 +111,51 @@ def place_title(hop: Hop) -> str:
 
 def packet(value: Packet) -> str:
     """The packet's tuple, its capsule and its mark."""
-    said = str(value.flow)
+    text = str(value.flow)
     if value.outer is not None:
-        said += f" in {value.outer}"
+        text += f" in {value.outer}"
     if value.vni is not None:
-        said += f" vni {value.vni}"
+        text += f" vni {value.vni}"
     if value.mark is not None:
-        said += f" mark {value.mark:#x}"
-    return said
+        text += f" mark {value.mark:#x}"
+    return text
 
 
 def translation(tracked: TrackedFlow) -> str:
     """`leaves as …` when the tuple is rewritten on the way, "" when not."""
     before, after = tracked.flow, tracked.translated
-    said = []
+    words = []
     if (before.source, before.source_port) != (after.source, after.source_port):
-        said.append(f"leaves as {endpoint_text(after.source, after.source_port)}")
+        words.append(f"leaves as {endpoint_text(after.source, after.source_port)}")
     if (before.destination, before.destination_port) != (
         after.destination,
         after.destination_port,
     ):
-        said.append(f"goes to {endpoint_text(after.destination, after.destination_port)}")
-    return ", ".join(said)
+        words.append(f"goes to {endpoint_text(after.destination, after.destination_port)}")
+    return ", ".join(words)
 
 
 def cilium_ct(entry: CtEntry, shown: Flow) -> str:
     """Cilium's conntrack entry; its tuple only where it is not the one already shown."""
-    said = [entry.direction]
+    words = [entry.direction]
     if not entry.flow.matches(shown):
-        said[0] += f" {_ends(entry.flow)}"
+        words[0] += f" {_ends(entry.flow)}"
     if entry.remaining is not None:
         left = entry.remaining
-        said.append(f"expires in {left} s" if left >= 0 else f"expired {-left} s ago")
+        words.append(f"expires in {left} s" if left >= 0 else f"expired {-left} s ago")
     elif entry.expires is not None:
-        said.append(f"expires at {entry.expires} of the datapath's clock")
-    said += sorted(entry.flags)
+        words.append(f"expires at {entry.expires} of the datapath's clock")
+    words += sorted(entry.flags)
     if entry.tx_flags_seen or entry.rx_flags_seen:
         forth, back = _tcp_flags(entry.tx_flags_seen), _tcp_flags(entry.rx_flags_seen)
-        said.append(f"TCP {forth} forth, {back} back")
+        words.append(f"TCP {forth} forth, {back} back")
     if entry.source_identity:
-        said.append(f"source identity {entry.source_identity}")
+        words.append(f"source identity {entry.source_identity}")
     if entry.rev_nat:
-        said.append(f"reverse NAT {entry.rev_nat}")
+        words.append(f"reverse NAT {entry.rev_nat}")
     if entry.backend_id:
-        said.append(f"backend {entry.backend_id}")
-    return ", ".join(said + _counted(entry.packets, entry.bytes))
+        words.append(f"backend {entry.backend_id}")
+    return ", ".join(words + _counted(entry.packets, entry.bytes))
 
 
 def _tcp_flags(bits: int) -> str:
@@ -165,29 +165,29 @@ def _tcp_flags(bits: int) -> str:
 def cilium_nat(entry: NatEntry) -> str:
     """Cilium's NAT entry: what it writes into the packet."""
     end = "destination" if entry.direction == "IN" else "source"
-    said = [f"{entry.direction}, {end} becomes {endpoint_text(entry.address, entry.port)}"]
+    words = [f"{entry.direction}, {end} becomes {endpoint_text(entry.address, entry.port)}"]
     if entry.needs_ct:
-        said.append("port reserved for the node's own address")
+        words.append("port reserved for the node's own address")
     if entry.age is not None:
-        said.append(f"made {entry.age} s ago")
-    return ", ".join(said)
+        words.append(f"made {entry.age} s ago")
+    return ", ".join(words)
 
 
 def netfilter(entry: ConntrackEntry, shown: Flow) -> str:
     """The kernel's entry; the reply's tuple where NAT makes it differ from the plain answer."""
-    said = [entry.state] if entry.state else []
-    said += sorted(entry.status)
+    words = [entry.state] if entry.state else []
+    words += sorted(entry.status)
     if not entry.original.matches(shown):
-        said.append(_ends(entry.original))
+        words.append(_ends(entry.original))
     if entry.source_nat or entry.destination_nat:
-        said.append(f"reply {_ends(entry.reply)}")
+        words.append(f"reply {_ends(entry.reply)}")
     if entry.timeout is not None:
-        said.append(f"expires in {entry.timeout} s")
+        words.append(f"expires in {entry.timeout} s")
     if entry.mark:
-        said.append(f"mark {entry.mark:#x}")
+        words.append(f"mark {entry.mark:#x}")
     if entry.zone:
-        said.append(f"zone {entry.zone}")
-    return ", ".join(said + _counted(entry.packets, entry.bytes)) or "tracked"
+        words.append(f"zone {entry.zone}")
+    return ", ".join(words + _counted(entry.packets, entry.bytes)) or "tracked"
 
 
 def _ends(flow: Flow) -> str:

@@ -121,11 +121,11 @@ def _laid_out(
 
 
 def _paragraphs(path: Path, bundle: Bundle, view: View) -> list[str]:
-    said = []
+    lines = []
     for hop in path.hops:
         title = f"{escape(hop.where)}, {hop.kind} ({hop.state})"
-        said += hanging(f"{hop.number}  ", title, view.width)
-        said += hanging("   ", escape(phrases.does(hop)), view.width)
+        lines += hanging(f"{hop.number}  ", title, view.width)
+        lines += hanging("   ", escape(phrases.does(hop)), view.width)
         if view.evidence:
-            said += proof(hop.evidence, bundle, "    ")
-    return said
+            lines += proof(hop.evidence, bundle, "    ")
+    return lines

@@ -31,20 +31,20 @@ def tracking_lines(
         columns: lays a table out.
         at_most: flows that are shown of a node, the newest; None for all.
     """
-    said: list[str] = []
+    lines: list[str] = []
     flows, left_out = _newest(path.flows, at_most)
     if flows:
         if view.width and view.width < _SIDE_BY_SIDE:
-            said = _stacked(flows, path, view)
+            lines = _stacked(flows, path, view)
         else:
-            said = _beside(flows, view, columns)
-    said += [f"{escape(node)}: {n} more: -o wide shows them" for node, n in left_out.items()]
+            lines = _beside(flows, view, columns)
+    lines += [f"{escape(node)}: {n} more: -o wide shows them" for node, n in left_out.items()]
     shown = {flow.node for flow in path.flows}
     for note in path.tracking:
         if note.node not in shown or not view.width or view.width >= _SIDE_BY_SIDE:
             text = f"{note.node}: no {phrases.TABLES.get(note.table, note.table)}: {note.text}"
-            said += wrap(escape(text), view.width)
-    return ["FLOWS", *said] if said else []
+            lines += wrap(escape(text), view.width)
+    return ["FLOWS", *lines] if lines else []
 
 
 def _newest(
@@ -74,10 +74,10 @@ def _beside(flows: Sequence[TrackedFlow], view: View, columns: Columns) -> list[
 
 
 def _stacked(flows: Sequence[TrackedFlow], path: Path, view: View) -> list[str]:
-    said: list[str] = []
+    lines: list[str] = []
     why = {(note.node, note.table): note.text for note in path.tracking}
     for flow in flows:
-        said += hanging("", escape(f"{flow.node}: {_first(flow)}"), view.width)
+        lines += hanging("", escape(f"{flow.node}: {_first(flow)}"), view.width)
         for label, table, text in (
             ("CILIUM CT", "cilium-ct", _ct(flow)),
             ("CILIUM NAT", "cilium-nat", _nat(flow)),
@@ -85,8 +85,8 @@ def _stacked(flows: Sequence[TrackedFlow], path: Path, view: View) -> list[str]:
         ):
             missing = why.get((flow.node, table))
             shown = text or (f"none: {missing}" if missing else "none")
-            said += hanging(f"  {label:<12}  ", escape(shown), view.width)
-    return said
+            lines += hanging(f"  {label:<12}  ", escape(shown), view.width)
+    return lines
 
 
 def _first(flow: TrackedFlow) -> str:
@@ -95,12 +95,12 @@ def _first(flow: TrackedFlow) -> str:
 
 
 def _ct(flow: TrackedFlow) -> str:
-    said = []
+    entries = []
     if flow.service_ct is not None:
-        said.append(phrases.cilium_ct(flow.service_ct, flow.flow))
+        entries.append(phrases.cilium_ct(flow.service_ct, flow.flow))
     if flow.cilium_ct is not None:
-        said.append(phrases.cilium_ct(flow.cilium_ct, flow.flow))
-    return "; ".join(said)
+        entries.append(phrases.cilium_ct(flow.cilium_ct, flow.flow))
+    return "; ".join(entries)
 
 
 def _nat(flow: TrackedFlow) -> str:

@@ -27,30 +27,30 @@ def branches(hops: Sequence[Hop]) -> Iterator[tuple[str, list[Hop]]]:
 
 def tree(path: Path, bundle: Bundle, view: View) -> str:
     """The answer as a tree; findings follow it."""
-    said = opening(path, view)
+    lines = opening(path, view)
     places = list(branches(path.hops))
-    for at, (title, hops) in enumerate(places):
-        last_place = at == len(places) - 1
+    for index, (title, hops) in enumerate(places):
+        last_place = index == len(places) - 1
         bar = "    " if last_place else "│   "
-        said += _branch("└── " if last_place else "├── ", bar, escape(title), view.width)
+        lines += _branch("└── " if last_place else "├── ", bar, escape(title), view.width)
         for hop in hops:
-            said += _leaf(hop, bundle, view, bar, hop is hops[-1])
+            lines += _leaf(hop, bundle, view, bar, hop is hops[-1])
     style = Style(view.color)
     for finding in path.findings:
         label = style.severity(finding.severity) + "  "
         text = escape(f"{finding.title}: {finding.detail}" if finding.detail else finding.title)
-        said += hanging(label, text, view.width, len(finding.severity.value) + 2)
-    said += closing(bundle, view)
-    return "\n".join(said) + "\n"
+        lines += hanging(label, text, view.width, len(finding.severity.value) + 2)
+    lines += closing(bundle, view)
+    return "\n".join(lines) + "\n"
 
 
 def _leaf(hop: Hop, bundle: Bundle, view: View, bar: str, last: bool) -> list[str]:
     text = escape(f"{hop.number} {hop.kind}: {phrases.does(hop)} ({hop.state})")
     below = bar + ("    " if last else "│   ")
-    said = _branch(bar + ("└── " if last else "├── "), below, text, view.width)
+    lines = _branch(bar + ("└── " if last else "├── "), below, text, view.width)
     if view.evidence:
-        said += proof(hop.evidence, bundle, below + "  ")
-    return said
+        lines += proof(hop.evidence, bundle, below + "  ")
+    return lines
 
 
 def _branch(knot: str, below: str, text: str, width: int) -> list[str]:

@@ -15,16 +15,16 @@ def proof(evidence: Iterable[Evidence], bundle: Bundle, indent: str) -> list[str
     `$ ip route   (pod default/client, exit code 0)`, then the lines with their numbers. The
     bundle's own lines are shown where the evidence quotes none.
     """
-    said: list[str] = []
+    shown: list[str] = []
     for item in evidence:
         try:
             record = bundle.numbered(item.record)
         except IndexError:
-            said.append(f"{indent}record {item.record} is not in {escape(bundle.source)}")
+            shown.append(f"{indent}record {item.record} is not in {escape(bundle.source)}")
             continue
-        said.append(indent + _command(record))
-        said += [f"{indent}  {line}" for line in _quoted(item, record)]
-    return said
+        shown.append(indent + _command(record))
+        shown += [f"{indent}  {line}" for line in _quoted(item, record)]
+    return shown
 
 
 def under_rows(
@@ -41,13 +41,13 @@ def under_rows(
         proofs: the evidence of each row.
         bundle: what the evidence points into.
     """
-    said, at = list(lines[:1]), 1
+    shown, next_line = list(lines[:1]), 1
     for cells, evidence in zip(rows, proofs, strict=True):
         height = max(cell.count("\n") for cell in cells) + 1
-        said += lines[at : at + height]
-        at += height
-        said += proof(evidence, bundle, "    ")
-    return said
+        shown += lines[next_line : next_line + height]
+        next_line += height
+        shown += proof(evidence, bundle, "    ")
+    return shown
 
 
 def _command(record: Record) -> str:

@@ -20,12 +20,12 @@ def lines(findings: Sequence[Finding], bundle: Bundle, view: View) -> list[str]:
         return []
     style = Style(view.color)
     column = max(len(f.severity.value) for f in findings) + _GAP
-    said = ["FINDINGS"]
+    section = ["FINDINGS"]
     for finding in findings:
         label = style.severity(finding.severity) + " " * (column - len(finding.severity.value))
-        said += hanging(label, escape(finding.title), view.width, column)
+        section += hanging(label, escape(finding.title), view.width, column)
         if finding.detail:
-            said += hanging(" " * column, escape(finding.detail), view.width, column)
+            section += hanging(" " * column, escape(finding.detail), view.width, column)
         if view.evidence:
-            said += proof(finding.evidence, bundle, " " * column)
-    return said
+            section += proof(finding.evidence, bundle, " " * column)
+    return section
