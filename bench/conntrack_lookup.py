@@ -24,7 +24,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, FlowFilter, NodeRequest, ask
+from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, FlowFilter, NodeRequest, node_argv
 from kubectl_ebpfnet.node.server.answer import whole_answer
 
 ENTRIES, RUNS, AT_MOST = 100_000, 5, 1.0
@@ -41,7 +41,7 @@ INSIDE = ("ip", "netns", "exec", NAMESPACE)
 
 def request(wanted: FlowFilter) -> NodeRequest:
     """What a client would ask."""
-    return NodeRequest(1, ask("conntrack"), flows=(wanted,))
+    return NodeRequest(1, node_argv("conntrack"), flows=(wanted,))
 
 
 def table() -> str:

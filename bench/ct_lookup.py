@@ -30,7 +30,7 @@ from pathlib import Path
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, FlowFilter, NodeRequest, ask
+from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, FlowFilter, NodeRequest, node_argv
 from kubectl_ebpfnet.node.bpf import syscall
 from kubectl_ebpfnet.node.cilium import ct, pins
 from kubectl_ebpfnet.node.server import connect
@@ -145,7 +145,7 @@ def by_node_side(flow: FlowFilter, env: dict[str, str] | None = None) -> float:
         env: of a node pod's first process, which serves it; None: a node side of its own.
     """
     request = {
-        "protocol": PROTOCOL, "id": 1, "argv": list(ask("ct")), "netns": None,
+        "protocol": PROTOCOL, "id": 1, "argv": list(node_argv("ct")), "netns": None,
         "flows": [codec.plain(flow)],
     }  # fmt: skip
     lines = json.dumps(request) + '\n{"end": true}\n'
@@ -162,7 +162,7 @@ def by_node_side(flow: FlowFilter, env: dict[str, str] | None = None) -> float:
 
 def by_key(flow: FlowFilter) -> float:
     """Seconds in this process, pins and all."""
-    request = NodeRequest(1, ask("ct"), flows=(flow,))
+    request = NodeRequest(1, node_argv("ct"), flows=(flow,))
     begun = time.perf_counter()
     found = list(ct.entries(request))
     spent = time.perf_counter() - begun

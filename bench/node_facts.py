@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kubectl_ebpfnet.model.protocol.questions import NodeRequest, ask
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
 from kubectl_ebpfnet.node.bpf import syscall
 from kubectl_ebpfnet.node.host import netns
 from kubectl_ebpfnet.node.server.answer import whole_answer
@@ -77,7 +77,7 @@ def ours(name: str) -> dict[str, float]:
 def seconds(question: str) -> float:
     """How long one question takes, its lines included."""
     begun = time.perf_counter()
-    answer = whole_answer(NodeRequest(1, ask(question)))
+    answer = whole_answer(NodeRequest(1, node_argv(question)))
     took = time.perf_counter() - begun
     if answer.exit_code or not answer.stdout:
         raise SystemExit(f"{question}: {answer.error or 'no facts'}")

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, ask
+from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, node_argv
 
 NODES = 50
 RATIO_BELOW = 3.0
@@ -92,7 +92,7 @@ def wire() -> Iterator[str]:
 def probe(source: str, nodes: int, address: str, wait: str) -> list[str]:
     """Probe through the first nodes; the outcomes."""
     via = ",".join(f"10.77.{n // 250}.{n % 250 + 1}" for n in range(1, nodes + 1))
-    argv = ask("probe", address, "80", "wait", wait, "via", via, "http", "/")
+    argv = node_argv("probe", address, "80", "wait", wait, "via", via, "http", "/")
     lines = [json.dumps({"protocol": PROTOCOL, "id": 1, "argv": argv})]
     command = ["ip", "netns", "exec", source, sys.executable, "-m", "kubectl_ebpfnet.node"]
     text = "\n".join([*lines, '{"end": true}', ""])

@@ -23,7 +23,7 @@ from kubectl_ebpfnet.model.protocol.questions import (
     PROGRAM,
     FlowFilter,
     PodNamespace,
-    ask,
+    node_argv,
 )
 
 
@@ -294,8 +294,8 @@ def route_lookups(
         for source in packet.addresses:
             if source.version == destination.version:
                 words = q.packet_words(source, destination)
-                questions.append(NodeQuestion(pod, ask("fib", *words), netns))
-                questions.append(NodeQuestion(node, ask("forward", *words), netns))
+                questions.append(NodeQuestion(pod, node_argv("fib", *words), netns))
+                questions.append(NodeQuestion(node, node_argv("forward", *words), netns))
     return questions
 
 

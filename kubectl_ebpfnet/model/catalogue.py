@@ -39,7 +39,7 @@ class Question:
     @property
     def answers(self) -> tuple[tuple[str, ...], ...]:
         """Every argv whose record answers it, best first."""
-        return ((questions.ask(self.asks),) if self.asks else ()) + self.forms + self.read
+        return ((questions.node_argv(self.asks),) if self.asks else ()) + self.forms + self.read
 
 
 _AGENT = (PlaceKind.AGENT,)

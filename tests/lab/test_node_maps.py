@@ -16,7 +16,7 @@ import pytest
 
 from kubectl_ebpfnet.model.cilium import CtEntry, Frontend, MetricRow, PolicyEntry
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, FlowFilter, ask
+from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, FlowFilter, node_argv
 from kubectl_ebpfnet.parse import node_side
 from kubectl_ebpfnet.parse.cilium import ct, lb, maps
 from kubectl_ebpfnet.parse.cilium import policy as cilium_policy
@@ -48,7 +48,7 @@ def in_node(node: Node, *words: str, stdin: str = "") -> bytes:
 
 def asked(node: Node, *words: str) -> tuple[Any, ...]:
     """Facts of the node side."""
-    return node_side.facts(in_node(node, "ask", *words), ask(*words))
+    return node_side.facts(in_node(node, "ask", *words), node_argv(*words))
 
 
 def bag(facts: Facts, plain: Callable[[Any], Any] = lambda fact: fact) -> Counter[Any]:
@@ -115,13 +115,13 @@ def printed(lab: Lab, node: Node, *more: str) -> list[CtEntry]:
 def filtered(node: Node, flow: FlowFilter) -> tuple[Any, ...]:
     """The answer to a request with a filter, by the protocol."""
     request = {
-        "protocol": PROTOCOL, "id": 1, "argv": list(ask("ct")), "netns": None,
+        "protocol": PROTOCOL, "id": 1, "argv": list(node_argv("ct")), "netns": None,
         "flows": [codec.plain(flow)],
     }  # fmt: skip
     said = in_node(node, stdin=f'{json.dumps(request)}\n{{"end": true}}\n')
     _, header, rest = said.split(b"\n", 2)
     assert json.loads(header)["error"] == ""
-    return node_side.facts(rest, ask("ct"))
+    return node_side.facts(rest, node_argv("ct"))
 
 
 def test_time_that_remains_is_cilium_s(our_lab: Lab, node: Node) -> None:
@@ -211,7 +211,7 @@ def test_metrics(our_lab: Lab, node: Node) -> None:
 @pytest.mark.parametrize("name", ["nat", "egress", "ipmasq"])
 def test_what_the_lab_does_not_have(our_lab: Lab, name: str) -> None:
     request = {
-        "protocol": PROTOCOL, "id": 1, "argv": list(ask(name)), "netns": None, "flows": [],
+        "protocol": PROTOCOL, "id": 1, "argv": list(node_argv(name)), "netns": None, "flows": [],
     }  # fmt: skip
     said = in_node(NODES[0], stdin=f'{json.dumps(request)}\n{{"end": true}}\n')
     header = json.loads(said.splitlines()[1])

@@ -21,7 +21,7 @@ from kubectl_ebpfnet.model.evidence import Bundle, Record, node_place
 from kubectl_ebpfnet.model.net import TCP, UDP, Address, Flow
 from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
 from kubectl_ebpfnet.model.probe import AttemptOutcome, HealthCheck, How, ProbeAttempt, ProbeTarget
-from kubectl_ebpfnet.model.protocol.questions import FlowFilter, ask
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter, node_argv
 from kubectl_ebpfnet.model.untrusted import address, port
 from kubectl_ebpfnet.parse import node_side
 
@@ -83,7 +83,7 @@ def probe_argv(
     words = [str(address), str(port), "wait", f"{wait:g}", "number", str(number)]
     words += ["via", via] if via else []
     words += ["udp", "yes"] if protocol == UDP else ["http", http] if http else []
-    return ask("probe", *words)
+    return node_argv("probe", *words)
 
 
 def attempt_outcome(records: Iterable[Record], sent: SentAttempt) -> AttemptOutcome:

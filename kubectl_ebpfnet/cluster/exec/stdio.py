@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 from kubectl_ebpfnet.errors import EbpfnetError, ParseError
 from kubectl_ebpfnet.model.protocol import frames
-from kubectl_ebpfnet.model.protocol.frames import Unframing, frame
+from kubectl_ebpfnet.model.protocol.frames import FrameReader, frame
 
 _PIECE = 1 << 16
 _BUFFER_BYTES = 1 << 20
@@ -114,7 +114,7 @@ class LiveStreams:
         self._out, self._err = Outlet(stdout, self._wake), Outlet(stderr, self._wake)
         self._pcap = None if pcap is None else Outlet(pcap, self._wake)
         self._outlets = [self._out, self._err, *([self._pcap] if self._pcap else [])]
-        self._unframing: Unframing | None = Unframing("the node pod's frames")
+        self._unframing: FrameReader | None = FrameReader("the node pod's frames")
         self._prefix = b""  # an incomplete greeting
 
     def __enter__(self) -> LiveStreams:

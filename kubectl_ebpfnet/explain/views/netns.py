@@ -27,7 +27,7 @@ from kubectl_ebpfnet.model.kernel import (
     Route,
 )
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.protocol.questions import ask
+from kubectl_ebpfnet.model.protocol.questions import node_argv
 
 
 class Netns:
@@ -62,7 +62,7 @@ class Netns:
             how: `fib` for a packet of this namespace; `forward` on a node for a packet that comes
                 from the pod with the source address.
         """
-        argv = ask(how, *q.packet_words(source, destination))
+        argv = node_argv(how, *q.packet_words(source, destination))
         for place in self.places:
             record = self.bundle.record(place, argv)
             if record is not None and record.ok:

@@ -42,12 +42,12 @@ def frame(kind: bytes, payload: bytes = b"") -> bytes:
     return kind + len(payload).to_bytes(4, "big") + payload
 
 
-def taken(size: int) -> bytes:
+def taken_frame(size: int) -> bytes:
     """A TAKEN frame."""
     return frame(TAKEN, size.to_bytes(4, "big"))
 
 
-class Unframing:
+class FrameReader:
     """Cuts a stream into frames, as its pieces come."""
 
     def __init__(self, source: str) -> None:

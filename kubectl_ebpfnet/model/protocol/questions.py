@@ -103,7 +103,7 @@ HOST_PROGRAMS = (
 are asked for by exactly this argv. No other program is ever run."""
 
 
-def ask(name: str, *words: str) -> tuple[str, ...]:
+def node_argv(name: str, *words: str) -> tuple[str, ...]:
     """The argv of a question to the node side."""
     return (PROGRAM, name, *words)
 
@@ -164,7 +164,7 @@ class NodeRequest:
 
     Attributes:
         id: comes back in the answer.
-        argv: `ask(name, …)` with a name of FACTS, or one of HOST_PROGRAMS.
+        argv: `node_argv(name, …)` with a name of FACTS, or one of HOST_PROGRAMS.
         netns: a pod's namespace; None for the node's own.
         flows: entries of `ct`, `nat` and `conntrack` that are wanted; () for all.
     """

@@ -14,13 +14,13 @@ from typing import Any, BinaryIO
 from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.errors import EbpfnetError, Incomplete, KernelError, ParseError
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.model.protocol.questions import PROGRAM, PROTOCOL, NodeRequest, ask
+from kubectl_ebpfnet.model.protocol.questions import PROGRAM, PROTOCOL, NodeRequest, node_argv
 from kubectl_ebpfnet.model.untrusted import json_value
 from kubectl_ebpfnet.node.host import netns, programs
 from kubectl_ebpfnet.node.server import registry
 
 _PART_BYTES = 256 << 10
-_CONCURRENT = frozenset({ask("probe")})
+_CONCURRENT = frozenset({node_argv("probe")})
 """Questions that mostly wait, for a time-out or for the kernel to detach a program."""
 _AT_ONCE = 64
 WriteBody = Callable[[bytes], None]

@@ -25,7 +25,7 @@ from collections.abc import Callable
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.protocol import frames
-from kubectl_ebpfnet.model.protocol.frames import Unframing, frame
+from kubectl_ebpfnet.model.protocol.frames import FrameReader, frame
 
 Program = Callable[[list[str]], int]
 _PR_SET_PDEATHSIG = 1
@@ -111,7 +111,7 @@ class _Session:
         self._sources = {stderr_end: frames.TEXT, pcap: frames.PCAP}
         self._awake = awake
         self._silence = silence
-        self._incoming = Unframing("the client's frames")
+        self._incoming = FrameReader("the client's frames")
         self._input: deque[bytes] = deque()
         self._end_of_input = False
         self._consumed = 0
@@ -227,7 +227,7 @@ class _Session:
                 self._input.appendleft(piece[written:])
                 break
         if self._consumed and (self._consumed >= _CONSUMED_BYTES or not self._input):
-            self._queue(frames.taken(self._consumed))
+            self._queue(frames.taken_frame(self._consumed))
             self._consumed = 0
         if self._end_of_input and not self._input and self._to_stdin >= 0:
             os.close(self._to_stdin)

@@ -24,7 +24,7 @@ from kubectl_ebpfnet.cluster.exec.stdio import LiveStreams
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.errors import EbpfnetError, ExecError, ExecTimeout, Forbidden
 from kubectl_ebpfnet.model.protocol import frames
-from kubectl_ebpfnet.model.protocol.frames import Unframing, frame
+from kubectl_ebpfnet.model.protocol.frames import FrameReader, frame
 from tests.cluster.exec.live_node import CAT, on_the_node
 from tests.cluster.fake_api_server import (
     CERTS,
@@ -309,7 +309,7 @@ def test_output_that_nobody_takes_stops_neither_stdin_nor_signs_of_life(
     def program(end: ExecEnd) -> None:
         nonlocal wrote
         end.write(2, frames.GREETING)
-        cut, typed = Unframing("stdin"), 0
+        cut, typed = FrameReader("stdin"), 0
         threading.Thread(target=_flood, args=(end,), daemon=True).start()
         for piece in end.stdin():
             for kind, payload in cut.feed(piece):

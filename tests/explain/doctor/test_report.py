@@ -43,7 +43,7 @@ from kubectl_ebpfnet.model.evidence import (
 )
 from kubectl_ebpfnet.model.kernel import KernelFacts
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.model.protocol.questions import ask
+from kubectl_ebpfnet.model.protocol.questions import node_argv
 
 ROOT = Path(__file__).parents[3]
 SCENARIOS = sorted(p.parent for p in (ROOT / "tests" / "scenarios").glob("*/bundle.json"))
@@ -101,7 +101,7 @@ def answering(on: str, without: tuple[str, ...] = ()) -> list[Record]:
 
 def by_node_pod(on: str, *problems: str) -> Record:
     kernel = KernelFacts("6.12.1", bpf_stats=False, problems=problems)
-    return said(node_place(on), ask("kernel"), codec.line_of(kernel))
+    return said(node_place(on), node_argv("kernel"), codec.line_of(kernel))
 
 
 def cluster(

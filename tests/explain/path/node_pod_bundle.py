@@ -16,7 +16,7 @@ from kubectl_ebpfnet.model.evidence import (
     pod_place,
 )
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.model.protocol.questions import ask
+from kubectl_ebpfnet.model.protocol.questions import node_argv
 
 NODE = node_place("n1")
 POD = pod_place("shop", "cart")
@@ -25,12 +25,12 @@ POD = pod_place("shop", "cart")
 def answer(place: Place, name: str, *facts: Any) -> Record:
     """The record of one question."""
     stdout = InMemory(b"".join(map(codec.line_of, facts)))
-    return Record(0, place, ask(name), 0, stdout, started="2026-11-21T10:00:00Z")
+    return Record(0, place, node_argv(name), 0, stdout, started="2026-11-21T10:00:00Z")
 
 
 def refused(place: Place, name: str, why: str) -> Record:
     """The record of a question that the kernel refused."""
-    return Record(0, place, ask(name), 1, InMemory(), why.encode())
+    return Record(0, place, node_argv(name), 1, InMemory(), why.encode())
 
 
 def pod_object(address: str = "10.0.1.7", host_network: bool = False) -> Record:

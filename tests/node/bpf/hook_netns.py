@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.model.kernel import Attachment
-from kubectl_ebpfnet.model.protocol.questions import NodeRequest, PodNamespace, ask
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest, PodNamespace, node_argv
 from kubectl_ebpfnet.node.bpf import attachments
 from kubectl_ebpfnet.node.host import netns
 from tests.node.bpf import bpf_programs as made
@@ -51,7 +51,9 @@ class Net:
     def asked(self, *devices: str, pod: PodNamespace | None = None) -> list[Attachment]:
         """What the node side answers in it."""
         with netns.inside(self.path):
-            return list(attachments.attachments(NodeRequest(1, ask("attachments", *devices), pod)))
+            return list(
+                attachments.attachments(NodeRequest(1, node_argv("attachments", *devices), pod))
+            )
 
     def link(
         self, program: int, device: str, attach_type: int, flags: int = 0, near: int = 0

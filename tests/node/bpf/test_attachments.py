@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.model.protocol.questions import NodeRequest, ask
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
 from kubectl_ebpfnet.node.bpf import attachments, syscall
 from kubectl_ebpfnet.node.host import netns
 from kubectl_ebpfnet.node.netlink import devices
@@ -237,10 +237,10 @@ from pyroute2 import IPRoute  # while the files can be read
 from kubectl_ebpfnet.node.bpf import attachments, cgroups, links, programs, tc_filters
 from kubectl_ebpfnet.node.netlink import devices
 from kubectl_ebpfnet.node.server.answer import whole_answer
-from kubectl_ebpfnet.model.protocol.questions import NodeRequest, ask
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
 import pyroute2.netlink.exceptions
 os.setresuid(65534, 65534, 65534)
-said = whole_answer(NodeRequest(1, ask("attachments")))
+said = whole_answer(NodeRequest(1, node_argv("attachments")))
 assert said.exit_code == 0 and "Operation not permitted" in said.error, said
 sys.stdout.buffer.write(said.stdout)
 """
@@ -275,7 +275,7 @@ def test_when_nothing_can_be_read_the_first_reason_is_raised(
     monkeypatch.setattr(attachments, "Filters", refuse_more)
     monkeypatch.setattr(syscall, "query", refuse_more)
     with pytest.raises(KernelError, match="list devices: no"):
-        list(attachments.attachments(NodeRequest(1, ask("attachments"))))
+        list(attachments.attachments(NodeRequest(1, node_argv("attachments"))))
 
 
 def test_an_attach_type_that_the_kernel_does_not_know_is_absent(

@@ -15,7 +15,7 @@ import pytest
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.kernel import Program
-from kubectl_ebpfnet.model.protocol.questions import NodeRequest, ask
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
 from kubectl_ebpfnet.node.bpf import btf, programs
 from kubectl_ebpfnet.parse.bpf import bpffs, bpftool
 from tests.node.bpf import bpf_programs as made
@@ -55,7 +55,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def asked(*words: str) -> list[Program]:
-    return list(programs.programs(NodeRequest(1, ask("programs", *words))))
+    return list(programs.programs(NodeRequest(1, node_argv("programs", *words))))
 
 
 def tool(*argv: str) -> Any:
@@ -204,6 +204,8 @@ def test_pins_are_what_ls_shows(stack: ExitStack, tmp_path: Path) -> None:
     wanted = bpffs.pins(listed.stdout)
     assert len(wanted) == 7
     found = [
-        one for one in programs.pins(NodeRequest(1, ask("pins"))) if one.path.startswith(str(root))
+        one
+        for one in programs.pins(NodeRequest(1, node_argv("pins")))
+        if one.path.startswith(str(root))
     ]
     assert found == list(wanted)

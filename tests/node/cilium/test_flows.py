@@ -17,7 +17,7 @@ import pytest
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
-from kubectl_ebpfnet.model.protocol.questions import FlowFilter, NodeRequest, ask
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter, NodeRequest, node_argv
 from kubectl_ebpfnet.node.bpf import syscall
 from kubectl_ebpfnet.node.cilium import ct as cilium_ct
 from kubectl_ebpfnet.node.cilium import layout_tuple as node_layouts
@@ -63,11 +63,11 @@ def pins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pins]:
 
 
 def ct(*flows: FlowFilter) -> list[CtEntry]:
-    return list(cilium_ct.entries(NodeRequest(1, ask("ct"), flows=flows)))
+    return list(cilium_ct.entries(NodeRequest(1, node_argv("ct"), flows=flows)))
 
 
 def nat(*flows: FlowFilter) -> list[NatEntry]:
-    return list(cilium_nat.entries(NodeRequest(1, ask("nat"), flows=flows)))
+    return list(cilium_nat.entries(NodeRequest(1, node_argv("nat"), flows=flows)))
 
 
 def bag(entries: Iterable[CtEntry | NatEntry]) -> Counter[CtEntry | NatEntry]:
@@ -234,15 +234,15 @@ def test_a_flow_that_is_wholly_known_is_not_searched_for(
 
 def test_the_answer_is_what_a_record_holds(pins: Pins) -> None:
     pins.make(CT4, 14, 56, {ct_key(6, "OUT", CLIENT, SERVER): ct_value(expires=7)}, LRU_HASH, 4096)
-    request = NodeRequest(1, ask("ct"), flows=(exact(CLIENT, SERVER),))
+    request = NodeRequest(1, node_argv("ct"), flows=(exact(CLIENT, SERVER),))
     answer = answering.whole_answer(request)
     assert (answer.exit_code, answer.error) == (0, "")
-    assert answers.facts(answer.stdout, ask("ct")) == tuple(ct())
+    assert answers.facts(answer.stdout, node_argv("ct")) == tuple(ct())
 
 
 def test_entries_that_go_while_they_are_read(full: Pins) -> None:
     everything = bag(ct())
-    reading = cilium_ct.entries(NodeRequest(1, ask("ct")))
+    reading = cilium_ct.entries(NodeRequest(1, node_argv("ct")))
     first = next(reading)
     for name in (CT4, CT_ANY6):
         for key, _ in list(full.dumped(name))[::2]:

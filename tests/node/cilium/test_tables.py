@@ -18,7 +18,7 @@ import pytest
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, MetricRow
-from kubectl_ebpfnet.model.protocol.questions import FACTS, NodeRequest, ask
+from kubectl_ebpfnet.model.protocol.questions import FACTS, NodeRequest, node_argv
 from kubectl_ebpfnet.node.cilium import lb
 from kubectl_ebpfnet.node.cilium import pins as cilium_pins
 from kubectl_ebpfnet.node.server import registry
@@ -57,7 +57,7 @@ def pins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pins]:
 
 def facts(name: str, *words: str) -> list[Any]:
     """The answer to a question, each of the class that it must be of."""
-    found: Iterable[Any] = registry.function(name)(NodeRequest(1, ask(name, *words)))
+    found: Iterable[Any] = registry.function(name)(NodeRequest(1, node_argv(name, *words)))
     found = list(found)
     assert all(isinstance(one, FACTS[name]) for one in found)
     return found
@@ -409,7 +409,7 @@ def test_a_big_table_is_bpftool_s(pins: Pins, name: str) -> None:
         keys = [service_key(f"10.96.{n >> 8}.{n & 255}:443", 0, 6) for n in range(5000)]
         pins.make(name, 12, 12, dict.fromkeys(keys, service_value(0, 1)), HASH, 8192)
         pins.make("cilium_lb4_backends_v3", 4, 12, {})
-        found = {one.address.packed for one in lb.frontends(NodeRequest(1, ask("lb")))}
+        found = {one.address.packed for one in lb.frontends(NodeRequest(1, node_argv("lb")))}
         raw = {key[:4] for key, _ in pins.dumped(name)}
     assert found == raw
     assert len(found) == 5000

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
-from kubectl_ebpfnet.model.protocol.questions import NodeRequest, ask
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
 from kubectl_ebpfnet.node.host import netns
 from kubectl_ebpfnet.node.probe.attempts import probe
 
@@ -121,7 +121,7 @@ class Lan:
             words += ["via", ",".join(self.address(role, version) for role in roles)]
         words += ["udp", "yes"] if udp else ["http", http] if http else []
         with netns.inside(f"/run/netns/{self.names['source']}"):
-            return list(probe(NodeRequest(1, ask("probe", *words))))
+            return list(probe(NodeRequest(1, node_argv("probe", *words))))
 
 
 def _datagrams(one: socket.socket, heard: list[bytes], deaf: int) -> None:

@@ -90,7 +90,7 @@ def ended(child: subprocess.Popen[bytes], stdin: bytes = b"") -> tuple[int, byte
     out, err = child.stdout.read(), child.stderr.read()
     code = child.wait(DEADLINE_S)
     assert err.startswith(frames.GREETING)
-    cut = list(frames.Unframing("stderr").feed(err[len(frames.GREETING) :]))
+    cut = list(frames.FrameReader("stderr").feed(err[len(frames.GREETING) :]))
     text, pcap = (
         b"".join(payload for kind, payload in cut if kind == wanted)
         for wanted in (frames.TEXT, frames.PCAP)

@@ -20,7 +20,7 @@ from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.model.kernel import FibAnswer, InterfaceAddress, Link, Neighbour, Route, Rule
 from kubectl_ebpfnet.model.net import protocol_number
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.model.protocol.questions import FACTS, NodeRequest, ask
+from kubectl_ebpfnet.model.protocol.questions import FACTS, NodeRequest, node_argv
 from kubectl_ebpfnet.node.host import netns
 from kubectl_ebpfnet.node.netlink import dump, tables
 from kubectl_ebpfnet.node.netlink import links as netlink_links
@@ -45,7 +45,7 @@ def made() -> Iterator[Namespace]:
 
 def ours(made: Namespace, name: str, *words: str) -> tuple[Any, ...]:
     with netns.inside(made.path):
-        return tuple(registry.function(name)(NodeRequest(1, ask(name, *words))))
+        return tuple(registry.function(name)(NodeRequest(1, node_argv(name, *words))))
 
 
 def ip_links(made: Namespace) -> tuple[Any, ...]:

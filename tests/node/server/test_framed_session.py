@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_ebpfnet.model.protocol import frames
-from kubectl_ebpfnet.model.protocol.frames import Unframing, frame
+from kubectl_ebpfnet.model.protocol.frames import FrameReader, frame
 
 SECONDS = 20.0
 
@@ -31,7 +31,7 @@ class Session:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
         self.found: list[tuple[bytes, bytes]] = []
-        self._cut = Unframing("stderr")
+        self._cut = FrameReader("stderr")
         self._greeting = b""
 
     def send(self, *pieces: bytes) -> None:

@@ -13,7 +13,7 @@ from kubectl_ebpfnet.model.protocol.questions import (
     HOST_PROGRAMS,
     NodeRequest,
     PodNamespace,
-    ask,
+    node_argv,
 )
 from kubectl_ebpfnet.node.server.answer import whole_answer
 
@@ -21,7 +21,7 @@ found = {}
 for place, pod in json.loads(sys.argv[1]).items():
     netns = None if pod is None else PodNamespace(pod[0], tuple(pod[1]))
     lookups = ("fib", "forward")
-    argvs = {n: ask(n, "1.1.1.1") if n in lookups else ask(n) for n in FACTS}
+    argvs = {n: node_argv(n, "1.1.1.1") if n in lookups else node_argv(n) for n in FACTS}
     del argvs["probe"]  # sends, and needs to know where to
     argvs |= {one[0]: one for one in HOST_PROGRAMS}
     if netns is None:
