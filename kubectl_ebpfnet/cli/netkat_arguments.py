@@ -52,7 +52,7 @@ class NetkatArguments:
         """
         request = self.request
         request = replace(request, via=via or request.via, terminal=terminal or request.terminal)
-        return tuple(netkat.spelling(request))
+        return tuple(netkat.words_of(request))
 
 
 def separate_options(words: Sequence[str]) -> list[str]:
@@ -82,7 +82,7 @@ def read(words: Sequence[str]) -> NetkatArguments | None:
     try:
         for word in words:
             word.encode()
-        request = netkat.request(list(words), nodes=True)
+        request = netkat.parse(list(words), nodes=True)
     except UnicodeEncodeError:
         raise UsageError("netkat: a word that is not UTF-8 cannot be sent to a node") from None
     except UsageError as error:

@@ -1,1 +1,1 @@
-"""netkat's command line as a frozen request, and what came of one attempt to connect."""
+"""netkat's command line as a frozen request, and the result of one attempt to connect."""

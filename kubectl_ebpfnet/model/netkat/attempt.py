@@ -1,4 +1,4 @@
-"""What one connection attempt of the node side came to (`ebpfnet-node probe`)."""
+"""The result of one connection attempt by the node side (`ebpfnet-node probe`)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class ConnectAttempt:
     """One connection that a netkat of the node side tried.
 
     Attributes:
-        outcome: a word of model.probe.Outcome: `connected`, `refused`, `timeout`, `unreachable`,
+        outcome: a word of model.probe.AttemptOutcome: `connected`, `refused`, `timeout`, `unreachable`,
             `icmp` or `error`.
         detail: one sentence more, "" for nothing.
         seconds: from the first packet to the connection, or to what ended the attempt.
-        source, source_port: what it was sent from; None when it did not come to that.
-        device: that it left by, "" when it did not come to that.
-        answer: what the peer sent, at most some KB, as UTF-8; what is none is replaced.
+        source, source_port: sent from; None when nothing was sent.
+        device: sent by, "" when nothing was sent.
+        answer: the start of what the peer sent, some KB, as UTF-8 with other bytes replaced.
     """
 
     outcome: str

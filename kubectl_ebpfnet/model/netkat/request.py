@@ -1,12 +1,12 @@
 """netkat's command line, for both ends of a session: words → a frozen request → words.
 
-Who types on a node is read there (kubectl_ebpfnet/node/netkat/__main__.py). Who types elsewhere is
-read there, before anything is deployed (kubectl_ebpfnet/cli/netkat_arguments.py), and the node is
-sent `spelling`, which it reads as the same request.
+A command line typed on a node is parsed there (kubectl_ebpfnet/node/netkat/__main__.py). One typed
+elsewhere is parsed there, before anything is deployed (kubectl_ebpfnet/cli/netkat_arguments.py); the
+node is sent `words_of` it and parses them to the same request.
 
 The options are the original's (aojea/netkat: -l -u -d -p -i -w and their long forms, one dash or
 two, as Go's flag package reads them) and ours. argparse is not used: starting it takes longer than
-connecting does. What is imported here, the node waits for.
+connecting does. Each import here delays netkat's start on the node.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What netkat is to do.
+    """The task of one netkat.
 
     Attributes:
         host: the peer's name or address; with `listen` the address to bind.
@@ -74,8 +74,8 @@ class Request:
         source_port: the local port, 0 for any.
         via: the next hop's address, "" for the route's.
         via_mac: its MAC instead, 6 bytes, or b"".
-        wait: seconds; `wait_given` when it was asked for.
-        terminal: stdin comes from a terminal elsewhere, which a client says that has one.
+        wait: seconds; `wait_given` when the command line has -w.
+        terminal: stdin comes from a terminal at the client, which says so.
         command: a program to run instead of copying, and its words.
     """
 
@@ -110,75 +110,81 @@ class Request:
         return self.version
 
 
-def request(words: list[str], *, nodes: bool = False) -> Request | None:
-    """Read the words. None: help was asked for.
+def parse(words: list[str], *, nodes: bool = False) -> Request | None:
+    """Parse the words of the command line.
 
     Args:
-        words: what follows the program's name.
-        nodes: whether --via may be `KIND/NAME`; `via` is just that then.
+        words: the words after the program's name.
+        nodes: whether --via may be `KIND/NAME`, which `via` then holds as it is.
+
+    Returns:
+        The request; None when the words ask for help.
 
     Raises:
-        UsageError: names the option and says what it needs.
+        UsageError: names the option and what it needs.
     """
-    said = _split(words)
-    if said.has("help"):
+    options = _split(words)
+    if options.has("help"):
         return None
-    host, port = _operands(said.operands)
-    if said.has("run") != bool(said.command):
+    host, port = _operands(options.operands)
+    if options.has("run") != bool(options.command):
         raise UsageError("--exec and -- CMD go together: netkat HOST PORT --exec -- CMD...")
-    if said.has("only4") and said.has("only6"):
+    if options.has("only4") and options.has("only6"):
         raise UsageError("-4 and -6 exclude each other: leave one of them out")
-    via = said.values.get("via", "")
+    via = options.values.get("via", "")
     mac = values.mac(via)
-    made = Request(
+    request = Request(
         host=host,
-        port=values.port(port, "udp" if said.has("udp") else "tcp"),
-        listen=said.has("listen"),
-        keep=said.has("keep"),
-        udp=said.has("udp"),
-        version=4 if said.has("only4") else 6 if said.has("only6") else 0,
-        source=said.values.get("source", ""),
-        source_port=values.number("-p", said.values.get("port", "0"), 65535),
-        interface=said.values.get("interface", ""),
+        port=values.port(port, "udp" if options.has("udp") else "tcp"),
+        listen=options.has("listen"),
+        keep=options.has("keep"),
+        udp=options.has("udp"),
+        version=4 if options.has("only4") else 6 if options.has("only6") else 0,
+        source=options.values.get("source", ""),
+        source_port=values.number("-p", options.values.get("port", "0"), 65535),
+        interface=options.values.get("interface", ""),
         via="" if mac else via,
         via_mac=mac,
-        mark=values.number("--mark", said.values.get("mark", "0"), 0xFFFFFFFF),
-        wait=values.seconds("-w", said.values.get("wait", "5")),
-        wait_given="wait" in said.values,
-        half_close=said.has("half_close"),
-        connect_only=said.has("connect_only"),
-        debug=said.has("debug"),
-        pcap=said.values.get("pcap", ""),
-        verbose=said.has("verbose"),
-        terminal=said.has("terminal"),
-        command=tuple(said.command),
+        mark=values.number("--mark", options.values.get("mark", "0"), 0xFFFFFFFF),
+        wait=values.seconds("-w", options.values.get("wait", "5")),
+        wait_given="wait" in options.values,
+        half_close=options.has("half_close"),
+        connect_only=options.has("connect_only"),
+        debug=options.has("debug"),
+        pcap=options.values.get("pcap", ""),
+        verbose=options.has("verbose"),
+        terminal=options.has("terminal"),
+        command=tuple(options.command),
     )
-    _check_together(made)
-    _check_addresses(made, nodes=nodes)
-    return made
+    _check_together(request)
+    _check_addresses(request, nodes=nodes)
+    return request
 
 
-def spelling(made: Request) -> list[str]:
-    """Words that `request` reads as this one: for a node, which may know no service's name."""
+def words_of(request: Request) -> list[str]:
+    """Return words that `parse` reads as this request, with ports as numbers: a node may have no
+    services(5)."""
     switches = {
-        "--listen": made.listen, "--keep": made.keep, "--udp": made.udp, "-4": made.version == 4,
-        "-6": made.version == 6, "-N": made.half_close, "-z": made.connect_only,
-        "--debug": made.debug, "--verbose": made.verbose, "--terminal": made.terminal,
+        "--listen": request.listen, "--keep": request.keep, "--udp": request.udp,
+        "-4": request.version == 4, "-6": request.version == 6, "-N": request.half_close,
+        "-z": request.connect_only, "--debug": request.debug, "--verbose": request.verbose,
+        "--terminal": request.terminal,
     }  # fmt: skip
     valued = {
-        "--source": made.source, "--source-port": made.source_port, "--interface": made.interface,
-        "--via": made.via or made.via_mac.hex(":"), "--mark": made.mark,
-        "--wait": made.wait if made.wait_given else "", "--pcap": made.pcap,
+        "--source": request.source, "--source-port": request.source_port,
+        "--interface": request.interface,
+        "--via": request.via or request.via_mac.hex(":"), "--mark": request.mark,
+        "--wait": request.wait if request.wait_given else "", "--pcap": request.pcap,
     }  # fmt: skip
     words = [option for option, on in switches.items() if on]
     words += [f"{option}={value}" for option, value in valued.items() if value]
-    words += [made.host, str(made.port)]
-    return [*words, "--exec", "--", *made.command] if made.command else words
+    words += [request.host, str(request.port)]
+    return [*words, "--exec", "--", *request.command] if request.command else words
 
 
 @dataclass(slots=True)
 class _Options:
-    """Words told apart: flags (as they stood last), values, operands, what follows --exec --."""
+    """The words by sort: flags (the last of each counts), values, operands, the command."""
 
     flags: dict[str, bool] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
@@ -190,39 +196,39 @@ class _Options:
 
 
 def _split(words: list[str]) -> _Options:
-    said = _Options()
+    options = _Options()
     rest = iter(words)
     for word in rest:
         if word == "--":
-            (said.command if said.has("run") else said.operands).extend(rest)
+            (options.command if options.has("run") else options.operands).extend(rest)
         elif not word.startswith("-") or word == "-":
-            said.operands.append(word)
+            options.operands.append(word)
         else:
-            _option(said, word, rest)
-            if said.has("run") and "--" not in words:
+            _option(options, word, rest)
+            if options.has("run") and "--" not in words:
                 raise UsageError("--exec needs -- before the program: --exec -- CMD...")
-    return said
+    return options
 
 
-def _option(said: _Options, word: str, rest: Iterator[str]) -> None:
-    """One option; its value is out of `rest` where it is a word of its own."""
+def _option(options: _Options, word: str, rest: Iterator[str]) -> None:
+    """Take one option; read its value from `rest` where it is a word of its own."""
     short = not word.startswith("--")
     name, equals, value = word[1 if short else 2 :].partition("=")
     if name in _FLAGS:
         if equals and value.lower() not in (*_TRUE, *_FALSE):
             raise UsageError(f"{word}: this option is true or false")
-        said.flags[_FLAGS[name]] = not equals or value.lower() in _TRUE
+        options.flags[_FLAGS[name]] = not equals or value.lower() in _TRUE
     elif name in _VALUES:
         if not equals:
             value = next(rest, "")
         if not value or (not equals and value[0] == "-" and value != "-"):
             found = f", and {value} is an option" if value else ""
             raise UsageError(f"{word} needs {_NEEDED[_VALUES[name]]}{found}")
-        said.values[_VALUES[name]] = value
+        options.values[_VALUES[name]] = value
     elif short and name and not equals and all(letter in _FLAGS for letter in name):
-        said.flags.update({_FLAGS[letter]: True for letter in name})
+        options.flags.update({_FLAGS[letter]: True for letter in name})
     elif short and name[:1] in ("p", "w", "i") and len(name) > 1 and not equals:
-        said.values[_VALUES[name[0]]] = name[1:]
+        options.values[_VALUES[name[0]]] = name[1:]
     else:
         raise UsageError(f"no such option: {word}", hint=_near(name))
 
@@ -230,7 +236,7 @@ def _option(said: _Options, word: str, rest: Iterator[str]) -> None:
 def _near(name: str) -> str:
     import difflib  # slow, and for this alone
 
-    known = [one for one in (*_FLAGS, *_VALUES) if len(one) > 1 and one != "terminal"]
+    known = [option for option in (*_FLAGS, *_VALUES) if len(option) > 1 and option != "terminal"]
     found = difflib.get_close_matches(name, known, n=1)
     return f"did you mean --{found[0]}?" if found else ""
 
@@ -249,42 +255,44 @@ def _operands(operands: list[str]) -> tuple[str, str]:
     return values.host(operands[0]), operands[1]
 
 
-def _check_together(made: Request) -> None:
-    """What excludes what."""
-    if made.command:
-        _leave_out(made, "--exec connects by itself", "-l", "-k", "-z")
-    if made.listen:
-        _leave_out(made, "with -l, HOST and PORT are what is bound", "-z", "-p", "--source")
-    if made.keep and not made.listen:
+def _check_together(request: Request) -> None:
+    """Refuse options that exclude each other."""
+    if request.command:
+        _exclude(request, "--exec connects by itself", "-l", "-k", "-z")
+    if request.listen:
+        _exclude(request, "with -l, HOST and PORT are what is bound", "-z", "-p", "--source")
+    if request.keep and not request.listen:
         raise UsageError("-k, --keep is for -l: add -l, or leave it out")
-    if made.pcap == "-":
+    if request.pcap == "-":
         raise UsageError("--pcap needs a file: stdout is what the peer sends")
-    if "/" in made.interface or any(map(str.isspace, made.interface)):
-        raise UsageError(f"-i {made.interface}: no device has such a name")
+    if "/" in request.interface or any(map(str.isspace, request.interface)):
+        raise UsageError(f"-i {request.interface}: no device has such a name")
 
 
-def _leave_out(made: Request, why: str, *options: str) -> None:
-    given = {
-        "-l": made.listen, "-k": made.keep, "-z": made.connect_only, "-p": made.source_port,
-        "--source": made.source,
+def _exclude(request: Request, why: str, *options: str) -> None:
+    used = {
+        "-l": request.listen, "-k": request.keep, "-z": request.connect_only,
+        "-p": request.source_port, "--source": request.source,
     }  # fmt: skip
-    wrong = [option for option in options if given[option]]
+    wrong = [option for option in options if used[option]]
     if wrong:
         raise UsageError(f"{why}: leave out {' and '.join(wrong)}")
 
 
-def _check_addresses(made: Request, *, nodes: bool) -> None:
-    """Addresses that are none or nobody's, and those that are of two IP versions."""
-    told = [(f"-{made.version}", made.version)] if made.version else []
-    peer = values.ip(made.host)
+def _check_addresses(request: Request, *, nodes: bool) -> None:
+    """Refuse addresses that no host can have, and addresses of two IP versions."""
+    versions = [(f"-{request.version}", request.version)] if request.version else []
+    peer = values.ip(request.host)
     if peer is not None:
-        if peer.is_unspecified and not made.listen:
-            raise UsageError(f"HOST {made.host} is for -l: a peer's address is needed")
-        told.append((f"HOST {made.host}", peer.version))
-    via = "" if nodes and "/" in made.via else made.via
-    for option, text in (("--source", made.source), ("--via", via)):
+        if peer.is_unspecified and not request.listen:
+            raise UsageError(f"HOST {request.host} is for -l: a peer's address is needed")
+        versions.append((f"HOST {request.host}", peer.version))
+    via = "" if nodes and "/" in request.via else request.via
+    for option, text in (("--source", request.source), ("--via", via)):
         if text:
-            told.append((f"{option} {text}", values.one_hosts(option, text).version))
-    for what, version in told[1:]:
-        if version != told[0][1]:
-            raise UsageError(f"{told[0][0]} and {what} are of different IP versions; one is needed")
+            versions.append((f"{option} {text}", values.host_address(option, text).version))
+    for what, version in versions[1:]:
+        if version != versions[0][1]:
+            raise UsageError(
+                f"{versions[0][0]} and {what} are of different IP versions; one is needed"
+            )

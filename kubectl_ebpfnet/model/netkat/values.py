@@ -1,4 +1,4 @@
-"""Single words of netkat's command line → values; UsageError says what is needed instead."""
+"""Single words of netkat's command line → values; a UsageError names what is needed instead."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HEX = frozenset("0123456789abcdefABCDEF")
 
 
 def host(text: str) -> str:
-    """A name, or an address, which may have a scope; what can be neither is refused."""
+    """Return a host's name or address, which may have a scope; refuse a word that can be neither."""
     if ip(text):
         return text
     needed = "an IP address or a name is needed"
@@ -29,7 +29,7 @@ def host(text: str) -> str:
 
 
 def port(text: str, protocol: str) -> int:
-    """The peer's port: a number, or the name of a service of `tcp` or `udp`: services(5)."""
+    """Read the peer's port: a number, or a name from services(5) for `tcp` or `udp`."""
     if text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536:
         return int(text)
     try:
@@ -42,7 +42,13 @@ def port(text: str, protocol: str) -> int:
 
 
 def number(option: str, text: str, most: int) -> int:
-    """0 to `most`, in Python's spellings: 512, 0x200."""
+    """Read a whole number of at least 0, as Python spells it: 512, 0x200.
+
+    Args:
+        option: its name, for the error.
+        text: the word.
+        most: the largest number that is allowed.
+    """
     try:
         value = int(text, 0)
     except ValueError:
@@ -53,7 +59,7 @@ def number(option: str, text: str, most: int) -> int:
 
 
 def seconds(option: str, text: str) -> float:
-    """More than 0; `5s` is 5."""
+    """Read a time above 0 in seconds; `5s` is 5."""
     try:
         value = float(text.removesuffix("s"))
     except ValueError:
@@ -64,7 +70,7 @@ def seconds(option: str, text: str) -> float:
 
 
 def mac(text: str) -> bytes:
-    """The 6 bytes of a MAC, b"" where it is none."""
+    """Return the 6 bytes of a MAC, b"" when the text is not a MAC."""
     parts = text.replace("-", ":").split(":")
     if len(parts) == 6 and all(len(part) in (1, 2) and set(part) <= _HEX for part in parts):
         return bytes(int(part, 16) for part in parts)
@@ -72,15 +78,15 @@ def mac(text: str) -> bytes:
 
 
 def ip(text: str) -> IP | None:
-    """An address, which may have a scope; None for anything else."""
+    """Return the address, which may have a scope; None when the text is not an address."""
     try:
         return ipaddress.ip_address(text)
     except ValueError:
         return None
 
 
-def one_hosts(option: str, text: str) -> IP:
-    """An address that one host can have, without a scope."""
+def host_address(option: str, text: str) -> IP:
+    """Read an address that a single host can have, without a scope."""
     address = ip(text)
     if address is None or address.is_unspecified or address.is_multicast:
         needed = "IP address or MAC" if option == "--via" else "IP address"

@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
         # SIGINT ends the process at once: the kernel releases everything in the right order.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        request = netkat_request.request(arguments)
+        request = netkat_request.parse(arguments)
         if request is None:
             print(netkat_request.USAGE, end="")
             return 0

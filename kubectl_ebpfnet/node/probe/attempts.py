@@ -80,7 +80,7 @@ def _connect_all(stack: contextlib.ExitStack, options: _ProbeOptions) -> list[Co
     hops = [_next_hop(via) for via in options.via]
     arguments = ["-w", str(options.wait), *(["--via", hops[0]] if hops else [])]
     arguments += ["-u"] if options.udp else []
-    request = netkat.request([*arguments, options.address, str(options.port)])
+    request = netkat.parse([*arguments, options.address, str(options.port)])
     assert request is not None, "no help was asked for"
     count = max(1, len(hops))
     setup = set_up_for_peer(stack, request, options.address, tcx=_tcx(), connections=count)

@@ -177,7 +177,7 @@ def test_flags_of_ours_are_none_of_netkats():
     for flag in (*flags.CONNECTION, *flags.NODES):
         for spelling in set(flag.spellings) - {"--keep"}:
             with pytest.raises(UsageError, match="no such option"):
-                netkat.request([spelling, "h", "1"])
+                netkat.parse([spelling, "h", "1"])
 
 
 def test_errors_of_our_own_words():

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.errors import UsageError
-from kubectl_ebpfnet.model.netkat.request import USAGE, Request, request, spelling
+from kubectl_ebpfnet.model.netkat.request import USAGE, Request, parse, words_of
 
 
 @pytest.mark.usefixtures("services")
@@ -46,7 +46,7 @@ from kubectl_ebpfnet.model.netkat.request import USAGE, Request, request, spelli
     ],
 )
 def test_words(words: str, expected: Request) -> None:
-    assert request(words.split()) == expected
+    assert parse(words.split()) == expected
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_words(words: str, expected: Request) -> None:
 )
 def test_words_that_are_none(words: str, complaint: str) -> None:
     with pytest.raises(UsageError) as raised:
-        request(words.split())
+        parse(words.split())
     assert complaint in raised.value.message
 
 
@@ -128,25 +128,25 @@ def test_words_that_are_none(words: str, complaint: str) -> None:
 )
 def test_what_may_have_been_meant(words: str, hint: str) -> None:
     with pytest.raises(UsageError) as raised:
-        request(words.split())
+        parse(words.split())
     assert raised.value.hint.removeprefix("HOST and PORT are ") == hint
 
 
 def test_a_word_that_cannot_be_encoded_is_no_service() -> None:
     with pytest.raises(UsageError, match="PORT"):
-        request(["h", "\udcff"])
+        parse(["h", "\udcff"])
 
 
 def test_a_next_hop_of_the_clients() -> None:
-    assert request(["--via", "node/x", "h", "80"], nodes=True) == Request("h", 80, via="node/x")
+    assert parse(["--via", "node/x", "h", "80"], nodes=True) == Request("h", 80, via="node/x")
     with pytest.raises(UsageError, match="--source node/x"):
-        request(["--source", "node/x", "h", "80"], nodes=True)
+        parse(["--source", "node/x", "h", "80"], nodes=True)
 
 
 def test_help_asks_for_no_operands() -> None:
-    assert request(["-h"]) is None
-    assert request(["-lh"]) is None
-    assert request(["-h=false", "h", "80"]) == Request("h", 80)
+    assert parse(["-h"]) is None
+    assert parse(["-lh"]) is None
+    assert parse(["-h=false", "h", "80"]) == Request("h", 80)
 
 
 def test_every_option_is_in_the_usage() -> None:
@@ -169,7 +169,7 @@ def test_every_option_is_in_the_usage() -> None:
     ],
 )
 def test_the_ip_version_that_the_words_tell(words: str, version: int) -> None:
-    read = request(words.split())
+    read = parse(words.split())
     assert read is not None
     assert read.ip_version == version
 
@@ -214,7 +214,7 @@ def test_a_request_is_spelled_so_that_it_is_read_again(
     made: Request, wait: dict[str, object], more: dict[str, object]
 ) -> None:
     made = replace(made, **{**wait, **more})
-    assert request(spelling(made)) == made
+    assert parse(words_of(made)) == made
 
 
 def test_the_node_waits_for_few_imports() -> None:
