@@ -1,4 +1,4 @@
-"""The two ends of a path: words of the request joined to objects, addresses and tracked flows."""
+"""The two ends of a path: the request's names resolved to objects, addresses and tracked flows."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class PathEnds:
     """The resolved request.
 
     Attributes:
-        source, destination: for the answer.
-        host_network: the source pod shares its node's namespace.
+        source, destination: as the answer shows them.
+        host_network: the source pod shares its node's network namespace.
         source_endpoint: Cilium's endpoint of the source, None when there is none.
         identity: security identity of the source, 0 when not known.
-        service: the frontend that the destination is, None when it is none.
+        service: the destination's frontend, None when the destination is not a frontend.
         flow: the packet as the source sends it; its source port is that of the newest tracked
             flow, None when there is none.
         flows: tracked flows that match, newest first.
-        problem: why there is nothing to walk, "" when there is.
-        findings: what resolution itself found.
+        problem: why no walk is possible, "" when it is.
+        findings: of the resolution.
     """
 
     source: Target
@@ -53,11 +53,11 @@ class PathEnds:
 
 
 def resolve(cluster: ClusterView, request: PathRequest) -> PathEnds:
-    """Join a request to what the bundle knows.
+    """Resolve a request's names in the bundle.
 
     Raises:
         NotFound: the source pod or the destination object is not in the bundle.
-        UsageError: a service port must be given, or the one given is not there.
+        UsageError: the request must name a port of the Service, or names a port that it lacks.
     """
     namespace, name, pod, source_note = _source_pod(cluster, request)
     destination, port, service, note = _destination(cluster, request, pod)
@@ -128,7 +128,7 @@ def _first_flow(
     flow = Flow(protocol, source, None, destination, port if has_ports(protocol) else None)
     if tracked is None:
         return flow
-    # The port of the flow that was seen stands in for one that was not asked for.
+    # The port of a tracked flow stands in where the request names none.
     seen = tracked.flow
     own_port = flow.destination_port
     if own_port is None and service is None and has_ports(protocol):
@@ -191,7 +191,7 @@ def _only_node(cluster: ClusterView) -> str:
 def _destination(
     cluster: ClusterView, request: PathRequest, source: Pod | None
 ) -> tuple[Address | None, int | None, ServiceAddress | None, str]:
-    """Address, port, service and note of the far end."""
+    """Return address, port, frontend and note of the destination."""
     kind, namespace, name = (
         request.destination_kind,
         request.destination_namespace,
@@ -258,10 +258,10 @@ def _headless(
 
 
 def service_port(service: Service, request: PathRequest) -> ServicePort:
-    """The port of a Service that the request means.
+    """Return the port of a Service that the request means.
 
     Raises:
-        UsageError: it has several and none was named, or there is no such port.
+        UsageError: the Service has several ports and the request names none, or has no such port.
     """
     offered = ", ".join(f"{p.port}{f' ({p.name})' if p.name else ''}" for p in service.ports)
     hits = [
@@ -304,10 +304,10 @@ def _resolved_name(cluster: ClusterView, request: PathRequest) -> tuple[Address 
 
 
 def _service_of_name(cluster: ClusterView, request: PathRequest) -> PathRequest | None:
-    """The request as one for a Service, where the name is what cluster DNS calls it.
+    """Return the request with a Service as its destination, where the name is its cluster DNS name.
 
     `web`, `web.shop`, `web.shop.svc`, `web.shop.svc.cluster.local` (Kubernetes DNS specification);
-    the search path of a pod completes the shorter ones from its own namespace.
+    a pod's search path completes the shorter names from the pod's own namespace.
     """
     words = request.destination.rstrip(".").split(".")
     if len(words) > 2 and words[2] != "svc":

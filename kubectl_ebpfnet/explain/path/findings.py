@@ -16,7 +16,7 @@ from kubectl_ebpfnet.model.path import Finding, Severity, TrackedFlow
 
 @dataclass(frozen=True, slots=True)
 class WholePath:
-    """What the rules look at: the facts, the ends, and the flows of every node."""
+    """The input of the rules: the facts, the resolved ends, and the tracked flows of every node."""
 
     cluster: ClusterView
     ends: PathEnds
@@ -24,7 +24,7 @@ class WholePath:
 
 
 def across(whole: WholePath) -> list[Finding]:
-    """Everything in which the whole answer contradicts itself."""
+    """Apply every rule to the whole path."""
     rules = (
         _agents,
         _full_table,
@@ -39,7 +39,7 @@ def across(whole: WholePath) -> list[Finding]:
 
 
 def _agents(whole: WholePath) -> Iterator[Finding]:
-    """A place that could not be asked, once, with what to do."""
+    """Report each place that could not be asked, once, with its remedy."""
     reported: set[str] = set()
     for record in whole.cluster.bundle.records:
         if record.ran or not record.error or record.error in reported:
@@ -65,7 +65,7 @@ FULL = 0.95
 
 
 def _full_table(whole: WholePath) -> Iterator[Finding]:
-    """nf_conntrack has no room for new connections (nf_conntrack: table full, dropping packet)."""
+    """Report a full nf_conntrack, which drops new connections (`table full, dropping packet`)."""
     for name in whole.cluster.node_names:
         answer = whole.cluster.node(name).counters
         value = {c.name: c for c in answer.facts if c.group == "conntrack"}
@@ -83,7 +83,7 @@ def _full_table(whole: WholePath) -> Iterator[Finding]:
 
 
 def _masquerade_mode(whole: WholePath) -> Iterator[Finding]:
-    """The configuration names one way of masquerading, the tables show the other."""
+    """Report a mode of masquerading in the configuration that the tables contradict."""
     if not whole.ends.source.node:
         return
     node = whole.cluster.node(whole.ends.source.node)
@@ -109,7 +109,7 @@ def _masquerade_mode(whole: WholePath) -> Iterator[Finding]:
 
 
 def _unanswered(whole: WholePath) -> Iterator[Finding]:
-    """Packets went out and nothing came back."""
+    """Report a flow with packets sent and none received."""
     tracked = whole.ends.tracked
     if tracked is None or tracked.flow.protocol != TCP:
         return
@@ -127,7 +127,7 @@ def _unanswered(whole: WholePath) -> Iterator[Finding]:
 
 
 def _identities(whole: WholePath) -> Iterator[Finding]:
-    """The conntrack entry carries another identity than the endpoint has now."""
+    """Report a conntrack entry whose identity is not the endpoint's present one."""
     endpoint, tracked = whole.ends.source_endpoint, whole.ends.tracked
     if endpoint is None or tracked is None or tracked.cilium_ct is None or not endpoint.identity:
         return
@@ -143,7 +143,7 @@ def _identities(whole: WholePath) -> Iterator[Finding]:
 
 
 def _translations(whole: WholePath) -> Iterator[Finding]:
-    """Cilium and netfilter both translate the flow, to different sources."""
+    """Report a flow that Cilium and netfilter both translate, to different sources."""
     for tracked in whole.flows:
         nat, nf = tracked.cilium_nat, tracked.netfilter
         if nat is None or nf is None or not nf.source_nat or nat.address == tracked.flow.source:
@@ -161,7 +161,7 @@ def _translations(whole: WholePath) -> Iterator[Finding]:
 
 
 def _backends(whole: WholePath) -> Iterator[Finding]:
-    """A flow goes to a backend that the service no longer has."""
+    """Report a flow to a backend that its service no longer has."""
     service, tracked = whole.ends.service, whole.ends.tracked
     if service is None or tracked is None or tracked.service_ct is None or service.missing:
         return
@@ -179,7 +179,7 @@ def _backends(whole: WholePath) -> Iterator[Finding]:
 
 
 def _stale_backends(whole: WholePath) -> Iterator[Finding]:
-    """Cilium's map is behind its agent, or its agent behind Kubernetes."""
+    """Report a map of Cilium's that is behind its agent, or an agent that is behind Kubernetes."""
     service = whole.ends.service
     if service is None or not service.in_cilium:
         return

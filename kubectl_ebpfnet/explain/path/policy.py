@@ -23,7 +23,7 @@ class PolicyVerdict:
 
     Attributes:
         allowed: None when the map cannot tell (label text that names no identity).
-        entry: what decided, None when nothing matched.
+        entry: the entry that decided, None when no entry matched.
         reason: Cilium's drop reason, "" when allowed.
     """
 
@@ -44,12 +44,14 @@ def decide(
 
     Args:
         entries: of any endpoints.
+        endpoint_id: whose map is meant.
         direction: `ingress` or `egress`.
-        identity: of the remote side.
-        port: destination port, None for protocols without.
+        identity: security identity of the remote side.
+        protocol: IANA number.
+        port: destination port, or ICMP type; None for protocols without ports.
 
     Returns:
-        The verdict; allowed is None when only entries with unresolvable labels could match.
+        The verdict; `allowed` is None when only entries with unresolvable labels could match.
     """
     own = [e for e in entries if e.endpoint_id == endpoint_id and e.direction == direction]
     hits = [e for e in own if _identity_hit(e, identity) and _l4_hit(e, protocol, port)]
@@ -89,7 +91,7 @@ def _rank(entry: PolicyEntry) -> tuple[int, int, int, int]:
 
 
 def describe(entry: PolicyEntry) -> str:
-    """An entry in words: `allow egress to identity 2 at 80/TCP`."""
+    """Return an entry in words: `allow egress to identity 2 at 80/TCP`."""
     verb = "deny" if entry.deny else "allow"
     side = "to" if entry.direction == "egress" else "from"
     who = f"identity {entry.identity}" if entry.identity else "any identity"

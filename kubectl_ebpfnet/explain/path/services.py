@@ -1,7 +1,7 @@
-"""Service addresses: which frontend a destination is, and where its traffic may go.
+"""Frontends: which frontend a destination is, and the backends that it may go to.
 
-Cilium's own tables come first (they are what the datapath does); Kubernetes' Service and
-EndpointSlices stand in where they cannot be read.
+Cilium's own tables come first (the datapath uses them); Kubernetes' Service and EndpointSlices
+stand in where they cannot be read.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _UNUSABLE = frozenset({"terminating", "quarantined", "maintenance"})
 
 @dataclass(frozen=True, slots=True)
 class ServiceAddress:
-    """A frontend with everything known of it.
+    """A frontend and its backends.
 
     Attributes:
         address, port, protocol: of the frontend.
         type: ClusterIP, NodePort, LoadBalancer, …
-        namespace, name: of the Service, "" when nothing says.
+        namespace, name: of the Service, "" when not known.
         rev_nat: Cilium's reverse NAT id, 0 when Cilium does not have the frontend.
-        in_cilium: the frontend is in Cilium's load-balancer on the node that was asked.
+        in_cilium: the frontend is in Cilium's load-balancer on the sender's node.
         backends: all of them, with their state.
-        evidence: what says so.
+        evidence: the proof.
         missing: why the backends are not known, "" when they are.
-        mapped: those in the datapath's own map, None where it was not read.
-        sliced: those that Kubernetes' EndpointSlices name; () where none are recorded.
+        mapped: backends in the datapath's map, None where the map was not read.
+        sliced: backends that EndpointSlices name; () where no slice is recorded.
     """
 
     address: Address
@@ -71,11 +71,14 @@ class ServiceAddress:
 def find(
     cluster: ClusterView, node_name: str, address: Address, port: int | None, protocol: int
 ) -> ServiceAddress | None:
-    """The frontend that an address and port are, None when they are none.
+    """Return the frontend at an address and port, None when there is none.
 
     Args:
-        node_name: whose load-balancer is asked.
-        port: None finds a frontend of any port, where the service has only one.
+        cluster: the bundle's indexes.
+        node_name: the node whose load-balancer is read.
+        address: of the destination.
+        port: of the destination; None finds the frontend of a Service with a single port.
+        protocol: IANA number.
     """
     node = cluster.node(node_name)
     owner = _owner(cluster, address, port, protocol)
@@ -136,7 +139,7 @@ def _match(
     port: int | None,
     protocol: int,
 ) -> Frontend | None:
-    """Clients in the cluster use the internal scope where there is one."""
+    """Return the frontend for clients in the cluster: of the internal scope if there is one."""
     hits = [
         f
         for f in answer.facts

@@ -1,6 +1,7 @@
 """A walk in progress: where the packet stands, and the hops so far.
 
-Stages (kubectl_ebpfnet/explain/stages/) take a `PacketState` and add hops to the `PathBuilder`.
+A stage (kubectl_ebpfnet/explain/path/stages/) takes a `PacketState`, adds hops to the `PathBuilder`
+and returns the next `PacketState`.
 """
 
 from __future__ import annotations
@@ -47,15 +48,18 @@ class PacketState:
     """A packet at a place.
 
     Attributes:
-        stage: what sort of place.
+        stage: the kind of place.
         packet: as it arrives there.
-        node: whose node, "" off the nodes.
-        device: the device it came in by, or is to leave by; "" when the stage has none.
-        identity: security identity that travels with it, 0 when not known.
-        skips_netfilter: BPF redirected it past the node's stack.
-        in_device: the device by which it entered this node's stack, "" for packets of the node.
-        to_masquerade: kube-proxy's rules on this node marked it for masquerading (KUBE-MARK-MASQ).
-        next_hop: the gateway of the route it leaves by, None when its destination is on the link.
+        node: the node's name, "" off the nodes.
+        device: the device that the packet came in by, or is to leave by; in Stage.TUNNEL the
+            address of the tunnel's other end; "" when the stage has none.
+        identity: security identity that travels with the packet, 0 when not known.
+        skips_netfilter: BPF redirected the packet past the node's stack.
+        in_device: the device by which the packet entered this node's stack, "" for packets that
+            the node sends itself.
+        to_masquerade: kube-proxy's rules on this node marked the packet for masquerading
+            (KUBE-MARK-MASQ).
+        next_hop: gateway of the route that was taken, None when the destination is on the link.
     """
 
     stage: Stage
@@ -69,13 +73,26 @@ class PacketState:
     next_hop: Address | None = None
 
     def to(self, stage: Stage, **changes: object) -> PacketState:
-        """The same packet at the next place."""
+        """Return the packet at the next place; `changes` are fields that differ there."""
         return replace(self, stage=stage, **changes)  # type: ignore[arg-type]
 
 
 @dataclass
 class PathBuilder:
-    """A walk in progress: what is known of the ends, and the hops so far."""
+    """A walk in progress: the resolved ends, the hops so far, and the verdict.
+
+    Attributes:
+        cluster: the bundle's indexes.
+        ends: the resolved request.
+        hops: in the packet's order.
+        findings: of the stages, in their order.
+        flows: tracked flows that match, of every node that the packet came to.
+        visited_nodes: nodes that the packet came to after the first.
+        crossings: (from node, to node, packet) of each crossing of the wire, to detect a loop.
+        verdict, reason: of the walk so far.
+        doubt: why the destination may be unable to answer although nothing drops the packet;
+            "" for no doubt.
+    """
 
     cluster: ClusterView
     ends: PathEnds
@@ -84,11 +101,9 @@ class PathBuilder:
     flows: list[TrackedFlow] = field(default_factory=list)
     visited_nodes: list[str] = field(default_factory=list)
     crossings: set[tuple[str, str, Packet]] = field(default_factory=set)
-    """Ways from node to node that the packet took, to see when it takes one again."""
     verdict: Verdict = Verdict.UNKNOWN
     reason: str = ""
     doubt: str = ""
-    """Why nobody may be able to answer, though nothing drops the packet; "" when there is none."""
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -101,7 +116,7 @@ class PathBuilder:
         return self.ends.tracked
 
     def tracked_at(self, here: PacketState) -> TrackedFlow | None:
-        """The newest flow that the node where a packet stands tracks, and that may be its flow."""
+        """Return the newest flow tracked on the packet's node that may be the packet's own."""
         if self.tracked is not None and self.tracked.node == here.node:
             return self.tracked
         flow = here.packet.flow
@@ -132,7 +147,19 @@ class PathBuilder:
         *,
         reason: str = "",
     ) -> None:
-        """Add a hop that the packet passes."""
+        """Add a hop that the packet passes.
+
+        Args:
+            place: the kind of place.
+            where: its name: a pod, a node, a device, an address.
+            node: the node that it is on, "" off the nodes.
+            kind: what is there.
+            summary: what it does to the packet, one line.
+            state: how that is known.
+            packet: as it leaves the hop.
+            evidence: the proof.
+            reason: for UNKNOWN: the missing fact, and why it is missing.
+        """
         number = len(self.hops) + 1
         self.hops.append(
             Hop(number, place, where, node, kind, summary, state, packet, reason, False, evidence)
@@ -149,7 +176,18 @@ class PathBuilder:
         packet: Packet,
         evidence: tuple[Evidence, ...] = (),
     ) -> None:
-        """Add the hop at which the packet ends; the walk is over."""
+        """Add the hop that drops the packet, and set the verdict; the walk is over.
+
+        Args:
+            place: the kind of place.
+            where: its name: a pod, a node, a device, an address.
+            node: the node that it is on, "" off the nodes.
+            kind: what is there.
+            summary: what drops the packet and why, one line.
+            state: OBSERVED when the drop was seen, DERIVED when it follows from tables.
+            packet: as it came to the hop.
+            evidence: the proof.
+        """
         number = len(self.hops) + 1
         self.hops.append(
             Hop(number, place, where, node, kind, summary, state, packet, "", True, evidence)
@@ -158,11 +196,11 @@ class PathBuilder:
         self.reason = f"dropped at hop {number}: {summary}"
 
     def delivered(self, reason: str) -> None:
-        """The packet is where it was sent to, or has left what can be seen."""
+        """Set the verdict: the packet reached its destination, or left the cluster."""
         self.verdict, self.reason = Verdict.DELIVERED, reason
 
     def unknown(self, reason: str) -> None:
-        """Nobody can say what happens next."""
+        """Set the verdict: a fact that decides what happens next is missing."""
         self.verdict, self.reason = Verdict.UNKNOWN, reason
 
     def finding(
@@ -172,12 +210,19 @@ class PathBuilder:
         detail: str,
         evidence: tuple[Evidence, ...] = (),
     ) -> None:
-        """Add a finding."""
+        """Add a finding.
+
+        Args:
+            severity: whether it breaks the path.
+            title: one line.
+            detail: what to do about it.
+            evidence: the proof.
+        """
         self.findings.append(Finding(severity, title, detail, evidence))
 
 
 def answered(tracked: TrackedFlow | None) -> bool:
-    """Whether a table shows that the other side answered this flow."""
+    """Tell whether a conntrack table shows packets of the reply direction."""
     if tracked is None:
         return False
     if tracked.netfilter is not None and "UNREPLIED" not in tracked.netfilter.status:

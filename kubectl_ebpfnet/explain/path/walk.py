@@ -1,7 +1,8 @@
-"""The walk: a packet at a place asks that place's stage what happens.
+"""The walk: the stage of the packet's place decides what happens to it there.
 
-A stage gives hops and the next place. The walk ends where a stage gives no next place: the packet
-is delivered, dropped, or nobody can say. What is not known is a hop of its own, never a guess.
+A stage adds hops and returns the next place. The walk ends where a stage returns None: the packet
+is delivered or dropped, or a fact that decides is missing. A missing fact is a hop of its own with
+state UNKNOWN, never a guess.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ LONGEST = 64
 
 
 def explain(request: PathRequest, bundle: Bundle) -> Path:
-    """Say what becomes of a packet.
+    """Explain a packet's path through the cluster.
 
     Args:
-        request: who sends what to whom.
-        bundle: everything that the cluster said.
+        request: the packet's ends.
+        bundle: all records.
 
     Returns:
-        The whole answer; what is not known is in it as UNKNOWN.
+        The path; facts that are missing are hops, or a verdict, of state UNKNOWN.
 
     Raises:
         NotFound: the bundle knows neither the source pod nor the destination object.
@@ -95,7 +96,8 @@ def _run(walk: PathBuilder, start: PacketState) -> None:
 
 
 def _settle(walk: PathBuilder) -> None:
-    """Weigh unknown hops: an observed answer outweighs them, otherwise they decide."""
+    """Turn DELIVERED into UNKNOWN where an unknown hop may have dropped the packet, unless the
+    destination was seen to answer."""
     if walk.verdict is not Verdict.DELIVERED:
         return
     if walk.doubt and not answered(walk.tracked):

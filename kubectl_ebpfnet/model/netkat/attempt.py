@@ -12,8 +12,8 @@ class ConnectAttempt:
     """One connection that a netkat of the node side tried.
 
     Attributes:
-        outcome: a word of model.probe.AttemptOutcome: `connected`, `refused`, `timeout`, `unreachable`,
-            `icmp` or `error`.
+        outcome: a word of model.probe.AttemptOutcome: `connected`, `refused`, `timeout`,
+            `unreachable`, `icmp` or `error`.
         detail: one sentence more, "" for nothing.
         seconds: from the first packet to the connection, or to what ended the attempt.
         source, source_port: sent from; None when nothing was sent.

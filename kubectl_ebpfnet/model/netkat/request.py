@@ -1,8 +1,8 @@
 """netkat's command line, for both ends of a session: words → a frozen request → words.
 
-A command line typed on a node is parsed there (kubectl_ebpfnet/node/netkat/__main__.py). One typed
-elsewhere is parsed there, before anything is deployed (kubectl_ebpfnet/cli/netkat_arguments.py); the
-node is sent `words_of` it and parses them to the same request.
+A command line that is typed on a node is parsed by kubectl_ebpfnet/node/netkat/__main__.py. Typed
+elsewhere, kubectl_ebpfnet/cli/netkat_arguments.py parses it before anything is deployed, and sends
+the node `words_of` the request, which the node parses to the same request.
 
 The options are the original's (aojea/netkat: -l -u -d -p -i -w and their long forms, one dash or
 two, as Go's flag package reads them) and ours. argparse is not used: starting it takes longer than

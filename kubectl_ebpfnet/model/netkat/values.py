@@ -12,7 +12,7 @@ _HEX = frozenset("0123456789abcdefABCDEF")
 
 
 def host(text: str) -> str:
-    """Return a host's name or address, which may have a scope; refuse a word that can be neither."""
+    """Return a host's name or address (with or without a scope); refuse any other word."""
     if ip(text):
         return text
     needed = "an IP address or a name is needed"
