@@ -1,4 +1,4 @@
-"""One kind of place a file: what happens to a packet there, and where it is next."""
+"""One kind of place a file: what happens to a packet there, and its next place."""
 
 from __future__ import annotations
 

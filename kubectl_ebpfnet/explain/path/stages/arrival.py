@@ -1,4 +1,4 @@
-"""The receiving node: its device's ingress programs, decapsulation, and the way to the pod.
+"""The receiving node: its device's ingress programs, decapsulation, and the route to the pod.
 
 Source: cilium-facts 4.4; Cilium bpf/bpf_host.c (cil_from_netdev), bpf/bpf_overlay.c
 (cil_from_overlay).
@@ -19,7 +19,7 @@ from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
 
 
 def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
-    """The packet comes off the wire at another node."""
+    """Receive the packet at another node, from the wire."""
     node = walk.cluster.node(here.node)
     _collect_flows(walk, here, node)
     if not node.links.known and not node.endpoints.known and not node.endpoint_map.known:
@@ -58,7 +58,7 @@ def _device(node: NodeView, here: PacketState) -> str:
         if fact.address == flow.destination:
             return fact.device
     if node.routes.known:
-        # The way back to the sender is, on an ordinary node, the way in.
+        # On an ordinary node the packet comes in by the device of the route to its sender.
         back = decide(node.rules.facts, node.routes.facts, flow.destination, flow.source)
         device = back.route.device if back.route is not None else ""
         if device and not device.startswith(("cilium_", "lxc")):
@@ -90,7 +90,7 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
     if row is not None and gateway.is_at(walk, node, row):
         return gateway.through_gateway(walk, inside, node, row, name)
     if endpoint is None and node.endpoints.known and node.routes.known:
-        # Whatever is for no endpoint goes to the stack, which has a route by cilium_host.
+        # Packets for no endpoint go to the stack, which has a route by cilium_host.
         return inside.to(Stage.HOST, device="", in_device=name, skips_netfilter=False)
     if endpoint is None:
         walk.hop(
@@ -105,7 +105,7 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
 
 
 def _collect_flows(walk: PathBuilder, here: PacketState, node: NodeView) -> None:
-    """The same flow as the receiving node tracks it."""
+    """Add the flow as the receiving node tracks it."""
     flow = here.packet.flow
     end = (flow.destination, flow.destination_port)
     query = FlowQuery(flow.protocol, flow.source, frozenset({end}))

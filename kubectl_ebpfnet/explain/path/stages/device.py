@@ -14,7 +14,7 @@ from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, St
 
 
 def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
-    """Out by a device: to a local pod, into the tunnel, or onto the wire."""
+    """Send the packet out by a device: to a local pod, into the tunnel, or onto the wire."""
     node = walk.cluster.node(here.node)
     if not _is_up(walk, here, node):
         return None
@@ -43,7 +43,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
 
 
 def link_evidence(node: NodeView, device: str) -> tuple[Evidence, ...]:
-    """The device in the record of links."""
+    """Cite a device in the record of links."""
     record = node.links.record
     if record is not None and cite.is_json(record):
         keep = ("ifindex", "ifname", "flags", "mtu", "operstate", "address")
@@ -82,7 +82,7 @@ def _to_local_pod(walk: PathBuilder, here: PacketState, node: NodeView) -> Packe
 
 
 def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
-    """From the node's stack towards another node's pod: cil_from_host encapsulates."""
+    """Send the packet from the node's stack to another node's pod: cil_from_host encapsulates."""
     show_programs(walk, here, here.device, "egress")
     entry = node.ipcache_of(here.packet.flow.destination)
     if entry is not None and entry.tunnel_endpoint is not None:
@@ -119,7 +119,7 @@ def _own_cidrs(walk: PathBuilder, name: str) -> tuple[Network, ...]:
 
 
 def _next_hop(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
-    """Add the neighbour on the wire; whether the packet can be sent to it."""
+    """Add the neighbour entry of the next hop; return whether the packet can be sent to it."""
     if not node.neighbours.known:
         return True
     flow = here.packet.outer or here.packet.flow

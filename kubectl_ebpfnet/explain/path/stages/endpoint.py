@@ -17,7 +17,7 @@ from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State, Track
 
 
 def enter(walk: PathBuilder, here: PacketState) -> None:
-    """The packet is handed to a local endpoint: the walk ends in the pod, or before it."""
+    """Hand the packet to a local endpoint: the walk ends in the pod, or before it."""
     node = walk.cluster.node(here.node)
     endpoint = node.local_endpoint(here.packet.flow.destination)
     tracked = _incoming(walk, here, node)

@@ -19,7 +19,7 @@ from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, St
 
 
 def decide(walk: PathBuilder, here: PacketState) -> PacketState | None:
-    """Where Cilium sends a packet that its policy let pass."""
+    """Decide where Cilium sends a packet that its policy let pass."""
     node = walk.cluster.node(here.node)
     destination = here.packet.flow.destination
     if destination in node.own_addresses or walk.cluster.node_of(destination) == here.node:
@@ -64,9 +64,9 @@ def _endpoint_map_evidence(node: NodeView, address: Address) -> tuple[Evidence, 
 
 
 def _tunnelled(node: NodeView, entry: IpcacheEntry) -> bool:
-    """Whether an entry with a tunnel endpoint is reached by the tunnel.
+    """Tell whether an entry with a tunnel endpoint is reached by the tunnel.
 
-    Cilium fills the endpoint in with native routing too, so it alone does not tell.
+    Cilium fills the tunnel endpoint in with native routing too, so the entry alone does not decide.
     """
     if "skiptunnel" in entry.flags:
         return False
@@ -76,7 +76,7 @@ def _tunnelled(node: NodeView, entry: IpcacheEntry) -> bool:
 
 
 def ipcache_evidence(node: NodeView, entry: IpcacheEntry | None) -> tuple[Evidence, ...]:
-    """The line of the ipcache."""
+    """Cite an entry of the ipcache; () without an entry."""
     return cite.lines(node.ipcache.record, [entry.line]) if entry is not None else ()
 
 
@@ -134,11 +134,18 @@ def route_of(
     *,
     mark: int = 0,
 ) -> routing.Decision | None:
-    """The node's route for a packet, None when the packet ends here or its route is not known.
+    """Look the packet up in the node's routes, and add a hop where there is no usable route.
 
     Args:
-        source, destination: of the packet that is routed: the outer one in a tunnel.
-        place: whose look-up it is: the node's stack's, or Cilium's by fib_lookup.
+        walk: takes hops and findings.
+        here: the packet on the node.
+        node: the node.
+        source, destination: of the routed packet: the outer packet in a tunnel.
+        place: who looks the route up: the node's stack, or Cilium by fib_lookup.
+        mark: skb mark of the packet.
+
+    Returns:
+        The decision; None when the packet is dropped or the routes are not known.
     """
     if not node.routes.known:
         reason = f"the node's routes could not be read: {node.routes.missing}"
@@ -195,12 +202,12 @@ def _with_kernel_answer(
     destination: Address,
     mark: int,
 ) -> tuple[routing.Decision, tuple[Evidence, ...]]:
-    """The kernel's own answer for a pod's packet, where a node pod asked for it; and its record."""
+    """Correct a decision by the kernel's own look-up, where a node pod recorded it; with proof."""
     answer = node.look_up("forward", source, destination)
     fact = next((fact for fact in answer.facts if fact.in_device == here.in_device), None)
     if fact is None:
         return decision, ()
-    # It was asked without the mark, which Cilium sets: it holds where no rule looks at that.
+    # The look-up had no mark, which Cilium sets: it is valid only if no rule looks at the mark.
     unmarked = routing.decide(
         node.rules.facts, node.routes.facts, source, destination, in_device=here.in_device
     )
@@ -213,21 +220,27 @@ def _with_kernel_answer(
 def kernel_evidence(
     here: PacketState, node: NodeView, source: Address, destination: Address
 ) -> tuple[Evidence, ...]:
-    """The kernel's own look-up for a pod's packet; () where nobody asked for it."""
+    """Cite the kernel's own look-up for a pod's packet; () where none is recorded.
+
+    Args:
+        here: the packet on the node.
+        node: the node.
+        source, destination: of the routed packet.
+    """
     answer = node.look_up("forward", source, destination)
     lines = [fact.line for fact in answer.facts if fact.in_device == here.in_device]
     return cite.lines(answer.record, lines) if lines else ()
 
 
 def route_evidence(node: NodeView, route: Route) -> tuple[Evidence, ...]:
-    """The route in the record that it was read from."""
+    """Cite a route in the record that it was read from."""
     record = node.routes.record
     if record is None or not cite.is_json(record):
         return cite.lines(record, [route.line])
     destination = str(route.destination)
     shown = destination.removesuffix("/32").removesuffix("/128")
     where = {"dst": "default" if route.destination.prefixlen == 0 else shown}
-    # Several tables, and both IP versions, may have a route to the same words.
+    # Several tables, and both IP versions, may have a route to the same `dst`.
     if route.gateway is not None:
         where["gateway"] = str(route.gateway)
     if route.device:

@@ -1,4 +1,4 @@
-"""Egress gateways: traffic that leaves the cluster by a node of its own choosing.
+"""Egress gateways: traffic that leaves the cluster by a node that a policy chooses.
 
 Source: Cilium bpf/lib/egress_gateway.h (egress_gw_request_needs_redirect, egress_gw_snat_needed),
 bpf/lib/identity.h (identity_is_cluster); cilium-facts 2.7, 4.4, 4.5.
@@ -23,7 +23,13 @@ _CIDR_IDENTITIES = range(1 << 24, (1 << 24) + (1 << 16))
 
 
 def policy_row(walk: PathBuilder, here: PacketState, node: NodeView) -> EgressGatewayPolicy | None:
-    """The row of the policy map that sends a packet to a gateway, None when none does."""
+    """Return the row of the policy map that sends the packet to a gateway, None without one.
+
+    Args:
+        walk: the walk.
+        here: the packet.
+        node: the node whose map is read.
+    """
     flow = here.packet.flow
     hits = [
         row
@@ -39,7 +45,7 @@ def policy_row(walk: PathBuilder, here: PacketState, node: NodeView) -> EgressGa
 
 
 def _in_cluster(walk: PathBuilder, node: NodeView, address: Address) -> bool:
-    """What goes to a pod or a node never takes a gateway: the datapath goes by its identity."""
+    """Tell whether an address has an identity of the cluster: its traffic never takes a gateway."""
     entry = node.ipcache_of(address)
     if entry is None:
         return walk.cluster.in_cluster(address)
@@ -47,7 +53,13 @@ def _in_cluster(walk: PathBuilder, node: NodeView, address: Address) -> bool:
 
 
 def is_at(walk: PathBuilder, node: NodeView, row: EgressGatewayPolicy) -> bool:
-    """Whether a row's gateway is this node."""
+    """Tell whether a row's gateway is this node.
+
+    Args:
+        walk: the walk.
+        node: the node.
+        row: of the policy map.
+    """
     gateway = row.gateway
     if gateway is None:
         return False
@@ -57,7 +69,17 @@ def is_at(walk: PathBuilder, node: NodeView, row: EgressGatewayPolicy) -> bool:
 def to_gateway(
     walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy
 ) -> PacketState | None:
-    """From the sender's node to the gateway, which may be this node."""
+    """Send the packet from the sender's node to the gateway, which may be this node.
+
+    Args:
+        walk: takes hops and findings.
+        here: the packet.
+        node: the sender's node.
+        row: of the policy map.
+
+    Returns:
+        The packet's next place; None when it is dropped.
+    """
     evidence = _evidence(node, row)
     where = (HopPlace.CILIUM, here.device or here.node, here.node, HopKind.ROUTE)
     if row.gateway is None:
@@ -91,7 +113,15 @@ def to_gateway(
 def through_gateway(
     walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy, device: str
 ) -> PacketState:
-    """At the gateway: out of the tunnel, and on by its own routes."""
+    """Forward the packet at the gateway, out of the tunnel, by the gateway's own routes.
+
+    Args:
+        walk: takes hops.
+        here: the packet, decapsulated.
+        node: the gateway.
+        row: of the policy map.
+        device: the tunnel device that it came in by.
+    """
     walk.hop(
         HopPlace.CILIUM,
         device,
@@ -109,7 +139,17 @@ def through_gateway(
 def translate(
     walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy
 ) -> PacketState | None:
-    """The gateway's SNAT in cil_to_netdev; None when it drops the packet."""
+    """Apply the gateway's SNAT in cil_to_netdev.
+
+    Args:
+        walk: takes hops and findings.
+        here: the packet at the gateway's egress device.
+        node: the gateway.
+        row: of the policy map.
+
+    Returns:
+        The packet with its new source; None when it is dropped.
+    """
     flow = here.packet.flow
     where = (HopPlace.CILIUM, here.device, here.node, HopKind.NAT)
     evidence = _evidence(node, row)
@@ -161,7 +201,7 @@ def translate(
 
 
 def _entry(node: NodeView, flow: Flow) -> FactLine[NatEntry] | None:
-    """The gateway's own NAT entry of a flow; any of its source ports where that is not known."""
+    """Find the gateway's NAT entry of a flow; of any source port where the port is not known."""
     for line in node.nat([str(flow.source)]):
         entry = line.fact
         port = entry.flow.source_port if flow.source_port is None else flow.source_port

@@ -26,7 +26,7 @@ MASQUERADE_MARK = 0x4000
 
 
 def forward(walk: PathBuilder, here: PacketState) -> PacketState | None:
-    """The packet passes the node's stack."""
+    """Pass the packet through the node's stack."""
     node = walk.cluster.node(here.node)
     translated = _destination_nat(walk, here, node)
     if translated is None:
@@ -109,7 +109,7 @@ def _destination_nat(walk: PathBuilder, here: PacketState, node: NodeView) -> Pa
 
 
 def _service_rules(walk: PathBuilder, here: PacketState, node: NodeView) -> list[NetfilterRule]:
-    """kube-proxy's rules for the packet's destination; those of node ports on that node alone."""
+    """Return kube-proxy's rules for the packet's destination; of node ports on that node only."""
     destination = here.packet.flow.destination
     answer = node.ruleset(destination.version)
     if not answer.facts:
@@ -132,7 +132,14 @@ def _service_rules(walk: PathBuilder, here: PacketState, node: NodeView) -> list
 def context(
     walk: PathBuilder, here: PacketState, node: NodeView, out_device: str
 ) -> netfilter.Context:
-    """The packet as netfilter sees it on a node."""
+    """Return the packet as netfilter sees it on a node.
+
+    Args:
+        walk: the walk.
+        here: the packet.
+        node: the node.
+        out_device: the device that it leaves by, "" where the hook has none.
+    """
     nodes = walk.cluster.node_addresses
     return netfilter.Context(
         here.packet.flow,
@@ -147,7 +154,7 @@ def context(
 
 
 def _filter(walk: PathBuilder, here: PacketState, node: NodeView, chain: str, device: str) -> bool:
-    """Add the filter table's verdict; whether the packet goes on."""
+    """Add the filter table's verdict; return whether the packet goes on."""
     answer = node.ruleset(here.packet.flow.destination.version)
     where = (HopPlace.NODE, here.node, here.node, HopKind.RULE)
     if not answer.facts:
@@ -210,7 +217,7 @@ def _rule_evidence(
 
 
 def deliver(walk: PathBuilder, here: PacketState) -> None:
-    """The packet is for the node itself."""
+    """Deliver the packet to the node itself."""
     node = walk.cluster.node(here.node)
     if not here.skips_netfilter and not _filter(walk, here, node, "INPUT", ""):
         return

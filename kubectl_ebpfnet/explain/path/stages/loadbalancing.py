@@ -19,7 +19,7 @@ from kubectl_ebpfnet.model.path import (
 
 
 def backend_of(tracked: TrackedFlow | None, service: ServiceAddress) -> Flow | None:
-    """The flow to the backend that a tracked flow was sent to, None when it tells none."""
+    """Return the flow to the backend that a tracked flow was sent to, None when there is none."""
     if tracked is None:
         return None
     ends = {(b.address, b.port) for b in service.backends}
@@ -45,14 +45,21 @@ def rewrite(
     node: str,
     tracked: TrackedFlow | None = None,
 ) -> Packet | None:
-    """Add the load-balancing hop and give the packet to the backend.
+    """Add the load-balancing hop and send the packet to a backend.
 
     Args:
-        how: e.g. "at connect(), by Cilium's socket load-balancer".
-        tracked: the flow as the node that chooses tracks it; None for the sender's own.
+        walk: takes hops and findings.
+        packet: for the frontend.
+        service: the frontend.
+        how: in words, e.g. "at connect(), by Cilium's socket load-balancer".
+        place: the kind of place that balances.
+        where: its name.
+        node: the node that it is on.
+        tracked: the flow as that node tracks it; None for the sender's node.
 
     Returns:
-        The packet with the backend as its destination; None when it ends here.
+        The packet with the backend as its destination; None when it is dropped, or the backends
+        are not known.
     """
     if not service.usable and not service.missing:
         _no_backend(walk, packet, service, place, where, node, how)
@@ -75,7 +82,7 @@ def rewrite(
         walk.unknown(f"the backends of {service.title} are not known: {service.missing}")
         return None
     flow = packet.flow.with_destination(*target)
-    # The port of a translated source is that of its translation, which comes later.
+    # A source that is translated later gets its port from that translation.
     same_source = chosen is not None and chosen.source == flow.source
     if chosen is not None and same_source and chosen.source_port is not None:
         flow = replace(flow, source_port=chosen.source_port)

@@ -1,4 +1,4 @@
-"""Source NAT on the way out of a node: by Cilium's BPF, or by netfilter.
+"""Source NAT as a packet leaves a node: by Cilium's BPF, or by netfilter.
 
 Source: Cilium bpf/lib/nat.h (snat_v4_needs_masquerade), in its order; for netfilter the rules of
 chain CILIUM_POST_nat (pkg/datapath/iptables/iptables.go) as iptables-save prints them.
@@ -32,7 +32,13 @@ from kubectl_ebpfnet.model.untrusted import address
 
 
 def by_netfilter(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
-    """nat POSTROUTING: add the hop and give the packet its new source."""
+    """Apply nat POSTROUTING: add the hop and give the packet its new source.
+
+    Args:
+        walk: takes hops and findings.
+        here: the packet at its egress device.
+        node: the node that it leaves.
+    """
     flow = here.packet.flow
     where = (HopPlace.NODE, here.node, here.node, HopKind.NAT)
     answer = node.ruleset(flow.destination.version)
@@ -59,7 +65,7 @@ def by_netfilter(walk: PathBuilder, here: PacketState, node: NodeView) -> Packet
         )
         return here.to(here.stage, packet=packet)
     if rule is None:
-        # Once this flow is tracked, the translation of another (older) one says nothing of it.
+        # Once this flow is tracked, the translation of another (older) flow proves nothing.
         other = _other_translated_flow(walk, here) if seen is None else None
         if other is not None:
             return _like_other_flow(walk, here, other)
@@ -103,7 +109,7 @@ def _netfilter_translation(
 
 
 def _other_translated_flow(walk: PathBuilder, here: PacketState) -> TrackedFlow | None:
-    """A flow of the same pod to the same end that netfilter translates, other than this one."""
+    """Find another flow of the pod to the same destination that netfilter translates."""
     for flow in walk.flows:
         if flow.node == here.node and flow.netfilter is not None and flow.netfilter.source_nat:
             return flow
@@ -145,7 +151,7 @@ def _no_rule(
     uncertain: tuple[NetfilterRule, ...],
     answer: Answer[Ruleset],
 ) -> None:
-    """No rule translates: right inside the cluster and where Cilium does it; else worth saying."""
+    """Report that no rule translates, unless the packet stays in the cluster or Cilium does it."""
     config = node.config
     if not _leaves_cluster(walk, here) or config.masquerade == "bpf":
         return
@@ -195,7 +201,13 @@ def _missing_masquerade(
 
 
 def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
-    """cil_to_netdev's SNAT: add the hop and give the packet its new source."""
+    """Apply cil_to_netdev's SNAT: add the hop and give the packet its new source.
+
+    Args:
+        walk: takes hops and findings.
+        here: the packet at its egress device.
+        node: the node that it leaves.
+    """
     config = node.config
     tracked = walk.tracked
     flow = here.packet.flow
@@ -251,7 +263,7 @@ def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
 
 
 def _nat_evidence(walk: PathBuilder) -> tuple[Evidence, ...]:
-    """The NAT line: it stands after the conntrack lines (tracking.TrackedFlow.evidence)."""
+    """Return the NAT entry's line, which follows the conntrack lines in TrackedFlow.evidence."""
     tracked = walk.tracked
     assert tracked is not None
     before = sum(part is not None for part in (tracked.cilium_ct, tracked.service_ct))
@@ -259,7 +271,7 @@ def _nat_evidence(walk: PathBuilder) -> tuple[Evidence, ...]:
 
 
 def _exemption(walk: PathBuilder, here: PacketState, node: NodeView) -> str:
-    """Why Cilium does not masquerade, in the datapath's own order; "" when it does."""
+    """Return why Cilium does not masquerade, in the datapath's own order; "" when it does."""
     flow = here.packet.flow
     if walk.ends.host_network or flow.source in walk.cluster.node_addresses:
         return "the source is the node itself"

@@ -1,8 +1,8 @@
 """The pod's own namespace: route, gateway, neighbour entry, and the veth out of it.
 
 In Cilium's pods the gateway is the node's cilium_host address, and cil_from_container answers ARP
-for it with the MAC of the host side veth (cilium-facts 4.3), so the neighbour's MAC tells which
-host side device the pod talks to.
+for it with the MAC of the host side veth (cilium-facts 4.3), so the neighbour entry's MAC is that
+of the pod's host side device.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _name(walk: PathBuilder) -> str:
 
 
 def _to_itself(walk: PathBuilder, here: PacketState, netns: PodNetns) -> bool:
-    """Whether the packet is for the pod itself, whose local table keeps it on lo."""
+    """Tell whether the packet is for the pod itself, whose local table keeps it on lo."""
     flow = here.packet.flow
     own = [fact for fact in netns.addresses.facts if fact.address == flow.destination]
     if not (own or flow.destination == flow.source or flow.destination.is_loopback):
@@ -73,7 +73,7 @@ def _to_itself(walk: PathBuilder, here: PacketState, netns: PodNetns) -> bool:
 
 
 def _route(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route | bool | None:
-    """The pod's route; None when it cannot be read; False when the packet ends here."""
+    """Return the pod's route; None when it is not known; False when the packet is dropped."""
     flow = here.packet.flow
     answer = netns.routes(flow.destination.version)
     where = (HopPlace.POD, _name(walk), here.node, HopKind.ROUTE)
@@ -86,7 +86,7 @@ def _route(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route | boo
             cite.whole(answer.record),
             reason=f"the pod's routes could not be read: {answer.missing}",
         )
-        # The agent's view of the endpoint stands in for it, so this is not what decides.
+        # The agent's view of the endpoint stands in for the route, so this hop does not decide.
         return None
     decision = decide((), answer.facts, flow.source, flow.destination)
     kernel = netns.look_up("fib", flow.source, flow.destination)
@@ -126,7 +126,7 @@ def _route(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route | boo
 def _neighbour(
     walk: PathBuilder, here: PacketState, netns: PodNetns, device: str, target: Address
 ) -> tuple[bool, Neighbour | None]:
-    """(whether the packet goes on, the entry)."""
+    """Return whether the packet goes on, and the neighbour entry."""
     answer = netns.neighbours
     where = (HopPlace.POD, _name(walk), here.node, HopKind.NEIGHBOUR)
     if not answer.known:
@@ -151,7 +151,7 @@ def _neighbour(
         return True, None
     evidence = cite.lines(answer.record, [neighbour.line])
     if unresolved(neighbour) and _has_no_carrier(netns, device):
-        # The cause is the link, which comes next and is what the answer is to name.
+        # The link is the cause: it is the next hop, and the answer names it.
         walk.hop(
             *where,
             f"{target} on {device} is {'/'.join(neighbour.states)}: the link has no carrier",
@@ -188,7 +188,7 @@ def _neighbour(
 
 
 def _has_no_carrier(netns: PodNetns, device: str) -> bool:
-    """Whether the pod's device is down, or its other end is."""
+    """Tell whether the pod's device, or its other end, is down."""
     link = next((link for link in netns.links.facts if link.name == device), None)
     return link is not None and not (link.up and link.lower_up)
 
@@ -202,7 +202,7 @@ def _link(
     neighbour: Neighbour | None,
     target: Address,
 ) -> str | None:
-    """Add the veth hop; the host side device's name, None when the packet ends or is lost."""
+    """Add the veth hop; return the host side device's name, None when the walk ends here."""
     where = (HopPlace.POD, _name(walk), here.node, HopKind.LINK)
     inner = next((link for link in netns.links.facts if link.name == device), None)
     if inner is not None and not inner.up:
@@ -259,7 +259,7 @@ def _host_side(
     inner: Link | None,
     neighbour: Neighbour | None,
 ) -> tuple[Link | None, str, tuple[Evidence, ...]]:
-    """The host side device, how it was found, and what says so."""
+    """Find the host side device; return it, how it was found, and the proof."""
     endpoint = walk.endpoint
     candidates: list[tuple[Link, str]] = []
     if neighbour is not None and neighbour.mac:

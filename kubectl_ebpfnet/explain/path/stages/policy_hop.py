@@ -1,6 +1,6 @@
 """The verdict of an endpoint's policy, as a hop: for both ends of a path.
 
-The decision itself is explain/path/policy.py; when it is made: Cilium bpf/bpf_lxc.c.
+explain/path/policy.py makes the decision; Cilium's bpf/bpf_lxc.c shows when it is made.
 """
 
 from __future__ import annotations
@@ -27,10 +27,19 @@ def policy_hop(
     direction: str,
     identity: int | None,
 ) -> bool:
-    """Add the verdict of an endpoint's policy; whether the packet goes on.
+    """Add the verdict of an endpoint's policy.
 
     Args:
-        identity: of the remote side, None when not known.
+        walk: takes hops and findings.
+        here: the packet at the endpoint's host side.
+        node: the endpoint's node.
+        packet: as the policy sees it.
+        endpoint_id: of the endpoint, None when not known.
+        direction: `ingress` or `egress`, seen from the endpoint.
+        identity: security identity of the remote side, None when not known.
+
+    Returns:
+        Whether the packet goes on.
     """
     where = (HopPlace.CILIUM, here.device or here.node, here.node, HopKind.POLICY)
     seen = _conntrack_evidence(walk, here.node)
@@ -92,7 +101,7 @@ def _proxied(
     entry: PolicyEntry,
     evidence: tuple[Evidence, ...],
 ) -> None:
-    """What passes the map goes to a proxy on the node, whose own rules are not in the map."""
+    """Note that the L7 proxy, whose rules are not in the policy map, decides next."""
     walk.doubt = (
         f"the L7 proxy on {here.node} (port {entry.proxy_port}) decides about each request, by "
         "rules that are not in the policy map"
@@ -192,7 +201,7 @@ def _policy_evidence(node: NodeView, endpoint_id: int, entry: object) -> tuple[E
 
 
 def _json_block(data: bytes, first: int) -> list[int]:
-    """Line numbers of an indented JSON object that begins at a line."""
+    """Return the line numbers of an indented JSON object that begins at a line."""
     text = data.decode("utf-8", "replace").splitlines()
     if not 1 <= first <= len(text):
         return []

@@ -14,7 +14,7 @@ from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
 
 
 def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
-    """The packet leaves the socket; the next place is the pod's, or the node's, routing."""
+    """Send the packet from its socket to the routing of the pod, or of the node."""
     packet = here.packet
     service = walk.ends.service
     if service is not None and _socket_lb(walk, here):

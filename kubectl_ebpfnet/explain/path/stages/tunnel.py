@@ -24,14 +24,15 @@ PORTS = {"vxlan": 8472, "geneve": 6081}
 
 
 def device_of(node: NodeView) -> tuple[str, Link | None]:
-    """Name and link of a node's tunnel device; the name also where links were not read."""
+    """Return name and link of a node's tunnel device; the link is None where not read."""
     protocol = node.config.tunnel_protocol or "vxlan"
     name = f"cilium_{protocol}"
     return name, node.link(name)
 
 
 def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
-    """Into the tunnel, by the node's route to the other end; `here.device` is that end."""
+    """Encapsulate the packet for the tunnel's other end, whose address is `here.device`, and route
+    the outer packet."""
     node = walk.cluster.node(here.node)
     end: Address = ip_address(here.device)
     name, link = device_of(node)
@@ -60,7 +61,7 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
         walk.unknown(reason)
         return None
     port = (link.tunnel_port if link else None) or PORTS.get(node.config.tunnel_protocol, 8472)
-    # The receiver is to see the node's own packets as a remote node's (__encap_with_nodeid).
+    # The receiver sees packets of the node itself as a remote node's (__encap_with_nodeid).
     identity = REMOTE_NODE if here.identity == HOST else here.identity
     packet = replace(here.packet, outer=Flow(UDP, source, None, end, port), vni=identity or None)
     show_programs(walk, here, name, "egress")

@@ -15,7 +15,7 @@ from kubectl_ebpfnet.model.path import HopKind, HopPlace, Packet, State
 
 
 def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
-    """The packet comes out of the pod at its host side device."""
+    """Receive the packet from the pod at its host side device."""
     node = walk.cluster.node(here.node)
     cilium = show_programs(walk, here, here.device, "ingress")
     packet: Packet | None = here.packet
@@ -43,7 +43,7 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
 
 
 def has_cilium(walk: PathBuilder, node: NodeView) -> bool:
-    """Whether anything says that Cilium runs this node's datapath."""
+    """Tell whether any record shows that Cilium runs this node's datapath."""
     return (
         node.config.state != ""
         or node.endpoints.known
@@ -55,7 +55,17 @@ def has_cilium(walk: PathBuilder, node: NodeView) -> bool:
 
 
 def show_programs(walk: PathBuilder, here: PacketState, device: str, direction: str) -> bool:
-    """Add a hop for each program at a device; whether any of them is Cilium's."""
+    """Add a hop for each program at a device.
+
+    Args:
+        walk: takes hops.
+        here: the packet on the device's node.
+        device: its name.
+        direction: `ingress` or `egress`.
+
+    Returns:
+        Whether a program of Cilium's is among them.
+    """
     node = walk.cluster.node(here.node)
     attached = at_device.at_device(node, device, direction, node.endpoint_at(device))
     if not attached.programs:
@@ -89,7 +99,7 @@ def show_programs(walk: PathBuilder, here: PacketState, device: str, direction: 
 
 
 def _netfilter_balances(walk: PathBuilder) -> bool:
-    """Whether kube-proxy's rules rewrite the service's address, further on."""
+    """Tell whether kube-proxy's rules rewrite the service's address, later in the node's stack."""
     service, tracked = walk.ends.service, walk.tracked
     if tracked is not None and tracked.service_ct is not None:
         return False
@@ -126,7 +136,7 @@ def _counted(packets: int | None) -> bool:
 
 
 def _egress_policy(walk: PathBuilder, here: PacketState, node: NodeView, packet: Packet) -> bool:
-    """Add the egress policy hop; whether the packet may pass."""
+    """Add the egress policy hop; return whether the packet goes on."""
     endpoint = walk.endpoint
     remote = node.ipcache_of(packet.flow.destination)
     identity = remote.identity if remote is not None else _local_identity(node, packet)

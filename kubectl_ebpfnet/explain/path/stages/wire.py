@@ -10,7 +10,7 @@ from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State
 
 
 def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
-    """The packet is on the wire: to another node, or to the world."""
+    """Carry the packet over the wire, to another node or out of the cluster."""
     cluster = walk.cluster
     flow = here.packet.outer or here.packet.flow
     node = _next_node(walk, here)
@@ -38,7 +38,7 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
         identity = here.identity
         changed = flow.source != walk.ends.flow.source
         if here.packet.outer is None and (changed or walk.ends.host_network):
-            # After source NAT, and for a node itself, the next node goes by the address alone.
+            # After source NAT, and for packets of a node, the identity follows from the address.
             entry = cluster.node(node).ipcache_of(flow.source)
             identity = entry.identity if entry is not None else 0
         return here.to(
@@ -72,7 +72,7 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
 
 
 def _untranslated(walk: PathBuilder, here: PacketState) -> bool:
-    """Whether the address of a service leaves the cluster, where nobody has it."""
+    """Tell whether a service's address leaves the cluster untranslated, and report it."""
     service = walk.ends.service
     if service is None:
         return _no_such_port(walk, here)
@@ -95,7 +95,7 @@ def _untranslated(walk: PathBuilder, here: PacketState) -> bool:
 
 
 def _no_such_port(walk: PathBuilder, here: PacketState) -> bool:
-    """Whether the packet is for the address of a service, at a port that the service has not."""
+    """Tell whether the packet is for a service's address at a port that it lacks, and report it."""
     flow = here.packet.flow
     for service in walk.cluster.kube.services:
         if flow.destination not in service.cluster_addresses:
@@ -117,7 +117,7 @@ def _no_such_port(walk: PathBuilder, here: PacketState) -> bool:
 
 
 def _loop(walk: PathBuilder, here: PacketState, node: str) -> None:
-    """The packet takes a way that it took before, unchanged: it ends when its TTL does."""
+    """Drop a packet that crosses the wire between the same nodes again, unchanged: a loop."""
     routes = [
         piece
         for name in (here.node, node)
@@ -143,10 +143,10 @@ def _loop(walk: PathBuilder, here: PacketState, node: str) -> None:
 
 
 def _next_node(walk: PathBuilder, here: PacketState) -> str:
-    """The node that the packet comes to next, "" when that is none of the cluster's."""
+    """Return the node that the packet comes to next, "" outside of the cluster."""
     cluster = walk.cluster
     flow = here.packet.outer or here.packet.flow
-    # A next hop that is a node gets the packet, whoever it is for; a router is looked through.
+    # A next hop that is a node receives the packet whatever its destination; routers are ignored.
     node = cluster.node_of(here.next_hop) if here.next_hop is not None else ""
     if not node:
         node = cluster.node_of(flow.destination)
