@@ -29,7 +29,7 @@ _Client = tuple[int, Address, int | None, int]  # protocol, address, port, rever
 
 @dataclass(slots=True)
 class _JoinIndex:
-    """What a node says, by what it is joined with."""
+    """Entries of a node's tables, by the keys that join them."""
 
     ct: dict[Flow, FactLine[CtEntry]] = field(default_factory=dict)
     service: dict[_Client, FactLine[CtEntry]] = field(default_factory=dict)
@@ -39,7 +39,13 @@ class _JoinIndex:
 
 
 def of_node(name: str, bundle: Bundle, filters: Sequence[FlowFilter] = ()) -> FlowList:
-    """The flows of a node that fit any of the filters; all when there are none."""
+    """Return the flows of a node that fit any filter.
+
+    Args:
+        name: of the node.
+        bundle: all records.
+        filters: () for every flow.
+    """
     node = ClusterView(bundle).node(name)
     tables = _read(node, filters)
     flows = sorted((f for f in _joined(node, tables) if _fits(filters, f)), key=_order)
@@ -49,10 +55,13 @@ def of_node(name: str, bundle: Bundle, filters: Sequence[FlowFilter] = ()) -> Fl
 def of_pod(
     namespace: str, name: str, bundle: Bundle, peers: Sequence[FlowFilter] = (FlowFilter(),)
 ) -> FlowList:
-    """The flows of a pod.
+    """Return the flows of a pod.
 
     Args:
-        peers: what its other end has to fit: `peer`, `peer_port` and `protocol` are looked at.
+        namespace: of the pod.
+        name: of the pod.
+        bundle: all records.
+        peers: filters of the flows' other end, by `peer`, `peer_port` and `protocol`.
     """
     target = f"pod {namespace}/{name}"
     pod = ClusterView(bundle).pod(namespace, name)
@@ -70,7 +79,7 @@ def of_pod(
 def pod_filters(
     addresses: Iterable[Address], peers: Sequence[FlowFilter]
 ) -> tuple[FlowFilter, ...]:
-    """The filters of a pod's flows: each of its addresses with each peer of the same version."""
+    """Return the filters of a pod's flows: each address with each peer of its IP version."""
     return tuple(
         FlowFilter(address, None, peer.peer, peer.peer_port, peer.protocol)
         for address in addresses
@@ -81,7 +90,7 @@ def pod_filters(
 
 def _read(node: NodeView, filters: Sequence[FlowFilter]) -> _JoinIndex:
     ends = {end for f in filters for end in (f.address or f.peer,) if end is not None}
-    # Every filter has an end that its entries must show, or all lines are looked at.
+    # A filter without an address needs every line.
     every = any(f.address is None and f.peer is None for f in filters)
     needles = () if every else sorted({t for end in ends for t in (str(end), expanded(end))})
     tables = _JoinIndex()
@@ -107,7 +116,7 @@ def _read(node: NodeView, filters: Sequence[FlowFilter]) -> _JoinIndex:
 
 
 def _fits(filters: Sequence[FlowFilter], found: TrackedFlow) -> bool:
-    """Whether a flow fits at any place on its way: `--to` may name a Service or its backend."""
+    """Tell whether a flow fits before or after any translation: `--to` may name either."""
     flows = [found.flow, found.translated]
     flows += [found.cilium_ct.flow] if found.cilium_ct else []
     flows += [found.netfilter.original, found.netfilter.reply] if found.netfilter else []
@@ -147,7 +156,7 @@ def _joined(node: NodeView, tables: _JoinIndex) -> list[TrackedFlow]:
 def _netfilter(
     tables: _JoinIndex, flow: Flow, service: FactLine[CtEntry] | None
 ) -> FactLine[ConntrackEntry] | None:
-    """nf_conntrack's entry: it saw the packet before or after Cilium's translation."""
+    """Find nf_conntrack's entry, which has the packet before or after Cilium's translation."""
     nf = tables.nf.get(flow)
     if nf is None and service is not None:
         nf = tables.nf.get(service.fact.flow)

@@ -25,12 +25,12 @@ SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class FlowQuery:
-    """Which flows are looked for.
+    """A filter of tracked flows.
 
     Attributes:
         protocol: IANA number.
         source: the sender's address.
-        ends: where a packet may go to: (address, port or None for any port).
+        ends: destinations: (address, port or None for any port).
         frontends: service addresses that may be rewritten to one of the ends.
     """
 
@@ -40,15 +40,15 @@ class FlowQuery:
     frontends: frozenset[tuple[Address, int | None]] = frozenset()
 
     def is_end(self, flow: Flow) -> bool:
-        """Whether a flow goes from the source to one of the ends."""
+        """Tell whether a flow goes from the source to an end."""
         return self._goes_to(flow, self.ends)
 
     def is_frontend(self, flow: Flow) -> bool:
-        """Whether a flow goes from the source to one of the frontends."""
+        """Tell whether a flow goes from the source to a frontend."""
         return self._goes_to(flow, self.frontends)
 
     def may_be_behind(self, entry: CtEntry) -> bool:
-        """Whether an entry from the source was load-balanced, and may be by a frontend."""
+        """Tell whether an entry from the source was load-balanced, maybe by a frontend."""
         flow = entry.flow
         return bool(
             self.frontends
@@ -67,7 +67,7 @@ class FlowQuery:
 
 @dataclass(slots=True)
 class _FlowLines:
-    """The lines of one node that concern the wanted flows."""
+    """The lines of a node's tables that may belong to the flows of a query."""
 
     ct: list[FactLine[CtEntry]] = field(default_factory=list)
     service: list[FactLine[CtEntry]] = field(default_factory=list)
@@ -76,9 +76,11 @@ class _FlowLines:
 
 
 def tracked_flows(node: NodeView, query: FlowQuery, direction: str = "OUT") -> list[TrackedFlow]:
-    """Flows that a node tracks now, newest first, at most `SHOWN`.
+    """Return flows that a node tracks, newest first, at most `SHOWN`.
 
     Args:
+        node: whose tables are read.
+        query: the flows to find.
         direction: `OUT` on the sender's node, `IN` on the receiver's.
     """
     tables = _read(node, query, direction)
@@ -103,7 +105,7 @@ def _read(node: NodeView, query: FlowQuery, direction: str) -> _FlowLines:
             tables.service.append(line)
         elif entry.direction == direction and query.may_be_behind(entry):
             elsewhere.append(line)
-    # A flow stays with its backend after the service has lost it: the SVC entry leads there.
+    # A flow stays with its backend after the service has lost the backend: its SVC entry shows it.
     begun = {(line.fact.flow.source_port, line.fact.rev_nat) for line in tables.service}
     tables.ct += [s for s in elsewhere if (s.fact.flow.source_port, s.fact.rev_nat) in begun]
     for nat in node.nat(needle):
@@ -188,7 +190,7 @@ def _evidence(
 
 
 def notes(node: NodeView, flows: Sequence[TrackedFlow]) -> list[TrackingNote]:
-    """What the tables that show nothing of the flows have to say."""
+    """Return a note for each table that has no entry of the flows on a node."""
     here = [flow for flow in flows if flow.node == node.name]
     notes_of_node: list[TrackingNote] = []
     if not any(flow.cilium_ct for flow in here):
@@ -219,7 +221,7 @@ def _nat_note(node: NodeView) -> list[TrackingNote]:
 
 
 def no_snat_map(node: NodeView) -> bool:
-    """Whether the node was asked for Cilium's SNAT map and has none.
+    """Tell whether the node was asked for Cilium's SNAT map and has none.
 
     Old versions print "Unable to open … Skipping." and exit with 0, new ones exit with 1.
     """

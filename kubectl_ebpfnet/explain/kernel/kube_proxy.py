@@ -1,9 +1,9 @@
-"""What kube-proxy's iptables rules on a node do with the first packet to a Service's address.
+"""kube-proxy's iptables rules on a node, applied to the first packet to a Service's address.
 
-Shapes of the chains: kube-proxy in iptables mode, pkg/proxy/iptables/proxier.go: KUBE-SERVICES and
-KUBE-NODEPORTS name addresses and ports, KUBE-FW and KUBE-EXT (KUBE-XLB before 1.24) tell outside
-traffic from inside traffic, KUBE-SVC and KUBE-SVL choose an endpoint, KUBE-SEP translates. The
-chains are followed by what their rules match, not by their names, so all versions read alike.
+Source: pkg/proxy/iptables/proxier.go. KUBE-SERVICES and KUBE-NODEPORTS name addresses and ports,
+KUBE-FW and KUBE-EXT (KUBE-XLB before 1.24) part outside from inside traffic, KUBE-SVC and KUBE-SVL
+choose an endpoint, KUBE-SEP translates. This module follows the chains by the matches of their
+rules, not by their names, so that it reads all versions alike.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class ServiceOutcome:
     """What the rules do with a packet from outside.
 
     Attributes:
-        rule: the first that is about this address and port, None when none is.
-        backends: where it may be translated to.
-        masquerades: its source is rewritten; None when that depends on what is not known.
-        marking: the rule that asks for that, None when none does.
-        refusal: the rule that drops or rejects it, None when none does.
+        rule: the first rule for this address and port, None without one.
+        backends: destinations that the packet may be translated to.
+        masquerades: its source is rewritten; None when undecided.
+        marking: the rule that marks it for masquerading, None without one.
+        refusal: the rule that drops or rejects it, None without one.
     """
 
     rule: NetfilterRule | None
@@ -47,8 +47,8 @@ class ServiceOutcome:
 
 @dataclass(slots=True)
 class _Walker:
-    """Follows one packet through the nat table; a rule that may or may not match is followed
-    and passed over."""
+    """A packet on its way through the nat table. A rule that may or may not match counts both
+    ways: it is followed, and so are the rules after it."""
 
     ruleset: Ruleset
     context: Context
@@ -59,7 +59,13 @@ class _Walker:
     refusal: NetfilterRule | None = None
 
     def chain(self, name: str, certain: bool = True, depth: int = netfilter.DEEPEST) -> bool:
-        """Follow a chain; whether the packet certainly went no further."""
+        """Follow a chain; return whether the packet certainly went no further.
+
+        Args:
+            name: of the chain, in the nat table.
+            certain: the packet certainly comes to this chain.
+            depth: nested chains that may still be followed.
+        """
         for rule in self.ruleset.chain("nat", name) if depth else ():
             hit = _matches(rule, self.context)
             if hit is False or not rule.jump:
@@ -96,6 +102,7 @@ def follow(ruleset: Ruleset, flow: Flow, local: frozenset[Address]) -> ServiceOu
     """Follow a packet from outside that comes to a node.
 
     Args:
+        ruleset: of the node, in the packet's IP version.
         flow: to the Service's address and port, or to the node's and the node port.
         local: the node's own addresses.
     """
@@ -103,8 +110,8 @@ def follow(ruleset: Ruleset, flow: Flow, local: frozenset[Address]) -> ServiceOu
     walker.chain("PREROUTING")
     refusal = walker.refusal
     if refusal is None and not walker.backends:
-        # What nat leaves alone is refused in filter: "has no endpoints", "has no local endpoints",
-        # and the firewall of loadBalancerSourceRanges.
+        # The filter table refuses packets that nat leaves alone: "has no endpoints", "has no local
+        # endpoints", and the firewall of loadBalancerSourceRanges.
         for chain in ("INPUT", "FORWARD"):
             outcome = netfilter.traverse(ruleset, "filter", chain, Context(flow, local=local))
             rule = outcome.rule
@@ -115,7 +122,7 @@ def follow(ruleset: Ruleset, flow: Flow, local: frozenset[Address]) -> ServiceOu
 
 
 def has_kube_proxy(ruleset: Ruleset) -> str:
-    """`iptables` or `ipvs` when kube-proxy has been at work here, "" when nothing shows it."""
+    """Return kube-proxy's mode, `iptables` or `ipvs`; "" when its chains are not there."""
     chains = {chain.name for chain in ruleset.chains if chain.table == "nat"}
     if SERVICES not in chains:
         return ""
@@ -125,11 +132,13 @@ def has_kube_proxy(ruleset: Ruleset) -> str:
 def dropping(
     ruleset: Ruleset, flow: Flow, in_device: str, out_device: str, *, reply: bool = False
 ) -> NetfilterRule | None:
-    """The rule of a FORWARD chain that drops a translated packet, None when none does for sure.
+    """Return the rule of a FORWARD chain that certainly drops a translated packet, or None.
 
     Args:
+        ruleset: of the node, in the packet's IP version.
         flow: as it is forwarded.
-        reply: it is an answer, of a connection that is established.
+        in_device, out_device: names of the devices, "" where not known.
+        reply: the packet is a reply of an established connection.
     """
     state = "ESTABLISHED" if reply else "NEW"
     context = Context(flow, in_device, out_device, state=state)
@@ -141,7 +150,13 @@ def dropping(
 
 
 def dropping_first(ruleset: Ruleset, flow: Flow, in_device: str) -> NetfilterRule | None:
-    """The rule that drops a packet as it comes in, before any translation."""
+    """Return the rule that drops a packet as it comes in, before any translation, or None.
+
+    Args:
+        ruleset: of the node, in the packet's IP version.
+        flow: as it comes in.
+        in_device: name of the device, "" where not known.
+    """
     context = Context(flow, in_device, state="NEW")
     for table in ("raw", "mangle"):
         outcome = netfilter.traverse(ruleset, table, "PREROUTING", context)
@@ -153,7 +168,14 @@ def dropping_first(ruleset: Ruleset, flow: Flow, in_device: str) -> NetfilterRul
 def masquerading(
     ruleset: Ruleset, flow: Flow, out_device: str, mark: int | None
 ) -> NetfilterRule | None:
-    """The rule that rewrites the source of a translated packet, None when none does for sure."""
+    """Return the rule that certainly rewrites the source of a translated packet, or None.
+
+    Args:
+        ruleset: of the node, in the packet's IP version.
+        flow: after its destination was translated.
+        out_device: name of the device, "" where not known.
+        mark: skb mark, None when not known.
+    """
     context = Context(flow, "", out_device, mark)
     outcome = netfilter.traverse(ruleset, "nat", "POSTROUTING", context)
     if outcome.rule is not None and outcome.rule.jump in ("MASQUERADE", "SNAT", "NETMAP"):
@@ -162,7 +184,8 @@ def masquerading(
 
 
 def _matches(rule: NetfilterRule, context: Context) -> bool | None:
-    """As netfilter.matches, with the two matches by which kube-proxy tells outside from inside."""
+    """Match as netfilter.matches does, and evaluate the two matches by which kube-proxy parts
+    outside from inside traffic."""
     hit = netfilter.matches(replace(rule, other_matches=()), context)
     if hit is False:
         return False

@@ -1,7 +1,7 @@
-"""What netfilter's rules do to a packet, as far as the rules alone can tell.
+"""Netfilter's rules, applied to a packet.
 
-iptables-save(8), iptables-extensions(8). A rule matches, does not, or it cannot be told: then the
-walk goes on and names the rule, and the outcome is uncertain if that rule could have changed it.
+iptables-save(8), iptables-extensions(8). A rule matches, does not match, or is undecided: then the
+walk of the chain goes on, and the outcome names the rule if it could have changed it.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class ChainOutcome:
     """What a chain decided.
 
     Attributes:
-        target: `ACCEPT`, `DROP`, `REJECT`, a translating target, or "" when it fell through.
-        rule: the rule that decided, None for the chain's policy or a fall-through.
-        uncertain: rules that may or may not match and would have decided otherwise.
+        target: `ACCEPT`, `DROP`, `REJECT`, or a translating target.
+        rule: the rule that decided, None for the chain's policy.
+        uncertain: undecided rules that would have decided otherwise.
     """
 
     target: str
@@ -56,6 +56,12 @@ class ChainOutcome:
 
 def traverse(ruleset: Ruleset, table: str, chain: str, context: Context) -> ChainOutcome:
     """Run a packet through a built-in chain of one table.
+
+    Args:
+        ruleset: chains and rules of one IP version.
+        table: `raw`, `mangle`, `nat` or `filter`.
+        chain: `PREROUTING`, `INPUT`, `FORWARD`, …
+        context: the packet at that hook.
 
     Returns:
         The first decision, else the chain's policy as target (`ACCEPT` where it has none).
@@ -100,7 +106,7 @@ def _chain(
 
 
 def matches(rule: NetfilterRule, context: Context) -> bool | None:
-    """Whether a rule matches a packet; None when what is known cannot tell."""
+    """Tell whether a rule matches a packet; None when undecided."""
     answers = (
         *_address_answers(rule, context),
         *_device_answers(rule, context),

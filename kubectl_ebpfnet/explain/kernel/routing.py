@@ -14,7 +14,7 @@ from kubectl_ebpfnet.model.kernel import FibAnswer, Neighbour, Route, Rule
 from kubectl_ebpfnet.model.net import Address, Network
 
 DEFAULT_RULES = (Rule(0, "local"), Rule(32766, "main"), Rule(32767, "default"))
-"""What every namespace starts with; used where rules could not be read but routes could."""
+"""The rules of a new namespace; used where routes were read but rules were not."""
 
 REFUSING = frozenset({"blackhole", "unreachable", "prohibit", "throw"})
 _FAILED = frozenset({"FAILED", "INCOMPLETE"})
@@ -22,13 +22,13 @@ _FAILED = frozenset({"FAILED", "INCOMPLETE"})
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What routing does with a packet.
+    """The result of a routing look-up.
 
     Attributes:
         route: the route that was taken, None when there is none.
         rule: the rule that led to it, None when rules were not read.
         refused: why the packet is refused here, "" when it is not.
-        differs: what the tables said, where the kernel's own answer is another; "" otherwise.
+        differs: the tables' result where the kernel's own answer differs from it, else "".
     """
 
     route: Route | None
@@ -38,7 +38,7 @@ class Decision:
 
     @property
     def local(self) -> bool:
-        """Whether the packet is for this namespace itself."""
+        """Whether the packet is delivered in this namespace."""
         return self.route is not None and self.route.type == "local"
 
 
@@ -80,11 +80,11 @@ def decide(
 
 
 def with_kernel_answer(decision: Decision, answer: FibAnswer, routes: Sequence[Route]) -> Decision:
-    """The kernel's own answer, which knows what the tables do not show: rules by port or user,
-    the choice among several next hops, VRFs.
+    """Return the decision by the kernel's own answer, which also depends on what the tables do not
+    show: rules by port or user, the choice among several next hops, VRFs.
 
     Args:
-        decision: what `decide` made of the tables.
+        decision: of `decide`, by the tables.
         answer: of RTM_GETROUTE for the same packet.
         routes: of every table that is known, to name the route that was taken.
     """
@@ -123,7 +123,13 @@ def with_kernel_answer(decision: Decision, answer: FibAnswer, routes: Sequence[R
 
 
 def longest(routes: Sequence[Route], table: str, destination: Address) -> Route | None:
-    """The route of a table with the longest prefix, then the lowest metric."""
+    """Return the route of a table with the longest prefix, then the lowest metric, or None.
+
+    Args:
+        routes: of any tables.
+        table: its name.
+        destination: of the packet.
+    """
     best = None
     for route in routes:
         if route.table != table or route.destination.version != destination.version:
@@ -160,7 +166,7 @@ def _inside(address: Address, network: Network) -> bool:
 
 
 def describe(route: Route) -> str:
-    """A route in iproute2's words, short."""
+    """Return a route in iproute2's words, short."""
     default = route.destination.prefixlen == 0
     words = ["default" if default else str(route.destination)]
     if route.type not in ("unicast", "local"):
@@ -175,7 +181,13 @@ def describe(route: Route) -> str:
 def neighbour_of(
     neighbours: Sequence[Neighbour], device: str, address: Address
 ) -> Neighbour | None:
-    """The entry for an address on a device."""
+    """Return the neighbour entry for an address on a device, or None.
+
+    Args:
+        neighbours: the table.
+        device: name of the device.
+        address: of the neighbour.
+    """
     for neighbour in neighbours:
         if neighbour.address == address and neighbour.device in (device, ""):
             return neighbour
@@ -183,5 +195,5 @@ def neighbour_of(
 
 
 def unresolved(neighbour: Neighbour) -> bool:
-    """Whether the kernel asked for the neighbour's MAC and got no answer."""
+    """Tell whether the kernel asked for the neighbour's MAC and got no answer."""
     return bool(_FAILED & set(neighbour.states)) and not neighbour.mac

@@ -1,8 +1,8 @@
-"""Which BPF programs stand at a device, in the order in which the kernel runs them.
+"""The BPF programs at a device, in the order in which the kernel runs them.
 
 At ingress: XDP, then tcx, then the clsact filters by preference; at egress: tcx, then clsact
 (Linux net/core/dev.c sch_handle_ingress, sch_handle_egress). tc(8) does not show tcx, and a
-bpftool before 7.3 shows neither tcx nor netkit, so bpf_links and Cilium's pins are asked as well.
+bpftool before 7.3 shows neither tcx nor netkit, so bpf_links and Cilium's pins are read as well.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ SOCKET_ROLES = {
     "_pre_bi": "socket LB: health checks",
     "_release": "socket LB: forgets a socket",
 }
-"""What Cilium's programs at cgroup hooks are for, by what their names hold (bpf/bpf_sock.c); the
-kernel cuts names at 15 characters."""
+"""Roles of Cilium's programs at cgroup hooks, by a part of their names (bpf/bpf_sock.c); the kernel
+cuts names at 15 characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class ProgramAtHook:
 
     @property
     def role(self) -> str:
-        """What Cilium's program of this name is for, "" for programs of others."""
+        """The purpose of Cilium's program of this name, "" for programs of others."""
         return role_of(self.attachment.program_name)
 
 
@@ -82,8 +82,8 @@ class DevicePrograms:
 
     Attributes:
         programs: in the order in which they run.
-        asked: what was looked at, e.g. ("bpftool net", "tc").
-        missing: why the list may be short; "" when every attach type was looked at.
+        asked: sources that were read, e.g. ("bpftool net", "tc").
+        missing: why the list may be incomplete; "" when every attach type was read.
         evidence: of an empty answer.
     """
 
@@ -94,7 +94,7 @@ class DevicePrograms:
 
 
 def role_of(name: str) -> str:
-    """The role of a program by any of the names that versions and tools give it.
+    """Return the role of a program by any of the names that versions and tools give it.
 
     `cil_from_container`, `cil_from_container-lxc1a2b` (a tc filter), `cil_from_contai` (the
     kernel's 15 characters), `bpf_lxc.o:[from-container]` (a section), `…:[*fsobj]` (a tc filter
@@ -118,9 +118,11 @@ def role_of(name: str) -> str:
 def at_device(
     node: NodeView, device: str, direction: str, endpoint_id: int | None = None
 ) -> DevicePrograms:
-    """The programs that a packet meets at a device of a node.
+    """Return the programs that a packet meets at a device of a node.
 
     Args:
+        node: whose device it is.
+        device: its name.
         direction: `ingress` (into the stack from the device) or `egress`.
         endpoint_id: of the pod behind the device, to find its pinned links.
     """
@@ -154,7 +156,7 @@ def at_device(
 
 
 def stated_gaps(record: Record | None) -> str:
-    """What an answer of the node side that stands says it lacks, "" for nothing."""
+    """Return the gaps that an answer of the node side reports in its stderr, "" for none."""
     return record.stderr.decode("utf-8", "replace").strip() if record is not None else ""
 
 
@@ -163,16 +165,16 @@ def _of(
 ) -> list[ProgramAtHook]:
     hits = []
     for a in attachments:
-        hook, _, direction_of_hook = a.hook.partition("/")
+        hook, _, side = a.hook.partition("/")
         if a.device != device:
             continue
         # netkit programs are at the host side device: `peer` sees what leaves the pod.
-        direction_of_hook = {"peer": "ingress", "primary": "egress"}.get(
-            direction_of_hook, direction_of_hook
+        side = {"peer": "ingress", "primary": "egress"}.get(
+            side, side
         )
         if hook == "xdp":
-            direction_of_hook = "ingress"
-        if direction_of_hook == direction:
+            side = "ingress"
+        if side == direction:
             hits.append(ProgramAtHook(a, _cited(record, a)))
     return hits
 
@@ -239,7 +241,7 @@ def _link_with(node: NodeView, pin: str) -> Attachment | None:
 
 
 def _direction_of(name: str) -> str:
-    """ingress or egress of the device that a Cilium program of this name is attached at."""
+    """Return `ingress` or `egress`, where Cilium attaches a program of this name."""
     if name == "cil_from_host":
         return "egress"
     if name == "cil_to_host":

@@ -1,8 +1,8 @@
-"""Every BPF program that acts on a pod or on a node, out of a bundle.
+"""Every BPF program that acts on a pod or on a node.
 
 A pod's packets meet the programs in the pod's own namespace, those at the host side of its veth or
 netkit device, and those of its cgroups (socket load-balancing) and of its namespace (sk_lookup).
-What only a node pod can see is named as missing where an agent was asked.
+The list names the programs that only a node pod can see as missing where an agent was asked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DIRECTIONS = ("ingress", "egress")
 
 
 def of_node(name: str, bundle: Bundle) -> ProgramList:
-    """The programs at every hook of a node's own namespace, and of its root cgroups."""
+    """List the programs at every hook of a node's own namespace, and of its root cgroups."""
     cluster = ClusterView(bundle)
     node = cluster.node(name)
     where = f"node {name}"
@@ -35,7 +35,13 @@ def of_node(name: str, bundle: Bundle) -> ProgramList:
 
 
 def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
-    """The programs that act on a pod's packets and sockets."""
+    """List the programs that act on a pod's packets and sockets.
+
+    Args:
+        namespace: of the pod.
+        name: of the pod.
+        bundle: all records.
+    """
     cluster = ClusterView(bundle)
     where = f"pod {namespace}/{name}"
     pod = cluster.pod(namespace, name)
@@ -71,7 +77,7 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
 
 
 def _host_side(pod: Pod, node: NodeView, netns: PodNetns) -> Link | None:
-    """The node's end of the pod's device: by ifindex, by the endpoint, or by the gateway's MAC."""
+    """Find the node's end of the pod's device by ifindex, endpoint, or the gateway's MAC."""
     indexes = [link.peer_index for link in netns.links.facts if link.peer_index is not None]
     indexes += netns.iflink.facts
     for address in pod.addresses:
@@ -102,7 +108,7 @@ def _at_devices(node: NodeView, where: str, links: Iterable[Link]) -> Iterator[A
 
 
 def _elsewhere(node: NodeView, where: str) -> Iterator[AttachedProgram]:
-    """What is at no device: cgroups and sk_lookup."""
+    """List programs at cgroups and sk_lookup, which belong to no device."""
     for answer in (node.attachments, node.bpf_links, node.cgroup_programs):
         rows = [row for row in _of_answer(node, where, answer) if not row.attachment.device]
         rows = [row for row in rows if row.attachment.hook.startswith(("cgroup", "sk_lookup"))]
@@ -126,7 +132,7 @@ def _program(node: NodeView, a: Attachment) -> Program | None:
 
 
 def _ordered(rows: Iterable[AttachedProgram]) -> tuple[AttachedProgram, ...]:
-    """Each with its position at its hook: what stands earlier there runs earlier."""
+    """Number the programs of each hook in the order in which they run."""
     seen: dict[tuple[str, ...], int] = {}
     numbered = []
     for row in rows:
