@@ -1,4 +1,4 @@
-"""What each command will show of one node, from who can answer for it and what they have."""
+"""How much each command will show of a node: by who can answer for it, and with which tools."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LATE = "that --timeout allows"  # collect/ask/container.py
 
 @dataclass(frozen=True, slots=True)
 class DoctorContext:
-    """What holds for every node.
+    """Facts that hold for every node.
 
     Attributes:
         agents: Cilium's agent pods, by node.
@@ -58,13 +58,13 @@ class DoctorContext:
 
     @property
     def lacking_to_deploy(self) -> tuple[str, ...]:
-        """Rights that node pods need and this user has not, in words."""
+        """Rights that node pods need and this user lacks, in words."""
         denied = (r for r in self.rights if "node-pod" in r.uses and r.allowed is False)
         return tuple(right.words for right in denied)
 
 
 def check(name: str, context: DoctorContext) -> NodeCheck:
-    """A node, and what each command will show of it."""
+    """Check a node: who answers for it, and how much each command will show of it."""
     cluster = context.cluster
     node = context.nodes.get(name)
     by_agent = context.records.get(agent_place(name), ())
@@ -92,7 +92,7 @@ def check(name: str, context: DoctorContext) -> NodeCheck:
 
 
 def runs(pod: Pod) -> bool:
-    """Whether an agent runs, and nothing says that it is not well."""
+    """Tell whether an agent's pod runs and is not reported unhealthy."""
     return pod.phase == "Running" and (pod.ready or not pod.reason)
 
 
@@ -117,7 +117,7 @@ def _node_pod(kept: bool, records: Sequence[Record]) -> str:
 
 
 def kept_on(pods: Iterable[Pod]) -> frozenset[str]:
-    """Nodes with a node pod that an earlier run kept."""
+    """Return the nodes with a node pod that an earlier run kept."""
     return frozenset(
         pod.node for pod in pods if pod.label(_KEPT_LABEL[0]) == _KEPT_LABEL[1] and pod.node
     )
@@ -126,7 +126,7 @@ def kept_on(pods: Iterable[Pod]) -> frozenset[str]:
 def _tools(
     cluster: ClusterView, node: str, records: Sequence[Record]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Which of TOOL_NAMES an agent has and has not: it was asked, or its commands tell."""
+    """Return which of TOOL_NAMES an agent has and which it lacks, by TOOLS or by its commands."""
     place = agent_place(node)
     asked = q.best_record(cluster.bundle, place, TOOLS)
     if asked is not None and asked.ok:
@@ -149,7 +149,7 @@ def _tools(
 
 
 def _evidence(records: Iterable[Record]) -> Iterator[Evidence]:
-    """What was asked for this report alone: a capture's tables prove other things."""
+    """Cite the records that were made for this report; a capture's tables are not cited."""
     asked = {*q.STATUS.forms, *q.VERSION.forms, *q.KERNEL.answers}
     for record in records:
         if not record.ran:
@@ -159,7 +159,7 @@ def _evidence(records: Iterable[Record]) -> Iterator[Evidence]:
 
 
 def _by(found: NodeCheck, context: DoctorContext) -> str:
-    """Who answers for the node when a command asks, as NodeAnswerers chooses."""
+    """Return who will answer for the node, as collect's NodeAnswerers chooses."""
     mode = context.connection.node_access
     if mode == "none":
         return ""
@@ -182,7 +182,7 @@ def _by(found: NodeCheck, context: DoctorContext) -> str:
 
 
 def reaches(found: NodeCheck, context: DoctorContext) -> tuple[Reach, ...]:
-    """What each command will show of the node; a node without a name is any."""
+    """Return how much each command will show of the node; without a name, of any node."""
     return tuple(_reach(command, found, context) for command in COMMANDS)
 
 
@@ -200,7 +200,7 @@ def _reach(command: str, found: NodeCheck, context: DoctorContext) -> Reach:
 
 
 def _nobody(found: NodeCheck, context: DoctorContext) -> Lack:
-    """Why nobody answers for a node, and who could."""
+    """Return why nobody answers for a node, and the remedy."""
     mode, denied = context.connection.node_access, context.lacking_to_deploy
     if mode == "none":
         return Lack("--node-access none asks no node", "another --node-access")
@@ -224,8 +224,8 @@ def _nobody(found: NodeCheck, context: DoctorContext) -> Lack:
 
 
 _DEEP = ("path", "capture")
-# Right → commands that are poorer without it. Others are told of among the rights alone: they are
-# for a way to name a source, or doubled by what agents say.
+# Right → commands that show less without it. Other rights appear in the list of rights only: they
+# serve to name a source, or the agents give the same facts.
 _LOWERS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("list", "pods"): _DEEP,
     ("get", "nodes"): ("programs", "flows"),
@@ -271,7 +271,7 @@ def _without(
 
 
 def needs_create(kubernetes: str) -> bool:
-    """Whether this API server checks exec for `create` too (kubernetes/kubernetes#134577)."""
+    """Tell whether this API server checks exec for `create` too (kubernetes/kubernetes#134577)."""
     _, _, rest = kubernetes.partition(".")
     minor = rest.partition(".")[0]
     try:
@@ -281,7 +281,7 @@ def needs_create(kubernetes: str) -> bool:
 
 
 def _by_tools(command: str, found: NodeCheck, context: DoctorContext) -> Iterator[Lack]:
-    """What an agent cannot show, for want of programs in its image."""
+    """Yield what an agent cannot show because its image lacks programs."""
     denied = context.lacking_to_deploy
     help_ = _NODE_POD if not denied else f"{_NODE_POD}, with docs/rbac-node-pod.yaml"
     no = frozenset(found.missing_tools)

@@ -1,7 +1,7 @@
-"""What a user can expect of each command in this cluster: a pure function of a bundle.
+"""The report of `doctor`: how much each command will show of this cluster.
 
-A live run has reviews of this user's rights (collect/doctor.py); a capture has none, and what its
-places said is what they could say. Nothing is guessed: a right that nobody judged is not denied.
+A live run has reviews of this user's rights (collect/doctor.py); a capture has none, and shows what
+its places answered. Nothing is guessed: a right without a review does not count as denied.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _AGENT_LABEL, _AGENT = "k8s-app", "cilium"  # cluster/agents.py
 
 
 def examine(bundle: Bundle) -> Checkup:
-    """The report of a cluster, or of a capture."""
+    """Report on a cluster, or on a capture of one."""
     cluster = ClusterView(bundle)
     connection = _connection(bundle)
     rights = tuple(_rights(bundle))
@@ -73,21 +73,21 @@ def examine(bundle: Bundle) -> Checkup:
 
 
 def _verdict(nodes: Iterable[NodeCheck], unlisted: Iterable[Any]) -> Level:
-    """Of `path`; a node that is not Ready is not worse for it, one that cannot be read may be."""
+    """Return the worst level of `path`; nodes that are known not to be Ready do not count."""
     levels = [node.reach("path").level for node in nodes if node.ready is not False]
     levels += [reach.level for reach in unlisted if reach.command == "path"]
     return max(levels, key=_ORDER.index, default=Level.FULL)
 
 
 def _asked(bundle: Bundle) -> tuple[str, ...]:
-    """Nodes that a capture has asked; of others it says nothing."""
+    """Return the nodes that a capture has records of."""
     kinds = (PlaceKind.AGENT, PlaceKind.NODE)
     names = sorted(place.node for kind in kinds for place in bundle.places(kind))
     return tuple(dict.fromkeys(names))
 
 
 def agents_of(cluster: ClusterView) -> dict[str, Pod]:
-    """Cilium's agent pods by node; when a node has two, the better one counts."""
+    """Return Cilium's agent pods by node; of two on a node, the healthier one."""
     found: dict[str, Pod] = {}
     for pod in cluster.kube.pods:
         if pod.label(_AGENT_LABEL) != _AGENT or not pod.node:
@@ -119,7 +119,7 @@ def _connection(bundle: Bundle) -> Connection:
 
 
 def _rights(bundle: Bundle) -> Iterator[Right]:
-    """Every right with its reviews; none where nothing was reviewed."""
+    """Yield every right with its reviews; nothing where no right was reviewed."""
     reviews: dict[tuple[str, ...], Record] = {
         record.argv: record for record in bundle.records if record.argv[:2] == ("auth", "can-i")
     }
@@ -275,7 +275,7 @@ def _features(
 
 
 def _feature(what: str, by_node: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """A feature as all nodes have it, or who has which."""
+    """Yield a feature's value where all nodes agree, else its values with their nodes."""
     values: dict[str, list[str]] = {}
     for node, value in by_node.items():
         if value:

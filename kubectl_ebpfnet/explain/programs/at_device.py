@@ -169,9 +169,7 @@ def _of(
         if a.device != device:
             continue
         # netkit programs are at the host side device: `peer` sees what leaves the pod.
-        side = {"peer": "ingress", "primary": "egress"}.get(
-            side, side
-        )
+        side = {"peer": "ingress", "primary": "egress"}.get(side, side)
         if hook == "xdp":
             side = "ingress"
         if side == direction:

@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[T]):
-    """What a place said to a question.
+    """A place's answer to a question.
 
     Attributes:
-        facts: parsed; () when nothing was said or the table is empty.
-        record: where they stand, None when the question was never asked there.
+        facts: parsed; () when there is no answer or the table is empty.
+        record: holds the facts; None when the question was never asked there.
         missing: why there are no facts, one sentence; "" when the place did answer.
     """
 
@@ -32,7 +32,14 @@ class Answer(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class FactLine(Generic[T]):
-    """One fact out of a table too long to be read whole, with the line that says it."""
+    """A fact of a table that is too long to be read whole, with its line.
+
+    Attributes:
+        fact: parsed.
+        record: holds the line.
+        number: of the line, 1-based.
+        text: the line.
+    """
 
     fact: T
     record: Record

@@ -1,4 +1,4 @@
-"""Indexes over a bundle: its objects, its nodes and pods, and whose an address is.
+"""Indexes over a bundle: its objects, nodes and pods, and the owners of addresses.
 
 Nothing here has an opinion about packets.
 """
@@ -28,7 +28,7 @@ from kubectl_ebpfnet.parse.cilium import config
 
 
 class ClusterView:
-    """A bundle and everything that can be looked up in it."""
+    """Indexes over a bundle."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
@@ -48,13 +48,13 @@ class ClusterView:
         return merged
 
     def node(self, name: str) -> NodeView:
-        """The view of a node; every answer in it says what is missing when nothing is known."""
+        """Return the view of a node; of an unknown node, every answer says what is missing."""
         if name not in self._nodes:
             self._nodes[name] = NodeView(self.bundle, name, self.settings, self.settings_record)
         return self._nodes[name]
 
     def pod_netns(self, namespace: str, name: str) -> PodNetns:
-        """A pod's own namespace."""
+        """Return the view of a pod's network namespace."""
         key = (namespace, name)
         if key not in self._pods:
             self._pods[key] = PodNetns(self.bundle, namespace, name)
@@ -62,7 +62,7 @@ class ClusterView:
 
     @cached_property
     def node_names(self) -> tuple[str, ...]:
-        """Nodes that anything is recorded of, or that the API named."""
+        """Nodes with records, and nodes that the API listed."""
         names = [
             place.node
             for kind in (PlaceKind.AGENT, PlaceKind.NODE)
@@ -72,21 +72,21 @@ class ClusterView:
         return tuple(dict.fromkeys(names))
 
     def pod(self, namespace: str, name: str) -> Pod | None:
-        """The pod object."""
+        """Return the pod, None when it is not recorded."""
         for pod in self.kube.pods:
             if (pod.namespace, pod.name) == (namespace, name):
                 return pod
         return None
 
     def pod_with(self, address: Address) -> Pod | None:
-        """The pod that has this address of its own (not one that shares the node's)."""
+        """Return the pod with this address, None without one; hostNetwork pods do not count."""
         for pod in self.kube.pods:
             if address in pod.addresses and not pod.host_network:
                 return pod
         return None
 
     def kube_node(self, name: str) -> Node | None:
-        """The node object."""
+        """Return the Kubernetes node, None when it is not recorded."""
         return next((node for node in self.kube.nodes if node.name == name), None)
 
     @cached_property
@@ -102,7 +102,7 @@ class ClusterView:
 
     @cached_property
     def cilium_nodes(self) -> tuple[CiliumNode, ...]:
-        """Nodes as Cilium knows them: objects first, then what agents list."""
+        """Nodes as Cilium knows them: CiliumNode objects, then the agents' node lists."""
         nodes = {node.name: node for node in self.kube.cilium_nodes}
         for name in self.node_names:
             for node in self.node(name).answer(q.CILIUM_NODES, readers.NODES).facts:
@@ -110,23 +110,23 @@ class ClusterView:
         return tuple(nodes.values())
 
     def node_of(self, address: Address) -> str:
-        """The node that owns an address of its own; "" when none does."""
+        """Return the name of the node that has this address, "" without one."""
         return self._address_nodes.get(address, "")
 
     @property
     def node_addresses(self) -> frozenset[Address]:
-        """Every node's own addresses."""
+        """Addresses of all nodes."""
         return frozenset(self._address_nodes)
 
     @cached_property
     def pod_cidrs(self) -> tuple[Network, ...]:
-        """Prefixes that pods get their addresses from."""
+        """Prefixes of pod addresses, of all nodes."""
         prefixes = [cidr for node in self.kube.nodes for cidr in node.pod_cidrs]
         prefixes += [cidr for node in self.cilium_nodes for cidr in node.pod_cidrs]
         return tuple(dict.fromkeys(prefixes))
 
     def in_cluster(self, address: Address) -> bool:
-        """Whether an address belongs to a pod, a node or a pod prefix."""
+        """Tell whether an address belongs to a pod, a node or a pod prefix."""
         return (
             address in self.node_addresses
             or any(address.version == cidr.version and address in cidr for cidr in self.pod_cidrs)
@@ -154,7 +154,7 @@ class ClusterView:
 
     @property
     def settings_record(self) -> Record | None:
-        """Where the settings stand."""
+        """The record of the settings, None without one."""
         return self._settings[1]
 
     def _record_with(self, word: str) -> Record | None:
@@ -164,7 +164,7 @@ class ClusterView:
         return None
 
     def api_record(self, *words: str) -> Record | None:
-        """The first API record whose argv has one of the words."""
+        """Return the first API record whose argv has any of the words."""
         for record in self.bundle.records:
             if record.place.kind is PlaceKind.API and record.ok and set(words) & set(record.argv):
                 return record
@@ -172,7 +172,7 @@ class ClusterView:
 
     @cached_property
     def identity_labels(self) -> dict[int, tuple[str, ...]]:
-        """Labels of identities, from every source that names them."""
+        """Labels of security identities, from every source."""
         found: dict[int, tuple[str, ...]] = {}
         for identity in self.kube.identities:
             found.setdefault(identity.id, identity.labels)

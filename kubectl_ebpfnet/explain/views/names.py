@@ -1,4 +1,4 @@
-"""Names that people know: of identities, nodes and addresses."""
+"""Readable names of identities and addresses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NOISE = ("k8s:io.cilium.k8s.", "k8s:io.kubernetes.pod.namespace")
 
 
 def identity_text(cluster: ClusterView, identity: int) -> str:
-    """`identity 2 (world)`, `identity 1395 (app=web)`, or the bare number."""
+    """Return `identity 2 (world)`, `identity 1395 (app=web)`, or the bare number."""
     name = RESERVED_IDENTITIES.get(identity, "")
     if not name:
         labels = [
@@ -23,7 +23,7 @@ def identity_text(cluster: ClusterView, identity: int) -> str:
 
 
 def address_text(cluster: ClusterView, address: Address) -> str:
-    """The address with the node or pod that owns it."""
+    """Return the address with the node or pod that has it."""
     node = cluster.node_of(address)
     if node:
         return f"{address} ({node})"

@@ -1,6 +1,6 @@
-"""The network namespace of a pod or a node, as the records of it show it.
+"""The network namespace of a pod or a node, by its records.
 
-An answer that is missing carries the reason, in words that a hop can show.
+A missing answer carries the reason, in words that a hop can show.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from kubectl_ebpfnet.model.protocol.questions import node_argv
 
 
 class Netns:
-    """The network namespace of a pod or a node, as its commands show it."""
+    """The network namespace of a pod or a node."""
 
     def __init__(self, bundle: Bundle, places: Sequence[Place]) -> None:
         self.bundle = bundle
         self.places = tuple(places)
 
     def answer(self, question: q.Question, table: Sequence[Any]) -> Answer[Any]:
-        """The parsed answer of the first place that gives one."""
+        """Return the parsed answer of the first place that has one; `table` is of readers.py."""
         missing = ""
         failed = None
         for place in self.places:
@@ -56,11 +56,12 @@ class Netns:
         return Answer((), failed, missing or self._never_asked(question))
 
     def look_up(self, how: str, source: Address, destination: Address) -> Answer[FibAnswer]:
-        """The kernel's own routing decision for a packet, where a node pod was asked for it.
+        """Return the kernel's own routing decision for a packet, where a node pod recorded it.
 
         Args:
             how: `fib` for a packet of this namespace; `forward` on a node for a packet that comes
                 from the pod with the source address.
+            source, destination: of the packet.
         """
         argv = node_argv(how, *q.packet_words(source, destination))
         for place in self.places:
@@ -84,9 +85,16 @@ class Netns:
 
 
 class PodNetns(Netns):
-    """A pod's own namespace."""
+    """A pod's own network namespace."""
 
     def __init__(self, bundle: Bundle, namespace: str, name: str) -> None:
+        """View a pod's namespace.
+
+        Args:
+            bundle: all records.
+            namespace: of the pod.
+            name: of the pod.
+        """
         super().__init__(bundle, (pod_place(namespace, name),))
 
     @cached_property
@@ -115,5 +123,5 @@ class PodNetns(Netns):
         return self.answer(q.POD_IFLINK, readers.IFLINK)
 
     def routes(self, version: int) -> Answer[Route]:
-        """The pod's routes of one IP version."""
+        """Return the pod's routes of one IP version, 4 or 6."""
         return self.answer(q.POD_ROUTES if version == 4 else q.POD_ROUTES6, readers.ROUTES)

@@ -1,4 +1,4 @@
-"""A node: its network namespace, and what Cilium's agent there says, each parsed once."""
+"""A node: its network namespace and the state of Cilium's agent, each parsed once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ T = TypeVar("T")
 
 
 class NodeView(Netns):
-    """A node: its namespace, and what Cilium's agent there says."""
+    """A node: its network namespace and the state of Cilium's agent."""
 
     def __init__(
         self,
@@ -74,12 +74,12 @@ class NodeView(Netns):
         settings: DatapathConfig,
         settings_record: Record | None,
     ) -> None:
-        """See a node through a bundle.
+        """View a node.
 
         Args:
             bundle: all records.
             name: of the node, as in Kubernetes.
-            settings: of Cilium in the whole cluster, which the agent's own status overrides.
+            settings: Cilium's in the whole cluster; the agent's own status overrides them.
             settings_record: the record of these settings, None when there is none.
         """
         super().__init__(bundle, (agent_place(name), node_place(name)))
@@ -100,7 +100,7 @@ class NodeView(Netns):
 
     @cached_property
     def routes(self) -> Answer[Route]:
-        """Every routing table that could be read."""
+        """Routes of every table that was read."""
         return self.answer(q.ROUTES, readers.ROUTES)
 
     @cached_property
@@ -114,7 +114,7 @@ class NodeView(Netns):
         return self.answer(q.NEIGHBOURS, readers.NEIGHBOURS)
 
     def ruleset(self, version: int) -> Answer[Ruleset]:
-        """Netfilter's rules for one IP version; one fact, or none."""
+        """Return netfilter's rules of one IP version; one fact, or none."""
         if version not in self._rulesets:
             question = q.NETFILTER if version == 4 else q.NETFILTER6
             self._rulesets[version] = self.answer(question, readers.NETFILTER)
@@ -127,7 +127,7 @@ class NodeView(Netns):
 
     @cached_property
     def counters(self) -> Answer[Counter]:
-        """Counters that explain losses, by the node side."""
+        """Counters of drops, by the node side."""
         return self.answer(q.COUNTERS, readers.NODE_SIDE)
 
     @cached_property
@@ -146,7 +146,7 @@ class NodeView(Netns):
 
         bpftool lists the links of every network namespace, and looks the number of a device up in
         its own: such a link seems to be at a device of the node. Where bpftool knows a link's type,
-        its `net show` lists what really is there.
+        its `net show` lists only links of this namespace.
         """
         answer, net = self.answer(q.BPF_LINKS, readers.BPF_LINKS), self.bpf_net
         if not net.known:
@@ -204,7 +204,7 @@ class NodeView(Netns):
 
     @cached_property
     def ip_masq(self) -> Answer[Network]:
-        """Destinations that ip-masq-agent spares."""
+        """Destinations that ip-masq-agent exempts from masquerading."""
         return self.answer(q.IP_MASQ, readers.IP_MASQ)
 
     @cached_property
@@ -228,15 +228,15 @@ class NodeView(Netns):
         return self._settings_record
 
     def ct(self, needles: Sequence[str]) -> Iterator[FactLine[CtEntry]]:
-        """Entries of Cilium's conntrack whose line has one of the needles."""
+        """Yield entries of Cilium's conntrack whose line has any of the needles."""
         yield from self._parsed_lines(q.CT, cilium_ct.entry, needles)
 
     def nat(self, needles: Sequence[str]) -> Iterator[FactLine[NatEntry]]:
-        """Entries of Cilium's NAT whose line has one of the needles."""
+        """Yield entries of Cilium's NAT whose line has any of the needles."""
         yield from self._parsed_lines(q.NAT, cilium_nat.entry, needles)
 
     def nf(self, needles: Sequence[str]) -> Iterator[FactLine[ConntrackEntry]]:
-        """Entries of nf_conntrack whose line has one of the needles."""
+        """Yield entries of nf_conntrack whose line has any of the needles."""
         yield from self._parsed_lines(q.CONNTRACK, conntrack.entry, needles)
 
     def _parsed_lines(
@@ -245,7 +245,7 @@ class NodeView(Netns):
         read: Callable[[bytes, int], T | None],
         needles: Sequence[str],
     ) -> Iterator[FactLine[T]]:
-        """Facts of a streamed table; lines that are none are passed over."""
+        """Yield the facts of a streamed table; skip lines without a fact."""
         for record, number, line in self._matching_lines(question, needles):
             try:
                 if node_side.is_node_question(record.argv):
@@ -258,7 +258,7 @@ class NodeView(Netns):
                 yield FactLine(entry, record, number, line.decode("utf-8", "replace"))
 
     def drops(self, flow: Flow) -> Iterator[FactLine[MonitorEvent]]:
-        """Drops of a flow that `cilium monitor` showed, where a capture has its output."""
+        """Yield drops of a flow that `cilium monitor` shows, where a capture has its output."""
         for record, number, line in self._matching_lines(q.MONITOR, [str(flow.source)]):
             try:
                 event = monitor.event(line, number)
@@ -273,7 +273,7 @@ class NodeView(Netns):
                     yield FactLine(event, record, number, line.decode("utf-8", "replace"))
 
     def table_state(self, question: q.Question) -> Answer[None]:
-        """Whether a streamed table could be read; `missing` says why not."""
+        """Return an answer without facts that tells whether a streamed table was read."""
         for place in self.places:
             record = q.best_record(self.bundle, place, question)
             if record is not None:
@@ -293,7 +293,7 @@ class NodeView(Netns):
             return
 
     def local_endpoint(self, address: Address) -> Endpoint | None:
-        """The endpoint with this address, by the agent, then by the endpoints map."""
+        """Return the endpoint with this address, by the agent, then by the endpoints map."""
         for endpoint in self.endpoints.facts:
             if address in endpoint.addresses:
                 return endpoint
@@ -312,7 +312,7 @@ class NodeView(Netns):
         return None
 
     def endpoint_at(self, device: str) -> int | None:
-        """Id of the endpoint whose host side device this is, None when it is nobody's."""
+        """Return the id of the endpoint with this host side device, None without one."""
         for endpoint in self.endpoints.facts:
             if endpoint.interface == device:
                 return endpoint.id
@@ -323,18 +323,18 @@ class NodeView(Netns):
         return None
 
     def link_name(self, index: int | None) -> str:
-        """The device with this ifindex, "" when there is none."""
+        """Return the name of the device with this ifindex, "" without one."""
         for link in self.links.facts:
             if link.index == index:
                 return link.name
         return ""
 
     def link(self, name: str) -> Link | None:
-        """The device of this name."""
+        """Return the device of this name, None without one."""
         return next((link for link in self.links.facts if link.name == name), None)
 
     def addresses_of(self, device: str, version: int) -> tuple[Address, ...]:
-        """Global addresses of a device."""
+        """Return the global addresses of a device in one IP version."""
         return tuple(
             fact.address
             for fact in self.addresses.facts
@@ -343,7 +343,7 @@ class NodeView(Netns):
 
     @cached_property
     def router_addresses(self) -> frozenset[Address]:
-        """Addresses of cilium_host: what the pods here have as their gateway."""
+        """Addresses of cilium_host, the gateway of the node's pods."""
         facts = (*self.addresses.facts, *self.answer(q.ROUTER_DEVICE, readers.ADDRESSES).facts)
         return frozenset(fact.address for fact in facts if fact.device == "cilium_host")
 
@@ -359,7 +359,7 @@ class NodeView(Netns):
         return frozenset(own)
 
     def ipcache_of(self, address: Address) -> IpcacheEntry | None:
-        """The longest prefix of the ipcache that holds the address."""
+        """Return the ipcache entry with the longest prefix that holds the address."""
         holding = (
             entry
             for entry in self.ipcache.facts
@@ -369,5 +369,5 @@ class NodeView(Netns):
 
 
 def expanded(address: Address) -> str:
-    """The address as nf_conntrack's procfs file prints it: IPv6 in full."""
+    """Return the address as nf_conntrack's procfs file prints it: IPv6 in full."""
     return address.exploded if isinstance(address, IPv6Address) else str(address)

@@ -1,8 +1,4 @@
-"""Which parser reads which form of a question.
-
-A question (kubectl_ebpfnet/model/catalogue.py) can be answered by several commands; here each
-command's words are joined to the parser of its output.
-"""
+"""The parser of each form of a question (kubectl_ebpfnet/model/catalogue.py), by its argv."""
 
 from __future__ import annotations
 
@@ -70,10 +66,10 @@ IFLINK: tuple[tuple[tuple[str, ...], Reader], ...] = (((), lambda data: (procfs.
 
 
 def read(record: Record, table: Sequence[tuple[tuple[str, ...], Reader]]) -> Sequence[Any]:
-    """The facts of a record, by the first row of the table whose words its argv has.
+    """Parse a record by the first row of the table whose words its argv has.
 
     Raises:
-        ParseError: the output is not what the command prints, or no row knows the command.
+        ParseError: the output is malformed, or no row matches the command.
     """
     if node_side.is_node_question(record.argv):
         return node_side.facts(record.stdout.read(), record.argv)
