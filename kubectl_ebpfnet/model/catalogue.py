@@ -1,4 +1,4 @@
-"""The catalogue of commands whose output the tool can read: what is asked of which place.
+"""The catalogue of questions: facts, the places that have them, and the commands that print them.
 
 `collect` asks these questions and `explain` looks their answers up, so neither has to know the
 other. A question has forms: the same fact by another command, of an older version, or in a
@@ -21,10 +21,10 @@ class Question:
     Attributes:
         name: unique, for tasks and tests.
         places: the kinds of place that can answer.
-        forms: argv alternatives that a shell or an agent is asked, best first.
-        read: more argvs, of captures and documents that others made: nobody is asked these,
-            since one of `forms` answers wherever they would.
-        asks: what the node side is asked instead (model/protocol/questions.py), "" for nothing.
+        forms: argv alternatives for a shell or an agent, best first.
+        read: argvs of captures that other people made: `collect` never runs them, since one of
+            `forms` succeeds wherever they would.
+        asks: name of the node side's question (model/protocol/questions.py), "" for none.
         by_flow: its output grows with the cluster's traffic: a live run brings home only lines
             with the flow's addresses, a reader streams it.
     """
@@ -38,7 +38,7 @@ class Question:
 
     @property
     def answers(self) -> tuple[tuple[str, ...], ...]:
-        """Every argv whose record answers it, best first."""
+        """Every argv whose record answers the question, best first."""
         return ((questions.node_argv(self.asks),) if self.asks else ()) + self.forms + self.read
 
 
@@ -138,12 +138,12 @@ KERNEL = Question("kernel", (PlaceKind.NODE,), (), asks="kernel")
 
 
 def packet_words(source: Address, destination: Address) -> tuple[str, ...]:
-    """A packet as the node side's look-ups (`fib`, `forward`) are told of it."""
+    """Return a packet in the words of the node side's look-ups `fib` and `forward`."""
     return (str(destination), "from", str(source))
 
 
 def tc_filters(device: str, direction: str) -> Question:
-    """The clsact filters of a device; direction is `ingress` or `egress`."""
+    """Return the question for a device's clsact filters; direction is `ingress` or `egress`."""
     words = ("tc", "filter", "show", "dev", device, direction)
     return Question(f"tc-{device}-{direction}", _NETNS, (words,))
 
@@ -199,11 +199,16 @@ MONITOR = Question("cilium-monitor", _AGENT, (), by_flow=True, read=_cilium("mon
 
 
 def best_record(bundle: Bundle, place: Place, question: Question) -> Record | None:
-    """The best record that answers a question at a place.
+    """Return the best record that answers a question at a place.
+
+    Args:
+        bundle: all records.
+        place: where the question was asked.
+        question: of this catalogue.
 
     Returns:
-        The first answer that exited with 0; else the first that was tried at all, whose
-        `why_not()` tells what went wrong; None when the question was never asked there.
+        The first form that exited with 0; else the first form that was tried, whose `why_not()`
+        has the reason; None when the question was never asked there.
     """
     tried = None
     for form in question.answers:

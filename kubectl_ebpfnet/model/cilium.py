@@ -1,7 +1,7 @@
-"""What Cilium says: its maps, endpoints and configuration.
+"""Cilium's maps, endpoints and configuration.
 
-Sources: Cilium's pkg/maps/*, api/v1/models, bpf/lib/*.h; how each version prints them is told in
-kubectl_ebpfnet/parse/cilium_*.py.
+Sources: Cilium's pkg/maps/*, api/v1/models, bpf/lib/*.h; kubectl_ebpfnet/parse/cilium/ documents
+how each version prints them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class CtEntry:
     """An entry of Cilium's connection tracking maps (pkg/maps/ctmap).
 
     Attributes:
-        flow: initiator → destination, whatever way the map or the version stores and prints it.
+        flow: initiator → destination, however the map or the version stores and prints it.
         direction: `OUT` (made at the client's side), `IN` (at the server's), `SVC` (per-packet
             load-balancing: destination is the frontend).
         related: the companion entry that lets ICMP errors pass.
@@ -48,22 +48,24 @@ class CtEntry:
 
 
 def ct_flow(
-    protocol: int, one: tuple[Address, int], other: tuple[Address, int], related: bool
+    protocol: int, initiator: tuple[Address, int], destination: tuple[Address, int], related: bool
 ) -> Flow:
-    """The flow of a conntrack entry's tuple, whose ports mean nothing in some.
+    """Return the flow of a conntrack entry's tuple, without ports that have no meaning.
 
     Args:
         protocol: IANA number.
-        one: the initiator's address and port.
-        other: the destination's.
+        initiator: its address and port.
+        destination: its address and port.
         related: it is an entry for ICMP errors.
     """
     if related:
-        return Flow(protocol, one[0], None, other[0], None)
+        return Flow(protocol, initiator[0], None, destination[0], None)
     if has_ports(protocol):
-        return Flow(protocol, *one, *other)
+        return Flow(protocol, *initiator, *destination)
     # ICMP: the identifier stands in the initiator's port; nothing stands in the other.
-    return Flow(protocol, one[0], one[1] or other[1] or None, other[0], None)
+    return Flow(
+        protocol, initiator[0], initiator[1] or destination[1] or None, destination[0], None
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class NatEntry:
     Attributes:
         flow: the packet as it comes to the map: OUT before translation, IN as the reply arrives.
         direction: `OUT` (the source is rewritten) or `IN` (the destination is rewritten back).
-        address, port: what is written in.
+        address, port: the new source, or destination.
         age: seconds since it was made, None when not said or bogus (Cilium ≤ 1.14).
         needs_ct: the source was the node's own address; only the port was reserved.
     """
@@ -87,7 +89,7 @@ class NatEntry:
     line: int = field(default=0, compare=False)
 
     def translated(self) -> Flow:
-        """The packet after this entry."""
+        """Return the packet after this entry's NAT."""
         if self.direction == "IN":
             return self.flow.with_destination(self.address, self.port)
         return self.flow.with_source(self.address, self.port)

@@ -1,4 +1,4 @@
-"""The answer of `doctor`, and what it asks for: rights and tools. JSON: docs/json.md.
+"""The answer of `doctor`, and the rights and tools that it checks. JSON: docs/json.md.
 
 The rights are those of docs/rbac.yaml and docs/rbac-node-pod.yaml (a test holds them together), in
 the words of SelfSubjectAccessReview (Kubernetes API reference, authorization.k8s.io/v1).
@@ -18,7 +18,7 @@ from kubectl_ebpfnet.model.path import Evidence
 SCHEMA = "ebpfnet.dev/doctor/v1"
 COMMANDS = ("path", "programs", "flows", "capture")
 CONNECTION = ("ebpfnet", "connection")
-"""argv of the record that says how the cluster was asked; its place is the client's machine."""
+"""argv of the record of the connection's settings; its place is the client's machine."""
 SERVER_VERSION = ("get", "--raw", "/version")
 WHO = ("auth", "whoami")
 NF_CONNTRACK = "/proc/net/nf_conntrack"
@@ -40,7 +40,14 @@ TOOLS = Question(
 
 
 def can_i(verb: str, resource: str, namespace: str = "", name: str = "") -> tuple[str, ...]:
-    """argv of the record of a review, as kubectl has it; no namespace is the whole cluster."""
+    """Return the argv of an access review's record, in kubectl's words.
+
+    Args:
+        verb: `get`, `list`, …
+        resource: `pods`, `pods/exec`, `ciliumnodes.cilium.io`, …
+        namespace: "" for the whole cluster.
+        name: of an object, "" for all.
+    """
     where = ("-n", namespace) if namespace else ("-A",)
     return ("auth", "can-i", verb, resource, *((name,) if name else ()), *where)
 
@@ -80,7 +87,7 @@ class Right:
     evidence: tuple[Evidence, ...] = ()
 
     def within(self, namespace: str) -> bool | None:
-        """Whether it is allowed in a namespace."""
+        """Tell whether the right is held in a namespace."""
         return True if namespace in self.namespaces else self.allowed
 
     @property
@@ -156,7 +163,7 @@ RIGHTS: tuple[Right, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """How the cluster was asked.
+    """The connection to the cluster.
 
     Attributes:
         context, server, namespace: of the kubeconfig and the flags; "" in a capture.
@@ -176,7 +183,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class CiliumFound:
-    """Cilium, as far as it can be seen.
+    """Cilium as it is installed in the cluster.
 
     Attributes:
         found: None when its agents could not be looked for.
@@ -267,10 +274,10 @@ class NodeCheck:
     evidence: tuple[Evidence, ...] = ()
 
     def reach(self, command: str) -> Reach:
-        """Of one command. Raises KeyError."""
-        for one in self.commands:
-            if one.command == command:
-                return one
+        """Return the reach of a command. Raises KeyError."""
+        for reach in self.commands:
+            if reach.command == command:
+                return reach
         raise KeyError(command)
 
 

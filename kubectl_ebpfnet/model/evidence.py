@@ -1,7 +1,7 @@
 """Records and the bundle that holds them: the whole input of every explanation.
 
-A record is what one place printed for one command, as it was said. A bundle is an ordered store
-of records; a live run, a capture file and a test scenario give the same bundle.
+A record holds the output of one command at one place, unchanged. A bundle is an ordered store of
+records; a live run, a capture file and a test scenario give the same bundle.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Place:
     """One place of the cluster.
 
     Attributes:
-        kind: what sort of place.
+        kind: the kind of place.
         node: node name, for AGENT and NODE.
         namespace, pod: for POD.
     """
@@ -58,17 +58,17 @@ CLIENT = Place(PlaceKind.CLIENT)
 
 
 def agent_place(node: str) -> Place:
-    """The Cilium agent of a node."""
+    """Return the place of a node's Cilium agent."""
     return Place(PlaceKind.AGENT, node=node)
 
 
 def pod_place(namespace: str, name: str) -> Place:
-    """A pod."""
+    """Return the place of a pod."""
     return Place(PlaceKind.POD, namespace=namespace, pod=name)
 
 
 def node_place(name: str) -> Place:
-    """A node."""
+    """Return the place of a node."""
     return Place(PlaceKind.NODE, node=name)
 
 
@@ -120,18 +120,19 @@ class InMemory:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one place printed for one command.
+    """The output of one command at one place.
 
     Attributes:
         number: 1-based position in its bundle; evidence points at it.
-        place: where it ran.
-        argv: what ran.
-        exit_code: None when it did not run, or its end was not seen.
-        stdout, stderr: as they were said.
+        place: where the command ran.
+        argv: the command.
+        exit_code: None when the command did not run, or its end was not seen.
+        stdout, stderr: unchanged.
         started: RFC 3339 time in UTC, "" when not known.
-        error: why it did not run, in one sentence; "" when it ran.
+        error: why the command did not run, in one sentence; "" when it ran.
         denied: the RBAC permission that was missing, e.g. `create pods/exec in namespace x`.
-        line_filter: when not (), only lines with one of these strings were brought from the place.
+        line_filter: when not (), stdout has only the lines with any of these strings. Captures
+            call it `kept`.
     """
 
     number: int
@@ -161,7 +162,7 @@ class Record:
         return " ".join(self.argv)
 
     def why_not(self) -> str:
-        """One sentence that says why this record is of no use; "" when it is."""
+        """Return why this record has no answer, one sentence; "" when it has one."""
         if self.error:
             return self.error
         if self.exit_code not in (0, None):
@@ -171,14 +172,14 @@ class Record:
 
 
 def matching_lines(output: Output, needles: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
-    """The lines that contain any of the needles, with their 1-based numbers.
+    """Yield the lines that contain any of the needles, with their 1-based numbers.
 
-    Works piece by piece, so memory stays flat however long the output is, and looks for the
-    needles in whole pieces, so that lines without any cost a search and not an object.
+    Works piece by piece, so memory stays flat however long the output is, and searches the needles
+    in whole pieces, so that a line without a match costs no object.
 
     Args:
-        output: the bytes to look through.
-        needles: what to look for; none of them may contain a newline. All lines when empty.
+        output: the bytes to search.
+        needles: the strings to find, without newlines; every line matches when empty.
 
     Yields:
         (line number, line without its newline), in order, each line once.
@@ -217,7 +218,7 @@ def matching_lines(output: Output, needles: Sequence[bytes]) -> Iterator[tuple[i
 
 
 def _counted(output: Output) -> Iterator[tuple[bytes, int]]:
-    """Chunks and how many newlines each has; -1 where that is not known."""
+    """Return the chunks, each with its number of newlines, -1 where that is not known."""
     if isinstance(output, Counted):
         return output.counted_chunks()
     return ((chunk, -1) for chunk in output.chunks())
@@ -226,7 +227,7 @@ def _counted(output: Output) -> Iterator[tuple[bytes, int]]:
 def _lines_of_piece(
     piece: bytes, begin: int, end: int, first: int, needles: Sequence[bytes]
 ) -> Iterator[tuple[int, bytes]]:
-    """Matching lines of piece[begin:end], which is whole lines; the first has number `first`."""
+    """Yield the matching lines of piece[begin:end], which holds whole lines from number `first`."""
     if not needles:
         start, number = begin, first
         while start < end:
@@ -267,26 +268,32 @@ class Bundle:
         return {(record.place, record.argv): record for record in self.records}
 
     def record(self, place: Place, argv: Sequence[str]) -> Record | None:
-        """The record of exactly this command at this place, or None."""
+        """Return the record of exactly this command at this place, or None."""
         return self._index.get((place, tuple(argv)))
 
     def at(self, place: Place) -> tuple[Record, ...]:
-        """Every record of one place."""
+        """Return every record of one place."""
         return tuple(record for record in self.records if record.place == place)
 
     def places(self, kind: PlaceKind) -> tuple[Place, ...]:
-        """The places of one kind that anything is recorded of, in order of appearance."""
+        """Return the places of one kind that have records, in order of appearance."""
         return tuple(dict.fromkeys(r.place for r in self.records if r.place.kind is kind))
 
     def numbered(self, number: int) -> Record:
-        """The record with this number. Raises IndexError when there is none."""
+        """Return the record with this number. Raises IndexError when there is none."""
         if not 1 <= number <= len(self.records):
             raise IndexError(number)
         return self.records[number - 1]
 
 
 def bundle_of(records: Iterable[Record], source: str = "live", note: str = "") -> Bundle:
-    """A bundle of these records, numbered anew in their order."""
+    """Return a bundle of these records, numbered anew in their order.
+
+    Args:
+        records: in order.
+        source: a file name, or "live".
+        note: a sentence for the reader, "" for none.
+    """
     import dataclasses
 
     numbered = (dataclasses.replace(r, number=n) for n, r in enumerate(records, start=1))

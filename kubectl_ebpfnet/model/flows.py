@@ -1,4 +1,4 @@
-"""The answer of `flows`: what a node tracks, one flow through all of its translations.
+"""The answer of `flows`: tracked flows of a node, each joined through its translations.
 
 JSON: docs/json.md.
 """
@@ -19,7 +19,7 @@ class FlowList:
     Attributes:
         target: `pod NAMESPACE/NAME` or `node NAME`.
         node: whose tables were read, "" when the pod has none.
-        flows: the ones with the longest time to live first.
+        flows: those with the longest time to live first.
         missing: one sentence for each table that could not be read.
     """
 

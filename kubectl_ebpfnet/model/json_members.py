@@ -1,8 +1,8 @@
-"""Reading nested JSON of which every part may be missing, null, or of another type.
+"""Readers of nested JSON of which every part may be missing, null, or of another type.
 
-Agents and API servers of many versions are read; a part that is not what it should be counts as
-missing, so that the rest of an object is still of use. Only an object's key facts (its name, its
-id) are errors, and those the callers check.
+JSON comes from agents and API servers of many versions. A part of an unexpected type counts as
+missing, so that the rest of its object is still of use. Callers check key facts (a name, an id)
+and raise an error where these are missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LARGEST = 2**64
 
 
 def dig(value: Any, *names: str) -> Any:
-    """The member at a path of names; None where any step is missing."""
+    """Return the member at a path of names; None where any step is missing."""
     for name in names:
         if not isinstance(value, dict):
             return None
@@ -26,13 +26,13 @@ def dig(value: Any, *names: str) -> Any:
 
 
 def text(value: Any, *names: str) -> str:
-    """The text at a path, "" when there is none."""
+    """Return the text at a path, "" when there is none."""
     found = dig(value, *names)
     return found if isinstance(found, str) else ""
 
 
 def number(value: Any, *names: str) -> int | None:
-    """The whole number at a path, None when there is none."""
+    """Return the whole number at a path, None when there is none."""
     found = dig(value, *names)
     if isinstance(found, bool) or not isinstance(found, int):
         return None
@@ -40,24 +40,24 @@ def number(value: Any, *names: str) -> int | None:
 
 
 def flag(value: Any, *names: str) -> bool | None:
-    """The truth value at a path, None when there is none."""
+    """Return the truth value at a path, None when there is none."""
     found = dig(value, *names)
     return found if isinstance(found, bool) else None
 
 
 def items(value: Any, *names: str) -> list[Any]:
-    """The list at a path, [] when there is none."""
+    """Return the list at a path, [] when there is none."""
     found = dig(value, *names)
     return found if isinstance(found, list) else []
 
 
 def texts(value: Any, *names: str) -> tuple[str, ...]:
-    """The texts of a list at a path."""
+    """Return the texts of a list at a path."""
     return tuple(item for item in items(value, *names) if isinstance(item, str))
 
 
 def pairs(value: Any, *names: str) -> tuple[tuple[str, str], ...]:
-    """The members of an object at a path whose values are text, in order of their names."""
+    """Return the members of an object at a path whose values are text, sorted by name."""
     found = dig(value, *names)
     if not isinstance(found, dict):
         return ()
@@ -65,7 +65,7 @@ def pairs(value: Any, *names: str) -> tuple[tuple[str, str], ...]:
 
 
 def address(value: Any) -> Address | None:
-    """The address that a text is, None when it is none, or has a zone."""
+    """Return a text as an address, None when it is not an address, or has a zone."""
     try:
         return ip_address(value) if isinstance(value, str) and "%" not in value else None
     except ValueError:
@@ -73,7 +73,7 @@ def address(value: Any) -> Address | None:
 
 
 def addresses(values: Any) -> tuple[Address, ...]:
-    """Those of the values that are addresses, each once."""
+    """Return the values that are addresses, each once."""
     if not isinstance(values, (list, tuple)):
         return ()
     found = (address(value) for value in values)
@@ -81,7 +81,7 @@ def addresses(values: Any) -> tuple[Address, ...]:
 
 
 def network(value: Any) -> Network | None:
-    """The prefix that a text is, None when it is none."""
+    """Return a text as a prefix, None when it is not a prefix."""
     try:
         if not isinstance(value, str) or "%" in value:
             return None
@@ -91,7 +91,7 @@ def network(value: Any) -> Network | None:
 
 
 def networks(values: Any) -> tuple[Network, ...]:
-    """Those of the values that are prefixes, each once."""
+    """Return the values that are prefixes, each once."""
     if not isinstance(values, (list, tuple)):
         return ()
     found = (network(value) for value in values)

@@ -1,4 +1,4 @@
-"""What the kernel of a node, or of a pod's network namespace, says of itself.
+"""Facts of a node's kernel, or of a pod's network namespace.
 
 Field names follow iproute2's JSON (ip-address(8), ip-route(8), ip-rule(8), ip-neighbour(8)) and
 bpftool's (bpftool-net(8), bpftool-link(8)). `line` is the 1-based line of the record that the
@@ -394,11 +394,11 @@ class Ruleset:
     rules: tuple[NetfilterRule, ...]
 
     def chain(self, table: str, name: str) -> tuple[NetfilterRule, ...]:
-        """The rules of one chain, in order; () when there is no such chain."""
+        """Return the rules of one chain, in order; () when there is no such chain."""
         return tuple(rule for rule in self.rules if rule.table == table and rule.chain == name)
 
     def policy(self, table: str, name: str) -> str:
-        """The chain's policy, "" when there is no such chain."""
+        """Return the chain's policy, "" when there is no such chain."""
         for chain in self.chains:
             if chain.table == table and chain.name == name:
                 return chain.policy

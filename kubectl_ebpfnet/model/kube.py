@@ -40,7 +40,7 @@ class Pod:
     owner_name: str = ""
 
     def belongs_to(self, kind: str, name: str) -> bool:
-        """Whether a workload (`Deployment`, `StatefulSet`, …) runs this pod.
+        """Tell whether a workload (`Deployment`, `StatefulSet`, …) runs this pod.
 
         A Deployment's pods belong to a ReplicaSet named `<deployment>-<template hash>`.
         """
@@ -49,7 +49,7 @@ class Pod:
         return (self.owner_kind, self.owner_name) == (kind, name)
 
     def label(self, key: str) -> str:
-        """The label's value, "" when it is not set."""
+        """Return the label's value, "" when it is not set."""
         return dict(self.labels).get(key, "")
 
 
@@ -77,7 +77,7 @@ class Node:
     version: str = ""
 
     def address(self, version: int) -> Address | None:
-        """Its first InternalIP of an IP version, None when it has none."""
+        """Return the node's first InternalIP of an IP version, None without one."""
         return next((a for a in self.internal_addresses if a.version == version), None)
 
 
@@ -127,7 +127,7 @@ class Service:
     annotations: tuple[tuple[str, str], ...] = ()
 
     def annotation(self, key: str) -> str:
-        """The annotation's value, "" when it is not set."""
+        """Return the annotation's value, "" when it is not set."""
         return dict(self.annotations).get(key, "")
 
 
@@ -177,7 +177,7 @@ class KubeObjects:
     config_maps: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = ()
 
     def merged(self, other: KubeObjects) -> KubeObjects:
-        """Both together, each object once."""
+        """Return the objects of both, each once."""
         return KubeObjects(
             *(
                 tuple(dict.fromkeys((*getattr(self, f.name), *getattr(other, f.name))))

@@ -1,4 +1,4 @@
-"""Addresses and flows: the words that every layer of the stack shares.
+"""Addresses, protocols and flows, which every layer of the stack shares.
 
 Protocol numbers are IANA's (https://www.iana.org/assignments/protocol-numbers).
 """
@@ -22,19 +22,19 @@ _NUMBERS = {name.lower(): number for number, name in _NAMES.items()}
 
 
 def protocol_name(number: int) -> str:
-    """The usual name of an IP protocol number; the number itself where there is none."""
+    """Return the usual name of an IP protocol number; the number as text where it has none."""
     return _NAMES.get(number, str(number))
 
 
 def protocol_number(name: str) -> int | None:
-    """The number of a protocol name in any case, or of decimal digits; None when unknown."""
+    """Return the number of a protocol name in any case, or of decimal digits; None if unknown."""
     if name.isascii() and name.isdigit() and len(name) <= 3:
         return int(name)
     return _NUMBERS.get(name.lower())
 
 
 def has_ports(protocol: int) -> bool:
-    """Whether the protocol's header has a source and a destination port."""
+    """Tell whether the protocol's header has a source and a destination port."""
     return protocol in (TCP, UDP, SCTP)
 
 
@@ -57,7 +57,7 @@ class Flow:
     destination_port: int | None
 
     def reversed(self) -> Flow:
-        """The 5-tuple of a reply to this packet."""
+        """Return the 5-tuple of a reply to this packet."""
         return Flow(
             self.protocol,
             self.destination,
@@ -67,7 +67,7 @@ class Flow:
         )
 
     def matches(self, other: Flow) -> bool:
-        """Whether both name the same flow, where None on either side means any."""
+        """Tell whether both name the same flow; a port of None on either side means any."""
         return (
             self.protocol == other.protocol
             and self.source == other.source
@@ -77,11 +77,11 @@ class Flow:
         )
 
     def with_destination(self, address: Address, port: int | None) -> Flow:
-        """The same packet after its destination was rewritten."""
+        """Return the packet with another destination."""
         return replace(self, destination=address, destination_port=port)
 
     def with_source(self, address: Address, port: int | None) -> Flow:
-        """The same packet after its source was rewritten."""
+        """Return the packet with another source."""
         return replace(self, source=address, source_port=port)
 
     def __str__(self) -> str:
@@ -96,7 +96,7 @@ def _same_port(one: int | None, other: int | None) -> bool:
 
 
 def endpoint_text(address: Address, port: int | None) -> str:
-    """`10.0.0.1:80`, `[fd00::1]:80`, or the bare address when the port is None."""
+    """Return `10.0.0.1:80`, `[fd00::1]:80`, or the bare address when the port is None."""
     if port is None:
         return str(address)
     if address.version == 6:

@@ -13,7 +13,7 @@ SCHEMA = "ebpfnet.dev/path/v1"
 
 
 class State(StrEnum):
-    """How a hop is known."""
+    """How a hop is known: seen, concluded, or not at all."""
 
     OBSERVED = "observed"
     """The cluster shows that this packet or flow did it."""
@@ -32,7 +32,7 @@ class Verdict(StrEnum):
 
 
 class HopPlace(StrEnum):
-    """Where a hop is, seen from the packet."""
+    """The kind of place of a hop."""
 
     POD = "pod"
     NODE = "node"
@@ -42,7 +42,7 @@ class HopPlace(StrEnum):
 
 
 class HopKind(StrEnum):
-    """What is there."""
+    """The kind of thing that acts on the packet at a hop."""
 
     SOCKET = "socket"
     ROUTE = "route"
@@ -68,12 +68,12 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What proves something.
+    """A pointer to the proof of a hop, a finding or a flow.
 
     Attributes:
         record: number of the record in the bundle.
         lines: 1-based line numbers in its stdout; () when the whole record is meant.
-        excerpt: the lines, or for JSON the part that matters, as they were said.
+        excerpt: these lines, or for JSON the members that matter, unchanged.
     """
 
     record: int
@@ -212,8 +212,8 @@ class TrackedFlow:
 
 @dataclass(frozen=True, slots=True)
 class TrackingNote:
-    """Why one of the three tables says nothing on a node: `table` is `cilium-ct`, `cilium-nat`
-    or `nf_conntrack`."""
+    """Why a table of a node has no entry of the flows: `table` is `cilium-ct`, `cilium-nat` or
+    `nf_conntrack`."""
 
     node: str
     table: str
@@ -223,7 +223,7 @@ class TrackingNote:
 
 @dataclass(frozen=True, slots=True)
 class PathRequest:
-    """What was asked, with every name resolved to words that the bundle can answer.
+    """The question of `path`, with names as the bundle's objects have them.
 
     Attributes:
         source: e.g. `pod/client`, namespace already applied.

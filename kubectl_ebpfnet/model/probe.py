@@ -40,14 +40,14 @@ class How(StrEnum):
 
 
 class AttemptOutcome(StrEnum):
-    """What came of one attempt."""
+    """The result of one attempt."""
 
     CONNECTED = "connected"
     """A TCP handshake; for UDP, an answer."""
     REFUSED = "refused"
     """A TCP RST, or ICMP port unreachable."""
     TIMEOUT = "timeout"
-    """Silence for as long as was waited."""
+    """Silence for the whole of the request's wait."""
     UNREACHABLE = "unreachable"
     """The packet did not leave, or its next hop did not answer to ARP or NDP."""
     ICMP = "icmp"
@@ -59,7 +59,7 @@ class AttemptOutcome(StrEnum):
 
     @property
     def conclusive(self) -> bool:
-        """Whether it says anything about the node that is probed."""
+        """Whether the outcome shows anything about the probed node."""
         return self not in (AttemptOutcome.ERROR, AttemptOutcome.NOT_TRIED)
 
 
@@ -72,7 +72,7 @@ class Answers(StrEnum):
 
 
 class SourceFate(StrEnum):
-    """What becomes of the client's address on its way to the backend."""
+    """The fate of the client's address on its way to the backend."""
 
     PRESERVED = "preserved"
     NODE = "node"
@@ -85,7 +85,7 @@ class SourceFate(StrEnum):
 
 
 class Judgement(StrEnum):
-    """What was seen beside what was asked for."""
+    """Observation against expectation."""
 
     AS_ASKED = "as-asked"
     CONTRADICTED = "contradicted"
@@ -94,7 +94,7 @@ class Judgement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProbeRequest:
-    """What to probe. One value, so that a report says what it was an answer to.
+    """The question of `probe-lb`, which its report repeats.
 
     Attributes:
         namespace, service: whose addresses.
@@ -314,7 +314,7 @@ class NodeRow:
 
     @property
     def silent(self) -> bool:
-        """Nothing came back, whatever was tried."""
+        """Whether every conclusive attempt ended in silence."""
         outcomes = [a.outcome for a in self.attempts if a.outcome.conclusive]
         return bool(outcomes) and set(outcomes) == {AttemptOutcome.TIMEOUT}
 

@@ -32,7 +32,7 @@ class AttachedProgram:
 
     @property
     def name(self) -> str:
-        """The fullest name that is known, "" when none is."""
+        """The longest known name, "" when none is known."""
         attached = self.attachment.program_name.removesuffix(":[*fsobj]")
         known = self.program.name if self.program is not None else ""
         return known if known.startswith(attached) else attached

@@ -1,10 +1,10 @@
-"""Text of strangers → numbers, addresses, times and JSON.
+"""Untrusted text → numbers, addresses, times and JSON.
 
-A cluster, a capture, a label, a DNS name or a peer may say anything. All of it is read by these
-functions, which raise ParseError and nothing else. Python's own readers raise more (OverflowError,
-RecursionError, a ValueError for 5,000 digits), take more than is meant (`²` is a digit to
-str.isdigit, NaN and Infinity are JSON, an int is an address), and give values that raise later
-(infinity where a whole number is made of it, a nest that is too deep to be walked).
+A cluster, a capture, a label, a DNS name or a peer may send any bytes. These functions read them,
+and raise ParseError and nothing else. Python's own readers raise more (OverflowError,
+RecursionError, a ValueError for 5,000 digits), accept too much (`²` is a digit to str.isdigit, NaN
+and Infinity are JSON, an int is an address), and return values that raise later (infinity where it
+is converted to a whole number, a nest that is too deep to be walked).
 
 Sources: RFC 8259 (JSON; section 4 leaves duplicate names open, they are refused here unless they
 agree), RFC 4291 section 2.2 (IPv6 text), RFC 3339 (times).
@@ -30,7 +30,7 @@ _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 
 
 def quoted(value: object) -> str:
-    """The value as it may stand in an error message: printable, and cut when it is long."""
+    """Return a value for an error message: printable, and cut when it is long."""
     if isinstance(value, int) and value.bit_length() > _SHOWN:
         return f"a number of {value.bit_length()} bits"  # Python does not print every number
     if isinstance(value, dict | list):
@@ -40,7 +40,7 @@ def quoted(value: object) -> str:
 
 
 def decode(data: bytes, source: str) -> str:
-    """The bytes as text. Raises ParseError, with its line, when they are not UTF-8."""
+    """Decode UTF-8. Raises ParseError, with the line, when the bytes are not UTF-8."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -51,10 +51,10 @@ def decode(data: bytes, source: str) -> str:
 def integer(
     text: object, source: str, line: int = 0, *, least: int | None = 0, most: int | None = None
 ) -> int:
-    """A whole number: an int of JSON, or text in decimal or with 0x in hexadecimal.
+    """Read a whole number: an int of JSON, or text in decimal or with 0x in hexadecimal.
 
     Args:
-        text: what to read; a bool is not a number.
+        text: the number; a bool is not one.
         source: what is parsed, for the error.
         line: its 1-based line, for the error.
         least: the smallest that is allowed, None for any.
@@ -75,12 +75,24 @@ def integer(
 
 
 def port(text: object, source: str, line: int = 0) -> int:
-    """A TCP, UDP or SCTP port."""
+    """Read a TCP, UDP or SCTP port.
+
+    Args:
+        text: the port.
+        source: what is parsed, for the error.
+        line: its 1-based line, for the error.
+    """
     return integer(text, source, line, most=0xFFFF)
 
 
 def address(text: object, source: str, line: int = 0) -> Address:
-    """An IPv4 or IPv6 address."""
+    """Read an IPv4 or IPv6 address.
+
+    Args:
+        text: the address.
+        source: what is parsed, for the error.
+        line: its 1-based line, for the error.
+    """
     if isinstance(text, str):
         try:
             return ip_address(text)
@@ -90,7 +102,7 @@ def address(text: object, source: str, line: int = 0) -> Address:
 
 
 def network(text: object, source: str, line: int = 0, *, version: int = 4) -> Network:
-    """A prefix; a bare address is a prefix of full length, `default` is everything.
+    """Read a prefix; a bare address is a prefix of full length, `default` is everything.
 
     Bits after the prefix are dropped, as the kernel ignores them.
 
@@ -111,7 +123,13 @@ def network(text: object, source: str, line: int = 0, *, version: int = 4) -> Ne
 
 
 def moment(text: object, source: str, line: int = 0) -> datetime:
-    """A time of RFC 3339, in UTC where it names no zone."""
+    """Read a time of RFC 3339, in UTC where it names no zone.
+
+    Args:
+        text: the time.
+        source: what is parsed, for the error.
+        line: its 1-based line, for the error.
+    """
     if isinstance(text, str):
         try:
             found = datetime.fromisoformat(text)
@@ -122,12 +140,13 @@ def moment(text: object, source: str, line: int = 0) -> datetime:
 
 
 def json_value(data: bytes, source: str) -> Any:
-    """The one JSON value that the bytes are.
+    """Read a JSON document.
 
-    Refused, with ParseError, is also what Python's own reader lets through: NaN and infinities,
-    numbers beyond a double, whole numbers of more than 40 digits, halves of surrogate pairs (which
-    cannot be printed), one name twice in an object with different values, and more than a hundred
-    lists and objects in each other.
+    Raises:
+        ParseError: also for documents that Python's own reader accepts: NaN and infinities, numbers
+            beyond a double, whole numbers of more than 40 digits, halves of surrogate pairs (which
+            cannot be printed), a name twice in an object with different values, and more than a
+            hundred nested lists and objects.
     """
     text = decode(data, source)
     try:
@@ -154,8 +173,8 @@ def _is_too_deep(text: str, value: Any) -> bool:
     for _ in range(_DEEPEST):
         level = [
             member
-            for one in level
-            for member in (one.values() if isinstance(one, dict) else one)
+            for container in level
+            for member in (container.values() if isinstance(container, dict) else container)
             if isinstance(member, dict | list)
         ]
         if not level:

@@ -1,7 +1,7 @@
-"""Why a node did otherwise than its Service asks: what its own tables say, best proof first.
+"""Likely causes of a node that does not answer although its Service asks for it, best proof first.
 
-A cause is a sentence with the lines that prove it. Netfilter's rules, Cilium's maps and the
-kernel's counters are read where the bundle has them; what was not read is named at the end.
+A cause is a sentence with the lines that prove it: netfilter's rules, Cilium's maps, the kernel's
+counters. Where no cause is found, the last sentence names what could not be read.
 """
 
 from __future__ import annotations
@@ -32,17 +32,19 @@ from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.probe import AttemptOutcome, NodeRow
 
 _MOST_BACKENDS = 4
-"""Endpoints whose way is followed through netfilter's rules."""
+"""Endpoints whose packets are followed through netfilter's rules."""
 _RP_FILTER = "TcpExt.IPReversePathFilter"
 _CILIUM_PROGRAMS = ("cil_", "from-container", "to-container", "bpf_lxc", "handle_policy")
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """A sentence, and what proves it.
+    """A likely cause and its proof.
 
     Attributes:
-        sure: it is about this packet; else it is only told where nothing else is known.
+        text: one sentence without its full stop.
+        evidence: the proof.
+        sure: it concerns this packet; others are reported only where no sure cause is found.
     """
 
     text: str
@@ -52,12 +54,15 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """One row that contradicts what is expected of it.
+    """A row whose result contradicts its expectation.
 
     Attributes:
-        flow: what the probe sent, with its source port None where attempts differ.
+        cluster: the bundle's indexes.
+        service: the probed Service.
+        row: one node and one target.
+        flow: of the probe's packets.
         backends: endpoints that the node may use.
-        balancer: who balances there.
+        balancer: kube-proxy or Cilium on the node.
     """
 
     cluster: ClusterView
@@ -74,11 +79,11 @@ class Mismatch:
 
     @property
     def title(self) -> str:
-        """What was sent to."""
+        """The probe's destination: `10.0.0.1:80`."""
         return endpoint_text(self.flow.destination, self.flow.destination_port)
 
     def translated(self, backend: ServiceEndpoint) -> Flow:
-        """The packet after it was sent to a backend."""
+        """Return the packet after destination NAT to a backend."""
         return self.flow.with_destination(backend.address, backend.port)
 
 
@@ -86,7 +91,7 @@ Rule = Callable[[Mismatch], Iterator[Cause]]
 
 
 def of_silence(mismatch: Mismatch) -> list[Cause]:
-    """Why a node that should answer does not, best proof first; never empty."""
+    """Return why a node that should answer does not, best proof first; never empty."""
     rules: Sequence[Rule] = (
         _kube_proxy_refuses, _cilium_lacks, _drops, _reverse_path, _no_program, _pods, _refusal,
         _sent_on,
@@ -120,7 +125,7 @@ def _kube_proxy_refuses(mismatch: Mismatch) -> Iterator[Cause]:
 
 
 def rule_lines(mismatch: Mismatch, *found: NetfilterRule | None) -> tuple[Evidence, ...]:
-    """The lines of rules of the probed node, in the IP version of the probe."""
+    """Cite rules of the probed node, in the IP version of the probe."""
     return probe_proof.rules(mismatch.node.ruleset(mismatch.flow.destination.version), *found)
 
 
@@ -154,7 +159,7 @@ def _cilium_lacks(mismatch: Mismatch) -> Iterator[Cause]:
 
 
 def _drops(mismatch: Mismatch) -> Iterator[Cause]:
-    """Netfilter's rules on the node, and on the backend's."""
+    """Find netfilter rules that drop the packet on the probed node or the backend's."""
     rules = ruleset(mismatch.node, mismatch.flow.destination.version)
     device = device_to(mismatch.node, mismatch.flow.source)
     first = kube_proxy.dropping_first(rules, mismatch.flow, device) if rules else None
@@ -163,7 +168,7 @@ def _drops(mismatch: Mismatch) -> Iterator[Cause]:
             f"a rule there drops it as it comes in: {first.text}",
             rule_lines(mismatch, first),
         )
-    # The node's own rules are the same for all of them, but for a rule about one address.
+    # Most rules of the node treat all backends alike, but a rule may name a single address.
     for backend in mismatch.backends[:_MOST_BACKENDS]:
         for name in dict.fromkeys((mismatch.row.node, backend.node)):
             yield from _drops_on(mismatch, mismatch.cluster.node(name), backend, device)
@@ -190,13 +195,13 @@ def _drops_on(
 
 
 def device_to(node: NodeView, peer: Address) -> str:
-    """The device that a node has towards an address, "" when its routes do not say."""
+    """Return the device of a node's route to an address, "" when it has no known route."""
     decision = routing.decide(node.rules.facts, node.routes.facts, peer, peer)
     return decision.route.device if decision.route is not None else ""
 
 
 def _reverse_path(mismatch: Mismatch) -> Iterator[Cause]:
-    """Packets that rp_filter dropped; the growth between two looks where there are two."""
+    """Find drops by rp_filter: the counter's growth between two records, else its value."""
     looks = [look for look in _counters(mismatch.node) if look[1].name == _RP_FILTER]
     if not looks or not looks[-1][1].value:
         return
@@ -214,7 +219,7 @@ def _reverse_path(mismatch: Mismatch) -> Iterator[Cause]:
 
 
 def _counters(node: NodeView) -> Iterator[tuple[Record, Counter]]:
-    """Every look at the node's counters, the earliest first."""
+    """Yield every counter in every record of the node's counters, the earliest record first."""
     for record in node.bundle.records:
         if record.place in node.places and record.argv in q.COUNTERS.answers and record.ok:
             try:
@@ -225,7 +230,7 @@ def _counters(node: NodeView) -> Iterator[tuple[Record, Counter]]:
 
 
 def _no_program(mismatch: Mismatch) -> Iterator[Cause]:
-    """An endpoint of Cilium's on the node whose device has none of Cilium's programs."""
+    """Find endpoints of Cilium on the node whose device has none of Cilium's programs."""
     node = mismatch.node
     if mismatch.balancer.name != CILIUM:
         return
@@ -246,7 +251,7 @@ def _no_program(mismatch: Mismatch) -> Iterator[Cause]:
 
 
 def _pods(mismatch: Mismatch) -> Iterator[Cause]:
-    """Endpoints that count as ready although their pod is not."""
+    """Find endpoints that count as ready although their pod is not."""
     for backend in mismatch.backends:
         pod = mismatch.cluster.pod(backend.namespace, backend.pod) if backend.pod else None
         if pod is not None and not pod.ready:
@@ -276,10 +281,10 @@ def _refusal(mismatch: Mismatch) -> Iterator[Cause]:
 
 
 def tracked(mismatch: Mismatch) -> Iterator[tuple[Flow, tuple[Evidence, ...]]]:
-    """Where the node's conntrack sends what the probe sent, and as what; at most one.
+    """Find the node's conntrack entry that translates the probe's packets; at most one.
 
     Yields:
-        The packet as it leaves, and its proof: the line that says so.
+        The packet after translation, and the entry's line.
     """
     for line in mismatch.node.nf([str(mismatch.flow.source)]):
         entry = line.fact
@@ -289,7 +294,7 @@ def tracked(mismatch: Mismatch) -> Iterator[tuple[Flow, tuple[Evidence, ...]]]:
 
 
 def _sent_on(mismatch: Mismatch) -> Iterator[Cause]:
-    """The node did its part: its conntrack has the packet leave for an endpoint."""
+    """Report that the node's conntrack sends the packet on to an endpoint."""
     for to, proof in tracked(mismatch) if mismatch.row.sent_on else ():
         yield Cause(
             f"the node sends it on to {endpoint_text(to.destination, to.destination_port)} "

@@ -1,5 +1,5 @@
-"""Why a node answers where it should not, and why a client's address is lost: where the node's
-tables send a packet, and as what."""
+"""Likely causes of a node that answers where it should not, and of a client's address that is lost:
+where the node's tables send a packet, and with which source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kubectl_ebpfnet.model.net import endpoint_text
 
 
 def of_answer(mismatch: Mismatch) -> list[Cause]:
-    """Why a node that should not answer does, best proof first; never empty."""
+    """Return why a node that should not answer does, best proof first; never empty."""
     rules: Sequence[Rule] = (_own_address, _kube_proxy_sends, _cilium_sends, _tracked)
     found = [cause for rule in rules for cause in rule(mismatch)]
     if (
@@ -27,7 +27,7 @@ def of_answer(mismatch: Mismatch) -> list[Cause]:
 
 
 def _masquerades(mismatch: Mismatch) -> Iterator[Cause]:
-    """The rule that rewrites the source, or the conntrack entry that shows it."""
+    """Find the rules that rewrite the source, and the conntrack entry that shows it."""
     outcome = kube_proxy_outcome(mismatch.cluster, mismatch.node, mismatch.flow)
     if outcome is not None and outcome.marking is not None and outcome.masquerades:
         yield Cause(
@@ -58,7 +58,7 @@ def _masquerades(mismatch: Mismatch) -> Iterator[Cause]:
 
 
 def of_lost_source(mismatch: Mismatch) -> list[Cause]:
-    """Why backends do not see the client's address, best proof first; never empty."""
+    """Return why backends do not see the client's address, best proof first; never empty."""
     return list(_masquerades(mismatch)) or [Cause("no rule that was read explains it")]
 
 
@@ -97,7 +97,7 @@ def _cilium_sends(mismatch: Mismatch) -> Iterator[Cause]:
 
 
 def _tracked(mismatch: Mismatch) -> Iterator[Cause]:
-    """Where netfilter's conntrack sends what the probe sent."""
+    """Report a conntrack entry that translates the probe's packets."""
     for to, proof in tracked(mismatch):
         yield Cause(
             f"conntrack there sends the flow to "

@@ -1,4 +1,4 @@
-"""What becomes of a client's address: by the rules, and as backends saw it.
+"""The client's address on its way to a backend: as the rules treat it, and as backends saw it.
 
 Cilium: Documentation/network/kubernetes/kubeproxy-free.rst (SNAT, DSR, hybrid). kube-proxy
 masquerades with externalTrafficPolicy Cluster.
@@ -19,7 +19,7 @@ _L7 = "service.cilium.io/lb-l7"
 
 
 def expected(context: NodeContext) -> tuple[SourceFate, str]:
-    """What becomes of the client's address, and why."""
+    """Return the expected fate of the client's address, and the rule that decides it."""
     if context.service.annotation(_L7) == "enabled" and context.balancer.name == CILIUM:
         return SourceFate.UNKNOWN, "Cilium's L7 proxy ends the connection on the node"
     if context.local_policy:
@@ -44,7 +44,7 @@ def _source_by_kube_proxy(context: NodeContext) -> tuple[SourceFate, str]:
 
 
 def answers_from_its_node(context: NodeContext) -> bool:
-    """DSR: an endpoint on another node answers the client itself, not by way of this node."""
+    """Tell whether an endpoint on another node answers the client directly (DSR)."""
     mode = context.balancer.mode if context.balancer.name == CILIUM else ""
     return mode == "dsr" or (mode == "hybrid" and context.target.protocol == TCP)
 
@@ -70,7 +70,13 @@ def _mode(mode: str) -> str:
 
 
 def observed(cluster: ClusterView, node: Node, attempts: Sequence[ProbeAttempt]) -> SourceFate:
-    """What became of the client's address, of all attempts together."""
+    """Return the fate of the client's address in all attempts together.
+
+    Args:
+        cluster: the bundle's indexes.
+        node: the probed node.
+        attempts: of one target through this node.
+    """
     own = local_addresses(cluster, cluster.node(node.name))
     fates = set()
     for attempt in attempts:
@@ -91,7 +97,8 @@ def observed(cluster: ClusterView, node: Node, attempts: Sequence[ProbeAttempt])
 
 
 def _gateway(cluster: ClusterView, node: Node, address: Address) -> bool:
-    """An address of the node's pod prefix that no pod has: its bridge, tunnel or router device."""
+    """Tell whether an address belongs to the node's bridge, tunnel or router device: it is in the
+    node's pod prefix and no pod has it."""
     inside = any(address.version == c.version and address in c for c in node.pod_cidrs)
     router = any(address in n.router_addresses for n in cluster.cilium_nodes if n.name == node.name)
     return router or (inside and cluster.pod_with(address) is None)

@@ -1,4 +1,4 @@
-"""Who balances a Service's outside traffic on a node: kube-proxy, or Cilium and in which mode.
+"""The balancer of a Service's outside traffic on a node: kube-proxy, or Cilium and in which mode.
 
 Settings say who should (kube-proxy replacement); tables show who has the address. Where the two
 disagree the tables are believed. Modes: Cilium's `bpf-lb-mode`; of one Service by the annotation
@@ -29,12 +29,12 @@ FORWARDING_MODE = "service.cilium.io/forwarding-mode"
 
 @dataclass(frozen=True, slots=True)
 class Balancer:
-    """Who balances.
+    """The balancer of a target on a node.
 
     Attributes:
-        name: KUBE_PROXY, CILIUM, or "" when nothing says.
-        mode: `iptables`, `ipvs`; `snat`, `dsr`, `hybrid`; "" when nothing says.
-        evidence: what says so.
+        name: KUBE_PROXY, CILIUM, or "" when not known.
+        mode: `iptables`, `ipvs`; `snat`, `dsr`, `hybrid`; "" when not known.
+        evidence: the proof.
     """
 
     name: str = ""
@@ -50,7 +50,7 @@ class Balancer:
 
 @dataclass(frozen=True, slots=True)
 class _KubeProxySigns:
-    """What shows that kube-proxy is at work: its chains, and the rule for a target."""
+    """Signs of kube-proxy on a node: its chains, and its rule for a target."""
 
     mode: str
     proof: tuple[Evidence, ...]
@@ -60,7 +60,14 @@ class _KubeProxySigns:
 def balancer(
     cluster: ClusterView, node: NodeView, service: Service, target: ProbeTarget
 ) -> Balancer:
-    """Who balances a target on a node."""
+    """Decide who balances a target on a node.
+
+    Args:
+        cluster: the bundle's indexes.
+        node: the node.
+        service: of the target.
+        target: address and port.
+    """
     config = node.config
     signs = _kube_proxy(node, target)
     replaced = config.kube_proxy_replacement
@@ -85,22 +92,22 @@ def balancer(
 
 
 def _mode(cluster: ClusterView, node: NodeView, service: Service, target: ProbeTarget) -> str:
-    """Cilium's mode for a target; "" when nothing says."""
+    """Return Cilium's mode for a target; "" when not known."""
     config, own = node.config, service.annotation(FORWARDING_MODE).lower()
     mode = config.node_port_mode.lower()
     if not own or own == mode or config.node_port_mode_annotation is False:
         return mode
     if config.node_port_mode_annotation:
         return own
-    # Only the map can tell now; Services that are not told apart have no such flag.
+    # Only the map shows it now: its frontends have a `dsr` flag where Services have their own mode.
     address = probed_address(cluster, node, target)
     found = frontends(cluster, node, address, target.port, target.protocol) if address else ()
     return "dsr" if any("dsr" in frontend.flags for frontend in found) else ""
 
 
 def _kube_proxy(node: NodeView, target: ProbeTarget) -> _KubeProxySigns | None:
-    """Looked for line by line: a node may have 100,000 rules, and they are read as rules only
-    where something has to be explained (kube_proxy_outcome)."""
+    """Search the rules line by line: a node may have 100,000 of them, which are parsed only where
+    a mismatch has to be explained (kube_proxy_outcome)."""
     record = node.table_state(q.NETFILTER if target.version == 4 else q.NETFILTER6).record
     if record is None or not record.ok:
         return None
@@ -118,14 +125,14 @@ def _kube_proxy(node: NodeView, target: ProbeTarget) -> _KubeProxySigns | None:
     ipvs = any(text.startswith(needles[1]) for _, text in found)
     wanted = (chain, words, port, protocol)
     rule = [line for line in found if all(part in line[1] for part in wanted)]
-    # The one that leads on, not those that mark before it.
+    # The rule that leads on comes before the rules that mark.
     rule.sort(key=lambda line: "-j KUBE-MARK-MASQ" in line[1])
     proof = cite.line(record, *rule[0]) if rule else cite.whole(record)
     return _KubeProxySigns("ipvs" if ipvs else "iptables", proof, bool(rule))
 
 
 def ruleset(node: NodeView, version: int) -> Ruleset | None:
-    """The node's netfilter rules of one IP version, None when they are not known."""
+    """Return the node's netfilter rules of one IP version, None when they are not known."""
     answer = node.ruleset(version)
     return answer.facts[0] if answer.facts else None
 
@@ -133,7 +140,15 @@ def ruleset(node: NodeView, version: int) -> Ruleset | None:
 def frontends(
     cluster: ClusterView, node: NodeView, address: Address, port: int, protocol: int
 ) -> tuple[Frontend, ...]:
-    """Cilium's entries for an address and port that clients outside use, by the node's map."""
+    """Return the frontends of the node's map that clients outside use.
+
+    Args:
+        cluster: the bundle's indexes.
+        node: whose map is read.
+        address: of the frontend.
+        port: of the frontend.
+        protocol: IANA number.
+    """
     hits = [
         f
         for f in node.lb_map.facts
@@ -151,7 +166,13 @@ def _is_at(cluster: ClusterView, node: NodeView, frontend: Frontend, address: Ad
 
 
 def probed_address(cluster: ClusterView, node: NodeView, target: ProbeTarget) -> Address | None:
-    """The address that a probe of the target goes to: its own, or the node's for node ports."""
+    """Return the address that a probe goes to: the target's, or the node's for node ports.
+
+    Args:
+        cluster: the bundle's indexes.
+        node: the probed node.
+        target: address and port.
+    """
     if target.address is not None:
         return target.address
     kube_node = cluster.kube_node(node.name)
@@ -159,7 +180,16 @@ def probed_address(cluster: ClusterView, node: NodeView, target: ProbeTarget) ->
 
 
 def kube_proxy_outcome(cluster: ClusterView, node: NodeView, flow: Flow) -> ServiceOutcome | None:
-    """What kube-proxy's rules do with a packet; None when the rules are not known or not its."""
+    """Follow a packet through kube-proxy's rules.
+
+    Args:
+        cluster: the bundle's indexes.
+        node: whose rules are read.
+        flow: of the packet, as it comes in.
+
+    Returns:
+        The outcome; None when the rules are not known, or have no chains of kube-proxy.
+    """
     rules = ruleset(node, flow.destination.version)
     if rules is None or not kube_proxy.has_kube_proxy(rules):
         return None
@@ -167,14 +197,14 @@ def kube_proxy_outcome(cluster: ClusterView, node: NodeView, flow: Flow) -> Serv
 
 
 def local_addresses(cluster: ClusterView, node: NodeView) -> frozenset[Address]:
-    """The node's own addresses, by its devices and by the API."""
+    """Return the node's own addresses, by its devices and by the API."""
     kube_node = cluster.kube_node(node.name)
     named = (*kube_node.internal_addresses, *kube_node.external_addresses) if kube_node else ()
     return node.own_addresses | frozenset(named)
 
 
 def _cilium_lacks(cluster: ClusterView, node: NodeView, target: ProbeTarget) -> bool:
-    """Whether Cilium's map was read and has nothing for the target."""
+    """Tell whether Cilium's map was read and lacks the target."""
     address = probed_address(cluster, node, target)
     if address is None or not node.lb_map.known:
         return False

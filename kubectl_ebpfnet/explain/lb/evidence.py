@@ -1,6 +1,6 @@
-"""Evidence for what is expected of a node: the Service and its endpoints, as the API told them.
+"""Evidence for an expectation: the Service and its endpoints, as the API returned them.
 
-Also lines of what a node said, for the causes of contradictions.
+Also lines of netfilter rules, for the causes of contradictions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MOST = 3
 
 
 class ApiProof:
-    """What the API said of a Service and its endpoints; read once for all rows."""
+    """The API's records of a Service and its endpoints; read once for all rows."""
 
     def __init__(self, cluster: ClusterView, service: Service) -> None:
         self._service = service
@@ -38,7 +38,7 @@ class ApiProof:
 
     @cached_property
     def service(self) -> tuple[Evidence, ...]:
-        """What of the Service's spec decides."""
+        """The members of the Service's spec that decide."""
         if self._record is None or not self._service.cluster_addresses:
             return ()
         where = {"clusterIP": str(self._service.cluster_addresses[0])}
@@ -49,7 +49,7 @@ class ApiProof:
         return _endpoints(self._slices) if self._slices is not None else {}
 
     def of(self, endpoints: Sequence[ServiceEndpoint], node: str) -> tuple[Evidence, ...]:
-        """The spec, and those of the endpoints that are on a node; where none is, the slices."""
+        """Cite the spec and the endpoints on a node; the slices as a whole where it has none."""
         if self._slices is None:
             return self.service
         mine = dict.fromkeys(str(e.address) for e in endpoints if e.node == node)
@@ -58,7 +58,7 @@ class ApiProof:
 
 
 def _endpoints(record: Record) -> dict[str, str]:
-    """Address → the endpoint object of a slice, as one line."""
+    """Return address → the endpoint object of a slice, as one line."""
     try:
         value = json_value(record.stdout.read(), "a record")
     except ParseError:
@@ -77,11 +77,11 @@ def _endpoints(record: Record) -> dict[str, str]:
 
 
 def rules(answer: Answer[Ruleset], *found: NetfilterRule | None) -> tuple[Evidence, ...]:
-    """The lines of netfilter rules."""
+    """Cite netfilter rules of a ruleset; None stands for no rule."""
     numbers = [rule.line for rule in found if rule is not None]
     return cite.lines(answer.record, numbers) if numbers else ()
 
 
 def joined(*parts: Iterable[Evidence]) -> tuple[Evidence, ...]:
-    """All of them, each once."""
+    """Join evidence, each piece once."""
     return tuple(dict.fromkeys(item for part in parts for item in part))

@@ -1,7 +1,7 @@
-"""What a Service asks of one node for a client outside the cluster.
+"""The behaviour that a Service asks of a node towards a client outside the cluster.
 
-Which endpoints a node uses: kube-proxy's pkg/proxy/topology.go and KEP-1669 (ready ones; where
-there are none, those that serve while they end), Cilium's the same. What becomes of the source:
+Endpoints that a node uses: kube-proxy's pkg/proxy/topology.go and KEP-1669 (ready endpoints; where
+there are none, terminating ones that still serve); Cilium does the same. Fate of the source:
 Cilium's Documentation/network/kubernetes/kubeproxy-free.rst (SNAT, DSR, hybrid), kube-proxy's
 masquerading of externalTrafficPolicy Cluster. Health checks: pkg/proxy/healthcheck.
 """
@@ -37,7 +37,7 @@ _ONLY_NODE, _ONLY_NODES = "service.cilium.io/node", "service.cilium.io/node-sele
 
 
 def expected(context: NodeContext) -> Expectation:
-    """What the Service asks of the node for the target."""
+    """Return what the Service asks of the node for the target."""
     expectation = _answers(context)
     if expectation.answers is Answers.YES and not context.node.ready:
         reason = f" ({context.node.reason})" if context.node.reason else ""
@@ -61,7 +61,7 @@ def expected(context: NodeContext) -> Expectation:
 
 
 def _answers(context: NodeContext) -> Expectation:
-    """Whether the node answers, and why; the rest is filled in by the caller."""
+    """Decide whether the node answers, and why; the caller fills in the rest."""
     expectation = (
         _undecidable(context)
         or _kept_off_node(context)
@@ -89,7 +89,7 @@ def _by_endpoints(context: NodeContext) -> Expectation:
 
 
 def _undecidable(context: NodeContext) -> Expectation | None:
-    """What takes the decision away from the rules below."""
+    """Return an expectation of UNKNOWN where the rules below cannot decide."""
     labels = dict(context.service.labels)
     if context.endpoints is None:
         return _expectation(Answers.UNKNOWN, "no EndpointSlice could be read")
@@ -115,8 +115,8 @@ def _no_address(context: NodeContext) -> str:
 
 
 def _unheard_dsr_answer(context: NodeContext) -> Expectation | None:
-    """DSR: an endpoint answers the client from its own node. Where that is the node that sends, the
-    answer goes into its own stack, past netkat, which listens on the wire."""
+    """Return an expectation of UNKNOWN where the probe cannot hear an answer by DSR: an endpoint
+    on the sending node answers into that node's own stack, and netkat listens on the wire."""
     if context.local_policy or not client_source.answers_from_its_node(context):
         return None
     ends = {e.node for e in usable(context)} - {context.node.name}
@@ -130,7 +130,7 @@ def _unheard_dsr_answer(context: NodeContext) -> Expectation | None:
 
 
 def _kept_off_node(context: NodeContext) -> Expectation | None:
-    """Cilium's annotations that keep a Service off a node."""
+    """Apply Cilium's annotations that keep a Service off a node."""
     if context.balancer.name == KUBE_PROXY:
         return None
     only, selector = context.service.annotation(_ONLY_NODE), context.service.annotation(_ONLY_NODES)
@@ -149,7 +149,7 @@ def _kept_off_node(context: NodeContext) -> Expectation | None:
 
 
 def _source_ranges(context: NodeContext) -> Expectation | None:
-    """loadBalancerSourceRanges: of the load-balancer's addresses alone, by IP version."""
+    """Apply loadBalancerSourceRanges, which hold for the load-balancer's addresses only."""
     if context.target.kind is not TargetKind.INGRESS or context.how is not How.NEXT_HOP:
         return None
     ranges = [r for r in context.service.source_ranges if r.version == context.target.version]
@@ -198,8 +198,8 @@ def _terminating(context: NodeContext, why: str) -> Expectation:
 
 
 def _health(context: NodeContext) -> tuple[int | None, int | None]:
-    """Status and count of the health check; kube-proxy counts distinct ready addresses of all
-    ports, and terminating ones not (so load-balancers turn away while connections end)."""
+    """Return status and count of the health check. kube-proxy counts distinct ready addresses of
+    all ports, without terminating ones (so load-balancers turn away while connections end)."""
     port = context.service.health_check_node_port
     if (
         not port

@@ -1,7 +1,7 @@
 """Contradictions between what a Service asks of a node and what a probe met there.
 
-Each names its likely cause (causes.py) with the lines that prove it. A node that
-load-balancers leave out is told of as well, but as information.
+Each finding names its likely cause (causes.py) with the lines that prove it. Findings of nodes that
+load-balancers leave out are of severity INFO.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kubectl_ebpfnet.model.probe import (
 _ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
 _MOST_CAUSES = 3
 _LOWER_CASE = ("kube-proxy", "rp_filter")
-"""Names that keep their first letter where a sentence begins."""
+"""Names that stay in lower case at the start of a sentence."""
 WORDS = {
     AttemptOutcome.CONNECTED: "answered",
     AttemptOutcome.REFUSED: "refused",
@@ -43,10 +43,11 @@ WORDS = {
 
 
 def of(cluster: ClusterView, rows: Sequence[tuple[NodeRow, NodeContext]]) -> list[Finding]:
-    """Every contradiction, worst first.
+    """Return every contradiction, worst first.
 
     Args:
-        rows: each with what its expectation followed from.
+        cluster: the bundle's indexes.
+        rows: each with the context of its expectation.
     """
     found: list[Finding] = []
     for row, context in rows:
@@ -59,7 +60,7 @@ def of(cluster: ClusterView, rows: Sequence[tuple[NodeRow, NodeContext]]) -> lis
 
 
 def _answer(cluster: ClusterView, row: NodeRow, context: NodeContext) -> Iterator[Finding]:
-    """It should answer and does not, or the other way round."""
+    """Report a node that should answer and does not, or answers and should not."""
     mismatch = _mismatch(cluster, row, context)
     if not row.told or mismatch is None:
         return
@@ -92,7 +93,13 @@ def _answer(cluster: ClusterView, row: NodeRow, context: NodeContext) -> Iterato
 
 
 def loss_is_shown(cluster: ClusterView, row: NodeRow, context: NodeContext) -> bool:
-    """Whether something that was read shows that a row's packets were lost on the way."""
+    """Tell whether a record proves that a row's packets were lost.
+
+    Args:
+        cluster: the bundle's indexes.
+        row: one node and one target.
+        context: of its expectation.
+    """
     mismatch = _mismatch(cluster, row, context)
     if mismatch is None or row.expected.answers is not Answers.YES:
         return False
@@ -115,7 +122,7 @@ def _sentence(text: str) -> str:
 
 
 def _mismatch(cluster: ClusterView, row: NodeRow, context: NodeContext) -> Mismatch | None:
-    """What the probe sent, and where the node may send it; None when nothing was sent."""
+    """Return the row's packets and the backends that they may go to; None when none were sent."""
     sent = next((a for a in row.attempts if a.outcome.conclusive), None)
     if sent is None:
         return None
@@ -126,7 +133,7 @@ def _mismatch(cluster: ClusterView, row: NodeRow, context: NodeContext) -> Misma
 
 
 def flow_of(context: NodeContext, sent: ProbeAttempt) -> Flow | None:
-    """The attempt's packets; what it does not tell is taken from the nodes' addresses."""
+    """Return the flow of an attempt's packets; members that the attempt lacks are the nodes'."""
     version = context.target.version
     sender = next((n for n in context.from_nodes if n.name == sent.from_node), None)
     source = sent.source or (sender.address(version) if sender is not None else None)
@@ -145,7 +152,7 @@ def flow_of(context: NodeContext, sent: ProbeAttempt) -> Flow | None:
 
 
 def _source(cluster: ClusterView, row: NodeRow, context: NodeContext) -> Iterator[Finding]:
-    """The client's address does not reach the backend as it should."""
+    """Report a client's address that does not reach the backend as expected."""
     wanted, seen = row.expected.source, row.source
     if SourceFate.UNKNOWN in (wanted, seen) or seen is wanted:
         return
@@ -179,7 +186,7 @@ def _source(cluster: ClusterView, row: NodeRow, context: NodeContext) -> Iterato
 
 
 def _health(rows: Sequence[NodeRow]) -> Iterator[Finding]:
-    """The health check tells load-balancers something else than the endpoints do; once a node."""
+    """Report a health check that contradicts the endpoints, once a node."""
     checked_nodes: set[str] = set()
     for row in rows:
         health, wanted = row.health, row.expected.health_status
@@ -231,13 +238,13 @@ def _health_detail(row: NodeRow) -> str:
 
 
 def _network(rows: Sequence[NodeRow]) -> Iterator[Finding]:
-    """Nobody answers where everybody should: then it is the way and not the nodes."""
+    """Report where no node answers that should: the network between the nodes may be the cause."""
     for version in dict.fromkeys(row.target.version for row in rows):
         yield from _network_of([row for row in rows if row.target.version == version])
 
 
 def _network_of(rows: Sequence[NodeRow]) -> Iterator[Finding]:
-    """The same of one IP version: each has a way of its own between the nodes."""
+    """Apply `_network` to one IP version: each has its own routes between the nodes."""
     due = [
         row
         for row in rows
@@ -264,7 +271,7 @@ def _network_of(rows: Sequence[NodeRow]) -> Iterator[Finding]:
 
 
 def _ranges(rows: Sequence[NodeRow], context: NodeContext | None) -> Iterator[Finding]:
-    """loadBalancerSourceRanges leave the probe out: what clients meet was not seen."""
+    """Report that loadBalancerSourceRanges leave the probe out: clients' traffic was not probed."""
     shut = [
         row
         for row in rows

@@ -1,6 +1,6 @@
-"""Attempts beside what the Service asks for: rows, a verdict, findings. Pure; sends nothing.
+"""Attempts compared with what the Service asks for: rows, a verdict, findings. Sends nothing.
 
-`judge` without attempts is the plan of a probe: what is expected of each node.
+`judge` without attempts gives the plan of a probe: the expectation of each node.
 """
 
 from __future__ import annotations
@@ -49,11 +49,12 @@ def judge(
     attempts: Sequence[ProbeAttempt] = (),
     health_checks: Sequence[HealthCheck] = (),
 ) -> ProbeReport:
-    """What was seen beside what the Service asks for.
+    """Compare attempts with what the Service asks for.
 
     Args:
+        request: what to probe.
         bundle: the Service, its EndpointSlices, nodes and pods; look-ups of load-balancers that are
-            given by name; and of the nodes that are probed whatever tells causes: netfilter's
+            given by name; and of the probed nodes the records that prove causes: netfilter's
             rules, Cilium's status and maps, counters.
         attempts: of any targets and nodes, in any order.
         health_checks: one a node.
@@ -150,20 +151,20 @@ def _row(
 
 
 def _server(target: ProbeTarget) -> tuple[int, str]:
-    """What stands behind a target, whichever of the Service's addresses it is."""
+    """Return the key of a target's backends, which all addresses of the Service share."""
     return target.protocol, target.port_name
 
 
 def _silence_counts(context: NodeContext, answered: set[tuple[int, str]]) -> bool:
-    """Whether somebody is known to answer a probe, or nobody is there who could; else a loss has to
-    be shown."""
+    """Tell whether silence proves that the node does not serve: a backend is known to answer
+    probes, or no backend is there that could. Else a loss has to be proved."""
     if context.target.protocol != UDP or _server(context.target) in answered:
         return True
     return context.endpoints is not None and not any(e.ready or e.serving for e in context.of_port)
 
 
 def _silence_notes(row: NodeRow) -> list[str]:
-    """What a UDP server's silence leaves open."""
+    """Return notes on what a UDP server's silence leaves open."""
     notes = ["silence over UDP tells nothing: the server may not answer what a probe asks"]
     for backend in row.sent_on:
         notes.append(f"the node sent it on to {backend}, and nothing came back")
@@ -177,7 +178,15 @@ def node_context(
     target: ProbeTarget,
     node: Node,
 ) -> NodeContext:
-    """Everything that decides what is expected of a node for a target."""
+    """Collect what decides the expectation of a node for a target.
+
+    Args:
+        cluster: the bundle's indexes.
+        request: what to probe.
+        service: the Service.
+        target: one of its addresses and ports.
+        node: the probed node.
+    """
     others = tuple(n for n in cluster.kube.nodes if n.name != node.name)
     if request.from_node:
         others = tuple(n for n in others if n.name == request.from_node)
@@ -204,7 +213,7 @@ def node_context(
 def _notes(
     attempts: Sequence[ProbeAttempt], health: HealthCheck | None, wanted: Expectation
 ) -> tuple[str, ...]:
-    """What the row's words cannot hold, each once."""
+    """Return sentences that the row's other members cannot hold, each once."""
     notes = [f"load-balancers send nothing here: {wanted.excluded}"] if wanted.excluded else []
     notes += [a.note for a in attempts]
     notes += [a.detail for a in attempts if not a.outcome.conclusive]

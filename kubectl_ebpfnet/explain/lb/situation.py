@@ -1,7 +1,7 @@
-"""All that an expectation follows from, and which endpoints a node may use for it.
+"""The context of an expectation, and the endpoints that a node may use.
 
-kube-proxy's pkg/proxy/topology.go and KEP-1669: ready endpoints; where there are none, those that
-serve while they end. Cilium does the same.
+kube-proxy's pkg/proxy/topology.go and KEP-1669: ready endpoints; where there are none, terminating
+ones that still serve. Cilium does the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TERMINATING_SINCE, _TERMINATING_MAYBE = (1, 26), (1, 22)
 
 @dataclass(frozen=True, slots=True)
 class NodeContext:
-    """All that an expectation follows from.
+    """The context of an expectation: a node, a target, and what is known of them.
 
     Attributes:
         service: the Service.
@@ -27,13 +27,13 @@ class NodeContext:
         node: the node that is probed.
         from_nodes: the nodes that the probe may come from.
         endpoints: of the whole Service; None when no EndpointSlice could be read.
-        pods: those that are known, to tell ready ones where not ready ones are published.
-        balancer: who balances on the node.
-        how: the way the probe takes.
-        policies: `Kind namespace/name` of network policies that may be about the backends.
-        silence_counts: silence says that the node does not serve. A UDP server may have nothing to
-            say to a probe: there it does where the same port answered elsewhere, where there is no
-            endpoint that could be silent, or where the node's own tables show the loss.
+        pods: to find ready ones where a Service publishes endpoints that are not ready.
+        balancer: kube-proxy or Cilium on the node.
+        how: the route of the probe.
+        policies: `Kind namespace/name` of network policies that may select the backends.
+        silence_counts: silence proves that the node does not serve. A UDP server may leave a probe
+            unanswered; its silence counts where the same port answered elsewhere, where there is
+            no endpoint that could be silent, or where the node's own tables prove the loss.
     """
 
     service: Service
@@ -54,7 +54,7 @@ class NodeContext:
 
     @property
     def of_port(self) -> tuple[ServiceEndpoint, ...]:
-        """Endpoints of the target's port, in its IP version."""
+        """The endpoints of the target's port, in its IP version."""
         return tuple(
             e
             for e in self.endpoints or ()
@@ -64,7 +64,7 @@ class NodeContext:
 
 
 def endpoints_of(context: NodeContext) -> Endpoints:
-    """How many endpoints of the target's port there are, by distinct address."""
+    """Count the endpoints of the target's port by distinct address."""
     ready = [e for e in context.of_port if e.ready]
     leaving = [e for e in context.of_port if ending(e)]
     idle = [e for e in context.of_port if not e.ready and not ending(e)]
@@ -78,7 +78,7 @@ def endpoints_of(context: NodeContext) -> Endpoints:
 
 
 def usable(context: NodeContext) -> tuple[ServiceEndpoint, ...]:
-    """The endpoints that the node may send the client to."""
+    """Return the endpoints that the node may send the client to."""
     near = on_node(context.of_port, context.node) if context.local_policy else list(context.of_port)
     ready = [e for e in near if e.ready]
     if not ready and uses_terminating(context) is not False:
@@ -87,7 +87,8 @@ def usable(context: NodeContext) -> tuple[ServiceEndpoint, ...]:
 
 
 def uses_terminating(context: NodeContext) -> bool | None:
-    """kube-proxy: alpha in 1.22, on by default in 1.26; Cilium has done so since before."""
+    """Tell whether the node uses terminating endpoints: Cilium does; kube-proxy does since 1.26,
+    and behind a feature gate since 1.22 (None: undecided)."""
     found = re.match(r"v?([0-9]{1,9})\.([0-9]{1,9})", context.node.version)
     if context.balancer.name == CILIUM or found is None:
         return True
@@ -98,15 +99,15 @@ def uses_terminating(context: NodeContext) -> bool | None:
 
 
 def ending(endpoint: ServiceEndpoint) -> bool:
-    """It still serves while it ends."""
+    """Tell whether an endpoint still serves while it terminates."""
     return not endpoint.ready and endpoint.serving and endpoint.terminating
 
 
 def on_node(endpoints: Iterable[ServiceEndpoint], node: Node) -> list[ServiceEndpoint]:
-    """Those that are on a node."""
+    """Return the endpoints on a node."""
     return [e for e in endpoints if e.node == node.name]
 
 
 def count(endpoints: Iterable[ServiceEndpoint]) -> int:
-    """Endpoints by distinct address: one of several ports counts once."""
+    """Count endpoints by distinct address: an endpoint of several ports counts once."""
     return len({e.address for e in endpoints})

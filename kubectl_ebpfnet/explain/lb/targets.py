@@ -1,8 +1,8 @@
-"""What `probe-lb` can be asked to probe: a Service, its outside addresses, the nodes.
+"""The targets of `probe-lb`: a Service, its outside addresses, the nodes.
 
-Kubernetes API reference, core/v1 Service and Node, "Labels and Selectors" for the selector; which
-nodes a load-balancer leaves out: KEP-3458 and the service controller of cloud-provider
-(controllers/service/controller.go). Cordoning is not among them since Kubernetes 1.19.
+Kubernetes API reference, core/v1 Service and Node, "Labels and Selectors" for the selector. Nodes
+that a load-balancer leaves out: KEP-3458 and the service controller of cloud-provider
+(controllers/service/controller.go). Cordoned nodes are not left out since Kubernetes 1.19.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _TERM = re.compile(
 
 
 def service(cluster: ClusterView, request: ProbeRequest) -> Service:
-    """The Service that was asked for.
+    """Return the Service of the request.
 
     Raises:
-        NotFound: there is none of this name.
-        EbpfnetError: clients outside the cluster have no way to it; the message says why.
+        NotFound: there is no Service of this name.
+        EbpfnetError: clients outside the cluster cannot reach it; the message says why.
     """
     for found in cluster.kube.services:
         if (found.namespace, found.name) == (request.namespace, request.service):
@@ -44,7 +44,7 @@ def service(cluster: ClusterView, request: ProbeRequest) -> Service:
 
 
 def _why_unreachable(service: Service, node_ports: bool) -> tuple[str, str]:
-    """Why clients outside cannot reach it, and what to do instead; ("", "") when they can."""
+    """Return why clients outside cannot reach a Service, and a remedy; ("", "") when they can."""
     if service.type == "ExternalName":
         name = service.external_name
         return f"is an ExternalName: a DNS alias of {name}, without an address", f"probe {name}"
@@ -69,10 +69,10 @@ def _why_unreachable(service: Service, node_ports: bool) -> tuple[str, str]:
 
 
 def ports(request: ProbeRequest, service: Service) -> tuple[ServicePort, ...]:
-    """The Service's ports that are meant; SCTP ones are left out, netkat does not speak it.
+    """Return the ports that the request means, without SCTP ports, which netkat cannot probe.
 
     Raises:
-        UsageError: none is; the message lists those that there are.
+        UsageError: no port matches; the message lists the Service's ports.
     """
     named = [
         port
@@ -98,7 +98,7 @@ def _port_title(port: ServicePort) -> str:
 
 
 def resolved(cluster: ClusterView, service: Service) -> dict[str, tuple[Address, ...]]:
-    """Addresses of the ingress entries that are names, as the client's resolver gave them."""
+    """Return the addresses of ingress entries that are names, by the client's resolver."""
     found: dict[str, tuple[Address, ...]] = {}
     for name in service.ingress_hostnames:
         record = cluster.bundle.record(CLIENT, ("resolve", name))
@@ -114,10 +114,12 @@ def targets(
     nodes: Iterable[Node],
     resolved: Mapping[str, Sequence[Address]],
 ) -> tuple[ProbeTarget, ...]:
-    """Every address and port to probe: ingress first, then external IPs, then node ports.
+    """Return every address and port to probe: ingress first, then external IPs, then node ports.
 
     Args:
-        nodes: whose addresses say which IP versions node ports have.
+        request: what to probe.
+        service: the Service.
+        nodes: their addresses decide the IP versions of node ports.
         resolved: addresses of the ingress entries that are names; others are left out.
 
     Raises:
@@ -158,10 +160,10 @@ def _node_ports(
 
 
 def nodes(cluster: ClusterView, selector: str) -> tuple[Node, ...]:
-    """The nodes whose labels fit the selector, by name.
+    """Return the nodes whose labels fit the selector, by name.
 
     Raises:
-        UsageError: it is no label selector, or no node fits.
+        UsageError: the text is not a label selector, or no node fits.
     """
     terms = _terms(selector)
     found = [node for node in cluster.kube.nodes if _fits(terms, dict(node.labels))]
@@ -174,7 +176,7 @@ def nodes(cluster: ClusterView, selector: str) -> tuple[Node, ...]:
 
 
 def selects(selector: str, labels: Iterable[tuple[str, str]]) -> bool:
-    """Whether labels fit a selector, as `kubectl -l` reads it. Raises UsageError."""
+    """Tell whether labels fit a selector, as `kubectl -l` reads it. Raises UsageError."""
     return _fits(_terms(selector), dict(labels))
 
 
@@ -205,7 +207,7 @@ def _fits(terms: Iterable[re.Match[str]], labels: Mapping[str, str]) -> bool:
 
 
 def excluded(node: Node) -> str:
-    """Why load-balancers leave a node out, one sentence; "" when they do not."""
+    """Return why load-balancers leave a node out, one sentence; "" when they do not."""
     if EXCLUDED_LABEL in dict(node.labels):
         return f"it has the label {EXCLUDED_LABEL}"
     if _LEAVING_TAINT in node.taints:

@@ -1,4 +1,4 @@
-"""From rows to a verdict: what was seen beside what is asked for, and the one line that says it."""
+"""From rows to a verdict: observation against expectation, and the summary line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAMED = 3
 
 
 def of_row(row: NodeRow, silence_counts: bool = True) -> Judgement:
-    """Of the row as a whole: any contradiction, else whether it answered as it should."""
+    """Judge a row as a whole: any contradiction, else whether the node answered as it should."""
     parts = (answer_judgement(row, silence_counts), source_judgement(row), health_judgement(row))
     if Judgement.CONTRADICTED in parts:
         return Judgement.CONTRADICTED
@@ -21,9 +21,10 @@ def of_row(row: NodeRow, silence_counts: bool = True) -> Judgement:
 
 
 def answer_judgement(row: NodeRow, silence_counts: bool = True) -> Judgement:
-    """Whether the node answered as it should.
+    """Judge whether the node answered as it should.
 
     Args:
+        row: one node and one target.
         silence_counts: NodeContext.silence_counts of the row.
     """
     wanted = row.expected.answers
@@ -39,15 +40,15 @@ def answer_judgement(row: NodeRow, silence_counts: bool = True) -> Judgement:
 
 
 def serves(row: NodeRow) -> bool:
-    """Whether the node was seen to serve: it answers, or sends UDP on, which needs no answer."""
+    """Tell whether the node was seen to serve: it answers, or forwards UDP to an endpoint."""
     return bool(row.connected or (row.target.protocol == UDP and row.sent_on))
 
 
 def source_judgement(row: NodeRow) -> Judgement:
-    """Whether the client's address is what it should be.
+    """Judge whether the client's address reached the backend as expected.
 
-    One that is preserved where it need not be is better than what was asked for. Preserved for some
-    attempts and not for others, where one rule should hold for all, leaves it open.
+    An address that is preserved where it need not be is better than expected. Preserved for some
+    attempts and not for others, where a single rule should hold for all, is undecided.
     """
     wanted, seen = row.expected.source, row.source
     if SourceFate.UNKNOWN in (wanted, seen):
@@ -62,8 +63,8 @@ def source_judgement(row: NodeRow) -> Judgement:
 
 
 def health_judgement(row: NodeRow) -> Judgement:
-    """Whether the health check says what it should; no answer keeps load-balancers away as 503
-    does."""
+    """Judge whether the health check's status is as expected; no answer counts as 503, since it
+    keeps load-balancers away as well."""
     if row.health is None or row.expected.health_status is None:
         return Judgement.UNKNOWN
     got = 503 if row.health.status is None else row.health.status
@@ -71,7 +72,7 @@ def health_judgement(row: NodeRow) -> Judgement:
 
 
 def of_rows(rows: Sequence[NodeRow]) -> Judgement:
-    """Of the nodes that load-balancers use."""
+    """Judge all rows of nodes that load-balancers use."""
     judgements = {row.judgement for row in rows if not row.expected.excluded}
     if Judgement.CONTRADICTED in judgements:
         return Judgement.CONTRADICTED
@@ -79,7 +80,14 @@ def of_rows(rows: Sequence[NodeRow]) -> Judgement:
 
 
 def summary(service: Service, rows: Sequence[NodeRow], verdict: Judgement) -> str:
-    """The verdict in words, one line; the words that render colours come after the name."""
+    """Return the verdict in words, one line: the Service's name, then the words that render
+    colours.
+
+    Args:
+        service: the Service.
+        rows: of all targets and nodes.
+        verdict: of all rows.
+    """
     policy = f"externalTrafficPolicy {service.external_traffic_policy or 'Cluster'}"
     used = [row for row in rows if not row.expected.excluded]
     total = len({row.node for row in used})

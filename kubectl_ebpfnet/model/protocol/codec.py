@@ -20,7 +20,7 @@ from kubectl_ebpfnet.model.untrusted import address, json_value
 
 
 def plain(value: Any, brief: bool = False) -> Any:
-    """The value as dicts, lists, strings, numbers, booleans and None.
+    """Return a value as dicts, lists, strings, numbers, booleans and None.
 
     Args:
         value: a model object, or any nesting of tuples, sets and model objects.
@@ -65,7 +65,7 @@ def _members(kind: Any) -> tuple[tuple[str, Any], ...]:
 
 
 def flow(value: Flow) -> dict[str, Any]:
-    """A 5-tuple: protocol by name, addresses as text, ports as numbers or null."""
+    """Return a 5-tuple: protocol by name, addresses as text, ports as numbers or None."""
     return {
         "protocol": protocol_name(value.protocol),
         "source": str(value.source),
@@ -76,7 +76,7 @@ def flow(value: Flow) -> dict[str, Any]:
 
 
 def line_of(fact: Any) -> bytes:
-    """A fact as a line of JSON: the node side answers such lines, and a record of it holds them.
+    """Return a fact as a line of JSON, as the node side's answers and their records hold it.
 
     Members that have their default are left out: a line is shown as evidence, and read by people.
     """
@@ -87,12 +87,12 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circ
 
 
 def fact(line: bytes, kind: Any, number: int = 0, source: str = "a fact") -> Any:
-    """The fact that a line of `line_of` holds.
+    """Read the fact of a line of `line_of`.
 
     Args:
         line: one JSON value.
-        kind: the dataclass, or another type of the model (`Network`), that it is of. Members that
-            the class does not know are passed over: a newer node side may say more.
+        kind: the fact's dataclass, or another type of the model (`Network`). Members that the class
+            does not know are ignored: a newer node side may send more.
         number: 1-based line in its record, kept in the fact's `line` where it has one.
         source: what is parsed, for the error.
 
@@ -117,7 +117,7 @@ def _fields(kind: Any) -> dict[str, Any]:
 
 
 def typed(value: Any, kind: Any) -> Any:
-    """A decoded JSON value as an object of a model type. Raises ValueError or ParseError."""
+    """Return a decoded JSON value as an object of a model type. Raises ValueError or ParseError."""
     if kind is Any:
         return value
     origin = get_origin(kind)

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from kubectl_ebpfnet.errors import ParseError
 
 GREETING = b"ebpfnet-frames 1\n"
-"""The first bytes of stderr; what begins otherwise is no frame but an error in words."""
+"""The first bytes of stderr; a stderr that begins otherwise is an error in words."""
 DATA, END, STOP, ALIVE = b"d", b"e", b"s", b"a"
 TEXT, PCAP, TAKEN = b"t", b"p", b"k"
 KINDS = frozenset((DATA, END, STOP, ALIVE, TEXT, PCAP, TAKEN))
@@ -29,21 +29,21 @@ LONGEST = 1 << 20
 """Bytes of a payload."""
 ALIVE_SECONDS = 5.0
 SILENCE_SECONDS = 30.0
-"""After so much silence the node ends the program: its client is gone."""
+"""After so many seconds without a frame the node ends the program: its client is gone."""
 PCAP_FD = 100
-"""Where the program finds the way for PCAP, as a file: /proc/self/fd/100."""
+"""The program's file descriptor for PCAP, which it opens as /proc/self/fd/100."""
 OPTION = "--stdin-frames"
 
 _HEADER = 5
 
 
 def frame(kind: bytes, payload: bytes = b"") -> bytes:
-    """One frame; `payload` of LONGEST bytes at most."""
+    """Return a frame; `payload` has LONGEST bytes at most."""
     return kind + len(payload).to_bytes(4, "big") + payload
 
 
 def taken_frame(size: int) -> bytes:
-    """A TAKEN frame."""
+    """Return a TAKEN frame for `size` bytes of DATA."""
     return frame(TAKEN, size.to_bytes(4, "big"))
 
 
@@ -51,15 +51,15 @@ class FrameReader:
     """Cuts a stream into frames, as its pieces come."""
 
     def __init__(self, source: str) -> None:
-        """`source` is for the words of an error."""
+        """Start with an empty buffer; `source` names the stream in errors."""
         self._source = source
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Take the next piece; gives (kind, payload) of each frame that is whole.
+        """Take the next piece; yield (kind, payload) of each frame that is complete.
 
         Raises:
-            ParseError: these are no frames.
+            ParseError: the bytes are not frames.
         """
         self._buffer += data
         at = 0
@@ -80,5 +80,5 @@ class FrameReader:
 
     @property
     def rest(self) -> bytes:
-        """What came of a frame that is not whole."""
+        """The bytes of the last, incomplete frame."""
         return bytes(self._buffer)

@@ -1,4 +1,4 @@
-"""The words that a client and the node side (kubectl_ebpfnet/node) say to each other.
+"""The protocol between a client and the node side (kubectl_ebpfnet/node).
 
 The node side runs in a pod on the node and is spoken to over exec. The client writes requests, one
 JSON object a line; the node side answers in their order. Each answer is a header line and then as
@@ -15,9 +15,9 @@ entries.
     ← {"id": 1, "bytes": 187, "exit_code": 0, "error": ""}
     ← {"index": 1, "name": "lo", …}
 
-`argv` is what a record shows, and what can be run by hand in the node pod. `netns` says whose
-network namespace is asked; `flows` narrows tables that grow with traffic. `end` is needed because
-stdin has no end on exec's v4 protocol.
+`argv` is the argv of the record, and can be run by hand in the node pod. `netns` selects the
+network namespace; `flows` narrows tables that grow with traffic. `end` is needed because stdin has
+no end on exec's v4 protocol.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ FACTS: dict[str, Any] = {
     "ipmasq": Network,
     "metrics": MetricRow,
 }
-"""What can be asked, and the class of the facts that come back."""
+"""The node side's questions, and the class of the facts in their answers."""
 
 HOST_PROGRAMS = (
     ("iptables-save", "-c"),
@@ -104,13 +104,13 @@ are asked for by exactly this argv. No other program is ever run."""
 
 
 def node_argv(name: str, *words: str) -> tuple[str, ...]:
-    """The argv of a question to the node side."""
+    """Return the argv of a question to the node side."""
     return (PROGRAM, name, *words)
 
 
 @dataclass(frozen=True, slots=True)
 class PodNamespace:
-    """Whose namespace is meant: a pod's, found by what its processes' cgroups are named for.
+    """A pod's network namespace, found by the names of its processes' cgroups.
 
     Attributes:
         uid: of the pod.
@@ -123,7 +123,7 @@ class PodNamespace:
 
 @dataclass(frozen=True, slots=True)
 class FlowFilter:
-    """Which entries of a table of flows are wanted; None is any.
+    """A filter of entries of a conntrack or NAT table; None is any.
 
     An entry fits when it fits in either orientation: `address` and `port` at one end, `peer` and
     `peer_port` at the other, in the flow before or after translation.
@@ -137,7 +137,7 @@ class FlowFilter:
 
     @property
     def exact(self) -> Flow | None:
-        """The one flow that is meant, when everything is said; it may be either direction."""
+        """The flow of a filter without None, in either direction; None for other filters."""
         if self.address is None or self.peer is None or self.protocol is None:
             return None
         if self.port is None or self.peer_port is None:
@@ -145,7 +145,7 @@ class FlowFilter:
         return Flow(self.protocol, self.address, self.port, self.peer, self.peer_port)
 
     def fits(self, *flows: Flow) -> bool:
-        """Whether any of these flows fits, in either orientation."""
+        """Tell whether any of these flows fits, in either orientation."""
         return any(self._fits(flow) or self._fits(flow.reversed()) for flow in flows)
 
     def _fits(self, flow: Flow) -> bool:
@@ -166,7 +166,7 @@ class NodeRequest:
         id: comes back in the answer.
         argv: `node_argv(name, …)` with a name of FACTS, or one of HOST_PROGRAMS.
         netns: a pod's namespace; None for the node's own.
-        flows: entries of `ct`, `nat` and `conntrack` that are wanted; () for all.
+        flows: filters of `ct`, `nat` and `conntrack`; () for all entries.
     """
 
     id: int
