@@ -40,8 +40,17 @@ _JUDGED = {
 
 
 def render(report: Checkup, bundle: Bundle, format_name: str, view: View) -> str:
-    """The report as text that ends with a newline. Raises ValueError for a format not in
-    listing.FORMATS."""
+    """Return the report as text that ends with a newline.
+
+    Args:
+        report: the answer.
+        bundle: what the report was made of.
+        format_name: of listing.FORMATS.
+        view: for table and wide.
+
+    Raises:
+        ValueError: no such format.
+    """
     if format_name in ("json", "yaml"):
         document = {
             "schema": SCHEMA,
@@ -128,10 +137,10 @@ def _notes(report: Checkup, bundle: Bundle, view: View) -> str:
 
 
 def _names(names: Sequence[str], of: int) -> str:
-    """Some nodes in a few words; `of` is how many there are, when they may be all."""
+    """Return names of nodes in a few words; `of` is the number of all nodes, 0 to ignore it."""
     if len(names) == of and of > 1:
         return "every node"
-    # Of long names one is an example enough.
+    # A single example is enough where names are long.
     named = _NAMED if all(len(name) <= _SHORT for name in names[:_NAMED]) else 1
     if len(names) <= named + 1:
         return ", ".join(names)
@@ -203,7 +212,7 @@ def _yes(value: bool | None) -> str:
 
 
 def _shared(rows: list[_NodeRow]) -> list[_NodeRow]:
-    """One row for nodes that are the same, where there are too many to read."""
+    """Join rows of equal cells, where there are too many rows to read."""
     if len(rows) <= MOST_NODES:
         return rows
     found: dict[tuple[str, ...], _NodeRow] = {}
@@ -264,7 +273,7 @@ _LACK_COLUMNS: tuple[Column[_LackRow], ...] = (
 
 
 def _lack_rows(report: Checkup) -> list[_LackRow]:
-    """Each thing that is not shown once, with its commands and nodes."""
+    """Return each lack once, with its commands and nodes."""
     found: dict[Lack, dict[str, list[str]]] = {}
     places = [(node.name, node.commands) for node in report.nodes] or [("any", report.commands)]
     for name, commands in places:

@@ -1,4 +1,4 @@
-"""`doctor`: this user's rights, and lines of a label and a text."""
+"""`doctor`: this user's rights, and sections of labelled lines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ _GROUPS = (
 
 
 def pairs(title: str, rows: Iterable[tuple[str, str]], view: View) -> str:
-    """A title and its lines, a label and a text each; "" when no text says anything."""
+    """Return a section of labelled lines, "" when every text is empty.
+
+    Args:
+        title: of the section.
+        rows: (label, text); rows with an empty text are left out.
+        view: the terminal.
+    """
     lines = [line for label, text in rows if text for line in _pair(label, text, view)]
     return "".join(f"{line}\n" for line in [title, *lines]) if lines else ""
 
@@ -34,7 +40,7 @@ def _pair(label: str, text: str, view: View) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _RightRow:
-    """Rights that differ in their verb, or in their verb and resource, alone."""
+    """Rights that differ in nothing but their verb, or their verb and resource."""
 
     right: Right
     verbs: tuple[str, ...]
@@ -46,10 +52,13 @@ Table = Callable[[str, Sequence[Column[Any]], Sequence[Any]], str]
 
 
 def rights(report: Checkup, view: View, table: Table, *, everything: bool) -> str:
-    """Counts for each use; then, by effect, what is denied: `everything` lists all, one by one.
+    """Return counts for each use, then the denied rights by effect.
 
     Args:
+        report: the answer.
+        view: the terminal.
         table: lays a title, columns and rows out.
+        everything: list every right in a row of its own, allowed ones too.
     """
     if not report.rights:
         return ""
@@ -62,7 +71,7 @@ def rights(report: Checkup, view: View, table: Table, *, everything: bool) -> st
         if allowed == len(mine):
             text = f"all {allowed} allowed"
         elif all(right.allowed is False and not right.namespaces for right in mine):
-            # A list of all of them would say no more than the file does.
+            # A list of all rights would only repeat the file.
             text = f"none of {len(mine)} allowed ({file} gives them)"
             named.update(right.words for right in mine)
         counts.append((f"for {name}", text))

@@ -1,4 +1,4 @@
-"""What changed from one look of `probe-lb --watch` to the next, as lines below the table."""
+"""Changes from one report of `probe-lb --watch` to the next, as lines below the table."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _Key = tuple[str, str, str]
 
 
 class Changes:
-    """Looks at reports one after the other."""
+    """Compares each round of reports with the one before."""
 
     def __init__(self) -> None:
         self._last: dict[_Key, str] = {}
         self._lines: list[str] = []
 
     def lines(self, reports: Iterable[ProbeReport], now: datetime, width: int = 0) -> list[str]:
-        """The latest changes, the oldest first, after one more look.
+        """Take a round of reports; return the latest changes, the oldest first.
 
         Args:
-            reports: of this look.
-            now: when it was.
+            reports: of this round.
+            now: time of this round.
             width: columns to keep within, 0 for no wrapping.
         """
         seen = {_key(report, row): _state(row) for report in reports for row in report.rows}
@@ -50,7 +50,7 @@ def _key(report: ProbeReport, row: NodeRow) -> _Key:
 
 
 def _state(row: NodeRow) -> str:
-    """What of a row a change is told of: times and ports differ from look to look."""
+    """Return the parts of a row whose changes are reported; times and ports always change."""
     words = [row.outcome.value]
     if row.connected:
         words.append(f"source {row.source.value}")

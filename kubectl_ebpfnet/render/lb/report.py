@@ -1,4 +1,4 @@
-"""`probe-lb`: nodes beside what is expected of them, the verdict, contradictions with their proof.
+"""`probe-lb`: the verdict, a row for each node, contradictions with their proof.
 
 One table a target. JSON and YAML: docs/json.md.
 """
@@ -64,10 +64,16 @@ __all__ = ["FORMATS", "document", "render", "render_all"]
 
 
 def render(report: ProbeReport, bundle: Bundle, format_name: str, view: View) -> str:
-    """The answer as text that ends with a newline.
+    """Return the answer as text that ends with a newline.
+
+    Args:
+        report: the answer.
+        bundle: what the report was made of.
+        format_name: of FORMATS.
+        view: for table and wide.
 
     Raises:
-        ValueError: a format not in FORMATS.
+        ValueError: no such format.
     """
     match format_name:
         case "json":
@@ -82,7 +88,7 @@ def render(report: ProbeReport, bundle: Bundle, format_name: str, view: View) ->
 
 
 def render_all(reports: Iterable[tuple[ProbeReport, Bundle]], format_name: str) -> str:
-    """Several answers in one document, as JSON or YAML."""
+    """Return several answers in one document, as JSON or YAML."""
     values = {
         "schema": "ebpfnet.dev/probe-lb-policies/v1",
         "items": [document(report, bundle) for report, bundle in reports],
@@ -91,7 +97,7 @@ def render_all(reports: Iterable[tuple[ProbeReport, Bundle]], format_name: str) 
 
 
 def document(report: ProbeReport, bundle: Bundle) -> dict[str, Any]:
-    """The answer as plain values, in the order in which docs/json.md tells them."""
+    """Return the answer as plain values, in the order of docs/json.md."""
     cited = {e.record for row in report.rows for e in row.evidence}
     cited |= {e.record for finding in report.findings for e in finding.evidence}
     request = codec.plain(report.request)
@@ -191,7 +197,7 @@ def _listing(target: ProbeTarget, rows: list[NodeRow]) -> Listing[NodeRow]:
 
 
 def _ready(row: NodeRow) -> str:
-    """Ready endpoints on the node, of all; those that serve while they end where none is ready."""
+    """Return ready endpoints on the node, of all ready ones, and terminating ones on the node."""
     ends = row.endpoints
     text = f"{ends.local}/{ends.total}"
     return f"{text}+{ends.local_terminating}t" if ends.local_terminating else text
@@ -232,7 +238,7 @@ def _health(row: NodeRow) -> str:
 
 
 def _verdict(row: NodeRow) -> str:
-    """In brackets where load-balancers send nothing, for it does not count."""
+    """Return the row's verdict, in brackets where load-balancers leave the node out."""
     word = _VERDICTS[row.judgement]
     return f"({word})" if row.expected.excluded else word
 
@@ -247,7 +253,7 @@ def _http(row: NodeRow) -> str:
 
 
 def _notes(rows: Iterable[NodeRow], view: View) -> list[str]:
-    """What was done otherwise or could not be done; one line for all the nodes it is said of."""
+    """Return the rows' notes, one line for all nodes of a note."""
     nodes: dict[str, dict[str, None]] = {}
     for row in rows:
         for text in row.notes:

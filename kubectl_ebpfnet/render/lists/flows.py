@@ -12,7 +12,7 @@ _SYN, _FIN, _RST = 0x02, 0x01, 0x04  # RFC 9293 3.1
 
 
 def listing(found: FlowList) -> Listing[TrackedFlow]:
-    """The list."""
+    """Lay the flows out as a list."""
     return Listing(
         schema=SCHEMA,
         title=f"Flows of {found.target}"
@@ -49,7 +49,7 @@ def _destination(row: TrackedFlow) -> str:
 
 
 def translated(row: TrackedFlow) -> str:
-    """What of the packet was rewritten: `to BACKEND`, `from NODE`, or both; "" for nothing."""
+    """Return the rewritten parts of the packet: `to BACKEND`, `from NODE`, both, or ""."""
     words = []
     first, last = row.flow, row.translated
     if (first.destination, first.destination_port) != (last.destination, last.destination_port):
@@ -60,7 +60,7 @@ def translated(row: TrackedFlow) -> str:
 
 
 def state(row: TrackedFlow) -> str:
-    """nf_conntrack's word, else what Cilium's flags say, in lower case; "" when nothing says."""
+    """Return nf_conntrack's state, else a state by Cilium's flags in lower case; "" for none."""
     nf, ct = row.netfilter, row.cilium_ct or row.service_ct
     if nf is not None and nf.state:
         return nf.state + (" unreplied" if "UNREPLIED" in nf.status else "")
@@ -79,7 +79,7 @@ def state(row: TrackedFlow) -> str:
 
 
 def tables(row: TrackedFlow) -> str:
-    """Which tables have an entry of it."""
+    """Return the tables with an entry of the flow."""
     parts = (
         ("svc", row.service_ct),
         (f"ct-{row.cilium_ct.direction.lower()}" if row.cilium_ct else "", row.cilium_ct),
@@ -90,7 +90,7 @@ def tables(row: TrackedFlow) -> str:
 
 
 def _counted(row: TrackedFlow, name: str) -> int | None:
-    """Cilium's count and netfilter's are of the same packets: the greater one saw more."""
+    """Return the greatest count of the flow's entries: all of them count the same packets."""
     counts = [
         getattr(entry, name)
         for entry in (row.cilium_ct, row.service_ct, row.netfilter)

@@ -10,15 +10,15 @@ from kubectl_ebpfnet.render.text.style import escape
 
 
 def line(title: str, row: Mapping[str, Any], *, dry_run: bool) -> str:
-    """Tell what became of a leftover.
+    """Return the line that reports what `cleanup` did with a leftover.
 
     Args:
         title: its kind and name, for example `namespace ebpfnet-0a1b2c3d`.
         row: its item in the document of `cleanup -o json`.
-        dry_run: nothing was removed, and nothing was to be.
+        dry_run: nothing was to be removed.
 
     Returns:
-        One line, with its newline.
+        The line, with its newline.
     """
     outcome = "would be removed" if dry_run else "removed"
     if row["error"]:

@@ -1,7 +1,7 @@
 """Lists of facts as kubectl shows them: a table, a wide table, JSON or YAML.
 
-A list brings its columns; what a cell says is text of a cluster and is escaped here. JSON is the
-facts themselves (model/protocol/codec.py), under a versioned `schema` (docs/json.md).
+A list brings its columns; cells are untrusted text and are escaped here. JSON is the facts
+themselves (model/protocol/codec.py), under a versioned `schema` (docs/json.md).
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Column(Generic[Row]):
 
     Attributes:
         header: upper case.
-        cell: what it says of a row; "" shows as `-`.
-        wide: shown by `-o wide` alone.
-        elastic: gives way where the terminal is too narrow.
-        spare: left out where it is too narrow even so; `-o wide` and JSON have it.
+        cell: the text of a row's cell; "" shows as `-`.
+        wide: shown by `-o wide` only.
+        elastic: wrapped where the terminal is too narrow.
+        spare: left out where wrapping is not enough; `-o wide` and JSON have it.
         paint: colours a row's cell, in codes that take no room; None for no colour.
     """
 
@@ -57,8 +57,8 @@ class Listing(Generic[Row]):
         columns: of the table forms.
         rows: the facts.
         evidence: of a row.
-        nothing: what the table form says when there are no rows.
-        notes: sentences below the table: what could not be looked at, and why.
+        nothing: the sentence of the table form without rows.
+        notes: sentences below the table: what could not be read, and why.
         document: further members of the JSON document, before `items`.
     """
 
@@ -73,7 +73,17 @@ class Listing(Generic[Row]):
 
 
 def render(listing: Listing[Any], bundle: Bundle, format_name: str, view: View) -> str:
-    """The list as text that ends with a newline. Raises ValueError for a format not in FORMATS."""
+    """Return a list as text that ends with a newline.
+
+    Args:
+        listing: the list.
+        bundle: what the list was made of; evidence is quoted from it.
+        format_name: of FORMATS.
+        view: for table and wide.
+
+    Raises:
+        ValueError: no such format.
+    """
     match format_name:
         case "json":
             return safe_json(_document(listing, bundle))
@@ -143,7 +153,7 @@ _Table = list[tuple[Column[Any], list[str]]]
 
 
 def _narrowed(table: _Table, width: int) -> _Table:
-    """The table within a width: spare columns go, the last first, then elastic ones are wrapped."""
+    """Fit a table into a width: drop spare columns, the last first, then wrap elastic ones."""
     while _room(table) > width:
         spare = [i for i, (column, _) in enumerate(table) if column.spare]
         if not spare:
@@ -163,7 +173,7 @@ def _narrowed(table: _Table, width: int) -> _Table:
 
 
 def _room(table: _Table) -> int:
-    """Columns of the terminal that it needs at least."""
+    """Return the least width of a table."""
     return sum(_least(column, texts) for column, texts in table) + _GAP * (len(table) - 1)
 
 

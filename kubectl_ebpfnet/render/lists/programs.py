@@ -14,7 +14,7 @@ _CGROUP = "cgroup_"
 
 
 def listing(found: ProgramList) -> Listing[AttachedProgram]:
-    """The list."""
+    """Lay the programs out as a list."""
     listed_at = _time(found.asked)
     return Listing(
         schema=SCHEMA,
@@ -53,7 +53,7 @@ def _device(row: AttachedProgram) -> str:
 
 
 def _hook(row: AttachedProgram) -> str:
-    """The hook; the device's column says that it is one of a cgroup."""
+    """Return the hook; of a cgroup without its prefix, which the device's column shows."""
     return row.attachment.hook.removeprefix(_CGROUP)
 
 
@@ -70,7 +70,7 @@ def _of(row: AttachedProgram, name: str) -> int | None:
 
 
 def _mean(row: AttachedProgram) -> str:
-    """Nanoseconds of one run, while statistics were on."""
+    """Return the mean nanoseconds of a run, while statistics were on."""
     runs, time = _of(row, "run_count"), _of(row, "run_time_ns")
     return str(time // runs) if runs and time is not None else ""
 
@@ -80,8 +80,8 @@ def _maps(row: AttachedProgram) -> str:
 
 
 def _time(text: str) -> datetime | None:
-    """What ages count to: when the programs were listed, which for a capture is long ago. None
-    where it does not say."""
+    """Return the time at which the programs were listed, which their ages count to; None when not
+    known."""
     try:
         return moment(text, "a record")
     except ParseError:

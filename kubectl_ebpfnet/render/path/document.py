@@ -30,7 +30,7 @@ _NOT_ASCII = re.compile(r"[^\n -~]")
 
 
 def document(path: Path, bundle: Bundle) -> dict[str, Any]:
-    """The answer as plain values, in the order in which docs/json.md tells them."""
+    """Return the answer as plain values, in the order of docs/json.md."""
     return {
         "schema": SCHEMA,
         "source": _target(path.source),
@@ -48,30 +48,30 @@ def document(path: Path, bundle: Bundle) -> dict[str, Any]:
 
 
 def json_text(path: Path, bundle: Bundle) -> str:
-    """The document as JSON, two spaces deep.
+    """Return the document as JSON, indented by two spaces.
 
-    What a terminal would obey, and what it would not show, is written as JSON's own escapes, so
-    the text is safe to look at and still says the same to a parser.
+    Characters that a terminal would obey or would not show are JSON escapes: the text is safe to
+    print, and equal for a parser.
     """
     return safe_json(document(path, bundle))
 
 
 def safe_json(values: Any) -> str:
-    """Plain values as JSON that is safe to look at, with a newline at its end."""
+    """Return plain values as JSON that is safe to print, with a newline at its end."""
     text = json.dumps(values, indent=2, ensure_ascii=False)
     return _NOT_ASCII.sub(_escaped, text) + "\n"
 
 
 def yaml_text(path: Path, bundle: Bundle) -> str:
-    """The same document as YAML."""
+    """Return the document as YAML."""
     return safe_yaml(document(path, bundle))
 
 
 def safe_yaml(values: Any) -> str:
-    """Plain values as YAML that is safe to look at."""
+    """Return plain values as YAML that is safe to print."""
     import yaml  # 10 ms, for this format alone
 
-    # YAML's writer escapes all that is not ASCII, or next to nothing of what a terminal obeys.
+    # PyYAML escapes every character beyond ASCII, or hardly any that a terminal obeys.
     harmless = all(map(is_visible, set(json.dumps(values, ensure_ascii=False))))
     return yaml.safe_dump(
         values, sort_keys=False, allow_unicode=harmless, width=2**20, default_flow_style=False
@@ -175,7 +175,7 @@ def _cited(path: Path, bundle: Bundle) -> list[Record]:
 
 
 def record_document(record: Record) -> dict[str, Any]:
-    """A record that evidence points at, without what it said."""
+    """Return a cited record without its output."""
     return {
         "number": record.number,
         "place": codec.plain(record.place),

@@ -1,4 +1,4 @@
-"""The name of an output format → the answer as text."""
+"""The output formats of `path`."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ MODULES = {
     "mermaid": "kubectl_ebpfnet.render.path.graph",
     "dot": "kubectl_ebpfnet.render.path.graph",
 }
-"""Format → the module that makes it, for who wants to import it while waiting for something."""
+"""Format → its module, so that a caller can import it while it waits for the cluster."""
 FORMATS = tuple(MODULES)
 
 
 def render(path: Path, bundle: Bundle, format_name: str, view: View) -> str:
-    """The answer as text that ends with a newline.
+    """Return the answer as text that ends with a newline.
 
     Args:
-        bundle: what the path was explained from; evidence is quoted out of it.
+        path: the answer.
+        bundle: what the path was explained from; evidence is quoted from it.
         format_name: one of FORMATS.
         view: for table, wide and tree; the others are for programs and look the same everywhere.
 
     Raises:
         ValueError: no such format.
     """
-    # Each format brings its own imports (tabulate alone is 30 ms): only the wanted one's.
+    # Import the requested format only: tabulate alone takes 30 ms.
     match format_name:
         case "table" | "wide":
             from kubectl_ebpfnet.render.path.table import table, wide

@@ -1,6 +1,6 @@
 """`-o mermaid` and `-o dot`: the path as a drawing, places as boxes around their hops.
 
-Labels hold what a cluster says, so nothing of it may be read as syntax. Mermaid: a label in
+Labels hold untrusted text, which must not be read as syntax. Mermaid: a label in
 double quotes, and every character that is not a plain letter, digit or blank as an entity code
 `#NN;` (mermaid.js.org/syntax/flowchart, "Entity codes to escape characters"). DOT: a quoted ID in
 which a backslash and a quote are escaped (graphviz.org/doc/info/lang.html; escString).
@@ -20,7 +20,7 @@ _PLAIN = re.compile(r"[^A-Za-z0-9 .,:/()→_+-]")
 
 
 def mermaid(path: Path) -> str:
-    """A Mermaid flowchart; unknown hops are dashed, the hop that drops is marked."""
+    """Return a Mermaid flowchart; unknown hops are dashed, the hop that drops is marked."""
     lines = ["---", f"title: {_front_matter(_title(path))}", "---", "flowchart TD"]
     for number, (title, hops) in enumerate(branches(path.hops), start=1):
         lines.append(f'  subgraph place{number}["{_mermaid(title)}"]')
@@ -36,7 +36,7 @@ def mermaid(path: Path) -> str:
 
 
 def dot(path: Path) -> str:
-    """A Graphviz digraph; unknown hops are dashed, the hop that drops is red."""
+    """Return a Graphviz digraph; unknown hops are dashed, the hop that drops is red."""
     lines = ["digraph path {", f"  label={_dot(_title(path))};", '  labelloc="t";']
     lines.append('  node [shape="box"];')
     for number, (title, hops) in enumerate(branches(path.hops), start=1):

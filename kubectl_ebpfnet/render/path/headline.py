@@ -1,4 +1,4 @@
-"""The lines that every answer for a reader begins and ends with."""
+"""The first and last lines of the text formats of `path`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kubectl_ebpfnet.render.text.wrap import wrap
 
 
 def opening(path: Path, view: View) -> list[str]:
-    """The headline, and how the ends were resolved."""
+    """Return the headline, and notes on the resolution of the ends."""
     headline = phrases.headline(path)
     first = (
         escape(headline.before) + Style(view.color).verdict(path.verdict) + escape(headline.after)
@@ -23,7 +23,7 @@ def opening(path: Path, view: View) -> list[str]:
 
 
 def closing(bundle: Bundle, view: View) -> list[str]:
-    """What is to be known of the bundle, e.g. that it is a replay; () when nothing is."""
+    """Return the bundle's note, e.g. that it is a replay; [] without one."""
     if not bundle.note:
         return []
     return ["CAPTURE", *wrap(escape(bundle.note), view.width)]

@@ -1,4 +1,4 @@
-"""The answer's pieces in words. Raw text: whoever puts it into a line escapes it there."""
+"""The parts of a path's answer in words. The text is raw: callers escape it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABLES = {
     "cilium-nat": "Cilium NAT",
     "nf_conntrack": "nf_conntrack",
 }
-"""What a reader calls the tables of `TrackingNote.table`."""
+"""Readable names of `TrackingNote.table`."""
 _TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")  # RFC 9293 3.1, low bit first
 
 
@@ -28,7 +28,7 @@ class Headline:
 
 
 def headline(path: Path) -> Headline:
-    """The one line that answers: source → destination, the verdict, and what became of the tuple.
+    """Return the headline: source → destination, the verdict, and the tuple after translation.
 
     `pod/client 10.0.1.5 → 1.1.1.1:80/TCP: delivered, seen outside as 192.0.2.7:40000`.
     """
@@ -40,7 +40,7 @@ def headline(path: Path) -> Headline:
     reason = path.reason.removeprefix(word).lstrip(":, ")
     if not reason:
         return Headline(before, path.verdict, "")
-    # "dropped at hop 7: …" goes on from the word, any other sentence follows a colon.
+    # "dropped at hop 7: …" continues the verdict's word, any other sentence follows a colon.
     goes_on = path.reason.startswith(f"{word} ")
     return Headline(before, path.verdict, f" {reason}" if goes_on else f": {reason}")
 
@@ -88,12 +88,12 @@ def _translation(path: Path) -> str:
 
 
 def notes(path: Path) -> list[str]:
-    """How the ends were resolved, a sentence each."""
+    """Return how the ends were resolved, a sentence each."""
     return [f"{t.text}: {t.note}" for t in (path.source, path.destination) if t.note]
 
 
 def does(hop: Hop) -> str:
-    """What a hop does to the packet; for an unknown hop also why it is unknown."""
+    """Return what a hop does to the packet; of an unknown hop also why it is unknown."""
     text = hop.summary
     if hop.reason:
         text = f"{text}: {hop.reason}" if text else hop.reason
@@ -101,7 +101,7 @@ def does(hop: Hop) -> str:
 
 
 def place_title(hop: Hop) -> str:
-    """`pod default/client`, `node node1`, `cilium at lxc12ab on node1`, `world 1.1.1.1`."""
+    """Return `pod default/client`, `node node1`, `cilium at lxc12ab on node1`, `world 1.1.1.1`."""
     if hop.place is not HopPlace.CILIUM:
         return f"{hop.place.value} {hop.where}"
     if hop.where == hop.node or not hop.node:
@@ -110,7 +110,7 @@ def place_title(hop: Hop) -> str:
 
 
 def packet(value: Packet) -> str:
-    """The packet's tuple, its capsule and its mark."""
+    """Return the packet's tuple, its outer tuple, VNI and mark."""
     text = str(value.flow)
     if value.outer is not None:
         text += f" in {value.outer}"
@@ -122,7 +122,7 @@ def packet(value: Packet) -> str:
 
 
 def translation(tracked: TrackedFlow) -> str:
-    """`leaves as …` when the tuple is rewritten on the way, "" when not."""
+    """Return `leaves as …` when the tuple is rewritten, "" when it is not."""
     before, after = tracked.flow, tracked.translated
     words = []
     if (before.source, before.source_port) != (after.source, after.source_port):
@@ -136,7 +136,7 @@ def translation(tracked: TrackedFlow) -> str:
 
 
 def cilium_ct(entry: CtEntry, shown: Flow) -> str:
-    """Cilium's conntrack entry; its tuple only where it is not the one already shown."""
+    """Return Cilium's conntrack entry in words; its tuple only where it differs from `shown`."""
     words = [entry.direction]
     if not entry.flow.matches(shown):
         words[0] += f" {_ends(entry.flow)}"
@@ -163,7 +163,7 @@ def _tcp_flags(bits: int) -> str:
 
 
 def cilium_nat(entry: NatEntry) -> str:
-    """Cilium's NAT entry: what it writes into the packet."""
+    """Return Cilium's NAT entry in words: the address and port that it writes."""
     end = "destination" if entry.direction == "IN" else "source"
     words = [f"{entry.direction}, {end} becomes {endpoint_text(entry.address, entry.port)}"]
     if entry.needs_ct:
@@ -174,7 +174,7 @@ def cilium_nat(entry: NatEntry) -> str:
 
 
 def netfilter(entry: ConntrackEntry, shown: Flow) -> str:
-    """The kernel's entry; the reply's tuple where NAT makes it differ from the plain answer."""
+    """Return nf_conntrack's entry in words; the reply's tuple only where NAT changes it."""
     words = [entry.state] if entry.state else []
     words += sorted(entry.status)
     if not entry.original.matches(shown):

@@ -1,7 +1,7 @@
 """`-o table` and `-o wide`: the headline, the hops, the tracked flows, the findings.
 
-The look is kubectl's: upper-case headers, no borders. tabulate lays the columns out; the lines in
-a cell are broken here, since only here is it known which column may give way.
+The look is kubectl's: upper-case headers, no borders. tabulate lays the columns out; this module
+wraps the cells, since it knows which columns may shrink.
 """
 
 from __future__ import annotations
@@ -32,14 +32,23 @@ _LEAST_DOES = 26
 
 
 def table(path: Path, bundle: Bundle, view: View) -> str:
-    """The answer as one reads it by default."""
+    """Return the answer as the default table.
+
+    Args:
+        path: the answer.
+        bundle: evidence is quoted from it.
+        view: the terminal.
+    """
     return _document(path, bundle, view, _hops(path, bundle, view), _FLOWS_OF_A_NODE)
 
 
 def wide(path: Path, bundle: Bundle, view: View) -> str:
-    """The same with the node, the packet as it leaves each hop, and the records' numbers.
+    """Return the table with node, packet and record numbers of each hop, never wrapped.
 
-    As with kubectl, wide lines are never wrapped.
+    Args:
+        path: the answer.
+        bundle: evidence is quoted from it.
+        view: the terminal, but for its width.
     """
     unwrapped = View(0, view.color, view.evidence)
     rows = [(*_row(hop), *_wide_cells(hop)) for hop in path.hops]
@@ -48,8 +57,8 @@ def wide(path: Path, bundle: Bundle, view: View) -> str:
 
 
 def columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table; a cell may hold newlines, its row then takes as many lines."""
-    # The headers as a row: as headers tabulate would make every column two wider than they are.
+    """Return the lines of a table; a cell with newlines makes its row higher."""
+    # The headers are a row: as headers, tabulate would make every column two wider.
     text = tabulate([headers, *rows], tablefmt="plain", disable_numparse=True)
     return [line.rstrip() for line in text.split("\n")]
 
@@ -93,7 +102,7 @@ def _hops(path: Path, bundle: Bundle, view: View) -> list[str]:
 
 
 def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Columns for each cell: WHERE and WHAT give way a little, DOES takes what is left."""
+    """Return the width of each column: WHERE and WHAT shrink a little, DOES takes the rest."""
     natural = [
         max(len(header), *(len(row[i]) for row in rows)) for i, header in enumerate(_HEADERS)
     ]

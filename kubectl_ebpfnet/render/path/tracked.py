@@ -1,7 +1,7 @@
 """The joined view: one flow in Cilium's conntrack, Cilium's NAT and nf_conntrack, side by side.
 
-Where the terminal is too narrow for three tables beside each other they stand below each other,
-still one flow a block, so that what differs through the translation is in one place.
+On a narrow terminal the three entries of a flow stand below each other, one flow a block, so that
+the translations of a flow stay together.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ Columns = Callable[[Sequence[str], Sequence[Sequence[str]]], list[str]]
 def tracking_lines(
     path: Path, view: View, columns: Columns, at_most: int | None = None
 ) -> list[str]:
-    """The lines of the FLOWS section, () when nothing is tracked and nothing is to say of it.
+    """Return the lines of the FLOWS section, [] without flows and notes.
 
     Args:
+        path: the answer.
+        view: the terminal.
         columns: lays a table out.
-        at_most: flows that are shown of a node, the newest; None for all.
+        at_most: number of flows to show of each node, the newest; None for all.
     """
     lines: list[str] = []
     flows, left_out = _newest(path.flows, at_most)
@@ -50,7 +52,7 @@ def tracking_lines(
 def _newest(
     flows: Sequence[TrackedFlow], at_most: int | None
 ) -> tuple[list[TrackedFlow], dict[str, int]]:
-    """The first flows of each node, and how many more a node has."""
+    """Return the first flows of each node, and the number of a node's other flows."""
     kept: list[TrackedFlow] = []
     seen: Counter[str] = Counter()
     for flow in flows:
@@ -62,7 +64,7 @@ def _newest(
 
 
 def _beside(flows: Sequence[TrackedFlow], view: View, columns: Columns) -> list[str]:
-    # The gaps and the node's name go off first; the other four share what is left.
+    # The four columns beside the node's name share the width without gaps.
     node = max(len(escape(flow.node)) for flow in flows)
     room = max((view.width - max(node, 4) - 8) // 4, 20) if view.width else 0
     rows = []

@@ -16,7 +16,7 @@ from kubectl_ebpfnet.render.text.wrap import hanging, wrap
 
 
 def branches(hops: Sequence[Hop]) -> Iterator[tuple[str, list[Hop]]]:
-    """The hops by place: a place that the packet comes back to is a branch of its own.
+    """Group the hops by place; a place that the packet comes back to is a branch of its own.
 
     Yields:
         (the place's title, not escaped, and its hops), in the packet's order.
@@ -26,7 +26,13 @@ def branches(hops: Sequence[Hop]) -> Iterator[tuple[str, list[Hop]]]:
 
 
 def tree(path: Path, bundle: Bundle, view: View) -> str:
-    """The answer as a tree; findings follow it."""
+    """Return the answer as a tree, followed by the findings.
+
+    Args:
+        path: the answer.
+        bundle: evidence is quoted from it.
+        view: the terminal.
+    """
     lines = opening(path, view)
     places = list(branches(path.hops))
     for index, (title, hops) in enumerate(places):
@@ -54,6 +60,6 @@ def _leaf(hop: Hop, bundle: Bundle, view: View, bar: str, last: bool) -> list[st
 
 
 def _branch(knot: str, below: str, text: str, width: int) -> list[str]:
-    """A line of the tree, wrapped beside its bars."""
+    """Return a line of the tree, wrapped beside its bars."""
     first, *rest = wrap(text, max(width - len(knot), 24) if width else 0)
     return [knot + first, *(below + line for line in rest)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def age(seconds: float) -> str:
-    """A time span as kubectl prints it: `45s`, `5m`, `3h`, `12d` (k8s.io/apimachinery duration)."""
+    """Return a span as kubectl does: `45s`, `5m`, `3h`, `12d` (k8s.io/apimachinery duration)."""
     whole = max(0, int(seconds))
     if whole < 120:
         return f"{whole}s"

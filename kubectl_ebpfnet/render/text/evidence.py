@@ -1,4 +1,4 @@
-"""Evidence as lines: the command, where it ran, and what it said."""
+"""Evidence as lines: the command, its place, and its output."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from kubectl_ebpfnet.render.text.style import escape
 
 
 def proof(evidence: Iterable[Evidence], bundle: Bundle, indent: str) -> list[str]:
-    """The lines that prove something, escaped, for under a hop or a finding.
+    """Return evidence as escaped lines, for below a hop or a finding.
 
-    `$ ip route   (pod default/client, exit code 0)`, then the lines with their numbers. The
-    bundle's own lines are shown where the evidence quotes none.
+    `$ ip route   (pod default/client, exit code 0)`, then the lines with their numbers.
+
+    Args:
+        evidence: pieces of evidence.
+        bundle: has the lines of a piece without an excerpt.
+        indent: before each line.
     """
     shown: list[str] = []
     for item in evidence:
@@ -33,13 +37,13 @@ def under_rows(
     proofs: Iterable[Iterable[Evidence]],
     bundle: Bundle,
 ) -> list[str]:
-    """A table with the evidence of each row beneath it.
+    """Return a table with the evidence of each row beneath it.
 
     Args:
         lines: the table, its headers' line first.
         rows: its cells; one with newlines makes its row higher.
         proofs: the evidence of each row.
-        bundle: what the evidence points into.
+        bundle: holds the cited records.
     """
     shown, next_line = list(lines[:1]), 1
     for cells, evidence in zip(rows, proofs, strict=True):
@@ -59,7 +63,7 @@ def _quoted(item: Evidence, record: Record) -> list[str]:
     quoted = list(item.excerpt) or _lines(record, item.lines)
     numbers: list[str] = [str(n) for n in item.lines]
     if len(numbers) != len(quoted):
-        # A JSON document's part, or lines that were cut: no number belongs to a single line.
+        # An excerpt of JSON, or lines that were cut: numbers and lines do not correspond.
         numbers = [""] * len(quoted)
     wide = max((len(n) for n in numbers), default=0)
     return [

@@ -1,4 +1,4 @@
-"""Findings as a reader sees them: the severity's word, the title, what to do, the proof."""
+"""Findings as text: severity, title, remedy, proof."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ _GAP = 2
 
 
 def lines(findings: Sequence[Finding], bundle: Bundle, view: View) -> list[str]:
-    """The section FINDINGS, () when there are none."""
+    """Return the section FINDINGS, [] without findings.
+
+    Args:
+        findings: worst first.
+        bundle: evidence is quoted from it.
+        view: the terminal.
+    """
     if not findings:
         return []
     style = Style(view.color)

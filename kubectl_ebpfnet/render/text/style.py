@@ -1,4 +1,4 @@
-"""Colour for verdicts and severities, and the escaping of what a terminal must not obey.
+"""Colours of verdicts and severities, and escapes for text that a terminal must not obey.
 
 Names of pods, labels and DNS answers are untrusted. A terminal obeys control characters (ECMA-48)
 and lays bidirectional controls out (UAX #9), so a name could hide or forge a line of the answer
@@ -32,7 +32,7 @@ _INVISIBLE = re.compile(
 
 
 class Stream(Protocol):
-    """What is asked of an output stream."""
+    """An output stream that may be a terminal."""
 
     def isatty(self) -> bool:
         """Whether it is a terminal."""
@@ -40,12 +40,14 @@ class Stream(Protocol):
 
 
 def color_enabled(mode: str, stream: Stream, environ: Mapping[str, str]) -> bool:
-    """Whether to colour what is written to a stream.
+    """Decide whether to colour the text for a stream.
 
     Args:
         mode: `always`, `never`, or `auto`: NO_COLOR forbids, FORCE_COLOR demands, else a
             terminal that is not TERM=dumb gets colour. Both variables count when not empty, and
-            NO_COLOR wins; FORCE_COLOR=0 forbids, as the programs that know it agree.
+            NO_COLOR wins; FORCE_COLOR=0 forbids, as in other programs.
+        stream: the output stream.
+        environ: environment variables.
     """
     if mode != "auto":
         return mode == "always"
@@ -64,15 +66,15 @@ class Style:
         self._color = color
 
     def verdict(self, verdict: Verdict) -> str:
-        """The verdict's word."""
+        """Return the verdict's word."""
         return self._painted(verdict.value, _VERDICTS[verdict])
 
     def severity(self, severity: Severity) -> str:
-        """The severity's word, upper case."""
+        """Return the severity's word, upper case."""
         return self._painted(severity.value.upper(), _SEVERITIES[severity])
 
     def judgement(self, judgement: Judgement, word: str) -> str:
-        """A word that says a judgement."""
+        """Return a word in the colour of a judgement."""
         return self._painted(word, _JUDGEMENTS[judgement])
 
     def _painted(self, word: str, color: int) -> str:
@@ -80,7 +82,7 @@ class Style:
 
 
 def escape(text: str) -> str:
-    r"""The text with everything invisible or obeyed by terminals made visible.
+    r"""Return the text with visible escapes for characters that are invisible or terminals obey.
 
     Control characters (C0, DEL, C1), bidirectional controls, zero-width and other format
     characters, separators other than the space, surrogates and unassigned code points become
@@ -92,7 +94,7 @@ def escape(text: str) -> str:
 
 
 def is_visible(character: str) -> bool:
-    """Whether a character shows as itself and a terminal obeys nothing in it."""
+    """Tell whether a character shows as itself and has no effect on a terminal."""
     return character.isprintable() and not _INVISIBLE.match(character)
 
 

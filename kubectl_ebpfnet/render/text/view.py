@@ -1,4 +1,4 @@
-"""How an answer is looked at."""
+"""The reader's terminal and options, for the text formats."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The reader's terminal and wishes.
+    """The reader's terminal and options.
 
     Attributes:
         width: columns to keep within; 0 for no wrapping: one line a hop, stable for grep.

@@ -1,13 +1,13 @@
-"""Breaking text into lines of a width: at spaces, and long names after their punctuation."""
+"""Wrap text: at spaces, and long names after their punctuation."""
 
 from __future__ import annotations
 
 _SEAMS = "/.-:,_=@"
-"""Characters after which a name that is longer than a line may be broken."""
+"""Characters after which a name that is longer than a line may be wrapped."""
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """The text in lines of at most `width` columns.
+    """Wrap text into lines of at most `width` columns.
 
     Args:
         text: one line, without control characters.
@@ -39,15 +39,16 @@ def wrap(text: str, width: int) -> list[str]:
 
 def _seam(word: str, width: int) -> int:
     best = max(word.rfind(seam, 0, width) for seam in _SEAMS) + 1
-    # A seam in the first third would leave a line all but empty: rather break the name.
+    # A seam in the first third would leave the line almost empty: then break the name anywhere.
     return best if best > width // 3 else width
 
 
 def hanging(label: str, text: str, width: int, indent: int = 0) -> list[str]:
-    """`label` with the wrapped text to its right; following lines stand under the text.
+    """Return a label with the wrapped text to its right; further lines stand under the text.
 
     Args:
-        label: already padded; may hold colour, so its columns are given by `indent`.
+        label: already padded; may hold colour codes, then `indent` is needed.
+        text: one line, without control characters.
         width: of the whole; 0 for no wrapping.
         indent: columns that the label takes; its length when 0.
     """
