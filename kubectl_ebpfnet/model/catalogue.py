@@ -131,7 +131,7 @@ BPF_PROGRAMS = Question(
     "bpf-programs", _NETNS, (("bpftool", "-j", "prog", "show"),), asks="programs"
 )
 BPF_PINS = Question("bpf-pins", _NETNS, (("ls", "-R", "/sys/fs/bpf"),), asks="pins")
-# What only the node side can say; an agent is asked BPF_NET, BPF_LINKS and tc instead.
+# Only the node side has these facts; an agent is asked BPF_NET, BPF_LINKS and tc instead.
 ATTACHMENTS = Question("attachments", (PlaceKind.NODE, PlaceKind.POD), (), asks="attachments")
 COUNTERS = Question("counters", (PlaceKind.NODE,), (), asks="counters")
 KERNEL = Question("kernel", (PlaceKind.NODE,), (), asks="kernel")

@@ -55,5 +55,5 @@ class ConntrackEntry:
         )
 
     def translated(self) -> Flow:
-        """The original packet as it is after all of this entry's NAT."""
+        """Return the original packet after all of this entry's NAT."""
         return self.reply.reversed()

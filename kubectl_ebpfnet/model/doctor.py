@@ -67,9 +67,9 @@ class Right:
     Attributes:
         verb, resource: `list`, `pods`, `pods/exec`, `ciliumnodes.cilium.io`.
         name: of the one object that is meant, "" for all.
-        uses: what needs it: some of COMMANDS (docs/rbac.yaml), `node-pod`, `cleanup`,
+        uses: users of the right: some of COMMANDS (docs/rbac.yaml), `node-pod`, `cleanup`,
             `pull-secret`.
-        effect: what is poorer without it.
+        effect: what commands do not show without it.
         allowed: in the whole cluster; None when the API server did not say.
         namespaces: where it is allowed, of those asked for, when it is not in the whole cluster.
         problem: why the API server did not say.
@@ -190,7 +190,7 @@ class CiliumFound:
         namespace: of the agents.
         daemonset: that runs them, "" when they have none.
         agents, running: how many pods, and how many of them run.
-        features: (what, how it is set): only what is known.
+        features: (name, value), known ones only.
         config: how the first node that said so has set its datapath up.
         problem: why it could not be looked for, or how it is set up is not known.
     """

@@ -81,11 +81,11 @@ class Output(Protocol):
     """Bytes that a command printed; they may still lie in a file."""
 
     def read(self) -> bytes:
-        """All of it. Raises BundleError when it is longer than READ_LIMIT."""
+        """Return all bytes. Raises BundleError when there are more than READ_LIMIT."""
         ...
 
     def chunks(self) -> Iterator[bytes]:
-        """The same bytes in pieces of bounded size, in order."""
+        """Yield the bytes in pieces of bounded size, in order."""
         ...
 
 
@@ -94,7 +94,7 @@ class Counted(Protocol):
     """Output that knows how many lines its chunks have: counting them costs as much as a search."""
 
     def counted_chunks(self) -> Iterator[tuple[bytes, int]]:
-        """The chunks in order, each with the number of its newlines, -1 when not known."""
+        """Yield the chunks in order, each with the number of its newlines, -1 when not known."""
         ...
 
 
@@ -109,11 +109,11 @@ class InMemory:
     data: bytes = b""
 
     def read(self) -> bytes:
-        """All of it."""
+        """Return all bytes."""
         return self.data
 
     def chunks(self) -> Iterator[bytes]:
-        """The same bytes in pieces of at most PIECE bytes."""
+        """Yield the bytes in pieces of at most PIECE bytes."""
         for start in range(0, len(self.data), PIECE):
             yield self.data[start : start + PIECE]
 

@@ -107,7 +107,7 @@ class Hop:
         place: the sort of place.
         where: its name: `default/client`, a node name, `1.1.1.1`.
         node: the node it is on, "" off the nodes.
-        kind: what is there.
+        kind: the kind of thing that acts on the packet.
         summary: what it does to the packet, one line.
         state: how that is known.
         reason: for UNKNOWN: which fact is missing and why.
@@ -263,11 +263,11 @@ class Path:
         source, destination: the ends.
         protocol: IANA number.
         verdict: what becomes of the packet.
-        reason: one sentence for the verdict: where it is dropped, or what is missing.
+        reason: one sentence: where the packet is dropped, or which fact is missing.
         hops: in the order in which the packet passes them.
         findings: worst first.
         flows: flows that match, as they are tracked now, newest first.
-        tracking: what the tables that show nothing have to say.
+        tracking: a note for each table without an entry of the flows.
     """
 
     source: Target

@@ -36,7 +36,7 @@ class How(StrEnum):
     NEXT_HOP = "next-hop"
     """Frames for the target's address were sent to the node's MAC, as a load-balancer does."""
     NODE_PORT = "node-port"
-    """To the node's own address and the node port: what is left where nodes share no L2."""
+    """To the node's own address and the node port, for nodes that share no L2 network."""
 
 
 class AttemptOutcome(StrEnum):
@@ -104,7 +104,7 @@ class ProbeRequest:
         from_node: the node that attempts are made from, "" for any other than the one probed.
         node_ports: probe the node ports as well.
         wait: seconds until silence is a time-out.
-        http_path: what is asked for after a connection, "" for nothing.
+        http_path: requested after the connection, "" for none.
         attempts: connections to each target through each node.
     """
 

@@ -18,7 +18,7 @@ class AttachedProgram:
         where: whose namespace the hook is in: `pod NAMESPACE/NAME` or `node NAME`.
         attachment: the hook: device, attach type, priority, bpf_link.
         order: 1-based position at its device and direction, or its cgroup and attach type.
-        program: what is known of it beyond its attachment, None when nothing is.
+        program: further facts of the program, None when none are known.
         role: what it is for when it is Cilium's, "" for others.
         evidence: what names it.
     """

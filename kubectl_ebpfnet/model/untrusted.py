@@ -55,7 +55,7 @@ def integer(
 
     Args:
         text: the number; a bool is not one.
-        source: what is parsed, for the error.
+        source: name of the parsed text, for the error.
         line: its 1-based line, for the error.
         least: the smallest that is allowed, None for any.
         most: the largest that is allowed, None for any.
@@ -79,7 +79,7 @@ def port(text: object, source: str, line: int = 0) -> int:
 
     Args:
         text: the port.
-        source: what is parsed, for the error.
+        source: name of the parsed text, for the error.
         line: its 1-based line, for the error.
     """
     return integer(text, source, line, most=0xFFFF)
@@ -90,7 +90,7 @@ def address(text: object, source: str, line: int = 0) -> Address:
 
     Args:
         text: the address.
-        source: what is parsed, for the error.
+        source: name of the parsed text, for the error.
         line: its 1-based line, for the error.
     """
     if isinstance(text, str):
@@ -108,7 +108,7 @@ def network(text: object, source: str, line: int = 0, *, version: int = 4) -> Ne
 
     Args:
         text: `10.0.0.0/8`, `10.0.0.0/255.0.0.0`, `10.0.0.1`, `fd00::/8`, `default`.
-        source: what is parsed, for the error.
+        source: name of the parsed text, for the error.
         line: its 1-based line, for the error.
         version: 4 or 6: the family of `default`.
     """
@@ -127,7 +127,7 @@ def moment(text: object, source: str, line: int = 0) -> datetime:
 
     Args:
         text: the time.
-        source: what is parsed, for the error.
+        source: name of the parsed text, for the error.
         line: its 1-based line, for the error.
     """
     if isinstance(text, str):

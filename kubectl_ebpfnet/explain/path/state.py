@@ -153,7 +153,7 @@ class PathBuilder:
             place: the kind of place.
             where: its name: a pod, a node, a device, an address.
             node: the node that it is on, "" off the nodes.
-            kind: what is there.
+            kind: the kind of thing that acts on the packet.
             summary: what it does to the packet, one line.
             state: how that is known.
             packet: as it leaves the hop.
@@ -182,7 +182,7 @@ class PathBuilder:
             place: the kind of place.
             where: its name: a pod, a node, a device, an address.
             node: the node that it is on, "" off the nodes.
-            kind: what is there.
+            kind: the kind of thing that acts on the packet.
             summary: what drops the packet and why, one line.
             state: OBSERVED when the drop was seen, DERIVED when it follows from tables.
             packet: as it came to the hop.

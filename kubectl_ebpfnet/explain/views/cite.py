@@ -81,7 +81,7 @@ def json_object(
 
 
 def is_json(record: Record) -> bool:
-    """Whether the record's output is one JSON document."""
+    """Tell whether the record holds a single JSON document."""
     return any(word in ("-j", "json", "-o=json") for word in record.argv)
 
 

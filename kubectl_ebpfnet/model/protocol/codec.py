@@ -60,7 +60,7 @@ _PLAIN = frozenset({str, int, bool, type(None)})
 
 @cache
 def _members(kind: Any) -> tuple[tuple[str, Any], ...]:
-    """Names and defaults of a dataclass's fields, without `line`."""
+    """Return names and defaults of a dataclass's fields, without `line`."""
     return tuple((f.name, f.default) for f in dataclasses.fields(kind) if f.name != "line")
 
 
@@ -94,7 +94,7 @@ def fact(line: bytes, kind: Any, number: int = 0, source: str = "a fact") -> Any
         kind: the fact's dataclass, or another type of the model (`Network`). Members that the class
             does not know are ignored: a newer node side may send more.
         number: 1-based line in its record, kept in the fact's `line` where it has one.
-        source: what is parsed, for the error.
+        source: name of the parsed text, for the error.
 
     Raises:
         ParseError: the line is no JSON, or not of this type.

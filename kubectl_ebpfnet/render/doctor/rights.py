@@ -123,7 +123,7 @@ def _right_columns(rows: list[_RightRow], everything: bool) -> tuple[Column[_Rig
 
 
 def _right(row: _RightRow) -> str:
-    """`get, list deployments, daemonsets (apps)`."""
+    """Return `get, list deployments, daemonsets (apps)`."""
     names = ", ".join(resource.partition(".")[0] for resource in row.resources)
     group = _group(row.right)
     named = f"{names} ({group})" if group else names

@@ -74,6 +74,6 @@ def _dot(text: str) -> str:
 
 def _front_matter(text: str) -> str:
     # Mermaid reads its front matter as YAML, but looks for %%{directives}%% in the raw text
-    # before: so what is not plain is written as an escape of YAML's double quotes.
+    # before: other characters are written as escapes of YAML's double quotes.
     plain = _PLAIN.sub(lambda match: f"\\U{ord(match.group()):08x}", escape(text))
     return f'"{plain}"'

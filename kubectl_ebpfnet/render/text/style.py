@@ -35,7 +35,7 @@ class Stream(Protocol):
     """An output stream that may be a terminal."""
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Tell whether it is a terminal."""
         ...
 
 

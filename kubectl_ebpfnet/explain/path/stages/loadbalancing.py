@@ -1,4 +1,4 @@
-"""Choosing a backend: what is common to socket, per-packet and netfilter load-balancing."""
+"""The choice of a backend, for socket, per-packet and netfilter load-balancing."""
 
 from __future__ import annotations
 
