@@ -72,6 +72,8 @@ def node_place(name: str) -> Place:
     return Place(PlaceKind.NODE, node=name)
 
 
+LIVE = "live"
+"""`Bundle.source` of a live run; other bundles have the name of their file."""
 READ_LIMIT = 256 << 20
 """Bytes of one output that may be read at once; streaming has no limit. The longest that is read
 whole is a list of objects: 150,000 pods, the most that Kubernetes supports, of 1 KiB each."""
@@ -254,12 +256,12 @@ class Bundle:
 
     Attributes:
         records: numbered from 1 in their order.
-        source: where it came from: a file name, or "live".
+        source: where it came from: a file name, or LIVE.
         note: a sentence for the reader, e.g. that this is a replay; "" when there is none.
     """
 
     records: tuple[Record, ...]
-    source: str = "live"
+    source: str = LIVE
     note: str = ""
 
     @cached_property
@@ -286,12 +288,12 @@ class Bundle:
         return self.records[number - 1]
 
 
-def bundle_of(records: Iterable[Record], source: str = "live", note: str = "") -> Bundle:
+def bundle_of(records: Iterable[Record], source: str = LIVE, note: str = "") -> Bundle:
     """Return a bundle of these records, numbered anew in their order.
 
     Args:
         records: in order.
-        source: a file name, or "live".
+        source: a file name, or LIVE.
         note: a sentence for the reader, "" for none.
     """
     import dataclasses

@@ -140,8 +140,8 @@ def test_policy_that_allows_one_port(our_lab: Lab) -> None:
         assert (denied.code, denied.verdict) == (3, "dropped")
         hop = denied.hops[-1]
         assert (hop["place"], hop["kind"], hop["drops"]) == ("cilium", "policy", True)
-        assert f"egress policy of endpoint {mine['id']}" in hop["summary"]
-        assert "identity 2 (world)" in hop["summary"]
+        denies = f"egress policy denies world (identity 2) for endpoint {mine['id']}: Policy denied"
+        assert denies in hop["summary"]
         assert hop["evidence"]
         (finding,) = [f for f in denied.document["findings"] if f["severity"] == "error"]
         said = finding["title"] + finding["detail"]

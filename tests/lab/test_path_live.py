@@ -82,12 +82,12 @@ def test_pod_to_world(our_lab: Lab, walker: tuple[str, Node]) -> None:
     gateway = answer.hops[1]
     assert gateway["state"] == "observed"
     assert gateway["summary"] == f"{node.router} is at {link['address']} on eth0"
-    assert f"eth0 → {mine['device']} on the node" in answer.hops[2]["summary"]
+    assert f"eth0 ↔ {mine['device']} (" in answer.hops[2]["summary"]
     # What was really rewritten, and what the world really saw.
     tracked, nat, outside = answer.hops[4], answer.hops[8], answer.hops[11]
     assert (tracked["state"], nat["state"], outside["state"]) == ("observed",) * 3
     port = seen.rpartition(":")[2]
-    assert f"entry OUT TCP {mine['address']}:{port} → {WORLD}" in tracked["summary"]
+    assert f"CT entry (egress) TCP {mine['address']}:{port} → {WORLD}" in tracked["summary"]
     assert f"identity {mine['identity']}" in tracked["summary"]
     assert f"rewrites the source to {seen} by CILIUM_POST_nat" in nat["summary"]
     assert f"{nat['packet']['source']}:{nat['packet']['source_port']}" == seen
@@ -145,8 +145,8 @@ def test_pod_to_pod_on_the_same_node(our_lab: Lab) -> None:
     assert {hop["node"] for hop in answer.hops} <= {"node1", ""}
     mine, theirs = (policy.endpoint("default", name) for name in ("client", "bare"))
     flow = f"TCP {mine['address']}:{port} → {there}:8080"
-    assert f"entry OUT {flow}" in answer.summaries()
-    assert f"entry IN {flow}" in answer.summaries()
+    assert f"CT entry (egress) {flow}" in answer.summaries()
+    assert f"CT entry (ingress) {flow}" in answer.summaries()
     egress, ingress = answer.all("policy")
     assert f"egress policy of endpoint {mine['id']} allows" in egress["summary"]
     assert f"to identity {theirs['identity']} (app=bare)" in egress["summary"]

@@ -18,7 +18,9 @@ from tests.lab.cluster.tools.live import FETCH, Answer, in_node, path, pod_of_ou
 from tests.lab.conftest import Lab, wait_until
 
 WORLD = f"{WORLD_ADDRESS}:80"
-_PASSING = re.compile(r"-?\d+ s left|expired|(?<=\d):\d{5}\b|\((REACHABLE|DELAY|STALE|PROBE)\)")
+_PASSING = re.compile(
+    r"expire[sd] (in )?\d+s( ago)?|(?<=\d):\d{5}\b|\((REACHABLE|DELAY|STALE|PROBE)\)"
+)
 """What differs from one connection, and one look, to the next."""
 
 

@@ -105,7 +105,7 @@ def test_image_without_tools_as_a_source(our_lab: Lab) -> None:
     assert "the image has no shell" in answer.document["reason"]
     # All the rest is there, from the agent and the node.
     mine = policy.endpoint("default", "bare-client")
-    assert f"eth0 → {mine['device']} on the node, as the agent says" in answer.summaries()
+    assert f"eth0 ↔ {mine['device']} (peer named by the agent)" in answer.summaries()
     assert answer.one("program", "cil_from_container")["state"] == "observed"
     assert f"endpoint {mine['id']} allows" in answer.one("policy")["summary"]
     assert answer.hops[-1]["packet"]["source"] == NODES[1].address

@@ -194,21 +194,17 @@ def notes(node: NodeView, flows: Sequence[TrackedFlow]) -> list[TrackingNote]:
     here = [flow for flow in flows if flow.node == node.name]
     notes_of_node: list[TrackingNote] = []
     if not any(flow.cilium_ct for flow in here):
-        notes_of_node += _note(
-            node, q.CT, "cilium-ct", "no entry of this flow in Cilium's conntrack"
-        )
+        notes_of_node += _note(node, q.CT, "cilium-ct")
     if not any(flow.cilium_nat for flow in here):
         notes_of_node += _nat_note(node)
     if not any(flow.netfilter for flow in here):
-        notes_of_node += _note(
-            node, q.CONNTRACK, "nf_conntrack", "no entry of this flow in nf_conntrack"
-        )
+        notes_of_node += _note(node, q.CONNTRACK, "nf_conntrack")
     return notes_of_node
 
 
-def _note(node: NodeView, question: q.Question, table: str, empty: str) -> list[TrackingNote]:
+def _note(node: NodeView, question: q.Question, table: str) -> list[TrackingNote]:
     answer = node.table_state(question)
-    text = empty if answer.known else f"not readable: {answer.missing}"
+    text = "no entry" if answer.known else f"not readable: {answer.missing}"
     return [TrackingNote(node.name, table, text, cite.whole(answer.record))]
 
 
@@ -217,7 +213,7 @@ def _nat_note(node: NodeView) -> list[TrackingNote]:
         answer = node.table_state(q.NAT)
         text = "no snat map on this node: Cilium does no NAT here"
         return [TrackingNote(node.name, "cilium-nat", text, cite.whole(answer.record))]
-    return _note(node, q.NAT, "cilium-nat", "no entry of this flow in Cilium's NAT")
+    return _note(node, q.NAT, "cilium-nat")
 
 
 def no_snat_map(node: NodeView) -> bool:

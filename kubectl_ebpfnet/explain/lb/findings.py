@@ -33,7 +33,7 @@ _LOWER_CASE = ("kube-proxy", "rp_filter")
 WORDS = {
     AttemptOutcome.CONNECTED: "answered",
     AttemptOutcome.REFUSED: "refused",
-    AttemptOutcome.TIMEOUT: "silent",
+    AttemptOutcome.TIMEOUT: "timeout",
     AttemptOutcome.UNREACHABLE: "unreachable",
     AttemptOutcome.ICMP: "ICMP error",
     AttemptOutcome.ERROR: "error",

@@ -46,7 +46,7 @@ from kubectl_ebpfnet.model.probe import (
 def judge(
     request: ProbeRequest,
     bundle: Bundle,
-    attempts: Sequence[ProbeAttempt] = (),
+    attempts: Sequence[ProbeAttempt] | None = None,
     health_checks: Sequence[HealthCheck] = (),
 ) -> ProbeReport:
     """Compare attempts with what the Service asks for.
@@ -56,12 +56,14 @@ def judge(
         bundle: the Service, its EndpointSlices, nodes and pods; look-ups of load-balancers that are
             given by name; and of the probed nodes the records that prove causes: netfilter's
             rules, Cilium's status and maps, counters.
-        attempts: of any targets and nodes, in any order.
+        attempts: of any targets and nodes, in any order; None for a plan, without a probe.
         health_checks: one a node.
 
     Raises:
         NotFound, EbpfnetError, UsageError: as probe_targets.service, ports and nodes.
     """
+    dry_run = attempts is None
+    attempts = attempts or ()
     cluster = ClusterView(bundle)
     service = probe_targets.service(cluster, request)
     nodes = probe_targets.nodes(cluster, request.nodes)
@@ -91,7 +93,7 @@ def judge(
         policy=service.external_traffic_policy or "Cluster",
         datapath=", ".join(known),
         verdict=verdict,
-        summary=probe_verdict.summary(service, rows, verdict),
+        summary=probe_verdict.summary(service, rows, verdict, dry_run=dry_run),
         targets=targets,
         rows=rows,
         findings=tuple(findings),

@@ -79,7 +79,9 @@ def of_rows(rows: Sequence[NodeRow]) -> Judgement:
     return Judgement.AS_ASKED if judgements == {Judgement.AS_ASKED} else Judgement.UNKNOWN
 
 
-def summary(service: Service, rows: Sequence[NodeRow], verdict: Judgement) -> str:
+def summary(
+    service: Service, rows: Sequence[NodeRow], verdict: Judgement, *, dry_run: bool = False
+) -> str:
     """Return the verdict in words, one line: the Service's name, then the words that render
     colours.
 
@@ -87,6 +89,7 @@ def summary(service: Service, rows: Sequence[NodeRow], verdict: Judgement) -> st
         service: the Service.
         rows: of all targets and nodes.
         verdict: of all rows.
+        dry_run: the rows are a plan, nothing was sent.
     """
     policy = f"externalTrafficPolicy {service.external_traffic_policy or 'Cluster'}"
     used = [row for row in rows if not row.expected.excluded]
@@ -102,6 +105,10 @@ def summary(service: Service, rows: Sequence[NodeRow], verdict: Judgement) -> st
             text = f"does not behave as {policy} asks on {len(bad)} of {total} nodes"
             text += f": {_names(bad)}"
         case _:
+            if dry_run:
+                name = policy.replace(" ", ": ")
+                text = f"dry run: expected results for {total} nodes ({name})"
+                return f"svc/{service.name}: {text}{rest}"
             text = f"unknown whether it behaves as {policy} asks"
             if any(row.told for row in used):
                 text += f" on {len(bad)} of {total} nodes: {_names(bad)}"

@@ -107,7 +107,7 @@ def _settle(walk: PathBuilder) -> None:
     decisive = [hop for hop in unknown if hop.kind in (HopKind.POLICY, HopKind.ROUTE)]
     if decisive and not answered(walk.tracked):
         hop = decisive[0]
-        walk.unknown(f"not known at hop {hop.number}: {hop.reason}")
+        walk.unknown(f"unknown at hop {hop.number}: {hop.reason}")
 
 
 def _unique(found: tuple[Finding, ...]) -> tuple[Finding, ...]:

@@ -11,15 +11,26 @@ _NOISE = ("k8s:io.cilium.k8s.", "k8s:io.kubernetes.pod.namespace")
 
 def identity_text(cluster: ClusterView, identity: int) -> str:
     """Return `identity 2 (world)`, `identity 1395 (app=web)`, or the bare number."""
-    name = RESERVED_IDENTITIES.get(identity, "")
-    if not name:
-        labels = [
-            label.removeprefix("k8s:")
-            for label in cluster.identity_labels.get(identity, ())
-            if not label.startswith(_NOISE)
-        ]
-        name = ", ".join(labels[:3])
+    name = _identity_name(cluster, identity)
     return f"identity {identity} ({name})" if name else f"identity {identity}"
+
+
+def identity_name(cluster: ClusterView, identity: int) -> str:
+    """Return `world (identity 2)`, `app=web (identity 1395)`, or the bare number."""
+    name = _identity_name(cluster, identity)
+    return f"{name} (identity {identity})" if name else f"identity {identity}"
+
+
+def _identity_name(cluster: ClusterView, identity: int) -> str:
+    name = RESERVED_IDENTITIES.get(identity, "")
+    if name:
+        return name
+    labels = [
+        label.removeprefix("k8s:")
+        for label in cluster.identity_labels.get(identity, ())
+        if not label.startswith(_NOISE)
+    ]
+    return ", ".join(labels[:3])
 
 
 def address_text(cluster: ClusterView, address: Address) -> str:

@@ -14,6 +14,7 @@ from kubectl_ebpfnet.explain.views import readers
 from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import (
+    LIVE,
     Bundle,
     Place,
     pod_place,
@@ -81,7 +82,10 @@ class Netns:
         place = self.places[-1]
         if not any(self.bundle.at(place) for place in self.places):
             return f"nothing is recorded of {place}"
-        return f"no `{' '.join((question.forms or question.answers)[0])}` of {place} is recorded"
+        command = f"`{' '.join((question.forms or question.answers)[0])}` of {place}"
+        if self.bundle.source == LIVE:
+            return f"{command} was not asked for"
+        return f"the capture lacks {command}"
 
 
 class PodNetns(Netns):

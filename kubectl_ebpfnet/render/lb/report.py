@@ -45,7 +45,7 @@ _VERDICTS = {
 _OUTCOMES = {
     AttemptOutcome.CONNECTED: "answered",
     AttemptOutcome.REFUSED: "refused",
-    AttemptOutcome.TIMEOUT: "silent",
+    AttemptOutcome.TIMEOUT: "timeout",
     AttemptOutcome.UNREACHABLE: "unreachable",
     AttemptOutcome.ICMP: "ICMP",
     AttemptOutcome.ERROR: "error",
@@ -169,14 +169,14 @@ def _listing(target: ProbeTarget, rows: list[NodeRow]) -> Listing[NodeRow]:
         title=f"{target.title}{named}",
         columns=(
             Column("NODE", lambda row: row.node, elastic=True),
-            Column("READY", _ready),
+            Column("READY", _ready, elastic=True),
             Column("EXPECTED", _expected, elastic=True),
             Column("GOT", _got, elastic=True),
             Column(
                 "SOURCE",
                 lambda row: _SOURCES[row.source] if row.connected or row.source_seen else "",
             ),
-            Column("HEALTH", _health, elastic=True),
+            Column("HEALTH", _health, elastic=True, least=8),
             Column(
                 "VERDICT", _verdict,
                 paint=lambda row, text: Style(True).judgement(row.judgement, text),
@@ -200,7 +200,7 @@ def _ready(row: NodeRow) -> str:
     """Return ready endpoints on the node, of all ready ones, and terminating ones on the node."""
     ends = row.endpoints
     text = f"{ends.local}/{ends.total}"
-    return f"{text}+{ends.local_terminating}t" if ends.local_terminating else text
+    return f"{text} (+{ends.local_terminating} terminating)" if ends.local_terminating else text
 
 
 def _expected(row: NodeRow) -> str:

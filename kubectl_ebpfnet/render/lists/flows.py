@@ -34,7 +34,7 @@ def listing(found: FlowList) -> Listing[TrackedFlow]:
         ),
         rows=found.flows,
         evidence=lambda row: row.evidence,
-        nothing="no flow is tracked that fits",
+        nothing="No matching connections found.",
         notes=found.missing,
         document={"target": found.target, "node": found.node},
     )

@@ -23,7 +23,6 @@ from kubectl_ebpfnet.render.text.wrap import hanging, wrap
 FORMATS = ("table", "wide", "json", "yaml")
 Row = TypeVar("Row")
 _GAP = 2
-_LEAST_ELASTIC = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +36,7 @@ class Column(Generic[Row]):
         elastic: wrapped where the terminal is too narrow.
         spare: left out where wrapping is not enough; `-o wide` and JSON have it.
         paint: colours a row's cell, in codes that take no room; None for no colour.
+        least: columns of the terminal below which an elastic column does not shrink.
     """
 
     header: str
@@ -45,6 +45,7 @@ class Column(Generic[Row]):
     elastic: bool = False
     spare: bool = False
     paint: Callable[[Row, str], str] | None = None
+    least: int = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +162,11 @@ def _narrowed(table: _Table, width: int) -> _Table:
         del table[spare[-1]]
     widths = [_widest(column, texts) for column, texts in table]
     elastic = [i for i, (column, _) in enumerate(table) if column.elastic]
-    while sum(widths) + _GAP * (len(widths) - 1) > width and elastic:
-        widest = max(elastic, key=lambda i: widths[i])
-        if widths[widest] <= _least(*table[widest]):
+    while sum(widths) + _GAP * (len(widths) - 1) > width:
+        shrinking = [i for i in elastic if widths[i] > _least(*table[i])]
+        if not shrinking:
             break
-        widths[widest] -= 1
+        widths[max(shrinking, key=lambda i: widths[i])] -= 1
     return [
         (column, ["\n".join(wrap(text, room)) for text in texts])
         for (column, texts), room in zip(table, widths, strict=True)
@@ -183,4 +184,4 @@ def _widest(column: Column[Any], texts: list[str]) -> int:
 
 def _least(column: Column[Any], texts: list[str]) -> int:
     whole = _widest(column, texts)
-    return min(whole, max(_LEAST_ELASTIC, len(column.header))) if column.elastic else whole
+    return min(whole, max(column.least, len(column.header))) if column.elastic else whole

@@ -15,7 +15,11 @@ TABLES = {
     "nf_conntrack": "nf_conntrack",
 }
 """Readable names of `TrackingNote.table`."""
-_TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")  # RFC 9293 3.1, low bit first
+# RFC 9293 3.1, in the order in which a connection has them.
+_TCP_FLAGS = {
+    "SYN": 0x02, "ACK": 0x10, "PSH": 0x08, "URG": 0x20, "ECE": 0x40, "CWR": 0x80, "FIN": 0x01,
+    "RST": 0x04,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +146,13 @@ def cilium_ct(entry: CtEntry, shown: Flow) -> str:
         words[0] += f" {_ends(entry.flow)}"
     if entry.remaining is not None:
         left = entry.remaining
-        words.append(f"expires in {left} s" if left >= 0 else f"expired {-left} s ago")
+        words.append(f"expires in {left}s" if left >= 0 else f"expired {-left}s ago")
     elif entry.expires is not None:
         words.append(f"expires at {entry.expires} of the datapath's clock")
     words += sorted(entry.flags)
     if entry.tx_flags_seen or entry.rx_flags_seen:
-        forth, back = _tcp_flags(entry.tx_flags_seen), _tcp_flags(entry.rx_flags_seen)
-        words.append(f"TCP {forth} forth, {back} back")
+        sent, received = _tcp_flags(entry.tx_flags_seen), _tcp_flags(entry.rx_flags_seen)
+        words.append(f"{sent} sent; {received} received")
     if entry.source_identity:
         words.append(f"source identity {entry.source_identity}")
     if entry.rev_nat:
@@ -159,7 +163,7 @@ def cilium_ct(entry: CtEntry, shown: Flow) -> str:
 
 
 def _tcp_flags(bits: int) -> str:
-    return "+".join(name for i, name in enumerate(_TCP_FLAGS) if bits >> i & 1) or "nothing"
+    return ",".join(name for name, bit in _TCP_FLAGS.items() if bits & bit) or "nothing"
 
 
 def cilium_nat(entry: NatEntry) -> str:
@@ -169,7 +173,7 @@ def cilium_nat(entry: NatEntry) -> str:
     if entry.needs_ct:
         words.append("port reserved for the node's own address")
     if entry.age is not None:
-        words.append(f"made {entry.age} s ago")
+        words.append(f"made {entry.age}s ago")
     return ", ".join(words)
 
 
@@ -182,7 +186,7 @@ def netfilter(entry: ConntrackEntry, shown: Flow) -> str:
     if entry.source_nat or entry.destination_nat:
         words.append(f"reply {_ends(entry.reply)}")
     if entry.timeout is not None:
-        words.append(f"expires in {entry.timeout} s")
+        words.append(f"expires in {entry.timeout}s")
     if entry.mark:
         words.append(f"mark {entry.mark:#x}")
     if entry.zone:

@@ -44,7 +44,7 @@ def tracking_lines(
     shown = {flow.node for flow in path.flows}
     for note in path.tracking:
         if note.node not in shown or not view.width or view.width >= _SIDE_BY_SIDE:
-            text = f"{note.node}: no {phrases.TABLES.get(note.table, note.table)}: {note.text}"
+            text = f"{note.node}: {phrases.TABLES.get(note.table, note.table)}: {note.text}"
             lines += wrap(escape(text), view.width)
     return ["FLOWS", *lines] if lines else []
 
@@ -70,7 +70,7 @@ def _beside(flows: Sequence[TrackedFlow], view: View, columns: Columns) -> list[
     rows = []
     for flow in flows:
         cells = [_first(flow), _ct(flow), _nat(flow), _nf(flow)]
-        shown = ["\n".join(wrap(escape(cell or "none"), room)) for cell in cells]
+        shown = ["\n".join(wrap(escape(cell or "no entry"), room)) for cell in cells]
         rows.append((escape(flow.node), *shown))
     return columns(_HEADERS, rows)
 
@@ -85,8 +85,7 @@ def _stacked(flows: Sequence[TrackedFlow], path: Path, view: View) -> list[str]:
             ("CILIUM NAT", "cilium-nat", _nat(flow)),
             ("NF_CONNTRACK", "nf_conntrack", _nf(flow)),
         ):
-            missing = why.get((flow.node, table))
-            shown = text or (f"none: {missing}" if missing else "none")
+            shown = text or why.get((flow.node, table), "no entry")
             lines += hanging(f"  {label:<12}  ", escape(shown), view.width)
     return lines
 

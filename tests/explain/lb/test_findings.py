@@ -97,7 +97,7 @@ def test_a_drop_rule_on_the_node(rule: str, table: str, said: str) -> None:
     found = only(bundle, attempt("n1", SILENT))
     assert found.severity is Severity.ERROR
     assert found.title == (
-        f"n1 does not answer at {VIP}:80/TCP (silent) although n1 has 1 ready local endpoint"
+        f"n1 does not answer at {VIP}:80/TCP (timeout) although n1 has 1 ready local endpoint"
     )
     assert found.detail.lower().startswith(f"{said}: {rule}.".lower())
     assert rule in proof(bundle, found)
@@ -283,7 +283,7 @@ def test_some_attempts_fail() -> None:
     bundle = cluster(service("Cluster"), READY, endpoint("n2"))
     found = only(bundle, attempt("n1", seen=""), attempt("n1", SILENT))
     assert found.title == (
-        f"n1 answers 1 of 2 attempts at {VIP}:80/TCP (silent) although the Service has "
+        f"n1 answers 1 of 2 attempts at {VIP}:80/TCP (timeout) although the Service has "
         "2 ready endpoints"
     )
 

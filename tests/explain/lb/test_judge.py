@@ -182,6 +182,15 @@ def test_an_attempt_that_could_not_be_made_is_said() -> None:
     )
 
 
+def test_without_a_probe_the_summary_says_dry_run() -> None:
+    report = judge(REQUEST, cluster(service(), READY))
+    assert report.summary == (
+        "svc/web-lb: dry run: expected results for 3 nodes (externalTrafficPolicy: Local)"
+    )
+    # A probe that could try nothing is none.
+    assert "nothing was seen of 3 nodes" in judge(REQUEST, cluster(service(), READY), []).summary
+
+
 def test_a_node_port_instead_of_the_address_is_said() -> None:
     web = service(loadBalancerSourceRanges=["203.0.113.0/24"])
     instead = attempt(
@@ -252,7 +261,7 @@ def test_silence_over_udp_tells_where_the_server_answers_elsewhere() -> None:
     assert [r.judgement for r in report.rows] == ["as-asked", "contradicted", "as-asked"]
     assert all(UNHEARD not in r.notes for r in report.rows)
     (found,) = report.findings
-    assert found.title.startswith(f"n2 does not answer at {VIP}:80/UDP (silent) although")
+    assert found.title.startswith(f"n2 does not answer at {VIP}:80/UDP (timeout) although")
     # The same port of the same Service at another address has the same servers.
     other = replace(UDP_TARGET, address=ip_address("198.51.100.9"))
     tries = [replace(udp("n1"), target=other), udp("n2", SILENT)]

@@ -177,7 +177,7 @@ def test_ingress_policy_of_the_receiving_endpoint_drops() -> None:
     path = ask(changed(VXLAN, closed), "client", "pod/web:8080")
     hop = dropped_at(path)
     assert (hop.kind, hop.node) == ("policy", "node1")
-    assert "ingress policy of endpoint 448 denies from identity 60735 (app=client)" in hop.summary
+    assert "ingress policy denies app=client (identity 60735) for endpoint 448" in hop.summary
 
 
 def test_a_deny_entry_and_a_proxy_are_named() -> None:
@@ -222,7 +222,7 @@ def test_a_pod_without_tools_is_seen_by_the_agent() -> None:
     assert NO_TOOLS in unknown[0].reason
     link = next(hop for hop in path.hops if hop.kind == "link")
     assert "lxcca1c984e26ef" in link.summary
-    assert "as the agent says" in link.summary
+    assert "(peer named by the agent)" in link.summary
     # The flow was answered: that outweighs what could not be read.
     assert path.verdict == "delivered"
     assert (

@@ -109,7 +109,10 @@ def test_ingress_policy_on_the_same_node_drops() -> None:
 
     close = json_edit("node2", "cilium-dbg bpf policy get --all -o json", closed)
     path = ask(changed(VXLAN, *beside_the_client(), close), "client", "pod/web:8080")
-    assert "ingress policy of endpoint 1200 denies" in dropped_at(path).summary
+    assert (
+        "ingress policy denies app=client (identity 60735) for endpoint 1200"
+        in dropped_at(path).summary
+    )
 
 
 @pytest.mark.parametrize("destination", ["pod/client:8080", "127.0.0.1:80", "10.244.1.160:1"])
@@ -197,7 +200,7 @@ def test_an_identity_of_a_cidr_rule() -> None:
     ipcache = edit("node2", "cilium-dbg bpf ipcache list", lambda t: t.rstrip("\n") + "\n" + row)
     bundle = changed(VXLAN, client_policy(egress_entry(16777218, 6, 80)), ipcache)
     assert ask(bundle, "client", "9.9.9.9:80").verdict == "delivered"
-    assert "denies to identity 2" in dropped_at(ask(bundle, "client", "9.9.8.9:80")).summary
+    assert "denies world (identity 2)" in dropped_at(ask(bundle, "client", "9.9.8.9:80")).summary
 
 
 def test_a_proxy_decides_after_the_map() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 
 from kubectl_ebpfnet.capture.open import demo_bundle
 from kubectl_ebpfnet.explain.programs import listing as program_list
+from kubectl_ebpfnet.model.evidence import bundle_of
 from kubectl_ebpfnet.model.kernel import Attachment, Link, Program
 from kubectl_ebpfnet.model.programs import ProgramList
 from tests.explain.path.node_pod_bundle import NODE, POD, answer, bundle, pod_object, refused
@@ -76,6 +77,16 @@ def test_what_was_not_seen_is_said() -> None:
     nothing = program_list.of_node("n2", bundle(*NODE_FACTS))
     assert nothing.programs == ()
     assert any("nothing is recorded" in said for said in nothing.missing)
+
+
+def test_a_capture_lacks_what_a_live_run_did_not_ask_for() -> None:
+    records = (pod_object(), answer(POD, "links"), *NODE_FACTS)
+    command = "`ebpfnet-node attachments` of pod shop/cart"
+    for found, said in (
+        (bundle_of(records), f"{command} was not asked for"),
+        (bundle_of(records, "c.zip"), f"the capture lacks {command}"),
+    ):
+        assert said in program_list.of_pod("shop", "cart", found).missing[0]
 
 
 def test_a_host_network_pod_has_its_nodes() -> None:

@@ -151,7 +151,7 @@ def contradicted() -> ProbeReport:
         findings=(
             Finding(
                 Severity.ERROR,
-                "n1 does not answer at 198.51.100.7:80/TCP (silent) although n1 has 1 ready local "
+                "n1 does not answer at 198.51.100.7:80/TCP (timeout) although n1 has 1 ready local "
                 "endpoint",
                 f"A FORWARD rule there drops it: {RULE[8:]}.",
                 (DROPPED,),
@@ -170,8 +170,7 @@ def planned() -> ProbeReport:
     return replace(
         as_asked(),
         verdict=Judgement.UNKNOWN,
-        summary="svc/web-lb: unknown whether it behaves as externalTrafficPolicy Local asks: "
-        "nothing was seen of 2 nodes",
+        summary="svc/web-lb: dry run: expected results for 2 nodes (externalTrafficPolicy: Local)",
         rows=rows,
     )
 

@@ -68,7 +68,7 @@ def test_one_line_a_node_when_not_a_terminal():
 @pytest.mark.parametrize(
     ("outcome", "detail", "shown"),
     [
-        (AttemptOutcome.TIMEOUT, "", "silent"),
+        (AttemptOutcome.TIMEOUT, "", "timeout"),
         (AttemptOutcome.REFUSED, "", "refused"),
         (AttemptOutcome.UNREACHABLE, "no ARP", "unreachable"),
         (AttemptOutcome.ICMP, "port unreachable", "ICMP port unreachable"),

@@ -116,7 +116,7 @@ def test_conntrack_of_icmp():
     assert phrases.netfilter(ConntrackEntry(flow, flow.reversed()), flow) == "tracked"
     outside = ip_address("192.0.2.1")
     masked = ConntrackEntry(flow, Flow(ICMP, other, None, outside, 77), 29)
-    assert phrases.netfilter(masked, flow) == "reply 1.1.1.1 → 192.0.2.1, expires in 29 s"
+    assert phrases.netfilter(masked, flow) == "reply 1.1.1.1 → 192.0.2.1, expires in 29s"
 
 
 def test_proof_quotes_the_bundle_where_the_evidence_does_not():

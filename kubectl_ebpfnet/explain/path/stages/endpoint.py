@@ -8,6 +8,7 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.path.stages.device import link_evidence
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
+from kubectl_ebpfnet.explain.path.stages.veth import ct_text
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, answered
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -33,7 +34,7 @@ def enter(walk: PathBuilder, here: PacketState) -> None:
             here.device or here.node,
             here.node,
             HopKind.CONNTRACK,
-            f"entry {entry.direction} {entry.flow}, identity {entry.source_identity}",
+            f"{ct_text(entry)}, identity {entry.source_identity}",
             State.OBSERVED,
             here.packet,
             tracked.evidence[:1],

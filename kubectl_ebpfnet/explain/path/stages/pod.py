@@ -233,7 +233,7 @@ def _link(
         return None
     mtu = f", MTU {inner.mtu}" if inner is not None and inner.mtu else ""
     walk.hop(
-        *where, f"veth {device} → {outer.name} on the node{how}{mtu}", State.DERIVED,
+        *where, f"veth {device} ↔ {outer.name} ({how}){mtu}", State.DERIVED,
         here.packet, evidence,
     )  # fmt: skip
     if not outer.up:
@@ -264,7 +264,7 @@ def _host_side(
     candidates: list[tuple[Link, str]] = []
     if neighbour is not None and neighbour.mac:
         candidates += [
-            (link, ", found by the gateway's MAC")
+            (link, "peer matched by the gateway's MAC")
             for link in node.links.facts
             if link.mac == neighbour.mac and link.index != 1
         ]
@@ -273,14 +273,14 @@ def _host_side(
         index = netns.iflink.facts[0]
     if index is not None and not candidates:
         candidates += [
-            (link, ", found by its ifindex")
+            (link, "peer matched by its ifindex")
             for link in node.links.facts
             if link.index == index
             and (link.peer_index is None or inner is None or link.peer_index == inner.index)
         ]
     if not candidates and endpoint is not None and endpoint.interface:
         known = node.link(endpoint.interface)
-        how = ", as the agent says"
+        how = "peer named by the agent"
         if known is not None:
             candidates.append((known, how))
         elif not node.links.known:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain.path import policy
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
-from kubectl_ebpfnet.explain.views.names import identity_text
+from kubectl_ebpfnet.explain.views.names import identity_name, identity_text
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.cilium import PolicyEntry
 from kubectl_ebpfnet.model.net import has_ports
@@ -130,9 +130,8 @@ def _denied(
     if proof_of_drop is not None:
         evidence += cite.line(proof_of_drop.record, proof_of_drop.number, proof_of_drop.text)
     own = walk.ends.identity if direction == "egress" else None
-    who = identity_text(walk.cluster, identity)
-    side = "to" if direction == "egress" else "from"
-    title = f"{direction} policy of endpoint {endpoint_id} denies {side} {who}"
+    who = identity_name(walk.cluster, identity)
+    title = f"{direction} policy denies {who} for endpoint {endpoint_id}"
     walk.drop(
         HopPlace.CILIUM,
         here.device or here.node,
@@ -156,7 +155,8 @@ def _denied(
     )
     walk.finding(
         Severity.ERROR,
-        f"policy drops the packet: endpoint {endpoint_id}, {direction}, {who}",
+        f"policy drops the packet: endpoint {endpoint_id}, {direction}, "
+        f"{identity_text(walk.cluster, identity)}",
         f"Endpoint {endpoint_id}{mine}: {rule}.{named} "
         f"`cilium-dbg monitor -t drop --related-to {endpoint_id}` in the agent on {here.node} "
         "shows the drops as they happen.",
@@ -173,9 +173,13 @@ def _conntrack_evidence(walk: PathBuilder, node_name: str) -> tuple[Evidence, ..
 
 def _missing(node: NodeView, endpoint_id: int | None, identity: int | None) -> str:
     if endpoint_id is None:
+        if node.endpoints.missing and node.endpoints.record is None:
+            return node.endpoints.missing  # names the command that lists endpoints
         why = node.endpoints.missing or "the agent does not know the pod's address"
         return f"the endpoint is not known: {why}"
     if not node.policy.known:
+        if node.policy.record is None:
+            return node.policy.missing
         return f"the policy map could not be read: {node.policy.missing}"
     if not any(e.endpoint_id == endpoint_id for e in node.policy.facts):
         return f"no policy map of endpoint {endpoint_id} was read"

@@ -11,6 +11,7 @@ from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.programs import at_device
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.cilium import CtEntry
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, Packet, State
 
 
@@ -114,21 +115,32 @@ def _conntrack(walk: PathBuilder, here: PacketState, packet: Packet) -> None:
     if tracked is None or tracked.cilium_ct is None:
         return
     entry = tracked.cilium_ct
-    age = ""
-    if entry.remaining is not None:
-        age = (
-            f", {entry.remaining} s left" if entry.remaining >= 0 else ", expired, not yet removed"
-        )
-    seen = "answered" if entry.rx_flags_seen or _counted(entry.packets) else "no answer seen"
+    seen = ", replies seen" if entry.rx_flags_seen or _counted(entry.packets) else ", no reply seen"
     if entry.flow.protocol != 6 and not entry.rx_flags_seen:
-        seen = "tracked"
+        seen = ""  # the entry does not tell
     walk.hop(
         *where,
-        f"entry {entry.direction} {entry.flow}, identity {entry.source_identity}, {seen}{age}",
+        f"{ct_text(entry)}, identity {entry.source_identity}{seen}{_lifetime(entry)}",
         State.OBSERVED,
         packet,
         tracked.evidence[:1],
     )
+
+
+_SIDES = {"OUT": "egress", "IN": "ingress", "SVC": "service"}
+
+
+def ct_text(entry: CtEntry) -> str:
+    """Return a CT entry's direction and tuple: `CT entry (egress) TCP … → …`."""
+    return f"CT entry ({_SIDES.get(entry.direction, entry.direction)}) {entry.flow}"
+
+
+def _lifetime(entry: CtEntry) -> str:
+    if entry.remaining is None:
+        return ""
+    if entry.remaining < 0:
+        return f", expired {-entry.remaining}s ago"
+    return f", expires in {entry.remaining}s"
 
 
 def _counted(packets: int | None) -> bool:

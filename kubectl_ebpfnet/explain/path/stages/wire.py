@@ -23,13 +23,13 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
             _loop(walk, here, node)
             return None
         walk.crossings.add((here.node, node, here.packet))
-        how = "in the tunnel" if here.packet.outer else "as it is"
+        how = "in the tunnel" if here.packet.outer else "unencapsulated"
         walk.hop(
             HopPlace.WIRE,
             f"{here.node} → {node}",
             "",
             HopKind.LINK,
-            f"to {node} {how}: {endpoint_text(flow.source, flow.source_port)} → "
+            f"sent to {node} {how}: {endpoint_text(flow.source, flow.source_port)} → "
             f"{endpoint_text(flow.destination, flow.destination_port)}",
             State.DERIVED,
             here.packet,
