@@ -27,7 +27,7 @@ from kubectl_ebpfnet.capture import jsonl
 from kubectl_ebpfnet.capture import record as record_form
 from kubectl_ebpfnet.capture import zip as zip_bundle
 from kubectl_ebpfnet.capture.record import Allowance
-from kubectl_ebpfnet.errors import BundleError
+from kubectl_ebpfnet.errors import BundleError, ParseError
 from kubectl_ebpfnet.model.evidence import READ_LIMIT, Bundle, Output, Record, bundle_of
 
 _STEP = 256 << 10
@@ -96,10 +96,10 @@ class Unpacked:
     label: str
 
     def read(self) -> bytes:
-        """Return the whole output. Raises BundleError when it is too long for memory."""
+        """Return the whole output. Raises ParseError when it is too long for memory."""
         size = sum(path.stat().st_size for path in self.paths)
         if size > READ_LIMIT:
-            raise BundleError(f"{self.label}: an output of {size} bytes")
+            raise ParseError(self.label, 0, f"{size} bytes are too many to be read whole")
         return b"".join(path.read_bytes() for path in self.paths)
 
     def chunks(self) -> Iterator[bytes]:

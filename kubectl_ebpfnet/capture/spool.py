@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from kubectl_ebpfnet.errors import BundleError
+from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.evidence import READ_LIMIT, InMemory, Output
 
 MEMORY_LIMIT = 4 << 20
@@ -44,9 +44,9 @@ class Spooled:
             view = view[count:]
 
     def read(self) -> bytes:
-        """Return the whole output. Raises BundleError when it is too long for memory."""
+        """Return the whole output. Raises ParseError when it is too long for memory."""
         if self._size > READ_LIMIT:
-            raise BundleError(f"an output of {self._size} bytes")
+            raise ParseError("the output", 0, f"{self._size} bytes are too many to be read whole")
         return b"".join(self.chunks())
 
     def chunks(self) -> Iterator[bytes]:

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from kubectl_ebpfnet.capture import record as record_form
 from kubectl_ebpfnet.capture.record import Allowance
-from kubectl_ebpfnet.errors import BundleError
+from kubectl_ebpfnet.errors import BundleError, ParseError
 from kubectl_ebpfnet.model.evidence import READ_LIMIT, Output, Record
 
 INDEX = "bundle.json"
@@ -54,10 +54,10 @@ class Member:
     label: str
 
     def read(self) -> bytes:
-        """Return the whole output. Raises BundleError when it is too long for memory."""
+        """Return the whole output. Raises ParseError when it is too long for memory."""
         size = sum(part.file_size for part in self.parts)
         if size > READ_LIMIT:
-            raise BundleError(f"{self.label}: an output of {size} bytes")
+            raise ParseError(self.label, 0, f"{size} bytes are too many to be read whole")
         return b"".join(self.chunks())
 
     def chunks(self) -> Iterator[bytes]:

@@ -301,7 +301,7 @@ class _Run:
         machine's."""
         for future in lookups:
             for record in self._tried(future)[0] or []:
-                for line in record.stdout.read().decode("utf-8", "replace").splitlines():
+                for line in record.beginning.decode("utf-8", "replace").splitlines():
                     try:
                         return address(line.split(" ", 1)[0].strip(), "a look-up")
                     except ParseError:

@@ -83,7 +83,12 @@ class Output(Protocol):
     """Bytes that a command printed; they may still lie in a file."""
 
     def read(self) -> bytes:
-        """Return all bytes. Raises BundleError when there are more than READ_LIMIT."""
+        """Return all bytes.
+
+        Raises:
+            ParseError: there are more than READ_LIMIT: nothing is known of this record.
+            BundleError: the file is damaged.
+        """
         ...
 
     def chunks(self) -> Iterator[bytes]:
@@ -162,6 +167,11 @@ class Record:
     def command(self) -> str:
         """The argv as one readable line."""
         return " ".join(self.argv)
+
+    @property
+    def beginning(self) -> bytes:
+        """The first bytes of stdout, at most a chunk: enough for an error or a single answer."""
+        return next(iter(self.stdout.chunks()), b"")
 
     def why_not(self) -> str:
         """Return why this record has no answer, one sentence; "" when it has one."""

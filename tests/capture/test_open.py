@@ -22,7 +22,7 @@ from kubectl_ebpfnet.capture import record as record_form
 from kubectl_ebpfnet.capture import zip as zip_bundle
 from kubectl_ebpfnet.capture.open import demo_bundle, open_bundle, write_bundle
 from kubectl_ebpfnet.collect.pool import Pool
-from kubectl_ebpfnet.errors import BundleError
+from kubectl_ebpfnet.errors import BundleError, ParseError
 from kubectl_ebpfnet.model.evidence import (
     API,
     CLIENT,
@@ -376,7 +376,7 @@ def test_declared_sizes_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     text = index(records=records).encode()
     path = make_zip(tmp_path / "x.zip", [("bundle.json", text), ("records/1.out", b"x" * 5000)])
     monkeypatch.setattr(zip_bundle, "READ_LIMIT", 4000)
-    with pytest.raises(BundleError, match="an output of 5000 bytes"):
+    with pytest.raises(ParseError, match="5000 bytes are too many to be read whole"):
         open_bundle(path).records[0].stdout.read()
     monkeypatch.setattr(record_form, "TOTAL_LIMIT", 4000)
     fails(path, "more than")

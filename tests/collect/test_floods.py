@@ -17,7 +17,7 @@ from kubectl_ebpfnet.collect.ask.container import ExecTarget, ask
 from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream, NodeQuestion, ask_node_pod
 from kubectl_ebpfnet.collect.ask.shell_script import ShellQuestion, Splitter
 from kubectl_ebpfnet.collect.pool import NO_DEADLINE
-from kubectl_ebpfnet.errors import BundleError, ExecError, ParseError
+from kubectl_ebpfnet.errors import ExecError, ParseError
 from kubectl_ebpfnet.model.evidence import node_place, pod_place
 from kubectl_ebpfnet.model.protocol import codec
 
@@ -146,7 +146,7 @@ def test_an_output_that_is_too_long_is_not_read_at_once(monkeypatch: pytest.Monk
     monkeypatch.setattr(spool, "READ_LIMIT", 4000)
     one = Spool()
     one.write(b"x" * 5000)
-    with pytest.raises(BundleError, match="an output of 5000 bytes"):
+    with pytest.raises(ParseError, match="5000 bytes are too many to be read whole"):
         one.output().read()
     assert sum(map(len, one.output().chunks())) == 5000
 

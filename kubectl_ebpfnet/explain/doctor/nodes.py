@@ -130,7 +130,7 @@ def _tools(
     place = agent_place(node)
     asked = q.best_record(cluster.bundle, place, TOOLS)
     if asked is not None and asked.ok:
-        present = set(asked.stdout.read().decode("utf-8", "replace").split())
+        present = set(asked.beginning.decode("utf-8", "replace").split())
         there = tuple(name for name in TOOL_NAMES if name in present)
         return there, tuple(name for name in TOOL_NAMES if name not in present)
     has: set[str] = set()

@@ -224,5 +224,5 @@ def no_snat_map(node: NodeView) -> bool:
     record = node.table_state(q.NAT).record
     if record is None or not record.ran:
         return False
-    text = record.stderr + (record.stdout.read() if record.exit_code else b"")
+    text = record.stderr + (record.beginning if record.exit_code else b"")
     return b"cilium_snat_v" in text and (b"no such file" in text or b"no map" in text)

@@ -103,7 +103,7 @@ def resolved(cluster: ClusterView, service: Service) -> dict[str, tuple[Address,
     for name in service.ingress_hostnames:
         record = cluster.bundle.record(CLIENT, ("resolve", name))
         if record is not None and record.ok:
-            lines = record.stdout.read().decode("utf-8", "replace").split("\n")
+            lines = record.beginning.decode("utf-8", "replace").split("\n")
             found[name] = json_members.addresses(lines)
     return found
 

@@ -294,7 +294,7 @@ def _resolved_name(cluster: ClusterView, request: PathRequest) -> tuple[Address 
     for place in places:
         for record in cluster.bundle.at(place):
             if record.ok and record.argv[-1:] == (name,):
-                for line in record.stdout.read().decode("utf-8", "replace").splitlines():
+                for line in record.beginning.decode("utf-8", "replace").splitlines():
                     word = line.split(" ", 1)[0].strip()
                     try:
                         return address(word, "a look-up"), f"{name} is {word}, asked in {place}"

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.capture.open import open_bundle
-from kubectl_ebpfnet.errors import EbpfnetError
+from kubectl_ebpfnet.errors import EbpfnetError, ParseError
 from kubectl_ebpfnet.model.evidence import Bundle, InMemory, PlaceKind, Record, bundle_of
 from kubectl_ebpfnet.model.path import Path, State, Verdict
 from kubectl_ebpfnet.render.path.formats import render
@@ -155,3 +155,27 @@ def test_each_command_may_be_missing(
         assert path is not None
         if path.verdict is Verdict.DROPPED:
             assert in_full(scenario, source, destination, protocol) is Verdict.DROPPED, argv
+
+
+class TooLong(InMemory):
+    """An output that is too long to be read whole, as one of a capture or a spool."""
+
+    def read(self) -> bytes:
+        raise ParseError("the output", 0, "too many bytes to be read whole")
+
+
+@pytest.mark.parametrize(("scenario", "source", "destination", "protocol"), ASKED)
+def test_each_output_may_be_too_long(
+    scenario: str, source: str, destination: str, protocol: str
+) -> None:
+    """One output at a time; a record that nobody can read whole must not end the run."""
+    records = recorded(scenario)
+    for number, record in enumerate(records):
+        if record.place.kind is PlaceKind.API:
+            continue
+        long = replace(record, stdout=TooLong(record.stdout.read()))
+        bundle = bundle_of([*records[:number], long, *records[number + 1 :]], scenario)
+        path = answered_somehow(bundle, source, destination, protocol)
+        assert path is not None
+        if path.verdict is Verdict.DROPPED:
+            assert in_full(scenario, source, destination, protocol) is Verdict.DROPPED, record.argv
