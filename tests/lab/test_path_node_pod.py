@@ -144,16 +144,18 @@ def no_agents(lab: Lab) -> Iterator[None]:
 
     def running() -> int:
         pods = lab.get("pods", "-n", "kube-system", "-l", "k8s-app=cilium")["items"]
-        ready = [p for p in pods if all(c["ready"] for c in p["status"]["containerStatuses"])]
+        # A pod that was just made has no status of its containers yet.
+        states = [p["status"].get("containerStatuses", [{"ready": False}]) for p in pods]
+        ready = [p for p in states if all(c["ready"] for c in p)]
         return len(ready) if len(ready) == len(pods) else -1
 
     selector({"ebpfnet.dev/e2e": "nowhere"})
     try:
-        wait_until(lambda: running() == 0, 60)
+        wait_until(lambda: running() == 0, 120)
         yield
     finally:
         selector({"ebpfnet.dev/e2e": None})
-        wait_until(lambda: running() == len(NODES), 60)
+        wait_until(lambda: running() == len(NODES), 120)
 
 
 def test_without_agents_a_node_pod_is_deployed_and_said_so(our_lab: Lab) -> None:
