@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -166,12 +166,12 @@ def test_a_signal_leaves_nothing(wire: Wire, number: int, attach: str) -> None:
 
 def _watchers() -> list[str]:
     found = subprocess.run(("pgrep", "-f", "ebpfnet.node"), capture_output=True, check=False)
-    mine = str(os.getpid())
-    return [
-        pid
-        for pid in found.stdout.decode().split()
-        if mine in (Path("/proc") / pid / "environ").read_text(errors="replace")
-    ]
+    mine, watchers = str(os.getpid()), []
+    for pid in found.stdout.decode().split():
+        with suppress(FileNotFoundError):  # it has ended meanwhile
+            if mine in (Path("/proc") / pid / "environ").read_text(errors="replace"):
+                watchers.append(pid)
+    return watchers
 
 
 def test_a_port_of_the_host_is_not_touched(wire: Wire) -> None:

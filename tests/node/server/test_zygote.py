@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -101,13 +102,20 @@ def test_a_session_with_words_has_all_three_streams(
         assert session.wait(20) == 1
 
 
+def _has_socket(pid: int) -> bool:
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            if "socket:" in os.readlink(descriptor):
+                return True
+    return False
+
+
 def test_a_session_that_comes_before_the_first_process_listens_waits_for_it(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "node.sock"
     with _session(path) as session:
-        descriptors = Path(f"/proc/{session.pid}/fd")
-        _until(lambda: any("socket:" in os.readlink(fd) for fd in descriptors.iterdir()))
+        _until(lambda: _has_socket(session.pid))
         with subprocess.Popen([sys.executable, "-c", _HOLD, "0.2", str(path)]) as process:
             try:
                 assert session.stdout is not None
