@@ -33,44 +33,17 @@ EXAMPLES = """  # What happens to a packet from a pod to an address outside?
   kubectl ebpfnet path pod/client 1.1.1.1:80 --from demo
 """
 COMMANDS = {
-    "path": ("kubectl_ebpfnet.cli.commands.path", "Show every hop of a packet, with its evidence"),
-    "programs": (
-        "kubectl_ebpfnet.cli.commands.programs",
-        "Show every BPF program that acts on a pod or a node",
-    ),
-    "flows": (
-        "kubectl_ebpfnet.cli.commands.flows",
-        "List tracked connections (Cilium CT, NAT, nf_conntrack)",
-    ),
-    "probe-lb": (
-        "kubectl_ebpfnet.cli.commands.probe_lb",
-        "Probe a LoadBalancer through every node, as an external client would",
-    ),
-    "netkat": (
-        "kubectl_ebpfnet.cli.commands.netkat",
-        "Netcat from a node, bypassing its netfilter, socket LB and CNI",
-    ),
-    "doctor": (
-        "kubectl_ebpfnet.cli.commands.doctor",
-        "Check what each command can see of this cluster, and what it lacks",
-    ),
-    "capture": (
-        "kubectl_ebpfnet.cli.commands.capture",
-        "Record a cluster's state in a file, for --from",
-    ),
-    "cleanup": (
-        "kubectl_ebpfnet.cli.commands.cleanup",
-        "Delete leftover node pods and namespaces",
-    ),
-    "completion": (
-        "kubectl_ebpfnet.cli.commands.completion",
-        "Print or install shell completion for kubectl ebpfnet",
-    ),
-    "options": (
-        "kubectl_ebpfnet.cli.commands.options",
-        "List the kubectl flags that every command accepts",
-    ),
-    "version": ("kubectl_ebpfnet.cli.commands.version", "Print the version"),
+    "path": "Show every hop of a packet, with its evidence",
+    "programs": "Show every BPF program that acts on a pod or a node",
+    "flows": "List tracked connections (Cilium CT, NAT, nf_conntrack)",
+    "probe-lb": "Probe a LoadBalancer through every node, as an external client would",
+    "netkat": "Netcat from a node, bypassing its netfilter, socket LB and CNI",
+    "doctor": "Check what each command can see of this cluster, and what it lacks",
+    "capture": "Record a cluster's state in a file, for --from",
+    "cleanup": "Delete leftover node pods and namespaces",
+    "completion": "Print or install shell completion for kubectl ebpfnet",
+    "options": "List the kubectl flags that every command accepts",
+    "version": "Print the version",
 }
 
 
@@ -118,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     from typer import Exit, TyperException
 
+    from kubectl_ebpfnet.cli.help import PROGRAM
+
     if words[:1] == ["__complete"]:
         from kubectl_ebpfnet.cli.completer import complete
         from kubectl_ebpfnet.cli.terminal import emit
@@ -125,7 +100,7 @@ def _run(words: list[str]) -> int:
         emit(complete(words[1:], commands()))
         return 0
     try:
-        code = commands().main(normalize(words), prog_name=_program(), standalone_mode=False)
+        code = commands().main(normalize(words), prog_name=PROGRAM, standalone_mode=False)
     except TyperException as error:
         from kubectl_ebpfnet.cli.usage_errors import as_usage_error
 
@@ -133,12 +108,6 @@ def _run(words: list[str]) -> int:
     except Exit as error:
         return error.exit_code
     return code if isinstance(code, int) else 0
-
-
-def _program() -> str:
-    from kubectl_ebpfnet.cli.help import PROGRAM
-
-    return PROGRAM
 
 
 def commands() -> Commands:
@@ -152,7 +121,7 @@ def commands() -> Commands:
         context_settings=dict(SETTINGS),
         rich_markup_mode=None,
     )
-    group.modules = COMMANDS
+    group.summaries = COMMANDS
     return group
 
 

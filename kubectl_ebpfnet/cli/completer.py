@@ -49,7 +49,7 @@ def complete(words: Sequence[str], commands: Any) -> str:
     if not positional:
         if pending_flag:
             return _answer((), word, _FILES)
-        return _answer(((n, does) for n, (_, does) in commands.modules.items()), word)
+        return _answer(commands.summaries.items(), word)
     command = commands.get_command(None, positional[0])
     if command is None:
         return _answer((), word)

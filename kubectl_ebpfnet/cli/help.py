@@ -176,8 +176,8 @@ def build(name: str, function: Callable[..., int], text: CommandText) -> TyperCo
 class Commands(TyperGroup):
     """The group of all commands; a command's module is imported when the command is used."""
 
-    modules: dict[str, tuple[str, str]]
-    """name → (module, summary)."""
+    summaries: dict[str, str]
+    """Name → summary; the module of a command is called as the command, with _ for -."""
 
     def get_help_option(self, ctx: Any) -> Any:
         """Return click's --help option, without typer's coercion."""
@@ -185,13 +185,14 @@ class Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 -- typer's signature
         """Return the names, in the order of the help."""
-        return list(self.modules)
+        return list(self.summaries)
 
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:  # noqa: ARG002
         """Import and build a command, None for an unknown name."""
-        if cmd_name not in self.modules:
+        if cmd_name not in self.summaries:
             return None
-        module = importlib.import_module(self.modules[cmd_name][0])
+        name = cmd_name.replace("-", "_")
+        module = importlib.import_module(f"kubectl_ebpfnet.cli.commands.{name}")
         return build(cmd_name, module.run, module.TEXT)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
@@ -205,7 +206,7 @@ class Commands(TyperGroup):
         if command is None:
             import difflib
 
-            near = difflib.get_close_matches(name, self.modules, n=1)
+            near = difflib.get_close_matches(name, self.summaries, n=1)
             hint = f"did you mean `{PROGRAM} {near[0]}`?" if near else ""
             raise UsageError(
                 f"unknown command {name!r} for {PROGRAM!r}",
@@ -217,6 +218,6 @@ class Commands(TyperGroup):
         """Write the program's description, the commands and the usage."""
         formatter.write(f"{self.help}\n\nExamples:\n{self.epilog}")
         with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in self.modules.items()])
+            formatter.write_dl(list(self.summaries.items()))
         formatter.write(f"\nUsage:\n  {PROGRAM} COMMAND [flags]\n\n")
         formatter.write(f'Use "{PROGRAM} COMMAND --help" for more about a command.{OPTIONS_HINT}')
