@@ -50,7 +50,7 @@ def _connect(request: Request) -> int:
             _log(request, f"{problem.message}; the next address is {peer}")
         with contextlib.ExitStack() as stack:
             try:
-                setup = set_up_for_peer(stack, request, peer, scope, tcx=_tcx())
+                setup = set_up_for_peer(stack, request, peer, scope)
                 _log(request, f"{setup.route.device.name}, {setup.route.sources[0]} port"
                      f" {setup.first_port}, next hop {setup.route.gateway or 'on the link'},"
                      f" {setup.programs.method}")  # fmt: skip
@@ -75,7 +75,7 @@ def _connect(request: Request) -> int:
 def _listen(request: Request) -> int:
     address = resolve.addresses(request)[0][0]
     with contextlib.ExitStack() as stack:
-        setup = set_up_for_clients(stack, request, address, tcx=_tcx())
+        setup = set_up_for_clients(stack, request, address)
         _capture(stack, request, setup)
         listeners = connect.listen(setup, request)
         for sock in listeners:
@@ -89,11 +89,6 @@ def _listen(request: Request) -> int:
 def _capture(stack: contextlib.ExitStack, request: Request, setup: NetkatSetup) -> None:
     if request.debug or request.pcap:
         stack.callback(Capture(setup, debug=request.debug, pcap=request.pcap).close)
-
-
-def _tcx() -> bool:
-    """Tell whether tcx may be used; tests forbid it, and kernels before 6.6 have none."""
-    return not os.environ.get("EBPFNET_NO_TCX")
 
 
 def _log(request: Request, text: str) -> None:

@@ -62,7 +62,6 @@ def set_up_for_peer(
     peer: str,
     scope: int = 0,
     *,
-    tcx: bool = True,
     connections: int = 1,
 ) -> NetkatSetup:
     """Set up the path to a peer.
@@ -72,7 +71,6 @@ def set_up_for_peer(
         request: netkat's options.
         peer: address of the peer, without a scope.
         scope: ifindex of a link-local address's device, 0 for other addresses.
-        tcx: attach by tcx where the kernel has it.
         connections: how many will be made; their local ports follow on `first_port`.
 
     Raises:
@@ -117,21 +115,18 @@ def set_up_for_peer(
     port_range = (held.first, held.last) if request.command else None
     netns.add_veth(route.device)
     netns.configure(route, routes, neighbours, port_range)
-    attached = _attach_programs(stack, request, route, flow, netns, tcx=tcx)
+    attached = _attach_programs(stack, request, route, flow, netns)
     real_addresses = {stand_in: packed}
     return NetkatSetup(netns, route, held.first, peer_address, real_addresses, attached)
 
 
-def set_up_for_clients(
-    stack: contextlib.ExitStack, request: Request, address: str, *, tcx: bool = True
-) -> NetkatSetup:
+def set_up_for_clients(stack: contextlib.ExitStack, request: Request, address: str) -> NetkatSetup:
     """Set up the path of a listener. Raises as `set_up_for_peer`.
 
     Args:
         stack: takes the path down.
         request: netkat's options.
         address: to listen on.
-        tcx: attach by tcx where the kernel has it.
     """
     route = route_to_clients(request, address)
     version = ipaddress.ip_address(address).version
@@ -149,7 +144,7 @@ def set_up_for_clients(
     stack.callback(os.close, netns.fd)
     netns.add_veth(route.device)
     netns.configure(route, routes, neighbours)
-    attached = _attach_programs(stack, request, route, flow, netns, tcx=tcx)
+    attached = _attach_programs(stack, request, route, flow, netns)
     return NetkatSetup(netns, route, held.first, "", {}, attached)
 
 
@@ -163,8 +158,6 @@ def _attach_programs(
     route: PeerRoute,
     flow: CaughtFlow,
     netns: PrivateNetns,
-    *,
-    tcx: bool,
 ) -> IngressPrograms:
     """Connect the private netns and the device by the two programs."""
     device = route.device
@@ -181,7 +174,7 @@ def _attach_programs(
     stack.callback(os.close, outgoing)
     incoming = _load_incoming(flow, netns.veth, frame)
     stack.callback(os.close, incoming)
-    attached = IngressPrograms(tcx=tcx)
+    attached = IngressPrograms()
     stack.callback(attached.detach)
     attached.attach_to_veth(outgoing, netns.veth)
     attached.attach_to_device(incoming, device.index)

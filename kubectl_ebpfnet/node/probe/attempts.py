@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -83,7 +82,7 @@ def _connect_all(stack: contextlib.ExitStack, options: _ProbeOptions) -> list[Co
     request = netkat.parse([*arguments, options.address, str(options.port)])
     assert request is not None, "no help was asked for"
     count = max(1, len(hops))
-    setup = set_up_for_peer(stack, request, options.address, tcx=_tcx(), connections=count)
+    setup = set_up_for_peer(stack, request, options.address, connections=count)
     many.add_next_hops(setup, hops)
     sockets = many.marked_sockets(setup, count, udp=options.udp)
     for sock in sockets:
@@ -203,11 +202,6 @@ def _http_get(peer: socket.socket, options: _ProbeOptions) -> tuple[bytes, str]:
     except OSError as error:
         return answer, f"connected, and then: {error.strerror or error}"
     return answer, ""
-
-
-def _tcx() -> bool:
-    """Tell whether tcx links may be used; the lab forbids them to test clsact."""
-    return not os.environ.get("EBPFNET_NO_TCX")
 
 
 def _options(words: tuple[str, ...]) -> _ProbeOptions:

@@ -21,15 +21,15 @@ from kubectl_ebpfnet.node.netlink.message import change
 class IngressPrograms:
     """Programs at the ingress of devices, until `detach` or this process's end.
 
+    EBPFNET_NO_TCX forbids tcx links, so that tests can try clsact on new kernels.
+
     Attributes:
         method: `tcx` or `clsact`.
     """
 
-    def __init__(self, *, tcx: bool = True) -> None:
-        """`tcx`: use tcx where the kernel has it."""
+    def __init__(self) -> None:
         self._links: list[int] = []
         self._filters: list[Filter] = []
-        self._tcx = tcx
         self.method = "tcx"
 
     def attach_to_device(self, program: int, ifindex: int) -> None:
@@ -38,7 +38,7 @@ class IngressPrograms:
         Raises:
             KernelError: the kernel refuses.
         """
-        if self._tcx:
+        if not os.environ.get("EBPFNET_NO_TCX"):
             try:
                 self._links.append(link_tcx_first(program, ifindex, syscall.TCX_INGRESS))
                 return
