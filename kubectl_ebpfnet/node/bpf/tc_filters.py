@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import struct
-import sys
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.errors import KernelError
@@ -18,7 +17,7 @@ _GETQDISC, _GETTFILTER = 38, 46  # RTM_*
 _KIND, _OPTIONS, _CHAIN = 1, 2, 11  # TCA_*
 _BPF_NAME, _BPF_FLAGS, _BPF_TAG, _BPF_ID = 7, 8, 10, 11  # TCA_BPF_*
 _HEAD = struct.Struct("=BxxxiIII")  # struct tcmsg: family, ifindex, handle, parent, info
-_QDISCS = {b"clsact\0": ("ingress", "egress"), b"ingress\0": ("ingress",)}
+_QDISCS = {"clsact": ("ingress", "egress"), "ingress": ("ingress",)}
 _DIRECT_ACTION = 1  # TCA_BPF_FLAG_ACT_DIRECT
 
 
@@ -85,33 +84,25 @@ def _directions() -> dict[int, tuple[str, ...]]:
     found = {}
     for data, start, end in message.dump(_GETQDISC, bytes(_HEAD.size), "list qdiscs"):
         (index,) = struct.unpack_from("=i", data, start + 4)
-        for type_, at, stop in message.attributes(data, start + _HEAD.size, end):
-            if type_ == _KIND and data[at:stop] in _QDISCS:
-                found[index] = _QDISCS[data[at:stop]]
+        kind = message.text(message.attributes_of(data[start:end], _HEAD.size), _KIND)
+        if kind in _QDISCS:
+            found[index] = _QDISCS[kind]
     return found
 
 
 def _filter(data: bytes, start: int, end: int) -> BpfFilter | None:
     """Return a BPF filter; None for other kinds, and for the row of a preference."""
     _, _, handle, _, info = _HEAD.unpack_from(data, start)
-    attributes = {
-        kind: data[at:stop] for kind, at, stop in message.attributes(data, start + _HEAD.size, end)
-    }
-    options = attributes.get(_OPTIONS, b"")
-    if attributes.get(_KIND) != b"bpf\0" or not options or not handle:
+    found = message.attributes_of(data[start:end], _HEAD.size)
+    options = found.get(_OPTIONS, b"")
+    if message.text(found, _KIND) != "bpf" or not options or not handle:
         return None
-    bpf = {
-        kind: options[at:stop] for kind, at, stop in message.attributes(options, 0, len(options))
-    }
+    bpf = message.attributes_of(options)
     return BpfFilter(
         preference=info >> 16,
-        chain=_number(attributes.get(_CHAIN, b"")),
-        program=_number(bpf.get(_BPF_ID, b"")),
+        chain=message.number(found, _CHAIN) or 0,
+        program=message.number(bpf, _BPF_ID) or 0,
         tag=bpf.get(_BPF_TAG, b"").hex(),
-        name=bpf.get(_BPF_NAME, b"").split(b"\0", 1)[0].decode("utf-8", "replace"),
-        direct_action=bool(_number(bpf.get(_BPF_FLAGS, b"")) & _DIRECT_ACTION),
+        name=message.text(bpf, _BPF_NAME),
+        direct_action=bool((message.number(bpf, _BPF_FLAGS) or 0) & _DIRECT_ACTION),
     )
-
-
-def _number(value: bytes) -> int:
-    return int.from_bytes(value, sys.byteorder)

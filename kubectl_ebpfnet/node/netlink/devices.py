@@ -51,22 +51,9 @@ def devices() -> list[NetDevice]:
 
 
 def _device(data: bytes, start: int, end: int) -> NetDevice:
-    name = kind = b""
-    xdp: dict[int, int] = {}
     (index,) = struct.unpack_from("=i", data, start + 4)
-    for type_, at, stop in message.attributes(data, start + _HEADER_BYTES, end):
-        if type_ == _IFNAME:
-            name = data[at:stop]
-        elif type_ == _LINKINFO:
-            inner = message.attributes(data, at, stop)
-            kind = next((data[a:b] for number, a, b in inner if number == _INFO_KIND), b"")
-        elif type_ == _XDP:
-            for number, inner_at, _ in message.attributes(data, at, stop):
-                if number in _XDP_PROGRAMS:
-                    xdp[number] = struct.unpack_from("=I", data, inner_at)[0]
-    ids = [xdp[number] for number in _XDP_PROGRAMS if xdp.get(number)]
-    return NetDevice(index, _text(name), _text(kind), tuple(dict.fromkeys(ids)))
-
-
-def _text(value: bytes) -> str:
-    return value.rstrip(b"\0").decode("utf-8", "replace")
+    found = message.attributes_of(data[start:end], _HEADER_BYTES)
+    info, xdp = (message.attributes_of(found.get(kind, b"")) for kind in (_LINKINFO, _XDP))
+    ids = [id for kind in _XDP_PROGRAMS if (id := message.number(xdp, kind))]
+    name, kind_name = message.text(found, _IFNAME), message.text(info, _INFO_KIND)
+    return NetDevice(index, name, kind_name, tuple(dict.fromkeys(ids)))
