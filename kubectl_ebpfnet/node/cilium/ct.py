@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kubectl_ebpfnet.model.cilium import CtEntry
-from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, NodeRequest
 from kubectl_ebpfnet.node.bpf import syscall
 from kubectl_ebpfnet.node.cilium import layout_tuple, pins, scan
@@ -35,22 +34,13 @@ def entries(request: NodeRequest) -> Iterator[CtEntry]:
         KernelError: no such map is pinned, has these sizes, or may be read.
     """
     folder = pins.root()
-    names = pins.present(folder, tuple(MAPS))
     now = int(time.clock_gettime(time.CLOCK_MONOTONIC))
     apart = not _since_1_17(folder)
-    for name in names:
-        if not _may_have_flows(name, request.flows):
-            continue
-        table = pins.opened(folder, name)
-        if table is None:
-            continue
-        with table:
-            sizes = (table.info.key_size, table.info.value_size)
-            layout = layout_tuple.of_sizes(name, sizes, layout_tuple.CT)
-            for key, value in _matching_entries(table, request.flows, layout):
-                entry = layout_tuple.ct_entry(key, value, layout, now, apart=apart)
-                if entry is not None and _fits(entry, request.flows):
-                    yield entry
+    for table, layout in scan.tables(folder, MAPS, layout_tuple.CT, request.flows):
+        for key, value in _matching_entries(table, request.flows, layout):
+            entry = layout_tuple.ct_entry(key, value, layout, now, apart=apart)
+            if entry is not None and _fits(entry, request.flows):
+                yield entry
 
 
 def _since_1_17(folder: Path) -> bool:
@@ -62,16 +52,6 @@ def _since_1_17(folder: Path) -> bool:
     return any(
         name.startswith("cilium_policy_v") or name == "cilium_ipcache_v2"
         for name in pins.names(folder)
-    )
-
-
-def _may_have_flows(name: str, flows: Sequence[FlowFilter]) -> bool:
-    """Tell whether entries of the requested flows can be in a map of this name."""
-    version, tcp = MAPS[name]
-    return not flows or any(
-        (flow.protocol is None or (flow.protocol == TCP) == tcp)
-        and all(end is None or end.version == version for end in (flow.address, flow.peer))
-        for flow in flows
     )
 
 

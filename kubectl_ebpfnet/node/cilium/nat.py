@@ -14,8 +14,8 @@ from kubectl_ebpfnet.model.protocol.questions import FlowFilter, NodeRequest
 from kubectl_ebpfnet.node.bpf import syscall
 from kubectl_ebpfnet.node.cilium import layout_tuple, pins, scan
 
-MAPS = {"cilium_snat_v4_external": 4, "cilium_snat_v6_external": 6}
-"""IP version of each."""
+MAPS = {"cilium_snat_v4_external": (4, None), "cilium_snat_v6_external": (6, None)}
+"""IP version; None: every protocol."""
 
 
 def entries(request: NodeRequest) -> Iterator[NatEntry]:
@@ -27,25 +27,9 @@ def entries(request: NodeRequest) -> Iterator[NatEntry]:
     Raises:
         KernelError: no such map is pinned, has these sizes, or may be read.
     """
-    folder = pins.root()
     now = int(time.clock_gettime(time.CLOCK_MONOTONIC))
-    for name in pins.present(folder, tuple(MAPS)):
-        if not _may_have_flows(MAPS[name], request.flows):
-            continue
-        table = pins.opened(folder, name)
-        if table is None:
-            continue
-        with table:
-            sizes = (table.info.key_size, table.info.value_size)
-            layout = layout_tuple.of_sizes(name, sizes, layout_tuple.NAT)
-            yield from _matching_entries(table, request.flows, layout, now)
-
-
-def _may_have_flows(version: int, flows: Sequence[FlowFilter]) -> bool:
-    return not flows or any(
-        all(end is None or end.version == version for end in (flow.address, flow.peer))
-        for flow in flows
-    )
+    for table, layout in scan.tables(pins.root(), MAPS, layout_tuple.NAT, request.flows):
+        yield from _matching_entries(table, request.flows, layout, now)
 
 
 def _matching_entries(

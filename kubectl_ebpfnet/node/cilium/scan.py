@@ -8,13 +8,16 @@ FlowFilter.fits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from kubectl_ebpfnet.errors import Unsupported
+from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 from kubectl_ebpfnet.node.bpf.syscall import Map
-from kubectl_ebpfnet.node.cilium.layout_tuple import NAT_ADDRESS, TupleLayout
+from kubectl_ebpfnet.node.cilium import pins
+from kubectl_ebpfnet.node.cilium.layout_tuple import NAT_ADDRESS, TupleLayout, of_sizes
 
 Entry = tuple[bytes, bytes]
 _FEW = 40
@@ -64,6 +67,36 @@ class PackedFilter:
 def _in_value(piece: Needle, value: bytes, layout: TupleLayout) -> bool:
     at = NAT_ADDRESS if len(piece.packed) == layout.source else NAT_ADDRESS + layout.source
     return value.startswith(piece.packed, at)
+
+
+def tables(
+    folder: Path,
+    maps: Mapping[str, tuple[int, bool | None]],
+    layouts: Mapping[tuple[int, int], TupleLayout],
+    flows: Sequence[FlowFilter],
+) -> Iterator[tuple[Map, TupleLayout]]:
+    """Yield the pinned maps that can have entries of the flows, each with its layout.
+
+    Args:
+        folder: where Cilium's maps are pinned.
+        maps: name → IP version; whether it is for TCP or for all other protocols, None for both.
+        layouts: by sizes of key and value.
+        flows: the requested flows; () for all.
+    """
+    for name in pins.present(folder, tuple(maps)):
+        if flows and not any(_may_have(*maps[name], flow) for flow in flows):
+            continue
+        table = pins.opened(folder, name)
+        if table is not None:
+            with table:
+                sizes = (table.info.key_size, table.info.value_size)
+                yield table, of_sizes(name, sizes, layouts)
+
+
+def _may_have(version: int, tcp: bool | None, flow: FlowFilter) -> bool:
+    of_protocol = tcp is None or flow.protocol is None or (flow.protocol == TCP) == tcp
+    ends = (flow.address, flow.peer)
+    return of_protocol and all(end is None or end.version == version for end in ends)
 
 
 def packed(wanted: FlowFilter, layout: TupleLayout, *, nat: bool = False) -> PackedFilter | None:
