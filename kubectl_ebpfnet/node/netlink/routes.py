@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
@@ -156,36 +157,26 @@ def _answer(packet: FibAnswer, answer: Message | int) -> FibAnswer:
             )  # fmt: skip
         if answer not in _NO_ROUTE:
             raise KernelError(f"look up {packet.destination}: {os.strerror(answer)}", answer)
-        return _fib_answer(packet, error=_reason(answer))
+        return replace(packet, error=_reason(answer))
     route = next(_routes(answer, names("rt_tables"), names("rt_scopes"), device_names()))
     info = answer.attributes.get(_CACHEINFO, b"")
     # IPv6 answers with the refusing route, and an error in its cacheinfo.
     code = -_RTA_ERROR.unpack_from(info)[3] if len(info) >= _RTA_ERROR.size else 0
-    return _fib_answer(packet, route, _reason(code) if code else "")
+    return replace(
+        packet,
+        type=route.type,
+        gateway=route.gateway,
+        device=route.device,
+        preferred_source=route.preferred_source,
+        table=route.table,
+        mtu=route.mtu,
+        error=_reason(code) if code else "",
+    )
 
 
 def _reason(code: int) -> str:
     words = os.strerror(code)
     return f"{words}: {_REASONS[code]}" if code in _REASONS else words
-
-
-def _fib_answer(packet: FibAnswer, route: Route | None = None, error: str = "") -> FibAnswer:
-    return FibAnswer(
-        destination=packet.destination,
-        source=packet.source,
-        in_device=packet.in_device,
-        mark=packet.mark,
-        protocol=packet.protocol,
-        source_port=packet.source_port,
-        destination_port=packet.destination_port,
-        type=route.type if route else "",
-        gateway=route.gateway if route else None,
-        device=route.device if route else "",
-        preferred_source=route.preferred_source if route else None,
-        table=route.table if route else "",
-        mtu=route.mtu if route else None,
-        error=error,
-    )
 
 
 def _request_attributes(packet: FibAnswer) -> Iterator[bytes]:
