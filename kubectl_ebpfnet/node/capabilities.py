@@ -18,13 +18,12 @@ from pathlib import Path
 from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.model.kernel import KernelFacts
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
-from kubectl_ebpfnet.node.bpf import syscall
+from kubectl_ebpfnet.node.bpf import programs, syscall
 from kubectl_ebpfnet.node.cilium import pins
 from kubectl_ebpfnet.node.host import mounts, netns
 from kubectl_ebpfnet.node.host.aside import aside
 from kubectl_ebpfnet.node.netlink import conntrack
 
-_STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
 _STATUS = Path("/proc/thread-self/status")
 _FIRST = Path("/proc/1")  # the node's first process, given hostPID
 _LOOPBACK = 1  # ifindex of `lo` in every namespace
@@ -49,7 +48,7 @@ def facts(_request: NodeRequest) -> Iterator[KernelFacts]:
         machine=uname.machine,
         boot_seconds=time.clock_gettime(time.CLOCK_BOOTTIME),
         monotonic_seconds=time.clock_gettime(time.CLOCK_MONOTONIC),
-        bpf_stats=_statistics(),
+        bpf_stats=programs.run_statistics(),
         bpffs=_mounted("bpf", folder),
         cgroup2=_mounted("cgroup2"),
         cilium_maps=maps,
@@ -65,13 +64,6 @@ def _cilium() -> tuple[Path | None, tuple[str, ...]]:
         return folder, pins.names(folder)
     except KernelError:
         return None, ()
-
-
-def _statistics() -> bool | None:
-    try:
-        return _STATISTICS.read_text().strip() != "0"
-    except OSError:
-        return None
 
 
 def _mounted(kind: str, holding: Path | None = None) -> str:
@@ -129,8 +121,8 @@ def _problems(folder: Path | None, maps: tuple[str, ...]) -> Iterator[str]:
             refused = error.errno in (errno.EPERM, errno.EACCES)
             hint = f" ({' and '.join(missing)} would allow it)" if refused and missing else ""
             yield f"{what}: {error.message}{hint}"
-    if _statistics() is None:
-        yield f"whether BPF programs' run statistics are on cannot be read: {_STATISTICS}"
+    if programs.run_statistics() is None:
+        yield f"whether BPF programs' run statistics are on cannot be read: {programs.STATISTICS}"
     if not _mounted("bpf"):
         yield "pinned BPF objects cannot be read: no bpffs is mounted here (the node's /sys/fs/bpf)"
     if not _mounted("cgroup2"):

@@ -34,7 +34,7 @@ _TYPES = (
 _INFO_BYTES = 232
 _SHORT_NAME = 15  # BPF_OBJ_NAME_LEN without its NUL
 _FUNC_INFO_BYTES = 8
-_STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
+STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
 _OWNERS = {"devices": "device", "endpoints": "endpoint"}
 
 
@@ -63,7 +63,7 @@ class ProgramReader:
         self._booted_ns = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(
             time.CLOCK_BOOTTIME
         )
-        self._statistics = _statistics_on()
+        self._statistics = run_statistics()
 
     def program(self, id: int) -> Program | None:
         """Return a loaded program, None when it is gone. Raises KernelError (EPERM)."""
@@ -136,11 +136,12 @@ def _info(fd: int, maps: int = 64) -> _ProgramInfo:
     )
 
 
-def _statistics_on() -> bool:
+def run_statistics() -> bool | None:
+    """Tell whether the kernel counts the runs of programs; None where that cannot be read."""
     try:
-        return _STATISTICS.read_text().strip() != "0"
+        return STATISTICS.read_text().strip() != "0"
     except OSError:
-        return False
+        return None
 
 
 def pins(_: NodeRequest) -> Iterable[BpfPin]:

@@ -176,7 +176,7 @@ def test_statistics_that_are_on_count_no_runs_as_none_at_all(
 ) -> None:
     on = tmp_path / "bpf_stats_enabled"
     on.write_text("1\n")
-    monkeypatch.setattr(programs, "_STATISTICS", on)
+    monkeypatch.setattr(programs, "STATISTICS", on)
     fd = made.load(stack, made.XDP, "idle")
     assert [(one.run_count, one.run_time_ns) for one in asked(str(made.id_of(fd)))] == [(0, 0)]
 
