@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 PROC = Path("/proc")
+_OWN = "/proc/thread-self/ns/net"
 
 
 def enter(path: str | Path) -> None:
@@ -36,10 +37,8 @@ def enter(path: str | Path) -> None:
     try:
         if _libc.setns(fd, _CLONE_NEWNET):
             code = ctypes.get_errno()
-            raise KernelError(
-                f"enter the namespace {path}: {os.strerror(code)}", code,
-                hint="CAP_SYS_ADMIN allows it",
-            )  # fmt: skip
+            problem = f"enter the namespace {path}: {os.strerror(code)}"
+            raise KernelError(problem, code, hint="CAP_SYS_ADMIN allows it")
     finally:
         os.close(fd)
 
@@ -54,16 +53,8 @@ def inside(path: str | Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        enter(path)
-        try:
-            yield
-        finally:
-            if _libc.setns(home, _CLONE_NEWNET):
-                os._exit(70)  # facts of the wrong namespace are worse than none
-    finally:
-        os.close(home)
+    with _away(lambda: enter(path)):
+        yield
 
 
 def empty() -> int:
@@ -75,19 +66,28 @@ def empty() -> int:
     Raises:
         KernelError: no rights (EPERM).
     """
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    with _away(_unshare):
+        return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _unshare() -> None:
+    if _libc.unshare(_CLONE_NEWNET):
+        code = ctypes.get_errno()
+        problem = f"make a network namespace: {os.strerror(code)}"
+        raise KernelError(problem, code, hint="CAP_SYS_ADMIN allows it")
+
+
+@contextlib.contextmanager
+def _away(leave: Callable[[], None]) -> Iterator[None]:
+    """Run the block in the namespace to which `leave` moves this thread."""
+    home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if _libc.unshare(_CLONE_NEWNET):
-            code = ctypes.get_errno()
-            raise KernelError(
-                f"make a network namespace: {os.strerror(code)}", code,
-                hint="CAP_SYS_ADMIN allows it",
-            )  # fmt: skip
+        leave()
         try:
-            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            yield
         finally:
             if _libc.setns(home, _CLONE_NEWNET):
-                os._exit(70)  # there is no way back into the host
+                os._exit(70)  # facts of the wrong namespace are worse than none
     finally:
         os.close(home)
 
