@@ -21,7 +21,7 @@ from kubectl_ebpfnet.errors import KernelError, Unsupported
 
 # enum bpf_cmd
 MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_GET_NEXT_KEY = 0, 1, 2, 4
-PROG_LOAD, OBJ_PIN, OBJ_GET = 5, 6, 7
+PROG_LOAD, OBJ_GET = 5, 7
 PROG_GET_NEXT_ID, PROG_GET_FD_BY_ID = 11, 13
 OBJ_GET_INFO_BY_FD, PROG_QUERY = 15, 16
 MAP_LOOKUP_BATCH = 24
@@ -119,18 +119,23 @@ def open_link(id: int) -> int:
     return syscall(LINK_GET_FD_BY_ID, struct.pack("=III", id, 0, 0), f"open bpf_link {id}")
 
 
-def _ids(command: int, what: str) -> Iterator[int]:
-    last = 0
-    while True:
-        attr = ctypes.create_string_buffer(struct.pack("=III", last, 0, 0), _ATTR_BYTES)
-        try:
-            syscall(command, attr, what)
-        except KernelError as error:
-            if error.errno == errno.ENOENT:
-                return
+def _finds(command: int, attr: bytes | ctypes.Array[ctypes.c_char], what: str) -> bool:
+    """Call bpf(2); return False where the kernel finds no such object or key."""
+    try:
+        syscall(command, attr, what)
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
             raise
+        return False
+    return True
+
+
+def _ids(command: int, what: str) -> Iterator[int]:
+    attr = ctypes.create_string_buffer(_ATTR_BYTES)
+    while _finds(command, attr, what):
         last = int(struct.unpack_from("=I", attr, 4)[0])
         yield last
+        struct.pack_into("=III", attr, 0, last, 0, 0)
 
 
 def program_ids() -> Iterator[int]:
@@ -233,13 +238,8 @@ class Map:
         """Return the value of a key (in an LPM trie: of the longest prefix), or None."""
         key_memory, value_memory = buffer(key), buffer(self.value_bytes)
         attr = struct.pack("=IIQQQ", self.fd, 0, pointer(key_memory), pointer(value_memory), 0)
-        try:
-            syscall(MAP_LOOKUP_ELEM, attr, f"look up a key of map {self.info.name}")
-        except KernelError as error:
-            if error.errno == errno.ENOENT:
-                return None
-            raise
-        return value_memory.raw
+        found = _finds(MAP_LOOKUP_ELEM, attr, f"look up a key of map {self.info.name}")
+        return value_memory.raw if found else None
 
     def batches(self, batch_size: int = 4096) -> Iterator[tuple[int, memoryview, memoryview]]:
         """Yield all entries, many in a call (BPF_MAP_LOOKUP_BATCH, Linux 5.6).
@@ -310,13 +310,8 @@ class Map:
     def _next(self, key: bytes) -> bytes | None:
         before, after = buffer(key), buffer(self.info.key_size)
         attr = struct.pack("=IIQQ", self.fd, 0, pointer(before) if key else 0, pointer(after))
-        try:
-            syscall(MAP_GET_NEXT_KEY, attr, f"step through map {self.info.name}")
-        except KernelError as error:
-            if error.errno == errno.ENOENT:
-                return None
-            raise
-        return after.raw
+        found = _finds(MAP_GET_NEXT_KEY, attr, f"step through map {self.info.name}")
+        return after.raw if found else None
 
 
 def query(target: int, attach_type: int, flags: int = 0) -> list[tuple[int, int]]:
