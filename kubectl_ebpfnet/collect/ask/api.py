@@ -6,8 +6,10 @@ The record keeps only fields that capture/secrets.py allows, so a secret never e
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
+from collections.abc import Iterator
 
 from kubectl_ebpfnet.capture import secrets
 from kubectl_ebpfnet.capture.open import now
@@ -41,12 +43,9 @@ class RecordingApi(Api):
         if not api_request("GET", path).name:
             return super().get(path, query)
         argv, started = get_argv(path), now()
-        try:
+        with self._failures_kept(argv):
             found = super().get(path, query)
-        except ClusterError as error:
-            self.keep_failure(argv, error)
-            raise
-        self._keep_object(argv, found, started)
+        self.keep_value(argv, secrets.strip(found), started)
         return found
 
     def list(
@@ -65,14 +64,12 @@ class RecordingApi(Api):
             limit: objects a page.
         """
         argv, started = get_argv(path, label_selector, field_selector), now()
-        try:
+        with self._failures_kept(argv):
             items = super().list(
                 path, label_selector=label_selector, field_selector=field_selector, limit=limit
             )
-        except ClusterError as error:
-            self.keep_failure(argv, error)
-            raise
-        self._keep_object(argv, {"apiVersion": "v1", "kind": "List", "items": items}, started)
+        stripped = secrets.strip({"apiVersion": "v1", "kind": "List", "items": items})
+        self.keep_value(argv, stripped, started)
         return items
 
     def allowed(self, verb: str, resource: str, namespace: str = "", name: str = "") -> bool:
@@ -87,33 +84,31 @@ class RecordingApi(Api):
         """
         argv = can_i(verb, resource, namespace, name)
         started = now()
-        try:
+        with self._failures_kept(argv):
             allowed = super().allowed(verb, resource, namespace, name)
-        except ClusterError as error:
-            self.keep_failure(argv, error)
-            raise
         self.keep_value(argv, {"allowed": allowed}, started)
         return allowed
 
     def keep_value(self, argv: tuple[str, ...], value: Object, started: str) -> None:
-        """Record a value that is no object of the cluster.
+        """Record a value as it is; secrets of an object are stripped before.
 
         Args:
             argv: the words of the record.
             value: JSON.
             started: RFC 3339 time of the request.
         """
-        with self._lock:
-            stdout = InMemory(
-                json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
-            )
-            self._records.append(Record(0, API, argv, 0, stdout, b"", started))
-
-    def _keep_object(self, argv: tuple[str, ...], value: Object, started: str) -> None:
-        text = json.dumps(secrets.strip(value), ensure_ascii=False)
+        text = json.dumps(value, ensure_ascii=False)
         stdout = InMemory(text.encode("utf-8", "surrogatepass"))
         with self._lock:
             self._records.append(Record(0, API, argv, 0, stdout, b"", started))
+
+    @contextlib.contextmanager
+    def _failures_kept(self, argv: tuple[str, ...]) -> Iterator[None]:
+        try:
+            yield
+        except ClusterError as error:
+            self.keep_failure(argv, error)
+            raise
 
     def keep_failure(self, argv: tuple[str, ...], error: ClusterError) -> None:
         """Record a failed request."""
