@@ -79,11 +79,8 @@ def ask(
             f"its shell ended with exit code {code}" + (f": {records}" if records else "")
         )
     if isinstance(failure, Forbidden):
-        return [
-            shell_script.unavailable_record(
-                target.place, EXEC, str(failure), missing_permission(failure)
-            )
-        ]
+        denied = missing_permission(failure)
+        return [shell_script.unavailable_record(target.place, EXEC, str(failure), denied)]
     reason = error_sentence(failure, deadline) if failure else ""
     return list(
         shell_script.records(

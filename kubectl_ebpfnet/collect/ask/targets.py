@@ -87,16 +87,14 @@ def agent_target(agents: Mapping[str, Agent], node: str, why_none: str = "") -> 
     place = agent_place(node)
     agent = agents.get(node)
     if agent is None:
+        why = (
+            f"no Cilium agent on node {node}" if agents else "no Cilium agent runs in this cluster"
+        )
         if why_none:
-            return unavailable_record(
-                place, EXEC, f"Cilium's agents could not be looked for: {why_none}"
-            )
-        if not agents:
-            return unavailable_record(place, EXEC, "no Cilium agent runs in this cluster")
-        return unavailable_record(place, EXEC, f"no Cilium agent on node {node}")
+            why = f"Cilium's agents could not be looked for: {why_none}"
+        return unavailable_record(place, EXEC, why)
     if not agent.running:
         times = f", restarted {agent.restarts} times" if agent.restarts else ""
-        return unavailable_record(
-            place, EXEC, f"the agent {agent.container} does not run: {agent.state}{times}"
-        )
+        why = f"the agent {agent.container} does not run: {agent.state}{times}"
+        return unavailable_record(place, EXEC, why)
     return ExecTarget(place, agent.container)
