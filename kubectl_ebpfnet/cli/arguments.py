@@ -146,9 +146,7 @@ def protocol(word: str, to: Destination) -> int:
     Raises:
         UsageError: an unknown protocol, or ICMP with a port.
     """
-    number = PROTOCOLS.get(word.lower())
-    if number is None:
-        raise UsageError(f"--protocol {word!r}: unknown protocol", hint="one of: tcp, udp, icmp")
+    number = _protocol_number(word)
     if number != ICMP:
         return number
     if to.port is not None or to.port_name:
@@ -216,14 +214,7 @@ def peers(to: str, protocol_word: str) -> tuple[FlowFilter, ...]:
     Raises:
         UsageError: --to is not an address, or --protocol not a protocol.
     """
-    number = None
-    if protocol_word:
-        number = PROTOCOLS.get(protocol_word.lower())
-        if number is None:
-            raise UsageError(
-                f"--protocol {protocol_word!r}: unknown protocol",
-                hint="one of: tcp, udp, icmp",
-            )
+    number = _protocol_number(protocol_word) if protocol_word else None
     end = destination(to) if to else None
     if end is not None and end.address is None:
         raise UsageError(
@@ -233,6 +224,13 @@ def peers(to: str, protocol_word: str) -> tuple[FlowFilter, ...]:
     address, port = (end.address, end.port) if end is not None else (None, None)
     numbers = (ICMP, ICMPV6) if number == ICMP else (number,)
     return tuple(FlowFilter(peer=address, peer_port=port, protocol=each) for each in numbers)
+
+
+def _protocol_number(word: str) -> int:
+    number = PROTOCOLS.get(word.lower())
+    if number is None:
+        raise UsageError(f"--protocol {word!r}: unknown protocol", hint="one of: tcp, udp, icmp")
+    return number
 
 
 def duration(word: str, flag: str) -> float | None:

@@ -220,12 +220,8 @@ class NodeAccessFlags:
                 f"--keep and --node-access {self.mode}: no node pod is deployed that could be kept",
                 hint="--node-access pod deploys node pods",
             )
-        options = NodePodOptions(
-            image=self.image or DEFAULT_IMAGE,
-            pull_secret=self.pull_secret,
-            keep=self.keep,
-            seconds=self.seconds,
-        )
+        image = self.image or DEFAULT_IMAGE
+        options = NodePodOptions(image, self.pull_secret, self.keep, self.seconds)
         return NodeAccess(Mode(self.mode), options)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.cli.flags import GlobalFlags
+from kubectl_ebpfnet.cli.sources import connect
 from kubectl_ebpfnet.cli.terminal import Progress
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.net import TCP, UDP
@@ -112,13 +113,10 @@ def prober(
         EbpfnetError: the request is wrong or the cluster cannot be reached; also from the function.
     """
     probe_flags.request("default")  # refuse a wrong request before the cluster is contacted
-    connection, access = global_flags.connection(), global_flags.nodes.access()
     from kubectl_ebpfnet.active.lb import run, verify_policies
-    from kubectl_ebpfnet.cluster.client.session import Session
 
-    progress.show("connecting")
     with (
-        Session.open(connection) as session,
+        connect(global_flags, progress) as (session, access),
         run.probe_context(session, access, progress.warn, progress.show) as context,
     ):
         request = probe_flags.request(session.namespace)
@@ -126,17 +124,14 @@ def prober(
             with verify_policies.verifier(context, request) as probe_copies:
                 yield probe_copies
             return
-        probe = run.Probe(context, request)
-        yield lambda: [probe.plan() if dry_run else run.Probe(context, request).run()]
+        probe = run.Probe.plan if dry_run else run.Probe.run
+        yield lambda: [probe(run.Probe(context, request))]
 
 
 def worst_verdict(reports: Reports) -> Judgement:
     """Return the worst verdict of all reports."""
-    verdicts = [report.verdict for report, _ in reports]
-    for verdict in (Judgement.CONTRADICTED, Judgement.UNKNOWN):
-        if verdict in verdicts:
-            return verdict
-    return Judgement.AS_ASKED
+    worst_first = (Judgement.CONTRADICTED, Judgement.UNKNOWN, Judgement.AS_ASKED)
+    return min((report.verdict for report, _ in reports), key=worst_first.index)
 
 
 def render_reports(reports: Reports, output: str, view: View) -> str:

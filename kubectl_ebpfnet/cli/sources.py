@@ -14,11 +14,28 @@ from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import PathRequest
 
 if TYPE_CHECKING:
+    from kubectl_ebpfnet.cluster.client.session import Session
+    from kubectl_ebpfnet.collect.ask.node_access import NodeAccess
     from kubectl_ebpfnet.collect.lists import SurveyedTarget, TopicOf
     from kubectl_ebpfnet.collect.survey import SurveyTarget
 
 RequestOf = Callable[[str], PathRequest]
 """Default namespace → the request."""
+
+
+@contextlib.contextmanager
+def connect(global_flags: GlobalFlags, progress: Progress) -> Iterator[tuple[Session, NodeAccess]]:
+    """Give a session with the cluster, and the node access of the flags.
+
+    Raises:
+        EbpfnetError: a flag is wrong, or the kubeconfig cannot be used.
+    """
+    options, access = global_flags.connection(), global_flags.nodes.access()
+    from kubectl_ebpfnet.cluster.client.session import Session
+
+    progress.show("connecting")
+    with Session.open(options) as session:
+        yield session, access
 
 
 def gather(
@@ -44,12 +61,8 @@ def gather(
     """
     if capture:
         return request_of("default"), open_capture(capture)
-    options, access = global_flags.connection(), global_flags.nodes.access()
-    from kubectl_ebpfnet.cluster.client.session import Session
-
-    progress.show("connecting")
-    _import_in_background(preload)
-    with Session.open(options) as session:
+    with connect(global_flags, progress) as (session, access):
+        _import_in_background(preload)
         from kubectl_ebpfnet.collect.path import collect_path
 
         request = request_of(session.namespace)
@@ -69,12 +82,11 @@ def open_reader(
     global_flags: GlobalFlags,
     timeout: float | None,
     progress: Progress,
-    preload: Sequence[str] = (),
 ) -> Iterator[Callable[[SurveyTarget, TopicOf], SurveyedTarget]]:
     """Give a function that reads one pod or node, from the cluster or from a capture.
 
     Args:
-        capture, global_flags, timeout, progress, preload: as for `gather`.
+        capture, global_flags, timeout, progress: as for `gather`.
 
     Raises:
         EbpfnetError: the capture or the cluster cannot be read; from the function: the pod or node
@@ -88,13 +100,8 @@ def open_reader(
             bundle, wanted, global_flags.namespace or "default"
         )
         return
-    options, access = global_flags.connection(), global_flags.nodes.access()
-    from kubectl_ebpfnet.cluster.client.session import Session
-
-    progress.show("connecting")
-    _import_in_background(preload)
     with (
-        Session.open(options) as session,
+        connect(global_flags, progress) as (session, access),
         TargetSurveyor(session, access, timeout, progress.warn, progress.show) as live,
     ):
         yield live.survey_target

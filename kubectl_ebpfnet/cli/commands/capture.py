@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli.help import CommandText
+from kubectl_ebpfnet.cli.sources import connect
 from kubectl_ebpfnet.cli.terminal import Progress
 
 TEXT = CommandText(
@@ -42,14 +43,10 @@ def run(
     """Record a cluster's state."""
     targets = [arguments.pod_or_node(word, "capture") for word in words or ()]
     limit = arguments.duration(timeout, "--timeout")
-    connection = global_flags.connection()
-    access = global_flags.nodes.access()
-    from kubectl_ebpfnet.cluster.client.session import Session
-    from kubectl_ebpfnet.collect.capture import capture
-
     with Progress() as progress:
-        progress.show("connecting")
-        with Session.open(connection) as session:
+        with connect(global_flags, progress) as (session, access):
+            from kubectl_ebpfnet.collect.capture import capture
+
             count = capture(
                 session,
                 targets,

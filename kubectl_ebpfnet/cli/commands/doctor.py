@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.cli import arguments, flags
 from kubectl_ebpfnet.cli.help import CommandText
-from kubectl_ebpfnet.cli.sources import open_capture
+from kubectl_ebpfnet.cli.sources import connect, open_capture
 from kubectl_ebpfnet.cli.terminal import Progress, color, emit, width
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.render.text.view import View
@@ -57,11 +57,7 @@ def run(
 def _read_cluster(
     global_flags: flags.GlobalFlags, limit: float | None, progress: Progress
 ) -> Bundle:
-    connection, access = global_flags.connection(), global_flags.nodes.access()
-    from kubectl_ebpfnet.cluster.client.session import Session
-
-    progress.show("connecting")
-    with Session.open(connection) as session:
+    with connect(global_flags, progress) as (session, access):
         from kubectl_ebpfnet.collect.doctor import checkup
 
         return checkup(session, access, timeout=limit, warn=progress.warn, progress=progress.show)
