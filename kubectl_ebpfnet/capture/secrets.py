@@ -15,73 +15,43 @@ from typing import Any
 Json = dict[str, Any]
 _Shape = dict[str, Any]
 
-_REFERENCE: _Shape = {"kind": True, "name": True, "controller": True}
-_METADATA: _Shape = {
-    "name": True,
-    "namespace": True,
-    "uid": True,
-    "labels": True,
-    "ownerReferences": _REFERENCE,
-    "deletionTimestamp": True,
-    "creationTimestamp": True,
-}
-_CONDITION: _Shape = {"type": True, "status": True, "reason": True, "message": True}
-_CONTAINER_STATUS: _Shape = {
-    "name": True,
-    "ready": True,
-    "restartCount": True,
-    "state": {
-        "waiting": {"reason": True},
-        "terminated": {"reason": True, "exitCode": True},
-        "running": {"startedAt": True},
-    },
-    "lastState": {"terminated": {"reason": True, "exitCode": True}},
-}
-# True keeps a value, a dict keeps these members; of a list, the members of each item.
-_POD: _Shape = {
-    "spec": {
-        "nodeName": True,
-        "hostNetwork": True,
-        "serviceAccountName": True,
-        "dnsPolicy": True,
-        "containers": {
-            "name": True,
-            "ports": {
-                "name": True,
-                "containerPort": True,
-                "hostPort": True,
-                "hostIP": True,
-                "protocol": True,
-            },
-        },
-    },
-    "status": {
-        "phase": True,
-        "reason": True,
-        "conditions": _CONDITION,
-        "podIP": True,
-        "podIPs": True,
-        "hostIP": True,
-        "hostIPs": True,
-        "containerStatuses": _CONTAINER_STATUS,
-        "initContainerStatuses": _CONTAINER_STATUS,
-    },
-}
-_NODE: _Shape = {
-    "spec": {"podCIDR": True, "podCIDRs": True, "unschedulable": True, "taints": True},
-    "status": {
-        "addresses": True,
-        "conditions": _CONDITION,
-        "nodeInfo": {
-            "kernelVersion": True,
-            "kubeletVersion": True,
-            "kubeProxyVersion": True,
-            "osImage": True,
-            "containerRuntimeVersion": True,
-            "architecture": True,
-        },
-    },
-}
+
+def _kept(whole: str = "", **parts: _Shape) -> _Shape:
+    """Return a shape: members to keep whole, and parts to keep of others, or of their items."""
+    return {**dict.fromkeys(whole.split(), True), **parts}
+
+
+_REFERENCE = _kept("kind name controller")
+_METADATA = _kept(
+    "name namespace uid labels deletionTimestamp creationTimestamp", ownerReferences=_REFERENCE
+)
+_CONDITION = _kept("type status reason message")
+_ENDED = _kept("reason exitCode")
+_CONTAINER_STATUS = _kept(
+    "name ready restartCount",
+    state=_kept(waiting=_kept("reason"), terminated=_ENDED, running=_kept("startedAt")),
+    lastState=_kept(terminated=_ENDED),
+)
+_PORT = _kept("name containerPort hostPort hostIP protocol")
+_POD = _kept(
+    spec=_kept(
+        "nodeName hostNetwork serviceAccountName dnsPolicy",
+        containers=_kept("name", ports=_PORT),
+    ),
+    status=_kept(
+        "phase reason podIP podIPs hostIP hostIPs",
+        conditions=_CONDITION,
+        containerStatuses=_CONTAINER_STATUS,
+        initContainerStatuses=_CONTAINER_STATUS,
+    ),
+)
+_NODE_INFO = _kept(
+    "kernelVersion kubeletVersion kubeProxyVersion osImage containerRuntimeVersion architecture"
+)
+_NODE = _kept(
+    spec=_kept("podCIDR podCIDRs unschedulable taints"),
+    status=_kept("addresses", conditions=_CONDITION, nodeInfo=_NODE_INFO),
+)
 _ANNOTATION = re.compile(r"(^|[./])cilium\.io/|^kubectl\.kubernetes\.io/default-container$")
 _SECRET_KEY = re.compile(r"secret|passw|token|credential|private|api-?key|kvstore-opt|auth-key")
 _SECRET_VALUE = re.compile(r"://[^/\s@]*:[^/\s@]*@|-----BEGIN")

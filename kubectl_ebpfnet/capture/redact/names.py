@@ -45,22 +45,8 @@ _KINDS = {
     "CiliumEndpoint": "pod",
     "Service": "service",
 }
-_RANK = {
-    kind: rank
-    for rank, kind in enumerate(
-        (
-            "node",
-            "namespace",
-            "pod",
-            "service",
-            "replicaset",
-            "object",
-            "cluster",
-            "domain",
-            "label",
-        )
-    )
-}
+_RANKED = "node namespace pod service replicaset object cluster domain label"
+_RANK = {kind: rank for rank, kind in enumerate(_RANKED.split())}
 _COMMON_ENDS = (".k8s.io", "cluster.local")
 _LABEL_TEXT = re.compile(r"\bk8s:[\w./-]+=([\w.-]+)")
 _AGENT_KEYS = {
