@@ -99,7 +99,7 @@ def attempt_outcome(records: Iterable[Record], sent: SentAttempt) -> AttemptOutc
 def attempt_flow(bundle: Bundle, sent: SentAttempt) -> FlowFilter | None:
     """Return the flow of an attempt, None when no packet was sent."""
     record = bundle.record(node_place(sent.from_node), sent.argv)
-    found = _connect_attempt(record, sent.line) if record is not None else None
+    found = _connect_attempt(record, sent.line)
     if found is None or found.source is None:
         return None
     return FlowFilter(
@@ -127,10 +127,8 @@ def read_attempt(bundle: Bundle, sent: SentAttempt) -> ProbeAttempt:
     evidence = cite.lines(record, [sent.line]) if record.ok else cite.whole(record)
     found = _connect_attempt(record, sent.line)
     if found is None:
-        return replace(
-            attempt, outcome=AttemptOutcome.ERROR, evidence=evidence,
-            detail=record.why_not() or "its answer is no fact",
-        )  # fmt: skip
+        detail = record.why_not() or "its answer is no fact"
+        return replace(attempt, outcome=AttemptOutcome.ERROR, detail=detail, evidence=evidence)
     by_udp = sent.target.protocol == UDP
     status, body = (None, found.answer) if by_udp else _http(found.answer)
     seen = _client(body) if by_udp or status == 200 else None
@@ -153,7 +151,7 @@ def read_attempt(bundle: Bundle, sent: SentAttempt) -> ProbeAttempt:
 def read_health_check(bundle: Bundle, sent: SentAttempt) -> HealthCheck | None:
     """Return a health check's answer, None when the question failed before it reached the node."""
     record = bundle.record(node_place(sent.from_node), sent.argv)
-    found = _connect_attempt(record, sent.line) if record is not None else None
+    found = _connect_attempt(record, sent.line)
     if record is None or found is None or not AttemptOutcome(found.outcome).conclusive:
         return None
     evidence = cite.lines(record, [sent.line])
@@ -182,52 +180,47 @@ def _add_source(node: NodeView, attempt: ProbeAttempt) -> ProbeAttempt:
         attempt.destination_port,
     )
     answered = attempt.outcome is AttemptOutcome.CONNECTED
+    needs_source = attempt.source_seen is None and (answered or sent.protocol == UDP)
     for entry in node.nf([str(attempt.source), attempt.source.exploded]):
         if entry.fact.original != sent:
             continue
-        seen = entry.fact.translated()
-        evidence = (*attempt.evidence, *cite.line(entry.record, entry.number, entry.text))
         if not answered and not entry.fact.destination_nat:
             return attempt  # tracked, but without a backend
-        if attempt.source_seen is not None or not (answered or sent.protocol == UDP):
-            return replace(attempt, backend=seen.destination, evidence=evidence)
-        return replace(
-            attempt, source_seen=seen.source, source_seen_port=seen.source_port,
-            source_from="conntrack", backend=seen.destination, evidence=evidence,
-        )  # fmt: skip
-    if attempt.source_seen is not None or not (answered or sent.protocol == UDP):
-        return attempt
-    return _by_cilium(node, attempt, sent)
+        seen = entry.fact.translated()
+        evidence = (*attempt.evidence, *cite.line(entry.record, entry.number, entry.text))
+        attempt = replace(attempt, backend=seen.destination, evidence=evidence)
+        return _with_source(attempt, seen, "conntrack") if needs_source else attempt
+    return _by_cilium(node, attempt, sent) if needs_source else attempt
+
+
+def _with_source(attempt: ProbeAttempt, seen: Flow, table: str) -> ProbeAttempt:
+    return replace(
+        attempt, source_seen=seen.source, source_seen_port=seen.source_port, source_from=table
+    )
 
 
 def _by_cilium(node: NodeView, attempt: ProbeAttempt, sent: Flow) -> ProbeAttempt:
     """Add the source from Cilium's tables: CT entries have the backend, NAT entries the SNAT."""
-    addresses = [str(sent.source)]
+    addresses, client = [str(sent.source)], (sent.protocol, sent.source, sent.source_port)
     for entry in node.ct(addresses):
-        backend_flow = entry.fact.flow
-        is_same_flow = (backend_flow.source, backend_flow.source_port) == (
-            sent.source,
-            sent.source_port,
-        )
-        is_same_flow = is_same_flow and backend_flow.protocol == sent.protocol
-        if entry.fact.direction != "OUT" or not is_same_flow or not entry.fact.rev_nat:
+        flow = entry.fact.flow
+        is_clients = (flow.protocol, flow.source, flow.source_port) == client
+        if entry.fact.direction != "OUT" or not is_clients or not entry.fact.rev_nat:
             continue
-        seen, evidence = backend_flow, cite.line(entry.record, entry.number, entry.text)
+        seen, evidence = flow, cite.line(entry.record, entry.number, entry.text)
         for nat in node.nat(addresses):
-            if nat.fact.direction == "OUT" and nat.fact.flow == backend_flow:
+            if nat.fact.direction == "OUT" and nat.fact.flow == flow:
                 seen = nat.fact.translated()
                 evidence += cite.line(nat.record, nat.number, nat.text)
-        return replace(
-            attempt, source_seen=seen.source, source_seen_port=seen.source_port,
-            source_from="cilium-ct", backend=backend_flow.destination,
-            evidence=(*attempt.evidence, *evidence),
-        )  # fmt: skip
+        evidence = (*attempt.evidence, *evidence)
+        attempt = replace(attempt, backend=flow.destination, evidence=evidence)
+        return _with_source(attempt, seen, "cilium-ct")
     why = f"the backend did not tell, and no table of {node.name} has the flow"
     return replace(attempt, source_missing=why)
 
 
-def _connect_attempt(record: Record, line: int) -> ConnectAttempt | None:
-    if not record.ok:
+def _connect_attempt(record: Record | None, line: int) -> ConnectAttempt | None:
+    if record is None or not record.ok:
         return None
     try:
         found = node_side.facts(record.stdout.read(), record.argv)[line - 1]

@@ -101,10 +101,8 @@ def retry_by_node_port(
         node_ip, port = node_address(nodes[old.node], old.target.version), old.target.node_port
         if port and node_ip is not None:
             note = f"sent to node port {port}: the nodes are not on one L2"
-            attempts.append(
-                SentAttempt(old.target, old.node, old.from_node, How.NODE_PORT, node_ip, port, "",
-                            old.number, note)
-            )  # fmt: skip
+            old = replace(old, how=How.NODE_PORT, destination=node_ip, port=port)
+            attempts.append(replace(old, via="", note=note))
     return _with_argv(request, attempts)
 
 
@@ -139,18 +137,14 @@ def _with_argv(request: ProbeRequest, planned: Iterable[SentAttempt]) -> list[Se
     for group in groups.values():
         for start in range(0, len(group), AT_ONCE):
             batch = group[start : start + AT_ONCE]
-            argv = _argv(request, batch[0], ",".join(a.via for a in batch if a.via))
+            argv = probe_argv(
+                batch[0].destination,
+                batch[0].port,
+                via=",".join(attempt.via for attempt in batch if attempt.via),
+                wait=request.wait,
+                http=request.http_path,
+                protocol=batch[0].target.protocol,
+                number=batch[0].number,
+            )
             attempts += [replace(attempt, argv=argv, line=n) for n, attempt in enumerate(batch, 1)]
     return attempts
-
-
-def _argv(request: ProbeRequest, attempt: SentAttempt, via: str) -> tuple[str, ...]:
-    return probe_argv(
-        attempt.destination,
-        attempt.port,
-        via=via,
-        wait=request.wait,
-        http=request.http_path,
-        protocol=attempt.target.protocol,
-        number=attempt.number,
-    )
