@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def load(
         pod = _inside_a_pod(environ, service_account)
         if pod is None:
             raise KubeconfigError(
-                f"no kubeconfig: no usable entry in {_searched(options, environ)}",
+                f"no kubeconfig: no usable entry in {', '.join(_paths(options, environ))}",
                 hint="set --kubeconfig or KUBECONFIG, or a server with --server",
             )
         return _with_flags(pod, options)
@@ -90,10 +90,6 @@ def _paths(options: ConnectionOptions, environ: Mapping[str, str]) -> list[str]:
     return named or [os.path.expanduser("~/.kube/config")]
 
 
-def _searched(options: ConnectionOptions, environ: Mapping[str, str]) -> str:
-    return ", ".join(_paths(options, environ))
-
-
 def _read(options: ConnectionOptions, environ: Mapping[str, str]) -> _Merged:
     merged = _Merged()
     for path in _paths(options, environ):
@@ -119,7 +115,7 @@ def _document(path: str) -> Mapping[str, Any]:
     try:
         document = yaml.load(data, Loader=loader)  # noqa: S506 - both loaders are safe ones
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as e:
-        raise KubeconfigError(f"{path} is not YAML: {_one_line(e)}") from e
+        raise KubeconfigError(f"{path} is not YAML: {' '.join(str(e).split())}") from e
     if document is None:
         return {}
     if not isinstance(document, dict):
@@ -197,12 +193,11 @@ def _inside_a_pod(environ: Mapping[str, str], folder: Path) -> Access | None:
 
 
 def _with_flags(access: Access, options: ConnectionOptions) -> Access:
-    return Access(
-        context=access.context,
+    return replace(
+        access,
         namespace=options.namespace or access.namespace,
         cluster=_cluster_with_flags(access.cluster, options),
         user=_user_with_flags(access.user, options),
-        files=access.files,
     )
 
 
@@ -260,7 +255,3 @@ def _extra(pairs: tuple[str, ...]) -> dict[str, list[str]]:
             )
         extra.setdefault(key, []).append(value)
     return extra
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
