@@ -35,8 +35,7 @@ _CONTAINER_STATUS = _kept(
 _PORT = _kept("name containerPort hostPort hostIP protocol")
 _POD = _kept(
     spec=_kept(
-        "nodeName hostNetwork serviceAccountName dnsPolicy",
-        containers=_kept("name", ports=_PORT),
+        "nodeName hostNetwork serviceAccountName dnsPolicy", containers=_kept("name", ports=_PORT)
     ),
     status=_kept(
         "phase reason podIP podIPs hostIP hostIPs",

@@ -128,8 +128,7 @@ class _as_bundle_error:  # noqa: N801 - reads as a verb in `with`
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(
-            error,
-            zipfile.BadZipFile | zlib.error | EOFError | NotImplementedError | RuntimeError,
+            error, zipfile.BadZipFile | zlib.error | EOFError | NotImplementedError | RuntimeError
         ):
             raise BundleError(
                 f"{self.label}: the file is damaged: {error}", hint="copy it again from its source"

@@ -78,10 +78,7 @@ def gather(
 
 @contextlib.contextmanager
 def open_reader(
-    capture: str,
-    global_flags: GlobalFlags,
-    timeout: float | None,
-    progress: Progress,
+    capture: str, global_flags: GlobalFlags, timeout: float | None, progress: Progress
 ) -> Iterator[Callable[[SurveyTarget, TopicOf], SurveyedTarget]]:
     """Give a function that reads one pod or node, from the cluster or from a capture.
 

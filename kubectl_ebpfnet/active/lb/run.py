@@ -58,13 +58,7 @@ from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Bundle, Record, bundle_of, node_place
 from kubectl_ebpfnet.model.kube import Node, Service
 from kubectl_ebpfnet.model.net import TCP
-from kubectl_ebpfnet.model.probe import (
-    AttemptOutcome,
-    How,
-    ProbeReport,
-    ProbeRequest,
-    TargetKind,
-)
+from kubectl_ebpfnet.model.probe import AttemptOutcome, How, ProbeReport, ProbeRequest, TargetKind
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 
 Notify = Callable[[str], object]

@@ -27,12 +27,6 @@ def causes_topic(flows: tuple[FlowFilter, ...]) -> Topic:
     return Topic(
         node=(*_NODE, Task(q.BPF_NET), Task(q.BPF_LINKS), Task(q.BPF_PROGRAMS), Task(q.BPF_PINS)),
         cilium=(*_CILIUM, Task(q.STATUS), Task(q.SERVICES), Task(q.ENDPOINTS)),
-        node_pod=(
-            *_NODE,
-            *_CILIUM,
-            Task(q.ATTACHMENTS),
-            Task(q.COUNTERS),
-            Task(q.ENDPOINT_MAP),
-        ),
+        node_pod=(*_NODE, *_CILIUM, Task(q.ATTACHMENTS), Task(q.COUNTERS), Task(q.ENDPOINT_MAP)),
         filters=flows,
     )

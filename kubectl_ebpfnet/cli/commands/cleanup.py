@@ -33,8 +33,7 @@ Exit codes: 0 nothing is left, 1 something could not be removed, 2 usage.""",
 def run(
     global_flags: GlobalFlags,
     namespaces: Annotated[
-        list[str] | None,
-        Argument(metavar="NAMESPACE", help="Of one run; default: all runs"),
+        list[str] | None, Argument(metavar="NAMESPACE", help="Of one run; default: all runs")
     ] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="List leftovers, delete nothing")] = False,
     output: Annotated[

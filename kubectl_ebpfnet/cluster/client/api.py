@@ -60,12 +60,7 @@ class Api:
         self._request("DELETE", path, query)
 
     def list(
-        self,
-        path: str,
-        *,
-        label_selector: str = "",
-        field_selector: str = "",
-        limit: int = PAGE,
+        self, path: str, *, label_selector: str = "", field_selector: str = "", limit: int = PAGE
     ) -> Objects:
         """Return all items of a collection, read page by page, each with its apiVersion and kind.
 

@@ -209,10 +209,7 @@ def _from_auth_provider(access: Access) -> str:
         document.value["contexts"] = [context]
         configuration = Configuration()
         loader = KubeConfigLoader(  # type: ignore[no-untyped-call]
-            document,
-            active_context=ours,
-            config_base_path="",
-            config_persister=merger.save_changes,
+            document, active_context=ours, config_base_path="", config_persister=merger.save_changes
         )
         loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
         token = str(configuration.api_key.get("BearerToken", ""))

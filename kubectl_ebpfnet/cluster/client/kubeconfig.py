@@ -155,8 +155,7 @@ def _named(entries: Mapping[str, Entry], name: str, kind: str, merged: _Merged) 
     if name not in entries:
         there = ", ".join(sorted(entries)) or "none"
         raise KubeconfigError(
-            f"{kind} {name!r} does not exist",
-            hint=f"{kind}s: {there}; {_contexts_hint(merged)}",
+            f"{kind} {name!r} does not exist", hint=f"{kind}s: {there}; {_contexts_hint(merged)}"
         )
     return entries[name]
 

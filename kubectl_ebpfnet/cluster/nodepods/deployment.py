@@ -46,13 +46,7 @@ from kubectl_ebpfnet.cluster.nodepods.status import (
 )
 from kubectl_ebpfnet.cluster.resolve import state_of
 from kubectl_ebpfnet.cluster.signals import DeferredSignals
-from kubectl_ebpfnet.errors import (
-    ApiError,
-    ApiUnreachable,
-    ClusterError,
-    EbpfnetError,
-    Forbidden,
-)
+from kubectl_ebpfnet.errors import ApiError, ApiUnreachable, ClusterError, EbpfnetError, Forbidden
 
 __all__ = ["DEFAULT_IMAGE", "Deployment", "NodePod", "NodePodOptions", "find_node_pods", "whoami"]
 

@@ -49,12 +49,7 @@ class RecordingApi(Api):
         return found
 
     def list(
-        self,
-        path: str,
-        *,
-        label_selector: str = "",
-        field_selector: str = "",
-        limit: int = PAGE,
+        self, path: str, *, label_selector: str = "", field_selector: str = "", limit: int = PAGE
     ) -> Objects:
         """Read a list as Api.list does, and record it as one list without pages.
 

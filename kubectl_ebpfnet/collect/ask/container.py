@@ -6,7 +6,6 @@ An image without a shell is asked by one exec for each form. A missing program i
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -167,20 +166,16 @@ def _ask_without_shell(
     spool: Callable[[], Spool],
 ) -> list[Record]:
     missing: set[str] = set()
-    lock = threading.Lock()
 
     def ask_forms(question: ShellQuestion) -> list[Record]:
         found = []
         for form in question.forms:
-            with lock:
-                is_missing = form[0] in missing
-            if is_missing:
+            if form[0] in missing:
                 record = _program_missing(target, form)
             else:
                 record = _run_form(session, target, form, deadline, spool)
                 if not record.ran and record.error == _program_missing(target, form).error:
-                    with lock:
-                        missing.add(form[0])
+                    missing.add(form[0])
             found.append(record)
             if record.ok or record.denied:
                 break

@@ -138,11 +138,7 @@ def packed(wanted: FlowFilter, layout: TupleLayout, *, nat: bool = False) -> Pac
 def _value_needles(values: Sequence[bytes], length: int) -> tuple[Needle, ...]:
     """Return needles in the values of a SNAT map: addresses of this length, or ports."""
     return tuple(
-        Needle(
-            raw,
-            frozenset({NAT_ADDRESS + (0 if len(raw) == length else length)}),
-            in_value=True,
-        )
+        Needle(raw, frozenset({NAT_ADDRESS + (0 if len(raw) == length else length)}), in_value=True)
         for raw in sorted(set(values))
     )
 

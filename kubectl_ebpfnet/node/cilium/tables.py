@@ -10,11 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
-from kubectl_ebpfnet.model.cilium import (
-    EgressGatewayPolicy,
-    IpcacheEntry,
-    LocalEndpoint,
-)
+from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, IpcacheEntry, LocalEndpoint
 from kubectl_ebpfnet.model.net import Network
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.node.cilium import layout_tables, pins

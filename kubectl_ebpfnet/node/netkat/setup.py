@@ -168,8 +168,7 @@ def _attach_programs(
             mac = sock.getsockname()[4]
         frame = mac + _FRAME_SOURCE + (b"\x08\x00" if flow.version == 4 else b"\x86\xdd")
     outgoing = load_classifier(
-        programs.to_wire(flow, device.index, mark=request.mark, neighbours=device.arp),
-        "netkat_out",
+        programs.to_wire(flow, device.index, mark=request.mark, neighbours=device.arp), "netkat_out"
     )
     stack.callback(os.close, outgoing)
     incoming = _load_incoming(flow, netns.veth, frame)
