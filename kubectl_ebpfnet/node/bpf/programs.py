@@ -13,7 +13,6 @@ import os
 import struct
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from kubectl_ebpfnet.errors import KernelError
@@ -77,63 +76,35 @@ class ProgramReader:
                 self._known[id] = None
         return self._known[id]
 
-    def _read_program(self, fd: int) -> Program:
-        info = _info(fd)
-        name = info.name
-        if len(name) == _SHORT_NAME and info.btf_id and info.function:
-            name = self._names.name(info.btf_id, info.function) or name
-        has_statistics = self._statistics or info.run_count > 0
+    def _read_program(self, fd: int, maps: int = 64) -> Program:
+        """Read struct bpf_prog_info, with room for `maps` ids of maps or for more."""
+        map_ids, functions = syscall.buffer(4 * maps), syscall.buffer(_FUNC_INFO_BYTES)
+        head = bytearray(_INFO_BYTES)
+        struct.pack_into("=IQ", head, 52, maps, syscall.pointer(map_ids))
+        struct.pack_into("=IQI", head, 132, _FUNC_INFO_BYTES, syscall.pointer(functions), 1)
+        info = syscall.info(fd, _INFO_BYTES, bytes(head))
+        (count,) = struct.unpack_from("=I", info, 52)
+        if count > maps:
+            return self._read_program(fd, count)
+        kind, id, tag = struct.unpack_from("=II8s", info)
+        (loaded_ns,) = struct.unpack_from("=Q", info, 40)
+        name = info[64:80].rstrip(b"\0").decode("latin-1")
+        (btf_id,) = struct.unpack_from("=I", info, 128)
+        _, function = struct.unpack_from("=II", functions)  # the BTF type of the first one
+        if len(name) == _SHORT_NAME and btf_id and function:
+            name = self._names.name(btf_id, function) or name
+        run_time_ns, run_count = struct.unpack_from("=QQ", info, 192)
+        has_statistics = self._statistics or run_count > 0
         return Program(
-            id=info.id,
+            id=id,
             name=name,
-            type=_TYPES[info.type] if info.type < len(_TYPES) else str(info.type),
-            tag=info.tag,
-            loaded_at=(self._booted_ns + info.loaded_ns) // 1_000_000_000,
-            map_ids=info.map_ids,
-            run_count=info.run_count if has_statistics else None,
-            run_time_ns=info.run_time_ns if has_statistics else None,
+            type=_TYPES[kind] if kind < len(_TYPES) else str(kind),
+            tag=tag.hex(),
+            loaded_at=(self._booted_ns + loaded_ns) // 1_000_000_000,
+            map_ids=struct.unpack_from(f"={count}I", map_ids),
+            run_count=run_count if has_statistics else None,
+            run_time_ns=run_time_ns if has_statistics else None,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _ProgramInfo:
-    """The used fields of struct bpf_prog_info; `function` is the BTF type of its first function."""
-
-    type: int
-    id: int
-    tag: str
-    loaded_ns: int
-    map_ids: tuple[int, ...]
-    name: str
-    btf_id: int
-    function: int
-    run_time_ns: int
-    run_count: int
-
-
-def _info(fd: int, maps: int = 64) -> _ProgramInfo:
-    map_ids, function = syscall.buffer(4 * maps), syscall.buffer(_FUNC_INFO_BYTES)
-    head = bytearray(_INFO_BYTES)
-    struct.pack_into("=IQ", head, 52, maps, syscall.pointer(map_ids))
-    struct.pack_into("=IQI", head, 132, _FUNC_INFO_BYTES, syscall.pointer(function), 1)
-    info = syscall.info(fd, _INFO_BYTES, bytes(head))
-    (count,) = struct.unpack_from("=I", info, 52)
-    if count > maps:
-        return _info(fd, count)
-    type_, id_, tag = struct.unpack_from("=II8s", info)
-    run_time, run_count = struct.unpack_from("=QQ", info, 192)
-    return _ProgramInfo(
-        type=type_,
-        id=id_,
-        tag=tag.hex(),
-        loaded_ns=struct.unpack_from("=Q", info, 40)[0],
-        map_ids=struct.unpack_from(f"={count}I", map_ids),
-        name=info[64:80].rstrip(b"\0").decode("latin-1"),
-        btf_id=struct.unpack_from("=I", info, 128)[0],
-        function=struct.unpack_from("=II", function)[1],
-        run_time_ns=run_time,
-        run_count=run_count,
-    )
 
 
 def run_statistics() -> bool | None:

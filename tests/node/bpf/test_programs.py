@@ -135,7 +135,7 @@ def test_more_maps_than_expected_are_all_there(object_file: Path) -> None:
     assert len(shown["map_ids"]) > 1
     fd = programs.syscall.open_pinned(path)
     try:
-        assert list(programs._info(fd, maps=1).map_ids) == shown["map_ids"]
+        assert list(programs.ProgramReader()._read_program(fd, maps=1).map_ids) == shown["map_ids"]
     finally:
         os.close(fd)
 
