@@ -18,7 +18,6 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from types import TracebackType
 
 from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.cluster.client.api import CORE, Api, Object
@@ -167,15 +166,11 @@ class Deployment:
             [self._namespace] = start_calls([self._create_namespace], self._calls)
         self._namespace.result()
         new = [node for node in dict.fromkeys(nodes) if node not in self._pods]
-        numbers = range(len(self._pods) + 1, len(self._pods) + len(new) + 1)
+        numbered = list(enumerate(new, len(self._pods) + 1))
         # In threads: an interrupt must not hide which pods were created.
-        calls = [
-            partial(self._create_pod, node, number)
-            for node, number in zip(new, numbers, strict=True)
-        ]
-        for node, number, created in zip(
-            new, numbers, start_calls(calls, self._calls), strict=True
-        ):
+        calls = [partial(self._create_pod, node, number) for number, node in numbered]
+        started = start_calls(calls, self._calls)
+        for (number, node), created in zip(numbered, started, strict=True):
             self._pods[node] = (f"node-{number}", created)
 
     def _create_namespace(self) -> None:
@@ -270,12 +265,7 @@ class Deployment:
 
     # --- deleting ---------------------------------------------------------------------------------
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Delete all objects of the run, or with `keep` the pods that did not run.
 
         It ends within REMOVAL_SECONDS and warns about objects that stay.

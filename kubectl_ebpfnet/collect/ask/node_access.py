@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import TracebackType
 
 from kubectl_ebpfnet.capture.spool import Spool
 from kubectl_ebpfnet.cluster.agents import Agent
@@ -96,14 +95,9 @@ class NodeAnswerers:
     def __enter__(self) -> NodeAnswerers:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._deployment is not None:
-            self._deployment.__exit__(kind, error, trace)
+            self._deployment.__exit__(kind)
 
     @property
     def looks_for_pods(self) -> bool:
