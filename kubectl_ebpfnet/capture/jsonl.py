@@ -17,18 +17,17 @@ LINE_LIMIT = 64 << 20
 _TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 
 
-def read_file(path: Path, allowance: Allowance, first: int = 1) -> Iterator[Record]:
+def read_file(path: Path, allowance: Allowance) -> Iterator[Record]:
     """Yield the records of a .jsonl file.
 
     Args:
         path: the file.
         allowance: limits of the whole capture.
-        first: number of the first record.
 
     Raises:
         BundleError: a line is no record; the message has its number.
     """
-    number = first
+    number = 1
     with path.open("rb") as file:
         for line_number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT), b""), start=1):
             label = f"{path}, line {line_number}"

@@ -160,10 +160,8 @@ def _plain_size(file: Path, label: str) -> int:
 
 def _base(path: Path, base: object, seen: tuple[Path, ...], allowance: Allowance) -> Bundle:
     resolved = path.resolve()
-    if not isinstance(base, str) or not base.startswith("../") or "/" in base[3:]:
-        raise BundleError(f"{path}: base must name a folder beside this one, like '../other'")
-    name = base[3:]
-    if name in ("", ".", ".."):
+    name = base.removeprefix("../") if isinstance(base, str) else ""
+    if name == base or "/" in name or name in ("", ".", ".."):
         raise BundleError(f"{path}: base must name a folder beside this one, like '../other'")
     other = resolved.parent / name
     if other.is_symlink():

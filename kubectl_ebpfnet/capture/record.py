@@ -95,21 +95,18 @@ def as_json(record: Record) -> dict[str, Any]:
         "namespace": record.place.namespace,
         "pod": record.place.pod,
     }
+    optional = {
+        "started": record.started,
+        "error": record.error,
+        "denied": record.denied,
+        "kept": list(record.line_filter),
+    }
     return {
         "number": record.number,
         "where": {key: value for key, value in where.items() if value},
         "argv": list(record.argv),
         "exit_code": record.exit_code,
-        **{
-            key: value
-            for key, value in (
-                ("started", record.started),
-                ("error", record.error),
-                ("denied", record.denied),
-                ("kept", list(record.line_filter)),
-            )
-            if value
-        },
+        **{key: value for key, value in optional.items() if value},
     }
 
 

@@ -157,7 +157,8 @@ class LiveStreams:
         """Return a frame of stdin, its end, or a keepalive."""
         message = b""
         if not self._stdin_ended and (self._stdin is None or self._stdin in ready):
-            data = b"" if self._stdin is None else _read(self._stdin, self._window_left())
+            room = min(_PIECE, frames.WINDOW - self._unacknowledged)
+            data = b"" if self._stdin is None else _read(self._stdin, room)
             self._unacknowledged += len(data)
             self._stdin_ended = not data
             message = frame(frames.DATA, data) if data else frame(frames.END)
@@ -166,9 +167,6 @@ class LiveStreams:
         if message:
             self._sent_at = time.monotonic()
         return message
-
-    def _window_left(self) -> int:
-        return min(_PIECE, frames.WINDOW - self._unacknowledged)
 
     def has_room(self) -> bool:
         """Tell whether every outlet has room. Raises OSError when writing failed."""

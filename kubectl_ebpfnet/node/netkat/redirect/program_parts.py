@@ -27,7 +27,6 @@ class HeaderLayout:
         ether_type: of the version.
         length: of the header without options.
         source, destination, next_header: offsets.
-        icmp: protocol number of ICMP.
         errors: types of ICMP errors.
     """
 
@@ -36,13 +35,12 @@ class HeaderLayout:
     source: int
     destination: int
     next_header: int
-    icmp: int
     errors: tuple[int, ...]
 
 
 HEADER_LAYOUTS = {
-    4: HeaderLayout(b"\x08\x00", 20, 12, 16, 9, 1, (3, 4, 11, 12)),
-    6: HeaderLayout(b"\x86\xdd", 40, 8, 24, 6, 58, (1, 2, 3, 4)),
+    4: HeaderLayout(b"\x08\x00", 20, 12, 16, 9, (3, 4, 11, 12)),
+    6: HeaderLayout(b"\x86\xdd", 40, 8, 24, 6, (1, 2, 3, 4)),
 }
 
 
