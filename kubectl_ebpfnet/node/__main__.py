@@ -49,10 +49,7 @@ def _netkat(words: list[str]) -> int:
 
 
 def _by_hand(words: tuple[str, ...], out: BinaryIO) -> int:
-    def give(body: bytes) -> None:
-        out.write(body)
-
-    outcome = answer(NodeRequest(1, (PROGRAM, *words)), give)
+    outcome = answer(NodeRequest(1, (PROGRAM, *words)), out.write)
     out.flush()
     if outcome.error:
         print(json.dumps(outcome.error)[1:-1], file=sys.stderr)

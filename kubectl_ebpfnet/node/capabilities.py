@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,16 +82,12 @@ def _mounted(kind: str, holding: Path | None = None) -> str:
 def _capabilities() -> tuple[str, ...]:
     """Return the effective capabilities, sorted; an unknown one is `CAP_<number>`."""
     try:
-        lines = _STATUS.read_text().splitlines()
+        effective = re.search(r"^CapEff:\s*([0-9a-f]{1,32})$", _STATUS.read_text(), re.MULTILINE)
     except OSError:
         return ()
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name == "CapEff":
-            bits = int(value, 16)
-            held = (number for number in range(bits.bit_length()) if bits >> number & 1)
-            return tuple(sorted(_capability(number) for number in held))
-    return ()
+    bits = int(effective[1], 16) if effective else 0
+    held = (number for number in range(bits.bit_length()) if bits >> number & 1)
+    return tuple(sorted(map(_capability, held)))
 
 
 def _capability(number: int) -> str:

@@ -23,15 +23,13 @@ def rows(_: NodeRequest) -> Iterator[MetricRow]:
     folder = pins.root()
     pins.present(folder, (MAP,))
     for metric_key, key, values in pins.entries(folder, MAP, layout_tables.METRICS):
-        counter_key = metric_key(key)
+        metric = metric_key(key)
         packets, size = layout_tables.counters(values)
-        has_source = counter_key.file or counter_key.line
+        source = f"{drop_reasons.file(metric.file)}:{metric.line}"
         yield MetricRow(
-            reason=drop_reasons.reason(counter_key.reason),
-            direction=counter_key.direction,
+            reason=drop_reasons.reason(metric.reason),
+            direction=metric.direction,
             packets=packets,
             bytes=size,
-            source=f"{drop_reasons.file(counter_key.file)}:{counter_key.line}"
-            if has_source
-            else "",
+            source=source if metric.file or metric.line else "",
         )

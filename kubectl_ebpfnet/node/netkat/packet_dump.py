@@ -133,9 +133,7 @@ def _options(data: bytes, syn: bool) -> str:
             permitted = True
         elif kind == 5:
             edges = struct.unpack_from(f">{len(value) // 4}I", value)
-            blocks = [
-                f"{{{a} {b}}}" for a, b in zip(edges[::2], edges[1::2], strict=False)
-            ]  # fmt: skip
+            blocks = [f"{{{a} {b}}}" for a, b in zip(edges[::2], edges[1::2], strict=False)]
         elif kind == 8:
             stamped, stamps = True, struct.unpack_from(">II", value)
     times = f"TS:{str(stamped).lower()} TSVal:{stamps[0]} TSEcr:{stamps[1]}"

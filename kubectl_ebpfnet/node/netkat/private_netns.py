@@ -6,8 +6,8 @@ process ends (network_namespaces(7)). Sources: unshare(2), veth(4), rtnetlink(7)
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.node.host import netns
@@ -44,11 +44,9 @@ class PrivateNetns:
         self.veth = self.index = 0
         self.fd = netns.empty()
 
-    @contextlib.contextmanager
-    def inside(self) -> Iterator[None]:
+    def inside(self) -> AbstractContextManager[None]:
         """Run the block in the namespace: sockets created there stay there."""
-        with netns.inside(f"/proc/self/fd/{self.fd}"):
-            yield
+        return netns.inside(f"/proc/self/fd/{self.fd}")
 
     def add_veth(self, device: HostDevice) -> None:
         """Add the veth, with MAC and MTU of a device of the host.

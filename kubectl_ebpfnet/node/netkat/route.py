@@ -270,9 +270,8 @@ def _host_addresses(version: int) -> Iterator[tuple[int, int, str]]:
     for data, start, end in messages:
         address_family, _, _, scope, index = ADDRESS.unpack_from(data, start)
         attributes = attributes_of(data[start:end], ADDRESS.size)
-        if address_family == family(
-            version
-        ):  # a kernel without IPv6 answers with its IPv4 addresses
+        # A kernel without IPv6 answers with its IPv4 addresses.
+        if address_family == family(version):
             yield index, scope, _address(attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS))
 
 

@@ -23,7 +23,7 @@ _PART_BYTES = 256 << 10
 _CONCURRENT = frozenset({node_argv("probe")})
 """Questions that mostly wait, for a time-out or for the kernel to detach a program."""
 _AT_ONCE = 64
-WriteBody = Callable[[bytes], None]
+WriteBody = Callable[[bytes], object]
 """Writes the next part of an answer's body."""
 
 
