@@ -121,6 +121,15 @@ class Substitution:
         self._word = re.compile(rf"(?P<bytes>{_BYTES})|(?P<key>{KEY})|{words}")
         self._in_user_key = re.compile(words)
         self._in_key = re.compile(rf"{address}|(?P<name>{pattern(in_keys(names))})")
+        self._rewriters: dict[str, Callable[[str], str]] = {
+            "kept": str,
+            "key": self._key,
+            "name": names.__getitem__,
+            "mac": addresses.mac,
+            "bytes": self._byte_list,
+            "v4": self._address,
+            "v6": self._address,
+        }
 
     def record(self, record: Record) -> Record:
         """Return a record with substitutes."""
@@ -158,19 +167,8 @@ class Substitution:
         return self._word.sub(self._replaced, text)
 
     def _replaced(self, match: re.Match[str]) -> str:
-        word = match[0]
-        kind = match.lastgroup
-        if kind == "kept":
-            return word
-        if kind == "key":
-            return self._key(word)
-        if kind == "name":
-            return self.names[word]
-        if kind == "mac":
-            return self.addresses.mac(word)
-        if kind == "bytes":
-            return self._byte_list(word)
-        return self._address(word)
+        assert match.lastgroup is not None, "every branch of the patterns has a name"
+        return self._rewriters[match.lastgroup](match[0])
 
     def _key(self, quoted: str) -> str:
         """Return a key of JSON, in its quotes, with substitutes."""
