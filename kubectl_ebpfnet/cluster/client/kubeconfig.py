@@ -21,7 +21,6 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where the kubelet mounts a pod's token, CA and namespace."""
 
 _KINDS = ("contexts", "clusters", "users")
-_INNER = {"contexts": "context", "clusters": "cluster", "users": "user"}
 
 
 @dataclass(slots=True)
@@ -124,16 +123,16 @@ def _document(path: str) -> Mapping[str, Any]:
 
 
 def _entries(document: Mapping[str, Any], kind: str, folder: str, path: str) -> list[Entry]:
-    found = []
+    found, inner = [], kind.removesuffix("s")
     items = document.get(kind) or []
     if not isinstance(items, list):
         raise KubeconfigError(f"{path}: {kind} is not a list")
     for item in items:
         if not isinstance(item, dict) or not item.get("name"):
             raise KubeconfigError(f"{path}: an entry of {kind} has no name")
-        body = item.get(_INNER[kind]) or {}
+        body = item.get(inner) or {}
         if not isinstance(body, dict):
-            raise KubeconfigError(f"{path}: {_INNER[kind]} {item['name']!r} is not a mapping")
+            raise KubeconfigError(f"{path}: {inner} {item['name']!r} is not a mapping")
         found.append(Entry(str(item["name"]), body, folder))
     return found
 
