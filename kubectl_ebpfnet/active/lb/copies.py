@@ -31,9 +31,8 @@ _SPEC_FIELDS = ("selector", "ipFamilies", "ipFamilyPolicy", "loadBalancerClass",
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """An existing copy: its policy, its name, and whether the cluster assigned an address."""
+    """An existing copy: its name, and whether the cluster assigned an address."""
 
-    policy: str
     name: str
     has_address: bool
 
@@ -92,9 +91,7 @@ def copies(
             warn(f"creating svc/{name}, a copy with externalTrafficPolicy {policy}")
             made.append(name)  # before the call: a lost answer must not leave the copy behind
             api.create(path, manifest(original, policy, name, run))
-        yield [
-            Copy(policy, name, _has_address(api, namespace, name)) for policy, name in names.items()
-        ]
+        yield [Copy(name, _has_address(api, namespace, name)) for name in made]
     finally:
         with DeferredSignals():
             _remove(api, path, made, warn)
