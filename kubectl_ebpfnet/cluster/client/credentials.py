@@ -18,7 +18,8 @@ from typing import Any
 
 from kubectl_ebpfnet.cluster.client.access import Access, Entry, read_file
 from kubectl_ebpfnet.cluster.client.library import narrow_imports
-from kubectl_ebpfnet.errors import KubeconfigError
+from kubectl_ebpfnet.errors import KubeconfigError, ParseError
+from kubectl_ebpfnet.model.untrusted import moment
 
 _TOKEN_FILE_SECONDS = 60.0  # client-go reads a token file anew every minute
 _EXPIRY_MARGIN_SECONDS = 10.0
@@ -248,12 +249,7 @@ def _header_value(value: str, what: str) -> str:
 
 
 def _timestamp(text: Any) -> float | None:
-    if not text:
-        return None
-    from datetime import UTC, datetime
-
     try:
-        moment = datetime.fromisoformat(str(text))
-    except ValueError:
+        return moment(str(text), "expirationTimestamp").timestamp()
+    except ParseError:
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
