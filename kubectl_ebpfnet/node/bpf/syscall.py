@@ -21,7 +21,7 @@ from kubectl_ebpfnet.errors import KernelError, Unsupported
 
 # enum bpf_cmd
 MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_GET_NEXT_KEY = 0, 1, 2, 4
-PROG_LOAD, OBJ_GET = 5, 7
+PROG_LOAD, OBJ_PIN, OBJ_GET = 5, 6, 7
 PROG_GET_NEXT_ID, PROG_GET_FD_BY_ID = 11, 13
 OBJ_GET_INFO_BY_FD, PROG_QUERY = 15, 16
 MAP_LOOKUP_BATCH = 24
