@@ -76,6 +76,14 @@ class PacketState:
         """Return the packet at the next place; `changes` are fields that differ there."""
         return replace(self, stage=stage, **changes)  # type: ignore[arg-type]
 
+    def on_node(self, kind: HopKind) -> tuple[HopPlace, str, str, HopKind]:
+        """Return where a hop in the node's own stack is, as hop() and drop() take it."""
+        return HopPlace.NODE, self.node, self.node, kind
+
+    def in_cilium(self, kind: HopKind, device: str = "") -> tuple[HopPlace, str, str, HopKind]:
+        """Return where a hop in Cilium's datapath is, by default at the packet's device."""
+        return HopPlace.CILIUM, device or self.device or self.node, self.node, kind
+
 
 @dataclass
 class PathBuilder:

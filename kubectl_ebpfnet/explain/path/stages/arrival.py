@@ -25,7 +25,7 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if not node.links.known and not node.endpoints.known and not node.endpoint_map.known:
         why = node.links.missing
         walk.hop(
-            HopPlace.NODE, here.node, here.node, HopKind.LINK, f"what {here.node} does with it",
+            *here.on_node(HopKind.LINK), f"what {here.node} does with it",
             State.UNKNOWN, here.packet, reason=f"nothing is known of {here.node}: {why}",
         )  # fmt: skip
         walk.unknown(f"nothing is known of {here.node}: {why}")
@@ -43,7 +43,7 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
         return entered
     if endpoint is not None and node.config.host_routing == "bpf":
         walk.hop(
-            HopPlace.CILIUM, device, here.node, HopKind.ROUTE,
+            *here.in_cilium(HopKind.ROUTE, device),
             f"{destination} is endpoint {endpoint.id}: BPF host routing hands it to its ingress "
             "program",
             State.DERIVED, here.packet,
@@ -71,10 +71,7 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
     packet = replace(here.packet, outer=None, vni=None)
     identity = here.packet.vni or here.identity
     walk.hop(
-        HopPlace.CILIUM,
-        name,
-        here.node,
-        HopKind.TUNNEL,
+        *here.in_cilium(HopKind.TUNNEL, name),
         f"decapsulated by {name}"
         + (f", VNI {here.packet.vni} is the sender's identity" if here.packet.vni else ""),
         State.DERIVED,
@@ -94,7 +91,7 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
         return inside.to(Stage.HOST, device="", in_device=name, skips_netfilter=False)
     if endpoint is None:
         walk.hop(
-            HopPlace.CILIUM, name, here.node, HopKind.ROUTE, f"{destination} on {here.node}",
+            *here.in_cilium(HopKind.ROUTE, name), f"{destination} on {here.node}",
             State.UNKNOWN, packet,
             reason=f"no endpoint with {destination} was read on {here.node}: "
             f"{node.endpoints.missing or node.routes.missing}",

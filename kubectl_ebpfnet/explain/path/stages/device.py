@@ -59,7 +59,7 @@ def _is_up(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
     evidence = link_evidence(node, here.device)
     what = "is down" if not link.up else "has no carrier"
     walk.drop(
-        HopPlace.NODE, here.node, here.node, HopKind.LINK, f"{here.device} {what}",
+        *here.on_node(HopKind.LINK), f"{here.device} {what}",
         State.OBSERVED, here.packet, evidence,
     )  # fmt: skip
     walk.finding(
@@ -94,7 +94,7 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
     ):
         evidence = cite.whole(node.endpoint_map.record or node.endpoints.record)
         walk.drop(
-            HopPlace.CILIUM, here.device, here.node, HopKind.ROUTE,
+            *here.in_cilium(HopKind.ROUTE),
             f"no endpoint has {target} on {here.node}: Stale or unroutable IP",
             State.DERIVED, here.packet, evidence,
         )  # fmt: skip
@@ -133,7 +133,7 @@ def _next_hop(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         if record is not None and cite.is_json(record)
         else cite.lines(record, [neighbour.line])
     )
-    where = (HopPlace.NODE, here.node, here.node, HopKind.NEIGHBOUR)
+    where = here.on_node(HopKind.NEIGHBOUR)
     if unresolved(neighbour):
         state = "/".join(neighbour.states)
         walk.drop(

@@ -30,10 +30,7 @@ def enter(walk: PathBuilder, here: PacketState) -> None:
     if tracked is not None and tracked.cilium_ct is not None:
         entry = tracked.cilium_ct
         walk.hop(
-            HopPlace.CILIUM,
-            here.device or here.node,
-            here.node,
-            HopKind.CONNTRACK,
+            *here.in_cilium(HopKind.CONNTRACK),
             f"{ct_text(entry)}, identity {entry.source_identity}",
             State.OBSERVED,
             here.packet,
@@ -70,7 +67,7 @@ def _veth(walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoi
     if link is not None and not link.up:
         evidence = link_evidence(node, name)
         walk.drop(
-            HopPlace.NODE, here.node, here.node, HopKind.LINK, f"{name} is down", State.OBSERVED,
+            *here.on_node(HopKind.LINK), f"{name} is down", State.OBSERVED,
             here.packet, evidence,
         )  # fmt: skip
         walk.finding(
@@ -85,7 +82,7 @@ def _veth(walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoi
         if not evidence and endpoint is not None:
             evidence = cite.json_object(node.endpoints.record, {"interface-name": name})
         walk.hop(
-            HopPlace.NODE, here.node, here.node, HopKind.LINK, f"veth {name} → the pod",
+            *here.on_node(HopKind.LINK), f"veth {name} → the pod",
             State.DERIVED, here.packet, evidence,
         )  # fmt: skip
     return True

@@ -43,10 +43,7 @@ def _local(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
     endpoint = node.local_endpoint(here.packet.flow.destination)
     assert endpoint is not None
     walk.hop(
-        HopPlace.CILIUM,
-        here.device or here.node,
-        here.node,
-        HopKind.ROUTE,
+        *here.in_cilium(HopKind.ROUTE),
         f"{here.packet.flow.destination} is endpoint {endpoint.id} on this node: "
         "handed to its ingress program, past the node's stack",
         State.DERIVED,
@@ -85,10 +82,7 @@ def _into_tunnel(
 ) -> PacketState:
     assert entry.tunnel_endpoint is not None
     walk.hop(
-        HopPlace.CILIUM,
-        here.device or here.node,
-        here.node,
-        HopKind.ROUTE,
+        *here.in_cilium(HopKind.ROUTE),
         f"ipcache: {entry.prefix} is {identity_text(walk.cluster, entry.identity)} behind tunnel "
         f"endpoint {address_text(walk.cluster, entry.tunnel_endpoint)}",
         State.DERIVED,
@@ -181,7 +175,7 @@ def route_of(
         route_evidence(node, refusing) if refusing is not None else cite.whole(node.routes.record)
     )
     walk.drop(
-        HopPlace.NODE, here.node, here.node, HopKind.ROUTE, f"{decision.refused} on {here.node}",
+        *here.on_node(HopKind.ROUTE), f"{decision.refused} on {here.node}",
         State.DERIVED, here.packet, evidence,
     )  # fmt: skip
     walk.finding(

@@ -81,7 +81,7 @@ def to_gateway(
         The packet's next place; None when it is dropped.
     """
     evidence = _evidence(node, row)
-    where = (HopPlace.CILIUM, here.device or here.node, here.node, HopKind.ROUTE)
+    where = here.in_cilium(HopKind.ROUTE)
     if row.gateway is None:
         walk.drop(
             *where,
@@ -123,10 +123,7 @@ def through_gateway(
         device: the tunnel device that it came in by.
     """
     walk.hop(
-        HopPlace.CILIUM,
-        device,
-        here.node,
-        HopKind.ROUTE,
+        *here.in_cilium(HopKind.ROUTE, device),
         f"{here.node} is the egress gateway for {row.source} → {row.destination}: on by its own "
         "routes",
         State.DERIVED,

@@ -33,7 +33,7 @@ def forward(walk: PathBuilder, here: PacketState) -> PacketState | None:
         return None
     here = translated
     flow = here.packet.flow
-    where = (HopPlace.NODE, here.node, here.node, HopKind.ROUTE)
+    where = here.on_node(HopKind.ROUTE)
     decision = route_of(walk, here, node, flow.source, flow.destination, mark=_mark(here) or 0)
     if decision is None or decision.route is None:
         return None
@@ -78,7 +78,7 @@ def _destination_nat(walk: PathBuilder, here: PacketState, node: NodeView) -> Pa
         if ruleset.known:
             return here
         walk.hop(
-            HopPlace.NODE, here.node, here.node, HopKind.LOAD_BALANCING,
+            *here.on_node(HopKind.LOAD_BALANCING),
             f"{service.title}", State.UNKNOWN, here.packet, service.evidence,
             reason=f"netfilter's rules could not be read: {ruleset.missing}",
         )  # fmt: skip
@@ -156,7 +156,7 @@ def context(
 def _filter(walk: PathBuilder, here: PacketState, node: NodeView, chain: str, device: str) -> bool:
     """Add the filter table's verdict; return whether the packet goes on."""
     answer = node.ruleset(here.packet.flow.destination.version)
-    where = (HopPlace.NODE, here.node, here.node, HopKind.RULE)
+    where = here.on_node(HopKind.RULE)
     if not answer.facts:
         seen = walk.tracked.netfilter if walk.tracked else None
         evidence = walk.tracked.evidence[-1:] if walk.tracked and seen else ()
@@ -222,10 +222,7 @@ def deliver(walk: PathBuilder, here: PacketState) -> None:
     if not here.skips_netfilter and not _filter(walk, here, node, "INPUT", ""):
         return
     walk.hop(
-        HopPlace.NODE,
-        here.node,
-        here.node,
-        HopKind.DELIVERY,
+        *here.on_node(HopKind.DELIVERY),
         f"delivered to node {here.node} itself",
         State.DERIVED,
         here.packet,

@@ -40,7 +40,7 @@ def by_netfilter(walk: PathBuilder, here: PacketState, node: NodeView) -> Packet
         node: the node that it leaves.
     """
     flow = here.packet.flow
-    where = (HopPlace.NODE, here.node, here.node, HopKind.NAT)
+    where = here.on_node(HopKind.NAT)
     answer = node.ruleset(flow.destination.version)
     seen, proof = _netfilter_translation(walk, here)
     rule: NetfilterRule | None = None
@@ -121,10 +121,7 @@ def _like_other_flow(walk: PathBuilder, here: PacketState, other: TrackedFlow) -
     new = other.netfilter.translated().source
     packet = replace(here.packet, flow=here.packet.flow.with_source(new, None))
     walk.hop(
-        HopPlace.NODE,
-        here.node,
-        here.node,
-        HopKind.NAT,
+        *here.on_node(HopKind.NAT),
         f"netfilter masquerades the source to {new}, as nf_conntrack shows for another flow of "
         f"this pod ({other.flow})",
         State.DERIVED,
@@ -155,7 +152,7 @@ def _no_rule(
     config = node.config
     if not _leaves_cluster(walk, here) or config.masquerade == "bpf":
         return
-    where = (HopPlace.NODE, here.node, here.node, HopKind.NAT)
+    where = here.on_node(HopKind.NAT)
     maybe = [r for r in uncertain if r.jump in netfilter.TRANSLATING]
     if answer.missing or maybe:
         reason = answer.missing and f"netfilter's rules could not be read: {answer.missing}"
@@ -179,7 +176,7 @@ def _missing_masquerade(
     if flow.source in node.own_addresses or flow.source in walk.cluster.node_addresses:
         return
     walk.hop(
-        HopPlace.NODE, here.node, here.node, HopKind.NAT,
+        *here.on_node(HopKind.NAT),
         f"nothing masquerades pod address {flow.source}: it leaves the cluster as it is",
         State.DERIVED, here.packet, evidence,
     )  # fmt: skip

@@ -238,7 +238,7 @@ def _link(
     )  # fmt: skip
     if not outer.up:
         walk.drop(
-            HopPlace.NODE, here.node, here.node, HopKind.LINK, f"{outer.name} is down",
+            *here.on_node(HopKind.LINK), f"{outer.name} is down",
             State.OBSERVED, here.packet, _node_link_evidence(node, outer),
         )  # fmt: skip
         walk.finding(

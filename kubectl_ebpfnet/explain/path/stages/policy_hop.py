@@ -41,7 +41,7 @@ def policy_hop(
     Returns:
         Whether the packet goes on.
     """
-    where = (HopPlace.CILIUM, here.device or here.node, here.node, HopKind.POLICY)
+    where = here.in_cilium(HopKind.POLICY)
     seen = _conntrack_evidence(walk, here.node)
     missing = _missing(node, endpoint_id, identity)
     if missing:
@@ -133,10 +133,7 @@ def _denied(
     who = identity_name(walk.cluster, identity)
     title = f"{direction} policy denies {who} for endpoint {endpoint_id}"
     walk.drop(
-        HopPlace.CILIUM,
-        here.device or here.node,
-        here.node,
-        HopKind.POLICY,
+        *here.in_cilium(HopKind.POLICY),
         f"{title}: {verdict.reason}"
         + (", as cilium monitor shows" if proof_of_drop is not None else ""),
         State.OBSERVED if proof_of_drop is not None else State.DERIVED,

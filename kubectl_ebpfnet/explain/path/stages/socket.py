@@ -32,10 +32,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
         packet = rewritten
     if walk.ends.host_network:
         walk.hop(
-            HopPlace.NODE,
-            here.node,
-            here.node,
-            HopKind.SOCKET,
+            *here.on_node(HopKind.SOCKET),
             f"{_name(walk)} is a hostNetwork pod: it sends from its node's own namespace",
             State.DERIVED,
             packet,

@@ -41,7 +41,7 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
     )
     if link is not None and not link.up:
         walk.drop(
-            HopPlace.NODE, here.node, here.node, HopKind.LINK, f"{name} is down", State.OBSERVED,
+            *here.on_node(HopKind.LINK), f"{name} is down", State.OBSERVED,
             here.packet, evidence,
         )  # fmt: skip
         walk.finding(
@@ -55,7 +55,7 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if source is None:
         reason = f"the address of {here.node} is not known"
         walk.hop(
-            HopPlace.CILIUM, name, here.node, HopKind.TUNNEL, f"encapsulated for {end}",
+            *here.in_cilium(HopKind.TUNNEL, name), f"encapsulated for {end}",
             State.UNKNOWN, here.packet, evidence, reason=reason,
         )  # fmt: skip
         walk.unknown(reason)
@@ -68,10 +68,7 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
     protocol = (node.config.tunnel_protocol or "vxlan").upper()
     vni = f", VNI {identity} (the sender's identity)" if identity else ""
     walk.hop(
-        HopPlace.CILIUM,
-        name,
-        here.node,
-        HopKind.TUNNEL,
+        *here.in_cilium(HopKind.TUNNEL, name),
         f"encapsulated by {name} ({protocol}): outer {source} → "
         f"{address_text(walk.cluster, end)}, UDP port {port}{vni}",
         State.DERIVED,
@@ -88,10 +85,7 @@ def _route_outer(
     if decision is None or decision.route is None:
         return None
     walk.hop(
-        HopPlace.NODE,
-        here.node,
-        here.node,
-        HopKind.ROUTE,
+        *here.on_node(HopKind.ROUTE),
         f"outer packet: {describe(decision.route)}",
         State.DERIVED,
         here.packet,

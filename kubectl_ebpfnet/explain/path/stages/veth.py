@@ -73,10 +73,7 @@ def show_programs(walk: PathBuilder, here: PacketState, device: str, direction: 
         unknown = bool(attached.missing)
         asked = " and ".join(attached.asked)
         walk.hop(
-            HopPlace.NODE,
-            here.node,
-            here.node,
-            HopKind.PROGRAM,
+            *here.on_node(HopKind.PROGRAM),
             f"no program found at {device}'s {direction}" + (f" ({asked})" if asked else ""),
             State.UNKNOWN if unknown else State.OBSERVED,
             here.packet,
