@@ -26,6 +26,9 @@ from kubectl_ebpfnet.model.path import (
     Verdict,
 )
 
+Where = tuple[HopPlace, str, str, HopKind]
+"""The first four arguments of hop() and drop()."""
+
 
 class Stage(StrEnum):
     """The kinds of place that a packet can be at; each has its file in stages/."""
@@ -76,11 +79,11 @@ class PacketState:
         """Return the packet at the next place; `changes` are fields that differ there."""
         return replace(self, stage=stage, **changes)  # type: ignore[arg-type]
 
-    def on_node(self, kind: HopKind) -> tuple[HopPlace, str, str, HopKind]:
+    def on_node(self, kind: HopKind) -> Where:
         """Return where a hop in the node's own stack is, as hop() and drop() take it."""
         return HopPlace.NODE, self.node, self.node, kind
 
-    def in_cilium(self, kind: HopKind, device: str = "") -> tuple[HopPlace, str, str, HopKind]:
+    def in_cilium(self, kind: HopKind, device: str = "") -> Where:
         """Return where a hop in Cilium's datapath is, by default at the packet's device."""
         return HopPlace.CILIUM, device or self.device or self.node, self.node, kind
 
@@ -123,6 +126,15 @@ class PathBuilder:
         """The newest flow that matches the request on the source's node."""
         return self.ends.tracked
 
+    @property
+    def source_pod(self) -> str:
+        """The source pod's namespace and name."""
+        return f"{self.ends.source.namespace}/{self.ends.source.name}"
+
+    def in_source_pod(self, kind: HopKind) -> Where:
+        """Return where a hop in the source pod is, as hop() and drop() take it."""
+        return HopPlace.POD, self.source_pod, self.ends.source.node, kind
+
     def tracked_at(self, here: PacketState) -> TrackedFlow | None:
         """Return the newest flow tracked on the packet's node that may be the packet's own."""
         if self.tracked is not None and self.tracked.node == here.node:
@@ -130,15 +142,9 @@ class PathBuilder:
         flow = here.packet.flow
         for tracked in self.flows:
             same_port = flow.source_port in (None, tracked.flow.source_port)
-            goes_there = flow.destination in (
-                tracked.flow.destination,
-                tracked.translated.destination,
-            )
-            if (
-                (tracked.node, tracked.flow.source) == (here.node, flow.source)
-                and same_port
-                and goes_there
-            ):
+            ends = (tracked.flow.destination, tracked.translated.destination)
+            here_too = (tracked.node, tracked.flow.source) == (here.node, flow.source)
+            if here_too and same_port and flow.destination in ends:
                 return tracked
         return None
 
@@ -182,9 +188,13 @@ class PathBuilder:
         summary: str,
         state: State,
         packet: Packet,
-        evidence: tuple[Evidence, ...] = (),
+        evidence: tuple[Evidence, ...],
+        *,
+        title: str,
+        detail: str,
+        proof: tuple[Evidence, ...] = (),
     ) -> None:
-        """Add the hop that drops the packet, and set the verdict; the walk is over.
+        """Add the hop that drops the packet and its finding, and set the verdict; the walk is over.
 
         Args:
             place: the kind of place.
@@ -195,6 +205,9 @@ class PathBuilder:
             state: OBSERVED when the drop was seen, DERIVED when it follows from tables.
             packet: as it came to the hop.
             evidence: the proof.
+            title: the finding, one line.
+            detail: what to do about it.
+            proof: the finding's, where it is not the hop's.
         """
         number = len(self.hops) + 1
         self.hops.append(
@@ -202,6 +215,7 @@ class PathBuilder:
         )
         self.verdict = Verdict.DROPPED
         self.reason = f"dropped at hop {number}: {summary}"
+        self.finding(Severity.ERROR, title, detail, proof or evidence)
 
     def delivered(self, reason: str) -> None:
         """Set the verdict: the packet reached its destination, or left the cluster."""

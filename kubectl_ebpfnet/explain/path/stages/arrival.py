@@ -15,7 +15,7 @@ from kubectl_ebpfnet.explain.path.stages.tunnel import device_of
 from kubectl_ebpfnet.explain.path.stages.veth import has_cilium, show_programs
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views.node import NodeView
-from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
+from kubectl_ebpfnet.model.path import HopKind, State
 
 
 def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:

@@ -10,7 +10,7 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.net import Address, Network
-from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
+from kubectl_ebpfnet.model.path import Evidence, HopKind, State
 
 
 def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
@@ -59,14 +59,14 @@ def _is_up(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
     evidence = link_evidence(node, here.device)
     what = "is down" if not link.up else "has no carrier"
     walk.drop(
-        *here.on_node(HopKind.LINK), f"{here.device} {what}",
-        State.OBSERVED, here.packet, evidence,
-    )  # fmt: skip
-    walk.finding(
-        Severity.ERROR,
-        f"device {here.device} of node {here.node} {what}",
-        f"`ip -s link show {here.device}` on the node; the route that uses it should be gone.",
+        *here.on_node(HopKind.LINK),
+        f"{here.device} {what}",
+        State.OBSERVED,
+        here.packet,
         evidence,
+        title=f"device {here.device} of node {here.node} {what}",
+        detail=f"`ip -s link show {here.device}` on the node; the route that uses it should be "
+        "gone.",
     )
     return False
 
@@ -96,13 +96,11 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
         walk.drop(
             *here.in_cilium(HopKind.ROUTE),
             f"no endpoint has {target} on {here.node}: Stale or unroutable IP",
-            State.DERIVED, here.packet, evidence,
-        )  # fmt: skip
-        walk.finding(
-            Severity.ERROR,
-            f"{target} is in {here.node}'s pod CIDR, but no endpoint has it",
-            "The pod is gone, or its endpoint was not restored.",
+            State.DERIVED,
+            here.packet,
             evidence,
+            title=f"{target} is in {here.node}'s pod CIDR, but no endpoint has it",
+            detail="The pod is gone, or its endpoint was not restored.",
         )
         return None
     walk.unknown(f"what cil_from_host does with {target} is not known")
@@ -137,15 +135,14 @@ def _next_hop(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
     if unresolved(neighbour):
         state = "/".join(neighbour.states)
         walk.drop(
-            *where, f"next hop {target} on {here.device} is {state}", State.OBSERVED,
-            here.packet, evidence,
-        )  # fmt: skip
-        walk.finding(
-            Severity.ERROR,
-            f"neighbour {target} on {here.device} of {here.node} is {state}",
-            "Nobody on the link answers ARP/ND for the next hop: it is down, or not on this "
-            "network.",
+            *where,
+            f"next hop {target} on {here.device} is {state}",
+            State.OBSERVED,
+            here.packet,
             evidence,
+            title=f"neighbour {target} on {here.device} of {here.node} is {state}",
+            detail="Nobody on the link answers ARP/ND for the next hop: it is down, or not on this "
+            "network.",
         )
         return False
     walk.hop(

@@ -67,14 +67,13 @@ def _veth(walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoi
     if link is not None and not link.up:
         evidence = link_evidence(node, name)
         walk.drop(
-            *here.on_node(HopKind.LINK), f"{name} is down", State.OBSERVED,
-            here.packet, evidence,
-        )  # fmt: skip
-        walk.finding(
-            Severity.ERROR,
-            f"{name}, the host side of the receiving pod, is down",
-            f"`ip link set {name} up` on node {here.node}.",
+            *here.on_node(HopKind.LINK),
+            f"{name} is down",
+            State.OBSERVED,
+            here.packet,
             evidence,
+            title=f"{name}, the host side of the receiving pod, is down",
+            detail=f"`ip link set {name} up` on node {here.node}.",
         )
         return False
     if name:

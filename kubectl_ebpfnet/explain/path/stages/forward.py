@@ -175,15 +175,14 @@ def route_of(
         route_evidence(node, refusing) if refusing is not None else cite.whole(node.routes.record)
     )
     walk.drop(
-        *here.on_node(HopKind.ROUTE), f"{decision.refused} on {here.node}",
-        State.DERIVED, here.packet, evidence,
-    )  # fmt: skip
-    walk.finding(
-        Severity.ERROR,
-        f"node {here.node} has {decision.refused}",
-        f"`ip route get {destination}` on the node shows the same. A route to "
-        "another node's pods is set by Cilium (auto-direct-node-routes) or by the network.",
+        *here.on_node(HopKind.ROUTE),
+        f"{decision.refused} on {here.node}",
+        State.DERIVED,
+        here.packet,
         evidence,
+        title=f"node {here.node} has {decision.refused}",
+        detail=f"`ip route get {destination}` on the node shows the same. A route to "
+        "another node's pods is set by Cilium (auto-direct-node-routes) or by the network.",
     )
     return None
 

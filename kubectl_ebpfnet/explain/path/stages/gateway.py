@@ -89,12 +89,8 @@ def to_gateway(
             State.DERIVED,
             here.packet,
             evidence,
-        )
-        walk.finding(
-            Severity.ERROR,
-            f"egress gateway policy for {row.source} → {row.destination} has no gateway node",
-            "No node matches the policy's nodeSelector, or it is not ready.",
-            evidence,
+            title=f"egress gateway policy for {row.source} → {row.destination} has no gateway node",
+            detail="No node matches the policy's nodeSelector, or it is not ready.",
         )
         return None
     walk.hop(
@@ -170,12 +166,9 @@ def translate(
             State.DERIVED,
             here.packet,
             evidence,
-        )
-        walk.finding(
-            Severity.ERROR,
-            f"egress gateway {here.node} has no egress address for {row.source}",
-            "The policy's egressIP is on none of the node's devices, or its interface has none.",
-            evidence,
+            title=f"egress gateway {here.node} has no egress address for {row.source}",
+            detail="The policy's egressIP is on none of the node's devices, or its interface has "
+            "none.",
         )
         return None
     packet = replace(here.packet, flow=flow.with_source(row.egress_address, None))

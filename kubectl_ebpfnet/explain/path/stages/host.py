@@ -17,7 +17,7 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import NetfilterRule
-from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
+from kubectl_ebpfnet.model.path import Evidence, HopKind, State
 
 IDENTITY_MARK = 0x0F00
 """MARK_MAGIC_IDENTITY: what cil_from_container puts on packets for the stack (bpf/lib/common.h)."""
@@ -90,11 +90,9 @@ def _destination_nat(walk: PathBuilder, here: PacketState, node: NodeView) -> Pa
         walk,
         here.packet,
         replace(service, evidence=service.evidence + proof),
-        how="by netfilter's rules of kube-proxy",
-        place=HopPlace.NODE,
-        where=here.node,
-        node=here.node,
-        tracked=tracked,
+        here.on_node(HopKind.LOAD_BALANCING),
+        "by netfilter's rules of kube-proxy",
+        tracked,
     )
     if packet is None:
         return None
@@ -177,13 +175,13 @@ def _filter(walk: PathBuilder, here: PacketState, node: NodeView, chain: str, de
     if outcome.target in ("DROP", "REJECT"):
         verb = "drops" if outcome.target == "DROP" else "rejects"
         walk.drop(
-            *where, f"netfilter {verb} it in {chain}: {named}", State.DERIVED, here.packet, evidence
-        )
-        walk.finding(
-            Severity.ERROR,
-            f"netfilter on {here.node} {verb} the packet in {chain}",
-            f"By {named}. Its counters (`iptables-save -c`) tell whether it grows.",
+            *where,
+            f"netfilter {verb} it in {chain}: {named}",
+            State.DERIVED,
+            here.packet,
             evidence,
+            title=f"netfilter on {here.node} {verb} the packet in {chain}",
+            detail=f"By {named}. Its counters (`iptables-save -c`) tell whether it grows.",
         )
         return False
     dropping = [r for r in outcome.uncertain if r.jump in ("DROP", "REJECT")]

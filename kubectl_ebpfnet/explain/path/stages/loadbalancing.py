@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path.services import ServiceAddress
-from kubectl_ebpfnet.explain.path.state import PathBuilder
+from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
 from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.path import (
-    HopKind,
-    HopPlace,
     Packet,
-    Severity,
     State,
     TrackedFlow,
 )
@@ -38,11 +35,8 @@ def rewrite(
     walk: PathBuilder,
     packet: Packet,
     service: ServiceAddress,
-    *,
+    where: Where,
     how: str,
-    place: HopPlace,
-    where: str,
-    node: str,
     tracked: TrackedFlow | None = None,
 ) -> Packet | None:
     """Add the load-balancing hop and send the packet to a backend.
@@ -51,10 +45,8 @@ def rewrite(
         walk: takes hops and findings.
         packet: for the frontend.
         service: the frontend.
+        where: what balances.
         how: in words, e.g. "at connect(), by Cilium's socket load-balancer".
-        place: the kind of place that balances.
-        where: its name.
-        node: the node that it is on.
         tracked: the flow as that node tracks it; None for the sender's node.
 
     Returns:
@@ -62,7 +54,7 @@ def rewrite(
         are not known.
     """
     if not service.usable and not service.missing:
-        _no_backend(walk, packet, service, place, where, node, how)
+        _no_backend(walk, packet, service, where, how)
         return None
     tracked = tracked or walk.tracked
     chosen = backend_of(tracked, service)
@@ -76,9 +68,13 @@ def rewrite(
         state, evidence = State.DERIVED, service.evidence
     else:
         walk.hop(
-            place, where, node, HopKind.LOAD_BALANCING, f"{service.title}: backends not known",
-            State.UNKNOWN, packet, service.evidence, reason=service.missing,
-        )  # fmt: skip
+            *where,
+            f"{service.title}: backends not known",
+            State.UNKNOWN,
+            packet,
+            service.evidence,
+            reason=service.missing,
+        )
         walk.unknown(f"the backends of {service.title} are not known: {service.missing}")
         return None
     flow = packet.flow.with_destination(*target)
@@ -87,10 +83,7 @@ def rewrite(
     if chosen is not None and same_source and chosen.source_port is not None:
         flow = replace(flow, source_port=chosen.source_port)
     walk.hop(
-        place,
-        where,
-        node,
-        HopKind.LOAD_BALANCING,
+        *where,
         f"{service.title} → {endpoint_text(*target)} {how}{_how_chosen(service, target, state)}",
         state,
         replace(packet, flow=flow),
@@ -127,32 +120,18 @@ def _with_state(backend: Backend) -> str:
 
 
 def _no_backend(
-    walk: PathBuilder,
-    packet: Packet,
-    service: ServiceAddress,
-    place: HopPlace,
-    where: str,
-    node: str,
-    how: str,
+    walk: PathBuilder, packet: Packet, service: ServiceAddress, where: Where, how: str
 ) -> None:
-    summary = f"{service.title} has no ready backend: refused {how}"
+    name = f"svc {service.namespace}/{service.name}" if service.name else service.title
+    listed = ", ".join(_with_state(b) for b in service.backends)
     walk.drop(
-        place,
-        where,
-        node,
-        HopKind.LOAD_BALANCING,
-        summary,
+        *where,
+        f"{service.title} has no ready backend: refused {how}",
         State.DERIVED,
         packet,
         service.evidence,
-    )
-    name = f"svc {service.namespace}/{service.name}" if service.name else service.title
-    listed = ", ".join(_with_state(b) for b in service.backends)
-    walk.finding(
-        Severity.ERROR,
-        f"{name} has no ready backend",
-        (f"Its backends are {listed}. " if listed else "No pod matches it, or none is ready. ")
-        + f"`kubectl get endpointslices -n {service.namespace or 'NAMESPACE'} "
+        title=f"{name} has no ready backend",
+        detail=(f"Its backends are {listed}" if listed else "No pod matches it, or none is ready")
+        + f". `kubectl get endpointslices -n {service.namespace or 'NAMESPACE'} "
         f"-l kubernetes.io/service-name={service.name or 'NAME'}` shows what it has.",
-        service.evidence,
     )

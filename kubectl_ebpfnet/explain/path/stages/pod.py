@@ -20,7 +20,7 @@ from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.kernel import Link, Neighbour, Route
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
+from kubectl_ebpfnet.model.path import Evidence, HopKind, Severity, State
 
 
 def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
@@ -47,10 +47,6 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     return here.to(Stage.VETH, device=host_side, in_device=host_side)
 
 
-def _name(walk: PathBuilder) -> str:
-    return f"{walk.ends.source.namespace}/{walk.ends.source.name}"
-
-
 def _to_itself(walk: PathBuilder, here: PacketState, netns: PodNetns) -> bool:
     """Tell whether the packet is for the pod itself, whose local table keeps it on lo."""
     flow = here.packet.flow
@@ -58,17 +54,14 @@ def _to_itself(walk: PathBuilder, here: PacketState, netns: PodNetns) -> bool:
     if not (own or flow.destination == flow.source or flow.destination.is_loopback):
         return False
     walk.hop(
-        HopPlace.POD,
-        _name(walk),
-        here.node,
-        HopKind.DELIVERY,
+        *walk.in_source_pod(HopKind.DELIVERY),
         f"{flow.destination} is the pod's own address: it stays on lo, and meets no program and "
         "no policy",
         State.DERIVED,
         here.packet,
         cite.lines(netns.addresses.record, [fact.line for fact in own]) if own else (),
     )
-    walk.delivered(f"delivered to pod {_name(walk)} itself, on lo")
+    walk.delivered(f"delivered to pod {walk.source_pod} itself, on lo")
     return True
 
 
@@ -76,7 +69,7 @@ def _route(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route | boo
     """Return the pod's route; None when it is not known; False when the packet is dropped."""
     flow = here.packet.flow
     answer = netns.routes(flow.destination.version)
-    where = (HopPlace.POD, _name(walk), here.node, HopKind.ROUTE)
+    where = walk.in_source_pod(HopKind.ROUTE)
     if not answer.known:
         walk.hop(
             *where,
@@ -100,13 +93,10 @@ def _route(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route | boo
             State.DERIVED,
             here.packet,
             kernel_proof or cite.lines(answer.record, [r.line for r in answer.facts]),
-        )
-        walk.finding(
-            Severity.ERROR,
-            f"pod {_name(walk)} has {decision.refused}",
-            "A Cilium pod has a default route by its node's cilium_host address; the CNI plugin "
-            "did not finish, or somebody changed the pod's routes.",
-            cite.whole(answer.record),
+            title=f"pod {walk.source_pod} has {decision.refused}",
+            detail="A Cilium pod has a default route by its node's cilium_host address; the CNI "
+            "plugin did not finish, or somebody changed the pod's routes.",
+            proof=cite.whole(answer.record),
         )
         return False
     route = decision.route
@@ -128,7 +118,7 @@ def _neighbour(
 ) -> tuple[bool, Neighbour | None]:
     """Return whether the packet goes on, and the neighbour entry."""
     answer = netns.neighbours
-    where = (HopPlace.POD, _name(walk), here.node, HopKind.NEIGHBOUR)
+    where = walk.in_source_pod(HopKind.NEIGHBOUR)
     if not answer.known:
         walk.hop(
             *where,
@@ -168,13 +158,9 @@ def _neighbour(
             State.OBSERVED,
             here.packet,
             evidence,
-        )
-        walk.finding(
-            Severity.ERROR,
-            f"neighbour {target} of pod {_name(walk)} is {state}",
-            "cil_from_container at the host side veth answers ARP for the gateway: it is missing, "
-            "or drops before it answers.",
-            evidence,
+            title=f"neighbour {target} of pod {walk.source_pod} is {state}",
+            detail="cil_from_container at the host side veth answers ARP for the gateway: it is "
+            "missing, or drops before it answers.",
         )
         return False, neighbour
     walk.hop(
@@ -203,17 +189,19 @@ def _link(
     target: Address,
 ) -> str | None:
     """Add the veth hop; return the host side device's name, None when the walk ends here."""
-    where = (HopPlace.POD, _name(walk), here.node, HopKind.LINK)
+    where = walk.in_source_pod(HopKind.LINK)
     inner = next((link for link in netns.links.facts if link.name == device), None)
     if inner is not None and not inner.up:
         evidence = cite.lines(netns.links.record, [inner.line])
-        walk.drop(*where, f"{device} is down in the pod", State.OBSERVED, here.packet, evidence)
-        walk.finding(
-            Severity.ERROR,
-            f"{device} of pod {_name(walk)} is down",
-            f"`kubectl exec -n {walk.ends.source.namespace} {walk.ends.source.name} -- "
-            f"ip link set {device} up` brings it up.",
+        walk.drop(
+            *where,
+            f"{device} is down in the pod",
+            State.OBSERVED,
+            here.packet,
             evidence,
+            title=f"{device} of pod {walk.source_pod} is down",
+            detail=f"`kubectl exec -n {walk.ends.source.namespace} {walk.ends.source.name} -- "
+            f"ip link set {device} up` brings it up.",
         )
         return None
     outer, how, evidence = _host_side(walk, netns, node, inner, neighbour)
@@ -229,7 +217,7 @@ def _link(
             evidence,
             reason=f"its host side is not known: {why}",
         )
-        walk.unknown(f"the host side of {_name(walk)}'s {device} is not known: {why}")
+        walk.unknown(f"the host side of {walk.source_pod}'s {device} is not known: {why}")
         return None
     mtu = f", MTU {inner.mtu}" if inner is not None and inner.mtu else ""
     walk.hop(
@@ -238,14 +226,13 @@ def _link(
     )  # fmt: skip
     if not outer.up:
         walk.drop(
-            *here.on_node(HopKind.LINK), f"{outer.name} is down",
-            State.OBSERVED, here.packet, _node_link_evidence(node, outer),
-        )  # fmt: skip
-        walk.finding(
-            Severity.ERROR,
-            f"{outer.name}, the host side of pod {_name(walk)}, is down",
-            f"`ip link set {outer.name} up` on node {here.node} brings it up.",
+            *here.on_node(HopKind.LINK),
+            f"{outer.name} is down",
+            State.OBSERVED,
+            here.packet,
             _node_link_evidence(node, outer),
+            title=f"{outer.name}, the host side of pod {walk.source_pod}, is down",
+            detail=f"`ip link set {outer.name} up` on node {here.node} brings it up.",
         )
         return None
     _check_mac(walk, node, outer, neighbour, target)

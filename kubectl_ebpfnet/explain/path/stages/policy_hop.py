@@ -12,7 +12,7 @@ from kubectl_ebpfnet.explain.views.names import identity_name, identity_text
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.cilium import PolicyEntry
 from kubectl_ebpfnet.model.net import has_ports
-from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Packet, Severity, State
+from kubectl_ebpfnet.model.path import Evidence, HopKind, Packet, Severity, State
 
 ICMP_ECHO_REQUEST = {1: 8, 58: 128}
 """With ICMP rules, Cilium's policy maps hold the ICMP type in place of the port."""
@@ -131,15 +131,8 @@ def _denied(
         evidence += cite.line(proof_of_drop.record, proof_of_drop.number, proof_of_drop.text)
     own = walk.ends.identity if direction == "egress" else None
     who = identity_name(walk.cluster, identity)
-    title = f"{direction} policy denies {who} for endpoint {endpoint_id}"
-    walk.drop(
-        *here.in_cilium(HopKind.POLICY),
-        f"{title}: {verdict.reason}"
-        + (", as cilium monitor shows" if proof_of_drop is not None else ""),
-        State.OBSERVED if proof_of_drop is not None else State.DERIVED,
-        packet,
-        evidence,
-    )
+    summary = f"{direction} policy denies {who} for endpoint {endpoint_id}: {verdict.reason}"
+    summary += ", as cilium monitor shows" if proof_of_drop is not None else ""
     kinds = sorted(
         {f"{ns or 'cluster'}/{name}" for _, ns, name in walk.cluster.kube.network_policies}
     )
@@ -150,14 +143,17 @@ def _denied(
         if verdict.entry is not None
         else f"no entry of its policy map allows {packet.flow}"
     )
-    walk.finding(
-        Severity.ERROR,
-        f"policy drops the packet: endpoint {endpoint_id}, {direction}, "
+    walk.drop(
+        *here.in_cilium(HopKind.POLICY),
+        summary,
+        State.OBSERVED if proof_of_drop is not None else State.DERIVED,
+        packet,
+        evidence,
+        title=f"policy drops the packet: endpoint {endpoint_id}, {direction}, "
         f"{identity_text(walk.cluster, identity)}",
-        f"Endpoint {endpoint_id}{mine}: {rule}.{named} "
+        detail=f"Endpoint {endpoint_id}{mine}: {rule}.{named} "
         f"`cilium-dbg monitor -t drop --related-to {endpoint_id}` in the agent on {here.node} "
         "shows the drops as they happen.",
-        evidence,
     )
 
 

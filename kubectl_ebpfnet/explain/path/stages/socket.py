@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path.stages import loadbalancing
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
-from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
+from kubectl_ebpfnet.model.path import HopKind, State
 
 
 def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
@@ -18,22 +18,16 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     packet = here.packet
     service = walk.ends.service
     if service is not None and _socket_lb(walk, here):
-        rewritten = loadbalancing.rewrite(
-            walk,
-            packet,
-            service,
-            how="at connect(), by Cilium's socket load-balancer",
-            place=HopPlace.POD,
-            where=_name(walk),
-            node=here.node,
-        )
+        where = walk.in_source_pod(HopKind.LOAD_BALANCING)
+        how = "at connect(), by Cilium's socket load-balancer"
+        rewritten = loadbalancing.rewrite(walk, packet, service, where, how)
         if rewritten is None:
             return None
         packet = rewritten
     if walk.ends.host_network:
         walk.hop(
             *here.on_node(HopKind.SOCKET),
-            f"{_name(walk)} is a hostNetwork pod: it sends from its node's own namespace",
+            f"{walk.source_pod} is a hostNetwork pod: it sends from its node's own namespace",
             State.DERIVED,
             packet,
         )
@@ -52,7 +46,3 @@ def _socket_lb(walk: PathBuilder, here: PacketState) -> bool:
     if not config.socket_lb:
         return False
     return bool(walk.ends.host_network or not config.socket_lb_host_only)
-
-
-def _name(walk: PathBuilder) -> str:
-    return f"{walk.ends.source.namespace}/{walk.ends.source.name}"

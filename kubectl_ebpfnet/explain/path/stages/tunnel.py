@@ -18,7 +18,7 @@ from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.cilium import HOST, REMOTE_NODE
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.net import UDP, Address, Flow
-from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State
+from kubectl_ebpfnet.model.path import HopKind, State
 
 PORTS = {"vxlan": 8472, "geneve": 6081}
 
@@ -41,14 +41,13 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
     )
     if link is not None and not link.up:
         walk.drop(
-            *here.on_node(HopKind.LINK), f"{name} is down", State.OBSERVED,
-            here.packet, evidence,
-        )  # fmt: skip
-        walk.finding(
-            Severity.ERROR,
-            f"tunnel device {name} of {here.node} is down",
-            f"`ip link set {name} up` on the node, or restart its Cilium agent.",
+            *here.on_node(HopKind.LINK),
+            f"{name} is down",
+            State.OBSERVED,
+            here.packet,
             evidence,
+            title=f"tunnel device {name} of {here.node} is down",
+            detail=f"`ip link set {name} up` on the node, or restart its Cilium agent.",
         )
         return None
     source = _node_address(walk, here.node, node, end)

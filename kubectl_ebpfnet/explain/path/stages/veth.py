@@ -25,15 +25,9 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     service = walk.ends.service
     to_service = service is not None and here.packet.flow.destination == service.address
     if service is not None and to_service and not _netfilter_balances(walk):
-        packet = loadbalancing.rewrite(
-            walk,
-            here.packet,
-            service,
-            how=f"at {here.device}, packet by packet",
-            place=HopPlace.CILIUM,
-            where=here.device,
-            node=here.node,
-        )
+        where = here.in_cilium(HopKind.LOAD_BALANCING)
+        how = f"at {here.device}, packet by packet"
+        packet = loadbalancing.rewrite(walk, here.packet, service, where, how)
         if packet is None:
             return None
     assert packet is not None

@@ -133,12 +133,9 @@ def _loop(walk: PathBuilder, here: PacketState, node: str) -> None:
         State.DERIVED,
         here.packet,
         tuple(routes),
-    )
-    walk.finding(
-        Severity.ERROR,
-        f"routing loop between {here.node} and {node}",
-        f"Each has a route for {(here.packet.outer or here.packet.flow).destination} by the other.",
-        tuple(routes),
+        title=f"routing loop between {here.node} and {node}",
+        detail=f"Each has a route for {(here.packet.outer or here.packet.flow).destination} by the "
+        "other.",
     )
 
 
