@@ -142,11 +142,7 @@ def dropping(
     """
     state = "ESTABLISHED" if reply else "NEW"
     context = Context(flow, in_device, out_device, state=state)
-    for table in ("mangle", "filter"):
-        outcome = netfilter.traverse(ruleset, table, "FORWARD", context)
-        if outcome.rule is not None and outcome.rule.jump in ("DROP", "REJECT"):
-            return outcome.rule
-    return None
+    return _deciding(ruleset, ("mangle", "filter"), "FORWARD", context, ("DROP", "REJECT"))
 
 
 def dropping_first(ruleset: Ruleset, flow: Flow, in_device: str) -> NetfilterRule | None:
@@ -158,11 +154,7 @@ def dropping_first(ruleset: Ruleset, flow: Flow, in_device: str) -> NetfilterRul
         in_device: name of the device, "" where not known.
     """
     context = Context(flow, in_device, state="NEW")
-    for table in ("raw", "mangle"):
-        outcome = netfilter.traverse(ruleset, table, "PREROUTING", context)
-        if outcome.rule is not None and outcome.rule.jump in ("DROP", "REJECT"):
-            return outcome.rule
-    return None
+    return _deciding(ruleset, ("raw", "mangle"), "PREROUTING", context, ("DROP", "REJECT"))
 
 
 def masquerading(
@@ -177,10 +169,18 @@ def masquerading(
         mark: skb mark, None when not known.
     """
     context = Context(flow, "", out_device, mark)
-    outcome = netfilter.traverse(ruleset, "nat", "POSTROUTING", context)
-    if outcome.rule is not None and outcome.rule.jump in ("MASQUERADE", "SNAT", "NETMAP"):
-        return outcome.rule
-    return None
+    return _deciding(ruleset, ("nat",), "POSTROUTING", context, ("MASQUERADE", "SNAT", "NETMAP"))
+
+
+def _deciding(
+    ruleset: Ruleset,
+    tables: tuple[str, ...],
+    chain: str,
+    context: Context,
+    targets: tuple[str, ...],
+) -> NetfilterRule | None:
+    found = (netfilter.traverse(ruleset, table, chain, context).rule for table in tables)
+    return next((rule for rule in found if rule is not None and rule.jump in targets), None)
 
 
 def _matches(rule: NetfilterRule, context: Context) -> bool | None:

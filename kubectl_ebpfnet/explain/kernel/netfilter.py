@@ -127,9 +127,7 @@ def matches(rule: NetfilterRule, context: Context) -> bool | None:
 
 def _address_answers(rule: NetfilterRule, context: Context) -> tuple[bool, bool]:
     def inside(network: Network | None, address: Address, inverted: bool) -> bool:
-        if network is None:
-            return True
-        return (network.version == address.version and address in network) != inverted
+        return network is None or (address in network) != inverted
 
     return (
         inside(rule.source, context.flow.source, rule.not_source),

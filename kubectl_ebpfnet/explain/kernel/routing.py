@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 
 from kubectl_ebpfnet.model.kernel import FibAnswer, Neighbour, Route, Rule
-from kubectl_ebpfnet.model.net import Address, Network
+from kubectl_ebpfnet.model.net import Address
 
 DEFAULT_RULES = (Rule(0, "local"), Rule(32766, "main"), Rule(32767, "default"))
 """The rules of a new namespace; used where routes were read but rules were not."""
@@ -130,20 +130,14 @@ def longest(routes: Sequence[Route], table: str, destination: Address) -> Route 
         table: its name.
         destination: of the packet.
     """
-    best = None
-    for route in routes:
-        if route.table != table or route.destination.version != destination.version:
-            continue
-        if route.type in ("broadcast", "multicast", "anycast") or destination not in (
-            route.destination
-        ):
-            continue
-        if best is None or (-route.destination.prefixlen, route.metric) < (
-            -best.destination.prefixlen,
-            best.metric,
-        ):
-            best = route
-    return best
+    hits = (
+        route
+        for route in routes
+        if route.table == table
+        and route.type not in ("broadcast", "multicast", "anycast")
+        and destination in route.destination
+    )
+    return min(hits, key=lambda route: (-route.destination.prefixlen, route.metric), default=None)
 
 
 def _selects(rule: Rule, source: Address, destination: Address, mark: int, in_device: str) -> bool:
@@ -152,17 +146,13 @@ def _selects(rule: Rule, source: Address, destination: Address, mark: int, in_de
     if rule.version not in (None, destination.version):
         return False
     hit = (
-        (rule.source is None or _inside(source, rule.source))
-        and (rule.destination is None or _inside(destination, rule.destination))
+        (rule.source is None or source in rule.source)
+        and (rule.destination is None or destination in rule.destination)
         and (rule.mark is None or mark & rule.mark_mask == rule.mark)
         and (not rule.in_device or rule.in_device == (in_device or "lo"))
         and not rule.out_device
     )
     return hit != rule.inverted
-
-
-def _inside(address: Address, network: Network) -> bool:
-    return network.version == address.version and address in network
 
 
 def describe(route: Route) -> str:
@@ -188,10 +178,8 @@ def neighbour_of(
         device: name of the device.
         address: of the neighbour.
     """
-    for neighbour in neighbours:
-        if neighbour.address == address and neighbour.device in (device, ""):
-            return neighbour
-    return None
+    hits = (n for n in neighbours if n.address == address and n.device in (device, ""))
+    return next(hits, None)
 
 
 def unresolved(neighbour: Neighbour) -> bool:

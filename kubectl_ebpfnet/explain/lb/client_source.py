@@ -99,6 +99,6 @@ def observed(cluster: ClusterView, node: Node, attempts: Sequence[ProbeAttempt])
 def _gateway(cluster: ClusterView, node: Node, address: Address) -> bool:
     """Tell whether an address belongs to the node's bridge, tunnel or router device: it is in the
     node's pod prefix and no pod has it."""
-    inside = any(address.version == c.version and address in c for c in node.pod_cidrs)
+    inside = any(address in cidr for cidr in node.pod_cidrs)
     router = any(address in n.router_addresses for n in cluster.cilium_nodes if n.name == node.name)
     return router or (inside and cluster.pod_with(address) is None)

@@ -73,17 +73,13 @@ class ClusterView:
 
     def pod(self, namespace: str, name: str) -> Pod | None:
         """Return the pod, None when it is not recorded."""
-        for pod in self.kube.pods:
-            if (pod.namespace, pod.name) == (namespace, name):
-                return pod
-        return None
+        hits = (pod for pod in self.kube.pods if (pod.namespace, pod.name) == (namespace, name))
+        return next(hits, None)
 
     def pod_with(self, address: Address) -> Pod | None:
         """Return the pod with this address, None without one; hostNetwork pods do not count."""
-        for pod in self.kube.pods:
-            if address in pod.addresses and not pod.host_network:
-                return pod
-        return None
+        pods = self.kube.pods
+        return next((p for p in pods if address in p.addresses and not p.host_network), None)
 
     def kube_node(self, name: str) -> Node | None:
         """Return the Kubernetes node, None when it is not recorded."""
@@ -129,7 +125,7 @@ class ClusterView:
         """Tell whether an address belongs to a pod, a node or a pod prefix."""
         return (
             address in self.node_addresses
-            or any(address.version == cidr.version and address in cidr for cidr in self.pod_cidrs)
+            or any(address in cidr for cidr in self.pod_cidrs)
             or self.pod_with(address) is not None
         )
 
@@ -137,7 +133,7 @@ class ClusterView:
     def _settings(self) -> tuple[DatapathConfig, Record | None]:
         for _, name, data in self.kube.config_maps:
             if name == "cilium-config":
-                return config.datapath(dict(data)), self._record_with("cilium-config")
+                return config.datapath(dict(data)), self.api_record("cilium-config")
         for place in self.bundle.places(PlaceKind.CLIENT) + self.bundle.places(PlaceKind.AGENT):
             record = q.best_record(self.bundle, place, q.CONFIG_VIEW)
             if record is not None and record.ok:
@@ -157,18 +153,10 @@ class ClusterView:
         """The record of the settings, None without one."""
         return self._settings[1]
 
-    def _record_with(self, word: str) -> Record | None:
-        for record in self.bundle.records:
-            if record.place.kind is PlaceKind.API and word in record.argv:
-                return record
-        return None
-
     def api_record(self, *words: str) -> Record | None:
         """Return the first API record whose argv has any of the words."""
-        for record in self.bundle.records:
-            if record.place.kind is PlaceKind.API and record.ok and set(words) & set(record.argv):
-                return record
-        return None
+        asked = (r for r in self.bundle.records if r.place.kind is PlaceKind.API and r.ok)
+        return next((record for record in asked if set(words) & set(record.argv)), None)
 
     @cached_property
     def identity_labels(self) -> dict[int, tuple[str, ...]]:

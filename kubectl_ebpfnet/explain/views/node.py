@@ -324,10 +324,7 @@ class NodeView(Netns):
 
     def link_name(self, index: int | None) -> str:
         """Return the name of the device with this ifindex, "" without one."""
-        for link in self.links.facts:
-            if link.index == index:
-                return link.name
-        return ""
+        return next((link.name for link in self.links.facts if link.index == index), "")
 
     def link(self, name: str) -> Link | None:
         """Return the device of this name, None without one."""
@@ -360,11 +357,7 @@ class NodeView(Netns):
 
     def ipcache_of(self, address: Address) -> IpcacheEntry | None:
         """Return the ipcache entry with the longest prefix that holds the address."""
-        holding = (
-            entry
-            for entry in self.ipcache.facts
-            if address.version == entry.prefix.version and address in entry.prefix
-        )
+        holding = (entry for entry in self.ipcache.facts if address in entry.prefix)
         return max(holding, key=lambda entry: entry.prefix.prefixlen, default=None)
 
 

@@ -199,9 +199,7 @@ def _node(item: Any, line: int) -> CiliumNode:
             for address in json_members.items(item, "secondary-addresses")
         ]
     )
-    router_addresses = tuple(
-        a for a in secondary if any(a.version == c.version and a in c for c in cidrs)
-    )
+    router_addresses = tuple(a for a in secondary if any(a in cidr for cidr in cidrs))
     return CiliumNode(
         name=name,
         addresses=json_members.addresses(

@@ -89,9 +89,7 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
         return here.to(Stage.TUNNEL, device=str(entry.tunnel_endpoint))
     target = here.packet.flow.destination
     known = node.endpoints.known or node.endpoint_map.known
-    if known and any(
-        target.version == cidr.version and target in cidr for cidr in _own_cidrs(walk, here.node)
-    ):
+    if known and any(target in cidr for cidr in _own_cidrs(walk, here.node)):
         evidence = cite.whole(node.endpoint_map.record or node.endpoints.record)
         walk.drop(
             *here.in_cilium(HopKind.ROUTE),

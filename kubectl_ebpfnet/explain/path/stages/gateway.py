@@ -34,9 +34,7 @@ def policy_row(walk: PathBuilder, here: PacketState, node: NodeView) -> EgressGa
     hits = [
         row
         for row in node.egress_gateway.facts
-        if row.source == flow.source
-        and row.destination.version == flow.destination.version
-        and flow.destination in row.destination
+        if row.source == flow.source and flow.destination in row.destination
     ]
     best = max(hits, key=lambda row: row.destination.prefixlen, default=None)
     if best is None or best.excluded or _in_cluster(walk, node, flow.destination):

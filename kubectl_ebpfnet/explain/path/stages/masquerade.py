@@ -273,10 +273,10 @@ def _exemption(walk: PathBuilder, here: PacketState, node: NodeView) -> str:
     if walk.ends.host_network or flow.source in walk.cluster.node_addresses:
         return "the source is the node itself"
     for cidr in node.config.native_cidrs:
-        if cidr.version == flow.destination.version and flow.destination in cidr:
+        if flow.destination in cidr:
             return f"{flow.destination} is in the native routing CIDR {cidr}"
     for prefix in node.ip_masq.facts:
-        if prefix.version == flow.destination.version and flow.destination in prefix:
+        if flow.destination in prefix:
             return f"ip-masq-agent spares {prefix}"
     if flow.destination in walk.cluster.node_addresses and node.config.routing_mode == "native":
         return f"{flow.destination} is a node of the cluster"

@@ -158,7 +158,6 @@ def _node_by_cidr(walk: PathBuilder, here: PacketState) -> str:
     owners = [(node.name, node.pod_cidrs) for node in walk.cluster.kube.nodes]
     owners += [(node.name, node.pod_cidrs) for node in walk.cluster.cilium_nodes]
     for name, cidrs in owners:
-        for cidr in cidrs:
-            if cidr.version == destination.version and destination in cidr:
-                return name
+        if any(destination in cidr for cidr in cidrs):
+            return name
     return ""
