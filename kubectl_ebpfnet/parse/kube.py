@@ -10,16 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model import json_members
+from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import CiliumNode, Endpoint, Identity
-from kubectl_ebpfnet.model.kube import (
-    KubeObjects,
-    Node,
-    Pod,
-    Service,
-    ServiceEndpoint,
-    ServicePort,
-)
+from kubectl_ebpfnet.model.kube import KubeObjects, Node, Pod, Service, ServiceEndpoint, ServicePort
 from kubectl_ebpfnet.model.net import TCP, Address, protocol_number
 from kubectl_ebpfnet.parse._text import json_value
 from kubectl_ebpfnet.parse.cilium.agent import endpoint
@@ -38,14 +31,14 @@ def objects(data: bytes) -> KubeObjects:
     value = json_value(data, SOURCE)
     if not isinstance(value, dict):
         raise ParseError(SOURCE, 0, "not a JSON object")
-    kind = json_members.text(value, "kind")
+    kind = js.text(value, "kind")
     listed = value.get("items")
     if not isinstance(listed, list):
         return _objects_of_kind(kind, [value])
     default = "" if kind == "List" else kind.removesuffix("List")
     by_kind: dict[str, list[Any]] = {}
     for item in listed:
-        by_kind.setdefault(json_members.text(item, "kind") or default, []).append(item)
+        by_kind.setdefault(js.text(item, "kind") or default, []).append(item)
     found = KubeObjects()
     for name, values in by_kind.items():
         found = found.merged(_objects_of_kind(name, values))
@@ -74,114 +67,94 @@ def _objects_of_kind(kind: str, values: list[Any]) -> KubeObjects:
     if kind == "ConfigMap":
         return KubeObjects(
             config_maps=tuple(
-                (_namespace(value), _name(value), json_members.pairs(value, "data"))
-                for value in values
+                (_namespace(value), _name(value), js.pairs(value, "data")) for value in values
             )
         )
     return KubeObjects()
 
 
 def _name(value: Any) -> str:
-    name = json_members.text(value, "metadata", "name")
+    name = js.text(value, "metadata", "name")
     if not name:
         raise ParseError(SOURCE, 0, "an object without a name")
     return name
 
 
 def _namespace(value: Any) -> str:
-    return json_members.text(value, "metadata", "namespace")
+    return js.text(value, "metadata", "namespace")
 
 
 def _pod(value: Any) -> Pod:
-    spec, status = json_members.dig(value, "spec"), json_members.dig(value, "status")
-    ips = [json_members.text(item, "ip") for item in json_members.items(status, "podIPs")]
-    names = [json_members.text(item, "name") for item in json_members.items(spec, "containers")]
-    default = json_members.text(value, "metadata", "annotations", _DEFAULT_CONTAINER)
+    spec, status = js.dig(value, "spec"), js.dig(value, "status")
+    ips = [js.text(item, "ip") for item in js.items(status, "podIPs")]
+    names = [js.text(item, "name") for item in js.items(spec, "containers")]
+    default = js.text(value, "metadata", "annotations", _DEFAULT_CONTAINER)
     owner = next(
-        (
-            o
-            for o in json_members.items(value, "metadata", "ownerReferences")
-            if json_members.flag(o, "controller")
-        ),
+        (o for o in js.items(value, "metadata", "ownerReferences") if js.flag(o, "controller")),
         None,
     )
     return Pod(
         namespace=_namespace(value),
         name=_name(value),
-        node=json_members.text(spec, "nodeName"),
-        phase=json_members.text(status, "phase"),
-        addresses=json_members.addresses(ips)
-        or json_members.addresses([json_members.text(status, "podIP")]),
-        host_network=bool(json_members.flag(spec, "hostNetwork")),
+        node=js.text(spec, "nodeName"),
+        phase=js.text(status, "phase"),
+        addresses=js.addresses(ips) or js.addresses([js.text(status, "podIP")]),
+        host_network=bool(js.flag(spec, "hostNetwork")),
         ready=_condition(status, "Ready"),
         containers=tuple(sorted((n for n in names if n), key=lambda name: name != default)),
         reason=_reason(status),
-        labels=json_members.pairs(value, "metadata", "labels"),
-        owner_kind=json_members.text(owner, "kind"),
-        owner_name=json_members.text(owner, "name"),
+        labels=js.pairs(value, "metadata", "labels"),
+        owner_kind=js.text(owner, "kind"),
+        owner_name=js.text(owner, "name"),
     )
 
 
 def _condition(status: Any, kind: str) -> bool:
     return any(
-        json_members.text(item, "type") == kind and json_members.text(item, "status") == "True"
-        for item in json_members.items(status, "conditions")
+        js.text(item, "type") == kind and js.text(item, "status") == "True"
+        for item in js.items(status, "conditions")
     )
 
 
 def _reason(status: Any) -> str:
     """Return why a pod does not run: the reason of a waiting container, else of the status
     (`Evicted`), else of a condition that is False."""
-    for item in json_members.items(status, "containerStatuses"):
-        waiting = json_members.text(item, "state", "waiting", "reason")
+    for item in js.items(status, "containerStatuses"):
+        waiting = js.text(item, "state", "waiting", "reason")
         if waiting:
             return waiting
-    if json_members.text(status, "reason"):
-        return json_members.text(status, "reason")
-    for item in json_members.items(status, "conditions"):
-        if json_members.text(item, "status") == "False" and json_members.text(item, "reason"):
-            message = json_members.text(item, "message")
-            return (
-                f"{json_members.text(item, 'reason')}: {message}"
-                if message
-                else json_members.text(item, "reason")
-            )
+    if js.text(status, "reason"):
+        return js.text(status, "reason")
+    for item in js.items(status, "conditions"):
+        if js.text(item, "status") == "False" and js.text(item, "reason"):
+            message = js.text(item, "message")
+            return f"{js.text(item, 'reason')}: {message}" if message else js.text(item, "reason")
     return ""
 
 
 def _node(value: Any) -> Node:
     addresses: dict[str, list[str]] = {}
-    for item in json_members.items(value, "status", "addresses"):
-        addresses.setdefault(json_members.text(item, "type"), []).append(
-            json_members.text(item, "address")
-        )
-    cidrs = [
-        *json_members.texts(value, "spec", "podCIDRs"),
-        json_members.text(value, "spec", "podCIDR"),
-    ]
+    for item in js.items(value, "status", "addresses"):
+        addresses.setdefault(js.text(item, "type"), []).append(js.text(item, "address"))
+    cidrs = [*js.texts(value, "spec", "podCIDRs"), js.text(value, "spec", "podCIDR")]
     return Node(
         name=_name(value),
-        internal_addresses=json_members.addresses(addresses.get("InternalIP", [])),
-        external_addresses=json_members.addresses(addresses.get("ExternalIP", [])),
-        pod_cidrs=json_members.networks(cidrs),
-        ready=_condition(json_members.dig(value, "status"), "Ready"),
-        reason=_not_ready(json_members.dig(value, "status")),
-        unschedulable=bool(json_members.flag(value, "spec", "unschedulable")),
-        labels=json_members.pairs(value, "metadata", "labels"),
-        taints=tuple(
-            json_members.text(item, "key") for item in json_members.items(value, "spec", "taints")
-        ),
-        version=json_members.text(value, "status", "nodeInfo", "kubeletVersion"),
+        internal_addresses=js.addresses(addresses.get("InternalIP", [])),
+        external_addresses=js.addresses(addresses.get("ExternalIP", [])),
+        pod_cidrs=js.networks(cidrs),
+        ready=_condition(js.dig(value, "status"), "Ready"),
+        reason=_not_ready(js.dig(value, "status")),
+        unschedulable=bool(js.flag(value, "spec", "unschedulable")),
+        labels=js.pairs(value, "metadata", "labels"),
+        taints=tuple(js.text(item, "key") for item in js.items(value, "spec", "taints")),
+        version=js.text(value, "status", "nodeInfo", "kubeletVersion"),
     )
 
 
 def _not_ready(status: Any) -> str:
-    for item in json_members.items(status, "conditions"):
-        if (
-            json_members.text(item, "type") == "Ready"
-            and json_members.text(item, "status") != "True"
-        ):
-            return json_members.text(item, "message") or json_members.text(item, "reason")
+    for item in js.items(status, "conditions"):
+        if js.text(item, "type") == "Ready" and js.text(item, "status") != "True":
+            return js.text(item, "message") or js.text(item, "reason")
     return ""
 
 
@@ -190,112 +163,104 @@ def _protocol(name: str) -> int:
 
 
 def _service(value: Any) -> Service:
-    spec = json_members.dig(value, "spec")
-    addresses = [*json_members.texts(spec, "clusterIPs"), json_members.text(spec, "clusterIP")]
+    spec = js.dig(value, "spec")
+    addresses = [*js.texts(spec, "clusterIPs"), js.text(spec, "clusterIP")]
     ports = tuple(
         ServicePort(
-            name=json_members.text(port, "name"),
-            protocol=_protocol(json_members.text(port, "protocol")),
-            port=json_members.number(port, "port") or 0,
-            target_port=str(json_members.dig(port, "targetPort") or ""),
-            node_port=json_members.number(port, "nodePort") or 0,
+            name=js.text(port, "name"),
+            protocol=_protocol(js.text(port, "protocol")),
+            port=js.number(port, "port") or 0,
+            target_port=str(js.dig(port, "targetPort") or ""),
+            node_port=js.number(port, "nodePort") or 0,
         )
-        for port in json_members.items(spec, "ports")
+        for port in js.items(spec, "ports")
     )
-    ingress = json_members.items(value, "status", "loadBalancer", "ingress")
-    proxied = [item for item in ingress if json_members.text(item, "ipMode") == "Proxy"]
-    hostnames = [json_members.text(item, "hostname") for item in ingress]
+    ingress = js.items(value, "status", "loadBalancer", "ingress")
+    proxied = [item for item in ingress if js.text(item, "ipMode") == "Proxy"]
+    hostnames = [js.text(item, "hostname") for item in ingress]
     return Service(
         namespace=_namespace(value),
         name=_name(value),
-        type=json_members.text(spec, "type") or "ClusterIP",
-        cluster_addresses=json_members.addresses(addresses),
+        type=js.text(spec, "type") or "ClusterIP",
+        cluster_addresses=js.addresses(addresses),
         ports=ports,
-        external_addresses=json_members.addresses(json_members.texts(spec, "externalIPs")),
-        ingress_addresses=json_members.addresses(
-            [json_members.text(item, "ip") for item in ingress]
-        ),
-        selector=json_members.pairs(spec, "selector"),
-        external_traffic_policy=json_members.text(spec, "externalTrafficPolicy"),
-        internal_traffic_policy=json_members.text(spec, "internalTrafficPolicy"),
-        external_name=json_members.text(spec, "externalName"),
-        health_check_node_port=json_members.number(spec, "healthCheckNodePort") or 0,
+        external_addresses=js.addresses(js.texts(spec, "externalIPs")),
+        ingress_addresses=js.addresses([js.text(item, "ip") for item in ingress]),
+        selector=js.pairs(spec, "selector"),
+        external_traffic_policy=js.text(spec, "externalTrafficPolicy"),
+        internal_traffic_policy=js.text(spec, "internalTrafficPolicy"),
+        external_name=js.text(spec, "externalName"),
+        health_check_node_port=js.number(spec, "healthCheckNodePort") or 0,
         ingress_hostnames=tuple(name for name in hostnames if name),
-        proxied_addresses=json_members.addresses(
-            [json_members.text(item, "ip") for item in proxied]
-        ),
+        proxied_addresses=js.addresses([js.text(item, "ip") for item in proxied]),
         # Validation accepts white space (pkg/proxy/serviceport.go).
-        source_ranges=json_members.networks(
-            [text.strip() for text in json_members.texts(spec, "loadBalancerSourceRanges")]
+        source_ranges=js.networks(
+            [text.strip() for text in js.texts(spec, "loadBalancerSourceRanges")]
         ),
-        publish_not_ready=bool(json_members.flag(spec, "publishNotReadyAddresses")),
-        labels=json_members.pairs(value, "metadata", "labels"),
-        annotations=json_members.pairs(value, "metadata", "annotations"),
+        publish_not_ready=bool(js.flag(spec, "publishNotReadyAddresses")),
+        labels=js.pairs(value, "metadata", "labels"),
+        annotations=js.pairs(value, "metadata", "annotations"),
     )
 
 
 def _slice(value: Any) -> list[ServiceEndpoint]:
     """Return every address with every port. A condition that is not said counts as the API tells:
     ready and serving true, terminating false."""
-    service = json_members.text(value, "metadata", "labels", "kubernetes.io/service-name")
-    ports = json_members.items(value, "ports")
+    service = js.text(value, "metadata", "labels", "kubernetes.io/service-name")
+    ports = js.items(value, "ports")
     found = []
-    for item in json_members.items(value, "endpoints"):
-        conditions = json_members.dig(item, "conditions")
-        ready = json_members.flag(conditions, "ready")
-        serving = json_members.flag(conditions, "serving")
-        target = json_members.dig(item, "targetRef")
-        node = json_members.text(item, "nodeName") or json_members.text(
-            item, "topology", "kubernetes.io/hostname"
-        )
-        for address in json_members.addresses(json_members.texts(item, "addresses")):
+    for item in js.items(value, "endpoints"):
+        conditions = js.dig(item, "conditions")
+        ready = js.flag(conditions, "ready")
+        serving = js.flag(conditions, "serving")
+        target = js.dig(item, "targetRef")
+        node = js.text(item, "nodeName") or js.text(item, "topology", "kubernetes.io/hostname")
+        for address in js.addresses(js.texts(item, "addresses")):
             for port in ports:
                 found.append(
                     ServiceEndpoint(
                         namespace=_namespace(value),
                         service=service,
                         address=address,
-                        port_name=json_members.text(port, "name"),
-                        protocol=_protocol(json_members.text(port, "protocol")),
-                        port=json_members.number(port, "port") or 0,
+                        port_name=js.text(port, "name"),
+                        protocol=_protocol(js.text(port, "protocol")),
+                        port=js.number(port, "port") or 0,
                         ready=ready is not False,
                         serving=(ready is not False) if serving is None else serving,
-                        terminating=bool(json_members.flag(conditions, "terminating")),
+                        terminating=bool(js.flag(conditions, "terminating")),
                         node=node,
-                        pod=json_members.text(target, "name")
-                        if json_members.text(target, "kind") == "Pod"
-                        else "",
+                        pod=js.text(target, "name") if js.text(target, "kind") == "Pod" else "",
                     )
                 )
     return found
 
 
 def _cilium_endpoint(value: Any) -> tuple[Endpoint, Address | None]:
-    status = json_members.dig(value, "status")
-    found = endpoint(json_members.number(status, "id") or 0, status)
+    status = js.dig(value, "status")
+    found = endpoint(js.number(status, "id") or 0, status)
     found = replace(found, namespace=_namespace(value), pod=_name(value))
-    return found, json_members.address(json_members.text(status, "networking", "node"))
+    return found, js.address(js.text(status, "networking", "node"))
 
 
 def _cilium_node(value: Any) -> CiliumNode:
-    spec = json_members.dig(value, "spec")
+    spec = js.dig(value, "spec")
     own: list[str] = []
     router: list[str] = []
-    for item in json_members.items(spec, "addresses"):
-        kind = json_members.text(item, "type")
-        (router if kind == "CiliumInternalIP" else own).append(json_members.text(item, "ip"))
+    for item in js.items(spec, "addresses"):
+        kind = js.text(item, "type")
+        (router if kind == "CiliumInternalIP" else own).append(js.text(item, "ip"))
     return CiliumNode(
         name=_name(value),
-        addresses=json_members.addresses(own),
-        router_addresses=json_members.addresses(router),
-        pod_cidrs=json_members.networks(list(json_members.texts(spec, "ipam", "podCIDRs"))),
+        addresses=js.addresses(own),
+        router_addresses=js.addresses(router),
+        pod_cidrs=js.networks(list(js.texts(spec, "ipam", "podCIDRs"))),
     )
 
 
 def _identity(value: Any) -> list[Identity]:
     name = _name(value)
     # As the agent prints them: a label without a value has no `=`.
-    pairs = json_members.pairs(value, "security-labels")
+    pairs = js.pairs(value, "security-labels")
     labels = tuple(f"{key}={text}" if text else key for key, text in pairs)
     if name.isdigit() and name.isascii() and len(name) < 12:
         return [Identity(int(name), labels)]

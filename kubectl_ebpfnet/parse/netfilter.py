@@ -259,10 +259,7 @@ def _protocol(option: _Option, _number: int) -> dict[str, Any] | None:
         name = protocol_name(int(name)).lower()
     if name == "all":
         name = ""
-    return {
-        "protocol": "icmpv6" if name == "ipv6-icmp" else name,
-        "not_protocol": option.inverted,
-    }
+    return {"protocol": "icmpv6" if name == "ipv6-icmp" else name, "not_protocol": option.inverted}
 
 
 def _mark(option: _Option, number: int) -> dict[str, Any] | None:

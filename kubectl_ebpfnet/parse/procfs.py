@@ -21,14 +21,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.kernel import Neighbour, Route
-from kubectl_ebpfnet.parse._text import (
-    address,
-    decode,
-    hardware_address,
-    integer,
-    lines,
-    quoted,
-)
+from kubectl_ebpfnet.parse._text import address, decode, hardware_address, integer, lines, quoted
 
 # include/uapi/linux/route.h and ipv6_route.h
 _RTF_GATEWAY = 0x0002

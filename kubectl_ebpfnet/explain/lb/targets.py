@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from kubectl_ebpfnet.errors import EbpfnetError, NotFound, UsageError
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
-from kubectl_ebpfnet.model import json_members
+from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.evidence import CLIENT
 from kubectl_ebpfnet.model.kube import Node, Service, ServicePort
 from kubectl_ebpfnet.model.net import SCTP, Address, protocol_name
@@ -104,7 +104,7 @@ def resolved(cluster: ClusterView, service: Service) -> dict[str, tuple[Address,
         record = cluster.bundle.record(CLIENT, ("resolve", name))
         if record is not None and record.ok:
             lines = record.beginning.decode("utf-8", "replace").split("\n")
-            found[name] = json_members.addresses(lines)
+            found[name] = js.addresses(lines)
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model import json_members
+from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import CiliumNode, DatapathConfig, Endpoint, Identity
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.parse import _json
@@ -36,50 +36,50 @@ def status(data: bytes) -> DatapathConfig:
     value = json_value(data, STATUS)
     if not isinstance(value, dict):
         raise ParseError(STATUS, 0, "not a JSON object")
-    routing = json_members.text(value, "routing", "inter-host-routing-mode").lower()
-    host = json_members.text(value, "routing", "intra-host-routing-mode") or json_members.text(
+    routing = js.text(value, "routing", "inter-host-routing-mode").lower()
+    host = js.text(value, "routing", "intra-host-routing-mode") or js.text(
         value, "host-routing", "mode"
     )
-    kpr = json_members.dig(value, "kube-proxy-replacement")
-    features = json_members.dig(kpr, "features")
+    kpr = js.dig(value, "kube-proxy-replacement")
+    features = js.dig(kpr, "features")
     return DatapathConfig(
         routing_mode=routing,
-        tunnel_protocol=json_members.text(value, "routing", "tunnel-protocol").lower(),
+        tunnel_protocol=js.text(value, "routing", "tunnel-protocol").lower(),
         host_routing=host.lower(),
-        masquerade=_masquerade(json_members.dig(value, "masquerading")),
-        native_cidrs=_native_cidrs(json_members.dig(value, "masquerading")),
-        kube_proxy_replacement=_kpr(json_members.text(kpr, "mode")),
+        masquerade=_masquerade(js.dig(value, "masquerading")),
+        native_cidrs=_native_cidrs(js.dig(value, "masquerading")),
+        kube_proxy_replacement=_kpr(js.text(kpr, "mode")),
         socket_lb=_socket_lb(features),
-        socket_lb_host_only=json_members.flag(features, "bpfSocketLBHostnsOnly"),
-        node_port_mode=json_members.text(features, "nodePort", "mode").lower(),
+        socket_lb_host_only=js.flag(features, "bpfSocketLBHostnsOnly"),
+        node_port_mode=js.text(features, "nodePort", "mode").lower(),
         node_port_mode_annotation=_mode_annotation(features),
         devices=_devices(kpr),
-        attach_mode=json_members.text(value, "attach-mode").lower(),
-        datapath_mode=json_members.text(value, "datapath-mode").lower(),
-        encryption=json_members.text(value, "encryption", "mode").lower(),
-        host_firewall=_enabled(json_members.text(value, "host-firewall", "mode")),
-        clock_source=json_members.text(value, "clock-source", "mode").lower(),
-        state=json_members.text(value, "cilium", "state"),
+        attach_mode=js.text(value, "attach-mode").lower(),
+        datapath_mode=js.text(value, "datapath-mode").lower(),
+        encryption=js.text(value, "encryption", "mode").lower(),
+        host_firewall=_enabled(js.text(value, "host-firewall", "mode")),
+        clock_source=js.text(value, "clock-source", "mode").lower(),
+        state=js.text(value, "cilium", "state"),
     )
 
 
 def _masquerade(value: Any) -> str:
     if not isinstance(value, dict):
         return ""
-    if not json_members.flag(value, "enabled"):
+    if not js.flag(value, "enabled"):
         return "disabled"
-    return json_members.text(value, "mode").lower()
+    return js.text(value, "mode").lower()
 
 
 def _native_cidrs(value: Any) -> tuple[Network, ...]:
     names = ("snat-exclusion-cidr-v4", "snat-exclusion-cidr-v6", "snat-exclusion-cidr")
-    return json_members.networks([json_members.text(value, name) for name in names])
+    return js.networks([js.text(value, name) for name in names])
 
 
 def _mode_annotation(features: Any) -> bool | None:
     """Tell whether the agent heeds the annotation of the forwarding mode; None where it has no list
     of annotations."""
-    annotations = json_members.dig(features, "annotations")
+    annotations = js.dig(features, "annotations")
     return (
         "service.cilium.io/forwarding-mode" in annotations
         if isinstance(annotations, list)
@@ -93,18 +93,16 @@ def _kpr(mode: str) -> bool | None:
 
 def _socket_lb(features: Any) -> bool | None:
     for name in ("socketLB", "hostReachableServices"):
-        section = json_members.dig(features, name)
+        section = js.dig(features, name)
         if isinstance(section, dict):
-            return bool(json_members.flag(section, "enabled"))
+            return bool(js.flag(section, "enabled"))
     return None
 
 
 def _devices(kpr: Any) -> tuple[str, ...]:
-    device_list = [
-        json_members.text(item, "name") for item in json_members.items(kpr, "deviceList")
-    ]
+    device_list = [js.text(item, "name") for item in js.items(kpr, "deviceList")]
     device_names = tuple(name for name in device_list if name)
-    return device_names or json_members.texts(kpr, "devices")
+    return device_names or js.texts(kpr, "devices")
 
 
 def _enabled(mode: str) -> bool | None:
@@ -116,12 +114,10 @@ def endpoints(data: bytes) -> tuple[Endpoint, ...]:
     lines_by_id = _lines_of_ids(data)
     found = []
     for line, item in _json.list_items(data, ENDPOINTS):
-        number = json_members.number(item, "id")
+        number = js.number(item, "id")
         if number is None:
             raise ParseError(ENDPOINTS, line, "an endpoint without an id")
-        found.append(
-            endpoint(number, json_members.dig(item, "status"), lines_by_id.get(number, line))
-        )
+        found.append(endpoint(number, js.dig(item, "status"), lines_by_id.get(number, line)))
     return tuple(found)
 
 
@@ -144,28 +140,25 @@ def endpoint(number: int, status: Any, line: int = 0) -> Endpoint:
         status: of the agent's API, or of a CiliumEndpoint object.
         line: where the endpoint begins, 0 for unknown.
     """
-    networking = json_members.dig(status, "networking")
-    names = json_members.dig(status, "external-identifiers")
-    namespace, pod = (
-        json_members.text(names, "k8s-namespace"),
-        json_members.text(names, "k8s-pod-name"),
-    )
+    networking = js.dig(status, "networking")
+    names = js.dig(status, "external-identifiers")
+    namespace, pod = (js.text(names, "k8s-namespace"), js.text(names, "k8s-pod-name"))
     if not pod:
-        namespace, _, pod = json_members.text(names, "pod-name").rpartition("/")
+        namespace, _, pod = js.text(names, "pod-name").rpartition("/")
     return Endpoint(
         id=number,
-        identity=json_members.number(status, "identity", "id") or 0,
-        labels=json_members.texts(status, "identity", "labels"),
-        state=json_members.text(status, "state"),
+        identity=js.number(status, "identity", "id") or 0,
+        labels=js.texts(status, "identity", "labels"),
+        state=js.text(status, "state"),
         addresses=endpoint_addresses(networking),
-        mac=json_members.text(networking, "mac").lower(),
-        host_mac=json_members.text(networking, "host-mac").lower(),
-        interface=json_members.text(networking, "interface-name"),
-        ifindex=json_members.number(networking, "interface-index"),
-        policy_enabled=json_members.text(status, "policy", "realized", "policy-enabled"),
+        mac=js.text(networking, "mac").lower(),
+        host_mac=js.text(networking, "host-mac").lower(),
+        interface=js.text(networking, "interface-name"),
+        ifindex=js.number(networking, "interface-index"),
+        policy_enabled=js.text(status, "policy", "realized", "policy-enabled"),
         namespace=namespace,
         pod=pod,
-        health=json_members.text(status, "health", "overallHealth"),
+        health=js.text(status, "health", "overallHealth"),
         line=line,
     )
 
@@ -173,11 +166,11 @@ def endpoint(number: int, status: Any, line: int = 0) -> Endpoint:
 def endpoint_addresses(networking: Any) -> tuple[Address, ...]:
     """Return the addresses of a `networking` section."""
     texts = [
-        json_members.text(item, family)
-        for item in json_members.items(networking, "addressing")
+        js.text(item, family)
+        for item in js.items(networking, "addressing")
         for family in ("ipv4", "ipv6")
     ]
-    return json_members.addresses(texts)
+    return js.addresses(texts)
 
 
 def nodes(data: bytes) -> tuple[CiliumNode, ...]:
@@ -186,25 +179,18 @@ def nodes(data: bytes) -> tuple[CiliumNode, ...]:
 
 
 def _node(item: Any, line: int) -> CiliumNode:
-    name = json_members.text(item, "name").rpartition("/")[2]
+    name = js.text(item, "name").rpartition("/")[2]
     if not name:
         raise ParseError(NODES, line, "a node without a name")
-    primaries = [json_members.dig(item, "primary-address", family) for family in ("ipv4", "ipv6")]
-    cidrs = json_members.networks(
-        [json_members.text(address, "alloc-range") for address in primaries]
-    )
-    secondary = json_members.addresses(
-        [
-            json_members.text(address, "ip")
-            for address in json_members.items(item, "secondary-addresses")
-        ]
+    primaries = [js.dig(item, "primary-address", family) for family in ("ipv4", "ipv6")]
+    cidrs = js.networks([js.text(address, "alloc-range") for address in primaries])
+    secondary = js.addresses(
+        [js.text(address, "ip") for address in js.items(item, "secondary-addresses")]
     )
     router_addresses = tuple(a for a in secondary if any(a in cidr for cidr in cidrs))
     return CiliumNode(
         name=name,
-        addresses=json_members.addresses(
-            [json_members.text(address, "ip") for address in primaries]
-        )
+        addresses=js.addresses([js.text(address, "ip") for address in primaries])
         + tuple(a for a in secondary if a not in router_addresses),
         router_addresses=router_addresses,
         pod_cidrs=cidrs,
@@ -217,9 +203,9 @@ def identities(data: bytes) -> tuple[Identity, ...]:
     ParseError."""
     found = []
     for line, item in _json.list_items(data, IDENTITIES):
-        body = json_members.dig(item, "identity")
+        body = js.dig(item, "identity")
         body = body if isinstance(body, dict) else item
-        number = json_members.number(body, "id")
+        number = js.number(body, "id")
         if number is not None:
-            found.append(Identity(number, json_members.texts(body, "labels"), line))
+            found.append(Identity(number, js.texts(body, "labels"), line))
     return tuple(found)

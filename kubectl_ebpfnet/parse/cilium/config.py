@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from string import ascii_letters, digits
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model import json_members
+from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import DatapathConfig
 from kubectl_ebpfnet.model.net import Network
 from kubectl_ebpfnet.parse._text import lines
@@ -106,7 +106,7 @@ def _masquerade(settings: Mapping[str, str]) -> str:
 
 def _native(settings: Mapping[str, str]) -> tuple[Network, ...]:
     names = ("ipv4-native-routing-cidr", "ipv6-native-routing-cidr", "native-routing-cidr")
-    return json_members.networks([settings.get(name, "") for name in names])
+    return js.networks([settings.get(name, "") for name in names])
 
 
 def _kpr(settings: Mapping[str, str]) -> bool | None:

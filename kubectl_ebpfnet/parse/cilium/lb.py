@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model import json_members
+from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import Backend, Frontend
 from kubectl_ebpfnet.model.net import Address, protocol_number
 from kubectl_ebpfnet.parse import _json
@@ -26,10 +26,8 @@ SERVICE_LIST = "cilium service list"
 _KEY = re.compile(r"^(\S+?)(?: \((\d+)\))?$")
 _VALUE = re.compile(r"^(\S+) \((\d+)\)(?: \((\d+)\))?(?: \[([^\]]*)\])?(?: \(L7LB.*\))?$")
 _TYPES = frozenset(
-    {
-        "ClusterIP", "NodePort", "ExternalIPs", "HostPort", "LoadBalancer", "LocalRedirect",
-    }
-)  # fmt: skip
+    {"ClusterIP", "NodePort", "ExternalIPs", "HostPort", "LoadBalancer", "LocalRedirect"}
+)
 
 
 @dataclass(slots=True)
@@ -146,46 +144,44 @@ def services(data: bytes) -> tuple[Frontend, ...]:
 
 
 def _service(item: Any, line: int) -> Frontend:
-    realized = json_members.dig(item, "status", "realized") or json_members.dig(item, "spec")
-    frontend_address = json_members.dig(realized, "frontend-address")
-    address = json_members.address(json_members.text(frontend_address, "ip"))
+    realized = js.dig(item, "status", "realized") or js.dig(item, "spec")
+    frontend_address = js.dig(realized, "frontend-address")
+    address = js.address(js.text(frontend_address, "ip"))
     if address is None:
         raise ParseError(SERVICE_LIST, line, "a service without a frontend address")
-    flags = json_members.dig(realized, "flags")
-    external = json_members.text(flags, "extTrafficPolicy") or json_members.text(
-        flags, "trafficPolicy"
-    )
+    flags = js.dig(realized, "flags")
+    external = js.text(flags, "extTrafficPolicy") or js.text(flags, "trafficPolicy")
     return Frontend(
         address=address,
-        port=_port(json_members.number(frontend_address, "port")),
-        protocol=_protocol(json_members.text(frontend_address, "protocol")),
-        internal=json_members.text(frontend_address, "scope") == "internal",
-        type=json_members.text(flags, "type"),
+        port=_port(js.number(frontend_address, "port")),
+        protocol=_protocol(js.text(frontend_address, "protocol")),
+        internal=js.text(frontend_address, "scope") == "internal",
+        type=js.text(flags, "type"),
         flags=frozenset({"Local"} if external == "Local" else ()),
-        rev_nat=json_members.number(realized, "id") or 0,
+        rev_nat=js.number(realized, "id") or 0,
         backends=tuple(
             backend
-            for item in json_members.items(realized, "backend-addresses")
+            for item in js.items(realized, "backend-addresses")
             if (backend := _backend(item, line)) is not None
         ),
-        namespace=json_members.text(flags, "namespace"),
-        name=json_members.text(flags, "name"),
+        namespace=js.text(flags, "namespace"),
+        name=js.text(flags, "name"),
         external_policy=external,
-        internal_policy=json_members.text(flags, "intTrafficPolicy"),
+        internal_policy=js.text(flags, "intTrafficPolicy"),
         line=line,
     )
 
 
 def _backend(item: Any, line: int) -> Backend | None:
-    address = json_members.address(json_members.text(item, "ip"))
+    address = js.address(js.text(item, "ip"))
     if address is None:
         return None
     return Backend(
         address=address,
-        port=_port(json_members.number(item, "port")),
-        protocol=_protocol(json_members.text(item, "protocol")),
-        state=json_members.text(item, "state"),
-        node=json_members.text(item, "nodeName"),
+        port=_port(js.number(item, "port")),
+        protocol=_protocol(js.text(item, "protocol")),
+        state=js.text(item, "state"),
+        node=js.text(item, "nodeName"),
         line=line,
     )
 

@@ -12,13 +12,8 @@ from ipaddress import ip_network
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model import json_members
-from kubectl_ebpfnet.model.cilium import (
-    EgressGatewayPolicy,
-    IpcacheEntry,
-    LocalEndpoint,
-    MetricRow,
-)
+from kubectl_ebpfnet.model import json_members as js
+from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, IpcacheEntry, LocalEndpoint, MetricRow
 from kubectl_ebpfnet.model.net import Network
 from kubectl_ebpfnet.parse import _json
 from kubectl_ebpfnet.parse._text import address, integer, lines, network
@@ -119,7 +114,7 @@ def egress_gateway(data: bytes) -> tuple[EgressGatewayPolicy, ...]:
     if _json.is_json_form(data):
         names = ("SourceIP", "DestCIDR", "EgressIP", "GatewayIP")
         return tuple(
-            _egress(line, [json_members.text(row, name) for name in names])
+            _egress(line, [js.text(row, name) for name in names])
             for line, row in _json.list_items(data, EGRESS)
         )
     return tuple(_egress(number, cells) for number, cells in rows(data, EGRESS, "Source IP"))
@@ -128,8 +123,8 @@ def egress_gateway(data: bytes) -> tuple[EgressGatewayPolicy, ...]:
 def _egress(number: int, cells: list[str]) -> EgressGatewayPolicy:
     if len(cells) < 4:
         raise ParseError(EGRESS, number, "a row without source, destination, egress and gateway")
-    gateway = json_members.address(cells[3])
-    egress = json_members.address(cells[2])
+    gateway = js.address(cells[3])
+    egress = js.address(cells[2])
     excluded = cells[3] == "Excluded CIDR" or cells[3] == "0.0.0.1"
     return EgressGatewayPolicy(
         source=address(cells[0], EGRESS, number),
@@ -153,9 +148,9 @@ def _masq(item: Any, line: int) -> Network:
     if isinstance(item, str):
         return network(item, MASQ, line)
     try:  # ≤ 1.16: {"IP": "10.0.0.0", "Mask": base64 of the mask's bytes}
-        mask = base64.b64decode(json_members.text(item, "Mask"), validate=True)
+        mask = base64.b64decode(js.text(item, "Mask"), validate=True)
         bits = bin(int.from_bytes(mask, "big")).count("1")
-        return ip_network(f"{json_members.text(item, 'IP')}/{bits}", strict=False)
+        return ip_network(f"{js.text(item, 'IP')}/{bits}", strict=False)
     except (ValueError, binascii.Error):
         raise ParseError(MASQ, line, "not a prefix") from None
 
@@ -183,28 +178,28 @@ def metrics(data: bytes) -> tuple[MetricRow, ...]:
 def _json_metrics(table: list[tuple[int, Any]]) -> tuple[MetricRow, ...]:
     found = []
     for number, row in table:
-        values = json_members.dig(row, "values")
+        values = js.dig(row, "values")
         if isinstance(values, dict):  # 1.10 to 1.15
             for direction, counters in values.items():
                 found.append(
                     MetricRow(
-                        json_members.text(row, "description"),
+                        js.text(row, "description"),
                         direction,
-                        json_members.number(counters, "packets") or 0,
-                        json_members.number(counters, "bytes") or 0,
+                        js.number(counters, "packets") or 0,
+                        js.number(counters, "bytes") or 0,
                         line=number,
                     )
                 )
             continue
-        if not json_members.text(row, "reason"):
+        if not js.text(row, "reason"):
             raise ParseError(METRICS, number, "a row without reason")
-        file, line = json_members.text(row, "file"), json_members.number(row, "line")
+        file, line = js.text(row, "file"), js.number(row, "line")
         found.append(
             MetricRow(
-                json_members.text(row, "reason"),
-                json_members.text(row, "direction"),
-                json_members.number(row, "packets") or 0,
-                json_members.number(row, "bytes") or 0,
+                js.text(row, "reason"),
+                js.text(row, "direction"),
+                js.number(row, "packets") or 0,
+                js.number(row, "bytes") or 0,
                 f"{file}:{line}" if file else "",
                 number,
             )

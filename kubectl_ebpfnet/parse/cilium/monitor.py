@@ -12,16 +12,10 @@ from itertools import pairwise
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model import json_members
+from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import MonitorEvent
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, Address, Flow, has_ports
-from kubectl_ebpfnet.parse._text import (
-    address,
-    hardware_address,
-    integer,
-    json_value,
-    quoted,
-)
+from kubectl_ebpfnet.parse._text import address, hardware_address, integer, json_value, quoted
 from kubectl_ebpfnet.parse.cilium.tuple import address_and_port, u8proto
 
 SOURCE = "cilium monitor"
@@ -226,43 +220,41 @@ def _json_event(line: bytes, number: int) -> MonitorEvent | None:
         value = json_value(line, SOURCE)
     except ParseError as error:
         raise ParseError(SOURCE, number, error.problem) from None
-    kind = json_members.text(value, "type")
+    kind = js.text(value, "type")
     if kind not in ("trace", "drop"):
         return None
-    summary = json_members.text(value, "traceSummary" if kind == "trace" else "reason")
+    summary = js.text(value, "traceSummary" if kind == "trace" else "reason")
     if not summary:
         raise ParseError(SOURCE, number, f"a {kind} without its summary")
-    packet = json_members.dig(value, "summary")
-    layer = json_members.text(packet, "tcp")
+    packet = js.dig(value, "summary")
+    layer = js.text(packet, "tcp")
     return MonitorEvent(
         kind=kind,
         summary=summary,
         flow=_json_flow(packet, number),
         tcp_flags=tuple(flag for flag in _TCP_FLAGS if f" {flag}=true" in layer),
-        source_identity=json_members.number(value, "srcLabel") or 0,
-        destination_identity=json_members.number(value, "dstLabel") or 0,
-        state=json_members.text(value, "state"),
-        device=_device(json_members.text(value, "ifindex")),
+        source_identity=js.number(value, "srcLabel") or 0,
+        destination_identity=js.number(value, "dstLabel") or 0,
+        state=js.text(value, "state"),
+        device=_device(js.text(value, "ifindex")),
         line=number,
     )
 
 
 def _json_flow(packet: Any, number: int) -> Flow | None:
     """Return the 5-tuple of a dissected packet; None when it is no IP packet."""
-    source, destination = (
-        json_members.address(json_members.text(packet, "l3", e)) for e in ("src", "dst")
-    )
+    source, destination = (js.address(js.text(packet, "l3", e)) for e in ("src", "dst"))
     if source is None or destination is None:
         return None
-    layers = [name for name in _LAYERS if json_members.text(packet, name)]
+    layers = [name for name in _LAYERS if js.text(packet, name)]
     protocol = _LAYERS[layers[0]] if len(layers) == 1 else UNKNOWN_PROTOCOL
     if has_ports(protocol):
         ports = [
-            integer(json_members.text(packet, "l4", side), SOURCE, number, most=0xFFFF)
+            integer(js.text(packet, "l4", side), SOURCE, number, most=0xFFFF)
             for side in ("src", "dst")
         ]
         return Flow(protocol, source, ports[0], destination, ports[1])
-    return _echo_flow(protocol, source, destination, json_members.text(packet, "icmpv4"))
+    return _echo_flow(protocol, source, destination, js.text(packet, "icmpv4"))
 
 
 def _echo_flow(protocol: int, source: Address, destination: Address, layer: str) -> Flow:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model import json_members
+from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import RESERVED_IDENTITIES, PolicyEntry
 from kubectl_ebpfnet.parse import _json
 from kubectl_ebpfnet.parse._text import integer, lines
@@ -81,8 +81,8 @@ def _from_json(data: bytes) -> tuple[PolicyEntry, ...]:
     entry_lines = _lines_of_entries(data)
     found: list[PolicyEntry] = []
     for at, block in _json.list_items(data, SOURCE):
-        content = json_members.items(block, "Content")
-        digits = json_members.text(block, "EndpointID")
+        content = js.items(block, "Content")
+        digits = js.text(block, "EndpointID")
         if not digits:
             raise ParseError(SOURCE, at, "a map without its EndpointID")
         number = integer(digits, SOURCE, at)
@@ -118,30 +118,30 @@ def _lines_of_entries(data: bytes) -> list[int]:
 
 
 def _json_entry(endpoint: int, item: Any, line: int) -> PolicyEntry:
-    key = json_members.dig(item, "Key")
-    identity = json_members.number(key, "Identity")
-    direction = json_members.number(key, "TrafficDirection")
+    key = js.dig(item, "Key")
+    identity = js.number(key, "Identity")
+    direction = js.number(key, "TrafficDirection")
     if identity is None or direction not in (0, 1):
         raise ParseError(SOURCE, line, "an entry without identity or direction")
-    port_number = json_members.number(key, "DestPortNetwork")
-    port_number = json_members.number(key, "DestPort") if port_number is None else port_number
+    port_number = js.number(key, "DestPortNetwork")
+    port_number = js.number(key, "DestPort") if port_number is None else port_number
     port = _swapped(port_number or 0)
-    protocol = json_members.number(key, "Nexthdr") or 0
-    bits = json_members.number(key, "Prefixlen")
+    protocol = js.number(key, "Nexthdr") or 0
+    bits = js.number(key, "Prefixlen")
     port_bits = (16 if port else 0) if bits is None else max(0, bits - STATIC_BITS - 8)
-    proxy = json_members.number(item, "ProxyPortNetwork")
-    proxy = json_members.number(item, "ProxyPort") if proxy is None else proxy
+    proxy = js.number(item, "ProxyPortNetwork")
+    proxy = js.number(item, "ProxyPort") if proxy is None else proxy
     return PolicyEntry(
         endpoint_id=endpoint,
-        deny=bool((json_members.number(item, "Flags") or 0) & 1),
+        deny=bool((js.number(item, "Flags") or 0) & 1),
         direction="egress" if direction else "ingress",
         identity=identity,
         protocol=protocol,
         ports=_range(port, min(port_bits, 16)),
         proxy_port=_swapped(proxy or 0),
-        precedence=json_members.number(item, "Precedence"),
-        packets=_counted(json_members.number(item, "Packets")),
-        bytes=_counted(json_members.number(item, "Bytes")),
+        precedence=js.number(item, "Precedence"),
+        packets=_counted(js.number(item, "Packets")),
+        bytes=_counted(js.number(item, "Bytes")),
         line=line,
     )
 

@@ -24,17 +24,7 @@ from kubectl_ebpfnet.parse._text import (
 
 _SOURCE = "ip neigh"
 _STATES = frozenset(
-    (
-        "INCOMPLETE",
-        "REACHABLE",
-        "STALE",
-        "DELAY",
-        "PROBE",
-        "FAILED",
-        "NOARP",
-        "PERMANENT",
-        "NONE",
-    )
+    ("INCOMPLETE", "REACHABLE", "STALE", "DELAY", "PROBE", "FAILED", "NOARP", "PERMANENT", "NONE")
 )
 
 
