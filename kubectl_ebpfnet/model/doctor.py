@@ -31,11 +31,7 @@ _WHICH = (
     'for t; do case $t in /*) [ -r "$t" ];; *) command -v "$t" >/dev/null 2>&1;; esac'
     ' && echo "$t"; done; exit 0'
 )
-TOOLS = Question(
-    "tools",
-    (PlaceKind.AGENT,),
-    (("sh", "-c", _WHICH, "sh", *TOOL_NAMES),),
-)
+TOOLS = Question("tools", (PlaceKind.AGENT,), (("sh", "-c", _WHICH, "sh", *TOOL_NAMES),))
 """Which programs are there, and which files can be read: their names, one a line."""
 
 

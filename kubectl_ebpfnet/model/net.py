@@ -59,11 +59,7 @@ class Flow:
     def reversed(self) -> Flow:
         """Return the 5-tuple of a reply to this packet."""
         return Flow(
-            self.protocol,
-            self.destination,
-            self.destination_port,
-            self.source,
-            self.source_port,
+            self.protocol, self.destination, self.destination_port, self.source, self.source_port
         )
 
     def matches(self, other: Flow) -> bool:

@@ -165,8 +165,7 @@ def _drops(mismatch: Mismatch) -> Iterator[Cause]:
     first = kube_proxy.dropping_first(rules, mismatch.flow, device) if rules else None
     if first is not None:
         yield Cause(
-            f"a rule there drops it as it comes in: {first.text}",
-            rule_lines(mismatch, first),
+            f"a rule there drops it as it comes in: {first.text}", rule_lines(mismatch, first)
         )
     # Most rules of the node treat all backends alike, but a rule may name a single address.
     for backend in mismatch.backends[:_MOST_BACKENDS]:

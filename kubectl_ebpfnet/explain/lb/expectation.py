@@ -23,13 +23,7 @@ from kubectl_ebpfnet.explain.lb.situation import (
     uses_terminating,
 )
 from kubectl_ebpfnet.model.kube import ServiceEndpoint
-from kubectl_ebpfnet.model.probe import (
-    Answers,
-    Expectation,
-    How,
-    SourceFate,
-    TargetKind,
-)
+from kubectl_ebpfnet.model.probe import Answers, Expectation, How, SourceFate, TargetKind
 
 _PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 _RANGES_POLICY = "service.cilium.io/src-ranges-policy"

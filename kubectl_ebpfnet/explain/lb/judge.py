@@ -9,18 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
-from kubectl_ebpfnet.explain.lb import (
-    client_source,
-)
-from kubectl_ebpfnet.explain.lb import (
-    findings as probe_findings,
-)
-from kubectl_ebpfnet.explain.lb import (
-    targets as probe_targets,
-)
-from kubectl_ebpfnet.explain.lb import (
-    verdict as probe_verdict,
-)
+from kubectl_ebpfnet.explain.lb import client_source
+from kubectl_ebpfnet.explain.lb import findings as probe_findings
+from kubectl_ebpfnet.explain.lb import targets as probe_targets
+from kubectl_ebpfnet.explain.lb import verdict as probe_verdict
 from kubectl_ebpfnet.explain.lb.datapath import balancer
 from kubectl_ebpfnet.explain.lb.evidence import ApiProof
 from kubectl_ebpfnet.explain.lb.expectation import expected
@@ -174,11 +166,7 @@ def _silence_notes(row: NodeRow) -> list[str]:
 
 
 def node_context(
-    cluster: ClusterView,
-    request: ProbeRequest,
-    service: Service,
-    target: ProbeTarget,
-    node: Node,
+    cluster: ClusterView, request: ProbeRequest, service: Service, target: ProbeTarget, node: Node
 ) -> NodeContext:
     """Collect what decides the expectation of a node for a target.
 

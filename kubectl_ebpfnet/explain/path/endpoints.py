@@ -275,8 +275,7 @@ def service_port(service: Service, request: PathRequest) -> ServicePort:
         return same[0]
     if len(hits) == 1 and request.port is None and not request.port_name and not same:
         raise UsageError(
-            f"svc/{service.name} offers only {offered} by another protocol",
-            hint="give --protocol",
+            f"svc/{service.name} offers only {offered} by another protocol", hint="give --protocol"
         )
     if not same:
         asked = request.port_name or request.port

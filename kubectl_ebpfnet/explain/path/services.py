@@ -126,10 +126,7 @@ def _places(backends: tuple[Backend, ...]) -> frozenset[tuple[Address, int]]:
 
 
 def _listed_evidence(answer: Answer[Frontend], frontend: Frontend) -> tuple[Evidence, ...]:
-    return cite.json_object(
-        answer.record,
-        {"ip": str(frontend.address), "port": frontend.port},
-    )
+    return cite.json_object(answer.record, {"ip": str(frontend.address), "port": frontend.port})
 
 
 def _match(

@@ -226,11 +226,7 @@ class PathBuilder:
         self.verdict, self.reason = Verdict.UNKNOWN, reason
 
     def finding(
-        self,
-        severity: Severity,
-        title: str,
-        detail: str,
-        evidence: tuple[Evidence, ...] = (),
+        self, severity: Severity, title: str, detail: str, evidence: tuple[Evidence, ...] = ()
     ) -> None:
         """Add a finding.
 

@@ -102,9 +102,7 @@ def _at_devices(node: NodeView, where: str, links: Iterable[Link]) -> Iterator[A
                 node, link.name, direction, node.endpoint_at(link.name)
             ).programs:
                 a = found.attachment
-                yield AttachedProgram(
-                    where, a, 0, _program(node, a), found.role, found.evidence
-                )  # fmt: skip
+                yield AttachedProgram(where, a, 0, _program(node, a), found.role, found.evidence)
 
 
 def _elsewhere(node: NodeView, where: str) -> Iterator[AttachedProgram]:

@@ -12,15 +12,8 @@ from kubectl_ebpfnet.explain.views import readers
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import (
-    CiliumNode,
-    DatapathConfig,
-)
-from kubectl_ebpfnet.model.evidence import (
-    Bundle,
-    PlaceKind,
-    Record,
-)
+from kubectl_ebpfnet.model.cilium import CiliumNode, DatapathConfig
+from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind, Record
 from kubectl_ebpfnet.model.kube import KubeObjects, Node, Pod
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.parse import kube

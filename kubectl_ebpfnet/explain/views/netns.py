@@ -13,12 +13,7 @@ from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.views import readers
 from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.evidence import (
-    LIVE,
-    Bundle,
-    Place,
-    pod_place,
-)
+from kubectl_ebpfnet.model.evidence import LIVE, Bundle, Place, pod_place
 from kubectl_ebpfnet.model.kernel import (
     Attachment,
     FibAnswer,

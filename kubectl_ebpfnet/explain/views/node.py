@@ -27,13 +27,7 @@ from kubectl_ebpfnet.model.cilium import (
     PolicyEntry,
 )
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
-from kubectl_ebpfnet.model.evidence import (
-    Bundle,
-    Record,
-    agent_place,
-    matching_lines,
-    node_place,
-)
+from kubectl_ebpfnet.model.evidence import Bundle, Record, agent_place, matching_lines, node_place
 from kubectl_ebpfnet.model.kernel import (
     Attachment,
     BpfPin,
@@ -48,18 +42,10 @@ from kubectl_ebpfnet.model.kernel import (
 )
 from kubectl_ebpfnet.model.net import Address, Flow, Network
 from kubectl_ebpfnet.parse import conntrack, node_side
-from kubectl_ebpfnet.parse.cilium import (
-    config as cilium_config,
-)
-from kubectl_ebpfnet.parse.cilium import (
-    ct as cilium_ct,
-)
-from kubectl_ebpfnet.parse.cilium import (
-    monitor,
-)
-from kubectl_ebpfnet.parse.cilium import (
-    nat as cilium_nat,
-)
+from kubectl_ebpfnet.parse.cilium import config as cilium_config
+from kubectl_ebpfnet.parse.cilium import ct as cilium_ct
+from kubectl_ebpfnet.parse.cilium import monitor
+from kubectl_ebpfnet.parse.cilium import nat as cilium_nat
 
 T = TypeVar("T")
 
@@ -68,11 +54,7 @@ class NodeView(Netns):
     """A node: its network namespace and the state of Cilium's agent."""
 
     def __init__(
-        self,
-        bundle: Bundle,
-        name: str,
-        settings: DatapathConfig,
-        settings_record: Record | None,
+        self, bundle: Bundle, name: str, settings: DatapathConfig, settings_record: Record | None
     ) -> None:
         """View a node.
 
@@ -240,10 +222,7 @@ class NodeView(Netns):
         yield from self._parsed_lines(q.CONNTRACK, conntrack.entry, needles)
 
     def _parsed_lines(
-        self,
-        question: q.Question,
-        read: Callable[[bytes, int], T | None],
-        needles: Sequence[str],
+        self, question: q.Question, read: Callable[[bytes, int], T | None], needles: Sequence[str]
     ) -> Iterator[FactLine[T]]:
         """Yield the facts of a streamed table; skip lines without a fact."""
         for record, number, line in self._matching_lines(question, needles):
@@ -267,9 +246,7 @@ class NodeView(Netns):
             if event is not None and event.kind == "drop" and event.flow is not None:
                 wanted = (flow.source, flow.destination, flow.protocol, flow.destination_port)
                 seen = event.flow
-                if wanted == (
-                    seen.source, seen.destination, seen.protocol, seen.destination_port,
-                ):  # fmt: skip
+                if wanted == (seen.source, seen.destination, seen.protocol, seen.destination_port):
                     yield FactLine(event, record, number, line.decode("utf-8", "replace"))
 
     def table_state(self, question: q.Question) -> Answer[None]:

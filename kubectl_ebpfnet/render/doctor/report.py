@@ -288,9 +288,7 @@ def _lack_rows(report: Checkup) -> list[_LackRow]:
             alike.setdefault(tuple(names), []).append(name)
         rows += [
             _LackRow(
-                ("all",) if commands == COMMANDS else commands,
-                _names(nodes, len(places)),
-                lack,
+                ("all",) if commands == COMMANDS else commands, _names(nodes, len(places)), lack
             )
             for commands, nodes in alike.items()
         ]

@@ -131,10 +131,7 @@ def translation(tracked: TrackedFlow) -> str:
     words = []
     if (before.source, before.source_port) != (after.source, after.source_port):
         words.append(f"leaves as {endpoint_text(after.source, after.source_port)}")
-    if (before.destination, before.destination_port) != (
-        after.destination,
-        after.destination_port,
-    ):
+    if (before.destination, before.destination_port) != (after.destination, after.destination_port):
         words.append(f"goes to {endpoint_text(after.destination, after.destination_port)}")
     return ", ".join(words)
 

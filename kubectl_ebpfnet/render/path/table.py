@@ -115,11 +115,7 @@ def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
 
 
 def _laid_out(
-    path: Path,
-    bundle: Bundle,
-    view: View,
-    headers: Sequence[str],
-    rows: Sequence[Sequence[str]],
+    path: Path, bundle: Bundle, view: View, headers: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> list[str]:
     if not rows:
         return []

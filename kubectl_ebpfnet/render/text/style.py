@@ -20,9 +20,7 @@ COLOR_MODES = ("auto", "always", "never")
 _RED, _YELLOW, _GREEN, _CYAN = 31, 33, 32, 36
 _VERDICTS = {Verdict.DELIVERED: _GREEN, Verdict.DROPPED: _RED, Verdict.UNKNOWN: _YELLOW}
 _SEVERITIES = {Severity.ERROR: _RED, Severity.WARNING: _YELLOW, Severity.INFO: _CYAN}
-_JUDGEMENTS = {
-    Judgement.AS_ASKED: _GREEN, Judgement.CONTRADICTED: _RED, Judgement.UNKNOWN: _YELLOW,
-}  # fmt: skip
+_JUDGEMENTS = {Judgement.AS_ASKED: _GREEN, Judgement.CONTRADICTED: _RED, Judgement.UNKNOWN: _YELLOW}
 
 # Default_Ignorable_Code_Point (Unicode DerivedCoreProperties.txt) outside the categories that
 # str.isprintable() refuses already: letters and marks that show nothing at all.

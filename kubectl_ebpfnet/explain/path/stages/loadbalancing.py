@@ -8,11 +8,7 @@ from kubectl_ebpfnet.explain.path.services import ServiceAddress
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
 from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
-from kubectl_ebpfnet.model.path import (
-    Packet,
-    State,
-    TrackedFlow,
-)
+from kubectl_ebpfnet.model.path import Packet, State, TrackedFlow
 
 
 def backend_of(tracked: TrackedFlow | None, service: ServiceAddress) -> Flow | None:

@@ -20,14 +20,7 @@ from kubectl_ebpfnet.model.catalogue import NAT
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
-from kubectl_ebpfnet.model.path import (
-    Evidence,
-    HopKind,
-    HopPlace,
-    Severity,
-    State,
-    TrackedFlow,
-)
+from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State, TrackedFlow
 from kubectl_ebpfnet.model.untrusted import address
 
 

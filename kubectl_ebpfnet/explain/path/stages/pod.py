@@ -164,11 +164,7 @@ def _neighbour(
         )
         return False, neighbour
     walk.hop(
-        *where,
-        f"{target} is at {neighbour.mac} on {device}",
-        State.OBSERVED,
-        here.packet,
-        evidence,
+        *where, f"{target} is at {neighbour.mac} on {device}", State.OBSERVED, here.packet, evidence
     )
     return True, neighbour
 
@@ -221,9 +217,8 @@ def _link(
         return None
     mtu = f", MTU {inner.mtu}" if inner is not None and inner.mtu else ""
     walk.hop(
-        *where, f"veth {device} ↔ {outer.name} ({how}){mtu}", State.DERIVED,
-        here.packet, evidence,
-    )  # fmt: skip
+        *where, f"veth {device} ↔ {outer.name} ({how}){mtu}", State.DERIVED, here.packet, evidence
+    )
     if not outer.up:
         walk.drop(
             *here.on_node(HopKind.LINK),
