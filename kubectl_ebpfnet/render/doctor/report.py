@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from kubectl_ebpfnet.model.doctor import (
@@ -23,7 +24,7 @@ from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.render.doctor.rights import pairs, rights
 from kubectl_ebpfnet.render.lists import listing
 from kubectl_ebpfnet.render.lists.listing import Column, Listing
-from kubectl_ebpfnet.render.path.document import safe_json, safe_yaml
+from kubectl_ebpfnet.render.path.document import safe_text
 from kubectl_ebpfnet.render.text.style import Style, escape
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import hanging
@@ -57,15 +58,14 @@ def render(report: Checkup, bundle: Bundle, format_name: str, view: View) -> str
             **codec.plain(report),
             "bundle": {"source": bundle.source, "note": bundle.note},
         }
-        return safe_json(document) if format_name == "json" else safe_yaml(document)
+        return safe_text(document, format_name)
     if format_name not in listing.FORMATS:
         raise ValueError(f"no format {format_name!r}; there are {', '.join(listing.FORMATS)}")
     room = View(0, view.color, view.evidence) if format_name == "wide" else view
     quiet = replace(bundle, note="")
 
     def table(title: str, columns: Sequence[Column[Any]], rows: Sequence[Any]) -> str:
-        evidence: Callable[[Any], tuple[Evidence, ...]] = lambda row: row.evidence  # noqa: E731
-        made = Listing(SCHEMA, "", columns, rows, evidence, "none", (), {})
+        made = Listing(SCHEMA, "", columns, rows, attrgetter("evidence"), "none", (), {})
         return (f"{title}\n" if title else "") + listing.render(made, quiet, format_name, room)
 
     parts = [

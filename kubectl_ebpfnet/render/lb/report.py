@@ -26,7 +26,7 @@ from kubectl_ebpfnet.model.probe import (
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.render.lists import listing
 from kubectl_ebpfnet.render.lists.listing import FORMATS, Column, Listing
-from kubectl_ebpfnet.render.path.document import record_document, safe_json, safe_yaml
+from kubectl_ebpfnet.render.path.document import record_document, safe_text
 from kubectl_ebpfnet.render.text import findings
 from kubectl_ebpfnet.render.text.style import Style, escape
 from kubectl_ebpfnet.render.text.view import View
@@ -75,16 +75,13 @@ def render(report: ProbeReport, bundle: Bundle, format_name: str, view: View) ->
     Raises:
         ValueError: no such format.
     """
-    match format_name:
-        case "json":
-            return safe_json(document(report, bundle))
-        case "yaml":
-            return safe_yaml(document(report, bundle))
-        case "table" | "wide":
-            # As with kubectl, wide lines are never wrapped.
-            shown = view if format_name == "table" else replace(view, width=0)
-            return _text(report, bundle, format_name, shown)
-    raise ValueError(f"no format {format_name!r}; there are {', '.join(FORMATS)}")
+    if format_name not in FORMATS:
+        raise ValueError(f"no format {format_name!r}; there are {', '.join(FORMATS)}")
+    if format_name in ("json", "yaml"):
+        return safe_text(document(report, bundle), format_name)
+    # As with kubectl, wide lines are never wrapped.
+    shown = view if format_name == "table" else replace(view, width=0)
+    return _text(report, bundle, format_name, shown)
 
 
 def render_all(reports: Iterable[tuple[ProbeReport, Bundle]], format_name: str) -> str:
@@ -93,7 +90,7 @@ def render_all(reports: Iterable[tuple[ProbeReport, Bundle]], format_name: str) 
         "schema": "ebpfnet.dev/probe-lb-policies/v1",
         "items": [document(report, bundle) for report, bundle in reports],
     }
-    return (safe_json if format_name == "json" else safe_yaml)(values)
+    return safe_text(values, format_name)
 
 
 def document(report: ProbeReport, bundle: Bundle) -> dict[str, Any]:

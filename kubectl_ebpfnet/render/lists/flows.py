@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubectl_ebpfnet.model.flows import SCHEMA, FlowList
 from kubectl_ebpfnet.model.net import endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import TrackedFlow
-from kubectl_ebpfnet.render.lists.listing import Column, Listing
+from kubectl_ebpfnet.render.lists.listing import Column, Listing, number
 from kubectl_ebpfnet.render.text.durations import age
 
 _SYN, _FIN, _RST = 0x02, 0x01, 0x04  # RFC 9293 3.1
@@ -23,8 +23,8 @@ def listing(found: FlowList) -> Listing[TrackedFlow]:
             Column("DESTINATION", _destination, elastic=True),
             Column("TRANSLATED", translated, elastic=True),
             Column("STATE", state),
-            Column("PACKETS", lambda row: _number(_counted(row, "packets")), spare=True),
-            Column("BYTES", lambda row: _number(_counted(row, "bytes")), spare=True),
+            Column("PACKETS", lambda row: number(_counted(row, "packets")), spare=True),
+            Column("BYTES", lambda row: number(_counted(row, "bytes")), spare=True),
             Column("AGE", _age, spare=True),
             Column("TTL", lambda row: _span(row.time_to_live)),
             Column("TABLES", tables, wide=True),
@@ -97,10 +97,6 @@ def _counted(row: TrackedFlow, name: str) -> int | None:
         if entry is not None and getattr(entry, name) is not None
     ]
     return max(counts, default=None)
-
-
-def _number(value: int | None) -> str:
-    return "" if value is None else str(value)
 
 
 def _span(seconds: int | None) -> str:

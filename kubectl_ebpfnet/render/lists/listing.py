@@ -7,13 +7,13 @@ themselves (model/protocol/codec.py), under a versioned `schema` (docs/json.md).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.render.path.document import safe_json, safe_yaml
+from kubectl_ebpfnet.render.path.document import safe_text
 from kubectl_ebpfnet.render.path.table import columns
 from kubectl_ebpfnet.render.text.evidence import under_rows
 from kubectl_ebpfnet.render.text.style import escape
@@ -85,18 +85,14 @@ def render(listing: Listing[Any], bundle: Bundle, format_name: str, view: View) 
     Raises:
         ValueError: no such format.
     """
-    match format_name:
-        case "json":
-            return safe_json(_document(listing, bundle))
-        case "yaml":
-            return safe_yaml(_document(listing, bundle))
-        case "table":
-            return _table(listing, bundle, view, [c for c in listing.columns if not c.wide])
-        case "wide":
-            # As with kubectl, wide lines are never wrapped.
-            unwrapped = View(0, view.color, view.evidence)
-            return _table(listing, bundle, unwrapped, listing.columns)
-    raise ValueError(f"no format {format_name!r}; there are {', '.join(FORMATS)}")
+    if format_name not in FORMATS:
+        raise ValueError(f"no format {format_name!r}; there are {', '.join(FORMATS)}")
+    if format_name in ("json", "yaml"):
+        return safe_text(_document(listing, bundle), format_name)
+    if format_name == "table":
+        return _table(listing, bundle, view, [c for c in listing.columns if not c.wide])
+    # As with kubectl, wide lines are never wrapped.
+    return _table(listing, bundle, replace(view, width=0), listing.columns)
 
 
 def _document(listing: Listing[Any], bundle: Bundle) -> dict[str, Any]:
@@ -148,6 +144,11 @@ def _rows(
 
 def _plain(_row: Any, text: str) -> str:
     return text
+
+
+def number(value: int | None) -> str:
+    """Return a cell's number, "" where it is not known."""
+    return "" if value is None else str(value)
 
 
 _Table = list[tuple[Column[Any], list[str]]]

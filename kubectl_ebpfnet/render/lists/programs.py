@@ -7,7 +7,7 @@ from datetime import datetime
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.programs import SCHEMA, AttachedProgram, ProgramList
 from kubectl_ebpfnet.model.untrusted import moment
-from kubectl_ebpfnet.render.lists.listing import Column, Listing
+from kubectl_ebpfnet.render.lists.listing import Column, Listing, number
 from kubectl_ebpfnet.render.text.durations import age
 
 _CGROUP = "cgroup_"
@@ -25,14 +25,14 @@ def listing(found: ProgramList) -> Listing[AttachedProgram]:
             Column("HOOK", _hook, elastic=True),
             Column("#", lambda row: str(row.order)),
             Column("PROGRAM", lambda row: row.name, elastic=True),
-            Column("ID", lambda row: _number(row.attachment.program_id)),
+            Column("ID", lambda row: number(row.attachment.program_id)),
             Column("TAG", _tag, spare=True),
             Column("AGE", lambda row: _age(row, listed_at), spare=True),
             Column("ROLE", lambda row: row.role, elastic=True),
             Column("WHERE", lambda row: row.where, wide=True),
-            Column("LINK", lambda row: _number(row.attachment.link_id), wide=True),
+            Column("LINK", lambda row: number(row.attachment.link_id), wide=True),
             Column("PRIO", lambda row: str(row.attachment.priority), wide=True),
-            Column("RUNS", lambda row: _number(_of(row, "run_count")), wide=True),
+            Column("RUNS", lambda row: number(_of(row, "run_count")), wide=True),
             Column("NS/RUN", _mean, wide=True),
             Column("MAPS", _maps, wide=True),
             Column("PIN", lambda row: row.attachment.pin, wide=True),
@@ -59,10 +59,6 @@ def _hook(row: AttachedProgram) -> str:
 
 def _tag(row: AttachedProgram) -> str:
     return row.attachment.tag or (row.program.tag if row.program is not None else "")
-
-
-def _number(value: int | None) -> str:
-    return "" if value is None else str(value)
 
 
 def _of(row: AttachedProgram, name: str) -> int | None:

@@ -12,17 +12,7 @@ from typing import Any
 
 from kubectl_ebpfnet.model.evidence import Bundle, Record
 from kubectl_ebpfnet.model.net import protocol_name
-from kubectl_ebpfnet.model.path import (
-    SCHEMA,
-    Evidence,
-    Finding,
-    Hop,
-    Packet,
-    Path,
-    Target,
-    TrackedFlow,
-    TrackingNote,
-)
+from kubectl_ebpfnet.model.path import SCHEMA, Hop, Packet, Path, Target
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.render.text.style import is_visible
 
@@ -39,32 +29,27 @@ def document(path: Path, bundle: Bundle) -> dict[str, Any]:
         "verdict": path.verdict.value,
         "reason": path.reason,
         "hops": [_hop(hop) for hop in path.hops],
-        "findings": [_finding(finding) for finding in path.findings],
-        "flows": [_tracked(flow) for flow in path.flows],
-        "tracking": [_note(note) for note in path.tracking],
+        "findings": codec.plain(path.findings),
+        "flows": codec.plain(path.flows),
+        "tracking": codec.plain(path.tracking),
         "records": [record_document(record) for record in _cited(path, bundle)],
         "bundle": {"source": bundle.source, "note": bundle.note},
     }
 
 
-def json_text(path: Path, bundle: Bundle) -> str:
-    """Return the document as JSON, indented by two spaces.
+def safe_text(values: Any, format_name: str) -> str:
+    """Return plain values as `json` or `yaml` that is safe to print."""
+    return (safe_json if format_name == "json" else safe_yaml)(values)
+
+
+def safe_json(values: Any) -> str:
+    """Return plain values as JSON, indented by two spaces, with a newline at its end.
 
     Characters that a terminal would obey or would not show are JSON escapes: the text is safe to
     print, and equal for a parser.
     """
-    return safe_json(document(path, bundle))
-
-
-def safe_json(values: Any) -> str:
-    """Return plain values as JSON that is safe to print, with a newline at its end."""
     text = json.dumps(values, indent=2, ensure_ascii=False)
     return _NOT_ASCII.sub(_escaped, text) + "\n"
-
-
-def yaml_text(path: Path, bundle: Bundle) -> str:
-    """Return the document as YAML."""
-    return safe_yaml(document(path, bundle))
 
 
 def safe_yaml(values: Any) -> str:
@@ -97,80 +82,22 @@ def _target(target: Target) -> dict[str, Any]:
 
 
 def _hop(hop: Hop) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "number": hop.number,
-        "place": hop.place.value,
-        "where": hop.where,
-        "node": hop.node,
-        "kind": hop.kind.value,
-        "summary": hop.summary,
-        "state": hop.state.value,
-    }
-    if hop.reason:
-        values["reason"] = hop.reason
-    values["drops"] = hop.drops
-    values["packet"] = _packet(hop.packet)
-    values["evidence"] = _evidence(hop.evidence)
-    return values
+    values: dict[str, Any] = codec.plain(hop)
+    if not hop.reason:
+        del values["reason"]
+    del values["packet"]
+    evidence = values.pop("evidence")
+    return {**values, "packet": _packet(hop.packet), "evidence": evidence}
 
 
 def _packet(packet: Packet) -> dict[str, Any]:
-    values = codec.flow(packet.flow)
-    if packet.outer is not None:
-        values["outer"] = codec.flow(packet.outer)
-    if packet.vni is not None:
-        values["vni"] = packet.vni
-    if packet.mark is not None:
-        values["mark"] = packet.mark
-    return values
-
-
-def _evidence(evidence: tuple[Evidence, ...]) -> list[dict[str, Any]]:
-    return [
-        {"record": item.record, "lines": list(item.lines), "excerpt": list(item.excerpt)}
-        for item in evidence
-    ]
-
-
-def _finding(finding: Finding) -> dict[str, Any]:
-    return {
-        "severity": finding.severity.value,
-        "title": finding.title,
-        "detail": finding.detail,
-        "evidence": _evidence(finding.evidence),
-    }
-
-
-def _tracked(tracked: TrackedFlow) -> dict[str, Any]:
-    return {
-        "node": tracked.node,
-        "flow": codec.flow(tracked.flow),
-        "cilium_ct": codec.plain(tracked.cilium_ct),
-        "service_ct": codec.plain(tracked.service_ct),
-        "cilium_nat": codec.plain(tracked.cilium_nat),
-        "netfilter": codec.plain(tracked.netfilter),
-        "translated": codec.flow(tracked.translated),
-        "evidence": _evidence(tracked.evidence),
-    }
-
-
-def _note(note: TrackingNote) -> dict[str, Any]:
-    return {
-        "node": note.node,
-        "table": note.table,
-        "text": note.text,
-        "evidence": _evidence(note.evidence),
-    }
+    values: dict[str, Any] = codec.plain(packet, brief=True)
+    return {**values.pop("flow"), **values}
 
 
 def _cited(path: Path, bundle: Bundle) -> list[Record]:
-    parts: tuple[tuple[Hop | Finding | TrackedFlow | TrackingNote, ...], ...] = (
-        path.hops,
-        path.findings,
-        path.flows,
-        path.tracking,
-    )
-    numbers = {e.record for group in parts for item in group for e in item.evidence}
+    parts: tuple[Any, ...] = (*path.hops, *path.findings, *path.flows, *path.tracking)
+    numbers = {e.record for item in parts for e in item.evidence}
     return [record for record in bundle.records if record.number in numbers]
 
 

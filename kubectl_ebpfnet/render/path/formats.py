@@ -42,9 +42,9 @@ def render(path: Path, bundle: Bundle, format_name: str, view: View) -> str:
 
             return tree(path, bundle, view)
         case "json" | "yaml":
-            from kubectl_ebpfnet.render.path.document import json_text, yaml_text
+            from kubectl_ebpfnet.render.path.document import document, safe_text
 
-            return (json_text if format_name == "json" else yaml_text)(path, bundle)
+            return safe_text(document(path, bundle), format_name)
         case "mermaid" | "dot":
             from kubectl_ebpfnet.render.path.graph import dot, mermaid
 
