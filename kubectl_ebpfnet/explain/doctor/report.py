@@ -22,6 +22,7 @@ from kubectl_ebpfnet.explain.doctor.nodes import (
 from kubectl_ebpfnet.explain.views import cite, readers
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import DatapathConfig
 from kubectl_ebpfnet.model.doctor import (
     CONNECTION,
@@ -108,12 +109,12 @@ def _connection(bundle: Bundle) -> Connection:
     who = _object(bundle.record(API, WHO))
     groups = who.get("groups")
     return Connection(
-        context=_text(connection, "context"),
-        server=_text(connection, "server"),
-        namespace=_text(connection, "namespace"),
-        node_access=_text(connection, "node_access"),
-        kubernetes=_text(_object(bundle.record(API, SERVER_VERSION)), "gitVersion"),
-        user=_text(who, "username"),
+        context=js.text(connection, "context"),
+        server=js.text(connection, "server"),
+        namespace=js.text(connection, "namespace"),
+        node_access=js.text(connection, "node_access"),
+        kubernetes=js.text(_object(bundle.record(API, SERVER_VERSION)), "gitVersion"),
+        user=js.text(who, "username"),
         groups=tuple(map(str, groups)) if isinstance(groups, list) else (),
     )
 
@@ -151,8 +152,7 @@ def _rights(bundle: Bundle) -> Iterator[Right]:
 
 
 def _allowed(record: Record | None) -> bool | None:
-    value = _object(record).get("allowed")
-    return value if isinstance(value, bool) else None
+    return js.flag(_object(record), "allowed")
 
 
 def _object(record: Record | None) -> dict[str, Any]:
@@ -163,11 +163,6 @@ def _object(record: Record | None) -> dict[str, Any]:
     except ParseError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _text(value: dict[str, Any], key: str) -> str:
-    found = value.get(key)
-    return found if isinstance(found, str) else ""
 
 
 def _missing(

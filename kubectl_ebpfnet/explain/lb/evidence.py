@@ -13,6 +13,7 @@ from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.kube import Service, ServiceEndpoint
@@ -64,12 +65,9 @@ def _endpoints(record: Record) -> dict[str, str]:
     except ParseError:
         return {}
     found: dict[str, str] = {}
-    slices = value.get("items") if isinstance(value, dict) else None
-    for slice_ in slices if isinstance(slices, list) else [value]:
-        listed = slice_.get("endpoints") if isinstance(slice_, dict) else None
-        for item in listed if isinstance(listed, list) else ():
-            addresses = item.get("addresses") if isinstance(item, dict) else None
-            for address in addresses if isinstance(addresses, list) else ():
+    for slice_ in js.items(value, "items") or [value]:
+        for item in js.items(slice_, "endpoints"):
+            for address in js.items(item, "addresses"):
                 shown = {key: item[key] for key in _ENDPOINT if key in item}
                 text = json.dumps(shown, separators=(", ", ": "), ensure_ascii=False)
                 found.setdefault(str(address), text[: cite.LONGEST_EXCERPT])

@@ -192,31 +192,23 @@ def _destination(
     cluster: ClusterView, request: PathRequest, source: Pod | None
 ) -> tuple[Address | None, int | None, ServiceAddress | None, str]:
     """Return address, port, frontend and note of the destination."""
-    kind, namespace, name = (
-        request.destination_kind,
-        request.destination_namespace,
-        request.destination_name,
-    )
+    kind, name = request.destination_kind, request.destination_name
     versions: set[int] = {4, 6}
     if source is not None and source.addresses:
         versions = {a.version for a in source.addresses}
     if kind == "address":
         return request.destination_address, request.port, None, request.note
     if kind == "pod":
-        pod = cluster.pod(namespace, name)
+        pod = _destination_pod(cluster, request)
         if pod is None:
-            raise NotFound("pod", name, namespace)
+            raise NotFound("pod", name, request.destination_namespace)
         return _first_of_version(pod.addresses, versions), request.port, None, request.note
     if kind == "node":
         node = cluster.kube_node(name)
         if node is None:
             raise NotFound("node", name)
-        return (
-            _first_of_version(node.internal_addresses, versions),
-            request.port,
-            None,
-            request.note,
-        )
+        address = _first_of_version(node.internal_addresses, versions)
+        return address, request.port, None, request.note
     if kind == "service":
         return _service(cluster, request, source, versions)
     if request.destination_address is not None:
@@ -332,18 +324,14 @@ def _first_of_version(addresses: tuple[Address, ...], versions: set[int]) -> Add
 def _destination_target(
     cluster: ClusterView, request: PathRequest, address: Address | None, port: int | None, note: str
 ) -> Target:
-    kind, namespace, name, node = (
-        request.destination_kind,
-        request.destination_namespace,
-        request.destination_name,
-        "",
-    )
+    kind, node = request.destination_kind, ""
     if address is not None:
         pod = cluster.pod_with(address)
         node = pod.node if pod else cluster.node_of(address)
         if kind in ("address", "name") and pod is not None:
             owner = f"the address of pod {pod.namespace}/{pod.name}"
             note = f"{note}; {owner}" if note else owner
+    namespace, name = request.destination_namespace, request.destination_name
     return Target(request.destination, kind, address, namespace, name, port, node, note)
 
 

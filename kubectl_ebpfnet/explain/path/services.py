@@ -165,17 +165,13 @@ def _owner(
     cluster: ClusterView, address: Address, port: int | None, protocol: int
 ) -> tuple[Service, ServicePort] | None:
     for service in cluster.kube.services:
-        virtual = (
-            *service.cluster_addresses,
-            *service.external_addresses,
-            *service.ingress_addresses,
-        )
+        outside = (*service.external_addresses, *service.ingress_addresses)
+        virtual = address in (*service.cluster_addresses, *outside)
         for service_port in service.ports:
             if service_port.protocol != protocol:
                 continue
-            if address in virtual and (
-                port == service_port.port or (port is None and len(service.ports) == 1)
-            ):
+            only = port is None and len(service.ports) == 1
+            if virtual and (port == service_port.port or only):
                 return service, service_port
             on_node = address in cluster.node_addresses
             if on_node and service_port.node_port and port == service_port.node_port:

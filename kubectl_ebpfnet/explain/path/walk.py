@@ -7,6 +7,8 @@ state UNKNOWN, never a guess.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kubectl_ebpfnet.explain.flows.match import notes
 from kubectl_ebpfnet.explain.path import endpoints, findings
 from kubectl_ebpfnet.explain.path.stages import STAGES
@@ -49,17 +51,13 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
     if ends.problem:
         walk.unknown(ends.problem)
     else:
-        _run(walk, _first(ends))
+        start = Packet(ends.flow)
+        _run(walk, PacketState(Stage.SOCKET, start, ends.source.node, identity=ends.identity))
     _settle(walk)
-    found = tuple(
-        sorted(
-            [
-                *walk.findings,
-                *ends.findings,
-                *findings.across(findings.WholePath(cluster, ends, walk.flows)),
-            ],
-            key=lambda finding: list(Severity).index(finding.severity),
-        )
+    across = findings.across(findings.WholePath(cluster, ends, walk.flows))
+    found = sorted(
+        (*walk.findings, *ends.findings, *across),
+        key=lambda finding: list(Severity).index(finding.severity),
     )
     notes_of_nodes: list[TrackingNote] = []
     for name in dict.fromkeys([ends.source.node, *walk.visited_nodes]):
@@ -78,19 +76,13 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
     )
 
 
-def _first(ends: endpoints.PathEnds) -> PacketState:
-    stage = Stage.SOCKET
-    return PacketState(stage, Packet(ends.flow), ends.source.node, identity=ends.identity)
-
-
 def _run(walk: PathBuilder, start: PacketState) -> None:
-    here: PacketState | None = start
+    here = start
     for _ in range(LONGEST):
-        if here is None:
+        step = STAGES[here.stage](walk, here)
+        if step is None:
             return
-        here = STAGES[here.stage](walk, here)
-    if here is None:
-        return
+        here = step
     walk.unknown(f"the packet passed {LONGEST} stages without arriving: a routing loop")
     walk.finding(Severity.ERROR, "routing loop", walk.reason)
 
@@ -110,5 +102,5 @@ def _settle(walk: PathBuilder) -> None:
         walk.unknown(f"unknown at hop {hop.number}: {hop.reason}")
 
 
-def _unique(found: tuple[Finding, ...]) -> tuple[Finding, ...]:
+def _unique(found: Sequence[Finding]) -> tuple[Finding, ...]:
     return tuple({(f.severity, f.title, f.detail): f for f in found}.values())

@@ -17,7 +17,6 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.catalogue import NAT
-from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State, TrackedFlow
@@ -44,7 +43,7 @@ def by_netfilter(walk: PathBuilder, here: PacketState, node: NodeView) -> Packet
         )
         uncertain = outcome.uncertain
         rule = outcome.rule if outcome.target in netfilter.TRANSLATING else None
-    evidence = _rule_evidence(answer.record, rule) + proof
+    evidence = (cite.lines(answer.record, [rule.line]) if rule else ()) + proof
     by = f" by {rule.chain} rule {rule.number} “{rule.comment or rule.text}”" if rule else ""
     if seen is not None and (seen.source, seen.source_port) != (flow.source, flow.source_port):
         packet = replace(here.packet, flow=seen)
@@ -88,10 +87,6 @@ def by_netfilter(walk: PathBuilder, here: PacketState, node: NodeView) -> Packet
     return here.to(here.stage, packet=packet)
 
 
-def _rule_evidence(record: Record | None, rule: NetfilterRule | None) -> tuple[Evidence, ...]:
-    return cite.lines(record, [rule.line]) if rule is not None else ()
-
-
 def _netfilter_translation(
     walk: PathBuilder, here: PacketState
 ) -> tuple[Flow | None, tuple[Evidence, ...]]:
@@ -103,10 +98,8 @@ def _netfilter_translation(
 
 def _other_translated_flow(walk: PathBuilder, here: PacketState) -> TrackedFlow | None:
     """Find another flow of the pod to the same destination that netfilter translates."""
-    for flow in walk.flows:
-        if flow.node == here.node and flow.netfilter is not None and flow.netfilter.source_nat:
-            return flow
-    return None
+    here_too = (flow for flow in walk.flows if flow.node == here.node)
+    return next((f for f in here_too if f.netfilter is not None and f.netfilter.source_nat), None)
 
 
 def _like_other_flow(walk: PathBuilder, here: PacketState, other: TrackedFlow) -> PacketState:

@@ -96,16 +96,8 @@ def _route_outer(
 
 def _node_address(walk: PathBuilder, name: str, node: NodeView, end: Address) -> Address | None:
     kube_node = walk.cluster.kube_node(name)
-    if kube_node is not None:
-        for address in kube_node.internal_addresses:
-            if address.version == end.version:
-                return address
-    for cilium_node in walk.cluster.cilium_nodes:
-        if cilium_node.name == name:
-            for address in cilium_node.addresses:
-                if address.version == end.version:
-                    return address
+    known = list(kube_node.internal_addresses) if kube_node is not None else []
+    known += [a for n in walk.cluster.cilium_nodes if n.name == name for a in n.addresses]
     for device in node.config.devices or ("eth0",):
-        for address in node.addresses_of(device, end.version):
-            return address
-    return None
+        known += node.addresses_of(device, end.version)
+    return next((address for address in known if address.version == end.version), None)

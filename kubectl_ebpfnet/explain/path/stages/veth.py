@@ -106,7 +106,9 @@ def _conntrack(walk: PathBuilder, here: PacketState, packet: Packet) -> None:
     if tracked is None or tracked.cilium_ct is None:
         return
     entry = tracked.cilium_ct
-    seen = ", replies seen" if entry.rx_flags_seen or _counted(entry.packets) else ", no reply seen"
+    seen = (
+        ", replies seen" if entry.rx_flags_seen or (entry.packets or 0) > 1 else ", no reply seen"
+    )
     if entry.flow.protocol != 6 and not entry.rx_flags_seen:
         seen = ""  # the entry does not tell
     walk.hop(
@@ -132,10 +134,6 @@ def _lifetime(entry: CtEntry) -> str:
     if entry.remaining < 0:
         return f", expired {-entry.remaining}s ago"
     return f", expires in {entry.remaining}s"
-
-
-def _counted(packets: int | None) -> bool:
-    return packets is not None and packets > 1
 
 
 def _egress_policy(walk: PathBuilder, here: PacketState, node: NodeView, packet: Packet) -> bool:
