@@ -20,22 +20,8 @@ from kubectl_ebpfnet.model.untrusted import (
     quoted,
 )
 
-__all__ = (
-    "address",
-    "decode",
-    "hardware_address",
-    "integer",
-    "is_json",
-    "json_integer",
-    "json_objects",
-    "json_text",
-    "json_value",
-    "lines",
-    "network",
-    "next_word",
-    "port",
-    "quoted",
-)
+# Passed on; the rest is defined here.
+__all__ = ("address", "decode", "integer", "json_value", "network", "port", "quoted")
 
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 
@@ -86,6 +72,11 @@ def json_objects(value: Any, source: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(member, dict) for member in value):
         raise ParseError(source, 0, "not a JSON list of objects")
     return value
+
+
+def json_records(data: bytes, source: str) -> list[dict[str, Any]]:
+    """Return the objects of iproute2's JSON: `dev X` leaves an empty one for each other device."""
+    return [record for record in json_objects(json_value(data, source), source) if record]
 
 
 def json_text(record: dict[str, Any], name: str, source: str, default: str = "") -> str:

@@ -19,8 +19,8 @@ from kubectl_ebpfnet.parse._text import (
     is_json,
     json_integer,
     json_objects,
+    json_records,
     json_text,
-    json_value,
     lines,
     next_word,
     port,
@@ -46,8 +46,7 @@ def links(data: bytes) -> tuple[Link, ...]:
     Text may be an excerpt (`ip a | grep …`): a block without its first line is skipped.
     """
     if is_json(data):
-        records = json_objects(json_value(data, "ip link"), "ip link")
-        return tuple(_json_link(record) for record in records if record)
+        return tuple(map(_json_link, json_records(data, "ip link")))
     return tuple(Link(**block) for block in _blocks(data))
 
 
@@ -229,9 +228,7 @@ def _kind_line(block: dict[str, Any], line: list[str], number: int) -> None:
 
 def _json_addresses(data: bytes) -> Iterator[InterfaceAddress]:
     source = "ip addr"
-    for record in json_objects(json_value(data, source), source):
-        if not record:  # `ip -j addr show dev X` prints {} for each device that is not X
-            continue
+    for record in json_records(data, source):
         device = _name(record, source)
         for entry in json_objects(record.get("addr_info", []), source):
             if entry.get("family") not in ("inet", "inet6"):

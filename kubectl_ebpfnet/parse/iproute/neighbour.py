@@ -14,9 +14,8 @@ from kubectl_ebpfnet.parse._text import (
     address,
     hardware_address,
     is_json,
-    json_objects,
+    json_records,
     json_text,
-    json_value,
     lines,
     next_word,
     quoted,
@@ -35,8 +34,8 @@ def neighbours(data: bytes) -> tuple[Neighbour, ...]:
     The device is "" when the listing was asked for one device (`ip neigh show dev X`).
     """
     if is_json(data):
-        records = json_objects(json_value(data, _SOURCE), _SOURCE)
-        return tuple(_json_neighbour(r) for r in records if r and "proxy" not in r)
+        records = json_records(data, _SOURCE)
+        return tuple(_json_neighbour(record) for record in records if "proxy" not in record)
     parsed = (_text_neighbour(text, number) for number, text in lines(data, _SOURCE))
     return tuple(neighbour for neighbour in parsed if neighbour is not None)
 

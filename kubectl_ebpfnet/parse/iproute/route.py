@@ -21,8 +21,8 @@ from kubectl_ebpfnet.parse._text import (
     is_json,
     json_integer,
     json_objects,
+    json_records,
     json_text,
-    json_value,
     lines,
     network,
     next_word,
@@ -115,8 +115,7 @@ def routes(data: bytes, version: int = 4) -> tuple[Route, ...]:
             `show table all` do by their gateway or router preference.
     """
     if is_json(data):
-        found = json_objects(json_value(data, _SOURCE), _SOURCE)
-        records = [_json_record(record) for record in found if record]
+        records = list(map(_json_record, json_records(data, _SOURCE)))
     else:
         records = _text_records(data)
     return tuple(route for record in records for route in record.routes(version))

@@ -15,9 +15,8 @@ from kubectl_ebpfnet.parse._text import (
     integer,
     is_json,
     json_integer,
-    json_objects,
+    json_records,
     json_text,
-    json_value,
     lines,
     network,
     next_word,
@@ -57,8 +56,7 @@ def rules(data: bytes, version: int = 4) -> tuple[Rule, ...]:
         version: 4 or 6: the family of a prefix called `default`.
     """
     if is_json(data):
-        records = json_objects(json_value(data, _SOURCE), _SOURCE)
-        return tuple(_json_rule(record, version) for record in records if record)
+        return tuple(_json_rule(record, version) for record in json_records(data, _SOURCE))
     return tuple(
         _text_rule(text, number, version) for number, text in lines(data, _SOURCE) if text.strip()
     )
