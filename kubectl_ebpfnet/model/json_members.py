@@ -7,6 +7,7 @@ and raise an error where these are missing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -72,27 +73,20 @@ def address(value: Any) -> Address | None:
         return None
 
 
-def addresses(values: Any) -> tuple[Address, ...]:
+def addresses(values: Iterable[Any]) -> tuple[Address, ...]:
     """Return the values that are addresses, each once."""
-    if not isinstance(values, (list, tuple)):
-        return ()
-    found = (address(value) for value in values)
-    return tuple(dict.fromkeys(one for one in found if one is not None))
+    return tuple(dict.fromkeys(found for found in map(address, values) if found is not None))
 
 
 def network(value: Any) -> Network | None:
     """Return a text as a prefix, None when it is not a prefix."""
     try:
-        if not isinstance(value, str) or "%" in value:
-            return None
-        return ip_network(value, strict=False)
+        ok = isinstance(value, str) and "%" not in value
+        return ip_network(value, strict=False) if ok else None
     except ValueError:
         return None
 
 
-def networks(values: Any) -> tuple[Network, ...]:
+def networks(values: Iterable[Any]) -> tuple[Network, ...]:
     """Return the values that are prefixes, each once."""
-    if not isinstance(values, (list, tuple)):
-        return ()
-    found = (network(value) for value in values)
-    return tuple(dict.fromkeys(one for one in found if one is not None))
+    return tuple(dict.fromkeys(found for found in map(network, values) if found is not None))

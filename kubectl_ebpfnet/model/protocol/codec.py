@@ -29,11 +29,9 @@ def plain(value: Any, brief: bool = False) -> Any:
     Raises:
         TypeError: for a type that the model does not use.
     """
-    if value is None or isinstance(value, (bool, int, float)):
-        return value.value if isinstance(value, Enum) else value
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, str):
+    if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (IPv4Address, IPv6Address, IPv4Network, IPv6Network)):
         return str(value)
