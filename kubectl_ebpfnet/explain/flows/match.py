@@ -86,7 +86,8 @@ def tracked_flows(node: NodeView, query: FlowQuery, direction: str = "OUT") -> l
     tables = _read(node, query, direction)
     flows = [_joined(node, line, tables) for line in _newest(tables.ct)]
     joined = {flow.netfilter for flow in flows}
-    alone = [line for line in _newest_nf(tables.nf) if line.fact not in joined]
+    newest = sorted(tables.nf, key=lambda line: line.fact.timeout or 0, reverse=True)
+    alone = [line for line in newest if line.fact not in joined]
     flows += [_of_netfilter(node, line) for line in alone]
     return flows[:SHOWN]
 
@@ -124,10 +125,6 @@ def _newest(entries: Iterable[FactLine[CtEntry]]) -> list[FactLine[CtEntry]]:
         return (entry.remaining if entry.remaining is not None else 0, entry.expires or 0)
 
     return sorted(entries, key=age, reverse=True)
-
-
-def _newest_nf(entries: Iterable[FactLine[ConntrackEntry]]) -> list[FactLine[ConntrackEntry]]:
-    return sorted(entries, key=lambda line: line.fact.timeout or 0, reverse=True)
 
 
 def _joined(node: NodeView, line: FactLine[CtEntry], tables: _FlowLines) -> TrackedFlow:

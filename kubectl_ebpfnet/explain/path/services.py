@@ -92,7 +92,8 @@ def find(
         numbers = [mapped.line, *(backend.line for backend in mapped.backends)]
         evidence += cite.lines(node.lb_map.record, numbers)
     if listed is not None:
-        evidence += _listed_evidence(node.services, listed)
+        where = {"ip": str(listed.address), "port": listed.port}
+        evidence += cite.json_object(node.services.record, where)
     kube_backends = _backends_of(cluster, owner, address)
     if frontend is None:
         assert owner is not None
@@ -123,10 +124,6 @@ def find(
 
 def _places(backends: tuple[Backend, ...]) -> frozenset[tuple[Address, int]]:
     return frozenset((b.address, b.port) for b in backends)
-
-
-def _listed_evidence(answer: Answer[Frontend], frontend: Frontend) -> tuple[Evidence, ...]:
-    return cite.json_object(answer.record, {"ip": str(frontend.address), "port": frontend.port})
 
 
 def _match(

@@ -215,7 +215,7 @@ def _links(
                 continue
             if _direction_of(pin.name) != direction:
                 continue
-            link = _link_with(node, pin.path)
+            link = next((a for a in node.bpf_links.facts if a.pin == pin.path), None)
             hook = link.hook if link and link.hook else f"tcx/{direction}"
             program = Attachment(
                 hook=hook,
@@ -232,10 +232,6 @@ def _links(
     # Without pins the device's name is all there is; another namespace may use the same one.
     found = _of(node.bpf_links.facts, device, direction, node.bpf_links.record)
     return found[:1], asked
-
-
-def _link_with(node: NodeView, pin: str) -> Attachment | None:
-    return next((a for a in node.bpf_links.facts if a.pin == pin), None)
 
 
 def _direction_of(name: str) -> str:

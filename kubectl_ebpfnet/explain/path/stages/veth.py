@@ -106,9 +106,8 @@ def _conntrack(walk: PathBuilder, here: PacketState, packet: Packet) -> None:
     if tracked is None or tracked.cilium_ct is None:
         return
     entry = tracked.cilium_ct
-    seen = (
-        ", replies seen" if entry.rx_flags_seen or (entry.packets or 0) > 1 else ", no reply seen"
-    )
+    replied = entry.rx_flags_seen or (entry.packets or 0) > 1
+    seen = ", replies seen" if replied else ", no reply seen"
     if entry.flow.protocol != 6 and not entry.rx_flags_seen:
         seen = ""  # the entry does not tell
     walk.hop(
