@@ -65,14 +65,26 @@ def event(line: bytes, number: int) -> MonitorEvent | None:
 def _trace(text: str, number: int) -> MonitorEvent:
     """Parse `-> stack flow 0x… , identity a->b state new ifindex eth0 orig-ip 0.0.0.0: …`."""
     summary, _, rest = text.partition(_FLOW)
-    fields, connection = _split_event(rest, number)
+    # A word between summary and flow says that the packet is encrypted.
+    return _flow_event("trace", summary.removesuffix(" encrypted").rstrip(), rest, number)
+
+
+def _drop(text: str, number: int) -> MonitorEvent:
+    """Parse `xx drop (Policy denied) flow 0x… to endpoint 0, …, identity a->b: …`."""
+    reason, separator, rest = text.removeprefix(_DROP).partition(f"){_FLOW}")
+    if not separator:
+        raise ParseError(SOURCE, number, "a drop without its flow")
+    return _flow_event("drop", reason, rest, number)
+
+
+def _flow_event(kind: str, summary: str, text: str, number: int) -> MonitorEvent:
+    fields, connection = _split_event(text, number)
     flow, flags = _connection(connection, number)
     source, destination = _identities(fields.get("identity", ""), number)
     original = address(fields["orig-ip"], SOURCE, number) if "orig-ip" in fields else None
     return MonitorEvent(
-        kind="trace",
-        # A word between summary and flow says that the packet is encrypted.
-        summary=summary.removesuffix(" encrypted").rstrip(),
+        kind=kind,
+        summary=summary,
         flow=flow,
         tcp_flags=flags,
         source_identity=source[0],
@@ -82,28 +94,6 @@ def _trace(text: str, number: int) -> MonitorEvent:
         state=fields.get("state", ""),
         device=_device(fields.get("ifindex", "")),
         original_address=None if original is None or original.is_unspecified else original,
-        line=number,
-    )
-
-
-def _drop(text: str, number: int) -> MonitorEvent:
-    """Parse `xx drop (Policy denied) flow 0x… to endpoint 0, …, identity a->b: …`."""
-    reason, separator, rest = text.removeprefix(_DROP).partition(f"){_FLOW}")
-    if not separator:
-        raise ParseError(SOURCE, number, "a drop without its flow")
-    fields, connection = _split_event(rest, number)
-    flow, flags = _connection(connection, number)
-    source, destination = _identities(fields.get("identity", ""), number)
-    return MonitorEvent(
-        kind="drop",
-        summary=reason,
-        flow=flow,
-        tcp_flags=flags,
-        source_identity=source[0],
-        destination_identity=destination[0],
-        source_label=source[1],
-        destination_label=destination[1],
-        device=_device(fields.get("ifindex", "")),
         line=number,
     )
 
