@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from kubectl_ebpfnet.explain.flows.match import no_snat_map
-from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.flows.match import joined, no_snat_map
 from kubectl_ebpfnet.explain.views.answer import FactLine
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView, expanded
@@ -21,7 +20,7 @@ from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.flows import FlowList
 from kubectl_ebpfnet.model.net import Address, Flow
-from kubectl_ebpfnet.model.path import Evidence, TrackedFlow
+from kubectl_ebpfnet.model.path import TrackedFlow
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 
 _Client = tuple[int, Address, int | None, int]  # protocol, address, port, reverse NAT id
@@ -182,25 +181,7 @@ def _tracked(
         first = ct.fact.flow if ct is not None else nat.fact.flow  # type: ignore[union-attr]
         if nf is not None and nf.fact.destination_nat:
             first = nf.fact.original
-    last = ct.fact.flow if ct is not None else first
-    if nf is not None:
-        last = nf.fact.translated()
-    if nat is not None:
-        last = nat.fact.translated()
-    evidence: tuple[Evidence, ...] = ()
-    for part in (ct, service, nat, nf):
-        if part is not None:
-            evidence += cite.line(part.record, part.number, part.text)
-    return TrackedFlow(
-        node=node.name,
-        flow=first,
-        cilium_ct=ct.fact if ct else None,
-        service_ct=service.fact if service else None,
-        cilium_nat=nat.fact if nat else None,
-        netfilter=nf.fact if nf else None,
-        translated=last,
-        evidence=evidence,
-    )
+    return joined(node, first, ct, service, nat, nf)
 
 
 def _order(flow: TrackedFlow) -> tuple[int, int, str, int, str]:

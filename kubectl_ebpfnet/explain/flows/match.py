@@ -17,7 +17,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.net import Address, Flow
-from kubectl_ebpfnet.model.path import Evidence, TrackedFlow, TrackingNote
+from kubectl_ebpfnet.model.path import TrackedFlow, TrackingNote
 
 SHOWN = 5
 """Flows that an answer carries; a pod may have thousands to one destination."""
@@ -85,10 +85,10 @@ def tracked_flows(node: NodeView, query: FlowQuery, direction: str = "OUT") -> l
     """
     tables = _read(node, query, direction)
     flows = [_joined(node, line, tables) for line in _newest(tables.ct)]
-    joined = {flow.netfilter for flow in flows}
+    known = {flow.netfilter for flow in flows}
     newest = sorted(tables.nf, key=lambda line: line.fact.timeout or 0, reverse=True)
-    alone = [line for line in newest if line.fact not in joined]
-    flows += [_of_netfilter(node, line) for line in alone]
+    alone = [line for line in newest if line.fact not in known]
+    flows += [joined(node, line.fact.original, nf=line) for line in alone]
     return flows[:SHOWN]
 
 
@@ -132,21 +132,7 @@ def _joined(node: NodeView, line: FactLine[CtEntry], tables: _FlowLines) -> Trac
     service = next((s for s in tables.service if s.fact.flow.source_port == flow.source_port), None)
     nat = tables.nat.get(flow)
     nf = next((s for s in tables.nf if _same(s.fact, flow, service)), None)
-    translated = flow
-    if nf is not None:
-        translated = nf.fact.translated()
-    if nat is not None:
-        translated = nat.fact.translated()
-    return TrackedFlow(
-        node=node.name,
-        flow=service.fact.flow if service else flow,
-        cilium_ct=line.fact,
-        service_ct=service.fact if service else None,
-        cilium_nat=nat.fact if nat else None,
-        netfilter=nf.fact if nf else None,
-        translated=translated,
-        evidence=_evidence((line, service, nat, nf)),
-    )
+    return joined(node, service.fact.flow if service else flow, line, service, nat, nf)
 
 
 def _same(entry: ConntrackEntry, flow: Flow, service: FactLine[CtEntry] | None) -> bool:
@@ -163,27 +149,35 @@ def _same(entry: ConntrackEntry, flow: Flow, service: FactLine[CtEntry] | None) 
     )
 
 
-def _of_netfilter(node: NodeView, line: FactLine[ConntrackEntry]) -> TrackedFlow:
+def joined(
+    node: NodeView,
+    first: Flow,
+    ct: FactLine[CtEntry] | None = None,
+    service: FactLine[CtEntry] | None = None,
+    nat: FactLine[NatEntry] | None = None,
+    nf: FactLine[ConntrackEntry] | None = None,
+) -> TrackedFlow:
+    """Return the entries that a node has of one flow.
+
+    Args:
+        node: whose tables have them.
+        first: the packet as its sender sent it.
+        ct, service, nat, nf: the entries, None where a table has none.
+    """
+    last = ct.fact.flow if ct is not None else first
+    for translation in (nf, nat):  # NAT by Cilium comes last
+        last = translation.fact.translated() if translation is not None else last
+    lines = [part for part in (ct, service, nat, nf) if part is not None]
     return TrackedFlow(
         node=node.name,
-        flow=line.fact.original,
-        cilium_ct=None,
-        service_ct=None,
-        cilium_nat=None,
-        netfilter=line.fact,
-        translated=line.fact.translated(),
-        evidence=_evidence((line,)),
+        flow=first,
+        cilium_ct=ct.fact if ct else None,
+        service_ct=service.fact if service else None,
+        cilium_nat=nat.fact if nat else None,
+        netfilter=nf.fact if nf else None,
+        translated=last,
+        evidence=tuple(e for part in lines for e in cite.line(part.record, part.number, part.text)),
     )
-
-
-def _evidence(
-    parts: Sequence[FactLine[CtEntry] | FactLine[NatEntry] | FactLine[ConntrackEntry] | None],
-) -> tuple[Evidence, ...]:
-    found: tuple[Evidence, ...] = ()
-    for part in parts:
-        if part is not None:
-            found += cite.line(part.record, part.number, part.text)
-    return found
 
 
 def notes(node: NodeView, flows: Sequence[TrackedFlow]) -> list[TrackingNote]:
