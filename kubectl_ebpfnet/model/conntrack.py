@@ -41,18 +41,14 @@ class ConntrackEntry:
     @property
     def source_nat(self) -> bool:
         """Whether the source address, or its port or ICMP identifier, is rewritten."""
-        return (self.reply.destination, self.reply.destination_port) != (
-            self.original.source,
-            self.original.source_port,
-        )
+        reply, sent = self.reply, self.original
+        return (reply.destination, reply.destination_port) != (sent.source, sent.source_port)
 
     @property
     def destination_nat(self) -> bool:
         """Whether the destination address or port is rewritten."""
-        return (self.reply.source, self.reply.source_port) != (
-            self.original.destination,
-            self.original.destination_port,
-        )
+        reply, sent = self.reply, self.original
+        return (reply.source, reply.source_port) != (sent.destination, sent.destination_port)
 
     def translated(self) -> Flow:
         """Return the original packet after all of this entry's NAT."""
