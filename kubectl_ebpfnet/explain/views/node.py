@@ -238,16 +238,13 @@ class NodeView(Netns):
 
     def drops(self, flow: Flow) -> Iterator[FactLine[MonitorEvent]]:
         """Yield drops of a flow that `cilium monitor` shows, where a capture has its output."""
-        for record, number, line in self._matching_lines(q.MONITOR, [str(flow.source)]):
-            try:
-                event = monitor.event(line, number)
-            except ParseError:
+        wanted = (flow.source, flow.destination, flow.protocol, flow.destination_port)
+        for line in self._parsed_lines(q.MONITOR, monitor.event, [str(flow.source)]):
+            seen = line.fact.flow
+            if line.fact.kind != "drop" or seen is None:
                 continue
-            if event is not None and event.kind == "drop" and event.flow is not None:
-                wanted = (flow.source, flow.destination, flow.protocol, flow.destination_port)
-                seen = event.flow
-                if wanted == (seen.source, seen.destination, seen.protocol, seen.destination_port):
-                    yield FactLine(event, record, number, line.decode("utf-8", "replace"))
+            if wanted == (seen.source, seen.destination, seen.protocol, seen.destination_port):
+                yield line
 
     def table_state(self, question: q.Question) -> Answer[None]:
         """Return an answer without facts that tells whether a streamed table was read."""
