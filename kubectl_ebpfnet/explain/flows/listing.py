@@ -124,30 +124,24 @@ def _fits(filters: Sequence[FlowFilter], found: TrackedFlow) -> bool:
 
 def _joined(node: NodeView, tables: _JoinIndex) -> list[TrackedFlow]:
     found: list[TrackedFlow] = []
-    used_nat: set[Flow] = set()
-    used_nf: set[Flow] = set()
-    used_service: set[Flow] = set()
     for flow, line in tables.ct.items():
         client = (flow.protocol, flow.source, flow.source_port, line.fact.rev_nat)
         service = tables.service.get(client) if line.fact.rev_nat else None
-        nat = tables.nat.get(flow)
         nf = _netfilter(tables, flow, service)
-        used_nat |= {nat.fact.flow} if nat else set()
-        used_nf |= {nf.fact.original} if nf else set()
-        used_service |= {service.fact.flow} if service else set()
-        found.append(_tracked(node, line, service, nat, nf))
+        found.append(_tracked(node, line, service, tables.nat.get(flow), nf))
+    used = {flow.service_ct.flow for flow in found if flow.service_ct}
     for service in tables.service.values():
-        if service.fact.flow not in used_service:
+        if service.fact.flow not in used:
             nf = _netfilter(tables, service.fact.flow, None)
-            used_nf |= {nf.fact.original} if nf else set()
             found.append(_tracked(node, None, service, None, nf))
+    used = {flow.cilium_nat.flow for flow in found if flow.cilium_nat}
     for nat in tables.nat.values():
-        if nat.fact.flow not in used_nat:
+        if nat.fact.flow not in used:
             nf = _netfilter(tables, nat.fact.flow, None)
-            used_nf |= {nf.fact.original} if nf else set()
             found.append(_tracked(node, None, None, nat, nf))
+    used = {flow.netfilter.original for flow in found if flow.netfilter}
     for nf in tables.nf.values():
-        if nf.fact.original not in used_nf:
+        if nf.fact.original not in used:
             found.append(_tracked(node, None, None, None, nf))
     return found
 
