@@ -88,18 +88,9 @@ def escape(text: str) -> str:
     """
     if text.isprintable() and (text.isascii() or not _INVISIBLE.search(text)):
         return text
-    return "".join(c if is_visible(c) else _spelled(c) for c in text)
+    return "".join(c if is_visible(c) else ascii(c)[1:-1] for c in text)
 
 
 def is_visible(character: str) -> bool:
     """Tell whether a character shows as itself and has no effect on a terminal."""
     return character.isprintable() and not _INVISIBLE.match(character)
-
-
-def _spelled(character: str) -> str:
-    code = ord(character)
-    if character in "\n\r\t":
-        return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}[character]
-    if code <= 0xFF:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
