@@ -160,8 +160,9 @@ class PathBuilder:
         evidence: tuple[Evidence, ...] = (),
         *,
         reason: str = "",
+        drops: bool = False,
     ) -> None:
-        """Add a hop that the packet passes.
+        """Add a hop.
 
         Args:
             place: the kind of place.
@@ -173,10 +174,11 @@ class PathBuilder:
             packet: as it leaves the hop.
             evidence: the proof.
             reason: for UNKNOWN: the missing fact, and why it is missing.
+            drops: for drop() alone.
         """
         number = len(self.hops) + 1
         self.hops.append(
-            Hop(number, place, where, node, kind, summary, state, packet, reason, False, evidence)
+            Hop(number, place, where, node, kind, summary, state, packet, reason, drops, evidence)
         )
 
     def drop(
@@ -209,12 +211,9 @@ class PathBuilder:
             detail: what to do about it.
             proof: the finding's, where it is not the hop's.
         """
-        number = len(self.hops) + 1
-        self.hops.append(
-            Hop(number, place, where, node, kind, summary, state, packet, "", True, evidence)
-        )
+        self.hop(place, where, node, kind, summary, state, packet, evidence, drops=True)
         self.verdict = Verdict.DROPPED
-        self.reason = f"dropped at hop {number}: {summary}"
+        self.reason = f"dropped at hop {len(self.hops)}: {summary}"
         self.finding(Severity.ERROR, title, detail, proof or evidence)
 
     def delivered(self, reason: str) -> None:
