@@ -271,10 +271,7 @@ class NodeCheck:
 
     def reach(self, command: str) -> Reach:
         """Return the reach of a command. Raises KeyError."""
-        for reach in self.commands:
-            if reach.command == command:
-                return reach
-        raise KeyError(command)
+        return {reach.command: reach for reach in self.commands}[command]
 
 
 @dataclass(frozen=True, slots=True)

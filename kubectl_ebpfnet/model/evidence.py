@@ -7,7 +7,7 @@ records; a live run, a capture file and a test scenario give the same bundle.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -306,7 +306,5 @@ def bundle_of(records: Iterable[Record], source: str = LIVE, note: str = "") -> 
         source: a file name, or LIVE.
         note: a sentence for the reader, "" for none.
     """
-    import dataclasses
-
-    numbered = (dataclasses.replace(r, number=n) for n, r in enumerate(records, start=1))
+    numbered = (replace(r, number=n) for n, r in enumerate(records, start=1))
     return Bundle(tuple(numbered), source, note)

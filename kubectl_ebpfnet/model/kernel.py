@@ -399,7 +399,5 @@ class Ruleset:
 
     def policy(self, table: str, name: str) -> str:
         """Return the chain's policy, "" when there is no such chain."""
-        for chain in self.chains:
-            if chain.table == table and chain.name == name:
-                return chain.policy
-        return ""
+        hits = (chain for chain in self.chains if (chain.table, chain.name) == (table, name))
+        return next((chain.policy for chain in hits), "")
