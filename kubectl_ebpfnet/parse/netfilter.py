@@ -231,7 +231,7 @@ def _prefix(name: str) -> Callable[[_Option, int], dict[str, Any] | None]:
     return read
 
 
-def _device(name: str) -> Callable[[_Option, int], dict[str, Any] | None]:
+def _word(name: str) -> Callable[[_Option, int], dict[str, Any] | None]:
     def read(option: _Option, _number: int) -> dict[str, Any] | None:
         return {name: option.value, f"not_{name}": option.inverted}
 
@@ -276,10 +276,6 @@ def _set(option: _Option, _number: int) -> dict[str, Any] | None:
     return {"set_name": name, "set_direction": direction, "not_set": option.inverted}
 
 
-def _destination_type(option: _Option, _number: int) -> dict[str, Any] | None:
-    return {"destination_type": option.value, "not_destination_type": option.inverted}
-
-
 def _states(option: _Option, _number: int) -> dict[str, Any] | None:
     return {"states": tuple(option.value.split(",")), "not_states": option.inverted}
 
@@ -289,15 +285,15 @@ _OPTIONS: dict[tuple[str, str], Callable[[_Option, int], dict[str, Any] | None]]
     ("", "-s"): _prefix("source"),
     ("", "-d"): _prefix("destination"),
     ("", "-p"): _protocol,
-    ("", "-i"): _device("in_device"),
-    ("", "-o"): _device("out_device"),
+    ("", "-i"): _word("in_device"),
+    ("", "-o"): _word("out_device"),
     ("tcp", "--dport"): _ports("destination_ports"),
     ("tcp", "--sport"): _ports("source_ports"),
     ("multiport", "--dports"): _ports("destination_ports"),
     ("multiport", "--sports"): _ports("source_ports"),
     ("mark", "--mark"): _mark,
     ("set", "--match-set"): _set,
-    ("addrtype", "--dst-type"): _destination_type,
+    ("addrtype", "--dst-type"): _word("destination_type"),
     ("conntrack", "--ctstate"): _states,
     ("state", "--state"): _states,
 }

@@ -81,10 +81,7 @@ def _l4_hit(entry: PolicyEntry, protocol: int, port: int | None) -> bool:
 
 
 def _rank(entry: PolicyEntry) -> tuple[int, int, int, int]:
-    if entry.precedence is not None:
-        first = entry.precedence
-    else:
-        first = 1 if entry.deny else 0
+    first = int(entry.deny) if entry.precedence is None else entry.precedence
     low, high = entry.ports
     width = 0 if entry.protocol == 0 else 65536 - (high - low)
     return (first, 1 if entry.protocol else 0, width, 1 if entry.identity else 0)

@@ -80,11 +80,8 @@ def _mode_annotation(features: Any) -> bool | None:
     """Tell whether the agent heeds the annotation of the forwarding mode; None where it has no list
     of annotations."""
     annotations = js.dig(features, "annotations")
-    return (
-        "service.cilium.io/forwarding-mode" in annotations
-        if isinstance(annotations, list)
-        else None
-    )
+    known = isinstance(annotations, list)
+    return "service.cilium.io/forwarding-mode" in annotations if known else None
 
 
 def _kpr(mode: str) -> bool | None:

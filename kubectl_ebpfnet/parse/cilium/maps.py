@@ -55,11 +55,8 @@ def _ipcache(number: int, key: str, value: str) -> IpcacheEntry:
     else:
         fields = dict(word.partition("=")[::2] for word in words)
     tunnel_endpoint = fields.get("tunnelendpoint", "")
-    endpoint = (
-        address(tunnel_endpoint, IPCACHE, number)
-        if tunnel_endpoint and tunnel_endpoint != "<nil>"
-        else None
-    )
+    has_endpoint = tunnel_endpoint not in ("", "<nil>")
+    endpoint = address(tunnel_endpoint, IPCACHE, number) if has_endpoint else None
     flags = fields.get("flags", "<none>")
     return IpcacheEntry(
         prefix=prefix,

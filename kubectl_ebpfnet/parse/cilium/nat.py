@@ -6,6 +6,8 @@ translation; IN as the reply arrives. IPv6 addresses are in brackets.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.cilium import NatEntry
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
@@ -56,11 +58,7 @@ def _flow(
 
 def _age(words: list[str], number: int) -> int | None:
     """Return the seconds of `Created=12sec ago`; ≤ 1.14 prints `Nsec` of a wrong clock."""
-    for at, word in enumerate(words):
-        if (
-            word.startswith("Created=")
-            and word.endswith("sec")
-            and words[at + 1 : at + 2] == ["ago"]
-        ):
+    for word, after in pairwise(words):
+        if word.startswith("Created=") and word.endswith("sec") and after == "ago":
             return integer(word[len("Created=") : -len("sec")], SOURCE, number, least=None)
     return None

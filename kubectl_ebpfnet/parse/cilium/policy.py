@@ -219,11 +219,9 @@ def _row(endpoint: int, row: dict[str, str], number: int) -> PolicyEntry:
     )
     if identity_cell.isascii() and identity_cell.isdigit():
         return replace(entry, identity=integer(identity_cell, SOURCE, number))
-    return (
-        entry
-        if identity_cell == "ANY"
-        else _with_labels(entry, (identity_cell,) if identity_cell else ())
-    )
+    if identity_cell == "ANY":
+        return entry
+    return _with_labels(entry, (identity_cell,) if identity_cell else ())
 
 
 def _column(text: str, number: int) -> int | None:

@@ -186,15 +186,11 @@ def _policy_evidence(node: NodeView, endpoint_id: int, entry: object) -> tuple[E
     record = node.policy.record
     line = getattr(entry, "line", 0)
     if record is not None and cite.is_json(record):
-        return (
-            cite.lines(record, _json_block(record.stdout.read(), line))
-            if line
-            else (cite.json_object(record, {"EndpointID": str(endpoint_id)}))
-        )
-    return cite.lines(
-        record,
-        [line] if line else [e.line for e in node.policy.facts if e.endpoint_id == endpoint_id],
-    )
+        if line:
+            return cite.lines(record, _json_block(record.stdout.read(), line))
+        return cite.json_object(record, {"EndpointID": str(endpoint_id)})
+    own = [e.line for e in node.policy.facts if e.endpoint_id == endpoint_id]
+    return cite.lines(record, [line] if line else own)
 
 
 def _json_block(data: bytes, first: int) -> list[int]:
