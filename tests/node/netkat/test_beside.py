@@ -168,7 +168,7 @@ def _watchers() -> list[str]:
     found = subprocess.run(("pgrep", "-f", "ebpfnet.node"), capture_output=True, check=False)
     mine, watchers = str(os.getpid()), []
     for pid in found.stdout.decode().split():
-        with suppress(FileNotFoundError):  # it has ended meanwhile
+        with suppress(OSError):  # it has ended meanwhile
             if mine in (Path("/proc") / pid / "environ").read_text(errors="replace"):
                 watchers.append(pid)
     return watchers
