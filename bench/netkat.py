@@ -237,7 +237,7 @@ def main() -> None:
         assert ours - theirs <= FIRST_BYTE_AT_MOST_MS
         alone = median_of(lambda: first_byte(between, netkat)[0])
         start = median_of(lambda: started("-c", "pass"))
-        imports = "import kubectl_ebpfnet.node.netkat"
+        imports = "import kubectl_ebpfnet.node.netkat.__main__"
         loaded = median_of(lambda: started("-c", imports))
         print(
             f"  python -m {alone:6.1f} ms, of it {start:.1f} ms the interpreter,"
