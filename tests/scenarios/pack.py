@@ -2,7 +2,7 @@
 
     python tests/scenarios/pack.py
 
-Run it after the scenario changed; tests/collect/test_bundle_file.py says when that is.
+Run it after the scenario changed; tests/capture/test_open.py says when that is.
 """
 
 from pathlib import Path

@@ -10,8 +10,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,22 +28,6 @@ pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(bool(made.why_not()), reason=f"no kernel to test: {made.why_not()}"),
 ]
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as one:
-        yield one
-
-
-@pytest.fixture
-def net(stack: ExitStack) -> Net:
-    return Net.new(stack)
-
-
-@pytest.fixture
-def pins(stack: ExitStack, tmp_path: Path) -> Path:
-    return made.bpffs(stack, tmp_path / "bpf")
 
 
 def test_nothing_attached_is_no_attachment(net: Net) -> None:

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,22 +20,6 @@ pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(bool(made.why_not()), reason=f"no kernel to test: {made.why_not()}"),
 ]
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as one:
-        yield one
-
-
-@pytest.fixture
-def net(stack: ExitStack) -> Net:
-    return Net.new(stack)
-
-
-@pytest.fixture
-def pins(stack: ExitStack, tmp_path: Path) -> Path:
-    return made.bpffs(stack, tmp_path / "bpf")
 
 
 def test_sk_lookup_programs_are_in_their_order(net: Net) -> None:
