@@ -1,7 +1,7 @@
 """python -m tests.same [PART …]: shows what this checkout answers otherwise than commit OLD.
 
-With a PART, only clusters are asked whose name has it, e.g. faults, v27, scenarios. Exit code 1
-when an answer differs. All differences, with all their places, stand in build/same.txt.
+With a PART, only clusters are asked whose name has it, e.g. faults, v27, scenarios. SINCE=COMMIT
+takes another old commit. Exit code 1 when an answer differs. All differences, with all their places, stand in build/same.txt.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.same import answer, questions
 from tests.same.clusters import Cluster, clusters
 from tests.same.differences import Answer, Difference, differences, kind
 
-OLD = "0035b72"
+OLD = os.environ.get("SINCE") or "0035b72"
 HERE = Path(__file__).parent.parent.parent
 REPORT = HERE / "build" / "same.txt"
 SHOWN, PLACES = 40, 2
