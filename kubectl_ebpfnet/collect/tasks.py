@@ -15,7 +15,7 @@ from ipaddress import IPv6Address
 from kubectl_ebpfnet.collect.ask.node_pod import NodeQuestion
 from kubectl_ebpfnet.collect.ask.shell_script import DEVICE_FILTERS, ShellQuestion
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.catalogue import Question
+from kubectl_ebpfnet.model.catalogue import Fact
 from kubectl_ebpfnet.model.evidence import Place
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.protocol.questions import (
@@ -48,7 +48,7 @@ class Task:
         need: the packets that need the answer.
     """
 
-    question: Question | None
+    question: Fact | None
     need: Need = Need.ALWAYS
 
 

@@ -15,7 +15,7 @@ from kubectl_ebpfnet.model.protocol import questions
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Fact:
     """One fact that a place can be asked for.
 
     Attributes:
@@ -53,42 +53,42 @@ def _cilium(*words: str) -> tuple[tuple[str, ...], ...]:
 
 
 # --- the pod's own namespace ------------------------------------------------------------------
-POD_ADDRESSES = Question(
+POD_ADDRESSES = Fact(
     "pod-addresses", _POD, (("ip", "addr"),), asks="addresses", read=(("ip", "a"),)
 )
-POD_LINKS = Question("pod-links", _POD, POD_ADDRESSES.forms, asks="links", read=POD_ADDRESSES.read)
-POD_ROUTES = Question(
+POD_LINKS = Fact("pod-links", _POD, POD_ADDRESSES.forms, asks="links", read=POD_ADDRESSES.read)
+POD_ROUTES = Fact(
     "pod-routes",
     _POD,
     (("ip", "route"), ("cat", "/proc/net/route")),
     asks="routes",
     read=(("route", "-n"),),
 )
-POD_ROUTES6 = Question(
+POD_ROUTES6 = Fact(
     "pod-routes6", _POD, (("ip", "-6", "route"), ("cat", "/proc/net/ipv6_route")), asks="routes"
 )
-POD_NEIGHBOURS = Question(
+POD_NEIGHBOURS = Fact(
     "pod-neighbours",
     _POD,
     (("ip", "neigh"), ("cat", "/proc/net/arp")),
     asks="neighbours",
     read=(("arp", "-an"),),
 )
-POD_IFLINK = Question("pod-iflink", _POD, (("cat", "/sys/class/net/eth0/iflink"),))
+POD_IFLINK = Fact("pod-iflink", _POD, (("cat", "/sys/class/net/eth0/iflink"),))
 
 # --- the node's namespace -----------------------------------------------------------------------
-LINKS = Question(
+LINKS = Fact(
     "links",
     _NETNS,
     (("ip", "-j", "-d", "link"),),
     asks="links",
     read=(("ip", "-d", "link"), ("ip", "-j", "addr"), ("ip", "a")),
 )
-ADDRESSES = Question(
+ADDRESSES = Fact(
     "addresses", _NETNS, (("ip", "-j", "addr"),), asks="addresses", read=(("ip", "a"),)
 )
-ROUTER_DEVICE = Question("router-device", _NETNS, (), read=(("ifconfig", "cilium_host"),))
-ROUTES = Question(
+ROUTER_DEVICE = Fact("router-device", _NETNS, (), read=(("ifconfig", "cilium_host"),))
+ROUTES = Fact(
     "routes",
     _NETNS,
     (
@@ -99,19 +99,19 @@ ROUTES = Question(
     asks="routes",
     read=(("route", "-n"),),
 )
-RULES = Question("rules", _NETNS, (("ip", "-j", "rule"),), asks="rules", read=(("ip", "rule"),))
-NEIGHBOURS = Question(
+RULES = Fact("rules", _NETNS, (("ip", "-j", "rule"),), asks="rules", read=(("ip", "rule"),))
+NEIGHBOURS = Fact(
     "neighbours",
     _NETNS,
     (("ip", "-j", "neigh"), ("ip", "neigh"), ("cat", "/proc/net/arp")),
     asks="neighbours",
     read=(("arp", "-an"),),
 )
-NETFILTER = Question(
+NETFILTER = Fact(
     "netfilter", _NETNS, (("iptables-save", "-c"), ("iptables-save",), ("iptables-legacy-save",))
 )
-NETFILTER6 = Question("netfilter6", _NETNS, (("ip6tables-save", "-c"), ("ip6tables-save",)))
-CONNTRACK = Question(
+NETFILTER6 = Fact("netfilter6", _NETNS, (("ip6tables-save", "-c"), ("ip6tables-save",)))
+CONNTRACK = Fact(
     "conntrack",
     _NETNS,
     (("cat", "/proc/net/nf_conntrack"), ("conntrack", "-L", "-o", "extended")),
@@ -119,22 +119,20 @@ CONNTRACK = Question(
     asks="conntrack",
     read=(("conntrack", "-L"),),
 )
-BPF_NET = Question(
+BPF_NET = Fact(
     "bpf-net", _NETNS, (("bpftool", "-j", "net", "show"),), read=(("bpftool", "net", "show"),)
 )
-BPF_LINKS = Question(
+BPF_LINKS = Fact(
     "bpf-links",
     _NETNS,
     (("bpftool", "-j", "-f", "link", "show"), ("bpftool", "-j", "link", "show")),
 )
-BPF_PROGRAMS = Question(
-    "bpf-programs", _NETNS, (("bpftool", "-j", "prog", "show"),), asks="programs"
-)
-BPF_PINS = Question("bpf-pins", _NETNS, (("ls", "-R", "/sys/fs/bpf"),), asks="pins")
+BPF_PROGRAMS = Fact("bpf-programs", _NETNS, (("bpftool", "-j", "prog", "show"),), asks="programs")
+BPF_PINS = Fact("bpf-pins", _NETNS, (("ls", "-R", "/sys/fs/bpf"),), asks="pins")
 # Only the node side has these facts; an agent is asked BPF_NET, BPF_LINKS and tc instead.
-ATTACHMENTS = Question("attachments", (PlaceKind.NODE, PlaceKind.POD), (), asks="attachments")
-COUNTERS = Question("counters", (PlaceKind.NODE,), (), asks="counters")
-KERNEL = Question("kernel", (PlaceKind.NODE,), (), asks="kernel")
+ATTACHMENTS = Fact("attachments", (PlaceKind.NODE, PlaceKind.POD), (), asks="attachments")
+COUNTERS = Fact("counters", (PlaceKind.NODE,), (), asks="counters")
+KERNEL = Fact("kernel", (PlaceKind.NODE,), (), asks="kernel")
 
 
 def packet_words(source: Address, destination: Address) -> tuple[str, ...]:
@@ -142,21 +140,21 @@ def packet_words(source: Address, destination: Address) -> tuple[str, ...]:
     return (str(destination), "from", str(source))
 
 
-def tc_filters(device: str, direction: str) -> Question:
+def tc_filters(device: str, direction: str) -> Fact:
     """Return the question for a device's clsact filters; direction is `ingress` or `egress`."""
     words = ("tc", "filter", "show", "dev", device, direction)
-    return Question(f"tc-{device}-{direction}", _NETNS, (words,))
+    return Fact(f"tc-{device}-{direction}", _NETNS, (words,))
 
 
 # --- Cilium ---------------------------------------------------------------------------------------
-VERSION = Question("cilium-version", _AGENT, _cilium("version"))
-STATUS = Question("cilium-status", _AGENT, _cilium("status", "-o", "json"))
-ENDPOINTS = Question("cilium-endpoints", _AGENT, _cilium("endpoint", "list", "-o", "json"))
-ENDPOINT_MAP = Question(
+VERSION = Fact("cilium-version", _AGENT, _cilium("version"))
+STATUS = Fact("cilium-status", _AGENT, _cilium("status", "-o", "json"))
+ENDPOINTS = Fact("cilium-endpoints", _AGENT, _cilium("endpoint", "list", "-o", "json"))
+ENDPOINT_MAP = Fact(
     "cilium-endpoint-map", _AGENT, _cilium("bpf", "endpoint", "list"), asks="endpoints"
 )
-IPCACHE = Question("cilium-ipcache", _AGENT, _cilium("bpf", "ipcache", "list"), asks="ipcache")
-POLICY_MAPS = Question(
+IPCACHE = Fact("cilium-ipcache", _AGENT, _cilium("bpf", "ipcache", "list"), asks="ipcache")
+POLICY_MAPS = Fact(
     "cilium-policy-maps",
     _AGENT,
     _cilium("bpf", "policy", "get", "--all", "-o", "json"),
@@ -166,9 +164,9 @@ POLICY_MAPS = Question(
         *_cilium("bpf", "policy", "get", "--all"),
     ),
 )
-SERVICES = Question("cilium-services", _AGENT, _cilium("service", "list", "-o", "json"))
-LB_MAP = Question("cilium-lb-map", _AGENT, _cilium("bpf", "lb", "list"), asks="lb")
-CT = Question(
+SERVICES = Fact("cilium-services", _AGENT, _cilium("service", "list", "-o", "json"))
+LB_MAP = Fact("cilium-lb-map", _AGENT, _cilium("bpf", "lb", "list"), asks="lb")
+CT = Fact(
     "cilium-ct",
     _AGENT,
     (
@@ -178,27 +176,27 @@ CT = Question(
     by_flow=True,
     asks="ct",
 )
-NAT = Question("cilium-nat", _AGENT, _cilium("bpf", "nat", "list"), by_flow=True, asks="nat")
-CILIUM_NODES = Question("cilium-nodes", _AGENT, _cilium("node", "list", "-o", "json"))
-IDENTITIES = Question("cilium-identities", _AGENT, _cilium("identity", "list", "-o", "json"))
-EGRESS_GATEWAY = Question(
+NAT = Fact("cilium-nat", _AGENT, _cilium("bpf", "nat", "list"), by_flow=True, asks="nat")
+CILIUM_NODES = Fact("cilium-nodes", _AGENT, _cilium("node", "list", "-o", "json"))
+IDENTITIES = Fact("cilium-identities", _AGENT, _cilium("identity", "list", "-o", "json"))
+EGRESS_GATEWAY = Fact(
     "cilium-egress-gateway", _AGENT, _cilium("bpf", "egress", "list"), asks="egress"
 )
-IP_MASQ = Question("cilium-ip-masq", _AGENT, _cilium("bpf", "ipmasq", "list"), asks="ipmasq")
-METRICS = Question("cilium-metrics", _AGENT, _cilium("bpf", "metrics", "list"), asks="metrics")
-CONFIG_VIEW = Question(
+IP_MASQ = Fact("cilium-ip-masq", _AGENT, _cilium("bpf", "ipmasq", "list"), asks="ipmasq")
+METRICS = Fact("cilium-metrics", _AGENT, _cilium("bpf", "metrics", "list"), asks="metrics")
+CONFIG_VIEW = Fact(
     "cilium-config-view",
     (PlaceKind.CLIENT, PlaceKind.AGENT),
     (),
     read=(("cilium", "config", "view"),),
 )
-CGROUP_PROGRAMS = Question(
+CGROUP_PROGRAMS = Fact(
     "cgroup-programs", _AGENT, (("bpftool", "cgroup", "tree", "/run/cilium/cgroupv2"),)
 )
-MONITOR = Question("cilium-monitor", _AGENT, (), by_flow=True, read=_cilium("monitor"))
+MONITOR = Fact("cilium-monitor", _AGENT, (), by_flow=True, read=_cilium("monitor"))
 
 
-def best_record(bundle: Bundle, place: Place, question: Question) -> Record | None:
+def best_record(bundle: Bundle, place: Place, question: Fact) -> Record | None:
     """Return the best record that answers a question at a place.
 
     Args:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from kubectl_ebpfnet.model.catalogue import Question
+from kubectl_ebpfnet.model.catalogue import Fact
 from kubectl_ebpfnet.model.cilium import DatapathConfig
 from kubectl_ebpfnet.model.evidence import PlaceKind
 from kubectl_ebpfnet.model.kernel import KernelFacts
@@ -31,7 +31,7 @@ _WHICH = (
     'for t; do case $t in /*) [ -r "$t" ];; *) command -v "$t" >/dev/null 2>&1;; esac'
     ' && echo "$t"; done; exit 0'
 )
-TOOLS = Question("tools", (PlaceKind.AGENT,), (("sh", "-c", _WHICH, "sh", *TOOL_NAMES),))
+TOOLS = Fact("tools", (PlaceKind.AGENT,), (("sh", "-c", _WHICH, "sh", *TOOL_NAMES),))
 """Which programs are there, and which files can be read: their names, one a line."""
 
 

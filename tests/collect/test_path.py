@@ -453,7 +453,7 @@ def test_everything_optional_may_be_denied(cluster: Opened) -> None:
 def test_every_question_of_the_catalogue_is_in_the_table() -> None:
     rows = (*tasks.POD_TASKS, *tasks.NODE_TASKS, *tasks.CILIUM_TASKS, *tasks.NODE_POD_TASKS)
     asked = {t.question.name for t in (*rows, *tasks.POD_BY_NODE_TASKS) if t.question}
-    wanted = [one for one in vars(q).values() if isinstance(one, q.Question) and one.answers]
+    wanted = [one for one in vars(q).values() if isinstance(one, q.Fact) and one.answers]
     assert {one.name for one in wanted if one.forms or one.asks} == asked
     assert len({one.name for one in wanted}) == len(wanted)
 

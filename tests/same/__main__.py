@@ -1,7 +1,8 @@
 """python -m tests.same [PART …]: shows what this checkout answers otherwise than commit OLD.
 
 With a PART, only clusters are asked whose name has it, e.g. faults, v27, scenarios. SINCE=COMMIT
-takes another old commit. Exit code 1 when an answer differs. All differences, with all their places, stand in build/same.txt.
+takes another old commit. Exit code 1 when an answer differs. All differences, with their places,
+stand in build/same.txt.
 """
 
 from __future__ import annotations

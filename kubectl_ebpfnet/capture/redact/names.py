@@ -30,7 +30,7 @@ _COMMON = """
 _ARGV_WORDS = (
     word
     for question in vars(q).values()
-    if isinstance(question, q.Question)
+    if isinstance(question, q.Fact)
     for argv in question.answers
     for word in argv
 )

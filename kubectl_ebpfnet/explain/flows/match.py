@@ -193,7 +193,7 @@ def notes(node: NodeView, flows: Sequence[TrackedFlow]) -> list[TrackingNote]:
     return notes_of_node
 
 
-def _note(node: NodeView, question: q.Question, table: str) -> list[TrackingNote]:
+def _note(node: NodeView, question: q.Fact, table: str) -> list[TrackingNote]:
     answer = node.table_state(question)
     text = "no entry" if answer.known else f"not readable: {answer.missing}"
     return [TrackingNote(node.name, table, text, cite.whole(answer.record))]

@@ -33,7 +33,7 @@ class Netns:
         self.bundle = bundle
         self.places = tuple(places)
 
-    def answer(self, question: q.Question, table: Sequence[Any]) -> Answer[Any]:
+    def answer(self, question: q.Fact, table: Sequence[Any]) -> Answer[Any]:
         """Return the parsed answer of the first place that has one; `table` is of readers.py."""
         missing = ""
         failed = None
@@ -69,7 +69,7 @@ class Netns:
                     return Answer((), record, str(error))
         return Answer((), None, "the kernel was not asked")
 
-    def _never_asked(self, question: q.Question) -> str:
+    def _never_asked(self, question: q.Fact) -> str:
         for place in self.places:
             for record in self.bundle.at(place):
                 if not record.ran and record.error:

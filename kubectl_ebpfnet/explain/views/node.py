@@ -222,7 +222,7 @@ class NodeView(Netns):
         yield from self._parsed_lines(q.CONNTRACK, conntrack.entry, needles)
 
     def _parsed_lines(
-        self, question: q.Question, read: Callable[[bytes, int], T | None], needles: Sequence[str]
+        self, question: q.Fact, read: Callable[[bytes, int], T | None], needles: Sequence[str]
     ) -> Iterator[FactLine[T]]:
         """Yield the facts of a streamed table; skip lines without a fact."""
         for record, number, line in self._matching_lines(question, needles):
@@ -246,7 +246,7 @@ class NodeView(Netns):
             if wanted == (seen.source, seen.destination, seen.protocol, seen.destination_port):
                 yield line
 
-    def table_state(self, question: q.Question) -> Answer[None]:
+    def table_state(self, question: q.Fact) -> Answer[None]:
         """Return an answer without facts that tells whether a streamed table was read."""
         for place in self.places:
             record = q.best_record(self.bundle, place, question)
@@ -255,7 +255,7 @@ class NodeView(Netns):
         return Answer((), None, self._never_asked(question))
 
     def _matching_lines(
-        self, question: q.Question, needles: Sequence[str]
+        self, question: q.Fact, needles: Sequence[str]
     ) -> Iterator[tuple[Record, int, bytes]]:
         encoded = [needle.encode() for needle in needles]
         for place in self.places:
