@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv6Address
+from typing import Any
 
 from kubectl_ebpfnet.collect.ask.node_pod import NodeQuestion
 from kubectl_ebpfnet.collect.ask.shell_script import DEVICE_FILTERS, ShellQuestion
@@ -48,7 +49,7 @@ class Task:
         need: the packets that need the answer.
     """
 
-    question: Fact | None
+    question: Fact[Any] | None
     need: Need = Need.ALWAYS
 
 

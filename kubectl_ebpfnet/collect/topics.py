@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.collect.tasks import Task, Topic
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.doctor import TOOLS
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 
@@ -25,7 +24,7 @@ PROGRAMS = Topic(
 )
 
 CHECKUP = Topic(
-    node=(Task(TOOLS),),
+    node=(Task(q.TOOLS),),
     cilium=(Task(q.STATUS), Task(q.VERSION)),
     node_pod=(Task(q.KERNEL),),
 )

@@ -1,4 +1,4 @@
-"""The answer of `doctor`, and the rights and tools that it checks. JSON: docs/json.md.
+"""The answer of `doctor`, and the rights that it checks. JSON: docs/json.md.
 
 The rights are those of docs/rbac.yaml and docs/rbac-node-pod.yaml (a test holds them together), in
 the words of SelfSubjectAccessReview (Kubernetes API reference, authorization.k8s.io/v1).
@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from kubectl_ebpfnet.model.catalogue import Fact
 from kubectl_ebpfnet.model.cilium import DatapathConfig
-from kubectl_ebpfnet.model.evidence import PlaceKind
 from kubectl_ebpfnet.model.kernel import KernelFacts
 from kubectl_ebpfnet.model.path import Evidence
 
@@ -21,18 +19,6 @@ CONNECTION = ("ebpfnet", "connection")
 """argv of the record of the connection's settings; its place is the client's machine."""
 SERVER_VERSION = ("get", "--raw", "/version")
 WHO = ("auth", "whoami")
-NF_CONNTRACK = "/proc/net/nf_conntrack"
-TOOL_NAMES = (
-    "ip", "tc", "bpftool", "iptables-save", "ip6tables-save", "conntrack", "cilium-dbg", "cilium",
-    NF_CONNTRACK,
-)  # fmt: skip
-# The words are positional parameters: the shell reads none of them as shell.
-_WHICH = (
-    'for t; do case $t in /*) [ -r "$t" ];; *) command -v "$t" >/dev/null 2>&1;; esac'
-    ' && echo "$t"; done; exit 0'
-)
-TOOLS = Fact("tools", (PlaceKind.AGENT,), (("sh", "-c", _WHICH, "sh", *TOOL_NAMES),))
-"""Which programs are there, and which files can be read: their names, one a line."""
 
 
 def can_i(verb: str, resource: str, namespace: str = "", name: str = "") -> tuple[str, ...]:
@@ -242,7 +228,7 @@ class NodeCheck:
         agent: state of Cilium's agent there: `running`, why it is not, "" for no agent.
         agent_exec: a command ran in it; None when nothing was tried.
         agent_problem: why none ran.
-        tools: of TOOL_NAMES that are in the agent's image.
+        tools: of TOOL_NAMES (model/catalogue.py) that are in the agent's image.
         missing_tools: that are not; what was not looked for is in neither.
         node_pod: `kept` or `deployed`; `shell` for commands that somebody ran on the node (in a
             capture); "" for none.

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.catalogue import NODE_FACTS
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.model.protocol.questions import FACTS, PROGRAM
+from kubectl_ebpfnet.model.protocol.questions import PROGRAM
 
 
 def is_node_question(argv: Sequence[str]) -> bool:
@@ -45,7 +46,7 @@ def fact(line: bytes, number: int, argv: Sequence[str]) -> Any:
         ParseError: the line is no fact of the question's kind.
     """
     source = " ".join(argv)
-    kind = FACTS.get(argv[1]) if is_node_question(argv) else None
+    kind = NODE_FACTS.get(argv[1]) if is_node_question(argv) else None
     if kind is None:
         raise ParseError(source, 0, "no such question")
     return codec.fact(line, kind, number, source)

@@ -13,7 +13,8 @@ from kubectl_ebpfnet.collect.ask.node_access import Mode, NodeAccess
 from kubectl_ebpfnet.collect.doctor import checkup
 from kubectl_ebpfnet.errors import ApiUnreachable, Unauthorized
 from kubectl_ebpfnet.explain.doctor.report import examine
-from kubectl_ebpfnet.model.doctor import RIGHTS, TOOLS, Checkup, Level
+from kubectl_ebpfnet.model.catalogue import TOOLS
+from kubectl_ebpfnet.model.doctor import RIGHTS, Checkup, Level
 from kubectl_ebpfnet.model.evidence import PlaceKind
 from tests.cluster.fake_api_server import ExecEnd, Reply, Seen, status_reply
 from tests.collect.conftest import Opened

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import untrusted
+from kubectl_ebpfnet.model.catalogue import NODE_FACTS
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.model.protocol.questions import FACTS
 
 TEXTS = st.text(max_size=20) | st.sampled_from(
     [
@@ -86,7 +86,7 @@ def _of(kind: Any) -> st.SearchStrategy[Any]:
 
 @given(st.data())
 def test_a_fact_of_a_node_is_read_or_a_parse_error(data: st.DataObject) -> None:
-    kind = FACTS[data.draw(st.sampled_from(sorted(FACTS)))]
+    kind = NODE_FACTS[data.draw(st.sampled_from(sorted(NODE_FACTS)))]
     try:
         codec.fact(_written(data.draw(_of(kind))), kind, 1)
     except ParseError:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.parse import conntrack, iproute, netfilter, nettools, procfs
+from kubectl_ebpfnet.parse import conntrack, iproute, netfilter, nettools, procfs, tools
 from kubectl_ebpfnet.parse.bpf import bpffs, bpftool, tc
 from tests.parse.parse_samples import SAMPLES, every
 
@@ -30,7 +30,7 @@ PARSERS: dict[str, tuple[Parser, tuple[str, ...]]] = {
     "ip link": (iproute.links, _LINKS + _ADDRESSES),
     "ip addr": (iproute.addresses, _ADDRESSES),
     "ip route": (iproute.routes, ("ip-route", "ip-d-route", "ip-j-route")),
-    "ip -6 route": (partial(iproute.routes, version=6), ("ip-6-route", "ip-j-6-route")),
+    "ip -6 route": (iproute.routes6, ("ip-6-route", "ip-j-6-route")),
     "ip rule": (iproute.rules, ("ip-rule", "ip-j-rule", "ip-6-rule", "ip-j-6-rule")),
     "ip neigh": (iproute.neighbours, ("ip-neigh", "ip-j-neigh", "ip-s-neigh")),
     "/proc/net/route": (procfs.routes, ("proc-net-route",)),
@@ -49,6 +49,7 @@ PARSERS: dict[str, tuple[Parser, tuple[str, ...]]] = {
     "bpftool prog": (bpftool.programs, ("bpftool-j-prog",)),
     "bpftool cgroup": (bpftool.cgroup_tree, ("bpftool-cgroup", "bpftool-j-cgroup")),
     "bpffs": (bpffs.pins, ("ls-R",)),
+    "tools": (tools.found, ("ls-R",)),
     "iptables-save": (netfilter.ruleset, ("iptables-save", "ip6tables-save")),
 }
 NAMES = sorted(PARSERS)

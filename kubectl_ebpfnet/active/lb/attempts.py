@@ -17,6 +17,7 @@ from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Bundle, Record, node_place
 from kubectl_ebpfnet.model.net import TCP, UDP, Address, Flow
 from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
@@ -181,7 +182,7 @@ def _add_source(node: NodeView, attempt: ProbeAttempt) -> ProbeAttempt:
     )
     answered = attempt.outcome is AttemptOutcome.CONNECTED
     needs_source = attempt.source_seen is None and (answered or sent.protocol == UDP)
-    for entry in node.nf([str(attempt.source), attempt.source.exploded]):
+    for entry in node.lines(q.CONNTRACK, [str(attempt.source), attempt.source.exploded]):
         if entry.fact.original != sent:
             continue
         if not answered and not entry.fact.destination_nat:
@@ -202,13 +203,13 @@ def _with_source(attempt: ProbeAttempt, seen: Flow, table: str) -> ProbeAttempt:
 def _by_cilium(node: NodeView, attempt: ProbeAttempt, sent: Flow) -> ProbeAttempt:
     """Add the source from Cilium's tables: CT entries have the backend, NAT entries the SNAT."""
     addresses, client = [str(sent.source)], (sent.protocol, sent.source, sent.source_port)
-    for entry in node.ct(addresses):
+    for entry in node.lines(q.CT, addresses):
         flow = entry.fact.flow
         is_clients = (flow.protocol, flow.source, flow.source_port) == client
         if entry.fact.direction != "OUT" or not is_clients or not entry.fact.rev_nat:
             continue
         seen, evidence = flow, cite.line(entry.record, entry.number, entry.text)
-        for nat in node.nat(addresses):
+        for nat in node.lines(q.NAT, addresses):
             if nat.fact.direction == "OUT" and nat.fact.flow == flow:
                 seen = nat.fact.translated()
                 evidence += cite.line(nat.record, nat.number, nat.text)

@@ -27,13 +27,7 @@ _COMMON = """
     http https dns policy allow deny drop forward input output accept return masquerade mark
     prerouting postrouting nat raw mangle in out up down
 """
-_ARGV_WORDS = (
-    word
-    for question in vars(q).values()
-    if isinstance(question, q.Fact)
-    for argv in question.answers
-    for word in argv
-)
+_ARGV_WORDS = (word for fact in q.FACTS for argv in fact.answers for word in argv)
 COMMON = frozenset((*_COMMON.split(), *_ARGV_WORDS))
 """Words of every cluster, and words that the tools print or take as arguments: no secrets."""
 
@@ -116,7 +110,7 @@ def _names(record: Record) -> Iterator[tuple[str, str]]:
 
 def _is_long(record: Record) -> bool:
     """Tell whether a record is a table of flows: it has no names, and may be too long to read."""
-    return any(record.argv in question.answers for question in (q.CT, q.NAT, q.CONNTRACK))
+    return any(record.argv in fact.answers for fact in q.FACTS if fact.by_flow)
 
 
 def _search_domains(record: Record) -> Iterator[tuple[str, str]]:

@@ -6,14 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.explain.views import cite, readers
+from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.catalogue import NF_CONNTRACK, TOOL_NAMES
 from kubectl_ebpfnet.model.doctor import (
     COMMANDS,
-    NF_CONNTRACK,
-    TOOL_NAMES,
-    TOOLS,
     CiliumFound,
     Connection,
     Lack,
@@ -23,7 +21,6 @@ from kubectl_ebpfnet.model.doctor import (
     Right,
 )
 from kubectl_ebpfnet.model.evidence import Place, Record, agent_place, node_place
-from kubectl_ebpfnet.model.kernel import KernelFacts
 from kubectl_ebpfnet.model.kube import Node, Pod
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.protocol.questions import PROGRAM
@@ -72,7 +69,7 @@ def check(name: str, context: DoctorContext) -> NodeCheck:
     ran = any(record.ran for record in by_agent)
     tools, missing = _tools(cluster, name, by_agent)
     there = any(record.ran for record in by_pod)
-    kernel = cluster.node(name).answer(q.KERNEL, readers.NODE_SIDE).facts if there else ()
+    kernel = cluster.node(name)[q.KERNEL].facts if there else ()
     found = NodeCheck(
         name,
         ready=None if node is None else node.ready,
@@ -84,7 +81,7 @@ def check(name: str, context: DoctorContext) -> NodeCheck:
         missing_tools=missing,
         node_pod=_node_pod(name in context.kept, by_pod) if there else "",
         node_pod_problem="" if there else _problem(by_pod),
-        kernel=next((facts for facts in kernel if isinstance(facts, KernelFacts)), None),
+        kernel=next(iter(kernel), None),
         evidence=tuple(_evidence((*by_agent, *by_pod))),
     )
     found = replace(found, by=_by(found, context))
@@ -127,12 +124,10 @@ def _tools(
     cluster: ClusterView, node: str, records: Sequence[Record]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return which of TOOL_NAMES an agent has and which it lacks, by TOOLS or by its commands."""
-    place = agent_place(node)
-    asked = q.best_record(cluster.bundle, place, TOOLS)
-    if asked is not None and asked.ok:
-        present = set(asked.beginning.decode("utf-8", "replace").split())
-        there = tuple(name for name in TOOL_NAMES if name in present)
-        return there, tuple(name for name in TOOL_NAMES if name not in present)
+    asked = cluster.node(node)[q.TOOLS]
+    if asked.known:
+        there = tuple(name for name in TOOL_NAMES if name in asked.facts)
+        return there, tuple(name for name in TOOL_NAMES if name not in asked.facts)
     has: set[str] = set()
     lacks: set[str] = set()
     for record in records:

@@ -19,7 +19,7 @@ from kubectl_ebpfnet.explain.doctor.nodes import (
     reaches,
     runs,
 )
-from kubectl_ebpfnet.explain.views import cite, readers
+from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model import json_members as js
@@ -252,8 +252,7 @@ def _features(
     cluster: ClusterView, configs: dict[str, DatapathConfig]
 ) -> Iterator[tuple[str, str]]:
     versions = {
-        name: str(next(iter(cluster.node(name).answer(q.VERSION, readers.VERSION).facts), ""))
-        or config.version
+        name: next(iter(cluster.node(name)[q.VERSION].facts), "") or config.version
         for name, config in configs.items()
     }
     yield from _feature("version", versions)

@@ -94,7 +94,7 @@ def _read(node: NodeView, filters: Sequence[FlowFilter]) -> _JoinIndex:
     needles = () if every else sorted({t for end in ends for t in (str(end), expanded(end))})
     tables = _JoinIndex()
     service: list[FactLine[CtEntry]] = []
-    for line in node.ct(needles):
+    for line in node.lines(q.CT, needles):
         entry = line.fact
         if entry.related:
             continue
@@ -105,10 +105,10 @@ def _read(node: NodeView, filters: Sequence[FlowFilter]) -> _JoinIndex:
     for line in service:
         flow = line.fact.flow
         tables.service[(flow.protocol, flow.source, flow.source_port, line.fact.rev_nat)] = line
-    for nat in node.nat(needles):
+    for nat in node.lines(q.NAT, needles):
         if nat.fact.direction == "OUT":
             tables.nat[nat.fact.flow] = nat
-    for nf in node.nf(needles):
+    for nf in node.lines(q.CONNTRACK, needles):
         tables.nf[nf.fact.original] = nf
         tables.nf_translated.setdefault(nf.fact.translated(), nf)
     return tables

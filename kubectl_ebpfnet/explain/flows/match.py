@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import FactLine
@@ -96,7 +97,7 @@ def _read(node: NodeView, query: FlowQuery, direction: str) -> _FlowLines:
     tables = _FlowLines()
     needle = [str(query.source)]
     elsewhere: list[FactLine[CtEntry]] = []
-    for line in node.ct(needle):
+    for line in node.lines(q.CT, needle):
         entry = line.fact
         if entry.related:
             continue
@@ -109,10 +110,10 @@ def _read(node: NodeView, query: FlowQuery, direction: str) -> _FlowLines:
     # A flow stays with its backend after the service has lost the backend: its SVC entry shows it.
     begun = {(line.fact.flow.source_port, line.fact.rev_nat) for line in tables.service}
     tables.ct += [s for s in elsewhere if (s.fact.flow.source_port, s.fact.rev_nat) in begun]
-    for nat in node.nat(needle):
+    for nat in node.lines(q.NAT, needle):
         if nat.fact.direction == "OUT" and nat.fact.flow.source == query.source:
             tables.nat[nat.fact.flow] = nat
-    for nf in node.nf([str(query.source), expanded(query.source)]):
+    for nf in node.lines(q.CONNTRACK, [str(query.source), expanded(query.source)]):
         original = nf.fact.original
         if query.is_end(original) or query.is_frontend(original):
             tables.nf.append(nf)
@@ -193,8 +194,8 @@ def notes(node: NodeView, flows: Sequence[TrackedFlow]) -> list[TrackingNote]:
     return notes_of_node
 
 
-def _note(node: NodeView, question: q.Fact, table: str) -> list[TrackingNote]:
-    answer = node.table_state(question)
+def _note(node: NodeView, fact: q.Fact[Any], table: str) -> list[TrackingNote]:
+    answer = node.table_state(fact)
     text = "no entry" if answer.known else f"not readable: {answer.missing}"
     return [TrackingNote(node.name, table, text, cite.whole(answer.record))]
 

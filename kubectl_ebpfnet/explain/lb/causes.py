@@ -20,7 +20,7 @@ from kubectl_ebpfnet.explain.lb.datapath import (
     local_addresses,
     ruleset,
 )
-from kubectl_ebpfnet.explain.views import cite, readers
+from kubectl_ebpfnet.explain.views import cite, records
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
@@ -131,15 +131,16 @@ def rule_lines(mismatch: Mismatch, *found: NetfilterRule | None) -> tuple[Eviden
 
 def _cilium_lacks(mismatch: Mismatch) -> Iterator[Cause]:
     node, flow = mismatch.node, mismatch.flow
-    if mismatch.balancer.name != CILIUM or not node.lb_map.known or flow.destination_port is None:
+    table = node[q.LB_MAP]
+    if mismatch.balancer.name != CILIUM or not table.known or flow.destination_port is None:
         return
     entries = frontends(
         mismatch.cluster, node, flow.destination, flow.destination_port, flow.protocol
     )
-    record = node.lb_map.record
     if not entries:
         yield Cause(
-            f"Cilium's load-balancer there has no entry for {mismatch.title}", cite.whole(record)
+            f"Cilium's load-balancer there has no entry for {mismatch.title}",
+            cite.whole(table.record),
         )
     for entry in entries:
         numbers = [entry.line, *(b.line for b in entry.backends)]
@@ -147,14 +148,14 @@ def _cilium_lacks(mismatch: Mismatch) -> Iterator[Cause]:
         if not entry.backends:
             yield Cause(
                 f"Cilium's entry for {mismatch.title} there has no backend",
-                cite.lines(record, numbers),
+                cite.lines(table.record, numbers),
             )
         for backend in entry.backends:
             if known and (backend.address, backend.port) not in known:
                 yield Cause(
                     f"Cilium there sends it to {endpoint_text(backend.address, backend.port)}, "
                     "which is no endpoint that it should use",
-                    cite.lines(record, [entry.line, backend.line]),
+                    cite.lines(table.record, [entry.line, backend.line]),
                 )
 
 
@@ -195,7 +196,7 @@ def _drops_on(
 
 def device_to(node: NodeView, peer: Address) -> str:
     """Return the device of a node's route to an address, "" when it has no known route."""
-    decision = routing.decide(node.rules.facts, node.routes.facts, peer, peer)
+    decision = routing.decide(node[q.RULES].facts, node[q.ROUTES].facts, peer, peer)
     return decision.route.device if decision.route is not None else ""
 
 
@@ -222,7 +223,7 @@ def _counters(node: NodeView) -> Iterator[tuple[Record, Counter]]:
     for record in node.bundle.records:
         if record.place in node.places and record.argv in q.COUNTERS.answers and record.ok:
             try:
-                found = readers.read(record, readers.NODE_SIDE)
+                found = records.parse(q.COUNTERS, record)
             except ParseError:
                 continue
             yield from ((record, fact) for fact in found)
@@ -233,7 +234,7 @@ def _no_program(mismatch: Mismatch) -> Iterator[Cause]:
     node = mismatch.node
     if mismatch.balancer.name != CILIUM:
         return
-    answer = node.attachments if node.attachments.known else node.bpf_net
+    answer = node[q.ATTACHMENTS] if node[q.ATTACHMENTS].known else node[q.BPF_NET]
     if not answer.known:
         return
     for backend in mismatch.backends:
@@ -285,7 +286,7 @@ def tracked(mismatch: Mismatch) -> Iterator[tuple[Flow, tuple[Evidence, ...]]]:
     Yields:
         The packet after translation, and the entry's line.
     """
-    for line in mismatch.node.nf([str(mismatch.flow.source)]):
+    for line in mismatch.node.lines(q.CONNTRACK, [str(mismatch.flow.source)]):
         entry = line.fact
         if entry.original.matches(mismatch.flow) and entry.destination_nat:
             yield entry.translated(), cite.line(line.record, line.number, line.text)

@@ -9,6 +9,7 @@ from kubectl_ebpfnet.explain.kernel import kube_proxy
 from kubectl_ebpfnet.explain.lb.causes import Cause, Mismatch, Rule, device_to, rule_lines, tracked
 from kubectl_ebpfnet.explain.lb.datapath import CILIUM, frontends, kube_proxy_outcome, ruleset
 from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.net import endpoint_text
 
 
@@ -46,7 +47,7 @@ def _masquerades(mismatch: Mismatch) -> Iterator[Cause]:
                 rule_lines(mismatch, rule),
             )
             break
-    for line in mismatch.node.nf([str(mismatch.flow.source)]):
+    for line in mismatch.node.lines(q.CONNTRACK, [str(mismatch.flow.source)]):
         entry = line.fact
         if entry.original.matches(mismatch.flow) and entry.source_nat:
             to = entry.translated()
@@ -92,7 +93,7 @@ def _cilium_sends(mismatch: Mismatch) -> Iterator[Cause]:
             yield Cause(
                 f"Cilium's entry there has {to}: it is behind the Service or its EndpointSlices, "
                 "or was made for another policy",
-                cite.lines(node.lb_map.record, [entry.line, *(b.line for b in entry.backends)]),
+                cite.lines(node[q.LB_MAP].record, [entry.line, *(b.line for b in entry.backends)]),
             )
 
 

@@ -71,7 +71,7 @@ def balancer(
     config = node.config
     signs = _kube_proxy(node, target)
     replaced = config.kube_proxy_replacement
-    if replaced is None and signs is None and node.lb_map.facts:
+    if replaced is None and signs is None and node[q.LB_MAP].facts:
         replaced = True
     if replaced and not (
         signs is not None and signs.has_rule and _cilium_lacks(cluster, node, target)
@@ -151,7 +151,7 @@ def frontends(
     """
     hits = [
         f
-        for f in node.lb_map.facts
+        for f in node[q.LB_MAP].facts
         if f.port == port and f.protocol in (None, protocol) and _is_at(cluster, node, f, address)
     ]
     outside = tuple(f for f in hits if not f.internal)
@@ -206,6 +206,6 @@ def local_addresses(cluster: ClusterView, node: NodeView) -> frozenset[Address]:
 def _cilium_lacks(cluster: ClusterView, node: NodeView, target: ProbeTarget) -> bool:
     """Tell whether Cilium's map was read and lacks the target."""
     address = probed_address(cluster, node, target)
-    if address is None or not node.lb_map.known:
+    if address is None or not node[q.LB_MAP].known:
         return False
     return not frontends(cluster, node, address, target.port, target.protocol)

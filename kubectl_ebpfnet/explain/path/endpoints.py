@@ -10,6 +10,7 @@ from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Endpoint
 from kubectl_ebpfnet.model.evidence import CLIENT, PlaceKind, pod_place
 from kubectl_ebpfnet.model.kube import Pod, Service, ServicePort
@@ -178,7 +179,7 @@ def _source_pod(cluster: ClusterView, request: PathRequest) -> tuple[str, str, P
 
 
 def _addresses_in_netns(cluster: ClusterView, namespace: str, name: str) -> tuple[Address, ...]:
-    facts = cluster.pod_netns(namespace, name).addresses.facts
+    facts = cluster.pod_netns(namespace, name)[q.POD_ADDRESSES].facts
     return tuple(fact.address for fact in facts if fact.scope == "global")
 
 

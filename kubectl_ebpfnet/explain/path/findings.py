@@ -9,6 +9,7 @@ from kubectl_ebpfnet.explain.flows.match import no_snat_map
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.net import TCP, Address, endpoint_text
 from kubectl_ebpfnet.model.path import Finding, Severity, TrackedFlow
@@ -67,7 +68,7 @@ FULL = 0.95
 def _full_table(whole: WholePath) -> Iterator[Finding]:
     """Report a full nf_conntrack, which drops new connections (`table full, dropping packet`)."""
     for name in whole.cluster.node_names:
-        answer = whole.cluster.node(name).counters
+        answer = whole.cluster.node(name)[q.COUNTERS]
         value = {c.name: c for c in answer.facts if c.group == "conntrack"}
         count, most = value.get("nf_conntrack_count"), value.get("nf_conntrack_max")
         if count is None or most is None or not most.value or count.value < FULL * most.value:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Backend, Frontend
 from kubectl_ebpfnet.model.kube import Service, ServicePort
 from kubectl_ebpfnet.model.net import Address, endpoint_text, protocol_name
@@ -82,18 +83,18 @@ def find(
     """
     node = cluster.node(node_name)
     owner = _owner(cluster, address, port, protocol)
-    listed = _match(node.services, cluster, address, port, protocol)
-    mapped = _match(node.lb_map, cluster, address, port, protocol)
+    listed = _match(node[q.SERVICES], cluster, address, port, protocol)
+    mapped = _match(node[q.LB_MAP], cluster, address, port, protocol)
     frontend = listed or mapped
     if frontend is None and owner is None:
         return None
     evidence: tuple[Evidence, ...] = ()
     if mapped is not None:
         numbers = [mapped.line, *(backend.line for backend in mapped.backends)]
-        evidence += cite.lines(node.lb_map.record, numbers)
+        evidence += cite.lines(node[q.LB_MAP].record, numbers)
     if listed is not None:
         where = {"ip": str(listed.address), "port": listed.port}
-        evidence += cite.json_object(node.services.record, where)
+        evidence += cite.json_object(node[q.SERVICES].record, where)
     kube_backends = _backends_of(cluster, owner, address)
     if frontend is None:
         assert owner is not None

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import Attachment
 from kubectl_ebpfnet.model.path import Evidence
-from kubectl_ebpfnet.parse.bpf import tc
 
 _ORDER = {"xdp": 0, "netkit": 1, "tcx": 2, "clsact": 3}
 _KERNEL_NAME_LENGTH = 15
@@ -126,7 +124,7 @@ def at_device(
         direction: `ingress` (into the stack from the device) or `egress`.
         endpoint_id: of the pod behind the device, to find its pinned links.
     """
-    whole = node.attachments
+    whole = node[q.ATTACHMENTS]
     if whole.known:
         there = _of(whole.facts, device, direction, whole.record)
         return DevicePrograms(
@@ -136,17 +134,20 @@ def at_device(
     asked: list[str] = []
     empty: tuple[Evidence, ...] = ()
     tcx_visible = False
-    net = node.bpf_net
+    net = node[q.BPF_NET]
     if net.known:
         asked.append("bpftool net")
         empty += cite.whole(net.record)
         tcx_visible = any(a.hook.startswith(("tcx", "netkit")) for a in net.facts)
         found += _of(net.facts, device, direction, net.record)
-    filters, record, problem = _tc(node, device, direction)
-    if record is not None and not problem:
+    filters = node[q.TC_FILTERS.about(device, direction)]
+    if filters.known:
         asked.append("tc")
-        empty += cite.whole(record)
-        found += _new(found, [ProgramAtHook(a, cite.lines(record, [a.line])) for a in filters])
+        empty += cite.whole(filters.record)
+        found += _new(
+            found,
+            [ProgramAtHook(a, cite.lines(filters.record, [a.line])) for a in filters.facts],
+        )
     if not any(p.attachment.hook.startswith(("tcx", "netkit")) for p in found):
         linked, looked = _links(node, device, direction, endpoint_id, tcx_visible)
         found += _new(found, linked)
@@ -184,23 +185,6 @@ def _cited(record: Record | None, a: Attachment) -> tuple[Evidence, ...]:
     return cite.lines(record, [a.line])
 
 
-def _tc(
-    node: NodeView, device: str, direction: str
-) -> tuple[tuple[Attachment, ...], Record | None, str]:
-    question = q.tc_filters(device, direction)
-    for place in node.places:
-        record = q.best_record(node.bundle, place, question)
-        if record is None:
-            continue
-        if not record.ok:
-            return (), record, record.why_not()
-        try:
-            return tc.filters(record.stdout.read(), device, direction), record, ""
-        except ParseError as error:
-            return (), record, str(error)
-    return (), None, "tc was not asked"
-
-
 def _links(
     node: NodeView, device: str, direction: str, endpoint_id: int | None, tcx_visible: bool
 ) -> tuple[list[ProgramAtHook], list[str]]:
@@ -208,9 +192,9 @@ def _links(
     found: list[ProgramAtHook] = []
     owner = ("endpoint", str(endpoint_id)) if endpoint_id is not None else ("", "")
     pinned_device = ("device", device.replace(".", "-"))
-    if node.pins.known:
+    if node[q.BPF_PINS].known:
         asked.append("pins")
-        for pin in node.pins.facts:
+        for pin in node[q.BPF_PINS].facts:
             if pin.kind != "link" or (pin.owner, pin.owner_name) not in (owner, pinned_device):
                 continue
             if _direction_of(pin.name) != direction:
@@ -225,7 +209,7 @@ def _links(
                 link_id=link.link_id if link else None,
                 pin=pin.path,
             )
-            found.append(ProgramAtHook(program, cite.lines(node.pins.record, [pin.line])))
+            found.append(ProgramAtHook(program, cite.lines(node[q.BPF_PINS].record, [pin.line])))
     if found or tcx_visible or not node.bpf_links.known:
         return found, asked
     asked.append("bpftool link")
@@ -257,14 +241,14 @@ def _named(node: NodeView, program: ProgramAtHook) -> ProgramAtHook:
     a = program.attachment
     if a.program_id is None:
         return program
-    for known in node.programs.facts:
+    for known in node[q.BPF_PROGRAMS].facts:
         if known.id == a.program_id:
             name = a.program_name
             # A tc filter's name is the program's with the device behind it; the kernel cuts names.
             if known.name and (known.name.startswith(name) or name.startswith(f"{known.name}-")):
                 name = known.name
             evidence = program.evidence + cite.json_object(
-                node.programs.record,
+                node[q.BPF_PROGRAMS].record,
                 {"id": a.program_id},
                 ("id", "type", "name", "tag", "loaded_at"),
             )

@@ -16,6 +16,7 @@ from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.kernel import Attachment, Link, Program
 from kubectl_ebpfnet.model.kube import Pod
@@ -29,7 +30,7 @@ def of_node(name: str, bundle: Bundle) -> ProgramList:
     cluster = ClusterView(bundle)
     node = cluster.node(name)
     where = f"node {name}"
-    rows = [*_at_devices(node, where, node.links.facts), *_elsewhere(node, where)]
+    rows = [*_at_devices(node, where, node[q.LINKS].facts), *_elsewhere(node, where)]
     missing = list(_missing(node))
     return ProgramList(where, name, _ordered(rows), tuple(missing), _asked(node))
 
@@ -55,7 +56,7 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
     netns = cluster.pod_netns(namespace, name)
     rows: list[AttachedProgram] = []
     missing: list[str] = []
-    own = netns.attachments
+    own = netns[q.ATTACHMENTS]
     if own.known:
         rows += _of_answer(node, where, own)
         if gaps := stated_gaps(own.record):
@@ -69,7 +70,7 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
     if host_side is not None:
         rows += _at_devices(node, f"node {node.name}", [host_side])
     else:
-        why = node.links.missing or "no device of the node matches it"
+        why = node[q.LINKS].missing or "no device of the node matches it"
         missing.append(f"the host side of the pod's device is not known: {why}")
     if not own.known:
         rows += _elsewhere(node, f"node {node.name}")
@@ -78,8 +79,8 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
 
 def _host_side(pod: Pod, node: NodeView, netns: PodNetns) -> Link | None:
     """Find the node's end of the pod's device by ifindex, endpoint, or the gateway's MAC."""
-    indexes = [link.peer_index for link in netns.links.facts if link.peer_index is not None]
-    indexes += netns.iflink.facts
+    indexes = [link.peer_index for link in netns[q.POD_LINKS].facts if link.peer_index is not None]
+    indexes += netns[q.POD_IFLINK].facts
     for address in pod.addresses:
         endpoint = node.local_endpoint(address)
         if endpoint is not None and endpoint.ifindex is not None:
@@ -88,11 +89,11 @@ def _host_side(pod: Pod, node: NodeView, netns: PodNetns) -> Link | None:
             found = node.link(endpoint.interface)
             if found is not None:
                 return found
-    for link in node.links.facts:
+    for link in node[q.LINKS].facts:
         if link.index in indexes and link.index != 1:
             return link
-    macs = {neighbour.mac for neighbour in netns.neighbours.facts if neighbour.mac}
-    return next((link for link in node.links.facts if link.mac in macs), None)
+    macs = {neighbour.mac for neighbour in netns[q.POD_NEIGHBOURS].facts if neighbour.mac}
+    return next((link for link in node[q.LINKS].facts if link.mac in macs), None)
 
 
 def _at_devices(node: NodeView, where: str, links: Iterable[Link]) -> Iterator[AttachedProgram]:
@@ -107,7 +108,7 @@ def _at_devices(node: NodeView, where: str, links: Iterable[Link]) -> Iterator[A
 
 def _elsewhere(node: NodeView, where: str) -> Iterator[AttachedProgram]:
     """List programs at cgroups and sk_lookup, which belong to no device."""
-    for answer in (node.attachments, node.bpf_links, node.cgroup_programs):
+    for answer in (node[q.ATTACHMENTS], node.bpf_links, node[q.CGROUP_PROGRAMS]):
         rows = [row for row in _of_answer(node, where, answer) if not row.attachment.device]
         rows = [row for row in rows if row.attachment.hook.startswith(("cgroup", "sk_lookup"))]
         if rows:
@@ -126,7 +127,7 @@ def _of_answer(node: NodeView, where: str, answer: Answer[Attachment]) -> Iterat
 
 
 def _program(node: NodeView, a: Attachment) -> Program | None:
-    return next((p for p in node.programs.facts if p.id == a.program_id), None)
+    return next((p for p in node[q.BPF_PROGRAMS].facts if p.id == a.program_id), None)
 
 
 def _ordered(rows: Iterable[AttachedProgram]) -> tuple[AttachedProgram, ...]:
@@ -147,16 +148,16 @@ def _ordered(rows: Iterable[AttachedProgram]) -> tuple[AttachedProgram, ...]:
 
 
 def _asked(node: NodeView) -> str:
-    record = node.programs.record
+    record = node[q.BPF_PROGRAMS].record
     return record.started if record is not None else ""
 
 
 def _missing(node: NodeView) -> Iterator[str]:
-    if node.attachments.known:
-        if gaps := stated_gaps(node.attachments.record):
+    if node[q.ATTACHMENTS].known:
+        if gaps := stated_gaps(node[q.ATTACHMENTS].record):
             yield f"some programs of node {node.name}: {gaps}"
         return
-    if not node.links.known:
-        yield f"the devices of node {node.name}: {node.links.missing}"
-    elif not node.bpf_net.known and not node.pins.known:
-        yield f"tcx, XDP and netkit programs of node {node.name}: {node.bpf_net.missing}"
+    if not node[q.LINKS].known:
+        yield f"the devices of node {node.name}: {node[q.LINKS].missing}"
+    elif not node[q.BPF_NET].known and not node[q.BPF_PINS].known:
+        yield f"tcx, XDP and netkit programs of node {node.name}: {node[q.BPF_NET].missing}"

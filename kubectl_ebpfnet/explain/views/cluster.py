@@ -8,8 +8,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.explain.views import readers
-from kubectl_ebpfnet.explain.views.netns import PodNetns
+from kubectl_ebpfnet.explain.views.netns import Netns, PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CiliumNode, DatapathConfig
@@ -94,7 +93,7 @@ class ClusterView:
         """Nodes as Cilium knows them: CiliumNode objects, then the agents' node lists."""
         nodes = {node.name: node for node in self.kube.cilium_nodes}
         for name in self.node_names:
-            for node in self.node(name).answer(q.CILIUM_NODES, readers.NODES).facts:
+            for node in self.node(name)[q.CILIUM_NODES].facts:
                 nodes.setdefault(node.name, node)
         return tuple(nodes.values())
 
@@ -127,14 +126,9 @@ class ClusterView:
         for _, name, data in self.kube.config_maps:
             if name == "cilium-config":
                 return config.datapath(dict(data)), self.api_record("cilium-config")
-        for place in self.bundle.places(PlaceKind.CLIENT) + self.bundle.places(PlaceKind.AGENT):
-            record = q.best_record(self.bundle, place, q.CONFIG_VIEW)
-            if record is not None and record.ok:
-                try:
-                    return config.datapath(config.settings(record.stdout.read())), record
-                except ParseError:
-                    continue
-        return DatapathConfig(), None
+        places = (*self.bundle.places(PlaceKind.CLIENT), *self.bundle.places(PlaceKind.AGENT))
+        view = Netns(self.bundle, places)[q.CONFIG_VIEW]
+        return (view.facts[0], view.record) if view.facts else (DatapathConfig(), None)
 
     @property
     def settings(self) -> DatapathConfig:
@@ -161,8 +155,8 @@ class ClusterView:
             found.setdefault(endpoint.identity, endpoint.labels)
         for name in self.node_names:
             node = self.node(name)
-            for endpoint in node.endpoints.facts:
+            for endpoint in node[q.ENDPOINTS].facts:
                 found.setdefault(endpoint.identity, endpoint.labels)
-            for identity in node.identities.facts:
+            for identity in node[q.IDENTITIES].facts:
                 found.setdefault(identity.id, identity.labels)
         return found

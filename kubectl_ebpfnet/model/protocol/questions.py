@@ -23,71 +23,14 @@ no end on exec's v4 protocol.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from kubectl_ebpfnet.model.cilium import (
-    CtEntry,
-    EgressGatewayPolicy,
-    Frontend,
-    IpcacheEntry,
-    LocalEndpoint,
-    MetricRow,
-    NatEntry,
-    PolicyEntry,
-)
-from kubectl_ebpfnet.model.conntrack import ConntrackEntry
-from kubectl_ebpfnet.model.kernel import (
-    Attachment,
-    BpfPin,
-    Counter,
-    FibAnswer,
-    InterfaceAddress,
-    KernelFacts,
-    Link,
-    Neighbour,
-    Program,
-    Route,
-    Rule,
-)
-from kubectl_ebpfnet.model.net import Address, Flow, Network
-from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
+from kubectl_ebpfnet.model.net import Address, Flow
 
 PROTOCOL = 1
 """Rises when an old client cannot understand a new node side, or the other way round."""
 
 PROGRAM = "ebpfnet-node"
 """First word of an argv that the node side answers itself."""
-
-FACTS: dict[str, Any] = {
-    # of the network namespace that is asked
-    "links": Link,
-    "addresses": InterfaceAddress,
-    "routes": Route,
-    "rules": Rule,
-    "neighbours": Neighbour,
-    "fib": FibAnswer,
-    "forward": FibAnswer,
-    "attachments": Attachment,
-    "counters": Counter,
-    "conntrack": ConntrackEntry,
-    # done, and not only read
-    "probe": ConnectAttempt,
-    # of the whole kernel, or the node's bpffs
-    "kernel": KernelFacts,
-    "programs": Program,
-    "pins": BpfPin,
-    # of Cilium's pinned maps
-    "ct": CtEntry,
-    "nat": NatEntry,
-    "lb": Frontend,
-    "ipcache": IpcacheEntry,
-    "endpoints": LocalEndpoint,
-    "policy": PolicyEntry,
-    "egress": EgressGatewayPolicy,
-    "ipmasq": Network,
-    "metrics": MetricRow,
-}
-"""The node side's questions, and the class of the facts in their answers."""
 
 HOST_PROGRAMS = (
     ("iptables-save", "-c"),
@@ -164,7 +107,8 @@ class NodeRequest:
 
     Attributes:
         id: comes back in the answer.
-        argv: `node_argv(name, …)` with a name of FACTS, or one of HOST_PROGRAMS.
+        argv: `node_argv(name, …)` with a name of NODE_FACTS (model/catalogue.py), or one of
+            HOST_PROGRAMS.
         netns: a pod's namespace; None for the node's own.
         flows: filters of `ct`, `nat` and `conntrack`; () for all entries.
     """

@@ -23,6 +23,11 @@ _TRUTHS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": 
 """Go's strconv.ParseBool."""
 
 
+def view(data: bytes) -> DatapathConfig:
+    """Return the settings of the datapath by `cilium config view`. Raises ParseError."""
+    return datapath(settings(data))
+
+
 def settings(data: bytes) -> dict[str, str]:
     """Parse `cilium config view`: `key   value` lines. Raises ParseError.
 

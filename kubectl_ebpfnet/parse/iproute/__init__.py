@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.parse.iproute.link import addresses, links
 from kubectl_ebpfnet.parse.iproute.neighbour import neighbours
-from kubectl_ebpfnet.parse.iproute.route import routes
+from kubectl_ebpfnet.parse.iproute.route import routes, routes6
 from kubectl_ebpfnet.parse.iproute.rule import rules
 
-__all__ = ["addresses", "links", "neighbours", "routes", "rules"]
+__all__ = ["addresses", "links", "neighbours", "routes", "routes6", "rules"]

@@ -121,6 +121,11 @@ def routes(data: bytes, version: int = 4) -> tuple[Route, ...]:
     return tuple(route for record in records for route in record.routes(version))
 
 
+def routes6(data: bytes) -> tuple[Route, ...]:
+    """Return the routes of `ip -6 route`, which prints IPv6's `default` without its family."""
+    return routes(data, version=6)
+
+
 def _json_record(member: dict[str, Any]) -> _Record:
     record = _Record(line=1)
     record.destination = json_text(member, "dst", _SOURCE)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
+from kubectl_ebpfnet.model.catalogue import NF_CONNTRACK
 from kubectl_ebpfnet.model.doctor import (
     COMMANDS,
-    NF_CONNTRACK,
     SCHEMA,
     Checkup,
     Lack,

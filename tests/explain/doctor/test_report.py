@@ -19,13 +19,11 @@ from kubectl_ebpfnet.explain.doctor import nodes as doctor_nodes
 from kubectl_ebpfnet.explain.doctor import report as module
 from kubectl_ebpfnet.explain.doctor.report import examine
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.catalogue import NF_CONNTRACK, TOOL_NAMES, TOOLS
 from kubectl_ebpfnet.model.doctor import (
     CONNECTION,
-    NF_CONNTRACK,
     RIGHTS,
     SERVER_VERSION,
-    TOOL_NAMES,
-    TOOLS,
     WHO,
     Checkup,
     Level,

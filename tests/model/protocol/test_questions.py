@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.catalogue import NODE_FACTS
 from kubectl_ebpfnet.model.cilium import Backend, CtEntry, Frontend
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.model.protocol.questions import FACTS, FlowFilter
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 from kubectl_ebpfnet.parse import node_side
 
 addresses = st.ip_addresses()
@@ -34,10 +35,10 @@ def of_kind(kind: Any) -> st.SearchStrategy[Any]:
     return st.builds(kind, line=st.just(0))
 
 
-@pytest.mark.parametrize("name", sorted(FACTS))
+@pytest.mark.parametrize("name", sorted(NODE_FACTS))
 @given(draw=st.data())
 def test_every_fact_comes_back_as_it_went(name: str, draw: st.DataObject) -> None:
-    facts = draw.draw(st.lists(of_kind(FACTS[name]), max_size=3))
+    facts = draw.draw(st.lists(of_kind(NODE_FACTS[name]), max_size=3))
     data = b"".join(map(codec.line_of, facts))
     assert data.count(b"\n") == len(facts)
     assert list(node_side.facts(data, ("ebpfnet-node", name))) == facts

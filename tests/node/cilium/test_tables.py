@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.catalogue import NODE_FACTS
 from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, MetricRow
-from kubectl_ebpfnet.model.protocol.questions import FACTS, NodeRequest, node_argv
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
 from kubectl_ebpfnet.node.cilium import lb
 from kubectl_ebpfnet.node.cilium import pins as cilium_pins
 from kubectl_ebpfnet.node.server import registry
@@ -59,7 +60,7 @@ def facts(name: str, *words: str) -> list[Any]:
     """The answer to a question, each of the class that it must be of."""
     found: Iterable[Any] = registry.function(name)(NodeRequest(1, node_argv(name, *words)))
     found = list(found)
-    assert all(isinstance(one, FACTS[name]) for one in found)
+    assert all(isinstance(one, NODE_FACTS[name]) for one in found)
     return found
 
 

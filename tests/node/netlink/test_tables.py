@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
+from kubectl_ebpfnet.model.catalogue import NODE_FACTS
 from kubectl_ebpfnet.model.kernel import FibAnswer, InterfaceAddress, Link, Neighbour, Route, Rule
 from kubectl_ebpfnet.model.net import protocol_number
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.model.protocol.questions import FACTS, NodeRequest, node_argv
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
 from kubectl_ebpfnet.node.host import netns
 from kubectl_ebpfnet.node.netlink import dump, tables
 from kubectl_ebpfnet.node.netlink import links as netlink_links
@@ -107,7 +108,7 @@ def test_iproute2_says_the_same(
 def test_facts_come_back_from_their_lines(made: Namespace, name: str) -> None:
     facts = ours(made, name)
     lines = map(codec.line_of, facts)
-    assert [codec.fact(line, FACTS[name]) for line in lines] == list(facts)
+    assert [codec.fact(line, NODE_FACTS[name]) for line in lines] == list(facts)
 
 
 def test_the_namespace_has_what_the_comparison_is_about(made: Namespace) -> None:

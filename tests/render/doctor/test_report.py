@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kubectl_ebpfnet.model.catalogue import TOOL_NAMES
 from kubectl_ebpfnet.model.cilium import DatapathConfig
 from kubectl_ebpfnet.model.doctor import (
     COMMANDS,
     RIGHTS,
     SCHEMA,
-    TOOL_NAMES,
     Checkup,
     CiliumFound,
     Connection,

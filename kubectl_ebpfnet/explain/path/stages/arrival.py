@@ -15,6 +15,7 @@ from kubectl_ebpfnet.explain.path.stages.tunnel import device_of
 from kubectl_ebpfnet.explain.path.stages.veth import has_cilium, show_programs
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.path import HopKind, State
 
 
@@ -22,8 +23,8 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Receive the packet at another node, from the wire."""
     node = walk.cluster.node(here.node)
     _collect_flows(walk, here, node)
-    if not node.links.known and not node.endpoints.known and not node.endpoint_map.known:
-        why = node.links.missing
+    if not node[q.LINKS].known and not node[q.ENDPOINTS].known and not node[q.ENDPOINT_MAP].known:
+        why = node[q.LINKS].missing
         walk.hop(
             *here.on_node(HopKind.LINK), f"what {here.node} does with it",
             State.UNKNOWN, here.packet, reason=f"nothing is known of {here.node}: {why}",
@@ -54,12 +55,12 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
 
 def _device(node: NodeView, here: PacketState) -> str:
     flow = here.packet.outer or here.packet.flow
-    for fact in node.addresses.facts:
+    for fact in node[q.ADDRESSES].facts:
         if fact.address == flow.destination:
             return fact.device
-    if node.routes.known:
+    if node[q.ROUTES].known:
         # On an ordinary node the packet comes in by the device of the route to its sender.
-        back = decide(node.rules.facts, node.routes.facts, flow.destination, flow.source)
+        back = decide(node[q.RULES].facts, node[q.ROUTES].facts, flow.destination, flow.source)
         device = back.route.device if back.route is not None else ""
         if device and not device.startswith(("cilium_", "lxc")):
             return device
@@ -86,7 +87,7 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
     row = gateway.policy_row(walk, inside, node) if endpoint is None else None
     if row is not None and gateway.is_at(walk, node, row):
         return gateway.through_gateway(walk, inside, node, row, name)
-    if endpoint is None and node.endpoints.known and node.routes.known:
+    if endpoint is None and node[q.ENDPOINTS].known and node[q.ROUTES].known:
         # Packets for no endpoint go to the stack, which has a route by cilium_host.
         return inside.to(Stage.HOST, device="", in_device=name, skips_netfilter=False)
     if endpoint is None:
@@ -94,7 +95,7 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
             *here.in_cilium(HopKind.ROUTE, name), f"{destination} on {here.node}",
             State.UNKNOWN, packet,
             reason=f"no endpoint with {destination} was read on {here.node}: "
-            f"{node.endpoints.missing or node.routes.missing}",
+            f"{node[q.ENDPOINTS].missing or node[q.ROUTES].missing}",
         )  # fmt: skip
         walk.unknown(f"no endpoint with {destination} is known on {here.node}")
         return None

@@ -9,6 +9,7 @@ from kubectl_ebpfnet.explain.path.stages.veth import show_programs
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.model.path import Evidence, HopKind, State
 
@@ -44,7 +45,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
 
 def link_evidence(node: NodeView, device: str) -> tuple[Evidence, ...]:
     """Cite a device in the record of links."""
-    record = node.links.record
+    record = node[q.LINKS].record
     if record is not None and cite.is_json(record):
         keep = ("ifindex", "ifname", "flags", "mtu", "operstate", "address")
         return cite.json_object(record, {"ifname": device}, keep)
@@ -88,9 +89,9 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
     if entry is not None and entry.tunnel_endpoint is not None:
         return here.to(Stage.TUNNEL, device=str(entry.tunnel_endpoint))
     target = here.packet.flow.destination
-    known = node.endpoints.known or node.endpoint_map.known
+    known = node[q.ENDPOINTS].known or node[q.ENDPOINT_MAP].known
     if known and any(target in cidr for cidr in _own_cidrs(walk, here.node)):
-        evidence = cite.whole(node.endpoint_map.record or node.endpoints.record)
+        evidence = cite.whole(node[q.ENDPOINT_MAP].record or node[q.ENDPOINTS].record)
         walk.drop(
             *here.in_cilium(HopKind.ROUTE),
             f"no endpoint has {target} on {here.node}: Stale or unroutable IP",
@@ -116,14 +117,14 @@ def _own_cidrs(walk: PathBuilder, name: str) -> tuple[Network, ...]:
 
 def _next_hop(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
     """Add the neighbour entry of the next hop; return whether the packet can be sent to it."""
-    if not node.neighbours.known:
+    if not node[q.NEIGHBOURS].known:
         return True
     flow = here.packet.outer or here.packet.flow
     target: Address = here.next_hop or flow.destination
-    neighbour = neighbour_of(node.neighbours.facts, here.device, target)
+    neighbour = neighbour_of(node[q.NEIGHBOURS].facts, here.device, target)
     if neighbour is None:
         return True
-    record = node.neighbours.record
+    record = node[q.NEIGHBOURS].record
     evidence = (
         cite.json_object(record, {"dst": str(target), "dev": here.device})
         if record is not None and cite.is_json(record)

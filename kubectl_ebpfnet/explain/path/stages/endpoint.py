@@ -12,6 +12,7 @@ from kubectl_ebpfnet.explain.path.stages.veth import ct_text
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, answered
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Endpoint
 from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State, TrackedFlow
@@ -79,7 +80,7 @@ def _veth(walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoi
     if name:
         evidence = link_evidence(node, name)
         if not evidence and endpoint is not None:
-            evidence = cite.json_object(node.endpoints.record, {"interface-name": name})
+            evidence = cite.json_object(node[q.ENDPOINTS].record, {"interface-name": name})
         walk.hop(
             *here.on_node(HopKind.LINK), f"veth {name} → the pod",
             State.DERIVED, here.packet, evidence,

@@ -12,6 +12,7 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text, identity_text
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import IpcacheEntry
 from kubectl_ebpfnet.model.kernel import Route
 from kubectl_ebpfnet.model.net import Address
@@ -54,10 +55,10 @@ def _local(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
 
 
 def _endpoint_map_evidence(node: NodeView, address: Address) -> tuple[Evidence, ...]:
-    lines = [row.line for row in node.endpoint_map.facts if row.address == address]
+    lines = [row.line for row in node[q.ENDPOINT_MAP].facts if row.address == address]
     if lines:
-        return cite.lines(node.endpoint_map.record, lines)
-    return cite.json_object(node.endpoints.record, {"ipv4": str(address)})
+        return cite.lines(node[q.ENDPOINT_MAP].record, lines)
+    return cite.json_object(node[q.ENDPOINTS].record, {"ipv4": str(address)})
 
 
 def _tunnelled(node: NodeView, entry: IpcacheEntry) -> bool:
@@ -69,12 +70,12 @@ def _tunnelled(node: NodeView, entry: IpcacheEntry) -> bool:
         return False
     if node.config.routing_mode:
         return node.config.routing_mode != "native"
-    return any(link.name in ("cilium_vxlan", "cilium_geneve") for link in node.links.facts)
+    return any(link.name in ("cilium_vxlan", "cilium_geneve") for link in node[q.LINKS].facts)
 
 
 def ipcache_evidence(node: NodeView, entry: IpcacheEntry | None) -> tuple[Evidence, ...]:
     """Cite an entry of the ipcache; () without an entry."""
-    return cite.lines(node.ipcache.record, [entry.line]) if entry is not None else ()
+    return cite.lines(node[q.IPCACHE].record, [entry.line]) if entry is not None else ()
 
 
 def _into_tunnel(
@@ -141,17 +142,17 @@ def route_of(
     Returns:
         The decision; None when the packet is dropped or the routes are not known.
     """
-    if not node.routes.known:
-        reason = f"the node's routes could not be read: {node.routes.missing}"
+    if not node[q.ROUTES].known:
+        reason = f"the node's routes could not be read: {node[q.ROUTES].missing}"
         walk.hop(
             place, here.node, here.node, HopKind.ROUTE, f"the route to {destination}",
-            State.UNKNOWN, here.packet, cite.whole(node.routes.record), reason=reason,
+            State.UNKNOWN, here.packet, cite.whole(node[q.ROUTES].record), reason=reason,
         )  # fmt: skip
         walk.unknown(reason)
         return None
     decision = routing.decide(
-        node.rules.facts,
-        node.routes.facts,
+        node[q.RULES].facts,
+        node[q.ROUTES].facts,
         source,
         destination,
         mark=mark,
@@ -170,9 +171,9 @@ def route_of(
         )
     if decision.route is not None and not decision.refused:
         return decision
-    refusing = decision.route
+    refusing, record = decision.route, node[q.ROUTES].record
     evidence = kernel_proof or (
-        route_evidence(node, refusing) if refusing is not None else cite.whole(node.routes.record)
+        route_evidence(node, refusing) if refusing is not None else cite.whole(record)
     )
     walk.drop(
         *here.on_node(HopKind.ROUTE),
@@ -196,17 +197,17 @@ def _with_kernel_answer(
     mark: int,
 ) -> tuple[routing.Decision, tuple[Evidence, ...]]:
     """Correct a decision by the kernel's own look-up, where a node pod recorded it; with proof."""
-    answer = node.look_up("forward", source, destination)
+    answer = node[q.FORWARD.about(*q.packet_words(source, destination))]
     fact = next((fact for fact in answer.facts if fact.in_device == here.in_device), None)
     if fact is None:
         return decision, ()
     # The look-up had no mark, which Cilium sets: it is valid only if no rule looks at the mark.
     unmarked = routing.decide(
-        node.rules.facts, node.routes.facts, source, destination, in_device=here.in_device
+        node[q.RULES].facts, node[q.ROUTES].facts, source, destination, in_device=here.in_device
     )
     if mark and unmarked != decision:
         return decision, ()
-    found = routing.with_kernel_answer(decision, fact, node.routes.facts)
+    found = routing.with_kernel_answer(decision, fact, node[q.ROUTES].facts)
     return found, kernel_evidence(here, node, source, destination)
 
 
@@ -220,14 +221,14 @@ def kernel_evidence(
         node: the node.
         source, destination: of the routed packet.
     """
-    answer = node.look_up("forward", source, destination)
+    answer = node[q.FORWARD.about(*q.packet_words(source, destination))]
     lines = [fact.line for fact in answer.facts if fact.in_device == here.in_device]
     return cite.lines(answer.record, lines) if lines else ()
 
 
 def route_evidence(node: NodeView, route: Route) -> tuple[Evidence, ...]:
     """Cite a route in the record that it was read from."""
-    record = node.routes.record
+    record = node[q.ROUTES].record
     if record is None or not cite.is_json(record):
         return cite.lines(record, [route.line])
     destination = str(route.destination)

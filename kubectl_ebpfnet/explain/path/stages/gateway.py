@@ -13,6 +13,7 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import FactLine
 from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, NatEntry
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
@@ -33,7 +34,7 @@ def policy_row(walk: PathBuilder, here: PacketState, node: NodeView) -> EgressGa
     flow = here.packet.flow
     hits = [
         row
-        for row in node.egress_gateway.facts
+        for row in node[q.EGRESS_GATEWAY].facts
         if row.source == flow.source and flow.destination in row.destination
     ]
     best = max(hits, key=lambda row: row.destination.prefixlen, default=None)
@@ -177,7 +178,7 @@ def translate(
         packet,
         evidence,
     )
-    if node.addresses.known and row.egress_address not in node.own_addresses:
+    if node[q.ADDRESSES].known and row.egress_address not in node.own_addresses:
         walk.finding(
             Severity.ERROR,
             f"egress address {row.egress_address} is not on gateway {here.node}",
@@ -190,7 +191,7 @@ def translate(
 
 def _entry(node: NodeView, flow: Flow) -> FactLine[NatEntry] | None:
     """Find the gateway's NAT entry of a flow; of any source port where the port is not known."""
-    for line in node.nat([str(flow.source)]):
+    for line in node.lines(q.NAT, [str(flow.source)]):
         entry = line.fact
         port = entry.flow.source_port if flow.source_port is None else flow.source_port
         if entry.direction == "OUT" and entry.flow == replace(flow, source_port=port):
@@ -199,4 +200,4 @@ def _entry(node: NodeView, flow: Flow) -> FactLine[NatEntry] | None:
 
 
 def _evidence(node: NodeView, row: EgressGatewayPolicy) -> tuple[Evidence, ...]:
-    return cite.lines(node.egress_gateway.record, [row.line])
+    return cite.lines(node[q.EGRESS_GATEWAY].record, [row.line])

@@ -15,6 +15,7 @@ from kubectl_ebpfnet.explain.path.stages.forward import kernel_evidence, route_e
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import NetfilterRule
 from kubectl_ebpfnet.model.path import Evidence, HopKind, State
@@ -46,7 +47,7 @@ def forward(walk: PathBuilder, here: PacketState) -> PacketState | None:
         here.packet,
         route_evidence(node, decision.route)
         + kernel_evidence(here, node, flow.source, flow.destination)
-        + (cite.lines(node.rules.record, [rule.line]) if rule and by_rule else ()),
+        + (cite.lines(node[q.RULES].record, [rule.line]) if rule and by_rule else ()),
     )
     if decision.local or flow.destination in node.own_addresses:
         return here.to(Stage.NODE_LOCAL)

@@ -16,7 +16,7 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.node import NodeView
-from kubectl_ebpfnet.model.catalogue import NAT
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State, TrackedFlow
@@ -218,7 +218,7 @@ def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
             walk.hop(*where, f"not masqueraded: {exemption}", State.DERIVED, here.packet, evidence)
         return here
     if no_snat_map(node):
-        evidence = cite.whole(node.table_state(NAT).record)
+        evidence = cite.whole(node.table_state(q.NAT).record)
         _missing_masquerade(walk, here, node, evidence)
         return here
     addresses = node.addresses_of(here.device, flow.source.version)
@@ -261,12 +261,12 @@ def _exemption(walk: PathBuilder, here: PacketState, node: NodeView) -> str:
     for cidr in node.config.native_cidrs:
         if flow.destination in cidr:
             return f"{flow.destination} is in the native routing CIDR {cidr}"
-    for prefix in node.ip_masq.facts:
+    for prefix in node[q.IP_MASQ].facts:
         if flow.destination in prefix:
             return f"ip-masq-agent spares {prefix}"
     if flow.destination in walk.cluster.node_addresses and node.config.routing_mode == "native":
         return f"{flow.destination} is a node of the cluster"
-    if node.local_endpoint(flow.source) is None and node.endpoints.known:
+    if node.local_endpoint(flow.source) is None and node[q.ENDPOINTS].known:
         return f"{flow.source} is no endpoint of this node"
     return ""
 
@@ -281,7 +281,7 @@ def _check_address(
     own = node.addresses_of(here.device, address.version)
     if not own or address in own or address in node.own_addresses:
         return
-    if any(row.egress_address == address for row in node.egress_gateway.facts):
+    if any(row.egress_address == address for row in node[q.EGRESS_GATEWAY].facts):
         return
     walk.finding(
         Severity.ERROR,

@@ -18,6 +18,7 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.kernel import Link, Neighbour, Route
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence, HopKind, Severity, State
@@ -50,7 +51,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
 def _to_itself(walk: PathBuilder, here: PacketState, netns: PodNetns) -> bool:
     """Tell whether the packet is for the pod itself, whose local table keeps it on lo."""
     flow = here.packet.flow
-    own = [fact for fact in netns.addresses.facts if fact.address == flow.destination]
+    own = [fact for fact in netns[q.POD_ADDRESSES].facts if fact.address == flow.destination]
     if not (own or flow.destination == flow.source or flow.destination.is_loopback):
         return False
     walk.hop(
@@ -59,7 +60,7 @@ def _to_itself(walk: PathBuilder, here: PacketState, netns: PodNetns) -> bool:
         "no policy",
         State.DERIVED,
         here.packet,
-        cite.lines(netns.addresses.record, [fact.line for fact in own]) if own else (),
+        cite.lines(netns[q.POD_ADDRESSES].record, [fact.line for fact in own]) if own else (),
     )
     walk.delivered(f"delivered to pod {walk.source_pod} itself, on lo")
     return True
@@ -82,7 +83,7 @@ def _route(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route | boo
         # The agent's view of the endpoint stands in for the route, so this hop does not decide.
         return None
     decision = decide((), answer.facts, flow.source, flow.destination)
-    kernel = netns.look_up("fib", flow.source, flow.destination)
+    kernel = netns[q.FIB.about(*q.packet_words(flow.source, flow.destination))]
     if kernel.facts:
         decision = with_kernel_answer(decision, kernel.facts[0], answer.facts)
     kernel_proof = cite.lines(kernel.record, [1]) if kernel.facts else ()
@@ -117,7 +118,7 @@ def _neighbour(
     walk: PathBuilder, here: PacketState, netns: PodNetns, device: str, target: Address
 ) -> tuple[bool, Neighbour | None]:
     """Return whether the packet goes on, and the neighbour entry."""
-    answer = netns.neighbours
+    answer = netns[q.POD_NEIGHBOURS]
     where = walk.in_source_pod(HopKind.NEIGHBOUR)
     if not answer.known:
         walk.hop(
@@ -171,7 +172,7 @@ def _neighbour(
 
 def _has_no_carrier(netns: PodNetns, device: str) -> bool:
     """Tell whether the pod's device, or its other end, is down."""
-    link = next((link for link in netns.links.facts if link.name == device), None)
+    link = next((link for link in netns[q.POD_LINKS].facts if link.name == device), None)
     return link is not None and not (link.up and link.lower_up)
 
 
@@ -186,9 +187,9 @@ def _link(
 ) -> str | None:
     """Add the veth hop; return the host side device's name, None when the walk ends here."""
     where = walk.in_source_pod(HopKind.LINK)
-    inner = next((link for link in netns.links.facts if link.name == device), None)
+    inner = next((link for link in netns[q.POD_LINKS].facts if link.name == device), None)
     if inner is not None and not inner.up:
-        evidence = cite.lines(netns.links.record, [inner.line])
+        evidence = cite.lines(netns[q.POD_LINKS].record, [inner.line])
         walk.drop(
             *where,
             f"{device} is down in the pod",
@@ -202,9 +203,9 @@ def _link(
         return None
     outer, how, evidence = _host_side(walk, netns, node, inner, neighbour)
     if inner is not None:
-        evidence = cite.lines(netns.links.record, [inner.line]) + evidence
+        evidence = cite.lines(netns[q.POD_LINKS].record, [inner.line]) + evidence
     if outer is None:
-        why = node.links.missing or "no device of the node matches the pod's"
+        why = node[q.LINKS].missing or "no device of the node matches the pod's"
         walk.hop(
             *where,
             f"{device}, the veth out of the pod",
@@ -247,16 +248,16 @@ def _host_side(
     if neighbour is not None and neighbour.mac:
         candidates += [
             (link, "peer matched by the gateway's MAC")
-            for link in node.links.facts
+            for link in node[q.LINKS].facts
             if link.mac == neighbour.mac and link.index != 1
         ]
     index = inner.peer_index if inner is not None else None
-    if index is None and netns.iflink.facts:
-        index = netns.iflink.facts[0]
+    if index is None and netns[q.POD_IFLINK].facts:
+        index = netns[q.POD_IFLINK].facts[0]
     if index is not None and not candidates:
         candidates += [
             (link, "peer matched by its ifindex")
-            for link in node.links.facts
+            for link in node[q.LINKS].facts
             if link.index == index
             and (link.peer_index is None or inner is None or link.peer_index == inner.index)
         ]
@@ -265,7 +266,7 @@ def _host_side(
         how = "peer named by the agent"
         if known is not None:
             candidates.append((known, how))
-        elif not node.links.known:
+        elif not node[q.LINKS].known:
             link = Link(endpoint.ifindex or 0, endpoint.interface, mac=endpoint.host_mac)
             return link, how, _endpoint_evidence(walk, node)
     if not candidates:
@@ -275,7 +276,7 @@ def _host_side(
 
 
 def _node_link_evidence(node: NodeView, link: Link) -> tuple[Evidence, ...]:
-    record = node.links.record
+    record = node[q.LINKS].record
     if record is not None and cite.is_json(record):
         keep = ("ifindex", "ifname", "link_index", "flags", "mtu", "operstate", "address")
         return cite.json_object(record, {"ifname": link.name}, keep)
@@ -284,9 +285,9 @@ def _node_link_evidence(node: NodeView, link: Link) -> tuple[Evidence, ...]:
 
 def _endpoint_evidence(walk: PathBuilder, node: NodeView) -> tuple[Evidence, ...]:
     endpoint = walk.endpoint
-    if endpoint is None or not endpoint.interface or not node.endpoints.facts:
+    if endpoint is None or not endpoint.interface or not node[q.ENDPOINTS].facts:
         return ()
-    return cite.json_object(node.endpoints.record, {"interface-name": endpoint.interface})
+    return cite.json_object(node[q.ENDPOINTS].record, {"interface-name": endpoint.interface})
 
 
 def _check_mac(

@@ -10,6 +10,7 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import identity_name, identity_text
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import PolicyEntry
 from kubectl_ebpfnet.model.net import has_ports
 from kubectl_ebpfnet.model.path import Evidence, HopKind, Packet, Severity, State
@@ -58,7 +59,7 @@ def policy_hop(
     if not has_ports(flow.protocol):
         port = ICMP_ECHO_REQUEST.get(flow.protocol)
     verdict = policy.decide(
-        node.policy.facts, endpoint_id, direction, identity, flow.protocol, port
+        node[q.POLICY_MAPS].facts, endpoint_id, direction, identity, flow.protocol, port
     )
     who = identity_text(walk.cluster, identity)
     side = "to" if direction == "egress" else "from"
@@ -166,30 +167,30 @@ def _conntrack_evidence(walk: PathBuilder, node_name: str) -> tuple[Evidence, ..
 
 def _missing(node: NodeView, endpoint_id: int | None, identity: int | None) -> str:
     if endpoint_id is None:
-        if node.endpoints.missing and node.endpoints.record is None:
-            return node.endpoints.missing  # names the command that lists endpoints
-        why = node.endpoints.missing or "the agent does not know the pod's address"
+        if node[q.ENDPOINTS].missing and node[q.ENDPOINTS].record is None:
+            return node[q.ENDPOINTS].missing  # names the command that lists endpoints
+        why = node[q.ENDPOINTS].missing or "the agent does not know the pod's address"
         return f"the endpoint is not known: {why}"
-    if not node.policy.known:
-        if node.policy.record is None:
-            return node.policy.missing
-        return f"the policy map could not be read: {node.policy.missing}"
-    if not any(e.endpoint_id == endpoint_id for e in node.policy.facts):
+    if not node[q.POLICY_MAPS].known:
+        if node[q.POLICY_MAPS].record is None:
+            return node[q.POLICY_MAPS].missing
+        return f"the policy map could not be read: {node[q.POLICY_MAPS].missing}"
+    if not any(e.endpoint_id == endpoint_id for e in node[q.POLICY_MAPS].facts):
         return f"no policy map of endpoint {endpoint_id} was read"
     if identity is None:
-        why = node.ipcache.missing or "no ipcache entry"
+        why = node[q.IPCACHE].missing or "no ipcache entry"
         return f"the identity of the remote side is not known: {why}"
     return ""
 
 
 def _policy_evidence(node: NodeView, endpoint_id: int, entry: object) -> tuple[Evidence, ...]:
-    record = node.policy.record
+    record = node[q.POLICY_MAPS].record
     line = getattr(entry, "line", 0)
     if record is not None and cite.is_json(record):
         if line:
             return cite.lines(record, _json_block(record.stdout.read(), line))
         return cite.json_object(record, {"EndpointID": str(endpoint_id)})
-    own = [e.line for e in node.policy.facts if e.endpoint_id == endpoint_id]
+    own = [e.line for e in node[q.POLICY_MAPS].facts if e.endpoint_id == endpoint_id]
     return cite.lines(record, [line] if line else own)
 
 

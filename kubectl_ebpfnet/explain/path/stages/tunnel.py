@@ -15,6 +15,7 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import HOST, REMOTE_NODE
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.net import UDP, Address, Flow
@@ -37,7 +38,7 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
     end: Address = ip_address(here.device)
     name, link = device_of(node)
     evidence = cite.json_object(
-        node.links.record, {"ifname": name}, ("ifindex", "ifname", "flags", "mtu", "linkinfo")
+        node[q.LINKS].record, {"ifname": name}, ("ifindex", "ifname", "flags", "mtu", "linkinfo")
     )
     if link is not None and not link.up:
         walk.drop(

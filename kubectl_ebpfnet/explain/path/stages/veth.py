@@ -11,6 +11,7 @@ from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.programs import at_device
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CtEntry
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, Packet, State
 
@@ -41,8 +42,8 @@ def has_cilium(walk: PathBuilder, node: NodeView) -> bool:
     """Tell whether any record shows that Cilium runs this node's datapath."""
     return (
         node.config.state != ""
-        or node.endpoints.known
-        or node.endpoint_map.known
+        or node[q.ENDPOINTS].known
+        or node[q.ENDPOINT_MAP].known
         or walk.endpoint is not None
         or walk.cluster.settings_record is not None
         or (walk.tracked is not None and walk.tracked.cilium_ct is not None)

@@ -8,8 +8,8 @@ A question of each namespace (`pod: links`) has its exit code, its error and its
 import json
 import sys
 
+from kubectl_ebpfnet.model.catalogue import NODE_FACTS
 from kubectl_ebpfnet.model.protocol.questions import (
-    FACTS,
     HOST_PROGRAMS,
     NodeRequest,
     PodNamespace,
@@ -21,7 +21,7 @@ found = {}
 for place, pod in json.loads(sys.argv[1]).items():
     netns = None if pod is None else PodNamespace(pod[0], tuple(pod[1]))
     lookups = ("fib", "forward")
-    argvs = {n: node_argv(n, "1.1.1.1") if n in lookups else node_argv(n) for n in FACTS}
+    argvs = {n: node_argv(n, "1.1.1.1") if n in lookups else node_argv(n) for n in NODE_FACTS}
     del argvs["probe"]  # sends, and needs to know where to
     argvs |= {one[0]: one for one in HOST_PROGRAMS}
     if netns is None:

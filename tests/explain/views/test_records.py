@@ -1,0 +1,93 @@
+"""Facts out of records: by the parser that the catalogue names, from the place that answered."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from kubectl_ebpfnet.explain.views import records
+from kubectl_ebpfnet.explain.views.netns import Netns
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.evidence import (
+    InMemory,
+    Place,
+    Record,
+    agent_place,
+    bundle_of,
+    node_place,
+)
+from kubectl_ebpfnet.model.kernel import Route
+from tests.parse.parse_samples import sample
+
+AGENT, NODE = agent_place("n1"), node_place("n1")
+ENTRY = sample("linux-6.18/netns/proc-net-nf-conntrack")
+FORMS = [(fact, form) for fact in q.FACTS for form in (*fact.asked, *fact.read)]
+
+
+@pytest.mark.parametrize(("fact", "form"), FORMS, ids=lambda one: getattr(one, "argv", None))
+def test_every_parser_is_there_and_takes_what_its_row_gives(
+    fact: q.Fact[Any], form: q.Form
+) -> None:
+    words: tuple[object, ...] = ("eth0", "ingress") if fact is q.TC_FILTERS else ()
+    given = (b"", 1) if fact.by_flow else (b"", *words)
+    inspect.signature(records.parser(form.parser)).bind(*given)
+
+
+def record(place: Place, argv: tuple[str, ...], stdout: bytes, code: int = 0) -> Record:
+    return Record(0, place, argv, code, InMemory(stdout), b"no such file" if code else b"")
+
+
+def netns(*parts: Record) -> Netns:
+    return Netns(bundle_of(parts, "x.zip"), (AGENT, NODE))
+
+
+def test_the_form_that_succeeded_is_parsed_by_its_own_parser() -> None:
+    json, text, procfs = q.ROUTES.forms
+    view = netns(
+        record(AGENT, json, b"", 1),
+        record(AGENT, text, b"", 127),
+        record(AGENT, procfs, sample("linux-6.18/netns/proc-net-route")),
+    )
+    routes = view[q.ROUTES]
+    assert routes.record is not None
+    assert routes.record.argv == procfs
+    assert all(isinstance(route, Route) for route in routes.facts)
+    assert routes.facts
+    assert view[q.ROUTES] is routes  # parsed once
+
+
+def test_a_fact_that_stands_alone_is_a_table_of_one() -> None:
+    view = netns(record(AGENT, q.VERSION.forms[0], b"Client: 1.16.3 x go version go1.22\n"))
+    assert len(view[q.VERSION].facts) == 1
+
+
+@pytest.mark.parametrize(("stdout", "code"), [(b"", 1), (b"{", 0)])
+def test_the_next_place_answers_where_one_could_not(stdout: bytes, code: int) -> None:
+    view = netns(
+        record(AGENT, q.LINKS.forms[0], stdout, code),
+        record(NODE, ("ip", "a"), sample("iproute2-6.1.0/netns/ip-addr")),
+    )
+    assert view[q.LINKS].record == view.bundle.records[1]
+
+
+def test_a_long_table_is_read_at_the_next_place_where_one_could_not() -> None:
+    view = netns(
+        record(AGENT, q.CONNTRACK.forms[0], b"", 1),
+        record(NODE, q.CONNTRACK.forms[0], ENTRY),
+    )
+    found = list(view.lines(q.CONNTRACK, ()))
+    assert found
+    state = view.table_state(q.CONNTRACK)
+    assert state.known
+    assert {line.record for line in found} == {state.record}
+
+
+def test_a_table_that_was_read_nowhere_says_why() -> None:
+    failed = netns(record(AGENT, q.CONNTRACK.forms[0], b"", 1))
+    assert failed.table_state(q.CONNTRACK).missing == "exit code 1: no such file"
+    assert list(failed.lines(q.CONNTRACK, ())) == []
+    assert failed[q.RULES].missing == "the capture lacks `ip -j rule` of node n1"
+    assert netns()[q.RULES].missing == "nothing is recorded of node n1"
+    assert netns().table_state(q.RULES).missing == "nothing is recorded of node n1"

@@ -1,0 +1,37 @@
+"""The table of facts: every row is whole, and says the same as the node side."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.node.server import registry
+
+
+def test_the_rows_are_those_that_the_node_side_answers() -> None:
+    assert set(q.NODE_FACTS) == set(registry.FUNCTIONS)
+
+
+def test_rows_with_the_same_question_of_the_node_side_have_the_same_class() -> None:
+    for fact in q.FACTS:
+        assert not fact.node or q.NODE_FACTS[fact.node] is fact.kind, fact.name
+
+
+def test_every_row_has_a_name_of_its_own_and_an_answer() -> None:
+    assert len({fact.name for fact in q.FACTS}) == len(q.FACTS)
+    for fact in q.FACTS:
+        assert fact.answers, fact.name
+        assert len(set(fact.answers)) == len(fact.answers), fact.name
+
+
+def test_parameters_end_every_argv() -> None:
+    filters = q.TC_FILTERS.about("eth0", "ingress")
+    assert filters.answers == (("tc", "filter", "show", "dev", "eth0", "ingress"),)
+    assert filters.parser(filters.forms[0]) == "bpf.tc.filters"
+    words = q.packet_words(ip_address("10.0.0.1"), ip_address("1.1.1.1"))
+    assert q.FIB.about(*words).answers == (("ebpfnet-node", "fib", "1.1.1.1", "from", "10.0.0.1"),)
+
+
+def test_both_names_of_ciliums_binary_are_asked_before_the_next_form() -> None:
+    assert [argv[0] for argv in q.CT.forms] == ["cilium-dbg", "cilium", "cilium-dbg", "cilium"]
+    assert q.CT.forms[0][-1] == q.CT.forms[1][-1] == "-d"
