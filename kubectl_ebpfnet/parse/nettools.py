@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.kernel import InterfaceAddress, Link, Neighbour, Route
+from kubectl_ebpfnet.model.kernel import InterfaceAddress, Neighbour, Route
 from kubectl_ebpfnet.parse._text import (
     address,
     hardware_address,
@@ -33,8 +32,7 @@ _NONE = ("-", "*")
 _ARP_TOTALS = ("arp: in ", "Entries: ")
 
 # net-tools 2: `eth0: flags=4163<UP,…>  mtu 1500`; net-tools 1 and BusyBox: `eth0  Link encap:…`.
-_BLOCK = re.compile(r"(\S+): flags=[0-9]+<([^>]*)>(.*)")
-_OLD_BLOCK = re.compile(r"(\S+)\s+Link encap:(.*)")
+_BLOCK = re.compile(r"(\S+?)(?:: flags=[0-9]+<[^>]*>|\s+Link encap:)")
 _OLD_SCOPES = ("global", "link", "host", "site")
 
 
@@ -117,79 +115,21 @@ def neighbours(data: bytes) -> tuple[Neighbour, ...]:
     return tuple(found)
 
 
-def links(data: bytes) -> tuple[Link, ...]:
-    """Return the devices of `ifconfig`, in their order.
-
-    `index` is 0, the index of no device, since ifconfig does not print it. Labels of further
-    addresses (`eth0:1`) are no devices and are left out.
-    """
-    return tuple(Link(**fields) for fields, _ in _blocks(data) if ":" not in fields["name"])
-
-
 def addresses(data: bytes) -> tuple[InterfaceAddress, ...]:
     """Return the addresses of `ifconfig`, in their order; those of a label are its device's."""
-    return tuple(found for _, block in _blocks(data) for found in block)
-
-
-def _blocks(data: bytes) -> Iterator[tuple[dict[str, Any], list[InterfaceAddress]]]:
-    """Yield the fields of Link and the addresses of each block."""
-    fields: dict[str, Any] | None = None
-    found: list[InterfaceAddress] = []
+    found = []
+    device = ""
     for number, text in lines(data, "ifconfig"):
-        if not text.strip():
-            continue
-        if not text[0].isspace():
-            if fields is not None:
-                yield fields, found
-            fields, found = _first_line(text, number), []
-        elif fields is not None:
-            _further_line(fields, found, text.split(), number)
-    if fields is not None:
-        yield fields, found
-
-
-def _first_line(text: str, number: int) -> dict[str, Any]:
-    fields: dict[str, Any] = {"index": 0, "line": number}
-    header = _BLOCK.fullmatch(text)
-    if header is not None:
-        words = iter(header[3].split())
-        fields.update(name=header[1], **_flags(header[2].split(",")))
-        for word in words:
-            if word == "mtu":
-                fields["mtu"] = integer(
-                    next_word(words, word, "ifconfig", number), "ifconfig", number
-                )
-        return fields
-    old_header = _OLD_BLOCK.fullmatch(text)
-    if old_header is None:
-        raise ParseError("ifconfig", number, f"not the first line of a device: {quoted(text)}")
-    # The device is down until a line with flags comes: a line without flags is not printed.
-    fields.update(name=old_header[1], up=False, lower_up=False)
-    words = iter(old_header[2].split())
-    for word in words:
-        if word == "HWaddr":
-            fields["mac"] = hardware_address(next_word(words, word, "ifconfig", number))
-    return fields
-
-
-def _flags(words: list[str]) -> dict[str, bool]:
-    # RUNNING is IFF_RUNNING, the operational state; LOWER_UP, the carrier, comes with it.
-    return {"up": "UP" in words, "lower_up": "RUNNING" in words}
-
-
-def _further_line(
-    fields: dict[str, Any], found: list[InterfaceAddress], words: list[str], number: int
-) -> None:
-    first = words[0]
-    if first in ("inet", "inet6"):
-        found.append(_address(fields["name"].partition(":")[0], words, number))
-    elif first in ("ether", "loop", "infiniband") and len(words) > 1:
-        fields["mac"] = hardware_address(words[1])
-    elif words[-1].startswith("Metric:"):  # `UP BROADCAST RUNNING MULTICAST  MTU:1500  Metric:1`
-        fields.update(_flags(words))
-        for word in words:
-            if word.startswith("MTU:"):
-                fields["mtu"] = integer(word[4:], "ifconfig", number)
+        words = text.split()
+        if words and not text[0].isspace():
+            begun = _BLOCK.match(text)
+            if begun is None:
+                problem = f"not the first line of a device: {quoted(text)}"
+                raise ParseError("ifconfig", number, problem)
+            device = begun[1].partition(":")[0]
+        elif device and words and words[0] in ("inet", "inet6"):
+            found.append(_address(device, words, number))
+    return tuple(found)
 
 
 def _address(device: str, line: list[str], number: int) -> InterfaceAddress:

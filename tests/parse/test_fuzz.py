@@ -39,7 +39,6 @@ PARSERS: dict[str, tuple[Parser, tuple[str, ...]]] = {
     "iflink": (procfs.number, ("sys-class-net",)),
     "route -n": (nettools.routes, ("route-n", "route-6-n")),
     "arp -an": (nettools.neighbours, ("arp-an",)),
-    "ifconfig links": (nettools.links, ("ifconfig",)),
     "ifconfig addresses": (nettools.addresses, ("ifconfig",)),
     "conntrack": (partial(every, conntrack.entry), ("conntrack", "proc-net-nf-conntrack")),
     "conntrack line": (partial(conntrack.entry, number=1), ("proc-net-nf-conntrack",)),

@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.kernel import InterfaceAddress, Link, Neighbour, Route
+from kubectl_ebpfnet.model.kernel import InterfaceAddress, Neighbour, Route
 from kubectl_ebpfnet.parse import iproute, nettools, procfs
 from tests.parse.parse_samples import line_at, sample
 
@@ -62,30 +62,13 @@ def test_neighbours_are_those_of_the_file_that_it_reads(program: str) -> None:
     assert len(file) == 4
 
 
-def test_the_link_of_tp06() -> None:
+def test_the_addresses_of_tp06() -> None:
     data = sample(TP06 + "node/ifconfig-cilium-host")
-    assert nettools.links(data) == (
-        Link(index=0, name="cilium_host", mac="a2:a3:02:88:07:34", mtu=1500),
-    )
     assert nettools.addresses(data) == (
         InterfaceAddress("cilium_host", ip_address("10.244.0.201"), 32),
         InterfaceAddress("cilium_host", ip_address("fe80::a0a3:2ff:fe88:734"), 64, "link"),
     )
     assert [one.line for one in nettools.addresses(data)] == [2, 3]
-
-
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_links_are_those_of_ip(program: str) -> None:
-    data = sample(f"{program}/netns/ifconfig-a")
-    ours = {
-        link.name: ("" if link.name == "lo" else link.mac, link.up, link.lower_up, link.mtu)
-        for link in iproute.links(sample("iproute2-6.1.0/netns/ip-addr"))
-    }
-    theirs = {
-        link.name: (link.mac, link.up, link.lower_up, link.mtu) for link in nettools.links(data)
-    }
-    assert theirs == ours
-    assert not theirs["vx1"][1]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -106,7 +89,7 @@ def test_addresses_are_those_of_ip(program: str) -> None:
         (nettools.routes, "Kernel IP routing table\n0.0.0.0 10.0.0.1 0.0.0.0 UG\n", 2),
         (nettools.routes, "0.0.0.0 x 0.0.0.0 UG 0 0 0 eth0\n", 1),
         (nettools.neighbours, "\n? (10.0.0.1) is at home\n", 2),
-        (nettools.links, "eth0 is fine\n", 1),
+        (nettools.addresses, "eth0 is fine\n", 1),
         (nettools.addresses, "eth0: flags=1<UP>  mtu 1500\n  inet 10.0.0.1  netmask 9.9.9.9\n", 2),
     ],
 )

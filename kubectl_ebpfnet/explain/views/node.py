@@ -6,27 +6,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from ipaddress import IPv6Address
-from typing import TypeVar
 
 from kubectl_ebpfnet.explain.views.answer import Answer, FactLine
 from kubectl_ebpfnet.explain.views.netns import Netns
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import (
-    DatapathConfig,
-    Endpoint,
-    IpcacheEntry,
-    MonitorEvent,
-)
+from kubectl_ebpfnet.model.cilium import DatapathConfig, Endpoint, IpcacheEntry, MonitorEvent
 from kubectl_ebpfnet.model.evidence import Bundle, Record, agent_place, node_place
-from kubectl_ebpfnet.model.kernel import (
-    Attachment,
-    Link,
-    Ruleset,
-)
+from kubectl_ebpfnet.model.kernel import Attachment, Link, Ruleset
 from kubectl_ebpfnet.model.net import Address, Flow
 from kubectl_ebpfnet.parse.cilium import config as cilium_config
-
-T = TypeVar("T")
 
 
 class NodeView(Netns):
