@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -19,6 +21,8 @@ from kubectl_ebpfnet.model.evidence import (
     node_place,
 )
 from kubectl_ebpfnet.model.kernel import Route
+from tests.parse import recorded, test_fuzz
+from tests.parse.cilium import test_cilium_fuzz
 from tests.parse.parse_samples import sample
 
 AGENT, NODE = agent_place("n1"), node_place("n1")
@@ -33,6 +37,31 @@ def test_every_parser_is_there_and_takes_what_its_row_gives(
     words: tuple[object, ...] = ("eth0", "ingress") if fact is q.TC_FILTERS else ()
     given = (b"", 1) if fact.by_flow else (b"", *words)
     inspect.signature(records.parser(form.parser)).bind(*given)
+
+
+def bare(parser: Any) -> Any:
+    """A fuzzed parser without its arguments, or without the loop over lines."""
+    while isinstance(parser, partial):
+        parser = parser.args[0] if parser.args else parser.func
+    return parser
+
+
+def test_every_parser_is_fuzzed() -> None:
+    tables = (test_fuzz.PARSERS, test_cilium_fuzz.PARSERS)
+    fuzzed = {bare(parser) for table in tables for parser, _ in table.values()}
+    assert {form.parser for _, form in FORMS if records.parser(form.parser) not in fuzzed} == set()
+
+
+@pytest.mark.parametrize("fact", [fact for fact in q.FACTS if fact.asked or fact.read])
+def test_what_real_clusters_printed_is_of_the_class_of_its_row(fact: q.Fact[Any]) -> None:
+    for _, found in recorded.records():
+        if found.argv not in fact.answers or not found.ok:
+            continue
+        if fact.by_flow:
+            facts = [line.fact for line in islice(records.matches(found, fact, ()), 50)]
+        else:
+            facts = list(records.parse(fact, found))
+        assert all(isinstance(one, fact.kind) for one in facts), found.command
 
 
 def record(place: Place, argv: tuple[str, ...], stdout: bytes, code: int = 0) -> Record:

@@ -44,7 +44,7 @@ PARSERS: dict[str, tuple[Parser, str]] = {
     "nodes": (agent.nodes, "node list -o json"),
     "identities": (agent.identities, "identity list -o json"),
     "version": (agent.version, "version"),
-    "config": (config.settings, ""),
+    "config": (config.view, ""),
     "objects": (kube.objects, ""),
 }
 # Of what no cluster of ours printed a full one: the formats (samples/README.md).
