@@ -15,11 +15,11 @@ from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.exec.live import exec_live
 from kubectl_ebpfnet.cluster.exec.stdio import LiveStreams
 from kubectl_ebpfnet.cluster.exec.target import Container
-from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
+from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod, find_node_pods
 from kubectl_ebpfnet.cluster.resolve import TargetRef, resolve
-from kubectl_ebpfnet.collect.ask.api import RecordingApi
-from kubectl_ebpfnet.collect.ask.node_access import NodeAccess, NodeAnswerers, PendingNodePod
-from kubectl_ebpfnet.collect.pool import Deadline
+from kubectl_ebpfnet.collect.ask.node_access import NodeAccess, NodeAnswerers
+from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
+from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ClusterError, ExecError, Forbidden
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.protocol.frames import OPTION
@@ -103,7 +103,7 @@ def run(
     """
     with NodeAnswerers(session, access, warn) as answerers:
         progress("asking the API server")
-        answerers.set_available({}, "", answerers.find_pods(RecordingApi(session)))
+        answerers.set_available({}, "", find_node_pods(Api(session)))
         pod = _node_pod(answerers, node, Deadline(timeout), progress)
         argv = (PROGRAM, "netkat", OPTION, *arguments)
         progress("")
@@ -114,12 +114,10 @@ def run(
 
 
 def _node_pod(answerers: NodeAnswerers, node: str, deadline: Deadline, progress: Notify) -> NodePod:
-    found = answerers.for_nodes([node])[node]
-    if isinstance(found, PendingNodePod):
+    found = answerers.for_nodes([node], deadline)[node]
+    if isinstance(found, NodePodExec):
         progress(f"waiting for the node pod on {node}")
-        return answerers.wait_for_pod(node, deadline)
-    if isinstance(found, NodePod):
-        return found
+        return found.wait(deadline)
     reason = found.error if isinstance(found, Record) else "it cannot be asked"
     raise ClusterError(f"node {node}: {reason}")
 

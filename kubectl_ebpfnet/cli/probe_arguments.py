@@ -114,18 +114,19 @@ def prober(
     """
     probe_flags.request("default")  # refuse a wrong request before the cluster is contacted
     from kubectl_ebpfnet.active.lb import run, verify_policies
+    from kubectl_ebpfnet.collect.gatherer import Gatherer
 
     with (
         connect(global_flags, progress) as (session, access),
-        run.probe_context(session, access, progress.warn, progress.show) as context,
+        Gatherer(session, access, warn=progress.warn, progress=progress.show) as gatherer,
     ):
         request = probe_flags.request(session.namespace)
         if verify and not dry_run:
-            with verify_policies.verifier(context, request) as probe_copies:
+            with verify_policies.verifier(gatherer, request) as probe_copies:
                 yield probe_copies
             return
         probe = run.Probe.plan if dry_run else run.Probe.run
-        yield lambda: [probe(run.Probe(context, request))]
+        yield lambda: [probe(run.Probe(gatherer, request))]
 
 
 def worst_verdict(reports: Reports) -> Judgement:

@@ -16,8 +16,8 @@ from kubectl_ebpfnet.model.path import PathRequest
 if TYPE_CHECKING:
     from kubectl_ebpfnet.cluster.client.session import Session
     from kubectl_ebpfnet.collect.ask.node_access import NodeAccess
-    from kubectl_ebpfnet.collect.lists import SurveyedTarget, TopicOf
-    from kubectl_ebpfnet.collect.survey import SurveyTarget
+    from kubectl_ebpfnet.collect.lists import SurveyedTarget
+    from kubectl_ebpfnet.collect.survey import SurveyTarget, TopicOf
 
 RequestOf = Callable[[str], PathRequest]
 """Default namespace → the request."""
@@ -89,7 +89,8 @@ def open_reader(
         EbpfnetError: the capture or the cluster cannot be read; from the function: the pod or node
             does not exist.
     """
-    from kubectl_ebpfnet.collect.lists import TargetSurveyor, target_in_bundle
+    from kubectl_ebpfnet.collect.gatherer import Gatherer
+    from kubectl_ebpfnet.collect.lists import survey_target, target_in_bundle
 
     if capture:
         bundle = open_capture(capture)
@@ -99,9 +100,14 @@ def open_reader(
         return
     with (
         connect(global_flags, progress) as (session, access),
-        TargetSurveyor(session, access, timeout, progress.warn, progress.show) as live,
+        Gatherer(session, access, warn=progress.warn, progress=progress.show) as gatherer,
     ):
-        yield live.survey_target
+
+        def read(target: SurveyTarget, topic: TopicOf) -> SurveyedTarget:
+            gatherer.restart(timeout)
+            return survey_target(gatherer, target, topic)
+
+        yield read
 
 
 def _import_in_background(modules: Sequence[str]) -> None:

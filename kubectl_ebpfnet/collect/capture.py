@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,12 +17,11 @@ from types import FrameType
 from kubectl_ebpfnet.capture.open import open_bundle, write_bundle
 from kubectl_ebpfnet.capture.redact import text as redaction
 from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.collect.ask.node_access import BY_AGENT, NodeAccess, NodeAnswerers
+from kubectl_ebpfnet.collect.ask.node_access import BY_AGENT, NodeAccess
+from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
 from kubectl_ebpfnet.collect.survey import SurveyTarget, survey
 from kubectl_ebpfnet.collect.tasks import EVERYTHING
 from kubectl_ebpfnet.errors import BundleError
-
-Notify = Callable[[str], object]
 
 
 def capture(
@@ -62,17 +61,14 @@ def capture(
     if not overwrite and target.exists():
         raise BundleError(f"{target} is there already", hint="give another name, or --force")
     substitutes: dict[str, str] = {}
-    with _sigterm_raises(), NodeAnswerers(session, access, warn) as answerers:
-        records = survey(
-            session,
-            targets,
-            EVERYTHING,
-            answerers,
-            folder=target.parent,
-            timeout=timeout,
-            warn=warn,
-            progress=progress,
-        )  # fmt: skip
+    with (
+        _sigterm_raises(),
+        Gatherer(
+            session, access, timeout=timeout, folder=target.parent, warn=warn, progress=progress
+        ) as gatherer,
+    ):
+        survey(gatherer, targets, lambda _: EVERYTHING)
+        records = gatherer.records()
         if not redact:
             return write_bundle(target, records, overwrite=overwrite)
         # The names to replace are known only when every record is there.

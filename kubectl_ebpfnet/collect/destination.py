@@ -5,6 +5,8 @@ Field selectors: Kubernetes docs, "Field Selectors" (`status.podIP` of pods).
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -24,6 +26,7 @@ from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import PathRequest
 from kubectl_ebpfnet.model.untrusted import address as an_address
 from kubectl_ebpfnet.model.untrusted import network
+from kubectl_ebpfnet.parse import kube
 
 T = TypeVar("T")
 
@@ -52,6 +55,7 @@ def far_end_of_object(api: RecordingApi, request: PathRequest) -> FarEnd:
 
     Raises:
         NotFound: the object does not exist.
+        UsageError: a Service does not have the port, or has several and the request names none.
         ClusterError: the object cannot be read.
     """
     far_end = FarEnd()
@@ -63,7 +67,9 @@ def far_end_of_object(api: RecordingApi, request: PathRequest) -> FarEnd:
         far_end.nodes = [node_of(pod)] if node_of(pod) else []
         far_end.versions = frozenset(address.version for address in addresses_of(pod))
     elif kind == "service":
-        _add_service(api, far_end, resolve(api, TargetRef("service", name), namespace, _ignore))
+        service = resolve(api, TargetRef("service", name), namespace, _ignore)
+        _check_port(service, request)
+        _add_service(api, far_end, service)
     elif kind == "node":
         resolve(api, TargetRef("node", name), "", _ignore)
         far_end.nodes = [name]
@@ -97,6 +103,16 @@ def far_end_of_address(
             if str(address) in _service_addresses(service):
                 _add_service(api, far_end, service)
     return far_end
+
+
+def _check_port(service: Object, request: PathRequest) -> None:
+    """Refuse a port before any place is asked, as the explanation would. Raises UsageError."""
+    # Imported late: the API server is asked first, and cli imports it meanwhile.
+    from kubectl_ebpfnet.explain.path.endpoints import service_port
+
+    with contextlib.suppress(ParseError):
+        for parsed in kube.objects(json.dumps(service).encode()).services:
+            service_port(parsed, request)
 
 
 def _result_or_none(call: Callable[[], T]) -> T | None:

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import cast
 
-from kubectl_ebpfnet.cluster.client.api import Api
-from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.cluster.resolve import Kind, TargetRef, name_of, resolve
-from kubectl_ebpfnet.collect.ask.node_access import BY_AGENT, NodeAccess, NodeAnswerers
-from kubectl_ebpfnet.collect.ask.targets import addresses_of
-from kubectl_ebpfnet.collect.survey import SurveyTarget, survey
-from kubectl_ebpfnet.collect.tasks import Topic
+from kubectl_ebpfnet.cluster.resolve import name_of
+from kubectl_ebpfnet.collect.gatherer import Gatherer
+from kubectl_ebpfnet.collect.survey import SurveyTarget, TopicOf, survey
 from kubectl_ebpfnet.errors import NotFound
-from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind, bundle_of
-from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind
 from kubectl_ebpfnet.parse import kube
-
-Notify = Callable[[str], object]
-TopicOf = Callable[[tuple[Address, ...]], Topic]
-"""Addresses of the pod, () for a node → the questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,73 +28,23 @@ class SurveyedTarget:
     bundle: Bundle
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    kind: str
-    name: str
+def survey_target(gatherer: Gatherer, target: SurveyTarget, topic: TopicOf) -> SurveyedTarget:
+    """Ask one target, and for a pod its node too.
 
+    Args:
+        gatherer: asks.
+        target: a pod, a workload (a warning names the pod that stands for it) or a node.
+        topic: gives the questions once the addresses are known.
 
-class TargetSurveyor:
-    """Surveys targets in a cluster, any number of times. Use it in a `with`: the node pods that it
-    deploys serve every survey and are removed at the end."""
-
-    def __init__(
-        self,
-        session: Session,
-        access: NodeAccess = BY_AGENT,
-        timeout: float | None = None,
-        warn: Notify = lambda _: None,
-        progress: Notify = lambda _: None,
-    ) -> None:
-        """
-        Args:
-            session: the connection.
-            access: how nodes may be asked.
-            timeout: seconds for each survey.
-            warn: takes lines that the user must read.
-            progress: takes a line about the current step.
-        """
-        self._session, self._timeout = session, timeout
-        self._warn, self._progress = warn, progress
-        self._answerers = NodeAnswerers(session, access, warn)
-
-    def __enter__(self) -> TargetSurveyor:
-        self._answerers.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._answerers.__exit__(kind, error, trace)
-
-    def survey_target(self, target: SurveyTarget, topic: TopicOf) -> SurveyedTarget:
-        """Ask one target, and for a pod its node too.
-
-        Args:
-            target: a pod, a workload (a warning names the pod that stands for it) or a node.
-            topic: gives the questions once the addresses are known.
-
-        Raises:
-            NotFound: the target does not exist.
-            ClusterError: the API server cannot be reached, or does not let this user read the
-                target.
-        """
-        ref = TargetRef(cast(Kind, target.kind.lower()), target.name)
-        found = resolve(Api(self._session), ref, self._session.namespace, self._warn)
-        kind = "node" if ref.kind == "node" else "pod"
-        place = _Place(kind, name_of(found))
-        questions = topic(() if kind == "node" else addresses_of(found))
-        records = survey(
-            self._session, [place], questions, self._answerers,
-            timeout=self._timeout, warn=self._warn, progress=self._progress,
-        )  # fmt: skip
-        bundle = bundle_of(records)
-        if kind == "node":
-            return SurveyedTarget(place.name, "", "", bundle)
-        return SurveyedTarget("", self._session.namespace, place.name, bundle)
+    Raises:
+        NotFound: the target does not exist.
+        ClusterError: the API server cannot be reached, or does not let this user read the target.
+    """
+    [found] = survey(gatherer, [target], topic)
+    bundle = gatherer.bundle()
+    if target.kind.lower() == "node":
+        return SurveyedTarget(name_of(found), "", "", bundle)
+    return SurveyedTarget("", gatherer.session.namespace, name_of(found), bundle)
 
 
 def target_in_bundle(bundle: Bundle, target: SurveyTarget, namespace: str) -> SurveyedTarget:

@@ -16,7 +16,7 @@ PROGRAMS = Topic(
         Task(q.BPF_PROGRAMS),
         Task(q.BPF_PINS),
         Task(q.CGROUP_PROGRAMS),
-        Task(None),
+        Task(q.TC_FILTERS),
     ),
     cilium=(Task(q.ENDPOINTS), Task(q.ENDPOINT_MAP)),
     pod_by_node=(Task(q.POD_LINKS), Task(q.POD_NEIGHBOURS), Task(q.ATTACHMENTS)),

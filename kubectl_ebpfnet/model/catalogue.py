@@ -200,7 +200,8 @@ BPF_PINS        = Fact("bpf-pins", BpfPin, _NODE, "pins",
     asked=_by("bpf.bpffs.pins",         "ls -R /sys/fs/bpf"))
 CGROUP_PROGRAMS = Fact("cgroup-programs", Attachment, _AGENT,
     asked=_by("bpf.bpftool.cgroup_tree", "bpftool cgroup tree /run/cilium/cgroupv2"))
-# A device and `ingress` or `egress`: the clsact filters there.
+# A device and `ingress` or `egress`: the clsact filters there. Without these words, of
+# every device: the script finds them, and each has its record.
 TC_FILTERS      = Fact("tc-filters", Attachment, _NODE,
     asked=_by("bpf.tc.filters",         "tc filter show dev"))
 
@@ -250,6 +251,11 @@ CONFIG_VIEW     = Fact("cilium-config-view", DatapathConfig, _CLIENT,
     read =_by("cilium.config.view",            "cilium config view"))
 MONITOR         = Fact("cilium-monitor", MonitorEvent, _AGENT, by_flow=True,
     read =_cilium("cilium.monitor.event",      "monitor"))
+# Addresses of a name, one first on each line: in the pod (nsswitch.conf, glibc and musl), and here.
+NAME_LOOKUP: Fact[Address] = Fact("name-lookup", Address, _POD,
+    asked=_by("lookup.addresses",              "getent ahosts"))
+RESOLVE: Fact[Address] = Fact("resolve", Address, (PlaceKind.CLIENT,),
+    asked=_by("lookup.addresses",              "resolve"))
 TOOLS           = Fact("tools", str, _AGENT,
     asked=(Form("tools.found",                 ("sh", "-c", _WHICH, "sh", *TOOL_NAMES)),))
 # fmt: on

@@ -21,7 +21,7 @@ from kubectl_ebpfnet.capture import jsonl as bundle_lines
 from kubectl_ebpfnet.capture import record as record_form
 from kubectl_ebpfnet.capture import zip as zip_bundle
 from kubectl_ebpfnet.capture.open import demo_bundle, open_bundle, write_bundle
-from kubectl_ebpfnet.collect.pool import Pool
+from kubectl_ebpfnet.cluster.pool import Pool
 from kubectl_ebpfnet.errors import BundleError, ParseError
 from kubectl_ebpfnet.model.evidence import (
     API,

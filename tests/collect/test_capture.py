@@ -65,8 +65,8 @@ def test_a_capture_answers_what_the_cluster_would(cluster: Opened, tmp_path: Pat
     assert not any(record.line_filter for record in bundle.records)
     for node in ("node1", "node2"):
         for question in (task.question for task in (*NODE_TASKS, *CILIUM_TASKS)):
-            if question is None:
-                continue
+            if question is q.TC_FILTERS:
+                continue  # each device has a record of its own
             said = q.best_record(bundle, agent_place(node), question)
             recorded = q.best_record(replay.bundle, agent_place(node), question)
             assert said is not None, question.name
@@ -228,7 +228,7 @@ def test_what_does_not_answer_in_time_is_done_without(cluster: Opened, tmp_path:
     capture(session, [Place("pod", "client")], tmp_path / "x.zip", timeout=3)
     bundle = open_bundle(tmp_path / "x.zip")
     late = [r for r in bundle.records if r.place == agent_place("node2")]
-    assert {r.error for r in late} == {"no end within the 3 s that --timeout allows"}
+    assert {r.error for r in late} == {"no answer within the 3 s that --timeout allows"}
     routes = q.best_record(bundle, pod_place("default", "client"), q.POD_ROUTES)
     assert routes is not None
     assert routes.ok

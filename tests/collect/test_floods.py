@@ -11,21 +11,24 @@ import pytest
 from kubectl_ebpfnet.capture import spool
 from kubectl_ebpfnet.capture.spool import STDERR_LIMIT, Spool, StderrSpool
 from kubectl_ebpfnet.cluster.exec.target import Container
+from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
 from kubectl_ebpfnet.collect.ask import container as asking
 from kubectl_ebpfnet.collect.ask import node_pod, shell_script
-from kubectl_ebpfnet.collect.ask.container import ExecTarget, ask
-from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream, NodeQuestion, ask_node_pod
-from kubectl_ebpfnet.collect.ask.shell_script import ShellQuestion, Splitter
-from kubectl_ebpfnet.collect.pool import NO_DEADLINE
+from kubectl_ebpfnet.collect.ask.container import PodExec
+from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream, NodePodExec
+from kubectl_ebpfnet.collect.ask.question import Question
+from kubectl_ebpfnet.collect.ask.shell_script import Splitter
+from kubectl_ebpfnet.collect.deadline import NO_DEADLINE
 from kubectl_ebpfnet.errors import ExecError, ParseError
-from kubectl_ebpfnet.model.evidence import node_place, pod_place
+from kubectl_ebpfnet.model.catalogue import LINKS, Fact, Form
+from kubectl_ebpfnet.model.evidence import PlaceKind, node_place, pod_place
 from kubectl_ebpfnet.model.protocol import codec
 
 PIECE = b"no such device\n" * 2000
 PIECES = 2000  # 60 MB
-SPOT = ExecTarget(pod_place("default", "x"), Container("default", "x"))
 HALF = STDERR_LIMIT // 2
 SESSION: Any = None  # what would use it is replaced
+POD = PodExec(SESSION, pod_place("default", "x"), Container("default", "x"))
 
 
 @pytest.fixture
@@ -56,6 +59,10 @@ def runs(
     monkeypatch.setattr(module, "run_exec", run_exec)
 
 
+def asked(program: str) -> Question:
+    return Question(Fact(program, str, (PlaceKind.POD,), asked=(Form("", (program,)),)), POD.place)
+
+
 def flood(sink: Sink) -> None:
     sink(b"first")
     for _ in range(PIECES):
@@ -82,7 +89,7 @@ def test_a_stderr_without_end_beside_other_commands(monkeypatch: pytest.MonkeyPa
         return 0
 
     runs(monkeypatch, asking, program)
-    one, two = ask(SESSION, SPOT, [ShellQuestion((("a",),)), ShellQuestion((("b",),))], NO_DEADLINE)
+    one, two = POD.ask([asked("a"), asked("b")], NO_DEADLINE)
     check(one.stderr)
     assert one.why_not() == "exit code 1: last"
     assert (two.stdout.read(), two.stderr) == (b"2", b"short")
@@ -97,7 +104,7 @@ def test_a_stderr_without_end_where_there_is_no_shell(monkeypatch: pytest.Monkey
         return 2
 
     runs(monkeypatch, asking, program)
-    (record,) = ask(SESSION, SPOT, [ShellQuestion((("a",),))], NO_DEADLINE)
+    (record,) = POD.ask([asked("a")], NO_DEADLINE)
     check(record.stderr)
 
 
@@ -108,8 +115,9 @@ def test_a_node_side_that_complains_without_end(monkeypatch: pytest.MonkeyPatch)
         return 1
 
     runs(monkeypatch, node_pod, program)
-    asked = [NodeQuestion(node_place("n"), ("links",))]
-    (record,) = ask_node_pod(SESSION, SPOT.container, asked, NO_DEADLINE)
+    pod = NodePod("n", POD.container, False, "0")
+    answerer = NodePodExec(SESSION, node_place("n"), lambda _: pod)
+    (record,) = answerer.ask([Question(LINKS, answerer.place)], NO_DEADLINE)
     assert record.error == "the node side ended with exit code 1: last"
 
 

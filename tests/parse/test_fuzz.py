@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.parse import conntrack, iproute, netfilter, nettools, procfs, tools
+from kubectl_ebpfnet.parse import conntrack, iproute, lookup, netfilter, nettools, procfs, tools
 from kubectl_ebpfnet.parse.bpf import bpffs, bpftool, tc
 from tests.parse.parse_samples import SAMPLES, every
 
@@ -48,6 +48,7 @@ PARSERS: dict[str, tuple[Parser, tuple[str, ...]]] = {
     "bpftool prog": (bpftool.programs, ("bpftool-j-prog",)),
     "bpftool cgroup": (bpftool.cgroup_tree, ("bpftool-cgroup", "bpftool-j-cgroup")),
     "bpffs": (bpffs.pins, ("ls-R",)),
+    "getent": (lookup.addresses, ("getent",)),
     "tools": (tools.found, ("ls-R",)),
     "iptables-save": (netfilter.ruleset, ("iptables-save", "ip6tables-save")),
 }

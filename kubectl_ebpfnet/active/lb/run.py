@@ -11,11 +11,8 @@ The cluster is not changed, except for the namespace of the run, which is remove
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from kubectl_ebpfnet.active.lb.attempts import (
     SentAttempt,
@@ -34,80 +31,27 @@ from kubectl_ebpfnet.active.lb.plan import (
     sender_for,
 )
 from kubectl_ebpfnet.active.lb.topic import COUNTERS, causes_topic
-from kubectl_ebpfnet.cluster.agents import Agent, find_agents
-from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
-from kubectl_ebpfnet.collect import tasks
-from kubectl_ebpfnet.collect.ask.api import RecordingApi
-from kubectl_ebpfnet.collect.ask.container import ExecTarget, ask, error_sentence
-from kubectl_ebpfnet.collect.ask.node_access import (
-    Mode,
-    NodeAccess,
-    NodeAnswerers,
-    PendingNodePod,
-    ask_when_running,
-)
-from kubectl_ebpfnet.collect.ask.node_pod import NodeQuestion
-from kubectl_ebpfnet.collect.path import resolve_locally
-from kubectl_ebpfnet.collect.pool import Deadline, Pool
+from kubectl_ebpfnet.collect.ask.answerer import Answerer
+from kubectl_ebpfnet.collect.ask.container import EXEC
+from kubectl_ebpfnet.collect.ask.node_access import Mode
+from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
+from kubectl_ebpfnet.collect.ask.question import Question
+from kubectl_ebpfnet.collect.ask.resolver import LocalResolver, resolve_question
+from kubectl_ebpfnet.collect.gatherer import Gatherer
+from kubectl_ebpfnet.collect.survey import ask_node
 from kubectl_ebpfnet.collect.tasks import Topic
-from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.explain.lb import targets
 from kubectl_ebpfnet.explain.lb.judge import judge
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.catalogue import PROBE
 from kubectl_ebpfnet.model.evidence import Bundle, Record, bundle_of, node_place
 from kubectl_ebpfnet.model.kube import Node, Service
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.probe import AttemptOutcome, How, ProbeReport, ProbeRequest, TargetKind
-from kubectl_ebpfnet.model.protocol.questions import FlowFilter
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter, node_argv
 
-Notify = Callable[[str], object]
-Answerer = ExecTarget | NodePod | PendingNodePod | Record
 _ASK_SECONDS = 90.0
 _SPARE_SECONDS = 75.0  # for a node pod to start, its image included
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeContext:
-    """The connection and the node pods of probes; a second probe uses the same node pods.
-
-    Attributes:
-        session: the connection.
-        access: how nodes may be asked.
-        node_pods: the node pods that send.
-        other_nodes: who answers for nodes that do not send.
-        warn: takes lines that the user must read.
-        progress: takes a line about the current step.
-    """
-
-    session: Session
-    access: NodeAccess
-    node_pods: NodeAnswerers
-    other_nodes: NodeAnswerers
-    warn: Notify
-    progress: Notify
-
-
-@contextlib.contextmanager
-def probe_context(
-    session: Session,
-    access: NodeAccess,
-    warn: Notify = lambda _: None,
-    progress: Notify = lambda _: None,
-) -> Iterator[ProbeContext]:
-    """Make the context of some probes; its node pods are removed at the end of the block.
-
-    Args:
-        session: the connection.
-        access: how nodes may be asked.
-        warn: takes lines that the user must read.
-        progress: takes a line about the current step.
-    """
-    with (
-        NodeAnswerers(session, replace(access, mode=Mode.POD), warn) as node_pods,
-        NodeAnswerers(session, access, warn) as other_nodes,
-    ):
-        yield ProbeContext(session, access, node_pods, other_nodes, warn, progress)
 
 
 @dataclass(slots=True)
@@ -115,24 +59,18 @@ class Probe:
     """One probe. Its methods run in the caller's thread.
 
     Attributes:
-        context: the connection and the node pods.
+        gatherer: asks the cluster; a second probe with it uses the same node pods.
         request: the Service, and how to probe it.
-        pool: runs calls beside each other.
         records: all records so far.
-        agents: by node, once `plan` has listed them.
-        why_no_agents: why the agents could not be listed, "" when they were.
         senders: who answers for the nodes that send, by node.
         others: who answers for the other probed nodes, by node.
     """
 
-    context: ProbeContext
+    gatherer: Gatherer
     request: ProbeRequest
-    pool: Pool = field(default_factory=Pool)
     records: list[Record] = field(default_factory=list)
-    agents: Mapping[str, Agent] = field(default_factory=dict)
-    why_no_agents: str = ""
-    senders: Mapping[str, Answerer] = field(default_factory=dict)
-    others: Mapping[str, Answerer] = field(default_factory=dict)
+    senders: Mapping[str, Answerer | Record] = field(default_factory=dict)
+    others: Mapping[str, Answerer | Record] = field(default_factory=dict)
 
     def plan(self) -> tuple[ProbeReport, Bundle]:
         """Report the expectation for each node; send and deploy nothing.
@@ -141,20 +79,24 @@ class Probe:
             NotFound, EbpfnetError, UsageError: as explain.lb.judge.
             ClusterError: the API server cannot be reached, or does not let this user read.
         """
-        api = RecordingApi(self.context.session)
-        self.context.progress("asking the API server")
-        for future in [self.pool.start(call) for call in _api_reads(api, self.request)]:
-            future.result()
-        try:
-            self.agents = find_agents(api) if self.context.access.mode is not Mode.POD else {}
-        except ClusterError as error:
-            self.why_no_agents = error_sentence(error, Deadline(None))
-        namespace = next((a.container.namespace for a in self.agents.values()), "kube-system")
-        _ignore_failure(lambda: api.config_map(namespace, "cilium-config"))
-        self.records += api.take()
+        gatherer, request, api = self.gatherer, self.request, self.gatherer.api
+        gatherer.restart(None)
+        gatherer.look_for_answerers(Mode.POD)
+        service = gatherer.start(lambda: api.service(request.namespace, request.service))
+        nodes = gatherer.start(api.nodes)
+        gatherer.read([
+            lambda: api.endpoint_slices(request.namespace, request.service),
+            lambda: api.pods(request.namespace),
+            lambda: api.cilium("ciliumnodes"),
+        ])  # fmt: skip
+        gatherer.needed(service)
+        gatherer.needed(nodes)
+        gatherer.find_answerers()
+        self.records += gatherer.records()
         # This machine's resolver resolves load-balancers that have a name instead of an address.
-        for name in self._service().ingress_hostnames:
-            self.records.append(resolve_locally(name))
+        names = self._service().ingress_hostnames
+        gatherer.ask(LocalResolver(), [resolve_question(name) for name in names])
+        self.records += gatherer.records()
         bundle = bundle_of(self.records)
         return judge(self.request, bundle), bundle
 
@@ -182,15 +124,13 @@ class Probe:
         self, planned: ProbeReport, nodes: Mapping[str, Node], probed: Sequence[str]
     ) -> None:
         """Choose the nodes that send, and who answers for each probed node."""
-        node_pods, other_nodes = self.context.node_pods, self.context.other_nodes
-        kept_pods = node_pods.find_pods(RecordingApi(self.context.session))
-        node_pods.set_available({}, "", kept_pods)
-        other_nodes.set_available(self.agents, self.why_no_agents, kept_pods)
         service = (self.request.namespace, self.request.service)
         endpoints = ClusterView(bundle_of(self.records)).kube.endpoints
         serving = {e.node for e in endpoints if (e.namespace, e.service) == service}
-        self.senders = node_pods.for_nodes(choose_senders(self.request, nodes, planned, serving))
-        self.others = other_nodes.for_nodes([name for name in probed if name not in self.senders])
+        senders = choose_senders(self.request, nodes, planned, serving)
+        choose, deadline = self.gatherer.answerers.for_nodes, self.gatherer.deadline
+        self.senders = choose(senders, deadline, Mode.POD)
+        self.others = choose([name for name in probed if name not in senders], deadline)
 
     # --- attempts ---------------------------------------------------------------------------------
 
@@ -207,7 +147,7 @@ class Probe:
         retries = retry_by_node_port(self.request, nodes, unreached)
         if retries:
             names = ", ".join(sorted({retry.node for retry in retries}))
-            self.context.warn(f"{names}: not on one L2 with the sender; the node port is tried")
+            self.gatherer.warn(f"{names}: not on one L2 with the sender; the node port is tried")
             records += self._send(retries)
             replaced = {(retry.target, retry.node) for retry in retries}
             attempts = [a for a in attempts if (a.target, a.node) not in replaced]
@@ -217,29 +157,20 @@ class Probe:
     def _send(self, attempts: Iterable[SentAttempt]) -> list[Record]:
         """Make attempts, beside each other: one exec a sender."""
         sent = [attempt for attempt in attempts if attempt.from_node]
-        by_sender: dict[str, dict[tuple[str, ...], NodeQuestion]] = {}
+        by_sender: dict[str, dict[tuple[str, ...], Question]] = {}
         for attempt in sent:
-            question = NodeQuestion(node_place(attempt.from_node), attempt.argv)
+            words = attempt.argv[len(node_argv(PROBE.node)) :]
+            question = Question(PROBE, node_place(attempt.from_node), words=words)
             by_sender.setdefault(attempt.from_node, {})[attempt.argv] = question
-        futures = [
-            self._start_sender(sender, list(questions.values()))
-            for sender, questions in by_sender.items()
+        self.gatherer.restart(self.request.wait * 2 + _SPARE_SECONDS, "")
+        for sender, questions in by_sender.items():
+            self.gatherer.ask(self.senders[sender], list(questions.values()))
+        self.gatherer.progress(f"{len(sent)} connections from {', '.join(by_sender)}")
+        return [
+            refusal
+            for record in self.gatherer.records()
+            for refusal in _refusals(record, by_sender)
         ]
-        self.context.progress(f"{len(sent)} connections from {', '.join(by_sender)}")
-        return [record for future in futures for record in future.result()]
-
-    def _start_sender(self, node: str, questions: list[NodeQuestion]) -> Future[list[Record]]:
-        answerer = self.senders[node]
-        assert not isinstance(answerer, ExecTarget), "only node pods send"
-        if isinstance(answerer, Record):
-            refused = [replace(answerer, argv=question.argv) for question in questions]
-            return self.pool.start(lambda: refused)
-        context, deadline = self.context, Deadline(self.request.wait * 2 + _SPARE_SECONDS)
-        return self.pool.start(
-            lambda: ask_when_running(
-                context.session, context.node_pods, answerer, questions, deadline
-            )
-        )
 
     def _check_health(self, planned: ProbeReport, nodes: Mapping[str, Node]) -> list[SentAttempt]:
         """Ask every node's health check, if the Service has a health check node port."""
@@ -269,43 +200,23 @@ class Probe:
         bundle = bundle_of(self.records)
         flows = [attempt_flow(bundle, attempt) for attempt in attempts]
         filters = tuple(dict.fromkeys(flow for flow in flows if flow is not None))
-        futures: list[Future[list[Record]]] = []
-        deadline = Deadline(_ASK_SECONDS)
+        self.gatherer.restart(_ASK_SECONDS, "")
         for name in probed:
             topic = causes_topic(_flows_through(name, attempts, flows) or filters[:1])
-            answerer = self.senders.get(name) or self.others[name]
-            if isinstance(answerer, Record):
-                self.records.append(answerer)
-            elif isinstance(answerer, ExecTarget):
-                for lane in tasks.agent_lanes(topic):
-                    call = partial(ask, self.context.session, answerer, lane, deadline)
-                    futures.append(self.pool.start(call))
-            else:
-                futures.append(self._ask_pod(name, answerer, topic, deadline))
-        for count, future in enumerate(futures):
-            self.context.progress(f"looking at the nodes ({len(futures) - count} to go)")
-            self.records += future.result()
+            ask_node(self.gatherer, topic, name, self._answerer(name))
+        self.records += self.gatherer.records()
 
     def _ask_node_pods(self, probed: Sequence[str], topic: Topic) -> None:
         """Ask the probed nodes that have a node pod."""
-        deadline = Deadline(_ASK_SECONDS)
-        futures = []
+        self.gatherer.restart(_ASK_SECONDS, "")
         for name in probed:
-            answerer = self.senders.get(name) or self.others[name]
-            if isinstance(answerer, NodePod | PendingNodePod):
-                futures.append(self._ask_pod(name, answerer, topic, deadline))
-        for future in futures:
-            self.records += future.result()
+            answerer = self._answerer(name)
+            if isinstance(answerer, NodePodExec):
+                ask_node(self.gatherer, topic, name, answerer)
+        self.records += self.gatherer.records()
 
-    def _ask_pod(
-        self, node: str, answerer: NodePod | PendingNodePod, topic: Topic, deadline: Deadline
-    ) -> Future[list[Record]]:
-        context = self.context
-        answerers = context.node_pods if node in self.senders else context.other_nodes
-        questions = tasks.node_pod_questions(topic.node_pod, topic, node_place(node))
-        return self.pool.start(
-            partial(ask_when_running, context.session, answerers, answerer, questions, deadline)
-        )
+    def _answerer(self, node: str) -> Answerer | Record:
+        return self.senders.get(node) or self.others[node]
 
     def _service(self) -> Service:
         return targets.service(ClusterView(bundle_of(self.records)), self.request)
@@ -319,20 +230,10 @@ def _flows_through(
     return tuple(dict.fromkeys(flow for flow in through if flow is not None))
 
 
-def _api_reads(api: RecordingApi, request: ProbeRequest) -> list[Callable[[], object]]:
-    """Return the reads of the API server; only the read of the Service itself may raise."""
-    namespace, service = request.namespace, request.service
-    return [
-        lambda: api.service(namespace, service),
-        api.nodes,
-        lambda: _ignore_failure(lambda: api.endpoint_slices(namespace, service)),
-        lambda: _ignore_failure(lambda: api.pods(namespace)),
-        lambda: _ignore_failure(lambda: api.cilium("ciliumnodes")),
-    ]
-
-
-def _ignore_failure(call: Callable[[], object]) -> None:
-    try:
-        call()
-    except ClusterError:
-        return  # the record has the reason
+def _refusals(
+    record: Record, asked: Mapping[str, Mapping[tuple[str, ...], Question]]
+) -> list[Record]:
+    """Return a sender's refusal as a record of each of its attempts, any other record alone."""
+    if record.argv != EXEC:
+        return [record]
+    return [replace(record, argv=argv) for argv in asked.get(record.place.node, ())]

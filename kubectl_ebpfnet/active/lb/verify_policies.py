@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 
 from kubectl_ebpfnet.active.lb.copies import Copy, copies
-from kubectl_ebpfnet.active.lb.run import Probe, ProbeContext
+from kubectl_ebpfnet.active.lb.run import Probe
 from kubectl_ebpfnet.cluster.client.api import Api
+from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.probe import Judgement, ProbeReport, ProbeRequest
 
@@ -23,7 +24,7 @@ _PAUSE_SECONDS = 1.0
 
 @contextlib.contextmanager
 def verifier(
-    context: ProbeContext, request: ProbeRequest
+    gatherer: Gatherer, request: ProbeRequest
 ) -> Iterator[Callable[[], list[tuple[ProbeReport, Bundle]]]]:
     """Yield a function that probes a copy for each policy; the copies are removed at the end.
 
@@ -31,23 +32,23 @@ def verifier(
         NotFound: there is no such Service.
         ClusterError: as copies.copies.
     """
-    api = Api(context.session)
-    with copies(api, request.namespace, request.service, context.warn) as made:
+    api = Api(gatherer.session)
+    with copies(api, request.namespace, request.service, gatherer.warn) as made:
         begun = time.monotonic()
-        yield lambda: [_probed(context, request, copy, begun) for copy in made]
+        yield lambda: [_probed(gatherer, request, copy, begun) for copy in made]
 
 
 def _probed(
-    context: ProbeContext, request: ProbeRequest, copy: Copy, begun: float
+    gatherer: Gatherer, request: ProbeRequest, copy: Copy, begun: float
 ) -> tuple[ProbeReport, Bundle]:
     # The policy governs node ports too: they are probed where the copy has no address.
     copy_request = dataclasses.replace(
         request, service=copy.name, node_ports=request.node_ports or not copy.has_address
     )
     if not copy.has_address:
-        context.warn(f"svc/{copy.name} got no address: its node ports are probed")
+        gatherer.warn(f"svc/{copy.name} got no address: its node ports are probed")
     while True:
-        report, bundle = Probe(context, copy_request).run()
+        report, bundle = Probe(gatherer, copy_request).run()
         late = time.monotonic() - begun > SETTLING_SECONDS
         # Over UDP a node that does not serve yet may look like a silent server.
         unsettled = report.verdict is Judgement.CONTRADICTED or any(

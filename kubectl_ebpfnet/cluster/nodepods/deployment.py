@@ -24,7 +24,6 @@ from kubectl_ebpfnet.cluster.client.api import CORE, Api, Object
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.nodepods import leftovers, manifest
-from kubectl_ebpfnet.cluster.nodepods.leftovers import start_calls
 from kubectl_ebpfnet.cluster.nodepods.manifest import (
     CONTAINER,
     DEFAULT_IMAGE,
@@ -43,6 +42,7 @@ from kubectl_ebpfnet.cluster.nodepods.status import (
     not_ready,
     pod_deleted,
 )
+from kubectl_ebpfnet.cluster.pool import Pool
 from kubectl_ebpfnet.cluster.resolve import state_of
 from kubectl_ebpfnet.cluster.signals import DeferredSignals
 from kubectl_ebpfnet.errors import ApiError, ApiUnreachable, ClusterError, EbpfnetError, Forbidden
@@ -137,6 +137,7 @@ class Deployment:
         self._warn = warn
         self._secret_path = manifest.secret_path(options.pull_secret, session.namespace)
         self._closing = threading.Event()
+        self._pool = Pool()  # its own: removal must not wait for places that do not answer
         self._calls: list[Future[None]] = []
         self._namespace: Future[None] | None = None
         self._pods: dict[str, tuple[str, Future[None]]] = {}  # node → pod, creation
@@ -162,15 +163,14 @@ class Deployment:
             ClusterError: the API server refused otherwise, or cannot be reached.
         """
         if self._namespace is None:
-            start_calls([partial(leftovers.sweep, self._api)])
-            [self._namespace] = start_calls([self._create_namespace], self._calls)
+            self._pool.start(partial(leftovers.sweep, self._api))
+            self._namespace = self._pool.start(self._create_namespace, self._calls)
         self._namespace.result()
         new = [node for node in dict.fromkeys(nodes) if node not in self._pods]
         numbered = list(enumerate(new, len(self._pods) + 1))
         # In threads: an interrupt must not hide which pods were created.
-        calls = [partial(self._create_pod, node, number) for number, node in numbered]
-        started = start_calls(calls, self._calls)
-        for (number, node), created in zip(numbered, started, strict=True):
+        for number, node in numbered:
+            created = self._pool.start(partial(self._create_pod, node, number), self._calls)
             self._pods[node] = (f"node-{number}", created)
 
     def _create_namespace(self) -> None:
@@ -275,7 +275,7 @@ class Deployment:
             if not self._calls or self._namespace_refused:
                 return
             keep = self._options.keep and (kind is None or issubclass(kind, EbpfnetError))
-            [done] = start_calls([self._keep if keep and self._ran_pods else self._remove])
+            done = Pool().start(self._keep if keep and self._ran_pods else self._remove)
             until, warned = time.monotonic() + REMOVAL_SECONDS, False
             while not done.done() and time.monotonic() < until:
                 wait([done], timeout=POLL_SECONDS)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterable
+from concurrent.futures import wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +26,7 @@ from kubectl_ebpfnet.cluster.nodepods.manifest import (
     run_of,
 )
 from kubectl_ebpfnet.cluster.nodepods.status import has_ended
+from kubectl_ebpfnet.cluster.pool import Pool
 from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, Forbidden, NotFound, ParseError
 from kubectl_ebpfnet.model.untrusted import integer, moment
 
@@ -35,7 +35,6 @@ GONE_SECONDS = 5.0
 CLOCK_SECONDS = 300
 """Seconds that the local clock and the server's may differ before a live run counts as dead."""
 _COPY = re.compile(r".+-ebpfnet-[0-9a-f]{8}-(?:local|cluster)")
-_MAX_THREADS = 16
 _PAUSE_SECONDS = 0.15
 _RETRY_SECONDS = 0.5
 
@@ -140,14 +139,15 @@ def delete_run(api: Api, namespace: str, pods: Iterable[str]) -> list[str]:
     path = f"{CORE}/namespaces/{namespace}"
     calls = [partial(delete, api, path, None, until)]
     calls += [partial(delete, api, f"{path}/pods/{pod}", 1, until) for pod in pods]
-    problems = [call.exception() for call in start_calls(calls)]  # waits for every call
-    for problem in problems:
+    pool = Pool()
+    started = [pool.start(call) for call in calls]
+    for problem in [call.exception() for call in started]:  # waits for every call
         if problem is not None:
             raise problem
-    return _until_ended(api, path, until)
+    return _until_ended(api, path, until, pool)
 
 
-def _until_ended(api: Api, path: str, until: float) -> list[str]:
+def _until_ended(api: Api, path: str, until: float, pool: Pool) -> list[str]:
     """Wait for the end of the pods' processes, and delete each ended pod's object."""
     alive: list[str] = []
     while True:
@@ -164,8 +164,8 @@ def _until_ended(api: Api, path: str, until: float) -> list[str]:
         alive = [each["metadata"]["name"] for each in there if not has_ended(each)]
         # A kubelet confirms the deletion late, a dead one never.
         done = [each["metadata"]["name"] for each in there if over or has_ended(each)]
-        for call in start_calls([partial(delete, api, f"{path}/pods/{name}", 0) for name in done]):
-            call.exception()
+        calls = [partial(delete, api, f"{path}/pods/{name}", 0) for name in done]
+        wait([pool.start(call) for call in calls])
         if over or not alive:
             return alive
         time.sleep(_PAUSE_SECONDS)
@@ -193,43 +193,6 @@ def delete(api: Api, path: str, grace: int | None = None, until: float = 0.0) ->
             if time.monotonic() + _RETRY_SECONDS >= until:
                 raise
             time.sleep(_RETRY_SECONDS)
-
-
-def start_calls(
-    calls: Iterable[Callable[[], None]], registry: list[Future[None]] | None = None
-) -> list[Future[None]]:
-    """Start blocking calls in a bounded number of daemon threads.
-
-    Args:
-        calls: functions without arguments.
-        registry: gets the futures before the first call starts, so that an interrupt cannot hide
-            a started call.
-
-    Returns:
-        A future for each call, in order.
-    """
-    pairs: list[tuple[Future[None], Callable[[], None]]] = [(Future(), call) for call in calls]
-    if registry is not None:
-        registry += [future for future, _ in pairs]
-    todo: Iterator[tuple[Future[None], Callable[[], None]]] = iter(pairs)
-    lock = threading.Lock()
-
-    def work() -> None:
-        while True:
-            with lock:
-                pair = next(todo, None)
-            if pair is None:
-                return
-            try:
-                pair[1]()
-            except BaseException as error:  # raised where the future is waited for
-                pair[0].set_exception(error)
-            else:
-                pair[0].set_result(None)
-
-    for _ in range(min(_MAX_THREADS, len(pairs))):
-        threading.Thread(target=work, name="node-pods", daemon=True).start()
-    return [future for future, _ in pairs]
 
 
 def _copies(api: Api) -> list[Object]:

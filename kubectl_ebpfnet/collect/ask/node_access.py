@@ -7,30 +7,28 @@ shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 
-from kubectl_ebpfnet.capture.spool import Spool
 from kubectl_ebpfnet.cluster.agents import Agent
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.nodepods.deployment import (
     Deployment,
     NodePod,
     NodePodOptions,
-    find_node_pods,
 )
-from kubectl_ebpfnet.collect.ask.api import RecordingApi
 from kubectl_ebpfnet.collect.ask.container import (
     EXEC,
-    ExecTarget,
+    AgentExec,
     error_sentence,
     missing_permission,
 )
-from kubectl_ebpfnet.collect.ask.node_pod import NodeQuestion, ask_node_pod
+from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
 from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
-from kubectl_ebpfnet.collect.ask.targets import agent_target
-from kubectl_ebpfnet.collect.pool import NO_DEADLINE, Deadline
+from kubectl_ebpfnet.collect.ask.targets import agent_answerer
+from kubectl_ebpfnet.collect.deadline import NO_DEADLINE, Deadline
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.evidence import Record, node_place
 
@@ -64,13 +62,6 @@ BY_AGENT = NodeAccess()
 """Ask agents; deploy nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class PendingNodePod:
-    """A node pod that was created but may not run yet; `NodeAnswerers.wait_for_pod` waits."""
-
-    node: str
-
-
 class NodeAnswerers:
     """Chooses who answers for each node of one run. Use it in a `with`: node pods that it deploys
     are removed at the end."""
@@ -100,18 +91,9 @@ class NodeAnswerers:
             self._deployment.__exit__(kind)
 
     @property
-    def looks_for_pods(self) -> bool:
-        """Whether existing node pods may answer."""
-        return self._access.mode in (Mode.AUTO, Mode.POD)
-
-    @property
-    def looks_for_agents(self) -> bool:
-        """Whether Cilium's agents may answer."""
-        return self._access.mode in (Mode.AUTO, Mode.AGENT)
-
-    def find_pods(self, api: RecordingApi) -> Mapping[str, NodePod]:
-        """Return the node pods that earlier runs kept, by node; none where listing is denied."""
-        return find_node_pods(api) if self.looks_for_pods else {}
+    def kept_nodes(self) -> tuple[str, ...]:
+        """Names of nodes with a node pod that an earlier run kept."""
+        return tuple(self._kept_pods)
 
     def set_available(
         self, agents: Mapping[str, Agent], why_no_agents: str, kept_pods: Mapping[str, NodePod]
@@ -126,48 +108,52 @@ class NodeAnswerers:
         self._agents, self._why_no_agents, self._kept_pods = agents, why_no_agents, kept_pods
 
     def for_nodes(
-        self, nodes: Iterable[str], deadline: Deadline = NO_DEADLINE
-    ) -> dict[str, ExecTarget | NodePod | PendingNodePod | Record]:
+        self, nodes: Iterable[str], deadline: Deadline, mode: Mode | None = None
+    ) -> dict[str, AgentExec | NodePodExec | Record]:
         """Choose who answers for some nodes; create node pods where needed, without waiting.
 
         None is created when the deadline is over: the list of agents may then be incomplete.
+
+        Args:
+            nodes: names.
+            deadline: of the whole run.
+            mode: instead of that of --node-access.
         """
-        answerers = {node: self._existing_answerer(node) for node in nodes}
+        mode = mode or self._access.mode
+        answerers = {node: self._existing_answerer(node, mode) for node in nodes}
         podless = [n for n, answerer in answerers.items() if answerer is None]
         podless = [node for node in podless if node not in self._deployed_nodes]
-        if podless and deadline.over and self._refused is None:
-            reason = f"no node pod: nothing is left of the {deadline} that --timeout allows"
-            self._refused = (reason, "")
-        elif podless:
-            self._deploy(podless)
+        refused = (deadline.missed("no node pod"), "") if deadline.over else None
+        if podless and refused is None:
+            refused = self._deploy(podless, mode)
         return {
-            node: self._pending(node) if answerer is None else answerer
+            node: self._new_pod(node, refused) if answerer is None else answerer
             for node, answerer in answerers.items()
         }
 
-    def _existing_answerer(self, node: str) -> ExecTarget | NodePod | Record | None:
-        mode = self._access.mode
+    def _existing_answerer(self, node: str, mode: Mode) -> AgentExec | NodePodExec | Record | None:
         if mode is Mode.NONE:
             reason = "--node-access none: nothing on the node was asked"
             return unavailable_record(node_place(node), EXEC, reason)
-        if self.looks_for_pods and node in self._kept_pods:
-            return self._kept_pods[node]
-        if self.looks_for_agents:
-            target = agent_target(self._agents, node, self._why_no_agents)
-            if isinstance(target, ExecTarget) or mode is Mode.AGENT:
-                return target
+        kept = self._kept_pods.get(node) if mode is not Mode.AGENT else None
+        if kept is not None:
+            return NodePodExec(self._session, node_place(node), lambda _: kept)
+        if mode is not Mode.POD:
+            found = agent_answerer(self._session, self._agents, node, self._why_no_agents)
+            if isinstance(found, AgentExec) or mode is Mode.AGENT:
+                return found
         return None
 
-    def _pending(self, node: str) -> PendingNodePod | Record:
-        if self._refused is None:
-            return PendingNodePod(node)
-        return unavailable_record(node_place(node), EXEC, *self._refused)
+    def _new_pod(self, node: str, refused: tuple[str, str] | None) -> NodePodExec | Record:
+        if node not in self._deployed_nodes and refused is not None:
+            return unavailable_record(node_place(node), EXEC, *refused)
+        return NodePodExec(self._session, node_place(node), partial(self._wait, node))
 
-    def _deploy(self, nodes: list[str]) -> None:
-        """Create node pods, or keep the reason why none can be created."""
+    def _deploy(self, nodes: list[str], mode: Mode) -> tuple[str, str] | None:
+        """Create node pods; return the reason why none can be created, and the missing right."""
         if self._refused is not None:
-            return
-        why = "" if self._access.mode is Mode.POD else f"{self._why_no_agent(nodes)}: "
+            return self._refused
+        why = "" if mode is Mode.POD else f"{self._why_no_agent(nodes)}: "
         image = self._access.options.image
         self._warn(f"{why}deploying a node pod on {', '.join(nodes)} (image {image})")
         try:
@@ -177,8 +163,9 @@ class NodeAnswerers:
             self._deployment.start(nodes)
             self._deployed_nodes.update(nodes)
         except ClusterError as error:
-            reason = f"no node pod: {error_sentence(error, Deadline(None))}"
+            reason = f"no node pod: {error_sentence(error, NO_DEADLINE)}"
             self._refused = (reason, missing_permission(error))
+        return self._refused
 
     def _why_no_agent(self, nodes: list[str]) -> str:
         if self._why_no_agents:
@@ -186,44 +173,7 @@ class NodeAnswerers:
         states = [self._agents[node].state for node in nodes if node in self._agents]
         return f"Cilium's agent there is {states[0]}" if states else "no Cilium agent runs there"
 
-    def wait_for_pod(self, node: str, deadline: Deadline) -> NodePod:
-        """Wait until a pending node pod runs, and return it. Raises ClusterError."""
+    def _wait(self, node: str, deadline: Deadline) -> NodePod:
         assert self._deployment is not None, "for_nodes() has created it"
         left = deadline.left
         return self._deployment.wait(node, POD_SECONDS if left is None else min(POD_SECONDS, left))
-
-
-def ask_when_running(
-    session: Session,
-    answerers: NodeAnswerers,
-    answerer: NodePod | PendingNodePod,
-    questions: Sequence[NodeQuestion],
-    deadline: Deadline,
-    spool: Callable[[], Spool] = Spool,
-) -> list[Record]:
-    """Ask a node pod as soon as it runs.
-
-    Args:
-        session: the connection.
-        answerers: created the node pod.
-        answerer: the node pod.
-        questions: to ask.
-        deadline: of the whole run.
-        spool: makes the buffer of one output.
-
-    Returns:
-        A record for each question, or for each place when the node pod does not run in time.
-    """
-    try:
-        pod = (
-            answerers.wait_for_pod(answerer.node, deadline)
-            if isinstance(answerer, PendingNodePod)
-            else answerer
-        )
-    except ClusterError as error:
-        reason = f"no node pod: {error_sentence(error, deadline)}"
-        places = dict.fromkeys(question.place for question in questions)
-        return [
-            unavailable_record(place, EXEC, reason, missing_permission(error)) for place in places
-        ]
-    return ask_node_pod(session, pod.container, questions, deadline, spool)

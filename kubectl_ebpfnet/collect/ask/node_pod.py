@@ -14,47 +14,28 @@ from typing import Any
 from kubectl_ebpfnet.capture.open import now
 from kubectl_ebpfnet.capture.spool import Spool, StderrSpool
 from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.cluster.exec.target import Container
-from kubectl_ebpfnet.collect.ask.container import error_sentence, missing_permission, run_exec
+from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
+from kubectl_ebpfnet.collect.ask.container import (
+    EXEC,
+    error_sentence,
+    missing_permission,
+    run_exec,
+)
+from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
-from kubectl_ebpfnet.collect.pool import Deadline
+from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ClusterError, ExecError, ParseError
 from kubectl_ebpfnet.model.evidence import Place, Record
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import (
     PROGRAM,
     PROTOCOL,
-    FlowFilter,
     NodeRequest,
-    PodNamespace,
 )
 from kubectl_ebpfnet.model.untrusted import json_value
 
 _LONGEST_HEADER = 64 << 10
 _MOST_ANSWERS = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class NodeQuestion:
-    """One question to a node pod.
-
-    Attributes:
-        place: the place of the record: the node, or the pod whose namespace is asked.
-        argv: the question.
-        netns: the pod's network namespace; None for the node's own.
-        flows: filters for a table that grows with traffic; () for the whole table.
-    """
-
-    place: Place
-    argv: tuple[str, ...]
-    netns: PodNamespace | None = None
-    flows: tuple[FlowFilter, ...] = ()
-
-    @property
-    def line_filter(self) -> tuple[str, ...]:
-        """The filter as the record has it: addresses."""
-        words = (str(end) for flow in self.flows for end in (flow.address, flow.peer) if end)
-        return tuple(dict.fromkeys(words))
 
 
 class AnswerStream:
@@ -121,54 +102,76 @@ class AnswerStream:
             self._body = self._new_spool()
 
 
-def ask_node_pod(
-    session: Session,
-    container: Container,
-    questions: Sequence[NodeQuestion],
-    deadline: Deadline,
-    spool: Callable[[], Spool] = Spool,
-) -> list[Record]:
-    """Ask a running node pod all questions in one exec.
+@dataclass(frozen=True, slots=True)
+class NodePodExec:
+    """Asks the node pod of a node.
 
-    Args:
+    Attributes:
         session: the connection.
-        container: of the node pod.
-        questions: to ask; they may be of several places.
-        deadline: of the whole run.
-        spool: makes the buffer of one answer.
-
-    Returns:
-        A record for each question; a question without an answer has the reason.
+        place: the node.
+        wait: returns the node pod as soon as it runs; raises ClusterError.
     """
-    if not questions:
-        return []
-    stream, errors, started = AnswerStream(spool), StderrSpool(), now()
-    reason, denied = "", ""
-    try:
-        code = run_exec(
-            session, container, (PROGRAM,), stream.feed, errors.write, deadline,
-            stdin=_request_lines(questions),
-        )  # fmt: skip
-        if code and not stream.problem:
-            last = errors.output().read().decode("utf-8", "replace").strip()
-            reason = f"the node side ended with exit code {code}: {last.rpartition(chr(10))[2]}"
-    except ClusterError as error:
-        reason, denied = error_sentence(error, deadline), missing_permission(error)
-        if isinstance(error, ExecError) and not stream.greeting:
-            reason = f"the node side did not start in {container}: {reason}"
-    except OSError as error:  # from the spool
-        reason = f"no room for the output: {error.strerror or error}"
-    if stream.problem:
-        reason = f"{container}: {stream.problem}"
-    return list(_answer_records(questions, stream, started, reason, denied))
+
+    session: Session
+    place: Place
+    wait: Callable[[Deadline], NodePod]
+
+    def lanes(self, questions: Sequence[Question]) -> list[Sequence[Question]]:
+        """Return all questions as one list: the node side answers them beside each other."""
+        return [questions] if questions else []
+
+    def ask(
+        self, questions: Sequence[Question], deadline: Deadline, spool: Callable[[], Spool] = Spool
+    ) -> list[Record]:
+        """Ask all questions in one exec as soon as the pod runs.
+
+        Args:
+            questions: to ask; they may be of several places.
+            deadline: of the whole run.
+            spool: makes the buffer of one answer.
+
+        Returns:
+            A record for each question, the reason in those without an answer; one for each place
+            when the node pod does not run in time.
+        """
+        try:
+            container = self.wait(deadline).container
+        except ClusterError as error:
+            reason, denied = error_sentence(error, deadline), missing_permission(error)
+            places = dict.fromkeys(question.place for question in questions)
+            return [
+                unavailable_record(place, EXEC, f"no node pod: {reason}", denied)
+                for place in places
+            ]
+        stream, errors, started = AnswerStream(spool), StderrSpool(), now()
+        reason, denied = "", ""
+        try:
+            code = run_exec(
+                self.session, container, (PROGRAM,), stream.feed, errors.write, deadline,
+                stdin=_request_lines(questions),
+            )  # fmt: skip
+            if code and not stream.problem:
+                last = errors.output().read().decode("utf-8", "replace").strip()
+                reason = f"the node side ended with exit code {code}: {last.rpartition(chr(10))[2]}"
+        except ClusterError as error:
+            reason, denied = error_sentence(error, deadline), missing_permission(error)
+            if isinstance(error, ExecError) and not stream.greeting:
+                reason = f"the node side did not start in {container}: {reason}"
+        except OSError as error:  # from the spool
+            reason = f"no room for the output: {error.strerror or error}"
+        if stream.problem:
+            reason = f"{container}: {stream.problem}"
+        return list(_answer_records(questions, stream, started, reason, denied))
 
 
-def _request_lines(questions: Sequence[NodeQuestion]) -> bytes:
+def _request_lines(questions: Sequence[Question]) -> bytes:
     lines = [
         json.dumps(
             {
                 "protocol": PROTOCOL,
-                **codec.plain(NodeRequest(number, question.argv, question.netns, question.flows)),
+                **codec.plain(
+                    NodeRequest(number, question.node_argv, question.netns, question.flows)
+                ),
             }
         )
         for number, question in enumerate(questions, 1)
@@ -177,7 +180,7 @@ def _request_lines(questions: Sequence[NodeQuestion]) -> bytes:
 
 
 def _answer_records(
-    questions: Sequence[NodeQuestion], stream: AnswerStream, started: str, reason: str, denied: str
+    questions: Sequence[Question], stream: AnswerStream, started: str, reason: str, denied: str
 ) -> Iterator[Record]:
     answers = {header.get("id"): (header, body) for header, body in stream.answers}
     refused = answers.pop(0, None)  # a request that the node side could not parse
@@ -186,7 +189,7 @@ def _answer_records(
     for number, question in enumerate(questions, 1):
         if number not in answers:
             yield unavailable_record(
-                question.place, question.argv, reason or "the node side did not answer", denied
+                question.place, question.node_argv, reason or "the node side did not answer", denied
             )
             continue
         header, body = answers[number]
@@ -195,6 +198,6 @@ def _answer_records(
         output = body.output()
         code = code if isinstance(code, int) else 1
         yield Record(
-            0, question.place, question.argv, code, output, stderr, started,
-            line_filter=question.line_filter,
+            0, question.place, question.node_argv, code, output, stderr, started,
+            line_filter=question.addresses,
         )  # fmt: skip

@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.capture.spool import Spool
+from kubectl_ebpfnet.collect.ask.question import Question
+from kubectl_ebpfnet.model.catalogue import TC_FILTERS
 from kubectl_ebpfnet.model.evidence import InMemory, Output, Place, Record
 
 # `eval` sees digits alone: it makes "${1}" "${2}" … of a count. The exit code of a command whose
@@ -90,23 +92,6 @@ TIMED_OUT = 124
 
 
 @dataclass(frozen=True, slots=True)
-class ShellQuestion:
-    """One question to a place.
-
-    Attributes:
-        forms: argv alternatives, best first; () for tc's filters of every device.
-        line_filter: fetch only lines that contain one of these strings; () fetches all. None may be
-            empty or contain a newline.
-    """
-
-    forms: tuple[tuple[str, ...], ...]
-    line_filter: tuple[str, ...] = ()
-
-
-DEVICE_FILTERS = ShellQuestion(())
-
-
-@dataclass(frozen=True, slots=True)
 class Section:
     """The output of one command on one stream, and its exit code.
 
@@ -131,7 +116,7 @@ def new_nonce() -> str:
 
 
 def script_argv(
-    questions: Sequence[ShellQuestion], nonce: str, seconds: int, *, trusted: bool = True
+    questions: Sequence[Question], nonce: str, seconds: int, *, trusted: bool = True
 ) -> list[str]:
     """Return the argv of one exec that asks all questions.
 
@@ -143,15 +128,12 @@ def script_argv(
     """
     words = ["sh", "-c", SCRIPT, "sh", nonce, str(seconds), "1" if trusted else ""]
     for question in questions:
-        if not question.forms:
+        if question.fact is TC_FILTERS:
             words.append("@")
-        for number, form in enumerate(question.forms):
-            words += [
-                "o" if number else "n",
-                str(len(form)),
-                "\n".join(question.line_filter),
-                *form,
-            ]
+            continue
+        needles = "\n".join(question.needles)
+        for number, argv in enumerate(question.commands):
+            words += ["o" if number else "n", str(len(argv)), needles, *argv]
     return words
 
 
@@ -208,10 +190,9 @@ def _header(line: bytes) -> tuple[int, int, bool, tuple[str, ...]] | None:
 
 
 def records(
-    questions: Sequence[ShellQuestion],
+    questions: Sequence[Question],
     stdout: Splitter,
     stderr: Splitter,
-    place: Place,
     *,
     started: str = "",
     error: str = "",
@@ -223,57 +204,52 @@ def records(
     Args:
         questions: the ones of `script_argv`.
         stdout, stderr: its streams, cut into sections.
-        place: where it ran.
         started: RFC 3339 time.
         error: why the exec ended early, "" when it ran to its end. The record of the command that
             was cut off has this error and the output so far.
         denied: the missing permission.
         seconds: time limit of one command, for the error of a command that exceeded it.
     """
-    forms = [
-        (question, form)
-        for question in questions
-        for form in (question.forms or (("tc", "filter"),))
-    ]
+    commands = [(question, argv) for question in questions for argv in question.commands]
     errors = {(s.index, s.device): s for s in stderr.sections}
     for section in stdout.sections:
-        if not 1 <= section.index <= len(forms):
+        if not 1 <= section.index <= len(commands):
             continue
-        question, form = forms[section.index - 1]
+        question, argv = commands[section.index - 1]
         if section.device:
             direction, device = section.device
-            form = ("tc", "filter", "show", "dev", device, direction)
+            argv = (*argv, device, direction)
         error_section = errors.get((section.index, section.device))
         late = section.exit_code == TIMED_OUT and seconds > 0
         yield Record(
             0,
-            place,
-            form,
+            question.place,
+            argv,
             None if late else section.exit_code,
             section.output,
             (error_section.output if error_section else stderr.rest()).read(),
             started,
             f"it did not end within {seconds} s" if late else "",
-            line_filter=question.line_filter if section.filtered else (),
+            line_filter=question.needles if section.filtered else (),
         )
     if error:
         index = _command_cut_off(questions, stdout.sections)
-        if index < len(forms):
-            _, form = forms[index]
+        if index < len(commands):
+            question, argv = commands[index]
             rest, words = stdout.rest(), stderr.rest().read()
-            yield Record(0, place, form, None, rest, words, started, error, denied)
+            yield Record(0, question.place, argv, None, rest, words, started, error, denied)
 
 
-def _command_cut_off(questions: Sequence[ShellQuestion], sections: Sequence[Section]) -> int:
+def _command_cut_off(questions: Sequence[Question], sections: Sequence[Section]) -> int:
     """Return the 0-based index of the command that ran when the stream was cut."""
     if not sections:
         return 0
     last = sections[-1]
     end = 0
     for question in questions:
-        begin, end = end, end + max(1, len(question.forms))
+        begin, end = end, end + len(question.commands)
         if begin < last.index <= end:
-            if not question.forms:
+            if question.fact is TC_FILTERS:
                 return last.index - 1  # among the devices
             return end if last.exit_code == 0 else last.index
     return end

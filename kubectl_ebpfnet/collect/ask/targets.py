@@ -1,4 +1,4 @@
-"""The containers that answer for pods and nodes, or a record with the reason why none does."""
+"""Who answers for pods and nodes by exec, or a record with the reason why nobody does."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from kubectl_ebpfnet.cluster.agents import Agent
 from kubectl_ebpfnet.cluster.client.api import Object
+from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.resolve import name_of, state_of
-from kubectl_ebpfnet.collect.ask.container import EXEC, ExecTarget
+from kubectl_ebpfnet.collect.ask.container import EXEC, AgentExec, PodExec
 from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
 from kubectl_ebpfnet.model import json_members
 from kubectl_ebpfnet.model.evidence import Record, agent_place, pod_place
@@ -56,8 +57,8 @@ def namespace_in_kernel(pod: Object) -> PodNamespace:
     return PodNamespace(str(part(pod, "metadata", "uid") or ""), tuple(id_ for id_ in ids if id_))
 
 
-def pod_target(pod: Object) -> ExecTarget | Record:
-    """Return the container of a pod to ask, or the record with the reason why none can be asked.
+def pod_answerer(session: Session, pod: Object) -> PodExec | Record:
+    """Return who answers for a pod, or the record with the reason why nobody does.
 
     Prefer kubectl's default container, then the first container that runs.
     """
@@ -73,13 +74,16 @@ def pod_target(pod: Object) -> ExecTarget | Record:
     order = [name for name in (chosen, *names) if name in running]
     if not order:
         return unavailable_record(place, EXEC, f"no container of it runs: {state_of(pod)}")
-    return ExecTarget(place, Container(namespace, name, order[0]))
+    return PodExec(session, place, Container(namespace, name, order[0]))
 
 
-def agent_target(agents: Mapping[str, Agent], node: str, why_none: str = "") -> ExecTarget | Record:
-    """Return the agent of a node, or the record with the reason why it cannot be asked.
+def agent_answerer(
+    session: Session, agents: Mapping[str, Agent], node: str, why_none: str
+) -> AgentExec | Record:
+    """Return who answers for a node by its agent, or the record with the reason why nobody does.
 
     Args:
+        session: the connection.
         agents: by node.
         node: name of the node.
         why_none: why the agents could not be listed, "" when they were.
@@ -97,4 +101,4 @@ def agent_target(agents: Mapping[str, Agent], node: str, why_none: str = "") -> 
         times = f", restarted {agent.restarts} times" if agent.restarts else ""
         why = f"the agent {agent.container} does not run: {agent.state}{times}"
         return unavailable_record(place, EXEC, why)
-    return ExecTarget(place, agent.container)
+    return AgentExec(session, place, agent.container)

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from kubectl_ebpfnet.errors import EbpfnetError, NotFound, UsageError
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
-from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.evidence import CLIENT
 from kubectl_ebpfnet.model.kube import Node, Service, ServicePort
 from kubectl_ebpfnet.model.net import SCTP, Address, protocol_name
 from kubectl_ebpfnet.model.probe import ProbeRequest, ProbeTarget, TargetKind
+from kubectl_ebpfnet.parse import lookup
 
 EXCLUDED_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
 _LEAVING_TAINT = "ToBeDeletedByClusterAutoscaler"
@@ -103,8 +103,7 @@ def resolved(cluster: ClusterView, service: Service) -> dict[str, tuple[Address,
     for name in service.ingress_hostnames:
         record = cluster.bundle.record(CLIENT, ("resolve", name))
         if record is not None and record.ok:
-            lines = record.beginning.decode("utf-8", "replace").split("\n")
-            found[name] = js.addresses(lines)
+            found[name] = lookup.addresses(record.beginning)
     return found
 
 

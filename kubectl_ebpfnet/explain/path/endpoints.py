@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
-from kubectl_ebpfnet.errors import NotFound, ParseError, UsageError
+from kubectl_ebpfnet.errors import NotFound, UsageError
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
 from kubectl_ebpfnet.explain.views import cite
@@ -16,7 +16,7 @@ from kubectl_ebpfnet.model.evidence import CLIENT, PlaceKind, pod_place
 from kubectl_ebpfnet.model.kube import Pod, Service, ServicePort
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
 from kubectl_ebpfnet.model.path import Finding, PathRequest, Severity, Target, TrackedFlow
-from kubectl_ebpfnet.model.untrusted import address
+from kubectl_ebpfnet.parse import lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,12 +286,8 @@ def _resolved_name(cluster: ClusterView, request: PathRequest) -> tuple[Address 
     for place in places:
         for record in cluster.bundle.at(place):
             if record.ok and record.argv[-1:] == (name,):
-                for line in record.beginning.decode("utf-8", "replace").splitlines():
-                    word = line.split(" ", 1)[0].strip()
-                    try:
-                        return address(word, "a look-up"), f"{name} is {word}, asked in {place}"
-                    except ParseError:
-                        continue
+                for found in lookup.addresses(record.beginning):
+                    return found, f"{name} is {found}, asked in {place}"
     return None, f"nothing says what {name} resolves to"
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from kubectl_ebpfnet.active.lb import run as lb
 from kubectl_ebpfnet.cluster.client.session import ConnectionOptions, Session
 from kubectl_ebpfnet.collect.ask.node_access import Mode, NodeAccess
+from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.net import Address
@@ -103,9 +104,9 @@ class LbCluster:
         options = ConnectionOptions(server=self.server.url)
         with (
             Session.open(options) as session,
-            lb.probe_context(session, NodeAccess(Mode.POD)) as means,
+            Gatherer(session, NodeAccess(Mode.POD)) as gatherer,
         ):
-            return lb.Probe(means, request).run()
+            return lb.Probe(gatherer, request).run()
 
     def _listed(self, seen: Seen) -> Reply | None:
         if seen.method == "GET" and seen.path == _SLICES:

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -16,14 +17,11 @@ from hypothesis import strategies as st
 
 from kubectl_ebpfnet.capture import spool
 from kubectl_ebpfnet.collect.ask import shell_script
-from kubectl_ebpfnet.collect.ask.shell_script import (
-    DEVICE_FILTERS,
-    ShellQuestion,
-    Splitter,
-    records,
-    script_argv,
-)
-from kubectl_ebpfnet.model.evidence import Record, pod_place
+from kubectl_ebpfnet.collect.ask.question import Question
+from kubectl_ebpfnet.collect.ask.shell_script import Splitter, records, script_argv
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.evidence import PlaceKind, Record, pod_place
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 
 PLACE = pod_place("default", "x")
 NONCE = "0123456789abcdef"
@@ -45,7 +43,7 @@ def shell(request: pytest.FixtureRequest) -> list[str]:
 
 def run(
     shell: Sequence[str],
-    asked: Sequence[ShellQuestion],
+    asked: Sequence[Question],
     seconds: int = 20,
     env: dict[str, str] | None = None,
     trusted: bool = True,
@@ -57,7 +55,7 @@ def run(
     assert done.returncode == 0
     out, err = split(done.stdout, done.stderr, nonce)
     assert out.rest().read() == b""
-    return list(records(asked, out, err, PLACE, started="t", seconds=seconds))
+    return list(records(asked, out, err, started="t", seconds=seconds))
 
 
 def split(stdout: bytes, stderr: bytes, nonce: str) -> tuple[Splitter, Splitter]:
@@ -68,8 +66,21 @@ def split(stdout: bytes, stderr: bytes, nonce: str) -> tuple[Splitter, Splitter]
     return out, err
 
 
-def one(*argv: str, kept: tuple[str, ...] = ()) -> ShellQuestion:
-    return ShellQuestion((argv,), kept)
+DEVICE_FILTERS = Question(q.TC_FILTERS, PLACE)
+
+
+def one(*argv: str, kept: tuple[Any, ...] = ()) -> Question:
+    """A question of one form; `kept` filters its lines, by words that need not be addresses."""
+    flows = tuple(FlowFilter(address=word) for word in kept)
+    return Question(
+        q.Fact("one", str, (PlaceKind.POD,), asked=(q.Form("", argv),)), PLACE, flows=flows
+    )
+
+
+def first_of(*forms: tuple[str, ...]) -> Question:
+    """A question of several forms."""
+    asked = tuple(q.Form("", form) for form in forms)
+    return Question(q.Fact("first", str, (PlaceKind.POD,), asked=asked), PLACE)
 
 
 # --- under real shells --------------------------------------------------------------------------
@@ -129,11 +140,9 @@ def test_the_next_form_is_tried_when_one_fails(shell: list[str]) -> None:
     said = run(
         shell,
         [
-            ShellQuestion(
-                (("no-such-program-here", "x"), ("sh", "-c", "exit 4"), ("echo", "third"))
-            ),
-            ShellQuestion((("echo", "first"), ("echo", "never"))),
-            ShellQuestion((("false",), ("false",))),
+            first_of(("no-such-program-here", "x"), ("sh", "-c", "exit 4"), ("echo", "third")),
+            first_of(("echo", "first"), ("echo", "never")),
+            first_of(("false",), ("false",)),
             one("echo", "last"),
         ],
     )
@@ -288,22 +297,22 @@ def test_any_bytes_in_any_pieces_come_back(
 def test_even_this_runs_nonce_in_an_output_breaks_nothing(noise: bytes, at: int) -> None:
     mark = b"\n" + NONCE.encode() + b" "
     out, err = split(noise[:at] + mark + noise[at:], mark + noise, NONCE)
-    asked = [one("a"), DEVICE_FILTERS, ShellQuestion((("b",), ("c",)))]
-    for record in records(asked, out, err, PLACE, error="cut"):
+    asked = [one("a"), DEVICE_FILTERS, first_of(("b",), ("c",))]
+    for record in records(asked, out, err, error="cut"):
         assert record.argv
 
 
 def test_a_cut_stream_gives_what_ended_and_what_was_cut() -> None:
     asked = [
-        ShellQuestion((("a", "1"), ("a", "2"))),
-        ShellQuestion((("b", "1"), ("b", "2"))),
+        first_of(("a", "1"), ("a", "2")),
+        first_of(("b", "1"), ("b", "2")),
         DEVICE_FILTERS,
         one("c"),
     ]
 
     def cut(parts: list[tuple[bytes, int, int, str]], rest: bytes) -> list[Record]:
         out, err = split(stream(parts) + rest, stream(parts[:-1]) + b"E", NONCE)
-        return list(records(asked, out, err, PLACE, error="it broke", denied="d"))
+        return list(records(asked, out, err, error="it broke", denied="d"))
 
     (only,) = cut([], b"half")
     assert (only.argv, only.exit_code, only.error) == (("a", "1"), None, "it broke")
@@ -313,8 +322,8 @@ def test_a_cut_stream_gives_what_ended_and_what_was_cut() -> None:
     assert late.argv == ("b", "1")
     assert cut([(b"x", 1, 1, "")], b"")[-1].argv == ("a", "2")
     assert cut([(b"x", 3, 1, "")], b"")[-1].argv == ("b", "2")
-    assert cut([(b"x", 4, 1, "")], b"")[-1].argv == ("tc", "filter")
-    assert cut([(b"x", 5, 0, " ingress eth0")], b"")[-1].argv == ("tc", "filter")
+    assert cut([(b"x", 4, 1, "")], b"")[-1].argv == ("tc", "filter", "show", "dev")
+    assert cut([(b"x", 5, 0, " ingress eth0")], b"")[-1].argv == ("tc", "filter", "show", "dev")
     assert cut([(b"x", 6, 0, "")], b"")[-1].argv == ("c",)
 
 

@@ -13,7 +13,7 @@ from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cluster import agents
 from kubectl_ebpfnet.cluster.nodepods import manifest
 from kubectl_ebpfnet.collect.ask.container import EXEC, error_sentence
-from kubectl_ebpfnet.collect.pool import Deadline
+from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ExecTimeout
 from kubectl_ebpfnet.explain.doctor import nodes as doctor_nodes
 from kubectl_ebpfnet.explain.doctor import report as module

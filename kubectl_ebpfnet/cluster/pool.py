@@ -1,9 +1,8 @@
-"""A pool of daemon threads for blocking calls, and the deadline of a run."""
+"""A bounded pool of daemon threads for blocking calls."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -12,12 +11,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 MOST = 16
-"""How many calls run at the same time."""
+"""How many calls of a pool run at the same time."""
 
 
 class Pool:
     """Runs calls in at most `most` daemon threads, so a place that never answers cannot keep the
-    program from ending. A thread starts when a call needs it and ends when no call waits."""
+    program from ending. A thread starts when a call needs it and ends when no call waits. A call
+    must not wait for another call of its pool: when all threads wait, nothing runs."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
@@ -25,9 +25,15 @@ class Pool:
         self._threads = 0
         self._lock = threading.Lock()
 
-    def start(self, call: Callable[[], T]) -> Future[T]:
-        """Run a call as soon as a thread is free; the future gets its result or exception."""
+    def start(self, call: Callable[[], T], registry: list[Future[T]] | None = None) -> Future[T]:
+        """Run a call as soon as a thread is free; the future gets its result or exception.
+
+        `registry` gets the future before the call can start, so that an interrupt cannot hide a
+        started call.
+        """
         future: Future[T] = Future()
+        if registry is not None:
+            registry.append(future)
 
         def run() -> None:
             try:
@@ -50,28 +56,4 @@ class Pool:
                     return
                 run = self._waiting.popleft()
             run()
-
-
-class Deadline:
-    """A point in time by which a run has to end."""
-
-    def __init__(self, seconds: float | None) -> None:
-        """`seconds` counts from now; None means no limit."""
-        self.seconds = seconds
-        self._end = None if seconds is None else time.monotonic() + seconds
-
-    @property
-    def left(self) -> float | None:
-        """Remaining seconds, at least 0; None for no limit."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
-
-    @property
-    def over(self) -> bool:
-        """Whether the time has passed."""
-        return self._end is not None and time.monotonic() >= self._end
-
-    def __str__(self) -> str:
-        return f"{self.seconds:g} s" if self.seconds is not None else "no limit"
-
-
-NO_DEADLINE = Deadline(None)
+            del run  # what it holds is free while the thread waits

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from kubectl_ebpfnet.collect.pool import MOST, Pool
+from kubectl_ebpfnet.cluster.pool import MOST, Pool
 
 
 def test_many_calls_share_a_few_threads() -> None:

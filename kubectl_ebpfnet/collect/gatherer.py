@@ -1,0 +1,237 @@
+"""Gather the records of one run: read the API server and ask places, beside each other, in one
+bounded pool of threads and before one deadline.
+
+A place that does not answer costs its own answer alone: whatever fails is a record with the reason.
+No call in the pool waits for another one, so a pool that is full still ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from kubectl_ebpfnet.capture.spool import Spool
+from kubectl_ebpfnet.cluster.agents import NAMESPACES, Agent, find_agents
+from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod, find_node_pods
+from kubectl_ebpfnet.cluster.pool import MOST, Pool
+from kubectl_ebpfnet.collect.ask.answerer import Answerer
+from kubectl_ebpfnet.collect.ask.api import RecordingApi
+from kubectl_ebpfnet.collect.ask.container import EXEC, error_sentence
+from kubectl_ebpfnet.collect.ask.node_access import BY_AGENT, Mode, NodeAccess, NodeAnswerers
+from kubectl_ebpfnet.collect.ask.question import Question
+from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
+from kubectl_ebpfnet.collect.deadline import Deadline
+from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError
+from kubectl_ebpfnet.model.evidence import Bundle, Place, Record, bundle_of
+
+T = TypeVar("T")
+Notify = Callable[[str], object]
+Answer = tuple[int, list[Record]]
+"""Position in the order of asking, and the records of the answer."""
+
+_UNREAD = 4 * MOST
+"""Answers that may wait for the reader of the records: a capture's memory stays flat."""
+_GRACE_SECONDS = 1.0  # an exec that the deadline ended still hands over what it had
+
+
+class Gatherer:
+    """Asks one cluster. Use it in a `with`: node pods that it deploys are removed at the end. Its
+    methods run in one thread.
+
+    Attributes:
+        session: the connection.
+        access: how nodes may be asked.
+        api: reads that leave records.
+        answerers: who answers for nodes.
+        deadline: of everything that is asked from now on.
+        warn: takes lines that the user must read.
+        progress: takes a line about the current step.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        access: NodeAccess = BY_AGENT,
+        *,
+        timeout: float | None = None,
+        folder: Path | None = None,
+        warn: Notify = lambda _: None,
+        progress: Notify = lambda _: None,
+    ) -> None:
+        """
+        Args:
+            session: the connection.
+            access: how nodes may be asked.
+            timeout: seconds of --timeout for the whole run; None for no limit.
+            folder: where unnamed files hold long outputs; None for the temporary folder.
+            warn: takes lines that the user must read.
+            progress: takes a line about the current step.
+        """
+        self.session, self.access = session, access
+        self.warn, self.progress = warn, progress
+        self.api = RecordingApi(session)
+        self.answerers = NodeAnswerers(session, access, warn)
+        self.deadline = Deadline(timeout)
+        self._new_spool = partial(Spool, folder)
+        self._pool = Pool()
+        self._looking: tuple[Future[Mapping[str, Agent]], Future[Mapping[str, NodePod]]]
+        self._reads: list[Future[object]] = []
+        self._asked = 0
+        self._refusals: deque[Answer] = deque()
+        self._waiting: deque[tuple[Answerer, Sequence[Question]]] = deque()
+        self._running: dict[Future[list[Record]], tuple[int, Place]] = {}
+
+    def __enter__(self) -> Gatherer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.answerers.__exit__(kind)
+
+    def restart(self, seconds: float | None, option: str = "--timeout") -> None:
+        """Set the deadline anew, once `records` was read: for `seconds` that `option` sets, or a
+        constant where it is ""."""
+        self.deadline = Deadline(seconds, option)
+
+    # --- the API server ---------------------------------------------------------------------------
+
+    def start(self, call: Callable[[], T]) -> Future[T]:
+        """Start a call whose result `needed` or `tried` waits for."""
+        return self._pool.start(call)
+
+    def read(self, calls: Iterable[Callable[[], object]]) -> None:
+        """Start reads of `api` whose records alone matter; `records` waits for them."""
+        self._reads += [self._pool.start(call) for call in calls]
+
+    def needed(self, future: Future[T]) -> T:
+        """Return the result of a call that the run needs.
+
+        Raises:
+            EbpfnetError: of the call.
+            ApiUnreachable: it did not end before the deadline.
+        """
+        try:
+            return future.result(self.deadline.left)
+        except TimeoutError:
+            raise ApiUnreachable(
+                f"{self.session.server}: {self.deadline.missed()}", hint="--timeout allows more"
+            ) from None
+
+    def tried(self, future: Future[T]) -> tuple[T | None, str]:
+        """Return the result of a call, or None and the reason, which the call's record has too."""
+        try:
+            return future.result(self.deadline.left), ""
+        except TimeoutError:
+            return None, self.deadline.missed()
+        except ClusterError as error:
+            return None, error_sentence(error, self.deadline)
+
+    def look_for_answerers(self, *modes: Mode) -> None:
+        """Start to look for agents and for kept node pods, where --node-access or a mode of `modes`
+        takes them; `find_answerers` waits for both."""
+        self.progress("asking the API server")
+        allowed = {self.access.mode, *modes}
+        by_agent, by_pod = allowed & {Mode.AUTO, Mode.AGENT}, allowed & {Mode.AUTO, Mode.POD}
+        self._looking = (
+            self.start(lambda: find_agents(self.api) if by_agent else {}),
+            self.start(lambda: find_node_pods(self.api) if by_pod else {}),
+        )
+
+    def find_answerers(self) -> Mapping[str, Agent]:
+        """Return Cilium's agents by node, {} where they could not be listed; start to read Cilium's
+        settings beside them."""
+        by_agent, by_pod = self._looking
+        listed = self.tried(by_agent)
+        agents = listed[0] or {}
+        self.answerers.set_available(agents, listed[1], self.tried(by_pod)[0] or {})
+        namespaces = sorted({agent.container.namespace for agent in agents.values()})
+        self.read(
+            partial(self.api.config_map, namespace, "cilium-config")
+            for namespace in namespaces or NAMESPACES[:1]
+        )
+        return agents
+
+    # --- places -----------------------------------------------------------------------------------
+
+    def ask(
+        self, answerer: Answerer | Record, questions: Sequence[Question], *, beside: bool = True
+    ) -> None:
+        """Ask a place; `records` has its answers.
+
+        Args:
+            answerer: who answers, or the record with the reason why nobody does.
+            questions: to ask.
+            beside: ask the lanes of the answerer beside each other. Where all threads are busy
+                anyway, a second exec only costs.
+        """
+        if isinstance(answerer, Record):
+            self._asked += 1
+            self._refusals.append((self._asked, [answerer]))
+            return
+        lanes = answerer.lanes(questions) if beside or not questions else [questions]
+        self._waiting.extend((answerer, lane) for lane in lanes)
+        self._start_waiting()
+
+    def ask_first(self, answerer: Answerer, questions: Sequence[Question]) -> Future[list[Record]]:
+        """Ask a place before those that wait; return the future of its records, for `tried`.
+        `records` has them too."""
+        future = self.start(partial(answerer.ask, questions, self.deadline, self._new_spool))
+        self._asked += 1
+        self._running[future] = (self._asked, answerer.place)
+        return future
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records of everything that was started, those of a place as soon as it
+        answered. Yielded records are not kept."""
+        for _, answer in self._answers():
+            yield from answer
+
+    def bundle(self, *first: Record) -> Bundle:
+        """Return the same records after others, in the order of asking."""
+        answers = sorted(self._answers(), key=lambda answer: answer[0])
+        return bundle_of([*first, *(record for _, answer in answers for record in answer)])
+
+    def _answers(self) -> Iterator[Answer]:
+        for read in self._reads:
+            self.tried(read)
+        self._reads = []
+        yield 0, self.api.take()
+        while self._refusals:
+            yield self._refusals.popleft()
+        while self._running:
+            (_, place), count = next(iter(self._running.values())), len(self._running)
+            self.progress(f"waiting for {place} ({count + len(self._waiting)} to go)")
+            left = self.deadline.left_and(_GRACE_SECONDS)
+            done = wait(self._running, left, FIRST_COMPLETED).done
+            if not done:
+                break
+            future = next(future for future in self._running if future in done)
+            number, _ = self._running.pop(future)
+            del done
+            self._start_waiting()
+            yield number, future.result()
+            del future
+        late = [unavailable_record(place, EXEC, reason) for place, reason in self._late()]
+        self._running, self._waiting = {}, deque()
+        yield self._asked + 1, [*late, *self.api.take()]
+
+    def _start_waiting(self) -> None:
+        while self._waiting and len(self._running) < _UNREAD:
+            self.ask_first(*self._waiting.popleft())
+
+    def _late(self) -> Iterator[tuple[Place, str]]:
+        """Yield each place without an answer, and the reason."""
+        for place in dict.fromkeys(place for _, place in self._running.values()):
+            yield place, self.deadline.missed()
+        for place in dict.fromkeys(answerer.place for answerer, _ in self._waiting):
+            yield place, self.deadline.missed("not asked")
