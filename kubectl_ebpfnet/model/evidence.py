@@ -283,13 +283,20 @@ class Bundle:
         """Return the record of exactly this command at this place, or None."""
         return self._index.get((place, tuple(argv)))
 
+    @cached_property
+    def _places(self) -> dict[Place, list[Record]]:
+        found: dict[Place, list[Record]] = {}
+        for record in self.records:
+            found.setdefault(record.place, []).append(record)
+        return found
+
     def at(self, place: Place) -> tuple[Record, ...]:
-        """Return every record of one place."""
-        return tuple(record for record in self.records if record.place == place)
+        """Return every record of one place, in order."""
+        return tuple(self._places.get(place, ()))
 
     def places(self, kind: PlaceKind) -> tuple[Place, ...]:
         """Return the places of one kind that have records, in order of appearance."""
-        return tuple(dict.fromkeys(r.place for r in self.records if r.place.kind is kind))
+        return tuple(place for place in self._places if place.kind is kind)
 
     def numbered(self, number: int) -> Record:
         """Return the record with this number. Raises IndexError when there is none."""

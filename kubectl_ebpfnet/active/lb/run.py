@@ -198,11 +198,15 @@ class Probe:
     def _ask_probed_nodes(self, probed: Sequence[str], attempts: Sequence[SentAttempt]) -> None:
         """Ask every probed node for the facts that tell causes, and for the flows of the probes."""
         bundle = bundle_of(self.records)
-        flows = [attempt_flow(bundle, attempt) for attempt in attempts]
-        filters = tuple(dict.fromkeys(flow for flow in flows if flow is not None))
+        through: dict[str, list[FlowFilter]] = {}
+        for attempt in attempts:
+            flow = attempt_flow(bundle, attempt)
+            if flow is not None:
+                through.setdefault(attempt.node, []).append(flow)
+        any_flow = [flow for flows in through.values() for flow in flows][:1]
         self.gatherer.restart(_ASK_SECONDS, "")
         for name in probed:
-            topic = causes_topic(_flows_through(name, attempts, flows) or filters[:1])
+            topic = causes_topic(tuple(dict.fromkeys(through.get(name, any_flow))))
             ask_node(self.gatherer, topic, name, self._answerer(name))
         self.records += self.gatherer.records()
 
@@ -220,14 +224,6 @@ class Probe:
 
     def _service(self) -> Service:
         return targets.service(ClusterView(bundle_of(self.records)), self.request)
-
-
-def _flows_through(
-    node: str, attempts: Sequence[SentAttempt], flows: Sequence[FlowFilter | None]
-) -> tuple[FlowFilter, ...]:
-    """Return the flows of the attempts through one node."""
-    through = (flow for attempt, flow in zip(attempts, flows, strict=True) if attempt.node == node)
-    return tuple(dict.fromkeys(flow for flow in through if flow is not None))
 
 
 def _refusals(

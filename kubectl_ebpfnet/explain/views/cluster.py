@@ -65,17 +65,29 @@ class ClusterView:
 
     def pod(self, namespace: str, name: str) -> Pod | None:
         """Return the pod, None when it is not recorded."""
-        hits = (pod for pod in self.kube.pods if (pod.namespace, pod.name) == (namespace, name))
-        return next(hits, None)
+        return self._pods_by_name.get((namespace, name))
+
+    @cached_property
+    def _pods_by_name(self) -> dict[tuple[str, str], Pod]:
+        # The first of two with one name counts, here and below.
+        return {(pod.namespace, pod.name): pod for pod in reversed(self.kube.pods)}
 
     def pod_with(self, address: Address) -> Pod | None:
         """Return the pod with this address, None without one; hostNetwork pods do not count."""
-        pods = self.kube.pods
-        return next((p for p in pods if address in p.addresses and not p.host_network), None)
+        return self._pods_by_address.get(address)
+
+    @cached_property
+    def _pods_by_address(self) -> dict[Address, Pod]:
+        own = [pod for pod in reversed(self.kube.pods) if not pod.host_network]
+        return {address: pod for pod in own for address in pod.addresses}
 
     def kube_node(self, name: str) -> Node | None:
         """Return the Kubernetes node, None when it is not recorded."""
-        return next((node for node in self.kube.nodes if node.name == name), None)
+        return self._nodes_by_name.get(name)
+
+    @cached_property
+    def _nodes_by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in reversed(self.kube.nodes)}
 
     @cached_property
     def _address_nodes(self) -> dict[Address, str]:
@@ -101,7 +113,7 @@ class ClusterView:
         """Return the name of the node that has this address, "" without one."""
         return self._address_nodes.get(address, "")
 
-    @property
+    @cached_property
     def node_addresses(self) -> frozenset[Address]:
         """Addresses of all nodes."""
         return frozenset(self._address_nodes)

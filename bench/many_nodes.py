@@ -1,0 +1,112 @@
+"""`doctor` and `capture` of 20, 200 and 2,000 nodes: threads, memory and time.
+
+    .venv/bin/python bench/many_nodes.py
+
+The cluster is a FAKE API server in another process (tests/collect/many_nodes.py), which answers each
+exec at once; an agent prints 200 KB for a capture. Each run is a process of its own: its threads at
+most, its peak memory above that of the same process before it asked, and the seconds that gathering
+and explaining took. Exits 1 when there are more threads than a pool has and a few, when a capture
+of 2,000 nodes needs MEMORY_AT_MOST, or when 2,000 nodes cost RATIO_AT_MOST times 200 or more.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+COUNTS = (20, 200, 2000)
+LINES = 200
+THREADS_AT_MOST = 20  # 16 of the pool, the main thread, a few of imports and of this bench
+RATIO_AT_MOST = 15.0
+MEMORY_AT_MOST = 300.0  # MiB; the lists of objects are held whole
+
+
+def measure(command: str, url: str) -> dict[str, float]:
+    """Run one command in this process, against a server."""
+    from kubectl_ebpfnet.cluster.client.session import ConnectionOptions, Session
+    from kubectl_ebpfnet.collect.ask.node_access import Mode, NodeAccess
+    from kubectl_ebpfnet.collect.capture import capture
+    from kubectl_ebpfnet.collect.doctor import checkup
+    from kubectl_ebpfnet.explain.doctor.report import examine
+
+    most, over = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not over.wait(0.005):
+            most = max(most, threading.active_count() - 1)
+
+    threading.Thread(target=watch).start()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begun = time.perf_counter()
+    with (
+        Session.open(ConnectionOptions(server=url)) as session,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        if command == "capture":
+            capture(session, [], Path(folder) / "x.zip", access=NodeAccess(Mode.AUTO))
+            gathered = explained = time.perf_counter()
+        else:
+            bundle = checkup(session, NodeAccess(Mode.AUTO))
+            gathered = time.perf_counter()
+            nodes = examine(bundle).nodes
+            explained = time.perf_counter()
+            assert all(node.agent_exec for node in nodes), "every agent answers"
+    over.set()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "threads": most,
+        "memory": (peak - before) / 1024,
+        "gather": gathered - begun,
+        "explain": explained - gathered,
+    }
+
+
+def run(command: str, count: int) -> dict[str, float]:
+    """Measure a command on so many nodes, each in a process of its own."""
+    serve = [sys.executable, "-m", "tests.collect.many_nodes", str(count), str(LINES)]
+    with subprocess.Popen(
+        serve, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        done = subprocess.run(
+            [sys.executable, __file__, command, url], capture_output=True, text=True, check=True
+        )
+        assert server.stdin is not None
+        server.stdin.close()
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def main() -> int:
+    """Measure and print; 1 when something grows too fast."""
+    within = True
+    print("command  nodes  threads  memory MiB  gather s  explain s")
+    for command in ("doctor", "capture"):
+        found = {count: run(command, count) for count in COUNTS}
+        for count, row in found.items():
+            print(
+                f"{command:8} {count:5} {row['threads']:8.0f} {row['memory']:11.1f}"
+                f" {row['gather']:9.2f} {row['explain']:10.2f}"
+            )
+            within &= row["threads"] <= THREADS_AT_MOST and row["memory"] <= MEMORY_AT_MOST
+        few, many = found[200], found[2000]
+        ratios = [many[part] / few[part] for part in ("gather", "explain") if few[part] > 0.01]
+        print(f"  2,000 nodes over 200: {', '.join(f'{r:.1f}' for r in ratios)} times")
+        within &= all(ratio <= RATIO_AT_MOST for ratio in ratios)
+    return 0 if within else 1
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps(measure(sys.argv[1], sys.argv[2])))
+    else:
+        sys.exit(main())
