@@ -1,13 +1,15 @@
 """Cilium's maps, endpoints and configuration.
 
 Sources: Cilium's pkg/maps/*, api/v1/models, bpf/lib/*.h; kubectl_ebpfnet/parse/cilium/ documents
-how each version prints them.
+how each version prints them. `span` is where a fact stands in the record that it was read from;
+entries of tables that are read line by line have none (explain/views/answer.py, FactLine).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.net import Address, Flow, Network, has_ports
 
 
@@ -44,7 +46,6 @@ class CtEntry:
     rev_nat: int = 0
     source_identity: int = 0
     backend_id: int = 0
-    line: int = field(default=0, compare=False)
 
 
 def ct_flow(
@@ -86,7 +87,6 @@ class NatEntry:
     port: int
     age: int | None = None
     needs_ct: bool = False
-    line: int = field(default=0, compare=False)
 
     def translated(self) -> Flow:
         """Return the packet after this entry's NAT."""
@@ -115,7 +115,7 @@ class Backend:
     slot: int = 0
     id: int = 0
     node: str = ""
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class Frontend:
     name: str = ""
     external_policy: str = ""
     internal_policy: str = ""
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class IpcacheEntry:
     encrypt_key: int = 0
     tunnel_endpoint: Address | None = None
     flags: frozenset[str] = frozenset()
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class LocalEndpoint:
     ifindex: int | None = None
     mac: str = ""
     node_mac: str = ""
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,7 @@ class Endpoint:
     namespace: str = ""
     pod: str = ""
     health: str = ""
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +251,7 @@ class PolicyEntry:
     packets: int | None = None
     bytes: int | None = None
     labels: tuple[str, ...] = ()
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +260,7 @@ class Identity:
 
     id: int
     labels: tuple[str, ...]
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +278,7 @@ class CiliumNode:
     addresses: tuple[Address, ...]
     router_addresses: tuple[Address, ...] = ()
     pod_cidrs: tuple[Network, ...] = ()
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +291,7 @@ class DatapathConfig:
         tunnel_protocol: `vxlan` or `geneve`.
         host_routing: `bpf` or `legacy`.
         masquerade: `bpf`, `iptables` or `disabled`.
+        masquerading: where the agent's status says so, NOWHERE when something else does.
         native_cidrs: destinations that are not masqueraded.
         kube_proxy_replacement: True, False; None unknown.
         socket_lb: load-balancing at connect() is on.
@@ -313,6 +314,7 @@ class DatapathConfig:
     tunnel_protocol: str = ""
     host_routing: str = ""
     masquerade: str = ""
+    masquerading: Span = field(default=NOWHERE, compare=False)
     native_cidrs: tuple[Network, ...] = ()
     kube_proxy_replacement: bool | None = None
     socket_lb: bool | None = None
@@ -342,7 +344,7 @@ class EgressGatewayPolicy:
     egress_address: Address | None
     gateway: Address | None
     excluded: bool = False
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +356,7 @@ class MetricRow:
     packets: int
     bytes: int
     source: str = ""
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,7 +388,6 @@ class MonitorEvent:
     device: str = ""
     original_address: Address | None = None
     direction: str = ""
-    line: int = field(default=0, compare=False)
 
 
 # pkg/identity/numericidentity.go

@@ -5,7 +5,7 @@ Source: Linux net/netfilter/nf_conntrack_standalone.c (ct_seq_show), conntrack(8
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kubectl_ebpfnet.model.net import Flow
 
@@ -36,7 +36,6 @@ class ConntrackEntry:
     zone: int = 0
     packets: int | None = None
     bytes: int | None = None
-    line: int = field(default=0, compare=False)
 
     @property
     def source_nat(self) -> bool:

@@ -126,6 +126,44 @@ class InMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """Where in the stdout of a record a fact stands. A parser tells it, and nobody searches for it.
+
+    Attributes:
+        line: 1-based number of the first line, 0 where the path alone tells.
+        last: number of the last line, 0 for a single line.
+        path: names and 0-based indexes that lead to the fact's object in the JSON document of these
+            lines, of the whole stdout for line 0 (a JSON pointer, RFC 6901); () for the lines
+            themselves.
+    """
+
+    line: int = 0
+    last: int = 0
+    path: tuple[str | int, ...] = ()
+
+    @property
+    def lines(self) -> range:
+        """Numbers of the lines."""
+        return range(self.line, max(self.line, self.last) + 1) if self.line else range(0)
+
+    def head(self, count: int = 1) -> Span:
+        """Return the first lines of a block of text; an object of JSON stays whole."""
+        return self if self.path else Span(self.line, min(self.last, self.line + count - 1))
+
+    def member(self, *path: str | int) -> Span:
+        """Return the place of what a path leads to from this object."""
+        return Span(self.line, self.last, (*self.path, *path))
+
+    def outer(self, steps: int) -> Span:
+        """Return the place of the object some steps up the path; lines stay as they are."""
+        return Span(self.line, self.last, self.path[:-steps])
+
+
+NOWHERE = Span()
+"""The place of a fact that was made of several, and of one that no record holds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """The output of one command at one place.
 
@@ -181,6 +219,15 @@ class Record:
             last = self.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
             return f"exit code {self.exit_code}" + (f": {last}" if last else "")
         return "" if self.ok else "it was not run"
+
+
+def text_lines(text: str) -> list[str]:
+    """Return the lines of an output, whose numbers begin with 1; the last is "" after a newline.
+
+    Only a newline ends a line, as in matching_lines, so that numbers are the ones of an editor and
+    of `sed -n`; a carriage return before it is dropped.
+    """
+    return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def matching_lines(output: Output, needles: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:

@@ -1,14 +1,15 @@
 """Facts of a node's kernel, or of a pod's network namespace.
 
 Field names follow iproute2's JSON (ip-address(8), ip-route(8), ip-rule(8), ip-neighbour(8)) and
-bpftool's (bpftool-net(8), bpftool-link(8)). `line` is the 1-based line of the record that the
-fact was read from, 0 where the source is one JSON line.
+bpftool's (bpftool-net(8), bpftool-link(8)). `span` is where a fact stands in the record that it was
+read from.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.net import Address, Network
 
 
@@ -49,7 +50,7 @@ class Link:
     tunnel_port: int | None = None
     tunnel_external: bool = False
     xdp_program: int | None = None
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class InterfaceAddress:
     address: Address
     prefix_length: int
     scope: str = "global"
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Route:
     scope: str = ""
     mtu: int | None = None
     source: Network | None = None
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class Rule:
     other_selectors: tuple[str, ...] = ()
     goto: int | None = None
     version: int | None = field(default=None, compare=False)
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ class Neighbour:
     device: str
     mac: str
     states: tuple[str, ...]
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,7 @@ class Program:
     map_ids: tuple[int, ...] = ()
     run_count: int | None = None
     run_time_ns: int | None = None
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ class Attachment:
     direct_action: bool = True
     pin: str = ""
     cgroup: str = ""
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +244,7 @@ class FibAnswer:
     table: str = ""
     mtu: int | None = None
     error: str = ""
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +264,7 @@ class Counter:
     name: str
     value: int
     device: str = ""
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +294,7 @@ class KernelFacts:
     cilium_maps: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +314,7 @@ class BpfPin:
     owner: str
     owner_name: str
     name: str
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +374,7 @@ class NetfilterRule:
     other_matches: tuple[str, ...] = ()
     packets: int | None = None
     bytes: int | None = None
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,7 +384,7 @@ class NetfilterChain:
     table: str
     name: str
     policy: str
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,15 @@
 """Kubernetes objects, cut down to what a packet's path depends on.
 
-Field meanings: Kubernetes API reference (core/v1, discovery.k8s.io/v1).
+Field meanings: Kubernetes API reference (core/v1, discovery.k8s.io/v1). `span` is where an object
+stands in the record that it was read from.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from kubectl_ebpfnet.model.cilium import CiliumNode, Endpoint, Identity
+from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.net import Address, Network
 
 
@@ -38,6 +40,7 @@ class Pod:
     labels: tuple[tuple[str, str], ...] = ()
     owner_kind: str = ""
     owner_name: str = ""
+    span: Span = field(default=NOWHERE, compare=False)
 
     def belongs_to(self, kind: str, name: str) -> bool:
         """Tell whether a workload (`Deployment`, `StatefulSet`, …) runs this pod.
@@ -125,6 +128,7 @@ class Service:
     publish_not_ready: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
+    span: Span = field(default=NOWHERE, compare=False)
 
     def annotation(self, key: str) -> str:
         """Return the annotation's value, "" when it is not set."""
@@ -154,6 +158,7 @@ class ServiceEndpoint:
     terminating: bool
     node: str = ""
     pod: str = ""
+    span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.evidence import NOWHERE, Span, text_lines
 from kubectl_ebpfnet.model.untrusted import (
     address,
     decode,
@@ -23,17 +24,14 @@ from kubectl_ebpfnet.model.untrusted import (
 # Passed on; the rest is defined here.
 __all__ = ("address", "decode", "integer", "json_value", "network", "port", "quoted")
 
+Located = tuple[Span, dict[str, Any]]
+"""An object of a JSON document and its place there."""
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 
 
 def lines(data: bytes, source: str = "text") -> Iterator[tuple[int, str]]:
-    """Yield every line with its 1-based number, without its newline; empty lines too.
-
-    Only a newline ends a line (as in model.evidence.matching_lines), so that the numbers are
-    the ones of an editor and of `sed -n`; a carriage return before it is dropped.
-    """
-    for number, text in enumerate(decode(data, source).split("\n"), start=1):
-        yield number, text.removesuffix("\r")
+    """Yield every line of model.evidence.text_lines with its 1-based number; empty lines too."""
+    yield from enumerate(text_lines(decode(data, source)), start=1)
 
 
 def is_json(data: bytes) -> bool:
@@ -67,16 +65,26 @@ def hardware_address(text: str) -> str:
     return ""
 
 
-def json_objects(value: Any, source: str) -> list[dict[str, Any]]:
-    """Return the value as a list of objects. Raises ParseError when it is anything else."""
+def json_objects(value: Any, source: str, span: Span = NOWHERE) -> list[Located]:
+    """Return the objects of a JSON list, each with its place.
+
+    Args:
+        value: the list.
+        source: the command, for the error.
+        span: the place of the list, NOWHERE for a whole document.
+
+    Raises:
+        ParseError: the value is no list of objects.
+    """
     if not isinstance(value, list) or not all(isinstance(member, dict) for member in value):
         raise ParseError(source, 0, "not a JSON list of objects")
-    return value
+    return [(span.member(index), member) for index, member in enumerate(value)]
 
 
-def json_records(data: bytes, source: str) -> list[dict[str, Any]]:
+def json_records(data: bytes, source: str) -> list[Located]:
     """Return the objects of iproute2's JSON: `dev X` leaves an empty one for each other device."""
-    return [record for record in json_objects(json_value(data, source), source) if record]
+    found = json_objects(json_value(data, source), source)
+    return [(span, record) for span, record in found if record]
 
 
 def json_text(record: dict[str, Any], name: str, source: str, default: str = "") -> str:

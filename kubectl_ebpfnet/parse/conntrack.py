@@ -58,7 +58,7 @@ def entry(line: bytes, number: int) -> ConntrackEntry | None:
 
     Args:
         line: without its newline.
-        number: 1-based, for the entry and for the error.
+        number: 1-based, for the error.
 
     Returns:
         None for an empty line, and for the line of `conntrack` that counts the entries.
@@ -100,7 +100,6 @@ def entry(line: bytes, number: int) -> ConntrackEntry | None:
         zone=tail.zone,
         packets=tail.packets,
         bytes=tail.bytes,
-        line=number,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import CiliumNode, Endpoint, Identity
+from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.kube import KubeObjects, Node, Pod, Service, ServiceEndpoint, ServicePort
 from kubectl_ebpfnet.model.net import TCP, Address, protocol_number
 from kubectl_ebpfnet.parse._text import json_value
@@ -34,26 +35,30 @@ def objects(data: bytes) -> KubeObjects:
     kind = js.text(value, "kind")
     listed = value.get("items")
     if not isinstance(listed, list):
-        return _objects_of_kind(kind, [value])
+        return _objects_of_kind(kind, [(NOWHERE, value)])
     default = "" if kind == "List" else kind.removesuffix("List")
-    by_kind: dict[str, list[Any]] = {}
-    for item in listed:
-        by_kind.setdefault(js.text(item, "kind") or default, []).append(item)
+    by_kind: dict[str, list[tuple[Span, Any]]] = {}
+    for index, item in enumerate(listed):
+        place = Span(path=("items", index))
+        by_kind.setdefault(js.text(item, "kind") or default, []).append((place, item))
     found = KubeObjects()
     for name, values in by_kind.items():
         found = found.merged(_objects_of_kind(name, values))
     return found
 
 
-def _objects_of_kind(kind: str, values: list[Any]) -> KubeObjects:
+def _objects_of_kind(kind: str, located: list[tuple[Span, Any]]) -> KubeObjects:
+    values = [value for _, value in located]
     if kind == "Pod":
-        return KubeObjects(pods=tuple(map(_pod, values)))
+        return KubeObjects(pods=tuple(_pod(value, span) for span, value in located))
     if kind == "Node":
         return KubeObjects(nodes=tuple(map(_node, values)))
     if kind == "Service":
-        return KubeObjects(services=tuple(map(_service, values)))
+        return KubeObjects(services=tuple(_service(value, span) for span, value in located))
     if kind == "EndpointSlice":
-        return KubeObjects(endpoints=tuple(e for value in values for e in _slice(value)))
+        return KubeObjects(
+            endpoints=tuple(e for span, value in located for e in _slice(value, span))
+        )
     if kind == "CiliumEndpoint":
         return KubeObjects(cilium_endpoints=tuple(map(_cilium_endpoint, values)))
     if kind == "CiliumNode":
@@ -84,7 +89,7 @@ def _namespace(value: Any) -> str:
     return js.text(value, "metadata", "namespace")
 
 
-def _pod(value: Any) -> Pod:
+def _pod(value: Any, span: Span) -> Pod:
     spec, status = js.dig(value, "spec"), js.dig(value, "status")
     ips = [js.text(item, "ip") for item in js.items(status, "podIPs")]
     names = [js.text(item, "name") for item in js.items(spec, "containers")]
@@ -106,6 +111,7 @@ def _pod(value: Any) -> Pod:
         labels=js.pairs(value, "metadata", "labels"),
         owner_kind=js.text(owner, "kind"),
         owner_name=js.text(owner, "name"),
+        span=span,
     )
 
 
@@ -162,7 +168,7 @@ def _protocol(name: str) -> int:
     return protocol_number(name) or TCP
 
 
-def _service(value: Any) -> Service:
+def _service(value: Any, span: Span) -> Service:
     spec = js.dig(value, "spec")
     addresses = [*js.texts(spec, "clusterIPs"), js.text(spec, "clusterIP")]
     ports = tuple(
@@ -200,16 +206,18 @@ def _service(value: Any) -> Service:
         publish_not_ready=bool(js.flag(spec, "publishNotReadyAddresses")),
         labels=js.pairs(value, "metadata", "labels"),
         annotations=js.pairs(value, "metadata", "annotations"),
+        span=span,
     )
 
 
-def _slice(value: Any) -> list[ServiceEndpoint]:
+def _slice(value: Any, span: Span) -> list[ServiceEndpoint]:
     """Return every address with every port. A condition that is not said counts as the API tells:
     ready and serving true, terminating false."""
     service = js.text(value, "metadata", "labels", "kubernetes.io/service-name")
     ports = js.items(value, "ports")
     found = []
-    for item in js.items(value, "endpoints"):
+    for index, item in enumerate(js.items(value, "endpoints")):
+        place = span.member("endpoints", index)
         conditions = js.dig(item, "conditions")
         ready = js.flag(conditions, "ready")
         serving = js.flag(conditions, "serving")
@@ -230,6 +238,7 @@ def _slice(value: Any) -> list[ServiceEndpoint]:
                         terminating=bool(js.flag(conditions, "terminating")),
                         node=node,
                         pod=js.text(target, "name") if js.text(target, "kind") == "Pod" else "",
+                        span=place,
                     )
                 )
     return found

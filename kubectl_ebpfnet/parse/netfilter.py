@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.kernel import NetfilterChain, NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.net import protocol_name
 from kubectl_ebpfnet.parse._text import address, integer, lines, network, port, quoted
@@ -59,7 +60,7 @@ def _chain(table: str, text: str, number: int) -> NetfilterChain:
     words = text[1:].split()  # `:INPUT ACCEPT [0:0]`
     if len(words) < 2:
         raise ParseError(_SOURCE, number, f"not a chain: {quoted(text)}")
-    return NetfilterChain(table, words[0], words[1], number)
+    return NetfilterChain(table, words[0], words[1], Span(number))
 
 
 @dataclass(slots=True)
@@ -119,7 +120,7 @@ class _RuleReader:
             chain=self.chain,
             number=position,
             other_matches=tuple(self.other),
-            line=self.number,
+            span=Span(self.number),
             **self.fields,
         )
 

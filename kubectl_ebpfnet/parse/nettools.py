@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.kernel import InterfaceAddress, Neighbour, Route
 from kubectl_ebpfnet.parse._text import (
     address,
@@ -66,7 +67,7 @@ def _route(fields: list[str], number: int) -> Route:
         device="" if no_device else device,
         type="unreachable" if "!" in flags else kind,
         metric=integer(metric, source, number),
-        line=number,
+        span=Span(number),
     )
 
 
@@ -90,7 +91,7 @@ def _route6(fields: list[str], number: int) -> Route | None:
         table="local" if kind in ("local", "multicast") else "main",
         type=kind,
         metric=integer(metric, source, number),
-        line=number,
+        span=Span(number),
     )
 
 
@@ -111,7 +112,7 @@ def neighbours(data: bytes) -> tuple[Neighbour, ...]:
         state = "INCOMPLETE"
         if mac:
             state = "PERMANENT" if "PERM" in remarks else "REACHABLE"
-        found.append(Neighbour(host, words[-1], mac, (state,), number))
+        found.append(Neighbour(host, words[-1], mac, (state,), Span(number)))
     return tuple(found)
 
 
@@ -155,4 +156,4 @@ def _address(device: str, line: list[str], number: int) -> InterfaceAddress:
     prefix = network(f"{host}/{values.get('length', length)}", source, number)
     if scope not in _OLD_SCOPES:
         scope = "global"
-    return InterfaceAddress(device, host, prefix.prefixlen, scope, number)
+    return InterfaceAddress(device, host, prefix.prefixlen, scope, Span(number))

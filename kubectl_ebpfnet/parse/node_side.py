@@ -20,7 +20,7 @@ def is_node_question(argv: Sequence[str]) -> bool:
 
 
 def facts(data: bytes, argv: Sequence[str]) -> tuple[Any, ...]:
-    """Return every fact of an answer, each with its line number.
+    """Return every fact of an answer, each with its line.
 
     Args:
         data: the answer.
@@ -29,9 +29,8 @@ def facts(data: bytes, argv: Sequence[str]) -> tuple[Any, ...]:
     Raises:
         ParseError: a line is no fact of the question's kind.
     """
-    return tuple(
-        fact(line, number, argv) for number, line in enumerate(data.splitlines(), 1) if line
-    )
+    lines = enumerate(data.split(b"\n"), start=1)
+    return tuple(fact(line, number, argv) for number, line in lines if line)
 
 
 def fact(line: bytes, number: int, argv: Sequence[str]) -> Any:

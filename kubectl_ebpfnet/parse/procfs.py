@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.kernel import Neighbour, Route
 from kubectl_ebpfnet.parse._text import address, decode, hardware_address, integer, lines, quoted
 
@@ -66,7 +67,7 @@ def _route(fields: list[str], number: int) -> Route:
         device="" if fields[0] == "*" else fields[0],
         type=kind,
         metric=integer(fields[6], source, number),
-        line=number,
+        span=Span(number),
     )
 
 
@@ -111,7 +112,7 @@ def _route6(fields: list[str], number: int) -> Route | None:
         type=kind,
         metric=metric,
         source=packet_source if packet_source.prefixlen else None,
-        line=number,
+        span=Span(number),
     )
 
 
@@ -153,7 +154,7 @@ def _neighbour(fields: list[str], number: int) -> Neighbour | None:
         device=fields[5],
         mac=hardware_address(fields[3]) if flags & _ATF_COM else "",
         states=(state,),
-        line=number,
+        span=Span(number),
     )
 
 

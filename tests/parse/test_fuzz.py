@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.evidence import NOWHERE
 from kubectl_ebpfnet.parse import conntrack, iproute, lookup, netfilter, nettools, procfs, tools
 from kubectl_ebpfnet.parse.bpf import bpffs, bpftool, tc
 from tests.parse.parse_samples import SAMPLES, every
@@ -105,7 +106,7 @@ def parse(name: str, data: bytes) -> None:
 
 
 def check(fact: Any, last: int) -> None:
-    """Every fact names a line of the input and can be used as a key and be shown."""
+    """Every fact names a place in the input and can be used as a key and be shown."""
     if isinstance(fact, tuple):
         for one in fact:
             check(one, last)
@@ -113,8 +114,9 @@ def check(fact: Any, last: int) -> None:
         assert isinstance(hash(fact), int)
         str(fact).encode()
         for one in fields(fact):
-            if one.name == "line":
-                assert 1 <= fact.line <= last
+            if one.name == "span":
+                assert fact.span.path or set(fact.span.lines) <= set(range(1, last + 1))
+                assert fact.span != NOWHERE
             if one.name in ("chains", "rules"):
                 check(getattr(fact, one.name), last)
 

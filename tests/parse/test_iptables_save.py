@@ -48,7 +48,7 @@ def test_the_masquerading_of_a_node() -> None:
         bytes=60,
     )
     assert masquerade.text.startswith("-A CILIUM_POST_nat -s 10.244.1.0/24 ! -d 10.244.0.0/16")
-    assert line_at(data, masquerade.line) == f"[1:60] {masquerade.text}"
+    assert line_at(data, masquerade.span.line) == f"[1:60] {masquerade.text}"
     assert (hairpin.mark, hairpin.mark_mask, hairpin.states) == (0xF00, 0xF00, ("DNAT",))
     assert (hairpin.jump, hairpin.to_address) == ("SNAT", "10.244.1.114")
 

@@ -23,7 +23,7 @@ def test_the_pods_routes_of_tp06() -> None:
         Route(ip_network("0.0.0.0/0"), ip_address("10.244.0.201"), "eth0"),
         Route(ip_network("10.244.0.201/32"), None, "eth0"),
     )
-    assert [line_at(data, r.line).split()[0] for r in nettools.routes(data)] == [
+    assert [line_at(data, r.span.line).split()[0] for r in nettools.routes(data)] == [
         "0.0.0.0",
         "10.244.0.201",
     ]
@@ -68,7 +68,7 @@ def test_the_addresses_of_tp06() -> None:
         InterfaceAddress("cilium_host", ip_address("10.244.0.201"), 32),
         InterfaceAddress("cilium_host", ip_address("fe80::a0a3:2ff:fe88:734"), 64, "link"),
     )
-    assert [one.line for one in nettools.addresses(data)] == [2, 3]
+    assert [one.span.line for one in nettools.addresses(data)] == [2, 3]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -22,7 +22,7 @@ def test_the_routes_of_a_pod() -> None:
         Route(ip_network("0.0.0.0/0"), ip_address("10.244.1.114"), "eth0"),
         Route(ip_network("10.244.1.114/32"), None, "eth0"),
     )
-    assert line_at(data, procfs.routes(data)[0].line).startswith("eth0\t00000000\t7201F40A")
+    assert line_at(data, procfs.routes(data)[0].span.line).startswith("eth0\t00000000\t7201F40A")
 
 
 @pytest.mark.parametrize("where", ["vxlan-node1", "native-node2"])
@@ -73,7 +73,7 @@ def test_neighbours() -> None:
     assert found["10.9.0.2"].states == ("PERMANENT",)
     assert (found["10.9.0.4"].mac, found["10.9.0.4"].states) == ("", ("INCOMPLETE",))
     assert "10.9.0.66" not in found  # published: this host's own answer
-    assert line_at(data, found["10.9.0.3"].line).startswith("10.9.0.3 ")
+    assert line_at(data, found["10.9.0.3"].span.line).startswith("10.9.0.3 ")
 
 
 def test_the_neighbour_of_a_pod() -> None:

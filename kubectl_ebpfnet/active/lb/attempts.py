@@ -18,7 +18,7 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.evidence import Bundle, Record, node_place
+from kubectl_ebpfnet.model.evidence import Bundle, Record, Span, node_place
 from kubectl_ebpfnet.model.net import TCP, UDP, Address, Flow
 from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
 from kubectl_ebpfnet.model.probe import AttemptOutcome, HealthCheck, How, ProbeAttempt, ProbeTarget
@@ -125,7 +125,7 @@ def read_attempt(bundle: Bundle, sent: SentAttempt) -> ProbeAttempt:
     record = bundle.record(node_place(sent.from_node), sent.argv)
     if record is None:
         return replace(attempt, detail="it was not made")
-    evidence = cite.lines(record, [sent.line]) if record.ok else cite.whole(record)
+    evidence = cite.of(record, Span(sent.line)) if record.ok else cite.whole(record)
     found = _connect_attempt(record, sent.line)
     if found is None:
         detail = record.why_not() or "its answer is no fact"
@@ -155,7 +155,7 @@ def read_health_check(bundle: Bundle, sent: SentAttempt) -> HealthCheck | None:
     found = _connect_attempt(record, sent.line)
     if record is None or found is None or not AttemptOutcome(found.outcome).conclusive:
         return None
-    evidence = cite.lines(record, [sent.line])
+    evidence = cite.of(record, Span(sent.line))
     check = HealthCheck(sent.node, sent.from_node, sent.port, None, evidence=evidence)
     status, body = _http(found.answer)
     if status is None:
@@ -188,7 +188,7 @@ def _add_source(node: NodeView, attempt: ProbeAttempt) -> ProbeAttempt:
         if not answered and not entry.fact.destination_nat:
             return attempt  # tracked, but without a backend
         seen = entry.fact.translated()
-        evidence = (*attempt.evidence, *cite.line(entry.record, entry.number, entry.text))
+        evidence = (*attempt.evidence, *entry.evidence)
         attempt = replace(attempt, backend=seen.destination, evidence=evidence)
         return _with_source(attempt, seen, "conntrack") if needs_source else attempt
     return _by_cilium(node, attempt, sent) if needs_source else attempt
@@ -208,11 +208,11 @@ def _by_cilium(node: NodeView, attempt: ProbeAttempt, sent: Flow) -> ProbeAttemp
         is_clients = (flow.protocol, flow.source, flow.source_port) == client
         if entry.fact.direction != "OUT" or not is_clients or not entry.fact.rev_nat:
             continue
-        seen, evidence = flow, cite.line(entry.record, entry.number, entry.text)
+        seen, evidence = flow, entry.evidence
         for nat in node.lines(q.NAT, addresses):
             if nat.fact.direction == "OUT" and nat.fact.flow == flow:
                 seen = nat.fact.translated()
-                evidence += cite.line(nat.record, nat.number, nat.text)
+                evidence += nat.evidence
         evidence = (*attempt.evidence, *evidence)
         attempt = replace(attempt, backend=flow.destination, evidence=evidence)
         return _with_source(attempt, seen, "cilium-ct")

@@ -37,7 +37,7 @@ from kubectl_ebpfnet.model.doctor import (
     Right,
     can_i,
 )
-from kubectl_ebpfnet.model.evidence import API, CLIENT, Bundle, Place, PlaceKind, Record
+from kubectl_ebpfnet.model.evidence import API, CLIENT, Bundle, Place, PlaceKind, Record, Span
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.untrusted import json_value
 
@@ -140,7 +140,7 @@ def _rights(bundle: Bundle) -> Iterator[Right]:
         effect = right.effect
         if right.resource == "pods/exec" and right.verb == "create" and not asks_create:
             effect = "nothing: this API server asks for get alone"
-        proof = cite.lines(record, [1]) if record is not None and record.ok else ()
+        proof = cite.of(record, Span(1)) if record is not None and record.ok else ()
         yield replace(
             right,
             allowed=allowed,

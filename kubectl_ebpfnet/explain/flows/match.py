@@ -177,7 +177,7 @@ def joined(
         cilium_nat=nat.fact if nat else None,
         netfilter=nf.fact if nf else None,
         translated=last,
-        evidence=tuple(e for part in lines for e in cite.line(part.record, part.number, part.text)),
+        evidence=tuple(e for part in lines for e in part.evidence),
     )
 
 

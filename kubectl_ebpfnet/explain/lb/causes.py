@@ -143,19 +143,19 @@ def _cilium_lacks(mismatch: Mismatch) -> Iterator[Cause]:
             cite.whole(table.record),
         )
     for entry in entries:
-        numbers = [entry.line, *(b.line for b in entry.backends)]
+        spans = [entry.span, *(b.span for b in entry.backends)]
         known = {(e.address, e.port) for e in mismatch.backends}
         if not entry.backends:
             yield Cause(
                 f"Cilium's entry for {mismatch.title} there has no backend",
-                cite.lines(table.record, numbers),
+                cite.of(table.record, *spans),
             )
         for backend in entry.backends:
             if known and (backend.address, backend.port) not in known:
                 yield Cause(
                     f"Cilium there sends it to {endpoint_text(backend.address, backend.port)}, "
                     "which is no endpoint that it should use",
-                    cite.lines(table.record, [entry.line, backend.line]),
+                    cite.of(table.record, entry.span, backend.span),
                 )
 
 
@@ -213,7 +213,7 @@ def _reverse_path(mismatch: Mismatch) -> Iterator[Cause]:
     yield Cause(
         f"rp_filter there dropped {count} ({_RP_FILTER}): a strict rp_filter refuses packets "
         "whose source is not routed by the device they came in by",
-        cite.lines(record, [last.line]),
+        cite.of(record, last.span),
         sure=len(looks) > 1,
     )
 
@@ -258,10 +258,7 @@ def _pods(mismatch: Mismatch) -> Iterator[Cause]:
             why = f" ({pod.reason})" if pod.reason else ""
             yield Cause(
                 f"pod {pod.name} is an endpoint but not Ready{why}",
-                cite.json_object(
-                    mismatch.cluster.api_record("pods"),
-                    {"name": pod.name, "namespace": pod.namespace},
-                ),
+                cite.of(mismatch.cluster.api_record_of(pod), pod.span.member("metadata")),
             )
 
 
@@ -289,7 +286,7 @@ def tracked(mismatch: Mismatch) -> Iterator[tuple[Flow, tuple[Evidence, ...]]]:
     for line in mismatch.node.lines(q.CONNTRACK, [str(mismatch.flow.source)]):
         entry = line.fact
         if entry.original.matches(mismatch.flow) and entry.destination_nat:
-            yield entry.translated(), cite.line(line.record, line.number, line.text)
+            yield entry.translated(), line.evidence
             return
 
 

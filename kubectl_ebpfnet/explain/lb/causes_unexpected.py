@@ -53,7 +53,7 @@ def _masquerades(mismatch: Mismatch) -> Iterator[Cause]:
             to = entry.translated()
             yield Cause(
                 f"conntrack there has it leave as {endpoint_text(to.source, to.source_port)}",
-                cite.line(line.record, line.number, line.text),
+                line.evidence,
             )
             return
 
@@ -93,7 +93,7 @@ def _cilium_sends(mismatch: Mismatch) -> Iterator[Cause]:
             yield Cause(
                 f"Cilium's entry there has {to}: it is behind the Service or its EndpointSlices, "
                 "or was made for another policy",
-                cite.lines(node[q.LB_MAP].record, [entry.line, *(b.line for b in entry.backends)]),
+                cite.of(node[q.LB_MAP].record, entry.span, *(b.span for b in entry.backends)),
             )
 
 

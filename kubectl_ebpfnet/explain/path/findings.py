@@ -79,7 +79,7 @@ def _full_table(whole: WholePath) -> Iterator[Finding]:
             "The kernel drops the first packet of a connection that has no room. Raise "
             "net.netfilter.nf_conntrack_max, or find who opens them: "
             f"`kubectl ebpfnet flows node/{name}`.",
-            cite.lines(answer.record, [count.line, most.line]),
+            cite.of(answer.record, count.span, most.span),
         )
 
 

@@ -90,11 +90,10 @@ def find(
         return None
     evidence: tuple[Evidence, ...] = ()
     if mapped is not None:
-        numbers = [mapped.line, *(backend.line for backend in mapped.backends)]
-        evidence += cite.lines(node[q.LB_MAP].record, numbers)
+        spans = [mapped.span, *(backend.span for backend in mapped.backends)]
+        evidence += cite.of(node[q.LB_MAP].record, *spans)
     if listed is not None:
-        where = {"ip": str(listed.address), "port": listed.port}
-        evidence += cite.json_object(node[q.SERVICES].record, where)
+        evidence += cite.of(node[q.SERVICES].record, listed.span.member("frontend-address"))
     kube_backends = _backends_of(cluster, owner, address)
     if frontend is None:
         assert owner is not None

@@ -144,10 +144,8 @@ def at_device(
     if filters.known:
         asked.append("tc")
         empty += cite.whole(filters.record)
-        found += _new(
-            found,
-            [ProgramAtHook(a, cite.lines(filters.record, [a.line])) for a in filters.facts],
-        )
+        of_tc = [ProgramAtHook(a, cite.of(filters.record, a.span)) for a in filters.facts]
+        found += _new(found, of_tc)
     if not any(p.attachment.hook.startswith(("tcx", "netkit")) for p in found):
         linked, looked = _links(node, device, direction, endpoint_id, tcx_visible)
         found += _new(found, linked)
@@ -174,15 +172,8 @@ def _of(
         if hook == "xdp":
             side = "ingress"
         if side == direction:
-            hits.append(ProgramAtHook(a, _cited(record, a)))
+            hits.append(ProgramAtHook(a, cite.of(record, a.span)))
     return hits
-
-
-def _cited(record: Record | None, a: Attachment) -> tuple[Evidence, ...]:
-    if record is not None and cite.is_json(record):
-        key = {"prog_id": a.program_id} if a.link_id is not None else {"id": a.program_id}
-        return cite.json_object(record, {"devname": a.device, **key})
-    return cite.lines(record, [a.line])
 
 
 def _links(
@@ -209,7 +200,7 @@ def _links(
                 link_id=link.link_id if link else None,
                 pin=pin.path,
             )
-            found.append(ProgramAtHook(program, cite.lines(node[q.BPF_PINS].record, [pin.line])))
+            found.append(ProgramAtHook(program, cite.of(node[q.BPF_PINS].record, pin.span)))
     if found or tcx_visible or not node.bpf_links.known:
         return found, asked
     asked.append("bpftool link")
@@ -247,10 +238,9 @@ def _named(node: NodeView, program: ProgramAtHook) -> ProgramAtHook:
             # A tc filter's name is the program's with the device behind it; the kernel cuts names.
             if known.name and (known.name.startswith(name) or name.startswith(f"{known.name}-")):
                 name = known.name
-            evidence = program.evidence + cite.json_object(
-                node[q.BPF_PROGRAMS].record,
-                {"id": a.program_id},
-                ("id", "type", "name", "tag", "loaded_at"),
+            keep = ("id", "type", "name", "tag", "loaded_at")
+            evidence = program.evidence + cite.of(
+                node[q.BPF_PROGRAMS].record, known.span, keep=keep
             )
             return ProgramAtHook(replace(a, tag=a.tag or known.tag, program_name=name), evidence)
     return program

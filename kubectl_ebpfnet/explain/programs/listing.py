@@ -118,9 +118,7 @@ def _elsewhere(node: NodeView, where: str) -> Iterator[AttachedProgram]:
 
 def _of_answer(node: NodeView, where: str, answer: Answer[Attachment]) -> Iterator[AttachedProgram]:
     for a in answer.facts:
-        evidence = cite.lines(answer.record, [a.line])
-        if answer.record is not None and cite.is_json(answer.record):
-            evidence = cite.json_object(answer.record, {"id": a.link_id})
+        evidence = cite.of(answer.record, a.span)
         program = _program(node, a)
         name = program.name if program is not None else a.program_name
         yield AttachedProgram(where, a, 0, program, role_of(name), evidence)

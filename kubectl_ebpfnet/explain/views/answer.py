@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from kubectl_ebpfnet.model.evidence import Record
+from kubectl_ebpfnet.model.path import Evidence
 
 T = TypeVar("T")
 
@@ -32,16 +33,12 @@ class Answer(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class FactLine(Generic[T]):
-    """A fact of a table that is too long to be read whole, with its line.
+    """A fact of a table that is too long to be read whole.
 
     Attributes:
         fact: parsed.
-        record: holds the line.
-        number: of the line, 1-based.
-        text: the line.
+        evidence: its line.
     """
 
     fact: T
-    record: Record
-    number: int
-    text: str
+    evidence: tuple[Evidence, ...]

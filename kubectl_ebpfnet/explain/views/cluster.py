@@ -13,7 +13,7 @@ from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CiliumNode, DatapathConfig
 from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind, Record
-from kubectl_ebpfnet.model.kube import KubeObjects, Node, Pod
+from kubectl_ebpfnet.model.kube import KubeObjects, Node, Pod, Service, ServiceEndpoint
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.parse import kube
 from kubectl_ebpfnet.parse.cilium import config
@@ -31,12 +31,8 @@ class ClusterView:
     def kube(self) -> KubeObjects:
         """Every Kubernetes object of the bundle."""
         merged = KubeObjects()
-        for record in self.bundle.records:
-            if record.place.kind is PlaceKind.API and record.ok:
-                try:
-                    merged = merged.merged(kube.objects(record.stdout.read()))
-                except ParseError:
-                    continue
+        for _, found in self._api_facts:
+            merged = merged.merged(found)
         return merged
 
     def node(self, name: str) -> NodeView:
@@ -151,6 +147,30 @@ class ClusterView:
     def settings_record(self) -> Record | None:
         """The record of the settings, None without one."""
         return self._settings[1]
+
+    @cached_property
+    def _api_facts(self) -> list[tuple[Record, KubeObjects]]:
+        """Every Kubernetes object of the bundle, by record."""
+        found = []
+        for record in self.bundle.records:
+            if record.place.kind is PlaceKind.API and record.ok:
+                try:
+                    found.append((record, kube.objects(record.stdout.read())))
+                except ParseError:
+                    continue
+        return found
+
+    @cached_property
+    def _api_records(self) -> dict[int, Record]:
+        return {
+            id(fact): record
+            for record, found in self._api_facts
+            for fact in (*found.pods, *found.services, *found.endpoints)
+        }
+
+    def api_record_of(self, fact: Pod | Service | ServiceEndpoint) -> Record | None:
+        """Return the record that an object of `kube` was read from, whose place is its `span`."""
+        return self._api_records.get(id(fact))
 
     def api_record(self, *words: str) -> Record | None:
         """Return the first API record whose argv has any of the words."""

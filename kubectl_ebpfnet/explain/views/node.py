@@ -97,7 +97,6 @@ class NodeView(Netns):
                     host_mac=row.node_mac,
                     ifindex=row.ifindex,
                     interface=self.link_name(row.ifindex),
-                    line=row.line,
                 )
         return None
 

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer, FactLine
 from kubectl_ebpfnet.model.catalogue import Fact, best_record
 from kubectl_ebpfnet.model.evidence import LIVE, Bundle, Place, Record, matching_lines
@@ -90,7 +91,7 @@ def matches(record: Record, fact: Fact[T], needles: Sequence[str]) -> Iterator[F
         except ParseError:
             continue
         if entry is not None:
-            yield FactLine(entry, record, number, line.decode("utf-8", "replace"))
+            yield FactLine(entry, cite.line(record, number, line.decode("utf-8", "replace")))
 
 
 def _records(bundle: Bundle, places: Sequence[Place], fact: Fact[Any]) -> Iterator[Record]:

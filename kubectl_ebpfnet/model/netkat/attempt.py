@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.net import Address
 
 
@@ -28,4 +29,4 @@ class ConnectAttempt:
     source_port: int | None = None
     device: str = ""
     answer: str = ""
-    line: int = field(default=0, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)

@@ -1,7 +1,7 @@
 """Dataclasses to plain JSON values and back: machine-readable answers, the node side's lines.
 
-Addresses and networks become text, enums their value, sets sorted lists. `line` fields are left
-out: evidence says where a fact was read.
+Addresses and networks become text, enums their value, sets sorted lists. Places of facts (Span)
+are left out: evidence says where a fact was read.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.net import Flow, protocol_name, protocol_number
 from kubectl_ebpfnet.model.untrusted import address, json_value
 
@@ -58,8 +59,8 @@ _PLAIN = frozenset({str, int, bool, type(None)})
 
 @cache
 def _members(kind: Any) -> tuple[tuple[str, Any], ...]:
-    """Return names and defaults of a dataclass's fields, without `line`."""
-    return tuple((f.name, f.default) for f in dataclasses.fields(kind) if f.name != "line")
+    """Return names and defaults of a dataclass's fields, without places."""
+    return tuple((f.name, f.default) for f in dataclasses.fields(kind) if f.default is not NOWHERE)
 
 
 def flow(value: Flow) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def fact(line: bytes, kind: Any, number: int = 0, source: str = "a fact") -> Any
         line: one JSON value.
         kind: the fact's dataclass, or another type of the model (`Network`). Members that the class
             does not know are ignored: a newer node side may send more.
-        number: 1-based line in its record, kept in the fact's `line` where it has one.
+        number: 1-based line in its record, kept in the fact's `span` where it has one.
         source: name of the parsed text, for the error.
 
     Raises:
@@ -103,15 +104,15 @@ def fact(line: bytes, kind: Any, number: int = 0, source: str = "a fact") -> Any
         raise ParseError(source, number, error.problem) from None
     except ValueError as error:
         raise ParseError(source, number, str(error)) from None
-    if number and dataclasses.is_dataclass(value) and hasattr(value, "line"):
-        object.__setattr__(value, "line", number)  # frozen; nobody else has it yet
+    if number and dataclasses.is_dataclass(value) and hasattr(value, "span"):
+        object.__setattr__(value, "span", Span(number))  # frozen; nobody else has it yet
     return value
 
 
 @cache
 def _fields(kind: Any) -> dict[str, Any]:
     hints = get_type_hints(kind)
-    return {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.name != "line"}
+    return {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.default is not NOWHERE}
 
 
 def typed(value: Any, kind: Any) -> Any:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.kernel import BpfPin
 from kubectl_ebpfnet.parse._text import lines, quoted
 
@@ -37,9 +38,9 @@ def pins(data: bytes) -> tuple[BpfPin, ...]:
             continue
         owner, owner_name, program = cilium_pin(path)
         if program:
-            found.append(BpfPin(path, "link", owner, owner_name, program, number))
+            found.append(BpfPin(path, "link", owner, owner_name, program, Span(number)))
         elif directory.endswith("/tc/globals"):
-            found.append(BpfPin(path, "map", "", "", name, number))
+            found.append(BpfPin(path, "map", "", "", name, Span(number)))
     return tuple(found)
 
 

@@ -12,8 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.kernel import Attachment, Program
 from kubectl_ebpfnet.parse._text import (
+    Located,
     integer,
     is_json,
     json_integer,
@@ -61,7 +63,7 @@ def programs(data: bytes) -> tuple[Program, ...]:
     """Return the programs of `bpftool -j prog show`, in their order."""
     source = "bpftool prog"
     found = []
-    for record in _records(data, source):
+    for span, record in _records(data, source):
         map_ids = record.get("map_ids", [])
         if not isinstance(map_ids, list):
             raise ParseError(source, 1, f'"map_ids" is {quoted(map_ids)}, not a list')
@@ -75,7 +77,7 @@ def programs(data: bytes) -> tuple[Program, ...]:
                 tag=json_text(record, "tag", source),
                 loaded_at=json_integer(record, "loaded_at", source),
                 map_ids=tuple(integer(number, source, 1) for number in map_ids),
-                line=1,
+                span=span,
             )
         )
     return tuple(found)
@@ -93,16 +95,22 @@ def net(data: bytes) -> tuple[Attachment, ...]:
 
 def _json_net(data: bytes) -> Iterator[Attachment]:
     source = "bpftool net"
-    for part in _records(data, source):
-        for record in json_objects(part.get("xdp", []), source):
-            for attached in json_objects(record.get("multi_attachments", [record]), source):
-                yield _net_attachment({**record, **attached, "kind": "xdp"}, 1)
-        for record in json_objects(part.get("tc", []), source):
-            yield _net_attachment(record, 1)
+    for part, lists in _records(data, source):
+        for span, record in json_objects(lists.get("xdp", []), source, part.member("xdp")):
+            several = record.get("multi_attachments")
+            attached = (
+                [(span, record)]
+                if several is None
+                else json_objects(several, source, span.member("multi_attachments"))
+            )
+            for place, one in attached:
+                yield _net_attachment({**record, **one, "kind": "xdp"}, place)
+        for span, record in json_objects(lists.get("tc", []), source, part.member("tc")):
+            yield _net_attachment(record, span)
 
 
-def _net_attachment(record: dict[str, Any], number: int) -> Attachment:
-    source = "bpftool net"
+def _net_attachment(record: dict[str, Any], span: Span) -> Attachment:
+    source, number = "bpftool net", span.line
     kind = json_text(record, "kind", source)
     device = json_text(record, "devname", source)
     if not kind or not device:
@@ -115,7 +123,7 @@ def _net_attachment(record: dict[str, Any], number: int) -> Attachment:
         program_name=json_text(record, "name", source),
         program_id=None if program is None else integer(program, source, number),
         link_id=None if link is None else integer(link, source, number),
-        line=number,
+        span=span,
     )
 
 
@@ -128,7 +136,7 @@ def _text_net(data: bytes) -> Iterator[Attachment]:
         if len(line) == 1 and line[0].endswith(":"):
             section = line[0]
         elif section in ("xdp:", "tc:"):
-            yield _net_attachment(_net_line(section, line, number), number)
+            yield _net_attachment(_net_line(section, line, number), Span(number))
         elif not section:
             raise ParseError("bpftool net", number, f"not in a section: {quoted(text)}")
 
@@ -160,12 +168,11 @@ def links(data: bytes) -> tuple[Attachment, ...]:
     A link whose type this bpftool does not know has the hook "" when Cilium pinned it: then the
     pin tells device (Cilium writes `-` for `.` in its name) or endpoint, and program.
     """
-    records = _records(data, "bpftool link")
-    found = (_link(record) for record in records)
+    found = (_link(record, span) for span, record in _records(data, "bpftool link"))
     return _positioned(attachment for attachment in found if attachment is not None)
 
 
-def _link(record: dict[str, Any]) -> Attachment | None:
+def _link(record: dict[str, Any], span: Span) -> Attachment | None:
     source = "bpftool link"
     kind = record.get("type", "")
     attach_type = record.get("attach_type", "")
@@ -194,7 +201,7 @@ def _link(record: dict[str, Any]) -> Attachment | None:
         program_id=json_integer(record, "prog_id", source),
         link_id=integer(record.get("id"), source, 1),
         pin=pin,
-        line=1,
+        span=span,
     )
 
 
@@ -230,14 +237,15 @@ def cgroup_tree(data: bytes) -> tuple[Attachment, ...]:
 
 def _json_cgroups(data: bytes) -> Iterator[Attachment]:
     source = "bpftool cgroup"
-    for cgroup in _records(data, source):
-        for record in json_objects(cgroup.get("programs", []), source):
+    for span, cgroup in _records(data, source):
+        listed = cgroup.get("programs", [])
+        for place, record in json_objects(listed, source, span.member("programs")):
             yield Attachment(
                 hook=_cgroup_hook(record.get("attach_type", "")),
                 device="",
                 program_name=json_text(record, "name", source),
                 program_id=integer(record.get("id"), source, 1),
-                line=1,
+                span=place,
             )
 
 
@@ -255,11 +263,11 @@ def _text_cgroups(data: bytes) -> Iterator[Attachment]:
             device="",
             program_name="".join(words[3:4] if flagged else words[2:3]),
             program_id=integer(words[0], source, number),
-            line=number,
+            span=Span(number),
         )
 
 
-def _records(data: bytes, source: str) -> list[dict[str, Any]]:
+def _records(data: bytes, source: str) -> list[Located]:
     value = json_value(data, source)
     if isinstance(value, dict) and "error" in value:
         raise ParseError(source, 1, f"bpftool: {quoted(value['error'])}")

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.kernel import Attachment
 from kubectl_ebpfnet.parse._text import (
     integer,
@@ -54,7 +55,7 @@ def filters(data: bytes, device: str, direction: str) -> tuple[Attachment, ...]:
 
 
 def _json_filters(data: bytes, device: str, hook: str) -> Iterator[Attachment]:
-    for record in json_objects(json_value(data, _SOURCE), _SOURCE):
+    for span, record in json_objects(json_value(data, _SOURCE), _SOURCE):
         options = record.get("options")
         if record.get("kind") != "bpf" or options is None:
             continue
@@ -74,7 +75,7 @@ def _json_filters(data: bytes, device: str, hook: str) -> Iterator[Attachment]:
             tag=json_text(program, "tag", _SOURCE),
             priority=json_integer(record, "pref", _SOURCE) or 0,
             direct_action=options.get("direct-action") is True,
-            line=1,
+            span=span,
         )
 
 
@@ -91,7 +92,7 @@ def _text_filters(data: bytes, device: str, hook: str) -> Iterator[Attachment]:
                 hook=hook,
                 device=device,
                 priority=integer(head.get("pref", "0"), _SOURCE, number),
-                line=number,
+                span=Span(number),
                 **_program(list(words), number),
             )
 

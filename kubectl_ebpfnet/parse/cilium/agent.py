@@ -10,9 +10,10 @@ from typing import Any
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import CiliumNode, DatapathConfig, Endpoint, Identity
+from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.parse import _json
-from kubectl_ebpfnet.parse._text import decode, json_value, lines
+from kubectl_ebpfnet.parse._text import decode, json_value
 
 VERSION = "cilium version"
 STATUS = "cilium status"
@@ -42,11 +43,13 @@ def status(data: bytes) -> DatapathConfig:
     )
     kpr = js.dig(value, "kube-proxy-replacement")
     features = js.dig(kpr, "features")
+    masquerade = _masquerade(js.dig(value, "masquerading"))
     return DatapathConfig(
         routing_mode=routing,
         tunnel_protocol=js.text(value, "routing", "tunnel-protocol").lower(),
         host_routing=host.lower(),
-        masquerade=_masquerade(js.dig(value, "masquerading")),
+        masquerade=masquerade,
+        masquerading=Span(path=("masquerading",)) if masquerade else NOWHERE,
         native_cidrs=_native_cidrs(js.dig(value, "masquerading")),
         kube_proxy_replacement=_kpr(js.text(kpr, "mode")),
         socket_lb=_socket_lb(features),
@@ -108,34 +111,22 @@ def _enabled(mode: str) -> bool | None:
 
 def endpoints(data: bytes) -> tuple[Endpoint, ...]:
     """Parse `endpoint list -o json`. Raises ParseError."""
-    lines_by_id = _lines_of_ids(data)
     found = []
-    for line, item in _json.list_items(data, ENDPOINTS):
+    for span, item in _json.list_items(data, ENDPOINTS):
         number = js.number(item, "id")
         if number is None:
-            raise ParseError(ENDPOINTS, line, "an endpoint without an id")
-        found.append(endpoint(number, js.dig(item, "status"), lines_by_id.get(number, line)))
+            raise ParseError(ENDPOINTS, 0, "an endpoint without an id")
+        found.append(endpoint(number, js.dig(item, "status"), span))
     return tuple(found)
 
 
-def _lines_of_ids(data: bytes) -> dict[int, int]:
-    """Return the line of each endpoint's id, which the agent prints with an indent of four."""
-    found: dict[int, int] = {}
-    for number, text in lines(data, ENDPOINTS):
-        if text.startswith('    "id": '):
-            digits = text.strip().rstrip(",").rpartition(" ")[2]
-            if digits.isdigit() and digits.isascii() and len(digits) < 12:
-                found.setdefault(int(digits), number)
-    return found
-
-
-def endpoint(number: int, status: Any, line: int = 0) -> Endpoint:
+def endpoint(number: int, status: Any, span: Span = NOWHERE) -> Endpoint:
     """Return an endpoint from its `status`.
 
     Args:
         number: id of the endpoint.
         status: of the agent's API, or of a CiliumEndpoint object.
-        line: where the endpoint begins, 0 for unknown.
+        span: of the object that has this `status`.
     """
     networking = js.dig(status, "networking")
     names = js.dig(status, "external-identifiers")
@@ -156,7 +147,7 @@ def endpoint(number: int, status: Any, line: int = 0) -> Endpoint:
         namespace=namespace,
         pod=pod,
         health=js.text(status, "health", "overallHealth"),
-        line=line,
+        span=span,
     )
 
 
@@ -172,13 +163,13 @@ def endpoint_addresses(networking: Any) -> tuple[Address, ...]:
 
 def nodes(data: bytes) -> tuple[CiliumNode, ...]:
     """Parse `node list -o json`. Raises ParseError."""
-    return tuple(_node(item, line) for line, item in _json.list_items(data, NODES))
+    return tuple(_node(item, span) for span, item in _json.list_items(data, NODES))
 
 
-def _node(item: Any, line: int) -> CiliumNode:
+def _node(item: Any, span: Span) -> CiliumNode:
     name = js.text(item, "name").rpartition("/")[2]
     if not name:
-        raise ParseError(NODES, line, "a node without a name")
+        raise ParseError(NODES, 0, "a node without a name")
     primaries = [js.dig(item, "primary-address", family) for family in ("ipv4", "ipv6")]
     cidrs = js.networks([js.text(address, "alloc-range") for address in primaries])
     secondary = js.addresses(
@@ -191,7 +182,7 @@ def _node(item: Any, line: int) -> CiliumNode:
         + tuple(a for a in secondary if a not in router_addresses),
         router_addresses=router_addresses,
         pod_cidrs=cidrs,
-        line=line,
+        span=span,
     )
 
 
@@ -199,10 +190,10 @@ def identities(data: bytes) -> tuple[Identity, ...]:
     """Parse `identity list -o json` (each under `identity`) and `identity get` (bare). Raises
     ParseError."""
     found = []
-    for line, item in _json.list_items(data, IDENTITIES):
+    for span, item in _json.list_items(data, IDENTITIES):
         body = js.dig(item, "identity")
         body = body if isinstance(body, dict) else item
         number = js.number(body, "id")
         if number is not None:
-            found.append(Identity(number, js.texts(body, "labels"), line))
+            found.append(Identity(number, js.texts(body, "labels"), span))
     return tuple(found)

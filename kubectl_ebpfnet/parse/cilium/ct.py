@@ -30,7 +30,7 @@ def entry(line: bytes, number: int) -> CtEntry | None:
 
     Args:
         line: without its newline.
-        number: its 1-based number, for the fact and for errors.
+        number: its 1-based number, for errors.
 
     Returns:
         The entry; None for an empty line.
@@ -60,7 +60,6 @@ def entry(line: bytes, number: int) -> CtEntry | None:
         rev_nat=values.get("RevNAT", 0),
         source_identity=values.get("SourceSecurityID", 0),
         backend_id=values.get("BackendID", 0),
-        line=number,
     )
 
 

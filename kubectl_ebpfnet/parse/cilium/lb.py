@@ -15,6 +15,7 @@ from typing import Any
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import Backend, Frontend
+from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.net import Address, protocol_number
 from kubectl_ebpfnet.parse import _json
 from kubectl_ebpfnet.parse._text import integer, lines
@@ -38,29 +39,24 @@ class _FrontendRows:
     port: int
     protocol: int | None
     internal: bool
-    line: int = 0
+    span: Span
     rev_nat: int = 0
     flags: tuple[str, ...] = ()
     backends: list[Backend] = field(default_factory=list)
 
 
 def frontends(data: bytes) -> tuple[Frontend, ...]:
-    """Parse `bpf lb list`, text or JSON of any version. Raises ParseError."""
+    """Parse `bpf lb list`, the text of any version. Raises ParseError."""
     found: dict[tuple[Address, int, int | None, bool], _FrontendRows] = {}
     for number, key, value in _slots(data):
         frontend_key = _frontend_key(key, number)
-        rows = found.setdefault(frontend_key, _FrontendRows(*frontend_key, line=number))
+        rows = found.setdefault(frontend_key, _FrontendRows(*frontend_key, Span(number)))
         _add_slot(rows, value, number)
     return tuple(_frontend(rows) for rows in found.values())
 
 
 def _slots(data: bytes) -> list[tuple[int, str, str]]:
     """Return (line, key without slot, value) of each row; an empty key repeats the last."""
-    if _json.is_json_form(data):
-        return [
-            (line, _without_slot(key, line), value.strip())
-            for line, key, value in _json.text_members(data, LB_LIST)
-        ]
     found = []
     last = ""
     for number, text in lines(data, LB_LIST):
@@ -108,7 +104,7 @@ def _add_slot(rows: _FrontendRows, value: str, number: int) -> None:
     target, port = address_and_port(words[0], number, LB_LIST)
     if flags is not None or (target.is_unspecified and not port):
         rows.flags = tuple(word.strip() for word in (flags or "").split(",") if word.strip())
-        rows.line = number
+        rows.span = Span(number)
         return
     rows.backends.append(
         Backend(
@@ -116,7 +112,7 @@ def _add_slot(rows: _FrontendRows, value: str, number: int) -> None:
             port,
             protocol_number(words[2]) if words[2] else None,
             slot=integer(slot, LB_LIST, number, most=65535) if slot else 0,
-            line=number,
+            span=Span(number),
         )
     )
 
@@ -134,21 +130,22 @@ def _frontend(rows: _FrontendRows) -> Frontend:
         backends=tuple(sorted(rows.backends, key=lambda backend: backend.slot)),
         external_policy="Local" if "Local" in rows.flags else "",
         internal_policy="Local" if "InternalLocal" in rows.flags else "",
-        line=rows.line,
+        span=rows.span,
     )
 
 
 def services(data: bytes) -> tuple[Frontend, ...]:
     """Parse `service list -o json`. Raises ParseError."""
-    return tuple(_service(item, line) for line, item in _json.list_items(data, SERVICE_LIST))
+    return tuple(_service(item, span) for span, item in _json.list_items(data, SERVICE_LIST))
 
 
-def _service(item: Any, line: int) -> Frontend:
-    realized = js.dig(item, "status", "realized") or js.dig(item, "spec")
+def _service(item: Any, span: Span) -> Frontend:
+    path = ("status", "realized") if js.dig(item, "status", "realized") else ("spec",)
+    realized, span = js.dig(item, *path), span.member(*path)
     frontend_address = js.dig(realized, "frontend-address")
     address = js.address(js.text(frontend_address, "ip"))
     if address is None:
-        raise ParseError(SERVICE_LIST, line, "a service without a frontend address")
+        raise ParseError(SERVICE_LIST, 0, "a service without a frontend address")
     flags = js.dig(realized, "flags")
     external = js.text(flags, "extTrafficPolicy") or js.text(flags, "trafficPolicy")
     return Frontend(
@@ -161,18 +158,18 @@ def _service(item: Any, line: int) -> Frontend:
         rev_nat=js.number(realized, "id") or 0,
         backends=tuple(
             backend
-            for item in js.items(realized, "backend-addresses")
-            if (backend := _backend(item, line)) is not None
+            for index, item in enumerate(js.items(realized, "backend-addresses"))
+            if (backend := _backend(item, span.member("backend-addresses", index))) is not None
         ),
         namespace=js.text(flags, "namespace"),
         name=js.text(flags, "name"),
         external_policy=external,
         internal_policy=js.text(flags, "intTrafficPolicy"),
-        line=line,
+        span=span,
     )
 
 
-def _backend(item: Any, line: int) -> Backend | None:
+def _backend(item: Any, span: Span) -> Backend | None:
     address = js.address(js.text(item, "ip"))
     if address is None:
         return None
@@ -182,7 +179,7 @@ def _backend(item: Any, line: int) -> Backend | None:
         protocol=_protocol(js.text(item, "protocol")),
         state=js.text(item, "state"),
         node=js.text(item, "nodeName"),
-        line=line,
+        span=span,
     )
 
 

@@ -6,16 +6,13 @@ cilium-facts 2.4, 2.5, 2.7.
 
 from __future__ import annotations
 
-import base64
-import binascii
-from ipaddress import ip_network
-from typing import Any
+from collections.abc import Iterator
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, IpcacheEntry, LocalEndpoint, MetricRow
+from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.net import Network
-from kubectl_ebpfnet.parse import _json
 from kubectl_ebpfnet.parse._text import address, integer, lines, network
 from kubectl_ebpfnet.parse.cilium.tabwriter import rows
 
@@ -26,16 +23,12 @@ MASQ = "cilium bpf ipmasq list"
 METRICS = "cilium bpf metrics list"
 
 
-def _pairs(data: bytes, source: str, header: str) -> list[tuple[int, str, str]]:
-    """Return (line, key, value) of a two-column map, from text or from `{"key": ["value"]}`."""
-    if _json.is_json_form(data):
-        return _json.text_members(data, source)
-    found = []
+def _pairs(data: bytes, source: str, header: str) -> Iterator[tuple[int, str, str]]:
+    """Yield (line, key, value) of a two-column map."""
     for number, text in lines(data, source):
         words = text.split(None, 1)
         if words and not text.startswith(header):
-            found.append((number, words[0], words[1].strip() if len(words) > 1 else ""))
-    return found
+            yield number, words[0], words[1].strip() if len(words) > 1 else ""
 
 
 def ipcache(data: bytes) -> tuple[IpcacheEntry, ...]:
@@ -64,7 +57,7 @@ def _ipcache(number: int, key: str, value: str) -> IpcacheEntry:
         encrypt_key=integer(fields.get("encryptkey", 0), IPCACHE, number),
         tunnel_endpoint=None if endpoint is None or endpoint.is_unspecified else endpoint,
         flags=frozenset() if flags == "<none>" else frozenset(flags.split(",")),
-        line=number,
+        span=Span(number),
     )
 
 
@@ -79,7 +72,7 @@ def endpoint_map(data: bytes) -> tuple[LocalEndpoint, ...]:
 def _endpoint(number: int, key: str, value: str) -> LocalEndpoint:
     endpoint_address = address(_without_port(key), ENDPOINTS, number)
     if value.startswith("(localhost)"):
-        return LocalEndpoint(endpoint_address, True, line=number)
+        return LocalEndpoint(endpoint_address, True, span=Span(number))
     # `id=1174  sec_id=60735 flags=0x0000 ifindex=13  mac=…`: blanks may precede a value.
     fields: dict[str, str] = {}
     key_name = ""
@@ -102,18 +95,12 @@ def _endpoint(number: int, key: str, value: str) -> LocalEndpoint:
         ifindex=optional("ifindex"),
         mac=fields.get("mac", "").lower(),
         node_mac=fields.get("nodemac", "").lower(),
-        line=number,
+        span=Span(number),
     )
 
 
 def egress_gateway(data: bytes) -> tuple[EgressGatewayPolicy, ...]:
-    """Parse `bpf egress list`, text or JSON. Raises ParseError."""
-    if _json.is_json_form(data):
-        names = ("SourceIP", "DestCIDR", "EgressIP", "GatewayIP")
-        return tuple(
-            _egress(line, [js.text(row, name) for name in names])
-            for line, row in _json.list_items(data, EGRESS)
-        )
+    """Parse `bpf egress list`. Raises ParseError."""
     return tuple(_egress(number, cells) for number, cells in rows(data, EGRESS, "Source IP"))
 
 
@@ -129,27 +116,13 @@ def _egress(number: int, cells: list[str]) -> EgressGatewayPolicy:
         egress_address=None if egress is None or egress.is_unspecified else egress,
         gateway=None if gateway is None or gateway.is_unspecified or excluded else gateway,
         excluded=excluded,
-        line=number,
+        span=Span(number),
     )
 
 
 def ip_masq(data: bytes) -> tuple[Network, ...]:
-    """Parse `bpf ipmasq list`: prefixes that are not masqueraded; text or JSON. Raises
-    ParseError."""
-    if _json.is_json_form(data):
-        return tuple(_masq(item, line) for line, item in _json.list_items(data, MASQ))
+    """Parse `bpf ipmasq list`: prefixes that are not masqueraded. Raises ParseError."""
     return tuple(network(cells[0], MASQ, number) for number, cells in rows(data, MASQ, "IP PREFIX"))
-
-
-def _masq(item: Any, line: int) -> Network:
-    if isinstance(item, str):
-        return network(item, MASQ, line)
-    try:  # ≤ 1.16: {"IP": "10.0.0.0", "Mask": base64 of the mask's bytes}
-        mask = base64.b64decode(js.text(item, "Mask"), validate=True)
-        bits = bin(int.from_bytes(mask, "big")).count("1")
-        return ip_network(f"{js.text(item, 'IP')}/{bits}", strict=False)
-    except (ValueError, binascii.Error):
-        raise ParseError(MASQ, line, "not a prefix") from None
 
 
 def _without_port(text: str) -> str:
@@ -159,46 +132,12 @@ def _without_port(text: str) -> str:
 
 
 def metrics(data: bytes) -> tuple[MetricRow, ...]:
-    """Parse `bpf metrics list`, text or JSON. Raises ParseError."""
-    if _json.is_json_form(data):
-        return _json_metrics(_json.list_items(data, METRICS))
+    """Parse `bpf metrics list`. Raises ParseError."""
     found = []
     for number, cells in rows(data, METRICS, "REASON"):
         if len(cells) < 4:
             raise ParseError(METRICS, number, "a row without reason, direction and counters")
         location = f"{cells[5]}:{cells[4]}" if len(cells) >= 6 else ""
         packets, size = (integer(cell, METRICS, number) for cell in cells[2:4])
-        found.append(MetricRow(cells[0], cells[1].lower(), packets, size, location, number))
-    return tuple(found)
-
-
-def _json_metrics(table: list[tuple[int, Any]]) -> tuple[MetricRow, ...]:
-    found = []
-    for number, row in table:
-        values = js.dig(row, "values")
-        if isinstance(values, dict):  # 1.10 to 1.15
-            for direction, counters in values.items():
-                found.append(
-                    MetricRow(
-                        js.text(row, "description"),
-                        direction,
-                        js.number(counters, "packets") or 0,
-                        js.number(counters, "bytes") or 0,
-                        line=number,
-                    )
-                )
-            continue
-        if not js.text(row, "reason"):
-            raise ParseError(METRICS, number, "a row without reason")
-        file, line = js.text(row, "file"), js.number(row, "line")
-        found.append(
-            MetricRow(
-                js.text(row, "reason"),
-                js.text(row, "direction"),
-                js.number(row, "packets") or 0,
-                js.number(row, "bytes") or 0,
-                f"{file}:{line}" if file else "",
-                number,
-            )
-        )
+        found.append(MetricRow(cells[0], cells[1].lower(), packets, size, location, Span(number)))
     return tuple(found)

@@ -39,7 +39,7 @@ def event(line: bytes, number: int) -> MonitorEvent | None:
 
     Args:
         line: without its newline.
-        number: 1-based, for the fact and for errors.
+        number: 1-based, for errors.
 
     Returns:
         The event; None for a line that is no trace, drop or policy verdict.
@@ -94,7 +94,6 @@ def _flow_event(kind: str, summary: str, text: str, number: int) -> MonitorEvent
         state=fields.get("state", ""),
         device=_device(fields.get("ifindex", "")),
         original_address=None if original is None or original.is_unspecified else original,
-        line=number,
     )
 
 
@@ -133,7 +132,6 @@ def _verdict(text: str, number: int) -> MonitorEvent:
         source_label=label if inwards else "",
         destination_label="" if inwards else label,
         direction=direction,
-        line=number,
     )
 
 
@@ -227,7 +225,6 @@ def _json_event(line: bytes, number: int) -> MonitorEvent | None:
         destination_identity=js.number(value, "dstLabel") or 0,
         state=js.text(value, "state"),
         device=_device(js.text(value, "ifindex")),
-        line=number,
     )
 
 

@@ -41,7 +41,6 @@ def entry(line: bytes, number: int) -> NatEntry | None:
         port=port,
         age=_age(rest, number),
         needs_ct=any(word in ("NeedsCT=1", "HostLocal=1") for word in rest),
-        line=number,
     )
 
 

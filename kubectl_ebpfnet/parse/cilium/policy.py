@@ -15,6 +15,7 @@ from typing import Any
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import RESERVED_IDENTITIES, PolicyEntry
+from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.parse import _json
 from kubectl_ebpfnet.parse._text import integer, lines
 from kubectl_ebpfnet.parse.cilium.tabwriter import cells, columns
@@ -46,7 +47,7 @@ def entries(data: bytes) -> tuple[PolicyEntry, ...]:
         if endpoint is None:
             raise ParseError(SOURCE, rows[0][0], "a row before its endpoint's id")
         if _json.is_json_form(body):
-            found += _old_json(endpoint, body, rows[0][0] - 1)
+            found += _old_json(endpoint, body, Span(rows[0][0], rows[-1][0]))
         else:
             found += _table(endpoint, rows)
     return tuple(found)
@@ -78,51 +79,33 @@ def _sections(data: bytes) -> Iterator[tuple[int | None, Rows]]:
 
 
 def _from_json(data: bytes) -> tuple[PolicyEntry, ...]:
-    entry_lines = _lines_of_entries(data)
     found: list[PolicyEntry] = []
-    for at, block in _json.list_items(data, SOURCE):
-        content = js.items(block, "Content")
+    for span, block in _json.list_items(data, SOURCE):
         digits = js.text(block, "EndpointID")
         if not digits:
-            raise ParseError(SOURCE, at, "a map without its EndpointID")
-        number = integer(digits, SOURCE, at)
-        for item in content:
-            line = entry_lines[len(found)] if len(found) < len(entry_lines) else 0
-            found.append(_json_entry(number, item, line))
+            raise ParseError(SOURCE, 0, "a map without its EndpointID")
+        endpoint = integer(digits, SOURCE)
+        for index, item in enumerate(js.items(block, "Content")):
+            found.append(_json_entry(endpoint, item, span.member("Content", index)))
     return tuple(found)
 
 
-def _old_json(endpoint: int, body: bytes, above: int) -> list[PolicyEntry]:
-    """Return the entries of one map's document (≤ 1.10), which has `above` lines before it."""
+def _old_json(endpoint: int, body: bytes, span: Span) -> list[PolicyEntry]:
+    """Return the entries of one map's document (≤ 1.10), which stands in the lines of `span`."""
     try:
-        return [
-            _json_entry(endpoint, item, line + above if line else 0)
-            for line, item in _json.list_items(body, SOURCE)
-        ]
+        items = _json.list_items(body, SOURCE, span)
+        return [_json_entry(endpoint, item, place) for place, item in items]
     except ParseError as error:
-        line = min(error.line, body.count(b"\n") + 1) + above
+        line = min(error.line or 1, len(span.lines)) + span.line - 1
         raise ParseError(SOURCE, line, error.problem) from None
 
 
-def _lines_of_entries(data: bytes) -> list[int]:
-    """Return the lines where entries begin: objects whose first member is ProxyPort…"""
-    starts = []
-    before = 0
-    for number, text in lines(data, SOURCE):
-        stripped = text.strip()
-        if stripped == "{":
-            before = number
-        elif stripped.startswith('"ProxyPort') and before == number - 1:
-            starts.append(before)
-    return starts
-
-
-def _json_entry(endpoint: int, item: Any, line: int) -> PolicyEntry:
+def _json_entry(endpoint: int, item: Any, span: Span) -> PolicyEntry:
     key = js.dig(item, "Key")
     identity = js.number(key, "Identity")
     direction = js.number(key, "TrafficDirection")
     if identity is None or direction not in (0, 1):
-        raise ParseError(SOURCE, line, "an entry without identity or direction")
+        raise ParseError(SOURCE, 0, "an entry without identity or direction")
     port_number = js.number(key, "DestPortNetwork")
     port_number = js.number(key, "DestPort") if port_number is None else port_number
     port = _swapped(port_number or 0)
@@ -142,7 +125,7 @@ def _json_entry(endpoint: int, item: Any, line: int) -> PolicyEntry:
         precedence=js.number(item, "Precedence"),
         packets=_counted(js.number(item, "Packets")),
         bytes=_counted(js.number(item, "Bytes")),
-        line=line,
+        span=span,
     )
 
 
@@ -176,7 +159,8 @@ def _table(endpoint: int, rows: Rows) -> list[PolicyEntry]:
             raise ParseError(SOURCE, number, "a row before the header")
         row = cells(text, header)
         if found and not row.get("POLICY") and text[0] == " ":
-            found[-1] = _with_labels(found[-1], (*found[-1].labels, _identity_cell(row)))
+            entry = replace(found[-1], span=Span(found[-1].span.line, number))
+            found[-1] = _with_labels(entry, (*entry.labels, _identity_cell(row)))
         else:
             found.append(_row(endpoint, row, number))
     return found
@@ -215,7 +199,7 @@ def _row(endpoint: int, row: dict[str, str], number: int) -> PolicyEntry:
         proxy_port=0 if proxy in ("NONE", "", "-") else integer(proxy, SOURCE, number, most=65535),
         packets=_column(row.get("PACKETS", "-"), number),
         bytes=_column(row.get("BYTES", "-"), number),
-        line=number,
+        span=Span(number),
     )
     if identity_cell.isascii() and identity_cell.isdigit():
         return replace(entry, identity=integer(identity_cell, SOURCE, number))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.kernel import InterfaceAddress, Link
 from kubectl_ebpfnet.parse._text import (
     address,
@@ -46,7 +47,8 @@ def links(data: bytes) -> tuple[Link, ...]:
     Text may be an excerpt (`ip a | grep …`): a block without its first line is skipped.
     """
     if is_json(data):
-        return tuple(map(_json_link, json_records(data, "ip link")))
+        found = json_records(data, "ip link")
+        return tuple(_json_link(record, span) for span, record in found)
     return tuple(Link(**block) for block in _blocks(data))
 
 
@@ -57,7 +59,7 @@ def addresses(data: bytes) -> tuple[InterfaceAddress, ...]:
     return tuple(_text_addresses(data))
 
 
-def _json_link(record: dict[str, Any]) -> Link:
+def _json_link(record: dict[str, Any], span: Span) -> Link:
     source = "ip link"
     flags = record.get("flags", [])
     if not isinstance(flags, list):
@@ -83,7 +85,7 @@ def _json_link(record: dict[str, Any]) -> Link:
         tunnel_port=json_integer(tunnel, "port", source),
         tunnel_external=tunnel.get("external") is True,
         xdp_program=_json_xdp(record),
-        line=1,
+        span=span,
     )
 
 
@@ -137,6 +139,7 @@ def _blocks(data: bytes) -> Iterator[dict[str, Any]]:
         if block is None:
             continue
         words = text.split()
+        block["span"] = Span(block["span"].line, number)
         if words[0].startswith("link/"):
             # Only `-d` prints the promiscuity, and only `-d` has a line with the kind.
             kind_is_next = "promiscuity" in words
@@ -173,7 +176,7 @@ def _header(text: str, number: int) -> dict[str, Any] | None:
         "lower_up": "LOWER_UP" in flags,
         "peer_index": peer_index,
         "peer_name": peer_name,
-        "line": number,
+        "span": Span(number),
     }
     words = iter(match[4].split())
     for word in words:
@@ -228,9 +231,10 @@ def _kind_line(block: dict[str, Any], line: list[str], number: int) -> None:
 
 def _json_addresses(data: bytes) -> Iterator[InterfaceAddress]:
     source = "ip addr"
-    for record in json_records(data, source):
+    for span, record in json_records(data, source):
         device = _name(record, source)
-        for entry in json_objects(record.get("addr_info", []), source):
+        listed = record.get("addr_info", [])
+        for place, entry in json_objects(listed, source, span.member("addr_info")):
             if entry.get("family") not in ("inet", "inet6"):
                 continue
             local = address(entry.get("local", entry.get("address")), source, 1)
@@ -239,7 +243,7 @@ def _json_addresses(data: bytes) -> Iterator[InterfaceAddress]:
                 address=local,
                 prefix_length=integer(entry.get("prefixlen"), source, 1, most=local.max_prefixlen),
                 scope=json_text(entry, "scope", source, "global"),
-                line=1,
+                span=place,
             )
 
 
@@ -271,4 +275,4 @@ def _address_line(device: str, line: list[str], number: int) -> InterfaceAddress
             next_word(words, word, source, number)
     host = address(local, source, number)
     bits = integer(length, source, number, most=host.max_prefixlen)
-    return InterfaceAddress(device, host, bits, scope, number)
+    return InterfaceAddress(device, host, bits, scope, Span(number))

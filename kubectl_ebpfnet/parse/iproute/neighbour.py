@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.kernel import Neighbour
 from kubectl_ebpfnet.parse._text import (
     address,
@@ -34,13 +35,13 @@ def neighbours(data: bytes) -> tuple[Neighbour, ...]:
     The device is "" when the listing was asked for one device (`ip neigh show dev X`).
     """
     if is_json(data):
-        records = json_records(data, _SOURCE)
-        return tuple(_json_neighbour(record) for record in records if "proxy" not in record)
+        found = json_records(data, _SOURCE)
+        return tuple(_json_neighbour(one, span) for span, one in found if "proxy" not in one)
     parsed = (_text_neighbour(text, number) for number, text in lines(data, _SOURCE))
     return tuple(neighbour for neighbour in parsed if neighbour is not None)
 
 
-def _json_neighbour(record: dict[str, Any]) -> Neighbour:
+def _json_neighbour(record: dict[str, Any], span: Span) -> Neighbour:
     states = record.get("state", [])
     if not isinstance(states, list) or not all(isinstance(state, str) for state in states):
         raise ParseError(_SOURCE, 1, '"state" is not a list of words')
@@ -49,7 +50,7 @@ def _json_neighbour(record: dict[str, Any]) -> Neighbour:
         device=json_text(record, "dev", _SOURCE),
         mac=hardware_address(json_text(record, "lladdr", _SOURCE)),
         states=tuple(state.upper() for state in states),
-        line=1,
+        span=span,
     )
 
 
@@ -76,4 +77,4 @@ def _text_neighbour(text: str, number: int) -> Neighbour | None:
         known = True
     if not known:
         raise ParseError(_SOURCE, number, f"not a neighbour: {quoted(text)}")
-    return Neighbour(host, device, mac, tuple(states), number)
+    return Neighbour(host, device, mac, tuple(states), Span(number))

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.kernel import Route
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.parse._text import (
@@ -47,7 +48,7 @@ _VALUES = frozenset(_VALUES_WORDS.split())
 class _Record:
     """One record, while its lines or members are read."""
 
-    line: int
+    span: Span
     destination: str = ""
     source: str = ""
     type: str = "unicast"
@@ -71,7 +72,7 @@ class _Record:
             version: the family of a `default` that does not show its own.
         """
         version = self._version(version)
-        destination = network(self.destination, _SOURCE, self.line, version=version)
+        destination = network(self.destination, _SOURCE, self.span.line, version=version)
         source = self._source(version)
         for hop in self.nexthops or [self]:
             yield Route(
@@ -85,13 +86,13 @@ class _Record:
                 scope=self.scope,
                 mtu=self.mtu,
                 source=source,
-                line=hop.line,
+                span=hop.span,
             )
 
     def _source(self, version: int) -> Network | None:
         if self.source in ("", "all"):
             return None
-        source = network(self.source, _SOURCE, self.line, version=version)
+        source = network(self.source, _SOURCE, self.span.line, version=version)
         # `ip -6 route get` prints `from ::` for a packet without a source yet.
         return None if source.prefixlen == 0 or source.is_unspecified else source
 
@@ -115,7 +116,8 @@ def routes(data: bytes, version: int = 4) -> tuple[Route, ...]:
             `show table all` do by their gateway or router preference.
     """
     if is_json(data):
-        records = list(map(_json_record, json_records(data, _SOURCE)))
+        found = json_records(data, _SOURCE)
+        records = [_json_record(member, span) for span, member in found]
     else:
         records = _text_records(data)
     return tuple(route for record in records for route in record.routes(version))
@@ -126,8 +128,8 @@ def routes6(data: bytes) -> tuple[Route, ...]:
     return routes(data, version=6)
 
 
-def _json_record(member: dict[str, Any]) -> _Record:
-    record = _Record(line=1)
+def _json_record(member: dict[str, Any], span: Span) -> _Record:
+    record = _Record(span)
     record.destination = json_text(member, "dst", _SOURCE)
     record.source = json_text(member, "from", _SOURCE)
     record.type = json_text(member, "type", _SOURCE, "unicast")
@@ -137,11 +139,12 @@ def _json_record(member: dict[str, Any]) -> _Record:
     record.has_preference = "pref" in member
     if member.get("prefsrc") is not None:
         record.preferred_source = address(member["prefsrc"], _SOURCE, 1)
-    for metrics in json_objects(member.get("metrics", []), _SOURCE):
+    for _, metrics in json_objects(member.get("metrics", []), _SOURCE):
         record.mtu = json_integer(metrics, "mtu", _SOURCE)
     _json_hop(record, member)
-    for hop in json_objects(member.get("nexthops", []), _SOURCE):
-        record.nexthops.append(_Record(line=1))
+    hops = member.get("nexthops", [])
+    for place, hop in json_objects(hops, _SOURCE, span.member("nexthops")):
+        record.nexthops.append(_Record(place))
         _json_hop(record.nexthops[-1], hop)
     return record
 
@@ -166,7 +169,7 @@ def _text_records(data: bytes) -> list[_Record]:
             if records:
                 _text_continuation(records[-1], next(words), words, number)
             continue
-        record = _Record(line=number)
+        record = _Record(Span(number))
         first = next(words)
         if first in _TYPES:
             record.type = first
@@ -179,7 +182,7 @@ def _text_records(data: bytes) -> list[_Record]:
 
 def _text_continuation(record: _Record, first: str, words: Iterator[str], number: int) -> None:
     if first == "nexthop":
-        record.nexthops.append(_Record(line=number))
+        record.nexthops.append(_Record(Span(number)))
         _text_words(record.nexthops[-1], words)
     elif first == "cache":  # `ip route get` puts the metrics here
         _text_words(record, words)
@@ -194,11 +197,11 @@ def _text_words(record: _Record, words: Iterator[str]) -> None:
             _text_gateway(record, words)
         elif word == "pref":
             record.has_preference = True
-            next_word(words, word, _SOURCE, record.line)
+            next_word(words, word, _SOURCE, record.span.line)
         elif word in _VALUES:
-            value = next_word(words, word, _SOURCE, record.line)
+            value = next_word(words, word, _SOURCE, record.span.line)
             if value == "lock":
-                value = next_word(words, value, _SOURCE, record.line)
+                value = next_word(words, value, _SOURCE, record.span.line)
             _text_value(record, word, value)
 
 
@@ -213,16 +216,16 @@ def _text_value(record: _Record, word: str, value: str) -> None:
         case "from":
             record.source = value
         case "src":
-            record.preferred_source = address(value, _SOURCE, record.line)
+            record.preferred_source = address(value, _SOURCE, record.span.line)
         case "metric":
-            record.metric = integer(value, _SOURCE, record.line)
+            record.metric = integer(value, _SOURCE, record.span.line)
         case "mtu":
-            record.mtu = integer(value, _SOURCE, record.line)
+            record.mtu = integer(value, _SOURCE, record.span.line)
 
 
 def _text_gateway(record: _Record, words: Iterator[str]) -> None:
-    value = next_word(words, "via", _SOURCE, record.line)
+    value = next_word(words, "via", _SOURCE, record.span.line)
     if value in ("inet", "inet6"):
         record.other_family = True
-        value = next_word(words, value, _SOURCE, record.line)
-    record.gateway = address(value, _SOURCE, record.line)
+        value = next_word(words, value, _SOURCE, record.span.line)
+    record.gateway = address(value, _SOURCE, record.span.line)

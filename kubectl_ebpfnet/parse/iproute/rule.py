@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.kernel import Rule
 from kubectl_ebpfnet.model.net import Network
 from kubectl_ebpfnet.parse._text import (
@@ -56,13 +57,14 @@ def rules(data: bytes, version: int = 4) -> tuple[Rule, ...]:
         version: 4 or 6: the family of a prefix called `default`.
     """
     if is_json(data):
-        return tuple(_json_rule(record, version) for record in json_records(data, _SOURCE))
+        found = json_records(data, _SOURCE)
+        return tuple(_json_rule(record, version, span) for span, record in found)
     return tuple(
         _text_rule(text, number, version) for number, text in lines(data, _SOURCE) if text.strip()
     )
 
 
-def _json_rule(record: dict[str, Any], version: int) -> Rule:
+def _json_rule(record: dict[str, Any], version: int, span: Span) -> Rule:
     mark = record.get("fwmark")
     goto = json_integer(record, "goto", _SOURCE)
     action = json_text(record, "action", _SOURCE, "lookup")
@@ -84,7 +86,7 @@ def _json_rule(record: dict[str, Any], version: int) -> Rule:
         inverted="not" in record,
         other_selectors=tuple(sorted(other)),
         goto=goto,
-        line=1,
+        span=span,
     )
 
 
@@ -106,7 +108,7 @@ def _text_rule(text: str, number: int, version: int) -> Rule:
         "priority": integer(priority, _SOURCE, number),
         "table": "",
         "action": "",
-        "line": number,
+        "span": Span(number),
     }
     other: set[str] = set()
     words = iter(rest.split())

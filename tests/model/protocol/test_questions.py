@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.catalogue import NODE_FACTS
-from kubectl_ebpfnet.model.cilium import Backend, CtEntry, Frontend
-from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.cilium import Backend, Frontend
+from kubectl_ebpfnet.model.evidence import NOWHERE, Span
+from kubectl_ebpfnet.model.kernel import InterfaceAddress
 from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 from kubectl_ebpfnet.parse import node_side
 
+st.register_type_strategy(Span, st.just(NOWHERE))
 addresses = st.ip_addresses()
 ports = st.none() | st.integers(0, 65535)
 flows = st.builds(Flow, st.integers(0, 255), addresses, ports, addresses, ports)
@@ -32,7 +34,7 @@ FLOW = Flow(TCP, ip_address("10.0.0.1"), 4711, ip_address("1.1.1.1"), 80)
 def of_kind(kind: Any) -> st.SearchStrategy[Any]:
     if not dataclasses.is_dataclass(kind):
         return st.ip_addresses(v=4).map(lambda a: ip_network(f"{a}/32"))
-    return st.builds(kind, line=st.just(0))
+    return st.builds(kind)
 
 
 @pytest.mark.parametrize("name", sorted(NODE_FACTS))
@@ -45,9 +47,9 @@ def test_every_fact_comes_back_as_it_went(name: str, draw: st.DataObject) -> Non
 
 
 def test_a_fact_knows_its_line() -> None:
-    entries = [ConntrackEntry(FLOW, FLOW.reversed()), CtEntry(FLOW, "OUT")]
-    read = node_side.facts(codec.line_of(entries[0]) * 3, ("ebpfnet-node", "conntrack"))
-    assert [entry.line for entry in read] == [1, 2, 3]
+    line = codec.line_of(InterfaceAddress("eth0", ip_address("10.0.0.1"), 24))
+    read = node_side.facts(line * 2 + b"\n" + line, ("ebpfnet-node", "addresses"))
+    assert [fact.span for fact in read] == [Span(1), Span(2), Span(4)]
 
 
 def test_members_of_a_newer_node_side_are_passed_over() -> None:

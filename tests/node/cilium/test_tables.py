@@ -74,8 +74,8 @@ def backend(address: str, *, state: int | None = None, protocol: int = 6) -> byt
 
 def without(frontend: Any) -> Any:
     """A frontend as text has it, which does not tell a backend's id and state."""
-    plain = (replace(one, id=0, state="", line=0) for one in frontend.backends)
-    return replace(frontend, backends=tuple(plain), line=0)
+    plain = (replace(one, id=0, state="") for one in frontend.backends)
+    return replace(frontend, backends=tuple(plain))
 
 
 def printed(text: str) -> list[Any]:

@@ -24,7 +24,7 @@ def test_the_pins_of_a_node() -> None:
     assert by[path] == BpfPin(path, "link", "cgroup", "cgroup", "cil_sock4_connect")
     path = "/sys/fs/bpf/tc/globals/cilium_snat_v4_external"
     assert by[path] == BpfPin(path, "map", "", "", "cilium_snat_v4_external")
-    assert all(line_at(data, pin.line) == pin.name for pin in pins)
+    assert all(line_at(data, pin.span.line) == pin.name for pin in pins)
     assert not any(pin.name in ("links", "maps.debug", "devices", "globals") for pin in pins)
 
 
@@ -38,7 +38,7 @@ def test_the_other_root_and_an_empty_directory() -> None:
     data = b"/run/cilium/bpffs/cilium/devices/eth0-5/links:\ncil_to_netdev\nempty\n\n"
     data += b"/run/cilium/bpffs/cilium/devices/eth0-5/links/empty:\n"
     (pin,) = bpffs.pins(data)
-    assert (pin.owner_name, pin.name, pin.line) == ("eth0-5", "cil_to_netdev", 2)
+    assert (pin.owner_name, pin.name, pin.span.line) == ("eth0-5", "cil_to_netdev", 2)
 
 
 def test_pins_of_others_are_left_out() -> None:

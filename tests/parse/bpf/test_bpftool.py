@@ -35,7 +35,7 @@ def test_tcx_programs() -> None:
         program_id=2237,
         link_id=249,
     )
-    assert line_at(data, found[1].line).startswith("eth0(2) tcx/egress cil_to_netdev")
+    assert line_at(data, found[1].span.line).startswith("eth0(2) tcx/egress cil_to_netdev")
     assert [one.device for one in found if one.program_name == "cil_from_container"] == [
         "lxc890578bef1bb"
     ]
@@ -148,7 +148,7 @@ def test_cgroup_tree() -> None:
     connect = [one for one in found if one.hook == "cgroup_inet4_connect"]
     assert [(one.program_id, one.priority) for one in connect] == [(2074, 0), (2153, 1)]
     assert connect[0].program_name == "cil_sock4_connect"
-    assert line_at(data, connect[0].line).startswith("2074 ")
+    assert line_at(data, connect[0].span.line).startswith("2074 ")
     assert bpftool.cgroup_tree(sample(NATIVE + "bpftool-cgroup-tree-run-cilium-cgroupv2")) == ()
 
 
@@ -176,7 +176,7 @@ def test_cgroup_tree_of_an_old_bpftool() -> None:
         (bpftool.net, b"tc:\neth0 tcx/ingress x prog_id 5\n", 2),
         (bpftool.net, b"tc:\n\neth0(2) tcx/ingress x prog_id\n", 3),
         (bpftool.net, b"tc:\neth0(2)\n", 2),
-        (bpftool.net, b'[{"tc":[{"devname":"eth0"}]}]', 1),
+        (bpftool.net, b'[{"tc":[{"devname":"eth0"}]}]', 0),
         (bpftool.net, b'{"error":"Permission denied"}', 1),
         (bpftool.links, b'[{"type":"tcx","devname":"e","attach_type":"tcx_ingress"}]', 1),
         (bpftool.links, b'[{"id":1,"type":"xdp","pinned":[5]}]', 1),

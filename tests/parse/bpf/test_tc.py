@@ -21,7 +21,7 @@ def test_the_program_of_tp06() -> None:
         tag="7febdcdfe7cdd86f",
         priority=1,
     )
-    assert "handle 0x1" in line_at(data, found.line)
+    assert "handle 0x1" in line_at(data, found.span.line)
 
 
 def test_a_newer_tc_prints_the_programs_name_too() -> None:

@@ -6,16 +6,15 @@ cilium-facts 2; those were not printed by a run and say so here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
-from json import dumps, loads
-from typing import Any
+from json import loads
 
 import pytest
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.cilium import Backend, CtEntry, DatapathConfig, PolicyEntry
+from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.net import ICMP, TCP, UDP, Flow
 from kubectl_ebpfnet.parse.cilium import agent, ct, lb, maps, nat, policy
 from kubectl_ebpfnet.parse.cilium import config as cilium_config
@@ -55,34 +54,6 @@ def test_nat_says_the_same_in_text_and_json(both: tuple[bytes, bytes]) -> None:
     assert len(text ^ json) <= 4
 
 
-@pytest.mark.parametrize("both", recorded.pairs(*lists("bpf", "lb", "list")))
-def test_the_load_balancer_says_the_same_in_text_and_json(both: tuple[bytes, bytes]) -> None:
-    text, json = (lb.frontends(one) for one in both)
-    assert sorted(map(str, map(_unlined, text))) == sorted(map(str, map(_unlined, json)))
-
-
-def _unlined(frontend: object) -> object:
-    backends = tuple(replace(b, line=0) for b in frontend.backends)  # type: ignore[attr-defined]
-    return replace(frontend, line=0, backends=backends)  # type: ignore[type-var]
-
-
-@pytest.mark.parametrize(
-    ("words", "parser"),
-    [
-        (("bpf", "ipcache", "list"), maps.ipcache),
-        (("bpf", "endpoint", "list"), maps.endpoint_map),
-        (("bpf", "metrics", "list"), maps.metrics),
-    ],
-)
-def test_maps_say_the_same_in_text_and_json(words: tuple[str, ...], parser: object) -> None:
-    for text, json in recorded.pairs(*lists(*words)):
-        facts = [set(parser(one)) for one in (text, json)]  # type: ignore[operator]
-        assert facts[0]
-        if parser is maps.metrics:  # counters move: compare what is counted
-            facts = [{(m.reason.lower(), m.direction) for m in one} for one in facts]
-        assert facts[0] == facts[1]
-
-
 def test_a_recorded_conntrack_line() -> None:
     line = (
         b"TCP OUT 10.244.1.160:36768 -> 1.1.1.1:80 expires=5624 (remaining: -8 sec(s)) Packets=0 "
@@ -101,7 +72,6 @@ def test_a_recorded_conntrack_line() -> None:
         rx_flags_seen=3,
         source_identity=60735,
     )
-    assert entry.line == 7
 
 
 def test_an_old_agents_lines() -> None:
@@ -238,7 +208,7 @@ def test_the_ipcache_of_every_version(
     assert entry.identity == identity
     assert entry.tunnel_endpoint == (ip_address(endpoint) if endpoint else None)
     assert entry.flags == flags
-    assert entry.line == 2
+    assert entry.span == Span(2)
 
 
 def test_the_endpoints_map_of_an_old_version() -> None:
@@ -274,10 +244,8 @@ def test_the_egress_gateway_list() -> None:
     assert excluded.excluded
 
 
-def test_ip_masq_in_both_json_forms() -> None:
-    old = b'[{"IP":"10.0.0.0","Mask":"/wAAAA=="}]'
-    for data in (old, b'["10.0.0.0/8"]', b"IP PREFIX/ADDRESS\n10.0.0.0/8\n"):
-        assert maps.ip_masq(data) == (ip_network("10.0.0.0/8"),)
+def test_ip_masq() -> None:
+    assert maps.ip_masq(b"IP PREFIX/ADDRESS\n10.0.0.0/8\n") == (ip_network("10.0.0.0/8"),)
 
 
 def test_the_recorded_policy() -> None:
@@ -347,11 +315,11 @@ def test_the_recorded_status() -> None:
     assert native.kube_proxy_replacement is False
 
 
-def test_the_recorded_endpoints_have_their_lines() -> None:
+def test_the_recorded_endpoints_have_their_places() -> None:
     for data in recorded.outputs(DBG, "endpoint", "list", "-o", "json"):
-        lines = data.decode().splitlines()
         for endpoint in agent.endpoints(data):
-            assert lines[endpoint.line - 1].strip() == f'"id": {endpoint.id},'
+            (index,) = endpoint.span.path
+            assert loads(data)[index]["id"] == endpoint.id
     client = next(
         e
         for data in recorded.outputs(DBG, "endpoint", "list", "-o", "json")
@@ -361,52 +329,6 @@ def test_the_recorded_endpoints_have_their_lines() -> None:
     assert client.interface == "lxcca1c984e26ef"
     assert client.host_mac == "ca:f7:8c:79:e1:5b"
     assert client.addresses == (ip_address("10.244.1.160"),)
-
-
-def at(data: bytes, line: int) -> str:
-    """The text of a 1-based line."""
-    return data.decode().split("\n")[line - 1]
-
-
-@pytest.mark.parametrize(
-    ("words", "parser"),
-    [
-        (("bpf", "policy", "get", "--all"), policy.entries),
-        (("bpf", "metrics", "list"), maps.metrics),
-        (("service", "list"), lb.services),
-        (("node", "list"), agent.nodes),
-        (("identity", "list"), agent.identities),
-    ],
-)
-def test_facts_of_json_lists_have_the_line_where_they_begin(
-    words: tuple[str, ...], parser: Callable[[bytes], Sequence[Any]]
-) -> None:
-    for data in recorded.outputs(DBG, *words, "-o", "json"):
-        facts = parser(data)
-        assert facts
-        assert all(at(data, fact.line).strip() == "{" for fact in facts)
-        assert [fact.line for fact in facts] == sorted({fact.line for fact in facts})
-        # The same document without its indent: nothing can be told, and nothing else changes.
-        flat = parser(dumps(loads(data)).encode())
-        assert list(flat) == list(facts)
-        assert {fact.line for fact in flat} == {0}
-
-
-@pytest.mark.parametrize(
-    ("words", "parser", "name"),
-    [
-        (("bpf", "ipcache", "list"), maps.ipcache, lambda e: f'"{e.prefix}":'),
-        (("bpf", "endpoint", "list"), maps.endpoint_map, lambda e: f'"{e.address}:0":'),
-        (("bpf", "lb", "list"), lb.frontends, lambda e: f'"{e.address}:{e.port}/'),
-    ],
-)
-def test_facts_of_json_maps_have_the_line_of_their_key(
-    words: tuple[str, ...], parser: Callable[[bytes], Sequence[Any]], name: Callable[[Any], str]
-) -> None:
-    for data in recorded.outputs(DBG, *words, "-o", "json"):
-        facts = parser(data)
-        assert facts
-        assert all(at(data, fact.line).strip().startswith(name(fact)) for fact in facts)
 
 
 def test_the_recorded_nodes() -> None:

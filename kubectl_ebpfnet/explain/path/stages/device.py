@@ -45,12 +45,9 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
 
 def link_evidence(node: NodeView, device: str) -> tuple[Evidence, ...]:
     """Cite a device in the record of links."""
-    record = node[q.LINKS].record
-    if record is not None and cite.is_json(record):
-        keep = ("ifindex", "ifname", "flags", "mtu", "operstate", "address")
-        return cite.json_object(record, {"ifname": device}, keep)
     link = node.link(device)
-    return cite.lines(record, [link.line] if link else [])
+    keep = ("ifindex", "ifname", "flags", "mtu", "operstate", "address")
+    return cite.of(node[q.LINKS].record, *([link.span.head()] if link else []), keep=keep)
 
 
 def _is_up(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
@@ -124,12 +121,7 @@ def _next_hop(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
     neighbour = neighbour_of(node[q.NEIGHBOURS].facts, here.device, target)
     if neighbour is None:
         return True
-    record = node[q.NEIGHBOURS].record
-    evidence = (
-        cite.json_object(record, {"dst": str(target), "dev": here.device})
-        if record is not None and cite.is_json(record)
-        else cite.lines(record, [neighbour.line])
-    )
+    evidence = cite.of(node[q.NEIGHBOURS].record, neighbour.span)
     where = here.on_node(HopKind.NEIGHBOUR)
     if unresolved(neighbour):
         state = "/".join(neighbour.states)

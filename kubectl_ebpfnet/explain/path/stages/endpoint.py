@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.path.stages.device import link_evidence
+from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
 from kubectl_ebpfnet.explain.path.stages.veth import ct_text
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, answered
-from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
-from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Endpoint
 from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State, TrackedFlow
@@ -79,8 +78,8 @@ def _veth(walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoi
         return False
     if name:
         evidence = link_evidence(node, name)
-        if not evidence and endpoint is not None:
-            evidence = cite.json_object(node[q.ENDPOINTS].record, {"interface-name": name})
+        if not evidence and endpoint is not None and endpoint.interface == name:
+            evidence = endpoint_evidence(node, endpoint)
         walk.hop(
             *here.on_node(HopKind.LINK), f"veth {name} → the pod",
             State.DERIVED, here.packet, evidence,

@@ -13,7 +13,8 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text, identity_text
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import IpcacheEntry
+from kubectl_ebpfnet.model.cilium import Endpoint, IpcacheEntry
+from kubectl_ebpfnet.model.evidence import NOWHERE
 from kubectl_ebpfnet.model.kernel import Route
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
@@ -49,16 +50,24 @@ def _local(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
         "handed to its ingress program, past the node's stack",
         State.DERIVED,
         here.packet,
-        _endpoint_map_evidence(node, here.packet.flow.destination),
+        _local_evidence(node, endpoint, here.packet.flow.destination),
     )
     return here.to(Stage.ENDPOINT, device=endpoint.interface, skips_netfilter=True)
 
 
-def _endpoint_map_evidence(node: NodeView, address: Address) -> tuple[Evidence, ...]:
-    lines = [row.line for row in node[q.ENDPOINT_MAP].facts if row.address == address]
-    if lines:
-        return cite.lines(node[q.ENDPOINT_MAP].record, lines)
-    return cite.json_object(node[q.ENDPOINTS].record, {"ipv4": str(address)})
+def _local_evidence(node: NodeView, endpoint: Endpoint, address: Address) -> tuple[Evidence, ...]:
+    """Cite the datapath's own row of an address, or the endpoint where there is none."""
+    spans = [row.span for row in node[q.ENDPOINT_MAP].facts if row.address == address]
+    return (
+        cite.of(node[q.ENDPOINT_MAP].record, *spans) if spans else endpoint_evidence(node, endpoint)
+    )
+
+
+def endpoint_evidence(node: NodeView, endpoint: Endpoint) -> tuple[Evidence, ...]:
+    """Cite an endpoint in the agent's list; () for one that only another table has."""
+    if endpoint.span == NOWHERE:
+        return ()
+    return cite.of(node[q.ENDPOINTS].record, endpoint.span.member("status", "networking"))
 
 
 def _tunnelled(node: NodeView, entry: IpcacheEntry) -> bool:
@@ -75,7 +84,7 @@ def _tunnelled(node: NodeView, entry: IpcacheEntry) -> bool:
 
 def ipcache_evidence(node: NodeView, entry: IpcacheEntry | None) -> tuple[Evidence, ...]:
     """Cite an entry of the ipcache; () without an entry."""
-    return cite.lines(node[q.IPCACHE].record, [entry.line]) if entry is not None else ()
+    return cite.of(node[q.IPCACHE].record, entry.span) if entry is not None else ()
 
 
 def _into_tunnel(
@@ -222,21 +231,10 @@ def kernel_evidence(
         source, destination: of the routed packet.
     """
     answer = node[q.FORWARD.about(*q.packet_words(source, destination))]
-    lines = [fact.line for fact in answer.facts if fact.in_device == here.in_device]
-    return cite.lines(answer.record, lines) if lines else ()
+    spans = [fact.span for fact in answer.facts if fact.in_device == here.in_device]
+    return cite.of(answer.record, *spans) if spans else ()
 
 
 def route_evidence(node: NodeView, route: Route) -> tuple[Evidence, ...]:
     """Cite a route in the record that it was read from."""
-    record = node[q.ROUTES].record
-    if record is None or not cite.is_json(record):
-        return cite.lines(record, [route.line])
-    destination = str(route.destination)
-    shown = destination.removesuffix("/32").removesuffix("/128")
-    where = {"dst": "default" if route.destination.prefixlen == 0 else shown}
-    # Several tables, and both IP versions, may have a route to the same `dst`.
-    if route.gateway is not None:
-        where["gateway"] = str(route.gateway)
-    if route.device:
-        where["dev"] = route.device
-    return cite.json_object(record, where)
+    return cite.of(node[q.ROUTES].record, route.span)

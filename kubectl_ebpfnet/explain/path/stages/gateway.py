@@ -154,7 +154,7 @@ def translate(
             "as its NAT map shows",
             State.OBSERVED,
             replace(here.packet, flow=new),
-            cite.line(seen.record, seen.number, seen.text) + evidence,
+            seen.evidence + evidence,
         )
         return here.to(here.stage, packet=replace(here.packet, flow=new))
     if row.egress_address is None:
@@ -200,4 +200,4 @@ def _entry(node: NodeView, flow: Flow) -> FactLine[NatEntry] | None:
 
 
 def _evidence(node: NodeView, row: EgressGatewayPolicy) -> tuple[Evidence, ...]:
-    return cite.lines(node[q.EGRESS_GATEWAY].record, [row.line])
+    return cite.of(node[q.EGRESS_GATEWAY].record, row.span)

@@ -47,7 +47,7 @@ def forward(walk: PathBuilder, here: PacketState) -> PacketState | None:
         here.packet,
         route_evidence(node, decision.route)
         + kernel_evidence(here, node, flow.source, flow.destination)
-        + (cite.lines(node[q.RULES].record, [rule.line]) if rule and by_rule else ()),
+        + (cite.of(node[q.RULES].record, rule.span) if rule and by_rule else ()),
     )
     if decision.local or flow.destination in node.own_addresses:
         return here.to(Stage.NODE_LOCAL)
@@ -86,7 +86,7 @@ def _destination_nat(walk: PathBuilder, here: PacketState, node: NodeView) -> Pa
         walk.unknown("which backend netfilter would choose is not known")
         return None
     record = node.ruleset(here.packet.flow.destination.version).record
-    proof = cite.lines(record, [rule.line for rule in by_rules]) if by_rules else ()
+    proof = cite.of(record, *(rule.span for rule in by_rules)) if by_rules else ()
     packet = loadbalancing.rewrite(
         walk,
         here.packet,
@@ -211,8 +211,7 @@ def _rule_text(rule: NetfilterRule) -> str:
 def _rule_evidence(
     record: Record | None, rule: NetfilterRule | None, uncertain: tuple[NetfilterRule, ...]
 ) -> tuple[Evidence, ...]:
-    lines = [r.line for r in (rule, *uncertain[:3]) if r is not None]
-    return cite.lines(record, lines)
+    return cite.of(record, *(r.span for r in (rule, *uncertain[:3]) if r is not None))
 
 
 def deliver(walk: PathBuilder, here: PacketState) -> None:

@@ -43,7 +43,7 @@ def by_netfilter(walk: PathBuilder, here: PacketState, node: NodeView) -> Packet
         )
         uncertain = outcome.uncertain
         rule = outcome.rule if outcome.target in netfilter.TRANSLATING else None
-    evidence = (cite.lines(answer.record, [rule.line]) if rule else ()) + proof
+    evidence = (cite.of(answer.record, rule.span) if rule else ()) + proof
     by = f" by {rule.chain} rule {rule.number} “{rule.comment or rule.text}”" if rule else ""
     if seen is not None and (seen.source, seen.source_port) != (flow.source, flow.source_port):
         packet = replace(here.packet, flow=seen)
@@ -214,7 +214,7 @@ def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
     exemption = _exemption(walk, here, node)
     if exemption:
         if not walk.cluster.in_cluster(flow.destination):
-            evidence = cite.json_object(node.config_record, {"mode": "BPF"})
+            evidence = cite.of(node.config_record, config.masquerading)
             walk.hop(*where, f"not masqueraded: {exemption}", State.DERIVED, here.packet, evidence)
         return here
     if no_snat_map(node):
@@ -222,7 +222,7 @@ def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
         _missing_masquerade(walk, here, node, evidence)
         return here
     addresses = node.addresses_of(here.device, flow.source.version)
-    evidence = cite.json_object(node.config_record, {"mode": "BPF"})
+    evidence = cite.of(node.config_record, config.masquerading)
     if not addresses:
         walk.hop(
             *where, "masqueraded by Cilium", State.UNKNOWN, here.packet, evidence,

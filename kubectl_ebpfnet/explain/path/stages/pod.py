@@ -14,6 +14,7 @@ from kubectl_ebpfnet.explain.kernel.routing import (
     unresolved,
     with_kernel_answer,
 )
+from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.netns import PodNetns
@@ -60,7 +61,7 @@ def _to_itself(walk: PathBuilder, here: PacketState, netns: PodNetns) -> bool:
         "no policy",
         State.DERIVED,
         here.packet,
-        cite.lines(netns[q.POD_ADDRESSES].record, [fact.line for fact in own]) if own else (),
+        cite.of(netns[q.POD_ADDRESSES].record, *(fact.span for fact in own)) if own else (),
     )
     walk.delivered(f"delivered to pod {walk.source_pod} itself, on lo")
     return True
@@ -86,14 +87,14 @@ def _route(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route | boo
     kernel = netns[q.FIB.about(*q.packet_words(flow.source, flow.destination))]
     if kernel.facts:
         decision = with_kernel_answer(decision, kernel.facts[0], answer.facts)
-    kernel_proof = cite.lines(kernel.record, [1]) if kernel.facts else ()
+    kernel_proof = cite.of(kernel.record, kernel.facts[0].span) if kernel.facts else ()
     if decision.route is None or decision.refused:
         walk.drop(
             *where,
             f"{decision.refused} in the pod",
             State.DERIVED,
             here.packet,
-            kernel_proof or cite.lines(answer.record, [r.line for r in answer.facts]),
+            kernel_proof or cite.of(answer.record, *(r.span for r in answer.facts)),
             title=f"pod {walk.source_pod} has {decision.refused}",
             detail="A Cilium pod has a default route by its node's cilium_host address; the CNI "
             "plugin did not finish, or somebody changed the pod's routes.",
@@ -109,7 +110,7 @@ def _route(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route | boo
         + (f", gateway {route.gateway}{owner}" if route.gateway else ", on the link"),
         State.DERIVED,
         here.packet,
-        cite.lines(answer.record, [route.line]) + kernel_proof,
+        cite.of(answer.record, route.span) + kernel_proof,
     )
     return route
 
@@ -140,7 +141,7 @@ def _neighbour(
             cite.whole(answer.record),
         )
         return True, None
-    evidence = cite.lines(answer.record, [neighbour.line])
+    evidence = cite.of(answer.record, neighbour.span)
     if unresolved(neighbour) and _has_no_carrier(netns, device):
         # The link is the cause: it is the next hop, and the answer names it.
         walk.hop(
@@ -189,7 +190,7 @@ def _link(
     where = walk.in_source_pod(HopKind.LINK)
     inner = next((link for link in netns[q.POD_LINKS].facts if link.name == device), None)
     if inner is not None and not inner.up:
-        evidence = cite.lines(netns[q.POD_LINKS].record, [inner.line])
+        evidence = cite.of(netns[q.POD_LINKS].record, inner.span.head())
         walk.drop(
             *where,
             f"{device} is down in the pod",
@@ -203,7 +204,7 @@ def _link(
         return None
     outer, how, evidence = _host_side(walk, netns, node, inner, neighbour)
     if inner is not None:
-        evidence = cite.lines(netns[q.POD_LINKS].record, [inner.line]) + evidence
+        evidence = cite.of(netns[q.POD_LINKS].record, inner.span.head()) + evidence
     if outer is None:
         why = node[q.LINKS].missing or "no device of the node matches the pod's"
         walk.hop(
@@ -268,26 +269,17 @@ def _host_side(
             candidates.append((known, how))
         elif not node[q.LINKS].known:
             link = Link(endpoint.ifindex or 0, endpoint.interface, mac=endpoint.host_mac)
-            return link, how, _endpoint_evidence(walk, node)
+            return link, how, endpoint_evidence(node, endpoint)
     if not candidates:
         return None, "", ()
     link, how = candidates[0]
-    return link, how, _node_link_evidence(node, link) + _endpoint_evidence(walk, node)
+    proof = endpoint_evidence(node, endpoint) if endpoint and endpoint.interface else ()
+    return link, how, _node_link_evidence(node, link) + proof
 
 
 def _node_link_evidence(node: NodeView, link: Link) -> tuple[Evidence, ...]:
-    record = node[q.LINKS].record
-    if record is not None and cite.is_json(record):
-        keep = ("ifindex", "ifname", "link_index", "flags", "mtu", "operstate", "address")
-        return cite.json_object(record, {"ifname": link.name}, keep)
-    return cite.lines(record, [link.line, link.line + 1])
-
-
-def _endpoint_evidence(walk: PathBuilder, node: NodeView) -> tuple[Evidence, ...]:
-    endpoint = walk.endpoint
-    if endpoint is None or not endpoint.interface or not node[q.ENDPOINTS].facts:
-        return ()
-    return cite.json_object(node[q.ENDPOINTS].record, {"interface-name": endpoint.interface})
+    keep = ("ifindex", "ifname", "link_index", "flags", "mtu", "operstate", "address")
+    return cite.of(node[q.LINKS].record, link.span.head(2), keep=keep)  # the second has the MAC
 
 
 def _check_mac(

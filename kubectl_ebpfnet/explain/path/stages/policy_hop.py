@@ -17,6 +17,8 @@ from kubectl_ebpfnet.model.path import Evidence, HopKind, Packet, Severity, Stat
 
 ICMP_ECHO_REQUEST = {1: 8, 58: 128}
 """With ICMP rules, Cilium's policy maps hold the ICMP type in place of the port."""
+_STEPS = 2
+"""From an entry to its map in JSON: {"EndpointID": …, "Content": [entry, …]}."""
 
 
 def policy_hop(
@@ -129,7 +131,7 @@ def _denied(
 ) -> None:
     proof_of_drop = next(walk.cluster.node(here.node).drops(packet.flow), None)
     if proof_of_drop is not None:
-        evidence += cite.line(proof_of_drop.record, proof_of_drop.number, proof_of_drop.text)
+        evidence += proof_of_drop.evidence
     own = walk.ends.identity if direction == "egress" else None
     who = identity_name(walk.cluster, identity)
     summary = f"{direction} policy denies {who} for endpoint {endpoint_id}: {verdict.reason}"
@@ -183,25 +185,11 @@ def _missing(node: NodeView, endpoint_id: int | None, identity: int | None) -> s
     return ""
 
 
-def _policy_evidence(node: NodeView, endpoint_id: int, entry: object) -> tuple[Evidence, ...]:
-    record = node[q.POLICY_MAPS].record
-    line = getattr(entry, "line", 0)
-    if record is not None and cite.is_json(record):
-        if line:
-            return cite.lines(record, _json_block(record.stdout.read(), line))
-        return cite.json_object(record, {"EndpointID": str(endpoint_id)})
-    own = [e.line for e in node[q.POLICY_MAPS].facts if e.endpoint_id == endpoint_id]
-    return cite.lines(record, [line] if line else own)
-
-
-def _json_block(data: bytes, first: int) -> list[int]:
-    """Return the line numbers of an indented JSON object that begins at a line."""
-    text = data.decode("utf-8", "replace").splitlines()
-    if not 1 <= first <= len(text):
-        return []
-    indent = len(text[first - 1]) - len(text[first - 1].lstrip())
-    for number in range(first, min(first + 40, len(text))):
-        line = text[number]
-        if line.strip().startswith("}") and len(line) - len(line.lstrip()) <= indent:
-            return list(range(first, number + 2))
-    return [first]
+def _policy_evidence(
+    node: NodeView, endpoint_id: int, entry: PolicyEntry | None
+) -> tuple[Evidence, ...]:
+    """Cite the entry that decided, or the endpoint's whole map."""
+    if entry is not None:
+        return cite.block(node[q.POLICY_MAPS].record, entry.span)
+    own = (e.span.outer(_STEPS) for e in node[q.POLICY_MAPS].facts if e.endpoint_id == endpoint_id)
+    return cite.of(node[q.POLICY_MAPS].record, *dict.fromkeys(own))

@@ -37,9 +37,8 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
     node = walk.cluster.node(here.node)
     end: Address = ip_address(here.device)
     name, link = device_of(node)
-    evidence = cite.json_object(
-        node[q.LINKS].record, {"ifname": name}, ("ifindex", "ifname", "flags", "mtu", "linkinfo")
-    )
+    keep = ("ifindex", "ifname", "flags", "mtu", "linkinfo")
+    evidence = cite.of(node[q.LINKS].record, *([link.span.head()] if link else []), keep=keep)
     if link is not None and not link.up:
         walk.drop(
             *here.on_node(HopKind.LINK),
