@@ -54,7 +54,7 @@ def of(record: Record | None, *spans: Span, keep: tuple[str, ...] = ()) -> tuple
         numbers = [number for number in numbers if number <= len(text)]
         quotes = [text[number - 1].strip() for number in numbers]
         quotes += [_quote(_value(record, span), keep) for span in spans if span.path]
-    except (ParseError, LookupError):
+    except (ParseError, LookupError, TypeError):  # no JSON, or not so long, or not so deep
         return (Evidence(record.number),)
     excerpt = tuple(quote[:LONGEST_EXCERPT] for quote in quotes)
     return (Evidence(record.number, tuple(numbers), excerpt),)
