@@ -3,10 +3,11 @@
     .venv/bin/python bench/many_nodes.py
 
 The cluster is a FAKE API server in another process (tests/collect/many_nodes.py), which answers
-each exec at once; an agent prints 200 KB for a capture. Each run is a process of its own: its threads at
-most, its peak memory above that of the same process before it asked, and the seconds that gathering
-and explaining took. Exits 1 when there are more threads than a pool has and a few, when a capture
-of 2,000 nodes needs MEMORY_AT_MOST, or when 2,000 nodes cost RATIO_AT_MOST times 200 or more.
+each exec at once; an agent prints 200 KB for a capture. Each run is a process of its own: its
+threads at most, its peak memory above that of the same process before it asked, and the seconds
+that gathering and explaining took. Exits 1 when there are more threads than a pool has and a few,
+when a capture of 2,000 nodes needs MEMORY_AT_MOST, or when 2,000 nodes cost RATIO_AT_MOST times 200
+or more.
 """
 
 from __future__ import annotations

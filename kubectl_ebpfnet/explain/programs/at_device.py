@@ -7,7 +7,9 @@ bpftool before 7.3 shows neither tcx nor netkit, so bpf_links and Cilium's pins 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -126,7 +128,7 @@ def at_device(
     """
     whole = node[q.ATTACHMENTS]
     if whole.known:
-        there = _of(whole.facts, device, direction, whole.record)
+        there = _of(node.having(q.ATTACHMENTS, device, "device"), direction, whole.record)
         return DevicePrograms(
             tuple(there), ("the kernel",), stated_gaps(whole.record), cite.whole(whole.record)
         )
@@ -138,8 +140,8 @@ def at_device(
     if net.known:
         asked.append("bpftool net")
         empty += cite.whole(net.record)
-        tcx_visible = any(a.hook.startswith(("tcx", "netkit")) for a in net.facts)
-        found += _of(net.facts, device, direction, net.record)
+        tcx_visible = node.net_shows_tcx
+        found += _of(node.having(q.BPF_NET, device, "device"), direction, net.record)
     filters = node[q.TC_FILTERS.about(device, direction)]
     if filters.known:
         asked.append("tc")
@@ -160,13 +162,11 @@ def stated_gaps(record: Record | None) -> str:
 
 
 def _of(
-    attachments: tuple[Attachment, ...], device: str, direction: str, record: Record | None
+    attachments: Iterable[Attachment], direction: str, record: Record | None
 ) -> list[ProgramAtHook]:
     hits = []
     for a in attachments:
         hook, _, side = a.hook.partition("/")
-        if a.device != device:
-            continue
         # netkit programs are at the host side device: `peer` sees what leaves the pod.
         side = {"peer": "ingress", "primary": "egress"}.get(side, side)
         if hook == "xdp":
@@ -181,16 +181,16 @@ def _links(
 ) -> tuple[list[ProgramAtHook], list[str]]:
     asked = []
     found: list[ProgramAtHook] = []
-    owner = ("endpoint", str(endpoint_id)) if endpoint_id is not None else ("", "")
-    pinned_device = ("device", device.replace(".", "-"))
+    owners = [("device", device.replace(".", "-"))]
+    if endpoint_id is not None:
+        owners.append(("endpoint", str(endpoint_id)))
     if node[q.BPF_PINS].known:
         asked.append("pins")
-        for pin in node[q.BPF_PINS].facts:
-            if pin.kind != "link" or (pin.owner, pin.owner_name) not in (owner, pinned_device):
+        by_owner = (node.having(q.BPF_PINS, owner, "owner", "owner_name") for owner in owners)
+        for pin in sorted(chain.from_iterable(by_owner), key=lambda pin: pin.span.line):
+            if pin.kind != "link" or _direction_of(pin.name) != direction:
                 continue
-            if _direction_of(pin.name) != direction:
-                continue
-            link = next((a for a in node.bpf_links.facts if a.pin == pin.path), None)
+            link = next(iter(node.links_by_pin.get(pin.path, ())), None)
             hook = link.hook if link and link.hook else f"tcx/{direction}"
             program = Attachment(
                 hook=hook,
@@ -205,7 +205,7 @@ def _links(
         return found, asked
     asked.append("bpftool link")
     # Without pins the device's name is all there is; another namespace may use the same one.
-    found = _of(node.bpf_links.facts, device, direction, node.bpf_links.record)
+    found = _of(node.links_by_device.get(device, ()), direction, node.bpf_links.record)
     return found[:1], asked
 
 
@@ -230,20 +230,16 @@ def _rank(program: ProgramAtHook) -> tuple[int, int]:
 
 def _named(node: NodeView, program: ProgramAtHook) -> ProgramAtHook:
     a = program.attachment
-    if a.program_id is None:
+    known = node.program(a.program_id)
+    if known is None:
         return program
-    for known in node[q.BPF_PROGRAMS].facts:
-        if known.id == a.program_id:
-            name = a.program_name
-            # A tc filter's name is the program's with the device behind it; the kernel cuts names.
-            if known.name and (known.name.startswith(name) or name.startswith(f"{known.name}-")):
-                name = known.name
-            keep = ("id", "type", "name", "tag", "loaded_at")
-            evidence = program.evidence + cite.of(
-                node[q.BPF_PROGRAMS].record, known.span, keep=keep
-            )
-            return ProgramAtHook(replace(a, tag=a.tag or known.tag, program_name=name), evidence)
-    return program
+    name = a.program_name
+    # A tc filter's name is the program's with the device behind it; the kernel cuts names.
+    if known.name and (known.name.startswith(name) or name.startswith(f"{known.name}-")):
+        name = known.name
+    keep = ("id", "type", "name", "tag", "loaded_at")
+    evidence = program.evidence + cite.of(node[q.BPF_PROGRAMS].record, known.span, keep=keep)
+    return ProgramAtHook(replace(a, tag=a.tag or known.tag, program_name=name), evidence)
 
 
 def _missing(asked: list[str], tcx_visible: bool, found: tuple[ProgramAtHook, ...]) -> str:

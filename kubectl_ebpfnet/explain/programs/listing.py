@@ -18,7 +18,7 @@ from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Bundle
-from kubectl_ebpfnet.model.kernel import Attachment, Link, Program
+from kubectl_ebpfnet.model.kernel import Attachment, Link
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.programs import AttachedProgram, ProgramList
 
@@ -103,7 +103,9 @@ def _at_devices(node: NodeView, where: str, links: Iterable[Link]) -> Iterator[A
                 node, link.name, direction, node.endpoint_at(link.name)
             ).programs:
                 a = found.attachment
-                yield AttachedProgram(where, a, 0, _program(node, a), found.role, found.evidence)
+                yield AttachedProgram(
+                    where, a, 0, node.program(a.program_id), found.role, found.evidence
+                )
 
 
 def _elsewhere(node: NodeView, where: str) -> Iterator[AttachedProgram]:
@@ -119,13 +121,9 @@ def _elsewhere(node: NodeView, where: str) -> Iterator[AttachedProgram]:
 def _of_answer(node: NodeView, where: str, answer: Answer[Attachment]) -> Iterator[AttachedProgram]:
     for a in answer.facts:
         evidence = cite.of(answer.record, a.span)
-        program = _program(node, a)
+        program = node.program(a.program_id)
         name = program.name if program is not None else a.program_name
         yield AttachedProgram(where, a, 0, program, role_of(name), evidence)
-
-
-def _program(node: NodeView, a: Attachment) -> Program | None:
-    return next((p for p in node[q.BPF_PROGRAMS].facts if p.id == a.program_id), None)
 
 
 def _ordered(rows: Iterable[AttachedProgram]) -> tuple[AttachedProgram, ...]:

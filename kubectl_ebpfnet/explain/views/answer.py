@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -9,6 +10,15 @@ from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.path import Evidence
 
 T = TypeVar("T")
+K = TypeVar("K")
+
+
+def grouped(facts: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Return the facts by a member, each group in their order."""
+    found: dict[K, list[T]] = {}
+    for fact in facts:
+        found.setdefault(key(fact), []).append(fact)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

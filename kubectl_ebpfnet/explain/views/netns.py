@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from kubectl_ebpfnet.explain.views import records
-from kubectl_ebpfnet.explain.views.answer import Answer, FactLine
+from kubectl_ebpfnet.explain.views.answer import Answer, FactLine, grouped
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Bundle, Place, pod_place
 from kubectl_ebpfnet.model.kernel import Route
@@ -21,6 +22,7 @@ class Netns:
         self.bundle = bundle
         self.places = tuple(places)
         self._answers: dict[tuple[str, tuple[str, ...]], Answer[Any]] = {}
+        self._indexes: dict[tuple[str, tuple[str, ...]], dict[Any, list[Any]]] = {}
 
     def __getitem__(self, fact: q.Fact[T]) -> Answer[T]:
         """Return the answer of the first place that has one."""
@@ -28,6 +30,19 @@ class Netns:
         if key not in self._answers:
             self._answers[key] = records.answer(self.bundle, self.places, fact)
         return self._answers[key]
+
+    def having(self, fact: q.Fact[T], value: object, *members: str) -> Sequence[T]:
+        """Return the facts with a value, found by an index that is made once.
+
+        Args:
+            fact: of the catalogue.
+            value: to look for; a tuple for several members.
+            members: of the facts.
+        """
+        key = (fact.name, members)
+        if key not in self._indexes:
+            self._indexes[key] = grouped(self[fact].facts, attrgetter(*members))
+        return self._indexes[key].get(value, ())
 
     def lines(self, fact: q.Fact[T], needles: Sequence[str]) -> Iterator[FactLine[T]]:
         """Yield the facts of a table that grows with traffic, of lines with any of the needles."""

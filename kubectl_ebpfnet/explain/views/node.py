@@ -7,12 +7,12 @@ from dataclasses import replace
 from functools import cached_property
 from ipaddress import IPv6Address
 
-from kubectl_ebpfnet.explain.views.answer import Answer, FactLine
+from kubectl_ebpfnet.explain.views.answer import Answer, FactLine, grouped
 from kubectl_ebpfnet.explain.views.netns import Netns
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import DatapathConfig, Endpoint, IpcacheEntry, MonitorEvent
 from kubectl_ebpfnet.model.evidence import Bundle, Record, agent_place, node_place
-from kubectl_ebpfnet.model.kernel import Attachment, Link, Ruleset
+from kubectl_ebpfnet.model.kernel import Attachment, Link, Program, Ruleset
 from kubectl_ebpfnet.model.net import Address, Flow
 from kubectl_ebpfnet.parse.cilium import config as cilium_config
 
@@ -82,13 +82,16 @@ class NodeView(Netns):
             if wanted == (seen.source, seen.destination, seen.protocol, seen.destination_port):
                 yield line
 
+    @cached_property
+    def _endpoints_by_address(self) -> dict[Address, Endpoint]:
+        return {a: one for one in reversed(self[q.ENDPOINTS].facts) for a in one.addresses}
+
     def local_endpoint(self, address: Address) -> Endpoint | None:
         """Return the endpoint with this address, by the agent, then by the endpoints map."""
-        for endpoint in self[q.ENDPOINTS].facts:
-            if address in endpoint.addresses:
-                return endpoint
-        for row in self[q.ENDPOINT_MAP].facts:
-            if row.address == address and not row.host and row.endpoint_id is not None:
+        if address in self._endpoints_by_address:
+            return self._endpoints_by_address[address]
+        for row in self.having(q.ENDPOINT_MAP, address, "address"):
+            if not row.host and row.endpoint_id is not None:
                 return Endpoint(
                     id=row.endpoint_id,
                     identity=row.identity or 0,
@@ -102,22 +105,40 @@ class NodeView(Netns):
 
     def endpoint_at(self, device: str) -> int | None:
         """Return the id of the endpoint with this host side device, None without one."""
-        for endpoint in self[q.ENDPOINTS].facts:
-            if endpoint.interface == device:
-                return endpoint.id
+        for endpoint in self.having(q.ENDPOINTS, device, "interface"):
+            return endpoint.id
         link = self.link(device)
-        for row in self[q.ENDPOINT_MAP].facts:
-            if link is not None and row.ifindex == link.index and not row.host:
+        for row in self.having(q.ENDPOINT_MAP, link.index, "ifindex") if link is not None else ():
+            if not row.host:
                 return row.endpoint_id
         return None
 
     def link_name(self, index: int | None) -> str:
         """Return the name of the device with this ifindex, "" without one."""
-        return next((link.name for link in self[q.LINKS].facts if link.index == index), "")
+        return next((link.name for link in self.having(q.LINKS, index, "index")), "")
 
     def link(self, name: str) -> Link | None:
         """Return the device of this name, None without one."""
-        return next((link for link in self[q.LINKS].facts if link.name == name), None)
+        return next(iter(self.having(q.LINKS, name, "name")), None)
+
+    def program(self, number: int | None) -> Program | None:
+        """Return the loaded program of this id, None without one."""
+        return next(iter(self.having(q.BPF_PROGRAMS, number, "id")), None)
+
+    @cached_property
+    def net_shows_tcx(self) -> bool:
+        """Whether `bpftool net` lists tcx or netkit programs, which old versions do not know."""
+        return any(a.hook.startswith(("tcx", "netkit")) for a in self[q.BPF_NET].facts)
+
+    @cached_property
+    def links_by_device(self) -> dict[str, list[Attachment]]:
+        """`bpf_links` of each device."""
+        return grouped(self.bpf_links.facts, lambda attachment: attachment.device)
+
+    @cached_property
+    def links_by_pin(self) -> dict[str, list[Attachment]]:
+        """`bpf_links` of each pin's path."""
+        return grouped(self.bpf_links.facts, lambda attachment: attachment.pin)
 
     def addresses_of(self, device: str, version: int) -> tuple[Address, ...]:
         """Return the global addresses of a device in one IP version."""

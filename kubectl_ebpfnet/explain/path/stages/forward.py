@@ -57,10 +57,10 @@ def _local(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
 
 def _local_evidence(node: NodeView, endpoint: Endpoint, address: Address) -> tuple[Evidence, ...]:
     """Cite the datapath's own row of an address, or the endpoint where there is none."""
-    spans = [row.span for row in node[q.ENDPOINT_MAP].facts if row.address == address]
-    return (
-        cite.of(node[q.ENDPOINT_MAP].record, *spans) if spans else endpoint_evidence(node, endpoint)
-    )
+    spans = [row.span for row in node.having(q.ENDPOINT_MAP, address, "address")]
+    if not spans:
+        return endpoint_evidence(node, endpoint)
+    return cite.of(node[q.ENDPOINT_MAP].record, *spans)
 
 
 def endpoint_evidence(node: NodeView, endpoint: Endpoint) -> tuple[Evidence, ...]:
