@@ -30,7 +30,8 @@ _NOT_FOUND = 127
 _KEPT_LABEL = ("ebpfnet.dev/keep", "true")  # cluster/nodepods/manifest.py
 _NODE_POD = "--node-access pod"
 _FILE = "docs/rbac.yaml"
-_LATE = "that --timeout allows"  # collect/ask/container.py
+_LATE = "that --timeout allows"  # collect/deadline.py
+_NO_SHELL = "image has no shell and no"  # collect/ask/container.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def _tools(
     for record in records:
         if record.argv[-1] == NF_CONNTRACK and record.ran:
             (has if record.ok else lacks).add(NF_CONNTRACK)
-        elif record.exit_code == _NOT_FOUND or "image has no shell and no" in record.error:
+        elif record.exit_code == _NOT_FOUND or _NO_SHELL in record.error:
             lacks.add(record.argv[0])
         elif record.ran:
             has.add(record.argv[0])
@@ -299,6 +300,9 @@ def _by_tools(command: str, found: NodeCheck, context: DoctorContext) -> Iterato
     if command != "programs" and no_tables:
         what = f"the kernel's own connection tracking: no {NF_CONNTRACK} and no conntrack"
         yield Lack(what, help_)
+    tools = q.best_record(context.cluster.bundle, agent_place(found.name), q.TOOLS)
+    if tools is not None and not tools.ran and _NO_SHELL not in tools.error:
+        yield Lack(f"which programs the agent's image has is not known ({tools.why_not()})")
     if command in _DEEP and not no_cilium:
         status = q.best_record(context.cluster.bundle, agent_place(found.name), q.STATUS)
         if status is not None and not status.ok:

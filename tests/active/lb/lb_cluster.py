@@ -79,6 +79,7 @@ class LbCluster:
     """See the module.
 
     Attributes:
+        pods: namespaces, pods and nodes.
         tries: what was asked of the nodes' netkats.
         tracked: conntrack of each node.
     """
@@ -89,14 +90,14 @@ class LbCluster:
         self.tries: list[Try] = []
         self.tracked: dict[str, list[ConntrackEntry]] = {}
         self._slices = [one for one in objects if one["kind"] == "EndpointSlice"]
-        self._pods = FakeCluster(self.server)
-        self._pods.refuses = self._listed
+        self.pods = FakeCluster(self.server)
+        self.pods.refuses = self._listed
         for one in objects:
             name = one["metadata"]["name"]
             if one["kind"] == "Node":
-                self._pods.objects[f"/api/v1/nodes/{name}"] = one
+                self.pods.objects[f"/api/v1/nodes/{name}"] = one
             elif one["kind"] == "Service":
-                self._pods.objects[f"/api/v1/namespaces/default/services/{name}"] = one
+                self.pods.objects[f"/api/v1/namespaces/default/services/{name}"] = one
         self.server.program = self._node_side
 
     def run(self, request: ProbeRequest) -> tuple[ProbeReport, Bundle]:
@@ -115,7 +116,7 @@ class LbCluster:
 
     def _node_side(self, end: ExecEnd) -> None:
         path = end.seen.path.removesuffix("/exec")
-        node = self._pods.objects[path]["spec"]["nodeName"]
+        node = self.pods.objects[path]["spec"]["nodeName"]
         end.write(1, json.dumps({"protocol": PROTOCOL, "version": "fake"}).encode() + b"\n")
         text = b""
         for piece in end.stdin():

@@ -18,6 +18,7 @@ from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
 from kubectl_ebpfnet.model.probe import AttemptOutcome, NodeRow, ProbeReport
 from kubectl_ebpfnet.render.lb import report as render
 from tests.active.lb.lb_cluster import FIRST_PORT, LbCluster, Try, connected, silent, told
+from tests.cluster.fake_cluster import ended
 from tests.explain.lb.lb_bundle import (
     ADDRESSES,
     ADDRESSES6,
@@ -231,6 +232,29 @@ def test_an_answer_over_udp_that_is_no_address_leaves_the_source_to_conntrack(ma
     )
     assert any(text.startswith("source not known") for text in row.notes)
     assert row.attempts[0].body == "clientip\n"
+
+
+def test_senders_and_others_share_a_namespace(make: Made) -> None:
+    nodes = [node(name) for name in ADDRESSES]
+    cluster = make(masqueraded, service("Cluster"), slice_of(endpoint("n1")), *nodes)
+    cluster.run(QUICK)
+    made = cluster.pods.asked("POST")
+    assert made.count("/api/v1/namespaces") == 1
+    assert len([path for path in made if path.endswith("/pods")]) == 3
+
+
+def test_a_sender_whose_node_pod_does_not_run_says_why(make: Made) -> None:
+    nodes = [node(name) for name in ADDRESSES]
+    cluster = make(masqueraded, service("Cluster"), slice_of(endpoint("n1")), *nodes)
+    cluster.pods.pod_status = lambda _: ended(1)
+    report, _ = cluster.run(QUICK)
+    assert cluster.tries == []
+    for row in report.rows:
+        (attempt,) = row.attempts
+        assert attempt.outcome is AttemptOutcome.ERROR
+        assert attempt.detail.startswith("no node pod: the node pod on n")
+        assert attempt.detail.endswith("has ended: Error, exit code 1")
+        assert attempt.evidence
 
 
 @pytest.mark.parametrize("resolves", [True, False])

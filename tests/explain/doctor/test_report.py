@@ -408,3 +408,11 @@ def test_an_empty_capture() -> None:
     report = examine(bundle_of([]))
     assert report.verdict is Level.BLIND
     assert report.nodes == ()
+
+
+def test_an_agent_whose_programs_could_not_be_read_is_not_full() -> None:
+    cut = Record(0, agent_place("n2"), TOOLS.forms[0], None, error="the connection broke")
+    report = two(said(agent_place("n2"), STATUS, {}), cut, agent2="")
+    assert set(levels(report, "n2").values()) == {"partial"}
+    what = "which programs the agent's image has is not known (the connection broke)"
+    assert (what, "") in lacks(report, "n2", "flows")

@@ -20,6 +20,7 @@ from kubectl_ebpfnet.explain.programs.at_device import at_device
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import (
     InMemory,
     Place,
@@ -61,7 +62,7 @@ def test_a_route_is_quoted_of_its_own_table() -> None:
     """The review's fifth: table 2004's route has the words of main's."""
     same = {"dst": "default", "gateway": "192.0.2.1", "dev": "eth0", "flags": []}
     node = view(said("ip -j route show table all", [same, {**same, "table": "2004"}]))
-    (route,) = (one for one in node.routes.facts if one.table == "2004")
+    (route,) = (one for one in node[q.ROUTES].facts if one.table == "2004")
     assert quoted(route_evidence(node, route))["table"] == "2004"
 
 
@@ -149,7 +150,7 @@ def test_a_device_of_an_excerpt_is_cited_without_its_neighbour() -> None:
     """`ip a | grep mtu` leaves first lines alone; the next line is another device's."""
     text = "2: eth0: <UP> mtu 1500\n3: eth1: <UP> mtu 1500\n    link/ether 02:00:00:00:00:03\n"
     node = view(said("ip -d link", text))
-    eth0, eth1 = node.links.facts
+    eth0, eth1 = node[q.LINKS].facts
     assert (eth0.span.head(2), eth1.span.head(2)) == (Span(1), Span(2, 3))
     assert link_evidence(node, "eth1")[0].lines == (2,)
 

@@ -14,6 +14,7 @@ from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence, route
 from kubectl_ebpfnet.explain.programs.listing import of_node
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, agent_place, bundle_of
 
 AT_MOST = 6.0
@@ -67,7 +68,7 @@ def endpoints(whole: Bundle) -> int:
     """Find and cite every endpoint and every route; return how many."""
     node = ClusterView(whole).node("n1")
     cited = 0
-    for route in node.routes.facts:
+    for route in node[q.ROUTES].facts:
         found = node.local_endpoint(ip_address(route.destination.network_address))
         assert found is not None
         assert f"lxc{found.id}" in endpoint_evidence(node, found)[0].excerpt[0]
