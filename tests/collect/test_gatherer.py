@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -29,7 +30,15 @@ from kubectl_ebpfnet.explain.doctor.report import examine
 from kubectl_ebpfnet.explain.flows import listing as flows
 from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.evidence import API, Bundle, Place, Record, agent_place, pod_place
+from kubectl_ebpfnet.model.evidence import (
+    API,
+    Bundle,
+    InMemory,
+    Place,
+    Record,
+    agent_place,
+    pod_place,
+)
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import PathRequest
 from tests.cluster.fake_api_server import ExecEnd, FakeApiServer, Seen, status_reply
@@ -303,6 +312,25 @@ def test_answers_that_nobody_reads_are_bounded() -> None:
             next(records)
             assert sum(place.asked.is_set() for place in places) <= gathering._UNREAD + read
         assert len(list(records)) == 500 - 99
+
+
+def test_records_that_were_read_are_not_kept() -> None:
+    size, count = 256 << 10, 400
+
+    class Long(Told):
+        def ask(self, *_: object) -> list[Record]:
+            output = InMemory(bytes(size))
+            return [Record(0, self.place, ("x",), 0, output)]
+
+    tracemalloc.start()
+    try:
+        with Gatherer(NOBODY) as gatherer:
+            asked(gatherer, [Long(f"p{n}") for n in range(count)])
+            assert sum(record.ok for record in gatherer.records()) == count
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < (gathering._UNREAD + 16) * size < count * size / 4
 
 
 def test_the_deadline_is_one_for_all_and_says_so_in_one_sentence(
