@@ -12,8 +12,8 @@ from kubectl_ebpfnet.model.evidence import Place, Record
 
 
 class Answerer(Protocol):
-    """Answers for a place: the agent's exec and a pod's exec (container.py), a node pod
-    (node_pod.py)."""
+    """Answers for a place: an agent's exec and a pod's exec (container.py), a node pod
+    (node_pod.py), this machine's resolver (resolver.py)."""
 
     @property
     def place(self) -> Place:
