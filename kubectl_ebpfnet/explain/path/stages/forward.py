@@ -64,7 +64,7 @@ def _local_evidence(node: NodeView, endpoint: Endpoint, address: Address) -> tup
 
 
 def endpoint_evidence(node: NodeView, endpoint: Endpoint) -> tuple[Evidence, ...]:
-    """Cite an endpoint in the agent's list; () for one that only another table has."""
+    """Cite an endpoint in the agent's list; () where it is of another table."""
     if endpoint.span == NOWHERE:
         return ()
     return cite.of(node[q.ENDPOINTS].record, endpoint.span.member("status", "networking"))
