@@ -23,8 +23,7 @@ ip route|ip -j route|ip -6 route|ip -j -6 route|ip -d route
 ip route show table all|ip -j route show table all|ip route get 1.2.3.4|ip -j route get 1.2.3.4
 ip rule|ip -j rule|ip -6 rule|ip -j -6 rule
 ip neigh|ip -j neigh|ip -s neigh|ip neigh show dev d0|ip -j neigh show proxy
-tc filter show dev lxc1 ingress|tc -j filter show dev lxc1 ingress
-tc filter show dev lxc1 egress|tc -j filter show dev lxc1 egress
+tc filter show dev lxc1 ingress|tc filter show dev lxc1 egress
 cat /proc/net/route|cat /proc/net/ipv6_route|cat /proc/net/arp|cat /proc/net/nf_conntrack
 cat /sys/class/net/lxc1/iflink
 conntrack -L|conntrack -L -o extended|conntrack -L -o extended,id
@@ -91,7 +90,6 @@ def main() -> None:
             print("missing:", line, file=sys.stderr)
         commands = [c.split() for line in COMMANDS.strip().splitlines() for c in line.split("|")]
         commands += [["bpftool", "cgroup", "tree", str(made.cgroups)]]
-        commands += [["bpftool", "-j", "cgroup", "tree", str(made.cgroups)]]
         commands += [["ls", "-R", str(made.bpffs)]]
         for argv in commands:
             try:

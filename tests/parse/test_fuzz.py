@@ -47,7 +47,7 @@ PARSERS: dict[str, tuple[Parser, tuple[str, ...]]] = {
     "bpftool net": (bpftool.net, ("bpftool-net", "bpftool-j-net")),
     "bpftool link": (bpftool.links, ("bpftool-j-link", "bpftool-j-f-link")),
     "bpftool prog": (bpftool.programs, ("bpftool-j-prog",)),
-    "bpftool cgroup": (bpftool.cgroup_tree, ("bpftool-cgroup", "bpftool-j-cgroup")),
+    "bpftool cgroup": (bpftool.cgroup_tree, ("bpftool-cgroup",)),
     "bpffs": (bpffs.pins, ("ls-R",)),
     "getent": (lookup.addresses, ("getent",)),
     "tools": (tools.found, ("ls-R",)),

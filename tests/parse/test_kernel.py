@@ -111,7 +111,6 @@ def test_filters_agree(made: Namespace, direction: str) -> None:
     text = tc.filters(run(made, f"tc {words}"), "lxc1", direction)
     if not text:
         pytest.skip(f"no filter could be made: {made.missing}")
-    assert text == tc.filters(run(made, f"tc -j {words}"), "lxc1", direction)
     shown = bpftool.net(run(made, "bpftool -j net show"))
     hook = [one for one in shown if (one.device, one.hook) == ("lxc1", f"clsact/{direction}")]
     assert [one.program_id for one in hook] == [one.program_id for one in text]
@@ -131,7 +130,6 @@ def test_links_and_pins_agree(made: Namespace) -> None:
     group = f"{made.cgroups}/ebpfnet-parse"
     tree = bpftool.cgroup_tree(run(made, f"bpftool cgroup tree {group}"))
     assert tree
-    assert tree == bpftool.cgroup_tree(run(made, f"bpftool -j cgroup tree {group}"))
 
 
 def test_conntrack_agrees_with_the_kernels_file(made: Namespace) -> None:

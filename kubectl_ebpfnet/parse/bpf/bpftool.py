@@ -227,26 +227,11 @@ def _cgroup_hook(attach_type: object) -> str:
 
 
 def cgroup_tree(data: bytes) -> tuple[Attachment, ...]:
-    """Return the programs of `bpftool [-j] cgroup tree`, in their order, of all cgroups together.
+    """Return the programs of `bpftool cgroup tree`, in their order, of all cgroups together.
 
     `priority` is the position at the hook, from 0.
     """
-    found = _json_cgroups(data) if is_json(data) else _text_cgroups(data)
-    return _positioned(found)
-
-
-def _json_cgroups(data: bytes) -> Iterator[Attachment]:
-    source = "bpftool cgroup"
-    for span, cgroup in _records(data, source):
-        listed = cgroup.get("programs", [])
-        for place, record in json_objects(listed, source, span.member("programs")):
-            yield Attachment(
-                hook=_cgroup_hook(record.get("attach_type", "")),
-                device="",
-                program_name=json_text(record, "name", source),
-                program_id=integer(record.get("id"), source, 1),
-                span=place,
-            )
+    return _positioned(_text_cgroups(data))
 
 
 def _text_cgroups(data: bytes) -> Iterator[Attachment]:

@@ -1,4 +1,4 @@
-"""`tc filter show`: the BPF programs at a device's clsact hooks, in text and JSON.
+"""`tc filter show`: the BPF programs at a device's clsact hooks.
 
     filter protocol all pref 1 bpf chain 0
     filter protocol all pref 1 bpf chain 0 handle 0x1 bpf_lxc.o:[from-container] direct-action …
@@ -18,17 +18,7 @@ from typing import Any
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.kernel import Attachment
-from kubectl_ebpfnet.parse._text import (
-    integer,
-    is_json,
-    json_integer,
-    json_objects,
-    json_text,
-    json_value,
-    lines,
-    next_word,
-    quoted,
-)
+from kubectl_ebpfnet.parse._text import integer, lines, next_word, quoted
 
 _SOURCE = "tc filter"
 # Words after the name of the filter, in tc's order.
@@ -38,8 +28,7 @@ _AFTER_NAME = frozenset(
 
 
 def filters(data: bytes, device: str, direction: str) -> tuple[Attachment, ...]:
-    """Return the BPF filters that `tc [-j] filter show dev X ingress|egress` printed, in their
-    order.
+    """Return the BPF filters that `tc filter show dev X ingress|egress` printed, in their order.
 
     Filters of other kinds (u32, flower, …) are left out.
 
@@ -49,34 +38,7 @@ def filters(data: bytes, device: str, direction: str) -> tuple[Attachment, ...]:
         direction: `ingress` or `egress`.
     """
     hook = f"clsact/{direction}"
-    if is_json(data):
-        return tuple(_json_filters(data, device, hook))
     return tuple(_text_filters(data, device, hook))
-
-
-def _json_filters(data: bytes, device: str, hook: str) -> Iterator[Attachment]:
-    for span, record in json_objects(json_value(data, _SOURCE), _SOURCE):
-        options = record.get("options")
-        if record.get("kind") != "bpf" or options is None:
-            continue
-        if not isinstance(options, dict):
-            raise ParseError(_SOURCE, 1, f'"options" is {quoted(options)}, not an object')
-        if "handle" not in options:
-            continue
-        program = options.get("prog", {})
-        if not isinstance(program, dict):
-            raise ParseError(_SOURCE, 1, f'"prog" is {quoted(program)}, not an object')
-        name = json_text(options, "bpf_name", _SOURCE) or json_text(program, "name", _SOURCE)
-        yield Attachment(
-            hook=hook,
-            device=device,
-            program_name=name,
-            program_id=json_integer(program, "id", _SOURCE),
-            tag=json_text(program, "tag", _SOURCE),
-            priority=json_integer(record, "pref", _SOURCE) or 0,
-            direct_action=options.get("direct-action") is True,
-            span=span,
-        )
 
 
 def _text_filters(data: bytes, device: str, hook: str) -> Iterator[Attachment]:

@@ -99,9 +99,7 @@ def test_filters_are_as_tc_shows_them(net: Net, pins: Path) -> None:
     made.inside(net.name, *["tc", "filter", "add", "dev", "a1", "ingress"], *classic)
     found = net.asked()
     for direction in ("ingress", "egress"):
-        shown = tc.filters(
-            net.run(f"tc -j filter show dev a1 {direction}").encode(), "a1", direction
-        )
+        shown = tc.filters(net.run(f"tc filter show dev a1 {direction}").encode(), "a1", direction)
         own = at(found, f"clsact/{direction}", "a1")
         essence = [(a.priority, a.program_id, a.tag, a.direct_action) for a in own]
         assert essence == [(a.priority, a.program_id, a.tag, a.direct_action) for a in shown]

@@ -36,12 +36,9 @@ def test_a_newer_tc_prints_the_programs_name_too() -> None:
 
 
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
-def test_text_and_json_give_equal_filters(direction: str) -> None:
-    folder = "iproute2-6.1.0/netns/"
-    text = tc.filters(sample(f"{folder}tc-filter-show-dev-lxc1-{direction}"), "lxc1", direction)
-    json = tc.filters(sample(f"{folder}tc-j-filter-show-dev-lxc1-{direction}"), "lxc1", direction)
-    assert text == json
-    assert {found.hook for found in text} == {f"clsact/{direction}"}
+def test_the_hook_is_of_the_direction(direction: str) -> None:
+    data = sample(f"iproute2-6.1.0/netns/tc-filter-show-dev-lxc1-{direction}")
+    assert {found.hook for found in tc.filters(data, "lxc1", direction)} == {f"clsact/{direction}"}
 
 
 def test_several_filters_are_in_order() -> None:
@@ -62,12 +59,10 @@ def test_other_classifiers_are_no_programs() -> None:
         b"\taction order 1: gact action drop\n"
     )
     assert tc.filters(data, "eth0", "egress") == ()
-    json = b'[{"protocol":"all","pref":2,"kind":"flower","chain":0,"options":{"handle":"0x1"}}]'
-    assert tc.filters(json, "eth0", "egress") == ()
 
 
 def test_nothing_is_nothing() -> None:
-    assert tc.filters(b"", "eth0", "egress") == tc.filters(b"[]", "eth0", "egress") == ()
+    assert tc.filters(b"", "eth0", "egress") == ()
 
 
 @pytest.mark.parametrize(
@@ -77,9 +72,6 @@ def test_nothing_is_nothing() -> None:
         (b"filter protocol\n", 1),
         (b"filter protocol all pref one bpf chain 0 handle 0x1 x id 1\n", 1),
         (b"filter protocol all pref 1 bpf chain 0 handle 0x1 x id\n", 1),
-        (b'[{"kind":"bpf","options":[]}]', 1),
-        (b'[{"kind":"bpf","options":{"handle":"0x1","prog":5}}]', 1),
-        (b'[{"kind":"bpf","options":{"handle":"0x1","prog":{"id":"x"}}}]', 1),
     ],
 )
 def test_an_unintelligible_record_is_named(data: bytes, line: int) -> None:
