@@ -23,7 +23,9 @@ import pytest
 from tests.lab.cluster import build, lifecycle
 from tests.lab.cluster.config import ADMIN_CONFIG, BINARIES, NOBODY_CONFIG, SRE_CONFIG
 from tests.lab.cluster.datapath import policy
-from tests.lab.cluster.kubectl import program
+from tests.lab.cluster.kubectl import program as kubectl_program
+from tests.lab.cluster.tools import forked
+from tests.lab.cluster.tools.forked import Program
 from tests.lab.cluster.tools.side_by_side import SideBySide
 
 PATIENCE = 30 * 60
@@ -36,11 +38,13 @@ class Lab:
 
     Attributes:
         kubeconfig: of its admin.
+        program: the one that is tested, imported already.
         ours: it is the lab of this repository, so its workloads, addresses and replay agents are
             those of docs/lab.md; False for a cluster that KUBECONFIG named.
     """
 
     kubeconfig: Path
+    program: Program
     ours: bool
 
     def env(self, kubeconfig: Path | None = None) -> Mapping[str, str]:
@@ -53,7 +57,7 @@ class Lab:
     ) -> subprocess.CompletedProcess[str]:
         """Run the real kubectl; never raises for its exit code."""
         return subprocess.run(
-            [program(), *words],
+            [kubectl_program(), *words],
             env=self.env(kubeconfig),
             input=stdin,
             capture_output=True,
@@ -61,6 +65,13 @@ class Lab:
             timeout=timeout,
             check=False,
         )
+
+    def ebpfnet(
+        self, *words: str, kubeconfig: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the program as `kubectl ebpfnet` would, without its start (cluster/tools/forked.py);
+        never raises for its exit code."""
+        return self.program.run(*words, env=self.env(kubeconfig), timeout=60)
 
     def get(self, *words: str) -> Any:
         """`kubectl get … -o json`, decoded."""
@@ -105,14 +116,16 @@ def lab() -> Iterator[Lab]:
     """
     named = os.environ.get("KUBECONFIG", "")
     if named and Path(named) != ADMIN_CONFIG:
-        yield Lab(Path(named), ours=False)
+        with forked.program() as program:
+            yield Lab(Path(named), program, ours=False)
         return
     was_up = lifecycle.is_up()
     if not was_up:
         if why := why_not():
             pytest.skip(why)
         lifecycle.up()
-    yield Lab(ADMIN_CONFIG, ours=True)
+    with forked.program() as program:
+        yield Lab(ADMIN_CONFIG, program, ours=True)
     if not was_up:
         lifecycle.down()
 

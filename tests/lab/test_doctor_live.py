@@ -35,7 +35,7 @@ def namespaces(lab: Lab) -> set[str]:
 
 
 def doctor(lab: Lab, *words: str, kubeconfig: Path = ADMIN_CONFIG) -> tuple[int, dict[str, Any]]:
-    done = lab.kubectl("ebpfnet", "doctor", *words, "-o", "json", kubeconfig=kubeconfig)
+    done = lab.ebpfnet("doctor", *words, "-o", "json", kubeconfig=kubeconfig)
     assert done.stdout, done.stderr
     return done.returncode, dict(json.loads(done.stdout))
 

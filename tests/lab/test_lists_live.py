@@ -34,7 +34,7 @@ def _kept(lab: Lab) -> Iterator[None]:
 
 def document(lab: Lab, *words: str, access: str) -> dict[str, Any]:
     more = ("--keep",) if access == "pod" else ()
-    done = lab.kubectl("ebpfnet", *words, "--node-access", access, *more, "-o", "json")
+    done = lab.ebpfnet(*words, "--node-access", access, *more, "-o", "json")
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 

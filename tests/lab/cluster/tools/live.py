@@ -1,8 +1,8 @@
 """What the tests of `kubectl ebpfnet` on a live cluster share: one answer, pods, faults.
 
-A run is the real kubectl, which finds our plugin on PATH. Pods are called e2e-… and go away with
-the fixture that made them. Faults are made in the network namespaces of the lab's own nodes and of
-such pods, on addresses of such pods, so that nobody else's packets meet them.
+Pods are called e2e-… and go away with the fixture that made them. Faults are made in the network
+namespaces of the lab's own nodes and of such pods, on addresses of such pods, so that nobody else's
+packets meet them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Hop = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one `kubectl ebpfnet path … -o json` said.
+    """What one `ebpfnet path … -o json` said.
 
     Attributes:
         code: exit code.
@@ -74,8 +74,8 @@ class Answer:
 
 
 def path(lab: Lab, *words: str, kubeconfig: Path | None = None) -> Answer:
-    """Run `kubectl ebpfnet path … -o json`; never raises for its exit code."""
-    done = lab.kubectl("ebpfnet", "path", *words, "-o", "json", kubeconfig=kubeconfig)
+    """Run `ebpfnet path … -o json`; never raises for its exit code."""
+    done = lab.ebpfnet("path", *words, "-o", "json", kubeconfig=kubeconfig)
     return Answer(done.returncode, json.loads(done.stdout or "{}"), done.stderr)
 
 
