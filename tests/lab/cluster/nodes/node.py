@@ -108,7 +108,7 @@ enforceNodeAllocatable: []
 failSwapOn: false
 address: {node.address}
 healthzBindAddress: {node.address}
-syncFrequency: 5s
+syncFrequency: 1s
 fileCheckFrequency: 5s
 nodeStatusUpdateFrequency: 1s
 imageGCHighThresholdPercent: 100
