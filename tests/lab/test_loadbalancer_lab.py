@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,8 @@ SERVING, OTHERS = NODES[0], NODES[1:]
 """The node with the pod of Deployment web, and those without."""
 FAILED, SILENT = 7, 28
 """curl(1): could not connect (refused, or ICMP said so); no answer in time."""
+PATIENCE_S, SILENCE_S = 1.5, 0.5
+"""For an answer that is expected, and for none: the lab answers within milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Asked:
     local_port: int
 
 
-def ask(space: str, host: str, seconds: float = 1.5) -> Asked:
+def ask(space: str, host: str, seconds: float = PATIENCE_S) -> Asked:
     """curl in a network namespace of this machine."""
     argv = ["ip", "netns", "exec", space, "curl", "-sS", "--max-time", str(seconds),
             "-w", " %{local_port}", f"http://{host}/clientip"]  # fmt: skip
@@ -69,7 +72,7 @@ def ask(space: str, host: str, seconds: float = 1.5) -> Asked:
     return Asked(done.returncode, source, int(port or 0), max(0, int(local or 0)))
 
 
-def outside(node: Node, host: str, seconds: float = 1.5) -> Asked:
+def outside(node: Node, host: str, seconds: float = PATIENCE_S) -> Asked:
     """A client outside, whose frames for a load-balancer go to this node."""
     ip = ["ip", "-n", WORLD_NETNS, "route"]
     way = [f"{host}/32", "via", node.address]
@@ -77,7 +80,7 @@ def outside(node: Node, host: str, seconds: float = 1.5) -> Asked:
         return ask(WORLD_NETNS, host, seconds)
 
 
-def ask_udp(space: str, host: str, seconds: float = 0.5) -> Asked:
+def ask_udp(space: str, host: str, seconds: float = SILENCE_S) -> Asked:
     """The word `clientip` over UDP; `code` is SILENT, or FAILED for what ICMP said."""
     with netns.inside(f"/run/netns/{space}"):
         one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -103,9 +106,9 @@ def outside_udp(node: Node, host: str) -> Asked:
         return ask_udp(WORLD_NETNS, host)
 
 
-def health(space: str, node: Node, port: int) -> tuple[int, int]:
+def health(space: str, node: Node, port: int, seconds: float = PATIENCE_S) -> tuple[int, int]:
     """Status and local endpoints that a node's healthCheckNodePort tells; (0, 0) for silence."""
-    argv = ["ip", "netns", "exec", space, "curl", "-sS", "--max-time", "1.5",
+    argv = ["ip", "netns", "exec", space, "curl", "-sS", "--max-time", str(seconds),
             "-w", "\n%{http_code}", f"http://{node.address}:{port}/"]  # fmt: skip
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -116,8 +119,12 @@ def health(space: str, node: Node, port: int) -> tuple[int, int]:
 
 def web(lab: Lab) -> str:
     """Name of the pod of Deployment web."""
-    pods = lab.get("pods", "-l", "app=web")["items"]
-    return str(next(p["metadata"]["name"] for p in pods if p["status"]["phase"] == "Running"))
+    return str(running(lab.get("pods", "-l", "app=web")["items"])["metadata"]["name"])
+
+
+def running(pods: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first pod that runs."""
+    return next(pod for pod in pods if pod["status"]["phase"] == "Running")
 
 
 def refused_by_rule(node: Node) -> int:
@@ -148,7 +155,7 @@ def test_nobody_owns_the_addresses(our_lab: Lab) -> None:
         said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
         assert not any(f"inet {one}/" in said for one in LB_ADDRESSES), argv
     assert our_lab.ours
-    assert ask(WORLD_NETNS, LB_CLUSTER_ADDRESS).code == SILENT
+    assert ask(WORLD_NETNS, LB_CLUSTER_ADDRESS, SILENCE_S).code == SILENT
     known = ["ip", "-n", WORLD_NETNS, "neigh", "show", LB_CLUSTER_ADDRESS]
     said = subprocess.run(known, capture_output=True, text=True, check=True).stdout
     assert "lladdr" not in said
@@ -161,7 +168,7 @@ def test_local_answers_only_where_the_pod_is(our_lab: Lab) -> None:
     assert answered.port == answered.local_port, "kept as it was, the port too"
     for node in OTHERS:
         before = refused_by_rule(node)
-        assert outside(node, LB_LOCAL_ADDRESS).code == SILENT
+        assert outside(node, LB_LOCAL_ADDRESS, SILENCE_S).code == SILENT
         assert refused_by_rule(node) > before
     assert our_lab.ours
 
@@ -278,7 +285,7 @@ def test_endpoint_that_is_terminating(our_lab: Lab) -> None:
         direct = ask(OTHERS[1].netns, f"{mine['addresses'][0]}:8080")
         assert direct.code == 0, "it still serves"
         assert health(WORLD_NETNS, node, port) == (503, 0)
-        assert outside(node, LB_LOCAL_ADDRESS).code == SILENT
+        assert outside(node, LB_LOCAL_ADDRESS, SILENCE_S).code == SILENT
         assert outside(node, LB_CLUSTER_ADDRESS).code == 0
     wait_until(lambda: our_lab.kubectl("get", "pod", pod).returncode)
 
@@ -287,10 +294,10 @@ def test_endpoint_that_is_terminating(our_lab: Lab) -> None:
 def test_rule_in_forward_that_drops(our_lab: Lab, node: Node) -> None:
     there = address(our_lab, web(our_lab))
     with lb_faults.dropped_in_forward(node, there, 8080):
-        assert outside(node, LB_CLUSTER_ADDRESS).code == SILENT
+        assert outside(node, LB_CLUSTER_ADDRESS, SILENCE_S).code == SILENT
         # The last node's packets to the pod pass through the first one's FORWARD too.
-        last = outside(NODES[-1], LB_CLUSTER_ADDRESS)
-        assert last.code == (SILENT if node == SERVING else 0)
+        code, seconds = (SILENT, SILENCE_S) if node == SERVING else (0, PATIENCE_S)
+        assert outside(NODES[-1], LB_CLUSTER_ADDRESS, seconds).code == code
     assert outside(node, LB_CLUSTER_ADDRESS).code == 0
 
 
@@ -298,7 +305,7 @@ def test_health_check_that_is_blocked(our_lab: Lab) -> None:
     port = lb_faults.health_check_port("web-lb-local")
     with lb_faults.health_check_blocked(SERVING, port):
         for asker in (WORLD_NETNS, SERVING.netns, OTHERS[0].netns):
-            assert health(asker, SERVING, port) == (0, 0)
+            assert health(asker, SERVING, port, SILENCE_S) == (0, 0)
         assert outside(SERVING, LB_LOCAL_ADDRESS).code == 0
     assert health(WORLD_NETNS, SERVING, port) == (200, 1)
     assert our_lab.ours
@@ -313,7 +320,8 @@ def test_health_check_that_lies(our_lab: Lab, node: Node, status: int, endpoints
     with lb_faults.health_check_lies(node, port, status, endpoints):
         for asker in (WORLD_NETNS, node.netns, NODES[-1].netns):
             assert health(asker, node, port) == (status, endpoints) != truth
-        assert (outside(node, LB_LOCAL_ADDRESS).code == 0) == (truth[0] == 200)
+        code, seconds = (0, PATIENCE_S) if truth[0] == 200 else (SILENT, SILENCE_S)
+        assert outside(node, LB_LOCAL_ADDRESS, seconds).code == code
     assert health(WORLD_NETNS, node, port) == truth
     assert our_lab.ours
 
@@ -332,7 +340,7 @@ def test_strict_rp_filter_bites_on_an_asymmetric_route(our_lab: Lab, node: Node)
         assert outside(node, LB_CLUSTER_ADDRESS).code == 0, "asymmetric alone is no fault"
     before = lb_faults.reverse_path_drops(node)
     with lb_faults.strict_rp_filter(node):
-        assert outside(node, LB_CLUSTER_ADDRESS).code == SILENT
+        assert outside(node, LB_CLUSTER_ADDRESS, SILENCE_S).code == SILENT
         assert lb_faults.reverse_path_drops(node) > before
     assert outside(node, LB_CLUSTER_ADDRESS).code == 0
     assert our_lab.ours
@@ -377,6 +385,9 @@ def fault(lab: Lab, name: str) -> AbstractContextManager[object]:
 def traces(lab: Lab) -> dict[str, object]:
     """What the faults change on the nodes."""
     found: dict[str, object] = {}
+    labels = {
+        one["metadata"]["name"]: one["metadata"]["labels"] for one in lab.get("nodes")["items"]
+    }
     for node in NODES:
         rules = in_node(node, "iptables-save").splitlines()
         found[node.name] = (
@@ -385,15 +396,14 @@ def traces(lab: Lab) -> dict[str, object]:
             [one for one in in_node(node, "ip", "route").splitlines() if " lxc" not in one],
             in_node(node, "sysctl", "net.ipv4.conf.eth0.rp_filter"),
             in_node(node, "ss", "-Htln", f"sport = :{lb_faults.LIAR_PORT}"),
-            lb_faults.EXCLUDED in lab.get("node", node.name)["metadata"]["labels"],
+            lb_faults.EXCLUDED in labels[node.name],
         )
-    conditions = lab.get("pod", web(lab))["status"]["conditions"]
-    found["pods"] = sorted(
-        pod["metadata"]["name"] for pod in lab.get("pods", "-l", "app=web")["items"]
-    )
-    rules = in_pod(web(lab), "iptables-save").splitlines()
+    pods = lab.get("pods", "-l", "app=web")["items"]
+    found["pods"] = sorted(pod["metadata"]["name"] for pod in pods)
+    pod = running(pods)
+    rules = in_pod(pod["metadata"]["name"], "iptables-save").splitlines()
     found["rules of the pod"] = [one for one in rules if lb_faults.COMMENT in one]
-    found["in service"] = {one["type"]: one["status"] for one in conditions}
+    found["in service"] = {one["type"]: one["status"] for one in pod["status"]["conditions"]}
     return found
 
 

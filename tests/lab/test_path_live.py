@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,6 +15,7 @@ from tests.lab.cluster.datapath import policy
 from tests.lab.cluster.tools.live import FETCH, address, path, pod_of_our_own
 from tests.lab.conftest import Lab
 
+pytestmark = pytest.mark.side_by_side
 WORLD = f"{WORLD_ADDRESS}:80"
 
 
@@ -48,15 +48,15 @@ def id_and_tag(summary: str) -> tuple[int, str]:
     return int(match[1]), match[2]
 
 
-@pytest.fixture(params=ONE_OF_EACH, ids=lambda node: node.name)
-def walker(our_lab: Lab, request: pytest.FixtureRequest) -> Iterator[tuple[str, Node]]:
-    """A pod, and its node, whose flows are this test's alone."""
-    with pod_of_our_own(our_lab, "e2e-walker", request.param.name) as name:
-        yield name, request.param
+@pytest.mark.parametrize("node", ONE_OF_EACH, ids=lambda node: node.name)
+def test_pod_to_world(our_lab: Lab, node: Node) -> None:
+    """By a pod of its own, whose flows are this test's alone."""
+    with pod_of_our_own(our_lab, "e2e-walker", node.name) as pod:
+        goes_to_the_world(our_lab, pod, node)
 
 
-def test_pod_to_world(our_lab: Lab, walker: tuple[str, Node]) -> None:
-    pod, node = walker
+def goes_to_the_world(our_lab: Lab, pod: str, node: Node) -> None:
+    """Every hop of a pod's fetch is what the agent and the world saw."""
     seen = our_lab.run(pod, *FETCH, f"http://{WORLD_ADDRESS}/").strip()
     answer = path(our_lab, f"pod/{pod}", WORLD)
     assert (answer.code, answer.verdict) == (0, "delivered")

@@ -24,11 +24,18 @@ from tests.lab.cluster.config import (
 from tests.lab.cluster.tools import lb_faults
 from tests.lab.cluster.tools.live import address
 from tests.lab.conftest import Lab
-from tests.lab.test_loadbalancer_lab import ask, outside, outside_udp
+from tests.lab.test_loadbalancer_lab import (
+    PATIENCE_S,
+    SILENCE_S,
+    ask,
+    outside,
+    outside_udp,
+)
 
 LOCAL, CLUSTER = "web-lb-local", "web-lb-cluster"
 UDP_LOCAL, UDP_CLUSTER = "udp-lb-local", "udp-lb-cluster"
 NODE1, NODE2, NODE3 = NODES
+WAIT = ("--wait", "1s")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,15 +46,13 @@ def _kept(lab: Lab) -> Iterator[None]:
         lab.kubectl("ebpfnet", "cleanup")
 
 
-def probed(lab: Lab, service: str, *words: str, wait: str = "2s") -> tuple[int, dict[str, Any]]:
+def probed(lab: Lab, service: str, *words: str) -> tuple[int, dict[str, Any]]:
     """Exit code and document of one probe."""
-    done = lab.kubectl(
-        "ebpfnet",
+    done = lab.ebpfnet(
         "probe-lb",
         service,
         "--keep",
-        "--wait",
-        wait,
+        *WAIT,
         "--exit-code",
         *words,
         "-o",
@@ -83,7 +88,8 @@ def test_local_answers_only_through_the_node_with_the_pod_and_keeps_the_source(
     assert list(found) == [node.name for node in NODES]
     for node in NODES:
         row = found[node.name]
-        answers = outside(node, LB_LOCAL_ADDRESS).code == 0
+        seconds = PATIENCE_S if node is NODE1 else SILENCE_S
+        answers = outside(node, LB_LOCAL_ADDRESS, seconds).code == 0
         assert (row["outcome"] == "connected") == answers == (node is NODE1)
         assert row["from_node"] != node.name
         assert row["health"]["status"] == (200 if answers else 503)
@@ -100,7 +106,7 @@ def test_local_answers_only_through_the_node_with_the_pod_and_keeps_the_source(
 def test_a_plain_client_on_a_node_is_fooled_where_netkat_is_not(our_lab: Lab) -> None:
     """The reason for all of it: kube-proxy sends the node's own traffic to any endpoint."""
     assert ask(NODE2.netns, LB_LOCAL_ADDRESS).code == 0
-    assert outside(NODE2, LB_LOCAL_ADDRESS).code != 0
+    assert outside(NODE2, LB_LOCAL_ADDRESS, SILENCE_S).code != 0
     assert rows(probed(our_lab, LOCAL)[1])["node2"]["outcome"] != "connected"
 
 
@@ -118,7 +124,7 @@ def test_cluster_answers_everywhere_and_the_source_is_the_nodes(our_lab: Lab) ->
 
 
 def test_udp_local_answers_only_through_the_node_with_the_pod(our_lab: Lab) -> None:
-    code, document = probed(our_lab, UDP_LOCAL, "--protocol", "udp", wait="1s")
+    code, document = probed(our_lab, UDP_LOCAL, "--protocol", "udp")
     assert (code, document["verdict"]) == (0, "as-asked"), titles(document)
     found = rows(document)
     for node in NODES:
@@ -175,7 +181,7 @@ def under(lab: Lab, name: str, *words: str) -> tuple[int, dict[str, Any]]:
     """What a probe says under a fault."""
     service, fault = faults(lab)[name]
     with fault:
-        return probed(lab, service, *words, wait="1s" if service.startswith("udp") else "2s")
+        return probed(lab, service, *words)
 
 
 def test_an_endpoint_that_is_not_ready_is_expected_not_to_answer(our_lab: Lab) -> None:
@@ -295,7 +301,7 @@ def test_both_policies_on_copies_which_are_gone_afterwards(our_lab: Lab, service
     before = our_lab.get("service", service)
     done = our_lab.kubectl(
         "ebpfnet", "probe-lb", service, "--verify-policies", "--keep", "--exit-code",
-        "--wait", "2s", "-o", "json", timeout=120,
+        *WAIT, "-o", "json", timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     reports = json.loads(done.stdout)["items"]
@@ -332,7 +338,7 @@ def test_a_plan_deploys_nothing(our_lab: Lab) -> None:
     ],
 )
 def test_mistakes_say_what_to_do(our_lab: Lab, words: tuple[str, ...], complaint: str) -> None:
-    done = our_lab.kubectl("ebpfnet", "probe-lb", *words)
+    done = our_lab.ebpfnet("probe-lb", *words)
     assert done.returncode in (1, 2)
     assert done.stdout == ""
     assert complaint in done.stderr
