@@ -3,38 +3,42 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Tests beside each other; kernel tests are one group (tests/conftest.py).
-BESIDE := --numprocesses=auto --maxprocesses=4 --dist=loadgroup
+# Tests beside each other; kernel tests are two rows (tests/conftest.py).
+BESIDE := --numprocesses=auto --maxprocesses=5
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-unit test-newer fuzz fresh demo lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
+.PHONY: help venv test test-machine test-unit test-newer fuzz fresh demo lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 venv: $(STAMP) ## a virtual environment with the package and everything that its tests need
 
-$(STAMP): $(BIN)/kubectl-ebpfnet
+$(STAMP): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch $@
+	touch $(BIN)/kubectl-ebpfnet $@
 
 # The program alone: what `make demo` needs.
-$(BIN)/kubectl-ebpfnet: pyproject.toml
+$(BIN)/kubectl-ebpfnet: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'Python 3.11 or newer is needed: make PYTHON=python3.12 …' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || test "$$(id -u)" -ne 0 || \
 	  { apt-get update -qq && apt-get install -y -qq python3-venv; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable .
-	touch $@
+	$(PYTHON) -m venv $(VENV)
 
 test: venv ## every test that this machine can run; what it cannot is skipped with the reason
 	@test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || $(BIN)/python -m tests.lab build || \
 	  echo 'what needs these packages, or the lab, is skipped' >&2
-	@echo '1 of 2: what needs no cluster, as many at a time as there are processors'; first=0; \
-	  $(BIN)/python -m pytest $(BESIDE) --durations=12 -m 'not lab' || first=$$?; \
-	  echo '2 of 2: what needs a cluster'; \
-	  $(BIN)/python -m pytest --durations=12 -m lab tests/lab && exit $$first
+	@echo '1 of 2: what needs no cluster'; first=0; \
+	  $(MAKE) --no-print-directory test-machine || first=$$?; \
+	  echo '2 of 2: what needs a cluster'; $(MAKE) --no-print-directory lab-test && exit $$first
+
+test-machine: venv ## only the tests that need no cluster: unit tests, and kernel tests where there is root
+	$(BIN)/python -m pytest $(BESIDE) --durations=12 -m 'not lab'
 
 test-unit: venv ## only the tests that need neither root nor a cluster
 	$(BIN)/python -m pytest $(BESIDE) --durations=12 -m 'not lab and not kernel'
@@ -76,7 +80,7 @@ lab-status: venv ## whether the lab is up, and where its kubeconfigs are
 	@$(BIN)/python -m tests.lab status
 
 lab-test: venv ## the end-to-end tests, on the lab or on the cluster that KUBECONFIG names
-	$(BIN)/python -m pytest -m lab
+	$(BIN)/python -m pytest --durations=12 -m lab tests/lab
 
 lab-cycle: venv ## take the lab down and up again in many ways; nothing may be left (root)
 	EBPFNET_LAB_CYCLE=1 $(BIN)/python -m pytest tests/lab/test_cycle.py

@@ -37,7 +37,7 @@ apt-config dump | grep -E '^Acquire::(https?|Retries|Check)' >"$root/etc/apt/apt
 for file in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt /etc/pip.conf /root/.config/pip/pip.conf; do
     [ ! -e "$file" ] || install -D -m 644 "$file" "$root$file"
 done
-mapfile -t settings < <(env | grep -iE '^(SSL_CERT_|PIP_(CERT|INDEX|EXTRA|TRUSTED|DEFAULT|DISABLE)|REQUESTS_CA_|CURL_CA_|GIT_SSL_|https?_proxy=|no_proxy=)')
+mapfile -t settings < <(env | grep -iE '^(SSL_CERT_|PIP_(CERT|COMPILE|INDEX|EXTRA|TRUSTED|DEFAULT|DISABLE)|REQUESTS_CA_|CURL_CA_|GIT_SSL_|https?_proxy=|no_proxy=)')
 
 git clone -q "file://$PWD" "$root/root/checkout"
 mkdir -p "$root/machine" "$root/var/cache/kubectl-ebpfnet"
