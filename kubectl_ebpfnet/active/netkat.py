@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from kubectl_ebpfnet.cluster.client.api import Api
 from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.cluster.exec.live import exec_live
+from kubectl_ebpfnet.cluster.exec.run import exec_live
 from kubectl_ebpfnet.cluster.exec.stdio import LiveStreams
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod, find_node_pods

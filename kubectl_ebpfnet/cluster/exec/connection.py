@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kubectl_ebpfnet.cluster.client.failures import refusal, unreachable
@@ -125,9 +125,9 @@ class Outgoing:
     cannot pile up.
     """
 
-    def __init__(self, sock: socket.socket, frames: Iterable[bytes] = ()) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._frames = deque(frames)
+        self._frames: deque[bytes] = deque()
         self._pong = b""
         self._current = memoryview(b"")  # the unsent rest of the started frame
         self._is_pong = False

@@ -15,10 +15,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from kubectl_ebpfnet.cluster.exec.protocol import STDIN
 from kubectl_ebpfnet.errors import EbpfnetError, ParseError
 from kubectl_ebpfnet.model.protocol import frames
 from kubectl_ebpfnet.model.protocol.frames import FrameReader, frame
 
+_STDIN = bytes((STDIN,))
 _PIECE = 1 << 16
 _BUFFER_BYTES = 1 << 20
 
@@ -90,7 +92,7 @@ class Outlet:
 
 
 class LiveStreams:
-    """The local streams of a session (live.LocalStreams). Use it in a `with`."""
+    """The local streams of a session (pump.LocalStreams). Use it in a `with`."""
 
     def __init__(
         self, stdin: int | None, stdout: int, stderr: int, pcap: int | None = None
@@ -153,8 +155,8 @@ class LiveStreams:
             fds.append(self._stdin)
         return fds, max(0.0, self._sent_at + frames.ALIVE_SECONDS - time.monotonic())
 
-    def stdin(self, ready: Sequence[int]) -> bytes:
-        """Return a frame of stdin, its end, or a keepalive."""
+    def message(self, ready: Sequence[int]) -> bytes:
+        """Return a message with a frame of stdin, its end, or a keepalive."""
         message = b""
         if not self._stdin_ended and (self._stdin is None or self._stdin in ready):
             room = min(_PIECE, frames.WINDOW - self._unacknowledged)
@@ -164,9 +166,10 @@ class LiveStreams:
             message = frame(frames.DATA, data) if data else frame(frames.END)
         elif time.monotonic() >= self._sent_at + frames.ALIVE_SECONDS:
             message = frame(frames.ALIVE)
-        if message:
-            self._sent_at = time.monotonic()
-        return message
+        if not message:
+            return b""
+        self._sent_at = time.monotonic()
+        return _STDIN + message
 
     def has_room(self) -> bool:
         """Tell whether every outlet has room. Raises OSError when writing failed."""
@@ -209,8 +212,8 @@ class LiveStreams:
             self._pcap.put(payload)
 
     def parting(self) -> bytes:
-        """Return the frame that asks the program to end."""
-        return frame(frames.STOP)
+        """Return the message that asks the program to end."""
+        return _STDIN + frame(frames.STOP)
 
 
 def _read(fd: int, size: int) -> bytes:

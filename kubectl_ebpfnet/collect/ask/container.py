@@ -14,7 +14,8 @@ from typing import ClassVar
 from kubectl_ebpfnet.capture.open import now
 from kubectl_ebpfnet.capture.spool import Spool, StderrSpool
 from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.cluster.exec.run import Limits, exec_stream, no_such_program
+from kubectl_ebpfnet.cluster.exec.pump import Limits
+from kubectl_ebpfnet.cluster.exec.run import exec_stream, no_such_program
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.collect.ask import shell_script
 from kubectl_ebpfnet.collect.ask.question import Question

@@ -11,15 +11,16 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.cluster.exec.live import LIVE, exec_live
-from kubectl_ebpfnet.cluster.exec.run import Limits
+from kubectl_ebpfnet.cluster.exec.pump import Limits
+from kubectl_ebpfnet.cluster.exec.run import LIVE, exec_live
 from kubectl_ebpfnet.cluster.exec.stdio import LiveStreams
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.errors import EbpfnetError, ExecError, ExecTimeout, Forbidden
@@ -148,83 +149,6 @@ def test_there_and_back_in_tls(open_session: Opener) -> None:
         fake.close()
 
 
-class _Typist:
-    """Ends whose stdin always has more, until `size` bytes are gone; counts the pump's turns."""
-
-    def __init__(self, size: int) -> None:
-        self.left = size
-        self.turned = threading.Condition()
-        self.turns = 0
-        self.blocked = False
-
-    def wait_for(self, sending: bool) -> tuple[list[int], float | None]:
-        with self.turned:
-            self.turns += 1
-            self.blocked = sending
-            self.turned.notify_all()
-        return [], None if sending or not self.left else 0
-
-    def stdin(self, ready: Sequence[int]) -> bytes:
-        piece = min(self.left, 32768)
-        self.left -= piece
-        return b"s" * piece
-
-    def has_room(self) -> bool:
-        return True
-
-    def stdout(self, data: bytes) -> None:
-        pass
-
-    stderr = stdout
-
-    def parting(self) -> bytes:
-        return b""
-
-
-@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
-def test_a_ping_during_a_blocked_write_is_answered_after_it(
-    open_session: Opener, tls: bool
-) -> None:
-    size, found, problems = 24 << 20, [0], []
-    ends = _Typist(size)
-
-    def stuck(turns: int) -> bool:
-        return ends.blocked and ends.turns > turns
-
-    def program(end: ExecEnd) -> None:
-        for number in range(3):
-            with ends.turned:
-                if not ends.turned.wait_for(lambda: stuck(0), 20):
-                    problems.append("never blocked")
-                turns = ends.turns
-            end.ping(b"%d" % number)
-            with ends.turned:
-                if not ends.turned.wait_for(lambda turns=turns: stuck(turns), 20):
-                    problems.append("the ping was not read")
-        for each in end.frames():
-            if each.opcode.name == "PONG":
-                problems.append(bytes(each.data).decode())
-            else:
-                found[0] += len(each.data) - 1
-            if found[0] == size:
-                break
-        end.end()
-
-    fake = FakeApiServer(tls=tls)
-    try:
-        fake.program = program
-        session = open_session(
-            server=fake.url,
-            certificate_authority=str(CERTS / "ca.pem") if tls else None,
-            tls_server_name="api.fake.test",
-        )
-        assert exec_live(session, POD, ["netkat", "x"], ends, Limits(20, 20, 60, None)) == 0
-    finally:
-        fake.close()
-    assert found == [size]
-    assert problems == ["2"]  # the newest ping alone is answered
-
-
 def test_exit_code_stderr_and_pcap(either: FakeApiServer, laptop: Laptop, tmp_path: Path) -> None:
     either.program = on_the_node(
         "os.write(2, b'why\\n')\n"
@@ -336,7 +260,7 @@ def test_output_that_nobody_takes_stops_neither_stdin_nor_signs_of_life(
 
     def run() -> None:
         try:
-            laptop.run(limits=Limits(idle=0.5, max_bytes=None))
+            laptop.run(limits=replace(LIVE, idle=0.5))
         except BaseException as error:
             failed.append(error)
 
@@ -434,7 +358,7 @@ def test_no_sign_of_life(either: FakeApiServer, laptop: Laptop) -> None:
     either.program = lambda end: end.wait_for_client_to_leave()
     begin = time.monotonic()
     with pytest.raises(ExecTimeout, match=r"no keepalive for 0\.5 s"):
-        laptop.run(limits=Limits(idle=0.5))
+        laptop.run(limits=replace(LIVE, idle=0.5))
     assert 0.4 < time.monotonic() - begin < 5
 
 

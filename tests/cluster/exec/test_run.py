@@ -12,7 +12,8 @@ import pytest
 
 from kubectl_ebpfnet.cluster.client.api import Api
 from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.cluster.exec.run import Limits, exec_stream, no_such_program
+from kubectl_ebpfnet.cluster.exec.pump import Limits
+from kubectl_ebpfnet.cluster.exec.run import exec_stream, no_such_program
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.errors import (
     ApiError,
@@ -150,55 +151,6 @@ def test_pings_are_answered_while_stdin_waits(fake: FakeApiServer, session: Sess
     done = exec_run(session, POD, ["x"], stdin=b"s" * 3_000_000)
     assert done.stdout == b"3000000"
     assert pongs == [b"are you there?"]
-
-
-def test_pings_do_not_break_a_blocked_write_over_tls(
-    open_session: Opener, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    size, found = 16 << 20, [0]
-    read = threading.Semaphore(0)
-
-    def program(end: ExecEnd) -> None:
-        frames = (frame for frame in end.frames() if frame.opcode.name == "BINARY")
-        for stop in range(1 << 20, 8 << 20, 1 << 20):
-            # Each of these takes a step of the client, which sends first: soon it is blocked.
-            for _ in range(80):
-                end.ping(b"?")
-                end.write(1, b"x")
-                assert read.acquire(timeout=20)
-            while found[0] < stop:  # then it is blocked at another byte of a frame
-                found[0] += len(next(frames).data) - 1
-        for frame in frames:
-            found[0] += len(frame.data) - 1
-            if bytes(frame.data) == b"\xff\0":
-                break
-        end.end()
-
-    fake = FakeApiServer(tls=True)
-    try:
-        fake.program = program
-        session = open_session(
-            server=fake.url,
-            certificate_authority=str(CERTS / "ca.pem"),
-            tls_server_name="api.fake.test",
-        )
-        dial = session.dial
-
-        def narrow(seconds: float) -> socket.socket:
-            sock = dial(seconds)
-            # The system says "writable" when it has room for less than a record of TLS.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
-            return sock
-
-        monkeypatch.setattr(session, "dial", narrow)
-        code = exec_stream(
-            session, POD, ["x"],
-            on_stdout=lambda _: read.release(), on_stderr=lambda _: None, stdin=b"s" * size,
-            limits=Limits(idle=20),
-        )  # fmt: skip
-    finally:
-        fake.close()
-    assert (code, found) == (0, [size + 1])
 
 
 # --- size and time ----------------------------------------------------------------------------

@@ -15,7 +15,8 @@ import threading
 from typing import Any
 
 from kubectl_ebpfnet.cluster.client.session import ConnectionOptions, Session
-from kubectl_ebpfnet.cluster.exec.run import Limits, exec_stream
+from kubectl_ebpfnet.cluster.exec.pump import Limits
+from kubectl_ebpfnet.cluster.exec.run import exec_stream
 from kubectl_ebpfnet.cluster.nodepods import manifest
 from kubectl_ebpfnet.cluster.nodepods.deployment import Deployment, NodePod, NodePodOptions
 from kubectl_ebpfnet.errors import ClusterError
