@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kubectl_ebpfnet.model.protocol.frames import END, OPTION, frame
+from kubectl_ebpfnet.model.protocol.frames import OPTION, PROGRAM, Kind, frame
 
 ROOT = Path(__file__).parents[1]
 RUNS = 5
@@ -146,7 +146,7 @@ def first_byte(between: Ends, tool: tuple[str, ...]) -> tuple[float, float]:
     memory = high_water(client.pid)
     if OPTION in tool:  # else the end of the stream would be that of the client
         assert client.stdin is not None
-        client.stdin.write(frame(END))
+        client.stdin.write(frame(Kind.END, PROGRAM))
         client.stdin.flush()
         client.wait(20)
     client.communicate(b"")

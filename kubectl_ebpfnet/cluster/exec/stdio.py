@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from kubectl_ebpfnet.cluster.exec.protocol import STDIN
 from kubectl_ebpfnet.errors import EbpfnetError, ParseError
 from kubectl_ebpfnet.model.protocol import frames
-from kubectl_ebpfnet.model.protocol.frames import FrameReader, frame
+from kubectl_ebpfnet.model.protocol.frames import FrameReader, Kind, frame
 
 _STDIN = bytes((STDIN,))
 _PIECE = 1 << 16
@@ -117,7 +117,6 @@ class LiveStreams:
         self._pcap = None if pcap is None else Outlet(pcap, self._wake)
         self._outlets = [self._out, self._err, *([self._pcap] if self._pcap else [])]
         self._unframing: FrameReader | None = FrameReader("the node pod's frames")
-        self._prefix = b""  # an incomplete greeting
 
     def __enter__(self) -> LiveStreams:
         return self
@@ -150,7 +149,7 @@ class LiveStreams:
         if (
             not self._stdin_ended
             and self._stdin is not None
-            and self._unacknowledged < frames.WINDOW
+            and self._unacknowledged < frames.WINDOW_BYTES
         ):
             fds.append(self._stdin)
         return fds, max(0.0, self._sent_at + frames.ALIVE_SECONDS - time.monotonic())
@@ -159,13 +158,15 @@ class LiveStreams:
         """Return a message with a frame of stdin, its end, or a keepalive."""
         message = b""
         if not self._stdin_ended and (self._stdin is None or self._stdin in ready):
-            room = min(_PIECE, frames.WINDOW - self._unacknowledged)
+            room = min(_PIECE, frames.WINDOW_BYTES - self._unacknowledged)
             data = b"" if self._stdin is None else _read(self._stdin, room)
             self._unacknowledged += len(data)
             self._stdin_ended = not data
-            message = frame(frames.DATA, data) if data else frame(frames.END)
+            message = (
+                frame(Kind.DATA, frames.PROGRAM, data) if data else frame(Kind.END, frames.PROGRAM)
+            )
         elif time.monotonic() >= self._sent_at + frames.ALIVE_SECONDS:
-            message = frame(frames.ALIVE)
+            message = frame(Kind.ALIVE)
         if not message:
             return b""
         self._sent_at = time.monotonic()
@@ -184,36 +185,30 @@ class LiveStreams:
         self._out.put(data)
 
     def stderr(self, data: bytes) -> None:
-        """Take frames, or plain text when the program did not start."""
+        """Take frames, or plain text once something else comes."""
         if self._unframing is None:
             self._err.put(data)
             return
-        if self._prefix != frames.GREETING:
-            self._prefix += data
-            size = len(frames.GREETING)
-            if not self._prefix.startswith(frames.GREETING[: len(self._prefix)]):
-                self._unframing = None
-                self._err.put(self._prefix)
-                return
-            self._prefix, data = self._prefix[:size], self._prefix[size:]
         try:
-            for kind, payload in self._unframing.feed(data):
-                self._take(kind, payload)
+            for each in self._unframing.feed(data):
+                self._take(*each)
         except ParseError:
             rest, self._unframing = self._unframing.rest, None
             self._err.put(rest)
 
-    def _take(self, kind: bytes, payload: bytes) -> None:
-        if kind == frames.TEXT:
+    def _take(self, kind: int, stream: int, payload: bytes) -> None:
+        if kind == Kind.STDERR:
             self._err.put(payload)
-        elif kind == frames.TAKEN:
-            self._unacknowledged -= int.from_bytes(payload, "big")
-        elif kind == frames.PCAP and self._pcap is not None:
+        elif (kind, stream) == (Kind.WINDOW, frames.PROGRAM):
+            self._unacknowledged -= frames.window_size(payload)
+        elif (kind, stream) == (Kind.DATA, frames.PACKETS) and self._pcap is not None:
             self._pcap.put(payload)
+        elif (kind, stream) == (Kind.END, frames.SESSION):
+            self._err.put(payload + b"\n")
 
     def parting(self) -> bytes:
         """Return the message that asks the program to end."""
-        return _STDIN + frame(frames.STOP)
+        return _STDIN + frame(Kind.STOP)
 
 
 def _read(fd: int, size: int) -> bytes:

@@ -20,19 +20,18 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.protocol import frames
-from kubectl_ebpfnet.model.protocol.frames import FrameReader, frame
+from kubectl_ebpfnet.model.protocol.frames import FrameReader, Kind, frame
 
 Program = Callable[[list[str]], int]
 _PR_SET_PDEATHSIG = 1
 _PIECE = 1 << 16
 _QUEUE_BYTES = 1 << 18
 """Most bytes of stderr and pcap in the queue to the client; beyond, the program waits."""
-_CONSUMED_BYTES = frames.WINDOW // 16
+_CONSUMED_BYTES = frames.WINDOW_BYTES // 16
 _GRACE_SECONDS = 2.0  # between SIGTERM and SIGKILL
 _PARTING_SECONDS = 1.0  # to write the rest, to a client that is gone
 
@@ -108,15 +107,17 @@ class _Session:
     ) -> None:
         self._pid = pid
         self._to_stdin, stderr_end, pcap = our_ends
-        self._sources = {stderr_end: frames.TEXT, pcap: frames.PCAP}
+        self._sources = {
+            stderr_end: (Kind.STDERR, frames.PROGRAM),
+            pcap: (Kind.DATA, frames.PACKETS),
+        }
         self._awake = awake
         self._silence = silence
         self._incoming = FrameReader("the client's frames")
-        self._input: deque[bytes] = deque()
+        self._input = bytearray()
         self._end_of_input = False
         self._consumed = 0
-        self._out: deque[bytes] = deque([frames.GREETING])
-        self._out_bytes = len(frames.GREETING)
+        self._out = bytearray(frame(Kind.ALIVE))  # tells the client that this runs
         self._last_read = self._last_write = time.monotonic()
         self._lost_since = 0.0  # since when the client is gone
         self._killed = False
@@ -144,7 +145,7 @@ class _Session:
         readers: list[int | socket.socket] = [self._awake]
         if not self._lost_since:
             readers.append(0)
-        if self._out_bytes < _QUEUE_BYTES:
+        if len(self._out) < _QUEUE_BYTES:
             readers += self._sources
         writers = [2] if self._out else []
         if self._input:
@@ -152,9 +153,8 @@ class _Session:
         ready, writable, _ = select.select(readers, writers, [], self._wait())
         if self._awake in ready:
             signals = self._awake.recv(_PIECE)
-            if signal.SIGTERM in signals and not self._lost_since:
-                self._queue(frame(frames.TEXT, b"netkat: the node pod is taken away\n"))
-                self._lose_client()
+            if signal.SIGTERM in signals:
+                self._lose_client("the node pod is taken away")
         if 0 in ready:
             self._from_client()
         for fd in list(self._sources):
@@ -181,15 +181,18 @@ class _Session:
                 self._killed = True
                 os.kill(self._pid, signal.SIGKILL)
         elif now >= self._last_read + self._silence:
-            self._lose_client()
+            self._lose_client(f"nothing came from the client for {self._silence:g} s")
         elif now >= self._last_write + frames.ALIVE_SECONDS:
             self._last_write = now
             if not self._out:
-                self._queue(frame(frames.ALIVE))
+                self._out += frame(Kind.ALIVE)
 
-    def _lose_client(self) -> None:
+    def _lose_client(self, reason: str = "") -> None:
+        """Ask the program to end; tell the client the reason if it may still be there."""
         if not self._lost_since:
             self._lost_since = time.monotonic()
+            if reason:
+                self._out += frame(Kind.END, frames.SESSION, f"netkat: {reason}".encode())
             os.kill(self._pid, signal.SIGTERM)
 
     # --- bytes ------------------------------------------------------------------------------------
@@ -199,35 +202,30 @@ class _Session:
             data = os.read(0, _PIECE)
             if not data:
                 self._lose_client()
-                return
-            self._last_read = time.monotonic()
-            for kind, payload in self._incoming.feed(data):
-                if kind == frames.DATA and not self._end_of_input:
-                    self._input.append(payload)
-                elif kind == frames.END:
+            else:
+                self._last_read = time.monotonic()
+            for kind, stream, payload in self._incoming.feed(data):
+                if (kind, stream) == (Kind.DATA, frames.PROGRAM) and not self._end_of_input:
+                    self._input += payload
+                elif (kind, stream) == (Kind.END, frames.PROGRAM):
                     self._end_of_input = True
-                elif kind == frames.STOP:
+                elif kind == Kind.STOP:
                     self._lose_client()
-        except (OSError, ParseError):
+        except OSError:
             self._lose_client()
+        except ParseError as error:
+            self._lose_client(str(error))
         self._to_program()
 
     def _to_program(self) -> None:
         """Write input as far as the program's pipe takes it."""
-        while self._input:
-            piece = self._input.popleft()
-            try:
-                written = os.write(self._to_stdin, piece)
-            except BlockingIOError:
-                written = 0
-            except OSError:
-                written = len(piece)  # the program reads no more input
-            self._consumed += written
-            if written < len(piece):
-                self._input.appendleft(piece[written:])
-                break
+        try:
+            self._consumed += _write(self._to_stdin, self._input)
+        except OSError:  # the program reads no more input
+            self._consumed += len(self._input)
+            self._input.clear()
         if self._consumed and (self._consumed >= _CONSUMED_BYTES or not self._input):
-            self._queue(frames.taken_frame(self._consumed))
+            self._out += frames.window_frame(frames.PROGRAM, self._consumed)
             self._consumed = 0
         if self._end_of_input and not self._input and self._to_stdin >= 0:
             os.close(self._to_stdin)
@@ -240,35 +238,29 @@ class _Session:
         except BlockingIOError:
             return False
         if data:
-            self._queue(frame(self._sources[fd], data))
+            self._out += frame(*self._sources[fd], data)
         else:
             del self._sources[fd]
             os.close(fd)
         return bool(data)
 
-    def _queue(self, data: bytes) -> None:
-        self._out.append(data)
-        self._out_bytes += len(data)
-
     def _to_client(self) -> None:
-        """Write the queue as far as stderr takes it."""
-        while self._out:
-            piece = self._out.popleft()
-            try:
-                written = os.write(2, piece)
-            except BlockingIOError:
-                written = 0
-            except OSError:
-                self._drop_output()
-                return
-            self._last_write = time.monotonic()
-            self._out_bytes -= written
-            if written < len(piece):
-                self._out.appendleft(piece[written:])
-                return
+        """Write frames as far as stderr takes them."""
+        try:
+            if _write(2, self._out):
+                self._last_write = time.monotonic()
+        except OSError:
+            self._out.clear()
+            with contextlib.suppress(ProcessLookupError):
+                self._lose_client()
 
-    def _drop_output(self) -> None:
-        self._out.clear()
-        self._out_bytes = 0
-        with contextlib.suppress(ProcessLookupError):
-            self._lose_client()
+
+def _write(fd: int, data: bytearray) -> int:
+    """Write as much as a non-blocking descriptor takes; remove and count it. Raises OSError."""
+    total = 0
+    with contextlib.suppress(BlockingIOError):
+        while data:
+            size = os.write(fd, data[:_PIECE])
+            del data[:size]
+            total += size
+    return total

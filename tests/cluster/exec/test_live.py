@@ -25,7 +25,7 @@ from kubectl_ebpfnet.cluster.exec.stdio import LiveStreams
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.errors import EbpfnetError, ExecError, ExecTimeout, Forbidden
 from kubectl_ebpfnet.model.protocol import frames
-from kubectl_ebpfnet.model.protocol.frames import FrameReader, frame
+from kubectl_ebpfnet.model.protocol.frames import PROGRAM, SESSION, FrameReader, Kind, frame
 from tests.cluster.exec.live_node import CAT, on_the_node
 from tests.cluster.fake_api_server import (
     CERTS,
@@ -207,7 +207,7 @@ def test_no_more_of_stdin_is_read_than_can_be_sent(either: FakeApiServer, laptop
     finally:
         Path(path).unlink()
     pipes = 2 * 65536  # of ours and of the program's
-    assert frames.WINDOW <= written <= frames.WINDOW + pipes + 65536
+    assert frames.WINDOW_BYTES <= written <= frames.WINDOW_BYTES + pipes + 65536
 
 
 def test_a_session_that_waits_costs_nothing(either: FakeApiServer, laptop: Laptop) -> None:
@@ -227,19 +227,19 @@ def test_output_that_nobody_takes_stops_neither_stdin_nor_signs_of_life(
     either: FakeApiServer, laptop: Laptop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frames, "ALIVE_SECONDS", 0.1)
-    seen: list[bytes] = []
+    seen: list[int] = []
     wrote = 0
 
     def program(end: ExecEnd) -> None:
         nonlocal wrote
-        end.write(2, frames.GREETING)
+        end.write(2, frame(Kind.ALIVE))
         cut, typed = FrameReader("stdin"), 0
         threading.Thread(target=_flood, args=(end,), daemon=True).start()
         for piece in end.stdin():
-            for kind, payload in cut.feed(piece):
-                seen.append(kind)
-                typed += len(payload)
-            if typed == 5 and seen.count(frames.ALIVE) > 10:
+            for each in cut.feed(piece):
+                seen.append(each.kind)
+                typed += len(each.payload)
+            if typed == 5 and seen.count(Kind.ALIVE) > 10:
                 stop.set()
                 return
 
@@ -286,12 +286,36 @@ def test_words_of_a_program_that_did_not_start(either: FakeApiServer, laptop: La
 
 def test_words_between_frames(either: FakeApiServer, laptop: Laptop) -> None:
     def program(end: ExecEnd) -> None:
-        end.write(2, frames.GREETING + frame(frames.TEXT, b"one\n") + b"Traceback: bad\n")
+        end.write(2, frame(Kind.STDERR, PROGRAM, b"one\n") + b"Traceback: bad\n")
         end.end(exited(1))
 
     either.program = program
     assert laptop.run() == 1
     assert laptop.said() == b"one\nTraceback: bad\n"
+
+
+def test_frames_of_a_newer_node_are_skipped(either: FakeApiServer, laptop: Laptop) -> None:
+    def program(end: ExecEnd) -> None:
+        end.write(2, b"\xfe\7\0\0\0\3abc")
+        end.write(2, frame(Kind.EVENT, 3, b'{"packet": 1}') + frame(Kind.LOSS, 3, bytes(8)))
+        end.write(2, frame(Kind.DATA, 9, b"of another stream") + frame(Kind.WINDOW, 9, b"?"))
+        end.write(2, frame(Kind.STDERR, PROGRAM, b"one\n"))
+        end.end()
+
+    either.program = program
+    assert laptop.run() == 0
+    assert laptop.said() == b"one\n"
+
+
+def test_why_the_node_ends_the_session(either: FakeApiServer, laptop: Laptop) -> None:
+    def program(end: ExecEnd) -> None:
+        end.write(2, frame(Kind.END, SESSION, b"netkat: the pod goes"))
+        end.close()  # before an exit code
+
+    either.program = program
+    with pytest.raises(ExecError, match="ended before the exit code"):
+        laptop.run()
+    assert os.read(laptop.talk, 100) == b"netkat: the pod goes\n"
 
 
 # --- ends -----------------------------------------------------------------------------------------
@@ -334,7 +358,7 @@ def test_stdin_that_cannot_be_read(either: FakeApiServer, laptop: Laptop, tmp_pa
 
 def test_the_connection_is_lost(either: FakeApiServer, laptop: Laptop) -> None:
     def program(end: ExecEnd) -> None:
-        end.write(2, frames.GREETING)
+        end.write(2, frame(Kind.ALIVE))
         end.write(1, b"123")
         end.close()
 

@@ -84,16 +84,18 @@ def ended(child: subprocess.Popen[bytes], stdin: bytes = b"") -> tuple[int, byte
     assert child.stderr is not None
     with contextlib.suppress(BrokenPipeError):  # it has ended already
         if stdin:
-            child.stdin.write(frames.frame(frames.DATA, stdin))
-        child.stdin.write(frames.frame(frames.END))
+            child.stdin.write(frames.frame(frames.Kind.DATA, frames.PROGRAM, stdin))
+        child.stdin.write(frames.frame(frames.Kind.END, frames.PROGRAM))
         child.stdin.flush()
     out, err = child.stdout.read(), child.stderr.read()
     code = child.wait(DEADLINE_S)
-    assert err.startswith(frames.GREETING)
-    cut = list(frames.FrameReader("stderr").feed(err[len(frames.GREETING) :]))
+    cut = list(frames.FrameReader("stderr").feed(err))
     text, pcap = (
-        b"".join(payload for kind, payload in cut if kind == wanted)
-        for wanted in (frames.TEXT, frames.PCAP)
+        b"".join(each.payload for each in cut if each[:2] in wanted)
+        for wanted in (
+            ((frames.Kind.STDERR, frames.PROGRAM), (frames.Kind.END, frames.SESSION)),
+            ((frames.Kind.DATA, frames.PACKETS),),
+        )
     )
     return code, out, text.decode(), pcap
 
@@ -165,7 +167,7 @@ def test_the_end_of_the_pod_waits_for_whoever_removes_the_filter(
     try:
         holding.terminate()
         code, _, err, _ = ended(client)
-        assert (code, err) == (143, "netkat: the node pod is taken away\n")
+        assert (code, err) == (143, "netkat: the node pod is taken away")
         until(lambda: children(holding.pid) == [removes], "somebody else is still there")
         with pytest.raises(subprocess.TimeoutExpired):
             holding.wait(0.3)

@@ -15,9 +15,22 @@ from pathlib import Path
 import pytest
 
 from kubectl_ebpfnet.model.protocol import frames
-from kubectl_ebpfnet.model.protocol.frames import FrameReader, frame
+from kubectl_ebpfnet.model.protocol.frames import (
+    PACKETS,
+    PROGRAM,
+    SESSION,
+    Frame,
+    FrameReader,
+    Kind,
+    frame,
+)
 
 SECONDS = 20.0
+STDIN_END = frame(Kind.END, PROGRAM)
+
+
+def data_frame(data: bytes) -> bytes:
+    return frame(Kind.DATA, PROGRAM, data)
 
 
 class Session:
@@ -30,9 +43,8 @@ class Session:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
-        self.found: list[tuple[bytes, bytes]] = []
+        self.found: list[Frame] = []
         self._cut = FrameReader("stderr")
-        self._greeting = b""
 
     def send(self, *pieces: bytes) -> None:
         assert self.process.stdin is not None
@@ -46,10 +58,7 @@ class Session:
         fd = self.process.stderr.fileno()
         assert select.select([fd], [], [], seconds)[0], "nothing came"
         data = os.read(fd, 1 << 16)
-        need = len(frames.GREETING) - len(self._greeting)
-        self._greeting += data[:need]
-        assert frames.GREETING.startswith(self._greeting)
-        self.found += self._cut.feed(data[need:])
+        self.found += self._cut.feed(data)
         return bool(data)
 
     def until(self, what: Callable[[], object]) -> None:
@@ -64,13 +73,14 @@ class Session:
             pass
         return self.process.wait(SECONDS)
 
-    def bytes_of(self, kind: bytes) -> bytes:
-        return b"".join(payload for k, payload in self.found if k == kind)
+    def bytes_of(self, kind: Kind, stream: int = PROGRAM) -> bytes:
+        return b"".join(each.payload for each in self.found if each[:2] == (kind, stream))
 
     @property
     def taken(self) -> int:
-        sizes = [payload for kind, payload in self.found if kind == frames.TAKEN]
-        return sum(int.from_bytes(size, "big") for size in sizes)
+        windows = [each for each in self.found if each.kind == Kind.WINDOW]
+        assert {each.stream for each in windows} <= {PROGRAM}
+        return sum(frames.window_size(each.payload) for each in windows)
 
     @property
     def child(self) -> int:
@@ -127,17 +137,27 @@ def eventually(what: Callable[[], object], seconds: float = SECONDS) -> None:
 
 def test_stdin_comes_out_of_its_frames_and_ends_by_a_frame() -> None:
     with session(CAT) as one:
-        one.send(frame(frames.DATA, b"\0frame\n"), frame(frames.ALIVE), frame(frames.DATA, b"2"))
-        one.send(frame(frames.END))
+        one.send(data_frame(b"\0frame\n"), frame(Kind.ALIVE), data_frame(b"2"))
+        one.send(STDIN_END)
         assert one.end() == 0
         assert one.process.stdout is not None
         assert one.process.stdout.read() == b"\0frame\n2"
         assert one.taken == 8
 
 
+def test_frames_of_a_newer_client_are_skipped() -> None:
+    unknown = b"\xfe\7\0\0\0\3abc"
+    with session(CAT) as one:
+        one.send(unknown, data_frame(b"1"), frame(Kind.DATA, 9, b"other"), frame(Kind.END, 9))
+        one.send(data_frame(b"2"), STDIN_END)
+        assert one.end() == 0
+        assert one.process.stdout is not None
+        assert one.process.stdout.read() == b"12"
+
+
 def test_frames_may_come_in_any_pieces() -> None:
     with session(CAT) as one:
-        for byte in frame(frames.DATA, b"xyz") + frame(frames.END):
+        for byte in data_frame(b"xyz") + STDIN_END:
             one.send(bytes([byte]))
         assert one.end() == 0
         assert one.process.stdout is not None
@@ -156,7 +176,7 @@ def test_frames_may_come_in_any_pieces() -> None:
 def test_exit_codes(body: str, code: int) -> None:
     with session(body) as one:
         assert one.end() == code
-        assert (b"ValueError: why" in one.bytes_of(frames.TEXT)) == ("why" in body)
+        assert (b"ValueError: why" in one.bytes_of(Kind.STDERR)) == ("why" in body)
 
 
 def test_words_stderr_and_pcap() -> None:
@@ -167,8 +187,8 @@ def test_words_stderr_and_pcap() -> None:
     )
     with session(body) as one:
         assert one.end() == 0
-        assert one.bytes_of(frames.TEXT) == b"['a', 'b']\n"
-        assert one.bytes_of(frames.PCAP) == b"\0packets" * 50_000
+        assert one.bytes_of(Kind.STDERR) == b"['a', 'b']\n"
+        assert one.bytes_of(Kind.DATA, PACKETS) == b"\0packets" * 50_000
 
 
 def test_what_the_program_does_not_read_is_not_taken_and_the_rest_is_still_read() -> None:
@@ -179,10 +199,10 @@ def test_what_the_program_does_not_read_is_not_taken_and_the_rest_is_still_read(
     with session(body) as one:
         assert one.process.stdout is not None
         assert one.process.stdout.read(5) == b"ready"
-        for _ in range(frames.WINDOW // 65536):
-            one.send(frame(frames.DATA, b"x" * 65536))
-        one.send(frame(frames.STOP))  # behind all of it
-        one.until(lambda: one.bytes_of(frames.TEXT))
+        for _ in range(frames.WINDOW_BYTES // 65536):
+            one.send(data_frame(b"x" * 65536))
+        one.send(frame(Kind.STOP))  # behind all of it
+        one.until(lambda: one.bytes_of(Kind.STDERR))
         assert one.taken < 200_000
         assert one.end() == 5
 
@@ -193,22 +213,22 @@ def test_a_client_that_does_not_read_stderr_does_not_stop_stdin() -> None:
         "import threading\nt = threading.Thread(target=sys.stderr.write, args=('e' * 3000000,))\n"
     )
     with session(both + "t.start()\n" + CAT.replace("return 0", "t.join()\nreturn 0")) as one:
-        one.send(*[frame(frames.DATA, b"x" * 60_000)] * 20, frame(frames.END))
+        one.send(*[data_frame(b"x" * 60_000)] * 20, STDIN_END)
         assert one.process.stdout is not None
         assert one.process.stdout.read(1_200_000) == b"x" * 1_200_000
         assert one.end() == 0
-        assert one.bytes_of(frames.TEXT) == b"e" * 3_000_000
+        assert one.bytes_of(Kind.STDERR) == b"e" * 3_000_000
     with session(body) as other:
         assert other.end() == 0
-        assert len(other.bytes_of(frames.TEXT)) == 3_000_000
+        assert len(other.bytes_of(Kind.STDERR)) == 3_000_000
 
 
 def test_signs_of_life() -> None:
     assert frames.ALIVE_SECONDS * 3 < frames.SILENCE_SECONDS  # some may come late
     with session("time.sleep(60)", alive=0.5) as one:
-        one.until(lambda: one._greeting)
+        one.until(lambda: one.found)
         begin = time.monotonic()
-        one.until(lambda: one.found.count((frames.ALIVE, b"")) == 2)
+        one.until(lambda: one.found.count((Kind.ALIVE, SESSION, b"")) == 3)
         assert 0.9 < time.monotonic() - begin < 4
 
 
@@ -217,7 +237,7 @@ def test_signs_of_life() -> None:
 
 def test_stdin_that_breaks_off_ends_the_program() -> None:
     with session("time.sleep(60)") as one:
-        one.until(lambda: one._greeting)
+        one.until(lambda: one.found)
         child = one.child
         assert one.process.stdin is not None
         one.process.stdin.close()
@@ -230,20 +250,21 @@ def test_a_program_that_does_not_hear_sigterm_is_killed() -> None:
                  "while True: time.sleep(60)") as one:  # fmt: skip
         assert one.process.stdout is not None
         assert one.process.stdout.readline() == b"1\n"
-        one.send(frame(frames.STOP))
+        one.send(frame(Kind.STOP))
         assert one.end() == 128 + signal.SIGKILL
 
 
 def test_silence_ends_the_program_and_signs_of_life_keep_it() -> None:
     with session("time.sleep(60)", silence=1) as one:
-        one.until(lambda: one._greeting)
+        one.until(lambda: one.found)
         begin = time.monotonic()
         while time.monotonic() < begin + 1.5:
-            one.send(frame(frames.ALIVE))
+            one.send(frame(Kind.ALIVE))
             time.sleep(0.2)
         assert one.process.poll() is None
         begin = time.monotonic()
         assert one.end() == 128 + signal.SIGTERM
+        assert one.bytes_of(Kind.END, SESSION) == b"netkat: nothing came from the client for 1 s"
         assert 0.7 < time.monotonic() - begin < 5
 
 
@@ -251,11 +272,12 @@ def test_no_frames_end_the_program() -> None:
     with session("time.sleep(60)") as one:
         one.send(b"GET / HTTP/1.1\r\n\r\n")
         assert one.end() == 128 + signal.SIGTERM
+        assert b"no frame begins with b'GET / '" in one.bytes_of(Kind.END, SESSION)
 
 
 def test_the_program_ends_with_what_started_it() -> None:
     with session("time.sleep(60)") as one:
-        one.until(lambda: one._greeting)
+        one.until(lambda: one.found)
         child = one.child
         one.process.kill()
         eventually(lambda: gone(child))
@@ -266,10 +288,10 @@ def test_it_ends_with_the_pod() -> None:
     with session("os.write(1, b'ready')\ntime.sleep(60)") as one:
         assert one.process.stdout is not None
         assert one.process.stdout.read(5) == b"ready"
-        one.until(lambda: one._greeting)
+        one.until(lambda: one.found)
         one.process.terminate()
         assert one.end() == 128 + signal.SIGTERM
-        assert one.bytes_of(frames.TEXT) == b"netkat: the node pod is taken away\n"
+        assert one.bytes_of(Kind.END, SESSION) == b"netkat: the node pod is taken away"
 
 
 def test_the_entry_of_the_node_side() -> None:
@@ -278,7 +300,7 @@ def test_the_entry_of_the_node_side() -> None:
     with subprocess.Popen(argv, **pipes) as process:
         one = Session(process)
         assert one.end() == 1
-        assert b"no such option: --no-such" in one.bytes_of(frames.TEXT)
+        assert b"no such option: --no-such" in one.bytes_of(Kind.STDERR)
 
 
 def test_without_frames_it_is_netkat() -> None:

@@ -94,7 +94,7 @@ def test_a_session_with_words_has_all_three_streams(
         assert session.stdout is not None
         assert session.stderr is not None
         assert session.stdout.read().startswith(b"usage: netkat")
-        assert session.stderr.read() == frames.GREETING
+        assert session.stderr.read() == frames.frame(frames.Kind.ALIVE)
         assert session.wait(20) == 0
     with _session(held[1], "netkat", frames.OPTION, "--ü", "", stderr=pipe) as session:
         assert session.stderr is not None
