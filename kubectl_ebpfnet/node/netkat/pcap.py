@@ -26,6 +26,7 @@ from kubectl_ebpfnet.node.netkat.setup import NetkatSetup
 _ALL = 0x0003
 _OUTGOING = 4
 _SO_RCVBUFFORCE = 33
+_SOL_PACKET, _PACKET_STATISTICS = 263, 6
 _QUEUE_BYTES = 32 << 20
 _SNAP = 262_144
 _ADDRESSES = {b"\x08\x00": (26, 30, 4), b"\x86\xdd": (22, 38, 16)}
@@ -67,9 +68,14 @@ class Capture:
         self._thread.start()
 
     def close(self) -> None:
-        """Handle the queued packets, then end."""
+        """Handle the queued packets, and tell how many the queue had no room for."""
         os.close(self._stop)
         self._thread.join()
+        # struct tpacket_stats of linux/if_packet.h: tp_packets, tp_drops
+        _, lost = struct.unpack("=II", self._tap.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+        if lost:
+            with contextlib.suppress(OSError):
+                print(f"netkat: {lost} packets were not captured", file=sys.stderr, flush=True)
         self._tap.close()
         os.close(self._stopping)
         if self._file >= 0:

@@ -219,11 +219,12 @@ class _Session:
 
     def _to_program(self) -> None:
         """Write input as far as the program's pipe takes it."""
+        size = len(self._input)
         try:
-            self._consumed += _write(self._to_stdin, self._input)
-        except OSError:  # the program reads no more input
-            self._consumed += len(self._input)
-            self._input.clear()
+            _write(self._to_stdin, self._input)
+        except OSError:
+            self._input.clear()  # the program reads no more input
+        self._consumed += size - len(self._input)
         if self._consumed and (self._consumed >= _CONSUMED_BYTES or not self._input):
             self._out += frames.window_frame(frames.PROGRAM, self._consumed)
             self._consumed = 0
@@ -247,20 +248,16 @@ class _Session:
     def _to_client(self) -> None:
         """Write frames as far as stderr takes them."""
         try:
-            if _write(2, self._out):
-                self._last_write = time.monotonic()
+            _write(2, self._out)
+            self._last_write = time.monotonic()
         except OSError:
             self._out.clear()
             with contextlib.suppress(ProcessLookupError):
                 self._lose_client()
 
 
-def _write(fd: int, data: bytearray) -> int:
-    """Write as much as a non-blocking descriptor takes; remove and count it. Raises OSError."""
-    total = 0
+def _write(fd: int, data: bytearray) -> None:
+    """Write as much as a non-blocking descriptor takes, and remove it. Raises OSError."""
     with contextlib.suppress(BlockingIOError):
         while data:
-            size = os.write(fd, data[:_PIECE])
-            del data[:size]
-            total += size
-    return total
+            del data[: os.write(fd, data[:_PIECE])]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -122,3 +125,27 @@ def test_debug_prints_each_packet_and_pcap_keeps_it(wire: Wire, tmp_path: Path) 
     assert incoming
     # What came in has its final checksums: tcpdump finds the address put back in order.
     assert all("bad cksum" not in row for row in incoming)
+
+
+def test_packets_that_nobody_takes_in_time_are_counted(wire: Wire, tmp_path: Path) -> None:
+    size, arrived = 160 << 20, threading.Event()
+
+    def take(one: socket.socket) -> None:
+        while one.recv(1 << 20):
+            pass
+        arrived.set()
+
+    answering(wire.listening(), take)
+    os.mkfifo(tmp_path / "pcap")
+    reader = os.open(tmp_path / "pcap", os.O_RDONLY | os.O_NONBLOCK)
+    child = wire.netkat("-N", "--pcap", str(tmp_path / "pcap"), PEER[4], "80")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(ended, child, bytes(size))
+        assert arrived.wait(DEADLINE_S)  # a full pipe stops the capture, not the connection
+        os.set_blocking(reader, True)
+        captured = sum(map(len, iter(lambda: os.read(reader, 1 << 20), b"")))
+        code, _, err = running.result(DEADLINE_S)
+    os.close(reader)
+    assert code == 0
+    assert 65536 < captured < size
+    assert re.fullmatch(r"netkat: [1-9]\d* packets were not captured\n", err)
