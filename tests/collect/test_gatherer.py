@@ -355,7 +355,7 @@ def test_the_deadline_is_one_for_all_and_says_so_in_one_sentence(
         assert [record.error for record in gatherer.records()] == ["it has no answer"]
 
 
-def test_a_read_that_is_late_is_tried_and_one_that_is_needed_ends_the_run() -> None:
+def test_a_read_that_is_late_gives_the_same_sentence() -> None:
     never: Future[None] = Future()
     with Gatherer(NOBODY, timeout=0.0) as gatherer:
         assert gatherer.tried(never) == (None, "no answer within the 0 s that --timeout allows")
