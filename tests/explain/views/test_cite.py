@@ -234,10 +234,14 @@ def test_a_pod_is_quoted_of_the_record_that_has_it() -> None:
 
 
 def test_a_fact_of_the_node_side_is_cited_by_its_line() -> None:
-    facts = '{"index":1,"name":"lo"}\n{"index":2,"name":"eth0"}\n'
+    facts = '{"index":1,"name":"lo"}\n{"index":2,"name":"eth0"}\n{"index":3,"name":"eth1"}\n'
     record = Record(1, node_place("n1"), node_argv("links"), 0, InMemory(facts.encode()))
-    (cited,) = link_evidence(view(record), "eth0")
+    node = view(record)
+    (cited,) = link_evidence(node, "eth0")
     assert (cited.lines, cited.excerpt) == ((2,), ('{"index":2,"name":"eth0"}',))
+    link = node.link("eth0")
+    assert link is not None
+    assert link.span.head(2).lines == range(2, 3)  # the line below is the next device's
 
 
 def test_what_is_nowhere_is_cited_by_its_record_alone() -> None:
