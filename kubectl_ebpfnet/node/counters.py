@@ -17,10 +17,12 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from pyroute2.netlink.rtnl import RTM_GETLINK
+
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.kernel import Counter
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
-from kubectl_ebpfnet.node.netlink import message
+from kubectl_ebpfnet.node.netlink.rtnetlink import dump, text
 
 _NET = Path("/proc/thread-self/net")
 _SYSCTL = Path("/proc/sys/net/netfilter")  # of the reader's own namespace
@@ -93,7 +95,6 @@ _DEVICE_LOSSES = (
     "tx_window_errors", "", "", "rx_nohandler", "rx_otherhost_dropped",
 )  # fmt: skip
 _DEVICE = _DEVICE_TRAFFIC + _DEVICE_LOSSES
-_RTM_GETLINK, _IFLA_IFNAME, _IFLA_STATS64 = 18, 3, 23  # linux/rtnetlink.h, if_link.h
 
 # Columns of /proc/net/softnet_stat. `processed` is traffic; `dropped` is a full backlog;
 # `time_squeeze` is a round that ended with packets left; `flow_limit_count` limits one loud flow.
@@ -120,15 +121,10 @@ def counters(_request: NodeRequest) -> Iterator[Counter]:
 
 
 def _devices() -> Iterator[Counter]:
-    body = struct.pack("=BxHiII", 0, 0, 0, 0, 0)  # struct ifinfomsg
-    for data, start, end in message.dump(_RTM_GETLINK, body, "read link counters"):
-        device = ""
-        values: tuple[int, ...] = ()
-        for kind, at, stop in message.attributes(data, start + len(body), end):
-            if kind == _IFLA_IFNAME:
-                device = data[at:stop].rstrip(b"\0").decode("utf-8", "backslashreplace")
-            elif kind == _IFLA_STATS64:  # older kernels know fewer counters
-                values = struct.unpack_from(f"={(stop - at) // 8}Q", data, at)
+    for link in dump(RTM_GETLINK, "read link counters"):
+        device, statistics = text(link.get_attr("IFLA_IFNAME")), link.get_attr("IFLA_STATS64")
+        # Older kernels know fewer counters.
+        values = struct.unpack(f"={len(statistics) // 8}Q", statistics) if statistics else ()
         for name, value in zip(_DEVICE, values, strict=False):
             if name in _DEVICE_TRAFFIC or (name and value):
                 yield Counter("device", name, value, device)

@@ -191,7 +191,7 @@ def proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A /proc of a kernel without IPv6 and without conntrack, and no devices."""
     monkeypatch.setattr(node_counters, "_NET", tmp_path)
     monkeypatch.setattr(node_counters, "_SYSCTL", tmp_path / "none")
-    monkeypatch.setattr(node_counters.message, "answers", lambda *_: iter(()))
+    monkeypatch.setattr(node_counters, "dump", lambda *_: [])
     (tmp_path / "snmp").write_text(SNMP)
     (tmp_path / "netstat").write_text("TcpExt: ListenDrops\nTcpExt: 4\n")
     (tmp_path / "softnet_stat").write_text(SOFTNET)

@@ -21,7 +21,7 @@ from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.node.bpf import cgroups, links, syscall
 from kubectl_ebpfnet.node.bpf.programs import ProgramReader
 from kubectl_ebpfnet.node.bpf.tc_filters import Filters
-from kubectl_ebpfnet.node.netlink.devices import NetDevice, devices
+from kubectl_ebpfnet.node.netlink.links import NetDevice, devices
 
 T = TypeVar("T")
 _NETKIT = {"primary": syscall.NETKIT_PRIMARY, "peer": syscall.NETKIT_PEER}

@@ -6,17 +6,15 @@ Sources: tc-bpf(8), net/sched/cls_bpf.c (cls_bpf_dump), net/sched/cls_api.c (tc_
 from __future__ import annotations
 
 import errno
-import struct
 from dataclasses import dataclass
+from typing import Any
+
+from pyroute2.netlink.rtnl import RTM_GETQDISC, RTM_GETTFILTER
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.node.netlink import message
+from kubectl_ebpfnet.node.netlink.rtnetlink import dump, text
 
 _PARENTS = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}  # TC_H_MIN_INGRESS, TC_H_MIN_EGRESS
-_GETQDISC, _GETTFILTER = 38, 46  # RTM_*
-_KIND, _OPTIONS, _CHAIN = 1, 2, 11  # TCA_*
-_BPF_NAME, _BPF_FLAGS, _BPF_TAG, _BPF_ID = 7, 8, 10, 11  # TCA_BPF_*
-_HEAD = struct.Struct("=BxxxiIII")  # struct tcmsg: family, ifindex, handle, parent, info
 _QDISCS = {"clsact": ("ingress", "egress"), "ingress": ("ingress",)}
 _DIRECT_ACTION = 1  # TCA_BPF_FLAG_ACT_DIRECT
 
@@ -64,14 +62,15 @@ class Filters:
         """
         if direction not in self._directions.get(index, ()):
             return []
-        body = _HEAD.pack(0, index, 0, _PARENTS[direction], 0)
         try:
-            answers = message.dump(_GETTFILTER, body, "list tc filters")
+            messages = dump(
+                RTM_GETTFILTER, "list tc filters", index=index, parent=_PARENTS[direction]
+            )
         except KernelError as error:
             if error.errno in (errno.ENODEV, errno.EINVAL):  # device or qdisc has gone meanwhile
                 return []
             raise
-        found = [_filter(*answer) for answer in answers]
+        found = map(_filter, messages)
         # Filters of equal preference run in the kernel's order.
         return sorted(
             (bpf_filter for bpf_filter in found if bpf_filter is not None),
@@ -82,27 +81,23 @@ class Filters:
 def _directions() -> dict[int, tuple[str, ...]]:
     """Return the directions of each device, by ifindex, that have a qdisc for filters."""
     found = {}
-    for data, start, end in message.dump(_GETQDISC, bytes(_HEAD.size), "list qdiscs"):
-        (index,) = struct.unpack_from("=i", data, start + 4)
-        kind = message.text(message.attributes_of(data[start:end], _HEAD.size), _KIND)
+    for qdisc in dump(RTM_GETQDISC, "list qdiscs"):
+        kind = qdisc.get_attr("TCA_KIND")
         if kind in _QDISCS:
-            found[index] = _QDISCS[kind]
+            found[qdisc["index"]] = _QDISCS[kind]
     return found
 
 
-def _filter(data: bytes, start: int, end: int) -> BpfFilter | None:
+def _filter(message: Any) -> BpfFilter | None:
     """Return a BPF filter; None for other kinds, and for the row of a preference."""
-    _, _, handle, _, info = _HEAD.unpack_from(data, start)
-    found = message.attributes_of(data[start:end], _HEAD.size)
-    options = found.get(_OPTIONS, b"")
-    if message.text(found, _KIND) != "bpf" or not options or not handle:
+    options = message.get_attr("TCA_OPTIONS")
+    if message.get_attr("TCA_KIND") != "bpf" or not options or not message["handle"]:
         return None
-    bpf = message.attributes_of(options)
     return BpfFilter(
-        preference=info >> 16,
-        chain=message.number(found, _CHAIN) or 0,
-        program=message.number(bpf, _BPF_ID) or 0,
-        tag=bpf.get(_BPF_TAG, b"").hex(),
-        name=message.text(bpf, _BPF_NAME),
-        direct_action=bool((message.number(bpf, _BPF_FLAGS) or 0) & _DIRECT_ACTION),
+        preference=message["info"] >> 16,
+        chain=message.get_attr("TCA_CHAIN") or 0,
+        program=options.get_attr("TCA_BPF_ID") or 0,
+        tag=(options.get_attr("TCA_BPF_TAG") or "").replace(":", ""),
+        name=text(options.get_attr("TCA_BPF_NAME")),
+        direct_action=bool((options.get_attr("TCA_BPF_FLAGS") or 0) & _DIRECT_ACTION),
     )

@@ -1,37 +1,38 @@
-"""Netkat's changes to a namespace, as messages for netlink/message.py `change`.
-
-pyroute2 has all of them, but its import takes 190 ms, and each of the dozen messages before a
-connection half a millisecond: most of the time to netkat's first byte (bench/netkat.py).
+"""Netkat's changes to a namespace, for `change` of netlink/rtnetlink.py.
 
 Sources: rtnetlink(7); Linux include/uapi/linux/{rtnetlink,if_link,if_addr,neighbour,fib_rules,veth,
-pkt_sched,pkt_cls}.h. A number has no name where the builder's argument tells its meaning.
+pkt_sched,pkt_cls}.h.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
-import struct
+from ipaddress import ip_address
+from typing import Any
 
-from kubectl_ebpfnet.node.netlink.message import NEW, Change, attribute
+from pyroute2.netlink.rtnl import (
+    RTM_DELQDISC,
+    RTM_DELTFILTER,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWNEIGH,
+    RTM_NEWQDISC,
+    RTM_NEWROUTE,
+    RTM_NEWRULE,
+    RTM_NEWTFILTER,
+)
+
+from kubectl_ebpfnet.node.netlink.rtnetlink import NEW, Change
 
 INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3  # parents of filters: TC_H_CLSACT and a direction
 _CLSACT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
-_NEWLINK, _NEWADDR, _NEWROUTE, _NEWNEIGH, _NEWRULE = 16, 20, 24, 28, 32
-_NEWQDISC, _DELQDISC, _NEWTFILTER, _DELTFILTER = 36, 37, 44, 45
-LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
-ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefixlen, flags, scope, index
-# struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags;
-# struct fib_rule_hdr has the same sizes: …, table, two reserved, action, flags
-ROUTE = struct.Struct("=BBBBBBBBI")
-_NEIGHBOUR = struct.Struct("=BxxxIHBB")  # struct ndmsg: family, ifindex, state, flags, type
-TC = struct.Struct("=BxxxiIII")  # struct tcmsg: family, ifindex, handle, parent, info
 _UP, _NOARP = 0x1, 0x80  # IFF_*
 _NODAD, _NOPREFIXROUTE = 0x02, 0x200  # IFA_F_*
 _MAIN, _STATIC, _LINK_SCOPE, _UNICAST, _ONLINK = 254, 4, 253, 1, 4
 _PERMANENT = 0x80  # NUD_PERMANENT
 _TO_TABLE = 1  # FR_ACT_TO_TBL
+_DIRECT_ACTION = 1  # TCA_BPF_FLAG_ACT_DIRECT
 _ALL_PROTOCOLS = socket.htons(0x0003)  # ETH_P_ALL
 _NO_ADDRESS_OF_ITS_OWN = 1  # IN6_ADDR_GEN_MODE_NONE
 
@@ -39,21 +40,6 @@ _NO_ADDRESS_OF_ITS_OWN = 1  # IN6_ADDR_GEN_MODE_NONE
 def family(version: int) -> int:
     """Return AF_INET or AF_INET6."""
     return int(socket.AF_INET if version == 4 else socket.AF_INET6)
-
-
-def number(value: int) -> bytes:
-    """Return a number as the payload of an attribute (__u32)."""
-    return struct.pack("=I", value)
-
-
-def text(value: str) -> bytes:
-    """Return a string as the payload of an attribute."""
-    return value.encode() + b"\0"
-
-
-def packed(address: str) -> bytes:
-    """Return an IPv4 or IPv6 address in network order."""
-    return ipaddress.ip_address(address).packed
 
 
 def veth(name: str, peer: str, netns: int, mtu: int, mac: bytes) -> Change:
@@ -66,33 +52,37 @@ def veth(name: str, peer: str, netns: int, mtu: int, mac: bytes) -> Change:
         mtu: of both ends.
         mac: of the other end, b"" for any.
     """
-    there = LINK.pack(0, 0, 0, 0, 0) + attribute(3, text(peer)) + attribute(28, number(netns))
-    there += attribute(4, number(mtu)) + (attribute(1, mac) if mac else b"")
-    data = attribute(2, attribute(1, there, nested=True), nested=True)
-    body = LINK.pack(0, 0, 0, 0, 0) + attribute(3, text(name)) + attribute(4, number(mtu))
-    body += attribute(18, attribute(1, text("veth")) + data, nested=True)
-    return Change(_NEWLINK, NEW, body, "add a veth")
+    there: list[tuple[str, Any]] = [
+        ("IFLA_IFNAME", peer), ("IFLA_NET_NS_FD", netns), ("IFLA_MTU", mtu)
+    ]  # fmt: skip
+    if mac:
+        there.append(("IFLA_ADDRESS", mac))
+    data = {"attrs": [("VETH_INFO_PEER", {"attrs": there})]}
+    info = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", data)]}
+    attributes = [("IFLA_IFNAME", name), ("IFLA_MTU", mtu), ("IFLA_LINKINFO", info)]
+    return Change(RTM_NEWLINK, NEW, "add a veth", {}, attributes)
 
 
 def up(index: int, *, arp: bool = True) -> list[Change]:
     """Bring a device up, without an automatic IPv6 link-local address."""
-    changes = []
-    if os.path.exists("/proc/net/if_inet6"):
-        of_ipv6 = attribute(10, attribute(8, bytes([_NO_ADDRESS_OF_ITS_OWN])), nested=True)
-        body = LINK.pack(0, 0, index, 0, 0) + attribute(26, of_ipv6, nested=True)
-        changes.append(Change(_NEWLINK, 0, body, f"keep device {index} from a link-local address"))
     flags = _UP if arp else _UP | _NOARP
-    body = LINK.pack(0, 0, index, flags, flags)
-    return [*changes, Change(_NEWLINK, 0, body, f"bring device {index} up")]
+    fields = {"index": index, "flags": flags, "change": flags}
+    changes = [Change(RTM_NEWLINK, 0, f"bring device {index} up", fields)]
+    if os.path.exists("/proc/net/if_inet6"):
+        mode = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _NO_ADDRESS_OF_ITS_OWN)]}
+        what = f"keep device {index} from a link-local address"
+        settings = [("IFLA_AF_SPEC", {"attrs": [("AF_INET6", mode)]})]
+        changes.insert(0, Change(RTM_NEWLINK, 0, what, {"index": index}, settings))
+    return changes
 
 
 def address(index: int, host: str) -> Change:
     """Add an address with a full-length prefix, usable at once (no duplicate detection)."""
-    value = packed(host)
-    flags = _NOPREFIXROUTE | (_NODAD if len(value) == 16 else 0)
-    body = ADDRESS.pack(family(4 if len(value) == 4 else 6), len(value) * 8, 0, 0, index)
-    body += attribute(2, value) + attribute(1, value) + attribute(8, number(flags))
-    return Change(_NEWADDR, NEW, body, f"add address {host}")
+    ip = ip_address(host)
+    fields = {"family": family(ip.version), "prefixlen": ip.max_prefixlen, "index": index}
+    flags = _NOPREFIXROUTE | (_NODAD if ip.version == 6 else 0)
+    attributes = [("IFA_LOCAL", host), ("IFA_ADDRESS", host), ("IFA_FLAGS", flags)]
+    return Change(RTM_NEWADDR, NEW, f"add address {host}", fields, attributes)
 
 
 def route(
@@ -111,24 +101,24 @@ def route(
         table: number of the routing table.
     """
     destination, _, length = prefix.partition("/")
-    ours = family(version)
-    # A route without a next hop is on the link; for IPv6 the kernel ignores the scope.
-    scope = 0 if gateway or version == 6 else _LINK_SCOPE
-    head = (ours, int(length or 0), 0, 0, table if table < 256 else 0)
-    body = ROUTE.pack(*head, _STATIC, scope, _UNICAST, _ONLINK if gateway else 0)
+    fields = {
+        "family": family(version), "dst_len": int(length or 0), "proto": _STATIC,
+        "type": _UNICAST, "flags": _ONLINK if gateway else 0,
+        # A route without a next hop is on the link; for IPv6 the kernel ignores the scope.
+        "scope": 0 if gateway or version == 6 else _LINK_SCOPE,
+    }  # fmt: skip
+    attributes: list[tuple[str, Any]] = [
+        ("RTA_OIF", index), ("RTA_PREFSRC", source), ("RTA_TABLE", table)
+    ]  # fmt: skip
     if destination:
-        body += attribute(1, packed(destination))
-    body += attribute(4, number(index)) + attribute(7, packed(source))
-    body += attribute(15, number(table))
+        attributes.append(("RTA_DST", destination))
     if gateway:
-        value = packed(gateway)
-        if len(value) == len(packed(source)):
-            body += attribute(5, value)
-        else:  # RTA_VIA: struct rtvia, an IPv6 next hop of IPv4 routes (RFC 5549)
-            body += attribute(18, struct.pack("=H", family(6)) + value)
+        hop = ip_address(gateway).version
+        via = {"family": family(hop), "addr": gateway}  # an IPv6 next hop of IPv4 routes (RFC 5549)
+        attributes.append(("RTA_GATEWAY", gateway) if hop == version else ("RTA_VIA", via))
     if mtu:
-        body += attribute(8, attribute(2, number(mtu)), nested=True)
-    return Change(_NEWROUTE, NEW, body, f"add the route to {prefix or 'all'}")
+        attributes.append(("RTA_METRICS", {"attrs": [("RTAX_MTU", mtu)]}))
+    return Change(RTM_NEWROUTE, NEW, f"add the route to {prefix or 'all'}", fields, attributes)
 
 
 def neighbour(index: int, host: str, mac: bytes) -> Change:
@@ -139,10 +129,10 @@ def neighbour(index: int, host: str, mac: bytes) -> Change:
         host: its address.
         mac: its MAC.
     """
-    value = packed(host)
-    body = _NEIGHBOUR.pack(family(4 if len(value) == 4 else 6), index, _PERMANENT, 0, 0)
-    body += attribute(1, value) + attribute(2, mac)
-    return Change(_NEWNEIGH, NEW, body, f"add the neighbour {host}")
+    version = ip_address(host).version
+    fields = {"family": family(version), "ifindex": index, "state": _PERMANENT}
+    attributes = [("NDA_DST", host), ("NDA_LLADDR", mac)]
+    return Change(RTM_NEWNEIGH, NEW, f"add the neighbour {host}", fields, attributes)
 
 
 def rule(version: int, mark: int, table: int, priority: int) -> Change:
@@ -154,18 +144,18 @@ def rule(version: int, mark: int, table: int, priority: int) -> Change:
         table: number of the routing table.
         priority: of the rule.
     """
-    body = ROUTE.pack(family(version), 0, 0, 0, 0, 0, 0, _TO_TABLE, 0)
-    body += attribute(6, number(priority)) + attribute(10, number(mark))
-    body += attribute(15, number(table))
-    return Change(_NEWRULE, NEW, body, f"add the rule of mark {mark}")
+    fields = {"family": family(version), "action": _TO_TABLE}
+    attributes = [("FRA_PRIORITY", priority), ("FRA_FWMARK", mark), ("FRA_TABLE", table)]
+    return Change(RTM_NEWRULE, NEW, f"add the rule of mark {mark}", fields, attributes)
 
 
 def clsact(index: int, *, take_away: bool = False) -> Change:
     """Add the qdisc clsact, which has filters and no queue, or remove it."""
-    body = TC.pack(0, index, _CLSACT_HANDLE, _CLSACT, 0) + attribute(1, text("clsact"))
+    fields = {"index": index, "handle": _CLSACT_HANDLE, "parent": _CLSACT}
+    kind = [("TCA_KIND", "clsact")]
     if take_away:
-        return Change(_DELQDISC, 0, body, f"remove clsact from device {index}")
-    return Change(_NEWQDISC, NEW, body, f"add clsact to device {index}")
+        return Change(RTM_DELQDISC, 0, f"remove clsact from device {index}", fields, kind)
+    return Change(RTM_NEWQDISC, NEW, f"add clsact to device {index}", fields, kind)
 
 
 def bpf_filter(index: int, handle: int, priority: int, program: int, name: str) -> Change:
@@ -178,9 +168,10 @@ def bpf_filter(index: int, handle: int, priority: int, program: int, name: str) 
         program: descriptor of a sched_cls program.
         name: of the filter.
     """
-    options = attribute(6, number(program)) + attribute(7, text(name)) + attribute(8, number(1))
-    body = _filter(index, handle, priority) + attribute(2, options, nested=True)
-    return Change(_NEWTFILTER, NEW, body, f"add a filter to device {index}")
+    bpf = [("TCA_BPF_FD", program), ("TCA_BPF_NAME", name), ("TCA_BPF_FLAGS", _DIRECT_ACTION)]
+    attributes = [("TCA_KIND", "bpf"), ("TCA_OPTIONS", {"attrs": bpf})]
+    fields = _filter(index, handle, priority)
+    return Change(RTM_NEWTFILTER, NEW, f"add a filter to device {index}", fields, attributes)
 
 
 def no_filter(index: int, handle: int, priority: int) -> Change:
@@ -191,10 +182,10 @@ def no_filter(index: int, handle: int, priority: int) -> Change:
         handle: number of the filter.
         priority: of the filter.
     """
-    body = _filter(index, handle, priority)
-    return Change(_DELTFILTER, 0, body, f"remove a filter from device {index}")
+    fields, kind = _filter(index, handle, priority), [("TCA_KIND", "bpf")]
+    return Change(RTM_DELTFILTER, 0, f"remove a filter from device {index}", fields, kind)
 
 
-def _filter(index: int, handle: int, priority: int) -> bytes:
+def _filter(index: int, handle: int, priority: int) -> dict[str, int]:
     info = priority << 16 | _ALL_PROTOCOLS
-    return TC.pack(0, index, handle, INGRESS, info) + attribute(1, text("bpf"))
+    return {"index": index, "handle": handle, "parent": INGRESS, "info": info}

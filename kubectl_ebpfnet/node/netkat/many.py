@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from kubectl_ebpfnet.node.netkat import changes
 from kubectl_ebpfnet.node.netkat.copy import abort_when_closed
 from kubectl_ebpfnet.node.netkat.setup import NetkatSetup
-from kubectl_ebpfnet.node.netlink.message import Change, change
+from kubectl_ebpfnet.node.netlink.rtnetlink import Change, change
 
 _TABLES = 1000
 _SO_MARK = 36

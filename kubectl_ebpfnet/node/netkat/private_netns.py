@@ -9,24 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
+from pyroute2.netlink.rtnl import RTM_GETLINK
+
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.node.host import netns
 from kubectl_ebpfnet.node.netkat import changes, sysctls
 from kubectl_ebpfnet.node.netkat.route import CopiedRoute, HostDevice, PeerRoute
-from kubectl_ebpfnet.node.netlink.message import (
-    NETLINK_ROUTE,
-    Change,
-    answers,
-    attribute,
-    attributes_of,
-    change,
-    number,
-)
+from kubectl_ebpfnet.node.netlink.rtnetlink import Change, change, get
 
 DEVICE = "kat0"
 _LOOPBACK = 1  # its ifindex in every namespace
-_GETLINK, _IFLA_IFNAME, _IFLA_LINK = 18, 3, 5
-_KAT0 = bytes(changes.LINK.size) + attribute(_IFLA_IFNAME, changes.text(DEVICE))
 _PORT_RANGE = "net/ipv4/ip_local_port_range"
 
 
@@ -58,8 +50,8 @@ class PrivateNetns:
         mac = device.mac if any(device.mac) else b""
         change([changes.veth("netkat%d", DEVICE, self.fd, device.mtu, mac)])
         with self.inside():
-            link = next(answers(NETLINK_ROUTE, _GETLINK, 0, _KAT0, "look at the veth"))
-            self._read_indexes(*link)
+            link = get(RTM_GETLINK, "look at the veth", [("IFLA_IFNAME", DEVICE)])
+        self.index, self.veth = link["index"], link.get_attr("IFLA_LINK") or 0
         # The host's end first: the other end sends as soon as it is up with a carrier.
         change(changes.up(self.veth))
 
@@ -84,10 +76,6 @@ class PrivateNetns:
         with self.inside():
             _write_settings(port_range)
             change(self._configuration(route, routes, neighbours))
-
-    def _read_indexes(self, data: bytes, start: int, end: int) -> None:
-        self.index = changes.LINK.unpack_from(data, start)[2]
-        self.veth = number(attributes_of(data[start:end], changes.LINK.size), _IFLA_LINK) or 0
 
     def _configuration(
         self, route: PeerRoute, routes: Iterable[CopiedRoute], neighbours: dict[str, bytes]

@@ -10,20 +10,14 @@ import ipaddress
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.model.netkat.request import Request
-from kubectl_ebpfnet.node.netkat import changes
-from kubectl_ebpfnet.node.netkat.changes import ADDRESS, LINK, ROUTE, family, packed
-from kubectl_ebpfnet.node.netlink.message import (
-    NETLINK_ROUTE,
-    answers,
-    attribute,
-    attributes_of,
-    dump,
-    number,
-    text,
-)
+from kubectl_ebpfnet.node.netkat.changes import family
+from kubectl_ebpfnet.node.netlink.rtnetlink import dump, get, text
 
 # ARPHRD_* of devices with Ethernet frames, and of devices with bare IP
 _ETHERNET = 1
@@ -33,13 +27,6 @@ _UNICAST, _LOCAL = 1, 2
 _KINDS = {3: "broadcast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 _MAIN_TABLE = 254
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
-_GETLINK, _GETADDR, _GETROUTE = 18, 22, 26
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 1, 3, 4, 18
-_INFO_KIND = 1
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 2, 4, 5, 6
-_RTA_PREFSRC, _RTA_METRICS, _RTA_TABLE, _RTA_MARK, _RTA_VIA = 7, 8, 15, 16, 18
-_RTA_ENCAP_TYPE, _RTAX_MTU = 21, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +135,10 @@ def route_to_clients(request: Request, address: str) -> PeerRoute:
 
 def usable_device(index: int) -> HostDevice:
     """Return a device, checked to redirect packets. Raises Unsupported, KernelError."""
-    question = LINK.pack(0, 0, index, 0, 0)
-    data, start, end = next(
-        answers(NETLINK_ROUTE, _GETLINK, 0, question, f"look at device {index}")
-    )
-    kind, _, flags, _ = LINK.unpack_from(data, start)[1:]
-    link = attributes_of(data[start:end], LINK.size)
-    name, mac = text(link, _IFLA_IFNAME), link.get(_IFLA_ADDRESS, b"")
-    kind_name = text(attributes_of(link.get(_IFLA_LINKINFO, b"")), _INFO_KIND) or "device"
+    link = get(RTM_GETLINK, f"look at device {index}", index=index)
+    name, kind, flags = text(link.get_attr("IFLA_IFNAME")), link["ifi_type"], link["flags"]
+    info = link.get_attr("IFLA_LINKINFO")
+    kind_name = (text(info.get_attr("IFLA_INFO_KIND")) if info else "") or "device"
     if kind == _LOOPBACK:
         raise Unsupported(f"{name} is the loopback device: nothing of it leaves the host's stack")
     if kind != _ETHERNET and kind not in _BARE:
@@ -164,18 +147,15 @@ def usable_device(index: int) -> HostDevice:
         )
     if not flags & _IFF_UP:
         raise KernelError(f"{kind_name} {name} is down")
-    if kind != _ETHERNET:
-        mac = b""
+    mac = b""
+    if kind == _ETHERNET:
+        mac = bytes.fromhex((link.get_attr("IFLA_ADDRESS") or "").replace(":", ""))
     arp = bool(mac) and not flags & _IFF_NOARP
-    return HostDevice(index, name, mac, number(link, _IFLA_MTU) or 0, arp)
+    return HostDevice(index, name, mac, link.get_attr("IFLA_MTU") or 0, arp)
 
 
 def _version(address: str) -> int:
     return ipaddress.ip_address(address).version
-
-
-def _address(value: bytes | None) -> str:
-    return str(ipaddress.ip_address(value)) if value else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,38 +184,36 @@ class _RouteRow:
     tunnelled: bool
 
 
-def _route_row(data: bytes, start: int, end: int) -> _RouteRow:
-    _, length, _, _, table, _, _, kind, _ = ROUTE.unpack_from(data, start)
-    attributes = attributes_of(data[start:end], ROUTE.size)
-    via = attributes.get(_RTA_VIA, b"")[2:]  # struct rtvia: a family, and an address of it
-    metrics = attributes_of(attributes.get(_RTA_METRICS, b""))
+def _route_row(message: Any) -> _RouteRow:
+    via, metrics = message.get_attr("RTA_VIA"), message.get_attr("RTA_METRICS")
+    destination, length = message.get_attr("RTA_DST"), message["dst_len"]
     return _RouteRow(
-        type=kind,
-        prefix=f"{_address(attributes.get(_RTA_DST))}/{length}" if length else "",
-        device=number(attributes, _RTA_OIF) or 0,
-        gateway=_address(via or attributes.get(_RTA_GATEWAY)),
-        source=_address(attributes.get(_RTA_PREFSRC)),
-        table=number(attributes, _RTA_TABLE) or table,
-        priority=number(attributes, _RTA_PRIORITY) or 0,
-        mtu=number(metrics, _RTAX_MTU) or 0,
-        tunnelled=_RTA_ENCAP_TYPE in attributes,
+        type=message["type"],
+        prefix=f"{destination}/{length}" if length else "",
+        device=message.get_attr("RTA_OIF") or 0,
+        gateway=via["addr"] if via else message.get_attr("RTA_GATEWAY") or "",
+        source=message.get_attr("RTA_PREFSRC") or "",
+        table=message.get_attr("RTA_TABLE") or message["table"],
+        priority=message.get_attr("RTA_PRIORITY") or 0,
+        mtu=(metrics.get_attr("RTAX_MTU") if metrics else None) or 0,
+        tunnelled=message.get_attr("RTA_ENCAP_TYPE") is not None,
     )
 
 
 def _lookup(address: str, device: int, request: Request) -> _RouteRow:
     """Look a route up in the kernel, as `ip route get` does."""
-    destination = packed(address)
-    bits = len(destination) * 8
-    source = packed(request.source) if request.source else b""
-    question = ROUTE.pack(family(_version(address)), bits, len(source) * 8, 0, 0, 0, 0, 0, 0)
-    question += attribute(_RTA_DST, destination)
-    if source:
-        question += attribute(_RTA_SRC, source)
-    for kind, value in ((_RTA_OIF, device), (_RTA_MARK, request.mark)):
+    bits = ipaddress.ip_address(address).max_prefixlen
+    question: list[tuple[str, Any]] = [("RTA_DST", address)]
+    for name, value in (
+        ("RTA_SRC", request.source), ("RTA_OIF", device), ("RTA_MARK", request.mark)
+    ):  # fmt: skip
         if value:
-            question += attribute(kind, changes.number(value))
-    what = f"this host has no route to {address}"
-    lookup = _route_row(*next(answers(NETLINK_ROUTE, _GETROUTE, 0, question, what)))
+            question.append((name, value))
+    message = get(
+        RTM_GETROUTE, f"this host has no route to {address}", question,
+        family=family(_version(address)), dst_len=bits, src_len=bits if request.source else 0,
+    )  # fmt: skip
+    lookup = _route_row(message)
     if lookup.type not in (_UNICAST, _LOCAL):
         refusal = _KINDS.get(lookup.type, f"type {lookup.type}")
         raise KernelError(f"this host's route to {address} is {refusal}")
@@ -265,14 +243,11 @@ def _index(name: str) -> int:
 
 def _host_addresses(version: int) -> Iterator[tuple[int, int, str]]:
     """Yield (ifindex, scope, address) of the host's addresses."""
-    question = ADDRESS.pack(family(version), 0, 0, 0, 0)
-    messages = dump(_GETADDR, question, "list the host's addresses")
-    for data, start, end in messages:
-        address_family, _, _, scope, index = ADDRESS.unpack_from(data, start)
-        attributes = attributes_of(data[start:end], ADDRESS.size)
+    for message in dump(RTM_GETADDR, "list the host's addresses", family=family(version)):
         # A kernel without IPv6 answers with its IPv4 addresses.
-        if address_family == family(version):
-            yield index, scope, _address(attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS))
+        if message["family"] == family(version):
+            address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+            yield message["index"], message["scope"], address
 
 
 def _addresses(index: int, version: int) -> Iterator[str]:
@@ -282,20 +257,18 @@ def _addresses(index: int, version: int) -> Iterator[str]:
 
 
 def _device_of(address: str, version: int) -> int:
-    canonical = str(ipaddress.ip_address(address))
+    wanted = ipaddress.ip_address(address)
     for index, _, own in _host_addresses(version):
-        if own == canonical:
+        if ipaddress.ip_address(own) == wanted:
             return index
     raise KernelError(f"{address} is no address of this host")
 
 
 def _main_table(version: int) -> Iterator[_RouteRow]:
     """Yield the unicast routes of the main table."""
-    question = ROUTE.pack(family(version), 0, 0, 0, _MAIN_TABLE, 0, 0, 0, 0)
-    messages = dump(_GETROUTE, question, "list the host's routes")
-    for data, start, end in messages:
-        row = _route_row(data, start, end)
-        if (data[start], row.table, row.type) == (family(version), _MAIN_TABLE, _UNICAST):
+    for message in dump(RTM_GETROUTE, "list the host's routes", family=family(version)):
+        row = _route_row(message)
+        if (message["family"], row.table, row.type) == (family(version), _MAIN_TABLE, _UNICAST):
             yield row
 
 

@@ -4,8 +4,8 @@
                        · CTA_TUPLE_REPLY{…} · STATUS · TIMEOUT · PROTOINFO{TCP{state}} · MARK · …
 
 The facts equal the ones that parse/conntrack.py reads from /proc/net/nf_conntrack: no ports for
-GRE, one of ASSURED and OFFLOAD, no zone of a reply. Decoded by struct, 100,000 entries take 0.9 s,
-with pyroute2's classes 5.9 s.
+GRE, one of ASSURED and OFFLOAD, no zone of a reply. An entry is decoded by struct in 6 us, with
+pyroute2's classes in 134 us: 13 s for a table of 100,000, which `conntrack -L` lists in 0.4 s.
 
 Sources: Linux include/uapi/linux/netfilter/nfnetlink_conntrack.h and nf_conntrack_common.h,
 net/netfilter/nf_conntrack_netlink.c (ctnetlink_fill_info), nf_conntrack_standalone.c (ct_seq_show),
@@ -21,15 +21,15 @@ from ipaddress import IPv4Address, IPv6Address
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, SCTP, TCP, UDP, Address, Flow
-from kubectl_ebpfnet.node.netlink import message
 
+_TYPE_MASK = 0x3FFF  # NLA_TYPE_MASK: an attribute's type without its two flags
 # enum ctattr_type
-ORIG, REPLY = 1, 2
+_ORIG, _REPLY = 1, 2
 _STATUS, _PROTOINFO, _TIMEOUT, _MARK, _COUNTERS_ORIG, _COUNTERS_REPLY, _ZONE = 3, 4, 7, 8, 9, 10, 18
 _PACKETS, _BYTES = 1, 2  # enum ctattr_counters
 # enum ctattr_tuple, ctattr_l4proto
-TUPLE_IP, TUPLE_PROTO, _TUPLE_ZONE = 1, 2, 3
-NUMBER, SOURCE_PORT, DESTINATION_PORT, _ICMP_ID, _ICMPV6_ID = 1, 2, 3, 4, 7
+_TUPLE_IP, _TUPLE_PROTO, _TUPLE_ZONE = 1, 2, 3
+_NUMBER, _SOURCE_PORT, _DESTINATION_PORT, _ICMP_ID, _ICMPV6_ID = 1, 2, 3, 4, 7
 # enum ip_conntrack_status
 _SEEN_REPLY, _ASSURED, _OFFLOAD, _HW_OFFLOAD = 1 << 1, 1 << 2, 1 << 14, 1 << 15
 
@@ -53,7 +53,7 @@ _STATES = {
 _16 = struct.Struct(">H")
 _32 = struct.Struct(">I")
 _64 = struct.Struct(">Q")
-_ATTRIBUTE = message.ATTRIBUTE.unpack_from
+_ATTRIBUTE = struct.Struct("=HH").unpack_from
 
 
 def entry(data: bytes, start: int, end: int) -> ConntrackEntry:
@@ -73,12 +73,12 @@ def entry(data: bytes, start: int, end: int) -> ConntrackEntry:
     at = start + 4  # nfgenmsg
     while at + 4 <= end:
         length, kind = _ATTRIBUTE(data, at)
-        kind &= message.TYPE_MASK
+        kind &= _TYPE_MASK
         value = at + 4
-        if kind == ORIG:
+        if kind == _ORIG:
             original, tuple_zone = _flow(data, value, at + length, True)
             zone = zone or tuple_zone
-        elif kind == REPLY:
+        elif kind == _REPLY:
             reply, _ = _flow(data, value, at + length, False)
         elif kind == _STATUS:
             status = _32.unpack_from(data, value)[0]
@@ -87,11 +87,9 @@ def entry(data: bytes, start: int, end: int) -> ConntrackEntry:
         elif kind == _MARK:
             mark = _32.unpack_from(data, value)[0]
         elif kind in (_COUNTERS_ORIG, _COUNTERS_REPLY):
-            for counter, where, _ in message.attributes(data, value, at + length):
-                if counter == _PACKETS:
-                    packets = (packets or 0) + _64.unpack_from(data, where)[0]
-                elif counter == _BYTES:
-                    octets = (octets or 0) + _64.unpack_from(data, where)[0]
+            counted = _counters(data, value, at + length)
+            packets = (packets or 0) + counted.get(_PACKETS, 0)
+            octets = (octets or 0) + counted.get(_BYTES, 0)
         elif kind == _ZONE:
             zone = _16.unpack_from(data, value)[0]
         elif kind == _PROTOINFO and length >= 13 and original is not None:
@@ -102,6 +100,17 @@ def entry(data: bytes, start: int, end: int) -> ConntrackEntry:
     return ConntrackEntry(
         original, reply, timeout, state, _words(status), mark, zone, packets, octets
     )
+
+
+def _counters(data: bytes, at: int, end: int) -> dict[int, int]:
+    """Return the counters of a CTA_COUNTERS_* by their number."""
+    found = {}
+    while at + 4 <= end:
+        length, kind = _ATTRIBUTE(data, at)
+        if length == 12:  # not the padding before a counter
+            found[kind & _TYPE_MASK] = _64.unpack_from(data, at + 4)[0]
+        at += (length + 3) & ~3 or end
+    return found
 
 
 @lru_cache(maxsize=256)
@@ -131,21 +140,21 @@ def _flow(data: bytes, at: int, end: int, first: bool) -> tuple[Flow, int]:
     source = destination = source_port = destination_port = identifier = None
     while at + 4 <= end:
         length, kind = _ATTRIBUTE(data, at)
-        kind &= message.TYPE_MASK
-        if kind == TUPLE_IP:  # source, then destination, as ipv4_tuple_to_nlattr puts them
+        kind &= _TYPE_MASK
+        if kind == _TUPLE_IP:  # source, then destination, as ipv4_tuple_to_nlattr puts them
             size = (length - 12) // 2
             source = _address(data[at + 8 : at + 8 + size])
             destination = _address(data[at + 12 + size : at + 12 + 2 * size])
-        elif kind == TUPLE_PROTO:
+        elif kind == _TUPLE_PROTO:
             inner, stop = at + 4, at + length
             while inner + 4 <= stop:
                 size, kind = _ATTRIBUTE(data, inner)
-                kind &= message.TYPE_MASK
-                if kind == NUMBER:
+                kind &= _TYPE_MASK
+                if kind == _NUMBER:
                     protocol = data[inner + 4]
-                elif kind == SOURCE_PORT:
+                elif kind == _SOURCE_PORT:
                     source_port = _16.unpack_from(data, inner + 4)[0]
-                elif kind == DESTINATION_PORT:
+                elif kind == _DESTINATION_PORT:
                     destination_port = _16.unpack_from(data, inner + 4)[0]
                 elif kind in (_ICMP_ID, _ICMPV6_ID):
                     identifier = _16.unpack_from(data, inner + 4)[0]

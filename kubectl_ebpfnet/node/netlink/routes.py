@@ -9,42 +9,23 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Any
+
+from pyroute2.netlink.rtnl import RTM_GETROUTE
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.model.kernel import FibAnswer, Route
-from kubectl_ebpfnet.model.net import Address, protocol_number
+from kubectl_ebpfnet.model.net import Address, Network, protocol_number
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
-from kubectl_ebpfnet.node.netlink.dump import (
-    GETROUTE,
-    INET,
-    INET6,
-    Message,
-    address,
-    device,
-    device_names,
-    dump,
-    get,
-    names,
-    network,
-    type_name,
-)
-from kubectl_ebpfnet.node.netlink.message import Attributes, attribute, attributes_of, number
+from kubectl_ebpfnet.node.netlink.names import device, device_names, names, type_name
+from kubectl_ebpfnet.node.netlink.rtnetlink import dump, get
 
-# struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
-_HEAD = struct.Struct("=BBBBBBBBI")
-_HOP = struct.Struct("=HBBi")  # struct rtnexthop: len, flags, hops, ifindex
-# RTA_*
-_DST, _SRC, _IIF, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _METRICS, _MULTIPATH = range(1, 10)
-_CACHEINFO, _TABLE, _MARK, _VIA = 12, 15, 16, 18
-_IP_PROTO, _SPORT, _DPORT = 27, 28, 29
-_MTU = 2  # RTAX_MTU
+INET, INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 _CLONED, _LOOKUP_TABLE = 0x200, 0x1000  # RTM_F_*
 _MAIN = 254
-_RTA_ERROR = struct.Struct("=iIIi")  # struct rta_cacheinfo up to rta_error
 _FIB_WORDS = (
     "fib DEST [from ADDRESS] [iif DEVICE] [mark NUMBER]"
     " [ipproto NAME|NUMBER] [sport PORT] [dport PORT]"
@@ -65,63 +46,54 @@ def routes(request: NodeRequest) -> Iterator[Route]:  # noqa: ARG001
     """
     tables, scopes, devices = names("rt_tables"), names("rt_scopes"), device_names()
     for family in (INET, INET6):
-        head = _HEAD.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
-        for message in dump(GETROUTE, head, what="routes"):
+        for message in dump(RTM_GETROUTE, "list routes", family=family):
             # A kernel without IPv6 answers with its IPv4 routes.
-            if message.head[0] == family and not _HEAD.unpack(message.head)[8] & _CLONED:
+            if message["family"] == family and not message["flags"] & _CLONED:
                 yield from _routes(message, tables, scopes, devices)
 
 
+def network(address: str | None, length: int, family: int) -> Network:
+    """Return a prefix.
+
+    Args:
+        address: None for length 0, which messages leave out.
+        length: of the prefix.
+        family: INET or INET6.
+    """
+    if family == INET:
+        return IPv4Network((address or 0, length), strict=False)
+    return IPv6Network((address or 0, length), strict=False)
+
+
 def _routes(
-    message: Message, tables: dict[int, str], scopes: dict[int, str], devices: dict[int, str]
+    message: Any, tables: dict[int, str], scopes: dict[int, str], devices: dict[int, str]
 ) -> Iterator[Route]:
-    family, length, source_length, _, table, _, scope, kind, _ = _HEAD.unpack(message.head)
-    attributes = message.attributes
-    table = number(attributes, _TABLE) or table
-    source = attributes.get(_SRC)
-    preferred = attributes.get(_PREFSRC)
-    for gateway, name in _hops(attributes, devices):
+    family, scope, source_length = message["family"], message["scope"], message["src_len"]
+    table = message.get_attr("RTA_TABLE") or message["table"]
+    source = message.get_attr("RTA_SRC") if source_length else None
+    preferred = message.get_attr("RTA_PREFSRC")
+    metrics = message.get_attr("RTA_METRICS")
+    for hop in message.get_attr("RTA_MULTIPATH") or (message,):
+        index = hop["oif"] if hop is not message else message.get_attr("RTA_OIF")
         yield Route(
-            destination=network(attributes.get(_DST), length, family),
-            gateway=gateway,
-            device=name,
+            destination=network(message.get_attr("RTA_DST"), message["dst_len"], family),
+            gateway=_gateway(hop),
+            device=device(devices, index) if index else "",
             table="main" if table == _MAIN else tables.get(table, str(table)),
-            type=type_name(kind),
-            metric=number(attributes, _PRIORITY) or 0,
-            preferred_source=address(preferred) if preferred else None,
+            type=type_name(message["type"]),
+            metric=message.get_attr("RTA_PRIORITY") or 0,
+            preferred_source=ip_address(preferred) if preferred else None,
             scope=scopes.get(scope, str(scope)) if scope else "",
-            mtu=_mtu(attributes),
-            source=network(source, source_length, family) if source and source_length else None,
+            mtu=metrics.get_attr("RTAX_MTU") if metrics else None,
+            source=network(source, source_length, family) if source else None,
         )
 
 
-def _hops(attributes: Attributes, devices: dict[int, str]) -> Iterator[tuple[Address | None, str]]:
-    """Yield (gateway, device) of each next hop."""
-    multipath = attributes.get(_MULTIPATH)
-    if not multipath:
-        index = number(attributes, _OIF)
-        yield _gateway(attributes), device(devices, index) if index else ""
-        return
-    at = 0
-    while at + _HOP.size <= len(multipath):
-        length, _, _, index = _HOP.unpack_from(multipath, at)
-        if length < _HOP.size:
-            return
-        next_hop = attributes_of(multipath[at : at + length], _HOP.size)
-        yield _gateway(next_hop), device(devices, index) if index else ""
-        at += (length + 3) & ~3
-
-
-def _gateway(attributes: Attributes) -> Address | None:
-    if _GATEWAY in attributes:
-        return address(attributes[_GATEWAY])
-    via = attributes.get(_VIA)  # struct rtvia: a family, and an address of it
-    return address(via[2:]) if via else None
-
-
-def _mtu(attributes: Attributes) -> int | None:
-    metrics = attributes.get(_METRICS)
-    return number(attributes_of(metrics), _MTU) if metrics else None
+def _gateway(hop: Any) -> Address | None:
+    """Return the address of a next hop, which may be of the other family (RTA_VIA)."""
+    via = hop.get_attr("RTA_VIA")
+    gateway = hop.get_attr("RTA_GATEWAY") or (via["addr"] if via else None)
+    return ip_address(gateway) if gateway else None
 
 
 def fib(request: NodeRequest) -> Iterator[FibAnswer]:
@@ -143,25 +115,33 @@ def fib(request: NodeRequest) -> Iterator[FibAnswer]:
     version = packet.destination.version
     family, bits = (INET, 32) if version == 4 else (INET6, 128)
     source_bits = bits if packet.source is not None else 0
-    head = _HEAD.pack(family, bits, source_bits, 0, 0, 0, 0, 0, _LOOKUP_TABLE)
-    answer = get(GETROUTE, head, b"".join(_request_attributes(packet)))
-    yield _answer(packet, answer)
+    try:
+        message = get(
+            RTM_GETROUTE, f"look up {packet.destination}", list(_question(packet)), family=family,
+            dst_len=bits, src_len=source_bits, flags=_LOOKUP_TABLE,
+        )  # fmt: skip
+    except KernelError as error:
+        yield _refused(packet, error)
+    else:
+        yield _answer(packet, message)
 
 
-def _answer(packet: FibAnswer, answer: Message | int) -> FibAnswer:
-    if isinstance(answer, int):
-        if answer == errno.EOPNOTSUPP and packet.protocol is not None:
-            raise Unsupported(
-                f"this kernel looks no route up for IP protocol {packet.protocol}", answer,
-                hint="tcp, udp and icmp are those that it does",
-            )  # fmt: skip
-        if answer not in _NO_ROUTE:
-            raise KernelError(f"look up {packet.destination}: {os.strerror(answer)}", answer)
-        return replace(packet, error=_reason(answer))
-    route = next(_routes(answer, names("rt_tables"), names("rt_scopes"), device_names()))
-    info = answer.attributes.get(_CACHEINFO, b"")
+def _refused(packet: FibAnswer, error: KernelError) -> FibAnswer:
+    if error.errno == errno.EOPNOTSUPP and packet.protocol is not None:
+        raise Unsupported(
+            f"this kernel looks no route up for IP protocol {packet.protocol}", error.errno,
+            hint="tcp, udp and icmp are those that it does",
+        )  # fmt: skip
+    if error.errno not in _NO_ROUTE:
+        raise error
+    return replace(packet, error=_reason(error.errno))
+
+
+def _answer(packet: FibAnswer, message: Any) -> FibAnswer:
+    route = next(_routes(message, names("rt_tables"), names("rt_scopes"), device_names()))
+    info = message.get_attr("RTA_CACHEINFO")
     # IPv6 answers with the refusing route, and an error in its cacheinfo.
-    code = -_RTA_ERROR.unpack_from(info)[3] if len(info) >= _RTA_ERROR.size else 0
+    code = -info["rta_error"] & 0xFFFFFFFF if info else 0
     return replace(
         packet,
         type=route.type,
@@ -179,23 +159,21 @@ def _reason(code: int) -> str:
     return f"{words}: {_REASONS[code]}" if code in _REASONS else words
 
 
-def _request_attributes(packet: FibAnswer) -> Iterator[bytes]:
-    yield attribute(_DST, packet.destination.packed)
+def _question(packet: FibAnswer) -> Iterator[tuple[str, Any]]:
+    yield "RTA_DST", str(packet.destination)
     if packet.source is not None:
-        yield attribute(_SRC, packet.source.packed)
+        yield "RTA_SRC", str(packet.source)
     if packet.in_device:
         try:
-            index = socket.if_nametoindex(packet.in_device)
+            yield "RTA_IIF", socket.if_nametoindex(packet.in_device)
         except OSError:
             raise KernelError(f"no device {packet.in_device} here", errno.ENODEV) from None
-        yield attribute(_IIF, struct.pack("=I", index))
     if packet.mark:
-        yield attribute(_MARK, struct.pack("=I", packet.mark))
-    if packet.protocol is not None:
-        yield attribute(_IP_PROTO, struct.pack("=B", packet.protocol))
-    for kind, port in ((_SPORT, packet.source_port), (_DPORT, packet.destination_port)):
-        if port is not None:
-            yield attribute(kind, struct.pack(">H", port))
+        yield "RTA_MARK", packet.mark
+    selectors = (packet.protocol, packet.source_port, packet.destination_port)
+    for name, value in zip(("RTA_IP_PROTO", "RTA_SPORT", "RTA_DPORT"), selectors, strict=True):
+        if value is not None:
+            yield name, value
 
 
 def _parse_packet(words: tuple[str, ...]) -> FibAnswer:

@@ -9,35 +9,38 @@ iprule.c and ipneigh.c for names and for hidden entries.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Any
+
+from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETNEIGH, RTM_GETRULE
 
 from kubectl_ebpfnet.model.kernel import InterfaceAddress, Neighbour, Rule
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
-from kubectl_ebpfnet.node.netlink.dump import (
-    GETADDR,
-    GETNEIGH,
-    GETRULE,
-    INET,
-    INET6,
-    Message,
-    address,
-    device,
-    device_names,
-    dump,
-    names,
-    network,
-    type_name,
-)
-from kubectl_ebpfnet.node.netlink.links import BY_IP, hardware_address, hardware_types, links
-from kubectl_ebpfnet.node.netlink.message import Attributes, number, text
-from kubectl_ebpfnet.node.netlink.routes import fib, routes
+from kubectl_ebpfnet.node.netlink.links import links, mac
+from kubectl_ebpfnet.node.netlink.names import device, device_names, names, type_name
+from kubectl_ebpfnet.node.netlink.routes import INET, INET6, fib, network, routes
+from kubectl_ebpfnet.node.netlink.rtnetlink import dump, text
 
 __all__ = ["addresses", "fib", "links", "neighbours", "routes", "rules"]
 
-# --- addresses: struct ifaddrmsg: family, prefixlen, flags, scope, index; IFA_* ------------------
-_ADDRESS_HEAD = struct.Struct("=BBBBI")
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_TYPE_MASK = 0x3FFF  # NLA_TYPE_MASK: an attribute's type without its two flags
+_INVERT, _NO_SUPPRESSION, _ALL_BITS = 0x2, 0xFFFFFFFF, 0xFFFFFFFF
+_ACTIONS = {1: "lookup", 2: "goto", 3: "nop"}  # FR_ACT_*; the others are named as route types
+_SUPPRESS = {
+    "FRA_SUPPRESS_IFGROUP": "suppress_ifgroup", "FRA_SUPPRESS_PREFIXLEN": "suppress_prefixlength",
+}  # fmt: skip
+_SELECTORS = {
+    "FRA_TUN_ID": "tun_id", "FRA_UID_RANGE": "uidrange", "FRA_IP_PROTO": "ipproto",
+    "FRA_SPORT_RANGE": "sport", "FRA_DPORT_RANGE": "dport", "FRA_DSCP": "dscp",
+    "FRA_FLOWLABEL": "flowlabel",
+}  # fmt: skip
+_PROXY, _EXTERN_LEARNED = 0x08, 0x10  # NTF_*
+_NOARP = 0x40
+_STATES = {
+    0x01: "INCOMPLETE", 0x02: "REACHABLE", 0x04: "STALE", 0x08: "DELAY", 0x10: "PROBE",
+    0x20: "FAILED", _NOARP: "NOARP", 0x80: "PERMANENT",
+}  # fmt: skip
 
 
 def addresses(request: NodeRequest) -> list[InterfaceAddress]:  # noqa: ARG001
@@ -48,35 +51,20 @@ def addresses(request: NodeRequest) -> list[InterfaceAddress]:  # noqa: ARG001
     """
     scopes, devices = names("rt_scopes"), device_names()
     found: dict[int, list[InterfaceAddress]] = {index: [] for index in devices}
-    for message in dump(GETADDR, _ADDRESS_HEAD.pack(0, 0, 0, 0, 0), what="addresses"):
-        family, length, _, scope, index = _ADDRESS_HEAD.unpack(message.head)
+    for message in dump(RTM_GETADDR, "list addresses"):
         # On a point-to-point link IFA_ADDRESS is the peer's address, and IFA_LOCAL the own.
-        local = message.attributes.get(_IFA_LOCAL) or message.attributes.get(_IFA_ADDRESS)
-        if family in (INET, INET6) and local:
-            name = scopes.get(scope, str(scope))
+        local = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        if message["family"] in (INET, INET6) and local:
+            index, scope = message["index"], message["scope"]
             found.setdefault(index, []).append(
-                InterfaceAddress(device(devices, index), address(local), length, name)
+                InterfaceAddress(
+                    device(devices, index),
+                    ip_address(local),
+                    message["prefixlen"],
+                    scopes.get(scope, str(scope)),
+                )
             )
     return [entry for device_addresses in found.values() for entry in device_addresses]
-
-
-# --- rules: struct fib_rule_hdr: family, dst_len, src_len, tos, table, 2 reserved, action, flags --
-_RULE_HEAD = struct.Struct("=BBBBBxxBI")
-# FRA_*
-_FRA_DST, _FRA_SRC, _FRA_IIFNAME, _FRA_GOTO, _FRA_PRIORITY = 1, 2, 3, 4, 6
-_FRA_FWMARK, _FRA_TABLE, _FRA_FWMASK, _FRA_OIFNAME, _FRA_L3MDEV = 10, 15, 16, 17, 19
-_FRA_SUPPRESS = {13: "suppress_ifgroup", 14: "suppress_prefixlength"}
-_FRA_SELECTORS = {
-    12: "tun_id", 20: "uidrange", 22: "ipproto", 23: "sport", 24: "dport", 25: "dscp",
-    26: "flowlabel",
-}  # fmt: skip
-# Attributes that are read, or that do not select: the rule's origin (protocol), realms, padding,
-# and masks of selectors.
-_FRA_KNOWN = frozenset(
-    {*range(7), 10, 11, 15, 16, 17, 18, 19, 21, 27, 28, 29, 30, *_FRA_SUPPRESS, *_FRA_SELECTORS}
-)
-_INVERT, _NO_SUPPRESSION, _ALL_BITS = 0x2, 0xFFFFFFFF, 0xFFFFFFFF
-_ACTIONS = {1: "lookup", 2: "goto", 3: "nop"}  # FR_ACT_*; the others are named as route types
 
 
 def rules(request: NodeRequest) -> Iterator[Rule]:  # noqa: ARG001
@@ -87,61 +75,52 @@ def rules(request: NodeRequest) -> Iterator[Rule]:  # noqa: ARG001
     """
     tables = names("rt_tables")
     for family in (INET, INET6):
-        head = _RULE_HEAD.pack(family, 0, 0, 0, 0, 0, 0)
-        for message in dump(GETRULE, head, what="rules"):
-            if message.head[0] == family:
+        for message in dump(RTM_GETRULE, "list rules", family=family):
+            if message["family"] == family:
                 yield _rule(message, tables)
 
 
-def _rule(message: Message, tables: dict[int, str]) -> Rule:
-    family, length, source_length, tos, table, kind, flags = _RULE_HEAD.unpack(message.head)
-    attributes = message.attributes
-    table = number(attributes, _FRA_TABLE) or table
-    action = _ACTIONS.get(kind) or type_name(kind)
-    if number(attributes, _FRA_L3MDEV):
+def _rule(message: Any, tables: dict[int, str]) -> Rule:
+    family, get = message["family"], message.get_attr
+    table = get("FRA_TABLE") or message["table"]
+    action = _ACTIONS.get(message["action"]) or type_name(message["action"])
+    if get("FRA_L3MDEV"):
         action = "l3mdev"
-    mark, mask = number(attributes, _FRA_FWMARK), number(attributes, _FRA_FWMASK)
-    source, destination = attributes.get(_FRA_SRC), attributes.get(_FRA_DST)
+    mark, mask = get("FRA_FWMARK"), get("FRA_FWMASK")
+    source, destination = get("FRA_SRC"), get("FRA_DST")
     return Rule(
-        priority=number(attributes, _FRA_PRIORITY) or 0,
+        priority=get("FRA_PRIORITY") or 0,
         table=tables.get(table, str(table)) if action == "lookup" and table else "",
-        source=network(source, source_length, family) if source else None,
-        destination=network(destination, length, family) if destination else None,
+        source=network(source, message["src_len"], family) if source else None,
+        destination=network(destination, message["dst_len"], family) if destination else None,
         mark=None if mark is None and mask is None else mark or 0,
         mark_mask=_ALL_BITS if mask is None else mask,
-        in_device=text(attributes, _FRA_IIFNAME),
-        out_device=text(attributes, _FRA_OIFNAME),
+        in_device=text(get("FRA_IIFNAME")),
+        out_device=text(get("FRA_OIFNAME")),
         action=action,
-        inverted=bool(flags & _INVERT),
-        other_selectors=tuple(sorted(_unevaluated_selectors(attributes, tos, table))),
-        goto=number(attributes, _FRA_GOTO) if action == "goto" else None,
+        inverted=bool(message["flags"] & _INVERT),
+        other_selectors=tuple(sorted(_unevaluated_selectors(message, table))),
+        goto=get("FRA_GOTO") if action == "goto" else None,
         version=4 if family == INET else 6,
     )
 
 
-def _unevaluated_selectors(attributes: Attributes, tos: int, table: int) -> Iterator[str]:
-    """Yield the names of selectors, of a rule or its look-up, that are not evaluated."""
-    if tos:
+def _unevaluated_selectors(message: Any, table: int) -> Iterator[str]:
+    """Yield the names of selectors, of a rule or its look-up, that are not evaluated.
+
+    The other attributes that pyroute2 knows are read, or do not select: the rule's origin
+    (protocol), realms, padding, and masks of selectors.
+    """
+    if message["tos"]:
         yield "tos"
-    for kind in attributes:
-        if kind in _FRA_SELECTORS:
-            yield _FRA_SELECTORS[kind]
-        elif kind in _FRA_SUPPRESS:
-            if table and number(attributes, kind) != _NO_SUPPRESSION:
-                yield _FRA_SUPPRESS[kind]
-        elif kind not in _FRA_KNOWN:
-            yield f"attribute {kind}"
-
-
-# --- neighbours: struct ndmsg: family, ifindex, state, flags, type; NDA_* ------------------------
-_NEIGHBOUR_HEAD = struct.Struct("=BxxxiHBB")
-_NDA_DST, _NDA_LLADDR = 1, 2
-_PROXY, _EXTERN_LEARNED = 0x08, 0x10  # NTF_*
-_NOARP = 0x40
-_STATES = {
-    0x01: "INCOMPLETE", 0x02: "REACHABLE", 0x04: "STALE", 0x08: "DELAY", 0x10: "PROBE",
-    0x20: "FAILED", _NOARP: "NOARP", 0x80: "PERMANENT",
-}  # fmt: skip
+    for attribute in message["attrs"]:
+        if attribute.name in _SELECTORS:
+            yield _SELECTORS[attribute.name]
+        elif attribute.name in _SUPPRESS:
+            if table and attribute.value != _NO_SUPPRESSION:
+                yield _SUPPRESS[attribute.name]
+        elif attribute.name == "UNKNOWN":
+            yield f"attribute {attribute.nla['header']['type'] & _TYPE_MASK}"
 
 
 def neighbours(request: NodeRequest) -> Iterator[Neighbour]:  # noqa: ARG001
@@ -151,24 +130,14 @@ def neighbours(request: NodeRequest) -> Iterator[Neighbour]:  # noqa: ARG001
     does, unless a control plane made them (extern_learn). Raises KernelError.
     """
     devices = device_names()
-    messages = dump(GETNEIGH, _NEIGHBOUR_HEAD.pack(0, 0, 0, 0, 0), what="neighbours")
-    # Only devices of IP tunnels need their hardware type.
-    ambiguous = any(len(m.attributes.get(_NDA_LLADDR, b"")) in BY_IP for m in messages)
-    hardware = hardware_types() if ambiguous else {}
-    for message in messages:
-        family, index, state, flags, _ = _NEIGHBOUR_HEAD.unpack(message.head)
+    for message in dump(RTM_GETNEIGH, "list neighbours"):
+        state, flags, host = message["state"], message["flags"], message.get_attr("NDA_DST")
         hidden = not state & ~_NOARP and not flags & _EXTERN_LEARNED
-        host = message.attributes.get(_NDA_DST)
-        if hidden or flags & _PROXY or family not in (INET, INET6) or not host:
+        if hidden or flags & _PROXY or message["family"] not in (INET, INET6) or not host:
             continue
-        mac = message.attributes.get(_NDA_LLADDR, b"")
         yield Neighbour(
-            address=address(host),
-            device=device(devices, index),
-            mac=hardware_address(mac, hardware.get(index, 0)),
-            states=_states(state),
+            address=ip_address(host),
+            device=device(devices, message["ifindex"]),
+            mac=mac(message.get_attr("NDA_LLADDR")),
+            states=tuple(name for bit, name in _STATES.items() if state & bit) or ("NONE",),
         )
-
-
-def _states(state: int) -> tuple[str, ...]:
-    return tuple(name for bit, name in _STATES.items() if state & bit) or ("NONE",)

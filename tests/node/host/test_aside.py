@@ -144,7 +144,7 @@ def test_a_filter_is_watched_without_a_fork(monkeypatch: pytest.MonkeyPatch) -> 
     )
     monkeypatch.setattr(clsact, "_add_filter", lambda *_: 7)
     cleared: list[tuple[int, ...]] = []
-    monkeypatch.setattr(clsact, "_remove_filters", lambda *of: cleared.append(of))
+    monkeypatch.setattr(clsact, "remove_filters", lambda *of: cleared.append(of))
     one = clsact.Filter(1, 2)
     one.watch()
     child = one._child

@@ -11,7 +11,7 @@ import pytest
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.node.host import netns
 from kubectl_ebpfnet.node.netkat import changes
-from kubectl_ebpfnet.node.netlink.message import change
+from kubectl_ebpfnet.node.netlink.rtnetlink import change
 from tests.node.netkat.wire import Wire
 
 pytestmark = pytest.mark.kernel

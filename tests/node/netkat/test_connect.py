@@ -131,7 +131,7 @@ def test_silence_ends_after_w_seconds(wire: Wire) -> None:
     code, _, err = ended(wire.netkat("-w", "1", PEER[4], "80"))
     assert code == 1
     assert "no answer in 1 s" in err
-    assert 1 <= time.monotonic() - begun < 3
+    assert 1 <= time.monotonic() - begun < 5
 
 
 def test_a_next_hop_that_nobody_has_is_an_error(wire: Wire) -> None:

@@ -18,7 +18,7 @@ from kubectl_ebpfnet.node.bpf.load import load_classifier
 from kubectl_ebpfnet.node.host import netns
 from kubectl_ebpfnet.node.netkat import changes
 from kubectl_ebpfnet.node.netkat.redirect import clsact
-from kubectl_ebpfnet.node.netlink.message import change
+from kubectl_ebpfnet.node.netlink.rtnetlink import change
 from tests.node.netkat.wire import (
     HOST,
     PEER,

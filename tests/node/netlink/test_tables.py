@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import errno
 import itertools
 import json
 import struct
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyroute2.netlink import NETLINK_ROUTE, NLM_F_DUMP
+from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_NEWLINK, RTM_NEWRULE
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.model.catalogue import NODE_FACTS
@@ -23,9 +25,9 @@ from kubectl_ebpfnet.model.net import protocol_number
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
 from kubectl_ebpfnet.node.host import netns
-from kubectl_ebpfnet.node.netlink import dump, tables
 from kubectl_ebpfnet.node.netlink import links as netlink_links
-from kubectl_ebpfnet.node.netlink import message as nlmsg
+from kubectl_ebpfnet.node.netlink import names as netlink_names
+from kubectl_ebpfnet.node.netlink import rtnetlink, tables, transport
 from kubectl_ebpfnet.node.server import registry
 from kubectl_ebpfnet.parse import iproute
 from tests.node.bpf import bpf_programs as bpf
@@ -288,14 +290,15 @@ def test_a_listing_that_was_interrupted_is_asked_again(
     made: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    real = dump._ask
+    real = rtnetlink.answers
 
-    async def interrupted(*words: Any) -> Any:
-        messages, _ = await real(*words)
-        asked.append(len(messages))
-        return messages[1:] if len(asked) < 3 else messages, len(asked) < 3
+    def interrupted(*words: Any) -> Iterator[transport.Answer]:
+        asked.append(1)
+        yield from list(real(*words))[len(asked) < 3 :]
+        if len(asked) < 3:
+            raise transport.changed("list links")
 
-    monkeypatch.setattr(dump, "_ask", interrupted)
+    monkeypatch.setattr(rtnetlink, "answers", interrupted)
     assert list(ours(made, "links")) == list(ip_links(made))
     assert len(asked) == 3
 
@@ -317,8 +320,12 @@ def test_the_kernel_says_when_a_table_changes_while_it_is_read() -> None:
             with netns.inside(made.path):
                 interrupted, deadline = False, time.monotonic() + _DEADLINE_S
                 while not interrupted and time.monotonic() < deadline:
-                    question = dump._ask(dump.GETADDR, 0x301, bytes(8))
-                    _, interrupted = asyncio.run(question)
+                    try:
+                        list(
+                            transport.answers(NETLINK_ROUTE, RTM_GETADDR, NLM_F_DUMP, bytes(8), "")
+                        )
+                    except KernelError as error:
+                        interrupted = error.errno == errno.EINTR
                 try:
                     facts = ours(made, "addresses")
                 except KernelError:  # it never stood still, which is said: see the next tests
@@ -338,21 +345,10 @@ def test_names_of_tables_come_from_files_too(
     (folder / "rt_tables").write_text("# comment\n200\tegress # why\n0x1F hexa\nnonsense\n")
     (folder / "rt_tables.d" / "x.conf").write_text("201 more\nx y\n")
     (folder / "rt_tables.d" / "README").write_text("202 not\n")
-    monkeypatch.setattr(dump, "_FOLDERS", (tmp_path, tmp_path / "none"))
-    names = dump.names("rt_tables")
+    monkeypatch.setattr(netlink_names, "_FOLDERS", (tmp_path, tmp_path / "none"))
+    names = netlink_names.names("rt_tables")
     assert (names[200], names[31], names[201], names[254]) == ("egress", "hexa", "more", "main")
     assert 202 not in names
-
-
-def joined(attributes: dict[int, bytes]) -> bytes:
-    return b"".join(nlmsg.attribute(kind, value) for kind, value in attributes.items())
-
-
-def test_attributes_are_cut_apart() -> None:
-    attributes = {1: b"a", 2: b"", 3: b"four", 0x8004: b"fives"}
-    data = b"head" + joined(attributes)
-    assert dump.attributes_of(data, 4) == {1: b"a", 2: b"", 3: b"four", 4: b"fives"}
-    assert dump.attributes_of(b"\0\0\0\0") == {}
 
 
 def test_an_xdp_program_is_told(made: Namespace) -> None:
@@ -372,38 +368,90 @@ def index_of(made: Namespace, device: str) -> int:
     return next(link.index for link in ip_links(made) if link.name == device)
 
 
+def decoded(type: int, head: bytes, *attributes: tuple[int, bytes]) -> Any:
+    """A message of the kernel, as pyroute2 decodes it."""
+    body = head + joined(*attributes)
+    data = struct.pack("=IHHII", 16 + len(body), type, 0, 1, 0) + body
+    return rtnetlink._decoded(data, 16, len(data))
+
+
+def joined(*attributes: tuple[int, bytes]) -> bytes:
+    return b"".join(
+        struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+        for kind, value in attributes
+    )
+
+
 @pytest.mark.parametrize(
     ("kind", "data", "port", "external"),
     [
-        ("geneve", {5: b"\x17\xc1", 6: b""}, 6081, True),
-        ("geneve", {5: b"\x17\xc1"}, 6081, False),
-        ("vxlan", {15: b"\x21\x18", 25: b"\1"}, 8472, True),
-        ("vxlan", {15: b"\x21\x18", 25: b"\0"}, 8472, False),
-        ("gre", {5: b"\x17\xc1"}, None, False),
+        ("geneve", ((5, b"\x17\xc1"), (6, b"")), 6081, True),
+        ("geneve", ((5, b"\x17\xc1"),), 6081, False),
+        ("vxlan", ((15, b"\x21\x18"), (25, b"\1")), 8472, True),
+        ("vxlan", ((15, b"\x21\x18"), (25, b"\0")), 8472, False),
+        ("gre", ((5, b"\x17\xc1"),), None, False),
+        ("netkit", ((1, b"\0\0\0\0"),), None, False),
     ],
 )
-def test_tunnels(kind: str, data: dict[int, bytes], port: int | None, external: bool) -> None:
+def test_tunnels(
+    kind: str, data: tuple[tuple[int, bytes], ...], port: int | None, external: bool
+) -> None:
     """Of the kinds that this machine may have no module for; numbers are if_link.h's."""
-    info = joined({1: kind.encode() + b"\0", 2: joined(data)})
-    found = netlink_links._link(5, 1, 1, {3: b"tun\0", 18: info}, {5: "tun"})
+    info = joined((1, kind.encode() + b"\0"), (2, joined(*data)))
+    head = struct.pack("=BxHiII", 0, 1, 5, 1, 0)
+    message = decoded(RTM_NEWLINK, head, (3, b"t\xffn\0"), (18, info))
+    found = netlink_links._link(message, {5: "tun"})
     assert (found.kind, found.tunnel_port, found.tunnel_external) == (kind, port, external)
+    assert found.name == "t\ufffdn"
 
 
 @pytest.mark.parametrize(
-    ("hardware", "value", "mac"),
+    ("value", "mac"),
     [
-        (1, "02aabbccddee", "02:aa:bb:cc:dd:ee"),
-        (768, "0a090001", ""),  # ipip
-        (769, "fd000000000000000000000000000001", ""),  # ip6tnl
-        (772, "000000000000", "00:00:00:00:00:00"),
-        (65534, "", ""),  # a tun device
+        ("02aabbccddee", "02:aa:bb:cc:dd:ee"),
+        ("0a090001", ""),  # ipip
+        ("fd000000000000000000000000000001", ""),  # ip6tnl
+        ("000000000000", "00:00:00:00:00:00"),
+        ("0011223344556677", "00:11:22:33:44:55:66:77"),  # IEEE 802.15.4
+        ("80000208fe800000000000007cfe900300261b10",
+         "80:00:02:08:fe:80:00:00:00:00:00:00:7c:fe:90:03:00:26:1b:10"),  # InfiniBand
+        ("", ""),  # a tun device
     ],
-)
-def test_ip_addresses_are_no_hardware_addresses(hardware: int, value: str, mac: str) -> None:
-    assert netlink_links.hardware_address(bytes.fromhex(value), hardware) == mac
+)  # fmt: skip
+def test_ip_addresses_are_no_hardware_addresses(value: str, mac: str) -> None:
+    head = struct.pack("=BxHiII", 0, 1, 5, 1, 0)
+    message = decoded(RTM_NEWLINK, head, (1, bytes.fromhex(value)), (3, b"x\0"))
+    assert netlink_links._link(message, {}).mac == mac
 
 
 def test_a_selector_that_is_not_known_is_named() -> None:
     head = struct.pack("=BBBBBxxBI", 2, 0, 0, 0, 254, 1, 0)
-    rule = tables._rule(dump.Message(head, {6: b"\5\0\0\0", 25: b"\1", 77: b""}), {})
-    assert rule.other_selectors == ("attribute 77", "dscp")
+    message = decoded(RTM_NEWRULE, head, (6, b"\5\0\0\0"), (25, b"\1"), (77, b""), (30, b"\1"))
+    assert tables._rule(message, {}).other_selectors == ("attribute 77", "dscp")
+
+
+def test_tables_of_a_later_pyroute2_stay_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Later:
+        nla_map = (("A", "none"), ("B", "uint8"), ("OURS_OF_2", "its own"))
+
+    rows = (("OURS_OF_2", "ours"), ("OURS_OF_3", "ours"))
+    monkeypatch.setattr(rtnetlink, "_ROWS", ((Later, 2, rows),))
+    monkeypatch.setattr(rtnetlink, "_AS_BYTES", {})
+    for _ in range(2):
+        rtnetlink._mend_tables()
+        assert Later.nla_map[2:] == (("OURS_OF_2", "its own"), ("OURS_OF_3", "ours"))
+
+
+def test_a_question_leaves_no_descriptor_and_no_thread(made: Namespace) -> None:
+    def remains() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), len(
+            list(Path("/proc/self/task").iterdir())
+        )
+
+    before = remains()
+    for name in ("links", "addresses", "routes", "rules", "neighbours", "counters"):
+        assert ours(made, name)
+    assert ours(made, "fib", "10.9.0.2")
+    with pytest.raises(KernelError), netns.inside(made.path):
+        rtnetlink.get(RTM_GETLINK, "look at a device", index=9999)
+    assert remains() == before

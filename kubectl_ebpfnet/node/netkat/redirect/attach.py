@@ -15,7 +15,7 @@ from kubectl_ebpfnet.node.bpf import syscall
 from kubectl_ebpfnet.node.bpf.load import link_tcx_first
 from kubectl_ebpfnet.node.netkat import changes
 from kubectl_ebpfnet.node.netkat.redirect.clsact import Filter
-from kubectl_ebpfnet.node.netlink.message import change
+from kubectl_ebpfnet.node.netlink.rtnetlink import change
 
 
 class IngressPrograms:

@@ -25,7 +25,6 @@ import errno
 import os
 import random
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -34,22 +33,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from pyroute2.netlink.rtnl import RTM_GETQDISC, RTM_GETTFILTER
+
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.node.bpf import assembler as asm
 from kubectl_ebpfnet.node.bpf.assembler import Assembly
 from kubectl_ebpfnet.node.bpf.load import create_program_array, load_classifier
 from kubectl_ebpfnet.node.netkat import changes
-from kubectl_ebpfnet.node.netlink.message import (
-    Attributes,
-    Change,
-    attributes_of,
-    change,
-    dump,
-    text,
-)
+from kubectl_ebpfnet.node.netlink.rtnetlink import Change, change, dump, text
 
-_GETQDISC, _GETTFILTER = 38, 46  # RTM_*
-_KIND, _OPTIONS, _BPF_NAME = 1, 2, 7  # TCA_KIND, TCA_OPTIONS, TCA_BPF_NAME
+_WATCH = "kubectl_ebpfnet.node.netkat.redirect.watch"
 _PASS = -1  # TC_ACT_UNSPEC: the next filter decides
 _PRIORITY = 1
 _LOCK_SECONDS = 5.0
@@ -76,7 +69,7 @@ class Filter:
         # the child's stdin, and only this process the array's descriptor. A new session, since the
         # child must survive a signal to the terminal's group.
         self._child = subprocess.Popen(  # noqa: S603  our own Python and module
-            [sys.executable, "-m", __name__, str(self._ifindex), str(self._handle)],
+            [sys.executable, "-m", _WATCH, str(self._ifindex), str(self._handle)],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
@@ -84,7 +77,7 @@ class Filter:
     def remove(self) -> None:
         """Remove the filter. A filter that is gone already is no error."""
         with contextlib.suppress(KernelError):
-            _remove_filters(self._ifindex, self._handle)
+            remove_filters(self._ifindex, self._handle)
         os.close(self._array)
         if self._child is not None:
             # The child must not remove it later: the qdisc may belong to another process then.
@@ -93,30 +86,17 @@ class Filter:
                 pass
 
 
-def _watch(ifindex: int, handle: int) -> None:
-    """Wait for the netkat's end, and remove the filter: the child's work."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    os.closerange(1, 3)
-    os.read(0, 1)
-    _remove_filters(ifindex, handle)
-
-
 def remove_stale_filters() -> None:
     """Remove filters of netkats that are gone from the calling thread's network namespace.
 
     Raises:
         KernelError: the qdiscs cannot be listed.
     """
-    rows = dump(_GETQDISC, changes.TC.pack(0, 0, 0, 0, 0), "list qdiscs")
-    devices = [
-        changes.TC.unpack_from(data, start)[1]
-        for data, start, end in rows
-        if text(attributes_of(data[start:end], changes.TC.size), _KIND) == "clsact"
-    ]
+    qdiscs = dump(RTM_GETQDISC, "list qdiscs")
+    devices = [row["index"] for row in qdiscs if row.get_attr("TCA_KIND") == "clsact"]
     for ifindex in devices:
         with contextlib.suppress(KernelError):  # go on with the other devices
-            _remove_filters(ifindex)
+            remove_filters(ifindex)
 
 
 def _add_filter(array: int, ifindex: int) -> int:
@@ -169,7 +149,7 @@ def _qdisc(ifindex: int) -> tuple[bool, bool]:
     return False, bool(filters) and all(row.qdisc_is_netkats for row in filters)
 
 
-def _remove_filters(ifindex: int, handle: int = 0) -> None:
+def remove_filters(ifindex: int, handle: int = 0) -> None:
     """Remove the filter of a handle, stale filters, and the qdisc with the last of them."""
     with _device_lock(ifindex):
         filters = _filters(ifindex)
@@ -235,20 +215,19 @@ def _filters(ifindex: int) -> list[_FilterRow]:
     """Return all filters of a device, of both directions. Raises KernelError."""
     filters = []
     for parent in (changes.INGRESS, changes.EGRESS):
-        body = changes.TC.pack(0, ifindex, 0, parent, 0)
-        rows = dump(_GETTFILTER, body, f"list filters of device {ifindex}")
-        for data, start, end in rows:
-            _, _, handle, _, info = changes.TC.unpack_from(data, start)
-            options = attributes_of(data[start:end], changes.TC.size).get(_OPTIONS)
+        what = f"list filters of device {ifindex}"
+        for row in dump(RTM_GETTFILTER, what, index=ifindex, parent=parent):
+            options = row.get_attr("TCA_OPTIONS")
             if options is not None:  # a row without options is the priority itself
-                is_netkats_place = parent == changes.INGRESS and info >> 16 == _PRIORITY
-                attributes = attributes_of(options) if is_netkats_place else {}
-                filters.append(_filter_row(handle, attributes))
+                is_netkats_place = parent == changes.INGRESS and row["info"] >> 16 == _PRIORITY
+                is_bpf = row.get_attr("TCA_KIND") == "bpf"
+                name = options.get_attr("TCA_BPF_NAME") if is_netkats_place and is_bpf else ""
+                filters.append(_filter_row(row["handle"], text(name)))
     return filters
 
 
-def _filter_row(handle: int, options: Attributes) -> _FilterRow:
-    match = _NETKAT_NAME.fullmatch(text(options, _BPF_NAME))
+def _filter_row(handle: int, name: str) -> _FilterRow:
+    match = _NETKAT_NAME.fullmatch(name)
     if match is None:
         return _FilterRow(handle)
     return _FilterRow(handle, int(match[1]), int(match[2]), int(match[3]), bool(match[4]))
@@ -274,7 +253,3 @@ def _pid_namespace() -> int:
         return os.stat("/proc/self/ns/pid").st_ino if is_own_proc else 0
     except OSError:
         return 0
-
-
-if __name__ == "__main__":
-    _watch(int(sys.argv[1]), int(sys.argv[2]))
