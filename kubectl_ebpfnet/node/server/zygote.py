@@ -4,9 +4,10 @@
 
 To start Python and import pyroute2 takes some 200 ms, longer than all the questions of a node. So
 this process imports once, and forks serve the sessions: questions (answer.py) and netkats
-(framed_session.py). A session hands its file descriptors over by SCM_RIGHTS (unix(7)). A client
-that is gone ends its fork; a pod without a session for `idle` seconds ends, so that a killed client
-leaves nothing running for long.
+(framed_session.py). It starts no thread and opens no netlink socket, which a fork would share. A
+session hands its file descriptors over by SCM_RIGHTS (unix(7)). A client that is gone ends its
+fork; a pod without a session for `idle` seconds ends, so that a killed client leaves nothing
+running for long.
 
 The end of this process kills every process of the container. So it sends SIGTERM to its forks, and
 waits for them to clean up, and for the children that they leave behind (it is their subreaper,
@@ -24,7 +25,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kubectl_ebpfnet.errors import KernelError
@@ -74,13 +75,12 @@ def serve_sessions(idle: float, path: Path = SOCKET) -> int:
         # After listen: a session that comes meanwhile waits, instead of starting a process of its
         # own that this one does not know.
         _import_all()
-        with contextlib.suppress(KernelError):
-            clsact.remove_stale_filters()  # of earlier pods that were killed
+        os.waitpid(_fork_off(_remove_stale_filters), 0)
         last = time.monotonic()
         while not stop:
             ready, _, _ = select.select([listener, awake], [], [], _STEP_SECONDS)
             if listener in ready:
-                children.add(_fork(listener))
+                children.add(_accept(listener))
             children.difference_update(_ended())
             if children:
                 last = time.monotonic()
@@ -99,6 +99,14 @@ def _import_all() -> None:
         # A question whose module fails to import answers with the error.
         with contextlib.suppress(Exception):
             registry.function(name)
+
+
+def _remove_stale_filters() -> int:
+    """Remove filters of earlier pods that were killed: in a fork, since the first process opens no
+    netlink socket."""
+    with contextlib.suppress(KernelError):
+        clsact.remove_stale_filters()
+    return 0
 
 
 def _ended() -> Iterator[int]:
@@ -121,14 +129,24 @@ def _wait_for_children() -> None:
         signal.sigtimedwait({signal.SIGCHLD}, remaining)
 
 
-def _fork(listener: socket.socket) -> int:
+def _accept(listener: socket.socket) -> int:
     """Serve the next session in a process of its own. Returns its pid."""
     connection, _ = listener.accept()
+
+    def serve() -> int:
+        listener.close()
+        return _serve(connection)
+
+    with connection:
+        return _fork_off(serve)
+
+
+def _fork_off(work: Callable[[], int]) -> int:
+    """Work in a process of its own, which exits with the result. Returns its pid."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _END_SIGNALS)  # until the fork has its own handlers
     pid = os.fork()
     if pid:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _END_SIGNALS)
-        connection.close()
         return pid
     code = 1
     try:
@@ -136,8 +154,7 @@ def _fork(listener: socket.socket) -> int:
         for number in _END_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _END_SIGNALS)
-        listener.close()
-        code = _serve(connection)
+        code = work()
     finally:
         os._exit(code)  # never back into the parent's loop; threads may still wait
 

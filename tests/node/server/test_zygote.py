@@ -75,6 +75,39 @@ def test_a_session_is_served_and_ends_with_its_exit_code(
     assert session.returncode == 0
 
 
+_WATCHED = """
+import os, sys, threading
+log = os.open(sys.argv.pop(), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def note(event):
+    os.write(log, f"{os.getpid()} {event}\\n".encode())
+def start(thread):
+    note("thread")
+    run(thread)
+run, threading.Thread.start = threading.Thread.start, start
+sys.addaudithook(lambda event, words: event == "socket.__new__" and note(f"socket/{words[1]:d}"))
+"""
+
+
+def test_the_first_process_opens_no_netlink_socket_and_starts_no_thread(tmp_path: Path) -> None:
+    path, log = tmp_path / "node.sock", tmp_path / "log"
+    argv = [sys.executable, "-c", _WATCHED + _HOLD, "60", str(path), str(log)]
+    with subprocess.Popen(argv) as process:
+        try:
+            _until(path.exists)
+            words = {"protocol": PROTOCOL, "id": 7, "argv": ["ebpfnet-node", "links"]}
+            request = f'{json.dumps(words)}\n{{"end": true}}\n'.encode()
+            out, _ = _session(path).communicate(request, timeout=20)
+            assert json.loads(out.splitlines()[1])["exit_code"] == 0
+            threads = list(Path(f"/proc/{process.pid}/task").iterdir())
+        finally:
+            process.kill()
+    noted = [line.split() for line in log.read_text().splitlines()]
+    # Its forks do both: the session's, and the one that removes filters of earlier pods.
+    assert {event for pid, event in noted if pid != str(process.pid)} >= {"socket/16", "thread"}
+    assert {event for pid, event in noted if pid == str(process.pid)} == {"socket/1"}
+    assert [task.name for task in threads] == [str(process.pid)]
+
+
 def test_another_protocol_is_refused_with_both_numbers(
     held: tuple[subprocess.Popen[bytes], Path],
 ) -> None:
