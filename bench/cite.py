@@ -2,10 +2,11 @@
 
     .venv/bin/python bench/cite.py
 
-Grows the recorded cluster of `--from demo`: every list of its second node gets an entry for each
-endpoint more. Then, each the best of 3: the answer to `path pod/client 1.1.1.1:80`, that to
-`programs node/node2`, which cites every program, and json.loads of the list of endpoints alone.
-Exits 1 when either grows more than twice as much as json.loads from the one to the other: then
+Grows the recorded cluster of `--from demo`: the lists of its second node begin with an entry for
+each endpoint more. Then, each the best of 3: the answer to `path pod/client 1.1.1.1:80`, that to
+`programs node/node2`, which cites every program, a citation of each endpoint, found by its address,
+and json.loads of the list of endpoints alone.
+Exits 1 when one of them grows more than twice as much as json.loads from the one to the other: then
 each citation reads or searches its record anew.
 """
 
@@ -17,17 +18,20 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cli import arguments
+from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.explain.programs.listing import of_node
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, bundle_of
 
 FEW, MANY, TIMES_AT_MOST = 1000, 4000, 2.0
-NODE = "node2"
+NODE, JSON = "node2", "json.loads"
 ENDPOINTS = "cilium-dbg endpoint list -o json"
 
 
@@ -60,28 +64,28 @@ def link(number: int) -> dict[str, Any]:
 
 def with_endpoints(value: Any, more: range) -> None:
     """Add to `endpoint list`."""
-    value += [endpoint(copy.deepcopy(value[0]), number) for number in more]
+    value[:0] = [endpoint(copy.deepcopy(value[0]), number) for number in more]
 
 
 def with_links(value: Any, more: range) -> None:
     """Add to `ip link`."""
-    value += [link(number) for number in more]
+    value[:0] = [link(number) for number in more]
 
 
 def with_attachments(value: Any, more: range) -> None:
     """Add to `bpftool net`."""
-    value[0]["tc"] += [program(number) for number in more]
+    value[0]["tc"][:0] = [program(number) for number in more]
 
 
 def with_programs(value: Any, more: range) -> None:
     """Add to `bpftool prog`."""
     names = {"type": "sched_cls", "name": "cil_from_contai", "tag": "0" * 16}
-    value += [{"id": 100_000 + number, **names} for number in more]
+    value[:0] = [{"id": 100_000 + number, **names} for number in more]
 
 
 def with_policies(value: Any, more: range) -> None:
     """Add to `bpf policy get`."""
-    value += [{**value[0], "EndpointID": str(10_000 + number)} for number in more]
+    value[:0] = [{**value[0], "EndpointID": str(10_000 + number)} for number in more]
 
 
 LISTS: dict[str, Callable[[Any, range], None]] = {
@@ -128,8 +132,19 @@ def best(work: Callable[[], object]) -> float:
     return min(found)
 
 
-def measured(bundle: Bundle) -> tuple[float, float, float]:
-    """Seconds of `path`, of `programs`, and of json.loads of the list of endpoints."""
+def cite_endpoints(bundle: Bundle, count: int) -> None:
+    """Find and cite each endpoint more."""
+    node = ClusterView(bundle).node(NODE)
+    for number in range(count):
+        found = node.local_endpoint(ip_address(address(number)))
+        assert found is not None
+        (cited,) = endpoint_evidence(node, found)
+        assert address(number) in cited.excerpt[0]
+
+
+def measured(endpoints: int) -> dict[str, float]:
+    """Seconds of each work on a cluster with so many endpoints more."""
+    bundle = cluster(endpoints)
     there = arguments.destination("1.1.1.1:80")
     number = arguments.protocol("tcp", there)
     request = arguments.request(arguments.source("client"), there, number, "default", "")
@@ -137,21 +152,24 @@ def measured(bundle: Bundle) -> tuple[float, float, float]:
     assert len(of_node(NODE, bundle).programs) > FEW
     (listed,) = (r for r in bundle.records if r.command == ENDPOINTS and r.place.node == NODE)
     text = listed.stdout.read()
-    return (
-        best(lambda: explain(request, bundle)),
-        best(lambda: of_node(NODE, bundle)),
-        best(lambda: json.loads(text)),
-    )
+    return {
+        "path": best(lambda: explain(request, bundle)),
+        "programs node": best(lambda: of_node(NODE, bundle)),
+        "cite each endpoint": best(lambda: cite_endpoints(bundle, endpoints)),
+        JSON: best(lambda: json.loads(text)),
+    }
 
 
 def main() -> int:
     """Measure and print. Returns the exit code."""
-    few, many = measured(cluster(FEW)), measured(cluster(MANY))
+    few, many = measured(FEW), measured(MANY)
     print(f"{'endpoints on the node':26} {FEW:>9,}    {MANY:>9,}    ratio")
-    for name, one, four in zip(("path", "programs node", "json.loads"), few, many, strict=True):
-        print(f"{name:26} {one * 1000:9.1f} ms {four * 1000:9.1f} ms {four / one:8.1f}")
-    worst = max(many[0] / few[0], many[1] / few[1]) / (many[2] / few[2])
-    print(f"path over json.loads: {few[0] / few[2]:.1f}, {many[0] / many[2]:.1f}")
+    growth = {name: many[name] / seconds for name, seconds in few.items()}
+    for name, seconds in few.items():
+        both = f"{seconds * 1000:9.1f} ms {many[name] * 1000:9.1f} ms"
+        print(f"{name:26} {both} {growth[name]:8.1f}")
+    print(f"path over json.loads: {few['path'] / few[JSON]:.1f}, {many['path'] / many[JSON]:.1f}")
+    worst = max(growth.values()) / growth[JSON]
     print(f"growth over that of json.loads: {worst:.1f} (at most {TIMES_AT_MOST:.0f})")
     return 0 if worst <= TIMES_AT_MOST else 1
 
