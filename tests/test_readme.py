@@ -20,6 +20,10 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 COLUMNS = "96"
 DOCUMENTS = (README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+FILE = re.compile(r"`([\w./-]+(?:/|\.(?:py|md|sh|toml)))`")
+ROOMS = ("kubectl_ebpfnet", "tests", "bench", "docs", "image")
+NOT_HERE = ("model/events.py", "node/trace/", "records/")
+"""Homes of what issues bring, which architecture.md decides; the folder in a capture."""
 COMMANDS = re.findall(r"^    kubectl ebpfnet ([^#|\n]+)", README.read_text(), re.M)
 MAKE = re.compile(r"(?:^    |[`\"(]|^step \S+ )make (?:-s )?([a-z-]+)", re.M)
 EXAMPLE = re.compile(r"```console\n\$ (?P<command>[^\n]+)\n(?P<said>.*?)```\n", re.S)
@@ -102,3 +106,12 @@ def test_every_link_of_the_documents_leads_somewhere() -> None:
     for document in DOCUMENTS:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_file_that_the_documents_name_is_there() -> None:
+    paths = [f"/{path.relative_to(ROOT)}" for room in ROOMS for path in (ROOT / room).rglob("*")]
+    for document in DOCUMENTS:
+        for name in FILE.findall(document.read_text()):
+            if name not in NOT_HERE and not re.search("[A-Z]{4}", name):
+                there = any(path.endswith(f"/{name.rstrip('/')}") for path in paths)
+                assert there or (ROOT / name).exists(), f"{document.name}: {name}"
