@@ -38,10 +38,10 @@ OBJECTS = HOSTILE | st.integers() | st.floats() | st.none() | st.lists(HOSTILE, 
 def sent_and(answer: str) -> tuple[Any, attempts.SentAttempt]:
     """A bundle in which a peer gave this answer, and the attempt that it answers."""
     target = ProbeTarget(TargetKind.INGRESS, ADDRESS, 4, 80, TCP)
-    argv = attempts.probe_argv(ADDRESS, 80, http="/clientip")
-    sent = attempts.SentAttempt(target, "n1", "n2", How.NEXT_HOP, ADDRESS, 80, argv=argv)
+    probe = attempts.probe_of(ADDRESS, 80, http="/clientip")
+    sent = attempts.SentAttempt(target, "n1", "n2", How.NEXT_HOP, ADDRESS, 80, probe=probe)
     fact = ConnectAttempt("connected", "", 0.001, ADDRESS, 4711, "eth0", answer)
-    record = Record(1, node_place("n2"), argv, 0, InMemory(codec.line_of(fact)))
+    record = Record(1, node_place("n2"), probe.node_argv, 0, InMemory(codec.line_of(fact)))
     return bundle_of([record]), sent
 
 

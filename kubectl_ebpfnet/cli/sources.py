@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kubectl_ebpfnet.cluster.client.session import Session
     from kubectl_ebpfnet.collect.ask.node_access import NodeAccess
     from kubectl_ebpfnet.collect.lists import SurveyedTarget
-    from kubectl_ebpfnet.collect.survey import SurveyTarget, TopicOf
+    from kubectl_ebpfnet.collect.survey import ScopeOf, SurveyTarget
 
 RequestOf = Callable[[str], PathRequest]
 """Default namespace → the request."""
@@ -79,7 +79,7 @@ def gather(
 @contextlib.contextmanager
 def open_reader(
     capture: str, global_flags: GlobalFlags, timeout: float | None, progress: Progress
-) -> Iterator[Callable[[SurveyTarget, TopicOf], SurveyedTarget]]:
+) -> Iterator[Callable[[SurveyTarget, ScopeOf], SurveyedTarget]]:
     """Give a function that reads one pod or node, from the cluster or from a capture.
 
     Args:
@@ -103,9 +103,9 @@ def open_reader(
         Gatherer(session, access, warn=progress.warn, progress=progress.show) as gatherer,
     ):
 
-        def read(target: SurveyTarget, topic: TopicOf) -> SurveyedTarget:
+        def read(target: SurveyTarget, scope: ScopeOf) -> SurveyedTarget:
             gatherer.restart(timeout)
-            return survey_target(gatherer, target, topic)
+            return survey_target(gatherer, target, scope)
 
         yield read
 

@@ -19,8 +19,8 @@ from kubectl_ebpfnet.capture.redact import text as redaction
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.collect.ask.node_access import BY_AGENT, NodeAccess
 from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
+from kubectl_ebpfnet.collect.scope import EVERYTHING
 from kubectl_ebpfnet.collect.survey import SurveyTarget, survey
-from kubectl_ebpfnet.collect.tasks import EVERYTHING
 from kubectl_ebpfnet.errors import BundleError
 
 

@@ -19,11 +19,12 @@ from kubectl_ebpfnet.collect.ask.api import RecordingApi
 from kubectl_ebpfnet.collect.ask.node_access import Mode, NodeAccess
 from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
 from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
+from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.collect.survey import ask_places
-from kubectl_ebpfnet.collect.topics import CHECKUP
 from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, Unauthorized
 from kubectl_ebpfnet.model import doctor
 from kubectl_ebpfnet.model.evidence import CLIENT, Bundle, InMemory, Record
+from kubectl_ebpfnet.model.fact import Need
 
 _WHO = "/apis/authentication.k8s.io/{}/selfsubjectreviews"
 _WHO_VERSIONS = ("v1", "v1beta1")
@@ -67,10 +68,10 @@ def checkup(
         agents = gatherer.find_answerers()
         kept = gatherer.answerers.kept_nodes
         listed = [name_of(node) for node in gatherer.tried(nodes)[0] or []]
-        every = [*listed, *agents, *kept]
+        every, scope = [*listed, *agents, *kept], Scope(Need.DOCTOR)
         if access.mode in (Mode.AUTO, Mode.AGENT):
-            ask_places(gatherer, CHECKUP, every, mode=Mode.AGENT)
-        ask_places(gatherer, CHECKUP, every if access.mode is Mode.POD else kept, mode=Mode.POD)
+            ask_places(gatherer, scope, every, mode=Mode.AGENT)
+        ask_places(gatherer, scope, every if access.mode is Mode.POD else kept, mode=Mode.POD)
         where = sorted({agent.container.namespace for agent in agents.values()})
         denied = [right for right, answer in rights if gatherer.tried(answer)[0] is False]
         gatherer.read(_narrower(api, denied, [session.namespace, *(where or NAMESPACES[:1])]))

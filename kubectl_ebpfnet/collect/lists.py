@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kubectl_ebpfnet.cluster.resolve import name_of
 from kubectl_ebpfnet.collect.gatherer import Gatherer
-from kubectl_ebpfnet.collect.survey import SurveyTarget, TopicOf, survey
+from kubectl_ebpfnet.collect.survey import ScopeOf, SurveyTarget, survey
 from kubectl_ebpfnet.errors import NotFound
 from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind
 from kubectl_ebpfnet.parse import kube
@@ -28,19 +28,19 @@ class SurveyedTarget:
     bundle: Bundle
 
 
-def survey_target(gatherer: Gatherer, target: SurveyTarget, topic: TopicOf) -> SurveyedTarget:
+def survey_target(gatherer: Gatherer, target: SurveyTarget, scope: ScopeOf) -> SurveyedTarget:
     """Ask one target, and for a pod its node too.
 
     Args:
         gatherer: asks.
         target: a pod, a workload (a warning names the pod that stands for it) or a node.
-        topic: gives the questions once the addresses are known.
+        scope: says what to ask once the addresses are known.
 
     Raises:
         NotFound: the target does not exist.
         ClusterError: the API server cannot be reached, or does not let this user read the target.
     """
-    [found] = survey(gatherer, [target], topic)
+    [found] = survey(gatherer, [target], scope)
     bundle = gatherer.bundle()
     if target.kind.lower() == "node":
         return SurveyedTarget(name_of(found), "", "", bundle)

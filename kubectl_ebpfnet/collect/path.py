@@ -32,17 +32,21 @@ from kubectl_ebpfnet.collect.ask.targets import (
 )
 from kubectl_ebpfnet.collect.destination import FarEnd, far_end_of_address, far_end_of_object
 from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
+from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.collect.survey import ask_places
-from kubectl_ebpfnet.collect.tasks import PacketHints, Topic, topic_of
 from kubectl_ebpfnet.errors import ClusterError
-from kubectl_ebpfnet.model import catalogue
+from kubectl_ebpfnet.model.catalogue import NAME_LOOKUP
 from kubectl_ebpfnet.model.evidence import Bundle, Record, agent_place
+from kubectl_ebpfnet.model.fact import NOBODY, Need
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import PathRequest
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 from kubectl_ebpfnet.parse import lookup
 
 FAR_NODES = 3
 """How many nodes of the far end are asked."""
+MOST_LOOKUPS = 8
+"""How many destinations to look up; a Service may have hundreds of backends."""
 
 
 def collect_path(
@@ -102,29 +106,28 @@ class _Run:
         known_nodes, _ = gatherer.tried(cilium_nodes)
         gatherer.find_answerers()
         versions = frozenset((address.version,)) if address else far_end.versions
-        packet = _packet_hints(pod, request, versions, far_end, bool(known_nodes))
-        topic = topic_of(packet)
+        scope = packet_scope(pod, address, versions, far_end, knows_nodes=bool(known_nodes))
 
         gatherer.progress(f"asking pod {namespace_of(pod)}/{name_of(pod)} and its node")
         self.asked_nodes.add(node_of(pod))
-        ask_places(gatherer, topic, [node_of(pod)], [pod])
+        ask_places(gatherer, scope, [node_of(pod)], [pod])
         gatherer.read(self._endpoints([pod]))
-        self._ask_far(far_end, topic)
+        self._ask_far(far_end, scope)
         listed, owner = gatherer.tried(nodes)[0] or ([], FarEnd())
-        if packet.by_name and (resolved := self._resolved(pod)) is not None:
+        if request.destination_kind == "name" and (resolved := self._resolved(pod)) is not None:
             owner_of_name = gatherer.start(lambda: self._owner(resolved, listed))
             owner = gatherer.tried(owner_of_name)[0] or FarEnd()
-        self._ask_far(owner, topic)
+        self._ask_far(owner, scope)
         name = name_of(pod)
         found = replace(request, source_kind="pod", source_name=name, source=f"pod/{name}")
         return found, gatherer.bundle()
 
-    def _ask_far(self, far_end: FarEnd, topic: Topic) -> None:
+    def _ask_far(self, far_end: FarEnd, scope: Scope) -> None:
         """Ask the nodes of the far end, at most FAR_NODES of them."""
         self.gatherer.read(self._endpoints(far_end.pods[:FAR_NODES]))
         others = [node for node in dict.fromkeys(far_end.nodes) if node not in self.asked_nodes]
         self.asked_nodes.update(others[:FAR_NODES])
-        ask_places(self.gatherer, topic, others[:FAR_NODES])
+        ask_places(self.gatherer, scope, others[:FAR_NODES])
         reason = f"not asked: the far end is on {len(others)} nodes, {FAR_NODES} of them are asked"
         for node in others[FAR_NODES:]:
             self.gatherer.ask(unavailable_record(agent_place(node), EXEC, reason), ())
@@ -160,7 +163,7 @@ class _Run:
         answerer = pod_answerer(gatherer.session, pod)
         started = []
         if not isinstance(answerer, Record):
-            question = Question(catalogue.NAME_LOOKUP, answerer.place, words=(name,))
+            question = Question(NAME_LOOKUP.about(name), answerer.place)
             started.append(gatherer.ask_first(answerer, [question]))
         started.append(gatherer.ask_first(LocalResolver(), [resolve_question(name)]))
         for future in started:
@@ -184,18 +187,41 @@ def _policies(api: RecordingApi, request: PathRequest) -> list[Callable[[], obje
     return calls
 
 
-def _packet_hints(
-    pod: Object, request: PathRequest, versions: frozenset[int], far_end: FarEnd, knows_nodes: bool
-) -> PacketHints:
-    own = frozenset(address.version for address in addresses_of(pod))
-    destinations = [request.destination_address] if request.destination_address else []
+def packet_scope(
+    pod: Object,
+    destination: Address | None,
+    versions: frozenset[int],
+    far_end: FarEnd,
+    *,
+    knows_nodes: bool,
+) -> Scope:
+    """Return what a packet needs: its lines of long tables, and no table that cannot act on it.
+
+    Args:
+        pod: the source.
+        destination: address of the request, None for a name or an object.
+        versions: possible IP versions of the destination.
+        far_end: what is known of the other end.
+        knows_nodes: the CiliumNode objects were read.
+    """
+    sources = addresses_of(pod)
+    own = frozenset(source.version for source in sources)
+    versions = (versions & own) or versions or own or frozenset((4, 6))
+    need = Need.PATH
+    need |= Need.IPV4 if 4 in versions else NOBODY
+    need |= Need.IPV6 if 6 in versions else NOBODY
+    need |= Need.LEAVES if far_end.leaves else NOBODY
+    need |= NOBODY if knows_nodes else Need.NODES
+    destinations = [destination] if destination else []
     destinations += [*far_end.frontends]
     destinations += [address for pod in far_end.pods for address in addresses_of(pod)]
-    return PacketHints(
-        addresses=addresses_of(pod),
-        versions=(versions & own) or versions or own or frozenset((4, 6)),
-        by_name=request.destination_kind == "name",
-        leaves=far_end.leaves,
-        knows_nodes=knows_nodes,
-        destinations=tuple(dict.fromkeys(destinations)),
+    return Scope(
+        need,
+        tuple(FlowFilter(address=source) for source in sources if source.version in versions),
+        tuple(
+            (source, end)
+            for end in [*dict.fromkeys(destinations)][:MOST_LOOKUPS]
+            for source in sources
+            if source.version == end.version
+        ),
     )

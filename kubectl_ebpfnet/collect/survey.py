@@ -1,4 +1,4 @@
-"""Ask pods and nodes about a topic: `capture`, `flows` and `programs` ask named targets, `path`,
+"""Ask pods and nodes what a scope has: `capture`, `flows` and `programs` ask named targets, `path`,
 `doctor` and `probe-lb` places that they choose.
 """
 
@@ -26,12 +26,12 @@ from kubectl_ebpfnet.collect.ask.targets import (
     shares_node,
 )
 from kubectl_ebpfnet.collect.gatherer import Gatherer
-from kubectl_ebpfnet.collect.tasks import Topic, questions, route_lookups
-from kubectl_ebpfnet.model.evidence import Record, agent_place, node_place, pod_place
+from kubectl_ebpfnet.collect.scope import Scope
+from kubectl_ebpfnet.model.evidence import Record, node_place, pod_place
 from kubectl_ebpfnet.model.net import Address
 
-TopicOf = Callable[[tuple[Address, ...]], Topic]
-"""Addresses of the pods that are asked → the questions."""
+ScopeOf = Callable[[tuple[Address, ...]], Scope]
+"""Addresses of the pods that are asked → what to ask."""
 _POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
 _CILIUM_LISTS = (
     "ciliumnodes",
@@ -56,14 +56,14 @@ class SurveyTarget(Protocol):
         ...
 
 
-def survey(gatherer: Gatherer, targets: Iterable[SurveyTarget], topic: TopicOf) -> Objects:
+def survey(gatherer: Gatherer, targets: Iterable[SurveyTarget], scope: ScopeOf) -> Objects:
     """Start to ask targets, whatever the packet; the gatherer yields the records.
 
     Args:
         gatherer: asks; pods and workloads are looked for in its session's namespace.
         targets: the places; without any, every node with an agent, or all nodes if no node has an
             agent. A pod's node is asked too.
-        topic: gives the questions once the addresses are known.
+        scope: says what to ask once the addresses are known.
 
     Returns:
         The targets' objects: pods (of a workload, the pod that stands for it) and nodes.
@@ -89,7 +89,7 @@ def survey(gatherer: Gatherer, targets: Iterable[SurveyTarget], topic: TopicOf) 
     if not found:
         nodes = list(agents) or [name_of(node) for node in gatherer.api.nodes()]
     addresses = tuple(address for pod in pods for address in addresses_of(pod))
-    ask_places(gatherer, topic(addresses), nodes, pods)
+    ask_places(gatherer, scope(addresses), nodes, pods)
     return found
 
 
@@ -106,16 +106,16 @@ def _lists(api: RecordingApi) -> list[Callable[[], object]]:
 
 def ask_places(
     gatherer: Gatherer,
-    topic: Topic,
+    scope: Scope,
     nodes: Iterable[str],
     pods: Iterable[Object] = (),
     mode: Mode | None = None,
 ) -> None:
-    """Ask nodes and pods the rows of a topic that are for their answerers.
+    """Ask nodes and pods the questions of a scope that are for their answerers.
 
     Args:
         gatherer: asks.
-        topic: the rows.
+        scope: of the run.
         nodes: names of nodes, "" for none; those of `pods` as well.
         pods: a node pod of their node answers for them, if there is one, else an exec.
         mode: instead of that of --node-access.
@@ -127,46 +127,38 @@ def ask_places(
         if shares_node(pod):
             continue
         if isinstance(answerers.get(node_of(pod)), NodePodExec):
-            by_node.setdefault(node_of(pod), []).extend(_of_pod(pod, topic))
-        elif topic.pod:
-            place = pod_place(namespace_of(pod), name_of(pod))
-            asked = questions(topic.pod, topic, place)
+            by_node.setdefault(node_of(pod), []).extend(_of_pod(pod, scope))
+        elif asked := scope.questions(pod_place(namespace_of(pod), name_of(pod))):
             gatherer.ask(pod_answerer(gatherer.session, pod), asked)
     beside = len(answerers) * AGENT_LANES <= MOST
     for node, answerer in answerers.items():
-        ask_node(gatherer, topic, node, answerer, by_node.get(node, ()), beside=beside)
+        ask_node(gatherer, scope, answerer, by_node.get(node, ()), beside=beside)
 
 
 def ask_node(
     gatherer: Gatherer,
-    topic: Topic,
-    node: str,
+    scope: Scope,
     answerer: Answerer | Record,
     further: Sequence[Question] = (),
     *,
     beside: bool = True,
 ) -> None:
-    """Ask a node the rows of a topic that are for its answerer.
+    """Ask a node the questions of a scope that are for its answerer.
 
     Args:
         gatherer: asks.
-        topic: the rows.
-        node: its name.
+        scope: of the run.
         answerer: of the node.
         further: questions about pods, for a node pod.
         beside: as for Gatherer.ask.
     """
-    if isinstance(answerer, NodePodExec):
-        asked = [*further, *questions(topic.node_pod, topic, node_place(node))]
-    else:
-        asked = questions((*topic.cilium, *topic.node), topic, agent_place(node))
-    gatherer.ask(answerer, asked, beside=beside)
+    own = [] if isinstance(answerer, Record) else scope.questions(answerer.place)
+    gatherer.ask(answerer, [*further, *own], beside=beside)
 
 
-def _of_pod(pod: Object, topic: Topic) -> Iterator[Question]:
+def _of_pod(pod: Object, scope: Scope) -> Iterator[Question]:
     """Yield the questions to a node pod about the network namespace of a pod."""
     place = pod_place(namespace_of(pod), name_of(pod))
     netns = namespace_in_kernel(pod)
-    yield from questions(topic.pod_by_node, topic, place, netns)
-    if topic.packet is not None:
-        yield from route_lookups(topic.packet, place, node_place(node_of(pod)), netns)
+    yield from scope.questions(place, netns)
+    yield from scope.lookups(place, node_place(node_of(pod)), netns)

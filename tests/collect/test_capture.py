@@ -18,7 +18,7 @@ from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.capture.redact.names import names_of
 from kubectl_ebpfnet.capture.redact.text import NOTE
 from kubectl_ebpfnet.collect.capture import capture
-from kubectl_ebpfnet.collect.tasks import CILIUM_TASKS, NODE_TASKS
+from kubectl_ebpfnet.collect.scope import EVERYTHING
 from kubectl_ebpfnet.errors import BundleError, NotFound
 from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.model import catalogue as q
@@ -64,7 +64,7 @@ def test_a_capture_answers_what_the_cluster_would(cluster: Opened, tmp_path: Pat
     assert bundle.places(PlaceKind.POD) == (pod_place("default", "client"),)
     assert not any(record.line_filter for record in bundle.records)
     for node in ("node1", "node2"):
-        for question in (task.question for task in (*NODE_TASKS, *CILIUM_TASKS)):
+        for question in (each.fact for each in EVERYTHING.questions(agent_place(node))):
             if question is q.TC_FILTERS:
                 continue  # each device has a record of its own
             said = q.best_record(bundle, agent_place(node), question)

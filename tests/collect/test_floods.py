@@ -20,8 +20,9 @@ from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.shell_script import Splitter
 from kubectl_ebpfnet.collect.deadline import NO_DEADLINE
 from kubectl_ebpfnet.errors import ExecError, ParseError
-from kubectl_ebpfnet.model.catalogue import LINKS, Fact, Form
+from kubectl_ebpfnet.model.catalogue import LINKS
 from kubectl_ebpfnet.model.evidence import PlaceKind, node_place, pod_place
+from kubectl_ebpfnet.model.fact import Fact, Form
 from kubectl_ebpfnet.model.protocol import codec
 
 PIECE = b"no such device\n" * 2000

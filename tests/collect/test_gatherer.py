@@ -24,7 +24,7 @@ from kubectl_ebpfnet.collect.doctor import checkup
 from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.collect.lists import survey_target
 from kubectl_ebpfnet.collect.path import collect_path
-from kubectl_ebpfnet.collect.topics import flows_of
+from kubectl_ebpfnet.collect.scope import flows_scope
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.explain.doctor.report import examine
 from kubectl_ebpfnet.explain.flows import listing as flows
@@ -89,7 +89,7 @@ def doctor(session: Session, _: Path, limit: float | None) -> Bundle:
 
 def flow_list(session: Session, _: Path, limit: float | None) -> Bundle:
     with Gatherer(session, AUTO, timeout=limit) as gatherer:
-        found = survey_target(gatherer, Target("pod", "client"), lambda a: flows_of(a, ()))
+        found = survey_target(gatherer, Target("pod", "client"), lambda a: flows_scope(a, ()))
         return found.bundle
 
 

@@ -8,20 +8,13 @@ import time
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 
-from kubectl_ebpfnet.active.lb.topic import COUNTERS, causes_topic
 from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.collect import tasks
-from kubectl_ebpfnet.collect.ask.container import AGENT_LANES, AgentExec
+from kubectl_ebpfnet.collect.ask.container import AGENT_LANES
 from kubectl_ebpfnet.collect.ask.node_access import Mode, NodeAccess
-from kubectl_ebpfnet.collect.ask.question import Question
-from kubectl_ebpfnet.collect.ask.shell_script import new_nonce, script_argv
 from kubectl_ebpfnet.collect.path import collect_path
-from kubectl_ebpfnet.collect.tasks import PacketHints
-from kubectl_ebpfnet.collect.topics import CHECKUP, PROGRAMS, flows_of
 from kubectl_ebpfnet.errors import ApiUnreachable, Forbidden, NotFound
 from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.model import catalogue as q
@@ -37,7 +30,6 @@ from kubectl_ebpfnet.model.evidence import (
 )
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import PathRequest
-from kubectl_ebpfnet.model.protocol.questions import HOST_PROGRAMS, PROGRAM, FlowFilter
 from tests.cluster.fake_api_server import ExecEnd, status_reply
 from tests.collect.conftest import Opened
 from tests.collect.replay_cluster import ReplayCluster
@@ -452,75 +444,6 @@ def test_everything_optional_may_be_denied(cluster: Opened) -> None:
     assert "list nodes" in denied
     # The agent names the nodes when the API server does not.
     assert q.best_record(bundle, agent_place("node2"), q.CILIUM_NODES) is not None
-
-
-# --- the table ------------------------------------------------------------------------------------
-
-
-def test_every_question_of_the_catalogue_is_in_the_table() -> None:
-    rows = (*tasks.POD_TASKS, *tasks.NODE_TASKS, *tasks.CILIUM_TASKS, *tasks.NODE_POD_TASKS)
-    asked = {task.question.name for task in (*rows, *tasks.POD_BY_NODE_TASKS)}
-    with_words = {q.FIB, q.FORWARD, q.PROBE, q.NAME_LOOKUP, q.RESOLVE}
-    others = with_words | {q.TOOLS}  # of doctor alone
-    assert {fact.name for fact in {*q.FACTS} - others if fact.forms or fact.node} == asked
-
-
-def test_a_node_pod_is_asked_nothing_that_its_node_side_does_not_answer() -> None:
-    topics = (tasks.EVERYTHING, PROGRAMS, CHECKUP, COUNTERS, flows_of((), ()), causes_topic(()))
-    for topic in topics:
-        for question in tasks.questions((*topic.pod_by_node, *topic.node_pod), topic, CLIENT_POD):
-            program, *words = question.node_argv
-            own = program == PROGRAM and words[0] in q.NODE_FACTS
-            assert own or question.node_argv in HOST_PROGRAMS, question
-
-
-def of_agent(topic: tasks.Topic) -> list[Question]:
-    return tasks.questions((*topic.cilium, *topic.node), topic, agent_place("n"))
-
-
-def test_a_packet_is_asked_what_it_needs() -> None:
-    address, address6 = ip_address("10.0.0.1"), ip_address("fd00::1")
-    packet = PacketHints((address, address6), frozenset((4,)), leaves=False, knows_nodes=True)
-    facts = {question.fact: question.needles for question in of_agent(tasks.topic_of(packet))}
-    assert q.NETFILTER in facts
-    assert not {q.NETFILTER6, q.EGRESS_GATEWAY, q.METRICS, q.CILIUM_NODES} & facts.keys()
-    assert facts[q.CT] == facts[q.CONNTRACK] == ("10.0.0.1",)
-    assert facts[q.ROUTES] == ()
-    packet6 = PacketHints((address, address6), frozenset((6,)))
-    facts = {question.fact: question.needles for question in of_agent(tasks.topic_of(packet6))}
-    assert facts[q.CT] == ("fd00::1", "fd00:0000:0000:0000:0000:0000:0000:0001")
-    assert q.NETFILTER6 in facts
-    assert q.NETFILTER not in facts
-    everything = of_agent(tasks.EVERYTHING)
-    assert {question.fact for question in everything} == {
-        task.question for task in (*tasks.NODE_TASKS, *tasks.CILIUM_TASKS)
-    }
-    assert not any(question.needles for question in everything)
-
-
-def test_a_filter_without_an_address_keeps_every_line() -> None:
-    flows = (FlowFilter(peer=ip_address("10.0.0.9")), FlowFilter(protocol=TCP))
-    assert Question(q.CT, CLIENT_POD, flows=flows[:1]).needles == ("10.0.0.9",)
-    assert Question(q.CT, CLIENT_POD, flows=flows).needles == ()
-
-
-def test_an_agents_lanes_share_its_questions() -> None:
-    agent = AgentExec(None, agent_place("n"), None)  # type: ignore[arg-type]
-    everything = of_agent(tasks.EVERYTHING)
-    one, two = agent.lanes(everything)
-    assert sorted(map(str, (*one, *two))) == sorted(map(str, everything))
-    assert abs(len(one) - len(two)) <= 1
-    filters = next(lane for lane in (one, two) if lane[-1].fact is q.TC_FILTERS)
-    assert len(filters) - 1 <= min(len(one), len(two))
-    assert agent.lanes(everything[:1]) == [everything[:1]]
-    assert agent.lanes([]) == []
-
-
-def test_all_questions_of_a_place_fit_into_a_url() -> None:
-    of_pod = tasks.questions(tasks.POD_TASKS, tasks.EVERYTHING, CLIENT_POD)
-    for questions in (of_agent(tasks.EVERYTHING), of_pod):
-        argv = script_argv(questions, new_nonce(), 20)
-        assert len(urlencode([("command", word) for word in argv])) < 7000
 
 
 def test_no_device_of_this_machine_is_in_a_bundle(cluster: Opened) -> None:

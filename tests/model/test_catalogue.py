@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.protocol.questions import PROGRAM
 from kubectl_ebpfnet.node.server import registry
 
 
@@ -22,6 +23,22 @@ def test_every_row_has_a_name_of_its_own_and_an_answer() -> None:
     for fact in q.FACTS:
         assert fact.answers, fact.name
         assert len(set(fact.answers)) == len(fact.answers), fact.name
+
+
+def test_every_row_is_needed_by_somebody_or_only_read() -> None:
+    for fact in q.FACTS:
+        assert bool(fact.need) == bool(fact.node or fact.asked), fact.name
+        assert fact.need or fact.read, fact.name
+
+
+def test_a_node_pod_is_asked_only_what_its_node_side_answers() -> None:
+    of_node_side = {fact.node_argv for fact in q.FACTS if fact.node_argv}
+    assert {argv for argv in of_node_side if argv[0] != PROGRAM} == {
+        ("iptables-save", "-c"),
+        ("ip6tables-save", "-c"),
+    }
+    for fact in q.FACTS:
+        assert fact.node_need is None or fact.node_argv, fact.name
 
 
 def test_parameters_end_every_argv() -> None:

@@ -19,10 +19,11 @@ from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Bundle, Record, Span, node_place
+from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.net import TCP, UDP, Address, Flow
 from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
 from kubectl_ebpfnet.model.probe import AttemptOutcome, HealthCheck, How, ProbeAttempt, ProbeTarget
-from kubectl_ebpfnet.model.protocol.questions import FlowFilter, node_argv
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 from kubectl_ebpfnet.model.untrusted import address, port
 from kubectl_ebpfnet.parse import node_side
 
@@ -44,7 +45,7 @@ class SentAttempt:
         via: address of the next hop, "" for the sender's own route.
         number: from 1, of attempts at the same target and node.
         note: how the attempt differs from the request, "" for not at all.
-        argv: the question to the sender's node side; attempts by several next hops share one.
+        probe: the question to the sender's node side; attempts by several next hops share one.
         line: line of this attempt in the answer, from 1.
     """
 
@@ -57,11 +58,11 @@ class SentAttempt:
     via: str = ""
     number: int = 1
     note: str = ""
-    argv: tuple[str, ...] = ()
+    probe: Fact[ConnectAttempt] = q.PROBE
     line: int = 1
 
 
-def probe_argv(
+def probe_of(
     address: Address,
     port: int,
     *,
@@ -70,7 +71,7 @@ def probe_argv(
     http: str = "",
     protocol: int = TCP,
     number: int = 1,
-) -> tuple[str, ...]:
+) -> Fact[ConnectAttempt]:
     """Return the question that makes one attempt (node/probe/attempts.py).
 
     Args:
@@ -84,14 +85,14 @@ def probe_argv(
     words = [str(address), str(port), "wait", f"{wait:g}", "number", str(number)]
     words += ["via", via] if via else []
     words += ["udp", "yes"] if protocol == UDP else ["http", http] if http else []
-    return node_argv("probe", *words)
+    return q.PROBE.about(*words)
 
 
 def attempt_outcome(records: Iterable[Record], sent: SentAttempt) -> AttemptOutcome:
     """Return the outcome of an attempt, from the records so far."""
-    place = node_place(sent.from_node)
+    place, argv = node_place(sent.from_node), sent.probe.node_argv
     for record in records:
-        if record.place == place and record.argv == sent.argv:
+        if record.place == place and record.argv == argv:
             found = _connect_attempt(record, sent.line)
             return AttemptOutcome(found.outcome) if found is not None else AttemptOutcome.ERROR
     return AttemptOutcome.NOT_TRIED
@@ -99,7 +100,7 @@ def attempt_outcome(records: Iterable[Record], sent: SentAttempt) -> AttemptOutc
 
 def attempt_flow(bundle: Bundle, sent: SentAttempt) -> FlowFilter | None:
     """Return the flow of an attempt, None when no packet was sent."""
-    record = bundle.record(node_place(sent.from_node), sent.argv)
+    record = bundle.record(node_place(sent.from_node), sent.probe.node_argv)
     found = _connect_attempt(record, sent.line)
     if found is None or found.source is None:
         return None
@@ -122,7 +123,7 @@ def read_attempt(bundle: Bundle, sent: SentAttempt) -> ProbeAttempt:
     )
     if not sent.from_node:
         return replace(attempt, detail="there is no other node to send from")
-    record = bundle.record(node_place(sent.from_node), sent.argv)
+    record = bundle.record(node_place(sent.from_node), sent.probe.node_argv)
     if record is None:
         return replace(attempt, detail="it was not made")
     evidence = cite.of(record, Span(sent.line)) if record.ok else cite.whole(record)
@@ -151,7 +152,7 @@ def read_attempt(bundle: Bundle, sent: SentAttempt) -> ProbeAttempt:
 
 def read_health_check(bundle: Bundle, sent: SentAttempt) -> HealthCheck | None:
     """Return a health check's answer, None when the question failed before it reached the node."""
-    record = bundle.record(node_place(sent.from_node), sent.argv)
+    record = bundle.record(node_place(sent.from_node), sent.probe.node_argv)
     found = _connect_attempt(record, sent.line)
     if record is None or found is None or not AttemptOutcome(found.outcome).conclusive:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from kubectl_ebpfnet.active.lb.attempts import SentAttempt, probe_argv
+from kubectl_ebpfnet.active.lb.attempts import SentAttempt, probe_of
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.kube import Node
 from kubectl_ebpfnet.model.net import Address
@@ -83,7 +83,7 @@ def plan_attempts(
         for number in range(1, request.attempts + 1)
         if (attempt := _attempt(row.target, nodes, row.node, senders, number)) is not None
     ]
-    return _with_argv(request, attempts)
+    return _with_probes(request, attempts)
 
 
 def retry_by_node_port(
@@ -103,7 +103,7 @@ def retry_by_node_port(
             note = f"sent to node port {port}: the nodes are not on one L2"
             old = replace(old, how=How.NODE_PORT, destination=node_ip, port=port)
             attempts.append(replace(old, via="", note=note))
-    return _with_argv(request, attempts)
+    return _with_probes(request, attempts)
 
 
 def node_address(node: Node, version: int) -> Address | None:
@@ -125,8 +125,8 @@ def _attempt(
     return SentAttempt(target, node, sender, How.NEXT_HOP, address, target.port, via, number)
 
 
-def _with_argv(request: ProbeRequest, planned: Iterable[SentAttempt]) -> list[SentAttempt]:
-    """Return the attempts with their argv; attempts that differ in the next hop alone share one."""
+def _with_probes(request: ProbeRequest, planned: Iterable[SentAttempt]) -> list[SentAttempt]:
+    """Return attempts with their questions; those that differ in the next hop alone share one."""
     groups: dict[tuple[object, ...], list[SentAttempt]] = {}
     for attempt in planned:
         node = "" if attempt.via else attempt.node
@@ -137,7 +137,7 @@ def _with_argv(request: ProbeRequest, planned: Iterable[SentAttempt]) -> list[Se
     for group in groups.values():
         for start in range(0, len(group), AT_ONCE):
             batch = group[start : start + AT_ONCE]
-            argv = probe_argv(
+            probe = probe_of(
                 batch[0].destination,
                 batch[0].port,
                 via=",".join(attempt.via for attempt in batch if attempt.via),
@@ -146,5 +146,5 @@ def _with_argv(request: ProbeRequest, planned: Iterable[SentAttempt]) -> list[Se
                 protocol=batch[0].target.protocol,
                 number=batch[0].number,
             )
-            attempts += [replace(attempt, argv=argv, line=n) for n, attempt in enumerate(batch, 1)]
+            attempts += [replace(sent, probe=probe, line=n) for n, sent in enumerate(batch, 1)]
     return attempts

@@ -19,7 +19,7 @@ from kubectl_ebpfnet.active.lb.attempts import (
     add_sources,
     attempt_flow,
     attempt_outcome,
-    probe_argv,
+    probe_of,
     read_attempt,
     read_health_check,
 )
@@ -30,7 +30,6 @@ from kubectl_ebpfnet.active.lb.plan import (
     retry_by_node_port,
     sender_for,
 )
-from kubectl_ebpfnet.active.lb.topic import COUNTERS, causes_topic
 from kubectl_ebpfnet.collect.ask.answerer import Answerer
 from kubectl_ebpfnet.collect.ask.container import EXEC
 from kubectl_ebpfnet.collect.ask.node_access import Mode
@@ -38,17 +37,18 @@ from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.resolver import LocalResolver, resolve_question
 from kubectl_ebpfnet.collect.gatherer import Gatherer
+from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.collect.survey import ask_node
-from kubectl_ebpfnet.collect.tasks import Topic
 from kubectl_ebpfnet.explain.lb import targets
 from kubectl_ebpfnet.explain.lb.judge import judge
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
-from kubectl_ebpfnet.model.catalogue import PROBE
+from kubectl_ebpfnet.model.catalogue import COUNTERS
 from kubectl_ebpfnet.model.evidence import Bundle, Record, bundle_of, node_place
+from kubectl_ebpfnet.model.fact import Need
 from kubectl_ebpfnet.model.kube import Node, Service
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.probe import AttemptOutcome, How, ProbeReport, ProbeRequest, TargetKind
-from kubectl_ebpfnet.model.protocol.questions import FlowFilter, node_argv
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 
 _ASK_SECONDS = 90.0
 _SPARE_SECONDS = 75.0  # for a node pod to start, its image included
@@ -106,8 +106,7 @@ class Probe:
         nodes = {node.name: node for node in ClusterView(bundle).kube.nodes}
         probed = [name for name in dict.fromkeys(row.node for row in planned.rows) if name in nodes]
         self._choose_answerers(planned, nodes, probed)
-        # Counters before and after: a counter that grew meanwhile may have counted the probe.
-        self._ask_node_pods(probed, COUNTERS)
+        self._ask_counters(probed)
         attempts = self._make_attempts(planned, nodes)
         checks = self._check_health(planned, nodes)
         self._ask_probed_nodes(probed, attempts)
@@ -159,9 +158,8 @@ class Probe:
         sent = [attempt for attempt in attempts if attempt.from_node]
         by_sender: dict[str, dict[tuple[str, ...], Question]] = {}
         for attempt in sent:
-            words = attempt.argv[len(node_argv(PROBE.node)) :]
-            question = Question(PROBE, node_place(attempt.from_node), words=words)
-            by_sender.setdefault(attempt.from_node, {})[attempt.argv] = question
+            question = Question(attempt.probe, node_place(attempt.from_node))
+            by_sender.setdefault(attempt.from_node, {})[attempt.probe.node_argv] = question
         self.gatherer.restart(self.request.wait * 2 + _SPARE_SECONDS, "")
         for sender, questions in by_sender.items():
             self.gatherer.ask(self.senders[sender], list(questions.values()))
@@ -186,9 +184,9 @@ class Probe:
             sender = sender_for(list(self.senders), nodes, name, target.version)
             if address is None or not sender:
                 continue
-            argv = probe_argv(address, port, wait=self.request.wait, http="/healthz")
+            probe = probe_of(address, port, wait=self.request.wait, http="/healthz")
             checks.append(
-                SentAttempt(target, name, sender, How.NODE_PORT, address, port, argv=argv)
+                SentAttempt(target, name, sender, How.NODE_PORT, address, port, probe=probe)
             )
         self.records += self._send(checks)
         return checks
@@ -206,17 +204,18 @@ class Probe:
         any_flow = [flow for flows in through.values() for flow in flows][:1]
         self.gatherer.restart(_ASK_SECONDS, "")
         for name in probed:
-            topic = causes_topic(tuple(dict.fromkeys(through.get(name, any_flow))))
-            ask_node(self.gatherer, topic, name, self._answerer(name))
+            scope = Scope(Need.LB, tuple(dict.fromkeys(through.get(name, any_flow))))
+            ask_node(self.gatherer, scope, self._answerer(name))
         self.records += self.gatherer.records()
 
-    def _ask_node_pods(self, probed: Sequence[str], topic: Topic) -> None:
-        """Ask the probed nodes that have a node pod."""
+    def _ask_counters(self, probed: Sequence[str]) -> None:
+        """Ask the node pods of probed nodes for counters, which are asked again after the attempts:
+        a counter that grew meanwhile may have counted the probe."""
         self.gatherer.restart(_ASK_SECONDS, "")
         for name in probed:
             answerer = self._answerer(name)
             if isinstance(answerer, NodePodExec):
-                ask_node(self.gatherer, topic, name, answerer)
+                self.gatherer.ask(answerer, [Question(COUNTERS, answerer.place)])
         self.records += self.gatherer.records()
 
     def _answerer(self, node: str) -> Answerer | Record:

@@ -56,13 +56,13 @@ def run(
     global_flags = global_flags.watching() if watch else global_flags
 
     with Progress() as progress, open_reader(capture, global_flags, limit, progress) as read:
-        from kubectl_ebpfnet.collect.topics import flows_of
+        from kubectl_ebpfnet.collect.scope import flows_scope
         from kubectl_ebpfnet.explain.flows import listing as flows
         from kubectl_ebpfnet.render.lists.flows import listing
         from kubectl_ebpfnet.render.lists.listing import render
 
         def shown() -> str:
-            evidence = read(requested, lambda addresses: flows_of(addresses, peers))
+            evidence = read(requested, lambda addresses: flows_scope(addresses, peers))
             found = (
                 flows.of_node(evidence.node, evidence.bundle, peers)
                 if requested.kind == "node"

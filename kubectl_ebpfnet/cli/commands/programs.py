@@ -44,9 +44,10 @@ def run(
     requested = arguments.pod_or_node(target, "programs")
     limit = arguments.duration(timeout, "--timeout")
     with Progress() as progress, open_reader(capture, global_flags, limit, progress) as read:
-        from kubectl_ebpfnet.collect.topics import PROGRAMS
+        from kubectl_ebpfnet.collect.scope import Scope
+        from kubectl_ebpfnet.model.fact import Need
 
-        evidence = read(requested, lambda _: PROGRAMS)
+        evidence = read(requested, lambda _: Scope(Need.PROGRAMS))
         from kubectl_ebpfnet.explain.programs import listing as program_list
         from kubectl_ebpfnet.render.lists.listing import render
         from kubectl_ebpfnet.render.lists.programs import listing

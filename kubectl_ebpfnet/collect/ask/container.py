@@ -115,7 +115,7 @@ class PodExec:
         records: list[Record] = []
         asked = [question for question in questions if question.fact is not TC_FILTERS]
         for question in asked:
-            for argv in question.commands:
+            for argv in question.fact.forms:
                 absent = f"the image has no shell and no {argv[0]}"
                 record = unavailable_record(self.place, argv, absent)
                 if argv[0] not in missing:
@@ -125,7 +125,7 @@ class PodExec:
                 records.append(record)
                 if record.ok or record.denied:
                     break
-        programs = sorted({argv[0] for question in asked for argv in question.commands})
+        programs = sorted({argv[0] for question in asked for argv in question.fact.forms})
         if records and missing.issuperset(programs):  # once, instead of once a command
             reason = f"the image has no shell, and none of {', '.join(programs)}"
             return [unavailable_record(self.place, EXEC, reason)]

@@ -170,7 +170,7 @@ def _request_lines(questions: Sequence[Question]) -> bytes:
             {
                 "protocol": PROTOCOL,
                 **codec.plain(
-                    NodeRequest(number, question.node_argv, question.netns, question.flows)
+                    NodeRequest(number, question.fact.node_argv, question.netns, question.flows)
                 ),
             }
         )
@@ -187,17 +187,15 @@ def _answer_records(
     if refused is not None:
         reason = str(refused[0].get("error"))
     for number, question in enumerate(questions, 1):
+        place, argv = question.place, question.fact.node_argv
         if number not in answers:
-            yield unavailable_record(
-                question.place, question.node_argv, reason or "the node side did not answer", denied
-            )
+            why = reason or "the node side did not answer"
+            yield unavailable_record(place, argv, why, denied)
             continue
         header, body = answers[number]
         code = header.get("exit_code")
         stderr = str(header.get("error") or "").encode()
         output = body.output()
         code = code if isinstance(code, int) else 1
-        yield Record(
-            0, question.place, question.node_argv, code, output, stderr, started,
-            line_filter=question.addresses,
-        )  # fmt: skip
+        kept = question.addresses
+        yield Record(0, place, argv, code, output, stderr, started, line_filter=kept)

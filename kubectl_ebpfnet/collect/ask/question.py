@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
 
-from kubectl_ebpfnet.model.catalogue import Fact
 from kubectl_ebpfnet.model.evidence import Place
+from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, PodNamespace
 
 
@@ -16,28 +16,16 @@ class Question:
     """One question. Each answerer asks it in its own words.
 
     Attributes:
-        fact: the row of the catalogue.
+        fact: the row of the catalogue, with its words.
         place: the place of the record.
         netns: the pod's network namespace, for the node side; None for the node's own.
         flows: filters of a table that grows with traffic; () for the whole table.
-        words: follow each argv of the fact: a name to resolve, a packet to look up.
     """
 
     fact: Fact[Any]
     place: Place
     netns: PodNamespace | None = None
     flows: tuple[FlowFilter, ...] = ()
-    words: tuple[str, ...] = ()
-
-    @property
-    def commands(self) -> tuple[tuple[str, ...], ...]:
-        """The argvs that a container runs, best first."""
-        return tuple((*form, *self.words) for form in self.fact.forms)
-
-    @property
-    def node_argv(self) -> tuple[str, ...]:
-        """The argv that the node side answers: its own question, or a program of the node."""
-        return (*self.fact.answers[0], *self.words)
 
     @property
     def needles(self) -> tuple[str, ...]:

@@ -37,11 +37,11 @@ class LocalResolver:
 
 def resolve_question(name: str) -> Question:
     """Return the question for the addresses of a name."""
-    return Question(RESOLVE, CLIENT, words=(name,))
+    return Question(RESOLVE.about(name), CLIENT)
 
 
 def _resolve(question: Question) -> Record:
-    [argv] = question.commands
+    [argv] = question.fact.forms
     name = argv[-1]
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)

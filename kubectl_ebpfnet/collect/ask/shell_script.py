@@ -132,7 +132,7 @@ def script_argv(
             words.append("@")
             continue
         needles = "\n".join(question.needles)
-        for number, argv in enumerate(question.commands):
+        for number, argv in enumerate(question.fact.forms):
             words += ["o" if number else "n", str(len(argv)), needles, *argv]
     return words
 
@@ -210,7 +210,7 @@ def records(
         denied: the missing permission.
         seconds: time limit of one command, for the error of a command that exceeded it.
     """
-    commands = [(question, argv) for question in questions for argv in question.commands]
+    commands = [(question, argv) for question in questions for argv in question.fact.forms]
     errors = {(s.index, s.device): s for s in stderr.sections}
     for section in stdout.sections:
         if not 1 <= section.index <= len(commands):
@@ -247,7 +247,7 @@ def _command_cut_off(questions: Sequence[Question], sections: Sequence[Section])
     last = sections[-1]
     end = 0
     for question in questions:
-        begin, end = end, end + len(question.commands)
+        begin, end = end, end + len(question.fact.forms)
         if begin < last.index <= end:
             if question.fact is TC_FILTERS:
                 return last.index - 1  # among the devices

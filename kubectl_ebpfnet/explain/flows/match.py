@@ -17,6 +17,7 @@ from kubectl_ebpfnet.explain.views.node import NodeView, expanded
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.net import Address, Flow
 from kubectl_ebpfnet.model.path import TrackedFlow, TrackingNote
 
@@ -194,7 +195,7 @@ def notes(node: NodeView, flows: Sequence[TrackedFlow]) -> list[TrackingNote]:
     return notes_of_node
 
 
-def _note(node: NodeView, fact: q.Fact[Any], table: str) -> list[TrackingNote]:
+def _note(node: NodeView, fact: Fact[Any], table: str) -> list[TrackingNote]:
     answer = node.table_state(fact)
     text = "no entry" if answer.known else f"not readable: {answer.missing}"
     return [TrackingNote(node.name, table, text, cite.whole(answer.record))]

@@ -56,7 +56,7 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
     netns = cluster.pod_netns(namespace, name)
     rows: list[AttachedProgram] = []
     missing: list[str] = []
-    own = netns[q.ATTACHMENTS]
+    own = netns[q.POD_ATTACHMENTS]
     if own.known:
         rows += _of_answer(node, where, own)
         if gaps := stated_gaps(own.record):

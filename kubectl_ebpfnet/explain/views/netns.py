@@ -10,6 +10,7 @@ from kubectl_ebpfnet.explain.views import records
 from kubectl_ebpfnet.explain.views.answer import Answer, FactLine, grouped
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Bundle, Place, pod_place
+from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.kernel import Route
 
 T = TypeVar("T")
@@ -24,14 +25,14 @@ class Netns:
         self._answers: dict[tuple[str, tuple[str, ...]], Answer[Any]] = {}
         self._indexes: dict[tuple[str, tuple[str, ...]], dict[Any, list[Any]]] = {}
 
-    def __getitem__(self, fact: q.Fact[T]) -> Answer[T]:
+    def __getitem__(self, fact: Fact[T]) -> Answer[T]:
         """Return the answer of the first place that has one."""
         key = (fact.name, fact.words)
         if key not in self._answers:
             self._answers[key] = records.answer(self.bundle, self.places, fact)
         return self._answers[key]
 
-    def having(self, fact: q.Fact[T], value: object, *members: str) -> Sequence[T]:
+    def having(self, fact: Fact[T], value: object, *members: str) -> Sequence[T]:
         """Return the facts with a value, found by an index that is made once.
 
         Args:
@@ -44,13 +45,13 @@ class Netns:
             self._indexes[key] = grouped(self[fact].facts, attrgetter(*members))
         return self._indexes[key].get(value, ())
 
-    def lines(self, fact: q.Fact[T], needles: Sequence[str]) -> Iterator[FactLine[T]]:
+    def lines(self, fact: Fact[T], needles: Sequence[str]) -> Iterator[FactLine[T]]:
         """Yield the facts of a table that grows with traffic, of lines with any of the needles."""
         answer = self.table_state(fact)
         if answer.known and answer.record is not None:
             yield from records.matches(answer.record, fact, needles)
 
-    def table_state(self, fact: q.Fact[Any]) -> Answer[None]:
+    def table_state(self, fact: Fact[Any]) -> Answer[None]:
         """Return an answer without facts that tells whether a table was read."""
         return records.state(self.bundle, self.places, fact)
 

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer, FactLine
-from kubectl_ebpfnet.model.catalogue import Fact, best_record
+from kubectl_ebpfnet.model.catalogue import best_record
 from kubectl_ebpfnet.model.evidence import LIVE, Bundle, Place, Record, matching_lines
+from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.parse import node_side
 
 T = TypeVar("T")

@@ -1,6 +1,6 @@
 """The questions of the node side, and the function that answers each.
 
-A function takes the request and yields facts of the class that model/protocol/questions.py names.
+A function takes the request and yields facts of the class that model/catalogue.py names.
 It runs inside of the requested network namespace, and may raise KernelError. Its module is imported
 on demand, since most requests need few of them.
 """

@@ -21,6 +21,7 @@ from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.shell_script import Splitter, records, script_argv
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import PlaceKind, Record, pod_place
+from kubectl_ebpfnet.model.fact import Fact, Form
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 
 PLACE = pod_place("default", "x")
@@ -72,15 +73,13 @@ DEVICE_FILTERS = Question(q.TC_FILTERS, PLACE)
 def one(*argv: str, kept: tuple[Any, ...] = ()) -> Question:
     """A question of one form; `kept` filters its lines, by words that need not be addresses."""
     flows = tuple(FlowFilter(address=word) for word in kept)
-    return Question(
-        q.Fact("one", str, (PlaceKind.POD,), asked=(q.Form("", argv),)), PLACE, flows=flows
-    )
+    return Question(Fact("one", str, (PlaceKind.POD,), asked=(Form("", argv),)), PLACE, flows=flows)
 
 
 def first_of(*forms: tuple[str, ...]) -> Question:
     """A question of several forms."""
-    asked = tuple(q.Form("", form) for form in forms)
-    return Question(q.Fact("first", str, (PlaceKind.POD,), asked=asked), PLACE)
+    asked = tuple(Form("", form) for form in forms)
+    return Question(Fact("first", str, (PlaceKind.POD,), asked=asked), PLACE)
 
 
 # --- under real shells --------------------------------------------------------------------------

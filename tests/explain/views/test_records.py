@@ -20,6 +20,7 @@ from kubectl_ebpfnet.model.evidence import (
     bundle_of,
     node_place,
 )
+from kubectl_ebpfnet.model.fact import Fact, Form
 from kubectl_ebpfnet.model.kernel import Route
 from tests.parse import recorded, test_fuzz
 from tests.parse.cilium import test_cilium_fuzz
@@ -31,9 +32,7 @@ FORMS = [(fact, form) for fact in q.FACTS for form in (*fact.asked, *fact.read)]
 
 
 @pytest.mark.parametrize(("fact", "form"), FORMS, ids=lambda one: getattr(one, "argv", None))
-def test_every_parser_is_there_and_takes_what_its_row_gives(
-    fact: q.Fact[Any], form: q.Form
-) -> None:
+def test_every_parser_is_there_and_takes_what_its_row_gives(fact: Fact[Any], form: Form) -> None:
     words: tuple[object, ...] = ("eth0", "ingress") if fact is q.TC_FILTERS else ()
     given = (b"", 1) if fact.by_flow else (b"", *words)
     inspect.signature(records.parser(form.parser)).bind(*given)
@@ -53,7 +52,7 @@ def test_every_parser_is_fuzzed() -> None:
 
 
 @pytest.mark.parametrize("fact", [fact for fact in q.FACTS if fact.asked or fact.read])
-def test_what_real_clusters_printed_is_of_the_class_of_its_row(fact: q.Fact[Any]) -> None:
+def test_what_real_clusters_printed_is_of_the_class_of_its_row(fact: Fact[Any]) -> None:
     for _, found in recorded.records():
         if found.argv not in fact.answers or not found.ok:
             continue

@@ -1,0 +1,81 @@
+"""What a run asks of its places: the rows of the table of facts (model/catalogue.py) that it needs,
+about the flows and the packets that it is about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.collect.ask.question import Question
+from kubectl_ebpfnet.model.catalogue import FACTS, FIB, FORWARD, packet_words
+from kubectl_ebpfnet.model.evidence import Place, PlaceKind
+from kubectl_ebpfnet.model.fact import Need
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter, PodNamespace
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The scope of a run.
+
+    Attributes:
+        need: selects rows: those that any of these users needs.
+        flows: select entries of tables that grow with traffic; () selects all.
+        packets: sources and destinations to look up in the kernel's routing.
+    """
+
+    need: Need
+    flows: tuple[FlowFilter, ...] = ()
+    packets: tuple[tuple[Address, Address], ...] = ()
+
+    def questions(self, place: Place, netns: PodNamespace | None = None) -> list[Question]:
+        """Return the questions to a place, in the order of the table. What answers two rows is
+        asked once.
+
+        Args:
+            place: of the records. An agent or a pod is asked by exec, a node by its node pod.
+            netns: a pod's network namespace, where the node pod of its node is asked.
+        """
+        by_node_pod = netns is not None or place.kind is PlaceKind.NODE
+        found: dict[object, Question] = {}
+        for fact in FACTS:
+            need = fact.need
+            if by_node_pod and fact.node_need is not None:
+                need = fact.node_need
+            asked = fact.node_argv if by_node_pod else fact.forms
+            if asked and place.kind in fact.places and need & self.need and not fact.takes:
+                flows = self.flows if fact.by_flow else ()
+                found.setdefault(asked, Question(fact, place, netns, flows))
+        return list(found.values())
+
+    def lookups(self, pod: Place, node: Place, netns: PodNamespace) -> list[Question]:
+        """Return questions to a node pod for the kernel's routing decision about each packet, in
+        the pod and on its node.
+
+        Args:
+            pod, node: the places of the records.
+            netns: the pod's network namespace.
+        """
+        found = []
+        for source, destination in self.packets:
+            words = packet_words(source, destination)
+            found.append(Question(FIB.about(*words), pod, netns))
+            found.append(Question(FORWARD.about(*words), node, netns))
+        return found
+
+
+EVERYTHING = Scope(~Need.DOCTOR)
+"""The scope of a capture."""
+
+
+def flows_scope(addresses: tuple[Address, ...], peers: tuple[FlowFilter, ...]) -> Scope:
+    """Return the scope of `flows`.
+
+    Args:
+        addresses: of the pod. A flow is joined from every entry of the pod, so these alone filter
+            the tables; () for a node, where `peers` filter.
+        peers: filters for the other end.
+    """
+    by_peer = tuple(f for f in peers if f.peer is not None or f.protocol is not None)
+    by_address = tuple(FlowFilter(address=address) for address in addresses)
+    return Scope(Need.FLOWS, by_address or by_peer)

@@ -1,0 +1,195 @@
+"""What each command asks of each kind of place, by the table of facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from kubectl_ebpfnet.collect.ask.container import AgentExec
+from kubectl_ebpfnet.collect.ask.question import Question
+from kubectl_ebpfnet.collect.ask.shell_script import new_nonce, script_argv
+from kubectl_ebpfnet.collect.destination import FarEnd
+from kubectl_ebpfnet.collect.path import MOST_LOOKUPS, packet_scope
+from kubectl_ebpfnet.collect.scope import EVERYTHING, Scope, flows_scope
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.evidence import agent_place, node_place, pod_place
+from kubectl_ebpfnet.model.fact import Need
+from kubectl_ebpfnet.model.net import TCP
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter, PodNamespace
+from tests.conftest import Golden
+
+GOLDEN = Path(__file__).with_name("questions.txt")
+POD, NODE, AGENT = pod_place("default", "client"), node_place("n"), agent_place("n")
+NETNS = PodNamespace("uid", ("id",))
+ADDRESS, ADDRESS6 = ip_address("10.0.0.1"), ip_address("fd00::1")
+PEER = ip_address("10.0.0.9")
+
+
+def packet(*versions: int, leaves: bool = False, knows_nodes: bool = True, **more: Any) -> Scope:
+    """The scope of a packet from a pod with two addresses to a destination of some versions."""
+    pod = {"status": {"podIPs": [{"ip": str(ADDRESS)}, {"ip": str(ADDRESS6)}]}}
+    end = FarEnd(leaves=leaves, **more)
+    return packet_scope(pod, None, frozenset(versions), end, knows_nodes=knows_nodes)
+
+
+COMMANDS = {
+    "path": packet(4, frontends=[PEER]),
+    "..6": packet(6),
+    "..leaves": packet(4, leaves=True),
+    "..nodes?": packet(4, knows_nodes=False),
+    "programs": Scope(Need.PROGRAMS),
+    "flows": flows_scope((ADDRESS,), ()),
+    "probe-lb": Scope(Need.LB, (FlowFilter(ADDRESS),)),
+    "doctor": Scope(Need.DOCTOR),
+    "capture": EVERYTHING,
+}
+HEAD = """\
+What each command asks of a place, in this order: x for a question, f for one of which only the
+lines of some flows come home. `path` is for an IPv4 packet inside of the cluster; beside it are an
+IPv6 packet, one that leaves the cluster, and a cluster whose CiliumNode objects cannot be read.
+Here is the first form of each question: if it fails, the next one is asked.
+"""
+
+
+def of_pod_by_node_pod(scope: Scope) -> list[Question]:
+    return [*scope.questions(POD, NETNS), *scope.lookups(POD, NODE, NETNS)]
+
+
+ANSWERERS: dict[str, Callable[[Scope], list[Question]]] = {
+    "a pod, by exec": lambda scope: scope.questions(POD),
+    "a node, by Cilium's agent": lambda scope: scope.questions(AGENT),
+    "a pod, by a node pod": of_pod_by_node_pod,
+    "a node, by a node pod": lambda scope: scope.questions(NODE),
+}
+
+
+def test_what_commands_ask(golden: Golden) -> None:
+    text = HEAD
+    for answerer, asked in ANSWERERS.items():
+        found = [{argv_of(one): one for one in asked(scope)} for scope in COMMANDS.values()]
+        row = {argv: ROWS.index(one.fact.name) for each in found for argv, one in each.items()}
+        argvs = sorted(row, key=lambda argv: row[argv])
+        text += f"\n{''.join(f'{name:<9}' for name in COMMANDS)}{answerer}\n"
+        for argv in argvs:
+            cells = (cell(each.get(argv)) for each in found)
+            words = " ".join(word if len(word) < 60 else "…" for word in argv)
+            text += f"{''.join(f'{each:<9}' for each in cells)}{words}\n"
+        for each in found:
+            assert list(each) == [argv for argv in argvs if argv in each]
+    golden(GOLDEN, text)
+
+
+ROWS = [fact.name for fact in q.FACTS]
+
+
+def argv_of(question: Question) -> tuple[str, ...]:
+    """What is asked first."""
+    by_node_pod = question.netns is not None or question.place == NODE
+    return question.fact.node_argv if by_node_pod else question.fact.forms[0]
+
+
+def cell(question: Question | None) -> str:
+    return "" if question is None else "f" if question.flows else "x"
+
+
+def test_a_packet_is_asked_what_it_needs() -> None:
+    facts = {question.fact: question.needles for question in packet(4).questions(AGENT)}
+    assert q.NETFILTER in facts
+    assert not {q.NETFILTER6, q.EGRESS_GATEWAY, q.METRICS, q.CILIUM_NODES} & facts.keys()
+    assert facts[q.CT] == facts[q.CONNTRACK] == ("10.0.0.1",)
+    assert facts[q.ROUTES] == ()
+    six = packet(6, leaves=True, knows_nodes=False)
+    facts = {question.fact: question.needles for question in six.questions(AGENT)}
+    assert facts[q.CT] == ("fd00::1", "fd00:0000:0000:0000:0000:0000:0000:0001")
+    assert {q.NETFILTER6, q.EGRESS_GATEWAY, q.CILIUM_NODES} <= facts.keys()
+    assert q.NETFILTER not in facts
+
+
+def test_versions_that_the_pod_lacks_are_those_of_the_destination() -> None:
+    four = {"status": {"podIP": "10.0.0.1"}}
+    for versions, need in (
+        ({4, 6}, Need.IPV4),
+        ({6}, Need.IPV6),
+        ((), Need.IPV4),
+    ):
+        end = FarEnd(leaves=False)
+        scope = packet_scope(four, None, frozenset(versions), end, knows_nodes=True)
+        assert scope.need == Need.PATH | need
+    unknown = packet_scope({}, None, frozenset(), FarEnd(leaves=False), knows_nodes=True)
+    assert unknown.need == Need.PATH | Need.IPV4 | Need.IPV6
+
+
+def test_a_packets_destinations_are_looked_up_in_the_pod_and_on_its_node() -> None:
+    many = [ip_address(f"10.1.0.{n}") for n in range(1, 100)]
+    scope = packet(4, frontends=[ADDRESS6, *many, *many])
+    found = scope.lookups(POD, NODE, NETNS)
+    assert len(found) == 2 * MOST_LOOKUPS
+    assert [(one.fact.node_argv[1:], one.place) for one in found[:4]] == [
+        (("fib", "fd00::1", "from", "fd00::1"), POD),
+        (("forward", "fd00::1", "from", "fd00::1"), NODE),
+        (("fib", "10.1.0.1", "from", "10.0.0.1"), POD),
+        (("forward", "10.1.0.1", "from", "10.0.0.1"), NODE),
+    ]
+    assert {one.netns for one in found} == {NETNS}
+
+
+def test_a_capture_asks_whole_tables_and_what_any_command_but_doctor_asks() -> None:
+    for asked in ANSWERERS.values():
+        captured = asked(EVERYTHING)
+        assert not any(question.flows or question.needles for question in captured)
+        of_capture = {argv_of(question) for question in captured}
+        for name, scope in COMMANDS.items():
+            scope = Scope(scope.need)  # without look-ups
+            others = {argv_of(question) for question in asked(scope)}
+            assert others <= of_capture or name == "doctor"
+
+
+def test_what_somebody_needs_is_asked_of_some_place() -> None:
+    whole = Scope(~Need(0))
+    asked = {one.fact for questions in ANSWERERS.values() for one in questions(whole)}
+    assert asked == {fact for fact in q.FACTS if fact.need and not fact.takes}
+
+
+def test_what_answers_two_rows_is_asked_once() -> None:
+    assert q.POD_LINKS.forms == q.POD_ADDRESSES.forms
+    assert q.POD_ROUTES.node_argv == q.POD_ROUTES6.node_argv
+    for asked in ANSWERERS.values():
+        argvs = [argv_of(question) for question in asked(EVERYTHING)]
+        assert len(argvs) == len(set(argvs))
+    for version in (4, 6):
+        argvs = [argv_of(question)[1] for question in packet(version).questions(POD, NETNS)]
+        assert argvs == ["links", "addresses", "routes", "neighbours"]
+
+
+def test_a_filter_without_an_address_keeps_every_line() -> None:
+    flows = (FlowFilter(peer=PEER), FlowFilter(protocol=TCP))
+    assert Question(q.CT, AGENT, flows=flows[:1]).needles == ("10.0.0.9",)
+    assert Question(q.CT, AGENT, flows=flows).needles == ()
+
+
+def test_flows_of_a_pod_are_filtered_by_its_addresses_and_those_of_a_node_by_the_peer() -> None:
+    peers = (FlowFilter(peer=PEER), FlowFilter(port=80))
+    assert flows_scope((ADDRESS,), peers).flows == (FlowFilter(ADDRESS),)
+    assert flows_scope((), peers).flows == peers[:1]  # no command filters by a port alone
+    assert flows_scope((), ()).flows == ()
+
+
+def test_an_agents_lanes_share_its_questions() -> None:
+    agent = AgentExec(None, AGENT, None)  # type: ignore[arg-type]
+    everything = EVERYTHING.questions(AGENT)
+    one, two = agent.lanes(everything)
+    assert sorted(map(str, (*one, *two))) == sorted(map(str, everything))
+    assert abs(len(one) - len(two)) <= 1
+    filters = next(lane for lane in (one, two) if lane[-1].fact is q.TC_FILTERS)
+    assert len(filters) - 1 <= min(len(one), len(two))
+    assert agent.lanes(everything[:1]) == [everything[:1]]
+    assert agent.lanes([]) == []
+
+
+def test_all_questions_of_a_place_fit_into_a_url() -> None:
+    for place in (AGENT, POD):
+        argv = script_argv(EVERYTHING.questions(place), new_nonce(), 20)
+        assert len(urlencode([("command", word) for word in argv])) < 7000
