@@ -21,6 +21,7 @@ from kubectl_ebpfnet.model.doctor import (
     Right,
 )
 from kubectl_ebpfnet.model.evidence import Place, Record, agent_place, node_place
+from kubectl_ebpfnet.model.fact import Need
 from kubectl_ebpfnet.model.kube import Node, Pod
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.protocol.questions import PROGRAM
@@ -146,7 +147,7 @@ def _tools(
 
 def _evidence(records: Iterable[Record]) -> Iterator[Evidence]:
     """Cite the records that were made for this report; a capture's tables are not cited."""
-    asked = {*q.STATUS.forms, *q.VERSION.forms, *q.KERNEL.answers}
+    asked = {argv for fact in q.FACTS if Need.DOCTOR in fact.need for argv in fact.answers}
     for record in records:
         if not record.ran:
             yield from cite.whole(record)

@@ -19,7 +19,7 @@ from kubectl_ebpfnet.model.net import ICMP, TCP, UDP, Flow
 from kubectl_ebpfnet.parse.cilium import agent, ct, lb, maps, nat, policy
 from kubectl_ebpfnet.parse.cilium import config as cilium_config
 from tests.parse import recorded, stored_json
-from tests.parse.parse_samples import every
+from tests.parse.parse_samples import every, sample
 
 POD = ip_address("10.244.0.213")
 WORLD = ip_address("1.0.0.1")
@@ -231,13 +231,7 @@ def test_the_endpoints_map_of_an_old_version() -> None:
 
 
 def test_the_egress_gateway_list() -> None:
-    data = (
-        b"Source IP    Destination CIDR   Egress IP   Gateway IP\n"
-        b"10.244.1.7   0.0.0.0/0          0.0.0.0     172.30.0.11\n"
-        b"10.244.1.8   0.0.0.0/0          0.0.0.0     Not Found\n"
-        b"10.244.1.7   10.0.0.0/8         0.0.0.0     Excluded CIDR\n"
-    )
-    found, missing, excluded = maps.egress_gateway(data)
+    found, missing, excluded = maps.egress_gateway(sample("cilium-1.14/format/bpf-egress-list"))
     assert found.gateway == ip_address("172.30.0.11")
     assert missing.gateway is None
     assert not missing.excluded

@@ -104,6 +104,18 @@ def test_json_and_yaml_say_the_same():
     assert document["nodes"][1]["commands"][0]["level"] == "blind"
 
 
+def test_the_documentation_names_every_key():
+    text = (Path(__file__).parents[3] / "docs/json.md").read_text()
+    section = text.partition("## `doctor`\n")[2].partition("\n## ")[0]
+    document = json.loads(render(THREE, BUNDLE, "json", View()))
+    nodes = document["nodes"]
+    reaches = [reach for node in nodes for reach in node["commands"]]
+    lacks = [lack for reach in reaches for lack in reach["lacks"]]
+    parts = [document, document["connection"], document["cilium"], *document["rights"], *nodes]
+    named = {key for part in (*parts, *reaches, *lacks) for key in part}
+    assert {key for key in named if f"`{key}`" not in section} == set()
+
+
 def test_colour_is_of_levels_alone():
     text = render(THREE, BUNDLE, "table", View(80, color=True))
     assert "\x1b[1;31mblind\x1b[0m" in text
