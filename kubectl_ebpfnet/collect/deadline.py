@@ -33,6 +33,3 @@ class Deadline:
         """Return the sentence for what did not come in time, without its subject."""
         allowed = f"the {self.seconds:g} s that {self._option} allows"
         return f"{what} within {allowed if self._option else f'{self.seconds:g} s'}"
-
-
-NO_DEADLINE = Deadline(None)

@@ -54,7 +54,7 @@ def checkup(
     """
     with Gatherer(session, access, timeout=timeout, warn=warn, progress=progress) as gatherer:
         api = gatherer.api
-        _version(api)
+        gatherer.needed(gatherer.start(partial(_version, api)))
         rights = [
             (
                 right,

@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kubectl_ebpfnet.capture.spool import Spool
 from kubectl_ebpfnet.cluster.agents import NAMESPACES, Agent, find_agents
@@ -85,7 +85,7 @@ class Gatherer:
         self._asked = 0
         self._refusals: deque[Answer] = deque()
         self._waiting: deque[tuple[Answerer, Sequence[Question]]] = deque()
-        self._running: dict[Future[list[Record]], tuple[int, Place]] = {}
+        self._running: dict[Future[list[Record]], tuple[int, Answerer, Sequence[Question]]] = {}
 
     def __enter__(self) -> Gatherer:
         return self
@@ -187,7 +187,7 @@ class Gatherer:
         `records` has them too."""
         future = self.start(partial(answerer.ask, questions, self.deadline, self._new_spool))
         self._asked += 1
-        self._running[future] = (self._asked, answerer.place)
+        self._running[future] = (self._asked, answerer, questions)
         return future
 
     def records(self) -> Iterator[Record]:
@@ -202,27 +202,32 @@ class Gatherer:
         return bundle_of([*first, *(record for _, answer in answers for record in answer)])
 
     def _answers(self) -> Iterator[Answer]:
-        for read in self._reads:
-            self.tried(read)
-        self._reads = []
         yield 0, self.api.take()
         while self._refusals:
             yield self._refusals.popleft()
-        while self._running:
-            (_, place), count = next(iter(self._running.values())), len(self._running)
-            self.progress(f"waiting for {place} ({count + len(self._waiting)} to go)")
-            left = self.deadline.left_and(_GRACE_SECONDS)
-            done = wait(self._running, left, FIRST_COMPLETED).done
+        while self._reads or self._running:
+            left = self.deadline.left
+            if self._running:
+                (_, first, _), count = next(iter(self._running.values())), len(self._running)
+                self.progress(f"waiting for {first.place} ({count + len(self._waiting)} to go)")
+                left = self.deadline.left_and(_GRACE_SECONDS)
+            awaited: list[Future[Any]] = [*self._reads, *self._running]
+            done = wait(awaited, left, FIRST_COMPLETED).done
             if not done:
                 break
-            future = next(future for future in self._running if future in done)
-            number, _ = self._running.pop(future)
-            del done
-            self._start_waiting()
-            yield number, future.result()
+            for read in [read for read in self._reads if read in done]:
+                self._reads.remove(read)
+                self.tried(read)
+            yield 0, self.api.take()
+            future = next((future for future in self._running if future in done), None)
+            del awaited, done
+            if future is not None:
+                number, _, _ = self._running.pop(future)
+                self._start_waiting()
+                yield number, future.result()
             del future
         late = [unavailable_record(place, EXEC, reason) for place, reason in self._late()]
-        self._running, self._waiting = {}, deque()
+        self._reads, self._running, self._waiting = [], {}, deque()
         yield self._asked + 1, [*late, *self.api.take()]
 
     def _start_waiting(self) -> None:
@@ -231,7 +236,13 @@ class Gatherer:
 
     def _late(self) -> Iterator[tuple[Place, str]]:
         """Yield each place without an answer, and the reason."""
-        for place in dict.fromkeys(place for _, place in self._running.values()):
+        asked = (questions for _, _, questions in self._running.values())
+        for place in _places(asked):
             yield place, self.deadline.missed()
-        for place in dict.fromkeys(answerer.place for answerer, _ in self._waiting):
+        for place in _places(questions for _, questions in self._waiting):
             yield place, self.deadline.missed("not asked")
+
+
+def _places(asked: Iterable[Sequence[Question]]) -> Iterable[Place]:
+    """Return each place that is asked about: a node pod answers for pods of its node, too."""
+    return dict.fromkeys(question.place for questions in asked for question in questions)

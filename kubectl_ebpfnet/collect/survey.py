@@ -75,19 +75,25 @@ def survey(gatherer: Gatherer, targets: Iterable[SurveyTarget], scope: ScopeOf) 
     gatherer.look_for_answerers()
     gatherer.read(_lists(gatherer.api))
     found: Objects = []
+    lines: list[str] = []  # warnings of a thread, printed below
     nodes: list[str] = []
     pods: Objects = []
     for target in targets:
         ref = TargetRef(cast(Kind, target.kind.lower()), target.name)
-        found.append(resolve(gatherer.api, ref, gatherer.session.namespace, gatherer.warn))
+        namespace = gatherer.session.namespace
+        resolved = gatherer.start(partial(resolve, gatherer.api, ref, namespace, lines.append))
+        found.append(gatherer.needed(resolved))
         if ref.kind == "node":
             nodes.append(ref.name)
         else:
             pods.append(found[-1])
             nodes.append(node_of(found[-1]))
+    for line in lines:
+        gatherer.warn(line)
     agents = gatherer.find_answerers()
     if not found:
-        nodes = list(agents) or [name_of(node) for node in gatherer.api.nodes()]
+        listed = [] if agents else gatherer.needed(gatherer.start(gatherer.api.nodes))
+        nodes = [*agents, *(name_of(node) for node in listed)]
     addresses = tuple(address for pod in pods for address in addresses_of(pod))
     ask_places(gatherer, scope(addresses), nodes, pods)
     return found

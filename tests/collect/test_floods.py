@@ -18,7 +18,7 @@ from kubectl_ebpfnet.collect.ask.container import PodExec
 from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream, NodePodExec
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.shell_script import Splitter
-from kubectl_ebpfnet.collect.deadline import NO_DEADLINE
+from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ExecError, ParseError
 from kubectl_ebpfnet.model.catalogue import LINKS
 from kubectl_ebpfnet.model.evidence import PlaceKind, node_place, pod_place
@@ -28,6 +28,7 @@ from kubectl_ebpfnet.model.protocol import codec
 PIECE = b"no such device\n" * 2000
 PIECES = 2000  # 60 MB
 HALF = STDERR_LIMIT // 2
+NO_DEADLINE = Deadline(None)
 SESSION: Any = None  # what would use it is replaced
 POD = PodExec(SESSION, pod_place("default", "x"), Container("default", "x"))
 

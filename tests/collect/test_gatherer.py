@@ -268,13 +268,16 @@ class Told:
         return [unavailable_record(self.place, ("x",), "it has no answer")]
 
 
-QUESTION = Question(q.LINKS, API)
 NOBODY: Any = None
+
+
+def about(answerer: Told) -> Question:
+    return Question(q.LINKS, answerer.place)
 
 
 def asked(gatherer: Gatherer, places: Sequence[Told]) -> None:
     for place in places:
-        gatherer.ask(place, [QUESTION])
+        gatherer.ask(place, [about(place)])
 
 
 def test_a_place_that_hangs_holds_back_no_other() -> None:
@@ -294,7 +297,7 @@ def test_a_bundle_has_the_order_of_asking() -> None:
     refusal = unavailable_record(pod_place("default", "b"), ("x",), "nobody answers for it")
     with Gatherer(NOBODY) as gatherer:
         asked(gatherer, [Told("a", gate)])
-        gatherer.ask(refusal, [QUESTION])
+        gatherer.ask(refusal, [])
         last = Told("c")
         asked(gatherer, [last])
         assert last.asked.wait(20)
@@ -348,10 +351,10 @@ def test_the_deadline_is_one_for_all_and_says_so_in_one_sentence(
         assert {r.error for r in never} == {"not asked within the 0.1 s that --timeout allows"}
         gate.set()
         gatherer.restart(0.0, "")
-        gatherer.ask(Told("again", threading.Event()), [QUESTION])
+        asked(gatherer, [Told("again", threading.Event())])
         assert [record.error for record in gatherer.records()] == ["no answer within 0 s"]
         gatherer.restart(None)
-        gatherer.ask(Told("more"), [QUESTION])
+        asked(gatherer, [Told("more")])
         assert [record.error for record in gatherer.records()] == ["it has no answer"]
 
 

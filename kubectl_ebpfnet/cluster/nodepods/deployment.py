@@ -154,18 +154,26 @@ class Deployment:
 
     # --- deploying --------------------------------------------------------------------------------
 
-    def start(self, nodes: Iterable[str]) -> None:
+    def start(self, nodes: Iterable[str], seconds: float | None = None) -> None:
         """Create the pods of some nodes concurrently; `wait` returns each. Call it again for more
         nodes.
 
+        Args:
+            nodes: names.
+            seconds: longest time to wait for the namespace; None for no limit.
+
         Raises:
             Forbidden: the namespace cannot be created, or the pull secret cannot be read.
-            ClusterError: the API server refused otherwise, or cannot be reached.
+            ApiUnreachable: the API server cannot be reached, or does not answer in time.
+            ClusterError: it refused otherwise.
         """
         if self._namespace is None:
             self._pool.start(partial(leftovers.sweep, self._api))
             self._namespace = self._pool.start(self._create_namespace, self._calls)
-        self._namespace.result()
+        try:
+            self._namespace.result(seconds)
+        except TimeoutError:
+            raise ApiUnreachable(f"no namespace was created within {seconds:g} s") from None
         new = [node for node in dict.fromkeys(nodes) if node not in self._pods]
         numbered = list(enumerate(new, len(self._pods) + 1))
         # In threads: an interrupt must not hide which pods were created.

@@ -28,7 +28,7 @@ from kubectl_ebpfnet.collect.ask.container import (
 from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
 from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
 from kubectl_ebpfnet.collect.ask.targets import agent_answerer
-from kubectl_ebpfnet.collect.deadline import NO_DEADLINE, Deadline
+from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.evidence import Record, node_place
 
@@ -125,7 +125,7 @@ class NodeAnswerers:
         podless = [node for node in podless if node not in self._deployed_nodes]
         refused = (deadline.missed("no node pod"), "") if deadline.over else None
         if podless and refused is None:
-            refused = self._deploy(podless, mode)
+            refused = self._deploy(podless, mode, deadline)
         return {
             node: self._new_pod(node, refused) if answerer is None else answerer
             for node, answerer in answerers.items()
@@ -149,7 +149,7 @@ class NodeAnswerers:
             return unavailable_record(node_place(node), EXEC, *refused)
         return NodePodExec(self._session, node_place(node), partial(self._wait, node))
 
-    def _deploy(self, nodes: list[str], mode: Mode) -> tuple[str, str] | None:
+    def _deploy(self, nodes: list[str], mode: Mode, deadline: Deadline) -> tuple[str, str] | None:
         """Create node pods; return the reason why none can be created, and the missing right."""
         if self._refused is not None:
             return self._refused
@@ -160,10 +160,10 @@ class NodeAnswerers:
             if self._deployment is None:
                 deployment = Deployment(self._session, self._access.options, self._warn)
                 self._deployment = deployment.__enter__()
-            self._deployment.start(nodes)
+            self._deployment.start(nodes, deadline.left)
             self._deployed_nodes.update(nodes)
         except ClusterError as error:
-            reason = f"no node pod: {error_sentence(error, NO_DEADLINE)}"
+            reason = f"no node pod: {error_sentence(error, deadline)}"
             self._refused = (reason, missing_permission(error))
         return self._refused
 
