@@ -30,7 +30,7 @@ from kubectl_ebpfnet.cluster.exec.connection import Outgoing, binary_frame
 from kubectl_ebpfnet.cluster.exec.protocol import Channels
 from kubectl_ebpfnet.errors import ExecError, ExecTimeout
 
-_CLOSE_GRACE_SECONDS = 1.0  # after the status only the close is expected
+_CLOSE_GRACE_SECONDS = 1.0  # from the status, or the last byte of output after it, to the close
 _PARTING_SECONDS = 1.0
 _FRAMES_AT_ONCE = 64  # then stdin has its turn
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -48,7 +48,7 @@ class Limits:
         connect: seconds for each of connection, TLS and upgrade.
         idle: seconds without progress (pings are none), None for no limit. Progress is output,
             and stdin that the server takes. Time in which output cannot be taken does not count.
-        total: seconds from the start of the program to its end, None for no limit.
+        total: seconds from the request to the program's end, None for no limit.
         max_bytes: bytes of stdout and stderr together, None for no limit.
         keepalives: the program sends keepalives, so stdin that the server takes is no progress.
     """
@@ -91,7 +91,9 @@ class LocalStreams(Protocol):
         ...
 
 
-def pump(ws: Any, sock: socket.socket, streams: LocalStreams, limits: Limits) -> int:
+def pump(
+    ws: Any, sock: socket.socket, streams: LocalStreams, limits: Limits, requested_at: float
+) -> int:
     """Move bytes until the program has ended, and return its exit code.
 
     Args:
@@ -99,6 +101,7 @@ def pump(ws: Any, sock: socket.socket, streams: LocalStreams, limits: Limits) ->
         sock: its socket, which stays open.
         streams: source of stdin, and sinks of the output.
         limits: time-outs and size.
+        requested_at: time.monotonic() when the exec was requested.
 
     Raises:
         ExecError: no exit code: the program did not run, or the connection ended early.
@@ -106,7 +109,7 @@ def pump(ws: Any, sock: socket.socket, streams: LocalStreams, limits: Limits) ->
         BaseException: exceptions of `streams`, and KeyboardInterrupt, after `parting` was sent.
     """
     channels = Channels(streams.stdout, streams.stderr, limits.max_bytes)
-    moving = _Pump(ws, sock, channels, limits, streams)
+    moving = _Pump(ws, sock, channels, limits, streams, requested_at)
     try:
         while moving.turn():
             pass
@@ -133,14 +136,14 @@ class _Pump:
         channels: Channels,
         limits: Limits,
         streams: LocalStreams,
+        requested_at: float,
     ) -> None:
         self._ws, self._sock = ws, sock
         self._channels, self._limits, self._streams = channels, limits, streams
         self._outgoing = Outgoing(sock)
         self._send_closed = False  # the server takes no more bytes
         self._may_be_buffered = True  # TLS may hold bytes that poll does not see
-        self._started_at = self._progress_at = time.monotonic()
-        self._status_at: float | None = None
+        self._requested_at, self._progress_at = requested_at, time.monotonic()
         ws.settimeout(0)
         sock.settimeout(0)
 
@@ -181,12 +184,12 @@ class _Pump:
         return [fd for fd in fds if fd in found], found.get(self._sock, 0)
 
     def _next_limit(self) -> float | None:
-        if self._status_at is not None:
-            return self._status_at + _CLOSE_GRACE_SECONDS
+        if self._channels.ended:
+            return self._progress_at + _CLOSE_GRACE_SECONDS
         idle, total = self._limits.idle, self._limits.total
         until = [] if idle is None else [self._progress_at + idle]
         if total is not None:
-            until.append(self._started_at + total)
+            until.append(self._requested_at + total)
         return min(until, default=None)
 
     def _within_limits(self) -> bool:
@@ -194,10 +197,10 @@ class _Pump:
         limit = self._next_limit()
         if limit is None or time.monotonic() < limit:
             return True
-        if self._status_at is not None:
+        if self._channels.ended:
             return False
         so_far, total, idle = self._channels.so_far, self._limits.total, self._limits.idle
-        if total is not None and limit == self._started_at + total:
+        if total is not None and limit == self._requested_at + total:
             raise ExecTimeout(f"the exec did not end within {total:g} s; {so_far}")
         if self._limits.keepalives:
             hint = "was the connection to the cluster lost, or the node?"
@@ -240,8 +243,6 @@ class _Pump:
         starts = frame.opcode != frame.OPCODE_CONT
         if self._channels.add_frame(frame.data, starts, bool(frame.fin)):
             self._progress_at = time.monotonic()
-        if self._channels.ended and self._status_at is None:
-            self._status_at = time.monotonic()
 
     def _send(self) -> None:
         """Send as much as the socket takes."""

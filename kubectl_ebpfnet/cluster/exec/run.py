@@ -7,6 +7,7 @@ impersonation and sometimes the exit code (ecosystem.md 2.5).
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -60,12 +61,13 @@ def exec_stream(
         Forbidden, NotFound, Unauthorized, ApiError: the API server refused.
         ApiUnreachable: the API server cannot be reached.
     """
+    requested_at = time.monotonic()
     ws, sock = connect(session, container, argv, stdin is not None, limits.connect)
     try:
         messages = []
         if stdin is not None:
             messages = stdin_messages(stdin, ws.subprotocol, reads_to_end)
-        return pump(ws, sock, _KnownStdin(messages, on_stdout, on_stderr), limits)
+        return pump(ws, sock, _KnownStdin(messages, on_stdout, on_stderr), limits, requested_at)
     finally:
         session.hang_up(sock)
 
@@ -94,9 +96,10 @@ def exec_live(
             exec_stream.
         BaseException: exceptions of `streams`, and KeyboardInterrupt, after `parting` was sent.
     """
+    requested_at = time.monotonic()
     ws, sock = connect(session, container, argv, True, limits.connect)
     try:
-        return pump(ws, sock, streams, limits)
+        return pump(ws, sock, streams, limits, requested_at)
     finally:
         session.hang_up(sock)
 

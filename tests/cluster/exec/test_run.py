@@ -12,6 +12,7 @@ import pytest
 
 from kubectl_ebpfnet.cluster.client.api import Api
 from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.cluster.exec import pump
 from kubectl_ebpfnet.cluster.exec.pump import Limits
 from kubectl_ebpfnet.cluster.exec.run import exec_stream, no_such_program
 from kubectl_ebpfnet.cluster.exec.target import Container
@@ -343,6 +344,23 @@ def test_server_that_never_closes_after_the_status(fake: FakeApiServer, session:
     assert exec_run(session, POD, ["x"]).stdout == b"out"
 
 
+def test_output_after_the_status_is_read(
+    fake: FakeApiServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump, "_CLOSE_GRACE_SECONDS", 0.4)
+    pause = threading.Event()
+
+    def program(end: ExecEnd) -> None:
+        end.write(3, b'{"status":"Success"}')
+        for _ in range(8):
+            pause.wait(0.1)  # longer than the grace in all
+            end.write(1, b"out")
+        end.wait_for_client_to_leave()
+
+    fake.program = program
+    assert exec_run(session, POD, ["x"]).stdout == b"out" * 8
+
+
 def test_reset_half_way(fake: FakeApiServer, session: Session) -> None:
     first = threading.Event()
 
@@ -447,6 +465,16 @@ def test_program_that_goes_on_and_on(fake: FakeApiServer, session: Session) -> N
             exec_run(session, POD, ["x"], limits=Limits(idle=5, total=0.3))
     finally:
         gone.set()
+
+
+def test_the_time_to_connect_is_part_of_the_total(fake: FakeApiServer, session: Session) -> None:
+    pause = threading.Event()
+    fake.exec_refusal = lambda _: pause.wait(0.6) or None  # type: ignore[assignment, return-value]
+    fake.program = lambda end: end.wait_for_client_to_leave()
+    begin = time.monotonic()
+    with pytest.raises(ExecTimeout, match=r"did not end within 0\.8 s"):
+        exec_run(session, POD, ["x"], limits=Limits(total=0.8))
+    assert time.monotonic() - begin < 1.3
 
 
 def test_stdin_that_nobody_takes(fake: FakeApiServer, session: Session) -> None:
