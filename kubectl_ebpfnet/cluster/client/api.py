@@ -98,6 +98,8 @@ class Api:
             if size > LIST_LIMIT:
                 raise self._not_kubernetes(path, "an endless list", response.status)
             document = self._decode(response, path)
+            if "items" not in document:
+                raise self._not_kubernetes(path, "no list", response.status)
             kind = str(document.get("kind", "")).removesuffix("List")
             for item in document.get("items") or []:
                 # Items of a list lack apiVersion and kind; kubectl fills them in as well.

@@ -298,6 +298,8 @@ def test_other_failures(fake: FakeApiServer, api: Api, reply: Reply) -> None:
         b'"x"',
         b'{"items": 5}',
         b'{"items": [5]}',
+        b"{}",
+        b'{"kind": "Status", "status": "Failure"}',
         b"\xff",
         b"[" * 200_000,
     ],
@@ -414,7 +416,7 @@ def test_answer_that_drips(fake: FakeApiServer, open_session: Opener) -> None:
 
 
 def test_connection_that_went_stale_is_replaced(open_session: Opener) -> None:
-    answers = [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"]
+    answers = [b"", b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"items": []}']
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
