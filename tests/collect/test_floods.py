@@ -65,6 +65,18 @@ def asked(program: str) -> Question:
     return Question(Fact(program, str, (PlaceKind.POD,), asked=(Form("", (program,)),)), POD.place)
 
 
+def test_a_shell_that_is_killed_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def program(argv: list[str], out: Sink, _: Sink) -> int:
+        out(b"first\n%b 1 0 0\nhalf" % argv[4].encode())
+        return 137
+
+    runs(monkeypatch, asking, program)
+    one, two = POD.ask([asked("a"), asked("b")], NO_DEADLINE)
+    assert (one.ok, one.stdout.read()) == (True, b"first")
+    assert (two.argv, two.stdout.read(), two.exit_code) == (("b",), b"half", None)
+    assert two.error == "its shell ended with exit code 137"
+
+
 def flood(sink: Sink) -> None:
     sink(b"first")
     for _ in range(PIECES):
@@ -151,6 +163,20 @@ def test_marks_without_end_are_not_all_kept(monkeypatch: pytest.MonkeyPatch) -> 
     assert splitter.rest().read() == b"\n0123456789abcdef 1 0 0\n" * 7
 
 
+def test_many_outputs_that_are_short_enough_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell_script, "_MOST_IN_MEMORY", 100_000)
+
+    def program(argv: list[str], out: Sink, _: Sink) -> int:
+        for _ in range(1000):
+            out(PIECE + b"\n%b 1 0 0\n" % argv[4].encode())
+        return 0
+
+    runs(monkeypatch, asking, program)
+    records = POD.ask([asked("a"), asked("b")], NO_DEADLINE)
+    assert sum(len(record.stdout.read()) for record in records) < 200_000
+    assert records[-1].error == "no room for the output: its commands printed more than 0 MiB"
+
+
 def test_an_output_that_is_too_long_is_not_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool, "MEMORY_LIMIT", 1000)
     monkeypatch.setattr(spool, "READ_LIMIT", 4000)
@@ -165,7 +191,7 @@ def test_answers_of_a_node_side_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(node_pod, "_MOST_ANSWERS", 3)
     stream = AnswerStream()
     stream.feed(b'{"protocol": 0}\n'.replace(b"0", str(node_pod.PROTOCOL).encode()))
-    stream.feed(b'{"bytes": 0}\n' * 10)
+    stream.feed(b"".join(b'{"id": %d, "bytes": 0}\n' % number for number in range(10)))
     assert len(stream.answers) == 3
     assert "does not speak as the node side does" in stream.problem
 

@@ -93,7 +93,7 @@ class PodExec:
             failure = ExecError(f"no room for the output: {error.strerror or error}")
         if not out.sections and _no_shell(failure, code):
             return self._ask_without_shell(questions, deadline, spool)
-        if failure is None and not out.sections:
+        if failure is None and (code or not out.sections):  # the script itself exits with 0
             last = err.rest().read().decode("utf-8", "replace").strip().rpartition("\n")[2]
             failure = ExecError(
                 f"its shell ended with exit code {code}" + (f": {last}" if last else "")

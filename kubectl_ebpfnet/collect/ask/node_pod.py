@@ -46,14 +46,17 @@ class AnswerStream:
         self._new_spool = spool
         self._buffer = b""
         self._header: dict[str, Any] | None = None
+        self._begun: int | None = None  # id of an answer that has more parts
         self._body = spool()
         self._bytes_left = 0
         self.greeting: dict[str, Any] | None = None
-        self.answers: list[tuple[dict[str, Any], Spool]] = []
+        self.answers: dict[int, tuple[dict[str, Any], Spool]] = {}
         self.problem = ""
 
     def feed(self, data: bytes) -> None:
         """Take the next piece. Raises OSError when there is no room for it."""
+        if self.problem:
+            return
         self._buffer += data
         while self._buffer and not self.problem:
             if self._header is not None:
@@ -87,9 +90,15 @@ class AnswerStream:
                     f" this program {PROTOCOL}: --image names one of this version"
                 )
         else:
-            size = value.get("bytes")
+            number, size = value.get("id"), value.get("bytes")
             if isinstance(size, bool) or not isinstance(size, int) or size < 0:
                 self.problem = "an answer does not say how long it is"
+                return
+            if isinstance(number, bool) or not isinstance(number, int):
+                self.problem = "an answer does not say to which question"
+                return
+            if number in self.answers or self._begun not in (None, number):
+                self.problem = f"the parts of its answers are out of order, at answer {number}"
                 return
             self._header, self._bytes_left = value, size
             if not size:
@@ -97,8 +106,9 @@ class AnswerStream:
 
     def _finish_part(self, header: dict[str, Any]) -> None:
         self._header = None
-        if not header.get("more"):
-            self.answers.append((header, self._body))
+        self._begun = header["id"] if header.get("more") else None
+        if self._begun is None:
+            self.answers[header["id"]] = header, self._body
             self._body = self._new_spool()
 
 
@@ -182,8 +192,8 @@ def _request_lines(questions: Sequence[Question]) -> bytes:
 def _answer_records(
     questions: Sequence[Question], stream: AnswerStream, started: str, reason: str, denied: str
 ) -> Iterator[Record]:
-    answers = {header.get("id"): (header, body) for header, body in stream.answers}
-    refused = answers.pop(0, None)  # a request that the node side could not parse
+    answers = stream.answers
+    refused = answers.get(0)  # a request that the node side could not parse
     if refused is not None:
         reason = str(refused[0].get("error"))
     for number, question in enumerate(questions, 1):
@@ -196,6 +206,6 @@ def _answer_records(
         code = header.get("exit_code")
         stderr = str(header.get("error") or "").encode()
         output = body.output()
-        code = code if isinstance(code, int) else 1
+        code = code if isinstance(code, int) and not isinstance(code, bool) else 1
         kept = question.addresses
         yield Record(0, place, argv, code, output, stderr, started, line_filter=kept)

@@ -24,6 +24,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from errno import ENOBUFS
 
 from kubectl_ebpfnet.capture.spool import Spool
 from kubectl_ebpfnet.collect.ask.question import Question
@@ -87,6 +88,9 @@ _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 _LONGEST_HEADER = 128
 """Most bytes of a mark after its nonce; a device name has 15 at most."""
 _MOST_SECTIONS = 5000
+_MOST_IN_MEMORY = 256 << 20
+"""Bytes of all outputs that are too short for a file (capture/spool.py): a pod's image may mark
+outputs without end."""
 TIMED_OUT = 124
 """Exit code of timeout(1) when it ended the command."""
 
@@ -146,10 +150,13 @@ class Splitter:
         self._new_spool = spool
         self._spool = spool()
         self._tail = b""
+        self._in_memory = 0
         self.sections: list[Section] = []
 
     def feed(self, data: bytes) -> None:
         """Take the next piece. Raises OSError when there is no room for it."""
+        if self._in_memory > _MOST_IN_MEMORY:
+            raise OSError(ENOBUFS, f"its commands printed more than {_MOST_IN_MEMORY >> 20} MiB")
         data = self._tail + data
         at = data.find(self._mark)
         start = 0
@@ -165,7 +172,9 @@ class Splitter:
                 start = end
             else:
                 self._spool.write(data[start:at])
-                self.sections.append(Section(*header, self._spool.output()))
+                output = self._spool.output()
+                self._in_memory += len(output.data) if isinstance(output, InMemory) else 0
+                self.sections.append(Section(*header, output))
                 self._spool = self._new_spool()
                 start = end + 1
             at = data.find(self._mark, start)

@@ -7,7 +7,10 @@ import json
 
 import pytest
 
-from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream
+from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream, _answer_records
+from kubectl_ebpfnet.collect.ask.question import Question
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.evidence import node_place
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import PROTOCOL
@@ -33,7 +36,7 @@ def test_answers_are_cut_apart_however_they_come(step: int) -> None:
     for at in range(0, len(data), step):
         stream.feed(data[at : at + step])
     assert stream.problem == ""
-    bodies = {header["id"]: body.output().read() for header, body in stream.answers}
+    bodies = {header["id"]: body.output().read() for header, body in stream.answers.values()}
     assert bodies == {1: LINKS, 2: b"", 3: b"*filter\nCOMMIT\n"}
 
 
@@ -47,14 +50,14 @@ def test_an_answer_in_parts_is_one_answer(step: int) -> None:
         data += json.dumps({"id": 1, "bytes": len(part), **last}).encode() + b"\n" + part
     for at in range(0, len(data), step):
         stream.feed(data[at : at + step])
-    ((header, body),) = stream.answers
+    ((header, body),) = stream.answers.values()
     assert (header["exit_code"], body.output().read()) == (0, LINKS)
 
 
 def test_an_answer_that_was_cut_off_is_no_answer() -> None:
     stream = AnswerStream()
     stream.feed(said((1, 0, LINKS, ""), (2, 0, LINKS, ""))[:-5])
-    assert [header["id"] for header, _ in stream.answers] == [1]
+    assert list(stream.answers) == [1]
 
 
 def test_another_protocol_is_said_with_what_to_do() -> None:
@@ -67,9 +70,37 @@ def test_another_protocol_is_said_with_what_to_do() -> None:
 
 @pytest.mark.parametrize(
     "noise",
-    [b"sh: ebpfnet-node: not found\n", b"[]\n", b"x" * 100_000, b'{"protocol":1}\n{"a":1}\n'],
+    [
+        b"sh: ebpfnet-node: not found\n",
+        b"[]\n",
+        b"x" * 100_000,
+        b'{"protocol":1}\n{"a":1}\n',
+        *(
+            said() + each
+            for each in (
+                b'{"id": [], "bytes": 0}\n',
+                b'{"id": true, "bytes": 0}\n',
+                b'{"bytes": 0}\n',
+                b'{"id": 1, "bytes": 0}\n' * 2,
+                b'{"id": 1, "bytes": 1, "more": true}\nx{"id": 2, "bytes": 1}\ny',
+            )
+        ),
+    ],
 )
 def test_what_is_not_the_node_side_is_told_apart(noise: bytes) -> None:
     stream = AnswerStream()
     stream.feed(noise)
     assert stream.problem
+    for _ in range(100):
+        stream.feed(bytes(1 << 16))
+    assert len(stream._buffer) < 1 << 18
+    assert 2 not in stream.answers
+
+
+def test_an_exit_code_that_is_no_number_is_a_failure() -> None:
+    stream = AnswerStream()
+    stream.feed(said((1, True, b"", ""), (2, 0, b"", "")))
+    questions = [Question(q.LINKS, node_place("n")), Question(q.ROUTES, node_place("n"))]
+    codes = [record.exit_code for record in _answer_records(questions, stream, "", "", "")]
+    assert codes == [1, 0]
+    assert codes[0] is not True
