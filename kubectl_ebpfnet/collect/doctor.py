@@ -67,7 +67,7 @@ def checkup(
         gatherer.read([partial(_who, api)])
         agents = gatherer.find_answerers()
         kept = gatherer.answerers.kept_nodes
-        listed = [name_of(node) for node in gatherer.tried(nodes)[0] or []]
+        listed = [name_of(node) for node in gatherer.tried(nodes, 0.5)[0] or []]
         every, scope = [*listed, *agents, *kept], Scope(Need.DOCTOR)
         if access.mode in (Mode.AUTO, Mode.AGENT):
             ask_places(gatherer, scope, every, mode=Mode.AGENT)

@@ -127,10 +127,16 @@ class Gatherer:
                 f"{self.session.server}: {self.deadline.missed()}", hint="--timeout allows more"
             ) from None
 
-    def tried(self, future: Future[T]) -> tuple[T | None, str]:
-        """Return the result of a call, or None and the reason, which the call's record has too."""
+    def tried(self, future: Future[T], share: float = 1.0) -> tuple[T | None, str]:
+        """Return the result of a call, or None and the reason, which the call's record has too.
+
+        Args:
+            future: of the call.
+            share: of the time that is left, for a call without which places can still be asked.
+        """
+        left = self.deadline.left
         try:
-            return future.result(self.deadline.left), ""
+            return future.result(None if left is None else left * share), ""
         except TimeoutError:
             return None, self.deadline.missed()
         except ClusterError as error:
@@ -189,6 +195,11 @@ class Gatherer:
         self._asked += 1
         self._running[future] = (self._asked, answerer, questions)
         return future
+
+    def forget(self, future: Future[list[Record]]) -> None:
+        """Do not wait for an answer of `ask_first` any more: nobody needs it."""
+        if not future.done():
+            del self._running[future]
 
     def records(self) -> Iterator[Record]:
         """Yield the records of everything that was started, those of a place as soon as it

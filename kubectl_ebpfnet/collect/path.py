@@ -103,7 +103,7 @@ class _Run:
         pod, far_end = gatherer.needed(source), gatherer.needed(end)
         for line in lines:
             gatherer.warn(line)
-        known_nodes, _ = gatherer.tried(cilium_nodes)
+        known_nodes, _ = gatherer.tried(cilium_nodes, 0.5)
         gatherer.find_answerers()
         versions = frozenset((address.version,)) if address else far_end.versions
         scope = packet_scope(pod, address, versions, far_end, knows_nodes=bool(known_nodes))
@@ -165,10 +165,11 @@ class _Run:
         if not isinstance(answerer, Record):
             question = Question(NAME_LOOKUP.about(name), answerer.place)
             started.append(gatherer.ask_first(answerer, [question]))
-        started.append(gatherer.ask_first(LocalResolver(), [resolve_question(name)]))
-        for future in started:
+        here = gatherer.ask_first(LocalResolver(), [resolve_question(name)])
+        for future in (*started, here):
             for record in gatherer.tried(future)[0] or []:
                 for address in lookup.addresses(record.beginning):
+                    gatherer.forget(here)
                     return address
         return None
 

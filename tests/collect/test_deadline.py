@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ from kubectl_ebpfnet.collect.path import collect_path
 from kubectl_ebpfnet.collect.scope import flows_scope
 from kubectl_ebpfnet.errors import ApiUnreachable
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.evidence import node_place, pod_place
+from kubectl_ebpfnet.model.evidence import Bundle, agent_place, node_place, pod_place
 from tests.cluster.fake_api_server import Reply, Seen
 from tests.collect.conftest import Opened
 from tests.collect.replay_cluster import ReplayCluster
@@ -109,6 +111,46 @@ def test_a_namespace_that_is_never_created(
     errors = {place: bundle.at(place)[0].error for place in map(node_place, ("node1", "node2"))}
     assert set(errors.values()) <= {f"no node pod: {MISSED}", MISSED.replace("answer", "node pod")}
     assert f"no node pod: {MISSED}" in errors.values()
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        (
+            lambda session: collect_path(session, to_service(), timeout=4)[1],
+            "/apis/cilium.io/v2/ciliumnodes",
+        ),
+        (lambda session: checkup(session, AUTO, timeout=4), "/api/v1/nodes"),
+    ],
+    ids=["path", "doctor"],
+)
+def test_a_list_that_hangs_leaves_time_to_ask_places(
+    hanging: tuple[Session, Hanging], command: Callable[[Session], Bundle], path: str
+) -> None:
+    session, server = hanging
+    server.hangs = lambda seen: seen.path == path
+    bundle = command(session)
+    assert any(record.ok for record in bundle.at(agent_place("node2")))
+
+
+def test_a_name_that_the_pod_resolves_is_not_waited_for_here(
+    cluster: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, replay = cluster("vxlan-kpr")
+    replay.also["getent", "ahosts", "web.test"] = b"10.96.0.1 STREAM web\n"
+    real, gate = socket.getaddrinfo, threading.Event()
+
+    def look_up(host: Any, *rest: Any, **options: Any) -> Any:
+        if host == "web.test":
+            gate.wait(60)
+        return real(host, *rest, **options)
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    begin = time.monotonic()
+    named = to_service(destination_kind="name", destination_name="web.test", destination="web.test")
+    collect_path(session, named, timeout=20)
+    assert time.monotonic() - begin < 10
+    gate.set()
 
 
 def test_a_read_that_hangs_holds_back_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
