@@ -304,6 +304,8 @@ class Deployment:
         if alive:
             nodes = ", ".join(pods.get(name, name) for name in alive)
             self._warn(f"node pods on {nodes} were deleted, but their end is not confirmed")
+        if self._namespace is not None and not self._namespace.done():
+            self._warn_left_behind("the API server has not answered its creation")
 
     def _keep(self) -> None:
         wait(self._calls, timeout=_CREATION_SECONDS)

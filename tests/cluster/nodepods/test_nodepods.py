@@ -506,6 +506,29 @@ def test_an_interrupt_during_the_removal_does_not_stop_it(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_namespace_whose_creation_is_not_answered_is_named(
+    cluster: FakeCluster,
+    deploy: Callable[..., Deployment],
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(node_pods, "_CREATION_SECONDS", 0.1)
+    release = threading.Event()
+
+    def hangs(seen: Seen) -> Reply | None:
+        if seen.method == "POST":
+            release.wait(20)
+        return None
+
+    cluster.refuses = hangs
+    with deploy() as deployment, pytest.raises(ApiUnreachable, match="within"):
+        deployment.start(["n1"], 0.1)
+    release.set()
+    [line] = said
+    assert f"namespace {deployment.run.namespace} could not be deleted" in line
+    assert "has not answered its creation" in line
+
+
 def test_an_api_server_that_is_gone_is_told_within_the_time(
     cluster: FakeCluster,
     deploy: Callable[..., Deployment],
