@@ -9,10 +9,10 @@ import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from kubectl_ebpfnet.cluster.client.api import Object, Objects
-from kubectl_ebpfnet.cluster.resolve import TargetRef, name_of, resolve, selector_text
+from kubectl_ebpfnet.cluster.resolve import Kind, TargetRef, name_of, resolve, selector_text
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
 from kubectl_ebpfnet.collect.ask.targets import (
     addresses_of,
@@ -50,29 +50,42 @@ class FarEnd:
     frontends: tuple[Address, ...] = ()
 
 
-def far_end_of_object(api: RecordingApi, request: PathRequest) -> FarEnd:
-    """Return the far end of a request for a pod, a Service or a node; an empty one for others.
+def destination_object(api: RecordingApi, request: PathRequest) -> Object:
+    """Return the pod, Service or node that a request is for; {} for an address or a name.
 
     Raises:
         NotFound: the object does not exist.
         UsageError: a Service does not have the port, or has several and the request names none.
         ClusterError: the object cannot be read.
     """
+    kind = request.destination_kind
+    if kind not in ("pod", "service", "node"):
+        return {}
+    ref = TargetRef(cast(Kind, kind), request.destination_name)
+    found = resolve(api, ref, request.destination_namespace, _ignore)
+    if kind == "service":
+        _check_port(found, request)
+    return found
+
+
+def far_end_of_object(api: RecordingApi, request: PathRequest, found: Object) -> FarEnd:
+    """Return the far end of a request for an object; an empty one without. A failed read adds
+    nothing.
+
+    Args:
+        api: reads objects.
+        request: names the kind of the object.
+        found: of `destination_object`.
+    """
     far_end = FarEnd()
-    kind, name = request.destination_kind, request.destination_name
-    namespace = request.destination_namespace
-    if kind == "pod":
-        pod = resolve(api, TargetRef("pod", name), namespace, _ignore)
-        far_end.pods, far_end.leaves = [pod], False
-        far_end.nodes = [node_of(pod)] if node_of(pod) else []
-        far_end.versions = frozenset(address.version for address in addresses_of(pod))
-    elif kind == "service":
-        service = resolve(api, TargetRef("service", name), namespace, _ignore)
-        _check_port(service, request)
-        _add_service(api, far_end, service)
-    elif kind == "node":
-        resolve(api, TargetRef("node", name), "", _ignore)
-        far_end.nodes = [name]
+    if request.destination_kind == "pod":
+        far_end.pods, far_end.leaves = [found], False
+        far_end.nodes = [node_of(found)] if node_of(found) else []
+        far_end.versions = frozenset(address.version for address in addresses_of(found))
+    elif request.destination_kind == "service":
+        _add_service(api, far_end, found)
+    elif request.destination_kind == "node":
+        far_end.nodes = [name_of(found)]
         _add_node_port(api, far_end, request.port)
     return far_end
 

@@ -30,7 +30,12 @@ from kubectl_ebpfnet.collect.ask.targets import (
     pod_answerer,
     shares_node,
 )
-from kubectl_ebpfnet.collect.destination import FarEnd, far_end_of_address, far_end_of_object
+from kubectl_ebpfnet.collect.destination import (
+    FarEnd,
+    destination_object,
+    far_end_of_address,
+    far_end_of_object,
+)
 from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
 from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.collect.survey import ask_places
@@ -97,14 +102,16 @@ class _Run:
         source = gatherer.start(lambda: _source(api, request, lines.append))
         nodes = gatherer.start(lambda: self._nodes_and_owner(address))
         cilium_nodes = gatherer.start(lambda: api.cilium("ciliumnodes"))
-        end = gatherer.start(lambda: far_end_of_object(api, request))
+        destination = gatherer.start(lambda: destination_object(api, request))
         gatherer.read(_policies(api, request))
 
-        pod, far_end = gatherer.needed(source), gatherer.needed(end)
+        pod, found = gatherer.needed(source), gatherer.needed(destination)
+        end = gatherer.start(lambda: far_end_of_object(api, request, found))
         for line in lines:
             gatherer.warn(line)
         known_nodes, _ = gatherer.tried(cilium_nodes, 0.5)
         gatherer.find_answerers()
+        far_end = gatherer.tried(end, 0.5)[0] or FarEnd()
         versions = frozenset((address.version,)) if address else far_end.versions
         scope = packet_scope(pod, address, versions, far_end, knows_nodes=bool(known_nodes))
 
@@ -119,8 +126,8 @@ class _Run:
             owner = gatherer.tried(owner_of_name)[0] or FarEnd()
         self._ask_far(owner, scope)
         name = name_of(pod)
-        found = replace(request, source_kind="pod", source_name=name, source=f"pod/{name}")
-        return found, gatherer.bundle()
+        by_pod = replace(request, source_kind="pod", source_name=name, source=f"pod/{name}")
+        return by_pod, gatherer.bundle()
 
     def _ask_far(self, far_end: FarEnd, scope: Scope) -> None:
         """Ask the nodes of the far end, at most FAR_NODES of them."""

@@ -120,9 +120,13 @@ def test_a_namespace_that_is_never_created(
             lambda session: collect_path(session, to_service(), timeout=4)[1],
             "/apis/cilium.io/v2/ciliumnodes",
         ),
+        (
+            lambda session: collect_path(session, to_service(), timeout=4)[1],
+            "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+        ),
         (lambda session: checkup(session, AUTO, timeout=4), "/api/v1/nodes"),
     ],
-    ids=["path", "doctor"],
+    ids=["path: nodes", "path: endpoints", "doctor"],
 )
 def test_a_list_that_hangs_leaves_time_to_ask_places(
     hanging: tuple[Session, Hanging], command: Callable[[Session], Bundle], path: str
