@@ -77,6 +77,20 @@ def test_a_shell_that_is_killed_is_said_so(monkeypatch: pytest.MonkeyPatch) -> N
     assert two.error == "its shell ended with exit code 137"
 
 
+def test_a_stderr_whose_mark_did_not_come_is_of_one_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def program(argv: list[str], out: Sink, err: Sink) -> int:
+        for number in (1, 2):
+            out(b"%d\n%b %d 1 0\n" % (number, argv[4].encode(), number))
+        err(b"of the first")
+        raise ExecError("the connection broke")
+
+    runs(monkeypatch, asking, program)
+    records = POD.ask([asked("a"), asked("b"), asked("c")], NO_DEADLINE)
+    assert [record.stderr for record in records] == [b"of the first", b"", b""]
+
+
 def flood(sink: Sink) -> None:
     sink(b"first")
     for _ in range(PIECES):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import threading
 import time
 from collections import deque
@@ -78,7 +79,11 @@ class Outlet:
             size = len(piece)
             try:
                 while piece:
-                    piece = piece[os.write(self._fd, piece) :]
+                    with contextlib.suppress(BlockingIOError):
+                        piece = piece[os.write(self._fd, piece) :]
+                        continue
+                    # Another process that has this pipe or terminal made it non-blocking.
+                    select.select([], [self._fd], [])
             except OSError as error:
                 self._error = error
             with self._condition:

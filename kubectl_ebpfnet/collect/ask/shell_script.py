@@ -221,6 +221,7 @@ def records(
     """
     commands = [(question, argv) for question in questions for argv in question.fact.forms]
     errors = {(s.index, s.device): s for s in stderr.sections}
+    rest = stderr.rest().read()  # of the first command whose mark did not come
     for section in stdout.sections:
         if not 1 <= section.index <= len(commands):
             continue
@@ -228,7 +229,10 @@ def records(
         if section.device:
             direction, device = section.device
             argv = (*argv, device, direction)
-        error_section = errors.get((section.index, section.device))
+        if (section.index, section.device) in errors:
+            words = errors[section.index, section.device].output.read()
+        else:
+            words, rest = rest, b""
         late = section.exit_code == TIMED_OUT and seconds > 0
         yield Record(
             0,
@@ -236,7 +240,7 @@ def records(
             argv,
             None if late else section.exit_code,
             section.output,
-            (error_section.output if error_section else stderr.rest()).read(),
+            words,
             started,
             f"it did not end within {seconds} s" if late else "",
             line_filter=question.needles if section.filtered else (),
@@ -245,8 +249,7 @@ def records(
         index = _command_cut_off(questions, stdout.sections)
         if index < len(commands):
             question, argv = commands[index]
-            rest, words = stdout.rest(), stderr.rest().read()
-            yield Record(0, question.place, argv, None, rest, words, started, error, denied)
+            yield Record(0, question.place, argv, None, stdout.rest(), rest, started, error, denied)
 
 
 def _command_cut_off(questions: Sequence[Question], sections: Sequence[Section]) -> int:

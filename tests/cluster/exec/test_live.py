@@ -273,6 +273,22 @@ def test_output_that_nobody_takes_stops_neither_stdin_nor_signs_of_life(
     assert isinstance(failed[0], ExecError)  # the program above just hung up
 
 
+def test_a_pipe_that_somebody_made_non_blocking(either: FakeApiServer, laptop: Laptop) -> None:
+    os.set_blocking(laptop.stdout, False)
+    found: list[object] = []
+
+    def program(end: ExecEnd) -> None:
+        for _ in range(100):
+            end.write(1, b"x" * 32767)
+        end.end()
+
+    either.program = program
+    with beside(lambda: _digest_of(laptop.reading, found)):
+        assert laptop.run() == 0
+        laptop.close(laptop.stdout)
+    assert found[0] == 100 * 32767
+
+
 def test_words_of_a_program_that_did_not_start(either: FakeApiServer, laptop: Laptop) -> None:
     def program(end: ExecEnd) -> None:
         for piece in (b"e", b"bpfnet-node: no such", b" thing\n"):
