@@ -240,7 +240,7 @@ class Deployment:
         try:
             created.result(timeout=seconds)
         except TimeoutError:
-            raise ClusterError(f"no node pod was created on {node} within {seconds:g} s") from None
+            raise ClusterError(f"the node pod on {node} was not created in time") from None
         created_at, node_checked = time.monotonic(), False
         while True:
             pod = self._snapshot.pod(name, created_at)
@@ -259,7 +259,7 @@ class Deployment:
                 raise problem
             if time.monotonic() - started_at > seconds:
                 raise ClusterError(
-                    f"no node pod runs on {node} within {seconds:g} s: it is {state_of(pod)}",
+                    f"the node pod on {node} does not run in time: it is {state_of(pod)}",
                     hint="--timeout allows more; a first run has to pull the image",
                 )
             self._closing.wait(POLL_SECONDS)
