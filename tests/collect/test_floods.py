@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -14,12 +16,12 @@ from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
 from kubectl_ebpfnet.collect.ask import container as asking
 from kubectl_ebpfnet.collect.ask import node_pod, shell_script
-from kubectl_ebpfnet.collect.ask.container import PodExec
+from kubectl_ebpfnet.collect.ask.container import LONGEST_ADDRESS, PodExec
 from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream, NodePodExec
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.shell_script import Splitter
 from kubectl_ebpfnet.collect.deadline import Deadline
-from kubectl_ebpfnet.errors import ExecError, ParseError
+from kubectl_ebpfnet.errors import ExecError, Forbidden, ParseError
 from kubectl_ebpfnet.model.catalogue import LINKS
 from kubectl_ebpfnet.model.evidence import PlaceKind, node_place, pod_place
 from kubectl_ebpfnet.model.fact import Fact, Form
@@ -219,3 +221,38 @@ def test_a_node_side_that_nests_without_end() -> None:
     stream = AnswerStream()
     stream.feed(b"[" * 50_000 + b"\n")
     assert "does not speak as the node side does" in stream.problem
+
+
+def test_questions_that_do_not_fit_into_one_address_are_asked_by_several_execs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+
+    def shell(argv: list[str], out: Sink, err: Sink) -> int:
+        sizes.append(len(urlencode([("command", word) for word in argv])))
+        done = subprocess.run(argv, capture_output=True, check=False)
+        out(done.stdout)
+        err(done.stderr)
+        return done.returncode
+
+    runs(monkeypatch, asking, shell)
+    words = [f"{n}{'%' * 100}" for n in range(50)]
+    forms = [(Form("", ("echo", word)),) for word in words]
+    rows = [Fact("echo", str, (PlaceKind.POD,), asked=form) for form in forms]
+    records = POD.ask([Question(row, POD.place) for row in rows], NO_DEADLINE)
+    assert [record.stdout.read().decode() for record in records] == [f"{word}\n" for word in words]
+    assert len(sizes) > 1
+    assert max(sizes) <= LONGEST_ADDRESS
+
+
+def test_a_place_that_denies_an_exec_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    execs: list[list[str]] = []
+
+    def denied(argv: list[str], out: Sink, err: Sink) -> int:
+        execs.append(argv)
+        raise Forbidden("create", "pods/exec")
+
+    runs(monkeypatch, asking, denied)
+    (record,) = POD.ask([asked("x" * 4000), asked("y" * 4000)], NO_DEADLINE)
+    assert record.denied == "create pods/exec"
+    assert len(execs) == 1

@@ -6,11 +6,9 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from kubectl_ebpfnet.collect.ask.container import AgentExec
 from kubectl_ebpfnet.collect.ask.question import Question
-from kubectl_ebpfnet.collect.ask.shell_script import new_nonce, script_argv
 from kubectl_ebpfnet.collect.destination import FarEnd
 from kubectl_ebpfnet.collect.path import MOST_LOOKUPS, packet_scope
 from kubectl_ebpfnet.collect.scope import EVERYTHING, Scope, flows_scope
@@ -187,9 +185,3 @@ def test_an_agents_lanes_share_its_questions() -> None:
     assert len(filters) - 1 <= min(len(one), len(two))
     assert agent.lanes(everything[:1]) == [everything[:1]]
     assert agent.lanes([]) == []
-
-
-def test_all_questions_of_a_place_fit_into_a_url() -> None:
-    for place in (AGENT, POD):
-        argv = script_argv(EVERYTHING.questions(place), new_nonce(), 20)
-        assert len(urlencode([("command", word) for word in argv])) < 7000

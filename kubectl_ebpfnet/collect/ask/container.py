@@ -7,9 +7,10 @@ half a second for a pod's five questions. A missing program is a record too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+from urllib.parse import urlencode
 
 from kubectl_ebpfnet.capture.open import now
 from kubectl_ebpfnet.capture.spool import Spool, StderrSpool
@@ -35,6 +36,8 @@ COMMAND_SECONDS = 20
 """Time limit of one command, in an image that has timeout(1)."""
 CONNECT_SECONDS = 10.0
 MAX_BYTES = 4 << 30
+LONGEST_ADDRESS = 7000
+"""Bytes of an exec's words in its address: some proxies refuse a request line of more than 8 KB."""
 EXEC = ("exec",)
 """argv of the record of a place where nothing could be run."""
 
@@ -70,6 +73,7 @@ class PodExec:
         self, questions: Sequence[Question], deadline: Deadline, spool: Callable[[], Spool] = Spool
     ) -> list[Record]:
         """Ask all questions in one exec, or in one exec a command where the image has no shell.
+        What does not fit into the address of an exec is asked by another one, afterwards.
 
         Args:
             questions: to ask, in this order.
@@ -80,6 +84,16 @@ class PodExec:
             A record for each command that ran, and a record with the reason for the first that did
             not.
         """
+        records: list[Record] = []
+        for part in _that_fit(questions):
+            records += self._ask_at_once(part, deadline, spool)
+            if not any(record.ran for record in records):
+                break
+        return records
+
+    def _ask_at_once(
+        self, questions: Sequence[Question], deadline: Deadline, spool: Callable[[], Spool]
+    ) -> list[Record]:
         nonce, started = shell_script.new_nonce(), now()
         out, err = Splitter(nonce, spool), Splitter(nonce, StderrSpool)
         failure: ClusterError | None = None
@@ -164,6 +178,19 @@ class AgentExec(PodExec):
         list with the fewest others."""
         order = sorted(questions, key=lambda question: question.fact is TC_FILTERS)
         return [lane for n in range(AGENT_LANES) if (lane := order[n::AGENT_LANES])]
+
+
+def _that_fit(questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
+    """Yield the questions in parts, each of which fits into the address of an exec."""
+    part: list[Question] = []
+    for question in questions:
+        argv = shell_script.script_argv([*part, question], "0" * 32, COMMAND_SECONDS)
+        if part and len(urlencode([("command", word) for word in argv])) > LONGEST_ADDRESS:
+            yield part
+            part = []
+        part.append(question)
+    if part:
+        yield part
 
 
 def missing_permission(error: ClusterError) -> str:
