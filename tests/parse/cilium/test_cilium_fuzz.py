@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -11,13 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.parse import kube
 from kubectl_ebpfnet.parse.cilium import agent, config, ct, lb, maps, monitor, nat, policy
 from tests.parse import recorded
+from tests.parse.fuzzing import Parser, damaged, documents, facts_of
 from tests.parse.parse_samples import every, sample
-
-Parser = Callable[[bytes], Any]
 
 PARSERS: dict[str, tuple[Parser, str]] = {
     "ct": (partial(every, ct.entry), "bpf ct list global -d"),
@@ -78,22 +75,6 @@ def samples(name: str) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def parse(name: str, data: bytes) -> None:
-    """Parse; only a ParseError may come, and one that can be shown."""
-    problem = None
-    facts: Any = ()
-    try:
-        facts = PARSERS[name][0](data)
-    except ParseError as error:
-        problem = error
-    str(facts).encode()
-    if problem is not None:
-        assert problem.source
-        assert 0 <= problem.line <= data.count(b"\n") + 1
-        assert len(str(problem)) < 400
-        assert str(problem).replace("…", "").isprintable()
-
-
 def keys(value: Any) -> set[str]:
     """Every member name in a JSON value."""
     if isinstance(value, dict):
@@ -115,44 +96,24 @@ def members(name: str) -> tuple[str, ...]:
     return tuple(sorted(found))[:80] or ("Key", "Value")
 
 
-SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8),
-    st.sampled_from(["10.0.0.1", "10.0.0.0/8", "fd00::1", "Pod", "TCP", "", "80/TCP", "node1"]),
-)  # fmt: skip
-
-
-@cache
-def documents(name: str) -> st.SearchStrategy[Any]:
-    """JSON with the members of a parser's recordings, and anything in them."""
-    names = st.sampled_from(members(name))
-    values = st.recursive(
-        SCALARS,
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5),
-        max_leaves=15,
-    )
-    shape = st.lists(st.dictionaries(names, values, max_size=6), max_size=3)
-    return shape | st.dictionaries(names, values, max_size=8)
+WORDS = ("10.0.0.1", "10.0.0.0/8", "fd00::1", "Pod", "TCP", "", "80/TCP", "node1")
 
 
 @given(data=st.binary(max_size=300))
 def test_any_bytes(data: bytes) -> None:
     for name in NAMES:
-        parse(name, data)
+        facts_of(PARSERS[name][0], data)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(draw=st.data())
 def test_damaged_recordings(name: str, draw: st.DataObject) -> None:
-    data = bytearray(draw.draw(st.sampled_from(samples(name))))
-    for _ in range(draw.draw(st.integers(1, 6))):
-        at = draw.draw(st.integers(0, max(0, len(data) - 1)))
-        size = draw.draw(st.integers(0, 12))
-        data[at : at + size] = draw.draw(st.binary(max_size=12))
-    parse(name, bytes(data))
+    facts_of(PARSERS[name][0], draw.draw(damaged(samples(name))))
 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(draw=st.data())
 @settings(suppress_health_check=[*settings().suppress_health_check, HealthCheck.data_too_large])
 def test_json_with_anything_in_it(name: str, draw: st.DataObject) -> None:
-    parse(name, json.dumps(draw.draw(documents(name))).encode())
+    document = draw.draw(documents(members(name), WORDS))
+    facts_of(PARSERS[name][0], json.dumps(document).encode())
