@@ -18,7 +18,6 @@ from kubectl_ebpfnet.cluster.client.api import Api
 from kubectl_ebpfnet.cluster.exec.protocol import exit_code_of
 from kubectl_ebpfnet.cluster.nodepods.leftovers import leftovers
 from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream
-from kubectl_ebpfnet.collect.ask.targets import addresses_of
 from kubectl_ebpfnet.errors import ExecError, ParseError
 from kubectl_ebpfnet.explain.doctor.nodes import needs_create
 from kubectl_ebpfnet.model.evidence import InMemory, Record, bundle_of, node_place
@@ -98,7 +97,7 @@ def test_restarts_of_an_agent(count: Any) -> None:
 
 @given(st.lists(OBJECTS, max_size=3))
 def test_addresses_of_a_pod(words: list[Any]) -> None:
-    addresses_of({"status": {"podIPs": [{"ip": word} for word in words]}})
+    kube.pod({"status": {"podIPs": [{"ip": word} for word in words]}})
 
 
 @given(HOSTILE)

@@ -6,7 +6,6 @@ netkat itself runs in the node pod (docs/netkat.md); its streams are framed
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from kubectl_ebpfnet.cluster.exec.run import exec_live
 from kubectl_ebpfnet.cluster.exec.stdio import LiveStreams
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod, find_node_pods
-from kubectl_ebpfnet.cluster.resolve import TargetRef, resolve
+from kubectl_ebpfnet.cluster.resolve import find_node
 from kubectl_ebpfnet.collect.ask.node_access import NodeAccess, NodeAnswerers
 from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
 from kubectl_ebpfnet.collect.deadline import Deadline
@@ -24,7 +23,6 @@ from kubectl_ebpfnet.errors import ClusterError, ExecError, Forbidden
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.protocol.frames import OPTION
 from kubectl_ebpfnet.model.protocol.questions import PROGRAM
-from kubectl_ebpfnet.parse import kube
 
 Notify = Callable[[str], object]
 _SIGNALLED = 128
@@ -43,7 +41,7 @@ class Streams:
 def check_node(session: Session, node: str) -> None:
     """Raise NotFound when there is no such node; do nothing where nodes may not be read."""
     try:
-        resolve(Api(session), TargetRef("node", node), "", lambda _: None)
+        find_node(Api(session), node)
     except Forbidden:
         return
 
@@ -60,10 +58,7 @@ def next_hop(session: Session, node: str, version: int) -> str:
         NotFound: there is no such node.
         ClusterError: the node has no InternalIP of that version, or cannot be read.
     """
-    found = resolve(Api(session), TargetRef("node", node), "", lambda _: None)
-    data = json.dumps({**found, "kind": "Node", "apiVersion": "v1"}).encode()
-    nodes = kube.objects(data).nodes
-    for address in nodes[0].internal_addresses if nodes else ():
+    for address in find_node(Api(session), node).internal_addresses:
         if version in (0, address.version):
             return str(address)
     kind = f"IPv{version} " if version else ""

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from kubectl_ebpfnet.cluster.client.api import Api, Object, Objects
+from kubectl_ebpfnet.cluster.client.api import Api, Objects
 from kubectl_ebpfnet.cluster.exec.target import Container
-from kubectl_ebpfnet.cluster.resolve import is_ready, name_of, state_of
-from kubectl_ebpfnet.errors import Forbidden, ParseError
-from kubectl_ebpfnet.model.untrusted import integer
+from kubectl_ebpfnet.errors import Forbidden
+from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.parse import kube
 
 LABEL = "k8s-app=cilium"
 CONTAINER = "cilium-agent"
@@ -30,7 +29,6 @@ class Agent:
     Attributes:
         node: the node's name.
         container: the container to exec into.
-        phase: phase of the pod.
         ready: the pod is Ready, so the agent answers.
         state: `Running`, or the reason why the pod does not run, e.g. `CrashLoopBackOff`.
         restarts: restart count of the agent's container.
@@ -39,7 +37,6 @@ class Agent:
 
     node: str
     container: Container
-    phase: str
     ready: bool
     state: str
     restarts: int
@@ -56,7 +53,7 @@ def find_agents(api: Api) -> Mapping[str, Agent]:
         ClusterError: the API server refused otherwise, or cannot be reached.
     """
     agents: dict[str, Agent] = {}
-    for pod in sorted(_agent_pods(api), key=name_of):
+    for pod in sorted(map(kube.pod, _agent_pods(api)), key=lambda pod: pod.name):
         agent = _agent(pod)
         if agent is None:
             continue
@@ -83,39 +80,20 @@ def _agent_pods(api: Api) -> Objects:
         return pods
 
 
-def _agent(pod: Object) -> Agent | None:
-    spec, status = _part(pod, "spec"), _part(pod, "status")
-    metadata = _part(pod, "metadata")
-    node = str(spec.get("nodeName") or "")
-    names = [str(c.get("name")) for c in spec.get("containers") or []]
-    if not node or not names:
+def _agent(pod: Pod) -> Agent | None:
+    if not pod.node or not pod.containers:
         return None  # not scheduled yet
-    name = CONTAINER if CONTAINER in names else names[0]
-    container: dict[str, Any] = next(
-        (c for c in status.get("containerStatuses") or [] if c.get("name") == name), {}
-    )
+    name = CONTAINER if CONTAINER in pod.containers else pod.containers[0]
+    restarts = [status.restarts for status in pod.main_statuses if status.name == name]
     return Agent(
-        node=node,
-        container=Container(str(metadata.get("namespace", "")), name_of(pod), name),
-        phase=str(status.get("phase") or "Unknown"),
-        ready=is_ready(pod),
-        state=state_of(pod),
-        restarts=_count(container.get("restartCount")),
-        running="running" in (container.get("state") or {}),
+        node=pod.node,
+        container=Container(pod.namespace, pod.name, name),
+        ready=pod.serves,
+        state=pod.state,
+        restarts=restarts[0] if restarts else 0,
+        running=name in pod.running,
     )
-
-
-def _count(value: object) -> int:
-    try:
-        return integer(value, "restartCount")
-    except ParseError:
-        return 0
 
 
 def _rank(agent: Agent) -> tuple[bool, bool, bool]:
     return agent.ready, agent.running, agent.state != "Terminating"
-
-
-def _part(pod: Object, key: str) -> Object:
-    value = pod.get(key)
-    return value if isinstance(value, dict) else {}

@@ -14,7 +14,6 @@ from functools import partial
 from kubectl_ebpfnet.capture.open import now
 from kubectl_ebpfnet.cluster.agents import NAMESPACES
 from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.cluster.resolve import name_of
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
 from kubectl_ebpfnet.collect.ask.node_access import Mode, NodeAccess
 from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
@@ -22,9 +21,10 @@ from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
 from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.collect.survey import ask_places
 from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, Unauthorized
-from kubectl_ebpfnet.model import doctor
+from kubectl_ebpfnet.model import doctor, json_members
 from kubectl_ebpfnet.model.evidence import CLIENT, Bundle, InMemory, Record
 from kubectl_ebpfnet.model.fact import Need
+from kubectl_ebpfnet.parse import kube
 
 _WHO = "/apis/authentication.k8s.io/{}/selfsubjectreviews"
 _WHO_VERSIONS = ("v1", "v1beta1")
@@ -67,7 +67,7 @@ def checkup(
         gatherer.read([partial(_who, api)])
         agents = gatherer.find_answerers()
         kept = gatherer.answerers.kept_nodes
-        listed = [name_of(node) for node in gatherer.tried(nodes, 0.5)[0] or []]
+        listed = [kube.node(each).name for each in gatherer.tried(nodes, 0.5)[0] or []]
         every, scope = [*listed, *agents, *kept], Scope(Need.DOCTOR)
         if access.mode in (Mode.AUTO, Mode.AGENT):
             ask_places(gatherer, scope, every, mode=Mode.AGENT)
@@ -102,8 +102,7 @@ def _who(api: RecordingApi) -> None:
             review = api.create(_WHO.format(version), body)
         except ClusterError:
             continue
-        status = review.get("status")
-        who = status.get("userInfo") if isinstance(status, dict) else None
+        who = json_members.dig(review, "status", "userInfo")
         if isinstance(who, dict):
             named = {key: who[key] for key in ("username", "groups") if key in who}
             api.keep_value(doctor.WHO, named, started)

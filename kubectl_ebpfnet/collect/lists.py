@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kubectl_ebpfnet.cluster.resolve import name_of
 from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.collect.survey import ScopeOf, SurveyTarget, survey
 from kubectl_ebpfnet.errors import NotFound
@@ -40,11 +39,11 @@ def survey_target(gatherer: Gatherer, target: SurveyTarget, scope: ScopeOf) -> S
         NotFound: the target does not exist.
         ClusterError: the API server cannot be reached, or does not let this user read the target.
     """
-    [found] = survey(gatherer, [target], scope)
+    [name] = survey(gatherer, [target], scope)
     bundle = gatherer.bundle()
     if target.kind.lower() == "node":
-        return SurveyedTarget(name_of(found), "", "", bundle)
-    return SurveyedTarget("", gatherer.session.namespace, name_of(found), bundle)
+        return SurveyedTarget(name, "", "", bundle)
+    return SurveyedTarget("", gatherer.session.namespace, name, bundle)
 
 
 def target_in_bundle(bundle: Bundle, target: SurveyTarget, namespace: str) -> SurveyedTarget:

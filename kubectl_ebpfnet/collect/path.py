@@ -12,24 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import cast
 
-from kubectl_ebpfnet.cluster.client.api import CILIUM, Object, Objects
+from kubectl_ebpfnet.cluster.client.api import CILIUM
 from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.cluster.resolve import Kind, TargetRef, name_of, resolve
+from kubectl_ebpfnet.cluster.resolve import find_pod
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
 from kubectl_ebpfnet.collect.ask.container import EXEC
 from kubectl_ebpfnet.collect.ask.node_access import BY_AGENT, NodeAccess
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.resolver import LocalResolver, resolve_question
 from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
-from kubectl_ebpfnet.collect.ask.targets import (
-    addresses_of,
-    namespace_of,
-    node_of,
-    pod_answerer,
-    shares_node,
-)
+from kubectl_ebpfnet.collect.ask.targets import pod_answerer
 from kubectl_ebpfnet.collect.destination import (
     FarEnd,
     destination_object,
@@ -43,10 +36,11 @@ from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.catalogue import NAME_LOOKUP
 from kubectl_ebpfnet.model.evidence import Bundle, Record, agent_place
 from kubectl_ebpfnet.model.fact import NOBODY, Need
+from kubectl_ebpfnet.model.kube import Node, Pod
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import PathRequest
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
-from kubectl_ebpfnet.parse import lookup
+from kubectl_ebpfnet.parse import kube, lookup
 
 FAR_NODES = 3
 """How many nodes of the far end are asked."""
@@ -106,7 +100,7 @@ class _Run:
         gatherer.read(_policies(api, request))
 
         pod, found = gatherer.needed(source), gatherer.needed(destination)
-        end = gatherer.start(lambda: far_end_of_object(api, request, found))
+        end = gatherer.start(lambda: far_end_of_object(api, found, request.port))
         for line in lines:
             gatherer.warn(line)
         known_nodes, _ = gatherer.tried(cilium_nodes, 0.5)
@@ -115,9 +109,9 @@ class _Run:
         versions = frozenset((address.version,)) if address else far_end.versions
         scope = packet_scope(pod, address, versions, far_end, knows_nodes=bool(known_nodes))
 
-        gatherer.progress(f"asking pod {namespace_of(pod)}/{name_of(pod)} and its node")
-        self.asked_nodes.add(node_of(pod))
-        ask_places(gatherer, scope, [node_of(pod)], [pod])
+        gatherer.progress(f"asking pod {pod.namespace}/{pod.name} and its node")
+        self.asked_nodes.add(pod.node)
+        ask_places(gatherer, scope, [pod.node], [pod])
         gatherer.read(self._endpoints([pod]))
         self._ask_far(far_end, scope)
         listed, owner = gatherer.tried(nodes)[0] or ([], FarEnd())
@@ -125,7 +119,7 @@ class _Run:
             owner_of_name = gatherer.start(lambda: self._owner(resolved, listed))
             owner = gatherer.tried(owner_of_name)[0] or FarEnd()
         self._ask_far(owner, scope)
-        name = name_of(pod)
+        name = pod.name
         by_pod = replace(request, source_kind="pod", source_name=name, source=f"pod/{name}")
         return by_pod, gatherer.bundle()
 
@@ -141,29 +135,29 @@ class _Run:
 
     # --- reads beside others ----------------------------------------------------------------------
 
-    def _nodes_and_owner(self, address: Address | None) -> tuple[Objects, FarEnd]:
+    def _nodes_and_owner(self, address: Address | None) -> tuple[list[Node], FarEnd]:
         """Return all nodes, and who has the address; nodes that cannot be listed are none."""
         try:
-            nodes = self.gatherer.api.nodes()
+            nodes = [kube.node(each) for each in self.gatherer.api.nodes()]
         except ClusterError:
             nodes = []  # the record has the reason
         return nodes, self._owner(address, nodes) if address else FarEnd()
 
-    def _owner(self, address: Address, nodes: Objects) -> FarEnd:
+    def _owner(self, address: Address, nodes: list[Node]) -> FarEnd:
         return far_end_of_address(self.gatherer.api, address, nodes, self.request.port)
 
-    def _endpoints(self, pods: Objects) -> list[Callable[[], object]]:
+    def _endpoints(self, pods: list[Pod]) -> list[Callable[[], object]]:
         """Return calls that read the CiliumEndpoints of pods."""
         return [
             partial(
                 self.gatherer.api.get,
-                f"{CILIUM}/namespaces/{namespace_of(pod)}/ciliumendpoints/{name_of(pod)}",
+                f"{CILIUM}/namespaces/{pod.namespace}/ciliumendpoints/{pod.name}",
             )
             for pod in pods
-            if not shares_node(pod)
+            if not pod.host_network
         ]
 
-    def _resolved(self, pod: Object) -> Address | None:
+    def _resolved(self, pod: Pod) -> Address | None:
         """Return the first address of the destination's name; the pod's look-up comes before this
         machine's."""
         gatherer, name = self.gatherer, self.request.destination_name
@@ -181,9 +175,9 @@ class _Run:
         return None
 
 
-def _source(api: RecordingApi, request: PathRequest, warn: Notify) -> Object:
-    ref = TargetRef(cast(Kind, request.source_kind.lower()), request.source_name)
-    return resolve(api, ref, request.source_namespace, warn)
+def _source(api: RecordingApi, request: PathRequest, warn: Notify) -> Pod:
+    kind, namespace = request.source_kind.lower(), request.source_namespace
+    return find_pod(api, kind, request.source_name, namespace, warn)
 
 
 def _policies(api: RecordingApi, request: PathRequest) -> list[Callable[[], object]]:
@@ -196,7 +190,7 @@ def _policies(api: RecordingApi, request: PathRequest) -> list[Callable[[], obje
 
 
 def packet_scope(
-    pod: Object,
+    pod: Pod,
     destination: Address | None,
     versions: frozenset[int],
     far_end: FarEnd,
@@ -212,7 +206,7 @@ def packet_scope(
         far_end: what is known of the other end.
         knows_nodes: the CiliumNode objects were read.
     """
-    sources = addresses_of(pod)
+    sources = pod.addresses
     own = frozenset(source.version for source in sources)
     versions = (versions & own) or versions or own or frozenset((4, 6))
     need = Need.PATH
@@ -222,7 +216,7 @@ def packet_scope(
     need |= NOBODY if knows_nodes else Need.NODES
     destinations = [destination] if destination else []
     destinations += [*far_end.frontends]
-    destinations += [address for pod in far_end.pods for address in addresses_of(pod)]
+    destinations += [address for pod in far_end.pods for address in pod.addresses]
     return Scope(
         need,
         tuple(FlowFilter(address=source) for source in sources if source.version in versions),

@@ -6,29 +6,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Protocol, cast
+from typing import Protocol
 
-from kubectl_ebpfnet.cluster.client.api import Object, Objects
 from kubectl_ebpfnet.cluster.pool import MOST
-from kubectl_ebpfnet.cluster.resolve import Kind, TargetRef, name_of, resolve
+from kubectl_ebpfnet.cluster.resolve import find_node, find_pod
 from kubectl_ebpfnet.collect.ask.answerer import Answerer
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
 from kubectl_ebpfnet.collect.ask.container import AGENT_LANES
 from kubectl_ebpfnet.collect.ask.node_access import Mode
 from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
 from kubectl_ebpfnet.collect.ask.question import Question
-from kubectl_ebpfnet.collect.ask.targets import (
-    addresses_of,
-    namespace_in_kernel,
-    namespace_of,
-    node_of,
-    pod_answerer,
-    shares_node,
-)
+from kubectl_ebpfnet.collect.ask.targets import pod_answerer
 from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.model.evidence import Record, node_place, pod_place
+from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.protocol.questions import PodNamespace
+from kubectl_ebpfnet.parse import kube
 
 ScopeOf = Callable[[tuple[Address, ...]], Scope]
 """Addresses of the pods that are asked → what to ask."""
@@ -56,7 +51,7 @@ class SurveyTarget(Protocol):
         ...
 
 
-def survey(gatherer: Gatherer, targets: Iterable[SurveyTarget], scope: ScopeOf) -> Objects:
+def survey(gatherer: Gatherer, targets: Iterable[SurveyTarget], scope: ScopeOf) -> list[str]:
     """Start to ask targets, whatever the packet; the gatherer yields the records.
 
     Args:
@@ -66,7 +61,7 @@ def survey(gatherer: Gatherer, targets: Iterable[SurveyTarget], scope: ScopeOf) 
         scope: says what to ask once the addresses are known.
 
     Returns:
-        The targets' objects: pods (of a workload, the pod that stands for it) and nodes.
+        The targets' names; for a workload, that of the pod that stands for it.
 
     Raises:
         NotFound: a target does not exist.
@@ -74,29 +69,30 @@ def survey(gatherer: Gatherer, targets: Iterable[SurveyTarget], scope: ScopeOf) 
     """
     gatherer.look_for_answerers()
     gatherer.read(_lists(gatherer.api))
-    found: Objects = []
+    api, namespace = gatherer.api, gatherer.session.namespace
+    names: list[str] = []
     lines: list[str] = []  # warnings of a thread, printed below
     nodes: list[str] = []
-    pods: Objects = []
+    pods: list[Pod] = []
     for target in targets:
-        ref = TargetRef(cast(Kind, target.kind.lower()), target.name)
-        namespace = gatherer.session.namespace
-        resolved = gatherer.start(partial(resolve, gatherer.api, ref, namespace, lines.append))
-        found.append(gatherer.needed(resolved))
-        if ref.kind == "node":
-            nodes.append(ref.name)
+        kind, name = target.kind.lower(), target.name
+        if kind == "node":
+            names.append(gatherer.needed(gatherer.start(partial(find_node, api, name))).name)
+            nodes.append(names[-1])
         else:
-            pods.append(found[-1])
-            nodes.append(node_of(found[-1]))
+            found = gatherer.start(partial(find_pod, api, kind, name, namespace, lines.append))
+            pods.append(gatherer.needed(found))
+            names.append(pods[-1].name)
+            nodes.append(pods[-1].node)
     for line in lines:
         gatherer.warn(line)
     agents = gatherer.find_answerers()
-    if not found:
-        listed = [] if agents else gatherer.needed(gatherer.start(gatherer.api.nodes))
-        nodes = [*agents, *(name_of(node) for node in listed)]
-    addresses = tuple(address for pod in pods for address in addresses_of(pod))
+    if not names:
+        listed = [] if agents else gatherer.needed(gatherer.start(api.nodes))
+        nodes = [*agents, *(kube.node(each).name for each in listed)]
+    addresses = tuple(address for pod in pods for address in pod.addresses)
     ask_places(gatherer, scope(addresses), nodes, pods)
-    return found
+    return names
 
 
 def _lists(api: RecordingApi) -> list[Callable[[], object]]:
@@ -114,7 +110,7 @@ def ask_places(
     gatherer: Gatherer,
     scope: Scope,
     nodes: Iterable[str],
-    pods: Iterable[Object] = (),
+    pods: Iterable[Pod] = (),
     mode: Mode | None = None,
 ) -> None:
     """Ask nodes and pods the questions of a scope that are for their answerers.
@@ -130,11 +126,11 @@ def ask_places(
     answerers = gatherer.answerers.for_nodes(names, gatherer.deadline, mode)
     by_node: dict[str, list[Question]] = {}
     for pod in pods:
-        if shares_node(pod):
+        if pod.host_network:
             continue
-        if isinstance(answerers.get(node_of(pod)), NodePodExec):
-            by_node.setdefault(node_of(pod), []).extend(_of_pod(pod, scope))
-        elif asked := scope.questions(pod_place(namespace_of(pod), name_of(pod))):
+        if isinstance(answerers.get(pod.node), NodePodExec):
+            by_node.setdefault(pod.node, []).extend(_of_pod(pod, scope))
+        elif asked := scope.questions(pod_place(pod.namespace, pod.name)):
             gatherer.ask(pod_answerer(gatherer.session, pod), asked)
     beside = len(answerers) * AGENT_LANES <= MOST
     for node, answerer in answerers.items():
@@ -162,9 +158,10 @@ def ask_node(
     gatherer.ask(answerer, [*further, *own], beside=beside)
 
 
-def _of_pod(pod: Object, scope: Scope) -> Iterator[Question]:
+def _of_pod(pod: Pod, scope: Scope) -> Iterator[Question]:
     """Yield the questions to a node pod about the network namespace of a pod."""
-    place = pod_place(namespace_of(pod), name_of(pod))
-    netns = namespace_in_kernel(pod)
+    place = pod_place(pod.namespace, pod.name)
+    ids = (status.id for status in pod.main_statuses)
+    netns = PodNamespace(pod.uid, tuple(id_ for id_ in ids if id_))
     yield from scope.questions(place, netns)
-    yield from scope.lookups(place, node_place(node_of(pod)), netns)
+    yield from scope.lookups(place, node_place(pod.node), netns)

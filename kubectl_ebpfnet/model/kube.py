@@ -14,8 +14,44 @@ from kubectl_ebpfnet.model.net import Address, Network
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition of a pod: its type, its status (`True`, `False`, `Unknown`), and why."""
+
+    kind: str
+    status: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerStatus:
+    """A container as its kubelet reports it.
+
+    Attributes:
+        id: containerID without the runtime's scheme (`containerd://`), "" before it is created.
+        state: `running`, `waiting`, `terminated`, "" when not said.
+        reason, message: of the state.
+        exit_code: of a terminated container, else None.
+        restarts: how often it was restarted.
+        init: it is an init container.
+    """
+
+    name: str
+    id: str
+    state: str
+    reason: str
+    message: str
+    exit_code: int | None
+    restarts: int
+    init: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
     """A pod.
+
+    Two pods of the same object are equal though members after `span` differ: these are for the
+    command that asks the pod, and a record has few of them (capture/secrets.py).
 
     Attributes:
         node: name of its node, "" while it is not scheduled.
@@ -26,6 +62,14 @@ class Pod:
         containers: names, the default container first.
         labels: label → value.
         owner_kind, owner_name: its controller, e.g. ReplicaSet `web-5d4f8`; "" for bare pods.
+        uid: metadata.uid.
+        deleting: it has a deletionTimestamp.
+        status_reason, status_message: of the status itself, e.g. `Evicted`.
+        unmet: conditions whose status is not True.
+        statuses: of its containers, those of init containers first.
+        annotations: name → value.
+        image: of its first container.
+        nominated_node: node on which the scheduler makes room for it, "" for none.
     """
 
     namespace: str
@@ -41,6 +85,46 @@ class Pod:
     owner_kind: str = ""
     owner_name: str = ""
     span: Span = field(default=NOWHERE, compare=False)
+    uid: str = field(default="", compare=False)
+    deleting: bool = field(default=False, compare=False)
+    status_reason: str = field(default="", compare=False)
+    status_message: str = field(default="", compare=False)
+    unmet: tuple[Condition, ...] = field(default=(), compare=False)
+    statuses: tuple[ContainerStatus, ...] = field(default=(), compare=False)
+    annotations: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    image: str = field(default="", compare=False)
+    nominated_node: str = field(default="", compare=False)
+
+    @property
+    def state(self) -> str:
+        """The state as in kubectl's STATUS column: `Running`, `Pending`, `CrashLoopBackOff`,
+        `ContainerCreating`, `Terminating`, `Evicted`."""
+        if self.deleting:
+            return "Terminating"
+        for status in self.statuses:
+            if status.state == "waiting" and status.reason not in ("", "PodInitializing"):
+                return status.reason
+            if status.state == "terminated" and status.exit_code != 0:
+                return status.reason or "Error"
+        for condition in self.unmet:
+            if (condition.kind, condition.status) == ("PodScheduled", "False"):
+                return condition.reason or "Pending"
+        return self.status_reason or self.phase or "Unknown"
+
+    @property
+    def serves(self) -> bool:
+        """It is Ready, and is not being deleted."""
+        return self.ready and not self.deleting
+
+    @property
+    def main_statuses(self) -> tuple[ContainerStatus, ...]:
+        """The statuses of its containers, without init containers."""
+        return tuple(status for status in self.statuses if not status.init)
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Names of the containers that run, so that an exec can start."""
+        return tuple(status.name for status in self.main_statuses if status.state == "running")
 
     def belongs_to(self, kind: str, name: str) -> bool:
         """Tell whether a workload (`Deployment`, `StatefulSet`, …) runs this pod.
@@ -66,6 +150,7 @@ class Node:
         labels: label → value.
         taints: their keys.
         version: the kubelet's, e.g. `v1.31.2`; kube-proxy's is the same or near it.
+        not_ready_since: lastTransitionTime of a Ready condition that is not True, RFC 3339.
     """
 
     name: str
@@ -78,6 +163,7 @@ class Node:
     labels: tuple[tuple[str, str], ...] = ()
     taints: tuple[str, ...] = ()
     version: str = ""
+    not_ready_since: str = field(default="", compare=False)
 
     def address(self, version: int) -> Address | None:
         """Return the node's first InternalIP of an IP version, None without one."""
@@ -129,6 +215,11 @@ class Service:
     labels: tuple[tuple[str, str], ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
     span: Span = field(default=NOWHERE, compare=False)
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Its cluster, external and ingress addresses."""
+        return (*self.cluster_addresses, *self.external_addresses, *self.ingress_addresses)
 
     def annotation(self, key: str) -> str:
         """Return the annotation's value, "" when it is not set."""

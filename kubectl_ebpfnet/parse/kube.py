@@ -1,11 +1,15 @@
 """Objects of Kubernetes and Cilium, as JSON of the API server.
 
+`objects` reads the output of a record; `pod`, `node`, `service` and `slice_endpoints` read
+decoded objects and raise nothing: members that are missing or of another type are empty.
+
 Source: Kubernetes API reference (core/v1, apps/v1, discovery.k8s.io v1 and v1beta1); Cilium
 pkg/k8s/apis/cilium.io/v2. The items of a List have a kind, the items of a PodList have none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -13,13 +17,26 @@ from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import CiliumNode, Endpoint, Identity
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
-from kubectl_ebpfnet.model.kube import KubeObjects, Node, Pod, Service, ServiceEndpoint, ServicePort
+from kubectl_ebpfnet.model.kube import (
+    Condition,
+    ContainerStatus,
+    KubeObjects,
+    Node,
+    Pod,
+    Service,
+    ServiceEndpoint,
+    ServicePort,
+)
 from kubectl_ebpfnet.model.net import TCP, Address, protocol_number
 from kubectl_ebpfnet.parse._text import json_value
 from kubectl_ebpfnet.parse.cilium.agent import endpoint
 
 SOURCE = "Kubernetes API"
 _POLICIES = ("NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
+_NAMED = (
+    "Pod", "Node", "Service", "CiliumEndpoint", "CiliumNode", "CiliumIdentity", "ConfigMap",
+    *_POLICIES,
+)  # fmt: skip
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
 
@@ -49,16 +66,18 @@ def objects(data: bytes) -> KubeObjects:
 
 def _objects_of_kind(kind: str, located: list[tuple[Span, Any]]) -> KubeObjects:
     values = [value for _, value in located]
-    if kind == "Pod":
-        return KubeObjects(pods=tuple(_pod(value, span) for span, value in located))
-    if kind == "Node":
-        return KubeObjects(nodes=tuple(map(_node, values)))
-    if kind == "Service":
-        return KubeObjects(services=tuple(_service(value, span) for span, value in located))
     if kind == "EndpointSlice":
         return KubeObjects(
-            endpoints=tuple(e for span, value in located for e in _slice(value, span))
+            endpoints=tuple(e for span, value in located for e in slice_endpoints(value, span))
         )
+    if kind in _NAMED and not all(map(_name, values)):
+        raise ParseError(SOURCE, 0, "an object without a name")
+    if kind == "Pod":
+        return KubeObjects(pods=tuple(pod(value, span) for span, value in located))
+    if kind == "Node":
+        return KubeObjects(nodes=tuple(map(node, values)))
+    if kind == "Service":
+        return KubeObjects(services=tuple(service(value, span) for span, value in located))
     if kind == "CiliumEndpoint":
         return KubeObjects(cilium_endpoints=tuple(map(_cilium_endpoint, values)))
     if kind == "CiliumNode":
@@ -79,25 +98,32 @@ def _objects_of_kind(kind: str, located: list[tuple[Span, Any]]) -> KubeObjects:
 
 
 def _name(value: Any) -> str:
-    name = js.text(value, "metadata", "name")
-    if not name:
-        raise ParseError(SOURCE, 0, "an object without a name")
-    return name
+    return js.text(value, "metadata", "name")
 
 
 def _namespace(value: Any) -> str:
     return js.text(value, "metadata", "namespace")
 
 
-def _pod(value: Any, span: Span) -> Pod:
+def pod(value: Any, span: Span = NOWHERE) -> Pod:
+    """Return a Pod; `span` is its place in a record."""
     spec, status = js.dig(value, "spec"), js.dig(value, "status")
     ips = [js.text(item, "ip") for item in js.items(status, "podIPs")]
-    names = [js.text(item, "name") for item in js.items(spec, "containers")]
-    default = js.text(value, "metadata", "annotations", _DEFAULT_CONTAINER)
+    containers = js.items(spec, "containers")
+    names = [js.text(item, "name") for item in containers]
+    annotations = js.pairs(value, "metadata", "annotations")
+    default = dict(annotations).get(_DEFAULT_CONTAINER)
     owner = next(
         (o for o in js.items(value, "metadata", "ownerReferences") if js.flag(o, "controller")),
         None,
     )
+    conditions = js.items(status, "conditions")
+    unmet = tuple(_condition(c) for c in conditions if js.text(c, "status") != "True")
+    statuses = (
+        *(_container(item, init=True) for item in js.items(status, "initContainerStatuses")),
+        *(_container(item, init=False) for item in js.items(status, "containerStatuses")),
+    )
+    status_reason = js.text(status, "reason")
     return Pod(
         namespace=_namespace(value),
         name=_name(value),
@@ -105,70 +131,100 @@ def _pod(value: Any, span: Span) -> Pod:
         phase=js.text(status, "phase"),
         addresses=js.addresses(ips) or js.addresses([js.text(status, "podIP")]),
         host_network=bool(js.flag(spec, "hostNetwork")),
-        ready=_condition(status, "Ready"),
+        ready=_is_ready(conditions),
         containers=tuple(sorted((n for n in names if n), key=lambda name: name != default)),
-        reason=_reason(status),
+        reason=_reason(statuses, status_reason, unmet),
         labels=js.pairs(value, "metadata", "labels"),
         owner_kind=js.text(owner, "kind"),
         owner_name=js.text(owner, "name"),
         span=span,
+        uid=js.text(value, "metadata", "uid"),
+        deleting=bool(js.text(value, "metadata", "deletionTimestamp")),
+        status_reason=status_reason,
+        status_message=js.text(status, "message"),
+        unmet=unmet,
+        statuses=statuses,
+        annotations=annotations,
+        image=js.text(containers[0], "image") if containers else "",
+        nominated_node=js.text(status, "nominatedNodeName"),
     )
 
 
-def _condition(status: Any, kind: str) -> bool:
+def _condition(item: Any) -> Condition:
+    return Condition(*(js.text(item, name) for name in ("type", "status", "reason", "message")))
+
+
+def _is_ready(conditions: list[Any]) -> bool:
     return any(
-        js.text(item, "type") == kind and js.text(item, "status") == "True"
-        for item in js.items(status, "conditions")
+        js.text(item, "type") == "Ready" and js.text(item, "status") == "True"
+        for item in conditions
     )
 
 
-def _reason(status: Any) -> str:
+def _container(item: Any, *, init: bool) -> ContainerStatus:
+    states = js.dig(item, "state")
+    known = states if isinstance(states, dict) else {}
+    state = next((each for each in ("running", "terminated", "waiting") if each in known), "")
+    return ContainerStatus(
+        name=js.text(item, "name"),
+        id=js.text(item, "containerID").rpartition("//")[2],
+        state=state,
+        reason=js.text(known, state, "reason"),
+        message=js.text(known, state, "message"),
+        exit_code=js.number(known, state, "exitCode"),
+        restarts=max(js.number(item, "restartCount") or 0, 0),
+        init=init,
+    )
+
+
+def _reason(
+    statuses: Iterable[ContainerStatus], status_reason: str, unmet: Iterable[Condition]
+) -> str:
     """Return why a pod does not run: the reason of a waiting container, else of the status
     (`Evicted`), else of a condition that is False."""
-    for item in js.items(status, "containerStatuses"):
-        waiting = js.text(item, "state", "waiting", "reason")
-        if waiting:
-            return waiting
-    if js.text(status, "reason"):
-        return js.text(status, "reason")
-    for item in js.items(status, "conditions"):
-        if js.text(item, "status") == "False" and js.text(item, "reason"):
-            message = js.text(item, "message")
-            return f"{js.text(item, 'reason')}: {message}" if message else js.text(item, "reason")
+    for status in statuses:
+        if status.state == "waiting" and status.reason and not status.init:
+            return status.reason
+    if status_reason:
+        return status_reason
+    for c in unmet:
+        if c.status == "False" and c.reason:
+            return f"{c.reason}: {c.message}" if c.message else c.reason
     return ""
 
 
-def _node(value: Any) -> Node:
+def node(value: Any) -> Node:
+    """Return a Node."""
     addresses: dict[str, list[str]] = {}
     for item in js.items(value, "status", "addresses"):
         addresses.setdefault(js.text(item, "type"), []).append(js.text(item, "address"))
     cidrs = [*js.texts(value, "spec", "podCIDRs"), js.text(value, "spec", "podCIDR")]
+    conditions = js.items(value, "status", "conditions")
+    unready = next(
+        (c for c in conditions
+         if js.text(c, "type") == "Ready" and js.text(c, "status") != "True"), None
+    )  # fmt: skip
     return Node(
         name=_name(value),
         internal_addresses=js.addresses(addresses.get("InternalIP", [])),
         external_addresses=js.addresses(addresses.get("ExternalIP", [])),
         pod_cidrs=js.networks(cidrs),
-        ready=_condition(js.dig(value, "status"), "Ready"),
-        reason=_not_ready(js.dig(value, "status")),
+        ready=_is_ready(conditions),
+        reason=js.text(unready, "message") or js.text(unready, "reason"),
         unschedulable=bool(js.flag(value, "spec", "unschedulable")),
         labels=js.pairs(value, "metadata", "labels"),
         taints=tuple(js.text(item, "key") for item in js.items(value, "spec", "taints")),
         version=js.text(value, "status", "nodeInfo", "kubeletVersion"),
+        not_ready_since=js.text(unready, "lastTransitionTime"),
     )
-
-
-def _not_ready(status: Any) -> str:
-    for item in js.items(status, "conditions"):
-        if js.text(item, "type") == "Ready" and js.text(item, "status") != "True":
-            return js.text(item, "message") or js.text(item, "reason")
-    return ""
 
 
 def _protocol(name: str) -> int:
     return protocol_number(name) or TCP
 
 
-def _service(value: Any, span: Span) -> Service:
+def service(value: Any, span: Span = NOWHERE) -> Service:
+    """Return a Service; `span` is its place in a record."""
     spec = js.dig(value, "spec")
     addresses = [*js.texts(spec, "clusterIPs"), js.text(spec, "clusterIP")]
     ports = tuple(
@@ -210,10 +266,12 @@ def _service(value: Any, span: Span) -> Service:
     )
 
 
-def _slice(value: Any, span: Span) -> list[ServiceEndpoint]:
-    """Return every address with every port. A condition that is not said counts as the API tells:
-    ready and serving true, terminating false."""
-    service = js.text(value, "metadata", "labels", "kubernetes.io/service-name")
+def slice_endpoints(value: Any, span: Span = NOWHERE) -> list[ServiceEndpoint]:
+    """Return every address of an EndpointSlice with every port; `span` is its place in a record.
+
+    A condition that is not said counts as the API tells: ready and serving true, terminating false.
+    """
+    service_name = js.text(value, "metadata", "labels", "kubernetes.io/service-name")
     ports = js.items(value, "ports")
     found = []
     for index, item in enumerate(js.items(value, "endpoints")):
@@ -222,13 +280,13 @@ def _slice(value: Any, span: Span) -> list[ServiceEndpoint]:
         ready = js.flag(conditions, "ready")
         serving = js.flag(conditions, "serving")
         target = js.dig(item, "targetRef")
-        node = js.text(item, "nodeName") or js.text(item, "topology", "kubernetes.io/hostname")
+        node_name = js.text(item, "nodeName") or js.text(item, "topology", "kubernetes.io/hostname")
         for address in js.addresses(js.texts(item, "addresses")):
             for port in ports:
                 found.append(
                     ServiceEndpoint(
                         namespace=_namespace(value),
-                        service=service,
+                        service=service_name,
                         address=address,
                         port_name=js.text(port, "name"),
                         protocol=_protocol(js.text(port, "protocol")),
@@ -236,7 +294,7 @@ def _slice(value: Any, span: Span) -> list[ServiceEndpoint]:
                         ready=ready is not False,
                         serving=(ready is not False) if serving is None else serving,
                         terminating=bool(js.flag(conditions, "terminating")),
-                        node=node,
+                        node=node_name,
                         pod=js.text(target, "name") if js.text(target, "kind") == "Pod" else "",
                         span=place,
                     )

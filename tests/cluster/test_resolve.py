@@ -10,13 +10,9 @@ from kubectl_ebpfnet.cluster.agents import find_agents
 from kubectl_ebpfnet.cluster.client.api import Api
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.exec.target import Container
-from kubectl_ebpfnet.cluster.resolve import (
-    TargetRef,
-    resolve,
-    selector_text,
-    state_of,
-)
+from kubectl_ebpfnet.cluster.resolve import find_node, find_pod, find_service, selector_text
 from kubectl_ebpfnet.errors import Forbidden, NotFound
+from kubectl_ebpfnet.model.kube import Node, Service
 from tests.cluster.fake_api_server import FakeApiServer, Reply, Seen, status_reply
 
 FORBIDDEN = status_reply(403, "Forbidden", "no")
@@ -50,11 +46,13 @@ def nobody(_: str) -> None:
 
 def test_pod_service_and_node(fake: FakeApiServer, api: Api) -> None:
     fake.routes["/api/v1/namespaces/default/pods/client"] = Reply(200, pod("client"))
-    fake.routes["/api/v1/namespaces/shop/services/web"] = Reply(200, {"kind": "Service"})
-    fake.routes["/api/v1/nodes/n1"] = Reply(200, {"kind": "Node"})
-    assert resolve(api, TargetRef("pod", "client"), "default", nobody) == pod("client")
-    assert resolve(api, TargetRef("service", "web"), "shop", nobody) == {"kind": "Service"}
-    assert resolve(api, TargetRef("node", "n1"), "shop", nobody) == {"kind": "Node"}
+    web, node = {"metadata": {"name": "web"}}, {"metadata": {"name": "n1"}}
+    fake.routes["/api/v1/namespaces/shop/services/web"] = Reply(200, web)
+    fake.routes["/api/v1/nodes/n1"] = Reply(200, node)
+    found = find_pod(api, "pod", "client", "default", nobody)
+    assert (found.name, found.namespace, found.node, found.serves) == ("client", "default", "n1", 1)
+    assert find_service(api, "web", "shop") == Service("", "web", "ClusterIP", (), ())
+    assert find_node(api, "n1") == Node("n1", (), ready=False)
 
 
 def workload(fake: FakeApiServer, *pods: dict[str, Any], **spec: Any) -> list[str]:
@@ -72,14 +70,14 @@ def workload(fake: FakeApiServer, *pods: dict[str, Any], **spec: Any) -> list[st
     return []
 
 
-DEPLOY = TargetRef("deployment", "web")
+DEPLOY = ("deployment", "web")
 
 
 def test_workload_gives_its_first_ready_pod(fake: FakeApiServer, api: Api) -> None:
     leaving = pod("web-0", metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
     said = workload(fake, pod("web-c"), leaving, pod("web-a", ready=False), pod("web-b"))
-    found = resolve(api, DEPLOY, "default", said.append)
-    assert found["metadata"]["name"] == "web-b"
+    found = find_pod(api, *DEPLOY, "default", said.append)
+    assert found.name == "web-b"
     assert said == ["deployment/web: taking pod/web-b; 2 of 4 pods are ready"]
 
 
@@ -90,8 +88,8 @@ def test_workload_without_a_ready_pod(fake: FakeApiServer, api: Api) -> None:
         pod("web-a", ready=False, status={"phase": "Pending"}),
         pod("web-b", ready=False, status={"containerStatuses": [waiting]}),
     )
-    found = resolve(api, DEPLOY, "default", said.append)
-    assert found["metadata"]["name"] == "web-b"
+    found = find_pod(api, *DEPLOY, "default", said.append)
+    assert found.name == "web-b"
     assert said == [
         "deployment/web: taking pod/web-b, which is not ready (CrashLoopBackOff);"
         " 0 of 2 pods are ready"
@@ -101,11 +99,11 @@ def test_workload_without_a_ready_pod(fake: FakeApiServer, api: Api) -> None:
 def test_workload_without_pods(fake: FakeApiServer, api: Api) -> None:
     workload(fake, replicas=0)
     with pytest.raises(NotFound) as caught:
-        resolve(api, DEPLOY, "default", nobody)
+        find_pod(api, *DEPLOY, "default", nobody)
     assert caught.value.hint == "deployment/web has no pods: replicas is 0"
     workload(fake, replicas=2)
     with pytest.raises(NotFound) as caught:
-        resolve(api, DEPLOY, "default", nobody)
+        find_pod(api, *DEPLOY, "default", nobody)
     assert "kubectl describe deployment/web" in caught.value.hint
 
 
@@ -113,7 +111,7 @@ def test_workload_without_a_selector_takes_no_strangers_pod(fake: FakeApiServer,
     fake.routes["/apis/apps/v1/namespaces/default/deployments/web"] = Reply(200, {"spec": {}})
     fake.routes["/api/v1/namespaces/default/pods"] = listed(pod("stranger"))
     with pytest.raises(NotFound):
-        resolve(api, DEPLOY, "default", nobody)
+        find_pod(api, *DEPLOY, "default", nobody)
 
 
 def test_selectors() -> None:
@@ -129,51 +127,17 @@ def test_selectors() -> None:
     assert selector_text(selector) == "a=b,c=,d in (e,f),g notin (h),i,!j"
 
 
-@pytest.mark.parametrize(
-    ("status", "state"),
-    [
-        ({"phase": "Running"}, "Running"),
-        ({"phase": "Failed", "reason": "Evicted"}, "Evicted"),
-        (
-            {
-                "phase": "Pending",
-                "conditions": [
-                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
-                ],
-            },
-            "Unschedulable",
-        ),
-        (
-            {
-                "phase": "Pending",
-                "initContainerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}],
-                "containerStatuses": [{"state": {"waiting": {"reason": "PodInitializing"}}}],
-            },
-            "ImagePullBackOff",
-        ),
-        (
-            {
-                "phase": "Running",
-                "containerStatuses": [
-                    {"state": {"terminated": {"exitCode": 1, "reason": "Error"}}}
-                ],
-            },
-            "Error",
-        ),
-        ({}, "Unknown"),
-    ],
-)
-def test_states(status: dict[str, Any], state: str) -> None:
-    assert state_of({"status": status}) == state
-
-
 # --- what is near ---------------------------------------------------------------------------------
 
 
-def hint_for(api: Api, ref: TargetRef) -> str:
+def hint_for(api: Api, kind: str, name: str) -> str:
+    find = {
+        "node": lambda: find_node(api, name),
+        "service": lambda: find_service(api, name, "default"),
+    }.get(kind, lambda: find_pod(api, kind, name, "default", nobody))
     with pytest.raises(NotFound) as caught:
-        resolve(api, ref, "default", nobody)
-    assert (caught.value.kind, caught.value.name) == (ref.kind, ref.name)
+        find()
+    assert (caught.value.kind, caught.value.name) == (kind, name)
     return caught.value.hint
 
 
@@ -183,14 +147,11 @@ def test_similar_names(fake: FakeApiServer, api: Api) -> None:
     fake.routes["/api/v1/namespaces/default/pods"] = listed(
         *(pod(name) for name in ("web-5d4f8-x2", "client-0", "other"))
     )
-    assert hint_for(api, TargetRef("pod", "web")) == "did you mean web-5d4f8-x2?"
-    assert hint_for(api, TargetRef("pod", "cleint-0")) == "did you mean client-0?"
-    assert (
-        hint_for(api, TargetRef("pod", "zzzzz"))
-        == "in default there are client-0, other, web-5d4f8-x2"
-    )
+    assert hint_for(api, "pod", "web") == "did you mean web-5d4f8-x2?"
+    assert hint_for(api, "pod", "cleint-0") == "did you mean client-0?"
+    assert hint_for(api, "pod", "zzzzz") == "in default there are client-0, other, web-5d4f8-x2"
     fake.routes["/api/v1/namespaces/default/pods"] = listed()
-    assert hint_for(api, TargetRef("pod", "web")) == "in default there are none"
+    assert hint_for(api, "pod", "web") == "in default there are none"
 
 
 def test_same_name_in_another_namespace(fake: FakeApiServer, api: Api) -> None:
@@ -202,21 +163,21 @@ def test_same_name_in_another_namespace(fake: FakeApiServer, api: Api) -> None:
         return listed(pod("web", metadata={"namespace": "shop"}))
 
     fake.routes["/api/v1/pods"] = everywhere
-    assert hint_for(api, TargetRef("pod", "web")) == "pod/web is in namespace shop: use -n"
+    assert hint_for(api, "pod", "web") == "pod/web is in namespace shop: use -n"
 
 
 def test_hints_with_few_rights(fake: FakeApiServer, api: Api) -> None:
     for path in ("/api/v1/namespaces/default", "/api/v1/pods"):
         fake.routes[path] = FORBIDDEN
     fake.routes["/api/v1/namespaces/default/pods"] = listed(pod("web-1"))
-    assert hint_for(api, TargetRef("pod", "web")) == "did you mean web-1?"
+    assert hint_for(api, "pod", "web") == "did you mean web-1?"
     fake.routes["/api/v1/namespaces/default/pods"] = FORBIDDEN
-    assert hint_for(api, TargetRef("pod", "web")) == ""
+    assert hint_for(api, "pod", "web") == ""
 
 
 def test_namespace_that_is_not_there(fake: FakeApiServer, api: Api) -> None:
-    assert "namespace 'default' does not exist" in hint_for(api, TargetRef("pod", "web"))
-    assert "namespace 'default' does not exist" in hint_for(api, DEPLOY)
+    assert "namespace 'default' does not exist" in hint_for(api, "pod", "web")
+    assert "namespace 'default' does not exist" in hint_for(api, *DEPLOY)
 
 
 def test_nodes_and_services_nearby(fake: FakeApiServer, api: Api) -> None:
@@ -229,9 +190,9 @@ def test_nodes_and_services_nearby(fake: FakeApiServer, api: Api) -> None:
     fake.routes["/apis/apps/v1/namespaces/default/deployments"] = listed(
         {"metadata": {"name": "web2"}}, kind="Deployment"
     )
-    assert hint_for(api, TargetRef("node", "node-b")) == "did you mean node-a?"
-    assert hint_for(api, TargetRef("service", "web")) == "did you mean website?"
-    assert hint_for(api, DEPLOY) == "did you mean web2?"
+    assert hint_for(api, "node", "node-b") == "did you mean node-a?"
+    assert hint_for(api, "service", "web") == "did you mean website?"
+    assert hint_for(api, *DEPLOY) == "did you mean web2?"
 
 
 # --- agents ---------------------------------------------------------------------------------------
@@ -261,7 +222,7 @@ def test_agents_by_node(fake: FakeApiServer, api: Api) -> None:
     assert set(agents) == {"n1", "n2", "n3", "n4"}
     good, bad = agents["n1"], agents["n2"]
     assert good.container == Container("kube-system", "cilium-a", "cilium-agent")
-    assert (good.ready, good.running, good.phase, good.state) == (True, True, "Running", "Running")
+    assert (good.ready, good.running, good.state) == (True, True, "Running")
     assert (bad.ready, bad.running, bad.state, bad.restarts) == (
         False,
         False,

@@ -145,7 +145,7 @@ def test_a_node_side_that_complains_without_end(monkeypatch: pytest.MonkeyPatch)
         return 1
 
     runs(monkeypatch, node_pod, program)
-    pod = NodePod("n", POD.container, False, "0")
+    pod = NodePod("n", POD.container)
     answerer = NodePodExec(SESSION, node_place("n"), lambda _: pod)
     (record,) = answerer.ask([Question(LINKS, answerer.place)], NO_DEADLINE)
     assert record.error == "the node side ended with exit code 1: last"

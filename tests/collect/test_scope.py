@@ -17,6 +17,7 @@ from kubectl_ebpfnet.model.evidence import agent_place, node_place, pod_place
 from kubectl_ebpfnet.model.fact import Need
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, PodNamespace
+from kubectl_ebpfnet.parse import kube
 from tests.conftest import Golden
 
 GOLDEN = Path(__file__).with_name("questions.txt")
@@ -28,7 +29,7 @@ PEER = ip_address("10.0.0.9")
 
 def packet(*versions: int, leaves: bool = False, knows_nodes: bool = True, **more: Any) -> Scope:
     """The scope of a packet from a pod with two addresses to a destination of some versions."""
-    pod = {"status": {"podIPs": [{"ip": str(ADDRESS)}, {"ip": str(ADDRESS6)}]}}
+    pod = kube.pod({"status": {"podIPs": [{"ip": str(ADDRESS)}, {"ip": str(ADDRESS6)}]}})
     end = FarEnd(leaves=leaves, **more)
     return packet_scope(pod, None, frozenset(versions), end, knows_nodes=knows_nodes)
 
@@ -107,7 +108,7 @@ def test_a_packet_is_asked_what_it_needs() -> None:
 
 
 def test_versions_that_the_pod_lacks_are_those_of_the_destination() -> None:
-    four = {"status": {"podIP": "10.0.0.1"}}
+    four = kube.pod({"status": {"podIP": "10.0.0.1"}})
     for versions, need in (
         ({4, 6}, Need.IPV4),
         ({6}, Need.IPV6),
@@ -116,7 +117,7 @@ def test_versions_that_the_pod_lacks_are_those_of_the_destination() -> None:
         end = FarEnd(leaves=False)
         scope = packet_scope(four, None, frozenset(versions), end, knows_nodes=True)
         assert scope.need == Need.PATH | need
-    unknown = packet_scope({}, None, frozenset(), FarEnd(leaves=False), knows_nodes=True)
+    unknown = packet_scope(kube.pod({}), None, frozenset(), FarEnd(leaves=False), knows_nodes=True)
     assert unknown.need == Need.PATH | Need.IPV4 | Need.IPV6
 
 

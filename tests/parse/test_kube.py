@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.parse import kube
 from kubectl_ebpfnet.parse.cilium import agent
 from tests.parse import recorded
+from tests.parse.cilium.test_cilium_fuzz import WORDS, members
+from tests.parse.fuzzing import documents
 
 
 def test_the_recorded_pods() -> None:
@@ -217,3 +222,67 @@ def test_why_a_node_is_not_ready() -> None:
     assert (node.ready, node.reason) == (False, "Kubelet stopped.")
     (node,) = kube.objects(node_with({}, {"status": "False", "reason": "KubeletNotReady"})).nodes
     assert (node.ready, node.reason) == (False, "KubeletNotReady")
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ({"phase": "Running"}, "Running"),
+        ({"phase": "Failed", "reason": "Evicted"}, "Evicted"),
+        (
+            {
+                "phase": "Pending",
+                "conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+                ],
+            },
+            "Unschedulable",
+        ),
+        (
+            {
+                "phase": "Pending",
+                "initContainerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}],
+                "containerStatuses": [{"state": {"waiting": {"reason": "PodInitializing"}}}],
+            },
+            "ImagePullBackOff",
+        ),
+        (
+            {
+                "phase": "Running",
+                "containerStatuses": [
+                    {"state": {"terminated": {"exitCode": 1, "reason": "Error"}}}
+                ],
+            },
+            "Error",
+        ),
+        ({}, "Unknown"),
+    ],
+)
+def test_states(status: dict[str, Any], state: str) -> None:
+    assert kube.pod({"status": status}).state == state
+
+
+def test_the_containers_of_a_pod() -> None:
+    statuses = [
+        {"name": "a", "containerID": "containerd://abc", "state": {"running": {}}},
+        {"name": "b", "restartCount": 3, "state": {"terminated": {"exitCode": 9, "reason": "OOM"}}},
+    ]
+    annotations = {"kubectl.kubernetes.io/default-container": "b"}
+    found = kube.pod({
+        "metadata": {"name": "p", "uid": "u", "annotations": annotations},
+        "spec": {"containers": [{"name": "a", "image": "i"}, {"name": "b"}]},
+        "status": {"containerStatuses": statuses, "initContainerStatuses": [{"name": "c"}]},
+    })  # fmt: skip
+    assert (found.uid, found.image, found.containers) == ("u", "i", ("b", "a"))
+    assert found.running == ("a",)
+    assert [(each.name, each.id, each.restarts) for each in found.main_statuses] == [
+        ("a", "abc", 0), ("b", "", 3),
+    ]  # fmt: skip
+    assert [each.name for each in found.statuses] == ["c", "a", "b"]
+    assert (found.statuses[2].reason, found.statuses[2].exit_code) == ("OOM", 9)
+
+
+@pytest.mark.parametrize("read", [kube.pod, kube.node, kube.service, kube.slice_endpoints])
+@given(draw=st.data())
+def test_a_decoded_object_may_be_anything(read: Callable[[Any], Any], draw: st.DataObject) -> None:
+    str(read(draw.draw(documents(members("objects"), WORDS))))

@@ -19,6 +19,7 @@ from kubectl_ebpfnet.cluster.nodepods.leftovers import delete
 from kubectl_ebpfnet.cluster.nodepods.manifest import NodePodOptions, Run, object_metadata
 from kubectl_ebpfnet.cluster.signals import DeferredSignals
 from kubectl_ebpfnet.errors import ClusterError
+from kubectl_ebpfnet.parse import kube
 
 POLICIES = ("Local", "Cluster")
 _ADDRESS_SECONDS = 20.0
@@ -110,8 +111,8 @@ def _has_address(api: Api, namespace: str, name: str) -> bool:
     """Wait for a load-balancer controller to assign an address; tell whether one did."""
     until = time.monotonic() + _ADDRESS_SECONDS
     while True:
-        status = api.service(namespace, name).get("status") or {}
-        if (status.get("loadBalancer") or {}).get("ingress"):
+        made = kube.service(api.service(namespace, name))
+        if made.ingress_addresses or made.ingress_hostnames:
             return True
         if time.monotonic() >= until:
             return False

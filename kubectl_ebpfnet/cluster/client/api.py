@@ -12,6 +12,7 @@ from typing import Any
 from kubectl_ebpfnet.cluster.client.failures import refusal
 from kubectl_ebpfnet.cluster.client.session import Query, Response, Session
 from kubectl_ebpfnet.errors import ApiError, NotFound, ParseError
+from kubectl_ebpfnet.model import json_members
 from kubectl_ebpfnet.model.untrusted import json_value
 
 Object = dict[str, Any]
@@ -106,8 +107,7 @@ class Api:
                 item.setdefault("apiVersion", document.get("apiVersion", ""))
                 item.setdefault("kind", kind)
                 items.append(item)
-            metadata = document.get("metadata")
-            token = metadata.get("continue") if isinstance(metadata, dict) else None
+            token = json_members.text(document, "metadata", "continue")
             if not token:
                 return items
             page["continue"] = token
@@ -243,8 +243,7 @@ class Api:
                 "spec": {"resourceAttributes": {k: v for k, v in attributes.items() if v}},
             },
         )
-        status = review.get("status")
-        return isinstance(status, dict) and status.get("allowed") is True
+        return json_members.flag(review, "status", "allowed") is True
 
     def workload(self, resource: str, namespace: str, name: str) -> Object:
         """Return a Deployment, StatefulSet, DaemonSet, ReplicaSet or Job.

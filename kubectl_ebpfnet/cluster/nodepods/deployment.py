@@ -43,9 +43,10 @@ from kubectl_ebpfnet.cluster.nodepods.status import (
     pod_deleted,
 )
 from kubectl_ebpfnet.cluster.pool import Pool
-from kubectl_ebpfnet.cluster.resolve import state_of
 from kubectl_ebpfnet.cluster.signals import DeferredSignals
 from kubectl_ebpfnet.errors import ApiError, ApiUnreachable, ClusterError, EbpfnetError, Forbidden
+from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.parse import kube
 
 __all__ = ["DEFAULT_IMAGE", "Deployment", "NodePod", "NodePodOptions", "find_node_pods", "whoami"]
 
@@ -66,14 +67,10 @@ class NodePod:
     Attributes:
         node: name of the node.
         container: the container to exec into.
-        kept: the pod stays when this run ends.
-        version: version of the program that created the pod.
     """
 
     node: str
     container: Container
-    kept: bool
-    version: str
 
 
 def find_node_pods(api: Api) -> Mapping[str, NodePod]:
@@ -90,24 +87,16 @@ def find_node_pods(api: Api) -> Mapping[str, NodePod]:
         return {}
     soon = manifest.rfc3339(datetime.now(UTC) + timedelta(seconds=_SPARE_SECONDS))
     found = {}
-    for pod in pods:
-        metadata = pod["metadata"]
-        namespace = {"name": metadata.get("namespace"), "labels": metadata.get("labels")}
-        expires = str((metadata.get("annotations") or {}).get(EXPIRES) or "")
+    for pod in map(kube.pod, pods):
+        expires = dict(pod.annotations).get(EXPIRES, "")
         # RFC 3339 in UTC sorts as text.
-        if is_running(pod) and run_of(namespace) and expires > soon:
-            found[pod["spec"]["nodeName"]] = _node_pod(pod, kept=True)
+        if is_running(pod) and run_of(pod.namespace, dict(pod.labels)) and expires > soon:
+            found[pod.node] = _node_pod(pod)
     return found
 
 
-def _node_pod(pod: Object, *, kept: bool) -> NodePod:
-    metadata = pod["metadata"]
-    return NodePod(
-        node=str(pod["spec"]["nodeName"]),
-        container=Container(str(metadata["namespace"]), str(metadata["name"]), CONTAINER),
-        kept=kept,
-        version=str((metadata.get("labels") or {}).get(VERSION) or ""),
-    )
+def _node_pod(pod: Pod) -> NodePod:
+    return NodePod(pod.node, Container(pod.namespace, pod.name, CONTAINER))
 
 
 class Deployment:
@@ -250,7 +239,7 @@ class Deployment:
                 raise pod_deleted(node)
             if is_running(pod):
                 self._ran_pods.add(name)
-                return _node_pod(pod, kept=self._options.keep)
+                return _node_pod(pod)
             waited = time.monotonic() - created_at
             problem = failure_of(pod, node, waited)
             if problem is None and waited > _NODE_SECONDS and not node_checked:
@@ -259,14 +248,14 @@ class Deployment:
                 raise problem
             if time.monotonic() - started_at > seconds:
                 raise ClusterError(
-                    f"the node pod on {node} does not run in time: it is {state_of(pod)}",
+                    f"the node pod on {node} does not run in time: it is {pod.state}",
                     hint="--timeout allows more; a first run has to pull the image",
                 )
             self._closing.wait(POLL_SECONDS)
 
     def _node_trouble(self, node: str) -> ClusterError | None:
         try:
-            why = not_ready(self._api.node(node))
+            why = not_ready(kube.node(self._api.node(node)))
         except ClusterError:
             return None  # this user may not read nodes; rely on the deadline
         return ClusterError(f"no node pod can start on {node}: {why}") if why else None

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Iterable
 from concurrent.futures import wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -28,7 +28,9 @@ from kubectl_ebpfnet.cluster.nodepods.manifest import (
 from kubectl_ebpfnet.cluster.nodepods.status import has_ended
 from kubectl_ebpfnet.cluster.pool import Pool
 from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, Forbidden, NotFound, ParseError
+from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.untrusted import integer, moment
+from kubectl_ebpfnet.parse import kube
 
 GONE_SECONDS = 5.0
 """Seconds that a removal waits for the processes of node pods to end."""
@@ -79,17 +81,15 @@ def leftovers(api: Api) -> list[Leftover]:
         Forbidden: namespaces or pods cannot be listed.
         ClusterError: the API server refused otherwise, or cannot be reached.
     """
-    namespaces = [each for each in _namespaces(api) if run_of(each["metadata"])]
-    pods: dict[str, list[str]] = {each["metadata"]["name"]: [] for each in namespaces}
+    namespaces = {each.name: each for each in _namespaces(api) if each.run}
     elsewhere = []
-    for pod in api.pods(label_selector=SELECTOR):
-        metadata = pod["metadata"]
-        if metadata["namespace"] in pods:
-            pods[metadata["namespace"]].append(metadata["name"])
+    for pod in map(_leftover, api.pods(label_selector=SELECTOR)):
+        if home := namespaces.get(pod.namespace):
+            pods = tuple(sorted((*home.pods, pod.name)))
+            namespaces[home.name] = replace(home, pods=pods)
         else:
             elsewhere.append(pod)
-    found = [_leftover(each, tuple(sorted(pods[each["metadata"]["name"]]))) for each in namespaces]
-    return found + [_leftover(each) for each in (*elsewhere, *_copies(api))]
+    return [*namespaces.values(), *elsewhere, *_copies(api)]
 
 
 def remove(api: Api, leftover: Leftover) -> list[str]:
@@ -113,8 +113,7 @@ def remove(api: Api, leftover: Leftover) -> list[str]:
 def sweep(api: Api) -> None:
     """Delete expired leftovers of earlier runs; ignore failures."""
     with contextlib.suppress(ClusterError):
-        for namespace in _namespaces(api):
-            found = _leftover(namespace)
+        for found in _namespaces(api):
             if found.run and found.expired and not found.leaving:
                 with contextlib.suppress(ClusterError):
                     delete(api, f"{CORE}/namespaces/{found.name}")
@@ -152,7 +151,7 @@ def _until_ended(api: Api, path: str, until: float, pool: Pool) -> list[str]:
     alive: list[str] = []
     while True:
         try:
-            there = api.list(f"{path}/pods")
+            there = [kube.pod(each) for each in api.list(f"{path}/pods")]
         except ApiUnreachable:
             if time.monotonic() >= until:
                 return alive
@@ -161,9 +160,9 @@ def _until_ended(api: Api, path: str, until: float, pool: Pool) -> list[str]:
         except NotFound:
             return []
         over = time.monotonic() >= until
-        alive = [each["metadata"]["name"] for each in there if not has_ended(each)]
+        alive = [pod.name for pod in there if not has_ended(pod)]
         # A kubelet confirms the deletion late, a dead one never.
-        done = [each["metadata"]["name"] for each in there if over or has_ended(each)]
+        done = [pod.name for pod in there if over or has_ended(pod)]
         calls = [partial(delete, api, f"{path}/pods/{name}", 0) for name in done]
         wait([pool.start(call) for call in calls])
         if over or not alive:
@@ -195,46 +194,45 @@ def delete(api: Api, path: str, grace: int | None = None, until: float = 0.0) ->
             time.sleep(_RETRY_SECONDS)
 
 
-def _copies(api: Api) -> list[Object]:
+def _copies(api: Api) -> list[Leftover]:
     """Return copies of Services (probe-lb --verify-policies), by our labels and names."""
     with contextlib.suppress(Forbidden, NotFound):
-        found = api.list(f"{CORE}/services", label_selector=SELECTOR)
-        return [each for each in found if _COPY.fullmatch(str(each["metadata"]["name"]))]
+        found = map(_leftover, api.list(f"{CORE}/services", label_selector=SELECTOR))
+        return [each for each in found if _COPY.fullmatch(each.name)]
     return []  # a user who may not list Services made no copies
 
 
-def _namespaces(api: Api) -> list[Object]:
-    return api.list(f"{CORE}/namespaces", label_selector=SELECTOR)
+def _namespaces(api: Api) -> list[Leftover]:
+    return [_leftover(each) for each in api.list(f"{CORE}/namespaces", label_selector=SELECTOR)]
 
 
-def _leftover(found: Object, pods: tuple[str, ...] = ()) -> Leftover:
-    metadata = found["metadata"]
-    labels, notes = metadata.get("labels") or {}, metadata.get("annotations") or {}
-    kind = str(found.get("kind") or "Namespace").lower()
-    age = (datetime.now(UTC) - _time(metadata.get("creationTimestamp"))).total_seconds()
+def _leftover(found: Object) -> Leftover:
+    metadata = js.dig(found, "metadata")
+    labels, notes = dict(js.pairs(metadata, "labels")), dict(js.pairs(metadata, "annotations"))
+    kind, name = js.text(found, "kind").lower() or "namespace", js.text(metadata, "name")
+    age = (datetime.now(UTC) - _time(js.text(metadata, "creationTimestamp"))).total_seconds()
     return Leftover(
         kind=kind,
-        namespace=str(metadata.get("namespace") or ""),
-        name=str(metadata["name"]),
+        namespace=js.text(metadata, "namespace"),
+        name=name,
         age=age,
-        run=run_of(metadata) if kind == "namespace" else "",
+        run=run_of(name, labels) if kind == "namespace" else "",
         expired=age > _seconds(notes.get(LIFETIME)) + CLOCK_SECONDS,
-        version=str(labels.get(VERSION) or ""),
-        who=str(notes.get(STARTED_BY) or ""),
-        pods=pods,
-        leaving=bool(metadata.get("deletionTimestamp")),
+        version=labels.get(VERSION, ""),
+        who=notes.get(STARTED_BY, ""),
+        leaving=bool(js.text(metadata, "deletionTimestamp")),
     )
 
 
-def _time(text: object) -> datetime:
+def _time(text: str) -> datetime:
     try:
         return moment(text, "creationTimestamp")
     except ParseError:
         return datetime.now(UTC)
 
 
-def _seconds(text: object) -> int:
+def _seconds(text: str | None) -> int:
     try:
-        return integer(text, LIFETIME) if isinstance(text, str) else SECONDS
+        return SECONDS if text is None else integer(text, LIFETIME)
     except ParseError:
         return SECONDS

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +20,7 @@ from urllib.parse import quote
 from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.cluster.client.api import CORE
 from kubectl_ebpfnet.errors import ClusterError, UsageError
+from kubectl_ebpfnet.model import json_members
 
 Manifest = dict[str, Any]
 
@@ -102,13 +104,12 @@ class Run:
         return f"ebpfnet-{self.id}"
 
 
-def run_of(metadata: Manifest) -> str:
+def run_of(namespace: str, labels: Mapping[str, str]) -> str:
     """Return the id of the run that created a namespace, "" for another namespace.
 
     Name and labels must agree, so that only namespaces of runs are ever deleted.
     """
-    labels = metadata.get("labels") or {}
-    match = _OUR_NAME.fullmatch(str(metadata.get("name")))
+    match = _OUR_NAME.fullmatch(namespace)
     ours = match and labels.get(MANAGED_BY) == MANAGER and labels.get(RUN) == match[1]
     return match[1] if match and ours else ""
 
@@ -230,7 +231,7 @@ def pull_secret(run: Run, found: Manifest) -> Manifest:
     """
     kind = str(found.get("type"))
     if kind != _DOCKER_CONFIG:
-        name = (found.get("metadata") or {}).get("name")
+        name = json_members.text(found, "metadata", "name")
         raise ClusterError(
             f'secret "{name}" is of type {kind}, not {_DOCKER_CONFIG}',
             hint="`kubectl create secret docker-registry` creates a pull secret",

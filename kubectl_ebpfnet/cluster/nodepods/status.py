@@ -10,8 +10,10 @@ from __future__ import annotations
 import threading
 import time
 
-from kubectl_ebpfnet.cluster.client.api import Api, Object
+from kubectl_ebpfnet.cluster.client.api import Api
 from kubectl_ebpfnet.errors import ClusterError
+from kubectl_ebpfnet.model.kube import Node, Pod
+from kubectl_ebpfnet.parse import kube
 
 POLL_SECONDS = 0.1
 _IMAGE = frozenset(
@@ -36,9 +38,9 @@ class Snapshot:
         self._path = f"{path}/pods"
         self._lock = threading.Lock()
         self._taken = -1.0
-        self._pods: dict[str, Object] = {}
+        self._pods: dict[str, Pod] = {}
 
-    def pod(self, name: str, after: float) -> Object | None:
+    def pod(self, name: str, after: float) -> Pod | None:
         """Return a pod by name from a list made after `after` (time.monotonic()), None when it
         does not exist. Raises as Api.list."""
         with self._lock:
@@ -46,27 +48,24 @@ class Snapshot:
             # Long lists are read less often.
             fresh = now - self._taken < POLL_SECONDS + 0.002 * len(self._pods)
             if self._taken < after or not fresh:
-                self._pods = {p["metadata"]["name"]: p for p in self._api.list(self._path)}
+                pods = map(kube.pod, self._api.list(self._path))
+                self._pods = {pod.name: pod for pod in pods}
                 self._taken = now
             return self._pods.get(name)
 
 
-def is_running(pod: Object) -> bool:
+def is_running(pod: Pod) -> bool:
     """Tell whether the container runs, so that an exec can start."""
-    if (pod.get("metadata") or {}).get("deletionTimestamp"):
-        return False
-    return any("running" in (each.get("state") or {}) for each in _containers(pod))
+    return bool(pod.running) and not pod.deleting
 
 
-def has_ended(pod: Object) -> bool:
+def has_ended(pod: Pod) -> bool:
     """Tell whether no process of the pod is left."""
-    if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
-        return True
-    states = [each.get("state") or {} for each in _containers(pod)]
-    return bool(states) and all("terminated" in state for state in states)
+    states = {status.state for status in pod.main_statuses}
+    return pod.phase in ("Succeeded", "Failed") or states == {"terminated"}
 
 
-def failure_of(pod: Object, node: str, waited: float) -> ClusterError | None:
+def failure_of(pod: Pod, node: str, waited: float) -> ClusterError | None:
     """Return why a pod will never run, None while it may still run.
 
     Args:
@@ -74,37 +73,33 @@ def failure_of(pod: Object, node: str, waited: float) -> ClusterError | None:
         node: name of the node, for messages.
         waited: seconds since the pod was created.
     """
-    status = pod.get("status") or {}
-    if (pod.get("metadata") or {}).get("deletionTimestamp"):
+    if pod.deleting:
         return pod_deleted(node)
     if has_ended(pod):
         return ClusterError(f"the node pod on {node} has ended: {_end(pod)}")
-    for container in _containers(pod):
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        reason, message = str(waiting.get("reason") or ""), _suffix(waiting.get("message"))
+    for status in pod.main_statuses:
+        reason = status.reason if status.state == "waiting" else ""
+        why = f"{reason}{_suffix(status.message)}"
         if reason in _IMAGE:
-            image = ((pod.get("spec") or {}).get("containers") or [{}])[0].get("image")
             return ClusterError(
-                f"node {node} cannot pull the image {image}: {reason}{message}", hint=_IMAGE_HINT
+                f"node {node} cannot pull the image {pod.image}: {why}", hint=_IMAGE_HINT
             )
         if reason in _CONTAINER and waited > _CONTAINER_SECONDS:
-            return ClusterError(f"the node pod on {node} cannot start: {reason}{message}")
-    if status.get("nominatedNodeName") or waited < _SCHEDULER_SECONDS:
+            return ClusterError(f"the node pod on {node} cannot start: {why}")
+    if pod.nominated_node or waited < _SCHEDULER_SECONDS:
         return None
-    for condition in status.get("conditions") or []:
-        if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            message = _suffix(condition.get("message"))
+    for condition in pod.unmet:
+        if (condition.kind, condition.reason) == ("PodScheduled", "Unschedulable"):
+            message = _suffix(condition.message)
             return ClusterError(f"the node pod cannot be scheduled on {node}{message}")
     return None
 
 
-def not_ready(node: Object) -> str:
+def not_ready(node: Node) -> str:
     """Return why a node starts no pods, "" when the node is Ready."""
-    for condition in (node.get("status") or {}).get("conditions") or []:
-        if condition.get("type") == "Ready" and condition.get("status") != "True":
-            since = condition.get("lastTransitionTime")
-            return f"not Ready since {since}{_suffix(condition.get('message'))}"
-    return ""
+    if node.ready or not node.not_ready_since:
+        return ""
+    return f"not Ready since {node.not_ready_since}{_suffix(node.reason)}"
 
 
 def pod_deleted(node: str) -> ClusterError:
@@ -115,20 +110,14 @@ def pod_deleted(node: str) -> ClusterError:
     )
 
 
-def _end(pod: Object) -> str:
-    status = pod.get("status") or {}
-    for container in _containers(pod):
-        ended = (container.get("state") or {}).get("terminated")
-        if ended and not status.get("reason"):
-            code = f"{ended.get('reason') or 'Error'}, exit code {ended.get('exitCode')}"
-            return code + _suffix(ended.get("message"))
-    return str(status.get("reason") or status.get("phase")) + _suffix(status.get("message"))
+def _end(pod: Pod) -> str:
+    for status in pod.main_statuses:
+        if status.state == "terminated" and not pod.status_reason:
+            code = f"{status.reason or 'Error'}, exit code {status.exit_code}"
+            return code + _suffix(status.message)
+    return (pod.status_reason or pod.phase) + _suffix(pod.status_message)
 
 
-def _containers(pod: Object) -> list[Object]:
-    return list((pod.get("status") or {}).get("containerStatuses") or [])
-
-
-def _suffix(message: object) -> str:
-    message = " ".join(str(message or "").split())
+def _suffix(message: str) -> str:
+    message = " ".join(message.split())
     return f": {message}" if message else ""

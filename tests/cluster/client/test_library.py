@@ -33,7 +33,7 @@ def test_a_session_imports_the_narrow_way() -> None:
 import sys
 from kubectl_ebpfnet.cluster.client.api import Api
 from kubectl_ebpfnet.cluster.exec.run import exec_stream
-from kubectl_ebpfnet.cluster.resolve import resolve
+from kubectl_ebpfnet.cluster.resolve import find_pod
 from kubectl_ebpfnet.cluster.agents import find_agents
 from kubectl_ebpfnet.cluster.client.session import ConnectionOptions, Session
 print([name for name in ("kubernetes", "urllib3", "yaml", "websocket") if name in sys.modules])
