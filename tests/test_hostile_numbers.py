@@ -92,7 +92,7 @@ def test_restarts_of_an_agent(count: Any) -> None:
         "spec": {"nodeName": "n1", "containers": [{"name": "cilium-agent"}]},
         "status": {"containerStatuses": statuses},
     }
-    assert find_agents(api_with([pod]))["n1"].restarts >= 0
+    assert find_agents(api_with([pod]))["n1"].statuses[0].restarts >= 0
 
 
 @given(st.lists(OBJECTS, max_size=3))

@@ -72,7 +72,7 @@ def checkup(
         if access.mode in (Mode.AUTO, Mode.AGENT):
             ask_places(gatherer, scope, every, mode=Mode.AGENT)
         ask_places(gatherer, scope, every if access.mode is Mode.POD else kept, mode=Mode.POD)
-        where = sorted({agent.container.namespace for agent in agents.values()})
+        where = sorted({agent.namespace for agent in agents.values()})
         denied = [right for right, answer in rights if gatherer.tried(answer)[0] is False]
         gatherer.read(_narrower(api, denied, [session.namespace, *(where or NAMESPACES[:1])]))
         return gatherer.bundle(_connection(session, access))

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from kubectl_ebpfnet.capture.spool import Spool
-from kubectl_ebpfnet.cluster.agents import NAMESPACES, Agent, find_agents
+from kubectl_ebpfnet.cluster.agents import NAMESPACES, find_agents
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod, find_node_pods
 from kubectl_ebpfnet.cluster.pool import MOST, Pool
@@ -29,6 +29,7 @@ from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError
 from kubectl_ebpfnet.model.evidence import Bundle, Place, Record, bundle_of
+from kubectl_ebpfnet.model.kube import Pod
 
 T = TypeVar("T")
 Notify = Callable[[str], object]
@@ -80,7 +81,7 @@ class Gatherer:
         self.deadline = Deadline(timeout)
         self._new_spool = partial(Spool, folder)
         self._pool = Pool()
-        self._looking: tuple[Future[Mapping[str, Agent]], Future[Mapping[str, NodePod]]]
+        self._looking: tuple[Future[Mapping[str, Pod]], Future[Mapping[str, NodePod]]]
         self._reads: list[Future[object]] = []
         self._asked = 0
         self._refusals: deque[Answer] = deque()
@@ -153,14 +154,14 @@ class Gatherer:
             self.start(lambda: find_node_pods(self.api) if by_pod else {}),
         )
 
-    def find_answerers(self) -> Mapping[str, Agent]:
+    def find_answerers(self) -> Mapping[str, Pod]:
         """Return Cilium's agents by node, {} where they could not be listed; start to read Cilium's
         settings beside them."""
         by_agent, by_pod = self._looking
         listed = self.tried(by_agent)
         agents = listed[0] or {}
         self.answerers.set_available(agents, listed[1], self.tried(by_pod)[0] or {})
-        namespaces = sorted({agent.container.namespace for agent in agents.values()})
+        namespaces = sorted({agent.namespace for agent in agents.values()})
         self.read(
             partial(self.api.config_map, namespace, "cilium-config")
             for namespace in namespaces or NAMESPACES[:1]

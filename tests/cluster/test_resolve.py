@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.cluster.agents import find_agents
+from kubectl_ebpfnet.cluster.agents import container_of, find_agents
 from kubectl_ebpfnet.cluster.client.api import Api
 from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.resolve import find_node, find_pod, find_service, selector_text
 from kubectl_ebpfnet.errors import Forbidden, NotFound
 from kubectl_ebpfnet.model.kube import Node, Service
@@ -221,16 +220,14 @@ def test_agents_by_node(fake: FakeApiServer, api: Api) -> None:
     assert fake.seen[0].parameters("labelSelector") == ["k8s-app=cilium"]
     assert set(agents) == {"n1", "n2", "n3", "n4"}
     good, bad = agents["n1"], agents["n2"]
-    assert good.container == Container("kube-system", "cilium-a", "cilium-agent")
-    assert (good.ready, good.running, good.state) == (True, True, "Running")
-    assert (bad.ready, bad.running, bad.state, bad.restarts) == (
-        False,
-        False,
-        "CrashLoopBackOff",
-        7,
-    )
-    assert agents["n3"].container.name == "cilium-agent"
-    assert agents["n4"].container.name == "replay"
+    assert (good.namespace, good.name, container_of(good)) == (
+        "kube-system", "cilium-a", "cilium-agent",
+    )  # fmt: skip
+    assert (good.serves, good.running, good.state) == (True, ("cilium-agent",), "Running")
+    assert (bad.serves, bad.running, bad.state) == (False, (), "CrashLoopBackOff")
+    assert bad.statuses[0].restarts == 7
+    assert container_of(agents["n3"]) == "cilium-agent"
+    assert container_of(agents["n4"]) == "replay"
 
 
 def test_better_agent_of_a_node_that_has_two(fake: FakeApiServer, api: Api) -> None:
@@ -238,7 +235,7 @@ def test_better_agent_of_a_node_that_has_two(fake: FakeApiServer, api: Api) -> N
     fake.routes["/api/v1/pods"] = listed(
         agent("cilium-a", "n1", metadata=leaving), agent("cilium-b", "n1"), agent("cilium-c", "n2")
     )
-    assert find_agents(api)["n1"].container.pod == "cilium-b"
+    assert find_agents(api)["n1"].name == "cilium-b"
 
 
 def test_agents_for_a_user_who_may_not_list_everywhere(fake: FakeApiServer, api: Api) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 
-from kubectl_ebpfnet.cluster.agents import Agent
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.nodepods.deployment import (
     Deployment,
@@ -31,6 +30,7 @@ from kubectl_ebpfnet.collect.ask.targets import agent_answerer
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.evidence import Record, node_place
+from kubectl_ebpfnet.model.kube import Pod
 
 POD_SECONDS = 60.0
 """How long to wait for a node pod to run: its image may have to be pulled first."""
@@ -78,7 +78,7 @@ class NodeAnswerers:
         self._warn = warn
         self._deployment: Deployment | None = None
         self._kept_pods: Mapping[str, NodePod] = {}
-        self._agents: Mapping[str, Agent] = {}
+        self._agents: Mapping[str, Pod] = {}
         self._why_no_agents = ""
         self._deployed_nodes: set[str] = set()
         self._refused: tuple[str, str] | None = None  # why there can be no node pods
@@ -96,7 +96,7 @@ class NodeAnswerers:
         return tuple(self._kept_pods)
 
     def set_available(
-        self, agents: Mapping[str, Agent], why_no_agents: str, kept_pods: Mapping[str, NodePod]
+        self, agents: Mapping[str, Pod], why_no_agents: str, kept_pods: Mapping[str, NodePod]
     ) -> None:
         """Set the existing agents and node pods.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kubectl_ebpfnet.cluster.agents import Agent
+from kubectl_ebpfnet.cluster.agents import container_of
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.collect.ask.container import EXEC, AgentExec, PodExec
@@ -26,7 +26,7 @@ def pod_answerer(session: Session, pod: Pod) -> PodExec | Record:
 
 
 def agent_answerer(
-    session: Session, agents: Mapping[str, Agent], node: str, why_none: str
+    session: Session, agents: Mapping[str, Pod], node: str, why_none: str
 ) -> AgentExec | Record:
     """Return who answers for a node by its agent, or the record with the reason why nobody does.
 
@@ -45,8 +45,10 @@ def agent_answerer(
         if why_none:
             why = f"Cilium's agents could not be looked for: {why_none}"
         return unavailable_record(place, EXEC, why)
-    if not agent.running:
-        times = f", restarted {agent.restarts} times" if agent.restarts else ""
-        why = f"the agent {agent.container} does not run: {agent.state}{times}"
+    container = Container(agent.namespace, agent.name, container_of(agent))
+    if container.name not in agent.running:
+        restarts = sum(s.restarts for s in agent.main_statuses if s.name == container.name)
+        times = f", restarted {restarts} times" if restarts else ""
+        why = f"the agent {container} does not run: {agent.state}{times}"
         return unavailable_record(place, EXEC, why)
-    return AgentExec(session, place, agent.container)
+    return AgentExec(session, place, container)
