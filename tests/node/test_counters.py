@@ -17,11 +17,12 @@ from kubectl_ebpfnet.model.kernel import Counter
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.node import counters as node_counters
 from kubectl_ebpfnet.node.host import netns
-from tests.node.netlink.conntrack_netns import World, why_not, world
+from tests.network_namespaces import Namespace
+from tests.node.netlink.conntrack_netns import WHY_NOT, world
 
 kernel_tests = [
     pytest.mark.kernel,
-    pytest.mark.skipif(bool(why_not()), reason=f"nothing is counted here: {why_not()}"),
+    pytest.mark.skipif(bool(WHY_NOT), reason=f"nothing is counted here: {WHY_NOT}"),
 ]
 REQUEST = NodeRequest(1, ("ebpfnet-node", "counters"))
 _DEADLINE_S = 20.0
@@ -29,22 +30,22 @@ _LOST_FRAMES = 7
 
 
 @pytest.fixture(scope="module")
-def made() -> Iterator[World]:
-    with world() as one:
-        assert not one.missing
-        lose(one)
-        yield one
+def made() -> Iterator[Namespace]:
+    with world() as (near, far):
+        assert not near.missing
+        lose(near, far)
+        yield near
 
 
-def lose(made: World) -> None:
+def lose(near: Namespace, far: Namespace) -> None:
     """Lose some packets, each for a reason of its own."""
-    with netns.inside(f"/run/netns/{made.far}"):
-        frame = bytes.fromhex(mac(made)) + b"\2\0\0\0\0\1\x88\xb5" + bytes(50)
+    with netns.inside(far.path):
+        frame = bytes.fromhex(mac(near)) + b"\2\0\0\0\0\1\x88\xb5" + bytes(50)
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
             raw.bind(("far", 0))
             for _ in range(_LOST_FRAMES):  # nobody handles its type: rx_dropped
                 raw.send(frame)
-    with netns.inside(made.path):
+    with netns.inside(near.path):
         for family, host in ((socket.AF_INET, "10.66.0.1"), (socket.AF_INET6, "fd66::1")):
             with socket.socket(family, socket.SOCK_DGRAM) as udp:
                 udp.sendto(b"x", (host, 9))  # NoPorts, OutDestUnreachs
@@ -56,20 +57,20 @@ def lose(made: World) -> None:
             raw.sendto(bytes(20), ("10.66.0.1", 0))  # no TCP header: invalid for conntrack
 
 
-def mac(made: World) -> str:
+def mac(made: Namespace) -> str:
     text = subprocess.run(
-        ("ip", "-j", "-n", made.near, "link", "show", "near"),
+        ("ip", "-j", "-n", made.name, "link", "show", "near"),
         capture_output=True, check=True,
     ).stdout  # fmt: skip
     return str(json.loads(text)[0]["address"]).replace(":", "")
 
 
-def ask(made: World) -> list[Counter]:
+def ask(made: Namespace) -> list[Counter]:
     with netns.inside(made.path):
         return list(node_counters.counters(REQUEST))
 
 
-def settled(made: World, theirs: Callable[[], object]) -> tuple[list[Counter], object]:
+def settled(made: Namespace, theirs: Callable[[], object]) -> tuple[list[Counter], object]:
     """Ours and theirs of a moment in which nothing was counted."""
     deadline = time.monotonic() + _DEADLINE_S
     while True:
@@ -82,7 +83,7 @@ def settled(made: World, theirs: Callable[[], object]) -> tuple[list[Counter], o
 class TestKernel:
     pytestmark = kernel_tests
 
-    def test_devices_are_as_ip_shows_them(self, made: World) -> None:
+    def test_devices_are_as_ip_shows_them(self, made: Namespace) -> None:
         def shown() -> dict[tuple[str, str], int]:
             values = {}
             for link in json.loads(made.run("ip", "-j", "-s", "-s", "link")):
@@ -105,7 +106,7 @@ class TestKernel:
         assert told["lo", "rx_packets"] > 0
 
     @pytest.mark.parametrize("file", ["snmp", "netstat"])
-    def test_protocols_are_as_proc_tells(self, made: World, file: str) -> None:
+    def test_protocols_are_as_proc_tells(self, made: Namespace, file: str) -> None:
         def told_by_proc() -> dict[str, int]:
             lines = made.run("cat", f"/proc/net/{file}").decode().splitlines()
             pairs = zip(lines[::2], lines[1::2], strict=True)
@@ -126,7 +127,7 @@ class TestKernel:
                 "Ip.OutNoRoutes",
             }  # fmt: skip
 
-    def test_ipv6_is_as_proc_tells(self, made: World) -> None:
+    def test_ipv6_is_as_proc_tells(self, made: Namespace) -> None:
         def told_by_proc() -> dict[str, int]:
             lines = made.run("cat", "/proc/net/snmp6").decode().splitlines()
             return {name: int(value) for name, value in (line.split() for line in lines)}
@@ -138,7 +139,7 @@ class TestKernel:
         assert told == {k: v for k, v in theirs.items() if k in wanted and v}
         assert told["Udp6NoPorts"] == 1
 
-    def test_conntrack_is_as_conntrack_tells(self, made: World) -> None:
+    def test_conntrack_is_as_conntrack_tells(self, made: Namespace) -> None:
         words = {"clashres": "clash_resolve", "icmp_error": "error"}
 
         def told_by_tool() -> dict[str, int]:
@@ -162,7 +163,7 @@ class TestKernel:
         }
         assert told["invalid"] >= 1
 
-    def test_softnet_is_the_sum_of_all_cpus(self, made: World) -> None:
+    def test_softnet_is_the_sum_of_all_cpus(self, made: Namespace) -> None:
         def processed() -> int:
             rows = Path("/proc/net/softnet_stat").read_text().splitlines()
             return sum(int(row.split()[0], 16) for row in rows)
@@ -171,7 +172,7 @@ class TestKernel:
         (value,) = (one.value for one in ours if (one.group, one.name) == ("softnet", "processed"))
         assert before <= value <= after
 
-    def test_a_thread_reads_its_own_namespace(self, made: World) -> None:
+    def test_a_thread_reads_its_own_namespace(self, made: Namespace) -> None:
         seen: list[Counter] = []
         thread = threading.Thread(target=lambda: seen.extend(ask(made)))
         thread.start()

@@ -6,20 +6,19 @@ machine lacks (tcx before 6.6, say) is said in `missing`, not hidden.
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from tests.network_namespaces import Namespace, namespaces
+
 _HERE = Path(__file__).parent
-_DEADLINE_S = 20.0
 
 _SET_UP = """
 link add lxc1 type veth peer name eth0 netns {other}
@@ -163,78 +162,40 @@ sys.stdin.read()
 
 
 @dataclass(frozen=True)
-class Namespace:
-    """A network namespace and what could not be made in it."""
+class Made:
+    """The namespace, and where file systems of its objects are mounted."""
 
-    name: str
+    near: Namespace
     bpffs: Path
     cgroups: Path
-    missing: list[str] = field(default_factory=list)
-
-    def run(self, *argv: str) -> bytes:
-        """What a command prints in the namespace. Raises CalledProcessError when it fails."""
-        whole = ("ip", "netns", "exec", self.name, *argv)
-        return subprocess.run(whole, capture_output=True, check=True, timeout=30).stdout
-
-    def tried(self, *argv: str) -> None:
-        """Run a command; when it fails, note why in `missing`."""
-        try:
-            self.run(*argv)
-        except subprocess.CalledProcessError as error:
-            said = error.stderr.decode("utf-8", "replace").strip().partition("\n")[0]
-            self.missing.append(f"{' '.join(argv)}: {said}")
-
-
-def why_not() -> str:
-    """Why no namespace can be made here; "" when one can."""
-    if not sys.platform.startswith("linux"):
-        return "not Linux"
-    if os.geteuid() != 0:
-        return "not root"
-    return "" if shutil.which("ip") else "no iproute2"
 
 
 @contextmanager
-def namespace() -> Iterator[Namespace]:
+def namespace() -> Iterator[Made]:
     """Make everything, and take it away again."""
-    name, other = f"ebpfnet-parse-{os.getpid()}", f"ebpfnet-parse-{os.getpid()}-b"
     folder = Path(tempfile.mkdtemp(prefix="ebpfnet-parse-"))
-    made = Namespace(name, folder / "bpf", folder / "cgroups")
-    far = Namespace(other, made.bpffs, made.cgroups)
+    bpffs, cgroups = folder / "bpf", folder / "cgroups"
     children: list[subprocess.Popen[bytes]] = []
     try:
-        for one in (name, other):
-            subprocess.run(("ip", "netns", "add", one), check=True)
-        for line in _SET_UP.strip().format(other=other).splitlines():
-            made.tried("ip", *line.split())
-        for line in _SET_UP_OTHER.strip().splitlines():
-            far.tried("ip", *line.split())
-        for line in _IPTABLES.strip().splitlines():
-            made.tried(*line.split())
-        made.tried("sysctl", "-q", "-w", "net.netfilter.nf_conntrack_acct=1")
-        _wait_for_addresses(made)
-        children = [_child(far, _SERVER), _child(made, _CLIENT)]
-        _attach(made)
-        yield made
+        with namespaces("parse", "parse-b") as (near, far):
+            made = Made(near, bpffs, cgroups)
+            near.set_up(_SET_UP.format(other=far.name), "ip")
+            far.set_up(_SET_UP_OTHER, "ip")
+            near.set_up(_IPTABLES)
+            near.tried("sysctl", "-q", "-w", "net.netfilter.nf_conntrack_acct=1")
+            near.settle()
+            children = [_child(far, _SERVER), _child(near, _CLIENT)]
+            _attach(made)
+            yield made
     finally:
         for child in children:
             child.send_signal(signal.SIGTERM)
             child.communicate(timeout=10)
-        for mount in (made.bpffs, made.cgroups):
+        for mount in (bpffs, cgroups):
             with suppress(OSError):
                 (mount / "ebpfnet-parse").rmdir()
             subprocess.run(("umount", str(mount)), capture_output=True, check=False)
-        for one in (name, other):
-            subprocess.run(("ip", "netns", "del", one), capture_output=True, check=False)
         shutil.rmtree(folder)
-
-
-def _wait_for_addresses(made: Namespace) -> None:
-    deadline = time.monotonic() + _DEADLINE_S
-    while b"tentative" in made.run("ip", "-6", "addr"):
-        if time.monotonic() > deadline:
-            raise TimeoutError("IPv6 addresses stayed tentative")
-        time.sleep(0.05)
 
 
 def _child(where: Namespace, program: str) -> subprocess.Popen[bytes]:
@@ -246,25 +207,26 @@ def _child(where: Namespace, program: str) -> subprocess.Popen[bytes]:
     return child
 
 
-def _attach(made: Namespace) -> None:
+def _attach(made: Made) -> None:
+    near = made.near
     for mount, kind in ((made.bpffs, "bpf"), (made.cgroups, "cgroup2")):
         mount.mkdir()
         done = subprocess.run(("mount", "-t", kind, kind, str(mount)), capture_output=True)
         if done.returncode:
-            made.missing.append(f"mount {kind}: {done.stderr.decode().strip()}")
+            near.missing.append(f"mount {kind}: {done.stderr.decode().strip()}")
             return
     cgroup = made.cgroups / "ebpfnet-parse"
     cgroup.mkdir(exist_ok=True)
     script = str(_HERE / "bpf/bpf_objects.py")
-    made.tried(sys.executable, script, str(made.bpffs), str(cgroup), "cilium_host", "lxc1")
+    near.tried(sys.executable, script, str(made.bpffs), str(cgroup), "cilium_host", "lxc1")
     cls, xdp = str(made.bpffs / "pinned" / "cls"), str(made.bpffs / "pinned" / "xdp")
-    made.tried("tc", "qdisc", "add", "dev", "lxc1", "clsact")
+    near.tried("tc", "qdisc", "add", "dev", "lxc1", "clsact")
     on = ("tc", "filter", "add", "dev", "lxc1")
-    made.tried(*on, "ingress", "pref", "1", "handle", "1", "bpf", "da", "pinned", cls)
-    made.tried(
+    near.tried(*on, "ingress", "pref", "1", "handle", "1", "bpf", "da", "pinned", cls)
+    near.tried(
         *(*on, "ingress", "pref", "5", "protocol", "ip", "bpf", "pinned", cls),
         *("classid", "1:1"),
     )
-    made.tried(*on, "ingress", "pref", "7", "bpf", "da", "bytecode", "1,6 0 0 4294967295,")
-    made.tried(*on, "egress", "pref", "3", "bpf", "da", "pinned", cls)
-    made.tried("ip", "link", "set", "dev", "cilium_net", "xdpgeneric", "pinned", xdp)
+    near.tried(*on, "ingress", "pref", "7", "bpf", "da", "bytecode", "1,6 0 0 4294967295,")
+    near.tried(*on, "egress", "pref", "3", "bpf", "da", "pinned", cls)
+    near.tried("ip", "link", "set", "dev", "cilium_net", "xdpgeneric", "pinned", xdp)

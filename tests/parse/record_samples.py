@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.parse.kernel_namespace import Namespace, namespace
+from tests.parse.kernel_namespace import Made, namespace
 
 SAMPLES = Path(__file__).parent / "samples"
 COMMANDS = """
@@ -76,17 +76,17 @@ def file_name(argv: list[str]) -> str:
     return re.sub(r"[^A-Za-z0-9.,]+", "-", " ".join(words)).strip("-")
 
 
-def record(made: Namespace, argv: list[str]) -> None:
+def record(made: Made, argv: list[str]) -> None:
     """Write what one command prints into its file."""
     path = folder(argv[0]) / file_name(argv)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(made.run(*argv))
+    path.write_bytes(made.near.run(*argv))
 
 
 def main() -> None:
     """Record every command."""
     with namespace() as made:
-        for line in made.missing:
+        for line in made.near.missing:
             print("missing:", line, file=sys.stderr)
         commands = [c.split() for line in COMMANDS.strip().splitlines() for c in line.split("|")]
         commands += [["bpftool", "cgroup", "tree", str(made.cgroups)]]

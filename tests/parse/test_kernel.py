@@ -16,7 +16,8 @@ from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.parse import conntrack, iproute, netfilter, procfs
 from kubectl_ebpfnet.parse.bpf import bpffs, bpftool, tc
-from tests.parse.kernel_namespace import Namespace, namespace, why_not
+from tests.network_namespaces import why_not
+from tests.parse.kernel_namespace import Made, namespace
 from tests.parse.parse_samples import every
 
 pytestmark = [
@@ -26,14 +27,14 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def made() -> Iterator[Namespace]:
+def made() -> Iterator[Made]:
     with namespace() as one:
         yield one
 
 
-def run(made: Namespace, command: str) -> bytes:
+def run(made: Made, command: str) -> bytes:
     try:
-        return made.run(*command.split())
+        return made.near.run(*command.split())
     except FileNotFoundError as error:
         pytest.skip(f"{error.filename} is not installed")
     except subprocess.CalledProcessError as error:
@@ -63,14 +64,14 @@ def unnamed(facts: tuple[Any, ...]) -> list[Any]:
     ],
 )
 def test_both_forms_agree(
-    made: Namespace, parse: Callable[[bytes], tuple[Any, ...]], text: str, json: str
+    made: Made, parse: Callable[[bytes], tuple[Any, ...]], text: str, json: str
 ) -> None:
     facts = parse(run(made, text))
     assert facts
     assert unnamed(facts) == unnamed(parse(run(made, json)))
 
 
-def test_both_forms_agree_on_what_is_attached(made: Namespace) -> None:
+def test_both_forms_agree_on_what_is_attached(made: Made) -> None:
     devices = {link.name for link in iproute.links(run(made, "ip -j -d link"))}
 
     def ours(command: str) -> list[Any]:
@@ -82,7 +83,7 @@ def test_both_forms_agree_on_what_is_attached(made: Namespace) -> None:
     assert facts == ours("bpftool -j net show")
 
 
-def test_routes6_agree(made: Namespace) -> None:
+def test_routes6_agree(made: Made) -> None:
     said = iproute.routes(run(made, "ip -6 route show table all"), 6)
     assert said == iproute.routes(run(made, "ip -j -6 route show table all"), 6)
     file = procfs.routes6(run(made, "cat /proc/net/ipv6_route"))
@@ -91,7 +92,7 @@ def test_routes6_agree(made: Namespace) -> None:
     ]
 
 
-def test_routes_agree_with_the_kernels_file(made: Namespace) -> None:
+def test_routes_agree_with_the_kernels_file(made: Made) -> None:
     said = {
         r.destination: (r.device, r.metric) for r in reversed(iproute.routes(run(made, "ip route")))
     }
@@ -99,30 +100,30 @@ def test_routes_agree_with_the_kernels_file(made: Namespace) -> None:
     assert {route.destination: (route.device, route.metric) for route in file} == said
 
 
-def test_iflink_is_the_peers_index(made: Namespace) -> None:
+def test_iflink_is_the_peers_index(made: Made) -> None:
     (link,) = iproute.links(run(made, "ip -d link show dev lxc1"))
     assert link.peer_index == procfs.number(run(made, "cat /sys/class/net/lxc1/iflink"))
     assert link.kind == "veth"
 
 
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
-def test_filters_agree(made: Namespace, direction: str) -> None:
+def test_filters_agree(made: Made, direction: str) -> None:
     words = f"filter show dev lxc1 {direction}"
     text = tc.filters(run(made, f"tc {words}"), "lxc1", direction)
     if not text:
-        pytest.skip(f"no filter could be made: {made.missing}")
+        pytest.skip(f"no filter could be made: {made.near.missing}")
     shown = bpftool.net(run(made, "bpftool -j net show"))
     hook = [one for one in shown if (one.device, one.hook) == ("lxc1", f"clsact/{direction}")]
     assert [one.program_id for one in hook] == [one.program_id for one in text]
 
 
-def test_links_and_pins_agree(made: Namespace) -> None:
+def test_links_and_pins_agree(made: Made) -> None:
     # The machine lists everybody's links and cgroups.
     shown = bpftool.links(run(made, "bpftool -j -f link show"))
     links = [one for one in shown if one.pin.startswith(f"{made.bpffs}/cilium/")]
     ours = {one.pin for one in links}
     if not ours:
-        pytest.skip(f"no link could be made: {made.missing}")
+        pytest.skip(f"no link could be made: {made.near.missing}")
     pins = bpffs.pins(run(made, f"ls -R {made.bpffs}"))
     assert {pin.path for pin in pins} == ours
     programs = {one.id for one in bpftool.programs(run(made, "bpftool -j prog show"))}
@@ -132,7 +133,7 @@ def test_links_and_pins_agree(made: Namespace) -> None:
     assert tree
 
 
-def test_conntrack_agrees_with_the_kernels_file(made: Namespace) -> None:
+def test_conntrack_agrees_with_the_kernels_file(made: Made) -> None:
     def timeless(data: bytes) -> set[Any]:
         # States of TCP do not change here: the connections stay open. Time passes.
         return {replace(entry, timeout=None) for entry in every(conntrack.entry, data)}
@@ -143,7 +144,7 @@ def test_conntrack_agrees_with_the_kernels_file(made: Namespace) -> None:
     after = timeless(run(made, "cat /proc/net/nf_conntrack"))
     stable = {entry for entry in before & after if entry.original.protocol == TCP}
     if not stable:
-        pytest.skip(f"no connection could be made: {made.missing}")
+        pytest.skip(f"no connection could be made: {made.near.missing}")
     assert stable <= printed
     assert stable <= extended
     (nat,) = [entry for entry in stable if entry.destination_nat]
@@ -152,7 +153,7 @@ def test_conntrack_agrees_with_the_kernels_file(made: Namespace) -> None:
 
 
 @pytest.mark.parametrize("command", ["iptables-save", "ip6tables-save"])
-def test_rulesets_agree_with_and_without_counters(made: Namespace, command: str) -> None:
+def test_rulesets_agree_with_and_without_counters(made: Made, command: str) -> None:
     plain = netfilter.ruleset(run(made, command))
     counted = netfilter.ruleset(run(made, f"{command} -c"))
     assert plain.rules

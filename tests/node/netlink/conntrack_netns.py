@@ -5,18 +5,15 @@ Needs root, Linux, iproute2, iptables and conntrack. Used by test_conntrack.py a
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
 
 from kubectl_ebpfnet.node.host import netns
+from tests.network_namespaces import Namespace, namespaces, why_not
 
 _LINKS = """
 link add near type veth peer name far netns {far}
@@ -63,87 +60,44 @@ _MADE_BY_HAND = """
 """
 
 
-@dataclass(frozen=True)
-class World:
-    """The namespaces' names, and what could not be made in them."""
-
-    near: str
-    far: str
-    missing: list[str] = field(default_factory=list)
-
-    @property
-    def path(self) -> str:
-        """Of the near namespace, for setns."""
-        return f"/run/netns/{self.near}"
-
-    def run(self, *argv: str) -> bytes:
-        """What a command prints in the near namespace. Raises CalledProcessError."""
-        whole = ("ip", "netns", "exec", self.near, *argv)
-        return subprocess.run(whole, capture_output=True, check=True, timeout=30).stdout
-
-    def tried(self, *argv: str) -> None:
-        """Run a command; when it fails, note why in `missing`."""
-        try:
-            self.run(*argv)
-        except subprocess.CalledProcessError as error:
-            said = error.stderr.decode("utf-8", "replace").strip().partition("\n")[0]
-            self.missing.append(f"{' '.join(argv)}: {said}")
-
-
-def why_not() -> str:
-    """Why there can be no such namespaces here; "" when there can."""
-    if not sys.platform.startswith("linux"):
-        return "not Linux"
-    if os.geteuid() != 0:
-        return "not root"
-    missing = [name for name in ("ip", "iptables", "conntrack") if not shutil.which(name)]
-    return f"no {', '.join(missing)}" if missing else ""
+WHY_NOT = why_not("iptables", "conntrack")
 
 
 @contextmanager
-def world() -> Iterator[World]:
-    """Make everything, and take it away again. Flows stay open meanwhile."""
-    made = World(f"ebpfnet-ct-{os.getpid()}", f"ebpfnet-ct-{os.getpid()}-far")
-    kept: list[socket.socket] = []
-    try:
-        for name in (made.near, made.far):
-            subprocess.run(("ip", "netns", "add", name), check=True)
-        for name, lines in ((made.near, _LINKS), (made.far, _FAR_LINKS)):
-            for line in lines.strip().format(far=made.far).splitlines():
-                subprocess.run(("ip", "-n", name, *line.split()), check=True)
-        made.run("sysctl", "-q", "-w", "net.netfilter.nf_conntrack_acct=1")
-        for line in _RULES.strip().splitlines():
-            made.tried(*line.split())
-        _speak(made, kept)
-        _by_hand(made)
-        yield made
-    finally:
-        for one in kept:
-            one.close()
-        for name in (made.near, made.far):
-            subprocess.run(("ip", "netns", "del", name), capture_output=True, check=False)
+def world() -> Iterator[tuple[Namespace, Namespace]]:
+    """Make everything, and take it away again: the near namespace, whose traffic is tracked, and
+    the far one. Flows stay open meanwhile."""
+    with namespaces("ct", "ct-far") as (near, far), ExitStack() as kept:
+        for one, lines in ((near, _LINKS), (far, _FAR_LINKS)):
+            for line in lines.strip().format(far=far.name).splitlines():
+                one.run("ip", *line.split())
+        near.run("sysctl", "-q", "-w", "net.netfilter.nf_conntrack_acct=1")
+        near.set_up(_RULES)
+        _speak(near, far, kept)
+        _by_hand(near)
+        yield near, far
 
 
-def _speak(made: World, kept: list[socket.socket]) -> None:
+def _speak(near: Namespace, far: Namespace, kept: ExitStack) -> None:
     """One flow of each protocol from near to far; a socket stays in the namespace it is made in."""
-    with netns.inside(f"/run/netns/{made.far}"):
+    servers = []
+    with netns.inside(far.path):
         for family, host in ((socket.AF_INET, "10.66.0.2"), (socket.AF_INET6, "fd66::2")):
             listener = socket.socket(family)
             listener.bind((host, 8080))
             listener.listen()
             answers = socket.socket(family, socket.SOCK_DGRAM)
             answers.bind((host, 5555))
-            kept += (listener, answers)
-    servers = kept[1::2]
-    with netns.inside(made.path):
+            servers.append(kept.enter_context(answers))
+            kept.enter_context(listener)
+    with netns.inside(near.path):
         for host, port in (("10.66.0.9", 80), ("10.66.0.2", 8080), ("fd66::2", 8080)):
-            kept.append(socket.create_connection((host, port), 10))
+            kept.enter_context(socket.create_connection((host, port), 10))
         for host, port, server in (
             ("10.66.0.2", 5555, servers[0]),
             ("fd66::9", 53, servers[1]),
         ):
-            asks = socket.socket(server.family, socket.SOCK_DGRAM)
-            kept.append(asks)
+            asks = kept.enter_context(socket.socket(server.family, socket.SOCK_DGRAM))
             asks.settimeout(10)
             asks.connect((host, port))
             asks.send(b"x" * 100)
@@ -179,7 +133,7 @@ def _echo(family: int, host: str, protocol: int, type: int) -> None:
     raise TimeoutError(f"{host} does not answer an echo")
 
 
-def _by_hand(made: World) -> None:
+def _by_hand(near: Namespace) -> None:
     lines = _MADE_BY_HAND.strip().splitlines()
     ends = "-s 10.2.0.1 -d 10.2.0.2 --sport 5"
     for port, state in enumerate(_STATES.split(), 100):
@@ -187,8 +141,7 @@ def _by_hand(made: World) -> None:
     for port, state in enumerate(_SCTP_STATES.split(), 100):
         tags = "--orig-vtag 1 --reply-vtag 2"
         lines.append(f"-p sctp {ends} --dport {port} --state {state} {tags}")
-    for line in lines:
-        made.tried("conntrack", "-I", "--timeout", "3600", *line.split())
+    near.set_up("\n".join(lines), "conntrack", "-I", "--timeout", "3600")
 
 
 def fill(namespace: str, count: int) -> None:

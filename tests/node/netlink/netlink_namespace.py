@@ -5,14 +5,13 @@ Needs root and Linux. What this kernel cannot make is said in `missing`, not hid
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+
+from tests.network_namespaces import Namespace, namespaces
 
 _DEADLINE_S = 20.0
 _VETHS = """
@@ -142,89 +141,34 @@ for _ in range(2):
 """
 
 
-@dataclass(frozen=True)
-class Namespace:
-    """A network namespace and what could not be made in it."""
-
-    name: str
-    missing: list[str] = field(default_factory=list)
-
-    @property
-    def path(self) -> str:
-        """Where it can be entered."""
-        return f"/run/netns/{self.name}"
-
-    def run(self, *argv: str) -> bytes:
-        """What a command prints in the namespace. Raises CalledProcessError when it fails."""
-        whole = ("ip", "netns", "exec", self.name, *argv)
-        return subprocess.run(whole, capture_output=True, check=True, timeout=30).stdout
-
-    def set_up(self, lines: str) -> None:
-        """Do `ip` with each line; when one fails, note why in `missing`."""
-        for line in lines.strip().splitlines():
-            argv = ("ip", "-n", self.name, *line.split())
-            done = subprocess.run(argv, capture_output=True, text=True, check=False)
-            if done.returncode:
-                self.missing.append(f"ip {line}: {done.stderr.strip().partition(chr(10))[0]}")
-
-    def learn_path_mtu(self) -> None:
-        """Make the kernel remember that 10.67.0.5 takes 1300 bytes. Raises TimeoutError."""
-        deadline = time.monotonic() + _DEADLINE_S
-        while b"10.67.0.5" not in self.run("ip", "route", "show", "cache"):
-            if time.monotonic() > deadline:
-                raise TimeoutError("no path MTU was learned")
-            self.run(sys.executable, "-c", _PROVOKE)
-
-
-def why_not() -> str:
-    """Why no namespace can be made here; "" when one can."""
-    if not sys.platform.startswith("linux"):
-        return "not Linux"
-    if os.geteuid() != 0:
-        return "not root"
-    return "" if shutil.which("ip") else "no iproute2"
+def learn_path_mtu(near: Namespace) -> None:
+    """Make the kernel remember that 10.67.0.5 takes 1300 bytes. Raises TimeoutError."""
+    deadline = time.monotonic() + _DEADLINE_S
+    while b"10.67.0.5" not in near.run("ip", "route", "show", "cache"):
+        if time.monotonic() > deadline:
+            raise TimeoutError("no path MTU was learned")
+        near.run(sys.executable, "-c", _PROVOKE)
 
 
 @contextmanager
 def namespace() -> Iterator[Namespace]:
     """Make everything, and take it away again."""
-    name, other = f"ebpfnet-netlink-{os.getpid()}", f"ebpfnet-netlink-{os.getpid()}-b"
-    try:
-        for one in (name, other):
-            subprocess.run(("ip", "netns", "add", one), check=True)
-        made, far = Namespace(name), Namespace(other)
-        for one in (made, far):
+    with namespaces("netlink", "netlink-b") as (near, far):
+        for one in (near, far):
             one.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
-        made.set_up(_VETHS.format(other=other))
-        far.set_up(_SET_UP_OTHER)
-        made.set_up(_SET_UP)
-        made.missing.extend(far.missing)
-        _settle(made)
-        yield made
-    finally:
-        for one in (name, other):
-            subprocess.run(("ip", "netns", "del", one), capture_output=True, check=False)
+        near.set_up(_VETHS.format(other=far.name), "ip")
+        far.set_up(_SET_UP_OTHER, "ip")
+        near.set_up(_SET_UP, "ip")
+        near.missing.extend(far.missing)
+        near.settle()
+        yield near
 
 
 @contextmanager
 def many_addresses(count: int) -> Iterator[Namespace]:
     """A namespace whose addresses do not fit into one message of the kernel."""
-    name = f"ebpfnet-netlink-{os.getpid()}-c"
-    subprocess.run(("ip", "netns", "add", name), check=True)
-    try:
-        made = Namespace(name)
+    with namespaces("netlink-c") as (made,):
         lines = (f"addr add 10.{at >> 8}.{at & 255}.1/32 dev lo" for at in range(count))
-        batch = ("ip", "-n", name, "-b", "-")
+        batch = ("ip", "-n", made.name, "-b", "-")
         subprocess.run(batch, input="\n".join(lines).encode(), check=True)
         yield made
-    finally:
-        subprocess.run(("ip", "netns", "del", name), check=False)
-
-
-def _settle(made: Namespace) -> None:
-    """Wait until link-local addresses are no longer tentative: routes come with them."""
-    deadline = time.monotonic() + _DEADLINE_S
-    while b"tentative" in made.run("ip", "-6", "addr"):
-        if time.monotonic() > deadline:
-            raise TimeoutError("IPv6 addresses stayed tentative")
-        time.sleep(0.05)

@@ -26,12 +26,13 @@ from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, FlowFilter, NodeR
 from kubectl_ebpfnet.node.host import netns
 from kubectl_ebpfnet.node.netlink import conntrack, conntrack_message, transport
 from kubectl_ebpfnet.parse import conntrack as parse
-from tests.node.netlink.conntrack_netns import World, fill, why_not, world
+from tests.network_namespaces import Namespace
+from tests.node.netlink.conntrack_netns import WHY_NOT, fill, world
 from tests.parse import whole_list
 
 kernel = [
     pytest.mark.kernel,
-    pytest.mark.skipif(bool(why_not()), reason=f"nothing is tracked here: {why_not()}"),
+    pytest.mark.skipif(bool(WHY_NOT), reason=f"nothing is tracked here: {WHY_NOT}"),
 ]
 _DEADLINE_S = 20.0
 
@@ -43,18 +44,18 @@ def kernel_test(function: object) -> object:
 
 
 @pytest.fixture(scope="module")
-def made() -> Iterator[World]:
-    with world() as one:
-        assert not one.missing
-        yield one
+def made() -> Iterator[Namespace]:
+    with world() as (near, _):
+        assert not near.missing
+        yield near
 
 
-def ask(made: World, *flows: FlowFilter) -> list[ConntrackEntry]:
+def ask(made: Namespace, *flows: FlowFilter) -> list[ConntrackEntry]:
     with netns.inside(made.path):
         return list(conntrack.entries(NodeRequest(1, ("ebpfnet-node", "conntrack"), flows=flows)))
 
 
-def in_proc(made: World) -> tuple[ConntrackEntry, ...]:
+def in_proc(made: Namespace) -> tuple[ConntrackEntry, ...]:
     with netns.inside(made.path):
         return whole_list.entries(
             parse.entry, Path("/proc/thread-self/net/nf_conntrack").read_bytes()
@@ -65,7 +66,9 @@ def timeless(entries: list[ConntrackEntry] | tuple[ConntrackEntry, ...]) -> Coun
     return Counter(replace(one, timeout=None) for one in entries)
 
 
-def settled(made: World, *flows: FlowFilter) -> tuple[list[ConntrackEntry], list[ConntrackEntry]]:
+def settled(
+    made: Namespace, *flows: FlowFilter
+) -> tuple[list[ConntrackEntry], list[ConntrackEntry]]:
     """What we say, and what /proc says, of a moment in which nothing changed."""
     deadline = time.monotonic() + _DEADLINE_S
     while True:
@@ -80,7 +83,7 @@ def fitting(entries: list[ConntrackEntry], *flows: FlowFilter) -> list[Conntrack
 
 
 @kernel_test
-def test_everything_is_what_proc_tells(made: World) -> None:
+def test_everything_is_what_proc_tells(made: Namespace) -> None:
     ours, theirs = settled(made)
     assert timeless(ours) == timeless(theirs)
     words = {(one.original.protocol, one.state) for one in ours}
@@ -95,7 +98,7 @@ def test_everything_is_what_proc_tells(made: World) -> None:
 
 
 @kernel_test
-def test_everything_is_what_conntrack_lists(made: World) -> None:
+def test_everything_is_what_conntrack_lists(made: Namespace) -> None:
     def listed() -> tuple[ConntrackEntry, ...]:
         both = ("ipv4", "ipv6")
         return whole_list.entries(
@@ -112,7 +115,7 @@ def test_everything_is_what_conntrack_lists(made: World) -> None:
 
 
 @kernel_test
-def test_nothing_is_counted_where_accounting_is_off(made: World) -> None:
+def test_nothing_is_counted_where_accounting_is_off(made: Namespace) -> None:
     made.run("sysctl", "-q", "-w", "net.netfilter.nf_conntrack_acct=0")
     try:
         ends = ("-s", "10.3.0.1", "-d", "10.3.0.2", "--sport", "1", "--dport", "2")
@@ -142,7 +145,7 @@ def some_filters(entries: list[ConntrackEntry], count: int) -> list[FlowFilter]:
 
 
 @kernel_test
-def test_filters_show_all_that_fits_once(made: World) -> None:
+def test_filters_show_all_that_fits_once(made: Namespace) -> None:
     _, table = settled(made)
     filters = [one for one in some_filters(table, 80) if one.exact is None]
     assert len(filters) > 50
@@ -155,7 +158,7 @@ def test_filters_show_all_that_fits_once(made: World) -> None:
 
 
 @kernel_test
-def test_a_filter_is_as_conntracks_own(made: World) -> None:
+def test_a_filter_is_as_conntracks_own(made: Namespace) -> None:
     words = "-s 10.66.0.1 -d 10.66.0.9 -p tcp --dport 80"
     theirs = whole_list.entries(parse.entry, made.run("conntrack", "-L", *words.split()))
     ours = ask(
@@ -166,7 +169,7 @@ def test_a_filter_is_as_conntracks_own(made: World) -> None:
 
 
 @kernel_test
-def test_ipv6_addresses_are_found_though_kernels_compare_them_wrongly(made: World) -> None:
+def test_ipv6_addresses_are_found_though_kernels_compare_them_wrongly(made: Namespace) -> None:
     before_nat, after_nat = ip_address("fd66::9"), ip_address("fd66::2")
     (one,) = ask(made, FlowFilter(before_nat, 53, protocol=17))
     assert one.destination_nat
@@ -176,7 +179,7 @@ def test_ipv6_addresses_are_found_though_kernels_compare_them_wrongly(made: Worl
 
 
 @kernel_test
-def test_one_flow_is_found_from_any_of_its_ends(made: World) -> None:
+def test_one_flow_is_found_from_any_of_its_ends(made: Namespace) -> None:
     (entry,) = ask(made, FlowFilter(peer=ip_address("10.66.0.9"), peer_port=80, protocol=6))
     for flow in (
         entry.original, entry.original.reversed(), entry.reply, entry.reply.reversed(),
@@ -192,13 +195,13 @@ def exactly(flow: Flow) -> FlowFilter:
 
 
 @kernel_test
-def test_a_flow_of_other_zones_is_found_where_zone_0_has_none(made: World) -> None:
+def test_a_flow_of_other_zones_is_found_where_zone_0_has_none(made: Namespace) -> None:
     wanted = exactly(Flow(6, ip_address("10.1.0.1"), 5, ip_address("10.1.0.2"), 6))
     assert {one.zone for one in ask(made, wanted)} == {8, 9, 10}
 
 
 @kernel_test
-def test_a_flow_that_is_not_there_is_no_entry(made: World) -> None:
+def test_a_flow_that_is_not_there_is_no_entry(made: Namespace) -> None:
     assert ask(made, exactly(Flow(6, ip_address("10.5.0.1"), 5, ip_address("10.5.0.2"), 6))) == []
     assert ask(made, FlowFilter(ip_address("10.66.0.1"), peer=ip_address("fd66::2"))) == []
 
@@ -218,7 +221,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[ConntrackEntry]:
 
 
 @kernel_test
-def test_what_is_not_wanted_is_not_decoded(made: World, decoded: list[ConntrackEntry]) -> None:
+def test_what_is_not_wanted_is_not_decoded(made: Namespace, decoded: list[ConntrackEntry]) -> None:
     address = FlowFilter(ip_address("10.66.0.9"))
     found = ask(made, address)
     assert found
@@ -229,7 +232,7 @@ def test_what_is_not_wanted_is_not_decoded(made: World, decoded: list[ConntrackE
 
 
 @kernel_test
-def test_the_kernel_filters(made: World) -> None:
+def test_the_kernel_filters(made: Namespace) -> None:
     address = ip_address("10.66.0.9")
     one = conntrack._TupleFilter(2, destination=address)
     with netns.inside(made.path):
@@ -241,7 +244,7 @@ def test_the_kernel_filters(made: World) -> None:
 
 @kernel_test
 def test_a_kernel_that_does_not_filter_is_asked_once(
-    made: World, monkeypatch: pytest.MonkeyPatch
+    made: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # pyroute2 leaves out attributes that it does not know, and so asks for everything
     monkeypatch.setattr(conntrack, "_FILTER", "CTA_NOTHING")
@@ -257,8 +260,8 @@ def test_a_kernel_that_does_not_filter_is_asked_once(
 
 
 @kernel_test
-def test_a_long_table_needs_little_memory(made: World) -> None:
-    fill(made.near, 10000)
+def test_a_long_table_needs_little_memory(made: Namespace) -> None:
+    fill(made.name, 10000)
     request = NodeRequest(1, ("ebpfnet-node", "conntrack"))
     with netns.inside(made.path):
         assert conntrack.count() == int(made.run("conntrack", "-C"))
@@ -274,13 +277,13 @@ def test_a_long_table_needs_little_memory(made: World) -> None:
 
 
 @kernel_test
-def test_over_the_protocol_facts_are_the_same(made: World) -> None:
+def test_over_the_protocol_facts_are_the_same(made: Namespace) -> None:
     wanted = FlowFilter(ip_address("10.66.0.9"))
     request = codec.plain(NodeRequest(5, ("ebpfnet-node", "conntrack"), flows=(wanted,))) | {
         "protocol": PROTOCOL
     }
     done = subprocess.run(
-        ("ip", "netns", "exec", made.near, sys.executable, "-m", "kubectl_ebpfnet.node"),
+        ("ip", "netns", "exec", made.name, sys.executable, "-m", "kubectl_ebpfnet.node"),
         input=json.dumps(request).encode() + b'\n{"end": true}\n',
         capture_output=True, check=True, timeout=30,
     )  # fmt: skip
@@ -292,12 +295,12 @@ def test_over_the_protocol_facts_are_the_same(made: World) -> None:
 
 
 @kernel_test
-def test_without_the_capability_it_is_said_which(made: World) -> None:
+def test_without_the_capability_it_is_said_which(made: Namespace) -> None:
     if not shutil.which("setpriv"):
         pytest.skip("no setpriv")
     done = subprocess.run(
         (
-            "ip", "netns", "exec", made.near, "setpriv", "--bounding-set=-net_admin",
+            "ip", "netns", "exec", made.name, "setpriv", "--bounding-set=-net_admin",
             "--inh-caps=-net_admin", sys.executable, "-m", "kubectl_ebpfnet.node", "ask",
             "conntrack",
         ),
@@ -308,7 +311,9 @@ def test_without_the_capability_it_is_said_which(made: World) -> None:
 
 
 @kernel_test
-def test_a_kernel_without_ctnetlink_is_said(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_without_ctnetlink_is_said(
+    made: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(conntrack, "_GET", 0xF0 << 8 | 1)  # a subsystem that no kernel has
     with pytest.raises(Unsupported, match="CONFIG_NF_CT_NETLINK"), netns.inside(made.path):
         list(conntrack._ask(0, NLM_F_DUMP, [], conntrack._GET))

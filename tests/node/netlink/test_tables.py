@@ -30,8 +30,9 @@ from kubectl_ebpfnet.node.netlink import names as netlink_names
 from kubectl_ebpfnet.node.netlink import rtnetlink, tables, transport
 from kubectl_ebpfnet.node.server import registry
 from kubectl_ebpfnet.parse import iproute
+from tests.network_namespaces import Namespace, why_not
 from tests.node.bpf import bpf_programs as bpf
-from tests.node.netlink.netlink_namespace import Namespace, many_addresses, namespace, why_not
+from tests.node.netlink.netlink_namespace import learn_path_mtu, many_addresses, namespace
 
 pytestmark = [
     pytest.mark.kernel,
@@ -142,7 +143,7 @@ def test_rules_of_the_two_families_can_be_told_apart(made: Namespace) -> None:
 
 
 def test_learned_path_mtus_are_no_routes(made: Namespace) -> None:
-    made.learn_path_mtu()
+    learn_path_mtu(made)
     routes = ours(made, "routes")
     assert list(routes) == list(ip_routes(made))
     assert not [one for one in routes if str(one.destination) == "10.67.0.5/32"]
