@@ -155,9 +155,9 @@ class Target:
 
     text: str
     kind: str
-    address: Address | None
     namespace: str = ""
     name: str = ""
+    address: Address | None = None
     port: int | None = None
     node: str = ""
     note: str = ""

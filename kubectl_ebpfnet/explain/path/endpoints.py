@@ -67,7 +67,7 @@ def resolve(cluster: ClusterView, request: PathRequest) -> PathEnds:
     source = next((a for a in addresses if a.version == version), None)
     node = pod.node if pod else _only_node(cluster)
     problem, findings = _obstacle(cluster, request, pod, source, destination, version)
-    source_target = Target(request.source, "pod", source, namespace, name, None, node, source_note)
+    source_target = Target(request.source, "pod", namespace, name, source, None, node, source_note)
     destination_target = _destination_target(cluster, request, destination, port, note)
     if problem or source is None or destination is None:
         empty = ip_address("0.0.0.0" if version == 4 else "::")  # noqa: S104 -- not a bind
@@ -329,7 +329,7 @@ def _destination_target(
             owner = f"the address of pod {pod.namespace}/{pod.name}"
             note = f"{note}; {owner}" if note else owner
     namespace, name = request.destination_namespace, request.destination_name
-    return Target(request.destination, kind, address, namespace, name, port, node, note)
+    return Target(request.destination, kind, namespace, name, address, port, node, note)
 
 
 def _endpoint(cluster: ClusterView, source: Target, address: Address) -> Endpoint | None:

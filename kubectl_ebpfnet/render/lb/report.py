@@ -26,7 +26,7 @@ from kubectl_ebpfnet.model.probe import (
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.render.lists import listing
 from kubectl_ebpfnet.render.lists.listing import FORMATS, Column, Listing
-from kubectl_ebpfnet.render.path.document import record_document, safe_text
+from kubectl_ebpfnet.render.path.document import safe_text, sources
 from kubectl_ebpfnet.render.text import findings
 from kubectl_ebpfnet.render.text.style import Style, escape
 from kubectl_ebpfnet.render.text.view import View
@@ -95,8 +95,6 @@ def render_all(reports: Iterable[tuple[ProbeReport, Bundle]], format_name: str) 
 
 def document(report: ProbeReport, bundle: Bundle) -> dict[str, Any]:
     """Return the answer as plain values, in the order of docs/json.md."""
-    cited = {e.record for row in report.rows for e in row.evidence}
-    cited |= {e.record for finding in report.findings for e in finding.evidence}
     request = codec.plain(report.request)
     if report.request.protocol is not None:
         request["protocol"] = protocol_name(report.request.protocol)
@@ -112,22 +110,17 @@ def document(report: ProbeReport, bundle: Bundle) -> dict[str, Any]:
         "items": [_row(row) for row in report.rows],
         "findings": codec.plain(report.findings),
         "missing": list(report.missing),
-        "records": [record_document(r) for r in bundle.records if r.number in cited],
-        "bundle": {"source": bundle.source, "note": bundle.note},
+        **sources([*report.rows, *report.findings], bundle),
     }
 
 
 def _row(row: NodeRow) -> dict[str, Any]:
     values: dict[str, Any] = codec.plain(row)
-    values["target"] = _target(row.target)
+    values["target"]["protocol"] = protocol_name(row.target.protocol)
     for attempt in values["attempts"]:
         del attempt["target"]  # the row's
     values["evidence"] = codec.plain(row.evidence)
     return values
-
-
-def _target(target: ProbeTarget) -> dict[str, Any]:
-    return {**codec.plain(target), "protocol": protocol_name(target.protocol)}
 
 
 def _text(report: ProbeReport, bundle: Bundle, format_name: str, view: View) -> str:

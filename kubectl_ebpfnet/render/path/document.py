@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
-from kubectl_ebpfnet.model.evidence import Bundle, Record
+from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.net import protocol_name
-from kubectl_ebpfnet.model.path import SCHEMA, Hop, Packet, Path, Target
+from kubectl_ebpfnet.model.path import SCHEMA, Hop, Packet, Path
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.render.text.style import is_visible
 
+_OF_RECORD = ("number", "place", "argv", "exit_code", "started", "error")
 _NOT_ASCII = re.compile(r"[^\n -~]")
 
 
@@ -23,16 +25,25 @@ def document(path: Path, bundle: Bundle) -> dict[str, Any]:
     """Return the answer as plain values, in the order of docs/json.md."""
     return {
         "schema": SCHEMA,
-        "source": _target(path.source),
-        "destination": _target(path.destination),
+        **codec.plain(path),
         "protocol": protocol_name(path.protocol),
-        "verdict": path.verdict.value,
-        "reason": path.reason,
         "hops": [_hop(hop) for hop in path.hops],
-        "findings": codec.plain(path.findings),
-        "flows": codec.plain(path.flows),
-        "tracking": codec.plain(path.tracking),
-        "records": [record_document(record) for record in _cited(path, bundle)],
+        **sources([*path.hops, *path.findings, *path.flows, *path.tracking], bundle),
+    }
+
+
+def sources(cites: Iterable[Any], bundle: Bundle) -> dict[str, Any]:
+    """Return the last members of a document: the cited records without their output, and the
+    bundle.
+
+    Args:
+        cites: objects with `evidence`.
+        bundle: its records.
+    """
+    numbers = {each.record for cite in cites for each in cite.evidence}
+    cited = (record for record in bundle.records if record.number in numbers)
+    return {
+        "records": [{key: codec.plain(getattr(each, key)) for key in _OF_RECORD} for each in cited],
         "bundle": {"source": bundle.source, "note": bundle.note},
     }
 
@@ -68,19 +79,6 @@ def _escaped(match: re.Match[str]) -> str:
     return character if is_visible(character) else json.dumps(character)[1:-1]
 
 
-def _target(target: Target) -> dict[str, Any]:
-    return {
-        "text": target.text,
-        "kind": target.kind,
-        "namespace": target.namespace,
-        "name": target.name,
-        "address": None if target.address is None else str(target.address),
-        "port": target.port,
-        "node": target.node,
-        "note": target.note,
-    }
-
-
 def _hop(hop: Hop) -> dict[str, Any]:
     values: dict[str, Any] = codec.plain(hop)
     if not hop.reason:
@@ -93,21 +91,3 @@ def _hop(hop: Hop) -> dict[str, Any]:
 def _packet(packet: Packet) -> dict[str, Any]:
     values: dict[str, Any] = codec.plain(packet, brief=True)
     return {**values.pop("flow"), **values}
-
-
-def _cited(path: Path, bundle: Bundle) -> list[Record]:
-    parts: tuple[Any, ...] = (*path.hops, *path.findings, *path.flows, *path.tracking)
-    numbers = {e.record for item in parts for e in item.evidence}
-    return [record for record in bundle.records if record.number in numbers]
-
-
-def record_document(record: Record) -> dict[str, Any]:
-    """Return a cited record without its output."""
-    return {
-        "number": record.number,
-        "place": codec.plain(record.place),
-        "argv": list(record.argv),
-        "exit_code": record.exit_code,
-        "started": record.started,
-        "error": record.error,
-    }

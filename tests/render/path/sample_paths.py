@@ -116,8 +116,8 @@ def delivered() -> Path:
     )
     ct = CtEntry(OPEN, "OUT", remaining=46, flags=frozenset({"SeenNonSyn"}), source_identity=7012)
     return Path(
-        source=Target("pod/client", "pod", CLIENT, "default", "client", node="kind-worker"),
-        destination=Target("1.1.1.1:80", "address", ONE, port=80),
+        source=Target("pod/client", "pod", "default", "client", CLIENT, node="kind-worker"),
+        destination=Target("1.1.1.1:80", "address", address=ONE, port=80),
         protocol=TCP,
         verdict=Verdict.DELIVERED,
         reason="it leaves the cluster",
@@ -171,8 +171,8 @@ def dropped() -> Path:
     opened = balanced.with_source(source, 40000)
     nat = NatEntry(opened, "OUT", ip_address("fd00::3"), 40001, age=12)
     return Path(
-        source=Target("pod/client", "pod", source, "shop", "client", note="one of 3 ready pods"),
-        destination=Target("svc/web:http", "service", vip, "prod", "web", 80),
+        source=Target("pod/client", "pod", "shop", "client", source, note="one of 3 ready pods"),
+        destination=Target("svc/web:http", "service", "prod", "web", vip, 80),
         protocol=TCP,
         verdict=Verdict.DROPPED,
         reason="dropped at hop 2: egress policy of endpoint 1174 denies identity 52011",
@@ -201,8 +201,8 @@ def hostile() -> Path:
     sent = Packet(SENT)
     evidence = (Evidence(1, (1,), (HOSTILE,)),)
     return Path(
-        source=Target(HOSTILE, "pod", CLIENT, HOSTILE, HOSTILE, node=HOSTILE, note=HOSTILE),
-        destination=Target(HOSTILE, "name", ONE, name=HOSTILE, port=80),
+        source=Target(HOSTILE, "pod", HOSTILE, HOSTILE, CLIENT, node=HOSTILE, note=HOSTILE),
+        destination=Target(HOSTILE, "name", address=ONE, name=HOSTILE, port=80),
         protocol=TCP,
         verdict=Verdict.UNKNOWN,
         reason=HOSTILE,
@@ -237,8 +237,8 @@ def hostile_bundle() -> Bundle:
 def empty() -> Path:
     """An answer that could not even begin."""
     return Path(
-        source=Target("pod/late", "pod", None, "default", "late"),
-        destination=Target("1.1.1.1", "address", ONE),
+        source=Target("pod/late", "pod", "default", "late"),
+        destination=Target("1.1.1.1", "address", address=ONE),
         protocol=1,
         verdict=Verdict.UNKNOWN,
         reason="pod/late is Pending: Unschedulable, so it has no address",
