@@ -165,13 +165,14 @@ def _container(item: Any, *, init: bool) -> ContainerStatus:
     states = js.dig(item, "state")
     known = states if isinstance(states, dict) else {}
     state = next((each for each in ("running", "terminated", "waiting") if each in known), "")
+    why = known.get(state)
     return ContainerStatus(
         name=js.text(item, "name"),
         id=js.text(item, "containerID").rpartition("//")[2],
         state=state,
-        reason=js.text(known, state, "reason"),
-        message=js.text(known, state, "message"),
-        exit_code=js.number(known, state, "exitCode"),
+        reason=js.text(why, "reason"),
+        message=js.text(why, "message"),
+        exit_code=js.number(why, "exitCode"),
         restarts=max(js.number(item, "restartCount") or 0, 0),
         init=init,
     )
