@@ -137,12 +137,16 @@ def _add_service(api: RecordingApi, far_end: FarEnd, service: Service) -> None:
     namespace, name = service.namespace, service.name
     far_end.leaves = False
     far_end.frontends += tuple(sorted(dict.fromkeys(service.addresses), key=str))
-    for value in _result_or_none(lambda: api.endpoint_slices(namespace, name)) or []:
+    slices = _result_or_none(lambda: api.endpoint_slices(namespace, name))
+    for value in slices or []:
         far_end.nodes += [each.node for each in kube.slice_endpoints(value) if each.node]
     selector = selector_text({"matchLabels": dict(service.selector)})
     if selector:
-        pods = _result_or_none(lambda: api.pods(namespace, label_selector=selector)) or []
-        far_end.pods += [kube.pod(each) for each in pods]
+        found = _result_or_none(lambda: api.pods(namespace, label_selector=selector)) or []
+        pods = [kube.pod(each) for each in found]
+        far_end.pods += pods
+        if slices is None:  # the pods tell their nodes too
+            far_end.nodes += [pod.node for pod in pods if pod.node]
 
 
 def _add_node_port(api: RecordingApi, far_end: FarEnd, port: int | None) -> None:

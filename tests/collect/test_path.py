@@ -446,6 +446,18 @@ def test_everything_optional_may_be_denied(cluster: Opened) -> None:
     assert q.best_record(bundle, agent_place("node2"), q.CILIUM_NODES) is not None
 
 
+def test_a_service_whose_endpoints_may_not_be_read_is_asked_where_its_pods_are(
+    cluster: Opened,
+) -> None:
+    session, replay = cluster("vxlan-kpr")
+    nodes = {}
+    for refused in (set(), {"endpointslices"}):
+        replay.refused = refused
+        bundle = collected(session, to_object("service", "web", 80))
+        nodes[len(refused)] = {place.node for place in bundle.places(PlaceKind.AGENT)}
+    assert nodes[1] == nodes[0] == {"node1", "node2"}
+
+
 def test_no_device_of_this_machine_is_in_a_bundle(cluster: Opened) -> None:
     session, replay = cluster("vxlan-kpr")
     filters = ("tc", "filter", "show", "dev")
