@@ -124,6 +124,12 @@ class Unauthorized(ClusterError):
 _POD_CHANGES = (("pods", "create"), ("pods", "delete"))
 
 
+def role_file(verb: str, resource: str) -> str:
+    """Return the document with the Role that allows a verb: node pods change the cluster."""
+    changes = resource in ("namespaces", "secrets") or (resource, verb) in _POD_CHANGES
+    return "docs/rbac-node-pod.yaml" if changes else "docs/rbac.yaml"
+
+
 class Forbidden(ClusterError):
     """403.
 
@@ -143,8 +149,7 @@ class Forbidden(ClusterError):
             message: replaces the usual message, unless "".
         """
         where = f" in namespace {namespace}" if namespace else ""
-        changes = resource in ("namespaces", "secrets") or (resource, verb) in _POD_CHANGES
-        file = "docs/rbac-node-pod.yaml" if changes else "docs/rbac.yaml"
+        file = role_file(verb, resource)
         super().__init__(
             message or f"this user may not {verb} {resource}{where}",
             hint=f'a Role with verb "{verb}" on "{resource}"{where} allows it ({file})',

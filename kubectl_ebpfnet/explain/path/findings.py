@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from kubectl_ebpfnet.errors import role_file
 from kubectl_ebpfnet.explain.flows.match import no_snat_map
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
 from kubectl_ebpfnet.explain.views import cite
@@ -48,11 +49,10 @@ def _agents(whole: WholePath) -> Iterator[Finding]:
         if record.place.kind.value not in ("cilium-agent", "pod", "node"):
             continue
         reported.add(record.error)
-        hint = (
-            f"Missing permission: {record.denied} (docs/rbac.yaml)."
-            if record.denied
-            else "What this place would have told is unknown above."
-        )
+        hint = "What this place would have told is unknown above."
+        if record.denied:
+            verb, _, resource = record.denied.partition(" in namespace ")[0].partition(" ")
+            hint = f"Missing permission: {record.denied} ({role_file(verb, resource)})."
         yield Finding(
             Severity.WARNING,
             f"{record.place} could not be asked: {record.error}",

@@ -34,7 +34,8 @@ def listing(found: FlowList) -> Listing[TrackedFlow]:
         ),
         rows=found.flows,
         evidence=lambda row: row.evidence,
-        nothing="No matching connections found.",
+        nothing="No matching connections found"
+        + (" in what could be read." if found.missing else "."),
         notes=found.missing,
         document={"target": found.target, "node": found.node},
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from kubectl_ebpfnet.capture.open import demo_bundle, write_bundle
+from kubectl_ebpfnet.model.evidence import InMemory
 from tests.cli.console import on_a_terminal, run
 
 GOLDEN = Path(__file__).parents[1] / "expected"
@@ -51,6 +54,19 @@ def test_flows_are_narrowed():
     assert {item["flow"]["destination"] for item in some} == {"1.1.1.1"}
     none = run(*FLOWS, "--protocol", "icmp")
     assert (none.returncode, none.stdout.splitlines()[2]) == (0, "No matching connections found.")
+
+
+def test_what_was_not_read_is_not_called_empty(tmp_path):
+    bundle = demo_bundle()
+    tables = [record for record in bundle.records if {"ct", "nat"} & {*record.argv}]
+    refused = [
+        replace(record, exit_code=None, stdout=InMemory(), error="no", denied="create pods/exec")
+        for record in tables
+    ]
+    kept = [record for record in bundle.records if record not in tables]
+    write_bundle(tmp_path / "x.zip", [*kept, *refused])
+    done = run("flows", "pod/client", "--protocol", "icmp", "--from", str(tmp_path / "x.zip"))
+    assert done.stdout.splitlines()[2] == "No matching connections found in what could be read."
 
 
 @pytest.mark.parametrize(

@@ -240,14 +240,19 @@ def test_an_agent_that_crashes_leaves_the_pods_side() -> None:
     assert "CrashLoopBackOff" in finding(path, "could not be asked").title
 
 
-def test_a_denied_verb_is_named() -> None:
-    denied = could_not(
-        pod_place("default", "client"), "this user may not create pods/exec",
-        "create pods/exec in namespace default",
-    )  # fmt: skip
+@pytest.mark.parametrize(
+    ("verb", "file"),
+    [
+        ("create pods/exec in namespace default", "docs/rbac.yaml"),
+        ("create namespaces", "docs/rbac-node-pod.yaml"),
+    ],
+)
+def test_a_denied_verb_is_named_with_the_role_that_has_it(verb: str, file: str) -> None:
+    denied = could_not(pod_place("default", "client"), f"this user may not {verb}", verb)
     path = ask(changed(VXLAN, without("client"), more=(denied,)), "client", "1.1.1.1:80")
-    assert "create pods/exec in namespace default" in finding(path, "could not be asked").detail
-    assert any("pods/exec" in hop.reason for hop in path.hops)
+    detail = finding(path, "could not be asked").detail
+    assert detail == f"Missing permission: {verb} ({file})."
+    assert any(verb in hop.reason for hop in path.hops)
 
 
 def test_a_receiving_node_that_is_not_known() -> None:
