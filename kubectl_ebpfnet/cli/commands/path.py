@@ -22,8 +22,9 @@ TEXT = CommandText(
     summary="Show every hop of a packet from a pod, and the proof of each hop.",
     description="""The answer starts with the verdict and how the packet's address and port are
 translated on the way. Then come the hops, the flows as Cilium and the kernel
-track them, and findings. No packet is sent. Where no Cilium agent answers, a
-node pod is deployed for the run (--node-access).
+track them, and findings. No packet is sent, but the DNS query of the pod for a
+name. Where no Cilium agent answers, a node pod is deployed for the run
+(--node-access).
 
 Exit codes: 0 delivered, 1 error, 2 usage, 3 dropped, 4 unknown.""",
     examples=(
