@@ -182,15 +182,22 @@ class AgentExec(PodExec):
 
 def _that_fit(questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
     """Yield the questions in parts, each of which fits into the address of an exec."""
+    script = _address_bytes(shell_script.script_argv((), "0" * 32, COMMAND_SECONDS))
     part: list[Question] = []
+    size = script
     for question in questions:
-        argv = shell_script.script_argv([*part, question], "0" * 32, COMMAND_SECONDS)
-        if part and len(urlencode([("command", word) for word in argv])) > LONGEST_ADDRESS:
+        more = _address_bytes(shell_script.question_words(question))
+        if part and size + more > LONGEST_ADDRESS:
             yield part
-            part = []
+            part, size = [], script
         part.append(question)
+        size += more
     if part:
         yield part
+
+
+def _address_bytes(words: Sequence[str]) -> int:
+    return len(urlencode([("command", word) for word in words])) + 1  # and the & behind them
 
 
 def missing_permission(error: ClusterError) -> str:

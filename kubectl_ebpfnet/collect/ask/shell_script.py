@@ -131,13 +131,17 @@ def script_argv(
         trusted: the image's `ip`, `cat` and the like are genuine and need no time limit.
     """
     words = ["sh", "-c", SCRIPT, "sh", nonce, str(seconds), "1" if trusted else ""]
-    for question in questions:
-        if question.fact is TC_FILTERS:
-            words.append("@")
-            continue
-        needles = "\n".join(question.needles)
-        for number, argv in enumerate(question.fact.forms):
-            words += ["o" if number else "n", str(len(argv)), needles, *argv]
+    return [*words, *(word for question in questions for word in question_words(question))]
+
+
+def question_words(question: Question) -> list[str]:
+    """Return the words of the script that ask one question."""
+    if question.fact is TC_FILTERS:
+        return ["@"]
+    words = []
+    needles = "\n".join(question.needles)
+    for number, argv in enumerate(question.fact.forms):
+        words += ["o" if number else "n", str(len(argv)), needles, *argv]
     return words
 
 

@@ -31,6 +31,7 @@ _NOT_FOUND = 127
 _KEPT_LABEL = ("ebpfnet.dev/keep", "true")  # cluster/nodepods/manifest.py
 _NODE_POD = "--node-access pod"
 _FILE = "docs/rbac.yaml"
+_ASKED = frozenset(argv for fact in q.FACTS if Need.DOCTOR in fact.need for argv in fact.answers)
 _LATE = "that --timeout allows"  # collect/deadline.py
 _NO_SHELL = "image has no shell and no"  # collect/ask/container.py
 
@@ -147,11 +148,10 @@ def _tools(
 
 def _evidence(records: Iterable[Record]) -> Iterator[Evidence]:
     """Cite the records that were made for this report; a capture's tables are not cited."""
-    asked = {argv for fact in q.FACTS if Need.DOCTOR in fact.need for argv in fact.answers}
     for record in records:
         if not record.ran:
             yield from cite.whole(record)
-        elif record.argv in asked:
+        elif record.argv in _ASKED:
             yield Evidence(record.number)
 
 
