@@ -11,7 +11,7 @@ from kubectl_ebpfnet.explain.views.answer import Answer, FactLine, grouped
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Bundle, Place, pod_place
 from kubectl_ebpfnet.model.fact import Fact
-from kubectl_ebpfnet.model.kernel import Route
+from kubectl_ebpfnet.model.kernel import Link, Route
 
 T = TypeVar("T")
 
@@ -68,6 +68,10 @@ class PodNetns(Netns):
             name: of the pod.
         """
         super().__init__(bundle, (pod_place(namespace, name),))
+
+    def link(self, name: str) -> Link | None:
+        """Return the pod's device of this name, None without one."""
+        return next(iter(self.having(q.POD_LINKS, name, "name")), None)
 
     def routes(self, version: int) -> Answer[Route]:
         """Return the pod's routes of one IP version, 4 or 6."""

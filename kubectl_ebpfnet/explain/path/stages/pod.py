@@ -173,7 +173,7 @@ def _neighbour(
 
 def _has_no_carrier(netns: PodNetns, device: str) -> bool:
     """Tell whether the pod's device, or its other end, is down."""
-    link = next((link for link in netns[q.POD_LINKS].facts if link.name == device), None)
+    link = netns.link(device)
     return link is not None and not (link.up and link.lower_up)
 
 
@@ -188,7 +188,7 @@ def _link(
 ) -> str | None:
     """Add the veth hop; return the host side device's name, None when the walk ends here."""
     where = walk.in_source_pod(HopKind.LINK)
-    inner = next((link for link in netns[q.POD_LINKS].facts if link.name == device), None)
+    inner = netns.link(device)
     if inner is not None and not inner.up:
         evidence = cite.of(netns[q.POD_LINKS].record, inner.span.head())
         walk.drop(
