@@ -9,7 +9,10 @@ from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.net import Address, Flow
 
-SCHEMA = "ebpfnet.dev/path/v1"
+SCHEMA = "ebpfnet.dev/path/v2"
+
+NOW = 60.0
+"""Seconds before its record was read within which a packet counts as seen "now"."""
 
 
 class State(StrEnum):
@@ -27,8 +30,42 @@ class Verdict(StrEnum):
     """What becomes of the packet."""
 
     DELIVERED = "delivered"
+    """The destination answered this flow within the last minute before the record."""
+    REACHABLE = "reachable"
+    """The tables let it through to a pod or a node; no recent answer was seen."""
+    LEAVES = "leaves"
+    """It leaves the cluster; what happens beyond is not known."""
     DROPPED = "dropped"
+    """It is lost in the cluster, or its destination refuses it."""
     UNKNOWN = "unknown"
+    """A fact that decides is missing."""
+
+    @property
+    def let_through(self) -> bool:
+        """Whether nothing in the cluster is known to stop the packet."""
+        return self in (Verdict.DELIVERED, Verdict.REACHABLE, Verdict.LEAVES)
+
+
+class Decides(StrEnum):
+    """What a hop that is not known may do to the packet."""
+
+    NOTHING = "nothing"
+    """It passes here either way."""
+    DROP = "drop"
+    """It may be lost here; what passes goes the way that is shown."""
+    WAY = "way"
+    """It may go another way from here: by another route, backend, source or program."""
+
+
+class Outcome(StrEnum):
+    """What came back to an attempt."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    """A RST, or an ICMP error."""
+    UNANSWERED = "unanswered"
+    UNKNOWN = "unknown"
+    """The tables do not tell: UDP that nobody need answer, an entry without flags."""
 
 
 class HopPlace(StrEnum):
@@ -140,6 +177,43 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Fix:
+    """What to do: `text` is one sentence, `command` a command line, "" where there is none."""
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """Evidence against the way that the tables show, one sentence and its proof."""
+
+    text: str
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Where the packet is lost.
+
+    Attributes:
+        how: `seen` when the drop itself was seen (a drop notice, a RST), `derived` when it follows
+            from tables.
+        hop: number of the hop.
+        node: the node that it is on, "" off the nodes.
+        by: what drops it, one line.
+        object: the object that a person would edit, e.g. `CiliumNetworkPolicy default/client`,
+            "" when none is known.
+    """
+
+    how: str
+    hop: int
+    node: str
+    by: str
+    object: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """An end of the path as it was resolved.
 
@@ -211,6 +285,33 @@ class TrackedFlow:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """The newest attempt to send this flow that a tracking table shows.
+
+    Attributes:
+        flow: its entries.
+        outcome: what came back.
+        age: seconds from its last packet until the table was read, None where no clock tells.
+        text: one sentence: what was sent, what came back, where a handshake stopped.
+    """
+
+    flow: TrackedFlow
+    outcome: Outcome
+    age: float | None
+    text: str
+
+    @property
+    def now(self) -> bool:
+        """Whether it is recent enough to tell what happens to a packet now."""
+        return self.age is not None and self.age <= NOW
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """The entries' lines."""
+        return self.flow.evidence
+
+
+@dataclass(frozen=True, slots=True)
 class TrackingNote:
     """Why a table of a node has no entry of the flows: `table` is `cilium-ct`, `cilium-nat` or
     `nf_conntrack`."""
@@ -268,6 +369,11 @@ class Path:
         findings: worst first.
         flows: flows that match, as they are tracked now, newest first.
         tracking: a note for each table without an entry of the flows.
+        cause: why, one sentence; "" when there is nothing to mend.
+        fix: what to do about it, None when there is nothing to do or nothing is known to help.
+        contradictions: evidence against the way that the tables show.
+        drop: where the packet is lost, None when it is not.
+        attempt: the newest attempt, None when no table shows one.
     """
 
     source: Target
@@ -279,3 +385,8 @@ class Path:
     findings: tuple[Finding, ...]
     flows: tuple[TrackedFlow, ...] = ()
     tracking: tuple[TrackingNote, ...] = ()
+    cause: str = ""
+    fix: Fix | None = None
+    contradictions: tuple[Contradiction, ...] = ()
+    drop: Drop | None = None
+    attempt: Attempt | None = None

@@ -67,7 +67,7 @@ def test_version():
     assert run("--version").stdout == done.stdout
     said = json.loads(run("version", "-o=json").stdout)
     assert said["version"] == kubectl_ebpfnet.__version__
-    assert said["schemas"] == ["ebpfnet.dev/path/v1"]
+    assert said["schemas"] == ["ebpfnet.dev/path/v2"]
 
 
 def test_no_kubeconfig():

@@ -26,7 +26,8 @@ track them, and findings. No packet is sent, but the DNS query of the pod for a
 name. Where no Cilium agent answers, a node pod is deployed for the run
 (--node-access).
 
-Exit codes: 0 delivered, 1 error, 2 usage, 3 dropped, 4 unknown.""",
+Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
+4 unknown.""",
     examples=(
         ("From a pod to an address outside of the cluster", "path pod/client 1.1.1.1:80"),
         ("To a Service, by the name of its port", "path pod/client svc/web:http"),
@@ -39,7 +40,6 @@ Exit codes: 0 delivered, 1 error, 2 usage, 3 dropped, 4 unknown.""",
         ("From a file that a colleague captured", "path pod/client 1.1.1.1:80 --from case.zip"),
     ),
 )
-_EXIT_CODES = {"delivered": 0, "dropped": 3, "unknown": 4}
 
 
 @flags.with_node_flags
@@ -77,4 +77,4 @@ def run(
         path = explain(request, bundle)
         text = render(path, bundle, output, view)
     emit(text)
-    return _EXIT_CODES[path.verdict]
+    return {"dropped": 3, "unknown": 4}.get(path.verdict, 0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from kubectl_ebpfnet.errors import NotFound, UsageError
+from kubectl_ebpfnet.explain.flows.attempt import newest
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
 from kubectl_ebpfnet.explain.views import cite
@@ -15,7 +16,14 @@ from kubectl_ebpfnet.model.cilium import Endpoint
 from kubectl_ebpfnet.model.evidence import CLIENT, PlaceKind, pod_place
 from kubectl_ebpfnet.model.kube import Pod, Service, ServicePort
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
-from kubectl_ebpfnet.model.path import Finding, PathRequest, Severity, Target, TrackedFlow
+from kubectl_ebpfnet.model.path import (
+    Attempt,
+    Finding,
+    PathRequest,
+    Severity,
+    Target,
+    TrackedFlow,
+)
 from kubectl_ebpfnet.parse import lookup
 
 
@@ -34,6 +42,7 @@ class PathEnds:
         flows: tracked flows that match, newest first.
         problem: why no walk is possible, "" when it is.
         findings: of the resolution.
+        attempt: the newest attempt that a table of the source's node shows, None without one.
     """
 
     source: Target
@@ -46,6 +55,7 @@ class PathEnds:
     flows: tuple[TrackedFlow, ...] = ()
     problem: str = ""
     findings: tuple[Finding, ...] = ()
+    attempt: Attempt | None = None
 
     @property
     def tracked(self) -> TrackedFlow | None:
@@ -115,6 +125,7 @@ def _with_flows(
         flows,
         "",
         findings,
+        newest(flows),
     )
 
 

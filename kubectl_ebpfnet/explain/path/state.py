@@ -14,16 +14,21 @@ from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import Endpoint
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import (
+    Attempt,
+    Contradiction,
+    Decides,
+    Drop,
     Evidence,
     Finding,
+    Fix,
     Hop,
     HopKind,
     HopPlace,
+    Outcome,
     Packet,
     Severity,
     State,
     TrackedFlow,
-    Verdict,
 )
 
 Where = tuple[HopPlace, str, str, HopKind]
@@ -88,9 +93,70 @@ class PacketState:
         return HopPlace.CILIUM, device or self.device or self.node, self.node, kind
 
 
+class Destination(StrEnum):
+    """Where a walk that the tables let through ends."""
+
+    POD = "pod"
+    NODE = "node"
+    OUTSIDE = "outside"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """The tables let the packet through: to what, and as which packet (one line)."""
+
+    destination: Destination
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The walk cannot go on: a fact that decides is missing.
+
+    Attributes:
+        reason: which fact is missing, and why.
+        fix: how to get it, None when nothing is known to help.
+    """
+
+    reason: str
+    fix: Fix | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """A hop that is not known, on a walk that goes on: its number, and what may happen there."""
+
+    hop: int
+    decides: Decides
+    reason: str
+    fix: Fix | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The walk ends at a hop that drops the packet.
+
+    Attributes:
+        drop: where, and by what.
+        reason: one sentence for the verdict.
+        cause: why, one sentence.
+        fix: what to do about it.
+        after: undecided hops that stand before it.
+    """
+
+    drop: Drop
+    reason: str
+    cause: str
+    fix: Fix | None
+    after: tuple[Undecided, ...]
+
+
+End = Arrived | Stopped | Dropped
+
+
 @dataclass
 class PathBuilder:
-    """A walk in progress: the resolved ends, the hops so far, and the verdict.
+    """A walk in progress: the resolved ends, the hops so far, and how the walk ends.
 
     Attributes:
         cluster: the bundle's indexes.
@@ -100,9 +166,9 @@ class PathBuilder:
         flows: tracked flows that match, of every node that the packet came to.
         visited_nodes: nodes that the packet came to after the first.
         crossings: (from node, to node, packet) of each crossing of the wire, to detect a loop.
-        verdict, reason: of the walk so far.
-        doubt: why the destination may be unable to answer although nothing drops the packet;
-            "" for no doubt.
+        undecided: hops that may lose the packet or send it elsewhere.
+        contradictions: evidence against the walk.
+        end: how the walk ended.
     """
 
     cluster: ClusterView
@@ -112,9 +178,9 @@ class PathBuilder:
     flows: list[TrackedFlow] = field(default_factory=list)
     visited_nodes: list[str] = field(default_factory=list)
     crossings: set[tuple[str, str, Packet]] = field(default_factory=set)
-    verdict: Verdict = Verdict.UNKNOWN
-    reason: str = ""
-    doubt: str = ""
+    undecided: list[Undecided] = field(default_factory=list)
+    contradictions: list[Contradiction] = field(default_factory=list)
+    end: End = Stopped("the walk did not begin")
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -125,6 +191,16 @@ class PathBuilder:
     def tracked(self) -> TrackedFlow | None:
         """The newest flow that matches the request on the source's node."""
         return self.ends.tracked
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The newest attempt to send this flow, None when no table shows one."""
+        return self.ends.attempt
+
+    def answered_now(self) -> bool:
+        """Tell whether the newest attempt is recent and was answered by the destination."""
+        attempt = self.attempt
+        return attempt is not None and attempt.now and attempt.outcome is Outcome.ANSWERED
 
     @property
     def source_pod(self) -> str:
@@ -161,6 +237,8 @@ class PathBuilder:
         *,
         reason: str = "",
         drops: bool = False,
+        decides: Decides = Decides.NOTHING,
+        fix: Fix | None = None,
     ) -> None:
         """Add a hop.
 
@@ -175,8 +253,12 @@ class PathBuilder:
             evidence: the proof.
             reason: for UNKNOWN: the missing fact, and why it is missing.
             drops: for drop() alone.
+            decides: for UNKNOWN: what may happen to the packet there.
+            fix: for UNKNOWN: how to get the missing fact.
         """
         number = len(self.hops) + 1
+        if state is State.UNKNOWN and decides is not Decides.NOTHING:
+            self.undecided.append(Undecided(number, decides, reason, fix))
         self.hops.append(
             Hop(number, place, where, node, kind, summary, state, packet, reason, drops, evidence)
         )
@@ -195,8 +277,12 @@ class PathBuilder:
         title: str,
         detail: str,
         proof: tuple[Evidence, ...] = (),
+        seen: bool = False,
+        cause: str = "",
+        fix: Fix | None = None,
+        object: str = "",
     ) -> None:
-        """Add the hop that drops the packet and its finding, and set the verdict; the walk is over.
+        """Add the hop that drops the packet and its finding; the walk is over.
 
         Args:
             place: the kind of place.
@@ -204,25 +290,60 @@ class PathBuilder:
             node: the node that it is on, "" off the nodes.
             kind: the kind of thing that acts on the packet.
             summary: what drops the packet and why, one line.
-            state: OBSERVED when the drop was seen, DERIVED when it follows from tables.
+            state: OBSERVED when what drops it was seen as it is, DERIVED when it follows from
+                several facts.
             packet: as it came to the hop.
             evidence: the proof.
             title: the finding, one line.
             detail: what to do about it.
             proof: the finding's, where it is not the hop's.
+            seen: the drop of this packet itself was seen: a drop notice, a RST.
+            cause: one sentence for the verdict; `title` where it is not given.
+            fix: one sentence and a command; `detail` where it is not given.
+            object: the object that a person would edit, e.g. `NetworkPolicy shop/deny-all`.
         """
         self.hop(place, where, node, kind, summary, state, packet, evidence, drops=True)
-        self.verdict = Verdict.DROPPED
-        self.reason = f"dropped at hop {len(self.hops)}: {summary}"
+        number = len(self.hops)
+        self.end = Dropped(
+            Drop("seen" if seen else "derived", number, node, summary, object),
+            f"dropped at hop {number}: {summary}",
+            cause or title,
+            fix or Fix(detail),
+            tuple(self.undecided),
+        )
         self.finding(Severity.ERROR, title, detail, proof or evidence)
 
-    def delivered(self, reason: str) -> None:
-        """Set the verdict: the packet reached its destination, or left the cluster."""
-        self.verdict, self.reason = Verdict.DELIVERED, reason
+    def arrived(self, destination: Destination, text: str) -> None:
+        """End the walk: the tables let the packet through.
 
-    def unknown(self, reason: str) -> None:
-        """Set the verdict: a fact that decides what happens next is missing."""
-        self.verdict, self.reason = Verdict.UNKNOWN, reason
+        Args:
+            destination: what it reached.
+            text: where it is then, one line: `to pod default/web`, `as 192.0.2.1:40000`.
+        """
+        self.end = Arrived(destination, text)
+
+    def unknown(self, reason: str, fix: Fix | None = None) -> None:
+        """End the walk: a fact that decides what happens next is missing.
+
+        Args:
+            reason: which fact, and why it is missing.
+            fix: how to get it.
+        """
+        self.end = Stopped(reason, fix)
+
+    def doubt(self, reason: str, decides: Decides = Decides.DROP, fix: Fix | None = None) -> None:
+        """Say that the last hop may lose the packet, or an answer to it, though it is known.
+
+        Args:
+            reason: what is not known.
+            decides: what may happen.
+            fix: how to get it.
+        """
+        self.undecided.append(Undecided(len(self.hops), decides, reason, fix))
+
+    def contradicts(self, text: str, evidence: tuple[Evidence, ...] = ()) -> None:
+        """Add evidence against the walk, one sentence and its proof."""
+        self.contradictions.append(Contradiction(text, evidence))
 
     def finding(
         self, severity: Severity, title: str, detail: str, evidence: tuple[Evidence, ...] = ()
@@ -236,12 +357,3 @@ class PathBuilder:
             evidence: the proof.
         """
         self.findings.append(Finding(severity, title, detail, evidence))
-
-
-def answered(tracked: TrackedFlow | None) -> bool:
-    """Tell whether a conntrack table shows packets of the reply direction."""
-    if tracked is None:
-        return False
-    if tracked.netfilter is not None and "UNREPLIED" not in tracked.netfilter.status:
-        return True
-    return tracked.cilium_ct is not None and tracked.cilium_ct.rx_flags_seen != 0

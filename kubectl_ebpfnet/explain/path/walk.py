@@ -12,19 +12,17 @@ from collections.abc import Sequence
 from kubectl_ebpfnet.explain.flows.match import notes
 from kubectl_ebpfnet.explain.path import endpoints, findings
 from kubectl_ebpfnet.explain.path.stages import STAGES
-from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage, answered
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
+from kubectl_ebpfnet.explain.path.verdict import settle
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import (
     Finding,
-    HopKind,
     Packet,
     Path,
     PathRequest,
     Severity,
-    State,
     TrackingNote,
-    Verdict,
 )
 
 LONGEST = 64
@@ -53,7 +51,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
     else:
         start = Packet(ends.flow)
         _run(walk, PacketState(Stage.SOCKET, start, ends.source.node, identity=ends.identity))
-    _settle(walk)
+    decision = settle(walk)
     across = findings.across(findings.WholePath(cluster, ends, walk.flows))
     found = sorted(
         (*walk.findings, *ends.findings, *across),
@@ -67,12 +65,17 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
         source=ends.source,
         destination=ends.destination,
         protocol=request.protocol,
-        verdict=walk.verdict,
-        reason=walk.reason,
+        verdict=decision.verdict,
+        reason=decision.reason,
         hops=tuple(walk.hops),
         findings=_unique(found),
         flows=tuple(walk.flows),
         tracking=tuple(notes_of_nodes),
+        cause=decision.cause,
+        fix=decision.fix,
+        contradictions=decision.contradictions,
+        drop=decision.drop,
+        attempt=walk.attempt,
     )
 
 
@@ -83,23 +86,9 @@ def _run(walk: PathBuilder, start: PacketState) -> None:
         if step is None:
             return
         here = step
-    walk.unknown(f"the packet passed {LONGEST} stages without arriving: a routing loop")
-    walk.finding(Severity.ERROR, "routing loop", walk.reason)
-
-
-def _settle(walk: PathBuilder) -> None:
-    """Turn DELIVERED into UNKNOWN where an unknown hop may have dropped the packet, unless the
-    destination was seen to answer."""
-    if walk.verdict is not Verdict.DELIVERED:
-        return
-    if walk.doubt and not answered(walk.tracked):
-        walk.unknown(walk.doubt)
-        return
-    unknown = [hop for hop in walk.hops if hop.state is State.UNKNOWN and hop.reason]
-    decisive = [hop for hop in unknown if hop.kind in (HopKind.POLICY, HopKind.ROUTE)]
-    if decisive and not answered(walk.tracked):
-        hop = decisive[0]
-        walk.unknown(f"unknown at hop {hop.number}: {hop.reason}")
+    reason = f"the packet passed {LONGEST} stages without arriving: a routing loop"
+    walk.unknown(reason)
+    walk.finding(Severity.ERROR, "routing loop", reason)
 
 
 def _unique(found: Sequence[Finding]) -> tuple[Finding, ...]:

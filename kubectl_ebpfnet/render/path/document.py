@@ -13,7 +13,7 @@ from typing import Any
 
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.net import protocol_name
-from kubectl_ebpfnet.model.path import SCHEMA, Hop, Packet, Path
+from kubectl_ebpfnet.model.path import SCHEMA, Attempt, Hop, Packet, Path
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.render.text.style import is_visible
 
@@ -28,7 +28,10 @@ def document(path: Path, bundle: Bundle) -> dict[str, Any]:
         **codec.plain(path),
         "protocol": protocol_name(path.protocol),
         "hops": [_hop(hop) for hop in path.hops],
-        **sources([*path.hops, *path.findings, *path.flows, *path.tracking], bundle),
+        "attempt": _attempt(path.attempt),
+        **sources(
+            [*path.hops, *path.findings, *path.flows, *path.tracking, *path.contradictions], bundle
+        ),
     }
 
 
@@ -86,6 +89,19 @@ def _hop(hop: Hop) -> dict[str, Any]:
     del values["packet"]
     evidence = values.pop("evidence")
     return {**values, "packet": _packet(hop.packet), "evidence": evidence}
+
+
+def _attempt(attempt: Attempt | None) -> dict[str, Any] | None:
+    if attempt is None:
+        return None
+    return {
+        "outcome": attempt.outcome.value,
+        "age": attempt.age,
+        "text": attempt.text,
+        "node": attempt.flow.node,
+        "flow": codec.plain(attempt.flow.flow),
+        "evidence": codec.plain(attempt.evidence),
+    }
 
 
 def _packet(packet: Packet) -> dict[str, Any]:

@@ -7,19 +7,26 @@ from kubectl_ebpfnet.model.path import Path
 from kubectl_ebpfnet.render.path import phrases
 from kubectl_ebpfnet.render.text.style import Style, escape
 from kubectl_ebpfnet.render.text.view import View
-from kubectl_ebpfnet.render.text.wrap import wrap
+from kubectl_ebpfnet.render.text.wrap import hanging, wrap
 
 
 def opening(path: Path, view: View) -> list[str]:
-    """Return the headline, and notes on the resolution of the ends."""
+    """Return the headline, cause and fix, and notes on the resolution of the ends."""
     headline = phrases.headline(path)
-    first = (
-        escape(headline.before) + Style(view.color).verdict(path.verdict) + escape(headline.after)
-    )
-    return [
-        first,
-        *(part for note in phrases.notes(path) for part in wrap(escape(note), view.width)),
-    ]
+    # The word gets its colour after the lines are cut: codes take no columns.
+    word = "\0" * len(path.verdict.value)
+    lines = wrap(escape(headline.before) + word + escape(headline.after), view.width)
+    colored = Style(view.color).verdict(path.verdict)
+    lines = [line.replace(word, colored) for line in lines]
+    for note in phrases.notes(path):
+        lines += wrap(escape(note), view.width)
+    if path.cause and path.cause not in path.reason:
+        lines += hanging("Cause  ", escape(path.cause), view.width)
+    if path.fix is not None:
+        lines += hanging("Fix    ", escape(path.fix.text), view.width)
+        if path.fix.command:
+            lines += hanging("       ", escape(path.fix.command), view.width)
+    return lines
 
 
 def closing(bundle: Bundle, view: View) -> list[str]:

@@ -32,15 +32,12 @@ class Headline:
 
 
 def headline(path: Path) -> Headline:
-    """Return the headline: source → destination, the verdict, and the tuple after translation.
+    """Return the headline: source → destination, the verdict and its reason.
 
-    `pod/client 10.0.1.5 → 1.1.1.1:80/TCP: delivered, seen outside as 192.0.2.7:40000`.
+    `pod/client 10.0.1.5 → 1.1.1.1:80/TCP: leaves the cluster as 192.0.2.7:40000; …`.
     """
-    there = _destination(path)
-    before = f"{_source(path.source)} → {there}: "
+    before = f"{_source(path.source)} → {_destination(path)}: "
     word = path.verdict.value
-    if path.verdict is Verdict.DELIVERED:
-        return Headline(before, path.verdict, _translation(path))
     reason = path.reason.removeprefix(word).lstrip(":, ")
     if not reason:
         return Headline(before, path.verdict, "")
@@ -66,29 +63,6 @@ def _destination(path: Path) -> str:
         return f"{title}{f':{target.port}' if target.port else ''} ({protocol})"
     tuple_text = f"{endpoint_text(target.address, target.port)}/{protocol}"
     return tuple_text if title == str(target.address) else f"{title} {tuple_text}"
-
-
-def _translation(path: Path) -> str:
-    if not path.hops:
-        return ""
-    last = path.hops[-1]
-    flow = last.packet.flow
-    text = ""
-    target = path.destination
-    moved = target.address is not None and (
-        flow.destination != target.address
-        or (
-            None not in (flow.destination_port, target.port)
-            and flow.destination_port != target.port
-        )
-    )
-    if moved:
-        text += f" to {endpoint_text(flow.destination, flow.destination_port)}"
-    if path.source.address is not None and flow.source != path.source.address:
-        outside = last.place in (HopPlace.WIRE, HopPlace.WORLD)
-        how = "seen outside as" if outside else "seen as"
-        text += f", {how} {endpoint_text(flow.source, flow.source_port)}"
-    return text
 
 
 def notes(path: Path) -> list[str]:

@@ -18,7 +18,13 @@ from kubectl_ebpfnet.model.probe import Judgement
 COLOR_MODES = ("auto", "always", "never")
 
 _RED, _YELLOW, _GREEN, _CYAN = 31, 33, 32, 36
-_VERDICTS = {Verdict.DELIVERED: _GREEN, Verdict.DROPPED: _RED, Verdict.UNKNOWN: _YELLOW}
+_VERDICTS = {
+    Verdict.DELIVERED: _GREEN,
+    Verdict.REACHABLE: _GREEN,
+    Verdict.LEAVES: _GREEN,
+    Verdict.DROPPED: _RED,
+    Verdict.UNKNOWN: _YELLOW,
+}
 _SEVERITIES = {Severity.ERROR: _RED, Severity.WARNING: _YELLOW, Severity.INFO: _CYAN}
 _JUDGEMENTS = {Judgement.AS_ASKED: _GREEN, Judgement.CONTRADICTED: _RED, Judgement.UNKNOWN: _YELLOW}
 

@@ -25,7 +25,7 @@ from tests.explain.path.variants import edit, host_network, json_edit, says, sho
 def test_a_host_network_pod_sends_as_its_node(scenario: str, address: str) -> None:
     bundle = changed(scenario, host_network(address), without("client"))
     path = ask(bundle, "client", "pod/web:8080")
-    assert path.verdict == "delivered"
+    assert path.verdict.let_through
     assert "hostNetwork pod" in path.hops[0].summary
     assert not any(hop.place == "pod" for hop in path.hops[:-1])
     (policy,) = [hop for hop in path.hops if hop.kind == "policy"]
@@ -89,7 +89,7 @@ def beside_the_client() -> list[Change]:
 def test_two_pods_on_one_node_meet_no_stack() -> None:
     bundle = changed(VXLAN, *beside_the_client())
     path = ask(bundle, "client", "pod/web:8080")
-    assert path.verdict == "delivered"
+    assert path.verdict.let_through
     assert {hop.node for hop in path.hops} == {"node2"}
     assert [hop.kind for hop in path.hops[3:]] == [
         "program", "policy", "route", "policy", "link", "delivery",
@@ -118,7 +118,7 @@ def test_ingress_policy_on_the_same_node_drops() -> None:
 @pytest.mark.parametrize("destination", ["pod/client:8080", "127.0.0.1:80", "10.244.1.160:1"])
 def test_what_a_pod_sends_to_itself_stays_in_it(destination: str) -> None:
     path = ask(changed(VXLAN), "client", destination)
-    assert path.verdict == "delivered"
+    assert path.verdict.let_through
     (hop,) = path.hops
     assert (hop.kind, hop.place) == ("delivery", "pod")
 
@@ -173,8 +173,8 @@ def client_policy(*entries: dict[str, object]) -> Change:
 @pytest.mark.parametrize(
     ("entry", "verdict"),
     [
-        (egress_entry(0, 1, 8), "delivered"),
-        (egress_entry(0, 1, 0), "delivered"),
+        (egress_entry(0, 1, 8), "leaves"),
+        (egress_entry(0, 1, 0), "leaves"),
         (egress_entry(0, 1, 3), "dropped"),
         (egress_entry(0, 6, 8), "dropped"),
     ],
@@ -199,7 +199,7 @@ def test_an_identity_of_a_cidr_rule() -> None:
     row = "9.9.9.0/24          identity=16777218 encryptkey=0 tunnelendpoint=0.0.0.0 flags=<none>\n"
     ipcache = edit("node2", "cilium-dbg bpf ipcache list", lambda t: t.rstrip("\n") + "\n" + row)
     bundle = changed(VXLAN, client_policy(egress_entry(16777218, 6, 80)), ipcache)
-    assert ask(bundle, "client", "9.9.9.9:80").verdict == "delivered"
+    assert ask(bundle, "client", "9.9.9.9:80").verdict.let_through
     assert "denies world (identity 2)" in dropped_at(ask(bundle, "client", "9.9.8.9:80")).summary
 
 

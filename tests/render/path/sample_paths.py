@@ -120,7 +120,8 @@ def delivered() -> Path:
         destination=Target("1.1.1.1:80", "address", address=ONE, port=80),
         protocol=TCP,
         verdict=Verdict.DELIVERED,
-        reason="it leaves the cluster",
+        reason="TCP 10.244.1.160:36768 → 1.1.1.1:80 was answered 8 s before the record; it leaves "
+        "the cluster as 172.30.0.12:36768",
         hops=hops,
         findings=(
             Finding(

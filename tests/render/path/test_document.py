@@ -38,7 +38,7 @@ TARGET = {
     "note": Text,
 }
 SHAPE: dict[str, Any] = {
-    "schema": {"ebpfnet.dev/path/v1"},
+    "schema": {"ebpfnet.dev/path/v2"},
     "source": TARGET,
     "destination": TARGET,
     "protocol": Text,
@@ -74,6 +74,24 @@ SHAPE: dict[str, Any] = {
             "evidence": EVIDENCE,
         }
     ],
+    "cause": Text,
+    "fix": ({"text": Text, "command": Text}, NULL),
+    "contradictions": [{"text": Text, "evidence": EVIDENCE}],
+    "drop": (
+        {"how": {"seen", "derived"}, "hop": Number, "node": Text, "by": Text, "object": Text},
+        NULL,
+    ),
+    "attempt": (
+        {
+            "outcome": set(model.Outcome),
+            "age": (float, Number, NULL),
+            "text": Text,
+            "node": Text,
+            "flow": FLOW,
+            "evidence": EVIDENCE,
+        },
+        NULL,
+    ),
     "tracking": [{"node": Text, "table": Text, "text": Text, "evidence": EVIDENCE}],
     "records": [
         {
@@ -97,6 +115,9 @@ def check(value: Any, shape: Any, at: str = "$") -> None:
         assert needed <= set(value) <= wanted, at
         for key, item in value.items():
             check(item, shape.get(key, shape.get(f"{key}?")), f"{at}.{key}")
+    elif isinstance(shape, tuple) and isinstance(shape[0], dict):
+        if value is not None:
+            check(value, shape[0], at)
     elif isinstance(shape, list):
         assert isinstance(value, list), at
         for i, item in enumerate(value):
@@ -140,13 +161,22 @@ def test_yaml_says_the_same():
 def keys(shape: Any) -> set[str]:
     if isinstance(shape, dict):
         return {k.rstrip("?") for k in shape}.union(*(keys(v) for v in shape.values()))
+    if isinstance(shape, tuple):
+        return keys(shape[0])
     return keys(shape[0]) if isinstance(shape, list) else set()
 
 
 def test_the_document_tells_every_key_and_every_word():
     told = set(re.findall(r"`([^`\n]+)`", DOCS.read_text(encoding="utf-8")))
     assert keys(SHAPE) <= told
-    for words in (model.Verdict, model.State, model.HopPlace, model.HopKind, model.Severity):
+    for words in (
+        model.Verdict,
+        model.Outcome,
+        model.State,
+        model.HopPlace,
+        model.HopKind,
+        model.Severity,
+    ):
         assert {str(word) for word in words} <= told
 
 

@@ -10,7 +10,7 @@ from kubectl_ebpfnet.explain.path.stages.device import link_evidence
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
 from kubectl_ebpfnet.explain.path.stages.veth import ct_text
-from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, answered
+from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.cilium import Endpoint
 from kubectl_ebpfnet.model.net import endpoint_text
@@ -91,7 +91,7 @@ def _into_pod(walk: PathBuilder, here: PacketState) -> None:
     flow = here.packet.flow
     pod = walk.cluster.pod_with(flow.destination)
     name = f"{pod.namespace}/{pod.name}" if pod is not None else str(flow.destination)
-    replied = answered(walk.tracked)
+    replied = walk.answered_now()
     walk.hop(
         HopPlace.POD,
         name,
@@ -111,4 +111,5 @@ def _into_pod(walk: PathBuilder, here: PacketState) -> None:
             f"the receiving pod {name} is not ready{why}",
             f"`kubectl describe pod -n {pod.namespace} {pod.name}` tells why.",
         )
-    walk.delivered(f"delivered to pod {name}" + ("; it answered" if replied else ""))
+    end = endpoint_text(flow.destination, flow.destination_port)
+    walk.arrived(Destination.POD, f"to pod {name} at {end}")

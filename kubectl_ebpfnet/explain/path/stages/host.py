@@ -12,13 +12,13 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.kernel import netfilter, routing
 from kubectl_ebpfnet.explain.path.stages import loadbalancing
 from kubectl_ebpfnet.explain.path.stages.forward import kernel_evidence, route_evidence, route_of
-from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
+from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import NetfilterRule
-from kubectl_ebpfnet.model.path import Evidence, HopKind, State
+from kubectl_ebpfnet.model.path import Decides, Evidence, HopKind, State
 
 IDENTITY_MARK = 0x0F00
 """MARK_MAGIC_IDENTITY: what cil_from_container puts on packets for the stack (bpf/lib/common.h)."""
@@ -166,6 +166,7 @@ def _filter(walk: PathBuilder, here: PacketState, node: NodeView, chain: str, de
             here.packet,
             evidence or cite.whole(answer.record),
             reason="" if seen else f"netfilter's rules could not be read: {answer.missing}",
+            decides=Decides.DROP,
         )
         return True
     outcome = netfilter.traverse(
@@ -195,6 +196,7 @@ def _filter(walk: PathBuilder, here: PacketState, node: NodeView, chain: str, de
             evidence,
             reason="a dropping rule has matches that cannot be evaluated: "
             + (", ".join(dropping[0].other_matches) or "mark, set or port not known"),
+            decides=Decides.DROP,
         )
         return True
     walk.hop(
@@ -225,4 +227,4 @@ def deliver(walk: PathBuilder, here: PacketState) -> None:
         State.DERIVED,
         here.packet,
     )
-    walk.delivered(f"delivered to node {here.node}")
+    walk.arrived(Destination.NODE, f"to node {here.node}")

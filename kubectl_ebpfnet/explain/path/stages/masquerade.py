@@ -166,9 +166,10 @@ def _missing_masquerade(
         f"nothing masquerades pod address {flow.source}: it leaves the cluster as it is",
         State.DERIVED, here.packet, evidence,
     )  # fmt: skip
-    walk.doubt = f"pod address {flow.source} leaves the cluster as it is, and no answer was seen"
     wanted = node.config.masquerade
     off = wanted == "disabled"
+    if not off:
+        walk.doubt(f"pod address {flow.source} leaves the cluster as it is, and no answer was seen")
     walk.finding(
         Severity.WARNING if off else Severity.ERROR,
         f"pod address {flow.source} leaves the cluster without masquerading",

@@ -15,14 +15,14 @@ from kubectl_ebpfnet.explain.kernel.routing import (
     with_kernel_answer,
 )
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
-from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
+from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.kernel import Link, Neighbour, Route
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.path import Evidence, HopKind, Severity, State
+from kubectl_ebpfnet.model.path import Decides, Evidence, HopKind, Severity, State
 
 
 def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
@@ -63,7 +63,7 @@ def _to_itself(walk: PathBuilder, here: PacketState, netns: PodNetns) -> bool:
         here.packet,
         cite.of(netns[q.POD_ADDRESSES].record, *(fact.span for fact in own)) if own else (),
     )
-    walk.delivered(f"delivered to pod {walk.source_pod} itself, on lo")
+    walk.arrived(Destination.POD, f"to pod {walk.source_pod} itself, on lo")
     return True
 
 
@@ -80,8 +80,9 @@ def _route(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route | boo
             here.packet,
             cite.whole(answer.record),
             reason=f"the pod's routes could not be read: {answer.missing}",
+            decides=Decides.DROP,
         )
-        # The agent's view of the endpoint stands in for the route, so this hop does not decide.
+        # The agent's view of the endpoint stands in for the way; whether there is one is not known.
         return None
     decision = decide((), answer.facts, flow.source, flow.destination)
     kernel = netns[q.FIB.about(*q.packet_words(flow.source, flow.destination))]

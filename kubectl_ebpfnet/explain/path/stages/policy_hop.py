@@ -13,7 +13,7 @@ from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import PolicyEntry
 from kubectl_ebpfnet.model.net import has_ports
-from kubectl_ebpfnet.model.path import Evidence, HopKind, Packet, Severity, State
+from kubectl_ebpfnet.model.path import Decides, Evidence, HopKind, Packet, Severity, State
 
 ICMP_ECHO_REQUEST = {1: 8, 58: 128}
 """With ICMP rules, Cilium's policy maps hold the ICMP type in place of the port."""
@@ -52,7 +52,10 @@ def policy_hop(
         text = f"{direction} policy" + (
             ": let this flow pass, or it would not be in conntrack" if seen else ""
         )
-        walk.hop(*where, text, state, packet, seen, reason="" if seen else missing)
+        walk.hop(
+            *where, text, state, packet, seen,
+            reason="" if seen else missing, decides=Decides.DROP,
+        )  # fmt: skip
         return True
     assert endpoint_id is not None
     assert identity is not None
@@ -78,6 +81,7 @@ def policy_hop(
             reason="it depends on the port: give one, as in 1.1.1.1:80"
             if port is None
             else "the policy map names identities by labels that could not be resolved",
+            decides=Decides.DROP,
         )
         return True
     if verdict.allowed:
@@ -105,7 +109,7 @@ def _proxied(
     evidence: tuple[Evidence, ...],
 ) -> None:
     """Note that the L7 proxy, whose rules are not in the policy map, decides next."""
-    walk.doubt = (
+    walk.doubt(
         f"the L7 proxy on {here.node} (port {entry.proxy_port}) decides about each request, by "
         "rules that are not in the policy map"
     )
@@ -157,6 +161,7 @@ def _denied(
         detail=f"Endpoint {endpoint_id}{mine}: {rule}.{named} "
         f"`cilium-dbg monitor -t drop --related-to {endpoint_id}` in the agent on {here.node} "
         "shows the drops as they happen.",
+        seen=proof_of_drop is not None,
     )
 
 

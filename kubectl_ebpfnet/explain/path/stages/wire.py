@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage, answered
+from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.model.net import endpoint_text, protocol_name
@@ -52,7 +52,7 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if any(hop.kind is HopKind.NAT and hop.state is State.UNKNOWN for hop in walk.hops):
         source = "an address that is not known (masquerading could not be read)"
     tracked = walk.tracked
-    replied = answered(tracked)
+    replied = walk.answered_now()
     walk.hop(
         HopPlace.WORLD,
         str(seen.destination),
@@ -64,10 +64,7 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
         here.packet,
         tracked.evidence[:1] if replied and tracked is not None else (),
     )
-    walk.delivered(
-        f"seen outside as {source}"
-        + ("; it answered" if replied else "; nothing past the wire is known")
-    )
+    walk.arrived(Destination.OUTSIDE, f"as {source}")
     return None
 
 

@@ -1,0 +1,157 @@
+"""The verdict: what the tables decide, weighed against the newest attempt that they show.
+
+The table is docs/json.md's, "How the verdict is decided". An answer proves what happens now only
+if it is recent, and a drop that follows whole from the tables stands even then: the tables were
+read later than the answer came.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from kubectl_ebpfnet.explain.path.state import (
+    Arrived,
+    Destination,
+    Dropped,
+    PathBuilder,
+    Undecided,
+)
+from kubectl_ebpfnet.model.net import TCP
+from kubectl_ebpfnet.model.path import (
+    Attempt,
+    Contradiction,
+    Decides,
+    Drop,
+    Fix,
+    HopKind,
+    Outcome,
+    State,
+    Verdict,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The verdict and what stands beside it; the fields are those of `Path`."""
+
+    verdict: Verdict
+    reason: str
+    cause: str = ""
+    fix: Fix | None = None
+    contradictions: tuple[Contradiction, ...] = ()
+    drop: Drop | None = None
+
+
+def settle(walk: PathBuilder) -> Decision:
+    """Decide what becomes of the packet of a walk that has ended."""
+    decision = _by_tables(walk)
+    against = (*walk.contradictions, *decision.contradictions)
+    words = "".join(f"; but {each.text}" for each in against)
+    return replace(decision, reason=decision.reason + words, contradictions=against)
+
+
+def _by_tables(walk: PathBuilder) -> Decision:
+    end = walk.end
+    if isinstance(end, Dropped):
+        return _dropped(walk, end)
+    if walk.answered_now():
+        return _delivered(walk)
+    attempt = walk.attempt
+    if attempt is not None and attempt.now and attempt.outcome is Outcome.REFUSED:
+        return _refused(walk, attempt)
+    if isinstance(end, Arrived):
+        return _arrived(walk, end)
+    return Decision(Verdict.UNKNOWN, end.reason, end.reason, end.fix, _against(attempt))
+
+
+def _dropped(walk: PathBuilder, end: Dropped) -> Decision:
+    elsewhere = next((u for u in end.after if u.decides is Decides.WAY), None)
+    if elsewhere is not None and end.drop.how != "seen":
+        if walk.answered_now():
+            return _delivered(walk)
+        reason = (
+            f"unknown at hop {elsewhere.hop}: {elsewhere.reason}; the way that is shown is "
+            f"{end.reason}"
+        )
+        return Decision(Verdict.UNKNOWN, reason, elsewhere.reason, elsewhere.fix)
+    answered = walk.answered_now() and end.drop.how != "seen"
+    against = _against(walk.attempt) if answered else ()
+    return Decision(Verdict.DROPPED, end.reason, end.cause, end.fix, against, end.drop)
+
+
+def _arrived(walk: PathBuilder, end: Arrived) -> Decision:
+    attempt = walk.attempt
+    if walk.undecided:
+        return _undecided(walk.undecided[0], attempt)
+    if attempt is not None and attempt.now and attempt.outcome is Outcome.UNANSWERED:
+        return _unanswered(walk, end, attempt)
+    return _let_through(end, attempt)
+
+
+def _delivered(walk: PathBuilder) -> Decision:
+    """The destination answers: what the tables leave open, they let through."""
+    attempt = walk.attempt
+    assert attempt is not None
+    text = attempt.text
+    if isinstance(walk.end, Arrived) and walk.end.destination is Destination.OUTSIDE:
+        text += f"; it leaves the cluster {walk.end.text}"
+    elif isinstance(walk.end, Arrived):
+        text += f"; delivered {walk.end.text}"
+    return Decision(Verdict.DELIVERED, text)
+
+
+def _refused(walk: PathBuilder, attempt: Attempt) -> Decision:
+    """A RST or an ICMP error came back: something at the destination, or in its name, refuses."""
+    end = walk.end
+    inside = isinstance(end, Arrived) and end.destination is not Destination.OUTSIDE
+    who = "the destination" if inside else "the destination, or a device on the way in its name,"
+    by = f"{who} refuses it: {attempt.text}"
+    fix = Fix(
+        "See that a process listens at this port of the destination; a Service's targetPort names "
+        "the port."
+    )
+    last = walk.hops[-1]
+    walk.hops[-1] = replace(
+        last, state=State.OBSERVED, drops=True, evidence=last.evidence + attempt.evidence
+    )
+    drop = Drop("seen", last.number, last.node, by)
+    cause = f"nothing accepts it: {attempt.text}"
+    return Decision(Verdict.DROPPED, f"dropped at hop {last.number}: {by}", cause, fix, drop=drop)
+
+
+def _undecided(first: Undecided, attempt: Attempt | None) -> Decision:
+    reason = f"unknown at hop {first.hop}: {first.reason}"
+    return Decision(Verdict.UNKNOWN, reason, first.reason, first.fix, _against(attempt))
+
+
+def _against(attempt: Attempt | None) -> tuple[Contradiction, ...]:
+    """Return what the newest attempt says beside a verdict that it does not decide."""
+    return (Contradiction(attempt.text, attempt.evidence),) if attempt is not None else ()
+
+
+def _unanswered(walk: PathBuilder, end: Arrived, attempt: Attempt) -> Decision:
+    """No answer came although the tables let the packet through: where it was last seen counts."""
+    against = _against(attempt)
+    if end.destination is Destination.OUTSIDE and _left(walk, attempt):
+        reason = f"leaves the cluster {end.text}; what happens beyond is not known"
+        return Decision(Verdict.LEAVES, reason, contradictions=against)
+    reason = f"the tables that were read let it through {end.text}, but {attempt.text}"
+    fix = Fix("Run the path from the other side as well, and look at what the hops do not show.")
+    return Decision(Verdict.UNKNOWN, reason, "no table that was read loses it", fix)
+
+
+def _left(walk: PathBuilder, attempt: Attempt) -> bool:
+    """Tell whether a table that is filled as a packet leaves its node has the attempt."""
+    flow = attempt.flow
+    if flow.cilium_nat is not None or flow.netfilter is not None:
+        return True
+    masqueraded = any(hop.kind is HopKind.NAT for hop in walk.hops)
+    return flow.flow.protocol != TCP and not masqueraded
+
+
+def _let_through(end: Arrived, attempt: Attempt | None) -> Decision:
+    seen = f"; {attempt.text}" if attempt is not None else "; no attempt is tracked"
+    if end.destination is Destination.OUTSIDE:
+        reason = f"leaves the cluster {end.text}; what happens beyond is not known{seen}"
+        return Decision(Verdict.LEAVES, reason)
+    return Decision(Verdict.REACHABLE, f"the tables let it through {end.text}{seen}")

@@ -1,0 +1,167 @@
+"""The table of docs/json.md, "How the verdict is decided", cell by cell."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from kubectl_ebpfnet.explain.path.endpoints import PathEnds
+from kubectl_ebpfnet.explain.path.state import Destination, PathBuilder
+from kubectl_ebpfnet.explain.path.verdict import Decision, settle
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.cilium import NatEntry
+from kubectl_ebpfnet.model.evidence import bundle_of
+from kubectl_ebpfnet.model.net import TCP, Flow
+from kubectl_ebpfnet.model.path import (
+    NOW,
+    Attempt,
+    Decides,
+    HopKind,
+    HopPlace,
+    Outcome,
+    Packet,
+    State,
+    Target,
+    TrackedFlow,
+)
+
+FLOW = Flow(TCP, ip_address("10.0.0.1"), 40000, ip_address("192.0.2.1"), 80)
+NAT = NatEntry(FLOW, "OUT", ip_address("192.0.2.9"), 40000)
+AT_NODE = (HopPlace.NODE, "node1", "node1", HopKind.RULE)
+
+ANSWERED = Outcome.ANSWERED, 3.0
+REFUSED = Outcome.REFUSED, 3.0
+SILENT = Outcome.UNANSWERED, 3.0
+OLD = Outcome.ANSWERED, NOW + 1
+AGELESS = Outcome.ANSWERED, None
+ONE_WAY = Outcome.UNKNOWN, 3.0
+NONE = None, None
+
+
+def walk(attempt: tuple[Outcome | None, float | None], nat: NatEntry | None = None) -> PathBuilder:
+    outcome, age = attempt
+    tracked = TrackedFlow("node1", FLOW, None, None, nat, None, FLOW)
+    newest = Attempt(tracked, outcome, age, "the newest attempt") if outcome else None
+    pod, world = Target("pod/client", "pod", "default", "client"), Target("192.0.2.1", "address")
+    ends = PathEnds(pod, world, False, None, 0, None, FLOW, attempt=newest)
+    builder = PathBuilder(ClusterView(bundle_of([])), ends)
+    builder.hop(*AT_NODE, "a rule", State.DERIVED, Packet(FLOW))
+    return builder
+
+
+def undecided(builder: PathBuilder, decides: Decides) -> None:
+    builder.hop(
+        *AT_NODE, "a rule", State.UNKNOWN, Packet(FLOW), reason="it was not read", decides=decides
+    )
+
+
+def dropped(builder: PathBuilder, seen: bool = False) -> None:
+    builder.drop(
+        *AT_NODE, "a rule drops it", State.DERIVED, Packet(FLOW), (),
+        title="a rule drops it", detail="Remove it.", seen=seen,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("attempt", "inside", "outside"),
+    [
+        (ANSWERED, "delivered", "delivered"),
+        (REFUSED, "dropped", "dropped"),
+        (SILENT, "unknown", "unknown"),
+        (OLD, "reachable", "leaves"),
+        (AGELESS, "reachable", "leaves"),
+        (ONE_WAY, "reachable", "leaves"),
+        (NONE, "reachable", "leaves"),
+    ],
+)
+def test_tables_that_let_it_through(attempt, inside, outside) -> None:
+    for destination, verdict in (
+        (Destination.POD, inside),
+        (Destination.NODE, inside),
+        (Destination.OUTSIDE, outside),
+    ):
+        builder = walk(attempt)
+        builder.arrived(destination, "there")
+        assert settle(builder).verdict == verdict
+
+
+def test_a_silent_attempt_that_left_the_cluster_is_beyond_it() -> None:
+    builder = walk(SILENT, NAT)
+    builder.arrived(Destination.OUTSIDE, "as 192.0.2.9:40000")
+    decision = settle(builder)
+    assert decision.verdict == "leaves"
+    assert decision.reason.endswith("; but the newest attempt")
+
+
+@pytest.mark.parametrize(
+    ("attempt", "against"),
+    [(ANSWERED, ["the newest attempt"]), (REFUSED, []), (SILENT, []), (OLD, []), (NONE, [])],
+)
+def test_a_drop_that_follows_from_tables_stands(attempt, against) -> None:
+    builder = walk(attempt)
+    undecided(builder, Decides.DROP)
+    dropped(builder)
+    decision = settle(builder)
+    assert decision.verdict == "dropped"
+    assert decision.drop is not None
+    assert (decision.drop.how, decision.drop.hop) == ("derived", 3)
+    assert [each.text for each in decision.contradictions] == against
+    assert all(text in decision.reason for text in against)
+
+
+def settled_undecided(attempt: tuple[Outcome | None, float | None], how: str) -> Decision:
+    builder = walk(attempt)
+    if how == "stopped":
+        builder.unknown("it was not read")
+    elif how == "way before a drop":
+        undecided(builder, Decides.WAY)
+        dropped(builder)
+    else:
+        undecided(builder, Decides(how))
+        builder.arrived(Destination.POD, "there")
+    return settle(builder)
+
+
+@pytest.mark.parametrize("how", ["stopped", "way before a drop", "drop", "way"])
+@pytest.mark.parametrize(
+    ("attempt", "verdict"),
+    [
+        (ANSWERED, "delivered"),
+        (SILENT, "unknown"),
+        (OLD, "unknown"),
+        (AGELESS, "unknown"),
+        (NONE, "unknown"),
+    ],
+)
+def test_undecided_tables(attempt, verdict, how) -> None:
+    decision = settled_undecided(attempt, how)
+    assert decision.verdict == verdict
+    assert verdict == "delivered" or "it was not read" in decision.reason
+
+
+def test_a_refusal_is_a_drop_whatever_is_undecided() -> None:
+    for how in ("stopped", "drop", "way"):
+        decision = settled_undecided(REFUSED, how)
+        assert (decision.verdict, decision.drop and decision.drop.how) == ("dropped", "seen")
+
+
+def test_a_drop_that_was_seen_stands_after_an_undecided_way() -> None:
+    builder = walk(NONE)
+    undecided(builder, Decides.WAY)
+    dropped(builder, seen=True)
+    assert settle(builder).verdict == "dropped"
+
+
+def test_an_unknown_hop_that_cannot_matter_decides_nothing() -> None:
+    builder = walk(NONE)
+    undecided(builder, Decides.NOTHING)
+    builder.arrived(Destination.POD, "there")
+    assert settle(builder).verdict == "reachable"
+
+
+def test_a_hop_that_refuses_is_marked() -> None:
+    builder = walk(REFUSED)
+    builder.arrived(Destination.POD, "there")
+    settle(builder)
+    assert [hop.drops for hop in builder.hops] == [True]
