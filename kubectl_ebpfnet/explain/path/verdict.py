@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from kubectl_ebpfnet.explain.path.remedy import how_to_get
 from kubectl_ebpfnet.explain.path.state import (
     Arrived,
     Destination,
@@ -45,6 +46,8 @@ class Decision:
 def settle(walk: PathBuilder) -> Decision:
     """Decide what becomes of the packet of a walk that has ended."""
     decision = _by_tables(walk)
+    if decision.verdict is Verdict.UNKNOWN and decision.fix is None:
+        decision = replace(decision, fix=how_to_get(walk))
     against = (*walk.contradictions, *decision.contradictions)
     words = "".join(f"; but {each.text}" for each in against)
     return replace(decision, reason=decision.reason + words, contradictions=against)

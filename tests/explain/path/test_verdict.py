@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import ip_address
 
 import pytest
@@ -11,7 +12,7 @@ from kubectl_ebpfnet.explain.path.state import Destination, PathBuilder
 from kubectl_ebpfnet.explain.path.verdict import Decision, settle
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import NatEntry
-from kubectl_ebpfnet.model.evidence import bundle_of
+from kubectl_ebpfnet.model.evidence import Record, agent_place, bundle_of
 from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.model.path import (
     NOW,
@@ -39,13 +40,20 @@ ONE_WAY = Outcome.UNKNOWN, 3.0
 NONE = None, None
 
 
-def walk(attempt: tuple[Outcome | None, float | None], nat: NatEntry | None = None) -> PathBuilder:
+def walk(
+    attempt: tuple[Outcome | None, float | None],
+    nat: NatEntry | None = None,
+    records: Sequence[Record] = (),
+) -> PathBuilder:
     outcome, age = attempt
     tracked = TrackedFlow("node1", FLOW, None, None, nat, None, FLOW)
     newest = Attempt(tracked, outcome, age, "the newest attempt") if outcome else None
-    pod, world = Target("pod/client", "pod", "default", "client"), Target("192.0.2.1", "address")
+    pod, world = (
+        Target("pod/client", "pod", "default", "client"),
+        Target("192.0.2.1:80", "address", address=FLOW.destination, port=80),
+    )
     ends = PathEnds(pod, world, False, None, 0, None, FLOW, attempt=newest)
-    builder = PathBuilder(ClusterView(bundle_of([])), ends)
+    builder = PathBuilder(ClusterView(bundle_of(records)), ends)
     builder.hop(*AT_NODE, "a rule", State.DERIVED, Packet(FLOW))
     return builder
 
@@ -165,3 +173,22 @@ def test_a_hop_that_refuses_is_marked() -> None:
     builder.arrived(Destination.POD, "there")
     settle(builder)
     assert [hop.drops for hop in builder.hops] == [True]
+
+
+def test_what_is_missing_says_how_to_get_it() -> None:
+    builder = walk(NONE)
+    builder.unknown("the routes were not read")
+    fix = settle(builder).fix
+    assert fix is not None
+    assert fix.command == (
+        "kubectl ebpfnet path -n default pod/client 192.0.2.1:80 --node-access pod"
+    )
+
+
+def test_a_permission_that_is_missing_is_named() -> None:
+    record = Record(1, agent_place("node1"), ("ip", "route"), error="forbidden", denied="create x")
+    builder = walk(NONE, records=[record])
+    builder.unknown("the routes were not read")
+    fix = settle(builder).fix
+    assert fix is not None
+    assert "create x" in fix.text

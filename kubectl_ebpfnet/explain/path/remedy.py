@@ -1,0 +1,41 @@
+"""How to get a fact that is missing, where the stage that lacks it does not say."""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.errors import role_file
+from kubectl_ebpfnet.explain.path.state import PathBuilder
+from kubectl_ebpfnet.model.evidence import LIVE, PlaceKind
+from kubectl_ebpfnet.model.net import TCP, endpoint_text, protocol_name
+from kubectl_ebpfnet.model.path import Fix, Target
+
+
+def how_to_get(walk: PathBuilder) -> Fix | None:
+    """Return what would show more than the records do, None when nothing is known to help."""
+    bundle = walk.cluster.bundle
+    denied = next((record.denied for record in bundle.records if record.denied), "")
+    if denied:
+        verb, _, resource = denied.partition(" in namespace ")[0].partition(" ")
+        return Fix(f"Grant the permission that is missing: {denied} ({role_file(verb, resource)}).")
+    by_node_pod = bool(bundle.places(PlaceKind.NODE))
+    pod = f"-n {walk.ends.source.namespace} pod/{walk.ends.source.name}"
+    if bundle.source != LIVE:
+        command = (
+            "" if by_node_pod else f"kubectl ebpfnet capture -f case.zip {pod} --node-access pod"
+        )
+        return Fix("Record a new capture while the packets are lost.", command)
+    if by_node_pod:
+        return None
+    destination = _words(walk.ends.destination, walk.ends.flow.protocol)
+    command = f"kubectl ebpfnet path {pod} {destination} --node-access pod"
+    return Fix("Let node pods read the nodes.", command)
+
+
+def _words(target: Target, protocol: int) -> str:
+    """Return the destination as the command line takes it."""
+    port = f":{target.port}" if target.port is not None else ""
+    namespace = f" --to-namespace {target.namespace}" if target.namespace else ""
+    flag = f" --protocol {protocol_name(protocol).lower()}" if protocol != TCP else ""
+    if target.kind == "address" and target.address is not None:
+        return endpoint_text(target.address, target.port) + flag
+    short = {"service": "svc/", "name": ""}.get(target.kind, f"{target.kind}/")
+    return f"{short}{target.name or target.text}{port}{namespace}{flag}"
