@@ -186,7 +186,9 @@ def test_what_is_missing_says_how_to_get_it() -> None:
 
 
 def test_a_permission_that_is_missing_is_named() -> None:
-    record = Record(1, agent_place("node1"), ("ip", "route"), error="forbidden", denied="create x")
+    record = Record(
+        1, agent_place("node1"), ("ip", "route"), None, error="forbidden", denied="create x"
+    )
     builder = walk(NONE, records=[record])
     builder.unknown("the routes were not read")
     fix = settle(builder).fix
