@@ -17,6 +17,10 @@ from kubectl_ebpfnet.model.net import Address, Flow, Network, has_ports
 class CtEntry:
     """An entry of Cilium's connection tracking maps (pkg/maps/ctmap).
 
+    What Cilium counts as sent ("Tx") and received ("Rx") is as the entry's end of the connection sees
+    it: requests of an OUT or SVC entry are sent, those of an IN entry are received (bpf/lib/
+    conntrack.h, ct_update_timeout). A SVC entry never sees replies.
+
     Attributes:
         flow: initiator → destination, however the map or the version stores and prints it.
         direction: `OUT` (made at the client's side), `IN` (at the server's), `SVC` (per-packet
@@ -25,7 +29,10 @@ class CtEntry:
         expires: lifetime in the datapath's own clock, None when not said.
         remaining: seconds left, negative when expired but not yet collected; None when not said.
         flags: names, e.g. {"RxClosing", "SeenNonSyn"}.
-        tx_flags_seen, rx_flags_seen: TCP flag bits seen with and against the entry's direction.
+        tx_flags_seen, rx_flags_seen: TCP flag bits of the packets sent and received.
+        last_tx_report, last_rx_report: when a packet was last sent and received, in the datapath's
+            own clock as `expires`; 0 for never, None when not said. Cilium writes it for a packet
+            with new flags, else every 5 s (CT_REPORT_INTERVAL), so the last packet may be younger.
         packets, bytes: both directions, None when not counted (zero is "not counted": accounting
             is off by default since 1.17).
         rev_nat: reverse NAT id, 0 for none.
@@ -46,6 +53,28 @@ class CtEntry:
     rev_nat: int = 0
     source_identity: int = 0
     backend_id: int = 0
+    last_tx_report: int | None = None
+    last_rx_report: int | None = None
+
+    @property
+    def request_flags(self) -> int:
+        """TCP flag bits that the initiator sent."""
+        return self.rx_flags_seen if self.direction == "IN" else self.tx_flags_seen
+
+    @property
+    def reply_flags(self) -> int:
+        """TCP flag bits that the destination sent."""
+        return self.tx_flags_seen if self.direction == "IN" else self.rx_flags_seen
+
+    @property
+    def last_request(self) -> int | None:
+        """When the initiator last sent a packet, as the reports say it."""
+        return self.last_rx_report if self.direction == "IN" else self.last_tx_report
+
+    @property
+    def last_reply(self) -> int | None:
+        """When the destination last sent a packet, as the reports say it."""
+        return self.last_tx_report if self.direction == "IN" else self.last_rx_report
 
 
 def ct_flow(
@@ -305,7 +334,9 @@ class DatapathConfig:
         host_firewall: True when it is on.
         egress_gateway: True when it is on.
         endpoint_routes: one host route a pod.
-        clock_source: `ktime` or `jiffies`.
+        clock_source: of times in Cilium's maps: `ktime` is seconds of CLOCK_MONOTONIC, `jiffies` are
+            jiffies / 256.
+        clock_hertz: jiffies a second, None where they are not used.
         state: the agent's own state word, e.g. "Ok".
     """
 
@@ -329,6 +360,7 @@ class DatapathConfig:
     egress_gateway: bool | None = None
     endpoint_routes: bool | None = None
     clock_source: str = ""
+    clock_hertz: int | None = None
     state: str = ""
 
 

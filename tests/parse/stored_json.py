@@ -41,6 +41,8 @@ def ct(data: bytes) -> Iterator[CtEntry]:
             rev_nat=_swapped(value["RevNAT"]),
             source_identity=value["SourceSecurityID"],
             backend_id=value["Union0"][1] if service else 0,
+            last_tx_report=value["LastTxReport"],
+            last_rx_report=value["LastRxReport"],
         )
 
 

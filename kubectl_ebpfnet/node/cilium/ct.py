@@ -6,6 +6,7 @@ its keys, other flows are searched in packed form.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,24 +24,41 @@ MAPS = {
 }
 """IP version, and whether the map is for TCP; the other one has all other protocols."""
 
+_TIMER_LINES = 5000
+"""The first processor's jiffies follow its timers, two lines each."""
+
 
 def entries(request: NodeRequest) -> Iterator[CtEntry]:
     """Yield the entries of the requested flows, or all.
 
     Packets and bytes are None where both are zero: since Cilium 1.17 counting is optional.
-    `remaining` is None where lifetimes are not in seconds of CLOCK_MONOTONIC.
+    Times are in seconds of CLOCK_MONOTONIC, also of a datapath that writes jiffies; `remaining` is
+    None where the unit cannot be told.
 
     Raises:
         KernelError: no such map is pinned, has these sizes, or may be read.
     """
     folder = pins.root()
-    now = int(time.clock_gettime(time.CLOCK_MONOTONIC))
+    clock = layout_tuple.DatapathClock(int(time.clock_gettime(time.CLOCK_MONOTONIC)), _jiffies())
     apart = not _since_1_17(folder)
     for table, layout in scan.tables(folder, MAPS, layout_tuple.CT, request.flows):
         for key, value in _matching_entries(table, request.flows, layout):
-            entry = layout_tuple.ct_entry(key, value, layout, now, apart=apart)
+            entry = layout_tuple.ct_entry(key, value, layout, clock, apart=apart)
             if entry is not None and _fits(entry, request.flows):
                 yield entry
+
+
+def _jiffies() -> int | None:
+    """Return the kernel's jiffies (kernel/time/timer_list.c), None where it does not tell them."""
+    try:
+        with Path("/proc/timer_list").open(encoding="ascii", errors="replace") as lines:
+            for line in itertools.islice(lines, _TIMER_LINES):
+                name, colon, value = line.partition(":")
+                if colon and name.strip() == "jiffies" and value.strip().isdigit():
+                    return int(value)
+    except OSError:
+        pass
+    return None
 
 
 def _since_1_17(folder: Path) -> bool:

@@ -9,7 +9,7 @@ of a conntrack entry up to Cilium 1.15 and since) are distinguished by the calle
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
@@ -26,6 +26,43 @@ PLAUSIBLE_SECONDS = 86400
 """Longest plausible lifetime. Cilium's default timeouts end at 21600 s. A longer one is not in
 seconds: in `jiffies` mode it is jiffies >> 8, and jiffies begin at 2^32 - 300 s, so it is some 16.7
 million (include/linux/jiffies.h, INITIAL_JIFFIES)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatapathClock:
+    """The two clocks that times in Cilium's maps may be of (bpf/lib/time.h), read at one moment.
+
+    Attributes:
+        monotonic: CLOCK_MONOTONIC in seconds.
+        jiffies: None where the kernel does not tell.
+    """
+
+    monotonic: int
+    jiffies: int | None = None
+
+    @property
+    def hertz(self) -> float | None:
+        """Jiffies a second, None where nothing tells."""
+        up = self.monotonic - 300
+        if self.jiffies is None or abs(up) < 10:
+            return None
+        measured = (self.jiffies - (1 << 32)) / up
+        return min((100, 250, 300, 1000), key=lambda hertz: abs(hertz - measured))
+
+    def in_seconds(self, expires: int) -> Callable[[int], int]:
+        """Return what makes seconds of CLOCK_MONOTONIC of the times beside a lifetime.
+
+        Times of which nothing tells the unit stay as they are, and so does zero, which is "never".
+
+        Args:
+            expires: the lifetime, in the map's own unit.
+        """
+        if abs(expires - self.monotonic) <= PLAUSIBLE_SECONDS:
+            return lambda time: time
+        hertz, jiffies = self.hertz, self.jiffies
+        if hertz is None or jiffies is None:
+            return lambda time: time
+        return lambda time: time and self.monotonic + round((time * 256 - jiffies) / hertz)
 
 _CT_VALUE = struct.Struct("=QQQQIH2sHBBIII")
 _CT_FLAGS = (
@@ -112,7 +149,7 @@ def port(raw: bytes) -> int:
 
 
 def ct_entry(
-    key: bytes, value: bytes, layout: TupleLayout, now: int, *, apart: bool = False
+    key: bytes, value: bytes, layout: TupleLayout, clock: DatapathClock, *, apart: bool = False
 ) -> CtEntry | None:
     """Return an entry of a conntrack map.
 
@@ -122,7 +159,7 @@ def ct_entry(
             other's is `saddr` with `dport` (cilium-facts 3.2).
         value: 56 bytes.
         layout: of the key.
-        now: CLOCK_MONOTONIC in seconds.
+        clock: of the node; times in jiffies become seconds by it.
         apart: received packets and bytes are in the first two words (Cilium ≤ 1.15), which later
             have other fields.
 
@@ -141,9 +178,11 @@ def ct_entry(
     service, related = bool(flags & SERVICE), bool(flags & RELATED)
     if service:
         source_end, destination_end = destination_end, source_end
-    first, second, packets, size, expires, bits, rev_nat, _, tx, rx, identity, _, _ = (
+    first, second, packets, size, expires, bits, rev_nat, _, tx, rx, identity, sent, received = (
         _CT_VALUE.unpack(value)
     )
+    seconds = clock.in_seconds(expires)
+    expires = seconds(expires)
     if apart:
         packets += first
         size += 0 if service else second  # a service entry keeps its backend's id there
@@ -153,7 +192,7 @@ def ct_entry(
         direction="SVC" if service else "IN" if flags & IN else "OUT",
         related=related,
         expires=expires,
-        remaining=_remaining(expires, now),
+        remaining=_remaining(expires, clock.monotonic),
         flags=frozenset(name for bit, name in _CT_FLAGS if bits & bit),
         tx_flags_seen=tx,
         rx_flags_seen=rx,
@@ -162,6 +201,8 @@ def ct_entry(
         rev_nat=port(rev_nat),
         source_identity=identity,
         backend_id=second if service else 0,
+        last_tx_report=seconds(sent),
+        last_rx_report=seconds(received),
     )
 
 

@@ -62,6 +62,7 @@ def status(data: bytes) -> DatapathConfig:
         encryption=js.text(value, "encryption", "mode").lower(),
         host_firewall=_enabled(js.text(value, "host-firewall", "mode")),
         clock_source=js.text(value, "clock-source", "mode").lower(),
+        clock_hertz=js.number(value, "clock-source", "hertz"),
         state=js.text(value, "cilium", "state"),
     )
 

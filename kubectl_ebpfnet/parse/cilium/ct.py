@@ -20,7 +20,8 @@ _DIRECTIONS = frozenset({"IN", "OUT", "SVC"})
 _NUMBERS = frozenset(
     {
         "expires", "Packets", "Bytes", "RxPackets", "RxBytes", "TxPackets", "TxBytes",
-        "RxFlagsSeen", "TxFlagsSeen", "RevNAT", "SourceSecurityID", "BackendID",
+        "RxFlagsSeen", "TxFlagsSeen", "LastRxReport", "LastTxReport", "RevNAT", "SourceSecurityID",
+        "BackendID",
     }
 )  # fmt: skip
 
@@ -60,6 +61,8 @@ def entry(line: bytes, number: int) -> CtEntry | None:
         rev_nat=values.get("RevNAT", 0),
         source_identity=values.get("SourceSecurityID", 0),
         backend_id=values.get("BackendID", 0),
+        last_tx_report=values.get("LastTxReport"),
+        last_rx_report=values.get("LastRxReport"),
     )
 
 

@@ -123,13 +123,14 @@ def ct_value(
     at_40: bytes = b"\0\0",
     seen: tuple[int, int] = (0, 0),
     identity: int = 0,
+    reports: tuple[int, int] = (0, 0),
 ) -> bytes:
-    """56 bytes; `seen` are the TCP flags sent and received."""
+    """56 bytes; `seen` are the TCP flags sent and received, `reports` the last times of both."""
     return (
         struct.pack("=QQQQIH", first, second, packets, size, expires, flags)
         + rev_nat.to_bytes(2, "big")
         + at_40
-        + struct.pack("=BBIII", *seen, identity, 0, 0)
+        + struct.pack("=BBIII", *seen, identity, *reports)
     )
 
 

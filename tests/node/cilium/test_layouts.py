@@ -16,6 +16,7 @@ from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.cilium import CtEntry, EgressGatewayPolicy
 from kubectl_ebpfnet.model.net import Flow
 from kubectl_ebpfnet.node.cilium import drop_reasons, layout_lb, layout_tables, layout_tuple
+from kubectl_ebpfnet.node.cilium.layout_tuple import DatapathClock
 from kubectl_ebpfnet.parse.cilium import ct as cilium_ct
 from kubectl_ebpfnet.parse.cilium import maps, nat, policy
 from tests.node.cilium.cilium_bpffs import (
@@ -46,7 +47,7 @@ OLD = APART.format(
 
 def ct(key: bytes, value: bytes, *, apart: bool = False, now: int = NOW) -> CtEntry | None:
     layout = layout_tuple.of_sizes("cilium_ct4_global", (len(key), len(value)), layout_tuple.CT)
-    return layout_tuple.ct_entry(key, value, layout, now, apart=apart)
+    return layout_tuple.ct_entry(key, value, layout, DatapathClock(now), apart=apart)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +163,22 @@ def test_lifetimes_in_another_clock_are_not_told(
     got = ct(key, ct_value(expires=expires), now=now)
     assert got is not None
     assert (got.expires, got.remaining) == (expires, remaining)
+
+
+def test_times_in_jiffies_become_seconds_where_the_kernel_tells_its_jiffies() -> None:
+    key = ct_key(6, "OUT", f"{POD}:1", f"{WORLD}:80")
+    layout = layout_tuple.IPV4_TUPLE
+    # 10,000 s after the boot at 250 Hz: 2^32 - 75,000 + 2,500,000 (cilium 1.9.8 of captures/raw).
+    clock = DatapathClock(10_000, (1 << 32) + 2_425_000)
+    now = clock.jiffies // 256 if clock.jiffies else 0
+    value = ct_value(expires=now + 59, reports=(now - 10, 0))
+    got = layout_tuple.ct_entry(key, value, layout, clock)
+    assert got is not None
+    assert (clock.hertz, got.remaining) == (250, 60)
+    assert (got.last_tx_report, got.last_rx_report) == (9989, 0)
+    unknown = layout_tuple.ct_entry(key, value, layout, DatapathClock(10_000))
+    assert unknown is not None
+    assert (unknown.remaining, unknown.last_tx_report) == (None, now - 10)
 
 
 def test_keys_without_protocol_are_passed_over() -> None:

@@ -33,7 +33,10 @@ def lists(*words: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def timeless(entry: CtEntry) -> CtEntry:
     """Without what moves between two commands."""
-    return replace(entry, expires=None, remaining=None, tx_flags_seen=0, rx_flags_seen=0)
+    return replace(
+        entry, expires=None, remaining=None, tx_flags_seen=0, rx_flags_seen=0,
+        last_tx_report=None, last_rx_report=None,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("both", recorded.pairs(*lists("bpf", "ct", "list", "global")))
@@ -44,6 +47,11 @@ def test_conntrack_says_the_same_in_text_and_json(both: tuple[bytes, bytes]) -> 
     # The agent's own connections come and go between the two commands.
     assert len(text ^ json) <= 2
     assert len(text & json) >= 3
+    reports = [
+        {(e.flow, e.direction, e.last_tx_report, e.last_rx_report) for e in entries}
+        for entries in (every(ct.entry, both[0]), stored_json.ct(both[1]))
+    ]
+    assert len(reports[0] & reports[1]) >= 3
 
 
 @pytest.mark.parametrize("both", recorded.pairs(*lists("bpf", "nat", "list")))
@@ -71,6 +79,8 @@ def test_a_recorded_conntrack_line() -> None:
         tx_flags_seen=3,
         rx_flags_seen=3,
         source_identity=60735,
+        last_tx_report=5614,
+        last_rx_report=5614,
     )
 
 

@@ -36,25 +36,25 @@ CT = (
         Flow(TCP, POD, 46486, WORLD, 80), "OUT", expires=17755044,
         flags=frozenset({"RxClosing", "TxClosing", "SeenNonSyn"}),
         tx_flags_seen=0x13, rx_flags_seen=0x1B, packets=10, bytes=1029, rev_nat=7,
-        source_identity=42837,
+        source_identity=42837, last_tx_report=17755035, last_rx_report=17755035,
     ),
     CtEntry(
         Flow(UDP, POD, 43210, ip_address("10.96.0.10"), 53), "SVC", expires=17755104, packets=6,
-        bytes=415, rev_nat=3,
+        bytes=415, rev_nat=3, last_tx_report=17755044, last_rx_report=0,
     ),
     CtEntry(
         Flow(ICMP, POD, 51724, WORLD, None), "OUT", expires=17753923, packets=4, bytes=392,
-        source_identity=42837,
+        source_identity=42837, last_tx_report=17753864, last_rx_report=17753864,
     ),
     CtEntry(
         Flow(ICMP, POD, None, WORLD, None), "OUT", related=True, expires=17755093,
         flags=frozenset({"SeenNonSyn"}), tx_flags_seen=2, packets=1, bytes=74,
-        source_identity=42837,
+        source_identity=42837, last_tx_report=17755035, last_rx_report=0,
     ),
     CtEntry(
         Flow(TCP, ip_address("fd00::2"), 4000, ip_address("fd00::1"), 80), "IN", expires=17755044,
         flags=frozenset({"SeenNonSyn"}), tx_flags_seen=2, packets=10, bytes=1029,
-        source_identity=42837,
+        source_identity=42837, last_tx_report=17755035, last_rx_report=0,
     ),
 )  # fmt: skip
 
