@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.collect.survey import ScopeOf, SurveyTarget, survey
 from kubectl_ebpfnet.errors import NotFound
-from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind
+from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind, pod_place
+from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.parse import kube
 
 
@@ -51,7 +53,7 @@ def target_in_bundle(bundle: Bundle, target: SurveyTarget, namespace: str) -> Su
 
     Args:
         bundle: the capture.
-        target: a pod or a node.
+        target: a pod, a workload or a node.
         namespace: of the pod.
 
     Raises:
@@ -62,14 +64,29 @@ def target_in_bundle(bundle: Bundle, target: SurveyTarget, namespace: str) -> Su
         if target.name in nodes:
             return SurveyedTarget(target.name, "", "", bundle)
         raise NotFound("node", target.name, hint=_names_hint("nodes", nodes))
-    pods = set()
+    pods: list[Pod] = []
     for record in bundle.records:
         if record.place.kind is PlaceKind.API and record.ok:
-            pods |= {(pod.namespace, pod.name) for pod in kube.objects(record.stdout.read()).pods}
-    if target.kind == "pod" and (namespace, target.name) in pods:
-        return SurveyedTarget("", namespace, target.name, bundle)
-    names = {name for ns, name in pods if ns == namespace}
+            pods += kube.objects(record.stdout.read()).pods
+    found = _pod_of(bundle, target, namespace, pods)
+    if found:
+        return SurveyedTarget("", namespace, found, bundle)
+    names = {pod.name for pod in pods if pod.namespace == namespace}
+    names |= {p.pod for p in bundle.places(PlaceKind.POD) if p.namespace == namespace}
     raise NotFound(target.kind.lower(), target.name, namespace, hint=_names_hint("pods", names))
+
+
+def _pod_of(bundle: Bundle, target: SurveyTarget, namespace: str, pods: Sequence[Pod]) -> str:
+    """Return the name of the pod that a target means, "" without one, as `path` finds its source.
+
+    A pod is known by its object, or by what was asked in it; a workload stands for one of its pods.
+    """
+    here = [pod for pod in pods if pod.namespace == namespace]
+    if target.kind == "pod":
+        known = any(pod.name == target.name for pod in here)
+        return target.name if known or bundle.at(pod_place(namespace, target.name)) else ""
+    own = [pod for pod in here if pod.belongs_to(target.kind, target.name)]
+    return min(own, key=lambda pod: (not pod.ready, pod.name)).name if own else ""
 
 
 _NODE_KINDS = (PlaceKind.AGENT, PlaceKind.NODE)

@@ -17,7 +17,8 @@ from kubectl_ebpfnet.model.net import Address, Flow, Network, has_ports
 class CtEntry:
     """An entry of Cilium's connection tracking maps (pkg/maps/ctmap).
 
-    What Cilium counts as sent ("Tx") and received ("Rx") is as the entry's end of the connection sees
+    What Cilium counts as sent ("Tx") and received ("Rx") is as the entry's end of the connection
+    sees
     it: requests of an OUT or SVC entry are sent, those of an IN entry are received (bpf/lib/
     conntrack.h, ct_update_timeout). A SVC entry never sees replies.
 
@@ -334,9 +335,12 @@ class DatapathConfig:
         host_firewall: True when it is on.
         egress_gateway: True when it is on.
         endpoint_routes: one host route a pod.
-        clock_source: of times in Cilium's maps: `ktime` is seconds of CLOCK_MONOTONIC, `jiffies` are
-            jiffies / 256.
+        clock_source: of times in Cilium's maps: `ktime` is seconds of CLOCK_MONOTONIC, `jiffies`
+            are jiffies / 256.
         clock_hertz: jiffies a second, None where they are not used.
+        ct_syn_timeout, ct_fin_timeout, ct_any_timeout: seconds that a conntrack entry of TCP lives
+            after a packet before it is established, of TCP after both sides closed it, and of other
+            protocols; None where the default holds, 0 where the setting is not understood.
         state: the agent's own state word, e.g. "Ok".
     """
 
@@ -361,6 +365,9 @@ class DatapathConfig:
     endpoint_routes: bool | None = None
     clock_source: str = ""
     clock_hertz: int | None = None
+    ct_syn_timeout: int | None = None
+    ct_fin_timeout: int | None = None
+    ct_any_timeout: int | None = None
     state: str = ""
 
 

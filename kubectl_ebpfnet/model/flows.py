@@ -19,11 +19,13 @@ class FlowList:
     Attributes:
         target: `pod NAMESPACE/NAME` or `node NAME`.
         node: whose tables were read, "" when the pod has none.
-        flows: those with the longest time to live first.
+        flows: those of which a packet was seen last first.
         missing: one sentence for each table that could not be read.
+        known: the tables that have such flows were read, so that none means that there are none.
     """
 
     target: str
     node: str
     flows: tuple[TrackedFlow, ...]
     missing: tuple[str, ...] = ()
+    known: bool = True

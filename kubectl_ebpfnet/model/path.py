@@ -246,6 +246,26 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class LastSeen:
+    """When the packets of a tracked flow were last seen, in seconds before its table was read.
+
+    Attributes:
+        sent: since the last packet of the source, None where nothing tells.
+        answered: since the last packet that came back, None where none did or nothing tells.
+        reason: why `sent` is not known, "" when it is.
+    """
+
+    sent: float | None = None
+    answered: float | None = None
+    reason: str = ""
+
+    @property
+    def any(self) -> float | None:
+        """Seconds since the last packet of either direction."""
+        return min((age for age in (self.sent, self.answered) if age is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
 class TrackedFlow:
     """One flow as Cilium and netfilter track it on one node, side by side.
 
@@ -257,7 +277,12 @@ class TrackedFlow:
         cilium_nat: Cilium's NAT entry.
         netfilter: the kernel's nf_conntrack entry.
         translated: the packet after all translations seen.
-        evidence: the lines, in the order of the entries above.
+        evidence: the lines, in the order of the entries above; that of `error_ct` stands before
+            netfilter's.
+        error_ct: Cilium's entry for ICMP errors between the two ends, where one came back since
+            their newest connection began.
+        last_seen: when its packets were last seen.
+        outcome: what came back.
     """
 
     node: str
@@ -268,20 +293,25 @@ class TrackedFlow:
     netfilter: ConntrackEntry | None
     translated: Flow
     evidence: tuple[Evidence, ...] = ()
+    error_ct: CtEntry | None = None
+    last_seen: LastSeen = LastSeen()
+    outcome: Outcome = Outcome.UNKNOWN
 
     @property
     def time_to_live(self) -> int | None:
-        """Seconds until the last of its conntrack entries goes away, None when none says."""
-        left = [
-            seconds
-            for seconds in (
-                self.cilium_ct.remaining if self.cilium_ct else None,
-                self.service_ct.remaining if self.service_ct else None,
-                self.netfilter.timeout if self.netfilter else None,
-            )
-            if seconds is not None
-        ]
-        return max(left, default=None)
+        """Seconds until the flow is forgotten, None when no entry says.
+
+        Cilium's own entry of the flow counts, then netfilter's. An entry of load-balancing lives by
+        a longer time-out than the flow.
+        """
+        for seconds in (
+            self.cilium_ct.remaining if self.cilium_ct else None,
+            self.netfilter.timeout if self.netfilter else None,
+            self.service_ct.remaining if self.service_ct else None,
+        ):
+            if seconds is not None:
+                return seconds
+        return None
 
 
 @dataclass(frozen=True, slots=True)

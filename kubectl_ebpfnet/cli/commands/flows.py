@@ -17,8 +17,9 @@ TEXT = CommandText(
     summary="List tracked connections (Cilium CT, NAT, nf_conntrack), one per line.",
     description="""Cilium's conntrack and NAT and nf_conntrack are joined: load-balancing to a
 backend (to …) and masquerading (from …) stand in one line. Flows are filtered
-on the node, and sorted by their time to live. Cilium counts packets where
-bpf-conntrack-accounting is on, netfilter where nf_conntrack_acct is.""",
+on the node; the one of which a packet was seen last stands first. Cilium counts
+packets where bpf-conntrack-accounting is on, netfilter where nf_conntrack_acct
+is. Exit code 4: the tables that would have the connections could not be read.""",
     examples=(
         ("Of a pod", "flows pod/client"),
         (
@@ -61,17 +62,17 @@ def run(
         from kubectl_ebpfnet.render.lists.flows import listing
         from kubectl_ebpfnet.render.lists.listing import render
 
-        def shown() -> str:
+        def shown() -> tuple[str, bool]:
             evidence = read(requested, lambda addresses: flows_scope(addresses, peers))
             found = (
                 flows.of_node(evidence.node, evidence.bundle, peers)
                 if requested.kind == "node"
                 else flows.of_pod(evidence.namespace, evidence.pod, evidence.bundle, peers)
             )
-            return render(listing(found), evidence.bundle, output, view)
+            return render(listing(found), evidence.bundle, output, view), found.known
 
         if watch and not capture:
-            emit_repeatedly(shown)
-        text = shown()
+            emit_repeatedly(lambda: shown()[0])
+        text, known = shown()
     emit(text)
-    return 0
+    return 0 if known else 4

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from kubectl_ebpfnet.explain.flows.match import joined, no_snat_map
+from kubectl_ebpfnet.explain.flows.join import Join
+from kubectl_ebpfnet.explain.flows.match import no_snat_map
 from kubectl_ebpfnet.explain.views.answer import FactLine
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView, expanded
@@ -18,6 +20,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.flows import FlowList
 from kubectl_ebpfnet.model.net import Address, Flow
 from kubectl_ebpfnet.model.path import TrackedFlow
@@ -35,6 +38,7 @@ class _JoinIndex:
     nat: dict[Flow, FactLine[NatEntry]] = field(default_factory=dict)
     nf: dict[Flow, FactLine[ConntrackEntry]] = field(default_factory=dict)
     nf_translated: dict[Flow, FactLine[ConntrackEntry]] = field(default_factory=dict)
+    errors: dict[tuple[Address, Address], FactLine[CtEntry]] = field(default_factory=dict)
 
 
 def of_node(name: str, bundle: Bundle, filters: Sequence[FlowFilter] = ()) -> FlowList:
@@ -48,7 +52,8 @@ def of_node(name: str, bundle: Bundle, filters: Sequence[FlowFilter] = ()) -> Fl
     node = ClusterView(bundle).node(name)
     tables = _read(node, filters)
     flows = sorted((f for f in _joined(node, tables) if _fits(filters, f)), key=_order)
-    return FlowList(f"node {name}", name, tuple(flows), tuple(_missing(node)))
+    missing = tuple(text for _, text in _missing(node))
+    return FlowList(f"node {name}", name, tuple(flows), missing, bool(flows) or _known(node))
 
 
 def of_pod(
@@ -63,16 +68,21 @@ def of_pod(
         peers: filters of the flows' other end, by `peer`, `peer_port` and `protocol`.
     """
     target = f"pod {namespace}/{name}"
-    pod = ClusterView(bundle).pod(namespace, name)
-    if pod is None or not pod.node:
-        return FlowList(target, "", (), (f"{target} is on no node",))
-    filters = pod_filters(pod.addresses, peers)
-    found = of_node(pod.node, bundle, filters)
+    cluster = ClusterView(bundle)
+    pod = cluster.pod(namespace, name)
+    node = pod.node if pod is not None else cluster.only_node
+    if not node:
+        return FlowList(target, "", (), (f"{target} is on no node",), known=False)
+    addresses = pod.addresses if pod else cluster.pod_netns(namespace, name).own_addresses
+    if not addresses:
+        reason = f"the addresses of {target} are not known"
+        return FlowList(target, node, (), (reason,), known=False)
+    found = of_node(node, bundle, pod_filters(addresses, peers))
     missing = found.missing
-    if pod.host_network:
-        note = f"{target} shares the address of node {pod.node}: these are the node's flows"
+    if pod is not None and pod.host_network:
+        note = f"{target} shares the address of node {node}: these are the node's flows"
         missing = (note, *missing)
-    return FlowList(target, pod.node, found.flows, missing)
+    return FlowList(target, node, found.flows, missing, found.known)
 
 
 def pod_filters(
@@ -97,8 +107,8 @@ def _read(node: NodeView, filters: Sequence[FlowFilter]) -> _JoinIndex:
     for line in node.lines(q.CT, needles):
         entry = line.fact
         if entry.related:
-            continue
-        if entry.direction == "SVC":
+            tables.errors[(entry.flow.source, entry.flow.destination)] = line
+        elif entry.direction == "SVC":
             service.append(line)
         elif entry.flow not in tables.ct or entry.direction == "OUT":
             tables.ct[entry.flow] = line
@@ -123,26 +133,27 @@ def _fits(filters: Sequence[FlowFilter], found: TrackedFlow) -> bool:
 
 
 def _joined(node: NodeView, tables: _JoinIndex) -> list[TrackedFlow]:
+    join = Join(node)
     found: list[TrackedFlow] = []
     for flow, line in tables.ct.items():
         client = (flow.protocol, flow.source, flow.source_port, line.fact.rev_nat)
         service = tables.service.get(client) if line.fact.rev_nat else None
         nf = _netfilter(tables, flow, service)
-        found.append(_tracked(node, line, service, tables.nat.get(flow), nf))
+        found.append(_tracked(join, tables, line, service, tables.nat.get(flow), nf))
     used = {flow.service_ct.flow for flow in found if flow.service_ct}
     for service in tables.service.values():
         if service.fact.flow not in used:
             nf = _netfilter(tables, service.fact.flow, None)
-            found.append(_tracked(node, None, service, None, nf))
+            found.append(_tracked(join, tables, None, service, None, nf))
     used = {flow.cilium_nat.flow for flow in found if flow.cilium_nat}
     for nat in tables.nat.values():
         if nat.fact.flow not in used:
             nf = _netfilter(tables, nat.fact.flow, None)
-            found.append(_tracked(node, None, None, nat, nf))
+            found.append(_tracked(join, tables, None, None, nat, nf))
     used = {flow.netfilter.original for flow in found if flow.netfilter}
     for nf in tables.nf.values():
         if nf.fact.original not in used:
-            found.append(_tracked(node, None, None, None, nf))
+            found.append(_tracked(join, tables, None, None, None, nf))
     return found
 
 
@@ -161,7 +172,8 @@ def _netfilter(
 
 
 def _tracked(
-    node: NodeView,
+    join: Join,
+    tables: _JoinIndex,
     ct: FactLine[CtEntry] | None,
     service: FactLine[CtEntry] | None,
     nat: FactLine[NatEntry] | None,
@@ -175,23 +187,34 @@ def _tracked(
         first = ct.fact.flow if ct is not None else nat.fact.flow  # type: ignore[union-attr]
         if nf is not None and nf.fact.destination_nat:
             first = nf.fact.original
-    return joined(node, first, ct, service, nat, nf)
+    ends = (ct.fact.flow.source, ct.fact.flow.destination) if ct is not None else None
+    errors = tables.errors.get(ends) if ends is not None else None
+    return join.flow(first, ct, service, nat, nf, errors)
 
 
-def _order(flow: TrackedFlow) -> tuple[int, int, str, int, str]:
-    f = flow.flow
-    left = flow.time_to_live
-    return (-(left or 0), f.protocol, str(f.source), f.source_port or 0, str(f.destination))
+def _order(flow: TrackedFlow) -> tuple[bool, float, int, int, str, int, str]:
+    f, age, left = flow.flow, flow.last_seen.any, flow.time_to_live
+    words = (f.protocol, str(f.source), f.source_port or 0, str(f.destination))
+    return (age is None, age or 0.0, -(left or 0), *words)
 
 
-def _missing(node: NodeView) -> list[str]:
-    missing = []
-    for question, name in (
+def _known(node: NodeView) -> bool:
+    """Tell whether a table was read that has every flow: Cilium's where there is Cilium."""
+    missing = {question.name for question, _ in _missing(node)}
+    has_cilium = bool(node.config.routing_mode or node.config.version or node.config.masquerade)
+    return q.CT.name not in missing or (q.CONNTRACK.name not in missing and not has_cilium)
+
+
+def _missing(node: NodeView) -> list[tuple[Fact[Any], str]]:
+    """Return each table that could not be read, and why."""
+    missing: list[tuple[Fact[Any], str]] = []
+    tables: tuple[tuple[Fact[Any], str], ...] = (
         (q.CT, "Cilium's conntrack"),
         (q.NAT, "Cilium's NAT"),
         (q.CONNTRACK, "nf_conntrack"),
-    ):
+    )
+    for question, name in tables:
         answer = node.table_state(question)
         if not answer.known and not (question is q.NAT and no_snat_map(node)):
-            missing.append(f"{name} of node {node.name}: {answer.missing}")
+            missing.append((question, f"{name} of node {node.name}: {answer.missing}"))
     return missing

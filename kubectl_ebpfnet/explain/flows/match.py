@@ -7,10 +7,12 @@ which is before its own NAT and after Cilium's load-balancing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubectl_ebpfnet.explain.flows.join import Join, first_begun
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import FactLine
 from kubectl_ebpfnet.explain.views.node import NodeView, expanded
@@ -18,7 +20,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.fact import Fact
-from kubectl_ebpfnet.model.net import Address, Flow
+from kubectl_ebpfnet.model.net import SYN, TCP, Address, Flow
 from kubectl_ebpfnet.model.path import TrackedFlow, TrackingNote
 
 SHOWN = 5
@@ -34,12 +36,19 @@ class FlowQuery:
         source: the sender's address.
         ends: destinations: (address, port or None for any port).
         frontends: service addresses that may be rewritten to one of the ends.
+        rev_nat: reverse NAT id of the frontends, 0 where it is not known.
+        by_socket: the sockets of the source may themselves replace a frontend by a backend, so that
+            no entry names the frontend.
+        source_port: the sender's port or echo identifier, None for any.
     """
 
     protocol: int
     source: Address
     ends: frozenset[tuple[Address, int | None]]
     frontends: frozenset[tuple[Address, int | None]] = frozenset()
+    rev_nat: int = 0
+    by_socket: bool = True
+    source_port: int | None = None
 
     def is_end(self, flow: Flow) -> bool:
         """Tell whether a flow goes from the source to an end."""
@@ -48,6 +57,17 @@ class FlowQuery:
     def is_frontend(self, flow: Flow) -> bool:
         """Tell whether a flow goes from the source to a frontend."""
         return self._goes_to(flow, self.frontends)
+
+    def is_sent(self, entry: CtEntry) -> bool:
+        """Tell whether an OUT entry may be of this query's flows: to an end, and load-balanced by
+        no other frontend."""
+        if not self.is_end(entry.flow):
+            return False
+        if not self.frontends:
+            return not entry.rev_nat
+        if not entry.rev_nat:
+            return self.by_socket or self.is_frontend(entry.flow)
+        return self.rev_nat in (0, entry.rev_nat)
 
     def may_be_behind(self, entry: CtEntry) -> bool:
         """Tell whether an entry from the source was load-balanced, maybe by a frontend."""
@@ -61,24 +81,46 @@ class FlowQuery:
     def _goes_to(self, flow: Flow, ends: frozenset[tuple[Address, int | None]]) -> bool:
         if flow.protocol != self.protocol or flow.source != self.source:
             return False
-        return any(
-            flow.destination == address and (port is None or port == flow.destination_port)
-            for address, port in ends
-        )
+        if self.source_port not in (None, flow.source_port):
+            return False
+        at = flow.destination
+        return (at, flow.destination_port) in ends or (at, None) in ends
 
 
 @dataclass(slots=True)
 class _FlowLines:
-    """The lines of a node's tables that may belong to the flows of a query."""
+    """The lines of a node's tables that may belong to the flows of a query.
+
+    Attributes:
+        ct: entries of the flows.
+        service: entries of load-balancing, by the client's port and the reverse NAT id.
+        nat: by the packet before translation.
+        nf: by the source port.
+        errors: entries for ICMP errors, by the other end.
+    """
 
     ct: list[FactLine[CtEntry]] = field(default_factory=list)
-    service: list[FactLine[CtEntry]] = field(default_factory=list)
+    service: dict[tuple[int | None, int], FactLine[CtEntry]] = field(default_factory=dict)
     nat: dict[Flow, FactLine[NatEntry]] = field(default_factory=dict)
-    nf: list[FactLine[ConntrackEntry]] = field(default_factory=list)
+    nf: dict[int | None, list[FactLine[ConntrackEntry]]] = field(default_factory=dict)
+    errors: dict[Address, FactLine[CtEntry]] = field(default_factory=dict)
+
+    def service_of(self, entry: CtEntry) -> FactLine[CtEntry] | None:
+        """Return the entry by which an entry's flow was load-balanced."""
+        if not entry.rev_nat:
+            return None
+        return self.service.get((entry.flow.source_port, entry.rev_nat))
+
+    def netfilter_of(
+        self, flow: Flow, service: FactLine[CtEntry] | None
+    ) -> FactLine[ConntrackEntry] | None:
+        """Return nf_conntrack's entry of a flow, which has it before or after a translation."""
+        lines = self.nf.get(flow.source_port, ())
+        return next((line for line in lines if _same(line.fact, flow, service)), None)
 
 
 def tracked_flows(node: NodeView, query: FlowQuery, direction: str = "OUT") -> list[TrackedFlow]:
-    """Return flows that a node tracks, newest first, at most `SHOWN`.
+    """Return flows that a node tracks, the one whose source sent last first, at most `SHOWN`.
 
     Args:
         node: whose tables are read.
@@ -86,55 +128,83 @@ def tracked_flows(node: NodeView, query: FlowQuery, direction: str = "OUT") -> l
         direction: `OUT` on the sender's node, `IN` on the receiver's.
     """
     tables = _read(node, query, direction)
-    flows = [_joined(node, line, tables) for line in _newest(tables.ct)]
-    known = {flow.netfilter for flow in flows}
-    newest = sorted(tables.nf, key=lambda line: line.fact.timeout or 0, reverse=True)
-    alone = [line for line in newest if line.fact not in known]
-    flows += [joined(node, line.fact.original, nf=line) for line in alone]
-    return flows[:SHOWN]
+    join = Join(node)
+    ranked: list[tuple[tuple[int, float], _Parts]] = []
+    in_netfilter: set[Flow] = set()
+    for line in tables.ct:
+        service = tables.service_of(line.fact)
+        nf = tables.netfilter_of(line.fact.flow, service)
+        if nf is not None:
+            in_netfilter.add(nf.fact.original)
+        ranked.append((join.rank(line.fact, None), (line, service, nf)))
+    sent = {(line.fact.flow.source_port, line.fact.rev_nat) for line in tables.ct}
+    for key, service in tables.service.items():
+        # Without an entry to the backend: lost between load-balancing and conntrack.
+        if key not in sent and not _went_on(service.fact):
+            ranked.append((join.rank(service.fact, None), (None, service, None)))
+    for nf in (line for lines in tables.nf.values() for line in lines):
+        if nf.fact.original not in in_netfilter:
+            ranked.append((join.rank(None, nf.fact), (None, None, nf)))
+    newest = heapq.nsmallest(SHOWN, ranked, key=lambda each: each[0])
+    begun = {end: line.fact.last_request for end, line in tables.errors.items()}
+    return first_begun([_joined(join, parts, tables) for _, parts in newest], begun)
+
+
+_Parts = tuple[FactLine[CtEntry] | None, FactLine[CtEntry] | None, FactLine[ConntrackEntry] | None]
+
+
+def _went_on(entry: CtEntry) -> bool:
+    """Tell whether the client sent more than the beginning of a TCP connection."""
+    return entry.flow.protocol == TCP and bool(entry.request_flags & ~SYN)
 
 
 def _read(node: NodeView, query: FlowQuery, direction: str) -> _FlowLines:
     tables = _FlowLines()
     needle = [str(query.source)]
     elsewhere: list[FactLine[CtEntry]] = []
+    others: set[Flow] = set()
     for line in node.lines(q.CT, needle):
         entry = line.fact
         if entry.related:
+            if entry.direction == direction and entry.flow.source == query.source:
+                tables.errors[entry.flow.destination] = line
+        elif entry.direction == "SVC":
+            if query.is_frontend(entry.flow):
+                tables.service[(entry.flow.source_port, entry.rev_nat)] = line
+        elif entry.direction != direction:
             continue
-        if entry.direction == direction and query.is_end(entry.flow):
+        elif query.is_end(entry.flow) if direction == "IN" else query.is_sent(entry):
             tables.ct.append(line)
-        elif entry.direction == "SVC" and query.is_frontend(entry.flow):
-            tables.service.append(line)
-        elif entry.direction == direction and query.may_be_behind(entry):
-            elsewhere.append(line)
+        else:
+            others.add(entry.flow)
+            if query.may_be_behind(entry):
+                elsewhere.append(line)
     # A flow stays with its backend after the service has lost the backend: its SVC entry shows it.
-    begun = {(line.fact.flow.source_port, line.fact.rev_nat) for line in tables.service}
-    tables.ct += [s for s in elsewhere if (s.fact.flow.source_port, s.fact.rev_nat) in begun]
+    behind = [line for line in elsewhere if tables.service_of(line.fact) is not None]
+    tables.ct += behind
+    others.difference_update(line.fact.flow for line in behind)
     for nat in node.lines(q.NAT, needle):
         if nat.fact.direction == "OUT" and nat.fact.flow.source == query.source:
             tables.nat[nat.fact.flow] = nat
     for nf in node.lines(q.CONNTRACK, [str(query.source), expanded(query.source)]):
         original = nf.fact.original
-        if query.is_end(original) or query.is_frontend(original):
-            tables.nf.append(nf)
+        if original not in others and (query.is_end(original) or query.is_frontend(original)):
+            tables.nf.setdefault(original.source_port, []).append(nf)
     return tables
 
 
-def _newest(entries: Iterable[FactLine[CtEntry]]) -> list[FactLine[CtEntry]]:
-    def age(line: FactLine[CtEntry]) -> tuple[int, int]:
-        entry = line.fact
-        return (entry.remaining if entry.remaining is not None else 0, entry.expires or 0)
-
-    return sorted(entries, key=age, reverse=True)
-
-
-def _joined(node: NodeView, line: FactLine[CtEntry], tables: _FlowLines) -> TrackedFlow:
-    flow = line.fact.flow
-    service = next((s for s in tables.service if s.fact.flow.source_port == flow.source_port), None)
-    nat = tables.nat.get(flow)
-    nf = next((s for s in tables.nf if _same(s.fact, flow, service)), None)
-    return joined(node, service.fact.flow if service else flow, line, service, nat, nf)
+def _joined(join: Join, parts: _Parts, tables: _FlowLines) -> TrackedFlow:
+    ct, service, nf = parts
+    if service is not None:
+        first = service.fact.flow
+    elif ct is not None:
+        first = ct.fact.flow
+    else:
+        assert nf is not None
+        first = nf.fact.original
+    nat = tables.nat.get(ct.fact.flow) if ct is not None else None
+    end = ct.fact.flow.destination if ct is not None else first.destination
+    return join.flow(first, ct, service, nat, nf, tables.errors.get(end))
 
 
 def _same(entry: ConntrackEntry, flow: Flow, service: FactLine[CtEntry] | None) -> bool:
@@ -148,37 +218,6 @@ def _same(entry: ConntrackEntry, flow: Flow, service: FactLine[CtEntry] | None) 
         and entry.original.source_port == flow.source_port
         and entry.original.protocol == flow.protocol
         and entry.translated().destination == flow.destination
-    )
-
-
-def joined(
-    node: NodeView,
-    first: Flow,
-    ct: FactLine[CtEntry] | None = None,
-    service: FactLine[CtEntry] | None = None,
-    nat: FactLine[NatEntry] | None = None,
-    nf: FactLine[ConntrackEntry] | None = None,
-) -> TrackedFlow:
-    """Return the entries that a node has of one flow.
-
-    Args:
-        node: whose tables have them.
-        first: the packet as its sender sent it.
-        ct, service, nat, nf: the entries, None where a table has none.
-    """
-    last = ct.fact.flow if ct is not None else first
-    for translation in (nf, nat):  # NAT by Cilium comes last
-        last = translation.fact.translated() if translation is not None else last
-    lines = [part for part in (ct, service, nat, nf) if part is not None]
-    return TrackedFlow(
-        node=node.name,
-        flow=first,
-        cilium_ct=ct.fact if ct else None,
-        service_ct=service.fact if service else None,
-        cilium_nat=nat.fact if nat else None,
-        netfilter=nf.fact if nf else None,
-        translated=last,
-        evidence=tuple(e for part in lines for e in part.evidence),
     )
 
 

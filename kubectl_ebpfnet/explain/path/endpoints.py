@@ -11,9 +11,9 @@ from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
-from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import Endpoint
-from kubectl_ebpfnet.model.evidence import CLIENT, PlaceKind, pod_place
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.cilium import DatapathConfig, Endpoint
+from kubectl_ebpfnet.model.evidence import CLIENT, pod_place
 from kubectl_ebpfnet.model.kube import Pod, Service, ServicePort
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
 from kubectl_ebpfnet.model.path import (
@@ -72,10 +72,10 @@ def resolve(cluster: ClusterView, request: PathRequest) -> PathEnds:
     """
     namespace, name, pod, source_note = _source_pod(cluster, request)
     destination, port, service, note = _destination(cluster, request, pod)
-    addresses = pod.addresses if pod else _addresses_in_netns(cluster, namespace, name)
+    addresses = pod.addresses if pod else cluster.pod_netns(namespace, name).own_addresses
     version = destination.version if destination is not None else 4
     source = next((a for a in addresses if a.version == version), None)
-    node = pod.node if pod else _only_node(cluster)
+    node = pod.node if pod else cluster.only_node
     problem, findings = _obstacle(cluster, request, pod, source, destination, version)
     source_target = Target(request.source, "pod", namespace, name, source, None, node, source_note)
     destination_target = _destination_target(cluster, request, destination, port, note)
@@ -108,8 +108,13 @@ def _with_flows(
     host_network = bool(pod and pod.host_network)
     endpoint = None if host_network else _endpoint(cluster, source_target, source)
     port = destination_target.port
-    query = _flow_query(request.protocol, source, destination, port, service)
-    flows = tuple(sorted(tracked_flows(node, query), key=lambda f: not _went_through(f, service)))
+    query = _flow_query(
+        request.protocol, source, destination, port, service, _by_socket(node.config, host_network)
+    )
+    flows = tuple(tracked_flows(node, query))
+    if service is not None:
+        frontend = service.address
+        flows = tuple(sorted(flows, key=lambda flow: not _names_frontend(flow, frontend)))
     tracked = flows[0] if flows else None
     identity = endpoint.identity if endpoint else (1 if host_network else 0)
     if not identity and tracked and tracked.cilium_ct:
@@ -125,7 +130,7 @@ def _with_flows(
         flows,
         "",
         findings,
-        newest(flows),
+        _attempt(flows, node, service),
     )
 
 
@@ -154,19 +159,40 @@ def _flow_query(
     destination: Address,
     port: int | None,
     service: ServiceAddress | None,
+    by_socket: bool,
 ) -> FlowQuery:
     direct = (destination, port if has_ports(protocol) else None)
     if service is None:
         return FlowQuery(protocol, source, frozenset({direct}))
     ends = frozenset((b.address, b.port) for b in service.backends)
-    return FlowQuery(protocol, source, ends | {direct}, frozenset({direct}))
+    return FlowQuery(
+        protocol, source, ends | {direct}, frozenset({direct}), service.rev_nat, by_socket
+    )
 
 
-def _went_through(flow: TrackedFlow, service: ServiceAddress | None) -> bool:
-    if service is None:
-        return flow.cilium_ct is None or not flow.cilium_ct.rev_nat
-    nf = flow.netfilter
-    return flow.service_ct is not None or (nf is not None and nf.destination_nat)
+def _by_socket(config: DatapathConfig, host_network: bool) -> bool:
+    """Tell whether the source's sockets may replace a Service's address by a backend's."""
+    return config.socket_lb is not False and (host_network or not config.socket_lb_host_only)
+
+
+def _attempt(
+    flows: tuple[TrackedFlow, ...], node: NodeView, service: ServiceAddress | None
+) -> Attempt | None:
+    attempt = newest(flows, node)
+    if attempt is None or service is None or _names_frontend(attempt.flow, service.address):
+        return attempt
+    note = f"no table says whether it was sent to {service.address} or to this backend itself"
+    return replace(attempt, text=f"{attempt.text} ({note})")
+
+
+def _names_frontend(flow: TrackedFlow, frontend: Address) -> bool:
+    """Tell whether a table shows that a flow went by the Service, and not straight to a backend."""
+    ct, nf = flow.cilium_ct, flow.netfilter
+    return (
+        flow.flow.destination == frontend
+        or (ct is not None and bool(ct.rev_nat))
+        or (nf is not None and nf.original.destination == frontend)
+    )
 
 
 def _source_pod(cluster: ClusterView, request: PathRequest) -> tuple[str, str, Pod | None, str]:
@@ -187,17 +213,6 @@ def _source_pod(cluster: ClusterView, request: PathRequest) -> tuple[str, str, P
         hint = f"pods in this capture: {known}" if known else "this capture holds no pods"
         raise NotFound("pod", name, namespace, hint=hint)
     return namespace, name, pod, "" if pod else "its Pod object is not recorded"
-
-
-def _addresses_in_netns(cluster: ClusterView, namespace: str, name: str) -> tuple[Address, ...]:
-    facts = cluster.pod_netns(namespace, name)[q.POD_ADDRESSES].facts
-    return tuple(fact.address for fact in facts if fact.scope == "global")
-
-
-def _only_node(cluster: ClusterView) -> str:
-    places = (*cluster.bundle.places(PlaceKind.AGENT), *cluster.bundle.places(PlaceKind.NODE))
-    names = {place.node for place in places}
-    return names.pop() if len(names) == 1 else ""
 
 
 def _destination(

@@ -12,8 +12,8 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Backend
-from kubectl_ebpfnet.model.net import TCP, Address, endpoint_text
-from kubectl_ebpfnet.model.path import Finding, Severity, TrackedFlow
+from kubectl_ebpfnet.model.net import Address, endpoint_text
+from kubectl_ebpfnet.model.path import Finding, Outcome, Severity, TrackedFlow
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +110,17 @@ def _masquerade_mode(whole: WholePath) -> Iterator[Finding]:
 
 
 def _unanswered(whole: WholePath) -> Iterator[Finding]:
-    """Report a flow with packets sent and none received."""
-    tracked = whole.ends.tracked
-    if tracked is None or tracked.flow.protocol != TCP:
+    """Report that nothing came back to the newest attempt, unless it is an old one."""
+    attempt = whole.ends.attempt
+    if attempt is None or attempt.outcome is not Outcome.UNANSWERED:
         return
-    nf, ct = tracked.netfilter, tracked.cilium_ct
-    silent_ct = ct is not None and ct.tx_flags_seen and not ct.rx_flags_seen
-    silent_nf = nf is not None and "UNREPLIED" in nf.status
-    if silent_nf or (silent_ct and nf is None):
+    if attempt.age is None or attempt.now:
         yield Finding(
             Severity.WARNING,
-            f"no answer was seen to {tracked.flow}",
-            "The newest flow has packets out and none back: the other side is silent, or its "
-            "answer is lost or dropped on the way. Run the path from the other side as well.",
-            tracked.evidence,
+            f"no answer was seen to {attempt.flow.flow}",
+            f"{attempt.text}. The other side is silent, or its answer is lost or dropped on the "
+            "way. Run the path from the other side as well.",
+            attempt.evidence,
         )
 
 

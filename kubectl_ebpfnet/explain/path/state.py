@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Endpoint
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import (
@@ -212,17 +214,32 @@ class PathBuilder:
         return HopPlace.POD, self.source_pod, self.ends.source.node, kind
 
     def tracked_at(self, here: PacketState) -> TrackedFlow | None:
-        """Return the newest flow tracked on the packet's node that may be the packet's own."""
+        """Return the packet's own flow as its present node tracks it, None when it has none."""
         if self.tracked is not None and self.tracked.node == here.node:
             return self.tracked
-        flow = here.packet.flow
+        return next((t for t in self.flows if _is_of(t, here)), None)
+
+    def incoming_at(self, here: PacketState) -> TrackedFlow | None:
+        """Return the packet's own flow as the node that it has come to tracks it, None without one.
+
+        It is of the newest attempt: its ports are the packet's. An entry of another connection,
+        which may be older, says nothing of this packet.
+        """
         for tracked in self.flows:
-            same_port = flow.source_port in (None, tracked.flow.source_port)
-            ends = (tracked.flow.destination, tracked.translated.destination)
-            here_too = (tracked.node, tracked.flow.source) == (here.node, flow.source)
-            if here_too and same_port and flow.destination in ends:
+            way = tracked.cilium_ct.direction if tracked.cilium_ct is not None else "IN"
+            if way == "IN" and _is_of(tracked, here):
                 return tracked
-        return None
+        flow = here.packet.flow
+        sender = self.cluster.node(self.ends.source.node)
+        if flow.source_port is None and sender.table_state(q.CT).known:
+            return None  # no attempt is tracked where it began: what is here is older
+        query = FlowQuery(
+            flow.protocol,
+            flow.source,
+            frozenset({(flow.destination, flow.destination_port)}),
+            source_port=flow.source_port,
+        )
+        return next(iter(tracked_flows(self.cluster.node(here.node), query, "IN")), None)
 
     def hop(
         self,
@@ -357,3 +374,13 @@ class PathBuilder:
             evidence: the proof.
         """
         self.findings.append(Finding(severity, title, detail, evidence))
+
+
+def _is_of(tracked: TrackedFlow, here: PacketState) -> bool:
+    """Tell whether a flow that the packet's node tracks has the packet's ports."""
+    flow = here.packet.flow
+    return (
+        (tracked.node, tracked.flow.source) == (here.node, flow.source)
+        and flow.source_port == tracked.flow.source_port
+        and flow.destination in (tracked.flow.destination, tracked.translated.destination)
+    )

@@ -7,7 +7,7 @@ The list names the programs that only a node pod can see as missing where an age
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.programs.at_device import at_device, role_of, stated_gaps
@@ -19,7 +19,7 @@ from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.kernel import Attachment, Link
-from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.programs import AttachedProgram, ProgramList
 
 _DIRECTIONS = ("ingress", "egress")
@@ -46,12 +46,13 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
     cluster = ClusterView(bundle)
     where = f"pod {namespace}/{name}"
     pod = cluster.pod(namespace, name)
-    if pod is None or not pod.node:
+    on = pod.node if pod is not None else cluster.only_node
+    if not on:
         return ProgramList(where, "", (), (f"{where} is on no node",))
-    node = cluster.node(pod.node)
-    if pod.host_network:
-        on_node = of_node(pod.node, bundle)
-        note = f"{where} shares the network namespace of node {pod.node}: these are the node's"
+    node = cluster.node(on)
+    if pod is not None and pod.host_network:
+        on_node = of_node(on, bundle)
+        note = f"{where} shares the network namespace of node {on}: these are the node's"
         return replace(on_node, target=where, missing=(note, *on_node.missing))
     netns = cluster.pod_netns(namespace, name)
     rows: list[AttachedProgram] = []
@@ -66,7 +67,8 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
             f"programs in the pod's own namespace and cgroups: {own.missing}"
             " (--node-access pod asks for them)"
         )
-    host_side = _host_side(pod, node, netns)
+    addresses = pod.addresses if pod is not None else netns.own_addresses
+    host_side = _host_side(addresses, node, netns)
     if host_side is not None:
         rows += _at_devices(node, f"node {node.name}", [host_side])
     else:
@@ -77,11 +79,11 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
     return ProgramList(where, node.name, _ordered(rows), (*missing, *_missing(node)), _asked(node))
 
 
-def _host_side(pod: Pod, node: NodeView, netns: PodNetns) -> Link | None:
+def _host_side(addresses: Sequence[Address], node: NodeView, netns: PodNetns) -> Link | None:
     """Find the node's end of the pod's device by ifindex, endpoint, or the gateway's MAC."""
     indexes = [link.peer_index for link in netns[q.POD_LINKS].facts if link.peer_index is not None]
     indexes += netns[q.POD_IFLINK].facts
-    for address in pod.addresses:
+    for address in addresses:
         endpoint = node.local_endpoint(address)
         if endpoint is not None and endpoint.ifindex is not None:
             indexes.append(endpoint.ifindex)

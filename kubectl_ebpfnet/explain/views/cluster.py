@@ -59,6 +59,14 @@ class ClusterView:
         names += [node.name for node in self.kube.nodes]
         return tuple(dict.fromkeys(names))
 
+    @cached_property
+    def only_node(self) -> str:
+        """The node of the bundle where records are of one node alone, else "": that of a pod of
+        which no object is recorded."""
+        places = (*self.bundle.places(PlaceKind.AGENT), *self.bundle.places(PlaceKind.NODE))
+        names = {place.node for place in places}
+        return names.pop() if len(names) == 1 else ""
+
     def pod(self, namespace: str, name: str) -> Pod | None:
         """Return the pod, None when it is not recorded."""
         return self._pods_by_name.get((namespace, name))

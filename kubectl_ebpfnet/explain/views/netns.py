@@ -12,6 +12,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Bundle, Place, pod_place
 from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.kernel import Link, Route
+from kubectl_ebpfnet.model.net import Address
 
 T = TypeVar("T")
 
@@ -76,3 +77,8 @@ class PodNetns(Netns):
     def routes(self, version: int) -> Answer[Route]:
         """Return the pod's routes of one IP version, 4 or 6."""
         return self[q.POD_ROUTES if version == 4 else q.POD_ROUTES6]
+
+    @property
+    def own_addresses(self) -> tuple[Address, ...]:
+        """The pod's global addresses by its own namespace, () where that was not read."""
+        return tuple(f.address for f in self[q.POD_ADDRESSES].facts if f.scope == "global")

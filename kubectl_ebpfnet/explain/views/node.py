@@ -34,7 +34,7 @@ class NodeView(Netns):
         super().__init__(bundle, (agent_place(name), node_place(name)))
         self.name = name
         self._settings = settings
-        self._settings_record = settings_record
+        self.settings_record = settings_record
 
     def ruleset(self, version: int) -> Answer[Ruleset]:
         """Return netfilter's rules of one IP version; one fact, or none."""
@@ -70,7 +70,7 @@ class NodeView(Netns):
         status = self[q.STATUS]
         if status.known:
             return status.record
-        return self._settings_record
+        return self.settings_record
 
     def drops(self, flow: Flow) -> Iterator[FactLine[MonitorEvent]]:
         """Yield drops of a flow that `cilium monitor` shows, where a capture has its output."""

@@ -64,6 +64,7 @@ class DatapathClock:
             return lambda time: time
         return lambda time: time and self.monotonic + round((time * 256 - jiffies) / hertz)
 
+
 _CT_VALUE = struct.Struct("=QQQQIH2sHBBIII")
 _CT_FLAGS = (
     (0x01, "RxClosing"),

@@ -6,6 +6,7 @@ defaults differ between versions, so they are not guessed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from string import ascii_letters, digits
@@ -21,6 +22,8 @@ VIEW = "cilium config view"
 _KEY = frozenset(ascii_letters + digits + "-._")
 _TRUTHS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 """Go's strconv.ParseBool."""
+_DURATION = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?")
+"""Go's time.ParseDuration, as far as whole seconds need it."""
 
 
 def view(data: bytes) -> DatapathConfig:
@@ -78,6 +81,9 @@ def datapath(settings: Mapping[str, str]) -> DatapathConfig:
         host_firewall=_flag(settings, "enable-host-firewall"),
         egress_gateway=_flag(settings, "enable-ipv4-egress-gateway", "enable-egress-gateway"),
         endpoint_routes=_flag(settings, "enable-endpoint-routes"),
+        ct_syn_timeout=_seconds(settings, "bpf-ct-timeout-regular-tcp-syn"),
+        ct_fin_timeout=_seconds(settings, "bpf-ct-timeout-regular-tcp-fin"),
+        ct_any_timeout=_seconds(settings, "bpf-ct-timeout-regular-any"),
     )
 
 
@@ -97,6 +103,17 @@ def _flag(settings: Mapping[str, str], *names: str) -> bool | None:
         if value is not None:
             return value
     return None
+
+
+def _seconds(settings: Mapping[str, str], name: str) -> int | None:
+    """Return a Go duration such as `1m0s` in whole seconds, 0 where it is not understood."""
+    if not (text := settings.get(name, "")):
+        return None
+    read = _DURATION.fullmatch(text)
+    if read is None:
+        return 0
+    hours, minutes, seconds = (int(part or 0) for part in read.groups())
+    return hours * 3600 + minutes * 60 + seconds
 
 
 def _masquerade(settings: Mapping[str, str]) -> str:

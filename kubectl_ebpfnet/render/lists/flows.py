@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from kubectl_ebpfnet.model.cilium import CtEntry
 from kubectl_ebpfnet.model.flows import SCHEMA, FlowList
-from kubectl_ebpfnet.model.net import endpoint_text, protocol_name
-from kubectl_ebpfnet.model.path import TrackedFlow
+from kubectl_ebpfnet.model.net import FIN, RST, SYN, TCP, UDP, endpoint_text, protocol_name
+from kubectl_ebpfnet.model.path import Outcome, TrackedFlow
 from kubectl_ebpfnet.render.lists.listing import Column, Listing, number
 from kubectl_ebpfnet.render.text.durations import age
-
-_SYN, _FIN, _RST = 0x02, 0x01, 0x04  # RFC 9293 3.1
 
 
 def listing(found: FlowList) -> Listing[TrackedFlow]:
@@ -25,8 +24,9 @@ def listing(found: FlowList) -> Listing[TrackedFlow]:
             Column("STATE", state),
             Column("PACKETS", lambda row: number(_counted(row, "packets")), spare=True),
             Column("BYTES", lambda row: number(_counted(row, "bytes")), spare=True),
-            Column("AGE", _age, spare=True),
-            Column("TTL", lambda row: _span(row.time_to_live)),
+            Column("AGE", _age, wide=True),
+            Column("LAST SEEN", _last_seen),
+            Column("TTL", lambda row: _span(row.time_to_live), spare=True),
             Column("TABLES", tables, wide=True),
             Column("FLAGS", _flags, wide=True),
             Column("IDENTITY", _identity, wide=True),
@@ -34,11 +34,16 @@ def listing(found: FlowList) -> Listing[TrackedFlow]:
         ),
         rows=found.flows,
         evidence=lambda row: row.evidence,
-        nothing="No matching connections found"
-        + (" in what could be read." if found.missing else "."),
+        nothing=_nothing(found),
         notes=found.missing,
         document={"target": found.target, "node": found.node},
     )
+
+
+def _nothing(found: FlowList) -> str:
+    if not found.known:
+        return "Unknown: the tables that would have the connections could not be read."
+    return "No matching connections found" + (" in what could be read." if found.missing else ".")
 
 
 def _source(row: TrackedFlow) -> str:
@@ -61,22 +66,37 @@ def translated(row: TrackedFlow) -> str:
 
 
 def state(row: TrackedFlow) -> str:
-    """Return nf_conntrack's state, else a state by Cilium's flags in lower case; "" for none."""
-    nf, ct = row.netfilter, row.cilium_ct or row.service_ct
-    if nf is not None and nf.state:
-        return nf.state + (" unreplied" if "UNREPLIED" in nf.status else "")
-    if nf is not None and "UNREPLIED" in nf.status:
-        return "unreplied"
-    if ct is None:
-        return ""
+    """Return how a flow stands: `open`, `closing`, `closed`, `answered`, `no answer`, `half open`
+    (the answer to a SYN got no ACK), `refused`; `one way` for UDP without a reply; "" for unknown.
+
+    What Cilium saw counts where it has the flow: replies may pass netfilter by.
+    """
+    ct, nf = row.cilium_ct or row.service_ct, row.netfilter
+    if row.outcome is Outcome.REFUSED:
+        return "refused"
+    if row.outcome is Outcome.UNANSWERED:
+        half = ct.reply_flags & SYN if ct is not None else nf is not None and nf.state == "SYN_RECV"
+        return "half open" if half else "no answer"
+    if row.outcome is Outcome.UNKNOWN:
+        return (
+            "one way" if row.flow.protocol == UDP and ct is not None and not ct.last_reply else ""
+        )
+    if row.flow.protocol != TCP:
+        return "answered"
+    return _of_cilium(ct) if ct is not None else _NETFILTER.get(nf.state, "") if nf else ""
+
+
+_NETFILTER = {
+    "ESTABLISHED": "open", "FIN_WAIT": "closing", "CLOSE_WAIT": "closing", "LAST_ACK": "closing",
+    "TIME_WAIT": "closed", "CLOSE": "closed",
+}  # fmt: skip
+
+
+def _of_cilium(ct: CtEntry) -> str:
     closing = {"RxClosing", "TxClosing"} & ct.flags
     if len(closing) == 2:
         return "closed"
-    if closing or (ct.tx_flags_seen | ct.rx_flags_seen) & (_FIN | _RST):
-        return "closing"
-    if "SeenNonSyn" in ct.flags:
-        return "open"
-    return "syn sent" if ct.tx_flags_seen & _SYN and not ct.rx_flags_seen else ""
+    return "closing" if closing or (ct.tx_flags_seen | ct.rx_flags_seen) & (FIN | RST) else "open"
 
 
 def tables(row: TrackedFlow) -> str:
@@ -104,6 +124,11 @@ def _span(seconds: int | None) -> str:
     return "" if seconds is None else "expired" if seconds < 0 else age(seconds)
 
 
+def _last_seen(row: TrackedFlow) -> str:
+    seconds = row.last_seen.any
+    return "" if seconds is None else f"{age(round(seconds))} ago"
+
+
 def _age(row: TrackedFlow) -> str:
     made = row.cilium_nat.age if row.cilium_nat is not None else None
     return "" if made is None else age(made)
@@ -111,7 +136,10 @@ def _age(row: TrackedFlow) -> str:
 
 def _flags(row: TrackedFlow) -> str:
     words = sorted(row.cilium_ct.flags) if row.cilium_ct else []
-    return ",".join([*words, *(sorted(row.netfilter.status) if row.netfilter else [])])
+    if row.netfilter is not None:
+        words += [row.netfilter.state] if row.netfilter.state else []
+        words += sorted(row.netfilter.status)
+    return ",".join(words)
 
 
 def _identity(row: TrackedFlow) -> str:

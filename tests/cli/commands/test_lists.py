@@ -66,7 +66,18 @@ def test_what_was_not_read_is_not_called_empty(tmp_path):
     kept = [record for record in bundle.records if record not in tables]
     write_bundle(tmp_path / "x.zip", [*kept, *refused])
     done = run("flows", "pod/client", "--protocol", "icmp", "--from", str(tmp_path / "x.zip"))
-    assert done.stdout.splitlines()[2] == "No matching connections found in what could be read."
+    assert (done.returncode, done.stdout.splitlines()[2]) == (
+        4,
+        "Unknown: the tables that would have the connections could not be read.",
+    )
+
+
+def test_a_pod_without_an_object_is_found_as_by_path():
+    capture = str(Path(__file__).parents[2] / "scenarios" / "tp06")
+    done = run("flows", "pod/tp06", "--from", capture)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1.0.0.1:80" in done.stdout
+    assert "bpf_lxc.o" in run("programs", "pod/tp06", "--from", capture).stdout
 
 
 @pytest.mark.parametrize(

@@ -21,14 +21,14 @@ def test_table():
     done = run(*OUTSIDE)
     assert (done.returncode, done.stderr) == (0, "")
     opening, table, *_ = done.stdout.split("\n\n")
-    assert re.match(r"pod/client 10\.\S+ → 1\.1\.1\.1:80/TCP: leaves the cluster as \S+;", opening)
+    assert re.match(r"pod/client 10\.\S+ → 1\.1\.1\.1:80/TCP: delivered: TCP ", opening)
     assert table.split("\n")[0].split() == ["#", "WHERE", "WHAT", "DOES", "STATE"]
 
 
 def test_the_demo_needs_no_cluster():
     done = through_kubectl("path", "pod/client", "1.1.1.1:80", "--from", "demo")
     assert (done.returncode, done.stderr) == (0, "")
-    assert ": leaves" in done.stdout.splitlines()[0]
+    assert ": delivered" in done.stdout.splitlines()[0]
 
 
 def test_a_drop_has_its_exit_code():
@@ -48,7 +48,7 @@ def test_flags_may_stand_anywhere():
 
 def test_json_and_yaml():
     document = json.loads(run(*OUTSIDE, "-o", "json").stdout)
-    assert document["verdict"] == "leaves"
+    assert document["verdict"] == "delivered"
     assert yaml.safe_load(run(*OUTSIDE, "-oyaml").stdout) == document
 
 
@@ -83,12 +83,12 @@ def test_keeps_within_a_terminal(columns):
 
 def test_colour_only_where_it_is_seen():
     _, text = on_a_terminal(*OUTSIDE)
-    assert "\x1b[1;32mleaves\x1b[0m" in text
+    assert "\x1b[1;32mdelivered\x1b[0m" in text
     assert "\x1b" not in on_a_terminal(*OUTSIDE, "--color=never")[1]
     assert "\x1b" not in on_a_terminal(*OUTSIDE, env={"TERM": "dumb"})[1]
     assert "\x1b" not in run(*OUTSIDE).stdout
-    assert "\x1b[1;32mleaves" in run(*OUTSIDE, "--color", "always").stdout
-    assert "\x1b[1;32mleaves" in run(*OUTSIDE, env={"FORCE_COLOR": "1"}).stdout
+    assert "\x1b[1;32mdelivered" in run(*OUTSIDE, "--color", "always").stdout
+    assert "\x1b[1;32mdelivered" in run(*OUTSIDE, env={"FORCE_COLOR": "1"}).stdout
 
 
 def test_progress_on_a_terminal_is_cleared_before_the_answer():

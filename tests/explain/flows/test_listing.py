@@ -53,11 +53,11 @@ def test_entries_of_one_flow_are_one_line() -> None:
     lines = [(str(f.flow), translated(f), tables(f), state(f)) for f in found.flows]
     assert lines == [
         ("TCP 10.0.1.7:4002 → 10.96.0.9:80", "to 10.0.2.5:8080", "svc,ct-out", "open"),
-        ("UDP 10.0.1.7:4003 → 1.1.1.1:53", "", "nf", "unreplied"),
+        ("UDP 10.0.1.7:4003 → 1.1.1.1:53", "", "nf", ""),
         ("TCP 10.0.1.7:4001 → 1.1.1.1:80", "from 192.0.2.1:61001", "ct-out,nat", "closed"),
     ]
     assert found.missing == ()
-    assert [f.time_to_live for f in found.flows] == [60, 29, -5]
+    assert [f.time_to_live for f in found.flows] == [50, 29, -5]
 
 
 def test_the_other_end_may_be_the_service_or_its_backend() -> None:
@@ -75,14 +75,14 @@ def test_the_other_end_may_be_the_service_or_its_backend() -> None:
 
 def test_netfilters_own_translation_is_joined() -> None:
     """kube-proxy's DNAT: Cilium saw the packet after it, at the server's device."""
-    nf = ConntrackEntry(TO_VIP, TO_BACKEND.reversed(), 100, "ESTABLISHED")
+    nf = ConntrackEntry(TO_VIP, TO_BACKEND.reversed(), 100, "open")
     found = listing.of_node(
         "n1", bundle(answer(NODE, "ct", CtEntry(TO_BACKEND, "IN", remaining=9)),
                      answer(NODE, "nat"), answer(NODE, "conntrack", nf))
     )  # fmt: skip
     (one,) = found.flows
     assert (one.flow, one.translated) == (TO_VIP, TO_BACKEND)
-    assert (tables(one), state(one)) == ("ct-in,nf", "ESTABLISHED")
+    assert (tables(one), state(one)) == ("ct-in,nf", "open")
 
 
 def test_tables_that_cannot_be_read_are_named() -> None:

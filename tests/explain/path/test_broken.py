@@ -102,7 +102,8 @@ def test_the_device_that_is_down_is_named_and_not_the_neighbour_that_failed_for_
         },
     )
     assert path.verdict == "dropped"
-    assert path.reason.endswith("lxc00f235fb673a is down")
+    assert path.drop is not None
+    assert path.drop.by.endswith("lxc00f235fb673a is down")
     assert [hop.drops for hop in path.hops] == [False, False, False, True]
     (finding,) = [f for f in path.findings if f.severity == "error"]
     assert finding.title == "lxc00f235fb673a, the host side of pod default/client, is down"

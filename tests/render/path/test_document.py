@@ -72,6 +72,13 @@ SHAPE: dict[str, Any] = {
             "netfilter": (dict, NULL),
             "translated": FLOW,
             "evidence": EVIDENCE,
+            "error_ct": (dict, NULL),
+            "last_seen": {
+                "sent": (float, NULL),
+                "answered": (float, NULL),
+                "reason": Text,
+            },
+            "outcome": set(model.Outcome),
         }
     ],
     "cause": Text,

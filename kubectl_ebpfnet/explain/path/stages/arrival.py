@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.kernel.routing import decide
 from kubectl_ebpfnet.explain.path.stages import gateway
 from kubectl_ebpfnet.explain.path.stages.tunnel import device_of
@@ -22,7 +21,9 @@ from kubectl_ebpfnet.model.path import HopKind, State
 def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Receive the packet at another node, from the wire."""
     node = walk.cluster.node(here.node)
-    _collect_flows(walk, here, node)
+    tracked = walk.incoming_at(here)
+    if tracked is not None and tracked not in walk.flows:
+        walk.flows.append(tracked)
     if not node[q.LINKS].known and not node[q.ENDPOINTS].known and not node[q.ENDPOINT_MAP].known:
         why = node[q.LINKS].missing
         walk.hop(
@@ -100,13 +101,3 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
         walk.unknown(f"no endpoint with {destination} is known on {here.node}")
         return None
     return inside.to(Stage.ENDPOINT, device=endpoint.interface)
-
-
-def _collect_flows(walk: PathBuilder, here: PacketState, node: NodeView) -> None:
-    """Add the flow as the receiving node tracks it."""
-    flow = here.packet.flow
-    end = (flow.destination, flow.destination_port)
-    query = FlowQuery(flow.protocol, flow.source, frozenset({end}))
-    found = tracked_flows(node, query, "IN")
-    same = [f for f in found if f.flow.source_port == flow.source_port]
-    walk.flows.extend((same or found)[:1])

@@ -5,7 +5,6 @@ Source: Cilium bpf/bpf_lxc.c (cil_lxc_policy): conntrack IN look-up, ingress pol
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.path.stages.device import link_evidence
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
@@ -14,14 +13,14 @@ from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBui
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.cilium import Endpoint
 from kubectl_ebpfnet.model.net import endpoint_text
-from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State, TrackedFlow
+from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State
 
 
 def enter(walk: PathBuilder, here: PacketState) -> None:
     """Hand the packet to a local endpoint: the walk ends in the pod, or before it."""
     node = walk.cluster.node(here.node)
     endpoint = node.local_endpoint(here.packet.flow.destination)
-    tracked = _incoming(walk, here, node)
+    tracked = walk.incoming_at(here)
     endpoint_id = endpoint.id if endpoint is not None else None
     if not policy_hop(
         walk, here, node, here.packet, endpoint_id, "ingress", _source_identity(here, node)
@@ -46,19 +45,6 @@ def _source_identity(here: PacketState, node: NodeView) -> int | None:
         return here.identity
     entry = node.ipcache_of(here.packet.flow.source)
     return entry.identity if entry is not None else None
-
-
-def _incoming(walk: PathBuilder, here: PacketState, node: NodeView) -> TrackedFlow | None:
-    for tracked in walk.flows:
-        if tracked.cilium_ct is not None and tracked.cilium_ct.direction == "IN":
-            return tracked
-    flow = here.packet.flow
-    query = FlowQuery(
-        flow.protocol, flow.source, frozenset({(flow.destination, flow.destination_port)})
-    )
-    found = tracked_flows(node, query, "IN")
-    same = [f for f in found if f.flow.source_port == flow.source_port and f.cilium_ct] or found
-    return same[0] if same else None
 
 
 def _veth(walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoint | None) -> bool:
