@@ -161,6 +161,9 @@ class Frontend:
         rev_nat: reverse NAT id.
         namespace, name: of the Service, "" where the source does not say.
         external_policy, internal_policy: `Cluster`, `Local` or "".
+        proxy_port: of the node's Envoy that takes the traffic of an `l7-load-balancer`, 0 where
+            not said.
+        unresolved: slots that name a backend which the backends' map lacks.
     """
 
     address: Address
@@ -175,6 +178,8 @@ class Frontend:
     name: str = ""
     external_policy: str = ""
     internal_policy: str = ""
+    proxy_port: int = 0
+    unresolved: int = 0
     span: Span = field(default=NOWHERE, compare=False)
 
 

@@ -238,7 +238,7 @@ def _no_program(mismatch: Mismatch) -> Iterator[Cause]:
     if not answer.known:
         return
     for backend in mismatch.backends:
-        endpoint = node.local_endpoint(backend.address) if backend.node == node.name else None
+        endpoint = node.endpoint_of(backend.address) if backend.node == node.name else None
         if endpoint is None or not endpoint.interface:
             continue
         there = [a.program_name for a in answer.facts if a.device == endpoint.interface]

@@ -359,7 +359,7 @@ def _destination_target(
 
 
 def _endpoint(cluster: ClusterView, source: Target, address: Address) -> Endpoint | None:
-    found = cluster.node(source.node).local_endpoint(address) if source.node else None
+    found = cluster.node(source.node).endpoint_of(address) if source.node else None
     if found is not None:
         return found
     for endpoint, _ in cluster.kube.cilium_endpoints:

@@ -84,7 +84,7 @@ def _host_side(addresses: Sequence[Address], node: NodeView, netns: PodNetns) ->
     indexes = [link.peer_index for link in netns[q.POD_LINKS].facts if link.peer_index is not None]
     indexes += netns[q.POD_IFLINK].facts
     for address in addresses:
-        endpoint = node.local_endpoint(address)
+        endpoint = node.endpoint_of(address)
         if endpoint is not None and endpoint.ifindex is not None:
             indexes.append(endpoint.ifindex)
         if endpoint is not None and endpoint.interface and not indexes:

@@ -6,15 +6,22 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from ipaddress import IPv6Address
+from itertools import islice
 
+from kubectl_ebpfnet.explain.views import cite, host_routing
 from kubectl_ebpfnet.explain.views.answer import Answer, FactLine, grouped
+from kubectl_ebpfnet.explain.views.host_routing import ForwardedFlow, HostRouting
 from kubectl_ebpfnet.explain.views.netns import Netns
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import DatapathConfig, Endpoint, IpcacheEntry, MonitorEvent
 from kubectl_ebpfnet.model.evidence import Bundle, Record, agent_place, node_place
 from kubectl_ebpfnet.model.kernel import Attachment, Link, Program, Ruleset
-from kubectl_ebpfnet.model.net import Address, Flow
+from kubectl_ebpfnet.model.net import TCP, Address, Flow
 from kubectl_ebpfnet.parse.cilium import config as cilium_config
+
+
+_SEARCHED = 4000
+"""Conntrack lines that are searched for a flow that tells how a node forwards."""
 
 
 class NodeView(Netns):
@@ -72,6 +79,42 @@ class NodeView(Netns):
             return status.record
         return self.settings_record
 
+    @cached_property
+    def host_routing(self) -> HostRouting:
+        """Whether what the node's pods send passes its netfilter by."""
+        rules = self.ruleset(4)
+        rule = host_routing.forward_rule(rules.facts[0] if rules.facts else None)
+        proof = cite.of(rules.record, rule.span) if rule is not None else ()
+        return host_routing.decide(self.config, rule, proof, self._forwarded())
+
+    def _forwarded(self) -> Iterator[ForwardedFlow]:
+        """Yield answered TCP flows of the node's pods that left it without a tunnel."""
+        pods = [a for a in self._pod_addresses if a not in self.own_addresses]
+        tracked = self.table_state(q.CONNTRACK).known
+        for line in islice(self.lines(q.CT, [str(pod) for pod in pods]), _SEARCHED):
+            entry, flow = line.fact, line.fact.flow
+            answered = entry.tx_flags_seen and entry.rx_flags_seen and flow.protocol == TCP
+            if not answered or entry.direction != "OUT" or entry.related or flow.source not in pods:
+                continue
+            if flow.destination in self.own_addresses or self.local_endpoint(flow.destination):
+                continue
+            remote = self.ipcache_of(flow.destination)
+            if remote is None or remote.tunnel_endpoint is not None or entry.rev_nat:
+                continue
+            seen = [
+                same
+                for same in self.lines(q.CONNTRACK, [str(flow.source), expanded(flow.source)])
+                if same.fact.original == flow
+            ]
+            proof = line.evidence + (seen[0].evidence if seen else ())
+            yield ForwardedFlow(bool(seen) if tracked else None, proof)
+
+    @cached_property
+    def _pod_addresses(self) -> tuple[Address, ...]:
+        found = [row.address for row in self[q.ENDPOINT_MAP].facts if not row.host]
+        found += [a for one in self[q.ENDPOINTS].facts for a in one.addresses]
+        return tuple(dict.fromkeys(found))
+
     def drops(self, flow: Flow) -> Iterator[FactLine[MonitorEvent]]:
         """Yield drops of a flow that `cilium monitor` shows, where a capture has its output."""
         wanted = (flow.source, flow.destination, flow.protocol, flow.destination_port)
@@ -87,6 +130,15 @@ class NodeView(Netns):
         return {a: one for one in reversed(self[q.ENDPOINTS].facts) for a in one.addresses}
 
     def local_endpoint(self, address: Address) -> Endpoint | None:
+        """Return the endpoint with this address as the datapath finds it: by the endpoints map,
+        and by the agent's list where that map was not read."""
+        if self[q.ENDPOINT_MAP].known and not any(
+            not row.host for row in self.having(q.ENDPOINT_MAP, address, "address")
+        ):
+            return None
+        return self.endpoint_of(address)
+
+    def endpoint_of(self, address: Address) -> Endpoint | None:
         """Return the endpoint with this address, by the agent, then by the endpoints map."""
         if address in self._endpoints_by_address:
             return self._endpoints_by_address[address]

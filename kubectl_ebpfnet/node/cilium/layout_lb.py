@@ -22,13 +22,14 @@ _TYPES = (
     (0x08, "HostPort"),
     (0x100, "LocalRedirect"),
 )
+_L7_BALANCED = 0x400
 _SOURCE_RANGE, _ROUTABLE, _LOOPBACK, _DENY_OR_QUARANTINED = 0x80, 0x40, 0x800, 0x4000
 _WORDS = (
     (0x04, "Local"),
     (0x10, "sessionAffinity"),
     (_SOURCE_RANGE, "check source-range"),
     (0x200, "46x64"),
-    (0x400, "l7-load-balancer"),
+    (_L7_BALANCED, "l7-load-balancer"),
     (0x1000, "InternalLocal"),
     (0x2000, "two-scopes"),
     (0x8000, "dsr"),
@@ -62,6 +63,11 @@ class ServiceValue:
     backend_id: int
     rev_nat: int
     flags: int
+
+    @property
+    def proxy_port(self) -> int:
+        """The L7 proxy's port, which stands in slot 0 in place of a backend's id; 0 for none."""
+        return self.backend_id & 0xFFFF if self.flags & _L7_BALANCED else 0
 
 
 def service_key(key: bytes) -> ServiceKey:

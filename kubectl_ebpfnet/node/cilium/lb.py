@@ -28,13 +28,15 @@ class _FrontendSlots:
 
     flags: int | None = None
     rev_nat: int = 0
+    proxy_port: int = 0
+    unresolved: int = 0
     backends: list[Backend] = field(default_factory=list)
 
 
 def frontends(_: NodeRequest) -> Iterator[Frontend]:
     """Yield every frontend with its backends, in the order of address and port.
 
-    A slot whose backend is missing is left out, since Cilium's datapath cannot use it.
+    A slot whose backend is missing is counted only, since Cilium's datapath cannot use it.
 
     Raises:
         KernelError: no services are pinned, a map has unknown sizes, or may not be read.
@@ -77,8 +79,11 @@ def _add_slot(
     rows.rev_nat = value.rev_nat or rows.rev_nat
     if key.slot == 0:
         rows.flags = value.flags
+        rows.proxy_port = value.proxy_port
     elif value.backend_id in backends:
         rows.backends.append(replace(backends[value.backend_id], slot=key.slot))
+    else:
+        rows.unresolved += 1
 
 
 def _frontend(frontend: FrontendKey, rows: _FrontendSlots) -> Frontend:
@@ -95,4 +100,6 @@ def _frontend(frontend: FrontendKey, rows: _FrontendSlots) -> Frontend:
         backends=tuple(sorted(rows.backends, key=lambda backend: backend.slot)),
         external_policy="Local" if "Local" in words else "",
         internal_policy="Local" if "InternalLocal" in words else "",
+        proxy_port=rows.proxy_port,
+        unresolved=rows.unresolved,
     )

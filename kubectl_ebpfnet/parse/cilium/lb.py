@@ -25,7 +25,7 @@ LB_LIST = "cilium bpf lb list"
 SERVICE_LIST = "cilium service list"
 
 _KEY = re.compile(r"^(\S+?)(?: \((\d+)\))?$")
-_VALUE = re.compile(r"^(\S+) \((\d+)\)(?: \((\d+)\))?(?: \[([^\]]*)\])?(?: \(L7LB.*\))?$")
+_VALUE = re.compile(r"^(\S+) \((\d+)\)(?: \((\d+)\))?(?: \[([^\]]*)\])?(?: \(L7LB\D*(\d+)\))?$")
 _TYPES = frozenset(
     {"ClusterIP", "NodePort", "ExternalIPs", "HostPort", "LoadBalancer", "LocalRedirect"}
 )
@@ -42,6 +42,8 @@ class _FrontendRows:
     span: Span
     rev_nat: int = 0
     flags: tuple[str, ...] = ()
+    proxy_port: int = 0
+    unresolved: int = 0
     backends: list[Backend] = field(default_factory=list)
 
 
@@ -94,24 +96,27 @@ def _frontend_key(key: str, number: int) -> tuple[Address, int, int | None, bool
 
 def _add_slot(rows: _FrontendRows, value: str, number: int) -> None:
     if value.startswith("backend ") and value.endswith("not found"):
+        rows.unresolved += 1
         return
     match = _VALUE.match(value)
     if match is None:
         raise ParseError(LB_LIST, number, "not a backend")
-    slot, flags = match[3], match[4]
+    slot = integer(match[3], LB_LIST, number, most=65535) if match[3] else 0
+    words = tuple(word.strip() for word in (match[4] or "").split(",") if word.strip())
     rows.rev_nat = integer(match[2], LB_LIST, number, most=65535) or rows.rev_nat
-    words = match[1].partition("/")
-    target, port = address_and_port(words[0], number, LB_LIST)
-    if flags is not None or (target.is_unspecified and not port):
-        rows.flags = tuple(word.strip() for word in (flags or "").split(",") if word.strip())
-        rows.span = Span(number)
+    place, _, protocol = match[1].partition("/")
+    target, port = address_and_port(place, number, LB_LIST)
+    if not slot and (match[4] is not None or (target.is_unspecified and not port)):
+        rows.flags, rows.span = words, Span(number)
+        rows.proxy_port = integer(match[5], LB_LIST, number, most=65535) if match[5] else 0
         return
     rows.backends.append(
         Backend(
             target,
             port,
-            protocol_number(words[2]) if words[2] else None,
-            slot=integer(slot, LB_LIST, number, most=65535) if slot else 0,
+            protocol_number(protocol) if protocol else None,
+            "quarantined" if "quarantined" in words else "",
+            slot,
             span=Span(number),
         )
     )
@@ -130,6 +135,8 @@ def _frontend(rows: _FrontendRows) -> Frontend:
         backends=tuple(sorted(rows.backends, key=lambda backend: backend.slot)),
         external_policy="Local" if "Local" in rows.flags else "",
         internal_policy="Local" if "InternalLocal" in rows.flags else "",
+        proxy_port=rows.proxy_port,
+        unresolved=rows.unresolved,
         span=rows.span,
     )
 
