@@ -332,6 +332,8 @@ class DatapathConfig:
         socket_lb: load-balancing at connect() is on.
         socket_lb_host_only: … but only for the host's own namespace.
         node_port_mode: `snat`, `dsr`, `hybrid`.
+        no_backend_response: to packets for a Service without a backend: `reject` (an ICMP error)
+            or `drop`; "" in versions without the choice.
         node_port_mode_annotation: whether a Service may have a mode of its own, by annotation.
         devices: native devices.
         attach_mode: `tc` or `tcx`.
@@ -360,6 +362,7 @@ class DatapathConfig:
     socket_lb: bool | None = None
     socket_lb_host_only: bool | None = None
     node_port_mode: str = ""
+    no_backend_response: str = ""
     node_port_mode_annotation: bool | None = None
     devices: tuple[str, ...] = ()
     attach_mode: str = ""

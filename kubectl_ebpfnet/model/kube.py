@@ -236,6 +236,7 @@ class ServiceEndpoint:
         ready, serving, terminating: the endpoint's conditions (nil counts as the API says).
         node: node name, "" when not said.
         pod: name of the target pod, "" when the target is not a pod.
+        zones: topology zones whose nodes should use it (`hints`), () for all.
     """
 
     namespace: str
@@ -249,6 +250,7 @@ class ServiceEndpoint:
     terminating: bool
     node: str = ""
     pod: str = ""
+    zones: tuple[str, ...] = ()
     span: Span = field(default=NOWHERE, compare=False)
 
 

@@ -281,6 +281,7 @@ def slice_endpoints(value: Any, span: Span = NOWHERE) -> list[ServiceEndpoint]:
         ready = js.flag(conditions, "ready")
         serving = js.flag(conditions, "serving")
         target = js.dig(item, "targetRef")
+        zones = tuple(js.text(zone, "name") for zone in js.items(item, "hints", "forZones"))
         node_name = js.text(item, "nodeName") or js.text(item, "topology", "kubernetes.io/hostname")
         for address in js.addresses(js.texts(item, "addresses")):
             for port in ports:
@@ -297,6 +298,7 @@ def slice_endpoints(value: Any, span: Span = NOWHERE) -> list[ServiceEndpoint]:
                         terminating=bool(js.flag(conditions, "terminating")),
                         node=node_name,
                         pod=js.text(target, "name") if js.text(target, "kind") == "Pod" else "",
+                        zones=zones,
                         span=place,
                     )
                 )

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from kubectl_ebpfnet.errors import NotFound, UsageError
 from kubectl_ebpfnet.explain.flows.attempt import newest
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
-from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
+from kubectl_ebpfnet.explain.path.services import ServiceAddress, find, first_lookup
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -86,7 +86,8 @@ def resolve(cluster: ClusterView, request: PathRequest) -> PathEnds:
             source_target, destination_target, bool(pod and pod.host_network), None, 0, None, flow,
             problem=problem or note or "the destination has no address", findings=findings,
         )  # fmt: skip
-    service = service or find(cluster, node, destination, port, request.protocol)
+    at = first_lookup(cluster.node(node), bool(pod and pod.host_network))
+    service = service or find(cluster, node, destination, port, request.protocol, at)
     return _with_flows(
         cluster, request, pod, source_target, destination_target, source, service, findings
     )
@@ -258,7 +259,9 @@ def _service(
             address = _first_of_version(service.cluster_addresses, versions)
             if address is None:
                 return _headless(cluster, service, port, versions)
-            found = find(cluster, source.node if source else "", address, port.port, port.protocol)
+            node = cluster.node(source.node if source else "")
+            at = first_lookup(node, bool(source and source.host_network))
+            found = find(cluster, node.name, address, port.port, port.protocol, at)
             return address, port.port, found, request.note
     raise NotFound("service", name, namespace)
 

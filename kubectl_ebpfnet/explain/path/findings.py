@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from kubectl_ebpfnet.errors import role_file
 from kubectl_ebpfnet.explain.flows.match import no_snat_map
+from kubectl_ebpfnet.explain.path import backends
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
+from kubectl_ebpfnet.explain.path.services import ServiceAddress
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Backend
-from kubectl_ebpfnet.model.net import Address, endpoint_text
+from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import Finding, Outcome, Severity, TrackedFlow
 
 
@@ -94,7 +96,7 @@ def _masquerade_mode(whole: WholePath) -> Iterator[Finding]:
             Severity.ERROR,
             f"Cilium is set to masquerade by BPF, but {node.name} has no SNAT map",
             "The agent runs with other settings than the cluster's ConfigMap, or failed to set "
-            "its datapath up: `cilium-dbg status --verbose`, and the agent's log.",
+            f"its datapath up: `{node.cilium('status --verbose')}`, and the agent's log.",
             cite.whole(node.config_record),
         )
     nat = tracked.cilium_nat if tracked is not None else None
@@ -179,20 +181,27 @@ def _backends(whole: WholePath) -> Iterator[Finding]:
 def _stale_backends(whole: WholePath) -> Iterator[Finding]:
     """Report a map of Cilium's that is behind its agent, or an agent that is behind Kubernetes."""
     service = whole.ends.service
-    if service is None or not service.in_cilium:
+    if service is None or not service.in_cilium or service.by_proxy:
         return
-    active = [b for b in service.backends if b.state in ("", "active")]
-    not_mapped = [b for b in active if service.mapped is not None and _of(b) not in service.mapped]
+    node = whole.cluster.node(whole.ends.source.node)
+    active = [b for b in service.backends if b.state in ("", backends.ACTIVE)]
+    places = {backends.place(b) for b in active}
+    mapped = service.mapped
+    not_mapped = [b for b in active if mapped is not None and backends.place(b) not in mapped]
     if not_mapped:
         yield Finding(
             Severity.ERROR,
-            f"the datapath of {whole.ends.source.node} lacks a backend of {service.title}: "
+            f"the datapath of {node.name} lacks a backend of {service.title}: "
             f"{_listed(not_mapped)}",
-            "The agent has it as active, its map has not: `cilium-dbg bpf lb list` against "
-            "`cilium-dbg service list`, and the agent's log.",
+            f"The agent has it as active, its map has not: `{node.cilium('bpf lb list')}` against "
+            f"`{node.cilium('service list')}`, and the agent's log.",
             service.evidence,
         )
-    stale = [b for b in active if service.sliced and _of(b) not in service.sliced]
+    # Other clusters and local redirect policies give backends that no slice of this Service names.
+    if service.sliced is None or service.redirects_locally or _shared(service):
+        return
+    sliced = {backends.place(end) for end in service.sliced}
+    stale = [b for b in active if backends.place(b) not in sliced]
     if stale:
         yield Finding(
             Severity.ERROR,
@@ -201,11 +210,27 @@ def _stale_backends(whole: WholePath) -> Iterator[Finding]:
             "its log, tell why.",
             service.evidence,
         )
+    away = service.type != "ClusterIP" or bool(service.flags & {"Local", "InternalLocal"})
+    late = [e for e in service.sliced if e.ready and backends.place(e) not in places]
+    if late and places and not away and not any(end.zones for end in service.sliced):
+        yield Finding(
+            Severity.WARNING,
+            f"{service.title} lacks a ready endpoint of its EndpointSlices: "
+            f"{', '.join(backends.text(end) for end in late[:3])}",
+            f"Cilium on {node.name} is behind Kubernetes: the agent's connection to the API "
+            "server, and its log, tell why.",
+            service.evidence,
+        )
 
 
-def _of(backend: Backend) -> tuple[Address, int]:
-    return backend.address, backend.port
+_GLOBAL = ("service.cilium.io/global", "io.cilium/global-service")
+"""Annotations of a Service that has backends in other clusters, too (clustermesh)."""
 
 
-def _listed(backends: Sequence[Backend]) -> str:
-    return ", ".join(endpoint_text(b.address, b.port) for b in backends)
+def _shared(service: ServiceAddress) -> bool:
+    owner = service.owner
+    return owner is not None and any(owner.annotation(key).lower() == "true" for key in _GLOBAL)
+
+
+def _listed(found: Sequence[Backend]) -> str:
+    return ", ".join(backends.text(b) for b in found)

@@ -1,23 +1,51 @@
 """Frontends: which frontend a destination is, and the backends that it may go to.
 
-Cilium's own tables come first (the datapath uses them); Kubernetes' Service and EndpointSlices
-stand in where they cannot be read.
+Cilium's own tables come first: its map, which the datapath uses, then its agent's list. Kubernetes'
+Service and EndpointSlices stand in where neither has the frontend. Which entry a packet meets
+depends on the place that looks it up (bpf/lib/lb.h lb4_lookup_service, bpf/bpf_sock.c
+sock4_wildcard_lookup, sock4_skip_xlate).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
+from kubectl_ebpfnet.explain.path import backends as kinds
+from kubectl_ebpfnet.explain.path.backends import Place
 from kubectl_ebpfnet.explain.views import cite
-from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Backend, Frontend
-from kubectl_ebpfnet.model.kube import Service, ServicePort
+from kubectl_ebpfnet.model.kube import Service, ServiceEndpoint, ServicePort
 from kubectl_ebpfnet.model.net import Address, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import Evidence
 
-_UNUSABLE = frozenset({"terminating", "quarantined", "maintenance"})
+_L7 = "l7-load-balancer"
+_PROXY_DUMMY = "192.192.192.192"
+"""The endpoint that Cilium's Gateway and Ingress Services are given: nothing has it
+(operator/pkg/model/translation)."""
+
+
+class Lookup(StrEnum):
+    """Where Cilium looks a destination up.
+
+    At sockets an address of a node also finds the wildcard of a NodePort, `0.0.0.0:PORT`; a
+    program at a device looks up the address alone. What comes from outside is given the external
+    scope, everything else the internal one, where a frontend has both.
+    """
+
+    HOST_SOCKET = "host-socket"
+    POD_SOCKET = "pod-socket"
+    POD = "pod"
+    DEVICE = "device"
+
+    @property
+    def at_socket(self) -> bool:
+        """It is at connect()."""
+        return self in (Lookup.HOST_SOCKET, Lookup.POD_SOCKET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +57,20 @@ class ServiceAddress:
         type: ClusterIP, NodePort, LoadBalancer, …
         namespace, name: of the Service, "" when not known.
         rev_nat: Cilium's reverse NAT id, 0 when Cilium does not have the frontend.
-        in_cilium: the frontend is in Cilium's load-balancer on the sender's node.
+        in_cilium: Cilium's load-balancer on the node translates the frontend where it was looked
+            up; None where neither of its tables was read.
         backends: all of them, with their state.
         evidence: the proof.
         missing: why the backends are not known, "" when they are.
         mapped: backends in the datapath's map, None where the map was not read.
-        sliced: backends that EndpointSlices name; () where no slice is recorded.
+        sliced: what EndpointSlices name; None where no slice could be read, or no Service of
+            Kubernetes is behind the frontend.
+        owner: the Service, None when none is recorded.
+        flags: Cilium's words, e.g. `Local`, `InternalLocal`, `l7-load-balancer`.
+        proxy_port: of the node's Envoy for an L7 load-balancer, 0 where not known.
+        unresolved: slots of the map whose backend is missing.
+        unread: for in_cilium None: why neither table was read.
+        slotted: the map numbers its slots (Cilium 1.12 and later), None when that is not known.
     """
 
     address: Address
@@ -44,33 +80,68 @@ class ServiceAddress:
     namespace: str
     name: str
     rev_nat: int
-    in_cilium: bool
+    in_cilium: bool | None
     backends: tuple[Backend, ...]
     evidence: tuple[Evidence, ...]
     missing: str = ""
-    mapped: frozenset[tuple[Address, int]] | None = None
-    sliced: frozenset[tuple[Address, int]] = frozenset()
+    mapped: frozenset[Place] | None = None
+    sliced: tuple[ServiceEndpoint, ...] | None = None
+    owner: Service | None = None
+    flags: frozenset[str] = frozenset()
+    proxy_port: int = 0
+    unresolved: int = 0
+    unread: str = ""
+    slotted: bool | None = None
 
     @property
     def usable(self) -> tuple[Backend, ...]:
         """Backends that take new connections."""
-        return tuple(
-            b
-            for b in self.backends
-            if b.state not in _UNUSABLE
-            and (self.mapped is None or (b.address, b.port) in self.mapped)
-        )
+        there = (b for b in self.backends if self.mapped is None or kinds.place(b) in self.mapped)
+        return kinds.taking(there)
+
+    @property
+    def by_proxy(self) -> bool:
+        """The node's Envoy takes its traffic, so it has no backends of its own."""
+        dummy = any(str(b.address) == _PROXY_DUMMY for b in self.backends)
+        return _L7 in self.flags or bool(self.proxy_port) or dummy
+
+    @property
+    def redirects_locally(self) -> bool:
+        """A CiliumLocalRedirectPolicy chose its backends."""
+        return self.type == "LocalRedirect"
 
     @property
     def title(self) -> str:
         """`ClusterIP 10.96.0.10:53/UDP of default/web`."""
         text = f"{endpoint_text(self.address, self.port)}/{protocol_name(self.protocol)}"
-        owner = f" of svc {self.namespace}/{self.name}" if self.name else ""
-        return f"{self.type or 'service'} {text}{owner}"
+        return f"{self.type or 'service'} {text}" + (f" of {self.owner_title}" if self.name else "")
+
+    @property
+    def owner_title(self) -> str:
+        """`svc default/web`, or the frontend's title where no Service is known."""
+        return f"svc {self.namespace}/{self.name}" if self.name else self.title
+
+
+def first_lookup(node: NodeView, host_network: bool) -> Lookup:
+    """Return where a packet of a pod is looked up first.
+
+    Args:
+        node: the pod's node.
+        host_network: the pod shares the node's network namespace.
+    """
+    config = node.config
+    if host_network:
+        return Lookup.HOST_SOCKET
+    return Lookup.POD_SOCKET if config.socket_lb and not config.socket_lb_host_only else Lookup.POD
 
 
 def find(
-    cluster: ClusterView, node_name: str, address: Address, port: int | None, protocol: int
+    cluster: ClusterView,
+    node_name: str,
+    address: Address,
+    port: int | None,
+    protocol: int,
+    at: Lookup = Lookup.POD,
 ) -> ServiceAddress | None:
     """Return the frontend at an address and port, None when there is none.
 
@@ -80,81 +151,140 @@ def find(
         address: of the destination.
         port: of the destination; None finds the frontend of a Service with a single port.
         protocol: IANA number.
+        at: the place that looks it up.
     """
     node = cluster.node(node_name)
+    search = _Search(cluster, node, address, port, protocol, at)
+    listed, mapped = (search.among(node[table].facts) for table in (q.SERVICES, q.LB_MAP))
     owner = _owner(cluster, address, port, protocol)
-    listed = _match(node[q.SERVICES], cluster, address, port, protocol)
-    mapped = _match(node[q.LB_MAP], cluster, address, port, protocol)
-    frontend = listed or mapped
+    # The datapath has what its map has: a frontend of the agent's list alone is not translated.
+    unmapped = mapped is None and bool(node[q.LB_MAP].facts)
+    frontend = mapped or listed
     if frontend is None and owner is None:
         return None
+    if frontend is None:
+        assert owner is not None
+        return _of_kubernetes(search, *owner)
+    backends = kinds.merged(listed, mapped)
+    found = ServiceAddress(
+        address,
+        frontend.port,
+        protocol,
+        frontend.type,
+        (listed or frontend).namespace,
+        (listed or frontend).name,
+        frontend.rev_nat,
+        not unmapped,
+        backends,
+        _evidence(node, listed, mapped),
+        mapped=frozenset(map(kinds.place, mapped.backends)) if mapped is not None else None,
+        flags=frontend.flags,
+        proxy_port=frontend.proxy_port,
+        unresolved=frontend.unresolved,
+        slotted=_slotted(node),
+    )
+    if owner is not None:
+        found = replace(
+            found,
+            namespace=found.namespace or owner[0].namespace,
+            name=found.name or owner[0].name,
+            owner=owner[0],
+            sliced=_sliced(cluster, *owner, address.version),
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """A destination, and the place that looks it up."""
+
+    cluster: ClusterView
+    node: NodeView
+    address: Address
+    port: int | None
+    protocol: int
+    at: Lookup
+
+    def among(self, frontends: Iterable[Frontend]) -> Frontend | None:
+        """Return the frontend that the place finds."""
+        offered = [
+            f
+            for f in frontends
+            if f.port
+            and self.port in (None, f.port)
+            and f.protocol in (None, self.protocol)
+            and f.address.version == self.address.version
+        ]
+        exact = [f for f in offered if f.address == self.address and not self._skipped(f)]
+        hits = exact or [f for f in offered if f.address.is_unspecified and self._by_wildcard(f)]
+        if self.port is None and len({f.port for f in hits}) != 1:
+            return None
+        outside = self.at is Lookup.DEVICE
+        if outside:
+            hits = [f for f in hits if not f.internal]
+        return max(hits, key=lambda f: (f.internal, f.protocol is not None), default=None)
+
+    def _skipped(self, frontend: Frontend) -> bool:
+        """Tell whether a socket leaves the frontend alone: it is not the node's own address."""
+        outside = frontend.type in ("ExternalIPs", "HostPort")
+        return self.at.at_socket and outside and not self._own
+
+    def _by_wildcard(self, frontend: Frontend) -> bool:
+        if not self.at.at_socket or frontend.type not in ("NodePort", "HostPort", ""):
+            return False
+        if self.address.is_loopback:
+            return self.at is Lookup.HOST_SOCKET
+        # The wildcard of a port outside of the NodePorts' range serves the node itself alone.
+        of_cluster = self.address in self.cluster.node_addresses
+        return self._own or (of_cluster and frontend.type != "HostPort")
+
+    @property
+    def _own(self) -> bool:
+        own = self.address in self.node.own_addresses
+        return own or self.cluster.node_of(self.address) == self.node.name
+
+
+def _evidence(
+    node: NodeView, listed: Frontend | None, mapped: Frontend | None
+) -> tuple[Evidence, ...]:
     evidence: tuple[Evidence, ...] = ()
     if mapped is not None:
         spans = [mapped.span, *(backend.span for backend in mapped.backends)]
         evidence += cite.of(node[q.LB_MAP].record, *spans)
     if listed is not None:
         evidence += cite.of(node[q.SERVICES].record, listed.span.member("frontend-address"))
-    kube_backends = _backends_of(cluster, owner, address)
-    if frontend is None:
-        assert owner is not None
-        service, service_port = owner
-        number = service_port.port if port is None else port
-        missing = "" if kube_backends or cluster.kube.endpoints else "no EndpointSlice is recorded"
-        return ServiceAddress(
-            address, number, protocol, _type(service, address, number), service.namespace,
-            service.name, 0, False, kube_backends, cite.whole(cluster.api_record("services")),
-            missing,
-        )  # fmt: skip
-    owned = owner[0] if owner else None
+    return evidence
+
+
+def _slotted(node: NodeView) -> bool | None:
+    """Tell whether the map's rows have slots: those of Cilium up to 1.11 have none."""
+    backends = [b for f in node[q.LB_MAP].facts for b in f.backends]
+    return any(b.slot for b in backends) if backends else None
+
+
+def _of_kubernetes(search: _Search, service: Service, port: ServicePort) -> ServiceAddress:
+    """Return a frontend that Cilium's load-balancer does not translate there, or may."""
+    cluster, node = search.cluster, search.node
+    number = port.port if search.port is None else search.port
+    sliced = _sliced(cluster, service, port, search.address.version)
+    unread = ""
+    if not node[q.LB_MAP].known and not node[q.SERVICES].known:
+        unread = node[q.LB_MAP].missing
     return ServiceAddress(
-        address,
-        frontend.port,
-        protocol,
-        frontend.type,
-        frontend.namespace or (owned.namespace if owned else ""),
-        frontend.name or (owned.name if owned else ""),
-        (mapped or frontend).rev_nat,
-        True,
-        frontend.backends,
-        evidence,
-        mapped=_places(mapped.backends) if mapped is not None else None,
-        sliced=_places(kube_backends),
-    )
-
-
-def _places(backends: tuple[Backend, ...]) -> frozenset[tuple[Address, int]]:
-    return frozenset((b.address, b.port) for b in backends)
-
-
-def _match(
-    answer: Answer[Frontend],
-    cluster: ClusterView,
-    address: Address,
-    port: int | None,
-    protocol: int,
-) -> Frontend | None:
-    """Return the frontend for clients in the cluster: of the internal scope if there is one."""
-    hits = [
-        f
-        for f in answer.facts
-        if f.port
-        and (port is None or f.port == port)
-        and f.protocol in (None, protocol)
-        and _same_address(f, cluster, address)
-    ]
-    if port is None and len({f.port for f in hits}) != 1:
-        return None
-    return max(hits, key=lambda f: (f.internal, f.address == address), default=None)
-
-
-def _same_address(frontend: Frontend, cluster: ClusterView, address: Address) -> bool:
-    if frontend.address == address:
-        return True
-    wildcard = frontend.address.is_unspecified and frontend.type == "NodePort"
-    return (
-        wildcard
-        and frontend.address.version == address.version
-        and address in cluster.node_addresses
+        search.address,
+        number,
+        search.protocol,
+        _type(service, search.address, number),
+        service.namespace,
+        service.name,
+        0,
+        None if unread else False,
+        tuple(map(kinds.of_endpoint, sliced or ())),
+        cite.whole(cluster.api_record("services")),
+        "no EndpointSlice is recorded" if sliced is None else "",
+        sliced=sliced,
+        owner=service,
+        unread=unread,
     )
 
 
@@ -176,25 +306,20 @@ def _owner(
     return None
 
 
-def _backends_of(
-    cluster: ClusterView, owner: tuple[Service, ServicePort] | None, address: Address
-) -> tuple[Backend, ...]:
-    if owner is None:
-        return ()
-    service, service_port = owner
-    return tuple(
-        Backend(
-            end.address,
-            end.port,
-            end.protocol,
-            "active" if end.ready else "terminating" if end.terminating else "quarantined",
-            node=end.node,
-        )
+def _sliced(
+    cluster: ClusterView, service: Service, port: ServicePort, version: int
+) -> tuple[ServiceEndpoint, ...] | None:
+    """Return what EndpointSlices name for a port; None where no slice could be read."""
+    read = cluster.kube.endpoints or cluster.api_record("endpointslices") is not None
+    named: Sequence[ServiceEndpoint] = [
+        end
         for end in cluster.kube.endpoints
         if (end.namespace, end.service) == (service.namespace, service.name)
-        and end.port_name == service_port.name
-        and end.address.version == address.version
-    )
+        and end.port_name == port.name
+        and end.protocol == port.protocol
+        and end.address.version == version
+    ]
+    return tuple(named) if read else None
 
 
 def _type(service: Service, address: Address, port: int) -> str:

@@ -13,7 +13,7 @@ from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import Endpoint
+from kubectl_ebpfnet.model.cilium import Backend, Endpoint
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import (
     Attempt,
@@ -156,6 +156,23 @@ class Dropped:
 End = Arrived | Stopped | Dropped
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A load-balancer's choice among several backends.
+
+    Attributes:
+        hop: number of the hop that balances.
+        service: the frontend, in words.
+        taken: the backend that the walk follows.
+        others: the backends that new connections may go to as well.
+    """
+
+    hop: int
+    service: str
+    taken: str
+    others: tuple[Backend, ...]
+
+
 @dataclass
 class PathBuilder:
     """A walk in progress: the resolved ends, the hops so far, and how the walk ends.
@@ -171,6 +188,8 @@ class PathBuilder:
         undecided: hops that may lose the packet or send it elsewhere.
         contradictions: evidence against the walk.
         end: how the walk ended.
+        choice: the first load-balancer's among several backends, None without one.
+        forced: the backend to follow where a load-balancer may choose it.
     """
 
     cluster: ClusterView
@@ -183,6 +202,8 @@ class PathBuilder:
     undecided: list[Undecided] = field(default_factory=list)
     contradictions: list[Contradiction] = field(default_factory=list)
     end: End = Stopped("the walk did not begin")
+    choice: Choice | None = None
+    forced: Backend | None = None
 
     @property
     def endpoint(self) -> Endpoint | None:

@@ -8,9 +8,10 @@ state UNKNOWN, never a guess.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from kubectl_ebpfnet.explain.flows.match import notes
-from kubectl_ebpfnet.explain.path import endpoints, findings
+from kubectl_ebpfnet.explain.path import endpoints, findings, other_backends
 from kubectl_ebpfnet.explain.path.stages import STAGES
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.path.verdict import settle
@@ -49,8 +50,11 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
     if ends.problem:
         walk.unknown(ends.problem)
     else:
-        start = Packet(ends.flow)
-        _run(walk, PacketState(Stage.SOCKET, start, ends.source.node, identity=ends.identity))
+        start = PacketState(
+            Stage.SOCKET, Packet(ends.flow), ends.source.node, identity=ends.identity
+        )
+        _run(walk, start)
+        other_backends.compare(walk, partial(_run, start=start))
     decision = settle(walk)
     across = findings.across(findings.WholePath(cluster, ends, walk.flows))
     found = sorted(

@@ -79,6 +79,14 @@ class NodeView(Netns):
             return status.record
         return self.settings_record
 
+    def cilium(self, words: str) -> str:
+        """Return a command of this node's agent as its image spells it, for advice: `cilium-dbg`
+        since Cilium 1.15, `cilium` before."""
+        asked = self.bundle.at(agent_place(self.name))
+        names = (record.argv[0] for record in asked if record.ok and record.argv)
+        name = next((name for name in names if name in ("cilium", "cilium-dbg")), "cilium-dbg")
+        return f"{name} {words}"
+
     @cached_property
     def host_routing(self) -> HostRouting:
         """Whether what the node's pods send passes its netfilter by."""

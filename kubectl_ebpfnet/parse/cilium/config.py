@@ -72,6 +72,7 @@ def datapath(settings: Mapping[str, str]) -> DatapathConfig:
         socket_lb=_socket_lb(settings),
         socket_lb_host_only=_flag(settings, "bpf-lb-sock-hostns-only"),
         node_port_mode=settings.get("bpf-lb-mode", "") or settings.get("node-port-mode", ""),
+        no_backend_response=settings.get("service-no-backend-response", "").lower(),
         node_port_mode_annotation=_flag(settings, "bpf-lb-mode-annotation"),
         devices=_devices(settings),
         # `true` only means that tcx is wanted: the kernel may lack it.

@@ -200,7 +200,7 @@ def test_the_recorded_policy_allows_its_port_and_nothing_else() -> None:
     assert "depends on the port" in path.reason
 
 
-@pytest.mark.parametrize("state", ["terminating", "quarantined", "maintenance"])
+@pytest.mark.parametrize("state", ["quarantined", "maintenance"])
 def test_a_service_without_a_ready_backend(state: str) -> None:
     gone = swap(
         "node2", "cilium-dbg service list -o json", '"state": "active"', f'"state": "{state}"'

@@ -49,7 +49,9 @@ def test_a_service_that_nothing_is_behind() -> None:
     hop = dropped_at(path)
     assert (hop.kind, hop.number) == ("load-balancing", 1)
     assert says(bundle, hop.evidence, "0.0.0.0:0 (2) (0) [ClusterIP, non-routable]")
-    assert "No pod matches it" in finding(path, "svc default/web has no ready backend").detail
+    found = finding(path, "svc default/web has no ready backend")
+    assert "Cilium on node2 is behind its EndpointSlices" in found.detail
+    assert "10.244.0.135:8080, ready" in path.cause
 
 
 def test_a_map_that_lacks_what_the_agent_lists() -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kubectl_ebpfnet.explain.path import backends as kinds
+from kubectl_ebpfnet.explain.path.backends import Place
 from kubectl_ebpfnet.explain.path.services import ServiceAddress
-from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
+from kubectl_ebpfnet.explain.path.stages.no_backend import without_backend
+from kubectl_ebpfnet.explain.path.state import Choice, PathBuilder, Where
 from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
-from kubectl_ebpfnet.model.path import Packet, State, TrackedFlow
+from kubectl_ebpfnet.model.path import Decides, Evidence, Packet, State, TrackedFlow
 
 
 def backend_of(tracked: TrackedFlow | None, service: ServiceAddress) -> Flow | None:
     """Return the flow to the backend that a tracked flow was sent to, None when there is none."""
     if tracked is None:
         return None
-    ends = {(b.address, b.port) for b in service.backends}
+    ends = {kinds.place(b) for b in service.backends}
     candidates: list[Flow] = []
     if tracked.cilium_ct is not None:
         candidates.append(tracked.cilium_ct.flow)
@@ -34,6 +37,8 @@ def rewrite(
     where: Where,
     how: str,
     tracked: TrackedFlow | None = None,
+    *,
+    external: bool = False,
 ) -> Packet | None:
     """Add the load-balancing hop and send the packet to a backend.
 
@@ -44,48 +49,105 @@ def rewrite(
         where: what balances.
         how: in words, e.g. "at connect(), by Cilium's socket load-balancer".
         tracked: the flow as that node tracks it; None for the sender's node.
+        external: it came in from outside of the node, so that `externalTrafficPolicy` counts.
 
     Returns:
-        The packet with the backend as its destination; None when it is dropped, or the backends
-        are not known.
+        The packet with the backend as its destination, or as it is where nothing translates it;
+        None when the walk ends.
     """
-    if not service.usable and not service.missing:
-        _no_backend(walk, packet, service, where, how)
+    if service.by_proxy:
+        _to_proxy(walk, packet, service, where)
         return None
+    _unread(walk, packet, service, where)
     tracked = tracked or walk.tracked
-    chosen = backend_of(tracked, service)
+    forced = walk.forced if walk.forced in service.usable else None
+    chosen = backend_of(tracked, service) if forced is None else None
+    if not service.usable and not service.missing:
+        return without_backend(walk, packet, service, where, how, external=external)
     if chosen is not None:
         target: tuple[Address, int | None] = (chosen.destination, chosen.destination_port)
         # Without an entry that names the frontend, the flow may have gone to the backend directly.
         state = State.OBSERVED if _names_frontend(tracked) else State.DERIVED
         evidence = service.evidence + (tracked.evidence if tracked else ())
     elif service.usable:
-        target = (service.usable[0].address, service.usable[0].port)
-        state, evidence = State.DERIVED, service.evidence
+        followed = forced or _first(walk, service)
+        target, state, evidence = kinds.place(followed), State.DERIVED, service.evidence
     else:
-        walk.hop(
-            *where,
-            f"{service.title}: backends not known",
-            State.UNKNOWN,
-            packet,
-            service.evidence,
-            reason=service.missing,
-        )
-        walk.unknown(f"the backends of {service.title} are not known: {service.missing}")
+        _not_known(walk, packet, service, where)
         return None
     flow = packet.flow.with_destination(*target)
     # A source that is translated later gets its port from that translation.
     same_source = chosen is not None and chosen.source == flow.source
     if chosen is not None and same_source and chosen.source_port is not None:
         flow = replace(flow, source_port=chosen.source_port)
+    packet = replace(packet, flow=flow)
+    text = f"{service.title} → {endpoint_text(*target)} {how}{_how_chosen(service, target, state)}"
+    _translated(walk, packet, service, where, text, state, evidence)
+    if walk.choice is None and len(service.usable) > 1:
+        others = tuple(b for b in service.usable if kinds.place(b) != target)
+        walk.choice = Choice(len(walk.hops), service.title, endpoint_text(*target), others)
+    return packet
+
+
+def _first(walk: PathBuilder, service: ServiceAddress) -> Backend:
+    """Return the backend that is followed: an EndpointSlice's or a pod's, where there is one."""
+    named: set[Place] = {kinds.place(end) for end in service.sliced or ()}
+    alive = [b for b in service.usable if kinds.place(b) in named]
+    alive += [b for b in service.usable if walk.cluster.pod_with(b.address) is not None]
+    return (alive or list(service.usable))[0]
+
+
+def _translated(
+    walk: PathBuilder,
+    packet: Packet,
+    service: ServiceAddress,
+    where: Where,
+    text: str,
+    state: State,
+    evidence: tuple[Evidence, ...],
+) -> None:
+    """Add the hop; it is not known where a backend's state is not understood."""
+    unclear = kinds.not_understood(service.usable)
+    if unclear and state is not State.OBSERVED:
+        states = ", ".join(f"{kinds.text(b)} is “{b.state}”" for b in unclear)
+        walk.hop(
+            *where, text, State.UNKNOWN, packet, evidence, decides=Decides.WAY,
+            reason=f"whether a backend in this state takes connections is not known: {states}",
+        )  # fmt: skip
+        return
+    walk.hop(*where, text, state, packet, evidence)
+
+
+def _unread(walk: PathBuilder, packet: Packet, service: ServiceAddress, where: Where) -> None:
+    if service.in_cilium is None:
+        walk.hop(
+            *where, service.title, State.UNKNOWN, packet, service.evidence, decides=Decides.WAY,
+            reason="neither Cilium's load-balancing map nor its agent's list of services could be "
+            f"read: {service.unread}; the backend below is EndpointSlices'",
+        )  # fmt: skip
+
+
+def _not_known(walk: PathBuilder, packet: Packet, service: ServiceAddress, where: Where) -> None:
+    text = f"{service.title}: backends not known"
+    walk.hop(*where, text, State.UNKNOWN, packet, service.evidence, reason=service.missing)
+    walk.unknown(f"the backends of {service.title} are not known: {service.missing}")
+
+
+def _to_proxy(walk: PathBuilder, packet: Packet, service: ServiceAddress, where: Where) -> None:
+    """Hand the packet to the node's Envoy, whose routes are not in the datapath."""
+    port = f"proxy port {service.proxy_port}" if service.proxy_port else "its proxy port not known"
+    node = where[2]
     walk.hop(
         *where,
-        f"{service.title} → {endpoint_text(*target)} {how}{_how_chosen(service, target, state)}",
-        state,
-        replace(packet, flow=flow),
-        evidence,
+        f"{service.title} is an L7 load-balancer: redirected to the Envoy of {node} ({port})",
+        State.DERIVED,
+        packet,
+        service.evidence,
     )
-    return replace(packet, flow=flow)
+    walk.unknown(
+        f"the Envoy of {node} ({port}) answers for {service.title} and chooses a backend by its own "
+        "routes, which no record holds"
+    )
 
 
 def _names_frontend(tracked: TrackedFlow | None) -> bool:
@@ -101,10 +163,12 @@ def _how_chosen(service: ServiceAddress, target: tuple[Address, int | None], sta
     if others > 0:
         verb = "chosen for the newest flow" if state is State.OBSERVED else "followed here"
         words.append(f"{verb}, one of {len(service.usable)} backends")
+    if all(b.state == kinds.TERMINATING for b in service.usable):
+        words.append("no backend is active: those that terminate serve")
     bad = [b for b in service.backends if b not in service.usable]
     if bad:
         words.append("not used: " + ", ".join(_with_state(b) for b in bad))
-    if not any((b.address, b.port) == target for b in service.backends) and service.backends:
+    if not any(kinds.place(b) == target for b in service.backends) and service.backends:
         words.append("this backend is no longer in the service")
     if service.rev_nat:
         words.append(f"replies get their source back by reverse NAT id {service.rev_nat}")
@@ -112,22 +176,4 @@ def _how_chosen(service: ServiceAddress, target: tuple[Address, int | None], sta
 
 
 def _with_state(backend: Backend) -> str:
-    return f"{endpoint_text(backend.address, backend.port)} {backend.state}"
-
-
-def _no_backend(
-    walk: PathBuilder, packet: Packet, service: ServiceAddress, where: Where, how: str
-) -> None:
-    name = f"svc {service.namespace}/{service.name}" if service.name else service.title
-    listed = ", ".join(_with_state(b) for b in service.backends)
-    walk.drop(
-        *where,
-        f"{service.title} has no ready backend: refused {how}",
-        State.DERIVED,
-        packet,
-        service.evidence,
-        title=f"{name} has no ready backend",
-        detail=(f"Its backends are {listed}" if listed else "No pod matches it, or none is ready")
-        + f". `kubectl get endpointslices -n {service.namespace or 'NAMESPACE'} "
-        f"-l kubernetes.io/service-name={service.name or 'NAME'}` shows what it has.",
-    )
+    return f"{kinds.text(backend)} {backend.state}".strip()

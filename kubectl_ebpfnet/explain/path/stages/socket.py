@@ -17,7 +17,8 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Send the packet from its socket to the routing of the pod, or of the node."""
     packet = here.packet
     service = walk.ends.service
-    if service is not None and _socket_lb(walk, here):
+    # The socket leaves an L7 load-balancer to the program at the device (bpf/bpf_sock.c).
+    if service is not None and not service.by_proxy and _socket_lb(walk, here):
         where = walk.in_source_pod(HopKind.LOAD_BALANCING)
         how = "at connect(), by Cilium's socket load-balancer"
         rewritten = loadbalancing.rewrite(walk, packet, service, where, how)
@@ -40,9 +41,10 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
 
 
 def _socket_lb(walk: PathBuilder, here: PacketState) -> bool:
-    config = walk.cluster.node(here.node).config
+    """Tell whether Cilium's program at connect() translates the destination."""
+    config, service = walk.cluster.node(here.node).config, walk.ends.service
     if walk.tracked is not None and walk.tracked.service_ct is not None:
         return False
-    if not config.socket_lb:
+    if not config.socket_lb or (service is not None and service.in_cilium is False):
         return False
     return bool(walk.ends.host_network or not config.socket_lb_host_only)

@@ -6,6 +6,7 @@ egress policy, then the forwarding decision.
 
 from __future__ import annotations
 
+from kubectl_ebpfnet.explain.kernel import kube_proxy
 from kubectl_ebpfnet.explain.path.stages import loadbalancing
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -25,7 +26,7 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
         return here.to(Stage.HOST)
     service = walk.ends.service
     to_service = service is not None and here.packet.flow.destination == service.address
-    if service is not None and to_service and not _netfilter_balances(walk):
+    if service is not None and to_service and not _left_to_others(walk, node):
         where = here.in_cilium(HopKind.LOAD_BALANCING)
         how = f"at {here.device}, packet by packet"
         packet = loadbalancing.rewrite(walk, here.packet, service, where, how)
@@ -91,14 +92,18 @@ def show_programs(walk: PathBuilder, here: PacketState, device: str, direction: 
     return any(program.role for program in attached.programs)
 
 
-def _netfilter_balances(walk: PathBuilder) -> bool:
-    """Tell whether kube-proxy's rules rewrite the service's address, later in the node's stack."""
+def _left_to_others(walk: PathBuilder, node: NodeView) -> bool:
+    """Tell whether cil_from_container leaves the service's address as it is: kube-proxy's rules
+    rewrite it later in the node's stack, or the node that has the address does."""
     service, tracked = walk.ends.service, walk.tracked
     if tracked is not None and tracked.service_ct is not None:
         return False
     if tracked is not None and tracked.netfilter is not None and tracked.netfilter.destination_nat:
         return True
-    return service is not None and not service.in_cilium
+    if service is None or service.in_cilium is not None:
+        return service is not None and not service.in_cilium
+    rules = node.ruleset(service.address.version)
+    return bool(rules.facts and kube_proxy.has_kube_proxy(rules.facts[0]))
 
 
 def _conntrack(walk: PathBuilder, here: PacketState, packet: Packet) -> None:

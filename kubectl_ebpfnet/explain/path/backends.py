@@ -1,0 +1,102 @@
+"""Backends of a frontend: which take new connections, and why there may be none.
+
+Sources: Cilium pkg/loadbalancer/writer and reconciler (backends that terminate serve while none is
+active; quarantined ones and those in maintenance never), bpf/lib/lb.h; kube-proxy does the same
+since 1.26 (KEP-1669). Traffic policies and zones: Kubernetes' Service and EndpointSlice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kubectl_ebpfnet.model.cilium import Backend, Frontend
+from kubectl_ebpfnet.model.kube import ServiceEndpoint
+from kubectl_ebpfnet.model.net import Address, endpoint_text
+
+Place = tuple[Address, int]
+"""Address and port of a backend."""
+ACTIVE, TERMINATING, NOT_READY = "active", "terminating", "not ready"
+_IDLE = frozenset({"quarantined", "maintenance", NOT_READY})
+_KNOWN = _IDLE | {"", ACTIVE, TERMINATING}
+
+
+def place(backend: Backend | ServiceEndpoint) -> Place:
+    """Return where a backend listens."""
+    return backend.address, backend.port
+
+
+def text(backend: Backend | ServiceEndpoint) -> str:
+    """`10.0.0.1:80`."""
+    return endpoint_text(backend.address, backend.port)
+
+
+def taking(backends: Iterable[Backend]) -> tuple[Backend, ...]:
+    """Return the backends that new connections go to: active ones, else those that terminate."""
+    there = tuple(backends)
+    active = tuple(b for b in there if b.state not in _IDLE and b.state != TERMINATING)
+    return active or tuple(b for b in there if b.state == TERMINATING)
+
+
+def not_understood(backends: Iterable[Backend]) -> tuple[Backend, ...]:
+    """Return the backends in a state that is not known: they may take connections or not."""
+    return tuple(b for b in backends if b.state not in _KNOWN)
+
+
+def of_endpoint(endpoint: ServiceEndpoint) -> Backend:
+    """Return an EndpointSlice's endpoint as a backend with its state."""
+    state = ACTIVE if endpoint.ready else NOT_READY
+    if not endpoint.ready and endpoint.terminating and endpoint.serving:
+        state = TERMINATING
+    return Backend(endpoint.address, endpoint.port, endpoint.protocol, state, node=endpoint.node)
+
+
+def merged(listed: Frontend | None, mapped: Frontend | None) -> tuple[Backend, ...]:
+    """Return the backends of the agent's list, and those that only the datapath's map has.
+
+    Args:
+        listed: of the agent's list, which tells states and nodes; None where it has none.
+        mapped: of the map; None where it has none.
+    """
+    told = listed.backends if listed is not None else ()
+    known = {place(backend) for backend in told}
+    more = mapped.backends if mapped is not None else ()
+    return told + tuple(backend for backend in more if place(backend) not in known)
+
+
+def why_none(
+    ends: tuple[ServiceEndpoint, ...] | None,
+    *,
+    node: str,
+    zone: str,
+    local: str,
+    selector: bool,
+) -> str:
+    """Return why a frontend has no backend, as far as EndpointSlices tell; "" when they do not.
+
+    Args:
+        ends: of the Service's port; None where no slice could be read.
+        node: the node that balances.
+        zone: its topology zone, "" when not known.
+        local: `internalTrafficPolicy` or `externalTrafficPolicy` where that is Local, else "".
+        selector: the Service selects pods.
+    """
+    if ends is None:
+        return ""
+    ready = [end for end in ends if end.ready]
+    if not ends:
+        return "no pod matches its selector" if selector else "its EndpointSlices name no endpoint"
+    if not ready:
+        listed = ", ".join(f"{text(end)} ({end.pod or 'no pod'})" for end in ends[:3])
+        return f"none of its {len(ends)} endpoints is ready: {listed}"
+    away = [end for end in ready if end.node != node]
+    if local and len(away) == len(ready):
+        where = ", ".join(f"{text(end)} on {end.node or 'no node'}" for end in away[:3])
+        return f"{local} is Local, and no ready endpoint is on {node} (ready: {where})"
+    hinted = [end for end in ready if end.zones]
+    if zone and len(hinted) == len(ready) and not any(zone in end.zones for end in ready):
+        zones = ", ".join(sorted({each for end in hinted for each in end.zones}))
+        return (
+            f"its endpoints have topology hints for zone {zones}, {node} is in {zone}, and Cilium "
+            "uses no endpoint of another zone"
+        )
+    return ""

@@ -1,0 +1,75 @@
+"""The backends that a walk did not follow: whether what becomes of the packet depends on the choice.
+
+A new connection goes to any of a frontend's backends (at random, by Maglev or by affinity), so the
+walk is repeated for each other backend. Where some lose the packet and others do not, the answer is
+undecided, and the backends that lose it are named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from kubectl_ebpfnet.explain.path import backends as kinds
+from kubectl_ebpfnet.explain.path.state import (
+    Arrived,
+    Dropped,
+    PathBuilder,
+    Undecided,
+)
+from kubectl_ebpfnet.model.path import Decides, Evidence, Severity
+
+MOST = 16
+"""Backends that are walked to; a Service may have thousands."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What becomes of the packet by way of one backend: lost (and how), arrived, or neither."""
+
+    backend: str
+    lost: str
+    arrived: bool
+    evidence: tuple[Evidence, ...] = ()
+
+
+def compare(walk: PathBuilder, run: Callable[[PathBuilder], None]) -> None:
+    """Walk to every other backend, and say where the choice decides.
+
+    Args:
+        walk: has ended.
+        run: runs a walk from the same start.
+    """
+    choice = walk.choice
+    if choice is None:
+        return
+    ways = [_way(walk, choice.taken)]
+    for backend in choice.others[:MOST]:
+        other = PathBuilder(walk.cluster, walk.ends, forced=backend)
+        other.flows.extend(walk.ends.flows)
+        run(other)
+        ways.append(_way(other, kinds.text(backend)))
+    lost = [way for way in ways if way.lost]
+    if not lost or not any(way.arrived for way in ways):
+        return
+    listed = ", ".join(way.backend for way in lost[:3])
+    count = f"{len(lost)} of {len(choice.others) + 1} backends"
+    reason = f"{count} of {choice.service} lose the packet ({listed}), and any may be chosen"
+    undecided = Undecided(choice.hop, Decides.WAY, reason)
+    walk.undecided.insert(0, undecided)
+    if isinstance(walk.end, Dropped):
+        walk.end = replace(walk.end, after=(undecided, *walk.end.after))
+    walk.finding(
+        Severity.ERROR,
+        f"{count} of {choice.service} lose the packet: {listed}",
+        " ".join(f"{way.backend}: {way.lost}." for way in lost[:3])
+        + " Connections that are sent there fail, the others do not.",
+        tuple(proof for way in lost[:3] for proof in way.evidence),
+    )
+
+
+def _way(walk: PathBuilder, backend: str) -> _Way:
+    end = walk.end
+    if isinstance(end, Dropped) and not any(u.decides is Decides.WAY for u in end.after):
+        return _Way(backend, end.drop.by, False, walk.hops[-1].evidence)
+    return _Way(backend, "", isinstance(end, Arrived) and not walk.undecided)

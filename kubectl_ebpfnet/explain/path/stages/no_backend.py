@@ -1,0 +1,155 @@
+"""A frontend that no backend is behind: why, and what the datapath does to its packets.
+
+Source: Cilium bpf/lib/lb.h and bpf/bpf_lxc.c: with `service-no-backend-response` a packet is
+rejected (ICMP) or dropped; versions without that setting drop it in silence ("Service backend not
+found"), and those up to 1.11, whose map rows have no slots, let it pass untranslated. kube-proxy
+rejects it.
+"""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.explain.path import backends as kinds
+from kubectl_ebpfnet.explain.path.services import ServiceAddress
+from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.path import Decides, Fix, HopPlace, Packet, State
+
+_ZONE = "topology.kubernetes.io/zone"
+
+
+def without_backend(
+    walk: PathBuilder,
+    packet: Packet,
+    service: ServiceAddress,
+    where: Where,
+    how: str,
+    *,
+    external: bool,
+) -> Packet | None:
+    """Refuse or drop the packet, or let it pass, as the node's datapath does.
+
+    Args:
+        walk: takes hops and findings.
+        packet: for the frontend.
+        service: the frontend, without a usable backend.
+        where: what balances.
+        how: in words, as loadbalancing.rewrite takes it.
+        external: it came in from outside of the node.
+
+    Returns:
+        The packet as it is where it passes; None when it is dropped.
+    """
+    node = walk.cluster.node(where[2])
+    cause = _cause(walk, service, node, external)
+    if where[0] is not HopPlace.NODE and _passes(walk, packet, service, where, node):
+        return packet
+    does = "refused" if where[0] is HopPlace.NODE else _does(node, service, where)
+    name, listed = (
+        service.owner_title,
+        ", ".join(f"{kinds.text(b)} {b.state}".strip() for b in service.backends),
+    )
+    slices = Fix(
+        "See what the Service has.",
+        f"kubectl get endpointslices -n {service.namespace or 'NAMESPACE'} "
+        f"-l kubernetes.io/service-name={service.name or 'NAME'}",
+    )
+    walk.drop(
+        *where,
+        f"{service.title} has no ready backend: {does} {how}",
+        State.DERIVED,
+        packet,
+        service.evidence,
+        title=f"{name} has no ready backend",
+        detail=f"{_sentence(cause)}."
+        + (f" Its backends are {listed}." if listed else "")
+        + f" `{slices.command}` shows what it has.",
+        cause=f"{name} has no ready backend: {cause}",
+        fix=slices,
+        object=f"Service {service.namespace}/{service.name}" if service.name else "",
+    )
+    return None
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _cause(walk: PathBuilder, service: ServiceAddress, node: NodeView, external: bool) -> str:
+    owner = service.owner
+    if external:
+        local = (owner is not None and owner.external_traffic_policy == "Local") or (
+            "Local" in service.flags
+        )
+        policy = "externalTrafficPolicy" if local else ""
+    else:
+        local = (owner is not None and owner.internal_traffic_policy == "Local") or (
+            "InternalLocal" in service.flags
+        )
+        policy = "internalTrafficPolicy" if local else ""
+    kube_node = walk.cluster.kube_node(node.name)
+    zone = dict(kube_node.labels).get(_ZONE, "") if kube_node is not None else ""
+    if service.unresolved:
+        return f"{service.unresolved} slots of its map name a backend that Cilium's map lacks"
+    found = kinds.why_none(
+        service.sliced,
+        node=node.name,
+        zone=zone,
+        local=policy,
+        selector=bool(owner is not None and owner.selector),
+    )
+    if found:
+        return found
+    named = {kinds.place(end): end for end in service.sliced or () if end.ready}
+    lost = [end for at, end in named.items() if at not in {kinds.place(b) for b in service.usable}]
+    if lost:
+        listed = ", ".join(kinds.text(end) for end in lost[:3])
+        return (
+            f"Cilium on {node.name} is behind its EndpointSlices: they name {listed}, ready, and "
+            "its load-balancing map has no such backend"
+        )
+    if service.backends:
+        return "none of its backends takes new connections"
+    if service.redirects_locally:
+        return f"no pod of the local redirect policy is ready on {node.name}"
+    if service.sliced is None:
+        return "no pod matches it or none is ready; its EndpointSlices are not recorded"
+    return "no pod matches it, or none is ready"
+
+
+def _does(node: NodeView, service: ServiceAddress, where: Where) -> str:
+    response, at_socket = node.config.no_backend_response, where[0] is HopPlace.POD
+    if response == "reject":
+        return "refused"
+    without = service.slotted and node.config_record is not None and not at_socket
+    if response == "drop" or without:
+        return "dropped in silence (Service backend not found)"
+    return "refused or dropped in silence"
+
+
+def _passes(
+    walk: PathBuilder,
+    packet: Packet,
+    service: ServiceAddress,
+    where: Where,
+    node: NodeView,
+) -> bool:
+    """Tell whether the datapath lets the packet pass as it is, and add the hop."""
+    if node.config.no_backend_response or service.slotted is not False:
+        return False
+    tracked = walk.tracked
+    entry = tracked.cilium_ct if tracked is not None and tracked.node == node.name else None
+    seen = entry is not None and entry.flow.destination == service.address
+    walk.hop(
+        *where,
+        f"{service.title} has no ready backend: it passes untranslated"
+        + (", as Cilium's conntrack shows" if seen else ""),
+        State.OBSERVED if seen else State.UNKNOWN,
+        packet,
+        service.evidence + (tracked.evidence[:1] if tracked is not None and seen else ()),
+        reason=""
+        if seen
+        else "Cilium up to 1.11 lets what has no backend pass, later versions drop it, and nothing "
+        "recorded tells which",
+        decides=Decides.WAY,
+    )
+    return True
