@@ -1,4 +1,4 @@
-"""The backends that a walk did not follow: whether what becomes of the packet depends on the choice.
+"""The backends that a walk did not follow: does the choice decide what becomes of the packet?
 
 A new connection goes to any of a frontend's backends (at random, by Maglev or by affinity), so the
 walk is repeated for each other backend. Where some lose the packet and others do not, the answer is

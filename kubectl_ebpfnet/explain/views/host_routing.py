@@ -1,9 +1,9 @@
 """Whether what a node's pods send passes the node's netfilter by: BPF host routing.
 
-The agent's word alone does not tell it. With a tunnel, up to Cilium 1.16 what has no tunnel endpoint
-passes to the stack although `status` says `Host: BPF` (bpf/bpf_lxc.c, pass_to_stack); without the
-agent nothing says it. The node's own tables do: Cilium's rule for what comes from pods counts every
-packet that the stack forwards for them, and nf_conntrack tracks it.
+The agent's word alone does not tell it. With a tunnel, up to Cilium 1.16 what has no tunnel
+endpoint passes to the stack although `status` says `Host: BPF` (bpf/bpf_lxc.c, pass_to_stack);
+without the agent nothing says it. The node's own tables do: Cilium's rule for what comes from pods
+counts every packet that the stack forwards for them, and nf_conntrack tracks it.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def decide(
     if config.host_routing == "bpf":
         return HostRouting(
             None,
-            "the agent has BPF host routing, but with a tunnel Cilium up to 1.16 passes to the stack "
-            "what it does not encapsulate, and no answered flow of a pod and no counter of "
+            "the agent has BPF host routing, but with a tunnel Cilium up to 1.16 passes to the "
+            "stack what it does not encapsulate, and no answered flow of a pod and no counter of "
             f"{_CHAIN} tells which",
         )
     return HostRouting(

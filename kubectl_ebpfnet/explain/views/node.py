@@ -19,7 +19,6 @@ from kubectl_ebpfnet.model.kernel import Attachment, Link, Program, Ruleset
 from kubectl_ebpfnet.model.net import TCP, Address, Flow
 from kubectl_ebpfnet.parse.cilium import config as cilium_config
 
-
 _SEARCHED = 4000
 """Conntrack lines that are searched for a flow that tells how a node forwards."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel.routing import decide
-from kubectl_ebpfnet.explain.path.stages import gateway
+from kubectl_ebpfnet.explain.path.stages import gateway, nodeport
 from kubectl_ebpfnet.explain.path.stages.tunnel import device_of
 from kubectl_ebpfnet.explain.path.stages.veth import has_cilium, show_programs
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -36,6 +36,17 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     show_programs(walk, here, device, "ingress")
     if here.packet.outer is not None:
         return _out_of_tunnel(walk, here, node)
+    return _inside(walk, here, node, device)
+
+
+def _inside(
+    walk: PathBuilder, here: PacketState, node: NodeView, device: str
+) -> PacketState | None:
+    """Deliver what came in by a device without a tunnel: a frontend, the node, or a pod."""
+    balanced = nodeport.balance(walk, here, node, device) if has_cilium(walk, node) else here
+    if balanced is None or balanced.stage is not Stage.ARRIVAL:
+        return balanced
+    here = balanced
     destination = here.packet.flow.destination
     entered = here.to(Stage.HOST, in_device=device)
     if destination in node.own_addresses or walk.cluster.node_of(destination) == here.node:
@@ -43,7 +54,7 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     endpoint = node.local_endpoint(destination)
     if endpoint is None and not has_cilium(walk, node):
         return entered
-    if endpoint is not None and node.config.host_routing == "bpf":
+    if endpoint is not None and node.host_routing.bpf:
         walk.hop(
             *here.in_cilium(HopKind.ROUTE, device),
             f"{destination} is endpoint {endpoint.id}: BPF host routing hands it to its ingress "
@@ -81,7 +92,11 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
     )
     inside = here.to(Stage.ENDPOINT, packet=packet, identity=identity, skips_netfilter=True)
     show_programs(walk, inside, name, "ingress")
-    destination = packet.flow.destination
+    balanced = nodeport.balance(walk, inside, node, name)
+    if balanced is None or balanced.stage is not inside.stage:
+        return balanced
+    inside = balanced
+    destination = inside.packet.flow.destination
     if destination in node.own_addresses:
         return inside.to(Stage.HOST, in_device=name)
     endpoint = node.local_endpoint(destination)

@@ -17,7 +17,7 @@ from kubectl_ebpfnet.model.cilium import Endpoint, IpcacheEntry
 from kubectl_ebpfnet.model.evidence import NOWHERE
 from kubectl_ebpfnet.model.kernel import Route
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
+from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, HopPlace, Severity, State
 
 
 def decide(walk: PathBuilder, here: PacketState) -> PacketState | None:
@@ -31,12 +31,46 @@ def decide(walk: PathBuilder, here: PacketState) -> PacketState | None:
     row = gateway.policy_row(walk, here, node)
     if row is not None:
         return gateway.to_gateway(walk, here, node, row)
-    entry = node.ipcache_of(destination)
-    if entry is not None and entry.tunnel_endpoint is not None and _tunnelled(node, entry):
+    _egress_gateway_unread(walk, here, node)
+    entry = tunnel_entry(node, destination)
+    if entry is not None:
         return _into_tunnel(walk, here, node, entry)
-    if node.config.host_routing == "bpf":
-        return _bpf_host_routing(walk, here, node)
+    if node.host_routing.bpf:
+        return _by_fib(walk, here, node)
     return here.to(Stage.HOST)
+
+
+def to_other_node(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
+    """Send a packet on to a backend of another node, past the node's stack.
+
+    Args:
+        walk: takes hops and findings.
+        here: the packet.
+        node: the node that load-balanced it.
+    """
+    entry = tunnel_entry(node, here.packet.flow.destination)
+    if entry is not None:
+        return _into_tunnel(walk, here, node, entry)
+    return _by_fib(walk, here.to(here.stage, in_device=""), node)
+
+
+def tunnel_entry(node: NodeView, address: Address) -> IpcacheEntry | None:
+    """Return the ipcache's entry by which an address is reached in the tunnel, None without one."""
+    entry = node.ipcache_of(address)
+    if entry is None or entry.tunnel_endpoint is None or not _tunnelled(node, entry):
+        return None
+    return entry
+
+
+def _egress_gateway_unread(walk: PathBuilder, here: PacketState, node: NodeView) -> None:
+    reason = gateway.undecided(walk, here, node)
+    if reason:
+        walk.hop(
+            *here.in_cilium(HopKind.ROUTE), "by an egress gateway, or by this node",
+            State.UNKNOWN, here.packet, cite.whole(node[q.EGRESS_GATEWAY].record),
+            reason=reason, decides=Decides.WAY,
+            fix=Fix("Read the map.", node.cilium("bpf egress list")),
+        )  # fmt: skip
 
 
 def _local(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
@@ -102,7 +136,7 @@ def _into_tunnel(
     return here.to(Stage.TUNNEL, device=str(entry.tunnel_endpoint))
 
 
-def _bpf_host_routing(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
+def _by_fib(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
     flow = here.packet.flow
     decision = route_of(walk, here, node, flow.source, flow.destination, HopPlace.CILIUM)
     if decision is None or decision.route is None:
@@ -116,7 +150,8 @@ def _bpf_host_routing(walk: PathBuilder, here: PacketState, node: NodeView) -> P
         State.DERIVED,
         here.packet,
         route_evidence(node, decision.route)
-        + kernel_evidence(here, node, flow.source, flow.destination),
+        + kernel_evidence(here, node, flow.source, flow.destination)
+        + node.host_routing.evidence,
     )
     if decision.local:
         return here.to(Stage.NODE_LOCAL)

@@ -15,6 +15,7 @@ from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, NatEntry
+from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
 
@@ -49,6 +50,37 @@ def _in_cluster(walk: PathBuilder, node: NodeView, address: Address) -> bool:
     if entry is None:
         return walk.cluster.in_cluster(address)
     return entry.identity not in _WORLD and entry.identity not in _CIDR_IDENTITIES
+
+
+def undecided(walk: PathBuilder, here: PacketState, node: NodeView) -> str:
+    """Return why it is not known whether a policy sends the packet to a gateway, "" when it is.
+
+    Args:
+        walk: the walk.
+        here: the packet, of a pod.
+        node: the node whose map decides.
+    """
+    table, flow = node[q.EGRESS_GATEWAY], here.packet.flow
+    enabled = node.config.egress_gateway
+    if table.known or enabled is False or walk.ends.host_network:
+        return ""
+    if flow.source in walk.cluster.node_addresses or _in_cluster(walk, node, flow.destination):
+        return ""
+    if not enabled and (table.record is None or _no_such_map(table.record)):
+        return ""  # off by default
+    which = "is on" if enabled else "may be on"
+    return (
+        f"the egress gateway {which}, and the policy map of {node.name} could not be read: "
+        f"{table.missing}"
+    )
+
+
+def _no_such_map(record: Record) -> bool:
+    """Tell whether the answer says that the feature's map is not there (exit 1, on stderr)."""
+    text = record.stderr + record.beginning
+    return any(
+        words in text for words in (b"Cannot find egress gateway", b"no map", b"no such file")
+    )
 
 
 def is_at(walk: PathBuilder, node: NodeView, row: EgressGatewayPolicy) -> bool:
@@ -145,7 +177,7 @@ def translate(
     flow = here.packet.flow
     where = (HopPlace.CILIUM, here.device, here.node, HopKind.NAT)
     evidence = _evidence(node, row)
-    seen = _entry(node, flow)
+    seen = nat_entry(node, flow)
     if seen is not None:
         new = seen.fact.translated()
         walk.hop(
@@ -189,8 +221,8 @@ def translate(
     return here.to(here.stage, packet=packet)
 
 
-def _entry(node: NodeView, flow: Flow) -> FactLine[NatEntry] | None:
-    """Find the gateway's NAT entry of a flow; of any source port where the port is not known."""
+def nat_entry(node: NodeView, flow: Flow) -> FactLine[NatEntry] | None:
+    """Find a node's NAT entry of a flow; of any source port where the port is not known."""
     for line in node.lines(q.NAT, [str(flow.source)]):
         entry = line.fact
         port = entry.flow.source_port if flow.source_port is None else flow.source_port

@@ -145,8 +145,8 @@ def _to_proxy(walk: PathBuilder, packet: Packet, service: ServiceAddress, where:
         service.evidence,
     )
     walk.unknown(
-        f"the Envoy of {node} ({port}) answers for {service.title} and chooses a backend by its own "
-        "routes, which no record holds"
+        f"the Envoy of {node} ({port}) answers for {service.title} and chooses a backend by "
+        "its own routes, which no record holds"
     )
 
 

@@ -1,0 +1,178 @@
+"""Load-balancing of what comes in by a device: NodePorts, hostPorts, external and LoadBalancer
+addresses.
+
+Source: Cilium bpf/lib/nodeport.h (nodeport_lb4, nodeport_snat_fwd, DSR), run by cil_from_netdev,
+cil_from_overlay and cil_xdp_entry. The address itself is looked up, in the external scope; a
+backend on another node is reached with the balancing node's own address (SNAT), or with the
+client's (DSR).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kubectl_ebpfnet.explain.path.services import Lookup, ServiceAddress, find
+from kubectl_ebpfnet.explain.path.stages import forward, gateway, loadbalancing
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.net import TCP, Address, endpoint_text, has_ports
+from kubectl_ebpfnet.model.path import Decides, HopKind, HopPlace, State
+
+
+def balance(
+    walk: PathBuilder, here: PacketState, node: NodeView, device: str
+) -> PacketState | None:
+    """Send a packet for a frontend of this node to a backend.
+
+    Args:
+        walk: takes hops and findings.
+        here: the packet, decapsulated.
+        node: the node that it came in to.
+        device: the device that it came in by.
+
+    Returns:
+        The packet, as it is where it is for no frontend; None when the walk ends.
+    """
+    flow = here.packet.flow
+    if not has_ports(flow.protocol) or flow.destination_port is None:
+        return here
+    if node.config.kube_proxy_replacement is False or node.local_endpoint(flow.destination):
+        return here
+    where = (HopPlace.CILIUM, device, node.name, HopKind.LOAD_BALANCING)
+    if not node[q.LB_MAP].known and not node[q.SERVICES].known:
+        end = endpoint_text(flow.destination, flow.destination_port)
+        walk.hop(
+            *where, f"{end}: a frontend or the node's own", State.UNKNOWN, here.packet,
+            reason=f"whether the load-balancer of {node.name} has {end} is not known: "
+            f"{node[q.LB_MAP].missing}", decides=Decides.WAY,
+        )  # fmt: skip
+        return here
+    service = find(
+        walk.cluster, node.name, flow.destination, flow.destination_port, flow.protocol,
+        Lookup.DEVICE,
+    )  # fmt: skip
+    if service is None or not service.in_cilium or "non-routable" in service.flags:
+        return here
+    if not _in_ranges(walk, here, service, device):
+        return None
+    packet = loadbalancing.rewrite(
+        walk, here.packet, service, where, f"at {device} of {node.name}",
+        walk.tracked_at(here), external=True,
+    )  # fmt: skip
+    if packet is None or packet == here.packet:
+        return None if packet is None else here
+    if not _is_here(node, packet.flow.destination):
+        return _to_other_node(walk, here.to(here.stage, packet=packet), node, service, device)
+    return here.to(here.stage, packet=packet)
+
+
+def _is_here(node: NodeView, address: Address) -> bool:
+    return node.local_endpoint(address) is not None or address in node.own_addresses
+
+
+def _in_ranges(walk: PathBuilder, here: PacketState, service: ServiceAddress, device: str) -> bool:
+    """Tell whether the Service lets the source in (loadBalancerSourceRanges); drop it if not."""
+    if "check source-range" not in service.flags:
+        return True
+    source = here.packet.flow.source
+    where = here.in_cilium(HopKind.LOAD_BALANCING, device)
+    if service.owner is None or not service.owner.source_ranges:
+        walk.hop(
+            *where, f"{service.title} lets some source ranges in", State.UNKNOWN, here.packet,
+            service.evidence, reason=f"the source ranges of {service.title} are not recorded",
+            decides=Decides.DROP,
+        )  # fmt: skip
+        return True
+    ranges = service.owner.source_ranges
+    inside = any(source in each for each in ranges)
+    if inside != ("deny" in service.flags):
+        return True
+    walk.drop(
+        *where,
+        f"{service.title} does not let {source} in: Denied by LB src range check",
+        State.DERIVED,
+        here.packet,
+        service.evidence,
+        title=f"{service.owner_title} does not let {source} in",
+        detail=f"Its loadBalancerSourceRanges are {', '.join(map(str, ranges))}.",
+        object=f"Service {service.namespace}/{service.name}",
+    )
+    return False
+
+
+def _to_other_node(
+    walk: PathBuilder, here: PacketState, node: NodeView, service: ServiceAddress, device: str
+) -> PacketState | None:
+    """Forward the packet to the backend's node, as the client or as this node."""
+    remote = node.ipcache_of(here.packet.flow.source)
+    inside = here.to(
+        here.stage, device=device, identity=remote.identity if remote is not None else 0
+    )
+    return forward.to_other_node(walk, _with_source(walk, inside, node, service), node)
+
+
+def _with_source(
+    walk: PathBuilder, here: PacketState, node: NodeView, service: ServiceAddress
+) -> PacketState:
+    flow = here.packet.flow
+    where = here.in_cilium(HopKind.NAT)
+    mode = _mode(node, service, flow.protocol)
+    evidence = cite.whole(node.config_record)
+    seen = gateway.nat_entry(node, flow)
+    if seen is not None:
+        packet = replace(here.packet, flow=seen.fact.translated())
+        end = endpoint_text(seen.fact.address, seen.fact.port)
+        walk.hop(
+            *where, f"the source becomes {end}, as Cilium's NAT map shows", State.OBSERVED, packet,
+            seen.evidence,
+        )  # fmt: skip
+        return here.to(here.stage, packet=packet)
+    if mode == "dsr":
+        walk.hop(
+            *where, "DSR: the source stays, the backend's node answers the client by itself",
+            State.DERIVED, here.packet, evidence,
+        )  # fmt: skip
+        return here
+    new = _own_address(node, here) if mode == "snat" else None
+    if new is None:
+        reason = (
+            f"the address of {node.name} that replaces the source is not known"
+            if mode
+            else f"whether {node.name} keeps the client's address (DSR) is not known"
+        )
+        text = "the source becomes an address of the node's" if mode else "SNAT or DSR"
+        walk.hop(
+            *where, text, State.UNKNOWN, here.packet, evidence, reason=reason, decides=Decides.WAY
+        )
+        return here
+    packet = replace(here.packet, flow=flow.with_source(new, None))
+    walk.hop(
+        *where, f"SNAT: the source becomes {new}, since the backend is on another node",
+        State.DERIVED, packet, evidence,
+    )  # fmt: skip
+    return here.to(here.stage, packet=packet)
+
+
+def _mode(node: NodeView, service: ServiceAddress, protocol: int) -> str:
+    """Return `snat` or `dsr`; "" when not known."""
+    config = node.config
+    if "dsr" in service.flags:
+        return "dsr"
+    # Every version's default, which charts leave out of the ConfigMap (pkg/option, NodePortMode).
+    mode = config.node_port_mode.lower() or ("snat" if node.config_record is not None else "")
+    if mode == "hybrid":
+        return "dsr" if protocol == TCP else "snat"
+    return mode if mode in ("snat", "dsr") else ""
+
+
+def _own_address(node: NodeView, here: PacketState) -> Address | None:
+    """Return the source that SNAT uses: cilium_host's in a tunnel, else the device's."""
+    flow = here.packet.flow
+    version = flow.source.version
+    if forward.tunnel_entry(node, flow.destination) is not None:
+        own = [a for a in node.router_addresses if a.version == version]
+    else:
+        own = list(node.addresses_of(here.device, version))
+    return own[0] if len(own) == 1 else None
