@@ -325,7 +325,8 @@ class DatapathConfig:
         routing_mode: `native` or `tunnel`.
         tunnel_protocol: `vxlan` or `geneve`.
         host_routing: `bpf` or `legacy`.
-        masquerade: `bpf`, `iptables` or `disabled`.
+        masquerade: `bpf`, `iptables` or `disabled`, of IPv4.
+        masquerade6: the same of IPv6.
         masquerading: where the agent's status says so, NOWHERE when something else does.
         native_cidrs: destinations that are not masqueraded.
         kube_proxy_replacement: True, False; None unknown.
@@ -356,6 +357,7 @@ class DatapathConfig:
     tunnel_protocol: str = ""
     host_routing: str = ""
     masquerade: str = ""
+    masquerade6: str = ""
     masquerading: Span = field(default=NOWHERE, compare=False)
     native_cidrs: tuple[Network, ...] = ()
     kube_proxy_replacement: bool | None = None
@@ -377,6 +379,10 @@ class DatapathConfig:
     ct_fin_timeout: int | None = None
     ct_any_timeout: int | None = None
     state: str = ""
+
+    def masquerading_of(self, version: int) -> str:
+        """Return the mode of masquerading in one IP version, 4 or 6."""
+        return self.masquerade if version == 4 else self.masquerade6
 
 
 @dataclass(frozen=True, slots=True)

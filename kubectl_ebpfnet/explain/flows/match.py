@@ -248,8 +248,8 @@ def _nat_note(node: NodeView) -> list[TrackingNote]:
     return _note(node, q.NAT, "cilium-nat")
 
 
-def no_snat_map(node: NodeView) -> bool:
-    """Tell whether the node was asked for Cilium's SNAT map and has none.
+def no_snat_map(node: NodeView, version: int = 4) -> bool:
+    """Tell whether the node was asked for Cilium's SNAT map of an IP version and has none.
 
     Old versions print "Unable to open … Skipping." and exit with 0, new ones exit with 1.
     """
@@ -257,4 +257,4 @@ def no_snat_map(node: NodeView) -> bool:
     if record is None or not record.ran:
         return False
     text = record.stderr + (record.beginning if record.exit_code else b"")
-    return b"cilium_snat_v" in text and (b"no such file" in text or b"no map" in text)
+    return b"cilium_snat_v%d" % version in text and (b"no such file" in text or b"no map" in text)

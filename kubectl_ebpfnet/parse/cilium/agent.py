@@ -43,12 +43,13 @@ def status(data: bytes) -> DatapathConfig:
     )
     kpr = js.dig(value, "kube-proxy-replacement")
     features = js.dig(kpr, "features")
-    masquerade = _masquerade(js.dig(value, "masquerading"))
+    masquerade = _masquerade(js.dig(value, "masquerading"), "ipv4")
     return DatapathConfig(
         routing_mode=routing,
         tunnel_protocol=js.text(value, "routing", "tunnel-protocol").lower(),
         host_routing=host.lower(),
         masquerade=masquerade,
+        masquerade6=_masquerade(js.dig(value, "masquerading"), "ipv6"),
         masquerading=Span(path=("masquerading",)) if masquerade else NOWHERE,
         native_cidrs=_native_cidrs(js.dig(value, "masquerading")),
         kube_proxy_replacement=_kpr(js.text(kpr, "mode")),
@@ -67,10 +68,15 @@ def status(data: bytes) -> DatapathConfig:
     )
 
 
-def _masquerade(value: Any) -> str:
+def _masquerade(value: Any, version: str) -> str:
     if not isinstance(value, dict):
         return ""
-    if not js.flag(value, "enabled"):
+    protocols = js.dig(value, "enabledProtocols")
+    if isinstance(protocols, dict):
+        enabled = js.flag(protocols, version)
+    else:
+        enabled = js.flag(value, "enabled")  # up to Cilium 1.10
+    if not enabled:
         return "disabled"
     return js.text(value, "mode").lower()
 

@@ -66,7 +66,8 @@ def datapath(settings: Mapping[str, str]) -> DatapathConfig:
         tunnel_protocol=protocol,
         # `false` only means that BPF host routing is wanted: the agent may fall back.
         host_routing="legacy" if legacy else "",
-        masquerade=_masquerade(settings),
+        masquerade=_masquerade(settings, "enable-ipv4-masquerade", "masquerade"),
+        masquerade6=_masquerade(settings, "enable-ipv6-masquerade"),
         native_cidrs=_native(settings),
         kube_proxy_replacement=_kpr(settings),
         socket_lb=_socket_lb(settings),
@@ -117,8 +118,8 @@ def _seconds(settings: Mapping[str, str], name: str) -> int | None:
     return hours * 3600 + minutes * 60 + seconds
 
 
-def _masquerade(settings: Mapping[str, str]) -> str:
-    enabled = _flag(settings, "enable-ipv4-masquerade", "masquerade")
+def _masquerade(settings: Mapping[str, str], *keys: str) -> str:
+    enabled = _flag(settings, *keys)
     by_bpf = _flag(settings, "enable-bpf-masquerade")
     if enabled is False:
         return "disabled"

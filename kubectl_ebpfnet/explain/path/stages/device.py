@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
 from kubectl_ebpfnet.explain.path.stages import gateway
-from kubectl_ebpfnet.explain.path.stages.masquerade import by_cilium, by_netfilter
+from kubectl_ebpfnet.explain.path.stages.cilium_nat import by_cilium
+from kubectl_ebpfnet.explain.path.stages.masquerade import by_netfilter
 from kubectl_ebpfnet.explain.path.stages.veth import show_programs
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite

@@ -1,7 +1,7 @@
-"""Source NAT as a packet leaves a node: by Cilium's BPF, or by netfilter.
+"""Source NAT by netfilter as a packet leaves a node.
 
-Source: Cilium bpf/lib/nat.h (snat_v4_needs_masquerade), in its order; for netfilter the rules of
-chain CILIUM_POST_nat (pkg/datapath/iptables/iptables.go) as iptables-save prints them.
+Source: the rules of chain CILIUM_POST_nat (pkg/datapath/iptables/iptables.go) as iptables-save
+prints them.
 """
 
 from __future__ import annotations
@@ -9,17 +9,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.explain.flows.match import no_snat_map
 from kubectl_ebpfnet.explain.kernel import netfilter
 from kubectl_ebpfnet.explain.path.stages.host import context
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.node import NodeView
-from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
-from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State, TrackedFlow
+from kubectl_ebpfnet.model.path import Evidence, HopKind, Outcome, Severity, State, TrackedFlow
 from kubectl_ebpfnet.model.untrusted import address
 
 
@@ -135,8 +133,8 @@ def _no_rule(
     answer: Answer[Ruleset],
 ) -> None:
     """Report that no rule translates, unless the packet stays in the cluster or Cilium does it."""
-    config = node.config
-    if not _leaves_cluster(walk, here) or config.masquerade == "bpf":
+    version = here.packet.flow.source.version
+    if not _leaves_cluster(walk, here) or node.config.masquerading_of(version) == "bpf":
         return
     where = here.on_node(HopKind.NAT)
     maybe = [r for r in uncertain if r.jump in netfilter.TRANSLATING]
@@ -147,7 +145,7 @@ def _no_rule(
             reason=reason or f"rule “{maybe[0].comment or maybe[0].text}” cannot be evaluated",
         )  # fmt: skip
         return
-    _missing_masquerade(walk, here, node, cite.whole(answer.record))
+    report_missing(walk, here, node, cite.whole(answer.record))
 
 
 def _leaves_cluster(walk: PathBuilder, here: PacketState) -> bool:
@@ -155,9 +153,17 @@ def _leaves_cluster(walk: PathBuilder, here: PacketState) -> bool:
     return not walk.cluster.in_cluster(flow.destination) and not walk.ends.host_network
 
 
-def _missing_masquerade(
+def report_missing(
     walk: PathBuilder, here: PacketState, node: NodeView, evidence: tuple[Evidence, ...]
 ) -> None:
+    """Add the hop and the finding of a pod's packet that leaves the cluster with its own address.
+
+    Args:
+        walk: takes hops and findings.
+        here: the packet at its egress device.
+        node: the node that it leaves.
+        evidence: the table that does not masquerade it.
+    """
     flow = here.packet.flow
     if flow.source in node.own_addresses or flow.source in walk.cluster.node_addresses:
         return
@@ -166,128 +172,20 @@ def _missing_masquerade(
         f"nothing masquerades pod address {flow.source}: it leaves the cluster as it is",
         State.DERIVED, here.packet, evidence,
     )  # fmt: skip
-    wanted = node.config.masquerade
+    wanted = node.config.masquerading_of(flow.source.version)
     off = wanted == "disabled"
+    answered = walk.attempt is not None and walk.attempt.outcome is Outcome.ANSWERED
     if not off:
         walk.doubt(f"pod address {flow.source} leaves the cluster as it is, and no answer was seen")
     walk.finding(
-        Severity.WARNING if off else Severity.ERROR,
+        Severity.WARNING if off or answered else Severity.ERROR,
         f"pod address {flow.source} leaves the cluster without masquerading",
         (
-            "Masquerading is switched off (enable-ipv4-masquerade); "
+            f"Masquerading is switched off (enable-ipv{flow.source.version}-masquerade); "
             if off
             else f"Cilium is set to masquerade by {wanted or 'a way that is not known'}, but "
             "nothing on the node does it; "
         )
         + f"{flow.destination} can answer only if its network routes the pod CIDR back here.",
         evidence,
-    )
-
-
-def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
-    """Apply cil_to_netdev's SNAT: add the hop and give the packet its new source.
-
-    Args:
-        walk: takes hops and findings.
-        here: the packet at its egress device.
-        node: the node that it leaves.
-    """
-    config = node.config
-    tracked = walk.tracked
-    flow = here.packet.flow
-    where = (HopPlace.CILIUM, here.device, here.node, HopKind.NAT)
-    entry = tracked.cilium_nat if tracked is not None and tracked.node == here.node else None
-    if entry is not None and entry.flow == flow:
-        packet = replace(here.packet, flow=entry.translated())
-        proof = _nat_evidence(walk)
-        same = entry.translated().source == flow.source
-        text = (
-            f"Cilium's NAT keeps the source {endpoint_text(entry.address, entry.port)}"
-            if same
-            else "Cilium masquerades the source to "
-            f"{endpoint_text(entry.address, entry.port)}, as its NAT map shows"
-        )
-        walk.hop(*where, text, State.OBSERVED, packet, proof)
-        _check_address(walk, here, node, entry.address, proof)
-        return here.to(here.stage, packet=packet)
-    if config.masquerade != "bpf":
-        return here
-    exemption = _exemption(walk, here, node)
-    if exemption:
-        if not walk.cluster.in_cluster(flow.destination):
-            evidence = cite.of(node.config_record, config.masquerading)
-            walk.hop(*where, f"not masqueraded: {exemption}", State.DERIVED, here.packet, evidence)
-        return here
-    if no_snat_map(node):
-        evidence = cite.whole(node.table_state(q.NAT).record)
-        _missing_masquerade(walk, here, node, evidence)
-        return here
-    addresses = node.addresses_of(here.device, flow.source.version)
-    evidence = cite.of(node.config_record, config.masquerading)
-    if not addresses:
-        walk.hop(
-            *where, "masqueraded by Cilium", State.UNKNOWN, here.packet, evidence,
-            reason=f"the address of {here.device} is not known",
-        )  # fmt: skip
-        return here
-    packet = replace(here.packet, flow=flow.with_source(addresses[0], None))
-    walk.hop(
-        *where, f"Cilium masquerades the source to {addresses[0]}, the address of {here.device}",
-        State.DERIVED, packet, evidence,
-    )  # fmt: skip
-    if tracked is not None and tracked.cilium_ct is not None and tracked.node == here.node:
-        walk.finding(
-            Severity.WARNING,
-            "Cilium's conntrack has the flow, its NAT map has not",
-            "The NAT entry was evicted (a full map) or collected before the conntrack entry; "
-            "replies to the old port are lost. `cilium-dbg bpf nat list` and the map's size tell.",
-            tracked.evidence[:1],
-        )
-    return here.to(here.stage, packet=packet)
-
-
-def _nat_evidence(walk: PathBuilder) -> tuple[Evidence, ...]:
-    """Return the NAT entry's line, which follows the conntrack lines in TrackedFlow.evidence."""
-    tracked = walk.tracked
-    assert tracked is not None
-    before = sum(part is not None for part in (tracked.cilium_ct, tracked.service_ct))
-    return tracked.evidence[before : before + 1]
-
-
-def _exemption(walk: PathBuilder, here: PacketState, node: NodeView) -> str:
-    """Return why Cilium does not masquerade, in the datapath's own order; "" when it does."""
-    flow = here.packet.flow
-    if walk.ends.host_network or flow.source in walk.cluster.node_addresses:
-        return "the source is the node itself"
-    for cidr in node.config.native_cidrs:
-        if flow.destination in cidr:
-            return f"{flow.destination} is in the native routing CIDR {cidr}"
-    for prefix in node[q.IP_MASQ].facts:
-        if flow.destination in prefix:
-            return f"ip-masq-agent spares {prefix}"
-    if flow.destination in walk.cluster.node_addresses and node.config.routing_mode == "native":
-        return f"{flow.destination} is a node of the cluster"
-    if node.local_endpoint(flow.source) is None and node[q.ENDPOINTS].known:
-        return f"{flow.source} is no endpoint of this node"
-    return ""
-
-
-def _check_address(
-    walk: PathBuilder,
-    here: PacketState,
-    node: NodeView,
-    address: Address,
-    proof: tuple[Evidence, ...],
-) -> None:
-    own = node.addresses_of(here.device, address.version)
-    if not own or address in own or address in node.own_addresses:
-        return
-    if any(row.egress_address == address for row in node[q.EGRESS_GATEWAY].facts):
-        return
-    walk.finding(
-        Severity.ERROR,
-        f"Cilium's NAT maps the flow to {address}, which {here.node} does not have",
-        f"{here.device} has {', '.join(map(str, own))}. The node's address changed since the "
-        "entry was made; replies go nowhere until it is gone.",
-        proof,
     )

@@ -1,0 +1,220 @@
+"""Source NAT by Cilium as a packet leaves a node: BPF masquerading.
+
+Source: Cilium bpf/lib/nat.h (snat_v4_needs_masquerade), in its order. It is done by cil_to_netdev,
+so at no device that the program is not attached to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from kubectl_ebpfnet.explain.flows.match import no_snat_map
+from kubectl_ebpfnet.explain.path.stages.masquerade import report_missing
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
+from kubectl_ebpfnet.explain.programs import at_device
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.cilium import NatEntry
+from kubectl_ebpfnet.model.net import Address, endpoint_text
+from kubectl_ebpfnet.model.path import Decides, Evidence, HopKind, HopPlace, Severity, State
+
+_SEARCHED = 2000
+"""NAT lines that are searched for the address that a device masquerades with."""
+
+
+def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
+    """Apply cil_to_netdev's SNAT: add the hop and give the packet its new source.
+
+    Args:
+        walk: takes hops and findings.
+        here: the packet at its egress device.
+        node: the node that it leaves.
+    """
+    tracked = walk.tracked
+    flow = here.packet.flow
+    where = (HopPlace.CILIUM, here.device, here.node, HopKind.NAT)
+    entry = tracked.cilium_nat if tracked is not None and tracked.node == here.node else None
+    if entry is not None and entry.flow == flow:
+        return _as_seen(walk, here, node, entry)
+    if node.config.masquerading_of(flow.source.version) != "bpf":
+        return here
+    exemption = _exemption(walk, here, node)
+    if exemption:
+        if not walk.cluster.in_cluster(flow.destination):
+            evidence = cite.of(node.config_record, node.config.masquerading)
+            walk.hop(*where, f"not masqueraded: {exemption}", State.DERIVED, here.packet, evidence)
+        return here
+    if no_snat_map(node, flow.source.version):
+        evidence = cite.whole(node.table_state(q.NAT).record)
+        report_missing(walk, here, node, evidence)
+        return here
+    program = _program(node, here.device)
+    if program.attached is None:
+        walk.hop(
+            *where, "masqueraded by Cilium where its program is at this device", State.UNKNOWN,
+            here.packet, program.evidence, decides=Decides.DROP,
+            reason=f"whether cil_to_netdev is at {here.device} is not known: {program.missing}",
+        )  # fmt: skip
+    elif not program.attached:
+        report_missing(walk, here, node, program.evidence)
+        return here
+    return _masqueraded(walk, here, node)
+
+
+@dataclass(frozen=True, slots=True)
+class _Program:
+    """Whether cil_to_netdev is at a device.
+
+    Attributes:
+        attached: None where the programs there could not be read.
+        missing: why not.
+        evidence: of the program, or of the list that lacks it.
+    """
+
+    attached: bool | None
+    missing: str
+    evidence: tuple[Evidence, ...]
+
+
+def _program(node: NodeView, device: str) -> _Program:
+    found = at_device.at_device(node, device, "egress")
+    ours = [p for p in found.programs if p.role == at_device.ROLES["cil_to_netdev"]]
+    if ours:
+        return _Program(True, "", ours[0].evidence)
+    # An agent that attaches by tc leaves nothing that tc does not show.
+    all_seen = "tc" in found.asked and node.config.attach_mode == "tc"
+    if not found.missing or all_seen:
+        return _Program(False, "", found.evidence)
+    if device in node.config.devices:
+        return _Program(True, "", ())  # the agent attached it, and nothing contradicts it
+    return _Program(None, found.missing, found.evidence)
+
+
+def _as_seen(walk: PathBuilder, here: PacketState, node: NodeView, entry: NatEntry) -> PacketState:
+    proof = _nat_evidence(walk)
+    packet = replace(here.packet, flow=entry.translated())
+    end = endpoint_text(entry.address, entry.port)
+    same = entry.translated().source == here.packet.flow.source
+    text = (
+        f"Cilium's NAT keeps the source {end}"
+        if same
+        else f"Cilium masquerades the source to {end}, as its NAT map shows"
+    )
+    where = (HopPlace.CILIUM, here.device, here.node, HopKind.NAT)
+    walk.hop(*where, text, State.OBSERVED, packet, proof)
+    _check_address(walk, here, node, entry.address, proof)
+    return here.to(here.stage, packet=packet)
+
+
+def _masqueraded(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
+    flow = here.packet.flow
+    where = (HopPlace.CILIUM, here.device, here.node, HopKind.NAT)
+    addresses, proof = _candidates(node, here.device, flow.source.version)
+    evidence = cite.of(node.config_record, node.config.masquerading) + proof
+    if len(addresses) != 1:
+        listed = ", ".join(map(str, addresses))
+        walk.hop(
+            *where,
+            f"Cilium masquerades the source to one of {listed}"
+            if listed
+            else "masqueraded by Cilium",
+            State.UNKNOWN,
+            here.packet,
+            evidence,
+            reason=f"{here.device} has several addresses, and nothing recorded tells which Cilium "
+            "chose"
+            if listed
+            else f"the address of {here.device} is not known",
+        )
+        return here
+    packet = replace(here.packet, flow=flow.with_source(addresses[0], None))
+    seen = ", as its NAT map shows for other flows" if proof else ""
+    walk.hop(
+        *where,
+        f"Cilium masquerades the source to {addresses[0]}, the address of {here.device}{seen}",
+        State.DERIVED, packet, evidence,
+    )  # fmt: skip
+    tracked = walk.tracked
+    entry = tracked.cilium_ct if tracked is not None and tracked.node == here.node else None
+    if tracked is not None and entry is not None and entry.flow == flow:
+        walk.finding(
+            Severity.WARNING,
+            "Cilium's conntrack has the flow, its NAT map has not",
+            "The NAT entry was evicted (a full map) or collected before the conntrack entry; "
+            f"replies to the old port are lost. `{node.cilium('bpf nat list')}` and the map's size "
+            "tell.",
+            tracked.evidence[:1],
+        )
+    return here.to(here.stage, packet=packet)
+
+
+def _candidates(
+    node: NodeView, device: str, version: int
+) -> tuple[tuple[Address, ...], tuple[Evidence, ...]]:
+    """Return the addresses that Cilium may masquerade with at a device, and what narrows them down.
+
+    Which of several it takes depends on its version (a public one first; 1.16 to 1.18 the node's
+    own): the entries of its NAT map tell, where there are some.
+    """
+    own = node.addresses_of(device, version)
+    if len(own) < 2:
+        return own, ()
+    for line in islice(node.lines(q.NAT, [str(address) for address in own]), _SEARCHED):
+        entry = line.fact
+        if entry.direction == "OUT" and entry.address in own:
+            return (entry.address,), line.evidence
+    return own, ()
+
+
+def _nat_evidence(walk: PathBuilder) -> tuple[Evidence, ...]:
+    """Return the NAT entry's line, which follows the conntrack lines in TrackedFlow.evidence."""
+    tracked = walk.tracked
+    assert tracked is not None
+    before = sum(part is not None for part in (tracked.cilium_ct, tracked.service_ct))
+    return tracked.evidence[before : before + 1]
+
+
+def _exemption(walk: PathBuilder, here: PacketState, node: NodeView) -> str:
+    """Return why Cilium does not masquerade, in the datapath's own order; "" when it does."""
+    flow = here.packet.flow
+    if walk.ends.host_network or flow.source in walk.cluster.node_addresses:
+        return "the source is the node itself"
+    for cidr in node.config.native_cidrs:
+        if flow.destination in cidr:
+            return f"{flow.destination} is in the native routing CIDR {cidr}"
+    for prefix in node[q.IP_MASQ].facts:
+        if flow.destination in prefix:
+            return f"ip-masq-agent spares {prefix}"
+    if flow.destination in walk.cluster.node_addresses and node.config.routing_mode == "native":
+        return f"{flow.destination} is a node of the cluster"
+    if _no_endpoint(node, flow.source):
+        return f"{flow.source} is no endpoint of this node"
+    return ""
+
+
+def _no_endpoint(node: NodeView, address: Address) -> bool:
+    known = node[q.ENDPOINT_MAP].known or node[q.ENDPOINTS].known
+    return known and node.local_endpoint(address) is None
+
+
+def _check_address(
+    walk: PathBuilder,
+    here: PacketState,
+    node: NodeView,
+    address: Address,
+    proof: tuple[Evidence, ...],
+) -> None:
+    own = node.addresses_of(here.device, address.version)
+    if not own or address in own or address in node.own_addresses:
+        return
+    if any(row.egress_address == address for row in node[q.EGRESS_GATEWAY].facts):
+        return
+    walk.finding(
+        Severity.ERROR,
+        f"Cilium's NAT maps the flow to {address}, which {here.node} does not have",
+        f"{here.device} has {', '.join(map(str, own))}. The node's address changed since the "
+        "entry was made; replies go nowhere until it is gone.",
+        proof,
+    )
