@@ -340,6 +340,7 @@ class DatapathConfig:
         attach_mode: `tc` or `tcx`.
         datapath_mode: `veth`, `netkit`, `netkit-l2`.
         encryption: `disabled`, `ipsec`, `wireguard`, `ztunnel`.
+        node_encryption: what nodes themselves send is encrypted, too.
         host_firewall: True when it is on.
         egress_gateway: True when it is on.
         endpoint_routes: one host route a pod.
@@ -370,6 +371,7 @@ class DatapathConfig:
     attach_mode: str = ""
     datapath_mode: str = ""
     encryption: str = ""
+    node_encryption: bool | None = None
     host_firewall: bool | None = None
     egress_gateway: bool | None = None
     endpoint_routes: bool | None = None

@@ -70,6 +70,8 @@ class PacketState:
         to_masquerade: kube-proxy's rules on this node marked the packet for masquerading
             (KUBE-MARK-MASQ).
         next_hop: gateway of the route that was taken, None when the destination is on the link.
+        encrypted: what travels between the nodes in its place, e.g. `WireGuard, UDP port 51871`;
+            "" when it is not encrypted.
     """
 
     stage: Stage
@@ -81,6 +83,7 @@ class PacketState:
     in_device: str = ""
     to_masquerade: bool = False
     next_hop: Address | None = None
+    encrypted: str = ""
 
     def to(self, stage: Stage, **changes: object) -> PacketState:
         """Return the packet at the next place; `changes` are fields that differ there."""

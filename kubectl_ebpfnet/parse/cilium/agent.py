@@ -61,6 +61,7 @@ def status(data: bytes) -> DatapathConfig:
         attach_mode=js.text(value, "attach-mode").lower(),
         datapath_mode=js.text(value, "datapath-mode").lower(),
         encryption=js.text(value, "encryption", "mode").lower(),
+        node_encryption=_enabled(js.text(value, "encryption", "wireguard", "node-encryption")),
         host_firewall=_enabled(js.text(value, "host-firewall", "mode")),
         clock_source=js.text(value, "clock-source", "mode").lower(),
         clock_hertz=js.number(value, "clock-source", "hertz"),

@@ -80,6 +80,7 @@ def datapath(settings: Mapping[str, str]) -> DatapathConfig:
         attach_mode="tc" if _flag(settings, "enable-tcx") is False else "",
         datapath_mode=settings.get("datapath-mode", ""),
         encryption=_encryption(settings),
+        node_encryption=_flag(settings, "encrypt-node"),
         host_firewall=_flag(settings, "enable-host-firewall"),
         egress_gateway=_flag(settings, "enable-ipv4-egress-gateway", "enable-egress-gateway"),
         endpoint_routes=_flag(settings, "enable-endpoint-routes"),

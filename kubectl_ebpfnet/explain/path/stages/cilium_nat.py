@@ -123,8 +123,7 @@ def _masqueraded(walk: PathBuilder, here: PacketState, node: NodeView) -> Packet
             State.UNKNOWN,
             here.packet,
             evidence,
-            reason=f"{here.device} has several addresses, and nothing recorded tells which Cilium "
-            "chose"
+            reason=f"one of {listed}: nothing recorded tells which of its addresses Cilium takes"
             if listed
             else f"the address of {here.device} is not known",
         )

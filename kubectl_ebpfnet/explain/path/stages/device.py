@@ -5,6 +5,7 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
 from kubectl_ebpfnet.explain.path.stages import gateway
 from kubectl_ebpfnet.explain.path.stages.cilium_nat import by_cilium
+from kubectl_ebpfnet.explain.path.stages.encryption import encrypt
 from kubectl_ebpfnet.explain.path.stages.masquerade import by_netfilter
 from kubectl_ebpfnet.explain.path.stages.veth import show_programs
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -39,9 +40,10 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
             here = translated
         else:
             here = by_cilium(walk, here, node)
-    if not _next_hop(walk, here, node):
+    encrypted = encrypt(walk, here, node)
+    if encrypted is None or not _next_hop(walk, encrypted, node):
         return None
-    return here.to(Stage.WIRE)
+    return encrypted.to(Stage.WIRE)
 
 
 def link_evidence(node: NodeView, device: str) -> tuple[Evidence, ...]:

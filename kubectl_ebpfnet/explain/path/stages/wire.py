@@ -24,6 +24,8 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
             return None
         walk.crossings.add((here.node, node, here.packet))
         how = "in the tunnel" if here.packet.outer else "unencapsulated"
+        if here.encrypted:
+            how += f", encrypted ({here.encrypted})"
         walk.hop(
             HopPlace.WIRE,
             f"{here.node} → {node}",
@@ -43,14 +45,15 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
             identity = entry.identity if entry is not None else 0
         return here.to(
             Stage.ARRIVAL, node=node, device="", in_device="", skips_netfilter=False,
-            to_masquerade=False, identity=identity, next_hop=None,
+            to_masquerade=False, identity=identity, next_hop=None, encrypted="",
         )  # fmt: skip
     if _untranslated(walk, here):
         return None
     seen = here.packet.flow
     source = endpoint_text(seen.source, seen.source_port)
-    if any(hop.kind is HopKind.NAT and hop.state is State.UNKNOWN for hop in walk.hops):
-        source = "an address that is not known (masquerading could not be read)"
+    for hop in walk.hops:
+        if hop.kind is HopKind.NAT and hop.state is State.UNKNOWN:
+            source = f"an address that is not known ({hop.reason})"
     tracked = walk.tracked
     replied = walk.answered_now()
     walk.hop(
