@@ -24,6 +24,7 @@ class Link:
         mac: link-layer address in lower case, "" when it has none.
         up: IFF_UP is set.
         lower_up: IFF_LOWER_UP is set (carrier).
+        arp: neighbours are asked on it: IFF_NOARP is not set.
         mtu: bytes, None when not said.
         peer_index: ifindex of the other end (`iflink`), None when there is none.
         peer_name: name of the other end, where it is in the same namespace.
@@ -41,6 +42,7 @@ class Link:
     mac: str = ""
     up: bool = True
     lower_up: bool = True
+    arp: bool = True
     mtu: int | None = None
     peer_index: int | None = None
     peer_name: str = ""

@@ -18,6 +18,9 @@ from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.parse import kube
 from kubectl_ebpfnet.parse.cilium import config
 
+NODE_IDENTITIES = range(1 << 24, 1 << 25)
+"""Identities that each node gives for itself, of CIDRs and DNS names (Cilium pkg/identity)."""
+
 
 class ClusterView:
     """Indexes over a bundle."""
@@ -193,10 +196,23 @@ class ClusterView:
             found.setdefault(identity.id, identity.labels)
         for endpoint, _ in self.kube.cilium_endpoints:
             found.setdefault(endpoint.identity, endpoint.labels)
+        of_nodes: dict[int, set[tuple[str, ...]]] = {}
         for name in self.node_names:
             node = self.node(name)
             for endpoint in node[q.ENDPOINTS].facts:
                 found.setdefault(endpoint.identity, endpoint.labels)
-            for identity in node[q.IDENTITIES].facts:
-                found.setdefault(identity.id, identity.labels)
+            listed = {identity.id: identity.labels for identity in node[q.IDENTITIES].facts}
+            for number, labels in listed.items():
+                if number in NODE_IDENTITIES:
+                    of_nodes.setdefault(number, set()).add(labels)
+                else:
+                    found.setdefault(number, labels)
+            for entry in node[q.IPCACHE].facts:
+                if entry.identity in NODE_IDENTITIES and entry.identity not in listed:
+                    named = (f"cidr:{entry.prefix}",)
+                    of_nodes.setdefault(entry.identity, set()).add(named)
+        # Nodes number their CIDR identities for themselves: a number may mean two things.
+        found.update(
+            {number: labels.pop() for number, labels in of_nodes.items() if len(labels) == 1}
+        )
         return found

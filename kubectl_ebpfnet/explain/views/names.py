@@ -30,7 +30,16 @@ def _identity_name(cluster: ClusterView, identity: int) -> str:
         for label in cluster.identity_labels.get(identity, ())
         if not label.startswith(_NOISE)
     ]
-    return ", ".join(labels[:3])
+    # Up to Cilium 1.13 an identity of a CIDR has a label for each prefix that holds it.
+    prefixes = [label for label in labels if label.startswith("cidr:")]
+    longest = max(prefixes, key=_length, default="")
+    shown = [label for label in labels if label not in prefixes or label == longest]
+    return ", ".join(shown[:3])
+
+
+def _length(label: str) -> int:
+    _, _, bits = label.rpartition("/")
+    return int(bits) if bits.isascii() and bits.isdigit() and len(bits) < 4 else 0
 
 
 def address_text(cluster: ClusterView, address: Address) -> str:

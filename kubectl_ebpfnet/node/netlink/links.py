@@ -25,7 +25,7 @@ _XDP_LISTED = ("IFLA_XDP_PROG_ID", "IFLA_XDP_SKB_PROG_ID", "IFLA_XDP_DRV_PROG_ID
 _XDP_RUN = ("IFLA_XDP_HW_PROG_ID", "IFLA_XDP_DRV_PROG_ID", "IFLA_XDP_SKB_PROG_ID",
             "IFLA_XDP_PROG_ID")  # fmt: skip
 _SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS
-_UP, _LOWER_UP = 0x1, 0x10000
+_UP, _NOARP, _LOWER_UP = 0x1, 0x80, 0x10000
 _IP_ADDRESS_BYTES = (4, 16)
 
 
@@ -87,6 +87,7 @@ def _link(message: Any, devices: dict[int, str]) -> Link:
         mac=mac(message.get_attr("IFLA_ADDRESS")),
         up=bool(message["flags"] & _UP),
         lower_up=bool(message["flags"] & _LOWER_UP),
+        arp=not message["flags"] & _NOARP,
         mtu=message.get_attr("IFLA_MTU"),
         peer_index=peer_index,
         peer_name=peer_name,

@@ -37,9 +37,13 @@ def encrypt(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState
     if not node[q.IPCACHE].known and node.config.encryption:
         walk.hop(
             *here.in_cilium(HopKind.TUNNEL),
-            f"encrypted by {_title(node.config.encryption)}, or not", State.UNKNOWN, here.packet, cite.whole(node[q.IPCACHE].record), decides=Decides.DROP,
+            f"encrypted by {_title(node.config.encryption)}, or not",
+            State.UNKNOWN,
+            here.packet,
+            cite.whole(node[q.IPCACHE].record),
             reason=f"whether {target} has a key is not known: {node[q.IPCACHE].missing}",
-        )  # fmt: skip
+            decides=Decides.DROP,
+        )
         return here
     entry = node.ipcache_of(target)
     mode = node.config.encryption or _mode(node, entry)

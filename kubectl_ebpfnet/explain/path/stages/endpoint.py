@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path.stages.device import link_evidence
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
+from kubectl_ebpfnet.explain.path.stages.pod import pair_kind
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
 from kubectl_ebpfnet.explain.path.stages.veth import ct_text
 from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBuilder
@@ -67,7 +68,7 @@ def _veth(walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoi
         if not evidence and endpoint is not None and endpoint.interface == name:
             evidence = endpoint_evidence(node, endpoint)
         walk.hop(
-            *here.on_node(HopKind.LINK), f"veth {name} → the pod",
+            *here.on_node(HopKind.LINK), f"{pair_kind(node, link)} {name} → the pod",
             State.DERIVED, here.packet, evidence,
         )  # fmt: skip
     return True

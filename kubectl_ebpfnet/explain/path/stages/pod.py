@@ -122,6 +122,9 @@ def _neighbour(
     """Return whether the packet goes on, and the neighbour entry."""
     answer = netns[q.POD_NEIGHBOURS]
     where = walk.in_source_pod(HopKind.NEIGHBOUR)
+    inner = netns.link(device)
+    if inner is not None and not inner.arp:
+        return True, None  # netkit in mode l3: packets have no MAC, and nobody is asked for one
     if not answer.known:
         walk.hop(
             *where,
@@ -210,7 +213,7 @@ def _link(
         why = node[q.LINKS].missing or "no device of the node matches the pod's"
         walk.hop(
             *where,
-            f"{device}, the veth out of the pod",
+            f"{device}, the way out of the pod",
             State.UNKNOWN,
             here.packet,
             evidence,
@@ -219,9 +222,8 @@ def _link(
         walk.unknown(f"the host side of {walk.source_pod}'s {device} is not known: {why}")
         return None
     mtu = f", MTU {inner.mtu}" if inner is not None and inner.mtu else ""
-    walk.hop(
-        *where, f"veth {device} ↔ {outer.name} ({how}){mtu}", State.DERIVED, here.packet, evidence
-    )
+    text = f"{pair_kind(node, outer)} {device} ↔ {outer.name} ({how}){mtu}"
+    walk.hop(*where, text, State.DERIVED, here.packet, evidence)
     if not outer.up:
         walk.drop(
             *here.on_node(HopKind.LINK),
@@ -235,6 +237,18 @@ def _link(
         return None
     _check_mac(walk, node, outer, neighbour, target)
     return outer.name
+
+
+def pair_kind(node: NodeView, link: Link | None) -> str:
+    """Return `veth` or `netkit`: the kind of the pair of devices that a pod is joined by.
+
+    Args:
+        node: the pod's node.
+        link: its host side, None where it was not read.
+    """
+    if link is not None and link.kind:
+        return link.kind
+    return "netkit" if node.config.datapath_mode.startswith("netkit") else "veth"
 
 
 def _host_side(
