@@ -99,11 +99,26 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
             here.packet,
             evidence,
             title=f"{target} is in {here.node}'s pod CIDR, but no endpoint has it",
-            detail="The pod is gone, or its endpoint was not restored.",
+            detail=_why_unroutable(walk, node, target),
         )
         return None
     walk.unknown(f"what cil_from_host does with {target} is not known")
     return None
+
+
+def _why_unroutable(walk: PathBuilder, node: NodeView, target: Address) -> str:
+    listed = node.endpoint_of(target)
+    if listed is not None:
+        return (
+            f"The agent lists it as endpoint {listed.id}, but its map cilium_lxc lacks it: "
+            f"`{node.cilium('bpf endpoint list')}` against `{node.cilium('endpoint list')}`; "
+            f"`{node.cilium(f'endpoint regenerate {listed.id}')}`, or a restart of the agent, "
+            "writes it."
+        )
+    pod = walk.cluster.pod_with(target)
+    if pod is not None:
+        return f"Pod {pod.namespace}/{pod.name} has it: its endpoint was not made, or not restored."
+    return "No pod has this address: the pod is gone."
 
 
 def _own_cidrs(walk: PathBuilder, name: str) -> tuple[Network, ...]:

@@ -19,6 +19,8 @@ from kubectl_ebpfnet.model.kernel import Route
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, HopPlace, Severity, State
 
+_TO_NETDEV = ("cil_to_netdev", "to-netdev", "to_netdev")
+
 
 def decide(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Decide where Cilium sends a packet that its policy let pass."""
@@ -137,7 +139,22 @@ def _into_tunnel(
 
 
 def _by_fib(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
+    """Route the packet as BPF does, past the node's stack.
+
+    With one device Cilium asks the kernel for the neighbour alone (ENABLE_SKIP_FIB, bpf/lib/fib.h):
+    that look-up has no incoming device, so a rule on `iif lxc…` does not count.
+    """
     flow = here.packet.flow
+    without = here.to(here.stage, in_device="")
+    one = len(_devices(node)) == 1
+    if not one and _differs(here, node) and not node.config.devices:
+        walk.hop(
+            HopPlace.CILIUM, here.node, here.node, HopKind.ROUTE,
+            f"the route to {flow.destination}", State.UNKNOWN, here.packet,
+            reason=f"a rule on {here.in_device} counts only where Cilium has several devices, and "
+            "its devices are not known", decides=Decides.WAY,
+        )  # fmt: skip
+    here = here if node.config.devices and not one else without
     decision = route_of(walk, here, node, flow.source, flow.destination, HopPlace.CILIUM)
     if decision is None or decision.route is None:
         return None
@@ -161,6 +178,27 @@ def _by_fib(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState
         skips_netfilter=True,
         next_hop=decision.route.gateway,
     )
+
+
+def _devices(node: NodeView) -> frozenset[str]:
+    """Return the devices that Cilium takes for the node's, as the agent says or as its program
+    cil_to_netdev shows."""
+    attached = (
+        a.device for a in node[q.ATTACHMENTS].facts if a.program_name.startswith(_TO_NETDEV)
+    )
+    return frozenset(node.config.devices or attached)
+
+
+def _differs(here: PacketState, node: NodeView) -> bool:
+    """Tell whether the incoming device changes the route."""
+    flow = here.packet.flow
+    with_device, without = (
+        routing.decide(
+            node[q.RULES].facts, node[q.ROUTES].facts, flow.source, flow.destination, in_device=name
+        )
+        for name in (here.in_device, "")
+    )
+    return with_device != without
 
 
 def route_of(
