@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from kubectl_ebpfnet.explain.flows.between import lost_between
 from kubectl_ebpfnet.explain.path.remedy import how_to_get
 from kubectl_ebpfnet.explain.path.state import (
     Arrived,
@@ -134,13 +135,20 @@ def _against(attempt: Attempt | None) -> tuple[Contradiction, ...]:
 
 def _unanswered(walk: PathBuilder, end: Arrived, attempt: Attempt) -> Decision:
     """No answer came although the tables let the packet through: where it was last seen counts."""
-    against = _against(attempt)
-    if end.destination is Destination.OUTSIDE and _left(walk, attempt):
+    nodes = (attempt.flow.node, *walk.visited_nodes)
+    lost = lost_between(walk.cluster, attempt, nodes)
+    if lost is None and end.destination is Destination.OUTSIDE and _left(walk, attempt):
         reason = f"leaves the cluster {end.text}; what happens beyond is not known"
-        return Decision(Verdict.LEAVES, reason, contradictions=against)
+        return Decision(Verdict.LEAVES, reason, contradictions=_against(attempt))
     reason = f"the tables that were read let it through {end.text}, but {attempt.text}"
-    fix = Fix("Run the path from the other side as well, and look at what the hops do not show.")
-    return Decision(Verdict.UNKNOWN, reason, "no table that was read loses it", fix)
+    if lost is None:
+        fix = Fix("Run the path from the other side as well: the answer may be lost on its way.")
+        return Decision(Verdict.UNKNOWN, reason, "no table that was read loses it", fix)
+    where, proof = lost
+    fix = Fix(
+        "Look between these two places: netfilter, programs and devices there, and the listener."
+    )
+    return Decision(Verdict.UNKNOWN, reason, where, fix, (Contradiction(where, proof),))
 
 
 def _left(walk: PathBuilder, attempt: Attempt) -> bool:
