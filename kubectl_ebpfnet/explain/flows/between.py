@@ -123,8 +123,9 @@ def _arrived(
     proof = (*attempt.evidence, *line.evidence)
     name = receiver.name
     if not _answered_at_all(entry):
-        if entry.flow.protocol != TCP and entry.last_reply is None:
-            return None
+        silent = entry.flow.protocol != TCP and entry.last_reply is None
+        if silent or attempt.outcome is Outcome.UNKNOWN:
+            return None  # nothing says that an answer was due, or that there was none
         return (
             f"Cilium's conntrack of {name} has it and saw nothing come back from the pod: it was "
             f"lost between that and the pod, or the pod's answer was never sent or took another "

@@ -15,7 +15,7 @@ from kubectl_ebpfnet.explain.views.answer import FactLine
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
-from kubectl_ebpfnet.model.net import ACK, SYN, Address, Flow
+from kubectl_ebpfnet.model.net import ACK, FIN, RST, SYN, Address, Flow
 from kubectl_ebpfnet.model.path import NOW, TrackedFlow
 
 
@@ -36,7 +36,16 @@ class Join:
             ct: Cilium's entry, of load-balancing where there is no other.
             netfilter: nf_conntrack's, which counts where there is no other.
         """
-        age = self._clock.last_seen(ct, None, netfilter if ct is None else None).sent
+        seen = self._clock.last_seen(ct, None, netfilter if ct is None else None)
+        return self._rank(seen.sent, ct, netfilter)
+
+    def rank_of(self, flow: TrackedFlow) -> tuple[int, float]:
+        """Return the rank of a joined flow, by the newest packet of either direction."""
+        return self._rank(flow.last_seen.any, flow.cilium_ct or flow.service_ct, flow.netfilter)
+
+    def _rank(
+        self, age: float | None, ct: CtEntry | None, netfilter: ConntrackEntry | None
+    ) -> tuple[int, float]:
         if age is not None:
             return 0, age
         moment = self._clock.moment(ct) if ct is not None else None
@@ -98,7 +107,9 @@ def _is_of(errors: CtEntry, ct: CtEntry | None) -> bool:
 def is_unanswered_syn(flow: TrackedFlow) -> bool:
     """Tell whether Cilium's conntrack saw the first packet of a TCP connection and nothing else."""
     ct = flow.cilium_ct
-    return ct is not None and ct.request_flags == SYN and not ct.reply_flags
+    if ct is None or ct.reply_flags:
+        return False
+    return bool(ct.request_flags & SYN) and not ct.request_flags & (ACK | FIN | RST)
 
 
 def first_begun(

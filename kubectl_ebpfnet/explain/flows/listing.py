@@ -51,7 +51,9 @@ def of_node(name: str, bundle: Bundle, filters: Sequence[FlowFilter] = ()) -> Fl
     """
     node = ClusterView(bundle).node(name)
     tables = _read(node, filters)
-    flows = sorted((f for f in _joined(node, tables) if _fits(filters, f)), key=_order)
+    join = Join(node)
+    flows = [f for f in _joined(join, tables) if _fits(filters, f)]
+    flows.sort(key=lambda flow: (join.rank_of(flow), _words(flow)))
     missing = tuple(text for _, text in _missing(node))
     return FlowList(f"node {name}", name, tuple(flows), missing, bool(flows) or _known(node))
 
@@ -132,8 +134,7 @@ def _fits(filters: Sequence[FlowFilter], found: TrackedFlow) -> bool:
     return not filters or any(f.fits(*flows) for f in filters)
 
 
-def _joined(node: NodeView, tables: _JoinIndex) -> list[TrackedFlow]:
-    join = Join(node)
+def _joined(join: Join, tables: _JoinIndex) -> list[TrackedFlow]:
     found: list[TrackedFlow] = []
     for flow, line in tables.ct.items():
         client = (flow.protocol, flow.source, flow.source_port, line.fact.rev_nat)
@@ -192,10 +193,9 @@ def _tracked(
     return join.flow(first, ct, service, nat, nf, errors)
 
 
-def _order(flow: TrackedFlow) -> tuple[bool, float, int, int, str, int, str]:
-    f, age, left = flow.flow, flow.last_seen.any, flow.time_to_live
-    words = (f.protocol, str(f.source), f.source_port or 0, str(f.destination))
-    return (age is None, age or 0.0, -(left or 0), *words)
+def _words(flow: TrackedFlow) -> tuple[int, str, int, str]:
+    f = flow.flow
+    return f.protocol, str(f.source), f.source_port or 0, str(f.destination)
 
 
 def _known(node: NodeView) -> bool:

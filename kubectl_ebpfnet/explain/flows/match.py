@@ -20,7 +20,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.fact import Fact
-from kubectl_ebpfnet.model.net import SYN, TCP, Address, Flow
+from kubectl_ebpfnet.model.net import ACK, FIN, RST, TCP, Address, Flow
 from kubectl_ebpfnet.model.path import TrackedFlow, TrackingNote
 
 SHOWN = 5
@@ -36,7 +36,8 @@ class FlowQuery:
         source: the sender's address.
         ends: destinations: (address, port or None for any port).
         frontends: service addresses that may be rewritten to one of the ends.
-        rev_nat: reverse NAT id of the frontends, 0 where it is not known.
+        rev_nat: reverse NAT id of the frontends, 0 where it is not known: then only entries of
+            load-balancing tell it.
         by_socket: the sockets of the source may themselves replace a frontend by a backend, so that
             no entry names the frontend.
         source_port: the sender's port or echo identifier, None for any.
@@ -67,7 +68,7 @@ class FlowQuery:
             return not entry.rev_nat
         if not entry.rev_nat:
             return self.by_socket or self.is_frontend(entry.flow)
-        return self.rev_nat in (0, entry.rev_nat)
+        return self.rev_nat == entry.rev_nat
 
     def may_be_behind(self, entry: CtEntry) -> bool:
         """Tell whether an entry from the source was load-balanced, maybe by a frontend."""
@@ -138,7 +139,8 @@ def tracked_flows(node: NodeView, query: FlowQuery, direction: str = "OUT") -> l
             in_netfilter.add(nf.fact.original)
         ranked.append((join.rank(line.fact, None), (line, service, nf)))
     sent = {(line.fact.flow.source_port, line.fact.rev_nat) for line in tables.ct}
-    for key, service in tables.service.items():
+    alone = tables.service.items() if _has_every_line(node, query.source) else ()
+    for key, service in alone:
         # Without an entry to the backend: lost between load-balancing and conntrack.
         if key not in sent and not _went_on(service.fact):
             ranked.append((join.rank(service.fact, None), (None, service, None)))
@@ -153,9 +155,15 @@ def tracked_flows(node: NodeView, query: FlowQuery, direction: str = "OUT") -> l
 _Parts = tuple[FactLine[CtEntry] | None, FactLine[CtEntry] | None, FactLine[ConntrackEntry] | None]
 
 
+def _has_every_line(node: NodeView, source: Address) -> bool:
+    """Tell whether conntrack was read with every line of a source, whatever the other end."""
+    record = node.table_state(q.CT).record
+    return record is not None and set(record.line_filter) <= {str(source), expanded(source)}
+
+
 def _went_on(entry: CtEntry) -> bool:
     """Tell whether the client sent more than the beginning of a TCP connection."""
-    return entry.flow.protocol == TCP and bool(entry.request_flags & ~SYN)
+    return entry.flow.protocol == TCP and bool(entry.request_flags & (ACK | FIN | RST))
 
 
 def _read(node: NodeView, query: FlowQuery, direction: str) -> _FlowLines:

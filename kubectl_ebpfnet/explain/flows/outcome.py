@@ -37,10 +37,14 @@ def came_back(flow: TrackedFlow) -> Came:
     if not _nothing_back(flow, by_cilium[0]):
         told = by_cilium[0] is not Outcome.UNKNOWN or by_netfilter[0] is Outcome.UNANSWERED
         return by_cilium if told else by_netfilter
-    replied = flow.flow.protocol != TCP and by_netfilter[0] is Outcome.ANSWERED
-    if replied or _half_open(flow.netfilter):
+    what = ""
+    if _half_open(flow.netfilter):
+        what = "the SYN+ACK"
+    elif flow.flow.protocol != TCP and by_netfilter[0] is Outcome.ANSWERED:
+        what = "an answer"
+    if what:
         return Outcome.UNANSWERED, (
-            f"{by_cilium[1]}; nf_conntrack of {flow.node} has an answer "
+            f"{by_cilium[1]}; nf_conntrack of {flow.node} has {what} "
             f"({_state(flow.netfilter)}): it came back to the node and did not reach the sender"
         )
     if by_netfilter[0] is Outcome.REFUSED:
@@ -85,7 +89,7 @@ def _tcp(ct: CtEntry, flow: TrackedFlow) -> Came:
         if ct.flags & {"SeenNonSyn", "RxClosing", "TxClosing"}:
             return Outcome.ANSWERED, "was answered"
         return Outcome.UNKNOWN, "is tracked, without the TCP flags that were seen"
-    if back & RST and not back & SYN:
+    if back & RST and not back & ~(RST | ACK):
         return Outcome.REFUSED, "was refused: a RST came back"
     if back & SYN and not sent & (ACK | FIN | RST):
         return Outcome.UNANSWERED, (
