@@ -80,6 +80,33 @@ def test_conntrack(path: str, remaining: list[int | None], counted: bool, backen
     assert list(entries) == expected
 
 
+@pytest.mark.parametrize(
+    ("version", "out", "service", "received", "echo", "error"),
+    [
+        # jiffies / 256 at 250 Hz
+        ("1.9.8", 16786616, 16786616, 16786650, 16786594, 16786617),
+        ("1.13.7", 9474, 9471, 9524, 9470, 9480),
+        ("1.18", 9114, 9114, 9044, 9050, 9050),
+    ],
+)
+def test_reports_of_real_agents(
+    version: str, out: int, service: int, received: int, echo: int, error: int
+) -> None:
+    """Requests of OUT and SVC entries are sent, those of IN entries are received."""
+    found = every(ct.entry, sample(f"cilium-{version}/vxlan-node2/bpf-ct-list-global"))
+    seen = [(e.direction, e.last_request, e.last_reply) for e in found]
+    way = "IN" if version == "1.18" else "OUT"
+    assert seen == [
+        ("OUT", out, out),
+        ("SVC", service, 0),
+        ("IN", received, received),
+        ("IN", echo, echo),
+        (way, error, 0),
+    ]
+    assert [e.request_flags for e in found][:2] == [0x1B, 0x1B]
+    assert found[4].related
+
+
 NAT = (
     NatEntry(Flow(TCP, POD, 46486, WORLD, 80), "OUT", NODE, 46486),
     NatEntry(Flow(TCP, WORLD, 80, NODE, 46486), "IN", POD, 46486),
