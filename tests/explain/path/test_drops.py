@@ -342,3 +342,16 @@ def test_a_packet_that_is_sent_by_a_node_goes_on_from_there() -> None:
     assert path.verdict.let_through
     assert [h.node for h in path.hops if h.kind == "route"] == ["node2", "node2", "node1"]
     assert str(path.hops[-1].packet.flow.source) == "172.30.0.12"
+
+
+def test_a_receivers_entry_of_an_older_flow_is_not_shown_as_the_packets() -> None:
+    """Fault v15, hop 19: the attempt never arrived, and another connection's entry was shown."""
+    path = ask(changed(VXLAN), "client", "10.244.0.135:8080")
+    [ingress] = [h for h in path.hops if "CT entry (ingress)" in h.summary]
+    port = path.hops[0].packet.flow.source_port
+    assert f"10.244.1.160:{port} " in ingress.summary
+    moved = changed(VXLAN, swap("node1", CT, f"10.244.1.160:{port} ", "10.244.1.160:1 "))
+    path = ask(moved, "client", "10.244.0.135:8080")
+    assert path.hops[0].packet.flow.source_port == port
+    assert not [h for h in path.hops if "CT entry (ingress)" in h.summary]
+    assert {flow.node for flow in path.flows} == {"node2"}

@@ -14,7 +14,7 @@ from kubectl_ebpfnet.explain.programs import at_device
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CtEntry
-from kubectl_ebpfnet.model.path import HopKind, HopPlace, Packet, State
+from kubectl_ebpfnet.model.path import HopKind, HopPlace, Outcome, Packet, State
 
 
 def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
@@ -112,10 +112,7 @@ def _conntrack(walk: PathBuilder, here: PacketState, packet: Packet) -> None:
     if tracked is None or tracked.cilium_ct is None:
         return
     entry = tracked.cilium_ct
-    replied = entry.rx_flags_seen or (entry.packets or 0) > 1
-    seen = ", replies seen" if replied else ", no reply seen"
-    if entry.flow.protocol != 6 and not entry.rx_flags_seen:
-        seen = ""  # the entry does not tell
+    seen = _CAME_BACK[tracked.outcome]
     walk.hop(
         *where,
         f"{ct_text(entry)}, identity {entry.source_identity}{seen}{_lifetime(entry)}",
@@ -125,6 +122,12 @@ def _conntrack(walk: PathBuilder, here: PacketState, packet: Packet) -> None:
     )
 
 
+_CAME_BACK = {
+    Outcome.ANSWERED: ", replies seen",
+    Outcome.REFUSED: ", refused",
+    Outcome.UNANSWERED: ", no reply seen",
+    Outcome.UNKNOWN: "",
+}
 _SIDES = {"OUT": "egress", "IN": "ingress", "SVC": "service"}
 
 
