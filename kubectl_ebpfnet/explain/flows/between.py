@@ -106,8 +106,9 @@ def _not_at_the_receiver(
     if stack is not None:
         last, proof = f"nf_conntrack of {receiver.name}", stack.evidence
     return (
-        f"{last} has it, and Cilium's conntrack of {receiver.name} was read and has not: lost "
-        "between the two, or denied by the ingress policy, which stands before that entry",
+        f"{last} has it, and Cilium's conntrack of {receiver.name} was read and has it not at the "
+        "receiving pod: lost between the two, or denied by the ingress policy, which stands before "
+        "that entry",
         (*attempt.evidence, *proof, *cite.whole(table.record)),
     )
 

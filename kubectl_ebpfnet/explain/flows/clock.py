@@ -46,12 +46,16 @@ class FlowClock:
     def moment(self, entry: CtEntry) -> float | None:
         """Return when an entry's last request was sent, in the datapath's clock; None when nothing
         tells. Moments of one node can be compared even where their age is not known."""
-        if entry.last_request:
-            return entry.last_request
-        unit, timeout = self._unit(entry), self._timeout(entry)
+        unit, timeout, report = self._unit(entry), self._timeout(entry), entry.last_request
         if entry.expires is None or unit is None or timeout is None:
-            return None
-        return entry.expires - timeout / unit
+            return report or None
+        by_lifetime = entry.expires - timeout / unit
+        if not report:
+            return by_lifetime
+        if entry.last_reply:
+            return report  # an answer begins the lifetime anew, too
+        # Between two reports the lifetime is what tells of a packet.
+        return max(report, min(by_lifetime, report + REPORT_INTERVAL / unit))
 
     def last_seen(
         self, ct: CtEntry | None, service: CtEntry | None, netfilter: ConntrackEntry | None
@@ -81,8 +85,8 @@ class FlowClock:
         if unit is None or now is None:
             return LastSeen(reason=self._no_clock(entry))
         sent, answered = (
-            round((now - report) * unit, 1) if report else None
-            for report in (entry.last_request, entry.last_reply)
+            round((now - moment) * unit, 1) if moment else None
+            for moment in (self.moment(entry) if entry.last_request else None, entry.last_reply)
         )
         if min(sent or 0, answered or 0) < -REPORT_INTERVAL:
             return LastSeen(

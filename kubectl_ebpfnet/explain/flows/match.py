@@ -79,6 +79,14 @@ class FlowQuery:
             and (flow.protocol, flow.source) == (self.protocol, self.source)
         )
 
+    def may_be_hairpin(self, entry: CtEntry) -> bool:
+        """Tell whether an entry is of a pod that a Service, maybe a frontend, sent to itself.
+
+        Cilium gives such a packet the source 169.254.42.1 (bpf/lib/lb.h, LBLoopback).
+        """
+        to_itself = (entry.flow.protocol, entry.flow.destination) == (self.protocol, self.source)
+        return bool(self.frontends) and "LBLoopback" in entry.flags and to_itself
+
     def _goes_to(self, flow: Flow, ends: frozenset[tuple[Address, int | None]]) -> bool:
         if flow.protocol != self.protocol or flow.source != self.source:
             return False
@@ -130,26 +138,37 @@ def tracked_flows(node: NodeView, query: FlowQuery, direction: str = "OUT") -> l
     """
     tables = _read(node, query, direction)
     join = Join(node)
-    ranked: list[tuple[tuple[int, float], _Parts]] = []
+    ranked: list[tuple[tuple[tuple[int, float], bool, int], _Parts]] = []
     in_netfilter: set[Flow] = set()
     for line in tables.ct:
         service = tables.service_of(line.fact)
         nf = tables.netfilter_of(line.fact.flow, service)
         if nf is not None:
             in_netfilter.add(nf.fact.original)
-        ranked.append((join.rank(line.fact, None), (line, service, nf)))
+        ranked.append((_key(join.rank(line.fact, None), line.fact), (line, service, nf)))
     sent = {(line.fact.flow.source_port, line.fact.rev_nat) for line in tables.ct}
     alone = tables.service.items() if _has_every_line(node, query.source) else ()
     for key, service in alone:
         # Without an entry to the backend: lost between load-balancing and conntrack.
         if key not in sent and not _went_on(service.fact):
-            ranked.append((join.rank(service.fact, None), (None, service, None)))
+            key_of_it = _key(join.rank(service.fact, None), service.fact)
+            ranked.append((key_of_it, (None, service, None)))
     for nf in (line for lines in tables.nf.values() for line in lines):
         if nf.fact.original not in in_netfilter:
-            ranked.append((join.rank(None, nf.fact), (None, None, nf)))
+            ranked.append((_key(join.rank(None, nf.fact), nf.fact), (None, None, nf)))
     newest = heapq.nsmallest(SHOWN, ranked, key=lambda each: each[0])
     begun = {end: line.fact.last_request for end, line in tables.errors.items()}
     return first_begun([_joined(join, parts, tables) for _, parts in newest], begun)
+
+
+def _key(
+    rank: tuple[int, float], entry: CtEntry | ConntrackEntry
+) -> tuple[tuple[int, float], bool, int]:
+    """Return what sorts an entry: of the same second, what was answered first, then by port."""
+    if isinstance(entry, ConntrackEntry):
+        return rank, "UNREPLIED" in entry.status, entry.original.source_port or 0
+    silent = not entry.reply_flags and not entry.last_reply
+    return rank, silent, entry.flow.source_port or 0
 
 
 _Parts = tuple[FactLine[CtEntry] | None, FactLine[CtEntry] | None, FactLine[ConntrackEntry] | None]
@@ -183,6 +202,8 @@ def _read(node: NodeView, query: FlowQuery, direction: str) -> _FlowLines:
             continue
         elif query.is_end(entry.flow) if direction == "IN" else query.is_sent(entry):
             tables.ct.append(line)
+        elif query.may_be_hairpin(entry):
+            elsewhere.append(line)
         else:
             others.add(entry.flow)
             if query.may_be_behind(entry):

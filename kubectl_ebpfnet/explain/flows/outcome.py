@@ -68,6 +68,11 @@ def _by_cilium(flow: TrackedFlow) -> Came | None:
         came = _tcp(ct, flow)
     else:
         came = _without_handshake(ct, flow)
+    if came[0] is Outcome.ANSWERED and "ProxyRedirect" in ct.flags:
+        return Outcome.UNKNOWN, (
+            "was answered by Cilium's L7 proxy; whether the destination answered the proxy, this "
+            "entry does not tell"
+        )
     if came[0] in (Outcome.UNANSWERED, Outcome.UNKNOWN) and flow.error_ct is not None:
         return Outcome.REFUSED, "was refused: an ICMP error came back (unreachable, or too big)"
     return came

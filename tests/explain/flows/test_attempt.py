@@ -111,6 +111,25 @@ def test_a_connection_whose_newest_packets_are_not_answered() -> None:
     assert attempt(idle).outcome is Outcome.ANSWERED
 
 
+def test_an_answer_of_the_l7_proxy_is_not_the_destinations() -> None:
+    line = t.ct(TCP_OUT.format(1), 3, 3, flags=(0x1A, 0x12), marks="SeenNonSyn ProxyRedirect")
+    assert attempt(line).outcome is Outcome.UNKNOWN
+    assert "L7 proxy" in attempt(line).text
+
+
+def test_a_pod_that_its_own_service_sends_to_itself() -> None:
+    own = "TCP OUT 169.254.42.1:1 -> 10.0.0.1:8080"
+    marks = "RxClosing TxClosing SeenNonSyn LBLoopback"
+    lines = (
+        t.syn("TCP SVC 10.0.0.1:1 -> 10.96.0.1:80", 3, rev_nat=5),
+        t.ct(own, 3, 3, flags=(0x1B, 0x1B), marks=marks, rev_nat=5),
+    )
+    at = frozenset({(VIP, 80)})
+    found = maybe(lines, (), FlowQuery(TCP, POD, at | {(POD, 8080)}, at, 5))
+    assert found is not None
+    assert found.outcome is Outcome.ANSWERED
+
+
 def test_an_icmp_error_refuses() -> None:
     syn = t.syn(TCP_OUT.format(1), 9)
     # Every new connection makes the entry for errors; nothing was received by it.
@@ -242,4 +261,5 @@ def test_a_line_that_is_lost_makes_the_newest_attempt_no_newer(
 def test_the_order_of_the_lines_does_not_matter(lines: list[str]) -> None:
     found = maybe(tuple(lines), (), FlowQuery(TCP, POD, frozenset({(WEB, 80)})))
     assert found is not None
-    assert found.age == 2
+    assert (found.age, found.outcome) == (2, Outcome.ANSWERED)
+    assert found.flow.flow.source_port == 1002

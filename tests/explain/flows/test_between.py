@@ -56,6 +56,13 @@ def test_the_receivers_table_was_read_and_has_not_got_it() -> None:
     assert text.startswith("Cilium's conntrack of n1 has it, and Cilium's conntrack of n2 was read")
 
 
+def test_both_pods_on_one_node() -> None:
+    here = t.pod("web2", "n1", "10.0.0.9")
+    sent = t.syn("TCP OUT 10.0.0.1:7 -> 10.0.0.9:80", 5)
+    text = text_of(here, t.record("n1", t.CT, sent), to="10.0.0.9")
+    assert "of n1 was read and has it not at the receiving pod" in text
+
+
 def test_netfilter_says_where_it_was_last() -> None:
     sent = t.record("n1", t.NF, nf(7, "SYN_SENT", unreplied="[UNREPLIED]"))
     text = text_of(NEW, sent, t.record("n2", t.CT, OLD))

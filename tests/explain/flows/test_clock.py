@@ -52,6 +52,15 @@ def test_the_time_left_beside_a_lifetime_tells_the_clock() -> None:
     assert last_seen(t.record("n1", t.CT, line)) == LastSeen(7.0, 12.0)
 
 
+def test_between_two_reports_the_lifetime_tells_of_a_packet() -> None:
+    # Reported 7 s ago; sent again 4 s ago, which began the 60 s of a SYN anew (fault v15).
+    line = t.ct(WORDS, 7, flags=(0x02, 0), lifetime=63)
+    assert last_seen(config(), t.record("n1", t.CT, line)).sent == 4
+    assert last_seen(t.record("n1", t.CT, line)).sent == 7  # settings that were not read
+    answered = t.ct(WORDS, 7, 7, flags=(0x02, 0x12), lifetime=63)
+    assert last_seen(config(), t.record("n1", t.CT, answered)).sent == 7
+
+
 def test_a_reply_that_never_came_has_no_age() -> None:
     assert last_seen(t.record("n1", t.CT, t.syn(WORDS, 7))) == LastSeen(7.0, None)
 
