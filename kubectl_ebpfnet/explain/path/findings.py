@@ -9,7 +9,6 @@ from kubectl_ebpfnet.errors import role_file
 from kubectl_ebpfnet.explain.flows.match import no_snat_map
 from kubectl_ebpfnet.explain.path import backends
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
-from kubectl_ebpfnet.explain.path.services import ServiceAddress
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
@@ -197,11 +196,7 @@ def _stale_backends(whole: WholePath) -> Iterator[Finding]:
             f"`{node.cilium('service list')}`, and the agent's log.",
             service.evidence,
         )
-    # Other clusters and local redirect policies give backends that no slice of this Service names.
-    if service.sliced is None or service.redirects_locally or _shared(service):
-        return
-    sliced = {backends.place(end) for end in service.sliced}
-    stale = [b for b in active if backends.place(b) not in sliced]
+    stale = [b for b in active if service.is_stale(b)]
     if stale:
         yield Finding(
             Severity.ERROR,
@@ -210,6 +205,8 @@ def _stale_backends(whole: WholePath) -> Iterator[Finding]:
             "its log, tell why.",
             service.evidence,
         )
+    if service.sliced is None or service.named_elsewhere:
+        return
     away = service.type != "ClusterIP" or bool(service.flags & {"Local", "InternalLocal"})
     late = [e for e in service.sliced if e.ready and backends.place(e) not in places]
     if late and places and not away and not any(end.zones for end in service.sliced):
@@ -221,15 +218,6 @@ def _stale_backends(whole: WholePath) -> Iterator[Finding]:
             "server, and its log, tell why.",
             service.evidence,
         )
-
-
-_GLOBAL = ("service.cilium.io/global", "io.cilium/global-service")
-"""Annotations of a Service that has backends in other clusters, too (clustermesh)."""
-
-
-def _shared(service: ServiceAddress) -> bool:
-    owner = service.owner
-    return owner is not None and any(owner.annotation(key).lower() == "true" for key in _GLOBAL)
 
 
 def _listed(found: Sequence[Backend]) -> str:

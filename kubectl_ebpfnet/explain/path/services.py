@@ -29,6 +29,9 @@ _PROXY_DUMMY = "192.192.192.192"
 (operator/pkg/model/translation)."""
 
 
+_GLOBAL = ("service.cilium.io/global", "io.cilium/global-service")
+
+
 class Lookup(StrEnum):
     """Where Cilium looks a destination up.
 
@@ -109,6 +112,20 @@ class ServiceAddress:
     def redirects_locally(self) -> bool:
         """A CiliumLocalRedirectPolicy chose its backends."""
         return self.type == "LocalRedirect"
+
+    @property
+    def named_elsewhere(self) -> bool:
+        """Local redirect policies, Envoy and other clusters (clustermesh) give it backends that no
+        EndpointSlice of the Service names."""
+        owner = self.owner
+        shared = owner and any(owner.annotation(key).lower() == "true" for key in _GLOBAL)
+        return self.redirects_locally or self.by_proxy or bool(shared)
+
+    def is_stale(self, backend: Backend) -> bool:
+        """Tell whether the Service has lost a backend that Cilium still has."""
+        if self.sliced is None or self.named_elsewhere:
+            return False
+        return kinds.place(backend) not in {kinds.place(end) for end in self.sliced}
 
     @property
     def title(self) -> str:
