@@ -328,6 +328,7 @@ class DatapathConfig:
         masquerade: `bpf`, `iptables` or `disabled`, of IPv4.
         masquerade6: the same of IPv6.
         masquerading: where the agent's status says so, NOWHERE when something else does.
+        ip_masq_agent: its list of prefixes that are not masqueraded is used.
         native_cidrs: destinations that are not masqueraded.
         kube_proxy_replacement: True, False; None unknown.
         socket_lb: load-balancing at connect() is on.
@@ -360,6 +361,7 @@ class DatapathConfig:
     masquerade: str = ""
     masquerade6: str = ""
     masquerading: Span = field(default=NOWHERE, compare=False)
+    ip_masq_agent: bool | None = None
     native_cidrs: tuple[Network, ...] = ()
     kube_proxy_replacement: bool | None = None
     socket_lb: bool | None = None

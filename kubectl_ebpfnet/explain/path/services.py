@@ -194,6 +194,7 @@ def find(
         not unmapped,
         backends,
         _evidence(node, listed, mapped),
+        missing=_torn(node, mapped),
         mapped=frozenset(map(kinds.place, mapped.backends)) if mapped is not None else None,
         flags=frontend.flags,
         proxy_port=frontend.proxy_port,
@@ -271,6 +272,16 @@ def _evidence(
     if listed is not None:
         evidence += cite.of(node[q.SERVICES].record, listed.span.member("frontend-address"))
     return evidence
+
+
+def _torn(node: NodeView, mapped: Frontend | None) -> str:
+    """Return why a frontend's backends are not known although its row was read: rows of the same
+    address have no frontend of their own, as where a table was cut or changed meanwhile."""
+    if mapped is None or mapped.backends:
+        return ""
+    rows = node.having(q.LB_MAP, (mapped.address, mapped.port), "address", "port")
+    torn = any(not row.type and row.backends for row in rows)
+    return "rows of its address in Cilium's map have no frontend" if torn else ""
 
 
 def _slotted(node: NodeView) -> bool | None:

@@ -51,6 +51,7 @@ def status(data: bytes) -> DatapathConfig:
         masquerade=masquerade,
         masquerade6=_masquerade(js.dig(value, "masquerading"), "ipv6"),
         masquerading=Span(path=("masquerading",)) if masquerade else NOWHERE,
+        ip_masq_agent=js.flag(value, "masquerading", "ip-masq-agent"),
         native_cidrs=_native_cidrs(js.dig(value, "masquerading")),
         kube_proxy_replacement=_kpr(js.text(kpr, "mode")),
         socket_lb=_socket_lb(features),

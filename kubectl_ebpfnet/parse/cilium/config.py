@@ -68,6 +68,7 @@ def datapath(settings: Mapping[str, str]) -> DatapathConfig:
         host_routing="legacy" if legacy else "",
         masquerade=_masquerade(settings, "enable-ipv4-masquerade", "masquerade"),
         masquerade6=_masquerade(settings, "enable-ipv6-masquerade"),
+        ip_masq_agent=_flag(settings, "enable-ip-masq-agent"),
         native_cidrs=_native(settings),
         kube_proxy_replacement=_kpr(settings),
         socket_lb=_socket_lb(settings),

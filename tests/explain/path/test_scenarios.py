@@ -40,6 +40,21 @@ CASES = [
     ("native-iptables", "unseen-world", "pod/client", "9.9.9.9:53", "udp"),
     ("tp06", "world", "pod/tp06", "1.0.0.1:80", "tcp"),
     ("tp06", "icmp", "pod/tp06", "1.0.0.1", "icmp"),
+    *(
+        (f"reports/{folder}", "answer", "pod/client", destination, protocol)
+        for folder, destination, protocol in (
+            ("masquerade-at-a-device-without-cilium", "203.0.113.9:443", "tcp"),
+            ("which-of-several-addresses", "198.51.100.7:443", "tcp"),
+            ("wireguard-unmentioned", "pod/web:8080", "tcp"),
+            ("local-redirect-false-error", "10.96.0.10:53", "udp"),
+            ("l7lb-called-no-backend", "203.0.113.50:80", "tcp"),
+            ("netkit-called-veth", "198.51.100.7:443", "tcp"),
+            ("wildcard-nodeport-outside-a-socket", "192.0.2.12:30080", "tcp"),
+            ("agent-behind-endpointslices", "203.0.113.8:443", "tcp"),
+            ("hostport-on-the-receiving-node", "192.0.2.12:8126", "tcp"),
+            ("egress-map-unreadable", "198.51.100.7:443", "tcp"),
+        )
+    ),
 ]
 
 

@@ -41,6 +41,14 @@ def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
     if node.config.masquerading_of(flow.source.version) != "bpf":
         return here
     exemption = _exemption(walk, here, node)
+    if not exemption and node.config.ip_masq_agent and not node[q.IP_MASQ].known:
+        walk.hop(
+            *where, "masqueraded by Cilium, unless the ip-masq-agent spares the destination",
+            State.UNKNOWN, here.packet, cite.whole(node[q.IP_MASQ].record),
+            reason=f"the prefixes that the ip-masq-agent spares could not be read: "
+            f"{node[q.IP_MASQ].missing}",
+        )  # fmt: skip
+        return here
     if exemption:
         if not walk.cluster.in_cluster(flow.destination):
             evidence = cite.of(node.config_record, node.config.masquerading)
@@ -135,18 +143,31 @@ def _masqueraded(walk: PathBuilder, here: PacketState, node: NodeView) -> Packet
         f"Cilium masquerades the source to {addresses[0]}, the address of {here.device}{seen}",
         State.DERIVED, packet, evidence,
     )  # fmt: skip
+    _not_in_nat_map(walk, here, node)
+    return here.to(here.stage, packet=packet)
+
+
+def _not_in_nat_map(walk: PathBuilder, here: PacketState, node: NodeView) -> None:
+    """Report a flow of this packet that Cilium's conntrack has and its NAT map lacks."""
     tracked = walk.tracked
     entry = tracked.cilium_ct if tracked is not None and tracked.node == here.node else None
-    if tracked is not None and entry is not None and entry.flow == flow:
-        walk.finding(
-            Severity.WARNING,
-            "Cilium's conntrack has the flow, its NAT map has not",
+    if tracked is None or entry is None or entry.flow != here.packet.flow:
+        return
+    if not node.table_state(q.NAT).known:
+        return
+    walk.finding(
+        Severity.WARNING,
+        "Cilium's conntrack has the flow, its NAT map has not",
+        (
             "The NAT entry was evicted (a full map) or collected before the conntrack entry; "
             f"replies to the old port are lost. `{node.cilium('bpf nat list')}` and the map's size "
-            "tell.",
-            tracked.evidence[:1],
+            "tell."
         )
-    return here.to(here.stage, packet=packet)
+        if entry.rx_flags_seen
+        else f"It left its pod and was not sent out by {here.device}: the next hop is not "
+        "resolved, or something on the node loses it before.",
+        tracked.evidence[:1],
+    )
 
 
 def _candidates(

@@ -43,7 +43,7 @@ def without_backend(
     cause = _cause(walk, service, node, external)
     if where[0] is not HopPlace.NODE and _passes(walk, packet, service, where, node):
         return packet
-    does = "refused" if where[0] is HopPlace.NODE else _does(node, service, where)
+    does = "refused" if where[0] is HopPlace.NODE else _does(walk, node, service, where)
     name, listed = (
         service.owner_title,
         ", ".join(f"{kinds.text(b)} {b.state}".strip() for b in service.backends),
@@ -116,11 +116,12 @@ def _cause(walk: PathBuilder, service: ServiceAddress, node: NodeView, external:
     return "no pod matches it, or none is ready"
 
 
-def _does(node: NodeView, service: ServiceAddress, where: Where) -> str:
+def _does(walk: PathBuilder, node: NodeView, service: ServiceAddress, where: Where) -> str:
     response, at_socket = node.config.no_backend_response, where[0] is HopPlace.POD
-    if response == "reject":
+    if response == "reject" or at_socket:  # connect() returns an error
         return "refused"
-    without = service.slotted and node.config_record is not None and not at_socket
+    # Versions without the setting have no key for it in the ConfigMap; the status never tells it.
+    without = service.slotted and walk.cluster.settings_record is not None
     if response == "drop" or without:
         return "dropped in silence (Service backend not found)"
     return "refused or dropped in silence"

@@ -1,0 +1,337 @@
+"""Backends and frontends of every state, place and version: what a packet for a Service meets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.explain.path.services import Lookup, find
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.net import TCP
+from tests.explain.path.changed import (
+    NATIVE,
+    SCENARIOS,
+    VXLAN,
+    Change,
+    ask,
+    changed,
+    dropped_at,
+    fail,
+    finding,
+    say,
+)
+from tests.explain.path.variants import edit, json_edit
+
+SERVICES, LB, STATUS = (
+    "cilium-dbg service list -o json", "cilium-dbg bpf lb list", "cilium-dbg status -o json",
+)  # fmt: skip
+CT, SLICES = "cilium-dbg bpf ct list global -d", "get endpointslices"
+HUNG = 'Get "http://localhost/v1": context deadline exceeded'
+POD, GONE = "10.244.0.135", "10.244.0.252"
+
+
+def report(name: str, *changes: Change) -> Bundle:
+    """A report's cluster, changed."""
+    return changed(f"reports/{name}", *changes)
+
+
+def untracked(text: str) -> str:
+    """Conntrack without the flows of the pod web."""
+    return "".join(
+        line for line in text.splitlines(True) if "RevNAT=2" not in line and POD not in line
+    )
+
+
+def without_pod(text: str) -> str:
+    """A table without the rows of the pod web."""
+    return "".join(line for line in text.splitlines(True) if POD not in line)
+
+
+def more_backends(*addresses: str) -> list[Change]:
+    """Service web of node2 with backends beside the pod web: in the map, the agent's list and the
+    EndpointSlice."""
+
+    def in_map(text: str) -> str:
+        lines = text.splitlines(True)
+        slot = next(line for line in lines if POD in line and line.startswith("10.96.51.4:80"))
+        more = [
+            slot.replace(POD, address).replace("(1)", f"({number})")
+            for number, address in enumerate(addresses, 2)
+        ]
+        return text + "".join(more)
+
+    return [edit("node2", LB, in_map), edit("node2", CT, untracked)]
+
+
+def in_slices(*addresses: str) -> Change:
+    """The EndpointSlice of web names more endpoints."""
+
+    def add(value: object) -> None:
+        assert isinstance(value, dict)
+        for item in value["items"]:
+            if item["metadata"]["labels"].get("kubernetes.io/service-name") == "web":
+                first = item["endpoints"][0]
+                item["endpoints"] += [{**first, "addresses": [a]} for a in addresses]
+
+    return json_edit("api", SLICES, add)
+
+
+def hung(*commands: str) -> list[Change]:
+    """The agent's API does not answer."""
+    return [fail("node2", command, HUNG) for command in commands]
+
+
+def test_one_backend_of_two_is_gone_and_the_choice_decides() -> None:
+    path = ask(changed(VXLAN, *more_backends(GONE)), "client", "svc/web:80")
+    found = finding(path, "1 of 2 backends of ClusterIP 10.96.51.4:80/TCP of svc default/web lose")
+    assert found.severity == "error"
+    assert f"{GONE}:8080: no endpoint has {GONE} on node1" in found.detail
+    assert path.verdict == "unknown"
+    assert "any may be chosen" in path.reason
+
+
+def test_a_backend_that_is_followed_is_one_that_is_there() -> None:
+    """The map's first slot leads nowhere; the walk follows the pod of the EndpointSlice."""
+    swapped = edit(
+        "node2", LB, lambda text: text.replace(POD, "x").replace(GONE, POD).replace("x", GONE)
+    )
+    path = ask(changed(VXLAN, *more_backends(GONE), swapped), "client", "svc/web:80")
+    (hop,) = [hop for hop in path.hops if hop.kind == "load-balancing"]
+    assert f"→ {POD}:8080" in hop.summary
+
+
+def test_backends_that_all_arrive_decide_nothing() -> None:
+    """Pods of both nodes: the followed one stands for both."""
+    path = ask(changed(VXLAN, *more_backends("10.244.0.135")), "client", "svc/web:80")
+    assert path.verdict in ("reachable", "delivered")
+    assert not [f for f in path.findings if "lose the packet" in f.title]
+
+
+def test_a_stale_backend_where_the_agent_hangs() -> None:
+    """`bpf` commands open the maps themselves; the API's commands hang (fault v09)."""
+    stale = edit("node2", LB, lambda text: text.replace(POD, GONE))
+    bundle = changed(
+        VXLAN, stale, edit("node2", CT, untracked),
+        *hung(SERVICES, STATUS, "cilium-dbg endpoint list -o json"),
+    )  # fmt: skip
+    path = ask(bundle, "client", "svc/web:80")
+    assert f"no endpoint has {GONE} on node1" in dropped_at(path).summary
+    assert finding(path, "still has a backend that no EndpointSlice names").severity == "error"
+
+
+def test_neither_the_map_nor_the_list_was_read() -> None:
+    bundle = changed(
+        VXLAN, fail("node2", LB, "permission denied"), *hung(SERVICES), edit("node2", CT, untracked)
+    )
+    path = ask(bundle, "client", "svc/web:80")
+    assert path.verdict == "unknown"
+    assert "neither Cilium's load-balancing map nor its agent's list" in path.reason
+    assert "permission denied" in path.reason
+
+
+def test_terminating_backends_serve_while_none_is_active() -> None:
+    ending = edit("node2", SERVICES, lambda text: text.replace('"active"', '"terminating"'))
+    path = ask(changed(VXLAN, ending, edit("node2", CT, untracked)), "client", "svc/web:80")
+    assert path.verdict == "reachable"
+    (hop,) = [hop for hop in path.hops if hop.kind == "load-balancing"]
+    assert "those that terminate serve" in hop.summary
+    assert not [f for f in path.findings if f.severity == "error"]
+
+
+def test_a_state_that_is_not_known_is_no_yes() -> None:
+    odd = edit("node2", SERVICES, lambda text: text.replace('"active"', '"warming-up"'))
+    path = ask(changed(VXLAN, odd, edit("node2", CT, untracked)), "client", "svc/web:80")
+    assert path.verdict == "unknown"
+    assert "“warming-up”" in path.reason
+
+
+def test_a_slot_without_a_backend_is_said() -> None:
+    slot = f"{POD}:8080/TCP (2) (1)"
+    lost = edit("node2", LB, lambda text: text.replace(slot, "backend 9 not found"))
+    path = ask(changed(VXLAN, lost, edit("node2", CT, untracked)), "client", "svc/web:80")
+    assert dropped_at(path).kind == "load-balancing"
+    assert "name a backend that Cilium's map lacks" in path.cause
+
+
+def test_another_cluster_gives_backends_that_no_slice_names() -> None:
+    """clustermesh: a global Service."""
+
+    def shared(value: object) -> None:
+        assert isinstance(value, dict)
+        for item in value["items"]:
+            item["metadata"].setdefault("annotations", {})["service.cilium.io/global"] = "true"
+
+    bundle = changed(VXLAN, *more_backends("10.99.0.7"), json_edit("api", "get services", shared))
+    path = ask(bundle, "client", "svc/web:80")
+    assert not [f for f in path.findings if f.severity == "error"], path.findings
+
+
+def test_an_agent_behind_its_slices_with_some_backends() -> None:
+    path = ask(
+        changed(VXLAN, in_slices("10.244.0.9"), edit("node2", CT, untracked)), "client", "svc/web"
+    )
+    found = finding(path, "lacks a ready endpoint of its EndpointSlices: 10.244.0.9:8080")
+    assert found.severity == "warning"
+    assert path.verdict == "reachable"
+
+
+@pytest.mark.parametrize(
+    ("policy", "cause"),
+    [
+        ("Local", "internalTrafficPolicy is Local, and no ready endpoint is on node2"),
+        ("Cluster", "Cilium on node2 is behind its EndpointSlices"),
+    ],
+)
+def test_why_no_backend(policy: str, cause: str) -> None:
+    def spec(value: object) -> None:
+        assert isinstance(value, dict)
+        for item in value["items"]:
+            item["spec"]["internalTrafficPolicy"] = policy
+
+    gone = edit("node2", LB, without_pod)
+    bundle = changed(
+        VXLAN, gone, *([json_edit("api", "get services", spec)] if policy == "Local" else []),
+        edit("node2", SERVICES, lambda text: text.replace(POD, "10.244.9.9")),
+    )  # fmt: skip
+    path = ask(bundle, "client", "svc/web:80")
+    assert dropped_at(path).kind == "load-balancing"
+    assert cause in path.cause
+
+
+def test_an_endpoint_that_is_not_ready_is_named() -> None:
+    def unready(value: object) -> None:
+        assert isinstance(value, dict)
+        for item in value["items"]:
+            for end in item["endpoints"]:
+                end["conditions"] = {"ready": False, "serving": False}
+
+    gone = edit("node2", LB, without_pod)
+    bundle = changed(VXLAN, gone, say("node2", SERVICES, "[]"), json_edit("api", SLICES, unready))
+    path = ask(bundle, "client", "svc/web:80")
+    assert "none of its 1 endpoints is ready: 10.244.0.135:8080 (web)" in path.cause
+
+
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        (Lookup.HOST_SOCKET, True),
+        (Lookup.POD_SOCKET, True),
+        (Lookup.POD, False),
+        (Lookup.DEVICE, False),
+    ],
+)
+def test_wildcards_are_for_sockets(place: Lookup, found: bool) -> None:
+    """0.0.0.0:30080 of node-a, asked for at node-b's address."""
+    cluster = ClusterView(open_bundle(SCENARIOS / "reports/wildcard-nodeport-outside-a-socket"))
+    service = find(cluster, "node-a", ip_address("192.0.2.12"), 30080, TCP, place)
+    assert service is not None
+    assert service.in_cilium is found
+
+
+def test_a_wildcard_of_a_host_port_is_for_its_own_node() -> None:
+    cluster = ClusterView(open_bundle(SCENARIOS / "reports/hostport-on-the-receiving-node"))
+    for node, there in (("node-b", True), ("node-a", False)):
+        service = find(cluster, node, ip_address("192.0.2.12"), 8126, TCP, Lookup.HOST_SOCKET)
+        assert (service is not None and bool(service.in_cilium)) is there
+
+
+def _map_unread(bundle: Bundle, node: str) -> Bundle:
+    records = tuple(
+        replace(r, exit_code=1, stderr=b"denied") if r.command == LB and r.place.node == node else r
+        for r in bundle.records
+    )
+    return replace(bundle, records=records)
+
+
+def test_a_node_whose_map_was_not_read_may_balance() -> None:
+    bundle = open_bundle(SCENARIOS / "reports/hostport-on-the-receiving-node")
+    path = ask(_map_unread(bundle, "node-b"), "client", "192.0.2.12:8126")
+    assert path.verdict == "unknown"
+    assert "the load-balancer of node-b has 192.0.2.12:8126" in path.reason
+
+
+def test_dsr_keeps_the_source_and_snat_does_not() -> None:
+    """A NodePort whose backend is on another node than the one that was asked."""
+    name = "wildcard-nodeport-outside-a-socket"
+    snat = ask(report(name), "client", "192.0.2.12:30080")
+    dsr = ask(
+        report(name, edit("node-b", STATUS, lambda text: text.replace('"SNAT"', '"DSR"'))),
+        "client", "192.0.2.12:30080",
+    )  # fmt: skip
+    said = [
+        next(hop.summary for hop in path.hops if hop.kind == "nat" and hop.node == "node-b")
+        for path in (snat, dsr)
+    ]
+    assert "the source becomes 192.0.2.12" in said[0]
+    assert "DSR: the source stays" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("slots", "verdict", "text"),
+    [
+        (True, "dropped", "refused or dropped in silence"),
+        (False, "unknown", "it passes untranslated"),
+    ],
+)
+def test_what_becomes_of_it_depends_on_the_datapaths_age(
+    slots: bool, verdict: str, text: str
+) -> None:
+    """Rows without slots are of Cilium up to 1.11, which lets the packet pass."""
+    frontend, backend = (" (0)", " (1)") if slots else ("", "")
+    rows = (
+        "SERVICE ADDRESS   BACKEND ADDRESS\n"
+        f"10.96.71.229:80   0.0.0.0:0 (2){frontend} [ClusterIP]\n"
+        f"10.96.0.1:443     172.30.0.1:6443 (1){backend}\n"
+    )
+    bundle = changed(
+        NATIVE, say("node2", LB, rows), say("node2", SERVICES, "[]"),
+        edit("node2", CT, lambda text: ""),
+    )  # fmt: skip
+    path = ask(bundle, "client", "svc/web")
+    assert path.verdict == verdict, path.reason
+    assert any(text in hop.summary for hop in path.hops if hop.kind == "load-balancing")
+
+
+@pytest.mark.parametrize(
+    "command", [LB, SERVICES, "cilium-dbg bpf egress list", "cilium-dbg bpf nat list"]
+)
+@pytest.mark.parametrize("damage", ["cut", "odd state", "no field", "garbled"])
+@pytest.mark.parametrize("destination", ["svc/web:80", "1.1.1.1:80", "172.30.0.12:32479"])
+def test_an_undecidable_row_moves_the_verdict_to_unknown_alone(
+    command: str, damage: str, destination: str
+) -> None:
+    """The property of design.md over load-balancing, NAT and egress rows."""
+    before = ask(open_bundle(SCENARIOS / VXLAN), "client", destination).verdict
+    for bundle in _damaged(command, damage):
+        after = ask(bundle, "client", destination)
+        allowed = {before, "unknown"}
+        assert after.verdict in allowed, (before, after.verdict, after.reason)
+
+
+def _damaged(command: str, damage: str) -> list[Bundle]:
+    """The recorded cluster with one row after the other made undecidable."""
+    record = next(
+        r for r in open_bundle(SCENARIOS / VXLAN).records
+        if r.command == command and r.place.node == "node2"
+    )  # fmt: skip
+    text = record.stdout.read().decode()
+    found = []
+    for number, line in enumerate(text.splitlines()[:40]):
+        changes = {
+            "cut": line[: len(line) // 2],
+            "odd state": line.replace('"active"', '"warming-up"').replace("ClusterIP", "Odd"),
+            "no field": line.replace('"state": "active"', '"other": 1').replace("/TCP", ""),
+            "garbled": "?? " + line,
+        }
+        if command == SERVICES and damage in ("cut", "garbled") and number:
+            continue
+        if changes[damage] == line:
+            continue
+        lines = text.splitlines()
+        lines[number] = changes[damage]
+        found.append(changed(VXLAN, say("node2", command, "\n".join(lines) + "\n")))
+    return found
