@@ -74,6 +74,7 @@ class ServiceAddress:
         unresolved: slots of the map whose backend is missing.
         unread: for in_cilium None: why neither table was read.
         slotted: the map numbers its slots (Cilium 1.12 and later), None when that is not known.
+        by_protocol: the map's keys have a protocol (Cilium 1.17 and later).
     """
 
     address: Address
@@ -95,6 +96,7 @@ class ServiceAddress:
     unresolved: int = 0
     unread: str = ""
     slotted: bool | None = None
+    by_protocol: bool = False
 
     @property
     def usable(self) -> tuple[Backend, ...]:
@@ -200,6 +202,7 @@ def find(
         proxy_port=frontend.proxy_port,
         unresolved=frontend.unresolved,
         slotted=_slotted(node),
+        by_protocol=any(f.protocol is not None for f in node[q.LB_MAP].facts),
     )
     if owner is not None:
         found = replace(

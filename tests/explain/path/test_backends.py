@@ -273,7 +273,7 @@ def test_dsr_keeps_the_source_and_snat_does_not() -> None:
 @pytest.mark.parametrize(
     ("slots", "verdict", "text"),
     [
-        (True, "dropped", "refused or dropped in silence"),
+        (True, "dropped", "dropped in silence"),
         (False, "unknown", "it passes untranslated"),
     ],
 )

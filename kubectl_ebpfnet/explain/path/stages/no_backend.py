@@ -118,7 +118,8 @@ def _cause(walk: PathBuilder, service: ServiceAddress, node: NodeView, external:
 
 def _does(walk: PathBuilder, node: NodeView, service: ServiceAddress, where: Where) -> str:
     response, at_socket = node.config.no_backend_response, where[0] is HopPlace.POD
-    if response == "reject" or at_socket:  # connect() returns an error
+    default = not response and service.by_protocol  # since 1.15 an agent rejects unless told
+    if response == "reject" or default or at_socket:  # connect() returns an error
         return "refused"
     # Versions without the setting have no key for it in the ConfigMap; the status never tells it.
     without = service.slotted and walk.cluster.settings_record is not None
