@@ -56,7 +56,7 @@ def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
         return here
     if no_snat_map(node, flow.source.version):
         evidence = cite.whole(node.table_state(q.NAT).record)
-        report_missing(walk, here, node, evidence)
+        report_missing(walk, here, node, evidence, "the node has no SNAT map")
         return here
     program = _program(node, here.device)
     if program.attached is None:
@@ -66,7 +66,11 @@ def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
             reason=f"whether cil_to_netdev is at {here.device} is not known: {program.missing}",
         )  # fmt: skip
     elif not program.attached:
-        report_missing(walk, here, node, program.evidence)
+        devices = ", ".join(node.config.devices) or "not known"
+        report_missing(
+            walk, here, node, program.evidence,
+            f"its program cil_to_netdev is not at {here.device} (Cilium's devices are {devices})",
+        )  # fmt: skip
         return here
     return _masqueraded(walk, here, node)
 

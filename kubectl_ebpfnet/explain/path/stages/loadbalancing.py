@@ -11,7 +11,7 @@ from kubectl_ebpfnet.explain.path.stages.no_backend import without_backend
 from kubectl_ebpfnet.explain.path.state import Choice, PathBuilder, Where
 from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
-from kubectl_ebpfnet.model.path import Decides, Evidence, Packet, State, TrackedFlow
+from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, Packet, State, TrackedFlow
 
 
 def backend_of(tracked: TrackedFlow | None, service: ServiceAddress) -> Flow | None:
@@ -159,7 +159,11 @@ def _to_proxy(walk: PathBuilder, packet: Packet, service: ServiceAddress, where:
     )
     walk.unknown(
         f"the Envoy of {node} ({port}) answers for {service.title} and chooses a backend by "
-        "its own routes, which no record holds"
+        "its own routes, which no record holds",
+        Fix(
+            "See the Gateway or Ingress behind it, and what its Envoy was told.",
+            "kubectl get ciliumenvoyconfigs,gateways,ingresses -A",
+        ),
     )
 
 

@@ -17,7 +17,7 @@ from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
-from kubectl_ebpfnet.model.path import Evidence, HopKind, Outcome, Severity, State, TrackedFlow
+from kubectl_ebpfnet.model.path import Evidence, Fix, HopKind, Outcome, Severity, State, TrackedFlow
 from kubectl_ebpfnet.model.untrusted import address
 
 
@@ -154,7 +154,11 @@ def _leaves_cluster(walk: PathBuilder, here: PacketState) -> bool:
 
 
 def report_missing(
-    walk: PathBuilder, here: PacketState, node: NodeView, evidence: tuple[Evidence, ...]
+    walk: PathBuilder,
+    here: PacketState,
+    node: NodeView,
+    evidence: tuple[Evidence, ...],
+    why: str = "nothing on the node does it",
 ) -> None:
     """Add the hop and the finding of a pod's packet that leaves the cluster with its own address.
 
@@ -163,6 +167,7 @@ def report_missing(
         here: the packet at its egress device.
         node: the node that it leaves.
         evidence: the table that does not masquerade it.
+        why: why not, one clause, where masquerading is on.
     """
     flow = here.packet.flow
     if flow.source in node.own_addresses or flow.source in walk.cluster.node_addresses:
@@ -176,15 +181,17 @@ def report_missing(
     off = wanted == "disabled"
     answered = walk.attempt is not None and walk.attempt.outcome is Outcome.ANSWERED
     if not off:
-        walk.doubt(f"pod address {flow.source} leaves the cluster as it is, and no answer was seen")
+        walk.doubt(
+            f"pod address {flow.source} leaves the cluster as it is, and no answer was seen",
+            fix=Fix(f"Masquerade it, or see that {flow.destination} has a route to the pods."),
+        )
     walk.finding(
         Severity.WARNING if off or answered else Severity.ERROR,
         f"pod address {flow.source} leaves the cluster without masquerading",
         (
             f"Masquerading is switched off (enable-ipv{flow.source.version}-masquerade); "
             if off
-            else f"Cilium is set to masquerade by {wanted or 'a way that is not known'}, but "
-            "nothing on the node does it; "
+            else f"Cilium is set to masquerade by {wanted or 'a way that is not known'}, but {why}; "
         )
         + f"{flow.destination} can answer only if its network routes the pod CIDR back here.",
         evidence,
