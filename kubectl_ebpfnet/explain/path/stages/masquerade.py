@@ -191,7 +191,8 @@ def report_missing(
         (
             f"Masquerading is switched off (enable-ipv{flow.source.version}-masquerade); "
             if off
-            else f"Cilium is set to masquerade by {wanted or 'a way that is not known'}, but {why}; "
+            else f"Cilium is set to masquerade by {wanted or 'a way that is not known'}, but "
+            f"{why}; "
         )
         + f"{flow.destination} can answer only if its network routes the pod CIDR back here.",
         evidence,
