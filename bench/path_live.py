@@ -81,7 +81,10 @@ def main() -> int:
         return 0 if all(within) else 1
     finally:
         subprocess.run(
-            [str(BIN / "kubectl-ebpfnet"), "cleanup"], env=env, capture_output=True, check=False
+            [str(BIN / "kubectl-ebpfnet"), "cleanup", "--yes"],
+            env=env,
+            capture_output=True,
+            check=False,
         )
 
 

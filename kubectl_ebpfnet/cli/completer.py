@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kubectl_ebpfnet.cli.arguments import PROTOCOLS
+from kubectl_ebpfnet.cli.destinations import PROTOCOLS
 from kubectl_ebpfnet.cli.flags import CONNECTION, VERBOSITY
 from kubectl_ebpfnet.render.path.formats import FORMATS
 from kubectl_ebpfnet.render.text.style import COLOR_MODES

@@ -137,10 +137,21 @@ Destination = Annotated[
     str,
     typer.Argument(
         metavar="DESTINATION",
-        help="An IPv4 or IPv6 address, pod/NAME, svc/NAME, node/NAME or a DNS name, with :PORT",
+        help="An IPv4 or IPv6 address, pod/NAME, svc/NAME, node/NAME, a DNS name or a URL, "
+        "with :PORT and /udp",
     ),
 ]
-Protocol = Annotated[str, typer.Option("--protocol", metavar="NAME", help="One of: tcp, udp, icmp")]
+Protocol = Annotated[
+    str,
+    typer.Option(
+        "--protocol",
+        metavar="NAME",
+        help="One of: tcp, udp, icmp (default tcp)",
+        show_default=False,
+    ),
+]
+Ipv4 = Annotated[bool, typer.Option("-4", "--ipv4", help="Take IPv4 addresses of both ends")]
+Ipv6 = Annotated[bool, typer.Option("-6", "--ipv6", help="Take IPv6 addresses of both ends")]
 ToNamespace = Annotated[
     str,
     typer.Option(
@@ -239,6 +250,25 @@ class GlobalFlags:
     verbosity: int = 0
     nodes: NodeAccessFlags = NodeAccessFlags()
 
+    def within(self, namespace: str, text: str) -> GlobalFlags:
+        """Return the flags for an object whose word names its namespace.
+
+        Args:
+            namespace: of `NAMESPACE/POD`, "" for other forms.
+            text: the object, for the error.
+
+        Raises:
+            UsageError: -n names another namespace.
+        """
+        if not namespace or namespace == self.namespace:
+            return self
+        if self.namespace:
+            raise UsageError(
+                f"-n {self.namespace} and {text} in {namespace}: two namespaces",
+                hint="leave one of them out",
+            )
+        return replace(self, values={**self.values, "namespace": namespace})
+
     def watching(self) -> GlobalFlags:
         """Return the flags for a run that lasts until an interrupt, with long-lived node pods.
 
@@ -300,6 +330,9 @@ def _with_flags(function: Callable[..., int], more: tuple[Flag, ...]) -> Callabl
         theirs = {f.field: values.pop(f.field) for f in CONNECTION}
         nodes = {f.field: values.pop(f.field) for f in more}
         verbosity = int(values.pop(VERBOSITY.field) or 0)
+        for flag in more:
+            if nodes[flag.field] == "":
+                raise UsageError(f"{flag.spellings[-1]} is empty", hint="leave it out")
         global_flags = GlobalFlags(
             {k: v for k, v in theirs.items() if v},
             verbosity,

@@ -71,7 +71,10 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words after rewriting them to click's spelling."""
         spelled = list(click_spelling(args, self._takes))
-        return super().parse_args(ctx, spelled)
+        rest = super().parse_args(ctx, spelled)
+        for param in self.params:
+            _refuse_empty(ctx, param)
+        return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write summary, description, examples, arguments, flags and usage, in kubectl's order."""
@@ -93,6 +96,17 @@ def _unchecked(param: Any) -> Any:
     if hasattr(param, "get_runtime_param"):
         param.get_runtime_param = _TextType
     return param
+
+
+def _refuse_empty(ctx: Any, param: Any) -> None:
+    """Refuse "" for a flag whose default it is: an unset variable of a shell must not change the
+    question (`--from "$FILE"` would ask the live cluster)."""
+    means_nothing = param.default == "" or param.required
+    if param.param_type_name != "option" or ctx.params.get(param.name) != "" or not means_nothing:
+        return
+    if ctx.get_parameter_source(param.name).name == "COMMANDLINE":
+        flag = max(param.opts, key=len)
+        raise UsageError(f"{flag} is empty", hint=f"leave {flag} out, or give it a value")
 
 
 def _row(param: Any) -> tuple[str, str]:

@@ -129,6 +129,21 @@ def prober(
         yield lambda: [probe(run.Probe(gatherer, request))]
 
 
+def exit_code(reports: Reports, *, asked: bool, dry_run: bool) -> int:
+    """Return the exit code of a run.
+
+    Args:
+        reports: of all probes.
+        asked: --exit-code was given.
+        dry_run: nothing was sent.
+    """
+    if dry_run:
+        return 0
+    rows = [row.judgement for report, _ in reports for row in report.rows]
+    nothing_known = bool(rows) and set(rows) == {Judgement.UNKNOWN}
+    return EXIT_CODES[worst_verdict(reports)] if asked or nothing_known else 0
+
+
 def worst_verdict(reports: Reports) -> Judgement:
     """Return the worst verdict of all reports."""
     worst_first = (Judgement.CONTRADICTED, Judgement.UNKNOWN, Judgement.AS_ASKED)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kubectl_ebpfnet.collect.survey import ScopeOf, SurveyTarget
 
 RequestOf = Callable[[str], PathRequest]
-"""Default namespace → the request."""
+"""Namespace of the run → the request."""
 
 
 @contextlib.contextmanager
@@ -49,7 +49,7 @@ def gather(
     """Read what `path` needs; return the request and the bundle.
 
     Args:
-        request_of: makes the request from the default namespace.
+        request_of: makes the request from the namespace of the run.
         capture: file of --from, `demo` for the built-in capture, "" for the live cluster.
         global_flags: kubectl's flags and node access.
         timeout: seconds to wait for answers, None for no limit.
@@ -60,7 +60,7 @@ def gather(
         EbpfnetError: the capture or the cluster cannot be read.
     """
     if capture:
-        return request_of("default"), open_capture(capture)
+        return request_of(global_flags.namespace or "default"), open_capture(capture)
     with connect(global_flags, progress) as (session, access):
         _import_in_background(preload)
         from kubectl_ebpfnet.collect.path import collect_path

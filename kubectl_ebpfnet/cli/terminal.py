@@ -96,6 +96,22 @@ def print_error(message: str, hint: str = "") -> None:
     _write_stderr([f"error: {escape(message)}", *([f"hint: {escape(hint)}"] if hint else [])])
 
 
+def confirmed(question: str) -> bool | None:
+    """Ask a yes/no question on the terminal; None where there is no terminal to ask on.
+
+    Args:
+        question: without the `[y/N]`.
+    """
+    streams = (sys.stdin, sys.stderr)
+    if any(stream is None or not stream.isatty() for stream in streams):
+        return None
+    from kubectl_ebpfnet.render.text.style import escape
+
+    sys.stderr.write(f"{escape(question)} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def _write_stderr(lines: Iterable[str]) -> None:
     if sys.stderr is None:
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from difflib import SequenceMatcher
 from typing import Any
 
 from typer import TyperException
@@ -19,12 +21,24 @@ def as_usage_error(error: TyperException) -> EbpfnetError:
     return UsageError(_message(error), hint=f"See '{command} --help' for usage.")
 
 
+_ALIKE = 0.8
+"""Least likeness of two flags' names (difflib's ratio, without the dashes) to be a slip of the pen.
+click takes 0.6 with them, and offers --proxy-url for --dry-run."""
+
+
+def _alike(option: str, known: Iterable[str]) -> Iterator[str]:
+    name = option.lstrip("-")
+    for flag in known:
+        if SequenceMatcher(None, name, flag.lstrip("-")).ratio() >= _ALIKE:
+            yield flag
+
+
 def _message(error: Any) -> str:
     option = getattr(error, "option_name", None)
     param = getattr(error, "param", None)
     kind = type(error).__name__
     if kind == "NoSuchOption":
-        near = sorted(error.possibilities or [])
+        near = sorted(_alike(str(option), error.possibilities or ()))
         return f"unknown flag: {option}" + (f"; did you mean {' or '.join(near)}?" if near else "")
     if kind == "BadOptionUsage":
         return f"flag needs a value: {option}" if "requires" in error.message else error.message

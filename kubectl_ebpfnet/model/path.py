@@ -369,6 +369,7 @@ class PathRequest:
         port_name: name of a Service's port, "" when a number or nothing was given.
         protocol: IANA number.
         note: how the destination was resolved, "" when there is nothing to say.
+        ip_version: 4 or 6 where the user asked for it, None for what the ends have.
     """
 
     source: str
@@ -384,6 +385,7 @@ class PathRequest:
     port_name: str = ""
     note: str = ""
     source_kind: str = "pod"
+    ip_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

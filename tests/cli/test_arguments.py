@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.cli import arguments
-from kubectl_ebpfnet.cli.arguments import Destination, Source
+from kubectl_ebpfnet.cli.arguments import Source
 from kubectl_ebpfnet.errors import UsageError
-
-ONE, SIX = ip_address("1.1.1.1"), ip_address("fd00::1")
 
 
 @pytest.mark.parametrize(
@@ -37,6 +34,7 @@ ONE, SIX = ip_address("1.1.1.1"), ip_address("fd00::1")
         ("ds/agent", Source("DaemonSet", "agent", "ds/agent")),
         ("rs/web-1", Source("ReplicaSet", "web-1", "rs/web-1")),
         ("job/once", Source("Job", "once", "job/once")),
+        ("shop/cart", Source("pod", "cart", "pod/cart", "shop")),
     ],
 )
 def test_source(word, meant):
@@ -53,7 +51,8 @@ def test_source(word, meant):
         ("cm/x", "unknown type 'cm'", "pod/x"),
         ("pod/", "the name is missing", "pod/NAME"),
         ("pod/Web", "'Web' is not a valid name", "lower case: web"),
-        ("prod/web", "unknown type 'prod'", "pod/web"),
+        ("prod/web/x", "unknown type 'prod'", "pod/NAME"),
+        ("Prod/web", "unknown type 'Prod'", "pod/web"),
         ("pod/prod/web", "'prod/web' is not a valid name", "-n"),
         ("client:80", "is not a valid name", "only a destination has a port"),
         ("pod/a b", "is not a valid name", "a-z"),
@@ -75,76 +74,6 @@ def test_what_is_no_source(word, says, hint):
 
 
 @pytest.mark.parametrize(
-    ("word", "meant"),
-    [
-        ("1.1.1.1", Destination("address", "", "1.1.1.1", ONE)),
-        ("1.1.1.1:80", Destination("address", "", "1.1.1.1", ONE, 80)),
-        ("fd00::1", Destination("address", "", "fd00::1", SIX)),
-        ("FD00:0::1", Destination("address", "", "fd00::1", SIX)),
-        ("[fd00::1]", Destination("address", "", "fd00::1", SIX)),
-        ("[fd00::1]:8080", Destination("address", "", "fd00::1", SIX, 8080)),
-        ("::ffff:1.1.1.1", Destination("address", "", "1.1.1.1", ONE)),
-        ("pod/web", Destination("pod", "web", "pod/web")),
-        ("po/web:65535", Destination("pod", "web", "po/web", port=65535)),
-        ("svc/web", Destination("service", "web", "svc/web")),
-        ("svc/web:80", Destination("service", "web", "svc/web", port=80)),
-        ("service/web:http-2", Destination("service", "web", "service/web", port_name="http-2")),
-        ("services/web:a-1", Destination("service", "web", "services/web", port_name="a-1")),
-        ("nodes/n1:30080", Destination("node", "n1", "nodes/n1", port=30080)),
-        ("node/n1.example:10250", Destination("node", "n1.example", "node/n1.example", port=10250)),
-        ("example.com", Destination("name", "example.com", "example.com")),
-        ("example.com.:443", Destination("name", "example.com.", "example.com.", port=443)),
-        ("web", Destination("name", "web", "web")),
-        ("_sip.example.com", Destination("name", "_sip.example.com", "_sip.example.com")),
-    ],
-)
-def test_destination(word, meant):
-    assert arguments.destination(word) == meant
-
-
-@pytest.mark.parametrize(
-    ("word", "says", "hint"),
-    [
-        ("", "empty", "1.1.1.1:80"),
-        ("1.1.1.1:0", "'0' is not a port", "1 to 65535"),
-        ("1.1.1.1:65536", "'65536' is not a port", "1 to 65535"),
-        ("1.1.1.1:", "'' is not a port", ""),
-        ("1.1.1.1:http", "'http' is not a port", ""),
-        ("pod/web:http", "'http' is not a port", "1 to 65535"),
-        ("svc/web:HTTP!", "is not a port", "name of a Service's port"),
-        ("svc/web:99999", "is not a port", ""),
-        ("svc/web:", "'' is not a port", "name of a Service's port"),
-        ("svc/web:-a", "'-a' is not a port", "name of a Service's port"),
-        ("svc/web:\uff11", "is not a port", "name of a Service's port"),
-        ("256.1.1.1", "is not an IPv4 address", ""),
-        ("1.1.1:80", "is not an IPv4 address", ""),
-        ("[1.1.1.1]:80", "is not [IPv6]:PORT", "[2606:4700::1111]:80"),
-        ("[fd00::1]80", "is not [IPv6]:PORT", ""),
-        ("[fd00::1", "is not [IPv6]:PORT", ""),
-        ("fd00::1%eth0", "a zone is valid on one node only", ""),
-        ("fd00:1:2:3:80", "is not an IPv6 address", "[2606:4700::1111]:80"),
-        ("10.0.0.0/8", "is a network", "10.0.0.0"),
-        ("https://example.com/x", "is a URL", "example.com:443"),
-        ("deploy/web", "a Deployment cannot be a destination", "svc/NAME"),
-        ("cm/x", "unknown type 'cm'", ""),
-        ("svc/", "the name is missing", ""),
-        ("bücher.example", "is not a DNS name", "xn--"),
-        ("a b", "is not a destination", ""),
-        ("-x", "is not a destination", ""),
-        ("x..y", "is not a destination", ""),
-        ("x" * 64, "is not a destination", ""),
-        ("1.1.1.\u0661", "is not a DNS name", ""),
-        ("1.1.1.1:\u0668\u0660", "is not a port", ""),
-    ],
-)
-def test_what_is_no_destination(word, says, hint):
-    with pytest.raises(UsageError) as caught:
-        arguments.destination(word)
-    assert says in caught.value.message
-    assert hint in caught.value.hint
-
-
-@pytest.mark.parametrize(
     ("word", "to", "number"),
     [
         ("tcp", "1.1.1.1:80", 6),
@@ -152,6 +81,11 @@ def test_what_is_no_destination(word, says, hint):
         ("icmp", "1.1.1.1", 1),
         ("icmp", "fd00::1", 58),
         ("icmp", "pod/web", 1),
+        ("", "pod/web", 6),
+        ("", "pod/web:53/udp", 17),
+        ("udp", "pod/web:53/UDP", 17),
+        ("", "1.1.1.1/icmp", 1),
+        ("udp", "https://example.com/", 17),
     ],
 )
 def test_protocol(word, to, number):
@@ -165,6 +99,8 @@ def test_protocol(word, to, number):
         ("6", "1.1.1.1", "unknown protocol"),
         ("icmp", "1.1.1.1:80", "ICMP has no ports"),
         ("icmp", "svc/web:http", "ICMP has no ports"),
+        ("", "1.1.1.1:80/icmp", "ICMP has no ports"),
+        ("udp", "1.1.1.1:80/tcp", "--protocol udp and /tcp of the destination"),
     ],
 )
 def test_what_is_no_protocol(word, to, says):
@@ -206,6 +142,25 @@ def test_the_whole_question():
         arguments.source("x"), arguments.destination("1.1.1.1"), 6, "shop", "data"
     )
     assert outside.destination_namespace == ""
+
+
+def test_the_namespace_of_a_word_counts():
+    sender, there = arguments.source("shop/cart"), arguments.destination("data/db-0:5432")
+    request = arguments.request(sender, there, 6, "default", "")
+    assert (request.source_namespace, request.destination_namespace) == ("shop", "data")
+    with pytest.raises(UsageError, match="two namespaces"):
+        arguments.request(sender, there, 6, "default", "other")
+
+
+def test_the_ip_version():
+    name, six = arguments.destination("pod/web"), arguments.destination("fd00::1")
+    assert arguments.ip_version(ipv4=False, ipv6=False, to=six) is None
+    assert arguments.ip_version(ipv4=False, ipv6=True, to=name) == 6
+    assert arguments.ip_version(ipv4=True, ipv6=False, to=name) == 4
+    with pytest.raises(UsageError, match="-4: fd00::1 is an IPv6 address"):
+        arguments.ip_version(ipv4=True, ipv6=False, to=six)
+    with pytest.raises(UsageError, match="one IP version"):
+        arguments.ip_version(ipv4=True, ipv6=True, to=name)
 
 
 def test_targets():

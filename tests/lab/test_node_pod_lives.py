@@ -440,7 +440,7 @@ def test_a_pull_secret_is_copied_and_goes_with_the_run(our_lab: Lab) -> None:
 
 
 def test_who_may_not_clean_up_is_told_the_verb(our_lab: Lab) -> None:
-    done = our_lab.kubectl("ebpfnet", "cleanup", kubeconfig=NOBODY_CONFIG)
+    done = our_lab.kubectl("ebpfnet", "cleanup", "--yes", kubeconfig=NOBODY_CONFIG)
     assert (done.returncode, done.stdout) == (1, "")
     assert "error: this user may not list namespaces\n" in done.stderr
     assert 'verb "list" on "namespaces"' in done.stderr

@@ -29,7 +29,7 @@ def kept(lab: Lab) -> Iterator[str]:
     """Words that ask by node pods which this module's first question leaves for the next ones."""
     if not lab.ours:
         pytest.skip("needs the node image of the lab (make lab-up)")
-    lab.kubectl("ebpfnet", "cleanup")  # what somebody kept would be asked instead
+    lab.kubectl("ebpfnet", "cleanup", "--yes")  # what somebody kept would be asked instead
     done = lab.kubectl(
         "ebpfnet", "path", "pod/client", "pod/client2:80", "--node-access", "pod", "--keep"
     )
@@ -162,7 +162,7 @@ def test_without_agents_a_node_pod_is_deployed_and_said_so(our_lab: Lab) -> None
     our_lab.run("client", *FETCH, f"http://{WORLD_ADDRESS}/")
     before = said(path(our_lab, "pod/client", WORLD, "--node-access", "agent"))
     # Kept node pods would be taken instead.
-    assert our_lab.kubectl("ebpfnet", "cleanup").returncode == 0
+    assert our_lab.kubectl("ebpfnet", "cleanup", "--yes").returncode == 0
     with no_agents(our_lab):
         our_lab.run("client", *FETCH, f"http://{WORLD_ADDRESS}/")
         answer = path(our_lab, "pod/client", WORLD)

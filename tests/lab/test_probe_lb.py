@@ -43,7 +43,7 @@ def _kept(lab: Lab) -> Iterator[None]:
     """Node pods that this module keeps go away with it."""
     yield
     if lab.ours:
-        lab.kubectl("ebpfnet", "cleanup")
+        lab.kubectl("ebpfnet", "cleanup", "--yes")
 
 
 def probed(lab: Lab, service: str, *words: str) -> tuple[int, dict[str, Any]]:
@@ -346,7 +346,7 @@ def test_mistakes_say_what_to_do(our_lab: Lab, words: tuple[str, ...], complaint
 
 
 def test_who_may_not_deploy_is_told_the_verb(our_lab: Lab, sre: Any) -> None:
-    done = our_lab.kubectl("ebpfnet", "cleanup")
+    done = our_lab.kubectl("ebpfnet", "cleanup", "--yes")
     assert done.returncode == 0, done.stderr
     done = our_lab.kubectl("ebpfnet", "probe-lb", LOCAL, "--exit-code", kubeconfig=sre)
     assert done.returncode == 4

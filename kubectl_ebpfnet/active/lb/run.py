@@ -39,6 +39,7 @@ from kubectl_ebpfnet.collect.ask.resolver import LocalResolver, resolve_question
 from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.collect.survey import ask_node
+from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.explain.lb import targets
 from kubectl_ebpfnet.explain.lb.judge import judge
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
@@ -101,7 +102,7 @@ class Probe:
         return judge(self.request, bundle), bundle
 
     def run(self) -> tuple[ProbeReport, Bundle]:
-        """Probe every node and report. Raises as `plan`."""
+        """Probe every node and report. Raises as `plan`, and ClusterError if no node can send."""
         planned, bundle = self.plan()
         nodes = {node.name: node for node in ClusterView(bundle).kube.nodes}
         probed = [name for name in dict.fromkeys(row.node for row in planned.rows) if name in nodes]
@@ -134,9 +135,19 @@ class Probe:
     # --- attempts ---------------------------------------------------------------------------------
 
     def _make_attempts(self, planned: ProbeReport, nodes: Mapping[str, Node]) -> list[SentAttempt]:
-        """Make every attempt; go to the node port where the node is no next hop of the sender."""
+        """Make every attempt; go to the node port where the node is no next hop of the sender.
+
+        Raises:
+            ClusterError: no node could send.
+        """
         attempts = plan_attempts(self.request, nodes, planned, list(self.senders))
         records = self._send(attempts)
+        if records and not any(record.ran for record in records):
+            why = "; ".join(dict.fromkeys(record.why_not() for record in records))
+            raise ClusterError(
+                f"no probe was sent: {why}",
+                hint="--dry-run shows the expected results without node pods",
+            )
         unreached = [
             attempt
             for attempt in attempts

@@ -42,6 +42,8 @@ def run(
 ) -> int:
     """Record a cluster's state."""
     targets = [arguments.pod_or_node(word, "capture") for word in words or ()]
+    for target in targets:
+        global_flags = global_flags.within(target.namespace, target.text)
     limit = arguments.duration(timeout, "--timeout")
     with Progress() as progress:
         with connect(global_flags, progress) as (session, access):

@@ -8,22 +8,25 @@ from typer import Argument, Option
 
 from kubectl_ebpfnet.cli.flags import GlobalFlags, with_kubectl_flags
 from kubectl_ebpfnet.cli.help import CommandText
+from kubectl_ebpfnet.cli.removal import removed
 from kubectl_ebpfnet.cli.terminal import Progress, emit
-from kubectl_ebpfnet.errors import ClusterError, UsageError
+from kubectl_ebpfnet.errors import UsageError
 
 SCHEMA = "ebpfnet.dev/cleanup/v1"
 FORMATS = ("text", "json", "yaml")
 TEXT = CommandText(
-    usage="[NAMESPACE …] [--dry-run] [flags]",
+    usage="[NAMESPACE …] [--dry-run] [--yes] [flags]",
     summary="Delete leftover node pods and namespaces.",
     description="""A run that deploys node pods deletes them when it ends. Objects that a killed
 run or --keep left behind are found by their labels in every namespace, deleted
-and listed. So are node pods of runs in progress: --dry-run shows whose.
+and listed. Whatever a run may still use, since its time is not over, is deleted
+after a question on the terminal, with --yes, or when its NAMESPACE is given.
 
-Exit codes: 0 nothing is left, 1 something could not be removed, 2 usage.""",
+Exit codes: 0 nothing is left, 1 something was not removed, 2 usage.""",
     examples=(
         ("List leftovers, delete nothing", "cleanup --dry-run"),
-        ("Delete all of them", "cleanup"),
+        ("Delete those of runs that are over, ask about others", "cleanup"),
+        ("Delete all of them, kept node pods and runs in progress too", "cleanup --yes"),
         ("Delete those of one run", "cleanup ebpfnet-0a1b2c3d"),
     ),
 )
@@ -36,6 +39,9 @@ def run(
         list[str] | None, Argument(metavar="NAMESPACE", help="Of one run; default: all runs")
     ] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="List leftovers, delete nothing")] = False,
+    yes: Annotated[
+        bool, Option("-y", "--yes", help="Delete what a run may still use, too; do not ask")
+    ] = False,
     output: Annotated[
         str, Option("-o", "--output", metavar="FORMAT", help="One of: text, json, yaml")
     ] = "text",
@@ -44,32 +50,18 @@ def run(
     if output not in FORMATS:
         raise UsageError(f"-o {output!r}: no such format", hint=f"one of: {', '.join(FORMATS)}")
     connection = global_flags.connection()
-    from dataclasses import asdict
-
-    from kubectl_ebpfnet.cluster.client.api import Api
     from kubectl_ebpfnet.cluster.client.session import Session
-    from kubectl_ebpfnet.cluster.nodepods.leftovers import leftovers, remove
     from kubectl_ebpfnet.render.lists.leftovers import line
     from kubectl_ebpfnet.render.path.document import safe_json, safe_yaml
 
+    rows, named = [], set(namespaces or ())
     with Progress() as progress, Session.open(connection) as session:
-        progress.show("looking")
-        api, rows = Api(session), []
-        for found in leftovers(api):
-            if namespaces and (found.namespace or found.name) not in namespaces:
-                continue
-            progress.show(f"removing {found}")
-            row = {**asdict(found), "removed": False, "unconfirmed": [], "error": ""}
-            try:
-                if not dry_run:
-                    row |= {"unconfirmed": remove(api, found), "removed": True}
-            except ClusterError as error:
-                row["error"] = f"{error}; {error.hint}" if error.hint else str(error)
+        for title, row in removed(session, named, progress, dry_run=dry_run, yes=yes):
             rows.append(row)
             if output == "text":
-                emit(line(str(found), row, dry_run=dry_run))
+                emit(line(title, row, dry_run=dry_run))
         if not rows and output == "text":
-            emit(f"nothing is left of {'that' if namespaces else 'any'} run\n")
+            emit(f"nothing is left of {'that' if named else 'any'} run\n")
     if output != "text":
         document = {"schema": SCHEMA, "dry_run": dry_run, "items": rows}
         emit((safe_json if output == "json" else safe_yaml)(document))

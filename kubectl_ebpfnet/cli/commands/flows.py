@@ -53,6 +53,7 @@ def run(
     flags.check_list_output(output)
     view = View(width(), color(colored), global_flags.verbosity > 0)
     requested, peers = arguments.pod_or_node(target, "flows"), arguments.peers(to, protocol)
+    global_flags = global_flags.within(requested.namespace, requested.text)
     limit = arguments.duration(timeout, "--timeout")
     global_flags = global_flags.watching() if watch else global_flags
 

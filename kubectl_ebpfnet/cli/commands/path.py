@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Option
 
@@ -14,11 +14,8 @@ from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.render.path.formats import FORMATS, MODULES, render
 from kubectl_ebpfnet.render.text.view import View
 
-if TYPE_CHECKING:
-    from kubectl_ebpfnet.model.path import PathRequest
-
 TEXT = CommandText(
-    usage="SOURCE DESTINATION[:PORT] [flags]",
+    usage="SOURCE DESTINATION[:PORT][/PROTOCOL] [flags]",
     summary="Show every hop of a packet from a pod, and the proof of each hop.",
     description="""The answer starts with the verdict and how the packet's address and port are
 translated on the way. Then come the hops, the flows as Cilium and the kernel
@@ -36,7 +33,7 @@ Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
             "path -n shop deploy/cart pod/db-0:5432 --to-namespace data",
         ),
         ("The same with the lines that prove each hop", "path pod/client 1.1.1.1:80 -v"),
-        ("Does DNS get out? For a script", "path pod/client 10.0.0.53:53 --protocol udp -o json"),
+        ("Does DNS get out? For a script", "path pod/client 10.0.0.53:53/udp -o json"),
         ("From a file that a colleague captured", "path pod/client 1.1.1.1:80 --from case.zip"),
     ),
 )
@@ -50,7 +47,9 @@ def run(
     output: Annotated[
         str, Option("-o", "--output", metavar="FORMAT", help=f"One of: {', '.join(FORMATS)}")
     ] = "table",
-    protocol: flags.Protocol = "tcp",
+    protocol: flags.Protocol = "",
+    ipv4: flags.Ipv4 = False,
+    ipv6: flags.Ipv6 = False,
     to_namespace: flags.ToNamespace = "",
     capture: flags.Capture = "",
     colored: flags.Color = "auto",
@@ -60,17 +59,14 @@ def run(
     if output not in FORMATS:
         raise UsageError(f"-o {output!r}: no such format", hint=f"one of: {', '.join(FORMATS)}")
     view = View(width(), color(colored), global_flags.verbosity > 0)
-    sender, receiver = arguments.source(source), arguments.destination(destination)
-    number = arguments.protocol(protocol, receiver)
+    sender, request_in = arguments.question(
+        source, destination, protocol, to_namespace, ipv4=ipv4, ipv6=ipv6
+    )
+    global_flags = global_flags.within(sender.namespace, sender.text)
     limit = arguments.duration(timeout, "--timeout")
-
-    def request_of(default_namespace: str) -> PathRequest:
-        namespace = global_flags.namespace or default_namespace
-        return arguments.request(sender, receiver, number, namespace, to_namespace)
-
     with Progress() as progress:
         preload = ("kubectl_ebpfnet.explain.path.walk", MODULES[output])
-        request, bundle = gather(request_of, capture, global_flags, limit, progress, preload)
+        request, bundle = gather(request_in, capture, global_flags, limit, progress, preload)
         progress.show("explaining")
         from kubectl_ebpfnet.explain.path.walk import explain
 

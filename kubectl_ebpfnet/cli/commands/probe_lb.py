@@ -19,7 +19,8 @@ next hop, so that the node treats the packet as external traffic. Each result is
 compared with what externalTrafficPolicy, the ready endpoints and the node call
 for. Node pods are deployed on the senders and deleted at the end.
 
-Exit code 0; with --exit-code, 3 for a mismatch and 4 for unknown.""",
+Exit codes: 0 probed, 1 error, as where no node pod could send, 2 usage, 4 not
+known of any node; with --exit-code, 3 for a mismatch and 4 for unknown.""",
     examples=(
         ("Every address and port, through every node", "probe-lb svc/web-lb"),
         ("Expected results, nothing sent", "probe-lb svc/web-lb --dry-run"),
@@ -72,8 +73,4 @@ def run(
         reports = probe()
         text = probe_arguments.render_reports(reports, output, view)
     emit(text)
-    return (
-        probe_arguments.EXIT_CODES[probe_arguments.worst_verdict(reports)]
-        if exit_code and not dry_run
-        else 0
-    )
+    return probe_arguments.exit_code(reports, asked=exit_code, dry_run=dry_run)

@@ -42,6 +42,7 @@ def run(
     flags.check_list_output(output)
     view = View(width(), color(colored), global_flags.verbosity > 0)
     requested = arguments.pod_or_node(target, "programs")
+    global_flags = global_flags.within(requested.namespace, requested.text)
     limit = arguments.duration(timeout, "--timeout")
     with Progress() as progress, open_reader(capture, global_flags, limit, progress) as read:
         from kubectl_ebpfnet.collect.scope import Scope

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from kubectl_ebpfnet.cli import probe_arguments
+from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.explain.lb.judge import judge
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import CLIENT
 from kubectl_ebpfnet.model.net import UDP, Flow
 from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
-from kubectl_ebpfnet.model.probe import AttemptOutcome, NodeRow, ProbeReport
+from kubectl_ebpfnet.model.probe import AttemptOutcome, Judgement, NodeRow, ProbeReport
 from kubectl_ebpfnet.render.lb import report as render
 from tests.active.lb.lb_cluster import FIRST_PORT, LbCluster, Try, connected, silent, told
 from tests.cluster.fake_cluster import ended
@@ -243,18 +245,32 @@ def test_senders_and_others_share_a_namespace(make: Made) -> None:
     assert len([path for path in made if path.endswith("/pods")]) == 3
 
 
-def test_a_sender_whose_node_pod_does_not_run_says_why(make: Made) -> None:
+def test_without_any_sender_nothing_was_probed(make: Made) -> None:
     nodes = [node(name) for name in ADDRESSES]
     cluster = make(masqueraded, service("Cluster"), slice_of(endpoint("n1")), *nodes)
     cluster.pods.pod_status = lambda _: ended(1)
-    report, _ = cluster.run(QUICK)
+    with pytest.raises(ClusterError, match=r"no probe was sent.*has ended: Error, exit code 1"):
+        cluster.run(QUICK)
     assert cluster.tries == []
-    for row in report.rows:
-        (attempt,) = row.attempts
-        assert attempt.outcome is AttemptOutcome.ERROR
-        assert attempt.detail.startswith("no node pod: the node pod on n")
+
+
+def test_a_sender_whose_node_pod_does_not_run_says_why(make: Made) -> None:
+    nodes = [node(name) for name in ADDRESSES]
+    cluster = make(masqueraded, service("Cluster"), slice_of(endpoint("n1")), *nodes)
+    usual, sender = cluster.pods.pod_status, "n2"
+    cluster.pods.pod_status = lambda name: ended(1) if name == sender else usual(name)
+    report, _ = cluster.run(QUICK)
+    problems = [a for row in report.rows for a in row.attempts if a.outcome is AttemptOutcome.ERROR]
+    assert problems
+    for attempt in problems:
+        assert attempt.detail.startswith(f"no node pod: the node pod on {sender}")
         assert attempt.detail.endswith("has ended: Error, exit code 1")
         assert attempt.evidence
+    assert probe_arguments.exit_code([(report, None)], asked=False, dry_run=False) == 0
+    rows = tuple(replace(row, judgement=Judgement.UNKNOWN) for row in report.rows)
+    unknown = replace(report, rows=rows, verdict=Judgement.UNKNOWN)
+    assert probe_arguments.exit_code([(unknown, None)], asked=False, dry_run=False) == 4
+    assert probe_arguments.exit_code([(unknown, None)], asked=True, dry_run=True) == 0
 
 
 @pytest.mark.parametrize("resolves", [True, False])

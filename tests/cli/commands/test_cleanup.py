@@ -22,7 +22,9 @@ def cluster() -> Iterator[FakeCluster]:
     server.close()
 
 
-def leave(cluster: FakeCluster, run: str, who: str = "sre@laptop") -> str:
+def leave(
+    cluster: FakeCluster, run: str, who: str = "sre@laptop", seconds: float = 3 * 3600
+) -> str:
     """What a run left: a namespace of 3 hours with a pod in it; its path."""
     name = f"ebpfnet-{run}"
     labels = {**LABELS, "ebpfnet.dev/run": run}
@@ -38,7 +40,7 @@ def leave(cluster: FakeCluster, run: str, who: str = "sre@laptop") -> str:
         "spec": {"nodeName": "n1"},
         "status": RUNNING,
     }
-    cluster.age(path, 3 * 3600)
+    cluster.age(path, seconds)
     return path
 
 
@@ -77,6 +79,41 @@ def test_one_run_alone(cluster):
     assert list(cluster.objects) == [other, f"{other}/pods/node-1"]
     done = cleanup(cluster, "default")
     assert (done.returncode, done.stdout) == (0, "nothing is left of that run\n")
+
+
+def test_what_a_run_may_still_use_stays_without_a_yes(cluster):
+    leave(cluster, "0a1b2c3d")
+    live = leave(cluster, "deadbeef", seconds=60)
+    done = cleanup(cluster)
+    assert done.returncode == 1
+    first, second = done.stdout.splitlines()
+    assert first.endswith(") removed")
+    assert "not removed: its time is not over" in second
+    assert "--yes removes it" in second
+    assert list(cluster.objects) == [live, f"{live}/pods/node-1"]
+    assert cleanup(cluster, "--yes").returncode == 0
+    assert cluster.objects == {}
+
+
+def test_a_run_that_is_named_is_removed(cluster):
+    leave(cluster, "deadbeef", seconds=60)
+    assert cleanup(cluster, "ebpfnet-deadbeef").returncode == 0
+    assert cluster.objects == {}
+
+
+@pytest.mark.parametrize(("answer", "code"), [(True, 0), (False, 1)])
+def test_a_terminal_is_asked(cluster, monkeypatch, answer, code):
+    questions = []
+    monkeypatch.setattr(
+        "kubectl_ebpfnet.cli.removal.confirmed", lambda text: (questions.append(text), answer)[1]
+    )
+    leave(cluster, "deadbeef", seconds=60)
+    done = cleanup(cluster)
+    assert done.returncode == code
+    assert bool(cluster.objects) is not answer
+    [question] = questions
+    assert question.startswith("namespace/ebpfnet-deadbeef, by sre@laptop: its time is not over")
+    assert ("not removed: not wanted" in done.stdout) is not answer
 
 
 @pytest.mark.parametrize(("form", "load"), [("json", json.loads), ("yaml", yaml.safe_load)])

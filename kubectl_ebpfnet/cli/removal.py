@@ -1,0 +1,67 @@
+"""Remove what runs left, one after the other; ask before what a run may still use."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from kubectl_ebpfnet.cli.terminal import Progress, confirmed
+from kubectl_ebpfnet.errors import ClusterError
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.cluster.client.session import Session
+    from kubectl_ebpfnet.cluster.nodepods.leftovers import Leftover
+
+IN_USE = "its time is not over: a run may use it, or somebody keeps it"
+
+
+def removed(
+    session: Session,
+    named: Collection[str],
+    progress: Progress,
+    *,
+    dry_run: bool,
+    yes: bool,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Remove leftovers; yield the title of each, and its item in the document of `cleanup`.
+
+    Args:
+        session: the connection.
+        named: namespaces to look at, and to remove without a question; () for all.
+        progress: shows the current step.
+        dry_run: remove nothing.
+        yes: remove without a question.
+
+    Raises:
+        ClusterError: leftovers cannot be listed.
+    """
+    from kubectl_ebpfnet.cluster.client.api import Api
+    from kubectl_ebpfnet.cluster.nodepods.leftovers import leftovers, remove
+
+    progress.show("looking")
+    api = Api(session)
+    for found in leftovers(api):
+        if named and (found.namespace or found.name) not in named:
+            continue
+        row = {**asdict(found), "removed": False, "unconfirmed": [], "error": ""}
+        over = found.expired or found.leaving
+        if not dry_run and not over and not named and not yes:
+            row["error"] = _refusal(found, progress)
+        if not dry_run and not row["error"]:
+            progress.show(f"removing {found}")
+            try:
+                row |= {"unconfirmed": remove(api, found), "removed": True}
+            except ClusterError as error:
+                row["error"] = f"{error}; {error.hint}" if error.hint else str(error)
+        yield str(found), row
+
+
+def _refusal(found: Leftover, progress: Progress) -> str:
+    """Ask whether to remove what may be in use; return why not, "" for a yes."""
+    progress.show("")
+    by = f", by {found.who}" if found.who else ""
+    answer = confirmed(f"{found}{by}: {IN_USE}. Remove it?")
+    if answer is None:
+        return f"{IN_USE}; --yes removes it"
+    return "" if answer else "not wanted"
