@@ -35,7 +35,8 @@ _CONTAINER_STATUS = _kept(
 _PORT = _kept("name containerPort hostPort hostIP protocol")
 _POD = _kept(
     spec=_kept(
-        "nodeName hostNetwork serviceAccountName dnsPolicy", containers=_kept("name", ports=_PORT)
+        "nodeName hostNetwork serviceAccountName dnsPolicy dnsConfig hostAliases",
+        containers=_kept("name", ports=_PORT),
     ),
     status=_kept(
         "phase reason podIP podIPs hostIP hostIPs",
@@ -55,7 +56,7 @@ _ANNOTATION = re.compile(r"(^|[./])cilium\.io/|^kubectl\.kubernetes\.io/default-
 _SECRET_KEY = re.compile(r"secret|passw|token|credential|private|api-?key|kvstore-opt|auth-key")
 _SECRET_VALUE = re.compile(r"://[^/\s@]*:[^/\s@]*@|-----BEGIN")
 _KEPT_WHOLE = re.compile(
-    r"Service|EndpointSlice|Endpoints|Namespace|NetworkPolicy|"
+    r"Service|ServiceCIDR|EndpointSlice|Endpoints|Namespace|NetworkPolicy|"
     r"Cilium(Node|Endpoint|EndpointSlice|Identity|NetworkPolicy|ClusterwideNetworkPolicy|"
     r"EgressGatewayPolicy|LocalRedirectPolicy|CIDRGroup)"
 )

@@ -18,6 +18,7 @@ from kubectl_ebpfnet.model.path import PathRequest
 from kubectl_ebpfnet.parse import kube
 
 T = TypeVar("T")
+_SERVICE_CIDRS = "/apis/networking.k8s.io/v1/servicecidrs"
 
 
 @dataclass(slots=True)
@@ -57,7 +58,7 @@ def destination_object(api: RecordingApi, request: PathRequest) -> Pod | Service
         return None
     service = find_service(api, name, request.destination_namespace)
     # Imported late: the API server is asked first, and cli imports it meanwhile.
-    from kubectl_ebpfnet.explain.path.endpoints import service_port
+    from kubectl_ebpfnet.explain.path.destinations import service_port
 
     service_port(service, request)  # refuses a port before any place is asked
     return service
@@ -99,13 +100,14 @@ def far_end_of_address(
         port: destination port; on a node it may be the node port of a Service.
     """
     far_end = FarEnd(versions=frozenset((address.version,)))
-    found = _result_or_none(lambda: api.pods(field_selector=f"status.podIP={address}")) or []
-    pods = [kube.pod(each) for each in found]
+    pods = _pods(api, f"status.podIP={address}")
     owning_nodes = [
         node.name
         for node in nodes
         if address in (*node.internal_addresses, *node.external_addresses)
     ]
+    if not pods and not owning_nodes:
+        pods = _pods_of_second_address(api, address, nodes)
     far_end.pods = [pod for pod in pods if not pod.host_network]
     far_end.nodes = [*(pod.node for pod in pods if pod.node), *owning_nodes]
     if far_end.nodes:
@@ -114,10 +116,34 @@ def far_end_of_address(
             _add_node_port(api, far_end, port)
     elif not address.is_global or any(address in c for node in nodes for c in node.pod_cidrs):
         # A public address may be a load balancer's too: the agent's service list knows those.
-        for service in _services(api):
-            if address in service.addresses:
-                _add_service(api, far_end, service)
+        owners = [service for service in _services(api) if address in service.addresses]
+        for service in owners:
+            _add_service(api, far_end, service)
+        if not owners:  # is it in the Service range?
+            _result_or_none(lambda: api.list(_SERVICE_CIDRS))
     return far_end
+
+
+def _pods(api: RecordingApi, field_selector: str = "") -> list[Pod]:
+    found = _result_or_none(lambda: api.pods(field_selector=field_selector)) or []
+    return [kube.pod(each) for each in found]
+
+
+def _pods_of_second_address(api: RecordingApi, address: Address, nodes: list[Node]) -> list[Pod]:
+    """Return the pods that have an address beside their first one, which alone can be selected."""
+    families = {a.version for node in nodes for a in (*node.internal_addresses, *node.pod_cidrs)}
+    if len(families) < 2:
+        return []
+    holders = {node.name for node in nodes if any(address in cidr for cidr in node.pod_cidrs)}
+    # Cilium's own allocator leaves the prefixes of the Node objects alone.
+    for value in _result_or_none(lambda: api.cilium("ciliumnodes")) or []:
+        node = kube.cilium_node(value)
+        if any(address in cidr for cidr in node.pod_cidrs):
+            holders.add(node.name)
+    found = [pod for name in sorted(holders) for pod in _pods(api, f"spec.nodeName={name}")]
+    if not holders and not address.is_global:
+        found = _pods(api)
+    return [pod for pod in found if address in pod.addresses]
 
 
 def _result_or_none(call: Callable[[], T]) -> T | None:

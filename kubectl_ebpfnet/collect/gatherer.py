@@ -189,10 +189,19 @@ class Gatherer:
         self._waiting.extend((answerer, lane) for lane in lanes)
         self._start_waiting()
 
-    def ask_first(self, answerer: Answerer, questions: Sequence[Question]) -> Future[list[Record]]:
+    def ask_first(
+        self, answerer: Answerer, questions: Sequence[Question], deadline: Deadline | None = None
+    ) -> Future[list[Record]]:
         """Ask a place before those that wait; return the future of its records, for `tried`.
-        `records` has them too."""
-        future = self.start(partial(answerer.ask, questions, self.deadline, self._new_spool))
+        `records` has them too.
+
+        Args:
+            answerer: who answers.
+            questions: to ask.
+            deadline: an earlier one than the run's.
+        """
+        until = deadline or self.deadline
+        future = self.start(partial(answerer.ask, questions, until, self._new_spool))
         self._asked += 1
         self._running[future] = (self._asked, answerer, questions)
         return future

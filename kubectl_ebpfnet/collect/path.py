@@ -19,10 +19,7 @@ from kubectl_ebpfnet.cluster.resolve import find_pod
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
 from kubectl_ebpfnet.collect.ask.container import EXEC
 from kubectl_ebpfnet.collect.ask.node_access import BY_AGENT, NodeAccess
-from kubectl_ebpfnet.collect.ask.question import Question
-from kubectl_ebpfnet.collect.ask.resolver import LocalResolver, resolve_question
 from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
-from kubectl_ebpfnet.collect.ask.targets import pod_answerer
 from kubectl_ebpfnet.collect.destination import (
     FarEnd,
     destination_object,
@@ -33,14 +30,13 @@ from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
 from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.collect.survey import ask_places
 from kubectl_ebpfnet.errors import ClusterError
-from kubectl_ebpfnet.model.catalogue import NAME_LOOKUP
-from kubectl_ebpfnet.model.evidence import Bundle, Record, agent_place
+from kubectl_ebpfnet.model.evidence import Bundle, agent_place
 from kubectl_ebpfnet.model.fact import NOBODY, Need
-from kubectl_ebpfnet.model.kube import Node, Pod
-from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.kube import Node, Pod, Service
+from kubectl_ebpfnet.model.net import UDP, Address
 from kubectl_ebpfnet.model.path import PathRequest
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
-from kubectl_ebpfnet.parse import kube, lookup
+from kubectl_ebpfnet.parse import kube
 
 FAR_NODES = 3
 """How many nodes of the far end are asked."""
@@ -100,13 +96,22 @@ class _Run:
         gatherer.read(_policies(api, request))
 
         pod, found = gatherer.needed(source), gatherer.needed(destination)
-        end = gatherer.start(lambda: far_end_of_object(api, found, request.port))
         for line in lines:
             gatherer.warn(line)
+        listed, owner = [], None
+        if request.destination_kind == "name":
+            self.request, found = self._named(pod)
+            address = self.request.destination_address
+            listed = (gatherer.tried(nodes)[0] or ([], None))[0]
+            if address is not None:
+                owner = gatherer.start(partial(self._owner, address, listed))
+        end = gatherer.start(lambda: far_end_of_object(api, found, self.request.port))
         known_nodes, _ = gatherer.tried(cilium_nodes, 0.5)
         gatherer.find_answerers()
-        far_end = gatherer.tried(end, 0.5)[0] or FarEnd()
+        far_end = gatherer.tried(owner or end, 0.5)[0] or FarEnd()
         versions = frozenset((address.version,)) if address else far_end.versions
+        if request.ip_version is not None:
+            versions = frozenset((request.ip_version,))
         scope = packet_scope(pod, address, versions, far_end, knows_nodes=bool(known_nodes))
 
         gatherer.progress(f"asking pod {pod.namespace}/{pod.name} and its node")
@@ -114,11 +119,8 @@ class _Run:
         ask_places(gatherer, scope, [pod.node], [pod])
         gatherer.read(self._endpoints([pod]))
         self._ask_far(far_end, scope)
-        listed, owner = gatherer.tried(nodes)[0] or ([], FarEnd())
-        if request.destination_kind == "name" and (resolved := self._resolved(pod)) is not None:
-            owner_of_name = gatherer.start(lambda: self._owner(resolved, listed))
-            owner = gatherer.tried(owner_of_name)[0] or FarEnd()
-        self._ask_far(owner, scope)
+        if request.destination_kind != "name":
+            self._ask_far((gatherer.tried(nodes)[0] or ([], FarEnd()))[1], scope)
         name = pod.name
         by_pod = replace(request, source_kind="pod", source_name=name, source=f"pod/{name}")
         return by_pod, gatherer.bundle()
@@ -157,22 +159,22 @@ class _Run:
             if not pod.host_network
         ]
 
-    def _resolved(self, pod: Pod) -> Address | None:
-        """Return the first address of the destination's name; the pod's look-up comes before this
-        machine's."""
-        gatherer, name = self.gatherer, self.request.destination_name
-        answerer = pod_answerer(gatherer.session, pod)
-        started = []
-        if not isinstance(answerer, Record):
-            question = Question(NAME_LOOKUP.about(name), answerer.place)
-            started.append(gatherer.ask_first(answerer, [question]))
-        here = gatherer.ask_first(LocalResolver(), [resolve_question(name)])
-        for future in (*started, here):
-            for record in gatherer.tried(future)[0] or []:
-                for address in lookup.addresses(record.beginning):
-                    gatherer.forget(here)
-                    return address
-        return None
+    def _named(self, pod: Pod) -> tuple[PathRequest, Service | None]:
+        """Look the destination's name up; return what to ask places about: the packet to its
+        address, or the pod's query to its nameserver where nothing came back."""
+        # Imported late: the API server is asked first, and few destinations are names.
+        from kubectl_ebpfnet.collect.names import NameRun
+        from kubectl_ebpfnet.explain.path.names import DNS, preferred
+        from kubectl_ebpfnet.model.resolver import LookupOutcome
+
+        request = self.request
+        self.gatherer.progress(f"looking {request.destination_name} up in pod {pod.name}")
+        answer = NameRun(self.gatherer, pod, request.destination_name).run()
+        if answer.outcome is LookupOutcome.FOUND:
+            address = preferred(answer, pod.addresses, request.ip_version)
+            return replace(request, destination_address=address), answer.service
+        server = answer.nameserver
+        return replace(request, destination_address=server, port=DNS, protocol=UDP), None
 
 
 def _source(api: RecordingApi, request: PathRequest, warn: Notify) -> Pod:

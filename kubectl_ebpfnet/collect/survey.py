@@ -20,6 +20,7 @@ from kubectl_ebpfnet.collect.ask.targets import pod_answerer
 from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.model.evidence import Record, node_place, pod_place
+from kubectl_ebpfnet.model.fact import Need
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.protocol.questions import PodNamespace
@@ -28,6 +29,7 @@ from kubectl_ebpfnet.parse import kube
 ScopeOf = Callable[[tuple[Address, ...]], Scope]
 """Addresses of the pods that are asked → what to ask."""
 _POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
+_SERVICE_CIDRS = "/apis/networking.k8s.io/v1/servicecidrs"
 _CILIUM_LISTS = (
     "ciliumnodes",
     "ciliumendpoints",
@@ -102,6 +104,7 @@ def _lists(api: RecordingApi) -> list[Callable[[], object]]:
         api.services,
         api.endpoint_slices,
         partial(api.list, _POLICIES),
+        partial(api.list, _SERVICE_CIDRS),
         *(partial(api.cilium, resource) for resource in _CILIUM_LISTS),
     ]
 
@@ -130,6 +133,9 @@ def ask_places(
             continue
         if isinstance(answerers.get(pod.node), NodePodExec):
             by_node.setdefault(pod.node, []).extend(_of_pod(pod, scope))
+            if Need.NAMES in scope.need:  # its resolver's files, which no node pod reads
+                files = Scope(Need.NAMES).questions(pod_place(pod.namespace, pod.name))
+                gatherer.ask(pod_answerer(gatherer.session, pod), files)
         elif asked := scope.questions(pod_place(pod.namespace, pod.name)):
             gatherer.ask(pod_answerer(gatherer.session, pod), asked)
     beside = len(answerers) * AGENT_LANES <= MOST

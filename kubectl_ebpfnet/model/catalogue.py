@@ -45,6 +45,7 @@ from kubectl_ebpfnet.model.kernel import (
 )
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
+from kubectl_ebpfnet.model.resolver import HostsEntry, NameServiceOrder, ResolverConfig
 
 
 def _by(parser: str, *commands: str) -> tuple[Form, ...]:
@@ -74,7 +75,7 @@ _NODE = (PlaceKind.AGENT, PlaceKind.NODE)
 _AGENT = (PlaceKind.AGENT,)
 _NODE_POD = (PlaceKind.NODE,)
 _CLIENT = (PlaceKind.CLIENT, PlaceKind.AGENT)
-PATH, IPV4, IPV6, LEAVES, NODES, PROGRAMS, FLOWS, LB, DOCTOR, CAPTURE = Need
+PATH, IPV4, IPV6, LEAVES, NODES, NAMES, PROGRAMS, FLOWS, LB, DOCTOR, CAPTURE = Need
 
 # fmt: off
 # Name and class of a fact, places that can answer, who needs it, the node side's question.
@@ -99,6 +100,13 @@ POD_NEIGHBOURS  = Fact("pod-neighbours", Neighbour, _POD, PATH | PROGRAMS, "neig
 POD_IFLINK      = Fact("pod-iflink", int, _POD, PATH | PROGRAMS,
     asked=_by("procfs.number",          "cat /sys/class/net/eth0/iflink"))
 POD_ATTACHMENTS = Fact("pod-attachments", Attachment, _POD, PROGRAMS, "attachments")
+# How the pod turns a name into addresses.
+RESOLV_CONF     = Fact("resolv-conf", ResolverConfig, _POD, NAMES,
+    asked=_by("resolver.config",        "cat /etc/resolv.conf"))
+HOSTS           = Fact("hosts", HostsEntry, _POD, NAMES,
+    asked=_by("resolver.hosts",         "cat /etc/hosts"))
+NSSWITCH        = Fact("nsswitch", NameServiceOrder, _POD, NAMES,
+    asked=_by("resolver.order",         "cat /etc/nsswitch.conf"))
 
 # --- the node's namespace -------------------------------------------------------------------------
 LINKS           = Fact("links", Link, _NODE, PATH | PROGRAMS | LB, "links",
@@ -202,9 +210,13 @@ FORWARD         = Fact("forward", FibAnswer, _NODE_POD, PATH, "forward",
 PROBE           = Fact("probe", ConnectAttempt, _NODE_POD, LB, "probe",
     takes="the words of node/probe/attempts.py")
 # Addresses of a name, one first on each line: in the pod (nsswitch.conf, glibc and musl), and here.
-NAME_LOOKUP: Fact[Address] = Fact("name-lookup", Address, _POD, PATH, takes="NAME",
+NAME_LOOKUP: Fact[Address] = Fact("name-lookup", Address, _POD, NAMES, takes="NAME",
     asked=_by("lookup.addresses",       "getent ahosts"))
-RESOLVE: Fact[Address] = Fact("resolve", Address, (PlaceKind.CLIENT,), PATH | LB, takes="NAME",
+# The same by the nameserver alone, of a complete name, where there is no getent or it found
+# nothing: BusyBox's does not complete names as the C libraries do.
+NSLOOKUP: Fact[Address] = Fact("nslookup", Address, _POD, NAMES, takes="NAME",
+    asked=_by("lookup.nslookup",        "nslookup"))
+RESOLVE: Fact[Address] = Fact("resolve", Address, (PlaceKind.CLIENT,), NAMES | LB, takes="NAME",
     asked=_by("lookup.addresses",       "resolve"))
 # fmt: on
 

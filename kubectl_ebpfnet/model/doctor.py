@@ -85,7 +85,7 @@ class Right:
 
 _WITHOUT_NAMESPACE = frozenset({
     "nodes", "namespaces", "ciliumnodes.cilium.io", "ciliumidentities.cilium.io",
-    "ciliumclusterwidenetworkpolicies.cilium.io",
+    "ciliumclusterwidenetworkpolicies.cilium.io", "servicecidrs.networking.k8s.io",
 })  # fmt: skip
 _READ = ("get", "list")
 _DEEP = ("path", "capture")
@@ -116,6 +116,7 @@ _NEEDED: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], str], ..
         _VIEW,
     ),
     (_READ, ("networkpolicies.networking.k8s.io",), _DEEP, "which NetworkPolicies there are"),
+    (("list",), ("servicecidrs.networking.k8s.io",), _DEEP, "whether a Service could have it"),
     (("create", "get"), ("pods/exec",), COMMANDS, "nothing is seen inside of pods and nodes"),
 )  # fmt: skip
 _SHARED = {

@@ -27,6 +27,8 @@ class Need(Flag):
     """`path`, for a destination that may be outside of the cluster."""
     NODES = auto()
     """`path`, where the CiliumNode objects could not be read."""
+    NAMES = auto()
+    """`path`, for a DNS name."""
     PROGRAMS = auto()
     FLOWS = auto()
     LB = auto()

@@ -47,6 +47,15 @@ class ContainerStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsConfig:
+    """The dnsConfig of a pod: what kubelet adds to its resolv.conf; `ndots` None for none."""
+
+    nameservers: tuple[Address, ...] = ()
+    searches: tuple[str, ...] = ()
+    ndots: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
     """A pod.
 
@@ -70,6 +79,9 @@ class Pod:
         annotations: name → value.
         image: of its first container.
         nominated_node: node on which the scheduler makes room for it, "" for none.
+        dns_policy: `ClusterFirst`, `Default`, `None`, `ClusterFirstWithHostNet`; "" when not said.
+        dns: its dnsConfig.
+        host_aliases: lines that kubelet adds to /etc/hosts.
     """
 
     namespace: str
@@ -94,6 +106,9 @@ class Pod:
     annotations: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     image: str = field(default="", compare=False)
     nominated_node: str = field(default="", compare=False)
+    dns_policy: str = field(default="", compare=False)
+    dns: DnsConfig = field(default=DnsConfig(), compare=False)
+    host_aliases: tuple[tuple[Address, tuple[str, ...]], ...] = field(default=(), compare=False)
 
     @property
     def state(self) -> str:
@@ -262,6 +277,7 @@ class KubeObjects:
         cilium_endpoints: each with the address of its node, None when not said.
         network_policies: (kind, namespace, name).
         config_maps: (namespace, name, data).
+        service_cidrs: ranges of ClusterIPs (networking.k8s.io, ServiceCIDR).
     """
 
     pods: tuple[Pod, ...] = ()
@@ -273,6 +289,7 @@ class KubeObjects:
     identities: tuple[Identity, ...] = ()
     network_policies: tuple[tuple[str, str, str], ...] = ()
     config_maps: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = ()
+    service_cidrs: tuple[Network, ...] = ()
 
     def merged(self, other: KubeObjects) -> KubeObjects:
         """Return the objects of both, each once."""

@@ -20,6 +20,7 @@ from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.kube import (
     Condition,
     ContainerStatus,
+    DnsConfig,
     KubeObjects,
     Node,
     Pod,
@@ -81,7 +82,7 @@ def _objects_of_kind(kind: str, located: list[tuple[Span, Any]]) -> KubeObjects:
     if kind == "CiliumEndpoint":
         return KubeObjects(cilium_endpoints=tuple(map(_cilium_endpoint, values)))
     if kind == "CiliumNode":
-        return KubeObjects(cilium_nodes=tuple(map(_cilium_node, values)))
+        return KubeObjects(cilium_nodes=tuple(map(cilium_node, values)))
     if kind == "CiliumIdentity":
         return KubeObjects(identities=tuple(i for value in values for i in _identity(value)))
     if kind in _POLICIES:
@@ -92,6 +93,12 @@ def _objects_of_kind(kind: str, located: list[tuple[Span, Any]]) -> KubeObjects:
         return KubeObjects(
             config_maps=tuple(
                 (_namespace(value), _name(value), js.pairs(value, "data")) for value in values
+            )
+        )
+    if kind == "ServiceCIDR":
+        return KubeObjects(
+            service_cidrs=js.networks(
+                [cidr for value in values for cidr in js.texts(value, "spec", "cidrs")]
             )
         )
     return KubeObjects()
@@ -147,6 +154,23 @@ def pod(value: Any, span: Span = NOWHERE) -> Pod:
         annotations=annotations,
         image=js.text(containers[0], "image") if containers else "",
         nominated_node=js.text(status, "nominatedNodeName"),
+        dns_policy=js.text(spec, "dnsPolicy"),
+        dns=_dns_config(js.dig(spec, "dnsConfig")),
+        host_aliases=tuple(
+            (address, js.texts(item, "hostnames"))
+            for item in js.items(spec, "hostAliases")
+            for address in js.addresses([js.text(item, "ip")])
+        ),
+    )
+
+
+def _dns_config(value: Any) -> DnsConfig:
+    options = {js.text(item, "name"): js.text(item, "value") for item in js.items(value, "options")}
+    ndots = options.get("ndots", "")
+    return DnsConfig(
+        js.addresses(js.texts(value, "nameservers")),
+        js.texts(value, "searches"),
+        int(ndots) if ndots.isascii() and ndots.isdecimal() and len(ndots) < 4 else None,
     )
 
 
@@ -312,7 +336,8 @@ def _cilium_endpoint(value: Any) -> tuple[Endpoint, Address | None]:
     return found, js.address(js.text(status, "networking", "node"))
 
 
-def _cilium_node(value: Any) -> CiliumNode:
+def cilium_node(value: Any) -> CiliumNode:
+    """Return a CiliumNode."""
     spec = js.dig(value, "spec")
     own: list[str] = []
     router: list[str] = []

@@ -52,6 +52,7 @@ class ReplayCluster:
         self.objects: list[dict[str, Any]] = []
         self.refused: set[str] = set()  # resources that this user may not read
         self.also: dict[tuple[str, ...], bytes] = {}  # what more is printed, at every place
+        self.fails: dict[tuple[str, ...], tuple[bytes, int]] = {}  # stderr and exit code
         self.images: dict[str, set[str]] = {}  # pod → programs it has; absent: all
         self.before: Callable[[ExecEnd, str], bool] = lambda end, pod: False
         self.execs: list[tuple[str, str, list[str]]] = []
@@ -68,7 +69,13 @@ class ReplayCluster:
 
     def _programs(self) -> None:
         (self.folder / "bin").mkdir()
-        names = {r.argv[0] for r in self.bundle.records} | {"getent", "tc", "conntrack", "route"}
+        names = {r.argv[0] for r in self.bundle.records} | {
+            "getent",
+            "nslookup",
+            "tc",
+            "conntrack",
+            "route",
+        }
         names |= {f[0] for f in (*q.POD_NEIGHBOURS.forms, *q.NETFILTER.forms, *q.STATUS.forms)}
         for name in names - {"get", "sh"}:
             file = self.folder / "bin" / name
@@ -121,6 +128,7 @@ class ReplayCluster:
             r.argv: (r.stdout.read(), r.stderr, r.exit_code or 0) for r in self.bundle.at(place)
         }
         said |= {argv: (out, b"", 0) for argv, out in self.also.items()}
+        said |= {argv: (b"", err, code) for argv, (err, code) in self.fails.items()}
         for argv in said:
             if argv[:4] == ("tc", "filter", "show", "dev"):
                 Path(f"{folder}{DEVICES}", argv[4]).mkdir(parents=True, exist_ok=True)
@@ -152,9 +160,7 @@ class ReplayCluster:
             if _plural(o["kind"]) == resource
             and (not namespace or o["metadata"].get("namespace") == namespace)
             and all(_selected(o, *p.split("=")) for p in seen.parameters("labelSelector"))
-            and all(
-                p.endswith(f"={o['status'].get('podIP')}") for p in seen.parameters("fieldSelector")
-            )
+            and all(_has_field(o, *p.split("=")) for p in seen.parameters("fieldSelector"))
         ]
         if name:
             named = [o for o in found if o["metadata"]["name"] == name]
@@ -175,6 +181,11 @@ def _plural(kind: str) -> str:
     if lower.endswith("y"):
         return lower[:-1] + "ies"
     return lower + ("es" if lower.endswith("s") else "s")
+
+
+def _has_field(value: dict[str, Any], field: str, wanted: str) -> bool:
+    part, name = field.split(".")
+    return bool(value.get(part, {}).get(name) == wanted)
 
 
 def _selected(value: dict[str, Any], key: str, label: str) -> bool:

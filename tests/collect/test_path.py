@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +19,6 @@ from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import (
     API,
-    CLIENT,
     Bundle,
     PlaceKind,
     Record,
@@ -179,28 +177,6 @@ def test_a_workload_gives_one_of_its_pods(cluster: Opened) -> None:
     assert (asked.source_kind, asked.source, asked.source_name) == ("pod", "pod/client", "client")
     assert said == ["deployment/c: taking pod/client; 1 of 1 pods are ready"]
     assert bundle.at(CLIENT_POD)
-
-
-def test_a_name_is_asked_in_the_pod_and_here(cluster: Opened, monkeypatch: Any) -> None:
-    session, replay = cluster("vxlan-kpr")
-    replay.also["getent", "ahosts", "web.test"] = b"10.96.0.1 STREAM web\n"
-    real = socket.getaddrinfo
-
-    def look_up(host: Any, *rest: Any, **options: Any) -> Any:
-        if host == "web.test":
-            return [(2, 1, 6, "", ("192.0.2.7", 0))] * 2
-        return real(host, *rest, **options)
-
-    monkeypatch.setattr("socket.getaddrinfo", look_up)
-    bundle = collected(
-        session, request("web.test", destination_kind="name", destination_name="web.test")
-    )
-    pods_own = bundle.record(CLIENT_POD, ("getent", "ahosts", "web.test"))
-    assert pods_own is not None
-    assert pods_own.stdout.read().startswith(b"10.96.0.1 ")
-    here = bundle.record(CLIENT, ("resolve", "web.test"))
-    assert here is not None
-    assert here.stdout.read() == b"192.0.2.7\n"
 
 
 # --- what goes wrong ------------------------------------------------------------------------------

@@ -16,7 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.model.evidence import NOWHERE
-from kubectl_ebpfnet.parse import conntrack, iproute, lookup, netfilter, nettools, procfs, tools
+from kubectl_ebpfnet.parse import (
+    conntrack,
+    iproute,
+    lookup,
+    netfilter,
+    nettools,
+    procfs,
+    resolver,
+    tools,
+)
 from kubectl_ebpfnet.parse.bpf import bpffs, bpftool, tc
 from tests.parse.fuzzing import Parser, damaged, documents, facts_of
 from tests.parse.parse_samples import SAMPLES, every
@@ -47,6 +56,10 @@ PARSERS: dict[str, tuple[Parser, tuple[str, ...]]] = {
     "bpftool cgroup": (bpftool.cgroup_tree, ("bpftool-cgroup",)),
     "bpffs": (bpffs.pins, ("ls-R",)),
     "getent": (lookup.addresses, ("getent",)),
+    "nslookup": (lookup.nslookup, ("nslookup",)),
+    "resolv.conf": (resolver.config, ("resolv-conf",)),
+    "hosts": (resolver.hosts, ("etc-hosts",)),
+    "nsswitch": (resolver.order, ("nsswitch",)),
     "tools": (tools.found, ("ls-R",)),
     "iptables-save": (netfilter.ruleset, ("iptables-save", "ip6tables-save")),
 }

@@ -31,7 +31,7 @@ ARGUMENTS = {"filters": {"device": "eth0", "direction": "ingress"}}
 """What parsers are given beside the output."""
 WITH_A_QUESTION = {"node_side.facts"}
 """They need the question too: tests/model/protocol/test_questions.py."""
-PLAIN = {"cilium.maps.ip_masq", "lookup.addresses", "tools.found"}
+PLAIN = {"cilium.maps.ip_masq", "lookup.addresses", "lookup.nslookup", "tools.found"}
 """Their facts are prefixes, addresses and words, which have no room for a place; nothing cites them
 by one."""
 FEW = 25

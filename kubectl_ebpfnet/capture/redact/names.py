@@ -87,8 +87,11 @@ def _names(record: Record) -> Iterator[tuple[str, str]]:
     yield place.node, "node"
     yield place.namespace, "namespace"
     yield place.pod, "pod"
-    if record.argv[:1] in (("getent",), ("resolve",)):
-        yield record.argv[-1], "domain"
+    if record.argv[:1] in (("getent",), ("resolve",), ("nslookup",)):
+        yield record.argv[-1].rstrip("."), "domain"
+    if record.argv == ("cat", "/etc/hosts"):
+        yield from _host_names(record)
+        return
     if record.argv == ("cat", "/etc/resolv.conf"):
         yield from _search_domains(record)
         return
@@ -119,6 +122,13 @@ def _search_domains(record: Record) -> Iterator[tuple[str, str]]:
         if words[:1] in (["search"], ["domain"]):
             for word in words[1:]:
                 yield word.rstrip("."), "domain"
+
+
+def _host_names(record: Record) -> Iterator[tuple[str, str]]:
+    for line in record.stdout.read().decode("utf-8", "replace").splitlines():
+        for word in line.partition("#")[0].split()[1:]:
+            if "localhost" not in word and not word.startswith("ip6-"):
+                yield word, "domain"
 
 
 def _names_of_objects(value: Any) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.doctor import can_i
 from kubectl_ebpfnet.model.evidence import API, InMemory, Record
 
-_WITHOUT_NAMESPACE = ("nodes", "namespaces", "ciliumnodes", "ciliumidentities")
+_WITHOUT_NAMESPACE = ("nodes", "namespaces", "ciliumnodes", "ciliumidentities", "servicecidrs")
 
 
 class RecordingApi(Api):

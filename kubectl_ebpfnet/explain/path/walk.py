@@ -11,18 +11,20 @@ from collections.abc import Sequence
 from functools import partial
 
 from kubectl_ebpfnet.explain.flows.match import notes
-from kubectl_ebpfnet.explain.path import endpoints, findings, other_backends
+from kubectl_ebpfnet.explain.path import endpoints, findings, nameserver, other_backends
 from kubectl_ebpfnet.explain.path.stages import STAGES
-from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
+from kubectl_ebpfnet.explain.path.state import Arrived, PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.path.verdict import settle
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import (
     Finding,
+    HopKind,
     Packet,
     Path,
     PathRequest,
     Severity,
+    State,
     TrackingNote,
 )
 
@@ -47,15 +49,23 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
     ends = endpoints.resolve(cluster, request)
     walk = PathBuilder(cluster, ends)
     walk.flows.extend(ends.flows)
+    packet = Packet(ends.flow)
     if ends.problem:
-        walk.unknown(ends.problem)
+        walk.unknown(ends.problem, ends.fix)
+    elif ends.refused:
+        _refuse(walk, packet)
     else:
-        start = PacketState(
-            Stage.SOCKET, Packet(ends.flow), ends.source.node, identity=ends.identity
-        )
+        start = PacketState(Stage.SOCKET, packet, ends.source.node, identity=ends.identity)
         _run(walk, start)
         other_backends.compare(walk, partial(_run, start=start))
+    if ends.doubt and isinstance(walk.end, Arrived):
+        walk.doubt(ends.doubt)
     decision = settle(walk)
+    query = nameserver.query_to(request, ends)
+    if query is not None:
+        path_of_query = explain(query, bundle)
+        decision = nameserver.decided(decision, ends, path_of_query, cluster)
+        walk.findings.extend(nameserver.findings_of(path_of_query))
     across = findings.across(findings.WholePath(cluster, ends, walk.flows))
     found = sorted(
         (*walk.findings, *ends.findings, *across),
@@ -68,7 +78,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
     return Path(
         source=ends.source,
         destination=ends.destination,
-        protocol=request.protocol,
+        protocol=ends.flow.protocol,
         verdict=decision.verdict,
         reason=decision.reason,
         hops=tuple(walk.hops),
@@ -81,6 +91,14 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
         drop=decision.drop,
         attempt=walk.attempt,
     )
+
+
+def _refuse(walk: PathBuilder, packet: Packet) -> None:
+    """Drop a packet that the sender's kernel does not send."""
+    why = walk.ends.refused
+    where = walk.in_source_pod(HopKind.SOCKET)
+    detail = "Send to the address of one host."
+    walk.drop(*where, why, State.DERIVED, packet, (), title=why, detail=detail)
 
 
 def _run(walk: PathBuilder, start: PacketState) -> None:

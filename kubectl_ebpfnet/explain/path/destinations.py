@@ -1,0 +1,206 @@
+"""The far end of a path: the destination's address and port, by a bundle's objects and look-ups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from kubectl_ebpfnet.errors import NotFound, UsageError
+from kubectl_ebpfnet.explain.path.names import NameAnswer, NameSources, look_up, preferred
+from kubectl_ebpfnet.explain.path.services import ServiceAddress, find, first_lookup
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.explain.views.placed_pod import PlacedPod
+from kubectl_ebpfnet.model.evidence import CLIENT, pod_place
+from kubectl_ebpfnet.model.kube import Service, ServicePort
+from kubectl_ebpfnet.model.net import ICMP, ICMPV6, Address
+from kubectl_ebpfnet.model.path import Fix, PathRequest
+from kubectl_ebpfnet.model.resolver import LookupOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class FarAddress:
+    """A destination as it was resolved.
+
+    Attributes:
+        address: None when it has none (Pending), or none could be found.
+        port: destination port, None when none was given.
+        service: the frontend, where the destination is a Service by name.
+        note: how it was resolved, or why it was not, one sentence.
+        name: what a DNS name came to, None for other destinations.
+        fix: what to do where there is no address.
+    """
+
+    address: Address | None
+    port: int | None = None
+    service: ServiceAddress | None = None
+    note: str = ""
+    name: NameAnswer | None = None
+    fix: Fix | None = None
+
+
+def far_address(cluster: ClusterView, request: PathRequest, source: PlacedPod) -> FarAddress:
+    """Resolve the destination of a request.
+
+    Args:
+        cluster: the bundle's indexes.
+        request: names the destination.
+        source: the pod that sends.
+
+    Raises:
+        NotFound: the destination object is not in the bundle.
+        UsageError: the request must name a port of the Service, or names a port that it lacks.
+    """
+    kind, name = request.destination_kind, request.destination_name
+    if kind == "pod":
+        pod = cluster.pod(request.destination_namespace, name)
+        if pod is None:
+            raise NotFound("pod", name, request.destination_namespace)
+        return _of_family(f"pod {pod.namespace}/{name}", pod.addresses, request, source)
+    if kind == "node":
+        node = cluster.kube_node(name)
+        if node is None:
+            raise NotFound("node", name)
+        return _of_family(f"node {name}", node.internal_addresses, request, source)
+    if kind == "service":
+        for service in cluster.kube.services:
+            if (service.namespace, service.name) == (request.destination_namespace, name):
+                return _of_service(cluster, service, request, source)
+        raise NotFound("service", name, request.destination_namespace)
+    if request.destination_address is not None:
+        return FarAddress(request.destination_address, request.port, note=request.note)
+    return _of_name(cluster, request, source)
+
+
+def protocol_for(request: PathRequest, address: Address | None) -> int:
+    """Return the packet's protocol: ICMP to an IPv6 address is ICMPv6."""
+    six = address is not None and address.version == 6
+    return ICMPV6 if request.protocol == ICMP and six else request.protocol
+
+
+def service_port(service: Service, request: PathRequest) -> ServicePort:
+    """Return the port of a Service that the request means.
+
+    Raises:
+        UsageError: the Service has several ports and the request names none, or has no such port.
+    """
+    offered = ", ".join(f"{p.port}{f' ({p.name})' if p.name else ''}" for p in service.ports)
+    hits = [
+        p
+        for p in service.ports
+        if (request.port in (None, p.port))
+        and (not request.port_name or p.name == request.port_name)
+    ]
+    same = [p for p in hits if p.protocol == request.protocol]
+    if len(same) == 1:
+        return same[0]
+    if len(hits) == 1 and request.port is None and not request.port_name and not same:
+        raise UsageError(
+            f"svc/{service.name} offers only {offered} by another protocol", hint="give --protocol"
+        )
+    if not same:
+        asked = request.port_name or request.port
+        raise UsageError(
+            f"svc/{service.name} has no port {asked}", hint=f"its ports are {offered or 'none'}"
+        )
+    raise UsageError(
+        f"svc/{service.name} has several ports", hint=f"name one of {offered}: svc/{service.name}:…"
+    )
+
+
+def versions_of(request: PathRequest, source: Iterable[Address]) -> set[int]:
+    """Return the IP versions that a packet may have: what was asked for, else the source's."""
+    if request.ip_version is not None:
+        return {request.ip_version}
+    return {address.version for address in source} or {4, 6}
+
+
+def _of_family(
+    title: str, addresses: tuple[Address, ...], request: PathRequest, source: PlacedPod
+) -> FarAddress:
+    """Return the first address of an object whose IP version the packet may have."""
+    versions = versions_of(request, source.addresses)
+    address = next((each for each in addresses if each.version in versions), None)
+    return FarAddress(
+        address, request.port, note=request.note or _why_none(title, addresses, versions)
+    ) if address is None else FarAddress(address, request.port, note=request.note)  # fmt: skip
+
+
+def _why_none(title: str, addresses: Iterable[Address], versions: set[int]) -> str:
+    wanted = " or ".join(f"IPv{version}" for version in sorted(versions))
+    has = ", ".join(map(str, addresses))
+    return f"{title} has no {wanted} address" + (f" (it has {has})" if has else "")
+
+
+def _of_service(
+    cluster: ClusterView, service: Service, request: PathRequest, source: PlacedPod
+) -> FarAddress:
+    port = service_port(service, request)
+    versions = versions_of(request, source.addresses)
+    own = service.cluster_addresses
+    address = next((each for each in own if each.version in versions), None)
+    if address is not None:
+        at = first_lookup(cluster.node(source.node), source.host_network)
+        found = find(cluster, source.node, address, port.port, port.protocol, at)
+        return FarAddress(address, port.port, found, request.note)
+    title = f"svc {service.namespace}/{service.name}"
+    if own:
+        return FarAddress(None, port.port, note=_why_none(title, own, versions))
+    if service.external_name:
+        note = f"an ExternalName for {service.external_name}: ask for that"
+        return FarAddress(None, port.port, note=note)
+    for end in cluster.kube.endpoints:
+        same = (end.namespace, end.service) == (service.namespace, service.name)
+        if same and end.ready and end.address.version in versions:
+            note = f"headless: {end.pod or end.address} is one of its endpoints"
+            return FarAddress(end.address, end.port, note=note)
+    return FarAddress(None, port.port, note="headless, and no endpoint is ready")
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def _of_name(cluster: ClusterView, request: PathRequest, source: PlacedPod) -> FarAddress:
+    name = request.destination_name or request.destination
+    place = pod_place(source.namespace, source.name)
+    sources = NameSources(
+        source.namespace,
+        source.pod,
+        cluster.bundle.at(place),
+        cluster.kube.services,
+        cluster.kube.endpoints,
+        cluster.bundle.at(CLIENT),
+    )
+    answer = look_up(name, sources)
+    if answer.outcome is not LookupOutcome.FOUND:
+        return FarAddress(None, request.port, None, answer.text, answer, _fix(name, answer, source))
+    if answer.service is not None:
+        service = answer.service
+        found = _of_service(cluster, service, replace(request, note=answer.text), source)
+        return replace(found, name=answer)
+    address = preferred(answer, source.addresses, request.ip_version)
+    if address is None:
+        versions = versions_of(request, source.addresses)
+        note = _why_none(name, answer.addresses, versions)
+        return FarAddress(None, request.port, note=note, name=answer)
+    note = answer.text.replace(f" is {answer.addresses[0]}", f" is {address}", 1)
+    return FarAddress(address, request.port, note=note, name=answer)
+
+
+def _fix(name: str, answer: NameAnswer, source: PlacedPod) -> Fix:
+    """Return what to do about a name that was not resolved."""
+    pod = f"-n {source.namespace} pod/{source.name}"
+    match answer.outcome:
+        case LookupOutcome.NO_SUCH_NAME | LookupOutcome.NO_ADDRESS:
+            text = "Check the name; a Service of another namespace is SERVICE.NAMESPACE."
+            return Fix(text)
+        case LookupOutcome.FAILED:
+            return Fix("Look at the nameserver's log: it answers with an error.")
+        case LookupOutcome.SILENT | LookupOutcome.NOTHING if answer.nameserver is not None:
+            server = (
+                f"[{answer.nameserver}]" if answer.nameserver.version == 6 else answer.nameserver
+            )
+            command = f"kubectl ebpfnet path {pod} {server}:53/udp"
+            return Fix("See which way the pod's queries take to its nameserver.", command)
+        case _:
+            text = f"Give the address that {name} has, or the Service: svc/NAME."
+            return Fix(text)

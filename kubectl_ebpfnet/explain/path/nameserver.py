@@ -1,0 +1,81 @@
+"""The way to the nameserver of a pod, as the cause of a name that was not resolved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kubectl_ebpfnet.explain.path.endpoints import PathEnds
+from kubectl_ebpfnet.explain.path.names import DNS
+from kubectl_ebpfnet.explain.path.verdict import Decision
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.net import UDP, Address, endpoint_text
+from kubectl_ebpfnet.model.path import Finding, Fix, Path, PathRequest, Verdict
+from kubectl_ebpfnet.model.resolver import LookupOutcome
+
+_NO_ANSWER = (LookupOutcome.SILENT, LookupOutcome.NOTHING)
+
+
+def query_to(request: PathRequest, ends: PathEnds) -> PathRequest | None:
+    """Return the request for the pod's query to its nameserver, None where it was answered.
+
+    Args:
+        request: for a DNS name.
+        ends: the request as it was resolved.
+    """
+    name = ends.name
+    if name is None or name.outcome not in _NO_ANSWER or name.nameserver is None:
+        return None
+    return replace(
+        request,
+        destination=str(name.nameserver),
+        destination_kind="address",
+        destination_namespace="",
+        destination_name="",
+        destination_address=name.nameserver,
+        port=DNS,
+        port_name="",
+        protocol=UDP,
+        ip_version=None,
+        note="",
+    )
+
+
+def decided(decision: Decision, ends: PathEnds, query: Path, cluster: ClusterView) -> Decision:
+    """Return the verdict of a name that was not resolved, with its query's as the cause.
+
+    Args:
+        decision: without the query.
+        ends: the request for the name.
+        query: the path of the query.
+        cluster: the bundle's indexes.
+    """
+    assert ends.name is not None
+    assert ends.name.nameserver is not None
+    server = ends.name.nameserver
+    service = _service(cluster, server)
+    of = f" of svc {'/'.join(service)}" if service else ""
+    words = query.reason
+    if query.verdict is Verdict.UNKNOWN and not words.startswith("unknown"):
+        words = f"unknown: {words}"
+    cause = f"DNS: {endpoint_text(server, DNS)}/UDP{of}: {words}"
+    pod = f"-n {ends.source.namespace} pod/{ends.source.name}"
+    to = f"{endpoint_text(server, DNS)}/udp"
+    if service:
+        to = f"svc/{service[1]}:{DNS} --protocol udp --to-namespace {service[0]}"
+    text = "See the way of the pod's queries to its nameserver, hop by hop."
+    if query.verdict is Verdict.DROPPED and query.fix is not None:
+        text = query.fix.text
+    fix = Fix(text, f"kubectl ebpfnet path {pod} {to}")
+    return replace(decision, reason=f"{decision.reason}; {cause}", cause=cause, fix=fix)
+
+
+def findings_of(query: Path) -> tuple[Finding, ...]:
+    """Return what was found on the query's way, marked as such."""
+    return tuple(replace(found, title=f"DNS: {found.title}") for found in query.findings)
+
+
+def _service(cluster: ClusterView, server: Address) -> tuple[str, str] | None:
+    for service in cluster.kube.services:
+        if server in service.addresses:
+            return service.namespace, service.name
+    return None

@@ -1,0 +1,80 @@
+"""A pod of a bundle by its name: one way to find it, for every command that reads one.
+
+A capture that somebody made by hand may have a pod's outputs and no Pod object: then its addresses
+are those of its own devices, and its node is the only one of the capture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.errors import NotFound
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.evidence import PlaceKind, pod_place
+from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.model.net import Address
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedPod:
+    """A pod, and where it is.
+
+    Attributes:
+        namespace, name: of the pod; for a workload, of the pod that stands for it.
+        pod: its object, None where it is not recorded.
+        node: name of its node, "" when not known.
+        addresses: its own, of both IP versions.
+        note: how it was found, one sentence; "" when there is nothing to say.
+    """
+
+    namespace: str
+    name: str
+    pod: Pod | None
+    node: str
+    addresses: tuple[Address, ...]
+    note: str = ""
+
+    @property
+    def host_network(self) -> bool:
+        """Whether it shares its node's network namespace."""
+        return self.pod is not None and self.pod.host_network
+
+
+def placed_pod(cluster: ClusterView, namespace: str, kind: str, name: str) -> PlacedPod:
+    """Find a pod, or a pod of a workload.
+
+    Args:
+        cluster: the bundle's indexes.
+        namespace: of the object.
+        kind: `pod`, or a workload's: `Deployment`, ….
+        name: of the object.
+
+    Raises:
+        NotFound: the bundle does not know it; the hint lists the pods that it knows.
+    """
+    if kind != "pod":
+        pods = [
+            pod
+            for pod in cluster.kube.pods
+            if pod.namespace == namespace and pod.belongs_to(kind, name)
+        ]
+        if not pods:
+            raise NotFound(kind.lower(), name, namespace, hint=_known(cluster))
+        best = min(pods, key=lambda pod: (not pod.ready, pod.name))
+        note = f"one of {len(pods)} pods of {kind} {name}"
+        return PlacedPod(namespace, best.name, best, best.node, best.addresses, note)
+    pod = cluster.pod(namespace, name)
+    if pod is not None:
+        return PlacedPod(namespace, name, pod, pod.node, pod.addresses)
+    if not cluster.bundle.at(pod_place(namespace, name)):
+        raise NotFound("pod", name, namespace, hint=_known(cluster))
+    addresses = cluster.pod_netns(namespace, name).own_addresses
+    note = "its Pod object is not recorded"
+    return PlacedPod(namespace, name, None, cluster.only_node, addresses, note)
+
+
+def _known(cluster: ClusterView) -> str:
+    names = [f"{pod.namespace}/{pod.name}" for pod in cluster.kube.pods]
+    names += [f"{p.namespace}/{p.pod}" for p in cluster.bundle.places(PlaceKind.POD)]
+    known = ", ".join(dict.fromkeys(names[:8]))
+    return f"pods in this capture: {known}" if known else "this capture holds no pods"
