@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.collect.survey import ScopeOf, SurveyTarget, survey
 from kubectl_ebpfnet.errors import NotFound
-from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind, pod_place
-from kubectl_ebpfnet.model.kube import Pod
-from kubectl_ebpfnet.parse import kube
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.explain.views.placed_pod import placed_pod
+from kubectl_ebpfnet.model.evidence import Bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ def survey_target(gatherer: Gatherer, target: SurveyTarget, scope: ScopeOf) -> S
 
 
 def target_in_bundle(bundle: Bundle, target: SurveyTarget, namespace: str) -> SurveyedTarget:
-    """Find a target in a capture.
+    """Find a target in a capture, as `path` finds its source.
 
     Args:
         bundle: the capture.
@@ -59,39 +58,12 @@ def target_in_bundle(bundle: Bundle, target: SurveyTarget, namespace: str) -> Su
     Raises:
         NotFound: the capture has no record of the target; the hint lists the targets it has.
     """
+    cluster = ClusterView(bundle)
     if target.kind == "node":
-        nodes = {place.node for kind in _NODE_KINDS for place in bundle.places(kind)}
-        if target.name in nodes:
+        if target.name in cluster.node_names:
             return SurveyedTarget(target.name, "", "", bundle)
-        raise NotFound("node", target.name, hint=_names_hint("nodes", nodes))
-    pods: list[Pod] = []
-    for record in bundle.records:
-        if record.place.kind is PlaceKind.API and record.ok:
-            pods += kube.objects(record.stdout.read()).pods
-    found = _pod_of(bundle, target, namespace, pods)
-    if found:
-        return SurveyedTarget("", namespace, found, bundle)
-    names = {pod.name for pod in pods if pod.namespace == namespace}
-    names |= {p.pod for p in bundle.places(PlaceKind.POD) if p.namespace == namespace}
-    raise NotFound(target.kind.lower(), target.name, namespace, hint=_names_hint("pods", names))
-
-
-def _pod_of(bundle: Bundle, target: SurveyTarget, namespace: str, pods: Sequence[Pod]) -> str:
-    """Return the name of the pod that a target means, "" without one, as `path` finds its source.
-
-    A pod is known by its object, or by what was asked in it; a workload stands for one of its pods.
-    """
-    here = [pod for pod in pods if pod.namespace == namespace]
-    if target.kind == "pod":
-        known = any(pod.name == target.name for pod in here)
-        return target.name if known or bundle.at(pod_place(namespace, target.name)) else ""
-    own = [pod for pod in here if pod.belongs_to(target.kind, target.name)]
-    return min(own, key=lambda pod: (not pod.ready, pod.name)).name if own else ""
-
-
-_NODE_KINDS = (PlaceKind.AGENT, PlaceKind.NODE)
-
-
-def _names_hint(what: str, names: set[str]) -> str:
-    shown = ", ".join(sorted(names)[:8])
-    return f"{what} in the capture: {shown}" if names else f"there are no {what} in the capture"
+        shown = ", ".join(cluster.node_names[:8])
+        hint = f"nodes in this capture: {shown}" if shown else "this capture holds no nodes"
+        raise NotFound("node", target.name, hint=hint)
+    pod = placed_pod(cluster, namespace, target.kind, target.name)
+    return SurveyedTarget("", namespace, pod.name, bundle)

@@ -341,6 +341,14 @@ class Bundle:
         """Return every record of one place, in order."""
         return tuple(self._places.get(place, ()))
 
+    @property
+    def recorded(self) -> str:
+        """When a capture was made: RFC 3339 time of its first record, "" where none says, and for
+        a live run."""
+        if self.source == LIVE:
+            return ""
+        return min((record.started for record in self.records if record.started), default="")
+
     def places(self, kind: PlaceKind) -> tuple[Place, ...]:
         """Return the places of one kind that have records, in order of appearance."""
         return tuple(place for place in self._places if place.kind is kind)

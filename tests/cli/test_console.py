@@ -81,7 +81,8 @@ def test_version():
     assert run("--version").stdout == done.stdout
     said = json.loads(run("version", "-o=json").stdout)
     assert said["version"] == kubectl_ebpfnet.__version__
-    assert said["schemas"] == ["ebpfnet.dev/path/v2"]
+    names = {each.removeprefix("ebpfnet.dev/").partition("/")[0] for each in said["schemas"]}
+    assert names == {"bundle", "cleanup", "doctor", "flows", "path", "probe-lb", "programs"}
 
 
 def test_no_kubeconfig():

@@ -12,7 +12,6 @@ from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.terminal import emit
 from kubectl_ebpfnet.errors import UsageError
-from kubectl_ebpfnet.model.path import SCHEMA
 
 TEXT = CommandText(
     usage="[flags]",
@@ -30,9 +29,20 @@ def run(
     """Print the version."""
     python = ".".join(map(str, sys.version_info[:3]))
     if output == "json":
-        emit(json.dumps({"version": __version__, "python": python, "schemas": [SCHEMA]}) + "\n")
+        schemas = sorted(_schemas())
+        emit(json.dumps({"version": __version__, "python": python, "schemas": schemas}) + "\n")
     elif output:
         raise UsageError(f"-o {output!r}: no such format", hint="one of: json")
     else:
         emit(f"kubectl-ebpfnet {__version__} (Python {python})\n")
     return 0
+
+
+def _schemas() -> list[str]:
+    """Return the names of every JSON document, and of captures."""
+    from kubectl_ebpfnet.capture import record
+    from kubectl_ebpfnet.cli.commands import cleanup
+    from kubectl_ebpfnet.model import doctor, flows, path, probe, programs
+
+    documents = (path, flows, programs, probe, doctor, cleanup, record)
+    return [document.SCHEMA for document in documents]

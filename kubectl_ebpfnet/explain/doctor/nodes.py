@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain.doctor.captured import lacks_of_capture
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
@@ -55,6 +56,11 @@ class DoctorContext:
     records: Mapping[Place, Sequence[Record]]
     kept: frozenset[str]
     nodes: Mapping[str, Node]
+
+    @property
+    def live(self) -> bool:
+        """A cluster was asked, and not a capture read."""
+        return bool(self.connection.server)
 
     @property
     def lacking_to_deploy(self) -> tuple[str, ...]:
@@ -189,6 +195,8 @@ def _reach(command: str, found: NodeCheck, context: DoctorContext) -> Reach:
     lacks = list(_by_rights(command, found, context))
     if found.by == "agent":
         lacks += _by_tools(command, found, context)
+    if not context.live:
+        lacks += lacks_of_capture(command, found.name, context.cluster)
     elif found.kernel is not None:
         lacks += [Lack(problem) for problem in found.kernel.problems]
     if any(lack.blinds for lack in lacks):
@@ -281,6 +289,8 @@ def _by_tools(command: str, found: NodeCheck, context: DoctorContext) -> Iterato
     """Yield what an agent cannot show because its image lacks programs."""
     denied = context.lacking_to_deploy
     help_ = _NODE_POD if not denied else f"{_NODE_POD}, with docs/rbac-node-pod.yaml"
+    if not context.live:
+        help_ = f"a new capture with {_NODE_POD}"
     no = frozenset(found.missing_tools)
     no_cilium, no_tables = {"cilium-dbg", "cilium"} <= no, {NF_CONNTRACK, "conntrack"} <= no
     no_programs = {"bpftool", "tc"} <= no

@@ -177,6 +177,11 @@ def _missing(
         record = bundle.record(API, argv)
         if record is not None and not record.ok:
             yield f"{'the nodes' if argv[-1] == 'nodes' else 'the version'}: {record.why_not()}"
+    if live and any(node.by == "agent" for node in nodes):
+        yield (
+            "what pods see themselves: an agent's node is asked by exec in each pod, which needs "
+            "`ip` or `cat` in its image; --node-access pod needs neither"
+        )
     if any(node.by == "new node pod" for node in nodes):
         yield "node pods were not tried: doctor --node-access pod deploys them, and takes them away"
 

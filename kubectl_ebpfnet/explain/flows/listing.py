@@ -16,6 +16,7 @@ from kubectl_ebpfnet.explain.flows.match import no_snat_map
 from kubectl_ebpfnet.explain.views.answer import FactLine
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView, expanded
+from kubectl_ebpfnet.explain.views.placed_pod import placed_pod
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
@@ -70,21 +71,18 @@ def of_pod(
         peers: filters of the flows' other end, by `peer`, `peer_port` and `protocol`.
     """
     target = f"pod {namespace}/{name}"
-    cluster = ClusterView(bundle)
-    pod = cluster.pod(namespace, name)
-    node = pod.node if pod is not None else cluster.only_node
-    if not node:
-        return FlowList(target, "", (), (f"{target} is on no node",), known=False)
-    addresses = pod.addresses if pod else cluster.pod_netns(namespace, name).own_addresses
-    if not addresses:
+    pod = placed_pod(ClusterView(bundle), namespace, "pod", name)
+    if not pod.node:
+        return FlowList(target, "", (), (f"{target} is on no node that is known",), known=False)
+    if not pod.addresses:
         reason = f"the addresses of {target} are not known"
-        return FlowList(target, node, (), (reason,), known=False)
-    found = of_node(node, bundle, pod_filters(addresses, peers))
+        return FlowList(target, pod.node, (), (reason,), known=False)
+    found = of_node(pod.node, bundle, pod_filters(pod.addresses, peers))
     missing = found.missing
-    if pod is not None and pod.host_network:
-        note = f"{target} shares the address of node {node}: these are the node's flows"
+    if pod.host_network:
+        note = f"{target} shares the address of node {pod.node}: these are the node's flows"
         missing = (note, *missing)
-    return FlowList(target, node, found.flows, missing, found.known)
+    return FlowList(target, pod.node, found.flows, missing, found.known)
 
 
 def pod_filters(

@@ -16,8 +16,9 @@ from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.explain.views.placed_pod import placed_pod
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.evidence import LIVE, Bundle
 from kubectl_ebpfnet.model.kernel import Attachment, Link
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.programs import AttachedProgram, ProgramList
@@ -45,14 +46,13 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
     """
     cluster = ClusterView(bundle)
     where = f"pod {namespace}/{name}"
-    pod = cluster.pod(namespace, name)
-    on = pod.node if pod is not None else cluster.only_node
-    if not on:
-        return ProgramList(where, "", (), (f"{where} is on no node",))
-    node = cluster.node(on)
-    if pod is not None and pod.host_network:
-        on_node = of_node(on, bundle)
-        note = f"{where} shares the network namespace of node {on}: these are the node's"
+    pod = placed_pod(cluster, namespace, "pod", name)
+    if not pod.node:
+        return ProgramList(where, "", (), (f"{where} is on no node that is known",))
+    node = cluster.node(pod.node)
+    if pod.host_network:
+        on_node = of_node(pod.node, bundle)
+        note = f"{where} shares the network namespace of node {pod.node}: these are the node's"
         return replace(on_node, target=where, missing=(note, *on_node.missing))
     netns = cluster.pod_netns(namespace, name)
     rows: list[AttachedProgram] = []
@@ -65,10 +65,9 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
     else:
         missing.append(
             f"programs in the pod's own namespace and cgroups: {own.missing}"
-            " (--node-access pod asks for them)"
+            + (" (--node-access pod asks for them)" if bundle.source == LIVE else "")
         )
-    addresses = pod.addresses if pod is not None else netns.own_addresses
-    host_side = _host_side(addresses, node, netns)
+    host_side = _host_side(pod.addresses, node, netns)
     if host_side is not None:
         rows += _at_devices(node, f"node {node.name}", [host_side])
     else:

@@ -25,6 +25,7 @@ from kubectl_ebpfnet.render.doctor.rights import pairs, rights
 from kubectl_ebpfnet.render.lists import listing
 from kubectl_ebpfnet.render.lists.listing import Column, Listing
 from kubectl_ebpfnet.render.path.document import safe_text
+from kubectl_ebpfnet.render.text.captured import captured
 from kubectl_ebpfnet.render.text.style import Style, escape
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import hanging
@@ -131,8 +132,8 @@ def _notes(report: Checkup, bundle: Bundle, view: View) -> str:
     lines = [
         line for note in report.missing for line in hanging("MISSING  ", escape(note), view.width)
     ]
-    if bundle.note:
-        lines += hanging("NOTE  ", escape(bundle.note), view.width)
+    for text in captured(bundle):
+        lines += hanging("NOTE  ", escape(text), view.width)
     return "".join(f"{line}\n" for line in lines)
 
 

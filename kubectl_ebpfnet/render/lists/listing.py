@@ -15,6 +15,7 @@ from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.render.path.document import safe_text
 from kubectl_ebpfnet.render.path.table import columns
+from kubectl_ebpfnet.render.text.captured import captured
 from kubectl_ebpfnet.render.text.evidence import under_rows
 from kubectl_ebpfnet.render.text.style import escape
 from kubectl_ebpfnet.render.text.view import View
@@ -115,8 +116,8 @@ def _table(listing: Listing[Any], bundle: Bundle, view: View, shown: Sequence[Co
         lines.append("")
         for note in listing.notes:
             lines += hanging("MISSING  ", escape(note), view.width)
-    if bundle.note:
-        lines += ["", *hanging("NOTE  ", escape(bundle.note), view.width)]
+    for text in captured(bundle):
+        lines += ["", *hanging("NOTE  ", escape(text), view.width)]
     return "\n".join(lines) + "\n"
 
 

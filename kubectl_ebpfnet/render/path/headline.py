@@ -5,6 +5,7 @@ from __future__ import annotations
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Path
 from kubectl_ebpfnet.render.path import phrases
+from kubectl_ebpfnet.render.text.captured import captured
 from kubectl_ebpfnet.render.text.style import Style, escape
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import hanging, wrap
@@ -30,7 +31,8 @@ def opening(path: Path, view: View) -> list[str]:
 
 
 def closing(bundle: Bundle, view: View) -> list[str]:
-    """Return the bundle's note, e.g. that it is a replay; [] without one."""
-    if not bundle.note:
+    """Return when a capture was recorded, and its note, e.g. that it is a replay; [] without."""
+    texts = captured(bundle)
+    if not texts:
         return []
-    return ["CAPTURE", *wrap(escape(bundle.note), view.width)]
+    return ["CAPTURE", *(line for text in texts for line in wrap(escape(text), view.width))]

@@ -108,3 +108,34 @@ def test_mistakes_say_what_to_do(words, complaint, hint):
     first, second = done.stderr.splitlines()
     assert complaint in first
     assert hint in second
+
+
+TP06 = str(Path(__file__).parents[2] / "scenarios" / "tp06")
+
+
+@pytest.mark.parametrize("words", [("flows",), ("programs",), ("path", "1.1.1.1:80")])
+def test_every_command_takes_the_names_that_path_takes(words):
+    command, *more = words
+    for name in ("pod/tp06", "tp06", "default/tp06"):
+        done = run(command, name, *more, "--from", TP06)
+        assert done.returncode in (0, 4), done.stderr
+        assert "10.244.0.213" in done.stdout or command == "programs"
+    missing = run(command, "pod/nosuch", *more, "--from", TP06)
+    assert missing.returncode == 1
+    assert "pods in this capture: default/tp06" in missing.stderr
+
+
+def test_a_capture_is_never_told_to_ask_node_pods():
+    assert "--node-access" not in run("programs", "pod/tp06", "--from", TP06).stdout
+
+
+def test_when_a_capture_was_made(tmp_path):
+    made = replace(
+        demo_bundle(),
+        records=tuple(replace(r, started="2026-07-20T10:11:12Z") for r in demo_bundle().records),
+        source="x",
+    )
+    write_bundle(tmp_path / "x.zip", made.records)
+    for command in (("flows", "pod/client"), ("path", "client", "1.1.1.1"), ("doctor",)):
+        text = run(*command, "--from", str(tmp_path / "x.zip")).stdout
+        assert "recorded 2026-07-20T10:11:12Z" in text

@@ -38,6 +38,7 @@ from kubectl_ebpfnet.model.evidence import (
     agent_place,
     bundle_of,
     node_place,
+    pod_place,
 )
 from kubectl_ebpfnet.model.kernel import KernelFacts
 from kubectl_ebpfnet.model.protocol import codec
@@ -246,7 +247,8 @@ def test_by_an_agent_that_has_everything() -> None:
     cilium = report.cilium
     assert (cilium.agents, cilium.running, cilium.daemonset) == (2, 2, "cilium")
     assert dict(cilium.features)["routing"] == "tunnel (vxlan)"
-    assert report.missing == ()
+    [pods] = report.missing
+    assert pods.startswith("what pods see themselves: ")
 
 
 def test_an_exec_that_is_denied_blinds() -> None:
@@ -416,3 +418,26 @@ def test_an_agent_whose_programs_could_not_be_read_is_not_full() -> None:
     assert set(levels(report, "n2").values()) == {"partial"}
     what = "which programs the agent's image has is not known (the connection broke)"
     assert (what, "") in lacks(report, "n2", "flows")
+
+
+def test_a_capture_lacks_what_it_does_not_hold() -> None:
+    report = examine(open_bundle(ROOT / "tests" / "scenarios" / "tp06"))
+    assert report.verdict is Level.PARTIAL
+    [node] = report.nodes
+    [tables] = node.reach("path").lacks
+    assert tables.what.startswith("8 of the 11 tables that it reads: `ip -j rule`")
+    assert node.reach("flows").level is Level.FULL
+    assert "--node-access pod" not in " ".join(lack.what for lack in node.reach("path").lacks)
+
+
+def test_pods_without_a_shell_are_counted() -> None:
+    whole = open_bundle(ROOT / "tests" / "scenarios" / "vxlan-kpr")
+    web = pod_place("default", "web")
+    refused = Record(0, web, EXEC, None, error="the image has no shell, and none of cat, ip")
+    cut = bundle_of([r for r in whole.records if r.place != web] + [refused], "a capture")
+    of_node = {node.name: node for node in examine(cut).nodes}
+    [lack] = of_node["node1"].reach("path").lacks
+    assert lack.what == (
+        "what a pod sees itself: default/web (the image has no shell, and none of cat, ip)"
+    )
+    assert of_node["node2"].reach("path").level is Level.FULL

@@ -103,7 +103,10 @@ def test_out_of_what_an_agent_said() -> None:
     assert first.program.tag == "e19de17a3652e5b3"
     assert first.evidence
     assert {row.name for row in found.programs[1:]} >= {"cil_sock4_connect", "cil_sock6_sendmsg"}
-    assert "--node-access pod" in found.missing[0]
+    assert "--node-access pod" not in found.missing[0]
+    live = bundle_of(demo_bundle().records)
+    asked = program_list.of_pod("default", "client", live)
+    assert "--node-access pod asks for them" in asked.missing[0]
 
 
 def test_what_an_answer_lacks_is_told_beside_it() -> None:
