@@ -281,8 +281,11 @@ class GlobalFlags:
         """The -n flag, "" when not given."""
         return str(self.values.get("namespace", ""))
 
-    def connection(self) -> ConnectionOptions:
+    def connection(self, within: float | None = None) -> ConnectionOptions:
         """Return the options for `Session.open`.
+
+        Args:
+            within: seconds that one request may take at most, None for no limit of the run's.
 
         Raises:
             UsageError: --request-timeout is not a duration.
@@ -295,6 +298,8 @@ class GlobalFlags:
                 values[flag.field] = tuple(values[flag.field])
         if "request_timeout" in values:
             values["request_timeout"] = duration(values["request_timeout"], "--request-timeout")
+        limits = [each for each in (values.get("request_timeout"), within) if each]
+        values["request_timeout"] = min(limits, default=None)
         return ConnectionOptions(**values)
 
 

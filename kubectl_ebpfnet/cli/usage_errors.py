@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from difflib import SequenceMatcher
 from typing import Any
@@ -12,13 +13,24 @@ from kubectl_ebpfnet.cli.help import PROGRAM
 from kubectl_ebpfnet.errors import EbpfnetError, UsageError
 
 
+_EXTRA = re.compile(r"unexpected extra argument(?:s|\(s\))? \((\S+?)[ )]", re.DOTALL)
+_PORT = re.compile(r"[0-9]{1,5}(/(tcp|udp))?", re.ASCII)
+
+
 def as_usage_error(error: TyperException) -> EbpfnetError:
     """Return the error of errors.py for an error of typer, with a hint to the command's --help."""
     if error.exit_code != UsageError.exit_code:
         return EbpfnetError(error.format_message())
     context: Any = getattr(error, "ctx", None)
     command = context.command_path if context is not None else PROGRAM
-    return UsageError(_message(error), hint=f"See '{command} --help' for usage.")
+    extra = _EXTRA.search(error.format_message())
+    if extra is None:
+        return UsageError(_message(error), hint=f"See '{command} --help' for usage.")
+    word = extra[1]
+    hint = f"See '{command} --help' for usage."
+    if _PORT.fullmatch(word):
+        hint = f"a port is written with its address: ADDRESS:{word}"
+    return UsageError(f"unexpected argument: {word}", hint=hint)
 
 
 _ALIKE = 0.8

@@ -42,7 +42,7 @@ def run(
         list[str] | None, Argument(metavar="…", help="[netkat options] HOST PORT")
     ] = None,
     timeout: Annotated[
-        str, Option("--timeout", metavar="TIME", help="How long to wait for the node pod to run")
+        str, Option("--timeout", metavar="TIME", help="How long to wait for the node pod")
     ] = "60s",
 ) -> int:
     """Netcat from a node."""
@@ -53,12 +53,15 @@ def run(
     if netkat_words is None:
         emit(netkat_arguments.HELP)
         return 0
-    limit, connection = arguments.duration(timeout, "--timeout"), global_flags.connection()
+    limit = arguments.duration(timeout, "--timeout")
+    connection = global_flags.connection(within=limit)
     seconds = None if global_flags.nodes.keep else SESSION_SECONDS
     access = replace(global_flags.nodes, mode="pod", seconds=seconds).access()
     from kubectl_ebpfnet.active import netkat
     from kubectl_ebpfnet.cluster.client.session import Session
+    from kubectl_ebpfnet.collect.deadline import Deadline
 
+    deadline = Deadline(limit)
     with contextlib.ExitStack() as stack:
         streams = stack.enter_context(netkat_stdio.open_streams(netkat_words.pcap))
         progress = stack.enter_context(Progress())
@@ -69,5 +72,5 @@ def run(
         sent = netkat_words.for_node(via, terminal=sys.stdin is not None and sys.stdin.isatty())
         return netkat.run(
             session, access, requested.name, sent, streams,
-            timeout=limit, warn=progress.warn, progress=progress.show,
+            timeout=deadline.left, warn=progress.warn, progress=progress.show,
         )  # fmt: skip

@@ -106,6 +106,8 @@ def resolve(cluster: ClusterView, request: PathRequest) -> PathEnds:
     if service is None and not (port is None and destination in cluster.node_addresses):
         at = first_lookup(cluster.node(sender.node), sender.host_network)
         service = find(cluster, sender.node, destination, port, request.protocol, at)
+    if service is not None and port is None:
+        destination_target = replace(destination_target, port=service.port)
     special = of_address(cluster, destination, request.protocol, is_service=service is not None)
     ends = _with_flows(
         cluster, request, sender.pod, source_target, destination_target, source, service,

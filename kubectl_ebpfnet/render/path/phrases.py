@@ -61,7 +61,12 @@ def _destination(path: Path) -> str:
         title += f" in {target.namespace}"
     if target.address is None:
         return f"{title}{f':{target.port}' if target.port else ''} ({protocol})"
-    tuple_text = f"{endpoint_text(target.address, target.port)}/{protocol}"
+    port, which = target.port, ""
+    if port is None and has_ports(path.protocol):
+        # The walk takes the newest flow's port, as _first_flow of explain/path/endpoints.py.
+        port = path.flows[0].flow.destination_port if path.flows else None
+        which = " (no port given: " + ("any)" if port is None else "the newest tracked flow's)")
+    tuple_text = f"{endpoint_text(target.address, port)}/{protocol}{which}"
     return tuple_text if title == str(target.address) else f"{title} {tuple_text}"
 
 

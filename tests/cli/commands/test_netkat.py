@@ -342,6 +342,19 @@ def test_errors_before_it_starts(cluster):
     assert not [seen for seen in cluster.server.seen if seen.method == "POST"]
 
 
+def test_the_time_limit_bounds_what_the_api_server_is_asked(cluster):
+    def slow(seen):
+        if seen.path == "/api/v1/nodes/n1":
+            time.sleep(3)
+
+    cluster.refuses = slow
+    begun = time.monotonic()
+    done = run(*argv(cluster, "--timeout", "300ms", "node/n1", "h", "1"))
+    assert done.returncode == 1
+    assert time.monotonic() - begun < 2.5
+    assert "0.3 s" in done.stderr
+
+
 def test_an_older_image_says_so_in_its_own_words(cluster):
     def program(end):
         end.write(2, b"python -m kubectl_ebpfnet.node   requests on stdin\n")
