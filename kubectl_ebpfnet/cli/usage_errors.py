@@ -12,7 +12,6 @@ from typer import TyperException
 from kubectl_ebpfnet.cli.help import PROGRAM
 from kubectl_ebpfnet.errors import EbpfnetError, UsageError
 
-
 _EXTRA = re.compile(r"unexpected extra argument(?:s|\(s\))? \((\S+?)[ )]", re.DOTALL)
 _PORT = re.compile(r"[0-9]{1,5}(/(tcp|udp))?", re.ASCII)
 

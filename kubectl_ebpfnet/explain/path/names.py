@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from kubectl_ebpfnet.errors import ParseError
@@ -89,10 +89,9 @@ def look_up(name: str, sources: NameSources) -> NameAnswer:
     if asked.outcome is LookupOutcome.FOUND:
         return asked
     by_server = _by_nslookup(name, sources, config, server)
-    if by_server is not None and (
-        by_server.outcome is not LookupOutcome.NOTHING
-        and (by_server.outcome is not LookupOutcome.FOUND or not _ran(asked))
-    ):
+    if by_server is not None and by_server.outcome is not LookupOutcome.NOTHING:
+        if by_server.outcome is LookupOutcome.FOUND and _ran(asked):
+            return _unusable(name, asked, by_server)
         return by_server
     if _ran(asked):
         return asked
@@ -301,6 +300,14 @@ def _of_failures(
     return NameAnswer(outcome, text=text, nameserver=server, evidence=proof)
 
 
+def _unusable(name: str, asked: NameAnswer, by_server: NameAnswer) -> NameAnswer:
+    """Return the answer where the nameserver has addresses that the C library does not give."""
+    found = ", ".join(map(str, by_server.addresses))
+    text = f"getent in the pod gives no address of {name}, though its nameserver has {found}"
+    proof = (*asked.evidence, *by_server.evidence)
+    return replace(asked, outcome=LookupOutcome.NO_ADDRESS, text=text, evidence=proof)
+
+
 # --- without a look-up by the pod -----------------------------------------------------------------
 
 
@@ -317,6 +324,8 @@ def _by_hosts(name: str, sources: NameSources) -> NameAnswer | None:
     if not found and pod is not None:
         aliases = pod.host_aliases
         found = [each for each, names in aliases if wanted in map(str.lower, names)]
+    if not found and (wanted == "localhost" or wanted.endswith(".localhost")):
+        found = [ip_address("127.0.0.1"), ip_address("::1")]  # RFC 6761 6.3, and kubelet's file
     if not found:
         return None
     text = f"{name} is {found[0]} in /etc/hosts of the pod"
