@@ -42,6 +42,7 @@ from kubectl_ebpfnet.model.kernel import (
     Route,
     Rule,
     Ruleset,
+    Sysctl,
 )
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
@@ -70,6 +71,14 @@ _WHICH = (
     ' && echo "$t"; done; exit 0'
 )
 
+# The names of node/sysctls.py; grep passes over what it may not read, and over missing folders.
+_GREP_SYSCTLS = (
+    "grep -rsH --exclude-dir=neigh --include=ip_forward --include=fib_multipath_hash_policy"
+    " --include=forwarding --include=force_forwarding --include=rp_filter --include=accept_local"
+    " --include=src_valid_mark --include=disable_ipv6 --include=nf_conntrack_count"
+    " --include=nf_conntrack_max --include=nf_conntrack_tcp_timeout_* . /proc/sys/net"
+)
+
 _POD = (PlaceKind.POD,)
 _NODE = (PlaceKind.AGENT, PlaceKind.NODE)
 _AGENT = (PlaceKind.AGENT,)
@@ -87,12 +96,17 @@ POD_ADDRESSES   = Fact("pod-addresses", InterfaceAddress, _POD, PATH, "addresses
     asked=_by("iproute.addresses",      "ip addr"),
     read =_by("iproute.addresses",      "ip a"))
 POD_ROUTES      = Fact("pod-routes", Route, _POD, IPV4, "routes",
-    asked=_by("iproute.routes",         "ip route")
+    asked=_by("iproute.routes",         "ip route show table all", "ip route")
         + _by("procfs.routes",          "cat /proc/net/route"),
     read =_by("nettools.routes",        "route -n"))
 POD_ROUTES6     = Fact("pod-routes6", Route, _POD, IPV6, "routes",
-    asked=_by("iproute.routes6",        "ip -6 route")
+    asked=_by("iproute.routes6",        "ip -6 route show table all", "ip -6 route")
         + _by("procfs.routes6",         "cat /proc/net/ipv6_route"))
+POD_RULES       = Fact("pod-rules", Rule, _POD, IPV4, "rules",
+    asked=_by("iproute.rules",          "ip rule"),
+    read =_by("iproute.rules",          "ip -j rule"))
+POD_RULES6      = Fact("pod-rules6", Rule, _POD, IPV6, "rules",
+    asked=_by("iproute.rules6",         "ip -6 rule"))
 POD_NEIGHBOURS  = Fact("pod-neighbours", Neighbour, _POD, PATH | PROGRAMS, "neighbours",
     asked=_by("iproute.neighbours",     "ip neigh")
         + _by("procfs.neighbours",      "cat /proc/net/arp"),
@@ -124,6 +138,11 @@ ROUTES          = Fact("routes", Route, _NODE, PATH | LB, "routes",
 RULES           = Fact("rules", Rule, _NODE, PATH | LB, "rules",
     asked=_by("iproute.rules",          "ip -j rule"),
     read =_by("iproute.rules",          "ip rule"))
+RULES6          = Fact("rules6", Rule, _NODE, IPV6 | LB, "rules",
+    asked=_by("iproute.rules6",         "ip -j -6 rule"),
+    read =_by("iproute.rules6",         "ip -6 rule"))
+SYSCTLS         = Fact("sysctls", Sysctl, _NODE, PATH | LB, "sysctls",
+    asked=_by("procfs.sysctls",         _GREP_SYSCTLS))
 NEIGHBOURS      = Fact("neighbours", Neighbour, _NODE, PATH, "neighbours",
     asked=_by("iproute.neighbours",     "ip -j neigh", "ip neigh")
         + _by("procfs.neighbours",      "cat /proc/net/arp"),

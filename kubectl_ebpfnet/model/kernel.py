@@ -81,6 +81,10 @@ class Route:
         scope: rtnl scope name, "" when not said.
         mtu: path MTU in bytes set on the route, None when not said.
         source: prefix the packet's source must be in (IPv6 only), None for any.
+        tos: the packet's TOS as iproute2 prints it (IPv4 only), "" for any.
+        weight: of one of several next hops, each of which is a Route; 0 for a single next hop.
+        dead: the kernel passes this next hop over: its device is down, or has no carrier where
+            `ignore_routes_with_linkdown` is set.
     """
 
     destination: Network
@@ -93,6 +97,9 @@ class Route:
     scope: str = ""
     mtu: int | None = None
     source: Network | None = None
+    tos: str = ""
+    weight: int = 0
+    dead: bool = False
     span: Span = field(default=NOWHERE, compare=False)
 
 
@@ -112,8 +119,15 @@ class Rule:
         action: `lookup`, `blackhole`, `unreachable`, `prohibit`, `goto`, `nop`, …; `l3mdev`
             looks up the table of the packet's VRF.
         inverted: `not` stands before the selector.
+        protocol: IP protocol number, None for any.
+        source_ports, destination_ports: lowest and highest port, () for any.
+        users: lowest and highest uid of the socket's owner, () for any.
+        tos: the packet's TOS as iproute2 prints it, "" for any.
+        tunnel_id: of the tunnel that the packet came out of, None for any.
+        suppress_prefix: a route that was found counts only if its prefix is longer, None for all.
+        suppress_group: group of devices whose routes do not count, "" for none.
         other_selectors: names of what narrows the rule, or its look-up, that this model does
-            not evaluate (`ipproto`, `dport`, `uidrange`, `suppress_prefixlength`, …), sorted.
+            not evaluate (`dscp`, `flowlabel`, masks of ports, …), sorted.
         goto: priority of the rule that `goto` jumps to, None for other actions.
         version: IP version of the packets it is for, None when the source does not say.
     """
@@ -128,6 +142,14 @@ class Rule:
     out_device: str = ""
     action: str = "lookup"
     inverted: bool = False
+    protocol: int | None = None
+    source_ports: tuple[int, ...] = ()
+    destination_ports: tuple[int, ...] = ()
+    users: tuple[int, ...] = ()
+    tos: str = ""
+    tunnel_id: int | None = None
+    suppress_prefix: int | None = None
+    suppress_group: str = ""
     other_selectors: tuple[str, ...] = ()
     goto: int | None = None
     version: int | None = field(default=None, compare=False)
@@ -266,6 +288,21 @@ class Counter:
     name: str
     value: int
     device: str = ""
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """A number below /proc/sys.
+
+    Attributes:
+        name: path below /proc/sys, since a device's name may have dots:
+            `net/ipv4/conf/eth0/rp_filter`.
+        value: the number.
+    """
+
+    name: str
+    value: int
     span: Span = field(default=NOWHERE, compare=False)
 
 

@@ -13,6 +13,7 @@ agree), RFC 4291 section 2.2 (IPv6 text), RFC 3339 (times).
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from math import isfinite
@@ -139,6 +140,11 @@ def moment(text: object, source: str, line: int = 0) -> datetime:
     raise ParseError(source, line, f"{quoted(text)} is not a time")
 
 
+# iproute2 5.4 and before print the type of a route as a bare word: `{"local","dst":"default",…`.
+# No JSON has these characters, not even in a string.
+_BARE_TYPE = re.compile(r'\{"([a-z]{1,16})",')
+
+
 def json_value(data: bytes, source: str) -> Any:
     """Read a JSON document.
 
@@ -148,7 +154,7 @@ def json_value(data: bytes, source: str) -> Any:
             cannot be printed), a name twice in an object with different values, and more than a
             hundred nested lists and objects.
     """
-    text = decode(data, source)
+    text = _BARE_TYPE.sub(r'{"type":"\1",', decode(data, source))
     try:
         value = _DECODER.decode(text)
         if "\\ud" in text or "\\uD" in text:

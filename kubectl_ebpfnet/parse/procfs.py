@@ -1,4 +1,4 @@
-"""Files of /proc/net and /sys/class/net, for pods whose image has no tools.
+"""Files of /proc/sys, and of /proc/net and /sys/class/net, for pods whose image has no tools.
 
 Sources: Linux net/ipv4/fib_trie.c (fib_route_seq_show), net/ipv6/route.c and ip6_fib.c
 (ipv6_route_native_seq_show), net/ipv4/arp.c (arp_seq_show), include/uapi/linux/route.h,
@@ -21,7 +21,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.evidence import Span
-from kubectl_ebpfnet.model.kernel import Neighbour, Route
+from kubectl_ebpfnet.model.kernel import Neighbour, Route, Sysctl
 from kubectl_ebpfnet.parse._text import address, decode, hardware_address, integer, lines, quoted
 
 # include/uapi/linux/route.h and ipv6_route.h
@@ -34,6 +34,7 @@ _ATF_COM = 0x02
 _ATF_PERM = 0x04
 _ATF_PUBL = 0x08
 
+_SYSCTLS = "sysctls"
 _NO_METRIC = 0xFFFFFFFF
 _MULTICAST = IPv6Network("ff00::/8")
 
@@ -162,6 +163,20 @@ def number(data: bytes) -> int:
     """Return the one number of a file like /sys/class/net/eth0/iflink."""
     text = decode(data, "iflink").strip()
     return integer(text, "iflink", 1)
+
+
+def sysctls(data: bytes) -> tuple[Sysctl, ...]:
+    """Return the sysctls of `grep -r . /proc/sys/net`: `/proc/sys/net/ipv4/ip_forward:1`."""
+    found = []
+    for number, text in lines(data, _SYSCTLS):
+        if not text:
+            continue
+        path, colon, value = text.rpartition(":")
+        name = path.removeprefix("/proc/sys/")
+        if not colon or name == path:
+            raise ParseError(_SYSCTLS, number, f"not a sysctl: {quoted(text)}")
+        found.append(Sysctl(name, integer(value, _SYSCTLS, number, least=None), Span(number)))
+    return tuple(found)
 
 
 def _table(data: bytes, source: str, heading: str, columns: int) -> Iterator[tuple[int, list[str]]]:

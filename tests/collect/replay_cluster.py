@@ -3,7 +3,7 @@
 Objects come from the scenario's API records. An exec runs the real argv, batch script and all, in
 a real shell of this machine, whose PATH begins with programs that print what the scenario
 recorded for exactly these words, and otherwise fail. The shell sees no device of this machine: the
-devices of a place are those that `tc` was asked about there.
+devices of a place are those that `tc` was asked about there. It sees none of its sysctls either.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tests.cluster.fake_api_server import ExecEnd, FakeApiServer, Reply, Seen, e
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 DEVICES = "/sys/class/net"
+SYSCTLS = "/proc/sys/net"
 SEPARATOR = "\x1f"
 PROGRAM = f"""#!/bin/sh
 # What was recorded of this program at this place: a case for each command line.
@@ -113,6 +114,7 @@ class ReplayCluster:
                 self._write(place, recorded)
         path = f"{self.folder / 'bin'}:/usr/bin:/bin"
         argv = [word.replace(f"{DEVICES}/*", f"{recorded}{DEVICES}/*") for word in end.argv]
+        argv = [f"{recorded}{SYSCTLS}" if word == SYSCTLS else word for word in argv]
         done = subprocess.run(
             argv, capture_output=True, env={"PATH": path, "REPLAY": str(recorded)}, timeout=60
         )

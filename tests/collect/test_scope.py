@@ -160,7 +160,7 @@ def test_what_answers_two_rows_is_asked_once() -> None:
         assert len(argvs) == len(set(argvs))
     for version in (4, 6):
         argvs = [argv_of(question)[1] for question in packet(version).questions(POD, NETNS)]
-        assert argvs == ["links", "addresses", "routes", "neighbours"]
+        assert argvs == ["links", "addresses", "routes", "rules", "neighbours"]
 
 
 def test_a_filter_without_an_address_keeps_every_line() -> None:

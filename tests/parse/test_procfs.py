@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.kernel import Neighbour, Route
+from kubectl_ebpfnet.model.kernel import Neighbour, Route, Sysctl
 from kubectl_ebpfnet.parse import iproute, procfs
 from tests.parse.parse_samples import line_at, sample
 
@@ -45,8 +45,12 @@ def test_routes_of_every_type() -> None:
 def test_routes6_are_those_of_ip() -> None:
     said = iproute.routes(sample("iproute2-6.1.0/netns/ip-route-show-table-all"))
     wanted = [
-        # The file has no room for what the route refuses with.
-        replace(route, type="unreachable") if route.type in ("blackhole", "prohibit") else route
+        # The file has no room for what the route refuses with, nor for weights.
+        replace(
+            route,
+            weight=0,
+            type="unreachable" if route.type in ("blackhole", "prohibit") else route.type,
+        )
         for route in said
         if route.destination.version == 6
     ]
@@ -116,3 +120,21 @@ def test_a_prefix_that_is_too_long() -> None:
     row = sample(POD + "proc-net-ipv6-route").split(b"\n")[0].replace(b" 40 ", b" ff ", 1)
     with pytest.raises(ParseError, match="255 bits"):
         procfs.routes6(row)
+
+
+def test_sysctls() -> None:
+    data = sample(NETNS + "grep-proc-sys-net")
+    found = {fact.name: fact for fact in procfs.sysctls(data)}
+    assert found["net/ipv4/conf/eth0.100/rp_filter"] == Sysctl(
+        "net/ipv4/conf/eth0.100/rp_filter", 0
+    )
+    assert found["net/netfilter/nf_conntrack_max"].value == 262144
+    assert (
+        line_at(data, found["net/ipv4/ip_forward"].span.line) == "/proc/sys/net/ipv4/ip_forward:0"
+    )
+
+
+@pytest.mark.parametrize("text", ["net/ipv4/ip_forward:1", "/proc/sys/a", "/proc/sys/a:yes"])
+def test_no_sysctl(text: str) -> None:
+    with pytest.raises(ParseError):
+        procfs.sysctls(text.encode())

@@ -22,6 +22,7 @@ from kubectl_ebpfnet import parse
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.kube import KubeObjects
+from kubectl_ebpfnet.model.untrusted import json_value
 from tests.parse import recorded
 from tests.parse.parse_samples import SAMPLES
 
@@ -126,7 +127,7 @@ def without(data: bytes, spans: set[Span]) -> bytes:
         if span.path:
             documents.setdefault((span.line, span.last), []).append(span.path)
     for (first, last), paths in sorted(documents.items(), reverse=True):
-        value = json.loads(b"\n".join(lines[max(0, first - 1) : last or None]))
+        value = json_value(b"\n".join(lines[max(0, first - 1) : last or None]), "sample")
         for path in sorted(paths, reverse=True):
             at = value
             for step in path[:-1]:

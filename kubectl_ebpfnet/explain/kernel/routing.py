@@ -1,23 +1,50 @@
 """The routing decision: rules, tables, longest prefix (ip-rule(8), ip-route(8)).
 
-Source: Linux net/ipv4/fib_rules.c and fib_lookup; the kernel asks rules in the order of their
-priority and takes the first table that has a route.
+The kernel asks the rules in the order of their priority and takes the first table that has a route.
+A rule that looks at what is not known of the packet, or a table that nobody listed, leaves the
+decision undecided unless every possibility leads to the same route.
+
+Sources: Linux net/core/fib_rules.c (fib_rules_lookup, fib_rule_match), net/ipv4/fib_rules.c
+(fib4_rule_match, fib4_rule_suppress), net/ipv4/fib_trie.c (fib_table_lookup), net/ipv6/ip6_fib.c.
+A route's scope does not narrow the look-up of a packet, whose own scope is `global`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 
+from kubectl_ebpfnet.explain.kernel.rule_match import RoutedPacket, rule_text, selects
 from kubectl_ebpfnet.model.kernel import FibAnswer, Neighbour, Route, Rule
-from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.net import UDP, Address
 
 DEFAULT_RULES = (Rule(0, "local"), Rule(32766, "main"), Rule(32767, "default"))
-"""The rules of a new namespace; used where routes were read but rules were not."""
+"""The rules of a new namespace."""
 
-REFUSING = frozenset({"blackhole", "unreachable", "prohibit", "throw"})
+REFUSING = frozenset({"blackhole", "unreachable", "prohibit"})
+_USUAL_TABLES = frozenset({"local", "main", "default"})
+_LOOK_UP = "lookup"
 _FAILED = frozenset({"FAILED", "INCOMPLETE"})
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTables:
+    """What is known of a namespace's routing, of one IP version.
+
+    Attributes:
+        rules: None for the three default rules.
+        routes: of every table that was listed.
+        listed: names of the tables that were listed; None for all.
+        own: addresses of the namespace, which stand for the table `local` where it was not listed.
+        not_read: why the rules are not known, "" where they are.
+    """
+
+    rules: Sequence[Rule] | None
+    routes: Sequence[Route]
+    listed: frozenset[str] | None = None
+    own: frozenset[Address] = frozenset()
+    not_read: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,81 +56,241 @@ class Decision:
         rule: the rule that led to it, None when rules were not read.
         refused: why the packet is refused here, "" when it is not.
         differs: the tables' result where the kernel's own answer differs from it, else "".
+        next_hops: every usable next hop of the route, the first of which is `route`.
+        undecided: the rule or table that may lead elsewhere, "" when nothing may. `route` is then
+            the one that is taken if it does not; None where a table must have been read to tell.
     """
 
     route: Route | None
     rule: Rule | None = None
     refused: str = ""
     differs: str = ""
+    next_hops: tuple[Route, ...] = ()
+    undecided: str = ""
 
     @property
     def local(self) -> bool:
         """Whether the packet is delivered in this namespace."""
         return self.route is not None and self.route.type == "local"
 
+    @property
+    def ends_at(self) -> object:
+        """What decisions have in common that do the same to the packet."""
+        if self.refused:
+            return "refused"
+        hops = self.next_hops or ((self.route,) if self.route else ())
+        return frozenset((h.gateway, h.device, h.type, h.mtu, h.preferred_source) for h in hops)
 
-def decide(
-    rules: Sequence[Rule],
-    routes: Sequence[Route],
-    source: Address,
-    destination: Address,
-    *,
-    mark: int = 0,
-    in_device: str = "",
-) -> Decision:
+
+def decide(tables: RoutingTables, packet: RoutedPacket) -> Decision:
     """Look a packet up as the kernel does.
 
     Args:
-        rules: () for the three default rules.
-        routes: of every table that is known.
-        source, destination: of the packet.
-        mark: its skb mark.
-        in_device: the device it came in by, "" for packets of this namespace.
+        tables: of the namespace.
+        packet: what is known of it.
 
     Returns:
         The decision; `refused` says "no route to …" when nothing matches.
     """
-    for rule in sorted(rules or DEFAULT_RULES, key=lambda rule: rule.priority):
-        if not _selects(rule, source, destination, mark, in_device):
-            continue
-        if rule.action in ("blackhole", "unreachable", "prohibit"):
-            return Decision(None, rule, f"rule {rule.priority} says {rule.action}")
-        if rule.action != "lookup":
-            continue
-        route = longest(routes, rule.table, destination)
-        if route is None or route.type == "throw":
-            continue
-        if route.type in REFUSING:
-            return Decision(route, rule, f"the route {route.destination} is {route.type}")
-        return Decision(route, rule)
-    return Decision(None, None, f"no route to {destination}")
+    listed = DEFAULT_RULES if tables.rules is None else tables.rules
+    rules = sorted(listed, key=lambda rule: rule.priority)
+    version = packet.destination.version
+    rules = [rule for rule in rules if rule.version in (None, version)]
+    nothing = Decision(None, None, f"no route to {packet.destination}")
+    # From the last rule to the first: what may become of a packet that no earlier rule took. The
+    # first of each is the result if no rule that is undecided matches. `goto` only leads forward.
+    after: list[_Possible] = [[(nothing, "")]]
+    first_at: dict[int, _Possible] = {}
+    for rule in reversed(rules):
+        passed = after[-1]
+        selected = selects(rule, packet)
+        found = passed
+        if selected is not False:
+            found = _acted(rule, tables, packet, passed, first_at.get(rule.goto or -1))
+        if isinstance(selected, str):
+            possible = [(each, why or selected) for each, why in found]
+            found = _merged(passed[:1], [*possible, *passed[1:]])
+        after.append(found)
+        first_at[rule.priority] = found
+    (taken, _), *others = after[-1]
+    elsewhere = [(each, why) for each, why in others if each.ends_at != taken.ends_at]
+    if taken.undecided or not elsewhere:
+        return taken
+    other, why = elsewhere[0]
+    return replace(taken, undecided=f"{why}, and would then lead to: {_result(other)}")
 
 
-def with_kernel_answer(decision: Decision, answer: FibAnswer, routes: Sequence[Route]) -> Decision:
+_Possible = list[tuple[Decision, str]]
+"""Possible decisions, each with the reason why it is not certain ("" for none)."""
+
+
+def _acted(
+    rule: Rule,
+    tables: RoutingTables,
+    packet: RoutedPacket,
+    passed: _Possible,
+    target: _Possible | None,
+) -> _Possible:
+    """Return what may become of a packet that a rule selects.
+
+    Args:
+        rule: selects the packet.
+        tables: of the namespace.
+        packet: the packet.
+        passed: what becomes of it by the rules after this one.
+        target: what becomes of it by the rules from the target of `goto` on; None without them.
+    """
+    if rule.action in REFUSING:
+        return [(Decision(None, rule, f"{rule_text(rule)} says {rule.action}"), "")]
+    if rule.action == "goto":
+        return passed if target is None else target  # an unresolved goto is passed over
+    if rule.action == "nop":
+        return passed
+    if rule.action == "l3mdev":
+        reason = f"the table of the VRF is not known, which {rule_text(rule)} looks up"
+        return _merged([(Decision(None, rule, undecided=reason), "")], passed)
+    if rule.action != _LOOK_UP:
+        reason = f"{rule_text(rule)} is not understood: {rule.action or 'no action'}"
+        return _merged([(Decision(None, rule, undecided=reason), "")], passed)
+    return _looked_up(rule, tables, packet, passed)
+
+
+def _merged(one: _Possible, other: _Possible) -> _Possible:
+    """Return the decisions of both, each once, with the first reason."""
+    merged = list(one)
+    seen = {each.ends_at for each, _ in one if not each.undecided}
+    for each, why in other:
+        if each.undecided or each.ends_at not in seen:
+            seen.add(each.ends_at)
+            merged.append((each, why))
+    return merged[:_MOST]
+
+
+_MOST = 8
+"""Possible decisions to keep: two decide that a look-up is undecided."""
+
+
+def _looked_up(
+    rule: Rule, tables: RoutingTables, packet: RoutedPacket, passed: _Possible
+) -> _Possible:
+    """Return what may become of a packet that is looked up in a rule's table."""
+    destination = packet.destination
+    if tables.listed is not None and rule.table not in tables.listed:
+        if rule.table == "local":
+            if destination in tables.own:
+                whole = ip_network(destination.packed)
+                own = Route(whole, None, "lo", "local", "local")
+                return [(Decision(own, rule, next_hops=(own,)), "")]
+            return passed
+        if rule.table == "default":  # empty unless somebody fills it, which `ip route` hides
+            return passed
+        reason = f"table {rule.table} was not read, which {rule_text(rule)} looks up"
+        return _merged([(Decision(None, rule, undecided=reason), "")], passed)
+    instead: _Possible = []
+    for hops, why in _longest(tables.routes, rule.table, packet):
+        found = _by(rule, hops, passed)
+        if not why:
+            return _merged(found, instead)
+        instead += [(each, why) for each, _ in found]
+    return _merged(passed, instead)
+
+
+def _by(rule: Rule, hops: tuple[Route, ...], passed: _Possible) -> _Possible:
+    """Return what becomes of a packet by the route that a rule's table has for it."""
+    route = hops[0]
+    if route.type == "throw":
+        return passed
+    where = f"table {route.table}, which {rule_text(rule)} looks up"
+    usual = route.table in _USUAL_TABLES and rule.table == route.table
+    if route.type in REFUSING:
+        refused = f"{_prefix(route)} is {route.type}"
+        refused = f"the route {refused}" if usual else f"the route {refused} in {where}"
+        return [(Decision(route, rule, refused), "")]
+    if rule.suppress_prefix is not None and route.destination.prefixlen <= rule.suppress_prefix:
+        return passed
+    if route.type in ("unicast", "local", "broadcast") and (route.device or route.type == "local"):
+        decision = Decision(route, rule, next_hops=hops)
+        if not rule.suppress_group:
+            return [(decision, "")]
+        why = f"the device group of {route.device} is not known, which {rule_text(rule)} looks at"
+        return _merged([(decision, "")], [(each, w or why) for each, w in passed])
+    what = f"a route of type {route.type}" if route.device else "a next hop that is not shown"
+    reason = f"{_prefix(route)} of table {route.table} has {what}"
+    return [(Decision(None, rule, undecided=reason), "")]
+
+
+def _longest(
+    routes: Sequence[Route], table: str, packet: RoutedPacket
+) -> Iterator[tuple[tuple[Route, ...], str]]:
+    """Yield the next hops of the best route of a table; before it, those of routes that may be
+    taken instead, with the reason.
+
+    The best has the longest prefix, then (IPv6) the longest source prefix, then the lowest metric.
+    Dead next hops are passed over, and with all its next hops a route.
+    """
+    hits = [
+        route
+        for route in routes
+        if route.table == table
+        and not route.dead
+        and route.type not in ("multicast", "anycast")
+        and packet.destination in route.destination
+        and (route.source is None or packet.source in route.source)
+    ]
+    hits.sort(key=_order)
+    while hits:
+        best = hits[0]
+        same = [route for route in hits if _order(route) == _order(best)]
+        hops: tuple[Route, ...] = ()
+        if best.weight:
+            hops = tuple(route for route in same if route.weight)
+        elif best.destination.version == 6 and best.type == "unicast":
+            hops = tuple(same)  # IPv6 keeps the next hops of a route as routes
+        why = f"the route {describe(best)} is for packets of TOS {best.tos}" if best.tos else ""
+        yield hops or (best,), why
+        if not why:
+            return
+        hits = hits[len(same) :]
+
+
+def _order(route: Route) -> tuple[int, int, bool, str, int]:
+    source = route.source.prefixlen if route.source is not None else 0
+    return -route.destination.prefixlen, -source, not route.tos, route.tos, route.metric
+
+
+def with_kernel_answer(
+    decision: Decision, answer: FibAnswer, tables: RoutingTables, packet: RoutedPacket
+) -> Decision:
     """Return the decision by the kernel's own answer, which also depends on what the tables do not
-    show: rules by port or user, the choice among several next hops, VRFs.
+    show, such as VRFs.
+
+    The kernel was asked about a packet of UDP without ports, mark or TOS, by uid 0: its answer
+    holds for another packet only if no rule tells the two apart.
 
     Args:
         decision: of `decide`, by the tables.
-        answer: of RTM_GETROUTE for the same packet.
-        routes: of every table that is known, to name the route that was taken.
+        answer: of RTM_GETROUTE for the same addresses.
+        tables: of the namespace, to name the route that was taken.
+        packet: the packet of the decision.
     """
+    if not _same_to_rules(tables, packet):
+        return decision
     from_tables = describe(decision.route) if decision.route else decision.refused
+    from_tables = "" if decision.undecided else from_tables
     if answer.error:
-        if decision.route is None or decision.refused:
+        if decision.refused and not decision.undecided:
             return decision
-        return Decision(
-            None, None, f"no route to {answer.destination}: {answer.error}", from_tables
-        )
+        refused = f"the kernel's look-up for {answer.destination} fails: {answer.error}"
+        return Decision(None, None, refused, from_tables)
     taken = (answer.gateway, answer.device, answer.type)
-    route = decision.route
-    if route is not None and not decision.refused:
-        same_route = (route.gateway, route.device, route.type) == taken
-        if same_route or (route.type == answer.type == "local"):
-            return decision
+    if not decision.refused:
+        for hop in decision.next_hops:
+            same_hop = (hop.gateway, hop.device, hop.type) == taken
+            if same_hop or (hop.type == answer.type == "local"):
+                return replace(decision, undecided="")
     matching = [
         route
-        for route in routes
+        for route in tables.routes
         if (route.gateway, route.device, route.type) == taken
         and answer.table in ("", route.table)
         and answer.destination in route.destination
@@ -112,53 +299,22 @@ def with_kernel_answer(decision: Decision, answer: FibAnswer, routes: Sequence[R
     if found is None:
         whole = ip_network(answer.destination.packed)
         found = Route(
-            whole,
-            answer.gateway,
-            answer.device,
-            answer.table or "main",
-            answer.type,
+            whole, answer.gateway, answer.device, answer.table or "main", answer.type,
             mtu=answer.mtu,
-        )
-    return Decision(found, None, "", from_tables)
+        )  # fmt: skip
+    return Decision(found, None, "", from_tables, (found,))
 
 
-def longest(routes: Sequence[Route], table: str, destination: Address) -> Route | None:
-    """Return the route of a table with the longest prefix, then the lowest metric, or None.
-
-    Args:
-        routes: of any tables.
-        table: its name.
-        destination: of the packet.
-    """
-    hits = (
-        route
-        for route in routes
-        if route.table == table
-        and route.type not in ("broadcast", "multicast", "anycast")
-        and destination in route.destination
+def _same_to_rules(tables: RoutingTables, packet: RoutedPacket) -> bool:
+    asked = replace(
+        packet, mark=0, protocol=UDP, source_port=0, destination_port=0, user=0, tos=0, tunnel_id=0
     )
-    return min(hits, key=lambda route: (-route.destination.prefixlen, route.metric), default=None)
-
-
-def _selects(rule: Rule, source: Address, destination: Address, mark: int, in_device: str) -> bool:
-    if rule.other_selectors:
-        return False  # ports, protocols, users: not evaluated, so not taken for a match of all
-    if rule.version not in (None, destination.version):
-        return False
-    hit = (
-        (rule.source is None or source in rule.source)
-        and (rule.destination is None or destination in rule.destination)
-        and (rule.mark is None or mark & rule.mark_mask == rule.mark)
-        and (not rule.in_device or rule.in_device == (in_device or "lo"))
-        and not rule.out_device
-    )
-    return hit != rule.inverted
+    return all(selects(rule, packet) == selects(rule, asked) for rule in tables.rules or ())
 
 
 def describe(route: Route) -> str:
     """Return a route in iproute2's words, short."""
-    default = route.destination.prefixlen == 0
-    words = ["default" if default else str(route.destination)]
+    words = [_prefix(route)]
     if route.type not in ("unicast", "local"):
         words.insert(0, route.type)
     if route.gateway is not None:
@@ -166,6 +322,39 @@ def describe(route: Route) -> str:
     if route.device:
         words.append(f"dev {route.device}")
     return " ".join(words)
+
+
+def describe_taken(decision: Decision) -> str:
+    """Return the route of a decision in words: which of several next hops, and by which rule, where
+    the table is none of the usual ones."""
+    assert decision.route is not None
+    words = describe(decision.route)
+    if len(decision.next_hops) > 1:
+        hops = ", ".join(
+            str(hop.gateway or "on the link")
+            + (f" dev {hop.device}" if hop.device != decision.route.device else "")
+            for hop in decision.next_hops
+        )
+        words += f", one of {len(decision.next_hops)} next hops ({hops})"
+    rule = decision.rule
+    return words + (f" by rule {rule.priority}" if rule and by_own_rule(decision) else "")
+
+
+def by_own_rule(decision: Decision) -> bool:
+    """Tell whether a rule that somebody added led to the route."""
+    rule = decision.rule
+    plain = rule is not None and rule_text(rule) == f"rule {rule.priority}"
+    return rule is not None and (rule.table not in _USUAL_TABLES or not plain)
+
+
+def _prefix(route: Route) -> str:
+    return str(route.destination) if route.destination.prefixlen else "default"
+
+
+def _result(decision: Decision) -> str:
+    if decision.undecided or decision.refused:
+        return decision.undecided or decision.refused
+    return describe(decision.route) if decision.route else "nothing"
 
 
 def neighbour_of(

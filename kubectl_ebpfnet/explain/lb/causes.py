@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.kernel import kube_proxy, routing
+from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_back
 from kubectl_ebpfnet.explain.lb import evidence as probe_proof
 from kubectl_ebpfnet.explain.lb.datapath import (
     CILIUM,
@@ -196,7 +197,10 @@ def _drops_on(
 
 def device_to(node: NodeView, peer: Address) -> str:
     """Return the device of a node's route to an address, "" when it has no known route."""
-    decision = routing.decide(node[q.RULES].facts, node[q.ROUTES].facts, peer, peer)
+    tables = node_tables(node, peer.version)
+    if isinstance(tables, str):
+        return ""
+    decision = routing.decide(tables, way_back(peer, peer))
     return decision.route.device if decision.route is not None else ""
 
 

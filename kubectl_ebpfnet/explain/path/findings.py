@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kubectl_ebpfnet.errors import role_file
 from kubectl_ebpfnet.explain.flows.match import no_snat_map
 from kubectl_ebpfnet.explain.path import backends
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
 from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Backend
@@ -69,9 +71,13 @@ FULL = 0.95
 def _full_table(whole: WholePath) -> Iterator[Finding]:
     """Report a full nf_conntrack, which drops new connections (`table full, dropping packet`)."""
     for name in whole.cluster.node_names:
-        answer = whole.cluster.node(name)[q.COUNTERS]
-        value = {c.name: c for c in answer.facts if c.group == "conntrack"}
-        count, most = value.get("nf_conntrack_count"), value.get("nf_conntrack_max")
+        node = whole.cluster.node(name)
+        answer: Answer[Any] = node[q.SYSCTLS]
+        named = {fact.name.rpartition("/")[2]: fact for fact in answer.facts}
+        if "nf_conntrack_max" not in named:
+            answer = node[q.COUNTERS]
+            named = {fact.name: fact for fact in answer.facts if fact.group == "conntrack"}
+        count, most = named.get("nf_conntrack_count"), named.get("nf_conntrack_max")
         if count is None or most is None or not most.value or count.value < FULL * most.value:
             continue
         yield Finding(

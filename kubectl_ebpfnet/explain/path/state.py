@@ -190,6 +190,8 @@ class PathBuilder:
         crossings: (from node, to node, packet) of each crossing of the wire, to detect a loop.
         undecided: hops that may lose the packet or send it elsewhere.
         contradictions: evidence against the walk.
+        presumed: what was not read, and is taken to be as it usually is; where no answer comes, it
+            is the first thing to read.
         end: how the walk ended.
         choice: the first load-balancer's among several backends, None without one.
         forced: the backend to follow where a load-balancer may choose it.
@@ -204,6 +206,7 @@ class PathBuilder:
     crossings: set[tuple[str, str, Packet]] = field(default_factory=set)
     undecided: list[Undecided] = field(default_factory=list)
     contradictions: list[Contradiction] = field(default_factory=list)
+    presumed: list[str] = field(default_factory=list)
     end: End = Stopped("the walk did not begin")
     choice: Choice | None = None
     forced: Backend | None = None
@@ -381,6 +384,11 @@ class PathBuilder:
             fix: how to get it.
         """
         self.undecided.append(Undecided(len(self.hops), decides, reason, fix))
+
+    def presumes(self, what: str) -> None:
+        """Say that something that may lose the packet was not read, and is taken to be as usual."""
+        if what not in self.presumed:
+            self.presumed.append(what)
 
     def contradicts(self, text: str, evidence: tuple[Evidence, ...] = ()) -> None:
         """Add evidence against the walk, one sentence and its proof."""

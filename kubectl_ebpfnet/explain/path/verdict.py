@@ -7,6 +7,7 @@ read later than the answer came.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.explain.flows.between import lost_between
@@ -86,7 +87,7 @@ def _dropped(walk: PathBuilder, end: Dropped) -> Decision:
 def _arrived(walk: PathBuilder, end: Arrived) -> Decision:
     attempt = walk.attempt
     if walk.undecided:
-        return _undecided(walk.undecided[0], attempt)
+        return _undecided(walk.undecided, attempt)
     if attempt is not None and attempt.now and attempt.outcome is Outcome.UNANSWERED:
         return _unanswered(walk, end, attempt)
     return _let_through(end, attempt)
@@ -123,9 +124,15 @@ def _refused(walk: PathBuilder, attempt: Attempt) -> Decision:
     return Decision(Verdict.DROPPED, f"dropped at hop {last.number}: {by}", cause, fix, drop=drop)
 
 
-def _undecided(first: Undecided, attempt: Attempt | None) -> Decision:
-    reason = f"unknown at hop {first.hop}: {first.reason}"
+def _undecided(all_of_them: Sequence[Undecided], attempt: Attempt | None) -> Decision:
+    first = all_of_them[0]
+    named = dict.fromkeys((each.hop, each.reason) for each in all_of_them[:_NAMED])
+    reason = "unknown " + "; ".join(f"at hop {hop}: {reason}" for hop, reason in named)
     return Decision(Verdict.UNKNOWN, reason, first.reason, first.fix, _against(attempt))
+
+
+_NAMED = 3
+"""Undecided hops that the verdict names."""
 
 
 def _against(attempt: Attempt | None) -> tuple[Contradiction, ...]:
@@ -141,14 +148,20 @@ def _unanswered(walk: PathBuilder, end: Arrived, attempt: Attempt) -> Decision:
         reason = f"leaves the cluster {end.text}; what happens beyond is not known"
         return Decision(Verdict.LEAVES, reason, contradictions=_against(attempt))
     reason = f"the tables that were read let it through {end.text}, but {attempt.text}"
-    if lost is None:
-        fix = Fix("Run the path from the other side as well: the answer may be lost on its way.")
-        return Decision(Verdict.UNKNOWN, reason, "no table that was read loses it", fix)
-    where, proof = lost
-    fix = Fix(
-        "Look between these two places: netfilter, programs and devices there, and the listener."
-    )
-    return Decision(Verdict.UNKNOWN, reason, where, fix, (Contradiction(where, proof),))
+    if lost is not None:
+        where, proof = lost
+        fix = Fix(
+            "Look between these two places: netfilter, programs and devices there, and the "
+            "listener."
+        )
+        return Decision(Verdict.UNKNOWN, reason, where, fix, (Contradiction(where, proof),))
+    cause = "no table that was read loses it"
+    fix = Fix("Run the path from the other side as well: the answer may be lost on its way.")
+    if walk.presumed:
+        unread = "; ".join(walk.presumed)
+        reason += f"; not read, and presumed to be as usual: {unread}"
+        cause += f"; not read: {unread}"
+    return Decision(Verdict.UNKNOWN, reason, cause, fix)
 
 
 def _left(walk: PathBuilder, attempt: Attempt) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from kubectl_ebpfnet.explain.views.answer import Answer, FactLine, grouped
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Bundle, Place, pod_place
 from kubectl_ebpfnet.model.fact import Fact
-from kubectl_ebpfnet.model.kernel import Link, Route
+from kubectl_ebpfnet.model.kernel import Link, Route, Rule
 from kubectl_ebpfnet.model.net import Address
 
 T = TypeVar("T")
@@ -82,3 +83,9 @@ class PodNetns(Netns):
     def own_addresses(self) -> tuple[Address, ...]:
         """The pod's global addresses by its own namespace, () where that was not read."""
         return tuple(f.address for f in self[q.POD_ADDRESSES].facts if f.scope == "global")
+
+    def rules(self, version: int) -> Answer[Rule]:
+        """Return the pod's routing rules of one IP version, 4 or 6."""
+        answer = self[q.POD_RULES if version == 4 else q.POD_RULES6]
+        facts = tuple(rule for rule in answer.facts if rule.version in (None, version))
+        return replace(answer, facts=facts)

@@ -15,7 +15,7 @@ from kubectl_ebpfnet.explain.views.netns import Netns
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import DatapathConfig, Endpoint, IpcacheEntry, MonitorEvent
 from kubectl_ebpfnet.model.evidence import Bundle, Record, agent_place, node_place
-from kubectl_ebpfnet.model.kernel import Attachment, Link, Program, Ruleset
+from kubectl_ebpfnet.model.kernel import Attachment, Link, Program, Rule, Ruleset
 from kubectl_ebpfnet.model.net import TCP, Address, Flow
 from kubectl_ebpfnet.parse.cilium import config as cilium_config
 
@@ -45,6 +45,16 @@ class NodeView(Netns):
     def ruleset(self, version: int) -> Answer[Ruleset]:
         """Return netfilter's rules of one IP version; one fact, or none."""
         return self[q.NETFILTER if version == 4 else q.NETFILTER6]
+
+    def rules(self, version: int) -> Answer[Rule]:
+        """Return the routing rules of one IP version, 4 or 6."""
+        answer = self[q.RULES if version == 4 else q.RULES6]
+        facts = tuple(rule for rule in answer.facts if rule.version in (None, version))
+        return replace(answer, facts=facts)
+
+    def sysctl(self, name: str) -> int | None:
+        """Return a sysctl by its path below /proc/sys, None where it was not read."""
+        return next((fact.value for fact in self.having(q.SYSCTLS, name, "name")), None)
 
     @cached_property
     def bpf_links(self) -> Answer[Attachment]:

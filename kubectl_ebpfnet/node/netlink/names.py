@@ -13,6 +13,7 @@ from pathlib import Path
 
 _NAMED: dict[str, dict[int, str]] = {
     "rt_tables": {0: "unspec", 253: "default", 254: "main", 255: "local"},
+    "group": {0: "default"},
     "rt_scopes": {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"},
 }
 _FOLDERS = tuple(Path(folder) for folder in ("/usr/lib", "/usr/share", "/etc"))
@@ -31,7 +32,7 @@ def names(kind: str) -> dict[int, str]:
     """Return iproute2's names of numbers, with the names in this image's files.
 
     Args:
-        kind: `rt_tables` or `rt_scopes`.
+        kind: `rt_tables`, `rt_scopes` or `group` (of devices).
     """
     found = dict(_NAMED[kind])
     for folder in _FOLDERS:

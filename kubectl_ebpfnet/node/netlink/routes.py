@@ -26,15 +26,17 @@ from kubectl_ebpfnet.node.netlink.rtnetlink import dump, get
 INET, INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 _CLONED, _LOOKUP_TABLE = 0x200, 0x1000  # RTM_F_*
 _MAIN = 254
+_DEAD = 1  # RTNH_F_DEAD
 _FIB_WORDS = (
     "fib DEST [from ADDRESS] [iif DEVICE] [mark NUMBER]"
     " [ipproto NAME|NUMBER] [sport PORT] [dport PORT]"
 )
 # The meaning of an errno for a look-up.
 _REASONS = {
-    errno.EINVAL: "a blackhole route, or a source that cannot be (martian)",
+    errno.EINVAL: "a blackhole route, or a source that cannot be (martian, rp_filter)",
     errno.EXDEV: "the source would be answered by another device (rp_filter)",
     errno.EACCES: "a prohibit route or rule",
+    errno.EHOSTUNREACH: "an unreachable route or rule, or forwarding is off at the device",
 }
 _NO_ROUTE = frozenset({*_REASONS, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EAGAIN})
 
@@ -74,7 +76,8 @@ def _routes(
     preferred = message.get_attr("RTA_PREFSRC")
     metrics = message.get_attr("RTA_METRICS")
     for hop in message.get_attr("RTA_MULTIPATH") or (message,):
-        index = hop["oif"] if hop is not message else message.get_attr("RTA_OIF")
+        one_of_several = hop is not message
+        index = hop["oif"] if one_of_several else message.get_attr("RTA_OIF")
         yield Route(
             destination=network(message.get_attr("RTA_DST"), message["dst_len"], family),
             gateway=_gateway(hop),
@@ -86,6 +89,9 @@ def _routes(
             scope=scopes.get(scope, str(scope)) if scope else "",
             mtu=metrics.get_attr("RTAX_MTU") if metrics else None,
             source=network(source, source_length, family) if source else None,
+            tos=f"0x{message['tos']:02x}" if message["tos"] else "",
+            weight=hop["hops"] + 1 if one_of_several else 0,
+            dead=bool((hop["flags"] | message["flags"]) & _DEAD),
         )
 
 

@@ -27,14 +27,9 @@ __all__ = ["addresses", "fib", "links", "neighbours", "routes", "rules"]
 _TYPE_MASK = 0x3FFF  # NLA_TYPE_MASK: an attribute's type without its two flags
 _INVERT, _NO_SUPPRESSION, _ALL_BITS = 0x2, 0xFFFFFFFF, 0xFFFFFFFF
 _ACTIONS = {1: "lookup", 2: "goto", 3: "nop"}  # FR_ACT_*; the others are named as route types
-_SUPPRESS = {
-    "FRA_SUPPRESS_IFGROUP": "suppress_ifgroup", "FRA_SUPPRESS_PREFIXLEN": "suppress_prefixlength",
-}  # fmt: skip
-_SELECTORS = {
-    "FRA_TUN_ID": "tun_id", "FRA_UID_RANGE": "uidrange", "FRA_IP_PROTO": "ipproto",
-    "FRA_SPORT_RANGE": "sport", "FRA_DPORT_RANGE": "dport", "FRA_DSCP": "dscp",
-    "FRA_FLOWLABEL": "flowlabel",
-}  # fmt: skip
+_SELECTORS = {"FRA_DSCP": "dscp", "FRA_FLOWLABEL": "flowlabel"}  # not evaluated
+_MASKS = {"FRA_SPORT_MASK": "sport", "FRA_DPORT_MASK": "dport"}
+_WHOLE_PORT = "ffff"
 _PROXY, _EXTERN_LEARNED = 0x08, 0x10  # NTF_*
 _NOARP = 0x40
 _STATES = {
@@ -99,26 +94,44 @@ def _rule(message: Any, tables: dict[int, str]) -> Rule:
         out_device=text(get("FRA_OIFNAME")),
         action=action,
         inverted=bool(message["flags"] & _INVERT),
-        other_selectors=tuple(sorted(_unevaluated_selectors(message, table))),
+        protocol=get("FRA_IP_PROTO") or None,
+        source_ports=_range(get("FRA_SPORT_RANGE")),
+        destination_ports=_range(get("FRA_DPORT_RANGE")),
+        users=_range(get("FRA_UID_RANGE")),
+        tos=f"0x{message['tos']:02x}" if message["tos"] else "",
+        tunnel_id=get("FRA_TUN_ID"),
+        suppress_prefix=_suppressed(get("FRA_SUPPRESS_PREFIXLEN")) if table else None,
+        suppress_group=_group(get("FRA_SUPPRESS_IFGROUP")) if table else "",
+        other_selectors=tuple(sorted(_unevaluated_selectors(message))),
         goto=get("FRA_GOTO") if action == "goto" else None,
         version=4 if family == INET else 6,
     )
 
 
-def _unevaluated_selectors(message: Any, table: int) -> Iterator[str]:
-    """Yield the names of selectors, of a rule or its look-up, that are not evaluated.
+def _range(bounds: str | None) -> tuple[int, ...]:
+    """Return pyroute2's `80:90` as numbers."""
+    return tuple(map(int, bounds.split(":"))) if bounds else ()
+
+
+def _suppressed(value: int | None) -> int | None:
+    return None if value == _NO_SUPPRESSION else value
+
+
+def _group(value: int | None) -> str:
+    return "" if value in (None, _NO_SUPPRESSION) else names("group").get(value, str(value))
+
+
+def _unevaluated_selectors(message: Any) -> Iterator[str]:
+    """Yield the names of selectors that are not evaluated.
 
     The other attributes that pyroute2 knows are read, or do not select: the rule's origin
-    (protocol), realms, padding, and masks of selectors.
+    (protocol), realms, padding.
     """
-    if message["tos"]:
-        yield "tos"
     for attribute in message["attrs"]:
         if attribute.name in _SELECTORS:
             yield _SELECTORS[attribute.name]
-        elif attribute.name in _SUPPRESS:
-            if table and attribute.value != _NO_SUPPRESSION:
-                yield _SUPPRESS[attribute.name]
+        elif attribute.name in _MASKS and attribute.value.replace(":", "") != _WHOLE_PORT:
+            yield f"{_MASKS[attribute.name]}_mask"
         elif attribute.name == "UNKNOWN":
             yield f"attribute {attribute.nla['header']['type'] & _TYPE_MASK}"
 

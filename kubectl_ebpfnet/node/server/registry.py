@@ -26,6 +26,7 @@ FUNCTIONS = {
     "forward": "netlink.forward:forward",
     "attachments": "bpf.attachments:attachments",
     "counters": "counters:counters",
+    "sysctls": "sysctls:sysctls",
     "conntrack": "netlink.conntrack:entries",
     "probe": "probe.attempts:probe",
     "kernel": "capabilities:facts",

@@ -15,6 +15,6 @@ from __future__ import annotations
 from kubectl_ebpfnet.parse.iproute.link import addresses, links
 from kubectl_ebpfnet.parse.iproute.neighbour import neighbours
 from kubectl_ebpfnet.parse.iproute.route import routes, routes6
-from kubectl_ebpfnet.parse.iproute.rule import rules
+from kubectl_ebpfnet.parse.iproute.rule import rules, rules6
 
-__all__ = ["addresses", "links", "neighbours", "routes", "routes6", "rules"]
+__all__ = ["addresses", "links", "neighbours", "routes", "routes6", "rules", "rules6"]

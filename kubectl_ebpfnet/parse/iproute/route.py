@@ -61,6 +61,9 @@ class _Record:
     preferred_source: Address | None = None
     scope: str = ""
     mtu: int | None = None
+    tos: str = ""
+    weight: int = 0
+    dead: bool = False
     # Only IPv6 routes have a router preference.
     has_preference: bool = False
     nexthops: list[_Record] = field(default_factory=list)
@@ -86,6 +89,9 @@ class _Record:
                 scope=self.scope,
                 mtu=self.mtu,
                 source=source,
+                tos=self.tos,
+                weight=hop.weight,
+                dead=hop.dead or self.dead,
                 span=hop.span,
             )
 
@@ -136,21 +142,27 @@ def _json_record(member: dict[str, Any], span: Span) -> _Record:
     record.table = json_text(member, "table", _SOURCE, "main")
     record.metric = json_integer(member, "metric", _SOURCE) or 0
     record.scope = json_text(member, "scope", _SOURCE)
+    record.tos = json_text(member, "tos", _SOURCE)
     record.has_preference = "pref" in member
     if member.get("prefsrc") is not None:
         record.preferred_source = address(member["prefsrc"], _SOURCE, 1)
-    for _, metrics in json_objects(member.get("metrics", []), _SOURCE):
-        record.mtu = json_integer(metrics, "mtu", _SOURCE)
+    metrics = member.get("metrics", [])
+    if not (isinstance(metrics, list) and all(isinstance(each, int) for each in metrics)):
+        # Old iproute2 prints numbers alone, which do not tell of what they are.
+        for _, each in json_objects(metrics, _SOURCE):
+            record.mtu = json_integer(each, "mtu", _SOURCE)
     _json_hop(record, member)
     hops = member.get("nexthops", [])
     for place, hop in json_objects(hops, _SOURCE, span.member("nexthops")):
-        record.nexthops.append(_Record(place))
+        record.nexthops.append(_Record(place, weight=json_integer(hop, "weight", _SOURCE) or 1))
         _json_hop(record.nexthops[-1], hop)
     return record
 
 
 def _json_hop(record: _Record, member: dict[str, Any]) -> None:
     record.device = json_text(member, "dev", _SOURCE)
+    flags = member.get("flags", [])
+    record.dead = isinstance(flags, list) and "dead" in flags
     via = member.get("via")
     if isinstance(via, dict):
         record.gateway = address(via.get("host"), _SOURCE, 1)
@@ -182,7 +194,7 @@ def _text_records(data: bytes) -> list[_Record]:
 
 def _text_continuation(record: _Record, first: str, words: Iterator[str], number: int) -> None:
     if first == "nexthop":
-        record.nexthops.append(_Record(Span(number)))
+        record.nexthops.append(_Record(Span(number), weight=1))
         _text_words(record.nexthops[-1], words)
     elif first == "cache":  # `ip route get` puts the metrics here
         _text_words(record, words)
@@ -193,7 +205,9 @@ def _text_words(record: _Record, words: Iterator[str]) -> None:
     for word in words:
         if word == "encap":  # skip its words, which may equal words of the route
             word = next((w for w in words if w in ("via", "dev")), "")
-        if word == "via":
+        if word == "dead":
+            record.dead = True
+        elif word == "via":
             _text_gateway(record, words)
         elif word == "pref":
             record.has_preference = True
@@ -213,6 +227,10 @@ def _text_value(record: _Record, word: str, value: str) -> None:
             record.table = value
         case "scope":
             record.scope = value
+        case "tos":
+            record.tos = value
+        case "weight":
+            record.weight = integer(value, _SOURCE, record.span.line)
         case "from":
             record.source = value
         case "src":

@@ -135,7 +135,11 @@ def in_ipv6() -> Bundle:
     for record in open_bundle(SCENARIOS / NATIVE).records:
         if record.command in ("ip6tables-save", "cat /proc/net/ipv6_route"):
             continue
-        forms = {"ip route": ("ip", "-6", "route"), "iptables-save -c": ("ip6tables-save", "-c")}
+        forms = {
+            "ip route": ("ip", "-6", "route"),
+            "ip -j rule": ("ip", "-j", "-6", "rule"),
+            "iptables-save -c": ("ip6tables-save", "-c"),
+        }
         here = everywhere(*TO_IPV6)(record)
         assert here is not None
         if record.place.pod or record.command != "ip route":

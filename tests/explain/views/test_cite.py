@@ -15,7 +15,7 @@ import pytest
 from kubectl_ebpfnet.explain.lb import evidence as lb_evidence
 from kubectl_ebpfnet.explain.path import services
 from kubectl_ebpfnet.explain.path.stages.device import link_evidence
-from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence, route_evidence
+from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.programs.at_device import at_device
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
@@ -63,7 +63,7 @@ def test_a_route_is_quoted_of_its_own_table() -> None:
     same = {"dst": "default", "gateway": "192.0.2.1", "dev": "eth0", "flags": []}
     node = view(said("ip -j route show table all", [same, {**same, "table": "2004"}]))
     (route,) = (one for one in node[q.ROUTES].facts if one.table == "2004")
-    assert quoted(route_evidence(node, route))["table"] == "2004"
+    assert quoted(cite.of(node[q.ROUTES].record, route.span))["table"] == "2004"
 
 
 @pytest.mark.parametrize("end", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\r", "\r\r"])

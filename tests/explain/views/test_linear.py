@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence, route_evidence
+from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.programs.listing import of_node
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
@@ -72,7 +72,7 @@ def endpoints(whole: Bundle) -> int:
         found = node.local_endpoint(ip_address(route.destination.network_address))
         assert found is not None
         assert f"lxc{found.id}" in endpoint_evidence(node, found)[0].excerpt[0]
-        assert f"lxc{found.id}" in route_evidence(node, route)[0].excerpt[0]
+        assert f"lxc{found.id}" in cite.of(node[q.ROUTES].record, route.span)[0].excerpt[0]
         assert node.link(found.interface) is not None
         cited += 1
     return cited

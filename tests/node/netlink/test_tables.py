@@ -129,9 +129,14 @@ def test_the_namespace_has_what_the_comparison_is_about(made: Namespace) -> None
     assert {"blackhole", "unreachable", "prohibit", "throw", "local"} <= {r.type for r in routes}
     assert {"main", "local", "200", "2005"} <= {route.table for route in routes}
     rules = ours(made, "rules")
-    assert {"suppress_prefixlength", "ipproto", "sport", "dport", "uidrange", "tos"} <= {
-        name for rule in rules for name in rule.other_selectors
-    }
+    assert any(rule.suppress_prefix == 0 for rule in rules)
+    assert any(rule.suppress_group == "4" for rule in rules)
+    assert any(rule.tos == "0x10" for rule in rules)
+    assert any(rule.users == (70000, 70001) for rule in rules)
+    assert any(rule.protocol == 6 and rule.source_ports == (5, 5) for rule in rules)
+    assert any(rule.destination_ports == (80, 90) for rule in rules)
+    assert any(route.tos == "0x10" for route in routes)
+    assert [r.weight for r in routes if str(r.destination) == "10.20.0.0/16"] == [1, 5]
     states = {state for one in ours(made, "neighbours") for state in one.states}
     assert {"PERMANENT", "FAILED", "REACHABLE", "STALE"} <= states
 

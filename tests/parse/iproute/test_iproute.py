@@ -214,6 +214,59 @@ def test_a_default_tells_its_own_family() -> None:
     assert iproute.routes(b"default dev eth0 scope link\n", 6)[0].destination == V6
 
 
+def test_old_iproute2_prints_the_type_as_a_bare_word() -> None:
+    routes = iproute.routes(sample("iproute2-unknown/cilium-1.9-node2/ip-j-route-show-table-all"))
+    assert routes[0] == Route(V4, None, "lo", "2004", "local", scope="host")
+    assert {"local", "broadcast", "multicast", "unicast"} <= {route.type for route in routes}
+
+
+def test_next_hops_have_weights_and_may_be_dead() -> None:
+    text = (
+        "10.1.0.0/16 tos 0x10 metric 5 \n"
+        "\tnexthop via 10.0.0.2 dev d0 weight 2 dead linkdown \n"
+        "\tnexthop via 10.0.0.3 dev d1 weight 1 onlink \n"
+        "10.2.0.0/16 via 10.0.0.2 dev d0 linkdown \n"
+    )
+    dead, alive, single = iproute.routes(text.encode())
+    assert [(hop.weight, hop.dead, hop.tos) for hop in (dead, alive)] == [
+        (2, True, "0x10"),
+        (1, False, "0x10"),
+    ]
+    assert (single.weight, single.dead) == (0, False)
+
+
+def test_selectors_of_rules() -> None:
+    """As iproute2 6.1 prints them."""
+    text = (
+        b"25:\tfrom all goto 501 [unresolved]\n"
+        b"26:\tfrom all goto none\n"
+        b"31:\tfrom all ipproto sctp sport 100-200 lookup 100\n"
+        b"40:\tfrom all uidrange 1000-2000 lookup 100\n"
+        b"55:\tfrom all lookup 100 suppress_ifgroup 5\n"
+        b"61:\tfrom all tun_id 7 lookup 100\n"
+        b"63:\tfrom all dport 0x50/0xff flowlabel 0x7 lookup 9\n"
+    )
+    json = (
+        b'[{"priority":25,"src":"all","goto":501,"unresolved":null},'
+        b'{"priority":26,"src":"all","goto":"none"},'
+        b'{"priority":31,"src":"all","ipproto":"sctp","sport_start":100,"sport_end":200,'
+        b'"table":"100"},'
+        b'{"priority":40,"src":"all","uid_start":1000,"uid_end":2000,"table":"100"},'
+        b'{"priority":55,"src":"all","table":"100","suppress_ifgroup":"5"},'
+        b'{"priority":61,"src":"all","tun_id":7,"table":"100"}]'
+    )
+    rules = iproute.rules(text)
+    assert iproute.rules(json) == rules[:-1]
+    assert [(rule.action, rule.goto) for rule in rules[:2]] == [("goto", 501), ("goto", None)]
+    assert (rules[2].protocol, rules[2].source_ports) == (132, (100, 200))
+    assert rules[3].users == (1000, 2000)
+    assert rules[4].suppress_group == "5"
+    assert rules[5].tunnel_id == 7
+    assert rules[6].other_selectors == ("dport", "flowlabel")
+    assert {rule.version for rule in rules} == {4}
+    assert {rule.version for rule in iproute.rules6(json)} == {6}
+
+
 def test_route_get_has_its_metrics_on_the_second_line() -> None:
     text, json = iproute.routes(ip("route-get-1.2.3.4")), iproute.routes(ip("j-route-get-1.2.3.4"))
     assert text == json
@@ -253,10 +306,17 @@ def test_rules() -> None:
     )
     assert rules[13] == Rule(13, "", action="goto", goto=32766)
     assert rules[14] == Rule(
-        14, "", action="unreachable", other_selectors=("dport", "ipproto", "sport")
+        14,
+        "",
+        action="unreachable",
+        source=rules[14].source,
+        protocol=6,
+        source_ports=(5, 5),
+        destination_ports=(80, 90),
     )
-    assert rules[15] == Rule(15, "", action="blackhole", other_selectors=("uidrange",))
-    assert rules[17] == Rule(17, "main", other_selectors=("suppress_prefixlength",))
+    assert rules[15] == Rule(15, "", action="blackhole", users=rules[15].users)
+    assert rules[15].users == (0, 100)
+    assert rules[17] == Rule(17, "main", suppress_prefix=0)
     assert rules[18] == Rule(18, "", action="l3mdev")
     assert rules[19] == Rule(19, "5", in_device="nosuch")
     assert rules[20] == Rule(20, "", action="nop")
@@ -283,7 +343,7 @@ def test_busybox_rules() -> None:
     rules = {r.priority: r for r in iproute.rules(ip("rule", program="busybox-1.35.0"))}
     assert rules[9] == Rule(9, "2004", mark=0x200, mark_mask=0xF00)
     assert (rules[14].action, rules[14].table) == ("unreachable", "")
-    assert rules[16].other_selectors == ("tos",)
+    assert rules[16].tos == "16"
     assert rules[32766] == Rule(32766, "main")
 
 

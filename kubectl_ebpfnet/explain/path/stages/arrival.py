@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_back
 from kubectl_ebpfnet.explain.kernel.routing import decide
 from kubectl_ebpfnet.explain.path.stages import gateway, nodeport
 from kubectl_ebpfnet.explain.path.stages.tunnel import device_of
@@ -70,9 +71,10 @@ def _device(node: NodeView, here: PacketState) -> str:
     for fact in node[q.ADDRESSES].facts:
         if fact.address == flow.destination:
             return fact.device
-    if node[q.ROUTES].known:
+    tables = node_tables(node, flow.source.version)
+    if not isinstance(tables, str):
         # On an ordinary node the packet comes in by the device of the route to its sender.
-        back = decide(node[q.RULES].facts, node[q.ROUTES].facts, flow.destination, flow.source)
+        back = decide(tables, way_back(flow.destination, flow.source))
         device = back.route.device if back.route is not None else ""
         if device and not device.startswith(("cilium_", "lxc")):
             return device

@@ -12,8 +12,9 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.net import Address, Network
-from kubectl_ebpfnet.model.path import Evidence, HopKind, State
+from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, Outcome, State
 
 
 def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
@@ -132,15 +133,19 @@ def _own_cidrs(walk: PathBuilder, name: str) -> tuple[Network, ...]:
 
 def _next_hop(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
     """Add the neighbour entry of the next hop; return whether the packet can be sent to it."""
-    if not node[q.NEIGHBOURS].known:
-        return True
+    answer = node[q.NEIGHBOURS]
     flow = here.packet.outer or here.packet.flow
     target: Address = here.next_hop or flow.destination
-    neighbour = neighbour_of(node[q.NEIGHBOURS].facts, here.device, target)
-    if neighbour is None:
+    if not answer.known or not _has_neighbours(node, here.device):
         return True
-    evidence = cite.of(node[q.NEIGHBOURS].record, neighbour.span)
+    if target.version == 6 and answer.record is not None and _lists_ipv4_alone(answer.record):
+        return True
+    neighbour = neighbour_of(answer.facts, here.device, target)
     where = here.on_node(HopKind.NEIGHBOUR)
+    if neighbour is None:
+        _no_entry(walk, here, target, cite.whole(answer.record))
+        return True
+    evidence = cite.of(answer.record, neighbour.span)
     if unresolved(neighbour):
         state = "/".join(neighbour.states)
         walk.drop(
@@ -162,3 +167,32 @@ def _next_hop(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         evidence,
     )
     return True
+
+
+def _no_entry(
+    walk: PathBuilder, here: PacketState, target: Address, evidence: tuple[Evidence, ...]
+) -> None:
+    """Say that the next hop's MAC has to be asked for, which may get no answer."""
+    attempt = walk.attempt
+    silent = attempt is not None and attempt.now and attempt.outcome is Outcome.UNANSWERED
+    walk.hop(
+        *here.on_node(HopKind.NEIGHBOUR),
+        f"no entry for next hop {target} on {here.device} yet: the node asks for its MAC",
+        State.UNKNOWN if silent else State.DERIVED,
+        here.packet,
+        evidence,
+        reason=f"whether anybody has {target} on {here.device} is not known" if silent else "",
+        decides=Decides.DROP,
+        fix=Fix(f"Ask for it on node {here.node}.", f"arping -I {here.device} {target}"),
+    )
+
+
+def _has_neighbours(node: NodeView, device: str) -> bool:
+    """Tell whether packets at a device need a MAC: tunnels of IP in IP and WireGuard have none."""
+    link = node.link(device)
+    return link is None or bool(link.mac)
+
+
+def _lists_ipv4_alone(record: Record) -> bool:
+    """Tell whether a record of neighbours has those of ARP alone (/proc/net/arp, arp)."""
+    return "arp" in record.argv[-1] or record.argv[0] == "arp"

@@ -5,9 +5,8 @@ Source: Cilium bpf/bpf_lxc.c (handle_ipv4_from_lxc); cilium-facts 4.4.
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.kernel import routing
-from kubectl_ebpfnet.explain.kernel.routing import describe
 from kubectl_ebpfnet.explain.path.stages import gateway
+from kubectl_ebpfnet.explain.path.stages.node_route import by_only_device, route_hop, route_of
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text, identity_text
@@ -15,9 +14,8 @@ from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Endpoint, IpcacheEntry
 from kubectl_ebpfnet.model.evidence import NOWHERE
-from kubectl_ebpfnet.model.kernel import Route
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, HopPlace, Severity, State
+from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, HopPlace, State
 
 _TO_NETDEV = ("cil_to_netdev", "to-netdev", "to_netdev")
 
@@ -145,31 +143,23 @@ def _by_fib(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState
     that look-up has no incoming device, so a rule on `iif lxc…` does not count.
     """
     flow = here.packet.flow
-    without = here.to(here.stage, in_device="")
-    one = len(_devices(node)) == 1
-    if not one and _differs(here, node) and not node.config.devices:
+    devices = _devices(node)
+    if len(devices) == 1:
+        return by_only_device(walk, here, node, next(iter(devices)))
+    if not devices and here.in_device and _asks_device(here, node):
         walk.hop(
             HopPlace.CILIUM, here.node, here.node, HopKind.ROUTE,
             f"the route to {flow.destination}", State.UNKNOWN, here.packet,
             reason=f"a rule on {here.in_device} counts only where Cilium has several devices, and "
             "its devices are not known", decides=Decides.WAY,
         )  # fmt: skip
-    here = here if node.config.devices and not one else without
+        here = here.to(here.stage, in_device="")
     decision = route_of(walk, here, node, flow.source, flow.destination, HopPlace.CILIUM)
     if decision is None or decision.route is None:
         return None
-    walk.hop(
-        HopPlace.CILIUM,
-        here.node,
-        here.node,
-        HopKind.ROUTE,
-        f"{describe(decision.route)} (fib_lookup in BPF host routing: past the node's netfilter)",
-        State.DERIVED,
-        here.packet,
-        route_evidence(node, decision.route)
-        + kernel_evidence(here, node, flow.source, flow.destination)
-        + node.host_routing.evidence,
-    )
+    note = " (fib_lookup in BPF host routing: past the node's netfilter)"
+    proof = node.host_routing.evidence
+    route_hop(walk, here, node, decision, (HopPlace.CILIUM, here.node), note, proof=proof)
     if decision.local:
         return here.to(Stage.NODE_LOCAL)
     return here.to(
@@ -189,125 +179,7 @@ def _devices(node: NodeView) -> frozenset[str]:
     return frozenset(node.config.devices or attached)
 
 
-def _differs(here: PacketState, node: NodeView) -> bool:
-    """Tell whether the incoming device changes the route."""
-    flow = here.packet.flow
-    with_device, without = (
-        routing.decide(
-            node[q.RULES].facts, node[q.ROUTES].facts, flow.source, flow.destination, in_device=name
-        )
-        for name in (here.in_device, "")
-    )
-    return with_device != without
-
-
-def route_of(
-    walk: PathBuilder,
-    here: PacketState,
-    node: NodeView,
-    source: Address,
-    destination: Address,
-    place: HopPlace = HopPlace.NODE,
-    *,
-    mark: int = 0,
-) -> routing.Decision | None:
-    """Look the packet up in the node's routes, and add a hop where there is no usable route.
-
-    Args:
-        walk: takes hops and findings.
-        here: the packet on the node.
-        node: the node.
-        source, destination: of the routed packet: the outer packet in a tunnel.
-        place: who looks the route up: the node's stack, or Cilium by fib_lookup.
-        mark: skb mark of the packet.
-
-    Returns:
-        The decision; None when the packet is dropped or the routes are not known.
-    """
-    if not node[q.ROUTES].known:
-        reason = f"the node's routes could not be read: {node[q.ROUTES].missing}"
-        walk.hop(
-            place, here.node, here.node, HopKind.ROUTE, f"the route to {destination}",
-            State.UNKNOWN, here.packet, cite.whole(node[q.ROUTES].record), reason=reason,
-        )  # fmt: skip
-        walk.unknown(reason)
-        return None
-    decision = routing.decide(
-        node[q.RULES].facts,
-        node[q.ROUTES].facts,
-        source,
-        destination,
-        mark=mark,
-        in_device=here.in_device,
-    )
-    decision, kernel_proof = _with_kernel_answer(here, node, decision, source, destination, mark)
-    if decision.differs:
-        walk.finding(
-            Severity.INFO,
-            f"node {here.node} sends {destination} by "
-            f"{describe(decision.route) if decision.route else decision.refused}, "
-            f"where its tables read as {decision.differs}",
-            "The kernel's own look-up counts. A rule by port, protocol or user, a VRF, or one of "
-            "several next hops may be the reason.",
-            kernel_proof,
-        )
-    if decision.route is not None and not decision.refused:
-        return decision
-    refusing, record = decision.route, node[q.ROUTES].record
-    evidence = kernel_proof or (
-        route_evidence(node, refusing) if refusing is not None else cite.whole(record)
-    )
-    walk.drop(
-        *here.on_node(HopKind.ROUTE),
-        f"{decision.refused} on {here.node}",
-        State.DERIVED,
-        here.packet,
-        evidence,
-        title=f"node {here.node} has {decision.refused}",
-        detail=f"`ip route get {destination}` on the node shows the same. A route to "
-        "another node's pods is set by Cilium (auto-direct-node-routes) or by the network.",
-    )
-    return None
-
-
-def _with_kernel_answer(
-    here: PacketState,
-    node: NodeView,
-    decision: routing.Decision,
-    source: Address,
-    destination: Address,
-    mark: int,
-) -> tuple[routing.Decision, tuple[Evidence, ...]]:
-    """Correct a decision by the kernel's own look-up, where a node pod recorded it; with proof."""
-    answer = node[q.FORWARD.about(*q.packet_words(source, destination))]
-    fact = next((fact for fact in answer.facts if fact.in_device == here.in_device), None)
-    if fact is None:
-        return decision, ()
-    # The look-up had no mark, which Cilium sets: it is valid only if no rule looks at the mark.
-    unmarked = routing.decide(
-        node[q.RULES].facts, node[q.ROUTES].facts, source, destination, in_device=here.in_device
-    )
-    if mark and unmarked != decision:
-        return decision, ()
-    found = routing.with_kernel_answer(decision, fact, node[q.ROUTES].facts)
-    return found, kernel_evidence(here, node, source, destination)
-
-
-def kernel_evidence(
-    here: PacketState, node: NodeView, source: Address, destination: Address
-) -> tuple[Evidence, ...]:
-    """Cite the kernel's own look-up for a pod's packet; () where none is recorded.
-
-    Args:
-        here: the packet on the node.
-        node: the node.
-        source, destination: of the routed packet.
-    """
-    answer = node[q.FORWARD.about(*q.packet_words(source, destination))]
-    spans = [fact.span for fact in answer.facts if fact.in_device == here.in_device]
-    return cite.of(answer.record, *spans) if spans else ()
-
-
-def route_evidence(node: NodeView, route: Route) -> tuple[Evidence, ...]:
-    """Cite a route in the record that it was read from."""
-    return cite.of(node[q.ROUTES].record, route.span)
+def _asks_device(here: PacketState, node: NodeView) -> bool:
+    """Tell whether a rule looks at the device that the packet came in by."""
+    rules = node.rules(here.packet.flow.destination.version).facts
+    return any(rule.in_device == here.in_device for rule in rules)

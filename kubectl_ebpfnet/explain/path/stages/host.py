@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.kernel import netfilter, routing
+from kubectl_ebpfnet.explain.kernel import netfilter
 from kubectl_ebpfnet.explain.path.stages import loadbalancing
-from kubectl_ebpfnet.explain.path.stages.forward import kernel_evidence, route_evidence, route_of
+from kubectl_ebpfnet.explain.path.stages.conntrack_table import table_is_full
+from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
-from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import NetfilterRule
-from kubectl_ebpfnet.model.path import Decides, Evidence, HopKind, State
+from kubectl_ebpfnet.model.path import Decides, Evidence, HopKind, HopPlace, State
 
 IDENTITY_MARK = 0x0F00
 """MARK_MAGIC_IDENTITY: what cil_from_container puts on packets for the stack (bpf/lib/common.h)."""
@@ -29,26 +29,18 @@ MASQUERADE_MARK = 0x4000
 def forward(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Pass the packet through the node's stack."""
     node = walk.cluster.node(here.node)
+    if table_is_full(walk, here, node):
+        return None
     translated = _destination_nat(walk, here, node)
     if translated is None:
         return None
     here = translated
     flow = here.packet.flow
-    where = here.on_node(HopKind.ROUTE)
-    decision = route_of(walk, here, node, flow.source, flow.destination, mark=_mark(here) or 0)
+    mark = _mark(here) or 0
+    decision = route_of(walk, here, node, flow.source, flow.destination, mark=mark)
     if decision is None or decision.route is None:
         return None
-    rule = decision.rule
-    by_rule = f" by rule {rule.priority}" if rule and rule.table not in ("main", "local") else ""
-    walk.hop(
-        *where,
-        routing.describe(decision.route) + by_rule,
-        State.DERIVED,
-        here.packet,
-        route_evidence(node, decision.route)
-        + kernel_evidence(here, node, flow.source, flow.destination)
-        + (cite.of(node[q.RULES].record, rule.span) if rule and by_rule else ()),
-    )
+    route_hop(walk, here, node, decision, (HopPlace.NODE, here.node))
     if decision.local or flow.destination in node.own_addresses:
         return here.to(Stage.NODE_LOCAL)
     device = decision.route.device

@@ -7,14 +7,9 @@ of the pod's host side device.
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.kernel.routing import (
-    decide,
-    describe,
-    neighbour_of,
-    unresolved,
-    with_kernel_answer,
-)
+from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
+from kubectl_ebpfnet.explain.path.stages.pod_route import route_in_pod
 from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.netns import PodNetns
@@ -22,7 +17,7 @@ from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.kernel import Link, Neighbour, Route
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.path import Decides, Evidence, HopKind, Severity, State
+from kubectl_ebpfnet.model.path import Evidence, HopKind, Severity, State
 
 
 def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
@@ -31,7 +26,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if _to_itself(walk, here, netns):
         return None
     node = walk.cluster.node(here.node)
-    route = _route(walk, here, netns)
+    route = route_in_pod(walk, here, netns)
     if route is False:
         return None
     device = route.device if isinstance(route, Route) else "eth0"
@@ -65,55 +60,6 @@ def _to_itself(walk: PathBuilder, here: PacketState, netns: PodNetns) -> bool:
     )
     walk.arrived(Destination.POD, f"to pod {walk.source_pod} itself, on lo")
     return True
-
-
-def _route(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route | bool | None:
-    """Return the pod's route; None when it is not known; False when the packet is dropped."""
-    flow = here.packet.flow
-    answer = netns.routes(flow.destination.version)
-    where = walk.in_source_pod(HopKind.ROUTE)
-    if not answer.known:
-        walk.hop(
-            *where,
-            "the pod's own route",
-            State.UNKNOWN,
-            here.packet,
-            cite.whole(answer.record),
-            reason=f"the pod's routes could not be read: {answer.missing}",
-            decides=Decides.DROP,
-        )
-        # The agent's view of the endpoint stands in for the way; whether there is one is not known.
-        return None
-    decision = decide((), answer.facts, flow.source, flow.destination)
-    kernel = netns[q.FIB.about(*q.packet_words(flow.source, flow.destination))]
-    if kernel.facts:
-        decision = with_kernel_answer(decision, kernel.facts[0], answer.facts)
-    kernel_proof = cite.of(kernel.record, kernel.facts[0].span) if kernel.facts else ()
-    if decision.route is None or decision.refused:
-        walk.drop(
-            *where,
-            f"{decision.refused} in the pod",
-            State.DERIVED,
-            here.packet,
-            kernel_proof or cite.of(answer.record, *(r.span for r in answer.facts)),
-            title=f"pod {walk.source_pod} has {decision.refused}",
-            detail="A Cilium pod has a default route by its node's cilium_host address; the CNI "
-            "plugin did not finish, or somebody changed the pod's routes.",
-            proof=cite.whole(answer.record),
-        )
-        return False
-    route = decision.route
-    router = route.gateway in walk.cluster.node(here.node).router_addresses
-    owner = f" (cilium_host of {here.node})" if router else ""
-    walk.hop(
-        *where,
-        describe(route)
-        + (f", gateway {route.gateway}{owner}" if route.gateway else ", on the link"),
-        State.DERIVED,
-        here.packet,
-        cite.of(answer.record, route.span) + kernel_proof,
-    )
-    return route
 
 
 def _neighbour(

@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
-from kubectl_ebpfnet.explain.kernel.routing import describe
-from kubectl_ebpfnet.explain.path.stages.forward import route_evidence, route_of
+from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.stages.veth import show_programs
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
@@ -19,7 +18,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import HOST, REMOTE_NODE
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.net import UDP, Address, Flow
-from kubectl_ebpfnet.model.path import HopKind, State
+from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
 
 PORTS = {"vxlan": 8472, "geneve": 6081}
 
@@ -83,13 +82,9 @@ def _route_outer(
     decision = route_of(walk, here.to(here.stage, in_device=""), node, source, end)
     if decision is None or decision.route is None:
         return None
-    walk.hop(
-        *here.on_node(HopKind.ROUTE),
-        f"outer packet: {describe(decision.route)}",
-        State.DERIVED,
-        here.packet,
-        route_evidence(node, decision.route),
-    )
+    place = (HopPlace.NODE, here.node)
+    outer = here.to(here.stage, in_device="")
+    route_hop(walk, outer, node, decision, place, before="outer packet: ")
     route = decision.route
     return here.to(Stage.DEVICE, device=route.device, in_device="", next_hop=route.gateway)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text
-from kubectl_ebpfnet.model.net import endpoint_text, protocol_name
-from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State
+from kubectl_ebpfnet.model.net import Address, Network, endpoint_text, protocol_name
+from kubectl_ebpfnet.model.path import Decides, HopKind, HopPlace, Severity, State
 
 
 def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
@@ -26,15 +26,19 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
         how = "in the tunnel" if here.packet.outer else "unencapsulated"
         if here.encrypted:
             how += f", encrypted ({here.encrypted})"
+        reason = _by_router(walk, here, node)
         walk.hop(
             HopPlace.WIRE,
             f"{here.node} → {node}",
             "",
             HopKind.LINK,
             f"sent to {node} {how}: {endpoint_text(flow.source, flow.source_port)} → "
-            f"{endpoint_text(flow.destination, flow.destination_port)}",
-            State.DERIVED,
+            f"{endpoint_text(flow.destination, flow.destination_port)}"
+            + (f", by router {here.next_hop}" if reason else ""),
+            State.UNKNOWN if reason else State.DERIVED,
             here.packet,
+            reason=reason,
+            decides=Decides.DROP,
         )
         walk.visited_nodes.append(node)
         identity = here.identity
@@ -139,12 +143,43 @@ def _loop(walk: PathBuilder, here: PacketState, node: str) -> None:
     )
 
 
+def _by_router(walk: PathBuilder, here: PacketState, node: str) -> str:
+    """Return what must be so for a pod's packet to reach its node by a router that is no node, and
+    report it; "" where no such router is on the way, or where the flow is answered."""
+    flow = here.packet.outer or here.packet.flow
+    if here.next_hop is None or walk.cluster.node_of(flow.destination):
+        return ""
+    if _owner(walk, here.next_hop) or walk.answered_now():
+        return ""
+    cidrs = [cidr for name, owned in _pod_cidrs(walk) for cidr in owned if name == node]
+    target = next((str(cidr) for cidr in cidrs if flow.destination in cidr), str(flow.destination))
+    text = f"it arrives only if the router {here.next_hop} routes {target} to {node}"
+    walk.finding(
+        Severity.WARNING,
+        f"{here.node} sends {flow.destination}, a pod of {node}, to {here.next_hop}, which is no "
+        "node",
+        f"No route of {here.node} leads to {node}, so {text}: Cilium sets one with "
+        "auto-direct-node-routes, or BGP or the cloud's router has to.",
+    )
+    return f"{text}, which no record shows"
+
+
+def _owner(walk: PathBuilder, address: Address) -> str:
+    """Return the node that has an address, by its objects or its own devices; "" for none."""
+    named = walk.cluster.node_of(address)
+    if named:
+        return named
+    names = walk.cluster.node_names
+    own = (name for name in names if address in walk.cluster.node(name).own_addresses)
+    return next(own, "")
+
+
 def _next_node(walk: PathBuilder, here: PacketState) -> str:
     """Return the node that the packet comes to next, "" outside of the cluster."""
     cluster = walk.cluster
     flow = here.packet.outer or here.packet.flow
     # A next hop that is a node receives the packet whatever its destination; routers are ignored.
-    node = cluster.node_of(here.next_hop) if here.next_hop is not None else ""
+    node = _owner(walk, here.next_hop) if here.next_hop is not None else ""
     if not node:
         node = cluster.node_of(flow.destination)
     if not node:
@@ -155,9 +190,12 @@ def _next_node(walk: PathBuilder, here: PacketState) -> str:
 
 def _node_by_cidr(walk: PathBuilder, here: PacketState) -> str:
     destination = here.packet.flow.destination
-    owners = [(node.name, node.pod_cidrs) for node in walk.cluster.kube.nodes]
-    owners += [(node.name, node.pod_cidrs) for node in walk.cluster.cilium_nodes]
-    for name, cidrs in owners:
+    for name, cidrs in _pod_cidrs(walk):
         if any(destination in cidr for cidr in cidrs):
             return name
     return ""
+
+
+def _pod_cidrs(walk: PathBuilder) -> list[tuple[str, tuple[Network, ...]]]:
+    owners = [(node.name, node.pod_cidrs) for node in walk.cluster.kube.nodes]
+    return owners + [(node.name, node.pod_cidrs) for node in walk.cluster.cilium_nodes]

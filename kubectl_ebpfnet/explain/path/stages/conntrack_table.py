@@ -1,0 +1,48 @@
+"""Whether the node's nf_conntrack has room for a new flow.
+
+Source: Linux net/netfilter/nf_conntrack_core.c (__nf_conntrack_alloc: "table full, dropping
+packet").
+"""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.path import Fix, HopKind, State
+
+_COUNT, _MOST = "net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max"
+
+
+def table_is_full(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
+    """Drop the first packet of a flow where nf_conntrack is full; return whether it is.
+
+    Args:
+        walk: takes the drop.
+        here: the packet in the node's stack.
+        node: the node.
+    """
+    count, most = node.sysctl(_COUNT), node.sysctl(_MOST)
+    tracked = walk.tracked_at(here)
+    known_flow = tracked is not None and tracked.netfilter is not None and walk.answered_now()
+    if not count or not most or count < most or known_flow:
+        return False
+    spans = [fact.span for name in (_COUNT, _MOST) for fact in node.having(q.SYSCTLS, name, "name")]
+    text = f"nf_conntrack of {here.node} is full: {count} of at most {most} connections"
+    walk.drop(
+        *here.on_node(HopKind.CONNTRACK),
+        text,
+        State.DERIVED,
+        here.packet,
+        cite.of(node[q.SYSCTLS].record, *spans),
+        title=text,
+        detail="The kernel drops the first packet of a connection that has no room. Raise "
+        "net.netfilter.nf_conntrack_max, or find who opens them: "
+        f"`kubectl ebpfnet flows node/{here.node}`.",
+        fix=Fix(
+            f"Make room on node {here.node}, or find who opens so many connections.",
+            f"sysctl -w net.netfilter.nf_conntrack_max={2 * count}",
+        ),
+    )
+    return True

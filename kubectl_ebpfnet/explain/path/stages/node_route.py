@@ -1,0 +1,421 @@
+"""The node's routing decision about a packet, as the kernel makes it in three places.
+
+In the node's stack, the route is looked up with the device that the packet came in by, then the
+sysctls of that device decide whether it is forwarded, and whether its source may come by there. In
+Cilium's BPF host routing, `bpf_fib_lookup` asks in the same way if the node has several devices,
+and refuses where forwarding is off. With one device, Cilium calls `bpf_redirect_neigh` instead: the
+kernel looks the route up as for a packet of the node itself that is bound to the device, and takes
+an IPv4 destination to be on the link where there is none (ip_route_output_key_hash_rcu).
+
+Sources: Cilium bpf/lib/fib.h (fib_redirect, ENABLE_SKIP_FIB); Linux net/core/filter.c,
+net/ipv4/route.c.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kubectl_ebpfnet.explain.kernel import forwarding, routing
+from kubectl_ebpfnet.explain.kernel.forwarding import Barrier
+from kubectl_ebpfnet.explain.kernel.namespace_routing import (
+    node_tables,
+    own_packet,
+    packet_from_device,
+)
+from kubectl_ebpfnet.explain.kernel.routing import Decision, RoutingTables, describe
+from kubectl_ebpfnet.explain.kernel.rule_match import RoutedPacket, rule_text
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.kernel import FibAnswer, Route
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.path import (
+    Decides,
+    Evidence,
+    Fix,
+    HopKind,
+    HopPlace,
+    Severity,
+    State,
+)
+
+
+def route_of(
+    walk: PathBuilder,
+    here: PacketState,
+    node: NodeView,
+    source: Address,
+    destination: Address,
+    place: HopPlace = HopPlace.NODE,
+    *,
+    mark: int | None = 0,
+) -> Decision | None:
+    """Look the packet up in the node's routes, and add a hop where there is no usable route.
+
+    Args:
+        walk: takes hops and findings.
+        here: the packet on the node.
+        node: the node.
+        source, destination: of the routed packet: the outer packet in a tunnel.
+        place: who looks the route up: the node's stack, or Cilium by fib_lookup.
+        mark: skb mark of the packet, None when not known.
+
+    Returns:
+        The decision, which may be undecided; None when the packet is dropped or the walk ends.
+    """
+    tables = node_tables(node, destination.version)
+    if isinstance(tables, str):
+        _not_known(walk, here, node, place, destination, tables)
+        return None
+    packet = _packet(here, node, source, destination, mark)
+    if place is HopPlace.CILIUM:
+        packet = replace(packet, mark=0)  # bpf_fib_lookup asks without the packet's mark
+    decision = routing.decide(tables, packet)
+    decision = _without_rules(walk, here, node, tables, decision, destination)
+    answer = _kernel_answer(here, node, source, destination)
+    by_tables, proof = decision, kernel_evidence(here, node, source, destination)
+    if answer is not None:
+        decision = routing.with_kernel_answer(decision, answer, tables, packet)
+        decision = forwarding.told_apart(decision, answer)
+        _tell_difference(walk, here, decision, destination, proof)
+    # The kernel's look-up fails at these sysctls as well; they tell why.
+    barrier = _barrier(here, node, tables, packet, by_tables, place)
+    if answer is None and here.in_device and not node[q.SYSCTLS].known:
+        unread = forwarding.sysctls_of(destination.version, here.in_device)
+        walk.presumes(f"{unread} on node {here.node} (`sysctl`)")
+    if barrier is not None and _stopped(walk, here, node, barrier, proof):
+        return None
+    if decision.undecided and (decision.route is None or decision.refused):
+        _not_known(walk, here, node, place, destination, decision.undecided)
+        return None
+    if decision.route is not None and not decision.refused:
+        return decision
+    _refused(walk, here, node, decision, destination, proof, answer)
+    return None
+
+
+def route_hop(
+    walk: PathBuilder,
+    here: PacketState,
+    node: NodeView,
+    decision: Decision,
+    place: tuple[HopPlace, str],
+    note: str = "",
+    before: str = "",
+    proof: tuple[Evidence, ...] = (),
+) -> None:
+    """Add the hop of a route that was found.
+
+    Args:
+        walk: takes the hop.
+        here: the packet on the node.
+        node: the node.
+        decision: of `route_of`.
+        place: who looks the route up, and where.
+        note, before: words after and before the route.
+        proof: further evidence.
+    """
+    assert decision.route is not None
+    flow = here.packet.outer or here.packet.flow
+    rule = decision.rule if routing.by_own_rule(decision) else None
+    version = flow.destination.version
+    reason = decision.undecided or _apart(walk, decision)
+    walk.hop(
+        *place,
+        here.node,
+        HopKind.ROUTE,
+        before + routing.describe_taken(decision) + note,
+        State.UNKNOWN if reason else State.DERIVED,
+        here.packet,
+        route_evidence(node, decision)
+        + kernel_evidence(here, node, flow.source, flow.destination)
+        + (cite.of(node.rules(version).record, rule.span) if rule is not None else ())
+        + proof,
+        reason=reason,
+        decides=Decides.WAY,
+        fix=_fix(here, reason, flow.destination) if reason else None,
+    )
+
+
+def _apart(walk: PathBuilder, decision: Decision) -> str:
+    """Return why it matters which of several next hops is taken, "" where it does not: they lead to
+    different nodes, or some to a node and some to a router."""
+    nodes = {
+        walk.cluster.node_of(hop.gateway) if hop.gateway is not None else ""
+        for hop in decision.next_hops
+    }
+    if len(nodes) < 2:
+        return ""
+    named = ", ".join(sorted(name or "a router" for name in nodes))
+    return f"which next hop the kernel takes for this flow is not known: they lead to {named}"
+
+
+def by_only_device(
+    walk: PathBuilder, here: PacketState, node: NodeView, device: str
+) -> PacketState | None:
+    """Send a packet out by the only device of a node with BPF host routing.
+
+    Args:
+        walk: takes hops.
+        here: the packet on the node.
+        node: the node.
+        device: its only device.
+    """
+    flow = here.packet.flow
+    version = flow.destination.version
+    tables = node_tables(node, version)
+    if isinstance(tables, str):
+        _not_known(walk, here, node, HopPlace.CILIUM, flow.destination, tables)
+        return None
+    # The look-up is bound to the device: only its routes count, and a rule on an incoming device
+    # is never asked.
+    routes = [r for r in tables.routes if r.device == device or not r.device]
+    bound = replace(tables, routes=routes)
+    packet = replace(own_packet(flow, user=0), out_device=device)
+    decision = routing.decide(bound, packet)
+    marked = routing.decide(bound, replace(packet, mark=_identity_mark(here.identity)))
+    if marked.ends_at != decision.ends_at:  # it depends on the version whether Cilium marks it
+        reason = (
+            "whether the packet has Cilium's identity mark, which a rule looks at, is not known"
+        )
+        decision = replace(decision, undecided=decision.undecided or reason)
+    place = (HopPlace.CILIUM, here.node)
+    passed_over = [r for r in tables.rules or () if r.in_device and r.in_device == here.in_device]
+    named = "".join(f", and past {rule_text(rule)}" for rule in passed_over[:1])
+    note = f" (BPF host routing: past the node's netfilter{named})"
+    usable = decision.route is not None and not decision.refused
+    if decision.undecided and not usable:
+        _not_known(walk, here, node, HopPlace.CILIUM, flow.destination, decision.undecided)
+        return None
+    if not usable and version == 6:
+        _refused(walk, here, node, decision, flow.destination, (), None)
+        return None
+    decision = _without_rules(walk, here, node, tables, decision, flow.destination)
+    if not usable or decision.route is None:
+        refusing = route_evidence(node, decision) or cite.whole(node[q.ROUTES].record)
+        walk.hop(
+            *place, here.node, HopKind.ROUTE,
+            f"{flow.destination} is asked for on {device} itself, since there is {decision.refused}"
+            + note,
+            State.DERIVED, here.packet, refusing + node.host_routing.evidence,
+        )  # fmt: skip
+        return here.to(Stage.DEVICE, device=device, skips_netfilter=True, next_hop=None)
+    route_hop(walk, here, node, decision, place, note, proof=node.host_routing.evidence)
+    next_hop = decision.route.gateway
+    return here.to(Stage.DEVICE, device=device, skips_netfilter=True, next_hop=next_hop)
+
+
+def _without_rules(
+    walk: PathBuilder,
+    here: PacketState,
+    node: NodeView,
+    tables: RoutingTables,
+    decision: Decision,
+    destination: Address,
+) -> Decision:
+    """Return a decision by the default rules, where the node's were not read: undecided, but for
+    the node's own addresses and pods, to which it would be a wonder if another rule led elsewhere.
+    """
+    if not tables.not_read or decision.undecided:
+        return decision
+    if decision.local or node.local_endpoint(destination) is not None:
+        walk.presumes(f"`ip rule` on node {here.node}")
+        return decision
+    return replace(decision, undecided=f"the node's rules were not read: {tables.not_read}")
+
+
+def _identity_mark(identity: int) -> int:
+    """Return the mark by which Cilium hands an identity on (bpf/lib/common.h)."""
+    return (identity & 0xFFFF) << 16 | 0x0F00 | identity >> 16 & 0xFF
+
+
+def _packet(
+    here: PacketState, node: NodeView, source: Address, destination: Address, mark: int | None
+) -> RoutedPacket:
+    flow = replace(here.packet.outer or here.packet.flow, source=source, destination=destination)
+    if here.in_device:
+        return replace(packet_from_device(node, flow, here.in_device), mark=mark)
+    # An outer packet is the kernel's own; a packet of a pod in the host's network is a process's.
+    return own_packet(flow, user=0 if here.packet.outer is not None else None, mark=mark)
+
+
+def _not_known(
+    walk: PathBuilder,
+    here: PacketState,
+    node: NodeView,
+    place: HopPlace,
+    destination: Address,
+    reason: str,
+) -> None:
+    """End the walk where the route is not known."""
+    fix = _fix(here, reason, destination)
+    walk.hop(
+        place, here.node, here.node, HopKind.ROUTE, f"the route to {destination}",
+        State.UNKNOWN, here.packet, cite.whole(node[q.ROUTES].record), reason=reason,
+        decides=Decides.WAY, fix=fix,
+    )  # fmt: skip
+    walk.unknown(reason, fix)
+
+
+def _fix(here: PacketState, reason: str, destination: Address) -> Fix:
+    version = "-6 " if destination.version == 6 else ""
+    if "not read" in reason:
+        return Fix(
+            f"List every table and rule of node {here.node}.",
+            f"ip {version}route show table all; ip {version}rule",
+        )
+    by = f" iif {here.in_device}" if here.in_device else ""
+    source = (here.packet.outer or here.packet.flow).source
+    return Fix(
+        f"Ask the kernel of node {here.node} for this packet, with its mark, ports and uid.",
+        f"ip {version}route get {destination} from {source}{by}",
+    )
+
+
+def _barrier(
+    here: PacketState,
+    node: NodeView,
+    tables: RoutingTables,
+    packet: RoutedPacket,
+    decision: Decision,
+    place: HopPlace,
+) -> Barrier | None:
+    """Return the sysctl that stops a packet that came in by a device; None for none.
+
+    Args:
+        here: the packet on the node.
+        node: the node.
+        tables: the node's routing.
+        packet: as the routing sees it.
+        decision: its route by the tables.
+        place: the node's stack, or Cilium by fib_lookup.
+    """
+    if not here.in_device or decision.undecided or decision.refused:
+        return None
+    found = None
+    if not decision.local:
+        found = forwarding.forwarding_off(node, packet.destination.version, here.in_device)
+    if found is None and place is HopPlace.NODE:
+        return forwarding.source_refused(node, tables, packet, decision)
+    return found
+
+
+def _stopped(
+    walk: PathBuilder,
+    here: PacketState,
+    node: NodeView,
+    barrier: Barrier,
+    proof: tuple[Evidence, ...],
+) -> bool:
+    """Add the hop of a sysctl; return whether it drops the packet."""
+    spans = [fact.span for name in barrier.sysctls for fact in node.having(q.SYSCTLS, name, "name")]
+    evidence = cite.of(node[q.SYSCTLS].record, *spans) + proof
+    if barrier.undecided:
+        walk.hop(
+            *here.on_node(HopKind.ROUTE), barrier.text, State.UNKNOWN, here.packet, evidence,
+            reason=barrier.undecided, decides=Decides.DROP,
+        )  # fmt: skip
+        return False
+    detail = f"`sysctl -w {barrier.setting}` on node {here.node} lets it pass."
+    walk.drop(
+        *here.on_node(HopKind.ROUTE),
+        f"{barrier.text} on {here.node}",
+        State.DERIVED,
+        here.packet,
+        evidence,
+        title=f"node {here.node}: {barrier.text}",
+        detail=detail,
+        cause=f"{barrier.text} on node {here.node}",
+        fix=Fix(f"Let node {here.node} forward it.", f"sysctl -w {barrier.setting}"),
+    )
+    return True
+
+
+def _refused(
+    walk: PathBuilder,
+    here: PacketState,
+    node: NodeView,
+    decision: Decision,
+    destination: Address,
+    proof: tuple[Evidence, ...],
+    answer: FibAnswer | None,
+) -> None:
+    """Drop a packet that has no usable route."""
+    version = destination.version
+    rule = decision.rule if routing.by_own_rule(decision) or decision.route is None else None
+    evidence = route_evidence(node, decision)
+    if rule is not None:
+        evidence += cite.of(node.rules(version).record, rule.span)
+    by = f" iif {here.in_device}" if here.in_device else ""
+    source = (here.packet.outer or here.packet.flow).source
+    command = f"ip route get {destination} from {source}{by}"
+    detail = f"`{command}` on the node shows the same."
+    if decision.refused.startswith("no route"):
+        detail += (
+            " A route to another node's pods is set by Cilium (auto-direct-node-routes) or by the "
+            "network."
+        )
+    elif answer is not None and decision.differs:
+        detail += f" The tables have a route: {decision.differs}."
+    walk.drop(
+        *here.on_node(HopKind.ROUTE),
+        f"{decision.refused} on {here.node}",
+        State.DERIVED,
+        here.packet,
+        proof + evidence or cite.whole(node[q.ROUTES].record),
+        title=f"node {here.node}: {decision.refused}",
+        detail=detail,
+    )
+
+
+def _tell_difference(
+    walk: PathBuilder,
+    here: PacketState,
+    decision: Decision,
+    destination: Address,
+    proof: tuple[Evidence, ...],
+) -> None:
+    """Report a route of the kernel's own look-up that the tables do not give."""
+    if not decision.differs or decision.refused:
+        return
+    walk.finding(
+        Severity.INFO,
+        f"node {here.node} sends {destination} by "
+        f"{describe(decision.route) if decision.route else decision.refused}, "
+        f"where its tables read as {decision.differs}",
+        "The kernel's own look-up counts. A VRF, or one of several next hops may be the reason.",
+        proof,
+    )
+
+
+def _kernel_answer(
+    here: PacketState, node: NodeView, source: Address, destination: Address
+) -> FibAnswer | None:
+    """Return the kernel's own look-up for this packet, None where none is recorded."""
+    answer = node[q.FORWARD.about(*q.packet_words(source, destination))]
+    return next((fact for fact in answer.facts if fact.in_device == here.in_device), None)
+
+
+def kernel_evidence(
+    here: PacketState, node: NodeView, source: Address, destination: Address
+) -> tuple[Evidence, ...]:
+    """Cite the kernel's own look-up for a pod's packet; () where none is recorded.
+
+    Args:
+        here: the packet on the node.
+        node: the node.
+        source, destination: of the routed packet.
+    """
+    answer = node[q.FORWARD.about(*q.packet_words(source, destination))]
+    spans = [fact.span for fact in answer.facts if fact.in_device == here.in_device]
+    return cite.of(answer.record, *spans) if spans else ()
+
+
+def route_evidence(node: NodeView, decision: Decision) -> tuple[Evidence, ...]:
+    """Cite the next hops of a decision in the record that they were read from."""
+    hops: tuple[Route, ...] = decision.next_hops
+    if not hops and decision.route is not None:
+        hops = (decision.route,)
+    spans = [hop.span for hop in hops if hop.span.line or hop.span.path]
+    return cite.of(node[q.ROUTES].record, *spans) if spans else ()
