@@ -1,7 +1,8 @@
 """Run `capture`: ask some places every question of `path`, for any destination.
 
-No packet narrows the tables. Records are written as they come, so a capture of long tables needs
-little memory.
+No packet narrows the tables. The kernel's own look-ups, which answer for one packet alone, are
+asked between the pods of the capture and for the destinations that it is given. Records are written
+as they come, so a capture of long tables needs little memory.
 """
 
 from __future__ import annotations
@@ -9,19 +10,50 @@ from __future__ import annotations
 import signal
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 from kubectl_ebpfnet.capture.open import open_bundle, write_bundle
 from kubectl_ebpfnet.capture.redact import text as redaction
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.collect.ask.node_access import BY_AGENT, NodeAccess
+from kubectl_ebpfnet.collect.destination import far_end_of_target
 from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
-from kubectl_ebpfnet.collect.scope import EVERYTHING
+from kubectl_ebpfnet.collect.path import FAR_NODES, MOST_LOOKUPS
+from kubectl_ebpfnet.collect.scope import EVERYTHING, Scope
 from kubectl_ebpfnet.collect.survey import SurveyTarget, survey
 from kubectl_ebpfnet.errors import BundleError
+from kubectl_ebpfnet.model.net import Address
+
+
+class CaptureDestination(Protocol):
+    """Where packets of the pods go."""
+
+    @property
+    def kind(self) -> str:
+        """`pod`, `service`, `node` or `address`."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The object's name, "" for an address."""
+        ...
+
+    @property
+    def address(self) -> Address | None:
+        """The address, None for an object."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _NodeTarget:
+    name: str
+    kind: str = "node"
 
 
 def capture(
@@ -29,6 +61,7 @@ def capture(
     targets: Iterable[SurveyTarget],
     file: str | Path,
     *,
+    destinations: Sequence[CaptureDestination] = (),
     redact: bool = False,
     overwrite: bool = False,
     access: NodeAccess = BY_AGENT,
@@ -42,6 +75,8 @@ def capture(
         session: the connection; pods and workloads are looked for in its namespace.
         targets: the places; without any, every node with an agent.
         file: the zip to write, see capture/open.py.
+        destinations: of packets of the pods, which the kernel is asked to look up; the nodes of
+            their far ends are recorded too.
         redact: replace addresses and names.
         overwrite: replace an existing file.
         access: how nodes may be asked; node pods that it deploys are removed at the end.
@@ -67,7 +102,8 @@ def capture(
             session, access, timeout=timeout, folder=target.parent, warn=warn, progress=progress
         ) as gatherer,
     ):
-        survey(gatherer, targets, lambda _: EVERYTHING)
+        further, addresses = _far_ends(gatherer, session.namespace, destinations)
+        survey(gatherer, [*targets, *further], lambda own: _scope(own, addresses))
         records = gatherer.records()
         if not redact:
             return write_bundle(target, records, overwrite=overwrite)
@@ -86,6 +122,40 @@ def capture(
             for name, substitute in substitutes.items():
                 warn(f"{name} is called {substitute} in it")
             return count
+
+
+def _far_ends(
+    gatherer: Gatherer, namespace: str, destinations: Sequence[CaptureDestination]
+) -> tuple[list[_NodeTarget], list[Address]]:
+    """Return the nodes at the far ends of destinations, and their addresses."""
+    nodes: list[str] = []
+    addresses: list[Address] = []
+    for to in destinations:
+        call = partial(
+            far_end_of_target, gatherer.api, to.kind.lower(), to.name, namespace, to.address
+        )
+        far_end, found = gatherer.needed(gatherer.start(call))
+        nodes += far_end.nodes[:FAR_NODES]
+        addresses += found[:MOST_LOOKUPS]
+    return [_NodeTarget(name) for name in dict.fromkeys(nodes)], addresses
+
+
+def _scope(own: tuple[Address, ...], others: Sequence[Address]) -> Scope:
+    """Return the scope of a capture: each pod's packets to the other pods and to the destinations.
+
+    Args:
+        own: addresses of the pods.
+        others: of the destinations.
+    """
+    return replace(
+        EVERYTHING,
+        packets=tuple(
+            (source, destination)
+            for source in own
+            for destination in dict.fromkeys((*own, *others))
+            if source != destination and source.version == destination.version
+        ),
+    )
 
 
 @contextmanager

@@ -64,6 +64,37 @@ def destination_object(api: RecordingApi, request: PathRequest) -> Pod | Service
     return service
 
 
+def far_end_of_target(
+    api: RecordingApi, kind: str, name: str, namespace: str, address: Address | None
+) -> tuple[FarEnd, tuple[Address, ...]]:
+    """Return the far end of any packet to a destination, and the destination's addresses.
+
+    Args:
+        api: reads objects.
+        kind: `pod`, `service`, `node` or `address`.
+        name, namespace: of the object.
+        address: for an address.
+
+    Raises:
+        NotFound: the object does not exist.
+        ClusterError: the object cannot be read.
+    """
+    if address is not None:
+        nodes = [kube.node(each) for each in _result_or_none(api.nodes) or []]
+        return far_end_of_address(api, address, nodes), (address,)
+    if kind == "node":
+        node = find_node(api, name)
+        return far_end_of_object(api, node, None), node.internal_addresses
+    found: Pod | Service = (
+        find_pod(api, kind, name, namespace, lambda _: None)
+        if kind == "pod"
+        else find_service(api, name, namespace)
+    )
+    far_end = far_end_of_object(api, found, None)
+    behind = (address for pod in far_end.pods for address in pod.addresses)
+    return far_end, tuple(dict.fromkeys((*far_end.frontends, *behind)))
+
+
 def far_end_of_object(
     api: RecordingApi, found: Pod | Service | Node | None, port: int | None
 ) -> FarEnd:

@@ -48,16 +48,21 @@ class Scope:
                 found.setdefault(asked, Question(fact, place, netns, flows))
         return list(found.values())
 
-    def lookups(self, pod: Place, node: Place, netns: PodNamespace) -> list[Question]:
-        """Return questions to a node pod for the kernel's routing decision about each packet, in
-        the pod and on its node.
+    def lookups(
+        self, pod: Place, node: Place, netns: PodNamespace, addresses: tuple[Address, ...]
+    ) -> list[Question]:
+        """Return questions to a node pod for the kernel's routing decision about each packet of a
+        pod, in the pod and on its node.
 
         Args:
             pod, node: the places of the records.
             netns: the pod's network namespace.
+            addresses: of the pod.
         """
         found = []
         for source, destination in self.packets:
+            if source not in addresses:
+                continue
             words = packet_words(source, destination)
             found.append(Question(FIB.about(*words), pod, netns))
             found.append(Question(FORWARD.about(*words), node, netns))

@@ -170,4 +170,4 @@ def _of_pod(pod: Pod, scope: Scope) -> Iterator[Question]:
     ids = (status.id for status in pod.main_statuses)
     netns = PodNamespace(pod.uid, tuple(id_ for id_ in ids if id_))
     yield from scope.questions(place, netns)
-    yield from scope.lookups(place, node_place(pod.node), netns)
+    yield from scope.lookups(place, node_place(pod.node), netns, pod.addresses)

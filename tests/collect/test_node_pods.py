@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kubectl_ebpfnet import __version__
+from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.cluster.nodepods import manifest
 from kubectl_ebpfnet.collect.ask.node_access import Mode, NodeAccess
+from kubectl_ebpfnet.collect.capture import capture
 from kubectl_ebpfnet.collect.path import collect_path
-from kubectl_ebpfnet.model.evidence import PlaceKind, agent_place, node_place, pod_place
+from kubectl_ebpfnet.model.evidence import (
+    Bundle,
+    Place,
+    PlaceKind,
+    agent_place,
+    node_place,
+    pod_place,
+)
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import PathRequest
 from kubectl_ebpfnet.model.protocol.questions import PROGRAM, PROTOCOL
 from tests.cluster.fake_api_server import ExecEnd, Reply, Seen
 from tests.collect.conftest import Opened
+from tests.collect.replay_cluster import ReplayCluster
 
 RUN = manifest.Run(who="a test")
 TO_WEB = PathRequest(
@@ -33,12 +45,8 @@ def kept_pod(node: str, number: int) -> dict[str, Any]:
     return made
 
 
-@pytest.mark.parametrize("mode", [Mode.AUTO, Mode.POD])
-def test_a_node_pod_is_asked_about_the_pod_and_the_node_at_once(
-    cluster: Opened, mode: Mode
-) -> None:
-    session, replay = cluster("vxlan-kpr")
-    pods = [kept_pod("node1", 1), kept_pod("node2", 2)][mode is Mode.AUTO :]
+def node_pods(replay: ReplayCluster, pods: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Let node pods answer every question with nothing; return the requests, by their pod."""
     asked: dict[str, list[dict[str, Any]]] = {}
     real = replay.answer
 
@@ -64,6 +72,15 @@ def test_a_node_pod_is_asked_about_the_pod_and_the_node_at_once(
         return True
 
     replay.answer, replay.before = answer, node_side  # type: ignore[method-assign]
+    return asked
+
+
+@pytest.mark.parametrize("mode", [Mode.AUTO, Mode.POD])
+def test_a_node_pod_is_asked_about_the_pod_and_the_node_at_once(
+    cluster: Opened, mode: Mode
+) -> None:
+    session, replay = cluster("vxlan-kpr")
+    asked = node_pods(replay, [kept_pod("node1", 1), kept_pod("node2", 2)][mode is Mode.AUTO :])
     _, bundle = collect_path(session, TO_WEB, access=NodeAccess(mode), timeout=50)
     agents = {place.node for place in bundle.places(PlaceKind.AGENT)}
     nodes = {place.node for place in bundle.places(PlaceKind.NODE)}
@@ -86,3 +103,47 @@ def test_a_node_pod_is_asked_about_the_pod_and_the_node_at_once(
     address = client["status"]["podIP"]
     assert [each["flows"][0]["address"] for each in by_flow] == [address] * 3
     assert {r.line_filter for r in bundle.records if r.argv[1:] == ("ct",)} == {(address,)}
+
+
+def test_a_capture_has_the_look_ups_of_the_paths_that_it_is_for(
+    cluster: Opened, tmp_path: Path
+) -> None:
+    """`path` asks the kernel about its one packet; the capture about those it is told of."""
+    session, replay = cluster("vxlan-kpr")
+    node_pods(replay, [kept_pod("node1", 1), kept_pod("node2", 2)])
+    access, file = NodeAccess(Mode.POD), tmp_path / "x.zip"
+    _, live = collect_path(session, TO_WEB, access=access, timeout=50)
+    to = (
+        arguments.capture_destination("pod/web:8080"),
+        arguments.capture_destination("svc/web"),
+        arguments.capture_destination("1.1.1.1"),
+    )
+    client = arguments.pod_or_node("pod/client", "capture")
+    capture(session, [client], file, destinations=to, access=access, timeout=50)
+    kept = open_bundle(file)
+
+    def lookups(bundle: Bundle) -> set[tuple[Place, tuple[str, ...]]]:
+        asked = {(r.place, r.argv) for r in bundle.records}
+        return {(place, argv) for place, argv in asked if argv[1:2] in (("fib",), ("forward",))}
+
+    assert lookups(live)
+    assert lookups(live) <= lookups(kept)
+    destinations = {argv[2] for _, argv in lookups(kept)}
+    assert {"1.1.1.1", replay.named("Service", "web")["spec"]["clusterIP"]} < destinations
+    assert {place.node for place in kept.places(PlaceKind.NODE)} == {"node1", "node2"}
+
+
+def test_a_capture_of_two_pods_looks_up_their_packets_to_each_other(
+    cluster: Opened, tmp_path: Path
+) -> None:
+    session, replay = cluster("vxlan-kpr")
+    node_pods(replay, [kept_pod("node1", 1), kept_pod("node2", 2)])
+    targets = [arguments.pod_or_node(f"pod/{name}", "capture") for name in ("client", "web")]
+    capture(session, targets, tmp_path / "x.zip", access=NodeAccess(Mode.POD), timeout=50)
+    records = open_bundle(tmp_path / "x.zip").records
+    addresses = {name: replay.pod(name)["status"]["podIP"] for name in ("client", "web")}
+    asked = {(r.place.pod, *r.argv[2:]) for r in records if r.argv[1:2] == ("fib",)}
+    assert asked == {
+        ("client", addresses["web"], "from", addresses["client"]),
+        ("web", addresses["client"], "from", addresses["web"]),
+    }

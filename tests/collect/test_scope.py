@@ -54,7 +54,7 @@ Here is the first form of each question: if it fails, the next one is asked.
 
 
 def of_pod_by_node_pod(scope: Scope) -> list[Question]:
-    return [*scope.questions(POD, NETNS), *scope.lookups(POD, NODE, NETNS)]
+    return [*scope.questions(POD, NETNS), *scope.lookups(POD, NODE, NETNS, (ADDRESS, ADDRESS6))]
 
 
 ANSWERERS: dict[str, Callable[[Scope], list[Question]]] = {
@@ -124,7 +124,7 @@ def test_versions_that_the_pod_lacks_are_those_of_the_destination() -> None:
 def test_a_packets_destinations_are_looked_up_in_the_pod_and_on_its_node() -> None:
     many = [ip_address(f"10.1.0.{n}") for n in range(1, 100)]
     scope = packet(4, frontends=[ADDRESS6, *many, *many])
-    found = scope.lookups(POD, NODE, NETNS)
+    found = scope.lookups(POD, NODE, NETNS, (ADDRESS, ADDRESS6))
     assert len(found) == 2 * MOST_LOOKUPS
     assert [(one.fact.node_argv[1:], one.place) for one in found[:4]] == [
         (("fib", "fd00::1", "from", "fd00::1"), POD),

@@ -16,9 +16,11 @@ TEXT = CommandText(
     summary="Record a cluster's state in a file, for --from.",
     description="""The file holds every output that `path` reads from these pods and nodes, for any
 destination: the command, the time and the output. Secrets and environment
-variables never enter it. Without a TARGET, every node is recorded.""",
+variables never enter it. Without a TARGET, every node is recorded. The kernel's
+own look-ups, by node pods, are for packets between these pods and --to.""",
     examples=(
         ("Two pods and their nodes", "capture -f case.zip pod/client pod/web"),
+        ("A pod, a Service and its nodes", "capture -f case.zip pod/client --to svc/web"),
         ("A node, with addresses and names anonymised", "capture -f case.zip node/n1 --redact"),
         ("Then, anywhere", "path pod/client 1.1.1.1:80 --from case.zip"),
     ),
@@ -34,6 +36,10 @@ def run(
     file: Annotated[
         str, Option("-f", "--file", metavar="FILE", help="File to write", show_default=False)
     ] = ...,  # type: ignore[assignment]
+    to: Annotated[
+        list[str] | None,
+        Option("--to", metavar="DEST", help="Also record a destination's nodes and the way to it"),
+    ] = None,
     redact: Annotated[
         bool, Option("--redact", help="Anonymise addresses and names consistently")
     ] = False,
@@ -44,6 +50,7 @@ def run(
     targets = [arguments.pod_or_node(word, "capture") for word in words or ()]
     for target in targets:
         global_flags = global_flags.within(target.namespace, target.text)
+    destinations = [arguments.capture_destination(word) for word in to or ()]
     limit = arguments.duration(timeout, "--timeout")
     with Progress() as progress:
         with connect(global_flags, progress) as (session, access):
@@ -53,6 +60,7 @@ def run(
                 session,
                 targets,
                 file,
+                destinations=destinations,
                 redact=redact,
                 overwrite=force,
                 access=access,

@@ -1,7 +1,7 @@
 """What `explain` concludes of a namespace's tables is what its kernel does (RTM_GETROUTE).
 
-A node of two pods and two uplinks is made, changed in one way, read as a node pod reads it, and asked
-for packets that come in by a pod's device.
+A node with a pod's device and two uplinks is made, changed in one way, read as a node pod reads it,
+and asked for packets that come in by the pod's device.
 """
 
 from __future__ import annotations
@@ -107,10 +107,14 @@ CASES = {
     "no default route": ("route del default",),
     "the lower metric": ("route add 1.1.1.0/24 via 198.51.100.1 dev eth1 metric 5",
                          "route add blackhole 1.1.1.0/24 metric 6"),
-    "a dead next hop": ("route add 1.1.1.0/24 nexthop via 192.0.2.9 dev eth0 nexthop via 198.51.100.9 dev eth1",
-                        "link set eth1 down"),
+    "a dead next hop": (
+        "route add 1.1.1.0/24 nexthop via 192.0.2.9 dev eth0 nexthop via 198.51.100.9 dev eth1",
+        "link set eth1 down",
+    ),
     "a dead route": ("route add 1.1.1.0/24 via 198.51.100.1 dev eth1", "link set far1 down",),
-    "a nexthop object": ("nexthop add id 5 via 198.51.100.1 dev eth1", "route add 1.1.1.1/32 nhid 5"),
+    "a nexthop object": (
+        "nexthop add id 5 via 198.51.100.1 dev eth1", "route add 1.1.1.1/32 nhid 5",
+    ),
     "forwarding is off": ("sysctl net.ipv4.ip_forward=0",),
     "forwarding is off at the pod": ("sysctl net.ipv4.conf.lxc1.forwarding=0",),
     "forwarding is off elsewhere": ("sysctl net.ipv4.conf.eth0.forwarding=0",),
