@@ -190,7 +190,7 @@ def _no_entry(
 def _has_neighbours(node: NodeView, device: str) -> bool:
     """Tell whether packets at a device need a MAC: tunnels of IP in IP and WireGuard have none."""
     link = node.link(device)
-    return link is None or bool(link.mac)
+    return link is None or (link.arp and bool(link.mac))
 
 
 def _lists_ipv4_alone(record: Record) -> bool:

@@ -196,8 +196,7 @@ def by_only_device(
         refusing = route_evidence(node, decision) or cite.whole(node[q.ROUTES].record)
         walk.hop(
             *place, here.node, HopKind.ROUTE,
-            f"{flow.destination} is asked for on {device} itself, since there is {decision.refused}"
-            + note,
+            f"{flow.destination} is asked for on {device} itself: {decision.refused}{note}",
             State.DERIVED, here.packet, refusing + node.host_routing.evidence,
         )  # fmt: skip
         return here.to(Stage.DEVICE, device=device, skips_netfilter=True, next_hop=None)
