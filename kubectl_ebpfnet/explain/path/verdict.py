@@ -148,20 +148,19 @@ def _unanswered(walk: PathBuilder, end: Arrived, attempt: Attempt) -> Decision:
         reason = f"leaves the cluster {end.text}; what happens beyond is not known"
         return Decision(Verdict.LEAVES, reason, contradictions=_against(attempt))
     reason = f"the tables that were read let it through {end.text}, but {attempt.text}"
+    unread = "; ".join(walk.presumed)
+    missing = f"; not read, and presumed to be as usual: {unread}" if unread else ""
     if lost is not None:
         where, proof = lost
         fix = Fix(
             "Look between these two places: netfilter, programs and devices there, and the "
             "listener."
         )
-        return Decision(Verdict.UNKNOWN, reason, where, fix, (Contradiction(where, proof),))
-    cause = "no table that was read loses it"
+        against = (Contradiction(where, proof),)
+        return Decision(Verdict.UNKNOWN, reason + missing, where + missing, fix, against)
+    cause = "no table that was read loses it" + missing
     fix = Fix("Run the path from the other side as well: the answer may be lost on its way.")
-    if walk.presumed:
-        unread = "; ".join(walk.presumed)
-        reason += f"; not read, and presumed to be as usual: {unread}"
-        cause += f"; not read: {unread}"
-    return Decision(Verdict.UNKNOWN, reason, cause, fix)
+    return Decision(Verdict.UNKNOWN, reason + missing, cause, fix)
 
 
 def _left(walk: PathBuilder, attempt: Attempt) -> bool:
