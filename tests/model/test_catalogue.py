@@ -36,6 +36,8 @@ def test_a_node_pod_is_asked_only_what_its_node_side_answers() -> None:
     assert {argv for argv in of_node_side if argv[0] != PROGRAM} == {
         ("iptables-save", "-c"),
         ("ip6tables-save", "-c"),
+        ("iptables-legacy-save", "-c"),
+        ("ip6tables-legacy-save", "-c"),
     }
     for fact in q.FACTS:
         assert fact.node_need is None or fact.node_argv, fact.name

@@ -8,7 +8,13 @@ from ipaddress import ip_network
 import pytest
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.kernel import NetfilterChain, NetfilterRule, Ruleset
+from kubectl_ebpfnet.model.netfilter import (
+    MatchOption,
+    NetfilterChain,
+    NetfilterRule,
+    RuleMatch,
+    Ruleset,
+)
 from kubectl_ebpfnet.parse.netfilter import ruleset
 from tests.parse.parse_samples import line_at, sample
 
@@ -22,16 +28,26 @@ def rule(text: str) -> NetfilterRule:
     return one
 
 
+def as_printed(one: NetfilterRule) -> list[str]:
+    """The rule's matches as iptables-save prints them."""
+    printed = []
+    for match in one.matches:
+        words = [f"-m {match.module}"]
+        for option in match.options:
+            words += ["!"] * option.inverted + [option.name, *option.values]
+        printed.append(" ".join(words))
+    return printed
+
+
 def test_the_masquerading_of_a_node() -> None:
     data = sample(NODE)
     chain = ruleset(data).chain("nat", "CILIUM_POST_nat")
     exclude, masquerade, *_, hairpin = chain
     assert [one.number for one in chain] == [1, 2, 3, 4, 5]
-    assert (exclude.set_name, exclude.set_direction, exclude.jump) == (
-        "cilium_node_set_v4",
-        "dst",
-        "ACCEPT",
+    assert exclude.matches == (
+        RuleMatch("set", (MatchOption("--match-set", False, ("cilium_node_set_v4", "dst")),)),
     )
+    assert exclude.jump == "ACCEPT"
     assert masquerade == NetfilterRule(
         table="nat",
         chain="CILIUM_POST_nat",
@@ -49,7 +65,7 @@ def test_the_masquerading_of_a_node() -> None:
     )
     assert masquerade.text.startswith("-A CILIUM_POST_nat -s 10.244.1.0/24 ! -d 10.244.0.0/16")
     assert line_at(data, masquerade.span.line) == f"[1:60] {masquerade.text}"
-    assert (hairpin.mark, hairpin.mark_mask, hairpin.states) == (0xF00, 0xF00, ("DNAT",))
+    assert as_printed(hairpin) == ["-m mark --mark 0xf00/0xf00", "-m conntrack --ctstate DNAT"]
     assert (hairpin.jump, hairpin.to_address) == ("SNAT", "10.244.1.114")
 
 
@@ -62,37 +78,40 @@ def test_chains_and_policies() -> None:
     assert {chain.table for chain in rules.chains} == {"mangle", "raw", "filter", "nat"}
 
 
-def test_a_second_mark_is_not_forgotten() -> None:
+def test_no_match_is_forgotten() -> None:
     (_, _, marking) = ruleset(sample(NODE)).chain("filter", "CILIUM_OUTPUT")
-    assert (marking.mark, marking.mark_mask, marking.not_mark) == (0xD00, 0xF00, True)
-    assert marking.other_matches == ("mark",)
-    assert "--set-xmark 0xc00/0xf00" in marking.text
-
-
-def test_states_that_are_inverted() -> None:
+    assert as_printed(marking)[:2] == [
+        "-m mark ! --mark 0xd00/0xf00",
+        "-m mark ! --mark 0xe00/0xf00",
+    ]
+    assert (marking.jump, marking.target_options) == ("MARK", ("--set-xmark", "0xc00/0xf00"))
     (block,) = ruleset(sample(NODE)).chain("filter", "KUBE-FIREWALL")
-    assert (block.states, block.not_states) == (("RELATED", "ESTABLISHED", "DNAT"), True)
+    assert as_printed(block) == ["-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT"]
     assert (block.not_source, block.not_destination) == (True, False)
-    assert block.other_matches == ()
 
 
-def test_every_match_is_read_or_named() -> None:
+def test_every_match_is_kept_in_order() -> None:
     chain = ruleset(sample(NETNS + "iptables-save-c")).chain("filter", "INPUT")
     syn, multiport, ports, state, hole, sctp, local, twice, icmp = chain
-    assert (syn.destination_ports, syn.source_ports, syn.other_matches) == ((), (), ("tcp",))
-    assert (multiport.destination_ports, multiport.other_matches) == ((), ("multiport", "limit"))
+    assert as_printed(syn) == [
+        "-m tcp ! --sport 1024:65535 ! --dport 80 --tcp-flags FIN,SYN,RST,ACK SYN"
+    ]
+    assert as_printed(multiport) == ["-m multiport ! --ports 53", "-m limit --limit 3/min"]
     assert multiport.jump == "ACCEPT"
-    assert ports.destination_ports == ((80, 80), (443, 443), (1000, 2000))
-    assert (ports.mark, ports.mark_mask, ports.other_matches) == (5, 0xFFFFFFFF, ())
-    assert (state.states, state.other_matches) == (("INVALID",), ("statistic",))
-    assert (hole.source, hole.other_matches) == (None, ("source",))  # 255.0.255.0 is no prefix
-    assert (hole.in_device, hole.not_in_device, hole.jump) == ("lxc+", True, "side")
-    assert (sctp.protocol, sctp.mark, sctp.mark_mask) == ("sctp", 0, 0x4000)
-    assert (local.destination_type, local.not_destination_type) == ("LOCAL", True)
-    assert local.other_matches == ("addrtype",)  # --src-type
-    assert (twice.states, twice.not_states, twice.mark) == (("DNAT",), True, 1)
-    assert twice.other_matches == ("conntrack", "mark")
-    assert (icmp.protocol, icmp.comment, icmp.other_matches) == ("icmp", "plain", ("icmp",))
+    assert as_printed(ports) == ["-m mark --mark 0x5", "-m multiport --dports 80,443,1000:2000"]
+    assert as_printed(state)[1] == "-m state --state INVALID"
+    assert (hole.source, as_printed(hole)) == (None, ["-m  -s 10.0.0.0/255.0.255.0"])  # no prefix
+    assert (hole.in_device, hole.not_in_device) == ("lxc+", True)
+    assert (hole.jump, hole.goto, twice.goto) == ("side", True, False)
+    assert (sctp.protocol, as_printed(sctp)) == ("sctp", ["-m mark ! --mark 0x0/0x4000"])
+    assert as_printed(local) == ["-m addrtype --src-type UNICAST ! --dst-type LOCAL"]
+    assert as_printed(twice) == [
+        "-m conntrack ! --ctstate DNAT --ctdir ORIGINAL",
+        "-m mark --mark 0x1",
+        "-m mark --mark 0x2",
+    ]
+    assert (icmp.protocol, icmp.comment) == ("icmp", "plain")
+    assert as_printed(icmp) == ["-m icmp --icmp-type 8"]
 
 
 def test_targets_that_translate() -> None:
@@ -102,7 +121,7 @@ def test_targets_that_translate() -> None:
         ("REDIRECT", "9000-9010"),
     ]
     (marked,) = [one for one in nat.chain("nat", "POSTROUTING") if one.jump == "MASQUERADE"]
-    assert (marked.mark, marked.mark_mask, marked.not_mark) == (0x4000, 0x4000, True)
+    assert as_printed(marked) == ["-m mark ! --mark 0x4000/0x4000"]
     log = rule('-A INPUT -j LOG --log-prefix "--to-source " --log-level 7')
     assert (log.jump, log.to_address) == ("LOG", "")
 
@@ -140,20 +159,21 @@ def test_ipv6() -> None:
 def test_comments(printed: str, comment: str) -> None:
     one = rule(f"-A INPUT -p tcp -m comment --comment {printed} -m tcp --dport 80 -j DROP")
     assert (one.comment, one.jump) == (comment, "DROP")
-    assert (one.destination_ports, one.other_matches) == (((80, 80),), ())
+    assert as_printed(one) == ["-m tcp --dport 80"]
 
 
 def test_forms_of_other_versions() -> None:
-    assert rule("-A X -m mark --mark 7").mark_mask == 0xFFFFFFFF
     assert rule("-A X -p 6").protocol == "tcp"
     assert rule("-A X -p all").protocol == ""
     assert rule("-A X ! -p udp").not_protocol
-    assert rule("-A X -f").other_matches == ("fragment",)
-    assert rule("-A X -s 10.0.0.0/0.0.0.255").other_matches == ("source",)
+    assert [rule(f"-A X{words}").fragment for words in (" -f", " ! -f", "")] == [True, False, None]
+    assert as_printed(rule("-A X -s 10.0.0.0/0.0.0.255")) == ["-m  -s 10.0.0.0/0.0.0.255"]
     assert rule("-A X -s 10.0.0.0/255.0.0.0").source == ip_network("10.0.0.0/8")
-    assert rule("-A X -m set ! --match-set pool src,dst").not_set
-    assert rule("-A X -m connmark --mark 1").other_matches == ("connmark",)
-    assert rule("-A X -m tcp --dport 1024:").destination_ports == ((1024, 65535),)
+    assert as_printed(rule("-A X -s 10.0.0.1 -s 10.0.0.2")) == ["-m  -s 10.0.0.2"]
+    assert as_printed(rule("-A X -m set ! --match-set a src,dst")) == [
+        "-m set ! --match-set a src,dst"
+    ]
+    assert as_printed(rule("-A X -p tcp --dport 80")) == ["-m tcp --dport 80"]
     assert rule("-A X").jump == ""
 
 
@@ -166,30 +186,54 @@ def test_two_dumps_in_one_input() -> None:
     both = ruleset(warned + one)
     assert len(both.rules) == 2 * len(ruleset(one).rules)
     assert [rule.number for rule in both.chain("raw", "OUTPUT")] == [1, 2, 3, 4]
+    assert (both.legacy_too, ruleset(one).legacy_too) == (True, False)
+    assert both.backend == "nf_tables"
+    legacy = ruleset(
+        b"# Generated by iptables-save v1.8.9 on Sat Nov 21 06:24:30 2026\n*nat\nCOMMIT\n"
+    )
+    assert legacy.backend == "legacy"
     assert ruleset(b"") == Ruleset((), ())
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        "-X CHAIN",
-        "-A",
-        ":INPUT",
-        "[1:x] -A INPUT -j ACCEPT",
         "-A INPUT -s example.com -j ACCEPT",
         "-A INPUT -s -j ACCEPT",
-        "-A INPUT -m tcp --dport http",
-        "-A INPUT -m mark --mark 0x1ffffffff",
-        "-A INPUT -m set --match-set only_a_name",
         '-A INPUT -m comment --comment "no end',
         "-A INPUT -j",
+        "-A INPUT -m",
+        "-A INPUT -m one two -j ACCEPT",
         "-A INPUT -p 1/2/3 -s 10.0.0.0/999",
     ],
 )
-def test_a_bad_line_is_named(line: str) -> None:
-    with pytest.raises(ParseError) as raised:
-        ruleset(f"*filter\n:INPUT ACCEPT [0:0]\n{line}\n".encode())
-    assert (raised.value.source, raised.value.line) == ("iptables-save", 3)
+def test_a_rule_that_cannot_be_read_keeps_its_place(line: str) -> None:
+    found = ruleset(f"*filter\n-A INPUT -j LOG\n[1:2] {line}\nCOMMIT\n".encode())
+    _, bad = found.chain("filter", "INPUT")
+    assert (bad.number, bad.jump, bad.matches, bad.packets) == (2, "", (), 1)
+    assert bad.problem
+    assert bad.text == line
+    assert found.problem("filter") == ""
+
+
+@pytest.mark.parametrize("line", ["-X CHAIN", "-A", ":INPUT", "[1:x] -A INPUT -j ACCEPT", "hello"])
+def test_a_line_that_is_no_rule_makes_its_table_doubtful(line: str) -> None:
+    found = ruleset(f"*nat\nCOMMIT\n*filter\n:INPUT ACCEPT [0:0]\n{line}\nCOMMIT\n".encode())
+    assert found.problem("filter").startswith("line 5 could not be read: ")
+    assert found.problem("nat") == found.problem("mangle") == ""
+
+
+def test_a_table_that_iptables_cannot_print() -> None:
+    said = b"# Table `filter' is incompatible, use 'nft' tool.\n*nat\nCOMMIT\n"
+    assert "nftables" in ruleset(said).problem("filter")
+    assert ruleset(said).problem("nat") == ""
+
+
+def test_an_output_that_is_cut_short() -> None:
+    found = ruleset(b"*raw\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n*nat\n:OUTPUT ACCEPT [0:0]\n-A OUTP")
+    assert found.problem("raw") == ""
+    assert found.problem("nat") == "the output was cut short in table nat"
+    assert found.problem("filter") == "the output was cut short in table nat"
 
 
 def test_a_rule_of_no_table_is_named() -> None:

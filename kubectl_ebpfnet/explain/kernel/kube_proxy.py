@@ -9,21 +9,25 @@ rules, not by their names, so that it reads all versions alike.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.kernel import netfilter
-from kubectl_ebpfnet.explain.kernel.netfilter import Context
-from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
+from kubectl_ebpfnet.explain.kernel.context import Context
+from kubectl_ebpfnet.explain.kernel.marks import NOT_KNOWN, Mark
+from kubectl_ebpfnet.explain.kernel.rule_matches import matches
 from kubectl_ebpfnet.model.net import Address, Flow
+from kubectl_ebpfnet.model.netfilter import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.untrusted import address, port
 
 SERVICES, NODE_PORTS = "KUBE-SERVICES", "KUBE-NODEPORTS"
 MASQUERADE_MARK = 0x4000
 """kube-proxy's default (--iptables-masquerade-bit 14)."""
+CHOOSING = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-XLB-")
+"""Beginnings of the chains that choose an endpoint."""
 _MARK_MASQUERADE, _MARK_DROP = "KUBE-MARK-MASQ", "KUBE-MARK-DROP"
 _REFUSING = frozenset({"DROP", "REJECT", _MARK_DROP})
-_TO = re.compile(r"\[?(?P<address>[0-9A-Fa-f.:]+?)\]?:(?P<port>[0-9]+)")
+_TO = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f.:]+)\]|(?P<v4>[0-9.]+))?(?::(?P<port>[0-9]+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +71,10 @@ class _Walker:
             depth: nested chains that may still be followed.
         """
         for rule in self.ruleset.chain("nat", name) if depth else ():
-            hit = _matches(rule, self.context)
+            hit = matches(rule, self.context)
             if hit is False or not rule.jump:
                 continue
-            if self.rule is None and name in (SERVICES, NODE_PORTS) and rule.destination_ports:
+            if self.rule is None and name in (SERVICES, NODE_PORTS) and rule.names_port:
                 self.rule = rule
             if rule.jump == "RETURN":
                 if hit:
@@ -89,9 +93,9 @@ class _Walker:
                 self.refusal = self.refusal or rule
             return True
         if rule.jump == "DNAT":
-            backend = _backend(rule)
-            if backend is not None and backend not in self.backends:
-                self.backends.append(backend)
+            backend = destination(rule, self.context.flow)
+            if backend is not None and backend[1] is not None:
+                self.backends.append((backend[0], backend[1]))
             return True
         if rule.jump == "ACCEPT":
             return True
@@ -106,19 +110,21 @@ def follow(ruleset: Ruleset, flow: Flow, local: frozenset[Address]) -> ServiceOu
         flow: to the Service's address and port, or to the node's and the node port.
         local: the node's own addresses.
     """
-    walker = _Walker(ruleset, Context(flow, local=local))
+    context = Context(flow, None, None, local=local, bridged=False)
+    walker = _Walker(ruleset, context)
     walker.chain("PREROUTING")
     refusal = walker.refusal
     if refusal is None and not walker.backends:
         # The filter table refuses packets that nat leaves alone: "has no endpoints", "has no local
         # endpoints", and the firewall of loadBalancerSourceRanges.
         for chain in ("INPUT", "FORWARD"):
-            outcome = netfilter.traverse(ruleset, "filter", chain, Context(flow, local=local))
-            rule = outcome.rule
-            if rule is not None and rule.jump in _REFUSING and rule.destination_ports:
-                refusal = refusal or rule
-    rule = walker.rule or (refusal if refusal and refusal.destination_ports else None)
-    return ServiceOutcome(rule, tuple(walker.backends), walker.masquerades, walker.marking, refusal)
+            outcome = netfilter.traverse(ruleset, "filter", chain, context)
+            for loss in outcome.losses:
+                if loss.rule is not None and loss.rule.names_port and not loss.context.assumed:
+                    refusal = refusal or loss.rule
+    rule = walker.rule or (refusal if refusal and refusal.names_port else None)
+    backends = tuple(dict.fromkeys(walker.backends))
+    return ServiceOutcome(rule, backends, walker.masquerades, walker.marking, refusal)
 
 
 def has_kube_proxy(ruleset: Ruleset) -> str:
@@ -141,8 +147,8 @@ def dropping(
         reply: the packet is a reply of an established connection.
     """
     state = "ESTABLISHED" if reply else "NEW"
-    context = Context(flow, in_device, out_device, state=state)
-    return _deciding(ruleset, ("mangle", "filter"), "FORWARD", context, ("DROP", "REJECT"))
+    context = Context(flow, in_device or None, out_device or None, state=state, translated=None)
+    return _losing(ruleset, ("mangle", "filter"), "FORWARD", context)
 
 
 def dropping_first(ruleset: Ruleset, flow: Flow, in_device: str) -> NetfilterRule | None:
@@ -153,8 +159,7 @@ def dropping_first(ruleset: Ruleset, flow: Flow, in_device: str) -> NetfilterRul
         flow: as it comes in.
         in_device: name of the device, "" where not known.
     """
-    context = Context(flow, in_device, state="NEW")
-    return _deciding(ruleset, ("raw", "mangle"), "PREROUTING", context, ("DROP", "REJECT"))
+    return _losing(ruleset, ("raw", "mangle"), "PREROUTING", Context(flow, in_device or None))
 
 
 def masquerading(
@@ -168,41 +173,90 @@ def masquerading(
         out_device: name of the device, "" where not known.
         mark: skb mark, None when not known.
     """
-    context = Context(flow, "", out_device, mark)
-    return _deciding(ruleset, ("nat",), "POSTROUTING", context, ("MASQUERADE", "SNAT", "NETMAP"))
+    known = NOT_KNOWN if mark is None else Mark(mark)
+    context = Context(flow, "", out_device or None, known, translated=True)
+    outcome = netfilter.traverse(ruleset, "nat", "POSTROUTING", context)
+    certain = all(end.target in netfilter.TRANSLATING for end in outcome.ends)
+    return outcome.end.rule if certain else None
 
 
-def _deciding(
-    ruleset: Ruleset,
-    tables: tuple[str, ...],
-    chain: str,
-    context: Context,
-    targets: tuple[str, ...],
+def _losing(
+    ruleset: Ruleset, tables: tuple[str, ...], chain: str, context: Context
 ) -> NetfilterRule | None:
-    found = (netfilter.traverse(ruleset, table, chain, context).rule for table in tables)
-    return next((rule for rule in found if rule is not None and rule.jump in targets), None)
+    for table in tables:
+        outcome = netfilter.traverse(ruleset, table, chain, context)
+        if outcome.is_lost:
+            return outcome.end.rule
+    return None
 
 
-def _matches(rule: NetfilterRule, context: Context) -> bool | None:
-    """Match as netfilter.matches does, and evaluate the two matches by which kube-proxy parts
-    outside from inside traffic."""
-    hit = netfilter.matches(replace(rule, other_matches=()), context)
-    if hit is False:
-        return False
-    for name in rule.other_matches:
-        if name == "addrtype" and "--src-type LOCAL" in rule.text:
-            if (context.flow.source in context.local) == ("! --src-type" in rule.text):
-                return False
-        elif name != "physdev":  # `! --physdev-is-in`: it came from no bridge port
-            hit = None
-    return hit
+def destination(rule: NetfilterRule, flow: Flow) -> tuple[Address, int | None] | None:
+    """Return where a DNAT rule sends a packet; None for a range, or what cannot be read.
 
-
-def _backend(rule: NetfilterRule) -> tuple[Address, int] | None:
-    found = _TO.fullmatch(rule.to_address)
-    if found is None:
-        return None
+    Args:
+        rule: whose target is DNAT.
+        flow: of the packet; a part that the rule does not name stays.
+    """
+    text = rule.to_address
     try:
-        return address(found["address"], "a rule"), port(found["port"], "a rule")
+        if text.count(":") > 1 and not text.startswith("["):  # IPv6 without a port
+            return address(text, "a rule"), flow.destination_port
+        found = _TO.fullmatch(text)
+        if found is None or not text:
+            return None
+        named = found["v6"] or found["v4"]
+        to = address(named, "a rule") if named else flow.destination
+        return to, port(found["port"], "a rule") if found["port"] else flow.destination_port
     except ParseError:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadEnd:
+    """Why kube-proxy's rules do not translate a packet.
+
+    Attributes:
+        text: a clause that names the chain.
+        way: the rules that lead there; () where none names the packet's destination.
+        refused: a rule there marks it to be dropped.
+    """
+
+    text: str
+    way: tuple[NetfilterRule, ...] = ()
+    refused: bool = False
+
+
+def dead_end(ruleset: Ruleset, context: Context) -> DeadEnd:
+    """Follow a packet that no rule translates to the chain where it is left alone.
+
+    Args:
+        ruleset: of the node, in the packet's IP version.
+        context: the packet.
+    """
+    entries = [*ruleset.chain("nat", SERVICES), *ruleset.chain("nat", NODE_PORTS)]
+    named = (r for r in entries if r.names_port and r.jump.startswith("KUBE-"))
+    first = next((r for r in named if matches(r, context) is not False), None)
+    if first is None:
+        return DeadEnd(f"no rule of {SERVICES} is for it")
+    way = [first]
+    while len(way) < netfilter.DEEPEST:
+        inside = [
+            rule
+            for rule in ruleset.chain("nat", way[-1].jump)
+            if rule.jump != _MARK_MASQUERADE and matches(rule, context) is not False
+        ]
+        refusing = next((rule for rule in inside if rule.jump in _REFUSING), None)
+        if refusing is not None:
+            return DeadEnd(f"{refusing.title} has it dropped", (*way, refusing), True)
+        deeper = [rule for rule in inside if rule.jump.startswith("KUBE-")]
+        if not deeper:
+            break
+        way.append(deeper[-1])
+    chain = way[-1].jump
+    if not ruleset.has_chain("nat", chain):
+        what = "which does not exist"
+    elif not ruleset.chain("nat", chain):
+        what = "which has no rule"
+    else:
+        what = "none of whose rules translates it"
+    return DeadEnd(f"{first.chain} rule {first.number} leads to {chain}, {what}", tuple(way))

@@ -1,57 +1,123 @@
-"""Netfilter's rules, applied to a packet.
+"""Netfilter's chains, applied to a packet: what becomes of it, and what may.
 
-iptables-save(8), iptables-extensions(8). A rule matches, does not match, or is undecided: then the
-walk of the chain goes on, and the outcome names the rule if it could have changed it.
+Sources: iptables(8), iptables-extensions(8); Linux net/ipv4/netfilter/ip_tables.c (ipt_do_table),
+net/netfilter/xt_*.c. A rule matches, does not match, or is undecided (rule_matches.py): then the
+packet is followed both ways, and every end that it may come to is kept, with the undecided rules
+that must have matched for it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import reduce
 
-from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
-from kubectl_ebpfnet.model.net import Address, Flow, Network, has_ports, protocol_number
+from kubectl_ebpfnet.explain.kernel.context import Context
+from kubectl_ebpfnet.explain.kernel.marks import NOT_KNOWN, marked
+from kubectl_ebpfnet.explain.kernel.rule_matches import matches, undecided
+from kubectl_ebpfnet.model.netfilter import NetfilterRule, Ruleset
 
-TERMINAL = frozenset({"ACCEPT", "DROP", "REJECT", "QUEUE", "NFQUEUE"})
+LOSING = frozenset({"DROP", "REJECT", "TARPIT"})
 TRANSLATING = frozenset({"MASQUERADE", "SNAT", "DNAT", "REDIRECT", "NETMAP"})
-DEEPEST = 32
-"""Nested chains that are followed; the kernel's own limit is the table's size."""
+MAY_BE_ANYTHING = "?"
+"""The target of an end of which nothing is known."""
+_PASSING_ON = frozenset({
+    "AUDIT", "CHECKSUM", "CLASSIFY", "CONNSECMARK", "DSCP", "ECN", "HL", "IDLETIMER", "LED", "LOG",
+    "NFLOG", "RATEEST", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TRACE", "TTL",
+    "ULOG",
+})  # fmt: skip
+"""Targets after which the next rule is asked, and which change nothing that is looked at here."""
+_SETS_MARK = frozenset({"HMARK", "IPMARK"})
+DEEPEST = 64
+"""Nested chains that are followed; the kernel's limit is the number of chains."""
+_MOST_RULES = 1 << 16
+"""Rules that are asked for one packet, since chains that branch may be asked very often."""
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """A packet at a netfilter hook.
+class ChainEnd:
+    """One way in which a table may be done with a packet.
 
     Attributes:
-        flow: its 5-tuple there.
-        in_device, out_device: "" where the hook has none.
-        mark: skb mark, None when not known.
-        state: conntrack state word: `NEW`, `ESTABLISHED`, … or "" when not known.
-        sets: ipset name → members, for the sets whose content is known.
-        local: addresses of the node itself, for `addrtype`.
+        target: `ACCEPT`, `DROP`, `REJECT`, a translating target, or MAY_BE_ANYTHING.
+        rule: the rule that decides, None for the chain's policy.
+        way: the rules whose jumps led there, and `rule`.
+        context: the packet there.
+        doubt: for MAY_BE_ANYTHING: what is not known, one sentence.
     """
 
-    flow: Flow
-    in_device: str = ""
-    out_device: str = ""
-    mark: int | None = None
-    state: str = "NEW"
-    sets: dict[str, frozenset[Address]] = field(default_factory=dict)
-    local: frozenset[Address] = frozenset()
+    target: str
+    rule: NetfilterRule | None
+    way: tuple[NetfilterRule, ...]
+    context: Context
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ChainOutcome:
-    """What a chain decided.
+    """What a built-in chain does with a packet: every end that is possible.
 
     Attributes:
-        target: `ACCEPT`, `DROP`, `REJECT`, or a translating target.
-        rule: the rule that decided, None for the chain's policy.
-        uncertain: undecided rules that would have decided otherwise.
+        ends: in the order of their rules, at least one.
+        chain: its name.
     """
 
-    target: str
-    rule: NetfilterRule | None = None
-    uncertain: tuple[NetfilterRule, ...] = ()
+    ends: tuple[ChainEnd, ...]
+    chain: str
+
+    @property
+    def target(self) -> str:
+        """The target of all ends, MAY_BE_ANYTHING where they differ."""
+        targets = {end.target for end in self.ends}
+        return targets.pop() if len(targets) == 1 else MAY_BE_ANYTHING
+
+    @property
+    def end(self) -> ChainEnd:
+        """The end of a packet for which no undecided rule matches, or the last one."""
+        plain = (end for end in self.ends if not end.context.assumed and not end.doubt)
+        return next(plain, self.ends[-1])
+
+    @property
+    def losses(self) -> tuple[ChainEnd, ...]:
+        """The ends that lose the packet."""
+        return tuple(end for end in self.ends if end.target in LOSING)
+
+    @property
+    def is_lost(self) -> bool | None:
+        """Whether the packet is dropped or rejected; None when undecided."""
+        if len(self.losses) == len(self.ends):
+            return True
+        return None if self.losses or any(end.doubt for end in self.ends) else False
+
+    @property
+    def passed(self) -> Context | None:
+        """The packet after the chain, joined over all ends that do not lose it; None without."""
+        found = [end.context for end in self.ends if end.target not in LOSING]
+        return replace(reduce(_joined, found), assumed=()) if found else None
+
+    @property
+    def open_rules(self) -> tuple[NetfilterRule, ...]:
+        """The undecided rules that the possible ends differ by."""
+        rules = [rule for end in self.ends for rule in end.context.assumed]
+        rules += [end.rule for end in self.ends if end.doubt and end.rule is not None]
+        return tuple(dict.fromkeys(rules))
+
+    @property
+    def doubt(self) -> str:
+        """Why the ends differ, one sentence; "" where they do not."""
+        for end in self.ends:
+            if end.doubt:
+                return end.doubt
+        for rule in self.open_rules:
+            return _why_open(rule, self.end.context)
+        return ""
+
+
+def _why_open(rule: NetfilterRule, context: Context) -> str:
+    parts = undecided(rule, context)
+    if parts and not set(parts) <= {"-m mark", "-m connmark"}:
+        return f"{', '.join(parts)} of {rule.title} cannot be evaluated"
+    setter = f"; {context.marked_by[-1].title} may have set it" if context.marked_by else ""
+    return f"the packet's mark is not known, at which {rule.title} looks{setter}"
 
 
 def traverse(ruleset: Ruleset, table: str, chain: str, context: Context) -> ChainOutcome:
@@ -62,141 +128,128 @@ def traverse(ruleset: Ruleset, table: str, chain: str, context: Context) -> Chai
         table: `raw`, `mangle`, `nat` or `filter`.
         chain: `PREROUTING`, `INPUT`, `FORWARD`, …
         context: the packet at that hook.
-
-    Returns:
-        The first decision, else the chain's policy as target (`ACCEPT` where it has none).
     """
-    uncertain: list[NetfilterRule] = []
-    outcome = _chain(ruleset, table, chain, context, uncertain, DEEPEST)
-    if outcome is None:
-        policy = ruleset.policy(table, chain)
-        return ChainOutcome("DROP" if policy == "DROP" else "ACCEPT", None, tuple(uncertain))
-    return ChainOutcome(outcome.target, outcome.rule, tuple(uncertain))
+    walker = _Walker(ruleset, table)
+    problem = ruleset.problem(table)
+    if problem:
+        unknown = replace(context, mark=NOT_KNOWN, connmark=NOT_KNOWN, state="")
+        walker.end(MAY_BE_ANYTHING, None, unknown, f"table {table}: {problem}")
+    try:
+        after = walker.chain(chain, context, ())
+    except RecursionError:
+        after = None
+    if walker.rules_left <= 0:
+        walker.end(MAY_BE_ANYTHING, None, context, "the chains are too many to be followed")
+    if after is not None:
+        policy = "DROP" if ruleset.policy(table, chain) == "DROP" else "ACCEPT"
+        walker.end(policy, None, after)
+    return ChainOutcome(tuple(walker.ends), chain)
 
 
-def _chain(
-    ruleset: Ruleset,
-    table: str,
-    chain: str,
-    context: Context,
-    uncertain: list[NetfilterRule],
-    depth: int,
-) -> ChainOutcome | None:
-    if depth <= 0:
-        return None
-    for rule in ruleset.chain(table, chain):
-        hit = matches(rule, context)
-        if hit is False or not rule.jump:
-            continue
-        if rule.jump in TERMINAL | TRANSLATING:
-            if hit is None:
-                uncertain.append(rule)
+@dataclass(slots=True)
+class _Walker:
+    """A packet on its way through a table."""
+
+    ruleset: Ruleset
+    table: str
+    ends: list[ChainEnd] = field(default_factory=list)
+    way: list[NetfilterRule] = field(default_factory=list)
+    rules_left: int = _MOST_RULES
+
+    def chain(self, name: str, here: Context | None, above: tuple[str, ...]) -> Context | None:
+        """Follow a chain; return the packet as it leaves it for the caller, None if it does not.
+
+        Args:
+            name: of the chain.
+            here: the packet.
+            above: the chains that led there.
+        """
+        left: Context | None = None
+        for rule in self.ruleset.chain(self.table, name):
+            self.rules_left -= 1
+            if here is None or self.rules_left <= 0:
+                return left
+            hit = matches(rule, here)
+            if hit is False or (not rule.jump and not rule.problem):
                 continue
-            return ChainOutcome(rule.jump, rule)
-        if rule.jump == "RETURN":
-            if hit:
-                return None
-            continue
-        below = _chain(ruleset, table, rule.jump, context, uncertain, depth - 1)
-        if below is not None and hit:
-            return below
-        if below is not None and below.rule is not None:
-            uncertain.append(below.rule)
-    return None
+            taken = here if hit else replace(here, assumed=(*here.assumed, rule))
+            if rule.jump == "RETURN":
+                after, left = None, _joined_or(left, taken)
+            else:
+                after = self._target(rule, taken, (*above, name))
+                if rule.goto:
+                    after, left = None, _joined_or(left, after)
+            here = after if hit else _joined_or(here, after)
+        return _joined_or(left, here)
+
+    def _target(self, rule: NetfilterRule, here: Context, above: tuple[str, ...]) -> Context | None:
+        """Apply a rule's target; return the packet as the next rule sees it, None if it ends."""
+        target = rule.jump
+        if self.ruleset.has_chain(self.table, target):
+            if target in above or len(above) > DEEPEST:
+                return self._anything(rule, here, f"chain {target} is nested too deep")
+            self.way.append(rule)
+            after = self.chain(target, here, above)
+            self.way.pop()
+            return after
+        if target == "ACCEPT" or target in LOSING | TRANSLATING:
+            self.end(target, rule, here)
+            return None
+        if target in _PASSING_ON:
+            return here
+        if target in ("MARK", "CONNMARK"):
+            mark, connmark = marked(rule, here.mark, here.connmark)
+            if (mark, connmark) == (here.mark, here.connmark):
+                return here
+            by = (*here.marked_by, rule)
+            return replace(here, mark=mark, connmark=connmark, marked_by=by)
+        if target in _SETS_MARK:
+            return replace(here, mark=NOT_KNOWN)
+        if target == "NOTRACK" or (target == "CT" and "--notrack" in rule.target_options):
+            return replace(here, state="UNTRACKED")
+        if target == "CT":
+            return here
+        what = rule.problem or f"what target {target} does"
+        return self._anything(rule, here, f"{what} is not known" if not rule.problem else what)
+
+    def _anything(self, rule: NetfilterRule, here: Context, doubt: str) -> Context:
+        """Add an end of which nothing is known, and go on with a packet of unknown marks."""
+        said = f"{rule.title}: {doubt}"
+        here = replace(here, mark=NOT_KNOWN, connmark=NOT_KNOWN)
+        self.end(MAY_BE_ANYTHING, rule, here, said)
+        return replace(here, assumed=(*here.assumed, rule))
+
+    def end(self, target: str, rule: NetfilterRule | None, here: Context, doubt: str = "") -> None:
+        """Add an end.
+
+        Args:
+            target: what the table does with the packet.
+            rule: that decides, None for a policy.
+            here: the packet.
+            doubt: for MAY_BE_ANYTHING: what is not known.
+        """
+        way = (*self.way, rule) if rule is not None else ()
+        self.ends.append(ChainEnd(target, rule, way, here, doubt))
 
 
-def matches(rule: NetfilterRule, context: Context) -> bool | None:
-    """Tell whether a rule matches a packet; None when undecided."""
-    answers = (
-        *_address_answers(rule, context),
-        *_device_answers(rule, context),
-        _protocol_answer(rule, context.flow),
-        _port_answer(rule.source_ports, context.flow, context.flow.source_port),
-        _port_answer(rule.destination_ports, context.flow, context.flow.destination_port),
-        _mark_answer(rule, context),
-        _state_answer(rule, context),
-        _set_answer(rule, context),
-        _type_answer(rule, context),
+def _joined_or(one: Context | None, other: Context | None) -> Context | None:
+    if one is None or other is None:
+        return one or other
+    return _joined(one, other)
+
+
+def _joined(one: Context, other: Context) -> Context:
+    """Return what is known of a packet that is either of two."""
+    same = (one.mark, one.connmark, one.state) == (other.mark, other.connmark, other.state)
+    few, many = sorted((one.assumed, other.assumed), key=len)
+    if same and set(few) <= set(many):
+        # It comes here whether the undecided rules match or not.
+        return replace(one, assumed=few)
+    return replace(
+        one,
+        mark=one.mark.joined(other.mark),
+        connmark=one.connmark.joined(other.connmark),
+        state=one.state if one.state == other.state else "",
+        marked_by=tuple(dict.fromkeys((*one.marked_by, *other.marked_by))),
+        assumed=tuple(dict.fromkeys((*one.assumed, *other.assumed))),
     )
-    if False in answers:
-        return False
-    if None in answers or rule.other_matches:
-        return None
-    return True
-
-
-def _address_answers(rule: NetfilterRule, context: Context) -> tuple[bool, bool]:
-    def inside(network: Network | None, address: Address, inverted: bool) -> bool:
-        return network is None or (address in network) != inverted
-
-    return (
-        inside(rule.source, context.flow.source, rule.not_source),
-        inside(rule.destination, context.flow.destination, rule.not_destination),
-    )
-
-
-def _device_answers(rule: NetfilterRule, context: Context) -> tuple[bool, bool]:
-    def named(pattern: str, device: str, inverted: bool) -> bool:
-        if not pattern:
-            return True
-        if pattern.endswith("+"):
-            return device.startswith(pattern[:-1]) != inverted
-        return (device == pattern) != inverted
-
-    return (
-        named(rule.in_device, context.in_device, rule.not_in_device),
-        named(rule.out_device, context.out_device, rule.not_out_device),
-    )
-
-
-def _protocol_answer(rule: NetfilterRule, flow: Flow) -> bool:
-    if not rule.protocol or rule.protocol == "all":
-        return True
-    name = {"ipv6-icmp": "icmpv6", "icmp6": "icmpv6"}.get(rule.protocol, rule.protocol)
-    return (protocol_number(name) == flow.protocol) != rule.not_protocol
-
-
-def _port_answer(ranges: tuple[tuple[int, int], ...], flow: Flow, port: int | None) -> bool | None:
-    if not ranges:
-        return True
-    if not has_ports(flow.protocol):
-        return False
-    if port is None:
-        return None
-    return any(low <= port <= high for low, high in ranges)
-
-
-def _mark_answer(rule: NetfilterRule, context: Context) -> bool | None:
-    if rule.mark is None:
-        return True
-    if context.mark is None:
-        return None
-    return (context.mark & rule.mark_mask == rule.mark) != rule.not_mark
-
-
-def _state_answer(rule: NetfilterRule, context: Context) -> bool | None:
-    if not rule.states:
-        return True
-    if not context.state:
-        return None
-    return (context.state in rule.states) != rule.not_states
-
-
-def _set_answer(rule: NetfilterRule, context: Context) -> bool | None:
-    if not rule.set_name:
-        return True
-    members = context.sets.get(rule.set_name)
-    if members is None:
-        return None
-    flow = context.flow
-    address = flow.source if rule.set_direction.startswith("src") else flow.destination
-    return (address in members) != rule.not_set
-
-
-def _type_answer(rule: NetfilterRule, context: Context) -> bool | None:
-    if not rule.destination_type:
-        return True
-    if rule.destination_type != "LOCAL":
-        return None
-    hit = context.flow.destination in context.local or context.flow.destination.is_loopback
-    return hit != rule.not_destination_type

@@ -26,9 +26,10 @@ from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Record
-from kubectl_ebpfnet.model.kernel import Counter, NetfilterRule
+from kubectl_ebpfnet.model.kernel import Counter
 from kubectl_ebpfnet.model.kube import Service, ServiceEndpoint
 from kubectl_ebpfnet.model.net import UDP, Address, Flow, endpoint_text
+from kubectl_ebpfnet.model.netfilter import NetfilterRule
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.probe import AttemptOutcome, NodeRow
 

@@ -12,8 +12,8 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Record, Span
-from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.kube import Service, ServiceEndpoint
+from kubectl_ebpfnet.model.netfilter import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.path import Evidence
 
 _SPEC = (

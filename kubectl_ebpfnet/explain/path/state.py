@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
+from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
@@ -67,8 +68,8 @@ class PacketState:
         skips_netfilter: BPF redirected the packet past the node's stack.
         in_device: the device by which the packet entered this node's stack, "" for packets that
             the node sends itself.
-        to_masquerade: kube-proxy's rules on this node marked the packet for masquerading
-            (KUBE-MARK-MASQ).
+        netfilter: the packet as the node's netfilter sees it, with its marks, after the last hook
+            that it passed; None before the first.
         next_hop: gateway of the route that was taken, None when the destination is on the link.
         encrypted: what travels between the nodes in its place, e.g. `WireGuard, UDP port 51871`;
             "" when it is not encrypted.
@@ -81,7 +82,7 @@ class PacketState:
     identity: int = 0
     skips_netfilter: bool = False
     in_device: str = ""
-    to_masquerade: bool = False
+    netfilter: Context | None = None
     next_hop: Address | None = None
     encrypted: str = ""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.model.cilium import DatapathConfig
-from kubectl_ebpfnet.model.kernel import NetfilterRule, Ruleset
+from kubectl_ebpfnet.model.netfilter import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.path import Evidence
 
 _CHAIN, _DEVICES = "CILIUM_FORWARD", ("lxc+", "lxc*")

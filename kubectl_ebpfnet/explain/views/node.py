@@ -15,8 +15,9 @@ from kubectl_ebpfnet.explain.views.netns import Netns
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import DatapathConfig, Endpoint, IpcacheEntry, MonitorEvent
 from kubectl_ebpfnet.model.evidence import Bundle, Record, agent_place, node_place
-from kubectl_ebpfnet.model.kernel import Attachment, Link, Program, Rule, Ruleset
+from kubectl_ebpfnet.model.kernel import Attachment, Link, Program, Rule
 from kubectl_ebpfnet.model.net import TCP, Address, Flow
+from kubectl_ebpfnet.model.netfilter import Ruleset
 from kubectl_ebpfnet.parse.cilium import config as cilium_config
 
 _SEARCHED = 4000

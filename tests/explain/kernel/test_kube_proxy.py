@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from kubectl_ebpfnet.explain.kernel import kube_proxy
-from kubectl_ebpfnet.model.kernel import Ruleset
 from kubectl_ebpfnet.model.net import TCP, Flow
+from kubectl_ebpfnet.model.netfilter import Ruleset
 from kubectl_ebpfnet.parse import netfilter
 
 SAMPLES = Path(__file__).parents[1] / "lb/samples"

@@ -115,9 +115,15 @@ def test_a_neighbour_that_failed_on_a_link_that_is_up_drops() -> None:
     assert path.hops[-1].kind == "neighbour"
 
 
-KUBE_PROXY = """:KUBE-NODEPORTS - [0:0]
+KUBE_PROXY = """:KUBE-MARK-MASQ - [0:0]
+:KUBE-NODEPORTS - [0:0]
 :KUBE-POSTROUTING - [0:0]
+:KUBE-SEP-WAOKCVBKPPJ3T5FP - [0:0]
 :KUBE-SERVICES - [0:0]
+:KUBE-SVC-2262UYG6EQJDKK3I - [0:0]
+[9:540] -A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+[9:540] -A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+[1:60] -A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
 [1:60] -A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING
 [1:60] -A KUBE-NODEPORTS -p tcp -m comment --comment "default/web-lb" -m tcp --dport 32238 \
 -j KUBE-MARK-MASQ
@@ -126,6 +132,8 @@ KUBE_PROXY = """:KUBE-NODEPORTS - [0:0]
 [107:6420] -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
 [1:60] -A KUBE-POSTROUTING -m comment --comment "kubernetes service traffic requiring SNAT" \
 -j MASQUERADE --random-fully
+[1:60] -A KUBE-SEP-WAOKCVBKPPJ3T5FP -p tcp -m tcp -j DNAT --to-destination 10.244.0.251:8080
+[1:60] -A KUBE-SVC-2262UYG6EQJDKK3I -j KUBE-SEP-WAOKCVBKPPJ3T5FP
 [197:11820] -A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
 """
 """kube-proxy 1.20's rules of a node port, as the lab's nodes have them, of web-lb here."""

@@ -6,7 +6,7 @@ from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
 from kubectl_ebpfnet.explain.path.stages import gateway
 from kubectl_ebpfnet.explain.path.stages.cilium_nat import by_cilium
 from kubectl_ebpfnet.explain.path.stages.encryption import encrypt
-from kubectl_ebpfnet.explain.path.stages.masquerade import by_netfilter
+from kubectl_ebpfnet.explain.path.stages.source_nat import by_netfilter
 from kubectl_ebpfnet.explain.path.stages.veth import show_programs
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
@@ -23,14 +23,14 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if not _is_up(walk, here, node):
         return None
     inside = here.packet.outer is None
+    if inside and not here.skips_netfilter:
+        here = by_netfilter(walk, here, node)
     if inside:
         to_pod = _to_local_pod(walk, here, node)
         if to_pod is not None:
             return to_pod
         if here.device in ("cilium_host", "cilium_net"):
             return _by_cilium_host(walk, here, node)
-    if inside and not here.skips_netfilter:
-        here = by_netfilter(walk, here, node)
     show_programs(walk, here, here.device, "egress")
     if inside:
         row = gateway.policy_row(walk, here, node)

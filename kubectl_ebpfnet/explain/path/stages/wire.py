@@ -49,7 +49,7 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
             identity = entry.identity if entry is not None else 0
         return here.to(
             Stage.ARRIVAL, node=node, device="", in_device="", skips_netfilter=False,
-            to_masquerade=False, identity=identity, next_hop=None, encrypted="",
+            netfilter=None, identity=identity, next_hop=None, encrypted="",
         )  # fmt: skip
     if _untranslated(walk, here):
         return None
@@ -82,6 +82,14 @@ def _untranslated(walk: PathBuilder, here: PacketState) -> bool:
         return _no_such_port(walk, here)
     if here.packet.flow.destination != service.address:
         return False
+    said = (
+        h for h in reversed(walk.hops) if (h.kind, h.node) == (HopKind.LOAD_BALANCING, here.node)
+    )
+    by_rules = next(said, None)
+    if by_rules is not None:  # the stage that found it has reported it
+        said_why = by_rules.reason or by_rules.summary
+        walk.unknown(f"{said_why}; so it leaves {here.node} for the Service's own address")
+        return True
     virtual = service.type == "ClusterIP"
     walk.unknown(f"{service.title} leaves {here.node} without having become a backend's address")
     walk.finding(

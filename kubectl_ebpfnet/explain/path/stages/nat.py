@@ -1,0 +1,80 @@
+"""The nat tables of a node: every end that a packet may come to, over both back ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.explain.kernel.context import Context
+from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd, ChainOutcome
+from kubectl_ebpfnet.explain.kernel.rule_matches import undecided
+from kubectl_ebpfnet.explain.path.stages.hooks import BackEnd, HookTables
+from kubectl_ebpfnet.model.netfilter import NetfilterRule
+
+_BY_CHANCE = frozenset(("-m statistic", "-m recent"))
+"""Matches by which kube-proxy spreads connections; any of their ends is right for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class NatOutcome:
+    """What nat may do with a packet.
+
+    Attributes:
+        ends: of all back ends, in order; the first translation counts.
+        outcomes: of each back end.
+    """
+
+    ends: tuple[tuple[BackEnd, ChainEnd], ...]
+    outcomes: tuple[ChainOutcome, ...]
+
+    @property
+    def end(self) -> tuple[BackEnd, ChainEnd]:
+        """The end of a packet for which no undecided rule matches, or the last one."""
+        plain = (one for one in self.ends if not one[1].context.assumed and not one[1].doubt)
+        return next(plain, self.ends[-1])
+
+    @property
+    def translates(self) -> bool | None:
+        """Whether the packet is translated; None when undecided."""
+        found = {None if end.doubt else end.target in TRANSLATING for _, end in self.ends}
+        return found.pop() if len(found) == 1 else None
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether only kube-proxy's dice decide between the ends."""
+        parts = {
+            part
+            for _, end in self.ends
+            for rule in end.context.assumed
+            for part in undecided(rule, end.context)
+        }
+        return parts <= _BY_CHANCE and not any(end.doubt for _, end in self.ends)
+
+    @property
+    def doubt(self) -> str:
+        """Why the ends differ, one sentence; "" where they do not."""
+        return next((outcome.doubt for outcome in self.outcomes if outcome.doubt), "")
+
+    @property
+    def open_rules(self) -> tuple[NetfilterRule, ...]:
+        """The undecided rules that the ends differ by."""
+        return tuple(rule for outcome in self.outcomes for rule in outcome.open_rules)
+
+
+def nat_outcome(rules: HookTables, chain: str, context: Context) -> NatOutcome:
+    """Run a packet through nat of each back end, until one surely translates it.
+
+    Args:
+        rules: with at least one back end.
+        chain: `PREROUTING`, `OUTPUT` or `POSTROUTING`.
+        context: the packet there.
+    """
+    ends: list[tuple[BackEnd, ChainEnd]] = []
+    outcomes = []
+    for passage in rules.traverse("nat", chain, context):
+        outcome = passage.outcome
+        outcomes.append(outcome)
+        translated = [(b, end) for b, end in ends if end.target in TRANSLATING]
+        ends = translated + [(passage.back_end, end) for end in outcome.ends]
+        if all(end.target in TRANSLATING for end in outcome.ends):
+            break
+    return NatOutcome(tuple(ends), tuple(outcomes))

@@ -1,0 +1,187 @@
+"""kube-proxy's chains on a pod's way to a Service: followed by what their rules say.
+
+The rules are Kubernetes 1.36's (pkg/proxy/iptables/proxier.go), cut to one Service, in the recorded
+cluster without kube-proxy replacement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from kubectl_ebpfnet.model.path import HopKind, State
+from kubectl_ebpfnet.model.path import Path as Answer
+from tests.explain.path.changed import NATIVE, Change, ask, changed, dropped_at, finding, say
+from tests.explain.path.test_services import CT, LB, SERVICES, untracked
+from tests.explain.path.variants import edit, host_network
+
+VIP, LOCAL_END, OTHER_END = "10.96.71.229", "10.244.1.40:8080", "10.244.0.251:8080"
+CHAINS = f""":KUBE-EXT-A - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-NODEPORTS - [0:0]
+:KUBE-POSTROUTING - [0:0]
+:KUBE-SEP-A - [0:0]
+:KUBE-SEP-B - [0:0]
+:KUBE-SERVICES - [0:0]
+:KUBE-SVC-A - [0:0]
+:KUBE-SVL-A - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING
+-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
+-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
+-A KUBE-POSTROUTING -j MARK --set-xmark 0x4000/0x0
+-A KUBE-POSTROUTING -j MASQUERADE --random-fully
+-A KUBE-SEP-A -s 10.244.0.251/32 -j KUBE-MARK-MASQ
+-A KUBE-SEP-A -p tcp -m tcp -j DNAT --to-destination {OTHER_END}
+-A KUBE-SEP-B -s 10.244.1.40/32 -j KUBE-MARK-MASQ
+-A KUBE-SEP-B -p tcp -m tcp -j DNAT --to-destination {LOCAL_END}
+"""
+ENTRY = f"-A KUBE-SERVICES -d {VIP}/32 -p tcp -m tcp --dport 80 -j "
+ONE = "-A KUBE-SVC-A -j KUBE-SEP-A\n"
+TWO = "-A KUBE-SVC-A -m statistic --mode random --probability 0.50000000000 -j KUBE-SEP-B\n" + ONE
+AFFINITY = (
+    "-A KUBE-SVC-A -m recent --rcheck --seconds 10800 --reap --name KUBE-SEP-B --mask "
+    "255.255.255.255 --rsource -j KUBE-SEP-B\n" + TWO
+)
+EXTERNAL = (
+    "-A KUBE-EXT-A -s 10.244.0.0/16 -j KUBE-SVC-A\n"
+    "-A KUBE-EXT-A -m addrtype --src-type LOCAL -j KUBE-MARK-MASQ\n"
+    "-A KUBE-EXT-A -m addrtype --src-type LOCAL -j KUBE-SVC-A\n"
+    "-A KUBE-EXT-A -j KUBE-SVL-A\n"
+)
+
+
+def with_rules(*lines: str) -> Callable[[str], str]:
+    """The recorded rules with kube-proxy's chains, and these rules."""
+
+    def change(text: str) -> str:
+        before, found, after = text.partition(":CILIUM_OUTPUT_nat - [0:0]\n")
+        assert found
+        return before + found + CHAINS + "".join(lines) + after
+
+    return change
+
+
+def path_by(*lines: str, more: tuple[Change, ...] = ()) -> Answer:
+    """The path of the recorded client to svc/web, which kube-proxy alone balances."""
+    changes = [
+        say("node2", SERVICES, "[]"),
+        say("node2", LB, ""),
+        edit("node2", CT, untracked),
+        edit("node2", "iptables-save -c", with_rules(*lines)),
+        *more,
+    ]
+    return ask(changed(NATIVE, *changes), "client", "svc/web:80")
+
+
+def balancing(path: Answer) -> tuple[str, str, str]:
+    """State, destination and words of the hop that balances."""
+    (hop,) = [hop for hop in path.hops if hop.kind is HopKind.LOAD_BALANCING]
+    flow = hop.packet.flow
+    return str(hop.state), f"{flow.destination}:{flow.destination_port}", hop.summary
+
+
+@pytest.mark.parametrize(
+    ("lines", "to", "words"),
+    [
+        ((ENTRY + "KUBE-SVC-A\n", ONE), OTHER_END, "(KUBE-SVC-A)"),
+        ((ENTRY + "KUBE-SVL-A\n", "-A KUBE-SVL-A -j KUBE-SEP-A\n", TWO), OTHER_END, "(KUBE-SVL-A)"),
+        ((ENTRY + "KUBE-SVC-A\n", TWO), LOCAL_END, "one of 2 backends"),
+        ((ENTRY + "KUBE-SVC-A\n", AFFINITY), LOCAL_END, "one of 2 backends"),
+    ],
+)
+def test_the_chain_names_the_backend(lines: tuple[str, ...], to: str, words: str) -> None:
+    path = path_by(*lines)
+    state, destination, summary = balancing(path)
+    assert (state, destination) == ("derived", to)
+    assert words in summary
+    assert "by netfilter's rules of kube-proxy" in summary
+
+
+def test_an_empty_chain_translates_nothing_whatever_an_old_entry_says() -> None:
+    line = (
+        f"ipv4     2 tcp      6 97 TIME_WAIT src=10.244.1.53 dst={VIP} sport=38511 dport=80 "
+        "src=10.244.0.251 dst=10.244.1.53 sport=8080 dport=38511 [ASSURED] mark=0 zone=0 use=2\n"
+    )
+    old = edit("node2", "cat /proc/net/nf_conntrack", lambda text: line + text)
+    path = path_by(ENTRY + "KUBE-SVC-A\n", more=(old,))
+    assert path.verdict == "unknown"
+    assert "KUBE-SERVICES rule 1 leads to KUBE-SVC-A, which has no rule" in path.reason
+    assert finding(path, "kube-proxy's rules on node2 do not translate").severity == "error"
+    assert str(path.hops[-1].packet.flow.destination) == VIP
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ((), "no rule of KUBE-SERVICES is for it"),
+        ((ENTRY + "KUBE-SVC-B\n",), "what target KUBE-SVC-B does is not known"),
+        ((ENTRY + "KUBE-SVC-A\n", "-A KUBE-SVC-A -p udp -j KUBE-SEP-A\n"), "none of whose rules"),
+    ],
+)
+def test_rules_that_lead_nowhere(lines: tuple[str, ...], words: str) -> None:
+    path = path_by(*lines)
+    assert path.verdict == "unknown"
+    assert words in path.reason
+
+
+def test_an_unknown_rule_before_the_backend_is_no_dice() -> None:
+    unknown = "-A KUBE-SVC-A -m set --match-set some src -j KUBE-SEP-B\n"
+    path = path_by(ENTRY + "KUBE-SVC-A\n", unknown + ONE)
+    assert path.verdict == "unknown"
+    assert balancing(path)[0] == "unknown"
+    assert "-m set" in path.reason
+
+
+def test_a_pod_reaches_a_local_load_balancer_without_masquerading() -> None:
+    path = path_by(ENTRY + "KUBE-EXT-A\n", EXTERNAL, ONE, "-A KUBE-SVL-A -j KUBE-SEP-A\n")
+    assert path.verdict == "reachable"
+    assert not [one for one in path.findings if one.severity == "error"]
+    assert not [hop for hop in path.hops if hop.kind is HopKind.NAT]
+    assert balancing(path)[1] == OTHER_END
+    assert str(path.hops[-1].packet.flow.source) == "10.244.1.53"
+
+
+def test_the_masquerading_mark_goes_to_postrouting() -> None:
+    marked = "-A KUBE-EXT-A -j KUBE-MARK-MASQ\n-A KUBE-EXT-A -j KUBE-SVC-A\n"
+    path = path_by(ENTRY + "KUBE-EXT-A\n", marked, ONE)
+    (nat,) = [hop for hop in path.hops if hop.kind is HopKind.NAT and hop.node == "node2"]
+    assert "masquerades the source to 172.30.0.12 by KUBE-POSTROUTING rule 3" in nat.summary
+    assert nat.state is State.DERIVED
+    # Whether it is marked is not known, nor then its source.
+    doubtful = marked.replace("-j KUBE-MARK", "-m frob -j KUBE-MARK")
+    path = path_by(ENTRY + "KUBE-EXT-A\n", doubtful, ONE)
+    assert path.verdict == "unknown"
+    assert "the packet's mark is not known, at which KUBE-POSTROUTING rule 1" in path.reason
+    assert "KUBE-MARK-MASQ rule 1" in path.reason
+
+
+def test_a_service_without_endpoints_is_rejected() -> None:
+    def reject(text: str) -> str:
+        before, found, after = text.partition("*filter\n")
+        rule = f'-A FORWARD -d {VIP}/32 -p tcp -m comment --comment "default/web:http has no '
+        rule += 'endpoints" -m tcp --dport 80 -j REJECT --reject-with icmp-port-unreachable\n'
+        body, commit, rest = after.partition("COMMIT\n")
+        lines = [line for line in body.splitlines(keepends=True) if "-A FORWARD" not in line]
+        return before + found + "".join(lines) + rule + commit + rest
+
+    path = path_by(more=(edit("node2", "iptables-save -c", reject),))
+    hop = dropped_at(path)
+    assert (
+        "rejects it in FORWARD: FORWARD rule 1 “default/web:http has no endpoints”" in hop.summary
+    )
+
+
+def test_a_packet_of_the_node_is_balanced_in_output() -> None:
+    path = path_by(ENTRY + "KUBE-SVC-A\n", ONE, more=(host_network("10.244.1.53"),))
+    assert balancing(path)[1] == OTHER_END
+
+
+def test_where_one_of_two_backends_loses_the_packet_the_choice_decides() -> None:
+    path = path_by(ENTRY + "KUBE-SVC-A\n", TWO)
+    assert path.verdict == "unknown"
+    assert "1 of 2 backends" in path.reason
+    assert LOCAL_END in path.reason
+    assert finding(path, "1 of 2 backends").severity == "error"
