@@ -14,6 +14,7 @@ from kubectl_ebpfnet.model.path import HopKind, State, Verdict
 from kubectl_ebpfnet.model.path import Path as Answer
 from tests.explain.path.changed import (
     NATIVE,
+    VXLAN,
     Change,
     ask,
     changed,
@@ -317,3 +318,23 @@ def test_a_packet_of_the_node_passes_output(line: str, verdict: str) -> None:
     changes = [host_network("10.244.1.53"), without("client"), *rules(line)]
     path = ask(changed(NATIVE, *changes), "client", f"{TO}:80")
     assert path.verdict == verdict, path.reason
+
+
+@pytest.mark.parametrize(
+    ("line", "node", "verdict"),
+    [
+        ("filter INPUT -p udp -m udp --dport 8472 -j DROP", "node1", "dropped"),
+        ("raw PREROUTING -s 172.30.0.12 -p udp -j DROP", "node1", "dropped"),
+        ("filter OUTPUT -p udp -m udp --dport 8472 -j DROP", "node2", "dropped"),
+        ("mangle POSTROUTING -o eth0 -d 172.30.0.11 -j DROP", "node2", "dropped"),
+        (f"filter INPUT {UNKNOWN} -p udp -j DROP", "node1", "unknown"),
+        ("filter INPUT -p udp -m udp --dport 4789 -j DROP", "node1", "reachable"),
+        ("filter OUTPUT -m mark --mark 0x8000/0x8000 -j DROP", "node2", "reachable"),
+        ("filter FORWARD -p udp -j DROP", "node1", "reachable"),
+    ],
+)
+def test_a_tunnels_outer_packet(line: str, node: str, verdict: str) -> None:
+    path = ask(changed(VXLAN, *rules(line, node=node)), "client", "pod/web:8081")
+    assert path.verdict == verdict, path.reason
+    if verdict == "dropped":
+        assert dropped_at(path).node == node

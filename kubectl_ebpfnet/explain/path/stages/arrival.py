@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_back
 from kubectl_ebpfnet.explain.kernel.routing import decide
-from kubectl_ebpfnet.explain.path.stages import gateway, nodeport
+from kubectl_ebpfnet.explain.path.stages import gateway, nodeport, outer
 from kubectl_ebpfnet.explain.path.stages.tunnel import device_of
 from kubectl_ebpfnet.explain.path.stages.veth import has_cilium, show_programs
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -36,6 +36,8 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     device = _device(node, here)
     show_programs(walk, here, device, "ingress")
     if here.packet.outer is not None:
+        if not outer.may_come_in(walk, here, node, device):
+            return None
         return _out_of_tunnel(walk, here, node)
     return _inside(walk, here, node, device)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
+from kubectl_ebpfnet.explain.path.stages.outer import may_leave
 from kubectl_ebpfnet.explain.path.stages.veth import show_programs
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
@@ -86,6 +87,8 @@ def _route_outer(
     outer = here.to(here.stage, in_device="")
     route_hop(walk, outer, node, decision, place, before="outer packet: ")
     route = decision.route
+    if not may_leave(walk, here, node, route.device):
+        return None
     return here.to(Stage.DEVICE, device=route.device, in_device="", next_hop=route.gateway)
 
 
