@@ -20,10 +20,12 @@ from tests.explain.path.changed import (
     changed,
     dropped_at,
     finding,
+    say,
     swap,
     without,
 )
-from tests.explain.path.variants import host_network
+from tests.explain.path.test_services import CT, LB, SERVICES, untracked
+from tests.explain.path.variants import edit, host_network
 
 SAVE = "iptables-save -c"
 UNKNOWN = "-m set --match-set blocked src"
@@ -286,19 +288,18 @@ def test_the_warning_may_stand_on_stderr() -> None:
 
 def test_one_rule_after_the_other_may_be_unknown() -> None:
     """Whatever rule of the client's node is not understood: the verdict stays, or is unknown."""
-    asked = (f"{TO}:80", "pod/web:8080", "svc/web:80", "node/node1:22")
-    plain = {to: ask(changed(NATIVE), "client", to).verdict for to in asked}
+    plain = {to: ask(changed(NATIVE), "client", to).verdict for to in (f"{TO}:80", "pod/web:8081")}
     (record,) = [r for r in changed(NATIVE).records if (r.place.node, r.command) == ("node2", SAVE)]
     lines = record.stdout.read().decode().splitlines()
     for number, line in enumerate(lines):
         before, found, target = line.partition(" -j ")
         if not found:
             continue
-        for new in (f"{before} -m frob --frob 1 -j {target}", f"{before} -s ?? -j {target}"):
-            said = "\n".join([*lines[:number], new, *lines[number + 1 :]])
-            bundle = changed(NATIVE, swap("node2", SAVE, "\n".join(lines), said))
-            for to, verdict in plain.items():
-                assert ask(bundle, "client", to).verdict in (verdict, Verdict.UNKNOWN), new
+        what = "-m frob --frob 1" if number % 2 else "-s nonsense"
+        said = "\n".join([*lines[:number], f"{before} {what} -j {target}", *lines[number + 1 :]])
+        bundle = changed(NATIVE, swap("node2", SAVE, "\n".join(lines), said))
+        for to, verdict in plain.items():
+            assert ask(bundle, "client", to).verdict in (verdict, Verdict.UNKNOWN), line
 
 
 @pytest.mark.parametrize(
@@ -338,3 +339,57 @@ def test_a_tunnels_outer_packet(line: str, node: str, verdict: str) -> None:
     assert path.verdict == verdict, path.reason
     if verdict == "dropped":
         assert dropped_at(path).node == node
+
+
+@pytest.mark.parametrize(
+    ("line", "to", "node", "verdict"),
+    [
+        (f"filter FORWARD -s {TO} -j DROP", f"{TO}:80", "node2", "unknown"),
+        ("filter FORWARD -i eth0 -m conntrack --ctstate ESTABLISHED -j DROP", f"{TO}:80", "node2",
+         "unknown"),
+        ("filter FORWARD -i eth0 -m conntrack --ctstate NEW -j DROP", f"{TO}:80", "node2",
+         "leaves"),
+        (f"filter FORWARD -s {TO} -o eth0 -j DROP", f"{TO}:80", "node2", "leaves"),
+        (f"filter FORWARD -s {TO} {UNKNOWN} -j DROP", f"{TO}:80", "node2", "leaves"),
+        ("mangle FORWARD -s 10.244.0.251 -j DROP", "pod/web:8081", "node1", "unknown"),
+        ("filter OUTPUT -d 10.244.1.53 -j DROP", "node/node1:22", "node1", "unknown"),
+        ("filter OUTPUT -d 172.30.0.12 -j DROP", "node/node1:22", "node1", "reachable"),
+    ],
+)  # fmt: skip
+def test_a_rule_that_drops_the_answer(line: str, to: str, node: str, verdict: str) -> None:
+    path = ask(changed(NATIVE, *rules(line, node=node)), "client", to)
+    assert path.verdict == verdict, path.reason
+    if verdict == "unknown":
+        assert f"netfilter on {node} drops the answer" in path.reason
+        assert finding(path, "drops the answer").severity == "error"
+
+
+def test_an_answer_that_was_seen_contradicts_a_rule_that_drops_it() -> None:
+    line = "filter FORWARD -s 1.1.1.1 -j DROP"
+    path = ask(changed(NATIVE, *rules(line)), "client", "1.1.1.1:80")
+    assert path.verdict == "delivered"  # 20 s ago
+    (contradiction,) = path.contradictions
+    assert "drops the answer in FORWARD" in contradiction.text
+    assert contradiction.evidence
+
+
+def test_node_local_dns_is_no_error() -> None:
+    """NOTRACK, and an interface of the node that has the Service's address."""
+    own = swap("node2", "ip -j addr", '"local":"172.30.0.12"', '"local":"10.96.71.229"')
+    lines = (
+        "raw PREROUTING -d 10.96.71.229/32 -p tcp -m tcp --dport 80 -j CT --notrack",
+        "filter INPUT -d 10.96.71.229/32 -j ACCEPT",
+    )
+    untouched = (say("node2", SERVICES, "[]"), say("node2", LB, ""), edit("node2", CT, untracked))
+    path = ask(changed(NATIVE, own, *untouched, *rules(*lines)), "client", "svc/web:80")
+    assert not [one for one in path.findings if one.severity == "error"]
+    assert path.hops[-1].node == "node2"
+
+
+def test_rpfilter_is_the_kernels() -> None:
+    """firewalld's rule: the way back to a pod leads by cilium_host, and not by its own device."""
+    loose = "raw PREROUTING -m rpfilter --loose --invert -j DROP"
+    assert path_with(loose).verdict == "leaves"
+    strict = "raw PREROUTING -i eth0 -m rpfilter --validmark --invert -j DROP"
+    assert path_with(strict).verdict == "leaves"
+    assert path_with("raw PREROUTING -m rpfilter --invert -j DROP").verdict == "dropped"

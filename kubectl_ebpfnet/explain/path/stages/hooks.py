@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.kernel import netfilter, routing
 from kubectl_ebpfnet.explain.kernel.context import Context
-from kubectl_ebpfnet.explain.kernel.marks import Mark
+from kubectl_ebpfnet.explain.kernel.marks import NO_MARK, Mark
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_back
 from kubectl_ebpfnet.explain.kernel.netfilter import ChainEnd, ChainOutcome
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
@@ -137,7 +137,7 @@ def entering(walk: PathBuilder, here: PacketState, node: NodeView) -> Context:
         here.packet.flow,
         here.in_device,
         "",
-        _mark(here),
+        _mark(here, node),
         # pkg/ipmasq and pkg/datapath/ipset: Cilium keeps the nodes' addresses in this set.
         sets={"cilium_node_set_v4": nodes, "cilium_node_set_v6": nodes} if nodes else {},
         local=node.own_addresses or None,
@@ -158,11 +158,15 @@ def back_device(node: NodeView, flow: Flow) -> str | None:
     return back.route.device if back.route is not None else ""
 
 
-def _mark(here: PacketState) -> Mark:
+def from_endpoint(node: NodeView, device: str) -> bool:
+    """Tell whether what comes in by a device comes from a pod that Cilium manages."""
+    return device.startswith("lxc") or bool(device and node.endpoint_at(device) is not None)
+
+
+def _mark(here: PacketState, node: NodeView) -> Mark:
     """Return the mark that Cilium's programs leave on a packet for the stack; 0 without them."""
-    by_cilium = here.in_device.startswith(("lxc", "cilium_"))
-    if not by_cilium:
-        return Mark(0)
+    if not here.in_device.startswith("cilium_") and not from_endpoint(node, here.in_device):
+        return NO_MARK
     if not here.identity:
         return Mark(IDENTITY_MARK, IDENTITY_BITS)
     low, high = here.identity & 0xFFFF, here.identity >> 16 & 0xFF
@@ -290,7 +294,7 @@ def bypass(walk: PathBuilder, here: PacketState) -> str:
     """
     node = walk.cluster.node(here.node)
     device = here.in_device if here.netfilter is None else here.netfilter.in_device or ""
-    if not device.startswith("lxc") or node.host_routing.bpf is not None:
+    if not from_endpoint(node, device) or node.host_routing.bpf is not None:
         return ""
     return f"whether it passes the node's netfilter is not known: {node.host_routing.reason}"
 
@@ -316,7 +320,8 @@ def _doubtful(walk: PathBuilder, here: PacketState, passage: Passage) -> None:
         summary,
         State.UNKNOWN,
         here.packet,
-        rules_evidence(passage.back_end, outcome.open_rules) + proof,
+        (rules_evidence(passage.back_end, outcome.open_rules) + proof)
+        or cite.whole(passage.back_end.record),
         reason=reason,
         decides=Decides.DROP,
         fix=Fix(

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.context import Context
-from kubectl_ebpfnet.explain.path.stages import destination_nat, hooks
+from kubectl_ebpfnet.explain.path.stages import answers, destination_nat, hooks
 from kubectl_ebpfnet.explain.path.stages.conntrack_table import table_is_full
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBuilder, Stage
@@ -140,6 +140,7 @@ def _out(
     passed = hooks.passes(walk, leaving, node, chain, tables)
     if passed is None or passed.netfilter is None:
         return None
+    answers.check(walk, passed, node, chain)
     device = decision.route.device
     leaving = passed.to(here.stage, netfilter=replace(passed.netfilter, out_device=device))
     passed = hooks.passes(walk, leaving, node, "POSTROUTING", ("mangle",), quiet=True)
@@ -157,6 +158,7 @@ def deliver(walk: PathBuilder, here: PacketState) -> None:
         passed = hooks.passes(walk, here, node, "INPUT", ("mangle", "filter"))
         if passed is None:
             return
+        answers.check(walk, passed, node, "INPUT")
     walk.hop(
         *here.on_node(HopKind.DELIVERY),
         f"delivered to node {here.node} itself",

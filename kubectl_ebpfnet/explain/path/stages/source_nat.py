@@ -136,17 +136,22 @@ def _check_owner(
     owner = walk.cluster.node_of(new)
     if owner == here.node:
         return
+    severity = Severity.ERROR
     if owner:
         who = f"node {owner} has it, which knows nothing of this flow"
     elif _on_link(node, here.device, new):
         who = f"no node has it, though it is of the network of {here.device}"
     else:
+        severity = Severity.WARNING
         who = "no node has it: answers come back only if the network routes it to this node"
+    seen, _ = _seen(walk, here)
+    if walk.answered_now() and seen is not None and seen.source == new:
+        return  # answers do come back: something routes the address to this node
     text = f"the source becomes {new}, which {here.node} does not have: {who}"
     fix = Fix(f"Translate to an address of {here.node}, or use MASQUERADE.", "ip -br addr")
     walk.doubt(text, Decides.DROP, fix)
     walk.finding(
-        Severity.ERROR,
+        severity,
         f"netfilter translates to {new}, which {here.node} does not have",
         f"Answers to {new} are lost: {who}.",
         evidence + cite.whole(node[q.ADDRESSES].record),
