@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kubectl_ebpfnet.model.cilium import CtEntry
+from kubectl_ebpfnet.model.net import ICMP, ICMPV6
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, NodeRequest
 from kubectl_ebpfnet.node.bpf import syscall
 from kubectl_ebpfnet.node.cilium import layout_tuple, pins, scan
@@ -29,7 +30,7 @@ _TIMER_LINES = 5000
 
 
 def entries(request: NodeRequest) -> Iterator[CtEntry]:
-    """Yield the entries of the requested flows, or all.
+    """Yield the entries of the requested flows and of ICMP errors between their ends, or all.
 
     Packets and bytes are None where both are zero: since Cilium 1.17 counting is optional.
     Times are in seconds of CLOCK_MONOTONIC, also of a datapath that writes jiffies; `remaining` is
@@ -39,13 +40,26 @@ def entries(request: NodeRequest) -> Iterator[CtEntry]:
         KernelError: no such map is pinned, has these sizes, or may be read.
     """
     folder = pins.root()
+    wanted = (*request.flows, *_errors_of(request.flows))
     clock = layout_tuple.DatapathClock(int(time.clock_gettime(time.CLOCK_MONOTONIC)), _jiffies())
     apart = not _since_1_17(folder)
-    for table, layout in scan.tables(folder, MAPS, layout_tuple.CT, request.flows):
+    for table, layout in scan.tables(folder, MAPS, layout_tuple.CT, wanted):
         for key, value in _matching_entries(table, request.flows, layout):
             entry = layout_tuple.ct_entry(key, value, layout, clock, apart=apart)
             if entry is not None and _fits(entry, request.flows):
                 yield entry
+
+
+def _errors_of(flows: Sequence[FlowFilter]) -> list[FlowFilter]:
+    """Return filters of the keys of entries for ICMP errors between the ends of flows.
+
+    Both ports are 0 in the key; the entry has none.
+    """
+    return [
+        FlowFilter(flow.address, 0, flow.peer, 0, ICMP if flow.address.version == 4 else ICMPV6)
+        for flow in flows
+        if flow.address is not None and flow.peer is not None
+    ]
 
 
 def _jiffies() -> int | None:
@@ -78,7 +92,7 @@ def _matching_entries(
 ) -> Iterator[tuple[bytes, bytes]]:
     exact = [flow.exact for flow in flows]
     if not flows or None in exact:
-        yield from scan.matching(table, flows, layout)
+        yield from scan.matching(table, [*flows, *_errors_of(flows)] if flows else (), layout)
         return
     keys = {key for flow in exact if flow is not None for key in layout_tuple.ct_keys(flow)}
     for key in sorted(keys):
@@ -87,4 +101,7 @@ def _matching_entries(
 
 
 def _fits(entry: CtEntry, flows: Sequence[FlowFilter]) -> bool:
-    return not flows or any(flow.fits(entry.flow) for flow in flows)
+    if not flows or any(flow.fits(entry.flow) for flow in flows):
+        return True
+    ends = {entry.flow.source, entry.flow.destination}
+    return entry.related and any({flow.address, flow.peer} == ends for flow in flows)

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry, ct_flow
-from kubectl_ebpfnet.model.net import Address, Flow, has_ports
+from kubectl_ebpfnet.model.net import ICMP, ICMPV6, Address, Flow, has_ports
 
 T = TypeVar("T")
 
@@ -213,15 +213,22 @@ def _remaining(expires: int, now: int) -> int | None:
 
 
 def ct_keys(flow: Flow) -> tuple[bytes, ...]:
-    """Return every key that a flow, in either orientation, can have in a conntrack map.
+    """Return every key that a flow, in either orientation, can have in a conntrack map, and those
+    of the entries for ICMP errors between its ends.
 
     The service key of a flow has the same bytes as the OUT key of its reply, except the flags.
     """
     packed_ends = _packed_ends(flow)
+    both = (packed_ends, packed_ends[::-1])
+    errors = ICMP if flow.source.version == 4 else ICMPV6
     return tuple(
         first[0] + second[0] + second[1] + first[1] + bytes((flow.protocol, flags))
-        for first, second in (packed_ends, packed_ends[::-1])
+        for first, second in both
         for flags in (0, IN, SERVICE)
+    ) + tuple(
+        first[0] + second[0] + bytes(4) + bytes((errors, RELATED | flags))
+        for first, second in both
+        for flags in (0, IN)
     )
 
 

@@ -240,6 +240,10 @@ def test_keys_of_a_flow_are_those_of_its_entries() -> None:
         ct_key(6, way, one, other)
         for way in ("OUT", "IN", "SVC")
         for one, other in ((client, server), (server, client))
+    } | {
+        ct_key(1, way, f"{one}:0", f"{other}:0", related=True)  # for ICMP errors
+        for way in ("OUT", "IN")
+        for one, other in ((POD, WORLD), (WORLD, POD))
     }
     assert set(layout_tuple.ct_keys(flow)) == set(layout_tuple.ct_keys(flow.reversed())) == stored
     stored = {
