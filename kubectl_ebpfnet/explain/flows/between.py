@@ -69,7 +69,7 @@ def _at_the_sender(attempt: Attempt) -> str | None:
     flow = attempt.flow
     ct, nf, node = flow.cilium_ct, flow.netfilter, flow.node
     if ct is None:
-        if flow.service_ct is None or nf is not None or attempt.outcome is Outcome.ANSWERED:
+        if flow.service_ct is None or nf is not None or attempt.outcome is Outcome.UNKNOWN:
             return None
         return (
             f"the load-balancing of {node} has it, and Cilium's conntrack has no entry to the "
@@ -86,7 +86,7 @@ def _at_the_sender(attempt: Attempt) -> str | None:
         return None
     if flow.flow.protocol == TCP and nf.state != "SYN_RECV":
         return None
-    if flow.flow.protocol != TCP and ct.last_reply is None:
+    if flow.flow.protocol != TCP and not ct.last_request:
         return None
     return (
         f"nf_conntrack of {node} has the answer and Cilium's conntrack of the sender has not: the "
@@ -124,7 +124,7 @@ def _arrived(
     proof = (*attempt.evidence, *line.evidence)
     name = receiver.name
     if not _answered_at_all(entry):
-        silent = entry.flow.protocol != TCP and entry.last_reply is None
+        silent = entry.flow.protocol != TCP and not entry.last_request
         if silent or attempt.outcome is Outcome.UNKNOWN:
             return None  # nothing says that an answer was due, or that there was none
         return (

@@ -79,7 +79,7 @@ class FlowClock:
         return LastSeen(min(known, default=None), min(back, default=None), reason)
 
     def _of_cilium(self, entry: CtEntry) -> LastSeen:
-        if entry.last_request is None:
+        if not entry.last_request:
             return self._by_lifetime(entry)
         unit, now = self._unit(entry), self._now(entry)
         if unit is None or now is None:

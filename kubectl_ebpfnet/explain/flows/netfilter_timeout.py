@@ -46,6 +46,5 @@ def _tcp(node: NodeView, entry: ConntrackEntry) -> int | None:
 
 
 def _sysctl(node: NodeView, name: str) -> int | None:
-    fact = getattr(q, "SYSCTLS", None)
-    found = node.having(fact, f"net/netfilter/nf_conntrack_{name}", "name") if fact else ()
+    found = node.having(q.SYSCTLS, f"net/netfilter/nf_conntrack_{name}", "name")
     return found[0].value if found else None

@@ -55,7 +55,7 @@ def came_back(flow: TrackedFlow) -> Came:
 def _nothing_back(flow: TrackedFlow, outcome: Outcome) -> bool:
     """Tell whether Cilium's entry could have seen an answer at the sender, and saw none."""
     ct = flow.cilium_ct
-    silent = ct is not None and ct.last_reply == 0
+    silent = ct is not None and bool(ct.last_request) and not ct.last_reply
     return outcome is Outcome.UNANSWERED or (outcome is Outcome.UNKNOWN and silent)
 
 
@@ -141,7 +141,7 @@ def _without_handshake(ct: CtEntry, flow: TrackedFlow) -> Came:
             outcome,
             f"was answered, but not since {silent:.0f} s, in which its sender sent again",
         )
-    if ct.last_reply is None:
+    if not ct.last_request:
         return (
             Outcome.UNKNOWN,
             "is tracked, and the record does not say whether an answer came back",

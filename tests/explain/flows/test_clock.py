@@ -7,6 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CtEntry
 from kubectl_ebpfnet.model.evidence import API, InMemory, Record, node_place
 from kubectl_ebpfnet.model.kernel import KernelFacts
@@ -139,3 +140,44 @@ def test_netfilter_alone_tells_no_age_without_its_time_outs() -> None:
     seen = last_seen(t.record("n1", t.NF, line))
     assert seen.sent is None
     assert "nf_conntrack" in seen.reason
+
+
+def sysctls(*lines: str) -> Record:
+    """What the node's sysctls are, by grep."""
+    argv = q.SYSCTLS.forms[0]
+    return t.record("n1", argv, *(f"/proc/sys/net/netfilter/nf_conntrack_{line}" for line in lines))
+
+
+TCP_TIMEOUTS = (
+    "tcp_timeout_syn_sent:120",
+    "tcp_timeout_established:432000",
+    "tcp_timeout_max_retrans:300",
+    "tcp_timeout_unacknowledged:300",
+)
+
+
+@pytest.mark.parametrize(
+    ("state", "left", "sent"),
+    [
+        ("SYN_SENT", 113, 7.0),
+        ("ESTABLISHED", 431990, 10.0),
+        ("ESTABLISHED", 290, None),  # a time-out of its own for what nobody acknowledges
+        ("TIME_WAIT", 100, None),  # that sysctl was not recorded
+        ("SYN_SENT", 130, None),  # the sysctl has changed since
+    ],
+)
+def test_netfilters_time_outs_tell_its_ages(state: str, left: int, sent: float | None) -> None:
+    line = (
+        f"ipv4     2 tcp      6 {left} {state} src=10.0.0.1 dst=10.0.1.2 sport=4000 dport=80 "
+        "src=10.0.1.2 dst=10.0.0.1 sport=80 dport=4000 mark=0 zone=0 use=2"
+    )
+    assert last_seen(sysctls(*TCP_TIMEOUTS), t.record("n1", t.NF, line)).sent == sent
+
+
+def test_a_shorter_time_out_for_what_is_sent_again_may_hold_in_any_state() -> None:
+    line = (
+        "ipv4 2 tcp 6 110 SYN_SENT src=10.0.0.1 dst=10.0.1.2 sport=4000 dport=80 [UNREPLIED] "
+        "src=10.0.1.2 dst=10.0.0.1 sport=80 dport=4000 mark=0 zone=0 use=2"
+    )
+    short = [text.replace("max_retrans:300", "max_retrans:115") for text in TCP_TIMEOUTS]
+    assert last_seen(sysctls(*short), t.record("n1", t.NF, line)).sent is None
