@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
+import pytest
+
 from kubectl_ebpfnet.capture.open import demo_bundle
 from kubectl_ebpfnet.explain.flows import listing
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
@@ -12,6 +14,7 @@ from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.net import TCP, UDP, Flow
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 from kubectl_ebpfnet.render.lists.flows import state, tables, translated
+from tests.explain.flows import tables as t
 from tests.explain.path.node_pod_bundle import NODE, answer, bundle, pod_object, refused
 
 POD, NODE_IP, WORLD = (ip_address(a) for a in ("10.0.1.7", "192.0.2.1", "1.1.1.1"))
@@ -102,3 +105,59 @@ def test_out_of_what_an_agent_said() -> None:
     assert outside
     assert all(translated(f).startswith("from 172.30.0.12:") for f in outside)
     assert all(f.evidence for f in found.flows)
+
+
+SYN_SENT = (
+    "ipv4 2 tcp 6 100 SYN_SENT src=10.0.1.7 dst=1.1.1.1 sport=4001 dport=80 [UNREPLIED] "
+    "src=1.1.1.1 dst=10.0.1.7 sport=80 dport=4001 mark=0 zone=0 use=2"
+)
+WORDS = "TCP OUT 10.0.1.7:4001 -> 1.1.1.1:80"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (t.closed(WORDS, 3), "closed"),  # versions 2: netfilter saw the requests alone
+        (t.ct(WORDS, 3, 3, flags=(0x1A, 0x12), marks="SeenNonSyn"), "open"),
+        (t.ct(WORDS, 3, 3, flags=(0x1B, 0x1A), marks="TxClosing SeenNonSyn"), "closing"),
+        (t.ct(WORDS, 3, 3, flags=(0x02, 0x14), marks="RxClosing TxClosing"), "refused"),
+        (t.ct(WORDS, 3, 3, flags=(0x02, 0x12)), "half open"),
+        (t.syn(WORDS, 3), "no answer"),
+        ("UDP OUT 10.0.1.7:1 -> 1.1.1.1:53 expires=9050 LastTxReport=8990", "one way"),
+        ("UDP OUT 10.0.1.7:1 -> 1.1.1.1:53 LastRxReport=8990 LastTxReport=8990", "answered"),
+        ("ICMP OUT 10.0.1.7:1 -> 1.1.1.1:0 LastRxReport=0 LastTxReport=8990", "no answer"),
+    ],
+)
+def test_states_are_those_that_cilium_saw(line: str, words: str) -> None:
+    found = listing.of_node(
+        "n1", t.bundle(t.record("n1", t.CT, line), t.record("n1", t.NF, SYN_SENT))
+    )
+    by_cilium = [flow for flow in found.flows if flow.cilium_ct is not None]
+    assert [state(flow) for flow in by_cilium] == [words]
+
+
+def test_the_flow_that_was_seen_last_stands_first() -> None:
+    lines = [t.syn(WORDS, 20), t.closed(WORDS.replace("4001", "4002"), 3)]
+    found = listing.of_node("n1", t.bundle(t.record("n1", t.CT, *lines)))
+    assert [flow.flow.source_port for flow in found.flows] == [4002, 4001]
+    assert [flow.last_seen.any for flow in found.flows] == [3, 20]
+    assert [flow.time_to_live for flow in found.flows] == [7, 40]
+
+
+def test_a_service_flow_lives_as_long_as_its_own_entry() -> None:
+    """Versions 8: up to 1.14 the entry of load-balancing lives for hours."""
+    lines = [
+        t.ct("TCP SVC 10.0.1.7:1 -> 10.96.0.9:80", 3, flags=(0x1B, 0), lifetime=21600, rev_nat=5),
+        t.closed("TCP OUT 10.0.1.7:1 -> 10.0.2.5:8080", 3, rev_nat=5),
+    ]
+    [flow] = listing.of_node("n1", t.bundle(t.record("n1", t.CT, *lines))).flows
+    assert flow.service_ct is not None
+    assert flow.time_to_live == 7
+
+
+def test_nothing_that_could_be_read_is_not_nothing() -> None:
+    unread = listing.of_node("n1", t.bundle(t.record("n1", ("ip", "addr"), "")))
+    assert (unread.known, unread.flows) == (False, ())
+    assert len(unread.missing) == 3
+    read = listing.of_node("n1", t.bundle(t.record("n1", t.CT), t.record("n1", t.NF)))
+    assert read.known
