@@ -103,6 +103,8 @@ def look_up(name: str, sources: NameSources) -> NameAnswer:
         return by_objects
     names = " and ".join(config.candidates(name))
     would = f"; the pod would ask {server} for {names}" if server else ""
+    if _asks_the_nodes_resolver(sources.pod):
+        would += "; its resolver is the node's, which knows no Services (dnsPolicy Default)"
     return replace(asked, text=asked.text + would)
 
 
@@ -162,6 +164,13 @@ def resolver_config(sources: NameSources) -> tuple[ResolverConfig, Record | None
     ndots = config.ndots if pod.dns.ndots is None else pod.dns.ndots
     servers = (*config.nameservers, *pod.dns.nameservers)
     return ResolverConfig(servers, (*config.search, *pod.dns.searches), ndots), None
+
+
+def _asks_the_nodes_resolver(pod: Pod | None) -> bool:
+    """Tell whether kubelet gives the pod the resolv.conf of its node."""
+    return pod is not None and (
+        pod.dns_policy == "Default" or (pod.dns_policy in ("", "ClusterFirst") and pod.host_network)
+    )
 
 
 def _facts(found: Sequence[Record], fact: Fact[T]) -> Iterator[tuple[T, Record]]:

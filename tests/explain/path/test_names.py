@@ -160,6 +160,8 @@ def test_without_a_look_up(
     if not found:
         assert said_of.outcome is LookupOutcome.NOT_ASKED
         assert said_of.text.startswith(f"nothing says what {name} resolves to")
+        by_node = bool(pod) and pod.get("dnsPolicy") in (None, "Default")
+        assert ("its resolver is the node's" in said_of.text) is by_node
         return
     assert not said_of.by_pod
     if said_of.service is not None:
