@@ -155,6 +155,11 @@ def _names_of_objects(value: Any) -> Iterator[tuple[str, str]]:
         for address in json_members.items(item, "status", "addresses") if kind == "Node" else []:
             if json_members.text(address, "type") not in ("InternalIP", "ExternalIP"):
                 yield json_members.text(address, "address"), "node"
+        for domain in json_members.texts(item, "spec", "dnsConfig", "searches"):
+            yield domain.rstrip("."), "domain"
+        for alias in json_members.items(item, "spec", "hostAliases"):
+            for name in json_members.texts(alias, "hostnames"):
+                yield name, "domain"
         yield from _selectors(item.get("spec"))
         yield from _names_by_key(item)
 

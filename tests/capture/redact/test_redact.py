@@ -363,3 +363,26 @@ def test_names_of_every_kind_are_replaced_and_still_belong_together() -> None:
     assert agent.error == "no agent on node-1"
     assert agent.denied == "create pods/exec in namespace namespace-1"
     assert agent.line_filter == (look_up.stdout.read().decode().strip(),)
+
+
+def test_names_of_a_pods_resolver() -> None:
+    pod = {
+        "kind": "Pod",
+        "metadata": {"namespace": "acme", "name": "shop"},
+        "spec": {
+            "dnsConfig": {"searches": ["corp.example"]},
+            "hostAliases": [{"ip": "10.0.0.7", "hostnames": ["ledger.intern"]}],
+        },
+    }
+    place = pod_place("acme", "shop")
+    records = [
+        Record(1, API, ("get", "pods"), 0, InMemory(json.dumps(pod).encode())),
+        Record(2, place, ("cat", "/etc/hosts"), 0, InMemory(b"10.0.0.7 ledger.intern vault\n")),
+        Record(
+            3, place, ("nslookup", "db.corp.example."), 1, InMemory(b"can't find db.corp.example")
+        ),
+    ]
+    text = everything(redact(bundle_of(records), KEY))
+    for word in ("corp", "ledger", "intern", "vault", "acme", "shop"):
+        assert word not in text
+    assert "localhost" not in names_of(bundle_of(records))
