@@ -66,7 +66,16 @@ def decided(decision: Decision, ends: PathEnds, query: Path, cluster: ClusterVie
     if query.verdict is Verdict.DROPPED and query.fix is not None:
         text = query.fix.text
     fix = Fix(text, f"kubectl ebpfnet path {pod} {to}")
-    return replace(decision, reason=f"{decision.reason}; {cause}", cause=cause, fix=fix)
+    decision = replace(decision, reason=f"{decision.reason}; {cause}", cause=cause, fix=fix)
+    if query.verdict is not Verdict.DROPPED:
+        return decision
+    # What cannot ask for the address sends nothing: lost is the query, whose hops are shown.
+    return replace(
+        decision,
+        verdict=Verdict.DROPPED,
+        contradictions=query.contradictions,
+        drop=query.drop,
+    )
 
 
 def findings_of(query: Path) -> tuple[Finding, ...]:

@@ -26,6 +26,7 @@ from kubectl_ebpfnet.model.path import (
     Severity,
     State,
     TrackingNote,
+    Verdict,
 )
 
 LONGEST = 64
@@ -66,6 +67,8 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
         path_of_query = explain(query, bundle)
         decision = nameserver.decided(decision, ends, path_of_query, cluster)
         walk.findings.extend(nameserver.findings_of(path_of_query))
+        if decision.verdict is Verdict.DROPPED:
+            walk.hops.extend(path_of_query.hops)
     across = findings.across(findings.WholePath(cluster, ends, walk.flows))
     found = sorted(
         (*walk.findings, *ends.findings, *across),

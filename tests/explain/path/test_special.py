@@ -11,7 +11,7 @@ from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.model.evidence import API, Bundle, InMemory, Record, pod_place
 from kubectl_ebpfnet.model.path import Path
-from tests.explain.path.changed import VXLAN, changed
+from tests.explain.path.changed import POLICY, VXLAN, changed
 from tests.explain.path.variants import json_edit
 
 SIX = {"client": "fd00:10:244:1::1", "web": "fd00:10:244::87"}
@@ -155,10 +155,10 @@ def said(*words: str, out: bytes = b"", code: int = 0) -> Record:
     return Record(0, POD, words, code, InMemory(out))
 
 
-def dns(server: str, nslookup: bytes) -> Bundle:
+def dns(server: str, nslookup: bytes, scenario: str = VXLAN) -> Bundle:
     conf = f"search default.svc.cluster.local\nnameserver {server}\noptions ndots:5\n".encode()
     return changed(
-        VXLAN,
+        scenario,
         lambda r: None if (r.place, r.argv) == (POD, ("cat", "/etc/resolv.conf")) else r,
         more=(
             said("cat", "/etc/resolv.conf", out=conf),
@@ -181,6 +181,17 @@ def test_the_way_to_a_silent_nameserver_is_the_cause() -> None:
     )
     assert path.fix is not None
     assert path.fix.command == ("kubectl ebpfnet path -n default pod/client 10.244.0.135:53/udp")
+
+
+def test_a_query_that_is_dropped_is_the_verdict() -> None:
+    path = ask(dns("10.244.0.135", SILENT, POLICY), "db:5432")
+    assert path.verdict == "dropped"
+    assert path.drop is not None
+    assert path.hops[path.drop.hop - 1].drops
+    assert path.cause.startswith("DNS: 10.244.0.135:53/UDP: dropped at hop ")
+    assert "egress policy denies" in path.cause
+    assert any(f.title.startswith("DNS: policy drops the packet") for f in path.findings)
+    assert path.destination.title == "db"
 
 
 def test_a_nameserver_that_answers_is_not_walked_to() -> None:
