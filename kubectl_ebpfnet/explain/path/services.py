@@ -107,7 +107,8 @@ class ServiceAddress:
     @property
     def by_proxy(self) -> bool:
         """The node's Envoy takes its traffic, so it has no backends of its own."""
-        dummy = any(str(b.address) == _PROXY_DUMMY for b in self.backends)
+        places = [*map(kinds.place, self.backends), *map(kinds.place, self.sliced or ())]
+        dummy = any(str(address) == _PROXY_DUMMY for address, _ in places)
         return _L7 in self.flags or bool(self.proxy_port) or dummy
 
     @property

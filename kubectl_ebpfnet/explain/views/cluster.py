@@ -105,7 +105,19 @@ class ClusterView:
         for cilium_node in self.cilium_nodes:
             for address in (*cilium_node.addresses, *cilium_node.router_addresses):
                 found.setdefault(address, cilium_node.name)
+        if not self.kube.nodes:
+            found |= self._own_addresses | found
         return found
+
+    @property
+    def _own_addresses(self) -> dict[Address, str]:
+        """The nodes' addresses as their devices have them, each on one node alone."""
+        holders: dict[Address, set[str]] = {}
+        for name in self.node_names:
+            for fact in self.node(name)[q.ADDRESSES].facts:
+                if fact.scope == "global":
+                    holders.setdefault(fact.address, set()).add(name)
+        return {address: names.pop() for address, names in holders.items() if len(names) == 1}
 
     @cached_property
     def cilium_nodes(self) -> tuple[CiliumNode, ...]:

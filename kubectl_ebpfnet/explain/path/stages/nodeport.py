@@ -41,7 +41,13 @@ def balance(
     if node.config.kube_proxy_replacement is False or node.local_endpoint(flow.destination):
         return here
     where = (HopPlace.CILIUM, device, node.name, HopKind.LOAD_BALANCING)
-    if not node[q.LB_MAP].known and not node[q.SERVICES].known:
+    service = find(
+        walk.cluster, node.name, flow.destination, flow.destination_port, flow.protocol,
+        Lookup.DEVICE,
+    )  # fmt: skip
+    # The agent's list names NodePorts by their wildcard alone, so it shows no frontend of a device.
+    unread = not node[q.LB_MAP].known and (service is None or not service.in_cilium)
+    if unread and (service is not None or _is_here(node, flow.destination)):
         end = endpoint_text(flow.destination, flow.destination_port)
         walk.hop(
             *where, f"{end}: a frontend or the node's own", State.UNKNOWN, here.packet,
@@ -49,10 +55,6 @@ def balance(
             f"{node[q.LB_MAP].missing}", decides=Decides.WAY,
         )  # fmt: skip
         return here
-    service = find(
-        walk.cluster, node.name, flow.destination, flow.destination_port, flow.protocol,
-        Lookup.DEVICE,
-    )  # fmt: skip
     if service is None or not service.in_cilium or "non-routable" in service.flags:
         return here
     if not _in_ranges(walk, here, service, device):
