@@ -148,19 +148,19 @@ def _unanswered(walk: PathBuilder, end: Arrived, attempt: Attempt) -> Decision:
         reason = f"leaves the cluster {end.text}; what happens beyond is not known"
         return Decision(Verdict.LEAVES, reason, contradictions=_against(attempt))
     reason = f"the tables that were read let it through {end.text}, but {attempt.text}"
-    unread = "; ".join(walk.presumed)
-    missing = f"; not read, and presumed to be as usual: {unread}" if unread else ""
-    if lost is not None:
-        where, proof = lost
-        fix = Fix(
-            "Look between these two places: netfilter, programs and devices there, and the "
-            "listener."
-        )
-        against = (Contradiction(where, proof),)
-        return Decision(Verdict.UNKNOWN, reason + missing, where + missing, fix, against)
-    cause = "no table that was read loses it" + missing
-    fix = Fix("Run the path from the other side as well: the answer may be lost on its way.")
-    return Decision(Verdict.UNKNOWN, reason + missing, cause, fix)
+    unread = ""
+    if walk.presumed:
+        unread = f"; not read, and presumed to be as usual: {'; '.join(walk.presumed)}"
+    if lost is None:
+        cause = "no table that was read loses it"
+        fix = Fix("Run the path from the other side as well: the answer may be lost on its way.")
+        return Decision(Verdict.UNKNOWN, reason + unread, cause + unread, fix)
+    where, proof = lost
+    fix = Fix(
+        "Look between these two places: netfilter, programs and devices there, and the listener."
+    )
+    against = (Contradiction(where, proof),)
+    return Decision(Verdict.UNKNOWN, reason + unread, where + unread, fix, against)
 
 
 def _left(walk: PathBuilder, attempt: Attempt) -> bool:

@@ -104,13 +104,18 @@ def route_hops(path: Path, node: str = "node2") -> list[Hop]:
     return [hop for hop in path.hops if hop.kind == "route" and hop.node == node][1:]
 
 
+@pytest.fixture(autouse=True)
+def never_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No table has an attempt, so that the walk alone decides."""
+    monkeypatch.setattr(state.PathBuilder, "attempt", None)
+
+
 @pytest.fixture
-def unanswered(monkeypatch: pytest.MonkeyPatch) -> None:
+def unanswered(never_tried: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest attempt of every walk is recent, and got no answer."""
-    real = state.PathBuilder.attempt.fget  # type: ignore[attr-defined]
 
     def attempt(walk: state.PathBuilder) -> Attempt | None:
-        found: Attempt | None = real(walk)
+        found = walk.ends.attempt
         return found and replace(found, outcome=Outcome.UNANSWERED, age=1.0)
 
     monkeypatch.setattr(state.PathBuilder, "attempt", property(attempt))
