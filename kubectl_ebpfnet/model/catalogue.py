@@ -76,7 +76,7 @@ _GREP_SYSCTLS = (
     "grep -rsH --exclude-dir=neigh --include=ip_forward --include=fib_multipath_hash_policy"
     " --include=forwarding --include=force_forwarding --include=rp_filter --include=accept_local"
     " --include=src_valid_mark --include=disable_ipv6 --include=nf_conntrack_count"
-    " --include=nf_conntrack_max --include=nf_conntrack_tcp_timeout_* . /proc/sys/net"
+    " --include=nf_conntrack_max --include=nf_conntrack_*_timeout* . /proc/sys/net"
 )
 
 _POD = (PlaceKind.POD,)

@@ -28,7 +28,7 @@ _WANTED = (
     "net/ipv6/conf/*/disable_ipv6",
     "net/netfilter/nf_conntrack_count",
     "net/netfilter/nf_conntrack_max",
-    "net/netfilter/nf_conntrack_tcp_timeout_*",
+    "net/netfilter/nf_conntrack_*_timeout*",
 )
 
 

@@ -7,7 +7,6 @@ net.netfilter.nf_conntrack_*.
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.views.node import NodeView
-from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, UDP
 
@@ -46,5 +45,4 @@ def _tcp(node: NodeView, entry: ConntrackEntry) -> int | None:
 
 
 def _sysctl(node: NodeView, name: str) -> int | None:
-    found = node.having(q.SYSCTLS, f"net/netfilter/nf_conntrack_{name}", "name")
-    return found[0].value if found else None
+    return node.sysctl(f"net/netfilter/nf_conntrack_{name}")

@@ -81,7 +81,7 @@ def route_of(
         _tell_difference(walk, here, decision, destination, proof)
     # The kernel's look-up fails at these sysctls as well; they tell why.
     barrier = _barrier(here, node, tables, packet, by_tables, place)
-    if answer is None and here.in_device and not node[q.SYSCTLS].known:
+    if answer is None and not node[q.SYSCTLS].known and not _forwarded(walk, here):
         unread = forwarding.sysctls_of(destination.version, here.in_device)
         walk.presumes(f"{unread} on node {here.node} (`sysctl`)")
     if barrier is not None and _stopped(walk, here, node, barrier, proof):
@@ -203,6 +203,15 @@ def by_only_device(
     route_hop(walk, here, node, decision, place, note, proof=node.host_routing.evidence)
     next_hop = decision.route.gateway
     return here.to(Stage.DEVICE, device=device, skips_netfilter=True, next_hop=next_hop)
+
+
+def _forwarded(walk: PathBuilder, here: PacketState) -> bool:
+    """Tell whether the node forwards the newest attempt, or sends the packet itself: nf_conntrack
+    has a flow only once its first packet has left the node's stack."""
+    attempt = walk.attempt
+    if not here.in_device or attempt is None:
+        return not here.in_device
+    return attempt.flow.node == here.node and attempt.flow.netfilter is not None
 
 
 def _without_rules(

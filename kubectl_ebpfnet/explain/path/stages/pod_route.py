@@ -57,7 +57,6 @@ def route_in_pod(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route
     presumed = ""
     if tables.not_read and not kernel.facts:
         presumed = " (`ip rule` was not read: no rules presumed)"
-        walk.presumes(f"`ip rule` in pod {walk.source_pod}")
     if decision.undecided and (decision.route is None or decision.refused):
         walk.hop(
             *where, f"the pod's route to {flow.destination}", State.UNKNOWN, here.packet,
