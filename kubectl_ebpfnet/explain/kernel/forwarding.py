@@ -42,8 +42,11 @@ class Barrier:
 def sysctls_of(version: int, device: str) -> str:
     """Return the sysctls that decide about a packet from a device, in words."""
     if version == 6:
-        return "net.ipv6.conf.all.forwarding"
-    return f"net.ipv4.ip_forward, and forwarding and rp_filter of {device}"
+        return "net.ipv6.conf.all.forwarding, nf_conntrack_count and nf_conntrack_max"
+    return (
+        f"net.ipv4.ip_forward, forwarding and rp_filter of {device}, nf_conntrack_count and "
+        "nf_conntrack_max"
+    )
 
 
 def told_apart(decision: Decision, answer: FibAnswer) -> Decision:

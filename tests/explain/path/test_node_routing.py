@@ -343,7 +343,10 @@ def test_sysctls_that_let_the_packet_through(settings: dict[str, int]) -> None:
 def test_unread_sysctls_are_named_where_no_answer_comes(unanswered: None) -> None:
     path = ask(changed(NATIVE), "client", "pod/web:8080")
     assert path.verdict is Verdict.UNKNOWN
-    wanted = "net.ipv4.ip_forward, and forwarding and rp_filter of {} on node {} (`sysctl`)"
+    wanted = (
+        "net.ipv4.ip_forward, forwarding and rp_filter of {}, nf_conntrack_count and "
+        "nf_conntrack_max on node {} (`sysctl`)"
+    )
     assert wanted.format("eth0", "node1") in path.reason
     # nf_conntrack of node2 has the flow, so it was forwarded there.
     assert wanted.format("lxc00f235fb673a", "node2") not in path.reason
