@@ -11,7 +11,7 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_back
 from kubectl_ebpfnet.explain.kernel.routing import decide
 from kubectl_ebpfnet.explain.path.stages import gateway, nodeport, outer
-from kubectl_ebpfnet.explain.path.stages.tunnel import device_of
+from kubectl_ebpfnet.explain.path.stages.tunnel import device_of, is_up
 from kubectl_ebpfnet.explain.path.stages.veth import has_cilium, show_programs
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -84,6 +84,8 @@ def _device(node: NodeView, here: PacketState) -> str:
 
 
 def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
+    if not is_up(walk, here, node):
+        return None
     name, _ = device_of(node)
     packet = replace(here.packet, outer=None, vni=None)
     identity = here.packet.vni or here.identity

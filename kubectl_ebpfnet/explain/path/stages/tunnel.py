@@ -19,7 +19,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import HOST, REMOTE_NODE
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.net import UDP, Address, Flow
-from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
+from kubectl_ebpfnet.model.path import Evidence, Fix, HopKind, HopPlace, State
 
 PORTS = {"vxlan": 8472, "geneve": 6081}
 
@@ -31,25 +31,47 @@ def device_of(node: NodeView) -> tuple[str, Link | None]:
     return name, node.link(name)
 
 
+def is_up(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
+    """Return whether the tunnel's device is up as far as is known; drop the packet where not.
+
+    A device that is down neither sends nor receives (vxlan_xmit, vxlan_rcv: netif_running), at
+    either end.
+
+    Args:
+        walk: takes the drop.
+        here: the packet at an end of the tunnel.
+        node: the node of that end.
+    """
+    name, link = device_of(node)
+    if link is None or link.up:
+        return True
+    walk.drop(
+        *here.on_node(HopKind.LINK),
+        f"{name} is down",
+        State.OBSERVED,
+        here.packet,
+        _evidence(node, link),
+        title=f"tunnel device {name} of {here.node} is down",
+        detail=f"`ip link set {name} up` on the node, or restart its Cilium agent.",
+        fix=Fix(f"Set the device of node {here.node} up.", f"ip link set {name} up"),
+    )
+    return False
+
+
+def _evidence(node: NodeView, link: Link | None) -> tuple[Evidence, ...]:
+    keep = ("ifindex", "ifname", "flags", "mtu", "linkinfo")
+    return cite.of(node[q.LINKS].record, *([link.span.head()] if link else []), keep=keep)
+
+
 def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Encapsulate the packet for the tunnel's other end, whose address is `here.device`, and route
     the outer packet."""
     node = walk.cluster.node(here.node)
     end: Address = ip_address(here.device)
-    name, link = device_of(node)
-    keep = ("ifindex", "ifname", "flags", "mtu", "linkinfo")
-    evidence = cite.of(node[q.LINKS].record, *([link.span.head()] if link else []), keep=keep)
-    if link is not None and not link.up:
-        walk.drop(
-            *here.on_node(HopKind.LINK),
-            f"{name} is down",
-            State.OBSERVED,
-            here.packet,
-            evidence,
-            title=f"tunnel device {name} of {here.node} is down",
-            detail=f"`ip link set {name} up` on the node, or restart its Cilium agent.",
-        )
+    if not is_up(walk, here, node):
         return None
+    name, link = device_of(node)
+    evidence = _evidence(node, link)
     source = _node_address(walk, here.node, node, end)
     if source is None:
         reason = f"the address of {here.node} is not known"
