@@ -92,7 +92,7 @@ def goes_to_the_world(our_lab: Lab, pod: str, node: Node) -> None:
     assert f"rewrites the source to {seen} by CILIUM_POST_nat" in nat["summary"]
     assert f"{nat['packet']['source']}:{nat['packet']['source_port']}" == seen
     assert f"sees {seen}, and answered" in outside["summary"]
-    assert f"seen outside as {seen}" in answer.document["reason"]
+    assert f"leaves the cluster as {seen}" in answer.document["reason"]
     # The same flow in three tables. Nodes where netfilter masquerades have no snat map.
     (flow,) = answer.document["flows"]
     assert (flow["node"], flow["flow"]["source"]) == (node.name, mine["address"])
