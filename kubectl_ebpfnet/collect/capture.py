@@ -45,6 +45,11 @@ class CaptureDestination(Protocol):
         ...
 
     @property
+    def namespace(self) -> str:
+        """Of a pod that was named with it, "" for that of the run."""
+        ...
+
+    @property
     def address(self) -> Address | None:
         """The address, None for an object."""
         ...
@@ -131,8 +136,9 @@ def _far_ends(
     nodes: list[str] = []
     addresses: list[Address] = []
     for to in destinations:
+        within = to.namespace or namespace
         call = partial(
-            far_end_of_target, gatherer.api, to.kind.lower(), to.name, namespace, to.address
+            far_end_of_target, gatherer.api, to.kind.lower(), to.name, within, to.address
         )
         far_end, found = gatherer.needed(gatherer.start(call))
         nodes += far_end.nodes[:FAR_NODES]

@@ -110,3 +110,35 @@ def test_head():
     assert done.stderr == ""
     assert done.stdout.startswith("pod/client ")
     assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("http://1.1/",), 0, "→ 1.0.0.1:80/TCP: "),
+        (("1.1:80/udp",), 0, "→ 1.0.0.1:80/UDP: "),
+        (("default/web:8080",), 0, "→ pod/web 10.244.0.135:8080/TCP: "),
+        (("web.default.svc.cluster.local:80",), 0, "10.96.51.4:80/TCP: "),
+        (("1.2.3.4",), 0, "→ 1.2.3.4/TCP (no port given: any): "),
+        (("pod/web",), 0, ":8080/TCP (no port given: the newest tracked flow's): "),
+        (("node/node1",), 0, "to node node1"),
+        (("224.0.0.1:80",), 3, "TCP has no multicast"),
+        (("nosuch.example:80",), 4, "unknown: nothing says what nosuch.example resolves to"),
+        (("pod/web:8080", "-6"), 4, "pod default/web has no IPv6 address"),
+        (("10.96.44.44:80",), 0, "leaves the cluster"),
+        (("0.0.0.0:80",), 2, "is no host's address"),
+        (("[fe80::1%eth0]:80",), 2, "a zone names a device of one machine"),
+        (("pod/web:8080", "-n", "shop", "--to-namespace", "default"), 1, 'pod "client" not found'),
+    ],
+)
+def test_destinations_and_their_exit_codes(words, code, says):
+    done = run("path", "pod/client", *words, "--from", "demo")
+    assert done.returncode == code, done.stderr
+    assert says in (done.stdout or done.stderr)
+
+
+def test_a_source_as_hubble_writes_it():
+    plain = run(*OUTSIDE).stdout
+    assert run("path", "default/client", *OUTSIDE[2:]).stdout == plain
+    refused = run("path", "-n", "shop", "default/client", *OUTSIDE[2:])
+    assert (refused.returncode, refused.stdout) == (2, "")
