@@ -76,15 +76,6 @@ def source(word: str) -> Source:
     return Source(found.kind, checked_name(word, found.name), found.text, found.namespace)
 
 
-def capture_destination(word: str) -> Destination:
-    """Read a destination of `capture --to`: as that of `path`, but no DNS name, which only the pod
-    resolves. Raises UsageError."""
-    to = destination(word)
-    if to.kind == "name":
-        raise UsageError(f"--to {word!r} is a name", hint="give its address, or svc/NAME")
-    return to
-
-
 def protocol(word: str, to: Destination) -> int:
     """Return the IANA number of a packet's protocol; ICMP to an IPv6 address is ICMPv6.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,13 +21,15 @@ from typing import Protocol
 from kubectl_ebpfnet.capture.open import open_bundle, write_bundle
 from kubectl_ebpfnet.capture.redact import text as redaction
 from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.cluster.resolve import find_pod
 from kubectl_ebpfnet.collect.ask.node_access import BY_AGENT, NodeAccess
 from kubectl_ebpfnet.collect.destination import far_end_of_target
 from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
+from kubectl_ebpfnet.collect.names import NameRun
 from kubectl_ebpfnet.collect.path import FAR_NODES, MOST_LOOKUPS
 from kubectl_ebpfnet.collect.scope import EVERYTHING, Scope
 from kubectl_ebpfnet.collect.survey import SurveyTarget, survey
-from kubectl_ebpfnet.errors import BundleError
+from kubectl_ebpfnet.errors import BundleError, UsageError
 from kubectl_ebpfnet.model.net import Address
 
 
@@ -36,12 +38,12 @@ class CaptureDestination(Protocol):
 
     @property
     def kind(self) -> str:
-        """`pod`, `service`, `node` or `address`."""
+        """`pod`, `service`, `node`, `address`, or `name` for a DNS name."""
         ...
 
     @property
     def name(self) -> str:
-        """The object's name, "" for an address."""
+        """The object's name, or the DNS name; "" for an address."""
         ...
 
     @property
@@ -63,7 +65,7 @@ class _NodeTarget:
 
 def capture(
     session: Session,
-    targets: Iterable[SurveyTarget],
+    targets: Sequence[SurveyTarget],
     file: str | Path,
     *,
     destinations: Sequence[CaptureDestination] = (),
@@ -107,7 +109,7 @@ def capture(
             session, access, timeout=timeout, folder=target.parent, warn=warn, progress=progress
         ) as gatherer,
     ):
-        further, addresses = _far_ends(gatherer, session.namespace, destinations)
+        further, addresses = _far_ends(gatherer, targets, destinations)
         survey(gatherer, [*targets, *further], lambda own: _scope(own, addresses))
         records = gatherer.records()
         if not redact:
@@ -130,20 +132,45 @@ def capture(
 
 
 def _far_ends(
-    gatherer: Gatherer, namespace: str, destinations: Sequence[CaptureDestination]
+    gatherer: Gatherer,
+    targets: Sequence[SurveyTarget],
+    destinations: Sequence[CaptureDestination],
 ) -> tuple[list[_NodeTarget], list[Address]]:
     """Return the nodes at the far ends of destinations, and their addresses."""
     nodes: list[str] = []
     addresses: list[Address] = []
     for to in destinations:
-        within = to.namespace or namespace
-        call = partial(
-            far_end_of_target, gatherer.api, to.kind.lower(), to.name, within, to.address
-        )
-        far_end, found = gatherer.needed(gatherer.start(call))
-        nodes += far_end.nodes[:FAR_NODES]
-        addresses += found[:MOST_LOOKUPS]
+        for kind, name, namespace, address in _meant(gatherer, targets, to):
+            call = partial(far_end_of_target, gatherer.api, kind, name, namespace, address)
+            far_end, found = gatherer.needed(gatherer.start(call))
+            nodes += far_end.nodes[:FAR_NODES]
+            addresses += found[:MOST_LOOKUPS]
     return [_NodeTarget(name) for name in dict.fromkeys(nodes)], addresses
+
+
+def _meant(
+    gatherer: Gatherer, targets: Sequence[SurveyTarget], to: CaptureDestination
+) -> Iterator[tuple[str, str, str, Address | None]]:
+    """Yield kind, name, namespace and address of a destination; of a DNS name those that each pod
+    makes of it, and its nameserver where nothing came back."""
+    own = gatherer.session.namespace
+    if to.kind != "name":
+        yield to.kind.lower(), to.name, to.namespace or own, to.address
+        return
+    pods = [target for target in targets if target.kind != "node"]
+    if not pods:
+        raise UsageError(
+            f"--to {to.name}: only a pod knows what a name is",
+            hint=f"name a pod: capture -f FILE pod/NAME --to {to.name}",
+        )
+    for target in pods:
+        call = partial(find_pod, gatherer.api, target.kind.lower(), target.name, own, gatherer.warn)
+        answer = NameRun(gatherer, gatherer.needed(gatherer.start(call)), to.name).run()
+        if answer.service is not None:
+            yield "service", answer.service.name, answer.service.namespace, None
+        server = (answer.nameserver,) if answer.nameserver is not None else ()
+        for address in answer.addresses or server:
+            yield "address", "", "", address
 
 
 def _scope(own: tuple[Address, ...], others: Sequence[Address]) -> Scope:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path as File
 from typing import Any
 
 import pytest
 
+from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.collect.capture import capture
 from kubectl_ebpfnet.collect.path import collect_path
+from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.explain.path.walk import explain
 from kubectl_ebpfnet.model.evidence import API, CLIENT, Bundle, agent_place, pod_place
 from kubectl_ebpfnet.model.net import TCP
@@ -171,3 +176,24 @@ def test_a_second_address_of_a_pod_is_found(cluster: Opened) -> None:
     _, path = asked(session, of_web)
     assert str(path.destination.address) == address
     assert str(path.source.address) == "fd00:10:244:1::1"
+
+
+def test_a_capture_has_what_a_name_was(
+    opened: tuple[Session, ReplayCluster], here: dict[str, str], tmp_path: File
+) -> None:
+    session, replay = opened
+    replay.also["getent", "ahosts", "web.test"] = b"10.96.51.4 STREAM web\n"
+    replay.fails["getent", "ahosts", "db.test"] = (b"", 2)
+    replay.fails["nslookup", "db.test.default.svc.cluster.local."] = (SILENT, 1)
+    client = arguments.pod_or_node("pod/client", "capture")
+    for name, answer in (("web.test", "reachable"), ("db.test", "unknown")):
+        live = asked(session, named(name))[1]
+        to = [arguments.destination(f"{name}:80")]
+        file = tmp_path / f"{name}.zip"
+        capture(session, [client], file, destinations=to, timeout=50)
+        kept = explain(named(name), open_bundle(file))
+        assert (kept.verdict, kept.destination) == (live.verdict, live.destination)
+        assert kept.cause == live.cause
+        assert kept.verdict in (answer, "delivered")
+    with pytest.raises(UsageError, match="only a pod knows what a name is"):
+        capture(session, [], tmp_path / "x.zip", destinations=to, timeout=50)

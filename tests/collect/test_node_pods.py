@@ -114,9 +114,9 @@ def test_a_capture_has_the_look_ups_of_the_paths_that_it_is_for(
     access, file = NodeAccess(Mode.POD), tmp_path / "x.zip"
     _, live = collect_path(session, TO_WEB, access=access, timeout=50)
     to = (
-        arguments.capture_destination("pod/web:8080"),
-        arguments.capture_destination("svc/web"),
-        arguments.capture_destination("1.1.1.1"),
+        arguments.destination("pod/web:8080"),
+        arguments.destination("svc/web"),
+        arguments.destination("1.1.1.1"),
     )
     client = arguments.pod_or_node("pod/client", "capture")
     capture(session, [client], file, destinations=to, access=access, timeout=50)

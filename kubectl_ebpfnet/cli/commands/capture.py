@@ -50,7 +50,7 @@ def run(
     targets = [arguments.pod_or_node(word, "capture") for word in words or ()]
     for target in targets:
         global_flags = global_flags.within(target.namespace, target.text)
-    destinations = [arguments.capture_destination(word) for word in to or ()]
+    destinations = [arguments.destination(word) for word in to or ()]
     limit = arguments.duration(timeout, "--timeout")
     with Progress() as progress:
         with connect(global_flags, progress) as (session, access):
