@@ -28,6 +28,7 @@ from kubectl_ebpfnet.model.path import (
     Fix,
     HopKind,
     Outcome,
+    Severity,
     State,
     Verdict,
 )
@@ -72,6 +73,7 @@ def _by_tables(walk: PathBuilder) -> Decision:
 def _dropped(walk: PathBuilder, end: Dropped) -> Decision:
     elsewhere = next((u for u in end.after if u.decides is Decides.WAY), None)
     if elsewhere is not None and end.drop.how != "seen":
+        _only_on_this_way(walk, elsewhere)
         if walk.answered_now():
             return _delivered(walk)
         reason = (
@@ -82,6 +84,14 @@ def _dropped(walk: PathBuilder, end: Dropped) -> Decision:
     answered = walk.answered_now() and end.drop.how != "seen"
     against = _against(walk.attempt) if answered else ()
     return Decision(Verdict.DROPPED, end.reason, end.cause, end.fix, against, end.drop)
+
+
+def _only_on_this_way(walk: PathBuilder, elsewhere: Undecided) -> None:
+    """Mark the hop that drops, and its finding, as those of a way that the packet may not take."""
+    last = walk.hops[-1]
+    reason = f"it drops what comes this way, and hop {elsewhere.hop} may lead elsewhere"
+    walk.hops[-1] = replace(last, state=State.UNKNOWN, reason=reason, drops=False)
+    walk.findings[-1] = replace(walk.findings[-1], severity=Severity.INFO)
 
 
 def _arrived(walk: PathBuilder, end: Arrived) -> Decision:

@@ -148,6 +148,16 @@ def test_undecided_tables(attempt, verdict, how) -> None:
     assert verdict == "delivered" or "it was not read" in decision.reason
 
 
+@pytest.mark.parametrize("attempt", [ANSWERED, NONE])
+def test_a_drop_on_a_way_that_it_may_not_take_is_no_error(attempt) -> None:
+    builder = walk(attempt)
+    undecided(builder, Decides.WAY)
+    dropped(builder)
+    settle(builder)
+    assert [(hop.drops, bool(hop.reason)) for hop in builder.hops[-1:]] == [(False, True)]
+    assert [found.severity for found in builder.findings] == ["info"]
+
+
 def test_a_refusal_is_a_drop_whatever_is_undecided() -> None:
     for how in ("stopped", "drop", "way"):
         decision = settled_undecided(REFUSED, how)
