@@ -189,6 +189,8 @@ class PathBuilder:
         flows: tracked flows that match, of every node that the packet came to.
         visited_nodes: nodes that the packet came to after the first.
         crossings: (from node, to node, packet) of each crossing of the wire, to detect a loop.
+        outdated: the tables show that what let earlier flows through is gone: their answers prove
+            nothing of a packet that is sent now.
         undecided: hops that may lose the packet or send it elsewhere.
         contradictions: evidence against the walk.
         presumed: what was not read, and is taken to be as it usually is; where no answer comes, it
@@ -205,6 +207,7 @@ class PathBuilder:
     flows: list[TrackedFlow] = field(default_factory=list)
     visited_nodes: list[str] = field(default_factory=list)
     crossings: set[tuple[str, str, Packet]] = field(default_factory=set)
+    outdated: bool = False
     undecided: list[Undecided] = field(default_factory=list)
     contradictions: list[Contradiction] = field(default_factory=list)
     presumed: list[str] = field(default_factory=list)
@@ -228,9 +231,15 @@ class PathBuilder:
         return self.ends.attempt
 
     def answered_now(self) -> bool:
-        """Tell whether the newest attempt is recent and was answered by the destination."""
+        """Tell whether the newest attempt is recent and was answered by the destination, and the
+        tables are still those that it met."""
         attempt = self.attempt
-        return attempt is not None and attempt.now and attempt.outcome is Outcome.ANSWERED
+        return (
+            not self.outdated
+            and attempt is not None
+            and attempt.now
+            and attempt.outcome is Outcome.ANSWERED
+        )
 
     @property
     def source_pod(self) -> str:
@@ -390,6 +399,10 @@ class PathBuilder:
         """Say that something that may lose the packet was not read, and is taken to be as usual."""
         if what not in self.presumed:
             self.presumed.append(what)
+
+    def outdate(self) -> None:
+        """Say that what let earlier flows through is gone."""
+        self.outdated = True
 
     def contradicts(self, text: str, evidence: tuple[Evidence, ...] = ()) -> None:
         """Add evidence against the walk, one sentence and its proof."""

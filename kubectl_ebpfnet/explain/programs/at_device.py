@@ -3,60 +3,62 @@
 At ingress: XDP, then tcx, then the clsact filters by preference; at egress: tcx, then clsact
 (Linux net/core/dev.c sch_handle_ingress, sch_handle_egress). tc(8) does not show tcx, and a
 bpftool before 7.3 shows neither tcx nor netkit, so bpf_links and Cilium's pins are read as well.
+
+A pin keeps a bpf_link alive, attached or not: `bpftool link detach`, or a device that is gone,
+leave it where it is. So a pin proves an attachment only together with the link's device.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from itertools import chain
 
+from kubectl_ebpfnet.explain.programs.roles import OBSERVER, best_name, is_ciliums, role_of
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Record
-from kubectl_ebpfnet.model.kernel import Attachment
+from kubectl_ebpfnet.model.kernel import Attachment, BpfPin, Program
 from kubectl_ebpfnet.model.path import Evidence
 
 _ORDER = {"xdp": 0, "netkit": 1, "tcx": 2, "clsact": 3}
-_KERNEL_NAME_LENGTH = 15
+_CGROUP_GAP = re.compile(r"attach type (\d{1,2})\b|cgroup")
+_DEVICE_ATTACH_TYPES = frozenset({"37", "46", "47", "54", "55"})
+"""xdp, tcx and netkit in the kernel's enum bpf_attach_type (include/uapi/linux/bpf.h)."""
 
-ROLES = {
-    "cil_from_container": "what leaves the pod: LB, conntrack, egress policy, forwarding",
-    "cil_to_container": "what enters the pod: ingress policy",
-    "cil_lxc_policy": "what enters the pod: ingress policy",
-    "cil_from_host": "from the node's stack to pods",
-    "cil_to_host": "to the node's stack",
-    "cil_from_netdev": "from the network: NodePort, reverse NAT, local delivery",
-    "cil_to_netdev": "to the network: masquerading, NodePort replies",
-    "cil_from_overlay": "out of the tunnel",
-    "cil_to_overlay": "into the tunnel",
-    "cil_xdp_entry": "before the stack: prefilter, NodePort",
-    "cil_from_wireguard": "decrypted by WireGuard",
-    "cil_to_wireguard": "to be encrypted by WireGuard",
-    "cil_from_network": "marks IPsec packets",
-}
-"""Cilium's programs by full name (cilium-facts 4.2); older section names are joined to these."""
 
-SOCKET_ROLES = {
-    "_connect": "socket LB: connect()",
-    "_sendmsg": "socket LB: datagrams out",
-    "_recvmsg": "socket LB: datagrams in",
-    "_getpee": "socket LB: peer's name",
-    "_post_bi": "socket LB: guards NodePorts",
-    "_pre_bi": "socket LB: health checks",
-    "_release": "socket LB: forgets a socket",
-}
-"""Roles of Cilium's programs at cgroup hooks, by a part of their names (bpf/bpf_sock.c); the kernel
-cuts names at 15 characters."""
+class Presence(StrEnum):
+    """Whether a program of Cilium's is at a hook."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    """Certainly: every way of attaching was read."""
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramAtHook:
-    """A program at a hook with the evidence that names it."""
+    """A program at a hook with the evidence that names it.
+
+    Attributes:
+        attachment: where it is.
+        evidence: what names it.
+        by_pin: a pin alone names it: whether it is attached is not known.
+        ciliums: it is Cilium's.
+    """
 
     attachment: Attachment
     evidence: tuple[Evidence, ...]
+    by_pin: bool = False
+    ciliums: bool = False
+
+    @property
+    def name(self) -> str:
+        """`cil_from_container`, or `a program` without a name."""
+        return self.attachment.program_name.removesuffix(":[*fsobj]") or "a program without a name"
 
     @property
     def title(self) -> str:
@@ -67,13 +69,18 @@ class ProgramAtHook:
             details.append(f"id {a.program_id}")
         if a.tag:
             details.append(f"tag {a.tag}")
-        name = a.program_name.removesuffix(":[*fsobj]") or "a program"
-        return f"{name} ({', '.join(details)})"
+        return f"{self.name} ({', '.join(details)})"
 
     @property
     def role(self) -> str:
-        """The purpose of Cilium's program of this name, "" for programs of others."""
-        return role_of(self.attachment.program_name)
+        """The purpose of Cilium's program, or of our own; "" for programs of others."""
+        role = role_of(self.attachment.program_name)
+        return role or ("one of Cilium's, by the maps that it uses" if self.ciliums else "")
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a program of this tool's netkat."""
+        return self.role == OBSERVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,35 +91,17 @@ class DevicePrograms:
         programs: in the order in which they run.
         asked: sources that were read, e.g. ("bpftool net", "tc").
         missing: why the list may be incomplete; "" when every attach type was read.
+        cilium: whether a program of Cilium's is there.
+        detached: links of Cilium's that a pin keeps, and that are attached nowhere.
         evidence: of an empty answer.
     """
 
     programs: tuple[ProgramAtHook, ...]
     asked: tuple[str, ...]
     missing: str
+    cilium: Presence
+    detached: tuple[ProgramAtHook, ...] = ()
     evidence: tuple[Evidence, ...] = ()
-
-
-def role_of(name: str) -> str:
-    """Return the role of a program by any of the names that versions and tools give it.
-
-    `cil_from_container`, `cil_from_container-lxc1a2b` (a tc filter), `cil_from_contai` (the
-    kernel's 15 characters), `bpf_lxc.o:[from-container]` (a section), `…:[*fsobj]` (a tc filter
-    that was loaded from a pin).
-    """
-    for part, role in SOCKET_ROLES.items():
-        if name.startswith(("cil_sock4_", "cil_sock6_", "cil_sock_")) and part in name:
-            return role
-    whole, _, section = name.partition(":[")
-    section = section.rstrip("]")
-    bare = section if section and not section.startswith("*") else whole
-    for full, role in ROLES.items():
-        old = full.removeprefix("cil_").replace("_", "-")
-        if bare == old or bare.partition("-")[0] == full:
-            return role
-        if len(bare) == _KERNEL_NAME_LENGTH and full.startswith(bare):
-            return role
-    return ""
 
 
 def at_device(
@@ -129,31 +118,70 @@ def at_device(
     whole = node[q.ATTACHMENTS]
     if whole.known:
         there = _of(node.having(q.ATTACHMENTS, device, "device"), direction, whole.record)
-        return DevicePrograms(
-            tuple(there), ("the kernel",), stated_gaps(whole.record), cite.whole(whole.record)
-        )
+        named = tuple(_named(node, program) for program in sorted(there, key=_rank))
+        missing = device_gaps(whole.record)
+        cilium = _presence(named, complete=not missing)
+        detached = _without(named, _pinned(node, device, direction, endpoint_id))
+        evidence = cite.whole(whole.record)
+        return DevicePrograms(named, ("the kernel",), missing, cilium, detached, evidence)
+    return _by_commands(node, device, direction, endpoint_id)
+
+
+def _by_commands(
+    node: NodeView, device: str, direction: str, endpoint_id: int | None
+) -> DevicePrograms:
     found: list[ProgramAtHook] = []
     asked: list[str] = []
     empty: tuple[Evidence, ...] = ()
-    tcx_visible = False
-    net = node[q.BPF_NET]
+    net, filters = node[q.BPF_NET], node[q.TC_FILTERS.about(device, direction)]
     if net.known:
         asked.append("bpftool net")
         empty += cite.whole(net.record)
-        tcx_visible = node.net_shows_tcx
         found += _of(node.having(q.BPF_NET, device, "device"), direction, net.record)
-    filters = node[q.TC_FILTERS.about(device, direction)]
     if filters.known:
         asked.append("tc")
         empty += cite.whole(filters.record)
         of_tc = [ProgramAtHook(a, cite.of(filters.record, a.span)) for a in filters.facts]
         found += _new(found, of_tc)
-    if not any(p.attachment.hook.startswith(("tcx", "netkit")) for p in found):
-        linked, looked = _links(node, device, direction, endpoint_id, tcx_visible)
-        found += _new(found, linked)
-        asked += looked
+    pinned = _pinned(node, device, direction, endpoint_id)
+    if node.net_shows_tcx or _has_tcx(found):
+        pinned = _Pinned([], list(_without(found, pinned)), [])
+    else:
+        found += _new(found, pinned.attached)
+        if node[q.BPF_PINS].known:
+            asked.append("pins")
+        if not found and not pinned.unclear and node.bpf_links.known:
+            asked.append("bpftool link")
+            # Without pins the device's name is all there is; another namespace may use it too.
+            links = node.links_by_device.get(device, ())
+            found += _of(links, direction, node.bpf_links.record)[:1]
     named = tuple(_named(node, program) for program in sorted(found, key=_rank))
-    return DevicePrograms(named, tuple(asked), _missing(asked, tcx_visible, named), empty)
+    missing = "" if named or pinned.detached else _missing(node, asked, filters.known)
+    if pinned.unclear and not any(p.ciliums for p in named):
+        named += tuple(_named(node, program) for program in pinned.unclear)
+        missing = "bpftool does not tell of which device the pinned link is"
+    cilium = _presence(named, complete=not missing)
+    return DevicePrograms(named, tuple(asked), missing, cilium, tuple(pinned.detached), empty)
+
+
+def _presence(named: Iterable[ProgramAtHook], *, complete: bool) -> Presence:
+    programs = list(named)
+    if any(program.ciliums and not program.by_pin for program in programs):
+        return Presence.PRESENT
+    nameless = any(not program.attachment.program_name for program in programs)
+    return Presence.ABSENT if complete and not nameless else Presence.UNKNOWN
+
+
+def device_gaps(record: Record | None) -> str:
+    """Return the gaps of an answer of the node side that concern devices, "" for none.
+
+    What could not be read of cgroups takes nothing from what is known of devices.
+    """
+    said = stated_gaps(record)
+    match = _CGROUP_GAP.search(said)
+    if match is not None and match[1] not in _DEVICE_ATTACH_TYPES:
+        return ""
+    return said
 
 
 def stated_gaps(record: Record | None) -> str:
@@ -176,37 +204,56 @@ def _of(
     return hits
 
 
-def _links(
-    node: NodeView, device: str, direction: str, endpoint_id: int | None, tcx_visible: bool
-) -> tuple[list[ProgramAtHook], list[str]]:
-    asked = []
-    found: list[ProgramAtHook] = []
+@dataclass(frozen=True, slots=True)
+class _Pinned:
+    """Cilium's pinned links of a hook: attached there, attached nowhere, not known where."""
+
+    attached: list[ProgramAtHook]
+    detached: list[ProgramAtHook]
+    unclear: list[ProgramAtHook]
+
+
+def _pinned(node: NodeView, device: str, direction: str, endpoint_id: int | None) -> _Pinned:
+    found = _Pinned([], [], [])
+    for pin in _pins(node, device, endpoint_id):
+        if pin.kind != "link" or _direction_of(pin.name) != direction:
+            continue
+        link = next(iter(node.links_by_pin.get(pin.path, ())), None)
+        evidence = cite.of(node[q.BPF_PINS].record, pin.span)
+        if link is not None:
+            evidence += cite.of(node[q.BPF_LINKS].record, link.span)
+        program = Attachment(
+            hook=link.hook if link and link.hook else f"tcx/{direction}",
+            device=device,
+            program_name=pin.name,
+            program_id=link.program_id if link else None,
+            link_id=link.link_id if link else None,
+            pin=pin.path,
+        )
+        if link is not None and link.hook and link.device == device:
+            found.attached.append(ProgramAtHook(program, evidence))
+        elif link is not None and link.hook:
+            found.detached.append(ProgramAtHook(program, evidence))
+        else:
+            found.unclear.append(ProgramAtHook(program, evidence, by_pin=True))
+    return found
+
+
+def _without(found: Iterable[ProgramAtHook], pinned: _Pinned) -> tuple[ProgramAtHook, ...]:
+    """Return the pinned programs that are not among all that are attached."""
+    names = {program.attachment.program_name for program in found}
+    every = chain(pinned.attached, pinned.detached, pinned.unclear)
+    return tuple(program for program in every if program.attachment.program_name not in names)
+
+
+def _pins(node: NodeView, device: str, endpoint_id: int | None) -> list[BpfPin]:
+    if not node[q.BPF_PINS].known:
+        return []
     owners = [("device", device.replace(".", "-"))]
     if endpoint_id is not None:
         owners.append(("endpoint", str(endpoint_id)))
-    if node[q.BPF_PINS].known:
-        asked.append("pins")
-        by_owner = (node.having(q.BPF_PINS, owner, "owner", "owner_name") for owner in owners)
-        for pin in sorted(chain.from_iterable(by_owner), key=lambda pin: pin.span.line):
-            if pin.kind != "link" or _direction_of(pin.name) != direction:
-                continue
-            link = next(iter(node.links_by_pin.get(pin.path, ())), None)
-            hook = link.hook if link and link.hook else f"tcx/{direction}"
-            program = Attachment(
-                hook=hook,
-                device=device,
-                program_name=pin.name,
-                program_id=link.program_id if link else None,
-                link_id=link.link_id if link else None,
-                pin=pin.path,
-            )
-            found.append(ProgramAtHook(program, cite.of(node[q.BPF_PINS].record, pin.span)))
-    if found or tcx_visible or not node.bpf_links.known:
-        return found, asked
-    asked.append("bpftool link")
-    # Without pins the device's name is all there is; another namespace may use the same one.
-    found = _of(node.links_by_device.get(device, ()), direction, node.bpf_links.record)
-    return found[:1], asked
+    by_owner = (node.having(q.BPF_PINS, owner, "owner", "owner_name") for owner in owners)
+    return sorted(chain.from_iterable(by_owner), key=lambda pin: pin.span.line)
 
 
 def _direction_of(name: str) -> str:
@@ -216,6 +263,10 @@ def _direction_of(name: str) -> str:
     if name == "cil_to_host":
         return "ingress"
     return "ingress" if "_from_" in name or name.startswith(("from-", "cil_xdp")) else "egress"
+
+
+def _has_tcx(found: list[ProgramAtHook]) -> bool:
+    return any(p.attachment.hook.startswith(("tcx", "netkit")) for p in found)
 
 
 def _new(have: list[ProgramAtHook], more: list[ProgramAtHook]) -> list[ProgramAtHook]:
@@ -229,24 +280,44 @@ def _rank(program: ProgramAtHook) -> tuple[int, int]:
 
 
 def _named(node: NodeView, program: ProgramAtHook) -> ProgramAtHook:
+    """Return a program with the best of its names, its tag, and whether it is Cilium's."""
     a = program.attachment
     known = node.program(a.program_id)
     if known is None:
-        return program
-    name = a.program_name
-    # A tc filter's name is the program's with the device behind it; the kernel cuts names.
-    if known.name and (known.name.startswith(name) or name.startswith(f"{known.name}-")):
-        name = known.name
+        return replace(program, ciliums=is_ciliums(a.program_name))
+    name = best_name(a.program_name, known.name)
     keep = ("id", "type", "name", "tag", "loaded_at")
     evidence = program.evidence + cite.of(node[q.BPF_PROGRAMS].record, known.span, keep=keep)
-    return ProgramAtHook(replace(a, tag=a.tag or known.tag, program_name=name), evidence)
+    by_maps = not name and shares_maps(node, known)
+    return replace(
+        program,
+        attachment=replace(a, tag=a.tag or known.tag, program_name=name),
+        evidence=evidence,
+        ciliums=is_ciliums(name) or by_maps,
+    )
 
 
-def _missing(asked: list[str], tcx_visible: bool, found: tuple[ProgramAtHook, ...]) -> str:
+def shares_maps(node: NodeView, program: Program) -> bool:
+    """Tell whether a program uses maps of Cilium's programs at devices: those of 1.9 have no name
+    in the kernel."""
+    attached = (*node[q.ATTACHMENTS].facts, *node[q.BPF_NET].facts)
+    ciliums = (node.program(a.program_id) for a in attached if is_ciliums(a.program_name))
+    return any(set(program.map_ids).intersection(each.map_ids) for each in ciliums if each)
+
+
+def _missing(node: NodeView, asked: list[str], by_tc: bool) -> str:
+    """Return why programs may be there although none was found; "" when none is there."""
     if not asked:
         return "neither bpftool nor tc could be asked"
-    if found or tcx_visible or "pins" in asked or "bpftool link" in asked:
+    by_netlink = by_tc or node[q.BPF_NET].known  # both list clsact's filters
+    config = node.config
+    if by_netlink and config.attach_mode == "tc" and not config.datapath_mode.startswith("netkit"):
         return ""
-    if asked == ["tc"]:
-        return "only tc was asked, which does not show tcx and netkit"
-    return ""
+    if node.net_shows_tcx or (node[q.BPF_NET].known and "pins" in asked):
+        return ""
+    if node[q.BPF_NET].known and any(a.hook.startswith("tcx") for a in node[q.BPF_LINKS].facts):
+        return ""
+    if not node[q.BPF_NET].known:
+        return "only tc was asked, which does not show tcx and netkit" if by_tc else \
+            "bpftool net could not be asked"  # fmt: skip
+    return "this bpftool may not know tcx and netkit, and Cilium's pins were not read"

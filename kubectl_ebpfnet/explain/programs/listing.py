@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.programs.at_device import at_device, role_of, stated_gaps
+from kubectl_ebpfnet.explain.programs.at_device import at_device, shares_maps, stated_gaps
+from kubectl_ebpfnet.explain.programs.roles import role_of, socket_role
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
@@ -100,9 +101,8 @@ def _host_side(addresses: Sequence[Address], node: NodeView, netns: PodNetns) ->
 def _at_devices(node: NodeView, where: str, links: Iterable[Link]) -> Iterator[AttachedProgram]:
     for link in links:
         for direction in _DIRECTIONS:
-            for found in at_device(
-                node, link.name, direction, node.endpoint_at(link.name)
-            ).programs:
+            there = at_device(node, link.name, direction, node.endpoint_at(link.name))
+            for found in there.programs:
                 a = found.attachment
                 yield AttachedProgram(
                     where, a, 0, node.program(a.program_id), found.role, found.evidence
@@ -124,7 +124,10 @@ def _of_answer(node: NodeView, where: str, answer: Answer[Attachment]) -> Iterat
         evidence = cite.of(answer.record, a.span)
         program = node.program(a.program_id)
         name = program.name if program is not None else a.program_name
-        yield AttachedProgram(where, a, 0, program, role_of(name), evidence)
+        role = role_of(name)
+        if not name and program is not None and shares_maps(node, program):
+            role = socket_role(a.hook)
+        yield AttachedProgram(where, a, 0, program, role, evidence)
 
 
 def _ordered(rows: Iterable[AttachedProgram]) -> tuple[AttachedProgram, ...]:

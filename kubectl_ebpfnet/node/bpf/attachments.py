@@ -49,6 +49,11 @@ def attachments(request: NodeRequest) -> Iterable[Attachment]:
         raise Incomplete(first.message, first.errno, hint=first.hint)
 
 
+def _name(loaded: str, of_filter: str) -> str:
+    by_section = ":[" in of_filter and "[*" not in of_filter and not loaded.startswith("cil_")
+    return of_filter if by_section or not loaded else loaded
+
+
 class _AttachmentReader:
     """Reads for one request; shared facts are read once, on demand."""
 
@@ -146,7 +151,12 @@ class _AttachmentReader:
         self, hook: str, device: str, program: int, link: int, priority: int,
         *, cgroup: str = "", direct_action: bool = True, name: str = "", tag: str = "",
     ) -> Attachment:  # fmt: skip
-        """Return an attachment; `name` and `tag` are for a program that cannot be read."""
+        """Return an attachment.
+
+        `name` is its filter's, `tag` for a program that cannot be read. A filter that tc loaded has
+        the section as its name (`bpf_lxc.o:[from-container]`), which tells more than the kernel's
+        name: Cilium 1.9 has none there, 1.11 the same one (handle_xgress) for two sections.
+        """
         loaded = None
         if program:
             with contextlib.suppress(KernelError):  # EPERM: report its id alone
@@ -154,7 +164,7 @@ class _AttachmentReader:
         return Attachment(
             hook=hook,
             device=device,
-            program_name=loaded.name if loaded else name,
+            program_name=_name(loaded.name if loaded else "", name),
             program_id=program or None,
             tag=loaded.tag if loaded else tag,
             link_id=link or None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,10 @@ ATTACH_TYPES = {
     34: "cgroup_inet_sock_release",
 }
 _EFFECTIVE = 1  # BPF_F_QUERY_EFFECTIVE
+CILIUMS = "/run/cilium/cgroupv2"
+"""Where Cilium mounts the root of the hierarchy (pkg/cgroups, --cgroup-root)."""
+_CGROUP2 = 0x63677270  # CGROUP2_SUPER_MAGIC, linux/magic.h
+_STATFS = 256  # bytes, more than any struct statfs has
 _TOP_INODE = 1  # inode of the hierarchy's real root
 _FIRST = netns.PROC / "1"  # the node's first process, where hostPID shows it
 _CLONE_NEWCGROUP = 0x02000000
@@ -79,7 +84,7 @@ def programs(pod: PodNamespace | None) -> Iterator[CgroupProgram]:
     Raises:
         KernelError: no cgroup v2 hierarchy is mounted here, or the kernel refuses.
     """
-    top = _hierarchy_root()
+    top = hierarchy_root()
     leaves = [""] if pod is None else _leaves(pod, top)
     open_cgroups: dict[str, tuple[int, int]] = {}
     try:
@@ -152,18 +157,38 @@ def _with_ancestors(leaf: str) -> Iterator[str]:
     yield ""
 
 
-def _hierarchy_root() -> Path:
-    """Return the root of the hierarchy: mounted here, or in the mounts of process 1."""
-    inodes = {}
+def hierarchy_root() -> Path:
+    """Return the root of the hierarchy: mounted here, or in the mounts of process 1.
+
+    A mount that mountinfo lists may lie under another one: then its path shows another file system,
+    and what is queried there is no cgroup. Cilium mounts the root once more for its own programs
+    (CILIUMS).
+
+    Raises:
+        KernelError: no cgroup v2 hierarchy is to be seen.
+    """
+    inodes: dict[Path, int] = {}
     for mount in (*mounts.of_first_process("cgroup2"), *mounts.own("cgroup2")):
-        with contextlib.suppress(OSError):
-            inodes[mount.opened] = mount.opened.stat().st_ino
+        for path in (mount.opened, Path(f"{mount.below}{CILIUMS}")):
+            with contextlib.suppress(OSError):
+                if is_cgroup2(path):
+                    inodes[path] = path.stat().st_ino
     if not inodes:
         raise KernelError(
             "no cgroup v2 hierarchy is mounted here", hint="mount the node's /sys/fs/cgroup"
         )
     # A node that is a container (kind) has no real root; then the root of its process 1 counts.
     return next((path for path in inodes if inodes[path] == _TOP_INODE), next(iter(inodes)))
+
+
+def is_cgroup2(path: Path) -> bool:
+    """Tell whether a path is in a cgroup v2 file system (statfs(2)). Raises OSError."""
+    found = ctypes.create_string_buffer(_STATFS)
+    if _libc.statfs(os.fsencode(path), found):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(path))
+    # f_type is the first word of struct statfs on every 64-bit architecture.
+    return int.from_bytes(found.raw[: ctypes.sizeof(ctypes.c_long)], sys.byteorder) == _CGROUP2
 
 
 def _leaves(pod: PodNamespace, top: Path) -> list[str]:

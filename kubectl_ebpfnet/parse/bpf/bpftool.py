@@ -56,7 +56,8 @@ _OLD_ATTACH_TYPES = {
 }
 _ATTACH_FLAGS = ("multi", "override")
 # bpftool's words for a device that is gone, or of another namespace.
-_NO_DEVICE = ("(detached)", "(unknown)", "")
+_DETACHED = "(detached)"
+_NO_DEVICE = (_DETACHED, "(unknown)", "")
 
 
 def programs(data: bytes) -> tuple[Program, ...]:
@@ -163,7 +164,7 @@ def links(data: bytes) -> tuple[Attachment, ...]:
     """Return the attachments of `bpftool -j [-f] link show`, in their order.
 
     `priority` is the position at the device's hook, from 0. Links of devices of another network
-    namespace, detached links, and links without packets are left out.
+    namespace, and links without packets are left out. A detached link has a pin and no device.
 
     A link whose type this bpftool does not know has the hook "" when Cilium pinned it: then the
     pin tells device (Cilium writes `-` for `.` in its name) or endpoint, and program.
@@ -193,7 +194,9 @@ def _link(record: dict[str, Any], span: Span) -> Attachment | None:
     elif not _is_unknown(kind) or not program:
         return None
     if kind in ("tcx", "netkit", "xdp") and device in _NO_DEVICE:
-        return None
+        if not pin or (device != _DETACHED and record.get("ifindex") != 0):
+            return None
+        device = ""
     return Attachment(
         hook=hook,
         device=device,

@@ -11,9 +11,11 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_back
 from kubectl_ebpfnet.explain.kernel.routing import decide
 from kubectl_ebpfnet.explain.path.stages import gateway, nodeport, outer
+from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs, without_cilium
 from kubectl_ebpfnet.explain.path.stages.tunnel import device_of, is_up
-from kubectl_ebpfnet.explain.path.stages.veth import has_cilium, show_programs
+from kubectl_ebpfnet.explain.path.stages.veth import has_cilium
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
+from kubectl_ebpfnet.explain.programs.at_device import Presence
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.path import HopKind, State
@@ -34,11 +36,14 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
         walk.unknown(f"nothing is known of {here.node}: {why}")
         return None
     device = _device(node, here)
-    show_programs(walk, here, device, "ingress")
+    cilium = show_programs(walk, here, device, "ingress")
     if here.packet.outer is not None:
         if not outer.may_come_in(walk, here, node, device):
             return None
         return _out_of_tunnel(walk, here, node)
+    if cilium is Presence.ABSENT and device in node.config.devices:
+        without_cilium(walk, here, device, "network")
+        return here.to(Stage.HOST, in_device=device)
     return _inside(walk, here, node, device)
 
 
@@ -97,7 +102,9 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
         packet,
     )
     inside = here.to(Stage.ENDPOINT, packet=packet, identity=identity, skips_netfilter=True)
-    show_programs(walk, inside, name, "ingress")
+    if show_programs(walk, inside, name, "ingress") is Presence.ABSENT:
+        without_cilium(walk, inside, name, "tunnel")
+        return inside.to(Stage.HOST, device="", in_device=name, skips_netfilter=False)
     balanced = nodeport.balance(walk, inside, node, name)
     if balanced is None or balanced.stage is not inside.stage:
         return balanced

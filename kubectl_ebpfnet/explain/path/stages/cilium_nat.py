@@ -12,7 +12,7 @@ from itertools import islice
 from kubectl_ebpfnet.explain.flows.match import no_snat_map
 from kubectl_ebpfnet.explain.path.stages.masquerade import report_missing
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
-from kubectl_ebpfnet.explain.programs import at_device
+from kubectl_ebpfnet.explain.programs.at_device import Presence, at_device
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
@@ -91,13 +91,11 @@ class _Program:
 
 
 def _program(node: NodeView, device: str) -> _Program:
-    found = at_device.at_device(node, device, "egress")
-    ours = [p for p in found.programs if p.role == at_device.ROLES["cil_to_netdev"]]
-    if ours:
-        return _Program(True, "", ours[0].evidence)
-    # An agent that attaches by tc leaves nothing that tc does not show.
-    all_seen = "tc" in found.asked and node.config.attach_mode == "tc"
-    if not found.missing or all_seen:
+    found = at_device(node, device, "egress")
+    if found.cilium is Presence.PRESENT:
+        ours = next(program for program in found.programs if program.ciliums)
+        return _Program(True, "", ours.evidence)
+    if found.cilium is Presence.ABSENT:
         return _Program(False, "", found.evidence)
     if device in node.config.devices:
         return _Program(True, "", ())  # the agent attached it, and nothing contradicts it

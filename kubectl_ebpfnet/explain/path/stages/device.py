@@ -6,9 +6,14 @@ from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
 from kubectl_ebpfnet.explain.path.stages import gateway
 from kubectl_ebpfnet.explain.path.stages.cilium_nat import by_cilium
 from kubectl_ebpfnet.explain.path.stages.encryption import encrypt
+from kubectl_ebpfnet.explain.path.stages.program_hops import (
+    show_programs,
+    translates_answers,
+    without_cilium,
+)
 from kubectl_ebpfnet.explain.path.stages.source_nat import by_netfilter
-from kubectl_ebpfnet.explain.path.stages.veth import show_programs
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
+from kubectl_ebpfnet.explain.programs.at_device import Presence
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
@@ -40,7 +45,10 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
                 return None
             here = translated
         else:
+            sent = here.packet.flow.source
             here = by_cilium(walk, here, node)
+            if here.packet.flow.source != sent:
+                translates_answers(walk, here, node)
     encrypted = encrypt(walk, here, node)
     if encrypted is None or not _next_hop(walk, encrypted, node):
         return None
@@ -85,7 +93,11 @@ def _to_local_pod(walk: PathBuilder, here: PacketState, node: NodeView) -> Packe
 
 def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
     """Send the packet from the node's stack to another node's pod: cil_from_host encapsulates."""
-    show_programs(walk, here, here.device, "egress")
+    cilium = show_programs(walk, here, here.device, "egress")
+    if here.device == "cilium_host" and cilium is Presence.ABSENT:
+        without_cilium(walk, here, here.device, "host", "egress")
+        walk.unknown(f"what becomes of it at {here.device} without cil_from_host is not known")
+        return None
     entry = node.ipcache_of(here.packet.flow.destination)
     if entry is not None and entry.tunnel_endpoint is not None:
         return here.to(Stage.TUNNEL, device=str(entry.tunnel_endpoint))

@@ -9,8 +9,9 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain.kernel import kube_proxy
 from kubectl_ebpfnet.explain.path.stages import loadbalancing
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
+from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs, without_cilium
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
-from kubectl_ebpfnet.explain.programs import at_device
+from kubectl_ebpfnet.explain.programs.at_device import Presence
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CtEntry
@@ -22,8 +23,11 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     node = walk.cluster.node(here.node)
     cilium = show_programs(walk, here, here.device, "ingress")
     packet: Packet | None = here.packet
-    if not cilium and not has_cilium(walk, node):
+    if cilium is not Presence.PRESENT and not has_cilium(walk, node):
         return here.to(Stage.HOST)
+    if cilium is Presence.ABSENT:
+        without_cilium(walk, here, here.device, "pod")
+        return here.to(Stage.HOST, in_device=here.device)
     service = walk.ends.service
     to_service = service is not None and here.packet.flow.destination == service.address
     if service is not None and to_service and not _left_to_others(walk, node):
@@ -49,47 +53,6 @@ def has_cilium(walk: PathBuilder, node: NodeView) -> bool:
         or walk.cluster.settings_record is not None
         or (walk.tracked is not None and walk.tracked.cilium_ct is not None)
     )
-
-
-def show_programs(walk: PathBuilder, here: PacketState, device: str, direction: str) -> bool:
-    """Add a hop for each program at a device.
-
-    Args:
-        walk: takes hops.
-        here: the packet on the device's node.
-        device: its name.
-        direction: `ingress` or `egress`.
-
-    Returns:
-        Whether a program of Cilium's is among them.
-    """
-    node = walk.cluster.node(here.node)
-    attached = at_device.at_device(node, device, direction, node.endpoint_at(device))
-    if not attached.programs:
-        unknown = bool(attached.missing)
-        asked = " and ".join(attached.asked)
-        walk.hop(
-            *here.on_node(HopKind.PROGRAM),
-            f"no program found at {device}'s {direction}" + (f" ({asked})" if asked else ""),
-            State.UNKNOWN if unknown else State.OBSERVED,
-            here.packet,
-            attached.evidence,
-            reason=attached.missing,
-        )
-        return False
-    for program in attached.programs:
-        role = f": {program.role}" if program.role else ", not one of Cilium's"
-        walk.hop(
-            HopPlace.CILIUM if program.role else HopPlace.NODE,
-            device,
-            here.node,
-            HopKind.PROGRAM,
-            f"{program.title} at {device}{role}",
-            State.OBSERVED,
-            here.packet,
-            program.evidence,
-        )
-    return any(program.role for program in attached.programs)
 
 
 def _left_to_others(walk: PathBuilder, node: NodeView) -> bool:
