@@ -45,8 +45,18 @@ class Scope:
             asked = fact.node_argv if by_node_pod else fact.forms
             if asked and place.kind in fact.places and need & self.need and not fact.takes:
                 flows = self.flows if fact.by_flow else ()
+                if fact.select:
+                    found[asked] = Question(fact.about(*self._selected(fact.select)), place)
+                    continue
                 found.setdefault(asked, Question(fact, place, netns, flows))
         return list(found.values())
+
+    def _selected(self, flag: str) -> list[str]:
+        """Return the words by which a command itself selects the flows; [] selects all."""
+        addresses = [flow.address or flow.peer for flow in self.flows]
+        if None in addresses:
+            return []
+        return [word for address in dict.fromkeys(addresses) for word in (flag, str(address))]
 
     def lookups(
         self, pod: Place, node: Place, netns: PodNamespace, addresses: tuple[Address, ...]

@@ -17,6 +17,7 @@ from kubectl_ebpfnet.model.cilium import (
     DatapathConfig,
     EgressGatewayPolicy,
     Endpoint,
+    EndpointState,
     Frontend,
     Identity,
     IpcacheEntry,
@@ -193,9 +194,14 @@ CT              = Fact("cilium-ct", CtEntry, _NODE, PATH | FLOWS | LB, "ct", by_
     asked=_cilium("cilium.ct.entry",           "bpf ct list global -d", "bpf ct list global"))
 ENDPOINTS       = Fact("cilium-endpoints", Endpoint, _AGENT, PATH | PROGRAMS | LB,
     asked=_cilium("cilium.agent.endpoints",    "endpoint list -o json"))
+ENDPOINT_STATES = Fact("cilium-endpoint-states", EndpointState, _NODE_POD, PATH, "endpoint-states")
 POLICY_MAPS     = Fact("cilium-policy-maps", PolicyEntry, _NODE, PATH, "policy",
     asked=_cilium("cilium.policy.entries",     "bpf policy get --all -o json"),
     read =_cilium("cilium.policy.entries",     "bpf policy get --all -n", "bpf policy get --all"))
+# The same answer: of which endpoints it has a map, be it an empty one, which denies everything.
+POLICY_ENDPOINTS = Fact("cilium-policy-endpoints", int, _AGENT, PATH,
+    asked=_cilium("cilium.policy.endpoints",   "bpf policy get --all -o json"),
+    read =_cilium("cilium.policy.endpoints",   "bpf policy get --all -n", "bpf policy get --all"))
 NAT             = Fact("cilium-nat", NatEntry, _NODE, PATH | FLOWS | LB, "nat", by_flow=True,
     asked=_cilium("cilium.nat.entry",          "bpf nat list"))
 SERVICES        = Fact("cilium-services", Frontend, _AGENT, PATH | LB,
@@ -221,7 +227,13 @@ METRICS         = Fact("cilium-metrics", MetricRow, _NODE, CAPTURE, "metrics",
     asked=_cilium("cilium.maps.metrics",       "bpf metrics list"))
 CONFIG_VIEW     = Fact("cilium-config-view", DatapathConfig, _CLIENT,
     read =_by("cilium.config.view",            "cilium config view"))
-MONITOR         = Fact("cilium-monitor", MonitorEvent, _AGENT, by_flow=True,
+# Without L7 events, whose URLs may hold secrets. `--timeout` ends the dialling of a hung agent.
+HUBBLE          = Fact("hubble", MonitorEvent, _AGENT, PATH, by_flow=True, flags=True,
+    select="--ip",
+    asked=_by("cilium.hubble.event",           "hubble observe --timeout 1s -o jsonpb --since 5m"
+                                               " --last 1000 -t drop -t trace -t policy-verdict"),
+    read =_by("cilium.hubble.event",           "hubble observe"))
+MONITOR         = Fact("cilium-monitor", MonitorEvent, _AGENT, by_flow=True, flags=True,
     read =_cilium("cilium.monitor.event",      "monitor"))
 
 # --- the agent's image ----------------------------------------------------------------------------

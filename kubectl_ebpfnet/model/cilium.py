@@ -238,6 +238,7 @@ class Endpoint:
         interface: host side device, "" when not said.
         ifindex: of the host side device, None when not said.
         policy_enabled: `none`, `ingress`, `egress`, `both`, `audit-…`; "" when not said.
+        policy_audit: PolicyAuditMode: denied packets pass and are logged; None when not said.
         namespace, pod: of the pod; "" for the host and health endpoints.
         health: the agent's overall health word, "" when not said.
     """
@@ -252,9 +253,26 @@ class Endpoint:
     interface: str = ""
     ifindex: int | None = None
     policy_enabled: str = ""
+    policy_audit: bool | None = None
     namespace: str = ""
     pod: str = ""
     health: str = ""
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointState:
+    """What the state directory of an agent tells of an endpoint (/var/run/cilium/state/ID).
+
+    Attributes:
+        endpoint_id: the directory's name.
+        host: the endpoint stands for the node itself.
+        policy_audit: PolicyAuditMode, None when the file does not say.
+    """
+
+    endpoint_id: int
+    host: bool = False
+    policy_audit: bool | None = None
     span: Span = field(default=NOWHERE, compare=False)
 
 
@@ -270,9 +288,11 @@ class PolicyEntry:
         protocol: IANA number, 0 for any.
         ports: inclusive (low, high); (0, 65535) for any.
         proxy_port: L7 proxy's port, 0 for none.
+        auth: the mutual authentication that it asks for, `spire`; "" for none or not said.
         precedence: higher wins (≥ 1.19), None in versions without it.
         packets, bytes: None when not available.
-        labels: label column of the text form, () in numeric or JSON forms.
+        labels: label column of the text form, () in numeric or JSON forms. An identity of -1 has
+            these labels, and its number is not known.
     """
 
     endpoint_id: int
@@ -282,6 +302,7 @@ class PolicyEntry:
     protocol: int
     ports: tuple[int, int] = (0, 65535)
     proxy_port: int = 0
+    auth: str = ""
     precedence: int | None = None
     packets: int | None = None
     bytes: int | None = None
@@ -343,6 +364,7 @@ class DatapathConfig:
         encryption: `disabled`, `ipsec`, `wireguard`, `ztunnel`.
         node_encryption: what nodes themselves send is encrypted, too.
         host_firewall: True when it is on.
+        policy_audit: endpoints begin in policy audit mode.
         egress_gateway: True when it is on.
         endpoint_routes: one host route a pod.
         clock_source: of times in Cilium's maps: `ktime` is seconds of CLOCK_MONOTONIC, `jiffies`
@@ -375,6 +397,7 @@ class DatapathConfig:
     encryption: str = ""
     node_encryption: bool | None = None
     host_firewall: bool | None = None
+    policy_audit: bool | None = None
     egress_gateway: bool | None = None
     endpoint_routes: bool | None = None
     clock_source: str = ""
@@ -417,12 +440,29 @@ class MetricRow:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedFlow:
+    """A packet's ends as hubble's text names them: `default/client`, an address, a DNS name.
+
+    Attributes:
+        protocol: IANA number, 0 when not said.
+        source, destination: names or addresses, without the port.
+        source_port, destination_port: None when not said.
+    """
+
+    protocol: int
+    source: str
+    source_port: int | None
+    destination: str
+    destination_port: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class MonitorEvent:
-    """A line of `cilium monitor`.
+    """What Cilium's datapath reported of a packet: a line of `cilium monitor` or `hubble observe`.
 
     Attributes:
         kind: `trace`, `drop` or `policy-verdict`.
-        summary: e.g. `-> stack`, the drop reason, or `deny`/`allow`.
+        summary: e.g. `-> stack`, the drop reason, or `deny`, `allow`, `redirect`, `audit`.
         flow: None when the line has no addresses.
         tcp_flags: e.g. ("SYN",).
         source_identity, destination_identity: number, 0 when a name or not said; the names are in
@@ -430,7 +470,12 @@ class MonitorEvent:
         state: connection state word of a trace, "" otherwise.
         device: device name, "" for none.
         original_address: source before SNAT/LB, None when not said.
+        translated_source: source after SNAT/LB, None when not said (hubble names the original).
         direction: of a verdict, "" otherwise.
+        code: file and line in Cilium's source that dropped it, `bpf_lxc.c:1356`; "" when not said.
+        time: on the node's clock, RFC 3339, or `Nov 30 03:12:43.220` (UTC) as hubble's text has
+            it; "" where monitor says none.
+        named: the packet where hubble's text names an end; `flow` is None then.
     """
 
     kind: str
@@ -444,7 +489,19 @@ class MonitorEvent:
     state: str = ""
     device: str = ""
     original_address: Address | None = None
+    translated_source: Address | None = None
     direction: str = ""
+    code: str = ""
+    time: str = ""
+    named: NamedFlow | None = None
+
+    @property
+    def point(self) -> str:
+        """The observation point of a trace: `to-stack` for `-> stack`; "" for other kinds."""
+        arrow, _, place = self.summary.partition(" ")
+        if self.kind != "trace" or arrow not in ("->", "<-"):
+            return ""
+        return ("to-" if arrow == "->" else "from-") + place.partition(" ")[0]
 
 
 # pkg/identity/numericidentity.go

@@ -70,6 +70,9 @@ class Fact(Generic[T]):
         asked: commands for a shell or an agent, best first.
         read: commands of captures that other people made: `collect` never runs them, since one of
             `asked` succeeds wherever they would.
+        flags: any flags may follow the words of `read`: captures that other people made.
+        select: a flag with an address behind it by which the command itself selects flows, "" for
+            none; such a command needs no line filter.
         by_flow: its output grows with the cluster's traffic: a live run brings home only lines
             with the flow's addresses, and its parser takes one line and its number.
         takes: the parameters that it cannot be asked without, "" for none.
@@ -85,6 +88,8 @@ class Fact(Generic[T]):
     node_need: Need | None = None
     asked: tuple[Form, ...] = ()
     read: tuple[Form, ...] = ()
+    flags: bool = False
+    select: str = ""
     by_flow: bool = False
     takes: str = ""
     words: tuple[str, ...] = ()
@@ -112,7 +117,19 @@ class Fact(Generic[T]):
         own = (self.node_argv,) if self.node else ()
         return own + self.forms + tuple(form.argv + self.words for form in self.read)
 
+    def is_answered_by(self, argv: Sequence[str]) -> bool:
+        """Tell whether a command's output holds this fact."""
+        return tuple(argv) in self.answers or self._with_flags(argv) is not None
+
+    def _with_flags(self, argv: Sequence[str]) -> Form | None:
+        """Return the form of `read` that a command is, with flags behind it."""
+        forms = self.read if self.flags else ()
+        return next((form for form in forms if tuple(argv[: len(form.argv)]) == form.argv), None)
+
     def parser(self, argv: Sequence[str]) -> str:
         """Return the name of the parser of a command. Raises KeyError for other commands."""
+        flagged = self._with_flags(argv)
+        if flagged is not None:
+            return flagged.parser
         parsers = {form.argv + self.words: form.parser for form in (*self.asked, *self.read)}
         return parsers[tuple(argv)]

@@ -278,6 +278,7 @@ class KubeObjects:
         network_policies: (kind, namespace, name).
         config_maps: (namespace, name, data).
         service_cidrs: ranges of ClusterIPs (networking.k8s.io, ServiceCIDR).
+        policy_changes: RFC 3339 times at which network policies were made or last changed.
     """
 
     pods: tuple[Pod, ...] = ()
@@ -290,6 +291,7 @@ class KubeObjects:
     network_policies: tuple[tuple[str, str, str], ...] = ()
     config_maps: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = ()
     service_cidrs: tuple[Network, ...] = ()
+    policy_changes: tuple[str, ...] = ()
 
     def merged(self, other: KubeObjects) -> KubeObjects:
         """Return the objects of both, each once."""

@@ -9,7 +9,7 @@ pkg/k8s/apis/cilium.io/v2. The items of a List have a kind, the items of a PodLi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -87,7 +87,8 @@ def _objects_of_kind(kind: str, located: list[tuple[Span, Any]]) -> KubeObjects:
         return KubeObjects(identities=tuple(i for value in values for i in _identity(value)))
     if kind in _POLICIES:
         return KubeObjects(
-            network_policies=tuple((kind, _namespace(value), _name(value)) for value in values)
+            network_policies=tuple((kind, _namespace(value), _name(value)) for value in values),
+            policy_changes=tuple(time for value in values for time in _changes(value)),
         )
     if kind == "ConfigMap":
         return KubeObjects(
@@ -102,6 +103,15 @@ def _objects_of_kind(kind: str, located: list[tuple[Span, Any]]) -> KubeObjects:
             )
         )
     return KubeObjects()
+
+
+def _changes(value: Any) -> Iterator[str]:
+    """Yield the times at which an object was made, changed, and found valid."""
+    yield from filter(None, (js.text(value, "metadata", "creationTimestamp"),))
+    for field in js.items(value, "metadata", "managedFields"):
+        yield from filter(None, (js.text(field, "time"),))
+    for condition in js.items(value, "status", "conditions"):
+        yield from filter(None, (js.text(condition, "lastTransitionTime"),))
 
 
 def _name(value: Any) -> str:

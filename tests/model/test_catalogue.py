@@ -54,3 +54,11 @@ def test_parameters_end_every_argv() -> None:
 def test_both_names_of_ciliums_binary_are_asked_before_the_next_form() -> None:
     assert [argv[0] for argv in q.CT.forms] == ["cilium-dbg", "cilium", "cilium-dbg", "cilium"]
     assert q.CT.forms[0][-1] == q.CT.forms[1][-1] == "-d"
+
+
+def test_events_are_read_whatever_the_flags_were() -> None:
+    assert q.MONITOR.is_answered_by(("cilium", "monitor", "-j", "-t", "drop"))
+    assert q.MONITOR.parser(("cilium-dbg", "monitor", "-v")) == "cilium.monitor.event"
+    assert q.HUBBLE.is_answered_by(("hubble", "observe", "--last", "20", "-o", "json"))
+    assert not q.HUBBLE.is_answered_by(("hubble", "status"))
+    assert not q.CT.is_answered_by((*q.CT.forms[-1], "--more"))

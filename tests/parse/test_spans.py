@@ -32,9 +32,15 @@ ARGUMENTS = {"filters": {"device": "eth0", "direction": "ingress"}}
 """What parsers are given beside the output."""
 WITH_A_QUESTION = {"node_side.facts"}
 """They need the question too: tests/model/protocol/test_questions.py."""
-PLAIN = {"cilium.maps.ip_masq", "lookup.addresses", "lookup.nslookup", "tools.found"}
-"""Their facts are prefixes, addresses and words, which have no room for a place; nothing cites them
-by one."""
+PLAIN = {
+    "cilium.maps.ip_masq",
+    "cilium.policy.endpoints",
+    "lookup.addresses",
+    "lookup.nslookup",
+    "tools.found",
+}
+"""Their facts are prefixes, numbers, addresses and words, without room for a place; nothing cites
+them by one."""
 FEW = 25
 """Facts of one output that are looked at: each costs two more parses."""
 LONGEST = 60_000

@@ -113,7 +113,7 @@ def _names(record: Record) -> Iterator[tuple[str, str]]:
 
 def _is_long(record: Record) -> bool:
     """Tell whether a record is a table of flows: it has no names, and may be too long to read."""
-    return any(record.argv in fact.answers for fact in q.FACTS if fact.by_flow)
+    return any(fact.is_answered_by(record.argv) for fact in q.FACTS if fact.by_flow)
 
 
 def _search_domains(record: Record) -> Iterator[tuple[str, str]]:

@@ -39,11 +39,14 @@ class ForwardedFlow:
 
     Attributes:
         in_netfilter: nf_conntrack has it; None where that table was not read.
-        evidence: its line in Cilium's conntrack, and in nf_conntrack's.
+        evidence: its line in Cilium's conntrack, and in nf_conntrack's; or what hubble or monitor
+            showed of it.
+        point: where hubble or monitor showed it, `to-stack` or `to-network`; "" for tables.
     """
 
     in_netfilter: bool | None
     evidence: tuple[Evidence, ...]
+    point: str = ""
 
 
 def forward_rule(ruleset: Ruleset | None) -> NetfilterRule | None:
@@ -72,6 +75,9 @@ def decide(
     if config.host_routing == "legacy":
         return HostRouting(False, "the agent has legacy host routing")
     for flow in flows:
+        if flow.point:
+            why = f"a packet of a pod was seen {flow.point.replace('-', ' the ', 1)}"
+            return HostRouting(flow.point != "to-stack", why, flow.evidence)
         if flow.in_netfilter:
             return HostRouting(False, "nf_conntrack has a flow of a pod", flow.evidence)
         if counted == 0:
@@ -91,8 +97,8 @@ def decide(
         return HostRouting(
             None,
             "the agent has BPF host routing, but with a tunnel Cilium up to 1.16 passes to the "
-            "stack what it does not encapsulate, and no answered flow of a pod and no counter of "
-            f"{_CHAIN} tells which",
+            "stack what it does not encapsulate, and no answered flow of a pod, no packet that was "
+            f"seen and no counter of {_CHAIN} tells which",
         )
     return HostRouting(
         None,

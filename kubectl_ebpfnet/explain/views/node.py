@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from ipaddress import IPv6Address
-from itertools import islice
+from itertools import chain, islice
 
-from kubectl_ebpfnet.explain.views import cite, host_routing
+from kubectl_ebpfnet.explain.views import cite, host_routing, records
 from kubectl_ebpfnet.explain.views.answer import Answer, FactLine, grouped
 from kubectl_ebpfnet.explain.views.host_routing import ForwardedFlow, HostRouting
 from kubectl_ebpfnet.explain.views.netns import Netns
@@ -103,7 +103,8 @@ class NodeView(Netns):
         rules = self.ruleset(4)
         rule = host_routing.forward_rule(rules.facts[0] if rules.facts else None)
         proof = cite.of(rules.record, rule.span) if rule is not None else ()
-        return host_routing.decide(self.config, rule, proof, self._forwarded())
+        flows = chain(self._forwarded(), self._seen_forwarded())
+        return host_routing.decide(self.config, rule, proof, flows)
 
     def _forwarded(self) -> Iterator[ForwardedFlow]:
         """Yield answered TCP flows of the node's pods that left it without a tunnel."""
@@ -114,10 +115,7 @@ class NodeView(Netns):
             answered = entry.tx_flags_seen and entry.rx_flags_seen and flow.protocol == TCP
             if not answered or entry.direction != "OUT" or entry.related or flow.source not in pods:
                 continue
-            if flow.destination in self.own_addresses or self.local_endpoint(flow.destination):
-                continue
-            remote = self.ipcache_of(flow.destination)
-            if remote is None or remote.tunnel_endpoint is not None or entry.rev_nat:
+            if entry.rev_nat or not self._leaves_without_tunnel(flow.destination):
                 continue
             seen = [
                 same
@@ -127,21 +125,53 @@ class NodeView(Netns):
             proof = line.evidence + (seen[0].evidence if seen else ())
             yield ForwardedFlow(bool(seen) if tracked else None, proof)
 
+    def _leaves_without_tunnel(self, destination: Address) -> bool:
+        if destination in self.own_addresses or self.local_endpoint(destination):
+            return False
+        remote = self.ipcache_of(destination)
+        return remote is not None and remote.tunnel_endpoint is None
+
+    def _seen_forwarded(self) -> Iterator[ForwardedFlow]:
+        """Yield packets of the node's pods that hubble or monitor showed on such a way.
+
+        What the stack forwards is reported to-stack and then, where a program is at the device,
+        to-network as well: only a first packet that was never seen to-stack tells the other way.
+        """
+        pods = [a for a in self._pod_addresses if a not in self.own_addresses]
+        found: dict[str, dict[Flow, FactLine[MonitorEvent]]] = {"to-stack": {}, "to-network": {}}
+        for _, line in islice(self.events([str(pod) for pod in pods]), _SEARCHED):
+            event, flow = line.fact, line.fact.flow
+            if event.point not in found or flow is None or flow.source not in pods:
+                continue
+            first = "SYN" in event.tcp_flags and "ACK" not in event.tcp_flags
+            if first and self._leaves_without_tunnel(flow.destination):
+                found[event.point][flow] = line
+        for line in found["to-stack"].values():
+            yield ForwardedFlow(True, line.evidence, "to-stack")
+        for flow, line in found["to-network"].items():
+            if flow not in found["to-stack"]:
+                yield ForwardedFlow(False, line.evidence, "to-network")
+
     @cached_property
     def _pod_addresses(self) -> tuple[Address, ...]:
         found = [row.address for row in self[q.ENDPOINT_MAP].facts if not row.host]
         found += [a for one in self[q.ENDPOINTS].facts for a in one.addresses]
         return tuple(dict.fromkeys(found))
 
-    def drops(self, flow: Flow) -> Iterator[FactLine[MonitorEvent]]:
-        """Yield drops of a flow that `cilium monitor` shows, where a capture has its output."""
-        wanted = (flow.source, flow.destination, flow.protocol, flow.destination_port)
-        for line in self.lines(q.MONITOR, [str(flow.source)]):
-            seen = line.fact.flow
-            if line.fact.kind != "drop" or seen is None:
-                continue
-            if wanted == (seen.source, seen.destination, seen.protocol, seen.destination_port):
-                yield line
+    def events(self, ends: Sequence[str]) -> Iterator[tuple[Record, FactLine[MonitorEvent]]]:
+        """Yield what hubble's flow log, and monitor where a capture has its output, show of packets
+        with any of these addresses or names, each with its record.
+
+        Both may be there several times, with other flags. A monitor that was ended by a time limit
+        counts.
+        """
+        for place in self.places:
+            for record in self.bundle.at(place):
+                fact = next(
+                    (f for f in (q.HUBBLE, q.MONITOR) if f.is_answered_by(record.argv)), None
+                )
+                for line in records.matches(record, fact, ends) if fact is not None else ():
+                    yield record, line
 
     @cached_property
     def _endpoints_by_address(self) -> dict[Address, Endpoint]:

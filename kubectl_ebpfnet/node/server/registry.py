@@ -37,6 +37,7 @@ FUNCTIONS = {
     "lb": "cilium.lb:frontends",
     "ipcache": "cilium.tables:ipcache",
     "endpoints": "cilium.tables:endpoints",
+    "endpoint-states": "cilium.endpoint_states:states",
     "policy": "cilium.policy:entries",
     "egress": "cilium.tables:egress",
     "ipmasq": "cilium.tables:ipmasq",

@@ -153,11 +153,18 @@ def endpoint(number: int, status: Any, span: Span = NOWHERE) -> Endpoint:
         interface=js.text(networking, "interface-name"),
         ifindex=js.number(networking, "interface-index"),
         policy_enabled=js.text(status, "policy", "realized", "policy-enabled"),
+        policy_audit=_audit(status),
         namespace=namespace,
         pod=pod,
         health=js.text(status, "health", "overallHealth"),
         span=span,
     )
+
+
+def _audit(status: Any) -> bool | None:
+    option = _enabled(js.text(status, "realized", "options", "PolicyAuditMode"))
+    enforcement = js.text(status, "policy", "realized", "policy-enabled")
+    return option or enforcement.startswith("audit-") if option is not None or enforcement else None
 
 
 def endpoint_addresses(networking: Any) -> tuple[Address, ...]:

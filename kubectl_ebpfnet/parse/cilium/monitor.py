@@ -31,6 +31,16 @@ _LARGEST_IDENTITY = 2**32 - 1
 
 # The text names these four in this order (dissect.go, getTCPInfo); JSON has them all.
 _TCP_FLAGS = ("SYN", "ACK", "RST", "FIN", "PSH", "URG", "ECE", "CWR")
+# pkg/monitor/api/files.go; ids above 100 are headers, which say nothing of the program.
+_FILES = {
+    "1": "bpf_host.c",
+    "2": "bpf_lxc.c",
+    "3": "bpf_overlay.c",
+    "4": "bpf_xdp.c",
+    "5": "bpf_sock.c",
+    "6": "bpf_network.c",
+    "7": "bpf_wireguard.c",
+}
 _LAYERS = {"tcp": 6, "udp": 17, "sctp": 132, "icmpv4": ICMP, "icmpv6": ICMPV6}
 
 
@@ -94,6 +104,7 @@ def _flow_event(kind: str, summary: str, text: str, number: int) -> MonitorEvent
         state=fields.get("state", ""),
         device=_device(fields.get("ifindex", "")),
         original_address=None if original is None or original.is_unspecified else original,
+        code=_code(fields.get("file", "")),
     )
 
 
@@ -164,6 +175,12 @@ def _device(text: str) -> str:
     return "" if text.isdigit() else text
 
 
+def _code(text: str) -> str:
+    """Return the place in Cilium's source of a drop; up to 1.13 the file is a number."""
+    name, _, line = text.partition(":")
+    return f"{_FILES.get(name, name)}:{line}" if line else ""
+
+
 def _connection(
     text: str, number: int, protocol: int = UNKNOWN_PROTOCOL
 ) -> tuple[Flow | None, tuple[str, ...]]:
@@ -225,6 +242,7 @@ def _json_event(line: bytes, number: int) -> MonitorEvent | None:
         destination_identity=js.number(value, "dstLabel") or 0,
         state=js.text(value, "state"),
         device=_device(js.text(value, "ifindex")),
+        code=_code(f"{js.number(value, 'File') or ''}:{js.number(value, 'Line') or ''}"),
     )
 
 

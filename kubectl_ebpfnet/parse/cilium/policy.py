@@ -53,6 +53,22 @@ def entries(data: bytes) -> tuple[PolicyEntry, ...]:
     return tuple(found)
 
 
+def endpoints(data: bytes) -> tuple[int, ...]:
+    """Return the ids of the endpoints whose maps were read, empty ones too. Raises ParseError."""
+    if _json.is_json_form(data):
+        blocks = _json.list_items(data, SOURCE)
+        ids = (js.text(block, "EndpointID") for _, block in blocks)
+        return tuple(integer(digits, SOURCE) for digits in ids if digits)
+    found: dict[int, None] = {}
+    for number, text in lines(data, SOURCE):
+        path = _PATH.match(text.rstrip())
+        if text.startswith("Endpoint ID:"):
+            found[integer(text.partition(":")[2].strip(), SOURCE, number)] = None
+        elif path is not None:
+            found[int(path[2])] = None
+    return tuple(found)
+
+
 def _sections(data: bytes) -> Iterator[tuple[int | None, Rows]]:
     """Yield (endpoint, lines without leading empty lines) of each map that has lines.
 
@@ -122,11 +138,20 @@ def _json_entry(endpoint: int, item: Any, span: Span) -> PolicyEntry:
         protocol=protocol,
         ports=_range(port, min(port_bits, 16)),
         proxy_port=_swapped(proxy or 0),
+        auth=_auth(item),
         precedence=js.number(item, "Precedence"),
         packets=_counted(js.number(item, "Packets")),
         bytes=_counted(js.number(item, "Bytes")),
         span=span,
     )
+
+
+def _auth(item: Any) -> str:
+    """Return the mutual authentication of an entry; the highest bit tells a rule's own choice."""
+    number = js.number(item, "AuthRequirement")
+    number = js.number(item, "AuthType") if number is None else number
+    kind = (number or 0) & 0x7F
+    return {0: "", 1: "spire", 2: "test-always-fail"}.get(kind, f"auth type {kind}")
 
 
 def _swapped(value: int) -> int:
@@ -197,6 +222,7 @@ def _row(endpoint: int, row: dict[str, str], number: int) -> PolicyEntry:
         protocol=protocol,
         ports=ports,
         proxy_port=0 if proxy in ("NONE", "", "-") else integer(proxy, SOURCE, number, most=65535),
+        auth="" if row.get("AUTH TYPE", "") in ("", "-", "disabled") else row["AUTH TYPE"],
         packets=_column(row.get("PACKETS", "-"), number),
         bytes=_column(row.get("BYTES", "-"), number),
         span=Span(number),

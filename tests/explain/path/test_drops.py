@@ -174,7 +174,10 @@ def test_ingress_policy_of_the_receiving_endpoint_drops() -> None:
     path = ask(changed(VXLAN, closed), "client", "pod/web:8080")
     hop = dropped_at(path)
     assert (hop.kind, hop.node) == ("policy", "node1")
-    assert "ingress policy denies app=client (identity 60735) for endpoint 448" in hop.summary
+    assert (
+        "ingress policy denies app=client (identity 60735) at 8080/TCP for endpoint 448"
+        in hop.summary
+    )
 
 
 def test_a_deny_entry_and_a_proxy_are_named() -> None:

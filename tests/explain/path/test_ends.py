@@ -110,7 +110,7 @@ def test_ingress_policy_on_the_same_node_drops() -> None:
     close = json_edit("node2", "cilium-dbg bpf policy get --all -o json", closed)
     path = ask(changed(VXLAN, *beside_the_client(), close), "client", "pod/web:8080")
     assert (
-        "ingress policy denies app=client (identity 60735) for endpoint 1200"
+        "ingress policy denies app=client (identity 60735) at 8080/TCP for endpoint 1200"
         in dropped_at(path).summary
     )
 

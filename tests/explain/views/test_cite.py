@@ -172,7 +172,7 @@ def policy_hop(policies: str) -> tuple[Evidence, ...]:
     cluster = changed.changed(changed.VXLAN, changed.say("node2", command, policies))
     hops = changed.ask(cluster, "client", "1.1.1.1:80").hops
     (hop,) = (h for h in hops if h.kind == "policy")
-    return hop.evidence
+    return hop.evidence[:1]  # behind it is what monitor showed
 
 
 def maps_of_1174() -> list[dict[str, Any]]:

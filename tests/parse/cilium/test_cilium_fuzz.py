@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.parse import kube
-from kubectl_ebpfnet.parse.cilium import agent, config, ct, lb, maps, monitor, nat, policy
+from kubectl_ebpfnet.parse.cilium import agent, config, ct, hubble, lb, maps, monitor, nat, policy
 from tests.parse import recorded
 from tests.parse.fuzzing import Parser, damaged, documents, facts_of
 from tests.parse.parse_samples import every, sample
@@ -31,6 +31,9 @@ PARSERS: dict[str, tuple[Parser, str]] = {
     "policy": (policy.entries, "bpf policy get --all"),
     "policy json": (policy.entries, "bpf policy get --all -o json"),
     "policy old": (policy.entries, ""),
+    "policy endpoints": (policy.endpoints, "bpf policy get --all"),
+    "policy endpoints json": (policy.endpoints, "bpf policy get --all -o json"),
+    "hubble": (partial(hubble.event, number=1), ""),
     "monitor": (partial(monitor.event, number=1), "monitor"),
     "monitor json": (partial(monitor.event, number=1), "monitor -j"),
     "status": (agent.status, "status -o json"),
@@ -51,6 +54,7 @@ FORMATS = {
     ),
     "lb": ("1.9/format/bpf-lb-list", "1.16/format/bpf-lb-list"),
     "nat": ("1.10/format/bpf-nat-list", "1.15/format/bpf-nat-list-without-a-clock"),
+    "hubble": tuple(f"{version}/node2/hubble-observe" for version in ("1.9.8", "1.13.7", "1.18")),
     "ct": ("1.9/format/bpf-ct-list-global",),
 }
 NAMES = sorted(PARSERS)
@@ -70,7 +74,7 @@ def samples(name: str) -> tuple[bytes, ...]:
         found += [b"IP PREFIX\n10.0.0.0/8\n"]
     elif words:
         found += [data[:6000] for data in recorded.outputs("cilium-dbg", *words.split())]
-    if name.endswith("line") or name.startswith("monitor"):
+    if name.endswith("line") or name.startswith(("monitor", "hubble")):
         found = [line for data in found for line in data.split(b"\n") if line]
     return tuple(found)
 

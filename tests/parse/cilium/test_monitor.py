@@ -51,8 +51,9 @@ def test_recorded_drops_and_verdicts() -> None:
     verdict, drop = events(data)[:2]
     flow = Flow(TCP, CLIENT, 59630, WEB, 8080)
     assert drop == MonitorEvent(
-        "drop", "Policy denied", flow, ("SYN",), source_identity=60735, destination_identity=1395
-    )
+        "drop", "Policy denied", flow, ("SYN",), source_identity=60735, destination_identity=1395,
+        code="bpf_lxc.c:1533",
+    )  # fmt: skip
     assert verdict == MonitorEvent(
         "policy-verdict", "deny", flow, ("SYN",), destination_identity=1395, direction="egress"
     )
@@ -157,10 +158,12 @@ def test_forms_of_a_connection(connection: str, flow: Flow | None, flags: tuple[
         ("xx drop (No tunnel/encapsulation endpoint (datapath BUG!)) flow 0x0 to endpoint 0, "
          "ifindex 3, file unknown(2):21, , identity 1->unknown: 10.0.0.1:3 -> 10.0.0.2:4 udp",
          MonitorEvent("drop", "No tunnel/encapsulation endpoint (datapath BUG!)",
-                      Flow(UDP, ONE, 3, TWO, 4), (), 1, 0, "", "unknown")),
+                      Flow(UDP, ONE, 3, TWO, 4), (), 1, 0, "", "unknown",
+                      code="unknown(2):21")),
         ("xx drop (FIB lookup failed, 2) flow 0x0 to endpoint 0, ifindex 3, file bpf_host.c:9, , "
          "identity 1->2: 10.0.0.1:3 -> 10.0.0.2:4 udp",
-         MonitorEvent("drop", "FIB lookup failed, 2", Flow(UDP, ONE, 3, TWO, 4), (), 1, 2)),
+         MonitorEvent("drop", "FIB lookup failed, 2", Flow(UDP, ONE, 3, TWO, 4), (), 1, 2,
+                      code="bpf_host.c:9")),
         # Without auth, as 1.10; before 1.9; the protocol is in the verdict where no ports are.
         ("Policy verdict log: flow 0x1 local EP ID 5, remote ID remote-node, proto 6, ingress, "
          "action redirect, match L3-L4, 10.0.0.1:3 -> 10.0.0.2:4 tcp SYN, ACK",

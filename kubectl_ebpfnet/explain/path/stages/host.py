@@ -15,6 +15,7 @@ from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.path.stages import answers, destination_nat, hooks
 from kubectl_ebpfnet.explain.path.stages.conntrack_table import table_is_full
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
+from kubectl_ebpfnet.explain.path.stages.policy_hop import host_policy
 from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
@@ -77,7 +78,8 @@ def _sent(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState |
     route_hop(walk, here, node, decision, (HopPlace.NODE, here.node))
     if _is_local(here, node, decision):
         return _to_itself(walk, here, node)
-    return _out(walk, here, node, "OUTPUT", ("filter",), device, decision)
+    sent = _out(walk, here, node, "OUTPUT", ("filter",), device, decision)
+    return sent if sent is None or host_policy(walk, sent, node, "egress") else None
 
 
 def _to_itself(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
@@ -152,6 +154,8 @@ def _out(
 def deliver(walk: PathBuilder, here: PacketState) -> None:
     """Deliver the packet to the node itself."""
     node = walk.cluster.node(here.node)
+    if here.in_device not in ("", "lo") and not host_policy(walk, here, node, "ingress"):
+        return
     if not here.skips_netfilter:
         if here.netfilter is None:
             here = here.to(here.stage, netfilter=hooks.entering(walk, here, node))

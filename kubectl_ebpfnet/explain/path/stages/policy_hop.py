@@ -1,24 +1,27 @@
-"""The verdict of an endpoint's policy, as a hop: for both ends of a path.
+"""The verdict of an endpoint's policy, as a hop: for both ends of a path, and for nodes.
 
-explain/path/policy.py makes the decision; Cilium's bpf/bpf_lxc.c shows when it is made.
+explain/path/policy.py makes the decision; Cilium's bpf/bpf_lxc.c shows when it is made. It is made
+for each packet of the flow's own direction, also of established flows: that a flow was let through
+before proves nothing. In audit mode a denied packet is logged and goes on (bpf/lib/policy.h,
+POLICY_AUDIT_MODE).
 """
 
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path import policy
-from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
-from kubectl_ebpfnet.explain.views import cite
-from kubectl_ebpfnet.explain.views.names import identity_name, identity_text
+from kubectl_ebpfnet.explain.path.stages import policy_map, policy_outcome
+from kubectl_ebpfnet.explain.path.stages.policy_outcome import PolicySubject
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import PolicyEntry
-from kubectl_ebpfnet.model.net import has_ports
-from kubectl_ebpfnet.model.path import Decides, Evidence, HopKind, Packet, Severity, State
-
-ICMP_ECHO_REQUEST = {1: 8, 58: 128}
-"""With ICMP rules, Cilium's policy maps hold the ICMP type in place of the port."""
-_STEPS = 2
-"""From an entry to its map in JSON: {"EndpointID": …, "Content": [entry, …]}."""
+from kubectl_ebpfnet.model.path import (
+    Decides,
+    Fix,
+    HopKind,
+    HopPlace,
+    Packet,
+    State,
+)
 
 
 def policy_hop(
@@ -44,157 +47,97 @@ def policy_hop(
     Returns:
         Whether the packet goes on.
     """
-    where = here.in_cilium(HopKind.POLICY)
-    seen = _conntrack_evidence(walk, here.node)
-    missing = _missing(node, endpoint_id, identity)
-    if missing:
-        state = State.OBSERVED if seen else State.UNKNOWN
-        text = f"{direction} policy" + (
-            ": let this flow pass, or it would not be in conntrack" if seen else ""
-        )
-        walk.hop(
-            *where, text, state, packet, seen,
-            reason="" if seen else missing, decides=Decides.DROP,
-        )  # fmt: skip
+    missing = policy_map.missing(node, endpoint_id)
+    if missing or endpoint_id is None:
+        where = here.in_cilium(HopKind.POLICY)
+        _unknown(walk, where, packet, f"{direction} policy", missing)
         return True
-    assert endpoint_id is not None
-    assert identity is not None
     flow = packet.flow
-    port = flow.destination_port
-    if not has_ports(flow.protocol):
-        port = ICMP_ECHO_REQUEST.get(flow.protocol)
-    verdict = policy.decide(
-        node[q.POLICY_MAPS].facts, endpoint_id, direction, identity, flow.protocol, port
-    )
-    who = identity_text(walk.cluster, identity)
-    side = "to" if direction == "egress" else "from"
-    evidence = _policy_evidence(node, endpoint_id, verdict.entry)
-    if verdict.allowed is None or (
-        verdict.allowed is False and port is None and has_ports(flow.protocol) and not seen
-    ):
-        walk.hop(
-            *where,
-            f"{direction} policy of endpoint {endpoint_id} {side} {who}",
-            State.UNKNOWN,
-            packet,
-            evidence,
-            reason="it depends on the port: give one, as in 1.1.1.1:80"
-            if port is None
-            else "the policy map names identities by labels that could not be resolved",
-            decides=Decides.DROP,
-        )
+    address = flow.destination if direction == "egress" else flow.source
+    remote = policy_map.remote(walk.cluster, node, address, identity)
+    where = here.in_cilium(HopKind.POLICY)
+    name = f"endpoint {endpoint_id}"
+    subject = PolicySubject(where, node, endpoint_id, name, direction, remote, packet)
+    return _decided(walk, subject)
+
+
+def host_policy(walk: PathBuilder, here: PacketState, node: NodeView, direction: str) -> bool:
+    """Add the verdict of a node's own policy, where its host firewall is on.
+
+    It decides about what the node itself receives, and sends (bpf/lib/host_firewall.h).
+
+    Args:
+        walk: takes hops and findings.
+        here: the packet on the node.
+        node: whose policy it is.
+        direction: `ingress` or `egress`, seen from the node.
+
+    Returns:
+        Whether the packet goes on.
+    """
+    enabled = policy_map.host_firewall(walk.cluster, node)
+    if enabled is False:
+        return True
+    where = (HopPlace.CILIUM, node.name, node.name, HopKind.POLICY)
+    title = f"{direction} policy of node {node.name} (host firewall)"
+    if enabled is None:
+        why = "neither Cilium's status on it nor cilium-config was read, so whether its host " \
+            "firewall is on is not known"  # fmt: skip
+        _unknown(walk, where, here.packet, title, why)
+        return True
+    endpoint_id = policy_map.host_endpoint(node)
+    missing = policy_map.missing(node, endpoint_id, "the host endpoint")
+    if missing or endpoint_id is None:
+        _unknown(walk, where, here.packet, title, missing)
+        return True
+    flow = here.packet.flow
+    address = flow.destination if direction == "egress" else flow.source
+    identity = here.identity if direction == "ingress" else 0
+    remote = policy_map.remote(walk.cluster, node, address, identity or None)
+    name = f"the host endpoint {endpoint_id}"
+    subject = PolicySubject(where, node, endpoint_id, name, direction, remote, here.packet)
+    return _decided(walk, subject)
+
+
+def _unknown(walk: PathBuilder, where: Where, packet: Packet, title: str, missing: str) -> None:
+    """Add the hop of a verdict that cannot be told; an answer that just came shows that it let the
+    flow pass."""
+    node = where[2]
+    seen = policy_outcome.passed_now(walk, node)
+    if seen:
+        walk.hop(*where, f"{title} let this flow pass", State.OBSERVED, packet, seen)
+        return
+    view = walk.cluster.node(node)
+    unlisted = view[q.ENDPOINTS].missing
+    command = "endpoint list -o json" if unlisted else "bpf policy get --all -n"
+    fix = Fix(f"Read it in the agent on {node}.", view.cilium(command))
+    walk.hop(
+        *where, title, State.UNKNOWN, packet, reason=missing, decides=Decides.DROP, fix=fix
+    )  # fmt: skip
+
+
+def _decided(walk: PathBuilder, subject: PolicySubject) -> bool:
+    node, endpoint_id, remote = subject.node, subject.endpoint_id, subject.remote
+    entries = policy_map.entries(node, endpoint_id)
+    protocol = subject.packet.flow.protocol
+    verdict = policy.decide(entries, endpoint_id, subject.direction, remote, protocol, subject.port)
+    evidence = policy_map.evidence(node, endpoint_id, verdict.entry)
+    policy_outcome.regenerating(walk, subject)
+    if verdict.allowed is None:
+        policy_outcome.undecided(walk, subject, verdict, evidence)
         return True
     if verdict.allowed:
-        assert verdict.entry is not None
-        walk.hop(
-            *where,
-            f"{direction} policy of endpoint {endpoint_id} allows it {side} {who}: "
-            f"{policy.describe(verdict.entry)}",
-            State.OBSERVED if seen else State.DERIVED,
-            packet,
-            evidence,
-        )
-        if verdict.entry.proxy_port:
-            _proxied(walk, here, endpoint_id, verdict.entry, evidence)
+        policy_outcome.allowed(walk, subject, verdict, evidence)
         return True
-    _denied(walk, here, packet, endpoint_id, direction, identity, verdict, evidence)
+    audit = policy_map.audit(walk.cluster, node, endpoint_id, subject.packet.flow)
+    if audit.on:
+        policy_outcome.audited(walk, subject, verdict, evidence + audit.evidence)
+        return True
+    if audit.on is None and (audit.reason or policy_outcome.answered_under_policies(walk)):
+        why = audit.reason or "whether the endpoint is in policy audit mode was not read"
+        reason = f"its policy denies this ({verdict.reason}), but {why}"
+        verdict = policy.PolicyVerdict(None, None, reason)
+        policy_outcome.undecided(walk, subject, verdict, evidence)
+        return True
+    policy_outcome.denied(walk, subject, verdict, evidence, audit_read=audit.on is not None)
     return False
-
-
-def _proxied(
-    walk: PathBuilder,
-    here: PacketState,
-    endpoint_id: int,
-    entry: PolicyEntry,
-    evidence: tuple[Evidence, ...],
-) -> None:
-    """Note that the L7 proxy, whose rules are not in the policy map, decides next."""
-    walk.doubt(
-        f"the L7 proxy on {here.node} (port {entry.proxy_port}) decides about each request, by "
-        "rules that are not in the policy map"
-    )
-    walk.finding(
-        Severity.INFO,
-        f"the L7 proxy on {here.node} decides about each request of endpoint {endpoint_id}",
-        "The path below is that of a request which it lets pass; the proxy opens a connection of "
-        f"its own for it. `cilium-dbg monitor -t l7 --related-to {endpoint_id}` in the agent on "
-        f"{here.node} shows what it refuses.",
-        evidence,
-    )
-
-
-def _denied(
-    walk: PathBuilder,
-    here: PacketState,
-    packet: Packet,
-    endpoint_id: int,
-    direction: str,
-    identity: int,
-    verdict: policy.PolicyVerdict,
-    evidence: tuple[Evidence, ...],
-) -> None:
-    proof_of_drop = next(walk.cluster.node(here.node).drops(packet.flow), None)
-    if proof_of_drop is not None:
-        evidence += proof_of_drop.evidence
-    own = walk.ends.identity if direction == "egress" else None
-    who = identity_name(walk.cluster, identity)
-    summary = f"{direction} policy denies {who} for endpoint {endpoint_id}: {verdict.reason}"
-    summary += ", as cilium monitor shows" if proof_of_drop is not None else ""
-    kinds = sorted(
-        {f"{ns or 'cluster'}/{name}" for _, ns, name in walk.cluster.kube.network_policies}
-    )
-    mine = f" (its own is {identity_text(walk.cluster, own)})" if own else ""
-    named = f" Policies in the cluster: {', '.join(kinds[:5])}." if kinds else ""
-    rule = (
-        f"its entry “{policy.describe(verdict.entry)}” matches"
-        if verdict.entry is not None
-        else f"no entry of its policy map allows {packet.flow}"
-    )
-    walk.drop(
-        *here.in_cilium(HopKind.POLICY),
-        summary,
-        State.OBSERVED if proof_of_drop is not None else State.DERIVED,
-        packet,
-        evidence,
-        title=f"policy drops the packet: endpoint {endpoint_id}, {direction}, "
-        f"{identity_text(walk.cluster, identity)}",
-        detail=f"Endpoint {endpoint_id}{mine}: {rule}.{named} "
-        f"`cilium-dbg monitor -t drop --related-to {endpoint_id}` in the agent on {here.node} "
-        "shows the drops as they happen.",
-        seen=proof_of_drop is not None,
-    )
-
-
-def _conntrack_evidence(walk: PathBuilder, node_name: str) -> tuple[Evidence, ...]:
-    for flow in walk.flows:
-        if flow.node == node_name and flow.cilium_ct is not None:
-            return flow.evidence[:1]
-    return ()
-
-
-def _missing(node: NodeView, endpoint_id: int | None, identity: int | None) -> str:
-    if endpoint_id is None:
-        if node[q.ENDPOINTS].missing and node[q.ENDPOINTS].record is None:
-            return node[q.ENDPOINTS].missing  # names the command that lists endpoints
-        why = node[q.ENDPOINTS].missing or "the agent does not know the pod's address"
-        return f"the endpoint is not known: {why}"
-    if not node[q.POLICY_MAPS].known:
-        if node[q.POLICY_MAPS].record is None:
-            return node[q.POLICY_MAPS].missing
-        return f"the policy map could not be read: {node[q.POLICY_MAPS].missing}"
-    if not any(e.endpoint_id == endpoint_id for e in node[q.POLICY_MAPS].facts):
-        return f"no policy map of endpoint {endpoint_id} was read"
-    if identity is None:
-        why = node[q.IPCACHE].missing or "no ipcache entry"
-        return f"the identity of the remote side is not known: {why}"
-    return ""
-
-
-def _policy_evidence(
-    node: NodeView, endpoint_id: int, entry: PolicyEntry | None
-) -> tuple[Evidence, ...]:
-    """Cite the entry that decided, or the endpoint's whole map."""
-    if entry is not None:
-        return cite.block(node[q.POLICY_MAPS].record, entry.span)
-    own = (e.span.outer(_STEPS) for e in node[q.POLICY_MAPS].facts if e.endpoint_id == endpoint_id)
-    return cite.of(node[q.POLICY_MAPS].record, *dict.fromkeys(own))

@@ -1,0 +1,262 @@
+"""What becomes of a packet at an endpoint's policy: a hop for each verdict, and what to do then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from kubectl_ebpfnet.explain.path import policy
+from kubectl_ebpfnet.explain.path.stages import policy_map
+from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
+from kubectl_ebpfnet.explain.views.names import identity_name, identity_text
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.net import has_ports
+from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, Packet, Severity, State
+
+ICMP_ECHO_REQUEST = {1: 8, 58: 128}
+"""With ICMP rules, Cilium's policy maps hold the ICMP type in place of the port."""
+
+REALIZED = timedelta(seconds=3)
+"""How long an agent takes to put a changed policy into its endpoints' maps."""
+NOT_REALIZED = ("regenerating", "waiting-to-regenerate", "not-ready")
+"""States of an endpoint whose policy map is not that of its newest policy (pkg/endpoint)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySubject:
+    """Whose policy is asked about what.
+
+    Attributes:
+        where: of the hop.
+        node: of the endpoint.
+        endpoint_id: of the endpoint.
+        name: `endpoint 12`, or `the host endpoint 12`.
+        direction: `ingress` or `egress`, seen from the endpoint.
+        remote: the other side.
+        packet: as the policy sees it.
+    """
+
+    where: Where
+    node: NodeView
+    endpoint_id: int
+    name: str
+    direction: str
+    remote: policy.Remote
+    packet: Packet
+
+    @property
+    def port(self) -> int | None:
+        """The destination's port, or the ICMP type, that policy maps hold."""
+        flow = self.packet.flow
+        if has_ports(flow.protocol):
+            return flow.destination_port
+        return ICMP_ECHO_REQUEST.get(flow.protocol)
+
+    @property
+    def what(self) -> str:
+        """`80/TCP`, or the protocol's name."""
+        protocol, port = self.packet.flow.protocol, self.port
+        if port is None or not has_ports(protocol):
+            return policy.ports_text(protocol, policy.ANY_PORT)
+        return policy.ports_text(protocol, (port, port))
+
+    @property
+    def side(self) -> str:
+        """`to` or `from`."""
+        return "to" if self.direction == "egress" else "from"
+
+
+def regenerating(walk: PathBuilder, subject: PolicySubject) -> None:
+    """Warn where the agent has not put its newest policy into the map."""
+    endpoint = policy_map.endpoint(subject.node, subject.endpoint_id)
+    if endpoint is not None and endpoint.state in NOT_REALIZED:
+        walk.finding(
+            Severity.WARNING,
+            f"{subject.name} on {subject.node.name} is {endpoint.state}",
+            "Its policy map may be older than the policies in the cluster. If it stays so, the "
+            "agent's log tells what it waits for.",
+            policy_map.endpoint_evidence(subject.node, endpoint),
+        )
+
+
+def undecided(
+    walk: PathBuilder,
+    subject: PolicySubject,
+    verdict: policy.PolicyVerdict,
+    evidence: tuple[Evidence, ...],
+) -> None:
+    """Add the hop of a verdict that the map does not tell."""
+    walk.hop(
+        *subject.where,
+        f"{subject.direction} policy of {subject.name} {subject.side} {_who(walk, subject)} "
+        f"at {subject.what}",
+        State.UNKNOWN,
+        subject.packet,
+        evidence,
+        reason=verdict.reason,
+        decides=Decides.DROP,
+        fix=Fix(
+            "List the map with numeric identities, and the labels of the identities.",
+            subject.node.cilium(f"bpf policy get {subject.endpoint_id} -n"),
+        ),
+    )
+
+
+def allowed(
+    walk: PathBuilder,
+    subject: PolicySubject,
+    verdict: policy.PolicyVerdict,
+    evidence: tuple[Evidence, ...],
+) -> None:
+    """Add the hop of a packet that may pass, or may after more was decided."""
+    entry = verdict.entry
+    assert entry is not None
+    summary = (
+        f"{subject.direction} policy of {subject.name} allows it {subject.side} "
+        f"{_who(walk, subject)}: {policy.describe(entry)}"
+    )
+    seen = passed_now(walk, subject.node.name)
+    where = subject.where
+    if entry.auth and not seen:
+        walk.hop(
+            *where, f"{summary}, after mutual authentication ({entry.auth})", State.UNKNOWN,
+            subject.packet, evidence, decides=Decides.DROP,
+            reason="the entry wants mutual authentication, and whether the two nodes have it was "
+            "not read",
+            fix=Fix("List the authentications.", subject.node.cilium("bpf auth list")),
+        )  # fmt: skip
+        return
+    state = State.OBSERVED if seen else State.DERIVED
+    walk.hop(*where, summary, state, subject.packet, evidence + seen)
+    if entry.proxy_port:
+        _proxied(walk, subject, entry.proxy_port, evidence)
+
+
+def _proxied(
+    walk: PathBuilder,
+    subject: PolicySubject,
+    proxy_port: int,
+    evidence: tuple[Evidence, ...],
+) -> None:
+    """Note that the L7 proxy, whose rules are not in the policy map, decides next."""
+    show = subject.node.cilium(f"monitor -t l7 --related-to {subject.endpoint_id}")
+    walk.doubt(
+        f"the L7 proxy on {subject.node.name} (port {proxy_port}) decides about each request, by "
+        "rules that are not in the policy map",
+        Decides.DROP,
+        Fix(f"See in the agent on {subject.node.name} what the proxy refuses.", show),
+    )
+    walk.finding(
+        Severity.INFO,
+        f"the L7 proxy on {subject.node.name} decides about each request of {subject.name}",
+        "The path below is that of a request which it lets pass; the proxy opens a connection of "
+        f"its own for it. `{show}` in the agent on {subject.node.name} shows what it refuses.",
+        evidence,
+    )
+
+
+def audited(
+    walk: PathBuilder,
+    subject: PolicySubject,
+    verdict: policy.PolicyVerdict,
+    evidence: tuple[Evidence, ...],
+) -> None:
+    """Add the hop of a packet that would be denied, and a warning."""
+    who = _who(walk, subject)
+    walk.hop(
+        *subject.where,
+        f"{subject.direction} policy of {subject.name} would deny it {subject.side} {who} at "
+        f"{subject.what} ({verdict.reason}): policy audit mode logs it and lets it pass",
+        State.OBSERVED if passed_now(walk, subject.node.name) else State.DERIVED,
+        subject.packet,
+        evidence,
+    )
+    walk.finding(
+        Severity.WARNING,
+        f"{subject.name} would deny {who} at {subject.what} without policy audit mode",
+        "PolicyAuditMode is Enabled: every verdict is logged, and no packet is dropped. "
+        "`hubble observe -t policy-verdict` shows what would be denied.",
+        evidence,
+    )
+
+
+def denied(
+    walk: PathBuilder,
+    subject: PolicySubject,
+    verdict: policy.PolicyVerdict,
+    evidence: tuple[Evidence, ...],
+    *,
+    audit_read: bool,
+) -> None:
+    """End the walk at the policy."""
+    own = walk.ends.identity if subject.direction == "egress" else None
+    remote = subject.remote.identity
+    who = identity_name(walk.cluster, remote) if remote is not None else _who(walk, subject)
+    kinds = sorted(
+        {f"{ns or 'cluster'}/{name}" for _, ns, name in walk.cluster.kube.network_policies}
+    )
+    mine = f" (its own is {identity_text(walk.cluster, own)})" if own else ""
+    named = f" Policies in the cluster: {', '.join(kinds[:5])}." if kinds else ""
+    rule = (
+        f"its entry “{policy.describe(verdict.entry)}” matches"
+        if verdict.entry is not None
+        else f"no entry of its policy map allows {subject.packet.flow}"
+    )
+    unread = "" if audit_read else " Whether it is in policy audit mode was not read."
+    show = subject.node.cilium(f"monitor -t drop --related-to {subject.endpoint_id}")
+    walk.drop(
+        *subject.where,
+        f"{subject.direction} policy denies {who} at {subject.what} for {subject.name}: "
+        f"{verdict.reason}",
+        State.DERIVED,
+        subject.packet,
+        evidence,
+        title=f"policy drops the packet: {subject.name}, {subject.direction}, "
+        f"{_who(walk, subject)} at {subject.what}",
+        detail=f"{subject.name[0].upper()}{subject.name[1:]}{mine}: {rule}.{named}{unread} "
+        f"`{show}` in the agent on {subject.node.name} shows the drops as they happen.",
+        cause=f"{subject.name} on {subject.node.name}: {rule}"
+        + ("" if audit_read else "; whether it is in policy audit mode was not read"),
+        fix=Fix(
+            f"Allow {subject.what} {subject.side} {_who(walk, subject)} in a policy that selects "
+            f"{'the node' if 'host' in subject.name else 'the pod'}.",
+        ),
+    )
+
+
+def _who(walk: PathBuilder, subject: PolicySubject) -> str:
+    identity = subject.remote.identity
+    if identity is None:
+        return f"{subject.remote.address} (identity not known)"
+    return identity_text(walk.cluster, identity)
+
+
+def answered_under_policies(walk: PathBuilder) -> bool:
+    """Tell whether the flow is answered now, and since the newest change of a network policy: then
+    something lets pass what the map denies. An older answer proves nothing of the map."""
+    attempt = walk.attempt
+    if attempt is None or attempt.age is None or not walk.answered_now():
+        return False
+    cluster = walk.cluster
+    if not cluster.kube.network_policies:
+        return cluster.api_record("ciliumnetworkpolicies") is None
+    try:
+        record = cluster.bundle.numbered(attempt.evidence[0].record)
+        answered = datetime.fromisoformat(record.started) - timedelta(seconds=attempt.age)
+        changes = [datetime.fromisoformat(time) for time in cluster.kube.policy_changes]
+        return all(answered > change + REALIZED for change in changes)
+    except (ValueError, TypeError, IndexError):  # no times, or times without a zone
+        return False
+
+
+def passed_now(walk: PathBuilder, node: str) -> tuple[Evidence, ...]:
+    """Cite the entry that Cilium's conntrack on a node has of the newest attempt, where that was
+    answered within the last minute: the policy there let it pass, as it is now."""
+    attempt = walk.attempt
+    if attempt is None or not walk.answered_now():
+        return ()
+    port = attempt.flow.flow.source_port
+    for flow in walk.flows:
+        if (flow.node, flow.flow.source_port) == (node, port) and flow.cilium_ct is not None:
+            return flow.evidence[:1]
+    return ()
