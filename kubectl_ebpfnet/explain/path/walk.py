@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from kubectl_ebpfnet.explain.flows.match import notes
-from kubectl_ebpfnet.explain.path import endpoints, findings, nameserver, other_backends
+from kubectl_ebpfnet.explain.path import endpoints, findings, nameserver, other_backends, seen
 from kubectl_ebpfnet.explain.path.stages import STAGES
 from kubectl_ebpfnet.explain.path.state import Arrived, PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.path.verdict import settle
@@ -61,6 +61,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
         other_backends.compare(walk, partial(_run, start=start))
     if ends.doubt and isinstance(walk.end, Arrived):
         walk.doubt(ends.doubt)
+    seen.apply(walk)
     decision = settle(walk)
     query = nameserver.query_to(request, ends)
     if query is not None:

@@ -43,6 +43,9 @@ CASES = [
     *(
         (f"reports/{folder}", "answer", "pod/client", destination, protocol)
         for folder, destination, protocol in (
+            ("monitor-drop-ignored", "198.51.100.7:443", "tcp"),
+            ("host-firewall-unmentioned", "node/node-b:10250", "tcp"),
+            ("deny-named-by-labels", "169.254.169.254:80", "tcp"),
             ("masquerade-at-a-device-without-cilium", "203.0.113.9:443", "tcp"),
             ("which-of-several-addresses", "198.51.100.7:443", "tcp"),
             ("wireguard-unmentioned", "pod/web:8080", "tcp"),
@@ -127,6 +130,8 @@ def test_tp06_names_what_the_document_names() -> None:
         "netfilter masquerades the source to 164.92.138.123",
     ):
         assert words_ in said
-    # The document's capture has no iptables-save, and nothing tells when the flow was answered.
+    # The document's capture has neither endpoints nor iptables-save, and nothing tells when the
+    # flow was answered.
     assert path.verdict == "unknown"
-    assert "`iptables-save -c`" in path.reason
+    assert "`cilium-dbg endpoint list -o json`" in path.reason
+    assert any("`iptables-save -c`" in hop.reason for hop in path.hops)
