@@ -39,7 +39,7 @@ def measure(command: str, url: str) -> dict[str, float]:
     """Run one command in this process, against a server."""
     from kubectl_ebpfnet.capture.open import open_bundle
     from kubectl_ebpfnet.cluster.client.session import ConnectionOptions, Session
-    from kubectl_ebpfnet.collect.ask.node_access import Mode, NodeAccess
+    from kubectl_ebpfnet.collect.ask.access import Mode, NodeAccess
     from kubectl_ebpfnet.collect.capture import capture
     from kubectl_ebpfnet.collect.doctor import checkup
     from kubectl_ebpfnet.explain.doctor.report import examine

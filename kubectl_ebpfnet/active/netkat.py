@@ -14,12 +14,14 @@ from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.exec.run import exec_live
 from kubectl_ebpfnet.cluster.exec.stdio import LiveStreams
 from kubectl_ebpfnet.cluster.exec.target import Container
-from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod, find_node_pods
+from kubectl_ebpfnet.cluster.nodepods.kept import NodePod, find_node_pods
+from kubectl_ebpfnet.cluster.pool import Pool
 from kubectl_ebpfnet.cluster.resolve import find_node
-from kubectl_ebpfnet.collect.ask.node_access import NodeAccess, NodeAnswerers
+from kubectl_ebpfnet.collect.ask.access import NodeAccess
+from kubectl_ebpfnet.collect.ask.node_access import NodeAnswerers
 from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
 from kubectl_ebpfnet.collect.deadline import Deadline
-from kubectl_ebpfnet.errors import ClusterError, ExecError, Forbidden
+from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, ExecError, Forbidden
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.protocol.frames import OPTION
 from kubectl_ebpfnet.model.protocol.questions import PROGRAM
@@ -96,10 +98,16 @@ def run(
         OSError: an output cannot be written; BrokenPipeError when its reader is gone.
         EbpfnetError: stdin cannot be read.
     """
+    deadline = Deadline(timeout)
     with NodeAnswerers(session, access, warn) as answerers:
         progress("asking the API server")
-        answerers.set_available({}, "", find_node_pods(Api(session)))
-        pod = _node_pod(answerers, node, Deadline(timeout), progress)
+        looking = Pool().start(lambda: find_node_pods(Api(session)))
+        try:
+            kept = looking.result(deadline.left)
+        except TimeoutError:
+            raise ApiUnreachable(f"{session.server}: {deadline.missed()}") from None
+        answerers.set_available({}, "", kept)
+        pod = _node_pod(answerers, node, deadline, progress)
         argv = (PROGRAM, "netkat", OPTION, *arguments)
         progress("")
         code = _exec(session, pod.container, argv, streams)

@@ -16,8 +16,8 @@ from kubectl_ebpfnet.cli.destinations import destination as destination
 from kubectl_ebpfnet.cli.object_words import WORKLOADS, checked_name, is_name, shown, split
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, protocol_name
-from kubectl_ebpfnet.model.path import PathRequest
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
+from kubectl_ebpfnet.model.request import PathRequest
 
 _SOURCE_EXAMPLE = "a source is pod/NAME or deploy/NAME, e.g. pod/client"
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})(ms|h|m|s)")

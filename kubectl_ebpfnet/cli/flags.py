@@ -19,7 +19,7 @@ from kubectl_ebpfnet.errors import UsageError
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.cluster.client.access import ConnectionOptions
-    from kubectl_ebpfnet.collect.ask.node_access import NodeAccess
+    from kubectl_ebpfnet.collect.ask.access import NodeAccess
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +219,8 @@ class NodeAccessFlags:
         Raises:
             UsageError: an unknown mode, or --keep with a mode that deploys nothing.
         """
-        from kubectl_ebpfnet.cluster.nodepods.deployment import DEFAULT_IMAGE, NodePodOptions
-        from kubectl_ebpfnet.collect.ask.node_access import Mode, NodeAccess
+        from kubectl_ebpfnet.cluster.nodepods.manifest import DEFAULT_IMAGE, NodePodOptions
+        from kubectl_ebpfnet.collect.ask.access import Mode, NodeAccess
 
         if self.mode not in list(Mode):
             raise UsageError(

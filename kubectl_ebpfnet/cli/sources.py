@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.terminal import Progress
 from kubectl_ebpfnet.model.evidence import Bundle
-from kubectl_ebpfnet.model.path import PathRequest
+from kubectl_ebpfnet.model.request import PathRequest
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.cluster.client.session import Session
-    from kubectl_ebpfnet.collect.ask.node_access import NodeAccess
+    from kubectl_ebpfnet.collect.ask.access import NodeAccess
     from kubectl_ebpfnet.collect.lists import SurveyedTarget
     from kubectl_ebpfnet.collect.survey import ScopeOf, SurveyTarget
 
@@ -54,7 +53,7 @@ def gather(
         global_flags: kubectl's flags and node access.
         timeout: seconds to wait for answers, None for no limit.
         progress: shows the current step and warnings.
-        preload: modules to import in the background, needed after the answers came.
+        preload: modules to import while places answer.
 
     Raises:
         EbpfnetError: the capture or the cluster cannot be read.
@@ -62,7 +61,6 @@ def gather(
     if capture:
         return request_of(global_flags.namespace or "default"), open_capture(capture)
     with connect(global_flags, progress) as (session, access):
-        _import_in_background(preload)
         from kubectl_ebpfnet.collect.path import collect_path
 
         request = request_of(session.namespace)
@@ -73,6 +71,7 @@ def gather(
             timeout=timeout,
             warn=progress.warn,
             progress=progress.show,
+            meanwhile=lambda: _import(preload),
         )
 
 
@@ -110,16 +109,12 @@ def open_reader(
         yield read
 
 
-def _import_in_background(modules: Sequence[str]) -> None:
-    """Import modules in a thread while the main thread waits for the network."""
-
-    def run() -> None:
-        # The code that needs the module imports it again, and raises the error there.
-        with contextlib.suppress(Exception):
-            for module in modules:
-                importlib.import_module(module)
-
-    threading.Thread(target=run, name="imports", daemon=True).start()
+def _import(modules: Sequence[str]) -> None:
+    """Import modules while places answer."""
+    # The code that needs the module imports it again, and raises the error there.
+    with contextlib.suppress(Exception):
+        for module in modules:
+            importlib.import_module(module)
 
 
 def open_capture(capture: str) -> Bundle:

@@ -22,11 +22,12 @@ from kubectl_ebpfnet.capture.open import open_bundle, write_bundle
 from kubectl_ebpfnet.capture.redact import text as redaction
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.resolve import find_pod
-from kubectl_ebpfnet.collect.ask.node_access import BY_AGENT, NodeAccess
+from kubectl_ebpfnet.collect.ask.access import BY_AGENT, NodeAccess
 from kubectl_ebpfnet.collect.destination import far_end_of_target
 from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
 from kubectl_ebpfnet.collect.names import NameRun
-from kubectl_ebpfnet.collect.path import FAR_NODES, MOST_LOOKUPS
+from kubectl_ebpfnet.collect.packet import MOST_LOOKUPS
+from kubectl_ebpfnet.collect.path import FAR_NODES
 from kubectl_ebpfnet.collect.scope import EVERYTHING, Scope
 from kubectl_ebpfnet.collect.survey import SurveyTarget, survey
 from kubectl_ebpfnet.errors import BundleError, UsageError

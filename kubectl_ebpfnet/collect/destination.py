@@ -14,7 +14,7 @@ from kubectl_ebpfnet.collect.ask.api import RecordingApi
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.kube import Node, Pod, Service
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.path import PathRequest
+from kubectl_ebpfnet.model.request import PathRequest
 from kubectl_ebpfnet.parse import kube
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ class FarEnd:
         leaves: the destination may be outside of the cluster.
         versions: IP versions of the destination's addresses; empty when unknown.
         frontends: addresses of the Service in front of the pods.
+        by_node: the destination is a node's own address: a NodePort is looked up there.
     """
 
     nodes: list[str] = field(default_factory=list)
@@ -38,6 +39,7 @@ class FarEnd:
     leaves: bool = True
     versions: frozenset[int] = frozenset()
     frontends: tuple[Address, ...] = ()
+    by_node: bool = False
 
 
 def destination_object(api: RecordingApi, request: PathRequest) -> Pod | Service | Node | None:
@@ -114,7 +116,7 @@ def far_end_of_object(
     elif isinstance(found, Service):
         _add_service(api, far_end, found)
     elif isinstance(found, Node):
-        far_end.nodes = [found.name]
+        far_end.nodes, far_end.by_node = [found.name], True
         _add_node_port(api, far_end, port)
     return far_end
 
@@ -142,7 +144,7 @@ def far_end_of_address(
     far_end.pods = [pod for pod in pods if not pod.host_network]
     far_end.nodes = [*(pod.node for pod in pods if pod.node), *owning_nodes]
     if far_end.nodes:
-        far_end.leaves = False
+        far_end.leaves, far_end.by_node = False, bool(owning_nodes)
         if owning_nodes:
             _add_node_port(api, far_end, port)
     elif not address.is_global or any(address in c for node in nodes for c in node.pod_cidrs):

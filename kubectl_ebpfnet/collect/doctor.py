@@ -14,9 +14,9 @@ from functools import partial
 from kubectl_ebpfnet.capture.open import now
 from kubectl_ebpfnet.cluster.agents import NAMESPACES
 from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.collect.ask.access import Mode, NodeAccess
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
-from kubectl_ebpfnet.collect.ask.node_access import Mode, NodeAccess
-from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
+from kubectl_ebpfnet.collect.ask.unasked import unavailable_record
 from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
 from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.collect.survey import ask_places

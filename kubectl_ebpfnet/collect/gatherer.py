@@ -10,26 +10,29 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kubectl_ebpfnet.capture.spool import Spool
 from kubectl_ebpfnet.cluster.agents import NAMESPACES, find_agents
 from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod, find_node_pods
+from kubectl_ebpfnet.cluster.nodepods.kept import NodePod, find_node_pods
 from kubectl_ebpfnet.cluster.pool import MOST, Pool
-from kubectl_ebpfnet.collect.ask.answerer import Answerer
+from kubectl_ebpfnet.collect.ask.access import BY_AGENT, Mode, NodeAccess
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
-from kubectl_ebpfnet.collect.ask.container import EXEC, error_sentence
-from kubectl_ebpfnet.collect.ask.node_access import BY_AGENT, Mode, NodeAccess, NodeAnswerers
-from kubectl_ebpfnet.collect.ask.question import Question
-from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
+from kubectl_ebpfnet.collect.ask.unasked import EXEC, error_sentence, hangs, unavailable_record
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError
 from kubectl_ebpfnet.model.evidence import Bundle, Place, Record, bundle_of
 from kubectl_ebpfnet.model.kube import Pod
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.collect.ask.answerer import Answerer
+    from kubectl_ebpfnet.collect.ask.node_access import NodeAnswerers
+    from kubectl_ebpfnet.collect.ask.question import Question
 
 T = TypeVar("T")
 Notify = Callable[[str], object]
@@ -41,6 +44,16 @@ _UNREAD = 4 * MOST
 _GRACE_SECONDS = 1.0  # an exec that the deadline ended still hands over what it had
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A place that is asked, or will be; as of Gatherer.ask, and its turn."""
+
+    answerer: Answerer
+    questions: Sequence[Question]
+    instead: Callable[[], object] | None
+    number: int = 0
+
+
 class Gatherer:
     """Asks one cluster. Use it in a `with`: node pods that it deploys are removed at the end. Its
     methods run in one thread.
@@ -49,7 +62,6 @@ class Gatherer:
         session: the connection.
         access: how nodes may be asked.
         api: reads that leave records.
-        answerers: who answers for nodes.
         deadline: of everything that is asked from now on.
         warn: takes lines that the user must read.
         progress: takes a line about the current step.
@@ -77,7 +89,7 @@ class Gatherer:
         self.session, self.access = session, access
         self.warn, self.progress = warn, progress
         self.api = RecordingApi(session)
-        self.answerers = NodeAnswerers(session, access, warn)
+        self._answerers: NodeAnswerers | None = None
         self.deadline = Deadline(timeout)
         self._new_spool = partial(Spool, folder)
         self._pool = Pool()
@@ -85,8 +97,8 @@ class Gatherer:
         self._reads: list[Future[object]] = []
         self._asked = 0
         self._refusals: deque[Answer] = deque()
-        self._waiting: deque[tuple[Answerer, Sequence[Question]]] = deque()
-        self._running: dict[Future[list[Record]], tuple[int, Answerer, Sequence[Question]]] = {}
+        self._waiting: deque[_Waiting] = deque()
+        self._running: dict[Future[list[Record]], _Waiting] = {}
 
     def __enter__(self) -> Gatherer:
         return self
@@ -97,7 +109,18 @@ class Gatherer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.answerers.__exit__(kind)
+        if self._answerers is not None:
+            self._answerers.__exit__(kind)
+
+    @property
+    def answerers(self) -> NodeAnswerers:
+        """Who answers for nodes."""
+        if self._answerers is None:
+            # Imported while the API server answers: what asks places takes 60 ms.
+            from kubectl_ebpfnet.collect.ask.node_access import NodeAnswerers
+
+            self._answerers = NodeAnswerers(self.session, self.access, self.warn)
+        return self._answerers
 
     def restart(self, seconds: float | None, option: str = "--timeout") -> None:
         """Set the deadline anew, once `records` was read: for `seconds` that `option` sets, or a
@@ -158,9 +181,9 @@ class Gatherer:
         """Return Cilium's agents by node, {} where they could not be listed; start to read Cilium's
         settings beside them."""
         by_agent, by_pod = self._looking
-        listed = self.tried(by_agent)
+        listed = self.tried(by_agent, 0.5)  # whoever does not come may leave time for the others
         agents = listed[0] or {}
-        self.answerers.set_available(agents, listed[1], self.tried(by_pod)[0] or {})
+        self.answerers.set_available(agents, listed[1], self.tried(by_pod, 0.5)[0] or {})
         namespaces = sorted({agent.namespace for agent in agents.values()})
         self.read(
             partial(self.api.config_map, namespace, "cilium-config")
@@ -171,39 +194,45 @@ class Gatherer:
     # --- places -----------------------------------------------------------------------------------
 
     def ask(
-        self, answerer: Answerer | Record, questions: Sequence[Question], *, beside: bool = True
+        self,
+        answerer: Answerer | Record,
+        questions: Sequence[Question],
+        instead: Callable[[], object] | None = None,
     ) -> None:
         """Ask a place; `records` has its answers.
 
         Args:
             answerer: who answers, or the record with the reason why nobody does.
             questions: to ask.
-            beside: ask the lanes of the answerer beside each other. Where all threads are busy
-                anyway, a second exec only costs.
+            instead: is called, in this thread, where the answerer turns out not to answer: it may
+                ask somebody else.
         """
         if isinstance(answerer, Record):
             self._asked += 1
             self._refusals.append((self._asked, [answerer]))
             return
-        lanes = answerer.lanes(questions) if beside or not questions else [questions]
-        self._waiting.extend((answerer, lane) for lane in lanes)
-        self._start_waiting()
+        if questions:
+            self._waiting.append(_Waiting(answerer, questions, instead))
+            self._start_waiting()
 
     def ask_first(
-        self, answerer: Answerer, questions: Sequence[Question], deadline: Deadline | None = None
+        self,
+        answerer: Answerer,
+        questions: Sequence[Question],
+        instead: Callable[[], object] | None = None,
+        deadline: Deadline | None = None,
     ) -> Future[list[Record]]:
         """Ask a place before those that wait; return the future of its records, for `tried`.
         `records` has them too.
 
         Args:
-            answerer: who answers.
-            questions: to ask.
+            answerer, questions, instead: as of `ask`.
             deadline: an earlier one than the run's.
         """
         until = deadline or self.deadline
         future = self.start(partial(answerer.ask, questions, until, self._new_spool))
         self._asked += 1
-        self._running[future] = (self._asked, answerer, questions)
+        self._running[future] = _Waiting(answerer, questions, instead, self._asked)
         return future
 
     def forget(self, future: Future[list[Record]]) -> None:
@@ -229,8 +258,9 @@ class Gatherer:
         while self._reads or self._running:
             left = self.deadline.left
             if self._running:
-                (_, first, _), count = next(iter(self._running.values())), len(self._running)
-                self.progress(f"waiting for {first.place} ({count + len(self._waiting)} to go)")
+                first, count = next(iter(self._running.values())), len(self._running)
+                place = first.answerer.place
+                self.progress(f"waiting for {place} ({count + len(self._waiting)} to go)")
                 left = self.deadline.left_and(_GRACE_SECONDS)
             awaited: list[Future[Any]] = [*self._reads, *self._running]
             done = wait(awaited, left, FIRST_COMPLETED).done
@@ -243,9 +273,13 @@ class Gatherer:
             future = next((future for future in self._running if future in done), None)
             del awaited, done
             if future is not None:
-                number, _, _ = self._running.pop(future)
+                asked = self._running.pop(future)
                 self._start_waiting()
-                yield number, future.result()
+                if asked.instead and not _answered(future.result()):
+                    asked.instead()
+                yield asked.number, future.result()
+                while self._refusals:  # of somebody who was asked instead
+                    yield self._refusals.popleft()
             del future
         late = [unavailable_record(place, EXEC, reason) for place, reason in self._late()]
         self._reads, self._running, self._waiting = [], {}, deque()
@@ -253,15 +287,22 @@ class Gatherer:
 
     def _start_waiting(self) -> None:
         while self._waiting and len(self._running) < _UNREAD:
-            self.ask_first(*self._waiting.popleft())
+            one = self._waiting.popleft()
+            self.ask_first(one.answerer, one.questions, one.instead)
 
     def _late(self) -> Iterator[tuple[Place, str]]:
         """Yield each place without an answer, and the reason."""
-        asked = (questions for _, _, questions in self._running.values())
-        for place in _places(asked):
+        for place in _places(asked.questions for asked in self._running.values()):
             yield place, self.deadline.missed()
-        for place in _places(questions for _, questions in self._waiting):
+        for place in _places(waiting.questions for waiting in self._waiting):
             yield place, self.deadline.missed("not asked")
+
+
+def _answered(records: Sequence[Record]) -> bool:
+    """Tell whether a place answers as far as it is allowed to."""
+    if any(hangs(record) for record in records):
+        return False
+    return any(record.ran or record.denied for record in records)
 
 
 def _places(asked: Iterable[Sequence[Question]]) -> Iterable[Place]:

@@ -78,7 +78,7 @@ class NameRun:
         """Ask the pod, for SECONDS at most."""
         left = self.gatherer.deadline.left
         until = Deadline(SECONDS if left is None else min(SECONDS, left), "")
-        future = self.gatherer.ask_first(answerer, questions, until)
+        future = self.gatherer.ask_first(answerer, questions, deadline=until)
         return self.gatherer.tried(future)[0] or []
 
     def _outside(self, sources: NameSources) -> NameAnswer:

@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.cluster.client.api import CILIUM
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.resolve import find_pod
+from kubectl_ebpfnet.collect.ask.access import BY_AGENT, NodeAccess
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
-from kubectl_ebpfnet.collect.ask.container import EXEC
-from kubectl_ebpfnet.collect.ask.node_access import BY_AGENT, NodeAccess
-from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
+from kubectl_ebpfnet.collect.ask.unasked import EXEC, unavailable_record
 from kubectl_ebpfnet.collect.destination import (
     FarEnd,
     destination_object,
@@ -27,21 +27,18 @@ from kubectl_ebpfnet.collect.destination import (
     far_end_of_object,
 )
 from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
-from kubectl_ebpfnet.collect.scope import Scope
-from kubectl_ebpfnet.collect.survey import ask_places
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.evidence import Bundle, agent_place
-from kubectl_ebpfnet.model.fact import NOBODY, Need
 from kubectl_ebpfnet.model.kube import Node, Pod, Service
 from kubectl_ebpfnet.model.net import UDP, Address
-from kubectl_ebpfnet.model.path import PathRequest
-from kubectl_ebpfnet.model.protocol.questions import FlowFilter
+from kubectl_ebpfnet.model.request import PathRequest
 from kubectl_ebpfnet.parse import kube
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.collect.scope import Scope
 
 FAR_NODES = 3
 """How many nodes of the far end are asked."""
-MOST_LOOKUPS = 8
-"""How many destinations to look up; a Service may have hundreds of backends."""
 
 
 def collect_path(
@@ -52,6 +49,7 @@ def collect_path(
     timeout: float | None = None,
     warn: Notify = lambda _: None,
     progress: Notify = lambda _: None,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> tuple[PathRequest, Bundle]:
     """Collect every record that can explain the path of one packet.
 
@@ -62,6 +60,7 @@ def collect_path(
         timeout: seconds for the whole run; late answers are left out.
         warn: takes lines that the user must read, e.g. which pod was taken for a workload.
         progress: takes a line about the current step. Both are called from this thread.
+        meanwhile: is called once all places are asked.
 
     Returns:
         The request with a pod as its source, and the bundle.
@@ -73,7 +72,10 @@ def collect_path(
             or the destination.
     """
     with Gatherer(session, access, timeout=timeout, warn=warn, progress=progress) as gatherer:
-        return _Run(gatherer, request).run()
+        name = _Run(gatherer, request).ask()
+        meanwhile()
+        by_pod = replace(request, source_kind="pod", source_name=name, source=f"pod/{name}")
+        return by_pod, gatherer.bundle()
 
 
 class _Run:
@@ -83,8 +85,8 @@ class _Run:
         self.gatherer, self.request = gatherer, request
         self.asked_nodes: set[str] = set()
 
-    def run(self) -> tuple[PathRequest, Bundle]:
-        """Ask the API server, then the places."""
+    def ask(self) -> str:
+        """Ask the API server, then the places; return the name of the pod."""
         gatherer, request, api = self.gatherer, self.request, self.gatherer.api
         lines: list[str] = []  # warnings of a thread, printed below
         address = request.destination_address
@@ -94,7 +96,12 @@ class _Run:
         cilium_nodes = gatherer.start(lambda: api.cilium("ciliumnodes"))
         destination = gatherer.start(lambda: destination_object(api, request))
         gatherer.read(_policies(api, request))
+        # Imported while the API server answers: what asks places takes 60 ms.
+        from kubectl_ebpfnet.cluster.exec.connection import prepare
+        from kubectl_ebpfnet.collect.packet import packet_scope
+        from kubectl_ebpfnet.collect.survey import ask_places
 
+        prepare()
         pod, found = gatherer.needed(source), gatherer.needed(destination)
         for line in lines:
             gatherer.warn(line)
@@ -112,7 +119,7 @@ class _Run:
         versions = frozenset((address.version,)) if address else far_end.versions
         if request.ip_version is not None:
             versions = frozenset((request.ip_version,))
-        scope = packet_scope(pod, address, versions, far_end, knows_nodes=bool(known_nodes))
+        scope = packet_scope(pod, self.request, versions, far_end, knows_nodes=bool(known_nodes))
 
         gatherer.progress(f"asking pod {pod.namespace}/{pod.name} and its node")
         self.asked_nodes.add(pod.node)
@@ -121,12 +128,14 @@ class _Run:
         self._ask_far(far_end, scope)
         if request.destination_kind != "name":
             self._ask_far((gatherer.tried(nodes)[0] or ([], FarEnd()))[1], scope)
-        name = pod.name
-        by_pod = replace(request, source_kind="pod", source_name=name, source=f"pod/{name}")
-        return by_pod, gatherer.bundle()
+        return pod.name
 
     def _ask_far(self, far_end: FarEnd, scope: Scope) -> None:
         """Ask the nodes of the far end, at most FAR_NODES of them."""
+        from kubectl_ebpfnet.collect.packet import far_scope
+        from kubectl_ebpfnet.collect.survey import ask_places
+
+        scope = far_scope(scope, far_end)
         self.gatherer.read(self._endpoints(far_end.pods[:FAR_NODES]))
         others = [node for node in dict.fromkeys(far_end.nodes) if node not in self.asked_nodes]
         self.asked_nodes.update(others[:FAR_NODES])
@@ -189,43 +198,3 @@ def _policies(api: RecordingApi, request: PathRequest) -> list[Callable[[], obje
         path = f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies"
         calls += [partial(api.cilium, "ciliumnetworkpolicies", namespace), partial(api.list, path)]
     return calls
-
-
-def packet_scope(
-    pod: Pod,
-    destination: Address | None,
-    versions: frozenset[int],
-    far_end: FarEnd,
-    *,
-    knows_nodes: bool,
-) -> Scope:
-    """Return what a packet needs: its lines of long tables, and no table that cannot act on it.
-
-    Args:
-        pod: the source.
-        destination: address of the request, None for a name or an object.
-        versions: possible IP versions of the destination.
-        far_end: what is known of the other end.
-        knows_nodes: the CiliumNode objects were read.
-    """
-    sources = pod.addresses
-    own = frozenset(source.version for source in sources)
-    versions = (versions & own) or versions or own or frozenset((4, 6))
-    need = Need.PATH
-    need |= Need.IPV4 if 4 in versions else NOBODY
-    need |= Need.IPV6 if 6 in versions else NOBODY
-    need |= Need.LEAVES if far_end.leaves else NOBODY
-    need |= NOBODY if knows_nodes else Need.NODES
-    destinations = [destination] if destination else []
-    destinations += [*far_end.frontends]
-    destinations += [address for pod in far_end.pods for address in pod.addresses]
-    return Scope(
-        need,
-        tuple(FlowFilter(address=source) for source in sources if source.version in versions),
-        tuple(
-            (source, end)
-            for end in [*dict.fromkeys(destinations)][:MOST_LOOKUPS]
-            for source in sources
-            if source.version == end.version
-        ),
-    )

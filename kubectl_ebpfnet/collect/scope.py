@@ -48,6 +48,12 @@ class Scope:
                 if fact.select:
                     found[asked] = Question(fact.about(*self._selected(fact.select)), place)
                     continue
+                if by_node_pod:  # it selects with any of them, and keeps all
+                    flows = tuple(
+                        flow
+                        for flow in flows
+                        if not any(other.covers(flow) for other in flows if other != flow)
+                    )
                 found.setdefault(asked, Question(fact, place, netns, flows))
         return list(found.values())
 
@@ -87,10 +93,17 @@ def flows_scope(addresses: tuple[Address, ...], peers: tuple[FlowFilter, ...]) -
     """Return the scope of `flows`.
 
     Args:
-        addresses: of the pod. A flow is joined from every entry of the pod, so these alone filter
-            the tables; () for a node, where `peers` filter.
+        addresses: of the pod. A flow is joined from every entry of the pod, so lines of all of its
+            flows are read, after those of the peers; () for a node, where `peers` filter.
         peers: filters for the other end.
     """
     by_peer = tuple(f for f in peers if f.peer is not None or f.protocol is not None)
-    by_address = tuple(FlowFilter(address=address) for address in addresses)
-    return Scope(Need.FLOWS, by_address or by_peer)
+    if not addresses:
+        return Scope(Need.FLOWS, by_peer)
+    asked = (
+        FlowFilter(address, None, peer.peer, peer.peer_port, peer.protocol)
+        for address in addresses
+        for peer in by_peer
+        if peer.peer is None or peer.peer.version == address.version
+    )
+    return Scope(Need.FLOWS, (*asked, *(FlowFilter(address=address) for address in addresses)))

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
-from kubectl_ebpfnet.cluster.pool import MOST
 from kubectl_ebpfnet.cluster.resolve import find_node, find_pod
+from kubectl_ebpfnet.collect.ask.access import Mode
 from kubectl_ebpfnet.collect.ask.answerer import Answerer
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
-from kubectl_ebpfnet.collect.ask.container import AGENT_LANES
-from kubectl_ebpfnet.collect.ask.node_access import Mode
+from kubectl_ebpfnet.collect.ask.container import AgentExec
 from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.targets import pod_answerer
@@ -125,7 +124,7 @@ def ask_places(
         pods: a node pod of their node answers for them, if there is one, else an exec.
         mode: instead of that of --node-access.
     """
-    names = [name for name in dict.fromkeys(nodes) if name]
+    names, pods = [name for name in dict.fromkeys(nodes) if name], list(pods)
     answerers = gatherer.answerers.for_nodes(names, gatherer.deadline, mode)
     by_node: dict[str, list[Question]] = {}
     for pod in pods:
@@ -138,9 +137,21 @@ def ask_places(
                 gatherer.ask(pod_answerer(gatherer.session, pod), files)
         elif asked := scope.questions(pod_place(pod.namespace, pod.name)):
             gatherer.ask(pod_answerer(gatherer.session, pod), asked)
-    beside = len(answerers) * AGENT_LANES <= MOST
     for node, answerer in answerers.items():
-        ask_node(gatherer, scope, answerer, by_node.get(node, ()), beside=beside)
+        further = by_node.get(node, ())
+        instead = None
+        if mode is None and isinstance(answerer, AgentExec):
+            here = [pod for pod in pods if pod.node == node and not pod.host_network]
+            instead = partial(_ask_node_pod, gatherer, scope, node, here)
+        ask_node(gatherer, scope, answerer, further, instead)
+
+
+def _ask_node_pod(gatherer: Gatherer, scope: Scope, node: str, pods: Sequence[Pod]) -> None:
+    """Ask a node pod what a scope has, of a node whose agent does not answer."""
+    answerer = gatherer.answerers.instead_of_agent(node, gatherer.deadline)
+    if answerer is not None:
+        further = [question for pod in pods for question in _of_pod(pod, scope)]
+        ask_node(gatherer, scope, answerer, further)
 
 
 def ask_node(
@@ -148,8 +159,7 @@ def ask_node(
     scope: Scope,
     answerer: Answerer | Record,
     further: Sequence[Question] = (),
-    *,
-    beside: bool = True,
+    instead: Callable[[], object] | None = None,
 ) -> None:
     """Ask a node the questions of a scope that are for its answerer.
 
@@ -158,10 +168,10 @@ def ask_node(
         scope: of the run.
         answerer: of the node.
         further: questions about pods, for a node pod.
-        beside: as for Gatherer.ask.
+        instead: as for Gatherer.ask.
     """
     own = [] if isinstance(answerer, Record) else scope.questions(answerer.place)
-    gatherer.ask(answerer, [*further, *own], beside=beside)
+    gatherer.ask(answerer, [*further, *own], instead)
 
 
 def _of_pod(pod: Pod, scope: Scope) -> Iterator[Question]:

@@ -85,7 +85,7 @@ _NODE = (PlaceKind.AGENT, PlaceKind.NODE)
 _AGENT = (PlaceKind.AGENT,)
 _NODE_POD = (PlaceKind.NODE,)
 _CLIENT = (PlaceKind.CLIENT, PlaceKind.AGENT)
-PATH, IPV4, IPV6, LEAVES, NODES, NAMES, PROGRAMS, FLOWS, LB, DOCTOR, CAPTURE = Need
+PATH, IPV4, IPV6, SENDER, LEAVES, NODES, NAMES, PROGRAMS, FLOWS, LB, DOCTOR, CAPTURE = Need
 
 # fmt: off
 # Name and class of a fact, places that can answer, who needs it, the node side's question.
@@ -203,21 +203,27 @@ POLICY_ENDPOINTS = Fact("cilium-policy-endpoints", int, _AGENT, PATH,
     asked=_cilium("cilium.policy.endpoints",   "bpf policy get --all -o json"),
     read =_cilium("cilium.policy.endpoints",   "bpf policy get --all -n", "bpf policy get --all"))
 NAT             = Fact("cilium-nat", NatEntry, _NODE, PATH | FLOWS | LB, "nat", by_flow=True,
+    maps=("cilium_snat_v4_external", "cilium_snat_v6_external"),
     asked=_cilium("cilium.nat.entry",          "bpf nat list"))
-SERVICES        = Fact("cilium-services", Frontend, _AGENT, PATH | LB,
+# The agent's word for what LB_MAP shows. Kubernetes' Service has the name, so `path` is without it.
+SERVICES        = Fact("cilium-services", Frontend, _AGENT, LB | CAPTURE,
     asked=_cilium("cilium.lb.services",        "service list -o json"))
 IPCACHE         = Fact("cilium-ipcache", IpcacheEntry, _NODE, PATH, "ipcache",
     asked=_cilium("cilium.maps.ipcache",       "bpf ipcache list"))
 ENDPOINT_MAP    = Fact("cilium-endpoint-map", LocalEndpoint, _NODE, PATH | PROGRAMS, "endpoints",
     node_need=PATH | PROGRAMS | LB,
     asked=_cilium("cilium.maps.endpoint_map",  "bpf endpoint list"))
-LB_MAP          = Fact("cilium-lb-map", Frontend, _NODE, PATH | LB, "lb",
+LB_MAP          = Fact("cilium-lb-map", Frontend, _NODE, SENDER | LB, "lb",
     asked=_cilium("cilium.lb.frontends",       "bpf lb list"))
-IDENTITIES      = Fact("cilium-identities", Identity, _AGENT, PATH,
+# Kubernetes has the labels of pods, the ipcache the prefixes of what is outside; names of toFQDNs
+# are here alone.
+IDENTITIES      = Fact("cilium-identities", Identity, _AGENT, LEAVES | CAPTURE,
     asked=_cilium("cilium.agent.identities",   "identity list -o json"))
 EGRESS_GATEWAY  = Fact("cilium-egress-gateway", EgressGatewayPolicy, _NODE, LEAVES, "egress",
+    maps=("cilium_egress*",),
     asked=_cilium("cilium.maps.egress_gateway", "bpf egress list"))
 IP_MASQ: Fact[Network] = Fact("cilium-ip-masq", Network, _NODE, LEAVES, "ipmasq",
+    maps=("cilium_ipmasq*",),
     asked=_cilium("cilium.maps.ip_masq",       "bpf ipmasq list"))
 CILIUM_NODES    = Fact("cilium-nodes", CiliumNode, _AGENT, NODES,
     asked=_cilium("cilium.agent.nodes",        "node list -o json"))

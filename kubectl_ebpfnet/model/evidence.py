@@ -178,6 +178,7 @@ class Record:
         denied: the RBAC permission that was missing, e.g. `create pods/exec in namespace x`.
         line_filter: when not (), stdout has only the lines with any of these strings. Captures
             call it `kept`.
+        left_out: how many lines that fit `line_filter` were left out beside the newest.
     """
 
     number: int
@@ -190,6 +191,7 @@ class Record:
     error: str = ""
     denied: str = ""
     line_filter: tuple[str, ...] = ()
+    left_out: int = 0
 
     @property
     def ran(self) -> bool:

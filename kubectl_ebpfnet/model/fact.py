@@ -23,6 +23,8 @@ class Need(Flag):
     """`path`, for an IPv4 packet."""
     IPV6 = auto()
     """`path`, for an IPv6 packet."""
+    SENDER = auto()
+    """`path`, of the node where the packet starts, or is met first in the cluster."""
     LEAVES = auto()
     """`path`, for a destination that may be outside of the cluster."""
     NODES = auto()
@@ -75,6 +77,8 @@ class Fact(Generic[T]):
             none; such a command needs no line filter.
         by_flow: its output grows with the cluster's traffic: a live run brings home only lines
             with the flow's addresses, and its parser takes one line and its number.
+        maps: pins in /sys/fs/bpf/tc/globals, with * as in a shell: an agent's node where none of
+            them is does not start Cilium's program for this. Its start is what it costs.
         takes: the parameters that it cannot be asked without, "" for none.
         words: parameters, such as a device: the last words of each argv, and arguments of the
             parser.
@@ -91,6 +95,7 @@ class Fact(Generic[T]):
     flags: bool = False
     select: str = ""
     by_flow: bool = False
+    maps: tuple[str, ...] = ()
     takes: str = ""
     words: tuple[str, ...] = ()
 

@@ -7,10 +7,13 @@ stands in the record that it was read from.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
 
-from kubectl_ebpfnet.model.cilium import CiliumNode, Endpoint, Identity
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.net import Address, Network
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.model.cilium import CiliumNode, Endpoint, Identity
 
 
 @dataclass(frozen=True, slots=True)

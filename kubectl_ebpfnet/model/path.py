@@ -8,6 +8,7 @@ from enum import StrEnum
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.net import Address, Flow
+from kubectl_ebpfnet.model.request import PathRequest as PathRequest
 
 SCHEMA = "ebpfnet.dev/path/v2"
 
@@ -350,42 +351,6 @@ class TrackingNote:
     table: str
     text: str
     evidence: tuple[Evidence, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PathRequest:
-    """The question of `path`, with names as the bundle's objects have them.
-
-    Attributes:
-        source: e.g. `pod/client`, namespace already applied.
-        source_kind: `pod`, or the kind of a workload (`Deployment`, …) that is still to be
-            resolved to one of its pods, as when a capture is read.
-        source_namespace, source_name: of the source.
-        destination: the words after the source, without the port.
-        destination_kind: `pod`, `service`, `node`, `address` or `name`.
-        destination_namespace, destination_name: for objects; for a DNS name its text is the name.
-        destination_address: for addresses, and for names once resolved.
-        port: number, None when none was given.
-        port_name: name of a Service's port, "" when a number or nothing was given.
-        protocol: IANA number.
-        note: how the destination was resolved, "" when there is nothing to say.
-        ip_version: 4 or 6 where the user asked for it, None for what the ends have.
-    """
-
-    source: str
-    source_namespace: str
-    source_name: str
-    destination: str
-    destination_kind: str
-    protocol: int
-    destination_namespace: str = ""
-    destination_name: str = ""
-    destination_address: Address | None = None
-    port: int | None = None
-    port_name: str = ""
-    note: str = ""
-    source_kind: str = "pod"
-    ip_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

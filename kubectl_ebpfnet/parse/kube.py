@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import json_members as js
-from kubectl_ebpfnet.model.cilium import CiliumNode, Endpoint, Identity
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.kube import (
     Condition,
@@ -30,7 +29,10 @@ from kubectl_ebpfnet.model.kube import (
 )
 from kubectl_ebpfnet.model.net import TCP, Address, protocol_number
 from kubectl_ebpfnet.parse._text import json_value
-from kubectl_ebpfnet.parse.cilium.agent import endpoint
+
+# Cilium's classes are imported with the first of its objects: pods come before, and may be all.
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.model.cilium import CiliumNode, Endpoint, Identity
 
 SOURCE = "Kubernetes API"
 _POLICIES = ("NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
@@ -340,6 +342,8 @@ def slice_endpoints(value: Any, span: Span = NOWHERE) -> list[ServiceEndpoint]:
 
 
 def _cilium_endpoint(value: Any) -> tuple[Endpoint, Address | None]:
+    from kubectl_ebpfnet.parse.cilium.agent import endpoint
+
     status = js.dig(value, "status")
     found = endpoint(js.number(status, "id") or 0, status)
     found = replace(found, namespace=_namespace(value), pod=_name(value))
@@ -348,6 +352,8 @@ def _cilium_endpoint(value: Any) -> tuple[Endpoint, Address | None]:
 
 def cilium_node(value: Any) -> CiliumNode:
     """Return a CiliumNode."""
+    from kubectl_ebpfnet.model.cilium import CiliumNode
+
     spec = js.dig(value, "spec")
     own: list[str] = []
     router: list[str] = []
@@ -363,6 +369,8 @@ def cilium_node(value: Any) -> CiliumNode:
 
 
 def _identity(value: Any) -> list[Identity]:
+    from kubectl_ebpfnet.model.cilium import Identity
+
     name = _name(value)
     # As the agent prints them: a label without a value has no `=`.
     pairs = js.pairs(value, "security-labels")

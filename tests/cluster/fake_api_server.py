@@ -178,6 +178,10 @@ class ExecEnd:
                 self.stdin_closed = True
                 return
 
+    def script(self) -> bytes | None:
+        """Read the script of a shell that reads one; None for any other program."""
+        return next(self.stdin()) if self.argv[:2] == ["sh", "-s"] else None
+
     def wait_for_client_to_leave(self) -> None:
         with contextlib.suppress(OSError):
             for _ in self.frames():

@@ -19,7 +19,7 @@ PROGRAMS = "\n".join(("ip", "tc", "bpftool", "iptables-save", "conntrack", "cili
 
 def questions(argv: list[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield the first form of each question of a script's argv, with the number of the command."""
-    number, words = 0, argv[7:]
+    number, words = 0, argv[8:]
     while words:
         number += 1
         if words[0] == "@":
@@ -27,8 +27,8 @@ def questions(argv: list[str]) -> Iterator[tuple[int, list[str]]]:
             continue
         kind, count = words[0], int(words[1])
         if kind == "n":
-            yield number, words[3 : 3 + count]
-        words = words[3 + count :]
+            yield number, words[4 : 4 + count]
+        words = words[4 + count :]
 
 
 def output(argv: list[str], lines: int) -> bytes:
@@ -86,6 +86,7 @@ class ManyNodes:
 
     def _run(self, end: ExecEnd) -> None:
         pod = end.seen.path.split("/")[6]
+        end.script()
         with self._lock:
             self.execs.append(pod)
             self._running += 1
@@ -98,7 +99,7 @@ class ManyNodes:
                 self._running -= 1
 
     def _print(self, end: ExecEnd) -> None:
-        nonce = end.argv[4].encode()
+        nonce = end.argv[2].encode()
         out = err = b""
         for number, argv in questions(end.argv):
             mark = b"\n%b %d 0 0\n" % (nonce, number)

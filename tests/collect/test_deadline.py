@@ -14,7 +14,7 @@ import pytest
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.nodepods import deployment
 from kubectl_ebpfnet.collect import gatherer as gathering
-from kubectl_ebpfnet.collect.ask.node_access import Mode, NodeAccess
+from kubectl_ebpfnet.collect.ask.access import Mode, NodeAccess
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.capture import capture
 from kubectl_ebpfnet.collect.doctor import checkup

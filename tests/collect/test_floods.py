@@ -13,12 +13,13 @@ import pytest
 from kubectl_ebpfnet.capture import spool
 from kubectl_ebpfnet.capture.spool import STDERR_LIMIT, Spool, StderrSpool
 from kubectl_ebpfnet.cluster.exec.target import Container
-from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
+from kubectl_ebpfnet.cluster.nodepods.kept import NodePod
 from kubectl_ebpfnet.collect.ask import container as asking
 from kubectl_ebpfnet.collect.ask import node_pod, shell_script
 from kubectl_ebpfnet.collect.ask.container import LONGEST_ADDRESS, PodExec
 from kubectl_ebpfnet.collect.ask.node_pod import AnswerStream, NodePodExec
 from kubectl_ebpfnet.collect.ask.question import Question
+from kubectl_ebpfnet.collect.ask.script import SCRIPT
 from kubectl_ebpfnet.collect.ask.shell_script import Splitter
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ExecError, Forbidden, ParseError
@@ -69,7 +70,7 @@ def asked(program: str) -> Question:
 
 def test_a_shell_that_is_killed_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def program(argv: list[str], out: Sink, _: Sink) -> int:
-        out(b"first\n%b 1 0 0\nhalf" % argv[4].encode())
+        out(b"first\n%b 1 0 0\nhalf" % argv[2].encode())
         return 137
 
     runs(monkeypatch, asking, program)
@@ -84,7 +85,7 @@ def test_a_stderr_whose_mark_did_not_come_is_of_one_command(
 ) -> None:
     def program(argv: list[str], out: Sink, err: Sink) -> int:
         for number in (1, 2):
-            out(b"%d\n%b %d 1 0\n" % (number, argv[4].encode(), number))
+            out(b"%d\n%b %d 1 0\n" % (number, argv[2].encode(), number))
         err(b"of the first")
         raise ExecError("the connection broke")
 
@@ -111,7 +112,7 @@ def check(stderr: bytes) -> None:
 @pytest.mark.usefixtures("flat_memory")
 def test_a_stderr_without_end_beside_other_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     def program(argv: list[str], out: Sink, err: Sink) -> int:
-        nonce = argv[4].encode()
+        nonce = argv[2].encode()
         for number in (1, 2):
             out(b"%d\n%b %d 1 0\n" % (number, nonce, number))
         flood(err)
@@ -184,7 +185,7 @@ def test_many_outputs_that_are_short_enough_are_bounded(monkeypatch: pytest.Monk
 
     def program(argv: list[str], out: Sink, _: Sink) -> int:
         for _ in range(1000):
-            out(PIECE + b"\n%b 1 0 0\n" % argv[4].encode())
+            out(PIECE + b"\n%b 1 0 0\n" % argv[2].encode())
         return 0
 
     runs(monkeypatch, asking, program)
@@ -230,7 +231,7 @@ def test_questions_that_do_not_fit_into_one_address_are_asked_by_several_execs(
 
     def shell(argv: list[str], out: Sink, err: Sink) -> int:
         sizes.append(len(urlencode([("command", word) for word in argv])))
-        done = subprocess.run(argv, capture_output=True, check=False)
+        done = subprocess.run(argv, input=SCRIPT, capture_output=True, check=False)
         out(done.stdout)
         err(done.stderr)
         return done.returncode

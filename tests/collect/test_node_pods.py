@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.cluster.nodepods import manifest
-from kubectl_ebpfnet.collect.ask.node_access import Mode, NodeAccess
+from kubectl_ebpfnet.collect.ask import container
+from kubectl_ebpfnet.collect.ask.access import Mode, NodeAccess
 from kubectl_ebpfnet.collect.capture import capture
 from kubectl_ebpfnet.collect.path import collect_path
+from kubectl_ebpfnet.explain.path.walk import explain
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import (
     Bundle,
     Place,
@@ -24,7 +28,7 @@ from kubectl_ebpfnet.model.evidence import (
     pod_place,
 )
 from kubectl_ebpfnet.model.net import TCP
-from kubectl_ebpfnet.model.path import PathRequest
+from kubectl_ebpfnet.model.path import PathRequest, Verdict
 from kubectl_ebpfnet.model.protocol.questions import PROGRAM, PROTOCOL
 from tests.cluster.fake_api_server import ExecEnd, Reply, Seen
 from tests.collect.conftest import Opened
@@ -147,3 +151,41 @@ def test_a_capture_of_two_pods_looks_up_their_packets_to_each_other(
         ("client", addresses["web"], "from", addresses["client"]),
         ("web", addresses["client"], "from", addresses["web"]),
     }
+
+
+@pytest.mark.parametrize("mode", [Mode.AUTO, Mode.AGENT])
+def test_an_agent_that_hangs_costs_its_own_word_alone(
+    cluster: Opened, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    monkeypatch.setattr(container, "HANG_SECONDS", 1)
+    session, replay = cluster("vxlan-kpr")
+    replay.hangs.add("node2")
+    real, said = replay.answer, list[str]()
+
+    def answer(seen: Seen) -> Reply:
+        if seen.path.endswith("/selfsubjectaccessreviews"):
+            return Reply(201, {"status": {"allowed": False}})
+        return real(seen)
+
+    replay.answer = answer  # type: ignore[method-assign]
+    begun = time.monotonic()
+    access = NodeAccess(mode)
+    _, bundle = collect_path(session, TO_WEB, access=access, timeout=50, warn=said.append)
+    assert time.monotonic() - begun < 8
+    agent = agent_place("node2")
+    late = {record.error for record in bundle.at(agent) if not record.ran}
+    assert late == {
+        "it did not answer within 1 s: the agent hangs", "not asked: the agent hangs"
+    }  # fmt: skip
+    for fact in (q.CT, q.LB_MAP, q.POLICY_MAPS, q.ENDPOINT_MAP, q.ROUTES):
+        best = q.best_record(bundle, agent, fact)
+        assert best is not None
+        assert best.ok, fact.name
+    # Who may deploy no node pod is told so, and not that one is being deployed.
+    assert said == []
+    refused = {(record.error, record.denied) for record in bundle.at(node_place("node2"))}
+    no_pod = "no node pod: this user may not create namespaces"
+    assert refused == ({(no_pod, "create namespaces")} if mode is Mode.AUTO else set())
+    assert bundle.at(node_place("node1")) == ()
+    path = explain(TO_WEB, bundle)
+    assert path.verdict in (Verdict.DELIVERED, Verdict.REACHABLE), path.reason

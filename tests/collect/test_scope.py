@@ -9,13 +9,15 @@ from typing import Any
 
 from kubectl_ebpfnet.collect.ask.container import AgentExec
 from kubectl_ebpfnet.collect.ask.question import Question
+from kubectl_ebpfnet.collect.ask.shell_script import asks_agent
 from kubectl_ebpfnet.collect.destination import FarEnd
-from kubectl_ebpfnet.collect.path import MOST_LOOKUPS, packet_scope
+from kubectl_ebpfnet.collect.packet import MOST_LOOKUPS, packet_scope
 from kubectl_ebpfnet.collect.scope import EVERYTHING, Scope, flows_scope
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import agent_place, node_place, pod_place
 from kubectl_ebpfnet.model.fact import Need
-from kubectl_ebpfnet.model.net import TCP
+from kubectl_ebpfnet.model.net import ICMP, TCP
+from kubectl_ebpfnet.model.path import PathRequest
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, PodNamespace
 from kubectl_ebpfnet.parse import kube
 from tests.conftest import Golden
@@ -25,13 +27,14 @@ POD, NODE, AGENT = pod_place("default", "client"), node_place("n"), agent_place(
 NETNS = PodNamespace("uid", ("id",))
 ADDRESS, ADDRESS6 = ip_address("10.0.0.1"), ip_address("fd00::1")
 PEER = ip_address("10.0.0.9")
+REQUEST = PathRequest("pod/client", "default", "client", "svc/x", "service", TCP, port=80)
 
 
 def packet(*versions: int, leaves: bool = False, knows_nodes: bool = True, **more: Any) -> Scope:
     """The scope of a packet from a pod with two addresses to a destination of some versions."""
     pod = kube.pod({"status": {"podIPs": [{"ip": str(ADDRESS)}, {"ip": str(ADDRESS6)}]}})
     end = FarEnd(leaves=leaves, **more)
-    return packet_scope(pod, None, frozenset(versions), end, knows_nodes=knows_nodes)
+    return packet_scope(pod, REQUEST, frozenset(versions), end, knows_nodes=knows_nodes)
 
 
 COMMANDS = {
@@ -115,10 +118,12 @@ def test_versions_that_the_pod_lacks_are_those_of_the_destination() -> None:
         ((), Need.IPV4),
     ):
         end = FarEnd(leaves=False)
-        scope = packet_scope(four, None, frozenset(versions), end, knows_nodes=True)
-        assert scope.need == Need.PATH | need
-    unknown = packet_scope(kube.pod({}), None, frozenset(), FarEnd(leaves=False), knows_nodes=True)
-    assert unknown.need == Need.PATH | Need.IPV4 | Need.IPV6
+        scope = packet_scope(four, REQUEST, frozenset(versions), end, knows_nodes=True)
+        assert scope.need == Need.PATH | Need.SENDER | need
+    unknown = packet_scope(
+        kube.pod({}), REQUEST, frozenset(), FarEnd(leaves=False), knows_nodes=True
+    )
+    assert unknown.need == Need.PATH | Need.SENDER | Need.IPV4 | Need.IPV6
 
 
 def test_a_packets_destinations_are_looked_up_in_the_pod_and_on_its_node() -> None:
@@ -177,15 +182,34 @@ def test_what_answers_two_rows_is_asked_once() -> None:
         assert argvs == ["links", "addresses", "routes", "rules", "neighbours"]
 
 
-def test_a_filter_without_an_address_keeps_every_line() -> None:
-    flows = (FlowFilter(peer=PEER), FlowFilter(protocol=TCP))
+def test_what_a_record_says_that_its_lines_have() -> None:
+    flows = (FlowFilter(peer=PEER), FlowFilter(protocol=TCP), FlowFilter())
     assert Question(q.CT, AGENT, flows=flows[:1]).needles == ("10.0.0.9",)
+    assert Question(q.CT, AGENT, flows=flows[:2]).needles == ("10.0.0.9", "TCP ", "tcp ")
     assert Question(q.CT, AGENT, flows=flows).needles == ()
+
+
+def test_flows_become_rules_for_lines() -> None:
+    flows = [
+        FlowFilter(ADDRESS, peer=peer, peer_port=80, protocol=TCP) for peer in (PEER, ADDRESS6)
+    ]
+    flows += [FlowFilter(ADDRESS, protocol=ICMP), FlowFilter(ADDRESS6, 53), FlowFilter()]
+    own, protocol = str(ADDRESS), "TCP |tcp "
+    full = f"{ADDRESS6}|{ADDRESS6.exploded}"
+    assert Question(q.CT, AGENT, flows=tuple(flows)).line_rules.split("\n") == [
+        f"{own}\t{protocol}\t{PEER}|{full}\t:80 |port=80 ",
+        f"{own}\tICMP |icmp ",
+        f"{full}\t:53 |port=53 ",
+        " ",
+    ]
+    assert Question(q.CT, AGENT).line_rules == ""
 
 
 def test_flows_of_a_pod_are_filtered_by_its_addresses_and_those_of_a_node_by_the_peer() -> None:
     peers = (FlowFilter(peer=PEER), FlowFilter(port=80))
-    assert flows_scope((ADDRESS,), peers).flows == (FlowFilter(ADDRESS),)
+    whole = FlowFilter(ADDRESS)
+    assert flows_scope((ADDRESS,), peers).flows == (FlowFilter(ADDRESS, peer=PEER), whole)
+    assert flows_scope((ADDRESS,), ()).flows == (whole,)
     assert flows_scope((), peers).flows == peers[:1]  # no command filters by a port alone
     assert flows_scope((), ()).flows == ()
 
@@ -193,10 +217,30 @@ def test_flows_of_a_pod_are_filtered_by_its_addresses_and_those_of_a_node_by_the
 def test_an_agents_lanes_share_its_questions() -> None:
     agent = AgentExec(None, AGENT, None)  # type: ignore[arg-type]
     everything = EVERYTHING.questions(AGENT)
-    one, two = agent.lanes(everything)
+    one, two = agent._lanes(everything)
     assert sorted(map(str, (*one, *two))) == sorted(map(str, everything))
-    assert abs(len(one) - len(two)) <= 1
-    filters = next(lane for lane in (one, two) if lane[-1].fact is q.TC_FILTERS)
-    assert len(filters) - 1 <= min(len(one), len(two))
-    assert agent.lanes(everything[:1]) == [everything[:1]]
-    assert agent.lanes([]) == []
+    programs = [
+        [argv_of(question)[0] for question in lane].count("cilium-dbg") for lane in (one, two)
+    ]
+    assert abs(programs[0] - programs[1]) <= 1
+    last = [asks_agent(question) for question in one]
+    assert last == sorted(last)  # an agent that hangs delays what comes after it
+    assert not any(asks_agent(question) for question in two)
+    assert agent._lanes([]) == ([], [])
+
+
+def test_a_packets_lines_are_selected_by_what_matters_most() -> None:
+    pods = [kube.pod({"status": {"podIP": "10.0.0.7"}})]
+    scope = packet(4, leaves=False, frontends=[PEER], pods=pods)
+    agent, node = (
+        next(one for one in scope.questions(place, None) if one.fact is q.CT)
+        for place in (AGENT, NODE)
+    )
+    own, tcp = "10.0.0.1", "TCP |tcp "
+    assert agent.line_rules.split("\n") == [
+        f"{own}\t{tcp}\t10.0.0.9\t:80 |port=80 ",
+        f"{own}\t{tcp}\t10.0.0.9|10.0.0.7",
+        f"{own}\t{tcp}",
+        f"{own}\tICMP |icmp ",
+    ]
+    assert node.flows == (FlowFilter(ADDRESS, protocol=TCP), FlowFilter(ADDRESS, protocol=ICMP))

@@ -296,7 +296,7 @@ def test_kept_pods_are_found_by_the_next_run(our_lab: Lab) -> None:
     finds = (
         "from kubectl_ebpfnet.cluster.client.session import Session\n"
         "from kubectl_ebpfnet.cluster.client.api import Api\n"
-        "from kubectl_ebpfnet.cluster.nodepods.deployment import find_node_pods\n"
+        "from kubectl_ebpfnet.cluster.nodepods.kept import find_node_pods\n"
         "with Session.open() as session:\n"
         "    for pod in find_node_pods(Api(session)).values():\n"
         "        print(pod.node, pod.container.namespace)\n"

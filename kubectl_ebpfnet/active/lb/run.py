@@ -30,12 +30,12 @@ from kubectl_ebpfnet.active.lb.plan import (
     retry_by_node_port,
     sender_for,
 )
+from kubectl_ebpfnet.collect.ask.access import Mode
 from kubectl_ebpfnet.collect.ask.answerer import Answerer
-from kubectl_ebpfnet.collect.ask.container import EXEC
-from kubectl_ebpfnet.collect.ask.node_access import Mode
 from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.resolver import LocalResolver, resolve_question
+from kubectl_ebpfnet.collect.ask.unasked import EXEC
 from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.collect.survey import ask_node
@@ -96,7 +96,8 @@ class Probe:
         self.records += gatherer.records()
         # This machine's resolver resolves load-balancers that have a name instead of an address.
         names = self._service().ingress_hostnames
-        gatherer.ask(LocalResolver(), [resolve_question(name) for name in names])
+        for name in names:
+            gatherer.ask(LocalResolver(), [resolve_question(name)])
         self.records += gatherer.records()
         bundle = bundle_of(self.records)
         return judge(self.request, bundle), bundle

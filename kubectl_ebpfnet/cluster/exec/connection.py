@@ -25,6 +25,11 @@ _LONGEST_FRAME = 16 << 20
 """Bytes; the library buffers a frame until it is complete. Kubelets send 32 KiB."""
 
 
+def prepare() -> None:
+    """Import what every connection needs, while there is nothing else to do."""
+    import websocket  # noqa: F401
+
+
 def connect(
     session: Session, container: Container, argv: Sequence[str], has_stdin: bool, seconds: float
 ) -> tuple[Any, socket.socket]:

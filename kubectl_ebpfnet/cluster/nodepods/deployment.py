@@ -1,4 +1,4 @@
-"""Find node pods, deploy them for a run, and delete them at its end.
+"""Deploy node pods for a run, and delete them at its end.
 
 A run that deploys creates one namespace (manifest.py) and deletes it with all of its objects at the
 run's end, on Ctrl-C and on SIGTERM. Node pods of a killed run end by themselves (the first process
@@ -13,26 +13,19 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
-from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.cluster.client.api import CORE, Api, Object
 from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.cluster.nodepods import leftovers, manifest
+from kubectl_ebpfnet.cluster.nodepods.kept import NodePod, node_pod
 from kubectl_ebpfnet.cluster.nodepods.manifest import (
-    CONTAINER,
     DEFAULT_IMAGE,
-    EXPIRES,
-    KEEP,
-    VERSION,
     NodePodOptions,
     Run,
-    run_of,
 )
 from kubectl_ebpfnet.cluster.nodepods.status import (
     POLL_SECONDS,
@@ -45,58 +38,17 @@ from kubectl_ebpfnet.cluster.nodepods.status import (
 from kubectl_ebpfnet.cluster.pool import Pool
 from kubectl_ebpfnet.cluster.signals import DeferredSignals
 from kubectl_ebpfnet.errors import ApiError, ApiUnreachable, ClusterError, EbpfnetError, Forbidden
-from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.parse import kube
 
-__all__ = ["DEFAULT_IMAGE", "Deployment", "NodePod", "NodePodOptions", "find_node_pods", "whoami"]
+__all__ = ["DEFAULT_IMAGE", "Deployment", "NodePodOptions", "whoami"]
 
 REMOVAL_SECONDS = 10.0
 """Longest time for the removal at a run's end, whatever the API server does."""
 _CREATION_SECONDS = 3.0  # part of REMOVAL_SECONDS, to let started creations finish
 _ACCOUNT_SECONDS = 15.0
 _NODE_SECONDS = 3.0  # check the node of a pod that does not start
-_SPARE_SECONDS = 60  # a kept pod with less lifetime left is not used
 _PRIORITY = re.compile("priority", re.IGNORECASE)
 _NO_ACCOUNT = re.compile("service ?account.*not found", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class NodePod:
-    """A running node pod.
-
-    Attributes:
-        node: name of the node.
-        container: the container to exec into.
-    """
-
-    node: str
-    container: Container
-
-
-def find_node_pods(api: Api) -> Mapping[str, NodePod]:
-    """Return node pods that earlier runs of this version kept, by node name; {} where this user
-    may not list pods in all namespaces.
-
-    Raises:
-        ClusterError: the API server refused otherwise, or cannot be reached.
-    """
-    selector = f"{manifest.SELECTOR},{KEEP}=true,{VERSION}={__version__}"
-    try:
-        pods = api.pods(label_selector=selector)
-    except Forbidden:
-        return {}
-    soon = manifest.rfc3339(datetime.now(UTC) + timedelta(seconds=_SPARE_SECONDS))
-    found = {}
-    for pod in map(kube.pod, pods):
-        expires = dict(pod.annotations).get(EXPIRES, "")
-        # RFC 3339 in UTC sorts as text.
-        if is_running(pod) and run_of(pod.namespace, dict(pod.labels)) and expires > soon:
-            found[pod.node] = _node_pod(pod)
-    return found
-
-
-def _node_pod(pod: Pod) -> NodePod:
-    return NodePod(pod.node, Container(pod.namespace, pod.name, CONTAINER))
 
 
 class Deployment:
@@ -239,7 +191,7 @@ class Deployment:
                 raise pod_deleted(node)
             if is_running(pod):
                 self._ran_pods.add(name)
-                return _node_pod(pod)
+                return node_pod(pod)
             waited = time.monotonic() - created_at
             problem = failure_of(pod, node, waited)
             if problem is None and waited > _NODE_SECONDS and not node_checked:
@@ -274,6 +226,9 @@ class Deployment:
             keep = self._options.keep and (kind is None or issubclass(kind, EbpfnetError))
             done = Pool().start(self._keep if keep and self._ran_pods else self._remove)
             until, warned = time.monotonic() + REMOVAL_SECONDS, False
+            if kind is not None and not issubclass(kind, Exception):
+                warned = True
+                self._warn(f"interrupted: deleting node pods, up to {REMOVAL_SECONDS:g} s")
             while not done.done() and time.monotonic() < until:
                 wait([done], timeout=POLL_SECONDS)
                 if signals.received and not warned:

@@ -20,10 +20,6 @@ class Answerer(Protocol):
         """The place that it answers for."""
         ...
 
-    def lanes(self, questions: Sequence[Question]) -> list[Sequence[Question]]:
-        """Return the questions as lists that are worth asking beside each other; [] for none."""
-        ...
-
     def ask(
         self, questions: Sequence[Question], deadline: Deadline, spool: Callable[[], Spool] = Spool
     ) -> list[Record]:

@@ -16,9 +16,8 @@ from kubectl_ebpfnet.capture.open import now
 from kubectl_ebpfnet.cluster.client.api import PAGE, Api, Object, Objects
 from kubectl_ebpfnet.cluster.client.failures import api_request
 from kubectl_ebpfnet.cluster.client.session import Query, Session
-from kubectl_ebpfnet.collect.ask.container import missing_permission
+from kubectl_ebpfnet.collect.ask.unasked import missing_permission
 from kubectl_ebpfnet.errors import ClusterError
-from kubectl_ebpfnet.model.doctor import can_i
 from kubectl_ebpfnet.model.evidence import API, InMemory, Record
 
 _WITHOUT_NAMESPACE = ("nodes", "namespaces", "ciliumnodes", "ciliumidentities", "servicecidrs")
@@ -77,6 +76,8 @@ class RecordingApi(Api):
             namespace: "" for the whole cluster.
             name: of one object, "" for all.
         """
+        from kubectl_ebpfnet.model.doctor import can_i  # costs 10 ms of the way to a first request
+
         argv = can_i(verb, resource, namespace, name)
         started = now()
         with self._failures_kept(argv):

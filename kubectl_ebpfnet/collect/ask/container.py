@@ -20,13 +20,18 @@ from kubectl_ebpfnet.cluster.exec.run import exec_stream, no_such_program
 from kubectl_ebpfnet.cluster.exec.target import Container
 from kubectl_ebpfnet.collect.ask import shell_script
 from kubectl_ebpfnet.collect.ask.question import Question
-from kubectl_ebpfnet.collect.ask.shell_script import Splitter, unavailable_record
+from kubectl_ebpfnet.collect.ask.script import HANG_SECONDS, SCRIPT
+from kubectl_ebpfnet.collect.ask.shell_script import Splitter, asks_agent
+from kubectl_ebpfnet.collect.ask.unasked import (
+    EXEC,
+    error_sentence,
+    missing_permission,
+    unavailable_record,
+)
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import (
-    ApiUnreachable,
     ClusterError,
     ExecError,
-    ExecTimeout,
     Forbidden,
 )
 from kubectl_ebpfnet.model.catalogue import TC_FILTERS
@@ -38,14 +43,6 @@ CONNECT_SECONDS = 10.0
 MAX_BYTES = 4 << 30
 LONGEST_ADDRESS = 7000
 """Bytes of an exec's words in its address: some proxies refuse a request line of more than 8 KB."""
-EXEC = ("exec",)
-"""argv of the record of a place where nothing could be run."""
-
-
-AGENT_LANES = 2
-"""Number of execs that share an agent's questions. In the lab on two cores, where commands
-take 2 ms, one, two and three lanes took 0.18, 0.17 and 0.19 s for the whole run; on a real node
-each of Cilium's commands starts a Go program of 0.1 to 0.2 s, and two lanes halve that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +61,6 @@ class PodExec:
 
     trusted: ClassVar[bool] = False
     """The image's `ip`, `cat` and the like are genuine and need no time limit."""
-
-    def lanes(self, questions: Sequence[Question]) -> list[Sequence[Question]]:
-        """Return all questions as one list: an exec costs more than a pod's few commands."""
-        return [questions] if questions else []
 
     def ask(
         self, questions: Sequence[Question], deadline: Deadline, spool: Callable[[], Spool] = Spool
@@ -91,16 +84,31 @@ class PodExec:
                 break
         return records
 
+    def _lanes(
+        self, questions: Sequence[Question]
+    ) -> tuple[Sequence[Question], Sequence[Question]]:
+        """Return what the script runs beside each other: nothing, in an image that may be slow."""
+        return questions, ()
+
     def _ask_at_once(
         self, questions: Sequence[Question], deadline: Deadline, spool: Callable[[], Spool]
     ) -> list[Record]:
+        left = deadline.left
+        hang = HANG_SECONDS if left is None else min(HANG_SECONDS, round(left / 2, 2))
+        first, second = self._lanes(questions)
+        questions = [*first, *second]
         nonce, started = shell_script.new_nonce(), now()
         out, err = Splitter(nonce, spool), Splitter(nonce, StderrSpool)
         failure: ClusterError | None = None
         code = 0
         try:
-            argv = shell_script.script_argv(questions, nonce, COMMAND_SECONDS, trusted=self.trusted)
-            code = run_exec(self.session, self.container, argv, out.feed, err.feed, deadline)
+            argv = shell_script.script_argv(
+                first, nonce, COMMAND_SECONDS, hang, second=second, trusted=self.trusted
+            )
+            code = run_exec(
+                self.session, self.container, argv, out.feed, err.feed, deadline,
+                stdin=SCRIPT,
+            )  # fmt: skip
         except ClusterError as error:
             failure = error
         except OSError as error:  # from the spool
@@ -118,7 +126,13 @@ class PodExec:
         reason = error_sentence(failure, deadline) if failure else ""
         return list(
             shell_script.records(
-                questions, out, err, started=started, error=reason, seconds=COMMAND_SECONDS
+                questions,
+                out,
+                err,
+                started=started,
+                error=reason,
+                seconds=COMMAND_SECONDS,
+                hang_seconds=hang,
             )
         )
 
@@ -172,12 +186,24 @@ class AgentExec(PodExec):
 
     trusted: ClassVar[bool] = True
 
-    def lanes(self, questions: Sequence[Question]) -> list[Sequence[Question]]:
-        """Deal the questions out to AGENT_LANES lists. The first questions are dealt out first, so
-        each list has its share of slow ones; the devices' filters, which are many commands, go to a
-        list with the fewest others."""
-        order = sorted(questions, key=lambda question: question.fact is TC_FILTERS)
-        return [lane for n in range(AGENT_LANES) if (lane := order[n::AGENT_LANES])]
+    def _lanes(
+        self, questions: Sequence[Question]
+    ) -> tuple[Sequence[Question], Sequence[Question]]:
+        """Deal the questions out, as many starts of Cilium's program to either lane. What asks the
+        agent ends the first lane: the second one's output waits in a pipe of 64 KiB meanwhile, and
+        may wait, but what has a time limit must not.
+        """
+        api = [question for question in questions if asks_agent(question)]
+        maps = [question for question in questions if _reads_maps(question)]
+        maps.sort(key=lambda question: question.fact.by_flow)  # long ones first
+        before = max(0, (len(maps) - len(api) + 1) // 2)
+        other = [question for question in questions if question not in (*api, *maps)]
+        return [*maps[:before], *api], [*maps[before:], *other]
+
+
+def _reads_maps(question: Question) -> bool:
+    program = next(iter(question.fact.forms), ("",))[0]
+    return program.startswith("cilium") and not asks_agent(question)
 
 
 def _that_fit(questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
@@ -198,22 +224,6 @@ def _that_fit(questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
 
 def _address_bytes(words: Sequence[str]) -> int:
     return len(urlencode([("command", word) for word in words])) + 1  # and the & behind them
-
-
-def missing_permission(error: ClusterError) -> str:
-    """Return the missing permission, as `create pods/exec in namespace x`, or ""."""
-    if not isinstance(error, Forbidden):
-        return ""
-    where = f" in namespace {error.namespace}" if error.namespace else ""
-    return f"{error.verb} {error.resource}{where}"
-
-
-def error_sentence(error: ClusterError, deadline: Deadline) -> str:
-    """Return an error as one sentence; if the run's own deadline is over, as its sentence."""
-    # The time to connect ends with the deadline too.
-    if isinstance(error, ExecTimeout | ApiUnreachable) and deadline.over:
-        return deadline.missed()
-    return " ".join(str(error).split())
 
 
 def run_exec(

@@ -8,25 +8,23 @@ shown.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import partial
 
+from kubectl_ebpfnet.cluster.client.api import Api
 from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.cluster.nodepods.deployment import (
-    Deployment,
-    NodePod,
-    NodePodOptions,
-)
-from kubectl_ebpfnet.collect.ask.container import (
+from kubectl_ebpfnet.cluster.nodepods.deployment import Deployment
+from kubectl_ebpfnet.cluster.nodepods.kept import NodePod
+from kubectl_ebpfnet.cluster.nodepods.rights import check_rights
+from kubectl_ebpfnet.collect.ask.access import Mode, NodeAccess
+from kubectl_ebpfnet.collect.ask.container import AgentExec
+from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
+from kubectl_ebpfnet.collect.ask.targets import agent_answerer
+from kubectl_ebpfnet.collect.ask.unasked import (
     EXEC,
-    AgentExec,
     error_sentence,
     missing_permission,
+    unavailable_record,
 )
-from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
-from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
-from kubectl_ebpfnet.collect.ask.targets import agent_answerer
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.evidence import Record, node_place
@@ -34,32 +32,6 @@ from kubectl_ebpfnet.model.kube import Pod
 
 POD_SECONDS = 60.0
 """How long to wait for a node pod to run: its image may have to be pulled first."""
-
-
-class Mode(StrEnum):
-    """Values of --node-access."""
-
-    AUTO = "auto"
-    AGENT = "agent"
-    POD = "pod"
-    NONE = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class NodeAccess:
-    """How nodes may be asked.
-
-    Attributes:
-        mode: of --node-access.
-        options: of node pods to deploy.
-    """
-
-    mode: Mode = Mode.AGENT
-    options: NodePodOptions = field(default_factory=NodePodOptions)
-
-
-BY_AGENT = NodeAccess()
-"""Ask agents; deploy nothing."""
 
 
 class NodeAnswerers:
@@ -125,11 +97,28 @@ class NodeAnswerers:
         podless = [node for node in podless if node not in self._deployed_nodes]
         refused = (deadline.missed("no node pod"), "") if deadline.over else None
         if podless and refused is None:
-            refused = self._deploy(podless, mode, deadline)
+            why = "" if mode is Mode.POD else self._why_no_agent(podless)
+            refused = self._deploy(podless, why, deadline)
         return {
             node: self._new_pod(node, refused) if answerer is None else answerer
             for node, answerer in answerers.items()
         }
+
+    def instead_of_agent(self, node: str, deadline: Deadline) -> NodePodExec | Record | None:
+        """Return who answers for a node whose agent turned out not to answer: a node pod that is
+        created now, or the record with the reason why there is none; None where --node-access
+        takes agents alone.
+
+        Args:
+            node: its name.
+            deadline: of the whole run.
+        """
+        if self._access.mode is not Mode.AUTO:
+            return None
+        refused = (deadline.missed("no node pod"), "") if deadline.over else None
+        if refused is None and node not in self._deployed_nodes:
+            refused = self._deploy([node], f"Cilium's agent on {node} does not answer", deadline)
+        return self._new_pod(node, refused)
 
     def _existing_answerer(self, node: str, mode: Mode) -> AgentExec | NodePodExec | Record | None:
         if mode is Mode.NONE:
@@ -149,17 +138,24 @@ class NodeAnswerers:
             return unavailable_record(node_place(node), EXEC, *refused)
         return NodePodExec(self._session, node_place(node), partial(self._wait, node))
 
-    def _deploy(self, nodes: list[str], mode: Mode, deadline: Deadline) -> tuple[str, str] | None:
-        """Create node pods; return the reason why none can be created, and the missing right."""
+    def _deploy(self, nodes: list[str], why: str, deadline: Deadline) -> tuple[str, str] | None:
+        """Create node pods; return the reason why none can be created, and the missing right.
+
+        Args:
+            nodes: names.
+            why: what the user is told before, "" for nothing.
+            deadline: of the whole run.
+        """
         if self._refused is not None:
             return self._refused
-        why = "" if mode is Mode.POD else f"{self._why_no_agent(nodes)}: "
-        image = self._access.options.image
-        self._warn(f"{why}deploying a node pod on {', '.join(nodes)} (image {image})")
         try:
             if self._deployment is None:
+                check_rights(Api(self._session), deadline.left)
                 deployment = Deployment(self._session, self._access.options, self._warn)
                 self._deployment = deployment.__enter__()
+            lead = f"{why}: " if why else ""
+            image = self._access.options.image
+            self._warn(f"{lead}deploying a node pod on {', '.join(nodes)} (image {image})")
             self._deployment.start(nodes, deadline.left)
             self._deployed_nodes.update(nodes)
         except ClusterError as error:

@@ -14,15 +14,15 @@ from typing import Any
 from kubectl_ebpfnet.capture.open import now
 from kubectl_ebpfnet.capture.spool import Spool, StderrSpool
 from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.cluster.nodepods.deployment import NodePod
-from kubectl_ebpfnet.collect.ask.container import (
+from kubectl_ebpfnet.cluster.nodepods.kept import NodePod
+from kubectl_ebpfnet.collect.ask.container import run_exec
+from kubectl_ebpfnet.collect.ask.question import Question
+from kubectl_ebpfnet.collect.ask.unasked import (
     EXEC,
     error_sentence,
     missing_permission,
-    run_exec,
+    unavailable_record,
 )
-from kubectl_ebpfnet.collect.ask.question import Question
-from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ClusterError, ExecError, ParseError
 from kubectl_ebpfnet.model.evidence import Place, Record
@@ -125,10 +125,6 @@ class NodePodExec:
     session: Session
     place: Place
     wait: Callable[[Deadline], NodePod]
-
-    def lanes(self, questions: Sequence[Question]) -> list[Sequence[Question]]:
-        """Return all questions as one list: the node side answers them beside each other."""
-        return [questions] if questions else []
 
     def ask(
         self, questions: Sequence[Question], deadline: Deadline, spool: Callable[[], Spool] = Spool

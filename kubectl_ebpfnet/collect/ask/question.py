@@ -8,6 +8,7 @@ from typing import Any
 
 from kubectl_ebpfnet.model.evidence import Place
 from kubectl_ebpfnet.model.fact import Fact
+from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, UDP, Address
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, PodNamespace
 
 
@@ -29,20 +30,67 @@ class Question:
 
     @property
     def needles(self) -> tuple[str, ...]:
-        """The flows as strings that a command's line has to contain; () where a filter has no
-        address. nf_conntrack prints IPv6 in full."""
+        """What every selected line has one of: addresses, or for flows of any address the words
+        of a protocol; () where any line may be selected."""
         words: list[str] = []
         for flow in self.flows:
-            address = flow.address or flow.peer
-            if address is None:
+            address = _address_words(flow.address or flow.peer)
+            named = address or _PROTOCOL_WORDS.get(flow.protocol or 0)
+            if not named:
                 return ()
-            words.append(str(address))
-            if isinstance(address, IPv6Address) and address.exploded != str(address):
-                words.append(address.exploded)
-        return tuple(words)
+            words += named
+        return tuple(dict.fromkeys(words))
+
+    @property
+    def line_rules(self) -> str:
+        """The flows as rules that select lines of a table, "" without flows (shell_script.py).
+
+        A rule is a line: words that are parted by |, one of which the line must have, and a tab
+        between those that it must all have. Flows that differ in the peer alone are one rule. A
+        line belongs to the first rule that it meets, and each rule keeps the newest: so flows that
+        matter most stand first.
+        """
+        rules: dict[tuple[object, ...], list[list[str]]] = {}
+        for flow in self.flows:
+            peer = (flow.port, flow.peer_port, flow.peer is None)
+            rule = rules.setdefault((flow.address, flow.protocol, peer), [])
+            words = [
+                _address_words(flow.address),
+                _PROTOCOL_WORDS.get(flow.protocol or 0, []),
+                _port_words(flow.port),
+                _address_words(flow.peer),
+                _port_words(flow.peer_port),
+            ]
+            if rule:
+                rule[3] += words[3]
+            else:
+                rule += words
+        parts = (["|".join(part) for part in rule if part] for rule in rules.values())
+        return "\n".join("\t".join(part or " ") for part in parts)  # every entry has a blank
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """The addresses of the flows, as the record of the node side names its filter."""
         words = (str(end) for flow in self.flows for end in (flow.address, flow.peer) if end)
         return tuple(dict.fromkeys(words))
+
+
+_PROTOCOL_WORDS = {
+    TCP: ["TCP ", "tcp "],
+    UDP: ["UDP ", "udp "],
+    ICMP: ["ICMP ", "icmp "],
+    ICMPV6: ["ICMPv6 ", "icmpv6 "],
+}
+"""As Cilium's tables and nf_conntrack call them; other protocols do not select."""
+
+
+def _address_words(address: Address | None) -> list[str]:
+    """Return an address as tables print it; nf_conntrack prints IPv6 in full."""
+    if address is None:
+        return []
+    full = address.exploded if isinstance(address, IPv6Address) else str(address)
+    return [*dict.fromkeys((str(address), full))]
+
+
+def _port_words(port: int | None) -> list[str]:
+    return [] if port is None else [f":{port} ", f"port={port} "]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kubectl_ebpfnet.capture.open import now
 from kubectl_ebpfnet.capture.spool import Spool
 from kubectl_ebpfnet.collect.ask.question import Question
-from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
+from kubectl_ebpfnet.collect.ask.unasked import unavailable_record
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.model.catalogue import RESOLVE
 from kubectl_ebpfnet.model.evidence import CLIENT, InMemory, Place, Record
@@ -20,10 +20,6 @@ class LocalResolver:
     """Answers for this machine."""
 
     place: Place = CLIENT
-
-    def lanes(self, questions: Sequence[Question]) -> list[Sequence[Question]]:
-        """Return a list for each name."""
-        return [[question] for question in questions]
 
     def ask(
         self,

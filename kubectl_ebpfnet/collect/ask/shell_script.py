@@ -1,21 +1,5 @@
-"""Many commands in one exec: a constant shell script runs them in turn and marks where each ends.
-
-An exec costs some 80 ms whatever it runs, so one exec asks a place everything. The script is
-constant; the commands are its positional parameters, so the shell never parses a word of them
-(POSIX.1-2017, Shell Command Language 2.5.1). It runs under dash, BusyBox, bash and mksh. Each
-command takes these words:
-
-    n|o COUNT FILTER WORD…   n begins a question, o is its next form, run if the last one failed;
-                             FILTER is "" or strings to keep lines with, one a line (grep -F)
-    @                        tc's filters of every device, in both directions
-
-Where the image has timeout(1), it limits each command's time, except for commands that read kernel
-state, BPF maps included: they cannot hang, the second process would double their time, and a long
-table must not be cut. The run's deadline limits them too. The exception is for an agent's image
-alone: `ip` in a pod's image may be any program, and must not outlive the client.
-
-After each command the script writes a mark to stdout and to stderr, a line that only this run can
-write, since it has a nonce: NONCE INDEX EXIT-CODE FILTERED [DIRECTION DEVICE].
+"""Many commands in one exec: the words for the shell script that runs them (script.py), and its
+output, cut at the marks into a record for each command.
 """
 
 from __future__ import annotations
@@ -28,63 +12,13 @@ from errno import ENOBUFS
 
 from kubectl_ebpfnet.capture.spool import Spool
 from kubectl_ebpfnet.collect.ask.question import Question
+from kubectl_ebpfnet.collect.ask.script import HANG_SECONDS
+from kubectl_ebpfnet.collect.ask.unasked import AGENT_HANGS
 from kubectl_ebpfnet.model.catalogue import TC_FILTERS
-from kubectl_ebpfnet.model.evidence import InMemory, Output, Place, Record
-
-# `eval` sees digits alone: it makes "${1}" "${2}" … of a count. The exit code of a command whose
-# lines are filtered comes back by descriptor 3, its lines go round that by descriptor 4.
-SCRIPT = r"""
-n=$1 t=$2 s=$3 i=0 r=0 x=; shift 3
-LC_ALL=C; export LC_ALL
-T=; timeout $t sh -c : </dev/null >/dev/null 2>&1 && T="timeout $t"
-G=; command -v grep >/dev/null 2>&1 && G=1
-exec 4>&1
-run() {
-f=$1 k=0 p=$T; shift
-[ "$s" ] && case "$1 $2" in
-cat\ *|ls\ *|ip\ *|ip*-save*|tc\ *|bpftool\ *|cilium*\ bpf) p=;;
-esac
-if ! command -v "$1" >/dev/null 2>&1; then
-r=127; printf '%s: not found\n' "$1" >&2
-elif [ "$f" ] && [ "$G" ]; then
-k=1
-r=$({ { $p "$@" </dev/null 3>&- 4>&-; echo $? >&3; } | grep -F -e "$f" >&4 3>&- 4>&-; } 3>&1)
-else
-$p "$@" </dev/null 4>&-; r=$?
-fi
-printf '\n%s\n' "$n $i ${r:-255} $k$x"
-printf '\n%s\n' "$n $i ${r:-255} $k$x" >&2
-}
-devices() {
-command -v tc >/dev/null 2>&1 || return
-q=$(tc qdisc show 2>/dev/null) c=0
-for d in /sys/class/net/*; do
-[ -d "$d" ] || continue
-d=${d##*/}
-case $d in
-lo) continue;;
-lxc*) case $q in *"qdisc clsact ffff: dev $d "*) ;; *) continue;; esac;;
-esac
-c=$((c+1)); [ $c -gt 200 ] && break
-for w in ingress egress; do x=" $w $d"; run '' tc filter show dev "$d" $w; done
-done
-x=
-}
-while [ $# -gt 0 ]; do
-i=$((i+1))
-if [ "$1" = @ ]; then shift; devices; continue; fi
-g=$1 m=$2 F=$3; shift 3
-if [ $g = n ] || [ "$r" != 0 ]; then
-a= j=1
-while [ $j -le $m ]; do a="$a \"\${$j}\""; j=$((j+1)); done
-eval "run \"\$F\" $a"
-fi
-shift $m
-done
-exit 0
-""".strip()
+from kubectl_ebpfnet.model.evidence import InMemory, Output, Record
 
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
+_STATE = re.compile(r"[0hs]|f[0-9]{1,9}", re.ASCII)
 _LONGEST_HEADER = 128
 """Most bytes of a mark after its nonce; a device name has 15 at most."""
 _MOST_SECTIONS = 5000
@@ -102,14 +36,14 @@ class Section:
     Attributes:
         index: 1-based, of the command among all forms of all questions.
         exit_code: of the command.
-        filtered: `output` has only the lines that passed the filter.
+        state: 0 for a whole output, `fN`, `h` or `s` (script.py).
         device: (direction, device) of tc's filters, else ().
         output: the exact bytes.
     """
 
     index: int
     exit_code: int
-    filtered: bool
+    state: str
     device: tuple[str, ...]
     output: Output
 
@@ -120,18 +54,29 @@ def new_nonce() -> str:
 
 
 def script_argv(
-    questions: Sequence[Question], nonce: str, seconds: int, *, trusted: bool = True
+    first: Sequence[Question],
+    nonce: str,
+    seconds: int,
+    hang_seconds: float = HANG_SECONDS,
+    *,
+    second: Sequence[Question] = (),
+    trusted: bool = True,
 ) -> list[str]:
-    """Return the argv of one exec that asks all questions.
+    """Return the argv of one exec that asks all questions. Its stdin is the script.
 
     Args:
-        questions: in the order to run them.
+        first: in the order to run them.
         nonce: a fresh one of `new_nonce`.
         seconds: time limit of one command, in an image that has timeout(1).
+        hang_seconds: time limit of a command that asks the agent over its socket.
+        second: beside `first`, in an image that is trusted.
         trusted: the image's `ip`, `cat` and the like are genuine and need no time limit.
     """
-    words = ["sh", "-c", SCRIPT, "sh", nonce, str(seconds), "1" if trusted else ""]
-    return [*words, *(word for question in questions for word in question_words(question))]
+    words = [word for question in first for word in question_words(question)]
+    beside = [word for question in second for word in question_words(question)]
+    forms = sum(len(question.fact.forms) for question in first)
+    said = [nonce, seconds, f"{hang_seconds:g}", 1 if trusted else "", len(words), forms]
+    return ["sh", "-s", *map(str, said), *words, *beside]
 
 
 def question_words(question: Question) -> list[str]:
@@ -139,9 +84,10 @@ def question_words(question: Question) -> list[str]:
     if question.fact is TC_FILTERS:
         return ["@"]
     words = []
-    needles = "\n".join(question.needles)
+    rules, maps = question.line_rules, " ".join(question.fact.maps)
     for number, argv in enumerate(question.fact.forms):
-        words += ["o" if number else "n", str(len(argv)), needles, *argv]
+        kind, lines = ("o", ".") if number else ("n", rules)
+        words += [kind, str(len(argv)), maps, lines, *argv]
     return words
 
 
@@ -194,12 +140,13 @@ class Splitter:
         return self._spool.output()
 
 
-def _header(line: bytes) -> tuple[int, int, bool, tuple[str, ...]] | None:
+def _header(line: bytes) -> tuple[int, int, str, tuple[str, ...]] | None:
     words = line.decode("utf-8", "surrogateescape").split(" ", 4)
-    numbers = words[:3]
-    if len(words) not in (3, 5) or not all(_NUMBER.fullmatch(word) for word in numbers):
+    if len(words) not in (3, 5) or not all(_NUMBER.fullmatch(word) for word in words[:2]):
         return None
-    return int(words[0]), int(words[1]), words[2] == "1", tuple(words[3:])
+    if not _STATE.fullmatch(words[2]):
+        return None
+    return int(words[0]), int(words[1]), words[2], tuple(words[3:])
 
 
 def records(
@@ -211,6 +158,7 @@ def records(
     error: str = "",
     denied: str = "",
     seconds: int = 0,
+    hang_seconds: float = HANG_SECONDS,
 ) -> Iterator[Record]:
     """Yield a record for each command that ran.
 
@@ -221,7 +169,7 @@ def records(
         error: why the exec ended early, "" when it ran to its end. The record of the command that
             was cut off has this error and the output so far.
         denied: the missing permission.
-        seconds: time limit of one command, for the error of a command that exceeded it.
+        seconds, hang_seconds: time limits, for the error of a command that exceeded one.
     """
     commands = [(question, argv) for question in questions for argv in question.fact.forms]
     errors = {(s.index, s.device): s for s in stderr.sections}
@@ -237,23 +185,41 @@ def records(
             words = errors[section.index, section.device].output.read()
         else:
             words, rest = rest, b""
-        late = section.exit_code == TIMED_OUT and seconds > 0
+        why = _why_not_ended(section, seconds, hang_seconds)
+        selected = section.state.startswith("f")
         yield Record(
             0,
             question.place,
             argv,
-            None if late else section.exit_code,
+            None if why else section.exit_code,
             section.output,
             words,
             started,
-            f"it did not end within {seconds} s" if late else "",
-            line_filter=question.needles if section.filtered else (),
+            why,
+            line_filter=question.needles if selected else (),
+            left_out=int(section.state[1:]) if selected else 0,
         )
     if error:
         index = _command_cut_off(questions, stdout.sections)
         if index < len(commands):
             question, argv = commands[index]
             yield Record(0, question.place, argv, None, stdout.rest(), rest, started, error, denied)
+
+
+def _why_not_ended(section: Section, seconds: int, hang_seconds: float) -> str:
+    if section.state == "h":
+        return f"it did not answer within {hang_seconds:g} s: {AGENT_HANGS}"
+    if section.state == "s":
+        return f"not asked: {AGENT_HANGS}"
+    if section.exit_code == TIMED_OUT and seconds > 0:
+        return f"it did not end within {seconds} s"
+    return ""
+
+
+def asks_agent(question: Question) -> bool:
+    """Tell whether a question's commands wait for the agent's socket, in Cilium's image."""
+    program, *words = next(iter(question.fact.forms), ("",))
+    return program == "hubble" or (program.startswith("cilium") and words[:1] != ["bpf"])
 
 
 def _command_cut_off(questions: Sequence[Question], sections: Sequence[Section]) -> int:
@@ -269,15 +235,3 @@ def _command_cut_off(questions: Sequence[Question], sections: Sequence[Section])
                 return last.index - 1  # among the devices
             return end if last.exit_code == 0 else last.index
     return end
-
-
-def unavailable_record(place: Place, argv: Sequence[str], error: str, denied: str = "") -> Record:
-    """Return the record of a question that could not be asked.
-
-    Args:
-        place: where it should have run.
-        argv: the question.
-        error: the reason.
-        denied: the missing permission, "" for none.
-    """
-    return Record(0, place, tuple(argv), None, InMemory(), b"", "", error, denied)

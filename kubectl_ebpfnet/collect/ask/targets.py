@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from kubectl_ebpfnet.cluster.agents import container_of
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.exec.target import Container
-from kubectl_ebpfnet.collect.ask.container import EXEC, AgentExec, PodExec
-from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
+from kubectl_ebpfnet.collect.ask.container import AgentExec, PodExec
+from kubectl_ebpfnet.collect.ask.unasked import EXEC, unavailable_record
 from kubectl_ebpfnet.model.evidence import Record, agent_place, pod_place
 from kubectl_ebpfnet.model.kube import Pod
 

@@ -311,7 +311,10 @@ def _by_tools(command: str, found: NodeCheck, context: DoctorContext) -> Iterato
     if command != "programs" and no_tables:
         what = f"the kernel's own connection tracking: no {NF_CONNTRACK} and no conntrack"
         yield Lack(what, help_)
-    tools = q.best_record(context.cluster.bundle, agent_place(found.name), q.TOOLS)
+    bundle, place = context.cluster.bundle, agent_place(found.name)
+    tools = q.best_record(bundle, place, q.TOOLS)
+    if tools is None:  # an exec that was cut short before
+        tools = next((record for record in bundle.at(place) if not record.ran), None)
     if tools is not None and not tools.ran and _NO_SHELL not in tools.error:
         yield Lack(f"which programs the agent's image has is not known ({tools.why_not()})")
     if command in _DEEP and not no_cilium:

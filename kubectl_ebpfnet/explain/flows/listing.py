@@ -7,7 +7,7 @@ joins are those of match.py, made by dictionaries since a node may have 100,000 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +55,7 @@ def of_node(name: str, bundle: Bundle, filters: Sequence[FlowFilter] = ()) -> Fl
     join = Join(node)
     flows = [f for f in _joined(join, tables) if _fits(filters, f)]
     flows.sort(key=lambda flow: (join.rank_of(flow), _words(flow)))
-    missing = tuple(text for _, text in _missing(node))
+    missing = tuple(text for _, text in _missing(node)) + tuple(_left_out(node))
     return FlowList(f"node {name}", name, tuple(flows), missing, bool(flows) or _known(node))
 
 
@@ -203,15 +203,29 @@ def _known(node: NodeView) -> bool:
     return q.CT.name not in missing or (q.CONNTRACK.name not in missing and not has_cilium)
 
 
+_TABLES: tuple[tuple[Fact[Any], str], ...] = (
+    (q.CT, "Cilium's conntrack"),
+    (q.NAT, "Cilium's NAT"),
+    (q.CONNTRACK, "nf_conntrack"),
+)
+
+
+def _left_out(node: NodeView) -> Iterator[str]:
+    """Yield a note for each table of which only the newest lines came home."""
+    for question, name in _TABLES:
+        record = node.table_state(question).record
+        if record is not None and record.left_out:
+            kept = record.stdout.read().count(b"\n")
+            yield (
+                f"{name} of node {node.name}: the newest {kept:,} lines were read, and "
+                f"{record.left_out:,} more are there"
+            )
+
+
 def _missing(node: NodeView) -> list[tuple[Fact[Any], str]]:
     """Return each table that could not be read, and why."""
     missing: list[tuple[Fact[Any], str]] = []
-    tables: tuple[tuple[Fact[Any], str], ...] = (
-        (q.CT, "Cilium's conntrack"),
-        (q.NAT, "Cilium's NAT"),
-        (q.CONNTRACK, "nf_conntrack"),
-    )
-    for question, name in tables:
+    for question, name in _TABLES:
         answer = node.table_state(question)
         if not answer.known and not (question is q.NAT and no_snat_map(node)):
             missing.append((question, f"{name} of node {node.name}: {answer.missing}"))

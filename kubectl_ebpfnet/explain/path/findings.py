@@ -44,24 +44,28 @@ def across(whole: WholePath) -> list[Finding]:
 
 
 def _agents(whole: WholePath) -> Iterator[Finding]:
-    """Report each place that could not be asked, once, with its remedy."""
+    """Report each place that could not be asked, and each question that it left unanswered, once
+    for a reason, with the remedy."""
     reported: set[str] = set()
-    for record in whole.cluster.bundle.records:
+    bundle = whole.cluster.bundle
+    for record in bundle.records:
         if record.ran or not record.error or record.error in reported:
             continue
         if record.place.kind.value not in ("cilium-agent", "pod", "node"):
             continue
+        why = record.error.removeprefix("not asked: ")
+        if any(known.endswith(why) for known in reported):
+            continue  # what was not run after that
         reported.add(record.error)
+        title = f"{record.place} could not be asked: {record.error}"
         hint = "What this place would have told is unknown above."
+        if any(other.ran for other in bundle.at(record.place)):
+            title = f"{record.place} left `{record.command}` unanswered: {record.error}"
+            hint = "The rest of it was read."
         if record.denied:
             verb, _, resource = record.denied.partition(" in namespace ")[0].partition(" ")
             hint = f"Missing permission: {record.denied} ({role_file(verb, resource)})."
-        yield Finding(
-            Severity.WARNING,
-            f"{record.place} could not be asked: {record.error}",
-            hint,
-            cite.whole(record),
-        )
+        yield Finding(Severity.WARNING, title, hint, cite.whole(record))
 
 
 FULL = 0.95

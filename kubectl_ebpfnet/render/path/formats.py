@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kubectl_ebpfnet.model.evidence import Bundle
-from kubectl_ebpfnet.model.path import Path
 from kubectl_ebpfnet.render.text.view import View
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.model.path import Path
 
 MODULES = {
     "table": "kubectl_ebpfnet.render.path.table",

@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from kubectl_ebpfnet.model.path import Severity, Verdict
-from kubectl_ebpfnet.model.probe import Judgement
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.model.path import Severity, Verdict
+    from kubectl_ebpfnet.model.probe import Judgement
 
 COLOR_MODES = ("auto", "always", "never")
 
 _RED, _YELLOW, _GREEN, _CYAN = 31, 33, 32, 36
+# By the words of Verdict, Severity and Judgement, whose modules would delay the first request.
 _VERDICTS = {
-    Verdict.DELIVERED: _GREEN,
-    Verdict.REACHABLE: _GREEN,
-    Verdict.LEAVES: _GREEN,
-    Verdict.DROPPED: _RED,
-    Verdict.UNKNOWN: _YELLOW,
-}
-_SEVERITIES = {Severity.ERROR: _RED, Severity.WARNING: _YELLOW, Severity.INFO: _CYAN}
-_JUDGEMENTS = {Judgement.AS_ASKED: _GREEN, Judgement.CONTRADICTED: _RED, Judgement.UNKNOWN: _YELLOW}
+    "delivered": _GREEN, "reachable": _GREEN, "leaves": _GREEN, "dropped": _RED, "unknown": _YELLOW,
+}  # fmt: skip
+_SEVERITIES = {"error": _RED, "warning": _YELLOW, "info": _CYAN}
+_JUDGEMENTS = {"as-asked": _GREEN, "contradicted": _RED, "unknown": _YELLOW}
 
 # Default_Ignorable_Code_Point (Unicode DerivedCoreProperties.txt) outside the categories that
 # str.isprintable() refuses already: letters and marks that show nothing at all.

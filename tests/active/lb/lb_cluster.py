@@ -15,7 +15,7 @@ from typing import Any
 
 from kubectl_ebpfnet.active.lb import run as lb
 from kubectl_ebpfnet.cluster.client.session import ConnectionOptions, Session
-from kubectl_ebpfnet.collect.ask.node_access import Mode, NodeAccess
+from kubectl_ebpfnet.collect.ask.access import Mode, NodeAccess
 from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import Bundle

@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from kubectl_ebpfnet.capture.open import write_bundle
-from kubectl_ebpfnet.collect.ask.container import EXEC
-from kubectl_ebpfnet.collect.ask.shell_script import unavailable_record
+from kubectl_ebpfnet.collect.ask.unasked import EXEC, unavailable_record
 from kubectl_ebpfnet.model.evidence import agent_place
 from tests.cli.console import on_a_terminal, run
 

@@ -19,7 +19,8 @@ from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.nodepods import deployment as node_pods
 from kubectl_ebpfnet.cluster.nodepods import leftovers as leftovers_module
 from kubectl_ebpfnet.cluster.nodepods import status as node_pod_status
-from kubectl_ebpfnet.cluster.nodepods.deployment import Deployment, NodePodOptions, find_node_pods
+from kubectl_ebpfnet.cluster.nodepods.deployment import Deployment, NodePodOptions
+from kubectl_ebpfnet.cluster.nodepods.kept import find_node_pods
 from kubectl_ebpfnet.cluster.nodepods.leftovers import leftovers, remove
 from kubectl_ebpfnet.errors import (
     ApiError,
@@ -501,7 +502,8 @@ def test_an_interrupt_during_the_removal_does_not_stop_it(
     with pytest.raises(KeyboardInterrupt):
         run()
     assert cluster.objects == {}
-    assert said == ["deleting node pods, up to 10 s"]
+    lead = "" if first is None else "interrupted: "
+    assert said == [f"{lead}deleting node pods, up to 10 s"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

@@ -7,16 +7,16 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.capture import spool
-from kubectl_ebpfnet.collect.ask import shell_script
+from kubectl_ebpfnet.collect.ask import script, shell_script, unasked
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.shell_script import Splitter, records, script_argv
 from kubectl_ebpfnet.model import catalogue as q
@@ -48,15 +48,19 @@ def run(
     seconds: int = 20,
     env: dict[str, str] | None = None,
     trusted: bool = True,
+    second: Sequence[Question] = (),
 ) -> list[Record]:
     nonce = shell_script.new_nonce()
-    argv = script_argv(asked, nonce, seconds, trusted=trusted)
-    assert argv[:2] == ["sh", "-c"]
-    done = subprocess.run([*shell, *argv[1:]], capture_output=True, timeout=60, env=env)
+    argv = script_argv(asked, nonce, seconds, 1, trusted=trusted, second=second)
+    asked = [*asked, *second]
+    assert argv[0] == "sh"
+    done = subprocess.run(
+        [*shell, *argv[1:]], input=script.SCRIPT, capture_output=True, timeout=60, env=env
+    )
     assert done.returncode == 0
     out, err = split(done.stdout, done.stderr, nonce)
     assert out.rest().read() == b""
-    return list(records(asked, out, err, started="t", seconds=seconds))
+    return list(records(asked, out, err, started="t", seconds=seconds, hang_seconds=1))
 
 
 def split(stdout: bytes, stderr: bytes, nonce: str) -> tuple[Splitter, Splitter]:
@@ -171,13 +175,111 @@ def test_only_wanted_lines_come_and_the_exit_code_stays(shell: list[str]) -> Non
     )
     assert [r.stdout.read() for r in said] == [
         b"10.0.0.1 a\n10.0.0.10 b\n",
-        b"10x0.0.1 c\n10.0.0.2 [d]*\n",
+        b"10.0.0.2 [d]*\n10x0.0.1 c\n",  # by rule, then as they came
         b"",
         b"all\n",
     ]
     assert [r.exit_code for r in said] == [5, 5, 5, 0]
     assert [r.stderr for r in said] == [b"oops\n"] * 3 + [b""]
     assert [r.line_filter for r in said] == [("10.0.0.1",), ("[d]*", "10x"), ("nothing",), ()]
+
+
+def test_of_many_lines_the_newest_come_and_the_rest_is_counted(
+    shell: list[str], tmp_path: Path
+) -> None:
+    address, peer, most = ip_address("10.0.0.1"), ip_address("1.1.1.1"), script.MOST_LINES
+    flows = (
+        FlowFilter(address=address, peer=peer, peer_port=80, protocol=6),
+        FlowFilter(address=address, protocol=6),
+    )
+    line = "{} OUT 10.0.0.1:{} -> {} expires=9 LastRxReport={} LastTxReport={} RevNAT=0\n"
+    others = [line.format("TCP", n, "2.2.2.2:80", 0, n) for n in range(1000, 1000 + 3 * most)]
+    wanted = line.format("TCP", 7, "1.1.1.1:80", 3, 2)
+    table = [*others[:most], wanted, *others[most:]]
+    table += [line.format("UDP", 7, "1.1.1.1:80", 3, 2), "TCP OUT 10.0.0.2:1 -> 1.1.1.1:80 x\n"]
+    (tmp_path / "ct").write_text("".join(table))
+    asked = Question(one("cat", str(tmp_path / "ct")).fact, PLACE, flows=flows)
+    (said,) = run(shell, [asked])
+    first, *rest = said.stdout.read().decode().splitlines(keepends=True)
+    assert first == wanted
+    assert sorted(rest) == sorted(others[-most:])
+    assert said.left_out == 2 * most
+    assert said.line_filter == ("10.0.0.1",)
+
+
+@pytest.mark.parametrize(
+    ("newer", "older"),
+    [
+        ("TCP OUT 10.0.0.1:1 -> b XLATE_SRC c Created=9sec ago", "10.0.0.1 Created=99sec"),
+        ("ipv4 2 tcp 6 300 ESTABLISHED src=10.0.0.1", "ipv4 2 tcp 6 20 SYN_SENT src=10.0.0.1"),
+        ("TCP OUT 10.0.0.1:1 -> b expires=99", "TCP OUT 10.0.0.1:1 -> b expires=9"),
+    ],
+)
+def test_what_newest_means(
+    shell: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newer: str, older: str
+) -> None:
+    small = script.SCRIPT.replace(b"m=%d " % script.MOST_LINES, b"m=1 ")
+    monkeypatch.setattr(script, "SCRIPT", small)
+    for name, lines in (("a", (newer, older)), ("b", (older, newer))):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+        (said,) = run(shell, [one("cat", str(tmp_path / name), kept=("10.0.0.1",))])
+        assert (said.stdout.read().decode().strip(), said.left_out) == (newer, 1)
+
+
+def agent_image(tmp_path: Path, *, timeout: bool = True) -> dict[str, str]:
+    """An image whose agent hangs: `bpf` commands answer."""
+    program = tmp_path / "cilium-dbg"
+    program.write_text(
+        '#!/bin/sh\necho "$*" >>"$0.ran"\necho noise >&2\n'
+        '[ "$1" = bpf ] || exec sleep 30\nsleep 0.3\necho "$*"\n'
+    )
+    program.chmod(0o755)
+    if timeout:
+        return {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    for name in ("sh", "sleep", "cat", "echo", "printf"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "")
+    return {"PATH": str(tmp_path)}
+
+
+@pytest.mark.parametrize("timeout", [True, False])
+def test_an_agent_that_hangs_costs_one_limit(
+    shell: list[str], tmp_path: Path, timeout: bool
+) -> None:
+    if not timeout and shell[0] == "busybox":
+        pytest.skip("BusyBox's shell brings its own timeout")
+    env = agent_image(tmp_path, timeout=timeout)
+    shell = [shutil.which(shell[0]) or "", *shell[1:]]
+    status, listed = one("cilium-dbg", "status"), one("cilium-dbg", "endpoint", "list")
+    maps = one("cilium-dbg", "bpf", "lb", "list")
+    begun = time.monotonic()
+    said = run(shell, [maps, status, listed], env=env, second=[maps])
+    assert time.monotonic() - begun < 2.5
+    assert [record.error for record in said] == [
+        "", "it did not answer within 1 s: the agent hangs", "not asked: the agent hangs", "",
+    ]  # fmt: skip
+    assert [record.stdout.read() for record in said] == [
+        b"bpf lb list\n",
+        b"",
+        b"",
+        b"bpf lb list\n",
+    ]
+    assert [unasked.hangs(record) for record in said] == [False, True, True, False]
+    assert (tmp_path / "cilium-dbg.ran").read_text().count("endpoint") == 0
+
+
+def test_lanes_run_beside_each_other(shell: list[str], tmp_path: Path) -> None:
+    env = agent_image(tmp_path)
+    maps = [one("cilium-dbg", "bpf", str(number)) for number in range(4)]
+    missing = first_of(("no-such-program",), ("printf", "x\\000y"))
+    begun = time.monotonic()
+    said = run(shell, [*maps[:2], missing], env=env, second=[*maps[2:], missing])
+    assert time.monotonic() - begun < 1.1  # 1.2 s after each other
+    assert [record.stdout.read() for record in said] == [
+        b"bpf 0\n", b"bpf 1\n", b"", b"x\0y", b"bpf 2\n", b"bpf 3\n", b"", b"x\0y",
+    ]  # fmt: skip
+    errors = [record.stderr for record in said]
+    assert errors[:4] == errors[4:]
+    assert errors[:3] == [b"noise\n", b"noise\n", b"no-such-program: not found\n"]
 
 
 def test_what_a_pods_image_calls_bpftool_does_not_stay_behind(
@@ -195,8 +297,8 @@ def test_what_a_pods_image_calls_bpftool_does_not_stay_behind(
     assert said.why_not()
 
 
-def test_without_grep_and_timeout_all_lines_come(tmp_path: Path) -> None:
-    # busybox would bring its own grep; dash has nothing but what PATH gives.
+def test_without_awk_and_timeout_all_lines_come(tmp_path: Path) -> None:
+    # busybox would bring its own awk; dash has nothing but what PATH gives.
     if shutil.which("dash") is None:
         pytest.skip("dash is not installed")
     for name in ("cat", "sh"):
@@ -230,8 +332,8 @@ def test_tc_is_asked_about_every_device(
     for name in (*devices, "lo", "lxc2"):
         (tmp_path / "net" / name).mkdir(parents=True)
     (tmp_path / "net" / "bonding_masters").touch()
-    script = shell_script.SCRIPT.replace("/sys/class/net", str(tmp_path / "net"))
-    monkeypatch.setattr(shell_script, "SCRIPT", script)
+    elsewhere = script.SCRIPT.replace(b"/sys/class/net", str(tmp_path / "net").encode())
+    monkeypatch.setattr(script, "SCRIPT", elsewhere)
     tc = tmp_path / "tc"
     tc.write_text(
         '#!/bin/sh\n[ "$1" = qdisc ] && echo "qdisc clsact ffff: dev lxc1 parent ffff:"\n'
@@ -246,11 +348,6 @@ def test_tc_is_asked_about_every_device(
         for name in devices
         for way in ("ingress", "egress")
     }
-
-
-def test_it_fits_into_a_request_line() -> None:
-    # Some proxies refuse URLs of more than 8 KB; each word of an exec's argv is in its URL.
-    assert len(urlencode([("command", shell_script.SCRIPT)])) < 2200
 
 
 # --- cutting ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import yaml
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cluster import agents
 from kubectl_ebpfnet.cluster.nodepods import manifest
-from kubectl_ebpfnet.collect.ask.container import EXEC, error_sentence
+from kubectl_ebpfnet.collect.ask.unasked import EXEC, error_sentence
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ExecTimeout
 from kubectl_ebpfnet.explain.doctor import nodes as doctor_nodes

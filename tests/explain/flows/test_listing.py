@@ -51,6 +51,16 @@ EVERYTHING = (
 )  # fmt: skip
 
 
+def test_lines_that_were_left_out_are_counted() -> None:
+    short = replace(EVERYTHING[0], left_out=59_500)
+    found = listing.of_node("n1", bundle(short, *EVERYTHING[1:]))
+    (note,) = found.missing
+    assert note == (
+        "Cilium's conntrack of node n1: the newest 5 lines were read, and 59,500 more are there"
+    )
+    assert found.known
+
+
 def test_entries_of_one_flow_are_one_line() -> None:
     found = listing.of_node("n1", bundle(*EVERYTHING))
     lines = [(str(f.flow), translated(f), tables(f), state(f)) for f in found.flows]

@@ -113,7 +113,8 @@ def _agent_client() -> None:
     folder.mkdir()
     run(["gcc", "-static", "-O2", "-Wall", "-Werror", "-o", str(folder / "cilium-dbg"),
          str(HERE / "agent/cilium-dbg.c")])  # fmt: skip
-    (folder / "cilium").symlink_to("cilium-dbg")
+    for name in ("cilium", "hubble"):
+        (folder / name).symlink_to("cilium-dbg")
 
 
 def _nodes() -> None:

@@ -18,7 +18,8 @@ from kubectl_ebpfnet.cluster.client.session import ConnectionOptions, Session
 from kubectl_ebpfnet.cluster.exec.pump import Limits
 from kubectl_ebpfnet.cluster.exec.run import exec_stream
 from kubectl_ebpfnet.cluster.nodepods import manifest
-from kubectl_ebpfnet.cluster.nodepods.deployment import Deployment, NodePod, NodePodOptions
+from kubectl_ebpfnet.cluster.nodepods.deployment import Deployment, NodePodOptions
+from kubectl_ebpfnet.cluster.nodepods.kept import NodePod
 from kubectl_ebpfnet.errors import ClusterError
 
 

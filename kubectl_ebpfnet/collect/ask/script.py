@@ -1,0 +1,172 @@
+"""A shell script that runs many commands in one exec and marks where each ends.
+
+An exec costs some 80 ms whatever it runs, so one exec asks a place everything. The script is
+constant and comes by stdin; the commands are its positional parameters, so the shell never parses a
+word of them (POSIX.1-2017, Shell Command Language 2.5.1). It runs under dash, BusyBox, bash and
+mksh. Each command takes these words:
+
+    n|o COUNT MAPS RULES WORD…   n begins a question, o is its next form, run if the last one
+                             failed; MAPS is "" or names of pins, without any of which it is not run
+                             (model/fact.py); RULES is "" or what selects lines (question.py), . for
+                             those of the command before
+    @                        tc's filters of every device, in both directions
+
+In an agent's image the questions are two lanes that run side by side: the second one's output waits
+in a pipe until the first has ended. Where two cores are idle this halves the time of Cilium's
+commands, each of which starts a Go program for 45 ms of CPU.
+
+The time limit of a command depends on what it may wait for. Commands that read kernel state, BPF
+maps included, have none in an agent's image: they cannot hang, timeout(1) would double their time,
+and a long table must not be cut; the run's deadline limits them. Commands that ask the agent over
+its socket hang for as long as the agent does: they have HANG_SECONDS, and after one that hung no
+other is run. All else is limited where the image has timeout(1): `ip` in a pod's image may be any
+program, and must not outlive the client.
+
+After each command the script writes a mark to stdout and to stderr, a line that only this run can
+write, since it has a nonce: NONCE INDEX EXIT-CODE STATE [DIRECTION DEVICE]. STATE is 0 for a whole
+output, fN for selected lines (N more were left out of those that fit), h for a command that hung,
+s for one that was not run after that.
+"""
+
+from __future__ import annotations
+
+HANG_SECONDS = 3
+"""Time limit of a command that asks the agent over its socket; 50 ms are usual."""
+MOST_LINES = 500
+"""Lines that a rule of a question keeps."""
+
+# A line belongs to the first rule that it meets; each rule keeps the newest, by Cilium's reports,
+# by the age that its NAT map gives, else by nf_conntrack's timeout. The command's exit code comes
+# as the last line.
+_SELECT = r"""
+function age(s, a, b) {
+  if (match(s, /Created=[0-9]+/)) return -substr(s, RSTART+8, RLENGTH-8)
+  while (match(s, /Last[RT]xReport=[0-9]+/)) {
+    b = substr(s, RSTART+13, RLENGTH-13) + 0
+    if (b > a) a = b
+    s = substr(s, RSTART+RLENGTH)
+  }
+  if (!a && match($0, /expires=[0-9]+/)) a = substr($0, RSTART+8, RLENGTH-8) + 0
+  return a ? a : $5+0
+}
+function oldest(a, b, c) {
+  c = 1
+  for (b = 2; b <= most; b++) if (when[a,b] < when[a,c]) c = b
+  return c
+}
+BEGIN {
+  rules = split(ENVIRON["RULES"], rule, "\n")
+  for (a = 1; a <= rules; a++) {
+    parts[a] = split(rule[a], part, "\t")
+    for (b = 1; b <= parts[a]; b++) {
+      words[a,b] = split(part[b], word, "|")
+      for (c = 1; c <= words[a,b]; c++) needle[a,b,c] = word[c]
+    }
+  }
+}
+index($0, nonce " ") == 1 { code = $2; next }
+$0 == "" { next }
+{
+  for (a = 1; a <= rules; a++) {
+    for (b = 1; b <= parts[a]; b++) {
+      for (c = 1; c <= words[a,b]; c++) if (index($0, needle[a,b,c])) break
+      if (c > words[a,b]) break
+    }
+    if (b <= parts[a]) continue
+    now = age($0)
+    if (kept[a] < most) { kept[a]++; b = kept[a] }
+    else { out++; b = last[a]; if (now <= when[a,b]) next }
+    line[a,b] = $0; when[a,b] = now
+    if (kept[a] == most) last[a] = oldest(a)
+    next
+  }
+}
+END {
+  for (a = 1; a <= rules; a++) for (b = 1; b <= kept[a]; b++) print line[a,b]
+  printf "\n%s %d %d f%d\n", nonce, number, code, out
+  exit code
+}
+"""
+
+# `eval` sees digits alone: it makes "${1}" "${2}" … of a count. In an agent's image a command's
+# stderr is kept ($e) until its mark is written: the lanes share that stream.
+_SCRIPT = r"""n=$1 t=$2 h=$3 s=$4 c=$5 b=$6 r=0 H= x= P=/sys/fs/bpf/tc/globals; shift 6
+LC_ALL=C; export LC_ALL
+N='
+'
+T=; timeout $t sh -c : </dev/null >/dev/null 2>&1 && T=timeout
+A=; command -v awk >/dev/null 2>&1 && A=1
+run() {
+  f=$1 k=0 p= q= e=; shift
+  case $s$1\ $2 in
+  1cat\ *|1grep\ *|1ls\ *|1ip\ *|1ip*-save*|1tc\ *|1bpftool\ *|1cilium*\ bpf) ;;
+  1cilium*|1hubble*) q=1; [ "$T" ] && p="$T $h";;
+  *) [ "$T" ] && p="$T $t";;
+  esac
+  if ! command -v "$1" >/dev/null 2>&1; then
+    r=127 e="$1: not found"
+  elif [ "$y" ] && ! pinned $y; then
+    r=1 e="no such file or directory: $y"
+  elif [ "$q$H" = 11 ]; then
+    r=124 k=s
+  elif [ "$f" ] && [ "$A" ]; then
+    e=$({ { $p "$@" </dev/null 2>&3 3>&- 4>&-; printf '\n%s\n' "$n $?"; } |
+      RULES=$f awk -v nonce="$n" -v number=$i -v most=$m "$W" >&4 2>/dev/null 3>&- 4>&-; } 3>&1)
+    r=$? k=f
+  elif [ "$q" ] && ! [ "$T" ]; then
+    e=$({ "$@" </dev/null 2>&1 >&4 4>&- & w=$!
+      { sleep $h; kill -9 $w; } </dev/null >/dev/null 2>&1 4>&- &
+      wait $w; w=$?; kill $! 2>/dev/null; exit $w; } 2>&1)
+    r=$?
+  elif [ "$s" ]; then
+    e=$($p "$@" </dev/null 2>&1 >&4 4>&-); r=$?
+  else
+    $p "$@" </dev/null 4>&-; r=$?
+  fi
+  case $q$r in 1124|1137|1143) H=1 r=124; [ $k = 0 ] && k=h;; esac
+  [ $k = f ] || printf '\n%s\n' "$n $i ${r:-255} $k$x"
+  printf '%s\n%s\n' "${e:+$e$N}" "$n $i ${r:-255} 0$x" >&2
+}
+pinned() {
+  [ -e $P/cilium_lxc ] || return 0
+  for w; do for d in $P/$w; do [ -e "$d" ] && return 0; done; done
+  return 1
+}
+devices() {
+  command -v tc >/dev/null 2>&1 || return
+  d=$(tc qdisc show 2>/dev/null) c=0
+  for w in /sys/class/net/*; do
+    [ -d "$w" ] || continue
+    w=${w##*/}
+    case $w in
+    lo) continue;;
+    lxc*) case $d in *"qdisc clsact ffff: dev $w "*) ;; *) continue;; esac;;
+    esac
+    c=$((c+1)); [ $c -gt 200 ] && break
+    for g in ingress egress; do x=" $g $w"; run '' tc filter show dev "$w" $g; done
+  done
+  x=
+}
+lane() {
+  exec 4>&1
+  while [ $z -gt 0 ]; do
+    i=$((i+1))
+    if [ "$1" = @ ]; then y=; shift; z=$((z-1)); devices; continue; fi
+    g=$1 l=$2 y=$3; [ "$4" = . ] || F=$4; shift 4; z=$((z-4-l))
+    if [ $g = n ] || [ "$r" != 0 ]; then
+      a= j=1
+      while [ $j -le $l ]; do a="$a \"\${$j}\""; j=$((j+1)); done
+      eval "run \"\$F\" $a"
+    fi
+    shift $l
+  done
+}
+m=MOST W='SELECT'
+if [ $c = $# ]; then i=0 z=$#; lane "$@"
+else { shift $c; i=$b z=$#; lane "$@"; } | { i=0 z=$c; lane "$@"; cat; }
+fi
+exit 0
+"""
+
+SCRIPT = _SCRIPT.replace("MOST", str(MOST_LINES)).replace("SELECT", _SELECT).encode()
+"""The script, for the stdin of `sh -s`."""

@@ -1,0 +1,94 @@
+"""What one packet needs of the places that it passes, and its lines of long tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kubectl_ebpfnet.collect.destination import FarEnd
+from kubectl_ebpfnet.collect.scope import Scope
+from kubectl_ebpfnet.model.fact import NOBODY, Need
+from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.model.net import ICMP, ICMPV6, Address
+from kubectl_ebpfnet.model.path import PathRequest
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter
+
+MOST_LOOKUPS = 8
+"""How many destinations to look up; a Service may have hundreds of backends."""
+MOST_PEERS = 16
+"""How many of them select lines; those to others are found among the newest of the pod."""
+
+
+def packet_scope(
+    pod: Pod,
+    request: PathRequest,
+    versions: frozenset[int],
+    far_end: FarEnd,
+    *,
+    knows_nodes: bool,
+) -> Scope:
+    """Return what a packet needs: its lines of long tables, and no table that cannot act on it.
+
+    Args:
+        pod: the source.
+        request: the packet.
+        versions: possible IP versions of the destination.
+        far_end: what is known of the other end.
+        knows_nodes: the CiliumNode objects were read.
+    """
+    sources = pod.addresses
+    own = frozenset(source.version for source in sources)
+    versions = (versions & own) or versions or own or frozenset((4, 6))
+    need = Need.PATH | Need.SENDER
+    need |= Need.IPV4 if 4 in versions else NOBODY
+    need |= Need.IPV6 if 6 in versions else NOBODY
+    need |= Need.LEAVES if far_end.leaves else NOBODY
+    need |= NOBODY if knows_nodes else Need.NODES
+    asked = request.destination_address
+    front = [*([asked] if asked else []), *far_end.frontends]
+    behind = [address for pod in far_end.pods for address in pod.addresses]
+    destinations = [*dict.fromkeys([*front, *behind])]
+    return Scope(
+        need,
+        tuple(
+            flow
+            for source in sources
+            if source.version in versions
+            for flow in packet_flows(source, request, front, destinations)
+        ),
+        tuple(
+            (source, end)
+            for end in destinations[:MOST_LOOKUPS]
+            for source in sources
+            if source.version == end.version
+        ),
+    )
+
+
+def packet_flows(
+    source: Address, request: PathRequest, front: Sequence[Address], ends: Sequence[Address]
+) -> list[FlowFilter]:
+    """Return filters of a packet's lines in tables that grow with traffic, what matters most first:
+    each brings home its newest lines. A pod may have 60,000 entries beside, of other protocols and
+    to other places.
+
+    Args:
+        source: the pod's address.
+        request: the packet.
+        front: addresses that may be asked at the request's port.
+        ends: these, and where the packet may be sent instead.
+    """
+    protocol, port = request.protocol, request.port
+    one, some = ([end for end in ends if end.version == source.version] for ends in (front, ends))
+    flows = [FlowFilter(source, None, end, port, protocol) for end in one[:MOST_PEERS] if port]
+    flows += [FlowFilter(source, None, end, None, protocol) for end in some[:MOST_PEERS]]
+    flows.append(FlowFilter(source, protocol=protocol))
+    error = ICMP if source.version == 4 else ICMPV6  # what came back instead of an answer
+    return flows if protocol == error else [*flows, FlowFilter(source, protocol=error)]
+
+
+def far_scope(scope: Scope, far_end: FarEnd) -> Scope:
+    """Return what the same packet needs of a node at its far end."""
+    if far_end.by_node:
+        return scope
+    return replace(scope, need=scope.need & ~(Need.SENDER | Need.LEAVES))
