@@ -181,7 +181,7 @@ class Gatherer:
         """Return Cilium's agents by node, {} where they could not be listed; start to read Cilium's
         settings beside them."""
         by_agent, by_pod = self._looking
-        listed = self.tried(by_agent, 0.5)  # whoever does not come may leave time for the others
+        listed = self.tried(by_agent)
         agents = listed[0] or {}
         self.answerers.set_available(agents, listed[1], self.tried(by_pod, 0.5)[0] or {})
         namespaces = sorted({agent.namespace for agent in agents.values()})

@@ -107,16 +107,16 @@ class NodeAnswerers:
     def instead_of_agent(self, node: str, deadline: Deadline) -> NodePodExec | Record | None:
         """Return who answers for a node whose agent turned out not to answer: a node pod that is
         created now, or the record with the reason why there is none; None where --node-access
-        takes agents alone.
+        takes agents alone, or no time is left.
 
         Args:
             node: its name.
             deadline: of the whole run.
         """
-        if self._access.mode is not Mode.AUTO:
+        if self._access.mode is not Mode.AUTO or deadline.over:
             return None
-        refused = (deadline.missed("no node pod"), "") if deadline.over else None
-        if refused is None and node not in self._deployed_nodes:
+        refused = None
+        if node not in self._deployed_nodes:
             refused = self._deploy([node], f"Cilium's agent on {node} does not answer", deadline)
         return self._new_pod(node, refused)
 
