@@ -218,12 +218,13 @@ class DeadEnd:
     Attributes:
         text: a clause that names the chain.
         way: the rules that lead there; () where none names the packet's destination.
-        refused: a rule there marks it to be dropped.
+        broken: kube-proxy itself leaves no such rules. It does leave rules none of which translates
+            (externalTrafficPolicy Local without a local endpoint) or that mark it to be dropped.
     """
 
     text: str
     way: tuple[NetfilterRule, ...] = ()
-    refused: bool = False
+    broken: bool = False
 
 
 def dead_end(ruleset: Ruleset, context: Context) -> DeadEnd:
@@ -237,7 +238,7 @@ def dead_end(ruleset: Ruleset, context: Context) -> DeadEnd:
     named = (r for r in entries if r.names_port and r.jump.startswith("KUBE-"))
     first = next((r for r in named if matches(r, context) is not False), None)
     if first is None:
-        return DeadEnd(f"no rule of {SERVICES} is for it")
+        return DeadEnd(f"no rule of {SERVICES} is for it", broken=True)
     way = [first]
     while len(way) < netfilter.DEEPEST:
         inside = [
@@ -247,7 +248,7 @@ def dead_end(ruleset: Ruleset, context: Context) -> DeadEnd:
         ]
         refusing = next((rule for rule in inside if rule.jump in _REFUSING), None)
         if refusing is not None:
-            return DeadEnd(f"{refusing.title} has it dropped", (*way, refusing), True)
+            return DeadEnd(f"{refusing.title} has it dropped", (*way, refusing))
         deeper = [rule for rule in inside if rule.jump.startswith("KUBE-")]
         if not deeper:
             break
@@ -259,4 +260,5 @@ def dead_end(ruleset: Ruleset, context: Context) -> DeadEnd:
         what = "which has no rule"
     else:
         what = "none of whose rules translates it"
-    return DeadEnd(f"{first.chain} rule {first.number} leads to {chain}, {what}", tuple(way))
+    text = f"{first.chain} rule {first.number} leads to {chain}, {what}"
+    return DeadEnd(text, tuple(way), not ruleset.chain("nat", chain))

@@ -226,13 +226,15 @@ def _owner(match: RuleMatch, context: Context) -> Answer:
 
 
 def _socket(match: RuleMatch, context: Context) -> Answer:
-    """xt_socket: nobody has a socket yet for the first packet to an address of another machine;
-    those that listen at any address do not count without --nowildcard."""
-    if any(option.name == "--nowildcard" for option in match.options):
+    """xt_socket: nobody has a socket yet for the first packet to an address of another machine, and
+    one that listens for a proxy (--transparent) is bound to any address, which does not count
+    without --nowildcard."""
+    names = {option.name for option in match.options}
+    if "--nowildcard" in names or not context.is_first:
         return None
-    if context.is_first and context.local is not None and not _is_local(context):
+    if "--transparent" in names:
         return False
-    return None
+    return False if context.local is not None and not _is_local(context) else None
 
 
 def _is_local(context: Context) -> bool:

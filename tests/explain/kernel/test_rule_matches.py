@@ -111,6 +111,8 @@ def rule(words: str) -> NetfilterRule:
         ("-m socket --transparent", CONTEXT, False),
         ("-m socket --nowildcard", CONTEXT, None),
         ("-m socket", TO_NODE, None),
+        ("-m socket --transparent", TO_NODE, False),
+        ("-m socket --transparent", REPLY, None),
         ("-m physdev ! --physdev-is-in", CONTEXT, True),
         ("-m physdev --physdev-is-bridged", CONTEXT, False),
         ("-m physdev ! --physdev-is-in", replace(CONTEXT, bridged=None), None),

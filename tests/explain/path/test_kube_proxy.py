@@ -174,6 +174,23 @@ def test_a_service_without_endpoints_is_rejected() -> None:
     )
 
 
+def test_what_to_do_about_a_rule_of_kube_proxy_is_the_services() -> None:
+    def refuse(text: str) -> str:
+        rule = '-A KUBE-EXTERNAL-SERVICES -m comment --comment "default/web:http has no local '
+        rule += 'endpoints" -j DROP\n-A FORWARD -j KUBE-EXTERNAL-SERVICES\n'
+        before, found, after = text.partition("*filter\n")
+        body, commit, rest = after.partition("COMMIT\n")
+        lines = [line for line in body.splitlines(keepends=True) if "-A FORWARD" not in line]
+        return before + found + "".join(lines) + rule + commit + rest
+
+    path = path_by(more=(edit("node2", "iptables-save -c", refuse),))
+    assert dropped_at(path).kind is HopKind.RULE
+    assert path.fix is not None
+    assert path.fix.command == (
+        "kubectl get endpointslices -n default -l kubernetes.io/service-name=web"
+    )
+
+
 def test_a_packet_of_the_node_is_balanced_in_output() -> None:
     path = path_by(ENTRY + "KUBE-SVC-A\n", ONE, more=(host_network("10.244.1.53"),))
     assert balancing(path)[1] == OTHER_END

@@ -269,7 +269,7 @@ def _not_translated(
         *where, f"{service.title} is not translated: {dead.text}", State.DERIVED, here.packet,
         service.evidence + proof,
     )  # fmt: skip
-    if not dead.refused and service.usable:
+    if dead.broken and service.usable:
         walk.finding(
             Severity.ERROR,
             f"kube-proxy's rules on {here.node} do not translate {service.title}",

@@ -8,6 +8,7 @@ iptables has two back ends, nf_tables and legacy, and a packet passes the rules 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,8 @@ from kubectl_ebpfnet.parse.netfilter import LEGACY_WARNING
 IDENTITY_MARK, IDENTITY_BITS = 0x0F00, 0x0F00
 """MARK_MAGIC_IDENTITY: what cil_from_container puts on packets for the stack (bpf/lib/common.h)."""
 
+_OF_SERVICE = re.compile(r"([a-z0-9-]+)/([a-z0-9.-]+)(?::|\s|$)")
+"""Beginning of kube-proxy's comments: `namespace/service:port has no endpoints`."""
 _MOST = 6
 """Rules that one hop cites."""
 
@@ -258,18 +261,15 @@ def _drop(walk: PathBuilder, here: PacketState, passage: Passage) -> None:
     end, chain, command = outcome.end, outcome.chain, passage.back_end.command
     verb = "rejects" if end.target == "REJECT" else "drops"
     named, rule = passage.named(end), end.rule
+    counted = ""
     if rule is None:
-        counted = ""
         fix = Fix(
             f"Accept this packet in {chain} on {here.node}, or change the chain's policy.",
             f"{command} -t {table} -P {chain} ACCEPT",
         )
     else:
         counted = "" if rule.packets is None else f" It counts {rule.packets} packets."
-        fix = Fix(
-            f"Let this packet pass before the rule on {here.node}, or delete the rule.",
-            f"{command} -t {table} -D {rule.chain} {rule.number}",
-        )
+        fix = _mend(here.node, rule, command)
     where = chain if table == "filter" else f"{table} {chain}"
     walk.drop(
         *here.on_node(HopKind.RULE),
@@ -282,6 +282,21 @@ def _drop(walk: PathBuilder, here: PacketState, passage: Passage) -> None:
         cause=f"{named} of table {table} on {here.node} {verb} it",
         fix=fix,
         object=f"{command} -t {table} chain {rule.chain if rule else chain}",
+    )
+
+
+def _mend(node: str, rule: NetfilterRule, command: str) -> Fix:
+    """Return what to do about a rule that drops the packet; kube-proxy writes its own anew."""
+    service = _OF_SERVICE.match(rule.comment) if rule.chain.startswith("KUBE-") else None
+    if service is not None:
+        return Fix(
+            f"kube-proxy keeps this rule: {rule.comment}. Mend the Service, or its endpoints.",
+            f"kubectl get endpointslices -n {service[1]} "
+            f"-l kubernetes.io/service-name={service[2]}",
+        )
+    return Fix(
+        f"Let this packet pass before the rule on {node}, or delete the rule.",
+        f"{command} -t {rule.table} -D {rule.chain} {rule.number}",
     )
 
 
