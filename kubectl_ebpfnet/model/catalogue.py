@@ -149,11 +149,9 @@ NEIGHBOURS      = Fact("neighbours", Neighbour, _NODE, PATH, "neighbours",
         + _by("procfs.neighbours",      "cat /proc/net/arp"),
     read =_by("nettools.neighbours",    "arp -an"))
 NETFILTER       = Fact("netfilter", Ruleset, _NODE, IPV4 | LB,
-    asked=_by("netfilter.ruleset",      "iptables-save -c", "iptables-save"),
-    read =_by("netfilter.ruleset",      "iptables-nft-save -c", "iptables-nft-save"))
+    asked=_by("netfilter.ruleset",      "iptables-save -c", "iptables-save"))
 NETFILTER6      = Fact("netfilter6", Ruleset, _NODE, IPV6 | LB,
-    asked=_by("netfilter.ruleset",      "ip6tables-save -c", "ip6tables-save"),
-    read =_by("netfilter.ruleset",      "ip6tables-nft-save -c", "ip6tables-nft-save"))
+    asked=_by("netfilter.ruleset",      "ip6tables-save -c", "ip6tables-save"))
 # iptables has two back ends, and a packet passes the rules of both.
 LEGACY          = Fact("netfilter-legacy", Ruleset, _NODE, IPV4 | LB,
     asked=_by("netfilter.ruleset",      "iptables-legacy-save -c"),
@@ -161,6 +159,10 @@ LEGACY          = Fact("netfilter-legacy", Ruleset, _NODE, IPV4 | LB,
 LEGACY6         = Fact("netfilter6-legacy", Ruleset, _NODE, IPV6 | LB,
     asked=_by("netfilter.ruleset",      "ip6tables-legacy-save -c"),
     read =_by("netfilter.ruleset",      "ip6tables-legacy-save"))
+NFT             = Fact("netfilter-nft", Ruleset, _NODE,
+    read =_by("netfilter.ruleset",      "iptables-nft-save -c", "iptables-nft-save"))
+NFT6            = Fact("netfilter6-nft", Ruleset, _NODE,
+    read =_by("netfilter.ruleset",      "ip6tables-nft-save -c", "ip6tables-nft-save"))
 BPF_NET         = Fact("bpf-net", Attachment, _NODE, PATH | PROGRAMS | LB,
     asked=_by("bpf.bpftool.net",        "bpftool -j net show"),
     read =_by("bpf.bpftool.net",        "bpftool net show"))

@@ -104,20 +104,27 @@ class HookTables:
 
 
 def tables_of(node: NodeView, version: int) -> HookTables:
-    """Return a node's rules for one IP version, of both back ends."""
+    """Return a node's rules for one IP version, of both back ends.
+
+    iptables-save prints those of one back end, mostly nf_tables; its header says which.
+    """
     main = node.ruleset(version)
-    other = node[q.LEGACY if version == 4 else q.LEGACY6]
+    legacy, nft = (q.LEGACY, q.NFT) if version == 4 else (q.LEGACY6, q.NFT6)
     command = "iptables" if version == 4 else "ip6tables"
-    found = [BackEnd(ruleset, main.record, command) for ruleset in main.facts]
-    if not any(each.ruleset.backend == "legacy" for each in found):
-        found += [BackEnd(rules, other.record, f"{command}-legacy") for rules in other.facts]
+    backend = main.facts[0].backend if main.facts else ""
+    answers = [(command, main)]
+    if backend != "legacy":
+        answers.append((f"{command}-legacy", node[legacy]))
+    if backend != "nf_tables" and (backend or not main.facts):
+        answers.append((f"{command}-nft", node[nft]))
+    found = [BackEnd(rules, each.record, name) for name, each in answers for rules in each.facts]
     missing, record = "", main.record
-    if not main.facts:
+    if not main.facts and not node[nft].facts:
         missing = f"netfilter's rules could not be read: {main.missing}"
-    elif not other.facts and _legacy_too(main.facts[0], main.record):
+    elif main.facts and not node[legacy].facts and _legacy_too(main.facts[0], main.record):
         missing = (
             f"{command}-save says that {command}-legacy has tables as well, and "
-            f"{command}-legacy-save: {other.missing}"
+            f"{command}-legacy-save: {node[legacy].missing}"
         )
     return HookTables(tuple(found), missing, record)
 
