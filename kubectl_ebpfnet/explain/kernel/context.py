@@ -19,6 +19,7 @@ class Context:
         mark: of the packet.
         connmark: of its connection: 0 for a new one until a rule sets it.
         state: conntrack state word: `NEW`, `ESTABLISHED`, `UNTRACKED`, …; "" when not known.
+        tracked: connection tracking has seen it; the table raw comes before that.
         translated: its connection has a destination NAT (state `DNAT`); None when not known.
         original: the flow before that, None for `flow` itself.
         sets: ipset name → members, for the sets whose content is known.
@@ -36,6 +37,7 @@ class Context:
     mark: Mark = NO_MARK
     connmark: Mark = NO_MARK
     state: str = "NEW"
+    tracked: bool = True
     translated: bool | None = False
     original: Flow | None = None
     sets: dict[str, frozenset[Address]] = field(default_factory=dict)

@@ -116,6 +116,8 @@ def _icmp_type(option: MatchOption, context: Context) -> Answer:
 
 def _mark_of(which: str) -> _Option:
     def read(option: MatchOption, context: Context) -> Answer:
+        if which == "connection" and not context.tracked:
+            return option.inverted  # no connection: it matches neither way
         value, slash, mask = option.value.partition("/")
         mark = context.mark if which == "packet" else context.connmark
         bits = integer(mask, "a rule", most=BITS) if slash else BITS
@@ -126,6 +128,8 @@ def _mark_of(which: str) -> _Option:
 
 def _states(option: MatchOption, context: Context) -> Answer:
     words = frozenset(option.value.split(","))
+    if not context.tracked and context.state:
+        return ("UNTRACKED" if context.state == "UNTRACKED" else "INVALID") in words
     if context.state and context.state in words:
         return True
     answers: list[Answer] = [False if context.state else None]
@@ -137,14 +141,14 @@ def _states(option: MatchOption, context: Context) -> Answer:
 
 
 def _direction(option: MatchOption, context: Context) -> Answer:
-    if not context.state:
+    if not context.state or not context.tracked:
         return None
     return option.value == ("ORIGINAL" if context.is_first else "REPLY")
 
 
 def _original(of: Callable[[Flow], Address]) -> _Option:
     def read(option: MatchOption, context: Context) -> Answer:
-        if not context.is_first:
+        if not context.is_first or not context.tracked:
             return None
         return of(context.original or context.flow) in _network(option.value)
 
@@ -152,7 +156,7 @@ def _original(of: Callable[[Flow], Address]) -> _Option:
 
 
 def _original_port(option: MatchOption, context: Context) -> Answer:
-    if not context.is_first:
+    if not context.is_first or not context.tracked:
         return None
     port = (context.original or context.flow).destination_port
     low, _, high = option.value.partition(":")

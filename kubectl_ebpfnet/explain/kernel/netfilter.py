@@ -92,7 +92,7 @@ class ChainOutcome:
     def passed(self) -> Context | None:
         """The packet after the chain, joined over all ends that do not lose it; None without."""
         found = [end.context for end in self.ends if end.target not in LOSING]
-        return replace(reduce(_joined, found), assumed=()) if found else None
+        return replace(reduce(_joined, found), assumed=(), tracked=True) if found else None
 
     @property
     def open_rules(self) -> tuple[NetfilterRule, ...]:
@@ -130,6 +130,7 @@ def traverse(ruleset: Ruleset, table: str, chain: str, context: Context) -> Chai
         context: the packet at that hook.
     """
     walker = _Walker(ruleset, table)
+    context = replace(context, tracked=table != "raw")
     problem = ruleset.problem(table)
     if problem:
         unknown = replace(context, mark=NOT_KNOWN, connmark=NOT_KNOWN, state="")
@@ -196,6 +197,8 @@ class _Walker:
             self.end(target, rule, here)
             return None
         if target in _PASSING_ON:
+            return here
+        if target == "CONNMARK" and not here.tracked:
             return here
         if target in ("MARK", "CONNMARK"):
             mark, connmark = marked(rule, here.mark, here.connmark)

@@ -107,6 +107,14 @@ CASES = [
     # What is not tracked.
     ("raw PREROUTING -j CT --notrack", F + "-m conntrack --ctstate UNTRACKED -j DROP"),
     ("raw PREROUTING -j CT --notrack", F + "-m conntrack --ctstate NEW -j DROP"),
+    # The table raw comes before connection tracking.
+    ("raw PREROUTING -m conntrack --ctstate NEW -j DROP",),
+    ("raw PREROUTING -m conntrack --ctstate INVALID -j DROP",),
+    ("raw PREROUTING -m conntrack ! --ctstate NEW -j DROP",),
+    ("raw PREROUTING -j CT --notrack", "raw PREROUTING -m conntrack --ctstate UNTRACKED -j DROP"),
+    ("raw PREROUTING -m connmark --mark 0x0 -j DROP",),
+    ("raw PREROUTING -m connmark ! --mark 0x1 -j DROP",),
+    ("raw PREROUTING -j CONNMARK --set-mark 0x5", F + "-m connmark --mark 0x5 -j DROP"),
     # Targets after which the next rule is asked.
     (F + "-j LOG", F + "-j DROP"),
     (F + "-p udp", "filter :FORWARD DROP"),
