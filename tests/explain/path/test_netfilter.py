@@ -329,7 +329,8 @@ def test_one_rule_after_the_other_may_be_unknown() -> None:
         ("filter OUTPUT -o eth0 -j DROP", "dropped"),
         ("filter OUTPUT -m owner --uid-owner 1000 -j DROP", "unknown"),
         ("filter FORWARD -j DROP", "leaves"),
-        ("raw PREROUTING -j DROP", "leaves"),
+        ("raw PREROUTING -p udp -j DROP", "leaves"),
+        ("raw PREROUTING -j DROP", "unknown"),  # the answer
     ],
 )
 def test_a_packet_of_the_node_passes_output(line: str, verdict: str) -> None:
@@ -367,6 +368,11 @@ def test_a_tunnels_outer_packet(line: str, node: str, verdict: str) -> None:
         ("filter FORWARD -i eth0 -m conntrack --ctstate NEW -j DROP", f"{TO}:80", "node2",
          "leaves"),
         (f"filter FORWARD -s {TO} -o eth0 -j DROP", f"{TO}:80", "node2", "leaves"),
+        (f"raw PREROUTING -s {TO} -d 172.30.0.12 -j DROP", f"{TO}:80", "node2", "unknown"),
+        (f"raw PREROUTING -s {TO} -d 10.244.1.53 -j DROP", f"{TO}:80", "node2", "leaves"),
+        (f"mangle PREROUTING -i eth0 -s {TO} -j DROP", f"{TO}:80", "node2", "unknown"),
+        ("raw PREROUTING -i lxc+ -s 10.244.0.251 -j DROP", "pod/web:8081", "node1", "unknown"),
+        ("raw PREROUTING -i eth0 -s 10.244.0.251 -j DROP", "pod/web:8081", "node1", "reachable"),
         (f"filter FORWARD -s {TO} {UNKNOWN} -j DROP", f"{TO}:80", "node2", "leaves"),
         ("mangle FORWARD -s 10.244.0.251 -j DROP", "pod/web:8081", "node1", "unknown"),
         ("filter OUTPUT -d 10.244.1.53 -j DROP", "node/node1:22", "node1", "unknown"),

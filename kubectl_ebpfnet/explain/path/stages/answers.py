@@ -32,11 +32,44 @@ def check(walk: PathBuilder, here: PacketState, node: NodeView, chain: str) -> N
     if context is None or context.state != "NEW":
         return
     answer = _answer(context, node, chain)
+    _follow(walk, here, answer, _ANSWERS[chain], ("mangle", "filter"))
+
+
+def check_coming(walk: PathBuilder, here: PacketState, node: NodeView) -> None:
+    """Report a rule of PREROUTING that surely drops the answer as it comes in.
+
+    Args:
+        walk: takes the doubt and the finding.
+        here: the packet at its egress device, after netfilter's source NAT.
+        node: the node.
+    """
+    context, local = here.netfilter, node.local_endpoint(here.packet.flow.destination)
+    if context is None or context.state != "NEW":
+        return
+    if local is None and here.device.startswith("cilium_"):
+        return  # it comes back in the tunnel, past the stack
+    mark = NO_MARK if local is None else Mark(hooks.IDENTITY_MARK, hooks.IDENTITY_BITS)
+    flow = here.packet.flow.reversed()
+    answer = replace(
+        context, flow=flow, in_device=here.device if local is None else local.interface,
+        out_device="", mark=mark, state="ESTABLISHED", marked_by=(), assumed=(),
+        back_device=hooks.back_device(node, flow),
+    )  # fmt: skip
+    _follow(walk, here, answer, "PREROUTING", ("raw", "mangle"))
+
+
+def _follow(
+    walk: PathBuilder, here: PacketState, answer: Context, chain: str, tables: tuple[str, ...]
+) -> None:
+    """Report the first table that surely drops the answer, once a node."""
+    said = f"netfilter on {here.node} drops the answer"
+    if any(finding.title.startswith(said) for finding in walk.findings):
+        return
     if hooks.bypass(walk, here.to(here.stage, netfilter=answer)):
         return
-    rules = hooks.tables_of(node, answer.flow.destination.version)
-    for table in ("mangle", "filter"):
-        for passage in rules.traverse(table, _ANSWERS[chain], answer):
+    rules = hooks.tables_of(walk.cluster.node(here.node), answer.flow.destination.version)
+    for table in tables:
+        for passage in rules.traverse(table, chain, answer):
             if passage.outcome.is_lost:
                 _report(walk, here, passage)
                 return

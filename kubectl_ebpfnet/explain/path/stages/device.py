@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
-from kubectl_ebpfnet.explain.path.stages import gateway
+from kubectl_ebpfnet.explain.path.stages import answers, gateway
 from kubectl_ebpfnet.explain.path.stages.cilium_nat import by_cilium
 from kubectl_ebpfnet.explain.path.stages.encryption import encrypt
 from kubectl_ebpfnet.explain.path.stages.program_hops import (
@@ -30,6 +30,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     inside = here.packet.outer is None
     if inside and not here.skips_netfilter:
         here = by_netfilter(walk, here, node)
+        answers.check_coming(walk, here, node)
     if inside:
         to_pod = _to_local_pod(walk, here, node)
         if to_pod is not None:
