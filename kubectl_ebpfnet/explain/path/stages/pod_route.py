@@ -55,7 +55,7 @@ def route_in_pod(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route
     rules = netns.rules(flow.destination.version)
     proof = cite.of(rules.record, rule.span) if rule is not None else ()
     presumed = ""
-    if tables.not_read and not kernel.facts:
+    if tables.not_read and not kernel.facts and not walk.answered_now():
         presumed = " (`ip rule` was not read: no rules presumed)"
     if decision.undecided and (decision.route is None or decision.refused):
         walk.hop(
