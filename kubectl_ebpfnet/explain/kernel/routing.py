@@ -309,7 +309,12 @@ def _same_to_rules(tables: RoutingTables, packet: RoutedPacket) -> bool:
     asked = replace(
         packet, mark=0, protocol=UDP, source_port=0, destination_port=0, user=0, tos=0, tunnel_id=0
     )
-    return all(selects(rule, packet) == selects(rule, asked) for rule in tables.rules or ())
+    for rule in tables.rules or ():
+        selected = selects(rule, packet)
+        # What is not understood of a rule may tell them apart as well.
+        if selected != selects(rule, asked) or (rule.other_selectors and selected is not False):
+            return False
+    return True
 
 
 def describe(route: Route) -> str:

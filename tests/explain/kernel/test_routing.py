@@ -389,6 +389,7 @@ def test_the_kernel_decides_what_the_tables_leave_open() -> None:
         Rule(5, "77", mark=1),
         Rule(5, "77", users=(7, 7)),
         Rule(5, "77", tos="0x10"),
+        Rule(5, "77", other_selectors=("flowlabel",)),
     ],
 )
 def test_the_kernel_was_asked_about_another_packet(rule: Rule) -> None:
