@@ -9,7 +9,7 @@ import pytest
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.host_routing import ForwardedFlow, decide
 from kubectl_ebpfnet.model.cilium import DatapathConfig
-from kubectl_ebpfnet.model.kernel import NetfilterRule
+from kubectl_ebpfnet.model.netfilter import NetfilterRule
 from tests.explain.path.changed import NATIVE, VXLAN, Change, changed, say, swap, without
 from tests.explain.path.variants import edit
 
