@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from kubectl_ebpfnet.explain.flows.outcome import came_back
-from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.explain.views.node import NodeView, expanded
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.fact import Fact
+from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Attempt, Outcome, TrackedFlow
 
 
@@ -27,14 +30,48 @@ def newest(flows: Sequence[TrackedFlow], node: NodeView) -> Attempt | None:
             ", but answers may pass netfilter by, and Cilium's conntrack of "
             f"{node.name} is not known"
         )
-    return Attempt(flow, outcome, flow.last_seen.any, f"{flow.flow} {words}{_when(flow)}")
+    text = f"{flow.flow} {words}{_when(flow)}"
+    ends = {end for each in flows for end in (each.flow.destination, each.translated.destination)}
+    unread = _unread(node, ends)
+    if unread:
+        return Attempt(flow, outcome, None, f"{text}; a newer attempt may be in {unread}")
+    return Attempt(flow, outcome, flow.last_seen.any, text)
+
+
+def untracked(node: NodeView, ends: Collection[Address]) -> str:
+    """Return that no attempt is tracked, or why that is not known, in words.
+
+    Args:
+        node: of the source; its tables have been searched.
+        ends: destinations of the flows.
+    """
+    ct, nf = node.table_state(q.CT), node.table_state(q.CONNTRACK)
+    unread = _unread(node, ends)
+    if ct.known or (nf.known and not _has_cilium(node)):
+        return f"no attempt is tracked, but for {unread}" if unread else "no attempt is tracked"
+    return f"attempts are not known: Cilium's conntrack of {node.name}: {ct.missing}"
+
+
+def _unread(node: NodeView, ends: Collection[Address]) -> str:
+    """Return which lines of the tables that were searched may be of the flows, "" for none."""
+    needles = [text for end in ends for text in (str(end), expanded(end))]
+    tables: tuple[tuple[Fact[Any], str], ...] = (
+        (q.CT, "Cilium's conntrack"),
+        (q.CONNTRACK, "nf_conntrack"),
+    )
+    found = [(name, node.unread_lines(table, needles)) for table, name in tables]
+    return "; ".join(f"{name} of {node.name}, where {text}" for name, text in found if text)
+
+
+def _has_cilium(node: NodeView) -> bool:
+    config = node.config
+    return bool(config.version or config.routing_mode or config.masquerade)
 
 
 def _may_pass_by(node: NodeView) -> bool:
     """Tell whether Cilium may hand answers past netfilter and its own table was not read."""
-    config = node.config
-    has_cilium = bool(config.version or config.routing_mode or config.masquerade)
-    return has_cilium and config.host_routing != "legacy" and not node.table_state(q.CT).known
+    legacy = node.config.host_routing == "legacy"
+    return _has_cilium(node) and not legacy and not node.table_state(q.CT).known
 
 
 def _when(flow: TrackedFlow) -> str:

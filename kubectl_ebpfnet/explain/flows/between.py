@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from kubectl_ebpfnet.explain.flows.clock import KEPT, FlowClock
 from kubectl_ebpfnet.explain.views import cite
@@ -23,6 +24,7 @@ from kubectl_ebpfnet.explain.views.node import NodeView, expanded
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CtEntry
 from kubectl_ebpfnet.model.evidence import Record
+from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.net import ACK, RST, SYN, TCP, Flow
 from kubectl_ebpfnet.model.path import Attempt, Evidence, Outcome
 
@@ -98,7 +100,7 @@ def _not_at_the_receiver(
     sender: NodeView, receiver: NodeView, attempt: Attempt, packets: set[Flow]
 ) -> Lost | None:
     table = receiver.table_state(q.CT)
-    if not _would_have(sender, table.record, attempt, packets):
+    if not _would_have(receiver, q.CT, sender, attempt, packets):
         return None
     last = f"{_last_on(attempt)} of {sender.name}"
     proof: tuple[Evidence, ...] = ()
@@ -150,7 +152,11 @@ def _on_the_sender(sender: NodeView, attempt: Attempt, ct: CtEntry) -> Lost | No
         (q.NAT, flow.cilium_nat is not None, others[1], "Cilium's NAT map"),
     ):
         record = sender.table_state(question).record
-        if has_it or not has_others or not _would_have(sender, record, attempt, {ct.flow}):
+        if (
+            has_it
+            or not has_others
+            or not _would_have(sender, question, sender, attempt, {ct.flow})
+        ):
             continue
         where = (
             "the node's stack (netfilter and routing)"
@@ -208,13 +214,16 @@ def _other_flows(node: NodeView, flow: Flow) -> tuple[bool, bool]:
 
 
 def _would_have(
-    sender: NodeView, record: Record | None, attempt: Attempt, packets: set[Flow]
+    node: NodeView, fact: Fact[Any], sender: NodeView, attempt: Attempt, packets: set[Flow]
 ) -> bool:
-    """Tell whether a table would show a packet of the attempt, had it come there."""
+    """Tell whether a table of a node would show a packet of the attempt, had it come there."""
+    record = node.table_state(fact).record
     if record is None or not record.ok or attempt.age is None:
         return False
     texts = {text for p in packets for text in _texts(p)}
     if record.line_filter and not texts.intersection(record.line_filter):
+        return False
+    if node.unread_lines(fact, sorted(texts)):
         return False
     ct = attempt.flow.cilium_ct
     alive = ct is not None and ct.remaining is not None and ct.remaining > 0

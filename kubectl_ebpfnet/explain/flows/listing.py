@@ -229,4 +229,6 @@ def _missing(node: NodeView) -> list[tuple[Fact[Any], str]]:
         answer = node.table_state(question)
         if not answer.known and not (question is q.NAT and no_snat_map(node)):
             missing.append((question, f"{name} of node {node.name}: {answer.missing}"))
+        elif unread := node.unread_lines(question):
+            missing.append((question, f"{name} of node {node.name}: {unread}"))
     return missing

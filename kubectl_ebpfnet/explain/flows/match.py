@@ -265,7 +265,9 @@ def notes(node: NodeView, flows: Sequence[TrackedFlow]) -> list[TrackingNote]:
 
 def _note(node: NodeView, fact: Fact[Any], table: str) -> list[TrackingNote]:
     answer = node.table_state(fact)
-    text = "no entry" if answer.known else f"not readable: {answer.missing}"
+    unread = node.unread_lines(fact)
+    none = f"no entry, but {unread}" if unread else "no entry"
+    text = none if answer.known else f"not readable: {answer.missing}"
     return [TrackingNote(node.name, table, text, cite.whole(answer.record))]
 
 

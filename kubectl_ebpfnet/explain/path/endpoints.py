@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
-from kubectl_ebpfnet.explain.flows.attempt import newest
+from kubectl_ebpfnet.explain.flows.attempt import newest, untracked
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.path.destinations import far_address, protocol_for
 from kubectl_ebpfnet.explain.path.names import NameAnswer
@@ -49,6 +49,7 @@ class PathEnds:
         name: what the destination's DNS name came to, None for other destinations.
         findings: of the resolution.
         attempt: the newest attempt that a table of the source's node shows, None without one.
+        untracked: why there is none: nothing is tracked, or a table was not read.
     """
 
     source: Target
@@ -62,6 +63,7 @@ class PathEnds:
     problem: str = ""
     findings: tuple[Finding, ...] = ()
     attempt: Attempt | None = None
+    untracked: str = ""
     fix: Fix | None = None
     refused: str = ""
     doubt: str = ""
@@ -162,6 +164,7 @@ def _with_flows(
         "",
         findings,
         _attempt(flows, node, service),
+        untracked(node, {end for end, _ in query.ends}),
     )
 
 

@@ -100,7 +100,7 @@ def _arrived(walk: PathBuilder, end: Arrived) -> Decision:
         return _undecided(walk.undecided, attempt)
     if attempt is not None and attempt.now and attempt.outcome is Outcome.UNANSWERED:
         return _unanswered(walk, end, attempt)
-    return _let_through(end, attempt)
+    return _let_through(walk, end)
 
 
 def _delivered(walk: PathBuilder) -> Decision:
@@ -182,8 +182,8 @@ def _left(walk: PathBuilder, attempt: Attempt) -> bool:
     return flow.flow.protocol != TCP and not masqueraded
 
 
-def _let_through(end: Arrived, attempt: Attempt | None) -> Decision:
-    seen = f"; {attempt.text}" if attempt is not None else "; no attempt is tracked"
+def _let_through(walk: PathBuilder, end: Arrived) -> Decision:
+    seen = f"; {walk.attempt.text if walk.attempt is not None else walk.ends.untracked}"
     if end.destination is Destination.OUTSIDE:
         reason = f"leaves the cluster {end.text}; what happens beyond is not known{seen}"
         return Decision(Verdict.LEAVES, reason)

@@ -26,6 +26,7 @@ class Netns:
         self.places = tuple(places)
         self._answers: dict[tuple[str, tuple[str, ...]], Answer[Any]] = {}
         self._indexes: dict[tuple[str, tuple[str, ...]], dict[Any, list[Any]]] = {}
+        self._unread: dict[str, dict[int, records.UnreadLine]] = {}
 
     def __getitem__(self, fact: Fact[T]) -> Answer[T]:
         """Return the answer of the first place that has one."""
@@ -51,7 +52,27 @@ class Netns:
         """Yield the facts of a table that grows with traffic, of lines with any of the needles."""
         answer = self.table_state(fact)
         if answer.known and answer.record is not None:
-            yield from records.matches(answer.record, fact, needles)
+            unread = self._unread.setdefault(fact.name, {})
+            yield from records.matches(answer.record, fact, needles, unread)
+
+    def unread_lines(self, fact: Fact[Any], needles: Sequence[str] = ()) -> str:
+        """Return how many lines could not be parsed of those that `lines` has gone over, "" for
+        none.
+
+        Args:
+            fact: of the catalogue.
+            needles: lines without any of these strings do not count, none when empty.
+        """
+        unread = {
+            number: line
+            for number, line in self._unread.get(fact.name, {}).items()
+            if not needles or any(needle in line.text for needle in needles)
+        }
+        if not unread:
+            return ""
+        first = min(unread)
+        many = f"{len(unread)} lines" if len(unread) > 1 else "a line"
+        return f"{many} could not be parsed (line {first}: {unread[first].problem})"
 
     def table_state(self, fact: Fact[Any]) -> Answer[None]:
         """Return an answer without facts that tells whether a table was read."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
@@ -21,6 +22,18 @@ from kubectl_ebpfnet.parse import node_side
 T = TypeVar("T")
 
 _PARSERS = "kubectl_ebpfnet.parse"
+
+
+_LONGEST_UNREAD = 1000
+"""Bytes of a line that cannot be parsed which are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadLine:
+    """A line of a table that could not be parsed: its text, and why."""
+
+    text: str
+    problem: str
 
 
 @cache
@@ -76,20 +89,25 @@ def state(bundle: Bundle, places: Sequence[Place], fact: Fact[Any]) -> Answer[No
     return Answer((), record, record.why_not())
 
 
-def matches(record: Record, fact: Fact[T], needles: Sequence[str]) -> Iterator[FactLine[T]]:
-    """Yield the facts of a table that grows with traffic; skip lines without a fact.
+def matches(
+    record: Record, fact: Fact[T], needles: Sequence[str], unread: dict[int, UnreadLine]
+) -> Iterator[FactLine[T]]:
+    """Yield the facts of a table that grows with traffic.
 
     Args:
         record: holds the table.
         fact: of the catalogue, with `by_flow`.
         needles: a line has any of these strings; every line does when empty.
+        unread: takes each line that cannot be parsed, by its number.
     """
     of_node = node_side.is_node_question(record.argv)
     read = None if of_node else parser(fact.parser(record.argv))
     for number, line in matching_lines(record.stdout, [needle.encode() for needle in needles]):
         try:
             entry = read(line, number) if read else node_side.fact(line, number, record.argv)
-        except ParseError:
+        except ParseError as error:
+            text = line[:_LONGEST_UNREAD].decode("utf-8", "replace")
+            unread[number] = UnreadLine(text, error.problem)
             continue
         if entry is not None:
             yield FactLine(entry, cite.line(record, number, line.decode("utf-8", "replace")))

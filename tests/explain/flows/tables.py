@@ -30,8 +30,8 @@ def record(node: str, argv: tuple[str, ...], *lines: str, started: str = "10:00:
 
 
 def status(node: str, **clock: object) -> Record:
-    """The agent's status, as far as it tells the clock."""
-    text = json.dumps({"clock-source": clock})
+    """The agent's status: its clock, and that it routes by a tunnel."""
+    text = json.dumps({"clock-source": clock, "routing": {"inter-host-routing-mode": "tunnel"}})
     return record(node, ("cilium-dbg", "status", "-o", "json"), text)
 
 

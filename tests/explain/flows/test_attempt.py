@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_ebpfnet.explain.flows.attempt import newest
+from kubectl_ebpfnet.explain.flows.attempt import newest, untracked
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.net import ICMP, SCTP, TCP, UDP
@@ -224,6 +224,38 @@ def test_a_service_flow_that_got_no_entry_to_its_backend() -> None:
     assert found is not None
     assert (found.outcome, found.flow.flow.source_port) == (Outcome.UNANSWERED, 1)
     assert "no entry to the backend" in found.text
+
+
+def test_a_line_that_cannot_be_parsed_may_be_of_a_newer_attempt() -> None:
+    odd = TCP_OUT.format(9).replace("TCP OUT", "TCP OUT?")
+    found = attempt(t.closed(TCP_OUT.format(1), 3), odd)
+    assert (found.outcome, found.age, found.now) == (Outcome.ANSWERED, None, False)
+    assert "a newer attempt may be in Cilium's conntrack of n1, where a line" in found.text
+    to_another = odd.replace("10.0.1.2", "10.0.9.9")
+    assert attempt(t.closed(TCP_OUT.format(1), 3), to_another).age == 3
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        ((t.record("n1", t.CT),), "no attempt is tracked"),
+        ((t.record("n1", t.NF),), "no attempt is tracked"),  # a node without Cilium
+        (
+            (t.status("n1", mode="ktime"), t.record("n1", t.NF)),
+            "attempts are not known: Cilium's conntrack of n1: the capture lacks",
+        ),
+        (
+            (t.record("n1", t.CT, "TCP OUT? 10.0.0.1:1 -> 10.0.1.2:80"),),
+            "no attempt is tracked, but for Cilium's conntrack of n1, where a line could not",
+        ),
+    ],
+)
+def test_no_attempt_is_not_a_table_that_was_not_read(
+    records: tuple[Record, ...], words: str
+) -> None:
+    node = t.cluster(*records).node("n1")
+    assert not tracked_flows(node, FlowQuery(TCP, POD, frozenset({(WEB, 80)})))
+    assert untracked(node, {WEB}).startswith(words)
 
 
 LINES = [

@@ -98,6 +98,13 @@ def test_lines_of_another_pod_say_nothing() -> None:
     assert lost(NEW, filtered) is None
 
 
+def test_a_line_that_cannot_be_parsed_may_be_the_missing_one() -> None:
+    odd = IN.format(7).replace("TCP IN", "TCP6 IN?")
+    assert lost(NEW, t.record("n2", t.CT, OLD, odd)) is None
+    other = "TCP6 IN? 10.9.9.9:1 -> 10.9.9.8:2"
+    assert lost(NEW, t.record("n2", t.CT, OLD, other)) is not None
+
+
 def test_it_arrived_and_the_pod_was_silent() -> None:
     arrived = t.ct(IN.format(7), None, 5, flags=(0, 0x02))
     text = text_of(NEW, t.record("n2", t.CT, arrived, OLD))

@@ -57,7 +57,7 @@ def test_what_real_clusters_printed_is_of_the_class_of_its_row(fact: Fact[Any]) 
         if found.argv not in fact.answers or not found.ok:
             continue
         if fact.by_flow:
-            facts = [line.fact for line in islice(records.matches(found, fact, ()), 50)]
+            facts = [line.fact for line in islice(records.matches(found, fact, (), {}), 50)]
         else:
             facts = list(records.parse(fact, found))
         assert all(isinstance(one, fact.kind) for one in facts), found.command
