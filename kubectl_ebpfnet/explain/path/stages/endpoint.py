@@ -9,7 +9,7 @@ from kubectl_ebpfnet.explain.path.stages.device import link_evidence
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.stages.pod import pair_kind
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
-from kubectl_ebpfnet.explain.path.stages.veth import ct_text
+from kubectl_ebpfnet.explain.path.stages.veth import CAME_BACK, ct_text
 from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.cilium import Endpoint
@@ -31,7 +31,7 @@ def enter(walk: PathBuilder, here: PacketState) -> None:
         entry = tracked.cilium_ct
         walk.hop(
             *here.in_cilium(HopKind.CONNTRACK),
-            f"{ct_text(entry)}, identity {entry.source_identity}",
+            f"{ct_text(entry)}, identity {entry.source_identity}{CAME_BACK[tracked.outcome]}",
             State.OBSERVED,
             here.packet,
             tracked.evidence[:1],

@@ -75,7 +75,7 @@ def _conntrack(walk: PathBuilder, here: PacketState, packet: Packet) -> None:
     if tracked is None or tracked.cilium_ct is None:
         return
     entry = tracked.cilium_ct
-    seen = _CAME_BACK[tracked.outcome]
+    seen = CAME_BACK[tracked.outcome]
     walk.hop(
         *where,
         f"{ct_text(entry)}, identity {entry.source_identity}{seen}{_lifetime(entry)}",
@@ -85,12 +85,13 @@ def _conntrack(walk: PathBuilder, here: PacketState, packet: Packet) -> None:
     )
 
 
-_CAME_BACK = {
+CAME_BACK = {
     Outcome.ANSWERED: ", replies seen",
     Outcome.REFUSED: ", refused",
     Outcome.UNANSWERED: ", no reply seen",
     Outcome.UNKNOWN: "",
 }
+"""What came back to a flow, at the end of a sentence on its entry."""
 _SIDES = {"OUT": "egress", "IN": "ingress", "SVC": "service"}
 
 
