@@ -70,7 +70,7 @@ static __always_inline void rewrite(struct __sk_buff *skb, const struct packet *
 // A frontend's entry sees only one way, so that one end of it closes both (as Cilium's does).
 static __always_inline void touch_service(struct ct_entry *e, const struct packet *p)
 {
-	touch(e, p, 0);
+	touch(e, p, 0, 0);
 	if (e->flags & FLAG_TX_CLOSING) {
 		e->flags |= FLAG_RX_CLOSING;
 		e->lifetime = lifetime(p, e->flags);

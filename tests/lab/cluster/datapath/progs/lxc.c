@@ -200,7 +200,9 @@ static __always_inline __u32 lifetime(const struct packet *p, __u16 flags)
 	return seconds() + (flags & FLAG_SEEN_NON_SYN ? 8000 : 60);
 }
 
-static __always_inline void touch(struct ct_entry *e, const struct packet *p, int reply)
+// What this end of the connection received is "rx", whoever began it: the requests of an entry of
+// the server's side (Cilium bpf/lib/conntrack.h, ct_update_timeout).
+static __always_inline void touch(struct ct_entry *e, const struct packet *p, int reply, int received)
 {
 	__u16 flags = e->flags;
 
@@ -210,11 +212,11 @@ static __always_inline void touch(struct ct_entry *e, const struct packet *p, in
 		e->rx_flags_seen = 0;
 	}
 	if (p->tcp_flags & (TCP_FIN | TCP_RST))
-		flags |= reply ? FLAG_RX_CLOSING : FLAG_TX_CLOSING;
+		flags |= received ? FLAG_RX_CLOSING : FLAG_TX_CLOSING;
 	if (p->protocol == IPPROTO_TCP && !(p->tcp_flags & TCP_SYN))
 		flags |= FLAG_SEEN_NON_SYN;
 	e->flags = flags;
-	if (reply) {
+	if (received) {
 		e->rx_flags_seen |= p->tcp_flags;
 		e->last_rx_report = seconds();
 	} else {
@@ -229,11 +231,11 @@ static __always_inline void touch(struct ct_entry *e, const struct packet *p, in
 #include "lb.h"
 
 static __always_inline void create(const struct packet *p, struct ct_key *key, __u32 identity,
-				   __be16 rev_nat)
+				   __be16 rev_nat, int received)
 {
 	struct ct_entry e = {.src_sec_id = identity, .rev_nat_index = rev_nat};
 
-	touch(&e, p, 0);
+	touch(&e, p, 0, received);
 	bpf_map_update_elem(table(p), key, &e, BPF_ANY);
 }
 
@@ -296,7 +298,7 @@ int cil_from_container(struct __sk_buff *skb)
 	key = key_of(p.daddr, p.saddr, p.dport, p.sport, p.protocol, 1);
 	e = bpf_map_lookup_elem(table(&p), &key);
 	if (e) { // a reply of this pod
-		touch(e, &p, 1);
+		touch(e, &p, 1, 0);
 		return TC_ACT_OK;
 	}
 	rev_nat = balance(skb, &p);
@@ -307,9 +309,9 @@ int cil_from_container(struct __sk_buff *skb)
 	key = key_of(p.saddr, p.daddr, p.sport, p.dport, p.protocol, 0);
 	e = bpf_map_lookup_elem(table(&p), &key);
 	if (e)
-		touch(e, &p, 0);
+		touch(e, &p, 0, 0);
 	else
-		create(&p, &key, self->sec_id, rev_nat);
+		create(&p, &key, self->sec_id, rev_nat, 0);
 	return TC_ACT_OK;
 }
 
@@ -326,7 +328,7 @@ int cil_to_container(struct __sk_buff *skb)
 	key = key_of(p.daddr, p.saddr, p.dport, p.sport, p.protocol, 0);
 	e = bpf_map_lookup_elem(table(&p), &key);
 	if (e) { // a reply to this pod
-		touch(e, &p, 1);
+		touch(e, &p, 1, 1);
 		if (e->rev_nat_index)
 			unbalance(skb, &p, e->rev_nat_index);
 		return TC_ACT_OK;
@@ -337,9 +339,9 @@ int cil_to_container(struct __sk_buff *skb)
 	key = key_of(p.saddr, p.daddr, p.sport, p.dport, p.protocol, 1);
 	e = bpf_map_lookup_elem(table(&p), &key);
 	if (e)
-		touch(e, &p, 0);
+		touch(e, &p, 0, 1);
 	else
-		create(&p, &key, identity, 0);
+		create(&p, &key, identity, 0, 1);
 	return TC_ACT_OK;
 }
 
