@@ -18,6 +18,7 @@ from tests.lab.cluster.tools.live import FETCH, Answer, in_node, path, pod_of_ou
 from tests.lab.conftest import Lab, wait_until
 
 WORLD = f"{WORLD_ADDRESS}:80"
+_AGE = re.compile(r"[0-9]+ s before")
 _PASSING = re.compile(
     r"expire[sd] (in )?\d+s( ago)?|(?<=\d):\d{5}\b|\((REACHABLE|DELAY|STALE|PROBE)\)"
 )
@@ -65,7 +66,8 @@ def test_by_agent_and_by_node_pod_the_hops_are_the_same(
     assert pod.stderr == ""
     assert said(pod) == said(agent)
     assert (pod.code, pod.verdict, pod.titles) == (agent.code, agent.verdict, agent.titles)
-    assert pod.document["reason"] == agent.document["reason"]
+    reasons = [_AGE.sub("", answer.document["reason"]) for answer in (pod, agent)]
+    assert reasons[0] == reasons[1]
     places = {record["place"]["kind"] for record in pod.document["records"]}
     assert "cilium-agent" not in places
 
@@ -121,7 +123,7 @@ def test_a_capture_by_node_pods_is_explained_as_the_cluster_is(
     assert done.returncode == 0, done.stderr
     stored = path(our_lab, "pod/client", "pod/client2:80", "--from", file)
     assert said(stored) == said(by_pod("pod/client", "pod/client2:80"))
-    assert stored.verdict == "delivered"
+    assert stored.code == 0
     redacted = str(tmp_path / "shared.zip")
     done = our_lab.kubectl(*words[:3], redacted, *words[4:], "--redact")
     assert done.returncode == 0, done.stderr

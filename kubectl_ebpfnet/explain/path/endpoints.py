@@ -206,7 +206,7 @@ def _flow_query(
 
 def _by_socket(config: DatapathConfig, host_network: bool) -> bool:
     """Tell whether the source's sockets may replace a Service's address by a backend's."""
-    return config.socket_lb is not False and (host_network or not config.socket_lb_host_only)
+    return bool(config.socket_lb) and (host_network or not config.socket_lb_host_only)
 
 
 def _attempt(
