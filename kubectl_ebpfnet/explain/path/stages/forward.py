@@ -5,6 +5,8 @@ Source: Cilium bpf/bpf_lxc.c (handle_ipv4_from_lxc); cilium-facts 4.4.
 
 from __future__ import annotations
 
+from kubectl_ebpfnet.explain.kernel import routing
+from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, own_packet
 from kubectl_ebpfnet.explain.path.stages import gateway
 from kubectl_ebpfnet.explain.path.stages.node_route import by_only_device, route_hop, route_of
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -145,8 +147,19 @@ def _by_fib(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState
     flow = here.packet.flow
     devices = _devices(node)
     if len(devices) == 1:
-        return by_only_device(walk, here, node, next(iter(devices)))
-    if not devices and here.in_device and _asks_device(here, node):
+        (only,) = devices
+        other = _other_device(here, node, only)
+        if not other:
+            return by_only_device(walk, here, node, only)
+        walk.hop(
+            HopPlace.CILIUM, here.node, here.node, HopKind.ROUTE,
+            f"the way to {flow.destination}", State.UNKNOWN, here.packet,
+            cite.whole(node.config_record), decides=Decides.WAY,
+            reason=f"the node's route is by {other}, which is none of Cilium's devices ({only}): "
+            f"whether BPF host routing follows it, or sends by {only}, is not known",
+        )  # fmt: skip
+        here = here.to(here.stage, in_device="")
+    elif not devices and here.in_device and _asks_device(here, node):
         walk.hop(
             HopPlace.CILIUM, here.node, here.node, HopKind.ROUTE,
             f"the route to {flow.destination}", State.UNKNOWN, here.packet,
@@ -168,6 +181,19 @@ def _by_fib(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState
         skips_netfilter=True,
         next_hop=decision.route.gateway,
     )
+
+
+def _other_device(here: PacketState, node: NodeView, only: str) -> str:
+    """Return the device of the node's own route where Cilium does not have that device, else ""."""
+    flow = here.packet.flow
+    tables = node_tables(node, flow.destination.version)
+    if isinstance(tables, str):
+        return ""
+    decision = routing.decide(tables, own_packet(flow, user=0))
+    route = decision.route
+    if route is None or decision.refused or decision.local or not route.device:
+        return ""
+    return "" if route.device in (only, "cilium_host", "cilium_net") else route.device
 
 
 def _devices(node: NodeView) -> frozenset[str]:
