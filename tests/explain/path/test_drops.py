@@ -60,7 +60,9 @@ DROPS: list[tuple[str, Change, str, str, str, str]] = [
     ("the node's eth0 is down", swap("node2", LINKS, ETH0, down(ETH0)),
      "1.1.1.1:80", "link", "eth0 is down", "device eth0 of node node2 is down"),
     ("the tunnel is down", swap("node2", LINKS, VXLAN_UP, down(VXLAN_UP)),
-     "pod/web:8080", "link", "cilium_vxlan is down", "tunnel device cilium_vxlan"),
+     "pod/web:8080", "link", "cilium_vxlan is down", "tunnel device cilium_vxlan of node2"),
+    ("the receiver's tunnel is down", swap("node1", LINKS, VXLAN_UP, down(VXLAN_UP)),
+     "pod/web:8080", "link", "cilium_vxlan is down", "tunnel device cilium_vxlan of node1"),
     ("the receiving pod's veth is down", swap("node1", LINKS, '"ifname":"lxc890578bef1bb","flags":["BROADCAST","MULTICAST","UP","LOWER_UP"]',
      '"ifname":"lxc890578bef1bb","flags":["BROADCAST","MULTICAST"]'),
      "pod/web:8080", "link", "lxc890578bef1bb is down", "is down"),
@@ -355,3 +357,10 @@ def test_a_receivers_entry_of_an_older_flow_is_not_shown_as_the_packets() -> Non
     assert path.hops[0].packet.flow.source_port == port
     assert not [h for h in path.hops if "CT entry (ingress)" in h.summary]
     assert {flow.node for flow in path.flows} == {"node2"}
+
+
+def test_a_receiver_without_its_tunnel_device() -> None:
+    gone = swap("node1", LINKS, '"ifname":"cilium_vxlan"', '"ifname":"other"')
+    path = ask(changed(VXLAN, gone), "client", "pod/web:8080")
+    assert dropped_at(path).summary == "no tunnel device cilium_vxlan"
+    assert dropped_at(path).node == "node1"

@@ -12,7 +12,7 @@ from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_ba
 from kubectl_ebpfnet.explain.kernel.routing import decide
 from kubectl_ebpfnet.explain.path.stages import gateway, nodeport, outer
 from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs, without_cilium
-from kubectl_ebpfnet.explain.path.stages.tunnel import device_of, is_up
+from kubectl_ebpfnet.explain.path.stages.tunnel import device_evidence, device_of, is_open
 from kubectl_ebpfnet.explain.path.stages.veth import has_cilium
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.programs.at_device import Presence
@@ -89,9 +89,9 @@ def _device(node: NodeView, here: PacketState) -> str:
 
 
 def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
-    if not is_up(walk, here, node):
+    name, link = device_of(node)
+    if not is_open(walk, here, node):
         return None
-    name, _ = device_of(node)
     packet = replace(here.packet, outer=None, vni=None)
     identity = here.packet.vni or here.identity
     walk.hop(
@@ -100,6 +100,7 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
         + (f", VNI {here.packet.vni} is the sender's identity" if here.packet.vni else ""),
         State.DERIVED,
         packet,
+        device_evidence(node, link) if link is not None else (),
     )
     inside = here.to(Stage.ENDPOINT, packet=packet, identity=identity, skips_netfilter=True)
     if show_programs(walk, inside, name, "ingress") is Presence.ABSENT:

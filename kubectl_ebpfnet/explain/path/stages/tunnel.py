@@ -26,41 +26,48 @@ PORTS = {"vxlan": 8472, "geneve": 6081}
 
 def device_of(node: NodeView) -> tuple[str, Link | None]:
     """Return name and link of a node's tunnel device; the link is None where not read."""
-    protocol = node.config.tunnel_protocol or "vxlan"
-    name = f"cilium_{protocol}"
+    protocols = (node.config.tunnel_protocol,) if node.config.tunnel_protocol else tuple(PORTS)
+    there = [name for name in (f"cilium_{each}" for each in protocols) if node.link(name)]
+    name = there[0] if there else f"cilium_{protocols[0]}"
     return name, node.link(name)
 
 
-def is_up(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
-    """Return whether the tunnel's device is up as far as is known; drop the packet where not.
-
-    A device that is down neither sends nor receives (vxlan_xmit, vxlan_rcv: netif_running), at
-    either end.
+def is_open(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
+    """Tell whether a node's tunnel device takes packets, and drop the packet where it does not.
 
     Args:
-        walk: takes the drop.
-        here: the packet at an end of the tunnel.
-        node: the node of that end.
+        walk: takes hops and findings.
+        here: the packet at the sender, or encapsulated at the receiver.
+        node: the node whose device it is.
     """
     name, link = device_of(node)
-    if link is None or link.up:
+    outer = here.packet.outer
+    sent_to = outer.destination_port if outer is not None else None
+    state, fix = State.DERIVED, None
+    if link is None and node[q.LINKS].known:
+        what = f"no tunnel device {name}"
+        detail = "The agent makes it: see its log, and the setting of the tunnel's protocol."
+    elif link is not None and not link.up:
+        what, state = f"{name} is down", State.OBSERVED
+        detail = f"`ip link set {name} up` on the node, or restart its Cilium agent."
+        fix = Fix(f"Set the device of node {here.node} up.", f"ip link set {name} up")
+    elif link is not None and sent_to and link.tunnel_port not in (None, sent_to):
+        what = f"{name} listens at UDP port {link.tunnel_port}, not at {sent_to}"
+        detail = "The nodes have different tunnel ports (tunnel-port)."
+    else:
         return True
     walk.drop(
-        *here.on_node(HopKind.LINK),
-        f"{name} is down",
-        State.OBSERVED,
-        here.packet,
-        _evidence(node, link),
-        title=f"tunnel device {name} of {here.node} is down",
-        detail=f"`ip link set {name} up` on the node, or restart its Cilium agent.",
-        fix=Fix(f"Set the device of node {here.node} up.", f"ip link set {name} up"),
-    )
+        *here.on_node(HopKind.LINK), what, state, here.packet, device_evidence(node, link),
+        title=f"tunnel device {name} of {here.node}: {what}", detail=detail, fix=fix,
+    )  # fmt: skip
     return False
 
 
-def _evidence(node: NodeView, link: Link | None) -> tuple[Evidence, ...]:
+def device_evidence(node: NodeView, link: Link | None) -> tuple[Evidence, ...]:
+    """Cite a tunnel device; the whole list of devices where it has none."""
+    record = node[q.LINKS].record
     keep = ("ifindex", "ifname", "flags", "mtu", "linkinfo")
-    return cite.of(node[q.LINKS].record, *([link.span.head()] if link else []), keep=keep)
+    return cite.of(record, link.span.head(), keep=keep) if link is not None else cite.whole(record)
 
 
 def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
@@ -68,10 +75,10 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
     the outer packet."""
     node = walk.cluster.node(here.node)
     end: Address = ip_address(here.device)
-    if not is_up(walk, here, node):
-        return None
     name, link = device_of(node)
-    evidence = _evidence(node, link)
+    if not is_open(walk, here, node):
+        return None
+    evidence = device_evidence(node, link)
     source = _node_address(walk, here.node, node, end)
     if source is None:
         reason = f"the address of {here.node} is not known"
