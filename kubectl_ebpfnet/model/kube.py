@@ -81,6 +81,7 @@ class Pod:
         statuses: of its containers, those of init containers first.
         annotations: name → value.
         image: of its first container.
+        host_ports: (port, protocol) of the node that lead to it (hostPort).
         nominated_node: node on which the scheduler makes room for it, "" for none.
         dns_policy: `ClusterFirst`, `Default`, `None`, `ClusterFirstWithHostNet`; "" when not said.
         dns: its dnsConfig.
@@ -109,6 +110,7 @@ class Pod:
     annotations: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     image: str = field(default="", compare=False)
     nominated_node: str = field(default="", compare=False)
+    host_ports: tuple[tuple[int, int], ...] = field(default=(), compare=False)
     dns_policy: str = field(default="", compare=False)
     dns: DnsConfig = field(default=DnsConfig(), compare=False)
     host_aliases: tuple[tuple[Address, tuple[str, ...]], ...] = field(default=(), compare=False)

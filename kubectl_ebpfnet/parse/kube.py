@@ -166,6 +166,12 @@ def pod(value: Any, span: Span = NOWHERE) -> Pod:
         annotations=annotations,
         image=js.text(containers[0], "image") if containers else "",
         nominated_node=js.text(status, "nominatedNodeName"),
+        host_ports=tuple(
+            (number, _protocol(js.text(port, "protocol")))
+            for container in containers
+            for port in js.items(container, "ports")
+            if (number := js.number(port, "hostPort"))
+        ),
         dns_policy=js.text(spec, "dnsPolicy"),
         dns=_dns_config(js.dig(spec, "dnsConfig")),
         host_aliases=tuple(

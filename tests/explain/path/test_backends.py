@@ -247,11 +247,22 @@ def _map_unread(bundle: Bundle, node: str) -> Bundle:
     return replace(bundle, records=records)
 
 
+def host_port(value: object) -> None:
+    """The pods have a hostPort."""
+    assert isinstance(value, dict)
+    for item in value["items"]:
+        ports = [{"containerPort": 8126, "hostPort": 8126, "protocol": "TCP"}]
+        item["spec"]["containers"][0]["ports"] = ports
+
+
 def test_a_node_whose_map_was_not_read_may_balance() -> None:
-    bundle = open_bundle(SCENARIOS / "reports/hostport-on-the-receiving-node")
+    bundle = report("hostport-on-the-receiving-node", json_edit("api", "get pods", host_port))
     path = ask(_map_unread(bundle, "node-b"), "client", "192.0.2.12:8126")
     assert path.verdict == "unknown"
     assert "the load-balancer of node-b has 192.0.2.12:8126" in path.reason
+    # Kubernetes' objects rule other ports out: no Service and no pod has them.
+    other = ask(_map_unread(bundle, "node-b"), "client", "192.0.2.12:10250")
+    assert other.verdict == "reachable"
 
 
 def test_dsr_keeps_the_source_and_snat_does_not() -> None:

@@ -17,7 +17,7 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.net import TCP, Address, endpoint_text, has_ports
+from kubectl_ebpfnet.model.net import TCP, Address, Flow, endpoint_text, has_ports
 from kubectl_ebpfnet.model.path import Decides, HopKind, HopPlace, State
 
 
@@ -47,7 +47,7 @@ def balance(
     )  # fmt: skip
     # The agent's list names NodePorts by their wildcard alone, so it shows no frontend of a device.
     unread = not node[q.LB_MAP].known and (service is None or not service.in_cilium)
-    if unread and (service is not None or _is_here(node, flow.destination)):
+    if unread and (service is not None or _may_lead_to_a_pod(walk, node, flow)):
         end = endpoint_text(flow.destination, flow.destination_port)
         walk.hop(
             *where, f"{end}: a frontend or the node's own", State.UNKNOWN, here.packet,
@@ -68,6 +68,17 @@ def balance(
     if not _is_here(node, packet.flow.destination):
         return _to_other_node(walk, here.to(here.stage, packet=packet), node, service, device)
     return here.to(here.stage, packet=packet)
+
+
+def _may_lead_to_a_pod(walk: PathBuilder, node: NodeView, flow: Flow) -> bool:
+    """Tell whether a port of the node may be a hostPort, or of a Service that was not read."""
+    if not _is_here(node, flow.destination):
+        return False
+    kube = walk.cluster.kube
+    if not kube.pods or walk.cluster.api_record("services") is None:
+        return True
+    wanted = (flow.destination_port, flow.protocol)
+    return any(pod.node == node.name and wanted in pod.host_ports for pod in kube.pods)
 
 
 def _is_here(node: NodeView, address: Address) -> bool:
