@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
-from kubectl_ebpfnet.explain.views.host_routing import ForwardedFlow, decide
+from kubectl_ebpfnet.explain.views.host_routing import ForwardedFlow, decide, forward_rule
 from kubectl_ebpfnet.model.cilium import DatapathConfig
 from kubectl_ebpfnet.model.netfilter import NetfilterRule
+from kubectl_ebpfnet.parse import netfilter
 from tests.explain.path.changed import NATIVE, VXLAN, Change, changed, say, swap, without
 from tests.explain.path.variants import edit
 
@@ -20,9 +21,11 @@ SAVE, CT, STATUS = (
 COUNTED = "-A CILIUM_FORWARD -i lxc+"
 
 
-def rule(packets: int | None) -> NetfilterRule:
+def rule(packets: int | None) -> NetfilterRule | None:
     """Cilium's rule that accepts what pods send."""
-    return NetfilterRule("filter", "CILIUM_FORWARD", 3, "", in_device="lxc+", packets=packets)
+    counters = f"[{packets}:60] " if packets is not None else ""
+    text = f"*filter\n:CILIUM_FORWARD - [0:0]\n{counters}{COUNTED} -j ACCEPT\nCOMMIT\n"
+    return forward_rule(netfilter.ruleset(text.encode()))
 
 
 def flow(in_netfilter: bool | None) -> ForwardedFlow:
