@@ -1,4 +1,4 @@
-"""`path` where a node's agent is stopped: its maps answer, what it is asked over its socket hangs."""
+"""`path` where a node's agent is stopped: its maps answer, its socket hangs."""
 
 from __future__ import annotations
 

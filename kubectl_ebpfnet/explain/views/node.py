@@ -170,7 +170,10 @@ class NodeView(Netns):
                 fact = next(
                     (f for f in (q.HUBBLE, q.MONITOR) if f.is_answered_by(record.argv)), None
                 )
-                for line in records.matches(record, fact, ends) if fact is not None else ():
+                if fact is None:
+                    continue
+                unread = self._unread.setdefault(fact.name, {})
+                for line in records.matches(record, fact, ends, unread):
                     yield record, line
 
     @cached_property

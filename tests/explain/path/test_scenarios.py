@@ -56,6 +56,12 @@ CASES = [
             ("agent-behind-endpointslices", "203.0.113.8:443", "tcp"),
             ("hostport-on-the-receiving-node", "192.0.2.12:8126", "tcp"),
             ("egress-map-unreadable", "198.51.100.7:443", "tcp"),
+            ("rule-to-unread-table", "198.51.100.7:443", "tcp"),
+            ("second-netfilter-unread", "198.51.100.7:443", "tcp"),
+            ("ecmp-first-hop-taken", "198.51.100.7:443", "tcp"),
+            ("marks-of-netfilter-before-routing", "10.96.0.10:53", "tcp"),
+            ("kube-proxy-chain-not-followed", "svc/web:80", "tcp"),
+            ("pod-cidr-by-a-gateway", "pod/web:8080", "tcp"),
         )
     ),
 ]
