@@ -1,7 +1,7 @@
 """Public bug reports as small clusters: what is right, whatever words the answer has.
 
-`tests/scenarios/reports/NAME` holds the records that the report's cluster would have given, with names
-and addresses replaced; test_scenarios.py has the whole answers.
+`tests/scenarios/reports/NAME` holds the records that the report's cluster would have given, with
+names and addresses replaced; test_scenarios.py has the whole answers.
 """
 
 from __future__ import annotations
