@@ -19,7 +19,7 @@ from kubectl_ebpfnet.explain.path.state import (
     PathBuilder,
     Undecided,
 )
-from kubectl_ebpfnet.model.net import TCP
+from kubectl_ebpfnet.model.net import TCP, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import (
     Attempt,
     Contradiction,
@@ -52,7 +52,7 @@ def settle(walk: PathBuilder) -> Decision:
     if decision.verdict is Verdict.UNKNOWN and decision.fix is None:
         decision = replace(decision, fix=how_to_get(walk))
     against = (*walk.contradictions, *decision.contradictions)
-    words = "".join(f"; but {each.text}" for each in against)
+    words = "".join(f"; but {each.text}" for each in against if each.text not in decision.reason)
     return replace(decision, reason=decision.reason + words, contradictions=against)
 
 
@@ -127,10 +127,14 @@ def _refused(walk: PathBuilder, attempt: Attempt) -> Decision:
     )
     last = walk.hops[-1]
     walk.hops[-1] = replace(
-        last, state=State.OBSERVED, drops=True, evidence=last.evidence + attempt.evidence
-    )
+        last, state=State.OBSERVED, reason="", drops=True,
+        evidence=last.evidence + attempt.evidence,
+    )  # fmt: skip
     drop = Drop("seen", last.number, last.node, by)
-    cause = f"nothing accepts it: {attempt.text}"
+    flow = last.packet.flow
+    there = endpoint_text(flow.destination, flow.destination_port)
+    cause = f"nothing accepts {protocol_name(flow.protocol)} at {there}"
+    cause += "" if inside else ", or a device on the way refuses in its name"
     return Decision(Verdict.DROPPED, f"dropped at hop {last.number}: {by}", cause, fix, drop=drop)
 
 
@@ -157,20 +161,21 @@ def _unanswered(walk: PathBuilder, end: Arrived, attempt: Attempt) -> Decision:
     if lost is None and end.destination is Destination.OUTSIDE and _left(walk, attempt):
         reason = f"leaves the cluster {end.text}; what happens beyond is not known"
         return Decision(Verdict.LEAVES, reason, contradictions=_against(attempt))
-    reason = f"the tables that were read let it through {end.text}, but {attempt.text}"
     unread = ""
     if walk.presumed:
         unread = f"; not read, and presumed to be as usual: {'; '.join(walk.presumed)}"
+    reason = f"the tables let it through {end.text}, but {attempt.text}"
     if lost is None:
-        cause = "no table that was read loses it"
+        cause = "no table that was read loses it" + unread
         fix = Fix("Run the path from the other side as well: the answer may be lost on its way.")
-        return Decision(Verdict.UNKNOWN, reason + unread, cause + unread, fix)
+        return Decision(Verdict.UNKNOWN, reason + unread, cause, fix, _against(attempt))
     where, proof = lost
-    fix = Fix(
+    between = Fix(
         "Look between these two places: netfilter, programs and devices there, and the listener."
     )
-    against = (Contradiction(where, proof),)
-    return Decision(Verdict.UNKNOWN, reason + unread, where + unread, fix, against)
+    fix = (how_to_get(walk) if walk.presumed else None) or between
+    against = (*_against(attempt), Contradiction(where, proof))
+    return Decision(Verdict.UNKNOWN, f"{reason}; {where}{unread}", where, fix, against)
 
 
 def _left(walk: PathBuilder, attempt: Attempt) -> bool:
