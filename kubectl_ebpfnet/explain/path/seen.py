@@ -16,6 +16,7 @@ from kubectl_ebpfnet.model.cilium import MonitorEvent
 from kubectl_ebpfnet.model.path import (
     NOW,
     Drop,
+    Finding,
     Fix,
     Hop,
     HopKind,
@@ -130,16 +131,20 @@ def _end_at(walk: PathBuilder, drop: SeenDrop) -> None:
         evidence=hop.evidence + newest.evidence,
     )  # fmt: skip
     del walk.hops[index + 1 :]
+    title = f"{newest.node} drops the packet: {by}"
+    found = Finding(Severity.ERROR, title, drop.text, newest.evidence)
+    if isinstance(end, Dropped) and confirmed:
+        found = end.finding
+    else:
+        walk.findings.append(found)
     walk.end = Dropped(
         Drop("seen", hop.number, newest.node, by, what),
         f"dropped at hop {hop.number}: {by}; {drop.text}",
         cause or drop.text,
         fix,
         (),
+        found,
     )
-    if not confirmed:
-        title = f"{newest.node} drops the packet: {by}"
-        walk.finding(Severity.ERROR, title, drop.text, newest.evidence)
 
 
 def _meaning(reason: str) -> str:

@@ -148,6 +148,7 @@ class Dropped:
         cause: why, one sentence.
         fix: what to do about it.
         after: undecided hops that stand before it.
+        finding: the drop's own among the walk's.
     """
 
     drop: Drop
@@ -155,6 +156,7 @@ class Dropped:
     cause: str
     fix: Fix | None
     after: tuple[Undecided, ...]
+    finding: Finding
 
 
 End = Arrived | Stopped | Dropped
@@ -364,8 +366,9 @@ class PathBuilder:
             cause or title,
             fix or Fix(detail),
             tuple(self.undecided),
+            Finding(Severity.ERROR, title, detail, proof or evidence),
         )
-        self.finding(Severity.ERROR, title, detail, proof or evidence)
+        self.findings.append(self.end.finding)
 
     def arrived(self, destination: Destination, text: str) -> None:
         """End the walk: the tables let the packet through.

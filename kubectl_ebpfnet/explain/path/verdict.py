@@ -73,7 +73,7 @@ def _by_tables(walk: PathBuilder) -> Decision:
 def _dropped(walk: PathBuilder, end: Dropped) -> Decision:
     elsewhere = next((u for u in end.after if u.decides is Decides.WAY), None)
     if elsewhere is not None and end.drop.how != "seen":
-        _only_on_this_way(walk, elsewhere)
+        _only_on_this_way(walk, end, elsewhere)
         if walk.answered_now():
             return _delivered(walk)
         reason = (
@@ -86,12 +86,13 @@ def _dropped(walk: PathBuilder, end: Dropped) -> Decision:
     return Decision(Verdict.DROPPED, end.reason, end.cause, end.fix, against, end.drop)
 
 
-def _only_on_this_way(walk: PathBuilder, elsewhere: Undecided) -> None:
+def _only_on_this_way(walk: PathBuilder, end: Dropped, elsewhere: Undecided) -> None:
     """Mark the hop that drops, and its finding, as those of a way that the packet may not take."""
     last = walk.hops[-1]
     reason = f"it drops what comes this way, and hop {elsewhere.hop} may lead elsewhere"
     walk.hops[-1] = replace(last, state=State.UNKNOWN, reason=reason, drops=False)
-    walk.findings[-1] = replace(walk.findings[-1], severity=Severity.INFO)
+    at = walk.findings.index(end.finding)
+    walk.findings[at] = replace(end.finding, severity=Severity.INFO)
 
 
 def _arrived(walk: PathBuilder, end: Arrived) -> Decision:

@@ -201,4 +201,4 @@ def test_where_one_of_two_backends_loses_the_packet_the_choice_decides() -> None
     assert path.verdict == "unknown"
     assert "1 of 2 backends" in path.reason
     assert LOCAL_END in path.reason
-    assert LOCAL_END in finding(path, "1 of 2 backends").title
+    assert finding(path, "1 of 2 backends").severity == "error"
