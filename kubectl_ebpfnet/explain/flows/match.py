@@ -177,7 +177,9 @@ _Parts = tuple[FactLine[CtEntry] | None, FactLine[CtEntry] | None, FactLine[Conn
 def _has_every_line(node: NodeView, source: Address) -> bool:
     """Tell whether conntrack was read with every line of a source, whatever the other end."""
     record = node.table_state(q.CT).record
-    return record is not None and set(record.line_filter) <= {str(source), expanded(source)}
+    if record is None or record.left_out:
+        return False
+    return set(record.line_filter) <= {str(source), expanded(source)}
 
 
 def _went_on(entry: CtEntry) -> bool:

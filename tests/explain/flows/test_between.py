@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -103,6 +104,10 @@ def test_a_line_that_cannot_be_parsed_may_be_the_missing_one() -> None:
     assert lost(NEW, t.record("n2", t.CT, OLD, odd)) is None
     other = "TCP6 IN? 10.9.9.9:1 -> 10.9.9.8:2"
     assert lost(NEW, t.record("n2", t.CT, OLD, other)) is not None
+
+
+def test_a_table_of_which_only_the_newest_lines_came_home_says_nothing() -> None:
+    assert lost(NEW, replace(t.record("n2", t.CT, OLD), left_out=1)) is None
 
 
 def test_it_arrived_and_the_pod_was_silent() -> None:
