@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.lab.cluster.agent import switches
 from tests.lab.cluster.config import ADMIN_CONFIG, NODES
 
-RUNS = 5
+RUNS = 9
 ENTRIES = 60_000
 BIN = Path(sys.executable).parent
 ENV = {

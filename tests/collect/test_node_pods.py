@@ -13,7 +13,7 @@ from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.cluster.nodepods import manifest
-from kubectl_ebpfnet.collect.ask import container
+from kubectl_ebpfnet.collect.ask import container, shell_script
 from kubectl_ebpfnet.collect.ask.access import Mode, NodeAccess
 from kubectl_ebpfnet.collect.capture import capture
 from kubectl_ebpfnet.collect.path import collect_path
@@ -158,6 +158,7 @@ def test_an_agent_that_hangs_costs_its_own_word_alone(
     cluster: Opened, monkeypatch: pytest.MonkeyPatch, mode: Mode
 ) -> None:
     monkeypatch.setattr(container, "HANG_SECONDS", 1)
+    monkeypatch.setattr(shell_script, "HANG_SECONDS", 1)
     session, replay = cluster("vxlan-kpr")
     replay.hangs.add("node2")
     real, said = replay.answer, list[str]()

@@ -195,10 +195,16 @@ class AgentExec(PodExec):
         """
         api = [question for question in questions if asks_agent(question)]
         maps = [question for question in questions if _reads_maps(question)]
-        maps.sort(key=lambda question: question.fact.by_flow)  # long ones first
-        before = max(0, (len(maps) - len(api) + 1) // 2)
+        # Long ones first; last those whose map is on few nodes, which count for half a start.
+        maps.sort(key=lambda question: (bool(question.fact.maps), question.fact.by_flow))
+        starts = len(api) + sum(0.5 if question.fact.maps else 1 for question in maps)
+        before = max(0, round((starts + _OTHERS) / 2) - len(api))
         other = [question for question in questions if question not in (*api, *maps)]
         return [*maps[:before], *api], [*maps[before:], *other]
+
+
+_OTHERS = 1
+"""Starts that take as long as all commands that are not Cilium's."""
 
 
 def _reads_maps(question: Question) -> bool:

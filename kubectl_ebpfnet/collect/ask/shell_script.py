@@ -207,10 +207,12 @@ def records(
 
 
 def _why_not_ended(section: Section, seconds: int, hang_seconds: float) -> str:
+    # Less than HANG_SECONDS is no sign of anything but of a short --timeout.
+    why = AGENT_HANGS if hang_seconds >= HANG_SECONDS else "--timeout leaves no more"
     if section.state == "h":
-        return f"it did not answer within {hang_seconds:g} s: {AGENT_HANGS}"
+        return f"it did not answer within {hang_seconds:g} s: {why}"
     if section.state == "s":
-        return f"not asked: {AGENT_HANGS}"
+        return f"not asked: {why}"
     if section.exit_code == TIMED_OUT and seconds > 0:
         return f"it did not end within {seconds} s"
     return ""

@@ -241,12 +241,25 @@ def agent_image(tmp_path: Path, *, timeout: bool = True) -> dict[str, str]:
     return {"PATH": str(tmp_path)}
 
 
-@pytest.mark.parametrize("timeout", [True, False])
+@pytest.mark.parametrize(
+    ("timeout", "most", "why"),
+    [
+        (True, 1, "the agent hangs"),
+        (False, 1, "the agent hangs"),
+        (True, 3, "--timeout leaves no more"),  # a short --timeout is no sign of anything
+    ],
+)
 def test_an_agent_that_hangs_costs_one_limit(
-    shell: list[str], tmp_path: Path, timeout: bool
+    shell: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    timeout: bool,
+    most: int,
+    why: str,
 ) -> None:
     if not timeout and shell[0] == "busybox":
         pytest.skip("BusyBox's shell brings its own timeout")
+    monkeypatch.setattr(shell_script, "HANG_SECONDS", most)
     env = agent_image(tmp_path, timeout=timeout)
     shell = [shutil.which(shell[0]) or "", *shell[1:]]
     status, listed = one("cilium-dbg", "status"), one("cilium-dbg", "endpoint", "list")
@@ -255,7 +268,7 @@ def test_an_agent_that_hangs_costs_one_limit(
     said = run(shell, [maps, status, listed], env=env, second=[maps])
     assert time.monotonic() - begun < 2.5
     assert [record.error for record in said] == [
-        "", "it did not answer within 1 s: the agent hangs", "not asked: the agent hangs", "",
+        "", f"it did not answer within 1 s: {why}", f"not asked: {why}", "",
     ]  # fmt: skip
     assert [record.stdout.read() for record in said] == [
         b"bpf lb list\n",
@@ -263,7 +276,7 @@ def test_an_agent_that_hangs_costs_one_limit(
         b"",
         b"bpf lb list\n",
     ]
-    assert [unasked.hangs(record) for record in said] == [False, True, True, False]
+    assert [unasked.hangs(record) for record in said] == [False, most == 1, most == 1, False]
     assert (tmp_path / "cilium-dbg.ran").read_text().count("endpoint") == 0
 
 
