@@ -74,7 +74,7 @@ _WHICH = (
 
 # The names of node/sysctls.py; grep passes over what it may not read, and over missing folders.
 _GREP_SYSCTLS = (
-    "grep -rsH --exclude-dir=neigh --include=ip_forward --include=fib_multipath_hash_policy"
+    "grep -rsH --exclude-dir=neigh --include=ip_forward"
     " --include=forwarding --include=force_forwarding --include=rp_filter --include=accept_local"
     " --include=src_valid_mark --include=disable_ipv6 --include=nf_conntrack_count"
     " --include=nf_conntrack_max --include=nf_conntrack_*_timeout* . /proc/sys/net"

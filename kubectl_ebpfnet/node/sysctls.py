@@ -17,12 +17,10 @@ _ROOT = Path("/proc/sys")
 # The catalogue's SYSCTLS asks an agent for the same names.
 _WANTED = (
     "net/ipv4/ip_forward",
-    "net/ipv4/fib_multipath_hash_policy",
     "net/ipv4/conf/*/forwarding",
     "net/ipv4/conf/*/rp_filter",
     "net/ipv4/conf/*/accept_local",
     "net/ipv4/conf/*/src_valid_mark",
-    "net/ipv6/fib_multipath_hash_policy",
     "net/ipv6/conf/*/forwarding",
     "net/ipv6/conf/*/force_forwarding",
     "net/ipv6/conf/*/disable_ipv6",

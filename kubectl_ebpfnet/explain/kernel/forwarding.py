@@ -116,9 +116,13 @@ def source_refused(
         decision: its route.
     """
     device = packet.in_device
+    if packet.destination.version == 6:
+        return None
+    if packet.source in node.own_addresses:
+        return _own_source(node, packet)
     names = tuple(f"net/ipv4/conf/{name}/rp_filter" for name in ("all", device))
     strictness = max(node.sysctl(name) or 0 for name in names)
-    if not strictness or packet.destination.version == 6:
+    if not strictness:
         return None
     back = decide(tables, _reversed(node, packet, decision))
     devices = {hop.device for hop in back.next_hops}
@@ -137,6 +141,16 @@ def source_refused(
         return None
     text = f"{rule}, and the route back to {packet.source} leads {by}: the packet is a martian"
     return Barrier(text, names, _assignment(names[1], 0))
+
+
+def _own_source(node: NodeView, packet: RoutedPacket) -> Barrier | None:
+    """Return the check that a packet does not pass which comes in with the node's own address."""
+    names = tuple(f"net/ipv4/conf/{name}/accept_local" for name in ("all", packet.in_device))
+    values = [node.sysctl(name) for name in names]
+    if None in values or any(values):
+        return None
+    text = f"{packet.source} is the node's own address, and came in by {packet.in_device}"
+    return Barrier(f"{text}: the packet is a martian", names, _assignment(names[1], 1))
 
 
 def _reversed(node: NodeView, packet: RoutedPacket, decision: Decision) -> RoutedPacket:

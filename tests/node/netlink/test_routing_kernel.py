@@ -118,6 +118,7 @@ CASES = {
     "forwarding is off": ("sysctl net.ipv4.ip_forward=0",),
     "forwarding is off at the pod": ("sysctl net.ipv4.conf.lxc1.forwarding=0",),
     "forwarding is off elsewhere": ("sysctl net.ipv4.conf.eth0.forwarding=0",),
+    "own addresses are accepted": ("sysctl net.ipv4.conf.lxc1.accept_local=1",),
     "a strict rp_filter": ("sysctl net.ipv4.conf.lxc1.rp_filter=1",),
     "a strict rp_filter of all": ("sysctl net.ipv4.conf.all.rp_filter=1",),
     "a strict rp_filter, the way back by it": (
@@ -145,6 +146,7 @@ PACKETS = [
     (Flow(TCP, ip_address(POD), 1500, ip_address(FAR), 80), 0x77),
     (Flow(UDP, ip_address(POD), 40000, ip_address("9.9.9.9"), 53), 0xED3F0F00),
     (Flow(TCP, ip_address(POD), 1500, ip_address("192.0.2.11"), 80), 0),
+    (Flow(TCP, ip_address("192.0.2.11"), 1500, ip_address(FAR), 80), 0),
 ]
 
 
