@@ -15,6 +15,7 @@ from tests.explain.path.changed import NATIVE, VXLAN, Change, changed, say, swap
 from tests.explain.path.variants import edit
 
 TUNNEL_BPF = DatapathConfig(host_routing="bpf", routing_mode="tunnel")
+UNSEEN = [without("node2", f"cilium-dbg monitor{flag}") for flag in ("", " -v", " -j")]
 SAVE, CT, STATUS = (
     "iptables-save -c", "cilium-dbg bpf ct list global -d", "cilium-dbg status -o json",
 )  # fmt: skip
@@ -69,8 +70,9 @@ def test_host_routing(
         ([], True),
         ([without("node2", STATUS)], True),  # as by a node pod
         ([swap("node2", SAVE, f"[0:0] {COUNTED}", f"[7:420] {COUNTED}")], False),
-        ([edit("node2", CT, lambda _: ""), without("node2", SAVE)], None),
-        ([say("node2", CT, ""), without("node2", STATUS), without("node2", SAVE)], None),
+        ([edit("node2", CT, lambda _: ""), without("node2", SAVE)], True),  # monitor shows it
+        ([edit("node2", CT, lambda _: ""), without("node2", SAVE), *UNSEEN], None),
+        ([say("node2", CT, ""), without("node2", STATUS), without("node2", SAVE), *UNSEEN], None),
     ],
 )
 def test_a_recorded_node_tells_it(changes: list[Change], bpf: bool | None) -> None:
