@@ -346,3 +346,57 @@ def _damaged(command: str, damage: str) -> list[Bundle]:
         lines[number] = changes[damage]
         found.append(changed(VXLAN, say("node2", command, "\n".join(lines) + "\n")))
     return found
+
+
+def test_a_pod_that_the_endpoint_map_lacks() -> None:
+    """cilium_lxc decides, whatever the agent's list has (fault v36)."""
+    gone = edit("node1", "cilium-dbg bpf endpoint list", without_pod)
+    path = ask(changed(VXLAN, gone, edit("node2", CT, untracked)), "client", "svc/web:80")
+    assert dropped_at(path).node == "node1"
+    assert f"(cilium_lxc) lacks {POD}, which its agent has as endpoint" in path.cause
+
+
+def test_topology_hints_may_leave_no_backend() -> None:
+    """Cilium uses no endpoint of another zone, as kube-proxy would."""
+
+    def hinted(value: object) -> None:
+        assert isinstance(value, dict)
+        for item in value["items"]:
+            for end in item["endpoints"] or ():
+                end["hints"] = {"forZones": [{"name": "za"}]}
+
+    def zoned(value: object) -> None:
+        assert isinstance(value, dict)
+        for item in value["items"]:
+            zone = "za" if item["metadata"]["name"] == "node1" else "zb"
+            item["metadata"].setdefault("labels", {})["topology.kubernetes.io/zone"] = zone
+
+    bundle = changed(
+        VXLAN, edit("node2", LB, without_pod), say("node2", SERVICES, "[]"),
+        json_edit("api", SLICES, hinted), json_edit("api", "get nodes", zoned),
+    )  # fmt: skip
+    path = ask(bundle, "client", "svc/web:80")
+    assert dropped_at(path).kind == "load-balancing"
+    assert "topology hints for zone za, node2 is in zb" in path.cause
+
+
+@pytest.mark.parametrize(
+    ("mode", "key", "travels"),
+    [("Wireguard", "255", "UDP port 51871"), ("IPsec", "3", "ESP (IP protocol 50)")],
+)
+def test_encryption_between_nodes(mode: str, key: str, travels: str) -> None:
+    bundle = report(
+        "wireguard-unmentioned",
+        edit("node-a", STATUS, lambda text: text.replace("Wireguard", mode) + " "),
+        edit("node-a", "cilium-dbg bpf ipcache list", lambda t: t.replace("=255", f"={key}") + " "),
+    )
+    path = ask(bundle, "client", "pod/web:8080")
+    (hop,) = [hop for hop in path.hops if "encrypted by" in hop.summary]
+    assert f"only {travels} travels" in hop.summary
+    assert path.verdict == "reachable"
+
+
+def test_a_wireguard_device_that_is_down() -> None:
+    down = edit("node-a", "ip a", lambda text: text.replace("cilium_wg0: <POINTOPOINT,NOARP,UP", "cilium_wg0: <POINTOPOINT,NOARP"))  # noqa: E501 # fmt: skip
+    path = ask(report("wireguard-unmentioned", down), "client", "pod/web:8080")
+    assert dropped_at(path).summary == "cilium_wg0 is down"

@@ -114,10 +114,21 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
             evidence,
             title=f"{target} is in {here.node}'s pod CIDR, but no endpoint has it",
             detail=_why_unroutable(walk, node, target),
+            cause=_cause_unroutable(node, target),
         )
         return None
     walk.unknown(f"what cil_from_host does with {target} is not known")
     return None
+
+
+def _cause_unroutable(node: NodeView, target: Address) -> str:
+    listed = node.endpoint_of(target)
+    if listed is None:
+        return ""
+    return (
+        f"Cilium's endpoint map of {node.name} (cilium_lxc) lacks {target}, which its agent has as "
+        f"endpoint {listed.id}"
+    )
 
 
 def _why_unroutable(walk: PathBuilder, node: NodeView, target: Address) -> str:

@@ -112,7 +112,8 @@ def to_gateway(
         The packet's next place; None when it is dropped.
     """
     evidence = _evidence(node, row)
-    where = here.in_cilium(HopKind.ROUTE)
+    # cil_from_container or, as in 1.18, cil_to_netdev looks the policy up: the place is the node.
+    where = here.in_cilium(HopKind.ROUTE, here.node)
     if row.gateway is None:
         walk.drop(
             *where,
