@@ -17,7 +17,7 @@ from kubectl_ebpfnet.explain.path.state import (
     PathBuilder,
     Undecided,
 )
-from kubectl_ebpfnet.model.path import Decides, Evidence, Severity
+from kubectl_ebpfnet.model.path import Decides, Evidence, Finding, Severity
 
 MOST = 16
 """Backends that are walked to; a Service may have thousands."""
@@ -59,13 +59,14 @@ def compare(walk: PathBuilder, run: Callable[[PathBuilder], None]) -> None:
     walk.undecided.insert(0, undecided)
     if isinstance(walk.end, Dropped):
         walk.end = replace(walk.end, after=(undecided, *walk.end.after))
-    walk.finding(
+    finding = Finding(
         Severity.ERROR,
         f"{count} of {choice.service} lose the packet: {listed}",
         " ".join(f"{way.backend}: {way.lost}." for way in lost[:3])
         + " Connections that are sent there fail, the others do not.",
         tuple(proof for way in lost[:3] for proof in way.evidence),
     )
+    walk.findings.insert(0, finding)  # a drop's own stays the last (verdict.py)
 
 
 def _way(walk: PathBuilder, backend: str) -> _Way:
