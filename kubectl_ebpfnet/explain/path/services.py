@@ -1,19 +1,17 @@
 """Frontends: which frontend a destination is, and the backends that it may go to.
 
 Cilium's own tables come first: its map, which the datapath uses, then its agent's list. Kubernetes'
-Service and EndpointSlices stand in where neither has the frontend. Which entry a packet meets
-depends on the place that looks it up (bpf/lib/lb.h lb4_lookup_service, bpf/bpf_sock.c
-sock4_wildcard_lookup, sock4_skip_xlate).
+Service and EndpointSlices stand in where neither has the frontend.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.backends import Place
+from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup, Search
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -30,25 +28,6 @@ _PROXY_DUMMY = "192.192.192.192"
 
 
 _GLOBAL = ("service.cilium.io/global", "io.cilium/global-service")
-
-
-class Lookup(StrEnum):
-    """Where Cilium looks a destination up.
-
-    At sockets an address of a node also finds the wildcard of a NodePort, `0.0.0.0:PORT`; a
-    program at a device looks up the address alone. What comes from outside is given the external
-    scope, everything else the internal one, where a frontend has both.
-    """
-
-    HOST_SOCKET = "host-socket"
-    POD_SOCKET = "pod-socket"
-    POD = "pod"
-    DEVICE = "device"
-
-    @property
-    def at_socket(self) -> bool:
-        """It is at connect()."""
-        return self in (Lookup.HOST_SOCKET, Lookup.POD_SOCKET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,19 +121,6 @@ class ServiceAddress:
         return f"svc {self.namespace}/{self.name}" if self.name else self.title
 
 
-def first_lookup(node: NodeView, host_network: bool) -> Lookup:
-    """Return where a packet of a pod is looked up first.
-
-    Args:
-        node: the pod's node.
-        host_network: the pod shares the node's network namespace.
-    """
-    config = node.config
-    if host_network:
-        return Lookup.HOST_SOCKET
-    return Lookup.POD_SOCKET if config.socket_lb and not config.socket_lb_host_only else Lookup.POD
-
-
 def find(
     cluster: ClusterView,
     node_name: str,
@@ -174,7 +140,7 @@ def find(
         at: the place that looks it up.
     """
     node = cluster.node(node_name)
-    search = _Search(cluster, node, address, port, protocol, at)
+    search = Search(cluster, node, address, port, protocol, at)
     listed, mapped = (search.among(node[table].facts) for table in (q.SERVICES, q.LB_MAP))
     owner = _owner(cluster, address, port, protocol)
     # The datapath has what its map has: a frontend of the agent's list alone is not translated.
@@ -216,56 +182,6 @@ def find(
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Search:
-    """A destination, and the place that looks it up."""
-
-    cluster: ClusterView
-    node: NodeView
-    address: Address
-    port: int | None
-    protocol: int
-    at: Lookup
-
-    def among(self, frontends: Iterable[Frontend]) -> Frontend | None:
-        """Return the frontend that the place finds."""
-        offered = [
-            f
-            for f in frontends
-            if f.port
-            and self.port in (None, f.port)
-            and f.protocol in (None, self.protocol)
-            and f.address.version == self.address.version
-        ]
-        exact = [f for f in offered if f.address == self.address and not self._skipped(f)]
-        hits = exact or [f for f in offered if f.address.is_unspecified and self._by_wildcard(f)]
-        if self.port is None and len({f.port for f in hits}) != 1:
-            return None
-        outside = self.at is Lookup.DEVICE
-        if outside:
-            hits = [f for f in hits if not f.internal]
-        return max(hits, key=lambda f: (f.internal, f.protocol is not None), default=None)
-
-    def _skipped(self, frontend: Frontend) -> bool:
-        """Tell whether a socket leaves the frontend alone: it is not the node's own address."""
-        outside = frontend.type in ("ExternalIPs", "HostPort")
-        return self.at.at_socket and outside and not self._own
-
-    def _by_wildcard(self, frontend: Frontend) -> bool:
-        if not self.at.at_socket or frontend.type not in ("NodePort", "HostPort", ""):
-            return False
-        if self.address.is_loopback:
-            return self.at is Lookup.HOST_SOCKET
-        # The wildcard of a port outside of the NodePorts' range serves the node itself alone.
-        of_cluster = self.address in self.cluster.node_addresses
-        return self._own or (of_cluster and frontend.type != "HostPort")
-
-    @property
-    def _own(self) -> bool:
-        own = self.address in self.node.own_addresses
-        return own or self.cluster.node_of(self.address) == self.node.name
-
-
 def _evidence(
     node: NodeView, listed: Frontend | None, mapped: Frontend | None
 ) -> tuple[Evidence, ...]:
@@ -294,7 +210,7 @@ def _slotted(node: NodeView) -> bool | None:
     return any(b.slot for b in backends) if backends else None
 
 
-def _of_kubernetes(search: _Search, service: Service, port: ServicePort) -> ServiceAddress:
+def _of_kubernetes(search: Search, service: Service, port: ServicePort) -> ServiceAddress:
     """Return a frontend that Cilium's load-balancer does not translate there, or may."""
     cluster, node = search.cluster, search.node
     number = port.port if search.port is None else search.port

@@ -8,7 +8,8 @@ from ipaddress import ip_address
 import pytest
 
 from kubectl_ebpfnet.capture.open import open_bundle
-from kubectl_ebpfnet.explain.path.services import Lookup, find
+from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
+from kubectl_ebpfnet.explain.path.services import find
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.net import TCP

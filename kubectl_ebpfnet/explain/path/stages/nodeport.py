@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.path.services import Lookup, ServiceAddress, find
+from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
+from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
 from kubectl_ebpfnet.explain.path.stages import forward, gateway, loadbalancing
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite

@@ -1,0 +1,98 @@
+"""The look-up of a frontend, as the place that looks it up does it.
+
+Source: Cilium bpf/lib/lb.h (lb4_lookup_service), bpf/bpf_sock.c (sock4_wildcard_lookup,
+sock4_skip_xlate).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.cilium import Frontend
+from kubectl_ebpfnet.model.net import Address
+
+
+class Lookup(StrEnum):
+    """Where Cilium looks a destination up.
+
+    At sockets an address of a node also finds the wildcard of a NodePort, `0.0.0.0:PORT`; a
+    program at a device looks up the address alone. What comes from outside is given the external
+    scope, everything else the internal one, where a frontend has both.
+    """
+
+    HOST_SOCKET = "host-socket"
+    POD_SOCKET = "pod-socket"
+    POD = "pod"
+    DEVICE = "device"
+
+    @property
+    def at_socket(self) -> bool:
+        """It is at connect()."""
+        return self in (Lookup.HOST_SOCKET, Lookup.POD_SOCKET)
+
+
+def first_lookup(node: NodeView, host_network: bool) -> Lookup:
+    """Return where a packet of a pod is looked up first.
+
+    Args:
+        node: the pod's node.
+        host_network: the pod shares the node's network namespace.
+    """
+    config = node.config
+    if host_network:
+        return Lookup.HOST_SOCKET
+    return Lookup.POD_SOCKET if config.socket_lb and not config.socket_lb_host_only else Lookup.POD
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A destination, and the place that looks it up."""
+
+    cluster: ClusterView
+    node: NodeView
+    address: Address
+    port: int | None
+    protocol: int
+    at: Lookup
+
+    def among(self, frontends: Iterable[Frontend]) -> Frontend | None:
+        """Return the frontend that the place finds."""
+        offered = [
+            f
+            for f in frontends
+            if f.port
+            and self.port in (None, f.port)
+            and f.protocol in (None, self.protocol)
+            and f.address.version == self.address.version
+        ]
+        exact = [f for f in offered if f.address == self.address and not self._skipped(f)]
+        hits = exact or [f for f in offered if f.address.is_unspecified and self._by_wildcard(f)]
+        if self.port is None and len({f.port for f in hits}) != 1:
+            return None
+        outside = self.at is Lookup.DEVICE
+        if outside:
+            hits = [f for f in hits if not f.internal]
+        return max(hits, key=lambda f: (f.internal, f.protocol is not None), default=None)
+
+    def _skipped(self, frontend: Frontend) -> bool:
+        """Tell whether a socket leaves the frontend alone: it is not the node's own address."""
+        outside = frontend.type in ("ExternalIPs", "HostPort")
+        return self.at.at_socket and outside and not self._own
+
+    def _by_wildcard(self, frontend: Frontend) -> bool:
+        if not self.at.at_socket or frontend.type not in ("NodePort", "HostPort", ""):
+            return False
+        if self.address.is_loopback:
+            return self.at is Lookup.HOST_SOCKET
+        # The wildcard of a port outside of the NodePorts' range serves the node itself alone.
+        of_cluster = self.address in self.cluster.node_addresses
+        return self._own or (of_cluster and frontend.type != "HostPort")
+
+    @property
+    def _own(self) -> bool:
+        own = self.address in self.node.own_addresses
+        return own or self.cluster.node_of(self.address) == self.node.name
