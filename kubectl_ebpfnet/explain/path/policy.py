@@ -111,6 +111,8 @@ def identity_hit(entry: PolicyEntry, remote: Remote) -> bool | None:
         both = {entry.identity, remote.identity}
         return len(both) == 1 or both <= WORLD_IDENTITIES
     labels = frozenset(entry.labels)
+    if not labels:
+        return None
     if remote.identity is not None and remote.identity in RESERVED_IDENTITIES:
         # The parser resolves these; only those of nodes may have labels of the node beside theirs.
         own = f"reserved:{RESERVED_IDENTITIES[remote.identity]}"

@@ -1,13 +1,15 @@
 """What cannot be decided never makes an answer more certain.
 
 Take any recorded cluster and make one rule, route, policy entry or backend undecidable, as a newer
-kernel or Cilium would print it: the verdict may only move to unknown. (test_any_bundle.py takes
-whole records away.)
+kernel or Cilium would print it: the verdict may only move to unknown, or to delivered where the
+flow is answered now (docs/json.md, "How the verdict is decided"). A run tries every third thing, and
+all of them with FUZZ_FACTOR. (test_any_bundle.py takes whole records away.)
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ import pytest
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.errors import EbpfnetError
 from kubectl_ebpfnet.model.evidence import InMemory, Record, bundle_of
-from kubectl_ebpfnet.model.path import Verdict
+from kubectl_ebpfnet.model.path import Outcome, Verdict
 from tests.explain.path.changed import ask
 from tests.explain.path.test_any_bundle import ASKED, recorded
 
@@ -128,13 +130,18 @@ def variants(records: tuple[Record, ...]) -> Iterator[tuple[str, tuple[Record, .
 
 
 def held(records: tuple[Record, ...], source: str, destination: str, protocol: str) -> None:
-    right = ask(bundle_of(records), source, destination, protocol).verdict
-    for name, changed in variants(records):
+    right = ask(bundle_of(records), source, destination, protocol)
+    allowed = {right.verdict, Verdict.UNKNOWN}
+    attempt = right.attempt
+    if attempt is not None and attempt.now and attempt.outcome is Outcome.ANSWERED:
+        allowed.add(Verdict.DELIVERED)
+    step = 1 if "FUZZ_FACTOR" in os.environ else 3
+    for name, changed in islice(variants(records), 0, None, step):
         try:
             path = ask(bundle_of(changed), source, destination, protocol)
         except EbpfnetError as error:
             pytest.fail(f"{name}: {error}")
-        assert path.verdict in (right, Verdict.UNKNOWN), f"{name}: {right}, then {path.reason}"
+        assert path.verdict in allowed, f"{name}: {right.verdict}, then {path.reason}"
 
 
 @pytest.mark.parametrize(("scenario", "source", "destination", "protocol"), ASKED)
