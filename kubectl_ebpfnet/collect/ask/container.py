@@ -214,16 +214,13 @@ def _reads_maps(question: Question) -> bool:
 
 def _that_fit(questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
     """Yield the questions in parts, each of which fits into the address of an exec."""
-    script = _address_bytes(shell_script.script_argv((), "0" * 32, COMMAND_SECONDS))
+    room = LONGEST_ADDRESS - _address_bytes(shell_script.script_argv((), "0" * 32, COMMAND_SECONDS))
     part: list[Question] = []
-    size = script
     for question in questions:
-        more = _address_bytes(shell_script.question_words(question))
-        if part and size + more > LONGEST_ADDRESS:
+        if part and _address_bytes(shell_script.lane_words([*part, question])) > room:
             yield part
-            part, size = [], script
+            part = []
         part.append(question)
-        size += more
     if part:
         yield part
 

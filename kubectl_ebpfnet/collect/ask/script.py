@@ -8,7 +8,7 @@ mksh. Each command takes these words:
     n|o COUNT MAPS RULES WORD…   n begins a question, o is its next form, run if the last one
                              failed; MAPS is "" or names of pins, without any of which it is not run
                              (model/fact.py); RULES is "" or what selects lines (question.py), . for
-                             those of the command before
+                             those of the last command that had any
     @                        tc's filters of every device, in both directions
 
 In an agent's image the questions are two lanes that run side by side: the second one's output waits
@@ -90,7 +90,7 @@ END {
 
 # `eval` sees digits alone: it makes "${1}" "${2}" … of a count. In an agent's image a command's
 # stderr is kept ($e) until its mark is written: the lanes share that stream.
-_SCRIPT = r"""n=$1 t=$2 h=$3 s=$4 c=$5 b=$6 r=0 H= x= P=/sys/fs/bpf/tc/globals; shift 6
+_SCRIPT = r"""n=$1 t=$2 h=$3 s=$4 c=$5 b=$6 r=0 H= K= x= P=/sys/fs/bpf/tc/globals; shift 6
 LC_ALL=C; export LC_ALL
 N='
 '
@@ -152,7 +152,8 @@ lane() {
   while [ $z -gt 0 ]; do
     i=$((i+1))
     if [ "$1" = @ ]; then y=; shift; z=$((z-1)); devices; continue; fi
-    g=$1 l=$2 y=$3; [ "$4" = . ] || F=$4; shift 4; z=$((z-4-l))
+    g=$1 l=$2 y=$3 F=$4; shift 4; z=$((z-4-l))
+    if [ "$F" = . ]; then F=$K; elif [ "$F" ]; then K=$F; fi
     if [ $g = n ] || [ "$r" != 0 ]; then
       a= j=1
       while [ $j -le $l ]; do a="$a \"\${$j}\""; j=$((j+1)); done

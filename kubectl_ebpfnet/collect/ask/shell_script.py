@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from errno import ENOBUFS
 
@@ -72,22 +72,25 @@ def script_argv(
         second: beside `first`, in an image that is trusted.
         trusted: the image's `ip`, `cat` and the like are genuine and need no time limit.
     """
-    words = [word for question in first for word in question_words(question)]
-    beside = [word for question in second for word in question_words(question)]
+    words, beside = lane_words(first), lane_words(second)
     forms = sum(len(question.fact.forms) for question in first)
     said = [nonce, seconds, f"{hang_seconds:g}", 1 if trusted else "", len(words), forms]
     return ["sh", "-s", *map(str, said), *words, *beside]
 
 
-def question_words(question: Question) -> list[str]:
-    """Return the words of the script that ask one question."""
-    if question.fact is TC_FILTERS:
-        return ["@"]
-    words = []
-    rules, maps = question.line_rules, " ".join(question.fact.maps)
-    for number, argv in enumerate(question.fact.forms):
-        kind, lines = ("o", ".") if number else ("n", rules)
-        words += [kind, str(len(argv)), maps, lines, *argv]
+def lane_words(questions: Iterable[Question]) -> list[str]:
+    """Return the words of the script that ask questions one after another."""
+    words: list[str] = []
+    known = ""
+    for question in questions:
+        if question.fact is TC_FILTERS:
+            words.append("@")
+            continue
+        rules, maps = question.line_rules, " ".join(question.fact.maps)
+        for number, argv in enumerate(question.fact.forms):
+            kind, lines = ("o" if number else "n"), ("." if rules and rules == known else rules)
+            words += [kind, str(len(argv)), maps, lines, *argv]
+            known = rules or known
     return words
 
 
