@@ -2,8 +2,8 @@
 
 Take any recorded cluster and make one rule, route, policy entry or backend undecidable, as a newer
 kernel or Cilium would print it: the verdict may only move to unknown, or to delivered where the
-flow is answered now (docs/json.md, "How the verdict is decided"). A run tries every third thing, and
-all of them with FUZZ_FACTOR. (test_any_bundle.py takes whole records away.)
+flow is answered now (docs/json.md, "How the verdict is decided"). A run tries every third thing,
+and all with FUZZ_FACTOR. (test_any_bundle.py takes whole records away.)
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
