@@ -166,7 +166,7 @@ def test_the_pods_are_gone_when_the_run_has_ended(
         begin = time.monotonic()
         assert live.end(number) == code
         assert time.monotonic() - begin < 11
-        assert "node pod" not in live.said  # nothing is left to be told of
+        assert "ebpfnet cleanup" not in live.said  # nothing is left to be told of
         for node in live.pods:
             assert live.pod(node) == {}
             assert live.processes(node) == []

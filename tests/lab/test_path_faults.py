@@ -140,7 +140,8 @@ def test_policy_that_allows_one_port(our_lab: Lab) -> None:
         assert (denied.code, denied.verdict) == (3, "dropped")
         hop = denied.hops[-1]
         assert (hop["place"], hop["kind"], hop["drops"]) == ("cilium", "policy", True)
-        denies = f"egress policy denies world (identity 2) for endpoint {mine['id']}: Policy denied"
+        denies = "egress policy denies world (identity 2) at 7777/TCP for endpoint "
+        denies += f"{mine['id']}: Policy denied"
         assert denies in hop["summary"]
         assert hop["evidence"]
         (finding,) = [f for f in denied.document["findings"] if f["severity"] == "error"]

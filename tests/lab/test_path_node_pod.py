@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 
 from tests.lab.cluster.config import NODES, WORLD_ADDRESS
-from tests.lab.cluster.tools.live import FETCH, Answer, in_node, path, pod_of_our_own
+from tests.lab.cluster.tools.live import (
+    FETCH,
+    Answer,
+    bpftool_names_tcx,
+    in_node,
+    path,
+    pod_of_our_own,
+)
 from tests.lab.conftest import Lab, wait_until
 
 WORLD = f"{WORLD_ADDRESS}:80"
@@ -31,11 +38,12 @@ def kept(lab: Lab) -> Iterator[str]:
     if not lab.ours:
         pytest.skip("needs the node image of the lab (make lab-up)")
     lab.kubectl("ebpfnet", "cleanup", "--yes")  # what somebody kept would be asked instead
-    done = lab.kubectl(
-        "ebpfnet", "path", "pod/client", "pod/client2:80", "--node-access", "pod", "--keep"
-    )
-    assert done.returncode == 0, done.stderr
-    namespaces = set(re.findall(r"in namespace (ebpfnet-[0-9a-f]+)", done.stderr))
+    namespaces: set[str] = set()
+    for there in ("pod/client2:80", "pod/client3:80"):
+        words = ("path", "pod/client", there, "--node-access", "pod", "--keep")
+        done = lab.kubectl("ebpfnet", *words)
+        assert done.returncode == 0, done.stderr
+        namespaces |= set(re.findall(r"in namespace (ebpfnet-[0-9a-f]+)", done.stderr))
     assert namespaces, done.stderr
     yield "pod"
     lab.kubectl("delete", "namespace", "--wait=false", *namespaces)
@@ -55,7 +63,7 @@ def said(answer: Answer) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize(
-    "destination", [WORLD, "svc/web", "svc/web-np", "pod/client2:80", "node/node2:10250"]
+    "destination", [WORLD, "svc/web", "svc/web-np", "pod/client3:80", "node/node3:10250"]
 )
 def test_by_agent_and_by_node_pod_the_hops_are_the_same(
     our_lab: Lab, by_pod: Callable[..., Answer], destination: str
@@ -72,6 +80,18 @@ def test_by_agent_and_by_node_pod_the_hops_are_the_same(
     assert "cilium-agent" not in places
 
 
+def test_an_agent_with_an_old_bpftool_says_what_it_cannot_tell(
+    our_lab: Lab, by_pod: Callable[..., Answer]
+) -> None:
+    agent = path(our_lab, "pod/client", "pod/client2:80", "--node-access", "agent")
+    assert by_pod("pod/client", "pod/client2:80").code == 0
+    if bpftool_names_tcx():
+        assert agent.code == 0
+    else:
+        assert (agent.code, agent.verdict) == (4, "unknown")
+        assert "bpftool" in agent.document["reason"]
+
+
 def test_from_a_host_network_pod_too(our_lab: Lab, by_pod: Callable[..., Answer]) -> None:
     agent = path(our_lab, "pod/hostnet", WORLD, "--node-access", "agent")
     assert said(by_pod("pod/hostnet", WORLD)) == said(agent)
@@ -80,7 +100,7 @@ def test_from_a_host_network_pod_too(our_lab: Lab, by_pod: Callable[..., Answer]
 def test_what_policy_drops_is_dropped_by_both(
     our_lab: Lab, by_pod: Callable[..., Answer], egress_policy: Callable[..., None]
 ) -> None:
-    with pod_of_our_own(our_lab, "e2e-limited", "node2") as pod:
+    with pod_of_our_own(our_lab, "e2e-limited", "node1") as pod:
         egress_policy(pod, "443/TCP")
         agent = path(our_lab, f"pod/{pod}", WORLD, "--node-access", "agent")
         ours = by_pod(f"pod/{pod}", WORLD)

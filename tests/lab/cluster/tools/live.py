@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.lab.cluster.config import Node
+from tests.lab.cluster.config import NODES, Node
 from tests.lab.cluster.control import manifests
 from tests.lab.cluster.datapath import policy, sync
 from tests.lab.cluster.processes import run
@@ -87,6 +87,14 @@ def address(lab: Lab, pod: str) -> str:
 def in_node(node: Node, *argv: str) -> str:
     """Run a program of this machine in a node's network namespace; its stdout."""
     return run(["ip", "netns", "exec", node.netns, *argv]).stdout
+
+
+def bpftool_names_tcx() -> bool:
+    """Whether this machine's bpftool lists programs that are attached by tcx, as on node2.
+
+    Before 7.3 it does not, and an agent with such a tool cannot tell that they are attached.
+    """
+    return "tcx" in in_node(NODES[1], "bpftool", "net", "show")
 
 
 def in_pod(pod: str, *argv: str) -> str:
