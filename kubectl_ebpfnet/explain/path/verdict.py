@@ -52,8 +52,23 @@ def settle(walk: PathBuilder) -> Decision:
     if decision.verdict is Verdict.UNKNOWN and decision.fix is None:
         decision = replace(decision, fix=how_to_get(walk))
     against = (*walk.contradictions, *decision.contradictions)
-    words = "".join(f"; but {each.text}" for each in against if each.text not in decision.reason)
+    words = "".join(
+        f"; {'' if _agrees(walk, decision, each) else 'but '}{each.text}"
+        for each in against
+        if each.text not in decision.reason
+    )
     return replace(decision, reason=decision.reason + words, contradictions=against)
+
+
+def _agrees(walk: PathBuilder, decision: Decision, said: Contradiction) -> bool:
+    """Tell whether it is the newest attempt, without an answer, beside a verdict of `unknown`."""
+    attempt = walk.attempt
+    return (
+        decision.verdict is Verdict.UNKNOWN
+        and attempt is not None
+        and said.text == attempt.text
+        and attempt.outcome is not Outcome.ANSWERED
+    )
 
 
 def _by_tables(walk: PathBuilder) -> Decision:

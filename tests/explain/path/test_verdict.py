@@ -102,6 +102,15 @@ def test_a_silent_attempt_that_left_the_cluster_is_beyond_it() -> None:
     assert decision.reason.endswith("; but the newest attempt")
 
 
+@pytest.mark.parametrize(("attempt", "joined"), [(SILENT, "; "), (OLD, "; but ")])
+def test_only_an_answer_is_set_against_what_is_not_known(attempt, joined) -> None:
+    builder = walk(attempt)
+    undecided(builder, Decides.DROP)
+    builder.arrived(Destination.POD, "there")
+    decision = settle(builder)
+    assert decision.reason == f"unknown at hop 2: it was not read{joined}the newest attempt"
+
+
 @pytest.mark.parametrize(
     ("attempt", "against"),
     [(ANSWERED, ["the newest attempt"]), (REFUSED, []), (SILENT, []), (OLD, []), (NONE, [])],
