@@ -400,6 +400,8 @@ def test_a_router_that_is_no_node_does_not_lead_to_a_pod_in_silence() -> None:
     path = ask(changed(NATIVE, swap("node2", ROUTES, own, "")), "client", "pod/web:8080")
     assert path.verdict is Verdict.UNKNOWN
     assert "it arrives only if the router 172.30.0.1 routes 10.244.0.0/24 to node1" in path.reason
+    assert path.fix is not None
+    assert path.fix.text.startswith("Give node2 a route to node1 for its pods")
     assert finding(path, "which is no node").severity == "warning"
 
 

@@ -6,7 +6,7 @@ from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBui
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.model.net import Address, Network, endpoint_text, protocol_name
-from kubectl_ebpfnet.model.path import Decides, HopKind, HopPlace, Severity, State
+from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, Severity, State
 
 
 def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
@@ -39,6 +39,7 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
             here.packet,
             reason=reason,
             decides=Decides.DROP,
+            fix=_route_to(here, node) if reason else None,
         )
         walk.visited_nodes.append(node)
         identity = here.identity
@@ -170,6 +171,15 @@ def _by_router(walk: PathBuilder, here: PacketState, node: str) -> str:
         "auto-direct-node-routes, or BGP or the cloud's router has to.",
     )
     return f"{text}, which no record shows"
+
+
+def _route_to(here: PacketState, node: str) -> Fix:
+    """Return what leads a pod's packet to its node, where a router that is no node is on the way."""
+    target = (here.packet.outer or here.packet.flow).destination
+    return Fix(
+        f"Give {here.node} a route to {node} for its pods, or see that {here.next_hop} has one.",
+        f"ip route get {target}",
+    )
 
 
 def _owner(walk: PathBuilder, address: Address) -> str:
