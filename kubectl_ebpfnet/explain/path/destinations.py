@@ -121,9 +121,20 @@ def _of_family(
     """Return the first address of an object whose IP version the packet may have."""
     versions = versions_of(request, source.addresses)
     address = next((each for each in addresses if each.version in versions), None)
-    return FarAddress(
-        address, request.port, note=request.note or _why_none(title, addresses, versions)
-    ) if address is None else FarAddress(address, request.port, note=request.note)  # fmt: skip
+    if address is not None:
+        return FarAddress(address, request.port, note=request.note)
+    note = request.note or _why_none(title, addresses, versions)
+    return FarAddress(None, request.port, note=note, fix=_other_version(addresses, request))
+
+
+def _other_version(addresses: Iterable[Address], request: PathRequest) -> Fix | None:
+    """Return how to ask for an address that the destination has, None where it has none."""
+    has = next(iter(addresses), None)
+    if has is None:
+        return None
+    if request.ip_version is not None:
+        return Fix(f"Leave -{request.ip_version} out.")
+    return Fix(f"The source has no IPv{has.version} address: no packet can go from it to {has}.")
 
 
 def _why_none(title: str, addresses: Iterable[Address], versions: set[int]) -> str:
@@ -145,7 +156,8 @@ def _of_service(
         return FarAddress(address, port.port, found, request.note)
     title = f"svc {service.namespace}/{service.name}"
     if own:
-        return FarAddress(None, port.port, note=_why_none(title, own, versions))
+        note = _why_none(title, own, versions)
+        return FarAddress(None, port.port, note=note, fix=_other_version(own, request))
     if service.external_name:
         note = f"an ExternalName for {service.external_name}: ask for that"
         return FarAddress(None, port.port, note=note)

@@ -129,6 +129,8 @@ def test_a_version_that_an_end_lacks() -> None:
     path = ask(changed(VXLAN), "pod/web:8080", 6)
     assert path.verdict == "unknown"
     assert path.reason.startswith("pod default/web has no IPv6 address (it has 10.244.0.135)")
+    assert path.fix is not None
+    assert path.fix.text == "Leave -6 out."
     node = ask(dual_stack(), "node/node1", 6)
     assert node.reason.startswith("node node1 has no IPv6 address (it has 172.30.0.11)")
     other = ask(changed(VXLAN), "[2001:db8::1]:80")
