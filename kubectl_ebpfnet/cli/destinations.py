@@ -171,7 +171,7 @@ def _to_address(text: str, address: Address) -> Destination:
         raise UsageError(f"{shown(text)}{read} is no host's address", hint=hint)
     note = ""
     if address.version == 4 and ":" not in text and text != str(address):
-        note = f"{text} is {address}: read as ping, wget and curl do (inet_aton)"
+        note = f"{text}, read as ping, wget and curl do (inet_aton)"
         if re.search(r"(^|\.)0[0-9]", text):
             note += "; a leading 0 means octal, and programs in Go refuse it"
     return Destination("address", "", str(address), address, note=note)

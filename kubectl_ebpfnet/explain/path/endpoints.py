@@ -94,7 +94,8 @@ def resolve(cluster: ClusterView, request: PathRequest) -> PathEnds:
         request.source, "pod", sender.namespace, sender.name, source, None, sender.node, sender.note
     )
     unresolved = problem or source is None or destination is None
-    note = "" if unresolved and not problem else far.note
+    # Why a destination that does not run has no address is the problem itself.
+    note = "" if unresolved and not (problem and destination) else far.note
     destination_target = _destination_target(cluster, request, destination, port, note)
     if unresolved or source is None or destination is None:
         empty = ip_address("0.0.0.0" if version == 4 else "::")  # noqa: S104 -- not a bind

@@ -117,12 +117,13 @@ def to_gateway(
     if row.gateway is None:
         walk.drop(
             *where,
-            "an egress gateway policy matches, but no gateway was found: No egress gateway found",
+            "an egress gateway policy matches and has no gateway node: No egress gateway found",
             State.DERIVED,
             here.packet,
             evidence,
             title=f"egress gateway policy for {row.source} → {row.destination} has no gateway node",
-            detail="No node matches the policy's nodeSelector, or it is not ready.",
+            detail="No node matches the policy's nodeSelector, or none of these is ready: label "
+            "one, or make it ready.",
         )
         return None
     walk.hop(

@@ -174,7 +174,7 @@ def _by_router(walk: PathBuilder, here: PacketState, node: str) -> str:
 
 
 def _route_to(here: PacketState, node: str) -> Fix:
-    """Return what leads a pod's packet to its node, where a router that is no node is on the way."""
+    """Return what leads a packet to its node, where a router that is no node is on the way."""
     target = (here.packet.outer or here.packet.flow).destination
     return Fix(
         f"Give {here.node} a route to {node} for its pods, or see that {here.next_hop} has one.",
