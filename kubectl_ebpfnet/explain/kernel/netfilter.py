@@ -113,6 +113,8 @@ class ChainOutcome:
         return ""
 
 
+WANTS_PORT = "looks at the port: give one"
+"""What a reason says that a port would settle."""
 _OF_PORTS = frozenset({"-m tcp", "-m udp", "-m sctp", "-m dccp", "-m multiport"})
 """Matches that cannot be decided without a port, as `undecided` names them."""
 
@@ -122,7 +124,7 @@ def _why_open(rule: NetfilterRule, context: Context) -> str:
     flow = context.flow
     no_port = flow.destination_port is None and has_ports(flow.protocol)
     if no_port and set(parts) & _OF_PORTS:
-        return f"{rule.title} looks at the port: give one, as in 1.1.1.1:80"
+        return f"{rule.title} {WANTS_PORT}, as in 1.1.1.1:80"
     if parts and not set(parts) <= {"-m mark", "-m connmark"}:
         return f"{', '.join(parts)} of {rule.title} cannot be evaluated"
     setter = f"; {context.marked_by[-1].title} may have set it" if context.marked_by else ""

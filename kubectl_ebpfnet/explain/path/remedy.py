@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from kubectl_ebpfnet.errors import role_file
+from kubectl_ebpfnet.explain.kernel.netfilter import WANTS_PORT
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.model.evidence import LIVE, PlaceKind
 from kubectl_ebpfnet.model.net import TCP, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import Fix, Target
 
+_LATE = "that --timeout allows"  # collect/deadline.py
+
+
+def wants_port(walk: PathBuilder) -> bool:
+    """Tell whether the first thing that is not known is a port that was not given."""
+    return bool(walk.undecided) and WANTS_PORT in walk.undecided[0].reason
+
 
 def how_to_get(walk: PathBuilder) -> Fix | None:
     """Return what would show more than the records do, None when nothing is known to help."""
     bundle = walk.cluster.bundle
+    if wants_port(walk):
+        return Fix("Name the port of the destination, HOST:PORT.")
     denied = next((record.denied for record in bundle.records if record.denied), "")
     if denied:
         verb, _, resource = denied.partition(" in namespace ")[0].partition(" ")
@@ -23,11 +33,12 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
             "" if by_node_pod else f"kubectl ebpfnet capture -f case.zip {pod} --node-access pod"
         )
         return Fix("Record a new capture while the packets are lost.", command)
+    again = f"kubectl ebpfnet path {pod} " + _words(walk.ends.destination, walk.ends.flow.protocol)
+    if any(_LATE in record.error for record in bundle.records):
+        return Fix("Give the nodes more time to answer.", f"{again} --timeout 2m")
     if by_node_pod:
         return None
-    destination = _words(walk.ends.destination, walk.ends.flow.protocol)
-    command = f"kubectl ebpfnet path {pod} {destination} --node-access pod"
-    return Fix("Let node pods read the nodes.", command)
+    return Fix("Let node pods read the nodes.", f"{again} --node-access pod")
 
 
 def _words(target: Target, protocol: int) -> str:

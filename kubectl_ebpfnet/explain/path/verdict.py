@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.explain.flows.between import lost_between
-from kubectl_ebpfnet.explain.path.remedy import how_to_get
+from kubectl_ebpfnet.explain.path.remedy import how_to_get, wants_port
 from kubectl_ebpfnet.explain.path.state import (
     Arrived,
     Destination,
@@ -49,7 +49,7 @@ class Decision:
 def settle(walk: PathBuilder) -> Decision:
     """Decide what becomes of the packet of a walk that has ended."""
     decision = _by_tables(walk)
-    if decision.verdict is Verdict.UNKNOWN and decision.fix is None:
+    if decision.verdict is Verdict.UNKNOWN and (decision.fix is None or wants_port(walk)):
         decision = replace(decision, fix=how_to_get(walk))
     against = (*walk.contradictions, *decision.contradictions)
     words = "".join(

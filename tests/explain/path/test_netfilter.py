@@ -156,6 +156,16 @@ def test_an_undecided_rule_is_named_with_what_cannot_be_evaluated() -> None:
     assert any("match-set blocked" in line for piece in hop.evidence for line in piece.excerpt)
 
 
+def test_a_rule_that_looks_at_a_port_asks_for_it() -> None:
+    path = path_with("filter FORWARD -p tcp -m tcp --dport 81 -j DROP", to=TO)
+    assert path.verdict is Verdict.UNKNOWN
+    assert "--dport 81 -j DROP looks at the port: give one" in path.reason
+    assert path.fix is not None
+    assert path.fix.text.startswith("Name the port")
+    named = path_with("filter FORWARD -p tcp -m tcp --dport 81 -j DROP", to=f"{TO}:80")
+    assert named.verdict is Verdict.LEAVES
+
+
 def test_a_drop_in_raw_prerouting() -> None:
     path = path_with(f"raw PREROUTING -d {TO} -j DROP")
     hop = dropped_at(path)

@@ -204,6 +204,15 @@ def test_what_is_missing_says_how_to_get_it() -> None:
     )
 
 
+def test_what_did_not_answer_in_time_is_given_more() -> None:
+    late = "no answer within the 0.2 s that --timeout allows"
+    builder = walk(NONE, records=[Record(1, agent_place("node1"), ("ip",), None, error=late)])
+    builder.unknown(late)
+    fix = settle(builder).fix
+    assert fix is not None
+    assert fix.command.endswith("pod/client 192.0.2.1:80 --timeout 2m")
+
+
 def test_a_permission_that_is_missing_is_named() -> None:
     record = Record(
         1, agent_place("node1"), ("ip", "route"), None, error="forbidden", denied="create x"
