@@ -7,7 +7,7 @@ read later than the answer came.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.explain.flows.between import lost_between
@@ -156,9 +156,16 @@ def _refused(walk: PathBuilder, attempt: Attempt) -> Decision:
 
 def _undecided(all_of_them: Sequence[Undecided], attempt: Attempt | None) -> Decision:
     first = all_of_them[0]
-    named = dict.fromkeys((each.hop, each.reason) for each in all_of_them[:_NAMED])
-    reason = "unknown " + "; ".join(f"at hop {hop}: {reason}" for hop, reason in named)
+    hops: dict[str, dict[int, None]] = {}
+    for each in all_of_them[:_NAMED]:
+        hops.setdefault(each.reason, {})[each.hop] = None
+    reason = "unknown " + "; ".join(f"at {_hops(at)}: {why}" for why, at in hops.items())
     return Decision(Verdict.UNKNOWN, reason, first.reason, first.fix, _against(attempt))
+
+
+def _hops(numbers: Iterable[int]) -> str:
+    first, *more = map(str, numbers)
+    return f"hops {', '.join([first, *more[:-1]])} and {more[-1]}" if more else f"hop {first}"
 
 
 _NAMED = 3

@@ -187,6 +187,14 @@ def test_an_unknown_hop_that_cannot_matter_decides_nothing() -> None:
     assert settle(builder).verdict == "reachable"
 
 
+def test_a_reason_of_several_hops_is_said_once() -> None:
+    builder = walk(NONE)
+    for _ in range(3):
+        undecided(builder, Decides.DROP)
+    builder.arrived(Destination.POD, "there")
+    assert settle(builder).reason == "unknown at hops 2, 3 and 4: it was not read"
+
+
 def test_a_hop_that_refuses_is_marked() -> None:
     builder = walk(REFUSED)
     builder.arrived(Destination.POD, "there")
