@@ -118,6 +118,8 @@ def test_a_deny_entry_is_found_by_the_labels_of_the_identity() -> None:
     where = dropped_at(path)
     assert where.kind == "policy"
     assert "Policy denied by denylist" in where.summary
+    assert path.fix is not None
+    assert "out of the egressDeny rule" in path.fix.text  # no allow helps
     assert case("deny-named-by-labels", "169.254.169.253:80").verdict == "leaves"
 
 

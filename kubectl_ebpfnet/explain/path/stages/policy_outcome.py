@@ -217,10 +217,18 @@ def denied(
         f"`{show}` in the agent on {subject.node.name} shows the drops as they happen.",
         cause=f"{subject.name} on {subject.node.name}: {rule}"
         + ("" if audit_read else "; whether it is in policy audit mode was not read"),
-        fix=Fix(
-            f"Allow {subject.what} {subject.side} {_who(walk, subject)} in a policy that selects "
-            f"{'the node' if 'host' in subject.name else 'the pod'}.",
-        ),
+        fix=_fix(walk, subject, verdict),
+    )
+
+
+def _fix(walk: PathBuilder, subject: PolicySubject, verdict: policy.PolicyVerdict) -> Fix:
+    what = f"{subject.what} {subject.side} {_who(walk, subject)}"
+    whose = "the node" if "host" in subject.name else "the pod"
+    if verdict.entry is None:
+        return Fix(f"Allow {what} in a policy that selects {whose}.")
+    return Fix(
+        f"Take {what} out of the {subject.direction}Deny rule that selects {whose}: a deny wins "
+        "over what other rules allow."
     )
 
 
