@@ -100,8 +100,17 @@ def _endpoint(number: int, key: str, value: str) -> LocalEndpoint:
 
 
 def egress_gateway(data: bytes) -> tuple[EgressGatewayPolicy, ...]:
-    """Parse `bpf egress list`. Raises ParseError."""
+    """Parse `bpf egress list`; a Cilium without that command has no policies. Raises ParseError."""
+    if _has_no_command(data, b"egress"):
+        return ()
     return tuple(_egress(number, cells) for number, cells in rows(data, EGRESS, "Source IP"))
+
+
+def _has_no_command(data: bytes, name: bytes) -> bool:
+    """Tell whether this is the help of `cilium bpf`, which an older one prints for a command that
+    it does not know, and ends with exit code 0."""
+    _, listed, commands = data.partition(b"\nAvailable Commands:\n")
+    return bool(listed) and not any(line.split()[:1] == [name] for line in commands.splitlines())
 
 
 def _egress(number: int, cells: list[str]) -> EgressGatewayPolicy:

@@ -240,6 +240,13 @@ def test_the_endpoints_map_of_an_old_version() -> None:
     assert host.host
 
 
+def test_a_cilium_without_egress_gateway_has_no_policies() -> None:
+    said = sample("cilium-1.9.8/vxlan-node2/bpf-egress-list")
+    assert maps.egress_gateway(said) == ()
+    with pytest.raises(ParseError):
+        maps.egress_gateway(said.replace(b"  endpoint ", b"  egress   "))
+
+
 def test_the_egress_gateway_list() -> None:
     found, missing, excluded = maps.egress_gateway(sample("cilium-1.14/format/bpf-egress-list"))
     assert found.gateway == ip_address("172.30.0.11")
