@@ -26,7 +26,7 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
     if denied:
         verb, _, resource = denied.partition(" in namespace ")[0].partition(" ")
         return Fix(f"Grant the permission that is missing: {denied} ({role_file(verb, resource)}).")
-    by_node_pod = bool(bundle.places(PlaceKind.NODE))
+    by_node_pod = any(each.place.kind is PlaceKind.NODE and each.ran for each in bundle.records)
     pod = f"-n {walk.ends.source.namespace} pod/{walk.ends.source.name}"
     if bundle.source != LIVE:
         command = (

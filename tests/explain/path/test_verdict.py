@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -12,7 +13,7 @@ from kubectl_ebpfnet.explain.path.state import Destination, PathBuilder
 from kubectl_ebpfnet.explain.path.verdict import Decision, settle
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import NatEntry
-from kubectl_ebpfnet.model.evidence import Record, agent_place, bundle_of
+from kubectl_ebpfnet.model.evidence import Record, agent_place, bundle_of, node_place
 from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.model.path import (
     NOW,
@@ -210,6 +211,17 @@ def test_what_is_missing_says_how_to_get_it() -> None:
     assert fix.command == (
         "kubectl ebpfnet path -n default pod/client 192.0.2.1:80 --node-access pod"
     )
+
+
+def test_a_capture_whose_node_pod_did_not_answer_is_made_anew_with_one() -> None:
+    asked = Record(1, node_place("node1"), ("links",), None, error="--node-access none")
+    builder = walk(NONE)
+    recorded = replace(bundle_of([asked]), source="case.zip")
+    builder = PathBuilder(ClusterView(recorded), builder.ends)
+    builder.unknown("the routes were not read")
+    fix = settle(builder).fix
+    assert fix is not None
+    assert fix.command.endswith("pod/client --node-access pod")
 
 
 def test_what_did_not_answer_in_time_is_given_more() -> None:
