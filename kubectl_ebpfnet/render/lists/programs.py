@@ -39,7 +39,7 @@ def listing(found: ProgramList) -> Listing[AttachedProgram]:
         ),
         rows=found.programs,
         evidence=lambda row: row.evidence,
-        nothing="no BPF program was found",
+        nothing="no BPF program was found" + (" in what could be read" if found.missing else ""),
         notes=found.missing,
         document={"target": found.target, "node": found.node},
     )
