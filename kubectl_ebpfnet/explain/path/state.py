@@ -360,9 +360,10 @@ class PathBuilder:
         """
         self.hop(place, where, node, kind, summary, state, packet, evidence, drops=True)
         number = len(self.hops)
+        on = f" on {node}" if node and node not in summary else ""
         self.end = Dropped(
             Drop("seen" if seen else "derived", number, node, summary, object),
-            f"dropped at hop {number}: {summary}",
+            f"dropped at hop {number}{on}: {summary}",
             cause or title,
             fix or Fix(detail),
             tuple(self.undecided),
