@@ -54,7 +54,9 @@ def packet_scope(
             flow
             for source in sources
             if source.version in versions
-            for flow in packet_flows(source, request, front, destinations)
+            for flow in packet_flows(
+                source, request, front, destinations, any_source=pod.host_network
+            )
         ),
         tuple(
             (source, end)
@@ -66,7 +68,12 @@ def packet_scope(
 
 
 def packet_flows(
-    source: Address, request: PathRequest, front: Sequence[Address], ends: Sequence[Address]
+    source: Address,
+    request: PathRequest,
+    front: Sequence[Address],
+    ends: Sequence[Address],
+    *,
+    any_source: bool = False,
 ) -> list[FlowFilter]:
     """Return filters of a packet's lines in tables that grow with traffic, what matters most first:
     each brings home its newest lines. A pod may have 60,000 entries beside, of other protocols and
@@ -77,11 +84,14 @@ def packet_flows(
         request: the packet.
         front: addresses that may be asked at the request's port.
         ends: these, and where the packet may be sent instead.
+        any_source: a node's namespace sends it, by the address that the route names: to pods that
+            is cilium_host's.
     """
     protocol, port = request.protocol, request.port
     one, some = ([end for end in ends if end.version == source.version] for ends in (front, ends))
-    flows = [FlowFilter(source, None, end, port, protocol) for end in one[:MOST_PEERS] if port]
-    flows += [FlowFilter(source, None, end, None, protocol) for end in some[:MOST_PEERS]]
+    sender = None if any_source else source
+    flows = [FlowFilter(sender, None, end, port, protocol) for end in one[:MOST_PEERS] if port]
+    flows += [FlowFilter(sender, None, end, None, protocol) for end in some[:MOST_PEERS]]
     flows.append(FlowFilter(source, protocol=protocol))
     error = ICMP if source.version == 4 else ICMPV6  # what came back instead of an answer
     return flows if protocol == error else [*flows, FlowFilter(source, protocol=error)]

@@ -10,6 +10,7 @@ from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.path.destinations import far_address, protocol_for
 from kubectl_ebpfnet.explain.path.frontend_lookup import first_lookup
 from kubectl_ebpfnet.explain.path.names import NameAnswer
+from kubectl_ebpfnet.explain.path.own_source import own_source
 from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
 from kubectl_ebpfnet.explain.path.special import of_address
 from kubectl_ebpfnet.explain.views import cite
@@ -143,9 +144,13 @@ def _with_flows(
     host_network = bool(pod and pod.host_network)
     endpoint = None if host_network else _endpoint(cluster, source_target, source)
     port = destination_target.port
-    query = _flow_query(
-        request.protocol, source, destination, port, service, _by_socket(node.config, host_network)
-    )
+    by_socket = _by_socket(node.config, host_network)
+    if host_network:
+        replaced = service is not None and by_socket and service.in_cilium is not False
+        backends = service.backends if service is not None and replaced else ()
+        first = Flow(request.protocol, source, None, destination, port)
+        source = own_source(node, first, {b.address for b in backends} or {destination})
+    query = _flow_query(request.protocol, source, destination, port, service, by_socket)
     flows = tuple(tracked_flows(node, query))
     if service is not None:
         frontend = service.address

@@ -35,6 +35,24 @@ def test_a_host_network_pod_sends_as_its_node(scenario: str, address: str) -> No
     assert str(outside.hops[-1].packet.flow.source) == "172.30.0.12"
 
 
+@pytest.mark.parametrize("destination", ["pod/web:8080", "svc/web"])
+def test_a_host_network_pod_sends_to_pods_as_its_route_says(destination: str) -> None:
+    """Cilium's routes to the pod CIDRs have cilium_host's address as `src`."""
+
+    def of_cilium_host(text: str) -> str:
+        return text.replace("OUT 10.244.1.160:", "OUT 10.244.1.122:")
+
+    listed = "cilium-dbg bpf ct list global -d"
+    path = ask(
+        changed(VXLAN, host_network("10.244.1.160"), edit("node2", listed, of_cilium_host)),
+        "client",
+        destination,
+    )
+    assert str(path.hops[-1].packet.flow.source) == "10.244.1.122"
+    assert path.verdict == "delivered", path.reason
+    assert "10.244.1.122:47068" in path.reason
+
+
 @pytest.mark.parametrize(("role", "name"), [("source", "client"), ("destination", "web")])
 def test_a_pending_pod_is_named_with_its_reason(role: str, name: str) -> None:
     def pend(value: dict[str, list[dict[str, dict[str, object]]]]) -> None:
