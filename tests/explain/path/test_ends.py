@@ -150,6 +150,29 @@ def test_an_address_of_a_pod_that_is_gone() -> None:
     assert finding(path, "10.244.0.77 is in node1's pod CIDR").severity == "error"
 
 
+@pytest.mark.parametrize(
+    ("destination", "protocol", "asked"),
+    [
+        ("10.111.111.129:81", "tcp", "port 81/TCP"),
+        ("10.111.111.129:80", "udp", "port 80/UDP"),
+        ("10.111.111.129", "icmp", "ICMP"),
+    ],
+)
+def test_a_port_that_a_load_balancers_address_does_not_serve(
+    destination: str, protocol: str, asked: str
+) -> None:
+    """Cilium's map has a row of port 0 for the address, which leads to nobody."""
+    path = ask(changed(VXLAN), "client", destination, protocol)
+    assert path.verdict == "unknown"
+    assert f"10.111.111.129 is svc default/web-lb, which does not serve {asked}" in path.reason
+
+    def without_it(text: str) -> str:
+        return "\n".join(line for line in text.split("\n") if ":0/ANY" not in line)
+
+    older = changed(VXLAN, edit("node2", "cilium-dbg bpf lb list", without_it))
+    assert ask(older, "client", destination, protocol).verdict == "leaves"
+
+
 def test_a_port_that_the_service_does_not_serve() -> None:
     path = ask(changed(VXLAN), "client", "10.96.51.4:81")
     assert path.verdict == "unknown"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.net import Address, Network, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, Severity, State
 
@@ -109,9 +110,11 @@ def _untranslated(walk: PathBuilder, here: PacketState) -> bool:
 
 def _no_such_port(walk: PathBuilder, here: PacketState) -> bool:
     """Tell whether the packet is for a service's address at a port that it lacks, and report it."""
-    flow = here.packet.flow
+    flow, node = here.packet.flow, walk.cluster.node(here.node)
+    # Cilium's row of port 0: what no row of a port matches goes nowhere (since 1.19).
+    closed = node.having(q.LB_MAP, (flow.destination, 0), "address", "port")
     for service in walk.cluster.kube.services:
-        if flow.destination not in service.cluster_addresses:
+        if flow.destination not in (service.addresses if closed else service.cluster_addresses):
             continue
         asked = protocol_name(flow.protocol)
         port = f"port {flow.destination_port}/{asked}" if flow.destination_port else asked
@@ -121,9 +124,10 @@ def _no_such_port(walk: PathBuilder, here: PacketState) -> bool:
         walk.finding(
             Severity.ERROR,
             f"{name} does not serve {port}",
-            f"It serves {offered or 'nothing'}; what is sent to another port of a ClusterIP "
-            "reaches nobody.",
-            cite.whole(walk.cluster.api_record("services")),
+            f"It serves {offered or 'nothing'}; what is sent to another port of "
+            f"{'this address' if closed else 'a ClusterIP'} reaches nobody.",
+            cite.whole(walk.cluster.api_record("services"))
+            + cite.of(node[q.LB_MAP].record, *(row.span for row in closed)),
         )
         return True
     return False
