@@ -116,6 +116,9 @@ def _arrived(walk: PathBuilder, end: Arrived) -> Decision:
         return _undecided(walk.undecided, attempt)
     if attempt is not None and attempt.now and attempt.outcome is Outcome.UNANSWERED:
         return _unanswered(walk, end, attempt)
+    inside = end.destination is not Destination.OUTSIDE
+    if attempt is not None and attempt.outcome is Outcome.REFUSED and inside:
+        return _was_refused(end, attempt)
     return _let_through(walk, end)
 
 
@@ -152,6 +155,13 @@ def _refused(walk: PathBuilder, attempt: Attempt) -> Decision:
     cause = f"nothing accepts {protocol_name(flow.protocol)} at {there}"
     cause += "" if inside else ", or a device on the way refuses in its name"
     return Decision(Verdict.DROPPED, f"dropped at hop {last.number}: {by}", cause, fix, drop=drop)
+
+
+def _was_refused(end: Arrived, attempt: Attempt) -> Decision:
+    """The tables show no listener, and the newest attempt, which is not of now, met none."""
+    reason = f"the tables let it through {end.text}, but {attempt.text}"
+    cause = "whether something listens there now is not known: its newest attempt was refused"
+    return Decision(Verdict.UNKNOWN, reason, cause, Fix("Send a packet, and ask again at once."))
 
 
 def _undecided(all_of_them: Sequence[Undecided], attempt: Attempt | None) -> Decision:

@@ -37,6 +37,7 @@ REFUSED = Outcome.REFUSED, 3.0
 SILENT = Outcome.UNANSWERED, 3.0
 OLD = Outcome.ANSWERED, NOW + 1
 AGELESS = Outcome.ANSWERED, None
+WAS_REFUSED, REFUSED_ONCE = (Outcome.REFUSED, NOW + 1), (Outcome.REFUSED, None)
 ONE_WAY = Outcome.UNKNOWN, 3.0
 NONE = None, None
 
@@ -80,6 +81,8 @@ def dropped(builder: PathBuilder, seen: bool = False) -> None:
         (SILENT, "unknown", "unknown"),
         (OLD, "reachable", "leaves"),
         (AGELESS, "reachable", "leaves"),
+        (WAS_REFUSED, "unknown", "leaves"),
+        (REFUSED_ONCE, "unknown", "leaves"),
         (ONE_WAY, "reachable", "leaves"),
         (NONE, "reachable", "leaves"),
     ],
