@@ -9,6 +9,7 @@ rules, not by their names, so that it reads all versions alike.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kubectl_ebpfnet.errors import ParseError
@@ -227,12 +228,13 @@ class DeadEnd:
     broken: bool = False
 
 
-def dead_end(ruleset: Ruleset, context: Context) -> DeadEnd:
+def dead_end(ruleset: Ruleset, context: Context, chain: str) -> DeadEnd:
     """Follow a packet that no rule translates to the chain where it is left alone.
 
     Args:
         ruleset: of the node, in the packet's IP version.
         context: the packet.
+        chain: of nat that it passed: `PREROUTING` or `OUTPUT`.
     """
     entries = [*ruleset.chain("nat", SERVICES), *ruleset.chain("nat", NODE_PORTS)]
     named = (r for r in entries if r.names_port and r.jump.startswith("KUBE-"))
@@ -251,14 +253,26 @@ def dead_end(ruleset: Ruleset, context: Context) -> DeadEnd:
             return DeadEnd(f"{refusing.title} has it dropped", (*way, refusing))
         deeper = [rule for rule in inside if rule.jump.startswith("KUBE-")]
         if not deeper:
+            if any(rule.jump == "DNAT" for rule in inside):
+                return _not_entered(ruleset, chain, way)
             break
         way.append(deeper[-1])
-    chain = way[-1].jump
-    if not ruleset.has_chain("nat", chain):
+    last = way[-1].jump
+    if not ruleset.has_chain("nat", last):
         what = "which does not exist"
-    elif not ruleset.chain("nat", chain):
+    elif not ruleset.chain("nat", last):
         what = "which has no rule"
     else:
         what = "none of whose rules translates it"
-    text = f"{first.chain} rule {first.number} leads to {chain}, {what}"
-    return DeadEnd(text, tuple(way), not ruleset.chain("nat", chain))
+    text = f"{first.chain} rule {first.number} leads to {last}, {what}"
+    return DeadEnd(text, tuple(way), not ruleset.chain("nat", last))
+
+
+def _not_entered(ruleset: Ruleset, chain: str, way: Sequence[NetfilterRule]) -> DeadEnd:
+    """Return why a packet does not come to kube-proxy's rules, which would translate it."""
+    entry = next((r for r in ruleset.chain("nat", chain) if r.jump == SERVICES), None)
+    would = f"whose rules would translate it by {way[-1].jump}"
+    if entry is None:
+        return DeadEnd(f"no rule of {chain} leads to {SERVICES}, {would}", tuple(way), broken=True)
+    text = f"it does not come to {chain} rule {entry.number}, which leads to {SERVICES}, {would}"
+    return DeadEnd(text, (entry, *way), broken=True)

@@ -127,6 +127,31 @@ def test_rules_that_lead_nowhere(lines: tuple[str, ...], words: str) -> None:
     assert words in path.reason
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("-A PREROUTING ", "-A UNUSED ", "no rule of PREROUTING leads to KUBE-SERVICES"),
+        (
+            "-A PREROUTING ",
+            f"-A PREROUTING -d {VIP} -j ACCEPT\n-A PREROUTING ",
+            "it does not come to PREROUTING rule 2, which leads to KUBE-SERVICES",
+        ),
+    ],
+)
+def test_the_chain_that_would_translate_is_not_blamed(old: str, new: str, words: str) -> None:
+    def change(text: str) -> str:
+        at = text.index("*nat")
+        end = text.index("COMMIT", at)
+        nat = "\n".join(line for line in text[at:end].split("\n") if "CILIUM_PRE" not in line)
+        return text[:at] + nat.replace(old, new) + text[end:]
+
+    path = path_by(ENTRY + "KUBE-SVC-A\n", ONE, more=(edit("node2", "iptables-save -c", change),))
+    assert path.verdict == "unknown"
+    assert words in path.reason
+    assert "none of whose rules" not in path.reason
+    assert finding(path, "kube-proxy's rules on node2 do not translate").severity == "error"
+
+
 def test_an_unknown_rule_before_the_backend_is_no_dice() -> None:
     unknown = "-A KUBE-SVC-A -m set --match-set some src -j KUBE-SEP-B\n"
     path = path_by(ENTRY + "KUBE-SVC-A\n", unknown + ONE)

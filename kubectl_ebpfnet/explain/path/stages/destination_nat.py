@@ -61,7 +61,7 @@ def translate(
     if nat.translates is not False:
         _undecided(walk, here, nat)
     elif service is not None and not rules.missing:
-        return _not_translated(walk, here, rules, service)
+        return _not_translated(walk, here, rules, service, chain)
     return here
 
 
@@ -239,7 +239,11 @@ def _like_newest_flow(
 
 
 def _not_translated(
-    walk: PathBuilder, here: PacketState, rules: HookTables, service: ServiceAddress
+    walk: PathBuilder,
+    here: PacketState,
+    rules: HookTables,
+    service: ServiceAddress,
+    chain: str,
 ) -> PacketState | None:
     """Say why no rule translates a Service's address: kube-proxy is behind, or another balances."""
     assert here.netfilter is not None
@@ -263,7 +267,7 @@ def _not_translated(
         walk.unknown(f"which backend {service.title} leads to is not known: {reason}")
         return None
     back_end = rules.back_ends[modes.index("iptables")]
-    dead = kube_proxy.dead_end(back_end.ruleset, here.netfilter)
+    dead = kube_proxy.dead_end(back_end.ruleset, here.netfilter, chain)
     proof = hooks.rules_evidence(back_end, dead.way) or cite.whole(back_end.record)
     walk.hop(
         *where, f"{service.title} is not translated: {dead.text}", State.DERIVED, here.packet,
