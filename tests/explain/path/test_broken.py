@@ -109,6 +109,18 @@ def test_the_device_that_is_down_is_named_and_not_the_neighbour_that_failed_for_
     assert finding.title == "lxc00f235fb673a, the host side of pod default/client, is down"
 
 
+def test_the_receivers_device_that_is_down_takes_nothing() -> None:
+    up = '"ifname":"eth0","flags":["BROADCAST","MULTICAST","UP","LOWER_UP"]'
+    down = '"ifname":"eth0","flags":["BROADCAST","MULTICAST"]'
+    link = {("node1", "ip -j -d link"): lambda text: text.replace(up, down)}
+    path = answer("pod/web:8080", link)
+    assert path.drop is not None
+    assert (path.verdict, path.drop.node) == ("dropped", "node1")
+    assert path.hops[-1].summary == "eth0 is down"
+    assert path.fix is not None
+    assert path.fix.command == "ip link set eth0 up"
+
+
 def test_a_neighbour_that_failed_on_a_link_that_is_up_drops() -> None:
     path = answer("1.1.1.1:80", {("client", "ip neigh"): failed})
     assert path.verdict == "dropped"

@@ -16,9 +16,10 @@ from kubectl_ebpfnet.explain.path.stages.tunnel import device_evidence, device_o
 from kubectl_ebpfnet.explain.path.stages.veth import has_cilium
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.programs.at_device import Presence
+from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.path import HopKind, State
+from kubectl_ebpfnet.model.path import Fix, HopKind, State
 
 
 def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
@@ -36,6 +37,9 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
         walk.unknown(f"nothing is known of {here.node}: {why}")
         return None
     device = _device(node, here)
+    if _is_down(walk, here, node, device):
+        return None
+    here = here.to(here.stage, next_hop=None)
     cilium = show_programs(walk, here, device, "ingress")
     if here.packet.outer is not None:
         if not outer.may_come_in(walk, here, node, device):
@@ -86,6 +90,23 @@ def _device(node: NodeView, here: PacketState) -> str:
         if device and not device.startswith(("cilium_", "lxc")):
             return device
     return next(iter(node.config.devices), "eth0")
+
+
+def _is_down(walk: PathBuilder, here: PacketState, node: NodeView, device: str) -> bool:
+    """Drop the packet where the device is down that has the address that the sender resolved."""
+    link = node.link(device)
+    target = here.next_hop or (here.packet.outer or here.packet.flow).destination
+    if link is None or link.up or target not in node.addresses_of(device, target.version):
+        return False
+    record = node[q.LINKS].record
+    walk.drop(
+        *here.on_node(HopKind.LINK), f"{device} is down", State.OBSERVED, here.packet,
+        cite.of(record, link.span.head(), keep=("ifindex", "ifname", "flags", "operstate")),
+        title=f"device {device} of node {here.node}, which has {target}, is down",
+        detail=f"`ip link set {device} up` on the node.",
+        fix=Fix(f"Set the device of node {here.node} up.", f"ip link set {device} up"),
+    )  # fmt: skip
+    return True
 
 
 def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:

@@ -51,7 +51,7 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
             identity = entry.identity if entry is not None else 0
         return here.to(
             Stage.ARRIVAL, node=node, device="", in_device="", skips_netfilter=False,
-            netfilter=None, identity=identity, next_hop=None, encrypted="",
+            netfilter=None, identity=identity, encrypted="",
         )  # fmt: skip
     if _untranslated(walk, here):
         return None
