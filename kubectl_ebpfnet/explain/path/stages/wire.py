@@ -90,10 +90,12 @@ def _untranslated(walk: PathBuilder, here: PacketState) -> bool:
     by_rules = next(said, None)
     if by_rules is not None:  # the stage that found it has reported it
         said_why = by_rules.reason or by_rules.summary
-        walk.unknown(f"{said_why}; so it leaves {here.node} for the Service's own address")
+        reason = f"{said_why}; so it leaves {here.node} for the Service's own address"
+        walk.unknown(reason, _balance(here.node))
         return True
     virtual = service.type == "ClusterIP"
-    walk.unknown(f"{service.title} leaves {here.node} without having become a backend's address")
+    reason = f"{service.title} leaves {here.node} without having become a backend's address"
+    walk.unknown(reason, _balance(here.node))
     walk.finding(
         Severity.ERROR if virtual else Severity.WARNING,
         f"nothing on {here.node} load-balances {service.title}",
@@ -106,6 +108,14 @@ def _untranslated(walk: PathBuilder, here: PacketState) -> bool:
         service.evidence,
     )
     return True
+
+
+def _balance(node: str) -> Fix:
+    return Fix(
+        f"See that kube-proxy, or Cilium's agent where it replaces it, runs on {node}: a restart "
+        "writes its rules and maps anew.",
+        f"kubectl get pods -n kube-system -o wide --field-selector spec.nodeName={node}",
+    )
 
 
 def _no_such_port(walk: PathBuilder, here: PacketState) -> bool:
