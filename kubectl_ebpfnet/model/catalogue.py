@@ -197,7 +197,7 @@ CT              = Fact("cilium-ct", CtEntry, _NODE, PATH | FLOWS | LB, "ct", by_
 ENDPOINTS       = Fact("cilium-endpoints", Endpoint, _AGENT, PATH | PROGRAMS | LB,
     asked=_cilium("cilium.agent.endpoints",    "endpoint list -o json"))
 ENDPOINT_STATES = Fact("cilium-endpoint-states", EndpointState, _NODE_POD, PATH, "endpoint-states")
-POLICY_MAPS     = Fact("cilium-policy-maps", PolicyEntry, _NODE, PATH, "policy",
+POLICY_MAPS     = Fact("cilium-policy-maps", PolicyEntry, _NODE, PATH | LB, "policy",
     asked=_cilium("cilium.policy.entries",     "bpf policy get --all -o json"),
     read =_cilium("cilium.policy.entries",     "bpf policy get --all -n", "bpf policy get --all"))
 # The same answer: of which endpoints it has a map, be it an empty one, which denies everything.

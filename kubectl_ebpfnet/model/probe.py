@@ -214,6 +214,8 @@ class HealthCheck:
         status: HTTP status, None when there was no answer.
         local_endpoints: what the answer's body counts, None when it does not say.
         error: why there was no answer, one sentence; "" when there was.
+        refused: the port refused the connection; False also for silence, of which nobody knows
+            whether something serves the port.
         evidence: the records of it.
     """
 
@@ -223,6 +225,7 @@ class HealthCheck:
     status: int | None
     local_endpoints: int | None = None
     error: str = ""
+    refused: bool = False
     evidence: tuple[Evidence, ...] = ()
 
 

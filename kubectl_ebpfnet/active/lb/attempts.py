@@ -160,7 +160,9 @@ def read_health_check(bundle: Bundle, sent: SentAttempt) -> HealthCheck | None:
     check = HealthCheck(sent.node, sent.from_node, sent.port, None, evidence=evidence)
     status, body = _http(found.answer)
     if status is None:
-        return replace(check, error=found.detail or f"{found.outcome}, without an HTTP answer")
+        error = found.detail or f"{found.outcome}, without an HTTP answer"
+        refused = AttemptOutcome(found.outcome) is AttemptOutcome.REFUSED
+        return replace(check, error=error, refused=refused)
     count = _LOCAL.search(body)
     return replace(check, status=status, local_endpoints=int(count[1]) if count else None)
 

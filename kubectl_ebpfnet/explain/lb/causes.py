@@ -7,86 +7,35 @@ counters. Where no cause is found, the last sentence names what could not be rea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.kernel import kube_proxy, routing
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_back
 from kubectl_ebpfnet.explain.lb import evidence as probe_proof
+from kubectl_ebpfnet.explain.lb.cause import Cause, Mismatch
+from kubectl_ebpfnet.explain.lb.cause_policy import denied
 from kubectl_ebpfnet.explain.lb.datapath import (
     CILIUM,
-    Balancer,
     frontends,
     kube_proxy_outcome,
     local_addresses,
     ruleset,
 )
 from kubectl_ebpfnet.explain.views import cite, records
-from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import Counter
-from kubectl_ebpfnet.model.kube import Service, ServiceEndpoint
+from kubectl_ebpfnet.model.kube import ServiceEndpoint
 from kubectl_ebpfnet.model.net import UDP, Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.netfilter import NetfilterRule
 from kubectl_ebpfnet.model.path import Evidence
-from kubectl_ebpfnet.model.probe import AttemptOutcome, NodeRow
+from kubectl_ebpfnet.model.probe import AttemptOutcome
 
 _MOST_BACKENDS = 4
 """Endpoints whose packets are followed through netfilter's rules."""
 _RP_FILTER = "TcpExt.IPReversePathFilter"
 _CILIUM_PROGRAMS = ("cil_", "from-container", "to-container", "bpf_lxc", "handle_policy")
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """A likely cause and its proof.
-
-    Attributes:
-        text: one sentence without its full stop.
-        evidence: the proof.
-        sure: it concerns this packet; others are reported only where no sure cause is found.
-    """
-
-    text: str
-    evidence: tuple[Evidence, ...] = ()
-    sure: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """A row whose result contradicts its expectation.
-
-    Attributes:
-        cluster: the bundle's indexes.
-        service: the probed Service.
-        row: one node and one target.
-        flow: of the probe's packets.
-        backends: endpoints that the node may use.
-        balancer: kube-proxy or Cilium on the node.
-    """
-
-    cluster: ClusterView
-    service: Service
-    row: NodeRow
-    flow: Flow
-    backends: tuple[ServiceEndpoint, ...]
-    balancer: Balancer
-
-    @property
-    def node(self) -> NodeView:
-        """The node that was probed."""
-        return self.cluster.node(self.row.node)
-
-    @property
-    def title(self) -> str:
-        """The probe's destination: `10.0.0.1:80`."""
-        return endpoint_text(self.flow.destination, self.flow.destination_port)
-
-    def translated(self, backend: ServiceEndpoint) -> Flow:
-        """Return the packet after destination NAT to a backend."""
-        return self.flow.with_destination(backend.address, backend.port)
 
 
 Rule = Callable[[Mismatch], Iterator[Cause]]
@@ -95,8 +44,8 @@ Rule = Callable[[Mismatch], Iterator[Cause]]
 def of_silence(mismatch: Mismatch) -> list[Cause]:
     """Return why a node that should answer does not, best proof first; never empty."""
     rules: Sequence[Rule] = (
-        _kube_proxy_refuses, _cilium_lacks, _drops, _reverse_path, _no_program, _pods, _refusal,
-        _sent_on,
+        _kube_proxy_refuses, _cilium_lacks, _drops, denied, _reverse_path, _no_program, _pods,
+        _refusal, _sent_on,
     )  # fmt: skip
     found = [cause for rule in rules for cause in rule(mismatch)]
     return [cause for cause in found if cause.sure] or found or [_no_cause(mismatch)]

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kubectl_ebpfnet.explain.kernel import kube_proxy
-from kubectl_ebpfnet.explain.lb.causes import Cause, Mismatch, Rule, device_to, rule_lines, tracked
+from kubectl_ebpfnet.explain.lb.cause import Cause, Mismatch
+from kubectl_ebpfnet.explain.lb.causes import Rule, device_to, rule_lines, tracked
 from kubectl_ebpfnet.explain.lb.datapath import CILIUM, frontends, kube_proxy_outcome, ruleset
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.model import catalogue as q

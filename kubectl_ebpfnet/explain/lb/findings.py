@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from kubectl_ebpfnet.explain.lb import causes as probe_causes
 from kubectl_ebpfnet.explain.lb import causes_unexpected, verdict
-from kubectl_ebpfnet.explain.lb.causes import Cause, Mismatch
+from kubectl_ebpfnet.explain.lb.cause import Cause, Mismatch
 from kubectl_ebpfnet.explain.lb.evidence import joined
 from kubectl_ebpfnet.explain.lb.situation import NodeContext, usable
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
@@ -220,10 +220,16 @@ def _health_detail(row: NodeRow) -> str:
     health = row.health
     if health is None or health.status is None:
         why = f" ({health.error})" if health is not None and health.error else ""
+        if health is not None and health.refused:
+            return (
+                f"Nothing serves the port{why}: the service proxy does not run there, or listens "
+                "on other addresses (--nodeport-addresses). Load-balancers take the node out "
+                "although it has endpoints."
+            )
         return (
-            f"Nothing serves the port{why}: the service proxy does not run there, or listens on "
-            "other addresses (--nodeport-addresses). Load-balancers take the node out although "
-            "it has endpoints."
+            f"No answer came{why}: a rule or the host firewall loses what comes to the port, or "
+            "the service proxy hangs. Load-balancers that get none either take the node out "
+            "although it has endpoints."
         )
     if health.status == 200:
         return (

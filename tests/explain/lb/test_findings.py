@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.explain.lb.judge import judge
-from kubectl_ebpfnet.model.cilium import Backend, Frontend, LocalEndpoint
+from kubectl_ebpfnet.model.cilium import Backend, Frontend, LocalEndpoint, PolicyEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import Bundle, Record
 from kubectl_ebpfnet.model.kernel import Attachment, Counter, Link
@@ -209,6 +209,24 @@ def test_an_endpoint_without_programs() -> None:
     assert "No program" not in only(bundle, attempt("n1", SILENT)).detail
 
 
+@pytest.mark.parametrize(
+    ("allowed", "denies"),
+    [((6,), False), ((0,), False), ((1395,), True), ((), False)],
+    ids=["nodes", "anybody", "another pod", "no map was read"],
+)
+def test_a_policy_that_denies_the_probe(allowed: tuple[int, ...], denies: bool) -> None:
+    entries = [PolicyEntry(55, False, "ingress", identity, 0) for identity in allowed]
+    more = (
+        facts("n1", "endpoints", LocalEndpoint(ip_address(BACKEND), False, 55, ifindex=9)),
+        facts("n1", "policy", *entries),
+        facts("n1", "lb", frontend(BACKEND)),
+    )
+    bundle = cluster(service(), READY, settings=cilium(), more=more)
+    found = only(bundle, attempt("n1", SILENT))
+    said = "The ingress policy of endpoint 55 (web-n1) on n1 denies port 8080 to"
+    assert (said in found.detail) is denies
+
+
 def test_a_pod_that_is_not_ready() -> None:
     bundle = cluster(
         service(), READY, pods=(pod("n1", ready=False),), more=(rules("n1", "local.node1"),)
@@ -395,7 +413,10 @@ def test_a_source_that_is_preserved_for_some_attempts_is_no_contradiction() -> N
     [
         (check("n1", 503, 0), "error", "says 503, with 1 ready local endpoint 200 is due",
          "It counts 0 local endpoints: the service proxy is behind"),
-        (check("n1", None, error="connection refused"), "error",
+        (check("n1", None, error="silence for 5 s"), "error",
+         "does not answer, with 1 ready local endpoint 200 is due",
+         "No answer came (silence for 5 s): a rule or the host firewall"),
+        (check("n1", None, error="connection refused", refused=True), "error",
          "does not answer, with 1 ready local endpoint 200 is due",
          "Nothing serves the port (connection refused)"),
         (check("n1", 200, 3), "info", "counts 3, there are 1 ready local endpoint", "The status"),
