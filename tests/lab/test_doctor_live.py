@@ -69,7 +69,7 @@ def test_path_is_what_it_says(our_lab: Lab, config: Path) -> None:
         assert (node["by"], node["agent"], node["agent_exec"]) == ("agent", "running", True)
         assert "bpftool" in node["tools"]
     answer = path(our_lab, "pod/client", "svc/web:80", *BY_AGENT, kubeconfig=config)
-    assert answer.verdict == "delivered"
+    assert answer.code == 0
 
 
 def test_who_may_nothing_is_told_and_path_is_blind(our_lab: Lab) -> None:

@@ -152,19 +152,15 @@ def test_a_rule_that_nobody_can_evaluate_decides_only_where_nothing_answers(our_
 
 
 @beside
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("-m", "limit", "--limit", "5/min", "-j", "LOG"),
-        ("-p", "udp", "-m", "u32", "--u32", "0>>22&0x3C@0=0", "-j", "DROP"),
-        ("-m", "comment", "--comment", "a comment -j DROP", "-j", "RETURN"),
-    ],
-    ids=["limit and log", "a match of another protocol", "a comment"],
-)
-def test_healthy_rules_give_no_error(our_lab: Lab, words: tuple[str, ...]) -> None:
+def test_healthy_rules_give_no_error(our_lab: Lab) -> None:
     with a_victim(our_lab) as victim:
         mine = address(our_lab, victim)
-        with rules(rule(IPTABLES, "FORWARD", "-s", mine, *words)):
-            answer = path(our_lab, victim, "1.0.0.94:80")
-        assert (answer.code, answer.verdict) == (0, "leaves"), answer.document["reason"]
-        assert answer.titles == []
+        for words in (
+            ("-m", "limit", "--limit", "5/min", "-j", "LOG"),
+            ("-p", "udp", "-m", "u32", "--u32", "0>>22&0x3C@0=0", "-j", "DROP"),
+            ("-m", "comment", "--comment", "a comment -j DROP", "-j", "RETURN"),
+        ):
+            with rules(rule(IPTABLES, "FORWARD", "-s", mine, *words)):
+                answer = path(our_lab, victim, "1.0.0.94:80")
+            assert (answer.code, answer.verdict) == (0, "leaves"), answer.document["reason"]
+            assert answer.titles == []
