@@ -21,6 +21,7 @@ class AttachedProgram:
         program: further facts of the program, None when none are known.
         role: what it is for when it is Cilium's, "" for others.
         evidence: what names it.
+        by_pin: a pin alone names it: whether it is attached is not known.
     """
 
     where: str
@@ -29,6 +30,7 @@ class AttachedProgram:
     program: Program | None = None
     role: str = ""
     evidence: tuple[Evidence, ...] = ()
+    by_pin: bool = False
 
     @property
     def name(self) -> str:

@@ -48,7 +48,7 @@ from tests.collect.test_doctor import AUTO, Server
 
 BROKEN = agent_place("node2")
 EXEC_DENIED = "create pods/exec in namespace kube-system"
-LIMIT = 6.0
+LIMIT = 4.0
 
 
 def to_service(port: int | None = 80, **more: Any) -> PathRequest:

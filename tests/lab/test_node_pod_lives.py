@@ -202,17 +202,22 @@ def test_the_program_itself_leaves_nothing(our_lab: Lab, number: int | None, cod
         ]
 
     words = ["ebpfnet", "path", "pod/client", "1.1.1.1:80", "--node-access", "pod"]
-    with subprocess.Popen(
-        [program(), *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**our_lab.env(), "LOGNAME": who},
-    ) as process:
-        [namespace] = wait_until(ours)
-        if number is not None:
-            process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+    for _ in range(3):
+        with subprocess.Popen(
+            [program(), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**our_lab.env(), "LOGNAME": who},
+        ) as process:
+            [namespace] = wait_until(ours)
+            in_time = process.poll() is None
+            if number is not None:
+                process.send_signal(number)
+            _, said = process.communicate(timeout=60)
+        if in_time:
+            break
+        wait_until(lambda: not ours(), 30)  # the run was faster than the question for its namespace
     assert process.returncode == code, said
     pods = our_lab.get("pods", "-n", namespace)["items"]
     assert pods == []

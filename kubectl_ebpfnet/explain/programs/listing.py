@@ -33,7 +33,7 @@ def of_node(name: str, bundle: Bundle) -> ProgramList:
     node = cluster.node(name)
     where = f"node {name}"
     rows = [*_at_devices(node, where, node[q.LINKS].facts), *_elsewhere(node, where)]
-    missing = list(_missing(node))
+    missing = [*_by_pins(rows, bundle), *_missing(node)]
     return ProgramList(where, name, _ordered(rows), tuple(missing), _asked(node))
 
 
@@ -76,7 +76,8 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
         missing.append(f"the host side of the pod's device is not known: {why}")
     if not own.known:
         rows += _elsewhere(node, f"node {node.name}")
-    return ProgramList(where, node.name, _ordered(rows), (*missing, *_missing(node)), _asked(node))
+    missing += [*_by_pins(rows, bundle), *_missing(node)]
+    return ProgramList(where, node.name, _ordered(rows), tuple(missing), _asked(node))
 
 
 def _host_side(addresses: Sequence[Address], node: NodeView, netns: PodNetns) -> Link | None:
@@ -104,8 +105,9 @@ def _at_devices(node: NodeView, where: str, links: Iterable[Link]) -> Iterator[A
             there = at_device(node, link.name, direction, node.endpoint_at(link.name))
             for found in there.programs:
                 a = found.attachment
+                program = node.program(a.program_id)
                 yield AttachedProgram(
-                    where, a, 0, node.program(a.program_id), found.role, found.evidence
+                    where, a, 0, program, found.role, found.evidence, found.by_pin
                 )
 
 
@@ -150,6 +152,17 @@ def _ordered(rows: Iterable[AttachedProgram]) -> tuple[AttachedProgram, ...]:
 def _asked(node: NodeView) -> str:
     record = node[q.BPF_PROGRAMS].record
     return record.started if record is not None else ""
+
+
+def _by_pins(rows: Iterable[AttachedProgram], bundle: Bundle) -> Iterator[str]:
+    """Say that it is not known whether programs are attached that pins alone name."""
+    devices = dict.fromkeys(row.attachment.device for row in rows if row.by_pin)
+    if devices:
+        hint = " (--node-access pod asks the kernel)" if bundle.source == LIVE else ""
+        yield (
+            f"whether the pinned programs of {', '.join(devices)} are attached: the bpftool of the "
+            f"agent does not show of which device a link is{hint}"
+        )
 
 
 def _missing(node: NodeView) -> Iterator[str]:

@@ -28,7 +28,7 @@ def listing(found: ProgramList) -> Listing[AttachedProgram]:
             Column("ID", lambda row: number(row.attachment.program_id)),
             Column("TAG", _tag, spare=True),
             Column("AGE", lambda row: _age(row, listed_at), spare=True),
-            Column("ROLE", lambda row: row.role, elastic=True),
+            Column("ROLE", _role, elastic=True),
             Column("WHERE", lambda row: row.where, wide=True),
             Column("LINK", lambda row: number(row.attachment.link_id), wide=True),
             Column("PRIO", lambda row: str(row.attachment.priority), wide=True),
@@ -50,6 +50,10 @@ def _device(row: AttachedProgram) -> str:
     if a.device or not a.hook.startswith(_CGROUP):
         return a.device
     return f"cgroup {a.cgroup}" if a.cgroup else "cgroup"
+
+
+def _role(row: AttachedProgram) -> str:
+    return f"{row.role}; pinned, attachment not seen".lstrip("; ") if row.by_pin else row.role
 
 
 def _hook(row: AttachedProgram) -> str:

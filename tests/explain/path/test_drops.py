@@ -6,6 +6,7 @@ import pytest
 
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.errors import NotFound
+from kubectl_ebpfnet.explain.programs.listing import of_pod
 from kubectl_ebpfnet.model.evidence import agent_place, bundle_of, pod_place
 from tests.explain.path.changed import (
     NATIVE,
@@ -279,15 +280,29 @@ def test_a_pod_that_is_not_in_the_capture() -> None:
     assert "default/client" in caught.value.hint
 
 
-def test_old_bpftool_sees_tcx_by_pins_alone() -> None:
+OLD_BPFTOOL = (
     # 7.1 prints empty lists beside tcx links, and their type as a number.
-    blind = say("node2", "bpftool net show", "xdp:\n\ntc:\n\nflow_dissector:\n\n")
-    no_json = without("node2", "bpftool -j net show")
-    old_links = swap("node2", "bpftool -j link show", '"type":"tcx"', '"type":11')
-    path = ask(changed(VXLAN, blind, no_json, old_links), "client", "1.1.1.1:80")
+    say("node2", "bpftool net show", "xdp:\n\ntc:\n\nflow_dissector:\n\n"),
+    without("node2", "bpftool -j net show"),
+    swap("node2", "bpftool -j link show", '"type":"tcx"', '"type":11'),
+)
+
+
+def test_old_bpftool_sees_tcx_by_pins_alone() -> None:
+    path = ask(changed(VXLAN, *OLD_BPFTOOL), "client", "1.1.1.1:80")
     programs = [hop.summary for hop in path.hops if hop.kind == "program"]
     assert "cil_from_container" in programs[0]
     assert "cil_to_netdev" in programs[1]
+
+
+def test_a_list_of_programs_says_which_are_named_by_pins_alone() -> None:
+    found = of_pod("default", "client", changed(VXLAN, *OLD_BPFTOOL))
+    first = found.programs[0]
+    assert (first.name, first.by_pin) == ("cil_from_container", True)
+    assert any("lxcca1c984e26ef are attached" in said for said in found.missing)
+    whole = of_pod("default", "client", changed(VXLAN))
+    assert not whole.programs[0].by_pin
+    assert not any("are attached" in said for said in whole.missing)
 
 
 def test_an_egress_gateway_on_another_node() -> None:
