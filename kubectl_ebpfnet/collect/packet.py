@@ -42,7 +42,7 @@ def packet_scope(
     need = Need.PATH | Need.SENDER
     need |= Need.IPV4 if 4 in versions else NOBODY
     need |= Need.IPV6 if 6 in versions else NOBODY
-    need |= Need.LEAVES if far_end.leaves else NOBODY
+    need |= Need.LEAVES if far_end.leaves else Need.STAYS
     need |= NOBODY if knows_nodes else Need.NODES
     asked = request.destination_address
     front = [*([asked] if asked else []), *far_end.frontends]

@@ -85,7 +85,21 @@ _NODE = (PlaceKind.AGENT, PlaceKind.NODE)
 _AGENT = (PlaceKind.AGENT,)
 _NODE_POD = (PlaceKind.NODE,)
 _CLIENT = (PlaceKind.CLIENT, PlaceKind.AGENT)
-PATH, IPV4, IPV6, SENDER, LEAVES, NODES, NAMES, PROGRAMS, FLOWS, LB, DOCTOR, CAPTURE = Need
+(
+    PATH,
+    IPV4,
+    IPV6,
+    SENDER,
+    LEAVES,
+    STAYS,
+    NODES,
+    NAMES,
+    PROGRAMS,
+    FLOWS,
+    LB,
+    DOCTOR,
+    CAPTURE,
+) = Need
 
 # fmt: off
 # Name and class of a fact, places that can answer, who needs it, the node side's question.
@@ -212,14 +226,15 @@ SERVICES        = Fact("cilium-services", Frontend, _AGENT, LB | CAPTURE,
     asked=_cilium("cilium.lb.services",        "service list -o json"))
 IPCACHE         = Fact("cilium-ipcache", IpcacheEntry, _NODE, PATH, "ipcache",
     asked=_cilium("cilium.maps.ipcache",       "bpf ipcache list"))
-ENDPOINT_MAP    = Fact("cilium-endpoint-map", LocalEndpoint, _NODE, PATH | PROGRAMS, "endpoints",
+ENDPOINT_MAP    = Fact("cilium-endpoint-map", LocalEndpoint, _NODE, STAYS | PROGRAMS, "endpoints",
     node_need=PATH | PROGRAMS | LB,
     asked=_cilium("cilium.maps.endpoint_map",  "bpf endpoint list"))
 LB_MAP          = Fact("cilium-lb-map", Frontend, _NODE, SENDER | LB, "lb",
     asked=_cilium("cilium.lb.frontends",       "bpf lb list"))
 # Kubernetes has the labels of pods, the ipcache the prefixes of what is outside; names of toFQDNs
 # are here alone.
-IDENTITIES      = Fact("cilium-identities", Identity, _AGENT, LEAVES | CAPTURE,
+# The names of a node's own CIDR identities; without it the ipcache's prefix names them.
+IDENTITIES      = Fact("cilium-identities", Identity, _AGENT, CAPTURE,
     asked=_cilium("cilium.agent.identities",   "identity list -o json"))
 EGRESS_GATEWAY  = Fact("cilium-egress-gateway", EgressGatewayPolicy, _NODE, LEAVES, "egress",
     maps=("cilium_egress*",),

@@ -27,6 +27,8 @@ class Need(Flag):
     """`path`, of the node where the packet starts, or is met first in the cluster."""
     LEAVES = auto()
     """`path`, for a destination that may be outside of the cluster."""
+    STAYS = auto()
+    """`path`, for a destination in the cluster."""
     NODES = auto()
     """`path`, where the CiliumNode objects could not be read."""
     NAMES = auto()

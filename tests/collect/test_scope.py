@@ -119,11 +119,11 @@ def test_versions_that_the_pod_lacks_are_those_of_the_destination() -> None:
     ):
         end = FarEnd(leaves=False)
         scope = packet_scope(four, REQUEST, frozenset(versions), end, knows_nodes=True)
-        assert scope.need == Need.PATH | Need.SENDER | need
+        assert scope.need == Need.PATH | Need.SENDER | Need.STAYS | need
     unknown = packet_scope(
         kube.pod({}), REQUEST, frozenset(), FarEnd(leaves=False), knows_nodes=True
     )
-    assert unknown.need == Need.PATH | Need.SENDER | Need.IPV4 | Need.IPV6
+    assert unknown.need == Need.PATH | Need.SENDER | Need.STAYS | Need.IPV4 | Need.IPV6
 
 
 def test_a_packets_destinations_are_looked_up_in_the_pod_and_on_its_node() -> None:
