@@ -235,11 +235,6 @@ class Gatherer:
         self._running[future] = _Waiting(answerer, questions, instead, self._asked)
         return future
 
-    def forget(self, future: Future[list[Record]]) -> None:
-        """Do not wait for an answer of `ask_first` any more: nobody needs it."""
-        if not future.done():
-            del self._running[future]
-
     def records(self) -> Iterator[Record]:
         """Yield the records of everything that was started, those of a place as soon as it
         answered. Yielded records are not kept."""

@@ -66,7 +66,7 @@ def compare(walk: PathBuilder, run: Callable[[PathBuilder], None]) -> None:
         + " Connections that are sent there fail, the others do not.",
         tuple(proof for way in lost[:3] for proof in way.evidence),
     )
-    walk.findings.insert(0, finding)  # a drop's own stays the last (verdict.py)
+    walk.findings.insert(0, finding)  # what holds of all backends before one's
 
 
 def _way(walk: PathBuilder, backend: str) -> _Way:
