@@ -28,7 +28,7 @@ from kubectl_ebpfnet.capture import record as record_form
 from kubectl_ebpfnet.capture import zip as zip_bundle
 from kubectl_ebpfnet.capture.record import Allowance
 from kubectl_ebpfnet.errors import BundleError, ParseError
-from kubectl_ebpfnet.model.evidence import READ_LIMIT, Bundle, Output, Record, bundle_of
+from kubectl_ebpfnet.model.evidence import READ_LIMIT, Bundle, Output, Record, bundle_of, now
 
 _STEP = 256 << 10
 _MOST_BASES = 16
@@ -252,10 +252,3 @@ def _temporary_beside(path: Path) -> Iterator[tuple[int, Path]]:
         yield handle, Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
-
-
-def now() -> str:
-    """Return the time as RFC 3339 text in UTC, to the second."""
-    import time
-
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

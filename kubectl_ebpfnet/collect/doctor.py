@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
-from kubectl_ebpfnet.capture.open import now
 from kubectl_ebpfnet.cluster.agents import NAMESPACES
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.collect.ask.access import Mode, NodeAccess
@@ -22,7 +21,7 @@ from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.collect.survey import ask_places
 from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, Unauthorized
 from kubectl_ebpfnet.model import doctor, json_members
-from kubectl_ebpfnet.model.evidence import CLIENT, Bundle, InMemory, Record
+from kubectl_ebpfnet.model.evidence import CLIENT, Bundle, InMemory, Record, now
 from kubectl_ebpfnet.model.fact import Need
 from kubectl_ebpfnet.parse import kube
 

@@ -6,6 +6,7 @@ records; a live run, a capture file and a test scenario give the same bundle.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -51,6 +52,11 @@ class Place:
         if self.kind is PlaceKind.NODE:
             return f"node {self.node}"
         return "API server" if self.kind is PlaceKind.API else "this machine"
+
+
+def now() -> str:
+    """Return the time as a record bears it: RFC 3339 in UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 API = Place(PlaceKind.API)

@@ -12,13 +12,12 @@ import threading
 from collections.abc import Iterator
 
 from kubectl_ebpfnet.capture import secrets
-from kubectl_ebpfnet.capture.open import now
 from kubectl_ebpfnet.cluster.client.api import PAGE, Api, Object, Objects
 from kubectl_ebpfnet.cluster.client.failures import api_request
 from kubectl_ebpfnet.cluster.client.session import Query, Session
 from kubectl_ebpfnet.collect.ask.unasked import missing_permission
 from kubectl_ebpfnet.errors import ClusterError
-from kubectl_ebpfnet.model.evidence import API, InMemory, Record
+from kubectl_ebpfnet.model.evidence import API, InMemory, Record, now
 
 _WITHOUT_NAMESPACE = ("nodes", "namespaces", "ciliumnodes", "ciliumidentities", "servicecidrs")
 

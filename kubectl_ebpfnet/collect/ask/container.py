@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import urlencode
 
-from kubectl_ebpfnet.capture.open import now
 from kubectl_ebpfnet.capture.spool import Spool, StderrSpool
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.exec.pump import Limits
@@ -35,7 +34,7 @@ from kubectl_ebpfnet.errors import (
     Forbidden,
 )
 from kubectl_ebpfnet.model.catalogue import TC_FILTERS
-from kubectl_ebpfnet.model.evidence import Place, Record
+from kubectl_ebpfnet.model.evidence import Place, Record, now
 
 COMMAND_SECONDS = 20
 """Time limit of one command, in an image that has timeout(1)."""

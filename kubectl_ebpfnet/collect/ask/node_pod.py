@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_ebpfnet.capture.open import now
 from kubectl_ebpfnet.capture.spool import Spool, StderrSpool
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.nodepods.kept import NodePod
@@ -25,7 +24,7 @@ from kubectl_ebpfnet.collect.ask.unasked import (
 )
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ClusterError, ExecError, ParseError
-from kubectl_ebpfnet.model.evidence import Place, Record
+from kubectl_ebpfnet.model.evidence import Place, Record, now
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import (
     PROGRAM,

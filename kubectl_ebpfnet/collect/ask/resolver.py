@@ -6,13 +6,12 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kubectl_ebpfnet.capture.open import now
 from kubectl_ebpfnet.capture.spool import Spool
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.unasked import unavailable_record
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.model.catalogue import RESOLVE
-from kubectl_ebpfnet.model.evidence import CLIENT, InMemory, Place, Record
+from kubectl_ebpfnet.model.evidence import CLIENT, InMemory, Place, Record, now
 
 
 @dataclass(frozen=True, slots=True)
