@@ -25,7 +25,9 @@ program, and must not outlive the client.
 After each command the script writes a mark to stdout and to stderr, a line that only this run can
 write, since it has a nonce: NONCE INDEX EXIT-CODE STATE [DIRECTION DEVICE]. STATE is 0 for a whole
 output, fN for selected lines (N more were left out of those that fit), h for a command that hung,
-s for one that was not run after that.
+s for one that was not run after that. In an agent's image the lanes would mix on stderr, where no
+shell writes many lines in one piece: there what a command wrote to it, if anything, follows its
+output on stdout, and a mark of STATE e.
 """
 
 from __future__ import annotations
@@ -88,8 +90,8 @@ END {
 }
 """
 
-# `eval` sees digits alone: it makes "${1}" "${2}" … of a count. In an agent's image a command's
-# stderr is kept ($e) until its mark is written: the lanes share that stream.
+# `eval` sees digits alone: it makes "${1}" "${2}" … of a count. In an agent's image, and where
+# lines are selected, a command's stderr is kept ($e) until its output has ended.
 _SCRIPT = r"""n=$1 t=$2 h=$3 s=$4 c=$5 b=$6 r=0 H= K= x= P=/sys/fs/bpf/tc/globals; shift 6
 LC_ALL=C; export LC_ALL
 N='
@@ -125,7 +127,9 @@ run() {
   fi
   case $q$r in 1124|1137|1143) H=1 r=124; [ $k = 0 ] && k=h;; esac
   [ $k = f ] || printf '\n%s\n' "$n $i ${r:-255} $k$x"
-  printf '%s\n%s\n' "${e:+$e$N}" "$n $i ${r:-255} 0$x" >&2
+  if ! [ "$s" ]; then printf '%s\n%s\n' "${e:+$e$N}" "$n $i ${r:-255} 0$x" >&2
+  elif [ "$e" ]; then printf '%s\n\n%s\n' "$e" "$n $i ${r:-255} e$x"
+  fi
 }
 pinned() {
   [ -e $P/cilium_lxc ] || return 0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from errno import ENOBUFS
 
-from kubectl_ebpfnet.capture.spool import Spool
+from kubectl_ebpfnet.capture.spool import Spool, StderrSpool
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.script import HANG_SECONDS
 from kubectl_ebpfnet.collect.ask.unasked import AGENT_HANGS
@@ -18,7 +18,8 @@ from kubectl_ebpfnet.model.catalogue import TC_FILTERS
 from kubectl_ebpfnet.model.evidence import InMemory, Output, Record
 
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
-_STATE = re.compile(r"[0hs]|f[0-9]{1,9}", re.ASCII)
+_STATE = re.compile(r"[0ehs]|f[0-9]{1,9}", re.ASCII)
+_STDERR = "e"
 _LONGEST_HEADER = 128
 """Most bytes of a mark after its nonce; a device name has 15 at most."""
 _MOST_SECTIONS = 5000
@@ -36,7 +37,7 @@ class Section:
     Attributes:
         index: 1-based, of the command among all forms of all questions.
         exit_code: of the command.
-        state: 0 for a whole output, `fN`, `h` or `s` (script.py).
+        state: 0 for a whole output, `fN`, `h` or `s`; `e` for a stderr on stdout (script.py).
         device: (direction, device) of tc's filters, else ().
         output: the exact bytes.
     """
@@ -175,17 +176,19 @@ def records(
         seconds, hang_seconds: time limits, for the error of a command that exceeded one.
     """
     commands = [(question, argv) for question in questions for argv in question.fact.forms]
-    errors = {(s.index, s.device): s for s in stderr.sections}
+    errors = {(s.index, s.device): s.output for s in stderr.sections}
+    follow = [section for section in stdout.sections if section.state == _STDERR]
+    errors |= {(s.index, s.device): _shortened(s.output) for s in follow}
     rest = stderr.rest().read()  # of the first command whose mark did not come
     for section in stdout.sections:
-        if not 1 <= section.index <= len(commands):
+        if section.state == _STDERR or not 1 <= section.index <= len(commands):
             continue
         question, argv = commands[section.index - 1]
         if section.device:
             direction, device = section.device
             argv = (*argv, device, direction)
         if (section.index, section.device) in errors:
-            words = errors[section.index, section.device].output.read()
+            words = errors[section.index, section.device].read()
         else:
             words, rest = rest, b""
         why = _why_not_ended(section, seconds, hang_seconds)
@@ -207,6 +210,13 @@ def records(
         if index < len(commands):
             question, argv = commands[index]
             yield Record(0, question.place, argv, None, stdout.rest(), rest, started, error, denied)
+
+
+def _shortened(stderr: Output) -> Output:
+    spool = StderrSpool()
+    for piece in stderr.chunks():
+        spool.write(piece)
+    return spool.output()
 
 
 def _why_not_ended(section: Section, seconds: int, hang_seconds: float) -> str:
