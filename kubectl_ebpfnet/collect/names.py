@@ -18,13 +18,8 @@ from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.errors import ClusterError
-from kubectl_ebpfnet.explain.path.names import (
-    NameAnswer,
-    NameSources,
-    cluster_names,
-    look_up,
-    resolver_config,
-)
+from kubectl_ebpfnet.explain.path.names import cluster_names, look_up
+from kubectl_ebpfnet.explain.path.resolver import NameAnswer, NameSources, resolver_config
 from kubectl_ebpfnet.model.catalogue import NAME_LOOKUP, NSLOOKUP
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.fact import Need

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.errors import NotFound, UsageError
 from kubectl_ebpfnet.explain.path.frontend_lookup import first_lookup
-from kubectl_ebpfnet.explain.path.names import NameAnswer, NameSources, look_up, preferred
+from kubectl_ebpfnet.explain.path.names import look_up, preferred
+from kubectl_ebpfnet.explain.path.resolver import NameAnswer, NameSources
 from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.placed_pod import PlacedPod

@@ -9,8 +9,8 @@ from kubectl_ebpfnet.explain.flows.attempt import newest, untracked
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.path.destinations import far_address, protocol_for
 from kubectl_ebpfnet.explain.path.frontend_lookup import first_lookup
-from kubectl_ebpfnet.explain.path.names import NameAnswer
 from kubectl_ebpfnet.explain.path.own_source import own_source
+from kubectl_ebpfnet.explain.path.resolver import NameAnswer
 from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
 from kubectl_ebpfnet.explain.path.special import of_address
 from kubectl_ebpfnet.explain.views import cite

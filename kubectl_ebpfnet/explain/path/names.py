@@ -3,97 +3,52 @@
 A name is what the pod's resolver says. Where nothing can run in the pod, its resolv.conf (or what
 kubelet writes into one, by dnsPolicy) says which names would be asked for, in which order, and
 those of the cluster's domain are Services by the DNS specification (github.com/kubernetes/dns,
-docs/specification.md). Kubelet: pkg/kubelet/network/dns/dns.go.
+docs/specification.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
-from typing import TypeVar
 
-from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.explain.views import cite, records
+from kubectl_ebpfnet.explain.path.pod_lookup import by_getent, by_nslookup, unusable
+from kubectl_ebpfnet.explain.path.resolver import (
+    NameAnswer,
+    NameSources,
+    asks_the_nodes_resolver,
+    cluster_candidates,
+    domain_of,
+    facts_of,
+    resolver_config,
+)
+from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.evidence import Record
-from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.json_members import address as address_of
-from kubectl_ebpfnet.model.kube import Pod, Service, ServiceEndpoint
+from kubectl_ebpfnet.model.kube import Service
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.resolver import LookupOutcome, ResolverConfig
 from kubectl_ebpfnet.parse import lookup
 
-T = TypeVar("T")
-
-DOMAIN = "cluster.local"
-"""The cluster's domain where no resolv.conf tells it: kubelet's --cluster-domain of kubeadm."""
 _UNIQUE_LOCAL = ip_network("fc00::/7")
 DNS = 53
 """Port of nameservers."""
-_NO_PROGRAM = 127
-_NDOTS = 5  # of kubelet, for ClusterFirst
-
-
-@dataclass(frozen=True, slots=True)
-class NameSources:
-    """What may tell what a name is.
-
-    Attributes:
-        namespace: of the pod that asks.
-        pod: None where its object is not recorded.
-        inside: records of the pod.
-        services, endpoints: those that are recorded.
-        here: records of this machine.
-    """
-
-    namespace: str
-    pod: Pod | None
-    inside: Sequence[Record]
-    services: Sequence[Service] = ()
-    endpoints: Sequence[ServiceEndpoint] = ()
-    here: Sequence[Record] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class NameAnswer:
-    """What a name is.
-
-    Attributes:
-        outcome: of the look-up.
-        addresses: in the order in which the pod would take them, where `ordered`.
-        service: the Service that the name is, by its object alone; None for an address.
-        text: one sentence: how it was found, or why it was not.
-        nameserver: who was asked, or would be; None when not known.
-        ordered: the pod's C library has ordered the addresses (RFC 6724).
-        by_pod: the pod's own look-up says it.
-        evidence: the proof.
-    """
-
-    outcome: LookupOutcome
-    addresses: tuple[Address, ...] = ()
-    service: Service | None = None
-    text: str = ""
-    nameserver: Address | None = None
-    ordered: bool = False
-    by_pod: bool = True
-    evidence: tuple[Evidence, ...] = field(default=())
 
 
 def look_up(name: str, sources: NameSources) -> NameAnswer:
     """Return what a name is to a pod."""
     config, config_record = resolver_config(sources)
     server = config.nameservers[0] if config.nameservers else None
-    asked = _by_getent(name, sources, server)
+    asked = by_getent(name, sources, server)
     if asked.outcome is LookupOutcome.FOUND:
         return asked
-    by_server = _by_nslookup(name, sources, config, server)
+    by_server = by_nslookup(name, sources, config, server)
     if by_server is not None and by_server.outcome is not LookupOutcome.NOTHING:
-        if by_server.outcome is LookupOutcome.FOUND and _ran(asked):
-            return _unusable(name, asked, by_server)
+        if by_server.outcome is LookupOutcome.FOUND and asked.asked:
+            return unusable(name, asked, by_server)
         return by_server
-    if _ran(asked):
+    if asked.asked:
         return asked
     by_files = _by_hosts(name, sources)
     by_objects = by_files or _by_objects(name, sources, config, cite.whole(config_record))
@@ -103,7 +58,7 @@ def look_up(name: str, sources: NameSources) -> NameAnswer:
         return by_objects
     names = " and ".join(config.candidates(name))
     would = f"; the pod would ask {server} for {names}" if server else ""
-    if _asks_the_nodes_resolver(sources.pod):
+    if asks_the_nodes_resolver(sources.pod):
         would += "; its resolver is the node's, which knows no Services (dnsPolicy Default)"
     return replace(asked, text=asked.text + would)
 
@@ -112,8 +67,8 @@ def cluster_names(name: str, sources: NameSources) -> list[tuple[str, str]]:
     """Return (namespace, name) of the Services that a name may be, in the order of the search."""
     config, _ = resolver_config(sources)
     found = []
-    for candidate in _cluster_candidates(name, config, sources):
-        labels = _service_labels(candidate, _domain(config))
+    for candidate in cluster_candidates(name, config, sources):
+        labels = _service_labels(candidate, domain_of(config))
         if labels is not None:
             found.append((labels[-1], labels[-2]))
     return list(dict.fromkeys(found))
@@ -140,183 +95,6 @@ def preferred(answer: NameAnswer, own: Sequence[Address], version: int | None) -
     return next((each for each in usable if each.version == 4), usable[0])
 
 
-# --- the pod's resolver ---------------------------------------------------------------------------
-
-
-def resolver_config(sources: NameSources) -> tuple[ResolverConfig, Record | None]:
-    """Return a pod's resolv.conf, and its record; without one, what kubelet writes."""
-    for found, record in _facts(sources.inside, q.RESOLV_CONF):
-        return found, record
-    for record in sources.inside:
-        if record.ok and record.argv in q.RESOLV_CONF.forms:
-            return ResolverConfig(), record  # an empty file
-    pod = sources.pod
-    policy = pod.dns_policy if pod is not None else ""
-    in_cluster = policy == "ClusterFirstWithHostNet" or (
-        policy in ("", "ClusterFirst") and not (pod is not None and pod.host_network)
-    )
-    config = ResolverConfig()
-    if in_cluster:
-        search = (f"{sources.namespace}.svc.{DOMAIN}", f"svc.{DOMAIN}", DOMAIN)
-        config = ResolverConfig(tuple(_cluster_resolvers(sources))[:1], search, _NDOTS)
-    if pod is None:
-        return config, None
-    ndots = config.ndots if pod.dns.ndots is None else pod.dns.ndots
-    servers = (*config.nameservers, *pod.dns.nameservers)
-    return ResolverConfig(servers, (*config.search, *pod.dns.searches), ndots), None
-
-
-def _asks_the_nodes_resolver(pod: Pod | None) -> bool:
-    """Tell whether kubelet gives the pod the resolv.conf of its node."""
-    return pod is not None and (
-        pod.dns_policy == "Default" or (pod.dns_policy in ("", "ClusterFirst") and pod.host_network)
-    )
-
-
-def _facts(found: Sequence[Record], fact: Fact[T]) -> Iterator[tuple[T, Record]]:
-    for record in found:
-        if record.ok and record.argv in fact.forms:
-            try:
-                for each in records.parse(fact, record):
-                    yield each, record
-            except ParseError:
-                continue
-
-
-def _cluster_resolvers(sources: NameSources) -> Iterator[Address]:
-    for service in sources.services:
-        if (service.namespace, service.name) == ("kube-system", "kube-dns"):
-            yield from service.cluster_addresses
-
-
-def _domain(config: ResolverConfig) -> str:
-    """Return the cluster's domain, which the search list has as `svc.DOMAIN`."""
-    found = (each.removeprefix("svc.") for each in config.search if each.startswith("svc."))
-    return next(found, DOMAIN)
-
-
-def _cluster_candidates(name: str, config: ResolverConfig, sources: NameSources) -> tuple[str, ...]:
-    """Return the names that the pod would ask a resolver of the cluster for, () for none."""
-    candidates = tuple(each.lower() for each in config.candidates(name))
-    if any(domain.startswith("svc.") for domain in config.search):
-        return candidates
-    if any(server in tuple(_cluster_resolvers(sources)) for server in config.nameservers):
-        return candidates
-    # Which nameserver the cluster's is, is not recorded: a whole name of a Service is meant for it.
-    policy = sources.pod.dns_policy if sources.pod is not None else ""
-    whole = name.lower().rstrip(".")
-    if config.nameservers and policy not in ("Default", "None"):
-        return tuple(each for each in candidates if each == whole and each.endswith(f".{DOMAIN}"))
-    return ()
-
-
-# --- look-ups by the pod --------------------------------------------------------------------------
-
-
-def _ran(answer: NameAnswer) -> bool:
-    return answer.outcome is not LookupOutcome.NOT_ASKED
-
-
-def _by_getent(name: str, sources: NameSources, server: Address | None) -> NameAnswer:
-    wanted = q.NAME_LOOKUP.about(name).forms
-    record = next((each for each in sources.inside if each.argv in wanted), None)
-    if record is None:
-        why = next((each.why_not() for each in sources.inside if not each.ran), "")
-        why = f": {why}" if why else ""
-        text = f"nothing says what {name} resolves to{why}"
-        return NameAnswer(LookupOutcome.NOT_ASKED, text=text, nameserver=server, by_pod=False)
-    found = lookup.addresses(record.beginning)
-    proof = cite.whole(record)
-    if found:
-        text = f"{name} is {found[0]}, asked in {record.place}"
-        return NameAnswer(
-            LookupOutcome.FOUND, found, None, text, server, ordered=True, evidence=proof
-        )
-    if record.exit_code == _NO_PROGRAM or not record.ran:
-        if _late(record, sources):
-            return NameAnswer(
-                LookupOutcome.SILENT,
-                text=f"{name} was not resolved in {record.place}: {record.why_not()}",
-                nameserver=server,
-                evidence=proof,
-            )
-        why = f"{record.place} could not be asked ({record.why_not()})"
-        text = f"nothing says what {name} resolves to: {why}"
-        return NameAnswer(
-            LookupOutcome.NOT_ASKED, text=text, nameserver=server, by_pod=False, evidence=proof
-        )
-    text = f"getent in {record.place} found no address of {name}; it does not say whether a "
-    text += "nameserver answered"
-    return NameAnswer(LookupOutcome.NOTHING, text=text, nameserver=server, evidence=proof)
-
-
-def _late(record: Record, sources: NameSources) -> bool:
-    """Tell whether a look-up was started and was still waiting when its time was over."""
-    return " within " in record.error and any(each.ran for each in sources.inside)
-
-
-def _by_nslookup(
-    name: str, sources: NameSources, config: ResolverConfig, server: Address | None
-) -> NameAnswer | None:
-    """Return what nslookup said of the name's candidates; None where it did not run."""
-    by_name: dict[str, Record] = {}
-    for record in sources.inside:
-        if record.argv[:1] == ("nslookup",) and len(record.argv) == 2:
-            by_name.setdefault(record.argv[1].rstrip("."), record)
-    said: list[tuple[LookupOutcome, str, str, Record]] = []
-    for candidate in dict.fromkeys((*config.candidates(name), name.rstrip("."))):
-        asked = by_name.get(candidate)
-        if asked is None or asked.exit_code == _NO_PROGRAM:
-            continue
-        if not asked.ran and not _late(asked, sources):
-            continue
-        output = asked.beginning
-        found = lookup.nslookup(output)
-        if found:
-            text = f"{name} is {found[0]}: nslookup of {candidate} in {asked.place}"
-            proof = cite.whole(asked)
-            return NameAnswer(LookupOutcome.FOUND, found, None, text, server, evidence=proof)
-        outcome, word = lookup.outcome(output + b"\n" + asked.stderr)
-        if not asked.ran:
-            outcome = LookupOutcome.SILENT
-        said.append((outcome, word, candidate, asked))
-    return _of_failures(name, said, server) if said else None
-
-
-def _of_failures(
-    name: str,
-    said: Sequence[tuple[LookupOutcome, str, str, Record]],
-    server: Address | None,
-) -> NameAnswer:
-    """Return what several look-ups without an address come to: the one that stops the search."""
-    order = (LookupOutcome.SILENT, LookupOutcome.FAILED, LookupOutcome.NO_ADDRESS)
-    outcome = next((each for each in order if any(s[0] is each for s in said)), said[0][0])
-    word, tried, record = next((w, c, r) for kind, w, c, r in said if kind is outcome)
-    who = f"nameserver {server}" if server else "the nameserver"
-    match outcome:
-        case LookupOutcome.SILENT:
-            text = f"{name} was not resolved: {who} of {record.place} did not answer"
-        case LookupOutcome.FAILED:
-            text = f"{name} was not resolved: {who} of {record.place} answers {word} for {tried}"
-        case LookupOutcome.NO_ADDRESS:
-            text = f"{tried} exists and has no address: {who} of {record.place} says so"
-        case LookupOutcome.NO_SUCH_NAME:
-            names = ", ".join(dict.fromkeys(candidate for _, _, candidate, _ in said))
-            text = f"{name} does not exist: {who} of {record.place} says NXDOMAIN for {names}"
-        case _:
-            text = f"nslookup in {record.place} found no address of {name}, and does not say why"
-    proof = tuple(each for *_, one in said for each in cite.whole(one))
-    return NameAnswer(outcome, text=text, nameserver=server, evidence=proof)
-
-
-def _unusable(name: str, asked: NameAnswer, by_server: NameAnswer) -> NameAnswer:
-    """Return the answer where the nameserver has addresses that the C library does not give."""
-    found = ", ".join(map(str, by_server.addresses))
-    text = f"getent in the pod gives no address of {name}, though its nameserver has {found}"
-    proof = (*asked.evidence, *by_server.evidence)
-    return replace(asked, outcome=LookupOutcome.NO_ADDRESS, text=text, evidence=proof)
-
-
 # --- without a look-up by the pod -----------------------------------------------------------------
 
 
@@ -325,7 +103,7 @@ def _by_hosts(name: str, sources: NameSources) -> NameAnswer | None:
     wanted = name.rstrip(".").lower()
     found: list[Address] = []
     proof: tuple[Evidence, ...] = ()
-    for entry, record in _facts(sources.inside, q.HOSTS):
+    for entry, record in facts_of(sources.inside, q.HOSTS):
         if wanted in entry.names:
             found.append(entry.address)
             proof += cite.of(record, entry.span)
@@ -347,8 +125,8 @@ def _by_objects(
     name: str, sources: NameSources, config: ResolverConfig, proof: tuple[Evidence, ...]
 ) -> NameAnswer | None:
     """Return the Service, endpoint or pod that a name of the cluster's domain is."""
-    domain = _domain(config)
-    for candidate in _cluster_candidates(name, config, sources):
+    domain = domain_of(config)
+    for candidate in cluster_candidates(name, config, sources):
         found = _of_candidate(candidate, domain, sources)
         if found is None:
             continue

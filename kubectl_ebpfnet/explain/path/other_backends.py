@@ -11,12 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.explain.path import backends as kinds
-from kubectl_ebpfnet.explain.path.state import (
-    Arrived,
-    Dropped,
-    PathBuilder,
-    Undecided,
-)
+from kubectl_ebpfnet.explain.path.endings import Arrived, Dropped, Undecided
+from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.model.path import Decides, Evidence, Finding, Severity
 
 MOST = 16

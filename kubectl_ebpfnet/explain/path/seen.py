@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from kubectl_ebpfnet.explain.path.endings import Dropped
 from kubectl_ebpfnet.explain.path.sightings import Sighting, newest_first, seconds, sightings
-from kubectl_ebpfnet.explain.path.state import Dropped, PathBuilder
+from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.model.cilium import MonitorEvent
 from kubectl_ebpfnet.model.path import (
     NOW,

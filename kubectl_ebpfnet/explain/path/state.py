@@ -9,11 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.kernel.context import Context
+from kubectl_ebpfnet.explain.path.endings import (
+    Arrived,
+    Destination,
+    Dropped,
+    End,
+    Stopped,
+    Undecided,
+)
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
-from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Backend, Endpoint
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import (
@@ -36,6 +42,7 @@ from kubectl_ebpfnet.model.path import (
 
 Where = tuple[HopPlace, str, str, HopKind]
 """The first four arguments of hop() and drop()."""
+_NOT_BEGUN = Stopped("the walk did not begin")
 
 
 class Stage(StrEnum):
@@ -99,69 +106,6 @@ class PacketState:
         return HopPlace.CILIUM, device or self.device or self.node, self.node, kind
 
 
-class Destination(StrEnum):
-    """Where a walk that the tables let through ends."""
-
-    POD = "pod"
-    NODE = "node"
-    OUTSIDE = "outside"
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """The tables let the packet through: to what, and as which packet (one line)."""
-
-    destination: Destination
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """The walk cannot go on: a fact that decides is missing.
-
-    Attributes:
-        reason: which fact is missing, and why.
-        fix: how to get it, None when nothing is known to help.
-    """
-
-    reason: str
-    fix: Fix | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Undecided:
-    """A hop that is not known, on a walk that goes on: its number, and what may happen there."""
-
-    hop: int
-    decides: Decides
-    reason: str
-    fix: Fix | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """The walk ends at a hop that drops the packet.
-
-    Attributes:
-        drop: where, and by what.
-        reason: one sentence for the verdict.
-        cause: why, one sentence.
-        fix: what to do about it.
-        after: undecided hops that stand before it.
-        finding: the drop's own among the walk's.
-    """
-
-    drop: Drop
-    reason: str
-    cause: str
-    fix: Fix | None
-    after: tuple[Undecided, ...]
-    finding: Finding
-
-
-End = Arrived | Stopped | Dropped
-
-
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A load-balancer's choice among several backends.
@@ -213,7 +157,7 @@ class PathBuilder:
     undecided: list[Undecided] = field(default_factory=list)
     contradictions: list[Contradiction] = field(default_factory=list)
     presumed: list[str] = field(default_factory=list)
-    end: End = Stopped("the walk did not begin")
+    end: End = _NOT_BEGUN
     choice: Choice | None = None
     forced: Backend | None = None
 
@@ -251,34 +195,6 @@ class PathBuilder:
     def in_source_pod(self, kind: HopKind) -> Where:
         """Return where a hop in the source pod is, as hop() and drop() take it."""
         return HopPlace.POD, self.source_pod, self.ends.source.node, kind
-
-    def tracked_at(self, here: PacketState) -> TrackedFlow | None:
-        """Return the packet's own flow as its present node tracks it, None when it has none."""
-        if self.tracked is not None and self.tracked.node == here.node:
-            return self.tracked
-        return next((t for t in self.flows if _is_of(t, here)), None)
-
-    def incoming_at(self, here: PacketState) -> TrackedFlow | None:
-        """Return the packet's own flow as the node that it has come to tracks it, None without one.
-
-        It is of the newest attempt: its ports are the packet's. An entry of another connection,
-        which may be older, says nothing of this packet.
-        """
-        for tracked in self.flows:
-            way = tracked.cilium_ct.direction if tracked.cilium_ct is not None else "IN"
-            if way == "IN" and _is_of(tracked, here):
-                return tracked
-        flow = here.packet.flow
-        sender = self.cluster.node(self.ends.source.node)
-        if flow.source_port is None and sender.table_state(q.CT).known:
-            return None  # no attempt is tracked where it began: what is here is older
-        query = FlowQuery(
-            flow.protocol,
-            flow.source,
-            frozenset({(flow.destination, flow.destination_port)}),
-            source_port=flow.source_port,
-        )
-        return next(iter(tracked_flows(self.cluster.node(here.node), query, "IN")), None)
 
     def hop(
         self,
@@ -424,13 +340,3 @@ class PathBuilder:
             evidence: the proof.
         """
         self.findings.append(Finding(severity, title, detail, evidence))
-
-
-def _is_of(tracked: TrackedFlow, here: PacketState) -> bool:
-    """Tell whether a flow that the packet's node tracks has the packet's ports."""
-    flow = here.packet.flow
-    return (
-        (tracked.node, tracked.flow.source) == (here.node, flow.source)
-        and flow.source_port == tracked.flow.source_port
-        and flow.destination in (tracked.flow.destination, tracked.translated.destination)
-    )

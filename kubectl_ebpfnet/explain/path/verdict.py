@@ -11,14 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.explain.flows.between import lost_between
+from kubectl_ebpfnet.explain.path.endings import Arrived, Destination, Dropped, Undecided
 from kubectl_ebpfnet.explain.path.remedy import how_to_get, wants_port
-from kubectl_ebpfnet.explain.path.state import (
-    Arrived,
-    Destination,
-    Dropped,
-    PathBuilder,
-    Undecided,
-)
+from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.model.net import TCP, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import (
     Attempt,

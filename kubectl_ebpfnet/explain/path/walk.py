@@ -12,8 +12,9 @@ from functools import partial
 
 from kubectl_ebpfnet.explain.flows.match import notes
 from kubectl_ebpfnet.explain.path import endpoints, findings, nameserver, other_backends, seen
+from kubectl_ebpfnet.explain.path.endings import Arrived
 from kubectl_ebpfnet.explain.path.stages import STAGES
-from kubectl_ebpfnet.explain.path.state import Arrived, PacketState, PathBuilder, Stage
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.path.verdict import settle
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Bundle

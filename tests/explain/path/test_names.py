@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.explain.path.names import NameAnswer, NameSources, look_up, preferred
+from kubectl_ebpfnet.explain.path.names import look_up, preferred
+from kubectl_ebpfnet.explain.path.resolver import NameAnswer, NameSources
 from kubectl_ebpfnet.model.evidence import CLIENT, InMemory, Record, bundle_of, pod_place
 from kubectl_ebpfnet.model.kube import ServiceEndpoint
 from kubectl_ebpfnet.model.net import TCP

@@ -8,8 +8,9 @@ from ipaddress import ip_address
 
 import pytest
 
+from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
-from kubectl_ebpfnet.explain.path.state import Destination, PathBuilder
+from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.path.verdict import Decision, settle
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import NatEntry

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_back
 from kubectl_ebpfnet.explain.kernel.routing import decide
+from kubectl_ebpfnet.explain.path.own_flow import incoming_at
 from kubectl_ebpfnet.explain.path.stages import gateway, nodeport, outer
 from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs, without_cilium
 from kubectl_ebpfnet.explain.path.stages.tunnel import device_evidence, device_of, is_open
@@ -25,7 +26,7 @@ from kubectl_ebpfnet.model.path import Fix, HopKind, State
 def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Receive the packet at another node, from the wire."""
     node = walk.cluster.node(here.node)
-    tracked = walk.incoming_at(here)
+    tracked = incoming_at(walk, here)
     if tracked is not None and tracked not in walk.flows:
         walk.flows.append(tracked)
     if not node[q.LINKS].known and not node[q.ENDPOINTS].known and not node[q.ENDPOINT_MAP].known:

@@ -6,6 +6,7 @@ packet").
 
 from __future__ import annotations
 
+from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -24,7 +25,7 @@ def table_is_full(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         node: the node.
     """
     count, most = node.sysctl(_COUNT), node.sysctl(_MOST)
-    tracked = walk.tracked_at(here)
+    tracked = tracked_at(walk, here)
     known_flow = tracked is not None and tracked.netfilter is not None and walk.answered_now()
     if not count or not most or count < most or known_flow:
         return False

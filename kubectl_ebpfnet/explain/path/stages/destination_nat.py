@@ -12,6 +12,7 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.kernel import kube_proxy
 from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd
 from kubectl_ebpfnet.explain.path import backends as kinds
+from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.services import ServiceAddress
 from kubectl_ebpfnet.explain.path.stages import hooks
 from kubectl_ebpfnet.explain.path.stages.hooks import BackEnd, HookTables
@@ -90,7 +91,7 @@ def _translated(
     service: ServiceAddress | None,
 ) -> PacketState:
     """Give the packet its new destination: the newest flow's, if the rules may still choose it."""
-    flow, tracked = here.packet.flow, walk.tracked_at(here)
+    flow, tracked = here.packet.flow, tracked_at(walk, here)
     entry = tracked.netfilter if tracked is not None else None
     seen = entry.translated() if entry is not None and entry.destination_nat else None
     to = (seen.destination, seen.destination_port) if seen is not None else None
@@ -219,7 +220,7 @@ def _like_newest_flow(
         what: the destination, in words.
         doubt: why a new connection need not be translated the same way.
     """
-    flow, tracked = here.packet.flow, walk.tracked_at(here)
+    flow, tracked = here.packet.flow, tracked_at(walk, here)
     entry = tracked.netfilter if tracked is not None else None
     if entry is None or tracked is None or not entry.destination_nat:
         return None

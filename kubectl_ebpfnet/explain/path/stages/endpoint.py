@@ -5,12 +5,14 @@ Source: Cilium bpf/bpf_lxc.c (cil_lxc_policy): conntrack IN look-up, ingress pol
 
 from __future__ import annotations
 
+from kubectl_ebpfnet.explain.path.endings import Destination
+from kubectl_ebpfnet.explain.path.own_flow import incoming_at
 from kubectl_ebpfnet.explain.path.stages.device import link_evidence
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.stages.pod import pair_kind
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
 from kubectl_ebpfnet.explain.path.stages.veth import CAME_BACK, ct_text
-from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBuilder
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.cilium import Endpoint
 from kubectl_ebpfnet.model.net import endpoint_text
@@ -21,7 +23,7 @@ def enter(walk: PathBuilder, here: PacketState) -> None:
     """Hand the packet to a local endpoint: the walk ends in the pod, or before it."""
     node = walk.cluster.node(here.node)
     endpoint = node.local_endpoint(here.packet.flow.destination)
-    tracked = walk.incoming_at(here)
+    tracked = incoming_at(walk, here)
     endpoint_id = endpoint.id if endpoint is not None else None
     if not policy_hop(
         walk, here, node, here.packet, endpoint_id, "ingress", _source_identity(here, node)

@@ -12,11 +12,12 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.context import Context
+from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.stages import answers, destination_nat, hooks
 from kubectl_ebpfnet.explain.path.stages.conntrack_table import table_is_full
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.stages.policy_hop import host_policy
-from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBuilder, Stage
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
 

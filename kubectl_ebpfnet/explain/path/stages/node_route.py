@@ -24,16 +24,25 @@ from kubectl_ebpfnet.explain.kernel.namespace_routing import (
 )
 from kubectl_ebpfnet.explain.kernel.routing import Decision, RoutingTables, describe
 from kubectl_ebpfnet.explain.kernel.rule_match import RoutedPacket, rule_text
+from kubectl_ebpfnet.explain.path.stages.no_route import (
+    drop_refused,
+    end_not_known,
+    fix_of,
+    sysctl_hop,
+)
+from kubectl_ebpfnet.explain.path.stages.route_evidence import (
+    kernel_answer,
+    kernel_evidence,
+    route_evidence,
+)
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.kernel import FibAnswer, Route
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import (
     Decides,
     Evidence,
-    Fix,
     HopKind,
     HopPlace,
     Severity,
@@ -66,14 +75,14 @@ def route_of(
     """
     tables = node_tables(node, destination.version)
     if isinstance(tables, str):
-        _not_known(walk, here, node, place, destination, tables)
+        end_not_known(walk, here, node, place, destination, tables)
         return None
     packet = _packet(here, node, source, destination, mark)
     if place is HopPlace.CILIUM:
         packet = replace(packet, mark=0)  # bpf_fib_lookup asks without the packet's mark
     decision = routing.decide(tables, packet)
     decision = _without_rules(walk, here, node, tables, decision, destination)
-    answer = _kernel_answer(here, node, source, destination)
+    answer = kernel_answer(here, node, source, destination)
     by_tables, proof = decision, kernel_evidence(here, node, source, destination)
     if answer is not None:
         decision = routing.with_kernel_answer(decision, answer, tables, packet)
@@ -84,14 +93,14 @@ def route_of(
     if answer is None and not node[q.SYSCTLS].known and not _forwarded(walk, here):
         unread = forwarding.sysctls_of(destination.version, here.in_device)
         walk.presumes(f"{unread} on node {here.node} (`sysctl`)")
-    if barrier is not None and _stopped(walk, here, node, barrier, proof):
+    if barrier is not None and sysctl_hop(walk, here, node, barrier, proof):
         return None
     if decision.undecided and (decision.route is None or decision.refused):
-        _not_known(walk, here, node, place, destination, decision.undecided)
+        end_not_known(walk, here, node, place, destination, decision.undecided)
         return None
     if decision.route is not None and not decision.refused:
         return decision
-    _refused(walk, here, node, decision, destination, proof, answer)
+    drop_refused(walk, here, node, decision, destination, proof, answer)
     return None
 
 
@@ -134,7 +143,7 @@ def route_hop(
         + proof,
         reason=reason,
         decides=Decides.WAY,
-        fix=_fix(here, reason, flow.destination) if reason else None,
+        fix=fix_of(here, reason, flow.destination) if reason else None,
     )
 
 
@@ -166,7 +175,7 @@ def by_only_device(
     version = flow.destination.version
     tables = node_tables(node, version)
     if isinstance(tables, str):
-        _not_known(walk, here, node, HopPlace.CILIUM, flow.destination, tables)
+        end_not_known(walk, here, node, HopPlace.CILIUM, flow.destination, tables)
         return None
     # The look-up is bound to the device: only its routes count, and a rule on an incoming device
     # is never asked.
@@ -186,10 +195,10 @@ def by_only_device(
     note = f" (BPF host routing: past the node's netfilter{named})"
     usable = decision.route is not None and not decision.refused
     if decision.undecided and not usable:
-        _not_known(walk, here, node, HopPlace.CILIUM, flow.destination, decision.undecided)
+        end_not_known(walk, here, node, HopPlace.CILIUM, flow.destination, decision.undecided)
         return None
     if not usable and version == 6:
-        _refused(walk, here, node, decision, flow.destination, (), None)
+        drop_refused(walk, here, node, decision, flow.destination, (), None)
         return None
     decision = _without_rules(walk, here, node, tables, decision, flow.destination)
     if not usable or decision.route is None:
@@ -248,39 +257,6 @@ def _packet(
     return own_packet(flow, user=0 if here.packet.outer is not None else None, mark=mark)
 
 
-def _not_known(
-    walk: PathBuilder,
-    here: PacketState,
-    node: NodeView,
-    place: HopPlace,
-    destination: Address,
-    reason: str,
-) -> None:
-    """End the walk where the route is not known."""
-    fix = _fix(here, reason, destination)
-    walk.hop(
-        place, here.node, here.node, HopKind.ROUTE, f"the route to {destination}",
-        State.UNKNOWN, here.packet, cite.whole(node[q.ROUTES].record), reason=reason,
-        decides=Decides.WAY, fix=fix,
-    )  # fmt: skip
-    walk.unknown(reason, fix)
-
-
-def _fix(here: PacketState, reason: str, destination: Address) -> Fix:
-    version = "-6 " if destination.version == 6 else ""
-    if "not read" in reason:
-        return Fix(
-            f"List every table and rule of node {here.node}.",
-            f"ip {version}route show table all; ip {version}rule",
-        )
-    by = f" iif {here.in_device}" if here.in_device else ""
-    source = (here.packet.outer or here.packet.flow).source
-    return Fix(
-        f"Ask the kernel of node {here.node} for this packet, with its mark, ports and uid.",
-        f"ip {version}route get {destination} from {source}{by}",
-    )
-
-
 def _barrier(
     here: PacketState,
     node: NodeView,
@@ -309,74 +285,6 @@ def _barrier(
     return found
 
 
-def _stopped(
-    walk: PathBuilder,
-    here: PacketState,
-    node: NodeView,
-    barrier: Barrier,
-    proof: tuple[Evidence, ...],
-) -> bool:
-    """Add the hop of a sysctl; return whether it drops the packet."""
-    spans = [fact.span for name in barrier.sysctls for fact in node.having(q.SYSCTLS, name, "name")]
-    evidence = cite.of(node[q.SYSCTLS].record, *spans) + proof
-    if barrier.undecided:
-        walk.hop(
-            *here.on_node(HopKind.ROUTE), barrier.text, State.UNKNOWN, here.packet, evidence,
-            reason=barrier.undecided, decides=Decides.DROP,
-        )  # fmt: skip
-        return False
-    detail = f"`sysctl -w {barrier.setting}` on node {here.node} lets it pass."
-    walk.drop(
-        *here.on_node(HopKind.ROUTE),
-        f"{barrier.text} on {here.node}",
-        State.DERIVED,
-        here.packet,
-        evidence,
-        title=f"node {here.node}: {barrier.text}",
-        detail=detail,
-        cause=f"{barrier.text} on node {here.node}",
-        fix=Fix(f"Let node {here.node} forward it.", f"sysctl -w {barrier.setting}"),
-    )
-    return True
-
-
-def _refused(
-    walk: PathBuilder,
-    here: PacketState,
-    node: NodeView,
-    decision: Decision,
-    destination: Address,
-    proof: tuple[Evidence, ...],
-    answer: FibAnswer | None,
-) -> None:
-    """Drop a packet that has no usable route."""
-    version = destination.version
-    rule = decision.rule if routing.by_own_rule(decision) or decision.route is None else None
-    evidence = route_evidence(node, decision)
-    if rule is not None:
-        evidence += cite.of(node.rules(version).record, rule.span)
-    by = f" iif {here.in_device}" if here.in_device else ""
-    source = (here.packet.outer or here.packet.flow).source
-    command = f"ip route get {destination} from {source}{by}"
-    detail = f"`{command}` on the node shows the same."
-    if decision.refused.startswith("no route"):
-        detail += (
-            " A route to another node's pods is set by Cilium (auto-direct-node-routes) or by the "
-            "network."
-        )
-    elif answer is not None and decision.differs:
-        detail += f" The tables have a route: {decision.differs}."
-    walk.drop(
-        *here.on_node(HopKind.ROUTE),
-        f"{decision.refused} on {here.node}",
-        State.DERIVED,
-        here.packet,
-        proof + evidence or cite.whole(node[q.ROUTES].record),
-        title=f"node {here.node}: {decision.refused}",
-        detail=detail,
-    )
-
-
 def _tell_difference(
     walk: PathBuilder,
     here: PacketState,
@@ -395,35 +303,3 @@ def _tell_difference(
         "The kernel's own look-up counts. A VRF, or one of several next hops may be the reason.",
         proof,
     )
-
-
-def _kernel_answer(
-    here: PacketState, node: NodeView, source: Address, destination: Address
-) -> FibAnswer | None:
-    """Return the kernel's own look-up for this packet, None where none is recorded."""
-    answer = node[q.FORWARD.about(*q.packet_words(source, destination))]
-    return next((fact for fact in answer.facts if fact.in_device == here.in_device), None)
-
-
-def kernel_evidence(
-    here: PacketState, node: NodeView, source: Address, destination: Address
-) -> tuple[Evidence, ...]:
-    """Cite the kernel's own look-up for a pod's packet; () where none is recorded.
-
-    Args:
-        here: the packet on the node.
-        node: the node.
-        source, destination: of the routed packet.
-    """
-    answer = node[q.FORWARD.about(*q.packet_words(source, destination))]
-    spans = [fact.span for fact in answer.facts if fact.in_device == here.in_device]
-    return cite.of(answer.record, *spans) if spans else ()
-
-
-def route_evidence(node: NodeView, decision: Decision) -> tuple[Evidence, ...]:
-    """Cite the next hops of a decision in the record that they were read from."""
-    hops: tuple[Route, ...] = decision.next_hops
-    if not hops and decision.route is not None:
-        hops = (decision.route,)
-    spans = [hop.span for hop in hops if hop.span.line or hop.span.path]
-    return cite.of(node[q.ROUTES].record, *spans) if spans else ()

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
+from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
 from kubectl_ebpfnet.explain.path.stages import forward, gateway, loadbalancing
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
@@ -62,7 +63,7 @@ def balance(
         return None
     packet = loadbalancing.rewrite(
         walk, here.packet, service, where, f"at {device} of {node.name}",
-        walk.tracked_at(here), external=True,
+        tracked_at(walk, here), external=True,
     )  # fmt: skip
     if packet is None or packet == here.packet:
         return None if packet is None else here

@@ -8,9 +8,10 @@ of the pod's host side device.
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
+from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.stages.pod_route import route_in_pod
-from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBuilder, Stage
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd
+from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.stages import hooks
 from kubectl_ebpfnet.explain.path.stages.hooks import HookTables
 from kubectl_ebpfnet.explain.path.stages.masquerade import report_missing
@@ -175,7 +176,7 @@ def _on_link(node: NodeView, device: str, one: Address) -> bool:
 def _seen(walk: PathBuilder, here: PacketState) -> tuple[Flow | None, tuple[Evidence, ...]]:
     """Return the packet with the source that nf_conntrack gives the newest flow, and the entry's
     line; None for an entry that goes elsewhere, which is of another time."""
-    tracked, flow = walk.tracked_at(here), here.packet.flow
+    tracked, flow = tracked_at(walk, here), here.packet.flow
     if tracked is None or tracked.netfilter is None:
         return None, ()
     seen = tracked.netfilter.translated()

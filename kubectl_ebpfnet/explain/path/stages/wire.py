@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.path.state import Destination, PacketState, PathBuilder, Stage
+from kubectl_ebpfnet.explain.path.endings import Destination
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.model import catalogue as q
