@@ -22,8 +22,6 @@ from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
 from kubectl_ebpfnet.model.path import Evidence
 
-NO_NAMES: dict[str, list[Address]] = {}
-
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
@@ -44,24 +42,6 @@ class Sighting:
     reply: bool
     age: float | None
     evidence: tuple[Evidence, ...]
-
-
-def observation_points(node: NodeView, *flows: Flow) -> dict[str, Sighting]:
-    """Return where a node's datapath reported packets of flows, each point with its newest event.
-
-    Args:
-        node: whose datapath.
-        flows: the packet before and after each translation; ports of None are any.
-
-    Returns:
-        By `to-stack`, `to-network`, …, and `reply:to-endpoint` for answers; {} where nothing was
-        seen, which proves nothing.
-    """
-    points: dict[str, Sighting] = {}
-    for sighting in sorted(_at(node, flows), key=newest_first):
-        if point := sighting.event.point:
-            points.setdefault(f"reply:{point}" if sighting.reply else point, sighting)
-    return points
 
 
 def sightings(walk: PathBuilder) -> list[Sighting]:
@@ -91,7 +71,7 @@ def _names(cluster: ClusterView, flows: Iterable[Flow]) -> dict[str, list[Addres
 
 
 def _at(
-    node: NodeView, flows: Iterable[Flow], names: Mapping[str, Sequence[Address]] = NO_NAMES
+    node: NodeView, flows: Iterable[Flow], names: Mapping[str, Sequence[Address]]
 ) -> Iterator[Sighting]:
     wanted = list(flows)
     ends = {str(end) for flow in wanted for end in (flow.source, flow.destination)}

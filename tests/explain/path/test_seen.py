@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.explain.path.sightings import observation_points
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, bundle_of
-from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.model.path import Hop
 from kubectl_ebpfnet.model.path import Path as Answer
 from tests.explain.path.changed import (
@@ -227,22 +224,6 @@ def test_hubble_that_is_off_is_no_error() -> None:
     record = Record(0, agent_place("node2"), argv, 1, InMemory(), error, ASKED)
     path = ask(changed(VXLAN, more=(record,)), "client", f"{WORLD}:443")
     assert path == ask(changed(VXLAN), "client", f"{WORLD}:443")
-
-
-def test_where_a_node_saw_a_flow() -> None:
-    lines = [
-        seen(9, 4, CLIENT, WORLD, 80, trace_observation_point="TO_STACK"),
-        seen(3, 4, CLIENT, WORLD, 80, trace_observation_point="TO_STACK"),
-        seen(2, 4, WORLD, CLIENT, 80, back=True, trace_observation_point="TO_ENDPOINT"),
-        seen(1, 4, CLIENT, WORLD, 443, trace_observation_point="TO_NETWORK"),
-    ]
-    node = ClusterView(bundle_of([hubble("n1", *lines)])).node("n1")
-    flow = Flow(TCP, ip_address(CLIENT), None, ip_address(WORLD), 80)
-    points = observation_points(node, flow)
-    assert {point: round(one.age or 0) for point, one in points.items()} == {
-        "to-stack": 3,
-        "reply:to-endpoint": 2,
-    }
 
 
 def test_where_packets_of_pods_were_seen_tells_host_routing() -> None:
