@@ -10,8 +10,8 @@ from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.model.fact import NOBODY, Need
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, Address
-from kubectl_ebpfnet.model.path import PathRequest
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
+from kubectl_ebpfnet.model.request import PathRequest
 
 MOST_LOOKUPS = 8
 """How many destinations to look up; a Service may have hundreds of backends."""
