@@ -135,12 +135,12 @@ def ends(live: Live, node: str = "node1", seconds: float = 20) -> None:
 
 
 def test_why_there_is_no_node_pod(our_lab: Lab) -> None:
-    image = "registry.invalid/ebpfnet/node:none"
+    image = "127.0.0.1:1/ebpfnet/node:none"  # nobody listens there: refused at once
     with a_run(our_lab, "node1", "nowhere", options={"image": image}) as live:
         assert live.pods == {}
         why = live.failures["node1"]
         assert why.startswith(f"node node1 cannot pull the image {image}: ")
-        assert "registry.invalid" in why.partition(": ")[2]
+        assert "127.0.0.1:1" in why.partition(": ")[2]
         assert "no node pod finds" not in why
         assert live.failures["nowhere"].startswith(
             "the node pod cannot be scheduled on nowhere: 0/3 nodes are available"

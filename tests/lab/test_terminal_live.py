@@ -36,8 +36,9 @@ def shell(lab: Lab, line: str) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def a_slow_pod(lab: Lab) -> Iterator[str]:
-    """A pod whose `ip` takes three seconds for each answer."""
-    script = "printf '#!/bin/sh\\nsleep 3\\n' >/slow/ip && chmod +x /slow/ip && exec sleep infinity"
+    """A pod whose `ip` takes three seconds for its first answer."""
+    ip = "#!/bin/sh\\n[ -e $0.asked ] || { : >$0.asked; sleep 3; }\\n"
+    script = f"printf '{ip}' >/slow/ip && chmod +x /slow/ip && exec sleep infinity"
     container = {
         "command": ["/usr/bin/sh", "-c", script],
         "env": [{"name": "PATH", "value": "/slow:/usr/sbin:/usr/bin"}],
