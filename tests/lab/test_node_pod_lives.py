@@ -149,7 +149,38 @@ def test_why_there_is_no_node_pod(our_lab: Lab) -> None:
         wait_until(lambda: not live.exists(), 30)
 
 
-# --- ends of a run ------------------------------------------------------------------------------
+# --- ends of a run (the longest go first) ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("speaks", [False, True], ids=["silent", "in a session"])
+def test_after_a_killed_client_the_pod_ends_and_cleanup_removes_the_rest(
+    our_lab: Lab, speaks: bool
+) -> None:
+    with a_run(our_lab, "node1", idle=5, speaks=speaks) as live:
+        if speaks:
+            live.until("answer")
+        beyond_its_time = time.monotonic() + 7
+        while speaks and time.monotonic() < beyond_its_time:
+            assert live.processes("node1")
+            time.sleep(0.1)
+        live.end(signal.SIGKILL)
+        ends(live)
+        wait_until(lambda: live.pod("node1")["status"]["phase"] == "Succeeded", 30)
+
+        done = our_lab.kubectl("ebpfnet", "cleanup", live.namespace, "--dry-run")
+        assert done.returncode == 0, done.stderr
+        assert f"namespace/{live.namespace} (node pods: 1, " in done.stdout
+        assert done.stdout.endswith("would be removed\n")
+        assert live.exists()
+
+        done = our_lab.kubectl("ebpfnet", "cleanup", live.namespace)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"namespace/{live.namespace} (node pods: 1, ")
+        assert done.stdout.endswith(") removed\n")
+        assert live.pod("node1") == {}
+        wait_until(lambda: not live.exists(), 30)
+        done = our_lab.kubectl("ebpfnet", "cleanup", live.namespace)
+        assert (done.returncode, done.stdout) == (0, "nothing is left of that run\n")
 
 
 @pytest.mark.parametrize(
@@ -222,37 +253,6 @@ def test_the_program_itself_leaves_nothing(our_lab: Lab, number: int | None, cod
     pods = our_lab.get("pods", "-n", namespace)["items"]
     assert pods == []
     wait_until(lambda: not ours(), 30)
-
-
-@pytest.mark.parametrize("speaks", [False, True], ids=["silent", "in a session"])
-def test_after_a_killed_client_the_pod_ends_and_cleanup_removes_the_rest(
-    our_lab: Lab, speaks: bool
-) -> None:
-    with a_run(our_lab, "node1", idle=5, speaks=speaks) as live:
-        if speaks:
-            live.until("answer")
-        beyond_its_time = time.monotonic() + 7
-        while speaks and time.monotonic() < beyond_its_time:
-            assert live.processes("node1")
-            time.sleep(0.1)
-        live.end(signal.SIGKILL)
-        ends(live)
-        wait_until(lambda: live.pod("node1")["status"]["phase"] == "Succeeded", 30)
-
-        done = our_lab.kubectl("ebpfnet", "cleanup", live.namespace, "--dry-run")
-        assert done.returncode == 0, done.stderr
-        assert f"namespace/{live.namespace} (node pods: 1, " in done.stdout
-        assert done.stdout.endswith("would be removed\n")
-        assert live.exists()
-
-        done = our_lab.kubectl("ebpfnet", "cleanup", live.namespace)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.startswith(f"namespace/{live.namespace} (node pods: 1, ")
-        assert done.stdout.endswith(") removed\n")
-        assert live.pod("node1") == {}
-        wait_until(lambda: not live.exists(), 30)
-        done = our_lab.kubectl("ebpfnet", "cleanup", live.namespace)
-        assert (done.returncode, done.stdout) == (0, "nothing is left of that run\n")
 
 
 def test_at_its_deadline_the_kubelet_ends_a_pod_whatever_it_does(our_lab: Lab) -> None:
