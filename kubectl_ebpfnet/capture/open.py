@@ -32,6 +32,8 @@ from kubectl_ebpfnet.model.evidence import READ_LIMIT, Bundle, Output, Record, b
 
 _STEP = 256 << 10
 _MOST_BASES = 16
+_MAKE = "a capture is made by `kubectl ebpfnet capture -f FILE`"
+_SAVE = "a capture is searched back and forth: save it to a file, `cat > case.zip`, and name that"
 _DEMO = Path(__file__).parent.parent / "demo" / "vxlan-kpr.zip"
 
 
@@ -47,11 +49,13 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
         if stat.S_ISDIR(mode):
             return _folder(target, (), Allowance(str(target)))
         if not stat.S_ISREG(mode):
-            raise BundleError(f"{target} is neither a file nor a folder")
+            raise BundleError(f"{target} is neither a file nor a folder", hint=_SAVE)
         if target.name == zip_bundle.INDEX:
             return _folder(target.parent, (), Allowance(str(target)))
         return _file(target)
     except FileNotFoundError:
+        if str(target) == "-":
+            raise BundleError("no capture is read from standard input", hint=_SAVE) from None
         raise BundleError(f"no such capture: {target}") from None
     except OSError as error:
         raise BundleError(f"cannot read {target}: {error.strerror or error}") from error
@@ -69,12 +73,9 @@ def _file(path: Path) -> Bundle:
         index, records = zip_bundle.read(path)
         return bundle_of(records, str(path), _note(index, str(path)))
     if not start:
-        raise BundleError(f"{path} is empty")
+        raise BundleError(f"{path} is empty", hint=_MAKE)
     if not start.lstrip().startswith(b"{"):
-        raise BundleError(
-            f"{path} is not a capture of kubectl-ebpfnet",
-            hint="a capture is made by `kubectl ebpfnet capture -f FILE`",
-        )
+        raise BundleError(f"{path} is not a capture of kubectl-ebpfnet", hint=_MAKE)
     return bundle_of(jsonl.read_file(path, Allowance(str(path))), str(path))
 
 

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 
 from kubectl_ebpfnet.cluster.client.api import Api, Objects
 from kubectl_ebpfnet.errors import Forbidden
+from kubectl_ebpfnet.model.cilium import AGENT_LABEL
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.parse import kube
 
-LABEL = "k8s-app=cilium"
+LABEL = "=".join(AGENT_LABEL)
 CONTAINER = "cilium-agent"
 NAMESPACES = ("kube-system", "cilium", "cilium-system")
 """Where to look when the user may not list pods everywhere."""

@@ -57,3 +57,8 @@ class ProgramList:
     programs: tuple[AttachedProgram, ...]
     missing: tuple[str, ...] = ()
     asked: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether a program was found, or everything was looked at, so that there is none."""
+        return bool(self.programs) or not self.missing

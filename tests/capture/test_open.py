@@ -289,6 +289,9 @@ def test_places_that_are_no_file(tmp_path: Path) -> None:
     fails(tmp_path, "no bundle.json in it")
     os.mkfifo(tmp_path / "pipe")
     fails(tmp_path / "pipe", "neither a file nor a folder")
+    with pytest.raises(BundleError, match="no capture is read from standard input") as caught:
+        open_bundle("-")
+    assert "save it to a file" in caught.value.hint
     (tmp_path / "bundle.json").write_text('{"schema": "ebpfnet.dev/bundle/v2", "records": []}')
     fails(tmp_path, "ebpfnet.dev/bundle/v2", "ebpfnet.dev/bundle/v1")
     (tmp_path / "bundle.json").write_text('{"schema": "other"}')

@@ -19,7 +19,8 @@ TEXT = CommandText(
 in which the kernel runs them: XDP, tcx, clsact at ingress, tcx, clsact at
 egress. Then programs at cgroups (socket load-balancing) and at sk_lookup.
 Cilium's programs are described by name. Only a node pod (--node-access pod)
-sees a pod's own network namespace and cgroups.""",
+sees a pod's own network namespace and cgroups. Exit code 4: no program was
+found, and what would name them could not be read.""",
     examples=(
         ("Of a pod: its own, and those at the host side of its device", "programs pod/client"),
         ("Of a node, with run statistics, maps and pins", "programs node/n1 -o wide"),
@@ -60,4 +61,4 @@ def run(
         )
         text = render(listing(found), evidence.bundle, output, view)
     emit(text)
-    return 0
+    return 0 if found.known else 4

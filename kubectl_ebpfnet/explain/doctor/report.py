@@ -23,7 +23,7 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model import json_members as js
-from kubectl_ebpfnet.model.cilium import DatapathConfig
+from kubectl_ebpfnet.model.cilium import AGENT_LABEL, DatapathConfig
 from kubectl_ebpfnet.model.doctor import (
     CONNECTION,
     RIGHTS,
@@ -42,7 +42,6 @@ from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.untrusted import json_value
 
 _ORDER = (Level.FULL, Level.PARTIAL, Level.BLIND)
-_AGENT_LABEL, _AGENT = "k8s-app", "cilium"  # cluster/agents.py
 
 
 def examine(bundle: Bundle) -> Checkup:
@@ -87,11 +86,16 @@ def _asked(bundle: Bundle) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def _is_agent(pod: Pod) -> bool:
+    name, value = AGENT_LABEL
+    return pod.label(name) == value
+
+
 def agents_of(cluster: ClusterView) -> dict[str, Pod]:
     """Return Cilium's agent pods by node; of two on a node, the healthier one."""
     found: dict[str, Pod] = {}
     for pod in cluster.kube.pods:
-        if pod.label(_AGENT_LABEL) != _AGENT or not pod.node:
+        if not _is_agent(pod) or not pod.node:
             continue
         other = found.get(pod.node)
         if other is None or (pod.ready, pod.phase == "Running") > (
@@ -192,7 +196,7 @@ def _missing(
 def _cilium(
     cluster: ClusterView, agents: Mapping[str, Pod], records: Mapping[Place, Iterable[Record]]
 ) -> CiliumFound:
-    pods = [pod for pod in cluster.kube.pods if pod.label(_AGENT_LABEL) == _AGENT]
+    pods = [pod for pod in cluster.kube.pods if _is_agent(pod)]
     answering = [
         place.node
         for place, its_records in records.items()

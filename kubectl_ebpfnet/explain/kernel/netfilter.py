@@ -117,18 +117,24 @@ WANTS_PORT = "looks at the port: give one"
 """What a reason says that a port would settle."""
 _OF_PORTS = frozenset({"-m tcp", "-m udp", "-m sctp", "-m dccp", "-m multiport"})
 """Matches that cannot be decided without a port, as `undecided` names them."""
+_OF_MARKS = frozenset({"-m mark", "-m connmark"})
+"""Matches that cannot be decided without the packet's mark."""
 
 
 def _why_open(rule: NetfilterRule, context: Context) -> str:
+    """Say everything that keeps a rule undecided."""
     parts = undecided(rule, context)
     flow = context.flow
     no_port = flow.destination_port is None and has_ports(flow.protocol)
-    if no_port and set(parts) & _OF_PORTS:
-        return f"{rule.title} {WANTS_PORT}, as in 1.1.1.1:80"
-    if parts and not set(parts) <= {"-m mark", "-m connmark"}:
-        return f"{', '.join(parts)} of {rule.title} cannot be evaluated"
-    setter = f"; {context.marked_by[-1].title} may have set it" if context.marked_by else ""
-    return f"the packet's mark is not known, at which {rule.title} looks{setter}"
+    ports = _OF_PORTS.intersection(parts) if no_port else frozenset()
+    others = [part for part in parts if part not in ports | _OF_MARKS]
+    reasons = [f"{rule.title} {WANTS_PORT}, as in 1.1.1.1:80"] if ports else []
+    if others:
+        reasons.append(f"{', '.join(others)} of {rule.title} cannot be evaluated")
+    if not reasons or _OF_MARKS.intersection(parts):
+        setter = f"; {context.marked_by[-1].title} may have set it" if context.marked_by else ""
+        reasons.append(f"the packet's mark is not known, at which {rule.title} looks{setter}")
+    return "; ".join(reasons)
 
 
 def traverse(ruleset: Ruleset, table: str, chain: str, context: Context) -> ChainOutcome:

@@ -63,6 +63,12 @@ def merged(listed: Frontend | None, mapped: Frontend | None) -> tuple[Backend, .
     return told + tuple(backend for backend in more if place(backend) not in known)
 
 
+def only_elsewhere(ends: tuple[ServiceEndpoint, ...] | None, node: str) -> bool:
+    """Tell whether endpoints are ready, all of them on other nodes; None is not read."""
+    ready = [end for end in ends or () if end.ready]
+    return bool(ready) and all(end.node != node for end in ready)
+
+
 def why_none(
     ends: tuple[ServiceEndpoint, ...] | None,
     *,
@@ -88,9 +94,8 @@ def why_none(
     if not ready:
         listed = ", ".join(f"{text(end)} ({end.pod or 'no pod'})" for end in ends[:3])
         return f"none of its {len(ends)} endpoints is ready: {listed}"
-    away = [end for end in ready if end.node != node]
-    if local and len(away) == len(ready):
-        where = ", ".join(f"{text(end)} on {end.node or 'no node'}" for end in away[:3])
+    if local and only_elsewhere(ends, node):
+        where = ", ".join(f"{text(end)} on {end.node or 'no node'}" for end in ready[:3])
         return f"{local} is Local, and no ready endpoint is on {node} (ready: {where})"
     hinted = [end for end in ready if end.zones]
     if zone and len(hinted) == len(ready) and not any(zone in end.zones for end in ready):

@@ -21,11 +21,13 @@ from kubectl_ebpfnet.model.path import Finding, Outcome, Severity, TrackedFlow
 
 @dataclass(frozen=True, slots=True)
 class WholePath:
-    """The input of the rules: the facts, the resolved ends, and the tracked flows of every node."""
+    """The input of the rules: the facts, the resolved ends, the tracked flows of every node, and
+    the verdict's reason."""
 
     cluster: ClusterView
     ends: PathEnds
     flows: Sequence[TrackedFlow]
+    reason: str = ""
 
 
 def across(whole: WholePath) -> list[Finding]:
@@ -121,9 +123,12 @@ def _masquerade_mode(whole: WholePath) -> Iterator[Finding]:
 
 
 def _unanswered(whole: WholePath) -> Iterator[Finding]:
-    """Report that nothing came back to the newest attempt, unless it is an old one."""
+    """Report that nothing came back to the newest attempt, unless it is an old one or the verdict
+    says it."""
     attempt = whole.ends.attempt
     if attempt is None or attempt.outcome is not Outcome.UNANSWERED:
+        return
+    if attempt.text in whole.reason:
         return
     if attempt.age is None or attempt.now:
         yield Finding(

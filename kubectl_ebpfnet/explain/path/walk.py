@@ -71,7 +71,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
         walk.findings.extend(nameserver.findings_of(path_of_query))
         if decision.verdict is Verdict.DROPPED:
             walk.hops.extend(path_of_query.hops)
-    across = findings.across(findings.WholePath(cluster, ends, walk.flows))
+    across = findings.across(findings.WholePath(cluster, ends, walk.flows, decision.reason))
     found = sorted(
         (*walk.findings, *ends.findings, *across),
         key=lambda finding: list(Severity).index(finding.severity),

@@ -39,7 +39,9 @@ def listing(found: ProgramList) -> Listing[AttachedProgram]:
         ),
         rows=found.programs,
         evidence=lambda row: row.evidence,
-        nothing="no BPF program was found" + (" in what could be read" if found.missing else ""),
+        nothing="No BPF program was found."
+        if found.known
+        else "Unknown: what would name the programs could not be read.",
         notes=found.missing,
         document={"target": found.target, "node": found.node},
     )

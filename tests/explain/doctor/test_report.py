@@ -10,13 +10,11 @@ import pytest
 import yaml
 
 from kubectl_ebpfnet.capture.open import open_bundle
-from kubectl_ebpfnet.cluster import agents
 from kubectl_ebpfnet.cluster.nodepods import manifest
 from kubectl_ebpfnet.collect.ask.unasked import EXEC, error_sentence
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ExecTimeout
 from kubectl_ebpfnet.explain.doctor import nodes as doctor_nodes
-from kubectl_ebpfnet.explain.doctor import report as module
 from kubectl_ebpfnet.explain.doctor.report import examine
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.catalogue import NF_CONNTRACK, TOOL_NAMES, TOOLS
@@ -176,7 +174,6 @@ def test_the_rights_are_those_of_the_documents(file: str, role: str, uses: str) 
 
 
 def test_labels_are_those_of_the_cluster_room() -> None:
-    assert f"{module._AGENT_LABEL}={module._AGENT}" == agents.LABEL
     assert doctor_nodes._KEPT_LABEL == (manifest.KEEP, "true")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -24,6 +26,7 @@ from tests.explain.path.changed import (
     fail,
     finding,
     say,
+    without,
 )
 from tests.explain.path.variants import edit, json_edit
 
@@ -201,6 +204,32 @@ def test_why_no_backend(policy: str, cause: str) -> None:
     path = ask(bundle, "client", "svc/web:80")
     assert dropped_at(path).kind == "load-balancing"
     assert cause in path.cause
+    assert path.fix is not None
+    if policy == "Local":
+        assert path.fix.text == "Run a backend on node2, or set internalTrafficPolicy: Cluster."
+        assert path.fix.command.startswith("kubectl patch service -n default web -p ")
+        assert json.loads(shlex.split(path.fix.command)[-1]) == {
+            "spec": {"internalTrafficPolicy": "Cluster"}
+        }
+    else:
+        assert path.fix.command.startswith("kubectl get endpointslices")
+
+
+def test_a_local_policy_without_slices_does_not_say_that_no_pod_is_ready() -> None:
+    def spec(value: object) -> None:
+        assert isinstance(value, dict)
+        for item in value["items"]:
+            item["spec"]["internalTrafficPolicy"] = "Local"
+
+    bundle = changed(
+        VXLAN, edit("node2", LB, without_pod), json_edit("api", "get services", spec),
+        say("node2", SERVICES, "[]"), without("", SLICES),
+    )  # fmt: skip
+    path = ask(bundle, "client", "svc/web:80")
+    assert dropped_at(path).kind == "load-balancing"
+    assert "internalTrafficPolicy is Local" in path.cause
+    assert "its EndpointSlices are not recorded" in path.cause
+    assert "no pod matches" not in path.cause
 
 
 def test_an_endpoint_that_is_not_ready_is_named() -> None:

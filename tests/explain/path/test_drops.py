@@ -155,10 +155,17 @@ def test_two_translations_of_one_flow() -> None:
     assert "netfilter to 172.30.0.12:1024" in finding(path, "two translations").title
 
 
-def test_a_flow_without_an_answer_is_a_warning() -> None:
+def test_a_flow_without_an_answer_is_told_once() -> None:
     silent = swap("node2", CT, "RxFlagsSeen=0x03", "RxFlagsSeen=0x00")
     path = ask(changed(VXLAN, silent), "client", "1.1.1.1:80")
-    assert finding(path, "no answer was seen").severity == "warning"
+    assert path.attempt is not None
+    assert path.attempt.text in path.reason
+    assert not [found for found in path.findings if "no answer" in found.title]
+    lost = ask(
+        changed(VXLAN, silent, DROPS[0][1]), "client", "1.1.1.1:80"
+    )  # no word of it in front
+    assert dropped_at(lost)
+    assert finding(lost, "no answer was seen").severity == "warning"
 
 
 def test_an_entry_with_another_identity_is_a_warning() -> None:

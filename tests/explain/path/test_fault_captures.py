@@ -250,7 +250,36 @@ def test_an_empty_policy_map_denies_everything(way: str, age: float | None) -> N
     assert dropped_at(path).kind == "policy"
     assert path.drop is not None
     assert path.drop.how == "derived"
-    assert "no entry of its policy map allows" in path.cause
+    assert "its policy map is empty" in path.cause
+    enforces_none = "although the agent enforces no egress policy for it"
+    assert (enforces_none in path.cause) == (way == "agent")  # a node pod does not read it
+    assert path.fix is not None
+    assert path.fix.text.startswith("Allow") == (way == "pod")
+    assert "The agent on node2 writes the whole map" in path.fix.text
+    assert path.fix.command.endswith("--field-selector spec.nodeName=node2")
+
+
+@pytest.mark.parametrize(
+    ("enforced", "words", "fix"),
+    [
+        ("both", "its policy map is empty", "Allow "),
+        ("ingress", "the agent enforces no egress policy for it", "The agent on node2 "),
+        ("", "its policy map is empty", "Allow "),
+    ],
+)
+def test_an_empty_map_is_broken_where_the_agent_enforces_nothing(
+    enforced: str, words: str, fix: str
+) -> None:
+    def edit(value: Any) -> None:
+        for endpoint in value:
+            endpoint["status"]["policy"]["realized"]["policy-enabled"] = enforced
+
+    with attempt(None):
+        path = fault("v37-policy-map-emptied", "agent", json_edit("node2", ENDPOINTS, edit))
+    assert words in path.cause
+    assert path.fix is not None
+    assert path.fix.text.startswith(fix)
+    assert ("its map is broken" in path.fix.text) == (not enforced)
 
 
 def test_a_map_that_was_not_listed_is_not_an_empty_one() -> None:

@@ -166,6 +166,17 @@ def test_a_rule_that_looks_at_a_port_asks_for_it() -> None:
     assert named.verdict is Verdict.LEAVES
 
 
+def test_a_rule_that_a_port_alone_does_not_settle_says_the_rest() -> None:
+    rule = f"filter FORWARD -p tcp -m tcp --dport 81 {UNKNOWN} -j DROP"
+    path = path_with(OPEN, rule, to=TO)
+    assert "looks at the port: give one" in path.reason
+    assert "-m set of FORWARD rule 1" in path.reason
+    assert "-m tcp of" not in path.reason
+    named = path_with(OPEN, rule, to=f"{TO}:81")
+    assert "looks at the port" not in named.reason
+    assert "-m set of FORWARD rule 1" in named.reason
+
+
 def test_a_drop_in_raw_prerouting() -> None:
     path = path_with(f"raw PREROUTING -d {TO} -j DROP")
     hop = dropped_at(path)

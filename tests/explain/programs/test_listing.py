@@ -49,6 +49,7 @@ def test_a_node_has_all_of_them_in_order() -> None:
         ("", "sk_lookup", 1, "steer"),
     ]
     assert found.missing == ()
+    assert found.known
     roles = {row.name: row.role for row in found.programs}
     assert roles["theirs"] == roles["steer"] == ""
     assert "leaves the pod" in roles["cil_from_container"]
@@ -76,6 +77,7 @@ def test_what_was_not_seen_is_said() -> None:
     assert any("host side of the pod's device is not known" in said for said in found.missing)
     nothing = program_list.of_node("n2", bundle(*NODE_FACTS))
     assert nothing.programs == ()
+    assert (found.known, nothing.known) == (True, False)
     assert any("nothing is recorded" in said for said in nothing.missing)
 
 

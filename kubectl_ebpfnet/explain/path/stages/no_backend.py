@@ -40,7 +40,8 @@ def without_backend(
         The packet as it is where it passes; None when it is dropped.
     """
     node = walk.cluster.node(where[2])
-    cause = _cause(walk, service, node, external)
+    local = _local_policy(service, external)
+    cause = _cause(walk, service, node, local)
     if where[0] is not HopPlace.NODE and _passes(walk, packet, service, where, node):
         return packet
     does = "refused" if where[0] is HopPlace.NODE else _does(walk, node, service, where)
@@ -48,11 +49,13 @@ def without_backend(
         service.owner_title,
         ", ".join(f"{kinds.text(b)} {b.state}".strip() for b in service.backends),
     )
-    slices = Fix(
-        "See what the Service has.",
+    slices = (
         f"kubectl get endpointslices -n {service.namespace or 'NAMESPACE'} "
-        f"-l kubernetes.io/service-name={service.name or 'NAME'}",
+        f"-l kubernetes.io/service-name={service.name or 'NAME'}"
     )
+    fix = Fix("See what the Service has.", slices)
+    if local and kinds.only_elsewhere(service.sliced, node.name):
+        fix = _take_another_node(service, node, local)
     walk.drop(
         *where,
         f"{service.title} has no ready backend: {does} {how}",
@@ -62,9 +65,9 @@ def without_backend(
         title=f"{name} has no ready backend",
         detail=f"{_sentence(cause)}."
         + (f" Its backends are {listed}." if listed else "")
-        + f" `{slices.command}` shows what it has.",
+        + f" `{slices}` shows what it has.",
         cause=f"{name} has no ready backend: {cause}",
-        fix=slices,
+        fix=fix,
         object=f"Service {service.namespace}/{service.name}" if service.name else "",
     )
     return None
@@ -74,18 +77,36 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _cause(walk: PathBuilder, service: ServiceAddress, node: NodeView, external: bool) -> str:
+def _local_policy(service: ServiceAddress, external: bool) -> str:
+    """Return the setting that keeps packets on the node that balances, "" where none does."""
     owner = service.owner
     if external:
         local = (owner is not None and owner.external_traffic_policy == "Local") or (
             "Local" in service.flags
         )
-        policy = "externalTrafficPolicy" if local else ""
-    else:
-        local = (owner is not None and owner.internal_traffic_policy == "Local") or (
-            "InternalLocal" in service.flags
-        )
-        policy = "internalTrafficPolicy" if local else ""
+        return "externalTrafficPolicy" if local else ""
+    local = (owner is not None and owner.internal_traffic_policy == "Local") or (
+        "InternalLocal" in service.flags
+    )
+    return "internalTrafficPolicy" if local else ""
+
+
+def _take_another_node(service: ServiceAddress, node: NodeView, local: str) -> Fix:
+    loses = ""
+    if local == "externalTrafficPolicy":
+        loses = ", where backends may see a node's address in place of the client's"
+    command = (
+        f"kubectl patch service -n {service.namespace} {service.name} "
+        f'-p \'{{"spec":{{"{local}":"Cluster"}}}}\''
+    )
+    return Fix(
+        f"Run a backend on {node.name}, or set {local}: Cluster{loses}.",
+        command if service.name else "",
+    )
+
+
+def _cause(walk: PathBuilder, service: ServiceAddress, node: NodeView, local: str) -> str:
+    owner = service.owner
     kube_node = walk.cluster.kube_node(node.name)
     zone = dict(kube_node.labels).get(_ZONE, "") if kube_node is not None else ""
     if service.unresolved:
@@ -94,7 +115,7 @@ def _cause(walk: PathBuilder, service: ServiceAddress, node: NodeView, external:
         service.sliced,
         node=node.name,
         zone=zone,
-        local=policy,
+        local=local,
         selector=bool(owner is not None and owner.selector),
     )
     if found:
@@ -111,6 +132,11 @@ def _cause(walk: PathBuilder, service: ServiceAddress, node: NodeView, external:
         return "none of its backends takes new connections"
     if service.redirects_locally:
         return f"no pod of the local redirect policy is ready on {node.name}"
+    if service.sliced is None and local:
+        return (
+            f"{local} is Local, and {node.name} has no ready pod of it; whether another node has "
+            "one is not known: its EndpointSlices are not recorded"
+        )
     if service.sliced is None:
         return "no pod matches it or none is ready; its EndpointSlices are not recorded"
     return "no pod matches it, or none is ready"

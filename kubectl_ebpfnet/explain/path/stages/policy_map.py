@@ -155,6 +155,22 @@ def audit(cluster: ClusterView, node: NodeView, endpoint_id: int, flow: Flow) ->
     return Audit(None)
 
 
+def enforces(node: NodeView, endpoint_id: int, direction: str) -> bool | None:
+    """Tell whether the agent enforces policy for an endpoint; None where it does not say.
+
+    Where it does not, the map has an entry that allows everything (pkg/policy, AllowAllIdentities).
+
+    Args:
+        node: of the endpoint.
+        endpoint_id: its id there.
+        direction: `ingress` or `egress`.
+    """
+    agents = endpoint(node, endpoint_id)
+    if agents is None or agents.policy_enabled not in ("none", "ingress", "egress", "both"):
+        return None
+    return agents.policy_enabled in (direction, "both")
+
+
 def host_firewall(cluster: ClusterView, node: NodeView) -> bool | None:
     """Tell whether a node's host firewall is on; None when nothing says. It is off by default."""
     said = node.config.host_firewall
@@ -198,6 +214,15 @@ def endpoint_evidence(node: NodeView, known: Endpoint) -> tuple[Evidence, ...]:
     """Cite the state of an endpoint."""
     record = node[q.ENDPOINTS].record
     return cite.of(record, known.span.member("status"), keep=("state", "health"))
+
+
+def enforcement_evidence(node: NodeView, endpoint_id: int) -> tuple[Evidence, ...]:
+    """Cite what the agent says that it enforces for an endpoint; () where it says nothing."""
+    agents = endpoint(node, endpoint_id)
+    if agents is None:
+        return ()
+    where = agents.span.member("status", "policy", "realized")
+    return cite.of(node[q.ENDPOINTS].record, where, keep=("policy-enabled",))
 
 
 def is_host(endpoint: Endpoint) -> bool:

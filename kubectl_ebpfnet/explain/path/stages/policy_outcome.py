@@ -10,6 +10,7 @@ from kubectl_ebpfnet.explain.path.stages import policy_map
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
 from kubectl_ebpfnet.explain.views.names import identity_name, identity_text
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.cilium import AGENT_LABEL
 from kubectl_ebpfnet.model.net import has_ports
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, Packet, Severity, State
 
@@ -200,8 +201,10 @@ def denied(
     rule = (
         f"its entry “{policy.describe(verdict.entry)}” matches"
         if verdict.entry is not None
-        else f"no entry of its policy map allows {subject.packet.flow}"
+        else _lacks_entry(subject)
     )
+    if verdict.entry is None and _enforced(subject) is False:
+        evidence += policy_map.enforcement_evidence(subject.node, subject.endpoint_id)
     unread = "" if audit_read else " Whether it is in policy audit mode was not read."
     show = subject.node.cilium(f"monitor -t drop --related-to {subject.endpoint_id}")
     walk.drop(
@@ -221,11 +224,37 @@ def denied(
     )
 
 
+def _enforced(subject: PolicySubject) -> bool | None:
+    return policy_map.enforces(subject.node, subject.endpoint_id, subject.direction)
+
+
+def _is_empty(subject: PolicySubject) -> bool:
+    return not policy_map.entries(subject.node, subject.endpoint_id)
+
+
+def _lacks_entry(subject: PolicySubject) -> str:
+    """Say that no entry of the map allows the packet, and whether one should."""
+    said = f"no entry of its policy map allows {subject.packet.flow}"
+    if _is_empty(subject):
+        said = "its policy map is empty, which denies everything"
+    if _enforced(subject) is False:
+        said += f", although the agent enforces no {subject.direction} policy for it"
+    return said
+
+
 def _fix(walk: PathBuilder, subject: PolicySubject, verdict: policy.PolicyVerdict) -> Fix:
     what = f"{subject.what} {subject.side} {_who(walk, subject)}"
     whose = "the node" if "host" in subject.name else "the pod"
+    allow = f"Allow {what} in a policy that selects {whose}."
     if verdict.entry is None:
-        return Fix(f"Allow {what} in a policy that selects {whose}.")
+        if _enforced(subject) or not (_enforced(subject) is False or _is_empty(subject)):
+            return Fix(allow)
+        named, node = subject.name, subject.node.name
+        anew = f"The agent on {node} writes the whole map of {named} when it starts: restart it."
+        if _enforced(subject) is None:
+            anew = f"{allow} Where none selects {whose}, its map is broken. {anew}"
+        agents = f"-l {'='.join(AGENT_LABEL)} --field-selector spec.nodeName={node}"
+        return Fix(anew, f"kubectl delete pods -A {agents}")
     return Fix(
         f"Take {what} out of the {subject.direction}Deny rule that selects {whose}: a deny wins "
         "over what other rules allow."
