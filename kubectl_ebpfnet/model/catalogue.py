@@ -262,6 +262,8 @@ MONITOR         = Fact("cilium-monitor", MonitorEvent, _AGENT, by_flow=True, fla
 # --- the agent's image ----------------------------------------------------------------------------
 TOOLS           = Fact("tools", str, _AGENT, DOCTOR,
     asked=(Form("tools.found",          ("sh", "-c", _WHICH, "sh", *TOOL_NAMES)),))
+BPFTOOL         = Fact("bpftool-version", str, _AGENT, DOCTOR,
+    asked=_by("bpf.bpftool.version",           "bpftool -j version"))
 
 # --- about words that a run finds out; asked by `about` alone -------------------------------------
 # The kernel's routing decision for a packet (`packet_words`): in a pod's namespace, and on its node

@@ -3,70 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.doctor.captured import lacks_of_capture
+from kubectl_ebpfnet.explain.doctor.context import NODE_POD, DoctorContext
+from kubectl_ebpfnet.explain.doctor.tools import DEEP, NO_SHELL, by_tools
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.catalogue import NF_CONNTRACK, TOOL_NAMES
 from kubectl_ebpfnet.model.doctor import (
     COMMANDS,
-    CiliumFound,
-    Connection,
     Lack,
     Level,
     NodeCheck,
     Reach,
     Right,
 )
-from kubectl_ebpfnet.model.evidence import Place, Record, agent_place, node_place
+from kubectl_ebpfnet.model.evidence import Record, agent_place, node_place
 from kubectl_ebpfnet.model.fact import Need
-from kubectl_ebpfnet.model.kube import Node, Pod
+from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.protocol.questions import PROGRAM
 from kubectl_ebpfnet.model.untrusted import integer
 
 _NOT_FOUND = 127
 _KEPT_LABEL = ("ebpfnet.dev/keep", "true")  # cluster/nodepods/manifest.py
-_NODE_POD = "--node-access pod"
 _FILE = "docs/rbac.yaml"
 _ASKED = frozenset(argv for fact in q.FACTS if Need.DOCTOR in fact.need for argv in fact.answers)
 _LATE = "that --timeout allows"  # collect/deadline.py
-_NO_SHELL = "image has no shell and no"  # collect/ask/container.py
-
-
-@dataclass(frozen=True, slots=True)
-class DoctorContext:
-    """Facts that hold for every node.
-
-    Attributes:
-        agents: Cilium's agent pods, by node.
-        records: the records of each place; there may be thousands of places.
-        kept: nodes with a node pod that an earlier run kept.
-        nodes: the API's objects, by name.
-    """
-
-    cluster: ClusterView
-    connection: Connection
-    rights: tuple[Right, ...]
-    cilium: CiliumFound
-    agents: Mapping[str, Pod]
-    records: Mapping[Place, Sequence[Record]]
-    kept: frozenset[str]
-    nodes: Mapping[str, Node]
-
-    @property
-    def live(self) -> bool:
-        """A cluster was asked, and not a capture read."""
-        return bool(self.connection.server)
-
-    @property
-    def lacking_to_deploy(self) -> tuple[str, ...]:
-        """Rights that node pods need and this user lacks, in words."""
-        denied = (r for r in self.rights if "node-pod" in r.uses and r.allowed is False)
-        return tuple(right.words for right in denied)
 
 
 def check(name: str, context: DoctorContext) -> NodeCheck:
@@ -142,7 +108,7 @@ def _tools(
     for record in records:
         if record.argv[-1] == NF_CONNTRACK and record.ran:
             (has if record.ok else lacks).add(NF_CONNTRACK)
-        elif record.exit_code == _NOT_FOUND or _NO_SHELL in record.error:
+        elif record.exit_code == _NOT_FOUND or NO_SHELL in record.error:
             lacks.add(record.argv[0])
         elif record.ran:
             has.add(record.argv[0])
@@ -194,7 +160,7 @@ def _reach(command: str, found: NodeCheck, context: DoctorContext) -> Reach:
         return Reach(command, Level.BLIND, (_nobody(found, context),))
     lacks = list(_by_rights(command, found, context))
     if found.by == "agent":
-        lacks += _by_tools(command, found, context)
+        lacks += by_tools(command, found, context)
     if not context.live:
         lacks += lacks_of_capture(command, found.name, context.cluster)
     elif found.kernel is not None:
@@ -225,19 +191,18 @@ def _nobody(found: NodeCheck, context: DoctorContext) -> Lack:
     if denied:
         reasons.append(f"no node pod can be deployed without {denied[0]}")
         return Lack("; ".join(reasons), f"{_FILE}, or docs/rbac-node-pod.yaml for a node pod")
-    return Lack("; ".join(reasons), _NODE_POD)
+    return Lack("; ".join(reasons), NODE_POD)
 
 
-_DEEP = ("path", "capture")
 # Right → commands that show less without it. Other rights appear in the list of rights only: they
 # serve to name a source, or the agents give the same facts.
 _LOWERS: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("list", "pods"): _DEEP,
+    ("list", "pods"): DEEP,
     ("get", "nodes"): ("programs", "flows"),
-    ("list", "nodes"): _DEEP,
+    ("list", "nodes"): DEEP,
     ("get", "services"): ("path",),
-    ("list", "services"): _DEEP,
-    ("list", "endpointslices.discovery.k8s.io"): _DEEP,
+    ("list", "services"): DEEP,
+    ("list", "endpointslices.discovery.k8s.io"): DEEP,
 }
 _CILIUM = (
     ("get", "configmaps"),
@@ -265,12 +230,12 @@ def _without(
     by_agent, pair = found.by == "agent", (right.verb, right.resource)
     if pair == ("get", "pods") and command != "capture":
         yield Lack(f"pods {where}: they cannot be named", help_, blinds=command == "path")
-    elif right.resource == "pods/exec" and by_agent and command in _DEEP:
+    elif right.resource == "pods/exec" and by_agent and command in DEEP:
         if right.verb == "get" or needs_create(context.connection.kubernetes):
             yield Lack(f"what pods {where} see themselves: no exec into them", help_)
     elif command in _LOWERS.get(pair, ()) or (
         # Where an agent answers, it says the same.
-        pair in _CILIUM and not by_agent and command in _DEEP and context.cilium.found
+        pair in _CILIUM and not by_agent and command in DEEP and context.cilium.found
     ):
         yield Lack(right.effect, help_)
 
@@ -283,43 +248,3 @@ def needs_create(kubernetes: str) -> bool:
         return integer(minor, "a version") >= _EXEC_CREATE_SINCE
     except ParseError:
         return True
-
-
-def _by_tools(command: str, found: NodeCheck, context: DoctorContext) -> Iterator[Lack]:
-    """Yield what an agent cannot show because its image lacks programs."""
-    denied = context.lacking_to_deploy
-    help_ = _NODE_POD if not denied else f"{_NODE_POD}, with docs/rbac-node-pod.yaml"
-    if not context.live:
-        help_ = f"a new capture with {_NODE_POD}"
-    no = frozenset(found.missing_tools)
-    no_cilium, no_tables = {"cilium-dbg", "cilium"} <= no, {NF_CONNTRACK, "conntrack"} <= no
-    no_programs = {"bpftool", "tc"} <= no
-    if (command == "flows" and no_cilium and no_tables) or (command == "programs" and no_programs):
-        what = f"all of {command}: the agent's image has no tool for it"
-        yield Lack(what, help_, blinds=True)
-        return
-    if command != "flows" and "ip" in no:
-        yield Lack("devices and rules in full: the agent's image has no ip", help_)
-    if command in _DEEP and "iptables-save" in no:
-        yield Lack("netfilter's rules: the agent's image has no iptables-save", help_)
-    if command != "flows" and no_programs:
-        yield Lack("BPF programs: the agent's image has neither bpftool nor tc", help_)
-    elif command != "flows" and "bpftool" in no:
-        yield Lack("programs other than tc's filters: the agent's image has no bpftool", help_)
-    if command != "programs" and no_cilium:
-        yield Lack("Cilium's maps: the agent's image has no cilium-dbg", help_)
-    if command != "programs" and no_tables:
-        what = f"the kernel's own connection tracking: no {NF_CONNTRACK} and no conntrack"
-        yield Lack(what, help_)
-    bundle, place = context.cluster.bundle, agent_place(found.name)
-    tools = q.best_record(bundle, place, q.TOOLS)
-    if tools is None:  # an exec that was cut short before
-        tools = next((record for record in bundle.at(place) if not record.ran), None)
-    if tools is not None and not tools.ran and _NO_SHELL not in tools.error:
-        yield Lack(f"which programs the agent's image has is not known ({tools.why_not()})")
-    if command in _DEEP and not no_cilium:
-        status = q.best_record(context.cluster.bundle, agent_place(found.name), q.STATUS)
-        if status is not None and not status.ok:
-            yield Lack(f"what the agent itself knows: it does not answer ({status.why_not()})")
-    if command == "programs":
-        yield Lack("programs in pods' own namespaces and cgroups", help_)

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain.doctor.context import DoctorContext
 from kubectl_ebpfnet.explain.doctor.nodes import (
-    DoctorContext,
     check,
     kept_on,
     needs_create,

@@ -272,3 +272,11 @@ def _positioned(found: Iterable[Attachment]) -> tuple[Attachment, ...]:
         seen[key] = position + 1
         positioned.append(replace(attachment, priority=position))
     return tuple(positioned)
+
+
+def version(data: bytes) -> str:
+    """Return the version that `bpftool -j version` prints, e.g. `7.1.0`. Raises ParseError."""
+    value = json_value(data, "bpftool version")
+    if not isinstance(value, dict):
+        raise ParseError("bpftool version", 0, "not a JSON object")
+    return json_text(value, "version", "bpftool version")

@@ -17,7 +17,7 @@ from kubectl_ebpfnet.errors import ExecTimeout
 from kubectl_ebpfnet.explain.doctor import nodes as doctor_nodes
 from kubectl_ebpfnet.explain.doctor.report import examine
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.catalogue import NF_CONNTRACK, TOOL_NAMES, TOOLS
+from kubectl_ebpfnet.model.catalogue import BPFTOOL, NF_CONNTRACK, TOOL_NAMES, TOOLS
 from kubectl_ebpfnet.model.doctor import (
     CONNECTION,
     RIGHTS,
@@ -41,6 +41,8 @@ from kubectl_ebpfnet.model.evidence import (
 from kubectl_ebpfnet.model.kernel import KernelFacts
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import node_argv
+from tests.explain.path.changed import VXLAN, changed
+from tests.explain.path.test_drops import OLD_BPFTOOL
 
 ROOT = Path(__file__).parents[3]
 SCENARIOS = sorted(p.parent for p in (ROOT / "tests" / "scenarios").glob("*/bundle.json"))
@@ -283,8 +285,8 @@ def test_where_no_agent_runs_each_run_would_deploy_a_node_pod(waiting: str | Non
     assert (n2.by, n2.agent) == ("new node pod", waiting or "")
     assert set(levels(report, "n2").values()) == {"full"}
     assert report.missing[-1].startswith("node pods were not tried")
-    for changed in ({"denied": NODE_POD_RIGHTS}, {"mode": "agent"}, {"mode": "none"}):
-        worse = two(why, **how, **changed)
+    for other in ({"denied": NODE_POD_RIGHTS}, {"mode": "agent"}, {"mode": "none"}):
+        worse = two(why, **how, **other)
         assert levels(worse, "n2")["path"] == "blind"
         assert worse.verdict is Level.BLIND
 
@@ -360,6 +362,37 @@ def test_tools_that_an_image_lacks(without: tuple[str, ...], expected: dict[str,
     for command, level in expected.items():
         if level != "full":
             assert all("--node-access pod" in help_ for _, help_ in lacks(report, "n2", command))
+
+
+@pytest.mark.parametrize(
+    ("version", "level"),
+    [
+        ({"version": "7.1.0", "libbpf_version": "1.1"}, "partial"),
+        ({"version": "v5.15.0"}, "partial"),
+        ({"version": "7.3.0"}, "full"),
+        ({"version": "7.10.0"}, "full"),
+        ({"version": "of tomorrow"}, "full"),  # nothing speaks against it
+        (b"no JSON", "full"),
+    ],
+)
+def test_a_bpftool_that_shows_no_tcx(version: Any, level: str) -> None:
+    asked = said(agent_place("n2"), BPFTOOL.forms[0], version)
+    report = two(*answering("n2"), asked, agent2="")
+    found = levels(report, "n2")
+    assert (found["path"], found["capture"], found["flows"]) == (level, level, "full")
+    for command in ("path", "programs", "capture"):
+        told = [lack for lack in lacks(report, "n2", command) if "tcx" in lack[0]]
+        assert bool(told) == (level == "partial")
+        assert all(version["version"] in what and "--node-access pod" in how for what, how in told)
+
+
+def test_a_capture_by_an_old_bpftool_shows_it_by_its_links() -> None:
+    report = examine(changed(VXLAN, *OLD_BPFTOOL))
+    assert (levels(report, "node1")["path"], levels(report, "node2")["path"]) == ("full", "partial")
+    ((what, how),) = lacks(report, "node2", "path")
+    assert "its bpftool does not tell of which devices pinned links are" in what
+    assert "a new capture" in how
+    assert levels(examine(changed(VXLAN)), "node2")["path"] == "full"
 
 
 def test_an_agent_that_does_not_answer_itself() -> None:

@@ -193,3 +193,11 @@ def test_an_unintelligible_record_is_named(
         parse(data)
     assert raised.value.line == line
     assert raised.value.source.startswith("bpftool ")
+
+
+def test_the_version() -> None:
+    said = b'{"version":"7.1.0","libbpf_version":"1.1","features":{"libbfd":false}}'  # Debian 12
+    assert bpftool.version(said) == "7.1.0"
+    for wrong in (b"bpftool v7.1.0", b"[]", b'{"version": 7}'):
+        with pytest.raises(ParseError):
+            bpftool.version(wrong)
