@@ -41,6 +41,26 @@ def has_ports(protocol: int) -> bool:
     return protocol in (TCP, UDP, SCTP)
 
 
+CLIENT_PORTS = (32768, 60999)
+"""The source ports that Linux gives a client by itself (net.ipv4.ip_local_port_range)."""
+
+
+def within(port: int | None, low: int, high: int, *, of_client: bool = False) -> bool | None:
+    """Tell whether a port is between two; None where that is not known.
+
+    Args:
+        port: None when not known.
+        low, high: the bounds, both included.
+        of_client: a port that is not known is one of CLIENT_PORTS.
+    """
+    if port is not None:
+        return low <= port <= high
+    first, last = CLIENT_PORTS if of_client else (0, 0xFFFF)
+    if low <= first and last <= high:
+        return True
+    return None if low <= last and first <= high else False
+
+
 @dataclass(frozen=True, slots=True)
 class Flow:
     """A packet's 5-tuple, as it is in the headers at one place.

@@ -58,6 +58,13 @@ class Decides(StrEnum):
     """It may go another way from here: by another route, backend, source or program."""
 
 
+class Direction(StrEnum):
+    """Whose way a drop is on."""
+
+    PACKET = "packet"
+    ANSWER = "answer"
+
+
 class Outcome(StrEnum):
     """What came back to an attempt."""
 
@@ -200,11 +207,12 @@ class Drop:
     Attributes:
         how: `seen` when the drop itself was seen (a drop notice, a RST), `derived` when it follows
             from tables.
-        hop: number of the hop.
+        hop: number of the hop; in the answer's way where `direction` says so.
         node: the node that it is on, "" off the nodes.
         by: what drops it, one line.
         object: the object that a person would edit, e.g. `CiliumNetworkPolicy default/client`,
             "" when none is known.
+        direction: what is lost: the packet, or the answer to it.
     """
 
     how: str
@@ -212,6 +220,35 @@ class Drop:
     node: str
     by: str
     object: str = ""
+    direction: Direction = Direction.PACKET
+
+
+class Return(StrEnum):
+    """What becomes of the answer."""
+
+    RETURNS = "returns"
+    LOST = "lost"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class WayBack:
+    """The answer to the packet, on its way back.
+
+    Attributes:
+        state: what becomes of it, by the tables.
+        reason: one sentence: where it is lost, what is not known, or what was presumed; "" where
+            there is nothing to say.
+        asymmetric: it takes other nodes or devices than the packet.
+        way: the nodes and devices in words.
+        hops: from the far end on, numbered from 1.
+    """
+
+    state: Return
+    reason: str
+    asymmetric: bool
+    way: str
+    hops: tuple[Hop, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +408,7 @@ class Path:
         contradictions: evidence against the way that the tables show.
         drop: where the packet is lost, None when it is not.
         attempt: the newest attempt, None when no table shows one.
+        answer: the way back, None where the packet does not arrive.
     """
 
     source: Target
@@ -387,3 +425,4 @@ class Path:
     contradictions: tuple[Contradiction, ...] = ()
     drop: Drop | None = None
     attempt: Attempt | None = None
+    answer: WayBack | None = None

@@ -54,7 +54,7 @@ FAULTS = {
     "c03-forward-drop-bypassed": Fault("1.1.1.1:80", HEALTHY, ""),
     "c16-lb-address-local": Fault("172.31.7.241:80", HEALTHY, ""),
     "n02-node-route-missing": Fault("svc/web", LOST, r"172\.31\.7\.200"),
-    "n04d-forward-drop-reply": Fault("1.1.1.1:80", LOST, "SYN.ACK"),
+    "n04d-forward-drop-reply": Fault("1.1.1.1:80", DROPPED, "way back.*FORWARD rule 1"),
     "n05-ip-forward-0": Fault("1.1.1.1:80", DROPPED, "forward", ways=(), lacks="forward"),
     "n06-rp-filter-lxc": Fault("1.1.1.1:80", DROPPED, "rp_filter", ways=(), lacks="rp_filter"),
     "n07-conntrack-full": Fault("1.1.1.1:80", DROPPED, "conntrack", ways=(), lacks="nf_conntrack"),
@@ -66,7 +66,7 @@ FAULTS = {
     # The rule came 4 s after an answer, and nothing was sent since: "now" is a minute.
     "v11c-pod-rule": Fault("1.1.1.1:80", ("delivered",), "answered"),
     "v14b-vxlan-down-receiver": Fault("svc/web", DROPPED, "cilium_vxlan"),
-    "v14d-web-pod-no-route": Fault("svc/web", LOST, ""),
+    "v14d-web-pod-no-route": Fault("svc/web", DROPPED, "way back.*no route to .* in the pod"),
     "v15-node-neigh-wrong": Fault("svc/web", LOST, ""),
     "v18b-iif-rule-blackhole": Fault("1.1.1.1:80", ("delivered", "leaves", "unknown"), ""),
     "v22-udp8472-iptables": Fault("svc/web", LOST, ""),

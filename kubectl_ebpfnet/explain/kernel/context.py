@@ -27,6 +27,9 @@ class Context:
         bridged: it passes a bridge; None when not known.
         back_device: the device of the node's route to the packet's source, for `rpfilter`; "" for
             no route, None when not known.
+        to_client: it goes to a client: a destination port that is not known is of CLIENT_PORTS.
+        proxied: a transparent proxy of this node may have a socket of its connection; None when not
+            known.
         marked_by: rules that set `mark` or `connmark`, in their order.
         assumed: undecided rules that matched, if the packet is here as it is.
     """
@@ -44,6 +47,8 @@ class Context:
     local: frozenset[Address] | None = None
     bridged: bool | None = None
     back_device: str | None = None
+    to_client: bool = False
+    proxied: bool | None = None
     marked_by: tuple[NetfilterRule, ...] = ()
     assumed: tuple[NetfilterRule, ...] = ()
 

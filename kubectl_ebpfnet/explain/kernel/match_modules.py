@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.marks import BITS
-from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, Address, Flow, Network, has_ports
+from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, Address, Flow, Network, has_ports, within
 from kubectl_ebpfnet.model.netfilter import MatchOption, RuleMatch
 from kubectl_ebpfnet.model.untrusted import address, integer, network
 
@@ -63,15 +63,17 @@ def _port_of(*ends: str) -> _Option:
             return None if option.inverted else False
         ranges = _ranges(option.value)
         ports = {"source": flow.source_port, "destination": flow.destination_port}
-        return _any(_in_ranges(ports[end], ranges) for end in ends)
+        client = context.to_client
+        return _any(
+            _in_ranges(ports[end], ranges, of_client=client and end == "destination")
+            for end in ends
+        )
 
     return read
 
 
-def _in_ranges(port: int | None, ranges: tuple[tuple[int, int], ...]) -> Answer:
-    if port is None:
-        return True if any(low == 0 and high == 0xFFFF for low, high in ranges) else None
-    return any(low <= port <= high for low, high in ranges)
+def _in_ranges(port: int | None, ranges: tuple[tuple[int, int], ...], *, of_client: bool) -> Answer:
+    return _any(within(port, low, high, of_client=of_client) for low, high in ranges)
 
 
 @lru_cache(maxsize=4096)
@@ -234,6 +236,8 @@ def _socket(match: RuleMatch, context: Context) -> Answer:
     one that listens for a proxy (--transparent) is bound to any address, which does not count
     without --nowildcard."""
     names = {option.name for option in match.options}
+    if context.proxied is False and "--transparent" in names and "--nowildcard" not in names:
+        return False
     if "--nowildcard" in names or not context.is_first:
         return None
     if "--transparent" in names:

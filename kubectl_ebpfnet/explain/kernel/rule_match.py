@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.model.kernel import Rule
-from kubectl_ebpfnet.model.net import Address, Network, protocol_name
+from kubectl_ebpfnet.model.net import Address, Network, protocol_name, within
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class RoutedPacket:
             known.
         tos: None when not known.
         tunnel_id: of the tunnel that it came out of, 0 for none, None when not known.
+        to_client: a destination port that is not known is of CLIENT_PORTS.
         in_vrf: whether it came in by a device of a VRF; None when not known.
     """
 
@@ -43,6 +44,7 @@ class RoutedPacket:
     tos: int | None = None
     tunnel_id: int | None = 0
     in_vrf: bool | None = False
+    to_client: bool = False
 
 
 def selects(rule: Rule, packet: RoutedPacket) -> bool | str:
@@ -83,14 +85,20 @@ def _selectors(rule: Rule, packet: RoutedPacket) -> Iterator[tuple[str, bool | N
     if rule.protocol is not None:
         hit = None if packet.protocol is None else packet.protocol == rule.protocol
         yield "the packet's protocol is not known", hit
-    for bounds, number, name in (
-        (rule.source_ports, packet.source_port, "the packet's source port"),
-        (rule.destination_ports, packet.destination_port, "the packet's destination port"),
-        (rule.users, packet.user, "the uid that sends it"),
-    ):
-        if bounds:
-            hit = None if number is None else bounds[0] <= number <= bounds[1]
-            yield f"{name} is not known", hit
+    if rule.source_ports:
+        yield (
+            "the packet's source port is not known",
+            within(packet.source_port, *rule.source_ports),
+        )
+    if rule.destination_ports:
+        yield (
+            "the packet's destination port is not known",
+            within(packet.destination_port, *rule.destination_ports, of_client=packet.to_client),
+        )
+    if rule.users:
+        low, high = rule.users
+        hit = None if packet.user is None else low <= packet.user <= high
+        yield "the uid that sends it is not known", hit
     if rule.tos:
         yield "the packet's TOS is not known", _same_tos(rule.tos, packet.tos)
     if rule.tunnel_id:

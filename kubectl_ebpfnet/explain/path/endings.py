@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kubectl_ebpfnet.model.path import Decides, Drop, Finding, Fix
+from kubectl_ebpfnet.model.path import Decides, Direction, Drop, Finding, Fix
 
 
 class Destination(StrEnum):
@@ -42,12 +42,14 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Undecided:
-    """A hop that is not known, on a walk that goes on: its number, and what may happen there."""
+    """A hop that is not known, on a walk that goes on: its number, and what may happen there, to
+    the packet or to its answer."""
 
     hop: int
     decides: Decides
     reason: str
     fix: Fix | None = None
+    direction: Direction = Direction.PACKET
 
 
 @dataclass(frozen=True, slots=True)

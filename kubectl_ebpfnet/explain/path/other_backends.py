@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.endings import Arrived, Dropped, Undecided
+from kubectl_ebpfnet.explain.path.reply import lost
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.model.path import Decides, Evidence, Finding, Severity
 
@@ -67,6 +68,10 @@ def compare(walk: PathBuilder, run: Callable[[PathBuilder], None]) -> None:
 
 def _way(walk: PathBuilder, backend: str) -> _Way:
     end = walk.end
+    answer = lost(walk)
+    if answer is not None and walk.back is not None and not walk.undecided:
+        proof = walk.back.hops[-1].evidence
+        return _Way(backend, f"the answer is lost: {answer.drop.by}", False, proof)
     if isinstance(end, Dropped) and not any(u.decides is Decides.WAY for u in end.after):
         return _Way(backend, end.drop.by, False, walk.hops[-1].evidence)
     return _Way(backend, "", isinstance(end, Arrived) and not walk.undecided)

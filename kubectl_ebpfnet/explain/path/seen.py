@@ -16,6 +16,7 @@ from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.model.cilium import MonitorEvent
 from kubectl_ebpfnet.model.path import (
     NOW,
+    Direction,
     Drop,
     Finding,
     Fix,
@@ -185,7 +186,11 @@ def marks(walk: PathBuilder, found: Sequence[Sighting]) -> None:
             elif hop.state is not State.OBSERVED:
                 walk.hops[index] = _marked(hop, sighting)
     proven = {hop.number for hop in walk.hops if hop.state is State.OBSERVED}
-    unknown = [each for each in walk.undecided if each.hop in was_unknown & proven]
+    unknown = [
+        each
+        for each in walk.undecided
+        if each.hop in was_unknown & proven and each.direction is Direction.PACKET
+    ]
     walk.undecided[:] = [each for each in walk.undecided if each not in unknown]
 
 

@@ -37,6 +37,7 @@ from kubectl_ebpfnet.model.path import (
     Packet,
     Severity,
     State,
+    Target,
     TrackedFlow,
 )
 
@@ -127,6 +128,9 @@ class Choice:
 class PathBuilder:
     """A walk in progress: the resolved ends, the hops so far, and how the walk ends.
 
+    The answer to a packet that arrived has a walk of its own, through the same stages; `forth` is
+    the packet's then.
+
     Attributes:
         cluster: the bundle's indexes.
         ends: the resolved request.
@@ -144,6 +148,13 @@ class PathBuilder:
         end: how the walk ended.
         choice: the first load-balancer's among several backends, None without one.
         forced: the backend to follow where a load-balancer may choose it.
+        last: the packet at the stage that ended the walk.
+        links: (node, device) of each device by which it left or reached a node on the wire.
+        connections: node → the packet as that node's netfilter has it in its connection.
+        proxied: an L7 proxy has connections of its own for it.
+        forth: of an answer, the walk of the packet; None for the packet's own walk.
+        back: the walk of the answer, None where the packet did not arrive.
+        far: of an answer, the end that sends it.
     """
 
     cluster: ClusterView
@@ -160,16 +171,39 @@ class PathBuilder:
     end: End = _NOT_BEGUN
     choice: Choice | None = None
     forced: Backend | None = None
+    last: PacketState | None = None
+    links: list[tuple[str, str]] = field(default_factory=list)
+    connections: dict[str, Context] = field(default_factory=dict)
+    proxied: bool = False
+    forth: PathBuilder | None = None
+    back: PathBuilder | None = None
+    far: Target | None = None
+
+    @property
+    def sender(self) -> Target:
+        """The end that sends what walks here: the source, or of an answer the far end."""
+        return self.ends.source if self.far is None else self.far
+
+    @property
+    def from_node(self) -> bool:
+        """Whether the sender is in its node's own network namespace."""
+        return self.ends.host_network if self.far is None else self.far.kind == "node"
 
     @property
     def endpoint(self) -> Endpoint | None:
-        """Cilium's endpoint of the source pod."""
-        return self.ends.source_endpoint
+        """Cilium's endpoint of the sending pod."""
+        if self.far is None:
+            return self.ends.source_endpoint
+        address = self.far.address
+        if self.far.kind != "pod" or address is None:
+            return None
+        return self.cluster.node(self.far.node).endpoint_of(address)
 
     @property
     def tracked(self) -> TrackedFlow | None:
-        """The newest flow that matches the request on the source's node."""
-        return self.ends.tracked
+        """The newest flow that matches the request on the source's node; None for an answer, whose
+        way no entry shows."""
+        return self.ends.tracked if self.forth is None else None
 
     @property
     def attempt(self) -> Attempt | None:
@@ -180,8 +214,9 @@ class PathBuilder:
         """Tell whether the newest attempt is recent and was answered by the destination, and the
         tables are still those that it met."""
         attempt = self.attempt
+        outdated = self.outdated or (self.forth is not None and self.forth.outdated)
         return (
-            not self.outdated
+            not outdated
             and attempt is not None
             and attempt.now
             and attempt.outcome is Outcome.ANSWERED
@@ -189,12 +224,12 @@ class PathBuilder:
 
     @property
     def source_pod(self) -> str:
-        """The source pod's namespace and name."""
-        return f"{self.ends.source.namespace}/{self.ends.source.name}"
+        """The sending pod's namespace and name."""
+        return f"{self.sender.namespace}/{self.sender.name}"
 
     def in_source_pod(self, kind: HopKind) -> Where:
-        """Return where a hop in the source pod is, as hop() and drop() take it."""
-        return HopPlace.POD, self.source_pod, self.ends.source.node, kind
+        """Return where a hop in the sending pod is, as hop() and drop() take it."""
+        return HopPlace.POD, self.source_pod, self.sender.node, kind
 
     def hop(
         self,
@@ -319,6 +354,19 @@ class PathBuilder:
         """Say that something that may lose the packet was not read, and is taken to be as usual."""
         if what not in self.presumed:
             self.presumed.append(what)
+
+    def if_unread(self, decides: Decides, what: str) -> Decides:
+        """Return what a hop decides whose record nobody has. Of the way back it is presumed to be
+        as usual: captures are made for the packet's way, and may lack it.
+
+        Args:
+            decides: what the hop decides about the packet.
+            what: was not read, in words.
+        """
+        if self.forth is None:
+            return decides
+        self.presumes(what)
+        return Decides.NOTHING
 
     def outdate(self) -> None:
         """Say that what let earlier flows through is gone."""

@@ -7,18 +7,20 @@ read later than the answer came.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.explain.flows.between import lost_between
 from kubectl_ebpfnet.explain.path.endings import Arrived, Destination, Dropped, Undecided
 from kubectl_ebpfnet.explain.path.remedy import how_to_get, wants_port
+from kubectl_ebpfnet.explain.path.reply import lost, where_lost
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.model.net import TCP, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import (
     Attempt,
     Contradiction,
     Decides,
+    Direction,
     Drop,
     Fix,
     HopKind,
@@ -69,7 +71,10 @@ def _agrees(walk: PathBuilder, decision: Decision, said: Contradiction) -> bool:
 def _by_tables(walk: PathBuilder) -> Decision:
     end = walk.end
     if isinstance(end, Dropped):
-        return _dropped(walk, end)
+        return _dropped(walk, end, walk)
+    answer = lost(walk)
+    if isinstance(end, Arrived) and answer is not None and walk.back is not None:
+        return _dropped(walk, _answer_dropped(walk, end, answer, walk.back), walk.back)
     if walk.answered_now():
         return _delivered(walk)
     attempt = walk.attempt
@@ -80,14 +85,35 @@ def _by_tables(walk: PathBuilder) -> Decision:
     return Decision(Verdict.UNKNOWN, end.reason, end.reason, end.fix, _against(attempt))
 
 
-def _dropped(walk: PathBuilder, end: Dropped) -> Decision:
+def _answer_dropped(walk: PathBuilder, end: Arrived, answer: Dropped, back: PathBuilder) -> Dropped:
+    """Return the end of a packet that arrives, and whose answer is dropped."""
+    where = where_lost(back, answer)
+    leaves = end.destination is Destination.OUTSIDE
+    does = "leaves the cluster" if leaves else "arrives"
+    return replace(
+        answer,
+        drop=replace(answer.drop, direction=Direction.ANSWER),
+        reason=f"dropped {where}; the packet itself {does} {end.text}",
+        cause=f"the answer is lost: {answer.cause}",
+        after=tuple(walk.undecided),
+    )
+
+
+def _dropped(walk: PathBuilder, end: Dropped, way: PathBuilder) -> Decision:
+    """Decide about a drop.
+
+    Args:
+        walk: the packet's.
+        end: the drop.
+        way: the walk that has it: the packet's or its answer's.
+    """
     elsewhere = next((u for u in end.after if u.decides is Decides.WAY), None)
     if elsewhere is not None and end.drop.how != "seen":
-        _only_on_this_way(walk, end, elsewhere)
+        _only_on_this_way(walk, end, elsewhere, way)
         if walk.answered_now():
             return _delivered(walk)
         reason = (
-            f"unknown at hop {elsewhere.hop}: {elsewhere.reason}; the way that is shown is "
+            f"unknown at {_hops([elsewhere])}: {elsewhere.reason}; the way that is shown is "
             f"{end.reason}"
         )
         return Decision(Verdict.UNKNOWN, reason, elsewhere.reason, elsewhere.fix)
@@ -96,13 +122,16 @@ def _dropped(walk: PathBuilder, end: Dropped) -> Decision:
     return Decision(Verdict.DROPPED, end.reason, end.cause, end.fix, against, end.drop)
 
 
-def _only_on_this_way(walk: PathBuilder, end: Dropped, elsewhere: Undecided) -> None:
+def _only_on_this_way(
+    walk: PathBuilder, end: Dropped, elsewhere: Undecided, way: PathBuilder
+) -> None:
     """Mark the hop that drops, and its finding, as those of a way that the packet may not take."""
-    last = walk.hops[-1]
-    reason = f"it drops what comes this way, and hop {elsewhere.hop} may lead elsewhere"
-    walk.hops[-1] = replace(last, state=State.UNKNOWN, reason=reason, drops=False)
-    at = walk.findings.index(end.finding)
-    walk.findings[at] = replace(end.finding, severity=Severity.INFO)
+    last = way.hops[-1]
+    reason = f"it drops what comes this way, and {_hops([elsewhere])} may lead elsewhere"
+    way.hops[-1] = replace(last, state=State.UNKNOWN, reason=reason, drops=False)
+    found = [one for one in walk.findings if one.title.endswith(end.finding.title)]
+    for one in found:
+        walk.findings[walk.findings.index(one)] = replace(one, severity=Severity.INFO)
 
 
 def _arrived(walk: PathBuilder, end: Arrived) -> Decision:
@@ -161,15 +190,18 @@ def _was_refused(end: Arrived, attempt: Attempt) -> Decision:
 
 def _undecided(all_of_them: Sequence[Undecided], attempt: Attempt | None) -> Decision:
     first = all_of_them[0]
-    hops: dict[str, dict[int, None]] = {}
+    hops: dict[str, list[Undecided]] = {}
     for each in all_of_them[:_NAMED]:
-        hops.setdefault(each.reason, {})[each.hop] = None
+        hops.setdefault(each.reason, []).append(each)
     reason = "unknown " + "; ".join(f"at {_hops(at)}: {why}" for why, at in hops.items())
     return Decision(Verdict.UNKNOWN, reason, first.reason, first.fix, _against(attempt))
 
 
-def _hops(numbers: Iterable[int]) -> str:
-    first, *more = map(str, numbers)
+def _hops(undecided: Sequence[Undecided]) -> str:
+    """Return the hops of undecided things in words: `hop 3`, `hops 3, 5 and 2 of the way back`."""
+    back = {Direction.ANSWER: " of the way back"}
+    named = dict.fromkeys(f"{each.hop}{back.get(each.direction, '')}" for each in undecided)
+    first, *more = named
     return f"hops {', '.join([first, *more[:-1]])} and {more[-1]}" if more else f"hop {first}"
 
 

@@ -11,7 +11,14 @@ from collections.abc import Sequence
 from functools import partial
 
 from kubectl_ebpfnet.explain.flows.match import notes
-from kubectl_ebpfnet.explain.path import endpoints, findings, nameserver, other_backends, seen
+from kubectl_ebpfnet.explain.path import (
+    endpoints,
+    findings,
+    nameserver,
+    other_backends,
+    reply,
+    seen,
+)
 from kubectl_ebpfnet.explain.path.endings import Arrived
 from kubectl_ebpfnet.explain.path.stages import STAGES
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -58,8 +65,8 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
         _refuse(walk, packet)
     else:
         start = PacketState(Stage.SOCKET, packet, ends.source.node, identity=ends.identity)
-        _run(walk, start)
-        other_backends.compare(walk, partial(_run, start=start))
+        _there_and_back(walk, start)
+        other_backends.compare(walk, partial(_there_and_back, start=start))
     if ends.doubt and isinstance(walk.end, Arrived):
         walk.doubt(ends.doubt)
     seen.apply(walk)
@@ -95,6 +102,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
         contradictions=decision.contradictions,
         drop=decision.drop,
         attempt=walk.attempt,
+        answer=reply.way_back(walk),
     )
 
 
@@ -106,9 +114,16 @@ def _refuse(walk: PathBuilder, packet: Packet) -> None:
     walk.drop(*where, why, State.DERIVED, packet, (), title=why, detail=detail)
 
 
+def _there_and_back(walk: PathBuilder, start: PacketState) -> None:
+    """Walk the packet, and, where it arrives, its answer."""
+    _run(walk, start)
+    reply.walk_back(walk, _run)
+
+
 def _run(walk: PathBuilder, start: PacketState) -> None:
     here = start
     for _ in range(LONGEST):
+        walk.last = here
         step = STAGES[here.stage](walk, here)
         if step is None:
             return

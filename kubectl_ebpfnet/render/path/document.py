@@ -13,7 +13,7 @@ from typing import Any
 
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.net import protocol_name
-from kubectl_ebpfnet.model.path import SCHEMA, Attempt, Hop, Packet, Path
+from kubectl_ebpfnet.model.path import SCHEMA, Attempt, Hop, Packet, Path, WayBack
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.render.text.style import is_visible
 
@@ -29,8 +29,17 @@ def document(path: Path, bundle: Bundle) -> dict[str, Any]:
         "protocol": protocol_name(path.protocol),
         "hops": [_hop(hop) for hop in path.hops],
         "attempt": _attempt(path.attempt),
+        "answer": _answer(path.answer),
         **sources(
-            [*path.hops, *path.findings, *path.flows, *path.tracking, *path.contradictions], bundle
+            [
+                *path.hops,
+                *path.findings,
+                *path.flows,
+                *path.tracking,
+                *path.contradictions,
+                *(path.answer.hops if path.answer is not None else ()),
+            ],
+            bundle,
         ),
     }
 
@@ -102,6 +111,12 @@ def _attempt(attempt: Attempt | None) -> dict[str, Any] | None:
         "flow": codec.plain(attempt.flow.flow),
         "evidence": codec.plain(attempt.evidence),
     }
+
+
+def _answer(answer: WayBack | None) -> dict[str, Any] | None:
+    if answer is None:
+        return None
+    return {**codec.plain(answer), "hops": [_hop(hop) for hop in answer.hops]}
 
 
 def _packet(packet: Packet) -> dict[str, Any]:

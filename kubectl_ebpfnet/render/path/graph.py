@@ -9,6 +9,7 @@ which a backslash and a quote are escaped (graphviz.org/doc/info/lang.html; escS
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 
 from kubectl_ebpfnet.model.path import Hop, Path, State
@@ -22,16 +23,16 @@ _PLAIN = re.compile(r"[^A-Za-z0-9 .,:/()→_+-]")
 def mermaid(path: Path) -> str:
     """Return a Mermaid flowchart; unknown hops are dashed, the hop that drops is marked."""
     lines = ["---", f"title: {_front_matter(_title(path))}", "---", "flowchart TD"]
-    for number, (title, hops) in enumerate(branches(path.hops), start=1):
+    drawn = _drawn(path)
+    for number, (title, hops) in enumerate(_boxes(path), start=1):
         lines.append(f'  subgraph place{number}["{_mermaid(title)}"]')
-        lines += [f'    hop{hop.number}["{_mermaid(_label(hop))}"]' for hop in hops]
+        lines += [f'    {name}["{_mermaid(_label(hop))}"]' for name, hop in hops]
         lines.append("  end")
-    numbers = [hop.number for hop in path.hops]
-    lines += [f"  hop{a} --> hop{b}" for a, b in pairwise(numbers)]
+    lines += [f"  {a} --> {b}" for a, b in pairwise(drawn)]
     lines += ["  classDef drops stroke:#c00,stroke-width:3px"]
     lines += ["  classDef unknown stroke-dasharray:5 5"]
-    lines += [f"  class hop{hop.number} drops" for hop in path.hops if hop.drops]
-    lines += [f"  class hop{h.number} unknown" for h in path.hops if h.state is State.UNKNOWN]
+    lines += [f"  class {name} drops" for name, hop in drawn.items() if hop.drops]
+    lines += [f"  class {name} unknown" for name, h in drawn.items() if h.state is State.UNKNOWN]
     return "\n".join(lines) + "\n"
 
 
@@ -39,14 +40,28 @@ def dot(path: Path) -> str:
     """Return a Graphviz digraph; unknown hops are dashed, the hop that drops is red."""
     lines = ["digraph path {", f"  label={_dot(_title(path))};", '  labelloc="t";']
     lines.append('  node [shape="box"];')
-    for number, (title, hops) in enumerate(branches(path.hops), start=1):
+    for number, (title, hops) in enumerate(_boxes(path), start=1):
         lines.append(f"  subgraph cluster_{number} {{")
         lines.append(f"    label={_dot(title)};")
-        lines += [f"    hop{hop.number} [label={_dot(_label(hop))}{_look(hop)}];" for hop in hops]
+        lines += [f"    {name} [label={_dot(_label(hop))}{_look(hop)}];" for name, hop in hops]
         lines.append("  }")
-    numbers = [hop.number for hop in path.hops]
-    lines += [f"  hop{a} -> hop{b};" for a, b in pairwise(numbers)]
+    lines += [f"  {a} -> {b};" for a, b in pairwise(_drawn(path))]
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def _boxes(path: Path) -> Iterator[tuple[str, list[tuple[str, Hop]]]]:
+    """Yield the places with their hops, each by its name in the drawing; those of the way back too,
+    where it is not as usual."""
+    for title, hops in branches(path.hops):
+        yield title, [(f"hop{hop.number}", hop) for hop in hops]
+    if path.answer is None or phrases.is_as_usual(path.answer):
+        return
+    for title, hops in branches(path.answer.hops):
+        yield f"way back: {title}", [(f"back{hop.number}", hop) for hop in hops]
+
+
+def _drawn(path: Path) -> dict[str, Hop]:
+    return {name: hop for _, hops in _boxes(path) for name, hop in hops}
 
 
 def _title(path: Path) -> str:

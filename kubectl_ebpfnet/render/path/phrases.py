@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.net import Flow, endpoint_text, has_ports, protocol_name
-from kubectl_ebpfnet.model.path import Hop, HopPlace, Packet, Path, Target, TrackedFlow, Verdict
+from kubectl_ebpfnet.model.path import (
+    Hop,
+    HopPlace,
+    Packet,
+    Path,
+    Return,
+    Target,
+    TrackedFlow,
+    Verdict,
+    WayBack,
+)
 
 TABLES = {
     "cilium-ct": "Cilium conntrack",
@@ -102,6 +112,16 @@ def packet(value: Packet) -> str:
     if value.mark is not None:
         text += f" mark {value.mark:#x}"
     return text
+
+
+def way_back(answer: WayBack) -> str:
+    """Return what becomes of the answer, one line."""
+    return "; ".join(text for text in (answer.way, answer.reason) if text)
+
+
+def is_as_usual(answer: WayBack) -> bool:
+    """Tell whether the answer comes back as the packet went: then a line is enough."""
+    return answer.state is Return.RETURNS and not answer.asymmetric
 
 
 def translation(tracked: TrackedFlow) -> str:

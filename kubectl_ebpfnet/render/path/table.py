@@ -39,7 +39,11 @@ def table(path: Path, bundle: Bundle, view: View) -> str:
         bundle: evidence is quoted from it.
         view: the terminal.
     """
-    return _document(path, bundle, view, _hops(path, bundle, view), _FLOWS_OF_A_NODE)
+    answer = path.answer
+    in_full = answer is not None and not phrases.is_as_usual(answer)
+    back = _hops(answer.hops, bundle, view) if answer is not None and in_full else []
+    hops = _hops(path.hops, bundle, view)
+    return _document(path, bundle, view, hops, back, _FLOWS_OF_A_NODE)
 
 
 def wide(path: Path, bundle: Bundle, view: View) -> str:
@@ -51,9 +55,14 @@ def wide(path: Path, bundle: Bundle, view: View) -> str:
         view: the terminal, but for its width.
     """
     unwrapped = View(0, view.color, view.evidence)
-    rows = [(*_row(hop), *_wide_cells(hop)) for hop in path.hops]
-    hops = _laid_out(path, bundle, unwrapped, (*_HEADERS, *_WIDE_HEADERS), rows)
-    return _document(path, bundle, unwrapped, hops)
+    hops = _wide_hops(path.hops, bundle, unwrapped)
+    back = _wide_hops(path.answer.hops, bundle, unwrapped) if path.answer is not None else []
+    return _document(path, bundle, unwrapped, hops, back)
+
+
+def _wide_hops(hops: Sequence[Hop], bundle: Bundle, view: View) -> list[str]:
+    rows = [(*_row(hop), *_wide_cells(hop)) for hop in hops]
+    return _laid_out(hops, bundle, view, (*_HEADERS, *_WIDE_HEADERS), rows)
 
 
 def columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -64,16 +73,31 @@ def columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _document(
-    path: Path, bundle: Bundle, view: View, hops: list[str], flows_of_a_node: int | None = None
+    path: Path,
+    bundle: Bundle,
+    view: View,
+    hops: list[str],
+    back: list[str],
+    flows_of_a_node: int | None = None,
 ) -> str:
     sections = [
         opening(path, view),
         hops,
+        _way_back(path, view, back),
         tracking_lines(path, view, columns, flows_of_a_node),
         findings.lines(path.findings, bundle, view),
         closing(bundle, view),
     ]
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
+
+
+def _way_back(path: Path, view: View, hops: list[str]) -> list[str]:
+    """Return what becomes of the answer: a line, and its hops where they are told."""
+    if path.answer is None:
+        return []
+    label = f"WAY BACK ({path.answer.state.value})  "
+    text = phrases.way_back(path.answer) if hops else path.answer.way
+    return [*hanging(label, escape(text), view.width), *hops]
 
 
 def _row(hop: Hop) -> tuple[str, ...]:
@@ -86,19 +110,19 @@ def _wide_cells(hop: Hop) -> tuple[str, ...]:
     return escape(hop.node), escape(phrases.packet(hop.packet)), ",".join(records)
 
 
-def _hops(path: Path, bundle: Bundle, view: View) -> list[str]:
-    if not path.hops:
+def _hops(hops: Sequence[Hop], bundle: Bundle, view: View) -> list[str]:
+    if not hops:
         return []
-    rows: list[tuple[str, ...]] = [_row(hop) for hop in path.hops]
+    rows: list[tuple[str, ...]] = [_row(hop) for hop in hops]
     if view.width:
         widths = _widths(rows, view.width)
         if widths[_DOES] < _LEAST_DOES:
-            return _paragraphs(path, bundle, view)
+            return _paragraphs(hops, bundle, view)
         rows = [
             tuple("\n".join(wrap(cell, w)) for cell, w in zip(row, widths, strict=True))
             for row in rows
         ]
-    return _laid_out(path, bundle, view, _HEADERS, rows)
+    return _laid_out(hops, bundle, view, _HEADERS, rows)
 
 
 def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
@@ -115,19 +139,23 @@ def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
 
 
 def _laid_out(
-    path: Path, bundle: Bundle, view: View, headers: Sequence[str], rows: Sequence[Sequence[str]]
+    hops: Sequence[Hop],
+    bundle: Bundle,
+    view: View,
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
 ) -> list[str]:
     if not rows:
         return []
     lines = columns(headers, rows)
     if not view.evidence:
         return lines
-    return under_rows(lines, rows, (hop.evidence for hop in path.hops), bundle)
+    return under_rows(lines, rows, (hop.evidence for hop in hops), bundle)
 
 
-def _paragraphs(path: Path, bundle: Bundle, view: View) -> list[str]:
+def _paragraphs(hops: Sequence[Hop], bundle: Bundle, view: View) -> list[str]:
     lines = []
-    for hop in path.hops:
+    for hop in hops:
         title = f"{escape(hop.where)}, {hop.kind} ({hop.state})"
         lines += hanging(f"{hop.number}  ", title, view.width)
         lines += hanging("   ", escape(phrases.does(hop)), view.width)

@@ -34,13 +34,12 @@ def tree(path: Path, bundle: Bundle, view: View) -> str:
         view: the terminal.
     """
     lines = opening(path, view)
-    places = list(branches(path.hops))
-    for index, (title, hops) in enumerate(places):
-        last_place = index == len(places) - 1
-        bar = "    " if last_place else "│   "
-        lines += _branch("└── " if last_place else "├── ", bar, escape(title), view.width)
-        for hop in hops:
-            lines += _leaf(hop, bundle, view, bar, hop is hops[-1])
+    lines += _places(path.hops, bundle, view)
+    if path.answer is not None:
+        text = f"way back ({path.answer.state.value}): {phrases.way_back(path.answer)}"
+        lines += wrap(escape(text.rstrip(": ")), view.width)
+        if not phrases.is_as_usual(path.answer):
+            lines += _places(path.answer.hops, bundle, view)
     style = Style(view.color)
     for finding in path.findings:
         label = style.severity(finding.severity) + "  "
@@ -48,6 +47,18 @@ def tree(path: Path, bundle: Bundle, view: View) -> str:
         lines += hanging(label, text, view.width, len(finding.severity.value) + 2)
     lines += closing(bundle, view)
     return "\n".join(lines) + "\n"
+
+
+def _places(hops: Sequence[Hop], bundle: Bundle, view: View) -> list[str]:
+    lines = []
+    places = list(branches(hops))
+    for index, (title, there) in enumerate(places):
+        last_place = index == len(places) - 1
+        bar = "    " if last_place else "│   "
+        lines += _branch("└── " if last_place else "├── ", bar, escape(title), view.width)
+        for hop in there:
+            lines += _leaf(hop, bundle, view, bar, hop is there[-1])
+    return lines
 
 
 def _leaf(hop: Hop, bundle: Bundle, view: View, bar: str, last: bool) -> list[str]:

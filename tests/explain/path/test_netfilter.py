@@ -351,7 +351,7 @@ def test_one_rule_after_the_other_may_be_unknown() -> None:
         ("filter OUTPUT -m owner --uid-owner 1000 -j DROP", "unknown"),
         ("filter FORWARD -j DROP", "leaves"),
         ("raw PREROUTING -p udp -j DROP", "leaves"),
-        ("raw PREROUTING -j DROP", "unknown"),  # the answer
+        ("raw PREROUTING -j DROP", "dropped"),  # the answer
     ],
 )
 def test_a_packet_of_the_node_passes_output(line: str, verdict: str) -> None:
@@ -383,37 +383,56 @@ def test_a_tunnels_outer_packet(line: str, node: str, verdict: str) -> None:
 @pytest.mark.parametrize(
     ("line", "to", "node", "verdict"),
     [
-        (f"filter FORWARD -s {TO} -j DROP", f"{TO}:80", "node2", "unknown"),
+        (f"filter FORWARD -s {TO} -j DROP", f"{TO}:80", "node2", "dropped"),
         ("filter FORWARD -i eth0 -m conntrack --ctstate ESTABLISHED -j DROP", f"{TO}:80", "node2",
-         "unknown"),
+         "dropped"),
         ("filter FORWARD -i eth0 -m conntrack --ctstate NEW -j DROP", f"{TO}:80", "node2",
          "leaves"),
         (f"filter FORWARD -s {TO} -o eth0 -j DROP", f"{TO}:80", "node2", "leaves"),
-        (f"raw PREROUTING -s {TO} -d 172.30.0.12 -j DROP", f"{TO}:80", "node2", "unknown"),
+        ("filter FORWARD -p tcp -m tcp --dport 8080 -j DROP", f"{TO}:80", "node2", "leaves"),
+        ("filter FORWARD -p tcp -m tcp --dport 40000:50000 -j DROP", f"{TO}:80", "node2",
+         "unknown"),  # of a client's ports
+        ("filter FORWARD -p tcp -m tcp --dport 1024:65535 -j DROP", f"{TO}:80", "node2",
+         "dropped"),
+        (f"raw PREROUTING -s {TO} -d 172.30.0.12 -j DROP", f"{TO}:80", "node2", "dropped"),
         (f"raw PREROUTING -s {TO} -d 10.244.1.53 -j DROP", f"{TO}:80", "node2", "leaves"),
-        (f"mangle PREROUTING -i eth0 -s {TO} -j DROP", f"{TO}:80", "node2", "unknown"),
-        ("raw PREROUTING -i lxc+ -s 10.244.0.251 -j DROP", "pod/web:8081", "node1", "unknown"),
+        (f"mangle PREROUTING -i eth0 -s {TO} -j DROP", f"{TO}:80", "node2", "dropped"),
+        ("raw PREROUTING -i lxc+ -s 10.244.0.251 -j DROP", "pod/web:8081", "node1", "dropped"),
         ("raw PREROUTING -i eth0 -s 10.244.0.251 -j DROP", "pod/web:8081", "node1", "reachable"),
-        (f"filter FORWARD -s {TO} {UNKNOWN} -j DROP", f"{TO}:80", "node2", "leaves"),
-        ("mangle FORWARD -s 10.244.0.251 -j DROP", "pod/web:8081", "node1", "unknown"),
-        ("filter OUTPUT -d 10.244.1.53 -j DROP", "node/node1:22", "node1", "unknown"),
+        ("raw PREROUTING -i eth0 -s 10.244.0.251 -j DROP", "pod/web:8081", "node2", "dropped"),
+        (f"filter FORWARD -s {TO} {UNKNOWN} -j DROP", f"{TO}:80", "node2", "unknown"),
+        ("mangle FORWARD -s 10.244.0.251 -j DROP", "pod/web:8081", "node1", "dropped"),
+        ("mangle POSTROUTING -s 10.244.0.251 -j DROP", "pod/web:8081", "node2", "dropped"),
+        ("filter OUTPUT -d 10.244.1.53 -j DROP", "node/node1:22", "node1", "dropped"),
         ("filter OUTPUT -d 172.30.0.12 -j DROP", "node/node1:22", "node1", "reachable"),
     ],
 )  # fmt: skip
 def test_a_rule_that_drops_the_answer(line: str, to: str, node: str, verdict: str) -> None:
     path = ask(changed(NATIVE, *rules(line, node=node)), "client", to)
     assert path.verdict == verdict, path.reason
-    if verdict == "unknown":
-        assert f"netfilter on {node} drops the answer" in path.reason
-        assert finding(path, "drops the answer").severity == "error"
+    assert path.answer is not None
+    if verdict == "dropped":
+        assert "of the way back" in path.reason
+        assert path.drop is not None
+        assert (path.drop.direction, path.drop.node) == ("answer", node)
+        hop = path.answer.hops[path.drop.hop - 1]
+        assert hop.drops
+        assert "iptables -t" in path.drop.object
+        assert path.answer.state == "lost"
+        assert finding(path, f"way back: netfilter on {node} drops").severity == "error"
+    elif verdict == "unknown":
+        assert "of the way back" in path.reason
+        assert path.answer.state == "unknown"
+    else:
+        assert path.answer.state == "returns"
 
 
 def test_an_answer_that_was_seen_contradicts_a_rule_that_drops_it() -> None:
     line = "filter FORWARD -s 1.1.1.1 -j DROP"
     path = ask(changed(NATIVE, *rules(line)), "client", "1.1.1.1:80")
-    assert path.verdict == "delivered"  # 20 s ago
+    assert path.verdict == "dropped"  # as a drop of the packet itself
     (contradiction,) = path.contradictions
-    assert "drops the answer in FORWARD" in contradiction.text
+    assert "was answered" in contradiction.text  # 20 s ago
     assert contradiction.evidence
 
 

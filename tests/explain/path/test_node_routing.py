@@ -329,7 +329,6 @@ def test_a_sysctl_that_drops_the_packet_is_named(
     "settings",
     [
         {},
-        {"eth0__forwarding": 0},  # that of the device that it comes in by counts
         {"eth0__rp_filter": 1},
         {"cilium_host__rp_filter": 2},
         {"nf__nf_conntrack_count": 99, "nf__nf_conntrack_max": 100},
@@ -338,6 +337,14 @@ def test_a_sysctl_that_drops_the_packet_is_named(
 def test_sysctls_that_let_the_packet_through(settings: dict[str, int]) -> None:
     path = ask(changed(NATIVE, more=(sysctls(**settings),)), "client", WORLD)
     assert path.verdict is Verdict.LEAVES, path.reason
+
+
+def test_forwarding_of_the_device_that_the_answer_comes_in_by() -> None:
+    path = ask(changed(NATIVE, more=(sysctls(eth0__forwarding=0),)), "client", WORLD)
+    assert path.verdict is Verdict.DROPPED
+    assert path.drop is not None
+    assert (path.drop.direction, path.drop.node) == ("answer", "node2")
+    assert "net.ipv4.conf.eth0.forwarding is 0" in path.reason
 
 
 def test_unread_sysctls_are_named_where_no_answer_comes(unanswered: None) -> None:

@@ -23,12 +23,14 @@ from kubectl_ebpfnet.model.path import (
     HopPlace,
     Packet,
     Path,
+    Return,
     Severity,
     State,
     Target,
     TrackedFlow,
     TrackingNote,
     Verdict,
+    WayBack,
 )
 
 CLIENT = ip_address("10.244.1.160")
@@ -138,6 +140,22 @@ def delivered() -> Path:
             TrackingNote("kind-worker", "cilium-nat", "no snat map on this node", (Evidence(2),)),
             TrackingNote("kind-worker2", "cilium-ct", "no entry of this flow"),
         ),
+        answer=WayBack(
+            Return.RETURNS,
+            "",
+            True,
+            "other devices than the packet: by eth1 of kind-worker",
+            (
+                _hop(
+                    1,
+                    HopKind.DELIVERY,
+                    "pod default/client receives the answer of 1.1.1.1:80",
+                    Packet(SENT.reversed()),
+                    place=HopPlace.POD,
+                    where="default/client",
+                ),
+            ),
+        ),
     )
 
 
@@ -201,27 +219,27 @@ def hostile() -> Path:
     """An answer whose every text is hostile."""
     sent = Packet(SENT)
     evidence = (Evidence(1, (1,), (HOSTILE,)),)
+    hop = Hop(
+        1,
+        HopPlace.POD,
+        HOSTILE,
+        HOSTILE,
+        HopKind.ROUTE,
+        HOSTILE,
+        State.UNKNOWN,
+        sent,
+        HOSTILE,
+        True,
+        evidence,
+    )
     return Path(
         source=Target(HOSTILE, "pod", HOSTILE, HOSTILE, CLIENT, node=HOSTILE, note=HOSTILE),
         destination=Target(HOSTILE, "name", address=ONE, name=HOSTILE, port=80),
         protocol=TCP,
         verdict=Verdict.UNKNOWN,
         reason=HOSTILE,
-        hops=(
-            Hop(
-                1,
-                HopPlace.POD,
-                HOSTILE,
-                HOSTILE,
-                HopKind.ROUTE,
-                HOSTILE,
-                State.UNKNOWN,
-                sent,
-                HOSTILE,
-                True,
-                evidence,
-            ),
-        ),
+        hops=(hop,),
+        answer=WayBack(Return.LOST, HOSTILE, True, HOSTILE, (hop,)),
         findings=(Finding(Severity.ERROR, HOSTILE, HOSTILE, evidence),),
         flows=(TrackedFlow(HOSTILE, OPEN, None, None, None, None, OPEN, evidence),),
         tracking=(TrackingNote(HOSTILE, HOSTILE, HOSTILE, evidence),),

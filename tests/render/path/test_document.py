@@ -37,6 +37,21 @@ TARGET = {
     "node": Text,
     "note": Text,
 }
+HOPS = [
+    {
+        "number": Number,
+        "place": set(model.HopPlace),
+        "where": Text,
+        "node": Text,
+        "kind": set(model.HopKind),
+        "summary": Text,
+        "state": set(model.State),
+        "reason?": Text,
+        "drops": Truth,
+        "packet": {**FLOW, "outer?": FLOW, "vni?": Number, "mark?": Number},
+        "evidence": EVIDENCE,
+    }
+]
 SHAPE: dict[str, Any] = {
     "schema": {"ebpfnet.dev/path/v2"},
     "source": TARGET,
@@ -44,21 +59,7 @@ SHAPE: dict[str, Any] = {
     "protocol": Text,
     "verdict": set(model.Verdict),
     "reason": Text,
-    "hops": [
-        {
-            "number": Number,
-            "place": set(model.HopPlace),
-            "where": Text,
-            "node": Text,
-            "kind": set(model.HopKind),
-            "summary": Text,
-            "state": set(model.State),
-            "reason?": Text,
-            "drops": Truth,
-            "packet": {**FLOW, "outer?": FLOW, "vni?": Number, "mark?": Number},
-            "evidence": EVIDENCE,
-        }
-    ],
+    "hops": HOPS,
     "findings": [
         {"severity": set(model.Severity), "title": Text, "detail": Text, "evidence": EVIDENCE}
     ],
@@ -85,7 +86,24 @@ SHAPE: dict[str, Any] = {
     "fix": ({"text": Text, "command": Text}, NULL),
     "contradictions": [{"text": Text, "evidence": EVIDENCE}],
     "drop": (
-        {"how": {"seen", "derived"}, "hop": Number, "node": Text, "by": Text, "object": Text},
+        {
+            "how": {"seen", "derived"},
+            "hop": Number,
+            "node": Text,
+            "by": Text,
+            "object": Text,
+            "direction": set(model.Direction),
+        },
+        NULL,
+    ),
+    "answer": (
+        {
+            "state": set(model.Return),
+            "reason": Text,
+            "asymmetric": Truth,
+            "way": Text,
+            "hops": HOPS,
+        },
         NULL,
     ),
     "attempt": (

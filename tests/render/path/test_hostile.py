@@ -33,7 +33,7 @@ def test_nothing_that_a_terminal_obeys(name):
 
 def test_a_newline_in_a_name_makes_no_line():
     lines = said("table", View()).splitlines()
-    assert sum(line.startswith("1 ") for line in lines) == 1
+    assert sum(line.startswith("1 ") for line in lines) == 2  # the hop, and that of the answer
     assert not any(line.startswith("b") for line in lines)
 
 
@@ -88,11 +88,11 @@ MERMAID_LINES = [
     r'title: "([A-Za-z0-9 .,:/()→_+-]|\\U[0-9a-f]{8})*"',
     r"flowchart TD",
     r'  subgraph place\d+\["LABEL"\]',
-    r'    hop\d+\["LABEL"\]',
+    r'    (hop|back)\d+\["LABEL"\]',
     r"  end",
-    r"  hop\d+ --> hop\d+",
+    r"  (hop|back)\d+ --> (hop|back)\d+",
     r"  classDef (drops|unknown) [a-z0-9#:, -]+",
-    r"  class hop\d+ (drops|unknown)",
+    r"  class (hop|back)\d+ (drops|unknown)",
 ]
 MERMAID = re.compile(
     "|".join(MERMAID_LINES).replace("LABEL", r"([A-Za-z0-9 .,:/()→_+-]|#[0-9]+;)*")

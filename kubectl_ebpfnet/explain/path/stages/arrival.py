@@ -11,7 +11,7 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_back
 from kubectl_ebpfnet.explain.kernel.routing import decide
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
-from kubectl_ebpfnet.explain.path.stages import gateway, nodeport, outer
+from kubectl_ebpfnet.explain.path.stages import forward, gateway, nodeport, outer, reply_nat
 from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs, without_cilium
 from kubectl_ebpfnet.explain.path.stages.tunnel import device_evidence, device_of, is_open
 from kubectl_ebpfnet.explain.path.stages.veth import has_cilium
@@ -26,7 +26,7 @@ from kubectl_ebpfnet.model.path import Fix, HopKind, State
 def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Receive the packet at another node, from the wire."""
     node = walk.cluster.node(here.node)
-    tracked = incoming_at(walk, here)
+    tracked = incoming_at(walk, here) if walk.forth is None else None
     if tracked is not None and tracked not in walk.flows:
         walk.flows.append(tracked)
     if not node[q.LINKS].known and not node[q.ENDPOINTS].known and not node[q.ENDPOINT_MAP].known:
@@ -41,6 +41,7 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if _is_down(walk, here, node, device):
         return None
     here = here.to(here.stage, next_hop=None)
+    walk.links.append((here.node, device))
     cilium = show_programs(walk, here, device, "ingress")
     if here.packet.outer is not None:
         if not outer.may_come_in(walk, here, node, device):
@@ -56,7 +57,7 @@ def _inside(
     walk: PathBuilder, here: PacketState, node: NodeView, device: str
 ) -> PacketState | None:
     """Deliver what came in by a device without a tunnel: a frontend, the node, or a pod."""
-    balanced = nodeport.balance(walk, here, node, device) if has_cilium(walk, node) else here
+    balanced = _balanced(walk, here, node, device) if has_cilium(walk, node) else here
     if balanced is None or balanced.stage is not Stage.ARRIVAL:
         return balanced
     here = balanced
@@ -78,11 +79,33 @@ def _inside(
     return entered
 
 
+def _balanced(
+    walk: PathBuilder, here: PacketState, node: NodeView, device: str
+) -> PacketState | None:
+    """Send a packet for a frontend on to a backend, or an answer back to the pod that it is for."""
+    if walk.forth is None:
+        return nodeport.balance(walk, here, node, device)
+    sent = reply_nat.undo(walk, here, reply_nat.Undone.BY_CILIUM)
+    target = sent.packet.flow.destination
+    if target == here.packet.flow.destination or target in node.own_addresses:
+        return sent
+    if node.local_endpoint(target) is not None or walk.ends.source.node == here.node:
+        return sent
+    # Another node's pod, for which this one is the gateway or the load-balancer.
+    came = [hop for hop in walk.forth.hops if (hop.kind, hop.node) == (HopKind.TUNNEL, here.node)]
+    entry = node.ipcache_of(target)
+    if came and entry is not None and entry.tunnel_endpoint is not None:
+        return sent.to(Stage.TUNNEL, device=str(entry.tunnel_endpoint))
+    return forward.to_other_node(walk, sent.to(sent.stage, device=device), node)
+
+
 def _device(node: NodeView, here: PacketState) -> str:
     flow = here.packet.outer or here.packet.flow
-    for fact in node[q.ADDRESSES].facts:
-        if fact.address == flow.destination:
-            return fact.device
+    # Who sends to a next hop has asked for its MAC: the device that has the address answers.
+    for target in (here.next_hop, flow.destination):
+        for fact in node[q.ADDRESSES].facts:
+            if fact.address == target:
+                return fact.device
     tables = node_tables(node, flow.source.version)
     if not isinstance(tables, str):
         # On an ordinary node the packet comes in by the device of the route to its sender.
@@ -128,7 +151,7 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
     if show_programs(walk, inside, name, "ingress") is Presence.ABSENT:
         without_cilium(walk, inside, name, "tunnel")
         return inside.to(Stage.HOST, device="", in_device=name, skips_netfilter=False)
-    balanced = nodeport.balance(walk, inside, node, name)
+    balanced = _balanced(walk, inside, node, name)
     if balanced is None or balanced.stage is not inside.stage:
         return balanced
     inside = balanced

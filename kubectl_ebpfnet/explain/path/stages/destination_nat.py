@@ -14,7 +14,7 @@ from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.services import ServiceAddress
-from kubectl_ebpfnet.explain.path.stages import hooks
+from kubectl_ebpfnet.explain.path.stages import hooks, reply_nat
 from kubectl_ebpfnet.explain.path.stages.hooks import BackEnd, HookTables
 from kubectl_ebpfnet.explain.path.stages.nat import NatOutcome, nat_outcome
 from kubectl_ebpfnet.explain.path.state import Choice, PacketState, PathBuilder
@@ -45,6 +45,8 @@ def translate(
     """
     context = here.netfilter
     assert context is not None
+    if walk.forth is not None:
+        return reply_nat.undo(walk, here, reply_nat.Undone.AS_IT_COMES)
     if context.state == "UNTRACKED":  # nat leaves alone what is not tracked
         return here
     rules = hooks.tables_of(node, here.packet.flow.destination.version)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
-from kubectl_ebpfnet.explain.path.stages import answers, gateway
+from kubectl_ebpfnet.explain.path.stages import gateway
 from kubectl_ebpfnet.explain.path.stages.cilium_nat import by_cilium
 from kubectl_ebpfnet.explain.path.stages.encryption import encrypt
 from kubectl_ebpfnet.explain.path.stages.program_hops import (
@@ -17,6 +17,7 @@ from kubectl_ebpfnet.explain.programs.at_device import Presence
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.cilium import IpcacheEntry
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, Outcome, State
@@ -30,7 +31,6 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     inside = here.packet.outer is None
     if inside and not here.skips_netfilter:
         here = by_netfilter(walk, here, node)
-        answers.check_coming(walk, here, node)
     if inside:
         to_pod = _to_local_pod(walk, here, node)
         if to_pod is not None:
@@ -38,7 +38,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
         if here.device in ("cilium_host", "cilium_net"):
             return _by_cilium_host(walk, here, node)
     show_programs(walk, here, here.device, "egress")
-    if inside:
+    if inside and walk.forth is None:  # nothing translates an answer's source but back
         row = gateway.policy_row(walk, here, node)
         if row is not None and gateway.is_at(walk, node, row):
             translated = gateway.translate(walk, here, node, row)
@@ -84,6 +84,11 @@ def _is_up(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
 
 def _to_local_pod(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
     endpoint = node.local_endpoint(here.packet.flow.destination)
+    client = walk.ends.source_endpoint
+    if endpoint is None and walk.forth is not None and client is not None:
+        # The route to the pod's own device needs no entry of the endpoint map.
+        at_client = (here.node, here.device) == (walk.ends.source.node, client.interface)
+        endpoint = client if at_client else None
     if endpoint is None:
         return None
     if here.device == endpoint.interface or here.device in ("cilium_host", "cilium_net"):
@@ -102,6 +107,8 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
     entry = node.ipcache_of(here.packet.flow.destination)
     if entry is not None and entry.tunnel_endpoint is not None:
         return here.to(Stage.TUNNEL, device=str(entry.tunnel_endpoint))
+    if _is_strange(walk, here, node, entry):
+        return None
     target = here.packet.flow.destination
     known = node[q.ENDPOINTS].known or node[q.ENDPOINT_MAP].known
     if known and any(target in cidr for cidr in _own_cidrs(walk, here.node)):
@@ -119,6 +126,42 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
         return None
     walk.unknown(f"what cil_from_host does with {target} is not known")
     return None
+
+
+def _is_strange(
+    walk: PathBuilder, here: PacketState, node: NodeView, entry: IpcacheEntry | None
+) -> bool:
+    """Drop a packet at cilium_host for a pod that the ipcache takes to be outside; return whether
+    it is one (bpf/bpf_host.c, handle_ipv4_cont: DROP_UNROUTABLE)."""
+    target = here.packet.flow.destination
+    world = entry is None or entry.identity in _WORLD
+    table = node[q.IPCACHE]
+    if not table.known or not world or node.local_endpoint(target) is not None:
+        return False
+    owner = walk.cluster.pod_with(target)
+    if owner is None or owner.node == node.name:
+        return False
+    said = f"is {entry.prefix}, the world" if entry is not None else "has no entry"
+    walk.drop(
+        *here.in_cilium(HopKind.ROUTE),
+        f"{target} {said} in the ipcache of {here.node}: Stale or unroutable IP",
+        State.DERIVED, here.packet,
+        cite.of(table.record, entry.span) if entry else cite.whole(table.record),
+        title=f"Cilium's ipcache of {here.node} lacks {target}, a pod of {owner.node}",
+        detail="Its agent did not learn of the pod: its connection to the API server, and its log, "
+        "tell why. A restart of the agent reads all pods anew.",
+        cause=f"Cilium's ipcache of {here.node} lacks {target}, which pod {owner.namespace}/"
+        f"{owner.name} of {owner.node} has",
+        fix=Fix(
+            f"See why the agent of {here.node} does not know it.",
+            node.cilium(f"bpf ipcache get {target}"),
+        ),
+    )  # fmt: skip
+    return True
+
+
+_WORLD = frozenset((2, 9, 10))
+"""Reserved identities of what is outside (bpf/lib/identity.h, identity_is_world)."""
 
 
 def _cause_unroutable(node: NodeView, target: Address) -> str:

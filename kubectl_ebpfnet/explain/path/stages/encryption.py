@@ -62,7 +62,7 @@ def _mode(node: NodeView, entry: IpcacheEntry | None) -> str:
 
 def _of_the_node(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
     """Tell whether the packet is the node's own, which is encrypted with node encryption alone."""
-    own = here.identity == HOST or walk.ends.host_network
+    own = here.identity == HOST or walk.from_node
     return own and not node.config.node_encryption
 
 

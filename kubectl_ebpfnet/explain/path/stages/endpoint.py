@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
+from kubectl_ebpfnet.explain.path.stages import reply_nat
 from kubectl_ebpfnet.explain.path.stages.device import link_evidence
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.stages.pod import pair_kind
@@ -14,6 +15,7 @@ from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
 from kubectl_ebpfnet.explain.path.stages.veth import CAME_BACK, ct_text
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Endpoint
 from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State
@@ -23,6 +25,9 @@ def enter(walk: PathBuilder, here: PacketState) -> None:
     """Hand the packet to a local endpoint: the walk ends in the pod, or before it."""
     node = walk.cluster.node(here.node)
     endpoint = node.local_endpoint(here.packet.flow.destination)
+    if walk.forth is not None:
+        _answered(walk, here, node, endpoint or walk.ends.source_endpoint)
+        return
     tracked = incoming_at(walk, here)
     endpoint_id = endpoint.id if endpoint is not None else None
     if not policy_hop(
@@ -41,6 +46,28 @@ def enter(walk: PathBuilder, here: PacketState) -> None:
     if not _veth(walk, here, node, endpoint):
         return
     _into_pod(walk, here)
+
+
+def _answered(
+    walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoint | None
+) -> None:
+    """Hand an answer to the pod that sent the packet: no policy is asked (CT_REPLY)."""
+    if not node[q.ENDPOINT_MAP].known:
+        command = node.cilium("bpf endpoint list")
+        walk.presumes(f"the endpoint map of node {here.node} (`{command}`)")
+    here = reply_nat.undo(walk, here, reply_nat.Undone.AT_SENDER)
+    if not _veth(walk, here, node, endpoint):
+        return
+    flow = here.packet.flow
+    pod = walk.cluster.pod_with(flow.destination)
+    name = f"{pod.namespace}/{pod.name}" if pod is not None else str(flow.destination)
+    end = endpoint_text(flow.source, flow.source_port)
+    walk.hop(
+        HopPlace.POD, name, here.node, HopKind.DELIVERY, f"pod {name} receives the answer of {end}",
+        State.OBSERVED if walk.answered_now() else State.DERIVED, here.packet,
+        walk.attempt.evidence[:1] if walk.answered_now() and walk.attempt is not None else (),
+    )  # fmt: skip
+    walk.arrived(Destination.POD, f"to pod {name}")
 
 
 def _source_identity(here: PacketState, node: NodeView) -> int | None:

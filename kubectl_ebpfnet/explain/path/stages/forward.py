@@ -30,10 +30,11 @@ def decide(walk: PathBuilder, here: PacketState) -> PacketState | None:
         return here.to(Stage.HOST)
     if node.local_endpoint(destination) is not None:
         return _local(walk, here, node)
-    row = gateway.policy_row(walk, here, node)
+    row = gateway.policy_row(walk, here, node) if walk.forth is None else None
     if row is not None:
         return gateway.to_gateway(walk, here, node, row)
-    _egress_gateway_unread(walk, here, node)
+    if walk.forth is None:  # an answer takes no gateway
+        _egress_gateway_unread(walk, here, node)
     entry = tunnel_entry(node, destination)
     if entry is not None:
         return _into_tunnel(walk, here, node, entry)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.explain.kernel import netfilter, routing
 from kubectl_ebpfnet.explain.kernel.context import Context
@@ -22,7 +22,7 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Record
-from kubectl_ebpfnet.model.net import Flow
+from kubectl_ebpfnet.model.net import UDP, Flow
 from kubectl_ebpfnet.model.netfilter import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, State
 from kubectl_ebpfnet.parse.netfilter import LEGACY_WARNING
@@ -135,7 +135,8 @@ def _legacy_too(ruleset: Ruleset, record: Record | None) -> bool:
 
 
 def entering(walk: PathBuilder, here: PacketState, node: NodeView) -> Context:
-    """Return the first packet of a connection as it comes into the node's stack.
+    """Return the first packet of a connection, or the first answer to it, as it comes into the
+    node's stack.
 
     Args:
         walk: the walk.
@@ -143,7 +144,7 @@ def entering(walk: PathBuilder, here: PacketState, node: NodeView) -> Context:
         node: the node.
     """
     nodes = walk.cluster.node_addresses
-    return Context(
+    first = Context(
         here.packet.flow,
         here.in_device,
         "",
@@ -154,6 +155,22 @@ def entering(walk: PathBuilder, here: PacketState, node: NodeView) -> Context:
         bridged=_bridged(node, here.in_device),
         back_device=back_device(node, here.packet.flow) if here.in_device else None,
     )
+    return first if walk.forth is None else _answering(walk.forth, here, first)
+
+
+def _answering(forth: PathBuilder, here: PacketState, context: Context) -> Context:
+    """Return an answer with the state and mark of the connection that its packet made here.
+
+    Of TCP, ICMP and SCTP an answer makes no connection: where nf_conntrack does not know it, it is
+    INVALID (Linux net/netfilter/nf_conntrack_proto_tcp.c, tcp_new; …_proto_icmp.c).
+    """
+    context = replace(context, to_client=True, proxied=None if forth.proxied else False)
+    sent = forth.connections.get(here.node)
+    if sent is None or sent.state == "UNTRACKED":
+        state = "NEW" if context.flow.protocol == UDP else "INVALID"
+        return replace(context, state=state)
+    state = "ESTABLISHED" if sent.state == "NEW" else ""
+    return replace(context, state=state, connmark=sent.connmark, translated=sent.translated)
 
 
 def back_device(node: NodeView, flow: Flow) -> str | None:
@@ -236,6 +253,9 @@ def passes(
             here.packet,
             last.proof(last.outcome.end),
         )
+    if walk.forth is None and here.packet.outer is None:
+        sure = not bypass(walk, here)
+        walk.connections[here.node] = context if sure else replace(context, state="")
     return here.to(here.stage, netfilter=context)
 
 
@@ -244,6 +264,7 @@ def _not_read(walk: PathBuilder, here: PacketState, chain: str, rules: HookTable
     passed, since nf_conntrack keeps what has passed every hook."""
     attempt = walk.attempt
     seen = attempt is not None and attempt.now and attempt.flow.node == here.node
+    seen = seen and (walk.forth is None or walk.answered_now())
     if attempt is not None and seen and attempt.flow.netfilter is not None:
         walk.hop(
             *here.on_node(HopKind.RULE), f"netfilter {chain}: passed, nf_conntrack has the flow",
@@ -257,7 +278,9 @@ def _not_read(walk: PathBuilder, here: PacketState, chain: str, rules: HookTable
         here.packet,
         cite.whole(rules.record),
         reason=rules.missing,
-        decides=Decides.DROP,
+        decides=Decides.DROP
+        if rules.record is not None and rules.record.ok and not rules.back_ends
+        else walk.if_unread(Decides.DROP, f"netfilter's rules on node {here.node}"),
         fix=Fix(f"Read the rules on {here.node}.", "iptables-save -c; iptables-legacy-save -c"),
     )
 
@@ -316,7 +339,10 @@ def bypass(walk: PathBuilder, here: PacketState) -> str:
     """
     node = walk.cluster.node(here.node)
     device = here.in_device if here.netfilter is None else here.netfilter.in_device or ""
-    if not from_endpoint(node, device) or node.host_routing.bpf is not None:
+    of_pod = from_endpoint(node, device)
+    if walk.forth is not None:
+        of_pod = of_pod or node.local_endpoint(here.packet.flow.destination) is not None
+    if not of_pod or node.host_routing.bpf is not None:
         return ""
     return f"whether it passes the node's netfilter is not known: {node.host_routing.reason}"
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.path.endings import Destination
-from kubectl_ebpfnet.explain.path.stages import answers, destination_nat, hooks
+from kubectl_ebpfnet.explain.path.stages import destination_nat, hooks, reply_nat
 from kubectl_ebpfnet.explain.path.stages.conntrack_table import table_is_full
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.stages.policy_hop import host_policy
@@ -80,7 +80,9 @@ def _sent(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState |
     if _is_local(here, node, decision):
         return _to_itself(walk, here, node)
     sent = _out(walk, here, node, "OUTPUT", ("filter",), device, decision)
-    return sent if sent is None or host_policy(walk, sent, node, "egress") else None
+    if sent is None or walk.forth is not None:  # a policy lets answers pass
+        return sent
+    return sent if host_policy(walk, sent, node, "egress") else None
 
 
 def _to_itself(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
@@ -143,7 +145,6 @@ def _out(
     passed = hooks.passes(walk, leaving, node, chain, tables)
     if passed is None or passed.netfilter is None:
         return None
-    answers.check(walk, passed, node, chain)
     device = decision.route.device
     leaving = passed.to(here.stage, netfilter=replace(passed.netfilter, out_device=device))
     passed = hooks.passes(walk, leaving, node, "POSTROUTING", ("mangle",), quiet=True)
@@ -155,7 +156,8 @@ def _out(
 def deliver(walk: PathBuilder, here: PacketState) -> None:
     """Deliver the packet to the node itself."""
     node = walk.cluster.node(here.node)
-    if here.in_device not in ("", "lo") and not host_policy(walk, here, node, "ingress"):
+    asks_policy = here.in_device not in ("", "lo") and walk.forth is None
+    if asks_policy and not host_policy(walk, here, node, "ingress"):
         return
     if not here.skips_netfilter:
         if here.netfilter is None:
@@ -163,10 +165,10 @@ def deliver(walk: PathBuilder, here: PacketState) -> None:
         passed = hooks.passes(walk, here, node, "INPUT", ("mangle", "filter"))
         if passed is None:
             return
-        answers.check(walk, passed, node, "INPUT")
+        here = reply_nat.undo(walk, passed, reply_nat.Undone.AS_IT_LEAVES)
     walk.hop(
         *here.on_node(HopKind.DELIVERY),
-        f"delivered to node {here.node} itself",
+        f"{'the answer is ' if walk.forth is not None else ''}delivered to node {here.node} itself",
         State.DERIVED,
         here.packet,
     )

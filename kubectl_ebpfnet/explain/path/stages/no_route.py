@@ -15,6 +15,22 @@ from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, HopPlace, State
 
 
+def end_not_read(
+    walk: PathBuilder,
+    here: PacketState,
+    node: NodeView,
+    place: HopPlace,
+    destination: Address,
+    reason: str,
+) -> None:
+    """End the walk where the node's routes were not read; the arguments are end_not_known's."""
+    record = node[q.ROUTES].record
+    decides = Decides.WAY
+    if record is None or not record.ok:
+        decides = walk.if_unread(decides, f"the routes of node {here.node}")
+    end_not_known(walk, here, node, place, destination, reason, decides)
+
+
 def end_not_known(
     walk: PathBuilder,
     here: PacketState,
@@ -22,6 +38,7 @@ def end_not_known(
     place: HopPlace,
     destination: Address,
     reason: str,
+    decides: Decides = Decides.WAY,
 ) -> None:
     """End the walk where the route is not known.
 
@@ -32,12 +49,13 @@ def end_not_known(
         place: who looks the route up: the node's stack, or Cilium.
         destination: of the packet.
         reason: which fact is missing.
+        decides: what may become of the packet.
     """
     fix = fix_of(here, reason, destination)
     walk.hop(
         place, here.node, here.node, HopKind.ROUTE, f"the route to {destination}",
         State.UNKNOWN, here.packet, cite.whole(node[q.ROUTES].record), reason=reason,
-        decides=Decides.WAY, fix=fix,
+        decides=decides, fix=fix,
     )  # fmt: skip
     walk.unknown(reason, fix)
 

@@ -27,6 +27,7 @@ from kubectl_ebpfnet.explain.kernel.rule_match import RoutedPacket, rule_text
 from kubectl_ebpfnet.explain.path.stages.no_route import (
     drop_refused,
     end_not_known,
+    end_not_read,
     fix_of,
     sysctl_hop,
 )
@@ -75,9 +76,10 @@ def route_of(
     """
     tables = node_tables(node, destination.version)
     if isinstance(tables, str):
-        end_not_known(walk, here, node, place, destination, tables)
+        end_not_read(walk, here, node, place, destination, tables)
         return None
     packet = _packet(here, node, source, destination, mark)
+    packet = replace(packet, to_client=walk.forth is not None)
     if place is HopPlace.CILIUM:
         packet = replace(packet, mark=0)  # bpf_fib_lookup asks without the packet's mark
     decision = routing.decide(tables, packet)
@@ -175,13 +177,13 @@ def by_only_device(
     version = flow.destination.version
     tables = node_tables(node, version)
     if isinstance(tables, str):
-        end_not_known(walk, here, node, HopPlace.CILIUM, flow.destination, tables)
+        end_not_read(walk, here, node, HopPlace.CILIUM, flow.destination, tables)
         return None
     # The look-up is bound to the device: only its routes count, and a rule on an incoming device
     # is never asked.
     routes = [r for r in tables.routes if r.device == device or not r.device]
     bound = replace(tables, routes=routes)
-    packet = replace(own_packet(flow, user=0), out_device=device)
+    packet = replace(own_packet(flow, user=0), out_device=device, to_client=walk.forth is not None)
     decision = routing.decide(bound, packet)
     marked = routing.decide(bound, replace(packet, mark=_identity_mark(here.identity)))
     if marked.ends_at != decision.ends_at:  # it depends on the version whether Cilium marks it
@@ -236,7 +238,8 @@ def _without_rules(
     """
     if not tables.not_read or decision.undecided:
         return decision
-    if decision.local or node.local_endpoint(destination) is not None:
+    usual = decision.local or node.local_endpoint(destination) is not None
+    if usual or walk.forth is not None:
         walk.presumes(f"`ip rule` on node {here.node}")
         return decision
     return replace(decision, undecided=f"the node's rules were not read: {tables.not_read}")

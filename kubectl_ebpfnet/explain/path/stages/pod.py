@@ -23,7 +23,7 @@ from kubectl_ebpfnet.model.path import Evidence, HopKind, Severity, State
 
 def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Route the packet in the pod; the next place is the host side veth."""
-    netns = walk.cluster.pod_netns(walk.ends.source.namespace, walk.ends.source.name)
+    netns = walk.cluster.pod_netns(walk.sender.namespace, walk.sender.name)
     if _to_itself(walk, here, netns):
         return None
     node = walk.cluster.node(here.node)
@@ -149,13 +149,15 @@ def _link(
             here.packet,
             evidence,
             title=f"{device} of pod {walk.source_pod} is down",
-            detail=f"`kubectl exec -n {walk.ends.source.namespace} {walk.ends.source.name} -- "
+            detail=f"`kubectl exec -n {walk.sender.namespace} {walk.sender.name} -- "
             f"ip link set {device} up` brings it up.",
         )
         return None
     outer, how, evidence = _host_side(walk, netns, node, inner, neighbour)
     if inner is not None:
         evidence = cite.of(netns[q.POD_LINKS].record, inner.span.head()) + evidence
+    if outer is None and here.device:
+        return here.device  # an answer: the device by which the packet came to the pod
     if outer is None:
         why = node[q.LINKS].missing or "no device of the node matches the pod's"
         walk.hop(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kubectl_ebpfnet.explain.kernel.namespace_routing import own_packet, pod_tables
 from kubectl_ebpfnet.explain.kernel.routing import (
     Decision,
@@ -45,7 +47,7 @@ def route_in_pod(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route
         # The agent's view of the endpoint stands in for the way; whether there is one is not known.
         return None
     # A process, or a rule of netfilter in the pod, may mark a packet.
-    packet = own_packet(flow, mark=None)
+    packet = replace(own_packet(flow, mark=None), to_client=walk.forth is not None)
     decision = decide(tables, packet)
     kernel = netns[q.FIB.about(*q.packet_words(flow.source, flow.destination))]
     if kernel.facts:
@@ -86,7 +88,7 @@ def route_in_pod(walk: PathBuilder, here: PacketState, netns: PodNetns) -> Route
 
 
 def _read_routing(walk: PathBuilder) -> Fix:
-    name = f"-n {walk.ends.source.namespace} {walk.ends.source.name}"
+    name = f"-n {walk.sender.namespace} {walk.sender.name}"
     return Fix(
         "List the rules and every table of the pod.",
         f"kubectl exec {name} -- sh -c 'ip rule; ip route show table all'",

@@ -141,6 +141,7 @@ def _proxied(
 ) -> None:
     """Note that the L7 proxy, whose rules are not in the policy map, decides next."""
     show = subject.node.cilium(f"monitor -t l7 --related-to {subject.endpoint_id}")
+    walk.proxied = True
     walk.doubt(
         f"the L7 proxy on {subject.node.name} (port {proxy_port}) decides about each request, by "
         "rules that are not in the policy map",

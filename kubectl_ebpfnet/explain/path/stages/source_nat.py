@@ -11,7 +11,7 @@ from dataclasses import replace
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
-from kubectl_ebpfnet.explain.path.stages import hooks
+from kubectl_ebpfnet.explain.path.stages import hooks, reply_nat
 from kubectl_ebpfnet.explain.path.stages.hooks import HookTables
 from kubectl_ebpfnet.explain.path.stages.masquerade import report_missing
 from kubectl_ebpfnet.explain.path.stages.nat import NatOutcome, nat_outcome
@@ -42,6 +42,8 @@ def by_netfilter(walk: PathBuilder, here: PacketState, node: NodeView) -> Packet
         here: the packet at its egress device.
         node: the node that it leaves.
     """
+    if walk.forth is not None:
+        return reply_nat.undo(walk, here, reply_nat.Undone.AS_IT_LEAVES)
     context = here.netfilter or hooks.entering(walk, here, node)
     context = replace(context, flow=here.packet.flow, out_device=here.device)
     rules = hooks.tables_of(node, here.packet.flow.destination.version)

@@ -7,7 +7,7 @@ egress policy, then the forwarding decision.
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel import kube_proxy
-from kubectl_ebpfnet.explain.path.stages import loadbalancing
+from kubectl_ebpfnet.explain.path.stages import loadbalancing, reply_nat
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
 from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs, without_cilium
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -28,6 +28,8 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if cilium is Presence.ABSENT:
         without_cilium(walk, here, here.device, "pod")
         return here.to(Stage.HOST, in_device=here.device)
+    if walk.forth is not None:
+        return _answered(walk, here)
     service = walk.ends.service
     to_service = service is not None and here.packet.flow.destination == service.address
     if service is not None and to_service and not _left_to_others(walk, node):
@@ -41,6 +43,17 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if not _egress_policy(walk, here, node, packet):
         return None
     return here.to(Stage.FORWARD, packet=packet)
+
+
+def _answered(walk: PathBuilder, here: PacketState) -> PacketState:
+    """Pass an answer: conntrack knows its connection, and no policy is asked (CT_REPLY)."""
+    here = reply_nat.undo(walk, here, reply_nat.Undone.BY_CILIUM)
+    walk.hop(
+        *here.in_cilium(HopKind.CONNTRACK),
+        "an answer of a connection that Cilium's conntrack has: no policy is asked",
+        State.DERIVED, here.packet,
+    )  # fmt: skip
+    return here.to(Stage.FORWARD)
 
 
 def has_cilium(walk: PathBuilder, node: NodeView) -> bool:

@@ -25,6 +25,7 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
             _loop(walk, here, node)
             return None
         walk.crossings.add((here.node, node, here.packet))
+        walk.links.append((here.node, here.device))
         how = "in the tunnel" if here.packet.outer else "unencapsulated"
         if here.encrypted:
             how += f", encrypted ({here.encrypted})"
@@ -46,7 +47,7 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
         walk.visited_nodes.append(node)
         identity = here.identity
         changed = flow.source != walk.ends.flow.source
-        if here.packet.outer is None and (changed or walk.ends.host_network):
+        if here.packet.outer is None and (changed or walk.from_node):
             # After source NAT, and for packets of a node, the identity follows from the address.
             entry = cluster.node(node).ipcache_of(flow.source)
             identity = entry.identity if entry is not None else 0
@@ -54,8 +55,13 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
             Stage.ARRIVAL, node=node, device="", in_device="", skips_netfilter=False,
             netfilter=None, identity=identity, encrypted="",
         )  # fmt: skip
+    if walk.forth is not None:
+        by = f" by {here.next_hop}" if here.next_hop else ""
+        walk.unknown(f"it leaves {here.node}{by} for {flow.destination}, which is no node's")
+        return None
     if _untranslated(walk, here):
         return None
+    walk.links.append((here.node, here.device))
     seen = here.packet.flow
     source = endpoint_text(seen.source, seen.source_port)
     for hop in walk.hops:

@@ -1,0 +1,191 @@
+"""The way back: the answer to a packet that arrived is walked through the same stages.
+
+It begins at the far end, with the packet as it arrived there, reversed: in the far pod, in the far
+node's own namespace, or, for what leaves the cluster, where it comes back to the node that the
+packet left by. Cilium's conntrack and the node's know its connection: no policy is asked, nothing
+is load-balanced, and translations are undone (stages/reply_nat.py).
+
+A record that nobody has of the far end is presumed to be as usual, and named: captures may lack it.
+What was read and cannot be decided counts as it does on the packet's way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from kubectl_ebpfnet.explain.path.endings import Arrived, Destination, Dropped, Stopped
+from kubectl_ebpfnet.explain.path.stages import reply_nat
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.path import (
+    Decides,
+    Direction,
+    HopKind,
+    HopPlace,
+    Packet,
+    Return,
+    Severity,
+    State,
+    Target,
+    WayBack,
+)
+
+Run = Callable[[PathBuilder, PacketState], None]
+"""Runs a walk from a place."""
+THERE = "the same nodes and devices"
+"""What is said of an answer that comes back the way that its packet went."""
+
+
+def walk_back(forth: PathBuilder, run: Run) -> None:
+    """Walk the answer to a packet that arrived; `forth.back` is its walk then.
+
+    Args:
+        forth: the packet's walk, which has ended; takes what the answer's walk found.
+        run: runs a walk.
+    """
+    here, end = forth.last, forth.end
+    if here is None or not isinstance(end, Arrived):
+        return
+    packet = Packet(here.packet.flow.reversed())
+    back = PathBuilder(forth.cluster, forth.ends, forth=forth, far=_far_end(forth, here, end))
+    forth.back = back
+    if here.stage in (Stage.SOCKET, Stage.POD):  # it stays on lo in the pod, as its answer does
+        back.arrived(Destination.POD, end.text)
+        return
+    elsewhere = _goes_elsewhere(forth, here, end, packet)
+    if elsewhere:
+        back.unknown(elsewhere)
+        return
+    run(back, _start(back, here, end, packet))
+    _check_end(back)
+    for finding in back.findings:
+        if finding.severity is not Severity.INFO:
+            forth.findings.append(replace(finding, title=f"way back: {finding.title}"))
+    for each in back.undecided:
+        forth.undecided.append(replace(each, direction=Direction.ANSWER))
+    for what in back.presumed:
+        forth.presumes(what)
+    forth.outdated = forth.outdated or back.outdated
+
+
+def lost(walk: PathBuilder) -> Dropped | None:
+    """Return how the tables lose the answer to a packet that arrives; None where they do not."""
+    if walk.back is None or not isinstance(walk.back.end, Dropped):
+        return None
+    return walk.back.end
+
+
+def way_back(forth: PathBuilder) -> WayBack | None:
+    """Return what is told of the answer, None where the packet does not arrive."""
+    back = forth.back
+    if back is None or not isinstance(forth.end, Arrived):
+        return None
+    way = _difference(forth, back)
+    state, reason = _state(forth, back)
+    shown = THERE if state is Return.RETURNS else ""
+    return WayBack(state, reason, bool(way), way or shown, tuple(back.hops))
+
+
+def _state(forth: PathBuilder, back: PathBuilder) -> tuple[Return, str]:
+    end = back.end
+    elsewhere = next((u for u in forth.undecided if u.decides is Decides.WAY), None)
+    if isinstance(end, Dropped) and elsewhere is None:
+        return Return.LOST, end.reason
+    first = next(iter(back.undecided), elsewhere if isinstance(end, Dropped) else None)
+    if back.answered_now() and not isinstance(end, Stopped):
+        return Return.RETURNS, ""
+    if first is not None:
+        return Return.UNKNOWN, first.reason
+    if isinstance(end, Stopped):
+        return Return.UNKNOWN, end.reason
+    presumed = f"not read, and presumed to be as usual: {'; '.join(back.presumed)}"
+    return Return.RETURNS, presumed if back.presumed else ""
+
+
+def _far_end(forth: PathBuilder, here: PacketState, end: Arrived) -> Target:
+    address = here.packet.flow.destination
+    if end.destination is Destination.OUTSIDE:
+        return Target(str(address), "address", address=address)
+    pod = forth.cluster.pod_with(address)
+    if end.destination is Destination.POD and pod is not None:
+        text = f"pod/{pod.name}"
+        return Target(text, "pod", pod.namespace, pod.name, address, node=here.node)
+    kind = "pod" if end.destination is Destination.POD else "node"
+    return Target(str(address), kind, address=address, node=here.node)
+
+
+def _goes_elsewhere(forth: PathBuilder, here: PacketState, end: Arrived, packet: Packet) -> str:
+    """Return why an answer from outside need not come to the node that the packet left by, "" where
+    the node has the address that the packet left with."""
+    node, target = forth.cluster.node(here.node), packet.flow.destination
+    if end.destination is not Destination.OUTSIDE or not node[q.ADDRESSES].known:
+        return ""
+    if any(hop.kind is HopKind.NAT and hop.state is State.UNKNOWN for hop in forth.hops):
+        return ""  # it left with an address of the node's, and nothing tells which
+    if any(route.type == "local" and target in route.destination for route in node[q.ROUTES].facts):
+        return ""
+    if target in node.own_addresses:
+        return ""
+    return (
+        f"answers to {target}, which is none of {here.node}'s addresses, come back only if the "
+        "network leads them there"
+    )
+
+
+def _start(back: PathBuilder, here: PacketState, end: Arrived, packet: Packet) -> PacketState:
+    """Return the answer at the place where it begins."""
+    node = here.node
+    if end.destination is Destination.OUTSIDE:
+        return PacketState(Stage.ARRIVAL, packet, node)
+    if end.destination is Destination.NODE:
+        return PacketState(Stage.HOST, packet, node)
+    far = back.sender
+    netns = back.cluster.pod_netns(far.namespace, far.name)
+    record = netns.routes(packet.flow.destination.version).record
+    endpoint = back.endpoint
+    start = PacketState(
+        Stage.POD, packet, node, here.device, identity=endpoint.identity if endpoint else 0
+    )
+    if far.name and record is not None and record.ok:
+        return start
+    name = f"pod {far.namespace}/{far.name}" if far.name else f"the pod with {far.address}"
+    back.presumes(f"routes and rules of {name} (`ip route`, `ip rule` in it)")
+    return start.to(Stage.VETH, in_device=here.device)
+
+
+def _check_end(back: PathBuilder) -> None:
+    """Stop where the answer is not what the sender's socket waits for: a translation that the walk
+    did not undo."""
+    here, forth = back.last, back.forth
+    if here is None or forth is None or not isinstance(back.end, Arrived):
+        return
+    waits_for = reply_nat.expected(forth)
+    flow = back.hops[-1].packet.flow
+    by_itself = any("DSR" in hop.summary for hop in forth.hops)
+    same_end = (flow.destination, flow.protocol) == (waits_for.destination, waits_for.protocol)
+    if flow.matches(waits_for) or (by_itself and same_end):
+        return
+    back.unknown(f"the answer arrives as {flow}, and the sender waits for {waits_for}")
+
+
+def _difference(forth: PathBuilder, back: PathBuilder) -> str:
+    """Return by which other nodes or devices the answer comes, "" where it comes as the packet went
+    or does not come at all."""
+    if not isinstance(back.end, Arrived):
+        return ""
+    went, comes = list(forth.links), list(reversed(back.links))
+    if went == comes:
+        return ""
+    words = ", ".join(f"{device or 'a device'} of {node}" for node, device in back.links)
+    if {node for node, _ in went} != {node for node, _ in comes}:
+        return f"another way than the packet: by {words or 'its own node alone'}"
+    return f"other devices than the packet: by {words}"
+
+
+def where_lost(back: PathBuilder, end: Dropped) -> str:
+    """Return the place where an answer is lost, in words for the verdict."""
+    hop = back.hops[end.drop.hop - 1]
+    on = f" on {hop.node}" if hop.node and hop.node not in hop.summary else ""
+    there = f" in {hop.where}" if hop.place is HopPlace.POD else on
+    return f"at hop {hop.number} of the way back{there}: {hop.summary}"
