@@ -67,7 +67,7 @@ FAULTS = {
     "v11c-pod-rule": Fault("1.1.1.1:80", ("delivered",), "answered"),
     "v14b-vxlan-down-receiver": Fault("svc/web", DROPPED, "cilium_vxlan"),
     "v14d-web-pod-no-route": Fault("svc/web", DROPPED, "way back.*no route to .* in the pod"),
-    "v15-node-neigh-wrong": Fault("svc/web", LOST, ""),
+    "v15-node-neigh-wrong": Fault("svc/web", DROPPED, "02:00:00:00:be:ef"),
     "v18b-iif-rule-blackhole": Fault("1.1.1.1:80", ("delivered", "leaves", "unknown"), ""),
     "v22-udp8472-iptables": Fault("svc/web", LOST, ""),
     "v23-udp8472-nft": Fault("svc/web", LOST, ""),

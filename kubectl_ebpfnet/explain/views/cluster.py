@@ -132,6 +132,14 @@ class ClusterView:
         """Return the name of the node that has this address, "" without one."""
         return self._address_nodes.get(address, "")
 
+    def owner_of(self, address: Address) -> str:
+        """Return the node that has an address, by its objects or its own devices; "" for none."""
+        named = self.node_of(address)
+        if named:
+            return named
+        own = (name for name in self.node_names if address in self.node(name).own_addresses)
+        return next(own, "")
+
     @cached_property
     def node_addresses(self) -> frozenset[Address]:
         """Addresses of all nodes."""

@@ -45,6 +45,12 @@ def down(text: str) -> str:
     return text.replace(',"UP","LOWER_UP"', "")
 
 
+def no_carrier(text: str) -> str:
+    """The same flags as of a device whose other end is down."""
+    return text.replace('["BROADCAST"', '["NO-CARRIER","BROADCAST"').replace(',"LOWER_UP"', "")
+
+
+WEB_LXC = '"ifname":"lxc890578bef1bb","flags":["BROADCAST","MULTICAST","UP","LOWER_UP"]'
 DROPS: list[tuple[str, Change, str, str, str, str]] = [
     ("no default route in the pod", swap("client", "ip route", "default via 10.244.1.122", "9.9.9.9"),
      "1.1.1.1:80", "route", "no route to 1.1.1.1 in the pod", "no route to 1.1.1.1"),
@@ -64,9 +70,12 @@ DROPS: list[tuple[str, Change, str, str, str, str]] = [
      "pod/web:8080", "link", "cilium_vxlan is down", "tunnel device cilium_vxlan of node2"),
     ("the receiver's tunnel is down", swap("node1", LINKS, VXLAN_UP, down(VXLAN_UP)),
      "pod/web:8080", "link", "cilium_vxlan is down", "tunnel device cilium_vxlan of node1"),
-    ("the receiving pod's veth is down", swap("node1", LINKS, '"ifname":"lxc890578bef1bb","flags":["BROADCAST","MULTICAST","UP","LOWER_UP"]',
-     '"ifname":"lxc890578bef1bb","flags":["BROADCAST","MULTICAST"]'),
+    ("the receiving pod's veth is down", swap("node1", LINKS, WEB_LXC, down(WEB_LXC)),
      "pod/web:8080", "link", "lxc890578bef1bb is down", "is down"),
+    ("the receiver's eth0 has no carrier", swap("node1", LINKS, ETH0, no_carrier(ETH0)),
+     "pod/web:8080", "link", "eth0 has no carrier", "device eth0 of node node1, which has 172.30.0.11, has no carrier"),
+    ("the receiving pod's own end is down", swap("node1", LINKS, WEB_LXC, no_carrier(WEB_LXC)),
+     "pod/web:8080", "link", "lxc890578bef1bb has no carrier", "the host side of the receiving pod, has no carrier"),
     ("the next hop does not answer",
      swap("node2", "ip -j neigh", NEXT_HOP, '"dst":"172.30.0.200","dev":"eth0","state":["FAILED"]'),
      "1.1.1.1:80", "neighbour", "next hop 172.30.0.200 on eth0 is FAILED", "172.30.0.200"),

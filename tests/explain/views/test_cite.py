@@ -14,8 +14,8 @@ import pytest
 
 from kubectl_ebpfnet.explain.lb import evidence as lb_evidence
 from kubectl_ebpfnet.explain.path import services
-from kubectl_ebpfnet.explain.path.stages.device import link_evidence
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
+from kubectl_ebpfnet.explain.path.stages.link_state import link_evidence
 from kubectl_ebpfnet.explain.programs.at_device import at_device
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView

@@ -12,15 +12,15 @@ from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_ba
 from kubectl_ebpfnet.explain.kernel.routing import decide
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
 from kubectl_ebpfnet.explain.path.stages import forward, gateway, nodeport, outer, reply_nat
+from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
 from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs, without_cilium
 from kubectl_ebpfnet.explain.path.stages.tunnel import device_evidence, device_of, is_open
 from kubectl_ebpfnet.explain.path.stages.veth import has_cilium
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.programs.at_device import Presence
-from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.path import Fix, HopKind, State
+from kubectl_ebpfnet.model.path import HopKind, State
 
 
 def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
@@ -117,20 +117,12 @@ def _device(node: NodeView, here: PacketState) -> str:
 
 
 def _is_down(walk: PathBuilder, here: PacketState, node: NodeView, device: str) -> bool:
-    """Drop the packet where the device is down that has the address that the sender resolved."""
-    link = node.link(device)
+    """Drop the packet where the device that has the address that the sender resolved is down."""
     target = here.next_hop or (here.packet.outer or here.packet.flow).destination
-    if link is None or link.up or target not in node.addresses_of(device, target.version):
+    if target not in node.addresses_of(device, target.version):
         return False
-    record = node[q.LINKS].record
-    walk.drop(
-        *here.on_node(HopKind.LINK), f"{device} is down", State.OBSERVED, here.packet,
-        cite.of(record, link.span.head(), keep=("ifindex", "ifname", "flags", "operstate")),
-        title=f"device {device} of node {here.node}, which has {target}, is down",
-        detail=f"`ip link set {device} up` on the node.",
-        fix=Fix(f"Set the device of node {here.node} up.", f"ip link set {device} up"),
-    )  # fmt: skip
-    return True
+    called = f"device {device} of node {here.node}, which has {target},"
+    return not takes_packets(walk, here, node, device, called)
 
 
 def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
-from kubectl_ebpfnet.explain.path.stages import gateway
+from kubectl_ebpfnet.explain.path.stages import gateway, next_hop
 from kubectl_ebpfnet.explain.path.stages.cilium_nat import by_cilium
 from kubectl_ebpfnet.explain.path.stages.encryption import encrypt
+from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
 from kubectl_ebpfnet.explain.path.stages.program_hops import (
     show_programs,
     translates_answers,
@@ -18,15 +18,15 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import IpcacheEntry
-from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.net import Address, Network
-from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, Outcome, State
+from kubectl_ebpfnet.model.path import Fix, HopKind, State
 
 
 def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Send the packet out by a device: to a local pod, into the tunnel, or onto the wire."""
     node = walk.cluster.node(here.node)
-    if not _is_up(walk, here, node):
+    called = f"device {here.device} of node {here.node}"
+    if not takes_packets(walk, here, node, here.device, called):
         return None
     inside = here.packet.outer is None
     if inside and not here.skips_netfilter:
@@ -51,35 +51,9 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
             if here.packet.flow.source != sent:
                 translates_answers(walk, here, node)
     encrypted = encrypt(walk, here, node)
-    if encrypted is None or not _next_hop(walk, encrypted, node):
+    if encrypted is None or not next_hop.resolve(walk, encrypted, node):
         return None
     return encrypted.to(Stage.WIRE)
-
-
-def link_evidence(node: NodeView, device: str) -> tuple[Evidence, ...]:
-    """Cite a device in the record of links."""
-    link = node.link(device)
-    keep = ("ifindex", "ifname", "flags", "mtu", "operstate", "address")
-    return cite.of(node[q.LINKS].record, *([link.span.head()] if link else []), keep=keep)
-
-
-def _is_up(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
-    link = node.link(here.device)
-    if link is None or (link.up and link.lower_up):
-        return True
-    evidence = link_evidence(node, here.device)
-    what = "is down" if not link.up else "has no carrier"
-    walk.drop(
-        *here.on_node(HopKind.LINK),
-        f"{here.device} {what}",
-        State.OBSERVED,
-        here.packet,
-        evidence,
-        title=f"device {here.device} of node {here.node} {what}",
-        detail=f"`ip -s link show {here.device}` on the node; the route that uses it should be "
-        "gone.",
-    )
-    return False
 
 
 def _to_local_pod(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
@@ -196,70 +170,3 @@ def _own_cidrs(walk: PathBuilder, name: str) -> tuple[Network, ...]:
         if node.name == name:
             cidrs += node.pod_cidrs
     return cidrs
-
-
-def _next_hop(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
-    """Add the neighbour entry of the next hop; return whether the packet can be sent to it."""
-    answer = node[q.NEIGHBOURS]
-    flow = here.packet.outer or here.packet.flow
-    target: Address = here.next_hop or flow.destination
-    if not answer.known or not _has_neighbours(node, here.device):
-        return True
-    if target.version == 6 and answer.record is not None and _lists_ipv4_alone(answer.record):
-        return True
-    neighbour = neighbour_of(answer.facts, here.device, target)
-    where = here.on_node(HopKind.NEIGHBOUR)
-    if neighbour is None:
-        _no_entry(walk, here, target, cite.whole(answer.record))
-        return True
-    evidence = cite.of(answer.record, neighbour.span)
-    if unresolved(neighbour):
-        state = "/".join(neighbour.states)
-        walk.drop(
-            *where,
-            f"next hop {target} on {here.device} is {state}",
-            State.OBSERVED,
-            here.packet,
-            evidence,
-            title=f"neighbour {target} on {here.device} of {here.node} is {state}",
-            detail="Nobody on the link answers ARP/ND for the next hop: it is down, or not on this "
-            "network.",
-        )
-        return False
-    walk.hop(
-        *where,
-        f"next hop {target} is at {neighbour.mac} on {here.device} ({'/'.join(neighbour.states)})",
-        State.OBSERVED,
-        here.packet,
-        evidence,
-    )
-    return True
-
-
-def _no_entry(
-    walk: PathBuilder, here: PacketState, target: Address, evidence: tuple[Evidence, ...]
-) -> None:
-    """Say that the next hop's MAC has to be asked for, which may get no answer."""
-    attempt = walk.attempt
-    silent = attempt is not None and attempt.now and attempt.outcome is Outcome.UNANSWERED
-    walk.hop(
-        *here.on_node(HopKind.NEIGHBOUR),
-        f"no entry for next hop {target} on {here.device} yet: the node asks for its MAC",
-        State.UNKNOWN if silent else State.DERIVED,
-        here.packet,
-        evidence,
-        reason=f"whether anybody has {target} on {here.device} is not known" if silent else "",
-        decides=Decides.DROP,
-        fix=Fix(f"Ask for it on node {here.node}.", f"arping -I {here.device} {target}"),
-    )
-
-
-def _has_neighbours(node: NodeView, device: str) -> bool:
-    """Tell whether packets at a device need a MAC: tunnels of IP in IP and WireGuard have none."""
-    link = node.link(device)
-    return link is None or (link.arp and bool(link.mac))
-
-
-def _lists_ipv4_alone(record: Record) -> bool:
-    """Tell whether a record of neighbours has those of ARP alone (/proc/net/arp, arp)."""
-    return "arp" in record.argv[-1] or record.argv[0] == "arp"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
 from kubectl_ebpfnet.explain.path.stages import reply_nat
-from kubectl_ebpfnet.explain.path.stages.device import link_evidence
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
+from kubectl_ebpfnet.explain.path.stages.link_state import link_evidence, takes_packets
 from kubectl_ebpfnet.explain.path.stages.pod import pair_kind
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
 from kubectl_ebpfnet.explain.path.stages.veth import CAME_BACK, ct_text
@@ -80,17 +80,7 @@ def _source_identity(here: PacketState, node: NodeView) -> int | None:
 def _veth(walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoint | None) -> bool:
     name = here.device or (endpoint.interface if endpoint else "")
     link = node.link(name) if name else None
-    if link is not None and not link.up:
-        evidence = link_evidence(node, name)
-        walk.drop(
-            *here.on_node(HopKind.LINK),
-            f"{name} is down",
-            State.OBSERVED,
-            here.packet,
-            evidence,
-            title=f"{name}, the host side of the receiving pod, is down",
-            detail=f"`ip link set {name} up` on node {here.node}.",
-        )
+    if not takes_packets(walk, here, node, name, f"{name}, the host side of the receiving pod,"):
         return False
     if name:
         evidence = link_evidence(node, name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
+from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
 from kubectl_ebpfnet.explain.path.stages.pod_route import route_in_pod
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
@@ -173,16 +174,8 @@ def _link(
     mtu = f", MTU {inner.mtu}" if inner is not None and inner.mtu else ""
     text = f"{pair_kind(node, outer)} {device} ↔ {outer.name} ({how}){mtu}"
     walk.hop(*where, text, State.DERIVED, here.packet, evidence)
-    if not outer.up:
-        walk.drop(
-            *here.on_node(HopKind.LINK),
-            f"{outer.name} is down",
-            State.OBSERVED,
-            here.packet,
-            _node_link_evidence(node, outer),
-            title=f"{outer.name}, the host side of pod {walk.source_pod}, is down",
-            detail=f"`ip link set {outer.name} up` on node {here.node} brings it up.",
-        )
+    called = f"{outer.name}, the host side of pod {walk.source_pod},"
+    if not takes_packets(walk, here, node, outer.name, called):
         return None
     _check_mac(walk, node, outer, neighbour, target)
     return outer.name

@@ -7,7 +7,7 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.net import Address, Network, endpoint_text, protocol_name
+from kubectl_ebpfnet.model.net import Network, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, Severity, State
 
 
@@ -179,7 +179,7 @@ def _by_router(walk: PathBuilder, here: PacketState, node: str) -> str:
     flow = here.packet.outer or here.packet.flow
     if here.next_hop is None or walk.cluster.node_of(flow.destination):
         return ""
-    if _owner(walk, here.next_hop) or walk.answered_now():
+    if walk.cluster.owner_of(here.next_hop) or walk.answered_now():
         return ""
     cidrs = [cidr for name, owned in _pod_cidrs(walk) for cidr in owned if name == node]
     target = next((str(cidr) for cidr in cidrs if flow.destination in cidr), str(flow.destination))
@@ -203,22 +203,12 @@ def _route_to(here: PacketState, node: str) -> Fix:
     )
 
 
-def _owner(walk: PathBuilder, address: Address) -> str:
-    """Return the node that has an address, by its objects or its own devices; "" for none."""
-    named = walk.cluster.node_of(address)
-    if named:
-        return named
-    names = walk.cluster.node_names
-    own = (name for name in names if address in walk.cluster.node(name).own_addresses)
-    return next(own, "")
-
-
 def _next_node(walk: PathBuilder, here: PacketState) -> str:
     """Return the node that the packet comes to next, "" outside of the cluster."""
     cluster = walk.cluster
     flow = here.packet.outer or here.packet.flow
     # A next hop that is a node receives the packet whatever its destination; routers are ignored.
-    node = _owner(walk, here.next_hop) if here.next_hop is not None else ""
+    node = walk.cluster.owner_of(here.next_hop) if here.next_hop is not None else ""
     if not node:
         node = cluster.node_of(flow.destination)
     if not node:

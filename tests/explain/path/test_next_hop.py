@@ -1,0 +1,142 @@
+"""The MAC that a node sends to, against the devices of the node that is meant.
+
+Each test changes what the sender (node2, whose eth0 is 0a:5e:53:30:6c:64) has as node1's MAC, which
+is 36:f7:b2:7b:3d:0f. node1 has node2's own MAC as node2's: nothing between them translates.
+"""
+
+from __future__ import annotations
+
+import json
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, agent_place, bundle_of
+from kubectl_ebpfnet.model.path import Path as Answer
+from tests.explain.path.changed import NATIVE, Change, ask, changed, finding, say, without
+
+NEIGHBOURS, LINKS = "ip -j neigh", "ip -j -d link"
+RIGHT, OWN, NOBODYS = "36:f7:b2:7b:3d:0f", "0a:5e:53:30:6c:64", "02:00:00:00:be:ef"
+WORLD, HOST = "3a:17:64:51:08:51", "02:00:00:00:00:77"
+NODE1 = "172.30.0.11"
+
+
+def entries(*more: dict[str, Any], mac: str, state: str) -> Change:
+    """What `ip neigh` says on node2: node1 with this MAC, the world (its gateway), a host."""
+    gateway = {"dst": "172.30.0.200", "dev": "eth0", "lladdr": WORLD, "state": ["REACHABLE"]}
+    host = {"dst": "172.30.0.77", "dev": "eth0", "lladdr": HOST, "state": ["STALE"]}
+    node1 = {"dst": NODE1, "dev": "eth0", "lladdr": mac, "state": [state]}
+    return say("node2", NEIGHBOURS, json.dumps([node1, host, gateway, *more]))
+
+
+def to_web(*changes: Change) -> Answer:
+    return ask(changed(NATIVE, *changes), "client", "pod/web:8081")
+
+
+SILENT_OWNER = say("node1", NEIGHBOURS, "[]")
+CASES = [
+    ("nobody's, by hand, and the owner sees us", NOBODYS, "PERMANENT", (), "dropped"),
+    ("its own MAC", OWN, "REACHABLE", (), "dropped"),
+    ("nobody's, by hand, but something may translate", NOBODYS, "PERMANENT",
+     (SILENT_OWNER,), "unknown"),
+    ("another host's, by hand", HOST, "PERMANENT", (), "unknown"),
+    ("the router's, by hand", WORLD, "PERMANENT", (), "reachable"),
+    ("the router's, learned: proxy ARP", WORLD, "STALE", (), "reachable"),
+    ("nobody's, learned: a proxy that nobody listed", NOBODYS, "REACHABLE", (), "reachable"),
+    ("right, by hand", RIGHT, "PERMANENT", (), "reachable"),
+    ("the owner's devices were not read", NOBODYS, "PERMANENT",
+     (without("node1", LINKS), without("node1", "ip -j addr")), "reachable"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mac", "state", "more", "verdict"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
+)
+def test_a_mac_is_weighed_by_who_has_it(
+    mac: str, state: str, more: tuple[Change, ...], verdict: str
+) -> None:
+    path = to_web(entries(mac=mac, state=state), *more)
+    assert path.verdict == verdict, path.reason
+    errors = [f.title for f in path.findings if f.severity == "error"]
+    assert bool(errors) == (verdict == "dropped")
+    if verdict == "dropped":
+        assert path.drop is not None
+        assert path.drop.object == f"neighbour {NODE1} dev eth0 of node node2"
+        assert path.fix is not None
+        assert path.fix.command == f"ip neigh del {NODE1} dev eth0"
+        assert f"eth0 of node1, which has {NODE1}, is at {RIGHT}, not at {mac}" in path.cause
+    if verdict == "unknown":
+        assert RIGHT in path.cause
+
+
+def test_any_device_of_the_owner_may_answer() -> None:
+    second = json.dumps({"ifindex": 77, "ifname": "eth1", "flags": ["UP", "LOWER_UP"],
+                         "mtu": 1500, "address": NOBODYS})  # fmt: skip
+
+    def with_second(record: Any) -> Any:
+        if record.command != LINKS or record.place.node != "node1":
+            return record
+        said = record.stdout.read().decode().strip()
+        return say("node1", LINKS, said[:-1] + "," + second + "]")(record)
+
+    path = to_web(entries(mac=NOBODYS, state="PERMANENT"), with_second)
+    assert path.verdict == "reachable"
+    assert path.findings == to_web().findings
+
+
+def third_node(bundle: Bundle, mac: str) -> Bundle:
+    """The same with a node3 whose eth0 has this MAC."""
+    link = {"ifindex": 2, "ifname": "eth0", "flags": ["UP", "LOWER_UP"], "address": mac}
+    argv = tuple(LINKS.split())
+    record = Record(0, agent_place("node3"), argv, 0, InMemory(json.dumps([link]).encode()))
+    return bundle_of([*bundle.records, record])
+
+
+@pytest.mark.parametrize("state", ["PERMANENT", "REACHABLE"])
+def test_a_third_nodes_mac_arrives_only_if_that_node_forwards(state: str) -> None:
+    bundle = third_node(changed(NATIVE, entries(mac=NOBODYS, state=state)), NOBODYS)
+    path = ask(bundle, "client", "pod/web:8081")
+    assert path.verdict == "unknown"
+    assert "whether node3, which has that MAC, forwards it is not known" in path.reason
+    assert finding(path, "node2 sends to a MAC that node1 does not have").severity == "warning"
+
+
+def test_ipv6_neighbours_count_alike() -> None:
+    """node1 is reached by an IPv6 next hop, whose entry was written by hand."""
+    address = ip_address("fd00::11")
+
+    def on_node(name: str, host: str) -> Change:
+        def add(record: Any) -> Any:
+            if record.place.node != name or record.command != "ip -j addr":
+                return record
+            said = json.loads(record.stdout.read())
+            eth0 = next(each for each in said if each["ifname"] == "eth0")
+            eth0["addr_info"].append(
+                {"family": "inet6", "local": host, "prefixlen": 64, "scope": "global"}
+            )
+            return say(name, "ip -j addr", json.dumps(said))(record)
+
+        return add
+
+    def via(record: Any) -> Any:
+        if record.place.node != "node2" or record.command != "ip -j route show table all":
+            return record
+        said = json.loads(record.stdout.read())
+        for route in said:
+            if route.get("gateway") == NODE1:
+                del route["gateway"]
+                route["via"] = {"family": "inet6", "host": str(address)}
+        return say("node2", "ip -j route show table all", json.dumps(said))(record)
+
+    wrong = {"dst": str(address), "dev": "eth0", "lladdr": NOBODYS, "state": ["PERMANENT"]}
+    seen = {"dst": "fd00::12", "dev": "eth0", "lladdr": OWN, "state": ["REACHABLE"]}
+    path = to_web(
+        on_node("node1", "fd00::11"),
+        on_node("node2", "fd00::12"),
+        via,
+        entries(wrong, mac=RIGHT, state="REACHABLE"),
+        say("node1", NEIGHBOURS, json.dumps([seen])),
+    )
+    assert path.drop is not None, path.reason
+    assert path.drop.object == "neighbour fd00::11 dev eth0 of node node2"
