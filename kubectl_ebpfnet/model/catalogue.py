@@ -128,7 +128,7 @@ POD_NEIGHBOURS  = Fact("pod-neighbours", Neighbour, _POD, PATH | PROGRAMS, "neig
     read =_by("nettools.neighbours",    "arp -an"))
 POD_IFLINK      = Fact("pod-iflink", int, _POD, PATH | PROGRAMS,
     asked=_by("procfs.number",          "cat /sys/class/net/eth0/iflink"))
-POD_ATTACHMENTS = Fact("pod-attachments", Attachment, _POD, PROGRAMS, "attachments")
+POD_ATTACHMENTS = Fact("pod-attachments", Attachment, _POD, PATH | PROGRAMS, "attachments")
 # How the pod turns a name into addresses.
 RESOLV_CONF     = Fact("resolv-conf", ResolverConfig, _POD, NAMES,
     asked=_by("resolver.config",        "cat /etc/resolv.conf"))

@@ -188,6 +188,7 @@ class Program:
         map_ids: ids of the maps it uses.
         run_count, run_time_ns: how often and how long it ran while kernel.bpf_stats_enabled was
             on; None where the source does not say, or when it never ran with statistics on.
+        holders: processes that keep it open, `NAME (PID)`, where the source says so.
     """
 
     id: int
@@ -198,12 +199,13 @@ class Program:
     map_ids: tuple[int, ...] = ()
     run_count: int | None = None
     run_time_ns: int | None = None
+    holders: tuple[str, ...] = ()
     span: Span = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A BPF program at a hook.
+    """A BPF program at a hook, or a filter of tc that is none.
 
     Attributes:
         hook: `xdp`, `tcx/ingress`, `tcx/egress`, `clsact/ingress`, `clsact/egress`,
@@ -220,6 +222,10 @@ class Attachment:
         direct_action: a tc filter whose return code is the verdict.
         pin: path of the bpf_link's pin, "" when not known.
         cgroup: path of the cgroup below its hierarchy's root (`/` for the root), "" for devices.
+        classifier: kind of a tc filter that runs no BPF program of its own (`u32`, `flower`,
+            `matchall`, …), "" for programs.
+        protocol: of the packets that a tc filter is for, as tc names it (`ip`, `ipv6`, `arp`, …);
+            "" for all.
     """
 
     hook: str
@@ -232,6 +238,8 @@ class Attachment:
     direct_action: bool = True
     pin: str = ""
     cgroup: str = ""
+    classifier: str = ""
+    protocol: str = ""
     span: Span = field(default=NOWHERE, compare=False)
 
 

@@ -144,7 +144,9 @@ devices() {
     w=${w##*/}
     case $w in
     lo) continue;;
-    lxc*) case $d in *"qdisc clsact ffff: dev $w "*) ;; *) continue;; esac;;
+    lxc*) case $d in
+      *"qdisc clsact ffff: dev $w "*|*"qdisc ingress ffff: dev $w "*) ;; *) continue;;
+      esac;;
     esac
     c=$((c+1)); [ $c -gt 200 ] && break
     for g in ingress egress; do x=" $g $w"; run '' tc filter show dev "$w" $g; done

@@ -81,6 +81,7 @@ class PacketState:
         next_hop: gateway of the route that was taken, None when the destination is on the link.
         encrypted: what travels between the nodes in its place, e.g. `WireGuard, UDP port 51871`;
             "" when it is not encrypted.
+        unpoliced: it comes to its pod without a program of Cilium's that checks the policy there.
     """
 
     stage: Stage
@@ -93,6 +94,7 @@ class PacketState:
     netfilter: Context | None = None
     next_hop: Address | None = None
     encrypted: str = ""
+    unpoliced: bool = False
 
     def to(self, stage: Stage, **changes: object) -> PacketState:
         """Return the packet at the next place; `changes` are fields that differ there."""

@@ -1,8 +1,10 @@
-"""The BPF programs at a device, in the order in which the kernel runs them.
+"""The BPF programs and tc filters at a device, in the order in which the kernel runs them.
 
 At ingress: XDP, then tcx, then the clsact filters by preference; at egress: tcx, then clsact
-(Linux net/core/dev.c sch_handle_ingress, sch_handle_egress). tc(8) does not show tcx, and a
-bpftool before 7.3 shows neither tcx nor netkit, so bpf_links and Cilium's pins are read as well.
+(Linux net/core/dev.c sch_handle_ingress, sch_handle_egress). A netkit pair runs its programs as it
+transmits (drivers/net/netkit.c): before the other end's ingress, behind its own egress. tc(8) does
+not show tcx, and a bpftool before 7.3 shows neither tcx nor netkit, so bpf_links and Cilium's pins
+are read as well.
 
 A pin keeps a bpf_link alive, attached or not: `bpftool link detach`, or a device that is gone,
 leave it where it is. So a pin proves an attachment only together with the link's device.
@@ -11,7 +13,7 @@ leave it where it is. So a pin proves an attachment only together with the link'
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import chain
@@ -24,7 +26,10 @@ from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.kernel import Attachment, BpfPin, Program
 from kubectl_ebpfnet.model.path import Evidence
 
-_ORDER = {"xdp": 0, "netkit": 1, "tcx": 2, "clsact": 3}
+_ORDER = {
+    "ingress": ("xdp", "netkit", "tcx", "clsact"),
+    "egress": ("tcx", "clsact", "netkit"),
+}
 _CGROUP_GAP = re.compile(r"attach type (\d{1,2})\b|cgroup")
 _DEVICE_ATTACH_TYPES = frozenset({"37", "46", "47", "54", "55"})
 """xdp, tcx and netkit in the kernel's enum bpf_attach_type (include/uapi/linux/bpf.h)."""
@@ -57,14 +62,25 @@ class ProgramAtHook:
 
     @property
     def name(self) -> str:
-        """`cil_from_container`, or `a program` without a name."""
+        """`cil_from_container`, `a program without a name`, or `a u32 filter` of tc."""
+        if self.attachment.classifier:
+            return f"a {self.attachment.classifier} filter"
         return self.attachment.program_name.removesuffix(":[*fsobj]") or "a program without a name"
+
+    @property
+    def chain(self) -> str:
+        """Programs of one chain end it for those behind them: `xdp`, `netkit`, or `tc` for tcx and
+        clsact together."""
+        kind = self.attachment.hook.partition("/")[0]
+        return kind if kind in ("xdp", "netkit") else "tc"
 
     @property
     def title(self) -> str:
         """`cil_from_container (tcx/ingress, id 2205, tag …)`."""
         a = self.attachment
         details = [a.hook or "bpf_link"]
+        if a.classifier:
+            details.append(f"pref {a.priority}")
         if a.program_id is not None:
             details.append(f"id {a.program_id}")
         if a.tag:
@@ -117,8 +133,8 @@ def at_device(
     """
     whole = node[q.ATTACHMENTS]
     if whole.known:
-        there = _of(node.having(q.ATTACHMENTS, device, "device"), direction, whole.record)
-        named = tuple(_named(node, program) for program in sorted(there, key=_rank))
+        there = of_direction(node.having(q.ATTACHMENTS, device, "device"), direction, whole.record)
+        named = tuple(_named(node, program) for program in there)
         missing = device_gaps(whole.record)
         cilium = _presence(named, complete=not missing)
         detached = _without(named, _pinned(node, device, direction, endpoint_id))
@@ -137,7 +153,7 @@ def _by_commands(
     if net.known:
         asked.append("bpftool net")
         empty += cite.whole(net.record)
-        found += _of(node.having(q.BPF_NET, device, "device"), direction, net.record)
+        found += of_direction(node.having(q.BPF_NET, device, "device"), direction, net.record)
     if filters.known:
         asked.append("tc")
         empty += cite.whole(filters.record)
@@ -154,9 +170,10 @@ def _by_commands(
             asked.append("bpftool link")
             # Without pins the device's name is all there is; another namespace may use it too.
             links = node.links_by_device.get(device, ())
-            found += _of(links, direction, node.bpf_links.record)[:1]
-    named = tuple(_named(node, program) for program in sorted(found, key=_rank))
-    missing = "" if named or pinned.detached else _missing(node, asked, filters.known)
+            found += of_direction(links, direction, node.bpf_links.record)[:1]
+    named = tuple(_named(node, program) for program in sorted(found, key=_rank(direction)))
+    there = pinned.detached or any(program.ciliums for program in named)
+    missing = "" if there else _missing(node, asked, filters.known)
     if pinned.unclear and not any(p.ciliums for p in named):
         named += tuple(_named(node, program) for program in pinned.unclear)
         missing = "bpftool does not tell of which device the pinned link is"
@@ -168,7 +185,10 @@ def _presence(named: Iterable[ProgramAtHook], *, complete: bool) -> Presence:
     programs = list(named)
     if any(program.ciliums and not program.by_pin for program in programs):
         return Presence.PRESENT
-    nameless = any(not program.attachment.program_name for program in programs)
+    nameless = any(
+        not program.attachment.program_name and not program.attachment.classifier
+        for program in programs
+    )
     return Presence.ABSENT if complete and not nameless else Presence.UNKNOWN
 
 
@@ -189,9 +209,16 @@ def stated_gaps(record: Record | None) -> str:
     return record.stderr.decode("utf-8", "replace").strip() if record is not None else ""
 
 
-def _of(
+def of_direction(
     attachments: Iterable[Attachment], direction: str, record: Record | None
 ) -> list[ProgramAtHook]:
+    """Return the programs of one direction, in the order in which they run.
+
+    Args:
+        attachments: of one device.
+        direction: `ingress` or `egress`.
+        record: that lists them.
+    """
     hits = []
     for a in attachments:
         hook, _, side = a.hook.partition("/")
@@ -201,7 +228,7 @@ def _of(
             side = "ingress"
         if side == direction:
             hits.append(ProgramAtHook(a, cite.of(record, a.span)))
-    return hits
+    return sorted(hits, key=_rank(direction))
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,9 +301,15 @@ def _new(have: list[ProgramAtHook], more: list[ProgramAtHook]) -> list[ProgramAt
     return [p for p in more if p.attachment.program_id not in ids or not ids]
 
 
-def _rank(program: ProgramAtHook) -> tuple[int, int]:
-    kind = program.attachment.hook.partition("/")[0]
-    return (_ORDER.get(kind, 9), program.attachment.priority)
+def _rank(direction: str) -> Callable[[ProgramAtHook], tuple[int, int]]:
+    order = _ORDER[direction]
+
+    def rank(program: ProgramAtHook) -> tuple[int, int]:
+        kind = program.attachment.hook.partition("/")[0]
+        place = order.index(kind) if kind in order else len(order)
+        return (place, program.attachment.priority)
+
+    return rank
 
 
 def _named(node: NodeView, program: ProgramAtHook) -> ProgramAtHook:

@@ -105,6 +105,8 @@ def _at_devices(node: NodeView, where: str, links: Iterable[Link]) -> Iterator[A
             there = at_device(node, link.name, direction, node.endpoint_at(link.name))
             for found in there.programs:
                 a = found.attachment
+                if a.classifier:
+                    continue
                 program = node.program(a.program_id)
                 yield AttachedProgram(
                     where, a, 0, program, found.role, found.evidence, found.by_pin
@@ -123,6 +125,8 @@ def _elsewhere(node: NodeView, where: str) -> Iterator[AttachedProgram]:
 
 def _of_answer(node: NodeView, where: str, answer: Answer[Attachment]) -> Iterator[AttachedProgram]:
     for a in answer.facts:
+        if a.classifier:
+            continue
         evidence = cite.of(answer.record, a.span)
         program = node.program(a.program_id)
         name = program.name if program is not None else a.program_name

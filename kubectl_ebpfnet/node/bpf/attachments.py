@@ -145,11 +145,13 @@ class _AttachmentReader:
             yield self._attachment(
                 f"clsact/{direction}", device.name, item.program, 0, item.preference,
                 direct_action=item.direct_action, name=item.name, tag=item.tag,
+                classifier="" if item.kind == "bpf" else item.kind, protocol=item.protocol,
             )  # fmt: skip
 
     def _attachment(
         self, hook: str, device: str, program: int, link: int, priority: int,
         *, cgroup: str = "", direct_action: bool = True, name: str = "", tag: str = "",
+        classifier: str = "", protocol: str = "",
     ) -> Attachment:  # fmt: skip
         """Return an attachment.
 
@@ -172,6 +174,8 @@ class _AttachmentReader:
             direct_action=direct_action,
             pin=self._pin(link),
             cgroup=cgroup,
+            classifier=classifier,
+            protocol=protocol,
         )
 
     def _link(self, place: links.Place) -> int:

@@ -1,4 +1,4 @@
-"""BPF filters of clsact and ingress qdiscs, one RTM_GETTFILTER dump a device and direction.
+"""Filters of clsact and ingress qdiscs, one RTM_GETTFILTER dump a device and direction.
 
 Sources: tc-bpf(8), net/sched/cls_bpf.c (cls_bpf_dump), net/sched/cls_api.c (tc_dump_tfilter).
 """
@@ -6,7 +6,8 @@ Sources: tc-bpf(8), net/sched/cls_bpf.c (cls_bpf_dump), net/sched/cls_api.c (tc_
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+import socket
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyroute2.netlink.rtnl import RTM_GETQDISC, RTM_GETTFILTER
@@ -17,27 +18,33 @@ from kubectl_ebpfnet.node.netlink.rtnetlink import dump, text
 _PARENTS = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}  # TC_H_MIN_INGRESS, TC_H_MIN_EGRESS
 _QDISCS = {"clsact": ("ingress", "egress"), "ingress": ("ingress",)}
 _DIRECT_ACTION = 1  # TCA_BPF_FLAG_ACT_DIRECT
+_PROTOCOLS = {0x0003: "", 0x0800: "ip", 0x0806: "arp", 0x86DD: "ipv6"}
+"""tc's names of EtherTypes (iproute2 lib/ll_proto.c), "" for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
-class BpfFilter:
-    """A filter that runs a BPF program.
+class Filter:
+    """A filter, or all of a preference that run no BPF program.
 
     Attributes:
+        kind: `bpf`, `u32`, `flower`, …
         preference: tc's `pref`: lower ones run first.
         chain: 0 except for filters that only a `goto chain` reaches.
         program: id, 0 for classic BPF.
         tag: of the program, "" for classic BPF.
         name: of the filter, e.g. `bpf_lxc.o:[from-container]`.
         direct_action: the program's return code is the verdict.
+        protocol: as tc names it, "" for all.
     """
 
+    kind: str
     preference: int
     chain: int
-    program: int
-    tag: str
-    name: str
-    direct_action: bool
+    program: int = 0
+    tag: str = ""
+    name: str = ""
+    direct_action: bool = False
+    protocol: str = ""
 
 
 class Filters:
@@ -50,7 +57,7 @@ class Filters:
         """List the qdiscs. Raises KernelError."""
         self._directions = _directions()
 
-    def of(self, index: int, direction: str) -> list[BpfFilter]:
+    def of(self, index: int, direction: str) -> list[Filter]:
         """Return a device's filters in the order in which they run.
 
         Args:
@@ -72,10 +79,8 @@ class Filters:
             raise
         found = map(_filter, messages)
         # Filters of equal preference run in the kernel's order.
-        return sorted(
-            (bpf_filter for bpf_filter in found if bpf_filter is not None),
-            key=lambda bpf_filter: (bpf_filter.chain, bpf_filter.preference),
-        )
+        there = dict.fromkeys(one for one in found if one is not None)
+        return sorted(there, key=lambda one: (one.chain, one.preference))
 
 
 def _directions() -> dict[int, tuple[str, ...]]:
@@ -88,14 +93,24 @@ def _directions() -> dict[int, tuple[str, ...]]:
     return found
 
 
-def _filter(message: Any) -> BpfFilter | None:
-    """Return a BPF filter; None for other kinds, and for the row of a preference."""
-    options = message.get_attr("TCA_OPTIONS")
-    if message.get_attr("TCA_KIND") != "bpf" or not options or not message["handle"]:
-        return None
-    return BpfFilter(
+def _filter(message: Any) -> Filter | None:
+    """Return a filter; of a kind other than bpf one that stands for all of its preference, and None
+    for the row of a preference of bpf."""
+    kind = message.get_attr("TCA_KIND") or ""
+    protocol = socket.ntohs(message["info"] & 0xFFFF)
+    there = Filter(
+        kind,
         preference=message["info"] >> 16,
         chain=message.get_attr("TCA_CHAIN") or 0,
+        protocol=_PROTOCOLS.get(protocol, f"{protocol:#06x}"),
+    )
+    options = message.get_attr("TCA_OPTIONS")
+    if kind != "bpf":
+        return there if kind else None
+    if not options or not message["handle"]:
+        return None
+    return replace(
+        there,
         program=options.get_attr("TCA_BPF_ID") or 0,
         tag=(options.get_attr("TCA_BPF_TAG") or "").replace(":", ""),
         name=text(options.get_attr("TCA_BPF_NAME")),

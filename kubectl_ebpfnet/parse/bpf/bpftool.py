@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.evidence import Span
+from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.kernel import Attachment, Program
 from kubectl_ebpfnet.parse._text import (
     Located,
@@ -78,10 +78,22 @@ def programs(data: bytes) -> tuple[Program, ...]:
                 tag=json_text(record, "tag", source),
                 loaded_at=json_integer(record, "loaded_at", source),
                 map_ids=tuple(integer(number, source, 1) for number in map_ids),
+                run_count=json_integer(record, "run_cnt", source),
+                run_time_ns=json_integer(record, "run_time_ns", source),
+                holders=_holders(record, source),
                 span=span,
             )
         )
     return tuple(found)
+
+
+def _holders(record: dict[str, Any], source: str) -> tuple[str, ...]:
+    """Return the processes that hold a program, which bpftool prints where it has BTF (pids.c)."""
+    listed = json_objects(record.get("pids", []), source, NOWHERE)
+    return tuple(
+        f"{json_text(one, 'comm', source)} ({integer(one.get('pid'), source, 1)})"
+        for _, one in listed
+    )
 
 
 def net(data: bytes) -> tuple[Attachment, ...]:

@@ -1,18 +1,22 @@
-"""`tc filter show`: the BPF programs at a device's clsact hooks.
+"""`tc filter show`: the BPF programs at a device's clsact hooks, and filters of other kinds.
 
     filter protocol all pref 1 bpf chain 0
     filter protocol all pref 1 bpf chain 0 handle 0x1 bpf_lxc.o:[from-container] direct-action …
+    filter protocol ip pref 7 u32 chain 0 fh 800::800 order 2048 key ht 800 bkt 0 *flowid :1 …
+      match 01010101/ffffffff at 16
+        action order 1: mirred (Egress Redirect to device lo) stolen
 
-tc prints a line without a handle for each preference, which is no program, then each filter.
+tc prints a line without a handle for each preference, which is no filter, then each filter.
 
-Sources: iproute2's tc/tc_filter.c (print_filter), tc/f_bpf.c (bpf_print_opt), tc-bpf(8). Verified
-with iproute2 6.1; older ones do not print the program's name. Programs attached by tcx or netkit
-links are not in it.
+Sources: iproute2's tc/tc_filter.c (print_filter), tc/f_bpf.c (bpf_print_opt), tc/f_u32.c,
+tc-bpf(8). Verified with iproute2 6.1; older ones do not print the program's name. Programs attached
+by tcx or netkit links are not in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
@@ -28,9 +32,8 @@ _AFTER_NAME = frozenset(
 
 
 def filters(data: bytes, device: str, direction: str) -> tuple[Attachment, ...]:
-    """Return the BPF filters that `tc filter show dev X ingress|egress` printed, in their order.
-
-    Filters of other kinds (u32, flower, …) are left out.
+    """Return the filters that `tc filter show dev X ingress|egress` printed: each that runs a
+    BPF program, in their order, then one for each preference of another kind (u32, flower, …).
 
     Args:
         data: what was printed.
@@ -42,21 +45,36 @@ def filters(data: bytes, device: str, direction: str) -> tuple[Attachment, ...]:
 
 
 def _text_filters(data: bytes, device: str, hook: str) -> Iterator[Attachment]:
+    others: dict[tuple[str, str, str], Attachment] = {}
+    last = None
     for number, text in lines(data, _SOURCE):
-        if not text.strip() or text[0].isspace():  # actions and statistics are indented
+        if not text.strip():
             continue
+        if text[0].isspace():  # matches, actions and statistics are indented
+            if last is not None:
+                others[last] = replace(others[last], span=Span(others[last].span.line, number))
+            continue
+        last = None
         words = iter(text.split())
         if next(words) != "filter":
             raise ParseError(_SOURCE, number, f"not a filter: {quoted(text)}")
         head = _head(words, number)
-        if head["kind"] == "bpf" and "handle" in head:
-            yield Attachment(
-                hook=hook,
-                device=device,
-                priority=integer(head.get("pref", "0"), _SOURCE, number),
-                span=Span(number),
-                **_program(list(words), number),
-            )
+        if head["kind"] == "bpf" and "handle" not in head:
+            continue
+        there = Attachment(
+            hook=hook,
+            device=device,
+            program_name="",
+            priority=integer(head.get("pref", "0"), _SOURCE, number),
+            protocol=head.get("protocol", "").removeprefix("all"),
+            span=Span(number),
+        )
+        if head["kind"] == "bpf":
+            yield replace(there, **_program(list(words), number))
+        elif head["kind"]:
+            last = (head.get("chain", ""), head.get("pref", ""), head["kind"])
+            others.setdefault(last, replace(there, classifier=head["kind"], direct_action=False))
+    yield from others.values()
 
 
 def _head(words: Iterator[str], number: int) -> dict[str, str]:

@@ -51,14 +51,19 @@ def test_several_filters_are_in_order() -> None:
     assert (third.program_name, third.program_id) == ("", None)  # classic BPF has no program
 
 
-def test_other_classifiers_are_no_programs() -> None:
+def test_other_classifiers_are_one_for_each_preference() -> None:
     data = (
+        b"filter protocol ip pref 49152 u32 chain 0 \n"
         b"filter protocol ip pref 49152 u32 chain 0 fh 800: ht divisor 1 \n"
+        b"filter protocol ip pref 49152 u32 chain 0 fh 800::800 order 2048 flowid :1\n"
         b"filter protocol all pref 2 flower chain 0 handle 0x1 \n"
         b"  not_in_hw\n"
         b"\taction order 1: gact action drop\n"
     )
-    assert tc.filters(data, "eth0", "egress") == ()
+    u32, flower = tc.filters(data, "eth0", "egress")
+    assert (u32.classifier, u32.priority, u32.protocol) == ("u32", 49152, "ip")
+    assert (flower.classifier, flower.priority, flower.protocol) == ("flower", 2, "")
+    assert (flower.span.line, flower.span.last, flower.program_name) == (4, 6, "")
 
 
 def test_nothing_is_nothing() -> None:

@@ -12,8 +12,10 @@ from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_ba
 from kubectl_ebpfnet.explain.kernel.routing import decide
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
 from kubectl_ebpfnet.explain.path.stages import forward, gateway, nodeport, outer, reply_nat
+from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_below
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
-from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs, without_cilium
+from kubectl_ebpfnet.explain.path.stages.missing_programs import report_absent, without_cilium
+from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs
 from kubectl_ebpfnet.explain.path.stages.tunnel import device_evidence, device_of, is_open
 from kubectl_ebpfnet.explain.path.stages.veth import has_cilium
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -42,12 +44,16 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
         return None
     here = here.to(here.stage, next_hop=None)
     walk.links.append((here.node, device))
+    show_below(walk, here, device, "ingress")
     cilium = show_programs(walk, here, device, "ingress")
+    missing = cilium is Presence.ABSENT and device in node.config.devices
     if here.packet.outer is not None:
+        if missing:
+            report_absent(walk, here, device, "network")
         if not outer.may_come_in(walk, here, node, device):
             return None
         return _out_of_tunnel(walk, here, node)
-    if cilium is Presence.ABSENT and device in node.config.devices:
+    if missing:
         without_cilium(walk, here, device, "network")
         return here.to(Stage.HOST, in_device=device)
     return _inside(walk, here, node, device)

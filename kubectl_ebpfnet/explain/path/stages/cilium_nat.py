@@ -36,7 +36,7 @@ def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
     flow = here.packet.flow
     where = (HopPlace.CILIUM, here.device, here.node, HopKind.NAT)
     entry = tracked.cilium_nat if tracked is not None and tracked.node == here.node else None
-    if entry is not None and entry.flow == flow:
+    if entry is not None and entry.flow == flow and not walk.outdated:
         return _as_seen(walk, here, node, entry)
     if node.config.masquerading_of(flow.source.version) != "bpf":
         return here

@@ -5,13 +5,17 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain.path.stages import gateway, next_hop
 from kubectl_ebpfnet.explain.path.stages.cilium_nat import by_cilium
 from kubectl_ebpfnet.explain.path.stages.encryption import encrypt
+from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_below
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
-from kubectl_ebpfnet.explain.path.stages.program_hops import (
-    show_programs,
+from kubectl_ebpfnet.explain.path.stages.missing_programs import (
+    report_absent,
+    to_network,
     translates_answers,
     without_cilium,
 )
+from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs
 from kubectl_ebpfnet.explain.path.stages.source_nat import by_netfilter
+from kubectl_ebpfnet.explain.path.stages.veth import has_cilium
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.programs.at_device import Presence
 from kubectl_ebpfnet.explain.views import cite
@@ -37,7 +41,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
             return to_pod
         if here.device in ("cilium_host", "cilium_net"):
             return _by_cilium_host(walk, here, node)
-    show_programs(walk, here, here.device, "egress")
+    to_network(walk, here, node, show_programs(walk, here, here.device, "egress"))
     if inside and walk.forth is None:  # nothing translates an answer's source but back
         row = gateway.policy_row(walk, here, node)
         if row is not None and gateway.is_at(walk, node, row):
@@ -53,6 +57,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     encrypted = encrypt(walk, here, node)
     if encrypted is None or not next_hop.resolve(walk, encrypted, node):
         return None
+    show_below(walk, here, here.device, "egress")
     return encrypted.to(Stage.WIRE)
 
 
@@ -65,7 +70,14 @@ def _to_local_pod(walk: PathBuilder, here: PacketState, node: NodeView) -> Packe
         endpoint = client if at_client else None
     if endpoint is None:
         return None
-    if here.device == endpoint.interface or here.device in ("cilium_host", "cilium_net"):
+    if here.device == endpoint.interface:
+        absent = show_programs(walk, here, here.device, "egress") is Presence.ABSENT
+        absent = absent and has_cilium(walk, node)
+        if absent:
+            title, fix = report_absent(walk, here, here.device, "to-pod")
+            walk.doubt(title, fix=fix)
+        return here.to(Stage.ENDPOINT, unpoliced=absent)
+    if here.device in ("cilium_host", "cilium_net"):
         show_programs(walk, here, here.device, "egress")
         return here.to(Stage.ENDPOINT, device=endpoint.interface)
     return None
@@ -75,7 +87,7 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
     """Send the packet from the node's stack to another node's pod: cil_from_host encapsulates."""
     cilium = show_programs(walk, here, here.device, "egress")
     if here.device == "cilium_host" and cilium is Presence.ABSENT:
-        without_cilium(walk, here, here.device, "host", "egress")
+        without_cilium(walk, here, here.device, "host")
         walk.unknown(f"what becomes of it at {here.device} without cil_from_host is not known")
         return None
     entry = node.ipcache_of(here.packet.flow.destination)

@@ -8,6 +8,11 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
 from kubectl_ebpfnet.explain.path.stages import reply_nat
+from kubectl_ebpfnet.explain.path.stages.foreign_programs import (
+    own_device,
+    show_foreign_at,
+    show_in_pod,
+)
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.stages.link_state import link_evidence, takes_packets
 from kubectl_ebpfnet.explain.path.stages.pod import pair_kind
@@ -30,7 +35,7 @@ def enter(walk: PathBuilder, here: PacketState) -> None:
         return
     tracked = incoming_at(walk, here)
     endpoint_id = endpoint.id if endpoint is not None else None
-    if not policy_hop(
+    if not here.unpoliced and not policy_hop(
         walk, here, node, here.packet, endpoint_id, "ingress", _source_identity(here, node)
     ):
         return
@@ -83,6 +88,10 @@ def _veth(walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoi
     if not takes_packets(walk, here, node, name, f"{name}, the host side of the receiving pod,"):
         return False
     if name:
+        into_pod = node.config.host_routing == "bpf" or node.host_routing.bpf
+        if here.skips_netfilter and not into_pod:
+            # bpf_redirect() sends it out of the device; bpf_redirect_peer() puts it into the pod.
+            show_foreign_at(walk, here, name, "egress")
         evidence = link_evidence(node, name)
         if not evidence and endpoint is not None and endpoint.interface == name:
             evidence = endpoint_evidence(node, endpoint)
@@ -97,6 +106,10 @@ def _into_pod(walk: PathBuilder, here: PacketState) -> None:
     flow = here.packet.flow
     pod = walk.cluster.pod_with(flow.destination)
     name = f"{pod.namespace}/{pod.name}" if pod is not None else str(flow.destination)
+    if pod is not None:
+        netns = walk.cluster.pod_netns(pod.namespace, pod.name)
+        device = own_device(netns, flow.destination)
+        show_in_pod(walk, here, netns, name, device, "ingress")
     replied = walk.answered_now()
     walk.hop(
         HopPlace.POD,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
 from kubectl_ebpfnet.explain.path.endings import Destination
+from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_in_pod
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
 from kubectl_ebpfnet.explain.path.stages.pod_route import route_in_pod
@@ -40,6 +41,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
         ok, neighbour = _neighbour(walk, here, netns, device, target)
         if not ok:
             return None
+    show_in_pod(walk, here, netns, walk.source_pod, device, "egress")
     host_side = _link(walk, here, netns, node, device, neighbour, target)
     if host_side is None:
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
+from kubectl_ebpfnet.explain.path.stages.missing_programs import into_tunnel
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.stages.outer import may_leave
 from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs
@@ -92,7 +93,7 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
     # The receiver sees packets of the node itself as a remote node's (__encap_with_nodeid).
     identity = REMOTE_NODE if here.identity == HOST else here.identity
     packet = replace(here.packet, outer=Flow(UDP, source, None, end, port), vni=identity or None)
-    show_programs(walk, here, name, "egress")
+    into_tunnel(walk, here, name, show_programs(walk, here, name, "egress"))
     protocol = (node.config.tunnel_protocol or "vxlan").upper()
     vni = f", VNI {identity} (the sender's identity)" if identity else ""
     walk.hop(

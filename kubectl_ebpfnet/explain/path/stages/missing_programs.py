@@ -1,0 +1,152 @@
+"""A program of Cilium's that is not where it has to be: an error, with what is not done there.
+
+Where they have to be: Cilium pkg/datapath/loader (reloadHostDatapath attaches cil_to_netdev only
+with NodePort, the host firewall or BPF masquerading), pkg/endpoint (cil_to_container with endpoint
+routes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
+from kubectl_ebpfnet.explain.programs.at_device import Presence, at_device
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.path import Decides, Fix, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class _Hook:
+    """A hook of Cilium's: its direction, and what does not happen without its program."""
+
+    direction: str
+    lost: str
+
+
+HOOKS = {
+    "pod": _Hook(
+        "ingress", "What the pod sends meets no policy, no load-balancing and no conntrack of "
+        "Cilium's: it goes on as the node's own stack does it",
+    ),
+    "to-pod": _Hook(
+        "egress", "What comes to the pod meets no ingress policy and no conntrack of Cilium's: the "
+        "egress policy decides about its answers as if they were new",
+    ),
+    "tunnel": _Hook(
+        "ingress", "What comes out of the tunnel meets no policy, and nothing hands it to its "
+        "endpoint: it goes on as the node's own stack does it",
+    ),
+    "into-tunnel": _Hook(
+        "egress", "What NodePorts send to backends of other nodes is not translated",
+    ),
+    "network": _Hook(
+        "ingress", "What comes from the network is not load-balanced, answers to masqueraded "
+        "packets are not translated back, and nothing hands packets to their endpoints: they go on "
+        "as the node's own stack does it",
+    ),
+    "to-network": _Hook(
+        "egress", "What leaves is not masqueraded by Cilium, answers of NodePorts are not "
+        "translated back, and no host firewall sees it",
+    ),
+    "host": _Hook(
+        "egress", "What the node's stack sends to pods is not handed to them, nor into the tunnel: "
+        "it goes on as the node's own stack does it",
+    ),
+}  # fmt: skip
+
+
+def report_absent(walk: PathBuilder, here: PacketState, device: str, hook: str) -> tuple[str, Fix]:
+    """Report that no program of Cilium's is where it has to be, although Cilium runs the node.
+
+    Args:
+        walk: takes the finding.
+        here: the packet on the device's node.
+        device: where the program is missing.
+        hook: of HOOKS.
+
+    Returns:
+        The finding's title, and what to do about it.
+    """
+    node = walk.cluster.node(here.node)
+    number, place = node.endpoint_at(device), HOOKS[hook]
+    attached = at_device(node, device, place.direction, number)
+    evidence = attached.evidence + tuple(e for gone in attached.detached for e in gone.evidence)
+    gone = next(iter(attached.detached), None)
+    why = f"; the pinned link of {gone.name} is attached to no device" if gone is not None else ""
+    at = f"{device} ({place.direction}) of node {here.node}"
+    title = f"no program of Cilium's is attached at {at}{why}"
+    walk.finding(
+        Severity.ERROR,
+        title,
+        f"{place.lost}. Restarting the agent"
+        + (", or regenerating the endpoint," if number is not None else "")
+        + " attaches the program again.",
+        evidence,
+    )
+    command = node.cilium(f"endpoint regenerate {number}") if number is not None else ""
+    return title, Fix(f"Let the agent on {here.node} attach its program again.", command)
+
+
+def without_cilium(walk: PathBuilder, here: PacketState, device: str, hook: str) -> None:
+    """Report an absent program without which the packet goes another way.
+
+    Flows in Cilium's conntrack were let through by the program that is gone: they prove nothing of
+    a packet that is sent now.
+
+    Args:
+        walk: takes the finding and the doubt.
+        here: the packet on the device's node.
+        device: where the program is missing.
+        hook: of HOOKS.
+    """
+    title, fix = report_absent(walk, here, device, hook)
+    walk.doubt(title, Decides.WAY, fix)
+    walk.outdate()
+
+
+def translates_answers(walk: PathBuilder, here: PacketState, node: NodeView) -> None:
+    """Report where Cilium masquerades at a device, and no program of its own translates answers.
+
+    Args:
+        walk: takes the finding.
+        here: the packet, masqueraded by Cilium at its device.
+        node: the device's node.
+    """
+    if at_device(node, here.device, "ingress").cilium is Presence.ABSENT:
+        without_cilium(walk, here, here.device, "network")
+
+
+def to_network(walk: PathBuilder, here: PacketState, node: NodeView, found: Presence) -> None:
+    """Report where cil_to_netdev is not at a device that it has to be at.
+
+    Args:
+        walk: takes the finding.
+        here: the packet at its egress device.
+        node: the device's node.
+        found: whether a program of Cilium's is there.
+    """
+    config = node.config
+    wanted = (
+        config.kube_proxy_replacement
+        or config.host_firewall
+        or config.masquerading_of(here.packet.flow.source.version) == "bpf"
+    )
+    if found is not Presence.ABSENT or not wanted or here.device not in config.devices:
+        return
+    report_absent(walk, here, here.device, "to-network")
+    if here.packet.outer is None and not walk.cluster.in_cluster(here.packet.flow.destination):
+        walk.outdate()  # it was masqueraded by what is gone
+
+
+def into_tunnel(walk: PathBuilder, here: PacketState, device: str, found: Presence) -> None:
+    """Report where cil_to_overlay is not at the tunnel's device.
+
+    Args:
+        walk: takes the finding.
+        here: the packet that is encapsulated.
+        device: the tunnel's.
+        found: whether a program of Cilium's is there.
+    """
+    config = walk.cluster.node(here.node).config
+    if found is Presence.ABSENT and config.kube_proxy_replacement:
+        report_absent(walk, here, device, "into-tunnel")
