@@ -31,6 +31,7 @@ from kubectl_ebpfnet.collect.path import FAR_NODES
 from kubectl_ebpfnet.collect.scope import EVERYTHING, Scope
 from kubectl_ebpfnet.collect.survey import SurveyTarget, survey
 from kubectl_ebpfnet.errors import BundleError, UsageError
+from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import Address
 
 
@@ -110,8 +111,8 @@ def capture(
             session, access, timeout=timeout, folder=target.parent, warn=warn, progress=progress
         ) as gatherer,
     ):
-        further, addresses = _far_ends(gatherer, targets, destinations)
-        survey(gatherer, [*targets, *further], lambda own: _scope(own, addresses))
+        further, addresses, pods = _far_ends(gatherer, targets, destinations)
+        survey(gatherer, [*targets, *further], lambda own: _scope(own, addresses), pods)
         records = gatherer.records()
         if not redact:
             return write_bundle(target, records, overwrite=overwrite)
@@ -136,9 +137,10 @@ def _far_ends(
     gatherer: Gatherer,
     targets: Sequence[SurveyTarget],
     destinations: Sequence[CaptureDestination],
-) -> tuple[list[_NodeTarget], list[Address]]:
-    """Return the nodes at the far ends of destinations, and their addresses."""
+) -> tuple[list[_NodeTarget], list[Address], list[Pod]]:
+    """Return the nodes at the far ends of destinations, their addresses, and the pods there."""
     nodes: list[str] = []
+    pods: dict[tuple[str, str], Pod] = {}
     addresses: list[Address] = []
     for to in destinations:
         for kind, name, namespace, address in _meant(gatherer, targets, to):
@@ -146,7 +148,9 @@ def _far_ends(
             far_end, found = gatherer.needed(gatherer.start(call))
             nodes += far_end.nodes[:FAR_NODES]
             addresses += found[:MOST_LOOKUPS]
-    return [_NodeTarget(name) for name in dict.fromkeys(nodes)], addresses
+            far = [pod for pod in far_end.pods if pod.node in nodes]
+            pods |= {(pod.namespace, pod.name): pod for pod in far[:FAR_NODES]}
+    return [_NodeTarget(name) for name in dict.fromkeys(nodes)], addresses, [*pods.values()]
 
 
 def _meant(

@@ -84,6 +84,7 @@ class _Run:
     def __init__(self, gatherer: Gatherer, request: PathRequest) -> None:
         self.gatherer, self.request = gatherer, request
         self.asked_nodes: set[str] = set()
+        self.asked_pods: set[tuple[str, str]] = set()
 
     def ask(self) -> str:
         """Ask the API server, then the places; return the name of the pod."""
@@ -123,6 +124,7 @@ class _Run:
 
         gatherer.progress(f"asking pod {pod.namespace}/{pod.name} and its node")
         self.asked_nodes.add(pod.node)
+        self.asked_pods.add((pod.namespace, pod.name))
         ask_places(gatherer, scope, [pod.node], [pod])
         gatherer.read(self._endpoints([pod]))
         self._ask_far(far_end, scope)
@@ -139,10 +141,21 @@ class _Run:
         self.gatherer.read(self._endpoints(far_end.pods[:FAR_NODES]))
         others = [node for node in dict.fromkeys(far_end.nodes) if node not in self.asked_nodes]
         self.asked_nodes.update(others[:FAR_NODES])
-        ask_places(self.gatherer, scope, others[:FAR_NODES])
+        ask_places(self.gatherer, scope, others[:FAR_NODES], self._far_pods(far_end), far=True)
         reason = f"not asked: the far end is on {len(others)} nodes, {FAR_NODES} of them are asked"
         for node in others[FAR_NODES:]:
             self.gatherer.ask(unavailable_record(agent_place(node), EXEC, reason), ())
+
+    def _far_pods(self, far_end: FarEnd) -> list[Pod]:
+        """Return the pods that an answer may come from, on nodes that are asked."""
+        pods = {
+            (pod.namespace, pod.name): pod
+            for pod in far_end.pods
+            if pod.node in self.asked_nodes and not pod.host_network
+        }
+        found = [key for key in pods if key not in self.asked_pods][:FAR_NODES]
+        self.asked_pods.update(found)
+        return [pods[key] for key in found]
 
     # --- reads beside others ----------------------------------------------------------------------
 

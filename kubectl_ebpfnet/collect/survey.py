@@ -52,7 +52,12 @@ class SurveyTarget(Protocol):
         ...
 
 
-def survey(gatherer: Gatherer, targets: Iterable[SurveyTarget], scope: ScopeOf) -> list[str]:
+def survey(
+    gatherer: Gatherer,
+    targets: Iterable[SurveyTarget],
+    scope: ScopeOf,
+    far_pods: Sequence[Pod] = (),
+) -> list[str]:
     """Start to ask targets, whatever the packet; the gatherer yields the records.
 
     Args:
@@ -60,6 +65,7 @@ def survey(gatherer: Gatherer, targets: Iterable[SurveyTarget], scope: ScopeOf) 
         targets: the places; without any, every node with an agent, or all nodes if no node has an
             agent. A pod's node is asked too.
         scope: says what to ask once the addresses are known.
+        far_pods: pods at the far end of packets, whose nodes are targets.
 
     Returns:
         The targets' names; for a workload, that of the pod that stands for it.
@@ -93,6 +99,9 @@ def survey(gatherer: Gatherer, targets: Iterable[SurveyTarget], scope: ScopeOf) 
         nodes = [*agents, *(kube.node(each).name for each in listed)]
     addresses = tuple(address for pod in pods for address in pod.addresses)
     ask_places(gatherer, scope(addresses), nodes, pods)
+    asked = {(pod.namespace, pod.name) for pod in pods}
+    others = [pod for pod in far_pods if (pod.namespace, pod.name) not in asked]
+    ask_places(gatherer, scope(addresses), (), others, far=True)
     return names
 
 
@@ -114,18 +123,22 @@ def ask_places(
     nodes: Iterable[str],
     pods: Iterable[Pod] = (),
     mode: Mode | None = None,
+    *,
+    far: bool = False,
 ) -> None:
     """Ask nodes and pods the questions of a scope that are for their answerers.
 
     Args:
         gatherer: asks.
         scope: of the run.
-        nodes: names of nodes, "" for none; those of `pods` as well.
+        nodes: names of nodes, "" for none; those of `pods` as well, unless they were asked before.
         pods: a node pod of their node answers for them, if there is one, else an exec.
         mode: instead of that of --node-access.
+        far: they are at the far end: what pods without a shell would tell is worth no exec each.
     """
     names, pods = [name for name in dict.fromkeys(nodes) if name], list(pods)
-    answerers = gatherer.answerers.for_nodes(names, gatherer.deadline, mode)
+    before = [pod.node for pod in pods if pod.node not in names] if far else []
+    answerers = gatherer.answerers.for_nodes([*names, *before], gatherer.deadline, mode)
     by_node: dict[str, list[Question]] = {}
     for pod in pods:
         if pod.host_network:
@@ -136,9 +149,13 @@ def ask_places(
                 files = Scope(Need.NAMES).questions(pod_place(pod.namespace, pod.name))
                 gatherer.ask(pod_answerer(gatherer.session, pod), files)
         elif asked := scope.questions(pod_place(pod.namespace, pod.name)):
-            gatherer.ask(pod_answerer(gatherer.session, pod), asked)
+            gatherer.ask(pod_answerer(gatherer.session, pod, by_shell=far), asked)
     for node, answerer in answerers.items():
         further = by_node.get(node, ())
+        if node not in names:
+            if further:
+                gatherer.ask(answerer, further)
+            continue
         instead = None
         if mode is None and isinstance(answerer, AgentExec):
             here = [pod for pod in pods if pod.node == node and not pod.host_network]

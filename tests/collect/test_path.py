@@ -440,3 +440,29 @@ def test_no_device_of_this_machine_is_in_a_bundle(cluster: Opened) -> None:
     recorded = {r.argv[4] for r in replay.bundle.records if r.argv[:4] == filters}
     found = {r.argv[4] for r in collected(session, request()).records if r.argv[:4] == filters}
     assert found <= recorded
+
+
+def test_the_far_pod_is_asked_beside_its_node(cluster: Opened) -> None:
+    session, _ = cluster("vxlan-kpr")
+    bundle = collected(session, to_object("service", "web", 80))
+    (web,) = {p for p in bundle.places(PlaceKind.POD) if p.pod.startswith("web")}
+    routes = q.best_record(bundle, web, q.POD_ROUTES)
+    assert routes is not None
+    assert routes.ok
+    path = explain(to_object("service", "web", 80), bundle)
+    assert path.answer is not None
+    assert path.answer.hops[0].where == f"default/{web.pod}"
+    assert path.answer.hops[0].kind == "route"
+
+
+def test_a_far_pod_without_a_shell_costs_one_exec_and_is_presumed(cluster: Opened) -> None:
+    session, replay = cluster("vxlan-kpr")
+    replay.images["web"] = set()
+    bundle = collected(session, to_object("pod", "web"))
+    (record,) = (r for r in bundle.records if r.place.pod == replay.pod("web")["metadata"]["name"])
+    assert record.error == "the image has no shell"
+    path = explain(to_object("pod", "web"), bundle)
+    assert path.answer is not None
+    assert path.answer.state == "returns"
+    assert path.answer.hops[0].kind == "program"  # the pod's own route was not read
+    assert not any("could not be asked" in finding.title for finding in path.findings)

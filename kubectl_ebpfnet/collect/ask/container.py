@@ -52,11 +52,13 @@ class PodExec:
         session: the connection.
         place: the place that the container answers for.
         container: to run commands in.
+        by_shell: an image without a shell is not asked at all, which would take an exec a command.
     """
 
     session: Session
     place: Place
     container: Container
+    by_shell: bool = False
 
     trusted: ClassVar[bool] = False
     """The image's `ip`, `cat` and the like are genuine and need no time limit."""
@@ -113,6 +115,8 @@ class PodExec:
         except OSError as error:  # from the spool
             failure = ExecError(f"no room for the output: {error.strerror or error}")
         if not out.sections and _no_shell(failure, code):
+            if self.by_shell:
+                return [unavailable_record(self.place, EXEC, "the image has no shell")]
             return self._ask_without_shell(questions, deadline, spool)
         if failure is None and (code or not out.sections):  # the script itself exits with 0
             last = err.rest().read().decode("utf-8", "replace").strip().rpartition("\n")[2]

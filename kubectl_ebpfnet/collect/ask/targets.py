@@ -13,16 +13,21 @@ from kubectl_ebpfnet.model.evidence import Record, agent_place, pod_place
 from kubectl_ebpfnet.model.kube import Pod
 
 
-def pod_answerer(session: Session, pod: Pod) -> PodExec | Record:
+def pod_answerer(session: Session, pod: Pod, *, by_shell: bool = False) -> PodExec | Record:
     """Return who answers for a pod, or the record with the reason why nobody does.
 
     Prefer kubectl's default container, then the first container that runs.
+
+    Args:
+        session: the connection.
+        pod: the pod.
+        by_shell: as of PodExec.
     """
     place = pod_place(pod.namespace, pod.name)
     name = next((name for name in pod.containers if name in pod.running), None)
     if name is None:
         return unavailable_record(place, EXEC, f"no container of it runs: {pod.state}")
-    return PodExec(session, place, Container(pod.namespace, pod.name, name))
+    return PodExec(session, place, Container(pod.namespace, pod.name, name), by_shell)
 
 
 def agent_answerer(

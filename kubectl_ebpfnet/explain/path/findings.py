@@ -15,6 +15,7 @@ from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Backend
+from kubectl_ebpfnet.model.evidence import PlaceKind, pod_place
 from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import Finding, Outcome, Severity, TrackedFlow
 
@@ -49,12 +50,16 @@ def _agents(whole: WholePath) -> Iterator[Finding]:
     """Report each place that could not be asked, and each question that it left unanswered, once
     for a reason, with the remedy."""
     reported: set[str] = set()
+    source = whole.ends.source
+    sender = pod_place(source.namespace, source.name)
     bundle = whole.cluster.bundle
     for record in bundle.records:
         if record.ran or not record.error or record.error in reported:
             continue
         if record.place.kind.value not in ("cilium-agent", "pod", "node"):
             continue
+        if record.place.kind is PlaceKind.POD and record.place != sender:
+            continue  # the answer says what is presumed of the far pod
         why = record.error.removeprefix("not asked: ")
         if any(known.endswith(why) for known in reported):
             continue  # what was not run after that

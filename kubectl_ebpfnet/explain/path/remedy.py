@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubectl_ebpfnet.errors import role_file
 from kubectl_ebpfnet.explain.kernel.netfilter import WANTS_PORT
 from kubectl_ebpfnet.explain.path.state import PathBuilder
-from kubectl_ebpfnet.model.evidence import LIVE, PlaceKind
+from kubectl_ebpfnet.model.evidence import LIVE, PlaceKind, pod_place
 from kubectl_ebpfnet.model.net import TCP, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import Fix, Target
 
@@ -22,7 +22,12 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
     bundle = walk.cluster.bundle
     if wants_port(walk):
         return Fix("Name the port of the destination, HOST:PORT.")
-    denied = next((record.denied for record in bundle.records if record.denied), "")
+    source = walk.ends.source
+    sender = pod_place(source.namespace, source.name)
+    refused = [record for record in bundle.records if record.denied]
+    # A far pod tells of the way back alone, and is asked last.
+    refused.sort(key=lambda record: record.place.kind is PlaceKind.POD and record.place != sender)
+    denied = refused[0].denied if refused else ""
     if denied:
         verb, _, resource = denied.partition(" in namespace ")[0].partition(" ")
         return Fix(f"Grant the permission that is missing: {denied} ({role_file(verb, resource)}).")
