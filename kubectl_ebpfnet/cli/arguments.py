@@ -21,6 +21,8 @@ from kubectl_ebpfnet.model.request import PathRequest
 
 _SOURCE_EXAMPLE = "a source is pod/NAME or deploy/NAME, e.g. pod/client"
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})(ms|h|m|s)")
+_LEAST_SIZE, _MOST_SIZE = 28, 65535
+"""Of IP packets: an IPv4 header and one of UDP or ICMP; what the field of the length can hold."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -120,6 +122,24 @@ def ip_version(*, ipv4: bool, ipv6: bool, to: Destination) -> int | None:
     return version
 
 
+def size(word: str) -> int | None:
+    """Return the bytes of --size, None where it was not given.
+
+    Raises:
+        UsageError: it is no number of bytes that an IP packet can have.
+    """
+    if not word:
+        return None
+    number = int(word) if word.isascii() and word.isdecimal() and len(word) <= 9 else None
+    if number is None or not _LEAST_SIZE <= number <= _MOST_SIZE:
+        raise UsageError(
+            f"--size {shown(word)}: an IP packet with its headers has {_LEAST_SIZE} to "
+            f"{_MOST_SIZE} bytes",
+            hint="e.g. --size 1500",
+        )
+    return number
+
+
 def request(
     sender: Source,
     to: Destination,
@@ -127,6 +147,7 @@ def request(
     namespace: str,
     to_namespace: str,
     version: int | None = None,
+    bytes_: int | None = None,
 ) -> PathRequest:
     """Build the request of `path`.
 
@@ -137,6 +158,7 @@ def request(
         namespace: namespace of the source, where `sender` has none.
         to_namespace: namespace of the destination, "" for that of the source.
         version: of IP, None for the one that the ends have.
+        bytes_: size of the packet, None for a small one.
 
     Raises:
         UsageError: two namespaces for the destination.
@@ -163,6 +185,7 @@ def request(
         protocol=number,
         note=to.note,
         ip_version=version,
+        size=bytes_,
     )
 
 
@@ -174,6 +197,7 @@ def question(
     *,
     ipv4: bool,
     ipv6: bool,
+    size_word: str = "",
 ) -> tuple[Source, Callable[[str], PathRequest]]:
     """Read the words of `path`.
 
@@ -182,6 +206,7 @@ def question(
         protocol_word: of --protocol, "" where it was not given.
         to_namespace: of --to-namespace, "" where it was not given.
         ipv4, ipv6: -4 and -6 were given.
+        size_word: of --size, "" where it was not given.
 
     Returns:
         The source, and a function from the namespace of the run to the request.
@@ -192,8 +217,9 @@ def question(
     sender, to = source(source_word), destination(destination_word)
     number = protocol(protocol_word, to)
     version = ip_version(ipv4=ipv4, ipv6=ipv6, to=to)
+    bytes_ = size(size_word)
     request(sender, to, number, "default", to_namespace)  # refuse before any cluster is asked
-    return sender, lambda name: request(sender, to, number, name, to_namespace, version)
+    return sender, lambda name: request(sender, to, number, name, to_namespace, version, bytes_)
 
 
 def target(word: str) -> CaptureTarget:

@@ -152,6 +152,16 @@ Protocol = Annotated[
 ]
 Ipv4 = Annotated[bool, typer.Option("-4", "--ipv4", help="Take IPv4 addresses of both ends")]
 Ipv6 = Annotated[bool, typer.Option("-6", "--ipv6", help="Take IPv6 addresses of both ends")]
+Size = Annotated[
+    str,
+    typer.Option(
+        "--size",
+        metavar="BYTES",
+        help="Ask for one IP packet of this size, headers included (as of tracepath; ping -s adds "
+        "28 to its number, 48 with IPv6), which must not be fragmented",
+        show_default=False,
+    ),
+]
 ToNamespace = Annotated[
     str,
     typer.Option(

@@ -80,6 +80,7 @@ class Route:
         preferred_source: source address chosen for local packets, None when not said.
         scope: rtnl scope name, "" when not said.
         mtu: path MTU in bytes set on the route, None when not said.
+        advmss: the segment size in bytes that TCP announces on it, None when not said.
         source: prefix the packet's source must be in (IPv6 only), None for any.
         tos: the packet's TOS as iproute2 prints it (IPv4 only), "" for any.
         weight: of one of several next hops, each of which is a Route; 0 for a single next hop.
@@ -96,6 +97,7 @@ class Route:
     preferred_source: Address | None = None
     scope: str = ""
     mtu: int | None = None
+    advmss: int | None = None
     source: Network | None = None
     tos: str = ""
     weight: int = 0

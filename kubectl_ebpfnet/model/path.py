@@ -103,6 +103,19 @@ class HopKind(StrEnum):
     DELIVERY = "delivery"
 
 
+class Larger(StrEnum):
+    """What becomes of a packet that is larger than a place takes, and must not be fragmented."""
+
+    TOLD = "told"
+    """It is dropped, and its sender is told by ICMP which size passes."""
+    FRAGMENTED = "fragmented"
+    """The packet that encapsulates it is sent in fragments, and arrives."""
+    LOST = "lost"
+    """It is dropped, and nobody is told."""
+    UNKNOWN = "unknown"
+    """It is lost in silence or passes, as the driver or the other end decides."""
+
+
 class Severity(StrEnum):
     """How bad a finding is: an ERROR breaks the path, a WARNING may, INFO does not."""
 
@@ -391,6 +404,29 @@ class TrackingNote:
 
 
 @dataclass(frozen=True, slots=True)
+class PathMtu:
+    """The largest IP packet that fits on a way, headers included, in bytes.
+
+    Attributes:
+        fits: as its sender sends it, before any encapsulation; None when no MTU was read.
+        limited_by: the device, or the route, that takes no larger one.
+        node: the node that it is on.
+        pod: the largest packet that the sender sends as one, None when that was not read.
+        larger: what becomes of a larger packet there, None when `fits` is.
+        missing: MTUs that were not read, which may be smaller.
+        back: the same for the way back, None where that was not followed.
+    """
+
+    fits: int | None
+    limited_by: str
+    node: str
+    pod: int | None
+    larger: Larger | None
+    missing: tuple[str, ...] = ()
+    back: PathMtu | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Path:
     """The whole answer.
 
@@ -409,6 +445,7 @@ class Path:
         drop: where the packet is lost, None when it is not.
         attempt: the newest attempt, None when no table shows one.
         answer: the way back, None where the packet does not arrive.
+        mtu: the largest packet that fits, None where the packet passed no device.
     """
 
     source: Target
@@ -426,3 +463,4 @@ class Path:
     drop: Drop | None = None
     attempt: Attempt | None = None
     answer: WayBack | None = None
+    mtu: PathMtu | None = None

@@ -25,6 +25,8 @@ class PathRequest:
         protocol: IANA number.
         note: how the destination was resolved, "" when there is nothing to say.
         ip_version: 4 or 6 where the user asked for it, None for what the ends have.
+        size: of the one IP packet that is asked for, headers included, in bytes; it must not be
+            fragmented. None for one that is as small as need be.
     """
 
     source: str
@@ -41,3 +43,4 @@ class PathRequest:
     note: str = ""
     source_kind: str = "pod"
     ip_version: int | None = None
+    size: int | None = None

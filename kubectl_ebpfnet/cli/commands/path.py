@@ -34,6 +34,7 @@ Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
         ),
         ("The same with the lines that prove each hop", "path pod/client 1.1.1.1:80 -v"),
         ("Does DNS get out? For a script", "path pod/client 10.0.0.53:53/udp -o json"),
+        ("Do full packets get through, without a fragment?", "path pod/client svc/web --size 1500"),
         ("From a file that a colleague captured", "path pod/client 1.1.1.1:80 --from case.zip"),
     ),
 )
@@ -50,6 +51,7 @@ def run(
     protocol: flags.Protocol = "",
     ipv4: flags.Ipv4 = False,
     ipv6: flags.Ipv6 = False,
+    size: flags.Size = "",
     to_namespace: flags.ToNamespace = "",
     capture: flags.Capture = "",
     colored: flags.Color = "auto",
@@ -60,7 +62,7 @@ def run(
         raise UsageError(f"-o {output!r}: no such format", hint=f"one of: {', '.join(FORMATS)}")
     view = View(width(), color(colored), global_flags.verbosity > 0)
     sender, request_in = arguments.question(
-        source, destination, protocol, to_namespace, ipv4=ipv4, ipv6=ipv6
+        source, destination, protocol, to_namespace, ipv4=ipv4, ipv6=ipv6, size_word=size
     )
     global_flags = global_flags.within(sender.namespace, sender.text)
     limit = arguments.duration(timeout, "--timeout")

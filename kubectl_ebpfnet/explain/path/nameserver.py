@@ -36,6 +36,7 @@ def query_to(request: PathRequest, ends: PathEnds) -> PathRequest | None:
         port_name="",
         protocol=UDP,
         ip_version=None,
+        size=None,
         note="",
     )
 

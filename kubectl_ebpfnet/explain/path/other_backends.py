@@ -42,7 +42,7 @@ def compare(walk: PathBuilder, run: Callable[[PathBuilder], None]) -> None:
         return
     ways = [_way(walk, choice.taken)]
     for backend in choice.others[:MOST]:
-        other = PathBuilder(walk.cluster, walk.ends, forced=backend)
+        other = PathBuilder(walk.cluster, walk.ends, size=walk.size, forced=backend)
         other.flows.extend(walk.ends.flows)
         run(other)
         ways.append(_way(other, kinds.text(backend)))

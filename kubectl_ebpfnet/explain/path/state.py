@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from kubectl_ebpfnet.explain.kernel.context import Context
+from kubectl_ebpfnet.explain.kernel.mtu import Limit, Sender
 from kubectl_ebpfnet.explain.path.endings import (
     Arrived,
     Destination,
@@ -21,6 +22,7 @@ from kubectl_ebpfnet.explain.path.endings import (
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import Backend, Endpoint
+from kubectl_ebpfnet.model.kernel import Route
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import (
     Attempt,
@@ -79,6 +81,8 @@ class PacketState:
         netfilter: the packet as the node's netfilter sees it, with its marks, after the last hook
             that it passed; None before the first.
         next_hop: gateway of the route that was taken, None when the destination is on the link.
+        route: the route by which it leaves this node, None where there is none.
+        added: bytes that encapsulation has added to it.
         encrypted: what travels between the nodes in its place, e.g. `WireGuard, UDP port 51871`;
             "" when it is not encrypted.
         unpoliced: it comes to its pod without a program of Cilium's that checks the policy there.
@@ -93,6 +97,8 @@ class PacketState:
     in_device: str = ""
     netfilter: Context | None = None
     next_hop: Address | None = None
+    route: Route | None = None
+    added: int = 0
     encrypted: str = ""
     unpoliced: bool = False
 
@@ -126,6 +132,15 @@ class Choice:
     others: tuple[Backend, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A packet on its way from a node to another: as it left, and by which device it comes in, ""
+    until that is known."""
+
+    left: PacketState
+    device: str = ""
+
+
 @dataclass
 class PathBuilder:
     """A walk in progress: the resolved ends, the hops so far, and how the walk ends.
@@ -147,6 +162,11 @@ class PathBuilder:
         contradictions: evidence against the walk.
         presumed: what was not read, and is taken to be as it usually is; where no answer comes, it
             is the first thing to read.
+        size: of the packet in bytes as its sender sends it, None for a small one.
+        pieces: bytes of the fragments in which its tunnel's packet travels, None for a whole one.
+        sends: the size of packets that the source sends, None where that was not read.
+        limits: sizes that the places take which the packet passed, in their order.
+        wires: how it went from node to node.
         end: how the walk ended.
         choice: the first load-balancer's among several backends, None without one.
         forced: the backend to follow where a load-balancer may choose it.
@@ -170,6 +190,11 @@ class PathBuilder:
     undecided: list[Undecided] = field(default_factory=list)
     contradictions: list[Contradiction] = field(default_factory=list)
     presumed: list[str] = field(default_factory=list)
+    size: int | None = None
+    pieces: int | None = None
+    sends: Sender | None = None
+    limits: list[Limit] = field(default_factory=list)
+    wires: list[Wire] = field(default_factory=list)
     end: End = _NOT_BEGUN
     choice: Choice | None = None
     forced: Backend | None = None

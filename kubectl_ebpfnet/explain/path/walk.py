@@ -14,6 +14,7 @@ from kubectl_ebpfnet.explain.flows.match import notes
 from kubectl_ebpfnet.explain.path import (
     endpoints,
     findings,
+    mtu,
     nameserver,
     other_backends,
     reply,
@@ -56,7 +57,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
     """
     cluster = ClusterView(bundle)
     ends = endpoints.resolve(cluster, request)
-    walk = PathBuilder(cluster, ends)
+    walk = PathBuilder(cluster, ends, size=request.size)
     walk.flows.extend(ends.flows)
     packet = Packet(ends.flow)
     if ends.problem:
@@ -78,6 +79,8 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
         walk.findings.extend(nameserver.findings_of(path_of_query))
         if decision.verdict is Verdict.DROPPED:
             walk.hops.extend(path_of_query.hops)
+    if isinstance(walk.end, Arrived):
+        walk.findings.extend(mtu.findings(walk))
     across = findings.across(findings.WholePath(cluster, ends, walk.flows, decision.reason))
     found = sorted(
         (*walk.findings, *ends.findings, *across),
@@ -103,6 +106,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
         drop=decision.drop,
         attempt=walk.attempt,
         answer=reply.way_back(walk),
+        mtu=mtu.of_path(walk),
     )
 
 

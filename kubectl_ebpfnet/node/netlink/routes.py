@@ -88,6 +88,7 @@ def _routes(
             preferred_source=ip_address(preferred) if preferred else None,
             scope=scopes.get(scope, str(scope)) if scope else "",
             mtu=metrics.get_attr("RTAX_MTU") if metrics else None,
+            advmss=metrics.get_attr("RTAX_ADVMSS") if metrics else None,
             source=network(source, source_length, family) if source else None,
             tos=f"0x{message['tos']:02x}" if message["tos"] else "",
             weight=hop["hops"] + 1 if one_of_several else 0,

@@ -61,6 +61,7 @@ class _Record:
     preferred_source: Address | None = None
     scope: str = ""
     mtu: int | None = None
+    advmss: int | None = None
     tos: str = ""
     weight: int = 0
     dead: bool = False
@@ -88,6 +89,7 @@ class _Record:
                 preferred_source=self.preferred_source,
                 scope=self.scope,
                 mtu=self.mtu,
+                advmss=self.advmss,
                 source=source,
                 tos=self.tos,
                 weight=hop.weight,
@@ -151,6 +153,7 @@ def _json_record(member: dict[str, Any], span: Span) -> _Record:
         # Old iproute2 prints numbers alone, which do not tell of what they are.
         for _, each in json_objects(metrics, _SOURCE):
             record.mtu = json_integer(each, "mtu", _SOURCE)
+            record.advmss = json_integer(each, "advmss", _SOURCE)
     _json_hop(record, member)
     hops = member.get("nexthops", [])
     for place, hop in json_objects(hops, _SOURCE, span.member("nexthops")):
@@ -239,6 +242,8 @@ def _text_value(record: _Record, word: str, value: str) -> None:
             record.metric = integer(value, _SOURCE, record.span.line)
         case "mtu":
             record.mtu = integer(value, _SOURCE, record.span.line)
+        case "advmss":
+            record.advmss = integer(value, _SOURCE, record.span.line)
 
 
 def _text_gateway(record: _Record, words: Iterator[str]) -> None:

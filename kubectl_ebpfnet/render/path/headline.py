@@ -11,8 +11,14 @@ from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import hanging, wrap
 
 
-def opening(path: Path, view: View) -> list[str]:
-    """Return the headline, cause and fix, and notes on the resolution of the ends."""
+def opening(path: Path, view: View, *, mtu: bool = False) -> list[str]:
+    """Return the headline, cause and fix, and notes on the resolution of the ends.
+
+    Args:
+        path: the answer.
+        view: the terminal.
+        mtu: show the largest packet that fits, also without -v.
+    """
     headline = phrases.headline(path)
     # The word gets its colour after the lines are cut: codes take no columns.
     word = "\0" * len(path.verdict.value)
@@ -27,6 +33,8 @@ def opening(path: Path, view: View) -> list[str]:
         lines += hanging("Fix    ", escape(path.fix.text), view.width)
         if path.fix.command:
             lines += hanging("       ", escape(path.fix.command), view.width)
+    if path.mtu is not None and (mtu or view.evidence):
+        lines += hanging("MTU    ", escape(phrases.largest(path.mtu)), view.width)
     return lines
 
 

@@ -12,6 +12,7 @@ from kubectl_ebpfnet.model.path import (
     HopPlace,
     Packet,
     Path,
+    PathMtu,
     Return,
     Target,
     TrackedFlow,
@@ -78,6 +79,20 @@ def _destination(path: Path) -> str:
         which = " (no port given: " + ("any)" if port is None else "the newest tracked flow's)")
     tuple_text = f"{endpoint_text(target.address, port)}/{protocol}{which}"
     return tuple_text if title == str(target.address) else f"{title} {tuple_text}"
+
+
+def largest(mtu: PathMtu) -> str:
+    """Return the largest packet that fits, and what limits it, there and back."""
+    if mtu.fits is None:
+        text = "which packets fit is not known"
+    else:
+        text = f"largest packet that fits: {mtu.fits} bytes, "
+        text += f"limited by {mtu.limited_by} on {mtu.node}"
+    if mtu.pod is not None:
+        text += f"; the sender's are up to {mtu.pod}"
+    if mtu.missing:
+        text += f"; not read: {', '.join(mtu.missing)}"
+    return text if mtu.back is None else f"{text}. Back: {largest(mtu.back)}"
 
 
 def notes(path: Path) -> list[str]:

@@ -57,7 +57,7 @@ def wide(path: Path, bundle: Bundle, view: View) -> str:
     unwrapped = View(0, view.color, view.evidence)
     hops = _wide_hops(path.hops, bundle, unwrapped)
     back = _wide_hops(path.answer.hops, bundle, unwrapped) if path.answer is not None else []
-    return _document(path, bundle, unwrapped, hops, back)
+    return _document(path, bundle, unwrapped, hops, back, mtu=True)
 
 
 def _wide_hops(hops: Sequence[Hop], bundle: Bundle, view: View) -> list[str]:
@@ -79,9 +79,11 @@ def _document(
     hops: list[str],
     back: list[str],
     flows_of_a_node: int | None = None,
+    *,
+    mtu: bool = False,
 ) -> str:
     sections = [
-        opening(path, view),
+        opening(path, view, mtu=mtu),
         hops,
         _way_back(path, view, back),
         tracking_lines(path, view, columns, flows_of_a_node),

@@ -21,9 +21,10 @@ from kubectl_ebpfnet.model.path import (
     Hop,
     HopKind,
     HopPlace,
+    Larger,
     Packet,
     Path,
-    Return,
+    PathMtu,
     Severity,
     State,
     Target,
@@ -121,6 +122,7 @@ def delivered() -> Path:
         source=Target("pod/client", "pod", "default", "client", CLIENT, node="kind-worker"),
         destination=Target("1.1.1.1:80", "address", address=ONE, port=80),
         protocol=TCP,
+        mtu=PathMtu(1450, "eth0", "node2", 1450, Larger.FRAGMENTED),
         verdict=Verdict.DELIVERED,
         reason="TCP 10.244.1.160:36768 → 1.1.1.1:80 was answered 8 s before the record; it leaves "
         "the cluster as 172.30.0.12:36768",
@@ -242,6 +244,9 @@ def hostile() -> Path:
         answer=WayBack(Return.LOST, HOSTILE, True, HOSTILE, (hop,)),
         findings=(Finding(Severity.ERROR, HOSTILE, HOSTILE, evidence),),
         flows=(TrackedFlow(HOSTILE, OPEN, None, None, None, None, OPEN, evidence),),
+        mtu=PathMtu(
+            1400, HOSTILE, HOSTILE, 1500, Larger.LOST, (HOSTILE,), PathMtu(None, "", "", None, None)
+        ),
         tracking=(TrackingNote(HOSTILE, HOSTILE, HOSTILE, evidence),),
     )
 

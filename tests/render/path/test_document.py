@@ -37,21 +37,15 @@ TARGET = {
     "node": Text,
     "note": Text,
 }
-HOPS = [
-    {
-        "number": Number,
-        "place": set(model.HopPlace),
-        "where": Text,
-        "node": Text,
-        "kind": set(model.HopKind),
-        "summary": Text,
-        "state": set(model.State),
-        "reason?": Text,
-        "drops": Truth,
-        "packet": {**FLOW, "outer?": FLOW, "vni?": Number, "mark?": Number},
-        "evidence": EVIDENCE,
-    }
-]
+MTU = {
+    "fits": (Number, NULL),
+    "limited_by": Text,
+    "node": Text,
+    "pod": (Number, NULL),
+    "larger": (Text, NULL),
+    "missing": [Text],
+    "back": (dict, NULL),
+}
 SHAPE: dict[str, Any] = {
     "schema": {"ebpfnet.dev/path/v2"},
     "source": TARGET,
@@ -117,6 +111,7 @@ SHAPE: dict[str, Any] = {
         },
         NULL,
     ),
+    "mtu": (MTU, NULL),
     "tracking": [{"node": Text, "table": Text, "text": Text, "evidence": EVIDENCE}],
     "records": [
         {
@@ -201,6 +196,7 @@ def test_the_document_tells_every_key_and_every_word():
         model.HopPlace,
         model.HopKind,
         model.Severity,
+        model.Larger,
     ):
         assert {str(word) for word in words} <= told
 

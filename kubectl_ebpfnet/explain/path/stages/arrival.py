@@ -11,7 +11,7 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_back
 from kubectl_ebpfnet.explain.kernel.routing import decide
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
-from kubectl_ebpfnet.explain.path.stages import forward, gateway, nodeport, outer, reply_nat
+from kubectl_ebpfnet.explain.path.stages import forward, gateway, nodeport, outer, reply_nat, size
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_below
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
 from kubectl_ebpfnet.explain.path.stages.missing_programs import report_absent, without_cilium
@@ -42,7 +42,11 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     device = _device(node, here)
     if _is_down(walk, here, node, device):
         return None
-    here = here.to(here.stage, next_hop=None)
+    if walk.wires:
+        walk.wires[-1] = replace(walk.wires[-1], device=device)
+    if not size.into_node(walk, here, node, device):
+        return None
+    here = here.to(here.stage, next_hop=None, route=None, added=0)
     walk.links.append((here.node, device))
     show_below(walk, here, device, "ingress")
     cilium = show_programs(walk, here, device, "ingress")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kubectl_ebpfnet.explain.path.stages import gateway, next_hop
+from kubectl_ebpfnet.explain.kernel.mtu import added_by
+from kubectl_ebpfnet.explain.path.stages import gateway, next_hop, size
 from kubectl_ebpfnet.explain.path.stages.cilium_nat import by_cilium
 from kubectl_ebpfnet.explain.path.stages.encryption import encrypt
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_below
@@ -33,6 +34,8 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if not takes_packets(walk, here, node, here.device, called):
         return None
     inside = here.packet.outer is None
+    if not here.in_device and inside and not size.sent_by_node(walk, here, node):
+        return None
     if inside and not here.skips_netfilter:
         here = by_netfilter(walk, here, node)
     if inside:
@@ -55,10 +58,13 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
             if here.packet.flow.source != sent:
                 translates_answers(walk, here, node)
     encrypted = encrypt(walk, here, node)
-    if encrypted is None or not next_hop.resolve(walk, encrypted, node):
+    if encrypted is None:
+        return None
+    outside = encrypted.to(Stage.WIRE, added=added_by(encrypted.packet, encrypted.encrypted))
+    if not size.out_of_node(walk, outside, node) or not next_hop.resolve(walk, outside, node):
         return None
     show_below(walk, here, here.device, "egress")
-    return encrypted.to(Stage.WIRE)
+    return outside
 
 
 def _to_local_pod(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
-from kubectl_ebpfnet.explain.path.stages import reply_nat
+from kubectl_ebpfnet.explain.path.stages import reply_nat, size
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import (
     own_device,
     show_foreign_at,
@@ -99,7 +99,7 @@ def _veth(walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoi
             *here.on_node(HopKind.LINK), f"{pair_kind(node, link)} {name} → the pod",
             State.DERIVED, here.packet, evidence,
         )  # fmt: skip
-    return True
+    return not name or size.into_pod(walk, here, node, name)
 
 
 def _into_pod(walk: PathBuilder, here: PacketState) -> None:

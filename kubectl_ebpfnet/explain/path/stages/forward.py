@@ -181,6 +181,7 @@ def _by_fib(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState
         device=decision.route.device,
         skips_netfilter=True,
         next_hop=decision.route.gateway,
+        route=decision.route,
     )
 
 

@@ -150,7 +150,8 @@ def _out(
     passed = hooks.passes(walk, leaving, node, "POSTROUTING", ("mangle",), quiet=True)
     if passed is None:
         return None
-    return passed.to(Stage.DEVICE, device=device, next_hop=decision.route.gateway)
+    route = decision.route
+    return passed.to(Stage.DEVICE, device=device, next_hop=route.gateway, route=route)
 
 
 def deliver(walk: PathBuilder, here: PacketState) -> None:

@@ -213,7 +213,9 @@ def by_only_device(
         return here.to(Stage.DEVICE, device=device, skips_netfilter=True, next_hop=None)
     route_hop(walk, here, node, decision, place, note, proof=node.host_routing.evidence)
     next_hop = decision.route.gateway
-    return here.to(Stage.DEVICE, device=device, skips_netfilter=True, next_hop=next_hop)
+    return here.to(
+        Stage.DEVICE, device=device, skips_netfilter=True, next_hop=next_hop, route=decision.route
+    )
 
 
 def _forwarded(walk: PathBuilder, here: PacketState) -> bool:

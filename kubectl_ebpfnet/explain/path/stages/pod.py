@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
 from kubectl_ebpfnet.explain.path.endings import Destination
+from kubectl_ebpfnet.explain.path.stages import size
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_in_pod
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
@@ -32,6 +33,8 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     route = route_in_pod(walk, here, netns)
     if route is False:
         return None
+    if isinstance(route, Route) and not size.sent_by_pod(walk, here, netns, route):
+        return None
     device = route.device if isinstance(route, Route) else "eth0"
     target = here.packet.flow.destination
     if isinstance(route, Route) and route.gateway is not None:
@@ -43,7 +46,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
             return None
     show_in_pod(walk, here, netns, walk.source_pod, device, "egress")
     host_side = _link(walk, here, netns, node, device, neighbour, target)
-    if host_side is None:
+    if host_side is None or not size.out_of_pod(walk, here, node, host_side):
         return None
     return here.to(Stage.VETH, device=host_side, in_device=host_side)
 

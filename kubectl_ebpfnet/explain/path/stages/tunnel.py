@@ -119,7 +119,9 @@ def _route_outer(
     route = decision.route
     if not may_leave(walk, here, node, route.device):
         return None
-    return here.to(Stage.DEVICE, device=route.device, in_device="", next_hop=route.gateway)
+    return here.to(
+        Stage.DEVICE, device=route.device, in_device="", next_hop=route.gateway, route=route
+    )
 
 
 def _node_address(walk: PathBuilder, name: str, node: NodeView, end: Address) -> Address | None:
