@@ -26,6 +26,7 @@ from kubectl_ebpfnet.model.cilium import (
     MonitorEvent,
     NatEntry,
     PolicyEntry,
+    TailCalls,
 )
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import Bundle, Place, PlaceKind, Record
@@ -211,6 +212,7 @@ CT              = Fact("cilium-ct", CtEntry, _NODE, PATH | FLOWS | LB, "ct", by_
 ENDPOINTS       = Fact("cilium-endpoints", Endpoint, _AGENT, PATH | PROGRAMS | LB,
     asked=_cilium("cilium.agent.endpoints",    "endpoint list -o json"))
 ENDPOINT_STATES = Fact("cilium-endpoint-states", EndpointState, _NODE_POD, PATH, "endpoint-states")
+TAIL_CALLS      = Fact("cilium-tail-calls", TailCalls, _NODE_POD, PATH, "tail-calls")
 POLICY_MAPS     = Fact("cilium-policy-maps", PolicyEntry, _NODE, PATH | LB, "policy",
     asked=_cilium("cilium.policy.entries",     "bpf policy get --all -o json"),
     read =_cilium("cilium.policy.entries",     "bpf policy get --all -n", "bpf policy get --all"))

@@ -311,6 +311,22 @@ class PolicyEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class TailCalls:
+    """Whether a map of Cilium's holds the programs that another one calls.
+
+    Attributes:
+        map: its name: `cilium_calls_00448`, `cilium_call_policy`.
+        filled: it holds one at least; for an endpoint: it holds the endpoint's.
+        endpoint_id: of `cilium_call_policy`, None for the others.
+    """
+
+    map: str
+    filled: bool
+    endpoint_id: int | None = None
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """A security identity and its labels."""
 

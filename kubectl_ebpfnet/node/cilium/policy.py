@@ -31,16 +31,16 @@ def entries(request: NodeRequest) -> Iterator[PolicyEntry]:
             sizes, or may not be read.
     """
     folder = pins.root()
-    maps = _maps(folder)
+    named = maps(folder)
     ids = _ids(request.argv[2:])
-    mapped_ids = [number for number in ids or sorted(maps) if number in maps]
+    mapped_ids = [number for number in ids or sorted(named) if number in named]
     if not mapped_ids:
         names = [f"cilium_policy_v2_{number:05d}" for number in ids]
         raise pins.absent(folder, *(names or ["cilium_policy_…"]))
     stats = pins.opened(folder, STATS)
     with stats or nullcontext():
         for number in mapped_ids:
-            yield from _entries(folder, maps[number], number, _known(stats))
+            yield from _entries(folder, named[number], number, _known(stats))
 
 
 def _known(stats: syscall.Map | None) -> syscall.Map | None:
@@ -56,7 +56,7 @@ def _ids(words: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(word) for word in words))
 
 
-def _maps(folder: Path) -> dict[int, str]:
+def maps(folder: Path) -> dict[int, str]:
     """Return the name of each endpoint's policy map, of the newest form."""
     found: dict[int, tuple[int, str]] = {}
     for name in pins.names(folder):

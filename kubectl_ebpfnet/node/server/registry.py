@@ -39,6 +39,7 @@ FUNCTIONS = {
     "endpoints": "cilium.tables:endpoints",
     "endpoint-states": "cilium.endpoint_states:states",
     "policy": "cilium.policy:entries",
+    "tail-calls": "cilium.tail_calls:states",
     "egress": "cilium.tables:egress",
     "ipmasq": "cilium.tables:ipmasq",
     "metrics": "cilium.metrics:rows",

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.cilium import TailCalls
+from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, node_place
 from kubectl_ebpfnet.model.path import Path as Answer
+from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.model.protocol.questions import node_argv
 from tests.explain.path.attempted import attempt
-from tests.explain.path.changed import VXLAN, Change, ask, changed, fail, finding
+from tests.explain.path.changed import (
+    NATIVE,
+    VXLAN,
+    Change,
+    ask,
+    changed,
+    dropped_at,
+    fail,
+    finding,
+)
 from tests.explain.path.variants import json_edit
 
 NET = "bpftool -j net show"
@@ -68,3 +86,125 @@ def test_tools_that_could_not_be_asked_leave_it_open() -> None:
         path = ask(changed(VXLAN, *changes), "client", "1.1.1.1:80")
     assert path.verdict == "delivered"
     assert not [one for one in path.findings if one.severity == "error"]
+
+
+# --- programs whose absence leaves the way as it is ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("node", "device", "program", "destination", "consequence"),
+    [
+        ("node2", "eth0", "cil_to_netdev", "1.1.1.1:80", "not masqueraded"),
+        ("node2", "cilium_vxlan", "cil_to_overlay", "pod/web:8080", "NodePorts"),
+        ("node1", "eth0", "cil_from_netdev", "pod/web:8080", "not load-balanced"),
+    ],
+)
+def test_a_program_that_this_packet_does_not_need_is_an_error_all_the_same(
+    node: str, device: str, program: str, destination: str, consequence: str
+) -> None:
+    path = without(node, device, program, destination)
+    error = finding(path, f"no program of Cilium's is attached at {device}")
+    assert (error.severity, consequence in error.detail) == ("error", True)
+    assert (path.verdict == "delivered") is (destination == "pod/web:8080")
+
+
+def test_without_cil_to_netdev_nothing_masquerades() -> None:
+    path = without("node2", "eth0", "cil_to_netdev", "1.1.1.1:80")
+    assert path.verdict == "unknown"
+    assert not any("Cilium masquerades" in hop.summary for hop in path.hops)
+    assert finding(path, "leaves the cluster without masquerading").severity == "error"
+
+
+def test_where_no_configuration_wants_cil_to_netdev_nothing_is_missing() -> None:
+    """Native routing with kube-proxy and masquerading by iptables: it is attached nowhere."""
+    path = ask(changed(NATIVE), "client", "1.1.1.1:80")
+    assert [one for one in path.findings if one.severity == "error"] == []
+
+
+# --- maps of tail calls ---------------------------------------------
+
+CAPTURE = Path(__file__).parents[2] / "faults/v25-xdp-node1/agent.zip"
+
+
+def unloaded(node: str, device: str, *names: str) -> Bundle:
+    """A capture in which the parts of an endpoint's program are gone, as where its map of tail
+    calls was emptied."""
+    bundle = open_bundle(CAPTURE)
+    view = ClusterView(bundle).node(node)
+    (entry,) = (a.program_id for a in view.having(q.BPF_NET, device, "device"))
+
+    def edit(rows: Any) -> None:
+        (own,) = (set(row["map_ids"]) for row in rows if row["id"] == entry)
+        entries = [row for row in rows if row["name"] == "cil_from_container"]
+        own -= {m for row in entries if row["id"] != entry for m in row["map_ids"]}
+        kept = [
+            row
+            for row in rows
+            if not (row.get("name", "").startswith(names) and own & set(row.get("map_ids", ())))
+        ]
+        assert len(kept) < len(rows)
+        rows[:] = kept
+
+    change = json_edit(node, "bpftool -j prog show", edit)
+    records = (change(record) for record in bundle.records)
+    return Bundle(tuple(record for record in records if record is not None), bundle.source)
+
+
+@pytest.mark.parametrize(
+    ("node", "device", "parts", "name"),
+    [
+        ("node2", "lxc55417be4e677", "tail_", "cilium_calls_00845"),
+        ("node1", "lxc45d26c3061be", "tail_", "cilium_calls_02052"),
+        ("node1", "lxc45d26c3061be", "cil_lxc_policy", "cilium_call_policy"),
+    ],
+)
+def test_an_agent_shows_by_its_programs_that_a_map_of_tail_calls_is_empty(
+    node: str, device: str, parts: str, name: str
+) -> None:
+    path = ask(unloaded(node, device, parts), "client", "svc/web")
+    hop = dropped_at(path)
+    assert (hop.node, hop.where) == (node, device)
+    assert name in hop.summary
+    assert hop.summary.endswith("Missed tail call")
+    assert path.fix is not None
+    assert "endpoint regenerate" in path.fix.command
+
+
+def test_where_no_program_shows_its_parts_nothing_is_claimed() -> None:
+    """Cilium 1.9 gives its programs no names in the kernel."""
+    bundle = unloaded("node2", "lxc55417be4e677", "tail_")
+    nameless = json_edit(
+        "node2", "bpftool -j prog show",
+        lambda rows: [row.update(name="") for row in rows if row["name"].startswith("tail_")],
+    )  # fmt: skip
+    records = (nameless(record) for record in bundle.records)
+    bundle = Bundle(tuple(record for record in records if record is not None), bundle.source)
+    assert ask(bundle, "client", "1.1.1.1:80").verdict != "dropped"
+
+
+@pytest.mark.parametrize(
+    ("node", "rows", "where"),
+    [
+        ("node2", [TailCalls("cilium_calls_{:05d}", False)], "lxcca1c984e26ef"),
+        ("node1", [TailCalls("cilium_calls_overlay_2", False)], "cilium_vxlan"),
+        ("node1", [TailCalls("cilium_calls_netdev_00002", False)], "eth0"),
+        ("node1", [TailCalls("cilium_call_policy", False, 448)], "lxc890578bef1bb"),
+        ("node1", [TailCalls("cilium_call_policy", True, 448)], ""),
+        ("node2", [TailCalls("cilium_calls_{:05d}", True)], ""),
+    ],
+)
+def test_a_node_pod_reads_the_maps(node: str, rows: list[TailCalls], where: str) -> None:
+    number = 448 if node == "node1" else CLIENT_ENDPOINT
+    said = [replace(row, map=row.map.format(number)) for row in rows]
+    record = Record(0, node_place(node), node_argv("tail-calls"), 0,
+                    InMemory(b"".join(map(codec.line_of, said))))  # fmt: skip
+    with attempt(600.0):
+        path = ask(changed(VXLAN, more=(record,)), "client", "pod/web:8080")
+    assert (path.hops[-1].where if path.verdict == "dropped" else "") == where
+
+
+CLIENT_ENDPOINT = next(
+    endpoint.id
+    for endpoint in ClusterView(changed(VXLAN)).node("node2")[q.ENDPOINTS].facts
+    if endpoint.interface == "lxcca1c984e26ef"
+)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.kernel import Attachment
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
 from kubectl_ebpfnet.node.bpf import attachments, syscall
 from kubectl_ebpfnet.node.host import netns
@@ -101,15 +102,21 @@ def test_filters_are_as_tc_shows_them(net: Net, pins: Path) -> None:
     for direction in ("ingress", "egress"):
         shown = tc.filters(net.run(f"tc filter show dev a1 {direction}").encode(), "a1", direction)
         own = at(found, f"clsact/{direction}", "a1")
-        essence = [(a.priority, a.program_id, a.tag, a.direct_action) for a in own]
-        assert essence == [(a.priority, a.program_id, a.tag, a.direct_action) for a in shown]
+        ordered = sorted(shown, key=lambda a: a.priority)
+        assert [essence(a) for a in own] == [essence(a) for a in ordered]
         listed = json.loads(net.run("bpftool -j net show"))[0]["tc"]
         theirs = [a["id"] for a in listed if a["kind"] == f"clsact/{direction}" and "id" in a]
         assert sorted(id for id in ids(own) if id) == sorted(theirs)
     ingress = at(found, "clsact/ingress", "a1")
-    assert [a.priority for a in ingress] == [3, 3, 3, 4, 5, 9]
+    assert [a.priority for a in ingress] == [3, 3, 3, 4, 5, 6, 9]
     assert {a.program_name for a in ingress} == {"one", "two", ""}  # "" is the classic BPF one
-    assert [a.direct_action for a in ingress].count(False) == 1
+    assert [a.direct_action for a in ingress if not a.classifier].count(False) == 1
+    assert [(a.classifier, a.protocol) for a in ingress[4:6]] == [("", "ip"), ("u32", "ip")]
+
+
+def essence(a: Attachment) -> tuple[object, ...]:
+    """What both ways of asking tell."""
+    return (a.priority, a.program_id, a.tag, a.direct_action, a.classifier, a.protocol)
 
 
 def test_filters_of_other_chains_run_last(net: Net, pins: Path) -> None:

@@ -25,6 +25,7 @@ from kubectl_ebpfnet.model.path import (
     Packet,
     Path,
     PathMtu,
+    Return,
     Severity,
     State,
     Target,

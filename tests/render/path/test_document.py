@@ -37,6 +37,21 @@ TARGET = {
     "node": Text,
     "note": Text,
 }
+HOPS = [
+    {
+        "number": Number,
+        "place": set(model.HopPlace),
+        "where": Text,
+        "node": Text,
+        "kind": set(model.HopKind),
+        "summary": Text,
+        "state": set(model.State),
+        "reason?": Text,
+        "drops": Truth,
+        "packet": {**FLOW, "outer?": FLOW, "vni?": Number, "mark?": Number},
+        "evidence": EVIDENCE,
+    }
+]
 MTU = {
     "fits": (Number, NULL),
     "limited_by": Text,

@@ -16,6 +16,7 @@ from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_below
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
 from kubectl_ebpfnet.explain.path.stages.missing_programs import report_absent, without_cilium
 from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs
+from kubectl_ebpfnet.explain.path.stages.tail_calls import calls_nothing
 from kubectl_ebpfnet.explain.path.stages.tunnel import device_evidence, device_of, is_open
 from kubectl_ebpfnet.explain.path.stages.veth import has_cilium
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -51,6 +52,8 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     show_below(walk, here, device, "ingress")
     cilium = show_programs(walk, here, device, "ingress")
     missing = cilium is Presence.ABSENT and device in node.config.devices
+    if cilium is Presence.PRESENT and calls_nothing(walk, here, node, device):
+        return None
     if here.packet.outer is not None:
         if missing:
             report_absent(walk, here, device, "network")
@@ -153,6 +156,8 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
     if show_programs(walk, inside, name, "ingress") is Presence.ABSENT:
         without_cilium(walk, inside, name, "tunnel")
         return inside.to(Stage.HOST, device="", in_device=name, skips_netfilter=False)
+    if calls_nothing(walk, inside, node, name):
+        return None
     balanced = _balanced(walk, inside, node, name)
     if balanced is None or balanced.stage is not inside.stage:
         return balanced

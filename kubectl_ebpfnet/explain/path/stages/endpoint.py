@@ -17,6 +17,7 @@ from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.stages.link_state import link_evidence, takes_packets
 from kubectl_ebpfnet.explain.path.stages.pod import pair_kind
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
+from kubectl_ebpfnet.explain.path.stages.tail_calls import no_policy_program
 from kubectl_ebpfnet.explain.path.stages.veth import CAME_BACK, ct_text
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -35,6 +36,8 @@ def enter(walk: PathBuilder, here: PacketState) -> None:
         return
     tracked = incoming_at(walk, here)
     endpoint_id = endpoint.id if endpoint is not None else None
+    if not here.unpoliced and no_policy_program(walk, here, node, endpoint_id):
+        return
     if not here.unpoliced and not policy_hop(
         walk, here, node, here.packet, endpoint_id, "ingress", _source_identity(here, node)
     ):

@@ -33,7 +33,8 @@ def report_missing(
     )  # fmt: skip
     wanted = node.config.masquerading_of(flow.source.version)
     off = wanted == "disabled"
-    answered = walk.attempt is not None and walk.attempt.outcome is Outcome.ANSWERED
+    attempt = walk.attempt
+    answered = attempt is not None and attempt.outcome is Outcome.ANSWERED and not walk.outdated
     if not off:
         walk.doubt(
             f"pod address {flow.source} leaves the cluster as it is, and no answer was seen",

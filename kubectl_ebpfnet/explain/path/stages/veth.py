@@ -11,6 +11,7 @@ from kubectl_ebpfnet.explain.path.stages import loadbalancing, reply_nat
 from kubectl_ebpfnet.explain.path.stages.missing_programs import without_cilium
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
 from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs
+from kubectl_ebpfnet.explain.path.stages.tail_calls import calls_nothing
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.programs.at_device import Presence
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -29,6 +30,8 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if cilium is Presence.ABSENT:
         without_cilium(walk, here, here.device, "pod")
         return here.to(Stage.HOST, in_device=here.device)
+    if calls_nothing(walk, here, node, here.device):
+        return None
     if walk.forth is not None:
         return _answered(walk, here)
     service = walk.ends.service
