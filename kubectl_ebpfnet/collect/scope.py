@@ -42,7 +42,8 @@ class Scope:
             need = fact.need
             if by_node_pod and fact.node_need is not None:
                 need = fact.node_need
-            asked = fact.node_argv if by_node_pod else fact.forms
+            by_exec = () if fact.node_pod_only else fact.forms
+            asked = fact.node_argv if by_node_pod else by_exec
             if asked and place.kind in fact.places and need & self.need and not fact.takes:
                 flows = self.flows if fact.by_flow else ()
                 if fact.select:

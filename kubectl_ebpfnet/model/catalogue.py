@@ -48,6 +48,7 @@ from kubectl_ebpfnet.model.kernel import (
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.model.netfilter import Ruleset
 from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
+from kubectl_ebpfnet.model.nft import NftChain, NftRuleset
 from kubectl_ebpfnet.model.resolver import HostsEntry, NameServiceOrder, ResolverConfig
 
 
@@ -129,6 +130,18 @@ POD_NEIGHBOURS  = Fact("pod-neighbours", Neighbour, _POD, PATH | PROGRAMS, "neig
     read =_by("nettools.neighbours",    "arp -an"))
 POD_IFLINK      = Fact("pod-iflink", int, _POD, PATH | PROGRAMS,
     asked=_by("procfs.number",          "cat /sys/class/net/eth0/iflink"))
+# Netfilter in the pod, by the node's own programs: few pods have any, or may run them.
+POD_NETFILTER   = Fact("pod-netfilter", Ruleset, _POD, IPV4, node_pod_only=True,
+    asked=_by("netfilter.ruleset",      "iptables-save -c"))
+POD_NETFILTER6  = Fact("pod-netfilter6", Ruleset, _POD, IPV6, node_pod_only=True,
+    asked=_by("netfilter.ruleset",      "ip6tables-save -c"))
+POD_LEGACY      = Fact("pod-netfilter-legacy", Ruleset, _POD, IPV4, node_pod_only=True,
+    asked=_by("netfilter.ruleset",      "iptables-legacy-save -c"))
+POD_LEGACY6     = Fact("pod-netfilter6-legacy", Ruleset, _POD, IPV6, node_pod_only=True,
+    asked=_by("netfilter.ruleset",      "ip6tables-legacy-save -c"))
+POD_NFT_RULES   = Fact("pod-nft-ruleset", NftRuleset, _POD, PATH, node_pod_only=True,
+    asked=_by("nft.ruleset",            "nft -j list ruleset"))
+POD_NFT_CHAINS  = Fact("pod-nft-chains", NftChain, _POD, PATH, "nft-chains")
 POD_ATTACHMENTS = Fact("pod-attachments", Attachment, _POD, PATH | PROGRAMS, "attachments")
 # How the pod turns a name into addresses.
 RESOLV_CONF     = Fact("resolv-conf", ResolverConfig, _POD, NAMES,
@@ -178,6 +191,10 @@ NFT             = Fact("netfilter-nft", Ruleset, _NODE,
     read =_by("netfilter.ruleset",      "iptables-nft-save -c", "iptables-nft-save"))
 NFT6            = Fact("netfilter6-nft", Ruleset, _NODE,
     read =_by("netfilter.ruleset",      "ip6tables-nft-save -c", "ip6tables-nft-save"))
+# nftables' own tables; Cilium's image has no nft. Netlink tells of chains where the node has none.
+NFT_RULES       = Fact("nft-ruleset", NftRuleset, _NODE_POD, PATH,
+    asked=_by("nft.ruleset",            "nft -j list ruleset"))
+NFT_CHAINS      = Fact("nft-chains", NftChain, _NODE_POD, PATH, "nft-chains")
 BPF_NET         = Fact("bpf-net", Attachment, _NODE, PATH | PROGRAMS | LB,
     asked=_by("bpf.bpftool.net",        "bpftool -j net show"),
     read =_by("bpf.bpftool.net",        "bpftool net show"))

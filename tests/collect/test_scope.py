@@ -179,7 +179,8 @@ def test_what_answers_two_rows_is_asked_once() -> None:
         assert len(argvs) == len(set(argvs))
     for version in (4, 6):
         argvs = [argv_of(question)[1] for question in packet(version).questions(POD, NETNS)]
-        assert argvs == ["links", "addresses", "routes", "rules", "neighbours", "attachments"]
+        of_netfilter = ["-c", "-c", "-j", "nft-chains", "attachments"]
+        assert argvs == ["links", "addresses", "routes", "rules", "neighbours", *of_netfilter]
 
 
 def test_what_a_record_says_that_its_lines_have() -> None:

@@ -38,6 +38,7 @@ def test_a_node_pod_is_asked_only_what_its_node_side_answers() -> None:
         ("ip6tables-save", "-c"),
         ("iptables-legacy-save", "-c"),
         ("ip6tables-legacy-save", "-c"),
+        ("nft", "-j", "list", "ruleset"),
     }
     for fact in q.FACTS:
         assert fact.node_need is None or fact.node_argv, fact.name

@@ -22,6 +22,7 @@ from kubectl_ebpfnet.parse import (
     lookup,
     netfilter,
     nettools,
+    nft,
     procfs,
     resolver,
     tools,
@@ -64,6 +65,7 @@ PARSERS: dict[str, tuple[Parser, tuple[str, ...]]] = {
     "nsswitch": (resolver.order, ("nsswitch",)),
     "tools": (tools.found, ("ls-R",)),
     "iptables-save": (netfilter.ruleset, ("iptables-save", "ip6tables-save")),
+    "nft": (nft.ruleset, ("nft",)),
 }
 NAMES = sorted(PARSERS)
 # Members that the parsers look at, so that random objects reach further than their first check.

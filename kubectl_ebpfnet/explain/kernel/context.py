@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from kubectl_ebpfnet.explain.kernel.marks import NO_MARK, Mark
 from kubectl_ebpfnet.model.net import Address, Flow
-from kubectl_ebpfnet.model.netfilter import NetfilterRule
+from kubectl_ebpfnet.model.nft import AnyRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class Context:
     back_device: str | None = None
     to_client: bool = False
     proxied: bool | None = None
-    marked_by: tuple[NetfilterRule, ...] = ()
-    assumed: tuple[NetfilterRule, ...] = ()
+    marked_by: tuple[AnyRule, ...] = ()
+    assumed: tuple[AnyRule, ...] = ()
 
     @property
     def is_first(self) -> bool:

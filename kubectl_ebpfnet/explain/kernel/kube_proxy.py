@@ -94,7 +94,7 @@ class _Walker:
                 self.refusal = self.refusal or rule
             return True
         if rule.jump == "DNAT":
-            backend = destination(rule, self.context.flow)
+            backend = destination(rule.to_address, self.context.flow)
             if backend is not None and backend[1] is not None:
                 self.backends.append((backend[0], backend[1]))
             return True
@@ -121,8 +121,9 @@ def follow(ruleset: Ruleset, flow: Flow, local: frozenset[Address]) -> ServiceOu
         for chain in ("INPUT", "FORWARD"):
             outcome = netfilter.traverse(ruleset, "filter", chain, context)
             for loss in outcome.losses:
-                if loss.rule is not None and loss.rule.names_port and not loss.context.assumed:
-                    refusal = refusal or loss.rule
+                losing = loss.of_iptables
+                if losing is not None and losing.names_port and not loss.context.assumed:
+                    refusal = refusal or losing
     rule = walker.rule or (refusal if refusal and refusal.names_port else None)
     backends = tuple(dict.fromkeys(walker.backends))
     return ServiceOutcome(rule, backends, walker.masquerades, walker.marking, refusal)
@@ -178,7 +179,7 @@ def masquerading(
     context = Context(flow, "", out_device or None, known, translated=True)
     outcome = netfilter.traverse(ruleset, "nat", "POSTROUTING", context)
     certain = all(end.target in netfilter.TRANSLATING for end in outcome.ends)
-    return outcome.end.rule if certain else None
+    return outcome.end.of_iptables if certain else None
 
 
 def _losing(
@@ -187,18 +188,17 @@ def _losing(
     for table in tables:
         outcome = netfilter.traverse(ruleset, table, chain, context)
         if outcome.is_lost:
-            return outcome.end.rule
+            return outcome.end.of_iptables
     return None
 
 
-def destination(rule: NetfilterRule, flow: Flow) -> tuple[Address, int | None] | None:
+def destination(text: str, flow: Flow) -> tuple[Address, int | None] | None:
     """Return where a DNAT rule sends a packet; None for a range, or what cannot be read.
 
     Args:
-        rule: whose target is DNAT.
+        text: of the rule: `10.0.0.9:8080`, `[fd00::9]:8080`, an address, or `:8080`.
         flow: of the packet; a part that the rule does not name stays.
     """
-    text = rule.to_address
     try:
         if text.count(":") > 1 and not text.startswith("["):  # IPv6 without a port
             return address(text, "a rule"), flow.destination_port

@@ -31,14 +31,14 @@ def all_of(answers: Iterable[Answer]) -> Answer:
     return None if None in found else True
 
 
-def _any(answers: Iterable[Answer]) -> Answer:
+def any_of(answers: Iterable[Answer]) -> Answer:
     found = list(answers)
     if True in found:
         return True
     return None if None in found else False
 
 
-def _not(answer: Answer, inverted: bool) -> Answer:
+def not_if(answer: Answer, inverted: bool) -> Answer:
     return answer if answer is None else answer != inverted
 
 
@@ -48,7 +48,7 @@ def _options(**known: _Option) -> Callable[[RuleMatch, Context], Answer]:
 
     def read(match: RuleMatch, context: Context) -> Answer:
         return all_of(
-            _not(table[o.name](o, context), o.inverted) if o.name in table else None
+            not_if(table[o.name](o, context), o.inverted) if o.name in table else None
             for o in match.options
         )
 
@@ -64,7 +64,7 @@ def _port_of(*ends: str) -> _Option:
         ranges = _ranges(option.value)
         ports = {"source": flow.source_port, "destination": flow.destination_port}
         client = context.to_client
-        return _any(
+        return any_of(
             _in_ranges(ports[end], ranges, of_client=client and end == "destination")
             for end in ends
         )
@@ -73,7 +73,7 @@ def _port_of(*ends: str) -> _Option:
 
 
 def _in_ranges(port: int | None, ranges: tuple[tuple[int, int], ...], *, of_client: bool) -> Answer:
-    return _any(within(port, low, high, of_client=of_client) for low, high in ranges)
+    return any_of(within(port, low, high, of_client=of_client) for low, high in ranges)
 
 
 @lru_cache(maxsize=4096)
@@ -139,7 +139,7 @@ def _states(option: MatchOption, context: Context) -> Answer:
         answers.append(context.translated)
     if "SNAT" in words:
         answers.append(False if context.is_first else None)
-    return _any(answers)
+    return any_of(answers)
 
 
 def _direction(option: MatchOption, context: Context) -> Answer:
@@ -192,11 +192,11 @@ def _address_type(match: RuleMatch, context: Context) -> Answer:
             return None
         flow = context.flow
         one = flow.source if option.name == "--src-type" else flow.destination
-        answers.append(_not(_has_type(one, option.value, limited, context), option.inverted))
+        answers.append(not_if(has_type(one, option.value, limited, context), option.inverted))
     return all_of(answers)
 
 
-def _has_type(one: Address, words: str, limited: bool, context: Context) -> Answer:
+def has_type(one: Address, words: str, limited: bool, context: Context) -> Answer:
     types = frozenset(words.split(","))
     if one.is_multicast:
         return "MULTICAST" in types
@@ -271,7 +271,7 @@ def _statistic(match: RuleMatch, _context: Context) -> Answer:
     if not digits.isascii() or not digits.isdigit() or len(digits) > 20:
         return None
     value = float(chance.value)
-    return _not(True if value >= 1 else False if value <= 0 else None, chance.inverted)
+    return not_if(True if value >= 1 else False if value <= 0 else None, chance.inverted)
 
 
 def _reverse_path(match: RuleMatch, context: Context) -> Answer:
@@ -290,7 +290,7 @@ def _reverse_path(match: RuleMatch, context: Context) -> Answer:
     # A source that is the node's own fails, unless --accept-local.
     if context.local is not None and context.flow.source in context.local:
         same = None
-    return _not(same, "--invert" in names)
+    return not_if(same, "--invert" in names)
 
 
 _PORTS: dict[str, _Option] = {

@@ -16,6 +16,7 @@ from kubectl_ebpfnet.explain.kernel.marks import NOT_KNOWN, marked
 from kubectl_ebpfnet.explain.kernel.rule_matches import matches, undecided
 from kubectl_ebpfnet.model.net import has_ports
 from kubectl_ebpfnet.model.netfilter import NetfilterRule, Ruleset
+from kubectl_ebpfnet.model.nft import AnyRule
 
 LOSING = frozenset({"DROP", "REJECT", "TARPIT"})
 TRANSLATING = frozenset({"MASQUERADE", "SNAT", "DNAT", "REDIRECT", "NETMAP"})
@@ -30,7 +31,7 @@ _PASSING_ON = frozenset({
 _SETS_MARK = frozenset({"HMARK", "IPMARK"})
 DEEPEST = 64
 """Nested chains that are followed; the kernel's limit is the number of chains."""
-_MOST_RULES = 1 << 16
+MOST_RULES = 1 << 16
 """Rules that are asked for one packet, since chains that branch may be asked very often."""
 
 
@@ -44,13 +45,25 @@ class ChainEnd:
         way: the rules whose jumps led there, and `rule`.
         context: the packet there.
         doubt: for MAY_BE_ANYTHING: what is not known, one sentence.
+        to: where a rule of nftables translates to, as iptables writes it; "" where not known.
     """
 
     target: str
-    rule: NetfilterRule | None
-    way: tuple[NetfilterRule, ...]
+    rule: AnyRule | None
+    way: tuple[AnyRule, ...]
     context: Context
     doubt: str = ""
+    to: str = ""
+
+    @property
+    def of_iptables(self) -> NetfilterRule | None:
+        """The rule, where it is one of iptables."""
+        return self.rule if isinstance(self.rule, NetfilterRule) else None
+
+    @property
+    def to_address(self) -> str:
+        """Where it translates to, `10.0.0.9:8080`; "" where that is not known."""
+        return self.to or (self.rule.to_address if self.rule is not None else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +106,10 @@ class ChainOutcome:
     def passed(self) -> Context | None:
         """The packet after the chain, joined over all ends that do not lose it; None without."""
         found = [end.context for end in self.ends if end.target not in LOSING]
-        return replace(reduce(_joined, found), assumed=(), tracked=True) if found else None
+        return replace(reduce(joined, found), assumed=(), tracked=True) if found else None
 
     @property
-    def open_rules(self) -> tuple[NetfilterRule, ...]:
+    def open_rules(self) -> tuple[AnyRule, ...]:
         """The undecided rules that the possible ends differ by."""
         rules = [rule for end in self.ends for rule in end.context.assumed]
         rules += [end.rule for end in self.ends if end.doubt and end.rule is not None]
@@ -115,13 +128,16 @@ class ChainOutcome:
 
 WANTS_PORT = "looks at the port: give one"
 """What a reason says that a port would settle."""
-_OF_PORTS = frozenset({"-m tcp", "-m udp", "-m sctp", "-m dccp", "-m multiport"})
+_OF_PORTS = frozenset({
+    "-m tcp", "-m udp", "-m sctp", "-m dccp", "-m multiport", "tcp dport", "udp dport",
+    "sctp dport", "th dport",
+})  # fmt: skip
 """Matches that cannot be decided without a port, as `undecided` names them."""
-_OF_MARKS = frozenset({"-m mark", "-m connmark"})
+_OF_MARKS = frozenset({"-m mark", "-m connmark", "meta mark", "ct mark"})
 """Matches that cannot be decided without the packet's mark."""
 
 
-def _why_open(rule: NetfilterRule, context: Context) -> str:
+def _why_open(rule: AnyRule, context: Context) -> str:
     """Say everything that keeps a rule undecided."""
     parts = undecided(rule, context)
     flow = context.flow
@@ -172,7 +188,7 @@ class _Walker:
     table: str
     ends: list[ChainEnd] = field(default_factory=list)
     way: list[NetfilterRule] = field(default_factory=list)
-    rules_left: int = _MOST_RULES
+    rules_left: int = MOST_RULES
 
     def chain(self, name: str, here: Context | None, above: tuple[str, ...]) -> Context | None:
         """Follow a chain; return the packet as it leaves it for the caller, None if it does not.
@@ -192,13 +208,13 @@ class _Walker:
                 continue
             taken = here if hit else replace(here, assumed=(*here.assumed, rule))
             if rule.jump == "RETURN":
-                after, left = None, _joined_or(left, taken)
+                after, left = None, joined_or(left, taken)
             else:
                 after = self._target(rule, taken, (*above, name))
                 if rule.goto:
-                    after, left = None, _joined_or(left, after)
-            here = after if hit else _joined_or(here, after)
-        return _joined_or(left, here)
+                    after, left = None, joined_or(left, after)
+            here = after if hit else joined_or(here, after)
+        return joined_or(left, here)
 
     def _target(self, rule: NetfilterRule, here: Context, above: tuple[str, ...]) -> Context | None:
         """Apply a rule's target; return the packet as the next rule sees it, None if it ends."""
@@ -252,13 +268,13 @@ class _Walker:
         self.ends.append(ChainEnd(target, rule, way, here, doubt))
 
 
-def _joined_or(one: Context | None, other: Context | None) -> Context | None:
+def joined_or(one: Context | None, other: Context | None) -> Context | None:
     if one is None or other is None:
         return one or other
-    return _joined(one, other)
+    return joined(one, other)
 
 
-def _joined(one: Context, other: Context) -> Context:
+def joined(one: Context, other: Context) -> Context:
     """Return what is known of a packet that is either of two."""
     same = (one.mark, one.connmark, one.state) == (other.mark, other.connmark, other.state)
     few, many = sorted((one.assumed, other.assumed), key=len)

@@ -6,10 +6,12 @@ Sources: iptables-extensions(8); Linux net/ipv4/netfilter/ip_tables.c (ip_packet
 from __future__ import annotations
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.explain.kernel import nft_matches
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.match_modules import MODULES, Answer, all_of
 from kubectl_ebpfnet.model.net import Address, Flow, Network, protocol_number
 from kubectl_ebpfnet.model.netfilter import NetfilterRule, RuleMatch
+from kubectl_ebpfnet.model.nft import AnyRule, NftRule
 
 
 def matches(rule: NetfilterRule, context: Context) -> Answer:
@@ -35,8 +37,10 @@ def matches(rule: NetfilterRule, context: Context) -> Answer:
     return all_of(answers)
 
 
-def undecided(rule: NetfilterRule, context: Context) -> tuple[str, ...]:
-    """Return what of a rule cannot be decided: `-m set`, `-i lxc+`; or its problem."""
+def undecided(rule: AnyRule, context: Context) -> tuple[str, ...]:
+    """Return what of a rule cannot be decided: `-m set`, `-i lxc+`, `limit`; or its problem."""
+    if isinstance(rule, NftRule):
+        return nft_matches.undecided(rule, context)
     if rule.problem:
         return (rule.problem,)
     open_matches = [m for m in rule.matches if one_match(m, context) is None]

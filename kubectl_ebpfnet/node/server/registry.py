@@ -27,6 +27,7 @@ FUNCTIONS = {
     "attachments": "bpf.attachments:attachments",
     "counters": "counters:counters",
     "sysctls": "sysctls:sysctls",
+    "nft-chains": "netlink.nft:chains",
     "conntrack": "netlink.conntrack:entries",
     "probe": "probe.attempts:probe",
     "kernel": "capabilities:facts",

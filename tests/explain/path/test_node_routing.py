@@ -359,7 +359,7 @@ def test_unread_sysctls_are_named_where_no_answer_comes(unanswered: None) -> Non
     assert wanted.format("lxc00f235fb673a", "node2") not in path.reason
     path = ask(changed(NATIVE, more=(sysctls("node1"), sysctls("node2"))), "client", "pod/web:8080")
     assert path.verdict is Verdict.UNKNOWN
-    assert "sysctl" not in path.reason
+    assert "`sysctl`" not in path.reason
 
 
 # --- the pod's own rules --------------------------------------------------------------------------

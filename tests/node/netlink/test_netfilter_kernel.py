@@ -6,22 +6,17 @@ prints them, and followed; then the pod sends a datagram, which arrives or not.
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from dataclasses import replace
 from itertools import count
 
 import pytest
 
-from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.netfilter import traverse
-from kubectl_ebpfnet.model.net import UDP, Flow
-from kubectl_ebpfnet.node.host import netns
 from kubectl_ebpfnet.parse.netfilter import ruleset
-from tests.network_namespaces import Namespace, namespaces, why_not
+from tests.network_namespaces import why_not
+from tests.node.netlink.forwarding_node import FAR, POD, Wire, first_packet, wire_of
 
 WHY_NOT = why_not("iptables-restore", "iptables-save", "sysctl")
 pytestmark = [
@@ -29,7 +24,6 @@ pytestmark = [
     pytest.mark.skipif(bool(WHY_NOT), reason=f"cannot make namespaces: {WHY_NOT}"),
 ]
 
-POD, FAR, NODE = "10.44.0.7", "198.51.100.1", "198.51.100.11"
 TABLES = {
     "raw": ("PREROUTING", "OUTPUT"),
     "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
@@ -122,56 +116,9 @@ CASES = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Wire:
-    """A pod, its node and a host beyond: a way to send, and a way to see what arrives."""
-
-    pod: Namespace
-    node: Namespace
-    beyond: socket.socket
-
-    def arrives(self, source_port: int) -> bool:
-        """Send a datagram from the pod; tell whether it comes to the host beyond."""
-        with netns.inside(self.pod.path):
-            sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with sender:
-            sender.bind((POD, source_port))
-            sender.sendto(b"x", (FAR, 53))
-            try:
-                return self.beyond.recvfrom(16)[1][1] == source_port
-            except TimeoutError:
-                return False
-
-
 @pytest.fixture(scope="module")
 def wire() -> Iterator[Wire]:
-    with ExitStack() as stack:
-        pod, node, far = stack.enter_context(namespaces("nfpod", "nfnode", "nffar"))
-        node.set_up(
-            f"""
-link add lxc1 type veth peer name eth0 netns {pod.name}
-link add eth0 type veth peer name eth0 netns {far.name}
-link set lxc1 up
-link set eth0 up
-addr add 10.44.0.1/24 dev lxc1
-addr add {NODE}/24 dev eth0
-""",
-            "ip",
-        )
-        pod.set_up(f"addr add {POD}/24 dev eth0\nlink set eth0 up", "ip")
-        pod.set_up("route add default via 10.44.0.1", "ip")
-        far.set_up(f"addr add {FAR}/24 dev eth0\nlink set eth0 up", "ip")
-        node.set_up("-w net.ipv4.ip_forward=1\n-w net.ipv4.conf.all.rp_filter=0", "sysctl")
-        node.set_up("-w net.ipv4.conf.lxc1.rp_filter=0", "sysctl")
-        if missing := [*pod.missing, *node.missing, *far.missing]:
-            pytest.skip(f"this kernel lacks {missing}")
-        with netns.inside(far.path):
-            beyond = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        beyond.bind((FAR, 53))
-        beyond.settimeout(2)
-        there = Wire(pod, node, beyond)
-        assert there.arrives(999), "without rules it arrives"
-        beyond.settimeout(0.2)
+    with wire_of("nf") as there:
         yield there
 
 
@@ -193,9 +140,7 @@ def dump(lines: tuple[str, ...]) -> str:
 
 def by_us(saved: bytes, source_port: int) -> bool | None:
     """Whether the packet is lost, by the rules as they were printed."""
-    flow = Flow(UDP, ip_address(POD), source_port, ip_address(FAR), 53)
-    own = frozenset(map(ip_address, (NODE, "10.44.0.1", "127.0.0.1")))
-    context = Context(flow, "lxc1", "", local=own, bridged=False, back_device="lxc1")
+    context = first_packet(source_port)
     rules = ruleset(saved)
     doubt = False
     for table, chain in HOOKS:
@@ -223,4 +168,4 @@ def test_a_packet_is_lost_where_the_rules_that_were_read_lose_it(
     source_port = next(PORTS)
     expected = by_us(wire.node.run("iptables-save", "-c"), source_port)
     assert expected is not None, "every match of these rules is understood"
-    assert wire.arrives(source_port) is not expected
+    assert wire.arrives(source_port, 0.1 if expected else 2) is not expected

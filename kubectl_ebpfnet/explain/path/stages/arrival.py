@@ -12,6 +12,7 @@ from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_ba
 from kubectl_ebpfnet.explain.kernel.routing import decide
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
 from kubectl_ebpfnet.explain.path.stages import forward, gateway, nodeport, outer, reply_nat, size
+from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_below
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
 from kubectl_ebpfnet.explain.path.stages.missing_programs import report_absent, without_cilium
@@ -57,6 +58,8 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if here.packet.outer is not None:
         if missing:
             report_absent(walk, here, device, "network")
+        if pass_device(walk, here, node, device, "ingress") is None:
+            return None
         if not outer.may_come_in(walk, here, node, device):
             return None
         return _out_of_tunnel(walk, here, node)

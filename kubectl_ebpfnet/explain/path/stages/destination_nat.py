@@ -15,13 +15,14 @@ from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.services import ServiceAddress
 from kubectl_ebpfnet.explain.path.stages import hooks, reply_nat
-from kubectl_ebpfnet.explain.path.stages.hooks import BackEnd, HookTables
+from kubectl_ebpfnet.explain.path.stages.hook_tables import BackEnd, HookTables, Native
 from kubectl_ebpfnet.explain.path.stages.nat import NatOutcome, nat_outcome
 from kubectl_ebpfnet.explain.path.state import Choice, PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
+from kubectl_ebpfnet.model.netfilter import NetfilterRule
 from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, Severity, State
 
 End = tuple[Address, int | None]
@@ -68,9 +69,9 @@ def translate(
     return here
 
 
-def _targets(nat: NatOutcome) -> dict[End, tuple[BackEnd, ChainEnd]]:
+def _targets(nat: NatOutcome) -> dict[End, tuple[BackEnd | Native, ChainEnd]]:
     """Return the destinations that the packet may get, each with the first end that names it."""
-    found: dict[End, tuple[BackEnd, ChainEnd]] = {}
+    found: dict[End, tuple[BackEnd | Native, ChainEnd]] = {}
     for back_end, end in nat.ends:
         target = _target(end)
         if target is not None:
@@ -80,16 +81,16 @@ def _targets(nat: NatOutcome) -> dict[End, tuple[BackEnd, ChainEnd]]:
 
 def _target(end: ChainEnd) -> End | None:
     """Return where an end sends the packet; None where it does not, or that is not known."""
-    if end.target != "DNAT" or end.rule is None:
+    if end.target != "DNAT":
         return None
-    return kube_proxy.destination(end.rule, end.context.flow)
+    return kube_proxy.destination(end.to_address, end.context.flow)
 
 
 def _translated(
     walk: PathBuilder,
     here: PacketState,
     nat: NatOutcome,
-    targets: dict[End, tuple[BackEnd, ChainEnd]],
+    targets: dict[End, tuple[BackEnd | Native, ChainEnd]],
     service: ServiceAddress | None,
 ) -> PacketState:
     """Give the packet its new destination: the newest flow's, if the rules may still choose it."""
@@ -152,7 +153,11 @@ def _summary(
     what = endpoint_text(flow.destination, flow.destination_port)
     if service is not None:
         what = service.title
-    chains = [rule.jump for rule in end.way if rule.jump.startswith(kube_proxy.CHOOSING)]
+    chains = [
+        r.jump
+        for r in end.way
+        if isinstance(r, NetfilterRule) and r.jump.startswith(kube_proxy.CHOOSING)
+    ]
     words = chains[-1:]
     if number > 1:
         ends = "backends" if service is not None else "destinations"
@@ -258,8 +263,10 @@ def _not_translated(
     if "iptables" not in modes and node.config.kube_proxy_replacement:
         return here
     if "iptables" not in modes:
-        by = "IPVS" if "ipvs" in modes else "kube-proxy in its nftables mode"
-        reason = f"no rule of iptables translates it; {by} may, whose table was not read"
+        reason = "no rule of iptables or nftables translates it"
+        if "ipvs" in modes or rules.native is None or rules.native.missing:
+            by = "IPVS" if "ipvs" in modes else "kube-proxy in its nftables mode"
+            reason = f"no rule of iptables translates it; {by} may, whose table was not read"
         by_flow = _like_newest_flow(walk, here, service.title, reason)
         if by_flow is not None:
             return by_flow

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kubectl_ebpfnet.explain.kernel.mtu import added_by
-from kubectl_ebpfnet.explain.path.stages import gateway, next_hop, size
+from kubectl_ebpfnet.explain.path.stages import gateway, hooks, next_hop, size
 from kubectl_ebpfnet.explain.path.stages.cilium_nat import by_cilium
+from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
 from kubectl_ebpfnet.explain.path.stages.encryption import encrypt
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_below
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
@@ -38,6 +41,14 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
         return None
     if inside and not here.skips_netfilter:
         here = by_netfilter(walk, here, node)
+        behind_nat = _behind_nat(walk, here, node)
+        if behind_nat is None:
+            return None
+        here = behind_nat
+    going = pass_device(walk, here, node, here.device, "egress")
+    if going is None:
+        return None
+    here = going
     if inside:
         to_pod = _to_local_pod(walk, here, node)
         if to_pod is not None:
@@ -65,6 +76,15 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
         return None
     show_below(walk, here, here.device, "egress")
     return outside
+
+
+def _behind_nat(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
+    """Pass the chains of POSTROUTING that stand behind source NAT; None where one drops it."""
+    if here.netfilter is None:
+        return here
+    context = replace(here.netfilter, flow=here.packet.flow, out_device=here.device)
+    here = here.to(here.stage, netfilter=context)
+    return hooks.passes(walk, here, node, "POSTROUTING", ("filter",), quiet=True)
 
 
 def _to_local_pod(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:

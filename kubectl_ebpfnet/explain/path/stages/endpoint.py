@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
-from kubectl_ebpfnet.explain.path.stages import reply_nat, size
+from kubectl_ebpfnet.explain.path.stages import pod_rules, reply_nat, size
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import (
     own_device,
     show_foreign_at,
@@ -51,9 +51,8 @@ def enter(walk: PathBuilder, here: PacketState) -> None:
             here.packet,
             tracked.evidence[:1],
         )
-    if not _veth(walk, here, node, endpoint):
-        return
-    _into_pod(walk, here)
+    if _veth(walk, here, node, endpoint) and _may_come_in(walk, here):
+        _into_pod(walk, here)
 
 
 def _answered(
@@ -64,7 +63,7 @@ def _answered(
         command = node.cilium("bpf endpoint list")
         walk.presumes(f"the endpoint map of node {here.node} (`{command}`)")
     here = reply_nat.undo(walk, here, reply_nat.Undone.AT_SENDER)
-    if not _veth(walk, here, node, endpoint):
+    if not _veth(walk, here, node, endpoint) or not _may_come_in(walk, here):
         return
     flow = here.packet.flow
     pod = walk.cluster.pod_with(flow.destination)
@@ -103,6 +102,16 @@ def _veth(walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoi
             State.DERIVED, here.packet, evidence,
         )  # fmt: skip
     return not name or size.into_pod(walk, here, node, name)
+
+
+def _may_come_in(walk: PathBuilder, here: PacketState) -> bool:
+    """Let the packet pass netfilter in the pod that receives it; return whether it goes on."""
+    pod = walk.cluster.pod_with(here.packet.flow.destination)
+    if pod is None:
+        return True
+    netns = walk.cluster.pod_netns(pod.namespace, pod.name)
+    device = own_device(netns, here.packet.flow.destination)
+    return pod_rules.may_come_in(walk, netns, here.packet, device)
 
 
 def _into_pod(walk: PathBuilder, here: PacketState) -> None:

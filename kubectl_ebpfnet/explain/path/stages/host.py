@@ -15,6 +15,7 @@ from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.stages import destination_nat, hooks, reply_nat
 from kubectl_ebpfnet.explain.path.stages.conntrack_table import table_is_full
+from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.stages.policy_hop import host_policy
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -27,7 +28,8 @@ def forward(walk: PathBuilder, here: PacketState) -> PacketState | None:
     node = walk.cluster.node(here.node)
     here = here.to(here.stage, netfilter=hooks.entering(walk, here, node))
     if here.in_device:
-        return _forwarded(walk, here, node)
+        came = pass_device(walk, here, node, here.in_device, "ingress")
+        return came and _forwarded(walk, came, node)
     return _sent(walk, here, node)
 
 
@@ -56,7 +58,10 @@ def _before_routing(
     if passed.netfilter.state == "NEW" and table_is_full(walk, passed, node):
         return None
     passed = hooks.passes(walk, passed, node, chain, ("mangle",), quiet=True)
-    return passed and destination_nat.translate(walk, passed, node, chain)
+    passed = passed and destination_nat.translate(walk, passed, node, chain)
+    if passed is None or chain == "OUTPUT":  # what is behind nat OUTPUT comes after the new route
+        return passed
+    return hooks.passes(walk, passed, node, chain, ("filter",), quiet=True)
 
 
 def _sent(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
@@ -93,7 +98,7 @@ def _to_itself(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSt
     coming = passed.to(
         Stage.NODE_LOCAL, netfilter=replace(passed.netfilter, in_device="lo", out_device="")
     )
-    return hooks.passes(walk, coming, node, "PREROUTING", ("raw", "mangle"), quiet=True)
+    return hooks.passes(walk, coming, node, "PREROUTING", ("raw", "mangle", "filter"), quiet=True)
 
 
 def _route(walk: PathBuilder, here: PacketState, node: NodeView) -> routing.Decision | None:
@@ -114,14 +119,14 @@ def _route(walk: PathBuilder, here: PacketState, node: NodeView) -> routing.Deci
 def _mark_hop(walk: PathBuilder, here: PacketState, context: Context) -> None:
     """Show the rules that gave the packet a mark that the routing rules look at."""
     number, rule = context.mark.number, context.marked_by[-1]
-    back_ends = hooks.tables_of(walk.cluster.node(here.node), here.packet.flow.source.version)
+    rules = hooks.tables_of(walk.cluster.node(here.node), here.packet.flow.source.version)
     walk.hop(
         *here.on_node(HopKind.RULE),
         f"netfilter {'may mark' if number is None else 'marks'} it by {rule.title}"
         + ("" if number is None else f": {number:#x}"),
         State.DERIVED,
         here.packet,
-        hooks.rules_evidence(back_ends.back_ends[0], context.marked_by),
+        rules.evidence(context.marked_by),
     )
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd, ChainOutcome
 from kubectl_ebpfnet.explain.kernel.rule_matches import undecided
-from kubectl_ebpfnet.explain.path.stages.hooks import BackEnd, HookTables
-from kubectl_ebpfnet.model.netfilter import NetfilterRule
+from kubectl_ebpfnet.explain.path.stages.hook_tables import BackEnd, HookTables, Native
+from kubectl_ebpfnet.model.nft import AnyRule
 
-_BY_CHANCE = frozenset(("-m statistic", "-m recent"))
+_BY_CHANCE = frozenset(("-m statistic", "-m recent", "numgen random"))
 """Matches by which kube-proxy spreads connections; any of their ends is right for one."""
 
 
@@ -23,11 +23,11 @@ class NatOutcome:
         outcomes: of each back end.
     """
 
-    ends: tuple[tuple[BackEnd, ChainEnd], ...]
+    ends: tuple[tuple[BackEnd | Native, ChainEnd], ...]
     outcomes: tuple[ChainOutcome, ...]
 
     @property
-    def end(self) -> tuple[BackEnd, ChainEnd]:
+    def end(self) -> tuple[BackEnd | Native, ChainEnd]:
         """The end of a packet for which no undecided rule matches, or the last one."""
         plain = (one for one in self.ends if not one[1].context.assumed and not one[1].doubt)
         return next(plain, self.ends[-1])
@@ -55,7 +55,7 @@ class NatOutcome:
         return next((outcome.doubt for outcome in self.outcomes if outcome.doubt), "")
 
     @property
-    def open_rules(self) -> tuple[NetfilterRule, ...]:
+    def open_rules(self) -> tuple[AnyRule, ...]:
         """The undecided rules that the ends differ by."""
         return tuple(rule for outcome in self.outcomes for rule in outcome.open_rules)
 
@@ -68,7 +68,7 @@ def nat_outcome(rules: HookTables, chain: str, context: Context) -> NatOutcome:
         chain: `PREROUTING`, `OUTPUT` or `POSTROUTING`.
         context: the packet there.
     """
-    ends: list[tuple[BackEnd, ChainEnd]] = []
+    ends: list[tuple[BackEnd | Native, ChainEnd]] = []
     outcomes = []
     for passage in rules.traverse("nat", chain, context):
         outcome = passage.outcome

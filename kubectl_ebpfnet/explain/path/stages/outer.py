@@ -22,7 +22,8 @@ def may_leave(walk: PathBuilder, here: PacketState, node: NodeView, device: str)
         device: by which it leaves.
     """
     mark = Mark(0, _NOT_CILIUMS)
-    output = (("OUTPUT", ("raw", "mangle", "filter")), ("POSTROUTING", ("mangle",)))
+    after = ("POSTROUTING", ("mangle", "filter"))
+    output = (("OUTPUT", ("raw", "mangle", "filter")), after)
     return _passes(walk, here, node, _context(here, node, "", device, mark), output)
 
 
@@ -35,7 +36,8 @@ def may_come_in(walk: PathBuilder, here: PacketState, node: NodeView, device: st
         node: the node that receives it.
         device: by which it comes in.
     """
-    chains = (("PREROUTING", ("raw", "mangle")), ("INPUT", ("mangle", "filter")))
+    before = ("PREROUTING", ("raw", "mangle", "filter"))
+    chains = (before, ("INPUT", ("mangle", "filter")))
     return _passes(walk, here, node, _context(here, node, device, "", NO_MARK), chains)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
 from kubectl_ebpfnet.explain.path.endings import Destination
-from kubectl_ebpfnet.explain.path.stages import size
+from kubectl_ebpfnet.explain.path.stages import pod_rules, size
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_in_pod
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
@@ -40,6 +40,8 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if isinstance(route, Route) and route.gateway is not None:
         target = route.gateway
     neighbour: Neighbour | None = None
+    if not pod_rules.may_leave(walk, netns, here.packet, device):
+        return None
     if isinstance(route, Route):
         ok, neighbour = _neighbour(walk, here, netns, device, target)
         if not ok:

@@ -68,7 +68,7 @@ def _source(node: NodeView, here: PacketState, end: ChainEnd) -> Address | None:
     """Return the source that an end gives the packet; None where that is not known."""
     if end.target not in TRANSLATING:
         return here.packet.flow.source
-    text = end.rule.to_address if end.rule is not None else ""
+    text = end.to_address
     if end.target == "SNAT":
         text = text.removeprefix("[").partition("]")[0] if text[:1] == "[" else text
         host = text.partition(":")[0] if text.count(":") == 1 else text
@@ -227,7 +227,9 @@ def _untranslated(
     walk: PathBuilder, here: PacketState, node: NodeView, rules: HookTables
 ) -> PacketState:
     """No rule translates it: unless a flow shows otherwise, it leaves as it is."""
-    doubt = "no rule of iptables does it, and nftables' own rules were not read"
+    doubt = "no rule does it now"
+    if rules.native is None or rules.native.missing:
+        doubt = "no rule of iptables does it, and nftables' own rules were not read"
     by_flow = _like_a_flow(walk, here, doubt)
     if by_flow is not None:
         return by_flow

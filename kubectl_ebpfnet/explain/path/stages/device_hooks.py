@@ -1,0 +1,110 @@
+"""Base chains of nftables at a device: netdev and inet ingress, netdev egress, and a bridge's.
+
+What comes in meets XDP, then tc (or tcx), then ingress: what a program of Cilium's redirects never
+comes there. What leaves meets egress, then tc (Linux net/core/dev.c, __netif_receive_skb_core and
+__dev_queue_xmit). Neither stands behind connection tracking of this packet's way in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kubectl_ebpfnet.explain.kernel.context import Context
+from kubectl_ebpfnet.explain.path.stages import hooks
+from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables, tables_of
+from kubectl_ebpfnet.explain.path.stages.rule_hops import Passing
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.nft import NftChain
+from kubectl_ebpfnet.model.path import HopKind
+
+_OF_A_BRIDGE = {"ingress": ("prerouting", "input"), "egress": ("output", "postrouting")}
+
+
+def pass_device(
+    walk: PathBuilder, here: PacketState, node: NodeView, device: str, direction: str
+) -> PacketState | None:
+    """Pass nftables' chains at a device of a node; return the packet as it goes on, with its mark
+    then, or None where it is lost.
+
+    Args:
+        walk: takes the hop of a chain that drops the packet, or may.
+        here: the packet on the node, or in its tunnel.
+        node: the node.
+        device: its name.
+        direction: `ingress` or `egress`.
+    """
+    flow = here.packet.outer or here.packet.flow
+    rules = tables_of(node, flow.destination.version)
+    link = node.link(device)
+    bridge = link is not None and link.kind == "bridge"
+    chains = device_chains(rules, device, direction, bridge=bridge)
+    if not chains:
+        return here
+    inside = here.packet.outer is None
+    context = (here.netfilter if inside else None) or hooks.entering(walk, here, node)
+    bypass = hooks.bypass(walk, here) if inside else ""
+    where, context = here.on_node(HopKind.RULE), replace(context, flow=flow)
+    passing = Passing(walk, where, here.node, here.packet, context, bypass)
+    if not pass_chains(passing, rules, chains, device, direction):
+        return None
+    if not inside or here.netfilter is None:
+        return here
+    mark, by = passing.context.mark, passing.context.marked_by
+    return here.to(here.stage, netfilter=replace(here.netfilter, mark=mark, marked_by=by))
+
+
+def device_chains(
+    rules: HookTables, device: str, direction: str, *, bridge: bool = False
+) -> list[NftChain]:
+    """Return nftables' chains at a device in the kernel's order.
+
+    Args:
+        rules: of the device's namespace.
+        device: its name.
+        direction: `ingress` or `egress`.
+        bridge: it is a bridge, so that the family bridge sees its packets.
+    """
+    if rules.native is None:
+        return []
+    at_device = [c for c in rules.native.chains if c.hook == direction and device in c.devices]
+    hooks_of_bridge = _OF_A_BRIDGE[direction] if bridge else ()
+    of_bridge = [
+        chain
+        for hook in hooks_of_bridge
+        for chain in sorted(rules.native.chains, key=lambda each: each.priority)
+        if chain.family == "bridge" and chain.hook == hook
+    ]
+    at_device.sort(key=lambda each: each.priority)
+    return at_device + of_bridge if direction == "ingress" else of_bridge + at_device
+
+
+def pass_chains(
+    passing: Passing, rules: HookTables, chains: list[NftChain], device: str, direction: str
+) -> bool:
+    """Pass chains at a device; return whether the packet goes on.
+
+    Args:
+        passing: the packet.
+        rules: of the device's namespace, with `native`.
+        chains: of `device_chains`.
+        device: its name.
+        direction: `ingress` or `egress`.
+    """
+    native = rules.native
+    assert native is not None
+    for chain in chains:
+        context = _at(passing.context, chain, device, direction)
+        if not passing.passes([native.traverse(chain, context)]):
+            return False
+    passing.show_doubt()
+    return True
+
+
+def _at(context: Context, chain: NftChain, device: str, direction: str) -> Context:
+    """Return a packet as a chain at a device sees it: on its way in before connection tracking; the
+    port of a bridge is not known."""
+    named = None if chain.family == "bridge" else device
+    if direction == "ingress":
+        return replace(context, in_device=named, out_device="", tracked=False)
+    return replace(context, in_device="" if named else None, out_device=named)

@@ -1,0 +1,378 @@
+"""All rules of a network namespace that a packet may meet: iptables' of two back ends, and base
+chains of nftables' own, in the kernel's order.
+
+A hook calls its chains by priority: raw -300, connection tracking -200, mangle -150, destination
+NAT -100, filter 0, security 50, source NAT 100 (Linux include/uapi/linux/netfilter_ipv4.h); a base
+chain of nftables may stand anywhere between them. `DROP` at any of them is final; `ACCEPT` ends one
+chain alone. iptables' nf_tables back end keeps its tables in nftables too: what iptables-save
+printed whole is taken from there, since nft does not print iptables' extensions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+from kubectl_ebpfnet.explain.kernel import netfilter, nft
+from kubectl_ebpfnet.explain.kernel.context import Context
+from kubectl_ebpfnet.explain.kernel.netfilter import MAY_BE_ANYTHING, ChainEnd, ChainOutcome
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.answer import Answer
+from kubectl_ebpfnet.explain.views.netns import Netns
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.evidence import PlaceKind, Record
+from kubectl_ebpfnet.model.fact import Fact
+from kubectl_ebpfnet.model.netfilter import NetfilterRule, Ruleset
+from kubectl_ebpfnet.model.nft import AnyRule, NftChain, NftRule, NftRuleset
+from kubectl_ebpfnet.model.path import Evidence, Fix
+from kubectl_ebpfnet.parse.netfilter import LEGACY_WARNING
+
+_OF_SERVICE = re.compile(r"([a-z0-9-]+)/([a-z0-9.-]+)(?::|\s|$)")
+"""Beginning of kube-proxy's comments: `namespace/service:port has no endpoints`."""
+_MOST = 6
+"""Rules that one hop cites."""
+_TRACKING, _DESTINATION, _SOURCE = -200, -100, 100
+_PRIORITIES = {"raw": -300, "mangle": -150, "filter": 0, "security": 50}
+
+
+@dataclass(frozen=True, slots=True)
+class BackEnd:
+    """The rules of one back end of iptables.
+
+    Attributes:
+        ruleset: of one IP version.
+        record: that holds it.
+        command: that changes it, `iptables`, `ip6tables-legacy`, …
+    """
+
+    ruleset: Ruleset
+    record: Record | None
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """The base chains of nftables' own.
+
+    Attributes:
+        chains: without those that iptables-save printed.
+        ruleset: their rules; None where only the chains were read.
+        record: that holds the rules, else the chains.
+        missing: why the rules were not read, "" when they were.
+    """
+
+    chains: tuple[NftChain, ...]
+    ruleset: NftRuleset | None
+    record: Record | None
+    missing: str = ""
+
+    def traverse(self, chain: NftChain, context: Context) -> Passage:
+        """Run a packet through a base chain."""
+        if self.ruleset is not None:
+            return Passage(self, chain.table, nft.traverse(self.ruleset, chain, context), chain)
+        doubt = f"chain nft {chain.title} at {chain.hook} could not be read: {self.missing}"
+        end = ChainEnd(MAY_BE_ANYTHING, None, (), context, doubt)
+        return Passage(self, chain.table, ChainOutcome((end,), chain.title), chain)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What one chain of a hook does with a packet.
+
+    Attributes:
+        back_end: whose chain it is.
+        table: its table.
+        outcome: every end that is possible.
+        chain: the base chain, of nftables' own.
+        state_before: the packet's state before the chain, where that may not be its state there.
+    """
+
+    back_end: BackEnd | Native
+    table: str
+    outcome: ChainOutcome
+    chain: NftChain | None = None
+    state_before: str = ""
+
+    @property
+    def after(self) -> Context | None:
+        """The packet as the next chain sees it; None where it is lost."""
+        passed = self.outcome.passed
+        if passed is None or passed.state:
+            return passed
+        return replace(passed, state=self.state_before)
+
+    @property
+    def where(self) -> str:
+        """The chain in words: `FORWARD`, `raw PREROUTING`, `nft inet f23 pre (prerouting)`."""
+        if self.chain is not None:
+            return f"nft {self.chain.title} ({self.chain.hook} {self.chain.priority:+d})"
+        return (
+            self.outcome.chain if self.table == "filter" else f"{self.table} {self.outcome.chain}"
+        )
+
+    @property
+    def listing(self) -> str:
+        """A command that prints the rules with their counters."""
+        if isinstance(self.back_end, BackEnd):
+            return f"{self.back_end.command}-save -c"
+        return (
+            f"nft list table {self.chain.family} {self.table}" if self.chain else "nft list ruleset"
+        )
+
+    def named(self, end: ChainEnd) -> str:
+        """Return what decides an end in words: the rule, or the chain's policy."""
+        return end.rule.title if end.rule is not None else f"policy of {self.outcome.chain}"
+
+    def proof(self, end: ChainEnd) -> tuple[Evidence, ...]:
+        """Cite the rules that lead to an end, or the chain with its policy."""
+        record = self.back_end.record
+        if end.rule is not None:
+            return rules_evidence(self.back_end, end.way)
+        if isinstance(self.back_end, Native):
+            return cite.of(record, self.chain.span) if self.chain else cite.whole(record)
+        place = (self.table, self.outcome.chain)
+        chains = self.back_end.ruleset.chains
+        spans = [each.span for each in chains if (each.table, each.name) == place]
+        return cite.of(record, *spans) if spans else cite.whole(record)
+
+    def object(self, end: ChainEnd) -> str:
+        """Return the chain that a person would edit."""
+        name = end.rule.chain if end.rule is not None else self.outcome.chain
+        if self.chain is not None:
+            name = end.rule.chain if end.rule is not None else self.chain.name
+            return f"nft chain {self.chain.family} {self.table} {name}"
+        assert isinstance(self.back_end, BackEnd)
+        return f"{self.back_end.command} -t {self.table} chain {name}"
+
+    def mend(self, place: str, end: ChainEnd) -> Fix:
+        """Return what to do about an end that loses the packet.
+
+        Args:
+            place: the node or the pod, in words.
+            end: of the outcome.
+        """
+        rule = end.rule
+        if rule is None:
+            return Fix(
+                f"Accept this packet in {self.outcome.chain} on {place}, or change the chain's "
+                "policy.",
+                self._accept(),
+            )
+        service = None
+        if isinstance(rule, NetfilterRule) and rule.chain.startswith("KUBE-"):
+            service = _OF_SERVICE.match(rule.comment)
+        if service is not None:
+            return Fix(
+                f"kube-proxy keeps this rule: {rule.comment}. Mend the Service, or its endpoints.",
+                f"kubectl get endpointslices -n {service[1]} "
+                f"-l kubernetes.io/service-name={service[2]}",
+            )
+        return Fix(
+            f"Let this packet pass before the rule on {place}, or delete the rule.",
+            self.delete(rule),
+        )
+
+    def _accept(self) -> str:
+        if self.chain is not None:
+            return f"nft chain {self.chain.title} '{{ policy accept; }}'"
+        assert isinstance(self.back_end, BackEnd)
+        return f"{self.back_end.command} -t {self.table} -P {self.outcome.chain} ACCEPT"
+
+    def delete(self, rule: AnyRule) -> str:
+        """Return the command that deletes a rule."""
+        if isinstance(rule, NftRule):
+            place = f"{rule.family} {rule.table} {rule.chain}"
+            return f"nft delete rule {place} handle {rule.handle}"
+        assert isinstance(self.back_end, BackEnd)
+        return f"{self.back_end.command} -t {rule.table} -D {rule.chain} {rule.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class HookTables:
+    """What is known of a namespace's rules for one IP version.
+
+    Attributes:
+        back_ends: of iptables, those that were read.
+        missing: why iptables' rules are not known whole, "" when they are.
+        record: that failed, or that says that something is missing.
+        native: nftables' own chains; None where nobody told whether there are any.
+    """
+
+    back_ends: tuple[BackEnd, ...]
+    missing: str
+    record: Record | None
+    native: Native | None = None
+
+    def traverse(self, table: str, chain: str, context: Context) -> Iterator[Passage]:
+        """Yield what each chain of a part of a hook does with a packet, one after the other.
+
+        Args:
+            table: the part that has the table's name: `raw` (until connection tracking), `mangle`,
+                `nat`, or `filter` (all that is behind nat, and iptables' security).
+            chain: a built-in chain, which names the hook.
+            context: the packet.
+        """
+        for step in self._steps(table, chain):
+            passage = self._pass(step, table, chain, context)
+            yield passage
+            if passage.after is None:
+                return
+            context = passage.after
+
+    def evidence(self, rules: Sequence[AnyRule]) -> tuple[Evidence, ...]:
+        """Cite rules of iptables' first back end, and of nftables' own, in their records."""
+        natives = [rule for rule in rules if isinstance(rule, NftRule)]
+        others = [rule for rule in rules if not isinstance(rule, NftRule)]
+        found = rules_evidence(self.back_ends[0], others) if self.back_ends else ()
+        return found + (rules_evidence(self.native, natives) if self.native is not None else ())
+
+    def _pass(
+        self, step: tuple[BackEnd, str] | NftChain, table: str, chain: str, context: Context
+    ) -> Passage:
+        if isinstance(step, tuple):
+            back_end, name = step
+            outcome = netfilter.traverse(back_end.ruleset, name, chain, context)
+            return Passage(back_end, name, outcome)
+        assert self.native is not None
+        if step.priority == _TRACKING and table == "raw":
+            # Whether it comes before connection tracking depends on which was there first.
+            passage = self.native.traverse(step, replace(context, state=""))
+            return replace(passage, state_before=context.state)
+        return self.native.traverse(step, replace(context, tracked=table != "raw"))
+
+    def _steps(self, table: str, chain: str) -> list[tuple[BackEnd, str] | NftChain]:
+        """Return the chains of a part of a hook in the kernel's order."""
+        found: list[tuple[float, tuple[BackEnd, str] | NftChain]] = []
+        of_iptables = ("filter", "security") if table == "filter" else (table,)
+        for name in of_iptables:
+            at = _PRIORITIES.get(name, _SOURCE if chain == "POSTROUTING" else _DESTINATION)
+            found += [(at, (each, name)) for each in self.back_ends if self._has(each, name, chain)]
+        for base in self.native.chains if self.native is not None else ():
+            if base.hook == chain.lower() and (base.kind == "nat") == (table == "nat"):
+                low, high = _part(table, chain)
+                if low <= base.priority < high:
+                    found.append((base.priority, base))
+        return [step for _, step in sorted(found, key=lambda each: each[0])]
+
+    def _has(self, back_end: BackEnd, table: str, chain: str) -> bool:
+        """Tell whether a packet is run through a table of iptables: not through one that iptables
+        could not print and nft did, nor through security, which few nodes have, if it is not there.
+        """
+        problem = back_end.ruleset.problem(table)
+        if table == "security" and not problem:
+            return back_end.ruleset.has_chain(table, chain)
+        native = self.native.chains if self.native is not None and self.native.ruleset else ()
+        of_nft = any(each.table == table and each.family in ("ip", "ip6") for each in native)
+        return not (problem and of_nft and back_end.ruleset.backend == "nf_tables")
+
+
+def _part(table: str, chain: str) -> tuple[float, float]:
+    """Return the lowest priority of a part of a hook, and the one at which the next begins."""
+    if table == "nat":
+        return -inf, inf  # nat's chains are ordered among themselves alone (nf_nat_register_fn)
+    if chain in ("PREROUTING", "OUTPUT"):
+        parts = {"raw": (-inf, _TRACKING + 1), "mangle": (_TRACKING + 1, _DESTINATION)}
+        return parts.get(table, (_DESTINATION, inf))
+    border = _SOURCE if chain == "POSTROUTING" else 0
+    return (-inf, border) if table == "mangle" else (border, inf)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of the catalogue that hold a namespace's rules for one IP version."""
+
+    main: Fact[Ruleset]
+    legacy: Fact[Ruleset]
+    nft: Fact[Ruleset]
+    rules: Fact[NftRuleset]
+    chains: Fact[NftChain]
+
+
+_NODE = {
+    4: _Rows(q.NETFILTER, q.LEGACY, q.NFT, q.NFT_RULES, q.NFT_CHAINS),
+    6: _Rows(q.NETFILTER6, q.LEGACY6, q.NFT6, q.NFT_RULES, q.NFT_CHAINS),
+}
+_POD = {
+    4: _Rows(q.POD_NETFILTER, q.POD_LEGACY, q.NFT, q.POD_NFT_RULES, q.POD_NFT_CHAINS),
+    6: _Rows(q.POD_NETFILTER6, q.POD_LEGACY6, q.NFT6, q.POD_NFT_RULES, q.POD_NFT_CHAINS),
+}
+
+
+def tables_of(netns: Netns, version: int) -> HookTables:
+    """Return the rules of a node's or a pod's namespace for one IP version.
+
+    iptables-save prints those of one back end, mostly nf_tables; its header says which.
+    """
+    in_pod = netns.places[0].kind is PlaceKind.POD
+    rows = (_POD if in_pod else _NODE)[version]
+    main, legacy, own = netns[rows.main], netns[rows.legacy], netns[rows.nft]
+    command = "iptables" if version == 4 else "ip6tables"
+    backend = main.facts[0].backend if main.facts else ""
+    answers = [(command, main)]
+    if backend != "legacy":
+        answers.append((f"{command}-legacy", legacy))
+    if backend != "nf_tables" and (backend or not main.facts):
+        answers.append((f"{command}-nft", own))
+    found = [BackEnd(rules, each.record, name) for name, each in answers for rules in each.facts]
+    missing = ""
+    if not main.facts and not own.facts:
+        missing = f"netfilter's rules could not be read: {main.missing}"
+    elif main.facts and not legacy.facts and _legacy_too(main.facts[0], main.record):
+        missing = (
+            f"{command}-save says that {command}-legacy has tables as well, and "
+            f"{command}-legacy-save: {legacy.missing}"
+        )
+    native = _native(netns[rows.rules], netns[rows.chains], found, version)
+    return HookTables(tuple(found), missing, main.record, native)
+
+
+def _native(
+    rules: Answer[NftRuleset], chains: Answer[NftChain], back_ends: list[BackEnd], version: int
+) -> Native | None:
+    """Return nftables' own base chains; None where neither nft nor the kernel told of them."""
+    if not rules.facts and not chains.known:
+        return None
+    ruleset = next(iter(rules.facts), None)
+    listed = chains.facts if chains.known or ruleset is None else ruleset.chains
+    family = "ip" if version == 4 else "ip6"
+    families = (family, "inet", "netdev", "bridge")
+    own = tuple(
+        _with_span(chain, ruleset)
+        for chain in listed
+        if chain.hook and chain.family in families and not chain.dormant
+        and not (chain.family == family and _is_iptables(chain, back_ends))
+    )  # fmt: skip
+    record = rules.record if ruleset is not None else chains.record
+    return Native(own, ruleset, record, "" if ruleset is not None else rules.missing)
+
+
+def _with_span(chain: NftChain, ruleset: NftRuleset | None) -> NftChain:
+    """Return a chain that the kernel told of as nft printed it, for its place in the record."""
+    for each in ruleset.chains if ruleset is not None else ():
+        if (each.family, each.table, each.name) == (chain.family, chain.table, chain.name):
+            return replace(chain, span=each.span, policy=each.policy)
+    return chain
+
+
+def _is_iptables(chain: NftChain, back_ends: list[BackEnd]) -> bool:
+    """Tell whether iptables-save printed a chain, with all of its table."""
+    return any(
+        each.ruleset.backend != "legacy"
+        and not each.command.endswith("-legacy")
+        and each.ruleset.has_chain(chain.table, chain.name)
+        and not each.ruleset.problem(chain.table)
+        for each in back_ends
+    )
+
+
+def _legacy_too(ruleset: Ruleset, record: Record | None) -> bool:
+    warned = record is not None and LEGACY_WARNING.encode() in record.stderr
+    return warned or ruleset.legacy_too
+
+
+def rules_evidence(back_end: BackEnd | Native, rules: Sequence[AnyRule]) -> tuple[Evidence, ...]:
+    """Cite rules in the record of their back end; () without rules."""
+    spans = [rule.span for rule in dict.fromkeys(rules)]
+    return cite.of(back_end.record, *spans[:_MOST]) if spans else ()
