@@ -71,7 +71,7 @@ class Fact(Generic[T]):
         node: name of the node side's question (model/protocol/questions.py), "" for none.
         node_need: who needs it of a node pod, where that differs: a node pod answers other rows
             that tell the same, or lacks them.
-        node_pod_only: nobody is asked by exec: no image of an agent or a pod has the program.
+        node_pod_only: nobody is asked by exec: a pod's image rarely has the program.
         asked: commands for a shell or an agent, best first.
         read: commands of captures that other people made: `collect` never runs them, since one of
             `asked` succeeds wherever they would.

@@ -180,15 +180,39 @@ def traverse(ruleset: Ruleset, table: str, chain: str, context: Context) -> Chai
     return ChainOutcome(tuple(walker.ends), chain)
 
 
+@dataclass(slots=True, kw_only=True)
+class ChainWalker:
+    """A packet on its way through the chains of a table.
+
+    Attributes:
+        ends: where it may come to an end, so far.
+        way: the rules whose jumps led to the present chain.
+        rules_left: that are asked for it yet.
+    """
+
+    ends: list[ChainEnd] = field(default_factory=list)
+    way: list[AnyRule] = field(default_factory=list)
+    rules_left: int = MOST_RULES
+
+    def end(self, target: str, rule: AnyRule | None, here: Context, doubt: str = "") -> None:
+        """Add an end.
+
+        Args:
+            target: what the table does with the packet.
+            rule: that decides, None for a policy.
+            here: the packet.
+            doubt: for MAY_BE_ANYTHING: what is not known.
+        """
+        way = (*self.way, rule) if rule is not None else ()
+        self.ends.append(ChainEnd(target, rule, way, here, doubt))
+
+
 @dataclass(slots=True)
-class _Walker:
-    """A packet on its way through a table."""
+class _Walker(ChainWalker):
+    """A packet on its way through a table of iptables."""
 
     ruleset: Ruleset
     table: str
-    ends: list[ChainEnd] = field(default_factory=list)
-    way: list[NetfilterRule] = field(default_factory=list)
-    rules_left: int = MOST_RULES
 
     def chain(self, name: str, here: Context | None, above: tuple[str, ...]) -> Context | None:
         """Follow a chain; return the packet as it leaves it for the caller, None if it does not.
@@ -254,18 +278,6 @@ class _Walker:
         here = replace(here, mark=NOT_KNOWN, connmark=NOT_KNOWN)
         self.end(MAY_BE_ANYTHING, rule, here, said)
         return replace(here, assumed=(*here.assumed, rule))
-
-    def end(self, target: str, rule: NetfilterRule | None, here: Context, doubt: str = "") -> None:
-        """Add an end.
-
-        Args:
-            target: what the table does with the packet.
-            rule: that decides, None for a policy.
-            here: the packet.
-            doubt: for MAY_BE_ANYTHING: what is not known.
-        """
-        way = (*self.way, rule) if rule is not None else ()
-        self.ends.append(ChainEnd(target, rule, way, here, doubt))
 
 
 def joined_or(one: Context | None, other: Context | None) -> Context | None:

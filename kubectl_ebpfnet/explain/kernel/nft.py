@@ -11,7 +11,7 @@ nft_nat.c, nft_masq.c, nft_redir.c; nft(8), "VERDICT STATEMENTS".
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_ebpfnet.explain.kernel.context import Context
@@ -20,9 +20,9 @@ from kubectl_ebpfnet.explain.kernel.match_modules import Answer
 from kubectl_ebpfnet.explain.kernel.netfilter import (
     DEEPEST,
     MAY_BE_ANYTHING,
-    MOST_RULES,
     ChainEnd,
     ChainOutcome,
+    ChainWalker,
     joined_or,
 )
 from kubectl_ebpfnet.explain.kernel.nft_matches import equals, holds
@@ -60,14 +60,11 @@ def traverse(ruleset: NftRuleset, chain: NftChain, context: Context) -> ChainOut
 
 
 @dataclass(slots=True)
-class _Walker:
-    """A packet on its way through the chains of a table."""
+class _Walker(ChainWalker):
+    """A packet on its way through a table of nftables."""
 
     ruleset: NftRuleset
     base: NftChain
-    ends: list[ChainEnd] = field(default_factory=list)
-    way: list[NftRule] = field(default_factory=list)
-    rules_left: int = MOST_RULES
 
     def chain(self, name: str, here: Context | None, above: tuple[str, ...]) -> Context | None:
         """Follow a chain; return the packet as it leaves it for the caller, None if it does not.
@@ -183,18 +180,6 @@ class _Walker:
         here = replace(here, mark=NOT_KNOWN, connmark=NOT_KNOWN)
         self.end(MAY_BE_ANYTHING, rule, here, f"{rule.title}: {doubt} is not known")
         return _assumed(here, rule), None
-
-    def end(self, target: str, rule: NftRule | None, here: Context, doubt: str = "") -> None:
-        """Add an end.
-
-        Args:
-            target: what becomes of the packet.
-            rule: that decides, None for a policy.
-            here: the packet.
-            doubt: for MAY_BE_ANYTHING: what is not known.
-        """
-        way = (*self.way, rule) if rule is not None else ()
-        self.ends.append(ChainEnd(target, rule, way, here, doubt))
 
 
 _UNDERSTOOD = frozenset({

@@ -28,7 +28,19 @@ _PASSING_ON = frozenset({
     "ct expectation", "secmark", "tunnel",
 })  # fmt: skip
 """Statements that never end a rule; what they change is applied in nft.py."""
-_ICMP_TYPES = {"echo-request": (8, 128), "echo-reply": (0, 129)}
+_ICMP_TYPES = {
+    "echo-reply": (0, 129), "destination-unreachable": (3, 1), "source-quench": (4,),
+    "redirect": (5,), "echo-request": (8, 128), "router-advertisement": (9,),
+    "router-solicitation": (10,), "time-exceeded": (11, 3), "parameter-problem": (12, 4),
+    "timestamp-request": (13,), "timestamp-reply": (14,), "info-request": (15,),
+    "info-reply": (16,), "address-mask-request": (17,), "address-mask-reply": (18,),
+    "packet-too-big": (2,), "mld-listener-query": (130,), "mld-listener-report": (131,),
+    "mld-listener-done": (132,), "mld-listener-reduction": (132,), "nd-router-solicit": (133,),
+    "nd-router-advert": (134,), "nd-neighbor-solicit": (135,), "nd-neighbor-advert": (136,),
+    "nd-redirect": (137,), "router-renumbering": (138,), "ind-neighbor-solicit": (141,),
+    "ind-neighbor-advert": (142,), "mld2-listener-report": (143,),
+}  # fmt: skip
+"""Of ICMP, ICMPv6, or both, in this order (nftables src/proto.c); neither has the other's echo."""
 _BY_CHANCE = "numgen random"
 
 
@@ -78,6 +90,8 @@ def _is_open(value: Value) -> bool:
 
 def _named(expression: Expression) -> str:
     name, body = next(iter(expression.items()))
+    if isinstance(body, list) and body and isinstance(body[0], dict) and body[0]:
+        return _named(body[0])  # of a bitwise expression, or a concatenation
     key = members.text(body, "field") or members.text(body, "key")
     return " ".join(filter(None, (members.text(body, "protocol") or name, key)))
 

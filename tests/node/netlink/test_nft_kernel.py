@@ -15,6 +15,7 @@ from itertools import count
 import pytest
 
 from kubectl_ebpfnet.explain.kernel.context import Context
+from kubectl_ebpfnet.explain.path.stages.device_hooks import at_device, device_chains
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables, tables_of
 from kubectl_ebpfnet.explain.views.netns import Netns
 from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, node_place
@@ -64,6 +65,18 @@ CASES = {
     "dormant": table(f"{F} policy drop").replace("{", "{ flags dormant;", 1),
     "netdev of another device": "table netdev d { chain i "
     "{ type filter hook ingress device eth0 priority 0; drop; }; }",
+    # At devices.
+    "netdev ingress": "table netdev d { chain i "
+    "{ type filter hook ingress device lxc1 priority 0; udp dport 53 drop; }; }",
+    "netdev ingress before tracking": "table netdev d { chain i "
+    "{ type filter hook ingress device lxc1 priority 0; ip saddr 10.44.0.0/16 drop; }; }",
+    "several devices": "table netdev d { chain i "
+    '{ type filter hook ingress devices = { eth0, lxc1 } priority 0; iif "lxc1" drop; }; }',
+    "netdev egress": "table netdev d { chain e "
+    '{ type filter hook egress device eth0 priority 0; oifname "eth0" udp dport 53 drop; }; }',
+    "inet ingress": table("type filter hook ingress device lxc1 priority 0; udp dport 53 drop"),
+    "policy at a device": "table netdev d { chain i "
+    "{ type filter hook ingress device lxc1 priority 0; policy drop; udp dport 53 accept; }; }",
     # Ways through chains.
     "jump and return": table(f"{F} jump sub; drop", SUB % "return; accept"),
     "jump and accept": table(f"{F} jump sub; drop", SUB % "udp dport 53 accept"),
@@ -240,6 +253,8 @@ def rules_of(wire: Wire, version: int = 4) -> HookTables:
 def is_lost(rules: HookTables, context: Context) -> bool | None:
     """Whether the packet is lost, by the rules as they were printed."""
     doubt = False
+    if device_lost(rules, context, "lxc1", "ingress"):
+        return True
     for chain, tables in HOOKS:
         devices = {"PREROUTING": ("lxc1", ""), "POSTROUTING": ("", "eth0")}
         came, leaves = devices.get(chain, ("lxc1", "eth0"))
@@ -251,7 +266,20 @@ def is_lost(rules: HookTables, context: Context) -> bool | None:
                 doubt = doubt or passage.outcome.is_lost is None
                 assert passage.after is not None
                 context = passage.after
+    if device_lost(rules, context, "eth0", "egress"):
+        return True
     return None if doubt else False
+
+
+def device_lost(rules: HookTables, context: Context, device: str, direction: str) -> bool:
+    """Whether nftables' chains at a device lose the packet."""
+    assert rules.native is not None
+    for chain in device_chains(rules, device, direction):
+        passage = rules.native.traverse(chain, at_device(context, chain, device, direction))
+        assert passage.outcome.is_lost is not None
+        if passage.outcome.is_lost:
+            return True
+    return False
 
 
 @pytest.mark.parametrize("name", CASES)

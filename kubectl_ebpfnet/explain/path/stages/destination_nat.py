@@ -17,6 +17,7 @@ from kubectl_ebpfnet.explain.path.services import ServiceAddress
 from kubectl_ebpfnet.explain.path.stages import hooks, reply_nat
 from kubectl_ebpfnet.explain.path.stages.hook_tables import BackEnd, HookTables, Native
 from kubectl_ebpfnet.explain.path.stages.nat import NatOutcome, nat_outcome
+from kubectl_ebpfnet.explain.path.stages.passage import BackEnd, Native
 from kubectl_ebpfnet.explain.path.state import Choice, PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView

@@ -67,7 +67,11 @@ def device_chains(
     """
     if rules.native is None:
         return []
-    at_device = [c for c in rules.native.chains if c.hook == direction and device in c.devices]
+    own = [
+        chain
+        for chain in rules.native.chains
+        if chain.hook == direction and (device in chain.devices or not chain.devices)
+    ]
     hooks_of_bridge = _OF_A_BRIDGE[direction] if bridge else ()
     of_bridge = [
         chain
@@ -75,8 +79,8 @@ def device_chains(
         for chain in sorted(rules.native.chains, key=lambda each: each.priority)
         if chain.family == "bridge" and chain.hook == hook
     ]
-    at_device.sort(key=lambda each: each.priority)
-    return at_device + of_bridge if direction == "ingress" else of_bridge + at_device
+    own.sort(key=lambda each: each.priority)
+    return own + of_bridge if direction == "ingress" else of_bridge + own
 
 
 def pass_chains(
@@ -93,17 +97,28 @@ def pass_chains(
     """
     native = rules.native
     assert native is not None
+    bypass = passing.bypass
     for chain in chains:
-        context = _at(passing.context, chain, device, direction)
+        if chain.hook == direction and not chain.devices:  # nft before 1.0.7 alone told of it
+            passing.bypass = bypass or f"nft did not print at which device {chain.title} is"
+        context = at_device(passing.context, chain, device, direction)
         if not passing.passes([native.traverse(chain, context)]):
             return False
+        passing.bypass = bypass
     passing.show_doubt()
     return True
 
 
-def _at(context: Context, chain: NftChain, device: str, direction: str) -> Context:
+def at_device(context: Context, chain: NftChain, device: str, direction: str) -> Context:
     """Return a packet as a chain at a device sees it: on its way in before connection tracking; the
-    port of a bridge is not known."""
+    port of a bridge is not known.
+
+    Args:
+        context: the packet.
+        chain: at the device.
+        device: its name.
+        direction: `ingress` or `egress`.
+    """
     named = None if chain.family == "bridge" else device
     if direction == "ingress":
         return replace(context, in_device=named, out_device="", tracked=False)

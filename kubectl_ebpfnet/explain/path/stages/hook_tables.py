@@ -10,183 +10,25 @@ printed whole is taken from there, since nft does not print iptables' extensions
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-from kubectl_ebpfnet.explain.kernel import netfilter, nft
+from kubectl_ebpfnet.explain.kernel import netfilter
 from kubectl_ebpfnet.explain.kernel.context import Context
-from kubectl_ebpfnet.explain.kernel.netfilter import MAY_BE_ANYTHING, ChainEnd, ChainOutcome
-from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.path.stages.passage import BackEnd, Native, Passage, rules_evidence
 from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.netns import Netns
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import PlaceKind, Record
 from kubectl_ebpfnet.model.fact import Fact
-from kubectl_ebpfnet.model.netfilter import NetfilterRule, Ruleset
+from kubectl_ebpfnet.model.netfilter import Ruleset
 from kubectl_ebpfnet.model.nft import AnyRule, NftChain, NftRule, NftRuleset
-from kubectl_ebpfnet.model.path import Evidence, Fix
+from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.parse.netfilter import LEGACY_WARNING
 
-_OF_SERVICE = re.compile(r"([a-z0-9-]+)/([a-z0-9.-]+)(?::|\s|$)")
-"""Beginning of kube-proxy's comments: `namespace/service:port has no endpoints`."""
-_MOST = 6
-"""Rules that one hop cites."""
 _TRACKING, _DESTINATION, _SOURCE = -200, -100, 100
 _PRIORITIES = {"raw": -300, "mangle": -150, "filter": 0, "security": 50}
-
-
-@dataclass(frozen=True, slots=True)
-class BackEnd:
-    """The rules of one back end of iptables.
-
-    Attributes:
-        ruleset: of one IP version.
-        record: that holds it.
-        command: that changes it, `iptables`, `ip6tables-legacy`, …
-    """
-
-    ruleset: Ruleset
-    record: Record | None
-    command: str
-
-
-@dataclass(frozen=True, slots=True)
-class Native:
-    """The base chains of nftables' own.
-
-    Attributes:
-        chains: without those that iptables-save printed.
-        ruleset: their rules; None where only the chains were read.
-        record: that holds the rules, else the chains.
-        missing: why the rules were not read, "" when they were.
-    """
-
-    chains: tuple[NftChain, ...]
-    ruleset: NftRuleset | None
-    record: Record | None
-    missing: str = ""
-
-    def traverse(self, chain: NftChain, context: Context) -> Passage:
-        """Run a packet through a base chain."""
-        if self.ruleset is not None:
-            return Passage(self, chain.table, nft.traverse(self.ruleset, chain, context), chain)
-        doubt = f"chain nft {chain.title} at {chain.hook} could not be read: {self.missing}"
-        end = ChainEnd(MAY_BE_ANYTHING, None, (), context, doubt)
-        return Passage(self, chain.table, ChainOutcome((end,), chain.title), chain)
-
-
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """What one chain of a hook does with a packet.
-
-    Attributes:
-        back_end: whose chain it is.
-        table: its table.
-        outcome: every end that is possible.
-        chain: the base chain, of nftables' own.
-        state_before: the packet's state before the chain, where that may not be its state there.
-    """
-
-    back_end: BackEnd | Native
-    table: str
-    outcome: ChainOutcome
-    chain: NftChain | None = None
-    state_before: str = ""
-
-    @property
-    def after(self) -> Context | None:
-        """The packet as the next chain sees it; None where it is lost."""
-        passed = self.outcome.passed
-        if passed is None or passed.state:
-            return passed
-        return replace(passed, state=self.state_before)
-
-    @property
-    def where(self) -> str:
-        """The chain in words: `FORWARD`, `raw PREROUTING`, `nft inet f23 pre (prerouting)`."""
-        if self.chain is not None:
-            return f"nft {self.chain.title} ({self.chain.hook} {self.chain.priority:+d})"
-        return (
-            self.outcome.chain if self.table == "filter" else f"{self.table} {self.outcome.chain}"
-        )
-
-    @property
-    def listing(self) -> str:
-        """A command that prints the rules with their counters."""
-        if isinstance(self.back_end, BackEnd):
-            return f"{self.back_end.command}-save -c"
-        return (
-            f"nft list table {self.chain.family} {self.table}" if self.chain else "nft list ruleset"
-        )
-
-    def named(self, end: ChainEnd) -> str:
-        """Return what decides an end in words: the rule, or the chain's policy."""
-        return end.rule.title if end.rule is not None else f"policy of {self.outcome.chain}"
-
-    def proof(self, end: ChainEnd) -> tuple[Evidence, ...]:
-        """Cite the rules that lead to an end, or the chain with its policy."""
-        record = self.back_end.record
-        if end.rule is not None:
-            return rules_evidence(self.back_end, end.way)
-        if isinstance(self.back_end, Native):
-            return cite.of(record, self.chain.span) if self.chain else cite.whole(record)
-        place = (self.table, self.outcome.chain)
-        chains = self.back_end.ruleset.chains
-        spans = [each.span for each in chains if (each.table, each.name) == place]
-        return cite.of(record, *spans) if spans else cite.whole(record)
-
-    def object(self, end: ChainEnd) -> str:
-        """Return the chain that a person would edit."""
-        name = end.rule.chain if end.rule is not None else self.outcome.chain
-        if self.chain is not None:
-            name = end.rule.chain if end.rule is not None else self.chain.name
-            return f"nft chain {self.chain.family} {self.table} {name}"
-        assert isinstance(self.back_end, BackEnd)
-        return f"{self.back_end.command} -t {self.table} chain {name}"
-
-    def mend(self, place: str, end: ChainEnd) -> Fix:
-        """Return what to do about an end that loses the packet.
-
-        Args:
-            place: the node or the pod, in words.
-            end: of the outcome.
-        """
-        rule = end.rule
-        if rule is None:
-            return Fix(
-                f"Accept this packet in {self.outcome.chain} on {place}, or change the chain's "
-                "policy.",
-                self._accept(),
-            )
-        service = None
-        if isinstance(rule, NetfilterRule) and rule.chain.startswith("KUBE-"):
-            service = _OF_SERVICE.match(rule.comment)
-        if service is not None:
-            return Fix(
-                f"kube-proxy keeps this rule: {rule.comment}. Mend the Service, or its endpoints.",
-                f"kubectl get endpointslices -n {service[1]} "
-                f"-l kubernetes.io/service-name={service[2]}",
-            )
-        return Fix(
-            f"Let this packet pass before the rule on {place}, or delete the rule.",
-            self.delete(rule),
-        )
-
-    def _accept(self) -> str:
-        if self.chain is not None:
-            return f"nft chain {self.chain.title} '{{ policy accept; }}'"
-        assert isinstance(self.back_end, BackEnd)
-        return f"{self.back_end.command} -t {self.table} -P {self.outcome.chain} ACCEPT"
-
-    def delete(self, rule: AnyRule) -> str:
-        """Return the command that deletes a rule."""
-        if isinstance(rule, NftRule):
-            place = f"{rule.family} {rule.table} {rule.chain}"
-            return f"nft delete rule {place} handle {rule.handle}"
-        assert isinstance(self.back_end, BackEnd)
-        return f"{self.back_end.command} -t {rule.table} -D {rule.chain} {rule.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,9 +212,3 @@ def _is_iptables(chain: NftChain, back_ends: list[BackEnd]) -> bool:
 def _legacy_too(ruleset: Ruleset, record: Record | None) -> bool:
     warned = record is not None and LEGACY_WARNING.encode() in record.stderr
     return warned or ruleset.legacy_too
-
-
-def rules_evidence(back_end: BackEnd | Native, rules: Sequence[AnyRule]) -> tuple[Evidence, ...]:
-    """Cite rules in the record of their back end; () without rules."""
-    spans = [rule.span for rule in dict.fromkeys(rules)]
-    return cite.of(back_end.record, *spans[:_MOST]) if spans else ()

@@ -15,13 +15,8 @@ from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.marks import NO_MARK, Mark
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_back
-from kubectl_ebpfnet.explain.path.stages.hook_tables import (
-    BackEnd,
-    HookTables,
-    Passage,
-    rules_evidence,
-    tables_of,
-)
+from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables, tables_of
+from kubectl_ebpfnet.explain.path.stages.passage import BackEnd, Passage, rules_evidence
 from kubectl_ebpfnet.explain.path.stages.rule_hops import Passing
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd, ChainOutcome
 from kubectl_ebpfnet.explain.kernel.rule_matches import undecided
-from kubectl_ebpfnet.explain.path.stages.hook_tables import BackEnd, HookTables, Native
+from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables
+from kubectl_ebpfnet.explain.path.stages.passage import BackEnd, Native
 from kubectl_ebpfnet.model.nft import AnyRule
 
 _BY_CHANCE = frozenset(("-m statistic", "-m recent", "numgen random"))

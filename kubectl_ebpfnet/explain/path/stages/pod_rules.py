@@ -12,8 +12,9 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.marks import NOT_KNOWN
 from kubectl_ebpfnet.explain.path.stages.device_hooks import device_chains, pass_chains
-from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables, rules_evidence, tables_of
+from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables, tables_of
 from kubectl_ebpfnet.explain.path.stages.nat import nat_outcome
+from kubectl_ebpfnet.explain.path.stages.passage import rules_evidence
 from kubectl_ebpfnet.explain.path.stages.rule_hops import Passing
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.views.netns import PodNetns

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from kubectl_ebpfnet.explain.kernel.context import Context
-from kubectl_ebpfnet.explain.path.stages.hook_tables import Passage, rules_evidence
+from kubectl_ebpfnet.explain.path.stages.passage import Passage, rules_evidence
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, Packet, State
