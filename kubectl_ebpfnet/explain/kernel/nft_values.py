@@ -215,8 +215,6 @@ def _status(context: Context) -> Value:
 def _fib(body: Any, context: Context) -> Value:
     flags, result = members.texts(body, "flags"), members.text(body, "result")
     flow = context.flow
-    if "mark" in flags and context.mark.number != 0:
-        return None
     if result == "type":
         one = flow.source if "saddr" in flags else flow.destination
         limited = "iif" in flags or "oif" in flags
@@ -224,11 +222,11 @@ def _fib(body: Any, context: Context) -> Value:
         found = [each for each in types if has_type(one, each.upper(), limited, context)]
         return found[0] if len(found) == 1 else None
     # The reverse path: `fib saddr . iif oif missing`.
-    if "saddr" not in flags or "oif" in flags or context.back_device is None:
+    back = context.back_device
+    if "saddr" not in flags or "oif" in flags or back is None:
         return None
     if context.local is None or flow.source in context.local or not context.in_device:
         return None
-    back = context.back_device
     if "iif" in flags and back != context.in_device:
         back = ""
     if result == "oifname":

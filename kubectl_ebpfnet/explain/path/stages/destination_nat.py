@@ -15,7 +15,7 @@ from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.services import ServiceAddress
 from kubectl_ebpfnet.explain.path.stages import hooks, reply_nat
-from kubectl_ebpfnet.explain.path.stages.hook_tables import BackEnd, HookTables, Native
+from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables
 from kubectl_ebpfnet.explain.path.stages.nat import NatOutcome, nat_outcome
 from kubectl_ebpfnet.explain.path.stages.passage import BackEnd, Native
 from kubectl_ebpfnet.explain.path.state import Choice, PacketState, PathBuilder

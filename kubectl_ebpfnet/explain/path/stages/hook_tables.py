@@ -92,7 +92,8 @@ class HookTables:
             at = _PRIORITIES.get(name, _SOURCE if chain == "POSTROUTING" else _DESTINATION)
             found += [(at, (each, name)) for each in self.back_ends if self._has(each, name, chain)]
         for base in self.native.chains if self.native is not None else ():
-            if base.hook == chain.lower() and (base.kind == "nat") == (table == "nat"):
+            of_stack = base.hook == chain.lower() and base.family in ("ip", "ip6", "inet")
+            if of_stack and (base.kind == "nat") == (table == "nat"):
                 low, high = _part(table, chain)
                 if low <= base.priority < high:
                     found.append((base.priority, base))

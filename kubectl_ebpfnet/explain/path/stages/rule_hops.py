@@ -26,7 +26,7 @@ class Passing:
         packet: of the hops.
         context: the packet before the next chain.
         bypass: why it is not known that it comes there at all, "" where it does.
-        doubts: chains that may lose it.
+        doubts: chains that may lose it, each with its `bypass`.
         last: the chain that is shown where nothing happens.
     """
 
@@ -36,7 +36,7 @@ class Passing:
     packet: Packet
     context: Context
     bypass: str = ""
-    doubts: list[Passage] = field(default_factory=list)
+    doubts: list[tuple[Passage, str]] = field(default_factory=list)
     last: Passage | None = None
 
     def passes(self, passages: Iterable[Passage]) -> bool:
@@ -47,7 +47,7 @@ class Passing:
                 self._drop(passage)
                 return False
             if passage.outcome.is_lost is not False:
-                self.doubts.append(passage)
+                self.doubts.append((passage, self.bypass))
             self.context = passage.after or self.context
             self.last = passage if passage.chain is None or self.last is None else self.last
         return True
@@ -77,14 +77,14 @@ class Passing:
         """Add the hop of the first chain that may drop the packet; return whether there is one."""
         if not self.doubts:
             return False
-        passage = self.doubts[0]
+        passage, bypass = self.doubts[0]
         outcome, chain = passage.outcome, passage.outcome.chain
         losing = outcome.losses[0] if outcome.losses else None
         proof: tuple[Evidence, ...] = ()
         if outcome.is_lost:
             named = passage.named(outcome.end)
             summary = f"netfilter {chain}: {named} drops it, if it comes there"
-            reason, proof = self.bypass, passage.proof(outcome.end)
+            reason, proof = bypass, passage.proof(outcome.end)
         elif losing is not None:
             what = passage.named(losing)
             summary = f"netfilter {chain}: {what} may drop it"

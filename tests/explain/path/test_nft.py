@@ -1,0 +1,328 @@
+"""nftables' own tables on a packet's way: recorded clusters, with what a node pod would have read.
+
+The rulesets are in nft's own JSON (tests/parse/samples/nftables-1.0.6 has real ones; the kernel
+holds what they mean: tests/node/netlink/test_nft_kernel.py).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from kubectl_ebpfnet.model.evidence import InMemory, Place, Record, agent_place, pod_place
+from kubectl_ebpfnet.model.nft import NftChain
+from kubectl_ebpfnet.model.path import HopKind, State, Verdict
+from kubectl_ebpfnet.model.path import Path as Answer
+from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.model.protocol.questions import node_argv
+from tests.explain.path.changed import (
+    NATIVE,
+    VXLAN,
+    ask,
+    changed,
+    dropped_at,
+    finding,
+    swap,
+)
+from tests.explain.path.test_netfilter import TO, rules
+
+LIST = ("nft", "-j", "list", "ruleset")
+CLIENT, WEB = pod_place("default", "client"), pod_place("default", "web")
+DROP = {"drop": None}
+Chain = dict[str, Any]
+
+
+def match(protocol: str, field: str, right: Any) -> dict[str, Any]:
+    left = {"payload": {"protocol": protocol, "field": field}}
+    return {"match": {"op": "==", "left": left, "right": right}}
+
+
+def state(*words: str) -> dict[str, Any]:
+    return {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": list(words)}}
+
+
+def chain(hook: str, priority: int, *rules: list[Any], **more: Any) -> Chain:
+    """A base chain and its rules."""
+    base = {"family": "inet", "table": "guard", "name": "c", "type": "filter", "policy": "accept"}
+    return {**base, "hook": hook, "prio": priority, "rules": rules, **more}
+
+
+def ruleset(place: Place, *chains: Chain) -> Record:
+    """`nft -j list ruleset` of a place."""
+    objects: list[Any] = [{"metainfo": {"version": "1.0.6", "json_schema_version": 1}}]
+    for each in chains:
+        where = {"family": each["family"], "table": each["table"]}
+        objects.append({"chain": {k: v for k, v in each.items() if k != "rules"}})
+        objects += (
+            {"rule": {**where, "chain": each["name"], "handle": handle, "expr": statements}}
+            for handle, statements in enumerate(each["rules"], 5)
+        )
+    return Record(0, place, LIST, 0, InMemory(json.dumps({"nftables": objects}).encode()))
+
+
+def listed(place: Place, *chains: NftChain) -> Record:
+    """`ebpfnet-node nft-chains` of a place."""
+    stdout = b"".join(map(codec.line_of, chains))
+    return Record(0, place, node_argv("nft-chains"), 0, InMemory(stdout))
+
+
+def on_node(*chains: Chain, node: str = "node2", to: str = f"{TO}:80") -> Answer:
+    """The path of the recorded client, whose node, or another, has these chains."""
+    return ask(changed(NATIVE, more=(ruleset(agent_place(node), *chains),)), "client", to)
+
+
+# --- in the node's hooks --------------------------------------------------------------------------
+
+
+def test_a_drop_in_a_table_of_nftables_own_names_it_with_its_handle() -> None:
+    counted = [match("tcp", "dport", 80), {"counter": {"packets": 7, "bytes": 420}}, DROP]
+    path = on_node(chain("prerouting", -450, counted))
+    hop = dropped_at(path)
+    assert hop.kind is HopKind.RULE
+    assert hop.summary == (
+        "netfilter drops it in nft inet guard c (prerouting -450): nft inet guard c rule 1 tcp "
+        "dport 80 drop"
+    )
+    assert path.drop is not None
+    assert (path.drop.object, path.drop.node) == ("nft chain inet guard c", "node2")
+    assert path.fix is not None
+    assert path.fix.command == "nft delete rule inet guard c handle 5"
+    assert "It counts 7 packets" in finding(path, "netfilter on node2 drops").detail
+    assert '"handle": 5' in hop.evidence[0].excerpt[0]
+
+
+@pytest.mark.parametrize(
+    ("hook", "priority"),
+    [("prerouting", -250), ("prerouting", -170), ("prerouting", 0), ("forward", -200),
+     ("forward", 300), ("postrouting", 0), ("postrouting", 200)],
+)  # fmt: skip
+def test_every_place_of_a_forwarded_packet_is_asked(hook: str, priority: int) -> None:
+    assert "nft inet guard c" in dropped_at(on_node(chain(hook, priority, [DROP]))).summary
+
+
+@pytest.mark.parametrize(
+    "chains",
+    [
+        # What firewalld and others have on healthy nodes.
+        [
+            chain("input", 10, [state("established", "related"), {"accept": None}], policy="drop"),
+            chain("forward", 10, [state("new"), {"accept": None}], name="f", policy="drop"),
+            chain("prerouting", -140, [{"match": {
+                "op": "==", "left": {"fib": {"result": "oif", "flags": ["saddr", "mark"]}},
+                "right": False}}, DROP], name="rp"),
+        ],
+        [chain("forward", 0, [DROP], family="ip6")],
+        [chain("forward", 0, [state("invalid"), DROP])],
+        [chain("output", 0, [DROP]), chain("input", 0, [DROP], name="i")],
+        [chain("ingress", 0, [DROP], family="netdev", dev="eth9")],
+        [chain("forward", 0, [DROP], family="bridge")],
+        [],
+    ],
+)  # fmt: skip
+def test_unusual_but_healthy_tables_change_nothing(chains: list[Chain]) -> None:
+    path = on_node(*chains)
+    without = on_node()
+    assert (path.verdict, path.findings) == (Verdict.LEAVES, without.findings)
+    assert [(hop.kind, hop.state) for hop in path.hops] == [
+        (hop.kind, hop.state) for hop in without.hops
+    ]
+
+
+def test_what_is_not_understood_is_said_and_is_no_drop() -> None:
+    limited = [{"limit": {"rate": 5, "per": "second", "inv": True}}, DROP]
+    path = on_node(chain("forward", 0, limited))
+    assert path.verdict is Verdict.UNKNOWN
+    assert "limit of nft inet guard c rule 1 limit rate over 5/second drop" in path.reason
+    assert path.fix is not None
+    assert path.fix.command == "nft list table inet guard"
+
+
+def test_chains_that_nobody_could_read_are_undecided_and_none_is_certain() -> None:
+    place = agent_place("node2")
+    failed = Record(0, place, LIST, 1, InMemory(), b"the node has no nft")
+    one = NftChain("inet", "guard", "c", "forward", "filter", 0)
+    path = ask(changed(NATIVE, more=(failed, listed(place, one))), "client", f"{TO}:80")
+    assert path.verdict is Verdict.UNKNOWN
+    assert "chain nft inet guard c at forward could not be read: exit code 1: the" in path.reason
+    for harmless in (
+        (),
+        (NftChain("inet", "guard", "c", "forward", "filter", 0, dormant=True),),
+        (NftChain("ip", "filter", "FORWARD", "forward", "filter", 0),),  # iptables' own
+        (NftChain("arp", "guard", "c", "input", "filter", 0),),
+    ):
+        bundle = changed(NATIVE, more=(failed, listed(place, *harmless)))
+        assert ask(bundle, "client", f"{TO}:80").verdict is Verdict.LEAVES
+
+
+def test_a_dormant_table_drops_nothing() -> None:
+    place = agent_place("node2")
+    read = ruleset(place, chain("forward", 0, [DROP]))
+    dormant = NftChain("inet", "guard", "c", "forward", "filter", 0, dormant=True)
+    path = ask(changed(NATIVE, more=(read, listed(place, dormant))), "client", f"{TO}:80")
+    assert path.verdict is Verdict.LEAVES
+
+
+def test_a_policy_that_drops_is_mended_at_the_chain() -> None:
+    path = on_node(chain("forward", 0, policy="drop"))
+    assert "policy of inet guard c" in dropped_at(path).summary
+    assert path.fix is not None
+    assert path.fix.command == "nft chain inet guard c '{ policy accept; }'"
+
+
+def test_marks_go_between_iptables_and_nftables() -> None:
+    mark = {"meta": {"key": "mark"}}
+    fives = [{"match": {"op": "==", "left": {"&": [mark, 0xF0]}, "right": 0x50}}, DROP]
+    more = (ruleset(agent_place("node2"), chain("forward", -100, fives)),)
+    marked = rules("mangle PREROUTING -j MARK --set-xmark 0x50/0xf0")
+    assert (
+        "nft" in dropped_at(ask(changed(NATIVE, *marked, more=more), "client", f"{TO}:80")).summary
+    )
+    assert ask(changed(NATIVE, more=more), "client", f"{TO}:80").verdict is Verdict.LEAVES
+
+
+def test_a_table_that_iptables_could_not_print_is_followed_by_nft() -> None:
+    incompatible = swap(
+        "node2",
+        "iptables-save -c",
+        "*filter",
+        "# Table `filter' is incompatible, use 'nft' tool.\n*x",
+    )
+    place = agent_place("node2")
+    accepts = chain("forward", 0, [DROP], family="ip", table="filter", name="FORWARD")
+    path = ask(changed(NATIVE, incompatible, more=(ruleset(place, accepts),)), "client", f"{TO}:80")
+    assert "nft ip filter FORWARD" in dropped_at(path).summary
+    unread = ask(changed(NATIVE, incompatible), "client", f"{TO}:80")
+    assert unread.verdict is Verdict.UNKNOWN
+
+
+def test_notrack_leaves_the_packet_as_it_is_for_nat() -> None:
+    assert "netfilter masquerades" in nat_of(on_node())
+    path = on_node(chain("prerouting", -300, [{"notrack": None}]))
+    assert "nothing masquerades pod address" in nat_of(path)
+    finding(path, "leaves the cluster without masquerading")
+
+
+def nat_of(path: Answer) -> str:
+    (hop,) = [hop for hop in path.hops if hop.kind is HopKind.NAT]
+    return hop.summary
+
+
+def test_security_of_iptables_is_asked() -> None:
+    text = "*security\n:FORWARD ACCEPT [0:0]\n[0:0] -A FORWARD -p tcp -j DROP\nCOMMIT\n*filter"
+    path = ask(
+        changed(NATIVE, swap("node2", "iptables-save -c", "*filter", text)), "client", f"{TO}:80"
+    )
+    assert "security FORWARD" in dropped_at(path).summary
+
+
+# --- at devices -----------------------------------------------------------------------------------
+
+
+def device_of_client() -> str:
+    path = on_node()
+    hop = next(hop for hop in path.hops if hop.kind is HopKind.LINK)
+    return hop.summary.partition("↔ ")[2].partition(" ")[0]
+
+
+@pytest.mark.parametrize(("hook", "device"), [("ingress", ""), ("egress", "eth0")])
+def test_a_chain_at_a_device_of_the_way(hook: str, device: str) -> None:
+    at = chain(hook, -500, [match("tcp", "dport", 80), DROP], family="netdev",
+               dev=device or device_of_client())  # fmt: skip
+    assert f"({hook} -500)" in dropped_at(on_node(at)).summary
+
+
+def test_a_chain_whose_device_is_not_known_is_undecided() -> None:
+    path = on_node(chain("egress", 0, [DROP], family="netdev"))
+    assert path.verdict is Verdict.UNKNOWN
+    assert "nft did not print at which device netdev guard c is" in path.reason
+
+
+# --- a tunnel's outer packet ----------------------------------------------------------------------
+
+OUTER = [match("udp", "dport", 8472), DROP]
+
+
+@pytest.mark.parametrize(
+    ("node", "hook"),
+    [("node1", "prerouting"), ("node1", "input"), ("node2", "output"), ("node2", "postrouting")],
+)
+def test_the_outer_packet_passes_both_nodes(node: str, hook: str) -> None:
+    more = (ruleset(agent_place(node), chain(hook, -200 if hook == "prerouting" else 0, OUTER)),)
+    path = ask(changed(VXLAN, more=more), "client", "svc/web")
+    hop = dropped_at(path)
+    assert (hop.node, hop.packet.outer is not None) == (node, True)
+    assert "udp dport 8472 drop" in hop.summary
+
+
+def test_the_outer_packet_at_the_devices() -> None:
+    for node, hook in (("node1", "ingress"), ("node2", "egress")):
+        at = chain(hook, 0, OUTER, family="netdev", dev="eth0")
+        path = ask(changed(VXLAN, more=(ruleset(agent_place(node), at),)), "client", "svc/web")
+        assert dropped_at(path).node == node
+
+
+def test_what_bpf_host_routing_skips_is_not_asked() -> None:
+    more = (ruleset(agent_place("node2"), chain("forward", 0, [DROP])),)
+    assert ask(changed(VXLAN, more=more), "client", f"{TO}:80").verdict is Verdict.LEAVES
+
+
+# --- in the pods' own namespaces ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hook", ["output", "postrouting"])
+def test_a_rule_in_the_sending_pod(hook: str) -> None:
+    path = ask(
+        changed(NATIVE, more=(ruleset(CLIENT, chain(hook, 0, [DROP])),)), "client", f"{TO}:80"
+    )
+    hop = dropped_at(path)
+    assert (hop.place, hop.where) == ("pod", "default/client")
+    finding(path, "netfilter on pod default/client drops the packet")
+
+
+@pytest.mark.parametrize("hook", ["prerouting", "input"])
+def test_a_rule_in_the_receiving_pod(hook: str) -> None:
+    path = ask(
+        changed(NATIVE, more=(ruleset(WEB, chain(hook, 0, [DROP])),)), "client", "pod/web:8080"
+    )
+    hop = dropped_at(path)
+    assert (hop.place, hop.where, hop.node) == ("pod", "default/web", "node1")
+
+
+def test_iptables_in_the_pod_too() -> None:
+    text = b"*filter\n:OUTPUT ACCEPT [0:0]\n[3:180] -A OUTPUT -p tcp -j REJECT\nCOMMIT\n"
+    saved = Record(0, CLIENT, ("iptables-save", "-c"), 0, InMemory(text))
+    path = ask(changed(NATIVE, more=(saved,)), "client", f"{TO}:80")
+    assert "netfilter rejects it in OUTPUT" in dropped_at(path).summary
+    assert path.fix is not None
+    assert path.fix.command == "iptables -t filter -D OUTPUT 1"
+
+
+MESH = b"""*nat
+:PREROUTING ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:ISTIO_OUTPUT - [0:0]
+-A PREROUTING -p tcp -j REDIRECT --to-ports 15006
+-A OUTPUT -p tcp -j ISTIO_OUTPUT
+-A ISTIO_OUTPUT -m owner --uid-owner 1337 -j RETURN
+-A ISTIO_OUTPUT -j REDIRECT --to-ports 15001
+COMMIT
+"""
+
+
+def test_a_sidecar_takes_the_packet_and_what_it_does_is_not_known() -> None:
+    saved = Record(0, CLIENT, ("iptables-save", "-c"), 0, InMemory(MESH))
+    path = ask(changed(NATIVE, more=(saved,)), "client", f"{TO}:80")
+    assert path.verdict is Verdict.UNKNOWN
+    (hop,) = [hop for hop in path.hops if (hop.place, hop.kind) == ("pod", HopKind.NAT)]
+    assert (hop.state, "may translate it to port 15001" in hop.summary) == (State.UNKNOWN, True)
+    assert "-m owner" in hop.reason
+
+
+def test_a_sidecar_that_receives_is_still_the_pod() -> None:
+    saved = Record(0, WEB, ("iptables-save", "-c"), 0, InMemory(MESH))
+    path = ask(changed(NATIVE, more=(saved,)), "client", "pod/web:8080")
+    assert path.verdict.let_through
+    (hop,) = [hop for hop in path.hops if (hop.where, hop.kind) == ("default/web", HopKind.NAT)]
+    assert (hop.state, "to port 15006 of the pod" in hop.summary) == (State.DERIVED, True)
