@@ -35,7 +35,7 @@ _CONTAINER_STATUS = _kept(
 _PORT = _kept("name containerPort hostPort hostIP protocol")
 _POD = _kept(
     spec=_kept(
-        "nodeName hostNetwork serviceAccountName dnsPolicy dnsConfig hostAliases",
+        "nodeName hostNetwork serviceAccountName runtimeClassName dnsPolicy dnsConfig hostAliases",
         containers=_kept("name", ports=_PORT),
     ),
     status=_kept(

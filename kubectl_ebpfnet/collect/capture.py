@@ -111,7 +111,7 @@ def capture(
             session, access, timeout=timeout, folder=target.parent, warn=warn, progress=progress
         ) as gatherer,
     ):
-        further, addresses, pods = _far_ends(gatherer, targets, destinations)
+        further, pods, addresses = _far_ends(gatherer, targets, destinations)
         survey(gatherer, [*targets, *further], lambda own: _scope(own, addresses), pods)
         records = gatherer.records()
         if not redact:
@@ -137,8 +137,8 @@ def _far_ends(
     gatherer: Gatherer,
     targets: Sequence[SurveyTarget],
     destinations: Sequence[CaptureDestination],
-) -> tuple[list[_NodeTarget], list[Address], list[Pod]]:
-    """Return the nodes at the far ends of destinations, their addresses, and the pods there."""
+) -> tuple[list[_NodeTarget], list[Pod], list[Address]]:
+    """Return the nodes and pods at the far ends of destinations, and their addresses."""
     nodes: list[str] = []
     pods: dict[tuple[str, str], Pod] = {}
     addresses: list[Address] = []
@@ -148,9 +148,9 @@ def _far_ends(
             far_end, found = gatherer.needed(gatherer.start(call))
             nodes += far_end.nodes[:FAR_NODES]
             addresses += found[:MOST_LOOKUPS]
-            far = [pod for pod in far_end.pods if pod.node in nodes]
-            pods |= {(pod.namespace, pod.name): pod for pod in far[:FAR_NODES]}
-    return [_NodeTarget(name) for name in dict.fromkeys(nodes)], addresses, [*pods.values()]
+            near = [pod for pod in far_end.running_pods if pod.node in nodes]
+            pods |= {(pod.namespace, pod.name): pod for pod in near[:FAR_NODES]}
+    return [_NodeTarget(name) for name in dict.fromkeys(nodes)], [*pods.values()], addresses
 
 
 def _meant(

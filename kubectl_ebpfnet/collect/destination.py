@@ -41,6 +41,16 @@ class FarEnd:
     frontends: tuple[Address, ...] = ()
     by_node: bool = False
 
+    @property
+    def ends_on_node(self) -> bool:
+        """The packet may end at a socket of a node: its own, or a hostNetwork pod's."""
+        return self.by_node or any(pod.host_network for pod in self.pods)
+
+    @property
+    def running_pods(self) -> list[Pod]:
+        """The pods of `pods` in which something runs, those that serve first."""
+        return sorted((p for p in self.pods if p.running), key=lambda pod: not pod.serves)
+
 
 def destination_object(api: RecordingApi, request: PathRequest) -> Pod | Service | Node | None:
     """Return the pod, Service or node that a request is for; None for an address or a

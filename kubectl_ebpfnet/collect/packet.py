@@ -9,7 +9,8 @@ from kubectl_ebpfnet.collect.destination import FarEnd
 from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.model.fact import NOBODY, Need
 from kubectl_ebpfnet.model.kube import Pod
-from kubectl_ebpfnet.model.net import ICMP, ICMPV6, Address
+from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, UDP, Address
+from kubectl_ebpfnet.model.path import PathRequest
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 from kubectl_ebpfnet.model.request import PathRequest
 
@@ -17,6 +18,8 @@ MOST_LOOKUPS = 8
 """How many destinations to look up; a Service may have hundreds of backends."""
 MOST_PEERS = 16
 """How many of them select lines; those to others are found among the newest of the pod."""
+_ENDS = {TCP: Need.ENDS_TCP, UDP: Need.ENDS_UDP}
+"""The sockets that may take a packet of a protocol."""
 
 
 def packet_scope(
@@ -64,6 +67,7 @@ def packet_scope(
             for source in sources
             if source.version == end.version
         ),
+        _ENDS.get(request.protocol, NOBODY),
     )
 
 
@@ -99,6 +103,8 @@ def packet_flows(
 
 def far_scope(scope: Scope, far_end: FarEnd) -> Scope:
     """Return what the same packet needs of a node at its far end."""
+    if far_end.ends_on_node:
+        scope = scope.at_end
     if far_end.by_node:
         return scope
     return replace(scope, need=scope.need & ~(Need.SENDER | Need.LEAVES))

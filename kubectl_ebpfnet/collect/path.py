@@ -28,7 +28,13 @@ from kubectl_ebpfnet.collect.destination import (
 )
 from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
 from kubectl_ebpfnet.errors import ClusterError
-from kubectl_ebpfnet.model.evidence import Bundle, agent_place
+from kubectl_ebpfnet.model.evidence import (
+    Bundle,
+    Place,
+    agent_place,
+    node_place,
+    pod_place,
+)
 from kubectl_ebpfnet.model.kube import Node, Pod, Service
 from kubectl_ebpfnet.model.net import UDP, Address
 from kubectl_ebpfnet.model.request import PathRequest
@@ -38,7 +44,7 @@ if TYPE_CHECKING:
     from kubectl_ebpfnet.collect.scope import Scope
 
 FAR_NODES = 3
-"""How many nodes of the far end are asked."""
+"""How many nodes of the far end are asked, and how many of its pods."""
 
 
 def collect_path(
@@ -84,7 +90,8 @@ class _Run:
     def __init__(self, gatherer: Gatherer, request: PathRequest) -> None:
         self.gatherer, self.request = gatherer, request
         self.asked_nodes: set[str] = set()
-        self.asked_pods: set[tuple[str, str]] = set()
+        self.asked_ends: set[Place] = set()
+        """Pods and nodes that are asked what is needed where the packet may end."""
 
     def ask(self) -> str:
         """Ask the API server, then the places; return the name of the pod."""
@@ -124,8 +131,11 @@ class _Run:
 
         gatherer.progress(f"asking pod {pod.namespace}/{pod.name} and its node")
         self.asked_nodes.add(pod.node)
-        self.asked_pods.add((pod.namespace, pod.name))
-        ask_places(gatherer, scope, [pod.node], [pod])
+        if self._ends_here(far_end, pod):
+            self.asked_ends |= {node_place(pod.node), pod_place(pod.namespace, pod.name)}
+            ask_places(gatherer, scope.at_end, [pod.node], [pod])
+        else:
+            ask_places(gatherer, scope, [pod.node], [pod])
         gatherer.read(self._endpoints([pod]))
         self._ask_far(far_end, scope)
         if request.destination_kind != "name":
@@ -133,29 +143,40 @@ class _Run:
         return pod.name
 
     def _ask_far(self, far_end: FarEnd, scope: Scope) -> None:
-        """Ask the nodes of the far end, at most FAR_NODES of them."""
+        """Ask the nodes of the far end, and its pods, at most FAR_NODES of each."""
         from kubectl_ebpfnet.collect.packet import far_scope
+        from kubectl_ebpfnet.collect.scope import Scope
         from kubectl_ebpfnet.collect.survey import ask_places
 
-        scope = far_scope(scope, far_end)
         self.gatherer.read(self._endpoints(far_end.pods[:FAR_NODES]))
         others = [node for node in dict.fromkeys(far_end.nodes) if node not in self.asked_nodes]
+        if far_end.ends_on_node:
+            again = self.asked_nodes.intersection(far_end.nodes)
+            again = {name for name in again if self._is_new_end(node_place(name))}
+            ask_places(self.gatherer, Scope(scope.ends), again)
         self.asked_nodes.update(others[:FAR_NODES])
-        ask_places(self.gatherer, scope, others[:FAR_NODES], self._far_pods(far_end), far=True)
+        pods = [pod for pod in far_end.running_pods if pod.node in self.asked_nodes][:FAR_NODES]
+        pods = [pod for pod in pods if self._is_new_end(pod_place(pod.namespace, pod.name))]
+        ask_places(self.gatherer, far_scope(scope, far_end), others[:FAR_NODES], ends=pods)
         reason = f"not asked: the far end is on {len(others)} nodes, {FAR_NODES} of them are asked"
         for node in others[FAR_NODES:]:
             self.gatherer.ask(unavailable_record(agent_place(node), EXEC, reason), ())
 
-    def _far_pods(self, far_end: FarEnd) -> list[Pod]:
-        """Return the pods that an answer may come from, on nodes that are asked."""
-        pods = {
-            (pod.namespace, pod.name): pod
-            for pod in far_end.pods
-            if pod.node in self.asked_nodes and not pod.host_network
-        }
-        found = [key for key in pods if key not in self.asked_pods][:FAR_NODES]
-        self.asked_pods.update(found)
-        return [pods[key] for key in found]
+    def _is_new_end(self, place: Place) -> bool:
+        """Tell whether a place was not asked as an end before; it is from now on."""
+        known = place in self.asked_ends
+        self.asked_ends.add(place)
+        return not known
+
+    def _ends_here(self, far_end: FarEnd, pod: Pod) -> bool:
+        """Tell whether a packet of a pod may end in the pod itself, or on its node."""
+        address = self.request.destination_address
+        named = {(other.namespace, other.name) for other in far_end.pods}
+        return (
+            (pod.namespace, pod.name) in named
+            or (far_end.ends_on_node and pod.node in far_end.nodes)
+            or (address is not None and (address.is_loopback or address in pod.addresses))
+        )
 
     # --- reads beside others ----------------------------------------------------------------------
 

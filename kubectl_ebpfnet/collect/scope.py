@@ -4,12 +4,12 @@ about the flows and the packets that it is about.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.model.catalogue import FACTS, FIB, FORWARD, packet_words
 from kubectl_ebpfnet.model.evidence import Place, PlaceKind
-from kubectl_ebpfnet.model.fact import Need
+from kubectl_ebpfnet.model.fact import NOBODY, Need
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, PodNamespace
 
@@ -22,11 +22,24 @@ class Scope:
         need: selects rows: those that any of these users needs.
         flows: select entries of tables that grow with traffic; () selects all.
         packets: sources and destinations to look up in the kernel's routing.
+        ends: what is needed besides of a place where the packet may end.
     """
 
     need: Need
     flows: tuple[FlowFilter, ...] = ()
     packets: tuple[tuple[Address, Address], ...] = ()
+    ends: Need = NOBODY
+
+    @property
+    def at_end(self) -> Scope:
+        """The same, of a place where the packet may end."""
+        return replace(self, need=self.need | self.ends)
+
+    @property
+    def of_far_pod(self) -> Scope:
+        """The same, of a pod that the packet may end in: who listens there, and what an answer
+        passes on its way out."""
+        return Scope((self.need & ~Need.NAMES) | self.ends)
 
     def questions(self, place: Place, netns: PodNamespace | None = None) -> list[Question]:
         """Return the questions to a place, in the order of the table. What answers two rows is
@@ -86,7 +99,7 @@ class Scope:
         return found
 
 
-EVERYTHING = Scope(~Need.DOCTOR)
+EVERYTHING = Scope(~Need.DOCTOR, ends=Need.ENDS_TCP | Need.ENDS_UDP)
 """The scope of a capture."""
 
 

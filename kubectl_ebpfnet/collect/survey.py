@@ -53,10 +53,7 @@ class SurveyTarget(Protocol):
 
 
 def survey(
-    gatherer: Gatherer,
-    targets: Iterable[SurveyTarget],
-    scope: ScopeOf,
-    far_pods: Sequence[Pod] = (),
+    gatherer: Gatherer, targets: Iterable[SurveyTarget], scope: ScopeOf, ends: Iterable[Pod] = ()
 ) -> list[str]:
     """Start to ask targets, whatever the packet; the gatherer yields the records.
 
@@ -65,7 +62,7 @@ def survey(
         targets: the places; without any, every node with an agent, or all nodes if no node has an
             agent. A pod's node is asked too.
         scope: says what to ask once the addresses are known.
-        far_pods: pods at the far end of packets, whose nodes are targets.
+        ends: as of `ask_places`.
 
     Returns:
         The targets' names; for a workload, that of the pod that stands for it.
@@ -98,10 +95,9 @@ def survey(
         listed = [] if agents else gatherer.needed(gatherer.start(api.nodes))
         nodes = [*agents, *(kube.node(each).name for each in listed)]
     addresses = tuple(address for pod in pods for address in pod.addresses)
-    ask_places(gatherer, scope(addresses), nodes, pods)
-    asked = {(pod.namespace, pod.name) for pod in pods}
-    others = [pod for pod in far_pods if (pod.namespace, pod.name) not in asked]
-    ask_places(gatherer, scope(addresses), (), others, far=True)
+    named = {(pod.namespace, pod.name) for pod in pods}
+    others = [pod for pod in ends if (pod.namespace, pod.name) not in named]
+    ask_places(gatherer, scope(addresses), nodes, pods, ends=others)
     return names
 
 
@@ -123,8 +119,7 @@ def ask_places(
     nodes: Iterable[str],
     pods: Iterable[Pod] = (),
     mode: Mode | None = None,
-    *,
-    far: bool = False,
+    ends: Iterable[Pod] = (),
 ) -> None:
     """Ask nodes and pods the questions of a scope that are for their answerers.
 
@@ -134,22 +129,26 @@ def ask_places(
         nodes: names of nodes, "" for none; those of `pods` as well, unless they were asked before.
         pods: a node pod of their node answers for them, if there is one, else an exec.
         mode: instead of that of --node-access.
-        far: they are at the far end: what pods without a shell would tell is worth no exec each.
+        ends: pods in which a packet may end. Those without a shell are not asked: what they would
+            tell is worth no exec a command.
     """
     names, pods = [name for name in dict.fromkeys(nodes) if name], list(pods)
-    before = [pod.node for pod in pods if pod.node not in names] if far else []
-    answerers = gatherer.answerers.for_nodes([*names, *before], gatherer.deadline, mode)
+    far = scope.of_far_pod
+    asked = [(pod, scope) for pod in pods] + [(pod, far) for pod in ends]
+    asked = [(pod, wanted) for pod, wanted in asked if not pod.host_network]
+    everywhere = dict.fromkeys([*names, *(pod.node for pod, _ in asked if pod.node)])
+    answerers = gatherer.answerers.for_nodes(everywhere, gatherer.deadline, mode)
     by_node: dict[str, list[Question]] = {}
-    for pod in pods:
-        if pod.host_network:
-            continue
+    for pod, wanted in asked:
+        place = pod_place(pod.namespace, pod.name)
         if isinstance(answerers.get(pod.node), NodePodExec):
-            by_node.setdefault(pod.node, []).extend(_of_pod(pod, scope))
-            if Need.NAMES in scope.need:  # its resolver's files, which no node pod reads
-                files = Scope(Need.NAMES).questions(pod_place(pod.namespace, pod.name))
+            by_node.setdefault(pod.node, []).extend(_of_pod(pod, wanted))
+            if Need.NAMES in wanted.need:  # its resolver's files, which no node pod reads
+                files = Scope(Need.NAMES).questions(place)
                 gatherer.ask(pod_answerer(gatherer.session, pod), files)
-        elif asked := scope.questions(pod_place(pod.namespace, pod.name)):
-            gatherer.ask(pod_answerer(gatherer.session, pod, by_shell=far), asked)
+        elif questions := wanted.questions(place):
+            one = pod_answerer(gatherer.session, pod, by_shell=wanted is far)
+            gatherer.ask(one, questions)
     for node, answerer in answerers.items():
         further = by_node.get(node, ())
         if node not in names:

@@ -39,6 +39,7 @@ from kubectl_ebpfnet.model.kernel import (
     InterfaceAddress,
     KernelFacts,
     Link,
+    Listener,
     Neighbour,
     Program,
     Route,
@@ -82,10 +83,19 @@ _GREP_SYSCTLS = (
     " --include=nf_conntrack_max --include=nf_conntrack_*_timeout* . /proc/sys/net"
 )
 
+MOST_SOCKETS = 2000
+"""Sockets of a file of /proc/net that are brought home."""
+# The heading of a file, which has "sl", shows that it was read. A kernel without IPv6 has no tcp6,
+# as the list of its protocols shows.
+_GREP_SOCKETS = f"grep -H -m {MOST_SOCKETS + 1} -e sl"
+_LISTEN = "[[:space:]]0A[[:space:]]"
+_PROTOCOLS = "/proc/net/protocols"
+
 _POD = (PlaceKind.POD,)
 _NODE = (PlaceKind.AGENT, PlaceKind.NODE)
 _AGENT = (PlaceKind.AGENT,)
 _NODE_POD = (PlaceKind.NODE,)
+_NETNS = (PlaceKind.POD, PlaceKind.AGENT, PlaceKind.NODE)
 _CLIENT = (PlaceKind.CLIENT, PlaceKind.AGENT)
 (
     PATH,
@@ -96,6 +106,8 @@ _CLIENT = (PlaceKind.CLIENT, PlaceKind.AGENT)
     STAYS,
     NODES,
     NAMES,
+    ENDS_TCP,
+    ENDS_UDP,
     PROGRAMS,
     FLOWS,
     LB,
@@ -220,6 +232,16 @@ CONNTRACK       = Fact("conntrack", ConntrackEntry, _NODE, PATH | FLOWS | LB, "c
     by_flow=True,
     asked=_by("conntrack.entry",        "cat /proc/net/nf_conntrack", "conntrack -L -o extended"),
     read =_by("conntrack.entry",        "conntrack -L"))
+
+# --- the namespace of a pod or of a node, where a packet may end ----------------------------------
+TCP_LISTENERS   = Fact("tcp-listeners", Listener, _NETNS, ENDS_TCP, "tcp-listeners",
+    asked=_by("sockets.tcp",
+              f"{_GREP_SOCKETS} -e {_LISTEN} /proc/net/tcp /proc/net/tcp6",
+              f"{_GREP_SOCKETS} -e {_LISTEN} -e TCPv6 /proc/net/tcp {_PROTOCOLS}"))
+UDP_SOCKETS     = Fact("udp-sockets", Listener, _NETNS, ENDS_UDP, "udp-sockets",
+    asked=_by("sockets.udp",
+              f"{_GREP_SOCKETS} -e : /proc/net/udp /proc/net/udp6",
+              f"{_GREP_SOCKETS} -e : -e UDPv6 /proc/net/udp {_PROTOCOLS}"))
 
 # --- Cilium, by its agent or by its maps ----------------------------------------------------------
 STATUS          = Fact("cilium-status", DatapathConfig, _AGENT, PATH | LB | DOCTOR,

@@ -33,6 +33,10 @@ class Need(Flag):
     """`path`, where the CiliumNode objects could not be read."""
     NAMES = auto()
     """`path`, for a DNS name."""
+    ENDS_TCP = auto()
+    """`path`, of a pod or a node where a TCP packet may end."""
+    ENDS_UDP = auto()
+    """`path`, of a pod or a node where a UDP packet may end."""
     PROGRAMS = auto()
     FLOWS = auto()
     LB = auto()

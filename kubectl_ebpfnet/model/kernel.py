@@ -302,6 +302,32 @@ class Counter:
 
 
 @dataclass(frozen=True, slots=True)
+class Listener:
+    """A socket that takes the first packet of a sender: TCP in the state LISTEN, or UDP.
+
+    Attributes:
+        address: that it is bound to; 0.0.0.0 or :: for any. An IPv6 socket that is bound to an
+            IPv4-mapped address has the IPv4 address.
+        port: that it is bound to.
+        v6_only: an IPv6 socket takes no IPv4 packets (IPV6_V6ONLY); None where that is not known.
+        device: that it is bound to (SO_BINDTODEVICE), "" for any; /proc does not tell.
+        waiting: connections that wait for accept().
+        backlog: most of them by listen(2); None where that is not known, and for UDP.
+        peer, peer_port: the only sender that a connected UDP socket takes packets of; None for any.
+    """
+
+    address: Address
+    port: int
+    v6_only: bool | None = None
+    device: str = ""
+    waiting: int = 0
+    backlog: int | None = None
+    peer: Address | None = None
+    peer_port: int | None = None
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Sysctl:
     """A number below /proc/sys.
 

@@ -50,6 +50,15 @@ class ContainerStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerPort:
+    """A port that a container declares: its number, its protocol (IANA), its name or ""."""
+
+    number: int
+    protocol: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DnsConfig:
     """The dnsConfig of a pod: what kubelet adds to its resolv.conf; `ndots` None for none."""
 
@@ -82,6 +91,9 @@ class Pod:
         annotations: name → value.
         image: of its first container.
         host_ports: (port, protocol) of the node that lead to it (hostPort).
+        ports: those that its containers declare.
+        runtime_class: its RuntimeClass, "" for none: gVisor and Kata have a network stack of their
+            own, whose sockets the node's kernel does not have.
         nominated_node: node on which the scheduler makes room for it, "" for none.
         dns_policy: `ClusterFirst`, `Default`, `None`, `ClusterFirstWithHostNet`; "" when not said.
         dns: its dnsConfig.
@@ -111,6 +123,8 @@ class Pod:
     image: str = field(default="", compare=False)
     nominated_node: str = field(default="", compare=False)
     host_ports: tuple[tuple[int, int], ...] = field(default=(), compare=False)
+    ports: tuple[ContainerPort, ...] = field(default=(), compare=False)
+    runtime_class: str = field(default="", compare=False)
     dns_policy: str = field(default="", compare=False)
     dns: DnsConfig = field(default=DnsConfig(), compare=False)
     host_aliases: tuple[tuple[Address, tuple[str, ...]], ...] = field(default=(), compare=False)

@@ -18,6 +18,7 @@ from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.kube import (
     Condition,
+    ContainerPort,
     ContainerStatus,
     DnsConfig,
     KubeObjects,
@@ -172,6 +173,13 @@ def pod(value: Any, span: Span = NOWHERE) -> Pod:
             for port in js.items(container, "ports")
             if (number := js.number(port, "hostPort"))
         ),
+        ports=tuple(
+            ContainerPort(number, _protocol(js.text(port, "protocol")), js.text(port, "name"))
+            for container in containers
+            for port in js.items(container, "ports")
+            if (number := js.number(port, "containerPort"))
+        ),
+        runtime_class=js.text(spec, "runtimeClassName"),
         dns_policy=js.text(spec, "dnsPolicy"),
         dns=_dns_config(js.dig(spec, "dnsConfig")),
         host_aliases=tuple(

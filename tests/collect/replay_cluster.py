@@ -3,7 +3,8 @@
 Objects come from the scenario's API records. An exec runs the real argv, batch script and all, in
 a real shell of this machine, whose PATH begins with programs that print what the scenario
 recorded for exactly these words, and otherwise fail. The shell sees no device of this machine: the
-devices of a place are those that `tc` was asked about there. It sees none of its sysctls either.
+devices of a place are those that `tc` was asked about there. It sees none of its sysctls and
+sockets either.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tests.cluster.fake_api_server import ExecEnd, FakeApiServer, Reply, Seen, e
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 DEVICES = "/sys/class/net"
 SYSCTLS = "/proc/sys/net"
+SOCKETS = ("/proc/net/tcp", "/proc/net/udp", "/proc/net/protocols")
 SEPARATOR = "\x1f"
 PROGRAM = rf"""#!/bin/sh
 # What was recorded of this program at this place: a case for each command line.
@@ -119,7 +121,8 @@ class ReplayCluster:
         path = f"{self.folder / 'bin'}:/usr/bin:/bin"
         devices = f"{recorded}{DEVICES}/*"
         stdin = script and script.replace(f"{DEVICES}/*".encode(), devices.encode())
-        argv = [f"{recorded}{SYSCTLS}" if word == SYSCTLS else word for word in end.argv]
+        hidden = (SYSCTLS, *SOCKETS)
+        argv = [f"{recorded}{w}" if w.startswith(hidden) else w for w in end.argv]
         env = {"PATH": path, "REPLAY": str(recorded)}
         env["HANGS"] = "yes" if place.node in self.hangs else ""
         done = subprocess.run(argv, input=stdin, capture_output=True, env=env, timeout=60)

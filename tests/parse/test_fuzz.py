@@ -25,6 +25,7 @@ from kubectl_ebpfnet.parse import (
     nft,
     procfs,
     resolver,
+    sockets,
     tools,
 )
 from kubectl_ebpfnet.parse.bpf import bpffs, bpftool, tc
@@ -46,6 +47,8 @@ PARSERS: dict[str, tuple[Parser, tuple[str, ...]]] = {
     "/proc/net/ipv6_route": (procfs.routes6, ("proc-net-ipv6-route",)),
     "/proc/net/arp": (procfs.neighbours, ("proc-net-arp",)),
     "/proc/sys/net": (procfs.sysctls, ("grep-proc-sys-net",)),
+    "/proc/net/tcp": (sockets.tcp, ("grep-proc-net-tcp",)),
+    "/proc/net/udp": (sockets.udp, ("grep-proc-net-udp",)),
     "iflink": (procfs.number, ("sys-class-net",)),
     "route -n": (nettools.routes, ("route-n", "route-6-n")),
     "arp -an": (nettools.neighbours, ("arp-an",)),

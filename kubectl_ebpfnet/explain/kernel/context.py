@@ -25,11 +25,11 @@ class Context:
         sets: ipset name → members, for the sets whose content is known.
         local: addresses of the node itself, for `addrtype`; None when not known.
         bridged: it passes a bridge; None when not known.
-    back_device: the device of the node's route to the packet's source, whatever mark it has,
-        for `rpfilter` and `fib`; "" for no route, None when not known.
-    to_client: it goes to a client: a destination port that is not known is of CLIENT_PORTS.
-    proxied: a transparent proxy of this node may have a socket of its connection; None when not
-        known.
+        back_device: the device of the node's route to the packet's source, whatever mark it has,
+            for `rpfilter` and `fib`; "" for no route, None when not known.
+        to_client: it goes to a client: a destination port that is not known is of CLIENT_PORTS.
+        proxied: a transparent proxy of this node may have a socket of its connection; None when not
+            known.
         marked_by: rules that set `mark` or `connmark`, in their order.
         assumed: undecided rules that matched, if the packet is here as it is.
     """

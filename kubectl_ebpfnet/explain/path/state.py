@@ -167,6 +167,8 @@ class PathBuilder:
         sends: the size of packets that the source sends, None where that was not read.
         limits: sizes that the places take which the packet passed, in their order.
         wires: how it went from node to node.
+        unread_listener: why it is not known whether a process listens where the packet arrives, ""
+            where it is.
         end: how the walk ended.
         choice: the first load-balancer's among several backends, None without one.
         forced: the backend to follow where a load-balancer may choose it.
@@ -195,6 +197,7 @@ class PathBuilder:
     sends: Sender | None = None
     limits: list[Limit] = field(default_factory=list)
     wires: list[Wire] = field(default_factory=list)
+    unread_listener: str = ""
     end: End = _NOT_BEGUN
     choice: Choice | None = None
     forced: Backend | None = None

@@ -15,6 +15,7 @@ from kubectl_ebpfnet.explain.path.endings import Arrived, Destination, Dropped, 
 from kubectl_ebpfnet.explain.path.remedy import how_to_get, wants_port
 from kubectl_ebpfnet.explain.path.reply import lost, where_lost
 from kubectl_ebpfnet.explain.path.state import PathBuilder
+from kubectl_ebpfnet.explain.path.wrong_port import Unmet, remedy
 from kubectl_ebpfnet.model.net import TCP, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import (
     Attempt,
@@ -141,7 +142,8 @@ def _arrived(walk: PathBuilder, end: Arrived) -> Decision:
     if attempt is not None and attempt.now and attempt.outcome is Outcome.UNANSWERED:
         return _unanswered(walk, end, attempt)
     inside = end.destination is not Destination.OUTSIDE
-    if attempt is not None and attempt.outcome is Outcome.REFUSED and inside:
+    listens = walk.hops[-1].kind is HopKind.SOCKET
+    if attempt is not None and attempt.outcome is Outcome.REFUSED and inside and not listens:
         return _was_refused(end, attempt)
     return _let_through(walk, end)
 
@@ -164,21 +166,36 @@ def _refused(walk: PathBuilder, attempt: Attempt) -> Decision:
     inside = isinstance(end, Arrived) and end.destination is not Destination.OUTSIDE
     who = "the destination" if inside else "the destination, or a device on the way in its name,"
     by = f"{who} refuses it: {attempt.text}"
-    fix = Fix(
-        "See that a process listens at this port of the destination; a Service's targetPort names "
-        "the port."
-    )
     last = walk.hops[-1]
     walk.hops[-1] = replace(
         last, state=State.OBSERVED, reason="", drops=True,
         evidence=last.evidence + attempt.evidence,
     )  # fmt: skip
     drop = Drop("seen", last.number, last.node, by)
-    flow = last.packet.flow
-    there = endpoint_text(flow.destination, flow.destination_port)
-    cause = f"nothing accepts {protocol_name(flow.protocol)} at {there}"
-    cause += "" if inside else ", or a device on the way refuses in its name"
+    cause, fix, drop = _why_refused(walk, inside, drop)
     return Decision(Verdict.DROPPED, f"dropped at hop {last.number}: {by}", cause, fix, drop=drop)
+
+
+def _why_refused(walk: PathBuilder, inside: bool, drop: Drop) -> tuple[str, Fix, Drop]:
+    """Return the cause, what to do, and the drop with the object to edit."""
+    last = walk.hops[-1]
+    flow = last.packet.flow
+    there = (
+        f"{protocol_name(flow.protocol)} {endpoint_text(flow.destination, flow.destination_port)}"
+    )
+    fix = Fix(
+        "See that a process listens at this port of the destination; a Service's targetPort names "
+        "the port."
+    )
+    if inside and last.kind is HopKind.SOCKET:
+        return f"a process listens at {there} now: it began after, or refuses itself", fix, drop
+    pod = walk.cluster.pod_with(flow.destination) if inside else None
+    if pod is None:
+        cause = f"nothing accepts {there}"
+        cause += "" if inside else ", or a device on the way refuses in its name"
+        return cause, fix, drop
+    found = remedy(Unmet(flow, f"pod {pod.namespace}/{pod.name}", pod, None, walk.ends.service))
+    return found.cause, found.fix, replace(drop, object=found.object)
 
 
 def _was_refused(end: Arrived, attempt: Attempt) -> Decision:
@@ -252,4 +269,5 @@ def _let_through(walk: PathBuilder, end: Arrived) -> Decision:
     if end.destination is Destination.OUTSIDE:
         reason = f"leaves the cluster {end.text}; what happens beyond is not known{seen}"
         return Decision(Verdict.LEAVES, reason)
-    return Decision(Verdict.REACHABLE, f"the tables let it through {end.text}{seen}")
+    listener = f"; {walk.unread_listener}" if walk.unread_listener else ""
+    return Decision(Verdict.REACHABLE, f"the tables let it through {end.text}{seen}{listener}")

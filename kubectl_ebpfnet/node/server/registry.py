@@ -29,6 +29,8 @@ FUNCTIONS = {
     "sysctls": "sysctls:sysctls",
     "nft-chains": "netlink.nft:chains",
     "conntrack": "netlink.conntrack:entries",
+    "tcp-listeners": "netlink.sockets:tcp_listeners",
+    "udp-sockets": "netlink.sockets:udp_sockets",
     "probe": "probe.attempts:probe",
     "kernel": "capabilities:facts",
     "programs": "bpf.programs:programs",

@@ -108,7 +108,10 @@ def test_every_place_of_a_forwarded_packet_is_asked(hook: str, priority: int) ->
         # What firewalld and others have on healthy nodes.
         [
             chain("input", 10, [state("established", "related"), {"accept": None}], policy="drop"),
-            chain("forward", 10, [state("new", "established"), {"accept": None}], name="f", policy="drop"),
+            chain(
+                "forward", 10, [state("new", "established"), {"accept": None}], name="f",
+                policy="drop",
+            ),
             chain("prerouting", -140, [{"match": {
                 "op": "==", "left": {"fib": {"result": "oif", "flags": ["saddr", "mark"]}},
                 "right": False}}, DROP], name="rp"),

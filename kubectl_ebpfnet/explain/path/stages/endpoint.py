@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
-from kubectl_ebpfnet.explain.path.stages import pod_rules, reply_nat, size
+from kubectl_ebpfnet.explain.path.stages import listener, pod_rules, reply_nat, size
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import (
     own_device,
     show_foreign_at,
@@ -142,5 +142,7 @@ def _into_pod(walk: PathBuilder, here: PacketState) -> None:
             f"the receiving pod {name} is not ready{why}",
             f"`kubectl describe pod -n {pod.namespace} {pod.name}` tells why.",
         )
+    if pod is not None and not listener.in_pod(walk, here, pod):
+        return
     end = endpoint_text(flow.destination, flow.destination_port)
     walk.arrived(Destination.POD, f"to pod {name} at {end}")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.path.endings import Destination
-from kubectl_ebpfnet.explain.path.stages import destination_nat, hooks, reply_nat
+from kubectl_ebpfnet.explain.path.stages import destination_nat, hooks, listener, reply_nat
 from kubectl_ebpfnet.explain.path.stages.conntrack_table import table_is_full
 from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
@@ -178,4 +178,5 @@ def deliver(walk: PathBuilder, here: PacketState) -> None:
         State.DERIVED,
         here.packet,
     )
-    walk.arrived(Destination.NODE, f"to node {here.node}")
+    if walk.forth is not None or listener.on_node(walk, here, node):
+        walk.arrived(Destination.NODE, f"to node {here.node}")

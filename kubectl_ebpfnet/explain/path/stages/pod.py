@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
 from kubectl_ebpfnet.explain.path.endings import Destination
-from kubectl_ebpfnet.explain.path.stages import pod_rules, size
+from kubectl_ebpfnet.explain.path.stages import listener, pod_rules, size
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_in_pod
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
@@ -67,7 +67,10 @@ def _to_itself(walk: PathBuilder, here: PacketState, netns: PodNetns) -> bool:
         here.packet,
         cite.of(netns[q.POD_ADDRESSES].record, *(fact.span for fact in own)) if own else (),
     )
-    walk.arrived(Destination.POD, f"to pod {walk.source_pod} itself, on lo")
+    pod = walk.cluster.pod(walk.ends.source.namespace, walk.ends.source.name)
+    device = own[0].device if own else "lo" if flow.destination.is_loopback else "eth0"
+    if pod is None or listener.in_pod(walk, here, pod, device):
+        walk.arrived(Destination.POD, f"to pod {walk.source_pod} itself, on lo")
     return True
 
 

@@ -1,0 +1,231 @@
+"""The end of the way: the socket that takes the packet, or the refusal where there is none.
+
+Where the sockets were not read, a listener is presumed. A redirection in a pod's own namespace (a
+service mesh), another network stack (a RuntimeClass), IPVS and sk_lookup programs may take a packet
+for which there is no socket: then it is not known what becomes of it. A full accept queue drops
+every SYN until the process accepts again.
+
+Sources: Linux net/ipv4/tcp_ipv4.c (tcp_v4_rcv: a RST without a socket), tcp_input.c
+(tcp_conn_request), include/net/sock.h (sk_acceptq_is_full), net/ipv4/udp.c (__udp4_lib_rcv: ICMP
+port unreachable).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.explain.kernel import sockets as kernel
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
+from kubectl_ebpfnet.explain.path.wrong_port import Unmet, remedy
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.answer import Answer
+from kubectl_ebpfnet.explain.views.netns import Netns
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.evidence import LIVE
+from kubectl_ebpfnet.model.kernel import Listener
+from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.model.net import TCP, UDP, protocol_name
+from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, HopPlace, Severity, State
+from kubectl_ebpfnet.parse.node_side import is_node_question
+
+_SOCKETS = {TCP: q.TCP_LISTENERS, UDP: q.UDP_SOCKETS}
+_MESHES = {15001: "Istio", 15006: "Istio or Kuma", 4143: "Linkerd", 20000: "Consul"}
+"""Ports at which the proxy of a service mesh takes what rules in the pod redirect to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PacketEnd:
+    """Where a packet comes to an end.
+
+    Attributes:
+        where: of the hop.
+        netns: the network namespace.
+        owner: whose it is: `pod default/web`, `node n1`.
+        device: that the packet came in by.
+        pod: that it is for, None for a node's own process or a pod that is not recorded.
+    """
+
+    where: Where
+    netns: Netns
+    owner: str
+    device: str
+    pod: Pod | None
+
+
+def in_pod(walk: PathBuilder, here: PacketState, pod: Pod, device: str = "eth0") -> bool:
+    """Hand the packet to a socket of a pod, as `meet`."""
+    name = f"{pod.namespace}/{pod.name}"
+    where = (HopPlace.POD, name, here.node, HopKind.SOCKET)
+    netns = walk.cluster.pod_netns(pod.namespace, pod.name)
+    return meet(walk, here, PacketEnd(where, netns, f"pod {name}", device, pod))
+
+
+def on_node(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
+    """Hand the packet to a socket of a node, as `meet`."""
+    device = here.in_device
+    if device in ("", "lo"):  # it stays on lo (explain/kernel/sockets.py)
+        owners = node.having(q.ADDRESSES, here.packet.flow.destination, "address")
+        device = owners[0].device if owners else "lo"
+    where, owner = here.on_node(HopKind.SOCKET), f"node {here.node}"
+    return meet(walk, here, PacketEnd(where, node, owner, device, _host_network_pod(walk, here)))
+
+
+def meet(walk: PathBuilder, here: PacketState, end: PacketEnd) -> bool:
+    """Hand the packet to a socket; return False where the walk ends there."""
+    flow = here.packet.flow
+    fact = _SOCKETS.get(flow.protocol)
+    if fact is None or flow.destination_port is None:
+        return True
+    answer: Answer[Listener] = end.netns[fact]
+    unmet = Unmet(flow, end.owner, end.pod, answer.facts, walk.ends.service)
+    if not answer.known:
+        _unread(walk, end, answer)
+        return True
+    found = kernel.look_up(answer.facts, flow, end.device)
+    if not found.takers:
+        return _nobody(walk, here, end, unmet, answer)
+    if found.v6_only_unread:
+        walk.presumes(
+            f"that {kernel.text(found.takers[0])} of {end.owner} takes IPv4 too (IPV6_V6ONLY)"
+        )
+    return _taken(walk, here, end, found.takers, answer)
+
+
+def _unread(walk: PathBuilder, end: PacketEnd, answer: Answer[Listener]) -> None:
+    """Presume a listener where the sockets were not read."""
+    bundle = walk.cluster.bundle
+    refused = any(not each.ran for place in end.netns.places for each in bundle.at(place))
+    why = answer.missing
+    if answer.record is None and not refused:
+        why = "they were not asked for" if bundle.source == LIVE else "the capture lacks them"
+    walk.presumes(f"the sockets of {end.owner}")
+    walk.unread_listener = (
+        f"a listener there is presumed: the sockets of {end.owner} were not read ({why}; "
+        "`--node-access pod` reads them)"
+    )
+
+
+def _nobody(
+    walk: PathBuilder,
+    here: PacketState,
+    end: PacketEnd,
+    unmet: Unmet,
+    answer: Answer[Listener],
+) -> bool:
+    """Refuse a packet for which there is no socket, unless something else may take it."""
+    found = remedy(unmet)
+    at_port = [s for s in answer.facts if s.port == unmet.flow.destination_port]
+    proof = _cited(answer, at_port)
+    summary = f"no socket of {end.owner} takes {unmet.target}"
+    instead = _instead(end, answer)
+    if instead:
+        walk.hop(
+            *end.where, summary, State.UNKNOWN, here.packet, proof,
+            reason=f"{summary}, and {instead}", decides=Decides.DROP,
+        )  # fmt: skip
+        return True
+    how = "a RST" if unmet.flow.protocol == TCP else "ICMP port unreachable"
+    walk.drop(
+        *end.where, f"{summary}: refused with {how}", State.DERIVED, here.packet, proof,
+        title=found.cause, detail=found.fix.text, fix=found.fix, object=found.object,
+    )  # fmt: skip
+    return False
+
+
+def _instead(end: PacketEnd, answer: Answer[Listener]) -> str:
+    """Return what may take a packet without a socket, "" for nothing that is known."""
+    mesh = next((s for s in answer.facts if s.port in _MESHES), None)
+    record = answer.record
+    if isinstance(end.netns, NodeView):
+        if end.netns.link("kube-ipvs0") is not None:
+            return "IPVS, whose table was not read, may take it"
+        if any(each.hook == "sk_lookup" for each in end.netns[q.ATTACHMENTS].facts):
+            return "a program at sk_lookup may choose another socket"
+    elif mesh is not None:
+        return (
+            f"{kernel.text(mesh)} is a port of {_MESHES[mesh.port]}, to which rules in the pod's "
+            "namespace may redirect it"
+        )
+    elif end.pod is not None and end.pod.runtime_class and record and is_node_question(record.argv):
+        return (
+            f"RuntimeClass {end.pod.runtime_class} may give the pod a network stack of its own, "
+            "whose sockets the node does not have"
+        )
+    return ""
+
+
+def _taken(
+    walk: PathBuilder,
+    here: PacketState,
+    end: PacketEnd,
+    takers: Sequence[Listener],
+    answer: Answer[Listener],
+) -> bool:
+    """Add the hop of the socket that takes the packet; drop it where no queue has room."""
+    protocol = protocol_name(here.packet.flow.protocol)
+    first = takers[0]
+    many = f", one of {len(takers)} that take turns" if len(takers) > 1 else ""
+    summary = f"{end.owner} listens on {protocol} {kernel.text(first)}{many}"
+    full = [socket for socket in takers if _is_full(socket)]
+    proof = _cited(answer, full or takers)
+    if full:
+        queue = f"{full[0].waiting} connections wait for accept(), at most {full[0].backlog} may"
+        summary += f": {queue}"
+        title = f"the process of {end.owner} at {kernel.text(full[0])} does not accept connections"
+        detail = (
+            f"{queue}, and the kernel drops each further SYN of {len(full)} of {len(takers)} "
+            "sockets until the process accepts again."
+        )
+        fix = _accept_again(end)
+        if len(full) == len(takers) and not walk.answered_now():
+            walk.drop(
+                *end.where, summary, State.DERIVED, here.packet, proof,
+                title=title, detail=detail, cause=f"{title}: {queue}", fix=fix,
+                object=f"Pod {end.pod.namespace}/{end.pod.name}" if end.pod else "",
+            )  # fmt: skip
+            return False
+    state = State.OBSERVED if walk.answered_now() else State.DERIVED
+    walk.hop(*end.where, summary, state, here.packet, proof)
+    if full:
+        walk.finding(Severity.WARNING, title, detail, proof)
+        walk.doubt(title, Decides.DROP, fix)
+    elif first.backlog is None and max(socket.waiting for socket in takers):
+        walk.presumes(
+            f"that the accept queue of {kernel.text(first)} of {end.owner}, which holds "
+            f"{max(socket.waiting for socket in takers)} connections, has room"
+        )
+    return True
+
+
+def _is_full(socket: Listener) -> bool:
+    return socket.backlog is not None and socket.waiting > socket.backlog
+
+
+def _accept_again(end: PacketEnd) -> Fix:
+    if end.pod is None:
+        return Fix(f"See why the process on {end.owner} does not accept.", "ss -ltnp")
+    return Fix(
+        f"See why the process of {end.owner} does not accept: it may hang, or be too slow.",
+        f"kubectl logs -n {end.pod.namespace} {end.pod.name}",
+    )
+
+
+def _cited(answer: Answer[Listener], sockets: Sequence[Listener]) -> tuple[Evidence, ...]:
+    """Cite sockets, or the whole record as the proof that there is none."""
+    if not sockets:
+        return cite.whole(answer.record)
+    return cite.of(answer.record, *(socket.span for socket in sockets[:3]))
+
+
+def _host_network_pod(walk: PathBuilder, here: PacketState) -> Pod | None:
+    """Return the hostNetwork pod that a packet for a node is for, None where none is known."""
+    target, service = walk.ends.destination, walk.ends.service
+    if target.kind == "pod":
+        return walk.cluster.pod(target.namespace, target.name)
+    flow = here.packet.flow
+    for end in service.sliced or () if service is not None else ():
+        if (end.address, end.port) == (flow.destination, flow.destination_port) and end.pod:
+            return walk.cluster.pod(end.namespace, end.pod)
+    return None

@@ -1,0 +1,299 @@
+"""The socket at the end of the way: who listens, who does not, and what a person would edit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.evidence import (
+    InMemory,
+    Record,
+    agent_place,
+    bundle_of,
+    node_place,
+    pod_place,
+)
+from kubectl_ebpfnet.model.kernel import Listener
+from kubectl_ebpfnet.model.path import Hop, Outcome
+from kubectl_ebpfnet.model.path import Path as Answer
+from kubectl_ebpfnet.model.protocol import codec
+from tests.explain.path.attempted import attempt
+from tests.explain.path.changed import (
+    VXLAN,
+    ask,
+    changed,
+    could_not,
+    dropped_at,
+    finding,
+)
+
+WEB = pod_place("default", "web")
+ANY, ANY6, LOOPBACK, POD = "0.0.0.0", "::", "127.0.0.1", "10.244.0.135"
+
+
+def socket(address: str, port: int, **more: Any) -> Listener:
+    return Listener(ip_address(address), port, **more)
+
+
+def by_node_pod(place: Any, *sockets: Listener, fact: Any = q.TCP_LISTENERS) -> Record:
+    """What a node pod says of the sockets of a place."""
+    said = b"".join(codec.line_of(one) for one in sockets)
+    return Record(0, place, fact.node_argv, 0, InMemory(said))
+
+
+def by_grep(place: Any, *rows: str, protocol: str = "tcp") -> Record:
+    """What grep printed there: rows of /proc/net/tcp, and of tcp6 behind a 6."""
+    fact = q.TCP_LISTENERS if protocol == "tcp" else q.UDP_SOCKETS
+    lines = []
+    for file in (protocol, f"{protocol}6"):
+        lines.append(f"/proc/net/{file}:  sl  local_address rem_address   st tx_queue rx_queue")
+        zero = "0" * (32 if file.endswith("6") else 8)
+        state = "0A" if protocol == "tcp" else "07"
+        own = [row.removeprefix("6") for row in rows if row.startswith("6") == ("6" in file)]
+        lines += [
+            f"/proc/net/{file}:   0: {row} {zero}:0000 {state} 00000000:00000000" for row in own
+        ]
+    return Record(0, place, fact.forms[0], 0, InMemory("\n".join(lines).encode()))
+
+
+def to(destination: str, *more: Record, protocol: str = "tcp") -> Answer:
+    return ask(changed(VXLAN, more=more), "pod/client", destination, protocol)
+
+
+def with_objects(record: Record, old: str, new: str) -> Answer:
+    """The answer for svc/web where the API's objects say something else."""
+    records = [
+        replace(one, stdout=InMemory(one.stdout.read().replace(old.encode(), new.encode())))
+        if one.place.kind == "api"
+        else one
+        for one in changed(VXLAN, more=(record,)).records
+    ]
+    return ask(bundle_of(records, VXLAN), "pod/client", "svc/web")
+
+
+def refused(answer: Answer) -> Hop:
+    """The hop at the socket that drops."""
+    hop = dropped_at(answer)
+    assert (hop.place, hop.kind, hop.where) == ("pod", "socket", "default/web")
+    assert answer.drop is not None
+    assert answer.drop.how == "derived"
+    return hop
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        by_node_pod(WEB, socket(ANY, 8080, backlog=128)),
+        by_node_pod(WEB, socket(POD, 8080, backlog=128)),
+        by_node_pod(WEB, socket(ANY6, 8080, v6_only=False, backlog=128)),
+        by_node_pod(WEB, *[socket(ANY, 8080, backlog=5)] * 4),
+        by_node_pod(WEB, socket(ANY, 8080, device="eth0", backlog=1, waiting=1)),
+        by_node_pod(WEB, socket(ANY6, 8080, v6_only=True), socket(ANY, 8080)),
+        by_grep(WEB, "00000000:1F90"),
+        by_grep(WEB, "8700F40A:1F90"),
+        by_grep(WEB, f"6{'0' * 32}:1F90"),
+    ],
+)
+@pytest.mark.parametrize("age", [5.0, 500.0])
+def test_whatever_takes_it_is_shown_and_nothing_is_said_against_it(
+    record: Record, age: float
+) -> None:
+    with attempt(age):
+        answer = to("svc/web", record)
+    assert answer.verdict == ("delivered" if age < 60 else "reachable"), answer.reason
+    assert "presumed" not in answer.reason
+    hop = answer.hops[-1]
+    assert (hop.kind, hop.drops) == ("socket", False)
+    assert "listens on TCP" in hop.summary
+    assert hop.evidence
+    assert not [one for one in answer.findings if one.severity != "info"]
+
+
+def test_wrong_target_port_by_node_pod() -> None:
+    answer = to("svc/web", by_node_pod(WEB, socket(ANY, 8081)))
+    assert "no socket of pod default/web takes TCP 10.244.0.135:8080" in refused(answer).summary
+    assert answer.cause == (
+        "svc default/web sends port 80 to targetPort 8080; nothing of pod default/web listens "
+        "there; it listens on 8081; its containers declare 8080"
+    )
+    # The containers declare the Service's port: the program is what does not keep its word.
+    assert answer.drop is not None
+    assert answer.drop.object == "Pod default/web"
+    assert answer.fix is not None
+    assert answer.fix.command == "kubectl logs -n default web"
+    assert "was answered and closed, 18 s before" in answer.reason  # said, and decides nothing
+
+
+def test_wrong_target_port_is_the_services_where_the_pod_declares_another() -> None:
+    record = by_grep(WEB, "00000000:1F91")
+    answer = with_objects(record, '"containerPort": 8080', '"containerPort": 8081')
+    refused(answer)
+    assert answer.cause.endswith("it listens on 8081; its containers declare 8081")
+    assert answer.drop is not None
+    assert answer.drop.object == "Service default/web"
+    assert answer.fix is not None
+    assert answer.fix.text == "Set targetPort of port 80 to 8081 in Service web."
+    assert answer.fix.command == "kubectl edit svc -n default web"
+
+
+@pytest.mark.parametrize(
+    ("record", "cause", "fix"),
+    [
+        (by_node_pod(WEB, socket(LOOPBACK, 8080)),
+         "listens on 127.0.0.1:8080 only, which is reached from inside", "Bind the process to 0.0"),
+        (by_grep(WEB, "0100007F:1F90", f"6{'0' * 24}01000000:1F90"),
+         r"listens on 127.0.0.1:8080, [::1]:8080 only", "Bind the process to 0.0.0.0 or to 10.244"),
+        (by_node_pod(WEB, socket(ANY6, 8080, v6_only=True)),
+         "listens on [::]:8080 (IPv6 only) only, which takes no IPv4", "clear IPV6_V6ONLY"),
+        (by_node_pod(WEB, socket("fd00::7", 8080, v6_only=False)),
+         "listens on [fd00::7]:8080 only, which takes no IPv4", "listen on 0.0.0.0 as well"),
+        (by_node_pod(WEB, socket("10.99.0.1", 8080)), "listens on 10.99.0.1:8080 only", "Bind"),
+        (by_node_pod(WEB, socket(ANY, 8080, device="net1")), "on net1 only", "Bind"),
+        (by_node_pod(WEB), "it listens at no port of TCP", "Make a process"),
+    ],
+)  # fmt: skip
+def test_why_no_socket_takes_it(record: Record, cause: str, fix: str) -> None:
+    answer = to("pod/web:8080", record)
+    refused(answer)
+    assert cause in answer.cause
+    assert answer.fix is not None
+    assert fix in answer.fix.text
+    assert finding(answer, answer.cause).severity == "error"
+
+
+def test_udp_without_a_socket_is_refused_by_icmp() -> None:
+    record = by_grep(WEB, "0100007F:0035", protocol="udp")
+    answer = to("pod/web:53", record, protocol="udp")
+    assert "refused with ICMP port unreachable" in refused(answer).summary
+    healthy = to("pod/web:53", by_grep(WEB, "00000000:0035", protocol="udp"), protocol="udp")
+    assert healthy.verdict != "dropped"
+
+
+def test_a_connected_udp_socket_takes_from_its_peer_alone() -> None:
+    def connected(peer: str) -> Answer:
+        one = socket(POD, 53, peer=ip_address(peer), peer_port=4000)
+        record = by_node_pod(WEB, one, fact=q.UDP_SOCKETS)
+        return to("pod/web:53", record, protocol="udp")
+
+    assert connected("10.244.1.160").verdict != "dropped"
+    assert refused(connected("10.244.1.9"))
+
+
+@pytest.mark.parametrize(
+    ("age", "outcome", "verdict"),
+    [(5.0, Outcome.ANSWERED, "delivered"), (500.0, Outcome.ANSWERED, "dropped"),
+     (5.0, Outcome.UNANSWERED, "dropped")],
+)  # fmt: skip
+def test_a_full_accept_queue_drops_until_somebody_accepts(
+    age: float, outcome: Outcome, verdict: str
+) -> None:
+    full = by_node_pod(WEB, socket(ANY, 8080, backlog=1, waiting=2))
+    with attempt(age, outcome):
+        answer = to("svc/web", full)
+    assert answer.verdict == verdict, answer.reason
+    title = "the process of pod default/web at 0.0.0.0:8080 does not accept connections"
+    found = finding(answer, title)
+    assert "2 connections wait for accept(), at most 1 may" in found.detail
+    assert found.severity == ("warning" if verdict == "delivered" else "error")
+    if verdict == "dropped":
+        assert refused(answer)
+
+
+def test_one_full_queue_of_two_leaves_it_open() -> None:
+    record = by_node_pod(WEB, socket(ANY, 8080, backlog=1, waiting=2), socket(ANY, 8080, backlog=1))
+    with attempt(500.0):
+        assert to("svc/web", record).verdict == "unknown"
+    with attempt(5.0):
+        assert to("svc/web", record).verdict == "delivered"
+
+
+def test_how_full_a_queue_is_proc_does_not_tell() -> None:
+    row = by_grep(WEB, "00000000:1F90")
+    said = row.stdout.read().replace(b"00000000:00000000", b"00000000:00000007")
+    waiting = Record(0, WEB, row.argv, 0, InMemory(said))
+    with attempt(500.0):
+        assert to("svc/web", waiting).verdict == "reachable"
+    with attempt(5.0, Outcome.UNANSWERED):
+        answer = to("svc/web", waiting)
+    assert answer.verdict == "unknown"
+    assert "which holds 7 connections, has room" in answer.reason
+
+
+def test_sockets_that_were_not_read_are_presumed_and_said() -> None:
+    with attempt(500.0):
+        answer = to("svc/web")
+        assert answer.verdict == "reachable"
+        assert "a listener there is presumed" in answer.reason
+        assert "the capture lacks them" in answer.reason
+        assert "--node-access pod" in answer.reason
+        why = "the image has no shell, and none of grep"
+        assert f"({why}; " in to("svc/web", could_not(WEB, why)).reason
+    with attempt(5.0, Outcome.UNANSWERED):
+        assert "the sockets of pod default/web" in to("svc/web").reason
+    with attempt(5.0):
+        assert "presumed" not in to("svc/web").reason
+
+
+@pytest.mark.parametrize("age", [5.0, 500.0])
+def test_a_mesh_may_redirect_it(age: float) -> None:
+    record = by_node_pod(WEB, socket(ANY, 15006), socket(LOOPBACK, 9000))
+    with attempt(age):
+        answer = to("svc/web", record)
+    assert answer.verdict == ("delivered" if age < 60 else "unknown")
+    assert age < 60 or "0.0.0.0:15006 is a port of Istio" in answer.cause
+
+
+def test_another_network_stack_has_sockets_of_its_own() -> None:
+    old, new = '"nodeName"', '"runtimeClassName":"gvisor","nodeName"'
+    with attempt(500.0):
+        answer = with_objects(by_node_pod(WEB), old, new)
+        by_exec = with_objects(by_grep(WEB), old, new)
+    assert answer.verdict == "unknown"
+    assert "RuntimeClass gvisor" in answer.cause
+    assert by_exec.verdict == "dropped"  # the pod's own kernel said so
+
+
+def test_refused_when_it_was_last_tried_and_a_listener_now() -> None:
+    with attempt(500.0, Outcome.REFUSED):
+        assert to("svc/web").verdict == "unknown"
+        assert to("svc/web", by_node_pod(WEB, socket(ANY, 8080))).verdict == "reachable"
+    with attempt(5.0, Outcome.REFUSED):
+        answer = to("svc/web", by_node_pod(WEB, socket(ANY, 8080)))
+    assert answer.verdict == "dropped"
+    assert "a process listens at TCP 10.244.0.135:8080 now" in answer.cause
+
+
+@pytest.mark.parametrize("place", [node_place("node1"), agent_place("node1")])
+def test_a_nodes_own_socket(place: Any) -> None:
+    def answer(*sockets: Listener) -> Answer:
+        if place.kind == "node":
+            record = by_node_pod(place, *sockets)
+        else:
+            rows = ("00000000:280A",) if sockets else ()
+            record = by_grep(place, *rows)
+        return to("node/node1:10250", record)
+
+    reached = answer(socket(ANY, 10250))
+    assert reached.verdict == "reachable", reached.reason
+    assert reached.hops[-1].summary == "node node1 listens on TCP 0.0.0.0:10250"
+    lost = answer()
+    hop = dropped_at(lost)
+    assert (hop.place, hop.kind) == ("node", "socket")
+    assert lost.fix is not None
+    assert lost.fix.text.startswith("Start what should listen at TCP 172.30.0.11:10250 on node")
+
+
+@pytest.mark.parametrize(
+    ("destination", "listens", "verdict"),
+    [("127.0.0.1:8080", LOOPBACK, "reachable"), ("127.0.0.1:8080", "10.244.1.160", "dropped"),
+     ("10.244.1.160:8080", LOOPBACK, "dropped"), ("10.244.1.160:8080", ANY, "reachable")],
+)  # fmt: skip
+def test_a_pod_that_asks_itself(destination: str, listens: str, verdict: str) -> None:
+    record = by_node_pod(pod_place("default", "client"), socket(listens, 8080))
+    answer = to(destination, record)
+    assert answer.verdict == verdict, answer.reason
+    assert answer.hops[-1].kind == "socket"
