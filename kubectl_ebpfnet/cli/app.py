@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A closed terminal must not leave a node pod behind; under nohup the run continues.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _terminate)
+    sys.unraisablehook = _send_again
     try:
         code = _run(words)
     except EbpfnetError as error:
@@ -166,6 +167,19 @@ def _wants_tracebacks(words: Sequence[str]) -> bool:
 
 def _terminate(*_: object) -> None:
     raise _Terminated
+
+
+def _send_again(ignored: sys.UnraisableHookArgs) -> None:
+    """Send a signal again whose exception was raised in a destructor: Python drops it there, and
+    the run would go on. It comes from a thread, once the destructor has ended."""
+    import threading  # for this alone
+
+    lost = {KeyboardInterrupt: signal.SIGINT, _Terminated: signal.SIGTERM}.get(ignored.exc_type)
+    if lost is None:
+        sys.__unraisablehook__(ignored)
+    else:
+        main_thread = threading.main_thread().ident
+        threading.Timer(0.01, lambda: signal.pthread_kill(main_thread or 0, lost)).start()
 
 
 def _exit_now(code: int) -> None:

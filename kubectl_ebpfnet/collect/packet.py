@@ -10,7 +10,6 @@ from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.model.fact import NOBODY, Need
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, UDP, Address
-from kubectl_ebpfnet.model.path import PathRequest
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 from kubectl_ebpfnet.model.request import PathRequest
 

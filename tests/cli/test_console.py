@@ -188,6 +188,33 @@ def test_a_full_disk():
     assert done.stderr == "error: cannot write the answer: No space left on device\n"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_destructor_is_not_lost(number):
+    """Python drops what is raised in a destructor; here it drops the signal's exception."""
+    script = f"""
+import signal, time
+from kubectl_ebpfnet.cli import app
+
+class Dropped:
+    def __del__(self):
+        signal.raise_signal({int(number)})
+
+def run(words):
+    Dropped()
+    time.sleep({SECONDS})
+    return 0
+
+app._run = run
+raise SystemExit(app.main([]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True, encoding="utf-8", timeout=SECONDS, env=environment(), check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (128 + number, "")
+    assert done.stderr in ("error: interrupted\n", "error: terminated\n")
+
+
 @pytest.mark.parametrize(
     ("number", "code", "says"),
     [

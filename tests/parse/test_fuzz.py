@@ -59,6 +59,7 @@ PARSERS: dict[str, tuple[Parser, tuple[str, ...]]] = {
     "bpftool net": (bpftool.net, ("bpftool-net", "bpftool-j-net")),
     "bpftool link": (bpftool.links, ("bpftool-j-link", "bpftool-j-f-link")),
     "bpftool prog": (bpftool.programs, ("bpftool-j-prog",)),
+    "bpftool version": (bpftool.version, ("bpftool-j-version",)),
     "bpftool cgroup": (bpftool.cgroup_tree, ("bpftool-cgroup",)),
     "bpffs": (bpffs.pins, ("ls-R",)),
     "getent": (lookup.addresses, ("getent",)),
