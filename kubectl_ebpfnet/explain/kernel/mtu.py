@@ -1,11 +1,12 @@
 """How large a packet a device takes, and what the kernel does to a larger one that has DF set.
 
 Sources: Linux net/ipv4/ip_forward.c and net/ipv6/ip6_output.c (the stack tells the sender; the MTU
-of a route counts before its device's), net/core/dev.c (is_skb_forwardable: a veth drops what is
-larger than the MTU of its other end, but for segments that are still to be cut),
-drivers/net/vxlan/vxlan_core.c and geneve.c (the outer packet has DF only where it is asked for, and
-Cilium does not ask: over IPv4 it is fragmented, over IPv6 dropped), drivers/net/wireguard/socket.c
-(ignore_df: it is fragmented), net/core/filter.c (a redirect looks at no MTU).
+of a route counts before its device's), include/linux/netdevice.h (__is_skb_forwardable: a veth
+drops what is larger than the MTU of its other end and a VLAN tag, but for segments that are still
+to be cut), drivers/net/vxlan/vxlan_core.c and geneve.c (the outer packet has DF only where it is
+asked for, and Cilium does not ask: over IPv4 it is fragmented, over IPv6 dropped),
+drivers/net/wireguard/socket.c (ignore_df: it is fragmented), net/core/filter.c (a redirect looks at
+no MTU).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ TUNNEL_HEADERS = 8 + 8 + 14
 """UDP, VXLAN (or Geneve without options) and the inner Ethernet header."""
 WIREGUARD_HEADERS = 8 + 32
 """UDP, and WireGuard's header and tag."""
+VLAN_TAG = 4
+"""Bytes that a veth takes beyond its MTU."""
 ESP = 77
 """The most that IPsec adds, as Cilium reckons it (pkg/mtu, EncryptionIPsecOverhead): it varies by
 cipher and padding, from 54 bytes with AES-GCM on."""
@@ -42,6 +45,7 @@ class Limit:
         added: bytes that encapsulation has added to the packet when it comes there.
         larger: what becomes of a larger one.
         evidence: the proof.
+        beyond: bytes that it takes beyond its MTU.
     """
 
     node: str
@@ -51,6 +55,7 @@ class Limit:
     added: int
     larger: Larger
     evidence: tuple[Evidence, ...] = ()
+    beyond: int = 0
 
     @property
     def fits(self) -> int | None:
@@ -187,8 +192,10 @@ def coming_in(node: NodeView, device: str, added: int) -> Limit:
     """Return what a device of a node takes from the other end of its wire."""
     link = node.link(device)
     mtu = link.mtu if link is not None else None
-    larger = Larger.LOST if link is not None and link.kind == "veth" else Larger.UNKNOWN
-    return Limit(node.name, device, device, mtu, added, larger, _proof(node, link))
+    proof = _proof(node, link)
+    if link is not None and link.kind == "veth":
+        return Limit(node.name, device, device, mtu, added, Larger.LOST, proof, VLAN_TAG)
+    return Limit(node.name, device, device, mtu, added, Larger.UNKNOWN, proof)
 
 
 def _proof(node: NodeView, link: Link | None) -> tuple[Evidence, ...]:

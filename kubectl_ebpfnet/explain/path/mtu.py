@@ -75,7 +75,7 @@ def findings(walk: PathBuilder) -> Iterator[Finding]:
             sends = way.sender.mtu
             if walk.ends.flow.protocol == TCP and way.receiver is not None:
                 sends = min(sends, way.receiver.announced)
-            if sends > (way.tightest.fits or 0):
+            if sends > (way.tightest.fits or 0) + way.tightest.beyond:
                 yield _too_large(walk, way, way.sender, way.tightest, sends)
 
 

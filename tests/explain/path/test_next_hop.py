@@ -15,7 +15,9 @@ import pytest
 from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, agent_place, bundle_of
 from kubectl_ebpfnet.model.path import Path as Answer
 from tests.explain.path.changed import NATIVE, Change, ask, changed, finding, say, without
+from tests.explain.path.variants import json_edit
 
+ROUTES = "ip -j route show table all"
 NEIGHBOURS, LINKS = "ip -j neigh", "ip -j -d link"
 RIGHT, OWN, NOBODYS = "36:f7:b2:7b:3d:0f", "0a:5e:53:30:6c:64", "02:00:00:00:be:ef"
 WORLD, HOST = "3a:17:64:51:08:51", "02:00:00:00:00:77"
@@ -41,7 +43,7 @@ CASES = [
     ("nobody's, by hand, but something may translate", NOBODYS, "PERMANENT",
      (SILENT_OWNER,), "unknown"),
     ("another host's, by hand", HOST, "PERMANENT", (), "unknown"),
-    ("the router's, by hand", WORLD, "PERMANENT", (), "reachable"),
+    ("the router's, by hand", WORLD, "PERMANENT", (), "unknown"),
     ("the router's, learned: proxy ARP", WORLD, "STALE", (), "reachable"),
     ("nobody's, learned: a proxy that nobody listed", NOBODYS, "REACHABLE", (), "reachable"),
     ("right, by hand", RIGHT, "PERMANENT", (), "reachable"),
@@ -100,6 +102,20 @@ def test_a_third_nodes_mac_arrives_only_if_that_node_forwards(state: str) -> Non
     assert path.verdict == "unknown"
     assert "whether node3, which has that MAC, forwards it is not known" in path.reason
     assert finding(path, "node2 sends to a MAC that node1 does not have").severity == "warning"
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict"), [("PERMANENT", "dropped"), ("REACHABLE", "reachable")]
+)
+def test_a_wrong_mac_for_a_pod_of_the_node_itself(state: str, verdict: str) -> None:
+    """With endpoint routes, the node's stack sends to the pod's device itself."""
+    pod = {"dst": "10.244.0.251", "dev": "lxc454044f1d690"}
+    entry = {**pod, "lladdr": NOBODYS, "state": [state]}
+    routes = json_edit("node1", ROUTES, lambda listed: listed.append({**pod, "scope": "link"}))
+    path = to_web(say("node1", NEIGHBOURS, json.dumps([entry])), routes)
+    assert path.verdict == verdict, path.reason
+    if path.drop is not None:
+        assert path.drop.object == "neighbour 10.244.0.251 dev lxc454044f1d690 of node node1"
 
 
 def test_ipv6_neighbours_count_alike() -> None:

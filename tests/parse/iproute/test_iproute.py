@@ -193,6 +193,7 @@ def test_every_kind_of_route() -> None:
     assert by["200", "0.0.0.0/0"] == Route(V4, None, "d0", "200", scope="link")
     assert by["main", "0.0.0.0/0"].mtu == 1450
     assert by["main", "1.2.3.4/32"].mtu == 1400  # `mtu lock 1400`
+    assert by["main", "1.2.3.4/32"].advmss == 1000
     assert by["main", "10.30.0.0/16"] == Route(
         ip_network("10.30.0.0/16"), None, "", type="blackhole", metric=5
     )

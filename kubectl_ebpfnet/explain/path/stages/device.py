@@ -52,7 +52,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if inside:
         to_pod = _to_local_pod(walk, here, node)
         if to_pod is not None:
-            return to_pod
+            return to_pod if next_hop.is_the_pods(walk, here, node) else None
         if here.device in ("cilium_host", "cilium_net"):
             return _by_cilium_host(walk, here, node)
     to_network(walk, here, node, show_programs(walk, here, here.device, "egress"))

@@ -67,6 +67,53 @@ def resolve(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
     return True
 
 
+def is_the_pods(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
+    """Tell whether the MAC by which the node's stack sends to a pod of its own is the pod's, and
+    drop the packet where somebody wrote another one.
+
+    Args:
+        walk: takes the drop.
+        here: the packet at the device to the pod.
+        node: the pod's node.
+    """
+    target = here.packet.flow.destination
+    endpoint = node.local_endpoint(target)
+    neighbour = neighbour_of(node[q.NEIGHBOURS].facts, here.device, target)
+    if here.skips_netfilter or endpoint is None or neighbour is None:
+        return True
+    if not endpoint.mac or "PERMANENT" not in neighbour.states or neighbour.mac == endpoint.mac:
+        return True
+    wrong = f"the pod with {target} is at {endpoint.mac}, not at {neighbour.mac}"
+    _drop_wrong(walk, here, neighbour, wrong, cite.of(node[q.NEIGHBOURS].record, neighbour.span))
+    return False
+
+
+def _drop_wrong(
+    walk: PathBuilder,
+    here: PacketState,
+    neighbour: Neighbour,
+    wrong: str,
+    proof: tuple[Evidence, ...],
+) -> None:
+    fix = _delete(here, neighbour)
+    on = f"dev {here.device} of node {here.node}"
+    walk.drop(
+        *here.on_node(HopKind.NEIGHBOUR),
+        f"sent to {neighbour.mac} on {here.device} ({'/'.join(neighbour.states)}): {wrong}",
+        State.DERIVED, here.packet, proof,
+        title=f"{here.node} sends to a wrong MAC: {wrong}",
+        detail=f"`{fix.command}` on node {here.node}: the kernel asks for the MAC itself.",
+        fix=fix, object=f"neighbour {neighbour.address} {on}",
+    )  # fmt: skip
+
+
+def _delete(here: PacketState, neighbour: Neighbour) -> Fix:
+    return Fix(
+        f"Delete the entry on node {here.node}: the kernel asks for the MAC itself.",
+        f"ip neigh del {neighbour.address} dev {here.device}",
+    )
+
+
 def _no_entry(
     walk: PathBuilder, here: PacketState, target: Address, evidence: tuple[Evidence, ...]
 ) -> None:
@@ -109,7 +156,6 @@ class _OtherMac:
         expected: its device with the address, and that device's MAC.
         holder: another node that has the MAC, this one included; "" for none that was read.
         shares: other next hops of this node with the same MAC, as a router's or a cloud's are.
-        router: one of them is a gateway of this node.
         direct: the owner sees this node's own MAC: nothing between them translates.
         evidence: the owner's device, and its entry for this node.
     """
@@ -118,7 +164,6 @@ class _OtherMac:
     expected: tuple[str, str]
     holder: str
     shares: tuple[Address, ...]
-    router: bool
     direct: bool
     evidence: tuple[Evidence, ...]
 
@@ -132,7 +177,8 @@ def _other_mac(
         return None
     owner = walk.cluster.node(owner_name)
     devices = [a.device for a in owner[q.ADDRESSES].facts if a.address == neighbour.address]
-    expected = next((link for link in map(owner.link, devices) if link and link.mac), None)
+    links = (owner.link(device) for device in devices if device != "lo")
+    expected = next((link for link in links if link is not None and link.mac), None)
     if expected is None or neighbour.mac in (expected.mac, *_macs(owner)):
         return None
     holders = (name for name in walk.cluster.node_names if name != owner_name)
@@ -143,7 +189,6 @@ def _other_mac(
         if each.mac == neighbour.mac and each.device == neighbour.device
         if each.address != neighbour.address
     )
-    gateways = {route.gateway for route in node[q.ROUTES].facts}
     mine = node.link(here.device)
     seen = [
         each
@@ -155,7 +200,6 @@ def _other_mac(
         (expected.name, expected.mac),
         holder,
         shares,
-        not gateways.isdisjoint(shares),
         bool(seen),
         link_evidence(owner, expected.name)
         + cite.of(owner[q.NEIGHBOURS].record, *(each.span for each in seen[:1])),
@@ -181,27 +225,18 @@ def _weigh(
     wrong = f"{device} of {other.owner}, which has {target}, is at {right}, not at {neighbour.mac}"
     by_hand = "PERMANENT" in neighbour.states
     proof = evidence + other.evidence
-    fix = Fix(
-        f"Delete the entry on node {here.node}: the kernel asks for the MAC itself.",
-        f"ip neigh del {target} dev {here.device}",
-    )
+    fix = _delete(here, neighbour)
     nobodys = by_hand and other.direct and not other.holder and not other.shares
     if nobodys or other.holder == here.node:
-        whose = f"which is {here.node}'s own" if other.holder else "which nobody has who was read"
-        walk.drop(
-            *here.on_node(HopKind.NEIGHBOUR), f"{summary}, {whose}: {wrong}",
-            State.DERIVED, here.packet, proof,
-            title=f"{here.node} sends to a wrong MAC: {wrong}",
-            detail=f"`{fix.command}` on node {here.node}: the kernel asks for the MAC itself.",
-            fix=fix, object=f"neighbour {target} dev {here.device} of node {here.node}",
-        )  # fmt: skip
+        whose = f"that is {here.node}'s own" if other.holder else "nobody has it who was read"
+        _drop_wrong(walk, here, neighbour, f"{wrong}: {whose}", proof)
         return False
     if not by_hand and not _silent(walk) and not other.holder and other.shares:
         # As in clouds, where one router answers for everybody.
         walk.hop(*here.on_node(HopKind.NEIGHBOUR), summary, State.OBSERVED, here.packet, evidence)
         return True
     what = _what_passes_it_on(neighbour, other)
-    decides = (by_hand and not other.router) or bool(other.holder) or _silent(walk)
+    decides = by_hand or bool(other.holder) or _silent(walk)
     unknown = decides and not walk.answered_now()
     walk.hop(
         *here.on_node(HopKind.NEIGHBOUR), summary, State.UNKNOWN if unknown else State.OBSERVED,

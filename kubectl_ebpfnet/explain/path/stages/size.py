@@ -102,7 +102,7 @@ def passes(walk: PathBuilder, here: PacketState, limit: Limit) -> bool:
     size = walk.size + limit.added
     if limit.added and walk.pieces is not None:
         size = min(size, walk.pieces)
-    if size <= limit.mtu:
+    if size <= limit.mtu + limit.beyond:
         return True
     if limit.larger is not Larger.FRAGMENTED:
         walk.outdate()
