@@ -42,6 +42,7 @@ from kubectl_ebpfnet.model.kernel import (
     Listener,
     Neighbour,
     Program,
+    Qdisc,
     Route,
     Rule,
     Sysctl,
@@ -80,7 +81,11 @@ _GREP_SYSCTLS = (
     "grep -rsH --exclude-dir=neigh --include=ip_forward"
     " --include=forwarding --include=force_forwarding --include=rp_filter --include=accept_local"
     " --include=src_valid_mark --include=disable_ipv6 --include=nf_conntrack_count"
-    " --include=nf_conntrack_max --include=nf_conntrack_*_timeout* . /proc/sys/net"
+    " --include=nf_conntrack_max --include=nf_conntrack_*_timeout*"
+)
+_ONLY_SYSCTLS = f"{_GREP_SYSCTLS} . /proc/sys/net"
+_WITH_COUNTERS = (
+    f"{_GREP_SYSCTLS} --include=nf_conntrack . /proc/sys/net /proc/net/stat/nf_conntrack"
 )
 
 MOST_SOCKETS = 2000
@@ -155,6 +160,7 @@ POD_NFT_RULES   = Fact("pod-nft-ruleset", NftRuleset, _POD, PATH, node_pod_only=
     asked=_by("nft.ruleset",            "nft -j list ruleset"))
 POD_NFT_CHAINS  = Fact("pod-nft-chains", NftChain, _POD, PATH, "nft-chains")
 POD_ATTACHMENTS = Fact("pod-attachments", Attachment, _POD, PATH | PROGRAMS, "attachments")
+POD_QDISCS      = Fact("pod-qdiscs", Qdisc, _POD, PATH, "qdiscs")
 # How the pod turns a name into addresses.
 RESOLV_CONF     = Fact("resolv-conf", ResolverConfig, _POD, NAMES,
     asked=_by("resolver.config",        "cat /etc/resolv.conf"))
@@ -165,8 +171,13 @@ NSSWITCH        = Fact("nsswitch", NameServiceOrder, _POD, NAMES,
 
 # --- the node's namespace -------------------------------------------------------------------------
 LINKS           = Fact("links", Link, _NODE, PATH | PROGRAMS | LB, "links",
-    asked=_by("iproute.links",          "ip -j -d link"),
-    read =_by("iproute.links",          "ip -d link", "ip -j addr", "ip a"))
+    asked=_by("iproute.links",          "ip -s -j -d link"),
+    read =_by("iproute.links",          "ip -j -d link", "ip -d link", "ip -j addr", "ip a"))
+# The same answer: what the devices lost. A node pod tells it in COUNTERS.
+DEVICE_COUNTERS = Fact("device-counters", Counter, _AGENT, PATH,
+    asked=_by("iproute.device_counters", "ip -s -j -d link"))
+QDISCS          = Fact("qdiscs", Qdisc, _NODE, PATH, "qdiscs",
+    asked=_by("iproute.qdiscs",         "tc -s -j qdisc show"))
 ADDRESSES       = Fact("addresses", InterfaceAddress, _NODE, PATH | LB, "addresses",
     asked=_by("iproute.addresses",      "ip -j addr"),
     read =_by("iproute.addresses",      "ip a"))
@@ -183,7 +194,11 @@ RULES6          = Fact("rules6", Rule, _NODE, IPV6 | LB, "rules",
     asked=_by("iproute.rules6",         "ip -j -6 rule"),
     read =_by("iproute.rules6",         "ip -6 rule"))
 SYSCTLS         = Fact("sysctls", Sysctl, _NODE, PATH | FLOWS | LB, "sysctls",
-    asked=_by("procfs.sysctls",         _GREP_SYSCTLS))
+    asked=_by("procfs.sysctls",         _WITH_COUNTERS),
+    read =_by("procfs.sysctls",         _ONLY_SYSCTLS))
+# The same answer: what nf_conntrack lost.
+CONNTRACK_COUNTERS = Fact("conntrack-counters", Counter, _AGENT, PATH,
+    asked=_by("procfs.conntrack_counters", _WITH_COUNTERS))
 NEIGHBOURS      = Fact("neighbours", Neighbour, _NODE, PATH, "neighbours",
     asked=_by("iproute.neighbours",     "ip -j neigh", "ip neigh")
         + _by("procfs.neighbours",      "cat /proc/net/arp"),

@@ -282,6 +282,32 @@ class FibAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Qdisc:
+    """A queueing discipline of a device (tc(8)), with its counters since it was made.
+
+    Attributes:
+        device: device name.
+        kind: `fq_codel`, `tbf`, `netem`, `clsact`, …
+        root: the whole device's; else of a class, or of a queue.
+        packets: that were sent on.
+        drops: that it dropped.
+        waiting: packets in it now.
+        rate: bytes a second that it lets pass, None where it does not say, or sets no limit.
+        loss: part of the packets that netem drops on purpose, 0 to 1.
+    """
+
+    device: str
+    kind: str
+    root: bool = True
+    packets: int = 0
+    drops: int = 0
+    waiting: int = 0
+    rate: int | None = None
+    loss: float = 0.0
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Counter:
     """One counter of the kernel that can explain a drop, since boot or since the device was made.
 

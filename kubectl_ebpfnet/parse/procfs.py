@@ -21,7 +21,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.evidence import Span
-from kubectl_ebpfnet.model.kernel import Neighbour, Route, Sysctl
+from kubectl_ebpfnet.model.kernel import Counter, Neighbour, Route, Sysctl
 from kubectl_ebpfnet.parse._text import address, decode, hardware_address, integer, lines, quoted
 
 # include/uapi/linux/route.h and ipv6_route.h
@@ -35,6 +35,7 @@ _ATF_PERM = 0x04
 _ATF_PUBL = 0x08
 
 _SYSCTLS = "sysctls"
+_STATISTICS = "/proc/net/stat/nf_conntrack:"
 _NO_METRIC = 0xFFFFFFFF
 _MULTICAST = IPv6Network("ff00::/8")
 
@@ -166,10 +167,10 @@ def number(data: bytes) -> int:
 
 
 def sysctls(data: bytes) -> tuple[Sysctl, ...]:
-    """Return the sysctls of `grep -r . /proc/sys/net`: `/proc/sys/net/ipv4/ip_forward:1`."""
+    """Return the sysctls of `grep -r . /proc/sys/net …`: `/proc/sys/net/ipv4/ip_forward:1`."""
     found = []
     for number, text in lines(data, _SYSCTLS):
-        if not text:
+        if not text or text.startswith(_STATISTICS):
             continue
         path, colon, value = text.rpartition(":")
         name = path.removeprefix("/proc/sys/")
@@ -177,6 +178,29 @@ def sysctls(data: bytes) -> tuple[Sysctl, ...]:
             raise ParseError(_SYSCTLS, number, f"not a sysctl: {quoted(text)}")
         found.append(Sysctl(name, integer(value, _SYSCTLS, number, least=None), Span(number)))
     return tuple(found)
+
+
+def conntrack_counters(data: bytes) -> tuple[Counter, ...]:
+    """Return what nf_conntrack lost by `grep … . … /proc/net/stat/nf_conntrack`: a line of names,
+    then one of hexadecimal numbers for each CPU (nf_conntrack_standalone.c ct_cpu_seq_show).
+
+    The sums, each at the last line; () where the file is not there.
+    """
+    rows = [
+        (number, text.removeprefix(_STATISTICS).split())
+        for number, text in lines(data, _SYSCTLS)
+        if text.startswith(_STATISTICS)
+    ]
+    if len(rows) < 2:
+        return ()
+    names, first, last = rows[0][1], rows[0][0], rows[-1][0]
+    sums = dict.fromkeys(names, 0)
+    for number, values in rows[1:]:
+        for name, value in zip(names, values, strict=False):
+            sums[name] += _hexadecimal(value, 8, _SYSCTLS, number)
+    return tuple(
+        Counter("conntrack", name, total, span=Span(first, last)) for name, total in sums.items()
+    )
 
 
 def _table(data: bytes, source: str, heading: str, columns: int) -> Iterator[tuple[int, list[str]]]:

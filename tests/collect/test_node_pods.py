@@ -95,7 +95,7 @@ def test_a_node_pod_is_asked_about_the_pod_and_the_node_at_once(
     assert "client" not in [pod for _, pod, _ in replay.execs]
     words = {record.argv[1] for record in bundle.at(pod_place("default", "client"))}
     of_netfilter = {"-c", "-j", "nft-chains"}
-    of_devices = {"links", "addresses", "neighbours", "attachments"}
+    of_devices = {"links", "addresses", "neighbours", "attachments", "qdiscs"}
     assert words == {"routes", "rules", "fib"} | of_devices | of_netfilter
     of_node = {record.argv[1] for record in bundle.at(node_place("node2")) if record.argv[1:]}
     assert {"links", "routes", "forward", "ct", "conntrack", "attachments"} <= of_node

@@ -179,8 +179,9 @@ def test_what_answers_two_rows_is_asked_once() -> None:
         assert len(argvs) == len(set(argvs))
     for version in (4, 6):
         argvs = [argv_of(question)[1] for question in packet(version).questions(POD, NETNS)]
-        of_netfilter = ["-c", "-c", "-j", "nft-chains", "attachments"]
-        assert argvs == ["links", "addresses", "routes", "rules", "neighbours", *of_netfilter]
+        of_netfilter = ["-c", "-c", "-j", "nft-chains"]
+        last = [*of_netfilter, "attachments", "qdiscs"]
+        assert argvs == ["links", "addresses", "routes", "rules", "neighbours", *last]
 
 
 def test_what_a_record_says_that_its_lines_have() -> None:

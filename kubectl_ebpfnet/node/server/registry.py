@@ -22,6 +22,7 @@ FUNCTIONS = {
     "routes": "netlink.tables:routes",
     "rules": "netlink.tables:rules",
     "neighbours": "netlink.tables:neighbours",
+    "qdiscs": "netlink.qdiscs:qdiscs",
     "fib": "netlink.tables:fib",
     "forward": "netlink.forward:forward",
     "attachments": "bpf.attachments:attachments",

@@ -16,5 +16,16 @@ from kubectl_ebpfnet.parse.iproute.link import addresses, links
 from kubectl_ebpfnet.parse.iproute.neighbour import neighbours
 from kubectl_ebpfnet.parse.iproute.route import routes, routes6
 from kubectl_ebpfnet.parse.iproute.rule import rules, rules6
+from kubectl_ebpfnet.parse.iproute.statistics import device_counters, qdiscs
 
-__all__ = ["addresses", "links", "neighbours", "routes", "routes6", "rules", "rules6"]
+__all__ = [
+    "addresses",
+    "device_counters",
+    "links",
+    "neighbours",
+    "qdiscs",
+    "routes",
+    "routes6",
+    "rules",
+    "rules6",
+]

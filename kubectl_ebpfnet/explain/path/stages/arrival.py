@@ -13,8 +13,9 @@ from kubectl_ebpfnet.explain.kernel.routing import decide
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
 from kubectl_ebpfnet.explain.path.stages import forward, gateway, nodeport, outer, reply_nat, size
 from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
-from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_below
+from kubectl_ebpfnet.explain.path.stages.foreign_programs import lower_devices, show_below
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
+from kubectl_ebpfnet.explain.path.stages.losses import device_losses
 from kubectl_ebpfnet.explain.path.stages.missing_programs import report_absent, without_cilium
 from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs
 from kubectl_ebpfnet.explain.path.stages.tail_calls import calls_nothing
@@ -50,6 +51,8 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
         return None
     here = here.to(here.stage, next_hop=None, route=None, added=0)
     walk.links.append((here.node, device))
+    for name in (device, *lower_devices(node, device)):
+        device_losses(walk, node, name, "rx")
     show_below(walk, here, device, "ingress")
     cilium = show_programs(walk, here, device, "ingress")
     missing = cilium is Presence.ABSENT and device in node.config.devices
@@ -156,6 +159,7 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
         device_evidence(node, link) if link is not None else (),
     )
     inside = here.to(Stage.ENDPOINT, packet=packet, identity=identity, skips_netfilter=True)
+    device_losses(walk, node, name, "rx")
     if show_programs(walk, inside, name, "ingress") is Presence.ABSENT:
         without_cilium(walk, inside, name, "tunnel")
         return inside.to(Stage.HOST, device="", in_device=name, skips_netfilter=False)

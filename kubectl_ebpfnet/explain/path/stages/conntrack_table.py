@@ -11,8 +11,11 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.path import Fix, HopKind, State
+from kubectl_ebpfnet.model.path import Fix, HopKind, Severity, State
 
+_LOST = ("drop", "early_drop")
+NEARLY_FULL = 0.75
+"""Part of the table from which on what it lost before is a warning."""
 _COUNT, _MOST = "net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max"
 
 
@@ -25,6 +28,7 @@ def table_is_full(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         node: the node.
     """
     count, most = node.sysctl(_COUNT), node.sysctl(_MOST)
+    _report_losses(walk, node, count, most)
     tracked = tracked_at(walk, here)
     known_flow = tracked is not None and tracked.netfilter is not None and walk.answered_now()
     if not count or not most or count < most or known_flow:
@@ -47,3 +51,25 @@ def table_is_full(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         ),
     )
     return True
+
+
+def _report_losses(walk: PathBuilder, node: NodeView, count: int | None, most: int | None) -> None:
+    """Report what nf_conntrack dropped, or evicted, for want of room: where it is nearly full now,
+    or where it may be the reason that no answer came."""
+    fact = q.COUNTERS if node[q.COUNTERS].known else q.CONNTRACK_COUNTERS
+    lost = [
+        counter
+        for name in _LOST
+        for counter in node.having(fact, ("conntrack", name), "group", "name")
+        if counter.value
+    ]
+    nearly_full = bool(count and most and count >= NEARLY_FULL * most)
+    if not lost or (walk.answered_now() and not nearly_full):
+        return
+    walk.finding(
+        Severity.WARNING if nearly_full else Severity.INFO,
+        f"nf_conntrack of {node.name} lost connections for want of room: "
+        + ", ".join(f"{counter.name} {counter.value}" for counter in lost),
+        f"Counted since boot; it holds {count} of at most {most} now.",
+        cite.of(node[fact].record, *dict.fromkeys(counter.span for counter in lost)),
+    )

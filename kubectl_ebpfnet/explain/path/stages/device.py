@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel.mtu import added_by
-from kubectl_ebpfnet.explain.path.stages import gateway, hooks, next_hop, size
+from kubectl_ebpfnet.explain.path.stages import gateway, hooks, losses, next_hop, size
 from kubectl_ebpfnet.explain.path.stages.cilium_nat import by_cilium
 from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
 from kubectl_ebpfnet.explain.path.stages.encryption import encrypt
@@ -75,6 +75,8 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if not size.out_of_node(walk, outside, node) or not next_hop.resolve(walk, outside, node):
         return None
     show_below(walk, here, here.device, "egress")
+    if not losses.sends(walk, encrypted, node, here.device):
+        return None
     return outside
 
 

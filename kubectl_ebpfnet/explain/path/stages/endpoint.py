@@ -15,6 +15,7 @@ from kubectl_ebpfnet.explain.path.stages.foreign_programs import (
 )
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.stages.link_state import link_evidence, takes_packets
+from kubectl_ebpfnet.explain.path.stages.losses import sends
 from kubectl_ebpfnet.explain.path.stages.pod import pair_kind
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
 from kubectl_ebpfnet.explain.path.stages.tail_calls import no_policy_program
@@ -94,6 +95,8 @@ def _veth(walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoi
         if here.skips_netfilter and not into_pod:
             # bpf_redirect() sends it out of the device; bpf_redirect_peer() puts it into the pod.
             show_foreign_at(walk, here, name, "egress")
+        if not (here.skips_netfilter and into_pod) and not sends(walk, here, node, name):
+            return False
         evidence = link_evidence(node, name)
         if not evidence and endpoint is not None and endpoint.interface == name:
             evidence = endpoint_evidence(node, endpoint)

@@ -13,6 +13,7 @@ from kubectl_ebpfnet.explain.path.stages import listener, pod_rules, size
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_in_pod
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
+from kubectl_ebpfnet.explain.path.stages.losses import sends_in_pod
 from kubectl_ebpfnet.explain.path.stages.pod_route import route_in_pod
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
@@ -47,6 +48,8 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
         if not ok:
             return None
     show_in_pod(walk, here, netns, walk.source_pod, device, "egress")
+    if not sends_in_pod(walk, here, netns, walk.source_pod, device):
+        return None
     host_side = _link(walk, here, netns, node, device, neighbour, target)
     if host_side is None or not size.out_of_pod(walk, here, node, host_side):
         return None

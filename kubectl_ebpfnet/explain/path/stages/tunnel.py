@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
+from kubectl_ebpfnet.explain.path.stages import losses
 from kubectl_ebpfnet.explain.path.stages.missing_programs import into_tunnel
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.stages.outer import may_leave
@@ -94,6 +95,8 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
     identity = REMOTE_NODE if here.identity == HOST else here.identity
     packet = replace(here.packet, outer=Flow(UDP, source, None, end, port), vni=identity or None)
     into_tunnel(walk, here, name, show_programs(walk, here, name, "egress"))
+    if not losses.sends(walk, here, node, name):
+        return None
     protocol = (node.config.tunnel_protocol or "vxlan").upper()
     vni = f", VNI {identity} (the sender's identity)" if identity else ""
     walk.hop(

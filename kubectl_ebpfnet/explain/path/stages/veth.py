@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel import kube_proxy
 from kubectl_ebpfnet.explain.path.stages import loadbalancing, reply_nat
+from kubectl_ebpfnet.explain.path.stages.losses import device_losses
 from kubectl_ebpfnet.explain.path.stages.missing_programs import without_cilium
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
 from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs
@@ -23,6 +24,7 @@ from kubectl_ebpfnet.model.path import HopKind, HopPlace, Outcome, Packet, State
 def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Receive the packet from the pod at its host side device."""
     node = walk.cluster.node(here.node)
+    device_losses(walk, node, here.device, "rx")
     cilium = show_programs(walk, here, here.device, "ingress")
     packet: Packet | None = here.packet
     if cilium is not Presence.PRESENT and not has_cilium(walk, node):
