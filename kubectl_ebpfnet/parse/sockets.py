@@ -1,4 +1,4 @@
-"""The sockets of a network namespace that new senders may reach, by grep(1) of /proc/net.
+"""The sockets of a network namespace that new senders may reach, by awk or grep of /proc/net.
 
     /proc/net/tcp:   0: 0100007F:1F90 00000000:0000 0A 00000000:00000001 00:00000000 …
     file             sl local address remote address st tx_queue:rx_queue
@@ -28,13 +28,13 @@ _LISTEN = "0A"
 
 
 def tcp(data: bytes) -> tuple[Listener, ...]:
-    """Return the listeners of `grep -H … /proc/net/tcp /proc/net/tcp6`. Raises ParseError, also
-    where a file was not read, or has more of them than were brought home."""
+    """Return the listeners of /proc/net/tcp and tcp6, each row behind its file's name. Raises
+    ParseError, also where a file was not read, or has more of them than were brought home."""
     return _sockets(data, "tcp")
 
 
 def udp(data: bytes) -> tuple[Listener, ...]:
-    """Return the UDP sockets of `grep -H … /proc/net/udp /proc/net/udp6`, as `tcp`."""
+    """Return the UDP sockets of /proc/net/udp and udp6, as `tcp`."""
     return _sockets(data, "udp")
 
 

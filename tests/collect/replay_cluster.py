@@ -59,6 +59,7 @@ class ReplayCluster:
         self.also: dict[tuple[str, ...], bytes] = {}  # what more is printed, at every place
         self.fails: dict[tuple[str, ...], tuple[bytes, int]] = {}  # stderr and exit code
         self.hangs: set[str] = set()  # nodes whose agent is stopped: `bpf` commands answer
+        self.sockets: dict[str, dict[str, str]] = {}  # pod → name in /proc/net → what it says
         self.images: dict[str, set[str]] = {}  # pod → programs it has; absent: all
         self.before: Callable[[ExecEnd, str], bool] = lambda end, pod: False
         self.execs: list[tuple[str, str, list[str]]] = []
@@ -118,6 +119,9 @@ class ReplayCluster:
             recorded = self.folder / f"{namespace}-{pod}"
             if not recorded.exists():
                 self._write(place, recorded)
+                (recorded / "proc/net").mkdir(parents=True)
+                for file, text in self.sockets.get(pod, {}).items():
+                    (recorded / "proc/net" / file).write_text(text)
         path = f"{self.folder / 'bin'}:/usr/bin:/bin"
         devices = f"{recorded}{DEVICES}/*"
         stdin = script and script.replace(f"{DEVICES}/*".encode(), devices.encode())

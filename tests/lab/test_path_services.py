@@ -59,7 +59,8 @@ def test_other_node(our_lab: Lab) -> None:
     # Cilium's ipset keeps the pod's own address towards nodes.
     mine = policy.endpoint("default", "client")
     assert answer.hops[-1]["packet"]["source"] == mine["address"]
-    assert "delivered to node node3" in answer.hops[-1]["summary"]
+    assert "delivered to node node3" in answer.one("delivery")["summary"]
+    assert "node node3 listens on TCP [::]:10250" in answer.hops[-1]["summary"]
 
 
 def test_name_that_does_not_resolve(our_lab: Lab) -> None:

@@ -50,16 +50,15 @@ def _agents(whole: WholePath) -> Iterator[Finding]:
     """Report each place that could not be asked, and each question that it left unanswered, once
     for a reason, with the remedy."""
     reported: set[str] = set()
-    source = whole.ends.source
+    bundle, source = whole.cluster.bundle, whole.ends.source
     sender = pod_place(source.namespace, source.name)
-    bundle = whole.cluster.bundle
     for record in bundle.records:
         if record.ran or not record.error or record.error in reported:
             continue
-        if record.place.kind.value not in ("cilium-agent", "pod", "node"):
+        if record.place.kind not in (PlaceKind.AGENT, PlaceKind.POD, PlaceKind.NODE):
             continue
         if record.place.kind is PlaceKind.POD and record.place != sender:
-            continue  # the answer says what is presumed of the far pod
+            continue  # at the far end: what the answer and the listener presume is said there
         why = record.error.removeprefix("not asked: ")
         if any(known.endswith(why) for known in reported):
             continue  # what was not run after that
@@ -72,11 +71,7 @@ def _agents(whole: WholePath) -> Iterator[Finding]:
         if record.denied:
             verb, _, resource = record.denied.partition(" in namespace ")[0].partition(" ")
             hint = f"Missing permission: {record.denied} ({role_file(verb, resource)})."
-        own = pod_place(whole.ends.source.namespace, whole.ends.source.name)
-        # A pod at the far end is asked for its sockets alone, which are presumed then.
-        far_pod = record.place.kind is PlaceKind.POD and record.place != own
-        severity = Severity.INFO if far_pod else Severity.WARNING
-        yield Finding(severity, title, hint, cite.whole(record))
+        yield Finding(Severity.WARNING, title, hint, cite.whole(record))
 
 
 FULL = 0.95

@@ -188,7 +188,9 @@ def _why_refused(walk: PathBuilder, inside: bool, drop: Drop) -> tuple[str, Fix,
         "the port."
     )
     if inside and last.kind is HopKind.SOCKET:
-        return f"a process listens at {there} now: it began after, or refuses itself", fix, drop
+        cause = f"a process listens at {there} now: it began after, or refuses itself"
+        presumed = "; ".join(walk.presumed)
+        return cause + (f"; presumed, and not read: {presumed}" if presumed else ""), fix, drop
     pod = walk.cluster.pod_with(flow.destination) if inside else None
     if pod is None:
         cause = f"nothing accepts {there}"

@@ -90,7 +90,7 @@ def _at_other_ports(unmet: Unmet) -> Remedy:
     listening, declared = _listening(unmet), _declared(unmet)
     known = [f"it listens on {_ports(listening)}"] if listening else []
     if unmet.sockets is not None and not listening:
-        known = [f"it listens at no port of {protocol_name(flow.protocol)}"]
+        known = [f"it listens at no {protocol_name(flow.protocol)} port of {flow.destination}"]
     known += [f"its containers declare {_ports(declared)}"] if declared else []
     cause = "; ".join([f"nothing of {unmet.owner} listens at {unmet.target}", *known])
     port = _service_port(unmet)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from kubectl_ebpfnet.explain.path.services import ServiceAddress
+from kubectl_ebpfnet.explain.path.wrong_port import Remedy, Unmet, remedy
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import (
     InMemory,
@@ -18,6 +20,8 @@ from kubectl_ebpfnet.model.evidence import (
     pod_place,
 )
 from kubectl_ebpfnet.model.kernel import Listener
+from kubectl_ebpfnet.model.kube import ContainerPort, Pod, Service, ServicePort
+from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.model.path import Hop, Outcome
 from kubectl_ebpfnet.model.path import Path as Answer
 from kubectl_ebpfnet.model.protocol import codec
@@ -153,7 +157,7 @@ def test_wrong_target_port_is_the_services_where_the_pod_declares_another() -> N
          "listens on [fd00::7]:8080 only, which takes no IPv4", "listen on 0.0.0.0 as well"),
         (by_node_pod(WEB, socket("10.99.0.1", 8080)), "listens on 10.99.0.1:8080 only", "Bind"),
         (by_node_pod(WEB, socket(ANY, 8080, device="net1")), "on net1 only", "Bind"),
-        (by_node_pod(WEB), "it listens at no port of TCP", "Make a process"),
+        (by_node_pod(WEB), "it listens at no TCP port of 10.244.0.135", "Make a process"),
     ],
 )  # fmt: skip
 def test_why_no_socket_takes_it(record: Record, cause: str, fix: str) -> None:
@@ -184,23 +188,21 @@ def test_a_connected_udp_socket_takes_from_its_peer_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "outcome", "verdict"),
-    [(5.0, Outcome.ANSWERED, "delivered"), (500.0, Outcome.ANSWERED, "dropped"),
-     (5.0, Outcome.UNANSWERED, "dropped")],
-)  # fmt: skip
-def test_a_full_accept_queue_drops_until_somebody_accepts(
-    age: float, outcome: Outcome, verdict: str
-) -> None:
+    ("age", "outcome"),
+    [(5.0, Outcome.ANSWERED), (500.0, Outcome.ANSWERED), (5.0, Outcome.UNANSWERED)],
+)
+def test_a_full_accept_queue_drops_until_somebody_accepts(age: float, outcome: Outcome) -> None:
     full = by_node_pod(WEB, socket(ANY, 8080, backlog=1, waiting=2))
     with attempt(age, outcome):
         answer = to("svc/web", full)
-    assert answer.verdict == verdict, answer.reason
+    assert refused(answer)
+    assert answer.verdict == "dropped", answer.reason
     title = "the process of pod default/web at 0.0.0.0:8080 does not accept connections"
     found = finding(answer, title)
     assert "2 connections wait for accept(), at most 1 may" in found.detail
-    assert found.severity == ("warning" if verdict == "delivered" else "error")
-    if verdict == "dropped":
-        assert refused(answer)
+    assert found.severity == "error"
+    assert answer.fix is not None
+    assert answer.fix.command == "kubectl logs -n default web"
 
 
 def test_one_full_queue_of_two_leaves_it_open() -> None:
@@ -297,3 +299,55 @@ def test_a_pod_that_asks_itself(destination: str, listens: str, verdict: str) ->
     answer = to(destination, record)
     assert answer.verdict == verdict, answer.reason
     assert answer.hops[-1].kind == "socket"
+
+
+# --- what to edit ---------------------------------------------------------------------------------
+
+
+def unmet(*sockets: Listener, target: str = "8080", declares: tuple[int, ...] = ()) -> Remedy:
+    """The remedy for a packet over IPv6 that a Service sent to port 8080 of a pod."""
+    v6, port = ip_address("fd00::9"), ServicePort("", TCP, 80, target)
+    owner = Service("shop", "cart", "ClusterIP", (), (port,))
+    service = ServiceAddress(
+        v6, 80, TCP, "ClusterIP", "shop", "cart", 0, True, (), (), owner=owner
+    )  # fmt: skip
+    ports = tuple(ContainerPort(number, TCP) for number in declares)
+    pod = Pod("shop", "cart-0", "n1", "Running", (v6,), False, True, ("c",), ports=ports)
+    flow = Flow(TCP, ip_address("fd00::1"), None, ip_address("fd00::2"), 8080)
+    return remedy(Unmet(flow, "pod shop/cart-0", pod, sockets, service))
+
+
+EDIT = "kubectl edit svc -n shop cart"
+LOGS = "kubectl logs -n shop cart-0"
+
+
+@pytest.mark.parametrize(
+    ("found", "cause", "text", "command"),
+    [
+        (unmet(socket(ANY6, 9090)), "it listens on 9090", "targetPort of port 80 to 9090", EDIT),
+        (
+            unmet(socket(ANY6, 9090), declares=(9090, 9091)),
+            "declare 9090, 90",
+            "to 9090 in",
+            EDIT,
+        ),
+        (unmet(declares=(9090,)), "listens at no TCP port of fd00::2", "to 9090 in", EDIT),
+        (unmet(socket(ANY6, 9090), declares=(8080,)), "declare 8080", "listen at port 8080", LOGS),
+        (unmet(socket(ANY6, 9090), target="http"), "targetPort http", "listen at port 8080", LOGS),
+        (
+            unmet(socket(ANY, 9090), socket("::1", 9091)),
+            "at no TCP port of fd00::2",
+            "listen at",
+            LOGS,
+        ),
+        (unmet(socket(ANY, 8080)), "0.0.0.0:8080 only, which takes no IPv6", "listen on :: as", ""),
+        (unmet(socket("::1", 8080)), "[::1]:8080 only, which is reached from inside", "Bind", ""),
+    ],
+)
+def test_the_object_to_edit_is_chosen_by_ports(
+    found: Remedy, cause: str, text: str, command: str
+) -> None:
+    assert cause in found.cause
+    assert text in found.fix.text
+    assert found.fix.command == command
+    assert found.object == ("Service shop/cart" if command == EDIT else "Pod shop/cart-0")

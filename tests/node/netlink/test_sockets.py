@@ -99,7 +99,7 @@ def test_proc_tells_the_same_but_for_three_things(
     by_diag = told(own, fact.node)
     assert len(by_diag) == len(BOUND)
     parser = procfs.tcp if fact is q.TCP_LISTENERS else procfs.udp
-    for form in fact.forms[:1]:
+    for form in fact.forms[:-1]:  # the last is for kernels without IPv6
         by_proc = parser(own.run(*form))
         less = {replace(one, v6_only=None, device="", backlog=None) for one in by_diag}
         assert set(by_proc) == less

@@ -3,7 +3,8 @@
 Where the sockets were not read, a listener is presumed. A redirection in a pod's own namespace (a
 service mesh), another network stack (a RuntimeClass), IPVS and sk_lookup programs may take a packet
 for which there is no socket: then it is not known what becomes of it. A full accept queue drops
-every SYN until the process accepts again.
+every SYN until the process accepts again; that connections were answered just now proves nothing,
+since the kernel answers those that wait.
 
 Sources: Linux net/ipv4/tcp_ipv4.c (tcp_v4_rcv: a RST without a socket), tcp_input.c
 (tcp_conn_request), include/net/sock.h (sk_acceptq_is_full), net/ipv4/udp.c (__udp4_lib_rcv: ICMP
@@ -26,8 +27,17 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import LIVE
 from kubectl_ebpfnet.model.kernel import Listener
 from kubectl_ebpfnet.model.kube import Pod
-from kubectl_ebpfnet.model.net import TCP, UDP, protocol_name
-from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, HopPlace, Severity, State
+from kubectl_ebpfnet.model.net import TCP, UDP, has_ports, protocol_name
+from kubectl_ebpfnet.model.path import (
+    Decides,
+    Evidence,
+    Fix,
+    HopKind,
+    HopPlace,
+    Outcome,
+    Severity,
+    State,
+)
 from kubectl_ebpfnet.parse.node_side import is_node_question
 
 _SOCKETS = {TCP: q.TCP_LISTENERS, UDP: q.UDP_SOCKETS}
@@ -76,7 +86,12 @@ def meet(walk: PathBuilder, here: PacketState, end: PacketEnd) -> bool:
     """Hand the packet to a socket; return False where the walk ends there."""
     flow = here.packet.flow
     fact = _SOCKETS.get(flow.protocol)
-    if fact is None or flow.destination_port is None:
+    if flow.destination_port is None or not has_ports(flow.protocol):
+        return True
+    if fact is None:
+        walk.unread_listener = (
+            f"a listener there is presumed: no sockets of {protocol_name(flow.protocol)} are read"
+        )
         return True
     answer: Answer[Listener] = end.netns[fact]
     unmet = Unmet(flow, end.owner, end.pod, answer.facts, walk.ends.service)
@@ -127,8 +142,13 @@ def _nobody(
         )  # fmt: skip
         return True
     how = "a RST" if unmet.flow.protocol == TCP else "ICMP port unreachable"
+    attempt = walk.attempt if walk.forced is None else None
+    seen = attempt is not None and attempt.now and attempt.outcome is Outcome.REFUSED
+    if seen and attempt is not None:
+        proof += attempt.evidence
     walk.drop(
-        *end.where, f"{summary}: refused with {how}", State.DERIVED, here.packet, proof,
+        *end.where, f"{summary}: refused with {how}", State.OBSERVED if seen else State.DERIVED,
+        here.packet, proof, seen=seen,
         title=found.cause, detail=found.fix.text, fix=found.fix, object=found.object,
     )  # fmt: skip
     return False
@@ -163,39 +183,53 @@ def _taken(
     takers: Sequence[Listener],
     answer: Answer[Listener],
 ) -> bool:
-    """Add the hop of the socket that takes the packet; drop it where no queue has room."""
-    protocol = protocol_name(here.packet.flow.protocol)
-    first = takers[0]
+    """Add the hop of the socket that takes the packet, where its queue has room."""
     many = f", one of {len(takers)} that take turns" if len(takers) > 1 else ""
-    summary = f"{end.owner} listens on {protocol} {kernel.text(first)}{many}"
+    protocol = protocol_name(here.packet.flow.protocol)
+    summary = f"{end.owner} listens on {protocol} {kernel.text(takers[0])}{many}"
     full = [socket for socket in takers if _is_full(socket)]
-    proof = _cited(answer, full or takers)
     if full:
-        queue = f"{full[0].waiting} connections wait for accept(), at most {full[0].backlog} may"
-        summary += f": {queue}"
-        title = f"the process of {end.owner} at {kernel.text(full[0])} does not accept connections"
-        detail = (
-            f"{queue}, and the kernel drops each further SYN of {len(full)} of {len(takers)} "
-            "sockets until the process accepts again."
-        )
-        fix = _accept_again(end)
-        if len(full) == len(takers) and not walk.answered_now():
-            walk.drop(
-                *end.where, summary, State.DERIVED, here.packet, proof,
-                title=title, detail=detail, cause=f"{title}: {queue}", fix=fix,
-                object=f"Pod {end.pod.namespace}/{end.pod.name}" if end.pod else "",
-            )  # fmt: skip
-            return False
+        proof = _cited(answer, full)
+        return _without_room(walk, here, end, summary, full, len(takers), proof)
     state = State.OBSERVED if walk.answered_now() else State.DERIVED
-    walk.hop(*end.where, summary, state, here.packet, proof)
-    if full:
-        walk.finding(Severity.WARNING, title, detail, proof)
-        walk.doubt(title, Decides.DROP, fix)
-    elif first.backlog is None and max(socket.waiting for socket in takers):
+    walk.hop(*end.where, summary, state, here.packet, _cited(answer, takers))
+    waiting = max(socket.waiting for socket in takers)
+    if takers[0].backlog is None and waiting:
         walk.presumes(
-            f"that the accept queue of {kernel.text(first)} of {end.owner}, which holds "
-            f"{max(socket.waiting for socket in takers)} connections, has room"
+            f"that the accept queue of {kernel.text(takers[0])} of {end.owner}, which holds "
+            f"{waiting} connections, has room"
         )
+    return True
+
+
+def _without_room(
+    walk: PathBuilder,
+    here: PacketState,
+    end: PacketEnd,
+    summary: str,
+    full: Sequence[Listener],
+    of: int,
+    proof: tuple[Evidence, ...],
+) -> bool:
+    """Drop the packet where every queue is full; leave it open where one of them is."""
+    first = full[0]
+    queue = f"{first.waiting} connections wait for accept(), at most {first.backlog} may"
+    title = f"the process of {end.owner} at {kernel.text(first)} does not accept connections"
+    detail = (
+        f"{queue}, and the kernel drops each further SYN for {len(full)} of {of} sockets until the "
+        "process accepts again."
+    )
+    fix, summary = _accept_again(end), f"{summary}: {queue}"
+    if len(full) == of:
+        walk.drop(
+            *end.where, summary, State.DERIVED, here.packet, proof,
+            title=title, detail=detail, cause=f"{title}: {queue}", fix=fix,
+            object=f"Pod {end.pod.namespace}/{end.pod.name}" if end.pod else "",
+        )  # fmt: skip
+        return False
+    walk.hop(*end.where, summary, State.DERIVED, here.packet, proof)
+    walk.finding(Severity.WARNING, title, detail, proof)
+    walk.doubt(title, Decides.DROP, fix)
     return True
 
 

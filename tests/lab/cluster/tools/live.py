@@ -97,16 +97,21 @@ def bpftool_names_tcx() -> bool:
     return "tcx" in in_node(NODES[1], "bpftool", "net", "show")
 
 
-def in_pod(pod: str, *argv: str) -> str:
-    """Run a program of this machine in a pod's network namespace, as root; its stdout."""
+def pod_netns(pod: str) -> list[str]:
+    """Words before a program of this machine that runs it in a pod's network namespace."""
     mine = policy.endpoint("default", pod)
     # The node's first process sees the files that containerd keeps the namespaces open with.
     root = policy.bpffs(str(mine["node"])).parents[2]
     for netns in sorted((root / "run/netns").iterdir()):
         enter = ["nsenter", f"--net={netns}"]
         if f"inet {mine['address']}/32 " in run([*enter, "ip", "addr"]).stdout:
-            return run([*enter, *argv]).stdout
+            return enter
     raise LookupError(f"no network namespace of {pod} has {mine['address']}")
+
+
+def in_pod(pod: str, *argv: str) -> str:
+    """Run a program of this machine in a pod's network namespace, as root; its stdout."""
+    return run([*pod_netns(pod), *argv]).stdout
 
 
 @contextmanager
