@@ -29,6 +29,7 @@ from kubectl_ebpfnet.model.cilium import (
     TailCalls,
 )
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.encryption import WireGuardDevice, WireGuardPeer, XfrmState
 from kubectl_ebpfnet.model.evidence import Bundle, Place, PlaceKind, Record
 from kubectl_ebpfnet.model.fact import Fact, Form, Need
 from kubectl_ebpfnet.model.kernel import (
@@ -252,6 +253,16 @@ CONNTRACK       = Fact("conntrack", ConntrackEntry, _NODE, PATH | FLOWS | LB, "c
     by_flow=True,
     asked=_by("conntrack.entry",        "cat /proc/net/nf_conntrack", "conntrack -L -o extended"),
     read =_by("conntrack.entry",        "conntrack -L"))
+# Whose status names a WireGuard device says no peers: no program of an agent's image does.
+WIREGUARD       = Fact("wireguard", WireGuardDevice, _NODE, PATH, "wireguard",
+    asked=_cilium("cilium.agent.wireguard",    "status -o json"))
+WIREGUARD_PEERS = Fact("wireguard-peers", WireGuardPeer, _NODE_POD, PATH, "wireguard-peers")
+# IPsec, where Cilium has its map. Never without `nokeys`.
+XFRM            = Fact("xfrm", XfrmState, _NODE, PATH, "xfrm", maps=("cilium_encrypt_state",),
+    asked=_by("iproute.xfrm_states",    "ip -s xfrm state list nokeys"))
+XFRM_ERRORS     = Fact("xfrm-errors", Counter, _NODE, PATH, "xfrm-errors",
+    maps=("cilium_encrypt_state",),
+    asked=_by("procfs.xfrm_errors",     "cat /proc/net/xfrm_stat"))
 
 # --- the namespace of a pod or of a node, where a packet may end ----------------------------------
 TCP_LISTENERS   = Fact("tcp-listeners", Listener, _NETNS, ENDS_TCP, "tcp-listeners",

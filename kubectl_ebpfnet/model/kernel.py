@@ -314,7 +314,8 @@ class Counter:
     Attributes:
         group: `device` (rtnl_link_stats64), `snmp`, `netstat` (/proc/net/snmp, netstat),
             `softnet` (/proc/net/softnet_stat, summed over the CPUs), `conntrack`
-            (nf_conntrack's count, max and /proc/net/stat/nf_conntrack).
+            (nf_conntrack's count, max and /proc/net/stat/nf_conntrack), `xfrm`
+            (/proc/net/xfrm_stat).
         name: as the kernel names it, e.g. `rx_dropped`, `Ip.InDiscards`, `TcpExt.ListenDrops`.
         value: the number.
         device: for `device`, else "".

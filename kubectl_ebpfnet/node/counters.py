@@ -120,6 +120,16 @@ def counters(_request: NodeRequest) -> Iterator[Counter]:
     yield from _conntrack()
 
 
+def xfrm(_request: NodeRequest) -> Iterator[Counter]:
+    """Yield IPsec's counters of lost packets; none without IPsec. Raises KernelError."""
+    if not (_NET / "xfrm_stat").exists():
+        return
+    for line in _read(_NET / "xfrm_stat").splitlines():
+        name, value = line.split()
+        if value != "0":
+            yield Counter("xfrm", name, int(value))
+
+
 def _devices() -> Iterator[Counter]:
     for link in dump(RTM_GETLINK, "read link counters"):
         device, statistics = text(link.get_attr("IFLA_IFNAME")), link.get_attr("IFLA_STATS64")

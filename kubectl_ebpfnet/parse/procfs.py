@@ -36,6 +36,7 @@ _ATF_PUBL = 0x08
 
 _SYSCTLS = "sysctls"
 _STATISTICS = "/proc/net/stat/nf_conntrack:"
+_XFRM = "/proc/net/xfrm_stat"
 _NO_METRIC = 0xFFFFFFFF
 _MULTICAST = IPv6Network("ff00::/8")
 
@@ -201,6 +202,16 @@ def conntrack_counters(data: bytes) -> tuple[Counter, ...]:
     return tuple(
         Counter("conntrack", name, total, span=Span(first, last)) for name, total in sums.items()
     )
+
+
+def xfrm_errors(data: bytes) -> tuple[Counter, ...]:
+    """Return IPsec's counters of lost packets (/proc/net/xfrm_stat), but for those that are 0."""
+    found = []
+    for number, (name, value) in _table(data, _XFRM, "", 2):
+        count = integer(value, _XFRM, number)
+        if count:
+            found.append(Counter("xfrm", name, count, span=Span(number)))
+    return tuple(found)
 
 
 def _table(data: bytes, source: str, heading: str, columns: int) -> Iterator[tuple[int, list[str]]]:

@@ -10,6 +10,7 @@ from typing import Any
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import CiliumNode, DatapathConfig, Endpoint, Identity
+from kubectl_ebpfnet.model.encryption import WireGuardDevice
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.parse import _json
@@ -68,6 +69,25 @@ def status(data: bytes) -> DatapathConfig:
         clock_hertz=js.number(value, "clock-source", "hertz"),
         state=js.text(value, "cilium", "state"),
     )
+
+
+def wireguard(data: bytes) -> tuple[WireGuardDevice, ...]:
+    """Return the WireGuard devices of `status -o json`. Raises ParseError."""
+    value = json_value(data, STATUS)
+    found = []
+    for number, item in enumerate(js.items(value, "encryption", "wireguard", "interfaces")):
+        name = js.text(item, "name")
+        if name:
+            found.append(
+                WireGuardDevice(
+                    name=name,
+                    public_key=js.text(item, "public-key"),
+                    port=js.number(item, "listen-port"),
+                    peers=js.number(item, "peer-count"),
+                    span=Span(path=("encryption", "wireguard", "interfaces", number)),
+                )
+            )
+    return tuple(found)
 
 
 def _masquerade(value: Any, version: str) -> str:

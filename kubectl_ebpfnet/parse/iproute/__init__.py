@@ -1,4 +1,4 @@
-"""Output of iproute2's `ip`: links, addresses, routes, rules and neighbours.
+"""Output of iproute2's `ip`: links, addresses, routes, rules, neighbours and IPsec states.
 
 Every function parses the JSON form (`ip -j …`) and the text form into equal facts, except for facts
 that only one form has: only `-d` prints a link's kind, and for a link whose peer is in a named
@@ -17,6 +17,7 @@ from kubectl_ebpfnet.parse.iproute.neighbour import neighbours
 from kubectl_ebpfnet.parse.iproute.route import routes, routes6
 from kubectl_ebpfnet.parse.iproute.rule import rules, rules6
 from kubectl_ebpfnet.parse.iproute.statistics import device_counters, qdiscs
+from kubectl_ebpfnet.parse.iproute.xfrm import xfrm_states
 
 __all__ = [
     "addresses",
@@ -28,4 +29,5 @@ __all__ = [
     "routes6",
     "rules",
     "rules6",
+    "xfrm_states",
 ]

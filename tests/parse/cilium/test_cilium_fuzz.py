@@ -37,6 +37,7 @@ PARSERS: dict[str, tuple[Parser, str]] = {
     "monitor": (partial(monitor.event, number=1), "monitor"),
     "monitor json": (partial(monitor.event, number=1), "monitor -j"),
     "status": (agent.status, "status -o json"),
+    "wireguard": (agent.wireguard, ""),
     "endpoints": (agent.endpoints, "endpoint list -o json"),
     "nodes": (agent.nodes, "node list -o json"),
     "identities": (agent.identities, "identity list -o json"),
@@ -47,6 +48,7 @@ PARSERS: dict[str, tuple[Parser, str]] = {
 # Of what no cluster of ours printed a full one: the formats (samples/README.md).
 FORMATS = {
     "egress": ("1.14/format/bpf-egress-list",),
+    "wireguard": ("1.19/format/status-o-json",),
     "policy old": (
         "1.9/format/bpf-policy-get--all",
         "1.9/format/bpf-policy-get--all-n",

@@ -1,0 +1,74 @@
+"""The states of the kernel's IPsec, by XFRM netlink, without any key.
+
+    XFRM_MSG_NEWSA: struct xfrm_usersa_info · attributes
+
+The kernel sends the keys of each state along with the rest: they are attributes that are skipped
+by their number, and stay in the buffer of one read.
+
+Source: Linux include/uapi/linux/xfrm.h, net/xfrm/xfrm_user.c (dump_one_state).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from pyroute2.netlink import NLM_F_DUMP
+
+from kubectl_ebpfnet.errors import Unsupported
+from kubectl_ebpfnet.model.encryption import XfrmState
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest
+from kubectl_ebpfnet.node.netlink.generic import attributes
+from kubectl_ebpfnet.node.netlink.transport import answers
+
+_NETLINK_XFRM, _GET_STATE = 6, 0x12  # XFRM_MSG_GETSA
+# struct xfrm_usersa_info: selector, id (address, SPI, protocol), source, limits, what passed
+# (bytes, packets, times), stats (replay window, replays, failed checks), sequence, request id,
+# family, mode
+_STATE = struct.Struct("=56x16sIB3x16s64x8xQ16x8xI4xIHB9x")
+_MARK = 21  # XFRMA_MARK
+_MARK_AND_MASK = struct.Struct("=II")
+_PROTOCOLS = {50: "esp", 51: "ah", 108: "comp"}
+_MODES = ("transport", "tunnel", "ro", "in_trigger", "beet")
+
+
+def states(request: NodeRequest) -> Iterator[XfrmState]:  # noqa: ARG001
+    """Yield the states of this network namespace; none where the kernel has no IPsec.
+
+    Raises:
+        KernelError: EPERM without CAP_NET_ADMIN.
+    """
+    try:
+        for data, start, end in answers(_NETLINK_XFRM, _GET_STATE, NLM_F_DUMP, b"", "read IPsec"):
+            yield _state(data, start, end)
+    except Unsupported:
+        return
+
+
+def _state(data: bytes, start: int, end: int) -> XfrmState:
+    destination, spi, protocol, source, packets, failed, request_id, family, mode = (
+        _STATE.unpack_from(data, start)
+    )
+    mark, mask = 0, 0
+    for type, value in attributes(data, start + _STATE.size, end):
+        if type == _MARK:
+            mark, mask = _MARK_AND_MASK.unpack(value)
+    return XfrmState(
+        source=_address(source, family),
+        destination=_address(destination, family),
+        protocol=_PROTOCOLS.get(protocol, str(protocol)),
+        spi=socket.ntohl(spi),
+        mode=_MODES[mode] if mode < len(_MODES) else str(mode),
+        request_id=request_id,
+        mark=mark,
+        mark_mask=mask,
+        packets=packets,
+        failed=failed,
+    )
+
+
+def _address(raw: bytes, family: int) -> Address:
+    return ip_address(raw[:4] if family == socket.AF_INET else raw)
