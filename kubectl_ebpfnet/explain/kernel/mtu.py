@@ -94,7 +94,7 @@ def added_by(packet: Packet, encrypted: str) -> int:
     """Return how many bytes encapsulation adds to a packet as it is on the wire.
 
     Args:
-        packet: with its outer packet.
+        packet: with the outer packet of its tunnel; before it was encrypted.
         encrypted: as in PacketState.
     """
     header = _IP_HEADER[(packet.outer or packet.flow).destination.version]

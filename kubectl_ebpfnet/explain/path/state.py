@@ -83,8 +83,9 @@ class PacketState:
         next_hop: gateway of the route that was taken, None when the destination is on the link.
         route: the route by which it leaves this node, None where there is none.
         added: bytes that encapsulation has added to it.
-        encrypted: what travels between the nodes in its place, e.g. `WireGuard, UDP port 51871`;
-            "" when it is not encrypted.
+        encrypted: `WireGuard` or `IPsec` between the nodes, "" when it is not encrypted.
+        sealed: the packet before it was encrypted, None where it is not, and where no outer packet
+            is known.
         unpoliced: it comes to its pod without a program of Cilium's that checks the policy there.
     """
 
@@ -101,6 +102,7 @@ class PacketState:
     added: int = 0
     encrypted: str = ""
     unpoliced: bool = False
+    sealed: Packet | None = None
 
     def to(self, stage: Stage, **changes: object) -> PacketState:
         """Return the packet at the next place; `changes` are fields that differ there."""

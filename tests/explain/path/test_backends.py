@@ -421,7 +421,7 @@ def test_encryption_between_nodes(mode: str, key: str, travels: str) -> None:
         edit("node-a", "cilium-dbg bpf ipcache list", lambda t: t.replace("=255", f"={key}") + " "),
     )
     path = ask(bundle, "client", "pod/web:8080")
-    (hop,) = [hop for hop in path.hops if "encrypted by" in hop.summary]
+    (hop,) = [hop for hop in path.hops if "encrypted by" in hop.summary and hop.kind == "tunnel"]
     assert f"only {travels} travels" in hop.summary
     assert path.verdict == "reachable"
 

@@ -13,6 +13,7 @@ from kubectl_ebpfnet.explain.kernel.routing import decide
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
 from kubectl_ebpfnet.explain.path.stages import forward, gateway, nodeport, outer, reply_nat, size
 from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
+from kubectl_ebpfnet.explain.path.stages.encryption import decrypt
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import lower_devices, show_below
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
 from kubectl_ebpfnet.explain.path.stages.losses import device_losses
@@ -55,9 +56,17 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
         device_losses(walk, node, name, "rx")
     show_below(walk, here, device, "ingress")
     cilium = show_programs(walk, here, device, "ingress")
-    missing = cilium is Presence.ABSENT and device in node.config.devices
     if cilium is Presence.PRESENT and calls_nothing(walk, here, node, device):
         return None
+    if here.sealed is not None:
+        if not outer.may_come_in(walk, here, node, device):
+            return None
+        decrypted = decrypt(walk, here.to(here.stage, device=device), node)
+        if decrypted is None:
+            return None
+        here, device = decrypted.to(here.stage, device=""), decrypted.device
+    here = here.to(here.stage, encrypted="")
+    missing = cilium is Presence.ABSENT and device in node.config.devices
     if here.packet.outer is not None:
         if missing:
             report_absent(walk, here, device, "network")

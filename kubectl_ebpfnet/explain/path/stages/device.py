@@ -71,7 +71,8 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     encrypted = encrypt(walk, here, node)
     if encrypted is None:
         return None
-    outside = encrypted.to(Stage.WIRE, added=added_by(encrypted.packet, encrypted.encrypted))
+    before = encrypted.sealed or encrypted.packet
+    outside = encrypted.to(Stage.WIRE, added=added_by(before, encrypted.encrypted))
     if not size.out_of_node(walk, outside, node) or not next_hop.resolve(walk, outside, node):
         return None
     show_below(walk, here, here.device, "egress")

@@ -1,30 +1,72 @@
-"""netfilter and a tunnel's outer packet, which is a packet of the nodes themselves."""
+"""The outer packet, of a tunnel or of encryption: a packet of the nodes themselves.
+
+It is routed by the sender's stack, passes netfilter's OUTPUT and POSTROUTING there, and PREROUTING
+and INPUT of the receiver. ESP does the same: the kernel sends it as a packet of its own (Linux
+net/xfrm/xfrm_output.c, xfrm_output_resume).
+"""
 
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.marks import NO_MARK, Mark
 from kubectl_ebpfnet.explain.path.stages import hooks
+from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.path import HopPlace
 
-_NOT_CILIUMS = 0xF000
-"""Bits of a mark that no program of Cilium sets (bpf/lib/common.h, MARK_MAGIC_*)."""
+CILIUMS = Mark(0, 0xF000)
+"""A mark that Cilium sets: its programs leave these bits alone (bpf/lib/common.h, MARK_MAGIC_*)."""
 
 
-def may_leave(walk: PathBuilder, here: PacketState, node: NodeView, device: str) -> bool:
-    """Let the outer packet pass OUTPUT and POSTROUTING; return whether it goes on.
+def node_address(walk: PathBuilder, name: str, version: int) -> Address | None:
+    """Return the address by which a node sends to others, None where it is not known.
 
     Args:
-        walk: takes the hop of a rule that drops it, or may.
-        here: the packet in the tunnel.
-        node: the node that sends it.
-        device: by which it leaves.
+        walk: the walk.
+        name: of the node.
+        version: of the IP, 4 or 6.
     """
-    mark = Mark(0, _NOT_CILIUMS)
-    after = ("POSTROUTING", ("mangle", "filter"))
-    output = (("OUTPUT", ("raw", "mangle", "filter")), after)
-    return _passes(walk, here, node, _context(here, node, "", device, mark), output)
+    node = walk.cluster.node(name)
+    kube_node = walk.cluster.kube_node(name)
+    known = list(kube_node.internal_addresses) if kube_node is not None else []
+    known += [a for n in walk.cluster.cilium_nodes if n.name == name for a in n.addresses]
+    for device in node.config.devices or ("eth0",):
+        known += node.addresses_of(device, version)
+    return next((address for address in known if address.version == version), None)
+
+
+def leave(
+    walk: PathBuilder, here: PacketState, node: NodeView, mark: Mark = CILIUMS
+) -> PacketState | None:
+    """Route the outer packet, and let it pass OUTPUT and POSTROUTING.
+
+    Args:
+        walk: takes the hops.
+        here: the packet, with its outer one.
+        node: the node that sends it.
+        mark: of the outer packet.
+
+    Returns:
+        The packet at the device by which it leaves; None when it is dropped or the walk ends.
+    """
+    outer = here.packet.outer
+    assert outer is not None
+    sent = here.to(here.stage, in_device="")
+    known = mark.number if mark is not CILIUMS else 0
+    decision = route_of(walk, sent, node, outer.source, outer.destination, mark=known)
+    if decision is None or decision.route is None:
+        return None
+    route_hop(walk, sent, node, decision, (HopPlace.NODE, here.node), before="outer packet: ")
+    route = decision.route
+    chains = (
+        ("OUTPUT", ("raw", "mangle", "filter")),
+        ("POSTROUTING", ("mangle", "filter")),
+    )
+    if not _passes(walk, here, node, _context(here, node, "", route.device, mark), chains):
+        return None
+    return sent.to(here.stage, device=route.device, next_hop=route.gateway, route=route)
 
 
 def may_come_in(walk: PathBuilder, here: PacketState, node: NodeView, device: str) -> bool:

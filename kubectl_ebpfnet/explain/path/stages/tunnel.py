@@ -8,10 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
-from kubectl_ebpfnet.explain.path.stages import losses
+from kubectl_ebpfnet.explain.path.stages import losses, outer
 from kubectl_ebpfnet.explain.path.stages.missing_programs import into_tunnel
-from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
-from kubectl_ebpfnet.explain.path.stages.outer import may_leave
 from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
@@ -21,7 +19,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import HOST, REMOTE_NODE
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.net import UDP, Address, Flow
-from kubectl_ebpfnet.model.path import Evidence, Fix, HopKind, HopPlace, State
+from kubectl_ebpfnet.model.path import Evidence, Fix, HopKind, State
 
 PORTS = {"vxlan": 8472, "geneve": 6081}
 
@@ -43,8 +41,8 @@ def is_open(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         node: the node whose device it is.
     """
     name, link = device_of(node)
-    outer = here.packet.outer
-    sent_to = outer.destination_port if outer is not None else None
+    sent = here.packet.outer
+    sent_to = sent.destination_port if sent is not None else None
     state, fix = State.DERIVED, None
     if link is None and node[q.LINKS].known:
         what = f"no tunnel device {name}"
@@ -81,7 +79,7 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if not is_open(walk, here, node):
         return None
     evidence = device_evidence(node, link)
-    source = _node_address(walk, here.node, node, end)
+    source = outer.node_address(walk, here.node, end.version)
     if source is None:
         reason = f"the address of {here.node} is not known"
         walk.hop(
@@ -107,30 +105,5 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
         packet,
         evidence,
     )
-    return _route_outer(walk, here.to(here.stage, packet=packet), node, source, end)
-
-
-def _route_outer(
-    walk: PathBuilder, here: PacketState, node: NodeView, source: Address, end: Address
-) -> PacketState | None:
-    decision = route_of(walk, here.to(here.stage, in_device=""), node, source, end)
-    if decision is None or decision.route is None:
-        return None
-    place = (HopPlace.NODE, here.node)
-    outer = here.to(here.stage, in_device="")
-    route_hop(walk, outer, node, decision, place, before="outer packet: ")
-    route = decision.route
-    if not may_leave(walk, here, node, route.device):
-        return None
-    return here.to(
-        Stage.DEVICE, device=route.device, in_device="", next_hop=route.gateway, route=route
-    )
-
-
-def _node_address(walk: PathBuilder, name: str, node: NodeView, end: Address) -> Address | None:
-    kube_node = walk.cluster.kube_node(name)
-    known = list(kube_node.internal_addresses) if kube_node is not None else []
-    known += [a for n in walk.cluster.cilium_nodes if n.name == name for a in n.addresses]
-    for device in node.config.devices or ("eth0",):
-        known += node.addresses_of(device, end.version)
-    return next((address for address in known if address.version == end.version), None)
+    left = outer.leave(walk, here.to(here.stage, packet=packet), node)
+    return left.to(Stage.DEVICE) if left is not None else None

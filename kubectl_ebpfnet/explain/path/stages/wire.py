@@ -26,9 +26,9 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
             return None
         walk.crossings.add((here.node, node, here.packet))
         walk.links.append((here.node, here.device))
-        how = "in the tunnel" if here.packet.outer else "unencapsulated"
-        if here.encrypted:
-            how += f", encrypted ({here.encrypted})"
+        how = f"encrypted by {here.encrypted}"
+        if not here.encrypted:
+            how = "in the tunnel" if here.packet.outer else "unencapsulated"
         reason = _by_router(walk, here, node)
         walk.hop(
             HopPlace.WIRE,
@@ -54,7 +54,7 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
             identity = entry.identity if entry is not None else 0
         return here.to(
             Stage.ARRIVAL, node=node, device="", in_device="", skips_netfilter=False,
-            netfilter=None, identity=identity, encrypted="",
+            netfilter=None, identity=identity,
         )  # fmt: skip
     if walk.forth is not None:
         by = f" by {here.next_hop}" if here.next_hop else ""
