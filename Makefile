@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 BESIDE := --numprocesses=auto --maxprocesses=5
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-machine test-unit test-variants test-newer fuzz fresh demo lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
+.PHONY: help venv test test-machine test-unit test-variants test-newer kernels fuzz fresh demo lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -38,7 +38,7 @@ test: venv ## every test that this machine can run; what it cannot is skipped wi
 	  echo '2 of 2: what needs a cluster'; $(MAKE) --no-print-directory lab-test && exit $$first
 
 test-machine: venv ## only the tests that need no cluster: unit tests, and kernel tests where there is root
-	$(BIN)/python -m pytest $(BESIDE) --durations=12 -m 'not lab' $(LEFT_OUT)
+	$(BIN)/python -m pytest $(BESIDE) --durations=12 -m 'not lab and not qemu' $(LEFT_OUT)
 
 test-unit: venv ## only the tests that need neither root nor a cluster
 	$(BIN)/python -m pytest $(BESIDE) --durations=12 -m 'not lab and not kernel' $(LEFT_OUT)
@@ -55,6 +55,11 @@ test-newer: ## test-unit on Debian 13, whose Python is 3.13 (root, debootstrap)
 fuzz: venv ## every test that hypothesis feeds, with many examples, others each time: minutes
 	$(BIN)/python -m pytest $(BESIDE) --timeout=3600 --hypothesis-profile=fuzz -m hypothesis
 	EVERY_VARIANT=1 $(BIN)/python -m pytest $(BESIDE) --timeout=3600 tests/explain/path/test_undecidable.py
+
+KERNELS ?= 5.10 6.1 6.12
+kernels: venv ## other kernels, in virtual machines: KERNELS=6.12 for one (qemu; half a minute each)
+	@test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || $(BIN)/python -m tests.kernels
+	EBPFNET_KERNELS='$(KERNELS)' $(BIN)/python -m pytest -m qemu tests/kernels
 
 SUITE ?= bookworm trixie
 fresh: export COMMAND ?= make demo && make test

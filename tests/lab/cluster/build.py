@@ -50,6 +50,7 @@ PACKAGES = {
     "mksh": "mksh",
     "tcpdump": "tcpdump",
     "nft": "nftables",
+    "qemu-system-x86_64": "qemu-system-x86",
 }
 """A program or file that must be there, and the package it comes from."""
 

@@ -1,0 +1,95 @@
+"""What traffic in a virtual machine does, and what the path has to say of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_ebpfnet.model.path import Path, Verdict
+from tests.kernels import cluster
+
+_NATIVE = {
+    "routing-mode": "native",
+    "enable-host-legacy-routing": "true",
+    "enable-ipv4-masquerade": "false",
+    "enable-ipv6-masquerade": "false",
+}
+_WIREGUARD = ({**_NATIVE, "enable-wireguard": "true"}, {"key": 255})
+_IPSEC = ({**_NATIVE, "enable-ipsec": "true"}, {"key": 3})
+_GENEVE = ({**_NATIVE, "routing-mode": "tunnel", "tunnel-protocol": "geneve"}, {"tunnel": True})
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a check has to tell.
+
+    Attributes:
+        cilium: settings of the cluster, and what its ipcache has.
+        verdict: of the path.
+        words: in the verdict's cause or reason.
+        node: where the packet is lost, "" where it is not, or not known.
+        versions: IP versions that were tried.
+    """
+
+    cilium: tuple[dict[str, str], dict[str, Any]]
+    verdict: Verdict = Verdict.REACHABLE
+    words: str = ""
+    node: str = ""
+    versions: tuple[int, ...] = field(default=(4,))
+
+    def path(self, told: Any, version: int) -> Path:
+        """The path that is explained from what was told."""
+        settings, ipcache = self.cilium
+        return cluster.path(told, settings, version, **ipcache)
+
+    def check(self, told: Any) -> None:
+        """Assert that the traffic was as the path says, and the path as it must be."""
+        for version in self.versions:
+            assert told[f"answered{version}"] is (self.verdict is Verdict.REACHABLE)
+            path = self.path(told, version)
+            assert path.verdict is self.verdict, (path.reason, path.hops)
+            assert self.words in f"{path.cause} {path.reason}"
+            assert (path.drop.node if path.drop is not None else "") == self.node
+
+
+EXPECTED = {
+    "wireguard_idle": Expected(_WIREGUARD),
+    "wireguard_healthy": Expected(_WIREGUARD, versions=(4, 6)),
+    "wireguard_healthy_over_ipv6": Expected(_WIREGUARD, versions=(4, 6)),
+    "wireguard_wrong_key": Expected(
+        _WIREGUARD, Verdict.DROPPED, "for node2, whose own is", "node1"
+    ),
+    "wireguard_not_allowed": Expected(
+        _WIREGUARD, Verdict.DROPPED, "has no peer whose allowed addresses hold", "node1", (4, 6)
+    ),
+    "wireguard_wrong_port": Expected(
+        _WIREGUARD, Verdict.DROPPED, "sends to 172.30.0.12 port 51820", "node1"
+    ),
+    "wireguard_stranger": Expected(
+        _WIREGUARD, Verdict.DROPPED, "has no peer with node1's public key", "node2"
+    ),
+    "wireguard_input_blocked": Expected(
+        _WIREGUARD, Verdict.DROPPED, "-p udp -m udp --dport 51871 -j DROP", "node2"
+    ),
+    "wireguard_output_blocked": Expected(
+        _WIREGUARD, Verdict.DROPPED, "--mark 0xe00/0xf00 -j DROP", "node1"
+    ),
+    "wireguard_input_blocked_by_ipv6": Expected(
+        _WIREGUARD, Verdict.DROPPED, "-p udp -m udp --dport 51871 -j DROP", "node2"
+    ),
+    "wireguard_unseen_firewall": Expected(_WIREGUARD, Verdict.UNKNOWN, "got no handshake answered"),
+    "ipsec_healthy": Expected(_IPSEC),
+    "ipsec_no_state_at_the_receiver": Expected(
+        _IPSEC, Verdict.DROPPED, "no IPsec state for 172.30.0.12 has SPI 3", "node2"
+    ),
+    "ipsec_no_state_at_the_sender": Expected(
+        _IPSEC, Verdict.DROPPED, "no IPsec state with SPI 3 leads to node2", "node1"
+    ),
+    "ipsec_other_spi": Expected(_IPSEC, Verdict.DROPPED, "has SPI 3", "node2"),
+    "ipsec_other_key": Expected(_IPSEC, Verdict.UNKNOWN, "the integrity check of all"),
+    "ipsec_esp_blocked": Expected(_IPSEC, Verdict.DROPPED, "-p esp -j DROP", "node2"),
+    "geneve_healthy": Expected(_GENEVE, versions=(4, 6)),
+    "geneve_input_blocked": Expected(_GENEVE, Verdict.DROPPED, "--dport 6081 -j DROP", "node2"),
+    "geneve_output_blocked": Expected(_GENEVE, Verdict.DROPPED, "--dport 6081 -j DROP", "node1"),
+}
+"""By the name of the check in `inside/`."""

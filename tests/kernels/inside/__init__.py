@@ -1,0 +1,1 @@
+"""What runs in a virtual machine: its first process, and the checks. It imports no test's code."""

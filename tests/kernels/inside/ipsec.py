@@ -1,0 +1,105 @@
+"""IPsec between two nodes, healthy and broken: ESP in tunnel mode, one state for each direction."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.kernels.inside import world
+
+SPI = 3
+_KEYS = tuple(os.urandom(36).hex() for _ in range(2))
+"""Of rfc4106(gcm(aes)): a key of 32 bytes and a salt of 4."""
+
+
+@contextmanager
+def setting() -> Iterator[None]:
+    """Two nodes with policies that encrypt what their pods send each other; without states."""
+    with world.nodes():
+        for node in world.NODES:
+            other = next(name for name in world.NODES if name != node)
+            own, end = world.NODES[node][0], world.NODES[other][0]
+            for mine, its in zip(world.CIDRS[node], world.CIDRS[other], strict=True):
+                out = f"tmpl src {own} dst {end} proto esp reqid 1 mode tunnel"
+                back = f"tmpl src {end} dst {own} proto esp reqid 1 mode tunnel"
+                world.batch(
+                    node,
+                    f"""xfrm policy add src {mine} dst {its} dir out {out}
+                    xfrm policy add src {its} dst {mine} dir fwd {back}
+                    xfrm policy add src {its} dst {mine} dir in {back}
+                    """,
+                )
+        yield
+
+
+def _set_states(
+    *, at_node2: bool = True, at_node1: bool = True, key: int = 0, spi: int = SPI
+) -> None:
+    """Give both nodes their states anew.
+
+    Args:
+        at_node2: node2 has the state by which it decrypts what node1 sends.
+        at_node1: node1 has the state by which it encrypts.
+        key: number of node2's key for that.
+        spi: of that state of node2.
+    """
+    first, second = (world.NODES[node][0] for node in ("node1", "node2"))
+    for node in world.NODES:
+        lines = ["xfrm state flush"]
+        for source, target in ((first, second), (second, first)):
+            there = source == second
+            if not there and not (at_node1 if node == "node1" else at_node2):
+                continue
+            number, used = (spi, key) if not there and node == "node2" else (SPI, 0)
+            lines.append(
+                f"xfrm state add src {source} dst {target} proto esp spi {number} reqid 1 mode "
+                f"tunnel aead rfc4106(gcm(aes)) 0x{_KEYS[used]} 128 sel src 0.0.0.0/0 dst 0.0.0.0/0"
+            )
+        world.batch(node, "\n".join(lines) + "\n")
+
+
+def _told(**more: Any) -> Any:
+    told = world.seen(4, secrets=list(_KEYS), **more)
+    argv = ("ip", "-s", "xfrm", "state", "list", "nokeys")
+    listed = {node: world.run(node, *argv) for node in world.NODES}
+    counted = {node: world.read(node, "xfrm_stat") for node in world.NODES}
+    return {**told, "listed": listed, "counted": counted}
+
+
+def check_ipsec_healthy() -> Any:
+    """Traffic comes through."""
+    _set_states()
+    return _told()
+
+
+def check_ipsec_no_state_at_the_receiver() -> Any:
+    """node2 lacks the state for what node1 sends: XfrmInNoStates."""
+    _set_states(at_node2=False)
+    return _told(broken=True)
+
+
+def check_ipsec_no_state_at_the_sender() -> Any:
+    """node1 lacks the state by which it sends: XfrmOutNoStates."""
+    _set_states(at_node1=False)
+    return _told(broken=True)
+
+
+def check_ipsec_other_spi() -> Any:
+    """node2's state has another SPI."""
+    _set_states(spi=4)
+    return _told(broken=True)
+
+
+def check_ipsec_other_key() -> Any:
+    """node2's state has another key, which nobody may read: XfrmInStateProtoError."""
+    _set_states(key=1)
+    return _told(broken=True)
+
+
+def check_ipsec_esp_blocked() -> Any:
+    """node2 drops ESP."""
+    _set_states()
+    with world.rule("node2", "INPUT", "-p", "esp", "-j", "DROP"):
+        return _told(broken=True)
