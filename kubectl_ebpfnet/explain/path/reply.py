@@ -83,7 +83,7 @@ def way_back(forth: PathBuilder) -> WayBack | None:
         return None
     way = _difference(forth, back)
     state, reason = _state(forth, back)
-    shown = THERE if state is Return.RETURNS else ""
+    shown = THERE if isinstance(back.end, Arrived) and state is Return.RETURNS else ""
     return WayBack(state, reason, bool(way), way or shown, tuple(back.hops))
 
 
@@ -93,7 +93,9 @@ def _state(forth: PathBuilder, back: PathBuilder) -> tuple[Return, str]:
     if isinstance(end, Dropped) and elsewhere is None:
         return Return.LOST, end.reason
     first = next(iter(back.undecided), elsewhere if isinstance(end, Dropped) else None)
-    if back.answered_now() and not isinstance(end, Stopped):
+    if back.answered_now() and isinstance(end, Stopped):
+        return Return.RETURNS, f"which way it came is not known: {end.reason}"
+    if back.answered_now():
         return Return.RETURNS, ""
     if first is not None:
         return Return.UNKNOWN, first.reason
@@ -170,17 +172,19 @@ def _check_end(back: PathBuilder) -> None:
 
 
 def _difference(forth: PathBuilder, back: PathBuilder) -> str:
-    """Return by which other nodes or devices the answer comes, "" where it comes as the packet went
-    or does not come at all."""
+    """Return by which other nodes or devices the answer comes, "" where it comes as the packet
+    went, as far as it comes."""
+    went, comes = list(reversed(forth.links)), back.links
     if not isinstance(back.end, Arrived):
-        return ""
-    went, comes = list(forth.links), list(reversed(back.links))
-    if went == comes:
-        return ""
-    words = ", ".join(f"{device or 'a device'} of {node}" for node, device in back.links)
-    if {node for node, _ in went} != {node for node, _ in comes}:
-        return f"another way than the packet: by {words or 'its own node alone'}"
-    return f"other devices than the packet: by {words}"
+        went = went[: len(comes)]
+    pairs = list(zip(went, comes, strict=False))
+    if len(went) == len(comes) and all(one == other for (one, _), (other, _) in pairs):
+        known = [(a, b) for (_, a), (_, b) in pairs if a and b]
+        other = "" if all(a == b for a, b in known) else "other devices"
+    else:
+        other = "another way"
+    words = ", ".join(f"{device or 'a device'} of {node}" for node, device in comes)
+    return other and f"{other} than the packet: by {words or 'its own node alone'}"
 
 
 def where_lost(back: PathBuilder, end: Dropped) -> str:

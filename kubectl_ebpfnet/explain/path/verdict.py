@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.explain.flows.between import lost_between
-from kubectl_ebpfnet.explain.path.endings import Arrived, Destination, Dropped, Undecided
+from kubectl_ebpfnet.explain.path.endings import Arrived, Destination, Dropped, Stopped, Undecided
 from kubectl_ebpfnet.explain.path.remedy import how_to_get, wants_port
 from kubectl_ebpfnet.explain.path.reply import lost, where_lost
 from kubectl_ebpfnet.explain.path.state import PathBuilder
@@ -236,23 +236,25 @@ def _against(attempt: Attempt | None) -> tuple[Contradiction, ...]:
 def _unanswered(walk: PathBuilder, end: Arrived, attempt: Attempt) -> Decision:
     """No answer came although the tables let the packet through: where it was last seen counts."""
     nodes = (attempt.flow.node, *walk.visited_nodes)
-    lost = lost_between(walk.cluster, attempt, nodes)
-    if lost is None and end.destination is Destination.OUTSIDE and _left(walk, attempt):
+    between = lost_between(walk.cluster, attempt, nodes)
+    if between is None and end.destination is Destination.OUTSIDE and _left(walk, attempt):
         reason = f"leaves the cluster {end.text}; what happens beyond is not known"
         return Decision(Verdict.LEAVES, reason, contradictions=_against(attempt))
     unread = ""
     if walk.presumed:
         unread = f"; not read, and presumed to be as usual: {'; '.join(walk.presumed)}"
+    if walk.back is not None and isinstance(walk.back.end, Stopped):
+        unread = f"; what becomes of the answer is not known: {walk.back.end.reason}{unread}"
     reason = f"the tables let it through {end.text}, but {attempt.text}"
-    if lost is None:
+    if between is None:
         cause = "no table that was read loses it" + unread
         fix = Fix("Run the path from the other side as well: the answer may be lost on its way.")
         return Decision(Verdict.UNKNOWN, reason + unread, cause, fix, _against(attempt))
-    where, proof = lost
-    between = Fix(
+    where, proof = between
+    look = Fix(
         "Look between these two places: netfilter, programs and devices there, and the listener."
     )
-    fix = (how_to_get(walk) if walk.presumed else None) or between
+    fix = (how_to_get(walk) if walk.presumed else None) or look
     against = (*_against(attempt), Contradiction(where, proof))
     return Decision(Verdict.UNKNOWN, f"{reason}; {where}{unread}", where, fix, against)
 

@@ -98,7 +98,7 @@ def _way_back(path: Path, view: View, hops: list[str]) -> list[str]:
     if path.answer is None:
         return []
     label = f"WAY BACK ({path.answer.state.value})  "
-    text = phrases.way_back(path.answer) if hops else path.answer.way
+    text = phrases.way_back(path.answer) if hops or not path.answer.way else path.answer.way
     return [*hanging(label, escape(text), view.width), *hops]
 
 

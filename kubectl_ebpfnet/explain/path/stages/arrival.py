@@ -37,6 +37,7 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
         walk.flows.append(tracked)
     if not node[q.LINKS].known and not node[q.ENDPOINTS].known and not node[q.ENDPOINT_MAP].known:
         why = node[q.LINKS].missing
+        walk.links.append((here.node, ""))
         walk.hop(
             *here.on_node(HopKind.LINK), f"what {here.node} does with it",
             State.UNKNOWN, here.packet, reason=f"nothing is known of {here.node}: {why}",
