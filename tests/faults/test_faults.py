@@ -69,8 +69,10 @@ FAULTS = {
     "v14d-web-pod-no-route": Fault("svc/web", DROPPED, "way back.*no route to .* in the pod"),
     "v15-node-neigh-wrong": Fault("svc/web", DROPPED, "02:00:00:00:be:ef"),
     "v18b-iif-rule-blackhole": Fault("1.1.1.1:80", ("delivered", "leaves", "unknown"), ""),
-    "v22-udp8472-iptables": Fault("svc/web", LOST, ""),
-    "v23-udp8472-nft": Fault("svc/web", LOST, ""),
+    "v22-udp8472-iptables": Fault("svc/web", DROPPED, "INPUT rule 1.*8472"),
+    "v23-udp8472-nft": Fault(
+        "svc/web", DROPPED, "", ways=(), lacks="nftables' own tables on node node1"
+    ),
     "v24b-foreign-tcx-eth0": Fault("1.1.1.1:80", LOST, "filter_tc"),
     "v25-xdp-node1": Fault("svc/web", LOST, "filter_xdp"),
     "v26-cil-detached-lxc": Fault("1.1.1.1:80", LOST, "cil_from_container"),

@@ -19,6 +19,7 @@ from tests.lab.cluster.tools.live import (
     Answer,
     bpftool_names_tcx,
     in_node,
+    kept_node_pods,
     path,
     pod_of_our_own,
 )
@@ -37,16 +38,8 @@ def kept(lab: Lab) -> Iterator[str]:
     """Words that ask by node pods which this module's first question leaves for the next ones."""
     if not lab.ours:
         pytest.skip("needs the node image of the lab (make lab-up)")
-    lab.kubectl("ebpfnet", "cleanup", "--yes")  # what somebody kept would be asked instead
-    namespaces: set[str] = set()
-    for there in ("pod/client2:80", "pod/client3:80"):
-        words = ("path", "pod/client", there, "--node-access", "pod", "--keep")
-        done = lab.kubectl("ebpfnet", *words)
-        assert done.returncode == 3, done.stderr  # nothing listens there
-        namespaces |= set(re.findall(r"in namespace (ebpfnet-[0-9a-f]+)", done.stderr))
-    assert namespaces, done.stderr
-    yield "pod"
-    lab.kubectl("delete", "namespace", "--wait=false", *namespaces)
+    with kept_node_pods(lab, "pod/client2:80", "pod/client3:80"):
+        yield "pod"
 
 
 @pytest.fixture

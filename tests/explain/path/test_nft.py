@@ -7,11 +7,21 @@ holds what they mean: tests/node/netlink/test_nft_kernel.py).
 from __future__ import annotations
 
 import json
+from pathlib import Path as Folder
 from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.model.evidence import InMemory, Place, Record, agent_place, pod_place
+from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.model.evidence import (
+    InMemory,
+    Place,
+    Record,
+    agent_place,
+    bundle_of,
+    node_place,
+    pod_place,
+)
 from kubectl_ebpfnet.model.nft import NftChain
 from kubectl_ebpfnet.model.path import HopKind, State, Verdict
 from kubectl_ebpfnet.model.path import Path as Answer
@@ -28,6 +38,7 @@ from tests.explain.path.changed import (
 )
 from tests.explain.path.test_netfilter import TO, rules
 
+FAULTS = Folder(__file__).parents[2] / "faults"
 LIST = ("nft", "-j", "list", "ruleset")
 CLIENT, WEB = pod_place("default", "client"), pod_place("default", "web")
 DROP = {"drop": None}
@@ -108,10 +119,8 @@ def test_every_place_of_a_forwarded_packet_is_asked(hook: str, priority: int) ->
         # What firewalld and others have on healthy nodes.
         [
             chain("input", 10, [state("established", "related"), {"accept": None}], policy="drop"),
-            chain(
-                "forward", 10, [state("new", "established"), {"accept": None}], name="f",
-                policy="drop",
-            ),
+            chain("forward", 10, [state("new", "established"), {"accept": None}], name="f",
+                  policy="drop"),
             chain("prerouting", -140, [{"match": {
                 "op": "==", "left": {"fib": {"result": "oif", "flags": ["saddr", "mark"]}},
                 "right": False}}, DROP], name="rp"),
@@ -269,6 +278,17 @@ def test_the_outer_packet_at_the_devices() -> None:
 def test_what_bpf_host_routing_skips_is_not_asked() -> None:
     more = (ruleset(agent_place("node2"), chain("forward", 0, [DROP])),)
     assert ask(changed(VXLAN, more=more), "client", f"{TO}:80").verdict is Verdict.LEAVES
+
+
+def test_a_capture_of_the_real_fault_with_the_record_that_it_lacks() -> None:
+    drops = chain("prerouting", -200, OUTER, table="f23", name="pre")
+    fault = open_bundle(FAULTS / "v23-udp8472-nft" / "pod.zip")
+    bundle = bundle_of([*fault.records, ruleset(node_place("node1"), drops)], "v23")
+    path = ask(bundle, "client", "svc/web")
+    assert dropped_at(path).node == "node1"
+    assert path.drop is not None
+    assert path.drop.object == "nft chain inet f23 pre"
+    assert ask(fault, "client", "svc/web").verdict is Verdict.UNKNOWN
 
 
 # --- in the pods' own namespaces ------------------------------------------------------------------

@@ -24,7 +24,7 @@ from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
 from kubectl_ebpfnet.node.host import netns
 from kubectl_ebpfnet.node.netlink import nft
 from tests.network_namespaces import why_not
-from tests.node.netlink.forwarding_node import FAR, POD, Wire, first_packet, wire_of
+from tests.node.netlink.forwarding_node import FAR, POD, POD6, Wire, first_packet, wire_of
 
 WHY_NOT = why_not("nft", "iptables-restore", "iptables-save", "sysctl")
 pytestmark = [
@@ -208,6 +208,31 @@ BOTH = {
         "*raw\n-A PREROUTING -p udp -j CT --notrack\nCOMMIT\n",
     ),
 }  # fmt: skip
+SIX = {
+    "source": table(f"{F} ip6 saddr {POD6} drop"),
+    "not source": table(f"{F} ip6 saddr != {POD6} drop"),
+    "other version, inverted": table(f"{F} ip saddr != 10.0.0.1 drop"),
+    "ip family": table(f"{F} drop", family="ip"),
+    "ip6 family": table(f"{F} drop", family="ip6"),
+    "set": table(
+        f"{F} ip6 saddr . udp dport @both drop",
+        "set both { type ipv6_addr . inet_service; flags interval; "
+        "elements = { fd44::/64 . 50-60 }; };",
+    ),
+    "next header": table(f"{F} ip6 nexthdr udp drop"),
+    "header that is not there": table(f"{F} frag more-fragments 0 drop"),
+    "no such header": table(f"{F} exthdr frag missing drop"),
+    "nfproto": table(f"{F} meta nfproto ipv6 udp dport 53 drop"),
+    "state": table(f"{F} ct state new drop"),
+    "notrack": table(f"{PRE} -300; udp dport 53 notrack")
+    + "table ip6 u { chain v { type filter hook forward priority 5; ct state untracked drop; }; }",
+    "reverse path": table(f"{PRE} -300; udp dport 53 fib saddr . iif oif missing drop"),
+    "local": table(f"{F} fib daddr type local drop"),
+    "reject": table(f"{F} udp dport 53 reject"),
+    "at a device": "table netdev d { chain i "
+    "{ type filter hook ingress device lxc1 priority 0; ip6 saddr fd44::/64 udp dport 53 drop; "
+    "}; }",
+}
 HOOKS = (
     ("PREROUTING", ("raw", "mangle", "filter")),
     ("FORWARD", ("mangle", "filter")),
@@ -244,8 +269,9 @@ def rules_of(wire: Wire, version: int = 4) -> HookTables:
     with netns.inside(wire.node.path):
         chains = list(nft.chains(NodeRequest(1, node_argv("nft-chains"))))
     lines = "".join(json.dumps(codec.plain(each)) + "\n" for each in chains)
+    save = "iptables-save" if version == 4 else "ip6tables-save"
     records = [Record(1, place, node_argv("nft-chains"), 0, InMemory(lines.encode()))]
-    for argv in (("nft", "-j", "list", "ruleset"), ("iptables-save", "-c")):
+    for argv in (("nft", "-j", "list", "ruleset"), (save, "-c")):
         records.append(Record(len(records) + 1, place, argv, 0, InMemory(wire.node.run(*argv))))
     return tables_of(Netns(Bundle(tuple(records)), (place,)), version)
 
@@ -289,6 +315,15 @@ def test_a_packet_is_lost_where_nfts_rules_lose_it(clean: Wire, name: str) -> No
     expected = is_lost(rules_of(clean), first_packet(source_port))
     assert expected is not None, "every statement of these rules is understood"
     assert clean.arrives(source_port, 0.1 if expected else 2) is not expected
+
+
+@pytest.mark.parametrize("name", SIX)
+def test_of_ipv6_alike(clean: Wire, name: str) -> None:
+    load(clean, SIX[name], "nft", "-f", "-")
+    source_port = next(PORTS)
+    expected = is_lost(rules_of(clean, 6), first_packet(source_port, 6))
+    assert expected is not None, "every statement of these rules is understood"
+    assert clean.arrives(source_port, 0.1 if expected else 2, 6) is not expected
 
 
 @pytest.mark.parametrize("name", BOTH)

@@ -8,6 +8,7 @@ packets meet them.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -138,6 +139,21 @@ def pod_of_our_own(
         if not spec.get("hostNetwork"):
             wait_until(lambda: name in sync.VIEW.read_text())
         yield name
+
+
+@contextmanager
+def kept_node_pods(lab: Lab, *destinations: str) -> Iterator[None]:
+    """Node pods on the nodes between pod/client and these, which later questions find and use."""
+    lab.kubectl("ebpfnet", "cleanup", "--yes")  # what somebody kept would be asked instead
+    namespaces: set[str] = set()
+    for there in destinations:
+        words = ("path", "pod/client", there, "--node-access", "pod", "--keep")
+        done = lab.kubectl("ebpfnet", *words)
+        assert done.returncode in (0, 3), done.stderr  # 3: nothing listens there
+        namespaces |= set(re.findall(r"in namespace (ebpfnet-[0-9a-f]+)", done.stderr))
+    assert namespaces, done.stderr
+    yield
+    lab.kubectl("delete", "namespace", "--wait=false", *namespaces)
 
 
 @contextmanager
