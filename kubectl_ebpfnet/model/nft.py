@@ -11,6 +11,7 @@ from typing import Any
 
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.netfilter import NetfilterRule
+from kubectl_ebpfnet.model.nft_text import statement_text
 
 Expression = Mapping[str, Any]
 """A statement or an expression in libnftables-json(5)'s form: an object with one member."""
@@ -74,7 +75,6 @@ class NftRule:
         family, table, chain: where it stands.
         number: 1-based position in its chain.
         handle: by which nft deletes it.
-        text: in nft's words, as near as JSON tells them.
         comment: "" for none.
         statements: in their order.
         sets: of its table, by name.
@@ -86,12 +86,16 @@ class NftRule:
     chain: str
     number: int
     handle: int
-    text: str = ""
     comment: str = ""
     statements: tuple[Expression, ...] = field(default=(), compare=False)
     sets: Mapping[str, NftSet] = field(default_factory=dict, compare=False, repr=False)
     packets: int | None = None
     span: Span = field(default=NOWHERE, compare=False)
+
+    @property
+    def text(self) -> str:
+        """The rule in nft's words, as near as JSON tells them, without counters."""
+        return " ".join(filter(None, map(statement_text, self.statements)))
 
     @property
     def title(self) -> str:
@@ -122,14 +126,21 @@ class NftRuleset:
     _rules: Mapping[tuple[str, str, str], tuple[NftRule, ...]] = field(
         init=False, repr=False, compare=False
     )
+    _chains: Mapping[tuple[str, str, str], NftChain] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        chains = {(each.family, each.table, each.name): each for each in self.chains}
+        object.__setattr__(self, "_chains", chains)
         index: dict[tuple[str, str, str], list[NftRule]] = {}
         for chain in self.chains:
             index.setdefault((chain.family, chain.table, chain.name), [])
         for rule in self.rules:
             index.setdefault((rule.family, rule.table, rule.chain), []).append(rule)
         object.__setattr__(self, "_rules", {key: tuple(rules) for key, rules in index.items()})
+
+    def declared(self, family: str, table: str, name: str) -> NftChain | None:
+        """Return a chain's declaration, None without one."""
+        return self._chains.get((family, table, name))
 
     def chain(self, family: str, table: str, name: str) -> tuple[NftRule, ...] | None:
         """Return the rules of a chain, in order; None when there is no such chain."""

@@ -16,7 +16,6 @@ from kubectl_ebpfnet.model import json_members as members
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.nft import NftChain, NftRule, NftRuleset, NftSet
 from kubectl_ebpfnet.parse._text import json_integer, json_objects, json_text, json_value, quoted
-from kubectl_ebpfnet.parse.nft_text import statement_text
 
 _SOURCE = "nft"
 _Table = tuple[str, str]
@@ -51,7 +50,6 @@ def ruleset(data: bytes) -> NftRuleset:
                 chain,
                 number,
                 json_integer(body, "handle", _SOURCE) or 0,
-                " ".join(filter(None, map(statement_text, statements))),
                 json_text(body, "comment", _SOURCE),
                 statements,
                 sets.get((family, table), {}),

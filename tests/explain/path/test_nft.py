@@ -209,6 +209,15 @@ def test_a_table_that_iptables_could_not_print_is_followed_by_nft() -> None:
     assert unread.verdict is Verdict.UNKNOWN
 
 
+def test_a_nat_table_that_nobody_printed_translates_nothing() -> None:
+    save = "# Table `nat' is incompatible, use 'nft' tool.\n*y"
+    incompatible = swap("node2", "iptables-save -c", "*nat", save)
+    elsewhere = chain("input", 100, family="ip", table="nat", type="nat")
+    more = (ruleset(agent_place("node2"), elsewhere),)
+    path = ask(changed(NATIVE, incompatible, more=more), "client", f"{TO}:80")
+    assert "nothing masquerades" in nat_of(path)
+
+
 def test_notrack_leaves_the_packet_as_it_is_for_nat() -> None:
     assert "netfilter masquerades" in nat_of(on_node())
     path = on_node(chain("prerouting", -300, [{"notrack": None}]))

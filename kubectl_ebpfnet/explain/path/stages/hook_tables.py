@@ -193,10 +193,10 @@ def _native(
 
 def _with_span(chain: NftChain, ruleset: NftRuleset | None) -> NftChain:
     """Return a chain that the kernel told of as nft printed it, for its place in the record."""
-    for each in ruleset.chains if ruleset is not None else ():
-        if (each.family, each.table, each.name) == (chain.family, chain.table, chain.name):
-            return replace(chain, span=each.span, policy=each.policy)
-    return chain
+    if ruleset is None:
+        return chain
+    printed = ruleset.declared(chain.family, chain.table, chain.name)
+    return chain if printed is None else replace(chain, span=printed.span, policy=printed.policy)
 
 
 def _is_iptables(chain: NftChain, back_ends: list[BackEnd]) -> bool:

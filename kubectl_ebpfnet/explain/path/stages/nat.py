@@ -65,7 +65,7 @@ def nat_outcome(rules: HookTables, chain: str, context: Context) -> NatOutcome:
     """Run a packet through nat of each back end, until one surely translates it.
 
     Args:
-        rules: with at least one back end.
+        rules: with at least one back end, or nftables' own chains.
         chain: `PREROUTING`, `OUTPUT` or `POSTROUTING`.
         context: the packet there.
     """
@@ -78,4 +78,9 @@ def nat_outcome(rules: HookTables, chain: str, context: Context) -> NatOutcome:
         ends = translated + [(passage.back_end, end) for end in outcome.ends]
         if all(end.target in TRANSLATING for end in outcome.ends):
             break
+    if not outcomes:  # no table nat, nor a chain of that type
+        by = rules.back_ends[0] if rules.back_ends else rules.native
+        assert by is not None
+        accepted = ChainEnd("ACCEPT", None, (), context)
+        return NatOutcome(((by, accepted),), (ChainOutcome((accepted,), chain),))
     return NatOutcome(tuple(ends), tuple(outcomes))
