@@ -243,6 +243,17 @@ def test_what_was_not_read_is_named() -> None:
     assert of(path).missing == ("what the source sends",)
 
 
+def test_a_size_is_open_where_a_place_was_not_read() -> None:
+    by_link = [without("node1", command) for command in (LINKS, "ip -j addr", "ip -d link")]
+    path = ask(changed(NATIVE, *by_link), size=1400)
+    assert path.verdict == "unknown"
+    assert "the MTU of eth0 of node1 was not read" in path.reason
+    assert ask(changed(NATIVE, *by_link)).verdict == "reachable"
+    path = ask(changed(NATIVE, without("client", "ip route")), size=1400)
+    assert path.verdict == "unknown"
+    assert "how large a packet default/client sends as one was not read" in path.reason
+
+
 def test_the_document_has_it() -> None:
     bundle = changed(VXLAN)
     shown = document(ask(bundle), bundle)["mtu"]

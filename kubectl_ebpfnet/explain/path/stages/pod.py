@@ -34,7 +34,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     route = route_in_pod(walk, here, netns)
     if route is False:
         return None
-    if isinstance(route, Route) and not size.sent_by_pod(walk, here, netns, route):
+    if not size.sent_by_pod(walk, here, netns, route if isinstance(route, Route) else None):
         return None
     device = route.device if isinstance(route, Route) else "eth0"
     target = here.packet.flow.destination

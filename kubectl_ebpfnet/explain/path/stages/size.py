@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel import mtu
 from kubectl_ebpfnet.explain.kernel.mtu import Limit
-from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
@@ -12,37 +12,40 @@ from kubectl_ebpfnet.model.kernel import Route
 from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, Larger, State
 
 
-def sent_by_pod(walk: PathBuilder, here: PacketState, netns: PodNetns, route: Route) -> bool:
+def sent_by_pod(walk: PathBuilder, here: PacketState, netns: PodNetns, route: Route | None) -> bool:
     """Note how large a packet the source pod sends; return whether it sends this one.
 
     Args:
         walk: takes the sender, and the drop of a larger packet.
         here: the packet in the pod.
         netns: of the pod.
-        route: that it takes.
+        route: that it takes, None where that was not read.
     """
     flow = here.packet.flow
     lookup = netns[q.FIB.about(*q.packet_words(flow.source, flow.destination))].facts
     learned = lookup[0].mtu if lookup else None
-    walk.sends = mtu.sender_of_pod(walk.source_pod, netns, route, learned)
-    return _is_sent(walk, here)
+    if route is not None:
+        walk.sends = mtu.sender_of_pod(walk.source_pod, netns, route, learned)
+    return _is_sent(walk, here, walk.in_source_pod(HopKind.ROUTE))
 
 
 def sent_by_node(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
     """Note how large a packet the node itself sends; return whether it sends this one."""
-    if walk.sends is None and walk.ends.host_network and here.route is not None:
-        walk.sends = mtu.sender_of_node(node, here.route)
-    return _is_sent(walk, here)
+    if walk.sends is not None or not walk.ends.host_network or here.route is None:
+        return True
+    walk.sends = mtu.sender_of_node(node, here.route)
+    return _is_sent(walk, here, here.on_node(HopKind.ROUTE))
 
 
-def _is_sent(walk: PathBuilder, here: PacketState) -> bool:
+def _is_sent(walk: PathBuilder, here: PacketState, where: Where) -> bool:
     sender, size = walk.sends, walk.size
-    if sender is None or size is None or size <= sender.mtu:
+    if size is None or (sender is not None and size <= sender.mtu):
         return True
     walk.outdate()  # what was answered was not of this size
-    where = here.on_node(HopKind.ROUTE)
-    if sender.name == f"pod {walk.source_pod}":
-        where = walk.in_source_pod(HopKind.ROUTE)
+    if sender is None:
+        reason = f"how large a packet {where[1]} sends as one was not read"
+        _not_read(walk, here, where, reason, Fix("Read it.", "ip link; ip route show table all"))
+        return True
     said = f"{size} bytes are more than {sender.by} takes (MTU {sender.mtu})"
     walk.drop(
         *where, f"{said}: its kernel does not send it as one", State.DERIVED, here.packet,
@@ -97,7 +100,13 @@ def passes(walk: PathBuilder, here: PacketState, limit: Limit) -> bool:
         limit: of the place.
     """
     walk.limits.append(limit)
-    if walk.size is None or limit.mtu is None:
+    if walk.size is None:
+        return True
+    where = here.on_node(HopKind.LINK)
+    if limit.mtu is None:
+        walk.outdate()
+        reason = f"the MTU of {limit.device} of {limit.node} was not read"
+        _not_read(walk, here, where, reason, Fix("Read it.", f"ip link show {limit.device}"))
         return True
     size = walk.size + limit.added
     if limit.added and walk.pieces is not None:
@@ -106,7 +115,6 @@ def passes(walk: PathBuilder, here: PacketState, limit: Limit) -> bool:
         return True
     if limit.larger is not Larger.FRAGMENTED:
         walk.outdate()
-    where = here.on_node(HopKind.LINK)
     said = f"{size} bytes are more than {limit.by} takes (MTU {limit.mtu})"
     fix = _fix(limit, size)
     if limit.larger is Larger.FRAGMENTED:
@@ -130,6 +138,14 @@ def passes(walk: PathBuilder, here: PacketState, limit: Limit) -> bool:
         detail=f"{fix.text} `{fix.command}`", fix=fix, object=f"{limit.by} of node {limit.node}",
     )  # fmt: skip
     return False
+
+
+def _not_read(walk: PathBuilder, here: PacketState, where: Where, reason: str, fix: Fix) -> None:
+    """Leave it open whether a place takes the packet of `--size`."""
+    walk.hop(
+        *where, f"a packet of {walk.size} bytes", State.UNKNOWN, here.packet, reason=reason,
+        decides=Decides.DROP, fix=fix,
+    )  # fmt: skip
 
 
 def _fix(limit: Limit, size: int) -> Fix:
