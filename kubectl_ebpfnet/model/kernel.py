@@ -228,6 +228,8 @@ class Attachment:
             `matchall`, …), "" for programs.
         protocol: of the packets that a tc filter is for, as tc names it (`ip`, `ipv6`, `arp`, …);
             "" for all.
+        detached: a bpf_link of a cgroup that a pin keeps, and that is attached nowhere.
+        run_count: of its program, as in Program, where the source tells both.
     """
 
     hook: str
@@ -242,6 +244,8 @@ class Attachment:
     cgroup: str = ""
     classifier: str = ""
     protocol: str = ""
+    detached: bool = False
+    run_count: int | None = None
     span: Span = field(default=NOWHERE, compare=False)
 
 

@@ -125,7 +125,7 @@ def _elsewhere(node: NodeView, where: str) -> Iterator[AttachedProgram]:
 
 def _of_answer(node: NodeView, where: str, answer: Answer[Attachment]) -> Iterator[AttachedProgram]:
     for a in answer.facts:
-        if a.classifier:
+        if a.classifier or a.detached:
             continue
         evidence = cite.of(answer.record, a.span)
         program = node.program(a.program_id)

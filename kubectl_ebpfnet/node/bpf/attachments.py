@@ -176,6 +176,7 @@ class _AttachmentReader:
             cgroup=cgroup,
             classifier=classifier,
             protocol=protocol,
+            run_count=loaded.run_count if loaded else None,
         )
 
     def _link(self, place: links.Place) -> int:

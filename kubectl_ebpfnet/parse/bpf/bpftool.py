@@ -216,6 +216,7 @@ def _link(record: dict[str, Any], span: Span) -> Attachment | None:
         program_id=json_integer(record, "prog_id", source),
         link_id=integer(record.get("id"), source, 1),
         pin=pin,
+        detached=kind == "cgroup" and record.get("cgroup_id") == 0,
         span=span,
     )
 

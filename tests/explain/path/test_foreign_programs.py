@@ -206,5 +206,5 @@ def test_a_program_at_the_receiving_veth_counts_where_it_is_passed() -> None:
 def test_what_was_not_read_in_the_pods_is_presumed_and_said() -> None:
     with attempt(5.0, Outcome.UNANSWERED):
         path = ask(changed(VXLAN), "client", "pod/web:8080")
-    for name in ("client", "web"):
-        assert f"tc and XDP inside of pod default/{name}" in path.reason
+    for pod in ("client", "web"):
+        assert f"tc and XDP inside of pod default/{pod}" in path.reason

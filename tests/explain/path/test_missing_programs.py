@@ -208,3 +208,30 @@ CLIENT_ENDPOINT = next(
     for endpoint in ClusterView(changed(VXLAN)).node("node2")[q.ENDPOINTS].facts
     if endpoint.interface == "lxcca1c984e26ef"
 )
+
+
+# --- the socket load-balancer -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("call", "missing"), [("connect", True), ("sendmsg", False)])
+def test_a_detached_program_of_connect_translates_nothing(call: str, missing: bool) -> None:
+    """The link's pin stays; its cgroup is 0 (kernel/bpf/cgroup.c)."""
+
+    def edit(rows: Any) -> None:
+        name = f"/cil_sock4_{call}"
+        (link,) = [row for row in rows if any(pin.endswith(name) for pin in row["pinned"])]
+        link["cgroup_id"] = 0
+
+    bundle = open_bundle(CAPTURE)
+    change = json_edit("node1", "bpftool -j -f link show", edit)
+    records = (change(record) for record in bundle.records)
+    bundle = Bundle(tuple(record for record in records if record is not None), bundle.source)
+    path = ask(bundle, "hostnet", "svc/web")
+    errors = [one.title for one in path.findings if one.severity == "error"]
+    found = [title for title in errors if "is attached nowhere" in title]
+    assert bool(found) is missing
+    by_socket = any("at connect()" in hop.summary for hop in path.hops)
+    assert by_socket is not missing
+    if missing:
+        assert path.verdict == "unknown"
+        assert "without having become a backend's address" in path.reason

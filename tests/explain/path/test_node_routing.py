@@ -36,6 +36,7 @@ from tests.explain.path.changed import (
     swap,
     without,
 )
+from tests.explain.path.variants import json_edit
 
 ROUTES, RULES = "ip -j route show table all", "ip -j rule"
 WORLD, WORLD_ROUTE = (
@@ -452,3 +453,22 @@ def test_where_no_route_is_the_destination_is_asked_for_on_the_link() -> None:
     assert path.hops[-1].packet.flow.destination == ip_address("1.1.1.1")
     asked = [h for h in path.hops if h.kind == "neighbour" and h.place == "node"]
     assert "no entry for next hop 1.1.1.1 on eth0" in asked[0].summary
+
+
+# --- a tunnel's outer packet ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("strict", "elsewhere"), [(1, True), (1, False), (0, True)])
+def test_rp_filter_of_the_receiver_looks_at_the_outer_packet(strict: int, elsewhere: bool) -> None:
+    route = {"dst": "172.30.0.12", "dev": "cilium_host", "scope": "link", "flags": []}
+    changes = [json_edit("node1", "ip -j route show table all", lambda rows: rows.append(route))]
+    more = (sysctls("node1", eth0__rp_filter=strict),)
+    path = ask(changed(VXLAN, *changes * elsewhere, more=more), "client", "pod/web:8080")
+    if not (strict and elsewhere):
+        assert path.verdict is not Verdict.DROPPED, path.reason
+        return
+    hop = dropped_at(path)
+    assert (hop.node, hop.kind) == ("node1", "route")
+    assert "rp_filter is strict (1) at eth0, and the route back to 172.30.0.12" in hop.summary
+    assert path.fix is not None
+    assert path.fix.command == "sysctl -w net.ipv4.conf.eth0.rp_filter=0"

@@ -18,6 +18,7 @@ from kubectl_ebpfnet.explain.path.stages.foreign_programs import lower_devices, 
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
 from kubectl_ebpfnet.explain.path.stages.losses import device_losses
 from kubectl_ebpfnet.explain.path.stages.missing_programs import report_absent, without_cilium
+from kubectl_ebpfnet.explain.path.stages.node_route import takes_outer
 from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs
 from kubectl_ebpfnet.explain.path.stages.tail_calls import calls_nothing
 from kubectl_ebpfnet.explain.path.stages.tunnel import device_evidence, device_of, is_open
@@ -74,6 +75,8 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
         if pass_device(walk, here, node, device, "ingress") is None:
             return None
         if not outer.may_come_in(walk, here, node, device):
+            return None
+        if not takes_outer(walk, here, node, device):
             return None
         return _out_of_tunnel(walk, here, node)
     if missing:

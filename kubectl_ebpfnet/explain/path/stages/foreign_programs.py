@@ -20,7 +20,7 @@ from kubectl_ebpfnet.explain.programs.in_pod import in_pod
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.kernel import Program
+from kubectl_ebpfnet.model.kernel import Attachment, Program
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, State
 
@@ -48,7 +48,8 @@ def show_foreign(
         return
     device = program.attachment.device
     loaded = walk.cluster.node(here.node).program(program.attachment.program_id)
-    summary = f"{program.title} at {device}, not one of Cilium's{_known_of(loaded)}"
+    known = _known_of(program.attachment, loaded)
+    summary = f"{program.title} at {device}, not one of Cilium's{known}"
     if walk.answered_now() and walk.attempt is not None:
         walk.hop(
             *where, f"{summary}: it let this flow pass", State.OBSERVED, here.packet,
@@ -67,10 +68,10 @@ def show_foreign(
     )
 
 
-def _known_of(loaded: Program | None) -> str:
+def _known_of(attached: Attachment, loaded: Program | None) -> str:
     """Return who holds a program, and how often it ran, as far as the kernel tells."""
     holders = f", held by {', '.join(loaded.holders[:3])}" if loaded and loaded.holders else ""
-    runs = loaded.run_count if loaded is not None else None
+    runs = loaded.run_count if loaded is not None else attached.run_count
     return holders + (f", it ran {runs} times" if runs is not None else "")
 
 
@@ -80,9 +81,14 @@ def _look_further(where: Where, program: ProgramAtHook) -> Fix:
     there = f"in the network namespace of pod {name}" if place is HopPlace.POD else f"on {node}"
     direction = a.hook.rpartition("/")[2]
     command = f"bpftool prog dump xlated id {a.program_id}" if a.program_id is not None else ""
+    counts = ""
+    if a.program_id is not None:
+        counts = "; `bpftool prog show` counts its runs where kernel.bpf_stats_enabled is 1"
     if a.classifier:
         command = f"tc -s filter show dev {a.device} {direction}"
-    return Fix(f"Find out whose it is and what it does; take it away {there} to try.", command)
+    return Fix(
+        f"Find out whose it is and what it does{counts}; take it away {there} to try.", command
+    )
 
 
 def lower_devices(node: NodeView, device: str) -> tuple[str, ...]:

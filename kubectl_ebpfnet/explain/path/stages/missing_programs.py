@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.programs.at_device import Presence, at_device
+from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.model.path import Decides, Fix, Severity
 
 
@@ -102,6 +105,34 @@ def without_cilium(walk: PathBuilder, here: PacketState, device: str, hook: str)
     title, fix = report_absent(walk, here, device, hook)
     walk.doubt(title, Decides.WAY, fix)
     walk.outdate()
+
+
+def connects_without_cilium(walk: PathBuilder, node: NodeView, flow: Flow) -> bool:
+    """Tell whether the socket load-balancer's program for a packet is attached to no cgroup, and
+    report it.
+
+    Args:
+        walk: takes the finding and the doubt.
+        node: of the socket.
+        flow: of the packet.
+    """
+    call = "connect" if flow.protocol == TCP else "sendmsg"
+    name = f"cil_sock{flow.destination.version}_{call}"
+    links = node.having(q.BPF_LINKS, name, "program_name")
+    if not links or not all(link.detached for link in links):
+        return False
+    title = f"{name}, the socket load-balancer's program of node {node.name}, is attached nowhere"
+    walk.finding(
+        Severity.ERROR,
+        title,
+        "Sockets connect to a Service's own address: what translates it packet by packet, if "
+        "anything, is kube-proxy, or Cilium's program at the pod's device. Restarting the agent "
+        "attaches it again.",
+        cite.of(node[q.BPF_LINKS].record, *(link.span for link in links)),
+    )
+    walk.doubt(title, Decides.WAY, Fix(f"Restart the agent on {node.name}."))
+    walk.outdate()
+    return True
 
 
 def translates_answers(walk: PathBuilder, here: PacketState, node: NodeView) -> None:

@@ -262,6 +262,30 @@ def _packet(
     return own_packet(flow, user=0 if here.packet.outer is not None else None, mark=mark)
 
 
+def takes_outer(walk: PathBuilder, here: PacketState, node: NodeView, device: str) -> bool:
+    """Tell whether a tunnel's outer packet passes the check of its source (rp_filter), and drop it
+    where it does not.
+
+    Args:
+        walk: takes the drop.
+        here: the packet in the tunnel.
+        node: the node that receives it.
+        device: by which it comes in.
+    """
+    outer = here.packet.outer
+    assert outer is not None
+    tables = node_tables(node, outer.destination.version)
+    if isinstance(tables, str):
+        return True  # a hop of the sender's, or of the inner packet, says why
+    if not node[q.SYSCTLS].known and outer.destination.version == 4:
+        walk.presumes(f"rp_filter of {device} on node {here.node} (`sysctl`)")
+    coming = here.to(here.stage, in_device=device)
+    packet = _packet(coming, node, outer.source, outer.destination, 0)
+    decision = routing.decide(tables, packet)
+    barrier = _barrier(coming, node, tables, packet, decision, HopPlace.NODE)
+    return barrier is None or not sysctl_hop(walk, coming, node, barrier, ())
+
+
 def _barrier(
     here: PacketState,
     node: NodeView,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path.stages import loadbalancing
+from kubectl_ebpfnet.explain.path.stages.missing_programs import connects_without_cilium
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.model.path import HopKind, State
 
@@ -18,7 +19,10 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     packet = here.packet
     service = walk.ends.service
     # The socket leaves an L7 load-balancer to the program at the device (bpf/bpf_sock.c).
-    if service is not None and not service.by_proxy and _socket_lb(walk, here):
+    by_socket = service is not None and not service.by_proxy and _socket_lb(walk, here)
+    if by_socket and connects_without_cilium(walk, walk.cluster.node(here.node), packet.flow):
+        by_socket = False
+    if service is not None and by_socket:
         where = walk.in_source_pod(HopKind.LOAD_BALANCING)
         how = "at connect(), by Cilium's socket load-balancer"
         rewritten = loadbalancing.rewrite(walk, packet, service, where, how)
