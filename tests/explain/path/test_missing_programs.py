@@ -26,6 +26,7 @@ from tests.explain.path.changed import (
     dropped_at,
     fail,
     finding,
+    swap,
 )
 from tests.explain.path.variants import json_edit
 
@@ -113,6 +114,18 @@ def test_without_cil_to_netdev_nothing_masquerades() -> None:
     assert path.verdict == "unknown"
     assert not any("Cilium masquerades" in hop.summary for hop in path.hops)
     assert finding(path, "leaves the cluster without masquerading").severity == "error"
+
+
+def test_the_program_of_the_other_direction_tells_that_the_device_is_ciliums() -> None:
+    """Without the agent nobody names Cilium's devices."""
+    status = "cilium-dbg status -o json"
+    unnamed = swap("", "get cilium-config", '"devices": "eth0"', '"devices": ""')
+    hidden = fail("node1", status), unnamed, detached("node1", "eth0", "cil_from_netdev")
+    path = ask(changed(VXLAN, *hidden), "client", "pod/web:8080")
+    assert finding(path, "no program of Cilium's is attached at eth0").severity == "error"
+    bare = detached("node1", "eth0", "cil_to_netdev")
+    path = ask(changed(VXLAN, *hidden, bare), "client", "pod/web:8080")
+    assert not [one for one in path.findings if "is attached at eth0" in one.title]
 
 
 def test_where_no_configuration_wants_cil_to_netdev_nothing_is_missing() -> None:

@@ -12,6 +12,8 @@ from kubectl_ebpfnet.explain.programs.roles import OBSERVER, best_name, role_of,
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, bundle_of, node_place
+from kubectl_ebpfnet.model.kernel import Attachment
+from kubectl_ebpfnet.model.protocol import codec
 
 
 @pytest.mark.parametrize(
@@ -190,3 +192,24 @@ def test_a_nameless_program_that_uses_ciliums_maps_is_ciliums() -> None:
     assert at_device(node, LXC, "ingress").cilium is Presence.PRESENT
     theirs = at_device(node, "lxc2", "ingress")
     assert theirs.cilium is Presence.UNKNOWN  # no name tells whose it is
+
+
+@pytest.mark.parametrize(
+    ("direction", "order"),
+    [
+        ("ingress", ["xdp", "netkit/peer", "tcx/ingress", "clsact/ingress"]),
+        ("egress", ["tcx/egress", "clsact/egress", "netkit/primary"]),
+    ],
+)
+def test_the_kernel_runs_them_in_this_order(direction: str, order: list[str]) -> None:
+    """A netkit pair's programs run as it transmits (drivers/net/netkit.c)."""
+    hooks = ["clsact/egress", "netkit/primary", "clsact/ingress", "tcx/ingress", "netkit/peer",
+             "xdp", "tcx/egress"]  # fmt: skip
+    facts = [Attachment(hook, "eth0", "p", number) for number, hook in enumerate(hooks, 1)]
+    stdout = InMemory(b"".join(map(codec.line_of, facts)))
+    record = Record(1, node_place("n1"), ("ebpfnet-node", "attachments"), 0, stdout)
+    found = at_device(ClusterView(bundle_of([record])).node("n1"), "eth0", direction)
+    assert [program.attachment.hook for program in found.programs] == order
+    chains = [program.chain for program in found.programs]
+    assert chains == [hook.partition("/")[0].replace("tcx", "tc").replace("clsact", "tc")
+                      for hook in order]  # fmt: skip

@@ -17,7 +17,11 @@ from kubectl_ebpfnet.explain.path.stages.encryption import decrypt
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import lower_devices, show_below
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
 from kubectl_ebpfnet.explain.path.stages.losses import device_losses
-from kubectl_ebpfnet.explain.path.stages.missing_programs import report_absent, without_cilium
+from kubectl_ebpfnet.explain.path.stages.missing_programs import (
+    is_ciliums,
+    report_absent,
+    without_cilium,
+)
 from kubectl_ebpfnet.explain.path.stages.node_route import takes_outer
 from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs
 from kubectl_ebpfnet.explain.path.stages.tail_calls import calls_nothing
@@ -68,7 +72,7 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
             return None
         here, device = decrypted.to(here.stage, device=""), decrypted.device
     here = here.to(here.stage, encrypted="")
-    missing = cilium is Presence.ABSENT and device in node.config.devices
+    missing = cilium is Presence.ABSENT and is_ciliums(node, device)
     if here.packet.outer is not None:
         if missing:
             report_absent(walk, here, device, "network")

@@ -162,11 +162,22 @@ def to_network(walk: PathBuilder, here: PacketState, node: NodeView, found: Pres
         or config.host_firewall
         or config.masquerading_of(here.packet.flow.source.version) == "bpf"
     )
-    if found is not Presence.ABSENT or not wanted or here.device not in config.devices:
+    if found is not Presence.ABSENT or not wanted or not is_ciliums(node, here.device):
         return
     report_absent(walk, here, here.device, "to-network")
     if here.packet.outer is None and not walk.cluster.in_cluster(here.packet.flow.destination):
         walk.outdate()  # it was masqueraded by what is gone
+
+
+def is_ciliums(node: NodeView, device: str) -> bool:
+    """Tell whether a device is one of the node's that Cilium attaches its programs to: by the
+    agent's word, or since one of them is there."""
+    if device in node.config.devices:
+        return True
+    if device.startswith(("lxc", "cilium_")):
+        return False
+    both = (at_device(node, device, direction).cilium for direction in ("ingress", "egress"))
+    return Presence.PRESENT in both
 
 
 def into_tunnel(walk: PathBuilder, here: PacketState, device: str, found: Presence) -> None:
