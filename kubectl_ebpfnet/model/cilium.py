@@ -344,12 +344,14 @@ class CiliumNode:
         addresses: InternalIPs and ExternalIPs.
         router_addresses: CiliumInternalIPs (of cilium_host).
         pod_cidrs: what pods there get their addresses from.
+        wireguard_key: public key by which the other nodes send to it, in base64; "" for none.
     """
 
     name: str
     addresses: tuple[Address, ...]
     router_addresses: tuple[Address, ...] = ()
     pod_cidrs: tuple[Network, ...] = ()
+    wireguard_key: str = ""
     span: Span = field(default=NOWHERE, compare=False)
 
 
@@ -379,6 +381,9 @@ class DatapathConfig:
         datapath_mode: `veth`, `netkit`, `netkit-l2`.
         encryption: `disabled`, `ipsec`, `wireguard`, `ztunnel`.
         node_encryption: what nodes themselves send is encrypted, too.
+        strict_encryption: what leaves unencrypted from this prefix to this prefix is dropped; None
+            without strict mode.
+        strict_but_nodes: … but for what is sent to nodes.
         host_firewall: True when it is on.
         policy_audit: endpoints begin in policy audit mode.
         egress_gateway: True when it is on.
@@ -412,6 +417,8 @@ class DatapathConfig:
     datapath_mode: str = ""
     encryption: str = ""
     node_encryption: bool | None = None
+    strict_encryption: Network | None = None
+    strict_but_nodes: bool | None = None
     host_firewall: bool | None = None
     policy_audit: bool | None = None
     egress_gateway: bool | None = None

@@ -379,6 +379,7 @@ def cilium_node(value: Any) -> CiliumNode:
         addresses=js.addresses(own),
         router_addresses=js.addresses(router),
         pod_cidrs=js.networks(list(js.texts(spec, "ipam", "podCIDRs"))),
+        wireguard_key=js.text(value, "metadata", "annotations", "network.cilium.io/wg-pub-key"),
     )
 
 

@@ -7,12 +7,19 @@ settings, and what its maps would hold (ipcache, endpoints, policy).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
+from types import MappingProxyType
 from typing import Any
 
 from kubectl_ebpfnet.explain.path.walk import explain
-from kubectl_ebpfnet.model.cilium import IpcacheEntry, LocalEndpoint, PolicyEntry
+from kubectl_ebpfnet.model.cilium import (
+    HOST,
+    REMOTE_NODE,
+    IpcacheEntry,
+    LocalEndpoint,
+    PolicyEntry,
+)
 from kubectl_ebpfnet.model.evidence import (
     API,
     Bundle,
@@ -37,7 +44,15 @@ Told = dict[str, Any]
 """What a check told: `records` by node and pod."""
 
 
-def bundle(told: Told, settings: dict[str, str], key: int = 0, tunnel: bool = False) -> Bundle:
+def bundle(
+    told: Told,
+    settings: dict[str, str],
+    *,
+    key: int = 0,
+    tunnel: bool = False,
+    announced: Mapping[str, str] = MappingProxyType({}),
+    host: bool = False,
+) -> Bundle:
     """The records of a check as those of node pods, with the fakes.
 
     Args:
@@ -45,8 +60,12 @@ def bundle(told: Told, settings: dict[str, str], key: int = 0, tunnel: bool = Fa
         settings: of the ConfigMap cilium-config.
         key: the encryption key of the ipcache's entries.
         tunnel: the ipcache has the nodes as ends of a tunnel.
+        announced: WireGuard keys of CiliumNode objects.
+        host: `client` is in the network of its node.
     """
-    records = [_record(API, ("get", "everything"), json.dumps(_objects(settings)).encode())]
+    objects = [*_nodes(), *_pods(host), *_cilium(settings, announced)]
+    said = json.dumps({"kind": "List", "items": objects}).encode()
+    records = [_record(API, ("get", "everything"), said)]
     for name, asked in told["records"].items():
         place = node_place(name) if name in NODES else pod_place("default", name)
         for argv, code, stdout, error in asked:
@@ -89,6 +108,9 @@ def _answer(place: Place, name: str, *facts: Any) -> Record:
 
 
 def _ipcache(node: str, key: int, tunnel: bool) -> Iterator[IpcacheEntry]:
+    for name, addresses in NODES.items():
+        for address in addresses:
+            yield IpcacheEntry(ip_network(address), HOST if name == node else REMOTE_NODE)
     for pod, addresses in PODS.items():
         there = NODE_OF[pod]
         end = ip_address(NODES[there][0]) if there != node else None
@@ -124,12 +146,16 @@ def _policy(node: str) -> Iterator[PolicyEntry]:
             yield PolicyEntry(_ENDPOINTS[pod], False, direction, 0, 0)
 
 
-def _objects(settings: dict[str, str]) -> Any:
-    config = {
+def _cilium(settings: dict[str, str], announced: Mapping[str, str]) -> Iterator[Any]:
+    yield {
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "cilium-config", "namespace": "kube-system"}, "data": settings,
     }  # fmt: skip
-    return {"kind": "List", "items": [*_nodes(), *_pods(), config]}
+    for name, key in announced.items():
+        yield {
+            "apiVersion": "cilium.io/v2", "kind": "CiliumNode", "spec": {},
+            "metadata": {"name": name, "annotations": {"network.cilium.io/wg-pub-key": key}},
+        }  # fmt: skip
 
 
 def _nodes() -> Iterator[Any]:
@@ -141,12 +167,14 @@ def _nodes() -> Iterator[Any]:
         }  # fmt: skip
 
 
-def _pods() -> Iterator[Any]:
-    for name, addresses in PODS.items():
+def _pods(host: bool) -> Iterator[Any]:
+    for name, own in PODS.items():
+        of_node = host and name == "client"
+        addresses = NODES[NODE_OF[name]] if of_node else own
         yield {
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"namespace": "default", "name": name},
-            "spec": {"nodeName": NODE_OF[name]},
+            "spec": {"nodeName": NODE_OF[name], "hostNetwork": of_node},
             "status": {
                 "phase": "Running", "podIP": addresses[0],
                 "podIPs": [{"ip": address} for address in addresses],

@@ -8,15 +8,15 @@ from typing import Any
 from kubectl_ebpfnet.model.path import Path, Verdict
 from tests.kernels import cluster
 
-_NATIVE = {
+NATIVE = {
     "routing-mode": "native",
     "enable-host-legacy-routing": "true",
     "enable-ipv4-masquerade": "false",
     "enable-ipv6-masquerade": "false",
 }
-_WIREGUARD = ({**_NATIVE, "enable-wireguard": "true"}, {"key": 255})
-_IPSEC = ({**_NATIVE, "enable-ipsec": "true"}, {"key": 3})
-_GENEVE = ({**_NATIVE, "routing-mode": "tunnel", "tunnel-protocol": "geneve"}, {"tunnel": True})
+WIREGUARD = ({**NATIVE, "enable-wireguard": "true"}, {"key": 255})
+IPSEC = ({**NATIVE, "enable-ipsec": "true"}, {"key": 3})
+GENEVE = ({**NATIVE, "routing-mode": "tunnel", "tunnel-protocol": "geneve"}, {"tunnel": True})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,43 +53,41 @@ class Expected:
 
 
 EXPECTED = {
-    "wireguard_idle": Expected(_WIREGUARD),
-    "wireguard_healthy": Expected(_WIREGUARD, versions=(4, 6)),
-    "wireguard_healthy_over_ipv6": Expected(_WIREGUARD, versions=(4, 6)),
-    "wireguard_wrong_key": Expected(
-        _WIREGUARD, Verdict.DROPPED, "for node2, whose own is", "node1"
-    ),
+    "wireguard_idle": Expected(WIREGUARD),
+    "wireguard_healthy": Expected(WIREGUARD, versions=(4, 6)),
+    "wireguard_healthy_over_ipv6": Expected(WIREGUARD, versions=(4, 6)),
+    "wireguard_wrong_key": Expected(WIREGUARD, Verdict.DROPPED, "for node2, whose own is", "node1"),
     "wireguard_not_allowed": Expected(
-        _WIREGUARD, Verdict.DROPPED, "has no peer whose allowed addresses hold", "node1", (4, 6)
+        WIREGUARD, Verdict.DROPPED, "has no peer whose allowed addresses hold", "node1", (4, 6)
     ),
     "wireguard_wrong_port": Expected(
-        _WIREGUARD, Verdict.DROPPED, "sends to 172.30.0.12 port 51820", "node1"
+        WIREGUARD, Verdict.DROPPED, "sends to 172.30.0.12 port 51820", "node1"
     ),
     "wireguard_stranger": Expected(
-        _WIREGUARD, Verdict.DROPPED, "has no peer with node1's public key", "node2"
+        WIREGUARD, Verdict.DROPPED, "has no peer with node1's public key", "node2"
     ),
     "wireguard_input_blocked": Expected(
-        _WIREGUARD, Verdict.DROPPED, "-p udp -m udp --dport 51871 -j DROP", "node2"
+        WIREGUARD, Verdict.DROPPED, "-p udp -m udp --dport 51871 -j DROP", "node2"
     ),
     "wireguard_output_blocked": Expected(
-        _WIREGUARD, Verdict.DROPPED, "--mark 0xe00/0xf00 -j DROP", "node1"
+        WIREGUARD, Verdict.DROPPED, "--mark 0xe00/0xf00 -j DROP", "node1"
     ),
     "wireguard_input_blocked_by_ipv6": Expected(
-        _WIREGUARD, Verdict.DROPPED, "-p udp -m udp --dport 51871 -j DROP", "node2"
+        WIREGUARD, Verdict.DROPPED, "-p udp -m udp --dport 51871 -j DROP", "node2"
     ),
-    "wireguard_unseen_firewall": Expected(_WIREGUARD, Verdict.UNKNOWN, "got no handshake answered"),
-    "ipsec_healthy": Expected(_IPSEC),
+    "wireguard_unseen_firewall": Expected(WIREGUARD, Verdict.UNKNOWN, "got no handshake answered"),
+    "ipsec_healthy": Expected(IPSEC),
     "ipsec_no_state_at_the_receiver": Expected(
-        _IPSEC, Verdict.DROPPED, "no IPsec state for 172.30.0.12 has SPI 3", "node2"
+        IPSEC, Verdict.DROPPED, "no IPsec state for 172.30.0.12 has SPI 3", "node2"
     ),
     "ipsec_no_state_at_the_sender": Expected(
-        _IPSEC, Verdict.DROPPED, "no IPsec state with SPI 3 leads to node2", "node1"
+        IPSEC, Verdict.DROPPED, "no IPsec state with SPI 3 leads to node2", "node1"
     ),
-    "ipsec_other_spi": Expected(_IPSEC, Verdict.DROPPED, "has SPI 3", "node2"),
-    "ipsec_other_key": Expected(_IPSEC, Verdict.UNKNOWN, "the integrity check of all"),
-    "ipsec_esp_blocked": Expected(_IPSEC, Verdict.DROPPED, "-p esp -j DROP", "node2"),
-    "geneve_healthy": Expected(_GENEVE, versions=(4, 6)),
-    "geneve_input_blocked": Expected(_GENEVE, Verdict.DROPPED, "--dport 6081 -j DROP", "node2"),
-    "geneve_output_blocked": Expected(_GENEVE, Verdict.DROPPED, "--dport 6081 -j DROP", "node1"),
+    "ipsec_other_spi": Expected(IPSEC, Verdict.DROPPED, "has SPI 3", "node2"),
+    "ipsec_other_key": Expected(IPSEC, Verdict.UNKNOWN, "the integrity check of all"),
+    "ipsec_esp_blocked": Expected(IPSEC, Verdict.DROPPED, "-p esp -j DROP", "node2"),
+    "geneve_healthy": Expected(GENEVE, versions=(4, 6)),
+    "geneve_input_blocked": Expected(GENEVE, Verdict.DROPPED, "--dport 6081 -j DROP", "node2"),
+    "geneve_output_blocked": Expected(GENEVE, Verdict.DROPPED, "--dport 6081 -j DROP", "node1"),
 }
 """By the name of the check in `inside/`."""

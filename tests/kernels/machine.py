@@ -24,7 +24,8 @@ _KERNEL = (
 MODULES = (
     "veth", "dummy", "vxlan", "geneve", "wireguard",
     "xfrm_user", "esp4", "esp6", "authenc", "echainiv", "seqiv", "cbc", "aes_generic",
-    "sha256_generic", "hmac", "gcm", "ghash_generic", "ctr", "crypto_null",
+    "sha256_generic", "sha512_generic", "hmac", "jitterentropy_rng", "drbg",
+    "gcm", "ghash_generic", "ctr", "crypto_null",
     "nf_conntrack", "nf_conntrack_netlink", "nf_tables", "nft_compat", "nft_ct", "nft_counter",
     "xt_mark", "xt_tcpudp", "xt_conntrack", "xt_comment", "xt_esp",
     "ip_tables", "ip6_tables", "iptable_filter", "iptable_raw", "iptable_mangle",

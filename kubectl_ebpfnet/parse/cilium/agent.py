@@ -63,7 +63,9 @@ def status(data: bytes) -> DatapathConfig:
         attach_mode=js.text(value, "attach-mode").lower(),
         datapath_mode=js.text(value, "datapath-mode").lower(),
         encryption=js.text(value, "encryption", "mode").lower(),
-        node_encryption=_enabled(js.text(value, "encryption", "wireguard", "node-encryption")),
+        node_encryption=_node_encryption(
+            js.text(value, "encryption", "wireguard", "node-encryption")
+        ),
         host_firewall=_enabled(js.text(value, "host-firewall", "mode")),
         clock_source=js.text(value, "clock-source", "mode").lower(),
         clock_hertz=js.number(value, "clock-source", "hertz"),
@@ -132,6 +134,11 @@ def _devices(kpr: Any) -> tuple[str, ...]:
     device_list = [js.text(item, "name") for item in js.items(kpr, "deviceList")]
     device_names = tuple(name for name in device_list if name)
     return device_names or js.texts(kpr, "devices")
+
+
+def _node_encryption(mode: str) -> bool | None:
+    """Return whether a node encrypts what it sends itself; a control plane's is opted out."""
+    return False if mode.lower() == "optedout" else _enabled(mode)
 
 
 def _enabled(mode: str) -> bool | None:

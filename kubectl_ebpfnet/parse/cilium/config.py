@@ -82,6 +82,12 @@ def datapath(settings: Mapping[str, str]) -> DatapathConfig:
         datapath_mode=settings.get("datapath-mode", ""),
         encryption=_encryption(settings),
         node_encryption=_flag(settings, "encrypt-node"),
+        strict_encryption=_strict(settings),
+        strict_but_nodes=_flag(
+            settings,
+            "encryption-strict-egress-allow-remote-node-identities",
+            "encryption-strict-mode-allow-remote-node-identities",
+        ),
         host_firewall=_flag(settings, "enable-host-firewall"),
         policy_audit=_flag(settings, "policy-audit-mode"),
         egress_gateway=_flag(settings, "enable-ipv4-egress-gateway", "enable-egress-gateway"),
@@ -158,6 +164,15 @@ def _devices(settings: Mapping[str, str]) -> tuple[str, ...]:
     # `eth+` is a pattern, no name of a device.
     words = settings.get("devices", "").replace(",", " ").split()
     return tuple(word for word in words if not word.endswith("+"))
+
+
+def _strict(settings: Mapping[str, str]) -> Network | None:
+    """Return the prefix of strict mode; its keys have `egress` in them since 1.19."""
+    enabled = ("enable-encryption-strict-mode-egress", "enable-encryption-strict-mode")
+    if not any(_flag(settings, key) for key in enabled):
+        return None
+    keys = ("encryption-strict-egress-cidr", "encryption-strict-mode-cidr")
+    return next((js.network(settings[key]) for key in keys if settings.get(key)), None)
 
 
 def _encryption(settings: Mapping[str, str]) -> str:

@@ -13,15 +13,18 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import HOST, IpcacheEntry
-from kubectl_ebpfnet.model.path import Decides, HopKind, State
+from kubectl_ebpfnet.model.cilium import HOST, REMOTE_NODE, IpcacheEntry
+from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, State
 
 _WIREGUARD_KEY = 255
 """The key that WireGuard's entries have (pkg/wireguard/types); IPsec's are 1 to 15."""
 
+_KUBE_APISERVER = 7
+"""Identity of nodes that run the API server (pkg/identity)."""
+
 
 def encrypt(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
-    """Encrypt a packet for another node, where Cilium is set to.
+    """Encrypt a packet for another node, where Cilium is set to; strict mode drops what is not.
 
     Args:
         walk: takes hops and findings.
@@ -31,6 +34,50 @@ def encrypt(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState
     Returns:
         The packet, in what travels in its place; None when it is dropped.
     """
+    sent = _encrypted(walk, here, node)
+    if sent is None or sent.encrypted or not _must_be_encrypted(here, node):
+        return sent
+    target = here.packet.flow.destination
+    entry = node.ipcache_of(target)
+    walk.drop(
+        *here.in_cilium(HopKind.PROGRAM),
+        f"strict mode of encryption drops it: {target} has no key (Traffic is unencrypted)",
+        State.DERIVED,
+        here.packet,
+        (cite.of(node[q.IPCACHE].record, entry.span) if entry is not None else ())
+        or cite.whole(node[q.IPCACHE].record),
+        title=f"strict mode of encryption on {here.node} drops it: {target} has no key",
+        detail=f"What leaves unencrypted within {node.config.strict_encryption} is dropped, and "
+        f"the ipcache of {here.node} has no key for {target}: the other node has no encryption, or "
+        "this agent does not know of it yet.",
+        proof=cite.whole(walk.cluster.settings_record),
+        cause=f"the ipcache of {here.node} has no key for {target}, and strict mode drops what "
+        "leaves unencrypted",
+        fix=Fix(
+            f"See that the node of {target} has encryption enabled, and what {here.node} knows of "
+            "it.",
+            node.cilium(f"bpf ipcache get {target}"),
+        ),
+        object="ConfigMap cilium-config: encryption strict mode",
+    )
+    return None
+
+
+def _must_be_encrypted(here: PacketState, node: NodeView) -> bool:
+    """Tell whether strict mode, which is of IPv4 alone, drops a packet that leaves as it is."""
+    strict, flow = node.config.strict_encryption, here.packet.flow
+    if strict is None or here.packet.outer is not None or not node[q.IPCACHE].known:
+        return False
+    if flow.source in node.router_addresses | node.own_addresses:
+        return False
+    entry = node.ipcache_of(flow.destination)
+    to_node = entry is not None and entry.identity in (HOST, REMOTE_NODE, _KUBE_APISERVER)
+    if to_node and (node.config.strict_but_nodes or node.config.routing_mode == "tunnel"):
+        return False
+    return flow.source in strict and flow.destination in strict
+
+
+def _encrypted(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
     target = here.packet.flow.destination
     if node.config.encryption in ("disabled", "ztunnel") or not walk.cluster.in_cluster(target):
         return here

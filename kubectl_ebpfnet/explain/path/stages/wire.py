@@ -46,11 +46,11 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
         )
         walk.visited_nodes.append(node)
         walk.wires.append(Wire(here))
-        identity = here.identity
-        changed = flow.source != walk.ends.flow.source
-        if here.packet.outer is None and (changed or walk.from_node):
+        identity, inner = here.identity, here.sealed or here.packet
+        changed = inner.flow.source != walk.ends.flow.source
+        if inner.outer is None and (changed or walk.from_node):
             # After source NAT, and for packets of a node, the identity follows from the address.
-            entry = cluster.node(node).ipcache_of(flow.source)
+            entry = cluster.node(node).ipcache_of(inner.flow.source)
             identity = entry.identity if entry is not None else 0
         return here.to(
             Stage.ARRIVAL, node=node, device="", in_device="", skips_netfilter=False,

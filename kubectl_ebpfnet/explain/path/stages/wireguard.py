@@ -80,7 +80,9 @@ def seal(
         own_port = (own.port if own is not None else None) or PORT
         packet = replace(here.packet, outer=Flow(UDP, source, own_port, end, port), vni=None)
         sealed = sealed.to(here.stage, packet=packet, sealed=here.packet)
-    _say(walk, sealed, f"{address_text(walk.cluster, end)}", port, peer, evidence)
+    _say(walk, sealed, address_text(walk.cluster, end), port, peer, evidence)
+    if peer is None:
+        _doubt_key(walk, here, far)
     if source is None:
         return sealed
     mark = own.mark if own is not None and own.mark is not None else _MARK
@@ -164,6 +166,29 @@ def _say(
         f"WireGuard encrypts it between the nodes: a firewall there sees {what} alone",
         f"What tcpdump or a filter on the wire shows of {inner.outer or inner.flow} is {what}.",
         evidence,
+    )
+
+
+def _doubt_key(walk: PathBuilder, here: PacketState, far: str) -> None:
+    """Say where the other nodes learn another key of a node than it has: their peers follow the
+    CiliumNode objects."""
+    device = peers.device_of(walk.cluster.node(far))
+    said = (node.wireguard_key for node in walk.cluster.cilium_nodes if node.name == far)
+    announced = next(said, "")
+    if device is None or not device.public_key or announced in ("", device.public_key):
+        return
+    if walk.answered_now():
+        return
+    reason = (
+        f"CiliumNode {far} announces the WireGuard key {announced}, and {DEVICE} of {far} has "
+        f"{device.public_key}: which one {here.node} sends with is not known"
+    )
+    walk.doubt(reason, fix=restart(far))
+    walk.finding(
+        Severity.WARNING,
+        f"CiliumNode {far} announces another WireGuard key than {far} has",
+        f"{reason}. A restart of {far}'s agent writes the object anew.",
+        cite.of(walk.cluster.node(far)[q.WIREGUARD].record, device.span),
     )
 
 
