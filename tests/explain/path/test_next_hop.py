@@ -104,6 +104,26 @@ def test_a_third_nodes_mac_arrives_only_if_that_node_forwards(state: str) -> Non
     assert finding(path, "node2 sends to a MAC that node1 does not have").severity == "warning"
 
 
+def test_a_route_by_another_node_than_the_pods_is_told() -> None:
+    """node3, which the route of node2 names, would have to send it on; nothing is read of it."""
+
+    def by_node3(routes: Any) -> None:
+        for route in routes:
+            if route.get("gateway") == NODE1:
+                route["gateway"] = "172.30.0.13"
+
+    bundle = changed(NATIVE, json_edit("node2", ROUTES, by_node3))
+    address = {"family": "inet", "local": "172.30.0.13", "prefixlen": 16, "scope": "global"}
+    own = [{"ifname": "eth0", "addr_info": [address]}]
+    argv = ("ip", "-j", "addr")
+    addresses = Record(0, agent_place("node3"), argv, 0, InMemory(json.dumps(own).encode()))
+    path = ask(bundle_of([*bundle.records, addresses]), "client", "pod/web:8081")
+    assert path.verdict == "unknown"
+    said = finding(path, "node2 sends 10.244.0.251, a pod of node1, to node3")
+    assert said.severity == "warning"
+    assert '"gateway": "172.30.0.13"' in said.evidence[0].excerpt[0]
+
+
 @pytest.mark.parametrize(("state", "verdict"), [("PERMANENT", "dropped"), ("REACHABLE", "unknown")])
 def test_a_wrong_mac_for_a_pod_of_the_node_itself(state: str, verdict: str) -> None:
     """With endpoint routes, the node's stack sends to the pod's device itself. Here Cilium has no

@@ -30,6 +30,7 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
         if not here.encrypted:
             how = "in the tunnel" if here.packet.outer else "unencapsulated"
         reason = _by_router(walk, here, node)
+        _by_other_node(walk, here, node)
         walk.hop(
             HopPlace.WIRE,
             f"{here.node} → {node}",
@@ -195,6 +196,22 @@ def _by_router(walk: PathBuilder, here: PacketState, node: str) -> str:
     return f"{text}, which no record shows"
 
 
+def _by_other_node(walk: PathBuilder, here: PacketState, node: str) -> None:
+    """Report a route that leads a packet to another node than that of the pod which it is for."""
+    target, route = here.packet.flow.destination, here.route
+    own = _pods_node(walk, here)
+    if here.packet.outer is not None or here.next_hop is None or own in ("", node):
+        return
+    record = walk.cluster.node(here.node)[q.ROUTES].record
+    walk.finding(
+        Severity.WARNING,
+        f"{here.node} sends {target}, a pod of {own}, to {node}",
+        f"Its next hop {here.next_hop} is {node}'s, so it arrives only if {node} sends it on. "
+        f"`ip route get {target}` on node {here.node} shows the route that is to lead to {own}.",
+        cite.of(record, route.span) if route is not None else (),
+    )
+
+
 def _route_to(here: PacketState, node: str) -> Fix:
     """Return what leads a packet to its node, where a router that is no node is on the way."""
     target = (here.packet.outer or here.packet.flow).destination
@@ -213,13 +230,16 @@ def _next_node(walk: PathBuilder, here: PacketState) -> str:
     if not node:
         node = cluster.node_of(flow.destination)
     if not node:
-        pod = cluster.pod_with(flow.destination)
-        node = pod.node if pod is not None else _node_by_cidr(walk, here)
+        node = _pods_node(walk, here)
     return node
 
 
-def _node_by_cidr(walk: PathBuilder, here: PacketState) -> str:
+def _pods_node(walk: PathBuilder, here: PacketState) -> str:
+    """Return the node of the pod that a packet is for, by the pod or its prefix; "" for none."""
     destination = here.packet.flow.destination
+    pod = walk.cluster.pod_with(destination)
+    if pod is not None:
+        return pod.node
     for name, cidrs in _pod_cidrs(walk):
         if any(destination in cidr for cidr in cidrs):
             return name
