@@ -34,6 +34,7 @@ class Link:
         tunnel_port: UDP destination port of vxlan/geneve, None otherwise.
         tunnel_external: the tunnel takes its parameters from each packet (collect metadata).
         xdp_program: id of an attached XDP program, None when there is none.
+        qdisc: kind of its root qdisc, "" when not said.
     """
 
     index: int
@@ -52,6 +53,7 @@ class Link:
     tunnel_port: int | None = None
     tunnel_external: bool = False
     xdp_program: int | None = None
+    qdisc: str = ""
     span: Span = field(default=NOWHERE, compare=False)
 
 

@@ -96,6 +96,7 @@ def _link(message: Any, devices: dict[int, str]) -> Link:
         tunnel_port=port,
         tunnel_external=external,
         xdp_program=next(_xdp(message, _XDP_LISTED), None),
+        qdisc=message.get_attr("IFLA_QDISC") or "",
     )
 
 

@@ -86,6 +86,7 @@ def _json_link(record: dict[str, Any], span: Span) -> Link:
         tunnel_port=json_integer(tunnel, "port", source),
         tunnel_external=tunnel.get("external") is True,
         xdp_program=_json_xdp(record),
+        qdisc=json_text(record, "qdisc", source),
         span=span,
     )
 
@@ -186,8 +187,8 @@ def _header(text: str, number: int) -> dict[str, Any] | None:
             value = next_word(words, word, "ip link", number)
             if word == "mtu":
                 block["mtu"] = integer(value, "ip link", number)
-            elif word == "master":
-                block["master"] = value
+            elif word in ("master", "qdisc"):
+                block[word] = value
         elif word.startswith("xdp") and "/id:" in word:
             block["xdp_program"] = integer(word.partition("/id:")[2], "ip link", number)
     return block

@@ -16,7 +16,7 @@ from kubectl_ebpfnet.model.path import Path as Answer
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import node_argv
 from tests.explain.path.attempted import attempt
-from tests.explain.path.changed import NATIVE, VXLAN, ask, changed, dropped_at
+from tests.explain.path.changed import NATIVE, VXLAN, ask, changed, dropped_at, swap
 from tests.explain.path.variants import json_edit
 
 WORLD = "1.1.1.1:80"
@@ -122,6 +122,11 @@ def test_a_node_pod_tells_the_same(pod: bool) -> None:
     path = ask(changed(VXLAN, more=(hole,)), "client", WORLD)
     hop = dropped_at(path)
     assert hop.where == ("default/client" if pod else "eth0")
+
+
+def test_ip_names_the_qdisc_of_a_pods_device() -> None:
+    links = swap("client", "ip addr", "qdisc noqueue state UP", "qdisc blackhole state UP")
+    assert dropped_at(ask(changed(VXLAN, links), "client", WORLD)).where == "default/client"
 
 
 def lossy(node: str, device: str, way: str, **counters: int) -> Any:

@@ -37,6 +37,7 @@ def test_links_of_a_node_from_json() -> None:
         mtu=1500,
         tunnel_port=8472,
         tunnel_external=True,
+        qdisc="noqueue",
     )
     assert links["lxc890578bef1bb"] == Link(
         index=13,
@@ -46,6 +47,7 @@ def test_links_of_a_node_from_json() -> None:
         mtu=1500,
         peer_index=12,
         netns_id=2,
+        qdisc="noqueue",
     )
     assert links["cilium_net"].peer_name == "cilium_host"
     assert links["cilium_net"].peer_index is None
@@ -85,8 +87,9 @@ def test_without_details_there_is_no_kind() -> None:
 def test_the_pods_link_of_tp06() -> None:
     (link,) = iproute.links(sample(TP06 + "pod/ip-a"))
     assert link == Link(
-        index=24, name="eth0", mac="a6:c6:93:71:26:19", mtu=1500, peer_index=25, netns_id=0
-    )
+        index=24, name="eth0", mac="a6:c6:93:71:26:19", mtu=1500, peer_index=25, netns_id=0,
+        qdisc="noqueue",
+    )  # fmt: skip
 
 
 def test_an_excerpt_of_the_node_of_tp06() -> None:

@@ -54,7 +54,7 @@ def sends(walk: PathBuilder, here: PacketState, node: NodeView, device: str) -> 
 def sends_in_pod(
     walk: PathBuilder, here: PacketState, netns: PodNetns, pod: str, device: str
 ) -> bool:
-    """Pass the qdiscs of a pod's own device; a node pod alone reads them.
+    """Pass the qdiscs of a pod's own device: `ip` names the kind alone, a node pod reads them.
 
     Args:
         walk: takes the drop and the findings.
@@ -67,8 +67,13 @@ def sends_in_pod(
         Whether the packet goes on.
     """
     found = netns.having(q.POD_QDISCS, device, "device")
+    record = netns[q.POD_QDISCS].record
+    link = netns.link(device)
+    if not netns[q.POD_QDISCS].known and link is not None:
+        found = [Qdisc(device, link.qdisc, span=link.span.head())]
+        record = netns[q.POD_LINKS].record
     where = (HopPlace.POD, pod, here.node, HopKind.LINK)
-    return _queued(walk, here, where, found, netns[q.POD_QDISCS].record)
+    return _queued(walk, here, where, found, record)
 
 
 def _queued(
