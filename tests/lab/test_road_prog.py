@@ -6,14 +6,18 @@ here and look for the pod's address, so nobody else's packets meet them.
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from kubectl_ebpfnet.node.bpf.syscall import closing, open_program
+from kubectl_ebpfnet.node.host import netns
 from tests.lab.cluster.config import NODES, WORLD_ADDRESS, Node
-from tests.lab.cluster.datapath import policy
+from tests.lab.cluster.datapath import policy, tc_filter
 from tests.lab.cluster.processes import run
 from tests.lab.cluster.tools.live import (
     FETCH,
@@ -232,6 +236,36 @@ def test_a_shaper_that_drops_is_a_warning(our_lab: Lab) -> None:
     assert "lets 0.064 Mbit/s pass, dropped" in found["title"]
     assert answer.verdict != "dropped"
     assert no_errors(answer)
+
+
+def test_ciliums_program_of_a_node_is_gone(our_lab: Lab) -> None:
+    """Last and alone: it is everybody's."""
+    mine = our_lab.get("pod", "client3")["status"]["podIP"]
+    with without_ciliums(NODE, "ingress", "cil_from_netdev"):
+        broken = path(our_lab, "client", mine, "--protocol", "icmp")
+    healthy = path(our_lab, "client", mine, "--protocol", "icmp")
+    (error,) = [one for one in broken.document["findings"] if one["severity"] == "error"]
+    assert f"no program of Cilium's is attached at eth0 (ingress) of {NODE.name}" in (
+        error["title"].replace("node node", "node")
+    )
+    assert "answers to masqueraded packets are not translated back" in error["detail"]
+    assert broken.verdict == "unknown"
+    assert no_errors(healthy)
+
+
+@contextmanager
+def without_ciliums(node: Node, direction: str, name: str) -> Iterator[None]:
+    """A node's eth0 without the program of one direction, which is attached again as it was."""
+    shown = json.loads(in_node(node, "bpftool", "-j", "net", "show"))[0]["tc"]
+    (number,) = (row["id"] for row in shown if row["devname"] == "eth0" and name in row["name"])
+    with closing(open_program(number)) as program:
+        in_node(node, "tc", "filter", "del", "dev", "eth0", direction, "pref", "1")
+        try:
+            yield
+        finally:
+            with netns.inside(f"/run/netns/{node.netns}"):
+                index = socket.if_nametoindex("eth0")
+                tc_filter.add(index, direction, program, f"{name}-eth0")
 
 
 def test_nothing_is_left_of_them(our_lab: Lab) -> None:
