@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, pod_place
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, bundle_of, pod_place
 from kubectl_ebpfnet.model.kernel import Attachment
 from kubectl_ebpfnet.model.path import Hop, Outcome, State
 from kubectl_ebpfnet.model.path import Path as Answer
@@ -17,6 +18,7 @@ from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import node_argv
 from tests.explain.path.attempted import attempt
 from tests.explain.path.changed import VXLAN, Change, ask, changed, swap
+from tests.explain.path.test_variants import in_ipv6
 from tests.explain.path.variants import json_edit
 
 WORLD = "1.1.1.1:80"
@@ -208,3 +210,21 @@ def test_what_was_not_read_in_the_pods_is_presumed_and_said() -> None:
         path = ask(changed(VXLAN), "client", "pod/web:8080")
     for pod in ("client", "web"):
         assert f"tc and XDP inside of pod default/{pod}" in path.reason
+
+
+@pytest.mark.parametrize(("protocol", "met"), [("ipv6", True), ("ip", False), ("all", True)])
+def test_ipv6_meets_the_same(protocol: str, met: bool) -> None:
+    bundle = in_ipv6()
+    records = [filters("eth0", "egress", protocol)(record) for record in bundle.records]
+    path = ask(bundle_of([r for r in records if r is not None]), "client", "pod/web:8080")
+    if met:
+        undecided(path, "a u32 filter (clsact/egress, pref 7) at eth0")
+    assert bool(foreign(path)) is met
+
+
+def test_ipv6_is_dropped_by_the_same_qdisc() -> None:
+    row = {"kind": "blackhole", "dev": "eth0", "root": True, "options": {}}
+    stdout = InMemory(json.dumps([row]).encode())
+    hole = Record(0, agent_place("node2"), q.QDISCS.forms[0], 0, stdout)
+    path = ask(bundle_of([*in_ipv6().records, hole]), "client", "pod/web:8080")
+    assert (path.verdict, path.hops[-1].where) == ("dropped", "eth0")
