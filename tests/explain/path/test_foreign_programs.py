@@ -171,11 +171,12 @@ def test_devices_below_the_one_with_the_address_count(
 @pytest.mark.parametrize("pod", ["client", "web"])
 def test_programs_in_the_pods_own_namespace(pod: str) -> None:
     hook = "tcx/egress" if pod == "client" else "tcx/ingress"
-    theirs = Attachment(hook, "eth0", "filter_tc", 9)
+    theirs = Attachment(hook, "eth0", "filter_tc", 9, run_count=7)
     away = replace(theirs, hook="tcx/ingress" if pod == "client" else "tcx/egress")
     path = ask(changed(VXLAN, more=(in_pod(pod, theirs, away),)), "client", "pod/web:8080")
     hop = undecided(path, f"filter_tc ({hook}, id 9) at eth0")
     assert (hop.place, hop.where) == ("pod", f"default/{pod}")
+    assert "not one of Cilium's, it ran 7 times" in hop.summary
     assert path.fix is not None
     assert f"in the network namespace of pod default/{pod}" in path.fix.text
 

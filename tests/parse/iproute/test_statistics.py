@@ -12,7 +12,7 @@ from tests.parse.parse_samples import sample
 
 
 def test_qdiscs_of_a_real_namespace() -> None:
-    found = iproute.qdiscs(sample("iproute2-6.1.0/netns/tc-s-j-qdisc-show"))
+    found = iproute.qdiscs(sample("iproute2-6.1.0/queues/tc-s-j-qdisc-show"))
     named = {(one.device, one.kind): one for one in found}
     assert named["d1", "blackhole"].drops == 3
     tbf = named["d0", "tbf"]
@@ -37,12 +37,12 @@ def test_a_loss_that_is_none_is_refused(loss: object) -> None:
 
 
 def test_counters_have_the_kernels_names() -> None:
-    found = iproute.device_counters(sample("iproute2-6.1.0/netns/ip-s-j-d-link"))
+    found = iproute.device_counters(sample("iproute2-6.1.0/queues/ip-s-j-d-link"))
     named = {(one.device, one.name): one.value for one in found}
     assert named["d0", "tx_packets"] > 30
     assert named["d0", "rx_dropped"] == named["d0", "tx_errors"] == 0
     assert iproute.device_counters(sample("iproute2-6.1.0/netns/ip-j-d-link")) == ()
-    assert iproute.links(sample("iproute2-6.1.0/netns/ip-s-j-d-link"))
+    assert iproute.links(sample("iproute2-6.1.0/queues/ip-s-j-d-link"))
 
 
 def test_nf_conntracks_losses_are_the_sum_of_all_cpus() -> None:
