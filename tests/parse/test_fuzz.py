@@ -83,6 +83,7 @@ _MEMBER_WORDS = """
     external xdp prog attached id addr_info family local prefixlen scope dst from gateway via host
     dev table type prefsrc metric metrics nexthops pref priority src srclen fwmark fwmask iif goto
     action not lladdr state proxy kind chain options handle bpf_name name tag devname prog_id
+    stats64 rx tx packets dropped root drops qlen rate loss-random loss pids pid comm
     link_id tc multi_attachments attach_type pinned map_ids loaded_at programs cgroup error
 """
 _WORDS = """

@@ -15,6 +15,8 @@ from kubectl_ebpfnet.parse._text import json_integer, json_records, json_text, q
 
 _LINK, _QDISC = "ip -s link", "tc qdisc"
 _DIRECTIONS = ("rx", "tx")
+_STATISTICS = ("stats64", "stats644", "stats")
+"""Of a kernel with 64 bits, the same by an older iproute2, and of an old kernel."""
 
 
 def device_counters(data: bytes) -> tuple[Counter, ...]:
@@ -25,11 +27,12 @@ def device_counters(data: bytes) -> tuple[Counter, ...]:
     found = []
     for span, record in json_records(data, _LINK):
         device = json_text(record, "ifname", _LINK)
-        statistics = _object(record, "stats64", _LINK)
+        key = next((key for key in _STATISTICS if key in record), "")
+        statistics = _object(record, key, _LINK)
         for way in _DIRECTIONS:
             for name in _object(statistics, way, _LINK):
                 value = json_integer(statistics[way], name, _LINK)
-                place = span.member("stats64", way, name)
+                place = span.member(key, way, name)
                 found.append(Counter("device", f"{way}_{name}", value or 0, device, place))
     return tuple(found)
 

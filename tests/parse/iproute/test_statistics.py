@@ -45,6 +45,14 @@ def test_counters_have_the_kernels_names() -> None:
     assert iproute.links(sample("iproute2-6.1.0/queues/ip-s-j-d-link"))
 
 
+@pytest.mark.parametrize("key", ["stats64", "stats644", "stats"])
+def test_older_programs_name_the_statistics_otherwise(key: str) -> None:
+    link = {"ifname": "eth0", key: {"rx": {"packets": 7}}}
+    (found,) = iproute.device_counters(json.dumps([link]).encode())
+    assert (found.name, found.value) == ("rx_packets", 7)
+    assert found.span.path == (0, key, "rx", "packets")
+
+
 def test_nf_conntracks_losses_are_the_sum_of_all_cpus() -> None:
     head = b"/proc/net/stat/nf_conntrack:"
     data = (

@@ -155,7 +155,8 @@ def show_in_pod(
         direction: `ingress` or `egress`.
     """
     found, complete = in_pod(netns, device, direction)
-    if not complete:
+    left = direction == "egress" and walk.attempt is not None and walk.attempt.now
+    if not complete and not left:  # what a node tracks now has left its pod
         walk.presumes(f"tc and XDP inside of pod {pod}")
     where = (HopPlace.POD, pod, here.node, HopKind.PROGRAM)
     for program in found:
