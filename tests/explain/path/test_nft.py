@@ -14,6 +14,7 @@ import pytest
 
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.model.evidence import (
+    Bundle,
     InMemory,
     Place,
     Record,
@@ -37,6 +38,7 @@ from tests.explain.path.changed import (
     swap,
 )
 from tests.explain.path.test_netfilter import TO, rules
+from tests.parse.parse_samples import sample
 
 FAULTS = Folder(__file__).parents[2] / "faults"
 LIST = ("nft", "-j", "list", "ruleset")
@@ -358,3 +360,41 @@ def test_a_sidecar_that_receives_is_still_the_pod() -> None:
     assert path.verdict.let_through
     (hop,) = [hop for hop in path.hops if (hop.where, hop.kind) == ("default/web", HopKind.NAT)]
     assert (hop.state, "to port 15006 of the pod" in hop.summary) == (State.DERIVED, True)
+
+
+# --- kube-proxy in its nftables mode --------------------------------------------------------------
+
+KUBE_PROXY = Folder(__file__).parent / "captures" / "kube-proxy-nftables.zip"
+"""Cilium 1.18 beside kube-proxy 1.36, read by node pods that did not ask nft."""
+
+
+def with_its_table() -> Bundle:
+    text = sample("nftables-1.0.6/kube-proxy/nft-j-list-ruleset")
+    table = Record(0, node_place("node1"), LIST, 0, InMemory(text))
+    return bundle_of([*open_bundle(KUBE_PROXY).records, table], "kube-proxy")
+
+
+def test_its_maps_lead_a_nodes_packet_to_the_backend() -> None:
+    unread = ask(open_bundle(KUBE_PROXY), "hostnet", "svc/web")
+    assert "kube-proxy in its nftables mode may, whose table was not read" in unread.reason
+    path = ask(with_its_table(), "hostnet", "svc/web")
+    assert path.verdict is Verdict.REACHABLE, path.reason
+    (hop,) = [hop for hop in path.hops if hop.kind is HopKind.LOAD_BALANCING]
+    assert "→ 10.44.1.193:8080 by nft ip kube-proxy service-SUSTUHLJ" in hop.summary
+
+
+def test_a_service_without_endpoints_is_rejected_and_its_table_is_not_for_people() -> None:
+    path = ask(with_its_table(), "hostnet", "svc/nobackend")
+    assert "netfilter rejects it in nft ip kube-proxy filter-output" in dropped_at(path).summary
+    assert path.fix is not None
+    assert (path.fix.text, path.fix.command) == (
+        "kube-proxy keeps this table. Mend the Service, or its endpoints.",
+        "nft list table ip kube-proxy",
+    )
+
+
+@pytest.mark.parametrize("to", ["svc/web", "svc/web-np", "1.1.1.1:80", "172.31.7.242:80"])
+def test_what_passes_is_not_called_a_drop(to: str) -> None:
+    path = ask(with_its_table(), "client1", to)
+    assert path.verdict.let_through, path.reason
+    assert path.findings == ()

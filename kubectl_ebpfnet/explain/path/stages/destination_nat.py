@@ -264,10 +264,15 @@ def _not_translated(
     if "iptables" not in modes and node.config.kube_proxy_replacement:
         return here
     if "iptables" not in modes:
-        reason = "no rule of iptables or nftables translates it"
-        if "ipvs" in modes or rules.native is None or rules.native.missing:
-            by = "IPVS" if "ipvs" in modes else "kube-proxy in its nftables mode"
-            reason = f"no rule of iptables translates it; {by} may, whose table was not read"
+        if "ipvs" not in modes and rules.native is not None and not rules.native.missing:
+            walk.hop(
+                *where,
+                f"{service.title} is not translated: no rule of iptables or nftables does it",
+                State.DERIVED, here.packet, service.evidence + cite.whole(rules.native.record),
+            )  # fmt: skip
+            return here
+        by = "IPVS" if "ipvs" in modes else "kube-proxy in its nftables mode"
+        reason = f"no rule of iptables translates it; {by} may, whose table was not read"
         by_flow = _like_newest_flow(walk, here, service.title, reason)
         if by_flow is not None:
             return by_flow

@@ -147,6 +147,10 @@ class Passage:
                 "policy.",
                 self._accept(),
             )
+        if isinstance(rule, NftRule) and rule.table == "kube-proxy":
+            return Fix(
+                "kube-proxy keeps this table. Mend the Service, or its endpoints.", self.listing
+            )
         service = None
         if isinstance(rule, NetfilterRule) and rule.chain.startswith("KUBE-"):
             service = _OF_SERVICE.match(rule.comment)
