@@ -7,12 +7,16 @@ holds what they mean: tests/node/netlink/test_nft_kernel.py).
 from __future__ import annotations
 
 import json
+from ipaddress import ip_address
 from pathlib import Path as Folder
 from typing import Any
 
 import pytest
 
 from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.explain.kernel.context import Context
+from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables
+from kubectl_ebpfnet.explain.path.stages.passage import Native
 from kubectl_ebpfnet.model.evidence import (
     Bundle,
     InMemory,
@@ -23,11 +27,13 @@ from kubectl_ebpfnet.model.evidence import (
     node_place,
     pod_place,
 )
+from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.model.nft import NftChain
 from kubectl_ebpfnet.model.path import HopKind, State, Verdict
 from kubectl_ebpfnet.model.path import Path as Answer
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import node_argv
+from kubectl_ebpfnet.parse import nft
 from tests.explain.path.changed import (
     NATIVE,
     VXLAN,
@@ -238,6 +244,20 @@ def test_security_of_iptables_is_asked() -> None:
         changed(NATIVE, swap("node2", "iptables-save -c", "*filter", text)), "client", f"{TO}:80"
     )
     assert "security FORWARD" in dropped_at(path).summary
+
+
+def test_a_chain_with_nats_own_priority_may_stand_before_it_or_behind() -> None:
+    drops = chain("prerouting", -100, [match("ip", "daddr", "10.44.1.193"), DROP])
+    read = nft.ruleset(ruleset(agent_place("n"), drops).stdout.read())
+    rules = HookTables((), "", None, Native(read.chains, read, None))
+    service = Flow(TCP, ip_address("10.44.0.7"), 1, ip_address("10.97.126.8"), 80)
+    backend = service.with_destination(ip_address("10.44.1.193"), 8080)
+    translated = Context(backend, original=service, translated=True)
+    (passage,) = rules.traverse("filter", "PREROUTING", translated)
+    assert passage.outcome.is_lost is None
+    assert "stands before nat" in passage.outcome.doubt
+    (passage,) = rules.traverse("filter", "PREROUTING", Context(backend))
+    assert passage.outcome.is_lost is True
 
 
 # --- at devices -----------------------------------------------------------------------------------

@@ -82,7 +82,20 @@ class HookTables:
             # Whether it comes before connection tracking depends on which was there first.
             passage = self.native.traverse(step, replace(context, state=""))
             return replace(passage, state_before=context.state)
-        return self.native.traverse(step, replace(context, tracked=table != "raw"))
+        here = self.native.traverse(step, replace(context, tracked=table != "raw"))
+        if step.priority != _DESTINATION or context.original is None:
+            return here
+        # It has the priority of nat: which comes first depends on which was there first.
+        flow = context.original
+        before = replace(context, flow=flow, original=None, translated=False)
+        there = self.native.traverse(step, before)
+        return (
+            here
+            if there.outcome.is_lost == here.outcome.is_lost
+            else here.undecided(
+                f"whether nft {step.title} stands before nat, whose priority it has, is not known"
+            )
+        )
 
     def _steps(self, table: str, chain: str) -> list[tuple[BackEnd, str] | NftChain]:
         """Return the chains of a part of a hook in the kernel's order."""

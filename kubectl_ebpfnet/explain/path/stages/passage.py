@@ -90,6 +90,11 @@ class Passage:
             return passed
         return replace(passed, state=self.state_before)
 
+    def undecided(self, doubt: str) -> Passage:
+        """Return the passage of a packet of which it is not known what the chain does with it."""
+        end = ChainEnd(MAY_BE_ANYTHING, None, (), self.outcome.ends[0].context, doubt)
+        return replace(self, outcome=ChainOutcome((end,), self.outcome.chain))
+
     @property
     def where(self) -> str:
         """The chain in words: `FORWARD`, `raw PREROUTING`, `nft inet f23 pre (prerouting)`."""
