@@ -31,6 +31,7 @@ class Context:
         proxied: a transparent proxy of this node may have a socket of its connection; None when not
             known.
         marked_by: rules that set `mark` or `connmark`, in their order.
+        untracked_by: the rule that keeps connection tracking from it, where `state` is UNTRACKED.
         assumed: undecided rules that matched, if the packet is here as it is.
     """
 
@@ -50,6 +51,7 @@ class Context:
     to_client: bool = False
     proxied: bool | None = None
     marked_by: tuple[AnyRule, ...] = ()
+    untracked_by: AnyRule | None = None
     assumed: tuple[AnyRule, ...] = ()
 
     @property

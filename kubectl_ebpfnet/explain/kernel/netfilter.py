@@ -266,7 +266,7 @@ class _Walker(ChainWalker):
         if target in _SETS_MARK:
             return replace(here, mark=NOT_KNOWN)
         if target == "NOTRACK" or (target == "CT" and "--notrack" in rule.target_options):
-            return replace(here, state="UNTRACKED")
+            return replace(here, state="UNTRACKED", untracked_by=rule)
         if target == "CT":
             return here
         what = rule.problem or f"what target {target} does"

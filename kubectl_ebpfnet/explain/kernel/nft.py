@@ -200,7 +200,7 @@ def _changed(rule: NftRule, statement: Expression, here: Context) -> Context:
     name, body = next(iter(statement.items()))
     if name == "notrack":
         # After connection tracking it does nothing (nft_notrack_eval).
-        return here if here.tracked else replace(here, state="UNTRACKED")
+        return here if here.tracked else replace(here, state="UNTRACKED", untracked_by=rule)
     if name != "mangle":
         return here
     key = members.dig(body, "key")

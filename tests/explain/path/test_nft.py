@@ -230,7 +230,8 @@ def test_notrack_leaves_the_packet_as_it_is_for_nat() -> None:
     assert "netfilter masquerades" in nat_of(on_node())
     path = on_node(chain("prerouting", -300, [{"notrack": None}]))
     assert "nothing masquerades pod address" in nat_of(path)
-    finding(path, "leaves the cluster without masquerading")
+    why = finding(path, "leaves the cluster without masquerading").detail
+    assert "nft inet guard c rule 1 notrack leaves it untracked, so nat passes over it" in why
 
 
 def nat_of(path: Answer) -> str:
@@ -418,3 +419,13 @@ def test_what_passes_is_not_called_a_drop(to: str) -> None:
     path = ask(with_its_table(), "client1", to)
     assert path.verdict.let_through, path.reason
     assert path.findings == ()
+
+
+def test_notrack_leaves_a_service_without_a_backend() -> None:
+    untracked = ruleset(node_place("node1"), chain("output", -300, [{"notrack": None}]))
+    bundle = bundle_of([*open_bundle(KUBE_PROXY).records, untracked], "kube-proxy")
+    path = ask(bundle, "hostnet", "svc/web")
+    (hop,) = [hop for hop in path.hops if hop.kind is HopKind.LOAD_BALANCING]
+    assert "is not translated: nft inet guard c rule 1 notrack leaves it untracked" in hop.summary
+    assert path.verdict is Verdict.UNKNOWN
+    assert "leaves node1 for the Service's own address" in path.reason

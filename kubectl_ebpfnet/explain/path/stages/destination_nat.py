@@ -16,7 +16,7 @@ from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.services import ServiceAddress
 from kubectl_ebpfnet.explain.path.stages import hooks, reply_nat
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables
-from kubectl_ebpfnet.explain.path.stages.nat import NatOutcome, nat_outcome
+from kubectl_ebpfnet.explain.path.stages.nat import NatOutcome, nat_outcome, untracked
 from kubectl_ebpfnet.explain.path.stages.passage import BackEnd, Native
 from kubectl_ebpfnet.explain.path.state import Choice, PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
@@ -49,12 +49,18 @@ def translate(
     assert context is not None
     if walk.forth is not None:
         return reply_nat.undo(walk, here, reply_nat.Undone.AS_IT_COMES)
-    if context.state == "UNTRACKED":  # nat leaves alone what is not tracked
-        return here
     rules = hooks.tables_of(node, here.packet.flow.destination.version)
     service = walk.ends.service
     if service is not None and here.packet.flow.destination != service.address:
         service = None
+    if context.state == "UNTRACKED":  # nat leaves alone what is not tracked
+        if service is not None:
+            why, proof = untracked(rules, context)
+            walk.hop(
+                *here.on_node(HopKind.LOAD_BALANCING), f"{service.title} is not translated: {why}",
+                State.DERIVED, here.packet, service.evidence + proof,
+            )  # fmt: skip
+        return here
     if not rules.back_ends:
         return _not_read(walk, here, rules, service, chain)
     nat = nat_outcome(rules, chain, context)

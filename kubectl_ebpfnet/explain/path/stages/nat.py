@@ -9,7 +9,9 @@ from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd, Chai
 from kubectl_ebpfnet.explain.kernel.rule_matches import undecided
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables
 from kubectl_ebpfnet.explain.path.stages.passage import BackEnd, Native
+from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.model.nft import AnyRule
+from kubectl_ebpfnet.model.path import Evidence
 
 _BY_CHANCE = frozenset(("-m statistic", "-m recent", "numgen random"))
 """Matches by which kube-proxy spreads connections; any of their ends is right for one."""
@@ -84,3 +86,11 @@ def nat_outcome(rules: HookTables, chain: str, context: Context) -> NatOutcome:
         accepted = ChainEnd("ACCEPT", None, (), context)
         return NatOutcome(((by, accepted),), (ChainOutcome((accepted,), chain),))
     return NatOutcome(tuple(ends), tuple(outcomes))
+
+
+def untracked(rules: HookTables, context: Context) -> tuple[str, tuple[Evidence, ...]]:
+    """Return why nat passes over a packet that is not tracked, one clause, and the proof."""
+    rule = context.untracked_by
+    if rule is None:
+        return "its packets are not tracked", cite.whole(rules.record)
+    return f"{rule.title} leaves it untracked, so nat passes over it", rules.evidence((rule,))

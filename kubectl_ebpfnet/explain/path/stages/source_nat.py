@@ -14,7 +14,7 @@ from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.stages import hooks, reply_nat
 from kubectl_ebpfnet.explain.path.stages.hooks import HookTables
 from kubectl_ebpfnet.explain.path.stages.masquerade import report_missing
-from kubectl_ebpfnet.explain.path.stages.nat import NatOutcome, nat_outcome
+from kubectl_ebpfnet.explain.path.stages.nat import NatOutcome, nat_outcome, untracked
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -50,7 +50,8 @@ def by_netfilter(walk: PathBuilder, here: PacketState, node: NodeView) -> Packet
     if not rules.back_ends:
         return _not_read(walk, here, node, rules)
     if context.state == "UNTRACKED":  # nat leaves alone what is not tracked
-        _nothing(walk, here, node, cite.whole(rules.record))
+        why, proof = untracked(rules, context)
+        _nothing(walk, here, node, proof, why)
         return here
     nat = nat_outcome(rules, "POSTROUTING", context)
     doubt = nat.doubt or hooks.bypass(walk, here)
@@ -287,8 +288,12 @@ def _by_bpf(node: NodeView, here: PacketState) -> bool:
 
 
 def _nothing(
-    walk: PathBuilder, here: PacketState, node: NodeView, evidence: tuple[Evidence, ...]
+    walk: PathBuilder,
+    here: PacketState,
+    node: NodeView,
+    evidence: tuple[Evidence, ...],
+    why: str = "nothing on the node does it",
 ) -> None:
     """Report that no rule translates, unless the packet stays in the cluster or Cilium does it."""
     if _leaves(walk, here) and not _by_bpf(node, here):
-        report_missing(walk, here, node, evidence)
+        report_missing(walk, here, node, evidence, why)
