@@ -11,7 +11,7 @@ nft_nat.c, nft_masq.c, nft_redir.c; nft(8), "VERDICT STATEMENTS".
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kubectl_ebpfnet.explain.kernel.context import Context
@@ -65,6 +65,7 @@ class _Walker(ChainWalker):
 
     ruleset: NftRuleset
     base: NftChain
+    costs: dict[NftRule, int] = field(default_factory=dict)
 
     def chain(self, name: str, here: Context | None, above: tuple[str, ...]) -> Context | None:
         """Follow a chain; return the packet as it leaves it for the caller, None if it does not.
@@ -77,7 +78,9 @@ class _Walker(ChainWalker):
         left: Context | None = None
         rules = self.ruleset.chain(self.base.family, self.base.table, name)
         for rule in rules or ():
-            self.rules_left -= 1
+            if rule not in self.costs:
+                self.costs[rule] = 1 + _elements(rule.statements, rule) // _ELEMENTS_A_RULE
+            self.rules_left -= self.costs[rule]
             if here is None or self.rules_left <= 0:
                 return left
             here, returned = self._rule(rule, here, (*above, name))
@@ -158,6 +161,9 @@ class _Walker(ChainWalker):
         after = here if missed is not False else None
         returned: Context | None = None
         for answer, verdict in found:
+            self.rules_left -= 1
+            if self.rules_left <= 0:
+                break
             taken = here if answer else _assumed(here, rule)
             ended = self._verdict(rule, verdict, taken, above) if verdict else None
             went_on, came_back = ended or self._anything(rule, taken, "what a verdict map does")
@@ -187,6 +193,22 @@ _UNDERSTOOD = frozenset({
     "ct helper", "ct timeout", "ct expectation", "connlimit", "meter", "set", "map", "secmark",
 })  # fmt: skip
 """Statements after which the rule goes on; `holds` tells whether it does."""
+
+
+_ELEMENTS_A_RULE = 32
+"""Elements of sets that take as long to look through as a rule takes."""
+
+
+def _elements(value: Any, rule: NftRule) -> int:
+    """Return how many elements a rule's sets have, the named ones among them."""
+    if isinstance(value, str):
+        named = rule.sets.get(value[1:]) if value.startswith("@") else None
+        return len(named.elements) if named is not None else 0
+    if isinstance(value, dict):
+        return sum(_elements(each, rule) for each in value.values())
+    if isinstance(value, list | tuple):
+        return len(value) + sum(_elements(each, rule) for each in value)
+    return 0
 
 
 def _assumed(here: Context, rule: NftRule) -> Context:

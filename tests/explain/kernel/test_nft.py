@@ -4,6 +4,7 @@ do not reach: IPv6, TCP, answers, nat, and what stays undecided."""
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -197,6 +198,24 @@ def test_an_undecided_rule_leaves_both_ways_open_and_the_one_behind_it_decides()
     assert "limit of nft inet t base rule 1" in outcome.doubt
     assert through(limited, [{"accept": None}], here=packet()).is_lost is False
     assert through(limited[:1], [{"drop": None}], here=packet()).is_lost is True
+
+
+def test_chains_that_branch_without_end_are_given_up_soon() -> None:
+    ways = [[{"concat": [f"fd00::{n:x}", 1]}, {"jump": {"target": "more"}}] for n in range(300)]
+    key = {"concat": [{"meta": {"key": "hour"}}, {"meta": {"key": "cpu"}}]}
+    objects: list[Any] = [
+        {"map": {"family": "inet", "table": "t", "name": "m", "map": "verdict", "elem": ways}}
+    ]
+    base = {"family": "inet", "table": "t", "type": "filter", "hook": "forward", "prio": 0}
+    objects += [{"chain": {**base, "name": "base"}}, {"chain": {**base, "name": "more"}}]
+    for name in ("base", "more"):
+        rule = {"family": "inet", "table": "t", "chain": name, "handle": 1}
+        objects += [{"rule": {**rule, "expr": [{"vmap": {"key": key, "data": "@m"}}]}}] * 50
+    read = ruleset(json.dumps({"nftables": objects}).encode())
+    begin = time.process_time()
+    outcome = traverse(read, read.chains[0], packet())
+    assert outcome.is_lost is None
+    assert time.process_time() - begin < 10
 
 
 # --- nat ------------------------------------------------------------------------------------------
