@@ -22,7 +22,6 @@ from kubectl_ebpfnet.model.path import (
     Decides,
     Direction,
     HopKind,
-    HopPlace,
     Packet,
     Return,
     Severity,
@@ -90,9 +89,10 @@ def way_back(forth: PathBuilder) -> WayBack | None:
 def _state(forth: PathBuilder, back: PathBuilder) -> tuple[Return, str]:
     end = back.end
     elsewhere = next((u for u in forth.undecided if u.decides is Decides.WAY), None)
-    if isinstance(end, Dropped) and elsewhere is None:
+    if isinstance(end, Dropped) and (elsewhere is None or end.drop.how == "seen"):
         return Return.LOST, end.reason
-    first = next(iter(back.undecided), elsewhere if isinstance(end, Dropped) else None)
+    open_hops = (u for u in forth.undecided if u.direction is Direction.ANSWER)
+    first = next(open_hops, elsewhere if isinstance(end, Dropped) else None)
     if back.answered_now() and isinstance(end, Stopped):
         return Return.RETURNS, f"which way it came is not known: {end.reason}"
     if back.answered_now():
@@ -185,11 +185,3 @@ def _difference(forth: PathBuilder, back: PathBuilder) -> str:
         other = "another way"
     words = ", ".join(f"{device or 'a device'} of {node}" for node, device in comes)
     return other and f"{other} than the packet: by {words or 'its own node alone'}"
-
-
-def where_lost(back: PathBuilder, end: Dropped) -> str:
-    """Return the place where an answer is lost, in words for the verdict."""
-    hop = back.hops[end.drop.hop - 1]
-    on = f" on {hop.node}" if hop.node and hop.node not in hop.summary else ""
-    there = f" in {hop.where}" if hop.place is HopPlace.POD else on
-    return f"at hop {hop.number} of the way back{there}: {hop.summary}"

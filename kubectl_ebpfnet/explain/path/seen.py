@@ -52,7 +52,8 @@ class SeenDrop:
         reason: Cilium's words: `Policy denied`.
         count: how many were seen.
         newest: the last of them.
-        hop: index of the hop of the walk where it happened, None where the walk has none there.
+        hop: index of the hop where it happened, of the answer's walk for an answer; None where that
+            walk has none there.
     """
 
     reason: str
@@ -96,7 +97,8 @@ def apply(walk: PathBuilder) -> None:
 def _decides(walk: PathBuilder, drop: SeenDrop) -> bool:
     """Tell whether a drop outweighs the tables: it is of now, and no newer answer is known. One
     that the tables show too only has to be there."""
-    if isinstance(walk.end, Dropped) and drop.hop == walk.end.drop.hop - 1:
+    end = _way(walk, drop).end
+    if isinstance(end, Dropped) and drop.hop == end.drop.hop - 1:
         return True
     age, attempt = drop.newest.age, walk.attempt
     if age is not None and age > NOW:
@@ -109,14 +111,21 @@ def _decides(walk: PathBuilder, drop: SeenDrop) -> bool:
     return age is not None and attempt.age is not None and age < attempt.age
 
 
+def _way(walk: PathBuilder, drop: SeenDrop) -> PathBuilder:
+    """Return the walk that a drop ends: the answer's for an answer that has a hop there."""
+    of_answer = drop.newest.reply and drop.hop is not None
+    return walk.back if of_answer and walk.back is not None else walk
+
+
 def _end_at(walk: PathBuilder, drop: SeenDrop) -> None:
-    """End the walk where a drop was seen; the hops behind it did not happen."""
-    newest = drop.newest
-    there = [i for i, hop in enumerate(walk.hops) if hop.node == newest.node]
-    index = drop.hop if drop.hop is not None else next(reversed(there), len(walk.hops) - 1)
-    hop = walk.hops[index]
+    """End the packet's or the answer's walk where a drop was seen; the hops behind it did not
+    happen."""
+    newest, way = drop.newest, _way(walk, drop)
+    there = [i for i, hop in enumerate(way.hops) if hop.node == newest.node]
+    index = drop.hop if drop.hop is not None else next(reversed(there), len(way.hops) - 1)
+    hop = way.hops[index]
     by = f"{drop.reason}{_meaning(drop.reason)}"
-    end = walk.end
+    end = way.end
     confirmed = isinstance(end, Dropped) and end.drop.hop == hop.number
     if isinstance(end, Dropped) and confirmed:
         summary, cause, fix = hop.summary, end.cause, end.fix
@@ -128,18 +137,18 @@ def _end_at(walk: PathBuilder, drop: SeenDrop) -> None:
             f"Watch the drops on {newest.node} as they happen.",
             walk.cluster.node(newest.node).cilium("monitor -t drop"),
         )
-    walk.hops[index] = replace(
+    way.hops[index] = replace(
         hop, summary=summary, state=State.OBSERVED, reason="", drops=True,
         evidence=hop.evidence + newest.evidence,
     )  # fmt: skip
-    del walk.hops[index + 1 :]
+    del way.hops[index + 1 :]
     title = f"{newest.node} drops the packet: {by}"
     found = Finding(Severity.ERROR, title, drop.text, newest.evidence)
     if isinstance(end, Dropped) and confirmed:
         found = end.finding
     else:
         walk.findings.append(found)
-    walk.end = Dropped(
+    way.end = Dropped(
         Drop("seen", hop.number, newest.node, by, what),
         f"dropped at hop {hop.number}: {by}; {drop.text}",
         cause or drop.text,
@@ -167,31 +176,40 @@ def drops_seen(walk: PathBuilder, found: Sequence[Sighting]) -> tuple[SeenDrop, 
     for (_, _, reason, _), each in groups.items():
         newest = min(each, key=newest_first)
         once = {(s.event.flow, s.event.tcp_flags, s.event.time or s.evidence) for s in each}
-        drops.append(SeenDrop(reason, len(once), newest, _hop_of_drop(walk.hops, newest)))
+        back = walk.back.hops if walk.back is not None else []
+        hops = back if newest.reply else walk.hops
+        drops.append(SeenDrop(reason, len(once), newest, _hop_of_drop(hops, newest)))
     return tuple(sorted(drops, key=lambda drop: newest_first(drop.newest)))
 
 
 def marks(walk: PathBuilder, found: Sequence[Sighting]) -> None:
-    """Make the hops OBSERVED that were seen, and contradict the walk where a packet was seen to
-    pass a hop that drops it."""
-    was_unknown = {hop.number for hop in walk.hops if hop.state is State.UNKNOWN}
-    for sighting in sorted(found, key=newest_first):
-        if sighting.reply or sighting.event.kind == "drop":
-            continue
-        for index in _hops_of(walk.hops, sighting):
-            hop = walk.hops[index]
-            if hop.drops:
-                if not any(sighting.evidence[0] in c.evidence for c in walk.contradictions):
-                    walk.contradicts(_passed(sighting), sighting.evidence)
-            elif hop.state is not State.OBSERVED:
-                walk.hops[index] = _marked(hop, sighting)
-    proven = {hop.number for hop in walk.hops if hop.state is State.OBSERVED}
-    unknown = [
-        each
-        for each in walk.undecided
-        if each.hop in was_unknown & proven and each.direction is Direction.PACKET
-    ]
-    walk.undecided[:] = [each for each in walk.undecided if each not in unknown]
+    """Make the hops OBSERVED that were seen, and contradict the walk where a packet, or its answer,
+    was seen to pass a hop that drops it."""
+    newest = sorted(found, key=newest_first)
+    passed = [each for each in newest if each.event.kind != "drop"]
+    ways = [(Direction.PACKET, walk.hops, [each for each in passed if not each.reply])]
+    if walk.back is not None:
+        answers = [each for each in passed if each.reply]
+        ways.append((Direction.ANSWER, walk.back.hops, answers))
+    for direction, hops, seen in ways:
+        was_unknown = {hop.number for hop in hops if hop.state is State.UNKNOWN}
+        for sighting in seen:
+            _mark(walk, hops, sighting)
+        proven = {hop.number for hop in hops if hop.state is State.OBSERVED}
+        for each in [u for u in walk.undecided if u.direction is direction]:
+            if each.hop in was_unknown & proven:
+                walk.undecided.remove(each)
+
+
+def _mark(walk: PathBuilder, hops: list[Hop], sighting: Sighting) -> None:
+    """Make the hops of a way OBSERVED that a sighting proves."""
+    for index in _hops_of(hops, sighting):
+        hop = hops[index]
+        if hop.drops:
+            if not any(sighting.evidence[0] in c.evidence for c in walk.contradictions):
+                walk.contradicts(_passed(sighting), sighting.evidence)
+        elif hop.state is not State.OBSERVED:
+            hops[index] = _marked(hop, sighting)
 
 
 _KINDS = {
@@ -209,8 +227,6 @@ _PROGRAMS = {"bpf_lxc": "lxc", "bpf_overlay": "cilium_", "bpf_host": ""}
 
 def _hop_of_drop(hops: list[Hop], drop: Sighting) -> int | None:
     """Return the index of the hop where a drop happened: by its reason, else by its program."""
-    if drop.reply:
-        return None
     there = [i for i, hop in enumerate(hops) if hop.node == drop.node and hop.place != HopPlace.POD]
     reason = drop.event.summary
     kind = next((k for begin, k in _KINDS.items() if reason.startswith(begin)), None)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from kubectl_ebpfnet.explain.flows.between import lost_between
 from kubectl_ebpfnet.explain.path.endings import Arrived, Destination, Dropped, Stopped, Undecided
 from kubectl_ebpfnet.explain.path.remedy import how_to_get, wants_port
-from kubectl_ebpfnet.explain.path.reply import lost, where_lost
+from kubectl_ebpfnet.explain.path.reply import lost
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.path.wrong_port import Unmet, remedy
 from kubectl_ebpfnet.model.net import TCP, endpoint_text, protocol_name
@@ -75,7 +75,7 @@ def _by_tables(walk: PathBuilder) -> Decision:
         return _dropped(walk, end, walk)
     answer = lost(walk)
     if isinstance(end, Arrived) and answer is not None and walk.back is not None:
-        return _dropped(walk, _answer_dropped(walk, end, answer, walk.back), walk.back)
+        return _dropped(walk, _answer_dropped(walk, end, answer), walk.back)
     if walk.answered_now():
         return _delivered(walk)
     attempt = walk.attempt
@@ -86,15 +86,16 @@ def _by_tables(walk: PathBuilder) -> Decision:
     return Decision(Verdict.UNKNOWN, end.reason, end.reason, end.fix, _against(attempt))
 
 
-def _answer_dropped(walk: PathBuilder, end: Arrived, answer: Dropped, back: PathBuilder) -> Dropped:
+def _answer_dropped(walk: PathBuilder, end: Arrived, answer: Dropped) -> Dropped:
     """Return the end of a packet that arrives, and whose answer is dropped."""
-    where = where_lost(back, answer)
+    number = f"at hop {answer.drop.hop}"
+    where = answer.reason.replace(number, f"{number} of the way back", 1)
     leaves = end.destination is Destination.OUTSIDE
     does = "leaves the cluster" if leaves else "arrives"
     return replace(
         answer,
         drop=replace(answer.drop, direction=Direction.ANSWER),
-        reason=f"dropped {where}; the packet itself {does} {end.text}",
+        reason=f"{where}; the packet itself {does} {end.text}",
         cause=f"the answer is lost: {answer.cause}",
         after=tuple(walk.undecided),
     )

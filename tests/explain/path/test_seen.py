@@ -136,7 +136,20 @@ def test_a_dropped_answer_ends_the_flow_too() -> None:
     path = to_world(line)
     assert path.verdict == "dropped"
     assert "1 drop of answers “Policy denied”" in path.reason
-    assert "an answer is dropped here" in dropped_at(path).summary
+    assert path.drop is not None
+    assert path.answer is not None
+    assert (path.drop.how, path.drop.direction, path.answer.state) == ("seen", "answer", "lost")
+    hop = path.answer.hops[path.drop.hop - 1]
+    assert (hop.node, hop.state, hop.drops) == ("node2", "observed", True)
+    assert "an answer is dropped here" in hop.summary
+    assert not any(each.drops for each in path.hops)
+
+
+def test_an_answer_that_was_seen_on_its_way_makes_its_hops_observed() -> None:
+    line = seen(3, 4, WORLD, CLIENT, 443, back=True, trace_observation_point="TO_ENDPOINT")
+    answer = to_world(line).answer
+    assert answer is not None
+    assert (answer.hops[-1].kind, answer.hops[-1].state) == ("delivery", "observed")
 
 
 def test_a_drop_that_the_tables_show_too_is_seen() -> None:
