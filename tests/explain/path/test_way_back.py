@@ -7,11 +7,13 @@ for real (tests/lab/test_road_back.py).
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.model.evidence import InMemory, Record, pod_place
+from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, bundle_of, pod_place
 from kubectl_ebpfnet.model.path import Path, Return, State, Verdict
 from tests.explain.path.changed import NATIVE, VXLAN, Change, ask, changed, say, swap, without
 from tests.explain.path.test_netfilter import rules
@@ -233,3 +235,71 @@ def test_a_foreign_program_on_the_way_back_is_undecided(answered: bool) -> None:
     else:
         assert (path.verdict, hop.state) == (Verdict.UNKNOWN, State.UNKNOWN)
         assert f"at hop {hop.number} of the way back" in path.reason
+
+
+IPV4_ALONE = (
+    "bpf ct",
+    "bpf nat",
+    "bpf lb",
+    "bpf endpoint",
+    "nf_conntrack",
+    "service list",
+    "ip6tables",
+)
+ARGV6 = {
+    ("ip", "route"): ("ip", "-6", "route"),
+    ("ip", "-j", "rule"): ("ip", "-j", "-6", "rule"),
+    ("iptables-save", "-c"): ("ip6tables-save", "-c"),
+}
+WORDS6 = (
+    (r"10\.244\.0\.0/16", "fd00:10:244::/48"),
+    (r"10\.244\.([01])\.0/24", r"fd00:10:244:\1::/64"),
+    (r"172\.30\.0\.0/24", "fd00:172:30::/64"),
+    (r"\b10\.(244|96)\.(\d+)\.(\d+)\b", r"fd00:10:\1:\2::\3"),
+    (r"\b172\.30\.0\.(\d+)\b", r"fd00:172:30::\1"),
+    (r"\b1\.1\.1\.1\b", "2606:4700::1111"),
+    (r"\b127\.0\.0\.1\b", "::1"),
+    (r"\b0\.0\.0\.0\b", "::"),
+    (r"/32\b", "/128"),
+    ('"family":"inet"', '"family":"inet6"'),
+    ('"ipv4":', '"ipv6":'),
+)
+
+
+def as_ipv6(bundle: Bundle) -> Bundle:
+    """A recorded cluster with IPv6 addresses, without the tables whose form differs then."""
+    records = []
+    for record in bundle.records:
+        if any(words in record.command for words in IPV4_ALONE):
+            continue
+        text = record.stdout.read().decode()
+        for old, new in WORDS6:
+            text = re.sub(old, new, text)
+        argv = ARGV6.get(record.argv, record.argv)
+        records.append(replace(record, argv=argv, stdout=InMemory(text.encode())))
+    return bundle_of(records)
+
+
+IN_IPV6: dict[str, tuple[tuple[Change, ...], str, str, str]] = {
+    "the far pod's route": (
+        (say("web", "ip route", "10.244.0.180 dev eth0 scope link\n"),),
+        WEB, "node1", "no route to"),
+    "the far node's route": (
+        (of_node1(TO_CLIENTS, '{"type":"blackhole","dst":"10.244.1.0/24","flags":[]}'),),
+        WEB, "node1", "fd00:10:244:1::/64 is blackhole"),
+    "raw PREROUTING of the client's node": (
+        tuple(rules("raw PREROUTING -i eth0 -s 10.244.0.251 -j DROP")), WEB, "node2",
+        "in raw PREROUTING"),
+    "FORWARD, for the world": (
+        tuple(rules("filter FORWARD -i eth0 -s 1.1.1.1 -j DROP")), "[2606:4700::1111]:81", "node2",
+        "FORWARD rule 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IN_IPV6)
+def test_ipv6_alike(name: str) -> None:
+    changes, to, node, words = IN_IPV6[name]
+    healthy = ask(as_ipv6(changed(NATIVE)), "client", to).answer
+    assert healthy is not None
+    assert (healthy.state, healthy.asymmetric) == (Return.RETURNS, False)
+    lost(ask(as_ipv6(changed(NATIVE, *changes)), "client", to), node, words)
