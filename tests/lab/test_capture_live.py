@@ -22,7 +22,7 @@ PLAIN = "e2e-environment-value-77aa"
 def test_capture_answers_as_the_cluster_did(our_lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "x.zip"
     our_lab.run("client", *FETCH, "-o", "/dev/null", f"http://{WORLD_ADDRESS}/")
-    done = our_lab.kubectl("ebpfnet", "capture", "-f", str(file), "pod/client")
+    done = our_lab.kubectl("ebpfnet", "capture", "-f", str(file), "pod/client", "--to", "svc/web")
     assert done.returncode == 0, done.stderr
     for to in (WORLD, f"{WORLD_ADDRESS}:4242", "pod/bare:8080", "svc/web", "svc/nobackend"):
         live, kept = (

@@ -18,7 +18,7 @@ from tests.lab.cluster.datapath import policy
 from tests.lab.cluster.tools.live import Answer, in_pod, objects, path, pod_netns, pod_of_our_own
 from tests.lab.conftest import Lab, wait_until
 
-SERVER_NODE = NODES[1]
+SERVER_NODE = NODES[2]
 DUAL, DECLARED, LOOPBACK, V6_ONLY, FULL, SHARED, OWN = 8080, 8081, 8082, 8083, 8084, 8085, 8086
 OPEN_SOCKETS = f"""
 import socket, sys
@@ -66,7 +66,7 @@ except TimeoutError:
 
 @pytest.fixture(scope="module")
 def server(lab: Lab) -> Iterator[str]:
-    """A pod on node2 whose container declares one port, with the sockets above."""
+    """A pod on node3 whose container declares one port, with the sockets above."""
     if not lab.ours:
         pytest.skip("needs the lab (make lab-up)")
     declared = {"ports": [{"containerPort": DECLARED}]}
@@ -95,10 +95,10 @@ def address(pod: str) -> str:
     return str(policy.endpoint("default", pod)["address"])
 
 
-def knock(to: str, port: int, protocol: str = "tcp") -> str:
-    """What a packet from pod client meets: `taken`, `refused` or `silence`."""
+def knock(to: str, port: int, protocol: str = "tcp", pod: str = "client") -> str:
+    """What a packet from a pod meets: `taken`, `refused` or `silence`."""
     argv = ("/usr/bin/python3", "-c", KNOCK, to, str(port), protocol)
-    return in_pod("client", *argv).strip()
+    return in_pod(pod, *argv).strip()
 
 
 def refused(answer: Answer, *words: str) -> None:
@@ -188,11 +188,12 @@ def test_a_nodes_own_port_and_a_host_network_pods(our_lab: Lab, by_pod: tuple[st
     there = SERVER_NODE.address
     assert knock(there, 9999) == "refused"
     for words in (BY_AGENT, by_pod):
-        answer = path(our_lab, "pod/client", "node/node2:9999", *words)
-        refused(answer, "no socket of node node2 takes TCP")
-    pod = path(our_lab, "pod/client2", "pod/hostnet:9999", *BY_AGENT)
+        answer = path(our_lab, "pod/client", "node/node3:9999", *words)
+        refused(answer, "no socket of node node3 takes TCP")
+    assert knock(NODES[0].address, 9999, pod="client3") == "refused"
+    pod = path(our_lab, "pod/client3", "pod/hostnet:9999", *BY_AGENT)
     refused(pod, "kubectl logs -n default hostnet")
-    assert path(our_lab, "pod/client2", "pod/hostnet:10250", *BY_AGENT).code == 0
+    assert path(our_lab, "pod/client3", "pod/hostnet:10250", *BY_AGENT).code == 0
 
 
 def test_a_capture_has_the_sockets_of_its_destination(

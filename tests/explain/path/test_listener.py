@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -19,7 +20,7 @@ from kubectl_ebpfnet.model.evidence import (
     node_place,
     pod_place,
 )
-from kubectl_ebpfnet.model.kernel import Listener
+from kubectl_ebpfnet.model.kernel import Attachment, Listener
 from kubectl_ebpfnet.model.kube import ContainerPort, Pod, Service, ServicePort
 from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.model.path import Hop, Outcome
@@ -33,6 +34,7 @@ from tests.explain.path.changed import (
     could_not,
     dropped_at,
     finding,
+    swap,
 )
 
 WEB = pod_place("default", "web")
@@ -68,15 +70,22 @@ def to(destination: str, *more: Record, protocol: str = "tcp") -> Answer:
     return ask(changed(VXLAN, more=more), "pod/client", destination, protocol)
 
 
-def with_objects(record: Record, old: str, new: str) -> Answer:
-    """The answer for svc/web where the API's objects say something else."""
+@pytest.fixture
+def never_answered() -> Iterator[None]:
+    """Nothing tells what came back to the newest attempt."""
+    with attempt(500.0, Outcome.UNKNOWN):
+        yield
+
+
+def with_objects(record: Record, old: str, new: str, to: str = "svc/web") -> Answer:
+    """The answer where the API's objects say something else."""
     records = [
         replace(one, stdout=InMemory(one.stdout.read().replace(old.encode(), new.encode())))
         if one.place.kind == "api"
         else one
         for one in changed(VXLAN, more=(record,)).records
     ]
-    return ask(bundle_of(records, VXLAN), "pod/client", "svc/web")
+    return ask(bundle_of(records, VXLAN), "pod/client", to)
 
 
 def refused(answer: Answer) -> Hop:
@@ -117,7 +126,7 @@ def test_whatever_takes_it_is_shown_and_nothing_is_said_against_it(
     assert not [one for one in answer.findings if one.severity != "info"]
 
 
-def test_wrong_target_port_by_node_pod() -> None:
+def test_the_pod_is_to_mend_where_it_declares_the_port(never_answered: None) -> None:
     answer = to("svc/web", by_node_pod(WEB, socket(ANY, 8081)))
     assert "no socket of pod default/web takes TCP 10.244.0.135:8080" in refused(answer).summary
     assert answer.cause == (
@@ -129,10 +138,11 @@ def test_wrong_target_port_by_node_pod() -> None:
     assert answer.drop.object == "Pod default/web"
     assert answer.fix is not None
     assert answer.fix.command == "kubectl logs -n default web"
-    assert "was answered and closed, 18 s before" in answer.reason  # said, and decides nothing
 
 
-def test_wrong_target_port_is_the_services_where_the_pod_declares_another() -> None:
+def test_the_service_is_to_edit_where_the_pod_declares_another_port(
+    never_answered: None,
+) -> None:
     record = by_grep(WEB, "00000000:1F91")
     answer = with_objects(record, '"containerPort": 8080', '"containerPort": 8081')
     refused(answer)
@@ -160,7 +170,7 @@ def test_wrong_target_port_is_the_services_where_the_pod_declares_another() -> N
         (by_node_pod(WEB), "it listens at no TCP port of 10.244.0.135", "Make a process"),
     ],
 )  # fmt: skip
-def test_why_no_socket_takes_it(record: Record, cause: str, fix: str) -> None:
+def test_why_no_socket_takes_it(never_answered: None, record: Record, cause: str, fix: str) -> None:
     answer = to("pod/web:8080", record)
     refused(answer)
     assert cause in answer.cause
@@ -241,6 +251,20 @@ def test_sockets_that_were_not_read_are_presumed_and_said() -> None:
 
 
 @pytest.mark.parametrize("age", [5.0, 500.0])
+def test_what_was_answered_without_a_socket_is_not_known(age: float) -> None:
+    """The process ended since, or a rule in the pod redirects the packet to another port."""
+    with attempt(age):
+        answer = to("svc/web", by_node_pod(WEB, socket(ANY, 9090)))
+    assert answer.verdict == "unknown", answer.reason
+    assert "no socket of pod default/web takes TCP 10.244.0.135:8080, but TCP" in answer.reason
+    assert "the process ended since, or something redirects" in answer.cause
+    with attempt(5.0, Outcome.REFUSED):
+        answer = to("svc/web", by_node_pod(WEB, socket(ANY, 9090)))
+    assert answer.drop is not None
+    assert (answer.verdict, answer.drop.how, answer.hops[-1].kind) == ("dropped", "seen", "socket")
+
+
+@pytest.mark.parametrize("age", [5.0, 500.0])
 def test_a_mesh_may_redirect_it(age: float) -> None:
     record = by_node_pod(WEB, socket(ANY, 15006), socket(LOOPBACK, 9000))
     with attempt(age):
@@ -251,7 +275,7 @@ def test_a_mesh_may_redirect_it(age: float) -> None:
 
 def test_another_network_stack_has_sockets_of_its_own() -> None:
     old, new = '"nodeName"', '"runtimeClassName":"gvisor","nodeName"'
-    with attempt(500.0):
+    with attempt(500.0, Outcome.UNKNOWN):
         answer = with_objects(by_node_pod(WEB), old, new)
         by_exec = with_objects(by_grep(WEB), old, new)
     assert answer.verdict == "unknown"
@@ -287,6 +311,26 @@ def test_a_nodes_own_socket(place: Any) -> None:
     assert (hop.place, hop.kind) == ("node", "socket")
     assert lost.fix is not None
     assert lost.fix.text.startswith("Start what should listen at TCP 172.30.0.11:10250 on node")
+
+
+def test_what_may_take_a_nodes_packet_without_a_socket() -> None:
+    nothing = by_node_pod(node_place("node1"))
+    port = '"containerPort": 8080'
+    leads = with_objects(nothing, port, f'{port}, "hostPort": 8126', "node/node1:8126")
+    assert leads.verdict == "unknown"
+    assert "it is a hostPort of pod default/web, whose rule was not met" in leads.cause
+    with attempt(500.0, Outcome.UNKNOWN):
+        port = '"nodePort": '
+        leads = with_objects(nothing, f"{port}32479", f"{port}31234", "node/node1:31234")
+    assert leads.verdict == "unknown"
+    assert "it is a node port of svc default/web-lb, not translated" in leads.cause
+    device = swap("node1", "ip -j -d link", '"ifname":"cilium_net"', '"ifname":"kube-ipvs0"')
+    ipvs = ask(changed(VXLAN, device, more=(nothing,)), "pod/client", "node/node1:9")
+    assert ipvs.verdict == "unknown"
+    assert "IPVS, whose table was not read, may take it" in ipvs.cause
+    said = InMemory(codec.line_of(Attachment("sk_lookup", "", "pick")))
+    program = Record(0, node_place("node1"), q.ATTACHMENTS.node_argv, 0, said)
+    assert "a program at sk_lookup may choose" in to("node/node1:9", nothing, program).reason
 
 
 @pytest.mark.parametrize(

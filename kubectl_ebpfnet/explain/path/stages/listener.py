@@ -2,9 +2,9 @@
 
 Where the sockets were not read, a listener is presumed. A redirection in a pod's own namespace (a
 service mesh), another network stack (a RuntimeClass), IPVS and sk_lookup programs may take a packet
-for which there is no socket: then it is not known what becomes of it. A full accept queue drops
-every SYN until the process accepts again; that connections were answered just now proves nothing,
-since the kernel answers those that wait.
+for which there is no socket: then it is not known what becomes of it, nor where the newest attempt
+was answered without one. A full accept queue drops every SYN until the process accepts again; that
+connections were answered just now proves nothing, since the kernel answers those that wait.
 
 Sources: Linux net/ipv4/tcp_ipv4.c (tcp_v4_rcv: a RST without a socket), tcp_input.c
 (tcp_conn_request), include/net/sock.h (sk_acceptq_is_full), net/ipv4/udp.c (__udp4_lib_rcv: ICMP
@@ -27,7 +27,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import LIVE
 from kubectl_ebpfnet.model.kernel import Listener
 from kubectl_ebpfnet.model.kube import Pod
-from kubectl_ebpfnet.model.net import TCP, UDP, has_ports, protocol_name
+from kubectl_ebpfnet.model.net import TCP, UDP, Flow, has_ports, protocol_name
 from kubectl_ebpfnet.model.path import (
     Decides,
     Evidence,
@@ -134,15 +134,19 @@ def _nobody(
     at_port = [s for s in answer.facts if s.port == unmet.flow.destination_port]
     proof = _cited(answer, at_port)
     summary = f"no socket of {end.owner} takes {unmet.target}"
-    instead = _instead(end, answer)
+    attempt = walk.attempt if walk.forced is None else None
+    instead = _instead(walk, end, unmet, answer)
+    if not instead and attempt is not None and attempt.outcome is Outcome.ANSWERED:
+        walk.outdate()  # what answered is gone, or was not seen here
+        instead = f"{attempt.text}: the process ended since, or something redirects the packet"
     if instead:
         walk.hop(
             *end.where, summary, State.UNKNOWN, here.packet, proof,
-            reason=f"{summary}, and {instead}", decides=Decides.DROP,
+            reason=f"{summary}, but {instead}", decides=Decides.DROP,
+            fix=Fix("Send a packet, and ask again at once: what comes back decides it."),
         )  # fmt: skip
         return True
     how = "a RST" if unmet.flow.protocol == TCP else "ICMP port unreachable"
-    attempt = walk.attempt if walk.forced is None else None
     seen = attempt is not None and attempt.now and attempt.outcome is Outcome.REFUSED
     if seen and attempt is not None:
         proof += attempt.evidence
@@ -154,7 +158,7 @@ def _nobody(
     return False
 
 
-def _instead(end: PacketEnd, answer: Answer[Listener]) -> str:
+def _instead(walk: PathBuilder, end: PacketEnd, unmet: Unmet, answer: Answer[Listener]) -> str:
     """Return what may take a packet without a socket, "" for nothing that is known."""
     mesh = next((s for s in answer.facts if s.port in _MESHES), None)
     record = answer.record
@@ -163,16 +167,29 @@ def _instead(end: PacketEnd, answer: Answer[Listener]) -> str:
             return "IPVS, whose table was not read, may take it"
         if any(each.hook == "sk_lookup" for each in end.netns[q.ATTACHMENTS].facts):
             return "a program at sk_lookup may choose another socket"
-    elif mesh is not None:
+        return _led_to_a_pod(walk, end.netns.name, unmet.flow)
+    if mesh is not None:
         return (
             f"{kernel.text(mesh)} is a port of {_MESHES[mesh.port]}, to which rules in the pod's "
             "namespace may redirect it"
         )
-    elif end.pod is not None and end.pod.runtime_class and record and is_node_question(record.argv):
+    if end.pod is not None and end.pod.runtime_class and record and is_node_question(record.argv):
         return (
             f"RuntimeClass {end.pod.runtime_class} may give the pod a network stack of its own, "
             "whose sockets the node does not have"
         )
+    return ""
+
+
+def _led_to_a_pod(walk: PathBuilder, node: str, flow: Flow) -> str:
+    """Return which object leads a node's port to a pod, though no rule of it was met."""
+    kube, place = walk.cluster.kube, (flow.destination_port, flow.protocol)
+    for pod in kube.pods:
+        if pod.node == node and place in pod.host_ports:
+            return f"it is a hostPort of pod {pod.namespace}/{pod.name}, whose rule was not met"
+    for service in kube.services:
+        if any((port.node_port, port.protocol) == place for port in service.ports):
+            return f"it is a node port of svc {service.namespace}/{service.name}, not translated"
     return ""
 
 
