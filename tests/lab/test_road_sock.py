@@ -185,11 +185,10 @@ def test_udp_without_a_socket(our_lab: Lab, server: str) -> None:
 
 
 def test_a_nodes_own_port_and_a_host_network_pods(our_lab: Lab, by_pod: tuple[str, ...]) -> None:
-    there = SERVER_NODE.address
-    assert knock(there, 9999) == "refused"
-    for words in (BY_AGENT, by_pod):
-        answer = path(our_lab, "pod/client", "node/node3:9999", *words)
-        refused(answer, "no socket of node node3 takes TCP")
+    for node, words in ((NODES[1], BY_AGENT), (NODES[0], by_pod)):
+        assert knock(node.address, 9999) == "refused"
+        answer = path(our_lab, "pod/client", f"node/{node.name}:9999", *words)
+        refused(answer, f"no socket of node {node.name} takes TCP")
     assert knock(NODES[0].address, 9999, pod="client3") == "refused"
     pod = path(our_lab, "pod/client3", "pod/hostnet:9999", *BY_AGENT)
     refused(pod, "kubectl logs -n default hostnet")

@@ -9,8 +9,14 @@ from typing import Any
 
 import pytest
 
+from kubectl_ebpfnet.cli import arguments
+from kubectl_ebpfnet.cli.destinations import destination
+from kubectl_ebpfnet.explain.path import endpoints
 from kubectl_ebpfnet.explain.path.services import ServiceAddress
+from kubectl_ebpfnet.explain.path.stages import listener
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.path.wrong_port import Remedy, Unmet, remedy
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import (
     InMemory,
@@ -23,7 +29,7 @@ from kubectl_ebpfnet.model.evidence import (
 from kubectl_ebpfnet.model.kernel import Attachment, Listener
 from kubectl_ebpfnet.model.kube import ContainerPort, Pod, Service, ServicePort
 from kubectl_ebpfnet.model.net import TCP, Flow
-from kubectl_ebpfnet.model.path import Hop, Outcome
+from kubectl_ebpfnet.model.path import Hop, HopKind, HopPlace, Outcome, Packet, State
 from kubectl_ebpfnet.model.path import Path as Answer
 from kubectl_ebpfnet.model.protocol import codec
 from tests.explain.path.attempted import attempt
@@ -271,6 +277,21 @@ def test_a_mesh_may_redirect_it(age: float) -> None:
         answer = to("svc/web", record)
     assert answer.verdict == ("delivered" if age < 60 else "unknown")
     assert age < 60 or "0.0.0.0:15006 is a port of Istio" in answer.cause
+
+
+def test_netfilter_in_the_pod_may_lead_it_to_another_port() -> None:
+    there = destination("pod/web:8080")
+    asked = arguments.request(arguments.source("pod/client"), there, TCP, "default", "")
+    cluster = ClusterView(changed(VXLAN, more=(by_node_pod(WEB, socket(ANY, 9090)),)))
+    walk = PathBuilder(cluster, endpoints.resolve(cluster, asked))
+    packet = Packet(walk.ends.flow)
+    here, pod = PacketState(Stage.ENDPOINT, packet, "node1"), cluster.pod("default", "web")
+    assert pod is not None
+    rule = (HopPlace.POD, "default/web", "node1", HopKind.NAT)
+    walk.hop(*rule, "to port 9090 of the pod", State.DERIVED, packet)
+    assert listener.in_pod(walk, here, pod)
+    assert walk.hops[-1].state == "unknown"
+    assert "netfilter in the pod sends it elsewhere first" in walk.hops[-1].reason
 
 
 def test_another_network_stack_has_sockets_of_its_own() -> None:

@@ -168,6 +168,9 @@ def _instead(walk: PathBuilder, end: PacketEnd, unmet: Unmet, answer: Answer[Lis
         if any(each.hook == "sk_lookup" for each in end.netns[q.ATTACHMENTS].facts):
             return "a program at sk_lookup may choose another socket"
         return _led_to_a_pod(walk, end.netns.name, unmet.flow)
+    nat = (HopPlace.POD, end.where[1], HopKind.NAT)
+    if any((hop.place, hop.where, hop.kind) == nat for hop in walk.hops):
+        return "netfilter in the pod sends it elsewhere first"
     if mesh is not None:
         return (
             f"{kernel.text(mesh)} is a port of {_MESHES[mesh.port]}, to which rules in the pod's "
