@@ -62,7 +62,9 @@ FAULTS = {
     "n10b-raw-drop": Fault("1.1.1.1:80", DROPPED, "PREROUTING rule 1"),
     "n11-snat-wrong": Fault("1.1.1.1:80", LOST, r"172\.31\.7\.99"),
     "n12-fwmark-blackhole": Fault("1.1.1.1:80", DROPPED, "blackhole"),
-    "v08-wrong-targetport": Fault("svc/f8", DROPPED, "RST"),
+    "v08-wrong-targetport": Fault(
+        "svc/f8", DROPPED, "RST.*targetPort 9999; nothing of pod.* accepts there.*declare 8080"
+    ),
     # The rule came 4 s after an answer, and nothing was sent since: "now" is a minute.
     "v11c-pod-rule": Fault("1.1.1.1:80", ("delivered",), "answered"),
     "v14b-vxlan-down-receiver": Fault("svc/web", DROPPED, "cilium_vxlan"),

@@ -92,12 +92,13 @@ def _at_other_ports(unmet: Unmet) -> Remedy:
     if unmet.sockets is not None and not listening:
         known = [f"it listens at no {protocol_name(flow.protocol)} port of {flow.destination}"]
     known += [f"its containers declare {_ports(declared)}"] if declared else []
-    cause = "; ".join([f"nothing of {unmet.owner} listens at {unmet.target}", *known])
+    nothing = f"nothing of {unmet.owner} {'accepts' if unmet.sockets is None else 'listens'}"
+    cause = "; ".join([f"{nothing} at {unmet.target}", *known])
     port = _service_port(unmet)
     service = unmet.service
     if port is not None and service is not None and pod is not None:
         sent = f"{service.owner_title} sends port {port.port} to targetPort {port.target_port}"
-        cause = "; ".join([sent, f"nothing of {unmet.owner} listens there", *known])
+        cause = "; ".join([sent, f"{nothing} there", *known])
         is_wrong = flow.destination_port not in declared and (listening or declared)
         if is_wrong and (port.target_port.isdecimal() or not port.target_port):
             return Remedy(
