@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import lzma
+import os
 import platform
 import py_compile
 import re
@@ -31,9 +32,9 @@ TOOLS = ("ip", "tc", "nft", "iptables", "ip6tables", "iptables-save", "ip6tables
 _SITE = "/site"
 _UNUSED = frozenset(
     ("test", "idlelib", "tkinter", "ensurepip", "lib2to3", "site-packages", "dist-packages",
-     "turtledemo", "pydoc_data", "venv", "distutils")
+     "turtledemo", "pydoc_data", "venv", "distutils", "__pycache__")
 )  # fmt: skip
-"""Folders of Python's library that nothing in a virtual machine imports."""
+"""Folders of Python's library that nothing in a virtual machine imports, by name."""
 MODULE_LIST = "/modules"
 """Names the files of the modules in the order in which they are loaded, one a line."""
 
@@ -74,20 +75,21 @@ class Archive:
         for at, file in (programs | libraries).items():
             self.add(at, Path(file).read_bytes(), 0o755)
 
-    def add_python(self, folder: Path, at: str, skipped: Iterable[str] = ()) -> None:
-        """Add a folder's Python modules, compiled, but for folders of these names directly in it.
+    def add_python(self, top: Path, at: str) -> None:
+        """Add a folder's Python modules, compiled.
 
         What is compiled already is taken as it is: it is valid by the time of its source's change.
         """
         libraries = {}
-        for path in sorted(folder.rglob("*")):
-            inside = path.relative_to(folder)
-            if inside.parts[0] in skipped or inside.parts[0].startswith("config-"):
-                continue
-            if path.suffix == ".so":
-                libraries[f"{at}/{inside}"] = str(path)
-            elif path.suffix == ".py":
-                self._add_source(path, f"{at}/{inside}")
+        for folder, below, names in os.walk(top):
+            below[:] = sorted(set(below) - _UNUSED)
+            for name in sorted(names):
+                path = Path(folder, name)
+                where = f"{at}/{path.relative_to(top)}"
+                if path.suffix == ".so" and not name.startswith("_tkinter"):
+                    libraries[where] = str(path)
+                elif path.suffix == ".py":
+                    self._add_source(path, where)
         self.add_programs(libraries)
 
     def _add_source(self, path: Path, at: str) -> None:
@@ -136,7 +138,7 @@ def build(kernel: Kernel, wanted: Iterable[str]) -> bytes:
     extensions = Path(f"/usr/lib/{platform.machine()}-linux-gnu/xtables").glob("lib*.so")
     archive.add_programs(programs | {str(file): str(file) for file in extensions})
     library = sysconfig.get_path("stdlib")
-    archive.add_python(Path(library), library, _UNUSED)
+    archive.add_python(Path(library), library)
     archive.add_python(_folder_of(pyroute2), f"{_SITE}/pyroute2")
     archive.add_python(_folder_of(kubectl_ebpfnet), f"{_SITE}/kubectl_ebpfnet")
     archive.add_python(HERE / "inside", f"{_SITE}/tests/kernels/inside")

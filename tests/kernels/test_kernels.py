@@ -16,7 +16,7 @@ from tests.kernels.expected import EXPECTED
 from tests.kernels.machine import Report
 
 SERIES = os.environ.get("EBPFNET_KERNELS", "6.12").split()
-_LONGEST_S = 300
+_LONGEST_S = 700
 
 pytestmark = [pytest.mark.qemu, pytest.mark.kernel, pytest.mark.timeout(_LONGEST_S)]
 

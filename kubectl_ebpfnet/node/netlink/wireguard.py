@@ -1,15 +1,17 @@
-"""WireGuard's devices and peers, by generic netlink, without any secret.
+"""Cilium's WireGuard device and its peers, by generic netlink, without any secret.
 
-The kernel sends the private key and preshared keys along with the rest: they are attributes that
-are skipped by their number, and stay in the buffer of one read. Attributes are read in place, since
-peers of a large cluster have 100,000 allowed addresses. A device's peers come in several messages;
-a peer whose allowed addresses do not fit into one goes on in the next.
+A node's other WireGuard devices are nobody's business here. The kernel sends the private key and
+preshared keys along with the rest: they are attributes that are skipped by their number, and stay
+in the buffer of one read. Attributes are read in place, since peers of a large cluster have 100,000
+allowed addresses. A device's peers come in several messages; a peer whose allowed addresses do not
+fit into one goes on in the next.
 
 Source: Linux include/uapi/linux/wireguard.h, drivers/net/wireguard/netlink.c (wg_get_device_dump).
 """
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import sys
@@ -19,15 +21,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
+from pyroute2.netlink.rtnl import RTM_GETLINK
+
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.encryption import WireGuardDevice, WireGuardPeer
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.node.netlink import generic
-from kubectl_ebpfnet.node.netlink.links import devices as net_devices
-from kubectl_ebpfnet.node.netlink.rtnetlink import ATTEMPTS
+from kubectl_ebpfnet.node.netlink.rtnetlink import ATTEMPTS, get, text
 from kubectl_ebpfnet.node.netlink.transport import AGAIN, changed
 
+_NAME = "cilium_wg0"
+_WHAT = f"read {_NAME}"
 _GET_DEVICE = 0  # WG_CMD_GET_DEVICE
 # enum wgdevice_attribute; 3 is the private key
 _IFNAME, _PUBLIC_KEY, _LISTEN_PORT, _FWMARK, _PEERS = 2, 4, 6, 7, 8
@@ -48,40 +53,40 @@ class _Peer:
 
 
 def devices(request: NodeRequest) -> Iterator[WireGuardDevice]:  # noqa: ARG001
-    """Yield the WireGuard devices of this network namespace; none where there is none.
+    """Yield Cilium's WireGuard device of this network namespace; none where there is none.
 
     Raises:
         KernelError: EPERM without CAP_NET_ADMIN.
     """
-    for name in _names():
-        own, peers = _read(name)
-        port, mark = own.get(_LISTEN_PORT), own.get(_FWMARK)
-        yield WireGuardDevice(
-            name=name,
-            public_key=_key(own.get(_PUBLIC_KEY, b"")),
-            port=None if port is None else _number(port),
-            mark=None if mark is None else _number(mark),
-            peers=len(peers),
-        )
+    found = _read()
+    if found is None:
+        return
+    own, peers = found
+    port, mark = own.get(_LISTEN_PORT), own.get(_FWMARK)
+    yield WireGuardDevice(
+        name=_NAME,
+        public_key=_key(own.get(_PUBLIC_KEY, b"")),
+        port=None if port is None else _number(port),
+        mark=None if mark is None else _number(mark),
+        peers=len(peers),
+    )
 
 
 def peers(request: NodeRequest) -> Iterator[WireGuardPeer]:  # noqa: ARG001
-    """Yield the peers of every WireGuard device of this network namespace. Raises as `devices`."""
-    for name in _names():
-        for peer in _read(name)[1].values():
-            yield _peer(name, peer)
+    """Yield the peers of Cilium's WireGuard device. Raises as `devices`."""
+    found = _read()
+    for peer in found[1].values() if found is not None else ():
+        yield _peer(peer)
 
 
-def _names() -> list[str]:
-    return [device.name for device in net_devices() if device.kind == "wireguard"]
-
-
-def _read(name: str) -> tuple[dict[int, bytes], dict[bytes, _Peer]]:
-    """Return a device's attributes, and its peers by their keys."""
-    problem = changed(f"read {name}")
+def _read() -> tuple[dict[int, bytes], dict[bytes, _Peer]] | None:
+    """Return the device's attributes, and its peers by their keys; None without the device."""
+    if not _is_there():
+        return None
+    problem = changed(_WHAT)
     for _ in range(ATTEMPTS):
         try:
-            return _read_once(name)
+            return _read_once()
         except KernelError as error:
             if error.errno not in AGAIN:
                 raise
@@ -89,12 +94,24 @@ def _read(name: str) -> tuple[dict[int, bytes], dict[bytes, _Peer]]:
     raise problem
 
 
-def _read_once(name: str) -> tuple[dict[int, bytes], dict[bytes, _Peer]]:
+def _is_there() -> bool:
+    """Tell whether the device is there: to ask for the family of WireGuard loads its module."""
+    try:
+        link = get(RTM_GETLINK, _WHAT, [("IFLA_IFNAME", _NAME)])
+    except KernelError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return False
+    info = link.get_attr("IFLA_LINKINFO")
+    return info is not None and text(info.get_attr("IFLA_INFO_KIND")) == "wireguard"
+
+
+def _read_once() -> tuple[dict[int, bytes], dict[bytes, _Peer]]:
     own: dict[int, bytes] = {}
     found: dict[bytes, _Peer] = {}
     number = generic.family("wireguard")
-    question = generic.message(_GET_DEVICE, generic.attribute(_IFNAME, name.encode() + b"\0"))
-    for answer in generic.dump(number, question, f"read {name}"):
+    question = generic.message(_GET_DEVICE, generic.attribute(_IFNAME, _NAME.encode() + b"\0"))
+    for answer in generic.dump(number, question, _WHAT):
         for type, value in generic.attributes(answer):
             if type in (_PUBLIC_KEY, _LISTEN_PORT, _FWMARK):
                 own[type] = value
@@ -114,11 +131,11 @@ def _take_peer(found: dict[bytes, _Peer], nested: bytes) -> None:
         peer.allowed.append(ip_network((entry[_ADDRESS], entry[_PREFIX][0])))
 
 
-def _peer(device: str, peer: _Peer) -> WireGuardPeer:
+def _peer(peer: _Peer) -> WireGuardPeer:
     endpoint, port = _endpoint(peer.parts.get(_ENDPOINT, b""))
     seconds, _ = _TIMESPEC.unpack(peer.parts.get(_HANDSHAKE, bytes(_TIMESPEC.size)))
     return WireGuardPeer(
-        device=device,
+        device=_NAME,
         public_key=_key(peer.parts[_PEER_KEY]),
         endpoint=endpoint,
         port=port,

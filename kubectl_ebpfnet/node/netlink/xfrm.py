@@ -14,16 +14,18 @@ import socket
 import struct
 from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 
 from pyroute2.netlink import NLM_F_DUMP
 
-from kubectl_ebpfnet.errors import Unsupported
+from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.encryption import XfrmState
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.node.netlink.generic import attributes
 from kubectl_ebpfnet.node.netlink.transport import answers
 
+_SOCKETS = Path("/proc/thread-self/net/netlink")
 _NETLINK_XFRM, _GET_STATE = 6, 0x12  # XFRM_MSG_GETSA
 # struct xfrm_usersa_info: selector, id (address, SPI, protocol), source, limits, what passed
 # (bytes, packets, times), stats (replay window, replays, failed checks), sequence, request id,
@@ -41,11 +43,19 @@ def states(request: NodeRequest) -> Iterator[XfrmState]:  # noqa: ARG001
     Raises:
         KernelError: EPERM without CAP_NET_ADMIN.
     """
-    try:
-        for data, start, end in answers(_NETLINK_XFRM, _GET_STATE, NLM_F_DUMP, b"", "read IPsec"):
-            yield _state(data, start, end)
-    except Unsupported:
+    if not _is_loaded():
         return
+    for data, start, end in answers(_NETLINK_XFRM, _GET_STATE, NLM_F_DUMP, b"", "read IPsec"):
+        yield _state(data, start, end)
+
+
+def _is_loaded() -> bool:
+    """Tell whether the kernel itself has a socket of this family: to open one loads the module."""
+    try:
+        rows = [line.split() for line in _SOCKETS.read_text(encoding="ascii").splitlines()]
+    except OSError as error:
+        raise KernelError(f"read {_SOCKETS}: {error.strerror}", error.errno or 0) from None
+    return any(row[1:3] == [str(_NETLINK_XFRM), "0"] for row in rows)
 
 
 def _state(data: bytes, start: int, end: int) -> XfrmState:

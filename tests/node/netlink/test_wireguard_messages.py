@@ -17,7 +17,6 @@ from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.node.netlink import generic, wireguard
 from kubectl_ebpfnet.node.netlink.generic import attribute
-from kubectl_ebpfnet.node.netlink.links import NetDevice
 
 PRIVATE, PRESHARED, OWN, PEER = (bytes([n]) * 32 for n in (1, 2, 3, 4))
 NESTED = 0x8000
@@ -50,8 +49,7 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> None:
     def dump(number: int, body: bytes, what: str) -> Iterator[bytes]:
         yield from messages
 
-    devices = [NetDevice(1, "lo"), NetDevice(4, "cilium_wg0", "wireguard")]
-    monkeypatch.setattr(wireguard, "net_devices", lambda: devices)
+    monkeypatch.setattr(wireguard, "_is_there", lambda: True)
     monkeypatch.setattr(generic, "family", lambda name: 30)
     monkeypatch.setattr(generic, "dump", dump)
 
