@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -117,3 +118,83 @@ def test_with_node_encryption_a_node_sends_its_own_encrypted() -> None:
         path = cluster.path(check, {**settings, "encrypt-node": said}, host=True, **ipcache)
         assert any("encrypted by WireGuard" in hop.summary for hop in path.hops) is encrypted
         assert any("allows it from identity 6 (remote-node)" in hop.summary for hop in path.hops)
+
+
+VXLAN = '{"index":99,"name":"cilium_vxlan","kind":"vxlan","mac":"02:00:00:00:00:99","mtu":1500}\n'
+
+
+def edited(name: str, edits: dict[tuple[str, str], Callable[[str], str]]) -> dict[str, Any]:
+    """What a check told, with other answers to some questions, by node and question."""
+    records: dict[str, Any] = {}
+    for place, listed in told()[name]["records"].items():
+        records[place] = [
+            [argv, code, edits.get((place, argv[-1]), str)(stdout), error]
+            for argv, code, stdout, error in listed
+        ]
+    return {**told()[name], "records": records}
+
+
+def test_a_peer_without_the_nodes_addresses_encrypts_without_a_tunnel() -> None:
+    def without_node(text: str) -> str:
+        return text.replace('"172.30.0.12/32",', "").replace('"172.30.0.11/32",', "")
+
+    def with_vxlan(text: str) -> str:
+        return text + VXLAN
+
+    settings = {**NATIVE, "routing-mode": "tunnel", "enable-wireguard": "true"}
+    nodes = ("node1", "node2")
+    links = {(node, "links"): with_vxlan for node in nodes}
+    new = cluster.path(edited("wireguard_healthy", {**links}), settings, key=255, tunnel=True)
+    old = cluster.path(
+        edited(
+            "wireguard_healthy", {**links, **{(n, "wireguard-peers"): without_node for n in nodes}}
+        ),
+        settings,
+        key=255,
+        tunnel=True,
+    )
+    assert (new.verdict, old.verdict) == (Verdict.REACHABLE, Verdict.REACHABLE)
+    assert any("decapsulated by cilium_vxlan" in hop.summary for hop in new.hops)
+    assert not any("decapsulated by cilium_vxlan" in hop.summary for hop in old.hops)
+
+
+@pytest.mark.parametrize("name", ["wireguard_wrong_key", "wireguard_wrong_port"])
+def test_a_fresh_handshake_is_believed(name: str) -> None:
+    def shaken(text: str) -> str:
+        return text.replace('"port":', '"handshake_age":5,"port":')
+
+    path = EXPECTED[name].path(edited(name, {("node1", "wireguard-peers"): shaken}), 4)
+    assert path.verdict is Verdict.REACHABLE
+
+
+def test_an_idle_pair_with_an_old_handshake_is_no_fault() -> None:
+    def old(text: str) -> str:
+        return text.replace('"handshake_age":0', '"handshake_age":86400')
+
+    path = EXPECTED["wireguard_healthy"].path(
+        edited("wireguard_healthy", {("node1", "wireguard-peers"): old}), 4
+    )
+    assert path.verdict is Verdict.REACHABLE
+    assert not any("no WireGuard handshake" in finding.title for finding in path.findings)
+
+
+def test_a_device_that_is_down_at_the_receiver() -> None:
+    def down(text: str) -> str:
+        return text.replace('"name":"cilium_wg0"', '"name":"cilium_wg0","up":false')
+
+    path = EXPECTED["wireguard_healthy"].path(
+        edited("wireguard_healthy", {("node2", "links"): down}), 4
+    )
+    assert path.drop is not None
+    assert (path.drop.node, path.drop.by) == ("node2", "cilium_wg0 is down")
+
+
+def test_a_state_to_an_address_of_nobody_leaves_open_which_one_encrypts() -> None:
+    def of_others(text: str) -> str:
+        return text.replace('"destination":"172.30.0.12"', '"destination":"10.244.2.99"')
+
+    path = EXPECTED["ipsec_healthy"].path(
+        edited("ipsec_healthy", {("node1", "xfrm"): of_others}), 4
+    )
+    assert path.verdict is Verdict.UNKNOWN
+    assert "which state of node1 encrypts it is not known" in path.reason

@@ -68,6 +68,8 @@ def _must_be_encrypted(here: PacketState, node: NodeView) -> bool:
     strict, flow = node.config.strict_encryption, here.packet.flow
     if strict is None or here.packet.outer is not None or not node[q.IPCACHE].known:
         return False
+    if node.config.encryption not in ("wireguard", "ipsec"):
+        return False
     if flow.source in node.router_addresses | node.own_addresses:
         return False
     entry = node.ipcache_of(flow.destination)
@@ -126,9 +128,10 @@ def _mode(node: NodeView, entry: IpcacheEntry | None) -> str:
 
 
 def _of_the_node(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
-    """Tell whether the packet is the node's own, which is encrypted with node encryption alone."""
+    """Tell whether the packet is the node's own, which is encrypted with node encryption alone. A
+    tunnel's packet is encrypted whoever sends it (since Cilium 1.15)."""
     own = here.identity == HOST or walk.from_node
-    return own and not node.config.node_encryption
+    return own and here.packet.outer is None and not node.config.node_encryption
 
 
 def _title(mode: str) -> str:

@@ -25,7 +25,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import IpcacheEntry
 from kubectl_ebpfnet.model.encryption import XfrmState
 from kubectl_ebpfnet.model.net import Address, Flow
-from kubectl_ebpfnet.model.path import Decides, Evidence, HopKind, Severity, State
+from kubectl_ebpfnet.model.path import Decides, Evidence, HopKind, Packet, Severity, State
 
 TITLE = "IPsec"
 _LIST = "ip -s xfrm state list nokeys"
@@ -61,15 +61,24 @@ def seal(
         walk.presumes(f"IPsec's states on node {here.node} (`{_LIST}`)")
         _hop(walk, here, address_text(walk.cluster, end), evidence)
         return here.to(here.stage, encrypted=TITLE)
-    ends = _ends(walk, far, end)
-    state = next(
-        (s for s in states.facts if s.destination in ends and s.spi == entry.encrypt_key), None
-    )
-    if state is None:
-        named = far or str(end)
-        what = f"no IPsec state with SPI {entry.encrypt_key} leads to {named}"
+    found = _states_to(walk, states.facts, far, end)
+    state = _used(found, entry.encrypt_key)
+    if not found and not _of_nobody(walk, states.facts):
+        what = f"no IPsec state leads to {far or end}"
         _drop(walk, here, what, evidence + cite.whole(states.record))
         return None
+    if state is None:
+        why = "several" if found else "their ends are no addresses of nodes that are known"
+        walk.hop(
+            *here.in_cilium(HopKind.TUNNEL),
+            f"encrypted by IPsec for {address_text(walk.cluster, end)}",
+            State.UNKNOWN,
+            here.packet,
+            evidence + cite.whole(states.record),
+            reason=f"which state of {here.node} encrypts it is not known: {why}",
+            decides=Decides.DROP,
+        )
+        return here.to(here.stage, encrypted=TITLE)
     evidence += cite.of(states.record, state.span)
     between_nodes = state.destination in walk.cluster.node_addresses - _routers(walk, far)
     sealed = here.to(here.stage, encrypted=TITLE)
@@ -80,6 +89,28 @@ def seal(
     sealed = sealed.to(sealed.stage, packet=packet, sealed=here.packet)
     _hop(walk, sealed, address_text(walk.cluster, state.destination), evidence, state)
     return outer.leave(walk, sealed, node)
+
+
+def _states_to(
+    walk: PathBuilder, states: tuple[XfrmState, ...], name: str, end: Address
+) -> list[XfrmState]:
+    """Return the states that lead to any address of a node."""
+    ends = _ends(walk, name, end)
+    return [state for state in states if state.destination in ends]
+
+
+def _used(found: list[XfrmState], key: int) -> XfrmState | None:
+    """Return the state that encrypts: the one of the ipcache's key, or the only one; while keys are
+    changed, Cilium takes the older of both nodes' (get_min_encrypt_key)."""
+    named = [state for state in found if state.spi == key]
+    if not named and len({state.spi for state in found}) > 1:
+        return None
+    return next(iter(named or found), None)
+
+
+def _of_nobody(walk: PathBuilder, states: tuple[XfrmState, ...]) -> bool:
+    """Tell whether a state leads to an address that no known node has."""
+    return any(not walk.cluster.node_of(state.destination) for state in states)
 
 
 def _node_of(walk: PathBuilder, here: PacketState, end: Address) -> str:
@@ -148,9 +179,7 @@ def unseal(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState 
     assert packet is not None
     assert sent is not None
     _count(walk, node)
-    sender = walk.cluster.node(walk.cluster.node_of(sent.source))
-    entry = sender.ipcache_of(packet.flow.destination)
-    states, spi = node[q.XFRM], entry.encrypt_key if entry is not None else None
+    states, spi = node[q.XFRM], _spi(walk, packet, sent)
     found: XfrmState | None = None
     if states.known and spi is not None:
         found = next(
@@ -166,6 +195,15 @@ def unseal(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState 
     inside = here.to(here.stage, packet=packet, sealed=None, encrypted="")
     _decrypted(walk, inside, found, evidence)
     return inside
+
+
+def _spi(walk: PathBuilder, packet: Packet, sent: Flow) -> int | None:
+    """Return the SPI by which the sender's state sends a packet, None where it is not known."""
+    sender = walk.cluster.node(walk.cluster.node_of(sent.source))
+    entry = sender.ipcache_of(packet.flow.destination)
+    found = [state for state in sender[q.XFRM].facts if state.destination == sent.destination]
+    used = _used(found, entry.encrypt_key if entry is not None else 0)
+    return used.spi if used is not None else None
 
 
 def _decrypted(

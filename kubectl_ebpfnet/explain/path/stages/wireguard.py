@@ -59,6 +59,7 @@ def seal(
             here.packet, evidence, reason=f"{here.node} has no {DEVICE}", decides=Decides.DROP,
         )  # fmt: skip
         return here
+    here = _without_tunnel(here, node)
     flow = here.packet.outer or here.packet.flow
     end = entry.tunnel_endpoint or flow.destination
     pod = walk.cluster.pod_with(here.packet.flow.destination)
@@ -87,6 +88,17 @@ def seal(
         return sealed
     mark = own.mark if own is not None and own.mark is not None else _MARK
     return outer.leave(walk, sealed, node, Mark(mark))
+
+
+def _without_tunnel(here: PacketState, node: NodeView) -> PacketState:
+    """Return the packet as Cilium before 1.15 gives it to WireGuard, which its peers show: what has
+    a key does not go into the tunnel, and only the pods' addresses are allowed."""
+    packet = here.packet
+    if packet.outer is None or peers.peer_for(node, packet.outer.destination) is not None:
+        return here
+    if peers.peer_for(node, packet.flow.destination) is None:
+        return here
+    return here.to(here.stage, packet=replace(packet, outer=None, vni=None))
 
 
 def _of_device(node: NodeView) -> tuple[Evidence, ...]:
