@@ -43,6 +43,7 @@ NEEDED = {
         "node: iptables-save": "Permission denied",
         "node: nft": "Operation not permitted",
         "node: nft-chains": "Operation not permitted",
+        "node: xfrm": "Operation not permitted",
         "node: ipset": "Operation not permitted",
     },
     "NET_RAW": {"node: iptables-save": "Can't open socket to ipset"},
