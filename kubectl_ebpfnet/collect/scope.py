@@ -6,8 +6,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from kubectl_ebpfnet.collect.ask.question import Question
-from kubectl_ebpfnet.model.catalogue import FACTS, FIB, FORWARD, packet_words
+from kubectl_ebpfnet.collect.ask.question import Question, snat_end
+from kubectl_ebpfnet.model.catalogue import (
+    FACTS,
+    FIB,
+    FORWARD,
+    SNAT_USE,
+    packet_words,
+    snat_words,
+)
 from kubectl_ebpfnet.model.evidence import Place, PlaceKind
 from kubectl_ebpfnet.model.fact import NOBODY, Need
 from kubectl_ebpfnet.model.net import Address
@@ -82,7 +89,7 @@ class Scope:
         self, pod: Place, node: Place, netns: PodNamespace, addresses: tuple[Address, ...]
     ) -> list[Question]:
         """Return questions to a node pod for the kernel's routing decision about each packet of a
-        pod, in the pod and on its node.
+        pod, in the pod and on its node, and for the ports of source NAT where the packet goes.
 
         Args:
             pod, node: the places of the records.
@@ -96,6 +103,9 @@ class Scope:
             words = packet_words(source, destination)
             found.append(Question(FIB.about(*words), pod, netns))
             found.append(Question(FORWARD.about(*words), node, netns))
+        end = snat_end(self.flows)
+        if end is not None and Need.LEAVES in self.need:
+            found.append(Question(SNAT_USE.about(*snat_words(*end)), node))
         return found
 
 

@@ -53,6 +53,7 @@ from kubectl_ebpfnet.model.netfilter import Ruleset
 from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
 from kubectl_ebpfnet.model.nft import NftChain, NftRuleset
 from kubectl_ebpfnet.model.resolver import HostsEntry, NameServiceOrder, ResolverConfig
+from kubectl_ebpfnet.model.room import MapRoom, SnatUse
 
 
 def _by(parser: str, *commands: str) -> tuple[Form, ...]:
@@ -278,6 +279,9 @@ UDP_SOCKETS     = Fact("udp-sockets", Listener, _NETNS, ENDS_UDP, "udp-sockets",
 # --- Cilium, by its agent or by its maps ----------------------------------------------------------
 STATUS          = Fact("cilium-status", DatapathConfig, _AGENT, PATH | LB | DOCTOR,
     asked=_cilium("cilium.agent.status",       "status -o json"))
+# The same answer: how many entries each map can have. A node pod tells how many it has, too.
+MAP_ROOM        = Fact("cilium-map-room", MapRoom, _NODE, PATH, "map-room",
+    asked=_cilium("cilium.room.sizes",         "status -o json"))
 CT              = Fact("cilium-ct", CtEntry, _NODE, PATH | FLOWS | LB, "ct", by_flow=True,
     asked=_cilium("cilium.ct.entry",           "bpf ct list global -d", "bpf ct list global"))
 ENDPOINTS       = Fact("cilium-endpoints", Endpoint, _AGENT, PATH | PROGRAMS | LB,
@@ -344,6 +348,9 @@ BPFTOOL         = Fact("bpftool-version", str, _AGENT, DOCTOR,
 FIB             = Fact("fib", FibAnswer, _POD, PATH, "fib", takes="ADDRESS from ADDRESS")
 FORWARD         = Fact("forward", FibAnswer, _NODE_POD, PATH, "forward",
     takes="ADDRESS from ADDRESS")
+# Of other pods as well, whose lines of NAT are not brought home. An agent's node counts the lines.
+SNAT_USE        = Fact("cilium-snat-use", SnatUse, _NODE_POD, LEAVES, "snat-use",
+    takes="PROTOCOL ADDRESS PORT, numbers but for the address")
 PROBE           = Fact("probe", ConnectAttempt, _NODE_POD, LB, "probe",
     takes="the words of node/probe/attempts.py")
 # Addresses of a name, one first on each line: in the pod (nsswitch.conf, glibc and musl), and here.
@@ -367,6 +374,11 @@ NODE_FACTS: dict[str, Any] = {fact.node: fact.kind for fact in FACTS if fact.nod
 def packet_words(source: Address, destination: Address) -> tuple[str, ...]:
     """Return a packet in the words of FIB and FORWARD."""
     return (str(destination), "from", str(source))
+
+
+def snat_words(protocol: int, destination: Address, port: int) -> tuple[str, ...]:
+    """Return where a flow goes in the words of SNAT_USE; port 0 for ICMP."""
+    return (str(protocol), str(destination), str(port))
 
 
 def best_record(bundle: Bundle, place: Place, fact: Fact[Any]) -> Record | None:

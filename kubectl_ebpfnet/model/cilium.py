@@ -369,9 +369,12 @@ class DatapathConfig:
         masquerading: where the agent's status says so, NOWHERE when something else does.
         ip_masq_agent: its list of prefixes that are not masqueraded is used.
         native_cidrs: destinations that are not masqueraded.
+        remote_node_masquerade: what pods send to other nodes' addresses is masqueraded whatever the
+            routing mode.
         kube_proxy_replacement: True, False; None unknown.
         socket_lb: load-balancing at connect() is on.
         socket_lb_host_only: … but only for the host's own namespace.
+        node_port_last: the highest port of NodePorts; the ports of source NAT begin behind it.
         node_port_mode: `snat`, `dsr`, `hybrid`.
         no_backend_response: to packets for a Service without a backend: `reject` (an ICMP error)
             or `drop`; "" in versions without the choice.
@@ -406,9 +409,11 @@ class DatapathConfig:
     masquerading: Span = field(default=NOWHERE, compare=False)
     ip_masq_agent: bool | None = None
     native_cidrs: tuple[Network, ...] = ()
+    remote_node_masquerade: bool | None = None
     kube_proxy_replacement: bool | None = None
     socket_lb: bool | None = None
     socket_lb_host_only: bool | None = None
+    node_port_last: int | None = None
     node_port_mode: str = ""
     no_backend_response: str = ""
     node_port_mode_annotation: bool | None = None

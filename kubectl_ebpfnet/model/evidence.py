@@ -170,6 +170,22 @@ NOWHERE = Span()
 
 
 @dataclass(frozen=True, slots=True)
+class LineCounts:
+    """Lines of a table of connections that were counted where it was printed.
+
+    Attributes:
+        tcp4, tcp6, other4, other6: Cilium's entries of TCP and of other protocols, by IP version.
+        sought: entries to the destination that was asked for: of NAT, translated ones.
+    """
+
+    tcp4: int = 0
+    tcp6: int = 0
+    other4: int = 0
+    other6: int = 0
+    sought: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """The output of one command at one place.
 
@@ -185,6 +201,7 @@ class Record:
         line_filter: when not (), stdout has only the lines with any of these strings. Captures
             call it `kept`.
         left_out: how many lines that fit `line_filter` were left out beside the newest.
+        counts: of a table of connections with `line_filter`, where its lines were counted.
     """
 
     number: int
@@ -198,6 +215,7 @@ class Record:
     denied: str = ""
     line_filter: tuple[str, ...] = ()
     left_out: int = 0
+    counts: LineCounts | None = None
 
     @property
     def ran(self) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
 
 from kubectl_ebpfnet.model.evidence import Place
 from kubectl_ebpfnet.model.fact import Fact
-from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, UDP, Address
+from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, UDP, Address, endpoint_text, has_ports
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, PodNamespace
 
 
@@ -48,7 +49,7 @@ class Question:
         A rule is a line: words that are parted by |, one of which the line must have, and a tab
         between those that it must all have. Flows that differ in the peer alone are one rule. A
         line belongs to the first rule that it meets, and each rule keeps the newest: so flows that
-        matter most stand first.
+        matter most stand first. The rule that begins with + selects none: its lines are counted.
         """
         rules: dict[tuple[object, ...], list[list[str]]] = {}
         for flow in self.flows:
@@ -65,6 +66,8 @@ class Question:
                 rule[3] += words[3]
             else:
                 rule += words
+        if (end := snat_end(self.flows)) is not None:
+            rules[end] = _to_end(*end)
         parts = (["|".join(part) for part in rule if part] for rule in rules.values())
         return "\n".join("\t".join(part or " ") for part in parts)  # every entry has a blank
 
@@ -73,6 +76,29 @@ class Question:
         """The addresses of the flows, as the record of the node side names its filter."""
         words = (str(end) for flow in self.flows for end in (flow.address, flow.peer) if end)
         return tuple(dict.fromkeys(words))
+
+
+def snat_end(flows: Sequence[FlowFilter]) -> tuple[int, Address, int] | None:
+    """Return the protocol, address and port, 0 for ICMP, that the first flow goes to: every flow
+    of a node there needs another port of source NAT. None where that is not said."""
+    for flow in flows[:1]:
+        if flow.peer is not None and flow.protocol is not None:
+            if not has_ports(flow.protocol):
+                return flow.protocol, flow.peer, 0
+            if flow.peer_port is not None:
+                return flow.protocol, flow.peer, flow.peer_port
+    return None
+
+
+def _to_end(protocol: int, address: Address, port: int) -> list[list[str]]:
+    """Return the rule of entries to a destination: in Cilium's NAT map, or in nf_conntrack."""
+    cilium, *netfilter = _PROTOCOL_WORDS.get(protocol, [""])
+    return [
+        ["+"],
+        [f"{cilium}OUT ", *netfilter],
+        [f" -> {endpoint_text(address, port)} ", *(f" dst={a} " for a in _address_words(address))],
+        [" XLATE_SRC ", f" dport={port} ", *([] if port else [" type="])],
+    ]
 
 
 _PROTOCOL_WORDS = {

@@ -24,10 +24,10 @@ program, and must not outlive the client.
 
 After each command the script writes a mark to stdout and to stderr, a line that only this run can
 write, since it has a nonce: NONCE INDEX EXIT-CODE STATE [DIRECTION DEVICE]. STATE is 0 for a whole
-output, fN for selected lines (N more were left out of those that fit), h for a command that hung,
-s for one that was not run after that. In an agent's image the lanes would mix on stderr, where no
-shell writes many lines in one piece: there what a command wrote to it, if anything, follows its
-output on stdout, and a mark of STATE e.
+output, fN,… for selected lines (N more were left out of those that fit, and what LineCounts of
+model/evidence.py has follows), h for a command that hung, s for one that was not run after that.
+In an agent's image the lanes would mix on stderr, where no shell writes many lines in one piece:
+there what a command wrote to it, if anything, follows its output on stdout, and a mark of STATE e.
 """
 
 from __future__ import annotations
@@ -65,10 +65,19 @@ BEGIN {
       for (c = 1; c <= words[a,b]; c++) needle[a,b,c] = word[c]
     }
   }
+  if (needle[rules,1,1] == "+") sought = rules--
 }
 index($0, nonce " ") == 1 { code = $2; next }
 $0 == "" { next }
 {
+  lines[substr($0, 1, 4) == "TCP ", index($0, "-> [") > 0]++
+  if (sought) {
+    for (b = 2; b <= parts[sought]; b++) {
+      for (c = 1; c <= words[sought,b]; c++) if (index($0, needle[sought,b,c])) break
+      if (c > words[sought,b]) break
+    }
+    if (b > parts[sought]) met++
+  }
   for (a = 1; a <= rules; a++) {
     for (b = 1; b <= parts[a]; b++) {
       for (c = 1; c <= words[a,b]; c++) if (index($0, needle[a,b,c])) break
@@ -85,7 +94,8 @@ $0 == "" { next }
 }
 END {
   for (a = 1; a <= rules; a++) for (b = 1; b <= kept[a]; b++) print line[a,b]
-  printf "\n%s %d %d f%d\n", nonce, number, code, out
+  printf "\n%s %d %d f%d,%d,%d,%d,%d,%d\n", nonce, number, code, out,
+    lines[1,0], lines[1,1], lines[0,0], lines[0,1], met
   exit code
 }
 """

@@ -15,10 +15,10 @@ from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.script import HANG_SECONDS
 from kubectl_ebpfnet.collect.ask.unasked import AGENT_HANGS
 from kubectl_ebpfnet.model.catalogue import TC_FILTERS
-from kubectl_ebpfnet.model.evidence import InMemory, Output, Record
+from kubectl_ebpfnet.model.evidence import InMemory, LineCounts, Output, Record
 
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
-_STATE = re.compile(r"[0ehs]|f[0-9]{1,9}", re.ASCII)
+_STATE = re.compile(r"[0ehs]|f[0-9]{1,9}(?:,[0-9]{1,9}){5}", re.ASCII)
 _STDERR = "e"
 _LONGEST_HEADER = 128
 """Most bytes of a mark after its nonce; a device name has 15 at most."""
@@ -37,7 +37,7 @@ class Section:
     Attributes:
         index: 1-based, of the command among all forms of all questions.
         exit_code: of the command.
-        state: 0 for a whole output, `fN`, `h` or `s`; `e` for a stderr on stdout (script.py).
+        state: 0 for a whole output, `fN,…`, `h` or `s`; `e` for a stderr on stdout (script.py).
         device: (direction, device) of tc's filters, else ().
         output: the exact bytes.
     """
@@ -193,6 +193,7 @@ def records(
             words, rest = rest, b""
         why = _why_not_ended(section, seconds, hang_seconds)
         selected = section.state.startswith("f")
+        left_out, *counts = map(int, section.state[1:].split(",")) if selected else (0,)
         yield Record(
             0,
             question.place,
@@ -203,7 +204,8 @@ def records(
             started,
             why,
             line_filter=question.needles if selected else (),
-            left_out=int(section.state[1:]) if selected else 0,
+            left_out=left_out,
+            counts=LineCounts(*counts) if selected else None,
         )
     if error:
         index = _command_cut_off(questions, stdout.sections)

@@ -18,6 +18,7 @@ from kubectl_ebpfnet.explain.path import (
     nameserver,
     other_backends,
     reply,
+    room,
     seen,
 )
 from kubectl_ebpfnet.explain.path.endings import Arrived
@@ -71,6 +72,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
     if ends.doubt and isinstance(walk.end, Arrived):
         walk.doubt(ends.doubt)
     seen.apply(walk)
+    room.apply(walk)
     decision = settle(walk)
     query = nameserver.query_to(request, ends)
     if query is not None:

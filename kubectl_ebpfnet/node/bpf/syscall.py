@@ -28,7 +28,8 @@ MAP_LOOKUP_BATCH = 24
 LINK_CREATE, LINK_GET_FD_BY_ID, LINK_GET_NEXT_ID = 28, 30, 31
 
 # enum bpf_map_type, the types in use here
-ARRAY, PROG_ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH, LRU_PERCPU_HASH = 2, 3, 5, 6, 9, 10
+HASH, ARRAY, PROG_ARRAY, PERCPU_HASH, PERCPU_ARRAY = 1, 2, 3, 5, 6
+LRU_HASH, LRU_PERCPU_HASH = 9, 10
 PERCPU = frozenset({PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH})
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "ppc64le": 361, "s390x": 351, "riscv64": 280}
@@ -166,20 +167,21 @@ def info(fd: int, size: int, head: bytes = b"") -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class MapInfo:
-    """struct bpf_map_info: sizes in bytes."""
+    """struct bpf_map_info: sizes in bytes, `max_entries` as the map was made."""
 
     type: int
     id: int
     key_size: int
     value_size: int
+    max_entries: int
     flags: int
     name: str
 
 
 def map_info(fd: int) -> MapInfo:
     """Return the info of a map. Raises KernelError."""
-    type_, id_, key, value, _, flags, name = struct.unpack_from("=IIIIII16s", info(fd, 80))
-    return MapInfo(type_, id_, key, value, flags, name.rstrip(b"\0").decode("latin-1"))
+    type_, id_, key, value, most, flags, name = struct.unpack_from("=IIIIII16s", info(fd, 80))
+    return MapInfo(type_, id_, key, value, most, flags, name.rstrip(b"\0").decode("latin-1"))
 
 
 _POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
@@ -211,7 +213,11 @@ def value_bytes(of_map: MapInfo) -> int:
 
 
 class Map:
-    """An open map: look up by key, or read in batches. Closes its descriptor on exit."""
+    """An open map: look up by key, or read in batches. Closes its descriptor on exit.
+
+    Attributes:
+        next_bucket: of a hash map that is read in batches: where the next batch begins.
+    """
 
     def __init__(self, fd: int) -> None:
         """Take over a descriptor. Raises KernelError when its info cannot be read."""
@@ -222,6 +228,7 @@ class Map:
             os.close(fd)
             raise
         self.value_bytes = value_bytes(self.info)
+        self.next_bucket = 0
 
     @classmethod
     def pinned(cls, path: str | Path) -> Map:
@@ -282,6 +289,7 @@ class Map:
                 last = error.errno == errno.ENOENT
             count = int(struct.unpack_from("=I", attr, 32)[0])
             if count:
+                self.next_bucket = int(struct.unpack_from("=I", place)[0])
                 yield count, memoryview(keys), memoryview(values)
             if last:
                 return

@@ -50,6 +50,8 @@ FUNCTIONS = {
     "tail-calls": "cilium.tail_calls:states",
     "egress": "cilium.tables:egress",
     "ipmasq": "cilium.tables:ipmasq",
+    "map-room": "cilium.room:rooms",
+    "snat-use": "cilium.room:snat_uses",
     "metrics": "cilium.metrics:rows",
 }
 

@@ -57,6 +57,7 @@ def status(data: bytes) -> DatapathConfig:
         kube_proxy_replacement=_kpr(js.text(kpr, "mode")),
         socket_lb=_socket_lb(features),
         socket_lb_host_only=js.flag(features, "bpfSocketLBHostnsOnly"),
+        node_port_last=js.number(features, "nodePort", "portMax"),
         node_port_mode=js.text(features, "nodePort", "mode").lower(),
         node_port_mode_annotation=_mode_annotation(features),
         devices=_devices(kpr),

@@ -70,9 +70,11 @@ def datapath(settings: Mapping[str, str]) -> DatapathConfig:
         masquerade6=_masquerade(settings, "enable-ipv6-masquerade"),
         ip_masq_agent=_flag(settings, "enable-ip-masq-agent"),
         native_cidrs=_native(settings),
+        remote_node_masquerade=_flag(settings, "enable-remote-node-masquerade"),
         kube_proxy_replacement=_kpr(settings),
         socket_lb=_socket_lb(settings),
         socket_lb_host_only=_flag(settings, "bpf-lb-sock-hostns-only"),
+        node_port_last=_last_port(settings.get("node-port-range", "")),
         node_port_mode=settings.get("bpf-lb-mode", "") or settings.get("node-port-mode", ""),
         no_backend_response=settings.get("service-no-backend-response", "").lower(),
         node_port_mode_annotation=_flag(settings, "bpf-lb-mode-annotation"),
@@ -114,6 +116,12 @@ def _flag(settings: Mapping[str, str], *names: str) -> bool | None:
         if value is not None:
             return value
     return None
+
+
+def _last_port(text: str) -> int | None:
+    """Return the end of a range `30000,32767`, None where it is not understood."""
+    read = re.fullmatch(r"[0-9]{1,5}[,-]([0-9]{1,5})", text)
+    return int(read[1]) if read is not None else None
 
 
 def _seconds(settings: Mapping[str, str], name: str) -> int | None:

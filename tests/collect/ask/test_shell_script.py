@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from kubectl_ebpfnet.collect.ask import script, shell_script, unasked
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.shell_script import Splitter, records, script_argv
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.evidence import PlaceKind, Record, pod_place
+from kubectl_ebpfnet.model.evidence import LineCounts, PlaceKind, Record, pod_place
 from kubectl_ebpfnet.model.fact import Fact, Form
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 
@@ -205,6 +206,31 @@ def test_of_many_lines_the_newest_come_and_the_rest_is_counted(
     assert sorted(rest) == sorted(others[-most:])
     assert said.left_out == 2 * most
     assert said.line_filter == ("10.0.0.1",)
+    assert said.counts == LineCounts(tcp4=3 * most + 2, other4=1)
+
+
+def test_entries_are_counted_by_kind_and_those_to_the_destination(
+    shell: list[str], tmp_path: Path
+) -> None:
+    end = FlowFilter(ip_address("10.0.0.1"), None, ip_address("1.1.1.1"), 80, 6)
+    taken = "TCP OUT 10.0.0.{}:4000 -> 1.1.1.1:80 XLATE_SRC 172.30.0.11:4{} Created=9sec ago\n"
+    lines = [taken.format(n % 9, n) for n in range(30)]
+    lines += [
+        "TCP IN 1.1.1.1:80 -> 172.30.0.11:40 XLATE_DST 10.0.0.1:4000 Created=9sec ago\n",
+        "TCP OUT 10.0.0.1:1 -> 1.1.1.1:8080 XLATE_SRC 172.30.0.11:41 Created=9sec ago\n",
+        "UDP OUT 10.0.0.1:1 -> 1.1.1.1:80 XLATE_SRC 172.30.0.11:41 Created=9sec ago\n",
+        "TCP OUT [fd00::1]:1 -> [fd00::2]:80 XLATE_SRC [fd00::11]:41 Created=9sec ago\n",
+        "ICMPv6 OUT [fd00::1]:1 -> [fd00::2]:0 XLATE_SRC [fd00::11]:41 Created=9sec ago\n",
+        "ipv4 2 tcp 6 9 SYN_SENT src=10.0.0.1 dst=1.1.1.1 sport=9 dport=80 [UNREPLIED] x\n",
+        "\n",
+    ]
+    (tmp_path / "nat").write_text("".join(lines))
+    (said,) = run(shell, [Question(one("cat", str(tmp_path / "nat")).fact, PLACE, flows=(end,))])
+    assert said.counts == LineCounts(tcp4=32, tcp6=1, other4=2, other6=1, sought=31)
+    six = replace(end, address=ip_address("fd00::1"), peer=ip_address("fd00::2"))
+    (said,) = run(shell, [Question(one("cat", str(tmp_path / "nat")).fact, PLACE, flows=(six,))])
+    assert said.counts is not None
+    assert said.counts.sought == 1
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.parse import kube
-from kubectl_ebpfnet.parse.cilium import agent, config, ct, hubble, lb, maps, monitor, nat, policy
+from kubectl_ebpfnet.parse.cilium import (
+    agent,
+    config,
+    ct,
+    hubble,
+    lb,
+    maps,
+    monitor,
+    nat,
+    policy,
+    room,
+)
 from tests.parse import recorded
 from tests.parse.fuzzing import Parser, damaged, documents, facts_of
 from tests.parse.parse_samples import every, sample
@@ -38,6 +49,7 @@ PARSERS: dict[str, tuple[Parser, str]] = {
     "monitor json": (partial(monitor.event, number=1), "monitor -j"),
     "status": (agent.status, "status -o json"),
     "wireguard": (agent.wireguard, ""),
+    "sizes of maps": (room.sizes, "status -o json"),
     "endpoints": (agent.endpoints, "endpoint list -o json"),
     "nodes": (agent.nodes, "node list -o json"),
     "identities": (agent.identities, "identity list -o json"),

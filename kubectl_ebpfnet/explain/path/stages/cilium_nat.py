@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from kubectl_ebpfnet.explain.flows.match import no_snat_map
+from kubectl_ebpfnet.explain.path import masquerade_address, snat_ports
 from kubectl_ebpfnet.explain.path.stages.masquerade import report_missing
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.programs.at_device import Presence, at_device
@@ -24,8 +25,9 @@ _SEARCHED = 2000
 """NAT lines that are searched for the address that a device masquerades with."""
 
 
-def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
-    """Apply cil_to_netdev's SNAT: add the hop and give the packet its new source.
+def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
+    """Apply cil_to_netdev's SNAT: add the hop and give the packet its new source; None where it
+    has no port for it.
 
     Args:
         walk: takes hops and findings.
@@ -37,7 +39,10 @@ def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
     where = (HopPlace.CILIUM, here.device, here.node, HopKind.NAT)
     entry = tracked.cilium_nat if tracked is not None and tracked.node == here.node else None
     if entry is not None and entry.flow == flow and not walk.outdated:
-        return _as_seen(walk, here, node, entry)
+        spared = "" if walk.answered_now() else _spared(walk, node, flow.destination)
+        if not spared or entry.translated().source == flow.source:
+            return _as_seen(walk, here, node, entry)
+        _outlived(walk, entry, spared)
     if node.config.masquerading_of(flow.source.version) != "bpf":
         return here
     exemption = _exemption(walk, here, node)
@@ -118,10 +123,10 @@ def _as_seen(walk: PathBuilder, here: PacketState, node: NodeView, entry: NatEnt
     return here.to(here.stage, packet=packet)
 
 
-def _masqueraded(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
+def _masqueraded(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
     flow = here.packet.flow
     where = (HopPlace.CILIUM, here.device, here.node, HopKind.NAT)
-    addresses, proof = _candidates(node, here.device, flow.source.version)
+    addresses, proof = _candidates(walk, node, here.device, flow.source.version)
     evidence = cite.of(node.config_record, node.config.masquerading) + proof
     if len(addresses) != 1:
         listed = ", ".join(map(str, addresses))
@@ -138,6 +143,8 @@ def _masqueraded(walk: PathBuilder, here: PacketState, node: NodeView) -> Packet
             else f"the address of {here.device} is not known",
         )
         return here
+    if not snat_ports.by_cilium(walk, here, node, addresses[0], where):
+        return None
     packet = replace(here.packet, flow=flow.with_source(addresses[0], None))
     seen = ", as its NAT map shows for other flows" if proof else ""
     walk.hop(
@@ -173,21 +180,21 @@ def _not_in_nat_map(walk: PathBuilder, here: PacketState, node: NodeView) -> Non
 
 
 def _candidates(
-    node: NodeView, device: str, version: int
+    walk: PathBuilder, node: NodeView, device: str, version: int
 ) -> tuple[tuple[Address, ...], tuple[Evidence, ...]]:
-    """Return the addresses that Cilium may masquerade with at a device, and what narrows them down.
-
-    Which of several it takes depends on its version (a public one first; 1.16 to 1.18 the node's
-    own): the entries of its NAT map tell, where there are some.
-    """
-    own = node.addresses_of(device, version)
-    if len(own) < 2:
-        return own, ()
-    for line in islice(node.lines(q.NAT, [str(address) for address in own]), _SEARCHED):
+    """Return the addresses that Cilium may masquerade with at a device, and the entry of its NAT
+    map that tells which of several; an egress gateway's address may be at the device as well."""
+    known = walk.cluster.kube_node(node.name)
+    addresses = known.internal_addresses if known is not None else None
+    found = masquerade_address.of_cilium(node, device, version, addresses)
+    if len(found) < 2:
+        return found, ()
+    others = {row.egress_address for row in node[q.EGRESS_GATEWAY].facts}
+    for line in islice(node.lines(q.NAT, [str(address) for address in found]), _SEARCHED):
         entry = line.fact
-        if entry.direction == "OUT" and entry.address in own:
+        if entry.direction == "OUT" and entry.address in found and entry.address not in others:
             return (entry.address,), line.evidence
-    return own, ()
+    return found, ()
 
 
 def _nat_evidence(walk: PathBuilder) -> tuple[Evidence, ...]:
@@ -203,17 +210,42 @@ def _exemption(walk: PathBuilder, here: PacketState, node: NodeView) -> str:
     flow = here.packet.flow
     if walk.ends.host_network or flow.source in walk.cluster.node_addresses:
         return "the source is the node itself"
-    for cidr in node.config.native_cidrs:
-        if flow.destination in cidr:
-            return f"{flow.destination} is in the native routing CIDR {cidr}"
-    for prefix in node[q.IP_MASQ].facts:
-        if flow.destination in prefix:
-            return f"ip-masq-agent spares {prefix}"
-    if flow.destination in walk.cluster.node_addresses and node.config.routing_mode == "native":
-        return f"{flow.destination} is a node of the cluster"
+    if spared := _spared(walk, node, flow.destination):
+        return spared
     if _no_endpoint(node, flow.source):
         return f"{flow.source} is no endpoint of this node"
     return ""
+
+
+def _spared(walk: PathBuilder, node: NodeView, destination: Address) -> str:
+    """Return why no pod is masqueraded to a destination; "" when pods are."""
+    for cidr in node.config.native_cidrs:
+        if destination in cidr:
+            return f"{destination} is in the native routing CIDR {cidr}"
+    for prefix in node[q.IP_MASQ].facts:
+        if destination in prefix:
+            return f"ip-masq-agent spares {prefix}"
+    if destination not in walk.cluster.node_addresses or node.config.remote_node_masquerade:
+        return ""
+    if node.config.routing_mode == "native":
+        return f"{destination} is a node of the cluster"
+    entry = node.ipcache_of(destination)
+    if entry is not None and "skiptunnel" in entry.flags:
+        return f"{destination} is a node of the cluster that is reached without the tunnel"
+    return ""
+
+
+def _outlived(walk: PathBuilder, entry: NatEntry, spared: str) -> None:
+    """Report an entry of the NAT map that is older than what spares its destination: Cilium looks
+    the map up only for what it masquerades."""
+    walk.finding(
+        Severity.WARNING,
+        f"Cilium's NAT map has the flow as {endpoint_text(entry.address, entry.port)}, though it "
+        "is masqueraded no more",
+        f"{spared}: the entry is older than that. Packets that are sent now keep the pod's "
+        "address, so a connection that began before is broken.",
+        _nat_evidence(walk),
+    )
 
 
 def _no_endpoint(node: NodeView, address: Address) -> bool:

@@ -40,8 +40,8 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if not here.in_device and inside and not size.sent_by_node(walk, here, node):
         return None
     if inside and not here.skips_netfilter:
-        here = by_netfilter(walk, here, node)
-        behind_nat = _behind_nat(walk, here, node)
+        translated = by_netfilter(walk, here, node)
+        behind_nat = _behind_nat(walk, translated, node) if translated is not None else None
         if behind_nat is None:
             return None
         here = behind_nat
@@ -65,7 +65,10 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
             here = translated
         else:
             sent = here.packet.flow.source
-            here = by_cilium(walk, here, node)
+            masqueraded = by_cilium(walk, here, node)
+            if masqueraded is None:
+                return None
+            here = masqueraded
             if here.packet.flow.source != sent:
                 translates_answers(walk, here, node)
     encrypted = encrypt(walk, here, node)

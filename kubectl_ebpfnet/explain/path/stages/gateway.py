@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kubectl_ebpfnet.explain.path import snat_ports
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import FactLine
@@ -203,6 +204,8 @@ def translate(
             detail="The policy's egressIP is on none of the node's devices, or its interface has "
             "none.",
         )
+        return None
+    if not snat_ports.by_cilium(walk, here, node, row.egress_address, where):
         return None
     packet = replace(here.packet, flow=flow.with_source(row.egress_address, None))
     walk.hop(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from kubectl_ebpfnet.explain.path import policy
+from kubectl_ebpfnet.explain.path import policy, room
 from kubectl_ebpfnet.explain.path.stages import policy_map
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
 from kubectl_ebpfnet.explain.views.names import identity_name, identity_text
@@ -206,6 +206,8 @@ def denied(
     )
     if verdict.entry is None and _enforced(subject) is False:
         evidence += policy_map.enforcement_evidence(subject.node, subject.endpoint_id)
+    full = room.policy_map_full(subject.node, subject.endpoint_id)
+    rule += f"; {full}" if full and verdict.entry is None else ""
     unread = "" if audit_read else " Whether it is in policy audit mode was not read."
     show = subject.node.cilium(f"monitor -t drop --related-to {subject.endpoint_id}")
     walk.drop(
@@ -246,6 +248,12 @@ def _lacks_entry(subject: PolicySubject) -> str:
 def _fix(walk: PathBuilder, subject: PolicySubject, verdict: policy.PolicyVerdict) -> Fix:
     what = f"{subject.what} {subject.side} {_who(walk, subject)}"
     whose = "the node" if "host" in subject.name else "the pod"
+    if verdict.entry is None and room.policy_map_full(subject.node, subject.endpoint_id):
+        return Fix(
+            "Raise bpf-policy-map-max, or let the policies select fewer identities and ports: an "
+            f"entry that allows {what} may not have fitted.",
+            subject.node.cilium(f"bpf policy get {subject.endpoint_id} -n"),
+        )
     allow = f"Allow {what} in a policy that selects {whose}."
     if verdict.entry is None:
         if _enforced(subject) or not (_enforced(subject) is False or _is_empty(subject)):

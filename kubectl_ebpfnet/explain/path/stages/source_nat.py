@@ -6,10 +6,12 @@ Sources: chain CILIUM_POST_nat (Cilium pkg/datapath/iptables/iptables.go), KUBE-
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd
+from kubectl_ebpfnet.explain.path import masquerade_address, snat_ports
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.stages import hooks, reply_nat
 from kubectl_ebpfnet.explain.path.stages.hooks import HookTables
@@ -20,6 +22,7 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
+from kubectl_ebpfnet.model.netfilter import NetfilterRule
 from kubectl_ebpfnet.model.path import (
     Decides,
     Evidence,
@@ -34,8 +37,9 @@ from kubectl_ebpfnet.model.untrusted import address
 _SAVE = "iptables-save -c"
 
 
-def by_netfilter(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:
-    """Apply nat POSTROUTING: add the hop and give the packet its new source.
+def by_netfilter(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
+    """Apply nat POSTROUTING: add the hop and give the packet its new source; None where it has no
+    port for it.
 
     Args:
         walk: takes hops and findings.
@@ -78,14 +82,23 @@ def _source(node: NodeView, here: PacketState, end: ChainEnd) -> Address | None:
         except ParseError:  # a range of addresses
             return None
     if end.target == "MASQUERADE":
-        found = node.addresses_of(here.device, here.packet.flow.source.version)
-        return found[0] if found else None
+        next_hop = here.next_hop or here.packet.flow.destination
+        found = masquerade_address.of_netfilter(node, here.device, next_hop)
+        return found[0] if len(found) == 1 else None
     return None
+
+
+def _ports(rule: NetfilterRule) -> range:
+    """Return the ports that a rule may give: its range, else those that need no privilege."""
+    read = re.search(r"(?:^|:)([0-9]{1,5})(?:-([0-9]{1,5}))?$", rule.to_address)
+    if read is None or (rule.to_address.count(":") > 1 and "]" not in rule.to_address):
+        return range(1024, 1 << 16)
+    return range(int(read[1]), int(read[2] or read[1]) + 1)
 
 
 def _translated(
     walk: PathBuilder, here: PacketState, node: NodeView, nat: NatOutcome
-) -> PacketState:
+) -> PacketState | None:
     """Give the packet the source that a rule says; with the port of the newest flow, if seen."""
     back_end, end = nat.end
     assert end.rule is not None
@@ -119,6 +132,8 @@ def _translated(
             reason=f"which address {end.rule.title} gives it is not known",
         )  # fmt: skip
         return here
+    if not snat_ports.by_netfilter(walk, here, node, new, _ports(end.rule)):
+        return None
     packet = replace(here.packet, flow=flow.with_source(new, None))
     walk.hop(
         *where, f"netfilter masquerades the source to {new} {by}", State.DERIVED, packet, evidence
