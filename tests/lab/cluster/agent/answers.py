@@ -100,9 +100,16 @@ class Agent:
         form["cilium"]["msg"] = NAME
         form["cluster"]["self"] = self.node.name
         form["controllers"] = []
+        sizes = {name: row[3] for name, row in bpf.MAPS.items()}
         form["bpf-maps"]["maps"] = [
-            {"name": "TCP connection tracking", "size": bpf.MAPS["cilium_ct4_global"][3]},
-            {"name": "Non-TCP connection tracking", "size": bpf.MAPS["cilium_ct_any4_global"][3]},
+            {"name": "TCP connection tracking", "size": sizes["cilium_ct4_global"]},
+            {"name": "Non-TCP connection tracking", "size": sizes["cilium_ct_any4_global"]},
+            {"name": "Endpoints", "size": sizes["cilium_lxc"]},
+            {"name": "IP cache", "size": sizes["cilium_ipcache_v2"]},
+            {"name": "IPv4 service", "size": sizes["cilium_lb4_services_v2"]},
+            {"name": "IPv4 service backend", "size": sizes["cilium_lb4_backends_v3"]},
+            {"name": "IPv4 service reverse NAT", "size": sizes["cilium_lb4_reverse_nat"]},
+            {"name": "Endpoint policy", "size": bpf.POLICY_ENTRIES},
         ]
         allocated = {e["address"]: f"{e['namespace']}/{e['pod']}" for e in self.own()}
         allocated[self.node.router] = "router"

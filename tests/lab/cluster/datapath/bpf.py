@@ -36,6 +36,8 @@ ENDPOINT = (20, 48)
 IPCACHE = (24, 24)
 POLICY = (12, 12)
 METRICS = (8, 16)
+POLICY_ENTRIES = 256
+"""Room of a policy map."""
 
 WORLD, HOST, REMOTE_NODE = 2, 1, 6
 
@@ -170,7 +172,7 @@ def attach_endpoint(
     mac: str, host_mac: str,
 ) -> None:  # fmt: skip
     """Give a new pod its endpoint row, an allow-all policy map and its programs."""
-    sys_bpf.create_map(policy_map(endpoint_id), LPM_TRIE, *POLICY, 256, NO_PREALLOC)
+    sys_bpf.create_map(policy_map(endpoint_id), LPM_TRIE, *POLICY, POLICY_ENTRIES, NO_PREALLOC)
     with Map(policy_map(endpoint_id), *POLICY) as policy:
         for egress in (False, True):
             policy.put(policy_key(0, egress, 0, 0), ALLOW)

@@ -7,6 +7,7 @@ allowed, `--clear` opens it again. What is not allowed is dropped by the endpoin
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from tests.lab.cluster.datapath import bpf
 from tests.lab.cluster.datapath.syscall_bpf import Map
 from tests.lab.cluster.processes import alive
 
+_NOBODY = 60000
+"""The first of many identities without a pod."""
 _PROTOCOLS = {"ICMP": 1, "TCP": 6, "UDP": 17}
 
 
@@ -64,6 +67,19 @@ def clear(namespace: str, pod: str) -> None:
         policy.put(everything, bpf.ALLOW)
         for key in [key for key, _ in policy.items() if _is_egress(key) and key != everything]:
             policy.remove(key)
+
+
+def fill(namespace: str, pod: str) -> None:
+    """Leave a pod's policy map no room: entries of identities that nobody has, which allow what
+    comes in. Raises LookupError when the pod has no endpoint."""
+    with _policy_map(namespace, pod) as policy:
+        for number in range(bpf.POLICY_ENTRIES):
+            try:
+                policy.put(bpf.policy_key(_NOBODY + number, False, 0, 0), bpf.ALLOW)
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    return
+                raise
 
 
 def endpoint(namespace: str, pod: str) -> dict[str, object]:
