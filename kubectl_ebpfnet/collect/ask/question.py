@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
 
+from kubectl_ebpfnet.model.catalogue import CONNTRACK, NAT
 from kubectl_ebpfnet.model.evidence import Place
 from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, UDP, Address, endpoint_text, has_ports
@@ -66,8 +67,9 @@ class Question:
                 rule[3] += words[3]
             else:
                 rule += words
-        if (end := snat_end(self.flows)) is not None:
-            rules[end] = _to_end(*end)
+        end = snat_end(self.flows)
+        if end is not None and self.fact.name in (NAT.name, CONNTRACK.name):
+            rules[end] = _to_end(*end, cilium=self.fact.name == NAT.name)
         parts = (["|".join(part) for part in rule if part] for rule in rules.values())
         return "\n".join("\t".join(part or " ") for part in parts)  # every entry has a blank
 
@@ -90,15 +92,13 @@ def snat_end(flows: Sequence[FlowFilter]) -> tuple[int, Address, int] | None:
     return None
 
 
-def _to_end(protocol: int, address: Address, port: int) -> list[list[str]]:
+def _to_end(protocol: int, address: Address, port: int, *, cilium: bool) -> list[list[str]]:
     """Return the rule of entries to a destination: in Cilium's NAT map, or in nf_conntrack."""
-    cilium, *netfilter = _PROTOCOL_WORDS.get(protocol, [""])
-    return [
-        ["+"],
-        [f"{cilium}OUT ", *netfilter],
-        [f" -> {endpoint_text(address, port)} ", *(f" dst={a} " for a in _address_words(address))],
-        [" XLATE_SRC ", f" dport={port} ", *([] if port else [" type="])],
-    ]
+    ours, netfilter = _PROTOCOL_WORDS.get(protocol, ("", ""))
+    if cilium:
+        return [["+"], [f" -> {endpoint_text(address, port)} XLATE_SRC "], [f"{ours}OUT "]]
+    ports = [[f" dport={port} "]] if port else []
+    return [["+"], [f" dst={_address_words(address)[-1]} "], *ports, [netfilter]]
 
 
 _PROTOCOL_WORDS = {

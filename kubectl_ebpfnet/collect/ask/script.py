@@ -70,7 +70,9 @@ BEGIN {
 index($0, nonce " ") == 1 { code = $2; next }
 $0 == "" { next }
 {
-  lines[substr($0, 1, 4) == "TCP ", index($0, "-> [") > 0]++
+  if (/^TCP /) { if (/^TCP [A-Z]+ \[/) tcp6++; else tcp4++ }
+  else if (/^[^ ]+ [A-Z]+ \[/) other6++
+  else other4++
   if (sought) {
     for (b = 2; b <= parts[sought]; b++) {
       for (c = 1; c <= words[sought,b]; c++) if (index($0, needle[sought,b,c])) break
@@ -95,7 +97,7 @@ $0 == "" { next }
 END {
   for (a = 1; a <= rules; a++) for (b = 1; b <= kept[a]; b++) print line[a,b]
   printf "\n%s %d %d f%d,%d,%d,%d,%d,%d\n", nonce, number, code, out,
-    lines[1,0], lines[1,1], lines[0,0], lines[0,1], met
+    tcp4, tcp6, other4, other6, met
   exit code
 }
 """
