@@ -22,7 +22,6 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
-from kubectl_ebpfnet.model.netfilter import NetfilterRule
 from kubectl_ebpfnet.model.path import (
     Decides,
     Evidence,
@@ -88,10 +87,11 @@ def _source(node: NodeView, here: PacketState, end: ChainEnd) -> Address | None:
     return None
 
 
-def _ports(rule: NetfilterRule) -> range:
-    """Return the ports that a rule may give: its range, else those that need no privilege."""
-    read = re.search(r"(?:^|:)([0-9]{1,5})(?:-([0-9]{1,5}))?$", rule.to_address)
-    if read is None or (rule.to_address.count(":") > 1 and "]" not in rule.to_address):
+def _ports(to: str) -> range:
+    """Return the ports that `--to-source` or `--to-ports` gives: its range, else those that need no
+    privilege."""
+    read = re.search(r"(?:^|:)([0-9]{1,5})(?:-([0-9]{1,5}))?$", to)
+    if read is None or (to.count(":") > 1 and "]" not in to):
         return range(1024, 1 << 16)
     return range(int(read[1]), int(read[2] or read[1]) + 1)
 
@@ -132,7 +132,7 @@ def _translated(
             reason=f"which address {end.rule.title} gives it is not known",
         )  # fmt: skip
         return here
-    if not snat_ports.by_netfilter(walk, here, node, new, _ports(end.rule)):
+    if not snat_ports.by_netfilter(walk, here, node, new, _ports(end.to_address)):
         return None
     packet = replace(here.packet, flow=flow.with_source(new, None))
     walk.hop(
