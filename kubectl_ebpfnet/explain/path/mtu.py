@@ -1,7 +1,6 @@
 """The largest packet that fits on the way, there and back, and who sends larger ones.
 
-The way back is followed where the packet came to a pod or a node of the cluster over at most one
-wire: by the same devices, the far end's own routes, and the same encapsulation.
+The way back is that of the answer's own walk.
 """
 
 from __future__ import annotations
@@ -9,15 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from kubectl_ebpfnet.explain.kernel import mtu
 from kubectl_ebpfnet.explain.kernel.mtu import Limit, Sender
-from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, own_packet, pod_tables
-from kubectl_ebpfnet.explain.kernel.routing import RoutingTables, decide
-from kubectl_ebpfnet.explain.path.endings import Arrived, Destination
-from kubectl_ebpfnet.explain.path.state import PathBuilder, Wire
-from kubectl_ebpfnet.explain.views.node import NodeView
-from kubectl_ebpfnet.model.kernel import Route
-from kubectl_ebpfnet.model.net import TCP, Flow
+from kubectl_ebpfnet.explain.path.endings import Arrived
+from kubectl_ebpfnet.explain.path.state import PathBuilder
+from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import Finding, Larger, PathMtu, Severity
 
 
@@ -127,73 +121,17 @@ def _clamped(walk: PathBuilder) -> str:
 
 
 def _ways(walk: PathBuilder) -> tuple[_Way, _Way | None]:
-    """Return the way there and the way back; None where that is not followed."""
-    far, missing = _far_sender(walk)
-    unread = () if walk.sends is not None else ("what the source sends",)
-    there = _Way(walk.sends, far, walk.limits, unread, back=False)
-    end = walk.end
-    if not isinstance(end, Arrived) or end.destination is Destination.OUTSIDE:
+    """Return the way there and the way back; None where no answer comes back."""
+    answer = walk.back
+    far = answer.sends if answer is not None else None
+    there = _Way(walk.sends, far, walk.limits, _unread(walk), back=False)
+    if answer is None or not isinstance(answer.end, Arrived):
         return there, None
-    if len(walk.wires) > 1 or not walk.limits:
-        return there, None
-    limits = [*_over_the_wire(walk, walk.wires[0])] if walk.wires else []
-    if end.destination is Destination.POD:  # out of the far pod
-        last = walk.limits[-1]
-        if not any(last.device == wire.device for wire in walk.wires):
-            limits.insert(0, mtu.coming_in(walk.cluster.node(last.node), last.device, 0))
-    if not walk.ends.host_network:  # into the source's pod
-        first = walk.limits[0]
-        node = walk.cluster.node(first.node)
-        limits.append(mtu.leaving(node, first.device, None, 0, Larger.UNKNOWN))
-    return there, _Way(far, walk.sends, limits, missing, back=True)
+    return there, _Way(far, walk.sends, answer.limits, _unread(answer), back=True)
 
 
-def _over_the_wire(walk: PathBuilder, wire: Wire) -> Iterator[Limit]:
-    """Yield what an answer passes between the nodes: the far one's device, the near one's."""
-    left = wire.left
-    far = walk.cluster.node(walk.visited_nodes[0])
-    flow = (left.packet.outer or left.packet.flow).reversed()
-    by_bpf = far.host_routing.bpf is not False
-    larger = mtu.becomes(left.packet, left.encrypted, by_bpf=by_bpf)
-    route = _route(node_tables(far, flow.destination.version), flow)
-    own = not left.encrypted and larger is not Larger.UNKNOWN
-    if not own or (route is not None and route.device != wire.device):
-        route = None
-    yield mtu.leaving(far, wire.device, route, left.added, larger)
-    yield mtu.coming_in(walk.cluster.node(left.node), left.device, left.added)
-
-
-def _far_sender(walk: PathBuilder) -> tuple[Sender | None, tuple[str, ...]]:
-    """Return the size of what the far end sends, and what was not read of it."""
-    end = walk.end
-    if not isinstance(end, Arrived) or end.destination is Destination.OUTSIDE:
-        return None, ()
-    flow = walk.hops[-1].packet.flow.reversed()
-    node = walk.cluster.node(walk.hops[-1].node)
-    if end.destination is Destination.NODE:
-        return _told(_far_node(node, flow), f"node {node.name}")
-    pod = walk.cluster.pod_with(flow.source)
-    if pod is None:
-        return None, (f"what {flow.source} sends",)
-    netns = walk.cluster.pod_netns(pod.namespace, pod.name)
-    route = _route(pod_tables(netns, flow.destination.version), flow)
-    name = f"{pod.namespace}/{pod.name}"
-    sender = mtu.sender_of_pod(name, netns, route) if route is not None else None
-    return _told(sender, f"pod {name}")
-
-
-def _told(sender: Sender | None, name: str) -> tuple[Sender | None, tuple[str, ...]]:
-    return sender, () if sender is not None else (f"what {name} sends",)
-
-
-def _far_node(node: NodeView, flow: Flow) -> Sender | None:
-    route = _route(node_tables(node, flow.destination.version), flow)
-    return mtu.sender_of_node(node, route) if route is not None else None
-
-
-def _route(tables: RoutingTables | str, flow: Flow) -> Route | None:
-    """Return the route that a namespace's own packet certainly takes."""
-    if isinstance(tables, str):
-        return None
-    decision = decide(tables, own_packet(flow))
-    return None if decision.undecided or decision.refused else decision.route
+def _unread(walk: PathBuilder) -> tuple[str, ...]:
+    if walk.sends is not None:
+        return ()
+    name = walk.source_pod if walk.sender.kind == "pod" else walk.sender.text
+    return (f"what {walk.sender.kind} {name} sends",)

@@ -134,15 +134,6 @@ class Choice:
     others: tuple[Backend, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Wire:
-    """A packet on its way from a node to another: as it left, and by which device it comes in, ""
-    until that is known."""
-
-    left: PacketState
-    device: str = ""
-
-
 @dataclass
 class PathBuilder:
     """A walk in progress: the resolved ends, the hops so far, and how the walk ends.
@@ -168,7 +159,6 @@ class PathBuilder:
         pieces: bytes of the fragments in which its tunnel's packet travels, None for a whole one.
         sends: the size of packets that the source sends, None where that was not read.
         limits: sizes that the places take which the packet passed, in their order.
-        wires: how it went from node to node.
         unread_listener: why it is not known whether a process listens where the packet arrives, ""
             where it is.
         end: how the walk ended.
@@ -198,7 +188,6 @@ class PathBuilder:
     pieces: int | None = None
     sends: Sender | None = None
     limits: list[Limit] = field(default_factory=list)
-    wires: list[Wire] = field(default_factory=list)
     unread_listener: str = ""
     end: End = _NOT_BEGUN
     choice: Choice | None = None

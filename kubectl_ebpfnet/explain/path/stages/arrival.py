@@ -52,8 +52,6 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     device = _device(node, here)
     if _is_down(walk, here, node, device):
         return None
-    if walk.wires:
-        walk.wires[-1] = replace(walk.wires[-1], device=device)
     if not size.into_node(walk, here, node, device):
         return None
     here = here.to(here.stage, next_hop=None, route=None, added=0)

@@ -31,7 +31,7 @@ def sent_by_pod(walk: PathBuilder, here: PacketState, netns: PodNetns, route: Ro
 
 def sent_by_node(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
     """Note how large a packet the node itself sends; return whether it sends this one."""
-    if walk.sends is not None or not walk.ends.host_network or here.route is None:
+    if walk.sends is not None or not walk.from_node or here.route is None:
         return True
     walk.sends = mtu.sender_of_node(node, here.route)
     return _is_sent(walk, here, here.on_node(HopKind.ROUTE))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path.endings import Destination
-from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage, Wire
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.model import catalogue as q
@@ -46,7 +46,6 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
             fix=_route_to(here, node) if reason else None,
         )
         walk.visited_nodes.append(node)
-        walk.wires.append(Wire(here))
         identity, inner = here.identity, here.sealed or here.packet
         changed = inner.flow.source != walk.ends.flow.source
         if inner.outer is None and (changed or walk.from_node):
