@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Flag, auto
-from types import UnionType
 from typing import Generic, TypeVar
 
 from kubectl_ebpfnet.model.evidence import PlaceKind
@@ -65,11 +64,10 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Fact(Generic[T]):
-    """One fact that a place can be asked for: a row of the table.
+    """One fact that a place can be asked for, of class T: a row of the table.
 
     Attributes:
         name: unique.
-        kind: the class of its facts.
         places: the kinds of place that can answer.
         need: who needs it; nobody for a row that is only read.
         node: name of the node side's question (model/protocol/questions.py), "" for none.
@@ -92,7 +90,6 @@ class Fact(Generic[T]):
     """
 
     name: str
-    kind: type[T] | UnionType
     places: tuple[PlaceKind, ...]
     need: Need = NOBODY
     node: str = ""

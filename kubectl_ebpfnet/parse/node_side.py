@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.catalogue import NODE_FACTS
+from kubectl_ebpfnet.model.node_facts import NODE_FACTS
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import PROGRAM
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import untrusted
-from kubectl_ebpfnet.model.catalogue import NODE_FACTS
+from kubectl_ebpfnet.model.node_facts import NODE_FACTS
 from kubectl_ebpfnet.model.protocol import codec
 
 TEXTS = st.text(max_size=20) | st.sampled_from(

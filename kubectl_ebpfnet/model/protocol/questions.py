@@ -114,7 +114,7 @@ class NodeRequest:
 
     Attributes:
         id: comes back in the answer.
-        argv: `node_argv(name, …)` with a name of NODE_FACTS (model/catalogue.py), or one of
+        argv: `node_argv(name, …)` with a name of NODE_FACTS (model/node_facts.py), or one of
             HOST_PROGRAMS.
         netns: a pod's namespace; None for the node's own.
         flows: filters of `ct`, `nat` and `conntrack`; () for all entries.

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model.catalogue import NODE_FACTS
 from kubectl_ebpfnet.model.cilium import Backend, Frontend
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.kernel import InterfaceAddress
 from kubectl_ebpfnet.model.net import TCP, Flow
+from kubectl_ebpfnet.model.node_facts import NODE_FACTS
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 from kubectl_ebpfnet.parse import node_side

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.model.catalogue import NODE_FACTS
 from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, MetricRow
+from kubectl_ebpfnet.model.node_facts import NODE_FACTS
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
 from kubectl_ebpfnet.node.cilium import lb
 from kubectl_ebpfnet.node.cilium import pins as cilium_pins

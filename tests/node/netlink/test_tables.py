@@ -19,9 +19,9 @@ from pyroute2.netlink import NETLINK_ROUTE, NLM_F_DUMP
 from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_NEWLINK, RTM_NEWRULE
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
-from kubectl_ebpfnet.model.catalogue import NODE_FACTS
 from kubectl_ebpfnet.model.kernel import FibAnswer, InterfaceAddress, Link, Neighbour, Route, Rule
 from kubectl_ebpfnet.model.net import protocol_number
+from kubectl_ebpfnet.model.node_facts import NODE_FACTS
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
 from kubectl_ebpfnet.node.host import netns

@@ -8,7 +8,7 @@ A question of each namespace (`pod: links`) has its exit code, its error and its
 import json
 import sys
 
-from kubectl_ebpfnet.model.catalogue import NODE_FACTS
+from kubectl_ebpfnet.model.node_facts import NODE_FACTS
 from kubectl_ebpfnet.model.protocol.questions import (
     HOST_PROGRAMS,
     NodeRequest,
