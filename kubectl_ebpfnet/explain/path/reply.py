@@ -52,6 +52,9 @@ def walk_back(forth: PathBuilder, run: Run) -> None:
     if here.stage in (Stage.SOCKET, Stage.POD):  # it stays on lo in the pod, as its answer does
         back.arrived(Destination.POD, end.text)
         return
+    if forth.proxied:
+        back.unknown("the L7 proxy answers, on a connection of its own, whose way is not walked")
+        return
     elsewhere = _goes_elsewhere(forth, here, end, packet)
     if elsewhere:
         back.unknown(elsewhere)

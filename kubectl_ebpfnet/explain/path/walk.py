@@ -74,6 +74,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
     seen.apply(walk)
     room.apply(walk)
     decision = settle(walk)
+    answer = reply.way_back(walk)
     query = nameserver.query_to(request, ends)
     if query is not None:
         path_of_query = explain(query, bundle)
@@ -81,6 +82,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
         walk.findings.extend(nameserver.findings_of(path_of_query))
         if decision.verdict is Verdict.DROPPED:
             walk.hops.extend(path_of_query.hops)
+            answer = path_of_query.answer
     if isinstance(walk.end, Arrived):
         walk.findings.extend(mtu.findings(walk))
     across = findings.across(findings.WholePath(cluster, ends, walk.flows, decision.reason))
@@ -107,7 +109,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
         contradictions=decision.contradictions,
         drop=decision.drop,
         attempt=walk.attempt,
-        answer=reply.way_back(walk),
+        answer=answer,
         mtu=mtu.of_path(walk),
     )
 

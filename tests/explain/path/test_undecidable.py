@@ -109,6 +109,7 @@ EDITS: dict[str, Edits] = {
 FAULTS = Path(__file__).parents[2] / "faults"
 BY_NODE_PODS = [
     ("c16-lb-address-local", "client", "172.31.7.241:80", "tcp"),
+    ("n04d-forward-drop-reply", "client", "1.1.1.1:80", "tcp"),
     ("n12-fwmark-blackhole", "client", "1.1.1.1:80", "tcp"),
     ("n12-fwmark-blackhole", "client", "svc/web", "tcp"),
     ("v14d-web-pod-no-route", "client", "svc/web", "tcp"),
