@@ -20,8 +20,9 @@ def setting() -> Iterator[None]:
     with world.nodes():
         for node in world.NODES:
             other = next(name for name in world.NODES if name != node)
-            own, end = world.NODES[node][0], world.NODES[other][0]
-            for mine, its in zip(world.CIDRS[node], world.CIDRS[other], strict=True):
+            for version in (0, 1):
+                mine, its = world.CIDRS[node][version], world.CIDRS[other][version]
+                own, end = world.NODES[node][version], world.NODES[other][version]
                 out = f"tmpl src {own} dst {end} proto esp reqid 1 mode tunnel"
                 back = f"tmpl src {end} dst {own} proto esp reqid 1 mode tunnel"
                 world.batch(
@@ -45,23 +46,26 @@ def _set_states(
         key: number of node2's key for that.
         spi: of that state of node2.
     """
-    first, second = (world.NODES[node][0] for node in ("node1", "node2"))
     for node in world.NODES:
         lines = ["xfrm state flush"]
-        for source, target in ((first, second), (second, first)):
-            there = source == second
-            if not there and not (at_node1 if node == "node1" else at_node2):
-                continue
-            number, used = (spi, key) if not there and node == "node2" else (SPI, 0)
-            lines.append(
-                f"xfrm state add src {source} dst {target} proto esp spi {number} reqid 1 mode "
-                f"tunnel aead rfc4106(gcm(aes)) 0x{_KEYS[used]} 128 sel src 0.0.0.0/0 dst 0.0.0.0/0"
-            )
+        for version in (0, 1):
+            first, second = (world.NODES[name][version] for name in ("node1", "node2"))
+            anything = "::/0" if version else "0.0.0.0/0"
+            for source, target in ((first, second), (second, first)):
+                there = source == first
+                if there and not (at_node1 if node == "node1" else at_node2):
+                    continue
+                number, used = (spi, key) if there and node == "node2" else (SPI, 0)
+                lines.append(
+                    f"xfrm state add src {source} dst {target} proto esp spi {number} reqid 1 "
+                    f"mode tunnel aead rfc4106(gcm(aes)) 0x{_KEYS[used]} 128 sel src {anything} "
+                    f"dst {anything}"
+                )
         world.batch(node, "\n".join(lines) + "\n")
 
 
-def _told(**more: Any) -> Any:
-    told = world.seen(4, secrets=list(_KEYS), **more)
+def _told(*versions: int, **more: Any) -> Any:
+    told = world.seen(*versions or (4,), secrets=list(_KEYS), **more)
     argv = ("ip", "-s", "xfrm", "state", "list", "nokeys")
     listed = {node: world.run(node, *argv) for node in world.NODES}
     counted = {node: world.read(node, "xfrm_stat") for node in world.NODES}
@@ -69,21 +73,21 @@ def _told(**more: Any) -> Any:
 
 
 def check_ipsec_healthy() -> Any:
-    """Traffic comes through."""
+    """Traffic of both IP versions comes through."""
     _set_states()
-    return _told()
+    return _told(4, 6)
 
 
 def check_ipsec_no_state_at_the_receiver() -> Any:
     """node2 lacks the state for what node1 sends: XfrmInNoStates."""
     _set_states(at_node2=False)
-    return _told(broken=True)
+    return _told(4, 6, broken=True)
 
 
 def check_ipsec_no_state_at_the_sender() -> Any:
     """node1 lacks the state by which it sends: XfrmOutNoStates."""
     _set_states(at_node1=False)
-    return _told(broken=True)
+    return _told(4, 6, broken=True)
 
 
 def check_ipsec_other_spi() -> Any:

@@ -61,21 +61,22 @@ def seal(
         walk.presumes(f"IPsec's states on node {here.node} (`{_LIST}`)")
         _hop(walk, here, address_text(walk.cluster, end), evidence)
         return here.to(here.stage, encrypted=TITLE)
-    found = _states_to(walk, states.facts, far, end)
-    state = _used(found, entry.encrypt_key)
-    if not found and not _of_nobody(walk, states.facts):
+    ends, version = _ends(walk, far, end), flow.destination.version
+    leading = [state for state in states.facts if state.destination in ends]
+    state = _used([s for s in leading if s.destination.version == version], entry.encrypt_key)
+    if not leading and not _of_nobody(walk, states.facts):
         what = f"no IPsec state leads to {far or end}"
         _drop(walk, here, what, evidence + cite.whole(states.record))
         return None
     if state is None:
-        why = "several" if found else "their ends are no addresses of nodes that are known"
         walk.hop(
             *here.in_cilium(HopKind.TUNNEL),
             f"encrypted by IPsec for {address_text(walk.cluster, end)}",
             State.UNKNOWN,
             here.packet,
             evidence + cite.whole(states.record),
-            reason=f"which state of {here.node} encrypts it is not known: {why}",
+            reason=f"which state of {here.node} encrypts it is not known: none of IPv{version} is "
+            f"certainly the one for {far or end} with SPI {entry.encrypt_key}",
             decides=Decides.DROP,
         )
         return here.to(here.stage, encrypted=TITLE)
@@ -89,14 +90,6 @@ def seal(
     sealed = sealed.to(sealed.stage, packet=packet, sealed=here.packet)
     _hop(walk, sealed, address_text(walk.cluster, state.destination), evidence, state)
     return outer.leave(walk, sealed, node)
-
-
-def _states_to(
-    walk: PathBuilder, states: tuple[XfrmState, ...], name: str, end: Address
-) -> list[XfrmState]:
-    """Return the states that lead to any address of a node."""
-    ends = _ends(walk, name, end)
-    return [state for state in states if state.destination in ends]
 
 
 def _used(found: list[XfrmState], key: int) -> XfrmState | None:
