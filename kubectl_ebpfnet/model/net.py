@@ -14,13 +14,14 @@ Network = IPv4Network | IPv6Network
 ICMP = 1
 TCP = 6
 UDP = 17
+ESP = 50
 ICMPV6 = 58
 SCTP = 132
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 """TCP flag bits, RFC 9293 3.1."""
 
-_NAMES = {ICMP: "ICMP", TCP: "TCP", UDP: "UDP", ICMPV6: "ICMPv6", SCTP: "SCTP"}
+_NAMES = {ICMP: "ICMP", TCP: "TCP", UDP: "UDP", ESP: "ESP", ICMPV6: "ICMPv6", SCTP: "SCTP"}
 _NUMBERS = {name.lower(): number for number, name in _NAMES.items()}
 
 

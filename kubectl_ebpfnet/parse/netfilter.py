@@ -33,7 +33,7 @@ _SOURCE = "iptables-save"
 # Names of iptables (xtables_chain_protos) and /etc/protocols for what this program has no name for.
 _PROTOCOLS = {
     "ipv6-icmp": "icmpv6", "icmp6": "icmpv6", "igmp": "2", "ipencap": "4", "dccp": "33",
-    "ipv6": "41", "gre": "47", "esp": "50", "ah": "51", "ospf": "89", "ipip": "94", "pim": "103",
+    "ipv6": "41", "gre": "47", "ah": "51", "ospf": "89", "ipip": "94", "pim": "103",
     "ipcomp": "108", "vrrp": "112", "mh": "135", "ipv6-mh": "135", "mobility-header": "135",
     "udplite": "136",
 }  # fmt: skip

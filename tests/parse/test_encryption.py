@@ -52,9 +52,10 @@ def test_counters_that_are_0_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "protocol"), [("esp", "50"), ("50", "50"), ("gre", "47"), ("ipv6-icmp", "icmpv6")]
+    ("named", "protocol"),
+    [("esp", "esp"), ("50", "esp"), ("gre", "47"), ("47", "47"), ("ipv6-icmp", "icmpv6")],
 )
-def test_protocols_without_ports_are_told_by_their_number(named: str, protocol: str) -> None:
+def test_a_protocol_has_one_name_in_rules(named: str, protocol: str) -> None:
     text = f"*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p {named} -j DROP\nCOMMIT\n"
     (rule,) = netfilter.ruleset(text.encode()).rules
     assert rule.protocol == protocol

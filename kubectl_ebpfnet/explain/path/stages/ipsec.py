@@ -24,12 +24,11 @@ from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import IpcacheEntry
 from kubectl_ebpfnet.model.encryption import XfrmState
-from kubectl_ebpfnet.model.net import Address, Flow
+from kubectl_ebpfnet.model.net import ESP, Address, Flow
 from kubectl_ebpfnet.model.path import Decides, Evidence, HopKind, Packet, Severity, State
 
 TITLE = "IPsec"
 _LIST = "ip -s xfrm state list nokeys"
-_ESP = 50
 _WHAT = "ESP (IP protocol 50)"
 _COUNTERS = {
     "XfrmInNoStates": "ESP came with an SPI that the node has no state for",
@@ -86,7 +85,7 @@ def seal(
     if not between_nodes:
         _hop(walk, here, address_text(walk.cluster, end), evidence, state)
         return sealed
-    packet = replace(here.packet, outer=Flow(_ESP, state.source, None, state.destination, None))
+    packet = replace(here.packet, outer=Flow(ESP, state.source, None, state.destination, None))
     sealed = sealed.to(sealed.stage, packet=packet, sealed=here.packet)
     _hop(walk, sealed, address_text(walk.cluster, state.destination), evidence, state)
     return outer.leave(walk, sealed, node)
