@@ -61,7 +61,7 @@ def by_cilium(
         ports = range(1 << 16)  # echo identifiers
     elif flow.destination_port is None:
         return True
-    found = _in_nat_map(node, flow, source, len(ports))
+    found = in_nat_map(node, flow, source, len(ports))
     if found is None:
         walk.presumes(f"source NAT of {node.name} has ports left to {flow.destination}")
         return True
@@ -134,7 +134,18 @@ def _judge(
     return True
 
 
-def _in_nat_map(node: NodeView, flow: Flow, source: Address, most: int) -> PortUse | None:
+def in_nat_map(node: NodeView, flow: Flow, source: Address, most: int) -> PortUse | None:
+    """Return the ports of a source address that Cilium's NAT map has in use to a destination.
+
+    Args:
+        node: whose map is read.
+        flow: to the destination.
+        source: the new source address.
+        most: ports that there are; far fewer entries are not looked at one by one.
+
+    Returns:
+        None where the entries of other pods were not read.
+    """
     port = flow.destination_port or 0
     words = q.snat_words(flow.protocol, flow.destination, port)
     counted = node[q.SNAT_USE.about(*words)]

@@ -150,3 +150,15 @@ def test_another_node_is_masqueraded_to_by_the_routing_mode() -> None:
     wanted = ask(changed(VXLAN, native, always), "client", "172.30.0.11:10250")
     assert any("masquerades the source" in text for text in nat_of(wanted))
     assert wanted.verdict is not Verdict.DROPPED
+
+
+def test_masquerading_that_is_off_is_said_where_netfilter_is_passed_by_too() -> None:
+    off = swap("node2", STATUS, '"ipv4": true', '"ipv4": false')
+    path = ask(changed(VXLAN, off), "client", "9.9.9.9:80")
+    assert any("past the node's netfilter" in hop.summary for hop in path.hops)
+    assert "it leaves the cluster as it is" in " ".join(nat_of(path))
+    said = finding(path, "leaves the cluster without masquerading")
+    assert said.severity is Severity.WARNING
+    assert "switched off (enable-ipv4-masquerade)" in said.detail
+    inside = ask(changed(VXLAN, off), "client", "pod/web:8080")
+    assert not any("without masquerading" in one.title for one in inside.findings)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from ipaddress import ip_address
 
 import pytest
 
+from kubectl_ebpfnet.explain.path import snat_ports
 from kubectl_ebpfnet.explain.views import records
+from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.evidence import InMemory, LineCounts, Record, node_place
+from kubectl_ebpfnet.model.cilium import DatapathConfig, NatEntry
+from kubectl_ebpfnet.model.evidence import InMemory, LineCounts, Record, bundle_of, node_place
+from kubectl_ebpfnet.model.net import Flow, endpoint_text
 from kubectl_ebpfnet.model.path import Path, Severity, Verdict
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.room import SnatUse
@@ -218,3 +223,51 @@ def test_a_node_pod_counts_the_flows_of_all_pods() -> None:
         use = SnatUse(6, END, 80, ip_address(NODE2), flows)
         bundle = changed(VXLAN, HUNDRED, more=(counted(argv, use),))
         assert ask(bundle, "client", FREE).verdict is verdict
+
+
+def test_the_gateway_needs_a_port_too() -> None:
+    header = "Source IP      Destination CIDR   Egress IP     Gateway IP\n"
+    row = "10.244.1.160   0.0.0.0/0          {}   172.30.0.11\n"
+    few = swap("node1", STATUS, '"portMax": 32767', '"portMax": 65435')
+    bundle = changed(
+        VXLAN,
+        few,
+        say("node2", "cilium-dbg bpf egress list", header + row.format("0.0.0.0    ")),
+        say("node1", "cilium-dbg bpf egress list", header + row.format("172.30.0.11")),
+        say("node1", NAT, nat(100, source="172.30.0.11")),
+    )
+    hop = dropped_at(ask(bundle, "client", FREE))
+    assert (hop.node, hop.kind) == ("node1", "nat")
+    assert "no port is left" in hop.summary
+
+
+SIX = Flow(6, ip_address("fd00::1"), None, ip_address("2001:db8::9"), 80)
+SIX_TO = ip_address("fd00:30::12")
+
+
+def six(number: int, to: str = "2001:db8::9", port: int = 80) -> NatEntry:
+    flow = Flow(6, ip_address("fd00::7"), 1024 + number, ip_address(to), port)
+    return NatEntry(flow, "OUT", SIX_TO, 40000 + number)
+
+
+def printed(entry: NatEntry) -> bytes:
+    source = endpoint_text(entry.flow.source, entry.flow.source_port)
+    to = endpoint_text(entry.flow.destination, entry.flow.destination_port)
+    new = endpoint_text(entry.address, entry.port)
+    return f"TCP OUT {source} -> {to} XLATE_SRC {new} Created=9sec ago NeedsCT=0\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [(q.NAT.forms[0], printed), (q.NAT.node_argv, codec.line_of)],
+    ids=["printed", "node side"],
+)
+def test_ports_of_ipv6_are_counted_in_either_form_of_the_table(
+    argv: tuple[str, ...], line: Callable[[NatEntry], bytes]
+) -> None:
+    entries = [*map(six, range(95)), six(1, "2001:db8::8"), six(1, port=443)]
+    record = Record(0, node_place("n"), argv, 0, InMemory(b"".join(map(line, entries))))
+    node = NodeView(bundle_of([record], "test"), "n", DatapathConfig(), None)
+    found = snat_ports.in_nat_map(node, SIX, SIX_TO, 100)
+    assert found is not None
+    assert (found.used, found.at_most) == (95, 95)

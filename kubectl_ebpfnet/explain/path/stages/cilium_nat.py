@@ -43,7 +43,12 @@ def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
         if not spared or entry.translated().source == flow.source:
             return _as_seen(walk, here, node, entry)
         _outlived(walk, entry, spared)
-    if node.config.masquerading_of(flow.source.version) != "bpf":
+    mode = node.config.masquerading_of(flow.source.version)
+    leaves = not walk.cluster.in_cluster(flow.destination)
+    if mode == "disabled" and leaves and here.skips_netfilter:  # else netfilter's stage says it
+        evidence = cite.of(node.config_record, node.config.masquerading)
+        report_missing(walk, here, node, evidence)
+    if mode != "bpf":
         return here
     exemption = _exemption(walk, here, node)
     if not exemption and node.config.ip_masq_agent and not node[q.IP_MASQ].known:
@@ -269,6 +274,7 @@ def _check_address(
         Severity.ERROR,
         f"Cilium's NAT maps the flow to {address}, which {here.node} does not have",
         f"{here.device} has {', '.join(map(str, own))}. The node's address changed since the "
-        "entry was made; replies go nowhere until it is gone.",
+        "entry was made. Older versions of Cilium keep it, and replies go nowhere until it is "
+        "gone; newer ones replace it with the flow's next packet.",
         proof,
     )
