@@ -148,6 +148,8 @@ def typed(value: Any, kind: Any) -> Any:
         if not isinstance(value, str):
             raise ValueError("no text where an address belongs")
         return kind(value)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind(value)
     if kind is float and isinstance(value, int):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
