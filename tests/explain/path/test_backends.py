@@ -161,17 +161,26 @@ def test_a_slot_without_a_backend_is_said() -> None:
     assert "name a backend that Cilium's map lacks" in path.cause
 
 
+def shared(value: object) -> None:
+    """clustermesh: Services are global."""
+    assert isinstance(value, dict)
+    for item in value["items"]:
+        item["metadata"].setdefault("annotations", {})["service.cilium.io/global"] = "true"
+
+
 def test_another_cluster_gives_backends_that_no_slice_names() -> None:
-    """clustermesh: a global Service."""
-
-    def shared(value: object) -> None:
-        assert isinstance(value, dict)
-        for item in value["items"]:
-            item["metadata"].setdefault("annotations", {})["service.cilium.io/global"] = "true"
-
     bundle = changed(VXLAN, *more_backends("10.99.0.7"), json_edit("api", "get services", shared))
     path = ask(bundle, "client", "svc/web:80")
     assert not [f for f in path.findings if f.severity == "error"], path.findings
+
+
+def test_a_backend_whose_answer_is_lost_is_one_that_loses_the_packet() -> None:
+    mute = say("web", "ip route", "10.244.0.173 dev eth0 scope link\n")
+    far = json_edit("api", "get services", shared)
+    path = ask(changed(VXLAN, *more_backends("10.99.0.7"), far, mute), "client", "svc/web:80")
+    assert path.verdict == "unknown"
+    found = finding(path, "1 of 2 backends of ClusterIP 10.96.51.4:80/TCP of svc default/web lose")
+    assert "10.244.0.135:8080: the answer is lost: no route to 10.244.1.160" in found.detail
 
 
 def test_an_agent_behind_its_slices_with_some_backends() -> None:
