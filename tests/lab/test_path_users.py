@@ -84,7 +84,7 @@ def test_what_the_role_in_docs_allows_is_enough(our_lab: Lab, sre: Path) -> None
     for words in (("pod/client", WORLD), ("deploy/web", "pod/bare:8080"), ("client2", "svc/web")):
         admins, theirs = path(our_lab, *words), path(our_lab, *words, kubeconfig=sre)
         assert (theirs.code, theirs.verdict) == (admins.code, admins.verdict)
-        assert admins.code == 0
+        assert admins.code == 0, admins.document["reason"]
         assert shape(theirs) == shape(admins)
         assert theirs.titles == admins.titles
 
