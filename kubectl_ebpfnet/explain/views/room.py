@@ -60,7 +60,7 @@ def of_map(node: NodeView, table: Table, version: int, endpoint_id: int = 0) -> 
     """
     answer = node[q.MAP_ROOM]
     fact = next((f for f in answer.facts if _is(f, table, version, endpoint_id)), None)
-    if fact is None:
+    if fact is None or fact.most <= 0:
         return None
     evidence = cite.of(answer.record, fact.span)
     if fact.entries is None:

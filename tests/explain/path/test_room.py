@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -17,7 +18,7 @@ from kubectl_ebpfnet.model.evidence import InMemory, LineCounts, Record, bundle_
 from kubectl_ebpfnet.model.net import Flow, endpoint_text
 from kubectl_ebpfnet.model.path import Path, Severity, Verdict
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.model.room import SnatUse
+from kubectl_ebpfnet.model.room import MapRoom, SnatUse, Table
 from tests.explain.path.attempted import attempt
 from tests.explain.path.changed import (
     NATIVE,
@@ -30,6 +31,7 @@ from tests.explain.path.changed import (
     finding,
     say,
     swap,
+    without,
 )
 
 STATUS = "cilium-dbg status -o json"
@@ -117,6 +119,23 @@ def counted(argv: tuple[str, ...], *facts: object) -> Record:
     """An answer of node2's node pod."""
     text = b"".join(map(codec.line_of, facts))
     return Record(0, node_place("node2"), argv, 0, InMemory(text), started="2026-11-30T00:00:00Z")
+
+
+def test_a_node_pod_says_what_it_counted_and_how_the_map_behaves() -> None:
+    def path(*rooms: MapRoom) -> Path:
+        numbers = counted(q.MAP_ROOM.node_argv, *rooms)
+        return ask(changed(VXLAN, without("node2", STATUS), more=(numbers,)), "client", FREE)
+
+    lru = MapRoom(Table.CT_TCP, 1000, 4, None, 990, exact=False, evicts=True)
+    said = finding(path(lru), "connection tracking of TCP")
+    assert "is full: about 990 of at most 1,000 entries" in said.title
+    assert said.severity is Severity.WARNING
+    assert any("entries" in line for line in said.evidence[0].excerpt)
+    assert warned(path(replace(lru, entries=900), replace(lru, version=6))) == []
+    refuses = path(replace(lru, entries=1000, exact=True, evicts=False))
+    assert refuses.verdict is Verdict.UNKNOWN
+    assert "CT: Map insertion failed" in refuses.reason
+    assert warned(path(replace(lru, most=0, entries=0))) == []
 
 
 def test_a_full_policy_map_is_the_cause_of_a_drop_by_it() -> None:

@@ -20,5 +20,5 @@ def test_each_cpu_counts_once(
     monkeypatch.setattr(syscall, "_POSSIBLE_CPUS", tmp_path / "possible")
     monkeypatch.setattr(syscall, "_cpus", [])
     assert syscall.possible_cpus() == count
-    of = syscall.MapInfo(6, 1, 4, 12, 2, 0, "counters")  # BPF_MAP_TYPE_PERCPU_ARRAY
+    of = syscall.MapInfo(6, 1, 4, 12, 8, 0, "counters")  # BPF_MAP_TYPE_PERCPU_ARRAY
     assert syscall.value_bytes(of) == 16 * count
