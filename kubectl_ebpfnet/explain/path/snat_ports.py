@@ -19,13 +19,14 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Record, matching_lines
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text, has_ports, protocol_name
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, Severity, State
-from kubectl_ebpfnet.parse.node_side import is_node_question
 
 NEARLY = 0.9
 """Part of the ports that is in use, above which some new flows find none."""
 HARDLY = 0.99
 """Part above which a quarter of them or more finds none, of 128 tries."""
 _LAST_NODE_PORT = 32767
+UNPRIVILEGED = range(1024, 1 << 16)
+"""Ports that netfilter may give where the rule names none, to a flow from one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,8 @@ def by_netfilter(
         return True
     found = _in_conntrack(node, flow, source, ports)
     if found is None:
+        if ports != UNPRIVILEGED:  # a range that a rule names; the others are 64,512
+            walk.presumes(f"netfilter of {node.name} has ports left to {flow.destination}")
         return True
     drop = "nf_conntrack refuses a tuple that is taken"
     where = here.on_node(HopKind.NAT)
@@ -176,14 +179,16 @@ def _in_conntrack(node: NodeView, flow: Flow, source: Address, ports: range) -> 
         return None
     shown = (f"dst={flow.destination} ", f"dst={expanded(flow.destination)} ", '"original":')
     bound = _lines_to(state.record, shown)
-    if bound is None or bound < NEARLY * len(ports):
-        return None if bound is None else PortUse(0, bound, cite.of(state.record))
+    if bound is not None and bound < NEARLY * len(ports):
+        return PortUse(0, bound, cite.of(state.record))
     sent = (line.fact.translated() for line in node.lines(q.CONNTRACK, shown))
     taken = {
         new.source_port
         for new in sent
         if _same_end(new, flow) and new.source == source and new.source_port in ports
     }
+    if bound is None and len(taken) < len(ports):
+        return None  # the flows of other pods were not read
     return _with_unseen(state.record, len(taken))
 
 
@@ -197,10 +202,8 @@ def _same_end(one: Flow, other: Flow) -> bool:
 
 def _lines_to(record: Record, shown: Sequence[str]) -> int | None:
     """Return how many entries may be to the destination; None where that was not counted."""
-    if record.line_filter and record.counts is not None:
-        return record.counts.sought
-    if record.line_filter and not is_node_question(record.argv):
-        return None
+    if record.line_filter:
+        return None if record.counts is None else record.counts.sought
     needles = [text.encode() for text in shown]
     return sum(1 for _ in matching_lines(record.stdout, needles))
 

@@ -290,3 +290,52 @@ def test_ports_of_ipv6_are_counted_in_either_form_of_the_table(
     found = snat_ports.in_nat_map(node, SIX, SIX_TO, 100)
     assert found is not None
     assert (found.used, found.at_most) == (95, 95)
+
+
+CONNTRACK = "cat /proc/net/nf_conntrack"
+
+
+def to_ports(low: int, high: int) -> Change:
+    """The rule of masquerading gives a few ports alone."""
+    rule = '-m comment --comment "cilium masquerade non-cluster" -j MASQUERADE'
+    return swap("node2", "iptables-save -c", rule, f"{rule} --to-ports {low}-{high}")
+
+
+def tracked(flows: int, client: str = "10.244.1.9") -> str:
+    """Connections of a pod, masqueraded to the first ports from 61000 on."""
+    line = (
+        "ipv4     2 tcp      6 300 ESTABLISHED src={} dst=9.9.9.9 sport={} dport=80 "
+        "src=9.9.9.9 dst=172.30.0.12 sport=80 dport={} [ASSURED] mark=0 zone=0 use=2\n"
+    )
+    return "".join(line.format(client, 5000 + n, 61000 + n) for n in range(flows))
+
+
+@pytest.mark.parametrize(("flows", "verdict"), [(4, Verdict.DROPPED), (3, Verdict.LEAVES)])
+def test_netfilter_needs_a_port_of_its_rule(flows: int, verdict: Verdict) -> None:
+    few = changed(NATIVE, to_ports(61000, 61003), say("node2", CONNTRACK, tracked(flows)))
+    path = ask(few, "client", FREE)
+    assert path.verdict is verdict
+    if verdict is Verdict.DROPPED:
+        hop = dropped_at(path)
+        assert (hop.place, hop.kind, hop.node) == ("node", "nat", "node2")
+        assert "4 of 4 ports of 172.30.0.12" in path.cause
+    many = changed(NATIVE, say("node2", CONNTRACK, tracked(flows)))
+    assert ask(many, "client", FREE).verdict is Verdict.LEAVES
+
+
+def test_connections_of_other_pods_that_were_counted_leave_it_open() -> None:
+    def cut(counts: LineCounts | None) -> Change:
+        def change(record: Record) -> Record:
+            if (record.place.node, record.command) != ("node2", CONNTRACK):
+                return record
+            own = InMemory(tracked(1, "10.244.1.53").encode())
+            return replace(record, stdout=own, line_filter=("10.244.1.53",), counts=counts)
+
+        return change
+
+    rule = to_ports(61000, 61003)
+    some = ask(changed(NATIVE, rule, cut(LineCounts(sought=4))), "client", "9.9.9.9:81")
+    assert some.verdict is Verdict.UNKNOWN
+    assert "4 of 4 ports of 172.30.0.12 are in use" in some.reason
+    unread = ask(changed(NATIVE, rule, cut(None)), "client", "9.9.9.9:81")
+    assert unread.verdict is Verdict.LEAVES

@@ -92,7 +92,7 @@ def _ports(to: str) -> range:
     privilege."""
     read = re.search(r"(?:^|:)([0-9]{1,5})(?:-([0-9]{1,5}))?$", to)
     if read is None or (to.count(":") > 1 and "]" not in to):
-        return range(1024, 1 << 16)
+        return snat_ports.UNPRIVILEGED
     return range(int(read[1]), int(read[2] or read[1]) + 1)
 
 
