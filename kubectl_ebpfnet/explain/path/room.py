@@ -15,7 +15,7 @@ from kubectl_ebpfnet.explain.views import room
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.explain.views.room import Room
 from kubectl_ebpfnet.model.net import TCP
-from kubectl_ebpfnet.model.path import Decides, Finding, Fix, HopKind, HopPlace, Severity
+from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, Severity
 from kubectl_ebpfnet.model.room import Table
 
 FULL = 0.95
@@ -23,7 +23,12 @@ FULL = 0.95
 (Linux kernel/bpf/bpf_lru_list.c)."""
 NEARLY = 0.9
 """Part of a map that refuses above which it is time to act."""
-_LOST = "bpf-map-dynamic-size-ratio"
+_OF_TRAFFIC = {
+    Table.CT_TCP: "CT: Map insertion failed",
+    Table.CT_ANY: "CT: Map insertion failed",
+    Table.NAT: "No mapping for NAT masquerade",
+}
+"""Maps that flows fill, and the drop reason where one of them takes no new entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +102,9 @@ def _needed(walk: PathBuilder) -> Iterator[tuple[NodeView, Table, int]]:
     ends, cluster = walk.ends, walk.cluster
     tracking = Table.CT_TCP if ends.flow.protocol == TCP else Table.CT_ANY
     for name in dict.fromkeys([ends.source.node, *walk.visited_nodes]):
-        node = cluster.node(name)
         if not name:
             continue
+        node = cluster.node(name)
         yield node, tracking, 0
         yield node, Table.IPCACHE, 0
         yield node, Table.ENDPOINTS, 0
@@ -124,21 +129,20 @@ def _report(walk: PathBuilder, node: NodeView, table: Table, endpoint_id: int, f
         return
     words = _TABLES[table]
     whose = f" of endpoint {endpoint_id}" if endpoint_id else ""
-    refuses = not found.evicts and found.entries >= found.most
-    title = f"Cilium's {words.name}{whose} on {node.name} is {_how(found)}: {found.text}"
-    size = f" Its size is {words.setting}, or follows from {_LOST}." if words.setting else ""
-    if table in (Table.CT_TCP, Table.CT_ANY, Table.NAT):
-        size += f" `kubectl ebpfnet flows node/{node.name}` shows who fills it."
-        if refuses and not walk.answered_now():
-            walk.doubt(
-                f"{title}: a new flow is dropped (CT: Map insertion failed)",
-                Decides.DROP,
-                Fix(f"Raise {words.setting}.", node.cilium("status --verbose")),
-            )
-    severity = Severity.ERROR if refuses else Severity.WARNING
-    follows = words.follows if found.evicts or table not in (Table.CT_TCP, Table.CT_ANY) else ""
-    walk.findings.append(Finding(severity, title, f"{follows}{size}".strip(), found.evidence))
-
-
-def _how(found: Room) -> str:
-    return "full" if found.evicts or found.entries >= found.most else "nearly full"
+    full = found.evicts or found.entries >= found.most
+    how = "full" if full else "nearly full"
+    title = f"Cilium's {words.name}{whose} on {node.name} is {how}: {found.text}"
+    detail = [words.follows]
+    if table in _OF_TRAFFIC:
+        if not found.evicts:
+            detail = [f"A new flow that finds no room is dropped ({_OF_TRAFFIC[table]})."]
+            if full and not walk.answered_now():
+                fix = Fix(f"Raise {words.setting}.", node.cilium("status --verbose"))
+                reason = f"{title}: a new flow is dropped ({_OF_TRAFFIC[table]})"
+                walk.doubt(reason, Decides.DROP, fix)
+        detail.append(f"`kubectl ebpfnet flows node/{node.name}` shows who fills it.")
+    if words.setting:
+        ratio = ", or follows from bpf-map-dynamic-size-ratio" if table in _OF_TRAFFIC else ""
+        detail.append(f"Its size is {words.setting}{ratio}.")
+    severity = Severity.ERROR if full and not found.evicts else Severity.WARNING
+    walk.finding(severity, title, " ".join(detail), found.evidence)
