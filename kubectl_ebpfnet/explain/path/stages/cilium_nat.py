@@ -131,7 +131,7 @@ def _as_seen(walk: PathBuilder, here: PacketState, node: NodeView, entry: NatEnt
 def _masqueraded(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
     flow = here.packet.flow
     where = (HopPlace.CILIUM, here.device, here.node, HopKind.NAT)
-    addresses, proof = _candidates(walk, node, here.device, flow.source.version)
+    addresses, how, proof = _candidates(walk, node, here.device, flow.source.version)
     evidence = cite.of(node.config_record, node.config.masquerading) + proof
     if len(addresses) != 1:
         listed = ", ".join(map(str, addresses))
@@ -151,10 +151,9 @@ def _masqueraded(walk: PathBuilder, here: PacketState, node: NodeView) -> Packet
     if not snat_ports.by_cilium(walk, here, node, addresses[0], where):
         return None
     packet = replace(here.packet, flow=flow.with_source(addresses[0], None))
-    seen = ", as its NAT map shows for other flows" if proof else ""
     walk.hop(
         *where,
-        f"Cilium masquerades the source to {addresses[0]}, the address of {here.device}{seen}",
+        f"Cilium masquerades the source to {addresses[0]}, the address of {here.device}{how}",
         State.DERIVED, packet, evidence,
     )  # fmt: skip
     _not_in_nat_map(walk, here, node)
@@ -186,20 +185,28 @@ def _not_in_nat_map(walk: PathBuilder, here: PacketState, node: NodeView) -> Non
 
 def _candidates(
     walk: PathBuilder, node: NodeView, device: str, version: int
-) -> tuple[tuple[Address, ...], tuple[Evidence, ...]]:
-    """Return the addresses that Cilium may masquerade with at a device, and the entry of its NAT
-    map that tells which of several; an egress gateway's address may be at the device as well."""
+) -> tuple[tuple[Address, ...], str, tuple[Evidence, ...]]:
+    """Return the addresses that Cilium may masquerade with at a device, how one of several is known
+    to be the one, and the proof. The address of an egress gateway may be at the device as well."""
     known = walk.cluster.kube_node(node.name)
     addresses = known.internal_addresses if known is not None else None
     found = masquerade_address.of_cilium(node, device, version, addresses)
-    if len(found) < 2:
-        return found, ()
-    others = {row.egress_address for row in node[q.EGRESS_GATEWAY].facts}
+    several = node.addresses_of(device, version)
+    if len(several) < 2:
+        return found, "", ()
+    if len(found) == 1:
+        spans = [fact.span for fact in node[q.ADDRESSES].facts if fact.device == device]
+        proof = cite.of(node[q.ADDRESSES].record, *spans)
+        return found, f", of its {len(several)} the one that every version takes", proof
+    egress = node[q.EGRESS_GATEWAY]
+    if node.config.egress_gateway and not egress.known:
+        return found, "", ()
+    others = {row.egress_address for row in egress.facts}
     for line in islice(node.lines(q.NAT, [str(address) for address in found]), _SEARCHED):
         entry = line.fact
         if entry.direction == "OUT" and entry.address in found and entry.address not in others:
-            return (entry.address,), line.evidence
-    return found, ()
+            return (entry.address,), ", as its NAT map shows for other flows", line.evidence
+    return found, "", ()
 
 
 def _nat_evidence(walk: PathBuilder) -> tuple[Evidence, ...]:
