@@ -149,5 +149,5 @@ def test_what_is_not_tracked_is_not_masqueraded(
         inside = path(our_lab, *there)
     assert "nothing masquerades pod address" in answer.summaries()
     assert any("leaves the cluster without masquerading" in title for title in answer.titles)
-    assert inside.titles == []
+    assert not any("masquerad" in title for title in inside.titles)
     assert policy.endpoint("default", victim)["address"] == mine

@@ -216,7 +216,7 @@ def test_qdiscs_that_drop_everything_on_both_sides_of_a_veth(our_lab: Lab) -> No
         in_pod(victim, "tc", "qdisc", "add", "dev", "eth0", "root", "blackhole")
         assert not reaches(our_lab, victim)
         from_pod = path(our_lab, victim, WORLD)
-    assert (towards.code, towards.verdict) == (3, "dropped")
+    assert (towards.code, towards.verdict) == (3, "dropped"), towards.document["reason"]
     assert f"qdisc blackhole at {host} of node {NODE.name}" in towards.document["cause"]
     assert towards.document["fix"]["command"] == f"tc qdisc del dev {host} root"
     assert (from_pod.code, from_pod.verdict) == (3, "dropped")

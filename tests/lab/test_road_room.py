@@ -117,6 +117,7 @@ def test_masquerading_that_spares_a_protocol(our_lab: Lab) -> None:
         assert our_lab.kubectl(*ping).returncode == 0
         with rule("CILIUM_POST_nat", "-s", mine, "-p", "icmp", "-o", "eth0", "-j", "RETURN"):
             wait_until(lambda: our_lab.kubectl(*ping).returncode != 0)
+            our_lab.kubectl(*ping)  # a second later than the last one that was answered
             icmp = path(our_lab, pod, WORLD_ADDRESS, "--protocol", "icmp")
             assert connects(our_lab, pod, 80)
             tcp = path(our_lab, pod, WORLD)

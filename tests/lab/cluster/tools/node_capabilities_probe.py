@@ -20,8 +20,8 @@ from kubectl_ebpfnet.node.server.answer import whole_answer
 found = {}
 for place, pod in json.loads(sys.argv[1]).items():
     netns = None if pod is None else PodNamespace(pod[0], tuple(pod[1]))
-    lookups = ("fib", "forward")
-    argvs = {n: node_argv(n, "1.1.1.1") if n in lookups else node_argv(n) for n in NODE_FACTS}
+    words = {"fib": ["1.1.1.1"], "forward": ["1.1.1.1"], "snat-use": ["6", "1.1.1.1", "80"]}
+    argvs = {name: node_argv(name, *words.get(name, ())) for name in NODE_FACTS}
     del argvs["probe"]  # sends, and needs to know where to
     argvs |= {one[0]: one for one in HOST_PROGRAMS}
     if netns is None:
