@@ -504,6 +504,7 @@ class MonitorEvent:
         time: on the node's clock, RFC 3339, or `Nov 30 03:12:43.220` (UTC) as hubble's text has
             it; "" where monitor says none.
         named: the packet where hubble's text names an end; `flow` is None then.
+        icmp: `EchoRequest`, `EchoReply`; "" for other packets, and where it is not said.
     """
 
     kind: str
@@ -522,6 +523,7 @@ class MonitorEvent:
     code: str = ""
     time: str = ""
     named: NamedFlow | None = None
+    icmp: str = ""
 
     @property
     def point(self) -> str:
@@ -530,6 +532,16 @@ class MonitorEvent:
         if self.kind != "trace" or arrow not in ("->", "<-"):
             return ""
         return ("to-" if arrow == "->" else "from-") + place.partition(" ")[0]
+
+    @property
+    def is_answer(self) -> bool | None:
+        """Whether the packet answers another: by the flags that open a connection (RFC 9293, 3.5),
+        the type of an echo (RFC 792) or conntrack's word; None where none of them says."""
+        if "SYN" in self.tcp_flags:
+            return "ACK" in self.tcp_flags
+        if self.icmp:
+            return self.icmp == "EchoReply"
+        return {"new": False, "established": False, "reply": True}.get(self.state)
 
 
 # pkg/identity/numericidentity.go

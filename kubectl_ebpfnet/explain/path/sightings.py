@@ -78,12 +78,27 @@ def _at(
     for record, line in node.events(sorted({*ends, *names})):
         event = line.fact
         for seen in _tuples(event, names):
-            reply = not any(_is(seen, flow) for flow in wanted)
-            if reply and not any(_is(seen.reversed(), flow) for flow in wanted):
+            reply = _is_reply(event, seen, wanted)
+            if reply is None:
                 continue
             source = "hubble" if record.argv[0] == "hubble" else "monitor"
             yield Sighting(event, node.name, source, reply, _age(event, record), line.evidence)
             break
+
+
+def _is_reply(event: MonitorEvent, seen: Flow, wanted: Iterable[Flow]) -> bool | None:
+    """Tell whether a packet is an answer to a flow, or of the flow itself; None for neither.
+
+    What the packet says of itself comes first: the other end's own requests are no answers. Where
+    it says nothing, the server's port tells; a flow without one proves no answer.
+    """
+    if event.is_answer is not True and any(_is(seen, flow) for flow in wanted):
+        return False
+    if event.is_answer is False:
+        return None
+    back = seen.reversed()
+    told = [f for f in wanted if event.is_answer or f.destination_port is not None]
+    return True if any(_is(back, flow) for flow in told) else None
 
 
 def _tuples(event: MonitorEvent, names: Mapping[str, Sequence[Address]]) -> list[Flow]:

@@ -23,6 +23,7 @@ from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import MonitorEvent, NamedFlow
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, SCTP, TCP, UDP, Flow
 from kubectl_ebpfnet.parse._text import json_value
+from kubectl_ebpfnet.parse.cilium.monitor import echo_of
 
 SOURCE = "hubble observe"
 _LAYERS = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP, "ICMPv4": ICMP, "ICMPv6": ICMPV6}
@@ -76,6 +77,7 @@ def event(line: bytes, number: int) -> MonitorEvent | None:
         summary=summary,
         flow=_flow(flow),
         tcp_flags=tuple(name for name in _TCP_FLAGS if js.flag(flow, "l4", "TCP", "flags", name)),
+        icmp=_echo(flow),
         source_identity=js.number(flow, "source", "identity") or 0,
         destination_identity=js.number(flow, "destination", "identity") or 0,
         state=js.text(flow, "trace_reason").lower() if kind == "trace" else "",
@@ -118,6 +120,7 @@ def _text_event(text: str) -> MonitorEvent | None:
         summary=summary,
         flow=flow,
         tcp_flags=tuple(name for name in _TCP_FLAGS if name in flags.split(", ")),
+        icmp=echo_of(layer),
         direction=direction,
         time=match["time"],
         named=named if flow is None else None,
@@ -179,6 +182,15 @@ def _flow(flow: Any) -> Flow | None:
             protocol, source, _port(found, "source"), destination, _port(found, "destination")
         )
     return Flow(0, source, None, destination, None)
+
+
+def _echo(flow: Any) -> str:
+    """Return the kind of an echo (RFC 792; RFC 4443, 4.1), which has no `type` where that is 0."""
+    for layer, request, reply in (("ICMPv4", 8, 0), ("ICMPv6", 128, 129)):
+        if isinstance(js.dig(flow, "l4", layer), dict):
+            kind = js.number(flow, "l4", layer, "type") or 0
+            return {request: "EchoRequest", reply: "EchoReply"}.get(kind, "")
+    return ""
 
 
 def _port(layer: dict[str, Any], end: str) -> int | None:

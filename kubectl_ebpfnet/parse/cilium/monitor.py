@@ -97,6 +97,7 @@ def _flow_event(kind: str, summary: str, text: str, number: int) -> MonitorEvent
         summary=summary,
         flow=flow,
         tcp_flags=flags,
+        icmp=echo_of(connection),
         source_identity=source[0],
         destination_identity=destination[0],
         source_label=source[1],
@@ -138,6 +139,7 @@ def _verdict(text: str, number: int) -> MonitorEvent:
         summary=action,
         flow=flow,
         tcp_flags=flags,
+        icmp=echo_of(text),
         source_identity=identity if inwards else 0,
         destination_identity=0 if inwards else identity,
         source_label=label if inwards else "",
@@ -220,6 +222,11 @@ def _connection(
     return Flow(known_protocol, source, None, destination, None), ()
 
 
+def echo_of(text: str) -> str:
+    """Return `EchoRequest` or `EchoReply` where the text names one, else ""."""
+    return next((kind for kind in ("EchoRequest", "EchoReply") if kind in text), "")
+
+
 def _json_event(line: bytes, number: int) -> MonitorEvent | None:
     try:
         value = json_value(line, SOURCE)
@@ -238,6 +245,7 @@ def _json_event(line: bytes, number: int) -> MonitorEvent | None:
         summary=summary,
         flow=_json_flow(packet, number),
         tcp_flags=tuple(flag for flag in _TCP_FLAGS if f" {flag}=true" in layer),
+        icmp=echo_of(js.text(packet, "icmpv4") or js.text(packet, "icmpv6")),
         source_identity=js.number(value, "srcLabel") or 0,
         destination_identity=js.number(value, "dstLabel") or 0,
         state=js.text(value, "state"),

@@ -40,10 +40,11 @@ def seen(age: int, kind: int, source: str, destination: str, port: int, **more: 
         more: members of the flow.
     """
     ports = {"source_port": 50000, "destination_port": port}
+    first: tuple[str, ...] = ("SYN",)
     if more.pop("back", False):
-        ports = {"source_port": port, "destination_port": 50000}
-    flags = more.pop("flags", ("SYN",))
-    layer = {**ports, "flags": dict.fromkeys(flags, True)}
+        ports, first = {"source_port": port, "destination_port": 50000}, ("SYN", "ACK")
+    flags = more.pop("flags", first)
+    layer = {**ports, "flags": dict.fromkeys(flags, True), "type": more.pop("type", 8)}
     minute, second = divmod(20 * 60 - age, 60)
     flow = {
         "time": f"2026-11-21T05:{minute:02}:{second:02}.000601247Z",
@@ -111,6 +112,42 @@ def test_an_old_drop_contradicts_what_the_tables_show() -> None:
 def test_a_drop_of_another_flow_is_not_this_ones(line: str) -> None:
     path = to_world(line)
     assert (path.verdict, path.contradictions) == ("leaves", ())
+
+
+def asked_without_a_port(asked: str, layer: dict[str, Any]) -> Answer:
+    """A path against the direction of a drop, by a protocol alone."""
+    line = seen(3, 1, CLIENT, WEB, 8080, drop_reason_desc="POLICY_DENIED", **layer)
+    bundle = changed(VXLAN, more=(hubble("node2", line),))
+    return ask(bundle, "web", "pod/client", asked)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "layer"),
+    [
+        ("tcp", {"flags": ("SYN",)}),
+        ("tcp", {"flags": ("ACK",)}),
+        ("udp", {"protocol": "UDP"}),
+        ("icmp", {"protocol": "ICMPv4", "type": 8}),
+    ],
+)
+def test_what_the_other_end_asks_for_is_no_answer(protocol: str, layer: dict[str, Any]) -> None:
+    """Without a port, the addresses alone do not tell an answer from the other end's request."""
+    path = asked_without_a_port(protocol, layer)
+    assert (path.verdict, path.contradictions) == ("reachable", ())
+
+
+@pytest.mark.parametrize(
+    ("protocol", "layer"),
+    [
+        ("tcp", {"flags": ("SYN", "ACK")}),
+        ("icmp", {"protocol": "ICMPv4", "type": 0}),
+    ],
+)
+def test_an_answer_that_says_so_needs_no_port(protocol: str, layer: dict[str, Any]) -> None:
+    path = asked_without_a_port(protocol, layer)
+    assert path.drop is not None
+    assert path.drop.direction == "answer"
+    assert "drop of answers" in path.reason
 
 
 def test_hubbles_text_names_the_ends() -> None:

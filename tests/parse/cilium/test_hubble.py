@@ -127,3 +127,32 @@ def test_what_is_no_event_of_the_datapath() -> None:
     assert made(event_type={"type": 1}, drop_reason=169).summary == "reason 169"  # type: ignore[union-attr]
     with pytest.raises(ParseError):
         event(b"{broken", 7)
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [
+        ({"ICMPv4": {"type": 8}}, "EchoRequest"),
+        ({"ICMPv4": {}}, "EchoReply"),  # protobuf's JSON leaves a 0 out
+        ({"ICMPv4": {"type": 3}}, ""),
+        ({"ICMPv6": {"type": 128}}, "EchoRequest"),
+        ({"ICMPv6": {"type": 129}}, "EchoReply"),
+        ({"ICMPv6": {"type": 8}}, ""),
+        ({"UDP": {"type": 8}}, ""),
+    ],
+)
+def test_an_echo_has_its_kind(layer: dict[str, object], kind: str) -> None:
+    flow = {"event_type": {"type": 1}, "drop_reason": 1, "l4": layer}
+    told = event(json.dumps({"flow": flow}).encode(), 1)
+    assert told is not None
+    assert told.icmp == kind
+
+
+def test_the_text_has_the_kind_of_an_echo_in_brackets() -> None:
+    line = (
+        "Nov 30 03:12:43.220: 10.0.0.1 (ID:1) <> 10.0.0.2 (ID:2) Policy denied DROPPED "
+        "(ICMPv4 EchoRequest)"
+    )
+    told = event(line.encode(), 1)
+    assert told is not None
+    assert (told.icmp, told.is_answer) == ("EchoRequest", False)

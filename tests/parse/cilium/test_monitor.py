@@ -151,7 +151,8 @@ def test_forms_of_a_connection(connection: str, flow: Flow | None, flags: tuple[
         # 1.9 and 1.10; between them and 1.14 with a second comma; a reason with brackets.
         ("xx drop (Policy denied) flow 0x1 to endpoint 99, identity 1->2: 10.0.0.1 -> 10.0.0.2 "
          "EchoRequest",
-         MonitorEvent("drop", "Policy denied", Flow(ICMP, ONE, None, TWO, None), (), 1, 2)),
+         MonitorEvent("drop", "Policy denied", Flow(ICMP, ONE, None, TWO, None), (), 1, 2,
+                      icmp="EchoRequest")),
         ("xx drop (Policy denied) flow 0x1 to endpoint 99, , identity world->2: 10.0.0.1:3 -> "
          "10.0.0.2:4 udp",
          MonitorEvent("drop", "Policy denied", Flow(UDP, ONE, 3, TWO, 4), (), 0, 2, "world")),
@@ -204,7 +205,10 @@ def test_an_echos_identifier_stands_at_its_initiator(
     """As in conntrack. The layer's form is gopacket's, not a run."""
     layer = f"ICMPv4\t{{Contents=[..8..] Payload=[..56..] TypeCode={kind} Checksum=1 Id=77 Seq=1}}"
     line = packet(icmpv4=layer, l3={"src": "10.0.0.1", "dst": "10.0.0.2"})
-    assert only(line).flow == Flow(ICMP, ONE, request_port, TWO, reply_port)
+    event = only(line)
+    assert event is not None
+    assert event.flow == Flow(ICMP, ONE, request_port, TWO, reply_port)
+    assert event.icmp == (kind if kind.startswith("Echo") else "")
 
 
 def test_json_without_a_packet() -> None:
