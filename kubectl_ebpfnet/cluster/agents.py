@@ -11,8 +11,7 @@ from collections.abc import Mapping
 
 from kubectl_ebpfnet.cluster.client.api import Api, Objects
 from kubectl_ebpfnet.errors import Forbidden
-from kubectl_ebpfnet.model.cilium import AGENT_LABEL
-from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.model.kube import AGENT_LABEL, Pod
 from kubectl_ebpfnet.parse import kube
 
 LABEL = "=".join(AGENT_LABEL)

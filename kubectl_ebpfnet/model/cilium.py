@@ -561,6 +561,3 @@ RESERVED_IDENTITIES = {
 }
 HOST = 1
 REMOTE_NODE = 6
-
-AGENT_LABEL = ("k8s-app", "cilium")
-"""The label of the agents' pods, name and value (the agent's DaemonSet)."""

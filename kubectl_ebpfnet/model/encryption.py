@@ -44,7 +44,6 @@ class WireGuardPeer:
         allowed: destinations that it is sent, and sources that are taken from it.
         handshake_age: seconds since the latest handshake, None when there was none.
         received, sent: bytes of UDP payload, handshakes included.
-        keepalive: seconds between packets that keep it alive, 0 for none.
     """
 
     device: str
@@ -55,7 +54,6 @@ class WireGuardPeer:
     handshake_age: int | None = None
     received: int = 0
     sent: int = 0
-    keepalive: int = 0
     span: Span = field(default=NOWHERE, compare=False)
 
 
@@ -68,7 +66,6 @@ class XfrmState:
         protocol: `esp`, `ah`, `comp`, or a number.
         spi: security parameter index.
         mode: `tunnel`, `transport`, …
-        request_id: `reqid`, which policies name; 0 for none.
         mark, mark_mask: packets that it is for: skb mark & mask == mark; a mask of 0 takes all.
         packets: that it has encrypted or decrypted, None when not said.
         failed: packets whose integrity check failed, None when not said.
@@ -79,7 +76,6 @@ class XfrmState:
     protocol: str
     spi: int
     mode: str = ""
-    request_id: int = 0
     mark: int = 0
     mark_mask: int = 0
     packets: int | None = None

@@ -15,6 +15,9 @@ from kubectl_ebpfnet.model.net import Address, Network
 if TYPE_CHECKING:
     from kubectl_ebpfnet.model.cilium import CiliumNode, Endpoint, Identity
 
+AGENT_LABEL = ("k8s-app", "cilium")
+"""The label of the pods of Cilium's agents, name and value (the agent's DaemonSet)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:

@@ -23,8 +23,8 @@ def test_the_agents_status_names_its_wireguard_device() -> None:
 def test_the_states_with_what_passed_and_what_failed() -> None:
     node1, node2 = ip_address("172.30.0.11"), ip_address("172.30.0.12")
     back, there = iproute.xfrm_states(sample("iproute2-6.1.0/vm-node2/ip-s-xfrm-state-list-nokeys"))
-    assert back == XfrmState(node2, node1, "esp", 3, "tunnel", 1, packets=0, failed=0)
-    assert there == XfrmState(node1, node2, "esp", 3, "tunnel", 1, packets=0, failed=1)
+    assert back == XfrmState(node2, node1, "esp", 3, "tunnel", packets=0, failed=0)
+    assert there == XfrmState(node1, node2, "esp", 3, "tunnel", packets=0, failed=1)
     assert (there.span.line, there.span.last) == (17, 32)
 
 

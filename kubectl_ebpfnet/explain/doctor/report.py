@@ -23,7 +23,7 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model import json_members as js
-from kubectl_ebpfnet.model.cilium import AGENT_LABEL, DatapathConfig
+from kubectl_ebpfnet.model.cilium import DatapathConfig
 from kubectl_ebpfnet.model.doctor import (
     CONNECTION,
     RIGHTS,
@@ -38,7 +38,7 @@ from kubectl_ebpfnet.model.doctor import (
     can_i,
 )
 from kubectl_ebpfnet.model.evidence import API, CLIENT, Bundle, Place, PlaceKind, Record, Span
-from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.model.kube import AGENT_LABEL, Pod
 from kubectl_ebpfnet.model.untrusted import json_value
 
 _ORDER = (Level.FULL, Level.PARTIAL, Level.BLIND)

@@ -78,7 +78,6 @@ class Sender:
         mtu: the largest packet that it sends as one.
         by: what limits it.
         announced: the largest packet that it lets the other end of a TCP connection send (its MSS).
-        device_mtu: of its device, None where it was not read.
         evidence: the proof.
     """
 
@@ -86,7 +85,6 @@ class Sender:
     mtu: int
     by: str
     announced: int
-    device_mtu: int | None
     evidence: tuple[Evidence, ...]
 
 
@@ -166,7 +164,7 @@ def _sender(
     headers = _TCP_HEADERS[route.destination.version]
     own = min(each for each in (device_mtu, route.mtu) if each is not None)
     announced = own if route.advmss is None else min(own, route.advmss + headers)
-    return Sender(name, mtu, by, announced, device_mtu, evidence)
+    return Sender(name, mtu, by, announced, evidence)
 
 
 def leaving(node: NodeView, device: str, route: Route | None, added: int, larger: Larger) -> Limit:

@@ -26,12 +26,10 @@ class SocketLookup:
         takers: sockets that take it: one, or several that take turns; () for none.
         v6_only_unread: the takers are IPv6 sockets, the packet is IPv4, and IPV6_V6ONLY was not
             read: it is off unless a program sets it.
-        others: sockets at its port that do not take it.
     """
 
     takers: tuple[Listener, ...]
     v6_only_unread: bool
-    others: tuple[Listener, ...]
 
 
 def look_up(sockets: Sequence[Listener], flow: Flow, device: str) -> SocketLookup:
@@ -48,8 +46,7 @@ def look_up(sockets: Sequence[Listener], flow: Flow, device: str) -> SocketLooku
     best = max((_score(socket) for socket in takers), default=())
     takers = [socket for socket in takers if _score(socket) == best]
     unread = all(_is_any6(s) and s.v6_only is None for s in takers) and bool(takers)
-    others = tuple(socket for socket in at_port if socket not in takers)
-    return SocketLookup(tuple(takers), unread and flow.destination.version == 4, others)
+    return SocketLookup(tuple(takers), unread and flow.destination.version == 4)
 
 
 def is_for(socket: Listener, flow: Flow) -> bool:

@@ -37,7 +37,7 @@ _GET_DEVICE = 0  # WG_CMD_GET_DEVICE
 # enum wgdevice_attribute; 3 is the private key
 _IFNAME, _PUBLIC_KEY, _LISTEN_PORT, _FWMARK, _PEERS = 2, 4, 6, 7, 8
 # enum wgpeer_attribute; 2 is the preshared key
-_PEER_KEY, _ENDPOINT, _KEEPALIVE, _HANDSHAKE, _RX, _TX, _ALLOWED = 1, 4, 5, 6, 7, 8, 9
+_PEER_KEY, _ENDPOINT, _HANDSHAKE, _RX, _TX, _ALLOWED = 1, 4, 6, 7, 8, 9
 # enum wgallowedip_attribute
 _ADDRESS, _PREFIX = 2, 3
 _TIMESPEC = struct.Struct("=qq")
@@ -122,7 +122,7 @@ def _read_once() -> tuple[dict[int, bytes], dict[bytes, _Peer]]:
 
 
 def _take_peer(found: dict[bytes, _Peer], nested: bytes) -> None:
-    wanted = (_PEER_KEY, _ENDPOINT, _KEEPALIVE, _HANDSHAKE, _RX, _TX, _ALLOWED)
+    wanted = (_PEER_KEY, _ENDPOINT, _HANDSHAKE, _RX, _TX, _ALLOWED)
     parts = {type: value for type, value in generic.attributes(nested) if type in wanted}
     allowed = parts.pop(_ALLOWED, b"")
     peer = found.setdefault(parts[_PEER_KEY], _Peer(parts))
@@ -143,7 +143,6 @@ def _peer(peer: _Peer) -> WireGuardPeer:
         handshake_age=max(0, int(time.time() - seconds)) if seconds else None,
         received=_number(peer.parts.get(_RX, b"")),
         sent=_number(peer.parts.get(_TX, b"")),
-        keepalive=_number(peer.parts.get(_KEEPALIVE, b"")),
     )
 
 

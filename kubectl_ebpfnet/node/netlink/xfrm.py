@@ -30,7 +30,7 @@ _NETLINK_XFRM, _GET_STATE = 6, 0x12  # XFRM_MSG_GETSA
 # struct xfrm_usersa_info: selector, id (address, SPI, protocol), source, limits, what passed
 # (bytes, packets, times), stats (replay window, replays, failed checks), sequence, request id,
 # family, mode
-_STATE = struct.Struct("=56x16sIB3x16s64x8xQ16x8xI4xIHB9x")
+_STATE = struct.Struct("=56x16sIB3x16s64x8xQ16x8xI4x4xHB9x")
 _MARK = 21  # XFRMA_MARK
 _MARK_AND_MASK = struct.Struct("=II")
 _PROTOCOLS = {50: "esp", 51: "ah", 108: "comp"}
@@ -59,8 +59,8 @@ def _is_loaded() -> bool:
 
 
 def _state(data: bytes, start: int, end: int) -> XfrmState:
-    destination, spi, protocol, source, packets, failed, request_id, family, mode = (
-        _STATE.unpack_from(data, start)
+    destination, spi, protocol, source, packets, failed, family, mode = _STATE.unpack_from(
+        data, start
     )
     mark, mask = 0, 0
     for type, value in attributes(data, start + _STATE.size, end):
@@ -72,7 +72,6 @@ def _state(data: bytes, start: int, end: int) -> XfrmState:
         protocol=_PROTOCOLS.get(protocol, str(protocol)),
         spi=socket.ntohl(spi),
         mode=_MODES[mode] if mode < len(_MODES) else str(mode),
-        request_id=request_id,
         mark=mark,
         mark_mask=mask,
         packets=packets,

@@ -49,7 +49,6 @@ def _with(state: XfrmState, words: list[str], number: int) -> XfrmState:
             state,
             protocol=named["proto"],
             spi=_number(named.get("spi", ""), number),
-            request_id=_number(named.get("reqid", "0"), number),
             mode=named.get("mode", ""),
         )
     if words[0] == "mark":

@@ -66,7 +66,6 @@ def test_a_device_and_a_peer_of_two_messages() -> None:
         51871,
         (ip_network("10.0.2.0/24"), ip_network("fd00:2::/64")),
         sent=148,
-        keepalive=25,
     )
     said = codec.line_of(device) + codec.line_of(found)
     assert not [key for key in (PRIVATE, PRESHARED) if b64encode(key) in said or key in said]

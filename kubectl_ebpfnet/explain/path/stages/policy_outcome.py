@@ -10,7 +10,7 @@ from kubectl_ebpfnet.explain.path.stages import policy_map
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
 from kubectl_ebpfnet.explain.views.names import identity_name, identity_text
 from kubectl_ebpfnet.explain.views.node import NodeView
-from kubectl_ebpfnet.model.cilium import AGENT_LABEL
+from kubectl_ebpfnet.model.kube import AGENT_LABEL
 from kubectl_ebpfnet.model.net import has_ports
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, Packet, Severity, State
 
