@@ -32,6 +32,8 @@ from tests.collect.test_doctor import AUTO, Server
 from tests.collect.test_gatherer import NOBODY, Target, Told, asked, to_service
 
 LIMIT = 0.5
+LONG = 100
+"""Seconds that a hanging answer takes, where nobody gives up on it; pytest allows a test 120."""
 MISSED = f"no answer within the {LIMIT:g} s that --timeout allows"
 
 
@@ -49,7 +51,7 @@ class Hanging:
 
     def answer(self, seen: Seen) -> Reply:
         if self.hangs(seen):
-            self.release.wait(60)
+            self.release.wait(LONG)
         return self._server.answer(seen)
 
 
@@ -93,7 +95,7 @@ def test_an_api_server_that_hangs(
     begin = time.monotonic()
     with pytest.raises(ApiUnreachable, match=MISSED) as caught:
         command(session, tmp_path)
-    assert time.monotonic() - begin < LIMIT + 2
+    assert time.monotonic() - begin < LONG / 2
     assert "--timeout" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
 
@@ -107,33 +109,34 @@ def test_a_namespace_that_is_never_created(
     begin = time.monotonic()
     access = NodeAccess(Mode.POD)
     _, bundle = collect_path(session, to_service(), access=access, timeout=LIMIT)
-    assert time.monotonic() - begin < LIMIT + 2.5
+    assert time.monotonic() - begin < LONG / 2
     errors = {place: bundle.at(place)[0].error for place in map(node_place, ("node1", "node2"))}
     assert set(errors.values()) <= {f"no node pod: {MISSED}", MISSED.replace("answer", "node pod")}
     assert f"no node pod: {MISSED}" in errors.values()
 
 
+def path_to_service(session: Session, timeout: float) -> Bundle:
+    return collect_path(session, to_service(), timeout=timeout)[1]
+
+
 @pytest.mark.parametrize(
     ("command", "path"),
     [
-        (
-            lambda session: collect_path(session, to_service(), timeout=4)[1],
-            "/apis/cilium.io/v2/ciliumnodes",
-        ),
-        (
-            lambda session: collect_path(session, to_service(), timeout=4)[1],
-            "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
-        ),
-        (lambda session: checkup(session, AUTO, timeout=4), "/api/v1/nodes"),
+        (path_to_service, "/apis/cilium.io/v2/ciliumnodes"),
+        (path_to_service, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"),
+        (lambda session, timeout: checkup(session, AUTO, timeout=timeout), "/api/v1/nodes"),
     ],
     ids=["path: nodes", "path: endpoints", "doctor"],
 )
 def test_a_list_that_hangs_leaves_time_to_ask_places(
-    hanging: tuple[Session, Hanging], command: Callable[[Session], Bundle], path: str
+    hanging: tuple[Session, Hanging], command: Callable[[Session, float], Bundle], path: str
 ) -> None:
     session, server = hanging
+    begin = time.monotonic()
+    command(session, LONG)
+    whole = time.monotonic() - begin
     server.hangs = lambda seen: seen.path == path
-    bundle = command(session)
+    bundle = command(session, 1 + 8 * whole)  # as slow as the machine is
     assert any(record.ok for record in bundle.at(agent_place("node2")))
 
 
@@ -146,14 +149,14 @@ def test_a_name_that_the_pod_resolves_is_not_waited_for_here(
 
     def look_up(host: Any, *rest: Any, **options: Any) -> Any:
         if host == "web.test":
-            gate.wait(60)
+            gate.wait(LONG)
         return real(host, *rest, **options)
 
     monkeypatch.setattr("socket.getaddrinfo", look_up)
     begin = time.monotonic()
     named = to_service(destination_kind="name", destination_name="web.test", destination="web.test")
-    collect_path(session, named, timeout=20)
-    assert time.monotonic() - begin < 10
+    collect_path(session, named, timeout=LONG)
+    assert time.monotonic() - begin < LONG / 2
     gate.set()
 
 

@@ -10,6 +10,7 @@ import os
 import pty
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -343,15 +344,16 @@ def test_errors_before_it_starts(cluster):
 
 
 def test_the_time_limit_bounds_what_the_api_server_is_asked(cluster):
+    release = threading.Event()
+
     def slow(seen):
         if seen.path == "/api/v1/nodes/n1":
-            time.sleep(3)
+            release.wait(60)
 
     cluster.refuses = slow
-    begun = time.monotonic()
     done = run(*argv(cluster, "--timeout", "300ms", "node/n1", "h", "1"))
+    release.set()
     assert done.returncode == 1
-    assert time.monotonic() - begun < 2.5
     assert "0.3 s" in done.stderr
 
 
