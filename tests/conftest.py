@@ -24,7 +24,8 @@ settings.load_profile("few")
 
 Golden = Callable[[Path, str], None]
 LAB = Path(__file__).parent / "lab"
-ROWS = ("tests/node/netkat/", "tests/node/server/", "tests/node/")
+ROW = "tests/node/bpf/"
+"""Kernel tests that list every program, link and cgroup of the machine."""
 KEPT = ("PATH", "TMPDIR", "NETKAT_GIGABYTE", "VIRTUAL_ENV")
 """What a test may know of the machine's environment; beside PYTEST_* and PYTHON*."""
 
@@ -48,14 +49,12 @@ class Rows(LoadScopeScheduling):
     """Tests of a row run one after the other, in whichever worker takes it."""
 
     def _split_scope(self, nodeid: str) -> str:
-        """The row of a test: netkat's kernel tests, the node side's server, which has none, the
-        others of the node side, or its file.
+        """The row of a test: what lists the machine's programs, or its file.
 
-        Kernel tests share one kernel; their two rows look at programs and devices of their own.
+        Kernel tests share one kernel, but each looks at namespaces and programs of its own.
         Not marks of xdist's: pytest 9.2 keeps a test's name where xdist 3.8 does not look for it.
         """
-        file = nodeid.partition("::")[0]
-        return next((row for row in ROWS if file.startswith(row)), file)
+        return ROW if nodeid.startswith(ROW) else nodeid.partition("::")[0]
 
 
 @pytest.hookimpl(optionalhook=True)

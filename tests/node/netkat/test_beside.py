@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -153,6 +153,7 @@ def test_a_signal_leaves_nothing(wire: Wire, number: int, attach: str) -> None:
     assert there.recv(1) == b"x"
     ours = attached(wire)
     assert len(ours & programs()) == 2
+    assert client.pid in processes(wire)
     client.send_signal(number)
     client.wait(20)
     with pytest.raises(ConnectionResetError):  # the peer is told, also by a process that is killed
@@ -160,18 +161,14 @@ def test_a_signal_leaves_nothing(wire: Wire, number: int, attach: str) -> None:
     listener.close()
     unchanged(wire, before)
     until(lambda: not ours & programs(), "a program is still loaded")
-    until(lambda: not _watchers(), "the process that clears up is still there")
+    until(lambda: not processes(wire), "the process that clears up is still there")
     once(wire, attach=attach)  # and the next one is not in its way
 
 
-def _watchers() -> list[str]:
-    found = subprocess.run(("pgrep", "-f", "ebpfnet.node"), capture_output=True, check=False)
-    mine, watchers = str(os.getpid()), []
-    for pid in found.stdout.decode().split():
-        with suppress(OSError):  # it has ended meanwhile
-            if mine in (Path("/proc") / pid / "environ").read_text(errors="replace"):
-                watchers.append(pid)
-    return watchers
+def processes(wire: Wire) -> list[int]:
+    """Those in the host's network namespace."""
+    said = subprocess.run(("ip", "netns", "pids", wire.host), check=True, capture_output=True)
+    return [int(pid) for pid in said.stdout.split()]
 
 
 def test_a_port_of_the_host_is_not_touched(wire: Wire) -> None:

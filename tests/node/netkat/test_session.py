@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -173,9 +172,7 @@ def test_the_end_of_the_pod_waits_for_whoever_removes_the_filter(
             holding.wait(0.3)
     finally:
         os.kill(removes, signal.SIGCONT)
-    begin = time.monotonic()
     assert holding.wait(20) == 0
-    assert time.monotonic() - begin < 1
     assert "clsact" not in str(state(wire))
     unchanged(wire, before)
 
