@@ -21,6 +21,7 @@ from kubectl_ebpfnet.render.path.formats import render
 from kubectl_ebpfnet.render.text.view import View
 from tests.explain.path.changed import NATIVE, POLICY, SCENARIOS, VXLAN, ask
 
+pytestmark = pytest.mark.variants
 ASKED = [
     (VXLAN, "client", "1.1.1.1:80", "tcp"),
     (VXLAN, "client", "9.9.9.9", "tcp"),

@@ -346,6 +346,7 @@ def test_what_becomes_of_it_depends_on_the_datapaths_age(
     assert any(text in hop.summary for hop in path.hops if hop.kind == "load-balancing")
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(
     "command", [LB, SERVICES, "cilium-dbg bpf egress list", "cilium-dbg bpf nat list"]
 )

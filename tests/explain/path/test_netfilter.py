@@ -324,6 +324,7 @@ def test_the_warning_may_stand_on_stderr() -> None:
     assert ask(changed(NATIVE, warn), "client", f"{TO}:80").verdict == "unknown"
 
 
+@pytest.mark.variants
 def test_one_rule_after_the_other_may_be_unknown() -> None:
     """Whatever rule of the client's node is not understood: the verdict stays, or is unknown."""
     plain = {to: ask(changed(NATIVE), "client", to).verdict for to in (f"{TO}:80", "pod/web:8081")}

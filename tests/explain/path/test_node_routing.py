@@ -261,6 +261,7 @@ def unread(bundle: Bundle) -> Iterator[tuple[str, Bundle]]:
         yield f"{record.command} of {record.place}", bundle_of(rest, "unread")
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("scenario", [NATIVE, VXLAN])
 @pytest.mark.parametrize("destination", [WORLD, "pod/web:8080", "svc/web"])
 def test_what_is_not_understood_or_read_only_takes_certainty(

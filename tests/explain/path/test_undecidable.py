@@ -25,6 +25,7 @@ from kubectl_ebpfnet.model.path import Outcome, Verdict
 from tests.explain.path.changed import ask
 from tests.explain.path.test_any_bundle import ASKED, recorded
 
+pytestmark = pytest.mark.variants
 Edits = Callable[[str], Iterator[str]]
 """A command's output → the same with one thing undecidable, for each thing in it."""
 
