@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Files of tests beside each other (tests/conftest.py).
-BESIDE := --numprocesses=auto --maxprocesses=5
+BESIDE := --numprocesses=auto --maxprocesses=5 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help venv test test-machine test-unit test-variants test-newer kernels fuzz fresh demo lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean

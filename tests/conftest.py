@@ -49,17 +49,32 @@ class Rows(LoadScopeScheduling):
     """Tests of a row run one after the other, in whichever worker takes it."""
 
     def _split_scope(self, nodeid: str) -> str:
-        """The row of a test: what lists the machine's programs, or its file.
+        return _row(nodeid)
 
-        Kernel tests share one kernel, but each looks at namespaces and programs of its own.
-        Not marks of xdist's: pytest 9.2 keeps a test's name where xdist 3.8 does not look for it.
-        """
-        return ROW if nodeid.startswith(ROW) else nodeid.partition("::")[0]
+
+def _row(nodeid: str) -> str:
+    """The row of a test: what lists the machine's programs, or its file.
+
+    Kernel tests share one kernel, but each looks at namespaces and programs of its own.
+    Not marks of xdist's: pytest 9.2 keeps a test's name where xdist 3.8 does not look for it.
+    """
+    return ROW if nodeid.startswith(ROW) else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In workers of xdist, rows that take long first (with --no-loadscope-reorder)."""
+    if not hasattr(config, "workerinput"):
+        return
+    weights = Counter[str]()  # a kernel test takes as long as ten others
+    for item in items:
+        weights[_row(item.nodeid)] += 10 if item.get_closest_marker("kernel") else 1
+    items.sort(key=lambda item: -weights[_row(item.nodeid)])
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Rows:
-    """Whole rows, the longest first."""
+    """Whole rows, in the order of `pytest_collection_modifyitems`."""
     return Rows(config, log)
 
 
