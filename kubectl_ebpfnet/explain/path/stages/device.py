@@ -140,6 +140,7 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
             title=f"{target} is in {here.node}'s pod CIDR, but no endpoint has it",
             detail=_why_unroutable(walk, node, target),
             cause=_cause_unroutable(node, target),
+            fix=_fix_unroutable(node, target),
         )
         return None
     walk.unknown(f"what cil_from_host does with {target} is not known")
@@ -189,6 +190,16 @@ def _cause_unroutable(node: NodeView, target: Address) -> str:
     return (
         f"Cilium's endpoint map of {node.name} (cilium_lxc) lacks {target}, which its agent has as "
         f"endpoint {listed.id}"
+    )
+
+
+def _fix_unroutable(node: NodeView, target: Address) -> Fix | None:
+    listed = node.endpoint_of(target)
+    if listed is None:
+        return None
+    return Fix(
+        f"Let the agent on {node.name} write the entry again.",
+        node.cilium(f"endpoint regenerate {listed.id}"),
     )
 
 

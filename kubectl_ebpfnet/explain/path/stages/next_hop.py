@@ -228,7 +228,7 @@ def _weigh(
     fix = _delete(here, neighbour)
     nobodys = by_hand and other.direct and not other.holder and not other.shares
     if nobodys or other.holder == here.node:
-        whose = f"that is {here.node}'s own" if other.holder else "nobody has it who was read"
+        whose = f"that is {here.node}'s own" if other.holder else "no device that was read has it"
         _drop_wrong(walk, here, neighbour, f"{wrong}: {whose}", proof)
         return False
     if not by_hand and not _silent(walk) and not other.holder and other.shares:

@@ -6,6 +6,7 @@ from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.forwarding import Barrier
 from kubectl_ebpfnet.explain.kernel.routing import Decision
 from kubectl_ebpfnet.explain.path.stages.route_evidence import route_evidence
+from kubectl_ebpfnet.explain.path.stages.route_fix import delete_what_refuses
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -165,4 +166,18 @@ def drop_refused(
         proof + evidence or cite.whole(node[q.ROUTES].record),
         title=f"node {here.node}: {decision.refused}",
         detail=detail,
+        cause=f"{decision.refused} on {here.node}",
+        fix=delete_what_refuses(decision, f"on {here.node}", version)
+        or _give_route(decision, here.node, command),
+    )
+
+
+def _give_route(decision: Decision, node: str, command: str) -> Fix:
+    """Return what to do where no route leads on, or where the kernel sees it so."""
+    if decision.differs:
+        return Fix(f"See on {node} which rule or table the kernel takes.", command)
+    return Fix(
+        f"Give {node} a route there: to another node's pods Cilium sets one "
+        "(auto-direct-node-routes), or the network's own routing does.",
+        command,
     )

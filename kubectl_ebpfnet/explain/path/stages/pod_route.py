@@ -13,6 +13,7 @@ from kubectl_ebpfnet.explain.kernel.routing import (
     describe_taken,
     with_kernel_answer,
 )
+from kubectl_ebpfnet.explain.path.stages.route_fix import delete_what_refuses
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
@@ -140,5 +141,18 @@ def _refused(
         evidence or cite.whole(answer.record),
         title=f"pod {walk.source_pod}: {decision.refused}",
         detail=detail,
+        cause=f"{decision.refused} in pod {walk.source_pod}",
+        fix=_fix(walk.source_pod, here, decision, detail),
         proof=evidence or cite.whole(answer.record),
     )
+
+
+def _fix(pod: str, here: PacketState, decision: Decision, detail: str) -> Fix:
+    """Return what to do where the pod's own routing refuses a packet."""
+    if decision.refused.startswith("no route") and not decision.differs:
+        return Fix(
+            f"Replace pod {pod} by a new one: the CNI plugin gives a pod its default route, by its "
+            "node's cilium_host address, when it is made."
+        )
+    where = f"in the network namespace of pod {pod}"
+    return delete_what_refuses(decision, where, here.packet.flow.destination.version) or Fix(detail)
