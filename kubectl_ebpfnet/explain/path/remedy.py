@@ -33,12 +33,12 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
         return Fix(f"Grant the permission that is missing: {denied} ({role_file(verb, resource)}).")
     by_node_pod = any(each.place.kind is PlaceKind.NODE and each.ran for each in bundle.records)
     pod = f"-n {walk.ends.source.namespace} pod/{walk.ends.source.name}"
+    there, protocol = walk.ends.destination, walk.ends.flow.protocol
     if bundle.source != LIVE:
-        command = (
-            "" if by_node_pod else f"kubectl ebpfnet capture -f case.zip {pod} --node-access pod"
-        )
+        to = _to_record(there, walk.ends.source.namespace, protocol)
+        command = f"kubectl ebpfnet capture -f case.zip {pod} --to {to} --node-access pod"
         return Fix("Record a new capture while the packets are lost.", command)
-    again = f"kubectl ebpfnet path {pod} " + _words(walk.ends.destination, walk.ends.flow.protocol)
+    again = f"kubectl ebpfnet path {pod} {_words(there, protocol)}"
     if any(_LATE in record.error for record in bundle.records):
         return Fix("Give the nodes more time to answer.", f"{again} --timeout 2m")
     if by_node_pod:
@@ -47,11 +47,24 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
 
 
 def _words(target: Target, protocol: int) -> str:
-    """Return the destination as the command line takes it."""
-    port = f":{target.port}" if target.port is not None else ""
+    """Return the destination as `path` takes it."""
     namespace = f" --to-namespace {target.namespace}" if target.namespace else ""
     flag = f" --protocol {protocol_name(protocol).lower()}" if protocol != TCP else ""
     if target.kind == "address" and target.address is not None:
         return endpoint_text(target.address, target.port) + flag
+    return f"{_named(target)}{namespace}{flag}"
+
+
+def _to_record(target: Target, namespace: str, protocol: int) -> str:
+    """Return the destination as `capture --to` takes it: objects are those of the source's
+    namespace, others are told by their address."""
+    suffix = f"/{protocol_name(protocol).lower()}" if protocol != TCP else ""
+    if target.address is not None and target.namespace != namespace and target.kind != "name":
+        return endpoint_text(target.address, target.port) + suffix
+    return _named(target) + suffix
+
+
+def _named(target: Target) -> str:
     short = {"service": "svc/", "name": ""}.get(target.kind, f"{target.kind}/")
-    return f"{short}{target.name or target.text}{port}{namespace}{flag}"
+    port = f":{target.port}" if target.port is not None else ""
+    return f"{short}{target.name or target.text}{port}"

@@ -15,7 +15,7 @@ from kubectl_ebpfnet.explain.path.verdict import Decision, settle
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import NatEntry
 from kubectl_ebpfnet.model.evidence import Record, agent_place, bundle_of, node_place
-from kubectl_ebpfnet.model.net import TCP, Flow
+from kubectl_ebpfnet.model.net import TCP, UDP, Flow
 from kubectl_ebpfnet.model.path import (
     NOW,
     Attempt,
@@ -30,6 +30,7 @@ from kubectl_ebpfnet.model.path import (
 )
 
 FLOW = Flow(TCP, ip_address("10.0.0.1"), 40000, ip_address("192.0.2.1"), 80)
+WEB = ip_address("192.0.2.8")
 NAT = NatEntry(FLOW, "OUT", ip_address("192.0.2.9"), 40000)
 AT_NODE = (HopPlace.NODE, "node1", "node1", HopKind.RULE)
 
@@ -225,7 +226,28 @@ def test_a_capture_whose_node_pod_did_not_answer_is_made_anew_with_one() -> None
     builder.unknown("the routes were not read")
     fix = settle(builder).fix
     assert fix is not None
-    assert fix.command.endswith("pod/client --node-access pod")
+    assert fix.command.endswith("pod/client --to 192.0.2.1:80 --node-access pod")
+
+
+@pytest.mark.parametrize(
+    ("target", "protocol", "words"),
+    [
+        (Target("svc/web", "service", "default", "web", WEB, 80), TCP, "svc/web:80"),
+        (Target("svc/web", "service", "shop", "web", WEB, 80), TCP, "192.0.2.8:80"),
+        (Target("svc/dns", "service", "default", "dns", WEB, 53), UDP, "svc/dns:53/udp"),
+        (Target("web.shop", "name", name="web.shop", address=WEB), TCP, "web.shop"),
+    ],
+)
+def test_a_capture_names_the_destination_as_it_takes_it(
+    target: Target, protocol: int, words: str
+) -> None:
+    """`capture --to` has no namespace and no protocol of its own."""
+    ends = replace(walk(NONE).ends, destination=target, flow=replace(FLOW, protocol=protocol))
+    builder = PathBuilder(ClusterView(replace(bundle_of([]), source="case.zip")), ends)
+    builder.unknown("the routes were not read")
+    fix = settle(builder).fix
+    assert fix is not None
+    assert f"pod/client --to {words} --node-access" in fix.command
 
 
 def test_what_did_not_answer_in_time_is_given_more() -> None:
