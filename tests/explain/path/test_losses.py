@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -212,6 +213,15 @@ def test_what_nf_conntrack_lost_is_said_where_the_packet_passes_it(
     assert "drop 37, early_drop 1" in found.title
     assert f"holds {count} of at most 1000 now" in found.detail
     assert len(found.evidence[0].excerpt) == 3
+
+
+def test_how_full_nf_conntrack_is_may_not_have_been_read() -> None:
+    whole = conntrack(100, 37)
+    kept = [line for line in whole.stdout.read().split(b"\n") if b"/proc/sys" not in line]
+    record = replace(whole, stdout=InMemory(b"\n".join(kept)))
+    path = ask(changed(NATIVE, more=(record,)), "client", WORLD)
+    (found,) = [one for one in path.findings if "for want of room" in one.title]
+    assert "how many it holds now was not read" in found.detail
 
 
 def test_past_losses_of_nf_conntrack_are_no_news_while_answers_come() -> None:

@@ -66,10 +66,13 @@ def _report_losses(walk: PathBuilder, node: NodeView, count: int | None, most: i
     nearly_full = bool(count and most and count >= NEARLY_FULL * most)
     if not lost or (walk.answered_now() and not nearly_full):
         return
+    now = "how many it holds now was not read (`sysctl net.netfilter.nf_conntrack_count`)"
+    if count is not None and most is not None:
+        now = f"it holds {count} of at most {most} now"
     walk.finding(
         Severity.WARNING if nearly_full else Severity.INFO,
         f"nf_conntrack of {node.name} lost connections for want of room: "
         + ", ".join(f"{counter.name} {counter.value}" for counter in lost),
-        f"Counted since boot; it holds {count} of at most {most} now.",
+        f"Counted since boot; {now}.",
         cite.of(node[fact].record, *dict.fromkeys(counter.span for counter in lost)),
     )
