@@ -446,6 +446,8 @@ class Path:
         attempt: the newest attempt, None when no table shows one.
         answer: the way back, None where the packet does not arrive.
         mtu: the largest packet that fits, None where the packet passed no device.
+        presumed: what was not read on the way or the way back, may lose the packet, and is taken to
+            be as it usually is.
     """
 
     source: Target
@@ -464,3 +466,4 @@ class Path:
     attempt: Attempt | None = None
     answer: WayBack | None = None
     mtu: PathMtu | None = None
+    presumed: tuple[str, ...] = ()

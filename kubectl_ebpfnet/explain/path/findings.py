@@ -22,13 +22,14 @@ from kubectl_ebpfnet.model.path import Finding, Outcome, Severity, TrackedFlow
 
 @dataclass(frozen=True, slots=True)
 class WholePath:
-    """The input of the rules: the facts, the resolved ends, the tracked flows of every node, and
-    the verdict's reason."""
+    """The input of the rules: the facts, the resolved ends, the tracked flows of every node, the
+    verdict's reason, and whether the verdict is a drop."""
 
     cluster: ClusterView
     ends: PathEnds
     flows: Sequence[TrackedFlow]
     reason: str = ""
+    dropped: bool = False
 
 
 def across(whole: WholePath) -> list[Finding]:
@@ -134,7 +135,12 @@ def _unanswered(whole: WholePath) -> Iterator[Finding]:
         return
     if attempt.text in whole.reason:
         return
-    if attempt.age is None or attempt.now:
+    if attempt.age is not None and not attempt.now:
+        return
+    if whole.dropped:
+        title = "the newest attempt agrees: no answer came"
+        yield Finding(Severity.INFO, title, f"{attempt.text}.", attempt.evidence)
+    else:
         yield Finding(
             Severity.WARNING,
             f"no answer was seen to {attempt.flow.flow}",

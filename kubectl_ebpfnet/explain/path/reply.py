@@ -66,8 +66,7 @@ def walk_back(forth: PathBuilder, run: Run) -> None:
             forth.findings.append(replace(finding, title=f"way back: {finding.title}"))
     for each in back.undecided:
         forth.undecided.append(replace(each, direction=Direction.ANSWER))
-    for what in back.presumed:
-        forth.presumes(what)
+    forth.presumed.take(back.presumed)
     forth.outdated = forth.outdated or back.outdated
 
 
@@ -104,8 +103,7 @@ def _state(forth: PathBuilder, back: PathBuilder) -> tuple[Return, str]:
         return Return.UNKNOWN, first.reason
     if isinstance(end, Stopped):
         return Return.UNKNOWN, end.reason
-    presumed = f"not read, and presumed to be as usual: {'; '.join(back.presumed)}"
-    return Return.RETURNS, presumed if back.presumed else ""
+    return Return.RETURNS, back.presumed.sentence()
 
 
 def _far_end(forth: PathBuilder, here: PacketState, end: Arrived) -> Target:
@@ -155,7 +153,7 @@ def _start(back: PathBuilder, here: PacketState, end: Arrived, packet: Packet) -
     if far.name and record is not None and record.ok:
         return start
     name = f"pod {far.namespace}/{far.name}" if far.name else f"the pod with {far.address}"
-    back.presumes(f"routes and rules of {name} (`ip route`, `ip rule` in it)")
+    back.presumed.add(f"routes and rules of {name} (`ip route`, `ip rule` in it)")
     return start.to(Stage.VETH, in_device=here.device)
 
 

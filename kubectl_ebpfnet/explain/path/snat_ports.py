@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kubectl_ebpfnet.explain.path.presumed import Look
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView, expanded
@@ -64,7 +65,9 @@ def by_cilium(
         return True
     found = in_nat_map(node, flow, source, len(ports))
     if found is None:
-        walk.presumes(f"source NAT of {node.name} has ports left to {flow.destination}")
+        walk.presumed.add(
+            f"source NAT of {node.name} has ports left to {flow.destination}", Look.FIRST
+        )
         return True
     drop = "No mapping for NAT masquerade"
     return _judge(walk, here, node, source, where, ports, found, drop)
@@ -88,7 +91,9 @@ def by_netfilter(
     found = _in_conntrack(node, flow, source, ports)
     if found is None:
         if ports != UNPRIVILEGED:  # a range that a rule names; the others are 64,512
-            walk.presumes(f"netfilter of {node.name} has ports left to {flow.destination}")
+            walk.presumed.add(
+                f"netfilter of {node.name} has ports left to {flow.destination}", Look.FIRST
+            )
         return True
     drop = "nf_conntrack refuses a tuple that is taken"
     where = here.on_node(HopKind.NAT)

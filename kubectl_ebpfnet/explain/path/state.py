@@ -20,6 +20,7 @@ from kubectl_ebpfnet.explain.path.endings import (
     Undecided,
 )
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
+from kubectl_ebpfnet.explain.path.presumed import Presumed
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import Backend, Endpoint
 from kubectl_ebpfnet.model.kernel import Route
@@ -183,7 +184,7 @@ class PathBuilder:
     outdated: bool = False
     undecided: list[Undecided] = field(default_factory=list)
     contradictions: list[Contradiction] = field(default_factory=list)
-    presumed: list[str] = field(default_factory=list)
+    presumed: Presumed = field(default_factory=Presumed)
     size: int | None = None
     pieces: int | None = None
     sends: Sender | None = None
@@ -371,11 +372,6 @@ class PathBuilder:
         """
         self.undecided.append(Undecided(len(self.hops), decides, reason, fix))
 
-    def presumes(self, what: str) -> None:
-        """Say that something that may lose the packet was not read, and is taken to be as usual."""
-        if what not in self.presumed:
-            self.presumed.append(what)
-
     def if_unread(self, decides: Decides, what: str) -> Decides:
         """Return what a hop decides whose record nobody has. Of the way back it is presumed to be
         as usual: captures are made for the packet's way, and may lack it.
@@ -386,7 +382,7 @@ class PathBuilder:
         """
         if self.forth is None:
             return decides
-        self.presumes(what)
+        self.presumed.add(what)
         return Decides.NOTHING
 
     def outdate(self) -> None:

@@ -55,6 +55,8 @@ def settle(walk: PathBuilder) -> Decision:
         for each in against
         if each.text not in decision.reason
     )
+    if walk.size is not None and decision.verdict.let_through:
+        words = f"; {walk.size} bytes pass each MTU on the way{words}"
     return replace(decision, reason=decision.reason + words, contradictions=against)
 
 
@@ -91,7 +93,7 @@ def _answer_dropped(walk: PathBuilder, end: Arrived, answer: Dropped) -> Dropped
     number = f"at hop {answer.drop.hop}"
     where = answer.reason.replace(number, f"{number} of the way back", 1)
     leaves = end.destination is Destination.OUTSIDE
-    does = "leaves the cluster" if leaves else "arrives"
+    does = "leaves the cluster" if leaves else "gets through"
     return replace(
         answer,
         drop=replace(answer.drop, direction=Direction.ANSWER),
@@ -190,8 +192,7 @@ def _why_refused(walk: PathBuilder, inside: bool, drop: Drop) -> tuple[str, Fix,
     )
     if inside and last.kind is HopKind.SOCKET:
         cause = f"a process listens at {there} now: it began after, or refuses itself"
-        presumed = "; ".join(walk.presumed)
-        return cause + (f"; presumed, and not read: {presumed}" if presumed else ""), fix, drop
+        return "; ".join(filter(None, (cause, walk.presumed.sentence()))), fix, drop
     pod = walk.cluster.pod_with(flow.destination) if inside else None
     if pod is None:
         cause = f"nothing accepts {there}"
@@ -241,9 +242,7 @@ def _unanswered(walk: PathBuilder, end: Arrived, attempt: Attempt) -> Decision:
     if between is None and end.destination is Destination.OUTSIDE and _left(walk, attempt):
         reason = f"leaves the cluster {end.text}; what happens beyond is not known"
         return Decision(Verdict.LEAVES, reason, contradictions=_against(attempt))
-    unread = ""
-    if walk.presumed:
-        unread = f"; not read, and presumed to be as usual: {'; '.join(walk.presumed)}"
+    unread = f"; {walk.presumed.sentence()}" if walk.presumed else ""
     if walk.back is not None and isinstance(walk.back.end, Stopped):
         unread = f"; what becomes of the answer is not known: {walk.back.end.reason}{unread}"
     reason = f"the tables let it through {end.text}, but {attempt.text}"

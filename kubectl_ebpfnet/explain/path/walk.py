@@ -85,7 +85,11 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
             answer = path_of_query.answer
     if isinstance(walk.end, Arrived):
         walk.findings.extend(mtu.findings(walk))
-    across = findings.across(findings.WholePath(cluster, ends, walk.flows, decision.reason))
+    across = findings.across(
+        findings.WholePath(
+            cluster, ends, walk.flows, decision.reason, decision.verdict is Verdict.DROPPED
+        )
+    )
     found = sorted(
         (*walk.findings, *ends.findings, *across),
         key=lambda finding: list(Severity).index(finding.severity),
@@ -111,6 +115,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
         attempt=walk.attempt,
         answer=answer,
         mtu=mtu.of_path(walk),
+        presumed=tuple(walk.presumed),
     )
 
 

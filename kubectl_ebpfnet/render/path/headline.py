@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubectl_ebpfnet.model.evidence import Bundle
-from kubectl_ebpfnet.model.path import Path
+from kubectl_ebpfnet.model.path import Path, Verdict
 from kubectl_ebpfnet.render.path import phrases
 from kubectl_ebpfnet.render.text.captured import captured
 from kubectl_ebpfnet.render.text.style import Style, escape
@@ -35,6 +35,16 @@ def opening(path: Path, view: View, *, mtu: bool = False) -> list[str]:
             lines += hanging("       ", escape(path.fix.command), view.width)
     if path.mtu is not None and (mtu or view.evidence):
         lines += hanging("MTU    ", escape(phrases.largest(path.mtu)), view.width)
+    return lines
+
+
+def presumed(path: Path, view: View) -> list[str]:
+    """Return what nobody read and was presumed, a line each; [] where more is known."""
+    if path.verdict in (Verdict.DELIVERED, Verdict.DROPPED) or not path.presumed:
+        return []
+    lines = ["NOT READ, and presumed to be as usual"]
+    for what in path.presumed:
+        lines += hanging("  ", escape(what), view.width)
     return lines
 
 

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Hop, Path
 from kubectl_ebpfnet.render.path import phrases
-from kubectl_ebpfnet.render.path.headline import closing, opening
+from kubectl_ebpfnet.render.path.headline import closing, opening, presumed
 from kubectl_ebpfnet.render.path.tracked import tracking_lines
 from kubectl_ebpfnet.render.text import findings
 from kubectl_ebpfnet.render.text.evidence import proof, under_rows
@@ -57,7 +57,7 @@ def wide(path: Path, bundle: Bundle, view: View) -> str:
     unwrapped = View(0, view.color, view.evidence)
     hops = _wide_hops(path.hops, bundle, unwrapped)
     back = _wide_hops(path.answer.hops, bundle, unwrapped) if path.answer is not None else []
-    return _document(path, bundle, unwrapped, hops, back, mtu=True)
+    return _document(path, bundle, unwrapped, hops, back, in_full=True)
 
 
 def _wide_hops(hops: Sequence[Hop], bundle: Bundle, view: View) -> list[str]:
@@ -80,14 +80,15 @@ def _document(
     back: list[str],
     flows_of_a_node: int | None = None,
     *,
-    mtu: bool = False,
+    in_full: bool = False,
 ) -> str:
     sections = [
-        opening(path, view, mtu=mtu),
+        opening(path, view, mtu=in_full),
         hops,
         _way_back(path, view, back),
         tracking_lines(path, view, columns, flows_of_a_node),
         findings.lines(path.findings, bundle, view),
+        presumed(path, view) if in_full or view.evidence else [],
         closing(bundle, view),
     ]
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"

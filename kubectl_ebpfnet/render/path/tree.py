@@ -8,7 +8,7 @@ from itertools import groupby
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Hop, Path
 from kubectl_ebpfnet.render.path import phrases
-from kubectl_ebpfnet.render.path.headline import closing, opening
+from kubectl_ebpfnet.render.path.headline import closing, opening, presumed
 from kubectl_ebpfnet.render.text.evidence import proof
 from kubectl_ebpfnet.render.text.style import Style, escape
 from kubectl_ebpfnet.render.text.view import View
@@ -45,6 +45,7 @@ def tree(path: Path, bundle: Bundle, view: View) -> str:
         label = style.severity(finding.severity) + "  "
         text = escape(f"{finding.title}: {finding.detail}" if finding.detail else finding.title)
         lines += hanging(label, text, view.width, len(finding.severity.value) + 2)
+    lines += presumed(path, view) if view.evidence else []
     lines += closing(bundle, view)
     return "\n".join(lines) + "\n"
 

@@ -174,7 +174,7 @@ def test_a_flow_without_an_answer_is_told_once() -> None:
         changed(VXLAN, silent, DROPS[0][1]), "client", "1.1.1.1:80"
     )  # no word of it in front
     assert dropped_at(lost)
-    assert finding(lost, "no answer was seen").severity == "warning"
+    assert finding(lost, "no answer came").severity == "info"
 
 
 def test_an_entry_with_another_identity_is_a_warning() -> None:

@@ -106,7 +106,9 @@ def test_the_sender_of_a_native_packet_is_told_by_its_node() -> None:
     assert dropped.drop.object == "eth0 of node node2"
     assert dropped.fix is not None
     assert dropped.fix.command == "ip link set eth0 mtu 1301"
-    assert ask(bundle, size=1300).verdict == "reachable"
+    fits = ask(bundle, size=1300)
+    assert fits.verdict == "reachable"
+    assert "; 1300 bytes pass each MTU on the way" in fits.reason
 
 
 def test_a_route_of_the_node_bounds_it_as_a_device_does() -> None:

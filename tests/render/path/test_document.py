@@ -127,6 +127,7 @@ SHAPE: dict[str, Any] = {
         NULL,
     ),
     "mtu": (MTU, NULL),
+    "presumed": [Text],
     "tracking": [{"node": Text, "table": Text, "text": Text, "evidence": EVIDENCE}],
     "records": [
         {

@@ -62,7 +62,7 @@ def _answered(
     """Hand an answer to the pod that sent the packet: no policy is asked (CT_REPLY)."""
     if not node[q.ENDPOINT_MAP].known:
         command = node.cilium("bpf endpoint list")
-        walk.presumes(f"the endpoint map of node {here.node} (`{command}`)")
+        walk.presumed.add(f"the endpoint map of node {here.node} (`{command}`)")
     here = reply_nat.undo(walk, here, reply_nat.Undone.AT_SENDER)
     if not _veth(walk, here, node, endpoint) or not _may_come_in(walk, here):
         return

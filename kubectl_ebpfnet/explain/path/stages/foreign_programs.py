@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kubectl_ebpfnet.explain.path.presumed import Look
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.programs.at_device import ProgramAtHook, at_device
 from kubectl_ebpfnet.explain.programs.in_pod import in_pod
@@ -157,7 +158,7 @@ def show_in_pod(
     found, complete = in_pod(netns, device, direction)
     left = direction == "egress" and walk.attempt is not None and walk.attempt.now
     if not complete and not left:  # what a node tracks now has left its pod
-        walk.presumes(f"tc and XDP inside of pod {pod}")
+        walk.presumed.add(f"tc and XDP inside of pod {pod}", Look.LAST)
     where = (HopPlace.POD, pod, here.node, HopKind.PROGRAM)
     for program in found:
         if not program.own:

@@ -137,7 +137,7 @@ def passes(
     assert context is not None
     rules = tables_of(node, context.flow.destination.version)
     if rules.native is None:
-        walk.presumes(f"nftables' own tables on node {here.node} (`nft list ruleset`)")
+        walk.presumed.add(f"nftables' own tables on node {here.node} (`nft list ruleset`)")
     if rules.missing:
         if not quiet:
             _not_read(walk, here, chain, rules)

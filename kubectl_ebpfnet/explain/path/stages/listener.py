@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.kernel import sockets as kernel
+from kubectl_ebpfnet.explain.path.presumed import Look
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.path.wrong_port import Unmet, remedy
 from kubectl_ebpfnet.explain.views import cite
@@ -102,8 +103,9 @@ def meet(walk: PathBuilder, here: PacketState, end: PacketEnd) -> bool:
     if not found.takers:
         return _nobody(walk, here, end, unmet, answer)
     if found.v6_only_unread:
-        walk.presumes(
-            f"that {kernel.text(found.takers[0])} of {end.owner} takes IPv4 too (IPV6_V6ONLY)"
+        walk.presumed.add(
+            f"that {kernel.text(found.takers[0])} of {end.owner} takes IPv4 too (IPV6_V6ONLY)",
+            Look.FIRST,
         )
     return _taken(walk, here, end, found.takers, answer)
 
@@ -115,7 +117,7 @@ def _unread(walk: PathBuilder, end: PacketEnd, answer: Answer[Listener]) -> None
     why = answer.missing
     if answer.record is None and not refused:
         why = "they were not asked for" if bundle.source == LIVE else "the capture lacks them"
-    walk.presumes(f"the sockets of {end.owner}")
+    walk.presumed.add(f"the sockets of {end.owner}", Look.FIRST)
     walk.unread_listener = (
         f"a listener there is presumed: the sockets of {end.owner} were not read ({why}; "
         "`--node-access pod` reads them)"
@@ -215,9 +217,10 @@ def _taken(
     walk.hop(*end.where, summary, state, here.packet, _cited(answer, takers))
     waiting = max(socket.waiting for socket in takers)
     if takers[0].backlog is None and waiting:
-        walk.presumes(
+        walk.presumed.add(
             f"that the accept queue of {kernel.text(takers[0])} of {end.owner}, which holds "
-            f"{waiting} connections, has room"
+            f"{waiting} connections, has room",
+            Look.FIRST,
         )
     return True
 

@@ -94,7 +94,7 @@ def route_of(
     barrier = _barrier(here, node, tables, packet, by_tables, place)
     if answer is None and not node[q.SYSCTLS].known and not _forwarded(walk, here):
         unread = forwarding.sysctls_of(destination.version, here.in_device)
-        walk.presumes(f"{unread} on node {here.node} (`sysctl`)")
+        walk.presumed.add(f"{unread} on node {here.node} (`sysctl`)")
     if barrier is not None and sysctl_hop(walk, here, node, barrier, proof):
         return None
     if decision.undecided and (decision.route is None or decision.refused):
@@ -242,7 +242,7 @@ def _without_rules(
         return decision
     usual = decision.local or node.local_endpoint(destination) is not None
     if usual or walk.forth is not None:
-        walk.presumes(f"`ip rule` on node {here.node}")
+        walk.presumed.add(f"`ip rule` on node {here.node}")
         return decision
     return replace(decision, undecided=f"the node's rules were not read: {tables.not_read}")
 
@@ -278,7 +278,7 @@ def takes_outer(walk: PathBuilder, here: PacketState, node: NodeView, device: st
     if isinstance(tables, str):
         return True  # a hop of the sender's, or of the inner packet, says why
     if not node[q.SYSCTLS].known and outer.destination.version == 4:
-        walk.presumes(f"rp_filter of {device} on node {here.node} (`sysctl`)")
+        walk.presumed.add(f"rp_filter of {device} on node {here.node} (`sysctl`)")
     coming = here.to(here.stage, in_device=device)
     packet = _packet(coming, node, outer.source, outer.destination, 0)
     decision = routing.decide(tables, packet)

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.marks import NOT_KNOWN
+from kubectl_ebpfnet.explain.path.presumed import Look
 from kubectl_ebpfnet.explain.path.stages.device_hooks import device_chains, pass_chains
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables, tables_of
 from kubectl_ebpfnet.explain.path.stages.nat import nat_outcome
@@ -77,7 +78,7 @@ def _rules(walk: PathBuilder, netns: PodNetns, flow: Flow) -> HookTables | None:
     rules = tables_of(netns, flow.destination.version)
     if rules.native is None:
         pod = netns.places[0]
-        walk.presumes(f"netfilter in pod {pod.namespace}/{pod.pod} (by a node pod)")
+        walk.presumed.add(f"netfilter in pod {pod.namespace}/{pod.pod} (by a node pod)", Look.LAST)
     return rules if rules.native is not None or rules.back_ends else None
 
 
