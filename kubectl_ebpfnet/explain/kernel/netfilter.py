@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from kubectl_ebpfnet.explain.kernel.context import Context
+from kubectl_ebpfnet.explain.kernel.hop_limit import HOP_LIMITS, IN_DOUBT, suffices_after_target
 from kubectl_ebpfnet.explain.kernel.marks import NOT_KNOWN, marked
 from kubectl_ebpfnet.explain.kernel.rule_matches import matches, undecided
 from kubectl_ebpfnet.model.net import has_ports
@@ -23,9 +24,8 @@ TRANSLATING = frozenset({"MASQUERADE", "SNAT", "DNAT", "REDIRECT", "NETMAP"})
 MAY_BE_ANYTHING = "?"
 """The target of an end of which nothing is known."""
 _PASSING_ON = frozenset({
-    "AUDIT", "CHECKSUM", "CLASSIFY", "CONNSECMARK", "DSCP", "ECN", "HL", "IDLETIMER", "LED", "LOG",
-    "NFLOG", "RATEEST", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TRACE", "TTL",
-    "ULOG",
+    "AUDIT", "CHECKSUM", "CLASSIFY", "CONNSECMARK", "DSCP", "ECN", "IDLETIMER", "LED", "LOG",
+    "NFLOG", "RATEEST", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TRACE", "ULOG",
 })  # fmt: skip
 """Targets after which the next rule is asked, and which change nothing that is looked at here."""
 _SETS_MARK = frozenset({"HMARK", "IPMARK"})
@@ -206,6 +206,11 @@ class ChainWalker:
         way = (*self.way, rule) if rule is not None else ()
         self.ends.append(ChainEnd(target, rule, way, here, doubt))
 
+    def few_hops(self, rule: AnyRule, here: Context) -> Context:
+        """Add the end of a packet whose hop limit a rule changes, and go on with the packet."""
+        self.end(MAY_BE_ANYTHING, rule, here, f"{rule.title}: {IN_DOUBT}")
+        return here if rule in here.assumed else replace(here, assumed=(*here.assumed, rule))
+
 
 @dataclass(slots=True)
 class _Walker(ChainWalker):
@@ -255,6 +260,8 @@ class _Walker(ChainWalker):
             return None
         if target in _PASSING_ON:
             return here
+        if target in HOP_LIMITS:
+            return here if suffices_after_target(rule) else self.few_hops(rule, here)
         if target == "CONNMARK" and not here.tracked:
             return here
         if target in ("MARK", "CONNMARK"):

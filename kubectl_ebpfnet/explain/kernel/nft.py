@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kubectl_ebpfnet.explain.kernel.context import Context
+from kubectl_ebpfnet.explain.kernel.hop_limit import suffices_after_statement
 from kubectl_ebpfnet.explain.kernel.marks import NOT_KNOWN, Mark
 from kubectl_ebpfnet.explain.kernel.match_modules import Answer
 from kubectl_ebpfnet.explain.kernel.netfilter import (
@@ -105,6 +106,8 @@ class _Walker(ChainWalker):
                 after, returned = ended
                 return joined_or(passed_by, after), returned
             here = _changed(rule, statement, here)
+            if not suffices_after_statement(statement):
+                here = self.few_hops(rule, here)
         return joined_or(passed_by, here), None
 
     def _verdict(

@@ -457,3 +457,20 @@ def test_rpfilter_is_the_kernels() -> None:
     strict = "raw PREROUTING -i eth0 -m rpfilter --validmark --invert -j DROP"
     assert path_with(strict).verdict == "leaves"
     assert path_with("raw PREROUTING -m rpfilter --invert -j DROP").verdict == "dropped"
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict"),
+    [
+        ("mangle PREROUTING -j TTL --ttl-set 1", "unknown"),  # node2 does not forward it
+        ("mangle POSTROUTING -j TTL --ttl-dec 60", "unknown"),
+        ("mangle PREROUTING -j TTL --ttl-set 65", "leaves"),
+        ("mangle POSTROUTING -j TTL --ttl-dec 1", "leaves"),
+        ("mangle POSTROUTING -j TTL --ttl-inc 1", "leaves"),
+        ("mangle PREROUTING -d 9.9.9.9 -j TTL --ttl-set 1", "leaves"),
+    ],
+)
+def test_a_hop_limit_that_may_end_on_the_way(line: str, verdict: str) -> None:
+    path = path_with(line)
+    assert path.verdict == verdict, path.reason
+    assert ("the hop limit that it gives it" in path.reason) == (verdict == "unknown")

@@ -176,6 +176,17 @@ def test_chains_that_nobody_could_read_are_undecided_and_none_is_certain() -> No
         assert ask(bundle, "client", f"{TO}:80").verdict is Verdict.LEAVES
 
 
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [(1, Verdict.UNKNOWN), ({"&": []}, Verdict.UNKNOWN), (64, Verdict.LEAVES)],
+)
+def test_a_hop_limit_that_may_end_on_the_way(value: Any, verdict: Verdict) -> None:
+    key = {"payload": {"protocol": "ip", "field": "ttl"}}
+    path = on_node(chain("postrouting", -150, [{"mangle": {"key": key, "value": value}}]))
+    assert path.verdict is verdict, path.reason
+    assert ("the hop limit that it gives it" in path.reason) == (verdict is Verdict.UNKNOWN)
+
+
 def test_a_dormant_table_drops_nothing() -> None:
     place = agent_place("node2")
     read = ruleset(place, chain("forward", 0, [DROP]))
