@@ -87,6 +87,8 @@ class PacketState:
         encrypted: `WireGuard` or `IPsec` between the nodes, "" when it is not encrypted.
         sealed: the packet before it was encrypted, None where it is not, and where no outer packet
             is known.
+        stray_mac: the MAC that somebody wrote into the pod for its next hop, where the pod's host
+            side has another; "" otherwise.
         unpoliced: it comes to its pod without a program of Cilium's that checks the policy there.
     """
 
@@ -104,6 +106,7 @@ class PacketState:
     encrypted: str = ""
     unpoliced: bool = False
     sealed: Packet | None = None
+    stray_mac: str = ""
 
     def to(self, stage: Stage, **changes: object) -> PacketState:
         """Return the packet at the next place; `changes` are fields that differ there."""

@@ -14,7 +14,7 @@ import pytest
 
 from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, agent_place, bundle_of
 from kubectl_ebpfnet.model.path import Path as Answer
-from tests.explain.path.changed import NATIVE, Change, ask, changed, finding, say, without
+from tests.explain.path.changed import NATIVE, VXLAN, Change, ask, changed, finding, say, without
 from tests.explain.path.variants import json_edit
 
 ROUTES = "ip -j route show table all"
@@ -177,3 +177,29 @@ def test_ipv6_neighbours_count_alike() -> None:
     )
     assert path.drop is not None, path.reason
     assert path.drop.object == "neighbour fd00::11 dev eth0 of node node2"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "gateway", "state", "verdict"),
+    [
+        (NATIVE, "10.244.1.114", "PERMANENT", "unknown"),
+        (NATIVE, "10.244.1.114", "STALE", "reachable"),  # it is asked for again
+        (VXLAN, "10.244.1.122", "PERMANENT", "reachable"),  # BPF sends it past the stack
+    ],
+)
+def test_a_wrong_mac_in_the_pod_matters_where_the_stack_takes_the_packet(
+    scenario: str, gateway: str, state: str, verdict: str
+) -> None:
+    entry = say("client", "ip neigh", f"{gateway} dev eth0 lladdr {NOBODYS} {state}\n")
+    path = ask(changed(scenario, entry), "client", "pod/web:8081")
+    assert path.verdict == verdict, path.reason
+    assert finding(path, f"{gateway} is at {NOBODYS} in the pod").severity == "warning"
+    if verdict == "unknown":
+        assert f"PERMANENT entry has {NOBODYS}" in path.reason
+
+
+def test_a_wrong_mac_in_the_far_pod_leaves_the_answer_open() -> None:
+    entry = say("web", "ip neigh", f"10.244.0.180 dev eth0 lladdr {NOBODYS} PERMANENT\n")
+    path = ask(changed(NATIVE, entry), "client", "pod/web:8081")
+    assert path.verdict == "unknown"
+    assert "of the way back: the stack drops what is for another MAC" in path.reason

@@ -20,7 +20,7 @@ from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.stages.policy_hop import host_policy
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views.node import NodeView
-from kubectl_ebpfnet.model.path import HopKind, HopPlace, State
+from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, State
 
 
 def forward(walk: PathBuilder, here: PacketState) -> PacketState | None:
@@ -29,8 +29,29 @@ def forward(walk: PathBuilder, here: PacketState) -> PacketState | None:
     here = here.to(here.stage, netfilter=hooks.entering(walk, here, node))
     if here.in_device:
         came = pass_device(walk, here, node, here.in_device, "ingress")
-        return came and _forwarded(walk, came, node)
+        if came is None:
+            return None
+        if came.stray_mac and hooks.from_endpoint(node, came.in_device):
+            _for_another_host(walk, came)
+        return _forwarded(walk, came, node)
     return _sent(walk, here, node)
+
+
+def _for_another_host(walk: PathBuilder, here: PacketState) -> None:
+    """Say that the stack takes no packet whose MAC is not the device's (PACKET_OTHERHOST of
+    eth_type_trans; Linux net/ipv4/ip_input.c, ip_rcv_core), unless a program makes it the host's.
+    """
+    walk.hop(
+        *here.on_node(HopKind.NEIGHBOUR),
+        f"comes in by {here.in_device} for {here.stray_mac}",
+        State.UNKNOWN,
+        here.packet,
+        reason=f"the stack drops what is for another MAC than {here.in_device}'s, and the pod's "
+        f"PERMANENT entry has {here.stray_mac}: whether a program of Cilium's makes it the host's "
+        "is not known",
+        decides=Decides.DROP,
+        fix=Fix("Delete the PERMANENT entry in the pod: it asks for the MAC itself.", "ip neigh"),
+    )
 
 
 def _forwarded(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:

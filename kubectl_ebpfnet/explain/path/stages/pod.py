@@ -53,7 +53,8 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     host_side = _link(walk, here, netns, node, device, neighbour, target)
     if host_side is None or not size.out_of_pod(walk, here, node, host_side):
         return None
-    return here.to(Stage.VETH, device=host_side, in_device=host_side)
+    stray = neighbour.mac if neighbour is not None and _is_stray(node, host_side, neighbour) else ""
+    return here.to(Stage.VETH, device=host_side, in_device=host_side, stray_mac=stray)
 
 
 def _to_itself(walk: PathBuilder, here: PacketState, netns: PodNetns) -> bool:
@@ -250,6 +251,15 @@ def _host_side(
 def _node_link_evidence(node: NodeView, link: Link) -> tuple[Evidence, ...]:
     keep = ("ifindex", "ifname", "link_index", "flags", "mtu", "operstate", "address")
     return cite.of(node[q.LINKS].record, link.span.head(2), keep=keep)  # the second has the MAC
+
+
+def _is_stray(node: NodeView, host_side: str, neighbour: Neighbour) -> bool:
+    """Tell whether an entry that somebody wrote has a MAC that the host side does not have. One
+    that was learned is asked for again when it stops working."""
+    outer = node.link(host_side)
+    if outer is None or not outer.mac or not neighbour.mac or "PERMANENT" not in neighbour.states:
+        return False
+    return neighbour.mac != outer.mac
 
 
 def _check_mac(
