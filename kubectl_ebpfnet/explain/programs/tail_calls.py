@@ -8,7 +8,7 @@ some, has an empty map. (Names and sharing as in Cilium 1.10 to 1.20: 1.9 has no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.views import cite
@@ -89,15 +89,12 @@ def _by_programs(
     if own is None:
         return None
     called = {number for one in loaded if one.name.startswith(parts) for number in one.map_ids}
-    others = [one for one in entries if one is not own]
-    if not any(_own_maps(one, entries) & called for one in others):
-        return None  # this Cilium's programs do not show it
-    if _own_maps(own, entries) & called:
-        return None
+    users = Counter(number for one in entries for number in set(one.map_ids))
+
+    def calls(one: Program) -> bool:
+        """Tell whether a map that no other endpoint's program has leads to one of the parts."""
+        return any(users[number] == 1 for number in called.intersection(one.map_ids))
+
+    if calls(own) or not any(calls(one) for one in entries):
+        return None  # it has a part, or this Cilium's programs do not show it
     return MissedCall(name, cite.of(node[q.BPF_PROGRAMS].record, own.span))
-
-
-def _own_maps(program: Program, entries: Iterable[Program]) -> set[int]:
-    """Return the maps of an endpoint's program that no other endpoint's has."""
-    shared = {number for one in entries if one is not program for number in one.map_ids}
-    return set(program.map_ids) - shared
