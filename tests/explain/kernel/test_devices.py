@@ -56,3 +56,21 @@ def test_why_a_device_takes_no_packets(
 ) -> None:
     down = why_down(links(text.encode()), name)
     assert (None if down is None else (down.what, down.causes)) == right
+
+
+def test_a_capture_may_name_devices_in_a_circle() -> None:
+    ring = "".join(
+        port(number, NO_CARRIER, f"master ens{1 + (number + step) % 40} ")
+        for number in range(1, 41)
+        for step in range(40)
+    )
+    down = why_down(links(ring.encode()), "ens1")
+    assert down is not None
+    assert len({link.name for link in down.links}) == len(down.links)
+
+
+def test_both_ends_of_a_veth_without_carrier_are_named_once() -> None:
+    pair = block(2, "a@b", NO_CARRIER, "veth") + block(3, "b@a", NO_CARRIER, "veth")
+    down = why_down(links(pair.encode()), "a")
+    assert down is not None
+    assert down.what == "a has no carrier: b has no carrier"

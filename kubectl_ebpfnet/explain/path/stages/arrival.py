@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kubectl_ebpfnet.explain.kernel.devices import lower_devices
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_back
 from kubectl_ebpfnet.explain.kernel.routing import decide
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
 from kubectl_ebpfnet.explain.path.stages import forward, gateway, nodeport, outer, reply_nat, size
 from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
 from kubectl_ebpfnet.explain.path.stages.encryption import decrypt
-from kubectl_ebpfnet.explain.path.stages.foreign_programs import lower_devices, show_below
+from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_below
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
 from kubectl_ebpfnet.explain.path.stages.losses import device_losses
 from kubectl_ebpfnet.explain.path.stages.missing_programs import (

@@ -5,30 +5,23 @@ the chain before Cilium's program. Only a flow that is answered now shows that i
 A program of Cilium's ends its own chain (it returns TC_ACT_OK, or redirects), so what stands behind
 it there does not run (Linux net/core/dev.c tcx_run, net/sched/cls_bpf.c).
 
-A packet meets the programs of every device below the one that has the address: those of the slaves
-of a bond, the ports of a bridge and the parent of a VLAN (Linux net/core/dev.c
+A packet meets the programs of every device below the one that has the address (Linux net/core/dev.c
 __netif_receive_skb_core runs XDP and tc again for each device on the way up).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+from kubectl_ebpfnet.explain.kernel.devices import lower_devices
 from kubectl_ebpfnet.explain.path.presumed import Look
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.programs.at_device import ProgramAtHook, at_device
 from kubectl_ebpfnet.explain.programs.in_pod import in_pod
 from kubectl_ebpfnet.explain.views.netns import PodNetns
-from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.kernel import Attachment, Program
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, State
 
-_UPON_ANOTHER = ("vlan", "macvlan", "ipvlan", "macsec")
-_GUESTS = ("veth", "netkit", "tun")
-"""Ports of a bridge that lead to pods and virtual machines, not to the network."""
-_DEEPEST = 4
 _OTHER_VERSIONS = {4: ("ipv6", "arp"), 6: ("ip", "arp")}
 
 
@@ -90,23 +83,6 @@ def _look_further(where: Where, program: ProgramAtHook) -> Fix:
     return Fix(
         f"Find out whose it is and what it does{counts}; take it away {there} to try.", command
     )
-
-
-def lower_devices(node: NodeView, device: str) -> tuple[str, ...]:
-    """Return the devices by which what leaves by a device goes on, and what comes in by it came."""
-    return tuple(dict.fromkeys(_below(node, device, _DEEPEST)))
-
-
-def _below(node: NodeView, device: str, depth: int) -> Iterator[str]:
-    link = node.link(device)
-    if link is None or not depth:
-        return
-    lower = [one.name for one in node.having(q.LINKS, device, "master") if one.kind not in _GUESTS]
-    if link.kind in _UPON_ANOTHER and link.netns_id is None and not link.netns_name:
-        lower.append(link.peer_name or node.link_name(link.peer_index))
-    for name in filter(None, lower):
-        yield name
-        yield from _below(node, name, depth - 1)
 
 
 def show_below(walk: PathBuilder, here: PacketState, device: str, direction: str) -> None:

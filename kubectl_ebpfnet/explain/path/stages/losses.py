@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kubectl_ebpfnet.explain.path.stages.foreign_programs import lower_devices
+from kubectl_ebpfnet.explain.kernel.devices import lower_devices
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.netns import PodNetns
