@@ -3,6 +3,8 @@ size that the agent has set."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,13 +12,14 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.evidence import LineCounts, Record, matching_lines
+from kubectl_ebpfnet.model.evidence import LineCounts, Output, Record
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.room import MapRoom, Table
 from kubectl_ebpfnet.parse.node_side import is_node_question
 
 _EVICTING = frozenset({Table.CT_TCP, Table.CT_ANY, Table.NAT})
 """LRU maps on every kernel since 4.10, which Cilium needs."""
+_TCP6 = re.compile(rb"^TCP [^\n]*? -> \[", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +121,23 @@ def _counts(record: Record) -> LineCounts | None:
     """
     if record.line_filter or is_node_question(record.argv):
         return record.counts
-    found = {(tcp, six): 0 for tcp in (True, False) for six in (True, False)}
-    for _, line in matching_lines(record.stdout, [b" -> "]):
-        found[line.startswith(b"TCP "), b"-> [" in line] += 1
-    return LineCounts(
-        found[True, False], found[True, True], found[False, False], found[False, True]
-    )
+    entries = six = tcp = tcp6 = 0
+    for text in _whole_lines(record.stdout):  # no object for each of a million lines
+        entries += text.count(b" -> ")
+        tcp += text.count(b"\nTCP ") + text.startswith(b"TCP ")
+        six_here = text.count(b" -> [")
+        six += six_here
+        tcp6 += len(_TCP6.findall(text)) if six_here else 0
+    return LineCounts(tcp - tcp6, tcp6, entries - six - (tcp - tcp6), six - tcp6)
+
+
+def _whole_lines(output: Output) -> Iterator[bytes]:
+    """Yield an output in large pieces that end with a line."""
+    rest: list[bytes] = []
+    for chunk in output.chunks():
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            yield b"".join((*rest, chunk[:end]))
+            rest = []
+        rest.append(chunk[end:])
+    yield b"".join(rest)

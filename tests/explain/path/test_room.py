@@ -10,11 +10,19 @@ from ipaddress import ip_address
 import pytest
 
 from kubectl_ebpfnet.explain.path import snat_ports
-from kubectl_ebpfnet.explain.views import records
+from kubectl_ebpfnet.explain.views import records, room
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import DatapathConfig, NatEntry
-from kubectl_ebpfnet.model.evidence import InMemory, LineCounts, Record, bundle_of, node_place
+from kubectl_ebpfnet.model.evidence import (
+    PIECE,
+    InMemory,
+    LineCounts,
+    Record,
+    bundle_of,
+    node_place,
+)
 from kubectl_ebpfnet.model.net import Flow, endpoint_text
 from kubectl_ebpfnet.model.path import Path, Severity, Verdict
 from kubectl_ebpfnet.model.protocol import codec
@@ -339,3 +347,20 @@ def test_connections_of_other_pods_that_were_counted_leave_it_open() -> None:
     assert "4 of 4 ports of 172.30.0.12 are in use" in some.reason
     unread = ask(changed(NATIVE, rule, cut(None)), "client", "9.9.9.9:81")
     assert unread.verdict is Verdict.LEAVES
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_entries_of_a_whole_table_are_counted_by_kind_across_its_pieces(version: int) -> None:
+    four, six = "{} OUT 10.0.0.1:{} -> 10.0.0.2:80 x\n", "{} OUT [fd00::1]:{} -> [fd00::2]:80 x\n"
+    many = 12_000  # more than one piece
+    table = "".join(
+        four.format("TCP", n) + six.format("TCP", n) * 2 + (four + six).format("UDP", n, "UDP", n)
+        for n in range(many)
+    )
+    assert len(table) > 2 * PIECE
+    bundle = changed(VXLAN, say("node2", CT, table.removesuffix("\n")))
+    node = ClusterView(bundle).node("node2")
+    tcp, other = (room.of_map(node, which, version) for which in (Table.CT_TCP, Table.CT_ANY))
+    assert tcp is not None
+    assert other is not None
+    assert (tcp.entries, other.entries) == (many if version == 4 else 2 * many, many)
