@@ -41,14 +41,7 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     tracked = incoming_at(walk, here) if walk.forth is None else None
     if tracked is not None and tracked not in walk.flows:
         walk.flows.append(tracked)
-    if not node[q.LINKS].known and not node[q.ENDPOINTS].known and not node[q.ENDPOINT_MAP].known:
-        why = node[q.LINKS].missing
-        walk.links.append((here.node, ""))
-        walk.hop(
-            *here.on_node(HopKind.LINK), f"what {here.node} does with it",
-            State.UNKNOWN, here.packet, reason=f"nothing is known of {here.node}: {why}",
-        )  # fmt: skip
-        walk.unknown(f"nothing is known of {here.node}: {why}")
+    if _is_unread(walk, here, node):
         return None
     device = _device(node, here)
     if _is_down(walk, here, node, device):
@@ -75,17 +68,30 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if here.packet.outer is not None:
         if missing:
             report_absent(walk, here, device, "network")
-        if pass_device(walk, here, node, device, "ingress") is None:
-            return None
-        if not outer.may_come_in(walk, here, node, device):
-            return None
-        if not takes_outer(walk, here, node, device):
-            return None
-        return _out_of_tunnel(walk, here, node)
+        comes_in = (
+            pass_device(walk, here, node, device, "ingress") is not None
+            and outer.may_come_in(walk, here, node, device)
+            and takes_outer(walk, here, node, device)
+        )
+        return _out_of_tunnel(walk, here, node) if comes_in else None
     if missing:
         without_cilium(walk, here, device, "network")
         return here.to(Stage.HOST, in_device=device)
     return _inside(walk, here, node, device)
+
+
+def _is_unread(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
+    """End the walk at a node of which nothing was read; return whether it is one."""
+    if node[q.LINKS].known or node[q.ENDPOINTS].known or node[q.ENDPOINT_MAP].known:
+        return False
+    why = f"nothing is known of {here.node}: {node[q.LINKS].missing}"
+    walk.links.append((here.node, ""))
+    walk.hop(
+        *here.on_node(HopKind.LINK), f"what {here.node} does with it",
+        State.UNKNOWN, here.packet, reason=why,
+    )  # fmt: skip
+    walk.unknown(why)
+    return True
 
 
 def _inside(

@@ -57,20 +57,10 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
             return _by_cilium_host(walk, here, node)
     to_network(walk, here, node, show_programs(walk, here, here.device, "egress"))
     if inside and walk.forth is None:  # nothing translates an answer's source but back
-        row = gateway.policy_row(walk, here, node)
-        if row is not None and gateway.is_at(walk, node, row):
-            translated = gateway.translate(walk, here, node, row)
-            if translated is None:
-                return None
-            here = translated
-        else:
-            sent = here.packet.flow.source
-            masqueraded = by_cilium(walk, here, node)
-            if masqueraded is None:
-                return None
-            here = masqueraded
-            if here.packet.flow.source != sent:
-                translates_answers(walk, here, node)
+        masqueraded = _by_ciliums_nat(walk, here, node)
+        if masqueraded is None:
+            return None
+        here = masqueraded
     encrypted = encrypt(walk, here, node)
     if encrypted is None:
         return None
@@ -91,6 +81,17 @@ def _behind_nat(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketS
     context = replace(here.netfilter, flow=here.packet.flow, out_device=here.device)
     here = here.to(here.stage, netfilter=context)
     return hooks.passes(walk, here, node, "POSTROUTING", ("filter",), quiet=True)
+
+
+def _by_ciliums_nat(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
+    """Let Cilium translate the source, of an egress gateway or of the node; None where it drops."""
+    row = gateway.policy_row(walk, here, node)
+    if row is not None and gateway.is_at(walk, node, row):
+        return gateway.translate(walk, here, node, row)
+    translated = by_cilium(walk, here, node)
+    if translated is not None and translated.packet.flow.source != here.packet.flow.source:
+        translates_answers(walk, translated, node)
+    return translated
 
 
 def _to_local_pod(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:

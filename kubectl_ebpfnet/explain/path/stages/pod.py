@@ -87,39 +87,27 @@ def _neighbour(
     inner = netns.link(device)
     if inner is not None and not inner.arp:
         return True, None  # netkit in mode l3: packets have no MAC, and nobody is asked for one
-    if not answer.known:
-        walk.hop(
-            *where,
-            f"neighbour {target} on {device}",
-            State.UNKNOWN,
-            here.packet,
-            cite.whole(answer.record),
-            reason=f"the pod's neighbours could not be read: {answer.missing}",
-        )
-        return True, None
-    neighbour = neighbour_of(answer.facts, device, target)
+    neighbour = neighbour_of(answer.facts, device, target) if answer.known else None
     if neighbour is None:
+        asks = f"no entry for {target} yet: the pod will ask for its MAC on {device}"
         walk.hop(
             *where,
-            f"no entry for {target} yet: the pod will ask for its MAC on {device}",
-            State.DERIVED,
+            asks if answer.known else f"neighbour {target} on {device}",
+            State.DERIVED if answer.known else State.UNKNOWN,
             here.packet,
             cite.whole(answer.record),
+            reason=""
+            if answer.known
+            else f"the pod's neighbours could not be read: {answer.missing}",
         )
         return True, None
-    evidence = cite.of(answer.record, neighbour.span)
+    evidence, state = cite.of(answer.record, neighbour.span), "/".join(neighbour.states)
     if unresolved(neighbour) and _has_no_carrier(netns, device):
         # The link is the cause: it is the next hop, and the answer names it.
-        walk.hop(
-            *where,
-            f"{target} on {device} is {'/'.join(neighbour.states)}: the link has no carrier",
-            State.OBSERVED,
-            here.packet,
-            evidence,
-        )
+        summary = f"{target} on {device} is {state}: the link has no carrier"
+        walk.hop(*where, summary, State.OBSERVED, here.packet, evidence)
         return True, None
     if unresolved(neighbour):
-        state = "/".join(neighbour.states)
         walk.drop(
             *where,
             f"neighbour {target} on {device} is {state}: nothing answers its ARP/ND",

@@ -13,55 +13,60 @@ from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, Severity
 
 def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Carry the packet over the wire, to another node or out of the cluster."""
-    cluster = walk.cluster
-    flow = here.packet.outer or here.packet.flow
+    target = (here.packet.outer or here.packet.flow).destination
+    by = f" by {here.next_hop}" if here.next_hop else ""
     node = _next_node(walk, here)
     if node and node == here.node:
-        by = f" by {here.next_hop}" if here.next_hop else ""
-        walk.unknown(f"it leaves {here.node}{by} for {flow.destination}, which is on {here.node}")
+        walk.unknown(f"it leaves {here.node}{by} for {target}, which is on {here.node}")
+    elif node:
+        return _to_node(walk, here, node)
+    elif walk.forth is not None:
+        walk.unknown(f"it leaves {here.node}{by} for {target}, which is no node's")
+    elif not _untranslated(walk, here):
+        _leave_cluster(walk, here)
+    return None
+
+
+def _to_node(walk: PathBuilder, here: PacketState, node: str) -> PacketState | None:
+    flow = here.packet.outer or here.packet.flow
+    if (here.node, node, here.packet) in walk.crossings:
+        _loop(walk, here, node)
         return None
-    if node:
-        if (here.node, node, here.packet) in walk.crossings:
-            _loop(walk, here, node)
-            return None
-        walk.crossings.add((here.node, node, here.packet))
-        walk.links.append((here.node, here.device))
-        how = f"encrypted by {here.encrypted}"
-        if not here.encrypted:
-            how = "in the tunnel" if here.packet.outer else "unencapsulated"
-        reason = _by_router(walk, here, node)
-        _by_other_node(walk, here, node)
-        walk.hop(
-            HopPlace.WIRE,
-            f"{here.node} → {node}",
-            "",
-            HopKind.LINK,
-            f"sent to {node} {how}: {endpoint_text(flow.source, flow.source_port)} → "
-            f"{endpoint_text(flow.destination, flow.destination_port)}"
-            + (f", by router {here.next_hop}" if reason else ""),
-            State.UNKNOWN if reason else State.DERIVED,
-            here.packet,
-            reason=reason,
-            decides=Decides.DROP,
-            fix=_route_to(here, node) if reason else None,
-        )
-        walk.visited_nodes.append(node)
-        identity, inner = here.identity, here.sealed or here.packet
-        changed = inner.flow.source != walk.ends.flow.source
-        if inner.outer is None and (changed or walk.from_node):
-            # After source NAT, and for packets of a node, the identity follows from the address.
-            entry = cluster.node(node).ipcache_of(inner.flow.source)
-            identity = entry.identity if entry is not None else 0
-        return here.to(
-            Stage.ARRIVAL, node=node, device="", in_device="", skips_netfilter=False,
-            netfilter=None, identity=identity,
-        )  # fmt: skip
-    if walk.forth is not None:
-        by = f" by {here.next_hop}" if here.next_hop else ""
-        walk.unknown(f"it leaves {here.node}{by} for {flow.destination}, which is no node's")
-        return None
-    if _untranslated(walk, here):
-        return None
+    walk.crossings.add((here.node, node, here.packet))
+    walk.links.append((here.node, here.device))
+    how = f"encrypted by {here.encrypted}"
+    if not here.encrypted:
+        how = "in the tunnel" if here.packet.outer else "unencapsulated"
+    reason = _by_router(walk, here, node)
+    _by_other_node(walk, here, node)
+    walk.hop(
+        HopPlace.WIRE,
+        f"{here.node} → {node}",
+        "",
+        HopKind.LINK,
+        f"sent to {node} {how}: {endpoint_text(flow.source, flow.source_port)} → "
+        f"{endpoint_text(flow.destination, flow.destination_port)}"
+        + (f", by router {here.next_hop}" if reason else ""),
+        State.UNKNOWN if reason else State.DERIVED,
+        here.packet,
+        reason=reason,
+        decides=Decides.DROP,
+        fix=_route_to(here, node) if reason else None,
+    )
+    walk.visited_nodes.append(node)
+    identity, inner = here.identity, here.sealed or here.packet
+    changed = inner.flow.source != walk.ends.flow.source
+    if inner.outer is None and (changed or walk.from_node):
+        # After source NAT, and for packets of a node, the identity follows from the address.
+        entry = walk.cluster.node(node).ipcache_of(inner.flow.source)
+        identity = entry.identity if entry is not None else 0
+    return here.to(
+        Stage.ARRIVAL, node=node, device="", in_device="", skips_netfilter=False,
+        netfilter=None, identity=identity,
+    )  # fmt: skip
+
+
+def _leave_cluster(walk: PathBuilder, here: PacketState) -> None:
     walk.links.append((here.node, here.device))
     seen = here.packet.flow
     source = endpoint_text(seen.source, seen.source_port)
@@ -75,14 +80,13 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
         str(seen.destination),
         "",
         HopKind.DELIVERY,
-        f"{address_text(cluster, seen.destination)} sees {source}"
+        f"{address_text(walk.cluster, seen.destination)} sees {source}"
         + (", and answered" if replied else ""),
         State.OBSERVED if replied else State.DERIVED,
         here.packet,
         tracked.evidence[:1] if replied and tracked is not None else (),
     )
     walk.arrived(Destination.OUTSIDE, f"as {source}")
-    return None
 
 
 def _untranslated(walk: PathBuilder, here: PacketState) -> bool:
@@ -198,8 +202,10 @@ def _by_router(walk: PathBuilder, here: PacketState, node: str) -> str:
 def _by_other_node(walk: PathBuilder, here: PacketState, node: str) -> None:
     """Report a route that leads a packet to another node than that of the pod which it is for."""
     target, route = here.packet.flow.destination, here.route
+    if here.packet.outer is not None or here.next_hop is None:
+        return
     own = _pods_node(walk, here)
-    if here.packet.outer is not None or here.next_hop is None or own in ("", node):
+    if own in ("", node):
         return
     record = walk.cluster.node(here.node)[q.ROUTES].record
     walk.finding(
