@@ -8,7 +8,8 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, own_packet
 from kubectl_ebpfnet.explain.path.stages import gateway
-from kubectl_ebpfnet.explain.path.stages.node_route import by_only_device, route_hop, route_of
+from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
+from kubectl_ebpfnet.explain.path.stages.only_device import by_only_device
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text, identity_text

@@ -1,14 +1,11 @@
-"""The node's routing decision about a packet, as the kernel makes it in three places.
+"""The node's routing decision about a packet, as the kernel makes it for its stack and for Cilium.
 
 In the node's stack, the route is looked up with the device that the packet came in by, then the
 sysctls of that device decide whether it is forwarded, and whether its source may come by there. In
 Cilium's BPF host routing, `bpf_fib_lookup` asks in the same way if the node has several devices,
-and refuses where forwarding is off. With one device, Cilium calls `bpf_redirect_neigh` instead: the
-kernel looks the route up as for a packet of the node itself that is bound to the device, and takes
-an IPv4 destination to be on the link where there is none (ip_route_output_key_hash_rcu).
+and refuses where forwarding is off; with one device another question is asked (only_device.py).
 
-Sources: Cilium bpf/lib/fib.h (fib_redirect, ENABLE_SKIP_FIB); Linux net/core/filter.c,
-net/ipv4/route.c.
+Sources: Cilium bpf/lib/fib.h (fib_redirect); Linux net/core/filter.c, net/ipv4/route.c.
 """
 
 from __future__ import annotations
@@ -23,7 +20,7 @@ from kubectl_ebpfnet.explain.kernel.namespace_routing import (
     packet_from_device,
 )
 from kubectl_ebpfnet.explain.kernel.routing import Decision, RoutingTables, describe
-from kubectl_ebpfnet.explain.kernel.rule_match import RoutedPacket, rule_text
+from kubectl_ebpfnet.explain.kernel.rule_match import RoutedPacket
 from kubectl_ebpfnet.explain.path.stages.no_route import (
     drop_refused,
     end_not_known,
@@ -36,7 +33,7 @@ from kubectl_ebpfnet.explain.path.stages.route_evidence import (
     kernel_evidence,
     route_evidence,
 )
-from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
@@ -83,7 +80,7 @@ def route_of(
     if place is HopPlace.CILIUM:
         packet = replace(packet, mark=0)  # bpf_fib_lookup asks without the packet's mark
     decision = routing.decide(tables, packet)
-    decision = _without_rules(walk, here, node, tables, decision, destination)
+    decision = without_rules(walk, here, node, tables, decision, destination)
     answer = kernel_answer(here, node, source, destination)
     by_tables, proof = decision, kernel_evidence(here, node, source, destination)
     if answer is not None:
@@ -162,62 +159,6 @@ def _apart(walk: PathBuilder, decision: Decision) -> str:
     return f"which next hop the kernel takes for this flow is not known: they lead to {named}"
 
 
-def by_only_device(
-    walk: PathBuilder, here: PacketState, node: NodeView, device: str
-) -> PacketState | None:
-    """Send a packet out by the only device of a node with BPF host routing.
-
-    Args:
-        walk: takes hops.
-        here: the packet on the node.
-        node: the node.
-        device: its only device.
-    """
-    flow = here.packet.flow
-    version = flow.destination.version
-    tables = node_tables(node, version)
-    if isinstance(tables, str):
-        end_not_read(walk, here, node, HopPlace.CILIUM, flow.destination, tables)
-        return None
-    # The look-up is bound to the device: only its routes count, and a rule on an incoming device
-    # is never asked.
-    routes = [r for r in tables.routes if r.device == device or not r.device]
-    bound = replace(tables, routes=routes)
-    packet = replace(own_packet(flow, user=0), out_device=device, to_client=walk.forth is not None)
-    decision = routing.decide(bound, packet)
-    marked = routing.decide(bound, replace(packet, mark=_identity_mark(here.identity)))
-    if marked.ends_at != decision.ends_at:  # it depends on the version whether Cilium marks it
-        reason = (
-            "whether the packet has Cilium's identity mark, which a rule looks at, is not known"
-        )
-        decision = replace(decision, undecided=decision.undecided or reason)
-    place = (HopPlace.CILIUM, here.node)
-    passed_over = [r for r in tables.rules or () if r.in_device and r.in_device == here.in_device]
-    named = "".join(f", and past {rule_text(rule)}" for rule in passed_over[:1])
-    note = f" (BPF host routing: past the node's netfilter{named})"
-    usable = decision.route is not None and not decision.refused
-    if decision.undecided and not usable:
-        end_not_known(walk, here, node, HopPlace.CILIUM, flow.destination, decision.undecided)
-        return None
-    if not usable and version == 6:
-        drop_refused(walk, here, node, decision, flow.destination, (), None)
-        return None
-    decision = _without_rules(walk, here, node, tables, decision, flow.destination)
-    if not usable or decision.route is None:
-        refusing = route_evidence(node, decision) or cite.whole(node[q.ROUTES].record)
-        walk.hop(
-            *place, here.node, HopKind.ROUTE,
-            f"{flow.destination} is asked for on {device} itself: {decision.refused}{note}",
-            State.DERIVED, here.packet, refusing + node.host_routing.evidence,
-        )  # fmt: skip
-        return here.to(Stage.DEVICE, device=device, skips_netfilter=True, next_hop=None)
-    route_hop(walk, here, node, decision, place, note, proof=node.host_routing.evidence)
-    next_hop = decision.route.gateway
-    return here.to(
-        Stage.DEVICE, device=device, skips_netfilter=True, next_hop=next_hop, route=decision.route
-    )
-
-
 def _forwarded(walk: PathBuilder, here: PacketState) -> bool:
     """Tell whether the node forwards the newest attempt, or sends the packet itself: nf_conntrack
     has a flow only once its first packet has left the node's stack."""
@@ -227,7 +168,7 @@ def _forwarded(walk: PathBuilder, here: PacketState) -> bool:
     return attempt.flow.node == here.node and attempt.flow.netfilter is not None
 
 
-def _without_rules(
+def without_rules(
     walk: PathBuilder,
     here: PacketState,
     node: NodeView,
@@ -237,6 +178,14 @@ def _without_rules(
 ) -> Decision:
     """Return a decision by the default rules, where the node's were not read: undecided, but for
     the node's own addresses and pods, to which it would be a wonder if another rule led elsewhere.
+
+    Args:
+        walk: takes what is presumed.
+        here: the packet on the node.
+        node: the node.
+        tables: the node's routing.
+        decision: by the tables.
+        destination: of the packet.
     """
     if not tables.not_read or decision.undecided:
         return decision
@@ -245,11 +194,6 @@ def _without_rules(
         walk.presumed.add(f"`ip rule` on node {here.node}")
         return decision
     return replace(decision, undecided=f"the node's rules were not read: {tables.not_read}")
-
-
-def _identity_mark(identity: int) -> int:
-    """Return the mark by which Cilium hands an identity on (bpf/lib/common.h)."""
-    return (identity & 0xFFFF) << 16 | 0x0F00 | identity >> 16 & 0xFF
 
 
 def _packet(
