@@ -14,10 +14,10 @@ from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.services import ServiceAddress
-from kubectl_ebpfnet.explain.path.stages import hooks, reply_nat
-from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables
+from kubectl_ebpfnet.explain.path.stages import reply_nat
+from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables, tables_of
 from kubectl_ebpfnet.explain.path.stages.nat import NatOutcome, nat_outcome, untracked
-from kubectl_ebpfnet.explain.path.stages.passage import BackEnd, Native
+from kubectl_ebpfnet.explain.path.stages.passage import BackEnd, Native, rules_evidence
 from kubectl_ebpfnet.explain.path.state import Choice, PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -49,7 +49,7 @@ def translate(
     assert context is not None
     if walk.forth is not None:
         return reply_nat.undo(walk, here, reply_nat.Undone.AS_IT_COMES)
-    rules = hooks.tables_of(node, here.packet.flow.destination.version)
+    rules = tables_of(node, here.packet.flow.destination.version)
     service = walk.ends.service
     if service is not None and here.packet.flow.destination != service.address:
         service = None
@@ -122,7 +122,7 @@ def _translated(
         State.UNKNOWN if not sure else State.OBSERVED if is_seen else State.DERIVED,
         packet,
         (service.evidence if service is not None else ())
-        + hooks.rules_evidence(back_end, end.way)
+        + rules_evidence(back_end, end.way)
         + proof,
         reason="" if sure else nat.doubt or "another rule may send it elsewhere",
         decides=Decides.WAY,
@@ -188,7 +188,7 @@ def _undecided(walk: PathBuilder, here: PacketState, nat: NatOutcome) -> None:
         f"netfilter may send it elsewhere than to {here.packet.flow.destination}",
         State.UNKNOWN,
         here.packet,
-        hooks.rules_evidence(nat.ends[0][0], (*nat.open_rules, *translating)),
+        rules_evidence(nat.ends[0][0], (*nat.open_rules, *translating)),
         reason=reason,
         decides=Decides.WAY,
         fix=Fix(f"See on {here.node} whether the rule's counter grows.", _SAVE),
@@ -290,7 +290,7 @@ def _not_translated(
         return None
     back_end = rules.back_ends[modes.index("iptables")]
     dead = kube_proxy.dead_end(back_end.ruleset, here.netfilter, chain)
-    proof = hooks.rules_evidence(back_end, dead.way) or cite.whole(back_end.record)
+    proof = rules_evidence(back_end, dead.way) or cite.whole(back_end.record)
     walk.hop(
         *where, f"{service.title} is not translated: {dead.text}", State.DERIVED, here.packet,
         service.evidence + proof,

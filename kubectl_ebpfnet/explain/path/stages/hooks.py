@@ -16,7 +16,6 @@ from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.marks import NO_MARK, Mark
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_back
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables, tables_of
-from kubectl_ebpfnet.explain.path.stages.passage import BackEnd, Passage, rules_evidence
 from kubectl_ebpfnet.explain.path.stages.rule_hops import Passing
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
@@ -25,19 +24,6 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.net import UDP, Flow
 from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, State
 
-# Passed on; the rest is defined here.
-__all__ = (
-    "BackEnd",
-    "HookTables",
-    "Passage",
-    "back_device",
-    "bypass",
-    "entering",
-    "from_endpoint",
-    "passes",
-    "rules_evidence",
-    "tables_of",
-)
 IDENTITY_MARK, IDENTITY_BITS = 0x0F00, 0x0F00
 """MARK_MAGIC_IDENTITY: what cil_from_container puts on packets for the stack (bpf/lib/common.h)."""
 

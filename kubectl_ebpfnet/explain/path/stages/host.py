@@ -16,6 +16,7 @@ from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.stages import destination_nat, hooks, listener, reply_nat
 from kubectl_ebpfnet.explain.path.stages.conntrack_table import table_is_full
 from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
+from kubectl_ebpfnet.explain.path.stages.hook_tables import tables_of
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.stages.policy_hop import host_policy
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -140,7 +141,7 @@ def _route(walk: PathBuilder, here: PacketState, node: NodeView) -> routing.Deci
 def _mark_hop(walk: PathBuilder, here: PacketState, context: Context) -> None:
     """Show the rules that gave the packet a mark that the routing rules look at."""
     number, rule = context.mark.number, context.marked_by[-1]
-    rules = hooks.tables_of(walk.cluster.node(here.node), here.packet.flow.source.version)
+    rules = tables_of(walk.cluster.node(here.node), here.packet.flow.source.version)
     walk.hop(
         *here.on_node(HopKind.RULE),
         f"netfilter {'may mark' if number is None else 'marks'} it by {rule.title}"

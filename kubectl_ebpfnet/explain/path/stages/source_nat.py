@@ -14,9 +14,10 @@ from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd
 from kubectl_ebpfnet.explain.path import masquerade_address, snat_ports
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.stages import hooks, reply_nat
-from kubectl_ebpfnet.explain.path.stages.hooks import HookTables
+from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables, tables_of
 from kubectl_ebpfnet.explain.path.stages.masquerade import report_missing
 from kubectl_ebpfnet.explain.path.stages.nat import NatOutcome, nat_outcome, untracked
+from kubectl_ebpfnet.explain.path.stages.passage import rules_evidence
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -49,7 +50,7 @@ def by_netfilter(walk: PathBuilder, here: PacketState, node: NodeView) -> Packet
         return reply_nat.undo(walk, here, reply_nat.Undone.AS_IT_LEAVES)
     context = here.netfilter or hooks.entering(walk, here, node)
     context = replace(context, flow=here.packet.flow, out_device=here.device)
-    rules = hooks.tables_of(node, here.packet.flow.destination.version)
+    rules = tables_of(node, here.packet.flow.destination.version)
     if not rules.back_ends:
         return _not_read(walk, here, node, rules)
     if context.state == "UNTRACKED":  # nat leaves alone what is not tracked
@@ -105,7 +106,7 @@ def _translated(
     flow, where, by = here.packet.flow, here.on_node(HopKind.NAT), f"by {end.rule.title}"
     new = _source(node, here, end)
     seen, proof = _seen(walk, here)
-    evidence = hooks.rules_evidence(back_end, (*end.context.marked_by[-2:], *end.way))
+    evidence = rules_evidence(back_end, (*end.context.marked_by[-2:], *end.way))
     if seen is not None and new in (None, seen.source):
         packet = replace(here.packet, flow=seen)
         walk.hop(
@@ -216,7 +217,7 @@ def _undecided(walk: PathBuilder, here: PacketState, nat: NatOutcome, doubt: str
         text += f"; the newest flow has {endpoint_text(seen.source, seen.source_port)}"
     walk.hop(
         *here.on_node(HopKind.NAT), text, State.UNKNOWN, packet,
-        hooks.rules_evidence(back_end, rules) + proof,
+        rules_evidence(back_end, rules) + proof,
         reason=doubt or "which source a rule gives it is not known", decides=Decides.WAY,
         fix=Fix(f"See on {here.node} which of these rules' counters grow.", _SAVE),
     )  # fmt: skip
