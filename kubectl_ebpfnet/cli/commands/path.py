@@ -18,10 +18,11 @@ TEXT = CommandText(
     usage="SOURCE DESTINATION[:PORT][/PROTOCOL] [flags]",
     summary="Show every hop of a packet from a pod, and the proof of each hop.",
     description="""The answer starts with the verdict and how the packet's address and port are
-translated on the way. Then come the hops, the flows as Cilium and the kernel
-track them, and findings. No packet is sent, but the DNS query of the pod for a
-name. Where no Cilium agent answers, a node pod is deployed for the run
-(--node-access).
+translated on the way. Then come the hops, the way back of the answer, the flows
+as Cilium and the kernel track them, and findings. With -v also the largest
+packet that fits, and what was not read. No packet is sent, but the DNS query of
+the pod for a name. Where no Cilium agent answers, a node pod is deployed for
+the run (--node-access).
 
 Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
 4 unknown.""",
