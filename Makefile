@@ -85,7 +85,7 @@ bench: venv ## speed, as ratios against something public in the same run
 lab-build: venv ## what the lab needs: Debian packages, Kubernetes built once a machine (root)
 	@$(BIN)/python -m tests.lab build
 
-lab-up: venv ## a real two-node Kubernetes on this machine; prints the KUBECONFIG line (root)
+lab-up: venv ## a real three-node Kubernetes on this machine; prints the KUBECONFIG line (root)
 	@$(BIN)/python -m tests.lab up
 
 lab-status: venv ## whether the lab is up, and where its kubeconfigs are

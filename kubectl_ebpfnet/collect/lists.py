@@ -8,6 +8,7 @@ from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.collect.survey import ScopeOf, SurveyTarget, survey
 from kubectl_ebpfnet.errors import NotFound
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.explain.views.in_capture import in_capture
 from kubectl_ebpfnet.explain.views.placed_pod import placed_pod
 from kubectl_ebpfnet.model.evidence import Bundle
 
@@ -62,8 +63,7 @@ def target_in_bundle(bundle: Bundle, target: SurveyTarget, namespace: str) -> Su
     if target.kind == "node":
         if target.name in cluster.node_names:
             return SurveyedTarget(target.name, "", "", bundle)
-        shown = ", ".join(cluster.node_names[:8])
-        hint = f"nodes in this capture: {shown}" if shown else "this capture holds no nodes"
+        hint = in_capture("nodes", cluster.node_names, target.name)
         raise NotFound("node", target.name, hint=hint)
     pod = placed_pod(cluster, namespace, target.kind, target.name)
     return SurveyedTarget("", namespace, pod.name, bundle)

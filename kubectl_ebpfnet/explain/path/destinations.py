@@ -11,7 +11,8 @@ from kubectl_ebpfnet.explain.path.names import look_up, preferred
 from kubectl_ebpfnet.explain.path.resolver import NameAnswer, NameSources
 from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
-from kubectl_ebpfnet.explain.views.placed_pod import PlacedPod
+from kubectl_ebpfnet.explain.views.in_capture import in_capture
+from kubectl_ebpfnet.explain.views.placed_pod import PlacedPod, pods_in_capture
 from kubectl_ebpfnet.model.evidence import CLIENT, pod_place
 from kubectl_ebpfnet.model.kube import Service, ServicePort
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, Address
@@ -56,18 +57,21 @@ def far_address(cluster: ClusterView, request: PathRequest, source: PlacedPod) -
     if kind == "pod":
         pod = cluster.pod(request.destination_namespace, name)
         if pod is None:
-            raise NotFound("pod", name, request.destination_namespace)
+            hint = pods_in_capture(cluster, request.destination_namespace, name)
+            raise NotFound("pod", name, request.destination_namespace, hint=hint)
         return _of_family(f"pod {pod.namespace}/{name}", pod.addresses, request, source)
     if kind == "node":
         node = cluster.kube_node(name)
         if node is None:
-            raise NotFound("node", name)
+            raise NotFound("node", name, hint=in_capture("nodes", cluster.node_names, name))
         return _of_family(f"node {name}", node.internal_addresses, request, source)
     if kind == "service":
         for service in cluster.kube.services:
             if (service.namespace, service.name) == (request.destination_namespace, name):
                 return _of_service(cluster, service, request, source)
-        raise NotFound("service", name, request.destination_namespace)
+        names = (f"{service.namespace}/{service.name}" for service in cluster.kube.services)
+        hint = in_capture("services", names, f"{request.destination_namespace}/{name}")
+        raise NotFound("service", name, request.destination_namespace, hint=hint)
     if request.destination_address is not None:
         return FarAddress(request.destination_address, request.port, note=request.note)
     return _of_name(cluster, request, source)

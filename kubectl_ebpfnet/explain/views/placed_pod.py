@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from kubectl_ebpfnet.errors import NotFound
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.explain.views.in_capture import in_capture
 from kubectl_ebpfnet.model.evidence import PlaceKind, pod_place
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import Address
@@ -59,7 +60,9 @@ def placed_pod(cluster: ClusterView, namespace: str, kind: str, name: str) -> Pl
             if pod.namespace == namespace and pod.belongs_to(kind, name)
         ]
         if not pods:
-            raise NotFound(kind.lower(), name, namespace, hint=_known(cluster))
+            raise NotFound(
+                kind.lower(), name, namespace, hint=pods_in_capture(cluster, namespace, name)
+            )
         best = min(pods, key=lambda pod: (not pod.ready, pod.name))
         note = f"one of {len(pods)} pods of {kind} {name}"
         return PlacedPod(namespace, best.name, best, best.node, best.addresses, note)
@@ -67,14 +70,14 @@ def placed_pod(cluster: ClusterView, namespace: str, kind: str, name: str) -> Pl
     if pod is not None:
         return PlacedPod(namespace, name, pod, pod.node, pod.addresses)
     if not cluster.bundle.at(pod_place(namespace, name)):
-        raise NotFound("pod", name, namespace, hint=_known(cluster))
+        raise NotFound("pod", name, namespace, hint=pods_in_capture(cluster, namespace, name))
     addresses = cluster.pod_netns(namespace, name).own_addresses
     note = "its Pod object is not recorded"
     return PlacedPod(namespace, name, None, cluster.only_node, addresses, note)
 
 
-def _known(cluster: ClusterView) -> str:
+def pods_in_capture(cluster: ClusterView, namespace: str, name: str) -> str:
+    """Return a hint that lists the pods of a capture which lacks one."""
     names = [f"{pod.namespace}/{pod.name}" for pod in cluster.kube.pods]
     names += [f"{p.namespace}/{p.pod}" for p in cluster.bundle.places(PlaceKind.POD)]
-    known = ", ".join(dict.fromkeys(names[:8]))
-    return f"pods in this capture: {known}" if known else "this capture holds no pods"
+    return in_capture("pods", names, f"{namespace}/{name}")
