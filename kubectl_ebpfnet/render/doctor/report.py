@@ -17,7 +17,7 @@ from kubectl_ebpfnet.model.doctor import (
     NodeCheck,
     Reach,
 )
-from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.evidence import LIVE, Bundle
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.probe import Judgement
 from kubectl_ebpfnet.model.protocol import codec
@@ -63,7 +63,7 @@ def render(report: Checkup, bundle: Bundle, format_name: str, view: View) -> str
     if format_name not in listing.FORMATS:
         raise ValueError(f"no format {format_name!r}; there are {', '.join(listing.FORMATS)}")
     room = View(0, view.color, view.evidence) if format_name == "wide" else view
-    quiet = replace(bundle, note="")
+    quiet = replace(bundle, source=LIVE, note="")  # the last lines tell of the capture, once
 
     def table(title: str, columns: Sequence[Column[Any]], rows: Sequence[Any]) -> str:
         made = Listing(SCHEMA, "", columns, rows, attrgetter("evidence"), "none", (), {})

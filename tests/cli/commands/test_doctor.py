@@ -30,6 +30,11 @@ def test_within_80_columns():
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_when_a_capture_was_made_is_told_once():
+    capture = Path(__file__).parents[2] / "faults" / "v22-udp8472-iptables" / "pod.zip"
+    assert run("doctor", "--from", str(capture)).stdout.count("recorded 2026-") == 1
+
+
 def test_json_and_yaml_say_the_same():
     document = json.loads(run(*DEMO, "-o", "json").stdout)
     assert document["verdict"] == "full"
