@@ -6,6 +6,7 @@ must be able to show what did.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
@@ -52,6 +53,32 @@ def recorded(scenario: str) -> tuple[Record, ...]:
 def in_full(scenario: str, source: str, destination: str, protocol: str) -> Verdict:
     """The verdict by everything that is recorded."""
     return ask(bundle_of(recorded(scenario), scenario), source, destination, protocol).verdict
+
+
+class Noted:
+    """An output that knows whether it was read."""
+
+    def __init__(self, data: bytes) -> None:
+        self._output = InMemory(data)
+        self.was_read = False
+
+    def read(self) -> bytes:
+        self.was_read = True
+        return self._output.read()
+
+    def chunks(self) -> Iterator[bytes]:
+        self.was_read = True
+        return self._output.chunks()
+
+
+@cache
+def read(scenario: str, source: str, destination: str, protocol: str) -> tuple[bool, ...]:
+    """Which of the recorded outputs an answer is made of; the others cannot change it."""
+    outputs = [Noted(record.stdout.read()) for record in recorded(scenario)]
+    pairs = zip(recorded(scenario), outputs, strict=True)
+    bundle = bundle_of([replace(record, stdout=out) for record, out in pairs], scenario)
+    assert answered_somehow(bundle, source, destination, protocol)
+    return tuple(out.was_read for out in outputs)
 
 
 def damaged(record: Record, how: str, cut: int, failure: str) -> Record:
@@ -148,15 +175,17 @@ def test_each_place_may_say_nothing(
 def test_each_command_may_be_missing(
     scenario: str, source: str, destination: str, protocol: str
 ) -> None:
-    """One command at a time, everywhere: what is asked only once must not be taken for granted."""
-    records = [r for r in recorded(scenario) if r.place.kind is not PlaceKind.API]
-    api = [r for r in recorded(scenario) if r.place.kind is PlaceKind.API]
-    for argv in dict.fromkeys(r.argv for r in records):
-        kept = api + [r for r in records if r.argv != argv]
+    """One command at a time, everywhere: what is asked only once must not be taken for granted.
+    All that are never read are missing at the same time."""
+    asked = (scenario, source, destination, protocol)
+    commands = {r.argv for r in recorded(scenario) if r.place.kind is not PlaceKind.API}
+    used = {r.argv for r, it in zip(recorded(scenario), read(*asked), strict=True) if it}
+    for missing in (commands - used, *({argv} for argv in commands & used)):
+        kept = [r for r in recorded(scenario) if r.argv not in missing]
         path = answered_somehow(bundle_of(kept, scenario), source, destination, protocol)
         assert path is not None
-        if path.verdict is Verdict.DROPPED:
-            assert in_full(scenario, source, destination, protocol) is Verdict.DROPPED, argv
+        if path.verdict is Verdict.DROPPED or not missing & used:
+            assert in_full(*asked) is path.verdict, missing
 
 
 class TooLong(InMemory):
@@ -174,8 +203,9 @@ def test_each_output_may_be_too_long(
 ) -> None:
     """One output at a time; a record that nobody can read whole must not end the run."""
     records = recorded(scenario)
+    used = read(scenario, source, destination, protocol)
     for number, record in enumerate(records):
-        if record.place.kind is PlaceKind.API:
+        if record.place.kind is PlaceKind.API or not used[number]:
             continue
         long = replace(record, stdout=TooLong(record.stdout.read()))
         bundle = bundle_of([*records[:number], long, *records[number + 1 :]], scenario)
