@@ -120,10 +120,9 @@ def lab() -> Iterator[Lab]:
             yield Lab(Path(named), program, ours=False)
         return
     was_up = lifecycle.is_up()
-    if not was_up:
-        if why := why_not():
-            pytest.skip(why)
-        lifecycle.up()
+    if not was_up and (why := why_not()):
+        pytest.skip(why)
+    lifecycle.up()
     with forked.program() as program:
         yield Lab(ADMIN_CONFIG, program, ours=True)
     if not was_up:

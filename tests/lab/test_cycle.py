@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.lab.cluster import kubectl, lifecycle
-from tests.lab.cluster.config import BINARIES, STATE
+from tests.lab.cluster.config import BINARIES, NODES, STATE
+from tests.lab.cluster.image import node_image
 from tests.lab.cluster.processes import wait_for
 from tests.lab.conftest import why_not
 
@@ -102,6 +103,20 @@ def test_up_clears_away_a_half_dead_lab_and_down_leaves_nothing(
     assert during["processes"] != before["processes"]
     lifecycle.down()
     assert traces() == before
+
+
+def test_up_gives_a_lab_that_is_up_the_node_image_of_this_checkout() -> None:
+    lifecycle.up()
+    made_from = STATE / "images/node.made-from"
+    ours = made_from.read_text()
+    ctr = ["ctr", "-a", str(NODES[0].state / "containerd.sock"), "-n", "k8s.io", "images"]
+    subprocess.run([*ctr, "rm", node_image.NAME], check=True)
+    made_from.write_text("another checkout's")
+    lifecycle.up()
+    assert made_from.read_text() == ours
+    there = subprocess.run([*ctr, "ls", "-q"], capture_output=True, text=True, check=True)
+    assert node_image.NAME in there.stdout.split()
+    lifecycle.down()
 
 
 def test_down_when_nothing_is_there() -> None:

@@ -50,17 +50,20 @@ def is_up() -> bool:
 
 
 def up() -> None:
-    """Bring the lab up; nothing to do when it is. A half-dead one is taken down first.
+    """Bring the lab up; a half-dead one is taken down first. One that is up is given the node pod's
+    image of this checkout, if it has another's.
 
     Raises:
         RuntimeError: a command failed; its words tell.
         TimeoutError: something did not come; the logs are in STATE/logs and STATE/NODE.
     """
-    if is_up():
+    if is_up() and node.has_node_image():
         say("is up already")
         return
     with _alone():
         if is_up():
+            say("is up already; gets the node image of this checkout")
+            node.load_node_image(NODES)
             return
         build.packages()
         build.kubernetes()

@@ -155,6 +155,15 @@ def build(folder: Path) -> Path:
         return archive(folder / "node.tar", NAME, layers, settings.config())
 
 
+def fingerprint() -> str:
+    """A hash of what of this checkout makes the image."""
+    digest = hashlib.sha256()
+    for file in (DOCKERFILE, REQUIREMENTS, *_package()):
+        data = file.read_bytes()
+        digest.update(f"{file.relative_to(ROOT)} {len(data)}\n".encode() + data)
+    return digest.hexdigest()
+
+
 def _revision() -> str:
     """The commit of this checkout, "" where there is none."""
     argv = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]

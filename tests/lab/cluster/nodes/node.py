@@ -11,6 +11,9 @@ from tests.lab.cluster.config import ADMIN_CONFIG, BINARIES, HERE, STATE, Node
 from tests.lab.cluster.image import images, node_image
 from tests.lab.cluster.processes import run, start, wait_for
 
+_MADE_FROM = STATE / "images/node.made-from"
+"""The fingerprint of what the nodes' image of the node pod was made from."""
+
 
 def up(node: Node) -> None:
     """Start the node; it registers itself with the API server."""
@@ -67,9 +70,16 @@ def load_node_image(nodes: Sequence[Node]) -> None:
     Raises:
         RuntimeError: a step of the Dockerfile, or an import, failed.
     """
+    made_from = node_image.fingerprint()
     archive = node_image.build(STATE / "images")
     with ThreadPoolExecutor(len(nodes)) as pool:
         list(pool.map(lambda one: _import(one, archive), nodes))
+    _MADE_FROM.write_text(made_from)
+
+
+def has_node_image() -> bool:
+    """Whether the running nodes have the node pod's image of this checkout."""
+    return _MADE_FROM.exists() and _MADE_FROM.read_text() == node_image.fingerprint()
 
 
 def _import(node: Node, archive: Path) -> None:
