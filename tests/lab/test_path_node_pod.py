@@ -9,7 +9,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -149,29 +148,36 @@ def test_a_capture_by_node_pods_is_explained_as_the_cluster_is(
 
 @contextmanager
 def no_agents(lab: Lab) -> Iterator[None]:
-    """Agents are taken from every node, and come back."""
+    """Agents are none by their label, for whoever looks for them; their processes run on.
 
-    def selector(value: Any) -> None:
-        patch = json.dumps({"spec": {"template": {"spec": {"nodeSelector": value}}}})
-        done = lab.kubectl(
-            "patch", "daemonset", "cilium", "-n", "kube-system", "--type=merge", "-p", patch
-        )
+    To end them and to wait for new ones takes kubelets a minute. Their DaemonSet would make others
+    at once: it is deleted without them, and takes them over again (controller-revision-hash is a
+    hash of its template, so it does not replace them).
+    """
+    system = ("-n", "kube-system")
+    made = lab.get("daemonset", "cilium", *system)
+    made["metadata"] = {key: made["metadata"][key] for key in ("name", "namespace")}
+    made.pop("status")
+    label, value = next(iter(made["spec"]["selector"]["matchLabels"].items()))
+    pods = [pod["metadata"]["name"] for pod in lab.get("pods", *system, "-l", label)["items"]]
+
+    def kubectl(*words: str, stdin: str = "") -> None:
+        done = lab.kubectl(*words, *system, stdin=stdin)
         assert done.returncode == 0, done.stderr
 
-    def running() -> int:
-        pods = lab.get("pods", "-n", "kube-system", "-l", "k8s-app=cilium")["items"]
-        # A pod that was just made has no status of its containers yet.
-        states = [p["status"].get("containerStatuses", [{"ready": False}]) for p in pods]
-        ready = [p for p in states if all(c["ready"] for c in p)]
-        return len(ready) if len(ready) == len(pods) else -1
+    def owned() -> bool:
+        there = lab.get("pods", *system, "-l", label)["items"]
+        assert [pod["metadata"]["name"] for pod in there] == pods
+        return all(pod["metadata"].get("ownerReferences") for pod in there)
 
-    selector({"ebpfnet.dev/e2e": "nowhere"})
+    kubectl("delete", "daemonset", "cilium", "--cascade=orphan")
     try:
-        wait_until(lambda: running() == 0, 120)
+        kubectl("label", "pod", *pods, f"{label}-")
         yield
     finally:
-        selector({"ebpfnet.dev/e2e": None})
-        wait_until(lambda: running() == len(NODES), 120)
+        kubectl("label", "pod", "--overwrite", *pods, f"{label}={value}")
+        kubectl("create", "-f", "-", stdin=json.dumps(made))
+        wait_until(owned, 60)
 
 
 def test_without_agents_a_node_pod_is_deployed_and_said_so(our_lab: Lab) -> None:

@@ -31,7 +31,7 @@ from typing import TypeGuard
 import pytest
 
 WIDTH = 6
-SHARED = {"lab", "our_lab"}
+SHARED = {"lab", "our_lab", "kept"}
 
 
 class SideBySide:
