@@ -509,10 +509,10 @@ def test_pipes_and_devices_in_a_folder_are_not_opened(tmp_path: Path, name: str)
     place.unlink(missing_ok=True)
     os.mkfifo(place)
     # In a thread: opening a pipe that nobody writes to never returns.
-    Pool().start(lambda: fails(tmp_path, "is not a plain file")).result(20)
+    Pool().start(lambda: fails(tmp_path, "is not a plain file")).result(100)
     place.unlink()
     place.symlink_to("/dev/zero")
-    Pool().start(lambda: fails(tmp_path, "is a symbolic link")).result(20)
+    Pool().start(lambda: fails(tmp_path, "is a symbolic link")).result(100)
 
 
 def test_every_cut_or_flipped_zip_is_an_error_or_a_bundle(tmp_path: Path) -> None:
