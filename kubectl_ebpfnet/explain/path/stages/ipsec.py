@@ -52,7 +52,7 @@ def seal(
     """Encrypt a packet by the node's IPsec; see `wireguard.seal`."""
     flow = here.packet.outer or here.packet.flow
     end = entry.tunnel_endpoint or flow.destination
-    far = _node_of(walk, here, end)
+    far = outer.far_node(walk, here, end)
     evidence = cite.of(node[q.IPCACHE].record, entry.span)
     states = node[q.XFRM]
     _count(walk, node)
@@ -103,11 +103,6 @@ def _used(found: list[XfrmState], key: int) -> XfrmState | None:
 def _of_nobody(walk: PathBuilder, states: tuple[XfrmState, ...]) -> bool:
     """Tell whether a state leads to an address that no known node has."""
     return any(not walk.cluster.node_of(state.destination) for state in states)
-
-
-def _node_of(walk: PathBuilder, here: PacketState, end: Address) -> str:
-    pod = walk.cluster.pod_with(here.packet.flow.destination)
-    return walk.cluster.node_of(end) or (pod.node if pod is not None else "")
 
 
 def _routers(walk: PathBuilder, name: str) -> frozenset[Address]:

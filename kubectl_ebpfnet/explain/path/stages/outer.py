@@ -37,6 +37,19 @@ def node_address(walk: PathBuilder, name: str, version: int) -> Address | None:
     return next((address for address in known if address.version == version), None)
 
 
+def far_node(walk: PathBuilder, here: PacketState, end: Address) -> str:
+    """Return the node to which a packet is sent encrypted, by its address or else by the pod that
+    the packet is for; "" where neither is known.
+
+    Args:
+        walk: the walk.
+        here: the packet on the sending node.
+        end: where the ipcache sends it: the tunnel's other end, or the destination itself.
+    """
+    pod = walk.cluster.pod_with(here.packet.flow.destination)
+    return walk.cluster.node_of(end) or (pod.node if pod is not None else "")
+
+
 def leave(
     walk: PathBuilder, here: PacketState, node: NodeView, mark: Mark = CILIUMS
 ) -> PacketState | None:

@@ -62,8 +62,7 @@ def seal(
     here = _without_tunnel(here, node)
     flow = here.packet.outer or here.packet.flow
     end = entry.tunnel_endpoint or flow.destination
-    pod = walk.cluster.pod_with(here.packet.flow.destination)
-    far = walk.cluster.node_of(end) or (pod.node if pod is not None else "")
+    far = outer.far_node(walk, here, end)
     fault = peers.of_sender(walk.cluster, node, far, flow.destination)
     if fault is not None:
         _drop(walk, here, fault)
