@@ -176,6 +176,26 @@ def test_chains_that_nobody_could_read_are_undecided_and_none_is_certain() -> No
         assert ask(bundle, "client", f"{TO}:80").verdict is Verdict.LEAVES
 
 
+GARBLED = [b"", b"{", b'{"nftables": 5}', b'{"nftables": [{"chain": {"hook": "forward"}}]}']
+
+
+@pytest.mark.parametrize("place", [agent_place("node2"), agent_place("node1"), CLIENT, WEB])
+@pytest.mark.parametrize("stdout", GARBLED)
+def test_tables_that_were_printed_and_cannot_be_parsed_are_not_presumed(
+    stdout: bytes, place: Place
+) -> None:
+    """Nor did the kernel tell of the chains, which a node pod lists."""
+    garbled = Record(0, place, LIST, 0, InMemory(stdout))
+    path = ask(changed(NATIVE, more=(garbled,)), "client", "pod/web:8081")
+    assert path.verdict is Verdict.UNKNOWN
+    assert "nftables' own tables could not be read: " in path.reason
+
+
+def test_tables_that_nobody_printed_are_presumed() -> None:
+    failed = Record(0, agent_place("node2"), LIST, 127, InMemory(), b"nft: not found")
+    assert ask(changed(NATIVE, more=(failed,)), "client", "pod/web:8081").verdict == "reachable"
+
+
 @pytest.mark.parametrize(
     ("value", "verdict"),
     [(1, Verdict.UNKNOWN), ({"&": []}, Verdict.UNKNOWN), (64, Verdict.LEAVES)],

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Any
 
 from kubectl_ebpfnet.explain.kernel import netfilter
 from kubectl_ebpfnet.explain.kernel.context import Context
@@ -37,15 +38,17 @@ class HookTables:
 
     Attributes:
         back_ends: of iptables, those that were read.
-        missing: why iptables' rules are not known whole, "" when they are.
+        missing: why the rules that somebody asked for are not known whole, "" when they are.
         record: that failed, or that says that something is missing.
         native: nftables' own chains; None where nobody told whether there are any.
+        printed: what is missing was printed, and cannot be parsed: nothing is presumed of it.
     """
 
     back_ends: tuple[BackEnd, ...]
     missing: str
     record: Record | None
     native: Native | None = None
+    printed: bool = False
 
     def traverse(self, table: str, chain: str, context: Context) -> Iterator[Passage]:
         """Yield what each chain of a part of a hook does with a packet, one after the other.
@@ -180,8 +183,18 @@ def tables_of(netns: Netns, version: int) -> HookTables:
             f"{command}-save says that {command}-legacy has tables as well, and "
             f"{command}-legacy-save: {legacy.missing}"
         )
-    native = _native(netns[rows.rules], netns[rows.chains], found, version)
-    return HookTables(tuple(found), missing, main.record, native)
+    own_tables = netns[rows.rules]
+    native = _native(own_tables, netns[rows.chains], found, version)
+    if native is None and _was_printed(own_tables):
+        missing = f"nftables' own tables could not be read: {own_tables.missing}"
+        return HookTables(tuple(found), missing, own_tables.record, printed=True)
+    printed = bool(missing) and _was_printed(main)
+    return HookTables(tuple(found), missing, main.record, native, printed)
+
+
+def _was_printed(answer: Answer[Any]) -> bool:
+    """Tell whether a place told of rules that nobody here can parse."""
+    return answer.record is not None and answer.record.ok and not answer.known
 
 
 def _native(

@@ -122,7 +122,7 @@ def passes(
     context = here.netfilter
     assert context is not None
     rules = tables_of(node, context.flow.destination.version)
-    if rules.native is None:
+    if rules.native is None and not rules.printed:
         walk.presumed.add(f"nftables' own tables on node {here.node} (`nft list ruleset`)")
     if rules.missing:
         if not quiet:
@@ -168,7 +168,7 @@ def _not_read(walk: PathBuilder, here: PacketState, chain: str, rules: HookTable
         cite.whole(rules.record),
         reason=rules.missing,
         decides=Decides.DROP
-        if rules.record is not None and rules.record.ok and not rules.back_ends
+        if rules.printed
         else walk.if_unread(Decides.DROP, f"netfilter's rules on node {here.node}"),
         fix=Fix(f"Read the rules on {here.node}.", "iptables-save -c; iptables-legacy-save -c"),
     )

@@ -17,9 +17,9 @@ from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables, tables_o
 from kubectl_ebpfnet.explain.path.stages.nat import nat_outcome
 from kubectl_ebpfnet.explain.path.stages.passage import rules_evidence
 from kubectl_ebpfnet.explain.path.stages.rule_hops import Passing
-from kubectl_ebpfnet.explain.path.state import PathBuilder
+from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
+from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.netns import PodNetns
-from kubectl_ebpfnet.model.net import Flow
 from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, Packet, State
 
 _OUT = (
@@ -38,7 +38,7 @@ def may_leave(walk: PathBuilder, netns: PodNetns, packet: Packet, device: str) -
         packet: as the pod routes it.
         device: by which it leaves.
     """
-    rules = _rules(walk, netns, packet.flow)
+    rules = _rules(walk, netns, packet)
     if rules is None:
         return True
     context = Context(packet.flow, "", device, NOT_KNOWN, state=_state(walk))
@@ -57,7 +57,7 @@ def may_come_in(walk: PathBuilder, netns: PodNetns, packet: Packet, device: str)
         packet: as it comes to the pod.
         device: of the pod, by which it comes in.
     """
-    rules = _rules(walk, netns, packet.flow)
+    rules = _rules(walk, netns, packet)
     if rules is None:
         return True
     here = _passing(walk, netns, packet, Context(packet.flow, device, ""))
@@ -73,20 +73,32 @@ def _state(walk: PathBuilder) -> str:
     return "NEW" if walk.forth is None else "ESTABLISHED"
 
 
-def _rules(walk: PathBuilder, netns: PodNetns, flow: Flow) -> HookTables | None:
+def _rules(walk: PathBuilder, netns: PodNetns, packet: Packet) -> HookTables | None:
     """Return the pod's rules; None where nobody read any."""
-    rules = tables_of(netns, flow.destination.version)
-    if rules.native is None:
-        pod = netns.places[0]
-        walk.presumed.add(f"netfilter in pod {pod.namespace}/{pod.pod} (by a node pod)", Look.LAST)
+    rules = tables_of(netns, packet.flow.destination.version)
+    pod = netns.places[0]
+    what = f"netfilter in pod {pod.namespace}/{pod.pod}"
+    if rules.printed:
+        walk.hop(
+            *_place(walk, netns), what, State.UNKNOWN, packet, cite.whole(rules.record),
+            reason=rules.missing, decides=Decides.DROP,
+            fix=Fix(f"Read the rules in {pod.namespace}/{pod.pod}.", "nft list ruleset"),
+        )  # fmt: skip
+    elif rules.native is None:
+        walk.presumed.add(f"{what} (by a node pod)", Look.LAST)
     return rules if rules.native is not None or rules.back_ends else None
 
 
-def _passing(walk: PathBuilder, netns: PodNetns, packet: Packet, context: Context) -> Passing:
+def _place(walk: PathBuilder, netns: PodNetns) -> Where:
     pod = netns.places[0]
-    name = f"{pod.namespace}/{pod.pod}"
-    node = walk.cluster.pod(pod.namespace, pod.pod)
-    where = HopPlace.POD, name, node.node if node is not None else "", HopKind.RULE
+    found = walk.cluster.pod(pod.namespace, pod.pod)
+    node = found.node if found is not None else ""
+    return HopPlace.POD, f"{pod.namespace}/{pod.pod}", node, HopKind.RULE
+
+
+def _passing(walk: PathBuilder, netns: PodNetns, packet: Packet, context: Context) -> Passing:
+    where = _place(walk, netns)
+    name = where[1]
     local = frozenset(netns.own_addresses) or None
     return Passing(walk, where, f"pod {name}", packet, replace(context, local=local, bridged=False))
 
