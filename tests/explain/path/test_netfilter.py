@@ -474,3 +474,13 @@ def test_a_hop_limit_that_may_end_on_the_way(line: str, verdict: str) -> None:
     path = path_with(line)
     assert path.verdict == verdict, path.reason
     assert ("the hop limit that it gives it" in path.reason) == (verdict == "unknown")
+
+
+def test_a_rule_that_sends_it_to_nobodys_address_is_named() -> None:
+    """No pod ever had the address: the rule is to mend, not a pod that is gone."""
+    line = "nat PREROUTING -p tcp -m tcp --dport 8081 -j DNAT --to-destination 10.244.0.99:1"
+    path = ask(changed(NATIVE, *rules(line)), "client", "pod/web:8081")
+    assert dropped_at(path).node == "node1"
+    assert path.fix is not None
+    assert "on node2 sends the packet there: " in path.fix.text
+    assert "PREROUTING rule 1" in path.fix.text

@@ -216,6 +216,13 @@ def _why_unroutable(walk: PathBuilder, node: NodeView, target: Address) -> str:
     pod = walk.cluster.pod_with(target)
     if pod is not None:
         return f"Pod {pod.namespace}/{pod.name} has it: its endpoint was not made, or not restored."
+    balanced = (hop for hop in reversed(walk.hops) if hop.kind is HopKind.LOAD_BALANCING)
+    for hop in balanced:
+        if hop.packet.flow.destination == target:
+            return (
+                f"No pod has this address. Hop {hop.number} on {hop.node} sends the packet there: "
+                f"{hop.summary}."
+            )
     return "No pod has this address: the pod is gone."
 
 
