@@ -38,7 +38,8 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
         to = _to_record(there, walk.ends.source.namespace, protocol)
         command = f"kubectl ebpfnet capture -f case.zip {pod} --to {to} --node-access pod"
         return Fix("Record a new capture while the packets are lost.", command)
-    again = f"kubectl ebpfnet path {pod} {_words(there, protocol)}"
+    size = f" --size {walk.size}" if walk.size is not None else ""
+    again = f"kubectl ebpfnet path {pod} {_words(there, protocol)}{size}"
     if any(_LATE in record.error for record in bundle.records):
         return Fix("Give the nodes more time to answer.", f"{again} --timeout 2m")
     if by_node_pod:

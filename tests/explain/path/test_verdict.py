@@ -229,6 +229,15 @@ def test_a_capture_whose_node_pod_did_not_answer_is_made_anew_with_one() -> None
     assert fix.command.endswith("pod/client --to 192.0.2.1:80 --node-access pod")
 
 
+def test_a_question_that_is_asked_again_has_its_size() -> None:
+    builder = walk(NONE)
+    builder.size = 1400
+    builder.unknown("the routes were not read")
+    fix = settle(builder).fix
+    assert fix is not None
+    assert fix.command.endswith("192.0.2.1:80 --size 1400 --node-access pod")
+
+
 @pytest.mark.parametrize(
     ("target", "protocol", "words"),
     [
