@@ -50,19 +50,7 @@ def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
         report_missing(walk, here, node, evidence)
     if mode != "bpf":
         return here
-    exemption = _exemption(walk, here, node)
-    if not exemption and node.config.ip_masq_agent and not node[q.IP_MASQ].known:
-        walk.hop(
-            *where, "masqueraded by Cilium, unless the ip-masq-agent spares the destination",
-            State.UNKNOWN, here.packet, cite.whole(node[q.IP_MASQ].record),
-            reason=f"the prefixes that the ip-masq-agent spares could not be read: "
-            f"{node[q.IP_MASQ].missing}",
-        )  # fmt: skip
-        return here
-    if exemption:
-        if not walk.cluster.in_cluster(flow.destination):
-            evidence = cite.of(node.config_record, node.config.masquerading)
-            walk.hop(*where, f"not masqueraded: {exemption}", State.DERIVED, here.packet, evidence)
+    if _is_exempt(walk, here, node):
         return here
     if no_snat_map(node, flow.source.version):
         evidence = cite.whole(node.table_state(q.NAT).record)
@@ -83,6 +71,27 @@ def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
         )  # fmt: skip
         return here
     return _masqueraded(walk, here, node)
+
+
+def _is_exempt(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
+    """Tell whether Cilium leaves the source as it is, or may, and add the hop that says why."""
+    where = here.in_cilium(HopKind.NAT)
+    exemption = _exemption(walk, here, node)
+    if exemption:
+        if not walk.cluster.in_cluster(here.packet.flow.destination):
+            evidence = cite.of(node.config_record, node.config.masquerading)
+            walk.hop(*where, f"not masqueraded: {exemption}", State.DERIVED, here.packet, evidence)
+        return True
+    spares = node[q.IP_MASQ]
+    if node.config.ip_masq_agent and not spares.known:
+        walk.hop(
+            *where, "masqueraded by Cilium, unless the ip-masq-agent spares the destination",
+            State.UNKNOWN, here.packet, cite.whole(spares.record),
+            reason=f"the prefixes that the ip-masq-agent spares could not be read: "
+            f"{spares.missing}",
+        )  # fmt: skip
+        return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)

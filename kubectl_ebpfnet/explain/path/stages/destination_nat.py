@@ -253,6 +253,31 @@ def _like_newest_flow(
     return here.to(here.stage, packet=packet, netfilter=context)
 
 
+def _without_iptables(
+    walk: PathBuilder, here: PacketState, rules: HookTables, service: ServiceAddress, *, ipvs: bool
+) -> PacketState | None:
+    """Say what is known of a Service's address where kube-proxy has no rules of iptables."""
+    where = here.on_node(HopKind.LOAD_BALANCING)
+    if not ipvs and rules.native is not None and not rules.native.missing:
+        walk.hop(
+            *where,
+            f"{service.title} is not translated: no rule of iptables or nftables does it",
+            State.DERIVED, here.packet, service.evidence + cite.whole(rules.native.record),
+        )  # fmt: skip
+        return here
+    by = "IPVS" if ipvs else "kube-proxy in its nftables mode"
+    reason = f"no rule of iptables translates it; {by} may, whose table was not read"
+    by_flow = _like_newest_flow(walk, here, service.title, reason)
+    if by_flow is not None:
+        return by_flow
+    walk.hop(
+        *where, service.title, State.UNKNOWN, here.packet, service.evidence,
+        reason=reason, decides=Decides.WAY,
+    )  # fmt: skip
+    walk.unknown(f"which backend {service.title} leads to is not known: {reason}")
+    return None
+
+
 def _not_translated(
     walk: PathBuilder,
     here: PacketState,
@@ -267,27 +292,9 @@ def _not_translated(
         return here  # a node port of another node, which balances it itself
     where = here.on_node(HopKind.LOAD_BALANCING)
     modes = [kube_proxy.has_kube_proxy(each.ruleset) for each in rules.back_ends]
-    if "iptables" not in modes and node.config.kube_proxy_replacement:
-        return here
     if "iptables" not in modes:
-        if "ipvs" not in modes and rules.native is not None and not rules.native.missing:
-            walk.hop(
-                *where,
-                f"{service.title} is not translated: no rule of iptables or nftables does it",
-                State.DERIVED, here.packet, service.evidence + cite.whole(rules.native.record),
-            )  # fmt: skip
-            return here
-        by = "IPVS" if "ipvs" in modes else "kube-proxy in its nftables mode"
-        reason = f"no rule of iptables translates it; {by} may, whose table was not read"
-        by_flow = _like_newest_flow(walk, here, service.title, reason)
-        if by_flow is not None:
-            return by_flow
-        walk.hop(
-            *where, service.title, State.UNKNOWN, here.packet, service.evidence,
-            reason=reason, decides=Decides.WAY,
-        )  # fmt: skip
-        walk.unknown(f"which backend {service.title} leads to is not known: {reason}")
-        return None
+        ipvs, by_cilium = "ipvs" in modes, node.config.kube_proxy_replacement
+        return here if by_cilium else _without_iptables(walk, here, rules, service, ipvs=ipvs)
     back_end = rules.back_ends[modes.index("iptables")]
     dead = kube_proxy.dead_end(back_end.ruleset, here.netfilter, chain)
     proof = rules_evidence(back_end, dead.way) or cite.whole(back_end.record)
