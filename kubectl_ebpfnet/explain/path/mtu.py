@@ -113,7 +113,7 @@ def _too_large(walk: PathBuilder, way: _Way, sender: Sender, limit: Limit, sends
 def _clamped(walk: PathBuilder) -> str:
     """Return what is to be said of rules of netfilter that set the segment size of TCP."""
     version = walk.ends.flow.destination.version
-    for name in dict.fromkeys([walk.ends.source.node, *walk.visited_nodes]):
+    for name in walk.nodes:
         rules = walk.cluster.node(name).ruleset(version).facts
         if any(rule.jump == "TCPMSS" for found in rules for rule in found.rules):
             return f" A rule TCPMSS of {name} may make TCP's segments small enough."

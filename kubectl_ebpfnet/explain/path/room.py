@@ -101,9 +101,7 @@ def policy_map_full(node: NodeView, endpoint_id: int) -> str:
 def _needed(walk: PathBuilder) -> Iterator[tuple[NodeView, Table, int]]:
     ends, cluster = walk.ends, walk.cluster
     tracking = Table.CT_TCP if ends.flow.protocol == TCP else Table.CT_ANY
-    for name in dict.fromkeys([ends.source.node, *walk.visited_nodes]):
-        if not name:
-            continue
+    for name in walk.nodes:
         node = cluster.node(name)
         yield node, tracking, 0
         yield node, Table.IPCACHE, 0

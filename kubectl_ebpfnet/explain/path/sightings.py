@@ -50,9 +50,8 @@ def sightings(walk: PathBuilder) -> list[Sighting]:
     for tracked in walk.flows:
         flows += [tracked.flow, tracked.translated]
     names = _names(walk.cluster, flows)
-    nodes = dict.fromkeys([walk.ends.source.node, *walk.visited_nodes])
-    nodes.update(dict.fromkeys(hop.node for hop in walk.hops))
-    return [s for name in nodes if name for s in _at(walk.cluster.node(name), flows, names)]
+    nodes = filter(None, dict.fromkeys([*walk.nodes, *(hop.node for hop in walk.hops)]))
+    return [s for name in nodes for s in _at(walk.cluster.node(name), flows, names)]
 
 
 def _names(cluster: ClusterView, flows: Iterable[Flow]) -> dict[str, list[Address]]:

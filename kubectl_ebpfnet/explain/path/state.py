@@ -215,6 +215,11 @@ class PathBuilder:
         return self.ends.host_network if self.far is None else self.far.kind == "node"
 
     @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes that the packet came to, in its order, the sender's first."""
+        return tuple(filter(None, dict.fromkeys([self.ends.source.node, *self.visited_nodes])))
+
+    @property
     def endpoint(self) -> Endpoint | None:
         """Cilium's endpoint of the sending pod."""
         if self.far is None:

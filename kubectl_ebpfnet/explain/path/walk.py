@@ -7,7 +7,6 @@ state UNKNOWN, never a guess.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from kubectl_ebpfnet.explain.flows.match import notes
@@ -24,7 +23,7 @@ from kubectl_ebpfnet.explain.path import (
 from kubectl_ebpfnet.explain.path.endings import Arrived
 from kubectl_ebpfnet.explain.path.stages import STAGES
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
-from kubectl_ebpfnet.explain.path.verdict import settle
+from kubectl_ebpfnet.explain.path.verdict import Decision, settle
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import (
@@ -85,19 +84,6 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
             answer = path_of_query.answer
     if isinstance(walk.end, Arrived):
         walk.findings.extend(mtu.findings(walk))
-    across = findings.across(
-        findings.WholePath(
-            cluster, ends, walk.flows, decision.reason, decision.verdict is Verdict.DROPPED
-        )
-    )
-    found = sorted(
-        (*walk.findings, *ends.findings, *across),
-        key=lambda finding: list(Severity).index(finding.severity),
-    )
-    notes_of_nodes: list[TrackingNote] = []
-    for name in dict.fromkeys([ends.source.node, *walk.visited_nodes]):
-        if name and not ends.problem:
-            notes_of_nodes += notes(cluster.node(name), walk.flows)
     return Path(
         source=ends.source,
         destination=ends.destination,
@@ -105,9 +91,9 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
         verdict=decision.verdict,
         reason=decision.reason,
         hops=tuple(walk.hops),
-        findings=_unique(found),
+        findings=_all_findings(walk, decision),
         flows=tuple(walk.flows),
-        tracking=tuple(notes_of_nodes),
+        tracking=_tracking(walk),
         cause=decision.cause,
         fix=decision.fix,
         contradictions=decision.contradictions,
@@ -146,5 +132,19 @@ def _run(walk: PathBuilder, start: PacketState) -> None:
     walk.finding(Severity.ERROR, "routing loop", reason)
 
 
-def _unique(found: Sequence[Finding]) -> tuple[Finding, ...]:
+def _all_findings(walk: PathBuilder, decision: Decision) -> tuple[Finding, ...]:
+    """Return what was found on the way, of its ends and across it, the gravest first, each once."""
+    dropped = decision.verdict is Verdict.DROPPED
+    whole = findings.WholePath(walk.cluster, walk.ends, walk.flows, decision.reason, dropped)
+    across = findings.across(whole)
+    found = sorted(
+        (*walk.findings, *walk.ends.findings, *across),
+        key=lambda finding: list(Severity).index(finding.severity),
+    )
     return tuple({(f.severity, f.title, f.detail): f for f in found}.values())
+
+
+def _tracking(walk: PathBuilder) -> tuple[TrackingNote, ...]:
+    """Return what the tables of the nodes on the way tell besides the flows."""
+    names = () if walk.ends.problem else walk.nodes
+    return tuple(note for name in names for note in notes(walk.cluster.node(name), walk.flows))
