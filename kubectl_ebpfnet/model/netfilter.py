@@ -163,11 +163,15 @@ class Ruleset:
     _rules: Mapping[tuple[str, str], tuple[NetfilterRule, ...]] = field(
         init=False, repr=False, compare=False
     )
+    _policies: Mapping[tuple[str, str], str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         index: dict[tuple[str, str], list[NetfilterRule]] = {}
+        policies: dict[tuple[str, str], str] = {}
         for chain in self.chains:
             index.setdefault((chain.table, chain.name), [])
+            policies.setdefault((chain.table, chain.name), chain.policy)
+        object.__setattr__(self, "_policies", policies)
         for rule in self.rules:
             index.setdefault((rule.table, rule.chain), []).append(rule)
         object.__setattr__(self, "_rules", {key: tuple(rules) for key, rules in index.items()})
@@ -182,8 +186,7 @@ class Ruleset:
 
     def policy(self, table: str, name: str) -> str:
         """Return the chain's policy, "" when there is no such chain."""
-        hits = (chain for chain in self.chains if (chain.table, chain.name) == (table, name))
-        return next((chain.policy for chain in hits), "")
+        return self._policies.get((table, name), "")
 
     def problem(self, table: str) -> str:
         """Return why a table is not known whole, "" when it is.
@@ -193,7 +196,7 @@ class Ruleset:
         for line in self.unread:
             if line.table == table:
                 return line.problem
-        named = any(chain.table == table for chain in self.chains)
-        if self.cut_in and (table == self.cut_in or not named):
-            return f"the output was cut short in table {self.cut_in}"
-        return ""
+        if not self.cut_in:
+            return ""
+        whole = table != self.cut_in and any(chain.table == table for chain in self.chains)
+        return "" if whole else f"the output was cut short in table {self.cut_in}"
