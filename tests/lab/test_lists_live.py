@@ -80,6 +80,7 @@ def test_by_both_ways_the_programs_are_the_same(our_lab: Lab) -> None:
     assert len(said[0]) == 2
 
 
+@pytest.mark.side_by_side
 @pytest.mark.parametrize("access", ACCESS)
 def test_flows_of_a_pod(our_lab: Lab, access: str) -> None:
     with pod_of_our_own(our_lab, "e2e-talker", "node1") as pod:
