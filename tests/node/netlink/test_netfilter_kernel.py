@@ -112,7 +112,7 @@ CASES = [
     # Targets after which the next rule is asked.
     (F + "-j LOG", F + "-j DROP"),
     (F + "-p udp", "filter :FORWARD DROP"),
-    ("mangle FORWARD -j DSCP --set-dscp 1", "mangle FORWARD -j TTL --ttl-set 9"),
+    ("mangle FORWARD -j DSCP --set-dscp 1", "mangle FORWARD -j TTL --ttl-set 33"),
 ]  # fmt: skip
 
 
