@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 BESIDE := --numprocesses=auto --maxprocesses=5 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-machine test-unit test-variants test-newer kernels fuzz fresh demo lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
+.PHONY: help venv test test-machine test-unit test-kernel test-variants test-newer kernels fuzz fresh demo lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ test-machine: venv ## only the tests that need no cluster: unit tests, and kerne
 
 test-unit: venv ## only the tests that need neither root nor a cluster
 	$(BIN)/python -m pytest $(BESIDE) --durations=12 -m 'not lab and not kernel$(LEFT_OUT)'
+
+test-kernel: venv ## only the tests that need root and this machine's kernel, and no cluster
+	$(BIN)/python -m pytest $(BESIDE) --durations=12 -m 'kernel and not lab and not qemu'
 
 # These take a minute of a processor, need nothing of the machine, and say nothing of a Python version.
 LEFT_OUT = $(if $(NO_VARIANTS), and not variants)

@@ -191,4 +191,4 @@ def test_a_request_over_udp_arrives_and_its_answer_is_lost(our_lab: Lab, ends: E
         answer = path(our_lab, f"pod/{CLIENT}", f"{ends.its}:8081/udp")
     assert (answer.code, answer.verdict) == (3, "dropped"), answer.document.get("reason")
     assert answer.document["drop"]["direction"] == "answer"
-    assert "the packet itself arrives to pod" in answer.document["reason"]
+    assert "the packet itself gets through to pod" in answer.document["reason"]

@@ -153,6 +153,8 @@ def kept_node_pods(lab: Lab, *destinations: str) -> Iterator[None]:
         namespaces |= set(re.findall(r"in namespace (ebpfnet-[0-9a-f]+)", done.stderr))
     assert namespaces, done.stderr
     yield
+    for namespace in namespaces:  # a pod that is being deleted is no answerer for later tests
+        lab.kubectl("delete", "pod", "--all", "-n", namespace, "--wait=false")
     lab.kubectl("delete", "namespace", "--wait=false", *namespaces)
 
 
