@@ -45,8 +45,7 @@ def test_service_without_a_backend(our_lab: Lab) -> None:
     answer = path(our_lab, "pod/client", "svc/nobackend")
     assert (answer.code, answer.verdict) == (3, "dropped")
     assert answer.hops[-1]["drops"]
-    # kube-proxy's own rule rejects it, where another test's rules leave open what nat does.
-    assert answer.hops[-1]["kind"] in ("load-balancing", "rule")
+    assert answer.hops[-1]["kind"] == "load-balancing"
     assert "svc default/nobackend has no ready backend" in answer.titles
 
 
