@@ -179,6 +179,23 @@ def test_an_idle_pair_with_an_old_handshake_is_no_fault() -> None:
     assert not any("no WireGuard handshake" in finding.title for finding in path.findings)
 
 
+def test_the_encrypted_packet_passes_the_check_of_its_source() -> None:
+    """rp_filter looks at what carries the packet, as it does at a tunnel's."""
+
+    def strict(text: str) -> str:
+        return text.replace('conf/eth0/rp_filter","value":0', 'conf/eth0/rp_filter","value":1')
+
+    def elsewhere(text: str) -> str:
+        return '{"destination":"172.30.0.11/32","gateway":null,"device":"lxc_web"}\n' + text
+
+    healthy, edits = EXPECTED["wireguard_healthy"], {("node2", "sysctls"): strict}
+    assert healthy.path(edited("wireguard_healthy", edits), 4).verdict is Verdict.REACHABLE
+    path = healthy.path(edited("wireguard_healthy", {**edits, ("node2", "routes"): elsewhere}), 4)
+    assert path.verdict is Verdict.DROPPED
+    assert path.drop is not None
+    assert (path.drop.node, "rp_filter" in path.reason) == ("node2", True)
+
+
 def test_a_device_that_is_down_at_the_receiver() -> None:
     def down(text: str) -> str:
         return text.replace('"name":"cilium_wg0"', '"name":"cilium_wg0","up":false')

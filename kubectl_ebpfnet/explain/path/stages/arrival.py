@@ -57,7 +57,7 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if cilium is Presence.PRESENT and calls_nothing(walk, here, node, device):
         return None
     if here.sealed is not None:
-        if not outer.may_come_in(walk, here, node, device):
+        if not _outer_comes_in(walk, here, node, device):
             return None
         decrypted = decrypt(walk, here.to(here.stage, device=device), node)
         if decrypted is None:
@@ -68,16 +68,22 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if here.packet.outer is not None:
         if missing:
             report_absent(walk, here, device, "network")
-        comes_in = (
-            pass_device(walk, here, node, device, "ingress") is not None
-            and outer.may_come_in(walk, here, node, device)
-            and takes_outer(walk, here, node, device)
-        )
-        return _out_of_tunnel(walk, here, node) if comes_in else None
+        if not _outer_comes_in(walk, here, node, device):
+            return None
+        return _out_of_tunnel(walk, here, node)
     if missing:
         without_cilium(walk, here, device, "network")
         return here.to(Stage.HOST, in_device=device)
     return _inside(walk, here, node, device)
+
+
+def _outer_comes_in(walk: PathBuilder, here: PacketState, node: NodeView, device: str) -> bool:
+    """Let the packet that carries it, of a tunnel or encrypted, come to the node's own stack."""
+    return (
+        pass_device(walk, here, node, device, "ingress") is not None
+        and outer.may_come_in(walk, here, node, device)
+        and takes_outer(walk, here, node, device)
+    )
 
 
 def _is_unread(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
