@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import pytest
 
+from kubectl_ebpfnet.model.kernel import Attachment
 from kubectl_ebpfnet.model.path import Path, Verdict
+from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.model.protocol.questions import node_argv
 from tests.kernels import cluster, recorded
 from tests.kernels.expected import EXPECTED, NATIVE, WIREGUARD
 
@@ -216,3 +220,93 @@ def test_a_state_to_an_address_of_nobody_leaves_open_which_one_encrypts() -> Non
     )
     assert path.verdict is Verdict.UNKNOWN
     assert "which state of node1 encrypts it is not known" in path.reason
+
+
+# --- what carries it is a packet of its own at the device by which it leaves ---
+
+
+def at_node(name: str, node: str, *records: tuple[tuple[str, ...], str]) -> Path:
+    """The path of a check where a node told more."""
+    told_here = told()[name]
+    more = [[list(argv), 0, stdout, ""] for argv, stdout in records]
+    listed = {**told_here["records"], node: [*told_here["records"][node], *more]}
+    return EXPECTED[name].path({**told_here, "records": listed}, 4)
+
+
+def egress_chain(name: str, expression: list[Any]) -> Path:
+    chain = {"family": "netdev", "table": "t", "name": "out", "type": "filter", "hook": "egress",
+             "prio": 0, "policy": "accept", "dev": "eth0"}  # fmt: skip
+    rule = {"family": "netdev", "table": "t", "chain": "out", "handle": 2, "expr": expression}
+    said = json.dumps({"nftables": [{"chain": chain}, {"rule": rule}]})
+    return at_node(name, "node1", (("nft", "-j", "list", "ruleset"), said))
+
+
+def dropped(field: str, value: int, protocol: str = "udp") -> list[Any]:
+    left = {"payload": {"protocol": protocol, "field": field}}
+    return [{"match": {"op": "==", "left": left, "right": value}}, {"drop": None}]
+
+
+MARKED = {"match": {"op": "==", "left": {"meta": {"key": "mark"}}, "right": 0xE00}}
+
+
+@pytest.mark.parametrize(
+    "expression", [dropped("dport", 51871), dropped("dport", 53), [MARKED, {"drop": None}]]
+)
+def test_wireguard_passes_the_chains_at_the_device_twice(expression: list[Any]) -> None:
+    path = egress_chain("wireguard_healthy", expression)
+    assert path.verdict is Verdict.DROPPED, path.reason
+    assert path.drop is not None
+    assert path.drop.node == "node1"
+    assert "(egress +0)" in path.drop.by
+
+
+def test_esp_passes_the_chains_at_the_device_and_what_is_in_it_perhaps() -> None:
+    path = egress_chain("ipsec_healthy", dropped("protocol", 50, "ip"))
+    assert path.verdict is Verdict.DROPPED, path.reason
+    path = egress_chain("ipsec_healthy", dropped("dport", 53))
+    assert path.verdict is Verdict.UNKNOWN
+    assert "whether it comes to eth0 before IPsec encrypts it is not known" in path.reason
+
+
+def attached(*programs: tuple[str, str, str, str]) -> tuple[tuple[str, ...], str]:
+    found = (
+        Attachment(f"clsact/{direction}", device, name, number, protocol=protocol)
+        for number, (device, direction, name, protocol) in enumerate(programs, 1)
+    )
+    return node_argv("attachments"), b"".join(map(codec.line_of, found)).decode()
+
+
+CILIUMS = (
+    ("lxc_client", "ingress", "cil_from_container", ""),
+    ("lxc_client", "egress", "cil_to_container", ""),
+    ("eth0", "ingress", "cil_from_netdev", ""),
+    ("eth0", "egress", "cil_to_netdev", ""),
+)
+
+
+def test_a_foreign_program_at_the_device_sees_what_carries_it_too() -> None:
+    path = at_node("wireguard_healthy_over_ipv6", "node1", attached(*CILIUMS))
+    assert path.verdict is Verdict.REACHABLE, path.reason
+    foreign = ("eth0", "egress", "guard", "ipv6")
+    path = at_node("wireguard_healthy_over_ipv6", "node1", attached(foreign, *CILIUMS))
+    assert path.verdict is Verdict.UNKNOWN
+    assert "at eth0 does with the packet is not known" in path.reason
+    (hop,) = (hop for hop in path.hops if hop.summary.startswith("guard"))
+    assert hop.packet.outer is not None
+
+
+def test_a_foreign_program_at_the_device_of_wireguard() -> None:
+    foreign = ("cilium_wg0", "egress", "guard", "")
+    path = at_node("wireguard_healthy", "node1", attached(foreign, *CILIUMS))
+    assert path.verdict is Verdict.UNKNOWN
+    assert "at cilium_wg0 does with the packet is not known" in path.reason
+
+
+def test_without_its_program_at_the_device_nothing_gives_it_to_wireguard() -> None:
+    path = at_node("wireguard_healthy", "node1", attached(*CILIUMS[:3]))
+    assert not any("encrypted by WireGuard" in hop.summary for hop in path.hops)
+    assert path.verdict is Verdict.UNKNOWN
+    assert "no program at eth0 gives it to WireGuard" in path.reason
+    assert any(
+        "not given to WireGuard and so not encrypted" in finding.detail for finding in path.findings
+    )

@@ -460,3 +460,9 @@ def test_notrack_leaves_a_service_without_a_backend() -> None:
     assert "is not translated: nft inet guard c rule 1 notrack leaves it untracked" in hop.summary
     assert path.verdict is Verdict.UNKNOWN
     assert "leaves node1 for the Service's own address" in path.reason
+
+
+def test_what_a_program_redirects_meets_no_egress_chain() -> None:
+    at = chain("egress", 0, [match("tcp", "dport", 80), DROP], family="netdev", dev="eth0")
+    path = ask(changed(VXLAN, more=(ruleset(agent_place("node2"), at),)), "client", f"{TO}:80")
+    assert path.verdict is Verdict.LEAVES, path.reason

@@ -6,7 +6,10 @@ followed hook by hook; then a pod sends a datagram through the node, which arriv
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,10 +24,14 @@ from kubectl_ebpfnet.explain.views.netns import Netns
 from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, node_place
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
+from kubectl_ebpfnet.node.bpf import assembler as asm
+from kubectl_ebpfnet.node.bpf import load as bpf_load
+from kubectl_ebpfnet.node.bpf import syscall
+from kubectl_ebpfnet.node.bpf.assembler import Assembly
 from kubectl_ebpfnet.node.host import netns
 from kubectl_ebpfnet.node.netlink import nft
 from tests.network_namespaces import why_not
-from tests.node.netlink.forwarding_node import FAR, POD, POD6, Wire, first_packet, wire_of
+from tests.node.netlink.forwarding_node import FAR, POD, POD6, ROUTER, Wire, first_packet, wire_of
 
 WHY_NOT = why_not("nft", "iptables-restore", "iptables-save", "sysctl")
 pytestmark = [
@@ -335,3 +342,24 @@ def test_nfts_chains_and_iptables_stand_in_one_order(clean: Wire, name: str) -> 
     expected = is_lost(rules_of(clean), first_packet(source_port))
     assert expected is not None
     assert clean.arrives(source_port, 0.1 if expected else 2) is not expected
+
+
+def test_what_tc_redirects_to_a_device_meets_no_chain_at_its_egress(clean: Wire) -> None:
+    """So Cilium's BPF host routing passes them by, and `path` does not ask them then."""
+    load(clean, CASES["netdev egress"], "nft", "-f", "-")
+    assert not clean.arrives(next(PORTS), 0.1)
+    (neighbour,) = json.loads(clean.node.run("ip", "-j", "neigh", "show", FAR))
+    clean.pod.run("ip", "neigh", "replace", ROUTER, "lladdr", neighbour["lladdr"], "dev", "eth0")
+    redirect = Assembly()
+    with netns.inside(clean.node.path), contextlib.ExitStack() as opened:
+        redirect.set(asm.R1, socket.if_nametoindex("eth0"))
+        redirect.set(asm.R2, 0)
+        redirect.call(asm.REDIRECT)
+        redirect.exit()
+        program = bpf_load.load_classifier(redirect.program(), "to_eth0")
+        opened.callback(os.close, program)
+        lxc1 = socket.if_nametoindex("lxc1")
+        link = bpf_load.link_tcx_first(program, lxc1, syscall.TCX_INGRESS)
+        opened.callback(os.close, link)
+        assert clean.arrives(next(PORTS))
+    clean.pod.run("ip", "neigh", "del", ROUTER, "dev", "eth0")

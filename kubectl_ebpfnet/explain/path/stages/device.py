@@ -8,7 +8,7 @@ from kubectl_ebpfnet.explain.kernel.mtu import added_by
 from kubectl_ebpfnet.explain.path.stages import gateway, hooks, losses, next_hop, size
 from kubectl_ebpfnet.explain.path.stages.cilium_nat import by_cilium
 from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
-from kubectl_ebpfnet.explain.path.stages.encryption import encrypt
+from kubectl_ebpfnet.explain.path.stages.encryption import encrypt, encrypted_before
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_below
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
 from kubectl_ebpfnet.explain.path.stages.missing_programs import (
@@ -45,7 +45,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
         if behind_nat is None:
             return None
         here = behind_nat
-    going = pass_device(walk, here, node, here.device, "egress")
+    going = pass_device(walk, here, node, here.device, "egress", encrypted_before(walk, here, node))
     if going is None:
         return None
     here = going
@@ -55,23 +55,28 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
             return to_pod if next_hop.is_the_pods(walk, here, node) else None
         if here.device in ("cilium_host", "cilium_net"):
             return _by_cilium_host(walk, here, node)
-    to_network(walk, here, node, show_programs(walk, here, here.device, "egress"))
+    cilium = show_programs(walk, here, here.device, "egress")
+    to_network(walk, here, node, cilium)
     if inside and walk.forth is None:  # nothing translates an answer's source but back
         masqueraded = _by_ciliums_nat(walk, here, node)
         if masqueraded is None:
             return None
         here = masqueraded
-    encrypted = encrypt(walk, here, node)
-    if encrypted is None:
-        return None
-    before = encrypted.sealed or encrypted.packet
-    outside = encrypted.to(Stage.WIRE, added=added_by(before, encrypted.encrypted))
+    sealed = here.sealed is not None
+    encrypted = here if sealed else encrypt(walk, here, node, cilium)
+    if encrypted is None or (encrypted is not here and encrypted.sealed is not None):
+        return encrypted  # what carries it comes to a device of its own, or to this one again
+    return _onto_wire(walk, encrypted, node)
+
+
+def _onto_wire(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
+    """Send what the device's programs have let pass, by the devices below it."""
+    before = here.sealed or here.packet
+    outside = here.to(Stage.WIRE, added=added_by(before, here.encrypted))
     if not size.out_of_node(walk, outside, node) or not next_hop.resolve(walk, outside, node):
         return None
     show_below(walk, here, here.device, "egress")
-    if not losses.sends(walk, encrypted, node, here.device):
-        return None
-    return outside
+    return outside if losses.sends(walk, here, node, here.device) else None
 
 
 def _behind_nat(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:

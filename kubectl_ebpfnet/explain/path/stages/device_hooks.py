@@ -2,7 +2,9 @@
 
 What comes in meets XDP, then tc (or tcx), then ingress: what a program of Cilium's redirects never
 comes there. What leaves meets egress, then tc (Linux net/core/dev.c, __netif_receive_skb_core and
-__dev_queue_xmit). Neither stands behind connection tracking of this packet's way in.
+__dev_queue_xmit); what tc redirects to a device meets no egress there (nf_skip_egress in
+include/linux/netfilter_netdev.h). Neither stands behind connection tracking of this packet's way
+in.
 """
 
 from __future__ import annotations
@@ -22,7 +24,12 @@ _OF_A_BRIDGE = {"ingress": ("prerouting", "input"), "egress": ("output", "postro
 
 
 def pass_device(
-    walk: PathBuilder, here: PacketState, node: NodeView, device: str, direction: str
+    walk: PathBuilder,
+    here: PacketState,
+    node: NodeView,
+    device: str,
+    direction: str,
+    bypass: str = "",
 ) -> PacketState | None:
     """Pass nftables' chains at a device of a node; return the packet as it goes on, with its mark
     then, or None where it is lost.
@@ -33,8 +40,11 @@ def pass_device(
         node: the node.
         device: its name.
         direction: `ingress` or `egress`.
+        bypass: why it is not known that the packet comes there, "" where it does.
     """
     flow = here.packet.outer or here.packet.flow
+    if direction == "egress" and here.skips_netfilter and here.packet.outer is None:
+        return here  # a program redirected it to the device
     rules = tables_of(node, flow.destination.version)
     link = node.link(device)
     bridge = link is not None and link.kind == "bridge"
@@ -42,8 +52,8 @@ def pass_device(
     if not chains:
         return here
     inside = here.packet.outer is None
-    context = (here.netfilter if inside else None) or hooks.entering(walk, here, node)
-    bypass = hooks.bypass(walk, here) if inside else ""
+    context = here.netfilter or hooks.entering(walk, here, node)
+    bypass = bypass or (hooks.bypass(walk, here) if inside else "")
     where, context = here.on_node(HopKind.RULE), replace(context, flow=flow)
     passing = Passing(walk, where, here.node, here.packet, context, bypass)
     if not pass_chains(passing, rules, chains, device, direction):

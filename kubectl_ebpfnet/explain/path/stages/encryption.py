@@ -8,8 +8,10 @@ sends, only with node encryption.
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path.stages import ipsec, wireguard
+from kubectl_ebpfnet.explain.path.stages.missing_programs import is_ciliums
 from kubectl_ebpfnet.explain.path.stages.wireguard_peers import DEVICE
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
+from kubectl_ebpfnet.explain.programs.at_device import Presence
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
@@ -23,17 +25,24 @@ _KUBE_APISERVER = 7
 """Identity of nodes that run the API server (pkg/identity)."""
 
 
-def encrypt(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
+def encrypt(
+    walk: PathBuilder, here: PacketState, node: NodeView, cilium: Presence
+) -> PacketState | None:
     """Encrypt a packet for another node, where Cilium is set to; strict mode drops what is not.
 
     Args:
         walk: takes hops and findings.
         here: the packet at its egress device.
         node: the node that it leaves.
+        cilium: whether cil_to_netdev, which gives packets to WireGuard, is at the device.
 
     Returns:
         The packet, in what travels in its place; None when it is dropped.
     """
+    absent = cilium is Presence.ABSENT and is_ciliums(node, here.device)
+    if absent and _key_of(walk, here, node)[0] == "wireguard":
+        walk.doubt(f"no program at {here.device} gives it to WireGuard", Decides.WAY)
+        return here
     sent = _encrypted(walk, here, node)
     if sent is None or sent.encrypted or not _must_be_encrypted(here, node):
         return sent
@@ -94,13 +103,44 @@ def _encrypted(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSt
             decides=Decides.DROP,
         )
         return here
-    entry = node.ipcache_of(target)
-    mode = node.config.encryption or _mode(node, entry)
-    if entry is None or not entry.encrypt_key or not mode or _of_the_node(walk, here, node):
+    mode, entry = _key_of(walk, here, node)
+    if entry is None:
         return here
     if mode == "wireguard":
         return wireguard.seal(walk, here, node, entry)
     return ipsec.seal(walk, here, node, entry)
+
+
+def _key_of(
+    walk: PathBuilder, here: PacketState, node: NodeView
+) -> tuple[str, IpcacheEntry | None]:
+    """Return the mode and the ipcache's entry by which a packet is encrypted, None without one."""
+    target = here.packet.flow.destination
+    if node.config.encryption in ("disabled", "ztunnel") or not walk.cluster.in_cluster(target):
+        return "", None
+    entry = node.ipcache_of(target)
+    mode = node.config.encryption or _mode(node, entry)
+    if entry is None or not entry.encrypt_key or not mode or _of_the_node(walk, here, node):
+        return "", None
+    return mode, entry
+
+
+def encrypted_before(walk: PathBuilder, here: PacketState, node: NodeView) -> str:
+    """Return why it is not known that a packet comes to its egress device before it is encrypted,
+    "" where it does: cil_to_netdev gives it to WireGuard there, and to IPsec since Cilium 1.18;
+    before, the stack encrypts what cil_from_container has marked (bpf/lib/encrypt.h).
+
+    Args:
+        walk: the walk.
+        here: the packet at its egress device.
+        node: the device's node.
+    """
+    if here.packet.outer is not None or _key_of(walk, here, node)[0] != "ipsec":
+        return ""
+    return (
+        f"whether it comes to {here.device} before IPsec encrypts it is not known: before Cilium "
+        "1.18 it does not"
+    )
 
 
 def decrypt(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:

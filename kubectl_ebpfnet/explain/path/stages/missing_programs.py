@@ -51,6 +51,10 @@ HOOKS = {
         "egress", "What leaves is not masqueraded by Cilium, answers of NodePorts are not "
         "translated back, and no host firewall sees it",
     ),
+    "to-wireguard": _Hook(
+        "egress", "What leaves is not given to WireGuard and so not encrypted, nor masqueraded by "
+        "Cilium, answers of NodePorts are not translated back, and no host firewall sees it",
+    ),
     "host": _Hook(
         "egress", "What the node's stack sends to pods is not handed to them, nor into the tunnel: "
         "it goes on as the node's own stack does it",
@@ -160,11 +164,15 @@ def to_network(walk: PathBuilder, here: PacketState, node: NodeView, found: Pres
     wanted = (
         config.kube_proxy_replacement
         or config.host_firewall
+        or config.encryption == "wireguard"
         or config.masquerading_of(here.packet.flow.source.version) == "bpf"
     )
+    if here.sealed is not None:
+        return  # WireGuard's own packet needs nothing done; the one in it was looked at
     if found is not Presence.ABSENT or not wanted or not is_ciliums(node, here.device):
         return
-    report_absent(walk, here, here.device, "to-network")
+    hook = "to-wireguard" if config.encryption == "wireguard" else "to-network"
+    report_absent(walk, here, here.device, hook)
     if here.packet.outer is None and not walk.cluster.in_cluster(here.packet.flow.destination):
         walk.outdate()  # it was masqueraded by what is gone
 

@@ -77,9 +77,13 @@ def leave(
         ("OUTPUT", ("raw", "mangle", "filter")),
         ("POSTROUTING", ("mangle", "filter")),
     )
-    if not _passes(walk, here, node, _context(here, node, "", route.device, mark), chains):
+    passed = _passes(walk, here, node, _context(here, node, "", route.device, mark), chains)
+    if passed is None:
         return None
-    return sent.to(here.stage, device=route.device, next_hop=route.gateway, route=route)
+    return sent.to(
+        here.stage, device=route.device, next_hop=route.gateway, route=route,
+        netfilter=passed.netfilter, skips_netfilter=False,
+    )  # fmt: skip
 
 
 def may_come_in(walk: PathBuilder, here: PacketState, node: NodeView, device: str) -> bool:
@@ -93,7 +97,8 @@ def may_come_in(walk: PathBuilder, here: PacketState, node: NodeView, device: st
     """
     before = ("PREROUTING", ("raw", "mangle", "filter"))
     chains = (before, ("INPUT", ("mangle", "filter")))
-    return _passes(walk, here, node, _context(here, node, device, "", NO_MARK), chains)
+    context = _context(here, node, device, "", NO_MARK)
+    return _passes(walk, here, node, context, chains) is not None
 
 
 def _context(
@@ -110,9 +115,9 @@ def _passes(
     node: NodeView,
     context: Context,
     chains: tuple[tuple[str, tuple[str, ...]], ...],
-) -> bool:
+) -> PacketState | None:
     passed: PacketState | None = here.to(here.stage, netfilter=context)
     for chain, tables in chains:
         if passed is not None:
             passed = hooks.passes(walk, passed, node, chain, tables, quiet=True)
-    return passed is not None
+    return passed

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel.marks import Mark
-from kubectl_ebpfnet.explain.path.stages import outer
+from kubectl_ebpfnet.explain.path.stages import losses, outer
 from kubectl_ebpfnet.explain.path.stages import wireguard_peers as peers
 from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs
 from kubectl_ebpfnet.explain.path.stages.wireguard_peers import DEVICE, PeerFault
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
+from kubectl_ebpfnet.explain.programs.at_device import at_device
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -80,6 +81,10 @@ def seal(
         own_port = (own.port if own is not None else None) or PORT
         packet = replace(here.packet, outer=Flow(UDP, source, own_port, end, port), vni=None)
         sealed = sealed.to(here.stage, packet=packet, sealed=here.packet)
+    if at_device(node, DEVICE, "egress").programs:  # cil_to_wireguard since Cilium 1.17
+        show_programs(walk, here, DEVICE, "egress")
+    if not losses.sends(walk, here, node, DEVICE):
+        return None
     _say(walk, sealed, address_text(walk.cluster, end), port, peer, evidence)
     if peer is None:
         _doubt_key(walk, here, far)
