@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.terminal import Progress
 from kubectl_ebpfnet.model.evidence import Bundle
-from kubectl_ebpfnet.model.request import PathRequest
+from kubectl_ebpfnet.model.request import Further, PathRequest
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.cluster.client.session import Session
     from kubectl_ebpfnet.collect.ask.access import NodeAccess
     from kubectl_ebpfnet.collect.lists import SurveyedTarget
     from kubectl_ebpfnet.collect.survey import ScopeOf, SurveyTarget
+    from kubectl_ebpfnet.model.path import Path
 
 RequestOf = Callable[[str], PathRequest]
 """Namespace of the run → the request."""
@@ -44,8 +45,8 @@ def gather(
     timeout: float | None,
     progress: Progress,
     preload: Sequence[str] = (),
-) -> tuple[PathRequest, Bundle]:
-    """Read what `path` needs; return the request and the bundle.
+) -> tuple[Path, Bundle]:
+    """Read what `path` needs, and explain it; return the path and the bundle.
 
     Args:
         request_of: makes the request from the namespace of the run.
@@ -58,21 +59,34 @@ def gather(
     Raises:
         EbpfnetError: the capture or the cluster cannot be read.
     """
+    paths: list[Path] = []
+
+    def further(request: PathRequest, bundle: Bundle) -> Further:
+        from kubectl_ebpfnet.explain.path.walk import explained
+
+        progress.show("explaining")
+        path, more = explained(request, bundle)
+        paths[:] = [path]
+        return more
+
     if capture:
-        return request_of(global_flags.namespace or "default"), open_capture(capture)
+        bundle = open_capture(capture)
+        further(request_of(global_flags.namespace or "default"), bundle)
+        return paths[0], bundle
     with connect(global_flags, progress) as (session, access):
         from kubectl_ebpfnet.collect.path import collect_path
 
-        request = request_of(session.namespace)
-        return collect_path(
+        _, bundle = collect_path(
             session,
-            request,
+            request_of(session.namespace),
             access=access,
             timeout=timeout,
             warn=progress.warn,
             progress=progress.show,
             meanwhile=lambda: _import(preload),
+            further=further,
         )
+    return paths[0], bundle
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
     1  the API server: source, destination, agents, nodes, settings, policies; side by side
     2  the source pod and its node; the nodes at the far end as soon as they are known (survey.py)
+    3  a third node, only where the records of the first two lead the packet, or its answer, there:
+       an egress gateway, a node that routes or load-balances for others
 
 Only a missing source, or a missing object as destination, can end the run; every other failure is a
 record with its reason.
@@ -37,7 +39,7 @@ from kubectl_ebpfnet.model.evidence import (
 )
 from kubectl_ebpfnet.model.kube import Node, Pod, Service
 from kubectl_ebpfnet.model.net import UDP, Address
-from kubectl_ebpfnet.model.request import PathRequest
+from kubectl_ebpfnet.model.request import Further, PathRequest
 from kubectl_ebpfnet.parse import kube
 
 if TYPE_CHECKING:
@@ -45,6 +47,10 @@ if TYPE_CHECKING:
 
 FAR_NODES = 3
 """How many nodes of the far end are asked, and how many of its pods."""
+MORE_ROUNDS = 3
+"""How often a walk through the records may lead to nodes that were not asked."""
+FurtherOf = Callable[[PathRequest, Bundle], Further]
+"""Explains what was read, and tells what the walk needs besides."""
 
 
 def collect_path(
@@ -56,6 +62,7 @@ def collect_path(
     warn: Notify = lambda _: None,
     progress: Notify = lambda _: None,
     meanwhile: Callable[[], object] = lambda: None,
+    further: FurtherOf = lambda *_: Further(),
 ) -> tuple[PathRequest, Bundle]:
     """Collect every record that can explain the path of one packet.
 
@@ -67,6 +74,7 @@ def collect_path(
         warn: takes lines that the user must read, e.g. which pod was taken for a workload.
         progress: takes a line about the current step. Both are called from this thread.
         meanwhile: is called once all places are asked.
+        further: is called with what was read, again after each round of further places.
 
     Returns:
         The request with a pod as its source, and the bundle.
@@ -78,10 +86,18 @@ def collect_path(
             or the destination.
     """
     with Gatherer(session, access, timeout=timeout, warn=warn, progress=progress) as gatherer:
-        name = _Run(gatherer, request).ask()
+        run = _Run(gatherer, request)
+        name = run.ask()
         meanwhile()
         by_pod = replace(request, source_kind="pod", source_name=name, source=f"pod/{name}")
-        return by_pod, gatherer.bundle()
+        bundle = gatherer.bundle()
+        for _ in range(MORE_ROUNDS):
+            if not run.ask_further(further(by_pod, bundle)):
+                break
+            bundle = gatherer.bundle(*bundle.records)
+        else:
+            further(by_pod, bundle)
+        return by_pod, bundle
 
 
 class _Run:
@@ -89,6 +105,7 @@ class _Run:
 
     def __init__(self, gatherer: Gatherer, request: PathRequest) -> None:
         self.gatherer, self.request = gatherer, request
+        self.scope: Scope | None = None
         self.asked_nodes: set[str] = set()
         self.asked_ends: set[Place] = set()
         """Pods and nodes that are asked what is needed where the packet may end."""
@@ -129,6 +146,7 @@ class _Run:
             versions = frozenset((request.ip_version,))
         scope = packet_scope(pod, self.request, versions, far_end, knows_nodes=bool(known_nodes))
 
+        self.scope = scope
         gatherer.progress(f"asking pod {pod.namespace}/{pod.name} and its node")
         self.asked_nodes.add(pod.node)
         if self._ends_here(far_end, pod):
@@ -161,6 +179,19 @@ class _Run:
         reason = f"not asked: the far end is on {len(others)} nodes, {FAR_NODES} of them are asked"
         for node in others[FAR_NODES:]:
             self.gatherer.ask(unavailable_record(agent_place(node), EXEC, reason), ())
+
+    def ask_further(self, further: Further) -> bool:
+        """Ask what a walk through the records needs besides; return whether anything was asked that
+        was not before."""
+        from kubectl_ebpfnet.collect.survey import ask_places
+
+        nodes = [name for name in further.nodes if name not in self.asked_nodes][:FAR_NODES]
+        if not nodes or self.scope is None:
+            return False
+        self.asked_nodes.update(nodes)
+        self.gatherer.progress(f"asking {', '.join(nodes)}, where the packet comes to")
+        ask_places(self.gatherer, self.scope, nodes)
+        return True
 
     def _is_new_end(self, place: Place) -> bool:
         """Tell whether a place was not asked as an end before; it is from now on."""

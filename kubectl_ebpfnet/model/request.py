@@ -1,4 +1,5 @@
-"""The question of `path`. Imports little: it is asked before anything else is needed."""
+"""The question of `path`, and what its walk asks further. Imports little: it is asked before
+anything else is needed."""
 
 from __future__ import annotations
 
@@ -44,3 +45,19 @@ class PathRequest:
     source_kind: str = "pod"
     ip_version: int | None = None
     size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Further:
+    """What a walk through the records needs besides them.
+
+    Attributes:
+        nodes: that the packet, or its answer, comes to, and of which nothing was read.
+        egress_policies: the objects that send the packet to an egress gateway, or may have to.
+    """
+
+    nodes: tuple[str, ...] = ()
+    egress_policies: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.nodes) or self.egress_policies

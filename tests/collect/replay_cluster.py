@@ -57,6 +57,7 @@ class ReplayCluster:
         self.objects: list[dict[str, Any]] = []
         self.refused: set[str] = set()  # resources that this user may not read
         self.also: dict[tuple[str, ...], bytes] = {}  # what more is printed, at every place
+        self.at: dict[Place, dict[tuple[str, ...], bytes]] = {}  # what a place prints instead
         self.fails: dict[tuple[str, ...], tuple[bytes, int]] = {}  # stderr and exit code
         self.hangs: set[str] = set()  # nodes whose agent is stopped: `bpf` commands answer
         self.sockets: dict[str, dict[str, str]] = {}  # pod → name in /proc/net → what it says
@@ -145,6 +146,7 @@ class ReplayCluster:
         if recorded is not None:  # it may have been recorded without counters
             said.setdefault(q.LINKS.forms[0], recorded)
         said |= {argv: (out, b"", 0) for argv, out in self.also.items()}
+        said |= {argv: (out, b"", 0) for argv, out in self.at.get(place, {}).items()}
         said |= {argv: (b"", err, code) for argv, (err, code) in self.fails.items()}
         for argv in said:
             if argv[:4] == ("tc", "filter", "show", "dev"):

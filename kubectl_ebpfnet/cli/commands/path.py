@@ -69,11 +69,7 @@ def run(
     limit = arguments.duration(timeout, "--timeout")
     with Progress() as progress:
         preload = ("kubectl_ebpfnet.explain.path.walk", MODULES[output])
-        request, bundle = gather(request_in, capture, global_flags, limit, progress, preload)
-        progress.show("explaining")
-        from kubectl_ebpfnet.explain.path.walk import explain
-
-        path = explain(request, bundle)
+        path, bundle = gather(request_in, capture, global_flags, limit, progress, preload)
         text = render(path, bundle, output, view)
     emit(text)
     return 0 if path.verdict.let_through else {"dropped": 3, "unknown": 4}[path.verdict]

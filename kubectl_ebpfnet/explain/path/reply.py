@@ -67,6 +67,7 @@ def walk_back(forth: PathBuilder, run: Run) -> None:
     for each in back.undecided:
         forth.undecided.append(replace(each, direction=Direction.ANSWER))
     forth.presumed.take(back.presumed)
+    forth.unread += back.unread
     forth.outdated = forth.outdated or back.outdated
 
 

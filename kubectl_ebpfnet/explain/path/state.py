@@ -172,6 +172,7 @@ class PathBuilder:
         links: (node, device) of each device by which it left or reached a node on the wire.
         connections: node → the packet as that node's netfilter has it in its connection.
         proxied: an L7 proxy has connections of its own for it.
+        unread: nodes that the packet, or its answer, came to, and of which nothing was read.
         forth: of an answer, the walk of the packet; None for the packet's own walk.
         back: the walk of the answer, None where the packet did not arrive.
         far: of an answer, the end that sends it.
@@ -200,6 +201,7 @@ class PathBuilder:
     links: list[tuple[str, str]] = field(default_factory=list)
     connections: dict[str, Context] = field(default_factory=dict)
     proxied: bool = False
+    unread: list[str] = field(default_factory=list)
     forth: PathBuilder | None = None
     back: PathBuilder | None = None
     far: Target | None = None

@@ -8,6 +8,7 @@ state UNKNOWN, never a guess.
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 from kubectl_ebpfnet.explain.flows.match import notes
 from kubectl_ebpfnet.explain.path import (
@@ -37,12 +38,25 @@ from kubectl_ebpfnet.model.path import (
     TrackingNote,
     Verdict,
 )
+from kubectl_ebpfnet.model.request import Further
 
 LONGEST = 64
 """Stages that a walk may take; a packet that needs more is in a routing loop."""
 
 
+class Explained(NamedTuple):
+    """A path, and what its walk needs besides the records."""
+
+    path: Path
+    further: Further
+
+
 def explain(request: PathRequest, bundle: Bundle) -> Path:
+    """Return the path of `explained`."""
+    return explained(request, bundle).path
+
+
+def explained(request: PathRequest, bundle: Bundle) -> Explained:
     """Explain a packet's path through the cluster.
 
     Args:
@@ -50,7 +64,8 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
         bundle: all records.
 
     Returns:
-        The path; facts that are missing are hops, or a verdict, of state UNKNOWN.
+        The path; facts that are missing are hops, or a verdict, of state UNKNOWN. And what nobody
+        was asked, and the walk came to.
 
     Raises:
         NotFound: the bundle knows neither the source pod nor the destination object.
@@ -76,7 +91,8 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
     answer = reply.way_back(walk)
     query = nameserver.query_to(request, ends)
     if query is not None:
-        path_of_query = explain(query, bundle)
+        path_of_query, further_of_query = explained(query, bundle)
+        walk.unread += further_of_query.nodes
         decision = nameserver.decided(decision, ends, path_of_query, cluster)
         walk.findings.extend(nameserver.findings_of(path_of_query))
         if decision.verdict is Verdict.DROPPED:
@@ -84,7 +100,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
             answer = path_of_query.answer
     if isinstance(walk.end, Arrived):
         walk.findings.extend(mtu.findings(walk))
-    return Path(
+    path = Path(
         source=ends.source,
         destination=ends.destination,
         protocol=ends.flow.protocol,
@@ -103,6 +119,7 @@ def explain(request: PathRequest, bundle: Bundle) -> Path:
         mtu=mtu.of_path(walk),
         presumed=tuple(walk.presumed),
     )
+    return Explained(path, Further(tuple(dict.fromkeys(walk.unread))))
 
 
 def _refuse(walk: PathBuilder, packet: Packet) -> None:

@@ -92,6 +92,7 @@ def _is_unread(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         return False
     why = f"nothing is known of {here.node}: {node[q.LINKS].missing}"
     walk.links.append((here.node, ""))
+    walk.unread.append(here.node)
     walk.hop(
         *here.on_node(HopKind.LINK), f"what {here.node} does with it",
         State.UNKNOWN, here.packet, reason=why,
