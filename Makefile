@@ -6,6 +6,9 @@ STAMP := $(VENV)/.installed
 # Files of tests beside each other (tests/conftest.py).
 BESIDE := --numprocesses=auto --maxprocesses=5 --no-loadscope-reorder
 
+# What is imported is compiled once, whatever the machine sets: else each start compiles 190 modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help venv test test-machine test-unit test-kernel test-variants test-newer kernels fuzz fresh demo lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
 

@@ -32,10 +32,11 @@ RUNS = 9
 ENTRIES = 60_000
 BIN = Path(sys.executable).parent
 ENV = {
-    **os.environ,
+    **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
     "PATH": f"{BIN}:{os.environ['PATH']}",
     "KUBECONFIG": str(ADMIN_CONFIG),
 }
+"""As an installed program runs: its modules are compiled once, not by every command."""
 ADDRESS = ("path", "pod/client", "1.1.1.1:80", "--node-access", "agent")
 SERVICE = ("path", "pod/client2", "svc/web:80", "--node-access", "agent")
 BY_POD = ("path", "pod/client", "1.1.1.1:80", "--node-access", "pod", "--keep")
