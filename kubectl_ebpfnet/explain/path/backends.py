@@ -7,7 +7,7 @@ since 1.26 (KEP-1669). Traffic policies and zones: Kubernetes' Service and Endpo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from kubectl_ebpfnet.model.cilium import Backend, Frontend
 from kubectl_ebpfnet.model.kube import ServiceEndpoint
@@ -69,39 +69,13 @@ def only_elsewhere(ends: tuple[ServiceEndpoint, ...] | None, node: str) -> bool:
     return bool(ready) and all(end.node != node for end in ready)
 
 
-def why_none(
-    ends: tuple[ServiceEndpoint, ...] | None,
-    *,
-    node: str,
-    zone: str,
-    local: str,
-    selector: bool,
-) -> str:
-    """Return why a frontend has no backend, as far as EndpointSlices tell; "" when they do not.
+def other_zones(ready: Sequence[ServiceEndpoint], zone: str) -> str:
+    """Return the zones that the hints of all endpoints name, where none of them is the node's.
 
     Args:
-        ends: of the Service's port; None where no slice could be read.
-        node: the node that balances.
-        zone: its topology zone, "" when not known.
-        local: `internalTrafficPolicy` or `externalTrafficPolicy` where that is Local, else "".
-        selector: the Service selects pods.
+        ready: endpoints that take connections.
+        zone: the topology zone of the node that balances, "" when not known.
     """
-    if ends is None:
+    if not zone or not ready or any(not end.zones or zone in end.zones for end in ready):
         return ""
-    ready = [end for end in ends if end.ready]
-    if not ends:
-        return "no pod matches its selector" if selector else "its EndpointSlices name no endpoint"
-    if not ready:
-        listed = ", ".join(f"{text(end)} ({end.pod or 'no pod'})" for end in ends[:3])
-        return f"none of its {len(ends)} endpoints is ready: {listed}"
-    if local and only_elsewhere(ends, node):
-        where = ", ".join(f"{text(end)} on {end.node or 'no node'}" for end in ready[:3])
-        return f"{local} is Local, and no ready endpoint is on {node} (ready: {where})"
-    hinted = [end for end in ready if end.zones]
-    if zone and len(hinted) == len(ready) and not any(zone in end.zones for end in ready):
-        zones = ", ".join(sorted({each for end in hinted for each in end.zones}))
-        return (
-            f"its endpoints have topology hints for zone {zones}, {node} is in {zone}, and Cilium "
-            "uses no endpoint of another zone"
-        )
-    return ""
+    return ", ".join(sorted({each for end in ready for each in end.zones}))

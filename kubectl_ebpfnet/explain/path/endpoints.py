@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 from kubectl_ebpfnet.explain.flows.attempt import newest, untracked
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
+from kubectl_ebpfnet.explain.path import former_backends
 from kubectl_ebpfnet.explain.path.destinations import far_address, protocol_for
 from kubectl_ebpfnet.explain.path.frontend_lookup import first_lookup
 from kubectl_ebpfnet.explain.path.own_source import own_source
@@ -52,6 +53,7 @@ class PathEnds:
         findings: of the resolution.
         attempt: the newest attempt that a table of the source's node shows, None without one.
         untracked: why there is none: nothing is tracked, or a table was not read.
+        tracked: the newest tracked flow that goes where a new one would go, None without one.
     """
 
     source: Target
@@ -70,11 +72,7 @@ class PathEnds:
     refused: str = ""
     doubt: str = ""
     name: NameAnswer | None = None
-
-    @property
-    def tracked(self) -> TrackedFlow | None:
-        """The newest tracked flow."""
-        return self.flows[0] if self.flows else None
+    tracked: TrackedFlow | None = None
 
 
 def resolve(cluster: ClusterView, request: PathRequest) -> PathEnds:
@@ -155,7 +153,8 @@ def _with_flows(
     if service is not None:
         frontend = service.address
         flows = tuple(sorted(flows, key=lambda flow: not _names_frontend(flow, frontend)))
-    tracked = flows[0] if flows else None
+    now = former_backends.current(flows, service)
+    tracked = now[0] if now else None
     identity = endpoint.identity if endpoint else (1 if host_network else 0)
     if not identity and tracked and tracked.cilium_ct:
         identity = tracked.cilium_ct.source_identity
@@ -170,8 +169,9 @@ def _with_flows(
         flows,
         "",
         findings,
-        _attempt(flows, node, service),
+        _attempt(now, node, service),
         untracked(node, {end for end, _ in query.ends}),
+        tracked=tracked,
     )
 
 

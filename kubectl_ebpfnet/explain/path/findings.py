@@ -8,7 +8,7 @@ from typing import Any
 
 from kubectl_ebpfnet.errors import role_file
 from kubectl_ebpfnet.explain.flows.match import no_snat_map
-from kubectl_ebpfnet.explain.path import backends
+from kubectl_ebpfnet.explain.path import backends, former_backends
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
@@ -186,20 +186,7 @@ def _translations(whole: WholePath) -> Iterator[Finding]:
 
 def _backends(whole: WholePath) -> Iterator[Finding]:
     """Report a flow to a backend that its service no longer has."""
-    service, tracked = whole.ends.service, whole.ends.tracked
-    if service is None or tracked is None or tracked.service_ct is None or service.missing:
-        return
-    if tracked.cilium_ct is None or not service.backends:
-        return
-    flow = tracked.cilium_ct.flow
-    if not any(b.address == flow.destination for b in service.backends):
-        yield Finding(
-            Severity.WARNING,
-            f"a tracked flow to {service.title} goes to "
-            f"{endpoint_text(flow.destination, flow.destination_port)}, no longer a backend",
-            "Connections that were open when the backend went away stay with it until they end.",
-            tracked.evidence,
-        )
+    yield from former_backends.findings(whole.flows, whole.ends.service)
 
 
 def _stale_backends(whole: WholePath) -> Iterator[Finding]:

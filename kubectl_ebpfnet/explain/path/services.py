@@ -27,6 +27,8 @@ _PROXY_DUMMY = "192.192.192.192"
 (operator/pkg/model/translation)."""
 
 
+_REDIRECTS = (":local-redirect", "-local-redirect")
+"""Ends of the names of frontends by address, behind their policy's (pkg/redirectpolicy)."""
 _GLOBAL = ("service.cilium.io/global", "io.cilium/global-service")
 
 
@@ -84,6 +86,13 @@ class ServiceAddress:
         return kinds.taking(there)
 
     @property
+    def owner_port(self) -> ServicePort | None:
+        """The port of the Service that the frontend is, None where that is not known."""
+        ports = self.owner.ports if self.owner is not None else ()
+        same = (p for p in ports if p.protocol == self.protocol)
+        return next((p for p in same if self.port in (p.port, p.node_port)), None)
+
+    @property
     def by_proxy(self) -> bool:
         """The node's Envoy takes its traffic, so it has no backends of its own."""
         places = [*map(kinds.place, self.backends), *map(kinds.place, self.sliced or ())]
@@ -111,14 +120,32 @@ class ServiceAddress:
 
     @property
     def title(self) -> str:
-        """`ClusterIP 10.96.0.10:53/UDP of default/web`."""
+        """`ClusterIP 10.96.0.10:53/UDP of svc default/web`."""
         text = f"{endpoint_text(self.address, self.port)}/{protocol_name(self.protocol)}"
         return f"{self.type or 'service'} {text}" + (f" of {self.owner_title}" if self.name else "")
 
     @property
     def owner_title(self) -> str:
-        """`svc default/web`, or the frontend's title where no Service is known."""
-        return f"svc {self.namespace}/{self.name}" if self.name else self.title
+        """`svc default/web`, or the frontend's title where no Service is known. Cilium's own
+        frontends are of other objects: a hostPort's pod, a local redirect policy, a Service's
+        health check (pkg/loadbalancer, pkg/redirectpolicy)."""
+        if not self.name:
+            return self.title
+        name, _, what = self.name.replace("/", ":").partition(":")
+        if what.startswith("host-port"):
+            return f"pod {self.namespace}/{name}"
+        if what == "healthserver":
+            return f"the health check of svc {self.namespace}/{name}"
+        policy = self.redirect_policy
+        return policy or f"svc {self.namespace}/{self.name}"
+
+    @property
+    def redirect_policy(self) -> str:
+        """`CiliumLocalRedirectPolicy default/dns` of an address that a policy names; "" otherwise:
+        a Service that a policy takes keeps its own name."""
+        name = next((self.name.removesuffix(end) for end in _REDIRECTS if end in self.name), "")
+        named = self.redirects_locally and name
+        return f"CiliumLocalRedirectPolicy {self.namespace}/{name}" if named else ""
 
 
 def find(

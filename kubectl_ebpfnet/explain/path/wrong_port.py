@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from kubectl_ebpfnet.explain.kernel import sockets as kernel
 from kubectl_ebpfnet.explain.path.services import ServiceAddress
 from kubectl_ebpfnet.model.kernel import Listener
-from kubectl_ebpfnet.model.kube import Pod, ServicePort
+from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import Flow, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import Fix
 
@@ -94,7 +94,7 @@ def _at_other_ports(unmet: Unmet) -> Remedy:
     known += [f"its containers declare {_ports(declared)}"] if declared else []
     nothing = f"nothing of {unmet.owner} {'accepts' if unmet.sockets is None else 'listens'}"
     cause = "; ".join([f"{nothing} at {unmet.target}", *known])
-    port = _service_port(unmet)
+    port = unmet.service.owner_port if unmet.service is not None else None
     service = unmet.service
     if port is not None and service is not None and pod is not None:
         sent = f"{service.owner_title} sends port {port.port} to targetPort {port.target_port}"
@@ -128,21 +128,6 @@ def _listening(unmet: Unmet) -> list[int]:
 def _declared(unmet: Unmet) -> list[int]:
     ports = unmet.pod.ports if unmet.pod is not None else ()
     return sorted({port.number for port in ports if port.protocol == unmet.flow.protocol})
-
-
-def _service_port(unmet: Unmet) -> ServicePort | None:
-    """The port of the Service that the packet was sent to."""
-    service = unmet.service
-    if service is None or service.owner is None:
-        return None
-    return next(
-        (
-            port
-            for port in service.owner.ports
-            if port.protocol == service.protocol and service.port in (port.port, port.node_port)
-        ),
-        None,
-    )
 
 
 def _ports(ports: Collection[int], between: str = ", ") -> str:

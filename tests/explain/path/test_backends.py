@@ -221,7 +221,7 @@ def test_why_no_backend(policy: str, cause: str) -> None:
             "spec": {"internalTrafficPolicy": "Cluster"}
         }
     else:
-        assert path.fix.command.startswith("kubectl get endpointslices")
+        assert path.fix.text.startswith("See why Cilium's agent on node2 is behind")
 
 
 def test_a_local_policy_without_slices_does_not_say_that_no_pod_is_ready() -> None:
@@ -251,7 +251,9 @@ def test_an_endpoint_that_is_not_ready_is_named() -> None:
     gone = edit("node2", LB, without_pod)
     bundle = changed(VXLAN, gone, say("node2", SERVICES, "[]"), json_edit("api", SLICES, unready))
     path = ask(bundle, "client", "svc/web:80")
-    assert "none of its 1 endpoints is ready: 10.244.0.135:8080 (web)" in path.cause
+    assert "none of its 1 endpoints is ready: 10.244.0.135:8080 (pod web)" in path.cause
+    assert path.drop is not None
+    assert path.drop.object == "Pod default/web"
 
 
 @pytest.mark.parametrize(

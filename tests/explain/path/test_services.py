@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from kubectl_ebpfnet.model.evidence import Bundle
 from tests.explain.path.changed import (
     NATIVE,
     VXLAN,
+    Change,
     ask,
     changed,
     dropped_at,
@@ -72,21 +74,38 @@ def test_a_backend_that_kubernetes_no_longer_has() -> None:
     assert "no endpoint has 10.244.0.252 on node1" in dropped_at(path).summary
 
 
-def test_a_flow_stays_with_a_backend_that_is_gone() -> None:
+def moved_service(*more: Change) -> Bundle:
     """The recorded SVC and OUT entries lead to pod web; the service has moved to another pod."""
     moved = [
         edit(at, command, lambda text: text.replace("10.244.0.251", "10.244.0.252"))
         for at, command in (("node2", SERVICES), ("node2", LB), ("api", "get endpointslices"))
     ]
-    bundle = changed(NATIVE, *moved)
-    path = ask(bundle, "client", "svc/web")
-    found = finding(path, "goes to 10.244.0.251:8080, no longer a backend")
+    return changed(NATIVE, *moved, *more)
+
+
+def test_a_new_connection_goes_to_a_backend_of_now() -> None:
+    path = ask(moved_service(), "client", "svc/web")
+    (hop,) = [hop for hop in path.hops if hop.kind == "load-balancing"]
+    assert (hop.state, str(hop.packet.flow.destination)) == ("derived", "10.244.0.252")
+    assert path.attempt is None  # what was answered was another backend
+    assert not [hop for hop in path.hops if hop.kind == "conntrack"]
+    assert not [one for one in path.findings if "no longer a backend" in one.title]  # it is over
+
+
+def test_an_open_connection_stays_with_a_backend_that_is_gone() -> None:
+    def still_open(text: str) -> str:
+        return (
+            text.replace("RxClosing ", "")
+            .replace("TxClosing ", "")
+            .replace("remaining: -", "remaining: ")
+        )
+
+    bundle = moved_service(edit("node2", CT, still_open))
+    found = finding(
+        ask(bundle, "client", "svc/web"), "goes to 10.244.0.251:8080, no longer a backend"
+    )
     assert found.severity == "warning"
     assert says(bundle, found.evidence, "TCP SVC 10.244.1.53:38510 -> 10.96.71.229:80")
-    (hop,) = [hop for hop in path.hops if hop.kind == "load-balancing"]
-    assert (hop.state, hop.packet.flow.destination_port) == ("observed", 8080)
-    assert "this backend is no longer in the service" in hop.summary
-    assert path.verdict.let_through
 
 
 def test_kube_proxys_translation_seen_in_nf_conntrack_alone() -> None:

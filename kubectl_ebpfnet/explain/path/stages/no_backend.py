@@ -9,9 +9,12 @@ rejects it.
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path import backends as kinds
+from kubectl_ebpfnet.explain.path.no_endpoints import why_no_endpoint
 from kubectl_ebpfnet.explain.path.services import ServiceAddress
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
+from kubectl_ebpfnet.explain.path.wrong_port import Remedy
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.kube import AGENT_LABEL
 from kubectl_ebpfnet.model.path import Decides, Fix, HopPlace, Packet, State
 
 _ZONE = "topology.kubernetes.io/zone"
@@ -41,7 +44,7 @@ def without_backend(
     """
     node = walk.cluster.node(where[2])
     local = _local_policy(service, external)
-    cause = _cause(walk, service, node, local)
+    found = _remedy(walk, service, node, local)
     if where[0] is not HopPlace.NODE and _passes(walk, packet, service, where, node):
         return packet
     does = "refused" if where[0] is HopPlace.NODE else _does(walk, node, service, where)
@@ -49,13 +52,6 @@ def without_backend(
         service.owner_title,
         ", ".join(f"{kinds.text(b)} {b.state}".strip() for b in service.backends),
     )
-    slices = (
-        f"kubectl get endpointslices -n {service.namespace or 'NAMESPACE'} "
-        f"-l kubernetes.io/service-name={service.name or 'NAME'}"
-    )
-    fix = Fix("See what the Service has.", slices)
-    if local and kinds.only_elsewhere(service.sliced, node.name):
-        fix = _take_another_node(service, node, local)
     walk.drop(
         *where,
         f"{service.title} has no ready backend: {does} {how}",
@@ -63,12 +59,12 @@ def without_backend(
         packet,
         service.evidence,
         title=f"{name} has no ready backend",
-        detail=f"{_sentence(cause)}."
+        detail=f"{_sentence(found.cause)}."
         + (f" Its backends are {listed}." if listed else "")
-        + f" `{slices}` shows what it has.",
-        cause=f"{name} has no ready backend: {cause}",
-        fix=fix,
-        object=f"Service {service.namespace}/{service.name}" if service.name else "",
+        + f" {found.fix.text}",
+        cause=f"{name} has no ready backend: {found.cause}",
+        fix=found.fix,
+        object=found.object,
     )
     return None
 
@@ -91,6 +87,76 @@ def _local_policy(service: ServiceAddress, external: bool) -> str:
     return "internalTrafficPolicy" if local else ""
 
 
+def _remedy(walk: PathBuilder, service: ServiceAddress, node: NodeView, local: str) -> Remedy:
+    """Return why there is no backend, and what to edit: by the datapath's map, by the Service's
+    objects, and by what holds its traffic on a node or in a zone."""
+    own = f"Service {service.namespace}/{service.name}" if service.name else ""
+    slices = (
+        f"kubectl get endpointslices -n {service.namespace or 'NAMESPACE'} "
+        f"-l kubernetes.io/service-name={service.name or 'NAME'}"
+    )
+    if service.unresolved:
+        cause = f"{service.unresolved} slots of its map name a backend that Cilium's map lacks"
+        return _see_agent(walk, cause, node)
+    if service.redirects_locally:
+        return _no_redirect(service, node)
+    found = why_no_endpoint(walk.cluster, service)
+    if found is not None:
+        return found
+    ready = [end for end in service.sliced or () if end.ready]
+    if local and kinds.only_elsewhere(service.sliced, node.name):
+        where = ", ".join(f"{kinds.text(end)} on {end.node or 'no node'}" for end in ready[:3])
+        cause = f"{local} is Local, and no ready endpoint is on {node.name} (ready: {where})"
+        return Remedy(cause, _take_another_node(service, node, local), own)
+    kube_node = walk.cluster.kube_node(node.name)
+    zone = dict(kube_node.labels).get(_ZONE, "") if kube_node is not None else ""
+    zones = kinds.other_zones(ready, zone)
+    if zones:
+        return _take_another_zone(service, node, zone, zones)
+    served = {kinds.place(b) for b in service.usable}
+    lost = [end for end in ready if kinds.place(end) not in served]
+    if lost:
+        listed = ", ".join(kinds.text(end) for end in lost[:3])
+        cause = (
+            f"Cilium on {node.name} is behind its EndpointSlices: they name {listed}, ready, and "
+            "its load-balancing map has no such backend"
+        )
+        return _see_agent(walk, cause, node)
+    cause = "no pod matches it, or none is ready"
+    if service.backends:
+        cause = "none of its backends takes new connections"
+    elif service.sliced is None and local:
+        cause = (
+            f"{local} is Local, and {node.name} has no ready pod of it; whether another node has "
+            "one is not known: its EndpointSlices are not recorded"
+        )
+    elif service.sliced is None:
+        cause = "no pod matches it or none is ready; its EndpointSlices are not recorded"
+    return Remedy(cause, Fix("See what the Service has.", slices), own)
+
+
+def _no_redirect(service: ServiceAddress, node: NodeView) -> Remedy:
+    """A local redirect policy takes the frontend's traffic, and has no backend on the node."""
+    title = service.redirect_policy
+    cause = (
+        f"{title or 'a CiliumLocalRedirectPolicy'} sends its traffic to pods of the same node "
+        f"alone, and none of these is ready on {node.name}"
+    )
+    own = ", ".join(kinds.text(end) for end in service.sliced or () if end.ready)
+    if own:
+        cause += f"; the Service's own endpoints ({own}) get none of it"
+    where = f"-n {service.namespace}" if service.namespace else "-A"
+    return Remedy(
+        cause,
+        Fix(
+            f"Run one of the policy's backends on {node.name} (a DaemonSet has one on each node), "
+            "or delete the policy.",
+            f"kubectl get ciliumlocalredirectpolicies {where} -o yaml",
+        ),
+        title,
+    )
+
+
 def _take_another_node(service: ServiceAddress, node: NodeView, local: str) -> Fix:
     loses = ""
     if local == "externalTrafficPolicy":
@@ -105,41 +171,39 @@ def _take_another_node(service: ServiceAddress, node: NodeView, local: str) -> F
     )
 
 
-def _cause(walk: PathBuilder, service: ServiceAddress, node: NodeView, local: str) -> str:
-    owner = service.owner
-    kube_node = walk.cluster.kube_node(node.name)
-    zone = dict(kube_node.labels).get(_ZONE, "") if kube_node is not None else ""
-    if service.unresolved:
-        return f"{service.unresolved} slots of its map name a backend that Cilium's map lacks"
-    found = kinds.why_none(
-        service.sliced,
-        node=node.name,
-        zone=zone,
-        local=local,
-        selector=bool(owner is not None and owner.selector),
+def _take_another_zone(service: ServiceAddress, node: NodeView, zone: str, zones: str) -> Remedy:
+    cause = (
+        f"its endpoints have topology hints for zone {zones}, {node.name} is in {zone}, and Cilium "
+        "uses no endpoint of another zone"
     )
-    if found:
-        return found
-    named = {kinds.place(end): end for end in service.sliced or () if end.ready}
-    lost = [end for at, end in named.items() if at not in {kinds.place(b) for b in service.usable}]
-    if lost:
-        listed = ", ".join(kinds.text(end) for end in lost[:3])
-        return (
-            f"Cilium on {node.name} is behind its EndpointSlices: they name {listed}, ready, and "
-            "its load-balancing map has no such backend"
-        )
-    if service.backends:
-        return "none of its backends takes new connections"
-    if service.redirects_locally:
-        return f"no pod of the local redirect policy is ready on {node.name}"
-    if service.sliced is None and local:
-        return (
-            f"{local} is Local, and {node.name} has no ready pod of it; whether another node has "
-            "one is not known: its EndpointSlices are not recorded"
-        )
-    if service.sliced is None:
-        return "no pod matches it or none is ready; its EndpointSlices are not recorded"
-    return "no pod matches it, or none is ready"
+    command = f"kubectl edit service -n {service.namespace} {service.name}"
+    return Remedy(
+        cause,
+        Fix(
+            f"Run a backend in zone {zone}, or remove trafficDistribution (in older clusters the "
+            f"annotation service.kubernetes.io/topology-mode) from Service {service.name}.",
+            command if service.name else "",
+        ),
+        f"Service {service.namespace}/{service.name}" if service.name else "",
+    )
+
+
+def _see_agent(walk: PathBuilder, cause: str, node: NodeView) -> Remedy:
+    """Return what to do about an agent that did not write what Kubernetes says."""
+    agents = (p for p in walk.cluster.kube.pods if p.label(AGENT_LABEL[0]) == AGENT_LABEL[1])
+    agent = next((pod for pod in agents if pod.node == node.name), None)
+    command = f"kubectl get pods -A -l k8s-app=cilium --field-selector spec.nodeName={node.name}"
+    if agent is not None:
+        command = f"kubectl logs -n {agent.namespace} {agent.name} -c cilium-agent --tail 100"
+    return Remedy(
+        cause,
+        Fix(
+            f"See why Cilium's agent on {node.name} is behind: its connection to the API server, "
+            "and its log; a restart reads all Services anew.",
+            command,
+        ),
+        f"Pod {agent.namespace}/{agent.name}" if agent is not None else "",
+    )
 
 
 def _does(walk: PathBuilder, node: NodeView, service: ServiceAddress, where: Where) -> str:
