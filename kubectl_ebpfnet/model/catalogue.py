@@ -242,7 +242,7 @@ BPF_PROGRAMS: Fact[Program] = Fact("bpf-programs", _NODE, PATH | PROGRAMS | LB, 
 BPF_PINS: Fact[BpfPin] = Fact("bpf-pins", _NODE, PATH | PROGRAMS | LB, "pins",
     node_need=CAPTURE,
     asked=_by("bpf.bpffs.pins",         "ls -R /sys/fs/bpf"))
-CGROUP_PROGRAMS: Fact[Attachment] = Fact("cgroup-programs", _AGENT, PROGRAMS,
+CGROUP_PROGRAMS: Fact[Attachment] = Fact("cgroup-programs", _AGENT, PATH | PROGRAMS,
     asked=_by("bpf.bpftool.cgroup_tree", "bpftool cgroup tree /run/cilium/cgroupv2"))
 # About a device and `ingress` or `egress`: the clsact filters there. Without these words, of
 # every device: the script finds them, and each has its record.

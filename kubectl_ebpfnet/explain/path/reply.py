@@ -16,7 +16,9 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path.endings import Arrived, Destination, Dropped, Stopped
 from kubectl_ebpfnet.explain.path.stages import reply_nat
+from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_at_cgroups
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
+from kubectl_ebpfnet.explain.programs.at_cgroups import EGRESS
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.path import (
     Decides,
@@ -59,7 +61,10 @@ def walk_back(forth: PathBuilder, run: Run) -> None:
     if elsewhere:
         back.unknown(elsewhere)
         return
-    run(back, _start(back, here, end, packet))
+    start = _start(back, here, end, packet)
+    if back.sender.kind == "node" or (back.sender.kind == "pod" and back.sender.name):
+        show_at_cgroups(back, start, back.sender.namespace, back.sender.name, {EGRESS})
+    run(back, start)
     _check_end(back)
     for finding in back.findings:
         if finding.severity is not Severity.INFO:

@@ -134,7 +134,7 @@ def at_device(
     whole = node[q.ATTACHMENTS]
     if whole.known:
         there = of_direction(node.having(q.ATTACHMENTS, device, "device"), direction, whole.record)
-        named = tuple(_named(node, program) for program in there)
+        named = tuple(named_program(node, program) for program in there)
         missing = device_gaps(whole.record)
         cilium = _presence(named, complete=not missing)
         detached = _without(named, _pinned(node, device, direction, endpoint_id))
@@ -171,11 +171,11 @@ def _by_commands(
             # Without pins the device's name is all there is; another namespace may use it too.
             links = node.links_by_device.get(device, ())
             found += of_direction(links, direction, node.bpf_links.record)[:1]
-    named = tuple(_named(node, program) for program in sorted(found, key=_rank(direction)))
+    named = tuple(named_program(node, program) for program in sorted(found, key=_rank(direction)))
     there = pinned.detached or any(program.ciliums for program in named)
     missing = "" if there else _missing(node, asked, filters.known)
     if pinned.unclear and not any(p.ciliums for p in named):
-        named += tuple(_named(node, program) for program in pinned.unclear)
+        named += tuple(named_program(node, program) for program in pinned.unclear)
         missing = "bpftool does not tell of which device the pinned link is"
     cilium = _presence(named, complete=not missing)
     return DevicePrograms(named, tuple(asked), missing, cilium, tuple(pinned.detached), empty)
@@ -192,16 +192,19 @@ def _presence(named: Iterable[ProgramAtHook], *, complete: bool) -> Presence:
     return Presence.ABSENT if complete and not nameless else Presence.UNKNOWN
 
 
+def cgroup_gaps(record: Record | None) -> str:
+    """Return the gaps of an answer of the node side that concern cgroups, "" for none."""
+    said = stated_gaps(record)
+    match = _CGROUP_GAP.search(said)
+    return said if match is not None and match[1] not in _DEVICE_ATTACH_TYPES else ""
+
+
 def device_gaps(record: Record | None) -> str:
     """Return the gaps of an answer of the node side that concern devices, "" for none.
 
     What could not be read of cgroups takes nothing from what is known of devices.
     """
-    said = stated_gaps(record)
-    match = _CGROUP_GAP.search(said)
-    if match is not None and match[1] not in _DEVICE_ATTACH_TYPES:
-        return ""
-    return said
+    return "" if cgroup_gaps(record) else stated_gaps(record)
 
 
 def stated_gaps(record: Record | None) -> str:
@@ -312,7 +315,7 @@ def _rank(direction: str) -> Callable[[ProgramAtHook], tuple[int, int]]:
     return rank
 
 
-def _named(node: NodeView, program: ProgramAtHook) -> ProgramAtHook:
+def named_program(node: NodeView, program: ProgramAtHook) -> ProgramAtHook:
     """Return a program with the best of its names, its tag, and whether it is Cilium's."""
     a = program.attachment
     known = node.program(a.program_id)

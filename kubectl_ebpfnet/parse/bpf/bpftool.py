@@ -28,6 +28,8 @@ from kubectl_ebpfnet.parse._text import (
 )
 from kubectl_ebpfnet.parse.bpf.bpffs import cilium_pin
 
+_CGROUP_ROOTS = ("/run/cilium/cgroupv2", "/sys/fs/cgroup/unified", "/sys/fs/cgroup")
+"""Where the root of the hierarchy is mounted: by Cilium, and by systemd in its two ways."""
 # bpftool before 6.0 printed the names of its command line; the values are the kernel's names.
 _OLD_ATTACH_TYPES = {
     "ingress": "cgroup_inet_ingress",
@@ -245,16 +247,20 @@ def _cgroup_hook(attach_type: object) -> str:
 def cgroup_tree(data: bytes) -> tuple[Attachment, ...]:
     """Return the programs of `bpftool cgroup tree`, in their order, of all cgroups together.
 
-    `priority` is the position at the hook, from 0.
+    `priority` is the position at the hook of the cgroup, from 0.
     """
     return _positioned(_text_cgroups(data))
 
 
 def _text_cgroups(data: bytes) -> Iterator[Attachment]:
-    source = "bpftool cgroup"
+    source, cgroup = "bpftool cgroup", ""
     for number, text in lines(data, source):
         words = text.split()
-        if not words or words[0] in ("CgroupPath", "ID") or text.startswith("/"):
+        if text.startswith("/"):
+            root = next((root for root in _CGROUP_ROOTS if text.startswith(root)), "")
+            cgroup = text.removeprefix(root).strip() or "/"
+            continue
+        if not words or words[0] in ("CgroupPath", "ID"):
             continue
         if len(words) < 2:
             raise ParseError(source, number, f"not a program: {quoted(text)}")
@@ -264,6 +270,7 @@ def _text_cgroups(data: bytes) -> Iterator[Attachment]:
             device="",
             program_name="".join(words[3:4] if flagged else words[2:3]),
             program_id=integer(words[0], source, number),
+            cgroup=cgroup,
             span=Span(number),
         )
 
@@ -277,10 +284,10 @@ def _records(data: bytes, source: str) -> list[Located]:
 
 def _positioned(found: Iterable[Attachment]) -> tuple[Attachment, ...]:
     """Return attachments with their position at the device's hook as their priority."""
-    seen: dict[tuple[str, str], int] = {}
+    seen: dict[tuple[str, str, str], int] = {}
     positioned = []
     for attachment in found:
-        key = (attachment.device, attachment.hook)
+        key = (attachment.device, attachment.cgroup, attachment.hook)
         position = seen.get(key, 0)
         seen[key] = position + 1
         positioned.append(replace(attachment, priority=position))

@@ -10,6 +10,7 @@ from kubectl_ebpfnet.explain.path.own_flow import incoming_at
 from kubectl_ebpfnet.explain.path.stages import listener, pod_rules, reply_nat, size
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import (
     own_device,
+    show_at_cgroups,
     show_foreign_at,
     show_in_pod,
 )
@@ -21,9 +22,11 @@ from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
 from kubectl_ebpfnet.explain.path.stages.tail_calls import no_policy_program
 from kubectl_ebpfnet.explain.path.stages.veth import CAME_BACK, ct_text
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
+from kubectl_ebpfnet.explain.programs.at_cgroups import INGRESS
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Endpoint
+from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State
 
@@ -69,6 +72,8 @@ def _answered(
     flow = here.packet.flow
     pod = walk.cluster.pod_with(flow.destination)
     name = f"{pod.namespace}/{pod.name}" if pod is not None else str(flow.destination)
+    if pod is not None:
+        _programs_in_pod(walk, here, pod)
     end = endpoint_text(flow.source, flow.source_port)
     walk.hop(
         HopPlace.POD, name, here.node, HopKind.DELIVERY, f"pod {name} receives the answer of {end}",
@@ -117,14 +122,20 @@ def _may_come_in(walk: PathBuilder, here: PacketState) -> bool:
     return pod_rules.may_come_in(walk, netns, here.packet, device)
 
 
+def _programs_in_pod(walk: PathBuilder, here: PacketState, pod: Pod) -> None:
+    """Add the programs of others at the pod's own device, and at the cgroups of its socket."""
+    netns = walk.cluster.pod_netns(pod.namespace, pod.name)
+    device = own_device(netns, here.packet.flow.destination)
+    show_in_pod(walk, here, netns, f"{pod.namespace}/{pod.name}", device, "ingress")
+    show_at_cgroups(walk, here, pod.namespace, pod.name, {INGRESS})
+
+
 def _into_pod(walk: PathBuilder, here: PacketState) -> None:
     flow = here.packet.flow
     pod = walk.cluster.pod_with(flow.destination)
     name = f"{pod.namespace}/{pod.name}" if pod is not None else str(flow.destination)
     if pod is not None:
-        netns = walk.cluster.pod_netns(pod.namespace, pod.name)
-        device = own_device(netns, flow.destination)
-        show_in_pod(walk, here, netns, name, device, "ingress")
+        _programs_in_pod(walk, here, pod)
     replied = walk.answered_now()
     walk.hop(
         HopPlace.POD,

@@ -11,9 +11,12 @@ __netif_receive_skb_core runs XDP and tc again for each device on the way up).
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from kubectl_ebpfnet.explain.kernel.devices import lower_devices
 from kubectl_ebpfnet.explain.path.presumed import Look
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
+from kubectl_ebpfnet.explain.programs.at_cgroups import at_cgroups
 from kubectl_ebpfnet.explain.programs.at_device import ProgramAtHook, at_device
 from kubectl_ebpfnet.explain.programs.in_pod import in_pod
 from kubectl_ebpfnet.explain.views.netns import PodNetns
@@ -40,7 +43,7 @@ def show_foreign(
     packet = here.packet.outer or here.packet.flow
     if program.attachment.protocol in _OTHER_VERSIONS[packet.source.version]:
         return
-    device = program.attachment.device
+    device = _place_of(program.attachment)
     loaded = walk.cluster.node(here.node).program(program.attachment.program_id)
     known = _known_of(program.attachment, loaded)
     summary = f"{program.title} at {device}, not one of Cilium's{known}"
@@ -62,6 +65,11 @@ def show_foreign(
     )
 
 
+def _place_of(attached: Attachment) -> str:
+    """Return where a program is: a device, or `cgroup /kubepods.slice`."""
+    return attached.device or f"cgroup {attached.cgroup or '/'}"
+
+
 def _known_of(attached: Attachment, loaded: Program | None) -> str:
     """Return who holds a program, and how often it ran, as far as the kernel tells."""
     holders = f", held by {', '.join(loaded.holders[:3])}" if loaded and loaded.holders else ""
@@ -78,6 +86,8 @@ def _look_further(where: Where, program: ProgramAtHook) -> Fix:
     counts = ""
     if a.program_id is not None:
         counts = "; `bpftool prog show` counts its runs where kernel.bpf_stats_enabled is 1"
+    if a.cgroup:
+        there = f"from cgroup {a.cgroup} of {node}"
     if a.classifier:
         command = f"tc -s filter show dev {a.device} {direction}"
     return Fix(
@@ -133,9 +143,36 @@ def show_in_pod(
     """
     found, complete = in_pod(netns, device, direction)
     left = direction == "egress" and walk.attempt is not None and walk.attempt.now
-    if not complete and not left:  # what a node tracks now has left its pod
+    # What a node tracks now has left its pod, and hardly ever does something else meet its answers.
+    if not complete and not left and (walk.forth is None or direction == "egress"):
         walk.presumed.add(f"tc and XDP inside of pod {pod}", Look.LAST)
     where = (HopPlace.POD, pod, here.node, HopKind.PROGRAM)
     for program in found:
         if not program.own:
+            show_foreign(walk, here, where, program)
+
+
+def show_at_cgroups(
+    walk: PathBuilder, here: PacketState, namespace: str, name: str, hooks: Collection[str]
+) -> None:
+    """Add the programs at the cgroups of an end's socket that are not Cilium's.
+
+    Args:
+        walk: takes hops.
+        here: the packet at the end.
+        namespace: of the pod.
+        name: of the pod, "" for a process of the node itself.
+        hooks: attach types that the packet passes there.
+    """
+    node = walk.cluster.node(here.node)
+    netns = walk.cluster.pod_netns(namespace, name) if name else None
+    found, complete = at_cgroups(node, netns, walk.cluster.pod(namespace, name), hooks)
+    where = here.on_node(HopKind.PROGRAM)
+    if name:
+        where = (HopPlace.POD, f"{namespace}/{name}", here.node, HopKind.PROGRAM)
+    if not complete:
+        of = f"pod {namespace}/{name}" if name else f"node {here.node}"
+        walk.presumed.add(f"programs at the cgroups of {of} (`bpftool cgroup tree`)", Look.LAST)
+    for program in found:
+        if not (program.ciliums or program.own):
             show_foreign(walk, here, where, program)

@@ -16,10 +16,12 @@ from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.stages import destination_nat, hooks, listener, reply_nat
 from kubectl_ebpfnet.explain.path.stages.conntrack_table import table_is_full
 from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
+from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_at_cgroups
 from kubectl_ebpfnet.explain.path.stages.hook_tables import tables_of
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.stages.policy_hop import host_policy
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
+from kubectl_ebpfnet.explain.programs.at_cgroups import INGRESS
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, State
 
@@ -194,6 +196,7 @@ def deliver(walk: PathBuilder, here: PacketState) -> None:
         if passed is None:
             return
         here = reply_nat.undo(walk, passed, reply_nat.Undone.AS_IT_LEAVES)
+    show_at_cgroups(walk, here, "", "", {INGRESS})
     walk.hop(
         *here.on_node(HopKind.DELIVERY),
         f"{'the answer is ' if walk.forth is not None else ''}delivered to node {here.node} itself",

@@ -9,14 +9,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path.stages import loadbalancing
+from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_at_cgroups
 from kubectl_ebpfnet.explain.path.stages.missing_programs import connects_without_cilium
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
+from kubectl_ebpfnet.explain.programs.at_cgroups import EGRESS, of_socket
 from kubectl_ebpfnet.model.path import HopKind, State
 
 
 def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Send the packet from its socket to the routing of the pod, or of the node."""
     packet = here.packet
+    hooks = of_socket(packet.flow) | {EGRESS}
+    show_at_cgroups(walk, here, walk.sender.namespace, walk.sender.name, hooks)
     service = walk.ends.service
     # The socket leaves an L7 load-balancer to the program at the device (bpf/bpf_sock.c).
     by_socket = service is not None and not service.by_proxy and _socket_lb(walk, here)
