@@ -12,7 +12,15 @@ from kubectl_ebpfnet.explain.kernel.devices import lower_devices
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_back
 from kubectl_ebpfnet.explain.kernel.routing import decide
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
-from kubectl_ebpfnet.explain.path.stages import forward, gateway, nodeport, outer, reply_nat, size
+from kubectl_ebpfnet.explain.path.stages import (
+    forward,
+    gateway,
+    host_firewall,
+    nodeport,
+    outer,
+    reply_nat,
+    size,
+)
 from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
 from kubectl_ebpfnet.explain.path.stages.encryption import decrypt
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_below
@@ -80,7 +88,8 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
 def _outer_comes_in(walk: PathBuilder, here: PacketState, node: NodeView, device: str) -> bool:
     """Let the packet that carries it, of a tunnel or encrypted, come to the node's own stack."""
     return (
-        pass_device(walk, here, node, device, "ingress") is not None
+        host_firewall.carrier_comes_in(walk, here, node, device)
+        and pass_device(walk, here, node, device, "ingress") is not None
         and outer.may_come_in(walk, here, node, device)
         and takes_outer(walk, here, node, device)
     )
@@ -109,6 +118,8 @@ def _inside(
     if balanced is None or balanced.stage is not Stage.ARRIVAL:
         return balanced
     here = balanced
+    if not host_firewall.comes_in(walk, here, node, device):
+        return None
     destination = here.packet.flow.destination
     entered = here.to(Stage.HOST, in_device=device)
     if destination in node.own_addresses or walk.cluster.node_of(destination) == here.node:
@@ -198,6 +209,8 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
     if balanced is None or balanced.stage is not inside.stage:
         return balanced
     inside = balanced
+    if not host_firewall.comes_in(walk, inside, node, name):
+        return None
     destination = inside.packet.flow.destination
     if destination in node.own_addresses:
         return inside.to(Stage.HOST, in_device=name)

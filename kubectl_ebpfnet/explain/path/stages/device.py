@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel.mtu import added_by
-from kubectl_ebpfnet.explain.path.stages import gateway, hooks, losses, next_hop, size
+from kubectl_ebpfnet.explain.path.stages import (
+    gateway,
+    hooks,
+    host_firewall,
+    losses,
+    next_hop,
+    size,
+)
 from kubectl_ebpfnet.explain.path.stages.cilium_nat import by_cilium
 from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
 from kubectl_ebpfnet.explain.path.stages.encryption import encrypt, encrypted_before
@@ -52,11 +59,15 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if inside:
         to_pod = _to_local_pod(walk, here, node)
         if to_pod is not None:
+            if not host_firewall.goes_out(walk, here, node):
+                return None
             return to_pod if next_hop.is_the_pods(walk, here, node) else None
         if here.device in ("cilium_host", "cilium_net"):
             return _by_cilium_host(walk, here, node)
     cilium = show_programs(walk, here, here.device, "egress")
     to_network(walk, here, node, cilium)
+    if not host_firewall.goes_out(walk, here, node):
+        return None
     if inside and walk.forth is None:  # nothing translates an answer's source but back
         masqueraded = _by_ciliums_nat(walk, here, node)
         if masqueraded is None:
@@ -127,6 +138,8 @@ def _by_cilium_host(walk: PathBuilder, here: PacketState, node: NodeView) -> Pac
     if here.device == "cilium_host" and cilium is Presence.ABSENT:
         without_cilium(walk, here, here.device, "host")
         walk.unknown(f"what becomes of it at {here.device} without cil_from_host is not known")
+        return None
+    if not host_firewall.goes_out(walk, here, node):
         return None
     entry = node.ipcache_of(here.packet.flow.destination)
     if entry is not None and entry.tunnel_endpoint is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, own_packet
-from kubectl_ebpfnet.explain.path.stages import gateway
+from kubectl_ebpfnet.explain.path.stages import gateway, host_firewall
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.stages.only_device import by_only_device
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -28,7 +28,8 @@ def decide(walk: PathBuilder, here: PacketState) -> PacketState | None:
     node = walk.cluster.node(here.node)
     destination = here.packet.flow.destination
     if destination in node.own_addresses or walk.cluster.node_of(destination) == here.node:
-        return here.to(Stage.HOST)
+        asked = host_firewall.comes_in(walk, here, node, here.device)
+        return here.to(Stage.HOST) if asked else None
     if node.local_endpoint(destination) is not None:
         return _local(walk, here, node)
     row = gateway.policy_row(walk, here, node) if walk.forth is None else None

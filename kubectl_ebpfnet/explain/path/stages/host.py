@@ -19,7 +19,6 @@ from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_at_cgroups
 from kubectl_ebpfnet.explain.path.stages.hook_tables import tables_of
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
-from kubectl_ebpfnet.explain.path.stages.policy_hop import host_policy
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.programs.at_cgroups import INGRESS
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -108,10 +107,7 @@ def _sent(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState |
     route_hop(walk, here, node, decision, (HopPlace.NODE, here.node))
     if _is_local(here, node, decision):
         return _to_itself(walk, here, node)
-    sent = _out(walk, here, node, "OUTPUT", ("filter",), device, decision)
-    if sent is None or walk.forth is not None:  # a policy lets answers pass
-        return sent
-    return sent if host_policy(walk, sent, node, "egress") else None
+    return _out(walk, here, node, "OUTPUT", ("filter",), device, decision)
 
 
 def _to_itself(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
@@ -186,9 +182,6 @@ def _out(
 def deliver(walk: PathBuilder, here: PacketState) -> None:
     """Deliver the packet to the node itself."""
     node = walk.cluster.node(here.node)
-    asks_policy = here.in_device not in ("", "lo") and walk.forth is None
-    if asks_policy and not host_policy(walk, here, node, "ingress"):
-        return
     if not here.skips_netfilter:
         if here.netfilter is None:
             here = here.to(here.stage, netfilter=hooks.entering(walk, here, node))

@@ -1,4 +1,4 @@
-"""The verdict of an endpoint's policy, as a hop: for both ends of a path, and for nodes.
+"""The verdict of an endpoint's policy, as a hop. A node's own is asked by host_firewall.py.
 
 explain/path/policy.py makes the decision; Cilium's bpf/bpf_lxc.c shows when it is made. It is made
 for each packet of the flow's own direction, also of established flows: that a flow was let through
@@ -18,7 +18,6 @@ from kubectl_ebpfnet.model.path import (
     Decides,
     Fix,
     HopKind,
-    HopPlace,
     Packet,
     State,
 )
@@ -50,7 +49,7 @@ def policy_hop(
     missing = policy_map.missing(node, endpoint_id)
     if missing or endpoint_id is None:
         where = here.in_cilium(HopKind.POLICY)
-        _unknown(walk, where, packet, f"{direction} policy", missing)
+        not_read(walk, where, packet, f"{direction} policy", missing)
         return True
     flow = packet.flow
     address = flow.destination if direction == "egress" else flow.source
@@ -58,50 +57,20 @@ def policy_hop(
     where = here.in_cilium(HopKind.POLICY)
     name = f"endpoint {endpoint_id}"
     subject = PolicySubject(where, node, endpoint_id, name, direction, remote, packet)
-    return _decided(walk, subject)
+    return decided(walk, subject)
 
 
-def host_policy(walk: PathBuilder, here: PacketState, node: NodeView, direction: str) -> bool:
-    """Add the verdict of a node's own policy, where its host firewall is on.
-
-    It decides about what the node itself receives, and sends (bpf/lib/host_firewall.h).
+def not_read(walk: PathBuilder, where: Where, packet: Packet, title: str, missing: str) -> None:
+    """Add the hop of a verdict that cannot be told; an answer that just came shows that it let the
+    flow pass.
 
     Args:
-        walk: takes hops and findings.
-        here: the packet on the node.
-        node: whose policy it is.
-        direction: `ingress` or `egress`, seen from the node.
-
-    Returns:
-        Whether the packet goes on.
+        walk: takes the hop.
+        where: of the hop.
+        packet: as the policy sees it.
+        title: whose verdict, in which direction.
+        missing: what was not read, and why.
     """
-    enabled = policy_map.host_firewall(walk.cluster, node)
-    if enabled is False:
-        return True
-    where = (HopPlace.CILIUM, node.name, node.name, HopKind.POLICY)
-    title = f"{direction} policy of node {node.name} (host firewall)"
-    if enabled is None:
-        why = "neither Cilium's status on it nor cilium-config was read, so whether its host " \
-            "firewall is on is not known"  # fmt: skip
-        _unknown(walk, where, here.packet, title, why)
-        return True
-    endpoint_id = policy_map.host_endpoint(node)
-    missing = policy_map.missing(node, endpoint_id, "the host endpoint")
-    if missing or endpoint_id is None:
-        _unknown(walk, where, here.packet, title, missing)
-        return True
-    flow = here.packet.flow
-    address = flow.destination if direction == "egress" else flow.source
-    identity = here.identity if direction == "ingress" else 0
-    remote = policy_map.remote(walk.cluster, node, address, identity or None)
-    name = f"the host endpoint {endpoint_id}"
-    subject = PolicySubject(where, node, endpoint_id, name, direction, remote, here.packet)
-    return _decided(walk, subject)
-
-
-def _unknown(walk: PathBuilder, where: Where, packet: Packet, title: str, missing: str) -> None:
-    """Add the hop of a verdict that cannot be told; an answer that just came shows that it let the
-    flow pass."""
     node = where[2]
     seen = policy_outcome.passed_now(walk, node)
     if seen:
@@ -116,11 +85,16 @@ def _unknown(walk: PathBuilder, where: Where, packet: Packet, title: str, missin
     )  # fmt: skip
 
 
-def _decided(walk: PathBuilder, subject: PolicySubject) -> bool:
-    node, endpoint_id, remote = subject.node, subject.endpoint_id, subject.remote
-    entries = policy_map.entries(node, endpoint_id)
-    protocol = subject.packet.flow.protocol
-    verdict = policy.decide(entries, endpoint_id, subject.direction, remote, protocol, subject.port)
+def decided(walk: PathBuilder, subject: PolicySubject, doubt: str = "") -> bool:
+    """Add the verdict of a policy map that was read; return whether the packet goes on.
+
+    Args:
+        walk: takes hops and findings.
+        subject: whose policy is asked about what.
+        doubt: why a packet that the map denies may pass all the same, "" for no doubt.
+    """
+    node, endpoint_id = subject.node, subject.endpoint_id
+    verdict = verdict_of(subject)
     evidence = policy_map.evidence(node, endpoint_id, verdict.entry)
     policy_outcome.regenerating(walk, subject)
     if verdict.allowed is None:
@@ -133,11 +107,23 @@ def _decided(walk: PathBuilder, subject: PolicySubject) -> bool:
     if audit.on:
         policy_outcome.audited(walk, subject, verdict, evidence + audit.evidence)
         return True
-    if audit.on is None and (audit.reason or policy_outcome.answered_under_policies(walk)):
-        why = audit.reason or "whether the endpoint is in policy audit mode was not read"
-        reason = f"its policy denies this ({verdict.reason}), but {why}"
+    if audit.on is None and not doubt:
+        unread = "whether the endpoint is in policy audit mode was not read"
+        doubt = audit.reason or (unread if policy_outcome.answered_under_policies(walk) else "")
+    if doubt:
+        policy_outcome.doubtful(walk, subject, verdict, doubt, evidence)
+        reason = f"its policy denies this ({verdict.reason}), but {doubt}"
         verdict = policy.PolicyVerdict(None, None, reason)
         policy_outcome.undecided(walk, subject, verdict, evidence)
         return True
     policy_outcome.denied(walk, subject, verdict, evidence, audit_read=audit.on is not None)
     return False
+
+
+def verdict_of(subject: PolicySubject) -> policy.PolicyVerdict:
+    """Return the verdict of a policy map that was read."""
+    entries = policy_map.entries(subject.node, subject.endpoint_id)
+    return policy.decide(
+        entries, subject.endpoint_id, subject.direction, subject.remote,
+        subject.packet.flow.protocol, subject.port,
+    )  # fmt: skip

@@ -182,6 +182,24 @@ def audited(
     )
 
 
+def doubtful(
+    walk: PathBuilder,
+    subject: PolicySubject,
+    verdict: policy.PolicyVerdict,
+    doubt: str,
+    evidence: tuple[Evidence, ...],
+) -> None:
+    """Warn of a packet that the map denies, and that may pass all the same: `doubt` says why."""
+    walk.finding(
+        Severity.WARNING,
+        f"the policy map of {subject.name} denies {subject.direction} {subject.side} "
+        f"{_who(walk, subject)} at {subject.what} ({verdict.reason}), but {doubt}",
+        "In policy audit mode a packet that is denied is logged and passes; without it, it is "
+        "dropped.",
+        evidence,
+    )
+
+
 def denied(
     walk: PathBuilder,
     subject: PolicySubject,
