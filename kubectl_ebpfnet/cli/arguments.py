@@ -13,34 +13,18 @@ from ipaddress import IPv6Address
 
 from kubectl_ebpfnet.cli.destinations import PROTOCOLS, Destination
 from kubectl_ebpfnet.cli.destinations import destination as destination
-from kubectl_ebpfnet.cli.object_words import WORKLOADS, checked_name, is_name, shown, split
+from kubectl_ebpfnet.cli.object_words import checked_name, shown, split
+from kubectl_ebpfnet.cli.senders import Source, via
+from kubectl_ebpfnet.cli.senders import source as source
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, protocol_name
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 from kubectl_ebpfnet.model.request import PathRequest
 
-_SOURCE_EXAMPLE = "a source is pod/NAME or deploy/NAME, e.g. pod/client"
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})(ms|h|m|s)")
 _LEAST_SIZE, _MOST_SIZE = 28, 65535
 """Of IP packets: an IPv4 header and one of UDP or ICMP; what the field of the length can hold."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The source of a packet.
-
-    Attributes:
-        kind: `pod`, or the kind of a workload, which stands for one of its pods.
-        name: name of the object.
-        text: `kind/name` as typed.
-        namespace: of `NAMESPACE/POD`, "" for other forms.
-    """
-
-    kind: str
-    name: str
-    text: str
-    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +42,6 @@ class CaptureTarget:
     name: str
     text: str
     namespace: str = ""
-
-
-def source(word: str) -> Source:
-    """Read `pod/x`, `po/x`, `deploy/x`, `NAMESPACE/POD`, … or a bare name, which is a pod's.
-
-    Raises:
-        UsageError: names the expected form, with an example.
-    """
-    found = split(word, _SOURCE_EXAMPLE)
-    if not found.typed and "." in found.name and is_name(found.name):
-        pod, _, rest = found.name.partition(".")
-        raise UsageError(
-            f"{shown(word)}: a namespace does not belong to the name",
-            hint=f"use -n: pod/{pod} -n {rest}; a pod with dots in its name is pod/{found.name}",
-        )
-    if found.kind not in ("pod", *WORKLOADS):
-        raise UsageError(f"{shown(word)}: a {found.kind} cannot be a source", hint=_SOURCE_EXAMPLE)
-    return Source(found.kind, checked_name(word, found.name), found.text, found.namespace)
 
 
 def protocol(word: str, to: Destination) -> int:
@@ -148,6 +114,7 @@ def request(
     to_namespace: str,
     version: int | None = None,
     bytes_: int | None = None,
+    via: str = "",
 ) -> PathRequest:
     """Build the request of `path`.
 
@@ -159,22 +126,31 @@ def request(
         to_namespace: namespace of the destination, "" for that of the source.
         version: of IP, None for the one that the ends have.
         bytes_: size of the packet, None for a small one.
+        via: the node by which a client outside enters, "" for each that it may enter by.
 
     Raises:
-        UsageError: two namespaces for the destination.
+        UsageError: two namespaces for the destination, or a DNS name that no pod looks up.
     """
+    if to.kind == "name" and sender.kind in ("node", "address"):
+        raise UsageError(
+            f"{sender.text} → {to.text}: a name is looked up as a pod does it",
+            hint=f"give the address that {to.name} has for {sender.text}",
+        )
     if to.namespace and to_namespace not in ("", to.namespace):
         raise UsageError(
             f"--to-namespace {to_namespace} and {to.namespace}/{to.name}: two namespaces",
             hint="leave out --to-namespace",
         )
     namespace = sender.namespace or namespace
+    in_namespace = sender.kind not in ("node", "address")
     named = to.kind in ("pod", "service")
     return PathRequest(
         source=sender.text,
         source_kind=sender.kind,
-        source_namespace=namespace,
+        source_namespace=namespace if in_namespace else "",
         source_name=sender.name,
+        source_address=sender.address,
+        via=via,
         destination=to.text,
         destination_kind=to.kind,
         destination_namespace=(to.namespace or to_namespace or namespace) if named else "",
@@ -198,6 +174,7 @@ def question(
     ipv4: bool,
     ipv6: bool,
     size_word: str = "",
+    via_word: str = "",
 ) -> tuple[Source, Callable[[str], PathRequest]]:
     """Read the words of `path`.
 
@@ -207,6 +184,7 @@ def question(
         to_namespace: of --to-namespace, "" where it was not given.
         ipv4, ipv6: -4 and -6 were given.
         size_word: of --size, "" where it was not given.
+        via_word: of --via, "" where it was not given.
 
     Returns:
         The source, and a function from the namespace of the run to the request.
@@ -218,8 +196,11 @@ def question(
     number = protocol(protocol_word, to)
     version = ip_version(ipv4=ipv4, ipv6=ipv6, to=to)
     bytes_ = size(size_word)
+    entry = via(via_word, sender)
     request(sender, to, number, "default", to_namespace)  # refuse before any cluster is asked
-    return sender, lambda name: request(sender, to, number, name, to_namespace, version, bytes_)
+    return sender, lambda name: request(
+        sender, to, number, name, to_namespace, version, bytes_, entry
+    )
 
 
 def target(word: str) -> CaptureTarget:

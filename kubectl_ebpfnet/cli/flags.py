@@ -131,7 +131,12 @@ NODES = (
 
 # Arguments and flags that several commands share.
 Source = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="pod/NAME, NAME, or deploy/, sts/, ds/NAME")
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="pod/NAME, NAME, deploy/, sts/, ds/NAME, node/NAME, or the address of a client "
+        "outside of the cluster",
+    ),
 ]
 Destination = Annotated[
     str,
@@ -159,6 +164,16 @@ Size = Annotated[
         metavar="BYTES",
         help="Ask for one IP packet of this size, headers included (as of tracepath; ping -s adds "
         "28 to its number, 48 with IPv6), which must not be fragmented",
+        show_default=False,
+    ),
+]
+Via = Annotated[
+    str,
+    typer.Option(
+        "--via",
+        metavar="NODE",
+        help="The node by which a client outside enters: node/NAME (default: each that it may "
+        "enter by)",
         show_default=False,
     ),
 ]

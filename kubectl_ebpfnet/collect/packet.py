@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.collect.destination import FarEnd
 from kubectl_ebpfnet.collect.scope import Scope
+from kubectl_ebpfnet.collect.sender import Sender
 from kubectl_ebpfnet.model.fact import NOBODY, Need
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, UDP, Address
@@ -22,7 +23,7 @@ _ENDS = {TCP: Need.ENDS_TCP, UDP: Need.ENDS_UDP}
 
 
 def packet_scope(
-    pod: Pod,
+    sender: Pod | Sender,
     request: PathRequest,
     versions: frozenset[int],
     far_end: FarEnd,
@@ -32,13 +33,13 @@ def packet_scope(
     """Return what a packet needs: its lines of long tables, and no table that cannot act on it.
 
     Args:
-        pod: the source.
+        sender: the source.
         request: the packet.
         versions: possible IP versions of the destination.
         far_end: what is known of the other end.
         knows_nodes: the CiliumNode objects were read.
     """
-    sources = pod.addresses
+    sources = sender.addresses
     own = frozenset(source.version for source in sources)
     versions = (versions & own) or versions or own or frozenset((4, 6))
     need = Need.PATH | Need.SENDER
@@ -57,7 +58,7 @@ def packet_scope(
             for source in sources
             if source.version in versions
             for flow in packet_flows(
-                source, request, front, destinations, any_source=pod.host_network
+                source, request, front, destinations, any_source=sender.host_network
             )
         ),
         tuple(
@@ -83,7 +84,7 @@ def packet_flows(
     to other places.
 
     Args:
-        source: the pod's address.
+        source: the sender's address.
         request: the packet.
         front: addresses that may be asked at the request's port.
         ends: these, and where the packet may be sent instead.

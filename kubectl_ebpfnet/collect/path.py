@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.cluster.client.api import CILIUM
 from kubectl_ebpfnet.cluster.client.session import Session
-from kubectl_ebpfnet.cluster.resolve import find_pod
 from kubectl_ebpfnet.collect.ask.access import BY_AGENT, NodeAccess
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
 from kubectl_ebpfnet.collect.ask.unasked import EXEC, unavailable_record
@@ -29,10 +28,12 @@ from kubectl_ebpfnet.collect.destination import (
     far_end_of_object,
 )
 from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
+from kubectl_ebpfnet.collect.sender import Sender, find_sender
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.evidence import (
     Bundle,
     Place,
+    Record,
     agent_place,
     node_place,
     pod_place,
@@ -77,27 +78,32 @@ def collect_path(
         further: is called with what was read, again after each round of further places.
 
     Returns:
-        The request with a pod as its source, and the bundle.
+        The request, with a pod in place of a workload as its source, and the bundle.
 
     Raises:
-        NotFound: the source, or the object that is the destination, is not there.
-        UsageError: the destination is a Service without the port, or with several and none named.
+        NotFound: the source, the node of --via, or the object that is the destination, is not
+            there.
+        UsageError: the destination is a Service without the port, or with several and none named;
+            or the address of a client outside is the cluster's own.
         ClusterError: the API server cannot be reached, or does not let this user read the source
             or the destination.
     """
     with Gatherer(session, access, timeout=timeout, warn=warn, progress=progress) as gatherer:
         run = _Run(gatherer, request)
-        name = run.ask()
+        first = run.ask_from_outside() if request.from_outside else []
+        sender = run.ask() if not request.from_outside else None
         meanwhile()
-        by_pod = replace(request, source_kind="pod", source_name=name, source=f"pod/{name}")
-        bundle = gatherer.bundle()
+        if sender is not None and sender.pod is not None:
+            name = sender.pod.name
+            request = replace(request, source_kind="pod", source_name=name, source=f"pod/{name}")
+        bundle = gatherer.bundle(*first)
         for _ in range(MORE_ROUNDS):
-            if not run.ask_further(further(by_pod, bundle)):
+            if not run.ask_further(further(request, bundle)):
                 break
             bundle = gatherer.bundle(*bundle.records)
         else:
-            further(by_pod, bundle)
-        return by_pod, bundle
+            further(request, bundle)
+        return request, bundle
 
 
 class _Run:
@@ -110,13 +116,13 @@ class _Run:
         self.asked_ends: set[Place] = set()
         """Pods and nodes that are asked what is needed where the packet may end."""
 
-    def ask(self) -> str:
-        """Ask the API server, then the places; return the name of the pod."""
+    def ask(self) -> Sender:
+        """Ask the API server, then the places; return who sends."""
         gatherer, request, api = self.gatherer, self.request, self.gatherer.api
         lines: list[str] = []  # warnings of a thread, printed below
         address = request.destination_address
         gatherer.look_for_answerers()
-        source = gatherer.start(lambda: _source(api, request, lines.append))
+        source = gatherer.start(lambda: find_sender(api, request, lines.append))
         nodes = gatherer.start(lambda: self._nodes_and_owner(address))
         cilium_nodes = gatherer.start(lambda: api.cilium("ciliumnodes"))
         destination = gatherer.start(lambda: destination_object(api, request))
@@ -127,12 +133,12 @@ class _Run:
         from kubectl_ebpfnet.collect.survey import ask_places
 
         prepare()
-        pod, found = gatherer.needed(source), gatherer.needed(destination)
+        sender, found = gatherer.needed(source), gatherer.needed(destination)
         for line in lines:
             gatherer.warn(line)
         listed, owner = [], None
-        if request.destination_kind == "name":
-            self.request, found = self._named(pod)
+        if request.destination_kind == "name" and sender.pod is not None:
+            self.request, found = self._named(sender.pod)
             address = self.request.destination_address
             listed = (gatherer.tried(nodes)[0] or ([], None))[0]
             if address is not None:
@@ -144,21 +150,40 @@ class _Run:
         versions = frozenset((address.version,)) if address else far_end.versions
         if request.ip_version is not None:
             versions = frozenset((request.ip_version,))
-        scope = packet_scope(pod, self.request, versions, far_end, knows_nodes=bool(known_nodes))
+        scope = packet_scope(sender, self.request, versions, far_end, knows_nodes=bool(known_nodes))
 
         self.scope = scope
-        gatherer.progress(f"asking pod {pod.namespace}/{pod.name} and its node")
-        self.asked_nodes.add(pod.node)
-        if self._ends_here(far_end, pod):
-            self.asked_ends |= {node_place(pod.node), pod_place(pod.namespace, pod.name)}
-            ask_places(gatherer, scope.at_end, [pod.node], [pod])
+        gatherer.progress(f"asking {sender.title}")
+        self.asked_nodes.add(sender.node)
+        if self._ends_here(far_end, sender):
+            own = {pod_place(pod.namespace, pod.name) for pod in sender.pods}
+            self.asked_ends |= {node_place(sender.node), *own}
+            ask_places(gatherer, scope.at_end, [sender.node], sender.pods)
         else:
-            ask_places(gatherer, scope, [pod.node], [pod])
-        gatherer.read(self._endpoints([pod]))
+            ask_places(gatherer, scope, [sender.node], sender.pods)
+        gatherer.read(self._endpoints(sender.pods))
         self._ask_far(far_end, scope)
         if request.destination_kind != "name":
             self._ask_far((gatherer.tried(nodes)[0] or ([], FarEnd()))[1], scope)
-        return pod.name
+        return sender
+
+    def ask_from_outside(self) -> list[Record]:
+        """Ask the API server, then the nodes by which a client outside may enter, and the far end;
+        return the API server's records, which choose the nodes."""
+        from kubectl_ebpfnet.collect.outside import first_reads, places_to_ask
+        from kubectl_ebpfnet.collect.survey import ask_places
+
+        found = first_reads(self.gatherer, self.request, _policies(self.gatherer.api, self.request))
+        entries, scope = places_to_ask(self.request, found)
+        self.scope = scope
+        self.gatherer.progress(f"asking {', '.join(entries) or 'no node'}")
+        ends_here = found.far_end.ends_on_node
+        self.asked_nodes.update(entries)
+        if ends_here:
+            self.asked_ends |= {node_place(name) for name in entries}
+        ask_places(self.gatherer, scope.at_end if ends_here else scope, entries)
+        self._ask_far(found.far_end, scope)
+        return found.records
 
     def _ask_far(self, far_end: FarEnd, scope: Scope) -> None:
         """Ask the nodes of the far end, and its pods, at most FAR_NODES of each."""
@@ -199,14 +224,14 @@ class _Run:
         self.asked_ends.add(place)
         return not known
 
-    def _ends_here(self, far_end: FarEnd, pod: Pod) -> bool:
-        """Tell whether a packet of a pod may end in the pod itself, or on its node."""
+    def _ends_here(self, far_end: FarEnd, sender: Sender) -> bool:
+        """Tell whether a packet may end in the pod that sends it, or on the sender's node."""
         address = self.request.destination_address
         named = {(other.namespace, other.name) for other in far_end.pods}
         return (
-            (pod.namespace, pod.name) in named
-            or (far_end.ends_on_node and pod.node in far_end.nodes)
-            or (address is not None and (address.is_loopback or address in pod.addresses))
+            any((pod.namespace, pod.name) in named for pod in sender.pods)
+            or (far_end.ends_on_node and sender.node in far_end.nodes)
+            or (address is not None and (address.is_loopback or address in sender.addresses))
         )
 
     # --- reads beside others ----------------------------------------------------------------------
@@ -249,11 +274,6 @@ class _Run:
             return replace(request, destination_address=address), answer.service
         server = answer.nameserver
         return replace(request, destination_address=server, port=DNS, protocol=UDP), None
-
-
-def _source(api: RecordingApi, request: PathRequest, warn: Notify) -> Pod:
-    kind, namespace = request.source_kind.lower(), request.source_namespace
-    return find_pod(api, kind, request.source_name, namespace, warn)
 
 
 def _policies(api: RecordingApi, request: PathRequest) -> list[Callable[[], object]]:

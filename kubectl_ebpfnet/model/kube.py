@@ -177,6 +177,10 @@ class Pod:
         return dict(self.labels).get(key, "")
 
 
+_EXCLUDED_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
+_LEAVING_TAINT = "ToBeDeletedByClusterAutoscaler"
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """A node: name, InternalIPs, ExternalIPs, pod CIDRs and whether it is Ready.
@@ -201,6 +205,19 @@ class Node:
     taints: tuple[str, ...] = ()
     version: str = ""
     not_ready_since: str = field(default="", compare=False)
+
+    @property
+    def not_balanced_to(self) -> str:
+        """Why load-balancers outside leave the node out, one sentence; "" when they do not.
+
+        KEP-3458 and the service controller of cloud-provider (controllers/service/controller.go).
+        Cordoned nodes are not left out since Kubernetes 1.19.
+        """
+        if _EXCLUDED_LABEL in dict(self.labels):
+            return f"it has the label {_EXCLUDED_LABEL}"
+        if _LEAVING_TAINT in self.taints:
+            return f"the autoscaler is about to delete it (taint {_LEAVING_TAINT})"
+        return ""
 
     def address(self, version: int) -> Address | None:
         """Return the node's first InternalIP of an IP version, None without one."""

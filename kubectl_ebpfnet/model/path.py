@@ -427,6 +427,41 @@ class PathMtu:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """A node by which a client outside may enter, and its packet's path by this node."""
+
+    node: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedEntry:
+    """A node by which a client outside does not enter, and why, one sentence."""
+
+    node: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """By which nodes a client outside enters the cluster.
+
+    Attributes:
+        why: how the nodes were chosen, one sentence.
+        shown: the node whose hops are those of the whole answer: the one that decides it.
+        entries: each node that it may enter by and that was walked from, the likeliest first.
+        closed: nodes that it does not enter by.
+        left_out: how many more it may enter by, which were not walked from.
+    """
+
+    why: str
+    shown: str
+    entries: tuple[Entry, ...]
+    closed: tuple[ClosedEntry, ...] = ()
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Path:
     """The whole answer.
 
@@ -448,6 +483,8 @@ class Path:
         mtu: the largest packet that fits, None where the packet passed no device.
         presumed: what was not read on the way or the way back, may lose the packet, and is taken to
             be as it usually is.
+        outside: by which nodes a client outside enters, and what each does; None for a source in
+            the cluster.
     """
 
     source: Target
@@ -467,3 +504,4 @@ class Path:
     answer: WayBack | None = None
     mtu: PathMtu | None = None
     presumed: tuple[str, ...] = ()
+    outside: Entrance | None = None

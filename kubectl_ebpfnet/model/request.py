@@ -15,8 +15,9 @@ class PathRequest:
     Attributes:
         source: e.g. `pod/client`, namespace already applied.
         source_kind: `pod`, or the kind of a workload (`Deployment`, …) that is still to be
-            resolved to one of its pods, as when a capture is read.
-        source_namespace, source_name: of the source.
+            resolved to one of its pods, as when a capture is read; `node` for a process in a node's
+            own network namespace; `address` for a client outside of the cluster.
+        source_namespace, source_name: of the source; "" for what has none.
         destination: the words after the source, without the port.
         destination_kind: `pod`, `service`, `node`, `address` or `name`.
         destination_namespace, destination_name: for objects; for a DNS name its text is the name.
@@ -28,6 +29,8 @@ class PathRequest:
         ip_version: 4 or 6 where the user asked for it, None for what the ends have.
         size: of the one IP packet that is asked for, headers included, in bytes; it must not be
             fragmented. None for one that is as small as need be.
+        source_address: of a client outside of the cluster, else None.
+        via: the node by which it enters the cluster, "" for each one that it may enter by.
     """
 
     source: str
@@ -45,6 +48,13 @@ class PathRequest:
     source_kind: str = "pod"
     ip_version: int | None = None
     size: int | None = None
+    source_address: Address | None = None
+    via: str = ""
+
+    @property
+    def from_outside(self) -> bool:
+        """Whether a client outside of the cluster sends the packet."""
+        return self.source_kind == "address"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.cli.arguments import Source
 from kubectl_ebpfnet.errors import UsageError
+
+CLIENT, CLIENT6 = ip_address("203.0.113.9"), ip_address("2001:db8::9")
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,12 @@ from kubectl_ebpfnet.errors import UsageError
         ("rs/web-1", Source("ReplicaSet", "web-1", "rs/web-1")),
         ("job/once", Source("Job", "once", "job/once")),
         ("shop/cart", Source("pod", "cart", "pod/cart", "shop")),
+        ("node/n1", Source("node", "n1", "node/n1")),
+        ("no/n1.example.com", Source("node", "n1.example.com", "no/n1.example.com")),
+        ("203.0.113.9", Source("address", "", "203.0.113.9", address=CLIENT)),
+        ("::ffff:203.0.113.9", Source("address", "", "203.0.113.9", address=CLIENT)),
+        ("2001:DB8::9", Source("address", "", "2001:db8::9", address=CLIENT6)),
+        ("[2001:db8::9]", Source("address", "", "2001:db8::9", address=CLIENT6)),
     ],
 )
 def test_source(word, meant):
@@ -47,7 +56,16 @@ def test_source(word, meant):
         ("", "empty", "pod/client"),
         ("client.prod", "a namespace does not belong", "-n: pod/client -n prod"),
         ("svc/web", "cannot be a source", "pod/NAME"),
-        ("node/n1", "cannot be a source", "pod/NAME"),
+        ("203.0.113.9:4711", "a source has no port", "leave it out"),
+        ("[2001:db8::9]:80", "a source has no port", "leave it out"),
+        ("127.0.0.1", "is a loopback address", "203.0.113.9"),
+        ("::1", "is a loopback address", ""),
+        ("0.0.0.0", "is an unspecified address", ""),
+        ("224.0.0.1", "is a multicast address", ""),
+        ("255.255.255.255", "is a multicast address", ""),
+        ("169.254.1.1", "is a link-local address", ""),
+        ("fe80::1", "is a link-local address", ""),
+        ("fe80::1%eth0", "a zone names a device", ""),
         ("cm/x", "unknown type 'cm'", "pod/x"),
         ("pod/", "the name is missing", "pod/NAME"),
         ("pod/Web", "'Web' is not a valid name", "lower case: web"),
@@ -71,6 +89,34 @@ def test_what_is_no_source(word, says, hint):
     assert says in caught.value.message
     assert hint in caught.value.hint
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("word", ["node/n1", "no/n1", "n1"])
+def test_the_node_of_via(word):
+    sender, request = arguments.question(
+        "203.0.113.9", "svc/web", "", "", ipv4=False, ipv6=False, via_word=word
+    )
+    asked = request("shop")
+    assert (asked.via, asked.source_address, asked.from_outside) == ("n1", CLIENT, True)
+    assert (asked.source_namespace, asked.destination_namespace) == ("", "shop")
+    assert sender.text == "203.0.113.9"
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "via", "says"),
+    [
+        ("pod/client", "svc/web", "node/n1", "pod/client is inside of the cluster"),
+        ("node/n1", "svc/web", "node/n1", "node/n1 is inside of the cluster"),
+        ("203.0.113.9", "svc/web", "pod/x", "enters by a node"),
+        ("203.0.113.9", "svc/web", "node/X", "not a valid name"),
+        ("203.0.113.9", "example.com", "", "looked up as a pod does it"),
+        ("node/n1", "example.com:80", "", "looked up as a pod does it"),
+    ],
+)
+def test_what_contradicts_the_source(source, to, via, says):
+    with pytest.raises(UsageError) as caught:
+        arguments.question(source, to, "", "", ipv4=False, ipv6=False, via_word=via)
+    assert says in caught.value.message
 
 
 @pytest.mark.parametrize(

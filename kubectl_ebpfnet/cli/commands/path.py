@@ -16,12 +16,13 @@ from kubectl_ebpfnet.render.text.view import View
 
 TEXT = CommandText(
     usage="SOURCE DESTINATION[:PORT][/PROTOCOL] [flags]",
-    summary="Show every hop of a packet from a pod, and the proof of each hop.",
+    summary="Show every hop of a packet, and the proof of each hop.",
     description="""The answer starts with the verdict and how the packet's address and port are
 translated on the way. Then come the hops, the way back of the answer, the flows
 as Cilium and the kernel track them, and findings. With -v also the largest
-packet that fits, and what was not read. No packet is sent, but the DNS query of
-the pod for a name. Where no Cilium agent answers, a node pod is deployed for
+packet that fits, and what was not read. From a client outside: a verdict for
+each node that it may enter by, and one of all. No packet is sent, but a pod's
+DNS query for a name. Where no Cilium agent answers, a node pod is deployed for
 the run (--node-access).
 
 Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
@@ -29,10 +30,10 @@ Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
     examples=(
         ("From a pod to an address outside of the cluster", "path pod/client 1.1.1.1:80"),
         ("To a Service, by the name of its port", "path pod/client svc/web:http"),
-        (
-            "From a pod of a Deployment to a pod of another namespace",
-            "path -n shop deploy/cart pod/db-0:5432 --to-namespace data",
-        ),
+        ("To another namespace", "path -n shop deploy/cart pod/db-0:5432 --to-namespace data"),
+        ("From a node, as kubelet's probes", "path node/worker-1 pod/web:8080"),
+        ("Do customers outside reach a Service?", "path 203.0.113.9 svc/web"),
+        ("The same, entering by one node", "path 203.0.113.9 svc/web --via node/worker-1"),
         ("The same with the lines that prove each hop", "path pod/client 1.1.1.1:80 -v"),
         ("Does DNS get out? For a script", "path pod/client 10.0.0.53:53/udp -o json"),
         ("Do full packets get through, without a fragment?", "path pod/client svc/web --size 1500"),
@@ -53,18 +54,19 @@ def run(
     ipv4: flags.Ipv4 = False,
     ipv6: flags.Ipv6 = False,
     size: flags.Size = "",
+    via: flags.Via = "",
     to_namespace: flags.ToNamespace = "",
     capture: flags.Capture = "",
     colored: flags.Color = "auto",
     timeout: flags.Timeout = "30s",
 ) -> int:
-    """Show every hop of a packet."""
     if output not in FORMATS:
         raise UsageError(f"-o {output!r}: no such format", hint=f"one of: {', '.join(FORMATS)}")
     view = View(width(), color(colored), global_flags.verbosity > 0)
     sender, request_in = arguments.question(
-        source, destination, protocol, to_namespace, ipv4=ipv4, ipv6=ipv6, size_word=size
-    )
+        source, destination, protocol, to_namespace, ipv4=ipv4, ipv6=ipv6, size_word=size,
+        via_word=via,
+    )  # fmt: skip
     global_flags = global_flags.within(sender.namespace, sender.text)
     limit = arguments.duration(timeout, "--timeout")
     with Progress() as progress:

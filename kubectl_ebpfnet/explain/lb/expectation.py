@@ -48,7 +48,7 @@ def expected(context: NodeContext) -> Expectation:
         expectation,
         health_status=status,
         health_count=counted,
-        excluded=targets.excluded(context.node),
+        excluded=context.node.not_balanced_to,
         cautions=_cautions(context),
         evidence=context.balancer.evidence,
     )
@@ -222,7 +222,7 @@ def _cautions(context: NodeContext) -> tuple[str, ...]:
             f"{what} may decide otherwise for this probe: it comes from a node's address, "
             "which policies can tell from clients outside"
         )
-    if context.node.unschedulable and not targets.excluded(context.node):
+    if context.node.unschedulable and not context.node.not_balanced_to:
         cautions.append(
             "the node is cordoned, which does not keep load-balancers away since Kubernetes 1.19"
         )

@@ -1,8 +1,6 @@
 """The targets of `probe-lb`: a Service, its outside addresses, the nodes.
 
-Kubernetes API reference, core/v1 Service and Node, "Labels and Selectors" for the selector. Nodes
-that a load-balancer leaves out: KEP-3458 and the service controller of cloud-provider
-(controllers/service/controller.go). Cordoned nodes are not left out since Kubernetes 1.19.
+Kubernetes API reference, core/v1 Service and Node, "Labels and Selectors" for the selector.
 """
 
 from __future__ import annotations
@@ -18,8 +16,6 @@ from kubectl_ebpfnet.model.net import SCTP, Address, protocol_name
 from kubectl_ebpfnet.model.probe import ProbeRequest, ProbeTarget, TargetKind
 from kubectl_ebpfnet.parse import lookup
 
-EXCLUDED_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
-_LEAVING_TAINT = "ToBeDeletedByClusterAutoscaler"
 _TERM = re.compile(
     r"\s*(?:(?P<set>[^\s,!=()]+)\s+(?P<how>in|notin)\s*\((?P<values>[^()]*)\)"
     r"|(?P<key>[^\s,!=()]+)\s*(?P<sign>!=|==|=)\s*(?P<value>[^\s,!=()]*)"
@@ -203,12 +199,3 @@ def _fits(terms: Iterable[re.Match[str]], labels: Mapping[str, str]) -> bool:
         elif (term["exists"] in labels) == bool(term["no"]):
             return False
     return True
-
-
-def excluded(node: Node) -> str:
-    """Return why load-balancers leave a node out, one sentence; "" when they do not."""
-    if EXCLUDED_LABEL in dict(node.labels):
-        return f"it has the label {EXCLUDED_LABEL}"
-    if _LEAVING_TAINT in node.taints:
-        return f"the autoscaler is about to delete it (taint {_LEAVING_TAINT})"
-    return ""

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.errors import NotFound, UsageError
-from kubectl_ebpfnet.explain.path.frontend_lookup import first_lookup
 from kubectl_ebpfnet.explain.path.names import look_up, preferred
 from kubectl_ebpfnet.explain.path.resolver import NameAnswer, NameSources
+from kubectl_ebpfnet.explain.path.sender import Sender
 from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.in_capture import in_capture
-from kubectl_ebpfnet.explain.views.placed_pod import PlacedPod, pods_in_capture
+from kubectl_ebpfnet.explain.views.placed_pod import pods_in_capture
 from kubectl_ebpfnet.model.evidence import CLIENT, pod_place
 from kubectl_ebpfnet.model.kube import Service, ServicePort
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, Address
@@ -41,13 +41,13 @@ class FarAddress:
     fix: Fix | None = None
 
 
-def far_address(cluster: ClusterView, request: PathRequest, source: PlacedPod) -> FarAddress:
+def far_address(cluster: ClusterView, request: PathRequest, source: Sender) -> FarAddress:
     """Resolve the destination of a request.
 
     Args:
         cluster: the bundle's indexes.
         request: names the destination.
-        source: the pod that sends.
+        source: who sends.
 
     Raises:
         NotFound: the destination object is not in the bundle.
@@ -121,7 +121,7 @@ def versions_of(request: PathRequest, source: Iterable[Address]) -> set[int]:
 
 
 def _of_family(
-    title: str, addresses: tuple[Address, ...], request: PathRequest, source: PlacedPod
+    title: str, addresses: tuple[Address, ...], request: PathRequest, source: Sender
 ) -> FarAddress:
     """Return the first address of an object whose IP version the packet may have."""
     versions = versions_of(request, source.addresses)
@@ -149,14 +149,16 @@ def _why_none(title: str, addresses: Iterable[Address], versions: set[int]) -> s
 
 
 def _of_service(
-    cluster: ClusterView, service: Service, request: PathRequest, source: PlacedPod
+    cluster: ClusterView, service: Service, request: PathRequest, source: Sender
 ) -> FarAddress:
     port = service_port(service, request)
+    if source.outside and service.cluster_addresses:
+        return _from_outside(cluster, service, port, request, source)
     versions = versions_of(request, source.addresses)
     own = service.cluster_addresses
     address = next((each for each in own if each.version in versions), None)
     if address is not None:
-        at = first_lookup(cluster.node(source.node), source.host_network)
+        at = source.first_lookup(cluster)
         found = find(cluster, source.node, address, port.port, port.protocol, at)
         return FarAddress(address, port.port, found, request.note)
     title = f"svc {service.namespace}/{service.name}"
@@ -174,10 +176,30 @@ def _of_service(
     return FarAddress(None, port.port, note="headless, and no endpoint is ready")
 
 
+def _from_outside(
+    cluster: ClusterView, service: Service, port: ServicePort, request: PathRequest, source: Sender
+) -> FarAddress:
+    """Return the address that a client outside sends to: the load-balancer's, an external one, or
+    that of the node by which it enters, at the node port."""
+    versions, node = versions_of(request, source.addresses), cluster.kube_node(source.node)
+    outside = (*service.ingress_addresses, *service.external_addresses)
+    address = next((each for each in outside if each.version in versions), None)
+    number, note = port.port, request.note
+    if address is None and port.node_port and node is not None and not outside:
+        address = next((a for a in node.internal_addresses if a.version in versions), None)
+        number, note = port.node_port, f"the node port of svc {service.namespace}/{service.name}"
+    if address is None:
+        title = f"svc {service.namespace}/{service.name}"
+        why = _why_none(title, outside, versions) if outside else f"{title} has no address outside"
+        return FarAddress(None, number, note=why, fix=_other_version(outside, request))
+    found = find(cluster, source.node, address, number, port.protocol, source.first_lookup(cluster))
+    return FarAddress(address, number, found, note)
+
+
 # --- names ----------------------------------------------------------------------------------------
 
 
-def _of_name(cluster: ClusterView, request: PathRequest, source: PlacedPod) -> FarAddress:
+def _of_name(cluster: ClusterView, request: PathRequest, source: Sender) -> FarAddress:
     name = request.destination_name or request.destination
     place = pod_place(source.namespace, source.name)
     sources = NameSources(
@@ -204,7 +226,7 @@ def _of_name(cluster: ClusterView, request: PathRequest, source: PlacedPod) -> F
     return FarAddress(address, request.port, note=note, name=answer)
 
 
-def _fix(name: str, answer: NameAnswer, source: PlacedPod) -> Fix:
+def _fix(name: str, answer: NameAnswer, source: Sender) -> Fix:
     """Return what to do about a name that was not resolved."""
     pod = f"-n {source.namespace} pod/{source.name}"
     match answer.outcome:

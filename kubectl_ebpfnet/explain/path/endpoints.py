@@ -9,17 +9,15 @@ from kubectl_ebpfnet.explain.flows.attempt import newest, untracked
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.path import former_backends
 from kubectl_ebpfnet.explain.path.destinations import far_address, protocol_for
-from kubectl_ebpfnet.explain.path.frontend_lookup import first_lookup
 from kubectl_ebpfnet.explain.path.own_source import own_source
 from kubectl_ebpfnet.explain.path.resolver import NameAnswer
+from kubectl_ebpfnet.explain.path.sender import Sender, sender_of
 from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
 from kubectl_ebpfnet.explain.path.special import of_address
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
-from kubectl_ebpfnet.explain.views.placed_pod import PlacedPod, placed_pod
 from kubectl_ebpfnet.model.cilium import DatapathConfig, Endpoint
-from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
 from kubectl_ebpfnet.model.path import (
     Attempt,
@@ -38,7 +36,7 @@ class PathEnds:
 
     Attributes:
         source, destination: as the answer shows them.
-        host_network: the source pod shares its node's network namespace.
+        host_network: the source is a node, or a pod that shares its node's network namespace.
         source_endpoint: Cilium's endpoint of the source, None when there is none.
         identity: security identity of the source, 0 when not known.
         service: the destination's frontend, None when the destination is not a frontend.
@@ -54,6 +52,7 @@ class PathEnds:
         attempt: the newest attempt that a table of the source's node shows, None without one.
         untracked: why there is none: nothing is tracked, or a table was not read.
         tracked: the newest tracked flow that goes where a new one would go, None without one.
+        entry: the node by which a client outside enters, "" for a source in the cluster.
     """
 
     source: Target
@@ -73,25 +72,36 @@ class PathEnds:
     doubt: str = ""
     name: NameAnswer | None = None
     tracked: TrackedFlow | None = None
+    entry: str = ""
+
+    @property
+    def first_node(self) -> str:
+        """The node that the packet meets first, whose tables tell of attempts; "" when not
+        known."""
+        return self.entry or self.source.node
 
 
-def resolve(cluster: ClusterView, request: PathRequest) -> PathEnds:
+def resolve(cluster: ClusterView, request: PathRequest, entry: str = "") -> PathEnds:
     """Resolve a request's names in the bundle.
 
+    Args:
+        cluster: the bundle's indexes.
+        request: the packet's ends.
+        entry: the node by which a client outside enters, "" for other sources.
+
     Raises:
-        NotFound: the source pod or the destination object is not in the bundle.
-        UsageError: the request must name a port of the Service, or names a port that it lacks.
+        NotFound: the source or the destination object is not in the bundle.
+        UsageError: the request must name a port of the Service, or names a port that it lacks; or
+            a client outside has an address of the cluster.
     """
-    sender = placed_pod(cluster, request.source_namespace, request.source_kind, request.source_name)
+    sender = sender_of(cluster, request, entry)
     far = far_address(cluster, request, sender)
     destination, port = far.address, far.port
     request = replace(request, protocol=protocol_for(request, destination))
     version = destination.version if destination is not None else request.ip_version or 4
     source = next((a for a in sender.addresses if a.version == version), None)
     problem, fix, findings = _obstacle(cluster, request, sender, source, destination, version)
-    source_target = Target(
-        request.source, "pod", sender.namespace, sender.name, source, None, sender.node, sender.note
-    )
+    source_target = sender.target(request, source)
     unresolved = problem or source is None or destination is None
     # Why a destination that does not run has no address is the problem itself.
     note = "" if unresolved and not (problem and destination) else far.note
@@ -102,18 +112,18 @@ def resolve(cluster: ClusterView, request: PathRequest) -> PathEnds:
         return PathEnds(
             source_target, destination_target, sender.host_network, None, 0, None, flow,
             problem=problem or far.note or "the destination has no address", findings=findings,
-            fix=fix or far.fix, name=None if problem else far.name,
+            fix=fix or far.fix, name=None if problem else far.name, entry=entry,
         )  # fmt: skip
     service = far.service
     # A node's address without a port is the node itself, not the only Service with a node port.
     if service is None and not (port is None and destination in cluster.node_addresses):
-        at = first_lookup(cluster.node(sender.node), sender.host_network)
+        at = sender.first_lookup(cluster)
         service = find(cluster, sender.node, destination, port, request.protocol, at)
     if service is not None and port is None:
         destination_target = replace(destination_target, port=service.port)
     special = of_address(cluster, destination, request.protocol, is_service=service is not None)
     ends = _with_flows(
-        cluster, request, sender.pod, source_target, destination_target, source, service,
+        cluster, request, sender, source_target, destination_target, source, service,
         (*findings, *special.findings),
     )  # fmt: skip
     return replace(
@@ -129,20 +139,21 @@ def resolve(cluster: ClusterView, request: PathRequest) -> PathEnds:
 def _with_flows(
     cluster: ClusterView,
     request: PathRequest,
-    pod: Pod | None,
+    sender: Sender,
     source_target: Target,
     destination_target: Target,
     source: Address,
     service: ServiceAddress | None,
     findings: tuple[Finding, ...],
 ) -> PathEnds:
-    node = cluster.node(source_target.node)
+    node = cluster.node(sender.node)
     destination = destination_target.address
     assert destination is not None
-    host_network = bool(pod and pod.host_network)
-    endpoint = None if host_network else _endpoint(cluster, source_target, source)
+    host_network = sender.host_network
+    is_pod = not host_network and not sender.outside
+    endpoint = _endpoint(cluster, source_target, source) if is_pod else None
     port = destination_target.port
-    by_socket = _by_socket(node.config, host_network)
+    by_socket = not sender.outside and _by_socket(node.config, host_network)
     if host_network:
         replaced = service is not None and by_socket and service.in_cilium is not False
         backends = service.backends if service is not None and replaced else ()
@@ -150,6 +161,8 @@ def _with_flows(
         source = own_source(node, first, {b.address for b in backends} or {destination})
     query = _flow_query(request.protocol, source, destination, port, service, by_socket)
     flows = tuple(tracked_flows(node, query))
+    if sender.outside and not flows:  # what no node balances comes in at its pod
+        flows = tuple(tracked_flows(node, query, "IN"))
     if service is not None:
         frontend = service.address
         flows = tuple(sorted(flows, key=lambda flow: not _names_frontend(flow, frontend)))
@@ -172,6 +185,7 @@ def _with_flows(
         _attempt(now, node, service),
         untracked(node, {end for end, _ in query.ends}),
         tracked=tracked,
+        entry=sender.node if sender.outside else "",
     )
 
 
@@ -263,7 +277,7 @@ def _endpoint(cluster: ClusterView, source: Target, address: Address) -> Endpoin
 def _obstacle(
     cluster: ClusterView,
     request: PathRequest,
-    sender: PlacedPod,
+    sender: Sender,
     source: Address | None,
     destination: Address | None,
     version: int,
@@ -287,6 +301,9 @@ def _obstacle(
             return title, Fix("See why the pod does not run.", command), (finding,)
     if source is None and destination is not None:
         have = f"no IPv{version} address" if sender.addresses else "no address"
-        fix = Fix("Ask for a destination of the pod's IP version; -4 and -6 choose one of a name.")
-        return f"the source pod has {have}", fix, ()
+        who = {"pod": "source pod", "address": "client"}.get(sender.kind, "source node")
+        fix = Fix(
+            f"Ask for a destination of the {who}'s IP version; -4 and -6 choose one of a name."
+        )
+        return f"the {who} has {have}", fix, ()
     return "", None, ()

@@ -103,9 +103,9 @@ def _full_table(whole: WholePath) -> Iterator[Finding]:
 
 def _masquerade_mode(whole: WholePath) -> Iterator[Finding]:
     """Report a mode of masquerading in the configuration that the tables contradict."""
-    if not whole.ends.source.node:
+    if not whole.ends.first_node:
         return
-    node = whole.cluster.node(whole.ends.source.node)
+    node = whole.cluster.node(whole.ends.first_node)
     tracked = whole.ends.tracked
     if node.config.masquerade == "bpf" and no_snat_map(node):
         yield Finding(
@@ -194,7 +194,7 @@ def _stale_backends(whole: WholePath) -> Iterator[Finding]:
     service = whole.ends.service
     if service is None or not service.in_cilium or service.by_proxy:
         return
-    node = whole.cluster.node(whole.ends.source.node)
+    node = whole.cluster.node(whole.ends.first_node)
     active = [b for b in service.backends if b.state in ("", backends.ACTIVE)]
     places = {backends.place(b) for b in active}
     mapped = service.mapped

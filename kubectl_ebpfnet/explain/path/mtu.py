@@ -91,7 +91,7 @@ _WHY = {
 
 
 def _too_large(walk: PathBuilder, way: _Way, sender: Sender, limit: Limit, sends: int) -> Finding:
-    by_source = not way.back and limit.node == walk.ends.source.node
+    by_source = not way.back and limit.node == walk.ends.first_node
     told = limit.larger is Larger.TOLD and by_source
     what = f"{'answers' if way.back else 'packets'} of more than {limit.fits} bytes"
     clamped = _clamped(walk) if walk.ends.flow.protocol == TCP else ""

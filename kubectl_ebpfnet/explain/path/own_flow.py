@@ -26,7 +26,7 @@ def incoming_at(walk: PathBuilder, here: PacketState) -> TrackedFlow | None:
         if way == "IN" and _is_of(tracked, here):
             return tracked
     flow = here.packet.flow
-    sender = walk.cluster.node(walk.ends.source.node)
+    sender = walk.cluster.node(walk.ends.first_node)
     if flow.source_port is None and sender.table_state(q.CT).known:
         return None  # no attempt is tracked where it began: what is here is older
     query = FlowQuery(

@@ -110,7 +110,7 @@ def _needed(walk: PathBuilder) -> Iterator[tuple[NodeView, Table, int]]:
         cilium = {hop.kind for hop in passed if hop.place is HopPlace.CILIUM}
         if HopKind.NAT in cilium:
             yield node, Table.NAT, 0
-        if ends.service is not None and name == ends.source.node:
+        if ends.service is not None and name == ends.first_node:
             yield from ((node, t, 0) for t in (Table.SERVICES, Table.BACKENDS, Table.REV_NAT))
         if HopKind.POLICY in cilium:
             addresses = {

@@ -219,7 +219,7 @@ class PathBuilder:
     @property
     def nodes(self) -> tuple[str, ...]:
         """The nodes that the packet came to, in its order, the sender's first."""
-        return tuple(filter(None, dict.fromkeys([self.ends.source.node, *self.visited_nodes])))
+        return tuple(filter(None, dict.fromkeys([self.ends.first_node, *self.visited_nodes])))
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -230,6 +230,11 @@ class PathBuilder:
         if self.far.kind != "pod" or address is None:
             return None
         return self.cluster.node(self.far.node).endpoint_of(address)
+
+    @property
+    def from_outside(self) -> bool:
+        """Whether a client outside of the cluster sent the packet; its answer goes back there."""
+        return bool(self.ends.entry)
 
     @property
     def tracked(self) -> TrackedFlow | None:
@@ -260,7 +265,10 @@ class PathBuilder:
         return f"{self.sender.namespace}/{self.sender.name}"
 
     def in_source_pod(self, kind: HopKind) -> Where:
-        """Return where a hop in the sending pod is, as hop() and drop() take it."""
+        """Return where a hop in the sending pod, or of a node's process, is, as hop() and drop()
+        take it."""
+        if self.sender.kind == "node":
+            return HopPlace.NODE, self.sender.node, self.sender.node, kind
         return HopPlace.POD, self.source_pod, self.sender.node, kind
 
     def hop(

@@ -17,6 +17,7 @@ from kubectl_ebpfnet.explain.path import (
     mtu,
     nameserver,
     other_backends,
+    outside,
     reply,
     room,
     seen,
@@ -64,14 +65,30 @@ def explained(request: PathRequest, bundle: Bundle) -> Explained:
         bundle: all records.
 
     Returns:
-        The path; facts that are missing are hops, or a verdict, of state UNKNOWN. And what nobody
-        was asked, and the walk came to.
+        The path; facts that are missing are hops, or a verdict, of state UNKNOWN. Of a client
+        outside, the paths by every node that it may enter by. And what nobody was asked, and the
+        walk came to.
 
     Raises:
-        NotFound: the bundle knows neither the source pod nor the destination object.
+        NotFound: the bundle knows neither the source nor the destination object.
+        UsageError: a client outside has an address of the cluster, or a Service lacks the port.
     """
     cluster = ClusterView(bundle)
-    ends = endpoints.resolve(cluster, request)
+    if not request.from_outside:
+        return _explained(cluster, request)
+    unread: list[str] = []
+
+    def by(entry: str) -> Path:
+        found = _explained(cluster, request, entry)
+        unread.extend(found.further.nodes)
+        return found.path
+
+    return Explained(outside.explain(cluster, request, by), Further(tuple(dict.fromkeys(unread))))
+
+
+def _explained(cluster: ClusterView, request: PathRequest, entry: str = "") -> Explained:
+    """Explain a packet's path; that of a client outside from the node where it enters."""
+    ends = endpoints.resolve(cluster, request, entry)
     walk = PathBuilder(cluster, ends, size=request.size)
     walk.flows.extend(ends.flows)
     packet = Packet(ends.flow)
@@ -80,7 +97,7 @@ def explained(request: PathRequest, bundle: Bundle) -> Explained:
     elif ends.refused:
         _refuse(walk, packet)
     else:
-        start = PacketState(Stage.SOCKET, packet, ends.source.node, identity=ends.identity)
+        start = outside.start(walk, packet) if entry else _start(ends, packet)
         _there_and_back(walk, start)
         other_backends.compare(walk, partial(_there_and_back, start=start))
     if ends.doubt and isinstance(walk.end, Arrived):
@@ -91,7 +108,7 @@ def explained(request: PathRequest, bundle: Bundle) -> Explained:
     answer = reply.way_back(walk)
     query = nameserver.query_to(request, ends)
     if query is not None:
-        path_of_query, further_of_query = explained(query, bundle)
+        path_of_query, further_of_query = _explained(cluster, query)
         walk.unread += further_of_query.nodes
         decision = nameserver.decided(decision, ends, path_of_query, cluster)
         walk.findings.extend(nameserver.findings_of(path_of_query))
@@ -120,6 +137,10 @@ def explained(request: PathRequest, bundle: Bundle) -> Explained:
         presumed=tuple(walk.presumed),
     )
     return Explained(path, Further(tuple(dict.fromkeys(walk.unread))))
+
+
+def _start(ends: endpoints.PathEnds, packet: Packet) -> PacketState:
+    return PacketState(Stage.SOCKET, packet, ends.source.node, identity=ends.identity)
 
 
 def _refuse(walk: PathBuilder, packet: Packet) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.net import protocol_name
-from kubectl_ebpfnet.model.path import SCHEMA, Attempt, Hop, Packet, Path, WayBack
+from kubectl_ebpfnet.model.path import SCHEMA, Attempt, Entrance, Entry, Hop, Packet, Path, WayBack
 from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.render.text.style import is_visible
 
@@ -25,22 +26,54 @@ def document(path: Path, bundle: Bundle) -> dict[str, Any]:
     """Return the answer as plain values, in the order of docs/json.md."""
     return {
         "schema": SCHEMA,
-        **codec.plain(path),
+        **codec.plain(replace(path, outside=None)),
         "protocol": protocol_name(path.protocol),
         "hops": [_hop(hop) for hop in path.hops],
         "attempt": _attempt(path.attempt),
         "answer": _answer(path.answer),
+        "outside": _outside(path.outside),
         **sources(
             [
-                *path.hops,
                 *path.findings,
                 *path.flows,
                 *path.tracking,
-                *path.contradictions,
-                *(path.answer.hops if path.answer is not None else ()),
+                *(cite for each in _paths(path) for cite in _way(each)),
             ],
             bundle,
         ),
+    }
+
+
+def _paths(path: Path) -> list[Path]:
+    entries = path.outside.entries if path.outside is not None else ()
+    return [path, *(entry.path for entry in entries)]
+
+
+def _way(path: Path) -> list[Any]:
+    """Return what has evidence on a path's way."""
+    back = path.answer.hops if path.answer is not None else ()
+    return [*path.hops, *path.contradictions, *back]
+
+
+def _outside(entrance: Entrance | None) -> dict[str, Any] | None:
+    if entrance is None:
+        return None
+    entries = [_entry(entry) for entry in entrance.entries]
+    return {**codec.plain(replace(entrance, entries=())), "entries": entries}
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    """Return what becomes of the packet by one node: the members that differ between nodes."""
+    path = entry.path
+    whole: dict[str, Any] = codec.plain(replace(path, hops=(), answer=None, attempt=None))
+    kept = ("verdict", "reason", "cause", "fix", "contradictions", "drop", "mtu", "presumed")
+    return {
+        "node": entry.node,
+        **{key: whole[key] for key in kept},
+        "attempt": _attempt(path.attempt),
+        "answer": _answer(path.answer),
+        "destination": codec.plain(path.destination),
+        "hops": [_hop(hop) for hop in path.hops],
     }
 
 

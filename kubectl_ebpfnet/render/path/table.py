@@ -13,6 +13,7 @@ from tabulate import tabulate
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Hop, Path
 from kubectl_ebpfnet.render.path import phrases
+from kubectl_ebpfnet.render.path.entries import entries
 from kubectl_ebpfnet.render.path.headline import closing, opening, presumed
 from kubectl_ebpfnet.render.path.tracked import tracking_lines
 from kubectl_ebpfnet.render.text import findings
@@ -84,6 +85,7 @@ def _document(
 ) -> str:
     sections = [
         opening(path, view, mtu=in_full),
+        entries(path, view),
         hops,
         _way_back(path, view, back),
         tracking_lines(path, view, columns, flows_of_a_node),

@@ -8,6 +8,7 @@ from itertools import groupby
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Hop, Path
 from kubectl_ebpfnet.render.path import phrases
+from kubectl_ebpfnet.render.path.entries import entries
 from kubectl_ebpfnet.render.path.headline import closing, opening, presumed
 from kubectl_ebpfnet.render.text.evidence import proof
 from kubectl_ebpfnet.render.text.style import Style, escape
@@ -33,7 +34,7 @@ def tree(path: Path, bundle: Bundle, view: View) -> str:
         bundle: evidence is quoted from it.
         view: the terminal.
     """
-    lines = opening(path, view)
+    lines = [*opening(path, view), *entries(path, view)]
     lines += _places(path.hops, bundle, view)
     if path.answer is not None:
         text = f"way back ({path.answer.state.value}): {phrases.way_back(path.answer)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
@@ -16,6 +17,10 @@ from kubectl_ebpfnet.model.evidence import (
 )
 from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.model.path import (
+    ClosedEntry,
+    Drop,
+    Entrance,
+    Entry,
     Evidence,
     Finding,
     Hop,
@@ -214,6 +219,46 @@ def dropped() -> Path:
     )
 
 
+def outside() -> Path:
+    """A client outside → a load-balancer: one node drops it, another does not, one is not
+    entered."""
+    client, vip = ip_address("203.0.113.9"), ip_address("198.51.100.7")
+    sent = Packet(Flow(TCP, client, None, vip, 443))
+    enters = _hop(
+        1, HopKind.LINK, "client 203.0.113.9 sends it; it enters by kind-worker", sent,
+        place=HopPlace.WORLD, where="203.0.113.9", node="",
+    )  # fmt: skip
+    drops = _hop(
+        2, HopKind.LOAD_BALANCING, "svc shop/web has no backend there", sent, drops=True,
+        place=HopPlace.CILIUM, where="eth0", evidence=(Evidence(1, (1,), ()),),
+    )  # fmt: skip
+    lost = Path(
+        source=Target("203.0.113.9", "address", address=client),
+        destination=Target("svc/web", "service", "shop", "web", vip, 443),
+        protocol=TCP,
+        verdict=Verdict.DROPPED,
+        reason="dropped at hop 2 on kind-worker: svc shop/web has no backend there",
+        hops=(enters, drops),
+        findings=(Finding(Severity.ERROR, "kind-worker drops what others let through", ""),),
+        cause="externalTrafficPolicy Local, and no endpoint on kind-worker",
+        drop=Drop("derived", 2, "kind-worker", "svc shop/web has no backend there"),
+    )
+    through = replace(
+        lost, verdict=Verdict.REACHABLE, reason="the tables let it through to pod shop/web",
+        hops=(enters,), findings=(), cause="", drop=None,
+    )  # fmt: skip
+    entrance = Entrance(
+        "each node that a load-balancer may use", "kind-worker",
+        (Entry("kind-worker", lost), Entry("kind-worker2", through)),
+        (ClosedEntry("kind-control-plane", "it has the label exclude-from-…"),), 3,
+    )  # fmt: skip
+    return replace(
+        lost, verdict=Verdict.UNKNOWN, drop=None, outside=entrance,
+        reason="it depends on the node that it enters by: dropped by kind-worker (svc shop/web has "
+        "no backend there), reachable by kind-worker2; 3 more nodes were not asked",
+    )  # fmt: skip
+
+
 HOSTILE = "a\x1b[31m\nb\u202ec\u200b<script>\"'\\N`;]%%{init}%%--> #quot; end|\x9b \U000e0041"
 """Everything that some output format might obey."""
 
@@ -235,7 +280,7 @@ def hostile() -> Path:
         True,
         evidence,
     )
-    return Path(
+    path = Path(
         source=Target(HOSTILE, "pod", HOSTILE, HOSTILE, CLIENT, node=HOSTILE, note=HOSTILE),
         destination=Target(HOSTILE, "name", address=ONE, name=HOSTILE, port=80),
         protocol=TCP,
@@ -250,6 +295,8 @@ def hostile() -> Path:
         ),
         tracking=(TrackingNote(HOSTILE, HOSTILE, HOSTILE, evidence),),
     )
+    closed = (ClosedEntry(HOSTILE, HOSTILE),)
+    return replace(path, outside=Entrance(HOSTILE, "", (Entry(HOSTILE, path),), closed))
 
 
 def hostile_bundle() -> Bundle:

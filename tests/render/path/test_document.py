@@ -26,6 +26,12 @@ FLOW = {
     "destination": Text,
     "destination_port": (Number, NULL),
 }
+OUTSIDE: dict[str, Any] = {
+    "why": Text,
+    "shown": Text,
+    "closed": [{"node": Text, "why": Text}],
+    "left_out": Number,
+}
 EVIDENCE = [{"record": Number, "lines": [Number], "excerpt": [Text]}]
 TARGET = {
     "text": Text,
@@ -128,6 +134,7 @@ SHAPE: dict[str, Any] = {
     ),
     "mtu": (MTU, NULL),
     "presumed": [Text],
+    "outside": (OUTSIDE, NULL),
     "tracking": [{"node": Text, "table": Text, "text": Text, "evidence": EVIDENCE}],
     "records": [
         {
@@ -141,6 +148,20 @@ SHAPE: dict[str, Any] = {
     ],
     "bundle": {"source": Text, "note": Text},
 }
+OUTSIDE["entries"] = [
+    {
+        "node": Text,
+        "destination": TARGET,
+        "hops": HOPS,
+        **{
+            key: SHAPE[key]
+            for key in (
+                "verdict", "reason", "cause", "fix", "contradictions", "drop", "attempt", "answer",
+                "mtu", "presumed",
+            )
+        },
+    }
+]  # fmt: skip
 
 
 def check(value: Any, shape: Any, at: str = "$") -> None:
@@ -165,7 +186,9 @@ def check(value: Any, shape: Any, at: str = "$") -> None:
         assert type(value) in kinds, at
 
 
-@pytest.mark.parametrize("answer", [sample.delivered, sample.dropped, sample.empty, sample.hostile])
+@pytest.mark.parametrize(
+    "answer", [sample.delivered, sample.dropped, sample.empty, sample.outside, sample.hostile]
+)
 def test_shape(answer):
     text = render(answer(), sample.bundle(), "json", View())
     check(json.loads(text), SHAPE)

@@ -11,7 +11,12 @@ from kubectl_ebpfnet.render.text.view import View
 from tests.render.path import sample_paths as sample
 
 FOLDER = Path(__file__).parents[1] / "golden"
-ANSWERS = {"delivered": sample.delivered, "dropped": sample.dropped, "empty": sample.empty}
+ANSWERS = {
+    "delivered": sample.delivered,
+    "dropped": sample.dropped,
+    "empty": sample.empty,
+    "outside": sample.outside,
+}
 
 
 @pytest.mark.parametrize("answer", ANSWERS)

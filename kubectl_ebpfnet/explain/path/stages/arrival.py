@@ -148,7 +148,7 @@ def _balanced(
     target = sent.packet.flow.destination
     if target == here.packet.flow.destination or target in node.own_addresses:
         return sent
-    if node.local_endpoint(target) is not None or walk.ends.source.node == here.node:
+    if node.local_endpoint(target) is not None or walk.ends.first_node == here.node:
         return sent
     # Another node's pod, for which this one is the gateway or the load-balancer.
     came = [hop for hop in walk.forth.hops if (hop.kind, hop.node) == (HopKind.TUNNEL, here.node)]

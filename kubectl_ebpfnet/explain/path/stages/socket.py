@@ -36,7 +36,7 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if walk.ends.host_network:
         walk.hop(
             *here.on_node(HopKind.SOCKET),
-            f"{walk.source_pod} is a hostNetwork pod: it sends from its node's own namespace",
+            _who_sends(walk),
             State.DERIVED,
             packet,
         )
@@ -46,6 +46,13 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
         if seen.destination == packet.flow.destination:
             packet = replace(packet, flow=replace(packet.flow, source_port=seen.source_port))
     return here.to(Stage.POD, packet=packet)
+
+
+def _who_sends(walk: PathBuilder) -> str:
+    """Return who sends from a node's own network namespace."""
+    if walk.sender.kind == "node":
+        return f"a process of node {walk.sender.node} sends it, as kubelet does"
+    return f"{walk.source_pod} is a hostNetwork pod: it sends from its node's own namespace"
 
 
 def _socket_lb(walk: PathBuilder, here: PacketState) -> bool:

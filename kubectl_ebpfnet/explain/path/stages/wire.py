@@ -20,6 +20,8 @@ def cross(walk: PathBuilder, here: PacketState) -> PacketState | None:
         walk.unknown(f"it leaves {here.node}{by} for {target}, which is on {here.node}")
     elif node:
         return _to_node(walk, here, node)
+    elif walk.forth is not None and target == walk.ends.flow.source and walk.from_outside:
+        _to_client(walk, here)
     elif walk.forth is not None:
         walk.unknown(f"it leaves {here.node}{by} for {target}, which is no node's")
     elif not _untranslated(walk, here):
@@ -87,6 +89,20 @@ def _leave_cluster(walk: PathBuilder, here: PacketState) -> None:
         tracked.evidence[:1] if replied and tracked is not None else (),
     )
     walk.arrived(Destination.OUTSIDE, f"as {source}")
+
+
+def _to_client(walk: PathBuilder, here: PacketState) -> None:
+    """Let the answer to a client outside leave the cluster."""
+    walk.links.append((here.node, here.device))
+    flow, replied = here.packet.flow, walk.answered_now()
+    walk.hop(
+        HopPlace.WORLD, str(flow.destination), "", HopKind.DELIVERY,
+        f"client {flow.destination} sees the answer of "
+        f"{endpoint_text(flow.source, flow.source_port)}",
+        State.OBSERVED if replied else State.DERIVED, here.packet,
+        walk.attempt.evidence[:1] if replied and walk.attempt is not None else (),
+    )  # fmt: skip
+    walk.arrived(Destination.OUTSIDE, f"to client {flow.destination}")
 
 
 def _untranslated(walk: PathBuilder, here: PacketState) -> bool:

@@ -1,0 +1,158 @@
+"""By which nodes the packet of a client outside may enter the cluster.
+
+A node's own address leads to that node, a pod's to the pod's node where the network routes it. The
+address of a load-balancer, or an external IP, leads to whatever node is announced or chosen for it:
+by a cloud's load-balancer, BGP or L2 announcements. Load-balancers leave out what model/kube.py
+names (Node.not_balanced_to), and, where externalTrafficPolicy is Local, nodes whose health check
+finds no local endpoint (Kubernetes docs, "Create an External Load Balancer").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.errors import NotFound
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.explain.views.in_capture import in_capture
+from kubectl_ebpfnet.model.evidence import PlaceKind
+from kubectl_ebpfnet.model.kube import Service
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.path import ClosedEntry, Fix, PathRequest
+
+MOST = 8
+"""Nodes that are asked, and walked from; a cluster may have thousands."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaysIn:
+    """Where a client outside may enter.
+
+    Attributes:
+        nodes: by which it may enter, the likeliest first, at most MOST.
+        why: how they were chosen, one sentence.
+        left_out: how many more may be entered by.
+        closed: nodes that it does not enter by, each with the reason.
+        problem: why it enters by none, "" where it does.
+        fix: what to do about that.
+    """
+
+    nodes: tuple[str, ...] = ()
+    why: str = ""
+    left_out: int = 0
+    closed: tuple[ClosedEntry, ...] = ()
+    problem: str = ""
+    fix: Fix | None = None
+
+
+def ways_in(cluster: ClusterView, request: PathRequest) -> WaysIn:
+    """Return by which nodes the packet of a client outside may enter.
+
+    Raises:
+        NotFound: the bundle does not know the node of --via.
+    """
+    known = set(cluster.node_names)
+    if request.via:
+        if request.via not in known:
+            hint = in_capture("nodes", cluster.node_names, request.via)
+            raise NotFound("node", request.via, hint=hint)
+        return WaysIn((request.via,), "as --via says")
+    kind, name = request.destination_kind, request.destination_name
+    if kind == "node":
+        return _by(name, "it has the address")
+    if kind == "pod":
+        pod = cluster.pod(request.destination_namespace, name)
+        node = pod.node if pod is not None else ""
+        return _by(node, "the node of the pod") if node else WaysIn()
+    if kind == "service":
+        service = next(
+            (
+                each
+                for each in cluster.kube.services
+                if (each.namespace, each.name) == (request.destination_namespace, name)
+            ),
+            None,
+        )
+        return _of_service(cluster, service) if service is not None else WaysIn()
+    address = request.destination_address
+    return _of_address(cluster, address) if address is not None else WaysIn()
+
+
+def _by(node: str, why: str) -> WaysIn:
+    return WaysIn((node,), why)
+
+
+def _of_address(cluster: ClusterView, address: Address) -> WaysIn:
+    """Return who may take in a packet for an address."""
+    node = cluster.owner_of(address)
+    if node:
+        return _by(node, "it has the address")
+    pod = cluster.pod_with(address)
+    if pod is not None and pod.node:
+        return _by(pod.node, "the node of the pod")
+    service = next((s for s in cluster.kube.services if address in s.addresses), None)
+    if service is not None:
+        return _of_service(cluster, service)
+    cidrs = [(node.name, node.pod_cidrs) for node in cluster.kube.nodes]
+    cidrs += [(node.name, node.pod_cidrs) for node in cluster.cilium_nodes]
+    for name, owned in cidrs:
+        if any(address in cidr for cidr in owned):
+            return _by(name, "its pod CIDR has the address")
+    return WaysIn(
+        problem=f"nobody in the cluster is known to have {address}, so nothing tells by which node "
+        "a packet for it enters",
+        fix=Fix("Name the node by which it enters: --via node/NAME."),
+    )
+
+
+def _of_service(cluster: ClusterView, service: Service) -> WaysIn:
+    """Return the nodes that may take in a packet for a Service."""
+    title = f"svc {service.namespace}/{service.name}"
+    if not service.cluster_addresses and not service.external_name:
+        return _to_endpoints(cluster, service)
+    outside = service.ingress_addresses or service.external_addresses
+    if not outside and not any(port.node_port for port in service.ports):
+        return WaysIn(
+            problem=f"{title} is a {service.type} Service: it has no address that a client outside "
+            "can send to",
+            fix=Fix("Give it the type LoadBalancer or NodePort, or externalIPs."),
+        )
+    local = _with_endpoints(cluster, service)
+    nodes, closed = [], []
+    for node in cluster.kube.nodes:
+        why = node.not_balanced_to if outside else ""
+        if not why and outside and _is_checked(service) and node.name not in local:
+            why = "its health check finds no local endpoint (externalTrafficPolicy Local)"
+        if why:
+            closed.append(ClosedEntry(node.name, why))
+        else:
+            nodes.append(node.name)
+    if not nodes:  # no load-balancer finds one; what a node does is still worth knowing
+        nodes, closed = list(cluster.node_names), []
+    recorded = {
+        place.node
+        for kind in (PlaceKind.AGENT, PlaceKind.NODE)
+        for place in cluster.bundle.places(kind)
+    }
+    nodes.sort(key=lambda name: (name not in recorded, name not in local, name))
+    why = "each node takes it in" if not outside else "each node that a load-balancer may use"
+    return WaysIn(tuple(nodes[:MOST]), why, len(nodes[MOST:]), tuple(closed))
+
+
+def _is_checked(service: Service) -> bool:
+    """Tell whether load-balancers leave out nodes without a local endpoint."""
+    return service.external_traffic_policy == "Local" and bool(service.health_check_node_port)
+
+
+def _with_endpoints(cluster: ClusterView, service: Service) -> set[str]:
+    """Return the nodes that have endpoints of a Service which take connections."""
+    return {
+        end.node
+        for end in cluster.kube.endpoints
+        if (end.namespace, end.service) == (service.namespace, service.name)
+        and (end.ready or end.serving)
+    }
+
+
+def _to_endpoints(cluster: ClusterView, service: Service) -> WaysIn:
+    nodes = sorted(_with_endpoints(cluster, service) - {""})
+    return WaysIn(tuple(nodes[:1]), "the node of an endpoint: the Service is headless")

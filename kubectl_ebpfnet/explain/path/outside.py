@@ -1,0 +1,196 @@
+"""The packet of a client outside: a path by each node that it may enter by, and one verdict of all.
+
+What customers get is what each of these nodes does: which of them takes a packet in, a network
+decides that no record shows. So only what holds for every node is the verdict of all; where they
+differ, the verdict is unknown and says which node does what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from kubectl_ebpfnet.explain.path.destinations import far_address
+from kubectl_ebpfnet.explain.path.entrance import WaysIn, ways_in
+from kubectl_ebpfnet.explain.path.sender import sender_of
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.path import (
+    Entrance,
+    Entry,
+    Finding,
+    Fix,
+    HopKind,
+    HopPlace,
+    Packet,
+    Path,
+    PathRequest,
+    Severity,
+    State,
+    Target,
+    Verdict,
+)
+
+T = TypeVar("T")
+_NAMED = 3
+"""Nodes that a sentence names."""
+_WORST_FIRST = (
+    Verdict.DROPPED, Verdict.UNKNOWN, Verdict.DELIVERED, Verdict.REACHABLE, Verdict.LEAVES,
+)  # fmt: skip
+
+
+def explain(cluster: ClusterView, request: PathRequest, by: Callable[[str], Path]) -> Path:
+    """Explain the paths of a client's packet, and what they come to.
+
+    Args:
+        cluster: the bundle's indexes.
+        request: the packet's ends.
+        by: explains the path by a node.
+
+    Raises:
+        NotFound: the bundle does not know the node of --via, or the destination object.
+        UsageError: the client has an address of the cluster, or the Service lacks the port.
+    """
+    sender_of(cluster, request)  # refuses what is no client outside
+    ways = ways_in(cluster, request)
+    if not ways.nodes:
+        return _by_nobody(cluster, request, ways)
+    entries = tuple(Entry(node, by(node)) for node in ways.nodes)
+    return _together(entries, ways)
+
+
+def start(walk: PathBuilder, packet: Packet) -> PacketState:
+    """Add the hop outside; return the packet at the node where it enters.
+
+    Args:
+        walk: of this entry.
+        packet: as the client sends it.
+    """
+    client, entry = packet.flow.source, walk.ends.entry
+    walk.hop(
+        HopPlace.WORLD, str(client), "", HopKind.LINK,
+        f"client {client}, outside of the cluster, sends it; it enters by {entry}",
+        State.DERIVED, packet,
+    )  # fmt: skip
+    if walk.cluster.pod_with(packet.flow.destination) is not None:
+        target = packet.flow.destination
+        walk.presumed.add(f"that the network outside leads {target}, a pod's address, to {entry}")
+    return PacketState(Stage.ARRIVAL, packet, entry)
+
+
+def _by_nobody(cluster: ClusterView, request: PathRequest, ways: WaysIn) -> Path:
+    """Return the answer where no node is known that the packet enters by."""
+    sender = sender_of(cluster, request)
+    far = far_address(cluster, request, sender)
+    target = Target(
+        request.destination, request.destination_kind, request.destination_namespace,
+        request.destination_name, far.address, far.port,
+    )  # fmt: skip
+    problem = ways.problem or far.note or "no node is known by which it enters the cluster"
+    return Path(
+        source=sender.target(request, request.source_address),
+        destination=target,
+        protocol=request.protocol,
+        verdict=Verdict.UNKNOWN,
+        reason=problem,
+        hops=(),
+        findings=(),
+        cause=problem,
+        fix=ways.fix or far.fix,
+    )
+
+
+def _together(entries: Sequence[Entry], ways: WaysIn) -> Path:
+    """Return the verdict of all entries, with the hops of the one that decides it."""
+    first = _deciding(entries)
+    verdict, reason = _verdict(entries, ways)
+    path = first.path
+    fix = path.fix
+    if verdict is Verdict.UNKNOWN and fix is None and ways.left_out:
+        fix = Fix("Ask for each node by itself: --via node/NAME.")
+    return replace(
+        path,
+        verdict=verdict,
+        reason=reason,
+        cause=path.cause if verdict is not Verdict.UNKNOWN or path.cause else reason,
+        fix=fix,
+        drop=path.drop if verdict is Verdict.DROPPED else None,
+        findings=_findings(entries, verdict),
+        flows=_once(flow for entry in entries for flow in entry.path.flows),
+        tracking=_once(note for entry in entries for note in entry.path.tracking),
+        outside=Entrance(ways.why, first.node, tuple(entries), ways.closed, ways.left_out),
+    )
+
+
+def _deciding(entries: Sequence[Entry]) -> Entry:
+    """Return the entry whose hops are shown: the worst, or of those that let it through the one
+    that was seen."""
+    return min(entries, key=lambda entry: _WORST_FIRST.index(entry.path.verdict))
+
+
+def _verdict(entries: Sequence[Entry], ways: WaysIn) -> tuple[Verdict, str]:
+    """Return what customers get, and why."""
+    first = _deciding(entries)
+    path, verdicts = first.path, {entry.path.verdict for entry in entries}
+    if len(entries) == 1 and not ways.left_out:
+        return path.verdict, path.reason
+    more = f"; {ways.left_out} more nodes were not asked" if ways.left_out else ""
+    others = [entry.node for entry in entries if entry is not first]
+    if all(verdict.let_through for verdict in verdicts):
+        also = f"; by {_listed(others)} nothing stops it either" if others else ""
+        return path.verdict, f"by {first.node}: {_bare(path)}{also}{more}"
+    if verdicts == {Verdict.DROPPED}:
+        asked = " that were asked" if ways.left_out else ""
+        reason = f"by each of the {len(entries)} nodes{asked}; by {first.node} {path.reason}{more}"
+        if not ways.left_out:
+            return Verdict.DROPPED, f"dropped {reason}"
+        return Verdict.UNKNOWN, f"unknown: dropped {reason}"
+    if verdicts == {Verdict.UNKNOWN}:
+        each = f"by each of the {len(entries)} nodes; " if others else ""
+        return Verdict.UNKNOWN, f"unknown {each}by {first.node}: {_bare(path)}{more}"
+    return Verdict.UNKNOWN, f"it depends on the node that it enters by: {_of_each(entries)}{more}"
+
+
+def _bare(path: Path) -> str:
+    """Return the reason without the word of its verdict."""
+    return path.reason.removeprefix(path.verdict.value).lstrip(":, ")
+
+
+def _of_each(entries: Sequence[Entry]) -> str:
+    """Return what each verdict is of which nodes, the worst first, with the reason of one."""
+    words = []
+    for verdict in _WORST_FIRST:
+        same = [entry for entry in entries if entry.path.verdict is verdict]
+        if not same:
+            continue
+        path = same[0].path
+        why = path.drop.by if path.drop is not None else path.cause
+        why = f" ({why})" if why and not verdict.let_through else ""
+        words.append(f"{verdict.value} by {_listed([entry.node for entry in same])}{why}")
+    return ", ".join(words)
+
+
+def _listed(nodes: Sequence[str]) -> str:
+    more = len(nodes) - _NAMED
+    return ", ".join(nodes[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _findings(entries: Sequence[Entry], verdict: Verdict) -> tuple[Finding, ...]:
+    """Return the findings of every entry, the gravest first, each once; and that they differ."""
+    found = [finding for entry in entries for finding in entry.path.findings]
+    drops = [entry for entry in entries if entry.path.verdict is Verdict.DROPPED]
+    if verdict is Verdict.UNKNOWN and drops and any(e.path.verdict.let_through for e in entries):
+        title = f"{_listed([entry.node for entry in drops])} drops what others let through"
+        detail = "Clients fail or not as the network leads them."
+        proof = tuple(e for d in drops for hop in d.path.hops[-1:] for e in hop.evidence)
+        found.insert(0, Finding(Severity.ERROR, title, detail, proof))
+    found.sort(key=lambda finding: list(Severity).index(finding.severity))
+    return _once(found)
+
+
+def _once(found: Iterable[T]) -> tuple[T, ...]:
+    """Return things without those that are equal to an earlier one."""
+    kept: list[T] = []
+    kept.extend(each for each in found if each not in kept)
+    return tuple(kept)

@@ -1,0 +1,116 @@
+"""Who sends the packet: a pod, a process in a node's own network namespace, or a client outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.errors import NotFound, UsageError
+from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup, first_lookup
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.explain.views.in_capture import in_capture
+from kubectl_ebpfnet.explain.views.placed_pod import placed_pod
+from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.path import PathRequest, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """The source of a request, as it was found.
+
+    Attributes:
+        kind: `pod`, `node` or `address`.
+        namespace, name: of the object, "" for a client outside.
+        pod: None for others than pods, and where it is not recorded.
+        node: the node that its packets meet first: its own, or the one by which a client outside
+            enters; "" when not known.
+        addresses: its own, of both IP versions.
+        note: how it was found, one sentence; "" when there is nothing to say.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    pod: Pod | None
+    node: str
+    addresses: tuple[Address, ...]
+    note: str = ""
+
+    @property
+    def host_network(self) -> bool:
+        """Whether it sends from its node's own network namespace."""
+        return self.kind == "node" or (self.pod is not None and self.pod.host_network)
+
+    @property
+    def outside(self) -> bool:
+        """Whether it is outside of the cluster."""
+        return self.kind == "address"
+
+    def first_lookup(self, cluster: ClusterView) -> Lookup:
+        """Return where its packet's destination is looked up first."""
+        if self.outside:
+            return Lookup.DEVICE
+        return first_lookup(cluster.node(self.node), self.host_network)
+
+    def target(self, request: PathRequest, address: Address | None) -> Target:
+        """Return the end of the path: the node of a client outside is none of it.
+
+        Args:
+            request: has its words.
+            address: the one that it sends from.
+        """
+        node = "" if self.outside else self.node
+        return Target(
+            request.source, self.kind, self.namespace, self.name, address, None, node, self.note
+        )
+
+
+def sender_of(cluster: ClusterView, request: PathRequest, entry: str = "") -> Sender:
+    """Find who sends the packet of a request.
+
+    Args:
+        cluster: the bundle's indexes.
+        request: names the source.
+        entry: the node by which a client outside enters.
+
+    Raises:
+        NotFound: the bundle does not know the pod or node.
+        UsageError: the address of a client outside is one of the cluster's own.
+    """
+    name = request.source_name
+    if request.source_address is not None:
+        check_outside(cluster, request.source_address)
+        return Sender("address", "", "", None, entry, (request.source_address,))
+    if request.source_kind == "node":
+        node = cluster.kube_node(name)
+        if node is None and name not in cluster.node_names:
+            raise NotFound("node", name, hint=in_capture("nodes", cluster.node_names, name))
+        if node is not None:
+            return Sender("node", "", name, None, name, node.internal_addresses)
+        own = sorted(cluster.node(name).own_addresses, key=str)
+        return Sender("node", "", name, None, name, tuple(own), "its Node object is not recorded")
+    found = placed_pod(cluster, request.source_namespace, request.source_kind, name)
+    return Sender(
+        "pod", found.namespace, found.name, found.pod, found.node, found.addresses, found.note
+    )
+
+
+def check_outside(cluster: ClusterView, address: Address) -> None:
+    """Refuse the address of a client outside that is the cluster's own.
+
+    Raises:
+        UsageError: a pod, a node or a Service has it; the hint says how to ask for these.
+    """
+    pod = cluster.pod_with(address)
+    if pod is not None:
+        who, hint = f"pod {pod.namespace}/{pod.name}", f"path -n {pod.namespace} pod/{pod.name} …"
+    elif node := cluster.owner_of(address):
+        who, hint = f"node {node}", f"path node/{node} …"
+    else:
+        owners = (s for s in cluster.kube.services if address in s.addresses)
+        service = next(owners, None)
+        if service is None:
+            return
+        who = f"svc {service.namespace}/{service.name}"
+        hint = "packets come from its pods: path pod/NAME …"
+    raise UsageError(f"{address} is no client outside: {who} has it", hint=hint)
