@@ -378,6 +378,7 @@ class DatapathConfig:
         node_port_mode: `snat`, `dsr`, `hybrid`.
         no_backend_response: to packets for a Service without a backend: `reject` (an ICMP error)
             or `drop`; "" in versions without the choice.
+        acceleration: of NodePorts by XDP: `native`, `generic`, `best-effort`, `disabled`.
         node_port_mode_annotation: whether a Service may have a mode of its own, by annotation.
         devices: native devices.
         attach_mode: `tc` or `tcx`.
@@ -416,6 +417,7 @@ class DatapathConfig:
     node_port_last: int | None = None
     node_port_mode: str = ""
     no_backend_response: str = ""
+    acceleration: str = ""
     node_port_mode_annotation: bool | None = None
     devices: tuple[str, ...] = ()
     attach_mode: str = ""

@@ -181,8 +181,19 @@ def _by_commands(
     return DevicePrograms(named, tuple(asked), missing, cilium, tuple(pinned.detached), empty)
 
 
+def xdp_entry(node: NodeView, device: str) -> Presence:
+    """Tell whether Cilium's XDP program is at a device of a node."""
+    there = [p for p in at_device(node, device, "ingress").programs if p.chain == "xdp"]
+    if any(program.ciliums for program in there):
+        return Presence.PRESENT
+    whole, nameless = node[q.ATTACHMENTS], any(not p.attachment.program_name for p in there)
+    listed = not device_gaps(whole.record) if whole.known else node[q.BPF_NET].known
+    return Presence.ABSENT if listed and not nameless else Presence.UNKNOWN
+
+
 def _presence(named: Iterable[ProgramAtHook], *, complete: bool) -> Presence:
-    programs = list(named)
+    """Tell whether Cilium's program that a packet meets behind XDP is there."""
+    programs = [program for program in named if program.chain != "xdp"]
     if any(program.ciliums and not program.by_pin for program in programs):
         return Presence.PRESENT
     nameless = any(

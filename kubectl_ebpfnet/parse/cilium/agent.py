@@ -60,6 +60,7 @@ def status(data: bytes) -> DatapathConfig:
         node_port_last=js.number(features, "nodePort", "portMax"),
         node_port_mode=js.text(features, "nodePort", "mode").lower(),
         node_port_mode_annotation=_mode_annotation(features),
+        acceleration=_acceleration(features),
         devices=_devices(kpr),
         attach_mode=js.text(value, "attach-mode").lower(),
         datapath_mode=js.text(value, "datapath-mode").lower(),
@@ -109,6 +110,12 @@ def _masquerade(value: Any, version: str) -> str:
 def _native_cidrs(value: Any) -> tuple[Network, ...]:
     names = ("snat-exclusion-cidr-v4", "snat-exclusion-cidr-v6", "snat-exclusion-cidr")
     return js.networks([js.text(value, name) for name in names])
+
+
+def _acceleration(features: object) -> str:
+    """Return how XDP accelerates NodePorts, in the ConfigMap's words; "" where nothing says."""
+    said = js.text(features, "nodePort", "acceleration").lower()
+    return "disabled" if said == "none" else said
 
 
 def _mode_annotation(features: Any) -> bool | None:

@@ -248,3 +248,73 @@ def test_a_detached_program_of_connect_translates_nothing(call: str, missing: bo
     if missing:
         assert path.verdict == "unknown"
         assert "without having become a backend's address" in path.reason
+
+
+# --- XDP ------------------------------------------------------------------------------------------
+
+XDP = {"devname": "eth0", "ifindex": 2, "mode": "driver", "id": 4711}
+
+
+def accelerated(how: str, *xdp: dict[str, Any], name: str = "cil_xdp_entry") -> Answer:
+    """The answer where node1 is to accelerate NodePorts, and has these XDP programs."""
+
+    def status(value: Any) -> None:
+        value["kube-proxy-replacement"]["features"]["nodePort"]["acceleration"] = how
+
+    def net(value: Any) -> None:
+        value[0]["xdp"] = list(xdp)
+
+    def programs(value: Any) -> None:
+        value.append({"id": 4711, "type": "xdp", "name": name, "tag": "00"})
+
+    changes = [json_edit("node1", "cilium-dbg status -o json", status)]
+    changes += [json_edit("node1", NET, net)] if xdp else []
+    changes += [json_edit("node1", "bpftool -j prog show", programs)]
+    return ask(changed(VXLAN, *changes), "client", "pod/web:8080")
+
+
+TITLE = "cil_xdp_entry is not attached at eth0 of node node1, though bpf-lb-acceleration is "
+
+
+@pytest.mark.parametrize(
+    ("how", "said", "severity"),
+    [("Native", "native", "error"), ("Generic", "generic", "error"),
+     ("Best-Effort", "best-effort, or its driver cannot run it", "warning")],
+)  # fmt: skip
+def test_xdp_that_is_missing_is_named_with_its_consequence(
+    how: str, said: str, severity: str
+) -> None:
+    path = accelerated(how)
+    found = finding(path, TITLE)
+    assert (found.title, found.severity) == (TITLE + said, severity)
+    assert "is balanced by cil_from_netdev" in found.detail
+    assert path.verdict == "delivered"
+
+
+def test_xdp_that_is_there_or_not_wanted_is_no_fault() -> None:
+    for path in (accelerated("Native", XDP), accelerated("Disabled"), accelerated("")):
+        assert not any("cil_xdp_entry is not" in found.title for found in path.findings)
+
+
+def test_an_xdp_program_of_somebody_else_in_its_place_is_both_named() -> None:
+    with attempt(600.0):
+        path = accelerated("Native", XDP, name="guard")
+    assert finding(path, TITLE)
+    assert "what guard (xdp, id 4711" in path.reason
+
+
+def test_xdp_is_no_program_behind_it() -> None:
+    """Cilium's XDP program alone does not do what cil_from_netdev does."""
+
+    def net(value: Any) -> None:
+        value[0]["xdp"] = [XDP]
+
+    def programs(value: Any) -> None:
+        value.append({"id": 4711, "type": "xdp", "name": "cil_xdp_entry", "tag": "00"})
+
+    changes = (
+        detached("node1", "eth0", "cil_from_netdev"), json_edit("node1", NET, net),
+        json_edit("node1", "bpftool -j prog show", programs),
+    )  # fmt: skip
+    path = ask(changed(VXLAN, *changes), "client", "pod/web:8080")
+    assert finding(path, "no program of Cilium's is attached at eth0 (ingress) of node node1")

@@ -29,6 +29,7 @@ from kubectl_ebpfnet.explain.path.stages.losses import device_losses
 from kubectl_ebpfnet.explain.path.stages.missing_programs import (
     is_ciliums,
     report_absent,
+    report_no_xdp,
     without_cilium,
 )
 from kubectl_ebpfnet.explain.path.stages.node_route import takes_outer
@@ -62,6 +63,7 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
         device_losses(walk, node, name, "rx")
     show_below(walk, here, device, "ingress")
     cilium = show_programs(walk, here, device, "ingress")
+    report_no_xdp(walk, here, node, device)
     if cilium is Presence.PRESENT and calls_nothing(walk, here, node, device):
         return None
     if here.sealed is not None:

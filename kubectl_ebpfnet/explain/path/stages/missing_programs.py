@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
-from kubectl_ebpfnet.explain.programs.at_device import Presence, at_device
+from kubectl_ebpfnet.explain.programs.at_device import Presence, at_device, xdp_entry
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
@@ -175,6 +175,35 @@ def to_network(walk: PathBuilder, here: PacketState, node: NodeView, found: Pres
     report_absent(walk, here, here.device, hook)
     if here.packet.outer is None and not walk.cluster.in_cluster(here.packet.flow.destination):
         walk.outdate()  # it was masqueraded by what is gone
+
+
+def report_no_xdp(walk: PathBuilder, here: PacketState, node: NodeView, device: str) -> None:
+    """Report where NodePorts are to be accelerated, and cil_xdp_entry is not at the device. Drivers
+    without XDP are passed over where it is `best-effort` (Cilium pkg/datapath/loader/xdp.go).
+
+    Args:
+        walk: takes the finding.
+        here: the packet, as it comes to the node from the network.
+        node: the node.
+        device: by which it comes in.
+    """
+    wanted = node.config.acceleration
+    if walk.forth is not None or device not in node.config.devices:
+        return
+    if wanted not in ("native", "generic", "best-effort"):
+        return
+    if xdp_entry(node, device) is not Presence.ABSENT:
+        return
+    gone = "" if wanted != "best-effort" else ", or its driver cannot run it"
+    walk.finding(
+        Severity.ERROR if wanted != "best-effort" else Severity.WARNING,
+        f"cil_xdp_entry is not attached at {device} of node {here.node}, though "
+        f"bpf-lb-acceleration is {wanted}{gone}",
+        "What comes from the network for a NodePort, an external IP or a LoadBalancer is balanced "
+        "by cil_from_netdev, behind the stack's work for each packet, and no prefix that is denied "
+        "by XDP (cilium prefilter) is. Restarting the agent attaches the program again.",
+        at_device(node, device, "ingress").evidence,
+    )
 
 
 def is_ciliums(node: NodeView, device: str) -> bool:
