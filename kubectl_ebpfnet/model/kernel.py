@@ -33,6 +33,7 @@ class Link:
         master: name of the bridge or bond that it is enslaved to, or "".
         tunnel_port: UDP destination port of vxlan/geneve, None otherwise.
         tunnel_external: the tunnel takes its parameters from each packet (collect metadata).
+        vrf_table: name of the routing table of a VRF, "" for other devices and where not said.
         xdp_program: id of an attached XDP program, None when there is none.
         qdisc: kind of its root qdisc, "" when not said.
     """
@@ -52,6 +53,7 @@ class Link:
     master: str = ""
     tunnel_port: int | None = None
     tunnel_external: bool = False
+    vrf_table: str = ""
     xdp_program: int | None = None
     qdisc: str = ""
     span: Span = field(default=NOWHERE, compare=False)

@@ -44,6 +44,15 @@ def _directly_below(node: NodeView, device: str) -> list[str]:
     return [name for name in lower if name]
 
 
+def vrf_of(node: NodeView, device: str) -> Link | None:
+    """Return the VRF that a device is, or belongs to (Linux drivers/net/vrf.c); None without one,
+    and where links were not read."""
+    link = node.link(device)
+    if link is not None and link.kind != "vrf":
+        link = node.link(link.master) if link.master else None
+    return link if link is not None and link.kind == "vrf" else None
+
+
 @dataclass(frozen=True, slots=True)
 class Down:
     """A device that takes no packets.

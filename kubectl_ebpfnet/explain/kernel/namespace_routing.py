@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kubectl_ebpfnet.explain.kernel.devices import vrf_of
 from kubectl_ebpfnet.explain.kernel.routing import RoutingTables
 from kubectl_ebpfnet.explain.kernel.rule_match import RoutedPacket
 from kubectl_ebpfnet.explain.views.answer import Answer
@@ -15,7 +16,7 @@ from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Record
-from kubectl_ebpfnet.model.kernel import InterfaceAddress, Route, Rule
+from kubectl_ebpfnet.model.kernel import InterfaceAddress, Link, Route, Rule
 from kubectl_ebpfnet.model.net import SCTP, TCP, UDP, Address, Flow
 from kubectl_ebpfnet.model.protocol.questions import PROGRAM
 
@@ -91,6 +92,7 @@ def packet_from_device(node: NodeView, flow: Flow, in_device: str) -> RoutedPack
         user=0,
         tunnel_id=None if tunnelled else 0,
         in_vrf=_in_vrf(node, in_device),
+        vrf_table=vrf_table(node, vrf_of(node, in_device)),
     )
 
 
@@ -117,6 +119,13 @@ def own_packet(flow: Flow, *, user: int | None = None, mark: int | None = 0) -> 
 def way_back(destination: Address, source: Address) -> RoutedPacket:
     """Return a packet to a packet's sender, of which nothing else is known."""
     return RoutedPacket(destination, source, mark=None, tunnel_id=0)
+
+
+def vrf_table(node: NodeView, vrf: Link | None) -> str:
+    """Return the name of a VRF's table as the node's routes have it, "" where that is not known:
+    `ip link` prints its number, `ip route` a name where the image has one."""
+    table = vrf.vrf_table if vrf is not None else ""
+    return table if any(route.table == table for route in node[q.ROUTES].facts) else ""
 
 
 def _in_vrf(node: NodeView, device: str) -> bool | None:

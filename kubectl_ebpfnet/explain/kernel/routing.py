@@ -22,6 +22,9 @@ from kubectl_ebpfnet.model.net import UDP, Address
 DEFAULT_RULES = (Rule(0, "local"), Rule(32766, "main"), Rule(32767, "default"))
 """The rules of a new namespace."""
 
+_OF_VRFS = Rule(1000, "", action="l3mdev")
+"""The rule that the first VRF of a namespace adds (drivers/net/vrf.c)."""
+
 REFUSING = frozenset({"blackhole", "unreachable", "prohibit"})
 _USUAL_TABLES = frozenset({"local", "main", "default"})
 _LOOK_UP = "lookup"
@@ -92,7 +95,9 @@ def decide(tables: RoutingTables, packet: RoutedPacket) -> Decision:
     Returns:
         The decision; `refused` says "no route to …" when nothing matches.
     """
-    listed = DEFAULT_RULES if tables.rules is None else tables.rules
+    listed = tables.rules
+    if listed is None:
+        listed = (*DEFAULT_RULES, _OF_VRFS) if packet.in_vrf else DEFAULT_RULES
     rules = sorted(listed, key=lambda rule: rule.priority)
     version = packet.destination.version
     rules = [rule for rule in rules if rule.version in (None, version)]
@@ -146,6 +151,8 @@ def _acted(
         return passed if target is None else target  # an unresolved goto is passed over
     if rule.action == "nop":
         return passed
+    if rule.action == "l3mdev" and packet.vrf_table:
+        return _looked_up(replace(rule, table=packet.vrf_table), tables, packet, passed)
     if rule.action == "l3mdev":
         reason = f"the table of the VRF is not known, which {rule_text(rule)} looks up"
         return _merged([(Decision(None, rule, undecided=reason), "")], passed)

@@ -30,6 +30,7 @@ class RoutedPacket:
         tunnel_id: of the tunnel that it came out of, 0 for none, None when not known.
         to_client: a destination port that is not known is of CLIENT_PORTS.
         in_vrf: whether it came in by a device of a VRF; None when not known.
+        vrf_table: of that VRF, "" when not known.
     """
 
     source: Address
@@ -44,6 +45,7 @@ class RoutedPacket:
     tos: int | None = None
     tunnel_id: int | None = 0
     in_vrf: bool | None = False
+    vrf_table: str = ""
     to_client: bool = False
 
 

@@ -14,7 +14,7 @@ from pyroute2.netlink.rtnl import RTM_GETLINK
 
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
-from kubectl_ebpfnet.node.netlink.names import device
+from kubectl_ebpfnet.node.netlink.names import device, names
 from kubectl_ebpfnet.node.netlink.rtnetlink import dump, text
 
 _TUNNELS = frozenset({"vxlan", "geneve"})
@@ -95,6 +95,7 @@ def _link(message: Any, devices: dict[int, str]) -> Link:
         master=device(devices, master) if master else "",
         tunnel_port=port,
         tunnel_external=external,
+        vrf_table=_vrf_table(info),
         xdp_program=next(_xdp(message, _XDP_LISTED), None),
         qdisc=message.get_attr("IFLA_QDISC") or "",
     )
@@ -108,6 +109,13 @@ def mac(address: str | None) -> str:
         address: hexadecimal bytes with colons.
     """
     return "" if not address or (len(address) + 1) // 3 in _IP_ADDRESS_BYTES else address
+
+
+def _vrf_table(info: Any) -> str:
+    """Return the table of a VRF by iproute2's name for it, "" for other devices."""
+    data = info.get_attr("IFLA_INFO_DATA") if _kind(info) == "vrf" else None
+    table = data.get_attr("IFLA_VRF_TABLE") if data is not None else None
+    return "" if table is None else names("rt_tables").get(table, str(table))
 
 
 def _kind(info: Any) -> str:

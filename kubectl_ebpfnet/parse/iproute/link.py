@@ -67,6 +67,8 @@ def _json_link(record: dict[str, Any], span: Span) -> Link:
     info = _member(record, "linkinfo")
     kind = json_text(info, "info_kind", source)
     tunnel = _member(info, "info_data") if kind in _TUNNELS else {}
+    vrf = _member(info, "info_data") if kind == "vrf" else {}
+    table = json_integer(vrf, "table", source)
     peer_index, peer_name = _peer(json_text(record, "link", source))
     netns_id = json_integer(record, "link_netnsid", source, least=None)
     return Link(
@@ -85,6 +87,7 @@ def _json_link(record: dict[str, Any], span: Span) -> Link:
         master=json_text(record, "master", source),
         tunnel_port=json_integer(tunnel, "port", source),
         tunnel_external=tunnel.get("external") is True,
+        vrf_table="" if table is None else str(table),
         xdp_program=_json_xdp(record),
         qdisc=json_text(record, "qdisc", source),
         span=span,
@@ -221,6 +224,8 @@ def _kind_line(block: dict[str, Any], line: list[str], number: int) -> None:
     if kind in _NOT_A_KIND or kind.endswith("_slave") or not _KIND.fullmatch(kind):
         return
     block["kind"] = kind
+    if kind == "vrf" and line[1:2] == ["table"]:
+        block["vrf_table"] = "".join(line[2:3])
     if kind not in _TUNNELS:
         return
     block["tunnel_external"] = "external" in line

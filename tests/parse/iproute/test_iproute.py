@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
@@ -82,6 +83,21 @@ def test_links_with_a_master_a_tunnel_and_xdp() -> None:
 def test_without_details_there_is_no_kind() -> None:
     for command in ("link", "addr", "j-addr"):
         assert {link.kind for link in iproute.links(ip(command))} == {""}
+
+
+def test_a_vrf_names_its_table_as_text_and_as_json() -> None:
+    """By iproute2's ip/iplink_vrf.c, vrf_print_opt."""
+    flags = "<NOARP,MASTER,UP,LOWER_UP> mtu 65575 qdisc noqueue state UP mode DEFAULT group default"
+    text = (
+        f"5: red: {flags} qlen 1000\n"
+        "    link/ether 7a:00:00:00:00:05 brd ff:ff:ff:ff:ff:ff promiscuity 0 minmtu 1280\n"
+        "    vrf table 10 addrgenmode eui64 numtxqueues 1 numrxqueues 1 gso_max_size 65536\n"
+    )
+    record = {"ifindex": 5, "ifname": "red", "flags": ["UP"], "linkinfo": {"info_kind": "vrf"}}
+    record["linkinfo"]["info_data"] = {"table": 10}  # type: ignore[index]
+    for data in (text.encode(), json.dumps([record]).encode()):
+        (link,) = iproute.links(data)
+        assert (link.kind, link.vrf_table) == ("vrf", "10")
 
 
 def test_the_pods_link_of_tp06() -> None:

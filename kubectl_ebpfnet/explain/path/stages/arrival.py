@@ -20,6 +20,7 @@ from kubectl_ebpfnet.explain.path.stages import (
     outer,
     reply_nat,
     size,
+    vrf,
 )
 from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
 from kubectl_ebpfnet.explain.path.stages.encryption import decrypt
@@ -89,6 +90,8 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
 
 def _outer_comes_in(walk: PathBuilder, here: PacketState, node: NodeView, device: str) -> bool:
     """Let the packet that carries it, of a tunnel or encrypted, come to the node's own stack."""
+    assert here.packet.outer is not None
+    vrf.gives_to_socket(walk, here, node, device, here.packet.outer.protocol)
     return (
         host_firewall.carrier_comes_in(walk, here, node, device)
         and pass_device(walk, here, node, device, "ingress") is not None

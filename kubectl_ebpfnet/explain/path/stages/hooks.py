@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.context import Context
+from kubectl_ebpfnet.explain.kernel.devices import vrf_of
 from kubectl_ebpfnet.explain.kernel.marks import NO_MARK, Mark
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, way_back
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables, tables_of
@@ -40,7 +41,7 @@ def entering(walk: PathBuilder, here: PacketState, node: NodeView) -> Context:
     nodes = walk.cluster.node_addresses
     first = Context(
         here.packet.flow,
-        here.in_device,
+        in_device(node, here.in_device),
         "",
         _mark(here, node),
         # pkg/ipmasq and pkg/datapath/ipset: Cilium keeps the nodes' addresses in this set.
@@ -50,6 +51,12 @@ def entering(walk: PathBuilder, here: PacketState, node: NodeView) -> Context:
         back_device=back_device(node, here.packet.flow) if here.in_device else None,
     )
     return first if walk.forth is None else _answering(walk.forth, here, first)
+
+
+def in_device(node: NodeView, device: str) -> str | None:
+    """Return by which device netfilter sees a packet come in: of a device in a VRF, the chains see
+    now the device and now the VRF (drivers/net/vrf.c, vrf_rcv_nfhook)."""
+    return None if vrf_of(node, device) is not None else device
 
 
 def _answering(forth: PathBuilder, here: PacketState, context: Context) -> Context:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.path.endings import Destination
-from kubectl_ebpfnet.explain.path.stages import destination_nat, hooks, listener, reply_nat
+from kubectl_ebpfnet.explain.path.stages import destination_nat, hooks, listener, reply_nat, vrf
 from kubectl_ebpfnet.explain.path.stages.conntrack_table import table_is_full
 from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_at_cgroups
@@ -196,5 +196,6 @@ def deliver(walk: PathBuilder, here: PacketState) -> None:
         State.DERIVED,
         here.packet,
     )
+    vrf.gives_to_socket(walk, here, node, here.in_device, here.packet.flow.protocol)
     if walk.forth is not None or listener.on_node(walk, here, node):
         walk.arrived(Destination.NODE, f"to node {here.node}")

@@ -21,6 +21,7 @@ from kubectl_ebpfnet.explain.kernel.namespace_routing import (
 )
 from kubectl_ebpfnet.explain.kernel.routing import Decision, RoutingTables, describe
 from kubectl_ebpfnet.explain.kernel.rule_match import RoutedPacket
+from kubectl_ebpfnet.explain.path.stages import vrf
 from kubectl_ebpfnet.explain.path.stages.no_route import (
     drop_refused,
     end_not_known,
@@ -87,6 +88,7 @@ def route_of(
         decision = routing.with_kernel_answer(decision, answer, tables, packet)
         decision = forwarding.told_apart(decision, answer)
         _tell_difference(walk, here, decision, destination, proof)
+    decision = vrf.looked_up_in(walk, here, node, tables, packet, decision)
     # The kernel's look-up fails at these sysctls as well; they tell why.
     barrier = _barrier(here, node, tables, packet, by_tables, place)
     if answer is None and not node[q.SYSCTLS].known and not _forwarded(walk, here):

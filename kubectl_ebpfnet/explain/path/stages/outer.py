@@ -97,12 +97,12 @@ def may_come_in(walk: PathBuilder, here: PacketState, node: NodeView, device: st
     """
     before = ("PREROUTING", ("raw", "mangle", "filter"))
     chains = (before, ("INPUT", ("mangle", "filter")))
-    context = _context(here, node, device, "", NO_MARK)
+    context = _context(here, node, hooks.in_device(node, device), "", NO_MARK)
     return _passes(walk, here, node, context, chains) is not None
 
 
 def _context(
-    here: PacketState, node: NodeView, in_device: str, out_device: str, mark: Mark
+    here: PacketState, node: NodeView, in_device: str | None, out_device: str, mark: Mark
 ) -> Context:
     assert here.packet.outer is not None
     own = node.own_addresses or None
