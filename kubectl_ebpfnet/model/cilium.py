@@ -446,7 +446,16 @@ class DatapathConfig:
 class EgressGatewayPolicy:
     """A row of `bpf egress list`: traffic of `source` to `destination` leaves by `gateway`.
 
-    `gateway` is None for "Not Found"; `excluded` marks an excluded CIDR.
+    Attributes:
+        source: the pod's address.
+        destination: the policy's CIDR.
+        egress_address: that the gateway gives the packet; None on other nodes, and where the
+            gateway has none.
+        gateway: the gateway node's address, None for "Not Found".
+        others: further gateways, where a policy has several for a connection to choose from.
+        excluded: the destination is an excluded CIDR: no gateway.
+        device: number of the device by which the gateway sends it, 0 where its routes decide or
+            where it is not said (`bpf egress list`).
     """
 
     source: Address
@@ -454,6 +463,8 @@ class EgressGatewayPolicy:
     egress_address: Address | None
     gateway: Address | None
     excluded: bool = False
+    others: tuple[Address, ...] = ()
+    device: int = 0
     span: Span = field(default=NOWHERE, compare=False)
 
 

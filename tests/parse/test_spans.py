@@ -34,6 +34,7 @@ WITH_A_QUESTION = {"node_side.facts"}
 """They need the question too: tests/model/protocol/test_questions.py."""
 PLAIN = {
     "cilium.maps.ip_masq",
+    "cilium.maps.ip_masq_json",
     "cilium.policy.endpoints",
     "lookup.addresses",
     "lookup.nslookup",

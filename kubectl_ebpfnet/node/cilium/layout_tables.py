@@ -175,9 +175,11 @@ def policy_stats_key(endpoint: int, key: bytes) -> bytes:
 
 
 def _egress(key: bytes, value: bytes) -> EgressGatewayPolicy:
-    """Decode prefix length, source, destination; egress address, then the IPv4 gateway."""
+    """Decode prefix length, source, destination; egress address, then the IPv4 gateway; in longer
+    values 12 bytes behind it the number of the egress device."""
     (bits,) = struct.unpack_from("=I", key)
     end = (len(key) - 4) // 2
+    at = end + 16
     gateway = IPv4Address(value[end : end + 4])
     excluded = gateway == _EXCLUDED
     return EgressGatewayPolicy(
@@ -186,6 +188,7 @@ def _egress(key: bytes, value: bytes) -> EgressGatewayPolicy:
         egress_address=_specified(address(value[:end])),
         gateway=None if excluded else _specified(gateway),
         excluded=excluded,
+        device=struct.unpack_from("=I", value, at)[0] if len(value) >= at + 4 else 0,
     )
 
 

@@ -21,7 +21,7 @@ Layouts = Mapping[tuple[int, int], Callable[[bytes, bytes], T]]
 IPCACHE = ("cilium_ipcache_v2", "cilium_ipcache")
 ENDPOINTS = ("cilium_lxc",)
 NODE_IDS = ("cilium_node_map_v2", "cilium_node_map")
-EGRESS4 = ("cilium_egress_gw_policy_v4_v2", "cilium_egress_gw_policy_v4")
+EGRESS4 = ("cilium_egress_gw_policy_v4_v2", "cilium_egress_gw_policy_v4", "cilium_egress_v4")
 EGRESS6 = ("cilium_egress_gw_policy_v6",)
 MASQ4, MASQ6 = ("cilium_ipmasq_v4",), ("cilium_ipmasq_v6",)
 

@@ -1,6 +1,6 @@
-"""Cilium's smaller maps: ipcache, endpoints, egress gateway, ip-masq, metrics.
+"""Cilium's smaller maps: ipcache, endpoints, ip-masq, metrics.
 
-Source: Cilium pkg/maps/{ipcache,lxcmap,egressmap,ipmasq,tunnel,metricsmap}; formats by version:
+Source: Cilium pkg/maps/{ipcache,lxcmap,ipmasq,tunnel,metricsmap}; formats by version:
 cilium-facts 2.4, 2.5, 2.7.
 """
 
@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.model import json_members as js
-from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, IpcacheEntry, LocalEndpoint, MetricRow
+from kubectl_ebpfnet.model.cilium import IpcacheEntry, LocalEndpoint, MetricRow
 from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.net import Network
+from kubectl_ebpfnet.parse._json import list_items
 from kubectl_ebpfnet.parse._text import address, integer, lines, network
 from kubectl_ebpfnet.parse.cilium.tabwriter import rows
 
 IPCACHE = "cilium bpf ipcache list"
 ENDPOINTS = "cilium bpf endpoint list"
-EGRESS = "cilium bpf egress list"
 MASQ = "cilium bpf ipmasq list"
 METRICS = "cilium bpf metrics list"
 
@@ -99,39 +98,21 @@ def _endpoint(number: int, key: str, value: str) -> LocalEndpoint:
     )
 
 
-def egress_gateway(data: bytes) -> tuple[EgressGatewayPolicy, ...]:
-    """Parse `bpf egress list`; a Cilium without that command has no policies. Raises ParseError."""
-    if _has_no_command(data, b"egress"):
-        return ()
-    return tuple(_egress(number, cells) for number, cells in rows(data, EGRESS, "Source IP"))
-
-
-def _has_no_command(data: bytes, name: bytes) -> bool:
+def has_no_command(data: bytes, name: bytes) -> bool:
     """Tell whether this is the help of `cilium bpf`, which an older one prints for a command that
     it does not know, and ends with exit code 0."""
     _, listed, commands = data.partition(b"\nAvailable Commands:\n")
     return bool(listed) and not any(line.split()[:1] == [name] for line in commands.splitlines())
 
 
-def _egress(number: int, cells: list[str]) -> EgressGatewayPolicy:
-    if len(cells) < 4:
-        raise ParseError(EGRESS, number, "a row without source, destination, egress and gateway")
-    gateway = js.address(cells[3])
-    egress = js.address(cells[2])
-    excluded = cells[3] == "Excluded CIDR" or cells[3] == "0.0.0.1"
-    return EgressGatewayPolicy(
-        source=address(cells[0], EGRESS, number),
-        destination=network(cells[1], EGRESS, number),
-        egress_address=None if egress is None or egress.is_unspecified else egress,
-        gateway=None if gateway is None or gateway.is_unspecified or excluded else gateway,
-        excluded=excluded,
-        span=Span(number),
-    )
-
-
 def ip_masq(data: bytes) -> tuple[Network, ...]:
     """Parse `bpf ipmasq list`: prefixes that are not masqueraded. Raises ParseError."""
     return tuple(network(cells[0], MASQ, number) for number, cells in rows(data, MASQ, "IP PREFIX"))
+
+
+def ip_masq_json(data: bytes) -> tuple[Network, ...]:
+    """Parse `bpf ipmasq list -o json`, a list of prefixes. Raises ParseError."""
+    return tuple(network(value, MASQ) for _, value in list_items(data, MASQ))
 
 
 def _without_port(text: str) -> str:

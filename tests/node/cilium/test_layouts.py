@@ -469,10 +469,10 @@ def test_words_of_service_flags(flags: int, said: str) -> None:
         ),
         (
             lpm_address("2001:db8::/32", 128, packed("fd00::5")),
-            packed("fd01::9") + packed("172.18.0.3") + bytes(20),
+            packed("fd01::9") + packed("172.18.0.3") + bytes(12) + struct.pack("=I", 7) + bytes(4),
             EgressGatewayPolicy(
                 ip_address("fd00::5"), ip_network("2001:db8::/32"), ip_address("fd01::9"),
-                ip_address("172.18.0.3"),
+                ip_address("172.18.0.3"), device=7,
             ),
         ),
     ],

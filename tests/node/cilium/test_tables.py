@@ -23,8 +23,8 @@ from kubectl_ebpfnet.model.protocol.questions import NodeRequest, node_argv
 from kubectl_ebpfnet.node.cilium import lb
 from kubectl_ebpfnet.node.cilium import pins as cilium_pins
 from kubectl_ebpfnet.node.server import registry
+from kubectl_ebpfnet.parse.cilium import egress, maps, policy
 from kubectl_ebpfnet.parse.cilium import lb as printed_lb
-from kubectl_ebpfnet.parse.cilium import maps, policy
 from tests.lab.cluster.datapath.syscall_bpf import HASH, LPM_TRIE, PERCPU_HASH
 from tests.node.cilium.cilium_bpffs import (
     Pins,
@@ -343,7 +343,7 @@ def test_egress_gateways_of_both_families(pins: Pins) -> None:
         "Source IP   Destination CIDR   Egress IP   Gateway IP\n"
         "10.0.0.5   1.2.0.0/16   172.18.0.9   172.18.0.3\n"
     )
-    assert facts("egress") == [four] == list(maps.egress_gateway(text.encode()))
+    assert facts("egress") == [four] == list(egress.policies(text.encode()))
     key6 = lpm_address("2001:db8::/32", 128, packed("fd00::5"))
     value6 = packed("fd01::9") + packed("0.0.0.1") + bytes(20)
     pins.make("cilium_egress_gw_policy_v6", 36, 40, {key6: value6}, LPM_TRIE)

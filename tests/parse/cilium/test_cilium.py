@@ -16,7 +16,7 @@ from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.cilium import Backend, CtEntry, DatapathConfig, PolicyEntry
 from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.net import ICMP, TCP, UDP, Flow
-from kubectl_ebpfnet.parse.cilium import agent, ct, lb, maps, nat, policy
+from kubectl_ebpfnet.parse.cilium import agent, ct, egress, lb, maps, nat, policy
 from kubectl_ebpfnet.parse.cilium import config as cilium_config
 from tests.parse import recorded, stored_json
 from tests.parse.parse_samples import every, sample
@@ -242,17 +242,66 @@ def test_the_endpoints_map_of_an_old_version() -> None:
 
 def test_a_cilium_without_egress_gateway_has_no_policies() -> None:
     said = sample("cilium-1.9.8/vxlan-node2/bpf-egress-list")
-    assert maps.egress_gateway(said) == ()
+    assert egress.policies(said) == ()
     with pytest.raises(ParseError):
-        maps.egress_gateway(said.replace(b"  endpoint ", b"  egress   "))
+        egress.policies(said.replace(b"  endpoint ", b"  egress   "))
 
 
 def test_the_egress_gateway_list() -> None:
-    found, missing, excluded = maps.egress_gateway(sample("cilium-1.14/format/bpf-egress-list"))
+    found, missing, excluded = egress.policies(sample("cilium-1.14/format/bpf-egress-list"))
     assert found.gateway == ip_address("172.30.0.11")
     assert missing.gateway is None
     assert not missing.excluded
     assert excluded.excluded
+
+
+def test_the_egress_gateway_list_as_it_was_printed_in_text_and_json() -> None:
+    text = egress.policies(sample("cilium-1.18/egress-gateway/bpf-egress-list"))
+    as_json = egress.policies_json(sample("cilium-1.18/egress-gateway/bpf-egress-list-o-json"))
+    assert sorted(map(str, text)) == sorted(map(str, as_json)) or set(text) == set(as_json)
+    assert len(text) == 4
+    (excluded,) = [row for row in text if row.excluded]
+    assert (excluded.destination, excluded.gateway) == (ip_network("1.1.1.0/24"), None)
+    assert {row.gateway for row in text if not row.excluded} == {ip_address("172.31.7.11")}
+
+
+def test_a_node_without_the_egress_gateways_map_says_so_on_stderr_alone() -> None:
+    assert egress.policies(b"") == egress.policies_json(b"") == ()
+
+
+def test_egress_gateways_up_to_1_10() -> None:
+    (text,) = egress.policies(sample("cilium-1.10/format/bpf-egress-list"))
+    (as_json,) = egress.policies_json(sample("cilium-1.10/format/bpf-egress-list-o-json"))
+    assert text == as_json
+    assert (str(text.source), str(text.destination)) == ("10.0.0.174", "172.18.0.0/16")
+    assert (str(text.gateway), str(text.egress_address)) == ("172.18.0.5", "172.18.0.6")
+
+
+def test_several_egress_gateways_of_one_policy() -> None:
+    several, none = egress.policies(sample("cilium-1.12/format/bpf-egress-list"))
+    assert str(several.gateway) == "172.30.0.11"
+    assert [str(each) for each in several.others] == ["172.30.0.13"]
+    assert several.span.lines == range(2, 4)
+    assert (none.gateway, none.others, none.excluded) == (None, (), False)
+    as_json = (
+        b'[{"SourceIP":"10.244.1.7","DestCIDR":"1.1.1.0/24","EgressIP":"172.30.0.77",'
+        b'"GatewayIPs":["172.30.0.11","172.30.0.13"]}]'
+    )
+    assert egress.policies_json(as_json) == (several,)
+
+
+def test_a_gateway_that_is_not_understood_is_not_no_gateway() -> None:
+    with pytest.raises(ParseError):
+        egress.policies(
+            b"Source IP   Destination CIDR   Egress IP   Gateway IP\n"
+            b"10.0.0.5   1.1.1.0/24   0.0.0.0   Waiting\n"
+        )
+
+
+def test_ip_masq_in_json() -> None:
+    said = maps.ip_masq_json(sample("cilium-1.18/egress-gateway/bpf-ipmasq-list-o-json"))
+    assert ip_network("1.1.1.0/24") in said
+    assert maps.ip_masq_json(b"null") == ()
 
 
 def test_ip_masq() -> None:

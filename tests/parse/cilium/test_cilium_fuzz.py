@@ -15,6 +15,7 @@ from kubectl_ebpfnet.parse.cilium import (
     agent,
     config,
     ct,
+    egress,
     hubble,
     lb,
     maps,
@@ -36,7 +37,9 @@ PARSERS: dict[str, tuple[Parser, str]] = {
     "services": (lb.services, "service list -o json"),
     "ipcache": (maps.ipcache, "bpf ipcache list"),
     "endpoint map": (maps.endpoint_map, "bpf endpoint list"),
-    "egress": (maps.egress_gateway, ""),
+    "egress": (egress.policies, ""),
+    "egress json": (egress.policies_json, ""),
+    "ipmasq json": (maps.ip_masq_json, ""),
     "masq": (maps.ip_masq, ""),
     "metrics": (maps.metrics, "bpf metrics list"),
     "policy": (policy.entries, "bpf policy get --all"),
@@ -59,7 +62,12 @@ PARSERS: dict[str, tuple[Parser, str]] = {
 }
 # Of what no cluster of ours printed a full one: the formats (samples/README.md).
 FORMATS = {
-    "egress": ("1.14/format/bpf-egress-list",),
+    "egress": tuple(f"{version}/format/bpf-egress-list" for version in ("1.10", "1.12", "1.14")),
+    "egress json": (
+        "1.10/format/bpf-egress-list-o-json",
+        "1.18/egress-gateway/bpf-egress-list-o-json",
+    ),
+    "ipmasq json": ("1.18/egress-gateway/bpf-ipmasq-list-o-json",),
     "wireguard": ("1.19/format/status-o-json",),
     "policy old": (
         "1.9/format/bpf-policy-get--all",
