@@ -573,4 +573,5 @@ RESERVED_IDENTITIES = {
     11: "encrypted-overlay",
 }
 HOST = 1
+WORLD = 2
 REMOTE_NODE = 6

@@ -89,6 +89,7 @@ class PacketState:
             is known.
         stray_mac: the MAC that somebody wrote into the pod for its next hop, where the pod's host
             side has another; "" otherwise.
+        at_gateway: it came to its egress gateway by the tunnel: what is left is its new source.
         unpoliced: it comes to its pod without a program of Cilium's that checks the policy there.
     """
 
@@ -104,6 +105,7 @@ class PacketState:
     route: Route | None = None
     added: int = 0
     encrypted: str = ""
+    at_gateway: bool = False
     unpoliced: bool = False
     sealed: Packet | None = None
     stray_mac: str = ""
@@ -156,6 +158,8 @@ class PathBuilder:
         outdated: the tables show that what let earlier flows through is gone: their answers prove
             nothing of a packet that is sent now.
         undecided: hops that may lose the packet or send it elsewhere.
+        otherwise: that it may have gone another way since a hop, which counts where it is lost on
+            this one; None where the way does not matter any more.
         contradictions: evidence against the walk.
         presumed: what was not read, and is taken to be as it usually is; where no answer comes, it
             is the first thing to read.
@@ -187,6 +191,7 @@ class PathBuilder:
     crossings: set[tuple[str, str, Packet]] = field(default_factory=set)
     outdated: bool = False
     undecided: list[Undecided] = field(default_factory=list)
+    otherwise: Undecided | None = None
     contradictions: list[Contradiction] = field(default_factory=list)
     presumed: Presumed = field(default_factory=Presumed)
     size: int | None = None
@@ -357,7 +362,7 @@ class PathBuilder:
             f"dropped at hop {number}{on}: {summary}",
             cause or title,
             fix or Fix(detail),
-            tuple(self.undecided),
+            (*self.undecided, *([self.otherwise] if self.otherwise is not None else ())),
             Finding(Severity.ERROR, title, detail, proof or evidence),
         )
         self.findings.append(self.end.finding)

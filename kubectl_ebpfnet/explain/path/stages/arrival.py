@@ -42,6 +42,7 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.programs.at_device import Presence
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.cilium import WORLD
 from kubectl_ebpfnet.model.path import HopKind, State
 
 
@@ -159,7 +160,8 @@ def _balanced(
     came = [hop for hop in walk.forth.hops if (hop.kind, hop.node) == (HopKind.TUNNEL, here.node)]
     entry = node.ipcache_of(target)
     if came and entry is not None and entry.tunnel_endpoint is not None:
-        return sent.to(Stage.TUNNEL, device=str(entry.tunnel_endpoint))
+        identity = WORLD if walk.sender.kind == "address" else sent.identity
+        return sent.to(Stage.TUNNEL, device=str(entry.tunnel_endpoint), identity=identity)
     return forward.to_other_node(walk, sent.to(sent.stage, device=device), node)
 
 
@@ -220,9 +222,10 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
     if destination in node.own_addresses:
         return inside.to(Stage.HOST, in_device=name)
     endpoint = node.local_endpoint(destination)
-    row = gateway.policy_row(walk, inside, node) if endpoint is None else None
-    if row is not None and gateway.is_at(walk, node, row):
-        return gateway.through_gateway(walk, inside, node, row, name)
+    if endpoint is None:
+        sent = gateway.out_of_tunnel(walk, inside, node, name)
+        if sent is not inside:
+            return sent
     if endpoint is None and node[q.ENDPOINTS].known and node[q.ROUTES].known:
         # Packets for no endpoint go to the stack, which has a route by cilium_host.
         return inside.to(Stage.HOST, device="", in_device=name, skips_netfilter=False)

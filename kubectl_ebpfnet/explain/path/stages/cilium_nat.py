@@ -6,14 +6,14 @@ so at no device that the program is not attached to.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 from kubectl_ebpfnet.explain.flows.match import no_snat_map
 from kubectl_ebpfnet.explain.path import masquerade_address, snat_ports
 from kubectl_ebpfnet.explain.path.stages.masquerade import report_missing
+from kubectl_ebpfnet.explain.path.stages.network_program import to_netdev_at
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
-from kubectl_ebpfnet.explain.programs.at_device import Presence, at_device
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
@@ -56,7 +56,7 @@ def by_cilium(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
         evidence = cite.whole(node.table_state(q.NAT).record)
         report_missing(walk, here, node, evidence, "the node has no SNAT map")
         return here
-    program = _program(node, here.device)
+    program = to_netdev_at(node, here.device)
     if program.attached is None:
         walk.hop(
             *where, "masqueraded by Cilium where its program is at this device", State.UNKNOWN,
@@ -92,33 +92,6 @@ def _is_exempt(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         )  # fmt: skip
         return True
     return False
-
-
-@dataclass(frozen=True, slots=True)
-class _Program:
-    """Whether cil_to_netdev is at a device.
-
-    Attributes:
-        attached: None where the programs there could not be read.
-        missing: why not.
-        evidence: of the program, or of the list that lacks it.
-    """
-
-    attached: bool | None
-    missing: str
-    evidence: tuple[Evidence, ...]
-
-
-def _program(node: NodeView, device: str) -> _Program:
-    found = at_device(node, device, "egress")
-    if found.cilium is Presence.PRESENT:
-        ours = next(program for program in found.programs if program.ciliums)
-        return _Program(True, "", ours.evidence)
-    if found.cilium is Presence.ABSENT:
-        return _Program(False, "", found.evidence)
-    if device in node.config.devices:
-        return _Program(True, "", ())  # the agent attached it, and nothing contradicts it
-    return _Program(None, found.missing, found.evidence)
 
 
 def _as_seen(walk: PathBuilder, here: PacketState, node: NodeView, entry: NatEntry) -> PacketState:

@@ -12,6 +12,7 @@ from kubectl_ebpfnet.explain.path.stages import (
     losses,
     next_hop,
     size,
+    to_gateway,
 )
 from kubectl_ebpfnet.explain.path.stages.cilium_nat import by_cilium
 from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
@@ -69,6 +70,9 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if not host_firewall.goes_out(walk, here, node):
         return None
     if inside and walk.forth is None:  # nothing translates an answer's source but back
+        sent = to_gateway.at_device(walk, here, node)
+        if sent is not here:
+            return sent
         masqueraded = _by_ciliums_nat(walk, here, node)
         if masqueraded is None:
             return None
@@ -101,9 +105,9 @@ def _behind_nat(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketS
 
 def _by_ciliums_nat(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
     """Let Cilium translate the source, of an egress gateway or of the node; None where it drops."""
-    row = gateway.policy_row(walk, here, node)
-    if row is not None and gateway.is_at(walk, node, row):
-        return gateway.translate(walk, here, node, row)
+    given = gateway.translate(walk, here, node)
+    if given is not here:
+        return given
     translated = by_cilium(walk, here, node)
     if translated is not None and translated.packet.flow.source != here.packet.flow.source:
         translates_answers(walk, translated, node)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, own_packet
-from kubectl_ebpfnet.explain.path.stages import gateway, host_firewall
+from kubectl_ebpfnet.explain.path.stages import host_firewall, to_gateway
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.stages.only_device import by_only_device
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -18,7 +18,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Endpoint, IpcacheEntry
 from kubectl_ebpfnet.model.evidence import NOWHERE
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, HopPlace, State
+from kubectl_ebpfnet.model.path import Decides, Evidence, HopKind, HopPlace, State
 
 _TO_NETDEV = ("cil_to_netdev", "to-netdev", "to_netdev")
 
@@ -32,11 +32,10 @@ def decide(walk: PathBuilder, here: PacketState) -> PacketState | None:
         return here.to(Stage.HOST) if asked else None
     if node.local_endpoint(destination) is not None:
         return _local(walk, here, node)
-    row = gateway.policy_row(walk, here, node) if walk.forth is None else None
-    if row is not None:
-        return gateway.to_gateway(walk, here, node, row)
     if walk.forth is None:  # an answer takes no gateway
-        _egress_gateway_unread(walk, here, node)
+        sent = to_gateway.at_pod(walk, here, node)
+        if sent is not here:
+            return sent
     entry = tunnel_entry(node, destination)
     if entry is not None:
         return _into_tunnel(walk, here, node, entry)
@@ -65,17 +64,6 @@ def tunnel_entry(node: NodeView, address: Address) -> IpcacheEntry | None:
     if entry is None or entry.tunnel_endpoint is None or not _tunnelled(node, entry):
         return None
     return entry
-
-
-def _egress_gateway_unread(walk: PathBuilder, here: PacketState, node: NodeView) -> None:
-    reason = gateway.undecided(walk, here, node)
-    if reason:
-        walk.hop(
-            *here.in_cilium(HopKind.ROUTE), "by an egress gateway, or by this node",
-            State.UNKNOWN, here.packet, cite.whole(node[q.EGRESS_GATEWAY].record),
-            reason=reason, decides=Decides.WAY,
-            fix=Fix("Read the map.", node.cilium("bpf egress list")),
-        )  # fmt: skip
 
 
 def _local(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState:

@@ -1,188 +1,212 @@
-"""Egress gateways: traffic that leaves the cluster by a node that a policy chooses.
+"""What becomes at its egress gateway of a packet that leaves the cluster.
 
-Source: Cilium bpf/lib/egress_gateway.h (egress_gw_request_needs_redirect, egress_gw_snat_needed),
-bpf/lib/identity.h (identity_is_cluster); cilium-facts 2.7, 4.4, 4.5.
+It comes out of the tunnel, leaves by a device of the gateway, and cil_to_netdev gives it the egress
+address there. What decides is explain/path/egress_gateway.py, with the sources.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from kubectl_ebpfnet.explain.flows.join import Join
+from kubectl_ebpfnet.explain.kernel import routing
+from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, packet_from_device
+from kubectl_ebpfnet.explain.path import egress_gateway as egress
 from kubectl_ebpfnet.explain.path import snat_ports
+from kubectl_ebpfnet.explain.path.endings import Undecided
+from kubectl_ebpfnet.explain.path.stages.network_program import to_netdev_at
+from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
+from kubectl_ebpfnet.explain.path.stages.only_device import by_only_device
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
-from kubectl_ebpfnet.explain.views.answer import FactLine
-from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, NatEntry
-from kubectl_ebpfnet.model.evidence import Record
-from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
-from kubectl_ebpfnet.model.path import Evidence, HopKind, HopPlace, Severity, State
+from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy
+from kubectl_ebpfnet.model.kernel import Route
+from kubectl_ebpfnet.model.net import endpoint_text
+from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, Severity, State
 
-_WORLD = frozenset({0, 2, 9, 10})
-_CIDR_IDENTITIES = range(1 << 24, (1 << 24) + (1 << 16))
-"""Identities of CIDR rules, local to a node (bpf/lib/identity.h)."""
+_BY_FIB = " (fib_lookup for the egress address: past the node's netfilter)"
 
 
-def policy_row(walk: PathBuilder, here: PacketState, node: NodeView) -> EgressGatewayPolicy | None:
-    """Return the row of the policy map that sends the packet to a gateway, None without one.
-
-    Args:
-        walk: the walk.
-        here: the packet.
-        node: the node whose map is read.
-    """
-    flow = here.packet.flow
-    hits = [
-        row
-        for row in node[q.EGRESS_GATEWAY].facts
-        if row.source == flow.source and flow.destination in row.destination
-    ]
-    best = max(hits, key=lambda row: row.destination.prefixlen, default=None)
-    if best is None or best.excluded or _in_cluster(walk, node, flow.destination):
-        return None
-    return best
-
-
-def _in_cluster(walk: PathBuilder, node: NodeView, address: Address) -> bool:
-    """Tell whether an address has an identity of the cluster: its traffic never takes a gateway."""
-    entry = node.ipcache_of(address)
-    if entry is None:
-        return walk.cluster.in_cluster(address)
-    return entry.identity not in _WORLD and entry.identity not in _CIDR_IDENTITIES
-
-
-def undecided(walk: PathBuilder, here: PacketState, node: NodeView) -> str:
-    """Return why it is not known whether a policy sends the packet to a gateway, "" when it is.
-
-    Args:
-        walk: the walk.
-        here: the packet, of a pod.
-        node: the node whose map decides.
-    """
-    table, flow = node[q.EGRESS_GATEWAY], here.packet.flow
-    enabled = node.config.egress_gateway
-    if table.known or enabled is False or walk.ends.host_network:
-        return ""
-    if flow.source in walk.cluster.node_addresses or _in_cluster(walk, node, flow.destination):
-        return ""
-    if not enabled and (table.record is None or _no_such_map(table.record)):
-        return ""  # off by default
-    which = "is on" if enabled else "may be on"
-    return (
-        f"the egress gateway {which}, and the policy map of {node.name} could not be read: "
-        f"{table.missing}"
-    )
-
-
-def _no_such_map(record: Record) -> bool:
-    """Tell whether the answer says that the feature's map is not there (exit 1, on stderr)."""
-    text = record.stderr + record.beginning
-    return any(
-        words in text for words in (b"Cannot find egress gateway", b"no map", b"no such file")
-    )
-
-
-def is_at(walk: PathBuilder, node: NodeView, row: EgressGatewayPolicy) -> bool:
-    """Tell whether a row's gateway is this node.
-
-    Args:
-        walk: the walk.
-        node: the node.
-        row: of the policy map.
-    """
-    gateway = row.gateway
-    if gateway is None:
-        return False
-    return walk.cluster.node_of(gateway) == node.name or gateway in node.own_addresses
-
-
-def to_gateway(
-    walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy
+def out_of_tunnel(
+    walk: PathBuilder, here: PacketState, node: NodeView, device: str
 ) -> PacketState | None:
-    """Send the packet from the sender's node to the gateway, which may be this node.
+    """Send what came out of the tunnel on as the policy map of this node says.
 
     Args:
         walk: takes hops and findings.
-        here: the packet.
-        node: the sender's node.
-        row: of the policy map.
+        here: the packet, decapsulated; for no endpoint of this node.
+        node: that it came to.
+        device: the tunnel device.
 
     Returns:
-        The packet's next place; None when it is dropped.
+        The packet's next place, or `here` where no row is for it; None when it is dropped.
     """
-    evidence = _evidence(node, row)
-    # cil_from_container or, as in 1.18, cil_to_netdev looks the policy up: the place is the node.
-    where = here.in_cilium(HopKind.ROUTE, here.node)
-    if row.gateway is None:
-        walk.drop(
-            *where,
-            "an egress gateway policy matches and has no gateway node: No egress gateway found",
-            State.DERIVED,
-            here.packet,
-            evidence,
-            title=f"egress gateway policy for {row.source} → {row.destination} has no gateway node",
-            detail="No node matches the policy's nodeSelector, or none of these is ready: label "
-            "one, or make it ready.",
-        )
+    flow = here.packet.flow
+    if walk.forth is not None:
+        return here
+    row = egress.row_of(walk, node, flow)
+    where = here.in_cilium(HopKind.ROUTE, device)
+    if row is None or row.gateway is None:
+        reason = egress.unread(walk, node, flow)
+        if not reason:
+            _not_its(walk, here, node)
+            return here
+        walk.hop(
+            *where, f"the egress gateway's policy on {here.node}", State.UNKNOWN, here.packet,
+            cite.whole(node[q.EGRESS_GATEWAY].record), reason=reason,
+        )  # fmt: skip
+        walk.unknown(reason, read_map(node))
+        return None
+    if row.egress_address is None:
+        _no_address(walk, here, node, row, device)
         return None
     walk.hop(
         *where,
-        f"egress gateway policy: leaves by {address_text(walk.cluster, row.gateway)}"
-        + (f" as {row.egress_address}" if row.egress_address else ""),
+        f"{here.node} is the egress gateway for {row.source} → {row.destination}, as "
+        f"{row.egress_address}",
         State.DERIVED,
         here.packet,
-        evidence,
+        egress.evidence(node, row),
     )
-    if is_at(walk, node, row):
-        return here.to(Stage.HOST)
-    return here.to(Stage.TUNNEL, device=str(row.gateway))
+    coming = here.to(Stage.HOST, device="", in_device=device, at_gateway=True)
+    if row.device:
+        return by_number(walk, coming, node, row)
+    past = egress.past_the_stack(node, flow)
+    if past:
+        return _by_fib(walk, coming, node, row)
+    if past is None:
+        _either_way(walk, coming, node, row)
+    return coming.to(Stage.HOST, skips_netfilter=False)
 
 
-def through_gateway(
-    walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy, device: str
-) -> PacketState:
-    """Forward the packet at the gateway, out of the tunnel, by the gateway's own routes.
+def _by_fib(
+    walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy
+) -> PacketState | None:
+    flow = here.packet.flow
+    assert row.egress_address is not None
+    decision = route_of(
+        walk, here, node, row.egress_address, flow.destination, HopPlace.CILIUM
+    )  # fmt: skip
+    if decision is None or decision.route is None:
+        return None
+    route_hop(walk, here, node, decision, (HopPlace.CILIUM, here.node), _BY_FIB)
+    return out_by(here, decision.route)
+
+
+def out_by(here: PacketState, route: Route) -> PacketState:
+    """Send the packet by a route's device, past the stack."""
+    return here.to(
+        Stage.DEVICE, device=route.device, next_hop=route.gateway, route=route,
+        skips_netfilter=True, at_gateway=True,
+    )  # fmt: skip
+
+
+def by_number(
+    walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy
+) -> PacketState | None:
+    """Send the packet by the device whose number the row has (bpf_redirect_neigh).
 
     Args:
         walk: takes hops.
-        here: the packet, decapsulated.
+        here: the packet at its gateway.
         node: the gateway.
         row: of the policy map.
-        device: the tunnel device that it came in by.
     """
-    walk.hop(
-        *here.in_cilium(HopKind.ROUTE, device),
-        f"{here.node} is the egress gateway for {row.source} → {row.destination}: on by its own "
-        "routes",
+    name = node.link_name(row.device)
+    sent = by_only_device(walk, here.to(here.stage, in_device=""), node, name)
+    return sent.to(sent.stage, at_gateway=True) if sent is not None else None
+
+
+def _either_way(
+    walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy
+) -> None:
+    """Say that it is not known whether the gateway's stack routes the packet."""
+    flow = here.packet.flow
+    tables = node_tables(node, flow.destination.version)
+    reason = (
+        "since Cilium 1.15 what an egress gateway takes out of the tunnel passes its stack by, and "
+        "nothing that was read tells whether it does so here"
+    )
+    walk.otherwise = Undecided(len(walk.hops), Decides.WAY, reason)
+    if isinstance(tables, str) or row.egress_address is None:
+        return
+    coming = packet_from_device(node, flow, here.in_device)
+    ways = [
+        routing.decide(tables, replace(coming, source=source)).ends_at
+        for source in (flow.source, row.egress_address)
+    ]
+    if ways[0] != ways[1]:
+        walk.hop(
+            *here.in_cilium(HopKind.ROUTE, here.in_device),
+            f"by the route of {flow.source}, or of the egress address {row.egress_address}",
+            State.UNKNOWN, here.packet, decides=Decides.WAY,
+            reason=f"{reason}; the two sources are routed otherwise",
+        )  # fmt: skip
+
+
+def _not_its(walk: PathBuilder, here: PacketState, node: NodeView) -> None:
+    """Report a gateway that does not know that it is one for the packet."""
+    sender = walk.cluster.node(walk.ends.source.node)
+    row = egress.row_of(walk, sender, here.packet.flow)
+    if row is None or not egress.is_at(walk, node, row) or not node[q.EGRESS_GATEWAY].known:
+        return
+    walk.finding(
+        Severity.ERROR,
+        f"{here.node} is the egress gateway for {row.source} → {row.destination} by the map of "
+        f"{sender.name}, and its own map has no such row",
+        f"The agent of {here.node} did not take the policy in: its log tells why. It gives the "
+        "packet no egress address.",
+        egress.evidence(sender, row) + cite.whole(node[q.EGRESS_GATEWAY].record),
+    )
+
+
+def _no_address(
+    walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy, device: str
+) -> None:
+    named = walk.cluster.node_of(row.gateway) if row.gateway is not None else ""
+    other = "" if egress.is_at(walk, node, row) else f"; by its map the gateway is {named}"
+    walk.drop(
+        *here.in_cilium(HopKind.NAT, device),
+        f"the egress gateway policy has no egress address on {here.node}{other}: "
+        "No Egress IP configured",
         State.DERIVED,
         here.packet,
-        _evidence(node, row),
+        egress.evidence(node, row),
+        title=f"egress gateway {here.node} has no egress address for {row.source}",
+        detail="The policy's egressIP is on none of the node's devices, or its interface has none.",
     )
-    return here.to(Stage.HOST, device="", in_device=device, skips_netfilter=False)
 
 
-def translate(
-    walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy
-) -> PacketState | None:
-    """Apply the gateway's SNAT in cil_to_netdev.
+def translate(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
+    """Give the packet its egress address in cil_to_netdev, where this node is its gateway.
 
     Args:
         walk: takes hops and findings.
-        here: the packet at the gateway's egress device.
+        here: the packet at the gateway's device to the network.
         node: the gateway.
-        row: of the policy map.
 
     Returns:
-        The packet with its new source; None when it is dropped.
+        The packet with its new source, or `here` where no gateway gives it one; None when it is
+        dropped.
     """
     flow = here.packet.flow
+    row = egress.row_of(walk, node, flow)
+    if row is None or not (here.at_gateway or egress.is_at(walk, node, row)):
+        return here
+    if to_netdev_at(node, here.device).attached is False:
+        return here
+    if row.egress_address is None:
+        _no_address(walk, here, node, row, here.device)
+        return None
     where = (HopPlace.CILIUM, here.device, here.node, HopKind.NAT)
-    evidence = _evidence(node, row)
-    seen = nat_entry(node, flow)
-    if seen is not None:
+    evidence = egress.evidence(node, row)
+    seen = egress.nat_entry(node, flow)
+    if seen is not None and seen.fact.address == row.egress_address:
         new = seen.fact.translated()
+        if not any(t.node == here.node for t in walk.flows):
+            walk.flows.append(Join(node).flow(seen.fact.flow, nat=seen))
         walk.hop(
             *where,
             f"egress gateway rewrites the source to {endpoint_text(new.source, new.source_port)}, "
@@ -192,19 +216,6 @@ def translate(
             seen.evidence + evidence,
         )
         return here.to(here.stage, packet=replace(here.packet, flow=new))
-    if row.egress_address is None:
-        walk.drop(
-            *where,
-            f"the egress gateway policy has no egress address on {here.node}: "
-            "No Egress IP configured",
-            State.DERIVED,
-            here.packet,
-            evidence,
-            title=f"egress gateway {here.node} has no egress address for {row.source}",
-            detail="The policy's egressIP is on none of the node's devices, or its interface has "
-            "none.",
-        )
-        return None
     if not snat_ports.by_cilium(walk, here, node, row.egress_address, where):
         return None
     packet = replace(here.packet, flow=flow.with_source(row.egress_address, None))
@@ -215,26 +226,25 @@ def translate(
         packet,
         evidence,
     )
-    if node[q.ADDRESSES].known and row.egress_address not in node.own_addresses:
-        walk.finding(
-            Severity.ERROR,
-            f"egress address {row.egress_address} is not on gateway {here.node}",
-            "Nobody answers ARP/ND for it there, so replies do not come back, unless the network "
-            "routes it to this node.",
-            evidence,
-        )
+    _check_address(walk, here, node, row)
     return here.to(here.stage, packet=packet)
 
 
-def nat_entry(node: NodeView, flow: Flow) -> FactLine[NatEntry] | None:
-    """Find a node's NAT entry of a flow; of any source port where the port is not known."""
-    for line in node.lines(q.NAT, [str(flow.source)]):
-        entry = line.fact
-        port = entry.flow.source_port if flow.source_port is None else flow.source_port
-        if entry.direction == "OUT" and entry.flow == replace(flow, source_port=port):
-            return line
-    return None
+def _check_address(
+    walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy
+) -> None:
+    address = row.egress_address
+    if not node[q.ADDRESSES].known or address is None or address in node.own_addresses:
+        return
+    walk.finding(
+        Severity.ERROR,
+        f"egress address {address} is not on gateway {here.node}",
+        "Nobody answers ARP/ND for it there, so replies do not come back, unless the network "
+        "routes it to this node.",
+        egress.evidence(node, row),
+    )
 
 
-def _evidence(node: NodeView, row: EgressGatewayPolicy) -> tuple[Evidence, ...]:
-    return cite.of(node[q.EGRESS_GATEWAY].record, row.span)
+def read_map(node: NodeView) -> Fix:
+    """Return how to read a node's policy map."""
+    return Fix("Read the map.", node.cilium("bpf egress list"))

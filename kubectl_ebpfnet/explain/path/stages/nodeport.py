@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kubectl_ebpfnet.explain.path import egress_gateway
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
-from kubectl_ebpfnet.explain.path.stages import forward, gateway, loadbalancing
+from kubectl_ebpfnet.explain.path.stages import forward, loadbalancing
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -135,7 +136,7 @@ def _with_source(
     where = here.in_cilium(HopKind.NAT)
     mode = _mode(node, service, flow.protocol)
     evidence = cite.whole(node.config_record)
-    seen = gateway.nat_entry(node, flow)
+    seen = egress_gateway.nat_entry(node, flow)
     if seen is not None:
         packet = replace(here.packet, flow=seen.fact.translated())
         end = endpoint_text(seen.fact.address, seen.fact.port)
