@@ -14,6 +14,7 @@ from kubectl_ebpfnet.model.net import Address, Network
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.model.cilium import CiliumNode, Endpoint, Identity
+    from kubectl_ebpfnet.model.policy import CidrGroup, Policy
 
 AGENT_LABEL = ("k8s-app", "cilium")
 """The label of the pods of Cilium's agents, name and value (the agent's DaemonSet)."""
@@ -314,10 +315,10 @@ class KubeObjects:
 
     Attributes:
         cilium_endpoints: each with the address of its node, None when not said.
-        network_policies: (kind, namespace, name).
+        network_policies: of every kind.
+        cidr_groups: prefixes that policies call by a name.
         config_maps: (namespace, name, data).
         service_cidrs: ranges of ClusterIPs (networking.k8s.io, ServiceCIDR).
-        policy_changes: RFC 3339 times at which network policies were made or last changed.
     """
 
     pods: tuple[Pod, ...] = ()
@@ -327,10 +328,10 @@ class KubeObjects:
     cilium_endpoints: tuple[tuple[Endpoint, Address | None], ...] = ()
     cilium_nodes: tuple[CiliumNode, ...] = ()
     identities: tuple[Identity, ...] = ()
-    network_policies: tuple[tuple[str, str, str], ...] = ()
+    network_policies: tuple[Policy, ...] = ()
     config_maps: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = ()
     service_cidrs: tuple[Network, ...] = ()
-    policy_changes: tuple[str, ...] = ()
+    cidr_groups: tuple[CidrGroup, ...] = ()
 
     def merged(self, other: KubeObjects) -> KubeObjects:
         """Return the objects of both, each once."""

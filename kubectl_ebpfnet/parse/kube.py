@@ -9,7 +9,7 @@ pkg/k8s/apis/cilium.io/v2. The items of a List have a kind, the items of a PodLi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ SOURCE = "Kubernetes API"
 _POLICIES = ("NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
 _NAMED = (
     "Pod", "Node", "Service", "CiliumEndpoint", "CiliumNode", "CiliumIdentity", "ConfigMap",
-    *_POLICIES,
+    "CiliumCIDRGroup", *_POLICIES,
 )  # fmt: skip
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
@@ -89,10 +89,14 @@ def _objects_of_kind(kind: str, located: list[tuple[Span, Any]]) -> KubeObjects:
     if kind == "CiliumIdentity":
         return KubeObjects(identities=tuple(i for value in values for i in _identity(value)))
     if kind in _POLICIES:
-        return KubeObjects(
-            network_policies=tuple((kind, _namespace(value), _name(value)) for value in values),
-            policy_changes=tuple(time for value in values for time in _changes(value)),
-        )
+        from kubectl_ebpfnet.parse import policies
+
+        found = tuple(policies.policy(value, kind, span) for span, value in located)
+        return KubeObjects(network_policies=found)
+    if kind == "CiliumCIDRGroup":
+        from kubectl_ebpfnet.parse import policies
+
+        return KubeObjects(cidr_groups=tuple(map(policies.cidr_group, values)))
     if kind == "ConfigMap":
         return KubeObjects(
             config_maps=tuple(
@@ -106,15 +110,6 @@ def _objects_of_kind(kind: str, located: list[tuple[Span, Any]]) -> KubeObjects:
             )
         )
     return KubeObjects()
-
-
-def _changes(value: Any) -> Iterator[str]:
-    """Yield the times at which an object was made, changed, and found valid."""
-    yield from filter(None, (js.text(value, "metadata", "creationTimestamp"),))
-    for field in js.items(value, "metadata", "managedFields"):
-        yield from filter(None, (js.text(field, "time"),))
-    for condition in js.items(value, "status", "conditions"):
-        yield from filter(None, (js.text(condition, "lastTransitionTime"),))
 
 
 def _name(value: Any) -> str:

@@ -56,7 +56,7 @@ def test_the_recorded_cilium_objects() -> None:
     assert nodes["node1"].router_addresses
     policies = [p for data in recorded.api("ciliumnetworkpolicies")
                 for p in kube.objects(data).network_policies]  # fmt: skip
-    assert ("CiliumNetworkPolicy", "default", "client-egress") in policies
+    assert "CiliumNetworkPolicy default/client-egress" in {policy.title for policy in policies}
 
 
 def slice_of(api: str, endpoint: dict[str, Any]) -> bytes:

@@ -193,9 +193,9 @@ def node_context(
         balancer(cluster, cluster.node(node.name), service, target),
         How.NEXT_HOP if target.address is not None else How.NODE_PORT,
         tuple(
-            f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
-            for kind, namespace, name in cluster.kube.network_policies
-            if namespace in ("", service.namespace)
+            policy.title
+            for policy in cluster.kube.network_policies
+            if policy.namespace in ("", service.namespace)
         ),
     )
 

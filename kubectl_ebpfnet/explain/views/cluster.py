@@ -15,6 +15,7 @@ from kubectl_ebpfnet.model.cilium import CiliumNode, DatapathConfig
 from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind, Record
 from kubectl_ebpfnet.model.kube import KubeObjects, Node, Pod, Service, ServiceEndpoint
 from kubectl_ebpfnet.model.net import Address, Network
+from kubectl_ebpfnet.model.policy import Policy
 from kubectl_ebpfnet.parse import kube
 from kubectl_ebpfnet.parse.cilium import config
 
@@ -196,10 +197,11 @@ class ClusterView:
         return {
             id(fact): record
             for record, found in self._api_facts
-            for fact in (*found.pods, *found.services, *found.endpoints)
+            for kind in (found.pods, found.services, found.endpoints, found.network_policies)
+            for fact in kind
         }
 
-    def api_record_of(self, fact: Pod | Service | ServiceEndpoint) -> Record | None:
+    def api_record_of(self, fact: Pod | Service | ServiceEndpoint | Policy) -> Record | None:
         """Return the record that an object of `kube` was read from, whose place is its `span`."""
         return self._api_records.get(id(fact))
 

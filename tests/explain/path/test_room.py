@@ -156,7 +156,10 @@ def test_a_full_policy_map_is_the_cause_of_a_drop_by_it() -> None:
     endpoint = int(re.findall(r"endpoint (\d+)", hop.summary)[0])
     entries = _entries_of(rows, endpoint)
     full = changed(POLICY, size("Endpoint policy", entries))
-    path = ask(full, "client", "1.1.1.1:7777")
+    by_policy = ask(full, "client", "1.1.1.1:7777")
+    assert "no egress rule allows 7777/TCP" in by_policy.cause
+    nameless = bundle_of(r for r in full.records if "ciliumnetworkpolicies" not in r.argv)
+    path = ask(nameless, "client", "1.1.1.1:7777")
     assert path.verdict is Verdict.DROPPED
     assert f"its policy map is full ({entries} of at most {entries} entries)" in path.cause
     assert path.fix is not None

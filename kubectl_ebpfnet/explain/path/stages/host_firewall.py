@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.path.policy import WORLD_IDENTITIES
 from kubectl_ebpfnet.explain.path.stages import policy_hop, policy_map
-from kubectl_ebpfnet.explain.path.stages.policy_outcome import PolicySubject
+from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.programs.at_device import Presence, at_device
 from kubectl_ebpfnet.explain.views.node import NodeView

@@ -9,8 +9,8 @@ POLICY_AUDIT_MODE).
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path import policy
-from kubectl_ebpfnet.explain.path.stages import policy_map, policy_outcome
-from kubectl_ebpfnet.explain.path.stages.policy_outcome import PolicySubject
+from kubectl_ebpfnet.explain.path.stages import policy_map, policy_names, policy_outcome
+from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
@@ -96,16 +96,18 @@ def decided(walk: PathBuilder, subject: PolicySubject, doubt: str = "") -> bool:
     node, endpoint_id = subject.node, subject.endpoint_id
     verdict = verdict_of(subject)
     evidence = policy_map.evidence(node, endpoint_id, verdict.entry)
+    named = policy_names.names(walk.cluster, subject, verdict)
     policy_outcome.regenerating(walk, subject)
     if verdict.allowed is None:
-        policy_outcome.undecided(walk, subject, verdict, evidence)
+        policy_outcome.undecided(walk, subject, verdict, evidence, named)
         return True
     if verdict.allowed:
-        policy_outcome.allowed(walk, subject, verdict, evidence)
+        policy_outcome.allowed(walk, subject, verdict, evidence, named)
         return True
     audit = policy_map.audit(walk.cluster, node, endpoint_id, subject.packet.flow)
     if audit.on:
-        policy_outcome.audited(walk, subject, verdict, evidence + audit.evidence)
+        evidence += named.evidence + audit.evidence
+        policy_outcome.audited(walk, subject, verdict, evidence, named)
         return True
     if audit.on is None and not doubt:
         unread = "whether the endpoint is in policy audit mode was not read"
@@ -114,9 +116,10 @@ def decided(walk: PathBuilder, subject: PolicySubject, doubt: str = "") -> bool:
         policy_outcome.doubtful(walk, subject, verdict, doubt, evidence)
         reason = f"its policy denies this ({verdict.reason}), but {doubt}"
         verdict = policy.PolicyVerdict(None, None, reason)
-        policy_outcome.undecided(walk, subject, verdict, evidence)
+        policy_outcome.undecided(walk, subject, verdict, evidence, named)
         return True
-    policy_outcome.denied(walk, subject, verdict, evidence, audit_read=audit.on is not None)
+    audit_read = audit.on is not None
+    policy_outcome.denied(walk, subject, verdict, evidence, named, audit_read=audit_read)
     return False
 
 

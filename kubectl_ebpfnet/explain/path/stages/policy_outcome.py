@@ -2,69 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from kubectl_ebpfnet.explain.path import policy, room
 from kubectl_ebpfnet.explain.path.stages import policy_map
-from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
+from kubectl_ebpfnet.explain.path.stages.policy_names import REALIZED, Names
+from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
+from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.views.names import identity_name, identity_text
-from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.kube import AGENT_LABEL
-from kubectl_ebpfnet.model.net import has_ports
-from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, Packet, Severity, State
+from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, Severity, State
 
-ICMP_ECHO_REQUEST = {1: 8, 58: 128}
-"""With ICMP rules, Cilium's policy maps hold the ICMP type in place of the port."""
-
-REALIZED = timedelta(seconds=3)
-"""How long an agent takes to put a changed policy into its endpoints' maps."""
 NOT_REALIZED = ("regenerating", "waiting-to-regenerate", "not-ready")
 """States of an endpoint whose policy map is not that of its newest policy (pkg/endpoint)."""
-
-
-@dataclass(frozen=True, slots=True)
-class PolicySubject:
-    """Whose policy is asked about what.
-
-    Attributes:
-        where: of the hop.
-        node: of the endpoint.
-        endpoint_id: of the endpoint.
-        name: `endpoint 12`, or `the host endpoint 12`.
-        direction: `ingress` or `egress`, seen from the endpoint.
-        remote: the other side.
-        packet: as the policy sees it.
-    """
-
-    where: Where
-    node: NodeView
-    endpoint_id: int
-    name: str
-    direction: str
-    remote: policy.Remote
-    packet: Packet
-
-    @property
-    def port(self) -> int | None:
-        """The destination's port, or the ICMP type, that policy maps hold."""
-        flow = self.packet.flow
-        if has_ports(flow.protocol):
-            return flow.destination_port
-        return ICMP_ECHO_REQUEST.get(flow.protocol)
-
-    @property
-    def what(self) -> str:
-        """`80/TCP`, or the protocol's name."""
-        protocol, port = self.packet.flow.protocol, self.port
-        if port is None or not has_ports(protocol):
-            return policy.ports_text(protocol, policy.ANY_PORT)
-        return policy.ports_text(protocol, (port, port))
-
-    @property
-    def side(self) -> str:
-        """`to` or `from`."""
-        return "to" if self.direction == "egress" else "from"
 
 
 def regenerating(walk: PathBuilder, subject: PolicySubject) -> None:
@@ -85,8 +35,10 @@ def undecided(
     subject: PolicySubject,
     verdict: policy.PolicyVerdict,
     evidence: tuple[Evidence, ...],
+    named: Names,
 ) -> None:
     """Add the hop of a verdict that the map does not tell."""
+    should = f"; by the policies in the cluster: {named.by}" if named.by else ""
     walk.hop(
         *subject.where,
         f"{subject.direction} policy of {subject.name} {subject.side} {_who(walk, subject)} "
@@ -94,7 +46,7 @@ def undecided(
         State.UNKNOWN,
         subject.packet,
         evidence,
-        reason=verdict.reason,
+        reason=verdict.reason + should,
         decides=Decides.DROP,
         fix=Fix(
             "List the map with numeric identities, and the labels of the identities.",
@@ -108,14 +60,17 @@ def allowed(
     subject: PolicySubject,
     verdict: policy.PolicyVerdict,
     evidence: tuple[Evidence, ...],
+    named: Names,
 ) -> None:
     """Add the hop of a packet that may pass, or may after more was decided."""
     entry = verdict.entry
     assert entry is not None
     summary = (
         f"{subject.direction} policy of {subject.name} allows it {subject.side} "
-        f"{_who(walk, subject)}: {policy.describe(entry)}"
+        f"{_who(walk, subject)}: {policy.describe(entry)}{named.by}"
     )
+    evidence += () if named.disagreement else named.evidence
+    disagreement(walk, subject, named)
     seen = passed_now(walk, subject.node.name)
     where = subject.where
     if entry.auth and not seen:
@@ -157,18 +112,35 @@ def _proxied(
     )
 
 
+def disagreement(walk: PathBuilder, subject: PolicySubject, named: Names) -> None:
+    """Warn where the map lets pass what the policies in the cluster deny."""
+    if named.disagreement:
+        show = subject.node.cilium(f"endpoint log {subject.endpoint_id}")
+        walk.finding(
+            Severity.WARNING,
+            f"the policy map of {subject.name} on {subject.node.name} does not follow the "
+            "policies in the cluster",
+            f"{named.disagreement}. The map decides; `{show}` in the agent on "
+            f"{subject.node.name} shows what it waits for.",
+            named.evidence,
+        )
+
+
 def audited(
     walk: PathBuilder,
     subject: PolicySubject,
     verdict: policy.PolicyVerdict,
     evidence: tuple[Evidence, ...],
+    named: Names,
 ) -> None:
     """Add the hop of a packet that would be denied, and a warning."""
     who = _who(walk, subject)
+    because = f"{named.cause}. " if named.cause else ""
     walk.hop(
         *subject.where,
         f"{subject.direction} policy of {subject.name} would deny it {subject.side} {who} at "
-        f"{subject.what} ({verdict.reason}): policy audit mode logs it and lets it pass",
+        f"{subject.what} ({verdict.reason}{f', by {named.by}' if named.by else ''}): policy audit "
+        "mode logs it and lets it pass",
         State.OBSERVED if passed_now(walk, subject.node.name) else State.DERIVED,
         subject.packet,
         evidence,
@@ -176,7 +148,7 @@ def audited(
     walk.finding(
         Severity.WARNING,
         f"{subject.name} would deny {who} at {subject.what} without policy audit mode",
-        "PolicyAuditMode is Enabled: every verdict is logged, and no packet is dropped. "
+        f"{because}PolicyAuditMode is Enabled: every verdict is logged, and no packet is dropped. "
         "`hubble observe -t policy-verdict` shows what would be denied.",
         evidence,
     )
@@ -205,6 +177,7 @@ def denied(
     subject: PolicySubject,
     verdict: policy.PolicyVerdict,
     evidence: tuple[Evidence, ...],
+    named: Names,
     *,
     audit_read: bool,
 ) -> None:
@@ -212,11 +185,7 @@ def denied(
     own = walk.ends.identity if subject.direction == "egress" else None
     remote = subject.remote.identity
     who = identity_name(walk.cluster, remote) if remote is not None else _who(walk, subject)
-    kinds = sorted(
-        {f"{ns or 'cluster'}/{name}" for _, ns, name in walk.cluster.kube.network_policies}
-    )
     mine = f" (its own is {identity_text(walk.cluster, own)})" if own else ""
-    named = f" Policies in the cluster: {', '.join(kinds[:5])}." if kinds else ""
     rule = (
         f"its entry “{policy.describe(verdict.entry)}” matches"
         if verdict.entry is not None
@@ -226,22 +195,29 @@ def denied(
         evidence += policy_map.enforcement_evidence(subject.node, subject.endpoint_id)
     full = room.policy_map_full(subject.node, subject.endpoint_id)
     rule += f"; {full}" if full and verdict.entry is None else ""
+    rule += f"; {named.disagreement}" if named.disagreement else ""
     unread = "" if audit_read else " Whether it is in policy audit mode was not read."
+    nameless = f" Which policy denies it is not known: {named.unknown}." if named.unknown else ""
+    because = f" {named.cause}." if named.by else nameless
     show = subject.node.cilium(f"monitor -t drop --related-to {subject.endpoint_id}")
+    on = f"{subject.name} on {subject.node.name}"
+    cause = f"{on}: {named.cause if named.by else rule}"
+    cause += f"; which policy denies it is not known: {named.unknown}" if named.unknown else ""
+    by = f", by {named.by}" if named.by else ""
     walk.drop(
         *subject.where,
         f"{subject.direction} policy denies {who} at {subject.what} for {subject.name}: "
-        f"{verdict.reason}",
+        f"{verdict.reason}{by}",
         State.DERIVED,
         subject.packet,
-        evidence,
+        evidence + named.evidence,
         title=f"policy drops the packet: {subject.name}, {subject.direction}, "
         f"{_who(walk, subject)} at {subject.what}",
-        detail=f"{subject.name[0].upper()}{subject.name[1:]}{mine}: {rule}.{named}{unread} "
+        detail=f"{subject.name[0].upper()}{subject.name[1:]}{mine}: {rule}.{because}{unread} "
         f"`{show}` in the agent on {subject.node.name} shows the drops as they happen.",
-        cause=f"{subject.name} on {subject.node.name}: {rule}"
-        + ("" if audit_read else "; whether it is in policy audit mode was not read"),
-        fix=_fix(walk, subject, verdict),
+        cause=cause + ("" if audit_read else "; whether it is in policy audit mode was not read"),
+        fix=_fix(walk, subject, verdict, named),
+        object=named.object,
     )
 
 
@@ -263,7 +239,9 @@ def _lacks_entry(subject: PolicySubject) -> str:
     return said
 
 
-def _fix(walk: PathBuilder, subject: PolicySubject, verdict: policy.PolicyVerdict) -> Fix:
+def _fix(
+    walk: PathBuilder, subject: PolicySubject, verdict: policy.PolicyVerdict, named: Names
+) -> Fix:
     what = f"{subject.what} {subject.side} {_who(walk, subject)}"
     whose = "the node" if "host" in subject.name else "the pod"
     if verdict.entry is None and room.policy_map_full(subject.node, subject.endpoint_id):
@@ -272,12 +250,15 @@ def _fix(walk: PathBuilder, subject: PolicySubject, verdict: policy.PolicyVerdic
             f"entry that allows {what} may not have fitted.",
             subject.node.cilium(f"bpf policy get {subject.endpoint_id} -n"),
         )
+    broken = verdict.entry is None and (_is_empty(subject) or _enforced(subject) is False)
+    if named.fix is not None and not broken:
+        return named.fix
     allow = f"Allow {what} in a policy that selects {whose}."
     if verdict.entry is None:
         if _enforced(subject) or not (_enforced(subject) is False or _is_empty(subject)):
             return Fix(allow)
-        named, node = subject.name, subject.node.name
-        anew = f"The agent on {node} writes the whole map of {named} when it starts: restart it."
+        who, node = subject.name, subject.node.name
+        anew = f"The agent on {node} writes the whole map of {who} when it starts: restart it."
         if _enforced(subject) is None:
             anew = f"{allow} Where none selects {whose}, its map is broken. {anew}"
         agents = f"-l {'='.join(AGENT_LABEL)} --field-selector spec.nodeName={node}"
@@ -307,7 +288,8 @@ def answered_under_policies(walk: PathBuilder) -> bool:
     try:
         record = cluster.bundle.numbered(attempt.evidence[0].record)
         answered = datetime.fromisoformat(record.started) - timedelta(seconds=attempt.age)
-        changes = [datetime.fromisoformat(time) for time in cluster.kube.policy_changes]
+        policies = cluster.kube.network_policies
+        changes = [datetime.fromisoformat(time) for each in policies for time in each.changed]
         return all(answered > change + REALIZED for change in changes)
     except (ValueError, TypeError, IndexError):  # no times, or times without a zone
         return False

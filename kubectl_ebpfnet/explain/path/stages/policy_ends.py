@@ -1,0 +1,275 @@
+"""The ends of a packet, and the policies about them, as a bundle has them: what
+`explain/policy/evaluate.py` takes.
+
+The labels of an identity are read where they are: in the agent's list of endpoints, the
+CiliumEndpoint of the pod, the CiliumIdentity; those of reserved identities are known. An address
+outside of the cluster is matched by rules itself: a rule's prefix is in the ipcache, so the
+identity of the address is that of this prefix or of a longer one.
+
+Sources: Cilium pkg/identity/numericidentity.go, pkg/policy, pkg/option/config.go (defaults).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kubectl_ebpfnet.explain.path.policy import WORLD_IDENTITIES, Remote
+from kubectl_ebpfnet.explain.path.stages import policy_map
+from kubectl_ebpfnet.explain.policy.evaluate import Enforcement
+from kubectl_ebpfnet.explain.policy.party import Party
+from kubectl_ebpfnet.explain.policy.peers import Surroundings
+from kubectl_ebpfnet.explain.views.cluster import NODE_IDENTITIES, ClusterView
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.cilium import HOST, RESERVED_IDENTITIES
+from kubectl_ebpfnet.model.evidence import API, Record
+from kubectl_ebpfnet.model.kube import Node
+from kubectl_ebpfnet.model.net import Address
+
+REMOTE_NODE_IDENTITIES = range(2 << 24, 3 << 24)
+"""Identities of nodes with their labels (`enable-node-selector-labels`)."""
+KUBE_APISERVER = 7
+_NODES = "reserved:host", "reserved:remote-node"
+
+
+# --- labels ---------------------------------------------------------------------------------------
+
+
+def subject(cluster: ClusterView, node: NodeView, endpoint_id: int) -> Party:
+    """Return the endpoint that policies may select.
+
+    Args:
+        cluster: has the CiliumEndpoints and identities.
+        node: of the endpoint.
+        endpoint_id: its id there.
+    """
+    if policy_map.host_endpoint(node) == endpoint_id:
+        return _host(cluster, node, endpoint_id)
+    namespace, name, labels = _described(cluster, node, endpoint_id)
+    pod = cluster.pod(namespace, name)
+    if labels:
+        return Party(frozenset(labels), ports=pod.ports if pod else None, namespace=namespace)
+    why = f"the labels of endpoint {endpoint_id} were not read{_denied(cluster, 'ciliumendpoints')}"
+    return Party(frozenset(), frozenset({"*"}), why, namespace=namespace)
+
+
+def title(cluster: ClusterView, node: NodeView, endpoint_id: int) -> str:
+    """Return `pod shop/web`, `node worker-1`, or `endpoint 12`."""
+    if policy_map.host_endpoint(node) == endpoint_id:
+        return f"node {node.name}"
+    namespace, name, _ = _described(cluster, node, endpoint_id)
+    return f"pod {namespace}/{name}" if name else f"endpoint {endpoint_id}"
+
+
+def _described(
+    cluster: ClusterView, node: NodeView, endpoint_id: int
+) -> tuple[str, str, tuple[str, ...]]:
+    """Return namespace and name of an endpoint's pod, and its labels."""
+    agents = policy_map.endpoint(node, endpoint_id)
+    if agents is not None and agents.labels:
+        return agents.namespace, agents.pod, agents.labels
+    own = cluster.kube_node(node.name)
+    addresses = own.internal_addresses if own else ()
+    for endpoint, at in cluster.kube.cilium_endpoints:
+        if endpoint.id == endpoint_id and (at in addresses or not addresses) and endpoint.labels:
+            return endpoint.namespace, endpoint.pod, endpoint.labels
+    for row in node.having(q.ENDPOINT_MAP, endpoint_id, "endpoint_id"):
+        pod = cluster.pod_with(row.address)
+        labels = cluster.identity_labels.get(row.identity or 0, ())
+        namespace, name = (pod.namespace, pod.name) if pod is not None else ("", "")
+        return namespace or _namespace_of(labels), name, labels
+    return "", "", ()
+
+
+def _namespace_of(labels: tuple[str, ...]) -> str:
+    prefix = "k8s:io.kubernetes.pod.namespace="
+    return next((one.removeprefix(prefix) for one in labels if one.startswith(prefix)), "")
+
+
+def _host(cluster: ClusterView, node: NodeView, endpoint_id: int) -> Party:
+    """Return the endpoint that stands for a node: it has the labels of its Node object, but for
+    those that Cilium's filter of labels leaves out (below kubernetes.io, most of them)."""
+    agents = policy_map.endpoint(node, endpoint_id)
+    if agents is not None and agents.labels:
+        return Party(frozenset(agents.labels))
+    own = cluster.kube_node(node.name)
+    if own is None:
+        why = f"the labels of node {node.name} were not read{_denied(cluster, 'nodes')}"
+        return Party(frozenset({"reserved:host"}), frozenset({"k8s:"}), why)
+    sure = {f"k8s:{key}={value}" for key, value in own.labels if "kubernetes.io" not in key}
+    open_ = {f"k8s:{key}" for key, _ in own.labels if "kubernetes.io" in key}
+    why = "which labels of a node below kubernetes.io Cilium takes is in the agent's list alone"
+    return Party(frozenset({"reserved:host", *sure}), frozenset(open_), why)
+
+
+def remote(cluster: ClusterView, node: NodeView, other: Remote) -> Party:
+    """Return the other end of a packet.
+
+    Args:
+        cluster: has labels and pods.
+        node: whose policies are asked: nodes number the identities of CIDRs for themselves.
+        other: as the policy map names it.
+    """
+    identity, address = other.identity, other.address
+    if identity is None:
+        why = "the identity of the other end is not known"
+        return Party(frozenset(), frozenset({"*"}), why, address)
+    pod = cluster.pod_with(address) if address is not None else None
+    if identity in NODE_IDENTITIES or identity in WORLD_IDENTITIES:
+        return _outside(node, identity, address)
+    if identity in RESERVED_IDENTITIES or identity in REMOTE_NODE_IDENTITIES:
+        return _reserved(cluster, node, identity, address)
+    labels = other.labels or frozenset(cluster.identity_labels.get(identity, ()))
+    if labels:
+        return Party(labels, address=address, outside=False, ports=pod.ports if pod else None)
+    where = pod.namespace if pod is not None else ""
+    why = f"the labels of identity {identity} were not read"
+    why += _denied(cluster, "ciliumendpoints", where) or _denied(cluster, "ciliumidentities")
+    return Party(frozenset(), frozenset({"*"}), why, address, False)
+
+
+def _outside(node: NodeView, identity: int, address: Address | None) -> Party:
+    if identity in WORLD_IDENTITIES:
+        own = f"reserved:{RESERVED_IDENTITIES[identity]}"
+        return Party(frozenset({own}), address=address, outside=True)
+    listed = next((one.labels for one in node.having(q.IDENTITIES, identity, "id")), ())
+    if listed:
+        return Party(frozenset(listed), address=address, outside=True)
+    show = node.cilium(f"identity get {identity}")
+    why = f"the labels of identity {identity} are in the agent alone (`{show}`)"
+    open_ = frozenset(
+        {"reserved:kube-apiserver", "reserved:world-ipv4", "reserved:world-ipv6", "fqdn:", "cidr:",
+         "cidrgroup:", "reserved:ingress"}
+    )  # fmt: skip
+    return Party(frozenset({"reserved:world"}), open_, why, address, True)
+
+
+def _reserved(
+    cluster: ClusterView, node: NodeView, identity: int, address: Address | None
+) -> Party:
+    listed = next((one.labels for one in node.having(q.IDENTITIES, identity, "id")), ())
+    if listed:
+        return Party(frozenset(listed), address=address, outside=False)
+    if identity in REMOTE_NODE_IDENTITIES:
+        labels, open_ = {"reserved:remote-node"}, {"reserved:kube-apiserver"}
+    elif identity == KUBE_APISERVER:
+        labels, open_ = {"reserved:remote-node", "reserved:kube-apiserver"}, set()
+    else:
+        labels = {f"reserved:{RESERVED_IDENTITIES[identity]}"}
+        open_ = {"reserved:kube-apiserver"} if identity == HOST else set()
+    why = f"whether the API server is on node {node.name} is in the agent's identities alone"
+    if labels & set(_NODES):
+        own = _node_with(cluster, node, identity, address)
+        by_label = _setting(cluster, "enable-node-selector-labels") == "true"
+        if own is None or (identity not in REMOTE_NODE_IDENTITIES and not by_label):
+            open_ |= {"node:"} if by_label or identity in REMOTE_NODE_IDENTITIES else set()
+        else:
+            labels |= {f"node:{key}={value}" for key, value in own.labels}
+    return Party(frozenset(labels), frozenset(open_), why, address, False)
+
+
+def _node_with(
+    cluster: ClusterView, node: NodeView, identity: int, address: Address | None
+) -> Node | None:
+    if identity == HOST:
+        return cluster.kube_node(node.name)
+    return cluster.kube_node(cluster.node_of(address)) if address is not None else None
+
+
+# --- settings and objects -------------------------------------------------------------------------
+
+
+def around(cluster: ClusterView) -> Surroundings:
+    """Return what rules depend on besides the ends."""
+    groups = cluster.kube.cidr_groups if _listed(cluster, "ciliumcidrgroups") else None
+    behind: dict[tuple[str, str], set[Address]] = {}
+    for end in cluster.kube.endpoints:
+        behind.setdefault((end.namespace, end.service), set()).add(end.address)
+    known = cluster.settings_record is not None
+    match_nodes = "nodes" in _setting(cluster, "policy-cidr-match-mode")
+    local = {"true": True, "false": False}.get(_setting(cluster, "policy-default-local-cluster"))
+    return Surroundings(
+        _setting(cluster, "cluster-name") or ("default" if known else ""),
+        groups,
+        _why_not(cluster, "ciliumcidrgroups"),
+        {service: frozenset(addresses) for service, addresses in behind.items()},
+        match_nodes if known else None,
+        local,
+    )
+
+
+def enforcement(cluster: ClusterView, party: Party) -> Enforcement:
+    """Return Cilium's settings about policies, and which policies may be missing.
+
+    Args:
+        cluster: has the settings and the records of the API server.
+        party: the endpoint.
+    """
+    known = cluster.settings_record is not None
+    localhost = _setting(cluster, "allow-localhost")
+    return Enforcement(
+        mode=_setting(cluster, "enable-policy").lower() or ("default" if known else ""),
+        kubernetes=_setting(cluster, "enable-k8s-networkpolicy") != "false",
+        allow_localhost=localhost != "policy" if known else None,
+        unread=tuple(_unread(cluster, party)),
+    )
+
+
+def _setting(cluster: ClusterView, key: str) -> str:
+    for _, name, data in cluster.kube.config_maps:
+        if name == "cilium-config":
+            return dict(data).get(key, "")
+    return ""
+
+
+def _unread(cluster: ClusterView, party: Party) -> Iterator[str]:
+    kinds = [("ciliumclusterwidenetworkpolicies", "")]
+    if not party.has("reserved", "host").matches:
+        kinds += [("networkpolicies", party.namespace), ("ciliumnetworkpolicies", party.namespace)]
+    for resource, namespace in kinds:
+        if not _listed(cluster, resource, namespace):
+            where = f" of namespace {namespace}" if namespace else ""
+            why = _denied(cluster, resource, namespace) or _failed(cluster, resource, namespace)
+            what = f"{resource}{where}"
+            yield f"{what} were not read{why}" if why else f"the records have no list of {what}"
+
+
+def _listed(cluster: ClusterView, resource: str, namespace: str = "") -> bool:
+    """Tell whether all objects of a kind, in a namespace, are in the bundle, be it none: the API
+    server may not have the kind."""
+    found = list(_lists(cluster, resource, namespace))
+    return any(record.ok or _not_served(record) for record in found)
+
+
+def _not_served(record: Record) -> bool:
+    return record.error.startswith('resource "')
+
+
+def _lists(cluster: ClusterView, resource: str, namespace: str) -> Iterator[Record]:
+    for record in cluster.bundle.at(API):
+        if record.argv[:2] == ("get", resource):
+            rest = record.argv[2:]
+            if rest in ((), ("-A",)) or (namespace and rest == ("-n", namespace)):
+                yield record
+
+
+def _why_not(cluster: ClusterView, resource: str) -> str:
+    return (_denied(cluster, resource) or _failed(cluster, resource)).lstrip(": ") or (
+        "the records have no list of them"
+    )  # fmt: skip
+
+
+def _denied(cluster: ClusterView, resource: str, namespace: str = "") -> str:
+    """Return `: this user may not list pods in namespace shop`, "" where that is not so."""
+    for record in cluster.bundle.at(API):
+        of_it = not namespace or namespace in record.argv or "-A" in record.argv
+        if record.argv[:2] == ("get", resource) and record.denied and of_it:
+            return f": this user may not {record.denied}"
+    return ""
+
+
+def _failed(cluster: ClusterView, resource: str, namespace: str = "") -> str:
+    for record in _lists(cluster, resource, namespace):
+        if not record.ok and record.error:
+            return f": {record.error}"
+    return ""

@@ -1,0 +1,307 @@
+"""The names behind a verdict of a policy map: which policies select the endpoint, which of their
+rules decides, and what a person would edit; and where map and policies disagree.
+
+The map decides the packet's way: it is what the datapath looks at. The objects say why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from kubectl_ebpfnet.explain.path.policy import PolicyVerdict
+from kubectl_ebpfnet.explain.path.stages import policy_ends, policy_map
+from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
+from kubectl_ebpfnet.explain.policy import text
+from kubectl_ebpfnet.explain.policy.evaluate import PolicyAnswer, RuleAnswer, Traffic, evaluate
+from kubectl_ebpfnet.explain.policy.party import Party
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.explain.views.names import address_text
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.path import Evidence, Fix
+from kubectl_ebpfnet.model.policy import Policy
+
+_SHOWN = 3
+REALIZED = timedelta(seconds=3)
+"""How long an agent takes to put a changed policy into its endpoints' maps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the objects add to a verdict of the map.
+
+    Attributes:
+        by: the policy and rule that the verdict comes from, "" where nothing can be said.
+        cause: the same as a sentence, for a verdict that denies.
+        object: what a person would edit, "" for nothing.
+        fix: how.
+        evidence: the rules.
+        disagreement: why map and policies disagree, "" where they do not, or nobody can tell.
+        unknown: why the name is not known, "" where it is.
+    """
+
+    by: str = ""
+    cause: str = ""
+    object: str = ""
+    fix: Fix | None = None
+    evidence: tuple[Evidence, ...] = ()
+    disagreement: str = ""
+    unknown: str = ""
+
+
+def names(cluster: ClusterView, subject: PolicySubject, verdict: PolicyVerdict) -> Names:
+    """Return the names behind a verdict.
+
+    Args:
+        cluster: has the policies.
+        subject: whose policy is asked about what.
+        verdict: of the policy map.
+    """
+    answer, other = said_by_policies(cluster, subject)
+    if verdict.allowed:
+        return _allowed(cluster, subject, answer, specific=_is_specific(verdict))
+    if verdict.allowed is None:
+        return _undecided(cluster, subject, answer)
+    return _denied(cluster, subject, verdict, answer, other)
+
+
+def said_by_policies(cluster: ClusterView, subject: PolicySubject) -> tuple[PolicyAnswer, Party]:
+    """Return what the policies say of a packet, and its other end."""
+    node = subject.node
+    own = policy_ends.subject(cluster, node, subject.endpoint_id)
+    other = policy_ends.remote(cluster, node, subject.remote)
+    egress = subject.direction == "egress"
+    traffic = Traffic(
+        subject.packet.flow.protocol, subject.port, (other if egress else own).ports, egress
+    )
+    return evaluate(
+        cluster.kube.network_policies,
+        own,
+        other,
+        subject.direction,
+        traffic,
+        policy_ends.around(cluster),
+        policy_ends.enforcement(cluster, own),
+    ), other
+
+
+def _is_specific(verdict: PolicyVerdict) -> bool:
+    """Tell whether a policy must have made the entry: without one, all may pass."""
+    entry = verdict.entry
+    return entry is not None and (entry.identity != 0 or bool(entry.protocol))
+
+
+# --- what the map allows --------------------------------------------------------------------------
+
+
+def _allowed(
+    cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswer, *, specific: bool
+) -> Names:
+    rules = answer.matching(deny=False)
+    if answer.allowed is False:
+        denied = f"{_why_denied(cluster, subject, answer)}, but its policy map allows it"
+        return Names(
+            disagreement=f"{denied}: {_behind(subject, answer)}",
+            evidence=_cited(cluster, answer.matching(deny=True)),
+            object=_first(answer).title,
+        )  # fmt: skip
+    if rules:
+        return Names(f", by {_rules(rules)}", evidence=_cited(cluster, rules))
+    if answer.allowed:
+        return Names(f" ({answer.why})")
+    may = answer.undecided(deny=False)
+    if may and not answer.unread:
+        one = f"by {_rules(may)}" if len(may) == 1 else f"by one of {_rules(may)}"
+        return Names(f", {one}", evidence=_cited(cluster, may))
+    if not specific:
+        return Names()
+    return Names(
+        f" (by which policy is not known: {answer.why})", unknown=answer.why
+    )  # fmt: skip
+
+
+# --- what it denies -------------------------------------------------------------------------------
+
+
+def _denied(
+    cluster: ClusterView,
+    subject: PolicySubject,
+    verdict: PolicyVerdict,
+    answer: PolicyAnswer,
+    other: Party,
+) -> Names:
+    denying = answer.matching(deny=True)
+    if not denying and verdict.entry is not None and answer.allowed is not True:
+        denying = answer.undecided(deny=True)  # the map shows that one does
+    if denying:
+        return _denied_by_rule(cluster, subject, denying)
+    if answer.allowed:
+        return _denied_against(cluster, subject, answer)
+    if verdict.entry is None and answer.denying_by_default:
+        return _denied_by_default(cluster, subject, answer, other)
+    return Names(unknown=answer.why or "no policy that was read denies it")
+
+
+def _denied_by_rule(
+    cluster: ClusterView, subject: PolicySubject, denying: Sequence[RuleAnswer]
+) -> Names:
+    first = denying[0]
+    fix = Fix(
+        f"Take {_what(cluster, subject)} out of {first.rule.place} of {first.policy.title}: a "
+        "deny wins over what other rules allow.",
+        _edit(first.policy),
+    )
+    by = _rules(denying)
+    return Names(by, f"{by} denies it", first.policy.title, fix, _cited(cluster, denying))
+
+
+def _denied_by_default(
+    cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswer, other: Party
+) -> Names:
+    what = _what(cluster, subject)
+    nearest = next((a for a in answer.lacking if a.by_peer.matches is not False), None)
+    beside = _beside(answer, other)
+    one = nearest or beside
+    policy = one.policy if one is not None else answer.denying_by_default[0]
+    cause = _why_denied(cluster, subject, answer)
+    advice = f"Add a rule that allows {what} to {policy.title}."
+    if beside is not None:
+        cause += (
+            f"; {beside.policy.title} {text.rule(beside.rule)} has the address, but CIDRs of "
+            "Cilium select no pods and nodes"
+        )
+        advice = f"Allow {what} in {policy.title} by labels, or by an entity, instead of a CIDR."
+    elif nearest is not None:
+        cause += f"; the nearest is {_rule(nearest, answer)}"
+        if nearest.by_peer.matches and nearest.by_port.matches is False:
+            port = subject.what
+            advice = f"Add {port} to {nearest.rule.place} of {policy.title}, or a rule of its own."
+    rules = [*answer.lacking, *answer.undecided(deny=False)]
+    if one is None and rules:
+        shown = [_rule(each, answer) for each in rules[:_SHOWN]]
+        more = f" and {len(rules) - _SHOWN} more" if len(rules) > _SHOWN else ""
+        cause += f"; the rules are {', '.join(shown)}{more}"
+    cited = [one] if one is not None else rules
+    evidence = _cited(cluster, cited) or _cited_whole(cluster, answer.denying_by_default)
+    by = ", ".join(each.title for each in answer.denying_by_default[:_SHOWN])
+    return Names(by, cause, policy.title, Fix(advice, _edit(policy)), evidence)
+
+
+def _denied_against(cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswer) -> Names:
+    rules = answer.matching(deny=False)
+    why = f"{_rules(rules)} allows it" if rules else answer.why
+    text_ = f"{why}, but its policy map does not: {_behind(subject, answer)}"
+    node, number = subject.node, subject.endpoint_id
+    fix = Fix(
+        f"The agent on {node.name} is behind the policies: see what endpoint {number} waits for. "
+        "An agent that starts anew writes the whole map.",
+        node.cilium(f"endpoint log {number}"),
+    )
+    return Names("", text_, "", fix, _cited(cluster, rules), disagreement=text_)
+
+
+def _beside(answer: PolicyAnswer, other: Party) -> RuleAnswer | None:
+    """Return a rule whose CIDR has the address of a pod or a node, which it does not select."""
+    if other.outside is not False or other.address is None:
+        return None
+    for each in answer.lacking:
+        for cidr in each.rule.peers.cidrs:
+            excepted = any(other.address in prefix for prefix in cidr.exceptions)
+            wide = cidr.prefix is not None and cidr.prefix.prefixlen == 0
+            if cidr.prefix is not None and other.address in cidr.prefix and not (excepted or wide):
+                return each
+    return None
+
+
+def _why_denied(cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswer) -> str:
+    denying = answer.matching(deny=True)
+    if denying:
+        return f"{_rules(denying)} denies it"
+    by = answer.denying_by_default
+    what = f"no {subject.direction} rule allows {_what(cluster, subject)}"
+    if not by:
+        return f"policies are always enforced (enable-policy), and {what}"
+    named = ", ".join(policy.title for policy in by[:_SHOWN])
+    named += f" and {len(by) - _SHOWN} more" if len(by) > _SHOWN else ""
+    whose = policy_ends.title(cluster, subject.node, subject.endpoint_id)
+    return f"{named} {'select' if len(by) > 1 else 'selects'} {whose}, and {what}"
+
+
+def _undecided(cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswer) -> Names:
+    if answer.allowed is None:
+        return Names(unknown=answer.why)
+    if answer.allowed:
+        rules = answer.matching(deny=False)
+        return Names(f"{_rules(rules)} allows it" if rules else answer.why)
+    return Names(_why_denied(cluster, subject, answer))
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def _what(cluster: ClusterView, subject: PolicySubject) -> str:
+    address = subject.remote.address
+    who = address_text(cluster, address) if address is not None else "it"
+    return f"{subject.what} {subject.side} {who}"
+
+
+def _rules(answers: Sequence[RuleAnswer]) -> str:
+    shown = [f"{each.policy.title} {text.rule(each.rule)}" for each in answers[:_SHOWN]]
+    more = f" and {len(answers) - _SHOWN} more rules" if len(answers) > _SHOWN else ""
+    return ", ".join(shown) + more
+
+
+def _rule(each: RuleAnswer, answer: PolicyAnswer) -> str:
+    """Name a rule, and its policy where there are several."""
+    policies = {one.policy for one in answer.rules}
+    return text.rule(each.rule) if len(policies) == 1 else _rules([each])
+
+
+def _edit(policy: Policy) -> str:
+    within = f" -n {policy.namespace}" if policy.namespace else ""
+    return f"kubectl edit {policy.kind.lower()}{within} {policy.name}"
+
+
+def _first(answer: PolicyAnswer) -> Policy:
+    denying = answer.matching(deny=True)
+    return denying[0].policy if denying else answer.denying_by_default[0]
+
+
+def _cited(cluster: ClusterView, answers: Sequence[RuleAnswer]) -> tuple[Evidence, ...]:
+    found: tuple[Evidence, ...] = ()
+    for each in answers[:_SHOWN]:
+        record = cluster.api_record_of(each.policy)
+        found += cite.of(record, each.policy.span.member(*each.rule.path))
+    return found
+
+
+def _cited_whole(cluster: ClusterView, policies: Sequence[Policy]) -> tuple[Evidence, ...]:
+    found: tuple[Evidence, ...] = ()
+    for policy in policies[:_SHOWN]:
+        found += cite.of(cluster.api_record_of(policy), policy.span.member("spec"))
+    return found
+
+
+def _behind(subject: PolicySubject, answer: PolicyAnswer) -> str:
+    """Say why a map may not be what the policies ask for."""
+    node = subject.node
+    endpoint = policy_map.endpoint(node, subject.endpoint_id)
+    if endpoint is not None and endpoint.state not in ("", "ready"):
+        return f"the endpoint is {endpoint.state}, so its map is that of an older policy"
+    relevant = {each.policy for each in answer.rules} | set(answer.selecting)
+    record = node[q.POLICY_MAPS].record
+    for policy in sorted(relevant, key=lambda each: each.title):
+        age = _age(policy, record.started if record is not None else "")
+        if age is not None and age < REALIZED:
+            return f"{policy.title} was changed just before the map was read: ask again"
+    return f"the agent on {node.name} is behind"
+
+
+def _age(policy: Policy, read: str) -> timedelta | None:
+    try:
+        at = datetime.fromisoformat(read)
+        return at - max(datetime.fromisoformat(time) for time in policy.changed)
+    except (ValueError, TypeError):  # no times, or times without a zone
+        return None

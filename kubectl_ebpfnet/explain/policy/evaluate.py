@@ -1,0 +1,314 @@
+"""What the policies of a cluster say of a packet at an endpoint, in one direction: which of them
+select it, and which rules allow, deny, or do neither.
+
+Pure functions of objects and labels, with three values: an object, a label or a setting that was
+not read leaves undecided what it would change. The policy map of the endpoint is what Cilium made
+of the same (explain/path/policy.py), and decides the packet's way; the names come from here.
+
+Source: Cilium pkg/policy (repository.go: computePolicyEnforcementAndRules; rule.go: mergeIngress,
+mergeEgress; distillery: AllowLocalhost).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from kubectl_ebpfnet.explain.policy.party import NO, YES, Hit, Party, all_of, selects
+from kubectl_ebpfnet.explain.policy.peers import Surroundings, holds
+from kubectl_ebpfnet.model.kube import ContainerPort
+from kubectl_ebpfnet.model.net import SCTP, TCP, UDP, has_ports
+from kubectl_ebpfnet.model.policy import Policy, PolicyPort, PolicyRule, PolicySpec
+
+ANY_PORT = (0, 0xFFFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What is sent.
+
+    Attributes:
+        protocol: IANA number.
+        port: destination port, or ICMP type; None when not known.
+        named: named ports of the pod that receives it, None when not known.
+        others: a name may be that of another pod's port, too (egress: pkg/policy, NamedPorts).
+    """
+
+    protocol: int
+    port: int | None
+    named: tuple[ContainerPort, ...] | None = None
+    others: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Enforcement:
+    """Cilium's settings about policies, and what was read of them.
+
+    Attributes:
+        mode: `default`, `always`, `never`; "" when not known.
+        kubernetes: NetworkPolicies are enforced.
+        allow_localhost: a node may always reach its own pods; None when not known.
+        unread: kinds of policies that may select the endpoint and were not read, and why.
+    """
+
+    mode: str = "default"
+    kubernetes: bool = True
+    allow_localhost: bool | None = True
+    unread: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RuleAnswer:
+    """A rule of a policy that selects the endpoint, or may select it.
+
+    Attributes:
+        policy, rule: whose rule it is.
+        hit: whether it matches the packet.
+        by_peer, by_port: whether its peers, and its ports, do.
+        sure: the policy surely selects the endpoint.
+    """
+
+    policy: Policy
+    rule: PolicyRule
+    hit: Hit
+    by_peer: Hit
+    by_port: Hit
+    sure: bool = True
+
+
+@dataclass(frozen=True)
+class PolicyAnswer:
+    """What the policies say of a packet.
+
+    Attributes:
+        allowed: None where that cannot be told.
+        why: why it cannot be told; for what is allowed without a rule, by what.
+        selecting: policies that surely select the endpoint in this direction.
+        denying_by_default: those of them that deny what no rule allows.
+        perhaps: policies that may select it, each with the reason.
+        invalid: policies that would select it, and that Cilium refuses.
+        rules: of all these, in their order.
+        unread: as of Enforcement.
+    """
+
+    allowed: bool | None
+    why: str = ""
+    selecting: tuple[Policy, ...] = ()
+    denying_by_default: tuple[Policy, ...] = ()
+    perhaps: tuple[tuple[Policy, str], ...] = ()
+    invalid: tuple[Policy, ...] = ()
+    rules: tuple[RuleAnswer, ...] = ()
+    unread: tuple[str, ...] = ()
+
+    def matching(self, *, deny: bool) -> list[RuleAnswer]:
+        """Return the rules that surely match, of policies that surely select the endpoint."""
+        return [a for a in self.rules if a.rule.deny is deny and a.hit.matches and a.sure]
+
+    def undecided(self, *, deny: bool) -> list[RuleAnswer]:
+        """Return the rules that may match."""
+        return [
+            a
+            for a in self.rules
+            if a.rule.deny is deny and (a.hit.matches is None or (a.hit.matches and not a.sure))
+        ]
+
+    @property
+    def lacking(self) -> list[RuleAnswer]:
+        """The rules that allow something else, those for the same peers first."""
+        found = [a for a in self.rules if not a.rule.deny and a.hit.matches is False]
+        return sorted(found, key=lambda a: (a.by_peer.matches is False, a.by_port.matches is False))
+
+
+@dataclass
+class _Found:
+    selecting: list[Policy] = field(default_factory=list)
+    by_default: list[Policy] = field(default_factory=list)
+    perhaps: list[tuple[Policy, str]] = field(default_factory=list)
+    perhaps_default: bool = False
+    invalid: list[Policy] = field(default_factory=list)
+    rules: list[RuleAnswer] = field(default_factory=list)
+
+
+def evaluate(
+    policies: Iterable[Policy],
+    subject: Party,
+    remote: Party,
+    direction: str,
+    traffic: Traffic,
+    around: Surroundings,
+    enforcement: Enforcement,
+) -> PolicyAnswer:
+    """Tell what policies say of a packet at an endpoint.
+
+    Args:
+        policies: all that were read.
+        subject: the endpoint.
+        remote: the other end.
+        direction: `ingress` or `egress`, seen from the endpoint.
+        traffic: protocol and port.
+        around: what rules depend on besides.
+        enforcement: Cilium's settings, and which policies were not read.
+    """
+    if enforcement.mode == "never":
+        return PolicyAnswer(True, "policies are not enforced (enable-policy: never)")
+    found = _Found()
+    for policy in policies:
+        if policy.kind != "NetworkPolicy" or enforcement.kubernetes:
+            for spec in policy.specs:
+                _add(found, policy, spec, subject, remote, direction, traffic, around)
+    allowed, why = _decide(found, subject, remote, direction, enforcement)
+    return PolicyAnswer(
+        allowed,
+        why,
+        tuple(dict.fromkeys(found.selecting)),
+        tuple(dict.fromkeys(found.by_default)),
+        tuple(found.perhaps),
+        tuple(dict.fromkeys(found.invalid)),
+        tuple(found.rules),
+        enforcement.unread,
+    )
+
+
+def _add(
+    found: _Found,
+    policy: Policy,
+    spec: PolicySpec,
+    subject: Party,
+    remote: Party,
+    direction: str,
+    traffic: Traffic,
+    around: Surroundings,
+) -> None:
+    """Add what one spec says."""
+    is_node = subject.has("reserved", "host").matches
+    if spec.subject is None or spec.of_nodes is not bool(is_node):
+        return
+    rules = [rule for rule in spec.rules if rule.direction == direction]
+    by_default = direction in spec.default_deny
+    if not rules and not by_default and not spec.odd:
+        return
+    selected = selects(spec.subject, subject)
+    if selected.matches is False:
+        return
+    if policy.invalid:
+        found.invalid.append(policy)
+        return
+    why = selected.why
+    if spec.odd or policy.deleting:
+        why = why or spec.odd or "it is being deleted"
+    sure = bool(selected.matches) and not why
+    if sure:
+        found.selecting.append(policy)
+    else:
+        found.perhaps.append((policy, why))
+    if by_default and sure:
+        found.by_default.append(policy)
+    found.perhaps_default |= by_default and not sure
+    required = [selector for rule in rules for selector in rule.requires]
+    for rule in rules:
+        by_peer = holds(rule.peers, remote, around)
+        if required and by_peer.matches and rule.peers.endpoints:
+            by_peer = all_of((by_peer, *(selects(selector, remote) for selector in required)))
+            if by_peer.matches is False:
+                by_peer = Hit(None, "fromRequires and toRequires bind every rule, or none")
+        by_port = port_hit(rule, traffic)
+        hit = all_of((by_peer, by_port))
+        if rule.odd and hit.matches is not False:
+            hit = Hit(None, rule.odd)
+        found.rules.append(RuleAnswer(policy, rule, hit, by_peer, by_port, sure))
+
+
+def _decide(
+    found: _Found, subject: Party, remote: Party, direction: str, enforcement: Enforcement
+) -> tuple[bool | None, str]:
+    allow = [a for a in found.rules if not a.rule.deny]
+    deny = [a for a in found.rules if a.rule.deny]
+    if any(a.hit.matches and a.sure for a in deny):
+        return False, ""
+    doubts = [a.hit.why or _may_select(a) for a in deny if a.hit.matches is not False]
+    doubts += list(enforcement.unread)
+    local = _localhost(subject, remote, direction, enforcement)
+    if any(a.hit.matches and a.sure for a in allow) or local.matches:
+        return (None, doubts[0]) if doubts else (
+            True, "a node may always reach its own pods" if local.matches else ""
+        )  # fmt: skip
+    may = [a.hit.why or _may_select(a) for a in allow if a.hit.matches is not False]
+    may += [local.why] if local.matches is None else []
+    if found.by_default or enforcement.mode == "always":
+        doubts = may + list(enforcement.unread)
+        return (None, doubts[0]) if doubts else (False, "")
+    if found.perhaps_default:
+        doubts += [why or f"{each.title} may select the endpoint" for each, why in found.perhaps]
+    if not enforcement.mode:
+        doubts.append("whether policies are enforced was not read (enable-policy)")
+    if doubts:
+        return None, doubts[0]
+    if found.selecting:
+        return True, "no policy that selects it denies by default"
+    return True, f"no policy selects it for {direction}"
+
+
+def _may_select(answer: RuleAnswer) -> str:
+    return f"{answer.policy.title} may select the endpoint"
+
+
+def _localhost(subject: Party, remote: Party, direction: str, enforcement: Enforcement) -> Hit:
+    """Tell whether the node of a pod is let in whatever the policies say."""
+    if direction != "ingress" or subject.has("reserved", "host").matches:
+        return NO
+    is_host = remote.has("reserved", "host")
+    if is_host.matches is False or enforcement.allow_localhost is False:
+        return NO
+    if enforcement.allow_localhost is None:
+        return Hit(None, "whether a node may always reach its pods was not read (allow-localhost)")
+    return is_host
+
+
+def port_hit(rule: PolicyRule, traffic: Traffic) -> Hit:
+    """Tell whether a rule is for the protocol and the port of a packet."""
+    if rule.ports is None:
+        return YES
+    undecided: Hit | None = None
+    for port in rule.ports:
+        hit = _port(port, traffic)
+        if hit.matches:
+            return hit
+        if hit.matches is None:
+            undecided = hit
+    return undecided or NO
+
+
+def _port(port: PolicyPort, traffic: Traffic) -> Hit:
+    of_any = port.protocol is None
+    if of_any and traffic.protocol not in (TCP, UDP, SCTP):
+        whole = (port.low, port.high) == ANY_PORT and not port.name
+        why = "versions of Cilium differ about ICMP where a rule allows every port"
+        return Hit(None, why) if whole else NO
+    if not of_any and port.protocol != traffic.protocol:
+        return NO
+    if port.name:
+        return _named_port(port.name, traffic)
+    if (port.low, port.high) == ANY_PORT:
+        return YES
+    if traffic.port is None:
+        if not has_ports(traffic.protocol):
+            return NO
+        return Hit(None, "it depends on the port: give one, as in 1.1.1.1:80")
+    return Hit(port.low <= traffic.port <= port.high)
+
+
+def _named_port(name: str, traffic: Traffic) -> Hit:
+    if traffic.named is None:
+        return Hit(None, f"the named ports of the pod that receives it were not read ({name})")
+    numbers = {
+        each.number
+        for each in traffic.named
+        if each.name == name and each.protocol == traffic.protocol
+    }
+    if traffic.port is None and numbers:
+        return Hit(None, "it depends on the port: give one, as in 1.1.1.1:80")
+    if traffic.port in numbers:
+        return YES
+    if traffic.others and not numbers:
+        return Hit(None, f"which numbers the port name {name} has in other pods was not read")
+    return NO
