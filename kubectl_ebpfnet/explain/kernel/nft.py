@@ -297,6 +297,10 @@ def _targets(body: Any, rule: NftRule, here: Context) -> Iterator[tuple[Answer, 
 
 
 def _endpoint(address: Any, port: Any) -> str:
+    bounds = members.items(address, "range")
+    if len(bounds) == 2 and port is None:
+        low, high = (members.address(bound) for bound in bounds)
+        return "" if low is None or high is None else f"{low}-{high}"
     found = members.address(address)
     number = members.number(port)
     if (port is not None and number is None) or (address is not None and found is None):

@@ -233,6 +233,24 @@ def test_marks_before_the_routing_decision(lines: tuple[str, ...], verdict: str)
         (f"nat POSTROUTING -d {TO} -j SNAT --to-source 192.0.2.99", "unknown", "192.0.2.99"),
         (f"nat POSTROUTING -d {TO} -j SNAT --to-source 172.30.0.11", "unknown", "node1"),
         (f"nat POSTROUTING -d {TO} -j SNAT --to-source 172.30.0.12:1024-2000", "leaves", ""),
+        (f"nat POSTROUTING -d {TO} -j SNAT --to-source 172.30.0.12-172.30.0.12", "leaves", ""),
+        (
+            f"nat POSTROUTING -d {TO} -j SNAT --to-source 172.30.0.12-172.30.0.13",
+            "unknown",
+            "172.30.0.12 to 172.30.0.13, of which node2 has 1",
+        ),
+        (
+            f"nat POSTROUTING -d {TO} -j SNAT --to-source 192.0.2.1-192.0.2.9",
+            "unknown",
+            "of which node2 has none",
+        ),
+        (
+            f"nat POSTROUTING -d {TO} -j SNAT --to-source 9.0.0.0-11.255.255.255:1024-2000",
+            "unknown",
+            "of which node2 has 1",
+        ),
+        (f"nat POSTROUTING -d {TO} -j NETMAP --to 192.0.2.0/24", "unknown", "192.0.2.53"),
+        (f"nat POSTROUTING -d {TO} -j NETMAP --to 172.30.0.12/32", "leaves", ""),
         (f"nat POSTROUTING {UNKNOWN} -j SNAT --to-source 172.30.0.99", "unknown", "-m set"),
         (f"nat POSTROUTING {UNKNOWN} -j ACCEPT", "unknown", "-m set"),
         (f"nat POSTROUTING {UNKNOWN} -j MASQUERADE", "leaves", ""),  # as the next rule does

@@ -466,3 +466,17 @@ def test_what_a_program_redirects_meets_no_egress_chain() -> None:
     at = chain("egress", 0, [match("tcp", "dport", 80), DROP], family="netdev", dev="eth0")
     path = ask(changed(VXLAN, more=(ruleset(agent_place("node2"), at),)), "client", f"{TO}:80")
     assert path.verdict is Verdict.LEAVES, path.reason
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ({"range": ["172.30.0.12", "172.30.0.13"]}, "of which node2 has 1"),
+        ({"prefix": {"addr": "192.0.2.0", "len": 24}}, "gives it is not known"),
+    ],
+)
+def test_a_source_that_is_one_of_several(address: dict[str, Any], words: str) -> None:
+    at = chain("postrouting", 90, [{"snat": {"family": "ip", "addr": address}}], type="nat")
+    path = ask(changed(NATIVE, more=(ruleset(agent_place("node2"), at),)), "client", f"{TO}:80")
+    assert path.verdict is Verdict.UNKNOWN
+    assert words in path.reason

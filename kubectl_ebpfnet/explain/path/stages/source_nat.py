@@ -6,23 +6,26 @@ Sources: chain CILIUM_POST_nat (Cilium pkg/datapath/iptables/iptables.go), KUBE-
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
-from kubectl_ebpfnet.errors import ParseError
-from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd
-from kubectl_ebpfnet.explain.path import masquerade_address, snat_ports
+from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING
+from kubectl_ebpfnet.explain.path import snat_ports
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.stages import hooks, reply_nat
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables, tables_of
 from kubectl_ebpfnet.explain.path.stages.masquerade import report_missing
 from kubectl_ebpfnet.explain.path.stages.nat import NatOutcome, nat_outcome, untracked
+from kubectl_ebpfnet.explain.path.stages.new_source import (
+    check_owner,
+    ports_of,
+    source_of,
+    to_one_of_several,
+)
 from kubectl_ebpfnet.explain.path.stages.passage import rules_evidence
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
-from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
+from kubectl_ebpfnet.model.net import Flow, endpoint_text
 from kubectl_ebpfnet.model.path import (
     Decides,
     Evidence,
@@ -32,7 +35,6 @@ from kubectl_ebpfnet.model.path import (
     State,
     TrackedFlow,
 )
-from kubectl_ebpfnet.model.untrusted import address
 
 _SAVE = "iptables-save -c"
 
@@ -61,40 +63,12 @@ def by_netfilter(walk: PathBuilder, here: PacketState, node: NodeView) -> Packet
     doubt = nat.doubt or hooks.bypass(walk, here)
     if context.state == "":
         doubt = doubt or "whether its connection is tracked is not known"
-    sources = dict.fromkeys(_source(node, here, end) for _, end in nat.ends)
+    sources = dict.fromkeys(source_of(node, here, end) for _, end in nat.ends)
     if nat.translates is False:
         return _untranslated(walk, here, node, rules)
     if nat.translates and len(sources) == 1 and not hooks.bypass(walk, here) and context.state:
         return _translated(walk, here, node, nat)
     return _undecided(walk, here, nat, doubt)
-
-
-def _source(node: NodeView, here: PacketState, end: ChainEnd) -> Address | None:
-    """Return the source that an end gives the packet; None where that is not known."""
-    if end.target not in TRANSLATING:
-        return here.packet.flow.source
-    text = end.to_address
-    if end.target == "SNAT":
-        text = text.removeprefix("[").partition("]")[0] if text[:1] == "[" else text
-        host = text.partition(":")[0] if text.count(":") == 1 else text
-        try:
-            return address(host, "a rule")
-        except ParseError:  # a range of addresses
-            return None
-    if end.target == "MASQUERADE":
-        next_hop = here.next_hop or here.packet.flow.destination
-        found = masquerade_address.of_netfilter(node, here.device, next_hop)
-        return found[0] if len(found) == 1 else None
-    return None
-
-
-def _ports(to: str) -> range:
-    """Return the ports that `--to-source` or `--to-ports` gives: its range, else those that need no
-    privilege."""
-    read = re.search(r"(?:^|:)([0-9]{1,5})(?:-([0-9]{1,5}))?$", to)
-    if read is None or (to.count(":") > 1 and "]" not in to):
-        return snat_ports.UNPRIVILEGED
-    return range(int(read[1]), int(read[2] or read[1]) + 1)
 
 
 def _translated(
@@ -104,7 +78,7 @@ def _translated(
     back_end, end = nat.end
     assert end.rule is not None
     flow, where, by = here.packet.flow, here.on_node(HopKind.NAT), f"by {end.rule.title}"
-    new = _source(node, here, end)
+    new = source_of(node, here, end)
     seen, proof = _seen(walk, here)
     evidence = rules_evidence(back_end, (*end.context.marked_by[-2:], *end.way))
     if seen is not None and new in (None, seen.source):
@@ -115,7 +89,8 @@ def _translated(
             f"{by}, as nf_conntrack shows",
             State.OBSERVED, packet, evidence + proof,
         )  # fmt: skip
-        _check_owner(walk, here, node, seen.source, evidence)
+        if not walk.answered_now():  # else something routes the address to this node
+            check_owner(walk, here, node, seen.source, evidence)
         return here.to(here.stage, packet=packet)
     if seen is not None and seen.source == flow.source:
         walk.finding(
@@ -128,68 +103,16 @@ def _translated(
             evidence + proof,
         )
     if new is None:
-        walk.hop(
-            *where, f"netfilter masquerades it {by}", State.UNKNOWN, here.packet, evidence,
-            reason=f"which address {end.rule.title} gives it is not known",
-        )  # fmt: skip
+        to_one_of_several(walk, here, node, end, evidence)
         return here
-    if not snat_ports.by_netfilter(walk, here, node, new, _ports(end.to_address)):
+    if not snat_ports.by_netfilter(walk, here, node, new, ports_of(end.to_address)):
         return None
     packet = replace(here.packet, flow=flow.with_source(new, None))
     walk.hop(
         *where, f"netfilter masquerades the source to {new} {by}", State.DERIVED, packet, evidence
     )
-    _check_owner(walk, here, node, new, evidence)
+    check_owner(walk, here, node, new, evidence)
     return here.to(here.stage, packet=packet)
-
-
-def _check_owner(
-    walk: PathBuilder,
-    here: PacketState,
-    node: NodeView,
-    new: Address,
-    evidence: tuple[Evidence, ...],
-) -> None:
-    """Report a source that answers do not come back to: this node lacks it."""
-    if not node[q.ADDRESSES].known or _is_own(node, new):
-        return
-    owner = walk.cluster.node_of(new)
-    if owner == here.node:
-        return
-    severity = Severity.ERROR
-    if owner:
-        who = f"node {owner} has it, which knows nothing of this flow"
-    elif _on_link(node, here.device, new):
-        who = f"no node has it, though it is of the network of {here.device}"
-    else:
-        severity = Severity.WARNING
-        who = "no node has it: answers come back only if the network routes it to this node"
-    seen, _ = _seen(walk, here)
-    if walk.answered_now() and seen is not None and seen.source == new:
-        return  # answers do come back: something routes the address to this node
-    text = f"the source becomes {new}, which {here.node} does not have: {who}"
-    fix = Fix(f"Translate to an address of {here.node}, or use MASQUERADE.", "ip -br addr")
-    walk.doubt(text, Decides.DROP, fix)
-    walk.finding(
-        severity,
-        f"netfilter translates to {new}, which {here.node} does not have",
-        f"Answers to {new} are lost: {who}.",
-        evidence + cite.whole(node[q.ADDRESSES].record),
-    )
-
-
-def _is_own(node: NodeView, one: Address) -> bool:
-    if one in node.own_addresses:
-        return True
-    return any(r.type == "local" and one in r.destination for r in node[q.ROUTES].facts)
-
-
-def _on_link(node: NodeView, device: str, one: Address) -> bool:
-    return any(
-        route.device == device and route.gateway is None and one in route.destination
-        for route in node[q.ROUTES].facts
-        if route.destination.prefixlen
-    )
 
 
 def _seen(walk: PathBuilder, here: PacketState) -> tuple[Flow | None, tuple[Evidence, ...]]:
