@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from kubectl_ebpfnet.model.netfilter import Ruleset
     from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
     from kubectl_ebpfnet.model.nft import NftChain, NftRuleset
+    from kubectl_ebpfnet.model.proxy import EndpointRule, FqdnEntry, ProxyRedirect
     from kubectl_ebpfnet.model.resolver import HostsEntry, NameServiceOrder, ResolverConfig
     from kubectl_ebpfnet.model.room import MapRoom, SnatUse
 
@@ -284,10 +285,16 @@ STATUS: Fact[DatapathConfig] = Fact("cilium-status", _AGENT, PATH | LB | DOCTOR,
 # The same answer: how many entries each map can have. A node pod tells how many it has, too.
 MAP_ROOM: Fact[MapRoom] = Fact("cilium-map-room", _NODE, PATH, "map-room",
     asked=_cilium("cilium.room.sizes",         "status -o json"))
+# The same answer: who is redirected to which proxy.
+PROXY_REDIRECTS: Fact[ProxyRedirect] = Fact("cilium-proxy-redirects", _AGENT, PATH,
+    asked=_cilium("cilium.proxy.redirects",    "status -o json"))
 CT: Fact[CtEntry] = Fact("cilium-ct", _NODE, PATH | FLOWS | LB, "ct", by_flow=True,
     asked=_cilium("cilium.ct.entry",           "bpf ct list global -d", "bpf ct list global"))
 ENDPOINTS: Fact[Endpoint] = Fact("cilium-endpoints", _AGENT, PATH | PROGRAMS | LB,
     asked=_cilium("cilium.agent.endpoints",    "endpoint list -o json"))
+# The same answer: rules with names and L7 rules, and those that are not in the map yet.
+ENDPOINT_RULES: Fact[EndpointRule] = Fact("cilium-endpoint-rules", _AGENT, PATH,
+    asked=_cilium("cilium.proxy.rules",        "endpoint list -o json"))
 ENDPOINT_STATES: Fact[EndpointState] = Fact("cilium-endpoint-states",
     _NODE_POD, PATH, "endpoint-states")
 TAIL_CALLS: Fact[TailCalls] = Fact("cilium-tail-calls", _NODE_POD, PATH, "tail-calls")
@@ -331,6 +338,9 @@ VERSION: Fact[str] = Fact("cilium-version", _AGENT, DOCTOR | CAPTURE,
     asked=_cilium("cilium.agent.version",      "version"))
 METRICS: Fact[MetricRow] = Fact("cilium-metrics", _NODE, CAPTURE, "metrics",
     asked=_cilium("cilium.maps.metrics",       "bpf metrics list"))
+# Names and addresses that pods looked up; of one endpoint with `-e ID` behind it (`of_endpoint`).
+FQDN_CACHE: Fact[FqdnEntry] = Fact("cilium-fqdn-cache", _NODE, CAPTURE, "fqdn-cache",
+    asked=_cilium("cilium.proxy.fqdn_cache",   "fqdn cache list -o json"))
 CONFIG_VIEW: Fact[DatapathConfig] = Fact("cilium-config-view", _CLIENT,
     read =_by("cilium.config.view",            "cilium config view"))
 # Without L7 events, whose URLs may hold secrets. `--timeout` ends the dialling of a hung agent.

@@ -241,6 +241,9 @@ class Endpoint:
         policy_audit: PolicyAuditMode: denied packets pass and are logged; None when not said.
         namespace, pod: of the pod; "" for the host and health endpoints.
         health: the agent's overall health word, "" when not said.
+        policy_revision: of the policy that its map holds, None when not said.
+        wanted_revision: of the policy that the agent is putting into it, None when not said. It
+            stays behind where newer policies change nothing for the endpoint.
     """
 
     id: int
@@ -257,6 +260,8 @@ class Endpoint:
     namespace: str = ""
     pod: str = ""
     health: str = ""
+    policy_revision: int | None = None
+    wanted_revision: int | None = None
     span: Span = field(default=NOWHERE, compare=False)
 
 
@@ -268,11 +273,17 @@ class EndpointState:
         endpoint_id: the directory's name.
         host: the endpoint stands for the node itself.
         policy_audit: PolicyAuditMode, None when the file does not say.
+        building: seconds since the agent began to regenerate the endpoint, None while it does not
+            (`ID_next` is there only meanwhile).
+        failed: seconds since its last regeneration failed, None where it did not, or another one
+            succeeded since (`ID_next_fail`).
     """
 
     endpoint_id: int
     host: bool = False
     policy_audit: bool | None = None
+    building: int | None = None
+    failed: int | None = None
     span: Span = field(default=NOWHERE, compare=False)
 
 

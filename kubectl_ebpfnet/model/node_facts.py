@@ -41,6 +41,7 @@ from kubectl_ebpfnet.model.kernel import (
 from kubectl_ebpfnet.model.net import Network
 from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
 from kubectl_ebpfnet.model.nft import NftChain
+from kubectl_ebpfnet.model.proxy import FqdnEntry
 from kubectl_ebpfnet.model.room import MapRoom, SnatUse
 
 NODE_FACTS: dict[str, Any] = {
@@ -68,6 +69,7 @@ NODE_FACTS: dict[str, Any] = {
     "ct": CtEntry,
     "endpoint-states": EndpointState,
     "tail-calls": TailCalls,
+    "fqdn-cache": FqdnEntry,
     "policy": PolicyEntry,
     "nat": NatEntry,
     "ipcache": IpcacheEntry,

@@ -226,7 +226,7 @@ def test_an_agents_lanes_share_its_questions() -> None:
     programs = [
         [argv_of(question)[0] for question in lane].count("cilium-dbg") for lane in (one, two)
     ]
-    assert abs(programs[0] - programs[1]) <= 1
+    assert abs(programs[0] - programs[1]) <= 2  # some count for half a start
     last = [asks_agent(question) for question in one]
     assert last == sorted(last)  # an agent that hangs delays what comes after it
     assert not any(asks_agent(question) for question in two)

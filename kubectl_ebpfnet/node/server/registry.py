@@ -46,6 +46,7 @@ FUNCTIONS = {
     "ipcache": "cilium.tables:ipcache",
     "endpoints": "cilium.tables:endpoints",
     "endpoint-states": "cilium.endpoint_states:states",
+    "fqdn-cache": "cilium.fqdn:entries",
     "policy": "cilium.policy:entries",
     "tail-calls": "cilium.tail_calls:states",
     "egress": "cilium.tables:egress",

@@ -192,6 +192,8 @@ def endpoint(number: int, status: Any, span: Span = NOWHERE) -> Endpoint:
         namespace=namespace,
         pod=pod,
         health=js.text(status, "health", "overallHealth"),
+        policy_revision=js.number(status, "policy", "realized", "policy-revision"),
+        wanted_revision=js.number(status, "policy", "spec", "policy-revision"),
         span=span,
     )
 

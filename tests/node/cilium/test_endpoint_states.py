@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +16,9 @@ from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.cilium import EndpointState
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.node.cilium.endpoint_states import states
+from kubectl_ebpfnet.node.cilium.fqdn import entries
 
+FQDN = NodeRequest(1, ("ebpfnet-node", "fqdn-cache"))
 ASKED = NodeRequest(1, ("ebpfnet-node", "endpoint-states"))
 
 
@@ -32,11 +40,64 @@ def test_audit_mode_and_the_host_endpoint(tmp_path: Path) -> None:
         (tmp_path / name / "ep_config.h").write_text(text)
     (tmp_path / "14").mkdir()  # it has just gone
     (tmp_path / "agent-runtime-config.json").write_text("{}")
-    assert list(states(ASKED, tmp_path)) == [
+    assert [replace(each, building=None) for each in states(ASKED, tmp_path)] == [
         EndpointState(12, False, False),
         EndpointState(13, False, None),
         EndpointState(731, True, True),
     ]
+
+
+def test_an_endpoint_that_is_regenerated_or_could_not_be(tmp_path: Path) -> None:
+    for name in ("12", "12_next", "13", "13_next_fail", "14"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ep_config.h").write_text(header(2550))
+    began = time.time() - 300
+    os.utime(tmp_path / "12_next", (began, began))
+    building, failed, quiet = states(ASKED, tmp_path)
+    assert building.building is not None
+    assert 299 <= building.building <= 320
+    assert (building.failed, failed.building, quiet.building, quiet.failed) == (None,) * 4
+    assert failed.failed is not None
+
+
+SAVED: dict[str, Any] = {
+    "SecLabel": {"id": 1},
+    "Options": {"map": {"PolicyAuditMode": 1}},
+    "DNSHistory": [
+        {
+            "fqdn": "OK.example.test.",
+            "lookup-time": "2026-11-30T04:47:41.135Z",
+            "expiration-time": "2026-11-30T04:48:41.135Z",
+            "ttl": 60,
+            "ips": ["1.1.1.1"],
+        },
+        {"ips": []},
+    ],
+}
+
+
+def test_what_the_agent_saves_in_json(tmp_path: Path) -> None:
+    (tmp_path / "731").mkdir()
+    (tmp_path / "731" / "ep_config.h").write_text(header(1))
+    (tmp_path / "731" / "ep_config.json").write_text(json.dumps(SAVED))
+    (tmp_path / "12").mkdir()
+    (tmp_path / "12" / "ep_config.json").write_text("{")
+    assert list(states(ASKED, tmp_path)) == [EndpointState(731, True, True)]
+    (name,) = entries(FQDN, tmp_path)
+    assert (name.endpoint_id, name.name, name.ttl) == (731, "ok.example.test.", 60)
+    assert list(map(str, name.addresses)) == ["1.1.1.1"]
+    assert name.expires is not None
+    assert name.expires.minute == 48
+    assert list(entries(NodeRequest(1, (*FQDN.argv, "-e", "12")), tmp_path)) == []
+
+
+def test_names_that_an_older_agent_saved(tmp_path: Path) -> None:
+    saved = base64.b64encode(json.dumps(SAVED).encode()).decode()
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "ep_config.h").write_text(header(7, f" * CILIUM_BASE64_{saved}"))
+    (tmp_path / "8").mkdir()
+    (tmp_path / "8" / "ep_config.h").write_text(" * CILIUM_BASE64_!!!")
+    assert [one.endpoint_id for one in entries(FQDN, tmp_path)] == [7]
 
 
 def test_a_node_without_the_folder(tmp_path: Path) -> None:

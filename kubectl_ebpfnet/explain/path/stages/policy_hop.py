@@ -9,7 +9,12 @@ POLICY_AUDIT_MODE).
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path import policy
-from kubectl_ebpfnet.explain.path.stages import policy_map, policy_names, policy_outcome
+from kubectl_ebpfnet.explain.path.stages import (
+    endpoint_state,
+    policy_map,
+    policy_names,
+    policy_outcome,
+)
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.views.node import NodeView
@@ -97,7 +102,7 @@ def decided(walk: PathBuilder, subject: PolicySubject, doubt: str = "") -> bool:
     verdict = verdict_of(subject)
     evidence = policy_map.evidence(node, endpoint_id, verdict.entry)
     named = policy_names.names(walk.cluster, subject, verdict)
-    policy_outcome.regenerating(walk, subject)
+    behind = endpoint_state.warn(walk, subject)
     if verdict.allowed is None:
         policy_outcome.undecided(walk, subject, verdict, evidence, named)
         return True
@@ -118,8 +123,9 @@ def decided(walk: PathBuilder, subject: PolicySubject, doubt: str = "") -> bool:
         verdict = policy.PolicyVerdict(None, None, reason)
         policy_outcome.undecided(walk, subject, verdict, evidence, named)
         return True
-    audit_read = audit.on is not None
-    policy_outcome.denied(walk, subject, verdict, evidence, named, audit_read=audit_read)
+    policy_outcome.denied(
+        walk, subject, verdict, evidence, named, audit_read=audit.on is not None, behind=behind
+    )
     return False
 
 

@@ -13,22 +13,6 @@ from kubectl_ebpfnet.explain.views.names import identity_name, identity_text
 from kubectl_ebpfnet.model.kube import AGENT_LABEL
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, Severity, State
 
-NOT_REALIZED = ("regenerating", "waiting-to-regenerate", "not-ready")
-"""States of an endpoint whose policy map is not that of its newest policy (pkg/endpoint)."""
-
-
-def regenerating(walk: PathBuilder, subject: PolicySubject) -> None:
-    """Warn where the agent has not put its newest policy into the map."""
-    endpoint = policy_map.endpoint(subject.node, subject.endpoint_id)
-    if endpoint is not None and endpoint.state in NOT_REALIZED:
-        walk.finding(
-            Severity.WARNING,
-            f"{subject.name} on {subject.node.name} is {endpoint.state}",
-            "Its policy map may be older than the policies in the cluster. If it stays so, the "
-            "agent's log tells what it waits for.",
-            policy_map.endpoint_evidence(subject.node, endpoint),
-        )
-
 
 def undecided(
     walk: PathBuilder,
@@ -180,8 +164,18 @@ def denied(
     named: Names,
     *,
     audit_read: bool,
+    behind: str = "",
 ) -> None:
-    """End the walk at the policy."""
+    """End the walk at the policy.
+
+    Args:
+        walk: takes the hop and the finding.
+        subject: whose policy is asked about what.
+        verdict: of its map.
+        evidence: the proof.
+        audit_read: whether it is in policy audit mode was read.
+        behind: why the map may be older than the policies, "" where it is not.
+    """
     own = walk.ends.identity if subject.direction == "egress" else None
     remote = subject.remote.identity
     who = identity_name(walk.cluster, remote) if remote is not None else _who(walk, subject)
@@ -196,6 +190,7 @@ def denied(
     full = room.policy_map_full(subject.node, subject.endpoint_id)
     rule += f"; {full}" if full and verdict.entry is None else ""
     rule += f"; {named.disagreement}" if named.disagreement else ""
+    rule += f"; {behind}" if behind else ""
     unread = "" if audit_read else " Whether it is in policy audit mode was not read."
     nameless = f" Which policy denies it is not known: {named.unknown}." if named.unknown else ""
     because = f" {named.cause}." if named.by else nameless
