@@ -22,6 +22,7 @@ from kubectl_ebpfnet.parse.cilium import (
     monitor,
     nat,
     policy,
+    proxy,
     room,
 )
 from tests.parse import recorded
@@ -54,6 +55,9 @@ PARSERS: dict[str, tuple[Parser, str]] = {
     "wireguard": (agent.wireguard, ""),
     "sizes of maps": (room.sizes, "status -o json"),
     "endpoints": (agent.endpoints, "endpoint list -o json"),
+    "endpoint rules": (proxy.rules, "endpoint list -o json"),
+    "proxy redirects": (proxy.redirects, "status -o json"),
+    "fqdn cache": (proxy.fqdn_cache, ""),
     "nodes": (agent.nodes, "node list -o json"),
     "identities": (agent.identities, "identity list -o json"),
     "version": (agent.version, "version"),
@@ -77,6 +81,9 @@ FORMATS = {
     "lb": ("1.9/format/bpf-lb-list", "1.16/format/bpf-lb-list"),
     "nat": ("1.10/format/bpf-nat-list", "1.15/format/bpf-nat-list-without-a-clock"),
     "hubble": tuple(f"{version}/node2/hubble-observe" for version in ("1.9.8", "1.13.7", "1.18")),
+    "endpoint rules": ("1.18/fqdn-node2/endpoint-list-o-json",),
+    "proxy redirects": ("1.18/fqdn-node2/status-o-json",),
+    "fqdn cache": ("1.18/fqdn-node2/fqdn-cache-list-o-json",),
     "ct": ("1.9/format/bpf-ct-list-global",),
 }
 NAMES = sorted(PARSERS)
