@@ -26,7 +26,9 @@ _SOURCES = {
     "deploy/": "a ready pod of a Deployment",
     "sts/": "a ready pod of a StatefulSet",
     "ds/": "a ready pod of a DaemonSet",
+    "node/": "a node, as kubelet's probes; an address is a client outside",
 }
+_NODE_FLAGS = {("path", "--via"): {"node/": "a node"}}
 _TARGETS: dict[tuple[str, int], dict[str, str]] = {
     ("path", 0): _SOURCES,
     ("netkat", 0): {"node/": "a node"},
@@ -68,7 +70,10 @@ def complete(words: Sequence[str], commands: Any) -> str:
 
 
 def _value(command: str, param: Any, word: str, prefix: str = "") -> str:
-    values = _VALUES.get((command, max(param.opts, key=len)))
+    flag = (command, max(param.opts, key=len))
+    if flag in _NODE_FLAGS:
+        return _answer(_NODE_FLAGS[flag].items(), word, _NO_FILES | _NO_SPACE)
+    values = _VALUES.get(flag)
     if values is None:
         files = param.metavar == "FILE"
         return _answer((), word, _FILES if files else _NO_FILES)

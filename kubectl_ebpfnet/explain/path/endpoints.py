@@ -161,7 +161,8 @@ def _with_flows(
         source = own_source(node, first, {b.address for b in backends} or {destination})
     query = _flow_query(request.protocol, source, destination, port, service, by_socket)
     flows = tuple(tracked_flows(node, query))
-    if sender.outside and not flows:  # what no node balances comes in at its pod
+    balanced = service is not None and service.in_cilium
+    if sender.outside and not flows and not balanced:  # it comes in at its pod, or at the node
         flows = tuple(tracked_flows(node, query, "IN"))
     if service is not None:
         frontend = service.address

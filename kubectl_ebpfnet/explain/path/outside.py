@@ -186,7 +186,7 @@ def _findings(entries: Sequence[Entry], verdict: Verdict) -> tuple[Finding, ...]
         proof = tuple(e for d in drops for hop in d.path.hops[-1:] for e in hop.evidence)
         found.insert(0, Finding(Severity.ERROR, title, detail, proof))
     found.sort(key=lambda finding: list(Severity).index(finding.severity))
-    return _once(found)
+    return tuple({(f.severity, f.title, f.detail): f for f in reversed(found)}.values())[::-1]
 
 
 def _once(found: Iterable[T]) -> tuple[T, ...]:

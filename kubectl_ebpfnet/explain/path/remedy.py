@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kubectl_ebpfnet.errors import role_file
 from kubectl_ebpfnet.explain.kernel.netfilter import WANTS_PORT
 from kubectl_ebpfnet.explain.path.state import PathBuilder
@@ -23,28 +25,38 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
     if wants_port(walk):
         return Fix("Name the port of the destination, HOST:PORT.")
     source = walk.ends.source
-    sender = pod_place(source.namespace, source.name)
+    own = pod_place(source.namespace, source.name)
     refused = [record for record in bundle.records if record.denied]
     # A far pod tells of the way back alone, and is asked last.
-    refused.sort(key=lambda record: record.place.kind is PlaceKind.POD and record.place != sender)
+    refused.sort(key=lambda record: record.place.kind is PlaceKind.POD and record.place != own)
     denied = refused[0].denied if refused else ""
     if denied:
         verb, _, resource = denied.partition(" in namespace ")[0].partition(" ")
         return Fix(f"Grant the permission that is missing: {denied} ({role_file(verb, resource)}).")
     by_node_pod = any(each.place.kind is PlaceKind.NODE and each.ran for each in bundle.records)
-    pod = f"-n {walk.ends.source.namespace} pod/{walk.ends.source.name}"
+    sender = _sender(source)
     there, protocol = walk.ends.destination, walk.ends.flow.protocol
+    if walk.ends.entry and there.kind == "service":  # a node port is no port of the Service
+        there = replace(there, kind="address")
     if bundle.source != LIVE:
         to = _to_record(there, walk.ends.source.namespace, protocol)
-        command = f"kubectl ebpfnet capture -f case.zip {pod} --to {to} --node-access pod"
+        places = f"node/{walk.ends.entry}" if walk.ends.entry else sender
+        command = f"kubectl ebpfnet capture -f case.zip {places} --to {to} --node-access pod"
         return Fix("Record a new capture while the packets are lost.", command)
     size = f" --size {walk.size}" if walk.size is not None else ""
-    again = f"kubectl ebpfnet path {pod} {_words(there, protocol)}{size}"
+    again = f"kubectl ebpfnet path {sender} {_words(there, protocol)}{size}"
     if any(_LATE in record.error for record in bundle.records):
         return Fix("Give the nodes more time to answer.", f"{again} --timeout 2m")
     if by_node_pod:
         return None
     return Fix("Let node pods read the nodes.", f"{again} --node-access pod")
+
+
+def _sender(source: Target) -> str:
+    """Return the source as `path` takes it."""
+    if source.kind == "pod":
+        return f"-n {source.namespace} pod/{source.name}"
+    return f"node/{source.name}" if source.kind == "node" else str(source.address)
 
 
 def _words(target: Target, protocol: int) -> str:

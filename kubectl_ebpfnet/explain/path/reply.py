@@ -171,7 +171,7 @@ def _check_end(back: PathBuilder) -> None:
         return
     waits_for = reply_nat.expected(forth)
     flow = back.hops[-1].packet.flow
-    by_itself = any("DSR" in hop.summary for hop in forth.hops)
+    by_itself = reply_nat.answers_by_itself(forth)
     same_end = (flow.destination, flow.protocol) == (waits_for.destination, waits_for.protocol)
     if flow.matches(waits_for) or (by_itself and same_end):
         return

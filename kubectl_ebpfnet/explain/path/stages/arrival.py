@@ -154,9 +154,9 @@ def _balanced(
     target = sent.packet.flow.destination
     if target == here.packet.flow.destination or target in node.own_addresses:
         return sent
-    if node.local_endpoint(target) is not None or walk.ends.first_node == here.node:
+    if node.local_endpoint(target) is not None or walk.ends.source.node == here.node:
         return sent
-    # Another node's pod, for which this one is the gateway or the load-balancer.
+    # A client's, or another node's pod, for which this one is the gateway or the load-balancer.
     came = [hop for hop in walk.forth.hops if (hop.kind, hop.node) == (HopKind.TUNNEL, here.node)]
     entry = node.ipcache_of(target)
     if came and entry is not None and entry.tunnel_endpoint is not None:
@@ -226,7 +226,8 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
         sent = gateway.out_of_tunnel(walk, inside, node, name)
         if sent is not inside:
             return sent
-    if endpoint is None and node[q.ENDPOINTS].known and node[q.ROUTES].known:
+    endpoints_known = node[q.ENDPOINTS].known or node[q.ENDPOINT_MAP].known
+    if endpoint is None and endpoints_known and node[q.ROUTES].known:
         # Packets for no endpoint go to the stack, which has a route by cilium_host.
         return inside.to(Stage.HOST, device="", in_device=name, skips_netfilter=False)
     if endpoint is None:

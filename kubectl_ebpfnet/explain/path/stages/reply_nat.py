@@ -72,9 +72,9 @@ def undo(walk: PathBuilder, here: PacketState, which: Undone) -> PacketState:
         return here
     for each in reversed(translations(walk.forth)):
         flow = here.packet.flow
-        if each.hop.node != here.node or not flow.matches(each.after.reversed()):
+        if not flow.matches(each.after.reversed()) or which is not _undone_where(walk, each.hop):
             continue
-        if which is not _undone_where(walk, each.hop):
+        if each.hop.node != here.node and not answers_by_itself(walk.forth):
             continue
         new = each.before.reversed()
         packet = replace(here.packet, flow=new)
@@ -87,6 +87,12 @@ def undo(walk: PathBuilder, here: PacketState, which: Undone) -> PacketState:
             here.stage, packet=packet, netfilter=replace(seen, flow=new) if seen else None
         )
     return here
+
+
+def answers_by_itself(forth: PathBuilder) -> bool:
+    """Tell whether the node that balanced keeps the client's address, so that the backend's node
+    answers by itself: it undoes the other's translation (bpf/lib/nodeport.h, DSR)."""
+    return any("DSR" in hop.summary for hop in forth.hops)
 
 
 def _undone_where(walk: PathBuilder, hop: Hop) -> Undone | None:

@@ -7,7 +7,7 @@ egress policy, then the forwarding decision.
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel import kube_proxy
-from kubectl_ebpfnet.explain.path.stages import loadbalancing, reply_nat
+from kubectl_ebpfnet.explain.path.stages import forward, loadbalancing, reply_nat
 from kubectl_ebpfnet.explain.path.stages.losses import device_losses
 from kubectl_ebpfnet.explain.path.stages.missing_programs import without_cilium
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
@@ -35,7 +35,7 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     if calls_nothing(walk, here, node, here.device):
         return None
     if walk.forth is not None:
-        return _answered(walk, here)
+        return _answered(walk, here, node)
     service = walk.ends.service
     to_service = service is not None and here.packet.flow.destination == service.address
     if service is not None and to_service and not _left_to_others(walk, node):
@@ -51,14 +51,19 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     return here.to(Stage.FORWARD, packet=packet)
 
 
-def _answered(walk: PathBuilder, here: PacketState) -> PacketState:
-    """Pass an answer: conntrack knows its connection, and no policy is asked (CT_REPLY)."""
+def _answered(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
+    """Pass an answer: conntrack knows its connection, and no policy is asked (CT_REPLY). That of a
+    backend to which this node balanced goes on past the node's stack (rev_nodeport_lb4)."""
+    came = here.packet.flow
     here = reply_nat.undo(walk, here, reply_nat.Undone.BY_CILIUM)
     walk.hop(
         *here.in_cilium(HopKind.CONNTRACK),
         "an answer of a connection that Cilium's conntrack has: no policy is asked",
         State.DERIVED, here.packet,
     )  # fmt: skip
+    by_dsr = walk.forth is not None and reply_nat.answers_by_itself(walk.forth)
+    if here.packet.flow != came and not by_dsr:
+        return forward.to_other_node(walk, here, node)
     return here.to(Stage.FORWARD)
 
 
