@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
 
 from kubectl_ebpfnet.collect.destination import FarEnd
 from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.collect.sender import Sender
+from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.fact import NOBODY, Need
-from kubectl_ebpfnet.model.kube import Pod
+from kubectl_ebpfnet.model.kube import Node, Pod
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, UDP, Address
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 from kubectl_ebpfnet.model.request import PathRequest
 
 MOST_LOOKUPS = 8
 """How many destinations to look up; a Service may have hundreds of backends."""
+MOST_ROWS = 100
+"""How many addresses select rows: they are words of an exec's address, which proxies limit."""
 MOST_PEERS = 16
 """How many of them select lines; those to others are found among the newest of the pod."""
 _ENDS = {TCP: Need.ENDS_TCP, UDP: Need.ENDS_UDP}
@@ -69,6 +73,46 @@ def packet_scope(
         ),
         _ENDS.get(request.protocol, NOBODY),
     )
+
+
+def row_addresses(
+    scope: Scope,
+    sender: Sender,
+    far_ends: Sequence[FarEnd],
+    nodes: Sequence[Node],
+    cilium_nodes: Sequence[object],
+) -> tuple[Address, ...]:
+    """Return the addresses whose rows of tables of addresses (ipcache, load-balancer) a packet
+    needs: of its ends, of their nodes and as many others, and the wildcards; () for all rows
+    where these are many.
+
+    Args:
+        scope: of the packet, with its flows.
+        sender: of the packet.
+        far_ends: what is known of the other end.
+        nodes: all of them.
+        cilium_nodes: CiliumNode objects.
+    """
+    names = {sender.node, *(pod.node for end in far_ends for pod in end.pods)}
+    names.update(node for end in far_ends for node in end.nodes)
+    found = [*sender.addresses]
+    found += [end for flow in scope.flows for end in (flow.address, flow.peer) if end is not None]
+    for end in far_ends:
+        found += [*end.frontends, *(address for pod in end.pods for address in pod.addresses)]
+    found += [IPv4Address(0), IPv6Address(0)]
+    of_nodes = {node.name: [*node.internal_addresses, *node.external_addresses] for node in nodes}
+    for value in cilium_nodes:
+        own = js.addresses(js.text(item, "ip") for item in js.items(value, "spec", "addresses"))
+        of_nodes.setdefault(js.text(value, "metadata", "name"), []).extend(own)
+    others: list[Address] = []
+    for name, addresses in of_nodes.items():
+        (found if name in names or not set(found).isdisjoint(addresses) else others).extend(
+            addresses
+        )
+    rows = list(dict.fromkeys(found))
+    if len(rows) > MOST_ROWS:
+        return ()
+    return tuple(dict.fromkeys((*rows, *others)))[:MOST_ROWS]
 
 
 def packet_flows(

@@ -115,6 +115,8 @@ class _Run:
         self.asked_nodes: set[str] = set()
         self.asked_ends: set[Place] = set()
         """Pods and nodes that are asked what is needed where the packet may end."""
+        self.whole_tables: set[tuple[str, str]] = set()
+        """(node, fact) of tables that are asked again, without a selection of rows."""
 
     def ask(self) -> Sender:
         """Ask the API server, then the places; return who sends."""
@@ -129,7 +131,7 @@ class _Run:
         gatherer.read(_policies(api, request))
         # Imported while the API server answers: what asks places takes 60 ms.
         from kubectl_ebpfnet.cluster.exec.connection import prepare
-        from kubectl_ebpfnet.collect.packet import packet_scope
+        from kubectl_ebpfnet.collect.packet import packet_scope, row_addresses
         from kubectl_ebpfnet.collect.survey import ask_places
 
         prepare()
@@ -151,6 +153,11 @@ class _Run:
         if request.ip_version is not None:
             versions = frozenset((request.ip_version,))
         scope = packet_scope(sender, self.request, versions, far_end, knows_nodes=bool(known_nodes))
+        if nodes.done():
+            listed, found_at = gatherer.tried(nodes)[0] or ([], FarEnd())
+            ends, objects = (far_end, found_at), known_nodes or []
+            rows = row_addresses(scope, sender, ends, listed, objects)
+            scope = replace(scope, rows=rows)
 
         self.scope = scope
         gatherer.progress(f"asking {sender.title}")
@@ -208,14 +215,17 @@ class _Run:
     def ask_further(self, further: Further) -> bool:
         """Ask what a walk through the records needs besides; return whether anything was asked that
         was not before."""
-        from kubectl_ebpfnet.collect.survey import ask_places
+        from kubectl_ebpfnet.collect.survey import ask_places, ask_tables
 
+        tables = [table for table in further.tables if table not in self.whole_tables]
+        self.whole_tables.update(tables)
+        ask_tables(self.gatherer, tables)
         nodes = [name for name in further.nodes if name not in self.asked_nodes][:FAR_NODES]
         if not nodes or self.scope is None:
-            return False
+            return bool(tables)
         self.asked_nodes.update(nodes)
         self.gatherer.progress(f"asking {', '.join(nodes)}, where the packet comes to")
-        ask_places(self.gatherer, self.scope, nodes)
+        ask_places(self.gatherer, replace(self.scope, rows=()), nodes)
         return True
 
     def _is_new_end(self, place: Place) -> bool:

@@ -30,12 +30,14 @@ class Scope:
         flows: select entries of tables that grow with traffic; () selects all.
         packets: sources and destinations to look up in the kernel's routing.
         ends: what is needed besides of a place where the packet may end.
+        rows: addresses that select rows of tables of addresses; () selects all.
     """
 
     need: Need
     flows: tuple[FlowFilter, ...] = ()
     packets: tuple[tuple[Address, Address], ...] = ()
     ends: Need = NOBODY
+    rows: tuple[Address, ...] = ()
 
     @property
     def at_end(self) -> Scope:
@@ -75,7 +77,8 @@ class Scope:
                         for flow in flows
                         if not any(other.covers(flow) for other in flows if other != flow)
                     )
-                found.setdefault(asked, Question(fact, place, netns, flows))
+                rows = self.rows if fact.by_address and not by_node_pod else ()
+                found.setdefault(asked, Question(fact, place, netns, flows, rows))
         return list(found.values())
 
     def _selected(self, flag: str) -> list[str]:

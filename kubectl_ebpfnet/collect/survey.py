@@ -18,6 +18,7 @@ from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.targets import pod_answerer
 from kubectl_ebpfnet.collect.gatherer import Gatherer
 from kubectl_ebpfnet.collect.scope import Scope
+from kubectl_ebpfnet.model.catalogue import FACTS
 from kubectl_ebpfnet.model.evidence import Record, node_place, pod_place
 from kubectl_ebpfnet.model.fact import Need
 from kubectl_ebpfnet.model.kube import Pod
@@ -160,6 +161,23 @@ def ask_places(
             here = [pod for pod in pods if pod.node == node and not pod.host_network]
             instead = partial(_ask_node_pod, gatherer, scope, node, here)
         ask_node(gatherer, scope, answerer, further, instead)
+
+
+def ask_tables(gatherer: Gatherer, tables: Iterable[tuple[str, str]]) -> None:
+    """Ask nodes for whole tables.
+
+    Args:
+        gatherer: asks.
+        tables: (node, name of the fact).
+    """
+    by_node: dict[str, list[str]] = {}
+    for node, fact in tables:
+        by_node.setdefault(node, []).append(fact)
+    answerers = gatherer.answerers.for_nodes(by_node, gatherer.deadline)
+    for node, answerer in answerers.items():
+        if not isinstance(answerer, Record):
+            facts = (fact for fact in FACTS if fact.name in by_node[node])
+            gatherer.ask(answerer, [Question(fact, answerer.place) for fact in facts])
 
 
 def _ask_node_pod(gatherer: Gatherer, scope: Scope, node: str, pods: Sequence[Pod]) -> None:

@@ -311,13 +311,13 @@ NAT: Fact[NatEntry] = Fact("cilium-nat", _NODE, PATH | FLOWS | LB, "nat", by_flo
 # The agent's word for what LB_MAP shows. Kubernetes' Service has the name, so `path` is without it.
 SERVICES: Fact[Frontend] = Fact("cilium-services", _AGENT, LB | CAPTURE,
     asked=_cilium("cilium.lb.services",        "service list -o json"))
-IPCACHE: Fact[IpcacheEntry] = Fact("cilium-ipcache", _NODE, PATH, "ipcache",
+IPCACHE: Fact[IpcacheEntry] = Fact("cilium-ipcache", _NODE, PATH, "ipcache", by_address=True,
     asked=_cilium("cilium.maps.ipcache",       "bpf ipcache list"))
 ENDPOINT_MAP: Fact[LocalEndpoint] = Fact("cilium-endpoint-map",
     _NODE, STAYS | PROGRAMS, "endpoints",
     node_need=PATH | PROGRAMS | LB,
     asked=_cilium("cilium.maps.endpoint_map",  "bpf endpoint list"))
-LB_MAP: Fact[Frontend] = Fact("cilium-lb-map", _NODE, SENDER | LB, "lb",
+LB_MAP: Fact[Frontend] = Fact("cilium-lb-map", _NODE, SENDER | LB, "lb", by_address=True,
     asked=_cilium("cilium.lb.frontends",       "bpf lb list"))
 # Kubernetes has the labels of pods, the ipcache the prefixes of what is outside; names of toFQDNs
 # are here alone.

@@ -200,7 +200,8 @@ class Record:
         denied: the RBAC permission that was missing, e.g. `create pods/exec in namespace x`.
         line_filter: when not (), stdout has only the lines with any of these strings. Captures
             call it `kept`.
-        left_out: how many lines that fit `line_filter` were left out beside the newest.
+        left_out: how many lines that fit `line_filter` were left out beside the newest; of a table
+            of addresses, how many that do not fit.
         counts: of a table of connections with `line_filter`, where its lines were counted.
     """
 

@@ -82,6 +82,8 @@ class Fact(Generic[T]):
             none; such a command needs no line filter.
         by_flow: its output grows with the cluster's traffic: a live run brings home only lines
             with the flow's addresses, and its parser takes one line and its number.
+        by_address: its output grows with the cluster, and a row begins with an address: a live
+            `path` brings home the rows of its addresses, and those of prefixes.
         maps: pins in /sys/fs/bpf/tc/globals, with * as in a shell: an agent's node where none of
             them is does not start Cilium's program for this. Its start is what it costs.
         takes: the parameters that it cannot be asked without, "" for none.
@@ -100,6 +102,7 @@ class Fact(Generic[T]):
     flags: bool = False
     select: str = ""
     by_flow: bool = False
+    by_address: bool = False
     maps: tuple[str, ...] = ()
     takes: str = ""
     words: tuple[str, ...] = ()

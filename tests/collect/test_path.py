@@ -89,7 +89,7 @@ def test_a_live_bundle_says_what_the_scenario_says(cluster: Opened) -> None:
         if record.place == API or recorded is None:
             continue
         expected = recorded.stdout.read()
-        if record.line_filter:
+        if record.line_filter and record.argv not in (*q.IPCACHE.forms, *q.LB_MAP.forms):
             lines = expected.splitlines(keepends=True)
             expected = b"".join(
                 x for x in lines if any(k.encode() in x for k in record.line_filter)

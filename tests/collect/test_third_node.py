@@ -1,11 +1,17 @@
-"""A third node, between the packet's own and that of its destination: it is asked once the records
-lead there, in a round of its own, and never else."""
+"""What a walk asks further: a third node, between the packet's own and that of its destination, and
+rows of tables that were left out at a node. They are asked for once the records lead there, in a
+round of their own, and never else."""
 
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future, wait
+from ipaddress import ip_address
+
+import pytest
 
 from kubectl_ebpfnet.cluster.client.session import Session
+from kubectl_ebpfnet.collect import packet
 from kubectl_ebpfnet.collect.path import collect_path
 from kubectl_ebpfnet.explain.path.walk import explained
 from kubectl_ebpfnet.model import catalogue as q
@@ -14,7 +20,7 @@ from kubectl_ebpfnet.model.path import Path, PathRequest
 from kubectl_ebpfnet.model.request import Further
 from tests.collect.conftest import Opened
 from tests.collect.replay_cluster import ReplayCluster
-from tests.collect.test_path import request
+from tests.collect.test_path import request, to_object
 
 EGRESS = q.EGRESS_GATEWAY.forms[0]
 HEADER = "Source IP      Destination CIDR   Egress IP     Gateway IP\n"
@@ -97,3 +103,38 @@ def test_a_node_that_routes_for_another_is_asked(cluster: Opened) -> None:
     assert nodes(bundle) == {"node1", "node2"}
     assert any(hop.node == "node1" for hop in path.hops)
     assert "nothing is known of node1" not in path.reason
+
+
+@pytest.mark.parametrize("destination", ["svc/web:80", "pod/web:8080", "1.1.1.1"])
+def test_a_row_that_was_left_out_is_asked_for_where_the_walk_needs_it(
+    cluster: Opened, monkeypatch: pytest.MonkeyPatch, destination: str
+) -> None:
+    session, replay = cluster("vxlan-kpr")
+    # Rows are selected where the nodes are listed in time.
+    monkeypatch.setattr(Future, "done", lambda future: bool(wait([future], 20)))
+    kind, _, rest = destination.rpartition("/")
+    name, _, port = rest.partition(":")
+    kinds = {"svc": "service", "pod": "pod"}
+    asked = to_object(kinds[kind], name, int(port)) if kind else request(destination)
+    for fact, row in (
+        (q.IPCACHE, "10.9.0.{}/32 identity={} encryptkey=0 tunnelendpoint=0.0.0.0"),
+        (q.LB_MAP, "10.9.0.{}:80/TCP (0)   0.0.0.0:0 ({}) (0) [ClusterIP]"),
+    ):
+        said = record(replay, "node2", fact.forms[0]).stdout.read()
+        rows = "".join(f"{row.format(n, n + 900)}\n" for n in range(30))
+        replay.at.setdefault(agent_place("node2"), {})[fact.forms[0]] = rows.encode() + said
+    selected, bundle = answer(session, asked)
+    printed = [r for r in bundle.records if r.argv == q.IPCACHE.forms[0]]
+    (ipcache,) = (r for r in printed if r.place.node == "node2")
+    assert ipcache.left_out >= 10
+    rounds = len(execs(replay))
+
+    monkeypatch.setattr(packet, "row_addresses", lambda *_: (ip_address("10.9.0.1"),))
+    by_need, bundle = answer(session, asked)
+    assert q.best_record(bundle, agent_place("node2"), q.IPCACHE).line_filter == ()
+    assert len(execs(replay)) > 2 * rounds
+    monkeypatch.setattr(packet, "row_addresses", lambda *_: ())
+    whole, _ = answer(session, asked)
+    for path in (selected, by_need):
+        assert [hop.summary for hop in path.hops] == [hop.summary for hop in whole.hops]
+        assert (path.verdict, path.reason) == (whole.verdict, whole.reason)

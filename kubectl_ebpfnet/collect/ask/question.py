@@ -23,17 +23,22 @@ class Question:
         place: the place of the record.
         netns: the pod's network namespace, for the node side; None for the node's own.
         flows: filters of a table that grows with traffic; () for the whole table.
+        rows: the addresses whose rows are asked for, of a table of addresses; () for the whole
+            table.
     """
 
     fact: Fact[Any]
     place: Place
     netns: PodNamespace | None = None
     flows: tuple[FlowFilter, ...] = ()
+    rows: tuple[Address, ...] = ()
 
     @property
     def needles(self) -> tuple[str, ...]:
         """What every selected line has one of: addresses, or for flows of any address the words
-        of a protocol; () where any line may be selected."""
+        of a protocol; () where any line may be selected. Of a table of addresses, the addresses."""
+        if self.rows:
+            return tuple(map(str, self.rows))
         words: list[str] = []
         for flow in self.flows:
             address = _address_words(flow.address or flow.peer)
@@ -51,7 +56,10 @@ class Question:
         between those that it must all have. Flows that differ in the peer alone are one rule. A
         line belongs to the first rule that it meets, and each rule keeps the newest: so flows that
         matter most stand first. The rule that begins with + selects none: its lines are counted.
+        Of a table of addresses: = and the addresses.
         """
+        if self.rows:
+            return "=" + "|".join(map(str, self.rows))
         rules: dict[tuple[object, ...], list[list[str]]] = {}
         for flow in self.flows:
             peer = (flow.port, flow.peer_port, flow.peer is None)

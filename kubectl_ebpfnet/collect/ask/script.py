@@ -39,7 +39,9 @@ MOST_LINES = 500
 
 # A line belongs to the first rule that it meets; each rule keeps the newest, by Cilium's reports,
 # by the age that its NAT map gives, else by nf_conntrack's timeout. The command's exit code comes
-# as the last line.
+# as the last line. Of a table of addresses, whose rows begin with ADDRESS:PORT or with a prefix,
+# rows of single addresses that are not asked for are left out but the first few: they show
+# the table's form.
 _SELECT = r"""
 function age(s, a, b) {
   if (match(s, /Created=[0-9]+/)) return -substr(s, RSTART+8, RLENGTH-8)
@@ -56,8 +58,19 @@ function oldest(a, b, c) {
   for (b = 2; b <= most; b++) if (when[a,b] < when[a,c]) c = b
   return c
 }
+function told(s) {
+  if (NR <= sample) return 1
+  if (s ~ /^[0-9.]+\/32(@[0-9]+)?$/ || s ~ /^[0-9a-f]*:.*\/128(@[0-9]+)?$/) sub(/\/.*/, "", s)
+  else if (s ~ /^[0-9.]+:[0-9]/) sub(/:.*/, "", s)
+  else if (sub(/^\[/, "", s)) sub(/\].*/, "", s)
+  else return 1
+  return s in row
+}
 BEGIN {
-  rules = split(ENVIRON["RULES"], rule, "\n")
+  if (sub(/^=/, "", ENVIRON["RULES"])) {
+    for (a = split(ENVIRON["RULES"], word, "|"); a; a--) row[word[a]]
+    rows = 1; sample = 20
+  } else rules = split(ENVIRON["RULES"], rule, "\n")
   for (a = 1; a <= rules; a++) {
     parts[a] = split(rule[a], part, "\t")
     for (b = 1; b <= parts[a]; b++) {
@@ -69,6 +82,12 @@ BEGIN {
 }
 index($0, nonce " ") == 1 { code = $2; next }
 $0 == "" { next }
+rows {
+  if (!/^[ \t]/) { of_row = told($1); six = /^\[/ }
+  if (six) other6++; else if (!/^[A-Z]/) other4++
+  if (of_row) print; else out++
+  next
+}
 {
   if (/^TCP /) { if (/^TCP [A-Z]+ \[/) tcp6++; else tcp4++ }
   else if (/^[^ ]+ [A-Z]+ \[/) other6++

@@ -167,11 +167,14 @@ def find(
         at: the place that looks it up.
     """
     node = cluster.node(node_name)
+    node.want(q.LB_MAP, address)
     search = Search(cluster, node, address, port, protocol, at)
     listed, mapped = (search.among(node[table].facts) for table in (q.SERVICES, q.LB_MAP))
     owner = _owner(cluster, address, port, protocol)
     # The datapath has what its map has: a frontend of the agent's list alone is not translated.
-    unmapped = mapped is None and bool(node[q.LB_MAP].facts)
+    record = node[q.LB_MAP].record
+    filled = bool(node[q.LB_MAP].facts) or (record is not None and record.left_out > 0)
+    unmapped = mapped is None and filled
     frontend = mapped or listed
     if frontend is None and owner is None:
         return None

@@ -29,6 +29,7 @@ from kubectl_ebpfnet.explain.path.verdict import Decision, settle
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import (
+    Decides,
     Finding,
     HopKind,
     Packet,
@@ -102,6 +103,8 @@ def _explained(cluster: ClusterView, request: PathRequest, entry: str = "") -> E
         other_backends.compare(walk, partial(_there_and_back, start=start))
     if ends.doubt and isinstance(walk.end, Arrived):
         walk.doubt(ends.doubt)
+    for node, fact, address in cluster.unasked:
+        walk.doubt(f"{fact} of {node} was not asked for {address}", Decides.WAY)
     seen.apply(walk)
     room.apply(walk)
     decision = settle(walk)
@@ -136,7 +139,8 @@ def _explained(cluster: ClusterView, request: PathRequest, entry: str = "") -> E
         mtu=mtu.of_path(walk),
         presumed=tuple(walk.presumed),
     )
-    return Explained(path, Further(tuple(dict.fromkeys(walk.unread))))
+    tables = tuple((node, fact) for node, fact, _ in cluster.unasked)
+    return Explained(path, Further(tuple(dict.fromkeys(walk.unread)), tables))
 
 
 def _start(ends: endpoints.PathEnds, packet: Packet) -> PacketState:

@@ -45,6 +45,12 @@ class ClusterView:
             self._nodes[name] = NodeView(self.bundle, name, self.settings, self.settings_record)
         return self._nodes[name]
 
+    @property
+    def unasked(self) -> tuple[tuple[str, str, Address], ...]:
+        """(node, fact, address) of tables of addresses, for rows that were left out at the node."""
+        nodes = self._nodes.values()
+        return tuple((n.name, fact, of) for n in nodes for fact, of in n.wanted.items())
+
     def pod_netns(self, namespace: str, name: str) -> PodNetns:
         """Return the view of a pod's network namespace."""
         key = (namespace, name)

@@ -27,6 +27,9 @@ class Netns:
         self._answers: dict[tuple[str, tuple[str, ...]], Answer[Any]] = {}
         self._indexes: dict[tuple[str, tuple[str, ...]], dict[Any, list[Any]]] = {}
         self._unread: dict[str, dict[int, records.UnreadLine]] = {}
+        self.wanted: dict[str, Address] = {}
+        """Tables of addresses, by name, of which a row was looked up that is `left_out`: the walk
+        asks again, for the whole table (walk.py, `Further`)."""
 
     def __getitem__(self, fact: Fact[T]) -> Answer[T]:
         """Return the answer of the first place that has one."""
@@ -73,6 +76,20 @@ class Netns:
         first = min(unread)
         many = f"{len(unread)} lines" if len(unread) > 1 else "a line"
         return f"{many} could not be parsed (line {first}: {unread[first].problem})"
+
+    def left_out(self, fact: Fact[Any], address: Address) -> bool:
+        """Tell whether the rows of an address, if there are any, were left out at the node: a live
+        run asks a table of addresses for those of its packet."""
+        record = self[fact].record
+        asked = record.line_filter if record is not None else ()
+        return bool(asked) and str(address) not in asked
+
+    def want(self, fact: Fact[Any], address: Address) -> bool:
+        """Note that the rows of an address decide; return whether they are here."""
+        if self.left_out(fact, address):
+            self.wanted[fact.name] = address
+            return False
+        return True
 
     def table_state(self, fact: Fact[Any]) -> Answer[None]:
         """Return an answer without facts that tells whether a table was read."""

@@ -128,6 +128,8 @@ class NodeView(Netns):
     def _leaves_without_tunnel(self, destination: Address) -> bool:
         if destination in self.own_addresses or self.local_endpoint(destination):
             return False
+        if self.left_out(q.IPCACHE, destination):  # a flow of others, which says nothing then
+            return False
         remote = self.ipcache_of(destination)
         return remote is not None and remote.tunnel_endpoint is None
 
@@ -269,7 +271,10 @@ class NodeView(Netns):
         return frozenset(own)
 
     def ipcache_of(self, address: Address) -> IpcacheEntry | None:
-        """Return the ipcache entry with the longest prefix that holds the address."""
+        """Return the ipcache entry with the longest prefix that holds the address; None without
+        one, and where its rows were not asked for."""
+        if not self.want(q.IPCACHE, address):
+            return None
         holding = (entry for entry in self[q.IPCACHE].facts if address in entry.prefix)
         return max(holding, key=lambda entry: entry.prefix.prefixlen, default=None)
 

@@ -97,6 +97,8 @@ def _printed(
         return (own if rows.known else None), rows.record
     if table is Table.SERVICES:
         front = node[q.LB_MAP]
+        if front.record is not None and front.record.counts is not None:
+            return _of(front.record.counts, table, version), front.record
         of_version = [f for f in front.facts if f.address.version == version]
         slots = sum(1 + len(f.backends) + f.unresolved for f in of_version)
         return (slots if front.known else None), front.record
@@ -106,7 +108,8 @@ def _printed(
 
 
 def _length(answer: Answer[Any]) -> tuple[int | None, Record | None]:
-    return (len(answer.facts) if answer.known else None), answer.record
+    left_out = answer.record.left_out if answer.record is not None else 0
+    return (len(answer.facts) + left_out if answer.known else None), answer.record
 
 
 def _of(counts: LineCounts, table: Table, version: int) -> int:

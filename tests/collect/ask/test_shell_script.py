@@ -237,6 +237,62 @@ def test_entries_are_counted_by_kind_and_those_to_the_destination(
         assert said.counts == LineCounts(tcp4=32, tcp6=1, other4=2, other6=1, sought=sought)
 
 
+IPCACHE = """IP PREFIX/ADDRESS   IDENTITY
+0.0.0.0/0           identity=2 encryptkey=0 tunnelendpoint=0.0.0.0, flags=<none>
+{many}
+10.0.1.9/32         identity=7 encryptkey=0 tunnelendpoint=172.30.0.12, flags=<none>
+10.0.1.90/32        identity=8 encryptkey=0 tunnelendpoint=172.30.0.12, flags=<none>
+10.0.1.9/32@3       identity=9 encryptkey=0 tunnelendpoint=172.30.0.13, flags=<none>
+10.2.0.0/16         identity=16777217 encryptkey=0 tunnelendpoint=0.0.0.0, flags=<none>
+2001:db8::/32       identity=16777218 encryptkey=0 tunnelendpoint=0.0.0.0, flags=<none>
+fd00::1/128         identity=10 encryptkey=0 tunnelendpoint=0.0.0.0, flags=<none>
+fd00::12/128        identity=11 encryptkey=0 tunnelendpoint=0.0.0.0, flags=<none>
+"""
+FRONTENDS = """SERVICE ADDRESS           BACKEND ADDRESS (REVNAT_ID) (SLOT)
+{many}
+10.0.1.9:80/TCP (0)       0.0.0.0:0 (3) (0) [ClusterIP, non-routable]
+10.0.1.9:80/TCP/i (1)     10.0.1.5:8080/TCP (3) (1)
+10.0.1.90:80/TCP (0)      0.0.0.0:0 (4) (0) [ClusterIP, non-routable]
+10.0.1.9:81                10.0.1.5:81 (5)
+                          10.0.1.6:81 (5)
+10.0.1.90:81               10.0.1.5:81 (6)
+                          10.0.1.6:81 (6)
+[fd00::1]:80/TCP (0)      [::]:0 (7) (0) [ClusterIP, non-routable]
+[fd00::12]:80/TCP (0)     [::]:0 (8) (0) [ClusterIP, non-routable]
+"""
+
+
+@pytest.mark.parametrize("awk", [("mawk",), ("busybox", "awk"), ("gawk",)], ids=" ".join)
+def test_of_a_table_of_addresses_rows_of_others_stay_there(
+    shell: list[str], tmp_path: Path, awk: tuple[str, ...]
+) -> None:
+    if shutil.which(awk[0]) is None:
+        pytest.skip(f"{awk[0]} is not installed")
+    (tmp_path / "awk").write_text(f'#!/bin/sh\nexec {" ".join(awk)} "$@"\n')
+    (tmp_path / "awk").chmod(0o755)
+    many = "\n".join(f"10.9.0.{n}/32 identity={n}" for n in range(200))
+    (tmp_path / "ipcache").write_text(IPCACHE.format(many=many))
+    many = "\n".join(f"10.9.0.{n}:80/TCP (0) 0.0.0.0:0 (9) (0) [ClusterIP]" for n in range(200))
+    (tmp_path / "lb").write_text(FRONTENDS.format(many=many))
+    rows = (ip_address("10.0.1.9"), ip_address("fd00::1"))
+    asked = [replace(one("cat", str(tmp_path / name)), rows=rows) for name in ("ipcache", "lb")]
+    ipcache, lb = run(shell, asked, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+
+    assert ipcache.line_filter == lb.line_filter == ("10.0.1.9", "fd00::1")
+    firsts = [line.split()[0] for line in ipcache.stdout.read().decode().split("\n") if line]
+    own = [word for word in firsts if not word.startswith("10.9.0.")]
+    assert own == ["IP", "0.0.0.0/0", "10.0.1.9/32", "10.0.1.9/32@3", "10.2.0.0/16",
+                   "2001:db8::/32", "fd00::1/128"]  # fmt: skip
+    sample = len(firsts) - len(own)
+    assert 0 < sample < 20
+    assert ipcache.left_out == 200 - sample + 2
+    told = [line for line in lb.stdout.read().decode().split("\n") if line[:7] != "10.9.0."]
+    assert [line.split()[0] for line in told if line] == [
+        "SERVICE", "10.0.1.9:80/TCP", "10.0.1.9:80/TCP/i", "10.0.1.9:81", "10.0.1.6:81",
+        "[fd00::1]:80/TCP"]  # fmt: skip
+    assert (lb.exit_code, lb.counts) == (0, LineCounts(other4=200 + 7, other6=2))
+
+
 @pytest.mark.parametrize(
     ("newer", "older"),
     [

@@ -149,6 +149,7 @@ def _balance(node: str) -> Fix:
 def _no_such_port(walk: PathBuilder, here: PacketState) -> bool:
     """Tell whether the packet is for a service's address at a port that it lacks, and report it."""
     flow, node = here.packet.flow, walk.cluster.node(here.node)
+    node.want(q.LB_MAP, flow.destination)
     # Cilium's row of port 0: what no row of a port matches goes nowhere (since 1.19).
     closed = node.having(q.LB_MAP, (flow.destination, 0), "address", "port")
     for service in walk.cluster.kube.services:
