@@ -72,7 +72,8 @@ def destination_object(api: RecordingApi, request: PathRequest) -> Pod | Service
     # Imported late: the API server is asked first, and cli imports it meanwhile.
     from kubectl_ebpfnet.explain.path.destinations import service_port
 
-    service_port(service, request)  # refuses a port before any place is asked
+    if not service.external_name:
+        service_port(service, request)  # refuses a port before any place is asked
     return service
 
 

@@ -139,8 +139,9 @@ class _Run:
         for line in lines:
             gatherer.warn(line)
         listed, owner = [], None
-        if request.destination_kind == "name" and sender.pod is not None:
-            self.request, found = self._named(sender.pod)
+        alias = found.external_name if isinstance(found, Service) else ""
+        if sender.pod is not None and (request.destination_kind == "name" or alias):
+            self.request, found = self._named(sender.pod, f"{alias.rstrip('.')}." if alias else "")
             address = self.request.destination_address
             listed = (gatherer.tried(nodes)[0] or ([], None))[0]
             if address is not None:
@@ -170,7 +171,7 @@ class _Run:
             ask_places(gatherer, scope, [sender.node], sender.pods)
         gatherer.read(self._endpoints(sender.pods))
         self._ask_far(far_end, scope)
-        if request.destination_kind != "name":
+        if request.destination_kind != "name" and not alias:
             self._ask_far((gatherer.tried(nodes)[0] or ([], FarEnd()))[1], scope)
         return sender
 
@@ -268,7 +269,7 @@ class _Run:
             if not pod.host_network
         ]
 
-    def _named(self, pod: Pod) -> tuple[PathRequest, Service | None]:
+    def _named(self, pod: Pod, alias: str = "") -> tuple[PathRequest, Service | None]:
         """Look the destination's name up; return what to ask places about: the packet to its
         address, or the pod's query to its nameserver where nothing came back."""
         # Imported late: the API server is asked first, and few destinations are names.
@@ -276,9 +277,9 @@ class _Run:
         from kubectl_ebpfnet.explain.path.names import DNS, preferred
         from kubectl_ebpfnet.model.resolver import LookupOutcome
 
-        request = self.request
-        self.gatherer.progress(f"looking {request.destination_name} up in pod {pod.name}")
-        answer = NameRun(self.gatherer, pod, request.destination_name).run()
+        request, name = self.request, alias or self.request.destination_name
+        self.gatherer.progress(f"looking {name} up in pod {pod.name}")
+        answer = NameRun(self.gatherer, pod, name).run()
         if answer.outcome is LookupOutcome.FOUND:
             address = preferred(answer, pod.addresses, request.ip_version)
             return replace(request, destination_address=address), answer.service

@@ -385,6 +385,8 @@ class DatapathConfig:
         kube_proxy_replacement: True, False; None unknown.
         socket_lb: load-balancing at connect() is on.
         socket_lb_host_only: … but only for the host's own namespace.
+        packet_lb: the program at a pod's device balances as well where sockets do in pods: for L7
+            load-balancing or SCTP.
         node_port_last: the highest port of NodePorts; the ports of source NAT begin behind it.
         node_port_mode: `snat`, `dsr`, `hybrid`.
         no_backend_response: to packets for a Service without a backend: `reject` (an ICMP error)
@@ -425,6 +427,7 @@ class DatapathConfig:
     kube_proxy_replacement: bool | None = None
     socket_lb: bool | None = None
     socket_lb_host_only: bool | None = None
+    packet_lb: bool | None = None
     node_port_last: int | None = None
     node_port_mode: str = ""
     no_backend_response: str = ""

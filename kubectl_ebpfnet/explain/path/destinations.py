@@ -67,8 +67,11 @@ def far_address(cluster: ClusterView, request: PathRequest, source: Sender) -> F
         return _of_family(f"node {name}", node.internal_addresses, request, source)
     if kind == "service":
         for service in cluster.kube.services:
-            if (service.namespace, service.name) == (request.destination_namespace, name):
-                return _of_service(cluster, service, request, source)
+            if (service.namespace, service.name) != (request.destination_namespace, name):
+                continue
+            if service.external_name:
+                return _of_external_name(cluster, service, request, source)
+            return _of_service(cluster, service, request, source)
         names = (f"{service.namespace}/{service.name}" for service in cluster.kube.services)
         hint = in_capture("services", names, f"{request.destination_namespace}/{name}")
         raise NotFound("service", name, request.destination_namespace, hint=hint)
@@ -158,16 +161,13 @@ def _of_service(
     own = service.cluster_addresses
     address = next((each for each in own if each.version in versions), None)
     if address is not None:
-        at = source.first_lookup(cluster)
+        at = source.first_lookup(cluster, port.protocol)
         found = find(cluster, source.node, address, port.port, port.protocol, at)
         return FarAddress(address, port.port, found, request.note)
     title = f"svc {service.namespace}/{service.name}"
     if own:
         note = _why_none(title, own, versions)
         return FarAddress(None, port.port, note=note, fix=_other_version(own, request))
-    if service.external_name:
-        note = f"an ExternalName for {service.external_name}: ask for that"
-        return FarAddress(None, port.port, note=note)
     for end in cluster.kube.endpoints:
         same = (end.namespace, end.service) == (service.namespace, service.name)
         if same and end.ready and end.address.version in versions:
@@ -192,11 +192,34 @@ def _from_outside(
         title = f"svc {service.namespace}/{service.name}"
         why = _why_none(title, outside, versions) if outside else f"{title} has no address outside"
         return FarAddress(None, number, note=why, fix=_other_version(outside, request))
-    found = find(cluster, source.node, address, number, port.protocol, source.first_lookup(cluster))
+    at = source.first_lookup(cluster, port.protocol)
+    found = find(cluster, source.node, address, number, port.protocol, at)
     return FarAddress(address, number, found, note)
 
 
 # --- names ----------------------------------------------------------------------------------------
+
+
+def external_name(service: Service) -> str:
+    """Return the name that cluster DNS gives for an ExternalName, as one that is complete."""
+    return f"{service.external_name.rstrip('.')}."
+
+
+def _of_external_name(
+    cluster: ClusterView, service: Service, request: PathRequest, source: Sender
+) -> FarAddress:
+    """Return the address of an ExternalName: nothing balances it, and no port is its own."""
+    title = f"svc {service.namespace}/{service.name}"
+    words = f"{title} is an ExternalName, which cluster DNS gives as {service.external_name}"
+    name = replace(request, destination_name=external_name(service), port_name="")
+    found = _of_name(cluster, name, source)
+    fix = found.fix
+    if found.address is None:
+        port = f":{request.port}" if request.port else ""
+        own = f"-n {source.namespace} pod" if source.namespace else source.kind
+        command = f"kubectl ebpfnet path {own}/{source.name} {service.external_name}{port}"
+        fix = Fix(f"Ask for {service.external_name}.", command if source.name else "")
+    return replace(found, note=f"{words}; {found.note}", fix=fix)
 
 
 def _of_name(cluster: ClusterView, request: PathRequest, source: Sender) -> FarAddress:
@@ -213,6 +236,8 @@ def _of_name(cluster: ClusterView, request: PathRequest, source: Sender) -> FarA
     answer = look_up(name, sources)
     if answer.outcome is not LookupOutcome.FOUND:
         return FarAddress(None, request.port, None, answer.text, answer, _fix(name, answer, source))
+    if answer.service is not None and answer.service.external_name:
+        return _of_external_name(cluster, answer.service, request, source)
     if answer.service is not None:
         service = answer.service
         found = _of_service(cluster, service, replace(request, note=answer.text), source)

@@ -117,7 +117,7 @@ def resolve(cluster: ClusterView, request: PathRequest, entry: str = "") -> Path
     service = far.service
     # A node's address without a port is the node itself, not the only Service with a node port.
     if service is None and not (port is None and destination in cluster.node_addresses):
-        at = sender.first_lookup(cluster)
+        at = sender.first_lookup(cluster, request.protocol)
         service = find(cluster, sender.node, destination, port, request.protocol, at)
     if service is not None and port is None:
         destination_target = replace(destination_target, port=service.port)

@@ -8,7 +8,7 @@ from typing import Any
 
 from kubectl_ebpfnet.errors import role_file
 from kubectl_ebpfnet.explain.flows.match import no_snat_map
-from kubectl_ebpfnet.explain.path import backends, former_backends
+from kubectl_ebpfnet.explain.path import backends, former_backends, from_inside
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
@@ -42,6 +42,7 @@ def across(whole: WholePath) -> list[Finding]:
         _identities,
         _translations,
         _backends,
+        _outside,
         _stale_backends,
     )
     return [finding for rule in rules for finding in rule(whole)]
@@ -187,6 +188,11 @@ def _translations(whole: WholePath) -> Iterator[Finding]:
 def _backends(whole: WholePath) -> Iterator[Finding]:
     """Report a flow to a backend that its service no longer has."""
     yield from former_backends.findings(whole.flows, whole.ends.service)
+
+
+def _outside(whole: WholePath) -> Iterator[Finding]:
+    """Report where a client outside meets something else."""
+    yield from from_inside.findings(whole.cluster, whole.ends.service)
 
 
 def _stale_backends(whole: WholePath) -> Iterator[Finding]:

@@ -12,8 +12,13 @@ from enum import StrEnum
 
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
-from kubectl_ebpfnet.model.cilium import Frontend
-from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.cilium import HOST, REMOTE_NODE, Frontend
+from kubectl_ebpfnet.model.net import TCP, UDP, Address
+
+_NODES = frozenset({HOST, REMOTE_NODE, 7})
+"""7 is kube-apiserver, where that runs on a node (pkg/identity/numericidentity.go)."""
+_NODE_SCOPE = range(2 << 24, 3 << 24)
+"""Identities of nodes by their labels (enable-node-selector-labels)."""
 
 
 class Lookup(StrEnum):
@@ -35,17 +40,19 @@ class Lookup(StrEnum):
         return self in (Lookup.HOST_SOCKET, Lookup.POD_SOCKET)
 
 
-def first_lookup(node: NodeView, host_network: bool) -> Lookup:
+def first_lookup(node: NodeView, host_network: bool, protocol: int = TCP) -> Lookup:
     """Return where a packet of a pod is looked up first.
 
     Args:
         node: the pod's node.
         host_network: the pod shares the node's network namespace.
+        protocol: IANA number; the programs at sockets know TCP and UDP alone.
     """
     config = node.config
     if host_network:
         return Lookup.HOST_SOCKET
-    return Lookup.POD_SOCKET if config.socket_lb and not config.socket_lb_host_only else Lookup.POD
+    in_pods = config.socket_lb and not config.socket_lb_host_only and protocol in (TCP, UDP)
+    return Lookup.POD_SOCKET if in_pods else Lookup.POD
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +67,8 @@ class Search:
     at: Lookup
 
     def among(self, frontends: Iterable[Frontend]) -> Frontend | None:
-        """Return the frontend that the place finds."""
-        offered = [
-            f
-            for f in frontends
-            if f.port
-            and self.port in (None, f.port)
-            and f.protocol in (None, self.protocol)
-            and f.address.version == self.address.version
-        ]
+        """Return the frontend that the place finds and translates."""
+        offered = self._offered(frontends)
         exact = [f for f in offered if f.address == self.address and not self._skipped(f)]
         hits = exact or [f for f in offered if f.address.is_unspecified and self._by_wildcard(f)]
         if self.port is None and len({f.port for f in hits}) != 1:
@@ -77,6 +77,21 @@ class Search:
         if outside:
             hits = [f for f in hits if not f.internal]
         return max(hits, key=lambda f: (f.internal, f.protocol is not None), default=None)
+
+    def passed_over(self, frontends: Iterable[Frontend]) -> Frontend | None:
+        """Return the frontend that the place finds and leaves alone."""
+        offered = self._offered(frontends)
+        return next((f for f in offered if f.address == self.address and self._skipped(f)), None)
+
+    def _offered(self, frontends: Iterable[Frontend]) -> list[Frontend]:
+        return [
+            f
+            for f in frontends
+            if f.port
+            and self.port in (None, f.port)
+            and f.protocol in (None, self.protocol)
+            and f.address.version == self.address.version
+        ]
 
     def _skipped(self, frontend: Frontend) -> bool:
         """Tell whether a socket leaves the frontend alone: it is not the node's own address."""
@@ -89,10 +104,22 @@ class Search:
         if self.address.is_loopback:
             return self.at is Lookup.HOST_SOCKET
         # The wildcard of a port outside of the NodePorts' range serves the node itself alone.
-        of_cluster = self.address in self.cluster.node_addresses
-        return self._own or (of_cluster and frontend.type != "HostPort")
+        return self._own or (self._of_a_node and frontend.type != "HostPort")
 
     @property
     def _own(self) -> bool:
-        own = self.address in self.node.own_addresses
-        return own or self.cluster.node_of(self.address) == self.node.name
+        """The address is the node's own: by the ipcache, as the program at the socket tells."""
+        if self._identity == HOST or self.address in self.node.own_addresses:
+            return True
+        return self.cluster.node_of(self.address) == self.node.name
+
+    @property
+    def _of_a_node(self) -> bool:
+        if self._identity in _NODES or self._identity in _NODE_SCOPE:
+            return True
+        return self.address in self.cluster.node_addresses
+
+    @property
+    def _identity(self) -> int | None:
+        entry = self.node.ipcache_of(self.address)
+        return entry.identity if entry is not None else None

@@ -46,11 +46,16 @@ class Sender:
         """Whether it is outside of the cluster."""
         return self.kind == "address"
 
-    def first_lookup(self, cluster: ClusterView) -> Lookup:
-        """Return where its packet's destination is looked up first."""
+    def first_lookup(self, cluster: ClusterView, protocol: int) -> Lookup:
+        """Return where its packet's destination is looked up first.
+
+        Args:
+            cluster: the bundle's indexes.
+            protocol: IANA number.
+        """
         if self.outside:
             return Lookup.DEVICE
-        return first_lookup(cluster.node(self.node), self.host_network)
+        return first_lookup(cluster.node(self.node), self.host_network, protocol)
 
     def target(self, request: PathRequest, address: Address | None) -> Target:
         """Return the end of the path: the node of a client outside is none of it.

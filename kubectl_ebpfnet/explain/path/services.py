@@ -27,6 +27,8 @@ _PROXY_DUMMY = "192.192.192.192"
 (operator/pkg/model/translation)."""
 
 
+_HEALTH_CHECK = "healthserver"
+"""What Cilium's name of the frontend of a health check ends with, behind a colon."""
 _REDIRECTS = (":local-redirect", "-local-redirect")
 """Ends of the names of frontends by address, behind their policy's (pkg/redirectpolicy)."""
 _GLOBAL = ("service.cilium.io/global", "io.cilium/global-service")
@@ -56,6 +58,8 @@ class ServiceAddress:
         unread: for in_cilium None: why neither table was read.
         slotted: the map numbers its slots (Cilium 1.12 and later), None when that is not known.
         by_protocol: the map's keys have a protocol (Cilium 1.17 and later).
+        passed_over: a socket leaves it alone, though the map has it: an external IP, or a hostPort,
+            that is not the node's own address.
     """
 
     address: Address
@@ -78,6 +82,7 @@ class ServiceAddress:
     unread: str = ""
     slotted: bool | None = None
     by_protocol: bool = False
+    passed_over: bool = False
 
     @property
     def usable(self) -> tuple[Backend, ...]:
@@ -134,7 +139,7 @@ class ServiceAddress:
         name, _, what = self.name.replace("/", ":").partition(":")
         if what.startswith("host-port"):
             return f"pod {self.namespace}/{name}"
-        if what == "healthserver":
+        if what == _HEALTH_CHECK:
             return f"the health check of svc {self.namespace}/{name}"
         policy = self.redirect_policy
         return policy or f"svc {self.namespace}/{self.name}"
@@ -180,7 +185,9 @@ def find(
         return None
     if frontend is None:
         assert owner is not None
-        return _of_kubernetes(search, *owner)
+        over = search.passed_over(node[q.LB_MAP].facts)
+        found = _of_kubernetes(search, *owner)
+        return found if over is None else _left_alone(node, found, over)
     backends = kinds.merged(listed, mapped)
     found = ServiceAddress(
         address,
@@ -201,6 +208,9 @@ def find(
         slotted=_slotted(node),
         by_protocol=any(f.protocol is not None for f in node[q.LB_MAP].facts),
     )
+    checked = None if owner is not None else _health_check_of(cluster, found)
+    if checked is not None and not found.name:
+        found = replace(found, namespace=checked.namespace, name=f"{checked.name}:{_HEALTH_CHECK}")
     if owner is not None:
         found = replace(
             found,
@@ -210,6 +220,24 @@ def find(
             sliced=_sliced(cluster, *owner, address.version),
         )
     return found
+
+
+def _health_check_of(cluster: ClusterView, found: ServiceAddress) -> Service | None:
+    """Return the Service whose health check, which the agent answers, a frontend is."""
+    return next(
+        (
+            service
+            for service in cluster.kube.services
+            if service.health_check_node_port == found.port
+            and found.address in service.ingress_addresses
+        ),
+        None,
+    )
+
+
+def _left_alone(node: NodeView, found: ServiceAddress, over: Frontend) -> ServiceAddress:
+    evidence = _evidence(node, None, over) + found.evidence
+    return replace(found, type=over.type, evidence=evidence, passed_over=True)
 
 
 def _evidence(

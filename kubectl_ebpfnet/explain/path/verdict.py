@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.explain.flows.between import lost_between
+from kubectl_ebpfnet.explain.path import host_ports
 from kubectl_ebpfnet.explain.path.endings import Arrived, Destination, Dropped, Stopped, Undecided
 from kubectl_ebpfnet.explain.path.remedy import how_to_get, wants_port
 from kubectl_ebpfnet.explain.path.reply import lost
@@ -147,7 +148,7 @@ def _arrived(walk: PathBuilder, end: Arrived) -> Decision:
     inside = end.destination is not Destination.OUTSIDE
     listens = walk.hops[-1].kind is HopKind.SOCKET
     if attempt is not None and attempt.outcome is Outcome.REFUSED and inside and not listens:
-        return _was_refused(end, attempt)
+        return _was_refused(walk, end, attempt)
     return _let_through(walk, end)
 
 
@@ -202,10 +203,13 @@ def _why_refused(walk: PathBuilder, inside: bool, drop: Drop) -> tuple[str, Fix,
     return found.cause, found.fix, replace(drop, object=found.object)
 
 
-def _was_refused(end: Arrived, attempt: Attempt) -> Decision:
+def _was_refused(walk: PathBuilder, end: Arrived, attempt: Attempt) -> Decision:
     """The tables show no listener, and the newest attempt, which is not of now, met none."""
     reason = f"the tables let it through {end.text}, but {attempt.text}"
     cause = "whether something listens there now is not known: its newest attempt was refused"
+    last = walk.hops[-1]
+    other = host_ports.elsewhere(walk.cluster, last.node, last.packet.flow)
+    cause += f"; {other}" if other else ""
     return Decision(Verdict.UNKNOWN, reason, cause, Fix("Send a packet, and ask again at once."))
 
 

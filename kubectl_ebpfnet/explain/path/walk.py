@@ -18,6 +18,7 @@ from kubectl_ebpfnet.explain.path import (
     nameserver,
     other_backends,
     outside,
+    passed_over,
     reply,
     room,
     seen,
@@ -101,6 +102,7 @@ def _explained(cluster: ClusterView, request: PathRequest, entry: str = "") -> E
         start = outside.start(walk, packet) if entry else _start(ends, packet)
         _there_and_back(walk, start)
         other_backends.compare(walk, partial(_there_and_back, start=start))
+    passed_over.name_cause(walk)
     if ends.doubt and isinstance(walk.end, Arrived):
         walk.doubt(ends.doubt)
     for node, fact, address in cluster.unasked:

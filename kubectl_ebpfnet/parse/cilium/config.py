@@ -74,6 +74,7 @@ def datapath(settings: Mapping[str, str]) -> DatapathConfig:
         kube_proxy_replacement=_kpr(settings),
         socket_lb=_socket_lb(settings),
         socket_lb_host_only=_flag(settings, "bpf-lb-sock-hostns-only"),
+        packet_lb=_packet_lb(settings),
         node_port_last=_last_port(settings.get("node-port-range", "")),
         node_port_mode=settings.get("bpf-lb-mode", "") or settings.get("node-port-mode", ""),
         acceleration=settings.get("bpf-lb-acceleration", "").lower(),
@@ -167,6 +168,12 @@ def _socket_lb(settings: Mapping[str, str]) -> bool | None:
     if replaces_kube_proxy or enabled:
         return True
     return False if replaces_kube_proxy is False and enabled is False else None
+
+
+def _packet_lb(settings: Mapping[str, str]) -> bool | None:
+    """ENABLE_PER_PACKET_LB of bpf/bpf_lxc.c, beside socket load-balancing in pods."""
+    said = [_flag(settings, key) for key in ("enable-envoy-config", "enable-sctp")]
+    return True if any(said) else False if False in said else None
 
 
 def _devices(settings: Mapping[str, str]) -> tuple[str, ...]:

@@ -14,9 +14,10 @@ port unreachable).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.explain.kernel import sockets as kernel
+from kubectl_ebpfnet.explain.path import host_ports
 from kubectl_ebpfnet.explain.path.presumed import Look
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.path.wrong_port import Unmet, remedy
@@ -133,6 +134,9 @@ def _nobody(
 ) -> bool:
     """Refuse a packet for which there is no socket, unless something else may take it."""
     found = remedy(unmet)
+    if end.pod is None and isinstance(end.netns, NodeView):
+        other = host_ports.elsewhere(walk.cluster, end.netns.name, unmet.flow)
+        found = replace(found, cause=f"{found.cause}; {other}") if other else found
     at_port = [s for s in answer.facts if s.port == unmet.flow.destination_port]
     proof = _cited(answer, at_port)
     summary = f"no socket of {end.owner} takes {unmet.target}"

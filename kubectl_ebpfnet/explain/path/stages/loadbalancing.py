@@ -187,6 +187,8 @@ def _how_chosen(service: ServiceAddress, target: tuple[Address, int | None], sta
         words.append("not used: " + ", ".join(_with_state(b) for b in bad))
     if not any(kinds.place(b) == target for b in service.backends) and service.backends:
         words.append("this backend is no longer in the service")
+    if "sessionAffinity" in service.flags:
+        words.append("sessionAffinity: a client's connections keep to one backend")
     if service.rev_nat:
         words.append(f"replies get their source back by reverse NAT id {service.rev_nat}")
     return f" ({'; '.join(words)})" if words else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kubectl_ebpfnet.explain.path import passed_over
 from kubectl_ebpfnet.explain.path.stages import loadbalancing
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_at_cgroups
 from kubectl_ebpfnet.explain.path.stages.missing_programs import connects_without_cilium
@@ -26,6 +27,8 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     by_socket = service is not None and not service.by_proxy and _socket_lb(walk, here)
     if by_socket and connects_without_cilium(walk, walk.cluster.node(here.node), packet.flow):
         by_socket = False
+    if service is not None and service.passed_over:
+        passed_over.show(walk, packet, service, walk.in_source_pod(HopKind.LOAD_BALANCING))
     if service is not None and by_socket:
         where = walk.in_source_pod(HopKind.LOAD_BALANCING)
         how = "at connect(), by Cilium's socket load-balancer"

@@ -6,7 +6,12 @@ egress policy, then the forwarding decision.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from ipaddress import ip_address
+
 from kubectl_ebpfnet.explain.kernel import kube_proxy
+from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
+from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
 from kubectl_ebpfnet.explain.path.stages import forward, loadbalancing, reply_nat
 from kubectl_ebpfnet.explain.path.stages.losses import device_losses
 from kubectl_ebpfnet.explain.path.stages.missing_programs import without_cilium
@@ -18,7 +23,10 @@ from kubectl_ebpfnet.explain.programs.at_device import Presence
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CtEntry
-from kubectl_ebpfnet.model.path import HopKind, HopPlace, Outcome, Packet, State
+from kubectl_ebpfnet.model.path import Decides, HopKind, HopPlace, Outcome, Packet, State
+
+_LOOPBACK, _LOOPBACK6 = "169.254.42.1", "fe80::1"
+"""Cilium's defaults (ipv4-service-loopback-address)."""
 
 
 def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
@@ -36,19 +44,40 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
         return None
     if walk.forth is not None:
         return _answered(walk, here, node)
-    service = walk.ends.service
+    service = _frontend(walk, here, node)
     to_service = service is not None and here.packet.flow.destination == service.address
-    if service is not None and to_service and not _left_to_others(walk, node):
+    if service is not None and to_service and not _left_to_others(walk, service, node):
         where = here.in_cilium(HopKind.LOAD_BALANCING)
         how = f"at {here.device}, packet by packet"
         packet = loadbalancing.rewrite(walk, here.packet, service, where, how)
         if packet is None:
             return None
     assert packet is not None
+    if packet.flow.destination == packet.flow.source:
+        return _to_itself(walk, here, packet)
     _conntrack(walk, here, packet)
     if not _egress_policy(walk, here, node, packet):
         return None
     return here.to(Stage.FORWARD, packet=packet)
+
+
+def _to_itself(walk: PathBuilder, here: PacketState, packet: Packet) -> PacketState:
+    """Send a packet back to its own pod, which the load-balancer chose: with a source of its own,
+    so that the answer comes by Cilium, and past policies (bpf/lib/lb.h, lb4_local, loopback)."""
+    six = packet.flow.source.version == 6
+    source = ip_address(_LOOPBACK6 if six else _LOOPBACK)
+    translated = replace(packet, flow=packet.flow.with_source(source, packet.flow.source_port))
+    walk.hop(
+        *here.in_cilium(HopKind.NAT),
+        f"the pod is a backend itself: the source becomes {source} (Cilium's service loopback), "
+        "and no policy is asked",
+        State.UNKNOWN if six else State.DERIVED,
+        packet if six else translated,
+        reason="over IPv6 only new versions of Cilium change the source; the pod drops a packet "
+        "from its own address" if six else "",
+        decides=Decides.DROP,
+    )  # fmt: skip
+    return here.to(Stage.FORWARD, packet=packet if six else translated, unpoliced=True)
 
 
 def _answered(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
@@ -62,7 +91,8 @@ def _answered(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
         State.DERIVED, here.packet,
     )  # fmt: skip
     by_dsr = walk.forth is not None and reply_nat.answers_by_itself(walk.forth)
-    if here.packet.flow != came and not by_dsr:
+    to_itself = node.local_endpoint(here.packet.flow.destination) is not None
+    if here.packet.flow != came and not by_dsr and not to_itself:
         return forward.to_other_node(walk, here, node)
     return here.to(Stage.FORWARD)
 
@@ -79,16 +109,40 @@ def has_cilium(walk: PathBuilder, node: NodeView) -> bool:
     )
 
 
-def _left_to_others(walk: PathBuilder, node: NodeView) -> bool:
+def _frontend(walk: PathBuilder, here: PacketState, node: NodeView) -> ServiceAddress | None:
+    """Return the frontend that the packet is for, as cil_from_container finds it: where sockets
+    leave one alone it may balance."""
+    service, packet_lb = walk.ends.service, node.config.packet_lb
+    if service is None or not service.passed_over:
+        return service
+    if walk.tracked is not None and walk.tracked.service_ct is not None:
+        packet_lb = True
+    # Both settings are off unless they are set.
+    if packet_lb is False or (packet_lb is None and walk.cluster.settings_record is not None):
+        return service
+    if packet_lb is None:
+        walk.hop(
+            *here.in_cilium(HopKind.LOAD_BALANCING), service.title, State.UNKNOWN, here.packet,
+            service.evidence, decides=Decides.WAY,
+            reason="whether the program at the pod's device balances as well is not known: the "
+            "settings enable-envoy-config and enable-sctp of Cilium were not read",
+        )  # fmt: skip
+        return service
+    return find(
+        walk.cluster, node.name, service.address, service.port, service.protocol, Lookup.POD
+    )
+
+
+def _left_to_others(walk: PathBuilder, service: ServiceAddress, node: NodeView) -> bool:
     """Tell whether cil_from_container leaves the service's address as it is: kube-proxy's rules
     rewrite it later in the node's stack, or the node that has the address does."""
-    service, tracked = walk.ends.service, walk.tracked
+    tracked = walk.tracked
     if tracked is not None and tracked.service_ct is not None:
         return False
     if tracked is not None and tracked.netfilter is not None and tracked.netfilter.destination_nat:
         return True
-    if service is None or service.in_cilium is not None:
-        return service is not None and not service.in_cilium
+    if service.in_cilium is not None:
+        return not service.in_cilium
     rules = node.ruleset(service.address.version)
     return bool(rules.facts and kube_proxy.has_kube_proxy(rules.facts[0]))
 

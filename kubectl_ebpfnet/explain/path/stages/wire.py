@@ -110,7 +110,7 @@ def _untranslated(walk: PathBuilder, here: PacketState) -> bool:
     service = walk.ends.service
     if service is None:
         return _no_such_port(walk, here)
-    if here.packet.flow.destination != service.address:
+    if here.packet.flow.destination != service.address or service.passed_over:
         return False
     said = (
         h for h in reversed(walk.hops) if (h.kind, h.node) == (HopKind.LOAD_BALANCING, here.node)
