@@ -8,6 +8,7 @@ since 1.26 (KEP-1669). Traffic policies and zones: Kubernetes' Service and Endpo
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from kubectl_ebpfnet.model.cilium import Backend, Frontend
 from kubectl_ebpfnet.model.kube import ServiceEndpoint
@@ -57,10 +58,17 @@ def merged(listed: Frontend | None, mapped: Frontend | None) -> tuple[Backend, .
         listed: of the agent's list, which tells states and nodes; None where it has none.
         mapped: of the map; None where it has none.
     """
+    rows = {place(row): row for row in (mapped.backends if mapped is not None else ())}
     told = listed.backends if listed is not None else ()
+    # The datapath goes by the map: a slot that says quarantined is not used.
+    both = [
+        replace(each, state=rows[place(each)].state)
+        if place(each) in rows and rows[place(each)].state
+        else each
+        for each in told
+    ]
     known = {place(backend) for backend in told}
-    more = mapped.backends if mapped is not None else ()
-    return told + tuple(backend for backend in more if place(backend) not in known)
+    return (*both, *(row for at, row in rows.items() if at not in known))
 
 
 def only_elsewhere(ends: tuple[ServiceEndpoint, ...] | None, node: str) -> bool:

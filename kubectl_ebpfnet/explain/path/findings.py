@@ -226,7 +226,8 @@ def _stale_backends(whole: WholePath) -> Iterator[Finding]:
     if service.sliced is None or service.named_elsewhere:
         return
     away = service.type != "ClusterIP" or bool(service.flags & {"Local", "InternalLocal"})
-    late = [e for e in service.sliced if e.ready and backends.place(e) not in places]
+    known = {backends.place(b) for b in service.backends}
+    late = [e for e in service.sliced if e.ready and backends.place(e) not in known]
     if late and places and not away and not any(end.zones for end in service.sliced):
         yield Finding(
             Severity.WARNING,

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from kubectl_ebpfnet.explain.path import agent_behind
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.endings import Arrived, Dropped, Undecided
 from kubectl_ebpfnet.explain.path.reply import lost
 from kubectl_ebpfnet.explain.path.state import PathBuilder
-from kubectl_ebpfnet.model.path import Decides, Evidence, Finding, Severity
+from kubectl_ebpfnet.model.path import Decides, Evidence, Finding, Fix, Severity
 
 MOST = 16
 """Backends that are walked to; a Service may have thousands."""
@@ -27,6 +28,7 @@ class _Way:
     backend: str
     lost: str
     arrived: bool
+    fix: Fix | None = None
     evidence: tuple[Evidence, ...] = ()
 
 
@@ -45,6 +47,7 @@ def compare(walk: PathBuilder, run: Callable[[PathBuilder], None]) -> None:
         other = PathBuilder(walk.cluster, walk.ends, size=walk.size, forced=backend)
         other.flows.extend(walk.ends.flows)
         run(other)
+        agent_behind.name_cause(other)
         ways.append(_way(other, kinds.text(backend)))
     lost = [way for way in ways if way.lost]
     if not lost or not any(way.arrived for way in ways):
@@ -52,7 +55,7 @@ def compare(walk: PathBuilder, run: Callable[[PathBuilder], None]) -> None:
     listed = ", ".join(way.backend for way in lost[:3])
     count = f"{len(lost)} of {len(choice.others) + 1} backends"
     reason = f"{count} of {choice.service} lose the packet ({listed}), and any may be chosen"
-    undecided = Undecided(choice.hop, Decides.WAY, reason)
+    undecided = Undecided(choice.hop, Decides.WAY, reason, lost[0].fix)
     walk.undecided.insert(0, undecided)
     if isinstance(walk.end, Dropped):
         walk.end = replace(walk.end, after=(undecided, *walk.end.after))
@@ -71,7 +74,7 @@ def _way(walk: PathBuilder, backend: str) -> _Way:
     answer = lost(walk)
     if answer is not None and walk.back is not None and not walk.undecided:
         proof = walk.back.hops[-1].evidence
-        return _Way(backend, f"the answer is lost: {answer.drop.by}", False, proof)
+        return _Way(backend, f"the answer is lost: {answer.drop.by}", False, answer.fix, proof)
     if isinstance(end, Dropped) and not any(u.decides is Decides.WAY for u in end.after):
-        return _Way(backend, end.drop.by, False, walk.hops[-1].evidence)
+        return _Way(backend, end.drop.by, False, end.fix, walk.hops[-1].evidence)
     return _Way(backend, "", isinstance(end, Arrived) and not walk.undecided)

@@ -21,6 +21,7 @@ from kubectl_ebpfnet.explain.path.endings import (
 )
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
 from kubectl_ebpfnet.explain.path.presumed import Presumed
+from kubectl_ebpfnet.explain.path.wrong_port import Remedy
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import Backend, Endpoint
 from kubectl_ebpfnet.model.kernel import Route
@@ -171,6 +172,8 @@ class PathBuilder:
             where it is.
         end: how the walk ended.
         choice: the first load-balancer's among several backends, None without one.
+        stale: the packet goes to a backend that no EndpointSlice names: why, and what to do; None
+            where it does not.
         forced: the backend to follow where a load-balancer may choose it.
         last: the packet at the stage that ended the walk.
         links: (node, device) of each device by which it left or reached a node on the wire.
@@ -201,6 +204,7 @@ class PathBuilder:
     unread_listener: str = ""
     end: End = _NOT_BEGUN
     choice: Choice | None = None
+    stale: Remedy | None = None
     forced: Backend | None = None
     last: PacketState | None = None
     links: list[tuple[str, str]] = field(default_factory=list)

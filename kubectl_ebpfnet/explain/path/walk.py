@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from kubectl_ebpfnet.explain.flows.match import notes
 from kubectl_ebpfnet.explain.path import (
+    agent_behind,
     endpoints,
     findings,
     mtu,
@@ -101,8 +102,9 @@ def _explained(cluster: ClusterView, request: PathRequest, entry: str = "") -> E
     else:
         start = outside.start(walk, packet) if entry else _start(ends, packet)
         _there_and_back(walk, start)
+        passed_over.name_cause(walk)
+        agent_behind.name_cause(walk)
         other_backends.compare(walk, partial(_there_and_back, start=start))
-    passed_over.name_cause(walk)
     if ends.doubt and isinstance(walk.end, Arrived):
         walk.doubt(ends.doubt)
     for node, fact, address in cluster.unasked:

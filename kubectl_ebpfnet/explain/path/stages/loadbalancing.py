@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kubectl_ebpfnet.explain.path import agent_behind
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.backends import Place
 from kubectl_ebpfnet.explain.path.services import ServiceAddress
@@ -83,7 +84,9 @@ def rewrite(
     packet = replace(packet, flow=flow)
     text = f"{service.title} → {endpoint_text(*target)} {how}{_how_chosen(service, target, state)}"
     _translated(walk, packet, service, where, text, state, evidence)
-    _doubt_stale(walk, service, target)
+    gone = next((b for b in service.backends if kinds.place(b) == target), None)
+    if gone is not None and service.in_cilium and service.is_stale(gone):
+        agent_behind.note_stale(walk, service, gone, where[2])
     if walk.choice is None and len(service.usable) > 1:
         others = tuple(b for b in service.usable if kinds.place(b) != target)
         walk.choice = Choice(len(walk.hops), service.title, endpoint_text(*target), others)
@@ -117,18 +120,6 @@ def _translated(
         )  # fmt: skip
         return
     walk.hop(*where, text, state, packet, evidence)
-
-
-def _doubt_stale(
-    walk: PathBuilder, service: ServiceAddress, target: tuple[Address, int | None]
-) -> None:
-    """Say that a backend is gone that neither EndpointSlices nor the pods know."""
-    lost = [b for b in service.backends if kinds.place(b) == target and service.is_stale(b)]
-    if lost and walk.cluster.pod_with(lost[0].address) is None:
-        walk.doubt(
-            f"Cilium's load-balancer sends it to {kinds.text(lost[0])}, which no EndpointSlice of "
-            f"{service.owner_title} names and no pod has"
-        )
 
 
 def _unread(walk: PathBuilder, packet: Packet, service: ServiceAddress, where: Where) -> None:

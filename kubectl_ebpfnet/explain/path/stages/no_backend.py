@@ -9,12 +9,12 @@ rejects it.
 from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path import backends as kinds
+from kubectl_ebpfnet.explain.path.agent_behind import see_agent
 from kubectl_ebpfnet.explain.path.no_endpoints import why_no_endpoint
 from kubectl_ebpfnet.explain.path.services import ServiceAddress
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
 from kubectl_ebpfnet.explain.path.wrong_port import Remedy
 from kubectl_ebpfnet.explain.views.node import NodeView
-from kubectl_ebpfnet.model.kube import AGENT_LABEL
 from kubectl_ebpfnet.model.path import Decides, Fix, HopPlace, Packet, State
 
 _ZONE = "topology.kubernetes.io/zone"
@@ -97,7 +97,7 @@ def _remedy(walk: PathBuilder, service: ServiceAddress, node: NodeView, local: s
     )
     if service.unresolved:
         cause = f"{service.unresolved} slots of its map name a backend that Cilium's map lacks"
-        return _see_agent(walk, cause, node)
+        return see_agent(walk.cluster, cause, node.name)
     if service.redirects_locally:
         return _no_redirect(service, node)
     found = why_no_endpoint(walk.cluster, service)
@@ -121,7 +121,7 @@ def _remedy(walk: PathBuilder, service: ServiceAddress, node: NodeView, local: s
             f"Cilium on {node.name} is behind its EndpointSlices: they name {listed}, ready, and "
             "its load-balancing map has no such backend"
         )
-        return _see_agent(walk, cause, node)
+        return see_agent(walk.cluster, cause, node.name)
     cause = "no pod matches it, or none is ready"
     if service.backends:
         cause = "none of its backends takes new connections"
@@ -185,24 +185,6 @@ def _take_another_zone(service: ServiceAddress, node: NodeView, zone: str, zones
             command if service.name else "",
         ),
         f"Service {service.namespace}/{service.name}" if service.name else "",
-    )
-
-
-def _see_agent(walk: PathBuilder, cause: str, node: NodeView) -> Remedy:
-    """Return what to do about an agent that did not write what Kubernetes says."""
-    agents = (p for p in walk.cluster.kube.pods if p.label(AGENT_LABEL[0]) == AGENT_LABEL[1])
-    agent = next((pod for pod in agents if pod.node == node.name), None)
-    command = f"kubectl get pods -A -l k8s-app=cilium --field-selector spec.nodeName={node.name}"
-    if agent is not None:
-        command = f"kubectl logs -n {agent.namespace} {agent.name} -c cilium-agent --tail 100"
-    return Remedy(
-        cause,
-        Fix(
-            f"See why Cilium's agent on {node.name} is behind: its connection to the API server, "
-            "and its log; a restart reads all Services anew.",
-            command,
-        ),
-        f"Pod {agent.namespace}/{agent.name}" if agent is not None else "",
     )
 
 

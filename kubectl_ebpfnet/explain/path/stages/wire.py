@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kubectl_ebpfnet.explain.path.agent_behind import without_frontend
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
@@ -123,7 +124,12 @@ def _untranslated(walk: PathBuilder, here: PacketState) -> bool:
         return True
     virtual = service.type == "ClusterIP"
     reason = f"{service.title} leaves {here.node} without having become a backend's address"
-    walk.unknown(reason, _balance(here.node))
+    node = walk.cluster.node(here.node)
+    if node.config.kube_proxy_replacement and node[q.LB_MAP].known and service.in_cilium is False:
+        found = without_frontend(walk.cluster, service, here.node)
+        walk.unknown(f"{reason}: {found.cause}", found.fix)
+    else:
+        walk.unknown(reason, _balance(here.node))
     walk.finding(
         Severity.ERROR if virtual else Severity.WARNING,
         f"nothing on {here.node} load-balances {service.title}",

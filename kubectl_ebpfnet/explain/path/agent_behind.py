@@ -1,0 +1,106 @@
+"""Cilium's agent that is behind Kubernetes: what its map has or lacks against the EndpointSlices,
+and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kubectl_ebpfnet.explain.path import backends as kinds
+from kubectl_ebpfnet.explain.path.endings import Dropped
+from kubectl_ebpfnet.explain.path.services import ServiceAddress
+from kubectl_ebpfnet.explain.path.state import PathBuilder
+from kubectl_ebpfnet.explain.path.wrong_port import Remedy
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.cilium import Backend
+from kubectl_ebpfnet.model.kube import AGENT_LABEL
+from kubectl_ebpfnet.model.path import Decides, Fix
+
+_OTHER_PROXY = "service.kubernetes.io/service-proxy-name"
+"""A Service with this label is left to the proxy of that name (KEP-2447; Cilium's
+k8s-service-proxy-name)."""
+
+
+def see_agent(cluster: ClusterView, cause: str, node: str) -> Remedy:
+    """Return what to do about an agent that did not write what Kubernetes says.
+
+    Args:
+        cluster: the bundle's indexes.
+        cause: one sentence.
+        node: the agent's.
+    """
+    agents = (p for p in cluster.kube.pods if p.label(AGENT_LABEL[0]) == AGENT_LABEL[1])
+    agent = next((pod for pod in agents if pod.node == node), None)
+    command = f"kubectl get pods -A -l k8s-app=cilium --field-selector spec.nodeName={node}"
+    if agent is not None:
+        command = f"kubectl logs -n {agent.namespace} {agent.name} -c cilium-agent --tail 100"
+    return Remedy(
+        cause,
+        Fix(
+            f"See why Cilium's agent on {node} is behind: its connection to the API server, "
+            "and its log; a restart reads all Services anew.",
+            command,
+        ),
+        f"Pod {agent.namespace}/{agent.name}" if agent is not None else "",
+    )
+
+
+def without_frontend(cluster: ClusterView, service: ServiceAddress, node: str) -> Remedy:
+    """Return why Cilium's map has no frontend of a Service that Kubernetes has.
+
+    Args:
+        cluster: the bundle's indexes.
+        service: as Kubernetes has it.
+        node: whose map was read.
+    """
+    owner = service.owner
+    proxy = dict(owner.labels).get(_OTHER_PROXY, "") if owner is not None else ""
+    if owner is not None and proxy:
+        return Remedy(
+            f"{service.owner_title} is left to the proxy {proxy} by its label {_OTHER_PROXY}, so "
+            "Cilium has no frontend of it",
+            Fix(
+                f"Remove the label from Service {owner.name}, or see that {proxy} runs.",
+                f"kubectl label service -n {owner.namespace} {owner.name} {_OTHER_PROXY}-",
+            ),
+            f"Service {owner.namespace}/{owner.name}",
+        )
+    cause = f"Cilium's load-balancing map on {node} has no frontend {service.title}"
+    return see_agent(cluster, f"{cause}: its agent is behind Kubernetes", node)
+
+
+def note_stale(walk: PathBuilder, service: ServiceAddress, backend: Backend, node: str) -> None:
+    """Keep in mind that the packet goes to a backend that no EndpointSlice names.
+
+    Args:
+        walk: in progress; its last hop balances.
+        service: the frontend.
+        backend: that is followed.
+        node: whose map has it.
+    """
+    named = ", ".join(kinds.text(end) for end in service.sliced or () if end.ready) or "none"
+    remedy = see_agent(
+        walk.cluster,
+        f"Cilium on {node} sends {service.owner_title} to {kinds.text(backend)}, which no "
+        f"EndpointSlice names (ready by these: {named})",
+        node,
+    )
+    walk.stale = remedy
+    if walk.cluster.pod_with(backend.address) is None:
+        walk.doubt(f"{remedy.cause} and no pod has", Decides.DROP, remedy.fix)
+
+
+def name_cause(walk: PathBuilder) -> None:
+    """Name the agent as the cause where a packet is lost on its way to a backend that is gone.
+
+    Args:
+        walk: has ended.
+    """
+    stale, end = walk.stale, walk.end
+    if stale is None or not isinstance(end, Dropped):
+        return
+    walk.end = replace(
+        end,
+        cause=f"{stale.cause}; {end.cause}",
+        fix=stale.fix,
+        drop=replace(end.drop, object=stale.object),
+    )
