@@ -37,6 +37,8 @@ class How(StrEnum):
     """Frames for the target's address were sent to the node's MAC, as a load-balancer does."""
     NODE_PORT = "node-port"
     """To the node's own address and the node port, for nodes that share no L2 network."""
+    OWN_STACK = "own-stack"
+    """As any process of the sending node does: the cluster treats it as internal."""
 
 
 class AttemptOutcome(StrEnum):
@@ -350,6 +352,8 @@ class ProbeReport:
         rows: by target, then by node.
         findings: worst first.
         missing: what could not be looked at, a sentence each.
+        internal: attempts of a client on a node, whom the cluster treats as internal: they prove
+            nothing for clients outside, and do not count for the verdict.
     """
 
     request: ProbeRequest
@@ -362,3 +366,4 @@ class ProbeReport:
     rows: tuple[NodeRow, ...]
     findings: tuple[Finding, ...] = ()
     missing: tuple[str, ...] = ()
+    internal: tuple[ProbeAttempt, ...] = ()

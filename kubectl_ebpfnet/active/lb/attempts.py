@@ -71,6 +71,7 @@ def probe_of(
     http: str = "",
     protocol: int = TCP,
     number: int = 1,
+    own: bool = False,
 ) -> Fact[ConnectAttempt]:
     """Return the question that makes one attempt (node/probe/attempts.py).
 
@@ -81,9 +82,11 @@ def probe_of(
         http: path to GET, "" for none.
         protocol: TCP or UDP.
         number: makes attempts at the same destination different questions.
+        own: by the sender's own stack, as any of its processes connects.
     """
     words = [str(address), str(port), "wait", f"{wait:g}", "number", str(number)]
     words += ["via", via] if via else []
+    words += ["own", "yes"] if own else []
     words += ["udp", "yes"] if protocol == UDP else ["http", http] if http else []
     return q.PROBE.about(*words)
 

@@ -86,6 +86,34 @@ def plan_attempts(
     return _with_probes(request, attempts)
 
 
+def plan_internal(
+    request: ProbeRequest, nodes: Nodes, planned: ProbeReport, senders: Sequence[str]
+) -> list[SentAttempt]:
+    """Return an attempt at each address by the own stack of a node that sends: what a client on a
+    node meets, whom the cluster treats as internal.
+
+    Args:
+        request: how to probe.
+        nodes: all nodes, by name.
+        planned: has the targets.
+        senders: names of the nodes that send.
+    """
+    attempts = []
+    for target in planned.targets:
+        able = (n for n in senders if node_address(nodes[n], target.version) is not None)
+        name = next(able, "")
+        if target.address is None or not name:
+            continue
+        probe = probe_of(
+            target.address, target.port, wait=request.wait, http=request.http_path,
+            protocol=target.protocol, own=True,
+        )  # fmt: skip
+        attempts.append(
+            SentAttempt(target, name, name, How.OWN_STACK, target.address, target.port, probe=probe)
+        )
+    return attempts
+
+
 def retry_by_node_port(
     request: ProbeRequest, nodes: Nodes, unreached: Iterable[SentAttempt]
 ) -> list[SentAttempt]:

@@ -27,6 +27,7 @@ from kubectl_ebpfnet.active.lb.plan import (
     choose_senders,
     node_address,
     plan_attempts,
+    plan_internal,
     retry_by_node_port,
     sender_for,
 )
@@ -109,7 +110,8 @@ class Probe:
         probed = [name for name in dict.fromkeys(row.node for row in planned.rows) if name in nodes]
         self._choose_answerers(planned, nodes, probed)
         self._ask_counters(probed)
-        attempts = self._make_attempts(planned, nodes)
+        internal = plan_internal(self.request, nodes, planned, list(self.senders))
+        attempts = self._make_attempts(planned, nodes, internal)
         checks = self._check_health(planned, nodes)
         self._ask_probed_nodes(probed, attempts)
         bundle = bundle_of(self.records)
@@ -119,6 +121,7 @@ class Probe:
             bundle,
             add_sources(bundle, [read_attempt(bundle, attempt) for attempt in attempts]),
             [check for check in health if check is not None],
+            [read_attempt(bundle, attempt) for attempt in internal],
         ), bundle
 
     def _choose_answerers(
@@ -135,14 +138,24 @@ class Probe:
 
     # --- attempts ---------------------------------------------------------------------------------
 
-    def _make_attempts(self, planned: ProbeReport, nodes: Mapping[str, Node]) -> list[SentAttempt]:
+    def _make_attempts(
+        self,
+        planned: ProbeReport,
+        nodes: Mapping[str, Node],
+        internal: Sequence[SentAttempt],
+    ) -> list[SentAttempt]:
         """Make every attempt; go to the node port where the node is no next hop of the sender.
+
+        Args:
+            planned: has the nodes and targets to probe.
+            nodes: all nodes, by name.
+            internal: attempts of clients on nodes, made beside the others.
 
         Raises:
             ClusterError: no node could send.
         """
         attempts = plan_attempts(self.request, nodes, planned, list(self.senders))
-        records = self._send(attempts)
+        records = self._send([*attempts, *internal])
         if records and not any(record.ran for record in records):
             why = "; ".join(dict.fromkeys(record.why_not() for record in records))
             raise ClusterError(

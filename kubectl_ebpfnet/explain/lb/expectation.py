@@ -60,6 +60,7 @@ def _answers(context: NodeContext) -> Expectation:
         _undecidable(context)
         or _kept_off_node(context)
         or _unheard_dsr_answer(context)
+        or _unheard_in_tunnel(context)
         or _by_endpoints(context)
     )
     if expectation.answers is Answers.NO:
@@ -121,6 +122,18 @@ def _unheard_dsr_answer(context: NodeContext) -> Expectation | None:
         "with DSR an endpoint on the node that sends answers into that node, where the probe does "
         "not hear it; every node that may send has one (--from a node without one, or a client "
         "outside the cluster, tells)",
+    )
+
+
+def _unheard_in_tunnel(context: NodeContext) -> Expectation | None:
+    """Return an expectation of UNKNOWN where answers come back in the tunnel: they go up the
+    sender's stack, and netkat listens on the wire."""
+    if not context.answers_in_tunnel:
+        return None
+    return _expectation(
+        Answers.UNKNOWN,
+        "with the host firewall, answers to a node's address come back in the tunnel, where the "
+        "probe does not hear them (a client outside the cluster tells)",
     )
 
 

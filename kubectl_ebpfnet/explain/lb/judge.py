@@ -40,6 +40,7 @@ def judge(
     bundle: Bundle,
     attempts: Sequence[ProbeAttempt] | None = None,
     health_checks: Sequence[HealthCheck] = (),
+    internal: Sequence[ProbeAttempt] = (),
 ) -> ProbeReport:
     """Compare attempts with what the Service asks for.
 
@@ -50,6 +51,7 @@ def judge(
             rules, Cilium's status and maps, counters.
         attempts: of any targets and nodes, in any order; None for a plan, without a probe.
         health_checks: one a node.
+        internal: attempts of clients on nodes, which are shown and judge nothing.
 
     Raises:
         NotFound, EbpfnetError, UsageError: as probe_targets.service, ports and nodes.
@@ -90,6 +92,7 @@ def judge(
         rows=rows,
         findings=tuple(findings),
         missing=tuple(_missing(cluster, service, resolved)),
+        internal=tuple(internal),
     )
 
 
@@ -197,7 +200,16 @@ def node_context(
             for policy in cluster.kube.network_policies
             if policy.namespace in ("", service.namespace)
         ),
+        answers_in_tunnel=_answers_in_tunnel(cluster),
     )
+
+
+def _answers_in_tunnel(cluster: ClusterView) -> bool:
+    """Tell whether answers to a node's address come back in the tunnel: with the host firewall,
+    nodes' addresses are reached by it too, where the routing is not native."""
+    settings = cluster.settings
+    native = settings.routing_mode == "native"
+    return bool(settings.host_firewall) and bool(settings.routing_mode) and not native
 
 
 def _notes(

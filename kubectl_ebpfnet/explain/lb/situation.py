@@ -34,6 +34,8 @@ class NodeContext:
         silence_counts: silence proves that the node does not serve. A UDP server may leave a probe
             unanswered; its silence counts where the same port answered elsewhere, where there is
             no endpoint that could be silent, or where the node's own tables prove the loss.
+        answers_in_tunnel: what backends answer to a node's address comes back in the tunnel, and
+            so into the sender's own stack.
     """
 
     service: Service
@@ -46,6 +48,7 @@ class NodeContext:
     how: How = How.NEXT_HOP
     policies: tuple[str, ...] = ()
     silence_counts: bool = True
+    answers_in_tunnel: bool = False
 
     @property
     def local_policy(self) -> bool:

@@ -1,4 +1,5 @@
-"""Connections that bypass this node's netfilter, sockets and CNI, and their outcome.
+"""Connections that bypass this node's netfilter, sockets and CNI, and their outcome; or, where that
+is asked, one of this node's own stack.
 
 The path is netkat's (node/netkat, docs/netkat.md): a private netns with the node's address, and the
 requested next hop. The handshake is the kernel's own.
@@ -25,7 +26,9 @@ from kubectl_ebpfnet.node.probe import icmp_errors
 if TYPE_CHECKING:
     from kubectl_ebpfnet.node.netkat.setup import NetkatSetup
 
-_WORDS = "probe ADDRESS PORT [via ADDRESS,…] [wait SECONDS] [http PATH] [udp yes] [number N]"
+_WORDS = (
+    "probe ADDRESS PORT [via ADDRESS,…] [wait SECONDS] [http PATH] [udp yes] [own yes] [number N]"
+)
 _LONGEST_ANSWER = 4096
 _MOST_HOPS = 64
 _UDP_WORD = b"clientip\n\n\n\n"
@@ -42,6 +45,7 @@ class _ProbeOptions:
     wait: float = 5.0
     http: str = ""
     udp: bool = False
+    own: bool = False
 
 
 def probe(request: NodeRequest) -> Iterator[ConnectAttempt]:
@@ -49,7 +53,8 @@ def probe(request: NodeRequest) -> Iterator[ConnectAttempt]:
 
     Args:
         request: `ebpfnet-node probe ADDRESS PORT [via ADDRESS,…] [wait SECONDS] [http PATH]
-            [udp yes] [number N]`; `number` only makes attempts different.
+            [udp yes] [own yes] [number N]`; `number` only makes attempts different, `own` connects
+            as any process of this node does.
 
     Returns:
         One fact for each next hop, in their order, whatever the outcome; one fact without a next
@@ -59,6 +64,9 @@ def probe(request: NodeRequest) -> Iterator[ConnectAttempt]:
         KernelError: malformed words.
     """
     options = _options(request.argv[2:])
+    if options.own:
+        yield _from_own_stack(options)
+        return
     begun = time.monotonic()
     try:
         with contextlib.ExitStack() as stack:
@@ -122,6 +130,40 @@ def _attempt(
         return replace(connected, detail=problem, answer=answer.decode("utf-8", "replace"))
     except OSError as error:
         return finished(*_failed(setup, options, number, peer, error))
+
+
+def _from_own_stack(options: _ProbeOptions) -> ConnectAttempt:
+    """Connect as a process of this node: by its socket load-balancing, netfilter and routes."""
+    begun = time.monotonic()
+    family = socket.AF_INET6 if ":" in options.address else socket.AF_INET
+    attempt, answer = ConnectAttempt("connected"), b""
+    with socket.socket(family, socket.SOCK_DGRAM if options.udp else socket.SOCK_STREAM) as peer:
+        peer.settimeout(options.wait)
+        try:
+            peer.connect((options.address, options.port))
+            source, port = peer.getsockname()[:2]
+            attempt = replace(attempt, source=ipaddress.ip_address(source), source_port=port)
+            if options.udp:
+                answer = _answer_by_udp(peer, options.wait)
+            seconds = round(time.monotonic() - begun, 6)
+        except OSError as error:
+            outcome, detail = _own_failure(options, error)
+            seconds = round(time.monotonic() - begun, 6)
+            return replace(attempt, outcome=outcome, detail=detail, seconds=seconds)
+        if options.http and not options.udp:
+            answer, problem = _http_get(peer, options)
+            attempt = replace(attempt, detail=problem)
+    return replace(attempt, seconds=seconds, answer=answer.decode("utf-8", "replace"))
+
+
+def _own_failure(options: _ProbeOptions, error: OSError) -> tuple[str, str]:
+    """Return outcome and detail of an attempt by the node's own stack."""
+    if isinstance(error, TimeoutError) or error.errno in (errno.ETIMEDOUT, errno.EAGAIN):
+        return "timeout", f"silence for {options.wait:g} s"
+    if error.errno in (errno.ECONNREFUSED, errno.ECONNRESET):
+        return "refused", "connection refused"
+    unreachable = error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH)
+    return "unreachable" if unreachable else "error", error.strerror or str(error)
 
 
 def _failed(
@@ -208,7 +250,7 @@ def _options(words: tuple[str, ...]) -> _ProbeOptions:
     if len(words) < 2 or len(words) % 2:
         raise KernelError(f"a probe is asked for as: {_WORDS}")
     pairs = dict(zip(words[2::2], words[3::2], strict=True))
-    if pairs.keys() - {"via", "wait", "http", "udp", "number"}:
+    if pairs.keys() - {"via", "wait", "http", "udp", "own", "number"}:
         raise KernelError(f"a probe is asked for as: {_WORDS}")
     try:
         address = str(ipaddress.ip_address(words[0]))
@@ -224,4 +266,4 @@ def _options(words: tuple[str, ...]) -> _ProbeOptions:
         raise KernelError(f"{len(via)} next hops; at most {_MOST_HOPS} at once")
     if not 0 < port < 65536 or not 0 < wait <= 60 or " " in path:
         raise KernelError(f"a probe is asked for as: {_WORDS}; port 1 to 65535, at most 60 s")
-    return _ProbeOptions(address, port, via, wait, path, "udp" in pairs)
+    return _ProbeOptions(address, port, via, wait, path, "udp" in pairs, "own" in pairs)

@@ -15,9 +15,12 @@ from kubectl_ebpfnet.model.probe import (
     SCHEMA,
     Answers,
     AttemptOutcome,
+    Endpoints,
     Expectation,
+    How,
     Judgement,
     NodeRow,
+    ProbeAttempt,
     ProbeReport,
     ProbeTarget,
     SourceFate,
@@ -58,6 +61,11 @@ _SOURCES = {
     SourceFate.OTHER: "other",
     SourceFate.UNKNOWN: "unknown",
 }
+_NO_PROOF = (
+    "a client on a node; the cluster treats it as internal: its sockets may be load-balanced, and "
+    "neither externalTrafficPolicy nor source ranges hold for it, so its success proves nothing "
+    "for customers"
+)
 _NAMED = 3
 """Nodes that a note names."""
 __all__ = ["FORMATS", "document", "render", "render_all"]
@@ -110,8 +118,15 @@ def document(report: ProbeReport, bundle: Bundle) -> dict[str, Any]:
         "items": [_row(row) for row in report.rows],
         "findings": codec.plain(report.findings),
         "missing": list(report.missing),
-        **sources([*report.rows, *report.findings], bundle),
+        "internal": [_internal(attempt) for attempt in report.internal],
+        **sources([*report.rows, *report.findings, *report.internal], bundle),
     }
+
+
+def _internal(attempt: ProbeAttempt) -> dict[str, Any]:
+    values: dict[str, Any] = codec.plain(attempt)
+    values["target"]["protocol"] = protocol_name(attempt.target.protocol)
+    return values
 
 
 def _row(row: NodeRow) -> dict[str, Any]:
@@ -127,9 +142,10 @@ def _text(report: ProbeReport, bundle: Bundle, format_name: str, view: View) -> 
     sections = [_opening(report, view)]
     for target in report.targets:
         rows = [row for row in report.rows if row.target == target]
+        rows += [_on_a_node(a) for a in report.internal if a.target == target]
         shown = listing.render(_listing(target, rows), replace(bundle, note=""), format_name, view)
         sections.append(shown.rstrip("\n").split("\n"))
-    sections.append(_notes(report.rows, view))
+    sections.append([*_notes(report.rows, view), *_no_proof(report, view)])
     sections.append(findings.lines(report.findings, bundle, view))
     sections.append(
         [line for text in report.missing for line in hanging("MISSING  ", escape(text), view.width)]
@@ -137,6 +153,26 @@ def _text(report: ProbeReport, bundle: Bundle, format_name: str, view: View) -> 
     if bundle.note:
         sections.append(["CAPTURE", *wrap(escape(bundle.note), view.width)])
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
+
+
+def _on_a_node(attempt: ProbeAttempt) -> NodeRow:
+    """Return the row of a client on a node, which is nobody's expectation."""
+    seen = attempt.source_seen
+    return NodeRow(
+        attempt.target, f"on {attempt.node}", attempt.from_node, Endpoints(),
+        Expectation(Answers.UNKNOWN, SourceFate.UNKNOWN, _NO_PROOF),
+        int(attempt.outcome is AttemptOutcome.CONNECTED), int(attempt.outcome.conclusive),
+        attempt.outcome, attempt.detail, attempt.how, attempt.seconds, SourceFate.UNKNOWN,
+        (seen,) if seen is not None else (), None, Judgement.UNKNOWN, (), (attempt,),
+    )  # fmt: skip
+
+
+def _no_proof(report: ProbeReport, view: View) -> list[str]:
+    """Return what the row of a client on a node is worth."""
+    if not report.internal:
+        return []
+    names = ", ".join(dict.fromkeys(f"on {a.node}" for a in report.internal))
+    return hanging("NOTE  ", escape(f"{names}: {_NO_PROOF}"), view.width)
 
 
 def _opening(report: ProbeReport, view: View) -> list[str]:
@@ -162,10 +198,7 @@ def _listing(target: ProbeTarget, rows: list[NodeRow]) -> Listing[NodeRow]:
             Column("READY", _ready, elastic=True),
             Column("EXPECTED", _expected, elastic=True),
             Column("GOT", _got, elastic=True),
-            Column(
-                "SOURCE",
-                lambda row: _SOURCES[row.source] if row.connected or row.source_seen else "",
-            ),
+            Column("SOURCE", _source),
             Column("HEALTH", _health, elastic=True, least=8),
             Column(
                 "VERDICT", _verdict,
@@ -186,8 +219,16 @@ def _listing(target: ProbeTarget, rows: list[NodeRow]) -> Listing[NodeRow]:
     )  # fmt: skip
 
 
+def _source(row: NodeRow) -> str:
+    if row.how is How.OWN_STACK or not (row.connected or row.source_seen):
+        return ""
+    return _SOURCES[row.source]
+
+
 def _ready(row: NodeRow) -> str:
     """Return ready endpoints on the node, of all ready ones, and terminating ones on the node."""
+    if row.how is How.OWN_STACK:
+        return ""
     ends = row.endpoints
     text = f"{ends.local}/{ends.total}"
     return f"{text} (+{ends.local_terminating} terminating)" if ends.local_terminating else text
@@ -195,6 +236,8 @@ def _ready(row: NodeRow) -> str:
 
 def _expected(row: NodeRow) -> str:
     wanted: Expectation = row.expected
+    if row.how is How.OWN_STACK:
+        return "internal"
     if wanted.excluded:
         return "excluded"
     if wanted.answers is Answers.YES and wanted.source is not SourceFate.UNKNOWN:
@@ -230,6 +273,8 @@ def _health(row: NodeRow) -> str:
 def _verdict(row: NodeRow) -> str:
     """Return the row's verdict, in brackets where load-balancers leave the node out."""
     word = _VERDICTS[row.judgement]
+    if row.how is How.OWN_STACK:
+        return "none"
     return f"({word})" if row.expected.excluded else word
 
 

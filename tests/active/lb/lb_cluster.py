@@ -81,6 +81,7 @@ class LbCluster:
     Attributes:
         pods: namespaces, pods and nodes.
         tries: what was asked of the nodes' netkats.
+        internal: what was asked of a node's own stack.
         tracked: conntrack of each node.
     """
 
@@ -88,6 +89,7 @@ class LbCluster:
         self.server = FakeApiServer()
         self.meets = meets
         self.tries: list[Try] = []
+        self.internal: list[Try] = []
         self.tracked: dict[str, list[ConntrackEntry]] = {}
         self._slices = [one for one in objects if one["kind"] == "EndpointSlice"]
         self.pods = FakeCluster(self.server)
@@ -147,5 +149,5 @@ class LbCluster:
         names = {address: name for one in (ADDRESSES, ADDRESSES6) for name, address in one.items()}
         hops = more.pop("via", "").split(",")
         made = [Try(sender, names.get(hop or str(to), ""), to, port, hop, more) for hop in hops]
-        self.tries += made
+        (self.internal if "own" in more else self.tries).extend(made)
         return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ from kubectl_ebpfnet.model.net import UDP, Flow
 from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
 from kubectl_ebpfnet.model.probe import AttemptOutcome, Judgement, NodeRow, ProbeReport
 from kubectl_ebpfnet.render.lb import report as render
+from kubectl_ebpfnet.render.text.view import View
 from tests.active.lb.lb_cluster import FIRST_PORT, LbCluster, Try, connected, silent, told
 from tests.cluster.fake_cluster import ended
 from tests.explain.lb.lb_bundle import (
@@ -117,6 +119,30 @@ def test_a_dual_stack_service_is_probed_at_both_addresses(make: Made) -> None:
     assert attempt["source_seen"] == ADDRESSES6["n2"]
     assert (attempt["source_seen_port"], attempt["source_from"]) == (FIRST_PORT, "http")
     assert {one.sender for one in cluster.tries} == {"n2", "n3"}  # n1 has the endpoint
+
+
+def test_a_client_on_a_node_is_shown_and_proves_nothing(make: Made) -> None:
+    """No node answers as it should, and a client on a node is answered: by its own sockets."""
+
+    def meets(one: Try) -> ConnectAttempt:
+        return connected(one, told(one.source)) if "own" in one.words else silent(one)
+
+    cluster = make(meets, service(), slice_of(endpoint("n1")), *map(node, ADDRESSES))
+    report, bundle = cluster.run(QUICK)
+    (asked,) = cluster.internal
+    assert (asked.sender, str(asked.to), asked.via) == ("n2", VIP, "")
+    (inside,) = report.internal
+    assert (inside.node, inside.how, inside.outcome) == ("n2", "own-stack", "connected")
+    assert inside.source_seen == ip_address(ADDRESSES["n2"])
+    assert report.verdict is Judgement.CONTRADICTED
+    assert {row.node for row in report.rows} == set(ADDRESSES)
+    document = render.document(report, bundle)
+    assert [one["node"] for one in document["internal"]] == ["n2"]
+    assert document["internal"][0]["target"]["address"] == VIP
+    text = render.render(report, bundle, "table", View(80))
+    assert re.search(r"^on n2 .* internal +answered .* none$", text, re.MULTILINE)
+    assert "proves nothing for customers" in " ".join(text.split())
+    assert max(map(len, text.splitlines()[1:])) <= 80
 
 
 def test_local_of_a_dual_stack_service_and_one_family_that_fails(make: Made) -> None:

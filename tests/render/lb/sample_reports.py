@@ -113,6 +113,7 @@ def as_asked() -> ProbeReport:
             row("n2", AttemptOutcome.TIMEOUT, Judgement.AS_ASKED),
             row("n3", AttemptOutcome.REFUSED, Judgement.AS_ASKED),
         ),
+        internal=(replace(attempt("n2"), how=How.OWN_STACK),),
     )
 
 
@@ -172,6 +173,7 @@ def planned() -> ProbeReport:
         verdict=Judgement.UNKNOWN,
         summary="svc/web-lb: dry run: expected results for 2 nodes (externalTrafficPolicy: Local)",
         rows=rows,
+        internal=(),
     )
 
 

@@ -85,7 +85,7 @@ def test_what_was_got(outcome, detail, shown):
 
 
 def test_a_report_without_nodes_says_so():
-    report = replace(sample.as_asked(), rows=())
+    report = replace(sample.as_asked(), rows=(), internal=())
     assert "no node is known" in render(report, sample.bundle(), "table", View(80))
 
 

@@ -204,6 +204,8 @@ def _exemption(walk: PathBuilder, here: PacketState, node: NodeView) -> str:
     flow = here.packet.flow
     if walk.ends.host_network or flow.source in walk.cluster.node_addresses:
         return "the source is the node itself"
+    if walk.from_outside and flow.source == walk.ends.flow.source:
+        return "the source is a client outside of the cluster"
     if spared := _spared(walk, node, flow.destination):
         return spared
     if _no_endpoint(node, flow.source):

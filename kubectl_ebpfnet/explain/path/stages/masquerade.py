@@ -26,6 +26,8 @@ def report_missing(
     flow = here.packet.flow
     if flow.source in node.own_addresses or flow.source in walk.cluster.node_addresses:
         return
+    if walk.from_outside and flow.source == walk.ends.flow.source:
+        return  # it is no pod's
     walk.hop(
         *here.on_node(HopKind.NAT),
         f"nothing masquerades pod address {flow.source}: it leaves the cluster as it is",
