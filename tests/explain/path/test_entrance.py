@@ -1,0 +1,172 @@
+"""By which nodes a client outside enters, by the objects of the API; and who is none."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from kubectl_ebpfnet.errors import NotFound, UsageError
+from kubectl_ebpfnet.explain.path.entrance import MOST, WaysIn, ways_in
+from kubectl_ebpfnet.explain.path.sender import check_outside, sender_of
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.evidence import Bundle, bundle_of
+from kubectl_ebpfnet.model.net import TCP
+from kubectl_ebpfnet.model.path import PathRequest
+from tests.explain.lb.lb_bundle import (
+    ADDRESSES,
+    ADDRESSES6,
+    VIP,
+    api,
+    cluster,
+    endpoint,
+    node,
+    on,
+    pod,
+    service,
+)
+
+CLIENT = ip_address("203.0.113.9")
+EXCLUDED = {"node.kubernetes.io/exclude-from-external-load-balancers": ""}
+
+
+def asked(destination: str = "svc/web-lb", via: str = "", **more: Any) -> PathRequest:
+    kind, _, name = destination.rpartition("/")
+    kinds = {"svc": "service", "": "address"}
+    found = {
+        "destination_kind": kinds.get(kind, kind),
+        "destination_namespace": "default" if kind else "",
+        "destination_name": name if kind else "",
+        "destination_address": None if kind else ip_address(name),
+        **more,
+    }
+    return PathRequest(
+        "203.0.113.9", "", "", destination, protocol=TCP, source_kind="address",
+        source_address=CLIENT, via=via, **found,
+    )  # fmt: skip
+
+
+def entered(bundle: Bundle, destination: str = "svc/web-lb", via: str = "") -> WaysIn:
+    return ways_in(ClusterView(bundle), asked(destination, via))
+
+
+def test_a_load_balancers_address_leads_to_each_node_that_it_may_use() -> None:
+    nodes = (node("n1", labels=EXCLUDED), node("n2"), node("n3"))
+    found = entered(cluster(service("Cluster"), endpoint("n3"), nodes=nodes))
+    assert found.nodes == ("n3", "n2")  # the node of the endpoint first
+    assert [each.node for each in found.closed] == ["n1"]
+    assert "exclude-from-external-load-balancers" in found.closed[0].why
+    by_address = entered(cluster(service("Cluster"), endpoint("n3"), nodes=nodes), VIP)
+    assert by_address == found
+
+
+def test_nodes_whose_health_check_fails_are_not_entered() -> None:
+    found = entered(cluster(service("Local"), endpoint("n1"), endpoint("n2", ready=False)))
+    assert found.nodes == ("n1",)
+    assert {each.node for each in found.closed} == {"n2", "n3"}
+    # Without a health check (external IPs) nobody leaves a node out.
+    web = service("Local", ingress=[], externalIPs=["198.51.100.9"], healthCheckNodePort=0)
+    assert set(entered(cluster(web, endpoint("n1"))).nodes) == {"n1", "n2", "n3"}
+
+
+def test_where_no_health_check_succeeds_each_node_says_why() -> None:
+    found = entered(cluster(service("Local"), endpoint("n1", ready=False, serving=False)))
+    assert set(found.nodes) == {"n1", "n2", "n3"}
+    assert found.closed == ()
+
+
+def test_a_node_port_leads_to_each_node() -> None:
+    web = service("Local", type="NodePort", ingress=[])
+    found = entered(cluster(web, endpoint("n2"), nodes=(node("n1", labels=EXCLUDED), node("n2"))))
+    assert set(found.nodes) == {"n1", "n2"}
+    assert found.why == "each node takes it in"
+
+
+def test_a_big_cluster_is_bounded_and_says_how_many_are_left_out() -> None:
+    many = []
+    for number in range(2000):
+        one = node("n1")
+        one["metadata"]["name"] = f"w{number:04}"
+        one["status"]["addresses"] = [{"type": "InternalIP", "address": f"10.0.{number // 250}.1"}]
+        many.append(one)
+    web = service("Cluster")
+    end = {**endpoint("n1"), "nodeName": "w1234"}
+    records = (on("w0777", "ip -j addr", "[]"),)
+    found = entered(cluster(web, end, nodes=tuple(many), more=records))
+    assert len(found.nodes) == MOST
+    assert found.nodes[:2] == ("w0777", "w1234")  # what was recorded, then where an endpoint is
+    assert found.left_out == 2000 - MOST
+
+
+@pytest.mark.parametrize(
+    ("destination", "nodes"),
+    [
+        ("node/n2", ("n2",)),
+        (ADDRESSES["n3"], ("n3",)),
+        ("pod/web-n1", ("n1",)),
+        ("10.244.1.5", ("n1",)),
+        ("10.244.2.200", ("n2",)),  # of its pod CIDR
+    ],
+)
+def test_an_address_of_the_cluster_leads_to_its_node(
+    destination: str, nodes: tuple[str, ...]
+) -> None:
+    assert (
+        entered(cluster(service(), endpoint("n1"), pods=(pod("n1"),)), destination).nodes == nodes
+    )
+
+
+def test_what_nobody_outside_can_send_to_is_said() -> None:
+    inner = service("", type="ClusterIP", ingress=[], ports=[{"port": 80, "protocol": "TCP"}])
+    found = entered(cluster(inner, endpoint("n1")))
+    assert (found.nodes, found.problem) == (
+        (), "svc default/web-lb is a ClusterIP Service: it has no address that a client outside "
+        "can send to",
+    )  # fmt: skip
+    nobodys = entered(cluster(service(), endpoint("n1")), "198.51.100.99")
+    assert "nobody in the cluster is known to have 198.51.100.99" in nobodys.problem
+    assert nobodys.fix is not None
+    assert "--via" in nobodys.fix.text
+
+
+def test_via_names_the_node() -> None:
+    bundle = cluster(service("Local"), endpoint("n1"))
+    assert entered(bundle, via="n3").nodes == ("n3",)
+    assert entered(bundle, "198.51.100.99", via="n2").nodes == ("n2",)
+    with pytest.raises(NotFound) as caught:
+        entered(bundle, via="n9")
+    assert "n1" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("address", "who", "hint"),
+    [
+        ("10.244.1.5", "pod default/web-n1", "pod/web-n1"),
+        (ADDRESSES["n2"], "node n2", "path node/n2"),
+        (ADDRESSES6["n2"], "node n2", "path node/n2"),
+        (VIP, "svc default/web-lb", "pod/NAME"),
+        ("10.96.0.7", "svc default/web-lb", "pod/NAME"),
+    ],
+)
+def test_an_address_of_the_cluster_is_no_client_outside(address: str, who: str, hint: str) -> None:
+    nodes = tuple(node(name, dual=True) for name in ADDRESSES)
+    view = ClusterView(cluster(service(), endpoint("n1"), nodes=nodes, pods=(pod("n1"),)))
+    with pytest.raises(UsageError) as caught:
+        check_outside(view, ip_address(address))
+    assert f"{who} has it" in caught.value.message
+    assert hint in caught.value.hint
+    check_outside(view, CLIENT)
+
+
+def test_a_node_sends_from_its_own_addresses() -> None:
+    view = ClusterView(bundle_of([api("nodes", node("n1", dual=True))]))
+    request = PathRequest(
+        "node/n1", "", "n1", "1.1.1.1", "address", TCP, source_kind="node"
+    )  # fmt: skip
+    found = sender_of(view, request)
+    assert (found.node, found.host_network, found.outside) == ("n1", True, False)
+    assert [str(each) for each in found.addresses] == [ADDRESSES["n1"], ADDRESSES6["n1"]]
+    missing = PathRequest("node/n9", "", "n9", "1.1.1.1", "address", TCP, source_kind="node")
+    with pytest.raises(NotFound):
+        sender_of(view, missing)
