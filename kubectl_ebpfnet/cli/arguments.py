@@ -253,7 +253,7 @@ def _protocol_number(word: str) -> int:
     number = PROTOCOLS.get(word.lower())
     if number is None:
         raise UsageError(
-            f"--protocol {shown(word)}: unknown protocol", hint="one of: tcp, udp, icmp"
+            f"--protocol {shown(word)}: unknown protocol", hint="one of: tcp, udp, sctp, icmp"
         )
     return number
 

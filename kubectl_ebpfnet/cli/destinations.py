@@ -13,9 +13,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from kubectl_ebpfnet.cli.object_words import WORKLOADS, checked_name, shown, split
 from kubectl_ebpfnet.errors import UsageError
-from kubectl_ebpfnet.model.net import ICMP, TCP, UDP, Address
+from kubectl_ebpfnet.model.net import ICMP, SCTP, TCP, UDP, Address
 
-PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP}
+PROTOCOLS = {"tcp": TCP, "udp": UDP, "sctp": SCTP, "icmp": ICMP}
 EXAMPLE = (
     "a destination is an address, pod/NAME, svc/NAME, node/NAME or a DNS name, with a port: "
     "e.g. 1.1.1.1:80, [2606:4700::1111]:80, svc/web:http, example.com:443"
@@ -109,7 +109,7 @@ def _of_object(word: str) -> Destination:
     if re.search(r"[.:\[]", head):
         raise UsageError(
             f"{shown(word)}: {shown(tail)} is not a protocol",
-            hint="one of: tcp, udp, icmp; a URL starts with http:// or https://",
+            hint="one of: tcp, udp, sctp, icmp; a URL starts with http:// or https://",
         )
     found = split(word, EXAMPLE)
     if found.kind in WORKLOADS:
@@ -121,7 +121,7 @@ def _of_object(word: str) -> Destination:
         *_, last = found.name.split("/")
         raise UsageError(
             f"{shown(word)}: {shown(last)} is neither a protocol nor part of a name",
-            hint="one of: tcp, udp, icmp; a namespace is given with --to-namespace",
+            hint="one of: tcp, udp, sctp, icmp; a namespace is given with --to-namespace",
         )
     name_word, colon, port_word = found.name.partition(":")
     name = checked_name(word, name_word)

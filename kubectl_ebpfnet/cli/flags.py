@@ -151,7 +151,7 @@ Protocol = Annotated[
     typer.Option(
         "--protocol",
         metavar="NAME",
-        help="One of: tcp, udp, icmp (default tcp)",
+        help="One of: tcp, udp, sctp, icmp (default tcp)",
         show_default=False,
     ),
 ]

@@ -12,7 +12,7 @@ from kubectl_ebpfnet.collect.sender import Sender
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.fact import NOBODY, Need
 from kubectl_ebpfnet.model.kube import Node, Pod
-from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, UDP, Address
+from kubectl_ebpfnet.model.net import ICMP, ICMPV6, SCTP, TCP, UDP, Address
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 from kubectl_ebpfnet.model.request import PathRequest
 
@@ -22,7 +22,7 @@ MOST_ROWS = 100
 """How many addresses select rows: they are words of an exec's address, which proxies limit."""
 MOST_PEERS = 16
 """How many of them select lines; those to others are found among the newest of the pod."""
-_ENDS = {TCP: Need.ENDS_TCP, UDP: Need.ENDS_UDP}
+_ENDS = {TCP: Need.ENDS_TCP, UDP: Need.ENDS_UDP, SCTP: Need.ENDS_SCTP}
 """The sockets that may take a packet of a protocol."""
 
 

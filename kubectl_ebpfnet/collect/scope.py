@@ -112,7 +112,7 @@ class Scope:
         return found
 
 
-EVERYTHING = Scope(~Need.DOCTOR, ends=Need.ENDS_TCP | Need.ENDS_UDP)
+EVERYTHING = Scope(~Need.DOCTOR, ends=Need.ENDS_TCP | Need.ENDS_UDP | Need.ENDS_SCTP)
 """The scope of a capture."""
 
 

@@ -123,6 +123,7 @@ _CLIENT = (PlaceKind.CLIENT, PlaceKind.AGENT)
     NAMES,
     ENDS_TCP,
     ENDS_UDP,
+    ENDS_SCTP,
     PROGRAMS,
     FLOWS,
     LB,
@@ -278,6 +279,8 @@ UDP_SOCKETS: Fact[Listener] = Fact("udp-sockets", _NETNS, ENDS_UDP, "udp-sockets
     asked=_by("sockets.udp",
               f"{_GREP_SOCKETS} -e : /proc/net/udp /proc/net/udp6",
               f"{_GREP_SOCKETS} -e : -e UDPv6 /proc/net/udp {_PROTOCOLS}"))
+SCTP_ENDPOINTS: Fact[Listener] = Fact("sctp-endpoints", _NETNS, ENDS_SCTP,
+    asked=_by("sockets.sctp",           "cat /proc/net/sctp/eps"))
 
 # --- Cilium, by its agent or by its maps ----------------------------------------------------------
 STATUS: Fact[DatapathConfig] = Fact("cilium-status", _AGENT, PATH | LB | DOCTOR,

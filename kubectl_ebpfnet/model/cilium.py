@@ -391,6 +391,7 @@ class DatapathConfig:
         node_port_mode: `snat`, `dsr`, `hybrid`.
         no_backend_response: to packets for a Service without a backend: `reject` (an ICMP error)
             or `drop`; "" in versions without the choice.
+        sctp: packets of SCTP are tracked, and pass.
         acceleration: of NodePorts by XDP: `native`, `generic`, `best-effort`, `disabled`.
         node_port_mode_annotation: whether a Service may have a mode of its own, by annotation.
         devices: native devices.
@@ -432,6 +433,7 @@ class DatapathConfig:
     node_port_mode: str = ""
     no_backend_response: str = ""
     acceleration: str = ""
+    sctp: bool | None = None
     node_port_mode_annotation: bool | None = None
     devices: tuple[str, ...] = ()
     attach_mode: str = ""

@@ -36,6 +36,8 @@ class Need(Flag):
     """`path`, of a pod or a node where a TCP packet may end."""
     ENDS_UDP = auto()
     """`path`, of a pod or a node where a UDP packet may end."""
+    ENDS_SCTP = auto()
+    """`path`, of a pod or a node where an SCTP packet may end."""
     PROGRAMS = auto()
     FLOWS = auto()
     LB = auto()

@@ -21,10 +21,11 @@ from kubectl_ebpfnet.model.catalogue import MOST_SOCKETS
 from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.kernel import Listener
 from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.untrusted import address as read_address
 from kubectl_ebpfnet.parse._text import integer, lines, quoted
 
 _NET = "/proc/net/"
-_LISTEN = "0A"
+_LISTEN, _LISTENS = "0A", "10"
 
 
 def tcp(data: bytes) -> tuple[Listener, ...]:
@@ -36,6 +37,29 @@ def tcp(data: bytes) -> tuple[Listener, ...]:
 def udp(data: bytes) -> tuple[Listener, ...]:
     """Return the UDP sockets of /proc/net/udp and udp6, as `tcp`."""
     return _sockets(data, "udp")
+
+
+def sctp(data: bytes) -> tuple[Listener, ...]:
+    """Return the SCTP endpoints in LISTEN of /proc/net/sctp/eps, each once for every address that
+    it has. Raises ParseError.
+
+     ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS
+    ff11 ff22 2   10  29   3868   1000 42 10.0.0.1 10.0.1.1     (net/sctp/proc.c, sctp_eps_seq_show)
+    """
+    source = _NET + "sctp/eps"
+    rows = [(number, text.split()) for number, text in lines(data, source) if text.strip()]
+    if not rows or rows[0][1][:2] != ["ENDPT", "SOCK"]:
+        raise ParseError(source, 1, "no heading: it was not read")
+    found: list[Listener] = []
+    for number, fields in rows[1:]:
+        if len(fields) < 8:
+            raise ParseError(source, number, f"not an endpoint: {quoted(' '.join(fields))}")
+        if fields[3] != _LISTENS:
+            continue
+        port = integer(fields[5], source, number, most=0xFFFF)
+        ends = (read_address(text.removeprefix("*"), source, number) for text in fields[8:])
+        found += (Listener(end, port, span=Span(number)) for end in ends)
+    return tuple(found)
 
 
 def _sockets(data: bytes, protocol: str) -> tuple[Listener, ...]:

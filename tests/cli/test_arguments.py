@@ -141,7 +141,7 @@ def test_protocol(word, to, number):
 @pytest.mark.parametrize(
     ("word", "to", "says"),
     [
-        ("sctp", "1.1.1.1", "unknown protocol"),
+        ("dccp", "1.1.1.1", "unknown protocol"),
         ("6", "1.1.1.1", "unknown protocol"),
         ("icmp", "1.1.1.1:80", "ICMP has no ports"),
         ("icmp", "svc/web:http", "ICMP has no ports"),

@@ -45,7 +45,7 @@ from tests.cli.console import PROGRAM, SECONDS, environment, run, run_process
         ("path pod/x 1.1.1.1 -o", "flag needs a value: -o"),
         ("path pod/x 1.1.1.1 -o xml", "-o 'xml': no such format\nhint: one of: table, wide"),
         ("path pod/x 1.1.1.1 --color=purple", "--color 'purple'"),
-        ("path pod/x 1.1.1.1 --protocol sctp", "one of: tcp, udp, icmp"),
+        ("path pod/x 1.1.1.1 --protocol dccp", "one of: tcp, udp, sctp, icmp"),
         ("path pod/x 1.1.1.1 --timeout soon", "--timeout 'soon' is not a duration"),
         ("path pod/x 1.1.1.1 --request-timeout soon", "--request-timeout 'soon' is not a duration"),
         ("path pod/x 1.1.1.1 -v=many", "-v 'many' is not a number from 0 to 10"),

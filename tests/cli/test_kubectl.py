@@ -78,7 +78,7 @@ def test_kubectl_passes_words_and_values_on(installed, words):
         (["path", "-n", "shop", "pod/x", "s"], ["svc/"], ":6"),
         (["path", "pod/x", "1.1.1.1", ""], [], ":6"),
         (["path", "--pro"], ["--protocol"], ":4"),
-        (["path", "--protocol", ""], ["tcp", "udp", "icmp"], ":4"),
+        (["path", "--protocol", ""], ["tcp", "udp", "sctp", "icmp"], ":4"),
         (["path", "-o", "j"], ["json"], ":4"),
         (["path", "--output=t"], ["--output=table", "--output=tree"], ":4"),
         (["path", "--color", "a"], ["auto", "always"], ":4"),

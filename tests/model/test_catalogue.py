@@ -42,6 +42,7 @@ def test_a_node_pod_is_asked_only_what_its_node_side_answers() -> None:
         ("iptables-legacy-save", "-c"),
         ("ip6tables-legacy-save", "-c"),
         ("nft", "-j", "list", "ruleset"),
+        ("cat", "/proc/net/sctp/eps"),
     }
     for fact in q.FACTS:
         assert fact.node_need is None or fact.node_argv, fact.name

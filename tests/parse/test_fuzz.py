@@ -54,6 +54,7 @@ PARSERS: dict[str, tuple[Parser, tuple[str, ...]]] = {
     "/proc/sys/net": (procfs.sysctls, ("grep-proc-sys-net",)),
     "/proc/net/tcp": (sockets.tcp, ("grep-proc-net-tcp",)),
     "/proc/net/udp": (sockets.udp, ("grep-proc-net-udp",)),
+    "/proc/net/sctp/eps": (sockets.sctp, ("proc-net-sctp-eps",)),
     "iflink": (procfs.number, ("sys-class-net",)),
     "route -n": (nettools.routes, ("route-n", "route-6-n")),
     "arp -an": (nettools.neighbours, ("arp-an",)),

@@ -67,3 +67,21 @@ def test_a_file_that_was_cut_short_is_none_at_all() -> None:
 def test_what_is_no_listener_is_no_fact(old: bytes, new: bytes) -> None:
     with pytest.raises(ParseError):
         sockets.tcp(TCP.replace(old, new, 1))
+
+
+EPS = sample("linux-6.18/format/proc-net-sctp-eps")
+
+
+def test_endpoints_of_sctp_that_listen_at_each_of_their_addresses() -> None:
+    found = sockets.sctp(EPS)
+    assert [(str(one.address), one.port) for one in found] == [
+        ("10.0.1.7", 3868), ("10.0.2.7", 3868), ("::", 2905),
+    ]  # fmt: skip
+    assert line_at(EPS, found[0].span.line).startswith("0000000012345678")
+    assert sockets.sctp(EPS.splitlines()[0] + b"\n") == ()
+
+
+@pytest.mark.parametrize("data", [b"", b"cat: no", EPS + b"1 2 3\n", EPS.replace(b"*", b"x")])
+def test_what_is_no_list_of_endpoints_is_not_an_empty_one(data: bytes) -> None:
+    with pytest.raises(ParseError):
+        sockets.sctp(data)

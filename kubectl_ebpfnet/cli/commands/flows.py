@@ -41,7 +41,7 @@ def run(
         Option("--to", metavar="ADDRESS[:PORT]", help="Address of the peer", show_default=False),
     ] = "",
     protocol: Annotated[
-        str, Option("--protocol", metavar="NAME", help="tcp, udp or icmp", show_default=False)
+        str, Option("--protocol", metavar="NAME", help="tcp, udp, sctp or icmp", show_default=False)
     ] = "",
     watch: flags.Watch = False,
     output: flags.ListOutput = "table",

@@ -41,6 +41,7 @@ HOST_PROGRAMS = (
     ("ip6tables-nft-save", "-c"),
     ("nft", "-j", "list", "ruleset"),
     ("ipset", "save"),
+    ("cat", "/proc/net/sctp/eps"),
 )
 """Programs of the node itself that the node side runs, in the node's mount namespace, when they
 are asked for by exactly this argv. No other program is ever run."""

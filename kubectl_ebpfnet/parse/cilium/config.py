@@ -77,6 +77,7 @@ def datapath(settings: Mapping[str, str]) -> DatapathConfig:
         packet_lb=_packet_lb(settings),
         node_port_last=_last_port(settings.get("node-port-range", "")),
         node_port_mode=settings.get("bpf-lb-mode", "") or settings.get("node-port-mode", ""),
+        sctp=_flag(settings, "enable-sctp"),
         acceleration=settings.get("bpf-lb-acceleration", "").lower(),
         no_backend_response=settings.get("service-no-backend-response", "").lower(),
         node_port_mode_annotation=_flag(settings, "bpf-lb-mode-annotation"),

@@ -102,7 +102,7 @@ def test_a_pod_without_an_object_is_found_as_by_path():
         ),
         ((*PROGRAMS, "-o", "tree"), "no such format", "table, wide, json, yaml"),
         ((*FLOWS, "--to", "web"), "not an address", "--to 1.1.1.1"),
-        ((*FLOWS, "--protocol", "quic"), "unknown protocol", "tcp, udp, icmp"),
+        ((*FLOWS, "--protocol", "quic"), "unknown protocol", "tcp, udp, sctp, icmp"),
         (("flows", "pod/x", "--node-access", "ssh"), "no such mode", "auto, agent, pod, none"),
         (
             ("flows", "pod/x", "--node-access", "agent", "--keep"),

@@ -29,7 +29,7 @@ from kubectl_ebpfnet.model.evidence import (
 from kubectl_ebpfnet.model.kernel import Attachment, Listener
 from kubectl_ebpfnet.model.kube import ContainerPort, Pod, Service, ServicePort
 from kubectl_ebpfnet.model.net import TCP, Flow
-from kubectl_ebpfnet.model.path import Hop, HopKind, HopPlace, Outcome, Packet, State
+from kubectl_ebpfnet.model.path import Hop, HopKind, HopPlace, Outcome, Packet, State, Verdict
 from kubectl_ebpfnet.model.path import Path as Answer
 from kubectl_ebpfnet.model.protocol import codec
 from tests.explain.path.attempted import attempt
@@ -42,6 +42,7 @@ from tests.explain.path.changed import (
     finding,
     swap,
 )
+from tests.explain.path.variants import json_edit
 
 WEB = pod_place("default", "web")
 ANY, ANY6, LOOPBACK, POD = "0.0.0.0", "::", "127.0.0.1", "10.244.0.135"
@@ -416,3 +417,60 @@ def test_the_object_to_edit_is_chosen_by_ports(
     assert text in found.fix.text
     assert found.fix.command == command
     assert found.object == ("Service shop/cart" if command == EDIT else "Pod shop/cart-0")
+
+
+# --- SCTP -----------------------------------------------------------------------------------------
+
+EPS = " ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS\n"
+
+
+def by_sctp(enabled: str, *more: Record) -> Answer:
+    """The answer to a packet of SCTP, where `enable-sctp` is this."""
+
+    def setting(value: Any) -> None:
+        (item,) = value.get("items", [value])
+        item["data"]["enable-sctp"] = enabled
+
+    with attempt(600.0):
+        settings = [json_edit("api", "get cilium-config", setting)] if enabled else []
+        return ask(changed(VXLAN, *settings, more=more), "client", "pod/web:3868", "sctp")
+
+
+def listening(*endpoints_: str) -> Record:
+    """What `cat /proc/net/sctp/eps` prints in the far pod, or is printed of it by a node pod."""
+    rows = "".join(f"1 2 2 10 29 {row.partition(' ')[0]} 0 42 {row.partition(' ')[2]}\n"
+                   for row in endpoints_)  # fmt: skip
+    return Record(0, WEB, q.SCTP_ENDPOINTS.forms[0], 0, InMemory((EPS + rows).encode()))
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict"),
+    [
+        (("3868 0.0.0.0",), Verdict.REACHABLE),
+        (("3868 10.0.0.9 *10.244.0.135",), Verdict.REACHABLE),
+        (("3868 127.0.0.1", "3869 0.0.0.0"), Verdict.DROPPED),
+        ((), Verdict.DROPPED),
+    ],
+)
+def test_an_endpoint_of_sctp_takes_it_or_nobody_does(
+    rows: tuple[str, ...], verdict: Verdict
+) -> None:
+    path = by_sctp("true", listening(*rows))
+    assert path.verdict is verdict, path.reason
+    assert verdict is Verdict.REACHABLE or "refused with an ABORT" in path.reason
+
+
+def test_endpoints_of_sctp_that_were_not_read_are_presumed() -> None:
+    path = by_sctp("true")
+    assert path.verdict is Verdict.REACHABLE
+    assert "the sockets of pod default/web" in path.presumed
+
+
+def test_cilium_passes_sctp_only_where_it_is_told_to() -> None:
+    path = by_sctp("false", listening("3868 0.0.0.0"))
+    assert (path.verdict, dropped_at(path).node) == (Verdict.DROPPED, "node2")
+    assert path.drop is not None
+    assert path.drop.object == "ConfigMap kube-system/cilium-config: enable-sctp"
+    path = by_sctp("", listening("3868 0.0.0.0"))
+    assert path.verdict is Verdict.UNKNOWN
+    assert "nothing says whether enable-sctp is true" in path.reason

@@ -19,6 +19,7 @@ from kubectl_ebpfnet.explain.path.stages.link_state import link_evidence, takes_
 from kubectl_ebpfnet.explain.path.stages.losses import sends
 from kubectl_ebpfnet.explain.path.stages.pod import pair_kind
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
+from kubectl_ebpfnet.explain.path.stages.sctp import is_tracked
 from kubectl_ebpfnet.explain.path.stages.tail_calls import no_policy_program
 from kubectl_ebpfnet.explain.path.stages.veth import CAME_BACK, ct_text
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
@@ -39,6 +40,8 @@ def enter(walk: PathBuilder, here: PacketState) -> None:
         _answered(walk, here, node, endpoint or walk.ends.source_endpoint)
         return
     tracked = incoming_at(walk, here)
+    if not here.unpoliced and not is_tracked(walk, here, node):
+        return
     endpoint_id = endpoint.id if endpoint is not None else None
     if not here.unpoliced and no_policy_program(walk, here, node, endpoint_id):
         return

@@ -29,7 +29,7 @@ from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import LIVE
 from kubectl_ebpfnet.model.kernel import Listener
 from kubectl_ebpfnet.model.kube import Pod
-from kubectl_ebpfnet.model.net import TCP, UDP, Flow, has_ports, protocol_name
+from kubectl_ebpfnet.model.net import SCTP, TCP, UDP, Flow, has_ports, protocol_name
 from kubectl_ebpfnet.model.path import (
     Decides,
     Evidence,
@@ -42,7 +42,8 @@ from kubectl_ebpfnet.model.path import (
 )
 from kubectl_ebpfnet.parse.node_side import is_node_question
 
-_SOCKETS = {TCP: q.TCP_LISTENERS, UDP: q.UDP_SOCKETS}
+_SOCKETS = {TCP: q.TCP_LISTENERS, UDP: q.UDP_SOCKETS, SCTP: q.SCTP_ENDPOINTS}
+_REFUSALS = {TCP: "a RST", SCTP: "an ABORT"}
 _MESHES = {15001: "Istio", 15006: "Istio or Kuma", 4143: "Linkerd", 20000: "Consul"}
 """Ports at which the proxy of a service mesh takes what rules in the pod redirect to it."""
 
@@ -152,7 +153,7 @@ def _nobody(
             fix=Fix("Send a packet, and ask again at once: what comes back decides it."),
         )  # fmt: skip
         return True
-    how = "a RST" if unmet.flow.protocol == TCP else "ICMP port unreachable"
+    how = _REFUSALS.get(unmet.flow.protocol, "ICMP port unreachable")
     seen = attempt is not None and attempt.now and attempt.outcome is Outcome.REFUSED
     if seen and attempt is not None:
         proof += attempt.evidence

@@ -17,6 +17,7 @@ from kubectl_ebpfnet.explain.path.stages.losses import device_losses
 from kubectl_ebpfnet.explain.path.stages.missing_programs import without_cilium
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
 from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs
+from kubectl_ebpfnet.explain.path.stages.sctp import is_tracked
 from kubectl_ebpfnet.explain.path.stages.tail_calls import calls_nothing
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.programs.at_device import Presence
@@ -44,6 +45,8 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
         return None
     if walk.forth is not None:
         return _answered(walk, here, node)
+    if not is_tracked(walk, here, node):
+        return None
     service = _frontend(walk, here, node)
     to_service = service is not None and here.packet.flow.destination == service.address
     if service is not None and to_service and not _left_to_others(walk, service, node):
