@@ -94,7 +94,7 @@ def _strip_object(value: Json, kind: str) -> Json:
         return {**head, **select(value)}
     if _KEPT_WHOLE.fullmatch(kind):
         rest = {key: value[key] for key in value if key not in ("apiVersion", "kind", "metadata")}
-        return {**head, **_without_headers(rest)}
+        return {**head, **_without_secrets(rest)}
     return head
 
 
@@ -142,16 +142,16 @@ def _select(value: Any, shape: _Shape) -> Any:
     }
 
 
-def _without_headers(value: Any) -> Any:
-    # L7 rules of a policy may match an Authorization header's value.
+def _without_secrets(value: Any) -> Any:
+    # L7 rules of a policy may match an Authorization header's value; a description is free text.
     if isinstance(value, dict):
         return {
-            key: _without_headers(item)
+            key: _without_secrets(item)
             for key, item in value.items()
-            if key not in ("headers", "headerMatches")
+            if key not in ("headers", "headerMatches", "description")
         }
     if isinstance(value, list):
-        return [_without_headers(item) for item in value]
+        return [_without_secrets(item) for item in value]
     return value
 
 

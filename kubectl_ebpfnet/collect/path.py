@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from kubectl_ebpfnet.cluster.client.api import CILIUM
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.collect.ask.access import BY_AGENT, NodeAccess
-from kubectl_ebpfnet.collect.ask.api import RecordingApi
 from kubectl_ebpfnet.collect.ask.unasked import EXEC, unavailable_record
 from kubectl_ebpfnet.collect.destination import (
     FarEnd,
@@ -28,6 +27,7 @@ from kubectl_ebpfnet.collect.destination import (
     far_end_of_object,
 )
 from kubectl_ebpfnet.collect.gatherer import Gatherer, Notify
+from kubectl_ebpfnet.collect.policies import PolicyReads
 from kubectl_ebpfnet.collect.sender import Sender, find_sender
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.evidence import (
@@ -111,6 +111,7 @@ class _Run:
 
     def __init__(self, gatherer: Gatherer, request: PathRequest) -> None:
         self.gatherer, self.request = gatherer, request
+        self.policies = PolicyReads(gatherer.api)
         self.scope: Scope | None = None
         self.asked_nodes: set[str] = set()
         self.asked_ends: set[Place] = set()
@@ -128,7 +129,7 @@ class _Run:
         nodes = gatherer.start(lambda: self._nodes_and_owner(address))
         cilium_nodes = gatherer.start(lambda: api.cilium("ciliumnodes"))
         destination = gatherer.start(lambda: destination_object(api, request))
-        gatherer.read(_policies(api, request))
+        gatherer.read(self._policies())
         # Imported while the API server answers: what asks places takes 60 ms.
         from kubectl_ebpfnet.cluster.exec.connection import prepare
         from kubectl_ebpfnet.collect.packet import packet_scope, row_addresses
@@ -181,7 +182,7 @@ class _Run:
         from kubectl_ebpfnet.collect.outside import first_reads, places_to_ask
         from kubectl_ebpfnet.collect.survey import ask_places
 
-        found = first_reads(self.gatherer, self.request, _policies(self.gatherer.api, self.request))
+        found = first_reads(self.gatherer, self.request, self._policies())
         entries, scope = places_to_ask(self.request, found)
         self.scope = scope
         self.gatherer.progress(f"asking {', '.join(entries) or 'no node'}")
@@ -199,7 +200,9 @@ class _Run:
         from kubectl_ebpfnet.collect.scope import Scope
         from kubectl_ebpfnet.collect.survey import ask_places
 
-        self.gatherer.read(self._endpoints(far_end.pods[:FAR_NODES]))
+        far_pods = far_end.pods[:FAR_NODES]
+        self.gatherer.read(self._endpoints(far_pods))
+        self.gatherer.read(self.policies.of_namespaces(pod.namespace for pod in far_pods))
         others = [node for node in dict.fromkeys(far_end.nodes) if node not in self.asked_nodes]
         if far_end.ends_on_node:
             again = self.asked_nodes.intersection(far_end.nodes)
@@ -258,6 +261,11 @@ class _Run:
     def _owner(self, address: Address, nodes: list[Node]) -> FarEnd:
         return far_end_of_address(self.gatherer.api, address, nodes, self.request.port)
 
+    def _policies(self) -> list[Callable[[], object]]:
+        """Return calls that read the policies which may allow or deny the packet."""
+        named = (self.request.source_namespace, self.request.destination_namespace)
+        return [*self.policies.clusterwide(), *self.policies.of_namespaces(named)]
+
     def _endpoints(self, pods: list[Pod]) -> list[Callable[[], object]]:
         """Return calls that read the CiliumEndpoints of pods."""
         return [
@@ -285,12 +293,3 @@ class _Run:
             return replace(request, destination_address=address), answer.service
         server = answer.nameserver
         return replace(request, destination_address=server, port=DNS, protocol=UDP), None
-
-
-def _policies(api: RecordingApi, request: PathRequest) -> list[Callable[[], object]]:
-    """Return calls that read the policies which may allow or deny the packet."""
-    calls: list[Callable[[], object]] = [partial(api.cilium, "ciliumclusterwidenetworkpolicies")]
-    for namespace in sorted({request.source_namespace, request.destination_namespace} - {""}):
-        path = f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies"
-        calls += [partial(api.cilium, "ciliumnetworkpolicies", namespace), partial(api.list, path)]
-    return calls

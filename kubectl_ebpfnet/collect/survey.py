@@ -17,6 +17,7 @@ from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.targets import pod_answerer
 from kubectl_ebpfnet.collect.gatherer import Gatherer
+from kubectl_ebpfnet.collect.policies import NETWORK_POLICIES
 from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.model.catalogue import FACTS
 from kubectl_ebpfnet.model.evidence import Record, node_place, pod_place
@@ -28,7 +29,6 @@ from kubectl_ebpfnet.parse import kube
 
 ScopeOf = Callable[[tuple[Address, ...]], Scope]
 """Addresses of the pods that are asked → what to ask."""
-_POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
 _SERVICE_CIDRS = "/apis/networking.k8s.io/v1/servicecidrs"
 _CILIUM_LISTS = (
     "ciliumnodes",
@@ -108,7 +108,8 @@ def _lists(api: RecordingApi) -> list[Callable[[], object]]:
         api.nodes,
         api.services,
         api.endpoint_slices,
-        partial(api.list, _POLICIES),
+        partial(api.list, NETWORK_POLICIES.format("")),
+        api.cidr_groups,
         partial(api.list, _SERVICE_CIDRS),
         *(partial(api.cilium, resource) for resource in _CILIUM_LISTS),
     ]

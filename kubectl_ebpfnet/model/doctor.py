@@ -85,7 +85,8 @@ class Right:
 
 _WITHOUT_NAMESPACE = frozenset({
     "nodes", "namespaces", "ciliumnodes.cilium.io", "ciliumidentities.cilium.io",
-    "ciliumclusterwidenetworkpolicies.cilium.io", "servicecidrs.networking.k8s.io",
+    "ciliumclusterwidenetworkpolicies.cilium.io", "ciliumcidrgroups.cilium.io",
+    "servicecidrs.networking.k8s.io",
 })  # fmt: skip
 _READ = ("get", "list")
 _DEEP = ("path", "capture")
@@ -110,12 +111,19 @@ _NEEDED: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], str], ..
         _READ,
         (
             "ciliumendpoints.cilium.io", "ciliumnodes.cilium.io", "ciliumidentities.cilium.io",
-            "ciliumnetworkpolicies.cilium.io", "ciliumclusterwidenetworkpolicies.cilium.io",
         ),
         _DEEP,
         _VIEW,
     ),
-    (_READ, ("networkpolicies.networking.k8s.io",), _DEEP, "which NetworkPolicies there are"),
+    (
+        ("list",),
+        (
+            "networkpolicies.networking.k8s.io", "ciliumnetworkpolicies.cilium.io",
+            "ciliumclusterwidenetworkpolicies.cilium.io", "ciliumcidrgroups.cilium.io",
+        ),
+        _DEEP,
+        "which policy by its name allows or denies a packet",
+    ),
     (("list",), ("servicecidrs.networking.k8s.io",), _DEEP, "whether a Service could have it"),
     (("create", "get"), ("pods/exec",), COMMANDS, "nothing is seen inside of pods and nodes"),
 )  # fmt: skip

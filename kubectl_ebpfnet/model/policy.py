@@ -8,7 +8,9 @@ namespace that an object implies.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.net import Network
@@ -118,7 +120,8 @@ class PolicyRule:
         ports: None for every protocol; () for none.
         proxy: what an L7 proxy decides besides, `http`, `dns`; "" for nothing.
         requires: further requirements of the other end's labels (`fromRequires`, `toRequires`).
-        odd: why it cannot be told what the rule matches, "" where it can.
+        odd: why it cannot be told whom it matches, "" where it can.
+        odd_ports: why it cannot be told at which ports.
     """
 
     path: tuple[str | int, ...]
@@ -129,6 +132,7 @@ class PolicyRule:
     proxy: str = ""
     requires: tuple[Selector, ...] = ()
     odd: str = ""
+    odd_ports: str = ""
 
     @property
     def place(self) -> str:
@@ -138,23 +142,33 @@ class PolicyRule:
         return f"{of_many}{member}[{index}]"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PolicySpec:
     """One spec of a policy: whom it selects, and what it allows and denies them.
+
+    A cluster has thousands of policies, of which few select an endpoint: rules are read when they
+    are asked for.
 
     Attributes:
         subject: selects endpoints, or nodes where `of_nodes`; None selects nothing.
         of_nodes: it is about the nodes themselves (`nodeSelector`).
-        rules: of both directions.
+        ruled: directions that have rules.
         default_deny: directions in which what no rule allows is denied.
         odd: why it cannot be told what the spec does, "" where it can.
+        read: reads the rules.
     """
 
     subject: Selector | None
     of_nodes: bool
-    rules: tuple[PolicyRule, ...]
+    ruled: frozenset[str]
     default_deny: frozenset[str]
-    odd: str = ""
+    odd: str
+    read: Callable[[], tuple[PolicyRule, ...]] = field(compare=False, repr=False)
+
+    @cached_property
+    def rules(self) -> tuple[PolicyRule, ...]:
+        """The rules of both directions."""
+        return self.read()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ makes of a NetworkPolicy).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from kubectl_ebpfnet.model import json_members as js
@@ -28,6 +29,7 @@ from kubectl_ebpfnet.parse import policy_parts as parts
 from kubectl_ebpfnet.parse.cilium import policy_objects
 
 NETWORK_POLICY = "NetworkPolicy"
+DIRECTIONS = ("ingress", "egress")
 KINDS = (NETWORK_POLICY, "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
 
 
@@ -82,20 +84,28 @@ def _changes(value: Any) -> Iterator[str]:
 
 
 def _kubernetes_spec(spec: Any, namespace: str) -> PolicySpec:
-    subject = (*parts.selector(js.dig(spec, "podSelector"), "k8s"), parts.in_namespace(namespace))
-    rules = [
-        _kubernetes_rule(item, direction, index, namespace)
-        for direction in ("ingress", "egress")
-        for index, item in enumerate(js.items(spec, direction))
-    ]
+    subject = (
+        *parts.selector(js.dig(spec, "podSelector"), "k8s"),
+        parts.in_namespace(namespace),
+    )
     types = js.texts(spec, "policyTypes")
-    ruled = {rule.direction for rule in rules}
+    ruled = {direction for direction in DIRECTIONS if js.items(spec, direction)}
     wanted = {each.lower() for each in types}
     if not types:  # the API's defaults
         wanted = {"ingress"} | ruled
     # Cilium heeds rules of a direction that policyTypes leaves out.
     odd = "policyTypes leaves out a direction that has rules" if ruled - wanted else ""
-    return PolicySpec(subject, False, tuple(rules), frozenset(wanted | ruled), odd)
+    read = partial(_kubernetes_rules, spec, namespace)
+    denies = frozenset(wanted | ruled)
+    return PolicySpec(subject, False, frozenset(ruled), denies, odd, read)
+
+
+def _kubernetes_rules(spec: Any, namespace: str) -> tuple[PolicyRule, ...]:
+    return tuple(
+        _kubernetes_rule(item, direction, index, namespace)
+        for direction in DIRECTIONS
+        for index, item in enumerate(js.items(spec, direction))
+    )
 
 
 def _kubernetes_rule(value: Any, direction: str, index: int, namespace: str) -> PolicyRule:
@@ -126,5 +136,6 @@ def _kubernetes_rule(value: Any, direction: str, index: int, namespace: str) -> 
         False,
         Peers(anyone=not listed, endpoints=tuple(endpoints), cidrs=tuple(cidrs)),
         tuple(port for port in ports if port is not None) if ports else None,
-        odd="" if None not in ports and isinstance(value, dict) else "a port is not understood",
+        odd="" if isinstance(value, dict) else "it is no object",
+        odd_ports="a port is not understood" if None in ports else "",
     )

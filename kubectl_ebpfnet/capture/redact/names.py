@@ -27,8 +27,18 @@ _COMMON = """
     http https dns policy allow deny drop forward input output accept return masquerade mark
     prerouting postrouting nat raw mangle in out up down
 """
+# Words of the API, which labels may have too: those of Cilium's endpoints name kinds of policies.
+_OF_API = """
+    Pod Node Service EndpointSlice Namespace ConfigMap ServiceCIDR List CiliumEndpoint CiliumNode
+    CiliumIdentity CiliumNetworkPolicy CiliumClusterwideNetworkPolicy CiliumCIDRGroup NetworkPolicy
+    CiliumLocalRedirectPolicy CiliumEgressGatewayPolicy Ingress Egress Valid True False Unknown
+    Ready
+    In NotIn Exists DoesNotExist TCP UDP SCTP ICMP ICMPv6 ANY IPv4 IPv6 EchoRequest EchoReply
+    InternalIP ExternalIP Hostname ClusterIP NodePort LoadBalancer ExternalName Cluster Local
+    encrypted-overlay world-ipv4 world-ipv6 k8s cidr cidrgroup fqdn
+"""
 _ARGV_WORDS = (word for fact in q.FACTS for argv in fact.answers for word in argv)
-COMMON = frozenset((*_COMMON.split(), *_ARGV_WORDS))
+COMMON = frozenset((*_COMMON.split(), *_OF_API.split(), *_ARGV_WORDS))
 """Words of every cluster, and words that the tools print or take as arguments: no secrets."""
 
 _KINDS = {
@@ -165,13 +175,21 @@ def _names_of_objects(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _selectors(value: Any) -> Iterator[tuple[str, str]]:
-    """Yield the values of label selectors in a policy or a Service."""
+    """Yield the values of label selectors in a policy or a Service, and the objects that rules
+    name."""
     for item in _objects(value):
         for key in ("matchLabels", "selector"):
             labels = item.get(key)
             if isinstance(labels, dict):
                 for label in labels.values():
                     yield _text(label), "label"
+        for requirement in json_members.items(item, "matchExpressions"):
+            for label in json_members.texts(requirement, "values"):
+                yield label, "label"
+        yield json_members.text(item, "cidrGroupRef"), "object"
+        yield json_members.text(item, "k8sService", "serviceName"), "service"
+        for key in ("k8sService", "k8sServiceSelector"):
+            yield json_members.text(item, key, "namespace"), "namespace"
 
 
 def _names_of_agent(value: Any, argv: tuple[str, ...]) -> Iterator[tuple[str, str]]:

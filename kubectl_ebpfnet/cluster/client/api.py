@@ -216,6 +216,16 @@ class Api:
         except NotFound:
             return None
 
+    def cidr_groups(self) -> Objects | None:
+        """Return CiliumCIDRGroups, of v2 since Cilium 1.18, of v2alpha1 before; None without
+        either."""
+        for version in (CILIUM, f"{CILIUM}alpha1"):
+            try:
+                return self.list(_path_of(version, "", "ciliumcidrgroups"))
+            except NotFound:
+                continue
+        return None
+
     def allowed(self, verb: str, resource: str, namespace: str = "", name: str = "") -> bool:
         """Ask the server whether this user may do something (SelfSubjectAccessReview).
 

@@ -19,7 +19,9 @@ from kubectl_ebpfnet.collect.ask.unasked import missing_permission
 from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.model.evidence import API, InMemory, Record, now
 
-_WITHOUT_NAMESPACE = ("nodes", "namespaces", "ciliumnodes", "ciliumidentities", "servicecidrs")
+_WITHOUT_NAMESPACE = (
+    "nodes", "namespaces", "ciliumnodes", "ciliumidentities", "ciliumcidrgroups", "servicecidrs",
+)  # fmt: skip
 
 
 class RecordingApi(Api):

@@ -183,9 +183,8 @@ def _add(
     is_node = subject.has("reserved", "host").matches
     if spec.subject is None or spec.of_nodes is not bool(is_node):
         return
-    rules = [rule for rule in spec.rules if rule.direction == direction]
     by_default = direction in spec.default_deny
-    if not rules and not by_default and not spec.odd:
+    if direction not in spec.ruled and not by_default and not spec.odd:
         return
     selected = selects(spec.subject, subject)
     if selected.matches is False:
@@ -204,6 +203,7 @@ def _add(
     if by_default and sure:
         found.by_default.append(policy)
     found.perhaps_default |= by_default and not sure
+    rules = [rule for rule in spec.rules if rule.direction == direction]
     required = [selector for rule in rules for selector in rule.requires]
     for rule in rules:
         by_peer = holds(rule.peers, remote, around)
@@ -211,10 +211,9 @@ def _add(
             by_peer = all_of((by_peer, *(selects(selector, remote) for selector in required)))
             if by_peer.matches is False:
                 by_peer = Hit(None, "fromRequires and toRequires bind every rule, or none")
+        by_peer = Hit(None, rule.odd) if rule.odd else by_peer
         by_port = port_hit(rule, traffic)
         hit = all_of((by_peer, by_port))
-        if rule.odd and hit.matches is not False:
-            hit = Hit(None, rule.odd)
         found.rules.append(RuleAnswer(policy, rule, hit, by_peer, by_port, sure))
 
 
@@ -275,7 +274,7 @@ def port_hit(rule: PolicyRule, traffic: Traffic) -> Hit:
             return hit
         if hit.matches is None:
             undecided = hit
-    return undecided or NO
+    return undecided or (Hit(None, rule.odd_ports) if rule.odd_ports else NO)
 
 
 def _port(port: PolicyPort, traffic: Traffic) -> Hit:

@@ -9,6 +9,7 @@ pkg/k8s/apis/cilium.io/utils/utils.go (which selectors Cilium makes of them).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from kubectl_ebpfnet.model import json_members as js
@@ -59,20 +60,27 @@ def spec(spec: Any, path: tuple[str | int, ...], namespace: str) -> PolicySpec:
         subject = tuple(found)
     elif isinstance(nodes, dict):
         subject = tuple(parts.selector(nodes))
-    rules = [
-        _rule(item, (*path, member, index), *meaning, namespace, init)
-        for member, meaning in _DIRECTIONS.items()
-        for index, item in enumerate(js.items(spec, member))
-    ]
-    denies = set()
+    ruled = {of for member, (of, _) in _DIRECTIONS.items() if js.items(spec, member)}
+    denies = set(ruled)
     for direction in ("ingress", "egress"):
         said = js.flag(spec, "enableDefaultDeny", direction)
-        if said if said is not None else any(rule.direction == direction for rule in rules):
-            denies.add(direction)
+        if said is not None:
+            (denies.add if said else denies.discard)(direction)
     unknown = sorted(set(spec) - _SPEC) if isinstance(spec, dict) else ["no object"]
     odd = f"it has {', '.join(unknown)}" if unknown else ""
     by_node = subject is not None and not isinstance(pods, dict)
-    return PolicySpec(subject, by_node, tuple(rules), frozenset(denies), odd)
+    read = partial(_rules, spec, path, namespace, init)
+    return PolicySpec(subject, by_node, frozenset(ruled), frozenset(denies), odd, read)
+
+
+def _rules(
+    spec: Any, path: tuple[str | int, ...], namespace: str, init: bool
+) -> tuple[PolicyRule, ...]:
+    return tuple(
+        _rule(item, (*path, member, index), *meaning, namespace, init)
+        for member, meaning in _DIRECTIONS.items()
+        for index, item in enumerate(js.items(spec, member))
+    )
 
 
 def _rule(
@@ -87,7 +95,8 @@ def _rule(
     rule = value if isinstance(value, dict) else {}
     members = {key for key, item in rule.items() if item is not None}
     peers, requires = _peers(rule, side, namespace, init)
-    ports, odd = _ports(rule)
+    ports, odd_ports = _ports(rule)
+    odd = "" if isinstance(value, dict) else "it is no object"
     if not members:
         peers = Peers()  # an empty rule selects nobody
     elif all(rule.get(side + name) is None for name in _L3) and not (
@@ -101,7 +110,7 @@ def _rule(
     unknown = sorted(members - known - {"toServices", "toFQDNs"})
     odd = odd or (f"it has {', '.join(unknown)}" if unknown else "")
     proxy = ", ".join(sorted({word for item in js.items(rule, "toPorts") for word in _proxy(item)}))
-    return PolicyRule(path, direction, deny, peers, ports, proxy, requires, odd)
+    return PolicyRule(path, direction, deny, peers, ports, proxy, requires, odd, odd_ports)
 
 
 def _peers(

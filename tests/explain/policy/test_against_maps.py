@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.capture.redact.text import redact
 from kubectl_ebpfnet.explain.path import policy
 from kubectl_ebpfnet.explain.path.stages import policy_ends, policy_map
 from kubectl_ebpfnet.explain.policy.evaluate import Traffic, evaluate
@@ -22,6 +23,7 @@ from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Identity
+from kubectl_ebpfnet.model.evidence import Bundle
 
 FEATURES = Path(__file__).parents[2] / "features"
 TRAFFIC = (
@@ -34,8 +36,8 @@ UNBOUND = (3, 5)
 
 
 @cache
-def cluster(situation: str) -> ClusterView:
-    return ClusterView(open_bundle(FEATURES / situation / "agent.zip"))
+def bundle(situation: str) -> Bundle:
+    return open_bundle(FEATURES / situation / "agent.zip")
 
 
 def other_end(node: NodeView, identity: Identity) -> Party:
@@ -49,9 +51,8 @@ def other_end(node: NodeView, identity: Identity) -> Party:
     return Party(frozenset(identity.labels), address=address, outside=outside)
 
 
-def compared(situation: str) -> tuple[Counter[tuple[bool | None, bool | None]], list[str]]:
+def compared(view: ClusterView) -> tuple[Counter[tuple[bool | None, bool | None]], list[str]]:
     """Count (what the map says, what the policies say), and list where these are opposite."""
-    view = cluster(situation)
     counts: Counter[tuple[bool | None, bool | None]] = Counter()
     opposite: list[str] = []
     for node in map(view.node, view.node_names):
@@ -82,11 +83,17 @@ def compared(situation: str) -> tuple[Counter[tuple[bool | None, bool | None]], 
     return counts, opposite
 
 
-@pytest.mark.parametrize("situation", ["policies"])
+@pytest.mark.parametrize("situation", ["policies", "host-firewall"])
 def test_policies_say_what_the_map_of_a_real_agent_says(situation: str) -> None:
-    counts, opposite = compared(situation)
+    counts, opposite = compared(ClusterView(bundle(situation)))
     assert opposite == []
     assert counts[True, True] > 1000
     assert counts[False, False] > 300
     undecided = sum(number for (_, said), number in counts.items() if said is None)
     assert undecided < 0.02 * counts.total()
+
+
+def test_a_redacted_capture_says_the_same() -> None:
+    counts, opposite = compared(ClusterView(redact(bundle("policies"))))
+    assert opposite == []
+    assert counts == compared(ClusterView(bundle("policies")))[0]
