@@ -91,6 +91,7 @@ class PacketState:
         stray_mac: the MAC that somebody wrote into the pod for its next hop, where the pod's host
             side has another; "" otherwise.
         at_gateway: it came to its egress gateway by the tunnel: what is left is its new source.
+        by_xdp: Cilium's XDP program has balanced it, and sends it out by itself.
         unpoliced: it comes to its pod without a program of Cilium's that checks the policy there.
     """
 
@@ -107,6 +108,7 @@ class PacketState:
     added: int = 0
     encrypted: str = ""
     at_gateway: bool = False
+    by_xdp: bool = False
     unpoliced: bool = False
     sealed: Packet | None = None
     stray_mac: str = ""

@@ -21,6 +21,7 @@ from kubectl_ebpfnet.explain.path.stages import (
     reply_nat,
     size,
     vrf,
+    xdp,
 )
 from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
 from kubectl_ebpfnet.explain.path.stages.encryption import decrypt
@@ -64,7 +65,14 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     for name in (device, *lower_devices(node, device)):
         device_losses(walk, node, name, "rx")
     show_below(walk, here, device, "ingress")
-    cilium = show_programs(walk, here, device, "ingress")
+    before_tc = xdp.balances(walk, here, node, device) or None
+    if before_tc:
+        show_programs(walk, here, device, "ingress", xdp=True)
+        balanced = nodeport.balance(walk, here, node, device, by_xdp=True)
+        if balanced is None or balanced.stage is not here.stage:
+            return balanced
+        here = balanced
+    cilium = show_programs(walk, here, device, "ingress", xdp=before_tc and False)
     report_no_xdp(walk, here, node, device)
     if cilium is Presence.PRESENT and calls_nothing(walk, here, node, device):
         return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, own_packet
-from kubectl_ebpfnet.explain.path.stages import host_firewall, to_gateway
+from kubectl_ebpfnet.explain.path.stages import host_firewall, to_gateway, xdp
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.stages.only_device import by_only_device
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -55,6 +55,8 @@ def to_other_node(walk: PathBuilder, here: PacketState, node: NodeView) -> Packe
     entry = tunnel_entry(node, here.packet.flow.destination)
     if entry is not None:
         return _into_tunnel(walk, here, node, entry)
+    if here.by_xdp:
+        return xdp.send_out(walk, here, node)
     return _by_fib(walk, here.to(here.stage, in_device=""), node)
 
 

@@ -16,16 +16,16 @@ from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
 from kubectl_ebpfnet.explain.path.stages import forward, loadbalancing
-from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.net import TCP, Address, Flow, endpoint_text, has_ports
-from kubectl_ebpfnet.model.path import Decides, HopKind, HopPlace, State
+from kubectl_ebpfnet.model.net import TCP, Address, Flow, endpoint_text, has_ports, protocol_name
+from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, State
 
 
 def balance(
-    walk: PathBuilder, here: PacketState, node: NodeView, device: str
+    walk: PathBuilder, here: PacketState, node: NodeView, device: str, *, by_xdp: bool = False
 ) -> PacketState | None:
     """Send a packet for a frontend of this node to a backend.
 
@@ -34,6 +34,7 @@ def balance(
         here: the packet, decapsulated.
         node: the node that it came in to.
         device: the device that it came in by.
+        by_xdp: Cilium's XDP program does it, before those at tc.
 
     Returns:
         The packet, as it is where it is for no frontend; None when the walk ends.
@@ -58,19 +59,63 @@ def balance(
             f"{node[q.LB_MAP].missing}", decides=Decides.WAY,
         )  # fmt: skip
         return here
-    if service is None or not service.in_cilium or "non-routable" in service.flags:
+    if service is None:
+        return here if not _closed(walk, here, node, device) else None
+    if not service.in_cilium:
         return here
+    if "non-routable" in service.flags and node.config.kube_proxy_replacement:
+        _drop_cluster_ip(walk, here, service, where)
+        return None
     if not _in_ranges(walk, here, service, device):
         return None
     packet = loadbalancing.rewrite(
-        walk, here.packet, service, where, f"at {device} of {node.name}",
+        walk, here.packet, service, where,
+        f"at {device} of {node.name}{', by XDP' if by_xdp else ''}",
         tracked_at(walk, here), external=True,
     )  # fmt: skip
     if packet is None or packet == here.packet:
         return None if packet is None else here
     if not _is_here(node, packet.flow.destination):
-        return _to_other_node(walk, here.to(here.stage, packet=packet), node, service, device)
+        sent = here.to(here.stage, packet=packet, by_xdp=by_xdp)
+        return _to_other_node(walk, sent, node, service, device)
     return here.to(here.stage, packet=packet)
+
+
+def _drop_cluster_ip(
+    walk: PathBuilder, here: PacketState, service: ServiceAddress, where: Where
+) -> None:
+    """Drop what comes from outside for an address that is for the inside alone."""
+    walk.drop(
+        *where,
+        f"{service.title} is for clients inside of the cluster alone: Is a ClusterIP",
+        State.DERIVED,
+        here.packet,
+        service.evidence,
+        title=f"{service.title} is not reached from outside",
+        detail="Use its node port, a load-balancer's address or an external IP; with "
+        "bpf-lb-external-clusterip Cilium takes ClusterIPs from outside, too.",
+        object=f"Service {service.namespace}/{service.name}" if service.name else "",
+    )
+
+
+def _closed(walk: PathBuilder, here: PacketState, node: NodeView, device: str) -> bool:
+    """Drop a packet for a Service's address at a port that it does not have, where Cilium has a row
+    for all of these (port 0, since 1.19); return whether it did."""
+    flow = here.packet.flow
+    rows = node.having(q.LB_MAP, (flow.destination, 0), "address", "port")
+    if not rows:
+        return False
+    port = f"{flow.destination_port}/{protocol_name(flow.protocol)}"
+    walk.drop(
+        *here.in_cilium(HopKind.LOAD_BALANCING, device),
+        f"no frontend {flow.destination} has port {port}: Service backend not found",
+        State.DERIVED,
+        here.packet,
+        cite.of(node[q.LB_MAP].record, *(row.span for row in rows)),
+        title=f"no Service serves port {port} of {flow.destination}",
+        detail="Ask for a port that the Service has: `kubectl get services -A -o wide`.",
+    )
+    return True
 
 
 def _may_lead_to_a_pod(walk: PathBuilder, node: NodeView, flow: Flow) -> bool:
@@ -113,6 +158,11 @@ def _in_ranges(walk: PathBuilder, here: PacketState, service: ServiceAddress, de
         service.evidence,
         title=f"{service.owner_title} does not let {source} in",
         detail=f"Its loadBalancerSourceRanges are {', '.join(map(str, ranges))}.",
+        fix=Fix(
+            f"Add {source} to loadBalancerSourceRanges of Service {service.name}, or ask from an "
+            "address that is in them.",
+            f"kubectl edit service -n {service.namespace} {service.name}",
+        ),
         object=f"Service {service.namespace}/{service.name}",
     )
     return False

@@ -19,7 +19,14 @@ from kubectl_ebpfnet.model.path import (
 )
 
 
-def show_programs(walk: PathBuilder, here: PacketState, device: str, direction: str) -> Presence:
+def show_programs(
+    walk: PathBuilder,
+    here: PacketState,
+    device: str,
+    direction: str,
+    *,
+    xdp: bool | None = None,
+) -> Presence:
     """Add a hop for each program at a device.
 
     Args:
@@ -27,22 +34,24 @@ def show_programs(walk: PathBuilder, here: PacketState, device: str, direction: 
         here: the packet on the device's node.
         device: its name.
         direction: `ingress` or `egress`.
+        xdp: show those of XDP alone, or the others; None for all.
 
     Returns:
         Whether a program of Cilium's is among them.
     """
     node = walk.cluster.node(here.node)
     attached = at_device(node, device, direction, node.endpoint_at(device))
-    if not attached.programs:
+    programs = [p for p in attached.programs if xdp is None or (p.chain == "xdp") is xdp]
+    if not programs:
         _none(walk, here, device, direction, attached)
     ended: dict[str, str] = {}
-    for number, program in enumerate(attached.programs):
+    for number, program in enumerate(programs):
         if program.ciliums or program.own:
             _known(walk, here, device, program)
         elif program.chain in ended:
             _not_reached(walk, here, program, ended[program.chain])
         else:
-            behind = (p.name for p in attached.programs[number:] if p.ciliums)
+            behind = (p.name for p in programs[number:] if p.ciliums)
             where = (HopPlace.NODE, device, here.node, HopKind.PROGRAM)
             show_foreign(walk, here, where, program, next(behind, ""))
         if program.ciliums and not program.by_pin and program.chain != "xdp":

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
-from kubectl_ebpfnet.explain.path.stages import losses, outer
+from kubectl_ebpfnet.explain.path.stages import losses, outer, xdp
 from kubectl_ebpfnet.explain.path.stages.missing_programs import into_tunnel
 from kubectl_ebpfnet.explain.path.stages.program_hops import show_programs
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -76,7 +76,7 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
     node = walk.cluster.node(here.node)
     end: Address = ip_address(here.device)
     name, link = device_of(node)
-    if not is_open(walk, here, node):
+    if not here.by_xdp and not is_open(walk, here, node):
         return None
     evidence = device_evidence(node, link)
     source = outer.node_address(walk, here.node, end.version)
@@ -92,18 +92,21 @@ def encapsulate(walk: PathBuilder, here: PacketState) -> PacketState | None:
     # The receiver sees packets of the node itself as a remote node's (__encap_with_nodeid).
     identity = REMOTE_NODE if here.identity == HOST else here.identity
     packet = replace(here.packet, outer=Flow(UDP, source, None, end, port), vni=identity or None)
-    into_tunnel(walk, here, name, show_programs(walk, here, name, "egress"))
-    if not losses.sends(walk, here, node, name):
-        return None
+    if not here.by_xdp:
+        into_tunnel(walk, here, name, show_programs(walk, here, name, "egress"))
+        if not losses.sends(walk, here, node, name):
+            return None
     protocol = (node.config.tunnel_protocol or "vxlan").upper()
     vni = f", VNI {identity} (the sender's identity)" if identity else ""
     walk.hop(
         *here.in_cilium(HopKind.TUNNEL, name),
-        f"encapsulated by {name} ({protocol}): outer {source} → "
+        f"encapsulated by {xdp.PROGRAM if here.by_xdp else name} ({protocol}): outer {source} → "
         f"{address_text(walk.cluster, end)}, UDP port {port}{vni}",
         State.DERIVED,
         packet,
         evidence,
     )
+    if here.by_xdp:
+        return xdp.send_out(walk, here.to(here.stage, packet=packet), node)
     left = outer.leave(walk, here.to(here.stage, packet=packet), node)
     return left.to(Stage.DEVICE) if left is not None else None
