@@ -192,7 +192,8 @@ def _backends(whole: WholePath) -> Iterator[Finding]:
 
 def _outside(whole: WholePath) -> Iterator[Finding]:
     """Report where a client outside meets something else."""
-    yield from from_inside.findings(whole.cluster, whole.ends.service)
+    if whole.ends.source.kind != "address":
+        yield from from_inside.findings(whole.cluster, whole.ends.service)
 
 
 def _stale_backends(whole: WholePath) -> Iterator[Finding]:

@@ -158,6 +158,8 @@ def _in_ranges(walk: PathBuilder, here: PacketState, service: ServiceAddress, de
         service.evidence,
         title=f"{service.owner_title} does not let {source} in",
         detail=f"Its loadBalancerSourceRanges are {', '.join(map(str, ranges))}.",
+        cause=f"{service.owner_title} does not let {source} in: its loadBalancerSourceRanges are "
+        f"{', '.join(map(str, ranges))}",
         fix=Fix(
             f"Add {source} to loadBalancerSourceRanges of Service {service.name}, or ask from an "
             "address that is in them.",
