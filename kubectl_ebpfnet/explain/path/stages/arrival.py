@@ -228,7 +228,7 @@ def _out_of_tunnel(walk: PathBuilder, here: PacketState, node: NodeView) -> Pack
         return None
     destination = inside.packet.flow.destination
     if destination in node.own_addresses:
-        return inside.to(Stage.HOST, in_device=name)
+        return inside.to(Stage.HOST, in_device=name, skips_netfilter=False)
     endpoint = node.local_endpoint(destination)
     if endpoint is None:
         sent = gateway.out_of_tunnel(walk, inside, node, name)
