@@ -79,6 +79,8 @@ def _words(value: Any) -> str:
         return " ".join(filter(None, ("ct", body.get("dir", ""), body["key"])))
     if name in ("meta", "socket", "rt"):
         return f"{name} {body['key']}" if body["key"] not in _SHORT else str(body["key"])
+    if name == "numgen":
+        return f"numgen {body['mode']} mod {body['mod']}"
     if name == "map":
         return f"{_words(body['key'])} map {_words(body['data'])}"
     if name in ("jump", "goto", *_BARE):

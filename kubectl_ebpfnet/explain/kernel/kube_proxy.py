@@ -9,7 +9,6 @@ rules, not by their names, so that it reads all versions alike.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kubectl_ebpfnet.errors import ParseError
@@ -26,8 +25,9 @@ MASQUERADE_MARK = 0x4000
 """kube-proxy's default (--iptables-masquerade-bit 14)."""
 CHOOSING = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-XLB-")
 """Beginnings of the chains that choose an endpoint."""
-_MARK_MASQUERADE, _MARK_DROP = "KUBE-MARK-MASQ", "KUBE-MARK-DROP"
-_REFUSING = frozenset({"DROP", "REJECT", _MARK_DROP})
+MARK_MASQUERADE, MARK_DROP = "KUBE-MARK-MASQ", "KUBE-MARK-DROP"
+REFUSING = frozenset({"DROP", "REJECT", MARK_DROP})
+"""Targets that keep a packet from the endpoints."""
 _TO = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f.:]+)\]|(?P<v4>[0-9.]+))?(?::(?P<port>[0-9]+))?")
 
 
@@ -85,11 +85,11 @@ class _Walker:
         return False
 
     def _ends(self, rule: NetfilterRule, certain: bool, depth: int) -> bool:
-        if rule.jump == _MARK_MASQUERADE:
+        if rule.jump == MARK_MASQUERADE:
             self.masquerades = True if certain else self.masquerades or None
             self.marking = self.marking or rule
             return False
-        if rule.jump in _REFUSING:
+        if rule.jump in REFUSING:
             if certain and not self.backends:
                 self.refusal = self.refusal or rule
             return True
@@ -210,69 +210,3 @@ def destination(text: str, flow: Flow) -> tuple[Address, int | None] | None:
         return to, port(found["port"], "a rule") if found["port"] else flow.destination_port
     except ParseError:
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class DeadEnd:
-    """Why kube-proxy's rules do not translate a packet.
-
-    Attributes:
-        text: a clause that names the chain.
-        way: the rules that lead there; () where none names the packet's destination.
-        broken: kube-proxy itself leaves no such rules. It does leave rules none of which translates
-            (externalTrafficPolicy Local without a local endpoint) or that mark it to be dropped.
-    """
-
-    text: str
-    way: tuple[NetfilterRule, ...] = ()
-    broken: bool = False
-
-
-def dead_end(ruleset: Ruleset, context: Context, chain: str) -> DeadEnd:
-    """Follow a packet that no rule translates to the chain where it is left alone.
-
-    Args:
-        ruleset: of the node, in the packet's IP version.
-        context: the packet.
-        chain: of nat that it passed: `PREROUTING` or `OUTPUT`.
-    """
-    entries = [*ruleset.chain("nat", SERVICES), *ruleset.chain("nat", NODE_PORTS)]
-    named = (r for r in entries if r.names_port and r.jump.startswith("KUBE-"))
-    first = next((r for r in named if matches(r, context) is not False), None)
-    if first is None:
-        return DeadEnd(f"no rule of {SERVICES} is for it", broken=True)
-    way = [first]
-    while len(way) < netfilter.DEEPEST:
-        inside = [
-            rule
-            for rule in ruleset.chain("nat", way[-1].jump)
-            if rule.jump != _MARK_MASQUERADE and matches(rule, context) is not False
-        ]
-        refusing = next((rule for rule in inside if rule.jump in _REFUSING), None)
-        if refusing is not None:
-            return DeadEnd(f"{refusing.title} has it dropped", (*way, refusing))
-        deeper = [rule for rule in inside if rule.jump.startswith("KUBE-")]
-        if not deeper:
-            if any(rule.jump == "DNAT" for rule in inside):
-                return _not_entered(ruleset, chain, way)
-            break
-        way.append(deeper[-1])
-    last = way[-1].jump
-    if not ruleset.has_chain("nat", last):
-        what = "which does not exist"
-    elif not ruleset.chain("nat", last):
-        what = "which has no rule"
-    else:
-        what = "none of whose rules translates it"
-    text = f"{first.chain} rule {first.number} leads to {last}, {what}"
-    return DeadEnd(text, tuple(way), not ruleset.chain("nat", last))
-
-
-def _not_entered(ruleset: Ruleset, chain: str, way: Sequence[NetfilterRule]) -> DeadEnd:
-    """Return why a packet does not come to kube-proxy's rules, which would translate it."""
-    entry = next((r for r in ruleset.chain("nat", chain) if r.jump == SERVICES), None)
-    would = f"whose rules would translate it by {way[-1].jump}"
-    if entry is None:
-        return DeadEnd(f"no rule of {chain} leads to {SERVICES}, {would}", tuple(way), broken=True)
-    text = f"it does not come to {chain} rule {entry.number}, which leads to {SERVICES}, {would}"
-    return DeadEnd(text, (entry, *way), broken=True)

@@ -42,6 +42,8 @@ _ICMP_TYPES = {
 }  # fmt: skip
 """Of ICMP, ICMPv6, or both, in this order (nftables src/proto.c); neither has the other's echo."""
 _BY_CHANCE = "numgen random"
+AFFINITY = "kube-proxy's affinity set"
+"""A set of the clients that kube-proxy sent to an endpoint (pkg/proxy/nftables/proxier.go)."""
 
 
 def holds(statement: Expression, rule: NftRule, context: Context) -> Answer:
@@ -80,8 +82,15 @@ def _undecided(rule: NftRule, context: Context) -> Iterator[str]:
             elif _is_open(value_of(key, context)):
                 yield "a key of its map"
         elif holds(statement, rule, context) is None:
+            if rule.table == "kube-proxy" and _asks_affinity(body):
+                yield AFFINITY
+                continue
             left = members.dig(body, "left")
             yield _named(left) if isinstance(left, dict) and left else name
+
+
+def _asks_affinity(body: Any) -> bool:
+    return str(members.dig(body, "right")).startswith("@affinity-")
 
 
 def _is_open(value: Value) -> bool:

@@ -210,10 +210,12 @@ def test_what_to_do_about_a_rule_of_kube_proxy_is_the_services() -> None:
 
     path = path_by(more=(edit("node2", "iptables-save -c", refuse),))
     assert dropped_at(path).kind is HopKind.RULE
+    # The Service's policy is Cluster now: kube-proxy has not seen that.
+    assert "are behind svc default/web: its internalTrafficPolicy is Cluster" in path.cause
+    assert path.drop is not None
+    assert path.drop.object == "kube-proxy on node node2"
     assert path.fix is not None
-    assert path.fix.command == (
-        "kubectl get endpointslices -n default -l kubernetes.io/service-name=web"
-    )
+    assert "-l k8s-app=kube-proxy --field-selector spec.nodeName=node2" in path.fix.command
 
 
 def test_a_packet_of_the_node_is_balanced_in_output() -> None:

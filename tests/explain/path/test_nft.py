@@ -428,21 +428,24 @@ def with_its_table() -> Bundle:
 
 def test_its_maps_lead_a_nodes_packet_to_the_backend() -> None:
     unread = ask(open_bundle(KUBE_PROXY), "hostnet", "svc/web")
-    assert "kube-proxy in its nftables mode may, whose table was not read" in unread.reason
+    assert (
+        "kube-proxy in its nftables mode may, and `nft -j list ruleset` of node1 was not read"
+        in unread.reason
+    )
     path = ask(with_its_table(), "hostnet", "svc/web")
     assert path.verdict is Verdict.REACHABLE, path.reason
     (hop,) = [hop for hop in path.hops if hop.kind is HopKind.LOAD_BALANCING]
-    assert "→ 10.44.1.193:8080 by nft ip kube-proxy service-SUSTUHLJ" in hop.summary
+    chain = "service-SUSTUHLJ-default/web/tcp/http"
+    assert f"→ 10.44.1.193:8080 by netfilter's rules of kube-proxy ({chain})" in hop.summary
 
 
-def test_a_service_without_endpoints_is_rejected_and_its_table_is_not_for_people() -> None:
+def test_a_service_without_endpoints_is_rejected_and_it_is_to_be_mended() -> None:
     path = ask(with_its_table(), "hostnet", "svc/nobackend")
     assert "netfilter rejects it in nft ip kube-proxy filter-output" in dropped_at(path).summary
-    assert path.fix is not None
-    assert (path.fix.text, path.fix.command) == (
-        "kube-proxy keeps this table. Mend the Service, or its endpoints.",
-        "nft list table ip kube-proxy",
-    )
+    assert path.drop is not None
+    assert path.drop.object == "Service default/nobackend"
+    assert "svc default/nobackend has no endpoint: no pod in namespace default" in path.cause
+    assert "map no-endpoint-services has 10.97.44.220:80" in path.hops[-3].summary
 
 
 @pytest.mark.parametrize("to", ["svc/web", "svc/web-np", "1.1.1.1:80", "172.31.7.242:80"])

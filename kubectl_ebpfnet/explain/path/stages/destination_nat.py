@@ -9,22 +9,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.kernel import kube_proxy
+from kubectl_ebpfnet.explain.kernel import kube_proxy, kube_proxy_nft
+from kubectl_ebpfnet.explain.kernel.kube_proxy_refusals import is_kube_proxys
 from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.services import ServiceAddress
-from kubectl_ebpfnet.explain.path.stages import reply_nat
+from kubectl_ebpfnet.explain.path.stages import kube_proxy_behind, reply_nat
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables, tables_of
 from kubectl_ebpfnet.explain.path.stages.nat import NatOutcome, nat_outcome, untracked
 from kubectl_ebpfnet.explain.path.stages.passage import BackEnd, Native, rules_evidence
+from kubectl_ebpfnet.explain.path.stages.untranslated import like_newest_flow, not_translated
 from kubectl_ebpfnet.explain.path.state import Choice, PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.netfilter import NetfilterRule
-from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, Severity, State
+from kubectl_ebpfnet.model.nft import AnyRule
+from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, State
 
 End = tuple[Address, int | None]
 """A destination: address and port."""
@@ -72,7 +75,7 @@ def translate(
     if nat.translates is not False:
         _undecided(walk, here, nat)
     elif service is not None and not rules.missing:
-        return _not_translated(walk, here, rules, service, chain)
+        return not_translated(walk, here, rules, service, chain)
     return here
 
 
@@ -118,7 +121,7 @@ def _translated(
     packet = replace(here.packet, flow=new)
     walk.hop(
         *here.on_node(HopKind.LOAD_BALANCING),
-        _summary(len(targets), service, flow, target, end, is_seen),
+        _summary(nat, service, flow, target, _how_chosen(len(targets), service, is_seen)),
         State.UNKNOWN if not sure else State.OBSERVED if is_seen else State.DERIVED,
         packet,
         (service.evidence if service is not None else ())
@@ -130,6 +133,11 @@ def _translated(
     if sure and service is not None and len(targets) > 1 and walk.choice is None:
         others = tuple(_backend(end, flow) for end in targets if end != target)
         walk.choice = Choice(len(walk.hops), service.title, endpoint_text(*target), others)
+    if sure and service is not None and is_kube_proxys(end.rule):
+        places = [kinds.place(_backend(end, flow)) for end in targets]
+        chosen = kinds.place(_backend(target, flow))
+        proof = rules_evidence(back_end, end.way)
+        kube_proxy_behind.report(walk, here.node, service, chosen, places, proof)
     if seen is not None and tracked is not None and to not in targets and walk.answered_now():
         walk.contradicts(
             f"nf_conntrack has {flow} sent to "
@@ -149,32 +157,39 @@ def _backend(end: End, flow: Flow) -> Backend:
 
 
 def _summary(
-    number: int,
-    service: ServiceAddress | None,
-    flow: Flow,
-    target: End,
-    end: ChainEnd,
-    is_seen: bool,
+    nat: NatOutcome, service: ServiceAddress | None, flow: Flow, target: End, how: str
 ) -> str:
     """Return what the rules do in words: `svc … → backend by netfilter's rules of kube-proxy`."""
     what = endpoint_text(flow.destination, flow.destination_port)
     if service is not None:
         what = service.title
-    chains = [
-        r.jump
-        for r in end.way
-        if isinstance(r, NetfilterRule) and r.jump.startswith(kube_proxy.CHOOSING)
-    ]
-    words = chains[-1:]
-    if number > 1:
-        ends = "backends" if service is not None else "destinations"
-        how = "chosen for the newest flow" if is_seen else "followed here"
-        words.append(f"{how}, one of {number} {ends}")
+    end = next(end for _, end in nat.ends if _target(end) == target)
+    chains = [name for rule in end.way if (name := _chosen_in(rule))]
+    words = [*chains[-1:], *filter(None, [how])]
+    if how and nat.by_affinity:
+        words.append("session affinity: a client that came before keeps its own")
     by = "netfilter's rules of kube-proxy"
     if not chains and end.rule is not None:
         by = end.rule.title
     named = f" ({'; '.join(words)})" if words else ""
     return f"{what} → {endpoint_text(*target)} by {by}{named}"
+
+
+def _how_chosen(number: int, service: ServiceAddress | None, is_seen: bool) -> str:
+    """Return how one of several destinations was chosen, "" where there is one alone."""
+    if number == 1:
+        return ""
+    ends = "backends" if service is not None else "destinations"
+    return f"{'chosen for the newest flow' if is_seen else 'followed here'}, one of {number} {ends}"
+
+
+def _chosen_in(rule: AnyRule) -> str:
+    """Return the chain of kube-proxy's that chooses an endpoint, where a rule leads to it or is of
+    it; "" for another rule."""
+    if isinstance(rule, NetfilterRule):
+        return rule.jump if rule.jump.startswith(kube_proxy.CHOOSING) else ""
+    chooses = is_kube_proxys(rule) and rule.chain.startswith(kube_proxy_nft.CHOOSING)
+    return rule.chain if chooses else ""
 
 
 def _undecided(walk: PathBuilder, here: PacketState, nat: NatOutcome) -> None:
@@ -206,7 +221,7 @@ def _not_read(
     flow = here.packet.flow
     fix = Fix(f"Read the rules on {here.node}.", _SAVE)
     what = service.title if service is not None else str(flow.destination)
-    by_flow = _like_newest_flow(walk, here, what, rules.missing)
+    by_flow = like_newest_flow(walk, here, what, rules.missing)
     if by_flow is not None:
         return by_flow
     if service is None:
@@ -221,94 +236,3 @@ def _not_read(
     )  # fmt: skip
     walk.unknown(f"which backend netfilter would choose is not known: {rules.missing}", fix)
     return None
-
-
-def _like_newest_flow(
-    walk: PathBuilder, here: PacketState, what: str, doubt: str
-) -> PacketState | None:
-    """Translate the destination as nf_conntrack does for the newest flow; None where it does not.
-
-    Args:
-        walk: takes the hop.
-        here: the packet.
-        what: the destination, in words.
-        doubt: why a new connection need not be translated the same way.
-    """
-    flow, tracked = here.packet.flow, tracked_at(walk, here)
-    entry = tracked.netfilter if tracked is not None else None
-    if entry is None or tracked is None or not entry.destination_nat:
-        return None
-    seen = entry.translated()
-    new = flow.with_destination(seen.destination, seen.destination_port)
-    packet, now = replace(here.packet, flow=new), walk.answered_now()
-    walk.hop(
-        *here.on_node(HopKind.LOAD_BALANCING),
-        f"{what} → {endpoint_text(seen.destination, seen.destination_port)} by netfilter's rules "
-        "of kube-proxy, as nf_conntrack shows for the newest flow",
-        State.OBSERVED if now else State.UNKNOWN, packet, tracked.evidence,
-        reason="" if now else doubt, decides=Decides.WAY,
-    )  # fmt: skip
-    assert here.netfilter is not None
-    context = replace(here.netfilter, flow=new, translated=True, original=flow)
-    return here.to(here.stage, packet=packet, netfilter=context)
-
-
-def _without_iptables(
-    walk: PathBuilder, here: PacketState, rules: HookTables, service: ServiceAddress, *, ipvs: bool
-) -> PacketState | None:
-    """Say what is known of a Service's address where kube-proxy has no rules of iptables."""
-    where = here.on_node(HopKind.LOAD_BALANCING)
-    if not ipvs and rules.native is not None and not rules.native.missing:
-        walk.hop(
-            *where,
-            f"{service.title} is not translated: no rule of iptables or nftables does it",
-            State.DERIVED, here.packet, service.evidence + cite.whole(rules.native.record),
-        )  # fmt: skip
-        return here
-    by = "IPVS" if ipvs else "kube-proxy in its nftables mode"
-    reason = f"no rule of iptables translates it; {by} may, whose table was not read"
-    by_flow = _like_newest_flow(walk, here, service.title, reason)
-    if by_flow is not None:
-        return by_flow
-    walk.hop(
-        *where, service.title, State.UNKNOWN, here.packet, service.evidence,
-        reason=reason, decides=Decides.WAY,
-    )  # fmt: skip
-    walk.unknown(f"which backend {service.title} leads to is not known: {reason}")
-    return None
-
-
-def _not_translated(
-    walk: PathBuilder,
-    here: PacketState,
-    rules: HookTables,
-    service: ServiceAddress,
-    chain: str,
-) -> PacketState | None:
-    """Say why no rule translates a Service's address: kube-proxy is behind, or another balances."""
-    assert here.netfilter is not None
-    node = walk.cluster.node(here.node)
-    if walk.cluster.node_of(service.address) not in ("", here.node):
-        return here  # a node port of another node, which balances it itself
-    where = here.on_node(HopKind.LOAD_BALANCING)
-    modes = [kube_proxy.has_kube_proxy(each.ruleset) for each in rules.back_ends]
-    if "iptables" not in modes:
-        ipvs, by_cilium = "ipvs" in modes, node.config.kube_proxy_replacement
-        return here if by_cilium else _without_iptables(walk, here, rules, service, ipvs=ipvs)
-    back_end = rules.back_ends[modes.index("iptables")]
-    dead = kube_proxy.dead_end(back_end.ruleset, here.netfilter, chain)
-    proof = rules_evidence(back_end, dead.way) or cite.whole(back_end.record)
-    walk.hop(
-        *where, f"{service.title} is not translated: {dead.text}", State.DERIVED, here.packet,
-        service.evidence + proof,
-    )  # fmt: skip
-    if dead.broken and service.usable:
-        walk.finding(
-            Severity.ERROR,
-            f"kube-proxy's rules on {here.node} do not translate {service.title}",
-            f"{dead.text}: a new connection goes on to the Service's own address. kube-proxy does "
-            "not run there, or something else changed its rules; its log tells, and a restart "
-            "writes them anew.",
-            proof,
-        )
-    return here

@@ -66,6 +66,11 @@ class HookTables:
                 return
             context = passage.after
 
+    @property
+    def own_record(self) -> Record | None:
+        """The record of nftables' own rules, None where nobody told of them."""
+        return self.native.record if self.native is not None else None
+
     def evidence(self, rules: Sequence[AnyRule]) -> tuple[Evidence, ...]:
         """Cite rules of iptables' first back end, and of nftables' own, in their records."""
         natives = [rule for rule in rules if isinstance(rule, NftRule)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd, ChainOutcome
+from kubectl_ebpfnet.explain.kernel.nft_matches import AFFINITY
 from kubectl_ebpfnet.explain.kernel.rule_matches import undecided
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables
 from kubectl_ebpfnet.explain.path.stages.passage import BackEnd, Native
@@ -13,7 +14,9 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.model.nft import AnyRule
 from kubectl_ebpfnet.model.path import Evidence
 
-_BY_CHANCE = frozenset(("-m statistic", "-m recent", "numgen random"))
+_AFFINITIES = frozenset(("-m recent", AFFINITY))
+"""Matches by which kube-proxy sends a client where it was sent before."""
+_BY_CHANCE = frozenset(("-m statistic", "numgen random")) | _AFFINITIES
 """Matches by which kube-proxy spreads connections; any of their ends is right for one."""
 
 
@@ -44,13 +47,22 @@ class NatOutcome:
     @property
     def by_chance(self) -> bool:
         """Whether only kube-proxy's dice decide between the ends."""
-        parts = {
+        return self._open <= _BY_CHANCE and not any(end.doubt for _, end in self.ends)
+
+    @property
+    def by_affinity(self) -> bool:
+        """Whether what the client used before decides as well (sessionAffinity)."""
+        return bool(self._open & _AFFINITIES)
+
+    @property
+    def _open(self) -> frozenset[str]:
+        """The matches that the ends differ by, in words."""
+        return frozenset(
             part
             for _, end in self.ends
             for rule in end.context.assumed
             for part in undecided(rule, end.context)
-        }
-        return parts <= _BY_CHANCE and not any(end.doubt for _, end in self.ends)
+        )
 
     @property
     def doubt(self) -> str:

@@ -107,7 +107,7 @@ def _remedy(walk: PathBuilder, service: ServiceAddress, node: NodeView, local: s
     if local and kinds.only_elsewhere(service.sliced, node.name):
         where = ", ".join(f"{kinds.text(end)} on {end.node or 'no node'}" for end in ready[:3])
         cause = f"{local} is Local, and no ready endpoint is on {node.name} (ready: {where})"
-        return Remedy(cause, _take_another_node(service, node, local), own)
+        return Remedy(cause, take_another_node(service, node.name, local), own)
     kube_node = walk.cluster.kube_node(node.name)
     zone = dict(kube_node.labels).get(_ZONE, "") if kube_node is not None else ""
     zones = kinds.other_zones(ready, zone)
@@ -157,7 +157,14 @@ def _no_redirect(service: ServiceAddress, node: NodeView) -> Remedy:
     )
 
 
-def _take_another_node(service: ServiceAddress, node: NodeView, local: str) -> Fix:
+def take_another_node(service: ServiceAddress, node: str, local: str) -> Fix:
+    """Return what to do about a node without a backend of its own.
+
+    Args:
+        service: the frontend.
+        node: the node's name.
+        local: the setting that is Local.
+    """
     loses = ""
     if local == "externalTrafficPolicy":
         loses = ", where backends may see a node's address in place of the client's"
@@ -166,7 +173,7 @@ def _take_another_node(service: ServiceAddress, node: NodeView, local: str) -> F
         f'-p \'{{"spec":{{"{local}":"Cluster"}}}}\''
     )
     return Fix(
-        f"Run a backend on {node.name}, or set {local}: Cluster{loses}.",
+        f"Run a backend on {node}, or set {local}: Cluster{loses}.",
         command if service.name else "",
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from kubectl_ebpfnet.explain.kernel.context import Context
+from kubectl_ebpfnet.explain.path.stages.kube_proxy_cause import remedy
 from kubectl_ebpfnet.explain.path.stages.passage import Passage, rules_evidence
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
 from kubectl_ebpfnet.explain.views import cite
@@ -57,6 +58,7 @@ class Passing:
         end = passage.outcome.end
         verb = "rejects" if end.target == "REJECT" else "drops"
         named, rule, where = passage.named(end), end.rule, passage.where
+        of_service = remedy(self.walk, self.where[2], passage, end)
         counted = ""
         if rule is not None and rule.packets is not None:
             counted = f" It counts {rule.packets} packets."
@@ -68,9 +70,11 @@ class Passing:
             passage.proof(end),
             title=f"netfilter on {self.place} {verb} the packet in {where}",
             detail=f"By {named}.{counted}",
-            cause=f"{named} of table {passage.table} on {self.place} {verb} it",
-            fix=passage.mend(self.place, end),
-            object=passage.object(end),
+            cause=of_service.cause
+            if of_service
+            else f"{named} of table {passage.table} on {self.place} {verb} it",
+            fix=of_service.fix if of_service is not None else passage.mend(self.place, end),
+            object=of_service.object if of_service else passage.object(end),
         )
 
     def show_doubt(self) -> bool:

@@ -1,0 +1,94 @@
+"""kube-proxy's rules against the EndpointSlices of a Service: endpoints that are gone, or lacking.
+
+Source: Kubernetes pkg/proxy/topology.go: ready endpoints; those that terminate and serve where none
+is ready; of these the node's own with a traffic policy Local, and those hinted to its zone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from kubectl_ebpfnet.explain.path import backends as kinds
+from kubectl_ebpfnet.explain.path.backends import Place
+from kubectl_ebpfnet.explain.path.services import ServiceAddress
+from kubectl_ebpfnet.explain.path.stages.kube_proxy_cause import listed, policy_of, restart
+from kubectl_ebpfnet.explain.path.state import PathBuilder
+from kubectl_ebpfnet.model.kube import ServiceEndpoint
+from kubectl_ebpfnet.model.net import endpoint_text
+from kubectl_ebpfnet.model.path import Evidence, Severity
+
+_NAMED = 3
+"""Endpoints that a sentence names."""
+
+
+def report(
+    walk: PathBuilder,
+    node: str,
+    service: ServiceAddress,
+    chosen: Place,
+    places: Collection[Place],
+    proof: tuple[Evidence, ...],
+) -> None:
+    """Report rules of kube-proxy that are behind the Service's EndpointSlices.
+
+    Args:
+        walk: takes the finding, and a doubt where the packet goes to an endpoint that is gone.
+        node: whose rules they are.
+        service: that the packet is for.
+        chosen: where the walk goes on to.
+        places: all that the rules may choose.
+        proof: the rules.
+    """
+    if service.sliced is None or service.owner is None:
+        return
+    known = {kinds.place(end): end for end in service.sliced}
+    gone = [place for place in places if place not in known]
+    lacking = _lacking(service, places)
+    idle = _idle(service, known, places)
+    if not gone and not lacking and not idle:
+        return
+    words = []
+    if gone:
+        words.append(f"they send to {_texts(gone)}, which no EndpointSlice names")
+    if idle:
+        words.append(f"they send to {_texts(idle)}, which is not ready")
+    if lacking:
+        words.append(f"they lack {listed(lacking)}, which is ready")
+    useless = len(gone) + len(idle) == len(places)
+    text = f"kube-proxy's rules on {node} are behind {service.owner_title}"
+    walk.finding(
+        Severity.ERROR if useless else Severity.WARNING,
+        text,
+        f"By them, {'; '.join(words)}. kube-proxy does not run there, or does not hear from the "
+        f"API server: its log tells, and a restart writes them anew: `{restart(node).command}`",
+        proof,
+    )
+    if chosen in gone and walk.cluster.pod_with(chosen[0]) is None:
+        walk.doubt(
+            f"{text}: they send it to {endpoint_text(*chosen)}, which no EndpointSlice names and "
+            "no pod has",
+            fix=restart(node),
+        )
+
+
+def _lacking(service: ServiceAddress, places: Collection[Place]) -> list[ServiceEndpoint]:
+    """Return the ready endpoints that the rules lack, where no policy or hint leaves them out."""
+    ready = [end for end in service.sliced or () if end.ready]
+    if policy_of(service) == "Local" or any(end.zones for end in ready):
+        return []
+    return [end for end in ready if kinds.place(end) not in places]
+
+
+def _idle(
+    service: ServiceAddress, known: dict[Place, ServiceEndpoint], places: Collection[Place]
+) -> list[Place]:
+    """Return the places of endpoints that the rules should not use: others are ready. Of a node's
+    own, one that terminates may serve although other nodes have ready ones."""
+    if not any(end.ready for end in known.values()) or policy_of(service) == "Local":
+        return []
+    return [place for place in places if place in known and not known[place].ready]
+
+
+def _texts(places: Collection[Place]) -> str:
+    more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
+    return ", ".join(endpoint_text(*place) for place in [*places][:_NAMED]) + more

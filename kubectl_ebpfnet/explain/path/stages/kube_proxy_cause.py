@@ -1,0 +1,171 @@
+"""What kube-proxy's rules say of a Service, as a cause that a person can mend: the Service, its
+endpoints, its source ranges, or kube-proxy itself where its rules are behind them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kubectl_ebpfnet.explain.kernel.kube_proxy_refusals import Refused, refused
+from kubectl_ebpfnet.explain.kernel.netfilter import ChainEnd
+from kubectl_ebpfnet.explain.path import backends as kinds
+from kubectl_ebpfnet.explain.path.no_endpoints import why_no_endpoint
+from kubectl_ebpfnet.explain.path.services import ServiceAddress
+from kubectl_ebpfnet.explain.path.stages.no_backend import take_another_node
+from kubectl_ebpfnet.explain.path.stages.passage import BackEnd, Passage
+from kubectl_ebpfnet.explain.path.state import PathBuilder
+from kubectl_ebpfnet.explain.path.wrong_port import Remedy
+from kubectl_ebpfnet.model.kube import Service, ServiceEndpoint
+from kubectl_ebpfnet.model.net import Address, Flow, protocol_name
+from kubectl_ebpfnet.model.path import Fix
+
+_NAMED = 3
+"""Endpoints that a sentence names."""
+
+
+def remedy(walk: PathBuilder, node: str, passage: Passage, end: ChainEnd) -> Remedy | None:
+    """Return why a rule of kube-proxy loses a packet, and what to edit; None where the rule is not
+    kube-proxy's, or whose Service it is for is not known.
+
+    Args:
+        walk: the walk.
+        node: whose rules they are.
+        passage: of the chain that loses the packet.
+        end: of its outcome.
+    """
+    back_end = passage.back_end
+    why = refused(end, back_end.ruleset if isinstance(back_end, BackEnd) else None)
+    flow = end.context.flow
+    if why is None or walk.forth is not None:
+        return None
+    if why in (Refused.NO_SUCH_PORT, Refused.NO_SUCH_ADDRESS):
+        return _no_frontend(walk, flow)
+    service = walk.ends.service
+    if service is None or service.owner is None or flow.destination != service.address:
+        return None
+    by = f"{passage.named(end)} of kube-proxy on {node}"
+    if why is Refused.SOURCE_RANGES:
+        return _outside_ranges(service.owner, flow.source, node, by)
+    local = why is Refused.NO_LOCAL_ENDPOINTS
+    return _without_endpoint(walk, service, service.owner, node, by, local=local)
+
+
+def restart(node: str) -> Fix:
+    """Return how to let kube-proxy of a node write its rules anew."""
+    return Fix(
+        f"Restart kube-proxy on {node}: it writes its rules anew. Its log tells why it is behind.",
+        "kubectl delete pod -n kube-system -l k8s-app=kube-proxy "
+        f"--field-selector spec.nodeName={node}",
+    )
+
+
+def title(node: str) -> str:
+    """Return how kube-proxy of a node is named as what a person mends."""
+    return f"kube-proxy on node {node}"
+
+
+def traffic_policy(service: ServiceAddress) -> str:
+    """Return the setting of a Service that kube-proxy asks for a packet to this address."""
+    return "internalTrafficPolicy" if service.type == "ClusterIP" else "externalTrafficPolicy"
+
+
+def policy_of(service: ServiceAddress) -> str:
+    """Return the value of that setting: `Local`, or what counts as `Cluster`."""
+    owner = service.owner
+    if owner is None:
+        return ""
+    inside = traffic_policy(service) == "internalTrafficPolicy"
+    return owner.internal_traffic_policy if inside else owner.external_traffic_policy
+
+
+def listed(ends: tuple[ServiceEndpoint, ...] | list[ServiceEndpoint]) -> str:
+    """Return the first endpoints in words."""
+    more = f" and {len(ends) - _NAMED} more" if len(ends) > _NAMED else ""
+    return ", ".join(map(kinds.text, ends[:_NAMED])) + more
+
+
+def _without_endpoint(
+    walk: PathBuilder, service: ServiceAddress, owner: Service, node: str, by: str, *, local: bool
+) -> Remedy:
+    ready = [e for e in service.sliced or () if e.ready and (not local or e.node == node)]
+    if ready:
+        return Remedy(
+            f"kube-proxy's rules on {node} are behind {service.owner_title}: its EndpointSlices "
+            f"name {listed(ready)}, ready, and {by} finds no endpoint",
+            restart(node),
+            title(node),
+        )
+    setting = traffic_policy(service) if local else ""
+    if local and policy_of(service) != "Local":
+        return Remedy(
+            f"kube-proxy's rules on {node} are behind {service.owner_title}: its {setting} is "
+            f"Cluster, and {by} is for Local",
+            restart(node),
+            title(node),
+        )
+    elsewhere = [end for end in service.sliced or () if end.ready]
+    if local and (elsewhere or service.sliced is None):
+        return _only_elsewhere(service, owner, node, elsewhere)
+    found = why_no_endpoint(walk.cluster, service)
+    if found is not None:
+        return replace(found, cause=f"{service.owner_title} has no endpoint: {found.cause}")
+    slices = (
+        f"kubectl get endpointslices -n {owner.namespace} "
+        f"-l kubernetes.io/service-name={owner.name}"
+    )
+    cause = f"{service.owner_title} has no endpoint: {by} says so"
+    return Remedy(cause, Fix("See what the Service has.", slices), _named(owner))
+
+
+def _only_elsewhere(
+    service: ServiceAddress, owner: Service, node: str, elsewhere: list[ServiceEndpoint]
+) -> Remedy:
+    """The traffic policy is Local, and the node has no endpoint."""
+    setting = traffic_policy(service)
+    others = ", ".join(f"{kinds.text(e)} on {e.node or 'no node'}" for e in elsewhere[:_NAMED])
+    cause = (
+        f"{service.owner_title} has no endpoint on {node}: {setting} is Local, and no ready "
+        f"endpoint is on {node} "
+        + (f"(ready: {others})" if others else "(its EndpointSlices are not recorded)")
+    )
+    return Remedy(cause, take_another_node(service, node, setting), _named(owner))
+
+
+def _named(owner: Service) -> str:
+    return f"Service {owner.namespace}/{owner.name}"
+
+
+def _outside_ranges(owner: Service, source: Address, node: str, by: str) -> Remedy:
+    name = f"svc {owner.namespace}/{owner.name}"
+    ranges = [each for each in owner.source_ranges if each.version == source.version]
+    if any(source in each for each in ranges):
+        return Remedy(
+            f"kube-proxy's rules on {node} are behind {name}: its loadBalancerSourceRanges hold "
+            f"{source}, and {by} does not",
+            restart(node),
+            title(node),
+        )
+    has = ", ".join(map(str, ranges)) or "none of this IP version"
+    if not owner.source_ranges:
+        has = "none: its annotation may hold them, or kube-proxy is behind"
+    return Remedy(
+        f"{name} does not let {source} in: its loadBalancerSourceRanges are {has}",
+        Fix(
+            f"Add {source}/{source.max_prefixlen}, or its network, to loadBalancerSourceRanges.",
+            f"kubectl edit service -n {owner.namespace} {owner.name}",
+        ),
+        _named(owner),
+    )
+
+
+def _no_frontend(walk: PathBuilder, flow: Flow) -> Remedy:
+    """Nothing serves the port of a ClusterIP, or nobody has it."""
+    fix = Fix("Ask a port that a Service has.", "kubectl get services -A")
+    for service in walk.cluster.kube.services:
+        if flow.destination in service.cluster_addresses:
+            offered = ", ".join(f"{p.port}/{protocol_name(p.protocol)}" for p in service.ports)
+            name = f"{service.namespace}/{service.name}"
+            asked = f"{flow.destination_port}/{protocol_name(flow.protocol)}"
+            cause = f"svc {name} does not serve port {asked}: it serves {offered or 'nothing'}"
+            return Remedy(cause, fix, f"Service {name}")
+    return Remedy(f"no Service has the ClusterIP {flow.destination}", fix)
