@@ -72,7 +72,7 @@ def test_kubectl_passes_words_and_values_on(installed, words):
         (["pa"], ["path"], ":4"),
         (["c"], ["capture", "cleanup", "completion"], ":4"),
         (["zzz"], [], ":4"),
-        (["path", ""], ["pod/", "deploy/", "sts/", "ds/"], ":6"),
+        (["path", ""], ["pod/", "deploy/", "sts/", "ds/", "node/"], ":6"),
         (["path", "po"], ["pod/"], ":6"),
         (["path", "pod/x", ""], ["pod/", "svc/", "node/"], ":6"),
         (["path", "-n", "shop", "pod/x", "s"], ["svc/"], ":6"),

@@ -231,7 +231,7 @@ def test_translations_and_where_they_lead() -> None:
         ({"redirect": {"port": 82}}, "REDIRECT", ":82"),
         ({"snat": {"addr": "fd00::5"}}, "SNAT", "fd00::5"),
         ({"masquerade": None}, "MASQUERADE", ""),
-        ({"dnat": {"addr": {"range": ["fd00::5", "fd00::6"]}}}, "DNAT", ""),
+        ({"dnat": {"addr": {"range": ["fd00::5", "fd00::6"]}}}, "DNAT", "fd00::5-fd00::6"),
     ):
         (end,) = through([statement], here=packet()).ends
         assert (end.target, end.to_address) == (target, to)
