@@ -55,10 +55,11 @@ LEFT_OUT = $(if $(NO_VARIANTS), and not variants)
 test-variants: venv ## only the tests that try many variants of recorded clusters; NO_VARIANTS=1 leaves them out
 	$(BIN)/python -m pytest --durations=12 -m variants tests/explain
 
-# Of the walk's tests, which take the most time and the least of Python, the recorded clusters do.
-test-newer: ## test-unit on Debian 13, whose Python is 3.13 (root, debootstrap), without most of the walk's
+# Parsers and the walk are pure functions, whose tests take the most time and the least of Python: the
+# commands' tests on recorded clusters run them.
+test-newer: ## what depends on Python on Debian 13, whose Python is 3.13 (root, debootstrap): make fresh runs all
 	@$(MAKE) --no-print-directory fresh SUITE=trixie COMMAND="make test-unit NO_VARIANTS=1 \
-	  PYTEST_ADDOPTS=--ignore-glob='tests/explain/path/test_[!s]*'"
+	  PYTEST_ADDOPTS='--ignore=tests/parse --ignore=tests/explain --ignore=tests/features --ignore=tests/faults'"
 
 fuzz: venv ## every test that hypothesis feeds, with many examples, others each time: minutes
 	$(BIN)/python -m pytest $(BESIDE) --timeout=3600 --hypothesis-profile=fuzz -m hypothesis
