@@ -22,7 +22,7 @@ from kubectl_ebpfnet.explain.views.answer import FactLine
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView, expanded
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import CtEntry
+from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.net import ACK, RST, SYN, TCP, Flow
@@ -32,7 +32,9 @@ Lost = tuple[str, tuple[Evidence, ...]]
 """Between which places, one sentence, and the entries and tables that show it."""
 
 
-def lost_between(cluster: ClusterView, attempt: Attempt, nodes: Sequence[str]) -> Lost | None:
+def lost_between(
+    cluster: ClusterView, attempt: Attempt, nodes: Sequence[str], gateway: str = ""
+) -> Lost | None:
     """Return between which places an attempt without an answer was lost, None where no two tables
     say it.
 
@@ -40,6 +42,7 @@ def lost_between(cluster: ClusterView, attempt: Attempt, nodes: Sequence[str]) -
         cluster: its tables.
         attempt: the newest one, of the node of its source.
         nodes: that the packet comes to, in its order, the source's first.
+        gateway: another node, by which it leaves the cluster; "" for none.
     """
     if attempt.outcome not in (Outcome.UNANSWERED, Outcome.UNKNOWN):
         return None
@@ -56,6 +59,8 @@ def lost_between(cluster: ClusterView, attempt: Attempt, nodes: Sequence[str]) -
     arrived = _incoming(receiver, packets) if receiver is not None else None
     if receiver is not None and arrived is not None:
         return _arrived(sender, receiver, attempt, arrived)
+    if gateway:
+        return _not_at_the_gateway(sender, cluster.node(gateway), attempt, ct)
     on_sender = _on_the_sender(sender, attempt, ct)
     if on_sender is not None or receiver is None:
         return on_sender
@@ -169,6 +174,32 @@ def _on_the_sender(sender: NodeView, attempt: Attempt, ct: CtEntry) -> Lost | No
             f"sender's device and {where}",
             (*attempt.evidence, *cite.whole(record)),
         )
+    return None
+
+
+def _not_at_the_gateway(
+    sender: NodeView, gateway: NodeView, attempt: Attempt, ct: CtEntry
+) -> Lost | None:
+    """The NAT map of the node by which the packet leaves: it has no conntrack entry of Cilium's
+    there."""
+    if nat_entry_of(gateway, ct.flow) is not None or not _other_flows(gateway, ct.flow)[1]:
+        return None
+    if not _would_have(gateway, q.NAT, sender, attempt, {ct.flow}):
+        return None
+    return (
+        f"Cilium's conntrack on {sender.name} has it, and the NAT map of {gateway.name}, by which "
+        f"it leaves and which has other flows to {ct.flow.destination}, was read and has not: lost "
+        "between the two",
+        (*attempt.evidence, *cite.whole(gateway.table_state(q.NAT).record)),
+    )
+
+
+def nat_entry_of(node: NodeView, flow: Flow) -> FactLine[NatEntry] | None:
+    """Return a node's NAT entry of a packet, of any source port where the packet's is not known."""
+    for line in node.lines(q.NAT, [str(flow.source)]):
+        entry = line.fact
+        if entry.direction == "OUT" and flow.matches(entry.flow):
+            return line
     return None
 
 

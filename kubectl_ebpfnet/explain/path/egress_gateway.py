@@ -17,14 +17,11 @@ egress_gw_fib_lookup_and_redirect), bpf/lib/identity.h (identity_is_cluster); pu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.views import cite
-from kubectl_ebpfnet.explain.views.answer import FactLine
 from kubectl_ebpfnet.explain.views.node import NodeView, expanded
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, NatEntry
+from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.net import Address, Flow
 from kubectl_ebpfnet.model.path import Evidence
@@ -128,11 +125,6 @@ def past_the_stack(node: NodeView, flow: Flow) -> bool | None:
     return None
 
 
-def nat_entry(node: NodeView, flow: Flow) -> FactLine[NatEntry] | None:
-    """Find a node's NAT entry of a flow; of any source port where the port is not known."""
-    return next(_nat_entries(node, flow), None)
-
-
 def evidence(node: NodeView, row: EgressGatewayPolicy) -> tuple[Evidence, ...]:
     """Cite a row of a node's policy map."""
     return cite.of(node[q.EGRESS_GATEWAY].record, row.span)
@@ -145,18 +137,6 @@ def _longest(node: NodeView, flow: Flow) -> EgressGatewayPolicy | None:
         if flow.destination in row.destination
     )
     return max(hits, key=lambda row: row.destination.prefixlen, default=None)
-
-
-def _nat_entries(node: NodeView, flow: Flow) -> Iterator[FactLine[NatEntry]]:
-    for line in node.lines(q.NAT, [str(flow.source)]):
-        entry = line.fact
-        port = entry.flow.source_port if flow.source_port is None else flow.source_port
-        same = (flow.protocol, flow.source, port, flow.destination, flow.destination_port)
-        own = entry.flow
-        if entry.direction == "OUT" and same == (
-            own.protocol, own.source, own.source_port, own.destination, own.destination_port
-        ):  # fmt: skip
-            yield line
 
 
 def _is_since_1_18(node: NodeView) -> bool:

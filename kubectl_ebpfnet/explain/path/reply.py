@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from kubectl_ebpfnet.explain.flows.between import nat_entry_of
 from kubectl_ebpfnet.explain.path.endings import Arrived, Destination, Dropped, Stopped
 from kubectl_ebpfnet.explain.path.stages import reply_nat
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_at_cgroups
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.programs.at_cgroups import EGRESS
+from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.path import (
     Decides,
@@ -125,16 +127,18 @@ def _far_end(forth: PathBuilder, here: PacketState, end: Arrived) -> Target:
 
 
 def _goes_elsewhere(forth: PathBuilder, here: PacketState, end: Arrived, packet: Packet) -> str:
-    """Return why an answer from outside need not come to the node that the packet left by, "" where
-    the node has the address that the packet left with."""
+    """Return why it is not known to which node an answer from outside comes, "" where a node has
+    the address that the packet left with."""
     node, target = forth.cluster.node(here.node), packet.flow.destination
     if end.destination is not Destination.OUTSIDE or not node[q.ADDRESSES].known:
         return ""
     if any(hop.kind is HopKind.NAT and hop.state is State.UNKNOWN for hop in forth.hops):
         return ""  # it left with an address of the node's, and nothing tells which
-    if any(route.type == "local" and target in route.destination for route in node[q.ROUTES].facts):
-        return ""
-    if target in node.own_addresses:
+    for route in node[q.ROUTES].facts:  # a table of its own leads what a proxy takes to lo
+        usual = route.table in ("local", "main")
+        if usual and route.type == "local" and target in route.destination:
+            return ""
+    if target in node.own_addresses or forth.cluster.owner_of(target):
         return ""
     return (
         f"answers to {target}, which is none of {here.node}'s addresses, come back only if the "
@@ -146,7 +150,10 @@ def _start(back: PathBuilder, here: PacketState, end: Arrived, packet: Packet) -
     """Return the answer at the place where it begins."""
     node = here.node
     if end.destination is Destination.OUTSIDE:
-        return PacketState(Stage.ARRIVAL, packet, node)
+        target = packet.flow.destination
+        own = target in back.cluster.node(node).own_addresses
+        comes_to = node if own else back.cluster.owner_of(target)
+        return PacketState(Stage.ARRIVAL, packet, comes_to or node)
     if end.destination is Destination.NODE:
         return PacketState(Stage.HOST, packet, node)
     far = back.sender
@@ -175,7 +182,33 @@ def _check_end(back: PathBuilder) -> None:
     same_end = (flow.destination, flow.protocol) == (waits_for.destination, waits_for.protocol)
     if flow.matches(waits_for) or (by_itself and same_end):
         return
+    if back.end.destination is Destination.NODE and _at_another_node(back, forth, here):
+        return
     back.unknown(f"the answer arrives as {flow}, and the sender waits for {waits_for}")
+
+
+def _at_another_node(back: PathBuilder, forth: PathBuilder, here: PacketState) -> bool:
+    """Drop an answer from outside that comes to another node than that which translated the packet;
+    return whether it is one."""
+    left = forth.last
+    if left is None or here.node == left.node or back.sender.kind != "address":
+        return False
+    flow = here.packet.flow
+    table = back.cluster.node(here.node).table_state(q.NAT)
+    if not table.known or nat_entry_of(back.cluster.node(here.node), forth.ends.flow) is not None:
+        return False
+    back.drop(
+        *here.on_node(HopKind.NAT),
+        f"{here.node} has {flow.destination}, and did not translate the packet: the answer ends "
+        f"there, and does not come back to {left.node}",
+        State.DERIVED,
+        here.packet,
+        cite.whole(table.record),
+        title=f"the packet leaves {left.node} with {flow.destination}, an address of {here.node}",
+        detail=f"Give {left.node} the address, and take it from {here.node}, or choose another one "
+        "for the packet to leave with.",
+    )
+    return True
 
 
 def _difference(forth: PathBuilder, back: PathBuilder) -> str:

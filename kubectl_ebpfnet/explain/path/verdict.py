@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kubectl_ebpfnet.explain.flows.between import lost_between
+from kubectl_ebpfnet.explain.flows.between import lost_between, nat_entry_of
 from kubectl_ebpfnet.explain.path import host_ports
 from kubectl_ebpfnet.explain.path.endings import Arrived, Destination, Dropped, Stopped, Undecided
 from kubectl_ebpfnet.explain.path.remedy import how_to_get, wants_port
@@ -242,8 +242,10 @@ def _against(attempt: Attempt | None) -> tuple[Contradiction, ...]:
 def _unanswered(walk: PathBuilder, end: Arrived, attempt: Attempt) -> Decision:
     """No answer came although the tables let the packet through: where it was last seen counts."""
     nodes = (attempt.flow.node, *walk.visited_nodes)
-    between = lost_between(walk.cluster, attempt, nodes)
-    if between is None and end.destination is Destination.OUTSIDE and _left(walk, attempt):
+    outside = end.destination is Destination.OUTSIDE
+    gateway = nodes[-1] if outside and nodes[-1] != nodes[0] else ""
+    between = lost_between(walk.cluster, attempt, nodes, gateway)
+    if between is None and outside and _left(walk, attempt, gateway):
         reason = f"leaves the cluster {end.text}; what happens beyond is not known"
         return Decision(Verdict.LEAVES, reason, contradictions=_against(attempt))
     unread = f"; {walk.presumed.sentence()}" if walk.presumed else ""
@@ -263,9 +265,13 @@ def _unanswered(walk: PathBuilder, end: Arrived, attempt: Attempt) -> Decision:
     return Decision(Verdict.UNKNOWN, f"{reason}; {where}{unread}", where, fix, against)
 
 
-def _left(walk: PathBuilder, attempt: Attempt) -> bool:
-    """Tell whether a table that is filled as a packet leaves its node has the attempt."""
+def _left(walk: PathBuilder, attempt: Attempt, gateway: str) -> bool:
+    """Tell whether a table that is filled as a packet leaves its node, or its gateway, has the
+    attempt."""
     flow = attempt.flow
+    if gateway:
+        at_gateway = nat_entry_of(walk.cluster.node(gateway), flow.flow)
+        return at_gateway is not None
     if flow.cilium_nat is not None or flow.netfilter is not None:
         return True
     masqueraded = any(hop.kind is HopKind.NAT for hop in walk.hops)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kubectl_ebpfnet.explain.flows.between import nat_entry_of
 from kubectl_ebpfnet.explain.flows.join import Join
 from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, packet_from_device
@@ -51,7 +52,7 @@ def out_of_tunnel(
     if row is None or row.gateway is None:
         reason = egress.unread(walk, node, flow)
         if not reason:
-            _not_its(walk, here, node)
+            _not_its(walk, here, node, device)
             return here
         walk.hop(
             *where, f"the egress gateway's policy on {here.node}", State.UNKNOWN, here.packet,
@@ -146,19 +147,31 @@ def _either_way(
         )  # fmt: skip
 
 
-def _not_its(walk: PathBuilder, here: PacketState, node: NodeView) -> None:
+def _not_its(walk: PathBuilder, here: PacketState, node: NodeView, device: str) -> None:
     """Report a gateway that does not know that it is one for the packet."""
     sender = walk.cluster.node(walk.ends.source.node)
-    row = egress.row_of(walk, sender, here.packet.flow)
+    flow = here.packet.flow
+    row = egress.row_of(walk, sender, flow)
     if row is None or not egress.is_at(walk, node, row) or not node[q.EGRESS_GATEWAY].known:
         return
+    own = cite.whole(node[q.EGRESS_GATEWAY].record)
+    walk.hop(
+        *here.in_cilium(HopKind.ROUTE, device),
+        f"{here.node} has no egress gateway policy for {row.source} → {row.destination}: it keeps "
+        "its address",
+        State.DERIVED, here.packet, own,
+    )  # fmt: skip
+    walk.doubt(
+        f"the gateway {here.node} does not know the policy by which {sender.name} sends it the "
+        f"packet: {flow.source} leaves the cluster as it is"
+    )
     walk.finding(
         Severity.ERROR,
         f"{here.node} is the egress gateway for {row.source} → {row.destination} by the map of "
         f"{sender.name}, and its own map has no such row",
         f"The agent of {here.node} did not take the policy in: its log tells why. It gives the "
         "packet no egress address.",
-        egress.evidence(sender, row) + cite.whole(node[q.EGRESS_GATEWAY].record),
+        egress.evidence(sender, row) + own,
     )
 
 
@@ -202,7 +215,7 @@ def translate(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
         return None
     where = (HopPlace.CILIUM, here.device, here.node, HopKind.NAT)
     evidence = egress.evidence(node, row)
-    seen = egress.nat_entry(node, flow)
+    seen = nat_entry_of(node, flow)
     if seen is not None and seen.fact.address == row.egress_address:
         new = seen.fact.translated()
         if not any(t.node == here.node for t in walk.flows):

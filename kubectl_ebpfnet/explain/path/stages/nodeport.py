@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.path import egress_gateway
+from kubectl_ebpfnet.explain.flows.between import nat_entry_of
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
@@ -188,7 +188,7 @@ def _with_source(
     where = here.in_cilium(HopKind.NAT)
     mode = _mode(node, service, flow.protocol)
     evidence = cite.whole(node.config_record)
-    seen = egress_gateway.nat_entry(node, flow)
+    seen = nat_entry_of(node, flow)
     if seen is not None:
         packet = replace(here.packet, flow=seen.fact.translated())
         end = endpoint_text(seen.fact.address, seen.fact.port)

@@ -1,0 +1,192 @@
+"""A gateway that is broken, unread or of another version: captures of a real egress gateway (Cilium
+1.18, the sender on node2, the gateway node1), with one thing changed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.cli import arguments
+from kubectl_ebpfnet.explain.path.walk import explained
+from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.request import Further
+from tests.explain.path.changed import (
+    SCENARIOS,
+    Change,
+    ask,
+    changed,
+    dropped_at,
+    fail,
+    finding,
+    say,
+    swap,
+    without,
+)
+
+HEALTHY = "../features/egress-gateway-healthy/agent.zip"
+EGRESS = "cilium-dbg bpf egress list"
+NAT = "cilium-dbg bpf nat list"
+CT = "cilium-dbg bpf ct list global -d"
+HEADER = "Source IP     Destination CIDR   Egress IP      Gateway IP\n"
+ROW = "10.44.1.144   1.1.1.0/24         172.31.7.111   172.31.7.11\n"
+ADDRESSES = "ip -j addr"
+PINS = "ls -R /sys/fs/bpf"
+WORLD = "1.1.1.1:80"
+BPF, LEGACY = '"mode": "BPF"', '"mode": "Legacy"'
+
+
+def old_pins(node: str) -> Change:
+    """A Cilium before 1.18: none of the maps that came with it."""
+    said = "/sys/fs/bpf:\ntc\n\n/sys/fs/bpf/tc:\nglobals\n\n/sys/fs/bpf/tc/globals:\n"
+    return say(node, PINS, said + "cilium_egress_gw_policy_v4\ncilium_ipcache\ncilium_lxc\n")
+
+
+def unseen(*nodes: str) -> list[Change]:
+    """Nothing was sent before: no entry of the flow."""
+    return [say(node, table, "") for node in nodes for table in (NAT, CT)]
+
+
+def further(bundle: Bundle) -> Further:
+    there = arguments.destination(WORLD)
+    number = arguments.protocol("tcp", there)
+    asked = arguments.request(arguments.source("pod/client"), there, number, "default", "")
+    return explained(asked, bundle).further
+
+
+def drop_forward(node: str) -> Change:
+    return swap(node, "iptables-save -c", ":FORWARD ACCEPT", ":FORWARD DROP")
+
+
+def test_a_gateway_whose_map_lacks_the_egress_address_drops_as_it_leaves_the_tunnel() -> None:
+    path = ask(
+        changed(HEALTHY, swap("node1", EGRESS, "172.31.7.111", "0.0.0.0     ")), "client", WORLD
+    )
+    hop = dropped_at(path)
+    assert (hop.node, hop.where) == ("node1", "cilium_vxlan")
+    assert "No Egress IP configured" in hop.summary
+    assert path.drop is not None
+    assert path.drop.how == "derived"
+    assert path.contradictions  # it was answered before
+
+
+def test_a_gateway_that_did_not_take_the_policy_in() -> None:
+    path = ask(
+        changed(HEALTHY, say("node1", EGRESS, ""), *unseen("node1", "node2")), "client", WORLD
+    )
+    assert finding(path, "its own map has no such row").severity == "error"
+    assert path.verdict == "unknown"  # it leaves with the pod's address
+
+
+def test_a_gateway_whose_map_was_not_read_is_named() -> None:
+    unread = fail("node1", EGRESS, "Error: unable to open map")
+    path = ask(changed(HEALTHY, unread, *unseen("node1", "node2")), "client", WORLD)
+    assert path.verdict == "unknown"
+    assert "policy map of node1 could not be read" in path.reason
+    assert path.fix is not None
+    assert "bpf egress list" in path.fix.command
+
+
+def test_a_gateway_that_was_not_asked_is_named_and_wanted() -> None:
+    bundle = changed(HEALTHY, without("node1"), *unseen("node2"))
+    path = ask(bundle, "client", WORLD)
+    assert path.verdict == "unknown"
+    assert "nothing is known of node1" in path.reason
+    assert further(bundle).nodes == ("node1",)
+    assert further(changed(HEALTHY, *unseen("node2"))).nodes == ()
+
+
+def moved_to(node: str | None) -> list[Change]:
+    """The egress address is no more on node1, but on another node, or on none."""
+
+    def moves(at: str, adds: bool) -> Change:
+        def change(record):  # type: ignore[no-untyped-def]
+            if (record.place.node, record.command) != (at, ADDRESSES):
+                return record
+            links = json.loads(record.stdout.read())
+            for link in links:
+                kept = [a for a in link["addr_info"] if a.get("local") != "172.31.7.111"]
+                if adds and link["ifname"] == "eth0":
+                    kept.append({**kept[0], "local": "172.31.7.111"})
+                link["addr_info"] = kept
+            return say(at, ADDRESSES, json.dumps(links))(record)
+
+        return change
+
+    routes = "ip -j route show table all"
+    local = '"dst":"172.31.7.111"'
+    gone = swap("node1", routes, local, '"dst":"172.31.7.110"')
+    return [moves("node1", False), gone, *([moves(node, True)] if node else [])]
+
+
+def test_an_egress_address_that_no_device_has_brings_no_answer_back() -> None:
+    path = ask(changed(HEALTHY, *moved_to(None), *unseen("node1", "node2")), "client", WORLD)
+    assert finding(path, "172.31.7.111 is not on gateway node1").severity == "error"
+    assert path.answer is not None
+    assert path.answer.state == "unknown"
+
+
+def test_an_egress_address_of_another_node_sends_the_answer_there() -> None:
+    path = ask(changed(HEALTHY, *moved_to("node2"), *unseen("node1", "node2")), "client", WORLD)
+    assert path.verdict == "dropped", path.reason
+    assert path.drop is not None
+    assert (path.drop.direction, path.drop.node) == ("answer", "node2")
+    assert "node2 has 172.31.7.111" in path.reason
+
+
+def test_of_several_gateways_any_may_be_taken() -> None:
+    several = HEADER + ROW.replace("172.31.7.11\n", "0 => 172.31.7.11\n")
+    several += " " * 48 + "1 => 172.31.7.12\n"
+    path = ask(
+        changed(HEALTHY, say("node2", EGRESS, several), *unseen("node1", "node2")), "client", WORLD
+    )
+    assert path.verdict == "unknown"
+    assert "which of the gateways 172.31.7.11 (node1), 172.31.7.12 (node2)" in path.reason
+
+
+def test_an_address_that_the_policy_had_before_is_no_more_taken() -> None:
+    before = swap("node1", NAT, "XLATE_SRC 172.31.7.111", "XLATE_SRC 172.31.7.99")
+    path = ask(changed(HEALTHY, before), "client", WORLD)
+    assert str(path.hops[-1].packet.flow.source) == "172.31.7.111"
+
+
+# --- netfilter, by version ------------------------------------------------------------------------
+
+
+def test_the_gateways_forward_chain_is_passed_by_since_1_15() -> None:
+    path = ask(changed(HEALTHY, drop_forward("node1"), *unseen("node1", "node2")), "client", WORLD)
+    assert path.verdict == "leaves", path.reason
+
+
+@pytest.mark.parametrize("node", ["node1", "node2"])
+def test_a_forward_chain_that_may_be_passed_by_leaves_it_open(node: str) -> None:
+    """Which version it is nothing tells: lost on one way, and not on the other."""
+    legacy = swap("node2", "cilium-dbg status -o json", BPF, LEGACY)
+    changes = [drop_forward(node), old_pins(node), legacy, *unseen("node1", "node2")]
+    path = ask(changed(HEALTHY, *changes), "client", WORLD)
+    assert path.verdict == "unknown", path.reason
+    assert "FORWARD" in path.reason
+    assert "nothing that was read tells" in path.reason
+
+
+def test_versions_that_differ_in_nothing_that_matters_are_no_doubt() -> None:
+    changes = [old_pins("node1"), old_pins("node2"), *unseen("node1", "node2")]
+    path = ask(changed(HEALTHY, *changes), "client", WORLD)
+    assert path.verdict == "leaves", path.reason
+    assert "as 172.31.7.111" in path.reason
+
+
+# --- nobody answers -------------------------------------------------------------------------------
+
+
+def test_a_flow_that_the_gateway_sent_out_left() -> None:
+    """Silence: the gateway's NAT map has it, and the sender's own map has older flows of before."""
+    bundle = open_bundle(SCENARIOS / HEALTHY)
+    ct = next(r for r in bundle.records if (r.place.node, r.command) == ("node2", CT))
+    line = next(t for t in ct.stdout.read().decode().splitlines() if ":37346 -> 1.1.1.1:80" in t)
+    silent = line.replace("RxFlagsSeen=0x1b", "RxFlagsSeen=0x00")
+    assert "RxFlagsSeen" in line
+    path = ask(changed(HEALTHY, swap("node2", CT, line, silent)), "client", WORLD)
+    assert path.verdict in ("leaves", "delivered"), path.reason
+    assert "lost on node2" not in path.reason
