@@ -249,6 +249,12 @@ def _check_address(
     address = row.egress_address
     if not node[q.ADDRESSES].known or address is None or address in node.own_addresses:
         return
+    if not walk.cluster.owner_of(address):  # else the answer's walk tells where it comes to
+        walk.doubt(
+            f"no device of gateway {here.node} has the egress address {address}: an answer comes "
+            "back only if the network routes that to it",
+            fix=Fix(f"Give {here.node} the address, or let the policy name one that it has."),
+        )
     walk.finding(
         Severity.ERROR,
         f"egress address {address} is not on gateway {here.node}",
