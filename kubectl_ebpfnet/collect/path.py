@@ -38,6 +38,7 @@ from kubectl_ebpfnet.model.evidence import (
     node_place,
     pod_place,
 )
+from kubectl_ebpfnet.model.fact import Need
 from kubectl_ebpfnet.model.kube import Node, Pod, Service
 from kubectl_ebpfnet.model.net import UDP, Address
 from kubectl_ebpfnet.model.request import Further, PathRequest
@@ -162,6 +163,8 @@ class _Run:
             scope = replace(scope, rows=rows)
 
         self.scope = scope
+        if Need.LEAVES in scope.need:
+            gatherer.read([partial(api.cilium, "ciliumegressgatewaypolicies")])
         gatherer.progress(f"asking {sender.title}")
         self.asked_nodes.add(sender.node)
         if self._ends_here(far_end, sender):

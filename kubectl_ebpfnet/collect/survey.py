@@ -36,6 +36,7 @@ _CILIUM_LISTS = (
     "ciliumidentities",
     "ciliumnetworkpolicies",
     "ciliumclusterwidenetworkpolicies",
+    "ciliumegressgatewaypolicies",
 )
 
 

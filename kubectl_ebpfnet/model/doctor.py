@@ -86,7 +86,7 @@ class Right:
 _WITHOUT_NAMESPACE = frozenset({
     "nodes", "namespaces", "ciliumnodes.cilium.io", "ciliumidentities.cilium.io",
     "ciliumclusterwidenetworkpolicies.cilium.io", "ciliumcidrgroups.cilium.io",
-    "servicecidrs.networking.k8s.io",
+    "ciliumegressgatewaypolicies.cilium.io", "servicecidrs.networking.k8s.io",
 })  # fmt: skip
 _READ = ("get", "list")
 _DEEP = ("path", "capture")
@@ -123,6 +123,12 @@ _NEEDED: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], str], ..
         ),
         _DEEP,
         "which policy by its name allows or denies a packet",
+    ),
+    (
+        ("list",),
+        ("ciliumegressgatewaypolicies.cilium.io",),
+        _DEEP,
+        "which policy by its name leads to an egress gateway",
     ),
     (("list",), ("servicecidrs.networking.k8s.io",), _DEEP, "whether a Service could have it"),
     (("create", "get"), ("pods/exec",), COMMANDS, "nothing is seen inside of pods and nodes"),

@@ -14,6 +14,7 @@ from kubectl_ebpfnet.model.net import Address, Network
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.model.cilium import CiliumNode, Endpoint, Identity
+    from kubectl_ebpfnet.model.egress_policy import EgressPolicy
     from kubectl_ebpfnet.model.policy import CidrGroup, Policy
 
 AGENT_LABEL = ("k8s-app", "cilium")
@@ -317,6 +318,7 @@ class KubeObjects:
         cilium_endpoints: each with the address of its node, None when not said.
         network_policies: of every kind.
         cidr_groups: prefixes that policies call by a name.
+        egress_policies: of the egress gateway.
         config_maps: (namespace, name, data).
         service_cidrs: ranges of ClusterIPs (networking.k8s.io, ServiceCIDR).
     """
@@ -332,6 +334,7 @@ class KubeObjects:
     config_maps: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = ()
     service_cidrs: tuple[Network, ...] = ()
     cidr_groups: tuple[CidrGroup, ...] = ()
+    egress_policies: tuple[EgressPolicy, ...] = ()
 
     def merged(self, other: KubeObjects) -> KubeObjects:
         """Return the objects of both, each once."""

@@ -65,12 +65,7 @@ class Further:
         nodes: that the packet, or its answer, comes to, and of which nothing was read.
         tables: (node, fact) of tables of addresses of which a row was looked up that was left out
             at the node.
-        egress_policies: the objects that send the packet to an egress gateway, or may have to.
     """
 
     nodes: tuple[str, ...] = ()
     tables: tuple[tuple[str, str], ...] = ()
-    egress_policies: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.nodes or self.tables) or self.egress_policies

@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from kubectl_ebpfnet.model.cilium import CiliumNode, Endpoint, Identity
 
 SOURCE = "Kubernetes API"
+_EGRESS = ("CiliumEgressGatewayPolicy", "CiliumEgressNATPolicy")
 _POLICIES = ("NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
 _NAMED = (
     "Pod", "Node", "Service", "CiliumEndpoint", "CiliumNode", "CiliumIdentity", "ConfigMap",
-    "CiliumCIDRGroup", *_POLICIES,
+    "CiliumCIDRGroup", *_EGRESS, *_POLICIES,
 )  # fmt: skip
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
@@ -93,6 +94,11 @@ def _objects_of_kind(kind: str, located: list[tuple[Span, Any]]) -> KubeObjects:
 
         found = tuple(policies.policy(value, kind, span) for span, value in located)
         return KubeObjects(network_policies=found)
+    if kind in _EGRESS:
+        from kubectl_ebpfnet.parse import egress_policies
+
+        made = tuple(egress_policies.policy(value, kind, span) for span, value in located)
+        return KubeObjects(egress_policies=made)
     if kind == "CiliumCIDRGroup":
         from kubectl_ebpfnet.parse import policies
 

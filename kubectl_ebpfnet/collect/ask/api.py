@@ -21,6 +21,7 @@ from kubectl_ebpfnet.model.evidence import API, InMemory, Record, now
 
 _WITHOUT_NAMESPACE = (
     "nodes", "namespaces", "ciliumnodes", "ciliumidentities", "ciliumcidrgroups", "servicecidrs",
+    "ciliumegressgatewaypolicies",
 )  # fmt: skip
 
 

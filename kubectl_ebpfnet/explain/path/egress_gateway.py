@@ -46,7 +46,7 @@ def row_of(walk: PathBuilder, node: NodeView, flow: Flow) -> EgressGatewayPolicy
         flow: of the packet.
     """
     best = _longest(node, flow)
-    if best is None or best.excluded or _in_cluster(walk, node, flow.destination):
+    if best is None or best.excluded or in_cluster(walk, node, flow.destination):
         return None
     return best
 
@@ -69,7 +69,7 @@ def unread(walk: PathBuilder, node: NodeView, flow: Flow) -> str:
     enabled = node.config.egress_gateway
     if table.known or enabled is False or walk.ends.host_network:
         return ""
-    if flow.source in walk.cluster.node_addresses or _in_cluster(walk, node, flow.destination):
+    if flow.source in walk.cluster.node_addresses or in_cluster(walk, node, flow.destination):
         return ""
     if not enabled and (table.record is None or _no_such_map(table.record)):
         return ""  # off by default
@@ -143,7 +143,7 @@ def _is_since_1_18(node: NodeView) -> bool:
     return any(pin.name in _SINCE_1_18 for pin in node[q.BPF_PINS].facts)
 
 
-def _in_cluster(walk: PathBuilder, node: NodeView, address: Address) -> bool:
+def in_cluster(walk: PathBuilder, node: NodeView, address: Address) -> bool:
     """Tell whether an address has an identity of the cluster: its traffic never takes a gateway."""
     entry = node.ipcache_of(address)
     if entry is None:

@@ -12,6 +12,7 @@ from kubectl_ebpfnet.explain.views.netns import Netns, PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CiliumNode, DatapathConfig
+from kubectl_ebpfnet.model.egress_policy import EgressPolicy
 from kubectl_ebpfnet.model.evidence import Bundle, PlaceKind, Record
 from kubectl_ebpfnet.model.kube import KubeObjects, Node, Pod, Service, ServiceEndpoint
 from kubectl_ebpfnet.model.net import Address, Network
@@ -203,11 +204,19 @@ class ClusterView:
         return {
             id(fact): record
             for record, found in self._api_facts
-            for kind in (found.pods, found.services, found.endpoints, found.network_policies)
+            for kind in (
+                found.pods,
+                found.services,
+                found.endpoints,
+                found.network_policies,
+                found.egress_policies,
+            )
             for fact in kind
         }
 
-    def api_record_of(self, fact: Pod | Service | ServiceEndpoint | Policy) -> Record | None:
+    def api_record_of(
+        self, fact: Pod | Service | ServiceEndpoint | Policy | EgressPolicy
+    ) -> Record | None:
         """Return the record that an object of `kube` was read from, whose place is its `span`."""
         return self._api_records.get(id(fact))
 

@@ -11,7 +11,6 @@ from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.explain.path.walk import explained
 from kubectl_ebpfnet.model.evidence import Bundle
-from kubectl_ebpfnet.model.request import Further
 from tests.explain.path.changed import (
     SCENARIOS,
     Change,
@@ -48,11 +47,11 @@ def unseen(*nodes: str) -> list[Change]:
     return [say(node, table, "") for node in nodes for table in (NAT, CT)]
 
 
-def further(bundle: Bundle) -> Further:
+def unread(bundle: Bundle) -> tuple[str, ...]:
     there = arguments.destination(WORLD)
     number = arguments.protocol("tcp", there)
     asked = arguments.request(arguments.source("pod/client"), there, number, "default", "")
-    return explained(asked, bundle).further
+    return explained(asked, bundle).further.nodes
 
 
 def drop_forward(node: str) -> Change:
@@ -93,8 +92,8 @@ def test_a_gateway_that_was_not_asked_is_named_and_wanted() -> None:
     path = ask(bundle, "client", WORLD)
     assert path.verdict == "unknown"
     assert "nothing is known of node1" in path.reason
-    assert further(bundle).nodes == ("node1",)
-    assert further(changed(HEALTHY, *unseen("node2"))).nodes == ()
+    assert unread(bundle) == ("node1",)
+    assert unread(changed(HEALTHY, *unseen("node2"))) == ()
 
 
 def moved_to(node: str | None) -> list[Change]:

@@ -15,6 +15,7 @@ from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, packet
 from kubectl_ebpfnet.explain.path import egress_gateway as egress
 from kubectl_ebpfnet.explain.path import snat_ports
 from kubectl_ebpfnet.explain.path.endings import Undecided
+from kubectl_ebpfnet.explain.path.stages import egress_names as names
 from kubectl_ebpfnet.explain.path.stages.network_program import to_netdev_at
 from kubectl_ebpfnet.explain.path.stages.node_route import route_hop, route_of
 from kubectl_ebpfnet.explain.path.stages.only_device import by_only_device
@@ -178,17 +179,18 @@ def _not_its(walk: PathBuilder, here: PacketState, node: NodeView, device: str) 
 def _no_address(
     walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy, device: str
 ) -> None:
+    found = names.behind(walk, row)
     named = walk.cluster.node_of(row.gateway) if row.gateway is not None else ""
     other = "" if egress.is_at(walk, node, row) else f"; by its map the gateway is {named}"
     walk.drop(
         *here.in_cilium(HopKind.NAT, device),
-        f"the egress gateway policy has no egress address on {here.node}{other}: "
-        "No Egress IP configured",
+        f"{found.hop} has no egress address on {here.node}{other}: No Egress IP configured",
         State.DERIVED,
         here.packet,
-        egress.evidence(node, row),
+        egress.evidence(node, row) + found.evidence,
         title=f"egress gateway {here.node} has no egress address for {row.source}",
-        detail="The policy's egressIP is on none of the node's devices, or its interface has none.",
+        detail=names.no_address(node, found),
+        object=found.object,
     )
 
 

@@ -12,6 +12,7 @@ from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.namespace_routing import node_tables, packet_from_device
 from kubectl_ebpfnet.explain.path import egress_gateway as egress
 from kubectl_ebpfnet.explain.path.endings import Undecided
+from kubectl_ebpfnet.explain.path.stages import egress_names as names
 from kubectl_ebpfnet.explain.path.stages import gateway
 from kubectl_ebpfnet.explain.path.stages.network_program import to_netdev_at
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
@@ -44,6 +45,8 @@ def at_pod(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState 
                 State.UNKNOWN, here.packet, cite.whole(node[q.EGRESS_GATEWAY].record),
                 reason=reason, decides=Decides.WAY, fix=gateway.read_map(node),
             )  # fmt: skip
+        elif egress.excluded_by(node, flow) is None:
+            names.without_row(walk, node, flow.destination)
         return here
     there, reason = egress.looked_up_at_the_pod(node)
     if there is None and not egress.is_at(walk, node, row):
@@ -82,10 +85,12 @@ def at_device(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
         return _to_gateway(walk, here, node, row)
     if not _is_from_here(walk, here, node):
         return here
+    found = names.behind(walk, row)
+    names.say_unnamed(walk, found)
     walk.hop(
         *here.in_cilium(HopKind.ROUTE),
-        f"egress gateway policy: {here.node} itself is the gateway for {row.destination}",
-        State.DERIVED, here.packet, egress.evidence(node, row),
+        f"{found.hop}: {here.node} itself is the gateway for {row.destination}",
+        State.DERIVED, here.packet, egress.evidence(node, row) + found.evidence,
     )  # fmt: skip
     return _by_egress_device(walk, here, node, row)
 
@@ -93,24 +98,28 @@ def at_device(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
 def _to_gateway(
     walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy
 ) -> PacketState | None:
-    evidence = egress.evidence(node, row)
+    found = names.behind(walk, row)
+    names.say_unnamed(walk, found)
+    evidence = egress.evidence(node, row) + found.evidence
     where = here.in_cilium(HopKind.ROUTE)
     if row.gateway is None:
+        title, detail, fix = names.no_gateway(walk, row, found)
         walk.drop(
             *where,
-            "an egress gateway policy matches and has no gateway node: No egress gateway found",
+            f"{found.hop} matches and has no gateway node: No egress gateway found",
             State.DERIVED,
             here.packet,
             evidence,
-            title=f"egress gateway policy for {row.source} → {row.destination} has no gateway node",
-            detail="No node matches the policy's nodeSelector, or none of these is ready: label "
-            "one, or make it ready.",
+            title=title,
+            detail=detail,
+            fix=fix,
+            object=found.object,
         )
         return None
     several = ", ".join(address_text(walk.cluster, each) for each in (row.gateway, *row.others))
     walk.hop(
         *where,
-        "egress gateway policy: leaves by "
+        f"{found.hop}: leaves by "
         + (f"one of {several}" if row.others else address_text(walk.cluster, row.gateway)),
         State.UNKNOWN if row.others else State.DERIVED,
         here.packet,
