@@ -67,16 +67,19 @@ def protocol(word: str, to: Destination) -> int:
     return ICMPV6 if isinstance(to.address, IPv6Address) else ICMP
 
 
-def ip_version(*, ipv4: bool, ipv6: bool, to: Destination) -> int | None:
+def ip_version(
+    *, ipv4: bool, ipv6: bool, to: Destination, sender: Source | None = None
+) -> int | None:
     """Return the IP version that -4 or -6 asks for, None without them.
 
     Args:
         ipv4: -4 was given.
         ipv6: -6 was given.
         to: the destination.
+        sender: the source.
 
     Raises:
-        UsageError: both were given, or the destination is an address of the other version.
+        UsageError: both were given, or an end is an address of the other version.
     """
     if ipv4 and ipv6:
         raise UsageError("-4 and -6: a packet has one IP version", hint="leave one of them out")
@@ -85,6 +88,9 @@ def ip_version(*, ipv4: bool, ipv6: bool, to: Destination) -> int | None:
     version = 4 if ipv4 else 6
     if to.address is not None and to.address.version != version:
         raise UsageError(f"-{version}: {to.text} is an IPv{to.address.version} address")
+    client = sender.address if sender is not None else None
+    if client is not None and client.version != version:
+        raise UsageError(f"-{version}: {client} is an IPv{client.version} address")
     return version
 
 
@@ -194,7 +200,7 @@ def question(
     """
     sender, to = source(source_word), destination(destination_word)
     number = protocol(protocol_word, to)
-    version = ip_version(ipv4=ipv4, ipv6=ipv6, to=to)
+    version = ip_version(ipv4=ipv4, ipv6=ipv6, to=to, sender=sender)
     bytes_ = size(size_word)
     entry = via(via_word, sender)
     request(sender, to, number, "default", to_namespace)  # refuse before any cluster is asked

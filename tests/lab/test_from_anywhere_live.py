@@ -143,6 +143,7 @@ def test_to_a_node_and_to_a_closed_port_of_it(our_lab: Lab) -> None:
         (("172.30.0.241", "svc/web-lb-local"), 2, "svc default/web-lb-local has it"),
         (("203.0.113.9", "svc/nowhere"), 1, '"nowhere" not found'),
         (("203.0.113.9", "svc/web-lb-local:81"), 2, "has no port 81"),
+        (("203.0.113.9", "svc/web-lb-local", "-6"), 2, "is an IPv4 address"),
         (("203.0.113.9", "example.com"), 2, "looked up as a pod does it"),
         (("2001:db8::9", "svc/web-lb-local"), 4, ""),
     ],
@@ -154,7 +155,7 @@ def test_wrong_words(our_lab: Lab, words: tuple[str, ...], code: int, says: str)
 
 def test_a_terminal_of_80_columns_and_json(our_lab: Lab) -> None:
     words = ("path", WORLD_NODE_ADDRESS, "svc/web-lb-cluster")
-    code, text = on_a_terminal(our_lab, ["ebpfnet", *words])
+    code, text = on_a_terminal(our_lab, ["ebpfnet", *words, "--color", "never"])
     assert code in (0, 4)
     assert "ENTERS BY" in text
     assert [line for line in text.split("\n") if columns(line) > 80] == []

@@ -115,7 +115,19 @@ def check_outside(cluster: ClusterView, address: Address) -> None:
         owners = (s for s in cluster.kube.services if address in s.addresses)
         service = next(owners, None)
         if service is None:
+            _check_prefixes(cluster, address)
             return
         who = f"svc {service.namespace}/{service.name}"
         hint = "packets come from its pods: path pod/NAME …"
     raise UsageError(f"{address} is no client outside: {who} has it", hint=hint)
+
+
+def _check_prefixes(cluster: ClusterView, address: Address) -> None:
+    """Refuse the address of a pod that is not known."""
+    cidr = next((cidr for cidr in cluster.pod_cidrs if address in cidr), None)
+    if cidr is not None:
+        raise UsageError(
+            f"{address} is no client outside: it is in the pod CIDR {cidr}, and no pod is known to "
+            "have it",
+            hint="name the pod: path pod/NAME …",
+        )

@@ -156,6 +156,8 @@ def test_an_address_of_the_cluster_is_no_client_outside(address: str, who: str, 
         check_outside(view, ip_address(address))
     assert f"{who} has it" in caught.value.message
     assert hint in caught.value.hint
+    with pytest.raises(UsageError, match=r"in the pod CIDR 10\.244\.2\.0/24"):
+        check_outside(view, ip_address("10.244.2.77"))
     check_outside(view, CLIENT)
 
 
