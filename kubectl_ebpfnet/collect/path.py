@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kubectl_ebpfnet.cluster.client.api import CILIUM
 from kubectl_ebpfnet.cluster.client.session import Session
@@ -46,9 +46,12 @@ from kubectl_ebpfnet.parse import kube
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.collect.scope import Scope
+    from kubectl_ebpfnet.model.fact import Fact
 
 FAR_NODES = 3
 """How many nodes of the far end are asked, and how many of its pods."""
+MORE_FACTS = 8
+"""How many facts a round asks of nodes that were asked before."""
 MORE_ROUNDS = 3
 """How often a walk through the records may lead to nodes that were not asked."""
 FurtherOf = Callable[[PathRequest, Bundle], Further]
@@ -119,6 +122,7 @@ class _Run:
         """Pods and nodes that are asked what is needed where the packet may end."""
         self.whole_tables: set[tuple[str, str]] = set()
         """(node, fact) of tables that are asked again, without a selection of rows."""
+        self.asked_facts: set[tuple[str, Fact[Any]]] = set()
 
     def ask(self) -> Sender:
         """Ask the API server, then the places; return who sends."""
@@ -227,12 +231,31 @@ class _Run:
         tables = [table for table in further.tables if table not in self.whole_tables]
         self.whole_tables.update(tables)
         ask_tables(self.gatherer, tables)
+        asked = self._ask_facts(further) or bool(tables)
         nodes = [name for name in further.nodes if name not in self.asked_nodes][:FAR_NODES]
         if not nodes or self.scope is None:
-            return bool(tables)
+            return asked
         self.asked_nodes.update(nodes)
         self.gatherer.progress(f"asking {', '.join(nodes)}, where the packet comes to")
         ask_places(self.gatherer, replace(self.scope, rows=()), nodes)
+        return True
+
+    def _ask_facts(self, further: Further) -> bool:
+        """Ask nodes that were asked before for facts that decide after all; tell whether any was
+        not asked for before."""
+        new = [each for each in further.facts if each not in self.asked_facts][:MORE_FACTS]
+        self.asked_facts.update(new)
+        if not new:
+            return False
+        from kubectl_ebpfnet.collect.ask.question import Question
+
+        gatherer = self.gatherer
+        nodes = dict.fromkeys(node for node, _ in new)
+        answerers = gatherer.answerers.for_nodes(nodes, gatherer.deadline)
+        for node, answerer in answerers.items():
+            if not isinstance(answerer, Record):
+                facts = [fact for name, fact in new if name == node]
+                gatherer.ask(answerer, [Question(fact, answerer.place) for fact in facts])
         return True
 
     def _is_new_end(self, place: Place) -> bool:

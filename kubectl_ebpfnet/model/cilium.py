@@ -404,6 +404,7 @@ class DatapathConfig:
         strict_but_nodes: … but for what is sent to nodes.
         host_firewall: True when it is on.
         policy_audit: endpoints begin in policy audit mode.
+        dns_transparent: the DNS proxy asks servers in the cluster with the pod's address.
         egress_gateway: True when it is on.
         endpoint_routes: one host route a pod.
         clock_source: of times in Cilium's maps: `ktime` is seconds of CLOCK_MONOTONIC, `jiffies`
@@ -444,6 +445,7 @@ class DatapathConfig:
     strict_but_nodes: bool | None = None
     host_firewall: bool | None = None
     policy_audit: bool | None = None
+    dns_transparent: bool | None = None
     egress_gateway: bool | None = None
     endpoint_routes: bool | None = None
     clock_source: str = ""

@@ -119,6 +119,7 @@ class PolicyRule:
         peers: the other ends.
         ports: None for every protocol; () for none.
         proxy: what an L7 proxy decides besides, `http`, `dns`; "" for nothing.
+        allows: what its rules let pass, in words: `ok.example.test`, `GET /clientip`.
         requires: further requirements of the other end's labels (`fromRequires`, `toRequires`).
         odd: why it cannot be told whom it matches, "" where it can.
         odd_ports: why it cannot be told at which ports.
@@ -133,6 +134,7 @@ class PolicyRule:
     requires: tuple[Selector, ...] = ()
     odd: str = ""
     odd_ports: str = ""
+    allows: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:

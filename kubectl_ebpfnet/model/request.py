@@ -4,8 +4,12 @@ anything else is needed."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from kubectl_ebpfnet.model.net import Address
+
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.model.fact import Fact
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class PathRequest:
         size: of the one IP packet that is asked for, headers included, in bytes; it must not be
             fragmented. None for one that is as small as need be.
         source_address: of a client outside of the cluster, else None.
+        query: complete names that a DNS query asks for, one of which it is; () for other packets.
         via: the node by which it enters the cluster, "" for each one that it may enter by.
     """
 
@@ -50,6 +55,7 @@ class PathRequest:
     size: int | None = None
     source_address: Address | None = None
     via: str = ""
+    query: tuple[str, ...] = ()
 
     @property
     def from_outside(self) -> bool:
@@ -65,7 +71,9 @@ class Further:
         nodes: that the packet, or its answer, comes to, and of which nothing was read.
         tables: (node, fact) of tables of addresses of which a row was looked up that was left out
             at the node.
+        facts: (node, fact) of what decides at nodes that were asked other things.
     """
 
     nodes: tuple[str, ...] = ()
     tables: tuple[tuple[str, str], ...] = ()
+    facts: tuple[tuple[str, Fact[Any]], ...] = ()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.errors import NotFound, UsageError
+from kubectl_ebpfnet.explain.path import fqdn
 from kubectl_ebpfnet.explain.path.names import look_up, preferred
 from kubectl_ebpfnet.explain.path.resolver import NameAnswer, NameSources
 from kubectl_ebpfnet.explain.path.sender import Sender
@@ -232,6 +233,7 @@ def _of_name(cluster: ClusterView, request: PathRequest, source: Sender) -> FarA
         cluster.kube.services,
         cluster.kube.endpoints,
         cluster.bundle.at(CLIENT),
+        fqdn.learned(cluster.node(source.node), name),
     )
     answer = look_up(name, sources)
     if answer.outcome is not LookupOutcome.FOUND:

@@ -48,6 +48,8 @@ class PathEnds:
         refused: why the sender's kernel sends no such packet, "" where it does.
         doubt: why nobody may answer though the packet is let through, "" for no doubt.
         name: what the destination's DNS name came to, None for other destinations.
+        name_asked: the name, "" for other destinations.
+        query: as of the request.
         findings: of the resolution.
         attempt: the newest attempt that a table of the source's node shows, None without one.
         untracked: why there is none: nothing is tracked, or a table was not read.
@@ -71,6 +73,8 @@ class PathEnds:
     refused: str = ""
     doubt: str = ""
     name: NameAnswer | None = None
+    name_asked: str = ""
+    query: tuple[str, ...] = ()
     tracked: TrackedFlow | None = None
     entry: str = ""
 
@@ -133,6 +137,8 @@ def resolve(cluster: ClusterView, request: PathRequest, entry: str = "") -> Path
         refused=special.refused,
         doubt=special.doubt,
         name=far.name,
+        name_asked=request.destination_name if request.destination_kind == "name" else "",
+        query=request.query,
     )
 
 

@@ -38,6 +38,11 @@ DNS = 53
 
 def look_up(name: str, sources: NameSources) -> NameAnswer:
     """Return what a name is to a pod."""
+    config, _ = resolver_config(sources)
+    return replace(_look_up(name, sources), names=config.candidates(name))
+
+
+def _look_up(name: str, sources: NameSources) -> NameAnswer:
     config, config_record = resolver_config(sources)
     server = config.nameservers[0] if config.nameservers else None
     asked = by_getent(name, sources, server)
@@ -53,7 +58,7 @@ def look_up(name: str, sources: NameSources) -> NameAnswer:
     by_files = _by_hosts(name, sources)
     by_objects = by_files or _by_objects(name, sources, config, cite.whole(config_record))
     if by_objects is None:
-        by_objects = _by_this_machine(name, sources, asked)
+        by_objects = _by_agent(name, sources, asked) or _by_this_machine(name, sources, asked)
     if by_objects is not None:
         return by_objects
     names = " and ".join(config.candidates(name))
@@ -167,6 +172,17 @@ def _of_candidate(
         ):  # fmt: skip
             return None, end.address, f"pod {namespace}/{end.pod} of svc {service}"
     return None
+
+
+def _by_agent(name: str, sources: NameSources, asked: NameAnswer) -> NameAnswer | None:
+    """Return by which addresses the agent of the pod's node knows the name (path/fqdn.py)."""
+    addresses, how, proof = sources.learned
+    if not addresses:
+        return None
+    text = f"{name} is {addresses[0]} to the agent of its node, by {how}; no look-up is recorded"
+    return NameAnswer(
+        LookupOutcome.FOUND, addresses, None, text, asked.nameserver, by_pod=False, evidence=proof
+    )
 
 
 def _by_this_machine(name: str, sources: NameSources, asked: NameAnswer) -> NameAnswer | None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
 from kubectl_ebpfnet.explain.path.names import DNS
+from kubectl_ebpfnet.explain.path.stages.proxy import REFUSES
 from kubectl_ebpfnet.explain.path.verdict import Decision
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.net import UDP, Address, endpoint_text
@@ -13,6 +14,9 @@ from kubectl_ebpfnet.model.path import Finding, Fix, Path, PathRequest, Verdict
 from kubectl_ebpfnet.model.resolver import LookupOutcome
 
 _NO_ANSWER = (LookupOutcome.SILENT, LookupOutcome.NOTHING)
+_MAY_BE_REFUSED = (LookupOutcome.FAILED, LookupOutcome.NO_SUCH_NAME, LookupOutcome.NOT_ASKED)
+"""What also comes of a name that Cilium's DNS proxy refuses: REFUSED, or NXDOMAIN where it is set
+so (tofqdns-dns-reject-response-code)."""
 
 
 def query_to(request: PathRequest, ends: PathEnds) -> PathRequest | None:
@@ -23,7 +27,9 @@ def query_to(request: PathRequest, ends: PathEnds) -> PathRequest | None:
         ends: the request as it was resolved.
     """
     name = ends.name
-    if name is None or name.outcome not in _NO_ANSWER or name.nameserver is None:
+    if name is None or name.nameserver is None:
+        return None
+    if name.outcome not in (*_NO_ANSWER, *_MAY_BE_REFUSED):
         return None
     return replace(
         request,
@@ -38,6 +44,7 @@ def query_to(request: PathRequest, ends: PathEnds) -> PathRequest | None:
         ip_version=None,
         size=None,
         note="",
+        query=name.names,
     )
 
 
@@ -77,6 +84,19 @@ def decided(decision: Decision, ends: PathEnds, query: Path, cluster: ClusterVie
         contradictions=query.contradictions,
         drop=query.drop,
     )
+
+
+def is_cause(ends: PathEnds, query: Path) -> bool:
+    """Tell whether what becomes of a query is why its name has no address: where an error came, or
+    nobody asked, only that Cilium's DNS proxy refuses it.
+
+    Args:
+        ends: the request for the name.
+        query: the path of the query.
+    """
+    if ends.name is None or ends.name.outcome not in _MAY_BE_REFUSED:
+        return True
+    return query.verdict is Verdict.DROPPED and REFUSES in query.hops[-1].summary
 
 
 def findings_of(query: Path) -> tuple[Finding, ...]:

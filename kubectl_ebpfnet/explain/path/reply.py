@@ -56,9 +56,6 @@ def walk_back(forth: PathBuilder, run: Run) -> None:
     if here.stage in (Stage.SOCKET, Stage.POD):  # it stays on lo in the pod, as its answer does
         back.arrived(Destination.POD, end.text)
         return
-    if forth.proxied:
-        back.unknown("the L7 proxy answers, on a connection of its own, whose way is not walked")
-        return
     elsewhere = _goes_elsewhere(forth, here, end, packet)
     if elsewhere:
         back.unknown(elsewhere)
@@ -75,6 +72,7 @@ def walk_back(forth: PathBuilder, run: Run) -> None:
         forth.undecided.append(replace(each, direction=Direction.ANSWER))
     forth.presumed.take(back.presumed)
     forth.unread += back.unread
+    forth.wanted += back.wanted
     forth.outdated = forth.outdated or back.outdated
 
 

@@ -38,6 +38,7 @@ class NameSources:
         inside: records of the pod.
         services, endpoints: those that are recorded.
         here: records of this machine.
+        learned: by which addresses the agent of the pod's node knows the name, how, and the proof.
     """
 
     namespace: str
@@ -46,6 +47,7 @@ class NameSources:
     services: Sequence[Service] = ()
     endpoints: Sequence[ServiceEndpoint] = ()
     here: Sequence[Record] = ()
+    learned: tuple[tuple[Address, ...], str, tuple[Evidence, ...]] = ((), "", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class NameAnswer:
         ordered: the pod's C library has ordered the addresses (RFC 6724).
         by_pod: the pod's own look-up says it.
         evidence: the proof.
+        names: complete ones that the pod asks for, one after the other.
     """
 
     outcome: LookupOutcome
@@ -71,6 +74,7 @@ class NameAnswer:
     ordered: bool = False
     by_pod: bool = True
     evidence: tuple[Evidence, ...] = field(default=())
+    names: tuple[str, ...] = ()
 
     @property
     def asked(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.mtu import Limit, Sender
@@ -24,8 +25,9 @@ from kubectl_ebpfnet.explain.path.presumed import Presumed
 from kubectl_ebpfnet.explain.path.wrong_port import Remedy
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import Backend, Endpoint
+from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.kernel import Route
-from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.net import Address, Flow
 from kubectl_ebpfnet.model.path import (
     Attempt,
     Contradiction,
@@ -44,6 +46,7 @@ from kubectl_ebpfnet.model.path import (
     Target,
     TrackedFlow,
 )
+from kubectl_ebpfnet.model.proxy import EndpointRule
 
 Where = tuple[HopPlace, str, str, HopKind]
 """The first four arguments of hop() and drop()."""
@@ -92,6 +95,8 @@ class PacketState:
             side has another; "" otherwise.
         at_gateway: it came to its egress gateway by the tunnel: what is left is its new source.
         by_xdp: Cilium's XDP program has balanced it, and sends it out by itself.
+        by_proxy: an L7 proxy of this node sends it: `upstream` to the destination, `answer` to its
+            client; "" for others.
         unpoliced: it comes to its pod without a program of Cilium's that checks the policy there.
     """
 
@@ -110,6 +115,7 @@ class PacketState:
     at_gateway: bool = False
     by_xdp: bool = False
     unpoliced: bool = False
+    by_proxy: str = ""
     sealed: Packet | None = None
     stray_mac: str = ""
 
@@ -141,6 +147,35 @@ class Choice:
     service: str
     taken: str
     others: tuple[Backend, ...]
+
+
+@dataclass
+class Redirect:
+    """A policy's redirection of a packet to an L7 proxy of its node.
+
+    Attributes:
+        node: its name.
+        endpoint_id: whose policy.
+        direction: `ingress` or `egress`, seen from the endpoint.
+        port: of the proxy.
+        flow: the packet's, as its sender sent it to the proxy.
+        rules: of the policies that make it; () where they are not known.
+        title: the proxy in words, once it is known.
+        passes: what it lets pass in words, "" where that is not known.
+        taken: the packet was handed to the proxy.
+        unseen: no table shows that the destination answered the proxy.
+    """
+
+    node: str
+    endpoint_id: int
+    direction: str
+    port: int
+    flow: Flow
+    rules: tuple[EndpointRule, ...] = ()
+    title: str = "the L7 proxy"
+    passes: str = ""
+    taken: bool = False
+    unseen: bool = False
 
 
 @dataclass
@@ -180,7 +215,8 @@ class PathBuilder:
         last: the packet at the stage that ended the walk.
         links: (node, device) of each device by which it left or reached a node on the wire.
         connections: node → the packet as that node's netfilter has it in its connection.
-        proxied: an L7 proxy has connections of its own for it.
+        redirects: to L7 proxies, which have connections of their own for it, in its order.
+        wanted: (node, fact) of what was not read and decides, where a node was asked other things.
         unread: nodes that the packet, or its answer, came to, and of which nothing was read.
         forth: of an answer, the walk of the packet; None for the packet's own walk.
         back: the walk of the answer, None where the packet did not arrive.
@@ -211,7 +247,8 @@ class PathBuilder:
     last: PacketState | None = None
     links: list[tuple[str, str]] = field(default_factory=list)
     connections: dict[str, Context] = field(default_factory=dict)
-    proxied: bool = False
+    redirects: list[Redirect] = field(default_factory=list)
+    wanted: list[tuple[str, Fact[Any]]] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     forth: PathBuilder | None = None
     back: PathBuilder | None = None
@@ -269,6 +306,10 @@ class PathBuilder:
             and attempt.now
             and attempt.outcome is Outcome.ANSWERED
         )
+
+    def destination_answers(self) -> bool:
+        """Tell whether the newest attempt was answered now, and not by an L7 proxy alone."""
+        return self.answered_now() and not any(each.unseen for each in self.redirects)
 
     @property
     def source_pod(self) -> str:
@@ -380,7 +421,9 @@ class PathBuilder:
             destination: what it reached.
             text: where it is then, one line: `to pod default/web`, `as 192.0.2.1:40000`.
         """
-        self.end = Arrived(destination, text)
+        by = [f"through {r.title}{f', which lets {r.passes} pass' if r.passes else ''}"
+              for r in self.redirects if r.taken]  # fmt: skip
+        self.end = Arrived(destination, ", ".join((text, *by)))
 
     def unknown(self, reason: str, fix: Fix | None = None) -> None:
         """End the walk: a fact that decides what happens next is missing.

@@ -79,7 +79,7 @@ def _by_tables(walk: PathBuilder) -> Decision:
     answer = lost(walk)
     if isinstance(end, Arrived) and answer is not None and walk.back is not None:
         return _dropped(walk, _answer_dropped(walk, end, answer), walk.back)
-    if walk.answered_now():
+    if walk.destination_answers():
         return _delivered(walk)
     attempt = walk.attempt
     if attempt is not None and attempt.now and attempt.outcome is Outcome.REFUSED:

@@ -8,7 +8,7 @@ state UNKNOWN, never a guess.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kubectl_ebpfnet.explain.flows.match import notes
 from kubectl_ebpfnet.explain.path import (
@@ -30,6 +30,7 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.path.verdict import Decision, settle
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.path import (
     Decides,
     Finding,
@@ -79,14 +80,19 @@ def explained(request: PathRequest, bundle: Bundle) -> Explained:
     cluster = ClusterView(bundle)
     if not request.from_outside:
         return _explained(cluster, request)
-    unread: list[str] = []
+    further: list[Further] = []
 
     def by(entry: str) -> Path:
         found = _explained(cluster, request, entry)
-        unread.extend(found.further.nodes)
+        further.append(found.further)
         return found.path
 
-    return Explained(outside.explain(cluster, request, by), Further(tuple(dict.fromkeys(unread))))
+    path = outside.explain(cluster, request, by)
+    return Explained(path, _further(
+        [node for each in further for node in each.nodes],
+        [table for each in further for table in each.tables],
+        [fact for each in further for fact in each.facts],
+    ))  # fmt: skip
 
 
 def _explained(cluster: ClusterView, request: PathRequest, entry: str = "") -> Explained:
@@ -117,8 +123,10 @@ def _explained(cluster: ClusterView, request: PathRequest, entry: str = "") -> E
     if query is not None:
         path_of_query, further_of_query = _explained(cluster, query)
         walk.unread += further_of_query.nodes
-        decision = nameserver.decided(decision, ends, path_of_query, cluster)
-        walk.findings.extend(nameserver.findings_of(path_of_query))
+        walk.wanted += further_of_query.facts
+        if nameserver.is_cause(ends, path_of_query):
+            decision = nameserver.decided(decision, ends, path_of_query, cluster)
+            walk.findings.extend(nameserver.findings_of(path_of_query))
         if decision.verdict is Verdict.DROPPED:
             walk.hops.extend(path_of_query.hops)
             answer = path_of_query.answer
@@ -143,8 +151,18 @@ def _explained(cluster: ClusterView, request: PathRequest, entry: str = "") -> E
         mtu=mtu.of_path(walk),
         presumed=tuple(walk.presumed),
     )
-    tables = tuple((node, fact) for node, fact, _ in cluster.unasked)
-    return Explained(path, Further(tuple(dict.fromkeys(walk.unread)), tables))
+    tables = [(node, fact) for node, fact, _ in cluster.unasked]
+    return Explained(path, _further(walk.unread, tables, walk.wanted))
+
+
+def _further(
+    nodes: list[str], tables: list[tuple[str, str]], facts: list[tuple[str, Fact[Any]]]
+) -> Further:
+    return Further(
+        tuple(dict.fromkeys(nodes)),
+        tuple(dict.fromkeys(tables)),
+        facts=tuple(dict.fromkeys(facts)),
+    )
 
 
 def _start(ends: endpoints.PathEnds, packet: Packet) -> PacketState:

@@ -25,6 +25,7 @@ from kubectl_ebpfnet.model.policy import (
     ServicePeer,
 )
 from kubectl_ebpfnet.parse import policy_parts as parts
+from kubectl_ebpfnet.parse.cilium.proxy import l7_rules
 
 _DIRECTIONS = {
     "ingress": ("ingress", False),
@@ -110,7 +111,21 @@ def _rule(
     unknown = sorted(members - known - {"toServices", "toFQDNs"})
     odd = odd or (f"it has {', '.join(unknown)}" if unknown else "")
     proxy = ", ".join(sorted({word for item in js.items(rule, "toPorts") for word in _proxy(item)}))
-    return PolicyRule(path, direction, deny, peers, ports, proxy, requires, odd, odd_ports)
+    allows = [
+        word for item in js.items(rule, "toPorts") for word in l7_rules(js.dig(item, "rules"))[1]
+    ]
+    return PolicyRule(
+        path,
+        direction,
+        deny,
+        peers,
+        ports,
+        proxy,
+        requires,
+        odd,
+        odd_ports,
+        tuple(dict.fromkeys(allows)),
+    )
 
 
 def _peers(

@@ -94,7 +94,7 @@ def _rule(
             if fqdn:
                 names.append((fqdn[1] or fqdn[2]).lower())
             if isinstance(l7, dict):
-                kind, said = _l7(l7)
+                kind, said = l7_rules(l7)
                 parser = parser or kind
                 allows += said
     if is_realized and not parser and not names:
@@ -107,8 +107,8 @@ def _rule(
     )  # fmt: skip
 
 
-def _l7(rules: dict[str, Any]) -> tuple[str, list[str]]:
-    """Return the kind of L7 rules, and each in words."""
+def l7_rules(rules: Any) -> tuple[str, list[str]]:
+    """Return the kind of L7 rules, and each in words; of a policy, or of an endpoint's rule."""
     if js.items(rules, "dns"):
         said = [js.text(each, "matchName") or js.text(each, "matchPattern")
                 for each in js.items(rules, "dns")]  # fmt: skip

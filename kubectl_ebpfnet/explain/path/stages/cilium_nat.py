@@ -148,7 +148,7 @@ def _not_in_nat_map(walk: PathBuilder, here: PacketState, node: NodeView) -> Non
     entry = tracked.cilium_ct if tracked is not None and tracked.node == here.node else None
     if tracked is None or entry is None or entry.flow != here.packet.flow:
         return
-    if not node.table_state(q.NAT).known:
+    if not node.table_state(q.NAT).known or "ProxyRedirect" in entry.flags:
         return
     walk.finding(
         Severity.WARNING,

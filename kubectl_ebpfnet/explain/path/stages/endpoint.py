@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.own_flow import incoming_at
-from kubectl_ebpfnet.explain.path.stages import listener, pod_rules, reply_nat, size
+from kubectl_ebpfnet.explain.path.stages import listener, pod_rules, proxy, reply_nat, size
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import (
     own_device,
     show_at_cgroups,
@@ -32,23 +32,22 @@ from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, Severity, State
 
 
-def enter(walk: PathBuilder, here: PacketState) -> None:
+def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Hand the packet to a local endpoint: the walk ends in the pod, or before it."""
     node = walk.cluster.node(here.node)
     endpoint = node.local_endpoint(here.packet.flow.destination)
     if walk.forth is not None:
-        _answered(walk, here, node, endpoint or walk.ends.source_endpoint)
-        return
+        return _answered(walk, here, node, endpoint or walk.ends.source_endpoint)
     tracked = incoming_at(walk, here)
     if not here.unpoliced and not is_tracked(walk, here, node):
-        return
+        return None
     endpoint_id = endpoint.id if endpoint is not None else None
     if not here.unpoliced and no_policy_program(walk, here, node, endpoint_id):
-        return
+        return None
     if not here.unpoliced and not policy_hop(
         walk, here, node, here.packet, endpoint_id, "ingress", _source_identity(here, node)
     ):
-        return
+        return None
     if tracked is not None and tracked.cilium_ct is not None:
         entry = tracked.cilium_ct
         walk.hop(
@@ -58,20 +57,26 @@ def enter(walk: PathBuilder, here: PacketState) -> None:
             here.packet,
             tracked.evidence[:1],
         )
-    if _veth(walk, here, node, endpoint) and _may_come_in(walk, here):
-        _into_pod(walk, here)
+    redirect = proxy.redirect_at(walk, here.node, "ingress")
+    taken = here if redirect is None else proxy.take(walk, here, node, redirect)
+    if taken is not None and _veth(walk, taken, node, endpoint) and _may_come_in(walk, taken):
+        _into_pod(walk, taken)
+    return None
 
 
 def _answered(
     walk: PathBuilder, here: PacketState, node: NodeView, endpoint: Endpoint | None
-) -> None:
+) -> PacketState | None:
     """Hand an answer to the pod that sent the packet: no policy is asked (CT_REPLY)."""
     if not node[q.ENDPOINT_MAP].known:
         command = node.cilium("bpf endpoint list")
         walk.presumed.add(f"the endpoint map of node {here.node} (`{command}`)")
+    redirect = proxy.redirect_at(walk, here.node, "egress")
+    if redirect is not None and here.by_proxy != "answer":
+        return proxy.answer(walk, here, redirect)
     here = reply_nat.undo(walk, here, reply_nat.Undone.AT_SENDER)
     if not _veth(walk, here, node, endpoint) or not _may_come_in(walk, here):
-        return
+        return None
     flow = here.packet.flow
     pod = walk.cluster.pod_with(flow.destination)
     name = f"{pod.namespace}/{pod.name}" if pod is not None else str(flow.destination)
@@ -84,6 +89,7 @@ def _answered(
         walk.attempt.evidence[:1] if walk.answered_now() and walk.attempt is not None else (),
     )  # fmt: skip
     walk.arrived(Destination.POD, f"to pod {name}")
+    return None
 
 
 def _source_identity(here: PacketState, node: NodeView) -> int | None:
@@ -139,7 +145,7 @@ def _into_pod(walk: PathBuilder, here: PacketState) -> None:
     name = f"{pod.namespace}/{pod.name}" if pod is not None else str(flow.destination)
     if pod is not None:
         _programs_in_pod(walk, here, pod)
-    replied = walk.answered_now()
+    replied = walk.destination_answers()
     walk.hop(
         HopPlace.POD,
         name,

@@ -28,6 +28,9 @@ from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, State
 IDENTITY_MARK, IDENTITY_BITS = 0x0F00, 0x0F00
 """MARK_MAGIC_IDENTITY: what cil_from_container puts on packets for the stack (bpf/lib/common.h)."""
 
+PROXY_MARKS = {"upstream": Mark(0x0B00, 0x0F00), "answer": Mark(0x0A00)}
+"""MARK_MAGIC_PROXY_EGRESS with an identity, MARK_MAGIC_PROXY_INGRESS (bpf/lib/common.h)."""
+
 
 def entering(walk: PathBuilder, here: PacketState, node: NodeView) -> Context:
     """Return the first packet of a connection, or the first answer to it, as it comes into the
@@ -65,7 +68,10 @@ def _answering(forth: PathBuilder, here: PacketState, context: Context) -> Conte
     Of TCP, ICMP and SCTP an answer makes no connection: where nf_conntrack does not know it, it is
     INVALID (Linux net/netfilter/nf_conntrack_proto_tcp.c, tcp_new; …_proto_icmp.c).
     """
-    context = replace(context, to_client=True, proxied=None if forth.proxied else False)
+    proxied = None if forth.redirects else False
+    if here.packet.flow.destination in (context.local or ()):
+        proxied = False  # to the proxy's own address: no transparent socket
+    context = replace(context, to_client=True, proxied=proxied)
     sent = forth.connections.get(here.node)
     if sent is None or sent.state == "UNTRACKED":
         state = "NEW" if context.flow.protocol == UDP else "INVALID"
@@ -92,7 +98,10 @@ def from_endpoint(node: NodeView, device: str) -> bool:
 
 
 def _mark(here: PacketState, node: NodeView) -> Mark:
-    """Return the mark that Cilium's programs leave on a packet for the stack; 0 without them."""
+    """Return the mark that Cilium's programs leave on a packet for the stack, or its proxies on
+    what they send; 0 without them."""
+    if here.by_proxy:
+        return PROXY_MARKS[here.by_proxy]
     if not here.in_device.startswith("cilium_") and not from_endpoint(node, here.in_device):
         return NO_MARK
     if not here.identity:

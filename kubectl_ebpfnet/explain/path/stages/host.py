@@ -13,7 +13,14 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.kernel import routing
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.path.endings import Destination
-from kubectl_ebpfnet.explain.path.stages import destination_nat, hooks, listener, reply_nat, vrf
+from kubectl_ebpfnet.explain.path.stages import (
+    destination_nat,
+    hooks,
+    listener,
+    proxy,
+    reply_nat,
+    vrf,
+)
 from kubectl_ebpfnet.explain.path.stages.conntrack_table import table_is_full
 from kubectl_ebpfnet.explain.path.stages.device_hooks import pass_device
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_at_cgroups
@@ -179,7 +186,7 @@ def _out(
     return passed.to(Stage.DEVICE, device=device, next_hop=route.gateway, route=route)
 
 
-def deliver(walk: PathBuilder, here: PacketState) -> None:
+def deliver(walk: PathBuilder, here: PacketState) -> PacketState | None:
     """Deliver the packet to the node itself."""
     node = walk.cluster.node(here.node)
     if not here.skips_netfilter:
@@ -187,7 +194,7 @@ def deliver(walk: PathBuilder, here: PacketState) -> None:
             here = here.to(here.stage, netfilter=hooks.entering(walk, here, node))
         passed = hooks.passes(walk, here, node, "INPUT", ("mangle", "filter"))
         if passed is None:
-            return
+            return None
         here = reply_nat.undo(walk, passed, reply_nat.Undone.AS_IT_LEAVES)
     show_at_cgroups(walk, here, "", "", {INGRESS})
     walk.hop(
@@ -197,5 +204,9 @@ def deliver(walk: PathBuilder, here: PacketState) -> None:
         here.packet,
     )
     vrf.gives_to_socket(walk, here, node, here.in_device, here.packet.flow.protocol)
+    redirect = proxy.redirect_at(walk, here.node, "egress")
+    if redirect is not None and walk.forth is not None:
+        return proxy.answer(walk, here, redirect)
     if walk.forth is not None or listener.on_node(walk, here, node):
         walk.arrived(Destination.NODE, f"to node {here.node}")
+    return None

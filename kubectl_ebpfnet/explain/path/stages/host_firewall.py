@@ -56,7 +56,9 @@ def comes_in(walk: PathBuilder, here: PacketState, node: NodeView, device: str) 
         node: the node.
         device: by which it came in: the network's, the tunnel's, or a pod's.
     """
-    if walk.forth is not None or not _is_host(node, here.packet.flow.destination):
+    if walk.forth is not None or policy_map.host_firewall(walk.cluster, node) is False:
+        return True
+    if not _is_host(node, here.packet.flow.destination):
         return True
     return _asked(walk, node, _Passing(here.packet, device, "ingress"))
 
@@ -75,7 +77,7 @@ def goes_out(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         return True  # ESP: Cilium has no host firewall with IPsec
     if outer is not None:
         packet = Packet(outer)
-    elif walk.forth is not None or here.in_device or here.skips_netfilter:
+    elif walk.forth is not None or here.in_device or here.skips_netfilter or here.by_proxy:
         return True
     else:
         packet = here.packet
@@ -96,7 +98,11 @@ def carrier_comes_in(walk: PathBuilder, here: PacketState, node: NodeView, devic
         device: by which it comes in.
     """
     outer = here.packet.outer
-    if outer is None or outer.protocol != UDP or not _is_host(node, outer.destination):
+    if outer is None or outer.protocol != UDP:
+        return True
+    if policy_map.host_firewall(walk.cluster, node) is False:
+        return True
+    if not _is_host(node, outer.destination):
         return True
     return _asked(walk, node, _Passing(Packet(outer), device, "ingress", carrier=True))
 
@@ -134,7 +140,15 @@ def _asked(walk: PathBuilder, node: NodeView, at: _Passing) -> bool:
     subject = PolicySubject(where, node, endpoint_id, name, at.direction, remote, at.packet)
     if at.carrier and policy_hop.verdict_of(subject).allowed:
         return True
-    return policy_hop.decided(walk, subject, _doubt(node, at))
+    before = len(walk.redirects)
+    passes = policy_hop.decided(walk, subject, _doubt(node, at))
+    for redirect in walk.redirects[before:]:
+        walk.doubt(
+            f"the policy of {name} redirects it to the L7 proxy at port {redirect.port}, whose "
+            "way is not followed for a node"
+        )
+    del walk.redirects[before:]
+    return passes
 
 
 def _doubt(node: NodeView, at: _Passing) -> str:

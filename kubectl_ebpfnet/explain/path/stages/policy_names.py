@@ -7,7 +7,7 @@ The map decides the packet's way: it is what the datapath looks at. The objects 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from kubectl_ebpfnet.explain.path.policy import PolicyVerdict
@@ -40,6 +40,8 @@ class Names:
         evidence: the rules.
         disagreement: why map and policies disagree, "" where they do not, or nobody can tell.
         unknown: why the name is not known, "" where it is.
+        allowing: the rules that allow the packet.
+        fqdns: names of toFQDNs that rules allow at this port.
     """
 
     by: str = ""
@@ -49,6 +51,8 @@ class Names:
     evidence: tuple[Evidence, ...] = ()
     disagreement: str = ""
     unknown: str = ""
+    allowing: tuple[RuleAnswer, ...] = ()
+    fqdns: tuple[str, ...] = ()
 
 
 def names(cluster: ClusterView, subject: PolicySubject, verdict: PolicyVerdict) -> Names:
@@ -64,7 +68,9 @@ def names(cluster: ClusterView, subject: PolicySubject, verdict: PolicyVerdict) 
         return _allowed(cluster, subject, answer, specific=_is_specific(verdict))
     if verdict.allowed is None:
         return _undecided(cluster, subject, answer)
-    return _denied(cluster, subject, verdict, answer, other)
+    denied = _denied(cluster, subject, verdict, answer, other)
+    rules = [a.rule for a in answer.rules if not a.rule.deny and a.by_port.matches is not False]
+    return replace(denied, fqdns=tuple(dict.fromkeys(n for r in rules for n in r.peers.names)))
 
 
 def said_by_policies(cluster: ClusterView, subject: PolicySubject) -> tuple[PolicyAnswer, Party]:
@@ -108,7 +114,9 @@ def _allowed(
             object=_first(answer).title,
         )  # fmt: skip
     if rules:
-        return Names(f", by {_rules(rules)}", evidence=_cited(cluster, rules))
+        return Names(
+            f", by {_rules(rules)}", evidence=_cited(cluster, rules), allowing=tuple(rules)
+        )
     if answer.allowed:
         return Names(f" ({answer.why})")
     may = answer.undecided(deny=False)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from kubectl_ebpfnet.explain.path import policy, room
+from kubectl_ebpfnet.explain.path import fqdn, policy, room
 from kubectl_ebpfnet.explain.path.stages import policy_map
 from kubectl_ebpfnet.explain.path.stages.policy_names import REALIZED, Names
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
-from kubectl_ebpfnet.explain.path.state import PathBuilder
+from kubectl_ebpfnet.explain.path.state import PathBuilder, Redirect
 from kubectl_ebpfnet.explain.views.names import identity_name, identity_text
+from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.kube import AGENT_LABEL
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, Severity, State
+from kubectl_ebpfnet.model.proxy import EndpointRule
 
 
 def undecided(
@@ -54,6 +56,9 @@ def allowed(
         f"{_who(walk, subject)}: {policy.describe(entry)}{named.by}"
     )
     evidence += () if named.disagreement else named.evidence
+    known = fqdn.allowed_by(subject.node, subject.endpoint_id, subject.packet.flow.destination)
+    if known and subject.direction == "egress" and entry.identity:
+        summary += f"; it is {known} in the FQDN cache"
     disagreement(walk, subject, named)
     seen = passed_now(walk, subject.node.name)
     where = subject.where
@@ -69,31 +74,17 @@ def allowed(
     state = State.OBSERVED if seen else State.DERIVED
     walk.hop(*where, summary, state, subject.packet, evidence + seen)
     if entry.proxy_port:
-        _proxied(walk, subject, entry.proxy_port, evidence)
-
-
-def _proxied(
-    walk: PathBuilder,
-    subject: PolicySubject,
-    proxy_port: int,
-    evidence: tuple[Evidence, ...],
-) -> None:
-    """Note that the L7 proxy, whose rules are not in the policy map, decides next."""
-    show = subject.node.cilium(f"monitor -t l7 --related-to {subject.endpoint_id}")
-    walk.proxied = True
-    walk.doubt(
-        f"the L7 proxy on {subject.node.name} (port {proxy_port}) decides about each request, by "
-        "rules that are not in the policy map",
-        Decides.DROP,
-        Fix(f"See in the agent on {subject.node.name} what the proxy refuses.", show),
-    )
-    walk.finding(
-        Severity.INFO,
-        f"the L7 proxy on {subject.node.name} decides about each request of {subject.name}",
-        "The path below is that of a request which it lets pass; the proxy opens a connection of "
-        f"its own for it. `{show}` in the agent on {subject.node.name} shows what it refuses.",
-        evidence,
-    )
+        walk.redirects.append(
+            Redirect(
+                subject.node.name, subject.endpoint_id, subject.direction, entry.proxy_port,
+                subject.packet.flow, rules=tuple(
+                    EndpointRule(
+                        subject.endpoint_id, subject.direction, parser=each.rule.proxy,
+                        allows=each.rule.allows, policies=(each.policy.title,),
+                    ) for each in named.allowing if each.rule.proxy
+                ),
+            )
+        )  # fmt: skip
 
 
 def disagreement(walk: PathBuilder, subject: PolicySubject, named: Names) -> None:
@@ -198,6 +189,12 @@ def denied(
     on = f"{subject.name} on {subject.node.name}"
     cause = f"{on}: {named.cause if named.by else rule}"
     cause += f"; which policy denies it is not known: {named.unknown}" if named.unknown else ""
+    cause += f"; {behind}" if behind and named.by else ""
+    looked_up = _not_looked_up(walk, subject, verdict, named)
+    if looked_up is not None:
+        evidence += looked_up.evidence
+        cause += f"; {looked_up.text}"
+        because += f" {looked_up.text[0].upper()}{looked_up.text[1:]}."
     by = f", by {named.by}" if named.by else ""
     walk.drop(
         *subject.where,
@@ -211,9 +208,31 @@ def denied(
         detail=f"{subject.name[0].upper()}{subject.name[1:]}{mine}: {rule}.{because}{unread} "
         f"`{show}` in the agent on {subject.node.name} shows the drops as they happen.",
         cause=cause + ("" if audit_read else "; whether it is in policy audit mode was not read"),
-        fix=_fix(walk, subject, verdict, named),
+        fix=(looked_up.fix if looked_up is not None else None)
+        or _fix(walk, subject, verdict, named),
         object=named.object,
     )
+
+
+def _not_looked_up(
+    walk: PathBuilder, subject: PolicySubject, verdict: policy.PolicyVerdict, named: Names
+) -> fqdn.NotLookedUp | None:
+    """Return why names of toFQDNs do not allow a packet that no entry of the map allows; None where
+    no rule has any for its port, or it stays in the cluster."""
+    address = subject.packet.flow.destination
+    if verdict.entry is not None or subject.direction != "egress":
+        return None
+    if walk.cluster.in_cluster(address):
+        return None
+    rules = subject.node.having(q.ENDPOINT_RULES, subject.endpoint_id, "endpoint_id")
+    at_port = [r for r in rules if r.port in (0, subject.port) and r.direction == "egress"]
+    names = tuple(dict.fromkeys((*named.fqdns, *(n for rule in at_port for n in rule.names))))
+    if not names:
+        return None
+    why = fqdn.why_not(subject.node, subject.endpoint_id, names, address, walk.ends.name_asked)
+    if why.unread is not None:
+        walk.wanted.append((subject.node.name, why.unread))
+    return why
 
 
 def _enforced(subject: PolicySubject) -> bool | None:

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from kubectl_ebpfnet.explain.kernel import kube_proxy
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
 from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
-from kubectl_ebpfnet.explain.path.stages import forward, loadbalancing, reply_nat
+from kubectl_ebpfnet.explain.path.stages import forward, loadbalancing, proxy, reply_nat
 from kubectl_ebpfnet.explain.path.stages.losses import device_losses
 from kubectl_ebpfnet.explain.path.stages.missing_programs import without_cilium
 from kubectl_ebpfnet.explain.path.stages.policy_hop import policy_hop
@@ -61,7 +61,9 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     _conntrack(walk, here, packet)
     if not _egress_policy(walk, here, node, packet):
         return None
-    return here.to(Stage.FORWARD, packet=packet)
+    redirect = proxy.redirect_at(walk, here.node, "egress")
+    here = here.to(Stage.FORWARD, packet=packet)
+    return here if redirect is None else proxy.take(walk, here, node, redirect)
 
 
 def _to_itself(walk: PathBuilder, here: PacketState, packet: Packet) -> PacketState:
@@ -86,6 +88,9 @@ def _to_itself(walk: PathBuilder, here: PacketState, packet: Packet) -> PacketSt
 def _answered(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
     """Pass an answer: conntrack knows its connection, and no policy is asked (CT_REPLY). That of a
     backend to which this node balanced goes on past the node's stack (rev_nodeport_lb4)."""
+    redirect = proxy.redirect_at(walk, here.node, "ingress")
+    if redirect is not None:
+        return proxy.answer(walk, here, redirect)
     came = here.packet.flow
     here = reply_nat.undo(walk, here, reply_nat.Undone.BY_CILIUM)
     walk.hop(

@@ -1,0 +1,179 @@
+"""Names that pods looked up through the agent's DNS proxy, which toFQDNs rules go by.
+
+An address is allowed by a name only after the pod's own look-up of that name passed the proxy: the
+answer is kept for its TTL, and longer while a connection to the address lives. What the pod has
+from elsewhere (a longer cache of its own, another server, a fixed address) is not allowed.
+
+Source: Cilium pkg/fqdn (cache.go), pkg/fqdn/matchpattern; since 1.16 an address that a name allows
+has an identity with the label `fqdn:NAME`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.answer import Answer
+from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.fact import Fact
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.path import Evidence, Fix
+from kubectl_ebpfnet.model.proxy import FqdnEntry
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class NotLookedUp:
+    """Why names of toFQDNs do not allow an address.
+
+    Attributes:
+        text: one clause.
+        fix: what to do, None where the cache was not read.
+        evidence: the proof.
+        unread: the fact that was not read, None where it was.
+    """
+
+    text: str
+    fix: Fix | None = None
+    evidence: tuple[Evidence, ...] = ()
+    unread: Fact[FqdnEntry] | None = None
+
+
+def cache_of(node: NodeView, endpoint_id: int) -> Answer[FqdnEntry]:
+    """Return the names of an endpoint: by a question about it alone, or about all."""
+    alone = node[q.FQDN_CACHE.about("-e", str(endpoint_id))]
+    return alone if alone.known or not node[q.FQDN_CACHE].known else node[q.FQDN_CACHE]
+
+
+def why_not(
+    node: NodeView, endpoint_id: int, names: Sequence[str], address: Address, asked: str
+) -> NotLookedUp:
+    """Return why names of toFQDNs do not allow an address.
+
+    Args:
+        node: of the endpoint.
+        endpoint_id: whose policy has the names.
+        names: of its rules for the packet's port.
+        address: the packet's destination.
+        asked: the name that the user asked for, "" for an address.
+    """
+    allowed = f"toFQDNs allows {_some(names)} there"
+    table = cache_of(node, endpoint_id)
+    if not table.known:
+        return NotLookedUp(
+            f"{allowed}, and by Cilium's tables none of these names is known to have {address} "
+            "(which names the pod looked up was not read)",
+            unread=q.FQDN_CACHE.about("-e", str(endpoint_id)),
+        )
+    own = [entry for entry in table.facts if entry.endpoint_id == endpoint_id]
+    having = [entry for entry in own if address in entry.addresses]
+    proof = cite.of(table.record, *(entry.span for entry in (having or own)[:_SHOWN]))
+    proof = proof or cite.whole(table.record)
+    at = _moment(table)
+    fitting = [entry for entry in having if fits_any(entry.name, names)]
+    command = node.cilium(f"fqdn cache list -e {endpoint_id}")
+    again = Fix(
+        "Let the pod look the name up again, by the server of the rule that has dns rules: only "
+        "what passes Cilium's DNS proxy is allowed, and for its TTL.",
+        command,
+    )
+    if fitting:
+        return NotLookedUp(
+            f"{allowed}, and the FQDN cache has {address} by {_entry(fitting[0], at)}, which its "
+            "policy map does not follow",
+            Fix(f"See why the agent on {node.name} does not follow its own cache.", command), proof,
+        )  # fmt: skip
+    if having:
+        return NotLookedUp(
+            f"{allowed}; {address} is {_entry(having[0], at)}, which none of them is",
+            Fix(f"Name {having[0].name.rstrip('.')} in toFQDNs, if it is meant.", command), proof,
+        )  # fmt: skip
+    if asked and fits_any(asked, names):
+        allowed += f"; {asked} is one, and it is not in the FQDN cache with {address}"
+    else:
+        allowed += f", and no name in the FQDN cache has {address}"
+    has = ", ".join(_entry(entry, at) for entry in own[:_SHOWN])
+    return NotLookedUp(f"{allowed}: it has {has or 'no name of this pod'}", again, proof)
+
+
+def allowed_by(node: NodeView, endpoint_id: int, address: Address) -> str:
+    """Return by which looked-up names an address is known, in words; "" where none is read."""
+    table = cache_of(node, endpoint_id)
+    at = _moment(table)
+    having = [e for e in table.facts if e.endpoint_id == endpoint_id and address in e.addresses]
+    return ", ".join(_entry(entry, at) for entry in having[:_SHOWN])
+
+
+def fits_any(name: str, patterns: Iterable[str]) -> bool:
+    """Tell whether a name is one of matchName and matchPattern, in which `*` is part of one label;
+    `*` alone is every name."""
+    wanted = name.rstrip(".").lower()
+    return any(_pattern(each).fullmatch(wanted) for each in patterns)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    plain = text.rstrip(".").lower()
+    if plain == "*":
+        return re.compile(".*")
+    some = "[-a-z0-9_]*"
+    whole, rest = (rf"({some}[.])*{some}[.]", plain[3:]) if plain.startswith("**.") else ("", plain)
+    return re.compile(whole + some.join(re.escape(part) for part in rest.split("*")))
+
+
+def _entry(entry: FqdnEntry, at: datetime | None) -> str:
+    """Return `ok.example.test → 1.1.1.1 (looked up 14 s before, expires in 46 s)`."""
+    more = len(entry.addresses) - _SHOWN
+    has = ", ".join(map(str, entry.addresses[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
+    ages = []
+    if at is not None and entry.looked_up is not None:
+        ages.append(f"looked up {max(0, round((at - entry.looked_up).total_seconds()))} s before")
+    if at is not None and entry.expires is not None:
+        left = round((entry.expires - at).total_seconds())
+        ages.append(f"expires in {left} s" if left >= 0 else f"expired {-left} s before")
+    said = f" ({', '.join(ages)})" if ages else ""
+    return f"{entry.name.rstrip('.')} → {has or 'nothing'}{said}"
+
+
+def _moment(table: Answer[FqdnEntry]) -> datetime | None:
+    """Return when the cache was read, by this machine's clock."""
+    try:
+        read = datetime.fromisoformat(table.record.started) if table.record is not None else None
+    except ValueError:
+        return None
+    return read if read is None or read.tzinfo is not None else None
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def learned(node: NodeView, name: str) -> tuple[tuple[Address, ...], str, tuple[Evidence, ...]]:
+    """Return the addresses by which a node's agent knows a name, how, and the proof.
+
+    Args:
+        node: of the pod.
+        name: complete, in any case.
+    """
+    wanted = name.rstrip(".").lower()
+    table = node[q.FQDN_CACHE]
+    found = [entry for entry in table.facts if entry.name.rstrip(".") == wanted]
+    if found:
+        newest = max(found, key=lambda entry: entry.looked_up.timestamp() if entry.looked_up else 0)
+        return newest.addresses, "its FQDN cache", cite.of(table.record, newest.span)
+    labelled = {
+        identity.id: identity
+        for identity in node[q.IDENTITIES].facts
+        if f"fqdn:{wanted}" in identity.labels
+    }
+    if not labelled:
+        return (), "", ()
+    entries = [e for e in node[q.IPCACHE].facts if e.identity in labelled]
+    entries = [e for e in entries if e.prefix.num_addresses == 1]
+    proof = cite.of(node[q.IPCACHE].record, *(e.span for e in entries[:_SHOWN]))
+    return tuple(e.prefix.network_address for e in entries), "its identities", proof
