@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
+from kubectl_ebpfnet.cluster.client.api import CORE
 from kubectl_ebpfnet.cluster.resolve import find_node, find_pod, find_service, selector_text
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
 from kubectl_ebpfnet.errors import ClusterError
@@ -17,6 +19,8 @@ from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.request import PathRequest
 from kubectl_ebpfnet.parse import kube
 
+NEAREST = 100
+"""Pods that are read to find the one whose labels come nearest to a selector."""
 T = TypeVar("T")
 _SERVICE_CIDRS = "/apis/networking.k8s.io/v1/servicecidrs"
 
@@ -217,6 +221,21 @@ def _add_service(api: RecordingApi, far_end: FarEnd, service: Service) -> None:
         far_end.pods += pods
         if slices is None:  # the pods tell their nodes too
             far_end.nodes += [pod.node for pod in pods if pod.node]
+        if not pods:
+            _read_nearest(api, service)
+
+
+def _read_nearest(api: RecordingApi, service: Service) -> None:
+    """Read pods that a selector without a match may have meant: those with its keys, else any."""
+    path = f"{CORE}/namespaces/{service.namespace}/pods"
+    keys = ",".join(key for key, _ in service.selector)
+    for labels, fields in ((keys, ""), ("", "status.phase=Running")):
+        read = partial(
+            api.list, path, label_selector=labels, field_selector=fields, limit=NEAREST,
+            first_page=True,
+        )  # fmt: skip
+        if _result_or_none(read):
+            return
 
 
 def _add_node_port(api: RecordingApi, far_end: FarEnd, port: int | None) -> None:

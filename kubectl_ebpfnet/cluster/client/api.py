@@ -61,7 +61,13 @@ class Api:
         self._request("DELETE", path, query)
 
     def list(
-        self, path: str, *, label_selector: str = "", field_selector: str = "", limit: int = PAGE
+        self,
+        path: str,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = PAGE,
+        first_page: bool = False,
     ) -> Objects:
         """Return all items of a collection, read page by page, each with its apiVersion and kind.
 
@@ -72,6 +78,7 @@ class Api:
             label_selector: `labelSelector` parameter, "" for none.
             field_selector: `fieldSelector` parameter, "" for none.
             limit: items per page.
+            first_page: leave the further pages out.
 
         Raises:
             NotFound: the server does not serve this resource.
@@ -81,13 +88,15 @@ class Api:
         for restart in range(_RESTARTS + 1):
             page_size = limit if restart < _RESTARTS else 0
             try:
-                return self._pages(path, query, page_size)
+                return self._pages(path, query, page_size, first_page=first_page)
             except ApiError as e:
                 if e.status != 410 or not page_size:
                     raise
         raise AssertionError("the last round returns or raises")
 
-    def _pages(self, path: str, query: dict[str, str], limit: int) -> Objects:
+    def _pages(
+        self, path: str, query: dict[str, str], limit: int, *, first_page: bool = False
+    ) -> Objects:
         items: Objects = []
         page = dict(query)
         if limit:
@@ -108,7 +117,7 @@ class Api:
                 item.setdefault("kind", kind)
                 items.append(item)
             token = json_members.text(document, "metadata", "continue")
-            if not token:
+            if not token or first_page:
                 return items
             page["continue"] = token
 

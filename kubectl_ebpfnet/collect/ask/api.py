@@ -50,7 +50,13 @@ class RecordingApi(Api):
         return found
 
     def list(
-        self, path: str, *, label_selector: str = "", field_selector: str = "", limit: int = PAGE
+        self,
+        path: str,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = PAGE,
+        first_page: bool = False,
     ) -> Objects:
         """Read a list as Api.list does, and record it as one list without pages.
 
@@ -58,12 +64,14 @@ class RecordingApi(Api):
             path: of the list.
             label_selector, field_selector: of the Kubernetes API; "" for all objects.
             limit: objects a page.
+            first_page: leave the further pages out; the record does not tell that there were any.
         """
         argv, started = get_argv(path, label_selector, field_selector), now()
         with self._failures_kept(argv):
             items = super().list(
-                path, label_selector=label_selector, field_selector=field_selector, limit=limit
-            )
+                path, label_selector=label_selector, field_selector=field_selector, limit=limit,
+                first_page=first_page,
+            )  # fmt: skip
         stripped = secrets.strip({"apiVersion": "v1", "kind": "List", "items": items})
         self.keep_value(argv, stripped, started)
         return items
