@@ -31,6 +31,10 @@ _PASSING_ON = frozenset({
 _SETS_MARK = frozenset({"HMARK", "IPMARK"})
 DEEPEST = 64
 """Nested chains that are followed; the kernel's limit is the number of chains."""
+_FOLLOWED_EACH_TIME = 1 << 12
+"""Rules that are asked before a chain is no more followed from each rule that jumps to it."""
+_MOST_TIMES = 1 << 10
+"""Times that a chain is followed then: rules that branch give the packet ever other marks."""
 MOST_RULES = 1 << 16
 """Rules that are asked for one packet, since chains that branch may be asked very often."""
 
@@ -188,11 +192,44 @@ class ChainWalker:
         ends: where it may come to an end, so far.
         way: the rules whose jumps led to the present chain.
         rules_left: that are asked for it yet.
+        seen: what came out of chains, by their name and what of the packet may differ.
+        times: that each chain was followed.
     """
 
     ends: list[ChainEnd] = field(default_factory=list)
     way: list[AnyRule] = field(default_factory=list)
     rules_left: int = MOST_RULES
+    seen: dict[tuple[object, ...], Context | None] = field(default_factory=dict)
+    times: dict[str, int] = field(default_factory=dict)
+
+    def chain(self, name: str, here: Context | None, above: tuple[str, ...]) -> Context | None:
+        """Follow a chain; return the packet as it leaves it for the caller, None if it does not."""
+        raise NotImplementedError
+
+    def into(self, name: str, here: Context, above: tuple[str, ...]) -> Context | None:
+        """Follow a chain as `chain`; where rules branch so often that chains are followed again and
+        again, once for each packet that differs: its ends are there already.
+
+        Args:
+            name: of the chain.
+            here: the packet.
+            above: the chains that led there.
+        """
+        key = (
+            name, here.mark, here.connmark, here.state, here.tracked, here.translated,
+            here.untracked_by, bool(here.assumed),
+        )  # fmt: skip
+        self.times[name] = self.times.get(name, 0) + 1
+        if self.rules_left < MOST_RULES - _FOLLOWED_EACH_TIME:
+            if key in self.seen:
+                return self.seen[key]
+            if self.times[name] > _MOST_TIMES:
+                self.rules_left = 0
+                return None
+        after = self.chain(name, here, above)
+        if self.rules_left > 0:
+            self.seen[key] = after
+        return after
 
     def end(self, target: str, rule: AnyRule | None, here: Context, doubt: str = "") -> None:
         """Add an end.
@@ -252,7 +289,7 @@ class _Walker(ChainWalker):
             if target in above or len(above) > DEEPEST:
                 return self._anything(rule, here, f"chain {target} is nested too deep")
             self.way.append(rule)
-            after = self.chain(target, here, above)
+            after = self.into(target, here, above)
             self.way.pop()
             return after
         if target == "ACCEPT" or target in LOSING | TRANSLATING:

@@ -152,7 +152,7 @@ class _Walker(ChainWalker):
                 0
             ]
         self.way.append(rule)
-        after = self.chain(name, here, above)
+        after = self.into(name, here, above)
         self.way.pop()
         return after
 

@@ -15,6 +15,7 @@ import pytest
 
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.explain.kernel.context import Context
+from kubectl_ebpfnet.explain.kernel.nft_matches import holds
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables
 from kubectl_ebpfnet.explain.path.stages.passage import Native
 from kubectl_ebpfnet.model.evidence import (
@@ -483,3 +484,44 @@ def test_a_source_that_is_one_of_several(address: dict[str, Any], words: str) ->
     path = ask(changed(NATIVE, more=(ruleset(agent_place("node2"), at),)), "client", f"{TO}:80")
     assert path.verdict is Verdict.UNKNOWN
     assert words in path.reason
+
+
+# --- chains that branch ---------------------------------------------------------------------------
+
+UNREAD = {"match": {"op": "==", "left": {"meta": {"key": "cgroup"}}, "right": 7}}
+
+
+def set_bit(number: int) -> dict[str, Any]:
+    mark = {"meta": {"key": "mark"}}
+    return {"mangle": {"key": mark, "value": {"^": [mark, (number * 2654435761) & 0xFFFFFFFF]}}}
+
+
+@pytest.mark.parametrize("first", [[], [UNREAD], [set_bit]])
+def test_chains_that_branch_at_every_rule_end_soon(
+    first: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of 40 chains jumps twice to the next: 2^40 ways, as a hostile node may have them."""
+    asked = []
+
+    def counted(*of: Any) -> Any:
+        asked.append(1)
+        return holds(*of)
+
+    monkeypatch.setattr("kubectl_ebpfnet.explain.kernel.nft.holds", counted)
+
+    def jumps(at: int) -> list[list[Any]]:
+        before = [[each(2 * at + n) if callable(each) else each for each in first] for n in (0, 1)]
+        return [[*each, {"jump": {"target": f"c{at + 1}"}}] for each in before]
+
+    last = {"family": "inet", "table": "guard", "name": "c40",
+            "rules": [[match("tcp", "dport", 81 if first == [set_bit] else 80), DROP]]}  # fmt: skip
+    below = [{**last, "name": f"c{at}", "rules": jumps(at)} for at in range(1, 40)]
+    path = on_node(chain("forward", 0, *jumps(0), name="c0"), *below, last)
+    assert len(asked) < 30_000
+    if first == [set_bit]:
+        assert path.verdict is Verdict.UNKNOWN
+        assert "the chains are too many to be followed" in path.reason
+    elif first:
+        assert "meta cgroup of nft inet guard c0 rule 1" in path.reason
+    else:
+        assert dropped_at(path).summary.endswith("rule 1 tcp dport 80 drop")
