@@ -107,7 +107,7 @@ def decided(walk: PathBuilder, subject: PolicySubject, doubt: str = "") -> bool:
         policy_outcome.undecided(walk, subject, verdict, evidence, named)
         return True
     if verdict.allowed:
-        policy_outcome.allowed(walk, subject, verdict, evidence, named)
+        policy_outcome.allowed(walk, subject, verdict, evidence, named, behind)
         return True
     audit = policy_map.audit(walk.cluster, node, endpoint_id, subject.packet.flow)
     if audit.on:

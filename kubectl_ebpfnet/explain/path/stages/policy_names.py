@@ -6,6 +6,7 @@ The map decides the packet's way: it is what the datapath looks at. The objects 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -20,10 +21,12 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.cilium import PolicyEntry
 from kubectl_ebpfnet.model.path import Evidence, Fix
 from kubectl_ebpfnet.model.policy import Policy
 
 _SHOWN = 3
+_NAME = re.compile(r"[a-z0-9.-]{1,253}")
 REALIZED = timedelta(seconds=3)
 """How long an agent takes to put a changed policy into its endpoints' maps."""
 
@@ -39,6 +42,7 @@ class Names:
         fix: how.
         evidence: the rules.
         disagreement: why map and policies disagree, "" where they do not, or nobody can tell.
+        older: why the map is that of older policies, though these allow the packet too.
         unknown: why the name is not known, "" where it is.
         allowing: the rules that allow the packet.
         fqdns: names of toFQDNs that rules allow at this port.
@@ -50,6 +54,7 @@ class Names:
     fix: Fix | None = None
     evidence: tuple[Evidence, ...] = ()
     disagreement: str = ""
+    older: str = ""
     unknown: str = ""
     allowing: tuple[RuleAnswer, ...] = ()
     fqdns: tuple[str, ...] = ()
@@ -65,7 +70,8 @@ def names(cluster: ClusterView, subject: PolicySubject, verdict: PolicyVerdict) 
     """
     answer, other = said_by_policies(cluster, subject)
     if verdict.allowed:
-        return _allowed(cluster, subject, answer, specific=_is_specific(verdict))
+        assert verdict.entry is not None
+        return _allowed(cluster, subject, answer, verdict.entry)
     if verdict.allowed is None:
         return _undecided(cluster, subject, answer)
     denied = _denied(cluster, subject, verdict, answer, other)
@@ -93,17 +99,11 @@ def said_by_policies(cluster: ClusterView, subject: PolicySubject) -> tuple[Poli
     ), other
 
 
-def _is_specific(verdict: PolicyVerdict) -> bool:
-    """Tell whether a policy must have made the entry: without one, all may pass."""
-    entry = verdict.entry
-    return entry is not None and (entry.identity != 0 or bool(entry.protocol))
-
-
 # --- what the map allows --------------------------------------------------------------------------
 
 
 def _allowed(
-    cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswer, *, specific: bool
+    cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswer, entry: PolicyEntry
 ) -> Names:
     rules = answer.matching(deny=False)
     if answer.allowed is False:
@@ -112,7 +112,11 @@ def _allowed(
             disagreement=f"{denied}: {_behind(subject, answer)}",
             evidence=_cited(cluster, answer.matching(deny=True)),
             object=_first(answer).title,
-        )  # fmt: skip
+        )
+    older = _older(answer, rules, entry)
+    if older:
+        why = f"{_rules(rules)} would allow it, but {older}: {_behind(subject, answer)}"
+        return Names(older=why, evidence=_cited(cluster, rules))
     if rules:
         return Names(
             f", by {_rules(rules)}", evidence=_cited(cluster, rules), allowing=tuple(rules)
@@ -122,12 +126,30 @@ def _allowed(
     may = answer.undecided(deny=False)
     if may and not answer.unread:
         one = f"by {_rules(may)}" if len(may) == 1 else f"by one of {_rules(may)}"
-        return Names(f", {one}", evidence=_cited(cluster, may))
-    if not specific:
-        return Names()
-    return Names(
-        f" (by which policy is not known: {answer.why})", unknown=answer.why
-    )  # fmt: skip
+        allowing = tuple(may) if len(may) == 1 else ()
+        return Names(f", {one}", evidence=_cited(cluster, may), allowing=allowing)
+    if entry.identity == 0 and not entry.protocol:
+        return Names()  # as without a policy
+    return Names(f" (by which policy is not known: {answer.why})", unknown=answer.why)
+
+
+def _older(answer: PolicyAnswer, rules: Sequence[RuleAnswer], entry: PolicyEntry) -> str:
+    """Say what of an entry none of the rules that allow the packet would make, "" for nothing."""
+    known = answer.allowed and answer.denying_by_default and not answer.undecided(deny=False)
+    if not rules or not known:
+        return ""
+    if entry.identity == 0 and not entry.protocol and not any(map(_is_for_all, rules)):
+        return "its policy map allows everything, as that of an endpoint without policies does"
+    if not entry.proxy_port and all(each.rule.proxy for each in rules):
+        return "its policy map lets it pass without the proxy"
+    return ""
+
+
+def _is_for_all(answer: RuleAnswer) -> bool:
+    """Tell whether a rule makes an entry for everyone at every port."""
+    peers, ports = answer.rule.peers, answer.rule.ports
+    everyone = peers.anyone or "all" in peers.entities or () in peers.endpoints
+    return everyone and (ports is None or any(each.high - each.low == 0xFFFF for each in ports))
 
 
 # --- what it denies -------------------------------------------------------------------------------
@@ -173,6 +195,10 @@ def _denied_by_default(
     beside = _beside(answer, other)
     one = nearest or beside
     policy = one.policy if one is not None else answer.denying_by_default[0]
+    first = [policy] if policy in answer.denying_by_default else []
+    answer = replace(
+        answer, denying_by_default=(*dict.fromkeys((*first, *answer.denying_by_default)),)
+    )
     cause = _why_denied(cluster, subject, answer)
     advice = f"Add a rule that allows {what} to {policy.title}."
     if beside is not None:
@@ -263,11 +289,14 @@ def _rules(answers: Sequence[RuleAnswer]) -> str:
 
 def _rule(each: RuleAnswer, answer: PolicyAnswer) -> str:
     """Name a rule, and its policy where there are several."""
-    policies = {one.policy for one in answer.rules}
+    policies = {one.policy for one in answer.rules} | set(answer.denying_by_default)
     return text.rule(each.rule) if len(policies) == 1 else _rules([each])
 
 
 def _edit(policy: Policy) -> str:
+    """Return the command that edits a policy, "" where its name is none of Kubernetes'."""
+    if not all(map(_NAME.fullmatch, (policy.name, policy.namespace or "-"))):
+        return ""
     within = f" -n {policy.namespace}" if policy.namespace else ""
     return f"kubectl edit {policy.kind.lower()}{within} {policy.name}"
 

@@ -47,6 +47,7 @@ def allowed(
     verdict: policy.PolicyVerdict,
     evidence: tuple[Evidence, ...],
     named: Names,
+    behind: str,
 ) -> None:
     """Add the hop of a packet that may pass, or may after more was decided."""
     entry = verdict.entry
@@ -55,11 +56,13 @@ def allowed(
         f"{subject.direction} policy of {subject.name} allows it {subject.side} "
         f"{_who(walk, subject)}: {policy.describe(entry)}{named.by}"
     )
-    evidence += () if named.disagreement else named.evidence
+    contrary = named.disagreement or ("" if behind else named.older)
+    evidence += () if contrary else named.evidence
     known = fqdn.allowed_by(subject.node, subject.endpoint_id, subject.packet.flow.destination)
     if known and subject.direction == "egress" and entry.identity:
         summary += f"; it is {known} in the FQDN cache"
-    disagreement(walk, subject, named)
+    if contrary:
+        _does_not_follow(walk, subject, named, contrary)
     seen = passed_now(walk, subject.node.name)
     where = subject.where
     if entry.auth and not seen:
@@ -87,18 +90,19 @@ def allowed(
         )  # fmt: skip
 
 
-def disagreement(walk: PathBuilder, subject: PolicySubject, named: Names) -> None:
-    """Warn where the map lets pass what the policies in the cluster deny."""
-    if named.disagreement:
-        show = subject.node.cilium(f"endpoint log {subject.endpoint_id}")
-        walk.finding(
-            Severity.WARNING,
-            f"the policy map of {subject.name} on {subject.node.name} does not follow the "
-            "policies in the cluster",
-            f"{named.disagreement}. The map decides; `{show}` in the agent on "
-            f"{subject.node.name} shows what it waits for.",
-            named.evidence,
-        )
+def _does_not_follow(
+    walk: PathBuilder, subject: PolicySubject, named: Names, contrary: str
+) -> None:
+    """Warn where the map lets pass what the policies in the cluster deny, or allow otherwise."""
+    show = subject.node.cilium(f"endpoint log {subject.endpoint_id}")
+    walk.finding(
+        Severity.WARNING,
+        f"the policy map of {subject.name} on {subject.node.name} does not follow the policies in "
+        "the cluster",
+        f"{contrary}. The map decides; `{show}` in the agent on {subject.node.name} shows what it "
+        "waits for.",
+        named.evidence,
+    )
 
 
 def audited(

@@ -1,0 +1,234 @@
+"""Which policy a verdict of the map comes from, where the objects are changed, denied or unread.
+
+A real cluster whose policies each select one pod (tests/features/policies).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.cli import arguments
+from kubectl_ebpfnet.explain.path.walk import explain
+from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, bundle_of
+from kubectl_ebpfnet.model.path import Path as Answer
+from kubectl_ebpfnet.model.path import Severity, Verdict
+
+CAPTURE = Path(__file__).parents[2] / "features" / "policies" / "agent.zip"
+POLICIES = ("get", "ciliumnetworkpolicies", "-A")
+KUBERNETES = ("get", "networkpolicies", "-A")
+GROUPS = ("get", "ciliumcidrgroups")
+DENIED = "list {} in the whole cluster"
+
+Change = Callable[[Record], Record | None]
+
+
+@cache
+def recorded() -> Bundle:
+    return open_bundle(CAPTURE)
+
+
+def changed(*changes: Change) -> Bundle:
+    """The records, each changed by those that are about it."""
+    kept = []
+    for record in recorded().records:
+        found: Record | None = record
+        for change in changes:
+            found = change(found) if found is not None else None
+        kept += [found] if found is not None else []
+    return bundle_of(kept, "x.zip")
+
+
+def of(argv: tuple[str, ...], change: Change) -> Change:
+    return lambda record: change(record) if record.argv == argv else record
+
+
+def unread(argv: tuple[str, ...]) -> Change:
+    return of(argv, lambda _: None)
+
+
+def denied(argv: tuple[str, ...]) -> Change:
+    def fail(record: Record) -> Record:
+        verb = DENIED.format(argv[1])
+        error = f"you may not {verb}"
+        return replace(record, exit_code=None, stdout=InMemory(), error=error, denied=verb)
+
+    return of(argv, fail)
+
+
+def edited(name: str, edit: Callable[[dict[str, Any]], None]) -> Change:
+    """One policy is edited, after its map was computed."""
+
+    def change(record: Record) -> Record:
+        value = json.loads(record.stdout.read())
+        (policy,) = (item for item in value["items"] if item["metadata"]["name"] == name)
+        edit(policy)
+        return replace(record, stdout=InMemory(json.dumps(value).encode()))
+
+    return of(POLICIES, change)
+
+
+def added(*items: dict[str, Any], argv: tuple[str, ...] = KUBERNETES) -> Change:
+    def change(record: Record) -> Record:
+        value = {"kind": "List", "apiVersion": "v1", "items": list(items)}
+        return replace(record, stdout=InMemory(json.dumps(value).encode()))
+
+    return of(argv, change)
+
+
+def ask(source: str, destination: str, *changes: Change) -> Answer:
+    there = arguments.destination(destination)
+    number = arguments.protocol("tcp", there)
+    request = arguments.request(arguments.source(source), there, number, "default", "")
+    return explain(request, changed(*changes))
+
+
+def warnings(path: Answer) -> list[str]:
+    return [f"{f.title}: {f.detail}" for f in path.findings if f.severity is Severity.WARNING]
+
+
+def hop_of(path: Answer, words: str) -> str:
+    (found,) = (hop.summary for hop in path.hops if hop.kind == "policy" and words in hop.summary)
+    return found
+
+
+TO_RANGE = ("pod/client", "pod/t-range:9000")
+
+
+def test_the_rule_is_cited() -> None:
+    path = ask(*TO_RANGE)
+    assert path.drop is not None
+    assert path.drop.object == "CiliumNetworkPolicy default/portrange"
+    hop = path.hops[path.drop.hop - 1]
+    quoted = [line for each in hop.evidence for line in each.excerpt if "toPorts" in line]
+    assert json.loads(quoted[0])["toPorts"][0]["ports"][0]["endPort"] == 8100
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (denied(POLICIES), "this user may not list ciliumnetworkpolicies in the whole cluster"),
+        (
+            unread(POLICIES),
+            "the records have no list of ciliumnetworkpolicies of namespace default",
+        ),
+    ],
+)
+def test_without_the_policies_the_map_decides_and_the_name_is_unknown(
+    change: Change, why: str
+) -> None:
+    path = ask(*TO_RANGE, change)
+    assert path.verdict is Verdict.DROPPED
+    assert path.drop is not None
+    assert path.drop.object == ""
+    assert "which policy denies it is not known" in path.cause
+    assert why in path.cause
+    let_in = ask("pod/client", "pod/t-range:8080", change)
+    assert let_in.verdict in (Verdict.REACHABLE, Verdict.DELIVERED)
+    assert "by which policy is not known: " in hop_of(let_in, "endpoint 1209")
+    assert why in hop_of(let_in, "endpoint 1209")
+    assert warnings(let_in) == []
+
+
+def test_one_kind_that_may_not_be_read_leaves_the_known_names() -> None:
+    for change in (denied(KUBERNETES), unread(KUBERNETES)):
+        path = ask(*TO_RANGE, change)
+        assert "CiliumNetworkPolicy default/portrange selects pod default/t-range" in path.cause
+        let_in = ask("pod/client", "pod/t-range:8080", change)
+        assert "by CiliumNetworkPolicy default/portrange" in hop_of(let_in, "endpoint 1209")
+        other = ask("pod/client", "pod/t-nodd:8080", change)  # nothing is claimed of the unread
+        assert "no policy" not in hop_of(other, "ingress policy")
+
+
+def test_groups_that_may_not_be_read() -> None:
+    path = ask("pod/c-cg", "1.1.2.1:80", denied(GROUPS))
+    assert "CiliumNetworkPolicy default/cidrgroup selects pod default/c-cg" in path.cause
+    let_out = ask("pod/c-cg", "1.1.1.1:80", denied(GROUPS))
+    assert "by CiliumNetworkPolicy default/cidrgroup egress[0]" in hop_of(let_out, "endpoint 3338")
+
+
+def widen(policy: dict[str, Any]) -> None:
+    policy["spec"]["ingress"][0]["toPorts"][0]["ports"][0]["endPort"] = 9100
+
+
+def test_a_rule_that_the_map_does_not_follow_is_the_finding() -> None:
+    path = ask(*TO_RANGE, edited("portrange", widen))
+    assert path.verdict is Verdict.DROPPED
+    assert "ingress[0] (from every pod in namespace default at 8000-9100/TCP) allows it, but its " \
+        "policy map does not: the agent on node1 is behind" in path.cause  # fmt: skip
+    assert path.fix is not None
+    assert "agent on node1" in path.fix.text
+    assert path.drop is not None
+    assert path.drop.object == ""
+
+    def late(policy: dict[str, Any]) -> None:
+        widen(policy)
+        policy["metadata"]["creationTimestamp"] = read_at()
+
+    assert "changed just before the map was read" in ask(*TO_RANGE, edited("portrange", late)).cause
+
+
+def read_at() -> str:
+    maps = (r for r in recorded().records if r.argv[1:4] == ("bpf", "policy", "get"))
+    return next(record.started for record in maps if record.ok)
+
+
+def test_what_the_map_allows_against_the_policies_is_the_finding() -> None:
+    block = {
+        "kind": "NetworkPolicy",
+        "metadata": {"namespace": "default", "name": "nobody"},
+        "spec": {"podSelector": {"matchLabels": {"app": "client"}}, "policyTypes": ["Egress"]},
+    }
+    path = ask("pod/client", "pod/t-range:8080", added(block))
+    assert path.verdict in (Verdict.REACHABLE, Verdict.DELIVERED)
+    (said,) = warnings(path)
+    assert "policy map of endpoint 3084 on node2 does not follow the policies" in said
+    assert "NetworkPolicy default/nobody selects pod default/client, and no egress rule" in said
+    assert "by NetworkPolicy" not in hop_of(path, "endpoint 3084")
+
+
+def test_a_deleted_policy_that_the_map_still_has_is_the_finding() -> None:
+    path = ask("pod/c-ed", "1.1.1.1:80", added(argv=POLICIES))
+    assert path.verdict is Verdict.DROPPED
+    assert "no policy selects it for egress, but its policy map does not" in path.cause
+
+
+def test_a_cidr_that_has_the_address_of_a_pod_or_node_is_said_to_select_none() -> None:
+    def by_address(policy: dict[str, Any]) -> None:
+        policy["spec"]["ingress"] = [{"fromCIDR": ["10.44.0.0/16"]}]
+
+    path = ask("pod/client", "pod/t-ns:8080", edited("ns", by_address))
+    assert "ingress[0] (from 10.44.0.0/16) has the address, but CIDRs of Cilium select no pods " \
+        "and nodes" in path.cause  # fmt: skip
+    assert path.fix is not None
+    assert "by labels" in path.fix.text
+
+
+def test_several_policies_are_all_named() -> None:
+    items = [
+        {"kind": "NetworkPolicy", "metadata": {"namespace": "default", "name": f"p{n}"},
+         "spec": {"podSelector": {"matchLabels": {"app": "t-range"}}, "policyTypes": ["Ingress"]}}
+        for n in range(5)
+    ]  # fmt: skip
+    path = ask(*TO_RANGE, added(*items))
+    assert "CiliumNetworkPolicy default/portrange" in path.cause
+    assert "and 3 more select pod default/t-range" in path.cause
+    assert "the nearest is CiliumNetworkPolicy default/portrange ingress[0]" in path.cause
+    assert path.drop is not None
+    assert path.drop.object == "CiliumNetworkPolicy default/portrange"
+
+
+def test_names_of_strangers_are_harmless() -> None:
+    def odd(policy: dict[str, Any]) -> None:
+        policy["metadata"]["name"] = "x; rm -rf / \x1b[31m"
+
+    path = ask(*TO_RANGE, edited("portrange", odd))
+    assert path.fix is not None
+    assert path.fix.command == ""
