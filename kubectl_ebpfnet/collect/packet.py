@@ -20,8 +20,6 @@ MOST_LOOKUPS = 8
 """How many destinations to look up; a Service may have hundreds of backends."""
 MOST_ROWS = 100
 """How many addresses select rows: they are words of an exec's address, which proxies limit."""
-MOST_PEERS = 16
-"""How many of them select lines; those to others are found among the newest of the pod."""
 _ENDS = {TCP: Need.ENDS_TCP, UDP: Need.ENDS_UDP, SCTP: Need.ENDS_SCTP}
 """The sockets that may take a packet of a protocol."""
 
@@ -55,23 +53,23 @@ def packet_scope(
     front = [*([asked] if asked else []), *far_end.frontends]
     behind = [address for pod in far_end.pods for address in pod.addresses]
     destinations = [*dict.fromkeys([*front, *behind])]
+    flows: list[FlowFilter] = []
+    beside: list[FlowFilter] = []
+    for source in (source for source in sources if source.version in versions):
+        any_source = sender.host_network
+        flows += packet_flows(source, request, front, destinations, any_source=any_source)
+        beside += other_flows(source, request, front, any_source=any_source)
     return Scope(
         need,
-        tuple(
-            flow
-            for source in sources
-            if source.version in versions
-            for flow in packet_flows(
-                source, request, front, destinations, any_source=sender.host_network
-            )
-        ),
-        tuple(
+        tuple(flows),
+        tuple(beside),
+        packets=tuple(
             (source, end)
             for end in destinations[:MOST_LOOKUPS]
             for source in sources
             if source.version == end.version
         ),
-        _ENDS.get(request.protocol, NOBODY),
+        ends=_ENDS.get(request.protocol, NOBODY),
     )
 
 
@@ -123,9 +121,8 @@ def packet_flows(
     *,
     any_source: bool = False,
 ) -> list[FlowFilter]:
-    """Return filters of a packet's lines in tables that grow with traffic, what matters most first:
-    each brings home its newest lines. A pod may have 60,000 entries beside, of other protocols and
-    to other places.
+    """Return filters of a packet's entries in tables that grow with traffic, what matters most
+    first: each brings home its newest.
 
     Args:
         source: the sender's address.
@@ -138,8 +135,24 @@ def packet_flows(
     protocol, port = request.protocol, request.port
     one, some = ([end for end in ends if end.version == source.version] for ends in (front, ends))
     sender = None if any_source else source
-    flows = [FlowFilter(sender, None, end, port, protocol) for end in one[:MOST_PEERS] if port]
-    flows += [FlowFilter(sender, None, end, None, protocol) for end in some[:MOST_PEERS]]
+    flows = [FlowFilter(sender, None, end, port, protocol) for end in one if port]
+    behind = [end for end in some if not port or end not in one]
+    return flows + [FlowFilter(sender, None, end, None, protocol) for end in behind]
+
+
+def other_flows(
+    source: Address, request: PathRequest, front: Sequence[Address], *, any_source: bool = False
+) -> list[FlowFilter]:
+    """Return filters of what is wanted beside a packet's entries, of which a pod may have 60,000:
+    other ports of the destination, where else the pod sends, and the errors that came back.
+
+    Args:
+        source, request, front, any_source: as of `packet_flows`.
+    """
+    protocol = request.protocol
+    sender = None if any_source else source
+    one = [end for end in front if end.version == source.version and request.port]
+    flows = [FlowFilter(sender, None, end, None, protocol) for end in one]
     flows.append(FlowFilter(source, protocol=protocol))
     error = ICMP if source.version == 4 else ICMPV6  # what came back instead of an answer
     return flows if protocol == error else [*flows, FlowFilter(source, protocol=error)]

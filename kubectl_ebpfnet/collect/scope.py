@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from kubectl_ebpfnet.collect.ask.question import Question, snat_end
+from kubectl_ebpfnet.collect.ask.question import NEWEST, Question, snat_end
 from kubectl_ebpfnet.model.catalogue import (
     FACTS,
     FIB,
@@ -28,6 +28,8 @@ class Scope:
     Attributes:
         need: selects rows: those that any of these users needs.
         flows: select entries of tables that grow with traffic; () selects all.
+        beside: the same, of what is wanted beside the flows that the run is about.
+        newest: how many entries of each, 0 for all.
         packets: sources and destinations to look up in the kernel's routing.
         ends: what is needed besides of a place where the packet may end.
         rows: addresses that select rows of tables of addresses; () selects all.
@@ -35,6 +37,8 @@ class Scope:
 
     need: Need
     flows: tuple[FlowFilter, ...] = ()
+    beside: tuple[FlowFilter, ...] = ()
+    newest: int = NEWEST
     packets: tuple[tuple[Address, Address], ...] = ()
     ends: Need = NOBODY
     rows: tuple[Address, ...] = ()
@@ -67,23 +71,21 @@ class Scope:
             by_exec = () if fact.node_pod_only else fact.forms
             asked = fact.node_argv if by_node_pod else by_exec
             if asked and place.kind in fact.places and need & self.need and not fact.takes:
-                flows = self.flows if fact.by_flow else ()
                 if fact.select:
                     found[asked] = Question(fact.about(*self._selected(fact.select)), place)
                     continue
-                if by_node_pod:  # it selects with any of them, and keeps all
-                    flows = tuple(
-                        flow
-                        for flow in flows
-                        if not any(other.covers(flow) for other in flows if other != flow)
-                    )
-                rows = self.rows if fact.by_address and not by_node_pod else ()
-                found.setdefault(asked, Question(fact, place, netns, flows, rows))
+                question = Question(fact, place, netns)
+                if fact.by_flow:
+                    question = Question(fact, place, netns, self.flows, self.beside, self.newest)
+                elif fact.by_address and self.rows:
+                    flows = self.flows if by_node_pod else ()  # of the wildcard, their ports
+                    question = Question(fact, place, netns, flows, rows=self.rows)
+                found.setdefault(asked, question)
         return list(found.values())
 
     def _selected(self, flag: str) -> list[str]:
         """Return the words by which a command itself selects the flows; [] selects all."""
-        addresses = [flow.address or flow.peer for flow in self.flows]
+        addresses = [flow.address or flow.peer for flow in (*self.flows, *self.beside)]
         if None in addresses:
             return []
         return [word for address in dict.fromkeys(addresses) for word in (flag, str(address))]
@@ -127,10 +129,11 @@ def flows_scope(addresses: tuple[Address, ...], peers: tuple[FlowFilter, ...]) -
     by_peer = tuple(f for f in peers if f.peer is not None or f.protocol is not None)
     if not addresses:
         return Scope(Need.FLOWS, by_peer)
-    asked = (
+    asked = tuple(
         FlowFilter(address, None, peer.peer, peer.peer_port, peer.protocol)
         for address in addresses
         for peer in by_peer
         if peer.peer is None or peer.peer.version == address.version
     )
-    return Scope(Need.FLOWS, (*asked, *(FlowFilter(address=address) for address in addresses)))
+    own = tuple(FlowFilter(address=address) for address in addresses)
+    return Scope(Need.FLOWS, asked, own) if asked else Scope(Need.FLOWS, own)

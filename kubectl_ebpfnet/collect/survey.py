@@ -207,7 +207,7 @@ def ask_node(
         instead: as for Gatherer.ask.
     """
     own = [] if isinstance(answerer, Record) else scope.questions(answerer.place)
-    gatherer.ask(answerer, [*further, *own], instead)
+    gatherer.ask(answerer, [*own, *further], instead)
 
 
 def _of_pod(pod: Pod, scope: Scope) -> Iterator[Question]:

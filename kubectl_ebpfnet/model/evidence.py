@@ -13,6 +13,9 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
+from kubectl_ebpfnet.model.net import Flow
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter
+
 
 class PlaceKind(StrEnum):
     """Where a command ran."""
@@ -200,8 +203,11 @@ class Record:
         denied: the RBAC permission that was missing, e.g. `create pods/exec in namespace x`.
         line_filter: when not (), stdout has only the lines with any of these strings. Captures
             call it `kept`.
-        left_out: how many lines that fit `line_filter` were left out beside the newest; of a table
-            of addresses, how many that do not fit.
+        left_out: how many entries of the flows that were asked for are older than the newest, which
+            alone are in stdout; of a table of addresses, how many lines do not fit.
+        beside_left_out: the same of others beside them, which were asked for as well: what else a
+            pod has. Both are 0 without `line_filter`.
+        flows: filters of the flows that were asked for; () for all.
         counts: of a table of connections with `line_filter`, where its lines were counted.
     """
 
@@ -216,6 +222,8 @@ class Record:
     denied: str = ""
     line_filter: tuple[str, ...] = ()
     left_out: int = 0
+    beside_left_out: int = 0
+    flows: tuple[FlowFilter, ...] = ()
     counts: LineCounts | None = None
 
     @property
@@ -237,6 +245,16 @@ class Record:
     def beginning(self) -> bytes:
         """The first bytes of stdout, at most a chunk: enough for an error or a single answer."""
         return next(iter(self.stdout.chunks()), b"")
+
+    def has_all(self, *flows: Flow) -> bool:
+        """Tell whether a table with `line_filter` lacks no entry of any of these flows for being
+        too old: none of the flows that were asked for was left out, and none beside, or it is one
+        of them."""
+        if self.left_out:
+            return False
+        return not self.beside_left_out or all(
+            any(wanted.fits(flow) for wanted in self.flows) for flow in flows
+        )
 
     def why_not(self) -> str:
         """Return why this record has no answer, one sentence; "" when it has one."""

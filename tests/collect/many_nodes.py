@@ -19,7 +19,7 @@ PROGRAMS = "\n".join(("ip", "tc", "bpftool", "iptables-save", "conntrack", "cili
 
 def questions(argv: list[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield the first form of each question of a script's argv, with the number of the command."""
-    number, words = 0, argv[8:]
+    number, words = 0, argv[9:]
     while words:
         number += 1
         if words[0] == "@":

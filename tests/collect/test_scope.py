@@ -94,7 +94,7 @@ def argv_of(question: Question) -> tuple[str, ...]:
 
 
 def cell(question: Question | None) -> str:
-    return "" if question is None else "f" if question.flows else "x"
+    return "" if question is None else "f" if question.flows or question.beside else "x"
 
 
 def test_a_packet_is_asked_what_it_needs() -> None:
@@ -196,13 +196,20 @@ def test_flows_become_rules_for_lines() -> None:
         FlowFilter(ADDRESS, peer=peer, peer_port=80, protocol=TCP) for peer in (PEER, ADDRESS6)
     ]
     flows += [FlowFilter(ADDRESS, protocol=ICMP), FlowFilter(ADDRESS6, 53), FlowFilter()]
-    own, protocol = str(ADDRESS), "TCP |tcp "
-    full = f"{ADDRESS6}|{ADDRESS6.exploded}"
     assert Question(q.CT, AGENT, flows=tuple(flows)).line_rules.split("\n") == [
-        f"{own}\t{protocol}\t{PEER}|{full}\t:80 |port=80 ",
-        f"{own}\tICMP |icmp ",
-        f"{full}\t:53 |port=53 ",
+        f" {ADDRESS}:\tTCP \t {PEER}:| {ADDRESS6}:| [{ADDRESS6}]:\t:80 ",
+        f" {ADDRESS}:\tICMP ",
+        f" {ADDRESS6}:| [{ADDRESS6}]:\t:53 ",
         " ",
+    ]
+    full = f"={ADDRESS6} |={ADDRESS6.exploded} "
+    asked = Question(q.CONNTRACK, AGENT, flows=tuple(flows[:1]), beside=tuple(flows[2:]))
+    assert asked.line_rules.split("\n") == [
+        f"={ADDRESS} \ttcp \t={PEER} \tport=80 ",
+        f"-\t={ADDRESS} \ticmp ",
+        f"-\t{full}\tport=53 ",
+        "-\t ",
+        f"+\t dst={PEER} \t dport=80 \ttcp ",
     ]
     to_end = Question(q.NAT, AGENT, flows=tuple(flows)).line_rules.split("\n")[-1]
     assert to_end == f"+\t -> {PEER}:80 XLATE_SRC \tTCP OUT "
@@ -212,7 +219,8 @@ def test_flows_become_rules_for_lines() -> None:
 def test_flows_of_a_pod_are_filtered_by_its_addresses_and_those_of_a_node_by_the_peer() -> None:
     peers = (FlowFilter(peer=PEER), FlowFilter(port=80))
     whole = FlowFilter(ADDRESS)
-    assert flows_scope((ADDRESS,), peers).flows == (FlowFilter(ADDRESS, peer=PEER), whole)
+    asked = flows_scope((ADDRESS,), peers)
+    assert (asked.flows, asked.beside) == ((FlowFilter(ADDRESS, peer=PEER),), (whole,))
     assert flows_scope((ADDRESS,), ()).flows == (whole,)
     assert flows_scope((), peers).flows == peers[:1]  # no command filters by a port alone
     assert flows_scope((), ()).flows == ()
@@ -240,11 +248,13 @@ def test_a_packets_lines_are_selected_by_what_matters_most() -> None:
         next(one for one in scope.questions(place, None) if one.fact is q.CT)
         for place in (AGENT, NODE)
     )
-    own, tcp = "10.0.0.1", "TCP |tcp "
+    own = " 10.0.0.1:\tTCP "
     assert agent.line_rules.split("\n") == [
-        f"{own}\t{tcp}\t10.0.0.9\t:80 |port=80 ",
-        f"{own}\t{tcp}\t10.0.0.9|10.0.0.7",
-        f"{own}\t{tcp}",
-        f"{own}\tICMP |icmp ",
+        f"{own}\t 10.0.0.9:\t:80 ",
+        f"{own}\t 10.0.0.7:",
+        f"-\t{own}\t 10.0.0.9:",
+        f"-\t{own}",
+        "-\t 10.0.0.1:\tICMP ",
     ]
-    assert node.flows == (FlowFilter(ADDRESS, protocol=TCP), FlowFilter(ADDRESS, protocol=ICMP))
+    assert (node.flows, node.beside) == (agent.flows, agent.beside)
+    assert [flow.peer_port for flow in agent.flows] == [80, None]

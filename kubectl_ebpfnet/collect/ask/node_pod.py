@@ -29,6 +29,7 @@ from kubectl_ebpfnet.model.protocol import codec
 from kubectl_ebpfnet.model.protocol.questions import (
     PROGRAM,
     PROTOCOL,
+    LeftOut,
     NodeRequest,
 )
 from kubectl_ebpfnet.model.untrusted import json_value
@@ -175,7 +176,14 @@ def _request_lines(questions: Sequence[Question]) -> bytes:
             {
                 "protocol": PROTOCOL,
                 **codec.plain(
-                    NodeRequest(number, question.fact.node_argv, question.netns, question.flows)
+                    NodeRequest(
+                        number,
+                        question.fact.node_argv,
+                        question.netns,
+                        question.flows,
+                        question.beside,
+                        question.newest if question.flows or question.beside else 0,
+                    )
                 ),
             }
         )
@@ -202,5 +210,26 @@ def _answer_records(
         stderr = str(header.get("error") or "").encode()
         output = body.output()
         code = code if isinstance(code, int) and not isinstance(code, bool) else 1
-        kept = question.addresses
-        yield Record(0, place, argv, code, output, stderr, started, line_filter=kept)
+        older, beside = _left_out(header)
+        yield Record(
+            0,
+            place,
+            argv,
+            code,
+            output,
+            stderr,
+            started,
+            line_filter=question.needles,
+            left_out=older,
+            beside_left_out=beside,
+            flows=question.flows,
+        )
+
+
+def _left_out(header: dict[str, Any]) -> tuple[int, int]:
+    """Return how many entries the node side left out: of the flows, and of others beside."""
+    try:
+        said = codec.typed(header.get("left_out", {}), LeftOut)
+    except (ValueError, ParseError):
+        return 1, 1  # some: nobody knows how many
+    return max(0, said.older), max(0, said.beside)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from typing import Any
 
-from kubectl_ebpfnet.model.catalogue import CONNTRACK, NAT
+from kubectl_ebpfnet.model.catalogue import CONNTRACK, CT, NAT
 from kubectl_ebpfnet.model.evidence import Place
 from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, UDP, Address, endpoint_text, has_ports
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, PodNamespace
+
+NEWEST = 500
+"""Entries that are wanted of flows that differ in the peer alone: which one is the newest is known,
+and what others do."""
+MOST_PEERS = 16
+"""Peers of a rule for lines: a line is searched for each. What others have is found among what is
+wanted beside the flows. A node pod takes all."""
+_PEERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +32,8 @@ class Question:
         place: the place of the record.
         netns: the pod's network namespace, for the node side; None for the node's own.
         flows: filters of a table that grows with traffic; () for the whole table.
+        beside: filters of what else is wanted of it.
+        newest: how many entries are wanted of flows that differ in the peer alone; 0 for all.
         rows: the addresses whose rows are asked for, of a table of addresses; () for the whole
             table.
     """
@@ -31,6 +42,8 @@ class Question:
     place: Place
     netns: PodNamespace | None = None
     flows: tuple[FlowFilter, ...] = ()
+    beside: tuple[FlowFilter, ...] = ()
+    newest: int = NEWEST
     rows: tuple[Address, ...] = ()
 
     @property
@@ -40,13 +53,26 @@ class Question:
         if self.rows:
             return tuple(map(str, self.rows))
         words: list[str] = []
-        for flow in self.flows:
-            address = _address_words(flow.address or flow.peer)
+        for flow in (*self.flows, *self.beside):
+            address = _texts(flow.address or flow.peer)
             named = address or _PROTOCOL_WORDS.get(flow.protocol or 0)
             if not named:
                 return ()
             words += named
         return tuple(dict.fromkeys(words))
+
+    @property
+    def by_lines(self) -> tuple[FlowFilter, ...]:
+        """The flows that rules for lines select: of those that differ in the peer alone, the first
+        ones."""
+        seen: Counter[FlowFilter] = Counter()
+        found = []
+        for flow in self.flows:
+            alike = replace(flow, peer=None) if flow.peer is not None else flow
+            seen[alike] += 1
+            if seen[alike] <= MOST_PEERS:
+                found.append(flow)
+        return tuple(found)
 
     @property
     def line_rules(self) -> str:
@@ -55,37 +81,45 @@ class Question:
         A rule is a line: words that are parted by |, one of which the line must have, and a tab
         between those that it must all have. Flows that differ in the peer alone are one rule. A
         line belongs to the first rule that it meets, and each rule keeps the newest: so flows that
-        matter most stand first. The rule that begins with + selects none: its lines are counted.
-        Of a table of addresses: = and the addresses.
+        matter most stand first. A rule that begins with - is of what is wanted beside the flows.
+        The rule that begins with + selects none: its lines are counted. Of a table of addresses: =
+        and the addresses.
         """
         if self.rows:
             return "=" + "|".join(map(str, self.rows))
         rules: dict[tuple[object, ...], list[list[str]]] = {}
-        for flow in self.flows:
+        beside = [(flow, ["-"]) for flow in self.beside]
+        for flow, mark in [*((flow, list[str]()) for flow in self.by_lines), *beside]:
             peer = (flow.port, flow.peer_port, flow.peer is None)
-            rule = rules.setdefault((flow.address, flow.protocol, peer), [])
-            words = [
-                _address_words(flow.address),
-                _PROTOCOL_WORDS.get(flow.protocol or 0, []),
-                _port_words(flow.port),
-                _address_words(flow.peer),
-                _port_words(flow.peer_port),
-            ]
+            rule = rules.setdefault((*mark, flow.address, flow.protocol, peer), [])
+            peers = self._words(_of_address(flow.peer))
             if rule:
-                rule[3] += words[3]
-            else:
-                rule += words
+                rule[_PEERS] += peers
+                continue
+            rule += [
+                mark,
+                self._words(_of_address(flow.address)),
+                self._words(_of_protocol(flow.protocol)),
+                self._words(_of_port(flow.port)),
+                peers,
+                self._words(_of_port(flow.peer_port)),
+            ]
         end = snat_end(self.flows)
         if end is not None and self.fact.name in (NAT.name, CONNTRACK.name):
             rules[end] = _to_end(*end, cilium=self.fact.name == NAT.name)
-        parts = (["|".join(part) for part in rule if part] for rule in rules.values())
-        return "\n".join("\t".join(part or " ") for part in parts)  # every entry has a blank
+        lines = []
+        for rule in rules.values():
+            parts = ["|".join(part) for part in rule if part]
+            some = any(part != "-" for part in parts)
+            lines.append("\t".join(parts if some else [*parts, " "]))  # every entry has a blank
+        return "\n".join(lines)
 
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """The addresses of the flows, as the record of the node side names its filter."""
-        words = (str(end) for flow in self.flows for end in (flow.address, flow.peer) if end)
-        return tuple(dict.fromkeys(words))
+    def _words(self, words: _Words) -> list[str]:
+        """Return a value in the words of the table that is asked."""
+        ours, netfilter = words
+        if self.fact.name == CONNTRACK.name:
+            return netfilter
+        return ours if self.fact.name in (CT.name, NAT.name) else [*ours, *netfilter]
 
 
 def snat_end(flows: Sequence[FlowFilter]) -> tuple[int, Address, int] | None:
@@ -106,7 +140,7 @@ def _to_end(protocol: int, address: Address, port: int, *, cilium: bool) -> list
     if cilium:
         return [["+"], [f" -> {endpoint_text(address, port)} XLATE_SRC "], [f"{ours}OUT "]]
     ports = [[f" dport={port} "]] if port else []
-    return [["+"], [f" dst={_address_words(address)[-1]} "], *ports, [netfilter]]
+    return [["+"], [f" dst={_texts(address)[-1]} "], *ports, [netfilter]]
 
 
 _PROTOCOL_WORDS = {
@@ -118,7 +152,7 @@ _PROTOCOL_WORDS = {
 """As Cilium's tables and nf_conntrack call them; other protocols do not select."""
 
 
-def _address_words(address: Address | None) -> list[str]:
+def _texts(address: Address | None) -> list[str]:
     """Return an address as tables print it; nf_conntrack prints IPv6 in full."""
     if address is None:
         return []
@@ -126,5 +160,24 @@ def _address_words(address: Address | None) -> list[str]:
     return [*dict.fromkeys((str(address), full))]
 
 
-def _port_words(port: int | None) -> list[str]:
-    return [] if port is None else [f":{port} ", f"port={port} "]
+_Words = tuple[list[str], list[str]]
+"""Of Cilium's tables, and of nf_conntrack."""
+_ANY: _Words = ([], [])
+
+
+def _of_address(address: Address | None) -> _Words:
+    """Return what is printed around an address: 10.0.0.1 is no part of 10.0.0.10. Cilium's
+    conntrack has no brackets around IPv6."""
+    if address is None:
+        return _ANY
+    around = [f" {address}:"] if address.version == 4 else [f" {address}:", f" [{address}]:"]
+    return around, [f"={text} " for text in _texts(address)]
+
+
+def _of_protocol(protocol: int | None) -> _Words:
+    ours, netfilter = _PROTOCOL_WORDS.get(protocol or 0, ("", ""))
+    return ([ours], [netfilter]) if ours else _ANY
+
+
+def _of_port(port: int | None) -> _Words:
+    return ([f":{port} "], [f"port={port} "]) if port is not None else _ANY

@@ -24,8 +24,9 @@ program, and must not outlive the client.
 
 After each command the script writes a mark to stdout and to stderr, a line that only this run can
 write, since it has a nonce: NONCE INDEX EXIT-CODE STATE [DIRECTION DEVICE]. STATE is 0 for a whole
-output, fN,… for selected lines (N more were left out of those that fit, and what LineCounts of
-model/evidence.py has follows), h for a command that hung, s for one that was not run after that.
+output, fN,M,… for selected lines (N more were left out of the flows that were asked for, M beside
+them, and what LineCounts of model/evidence.py has follows), h for a command that hung, s for one
+that was not run after that.
 In an agent's image the lanes would mix on stderr, where no shell writes many lines in one piece:
 there what a command wrote to it, if anything, follows its output on stdout, and a mark of STATE e.
 """
@@ -34,29 +35,41 @@ from __future__ import annotations
 
 HANG_SECONDS = 3
 """Time limit of a command that asks the agent over its socket; 50 ms are usual."""
-MOST_LINES = 500
-"""Lines that a rule of a question keeps."""
+ALL_LINES = 10**9
+"""More than a rule ever keeps."""
 
 # A line belongs to the first rule that it meets; each rule keeps the newest, by Cilium's reports,
-# by the age that its NAT map gives, else by nf_conntrack's timeout. The command's exit code comes
-# as the last line. Of a table of addresses, whose rows begin with ADDRESS:PORT or with a prefix,
-# rows of single addresses that are not asked for are left out but the first few: they show
-# the table's form.
+# by the age that its NAT map gives, else by nf_conntrack's timeout. Where it has more than that,
+# its lines are a heap, the oldest first. The command's exit code comes as the last line. Of a table
+# of addresses, whose rows begin with ADDRESS:PORT or with a prefix, rows of single addresses that
+# are not asked for are left out but the first few: they show the table's form.
 _SELECT = r"""
-function age(s, a, b) {
-  if (match(s, /Created=[0-9]+/)) return -substr(s, RSTART+8, RLENGTH-8)
-  while (match(s, /Last[RT]xReport=[0-9]+/)) {
-    b = substr(s, RSTART+13, RLENGTH-13) + 0
-    if (b > a) a = b
-    s = substr(s, RSTART+RLENGTH)
-  }
-  if (!a && match($0, /expires=[0-9]+/)) a = substr($0, RSTART+8, RLENGTH-8) + 0
-  return a ? a : $5+0
+function said(s, w, a) {
+  return (a = index(s, w)) ? substr(s, a + length(w), 12) + 0 : ""
 }
-function oldest(a, b, c) {
-  c = 1
-  for (b = 2; b <= most; b++) if (when[a,b] < when[a,c]) c = b
-  return c
+function age(s, a, b) {
+  if ((a = said(s, "Created=")) != "") return -a
+  a = said(s, "LastRxReport=") + 0
+  b = said(s, "LastTxReport=") + 0
+  if (b > a) a = b
+  if (!a) a = said(s, "expires=") + 0
+  return a ? a : $5 + 0
+}
+function sink(a, b, c, d, e) {
+  d = when[a,b]; e = line[a,b]
+  while ((c = 2 * b) <= most) {
+    if (c < most && when[a,c+1] < when[a,c]) c++
+    if (when[a,c] >= d) break
+    when[a,b] = when[a,c]; line[a,b] = line[a,c]; b = c
+  }
+  when[a,b] = d; line[a,b] = e
+}
+function meets(a, b, c) {
+  for (b = first[a]; b <= parts[a]; b++) {
+    for (c = 1; c <= words[a,b]; c++) if (index($0, needle[a,b,c])) break
+    if (c > words[a,b]) return 0
+  }
+  return 1
 }
 function told(s) {
   if (NR <= sample) return 1
@@ -77,6 +90,7 @@ BEGIN {
       words[a,b] = split(part[b], word, "|")
       for (c = 1; c <= words[a,b]; c++) needle[a,b,c] = word[c]
     }
+    first[a] = needle[a,1,1] == "-" || needle[a,1,1] == "+" ? 2 : 1
   }
   if (needle[rules,1,1] == "+") sought = rules--
 }
@@ -89,33 +103,32 @@ rows {
   next
 }
 {
-  if (/^TCP /) { if (/^TCP [A-Z]+ \[/) tcp6++; else tcp4++ }
-  else if (/^[^ ]+ [A-Z]+ \[/) other6++
+  six = /^[^ ]+ [A-Z]+ (\[|[0-9a-f]*:[0-9a-f]*:)/
+  if (/^TCP /) { if (six) tcp6++; else tcp4++ }
+  else if (six) other6++
   else other4++
-  if (sought) {
-    for (b = 2; b <= parts[sought]; b++) {
-      for (c = 1; c <= words[sought,b]; c++) if (index($0, needle[sought,b,c])) break
-      if (c > words[sought,b]) break
-    }
-    if (b > parts[sought]) met++
-  }
+  if (sought && meets(sought)) met++
   for (a = 1; a <= rules; a++) {
-    for (b = 1; b <= parts[a]; b++) {
-      for (c = 1; c <= words[a,b]; c++) if (index($0, needle[a,b,c])) break
-      if (c > words[a,b]) break
+    if (!meets(a)) continue
+    if (kept[a] < most) {
+      b = ++kept[a]
+      when[a,b] = age($0); line[a,b] = $0
+      next
     }
-    if (b <= parts[a]) continue
+    if (!(a in full)) {
+      full[a] = 1
+      for (b = int(most / 2); b; b--) sink(a, b)
+    }
+    if (first[a] == 2) beside++
+    else out++
     now = age($0)
-    if (kept[a] < most) { kept[a]++; b = kept[a] }
-    else { out++; b = last[a]; if (now <= when[a,b]) next }
-    line[a,b] = $0; when[a,b] = now
-    if (kept[a] == most) last[a] = oldest(a)
+    if (now > when[a,1]) { when[a,1] = now; line[a,1] = $0; sink(a, 1) }
     next
   }
 }
 END {
   for (a = 1; a <= rules; a++) for (b = 1; b <= kept[a]; b++) print line[a,b]
-  printf "\n%s %d %d f%d,%d,%d,%d,%d,%d\n", nonce, number, code, out,
+  printf "\n%s %d %d f%d,%d,%d,%d,%d,%d,%d\n", nonce, number, code, out, beside,
     tcp4, tcp6, other4, other6, met
   exit code
 }
@@ -123,7 +136,7 @@ END {
 
 # `eval` sees digits alone: it makes "${1}" "${2}" … of a count. In an agent's image, and where
 # lines are selected, a command's stderr is kept ($e) until its output has ended.
-_SCRIPT = r"""n=$1 t=$2 h=$3 s=$4 c=$5 b=$6 r=0 H= K= x= P=/sys/fs/bpf/tc/globals; shift 6
+_SCRIPT = r"""n=$1 t=$2 h=$3 s=$4 c=$5 b=$6 m=$7 r=0 H= K= x= P=/sys/fs/bpf/tc/globals; shift 7
 LC_ALL=C; export LC_ALL
 N='
 '
@@ -199,12 +212,12 @@ lane() {
     shift $l
   done
 }
-m=MOST W='SELECT'
+W='SELECT'
 if [ $c = $# ]; then i=0 z=$#; lane "$@"
 else { shift $c; i=$b z=$#; lane "$@"; } | { i=0 z=$c; lane "$@"; cat; }
 fi
 exit 0
 """
 
-SCRIPT = _SCRIPT.replace("MOST", str(MOST_LINES)).replace("SELECT", _SELECT).encode()
+SCRIPT = _SCRIPT.replace("SELECT", _SELECT).encode()
 """The script, for the stdin of `sh -s`."""

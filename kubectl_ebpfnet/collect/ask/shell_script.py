@@ -12,13 +12,13 @@ from errno import ENOBUFS
 
 from kubectl_ebpfnet.capture.spool import Spool, StderrSpool
 from kubectl_ebpfnet.collect.ask.question import Question
-from kubectl_ebpfnet.collect.ask.script import HANG_SECONDS
+from kubectl_ebpfnet.collect.ask.script import ALL_LINES, HANG_SECONDS
 from kubectl_ebpfnet.collect.ask.unasked import AGENT_HANGS
 from kubectl_ebpfnet.model.catalogue import TC_FILTERS
 from kubectl_ebpfnet.model.evidence import InMemory, LineCounts, Output, Record
 
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
-_STATE = re.compile(r"[0ehs]|f[0-9]{1,9}(?:,[0-9]{1,9}){5}", re.ASCII)
+_STATE = re.compile(r"[0ehs]|f[0-9]{1,9}(?:,[0-9]{1,9}){6}", re.ASCII)
 _STDERR = "e"
 _LONGEST_HEADER = 128
 """Most bytes of a mark after its nonce; a device name has 15 at most."""
@@ -75,7 +75,8 @@ def script_argv(
     """
     words, beside = lane_words(first), lane_words(second)
     forms = sum(len(question.fact.forms) for question in first)
-    said = [nonce, seconds, f"{hang_seconds:g}", 1 if trusted else "", len(words), forms]
+    newest = next((one.newest for one in (*first, *second) if one.line_rules), 0) or ALL_LINES
+    said = [nonce, seconds, f"{hang_seconds:g}", 1 if trusted else "", len(words), forms, newest]
     return ["sh", "-s", *map(str, said), *words, *beside]
 
 
@@ -193,7 +194,7 @@ def records(
             words, rest = rest, b""
         why = _why_not_ended(section, seconds, hang_seconds)
         selected = section.state.startswith("f")
-        left_out, *counts = map(int, section.state[1:].split(",")) if selected else (0,)
+        out, beside, *counts = map(int, section.state[1:].split(",")) if selected else (0, 0)
         yield Record(
             0,
             question.place,
@@ -204,7 +205,9 @@ def records(
             started,
             why,
             line_filter=question.needles if selected else (),
-            left_out=left_out,
+            left_out=out,
+            beside_left_out=beside,
+            flows=question.by_lines if selected else (),
             counts=LineCounts(*counts) if selected else None,
         )
     if error:

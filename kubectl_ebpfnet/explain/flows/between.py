@@ -249,7 +249,7 @@ def _would_have(
 ) -> bool:
     """Tell whether a table of a node would show a packet of the attempt, had it come there."""
     record = node.table_state(fact).record
-    if record is None or not record.ok or record.left_out or attempt.age is None:
+    if record is None or not record.ok or attempt.age is None or not record.has_all(*packets):
         return False
     texts = {text for p in packets for text in _texts(p)}
     if record.line_filter and not texts.intersection(record.line_filter):

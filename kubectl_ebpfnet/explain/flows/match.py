@@ -19,6 +19,7 @@ from kubectl_ebpfnet.explain.views.node import NodeView, expanded
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.net import ACK, FIN, RST, TCP, Address, Flow
 from kubectl_ebpfnet.model.path import TrackedFlow, TrackingNote
@@ -177,7 +178,7 @@ _Parts = tuple[FactLine[CtEntry] | None, FactLine[CtEntry] | None, FactLine[Conn
 def _has_every_line(node: NodeView, source: Address) -> bool:
     """Tell whether conntrack was read with every line of a source, whatever the other end."""
     record = node.table_state(q.CT).record
-    if record is None or record.left_out:
+    if record is None or record.left_out or record.beside_left_out:
         return False
     return set(record.line_filter) <= {str(source), expanded(source)}
 
@@ -253,32 +254,48 @@ def _same(entry: ConntrackEntry, flow: Flow, service: FactLine[CtEntry] | None) 
 
 
 def notes(node: NodeView, flows: Sequence[TrackedFlow]) -> list[TrackingNote]:
-    """Return a note for each table that has no entry of the flows on a node."""
+    """Return a note for each table that has no entry of the flows on a node, or more than were
+    read."""
     here = [flow for flow in flows if flow.node == node.name]
     notes_of_node: list[TrackingNote] = []
-    if not any(flow.cilium_ct for flow in here):
-        notes_of_node += _note(node, q.CT, "cilium-ct")
-    if not any(flow.cilium_nat for flow in here):
+    notes_of_node += _note(node, q.CT, "cilium-ct", any(flow.cilium_ct for flow in here))
+    if no_snat_map(node):
         notes_of_node += _nat_note(node)
-    if not any(flow.netfilter for flow in here):
-        notes_of_node += _note(node, q.CONNTRACK, "nf_conntrack")
+    else:
+        notes_of_node += _note(node, q.NAT, "cilium-nat", any(flow.cilium_nat for flow in here))
+    notes_of_node += _note(node, q.CONNTRACK, "nf_conntrack", any(flow.netfilter for flow in here))
     return notes_of_node
 
 
-def _note(node: NodeView, fact: Fact[Any], table: str) -> list[TrackingNote]:
+def _note(node: NodeView, fact: Fact[Any], table: str, has_some: bool) -> list[TrackingNote]:
     answer = node.table_state(fact)
+    more = _not_shown(answer.record) if answer.known else ""
     unread = node.unread_lines(fact)
     none = f"no entry, but {unread}" if unread else "no entry"
     text = none if answer.known else f"not readable: {answer.missing}"
-    return [TrackingNote(node.name, table, text, cite.whole(answer.record))]
+    if has_some:
+        text = more
+    elif more:
+        text = f"{text} in what was read; {more}"
+    return [TrackingNote(node.name, table, text, cite.whole(answer.record))] if text else []
+
+
+def _not_shown(record: Record | None) -> str:
+    """Return how many entries a node left out of a table, "" for none."""
+    if record is None or not (record.left_out or record.beside_left_out):
+        return ""
+    parts = []
+    if record.left_out:
+        parts.append(f"{record.left_out:,} older entries of this tuple")
+    if record.beside_left_out:
+        parts.append(f"{record.beside_left_out:,} entries of other flows")
+    return f"{' and '.join(parts)} are not shown"
 
 
 def _nat_note(node: NodeView) -> list[TrackingNote]:
-    if no_snat_map(node):
-        answer = node.table_state(q.NAT)
-        text = "no snat map on this node: Cilium does no NAT here"
-        return [TrackingNote(node.name, "cilium-nat", text, cite.whole(answer.record))]
-    return _note(node, q.NAT, "cilium-nat")
+    answer = node.table_state(q.NAT)
+    text = "no snat map on this node: Cilium does no NAT here"
+    return [TrackingNote(node.name, "cilium-nat", text, cite.whole(answer.record))]
 
 
 def no_snat_map(node: NodeView, version: int = 4) -> bool:

@@ -14,6 +14,7 @@ from kubectl_ebpfnet.explain.views.host_routing import ForwardedFlow, HostRoutin
 from kubectl_ebpfnet.explain.views.netns import Netns
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import DatapathConfig, Endpoint, IpcacheEntry, MonitorEvent
+from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import Bundle, Record, agent_place, node_place
 from kubectl_ebpfnet.model.kernel import Attachment, Link, Program, Rule
 from kubectl_ebpfnet.model.net import TCP, Address, Flow
@@ -109,7 +110,7 @@ class NodeView(Netns):
     def _forwarded(self) -> Iterator[ForwardedFlow]:
         """Yield answered TCP flows of the node's pods that left it without a tunnel."""
         pods = [a for a in self._pod_addresses if a not in self.own_addresses]
-        tracked = self.table_state(q.CONNTRACK).known
+        table = self.table_state(q.CONNTRACK)
         for line in islice(self.lines(q.CT, [str(pod) for pod in pods]), _SEARCHED):
             entry, flow = line.fact, line.fact.flow
             answered = entry.tx_flags_seen and entry.rx_flags_seen and flow.protocol == TCP
@@ -117,13 +118,14 @@ class NodeView(Netns):
                 continue
             if entry.rev_nat or not self._leaves_without_tunnel(flow.destination):
                 continue
-            seen = [
-                same
-                for same in self.lines(q.CONNTRACK, [str(flow.source), expanded(flow.source)])
-                if same.fact.original == flow
-            ]
-            proof = line.evidence + (seen[0].evidence if seen else ())
-            yield ForwardedFlow(bool(seen) if tracked else None, proof)
+            whole = table.record is None or table.record.has_all(flow)
+            seen = self._in_netfilter(flow) if whole else None
+            proof = line.evidence + (seen.evidence if seen is not None else ())
+            yield ForwardedFlow(seen is not None if table.known and whole else None, proof)
+
+    def _in_netfilter(self, flow: Flow) -> FactLine[ConntrackEntry] | None:
+        lines = self.lines(q.CONNTRACK, [str(flow.source), expanded(flow.source)])
+        return next((line for line in lines if line.fact.original == flow), None)
 
     def _leaves_without_tunnel(self, destination: Address) -> bool:
         if destination in self.own_addresses or self.local_endpoint(destination):

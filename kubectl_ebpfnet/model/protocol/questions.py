@@ -119,9 +119,28 @@ class NodeRequest:
             HOST_PROGRAMS.
         netns: a pod's namespace; None for the node's own.
         flows: filters of `ct`, `nat` and `conntrack`; () for all entries.
+        beside: filters of what else is wanted of these tables, of which it is no matter if a part
+            is left out.
+        newest: how many entries are sent of flows that differ in the peer alone; 0 for all.
     """
 
     id: int
     argv: tuple[str, ...]
     netns: PodNamespace | None = None
     flows: tuple[FlowFilter, ...] = ()
+    beside: tuple[FlowFilter, ...] = ()
+    newest: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """How many entries a node left out of an answer. A function that answers a question yields it
+    among its facts; the last header of the answer has it.
+
+    Attributes:
+        older: that fit `flows`, and are older than those that were sent.
+        beside: that fit `beside` alone.
+    """
+
+    older: int = 0
+    beside: int = 0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kubectl_ebpfnet.model.cilium import CtEntry
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6
-from kubectl_ebpfnet.model.protocol.questions import FlowFilter, NodeRequest
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter, LeftOut, NodeRequest
 from kubectl_ebpfnet.node.bpf import syscall
 from kubectl_ebpfnet.node.cilium import layout_tuple, pins, scan
 
@@ -29,7 +29,11 @@ _TIMER_LINES = 5000
 """The first processor's jiffies follow its timers, two lines each."""
 
 
-def entries(request: NodeRequest) -> Iterator[CtEntry]:
+TIMES = scan.Times((48, 52), 4)
+"""The last reports of either direction."""
+
+
+def entries(request: NodeRequest) -> Iterator[CtEntry | LeftOut]:
     """Yield the entries of the requested flows and of ICMP errors between their ends, or all.
 
     Packets and bytes are None where both are zero: since Cilium 1.17 counting is optional.
@@ -40,14 +44,26 @@ def entries(request: NodeRequest) -> Iterator[CtEntry]:
         KernelError: no such map is pinned, has these sizes, or may be read.
     """
     folder = pins.root()
-    wanted = (*request.flows, *_errors_of(request.flows))
+    flows = (*request.flows, *request.beside)
+    wanted = (*_errors_of(flows), *flows)
     clock = layout_tuple.DatapathClock(int(time.clock_gettime(time.CLOCK_MONOTONIC)), _jiffies())
     apart = not _since_1_17(folder)
+
+    def fact(key: bytes, value: bytes, layout: layout_tuple.TupleLayout) -> Iterator[CtEntry]:
+        entry = layout_tuple.ct_entry(key, value, layout, clock, apart=apart)
+        if entry is not None and _fits(entry, flows):
+            yield entry
+
+    rules = scan.rules((*_errors_of(flows), *request.flows), request.beside)
     for table, layout in scan.tables(folder, MAPS, layout_tuple.CT, wanted):
-        for key, value in _matching_entries(table, request.flows, layout):
-            entry = layout_tuple.ct_entry(key, value, layout, clock, apart=apart)
-            if entry is not None and _fits(entry, request.flows):
-                yield entry
+        if request.newest and flows:
+            scan.keep_newest(table, rules, layout, TIMES, request.newest)
+            continue
+        for key, value in _matching_entries(table, flows, rules, layout):
+            yield from fact(key, value, layout)
+    for key, value in scan.kept(rules):
+        yield from fact(key, value, layout_tuple.CT[len(key), len(value)])
+    yield from scan.left_out(rules)
 
 
 def _errors_of(flows: Sequence[FlowFilter]) -> list[FlowFilter]:
@@ -88,11 +104,14 @@ def _since_1_17(folder: Path) -> bool:
 
 
 def _matching_entries(
-    table: syscall.Map, flows: Sequence[FlowFilter], layout: layout_tuple.TupleLayout
+    table: syscall.Map,
+    flows: Sequence[FlowFilter],
+    rules: Sequence[scan.Rule],
+    layout: layout_tuple.TupleLayout,
 ) -> Iterator[tuple[bytes, bytes]]:
     exact = [flow.exact for flow in flows]
     if not flows or None in exact:
-        yield from scan.matching(table, [*flows, *_errors_of(flows)] if flows else (), layout)
+        yield from scan.matching(table, rules if flows else (), layout)
         return
     keys = {key for flow in exact if flow is not None for key in layout_tuple.ct_keys(flow)}
     for key in sorted(keys):

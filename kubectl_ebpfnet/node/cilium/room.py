@@ -8,16 +8,15 @@ tell how many entries the others have, and no map of half a million entries is r
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 
 from kubectl_ebpfnet.errors import KernelError, ParseError, Unsupported
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.protocol.questions import FlowFilter, NodeRequest
+from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.model.room import MapRoom, SnatUse, Table
 from kubectl_ebpfnet.model.untrusted import address
 from kubectl_ebpfnet.node.bpf import syscall
-from kubectl_ebpfnet.node.cilium import layout_tuple, nat, pins, scan
+from kubectl_ebpfnet.node.cilium import nat, pins
 
 _LRU = frozenset({syscall.LRU_HASH, syscall.LRU_PERCPU_HASH})
 _BUCKETS = frozenset({syscall.HASH, *_LRU})
@@ -87,16 +86,8 @@ def snat_uses(request: NodeRequest) -> Iterator[SnatUse]:
         KernelError: other words; no SNAT map of the IP version is pinned, has these sizes, or may
             be read.
     """
-    protocol, destination, port = _end(request.argv[2:])
-    wanted = FlowFilter(peer=destination, peer_port=port or None, protocol=protocol)
-    sources: Counter[Address] = Counter()
-    for table, layout in scan.tables(pins.root(), nat.MAPS, layout_tuple.NAT, (wanted,)):
-        for key, value in scan.matching(table, (wanted,), layout):
-            entry = layout_tuple.nat_entry(key, value, layout, 0)
-            if entry is None or entry.direction != "OUT":
-                continue
-            if (entry.flow.destination, entry.flow.destination_port or 0) == (destination, port):
-                sources[entry.address] += 1
+    protocol, destination, port = end = _end(request.argv[2:])
+    sources = nat.sources_to(end)
     for source, flows in sorted(sources.items(), key=lambda each: str(each[0])):
         yield SnatUse(protocol, destination, port, source, flows)
 

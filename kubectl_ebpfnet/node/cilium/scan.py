@@ -1,72 +1,126 @@
 """Search the entries of flows in a map of connection tuples, in packed form.
 
-A table of half a million entries is read in batches (syscall.Map.batches), and the bytes of a
-flow's address or port are searched in the whole batch at once. Only keys with the bytes at the
-right offset are unpacked. The result may have other entries too: the caller checks each fact by
-FlowFilter.fits.
+A table of half a million entries is read in batches (syscall.Map.batches), and a batch is compared
+column by column (columns.py). Only entries that fit are unpacked, and of many that fit only the
+newest: a pod may have as many entries as the table. The result may have a few other entries too:
+the caller checks each fact by FlowFilter.fits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import heapq
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 
 from kubectl_ebpfnet.errors import Unsupported
-from kubectl_ebpfnet.model.net import TCP
-from kubectl_ebpfnet.model.protocol.questions import FlowFilter
+from kubectl_ebpfnet.model.net import TCP, has_ports
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter, LeftOut
 from kubectl_ebpfnet.node.bpf.syscall import Map
 from kubectl_ebpfnet.node.cilium import pins
-from kubectl_ebpfnet.node.cilium.layout_tuple import NAT_ADDRESS, TupleLayout, of_sizes
+from kubectl_ebpfnet.node.cilium.columns import Columns, how_many, places
+from kubectl_ebpfnet.node.cilium.layout_tuple import IN, NAT_ADDRESS, TupleLayout, of_sizes
 
 Entry = tuple[bytes, bytes]
-_FEW = 40
-"""So few of a batch's 4096 entries are cheaper to check than another needle is to count."""
+_BATCH = 4096
+_WITH_PORTS = frozenset(bytes((number,)) for number in range(256) if has_ports(number))
 
 
 @dataclass(frozen=True, slots=True)
-class Needle:
-    """Bytes that an entry must have at one of the offsets, in its key or in its value."""
-
-    packed: bytes
-    offsets: frozenset[int]
-    in_value: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PackedFilter:
-    """A FlowFilter as bytes of a tuple.
+class Times:
+    """Numbers in a value that tell when its entry was last used, or made: the greatest counts.
 
     Attributes:
-        anchors: a matching entry has at least one needle of each group; () when every entry has to
-            be checked. Groups that are usually rare come first.
-        pieces: a matching entry has every one of them at one of its offsets.
-        protocol: IANA number, None for any.
+        offsets: of the numbers, which are in the host's order.
+        width: of each, in bytes.
     """
 
-    anchors: tuple[tuple[Needle, ...], ...]
-    pieces: tuple[Needle, ...]
-    protocol: int | None
+    offsets: tuple[int, ...]
+    width: int
 
-    def may_fit(self, key: bytes, value: bytes, layout: TupleLayout) -> bool:
-        """Tell whether an entry can match, from its bytes.
+    def of(self, value: bytes) -> int:
+        """Return the greatest number of a value."""
+        numbers = (value[at : at + self.width] for at in self.offsets)
+        return max(int.from_bytes(number, sys.byteorder) for number in numbers)
 
-        Args:
-            key, value: as stored.
-            layout: of the map's keys.
-        """
-        if self.protocol is not None and key[layout.protocol] != self.protocol:
-            return False
-        return all(
-            any(key.startswith(piece.packed, at) for at in piece.offsets)
-            or (piece.in_value and _in_value(piece, value, layout))
-            for piece in self.pieces
-        )
+    def later(self, values: Columns, time: int) -> int:
+        """Return the mask of the values with a number above a time."""
+        mask = 0
+        for at in self.offsets:
+            mask |= values.above(at, self.width, time)
+        return mask
 
 
-def _in_value(piece: Needle, value: bytes, layout: TupleLayout) -> bool:
-    at = NAT_ADDRESS if len(piece.packed) == layout.source else NAT_ADDRESS + layout.source
-    return value.startswith(piece.packed, at)
+_Side = tuple[frozenset[bytes] | None, int | None]
+"""Addresses and the port of one end of a flow; None for any."""
+
+
+@dataclass(slots=True)
+class Rule:
+    """Flows that differ in the peer alone, and the newest of their entries.
+
+    Attributes:
+        wanted: one of the filters; its peer does not count.
+        peers: packed, of all of them; None where any will do.
+        beside: the entries are not of the flows that were asked for, but of others beside them.
+        seen: how many entries fit.
+        kept: (time, number, entry), a heap whose first is the oldest.
+    """
+
+    wanted: FlowFilter
+    peers: frozenset[bytes] | None = None
+    beside: bool = False
+    seen: int = 0
+    kept: list[tuple[int, int, Entry]] = field(default_factory=list)
+
+    def sides(self, length: int) -> tuple[_Side, _Side] | None:
+        """Return both ends of the flows; None where none has addresses of a length."""
+        ours, theirs = self.wanted.address, self.peers
+        if ours is not None and len(ours.packed) != length:
+            return None
+        if theirs is not None:
+            theirs = frozenset(peer for peer in theirs if len(peer) == length)
+            if not theirs:
+                return None
+        own = None if ours is None else frozenset((ours.packed,))
+        return (own, self.wanted.port), (theirs, self.wanted.peer_port)
+
+
+def rules(flows: Sequence[FlowFilter], beside: Sequence[FlowFilter] = ()) -> list[Rule]:
+    """Return the rules that select entries: an entry belongs to the first one that it fits.
+
+    Args:
+        flows: filters of the flows that are asked for.
+        beside: of others, of which some are wanted too.
+    """
+    found: dict[object, Rule] = {}
+    for is_beside, some in ((False, flows), (True, beside)):
+        for flow in some:
+            any_peer = flow.peer is None
+            key = (is_beside, flow.address, flow.port, flow.peer_port, flow.protocol, any_peer)
+            rule = found.setdefault(key, Rule(flow, beside=is_beside))
+            if flow.peer is not None:
+                rule.peers = (rule.peers or frozenset()) | {flow.peer.packed}
+    return list(found.values())
+
+
+def kept(of: Sequence[Rule]) -> Iterator[Entry]:
+    """Yield the entries that rules have kept, in the order of the table."""
+    for rule in of:
+        for _, _, entry in sorted(rule.kept, key=itemgetter(1)):
+            yield entry
+
+
+def left_out(of: Sequence[Rule]) -> Iterator[LeftOut]:
+    """Yield how many entries were left out, if any were."""
+    missing = [0, 0]
+    for rule in of:
+        missing[rule.beside] += max(0, rule.seen - len(rule.kept))
+    if any(missing):
+        yield LeftOut(*missing)
 
 
 def tables(
@@ -99,137 +153,155 @@ def _may_have(version: int, tcp: bool | None, flow: FlowFilter) -> bool:
     return of_protocol and all(end is None or end.version == version for end in ends)
 
 
-def packed(wanted: FlowFilter, layout: TupleLayout, *, nat: bool = False) -> PackedFilter | None:
-    """Return the filter for one map; None when no entry of this map can match.
-
-    Args:
-        wanted: the filter.
-        layout: of the map's keys.
-        nat: match the new address and port in the value too (NAT_ADDRESS).
-    """
-    length = layout.source
-    addresses = [end.packed for end in (wanted.address, wanted.peer) if end is not None]
-    if any(len(address) != length for address in addresses):
-        return None
-    # An ICMP identifier is in the place of a port.
-    numbers = (number for number in (wanted.port, wanted.peer_port) if number is not None)
-    ports = [number.to_bytes(2, "big") for number in numbers]
-    at_address = frozenset({0, length})
-    at_port = frozenset({layout.destination_port, layout.source_port})
-    pieces = tuple(
-        Needle(raw, at, in_value=nat)
-        for values, at in ((addresses, at_address), (ports, at_port))
-        for raw in values
-    )
-    anchors: list[tuple[Needle, ...]] = []
-    if len(addresses) == 2:  # the key has both addresses side by side
-        zero = frozenset({0})
-        orders = {addresses[0] + addresses[1], addresses[1] + addresses[0]}
-        in_key = tuple(Needle(raw, zero) for raw in sorted(orders))
-        anchors = [in_key + (_value_needles(addresses, length) if nat else ())]
-    else:
-        for values, at in ((addresses, at_address), (ports, at_port)):
-            anchors += [
-                (Needle(raw, at), *(_value_needles([raw], length) if nat else ())) for raw in values
-            ]
-    return PackedFilter(tuple(anchors), pieces, wanted.protocol)
-
-
-def _value_needles(values: Sequence[bytes], length: int) -> tuple[Needle, ...]:
-    """Return needles in the values of a SNAT map: addresses of this length, or ports."""
-    return tuple(
-        Needle(raw, frozenset({NAT_ADDRESS + (0 if len(raw) == length else length)}), in_value=True)
-        for raw in sorted(set(values))
-    )
-
-
 def matching(
-    table: Map, flows: Sequence[FlowFilter], layout: TupleLayout, *, nat: bool = False
+    table: Map, wanted: Sequence[Rule], layout: TupleLayout, *, nat: bool = False
 ) -> Iterator[Entry]:
-    """Yield (key, value) of every entry that may match one of the flows; all without flows.
+    """Yield (key, value) of every entry that may fit one of the rules; all without rules.
 
     Args:
         table: the map.
-        flows: filters.
+        wanted: the rules.
         layout: of the map's keys.
         nat: match the new address and port in the value too.
 
     Raises:
         KernelError: the map cannot be read.
     """
-    if not flows:
+    if not wanted:
         yield from table.items()
         return
-    filters = [
-        packed_filter
-        for flow in flows
-        if (packed_filter := packed(flow, layout, nat=nat)) is not None
-    ]
-    if not filters:
-        return
+    for keys, values in batches(table):
+        mask = 0
+        for rule in wanted:
+            mask |= fitting(rule, keys, values, layout, nat=nat)
+        for number in places(mask, keys.count):
+            yield keys.record(number), values.record(number)
+
+
+def keep_newest(
+    table: Map,
+    wanted: Sequence[Rule],
+    layout: TupleLayout,
+    times: Times,
+    most: int,
+    *,
+    nat: bool = False,
+    also: Callable[[Columns, Columns], object] = lambda _, __: None,
+) -> None:
+    """Give each rule the newest entries of a map that fit it, and count the others.
+
+    Args:
+        table: the map.
+        wanted: the rules.
+        layout: of the map's keys.
+        times: where a value tells how old it is.
+        most: how many a rule keeps.
+        nat: match the new address and port in the value too.
+        also: takes each batch: a map is read once for everything.
+
+    Raises:
+        KernelError: the map cannot be read.
+    """
+    for keys, values in batches(table):
+        also(keys, values)
+        left = keys.all
+        for rule in wanted:
+            mask = left & fitting(rule, keys, values, layout, nat=nat)
+            if not mask:
+                continue
+            left ^= mask
+            before = rule.seen
+            rule.seen += how_many(mask)
+            if len(rule.kept) >= most:
+                mask &= times.later(values, rule.kept[0][0])
+            for number in places(mask, keys.count):
+                value = values.record(number)
+                entry = (times.of(value), before + number, (keys.record(number), value))
+                put = heapq.heappush if len(rule.kept) < most else heapq.heappushpop
+                put(rule.kept, entry)
+
+
+def batches(table: Map) -> Iterator[tuple[Columns, Columns]]:
+    """Yield the keys and values of a map, in batches.
+
+    Raises:
+        KernelError: the map cannot be read.
+    """
     key_size, value_size = table.info.key_size, table.value_bytes
     try:
-        for count, keys, values in table.batches():
-            key_bytes = bytes(keys[: count * key_size])
-            value_bytes = bytes(values[: count * value_size]) if nat else b""
-            for at in sorted(_candidates(filters, layout, key_bytes, value_bytes, value_size)):
-                key = key_bytes[at * key_size : (at + 1) * key_size]
-                value = bytes(values[at * value_size : (at + 1) * value_size])
-                if any(packed_filter.may_fit(key, value, layout) for packed_filter in filters):
-                    yield key, value
+        for count, keys, values in table.batches(_BATCH):
+            yield (
+                Columns(bytes(keys[: count * key_size]), key_size),
+                Columns(bytes(values[: count * value_size]), value_size),
+            )
         return
     except Unsupported:
         pass  # before Linux 5.6; raised at the first batch
-    for key, value in table.items():
-        if any(packed_filter.may_fit(key, value, layout) for packed_filter in filters):
-            yield key, value
+    entries = table.items()
+    while some := list(islice(entries, _BATCH)):
+        yield (
+            Columns(b"".join(key for key, _ in some), key_size),
+            Columns(b"".join(value for _, value in some), value_size),
+        )
 
 
-def _candidates(
-    filters: Sequence[PackedFilter],
-    layout: TupleLayout,
-    keys: bytes,
-    values: bytes,
-    value_size: int,
-) -> set[int]:
-    """Return the numbers of a batch's entries that have a needle of one of the filters."""
-    found: set[int] = set()
-    size = layout.size
-    for packed_filter in filters:
-        if packed_filter.anchors:
-            for needle in _rarest(packed_filter.anchors, keys, values):
-                data, stride = (values, value_size) if needle.in_value else (keys, size)
-                found.update(_places(data, needle, stride))
-        elif packed_filter.protocol is not None:
-            column = keys[layout.protocol :: size]
-            found.update(
-                _places(column, Needle(bytes((packed_filter.protocol,)), frozenset({0})), 1)
-            )
-        else:
-            return set(range(len(keys) // size))
-    return found
+def fitting(
+    rule: Rule, keys: Columns, values: Columns, layout: TupleLayout, *, nat: bool = False
+) -> int:
+    """Return the mask of the entries that may fit a rule.
 
+    A NAT entry fits by the new end in its value as well, which stands in place of the source of an
+    OUT entry, and of the destination of an IN entry.
 
-def _rarest(groups: Sequence[tuple[Needle, ...]], keys: bytes, values: bytes) -> tuple[Needle, ...]:
-    """Return the rarest group in a batch, or the first group that is rare enough.
-
-    A bad anchor is in every entry: the node's address, or the port of the only service.
+    Args:
+        rule: what is wanted.
+        keys, values: a batch.
+        layout: of the keys.
+        nat: these are entries of NAT: the ports stand in the order of the addresses. In a conntrack
+            key they stand the other way round (layout_tuple.py).
     """
-    if len(groups) == 1:
-        return groups[0]
-    counts = []
-    for group in groups:
-        counts.append(sum((values if n.in_value else keys).count(n.packed) for n in group))
-        if counts[-1] <= _FEW:
-            return group
-    return groups[counts.index(min(counts))]
+    sides, wanted = rule.sides(layout.source), rule.wanted
+    if sides is None:
+        return 0
+    mask = keys.all
+    if wanted.protocol is not None:
+        mask = keys.having(layout.protocol, frozenset((bytes((wanted.protocol,)),)))
+    if not mask:
+        return 0
+    ports = (layout.destination_port, layout.source_port)
+    portless = keys.all ^ keys.having(layout.protocol, _WITH_PORTS)
+
+    def ends(at: int, number: int) -> tuple[int, int]:
+        """Return the masks of the entries that have either side at an address of the key."""
+        found = []
+        for addresses, port in sides:
+            here = keys.all if addresses is None else keys.having(at, addresses)
+            if here and port is not None:
+                text = frozenset((port.to_bytes(2, "big"),))
+                other = keys.having(ports[1 - number], text) & portless  # an echo's identifier
+                here &= keys.having(ports[number], text) | other
+            found.append(here)
+        return found[0], found[1]
+
+    first, second = ends(0, 0 if nat else 1), ends(layout.source, 1 if nat else 0)
+    fits = _either(first, second)
+    if nat:
+        new = _new_ends(values, sides, layout.source)
+        incoming = keys.masked(layout.flags, IN)
+        fits |= (keys.all ^ incoming) & _either(new, first) | incoming & _either(new, second)
+    return mask & fits
 
 
-def _places(data: bytes, needle: Needle, stride: int) -> Iterator[int]:
-    """Yield the numbers of the records that have the needle at one of its offsets."""
-    at = data.find(needle.packed)
-    while at >= 0:
-        number, offset = divmod(at, stride)
-        if offset in needle.offsets:
-            yield number
-        at = data.find(needle.packed, at + 1)
+def _new_ends(values: Columns, sides: tuple[_Side, _Side], length: int) -> tuple[int, int]:
+    """Return the masks of the entries of NAT that have either side as the new end."""
+    found = []
+    for addresses, port in sides:
+        here = values.all if addresses is None else values.having(NAT_ADDRESS, addresses)
+        if here and port is not None:
+            here &= values.having(NAT_ADDRESS + length, frozenset((port.to_bytes(2, "big"),)))
+        found.append(here)
+    return found[0], found[1]
+
+
+def _either(one: tuple[int, int], other: tuple[int, int]) -> int:
+    return one[0] & other[1] | one[1] & other[0]

@@ -9,6 +9,9 @@ Three methods, cheapest first. Times for 100,000 entries on Linux 6.18:
   kernels compare them the wrong way round (11 s, were all decoded by pyroute2).
 * Without flows the whole table is decoded (0.9 s).
 
+Where only the newest are wanted, those with the longest time-out are decoded. Of a table of more
+than SMALL entries the kernel then sends the requested flows alone, and nothing beside them.
+
 A kernel before 5.8 ignores the filter and sends the whole table, which is then filtered here.
 conntrack_message.py decodes the messages.
 
@@ -20,8 +23,12 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from heapq import heappush, heappushpop
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +38,7 @@ from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, nfct_msg, nfct_
 from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
-from kubectl_ebpfnet.model.protocol.questions import FlowFilter, NodeRequest
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter, LeftOut, NodeRequest
 from kubectl_ebpfnet.node.netlink import conntrack_message, transport
 
 _CTNETLINK = 1 << 8  # NFNL_SUBSYS_CTNETLINK
@@ -40,9 +47,14 @@ _COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")  # of the reader's o
 _FILTER = "CTA_FILTER"
 _WHAT = "read the connection tracking table"
 _ReadFilter = Callable[[bytes], bool] | None
+SMALL = 5000
+"""Entries of a table of which what stands beside the requested flows is sent too."""
+_MOST_FILTERS = 4
+"""Flows for each of which the kernel is asked on its own, by four dumps."""
+_TIMEOUT = struct.pack("=HH", 8, 7)  # CTA_TIMEOUT, a number of 4 bytes
 
 
-def entries(request: NodeRequest) -> Iterator[ConntrackEntry]:
+def entries(request: NodeRequest) -> Iterator[ConntrackEntry | LeftOut]:
     """Yield the connections that netfilter tracks in this network namespace, IPv4 and IPv6.
 
     Args:
@@ -54,6 +66,9 @@ def entries(request: NodeRequest) -> Iterator[ConntrackEntry]:
         KernelError: EPERM without CAP_NET_ADMIN.
     """
     _must_be_loaded()
+    if request.newest and (request.flows or request.beside):
+        yield from _newest(request)
+        return
     found: set[tuple[int, Flow]] = set()
     remaining = []
     for flow_filter in request.flows:
@@ -66,6 +81,51 @@ def entries(request: NodeRequest) -> Iterator[ConntrackEntry]:
     if not request.flows:
         for data, start, end in _EVERYTHING.messages():
             yield conntrack_message.entry(data, start, end)
+
+
+def _newest(request: NodeRequest) -> Iterator[ConntrackEntry | LeftOut]:
+    """Yield the newest entries of the requested flows, then how many were left out."""
+    there = count()
+    beside = request.beside if there <= SMALL or not request.flows else ()
+    wanted = [(False, flow) for flow in request.flows] + [(True, flow) for flow in beside]
+    groups: dict[object, list[FlowFilter]] = {}
+    for is_beside, flow in wanted:
+        any_peer = flow.peer is None
+        alike = (is_beside, flow.address, flow.port, flow.peer_port, flow.protocol, any_peer)
+        groups.setdefault(alike, []).append(flow)
+    seen: set[bytes] = set()
+    missing, sent = [0, 0], 0
+    for flows in groups.values():
+        fitting = 0
+        kept: list[tuple[int, int, bytes]] = []
+        for raw in _messages(flows):
+            key = raw[4 : 4 + _length(raw)]
+            if key in seen:
+                continue
+            seen.add(key)
+            fitting += 1
+            one = (_time_left(raw), fitting, raw)
+            (heappush if len(kept) < request.newest else heappushpop)(kept, one)
+        for _, _, raw in sorted(kept, key=itemgetter(1)):
+            entry = conntrack_message.entry(raw, 0, len(raw))
+            if any(flow.fits(entry.original, entry.reply) for flow in flows):
+                sent += 1
+                yield entry
+        missing[flows[0] not in request.flows] += fitting - len(kept)
+    if not beside and request.beside:
+        missing[1] = max(0, there - sent - missing[0])
+    if any(missing):
+        yield LeftOut(*missing)
+
+
+def _length(raw: bytes) -> int:
+    """Return the length of a message's first attribute, the original tuple."""
+    return int.from_bytes(raw[4:6], sys.byteorder)
+
+
+def _time_left(raw: bytes) -> int:
+    at = raw.find(_TIMEOUT)
+    return int.from_bytes(raw[at + 4 : at + 8], "big") if at >= 0 else 0
 
 
 def count() -> int:
@@ -163,7 +223,19 @@ def _tuple_filters(flow_filter: FlowFilter) -> list[_TupleFilter]:
 
 def _by_filtered_dumps(flows: list[FlowFilter]) -> Iterator[ConntrackEntry]:
     """Yield the entries that match one of the flows, by filtered dumps; some come repeatedly."""
-    filters = list(dict.fromkeys(f for flow_filter in flows for f in _tuple_filters(flow_filter)))
+    for raw in _messages(flows):
+        entry = conntrack_message.entry(raw, 0, len(raw))
+        if any(flow_filter.fits(entry.original, entry.reply) for flow_filter in flows):
+            yield entry
+
+
+def _messages(flows: list[FlowFilter]) -> Iterator[bytes]:
+    """Yield the kernel's messages of entries that may match one of the flows; some come
+    repeatedly."""
+    asked = flows
+    if len(flows) > _MOST_FILTERS:  # of some peers each: one dump for all of them
+        asked = list(dict.fromkeys(replace(flow, peer=None, peer_port=None) for flow in flows))
+    filters = list(dict.fromkeys(f for flow_filter in asked for f in _tuple_filters(flow_filter)))
     if _EVERYTHING in filters:
         filters = [_EVERYTHING]
     ends = [(flow_filter.address, flow_filter.peer) for flow_filter in flows]
@@ -182,9 +254,7 @@ def _by_filtered_dumps(flows: list[FlowFilter]) -> Iterator[ConntrackEntry]:
             if not tuple_filter.passes(raw):
                 done.add(tuple_filter.family)
             if useful(raw):
-                entry = conntrack_message.entry(raw, 0, len(raw))
-                if any(flow_filter.fits(entry.original, entry.reply) for flow_filter in flows):
-                    yield entry
+                yield raw
 
 
 def _by_key(flow_filter: FlowFilter) -> Iterator[ConntrackEntry]:

@@ -8,13 +8,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.errors import EbpfnetError, Incomplete, KernelError, ParseError
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.model.protocol.questions import PROGRAM, PROTOCOL, NodeRequest, node_argv
+from kubectl_ebpfnet.model.protocol.questions import (
+    PROGRAM,
+    PROTOCOL,
+    LeftOut,
+    NodeRequest,
+    node_argv,
+)
 from kubectl_ebpfnet.model.untrusted import json_value
 from kubectl_ebpfnet.node.host import netns, programs
 from kubectl_ebpfnet.node.server import registry
@@ -22,6 +29,14 @@ from kubectl_ebpfnet.node.server import registry
 _PART_BYTES = 256 << 10
 _CONCURRENT = frozenset({node_argv("probe")})
 """Questions that mostly wait, for a time-out or for the kernel to detach a program."""
+_LANES = {
+    node_argv("ct"): 0,
+    node_argv("nat"): 1,
+    node_argv("snat-use"): 1,
+    node_argv("conntrack"): 2,
+}
+"""Questions that read long tables in the kernel, most of the time outside of Python: each lane is
+answered beside the others. Only where the answer is short, since it waits for its turn."""
 _AT_ONCE = 64
 WriteBody = Callable[[bytes], object]
 """Writes the next part of an answer's body."""
@@ -30,19 +45,37 @@ WriteBody = Callable[[bytes], object]
 @dataclass(frozen=True, slots=True)
 class AnswerStatus:
     """How one question ended; `error` is one sentence, "" without an error. With exit code 0 it is
-    the reason why the answer is incomplete."""
+    the reason why the answer is incomplete. `left_out` are entries that were not sent."""
 
     exit_code: int
     error: str = ""
+    left_out: LeftOut | None = None
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """Members of the answer's last header."""
+        shown = {"exit_code": self.exit_code, "error": self.error}
+        if self.left_out is None:
+            return shown
+        return {**shown, "left_out": codec.plain(self.left_out)}
 
 
 @dataclass(frozen=True, slots=True)
 class NodeAnswer:
     """A whole answer: `stdout` is facts, one a line, or the text of a program."""
 
-    exit_code: int
+    status: AnswerStatus
     stdout: bytes = b""
-    error: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """Of its status."""
+        return self.status.exit_code
+
+    @property
+    def error(self) -> str:
+        """Of its status."""
+        return self.status.error
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> int:
@@ -53,7 +86,10 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> int:
     """
     _write_answer(answers, {"protocol": PROTOCOL, "version": __version__})
     waiting: list[tuple[NodeRequest, Future[NodeAnswer]]] = []
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    aside: list[tuple[NodeRequest, Future[NodeAnswer]]] = []
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(_AT_ONCE))
+        lanes = [stack.enter_context(ThreadPoolExecutor(1)) for _ in set(_LANES.values())]
         while line := requests.readline():
             try:
                 value = json_value(line, "a request")
@@ -66,9 +102,14 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> int:
             if request.argv[:2] in _CONCURRENT:
                 waiting.append((request, pool.submit(whole_answer, request)))
                 continue
+            lane = _LANES.get(request.argv[:2])
+            if lane is not None and (request.newest or request.argv[:2] == node_argv("snat-use")):
+                aside.append((request, lanes[lane].submit(whole_answer, request)))
+                continue
             _write_waiting(waiting, answers)
             _answer_in_parts(request, answers)
         _write_waiting(waiting, answers)
+        _write_waiting(aside, answers)
     return 0
 
 
@@ -76,8 +117,8 @@ def _write_waiting(waiting: list[tuple[NodeRequest, Future[NodeAnswer]]], out: B
     """Write answers that were made concurrently, in the order of their requests."""
     for request, future in waiting:
         answered = future.result()
-        header = {"id": request.id, "bytes": len(answered.stdout), "exit_code": answered.exit_code}
-        _write_answer(out, {**header, "error": answered.error}, answered.stdout)
+        header = {"id": request.id, "bytes": len(answered.stdout), **answered.status.header}
+        _write_answer(out, header, answered.stdout)
     waiting.clear()
 
 
@@ -91,8 +132,7 @@ def _answer_in_parts(request: NodeRequest, out: BinaryIO) -> None:
             part.clear()
 
     outcome = answer(request, write_body)
-    header = {"id": request.id, "bytes": len(part), "exit_code": outcome.exit_code}
-    _write_answer(out, {**header, "error": outcome.error}, bytes(part))
+    _write_answer(out, {"id": request.id, "bytes": len(part), **outcome.header}, bytes(part))
 
 
 def _request(value: Any) -> NodeRequest:
@@ -133,7 +173,7 @@ def whole_answer(request: NodeRequest) -> NodeAnswer:
     """Answer one request as a whole, for a thread that cannot write parts."""
     body = bytearray()
     outcome = answer(request, body.extend)
-    return NodeAnswer(outcome.exit_code, bytes(body), outcome.error)
+    return NodeAnswer(outcome, bytes(body))
 
 
 def _error_sentence(error: EbpfnetError) -> str:
@@ -151,12 +191,16 @@ def _answer_in_netns(request: NodeRequest, write_body: WriteBody) -> AnswerStatu
     if name not in registry.FUNCTIONS:
         known = ", ".join(sorted(registry.FUNCTIONS))
         raise KernelError(f"no question {name!r}; there are: {known}")
+    left_out = None
     try:
         for fact in registry.function(name)(request):
-            write_body(codec.line_of(fact))
+            if isinstance(fact, LeftOut):
+                left_out = fact
+            else:
+                write_body(codec.line_of(fact))
     except Incomplete as error:
-        return AnswerStatus(0, _error_sentence(error))
-    return AnswerStatus(0)
+        return AnswerStatus(0, _error_sentence(error), left_out)
+    return AnswerStatus(0, left_out=left_out)
 
 
 def _write_answer(out: BinaryIO, header: dict[str, Any], body: bytes = b"") -> None:

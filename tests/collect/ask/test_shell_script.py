@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from kubectl_ebpfnet.capture import spool
 from kubectl_ebpfnet.collect.ask import script, shell_script, unasked
-from kubectl_ebpfnet.collect.ask.question import Question
+from kubectl_ebpfnet.collect.ask.question import NEWEST, Question
 from kubectl_ebpfnet.collect.ask.shell_script import Splitter, records, script_argv
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import LineCounts, PlaceKind, Record, pod_place
@@ -77,8 +77,16 @@ DEVICE_FILTERS = Question(q.TC_FILTERS, PLACE)
 
 def one(*argv: str, kept: tuple[Any, ...] = ()) -> Question:
     """A question of one form; `kept` filters its lines, by words that need not be addresses."""
-    flows = tuple(FlowFilter(address=word) for word in kept)
-    return Question(Fact("one", str, (PlaceKind.POD,), asked=(Form("", argv),)), PLACE, flows=flows)
+    fact = Fact("one", str, (PlaceKind.POD,), asked=(Form("", argv),))
+    return Words(fact, PLACE, flows=tuple(FlowFilter(address=word) for word in kept))
+
+
+class Words(Question):
+    """A question whose rules are the words of its flows."""
+
+    @property
+    def line_rules(self) -> str:
+        return "\n".join(self.needles)
 
 
 def first_of(*forms: tuple[str, ...]) -> Question:
@@ -188,23 +196,21 @@ def test_only_wanted_lines_come_and_the_exit_code_stays(shell: list[str]) -> Non
 def test_of_many_lines_the_newest_come_and_the_rest_is_counted(
     shell: list[str], tmp_path: Path
 ) -> None:
-    address, peer, most = ip_address("10.0.0.1"), ip_address("1.1.1.1"), script.MOST_LINES
-    flows = (
-        FlowFilter(address=address, peer=peer, peer_port=80, protocol=6),
-        FlowFilter(address=address, protocol=6),
-    )
+    address, peer, most = ip_address("10.0.0.1"), ip_address("1.1.1.1"), NEWEST
+    flows = (FlowFilter(address=address, peer=peer, peer_port=80, protocol=6),)
+    beside = (FlowFilter(address=address, protocol=6),)
     line = "{} OUT 10.0.0.1:{} -> {} expires=9 LastRxReport={} LastTxReport={} RevNAT=0\n"
     others = [line.format("TCP", n, "2.2.2.2:80", 0, n) for n in range(1000, 1000 + 3 * most)]
     wanted = line.format("TCP", 7, "1.1.1.1:80", 3, 2)
     table = [*others[:most], wanted, *others[most:]]
     table += [line.format("UDP", 7, "1.1.1.1:80", 3, 2), "TCP OUT 10.0.0.2:1 -> 1.1.1.1:80 x\n"]
     (tmp_path / "ct").write_text("".join(table))
-    asked = Question(one("cat", str(tmp_path / "ct")).fact, PLACE, flows=flows)
+    asked = Question(one("cat", str(tmp_path / "ct")).fact, PLACE, flows=flows, beside=beside)
     (said,) = run(shell, [asked])
     first, *rest = said.stdout.read().decode().splitlines(keepends=True)
     assert first == wanted
     assert sorted(rest) == sorted(others[-most:])
-    assert said.left_out == 2 * most
+    assert (said.left_out, said.beside_left_out) == (0, 2 * most)
     assert said.line_filter == ("10.0.0.1",)
     assert said.counts == LineCounts(tcp4=3 * most + 2, other4=1)
 
@@ -301,14 +307,11 @@ def test_of_a_table_of_addresses_rows_of_others_stay_there(
         ("TCP OUT 10.0.0.1:1 -> b expires=99", "TCP OUT 10.0.0.1:1 -> b expires=9"),
     ],
 )
-def test_what_newest_means(
-    shell: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newer: str, older: str
-) -> None:
-    small = script.SCRIPT.replace(b"m=%d " % script.MOST_LINES, b"m=1 ")
-    monkeypatch.setattr(script, "SCRIPT", small)
+def test_what_newest_means(shell: list[str], tmp_path: Path, newer: str, older: str) -> None:
     for name, lines in (("a", (newer, older)), ("b", (older, newer))):
         (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
-        (said,) = run(shell, [one("cat", str(tmp_path / name), kept=("10.0.0.1",))])
+        asked = replace(one("cat", str(tmp_path / name), kept=("10.0.0.1",)), newest=1)
+        (said,) = run(shell, [asked])
         assert (said.stdout.read().decode().strip(), said.left_out) == (newer, 1)
 
 

@@ -148,7 +148,10 @@ def _not_in_nat_map(walk: PathBuilder, here: PacketState, node: NodeView) -> Non
     entry = tracked.cilium_ct if tracked is not None and tracked.node == here.node else None
     if tracked is None or entry is None or entry.flow != here.packet.flow:
         return
-    if not node.table_state(q.NAT).known or "ProxyRedirect" in entry.flags:
+    table = node.table_state(q.NAT)
+    if not table.known or (table.record is not None and not table.record.has_all(entry.flow)):
+        return
+    if "ProxyRedirect" in entry.flags:
         return
     walk.finding(
         Severity.WARNING,
