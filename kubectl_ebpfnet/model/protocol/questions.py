@@ -122,6 +122,7 @@ class NodeRequest:
         beside: filters of what else is wanted of these tables, of which it is no matter if a part
             is left out.
         newest: how many entries are sent of flows that differ in the peer alone; 0 for all.
+        rows: addresses whose rows are wanted of `lb` and `ipcache`; () for all rows.
     """
 
     id: int
@@ -130,6 +131,7 @@ class NodeRequest:
     flows: tuple[FlowFilter, ...] = ()
     beside: tuple[FlowFilter, ...] = ()
     newest: int = 0
+    rows: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,8 @@ class LeftOut:
     among its facts; the last header of the answer has it.
 
     Attributes:
-        older: that fit `flows`, and are older than those that were sent.
+        older: that fit `flows`, and are older than those that were sent; rows of other addresses
+            than `rows`.
         beside: that fit `beside` alone.
     """
 

@@ -7,7 +7,7 @@ cilium-facts 3.6 to 3.9. No I/O here.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_network
 
@@ -43,6 +43,31 @@ def _ipcache_prefix(key: bytes) -> Network:
     """Decode 24 bytes: prefix length over 32 static bits, cluster, family, address."""
     (bits,) = struct.unpack_from("=I", key)
     return _network(family_address(key[8:], key[7]), bits - _IPCACHE_STATIC)
+
+
+IPCACHE_SINGLE = tuple(
+    (frozenset((struct.pack("=I", _IPCACHE_STATIC + bits),)), frozenset((bytes((family,)),)))
+    for family, bits in ((1, 32), (2, 128))
+)
+"""Prefix length and family of single addresses, as they stand at 0 and 7 of a key."""
+_FAMILIES = {4: 1, 6: 2}
+
+
+def ipcache_key(key: bytes) -> tuple[int, int, int]:
+    """Return the family, the prefix length and the bits of a prefix."""
+    (bits,) = struct.unpack_from("=I", key)
+    width = 32 if key[7] == 1 else 128
+    length = min(max(bits - _IPCACHE_STATIC, 0), width)
+    return key[7], length, int.from_bytes(key[8 : 8 + width // 8], "big") >> (width - length)
+
+
+def ipcache_keys(addresses: Iterable[Address]) -> Set[tuple[int, int, int]]:
+    """Return what `ipcache_key` returns for each prefix that holds one of some addresses."""
+    return {
+        (_FAMILIES[address.version], length, int(address) >> (address.max_prefixlen - length))
+        for address in addresses
+        for length in range(address.max_prefixlen + 1)
+    }
 
 
 def _ipcache_short(key: bytes, value: bytes, encrypt_key_offset: int) -> IpcacheEntry:

@@ -7,13 +7,15 @@ raises KernelError when its map is not pinned, has unknown sizes, or may not be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import TypeVar
 
 from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, IpcacheEntry, LocalEndpoint
-from kubectl_ebpfnet.model.net import Network
-from kubectl_ebpfnet.model.protocol.questions import NodeRequest
-from kubectl_ebpfnet.node.cilium import layout_tables, pins
+from kubectl_ebpfnet.model.net import Address, Network
+from kubectl_ebpfnet.model.protocol.questions import LeftOut, NodeRequest
+from kubectl_ebpfnet.node.cilium import layout_tables, pins, scan
+from kubectl_ebpfnet.node.cilium.columns import Columns, places
+from kubectl_ebpfnet.node.cilium.layout_tuple import of_sizes
 
 T = TypeVar("T")
 Layouts = Mapping[tuple[int, int], Callable[[bytes, bytes], T]]
@@ -45,8 +47,9 @@ def _families(
             yield from _newest(names, known)
 
 
-def ipcache(_: NodeRequest) -> Iterator[IpcacheEntry]:
-    """Yield the identity of each prefix, and the node it is behind.
+def ipcache(request: NodeRequest) -> Iterator[IpcacheEntry | LeftOut]:
+    """Yield the identity of each prefix, and the node it is behind; where rows are asked for, of
+    the prefixes that hold one of these addresses.
 
     Up to Cilium 1.10 the encryption key is at the offset of 1.14's node id, in a value of the same
     size; a map of node ids distinguishes them.
@@ -54,10 +57,40 @@ def ipcache(_: NodeRequest) -> Iterator[IpcacheEntry]:
     folder = pins.root()
     name = pins.present(folder, IPCACHE)[0]
     with_ids = any(map_name in NODE_IDS for map_name in pins.names(folder))
-    for layout, key, value in pins.entries(folder, name, layout_tables.IPCACHE):
-        old = not with_ids and not value[layout_tables.KEY_OFFSET]
-        offset = layout_tables.KEY_OFFSET_OLD if old else layout_tables.KEY_OFFSET
-        yield layout(key, value, offset)
+    table = pins.opened(folder, name)
+    if table is None:
+        return
+    left_out = 0
+    with table:
+        sizes = (table.info.key_size, table.info.value_size)
+        layout = of_sizes(name, sizes, layout_tables.IPCACHE)
+        holding = layout_tables.ipcache_keys(request.rows)
+        for keys, values in scan.batches(table):
+            shown = [*range(keys.count)]
+            if request.rows:
+                shown = [*_holding(keys, request.rows, holding)]
+            left_out += keys.count - len(shown)
+            for number in shown:
+                value = values.record(number)
+                old = not with_ids and not value[layout_tables.KEY_OFFSET]
+                offset = layout_tables.KEY_OFFSET_OLD if old else layout_tables.KEY_OFFSET
+                yield layout(keys.record(number), value, offset)
+    if left_out:
+        yield LeftOut(left_out)
+
+
+def _holding(
+    keys: Columns, rows: Sequence[Address], holding: Set[tuple[int, int, int]]
+) -> Iterator[int]:
+    """Yield the numbers of a batch's prefixes that hold one of the addresses."""
+    single = 0
+    for length, family in layout_tables.IPCACHE_SINGLE:
+        single |= keys.having(0, length) & keys.having(7, family)
+    wanted = keys.having(8, frozenset(row.packed.ljust(16, b"\0") for row in rows))
+    yield from places(single & wanted, keys.count)
+    for number in places(keys.all ^ single, keys.count):
+        if layout_tables.ipcache_key(keys.record(number)) in holding:
+            yield number
 
 
 def endpoints(_: NodeRequest) -> Iterator[LocalEndpoint]:
