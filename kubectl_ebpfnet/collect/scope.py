@@ -118,17 +118,25 @@ EVERYTHING = Scope(~Need.DOCTOR, ends=Need.ENDS_TCP | Need.ENDS_UDP | Need.ENDS_
 """The scope of a capture."""
 
 
-def flows_scope(addresses: tuple[Address, ...], peers: tuple[FlowFilter, ...]) -> Scope:
+FLOWS_NEWEST = 2500
+"""Entries of a table that `flows` reads for its newest thousand: a flow may have three."""
+
+
+def flows_scope(
+    addresses: tuple[Address, ...], peers: tuple[FlowFilter, ...], *, everything: bool = False
+) -> Scope:
     """Return the scope of `flows`.
 
     Args:
         addresses: of the pod. A flow is joined from every entry of the pod, so lines of all of its
             flows are read, after those of the peers; () for a node, where `peers` filter.
         peers: filters for the other end.
+        everything: all entries are wanted, not the newest alone.
     """
+    newest = 0 if everything else FLOWS_NEWEST
     by_peer = tuple(f for f in peers if f.peer is not None or f.protocol is not None)
     if not addresses:
-        return Scope(Need.FLOWS, by_peer)
+        return Scope(Need.FLOWS, by_peer or (FlowFilter(),), newest=newest)
     asked = tuple(
         FlowFilter(address, None, peer.peer, peer.peer_port, peer.protocol)
         for address in addresses
@@ -136,4 +144,5 @@ def flows_scope(addresses: tuple[Address, ...], peers: tuple[FlowFilter, ...]) -
         if peer.peer is None or peer.peer.version == address.version
     )
     own = tuple(FlowFilter(address=address) for address in addresses)
-    return Scope(Need.FLOWS, asked, own) if asked else Scope(Need.FLOWS, own)
+    flows, beside = (asked, own) if asked else (own, ())
+    return Scope(Need.FLOWS, flows, beside, newest)

@@ -20,8 +20,9 @@ class FlowList:
         target: `pod NAMESPACE/NAME` or `node NAME`.
         node: whose tables were read, "" when the pod has none.
         flows: those of which a packet was seen last first.
-        missing: one sentence for each table that could not be read.
+        missing: one sentence for each table that could not be read, or not whole.
         known: the tables that have such flows were read, so that none means that there are none.
+        more: older flows that were read and are not among `flows`.
     """
 
     target: str
@@ -29,3 +30,4 @@ class FlowList:
     flows: tuple[TrackedFlow, ...]
     missing: tuple[str, ...] = ()
     known: bool = True
+    more: int = 0

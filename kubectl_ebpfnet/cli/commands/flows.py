@@ -17,9 +17,10 @@ TEXT = CommandText(
     summary="List tracked connections (Cilium CT, NAT, nf_conntrack), one per line.",
     description="""Cilium's conntrack and NAT and nf_conntrack are joined: load-balancing to a
 backend (to …) and masquerading (from …) stand in one line. Flows are filtered
-on the node; the one of which a packet was seen last stands first. Cilium counts
-packets where bpf-conntrack-accounting is on, netfilter where nf_conntrack_acct
-is. Exit code 4: the tables that would have the connections could not be read.""",
+on the node; the one of which a packet was seen last stands first. The newest
+thousand are shown, and how many more there are. Cilium counts packets where
+bpf-conntrack-accounting is on, netfilter where nf_conntrack_acct is. Exit code
+4: the tables that would have the connections could not be read.""",
     examples=(
         ("Of a pod", "flows pod/client"),
         (
@@ -43,6 +44,9 @@ def run(
     protocol: Annotated[
         str, Option("--protocol", metavar="NAME", help="tcp, udp, sctp or icmp", show_default=False)
     ] = "",
+    everything: Annotated[
+        bool, Option("--all", help="Show all flows, not the newest thousand alone")
+    ] = False,
     watch: flags.Watch = False,
     output: flags.ListOutput = "table",
     capture: flags.Capture = "",
@@ -64,13 +68,16 @@ def run(
         from kubectl_ebpfnet.render.lists.listing import render
 
         def shown() -> tuple[str, bool]:
-            evidence = read(requested, lambda addresses: flows_scope(addresses, peers))
-            found = (
-                flows.of_node(evidence.node, evidence.bundle, peers)
-                if requested.kind == "node"
-                else flows.of_pod(evidence.namespace, evidence.pod, evidence.bundle, peers)
+            evidence = read(
+                requested, lambda addresses: flows_scope(addresses, peers, everything=everything)
             )
-            return render(listing(found), evidence.bundle, output, view), found.known
+            bundle, most = evidence.bundle, None if everything else flows.MOST
+            found = (
+                flows.of_node(evidence.node, bundle, peers, most)
+                if requested.kind == "node"
+                else flows.of_pod(evidence.namespace, evidence.pod, bundle, peers, most)
+            )
+            return render(listing(found), bundle, output, view), found.known
 
         if watch and not capture:
             emit_repeatedly(lambda: shown()[0])

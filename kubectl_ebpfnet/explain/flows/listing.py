@@ -42,25 +42,38 @@ class _JoinIndex:
     errors: dict[tuple[Address, Address], FactLine[CtEntry]] = field(default_factory=dict)
 
 
-def of_node(name: str, bundle: Bundle, filters: Sequence[FlowFilter] = ()) -> FlowList:
+MOST = 1000
+"""Flows that are shown, unless all are asked for."""
+
+
+def of_node(
+    name: str, bundle: Bundle, filters: Sequence[FlowFilter] = (), most: int | None = None
+) -> FlowList:
     """Return the flows of a node that fit any filter.
 
     Args:
         name: of the node.
         bundle: all records.
         filters: () for every flow.
+        most: of the newest flows, None for all.
     """
     node = ClusterView(bundle).node(name)
     tables = _read(node, filters)
     join = Join(node)
-    flows = [f for f in _joined(join, tables) if _fits(filters, f)]
-    flows.sort(key=lambda flow: (join.rank_of(flow), _words(flow)))
+    found = [f for f in _joined(join, tables) if _fits(filters, f)]
+    found.sort(key=lambda flow: (join.rank_of(flow), _words(flow)))
     missing = tuple(text for _, text in _missing(node)) + tuple(_left_out(node))
-    return FlowList(f"node {name}", name, tuple(flows), missing, bool(flows) or _known(node))
+    flows = tuple(found[:most])
+    known = bool(flows) or _known(node)
+    return FlowList(f"node {name}", name, flows, missing, known, len(found) - len(flows))
 
 
 def of_pod(
-    namespace: str, name: str, bundle: Bundle, peers: Sequence[FlowFilter] = (FlowFilter(),)
+    namespace: str,
+    name: str,
+    bundle: Bundle,
+    peers: Sequence[FlowFilter] = (FlowFilter(),),
+    most: int | None = None,
 ) -> FlowList:
     """Return the flows of a pod.
 
@@ -69,6 +82,7 @@ def of_pod(
         name: of the pod.
         bundle: all records.
         peers: filters of the flows' other end, by `peer`, `peer_port` and `protocol`.
+        most: of the newest flows, None for all.
     """
     target = f"pod {namespace}/{name}"
     pod = placed_pod(ClusterView(bundle), namespace, "pod", name)
@@ -77,12 +91,12 @@ def of_pod(
     if not pod.addresses:
         reason = f"the addresses of {target} are not known"
         return FlowList(target, pod.node, (), (reason,), known=False)
-    found = of_node(pod.node, bundle, pod_filters(pod.addresses, peers))
+    found = of_node(pod.node, bundle, pod_filters(pod.addresses, peers), most)
     missing = found.missing
     if pod.host_network:
         note = f"{target} shares the address of node {pod.node}: these are the node's flows"
         missing = (note, *missing)
-    return FlowList(target, pod.node, found.flows, missing, found.known)
+    return FlowList(target, pod.node, found.flows, missing, found.known, found.more)
 
 
 def pod_filters(
@@ -211,15 +225,19 @@ _TABLES: tuple[tuple[Fact[Any], str], ...] = (
 
 
 def _left_out(node: NodeView) -> Iterator[str]:
-    """Yield a note for each table of which only the newest lines came home."""
+    """Yield a note for each table of which only the newest entries came home."""
+    cut = False
     for question, name in _TABLES:
         record = node.table_state(question).record
-        if record is not None and record.left_out:
-            kept = record.stdout.read().count(b"\n")
+        if record is not None and (record.left_out or record.beside_left_out):
+            cut = True
+            kept = sum(chunk.count(b"\n") for chunk in record.stdout.chunks())
             yield (
-                f"{name} of node {node.name}: the newest {kept:,} lines were read, and "
-                f"{record.left_out:,} more are there"
+                f"{name} of node {node.name}: the newest {kept:,} entries were read, and "
+                f"{record.left_out + record.beside_left_out:,} more are there (--all reads them)"
             )
+    if cut:
+        yield "where a table was not read whole, a flow may have entries that are not shown with it"
 
 
 def _missing(node: NodeView) -> list[tuple[Fact[Any], str]]:

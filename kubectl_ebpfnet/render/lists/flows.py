@@ -36,7 +36,10 @@ def listing(found: FlowList) -> Listing[TrackedFlow]:
         evidence=lambda row: row.evidence,
         nothing=_nothing(found),
         notes=found.missing,
-        document={"target": found.target, "node": found.node},
+        more=f"older flows that are not shown: {found.more:,} (--all shows them)"
+        if found.more
+        else "",
+        document={"target": found.target, "node": found.node, "more": found.more},
     )
 
 

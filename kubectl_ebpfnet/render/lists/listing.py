@@ -62,6 +62,7 @@ class Listing(Generic[Row]):
         nothing: the sentence of the table form without rows.
         notes: sentences below the table: what could not be read, and why.
         document: further members of the JSON document, before `items`.
+        more: the sentence that tells of rows that are not shown, "" for none.
     """
 
     schema: str
@@ -72,6 +73,7 @@ class Listing(Generic[Row]):
     nothing: str
     notes: Sequence[str]
     document: Mapping[str, Any]
+    more: str = ""
 
 
 def render(listing: Listing[Any], bundle: Bundle, format_name: str, view: View) -> str:
@@ -112,6 +114,8 @@ def _table(listing: Listing[Any], bundle: Bundle, view: View, shown: Sequence[Co
         lines += _rows(listing, bundle, view, shown)
     else:
         lines += wrap(escape(listing.nothing), view.width)
+    if listing.more:
+        lines += ["", *hanging("MORE  ", escape(listing.more), view.width)]
     if listing.notes:
         lines.append("")
         for note in listing.notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -13,7 +14,10 @@ from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.net import TCP, UDP, Flow
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
+from kubectl_ebpfnet.render.lists.flows import listing as flows_listing
 from kubectl_ebpfnet.render.lists.flows import state, tables, translated
+from kubectl_ebpfnet.render.lists.listing import render
+from kubectl_ebpfnet.render.text.view import View
 from tests.explain.flows import tables as t
 from tests.explain.path.node_pod_bundle import NODE, answer, bundle, pod_object, refused
 
@@ -54,11 +58,23 @@ EVERYTHING = (
 def test_lines_that_were_left_out_are_counted() -> None:
     short = replace(EVERYTHING[0], left_out=59_500)
     found = listing.of_node("n1", bundle(short, *EVERYTHING[1:]))
-    (note,) = found.missing
-    assert note == (
-        "Cilium's conntrack of node n1: the newest 5 lines were read, and 59,500 more are there"
+    assert found.missing == (
+        "Cilium's conntrack of node n1: the newest 5 entries were read, and 59,500 more are there"
+        " (--all reads them)",
+        "where a table was not read whole, a flow may have entries that are not shown with it",
     )
     assert found.known
+
+
+def test_the_newest_flows_are_shown_and_the_others_counted() -> None:
+    everything = listing.of_node("n1", bundle(*EVERYTHING))
+    found = listing.of_node("n1", bundle(*EVERYTHING), most=2)
+    assert (found.flows, found.more) == (everything.flows[:2], 1)
+    assert everything.more == 0
+    text = render(flows_listing(found), bundle(*EVERYTHING), "table", View())
+    assert "MORE  older flows that are not shown: 1 (--all shows them)\n" in text
+    document = json.loads(render(flows_listing(found), bundle(*EVERYTHING), "json", View()))
+    assert (len(document["items"]), document["more"]) == (2, 1)
 
 
 def test_entries_of_one_flow_are_one_line() -> None:

@@ -1,4 +1,4 @@
-"""Rows of some addresses out of real maps of load-balancing and of the ipcache, against all rows."""
+"""Rows of some addresses out of real maps (load-balancing, ipcache), against all their rows."""
 
 from __future__ import annotations
 
