@@ -1,23 +1,25 @@
 """`kubectl ebpfnet path` beside full tables, against the same beside nearly empty ones.
 
-Run: `flock /tmp/ebpfnet-kernel.lock .venv/bin/python bench/growth.py`, with the lab up and this
-checkout's image in it. What a pod's own node has is, for a while:
+Run: `flock /tmp/ebpfnet-kernel.lock .venv/bin/python bench/growth.py [pod|agent|flows]`, with the
+lab up and this checkout's image in it (`python -m tests.lab image`). For a while the node of pod
+client has 500,000 entries of that pod in Cilium's conntrack and NAT, 60,000 of them of the tuple
+that is asked for, a load-balancer of 10,000 frontends, an ipcache of 50,000 prefixes, and 5,000
+policy entries of the pod:
 
-- 500,000 entries of the pod in Cilium's conntrack and NAT, 60,000 of them of the tuple that is asked
-  for, a load-balancer of 10,000 frontends, an ipcache of 50,000 prefixes, 5,000 policy entries: by
-  node pod in real pinned maps of Cilium's layout, which take the place of the lab's; the programs keep
-  using their own. At most 1.5 times as long;
-- by agent, its `cilium-dbg` prints as many, and burns the CPU of the real one (switches.py). At most
-  1.5 times as long, plus what `cilium-dbg bpf ct list global | wc -c` and `bpf nat list | wc -c` take.
+- by node pod in real pinned maps of Cilium's layout, which take the place of the lab's (programs
+  keep using their own). `path` takes at most 1.5 times as long;
+- by agent, whose `cilium-dbg` prints as many and burns the CPU of the real one (switches.py). At
+  most 1.5 times as long, plus what `cilium-dbg bpf ct list global -d | wc -c` and
+  `bpf nat list | wc -c` take there.
 
-The client takes at most 60 MB more in either case. `flows` of the pod prints the newest thousand;
-explaining and printing 40,000 flows takes at most 5 times as long as 10,000 do.
+The client takes at most 60 MB more in either case. `flows`, which prints the newest thousand, and
+all of them with --all, is linear: of four times as many flows it takes at most five times as long
+(in this process, from a capture; text, wide, JSON).
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import statistics
 import struct

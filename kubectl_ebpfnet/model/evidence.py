@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 from kubectl_ebpfnet.model.net import Flow
-from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 
 
 class PlaceKind(StrEnum):
@@ -172,6 +171,14 @@ NOWHERE = Span()
 """The place of a fact that was made of several, and of one that no record holds."""
 
 
+class FlowSelector(Protocol):
+    """A filter of flows (protocol/questions.py)."""
+
+    def fits(self, *flows: Flow) -> bool:
+        """Tell whether any of these flows fits."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class LineCounts:
     """Lines of a table of connections that were counted where it was printed.
@@ -223,7 +230,7 @@ class Record:
     line_filter: tuple[str, ...] = ()
     left_out: int = 0
     beside_left_out: int = 0
-    flows: tuple[FlowFilter, ...] = ()
+    flows: tuple[FlowSelector, ...] = ()
     counts: LineCounts | None = None
 
     @property

@@ -223,7 +223,9 @@ def test_flows_of_a_pod_are_filtered_by_its_addresses_and_those_of_a_node_by_the
     assert (asked.flows, asked.beside) == ((FlowFilter(ADDRESS, peer=PEER),), (whole,))
     assert flows_scope((ADDRESS,), ()).flows == (whole,)
     assert flows_scope((), peers).flows == peers[:1]  # no command filters by a port alone
-    assert flows_scope((), ()).flows == ()
+    assert flows_scope((), ()).flows == (FlowFilter(),)  # the newest of the node's
+    assert flows_scope((ADDRESS,), ()).newest > 1000
+    assert flows_scope((ADDRESS,), (), everything=True).newest == 0
 
 
 def test_an_agents_lanes_share_its_questions() -> None:

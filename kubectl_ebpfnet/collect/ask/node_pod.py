@@ -183,6 +183,7 @@ def _request_lines(questions: Sequence[Question]) -> bytes:
                         question.flows,
                         question.beside,
                         question.newest if question.flows or question.beside else 0,
+                        question.rows,
                     )
                 ),
             }
@@ -219,7 +220,7 @@ def _answer_records(
             output,
             stderr,
             started,
-            line_filter=question.needles,
+            line_filter=() if question.rows and not older else question.needles,
             left_out=older,
             beside_left_out=beside,
             flows=question.flows,

@@ -82,11 +82,11 @@ class Question:
         between those that it must all have. Flows that differ in the peer alone are one rule. A
         line belongs to the first rule that it meets, and each rule keeps the newest: so flows that
         matter most stand first. A rule that begins with - is of what is wanted beside the flows.
-        The rule that begins with + selects none: its lines are counted. Of a table of addresses: =
+        The rule that begins with + selects none: its lines are counted. Of a table of addresses: @
         and the addresses.
         """
         if self.rows:
-            return "=" + "|".join(map(str, self.rows))
+            return "@" + "|".join(map(str, self.rows))
         rules: dict[tuple[object, ...], list[list[str]]] = {}
         beside = [(flow, ["-"]) for flow in self.beside]
         for flow, mark in [*((flow, list[str]()) for flow in self.by_lines), *beside]:

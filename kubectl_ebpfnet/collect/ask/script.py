@@ -80,7 +80,7 @@ function told(s) {
   return s in row
 }
 BEGIN {
-  if (sub(/^=/, "", ENVIRON["RULES"])) {
+  if (sub(/^@/, "", ENVIRON["RULES"])) {
     for (a = split(ENVIRON["RULES"], word, "|"); a; a--) row[word[a]]
     rows = 1; sample = 20
   } else rules = split(ENVIRON["RULES"], rule, "\n")

@@ -94,7 +94,7 @@ def _selected(
         return [], 0
     length = 4 if SERVICES[name] == 4 else 16
     wanted = {row.packed for row in request.rows if len(row.packed) == length}
-    ports = {flow.peer_port for flow in request.flows}
+    ports = (flow.peer_port for flow in request.flows)
     numbers = frozenset(port.to_bytes(2, "big") for port in ports if port is not None)
     wildcard = frozenset((bytes(length),))
     found, frontends, sample = [], 0, False
@@ -108,7 +108,7 @@ def _selected(
                 wanted |= {keys.record(number)[:length] for number in some}
                 sample = True
             mask = keys.having(0, frozenset(wanted))
-            if numbers and None not in ports:
+            if numbers:
                 mask &= keys.all ^ keys.having(0, wildcard) | keys.having(length, numbers)
             frontends += how_many(slots & (keys.all ^ mask))
             for number in places(mask, keys.count):

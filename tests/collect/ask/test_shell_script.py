@@ -86,7 +86,7 @@ class Words(Question):
 
     @property
     def line_rules(self) -> str:
-        return "\n".join(self.needles)
+        return super().line_rules if self.rows else "\n".join(self.needles)
 
 
 def first_of(*forms: tuple[str, ...]) -> Question:
