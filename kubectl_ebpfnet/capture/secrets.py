@@ -56,7 +56,7 @@ _ANNOTATION = re.compile(r"(^|[./])cilium\.io/|^kubectl\.kubernetes\.io/default-
 _SECRET_KEY = re.compile(r"secret|passw|token|credential|private|api-?key|kvstore-opt|auth-key")
 _SECRET_VALUE = re.compile(r"://[^/\s@]*:[^/\s@]*@|-----BEGIN")
 _KEPT_WHOLE = re.compile(
-    r"Service|ServiceCIDR|EndpointSlice|Endpoints|Namespace|NetworkPolicy|"
+    r"Service|ServiceCIDR|Lease|EndpointSlice|Endpoints|Namespace|NetworkPolicy|"
     r"Cilium(Node|Endpoint|EndpointSlice|Identity|NetworkPolicy|ClusterwideNetworkPolicy|"
     r"EgressGatewayPolicy|LocalRedirectPolicy|CIDRGroup)"
 )

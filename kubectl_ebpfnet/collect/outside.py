@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
+from kubectl_ebpfnet.cluster.agents import NAMESPACES
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
 from kubectl_ebpfnet.collect.destination import (
     FarEnd,
@@ -22,7 +23,7 @@ from kubectl_ebpfnet.collect.packet import packet_scope
 from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.collect.sender import Sender
 from kubectl_ebpfnet.errors import ClusterError
-from kubectl_ebpfnet.explain.path.entrance import ways_in
+from kubectl_ebpfnet.explain.path.entrance import lease_of, service_outside, ways_in
 from kubectl_ebpfnet.explain.path.sender import check_outside
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Record, bundle_of
@@ -30,6 +31,8 @@ from kubectl_ebpfnet.model.kube import Node, Pod, Service
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.request import PathRequest
 from kubectl_ebpfnet.parse import kube
+
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +76,19 @@ def first_reads(
     there = gatherer.needed(found)
     listed = [kube.node(each) for each in gatherer.tried(nodes)[0] or []]
     end = gatherer.start(lambda: _far_end(api, request, there, listed))
-    gatherer.find_answerers()
+    agents = gatherer.find_answerers()
     far_end = gatherer.tried(end)[0] or FarEnd()
     records = list(gatherer.records())
     cluster = ClusterView(bundle_of(records))
     assert request.source_address is not None
     check_outside(cluster, request.source_address)
+    service = service_outside(cluster, request)
+    if service is not None and not request.via:
+        namespace = next((agent.namespace for agent in agents.values()), NAMESPACES[0])
+        lease = f"{LEASES.format(namespace)}/{lease_of(service)}"
+        gatherer.read([partial(api.get, lease)])
+        records += gatherer.records()
+        cluster = ClusterView(bundle_of(records))
     return FirstReads(far_end, records, cluster)
 
 

@@ -30,6 +30,7 @@ from kubectl_ebpfnet.parse import kube
 ScopeOf = Callable[[tuple[Address, ...]], Scope]
 """Addresses of the pods that are asked → what to ask."""
 _SERVICE_CIDRS = "/apis/networking.k8s.io/v1/servicecidrs"
+_LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 _CILIUM_LISTS = (
     "ciliumnodes",
     "ciliumendpoints",
@@ -112,6 +113,7 @@ def _lists(api: RecordingApi) -> list[Callable[[], object]]:
         partial(api.list, NETWORK_POLICIES.format("")),
         api.cidr_groups,
         partial(api.list, _SERVICE_CIDRS),
+        partial(api.list, _LEASES),
         *(partial(api.cilium, resource) for resource in _CILIUM_LISTS),
     ]
 

@@ -131,6 +131,12 @@ _NEEDED: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], str], ..
         "which policy by its name leads to an egress gateway",
     ),
     (("list",), ("servicecidrs.networking.k8s.io",), _DEEP, "whether a Service could have it"),
+    (
+        _READ,
+        ("leases.coordination.k8s.io",),
+        _DEEP,
+        "by which node a client outside enters, where Cilium announces an address (L2)",
+    ),
     (("create", "get"), ("pods/exec",), COMMANDS, "nothing is seen inside of pods and nodes"),
 )  # fmt: skip
 _SHARED = {

@@ -311,6 +311,15 @@ class ServiceEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease of coordination.k8s.io: who holds it, "" for nobody."""
+
+    namespace: str
+    name: str
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
 class KubeObjects:
     """Every object that was read, by kind.
 
@@ -321,6 +330,7 @@ class KubeObjects:
         egress_policies: of the egress gateway.
         config_maps: (namespace, name, data).
         service_cidrs: ranges of ClusterIPs (networking.k8s.io, ServiceCIDR).
+        leases: by one of a Service's, a node announces its addresses (L2).
     """
 
     pods: tuple[Pod, ...] = ()
@@ -335,6 +345,7 @@ class KubeObjects:
     service_cidrs: tuple[Network, ...] = ()
     cidr_groups: tuple[CidrGroup, ...] = ()
     egress_policies: tuple[EgressPolicy, ...] = ()
+    leases: tuple[Lease, ...] = ()
 
     def merged(self, other: KubeObjects) -> KubeObjects:
         """Return the objects of both, each once."""

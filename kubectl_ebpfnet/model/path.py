@@ -450,7 +450,8 @@ class Entrance:
         why: how the nodes were chosen, one sentence.
         shown: the node whose hops are those of the whole answer: the one that decides it.
         entries: each node that it may enter by and that was walked from, the likeliest first.
-        closed: nodes that it does not enter by.
+        closed: nodes that it does not enter by, some of them where they are many.
+        more_closed: how many more there are of these.
         left_out: how many more it may enter by, which were not walked from.
     """
 
@@ -459,6 +460,7 @@ class Entrance:
     entries: tuple[Entry, ...]
     closed: tuple[ClosedEntry, ...] = ()
     left_out: int = 0
+    more_closed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from kubectl_ebpfnet.model.kube import (
     ContainerStatus,
     DnsConfig,
     KubeObjects,
+    Lease,
     Node,
     Pod,
     Service,
@@ -107,6 +108,13 @@ def _objects_of_kind(kind: str, located: list[tuple[Span, Any]]) -> KubeObjects:
         return KubeObjects(
             config_maps=tuple(
                 (_namespace(value), _name(value), js.pairs(value, "data")) for value in values
+            )
+        )
+    if kind == "Lease":
+        return KubeObjects(
+            leases=tuple(
+                Lease(_namespace(value), _name(value), js.text(value, "spec", "holderIdentity"))
+                for value in values
             )
         )
     if kind == "ServiceCIDR":

@@ -77,6 +77,21 @@ def test_each_node_that_a_client_may_enter_by_is_asked(cluster: Opened) -> None:
     assert path.verdict.let_through
     lists = [r.command for r in bundle.records if r.place.kind is PlaceKind.API]
     assert "get services -A" not in lists  # the Service was named
+    assert "get leases -n kube-system cilium-l2announce-default-web-lb" in lists
+
+
+def test_the_node_that_announces_an_address_is_asked(cluster: Opened) -> None:
+    session, replay = cluster("vxlan-kpr")
+    name = "cilium-l2announce-default-web-lb"
+    lease = {"metadata": {"name": name, "namespace": "kube-system"}, "kind": "Lease",
+             "spec": {"holderIdentity": "node2"}}  # fmt: skip
+    replay.objects.append(lease)
+    asked, bundle = collect_path(session, from_outside(**to("service", "web-lb", 80)), timeout=50)
+    path = explain(asked, bundle)
+    assert path.outside is not None
+    assert [entry.node for entry in path.outside.entries] == ["node2"]
+    assert agents(bundle) == {"node1", "node2"}
+    assert path.verdict == "dropped"  # announced by a node without an endpoint: Local
 
 
 def test_via_asks_that_node_and_the_backends(cluster: Opened) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.kube import Lease
 from kubectl_ebpfnet.parse import kube
 from kubectl_ebpfnet.parse.cilium import agent
 from tests.parse import recorded
@@ -130,7 +131,16 @@ def test_what_is_no_object(data: bytes) -> None:
 
 
 def test_unknown_kinds_are_left_out() -> None:
-    assert kube.objects(b'{"kind":"Lease"}') == kube.KubeObjects()
+    assert kube.objects(b'{"kind":"Event"}') == kube.KubeObjects()
+
+
+def test_a_lease_and_its_holder() -> None:
+    data = (
+        b'{"kind":"Lease","metadata":{"name":"cilium-l2announce-default-web","namespace":"ks"},'
+        b'"spec":{"holderIdentity":"worker","leaseDurationSeconds":15}}'
+    )
+    (found,) = kube.objects(data).leases
+    assert found == Lease("ks", "cilium-l2announce-default-web", "worker")
 
 
 def test_an_identitys_labels_are_written_as_the_agent_writes_them() -> None:

@@ -31,7 +31,8 @@ class WaysIn:
         nodes: by which it may enter, the likeliest first, at most MOST.
         why: how they were chosen, one sentence.
         left_out: how many more may be entered by.
-        closed: nodes that it does not enter by, each with the reason.
+        closed: nodes that it does not enter by, each with the reason, at most MOST.
+        more_closed: how many more there are of these.
         problem: why it enters by none, "" where it does.
         fix: what to do about that.
     """
@@ -40,6 +41,7 @@ class WaysIn:
     why: str = ""
     left_out: int = 0
     closed: tuple[ClosedEntry, ...] = ()
+    more_closed: int = 0
     problem: str = ""
     fix: Fix | None = None
 
@@ -56,6 +58,9 @@ def ways_in(cluster: ClusterView, request: PathRequest) -> WaysIn:
             hint = in_capture("nodes", cluster.node_names, request.via)
             raise NotFound("node", request.via, hint=hint)
         return WaysIn((request.via,), "as --via says")
+    service = service_of(cluster, request)
+    if service is not None:
+        return _of_service(cluster, service)
     kind, name = request.destination_kind, request.destination_name
     if kind == "node":
         return _by(name, "it has the address")
@@ -63,18 +68,36 @@ def ways_in(cluster: ClusterView, request: PathRequest) -> WaysIn:
         pod = cluster.pod(request.destination_namespace, name)
         node = pod.node if pod is not None else ""
         return _by(node, "the node of the pod") if node else WaysIn()
-    if kind == "service":
-        service = next(
-            (
-                each
-                for each in cluster.kube.services
-                if (each.namespace, each.name) == (request.destination_namespace, name)
-            ),
-            None,
-        )
-        return _of_service(cluster, service) if service is not None else WaysIn()
     address = request.destination_address
     return _of_address(cluster, address) if address is not None else WaysIn()
+
+
+def service_of(cluster: ClusterView, request: PathRequest) -> Service | None:
+    """Return the Service that a request is for, by its name or its address; None for another
+    destination."""
+    services, named = cluster.kube.services, request.destination_kind == "service"
+    key = (request.destination_namespace, request.destination_name)
+    address = request.destination_address
+    if address is None:
+        return next((s for s in services if named and (s.namespace, s.name) == key), None)
+    if cluster.node_of(address) or cluster.pod_with(address) is not None:
+        return None
+    return next((s for s in services if address in s.addresses), None)
+
+
+def service_outside(cluster: ClusterView, request: PathRequest) -> Service | None:
+    """Return the Service of `service_of` that has an address for clients outside, which a node may
+    announce."""
+    service = service_of(cluster, request)
+    if service is None or not (service.ingress_addresses or service.external_addresses):
+        return None
+    return service
+
+
+def lease_of(service: Service) -> str:
+    """Return the name of the lease by which a node announces a Service's addresses (Cilium
+    pkg/l2announcer)."""
+    return f"cilium-l2announce-{service.namespace}-{service.name}"
 
 
 def _by(node: str, why: str) -> WaysIn:
@@ -82,16 +105,13 @@ def _by(node: str, why: str) -> WaysIn:
 
 
 def _of_address(cluster: ClusterView, address: Address) -> WaysIn:
-    """Return who may take in a packet for an address."""
+    """Return who may take in a packet for an address that is no Service's."""
     node = cluster.owner_of(address)
     if node:
         return _by(node, "it has the address")
     pod = cluster.pod_with(address)
     if pod is not None and pod.node:
         return _by(pod.node, "the node of the pod")
-    service = next((s for s in cluster.kube.services if address in s.addresses), None)
-    if service is not None:
-        return _of_service(cluster, service)
     cidrs = [(node.name, node.pod_cidrs) for node in cluster.kube.nodes]
     cidrs += [(node.name, node.pod_cidrs) for node in cluster.cilium_nodes]
     for name, owned in cidrs:
@@ -117,6 +137,9 @@ def _of_service(cluster: ClusterView, service: Service) -> WaysIn:
             fix=Fix("Give it the type LoadBalancer or NodePort, or externalIPs."),
         )
     local = _with_endpoints(cluster, service)
+    holder = _announced_by(cluster, service) if outside else ""
+    if holder:
+        return _by(holder, f"it announces the address: it holds the lease {lease_of(service)}")
     nodes, closed = [], []
     for node in cluster.kube.nodes:
         why = node.not_balanced_to if outside else ""
@@ -135,7 +158,16 @@ def _of_service(cluster: ClusterView, service: Service) -> WaysIn:
     }
     nodes.sort(key=lambda name: (name not in recorded, name not in local, name))
     why = "each node takes it in" if not outside else "each node that a load-balancer may use"
-    return WaysIn(tuple(nodes[:MOST]), why, len(nodes[MOST:]), tuple(closed))
+    return WaysIn(
+        tuple(nodes[:MOST]), why, len(nodes[MOST:]), tuple(closed[:MOST]), len(closed[MOST:])
+    )
+
+
+def _announced_by(cluster: ClusterView, service: Service) -> str:
+    """Return the node that announces a Service's addresses by L2, "" where no lease says so."""
+    names = (lease.holder for lease in cluster.kube.leases if lease.name == lease_of(service))
+    holder = next(names, "")
+    return holder if holder in cluster.node_names else ""
 
 
 def _is_checked(service: Service) -> bool:

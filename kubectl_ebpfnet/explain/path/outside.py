@@ -119,7 +119,9 @@ def _together(entries: Sequence[Entry], ways: WaysIn) -> Path:
         findings=_findings(entries, verdict),
         flows=_once(flow for entry in entries for flow in entry.path.flows),
         tracking=_once(note for entry in entries for note in entry.path.tracking),
-        outside=Entrance(ways.why, first.node, tuple(entries), ways.closed, ways.left_out),
+        outside=Entrance(
+            ways.why, first.node, tuple(entries), ways.closed, ways.left_out, ways.more_closed
+        ),
     )
 
 

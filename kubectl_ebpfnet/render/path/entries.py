@@ -22,6 +22,8 @@ def entries(path: Path, view: View) -> list[str]:
     for closed in entrance.closed:
         label = f"  {escape(closed.node):<{longest}}  "
         lines += hanging(label, escape(f"not entered: {closed.why}"), view.width)
+    if entrance.more_closed:
+        lines += hanging("  ", f"and {entrance.more_closed} more, not entered", view.width)
     if entrance.left_out:
         text = f"and {entrance.left_out} more, not asked: --via node/NAME asks one"
         lines += hanging("  ", text, view.width)

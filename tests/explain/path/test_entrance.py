@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import ip_address
 from typing import Any
 
@@ -11,7 +12,7 @@ from kubectl_ebpfnet.errors import NotFound, UsageError
 from kubectl_ebpfnet.explain.path.entrance import MOST, WaysIn, ways_in
 from kubectl_ebpfnet.explain.path.sender import check_outside, sender_of
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
-from kubectl_ebpfnet.model.evidence import Bundle, bundle_of
+from kubectl_ebpfnet.model.evidence import Bundle, Record, bundle_of
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import PathRequest
 from tests.explain.lb.lb_bundle import (
@@ -95,8 +96,12 @@ def test_a_big_cluster_is_bounded_and_says_how_many_are_left_out() -> None:
     records = (on("w0777", "ip -j addr", "[]"),)
     found = entered(cluster(web, end, nodes=tuple(many), more=records))
     assert len(found.nodes) == MOST
+    assert found.closed == ()
     assert found.nodes[:2] == ("w0777", "w1234")  # what was recorded, then where an endpoint is
     assert found.left_out == 2000 - MOST
+    local = entered(cluster(service("Local"), end, nodes=tuple(many)))
+    assert local.nodes == ("w1234",)
+    assert (len(local.closed), local.more_closed) == (MOST, 1999 - MOST)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +133,34 @@ def test_what_nobody_outside_can_send_to_is_said() -> None:
     assert "nobody in the cluster is known to have 198.51.100.99" in nobodys.problem
     assert nobodys.fix is not None
     assert "--via" in nobodys.fix.text
+
+
+def lease(holder: str, name: str = "cilium-l2announce-default-web-lb") -> Record:
+    return api("leases", {
+        "kind": "Lease", "metadata": {"name": name, "namespace": "kube-system"},
+        "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15},
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("destination", ["svc/web-lb", VIP])
+def test_a_lease_names_the_node_that_announces_the_address(destination: str) -> None:
+    def by(one: Record) -> WaysIn:
+        return entered(cluster(service("Local"), endpoint("n1"), more=(one,)), destination)
+
+    found = by(lease("n3"))  # it has no endpoint: L2 announcements look at none
+    assert (found.nodes, found.closed) == (("n3",), ())
+    assert "cilium-l2announce-default-web-lb" in found.why
+    for other in (lease(""), lease("n9"), lease("n3", "cilium-l2announce-default-other")):
+        assert by(other).nodes == ("n1",)
+
+
+def test_an_address_on_every_node_is_still_the_services() -> None:
+    """As IPVS and a load-balancer that is no proxy put it on each node."""
+    said = json.dumps([{"ifname": "kube-ipvs0", "addr_info": [
+        {"family": "inet", "local": VIP, "prefixlen": 32, "scope": "global"}]}])  # fmt: skip
+    records = tuple(on(name, "ip -j addr", said) for name in ADDRESSES)
+    found = entered(cluster(service("Cluster"), endpoint("n2"), more=records), VIP)
+    assert found.nodes == ("n2", "n1", "n3")
 
 
 def test_via_names_the_node() -> None:

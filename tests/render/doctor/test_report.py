@@ -152,7 +152,7 @@ def test_few_nodes_have_a_row_each():
 def test_what_a_file_gives_is_not_listed():
     nothing = tuple(replace(right, allowed=False) for right in RIGHTS)
     text = render(replace(THREE, rights=nothing), BUNDLE, "table", View())
-    assert "none of 33 allowed (docs/rbac.yaml gives them)" in text
+    assert "none of 35 allowed (docs/rbac.yaml gives them)" in text
     assert "deployments" not in text
     assert "deployments" in render(replace(THREE, rights=nothing), BUNDLE, "wide", View())
 

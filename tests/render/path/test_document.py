@@ -31,6 +31,7 @@ OUTSIDE: dict[str, Any] = {
     "shown": Text,
     "closed": [{"node": Text, "why": Text}],
     "left_out": Number,
+    "more_closed": Number,
 }
 EVIDENCE = [{"record": Number, "lines": [Number], "excerpt": [Text]}]
 TARGET = {
