@@ -16,7 +16,7 @@ from kubectl_ebpfnet.explain.views.in_capture import in_capture
 from kubectl_ebpfnet.explain.views.placed_pod import pods_in_capture
 from kubectl_ebpfnet.model.evidence import CLIENT, pod_place
 from kubectl_ebpfnet.model.kube import Service, ServicePort
-from kubectl_ebpfnet.model.net import ICMP, ICMPV6, Address
+from kubectl_ebpfnet.model.net import ICMP, ICMPV6, Address, protocol_name
 from kubectl_ebpfnet.model.path import Fix, PathRequest
 from kubectl_ebpfnet.model.resolver import LookupOutcome
 
@@ -103,9 +103,11 @@ def service_port(service: Service, request: PathRequest) -> ServicePort:
     same = [p for p in hits if p.protocol == request.protocol]
     if len(same) == 1:
         return same[0]
-    if len(hits) == 1 and request.port is None and not request.port_name and not same:
+    if hits and not same and (len(hits) == 1 or request.port is not None):
+        by = protocol_name(hits[0].protocol)
         raise UsageError(
-            f"svc/{service.name} offers only {offered} by another protocol", hint="give --protocol"
+            f"svc/{service.name} offers {hits[0].port} by {by} alone",
+            hint=f"give --protocol {by.lower()}, or svc/{service.name}:{hits[0].port}/{by.lower()}",
         )
     if not same:
         asked = request.port_name or request.port

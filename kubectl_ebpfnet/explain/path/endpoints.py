@@ -226,7 +226,9 @@ def _flow_query(
     direct = (destination, port if has_ports(protocol) else None)
     if service is None:
         return FlowQuery(protocol, source, frozenset({direct}))
-    ends = frozenset((b.address, b.port) for b in service.backends)
+    # What a socket leaves alone is in no flow to a backend.
+    behind = () if service.passed_over else service.backends
+    ends = frozenset((b.address, b.port) for b in behind)
     return FlowQuery(
         protocol, source, ends | {direct}, frozenset({direct}), service.rev_nat, by_socket
     )

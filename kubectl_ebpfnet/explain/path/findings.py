@@ -10,6 +10,7 @@ from kubectl_ebpfnet.errors import role_file
 from kubectl_ebpfnet.explain.flows.match import no_snat_map
 from kubectl_ebpfnet.explain.path import backends, former_backends, from_inside
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
+from kubectl_ebpfnet.explain.path.other_clusters import cluster_of
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
@@ -215,7 +216,7 @@ def _stale_backends(whole: WholePath) -> Iterator[Finding]:
             f"`{node.cilium('service list')}`, and the agent's log.",
             service.evidence,
         )
-    stale = [b for b in active if service.is_stale(b)]
+    stale = [b for b in active if service.is_stale(b) and cluster_of(node, b.address) is None]
     if stale:
         yield Finding(
             Severity.ERROR,

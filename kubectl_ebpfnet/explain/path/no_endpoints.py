@@ -34,7 +34,7 @@ def why_no_endpoint(cluster: ClusterView, service: ServiceAddress) -> Remedy | N
         service: a frontend of a Service of Kubernetes.
     """
     owner, ends = service.owner, service.sliced
-    if owner is None or ends is None or service.named_elsewhere:
+    if owner is None or ends is None or service.redirects_locally or service.by_proxy:
         return None
     if ends:
         return None if any(end.ready for end in ends) else _none_ready(cluster, owner, ends)

@@ -128,6 +128,8 @@ def _goes_elsewhere(forth: PathBuilder, here: PacketState, end: Arrived, packet:
     """Return why it is not known to which node an answer from outside comes, "" where a node has
     the address that the packet left with."""
     node, target = forth.cluster.node(here.node), packet.flow.destination
+    if here.packet.outer is not None:
+        return "the other end of the tunnel, of which nothing is known, sends the answer"
     if end.destination is not Destination.OUTSIDE or not node[q.ADDRESSES].known:
         return ""
     if any(hop.kind is HopKind.NAT and hop.state is State.UNKNOWN for hop in forth.hops):

@@ -7,12 +7,14 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.path import agent_behind
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.backends import Place
+from kubectl_ebpfnet.explain.path.other_clusters import cluster_of
 from kubectl_ebpfnet.explain.path.services import ServiceAddress
+from kubectl_ebpfnet.explain.path.stages.l7_lb import to_envoy
 from kubectl_ebpfnet.explain.path.stages.no_backend import without_backend
 from kubectl_ebpfnet.explain.path.state import Choice, PathBuilder, Where
 from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
-from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, Packet, State, TrackedFlow
+from kubectl_ebpfnet.model.path import Decides, Evidence, Packet, State, TrackedFlow
 
 
 def backend_of(tracked: TrackedFlow | None, service: ServiceAddress) -> Flow | None:
@@ -57,7 +59,7 @@ def rewrite(
         None when the walk ends.
     """
     if service.by_proxy:
-        _to_proxy(walk, packet, service, where)
+        to_envoy(walk, packet, service, where)
         return None
     _unread(walk, packet, service, where)
     tracked = tracked or walk.tracked
@@ -82,10 +84,14 @@ def rewrite(
     if chosen is not None and same_source and chosen.source_port is not None:
         flow = replace(flow, source_port=chosen.source_port)
     packet = replace(packet, flow=flow)
-    text = f"{service.title} → {endpoint_text(*target)} {how}{_how_chosen(service, target, state)}"
+    node = walk.cluster.node(where[2])
+    named = {kinds.place(end) for end in service.sliced or ()}
+    other = None if target in named else cluster_of(node, target[0])
+    text = f"{service.title} → {endpoint_text(*target)} {how}"
+    text += _how_chosen(service, target, state, other)
     _translated(walk, packet, service, where, text, state, evidence)
     gone = next((b for b in service.backends if kinds.place(b) == target), None)
-    if gone is not None and service.in_cilium and service.is_stale(gone):
+    if gone is not None and service.in_cilium and other is None and service.is_stale(gone):
         agent_behind.note_stale(walk, service, gone, where[2])
     if walk.choice is None and len(service.usable) > 1:
         others = tuple(b for b in service.usable if kinds.place(b) != target)
@@ -137,27 +143,6 @@ def _not_known(walk: PathBuilder, packet: Packet, service: ServiceAddress, where
     walk.unknown(f"the backends of {service.title} are not known: {service.missing}")
 
 
-def _to_proxy(walk: PathBuilder, packet: Packet, service: ServiceAddress, where: Where) -> None:
-    """Hand the packet to the node's Envoy, whose routes are not in the datapath."""
-    port = f"proxy port {service.proxy_port}" if service.proxy_port else "its proxy port not known"
-    node = where[2]
-    walk.hop(
-        *where,
-        f"{service.title} is an L7 load-balancer: redirected to the Envoy of {node} ({port})",
-        State.DERIVED,
-        packet,
-        service.evidence,
-    )
-    walk.unknown(
-        f"the Envoy of {node} ({port}) answers for {service.title} and chooses a backend by "
-        "its own routes, which no record holds",
-        Fix(
-            "See the Gateway or Ingress behind it, and what its Envoy was told.",
-            "kubectl get ciliumenvoyconfigs,gateways,ingresses -A",
-        ),
-    )
-
-
 def _names_frontend(tracked: TrackedFlow | None) -> bool:
     if tracked is None:
         return False
@@ -165,8 +150,20 @@ def _names_frontend(tracked: TrackedFlow | None) -> bool:
     return tracked.service_ct is not None or by_netfilter
 
 
-def _how_chosen(service: ServiceAddress, target: tuple[Address, int | None], state: State) -> str:
+def _how_chosen(
+    service: ServiceAddress, target: tuple[Address, int | None], state: State, other: int | None
+) -> str:
+    """Return how the backend was chosen, in brackets.
+
+    Args:
+        service: the frontend.
+        target: the backend.
+        state: of the hop.
+        other: the id of the backend's cluster where that is another one.
+    """
     words = []
+    if other is not None:
+        words.append(f"a pod of cluster {other} of the clustermesh")
     others = len(service.usable) - 1
     if others > 0:
         verb = "chosen for the newest flow" if state is State.OBSERVED else "followed here"

@@ -23,8 +23,9 @@ def leave(walk: PathBuilder, here: PacketState) -> PacketState | None:
     hooks = of_socket(packet.flow) | {EGRESS}
     show_at_cgroups(walk, here, walk.sender.namespace, walk.sender.name, hooks)
     service = walk.ends.service
-    # The socket leaves an L7 load-balancer to the program at the device (bpf/bpf_sock.c).
-    by_socket = service is not None and not service.by_proxy and _socket_lb(walk, here)
+    # A pod's socket leaves an L7 load-balancer to the program at the device (bpf/bpf_sock.c).
+    to_device = service is not None and service.by_proxy and not walk.ends.host_network
+    by_socket = service is not None and not to_device and _socket_lb(walk, here)
     if by_socket and connects_without_cilium(walk, walk.cluster.node(here.node), packet.flow):
         by_socket = False
     if service is not None and service.passed_over:

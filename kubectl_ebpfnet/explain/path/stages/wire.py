@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.path.agent_behind import without_frontend
 from kubectl_ebpfnet.explain.path.endings import Destination
+from kubectl_ebpfnet.explain.path.other_clusters import cluster_of
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import address_text
@@ -78,6 +79,10 @@ def _leave_cluster(walk: PathBuilder, here: PacketState) -> None:
             source = f"an address that is not known ({hop.reason})"
     tracked = walk.tracked
     replied = walk.answered_now()
+    if here.packet.outer is not None:
+        source += f", in the tunnel to {here.packet.outer.destination}"
+        other = cluster_of(walk.cluster.node(here.node), seen.destination)
+        source += f", a node of cluster {other} of the clustermesh" if other is not None else ""
     walk.hop(
         HopPlace.WORLD,
         str(seen.destination),
@@ -159,22 +164,28 @@ def _no_such_port(walk: PathBuilder, here: PacketState) -> bool:
     # Cilium's row of port 0: what no row of a port matches goes nowhere (since 1.19).
     closed = node.having(q.LB_MAP, (flow.destination, 0), "address", "port")
     for service in walk.cluster.kube.services:
-        if flow.destination not in (service.addresses if closed else service.cluster_addresses):
+        if flow.destination not in service.addresses:
             continue
         asked = protocol_name(flow.protocol)
         port = f"port {flow.destination_port}/{asked}" if flow.destination_port else asked
         offered = ", ".join(f"{p.port}/{protocol_name(p.protocol)}" for p in service.ports)
         name = f"svc {service.namespace}/{service.name}"
-        walk.unknown(f"{flow.destination} is {name}, which does not serve {port}")
+        nobodys = bool(closed) or flow.destination in service.cluster_addresses
+        if nobodys:
+            own = Fix(f"Ask for a port that {name} has: {offered or 'it has none'}.")
+            walk.unknown(f"{flow.destination} is {name}, which does not serve {port}", own)
         walk.finding(
-            Severity.ERROR,
+            Severity.ERROR if nobodys else Severity.WARNING,
             f"{name} does not serve {port}",
             f"It serves {offered or 'nothing'}; what is sent to another port of "
-            f"{'this address' if closed else 'a ClusterIP'} reaches nobody.",
+            f"{'this address' if closed else 'a ClusterIP'} reaches nobody."
+            if nobodys
+            else f"It serves {offered or 'nothing'}; another port of {flow.destination} is not "
+            "translated: it goes where the network has this address.",
             cite.whole(walk.cluster.api_record("services"))
             + cite.of(node[q.LB_MAP].record, *(row.span for row in closed)),
         )
-        return True
+        return nobodys
     return False
 
 
