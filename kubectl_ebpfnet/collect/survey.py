@@ -138,6 +138,7 @@ def ask_places(
             tell is worth no exec a command.
     """
     names, pods = [name for name in dict.fromkeys(nodes) if name], list(pods)
+    ends = list(ends)
     far = scope.of_far_pod
     asked = [(pod, scope) for pod in pods] + [(pod, far) for pod in ends]
     asked = [(pod, wanted) for pod, wanted in asked if not pod.host_network]
@@ -161,9 +162,12 @@ def ask_places(
                 gatherer.ask(answerer, further)
             continue
         instead = None
+        here = [pod for pod in pods if pod.node == node and not pod.host_network]
         if mode is None and isinstance(answerer, AgentExec):
-            here = [pod for pod in pods if pod.node == node and not pod.host_network]
             instead = partial(_ask_node_pod, gatherer, scope, node, here)
+        elif mode is None and node in gatherer.answerers.kept_nodes:
+            there = [pod for pod in ends if pod.node == node]
+            instead = partial(_ask_others, gatherer, scope, node, here, there)
         ask_node(gatherer, scope, answerer, further, instead)
 
 
@@ -190,6 +194,14 @@ def _ask_node_pod(gatherer: Gatherer, scope: Scope, node: str, pods: Sequence[Po
     if answerer is not None:
         further = [question for pod in pods for question in _of_pod(pod, scope)]
         ask_node(gatherer, scope, answerer, further)
+
+
+def _ask_others(
+    gatherer: Gatherer, scope: Scope, node: str, pods: Sequence[Pod], ends: Sequence[Pod]
+) -> None:
+    """Ask who answers for a node whose kept node pod does not: it ended since it was listed."""
+    gatherer.answerers.forget_kept(node)
+    ask_places(gatherer, scope, [node], pods, ends=ends)
 
 
 def ask_node(

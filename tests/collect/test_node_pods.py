@@ -57,6 +57,8 @@ def node_pods(replay: ReplayCluster, pods: list[dict[str, Any]]) -> dict[str, li
     def answer(seen: Seen) -> Reply:
         if any(__version__ in selector for selector in seen.parameters("labelSelector")):
             return Reply(200, {"kind": "PodList", "apiVersion": "v1", "items": pods})
+        if seen.path == f"/api/v1/namespaces/{RUN.namespace}":
+            return Reply(200, {"kind": "Namespace", "apiVersion": "v1", "metadata": {}})
         return real(seen)
 
     def node_side(end: ExecEnd, pod: str) -> bool:
@@ -109,6 +111,30 @@ def test_a_node_pod_is_asked_about_the_pod_and_the_node_at_once(
     address = client["status"]["podIP"]
     assert [each["flows"][0]["address"] for each in by_flow] == [address] * 3
     assert {r.line_filter for r in bundle.records if r.argv[1:] == ("ct",)} == {(address,)}
+
+
+def test_a_kept_node_pod_that_has_ended_is_said_and_another_one_asked(cluster: Opened) -> None:
+    session, replay = cluster("vxlan-kpr")
+    node_pods(replay, [kept_pod("node2", 2)])
+    answers = replay.before
+
+    def ended(end: ExecEnd, pod: str) -> bool:
+        if end.argv != [PROGRAM]:
+            return answers(end, pod)
+        failure = {"status": "Failure", "reason": "NotFound", "code": 404,
+                   "message": 'container not found ("node")'}  # fmt: skip
+        end.end(failure)
+        return True
+
+    replay.before = ended  # type: ignore[method-assign]
+    said: list[object] = []
+    access = NodeAccess(Mode.AUTO)
+    _, bundle = collect_path(session, TO_WEB, access=access, timeout=50, warn=said.append)
+    assert said == ["the node pod that was kept on node2 does not answer: it may have ended"]
+    assert {place.node for place in bundle.places(PlaceKind.AGENT)} == {"node1", "node2"}
+    assert bundle.at(pod_place("default", "client"))
+    refused = [r for r in bundle.at(node_place("node2")) if not r.ran]
+    assert any("container not found" in record.error for record in refused)
 
 
 def test_a_capture_has_the_look_ups_of_the_paths_that_it_is_for(

@@ -79,6 +79,11 @@ class NodeAnswerers:
         """
         self._agents, self._why_no_agents, self._kept_pods = agents, why_no_agents, kept_pods
 
+    def forget_kept(self, node: str) -> None:
+        """Choose the node pod that an earlier run kept on a node no more, and say so."""
+        self._kept_pods = {name: pod for name, pod in self._kept_pods.items() if name != node}
+        self._warn(f"the node pod that was kept on {node} does not answer: it may have ended")
+
     def for_nodes(
         self, nodes: Iterable[str], deadline: Deadline, mode: Mode | None = None
     ) -> dict[str, AgentExec | NodePodExec | Record]:

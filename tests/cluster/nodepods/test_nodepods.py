@@ -679,6 +679,8 @@ def test_nothing_is_kept_of_a_run_that(
     [
         lambda pod: pod.update(status=ended(0)),
         lambda pod: pod["metadata"].update(deletionTimestamp="2026-11-21T09:00:00Z"),
+        lambda pod: pod.update(status={**pod["status"], "phase": "Failed", "reason": "Evicted"}),
+        lambda pod: pod.update(status={**pod["status"], "reason": "NodeLost"}),
         lambda pod: pod["metadata"].update(namespace="default"),
         lambda pod: pod["metadata"]["labels"].update({"ebpfnet.dev/version": "0.0.1"}),
         lambda pod: pod["metadata"]["annotations"].update(
@@ -865,3 +867,22 @@ def test_bodies_are_json_that_servers_take(
         ("v1", "Namespace"),
         ("v1", "Pod"),
     ]
+
+
+@pytest.mark.parametrize("leaving", ["deletionTimestamp", "phase", "gone"])
+def test_pods_of_a_namespace_that_is_being_deleted_are_not_found(
+    cluster: FakeCluster, api: Api, deploy: Callable[..., Deployment], leaving: str
+) -> None:
+    with deploy(keep=True) as deployment:
+        deployment.start(["n1"])
+        deployment.wait("n1", 5)
+        name = deployment.run.namespace
+    (path,) = (each for each in cluster.objects if each.endswith(f"/namespaces/{name}"))
+    namespace = cluster.objects[path]
+    if leaving == "gone":
+        del cluster.objects[path]
+    elif leaving == "phase":
+        namespace["status"] = {"phase": "Terminating"}
+    else:
+        namespace["metadata"]["deletionTimestamp"] = "2026-11-21T09:00:00Z"
+    assert find_node_pods(api) == {}
