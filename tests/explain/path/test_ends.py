@@ -249,5 +249,5 @@ def test_a_proxy_decides_after_the_map() -> None:
     path = ask(bundle, "client", "9.9.9.9:80")
     assert "through the L7 proxy at port 10000" in shown(path, "policy")[0]
     assert path.verdict == "unknown"
-    assert "the L7 proxy on node2 (port 10000) decides" in path.reason
-    assert finding(path, "the L7 proxy on node2 decides").severity == "info"
+    assert "the L7 proxy of node2 (port 10000) decides" in path.reason
+    assert finding(path, "the L7 proxy of node2 decides").severity == "info"
