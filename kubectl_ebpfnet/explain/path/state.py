@@ -162,7 +162,7 @@ class Redirect:
         rules: of the policies that make it; () where they are not known.
         title: the proxy in words, once it is known.
         passes: what it lets pass in words, "" where that is not known.
-        taken: the packet was handed to the proxy.
+        hop: number of the hop before the packet was handed to the proxy, 0 where it was not.
         unseen: no table shows that the destination answered the proxy.
     """
 
@@ -174,7 +174,7 @@ class Redirect:
     rules: tuple[EndpointRule, ...] = ()
     title: str = "the L7 proxy"
     passes: str = ""
-    taken: bool = False
+    hop: int = 0
     unseen: bool = False
 
 
@@ -216,6 +216,7 @@ class PathBuilder:
         links: (node, device) of each device by which it left or reached a node on the wire.
         connections: node → the packet as that node's netfilter has it in its connection.
         redirects: to L7 proxies, which have connections of their own for it, in its order.
+        proxied: of an answer, the redirects of its packet whose proxies it has come through.
         wanted: (node, fact) of what was not read and decides, where a node was asked other things.
         unread: nodes that the packet, or its answer, came to, and of which nothing was read.
         forth: of an answer, the walk of the packet; None for the packet's own walk.
@@ -248,6 +249,7 @@ class PathBuilder:
     links: list[tuple[str, str]] = field(default_factory=list)
     connections: dict[str, Context] = field(default_factory=dict)
     redirects: list[Redirect] = field(default_factory=list)
+    proxied: list[Redirect] = field(default_factory=list)
     wanted: list[tuple[str, Fact[Any]]] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     forth: PathBuilder | None = None
@@ -287,8 +289,9 @@ class PathBuilder:
     @property
     def tracked(self) -> TrackedFlow | None:
         """The newest flow that matches the request on the source's node; None for an answer, whose
-        way no entry shows."""
-        return self.ends.tracked if self.forth is None else None
+        way no entry shows, and behind an L7 proxy, which has a connection of its own."""
+        of_proxy = self.forth is not None or any(each.hop for each in self.redirects)
+        return None if of_proxy else self.ends.tracked
 
     @property
     def attempt(self) -> Attempt | None:
@@ -422,7 +425,7 @@ class PathBuilder:
             text: where it is then, one line: `to pod default/web`, `as 192.0.2.1:40000`.
         """
         by = [f"through {r.title}{f', which lets {r.passes} pass' if r.passes else ''}"
-              for r in self.redirects if r.taken]  # fmt: skip
+              for r in self.redirects if r.hop]  # fmt: skip
         self.end = Arrived(destination, ", ".join((text, *by)))
 
     def unknown(self, reason: str, fix: Fix | None = None) -> None:

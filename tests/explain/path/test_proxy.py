@@ -12,7 +12,16 @@ from kubectl_ebpfnet.explain.path.fqdn import fits_any
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place
 from kubectl_ebpfnet.model.path import Path, Return, Severity
-from tests.explain.path.changed import Change, ask, changed, dropped_at, finding, swap
+from tests.explain.path.changed import (
+    NATIVE,
+    VXLAN,
+    Change,
+    ask,
+    changed,
+    dropped_at,
+    finding,
+    swap,
+)
 from tests.explain.path.variants import edit, json_edit
 
 FQDN, L7 = "../features/fqdn/agent.zip", "../features/l7-no-envoy/agent.zip"
@@ -219,3 +228,44 @@ def test_states_in_which_the_map_is_not_that_of_the_policy(state: str) -> None:
     edit = swap("node1", ENDPOINTS, '"state": "regenerating"', f'"state": "{state}"')
     path = ask(changed(L7, edit), "pod/client", "10.44.0.5:8080")
     assert finding(path, f"endpoint 605 on node1 is {state}").severity is Severity.WARNING
+
+
+# --- both ends in the cluster ---------------------------------------------------------------------
+
+
+def all_egress(value: Any) -> None:
+    """Everything that node2's endpoints send is redirected to port 18113."""
+    for each in value:
+        for entry in each["Content"] or []:
+            if entry["Key"]["TrafficDirection"] == 1:
+                entry["ProxyPortNetwork"] = 0xC146
+
+
+def ruled_by(parser: str) -> Change:
+    """L7 rules of every endpoint on node2."""
+    l7 = {"dns": [{"matchName": "a.b"}]} if parser == "dns" else {"http": [{"method": "GET"}]}
+    rule = {"port": 0, "protocol": "ANY", "l7-rules": [{"any": l7}]}
+
+    def change(value: Any) -> None:
+        for one in value:
+            one["status"]["policy"]["realized"]["l4"]["egress"] = [{"rule": json.dumps(rule)}]
+
+    return json_edit("node2", ENDPOINTS, change)
+
+
+@pytest.mark.parametrize("parser", ["dns", "http"])
+@pytest.mark.parametrize("scenario", [VXLAN, NATIVE])
+def test_a_service_behind_a_proxy_and_its_answer(scenario: str, parser: str) -> None:
+    redirects = json_edit("node2", "cilium-dbg bpf policy get --all -o json", all_egress)
+    path = ask(changed(scenario, redirects, ruled_by(parser)), "pod/client", "svc/web:80")
+    sent = path.hops[-1].packet.flow
+    assert sent.destination_port == 8080
+    client = path.source.address
+    # The DNS proxy asks from its node's address, Envoy with its client's.
+    assert (sent.source == client) is (parser == "http")
+    assert not [h for h in path.hops if h.kind == "nat" and h.packet.flow.source_port is not None]
+    assert path.answer is not None
+    assert path.answer.state is Return.RETURNS, path.answer.reason
+    last = path.answer.hops[-1].packet.flow
+    assert (last.destination, last.source_port) == (client, 8080 if scenario == VXLAN else 80)
+    assert not [each for each in path.findings if each.severity is Severity.ERROR]

@@ -72,7 +72,7 @@ def _answered(
         command = node.cilium("bpf endpoint list")
         walk.presumed.add(f"the endpoint map of node {here.node} (`{command}`)")
     redirect = proxy.redirect_at(walk, here.node, "egress")
-    if redirect is not None and here.by_proxy != "answer":
+    if redirect is not None:
         return proxy.answer(walk, here, redirect)
     here = reply_nat.undo(walk, here, reply_nat.Undone.AT_SENDER)
     if not _veth(walk, here, node, endpoint) or not _may_come_in(walk, here):

@@ -37,7 +37,8 @@ REFUSES = "refuses queries for"
 
 
 def redirect_at(walk: PathBuilder, node: str, direction: str) -> Redirect | None:
-    """Return the redirection of the packet, or of the one whose answer this is, at a node.
+    """Return the redirection of the packet, or of the one whose answer this is, at a node, whose
+    proxy it has not come through.
 
     Args:
         walk: the walk.
@@ -46,7 +47,9 @@ def redirect_at(walk: PathBuilder, node: str, direction: str) -> Redirect | None
     """
     found = (walk.forth or walk).redirects
     here = (r for r in found if (r.node, r.direction) == (node, direction))
-    return next((r for r in here if r.taken is (walk.forth is not None)), None)
+    if walk.forth is not None:
+        return next((r for r in here if r.hop and r not in walk.proxied), None)
+    return next((r for r in here if not r.hop), None)
 
 
 def take(
@@ -65,7 +68,7 @@ def take(
         is at the pod's device.
     """
     rules = proxy_rules.of(node, redirect)
-    redirect.title, redirect.passes, redirect.taken = rules.title, rules.passes, True
+    redirect.title, redirect.passes, redirect.hop = rules.title, rules.passes, len(walk.hops)
     redirect.unseen = redirect.direction == "ingress" and not proxy_rules.upstream(node, redirect)
     _handed(walk, here, node, redirect)
     if not _listens(walk, here, node, redirect):
@@ -105,6 +108,7 @@ def answer(walk: PathBuilder, here: PacketState, redirect: Redirect) -> PacketSt
         here: the answer, where the proxy gets it.
         redirect: of the packet.
     """
+    walk.proxied.append(redirect)
     packet = Packet(redirect.flow.reversed())
     end = endpoint_text(redirect.flow.destination, redirect.flow.destination_port)
     walk.hop(

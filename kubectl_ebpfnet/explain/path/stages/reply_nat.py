@@ -76,6 +76,8 @@ def undo(walk: PathBuilder, here: PacketState, which: Undone) -> PacketState:
             continue
         if each.hop.node != here.node and not answers_by_itself(walk.forth):
             continue
+        if not _of_this_connection(walk, each.hop):
+            continue
         new = each.before.reversed()
         packet = replace(here.packet, flow=new)
         walk.hop(
@@ -87,6 +89,12 @@ def undo(walk: PathBuilder, here: PacketState, which: Undone) -> PacketState:
             here.stage, packet=packet, netfilter=replace(seen, flow=new) if seen else None
         )
     return here
+
+
+def _of_this_connection(walk: PathBuilder, hop: Hop) -> bool:
+    """Tell whether a packet was translated on the side of each L7 proxy where its answer is."""
+    redirects = walk.forth.redirects if walk.forth is not None else []
+    return all((hop.number <= r.hop) is (r in walk.proxied) for r in redirects if r.hop)
 
 
 def answers_by_itself(forth: PathBuilder) -> bool:

@@ -66,7 +66,7 @@ def _to_node(walk: PathBuilder, here: PacketState, node: str) -> PacketState | N
         identity = entry.identity if entry is not None else 0
     return here.to(
         Stage.ARRIVAL, node=node, device="", in_device="", skips_netfilter=False,
-        netfilter=None, identity=identity,
+        netfilter=None, identity=identity, by_proxy="",
     )  # fmt: skip
 
 
