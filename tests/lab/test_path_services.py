@@ -187,3 +187,32 @@ def test_node_port(our_lab: Lab, node_port: int, words: str) -> None:
     assert seen.format(masqueraded["packet"]["source_port"]) in tracked
     assert web(our_lab) in answer.hops[-1]["summary"]
     assert "identity 6 (remote-node)" in answer.all("policy")[-1]["summary"]
+
+
+def test_a_selector_that_misses_by_a_letter(our_lab: Lab) -> None:
+    name = "webb-svc"
+    our_lab.kubectl("create", "service", "clusterip", name, "--tcp=80:8080")
+    try:
+        selector = '{"spec":{"selector":{"app":"webb"}}}'
+        assert our_lab.kubectl("patch", "service", name, "-p", selector).returncode == 0
+        wait_until(lambda: path(our_lab, "pod/client", f"svc/{name}").verdict == "dropped", 30)
+        answer = path(our_lab, "pod/client", f"svc/{name}")
+        assert "matches its selector app=webb; pod web-" in answer.document["cause"]
+        assert "has app=web where the selector has app=webb" in answer.document["cause"]
+        assert answer.document["drop"]["object"] == f"Service default/{name}"
+    finally:
+        our_lab.kubectl("delete", "service", name)
+
+
+def test_an_external_name_is_followed(our_lab: Lab) -> None:
+    name = "alias-svc"
+    our_lab.kubectl("create", "service", "externalname", name, "--external-name=localhost")
+    try:
+        answer = path(our_lab, "pod/client", f"svc/{name}:8080")
+        target = answer.document["destination"]
+        assert "svc default/alias-svc is an ExternalName" in target["note"], answer.document[
+            "reason"
+        ]
+        assert target["address"] in ("127.0.0.1", "::1")
+    finally:
+        our_lab.kubectl("delete", "service", name)

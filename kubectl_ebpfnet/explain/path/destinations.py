@@ -10,7 +10,8 @@ from kubectl_ebpfnet.explain.path import fqdn
 from kubectl_ebpfnet.explain.path.names import look_up, preferred
 from kubectl_ebpfnet.explain.path.resolver import NameAnswer, NameSources
 from kubectl_ebpfnet.explain.path.sender import Sender
-from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
+from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
+from kubectl_ebpfnet.explain.path.services import find
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.in_capture import in_capture
 from kubectl_ebpfnet.explain.views.placed_pod import pods_in_capture

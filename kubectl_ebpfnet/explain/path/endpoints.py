@@ -12,7 +12,8 @@ from kubectl_ebpfnet.explain.path.destinations import far_address, protocol_for
 from kubectl_ebpfnet.explain.path.own_source import own_source
 from kubectl_ebpfnet.explain.path.resolver import NameAnswer
 from kubectl_ebpfnet.explain.path.sender import Sender, sender_of
-from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
+from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
+from kubectl_ebpfnet.explain.path.services import find
 from kubectl_ebpfnet.explain.path.special import of_address
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView

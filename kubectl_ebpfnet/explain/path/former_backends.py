@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kubectl_ebpfnet.explain.path import backends as kinds
-from kubectl_ebpfnet.explain.path.services import ServiceAddress
+from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.model.net import Address, endpoint_text
 from kubectl_ebpfnet.model.path import Finding, Severity, TrackedFlow
 

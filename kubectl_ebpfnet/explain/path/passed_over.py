@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path.endings import Arrived, Destination, Dropped
-from kubectl_ebpfnet.explain.path.services import ServiceAddress
+from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
 from kubectl_ebpfnet.model.path import Fix, HopKind, HopPlace, Packet, Severity, State
 

@@ -14,7 +14,7 @@ from kubectl_ebpfnet.explain.kernel.kube_proxy_refusals import is_kube_proxys
 from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
-from kubectl_ebpfnet.explain.path.services import ServiceAddress
+from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.stages import kube_proxy_behind, reply_nat
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables, tables_of
 from kubectl_ebpfnet.explain.path.stages.nat import NatOutcome, nat_outcome, untracked

@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.backends import Place
-from kubectl_ebpfnet.explain.path.services import ServiceAddress
+from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.stages.kube_proxy_cause import listed, policy_of, restart
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.model.kube import ServiceEndpoint

@@ -10,7 +10,7 @@ from kubectl_ebpfnet.explain.kernel.kube_proxy_refusals import Refused, refused
 from kubectl_ebpfnet.explain.kernel.netfilter import ChainEnd
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.no_endpoints import why_no_endpoint
-from kubectl_ebpfnet.explain.path.services import ServiceAddress
+from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.stages.no_backend import take_another_node
 from kubectl_ebpfnet.explain.path.stages.passage import BackEnd, Passage
 from kubectl_ebpfnet.explain.path.state import PathBuilder

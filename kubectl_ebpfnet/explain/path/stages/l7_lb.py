@@ -11,7 +11,7 @@ from ipaddress import ip_address
 
 from kubectl_ebpfnet.explain.kernel import sockets
 from kubectl_ebpfnet.explain.path.presumed import Look
-from kubectl_ebpfnet.explain.path.services import ServiceAddress
+from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.model import catalogue as q

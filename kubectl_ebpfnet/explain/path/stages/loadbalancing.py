@@ -8,7 +8,7 @@ from kubectl_ebpfnet.explain.path import agent_behind
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.backends import Place
 from kubectl_ebpfnet.explain.path.other_clusters import cluster_of
-from kubectl_ebpfnet.explain.path.services import ServiceAddress
+from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.stages.l7_lb import to_envoy
 from kubectl_ebpfnet.explain.path.stages.no_backend import without_backend
 from kubectl_ebpfnet.explain.path.state import Choice, PathBuilder, Where

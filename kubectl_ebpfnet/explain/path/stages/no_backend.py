@@ -11,7 +11,7 @@ from __future__ import annotations
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.agent_behind import see_agent
 from kubectl_ebpfnet.explain.path.no_endpoints import why_no_endpoint
-from kubectl_ebpfnet.explain.path.services import ServiceAddress
+from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
 from kubectl_ebpfnet.explain.path.wrong_port import Remedy
 from kubectl_ebpfnet.explain.views.node import NodeView

@@ -14,7 +14,8 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.flows.between import nat_entry_of
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
-from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
+from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
+from kubectl_ebpfnet.explain.path.services import find
 from kubectl_ebpfnet.explain.path.stages import forward, loadbalancing
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.views import cite

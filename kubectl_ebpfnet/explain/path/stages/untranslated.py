@@ -9,7 +9,7 @@ from dataclasses import replace
 from kubectl_ebpfnet.explain.kernel import kube_proxy, kube_proxy_nft
 from kubectl_ebpfnet.explain.kernel.kube_proxy_dead_end import DeadEnd, dead_end
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
-from kubectl_ebpfnet.explain.path.services import ServiceAddress
+from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables
 from kubectl_ebpfnet.explain.path.stages.kube_proxy_cause import restart
 from kubectl_ebpfnet.explain.path.stages.passage import rules_evidence

@@ -11,7 +11,8 @@ from ipaddress import ip_address
 
 from kubectl_ebpfnet.explain.kernel import kube_proxy
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
-from kubectl_ebpfnet.explain.path.services import ServiceAddress, find
+from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
+from kubectl_ebpfnet.explain.path.services import find
 from kubectl_ebpfnet.explain.path.stages import forward, loadbalancing, proxy, reply_nat
 from kubectl_ebpfnet.explain.path.stages.losses import device_losses
 from kubectl_ebpfnet.explain.path.stages.missing_programs import without_cilium
