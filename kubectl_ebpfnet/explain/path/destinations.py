@@ -194,7 +194,8 @@ def _from_outside(
         number, note = port.node_port, f"the node port of svc {service.namespace}/{service.name}"
     if address is None:
         title = f"svc {service.namespace}/{service.name}"
-        why = _why_none(title, outside, versions) if outside else f"{title} has no address outside"
+        own = (*outside, *(node.internal_addresses if node is not None and not outside else ()))
+        why = _why_none(title, own, versions) + " for a client outside"
         return FarAddress(None, number, note=why, fix=_other_version(outside, request))
     at = source.first_lookup(cluster, port.protocol)
     found = find(cluster, source.node, address, number, port.protocol, at)

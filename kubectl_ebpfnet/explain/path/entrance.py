@@ -60,7 +60,8 @@ def ways_in(cluster: ClusterView, request: PathRequest) -> WaysIn:
         return WaysIn((request.via,), "as --via says")
     service = service_of(cluster, request)
     if service is not None:
-        return _of_service(cluster, service)
+        client = request.source_address
+        return _of_service(cluster, service, client.version if client is not None else 4)
     kind, name = request.destination_kind, request.destination_name
     if kind == "node":
         return _by(name, "it has the address")
@@ -124,11 +125,13 @@ def _of_address(cluster: ClusterView, address: Address) -> WaysIn:
     )
 
 
-def _of_service(cluster: ClusterView, service: Service) -> WaysIn:
+def _of_service(cluster: ClusterView, service: Service, version: int) -> WaysIn:
     """Return the nodes that may take in a packet for a Service."""
     title = f"svc {service.namespace}/{service.name}"
-    if not service.cluster_addresses and not service.external_name:
-        return _to_endpoints(cluster, service)
+    if service.external_name:
+        return WaysIn()  # its name is an alias: what that is, the destination's look-up says
+    if not service.cluster_addresses:
+        return _to_endpoint(cluster, service, version)
     outside = service.ingress_addresses or service.external_addresses
     if not outside and not any(port.node_port for port in service.ports):
         return WaysIn(
@@ -185,6 +188,10 @@ def _with_endpoints(cluster: ClusterView, service: Service) -> set[str]:
     }
 
 
-def _to_endpoints(cluster: ClusterView, service: Service) -> WaysIn:
-    nodes = sorted(_with_endpoints(cluster, service) - {""})
-    return WaysIn(tuple(nodes[:1]), "the node of an endpoint: the Service is headless")
+def _to_endpoint(cluster: ClusterView, service: Service, version: int) -> WaysIn:
+    """Return the node of the endpoint of a headless Service that a client is taken to ask."""
+    for end in cluster.kube.endpoints:
+        same = (end.namespace, end.service) == (service.namespace, service.name)
+        if same and end.ready and end.node and end.address.version == version:
+            return _by(end.node, "the node of an endpoint: the Service is headless")
+    return WaysIn()
