@@ -80,10 +80,10 @@ def undo(walk: PathBuilder, here: PacketState, which: Undone) -> PacketState:
             continue
         new = each.before.reversed()
         packet = replace(here.packet, flow=new)
-        walk.hop(
-            each.hop.place, each.hop.where, each.hop.node, HopKind.NAT, _words(flow, new),
-            State.DERIVED, packet, each.hop.evidence,
-        )  # fmt: skip
+        where = (each.hop.place, each.hop.where, each.hop.node, HopKind.NAT)
+        if each.hop.node != here.node:
+            where = here.in_cilium(HopKind.NAT)
+        walk.hop(*where, _words(flow, new), State.DERIVED, packet, each.hop.evidence)
         seen = here.netfilter
         here = here.to(
             here.stage, packet=packet, netfilter=replace(seen, flow=new) if seen else None

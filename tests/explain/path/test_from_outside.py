@@ -1,0 +1,83 @@
+"""A client outside of a real cluster with other settings: DSR, and what nobody recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.cli import arguments
+from kubectl_ebpfnet.explain.path.walk import explain
+from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, bundle_of
+from kubectl_ebpfnet.model.path import Path as Answer
+
+SERVICES = Path(__file__).parents[2] / "features" / "services"
+CLIENT = "172.31.7.200"
+WAYS = pytest.mark.parametrize("way", ["agent", "pod"])
+_TRACKED = ("ct list", "nat list", "conntrack", "node ct", "node nat")
+
+
+def asked(bundle: Bundle, destination: str, via: str = "", source: str = CLIENT) -> Answer:
+    _, request = arguments.question(
+        source, destination, "", "", ipv4=False, ipv6=False, via_word=via
+    )
+    return explain(request("default"), bundle)
+
+
+def changed(way: str, change: Callable[[Record], Record | None]) -> Bundle:
+    bundle = open_bundle(SERVICES / f"{way}.zip")
+    records = [change(record) for record in bundle.records]
+    return bundle_of([record for record in records if record is not None], bundle.source)
+
+
+def by_dsr(record: Record) -> Record | None:
+    """The same cluster with DSR, whose nodes have tracked nothing yet."""
+    if any(words in record.command for words in _TRACKED):
+        return replace(record, stdout=InMemory(b""))
+    if "cilium-config" not in record.argv:
+        said = record.stdout.read() if "status" in record.command else b""
+        return (
+            replace(record, stdout=InMemory(said.replace(b'"SNAT"', b'"DSR"'))) if said else record
+        )
+    value = json.loads(record.stdout.read())
+    for one in value.get("items", [value]):
+        one["data"]["bpf-lb-mode"] = "dsr"
+    return replace(record, stdout=InMemory(json.dumps(value).encode()))
+
+
+@WAYS
+def test_with_dsr_the_backends_node_answers_by_itself(way: str) -> None:
+    path = asked(changed(way, by_dsr), "172.31.7.250:80", "node2")
+    assert path.verdict.let_through, path.reason
+    assert any("DSR: the source stays" in hop.summary for hop in path.hops)
+    assert str(path.hops[-1].packet.flow.source) == CLIENT
+    assert path.answer is not None
+    assert path.answer.asymmetric
+    assert {hop.node for hop in path.answer.hops} == {"node1", ""}
+    last = path.answer.hops[-1]
+    assert (last.summary, last.packet.flow.source_port) == (
+        f"client {CLIENT} sees the answer of 172.31.7.250:80", 80,
+    )  # fmt: skip
+
+
+@WAYS
+def test_an_entry_of_which_nothing_was_recorded_is_unknown(way: str) -> None:
+    """The other's verdict stands beside it; that of all is no more than that."""
+    path = asked(changed(way, lambda r: None if r.place.node == "node2" else r), "svc/web-np")
+    assert path.outside is not None
+    verdicts = {entry.node: entry.path.verdict.value for entry in path.outside.entries}
+    assert verdicts == {"node1": "reachable", "node2": "unknown"}
+    assert path.verdict == "unknown"
+    assert "unknown by node2 (nothing is known of node2" in path.reason
+    assert path.reason.endswith("reachable by node1")
+
+
+@WAYS
+def test_without_any_record_of_a_node_nothing_is_said(way: str) -> None:
+    path = asked(changed(way, lambda r: None if r.place.node else r), "172.31.7.250:80")
+    assert path.verdict == "unknown"
+    assert not [f for f in path.findings if f.severity == "error"]
