@@ -7,8 +7,8 @@ select what is outside of the cluster alone: pods and nodes have identities of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.policy.party import NO, YES, Hit, Party, all_of, any_of, selects
 from kubectl_ebpfnet.model.net import Address
@@ -31,7 +31,8 @@ class Surroundings:
         cluster: the name of the cluster in Cilium's settings, "" when not known.
         groups: CiliumCIDRGroups, None where they were not read.
         no_groups: why they were not read.
-        services: addresses behind a Service (namespace, name); without one they were not read.
+        services: returns the addresses behind a Service (namespace, name), None where they were
+            not read.
         nodes_by_cidr: CIDRs select nodes too; None when not known.
         local_cluster: selectors mean the local cluster unless they name one; None when not known.
     """
@@ -39,7 +40,7 @@ class Surroundings:
     cluster: str = ""
     groups: tuple[CidrGroup, ...] | None = None
     no_groups: str = ""
-    services: dict[tuple[str, str], frozenset[Address]] = field(default_factory=dict)
+    services: Callable[[str, str], frozenset[Address] | None] = lambda *_: None
     nodes_by_cidr: bool | None = False
     local_cluster: bool | None = False
 
@@ -168,7 +169,7 @@ def _name(pattern: str, party: Party) -> Hit:
 
 
 def _service(service: ServicePeer, party: Party, around: Surroundings) -> Hit:
-    behind = around.services.get((service.namespace, service.name))
+    behind = around.services(service.namespace, service.name)
     if not service.name or behind is None or party.address is None:
         named = f"Service {service.namespace}/{service.name}" if service.name else "a Service"
         return Hit(None, f"the endpoints of {named} (toServices) were not read")

@@ -200,6 +200,11 @@ class ClusterView:
         return found
 
     @cached_property
+    def understood(self) -> frozenset[int]:
+        """Numbers of the API server's records whose objects were read."""
+        return frozenset(record.number for record, _ in self._api_facts)
+
+    @cached_property
     def _api_records(self) -> dict[int, Record]:
         return {
             id(fact): record

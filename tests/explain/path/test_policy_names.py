@@ -25,6 +25,7 @@ CAPTURE = Path(__file__).parents[2] / "features" / "policies" / "agent.zip"
 POLICIES = ("get", "ciliumnetworkpolicies", "-A")
 KUBERNETES = ("get", "networkpolicies", "-A")
 GROUPS = ("get", "ciliumcidrgroups")
+MAPS = ("cilium-dbg", "bpf", "policy", "get", "--all", "-o", "json")
 DENIED = "list {} in the whole cluster"
 
 Change = Callable[[Record], Record | None]
@@ -197,7 +198,9 @@ def test_what_the_map_allows_against_the_policies_is_the_finding() -> None:
 def test_a_deleted_policy_that_the_map_still_has_is_the_finding() -> None:
     path = ask("pod/c-ed", "1.1.1.1:80", added(argv=POLICIES))
     assert path.verdict is Verdict.DROPPED
-    assert "no policy selects it for egress, but its policy map does not" in path.cause
+    assert (
+        "no policy selects it for egress, so that it should be let through: the agent" in path.cause
+    )
 
 
 def test_a_cidr_that_has_the_address_of_a_pod_or_node_is_said_to_select_none() -> None:
@@ -208,7 +211,46 @@ def test_a_cidr_that_has_the_address_of_a_pod_or_node_is_said_to_select_none() -
     assert "ingress[0] (from 10.44.0.0/16) has the address, but CIDRs of Cilium select no pods " \
         "and nodes" in path.cause  # fmt: skip
     assert path.fix is not None
-    assert "by labels" in path.fix.text
+    assert "Add a rule that allows 8080/TCP from 10.44.1.144 (pod default/client)" in path.fix.text
+
+
+def test_a_network_policy_can_select_no_node() -> None:
+    block = {"cidr": "172.31.0.0/16"}
+    spec = {
+        "podSelector": {"matchLabels": {"app": "t-iden"}},
+        "ingress": [{"from": [{"ipBlock": block}]}],
+    }
+    item = {
+        "kind": "NetworkPolicy",
+        "metadata": {"namespace": "default", "name": "n"},
+        "spec": spec,
+    }
+    maps = of(MAPS, denies_remote_nodes)
+    path = ask("pod/hostnet", "pod/t-iden:8080", added(item), added(argv=POLICIES), maps)
+    assert "NetworkPolicy default/n selects pod default/t-iden" in path.cause
+    assert path.fix is not None
+    assert "by fromEntities remote-node in a CiliumNetworkPolicy" in path.fix.text
+    assert path.fix.command == ""
+
+
+def denies_remote_nodes(record: Record) -> Record:
+    """Of endpoint 820, the one entry that lets its own node in is left."""
+    value = json.loads(record.stdout.read())
+    for each in value:
+        if each["EndpointID"] == "820":
+            each["Content"] = [entry for entry in each["Content"] if entry["Key"]["Identity"] == 1]
+    return replace(record, stdout=InMemory(json.dumps(value).encode()))
+
+
+def test_without_a_map_the_policies_say_what_should_be() -> None:
+    path = ask(*TO_RANGE, unread(MAPS))
+    assert path.verdict is Verdict.UNKNOWN
+    (denied_,) = (h.reason for h in path.hops if "denied" in h.reason)
+    assert "by the policies in the cluster it is denied: CiliumNetworkPolicy default/portrange" \
+        " selects pod default/t-range, and no ingress rule allows 9000/TCP" in denied_  # fmt: skip
+    path = ask("pod/client", "pod/t-range:8080", unread(MAPS))
+    assert any("it is allowed (CiliumNetworkPolicy default/portrange ingress[0]" in h.reason
+               for h in path.hops)  # fmt: skip
 
 
 def test_several_policies_are_all_named() -> None:

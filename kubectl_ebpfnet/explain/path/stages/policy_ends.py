@@ -29,6 +29,11 @@ from kubectl_ebpfnet.model.net import Address
 REMOTE_NODE_IDENTITIES = range(2 << 24, 3 << 24)
 """Identities of nodes with their labels (`enable-node-selector-labels`)."""
 KUBE_APISERVER = 7
+_OPEN_OUTSIDE = frozenset(
+    {"reserved:kube-apiserver", "reserved:world-ipv4", "reserved:world-ipv6", "reserved:ingress",
+     "fqdn:", "cidr:", "cidrgroup:"}
+)  # fmt: skip
+"""Labels that an address outside of the cluster may have besides."""
 _NODES = "reserved:host", "reserved:remote-node"
 
 
@@ -128,6 +133,24 @@ def remote(cluster: ClusterView, node: NodeView, other: Remote) -> Party:
     return Party(frozenset(), frozenset({"*"}), why, address, False)
 
 
+def at_address(cluster: ClusterView, address: Address) -> Party:
+    """Return an end by its address alone, where no agent says its identity."""
+    pod = cluster.pod_with(address)
+    if pod is not None:
+        labels = next(
+            (one.labels for one, _ in cluster.kube.cilium_endpoints
+             if (one.namespace, one.pod) == (pod.namespace, pod.name)), (),
+        )  # fmt: skip
+        why = f"the labels of pod {pod.namespace}/{pod.name} were not read"
+        why += _denied(cluster, "ciliumendpoints", pod.namespace)
+        open_ = frozenset() if labels else frozenset({"*"})
+        return Party(frozenset(labels), open_, why, address, False, pod.ports, pod.namespace)
+    why = f"which identity {address} has was not read"
+    if cluster.in_cluster(address) or not cluster.kube.nodes:
+        return Party(frozenset(), frozenset({"*"}), why, address)
+    return Party(frozenset({"reserved:world"}), _OPEN_OUTSIDE, why, address, True)
+
+
 def _outside(node: NodeView, identity: int, address: Address | None) -> Party:
     if identity in WORLD_IDENTITIES:
         own = f"reserved:{RESERVED_IDENTITIES[identity]}"
@@ -137,11 +160,7 @@ def _outside(node: NodeView, identity: int, address: Address | None) -> Party:
         return Party(frozenset(listed), address=address, outside=True)
     show = node.cilium(f"identity get {identity}")
     why = f"the labels of identity {identity} are in the agent alone (`{show}`)"
-    open_ = frozenset(
-        {"reserved:kube-apiserver", "reserved:world-ipv4", "reserved:world-ipv6", "fqdn:", "cidr:",
-         "cidrgroup:", "reserved:ingress"}
-    )  # fmt: skip
-    return Party(frozenset({"reserved:world"}), open_, why, address, True)
+    return Party(frozenset({"reserved:world"}), _OPEN_OUTSIDE, why, address, True)
 
 
 def _reserved(
@@ -182,9 +201,11 @@ def _node_with(
 def around(cluster: ClusterView) -> Surroundings:
     """Return what rules depend on besides the ends."""
     groups = cluster.kube.cidr_groups if _listed(cluster, "ciliumcidrgroups") else None
-    behind: dict[tuple[str, str], set[Address]] = {}
-    for end in cluster.kube.endpoints:
-        behind.setdefault((end.namespace, end.service), set()).add(end.address)
+
+    def behind(namespace: str, name: str) -> frozenset[Address] | None:
+        ends = [e for e in cluster.kube.endpoints if (e.namespace, e.service) == (namespace, name)]
+        return frozenset(end.address for end in ends) or None
+
     known = cluster.settings_record is not None
     match_nodes = "nodes" in _setting(cluster, "policy-cidr-match-mode")
     local = {"true": True, "false": False}.get(_setting(cluster, "policy-default-local-cluster"))
@@ -192,7 +213,7 @@ def around(cluster: ClusterView) -> Surroundings:
         _setting(cluster, "cluster-name") or ("default" if known else ""),
         groups,
         _why_not(cluster, "ciliumcidrgroups"),
-        {service: frozenset(addresses) for service, addresses in behind.items()},
+        behind,
         match_nodes if known else None,
         local,
     )
@@ -238,7 +259,7 @@ def _listed(cluster: ClusterView, resource: str, namespace: str = "") -> bool:
     """Tell whether all objects of a kind, in a namespace, are in the bundle, be it none: the API
     server may not have the kind."""
     found = list(_lists(cluster, resource, namespace))
-    return any(record.ok or _not_served(record) for record in found)
+    return any(record.number in cluster.understood or _not_served(record) for record in found)
 
 
 def _not_served(record: Record) -> bool:

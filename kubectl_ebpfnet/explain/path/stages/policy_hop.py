@@ -54,6 +54,8 @@ def policy_hop(
     missing = policy_map.missing(node, endpoint_id)
     if missing or endpoint_id is None:
         where = here.in_cilium(HopKind.POLICY)
+        said = policy_names.without_map(walk.cluster, where, packet, direction)
+        missing += f"; {said}" if said else ""
         not_read(walk, where, packet, f"{direction} policy", missing)
         return True
     flow = packet.flow

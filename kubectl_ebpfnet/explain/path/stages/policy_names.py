@@ -6,27 +6,23 @@ The map decides the packet's way: it is what the datapath looks at. The objects 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from kubectl_ebpfnet.explain.path.policy import PolicyVerdict
-from kubectl_ebpfnet.explain.path.stages import policy_ends, policy_map
+from kubectl_ebpfnet.explain.path.policy import PolicyVerdict, Remote
+from kubectl_ebpfnet.explain.path.stages import policy_ends, policy_lacking, policy_map
+from kubectl_ebpfnet.explain.path.stages import policy_words as words
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
-from kubectl_ebpfnet.explain.policy import text
+from kubectl_ebpfnet.explain.path.state import Where
 from kubectl_ebpfnet.explain.policy.evaluate import PolicyAnswer, RuleAnswer, Traffic, evaluate
 from kubectl_ebpfnet.explain.policy.party import Party
-from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
-from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import PolicyEntry
-from kubectl_ebpfnet.model.path import Evidence, Fix
+from kubectl_ebpfnet.model.path import Evidence, Fix, Packet
 from kubectl_ebpfnet.model.policy import Policy
 
-_SHOWN = 3
-_NAME = re.compile(r"[a-z0-9.-]{1,253}")
 REALIZED = timedelta(seconds=3)
 """How long an agent takes to put a changed policy into its endpoints' maps."""
 
@@ -81,9 +77,42 @@ def names(cluster: ClusterView, subject: PolicySubject, verdict: PolicyVerdict) 
 
 def said_by_policies(cluster: ClusterView, subject: PolicySubject) -> tuple[PolicyAnswer, Party]:
     """Return what the policies say of a packet, and its other end."""
-    node = subject.node
-    own = policy_ends.subject(cluster, node, subject.endpoint_id)
-    other = policy_ends.remote(cluster, node, subject.remote)
+    own = policy_ends.subject(cluster, subject.node, subject.endpoint_id)
+    other = policy_ends.remote(cluster, subject.node, subject.remote)
+    return _said(cluster, subject, own, other), other
+
+
+def without_map(cluster: ClusterView, where: Where, packet: Packet, direction: str) -> str:
+    """Return what the policies say where no map was read, in words; "" where that cannot be told.
+
+    Args:
+        cluster: has the policies.
+        where: of the hop.
+        packet: as the policy would see it.
+        direction: `ingress` or `egress`, seen from the pod.
+    """
+    flow = packet.flow
+    ends = (flow.source, flow.destination)
+    at, far = ends if direction == "egress" else ends[::-1]
+    pod = cluster.pod_with(at)
+    if pod is None:
+        return ""
+    subject = PolicySubject(
+        where, cluster.node(pod.node), 0, f"pod {pod.namespace}/{pod.name}", direction,
+        Remote(None, address=far), packet,
+    )  # fmt: skip
+    parties = (policy_ends.at_address(cluster, each) for each in (at, far))
+    answer = _said(cluster, subject, *parties)
+    if answer.allowed is None:
+        return ""
+    if answer.allowed:
+        rules = answer.matching(deny=False)
+        why = words.rules(rules) if rules else answer.why
+        return f"by the policies in the cluster it is allowed ({why})"
+    return f"by the policies in the cluster it is denied: {_why_denied(cluster, subject, answer)}"
+
+
+def _said(cluster: ClusterView, subject: PolicySubject, own: Party, other: Party) -> PolicyAnswer:
     egress = subject.direction == "egress"
     traffic = Traffic(
         subject.packet.flow.protocol, subject.port, (other if egress else own).ports, egress
@@ -96,7 +125,7 @@ def said_by_policies(cluster: ClusterView, subject: PolicySubject) -> tuple[Poli
         traffic,
         policy_ends.around(cluster),
         policy_ends.enforcement(cluster, own),
-    ), other
+    )
 
 
 # --- what the map allows --------------------------------------------------------------------------
@@ -110,24 +139,26 @@ def _allowed(
         denied = f"{_why_denied(cluster, subject, answer)}, but its policy map allows it"
         return Names(
             disagreement=f"{denied}: {_behind(subject, answer)}",
-            evidence=_cited(cluster, answer.matching(deny=True)),
+            evidence=words.cited(cluster, answer.matching(deny=True)),
             object=_first(answer).title,
         )
     older = _older(answer, rules, entry)
     if older:
-        why = f"{_rules(rules)} would allow it, but {older}: {_behind(subject, answer)}"
-        return Names(older=why, evidence=_cited(cluster, rules))
+        why = f"{words.rules(rules)} would allow it, but {older}: {_behind(subject, answer)}"
+        return Names(older=why, evidence=words.cited(cluster, rules))
     if rules:
         return Names(
-            f", by {_rules(rules)}", evidence=_cited(cluster, rules), allowing=tuple(rules)
+            f", by {words.rules(rules)}",
+            evidence=words.cited(cluster, rules),
+            allowing=tuple(rules),
         )
     if answer.allowed:
         return Names(f" ({answer.why})")
     may = answer.undecided(deny=False)
     if may and not answer.unread:
-        one = f"by {_rules(may)}" if len(may) == 1 else f"by one of {_rules(may)}"
+        one = f"by {words.rules(may)}" if len(may) == 1 else f"by one of {words.rules(may)}"
         allowing = tuple(may) if len(may) == 1 else ()
-        return Names(f", {one}", evidence=_cited(cluster, may), allowing=allowing)
+        return Names(f", {one}", evidence=words.cited(cluster, may), allowing=allowing)
     if entry.identity == 0 and not entry.protocol:
         return Names()  # as without a policy
     return Names(f" (by which policy is not known: {answer.why})", unknown=answer.why)
@@ -179,87 +210,55 @@ def _denied_by_rule(
 ) -> Names:
     first = denying[0]
     fix = Fix(
-        f"Take {_what(cluster, subject)} out of {first.rule.place} of {first.policy.title}: a "
+        f"Take {words.what(cluster, subject)} out of {first.rule.place} of {first.policy.title}: a "
         "deny wins over what other rules allow.",
-        _edit(first.policy),
+        words.edit(first.policy),
     )
-    by = _rules(denying)
-    return Names(by, f"{by} denies it", first.policy.title, fix, _cited(cluster, denying))
+    by = words.rules(denying)
+    return Names(by, f"{by} denies it", first.policy.title, fix, words.cited(cluster, denying))
 
 
 def _denied_by_default(
     cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswer, other: Party
 ) -> Names:
-    what = _what(cluster, subject)
-    nearest = next((a for a in answer.lacking if a.by_peer.matches is not False), None)
-    beside = _beside(answer, other)
-    one = nearest or beside
-    policy = one.policy if one is not None else answer.denying_by_default[0]
-    first = [policy] if policy in answer.denying_by_default else []
-    answer = replace(
-        answer, denying_by_default=(*dict.fromkeys((*first, *answer.denying_by_default)),)
-    )
-    cause = _why_denied(cluster, subject, answer)
-    advice = f"Add a rule that allows {what} to {policy.title}."
-    if beside is not None:
-        cause += (
-            f"; {beside.policy.title} {text.rule(beside.rule)} has the address, but CIDRs of "
-            "Cilium select no pods and nodes"
-        )
-        advice = f"Allow {what} in {policy.title} by labels, or by an entity, instead of a CIDR."
-    elif nearest is not None:
-        cause += f"; the nearest is {_rule(nearest, answer)}"
-        if nearest.by_peer.matches and nearest.by_port.matches is False:
-            port = subject.what
-            advice = f"Add {port} to {nearest.rule.place} of {policy.title}, or a rule of its own."
-    rules = [*answer.lacking, *answer.undecided(deny=False)]
-    if one is None and rules:
-        shown = [_rule(each, answer) for each in rules[:_SHOWN]]
-        more = f" and {len(rules) - _SHOWN} more" if len(rules) > _SHOWN else ""
-        cause += f"; the rules are {', '.join(shown)}{more}"
-    cited = [one] if one is not None else rules
-    evidence = _cited(cluster, cited) or _cited_whole(cluster, answer.denying_by_default)
-    by = ", ".join(each.title for each in answer.denying_by_default[:_SHOWN])
-    return Names(by, cause, policy.title, Fix(advice, _edit(policy)), evidence)
+    lack = policy_lacking.lacking(cluster, subject, answer, other)
+    # The policy that would be edited comes first.
+    by = tuple(sorted(answer.denying_by_default, key=lambda policy: policy != lack.policy))
+    cause = _why_denied(cluster, subject, replace(answer, denying_by_default=by)) + lack.text
+    named = ", ".join(policy.title for policy in by[: words.SHOWN])
+    evidence = words.cited(cluster, lack.rules) or words.cited_whole(cluster, by)
+    return Names(named, cause, lack.policy.title, lack.fix, evidence)
 
 
 def _denied_against(cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswer) -> Names:
     rules = answer.matching(deny=False)
-    why = f"{_rules(rules)} allows it" if rules else answer.why
-    text_ = f"{why}, but its policy map does not: {_behind(subject, answer)}"
+    why = f"{answer.why}, so that it should be let through"
+    if rules:
+        why = f"{words.rules(rules)} allows it, but its policy map does not"
     node, number = subject.node, subject.endpoint_id
+    if policy_map.entries(node, number):  # an empty map is nobody's policy
+        why += f": {_behind(subject, answer)}"
     fix = Fix(
         f"The agent on {node.name} is behind the policies: see what endpoint {number} waits for. "
         "An agent that starts anew writes the whole map.",
         node.cilium(f"endpoint log {number}"),
     )
-    return Names("", text_, "", fix, _cited(cluster, rules), disagreement=text_)
-
-
-def _beside(answer: PolicyAnswer, other: Party) -> RuleAnswer | None:
-    """Return a rule whose CIDR has the address of a pod or a node, which it does not select."""
-    if other.outside is not False or other.address is None:
-        return None
-    for each in answer.lacking:
-        for cidr in each.rule.peers.cidrs:
-            excepted = any(other.address in prefix for prefix in cidr.exceptions)
-            wide = cidr.prefix is not None and cidr.prefix.prefixlen == 0
-            if cidr.prefix is not None and other.address in cidr.prefix and not (excepted or wide):
-                return each
-    return None
+    return Names("", why, "", fix, words.cited(cluster, rules), disagreement=why)
 
 
 def _why_denied(cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswer) -> str:
     denying = answer.matching(deny=True)
     if denying:
-        return f"{_rules(denying)} denies it"
+        return f"{words.rules(denying)} denies it"
     by = answer.denying_by_default
-    what = f"no {subject.direction} rule allows {_what(cluster, subject)}"
+    what = f"no {subject.direction} rule allows {words.what(cluster, subject)}"
     if not by:
         return f"policies are always enforced (enable-policy), and {what}"
-    named = ", ".join(policy.title for policy in by[:_SHOWN])
-    named += f" and {len(by) - _SHOWN} more" if len(by) > _SHOWN else ""
-    whose = policy_ends.title(cluster, subject.node, subject.endpoint_id)
+    named = ", ".join(policy.title for policy in by[: words.SHOWN])
+    named += f" and {len(by) - words.SHOWN} more" if len(by) > words.SHOWN else ""
+    whose = subject.name
+    if subject.endpoint_id:
+        whose = policy_ends.title(cluster, subject.node, subject.endpoint_id)
     return f"{named} {'select' if len(by) > 1 else 'selects'} {whose}, and {what}"
 
 
@@ -268,57 +267,13 @@ def _undecided(cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswe
         return Names(unknown=answer.why)
     if answer.allowed:
         rules = answer.matching(deny=False)
-        return Names(f"{_rules(rules)} allows it" if rules else answer.why)
+        return Names(f"{words.rules(rules)} allows it" if rules else answer.why)
     return Names(_why_denied(cluster, subject, answer))
-
-
-# --- words ----------------------------------------------------------------------------------------
-
-
-def _what(cluster: ClusterView, subject: PolicySubject) -> str:
-    address = subject.remote.address
-    who = address_text(cluster, address) if address is not None else "it"
-    return f"{subject.what} {subject.side} {who}"
-
-
-def _rules(answers: Sequence[RuleAnswer]) -> str:
-    shown = [f"{each.policy.title} {text.rule(each.rule)}" for each in answers[:_SHOWN]]
-    more = f" and {len(answers) - _SHOWN} more rules" if len(answers) > _SHOWN else ""
-    return ", ".join(shown) + more
-
-
-def _rule(each: RuleAnswer, answer: PolicyAnswer) -> str:
-    """Name a rule, and its policy where there are several."""
-    policies = {one.policy for one in answer.rules} | set(answer.denying_by_default)
-    return text.rule(each.rule) if len(policies) == 1 else _rules([each])
-
-
-def _edit(policy: Policy) -> str:
-    """Return the command that edits a policy, "" where its name is none of Kubernetes'."""
-    if not all(map(_NAME.fullmatch, (policy.name, policy.namespace or "-"))):
-        return ""
-    within = f" -n {policy.namespace}" if policy.namespace else ""
-    return f"kubectl edit {policy.kind.lower()}{within} {policy.name}"
 
 
 def _first(answer: PolicyAnswer) -> Policy:
     denying = answer.matching(deny=True)
     return denying[0].policy if denying else answer.denying_by_default[0]
-
-
-def _cited(cluster: ClusterView, answers: Sequence[RuleAnswer]) -> tuple[Evidence, ...]:
-    found: tuple[Evidence, ...] = ()
-    for each in answers[:_SHOWN]:
-        record = cluster.api_record_of(each.policy)
-        found += cite.of(record, each.policy.span.member(*each.rule.path))
-    return found
-
-
-def _cited_whole(cluster: ClusterView, policies: Sequence[Policy]) -> tuple[Evidence, ...]:
-    found: tuple[Evidence, ...] = ()
-    for policy in policies[:_SHOWN]:
-        found += cite.of(cluster.api_record_of(policy), policy.span.member("spec"))
-    return found
 
 
 def _behind(subject: PolicySubject, answer: PolicyAnswer) -> str:

@@ -1,0 +1,100 @@
+"""Which rule a packet lacks that policies deny by default: the nearest one, and what to add to it.
+
+A CIDR of Cilium's selects what is outside of the cluster alone, and a NetworkPolicy has nothing
+else that could select a node (docs.cilium.io, "Known missing features for Kubernetes Network
+Policy").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kubectl_ebpfnet.explain.path.stages import policy_words as words
+from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
+from kubectl_ebpfnet.explain.policy import text
+from kubectl_ebpfnet.explain.policy.evaluate import PolicyAnswer, RuleAnswer
+from kubectl_ebpfnet.explain.policy.party import Party
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.path import Fix
+from kubectl_ebpfnet.model.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """What is missing.
+
+    Attributes:
+        policy: to edit.
+        text: which rules there are, for the end of a sentence.
+        fix: what to add.
+        rules: those that are near, to cite.
+    """
+
+    policy: Policy
+    text: str
+    fix: Fix
+    rules: Sequence[RuleAnswer]
+
+
+def lacking(
+    cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswer, other: Party
+) -> Lack:
+    """Return what the policies that deny a packet by default lack.
+
+    Args:
+        cluster: names the ends.
+        subject: whose policy is asked about what.
+        answer: of the policies.
+        other: the other end.
+    """
+    what = words.what(cluster, subject)
+    near = next((a for a in answer.lacking if a.by_peer.matches is not False), None)
+    beside = _beside(answer, other)
+    one = beside or near
+    policy = one.policy if one is not None else answer.denying_by_default[0]
+    fix = _addition(subject, other, policy, what)
+    if beside is not None:
+        said = f"; {beside.policy.title} {text.rule(beside.rule)} has the address, but CIDRs of "
+        said += "Cilium select no pods and nodes"
+        return Lack(policy, said, fix, [beside])
+    if near is not None:
+        said = f"; the nearest is {words.rule(near, answer)}"
+        if near.by_peer.matches and near.by_port.matches is False:
+            place = f"{near.rule.place} of {policy.title}"
+            add = f"Add {subject.what} to {place}, or a rule of its own."
+            fix = Fix(add, words.edit(policy))
+        return Lack(policy, said, fix, [near])
+    rules = [*answer.lacking, *answer.undecided(deny=False)]
+    if not rules:
+        return Lack(policy, "", fix, ())
+    shown = ", ".join(words.rule(each, answer) for each in rules[: words.SHOWN])
+    more = f" and {len(rules) - words.SHOWN} more" if len(rules) > words.SHOWN else ""
+    return Lack(policy, f"; the rules are {shown}{more}", fix, rules)
+
+
+def _addition(subject: PolicySubject, other: Party, policy: Policy, what: str) -> Fix:
+    """Return which rule to add, by what selects the other end."""
+    member = "toEntities" if subject.direction == "egress" else "fromEntities"
+    nodes = ("kube-apiserver", "host", "remote-node")
+    entity = next((name for name in nodes if other.has("reserved", name).matches), "")
+    if entity and policy.kind == "NetworkPolicy":
+        return Fix(
+            f"A NetworkPolicy can select no node with Cilium: allow {what} by {member} {entity} in "
+            "a CiliumNetworkPolicy that selects the same endpoint."
+        )
+    by = f" by {member} {entity}" if entity else ""
+    return Fix(f"Add a rule that allows {what}{by} to {policy.title}.", words.edit(policy))
+
+
+def _beside(answer: PolicyAnswer, other: Party) -> RuleAnswer | None:
+    """Return a rule whose CIDR has the address of a pod or a node, which it does not select."""
+    if other.outside is not False or other.address is None:
+        return None
+    for each in answer.lacking:
+        for cidr in each.rule.peers.cidrs:
+            excepted = any(other.address in prefix for prefix in cidr.exceptions)
+            wide = cidr.prefix is not None and cidr.prefix.prefixlen == 0
+            if cidr.prefix is not None and other.address in cidr.prefix and not (excepted or wide):
+                return each
+    return None
