@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.explain.path.walk import explained
-from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.evidence import API, Bundle, InMemory, Record
 from tests.explain.path.changed import (
     SCENARIOS,
     Change,
@@ -25,6 +26,7 @@ from tests.explain.path.changed import (
 )
 
 HEALTHY = "../features/egress-gateway-healthy/agent.zip"
+NO_GATEWAY = "../features/egress-gateway-no-gateway/agent.zip"
 EGRESS = "cilium-dbg bpf egress list"
 NAT = "cilium-dbg bpf nat list"
 CT = "cilium-dbg bpf ct list global -d"
@@ -189,3 +191,102 @@ def test_a_flow_that_the_gateway_sent_out_left() -> None:
     path = ask(changed(HEALTHY, swap("node2", CT, line, silent)), "client", WORLD)
     assert path.verdict in ("leaves", "delivered"), path.reason
     assert "lost on node2" not in path.reason
+
+
+# --- the policy by its name -----------------------------------------------------------------------
+
+SPEC = {
+    "destinationCIDRs": ["1.1.1.0/24"],
+    "egressGateway": {
+        "egressIP": "172.31.7.111",
+        "nodeSelector": {"matchLabels": {"egress": "yes"}},
+    },
+    "selectors": [
+        {"podSelector": {"matchLabels": {
+            "app": "client", "io.kubernetes.pod.namespace": "default",
+        }}}
+    ],
+}  # fmt: skip
+"""As it was on the recorded clusters."""
+LIST = ("get", "ciliumegressgatewaypolicies")
+
+
+def policies(*specs: dict[str, Any], names: str = "egw other") -> Record:
+    items = [
+        {
+            "apiVersion": "cilium.io/v2", "kind": "CiliumEgressGatewayPolicy",
+            "metadata": {"name": name}, "spec": spec,
+        }
+        for name, spec in zip(names.split(), specs, strict=False)
+    ]  # fmt: skip
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    return Record(0, API, LIST, 0, InMemory(text.encode()))
+
+
+def test_the_policy_is_named_that_selects_the_pod_and_has_the_cidr() -> None:
+    other = {**SPEC, "selectors": [{"podSelector": {"matchLabels": {"app": "web"}}}]}
+    path = ask(changed(HEALTHY, more=(policies(SPEC, other),)), "client", WORLD)
+    assert any(hop.summary.startswith("egress gateway policy egw: ") for hop in path.hops)
+    assert not [f for f in path.findings if f.severity != "info"]
+
+
+def test_a_policy_without_a_gateway_says_what_to_label() -> None:
+    path = ask(changed(NO_GATEWAY, more=(policies(SPEC),)), "client", WORLD)
+    assert dropped_at(path).where == "eth0"
+    assert path.drop is not None
+    assert path.drop.object == "CiliumEgressGatewayPolicy egw"
+    assert "CiliumEgressGatewayPolicy egw for 10.44.1.144 → 1.1.1.0/24" in path.cause
+    assert path.fix is not None
+    assert "nodeSelector (egress=yes) selects no node" in path.fix.text
+    assert path.fix.command == "kubectl label node NODE egress=yes"
+
+
+def test_a_user_who_may_not_list_policies_is_told_the_verb() -> None:
+    denied = Record(0, API, LIST, None, error="forbidden", denied="list " + LIST[1])
+    path = ask(changed(NO_GATEWAY, more=(denied,)), "client", WORLD)
+    assert path.verdict == "dropped"
+    assert path.drop is not None
+    assert path.drop.object == ""
+    assert path.fix is not None
+    assert "this user may not list ciliumegressgatewaypolicies" in path.fix.text
+
+
+def test_a_gateway_without_the_egress_ip_names_the_policy_and_the_address() -> None:
+    gone = swap("node1", EGRESS, "172.31.7.111", "0.0.0.0     ")
+    path = ask(changed(HEALTHY, gone, more=(policies(SPEC),)), "client", WORLD)
+    assert dropped_at(path).node == "node1"
+    assert path.drop is not None
+    assert path.drop.object == "CiliumEgressGatewayPolicy egw"
+    assert path.fix is not None
+    assert "egressIP 172.31.7.111 is on no device of node1" in path.fix.text
+
+
+@pytest.mark.parametrize("off", [False, True])
+def test_a_policy_that_the_map_lacks_is_said(off: bool) -> None:
+    changes = [say(node, EGRESS, "") for node in ("node1", "node2")]
+    if off:
+        setting = '"enable-ipv4-egress-gateway": "true"'
+        changes.append(swap("", "get configmaps -n kube-system cilium-config", setting,
+                            setting.replace("true", "false")))  # fmt: skip
+    path = ask(changed(HEALTHY, *changes, more=(policies(SPEC),)), "client", WORLD)
+    said = finding(path, "CiliumEgressGatewayPolicy egw selects the pod and 1.1.1.1")
+    assert said.severity == "warning"
+    assert ("is switched off" if off else "has no row of it") in said.title
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {**SPEC, "destinationCIDRs": ["9.9.9.0/24"]},
+        {**SPEC, "excludedCIDRs": ["1.1.1.1/32"]},
+        {**SPEC, "selectors": [{"podSelector": {"matchLabels": {"app": "web"}}}]},
+        {**SPEC, "selectors": [{"namespaceSelector": {"matchLabels": {"team": "x"}}}]},
+        {**SPEC, "selectors": [{**SPEC["selectors"][0],  # type: ignore[index,dict-item]
+                                "nodeSelector": {"matchLabels": {"egress": "yes"}}}]},
+    ],
+    ids=["another CIDR", "excluded", "other pods", "another namespace", "pods of another node"],
+)  # fmt: skip
+def test_a_policy_for_others_says_nothing_of_this_packet(spec: dict[str, Any]) -> None:
+    changes = [say(node, EGRESS, "") for node in ("node1", "node2")]
+    path = ask(changed(HEALTHY, *changes, more=(policies(spec),)), "client", WORLD)
+    assert not [f for f in path.findings if "CiliumEgressGatewayPolicy" in f.title]
