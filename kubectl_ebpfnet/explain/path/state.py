@@ -218,6 +218,8 @@ class PathBuilder:
         redirects: to L7 proxies, which have connections of their own for it, in its order.
         proxied: of an answer, the redirects of its packet whose proxies it has come through.
         wanted: (node, fact) of what was not read and decides, where a node was asked other things.
+        one_sided: nodes whose connection tracking never sees an answer: of what the sender sends
+            after the handshake.
         unread: nodes that the packet, or its answer, came to, and of which nothing was read.
         forth: of an answer, the walk of the packet; None for the packet's own walk.
         back: the walk of the answer, None where the packet did not arrive.
@@ -251,6 +253,7 @@ class PathBuilder:
     redirects: list[Redirect] = field(default_factory=list)
     proxied: list[Redirect] = field(default_factory=list)
     wanted: list[tuple[str, Fact[Any]]] = field(default_factory=list)
+    one_sided: frozenset[str] = frozenset()
     unread: list[str] = field(default_factory=list)
     forth: PathBuilder | None = None
     back: PathBuilder | None = None

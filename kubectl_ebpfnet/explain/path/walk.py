@@ -17,6 +17,7 @@ from kubectl_ebpfnet.explain.path import (
     findings,
     mtu,
     nameserver,
+    one_sided,
     other_backends,
     outside,
     passed_over,
@@ -178,9 +179,10 @@ def _refuse(walk: PathBuilder, packet: Packet) -> None:
 
 
 def _there_and_back(walk: PathBuilder, start: PacketState) -> None:
-    """Walk the packet, and, where it arrives, its answer."""
+    """Walk the packet, and, where it arrives, its answer, and what follows that."""
     _run(walk, start)
     reply.walk_back(walk, _run)
+    one_sided.follow(walk, start, _run)
 
 
 def _run(walk: PathBuilder, start: PacketState) -> None:

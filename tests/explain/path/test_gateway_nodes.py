@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.explain.path.walk import explained
 from kubectl_ebpfnet.model.evidence import API, Bundle, InMemory, Record
 from tests.explain.path.changed import (
-    SCENARIOS,
     Change,
     ask,
     changed,
@@ -181,15 +179,28 @@ def test_versions_that_differ_in_nothing_that_matters_are_no_doubt() -> None:
 # --- nobody answers -------------------------------------------------------------------------------
 
 
+def silent(nat: str) -> Bundle:
+    """An attempt of 6 s before without an answer, and what the gateway's NAT map has."""
+    rows = [say("node1", EGRESS, HEADER + ROW)]
+    rows.append(say("node2", EGRESS, HEADER + ROW.replace("172.31.7.111", "0.0.0.0     ")))
+    return changed(NO_GATEWAY, *rows, say("node1", NAT, nat))
+
+
+def translated(port: int) -> str:
+    ends = f"10.44.1.144:{port} -> 1.1.1.1:80 XLATE_SRC 172.31.7.111:{port}"
+    return f"TCP OUT {ends} Created=6sec ago NeedsCT=1\n"
+
+
 def test_a_flow_that_the_gateway_sent_out_left() -> None:
-    """Silence: the gateway's NAT map has it, and the sender's own map has older flows of before."""
-    bundle = open_bundle(SCENARIOS / HEALTHY)
-    ct = next(r for r in bundle.records if (r.place.node, r.command) == ("node2", CT))
-    line = next(t for t in ct.stdout.read().decode().splitlines() if ":37346 -> 1.1.1.1:80" in t)
-    silent = line.replace("RxFlagsSeen=0x1b", "RxFlagsSeen=0x00")
-    assert "RxFlagsSeen" in line
-    path = ask(changed(HEALTHY, swap("node2", CT, line, silent)), "client", WORLD)
-    assert path.verdict in ("leaves", "delivered"), path.reason
+    path = ask(silent(translated(60388)), "client", WORLD)
+    assert path.verdict == "leaves", path.reason
+    assert "as 172.31.7.111:60388" in path.reason
+
+
+def test_a_flow_that_the_gateway_never_sent_out_was_lost_before() -> None:
+    path = ask(silent(translated(50001)), "client", WORLD)
+    assert path.verdict == "unknown", path.reason
+    assert "the NAT map of node1, by which it leaves" in path.reason
     assert "lost on node2" not in path.reason
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.explain.path.changed import VXLAN, Change, ask, changed, dropped_at, finding, say
+from tests.explain.path.test_way_back import as_ipv6
 from tests.explain.path.variants import says, shown, told
 
 # ruff: noqa: E501 -- what programs print in one line stays in one line here
@@ -89,3 +90,17 @@ def test_an_excluded_prefix_leaves_as_if_there_were_no_gateway() -> None:
     plain = ask(changed(VXLAN), "client", "9.9.9.9:80")
     assert [told(hop) for hop in excluded.hops] == [told(hop) for hop in plain.hops]
     assert shown(ask(bundle, "client", "8.8.8.8:80"), "tunnel")
+
+
+def test_an_ipv6_packet_has_a_gateway_by_rows_of_ipv6() -> None:
+    four = changed(
+        VXLAN,
+        egress_policy("node2", "0.0.0.0", "172.30.0.11"),
+        egress_policy("node1", "172.30.0.11", "172.30.0.11"),
+    )
+    path = ask(as_ipv6(four), "client", "[2606:4700::1111]:80")
+    assert path.verdict.let_through, path.reason
+    assert "as fd00:172:30::11" in path.reason
+    assert any("leaves by fd00:172:30::11 (node1)" in words for words in shown(path, "route"))
+    only_four = ask(as_ipv6(changed(VXLAN)), "client", "[2606:4700::1111]:80")
+    assert not shown(only_four, "tunnel")

@@ -303,3 +303,20 @@ def test_ipv6_alike(name: str) -> None:
     assert healthy is not None
     assert (healthy.state, healthy.asymmetric) == (Return.RETURNS, False)
     lost(ask(as_ipv6(changed(NATIVE, *changes)), "client", to), node, words)
+
+
+def test_a_node_that_sees_a_connection_in_one_direction_drops_what_follows_the_handshake() -> None:
+    """node2 sends to the world by node1, whose answers come to node2's own address."""
+    default = '[{"dst":"default","gateway":"172.30.0.1"'
+    more = '[{"dst":"9.9.9.9","gateway":"172.30.0.11","dev":"eth0","flags":[]},'
+    by_node1 = swap("node2", ROUTES, default, more + default[1:])
+    first = "[152:10303] -A FORWARD"
+    invalid = "[0:0] -A FORWARD -m conntrack --ctstate INVALID -j DROP\n"
+    with_rule = swap("node1", "iptables-save -c", first, invalid + first)
+    path = ask(changed(NATIVE, by_node1, with_rule), "client", "9.9.9.9:80")
+    assert path.verdict == "dropped", path.reason
+    assert path.drop is not None
+    assert (path.drop.node, path.drop.direction) == ("node1", "packet")
+    assert "the answer passes node1 by" in path.reason
+    udp = ask(changed(NATIVE, by_node1, with_rule), "client", "9.9.9.9:53", "udp")
+    assert udp.verdict != "dropped", udp.reason

@@ -53,7 +53,9 @@ def entering(walk: PathBuilder, here: PacketState, node: NodeView) -> Context:
         bridged=_bridged(node, here.in_device),
         back_device=back_device(node, here.packet.flow) if here.in_device else None,
     )
-    return first if walk.forth is None else _answering(walk.forth, here, first)
+    if walk.forth is None:
+        return replace(first, state="INVALID") if here.node in walk.one_sided else first
+    return _answering(walk.forth, here, first)
 
 
 def in_device(node: NodeView, device: str) -> str | None:
