@@ -71,6 +71,23 @@ def merged(listed: Frontend | None, mapped: Frontend | None) -> tuple[Backend, .
     return (*both, *(row for at, row in rows.items() if at not in known))
 
 
+def ending(
+    backends: Sequence[Backend], sliced: Sequence[ServiceEndpoint] | None
+) -> tuple[Backend, ...]:
+    """Return backends with the state `terminating` where EndpointSlices tell it alone: the map
+    keeps them in slots behind those that it chooses from, and does not print its count.
+
+    Args:
+        backends: of the map, or of the agent's list.
+        sliced: what the slices name; None where they were not read.
+    """
+    gone = {place(end) for end in sliced or () if end.terminating and not end.ready}
+    return tuple(
+        replace(each, state=TERMINATING) if not each.state and place(each) in gone else each
+        for each in backends
+    )
+
+
 def only_elsewhere(ends: tuple[ServiceEndpoint, ...] | None, node: str) -> bool:
     """Tell whether endpoints are ready, all of them on other nodes; None is not read."""
     ready = [end for end in ends or () if end.ready]

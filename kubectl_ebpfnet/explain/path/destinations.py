@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from kubectl_ebpfnet.errors import NotFound, UsageError
 from kubectl_ebpfnet.explain.path import fqdn
 from kubectl_ebpfnet.explain.path.names import look_up, preferred
+from kubectl_ebpfnet.explain.path.no_endpoints import why_none
 from kubectl_ebpfnet.explain.path.resolver import NameAnswer, NameSources
 from kubectl_ebpfnet.explain.path.sender import Sender
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
-from kubectl_ebpfnet.explain.path.services import find
+from kubectl_ebpfnet.explain.path.services import find, sliced_of
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.in_capture import in_capture
 from kubectl_ebpfnet.explain.views.placed_pod import pods_in_capture
@@ -172,12 +173,26 @@ def _of_service(
     if own:
         note = _why_none(title, own, versions)
         return FarAddress(None, port.port, note=note, fix=_other_version(own, request))
-    for end in cluster.kube.endpoints:
-        same = (end.namespace, end.service) == (service.namespace, service.name)
-        if same and end.ready and end.address.version in versions:
-            note = f"headless: {end.pod or end.address} is one of its endpoints"
-            return FarAddress(end.address, end.port, note=note)
-    return FarAddress(None, port.port, note="headless, and no endpoint is ready")
+    return _of_headless(cluster, service, port, versions)
+
+
+def _of_headless(
+    cluster: ClusterView, service: Service, port: ServicePort, versions: set[int]
+) -> FarAddress:
+    """Return an endpoint of a Service without an address of its own: cluster DNS gives them all."""
+    title = f"svc {service.namespace}/{service.name} is headless"
+    note, fix = f"{title}, and no endpoint is ready", None
+    for version in sorted(versions):
+        ends = sliced_of(cluster, service, port, version)
+        ready = [end for end in ends or () if end.ready]
+        if ready:
+            first, many = ready[0], f"{len(ready)} ready " if len(ready) > 1 else ""
+            note = f"headless: {first.pod or first.address} is one of its {many}endpoints"
+            return FarAddress(first.address, first.port, note=note)
+        found = why_none(cluster, service, port, ends, version) if ends is not None else None
+        if found is not None:
+            note, fix = f"{title}, and has no ready endpoint: {found.cause}", found.fix
+    return FarAddress(None, port.port, note=note, fix=fix)
 
 
 def _from_outside(

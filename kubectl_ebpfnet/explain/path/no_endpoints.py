@@ -26,8 +26,8 @@ _ALIKE = 0.6
 
 
 def why_no_endpoint(cluster: ClusterView, service: ServiceAddress) -> Remedy | None:
-    """Return why no endpoint of a Service is ready and what to edit; None where its objects do not
-    tell.
+    """Return why no endpoint of a frontend's Service is ready and what to edit; None where its
+    objects do not tell.
 
     Args:
         cluster: the bundle's indexes.
@@ -36,6 +36,25 @@ def why_no_endpoint(cluster: ClusterView, service: ServiceAddress) -> Remedy | N
     owner, ends = service.owner, service.sliced
     if owner is None or ends is None or service.redirects_locally or service.by_proxy:
         return None
+    return why_none(cluster, owner, service.owner_port, ends, service.address.version)
+
+
+def why_none(
+    cluster: ClusterView,
+    owner: Service,
+    port: ServicePort | None,
+    ends: Sequence[ServiceEndpoint],
+    version: int,
+) -> Remedy | None:
+    """Return why no endpoint of a Service is ready, as `why_no_endpoint`.
+
+    Args:
+        cluster: the bundle's indexes.
+        owner: the Service.
+        port: of it, None where that is not known.
+        ends: of that port, in one IP version.
+        version: that version.
+    """
     if ends:
         return None if any(end.ready for end in ends) else _none_ready(cluster, owner, ends)
     if not owner.selector:
@@ -47,7 +66,7 @@ def why_no_endpoint(cluster: ClusterView, service: ServiceAddress) -> Remedy | N
     pods = [pod for pod in cluster.kube.pods if pod.namespace == owner.namespace]
     matching = [pod for pod in pods if _holds(pod, owner)]
     if matching:
-        return _matching_and_left_out(service, owner, matching)
+        return _matching_and_left_out(owner, port, version, matching)
     if not _listed(cluster, owner):
         selector = _selector(owner)
         return Remedy(
@@ -101,12 +120,10 @@ def _with_state(cluster: ClusterView, end: ServiceEndpoint) -> str:
 
 
 def _matching_and_left_out(
-    service: ServiceAddress, owner: Service, pods: Sequence[Pod]
+    owner: Service, port: ServicePort | None, version: int, pods: Sequence[Pod]
 ) -> Remedy | None:
     """Pods match the selector, and the slices name none of them for this port."""
     named = f"{owner.namespace}/{pods[0].name}"
-    version = service.address.version
-    port = service.owner_port
     if not any(pod.addresses for pod in pods):
         describe = f"kubectl describe pod -n {owner.namespace} {pods[0].name}"
         cause = f"its selector matches pod {named}, which has no address yet: {pods[0].state}"

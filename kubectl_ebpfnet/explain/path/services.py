@@ -81,12 +81,14 @@ def find(
     if checked is not None and not found.name:
         found = replace(found, namespace=checked.namespace, name=f"{checked.name}:{HEALTH_CHECK}")
     if owner is not None:
+        sliced = sliced_of(cluster, *owner, address.version)
         found = replace(
             found,
             namespace=found.namespace or owner[0].namespace,
             name=found.name or owner[0].name,
             owner=owner[0],
-            sliced=_sliced(cluster, *owner, address.version),
+            sliced=sliced,
+            backends=kinds.ending(found.backends, sliced),
         )
     return found
 
@@ -141,7 +143,7 @@ def _of_kubernetes(search: Search, service: Service, port: ServicePort) -> Servi
     """Return a frontend that Cilium's load-balancer does not translate there, or may."""
     cluster, node = search.cluster, search.node
     number = port.port if search.port is None else search.port
-    sliced = _sliced(cluster, service, port, search.address.version)
+    sliced = sliced_of(cluster, service, port, search.address.version)
     unread = ""
     if not node[q.LB_MAP].known and not node[q.SERVICES].known:
         unread = node[q.LB_MAP].missing
@@ -181,10 +183,17 @@ def _owner(
     return None
 
 
-def _sliced(
+def sliced_of(
     cluster: ClusterView, service: Service, port: ServicePort, version: int
 ) -> tuple[ServiceEndpoint, ...] | None:
-    """Return what EndpointSlices name for a port; None where no slice could be read."""
+    """Return what EndpointSlices name for a port; None where no slice could be read.
+
+    Args:
+        cluster: the bundle's indexes.
+        service: the Service.
+        port: of it.
+        version: of IP.
+    """
     read = cluster.kube.endpoints or cluster.api_record("endpointslices") is not None
     named: Sequence[ServiceEndpoint] = [
         end

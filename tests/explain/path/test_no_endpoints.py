@@ -201,3 +201,32 @@ def test_a_quarantined_slot_is_not_used() -> None:
     assert "→ 10.44.1.161:8080" in hop.summary
     assert "not used: 10.44.0.49:8080 quarantined" in hop.summary
     assert not [each for each in path.findings if each.severity in ("error", "warning")]
+
+
+def test_a_slot_that_the_slices_call_terminating_is_not_used() -> None:
+    """The map keeps such slots behind those that it chooses from, and does not print its count."""
+
+    def terminating(item: Any) -> None:
+        for end in item["endpoints"]:
+            if end["addresses"] == ["10.44.0.49"]:
+                end["conditions"] = {"ready": False, "serving": True, "terminating": True}
+
+    bundle = changed(
+        SERVICES,
+        objects("endpointslices", "aff", terminating),
+        edit("node2", CT, lines_without(r"10\.97\.97\.116|10\.44\.1\.161:8080")),
+        edit("node2", LISTED, lambda _: "[]"),
+    )
+    path = ask(bundle, "client", "svc/aff")
+    (hop,) = [hop for hop in path.hops if hop.kind == "load-balancing"]
+    assert "→ 10.44.1.161:8080" in hop.summary
+    assert "not used: 10.44.0.49:8080 terminating" in hop.summary
+
+
+def test_a_headless_service_without_an_endpoint_names_its_selector() -> None:
+    empty = objects("endpointslices", "headless", lambda item: item.update(endpoints=[]))
+    other = objects("services", "headless", lambda i: i["spec"].update(selector={"app": "wss"}))
+    path = ask(changed(SERVICES, empty, other), "client", "svc/headless:8080")
+    assert path.verdict == "unknown"
+    assert "svc default/headless is headless, and has no ready endpoint: no pod" in path.cause
+    assert "has app=ws where the selector has app=wss" in path.cause

@@ -90,6 +90,11 @@ def rewrite(
     text = f"{service.title} → {endpoint_text(*target)} {how}"
     text += _how_chosen(service, target, state, other)
     _translated(walk, packet, service, where, text, state, evidence)
+    if service.redirects_locally and any(b.address == packet.flow.source for b in service.backends):
+        walk.presumed.add(
+            f"that cilium_skip_lb{packet.flow.source.version} of {where[2]} has nothing of the "
+            "pod, a backend of the local redirect policy itself (skipRedirectFromBackend)"
+        )
     gone = next((b for b in service.backends if kinds.place(b) == target), None)
     if gone is not None and service.in_cilium and other is None and service.is_stale(gone):
         agent_behind.note_stale(walk, service, gone, where[2])
