@@ -20,8 +20,11 @@ from kubectl_ebpfnet.model.policy import Policy
 from kubectl_ebpfnet.parse import kube
 from kubectl_ebpfnet.parse.cilium import config
 
-NODE_IDENTITIES = range(1 << 24, 1 << 25)
+NODE_IDENTITIES = range(1 << 24, 2 << 24)
 """Identities that each node gives for itself, of CIDRs and DNS names (Cilium pkg/identity)."""
+REMOTE_NODE_IDENTITIES = range(2 << 24, 3 << 24)
+"""Identities that each node gives for itself to the other nodes (enable-node-selector-labels): the
+same number may mean another node elsewhere."""
 
 
 class ClusterView:
@@ -245,7 +248,7 @@ class ClusterView:
                 found.setdefault(endpoint.identity, endpoint.labels)
             listed = {identity.id: identity.labels for identity in node[q.IDENTITIES].facts}
             for number, labels in listed.items():
-                if number in NODE_IDENTITIES:
+                if number in NODE_IDENTITIES or number in REMOTE_NODE_IDENTITIES:
                     of_nodes.setdefault(number, set()).add(labels)
                 else:
                     found.setdefault(number, labels)
@@ -253,7 +256,7 @@ class ClusterView:
                 if entry.identity in NODE_IDENTITIES and entry.identity not in listed:
                     named = (f"cidr:{entry.prefix}",)
                     of_nodes.setdefault(entry.identity, set()).add(named)
-        # Nodes number their CIDR identities for themselves: a number may mean two things.
+        # Nodes number these identities for themselves: a number may mean two things.
         found.update(
             {number: labels.pop() for number, labels in of_nodes.items() if len(labels) == 1}
         )

@@ -8,6 +8,9 @@ from kubectl_ebpfnet.model.net import Address
 
 _NOISE = ("k8s:io.cilium.k8s.", "k8s:io.kubernetes.pod.namespace")
 
+_HOSTNAME = "node:kubernetes.io/hostname="
+"""Of the identity of a node, with enable-node-selector-labels."""
+
 
 def identity_text(cluster: ClusterView, identity: int) -> str:
     """Return `identity 2 (world)`, `identity 1395 (app=web)`, or the bare number."""
@@ -30,6 +33,9 @@ def _identity_name(cluster: ClusterView, identity: int) -> str:
         for label in cluster.identity_labels.get(identity, ())
         if not label.startswith(_NOISE)
     ]
+    node = next((label for label in labels if label.startswith(_HOSTNAME)), "")
+    if node:
+        return f"node {node.removeprefix(_HOSTNAME)}"
     # Up to Cilium 1.13 an identity of a CIDR has a label for each prefix that holds it.
     prefixes = [label for label in labels if label.startswith("cidr:")]
     longest = max(prefixes, key=_length, default="")

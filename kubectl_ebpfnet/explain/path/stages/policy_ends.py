@@ -18,7 +18,11 @@ from kubectl_ebpfnet.explain.path.stages import policy_map
 from kubectl_ebpfnet.explain.policy.evaluate import Enforcement
 from kubectl_ebpfnet.explain.policy.party import Party
 from kubectl_ebpfnet.explain.policy.peers import Surroundings
-from kubectl_ebpfnet.explain.views.cluster import NODE_IDENTITIES, ClusterView
+from kubectl_ebpfnet.explain.views.cluster import (
+    NODE_IDENTITIES,
+    REMOTE_NODE_IDENTITIES,
+    ClusterView,
+)
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import HOST, RESERVED_IDENTITIES
@@ -26,8 +30,6 @@ from kubectl_ebpfnet.model.evidence import API, Record
 from kubectl_ebpfnet.model.kube import Node
 from kubectl_ebpfnet.model.net import Address
 
-REMOTE_NODE_IDENTITIES = range(2 << 24, 3 << 24)
-"""Identities of nodes with their labels (`enable-node-selector-labels`)."""
 KUBE_APISERVER = 7
 _OPEN_OUTSIDE = frozenset(
     {"reserved:kube-apiserver", "reserved:world-ipv4", "reserved:world-ipv6", "reserved:ingress",

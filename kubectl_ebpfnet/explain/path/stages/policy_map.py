@@ -11,7 +11,11 @@ from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.path.policy import Remote
 from kubectl_ebpfnet.explain.views import cite
-from kubectl_ebpfnet.explain.views.cluster import NODE_IDENTITIES, ClusterView
+from kubectl_ebpfnet.explain.views.cluster import (
+    NODE_IDENTITIES,
+    REMOTE_NODE_IDENTITIES,
+    ClusterView,
+)
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import REMOTE_NODE, Endpoint, PolicyEntry
@@ -120,8 +124,8 @@ def remote(cluster: ClusterView, node: NodeView, address: Address, identity: int
 
 def _labels(cluster: ClusterView, node: NodeView, identity: int | None) -> tuple[str, ...]:
     """Return all labels of an identity, () where they are not known. Nodes number the identities of
-    CIDRs for themselves."""
-    if identity in NODE_IDENTITIES:
+    CIDRs, and of other nodes, for themselves."""
+    if identity in NODE_IDENTITIES or identity in REMOTE_NODE_IDENTITIES:
         return next((one.labels for one in node.having(q.IDENTITIES, identity, "id")), ())
     return cluster.identity_labels.get(identity, ()) if identity is not None else ()
 
