@@ -15,6 +15,7 @@ from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
 from kubectl_ebpfnet.explain.path.wrong_port import Remedy
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.evidence import API
 from kubectl_ebpfnet.model.path import Decides, Fix, HopPlace, Packet, State
 
 _ZONE = "topology.kubernetes.io/zone"
@@ -128,11 +129,20 @@ def _remedy(walk: PathBuilder, service: ServiceAddress, node: NodeView, local: s
     elif service.sliced is None and local:
         cause = (
             f"{local} is Local, and {node.name} has no ready pod of it; whether another node has "
-            "one is not known: its EndpointSlices are not recorded"
+            f"one is not known: {_unread_slices(walk)}"
         )
     elif service.sliced is None:
-        cause = "no pod matches it or none is ready; its EndpointSlices are not recorded"
+        cause = f"why is not known: {_unread_slices(walk)}"
     return Remedy(cause, Fix("See what the Service has.", slices), own)
+
+
+def _unread_slices(walk: PathBuilder) -> str:
+    """Return that the EndpointSlices were not read, and why."""
+    asked = (r for r in walk.cluster.bundle.at(API) if "endpointslices" in r.argv and not r.ok)
+    failed = next(asked, None)
+    if failed is None:
+        return "its EndpointSlices are not recorded"
+    return f"its EndpointSlices could not be read: {failed.why_not()}"
 
 
 def _no_redirect(service: ServiceAddress, node: NodeView) -> Remedy:
