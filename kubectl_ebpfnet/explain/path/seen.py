@@ -218,7 +218,8 @@ _KINDS = {
     "Service backend not found": HopKind.LOAD_BALANCING,
     "No mapping for NAT masquerade": HopKind.NAT,
     "CT:": HopKind.CONNTRACK,
-    "No egress gateway found": HopKind.NAT,
+    "No egress gateway found": HopKind.ROUTE,
+    "No Egress IP configured": HopKind.NAT,
 }
 """The hop that a drop reason belongs to, by how the reason begins."""
 _PROGRAMS = {"bpf_lxc": "lxc", "bpf_overlay": "cilium_", "bpf_host": ""}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -94,6 +95,32 @@ def test_a_gateway_that_was_not_asked_is_named_and_wanted() -> None:
     assert "nothing is known of node1" in path.reason
     assert unread(bundle) == ("node1",)
     assert unread(changed(HEALTHY, *unseen("node2"))) == ()
+
+
+def test_a_gateway_that_is_no_node_is_said() -> None:
+    stale = swap("node2", EGRESS, "172.31.7.11", "172.31.7.99")
+    path = ask(changed(HEALTHY, stale, *unseen("node1", "node2")), "client", WORLD)
+    assert path.verdict == "unknown"
+    assert "172.31.7.99 is no node of the cluster" in path.reason
+    assert finding(path, "172.31.7.99 is no node").severity == "error"
+
+
+def test_a_gateway_that_is_not_ready_is_said() -> None:
+    def unready(record: Record) -> Record:
+        if record.command != "get nodes":
+            return record
+        value = json.loads(record.stdout.read())
+        for node in value["items"]:
+            for condition in node["status"]["conditions"]:
+                if node["metadata"]["name"] == "node1" and condition["type"] == "Ready":
+                    condition |= {"status": "Unknown", "message": "Kubelet stopped posting"}
+        return replace(record, stdout=InMemory(json.dumps(value).encode()))
+
+    changes = [unready, without("node1"), *unseen("node2")]
+    path = ask(changed(HEALTHY, *changes), "client", WORLD)
+    assert path.verdict == "unknown"
+    assert "nothing is known of node1" in path.reason
+    assert finding(path, "egress gateway node1 is not Ready: Kubelet stopped").severity == "warning"
 
 
 def moved_to(node: str | None) -> list[Change]:

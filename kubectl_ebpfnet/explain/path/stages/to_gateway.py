@@ -21,7 +21,7 @@ from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy
-from kubectl_ebpfnet.model.path import Decides, HopKind, State
+from kubectl_ebpfnet.model.path import Decides, HopKind, Severity, State
 
 
 def at_pod(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState | None:
@@ -129,7 +129,38 @@ def _to_gateway(
         else "",
         decides=Decides.WAY,
     )
+    if not _is_there(walk, node, row):
+        return None
     return here.to(Stage.TUNNEL, device=str(row.gateway))
+
+
+def _is_there(walk: PathBuilder, node: NodeView, row: EgressGatewayPolicy) -> bool:
+    """Tell whether a gateway is a node, and end the walk where it is none; say where it is not
+    ready. A nodeSelector alone chooses gateways, ready or not."""
+    assert row.gateway is not None
+    name = walk.cluster.owner_of(row.gateway)
+    if not name and walk.cluster.kube.nodes:
+        reason = f"the egress gateway {row.gateway} is no node of the cluster"
+        walk.unknown(reason, gateway.read_map(node))
+        walk.finding(
+            Severity.ERROR,
+            reason,
+            "Nobody that is known takes the packet out of the tunnel. The agent of "
+            f"{node.name} did not learn that this node is gone, or has another address: its log "
+            "tells why.",
+            egress.evidence(node, row),
+        )
+        return False
+    known = walk.cluster.kube_node(name)
+    if known is not None and not known.ready:
+        walk.finding(
+            Severity.WARNING,
+            f"egress gateway {name} is not Ready" + (f": {known.reason}" if known.reason else ""),
+            "Cilium takes the first node that the policy's nodeSelector selects, ready or not. "
+            "Give the label to another node, and take it from this one, while it does not forward.",
+            cite.whole(walk.cluster.api_record("nodes")),
+        )
+    return True
 
 
 def _by_egress_device(
