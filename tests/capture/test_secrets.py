@@ -130,7 +130,10 @@ def test_a_policy_keeps_its_rules_and_drops_header_values() -> None:
     policy = {
         "kind": "CiliumNetworkPolicy",
         "metadata": {"name": "p", "managedFields": [S]},
-        "spec": {"egress": [{"toPorts": [{"ports": [{"port": "80"}], "rules": rule}]}]},
+        "spec": {
+            "description": S,
+            "egress": [{"toPorts": [{"ports": [{"port": "80"}], "rules": rule}]}],
+        },
     }
     value = secrets.strip(policy)
     assert value["spec"] == {

@@ -35,6 +35,7 @@ class Surroundings:
             not read.
         nodes_by_cidr: CIDRs select nodes too; None when not known.
         local_cluster: selectors mean the local cluster unless they name one; None when not known.
+        wider: entities that a setting gives more selectors (policy-entity-selectors).
     """
 
     cluster: str = ""
@@ -43,6 +44,7 @@ class Surroundings:
     services: Callable[[str, str], frozenset[Address] | None] = lambda *_: None
     nodes_by_cidr: bool | None = False
     local_cluster: bool | None = False
+    wider: frozenset[str] = frozenset()
 
 
 def holds(peers: Peers, party: Party, around: Surroundings) -> Hit:
@@ -64,7 +66,10 @@ def _each(peers: Peers, party: Party, around: Surroundings) -> Iterator[Hit]:
         is_node = any_of((party.has("reserved", "host"), party.has("reserved", "remote-node")))
         yield all_of((is_node, selects(selector, party)))
     for entity in peers.entities:
-        yield _entity(entity, party, around)
+        hit = _entity(entity, party, around)
+        if hit.matches is False and entity in around.wider:
+            hit = Hit(None, f"policy-entity-selectors adds to the entity {entity}")
+        yield hit
     for cidr in peers.cidrs:
         yield _cidr(cidr, party, around)
     for name in peers.names:

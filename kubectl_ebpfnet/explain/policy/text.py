@@ -16,6 +16,8 @@ from kubectl_ebpfnet.model.policy import (
     Selector,
 )
 
+_LONGEST = 240
+"""Characters of a rule that are shown."""
 _SHOWN = 4
 """Peers, and ports, of a rule that are named."""
 
@@ -27,7 +29,8 @@ def rule(one: PolicyRule) -> str:
     who = "anyone" if one.peers.anyone else _some(peers, " or ") or "nobody"
     where = "" if one.ports is None else f" at {_some(list(map(port, one.ports)), ', ') or 'none'}"
     proxy = f", with {one.proxy} rules of the proxy" if one.proxy else ""
-    return f"{one.place} ({side} {who}{where}{proxy})"
+    about = f"{side} {who}{where}{proxy}"
+    return f"{one.place} ({about[:_LONGEST]}{'…' if len(about) > _LONGEST else ''})"
 
 
 def _some(words: list[str], joint: str) -> str:

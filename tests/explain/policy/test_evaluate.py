@@ -476,6 +476,13 @@ def test_what_is_not_understood_is_undecided() -> None:
         assert said([policy], east, around=replace(AROUND, local_cluster=local)).allowed is allowed
 
 
+def test_entities_that_a_setting_widens() -> None:
+    policy = cnp({"endpointSelector": {}, "egress": [{"toEntities": ["kube-apiserver"]}]})
+    wider = replace(AROUND, wider=frozenset({"kube-apiserver"}))
+    assert said([policy], CLIENT, direction="egress").allowed is False
+    assert said([policy], CLIENT, direction="egress", around=wider).allowed is None
+
+
 def test_a_policy_that_cilium_refuses_does_nothing() -> None:
     status = {"conditions": [{"type": "Valid", "status": "False", "message": "bad port"}]}
     policy = cnp({"endpointSelector": {}, "ingress": [{}]}, status=status)

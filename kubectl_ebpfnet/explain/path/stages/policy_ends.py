@@ -31,6 +31,12 @@ from kubectl_ebpfnet.model.kube import Node
 from kubectl_ebpfnet.model.net import Address
 
 KUBE_APISERVER = 7
+_WIDER = frozenset({"kube-apiserver", "cluster"})
+_ELSEWHERE = {
+    "static-cnp-path": "policies in the agents' files (static-cnp-path) are not in the API",
+    "enable-k8s-cluster-network-policy": "ClusterNetworkPolicies are not followed",
+}
+"""Settings by which agents have policies besides those that are read here."""
 _OPEN_OUTSIDE = frozenset(
     {"reserved:kube-apiserver", "reserved:world-ipv4", "reserved:world-ipv6", "reserved:ingress",
      "fqdn:", "cidr:", "cidrgroup:"}
@@ -118,7 +124,7 @@ def remote(cluster: ClusterView, node: NodeView, other: Remote) -> Party:
         other: as the policy map names it.
     """
     identity, address = other.identity, other.address
-    if identity is None:
+    if not identity:  # 0 is “unknown”
         why = "the identity of the other end is not known"
         return Party(frozenset(), frozenset({"*"}), why, address)
     pod = cluster.pod_with(address) if address is not None else None
@@ -218,6 +224,7 @@ def around(cluster: ClusterView) -> Surroundings:
         behind,
         match_nodes if known else None,
         local,
+        _WIDER if _setting(cluster, "policy-entity-selectors") not in ("", "{}") else frozenset(),
     )
 
 
@@ -246,6 +253,9 @@ def _setting(cluster: ClusterView, key: str) -> str:
 
 
 def _unread(cluster: ClusterView, party: Party) -> Iterator[str]:
+    for setting, why in _ELSEWHERE.items():
+        if _setting(cluster, setting) not in ("", "false"):
+            yield why
     kinds = [("ciliumclusterwidenetworkpolicies", "")]
     if not party.has("reserved", "host").matches:
         kinds += [("networkpolicies", party.namespace), ("ciliumnetworkpolicies", party.namespace)]
