@@ -168,8 +168,8 @@ def _with_flows(
         source = own_source(node, first, {b.address for b in backends} or {destination})
     query = _flow_query(request.protocol, source, destination, port, service, by_socket)
     flows = tuple(tracked_flows(node, query))
-    balanced = service is not None and service.in_cilium
-    if sender.outside and not flows and not balanced:  # it comes in at its pod, or at the node
+    # It comes in at its pod, or at the node; of a Service that entry does not tell which frontend.
+    if sender.outside and not flows and service is None:
         flows = tuple(tracked_flows(node, query, "IN"))
     if service is not None:
         frontend = service.address
