@@ -96,8 +96,9 @@ class NetfilterRule:
 
     @property
     def title(self) -> str:
-        """`FORWARD rule 1 “comment”`; the whole rule where it has no comment."""
-        named = f"“{self.comment}”" if self.comment else self.text
+        """`FORWARD rule 1 “comment”`; what it says where it has no comment."""
+        said = self.text.removeprefix(f"-A {self.chain} ")
+        named = f"“{self.comment}”" if self.comment else said
         return f"{self.chain} rule {self.number} {named}"
 
     @property

@@ -236,7 +236,7 @@ def test_no_agent_on_the_node_and_none_at_all(cluster: Opened) -> None:
     agents = [o for o in replay.objects if o["metadata"].get("labels", {}).get("k8s-app")]
     replay.objects.remove(next(a for a in agents if a["spec"]["nodeName"] == "node2"))
     failed = one_failure(collected(session, request()))
-    assert (failed.place, failed.error) == (agent_place("node2"), "no Cilium agent on node node2")
+    assert (failed.place, failed.error) == (agent_place("node2"), "no Cilium agent on node2")
     for agent in agents:
         if agent in replay.objects:
             replay.objects.remove(agent)

@@ -73,7 +73,7 @@ FAULTS = {
     "v18b-iif-rule-blackhole": Fault("1.1.1.1:80", ("delivered", "leaves", "unknown"), ""),
     "v22-udp8472-iptables": Fault("svc/web", DROPPED, "INPUT rule 1.*8472"),
     "v23-udp8472-nft": Fault(
-        "svc/web", DROPPED, "", ways=(), lacks="nftables' own tables on node node1"
+        "svc/web", DROPPED, "", ways=(), lacks="nftables' own tables on node1"
     ),
     "v24b-foreign-tcx-eth0": Fault("1.1.1.1:80", LOST, "filter_tc"),
     "v25-xdp-node1": Fault("svc/web", LOST, "filter_xdp"),

@@ -134,7 +134,7 @@ def test_a_drop_of_tables_read_now_stands_beside_an_older_answer(our_lab: Lab) -
         with rules(rule(IPTABLES, "FORWARD", "-s", mine, "-d", WORLD_ADDRESS, "-j", "DROP")):
             answer = path(our_lab, victim, WORLD)
             assert not reaches(our_lab, victim)
-        dropped(answer, "netfilter drops it in FORWARD", "was answered")
+        dropped(answer, "netfilter drops it by FORWARD", "was answered")
         assert answer.document["contradictions"]
 
 

@@ -82,7 +82,7 @@ def test_a_set_that_drops_before_connection_tracking(
         assert "ip saddr @bad drop" in each.hops[-1]["summary"]
     # Cilium's image has no nft: an agent alone says what it has not read.
     assert by_agent.verdict == "unknown"
-    assert "nftables' own tables on node node1" in by_agent.document["reason"]
+    assert "nftables' own tables on node1" in by_agent.document["reason"]
 
 
 def test_a_chain_at_the_pods_device(

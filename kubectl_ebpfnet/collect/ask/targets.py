@@ -44,9 +44,7 @@ def agent_answerer(
     place = agent_place(node)
     agent = agents.get(node)
     if agent is None:
-        why = (
-            f"no Cilium agent on node {node}" if agents else "no Cilium agent runs in this cluster"
-        )
+        why = f"no Cilium agent on {node}" if agents else "no Cilium agent runs in this cluster"
         if why_none:
             why = f"Cilium's agents could not be looked for: {why_none}"
         return unavailable_record(place, EXEC, why)

@@ -97,9 +97,9 @@ def _too_large(walk: PathBuilder, way: _Way, sender: Sender, limit: Limit, sends
     clamped = _clamped(walk) if walk.ends.flow.protocol == TCP else ""
     if limit.by == limit.device:
         wanted = max(sends + limit.added, limit.mtu or 0)
-        mend = f"`ip link set {limit.device} mtu {wanted}` on node {limit.node}"
+        mend = f"`ip link set {limit.device} mtu {wanted}` on {limit.node}"
     else:
-        mend = f"`ip route show table all | grep 'mtu {limit.mtu}'` on node {limit.node}"
+        mend = f"`ip route show table all | grep 'mtu {limit.mtu}'` on {limit.node}"
     return Finding(
         Severity.INFO if told or clamped else Severity.WARNING,
         f"{what} {_BECOMES[limit.larger]}: {limit.text}",

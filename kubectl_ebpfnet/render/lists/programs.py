@@ -19,7 +19,7 @@ def listing(found: ProgramList) -> Listing[AttachedProgram]:
     return Listing(
         schema=SCHEMA,
         title=f"BPF programs that act on {found.target}"
-        + (f", on node {found.node}" if found.node and found.target.startswith("pod") else ""),
+        + (f", on {found.node}" if found.node and found.target.startswith("pod") else ""),
         columns=(
             Column("DEVICE", _device),
             Column("HOOK", _hook, elastic=True),

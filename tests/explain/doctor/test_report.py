@@ -279,7 +279,7 @@ def test_a_node_that_is_not_ready_does_not_fail_the_run() -> None:
 @pytest.mark.parametrize("waiting", ["CrashLoopBackOff", None])
 def test_where_no_agent_runs_each_run_would_deploy_a_node_pod(waiting: str | None) -> None:
     how: dict[str, Any] = {"agent2": waiting} if waiting else {}
-    why = silent(agent_place("n2"), "no Cilium agent on node n2")
+    why = silent(agent_place("n2"), "no Cilium agent on n2")
     report = two(why, **how)
     (n2,) = (each for each in report.nodes if each.name == "n2")
     assert (n2.by, n2.agent) == ("new node pod", waiting or "")

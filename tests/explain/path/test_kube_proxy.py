@@ -194,9 +194,7 @@ def test_a_service_without_endpoints_is_rejected() -> None:
 
     path = path_by(more=(edit("node2", "iptables-save -c", reject),))
     hop = dropped_at(path)
-    assert (
-        "rejects it in FORWARD: FORWARD rule 1 “default/web:http has no endpoints”" in hop.summary
-    )
+    assert "rejects it by FORWARD rule 1 “default/web:http has no endpoints”" in hop.summary
 
 
 def test_what_to_do_about_a_rule_of_kube_proxy_is_the_services() -> None:
@@ -213,7 +211,7 @@ def test_what_to_do_about_a_rule_of_kube_proxy_is_the_services() -> None:
     # The Service's policy is Cluster now: kube-proxy has not seen that.
     assert "are behind svc default/web: its internalTrafficPolicy is Cluster" in path.cause
     assert path.drop is not None
-    assert path.drop.object == "kube-proxy on node node2"
+    assert path.drop.object == "kube-proxy on node2"
     assert path.fix is not None
     assert "-l k8s-app=kube-proxy --field-selector spec.nodeName=node2" in path.fix.command
 

@@ -180,7 +180,7 @@ def test_a_rule_that_a_port_alone_does_not_settle_says_the_rest() -> None:
 def test_a_drop_in_raw_prerouting() -> None:
     path = path_with(f"raw PREROUTING -d {TO} -j DROP")
     hop = dropped_at(path)
-    assert hop.summary.startswith("netfilter drops it in raw PREROUTING: PREROUTING rule 1")
+    assert hop.summary.startswith("netfilter drops it by raw PREROUTING rule 1")
     assert path.drop is not None
     assert path.drop.how == "derived"
     assert [hop.where for hop in path.hops if hop.kind is HopKind.ROUTE] == ["default/client"]

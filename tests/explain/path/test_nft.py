@@ -102,8 +102,7 @@ def test_a_drop_in_a_table_of_nftables_own_names_it_with_its_handle() -> None:
     hop = dropped_at(path)
     assert hop.kind is HopKind.RULE
     assert hop.summary == (
-        "netfilter drops it in nft inet guard c (prerouting -450): nft inet guard c rule 1 tcp "
-        "dport 80 drop"
+        "netfilter drops it by nft inet guard c (prerouting -450) rule 1 tcp dport 80 drop"
     )
     assert path.drop is not None
     assert (path.drop.object, path.drop.node) == ("nft chain inet guard c", "node2")
@@ -381,7 +380,7 @@ def test_iptables_in_the_pod_too() -> None:
     text = b"*filter\n:OUTPUT ACCEPT [0:0]\n[3:180] -A OUTPUT -p tcp -j REJECT\nCOMMIT\n"
     saved = Record(0, CLIENT, ("iptables-save", "-c"), 0, InMemory(text))
     path = ask(changed(NATIVE, more=(saved,)), "client", f"{TO}:80")
-    assert "netfilter rejects it in OUTPUT" in dropped_at(path).summary
+    assert "netfilter rejects it by OUTPUT rule 1" in dropped_at(path).summary
     assert path.fix is not None
     assert path.fix.command == "iptables -t filter -D OUTPUT 1"
 

@@ -354,7 +354,7 @@ def test_unread_sysctls_are_named_where_no_answer_comes(unanswered: None) -> Non
     assert path.verdict is Verdict.UNKNOWN
     wanted = (
         "net.ipv4.ip_forward, forwarding and rp_filter of {}, nf_conntrack_count and "
-        "nf_conntrack_max on node {} (`sysctl`)"
+        "nf_conntrack_max on {} (`sysctl`)"
     )
     assert wanted.format("eth0", "node1") in path.presumed
     # nf_conntrack of node2 has the flow, so it was forwarded there.

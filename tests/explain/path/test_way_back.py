@@ -289,7 +289,7 @@ IN_IPV6: dict[str, tuple[tuple[Change, ...], str, str, str]] = {
         WEB, "node1", "fd00:10:244:1::/64 is blackhole"),
     "raw PREROUTING of the client's node": (
         tuple(rules("raw PREROUTING -i eth0 -s 10.244.0.251 -j DROP")), WEB, "node2",
-        "in raw PREROUTING"),
+        "by raw PREROUTING"),
     "FORWARD, for the world": (
         tuple(rules("filter FORWARD -i eth0 -s 1.1.1.1 -j DROP")), "[2606:4700::1111]:81", "node2",
         "FORWARD rule 1"),

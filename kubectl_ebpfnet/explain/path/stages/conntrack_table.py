@@ -46,7 +46,7 @@ def table_is_full(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         "net.netfilter.nf_conntrack_max, or find who opens them: "
         f"`kubectl ebpfnet flows node/{here.node}`.",
         fix=Fix(
-            f"Make room on node {here.node}, or find who opens so many connections.",
+            f"Make room on {here.node}, or find who opens so many connections.",
             f"sysctl -w net.netfilter.nf_conntrack_max={2 * count}",
         ),
     )

@@ -141,7 +141,7 @@ def passes(
     assert context is not None
     rules = tables_of(node, context.flow.destination.version)
     if rules.native is None and not rules.printed:
-        walk.presumed.add(f"nftables' own tables on node {here.node} (`nft list ruleset`)")
+        walk.presumed.add(f"nftables' own tables on {here.node} (`nft list ruleset`)")
     if rules.missing:
         if not quiet:
             _not_read(walk, here, chain, rules)
@@ -187,7 +187,7 @@ def _not_read(walk: PathBuilder, here: PacketState, chain: str, rules: HookTable
         reason=rules.missing,
         decides=Decides.DROP
         if rules.printed
-        else walk.if_unread(Decides.DROP, f"netfilter's rules on node {here.node}"),
+        else walk.if_unread(Decides.DROP, f"netfilter's rules on {here.node}"),
         fix=Fix(f"Read the rules on {here.node}.", "iptables-save -c; iptables-legacy-save -c"),
     )
 

@@ -57,7 +57,7 @@ def seal(
     states = node[q.XFRM]
     _count(walk, node)
     if not states.known:
-        walk.presumed.add(f"IPsec's states on node {here.node} (`{_LIST}`)")
+        walk.presumed.add(f"IPsec's states on {here.node} (`{_LIST}`)")
         _hop(walk, here, address_text(walk.cluster, end), evidence)
         return here.to(here.stage, encrypted=TITLE)
     ends, version = _ends(walk, far, end), flow.destination.version
@@ -177,7 +177,7 @@ def unseal(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState 
             _drop(walk, here, what, cite.whole(states.record))
             return None
     elif not states.known:
-        walk.presumed.add(f"IPsec's states on node {here.node} (`{_LIST}`)")
+        walk.presumed.add(f"IPsec's states on {here.node} (`{_LIST}`)")
     evidence = cite.of(states.record, found.span) if found is not None else ()
     inside = here.to(here.stage, packet=packet, sealed=None, encrypted="")
     _decrypted(walk, inside, found, evidence)

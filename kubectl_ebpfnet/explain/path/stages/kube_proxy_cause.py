@@ -61,7 +61,7 @@ def restart(node: str) -> Fix:
 
 def title(node: str) -> str:
     """Return how kube-proxy of a node is named as what a person mends."""
-    return f"kube-proxy on node {node}"
+    return f"kube-proxy on {node}"
 
 
 def traffic_policy(service: ServiceAddress) -> str:

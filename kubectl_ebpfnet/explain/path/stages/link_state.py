@@ -47,6 +47,6 @@ def takes_packets(
     walk.drop(
         *here.on_node(HopKind.LINK), down.what, State.OBSERVED, here.packet,
         link_evidence(node, *(link.name for link in down.links)),
-        title=f"{called} {said}", detail=f"`{fix.command}` on node {here.node}.", fix=fix,
+        title=f"{called} {said}", detail=f"`{fix.command}` on {here.node}.", fix=fix,
     )  # fmt: skip
     return False

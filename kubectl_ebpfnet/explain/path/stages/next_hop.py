@@ -102,14 +102,14 @@ def _drop_wrong(
         f"sent to {neighbour.mac} on {here.device} ({'/'.join(neighbour.states)}): {wrong}",
         State.DERIVED, here.packet, proof,
         title=f"{here.node} sends to a wrong MAC: {wrong}",
-        detail=f"`{fix.command}` on node {here.node}: the kernel asks for the MAC itself.",
+        detail=f"`{fix.command}` on {here.node}: the kernel asks for the MAC itself.",
         fix=fix, object=f"neighbour {neighbour.address} {on}",
     )  # fmt: skip
 
 
 def _delete(here: PacketState, neighbour: Neighbour) -> Fix:
     return Fix(
-        f"Delete the entry on node {here.node}: the kernel asks for the MAC itself.",
+        f"Delete the entry on {here.node}: the kernel asks for the MAC itself.",
         f"ip neigh del {neighbour.address} dev {here.device}",
     )
 
@@ -127,7 +127,7 @@ def _no_entry(
         evidence,
         reason=f"whether anybody has {target} on {here.device} is not known" if silent else "",
         decides=Decides.DROP,
-        fix=Fix(f"Ask for it on node {here.node}.", f"arping -I {here.device} {target}"),
+        fix=Fix(f"Ask for it on {here.node}.", f"arping -I {here.device} {target}"),
     )
 
 
@@ -247,7 +247,7 @@ def _weigh(
         Severity.WARNING if decides else Severity.INFO,
         f"{here.node} sends to a MAC that {other.owner} does not have: {wrong}",
         f"It arrives if {what.removeprefix('whether ').removesuffix(' is not known')}. If nothing "
-        f"is meant to stand between the nodes: `{fix.command}` on node {here.node}.",
+        f"is meant to stand between the nodes: `{fix.command}` on {here.node}.",
         proof,
     )
     return True

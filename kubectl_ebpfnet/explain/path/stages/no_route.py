@@ -107,7 +107,7 @@ def sysctl_hop(
             reason=barrier.undecided, decides=Decides.DROP,
         )  # fmt: skip
         return False
-    detail = f"`sysctl -w {barrier.setting}` on node {here.node} lets it pass."
+    detail = f"`sysctl -w {barrier.setting}` on {here.node} lets it pass."
     walk.drop(
         *here.on_node(HopKind.ROUTE),
         f"{barrier.text} on {here.node}",
@@ -116,7 +116,7 @@ def sysctl_hop(
         evidence,
         title=f"node {here.node}: {barrier.text}",
         detail=detail,
-        cause=f"{barrier.text} on node {here.node}",
+        cause=f"{barrier.text} on {here.node}",
         fix=Fix(f"Let node {here.node} forward it.", f"sysctl -w {barrier.setting}"),
     )
     return True

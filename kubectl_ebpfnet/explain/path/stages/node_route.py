@@ -93,7 +93,7 @@ def route_of(
     barrier = _barrier(here, node, tables, packet, by_tables, place)
     if answer is None and not node[q.SYSCTLS].known and not _forwarded(walk, here):
         unread = forwarding.sysctls_of(destination.version, here.in_device)
-        walk.presumed.add(f"{unread} on node {here.node} (`sysctl`)")
+        walk.presumed.add(f"{unread} on {here.node} (`sysctl`)")
     if barrier is not None and sysctl_hop(walk, here, node, barrier, proof):
         return None
     if decision.undecided and (decision.route is None or decision.refused):
@@ -193,7 +193,7 @@ def without_rules(
         return decision
     usual = decision.local or node.local_endpoint(destination) is not None
     if usual or walk.forth is not None:
-        walk.presumed.add(f"`ip rule` on node {here.node}")
+        walk.presumed.add(f"`ip rule` on {here.node}")
         return decision
     return replace(decision, undecided=f"the node's rules were not read: {tables.not_read}")
 
@@ -224,7 +224,7 @@ def takes_outer(walk: PathBuilder, here: PacketState, node: NodeView, device: st
     if isinstance(tables, str):
         return True  # a hop of the sender's, or of the inner packet, says why
     if not node[q.SYSCTLS].known and outer.destination.version == 4:
-        walk.presumed.add(f"rp_filter of {device} on node {here.node} (`sysctl`)")
+        walk.presumed.add(f"rp_filter of {device} on {here.node} (`sysctl`)")
     coming = here.to(here.stage, in_device=device)
     packet = _packet(coming, node, outer.source, outer.destination, 0)
     decision = routing.decide(tables, packet)

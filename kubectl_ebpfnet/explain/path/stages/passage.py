@@ -117,6 +117,24 @@ class Passage:
         """Return what decides an end in words: the rule, or the chain's policy."""
         return end.rule.title if end.rule is not None else f"policy of {self.outcome.chain}"
 
+    def ends_in(self, end: ChainEnd) -> str:
+        """Return where an end is and what decides it: `by INPUT rule 1 -j DROP`, `in FORWARD:
+        KUBE-FORWARD rule 2 -j DROP`, where a chain is named once."""
+        named, where = self.named(end), self.where
+        if end.rule is None:
+            policy = f"policy of {where}" if self.chain is None else named
+            return f"by the {policy}"
+        if self.chain is not None:
+            own = f"nft {self.chain.title} "
+            return (
+                f"by {where} {named[len(own) :]}"
+                if named.startswith(own)
+                else (f"in {where}: {named}")
+            )
+        if end.rule.chain == self.outcome.chain:
+            return f"by {'' if self.table == 'filter' else f'{self.table} '}{named}"
+        return f"in {where}: {named}"
+
     def proof(self, end: ChainEnd) -> tuple[Evidence, ...]:
         """Cite the rules that lead to an end, or the chain with its policy."""
         record = self.back_end.record

@@ -184,7 +184,7 @@ def _reserved(
     else:
         labels = {f"reserved:{RESERVED_IDENTITIES[identity]}"}
         open_ = {"reserved:kube-apiserver"} if identity == HOST else set()
-    why = f"whether the API server is on node {node.name} is in the agent's identities alone"
+    why = f"whether the API server is on {node.name} is in the agent's identities alone"
     if labels & set(_NODES):
         own = _node_with(cluster, node, identity, address)
         by_label = _setting(cluster, "enable-node-selector-labels") == "true"

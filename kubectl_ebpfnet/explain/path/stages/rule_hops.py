@@ -13,6 +13,7 @@ from kubectl_ebpfnet.explain.path.stages.kube_proxy_cause import remedy
 from kubectl_ebpfnet.explain.path.stages.passage import Passage, rules_evidence
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
 from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.model.nft import NftRule
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, Packet, State
 
 
@@ -59,12 +60,13 @@ class Passing:
         verb = "rejects" if end.target == "REJECT" else "drops"
         named, rule, where = passage.named(end), end.rule, passage.where
         of_service = remedy(self.walk, self.where[2], passage, end)
+        of_table = "" if isinstance(rule, NftRule) else f" of table {passage.table}"
         counted = ""
         if rule is not None and rule.packets is not None:
             counted = f" It counts {rule.packets} packets."
         self.walk.drop(
             *self.where,
-            f"netfilter {verb} it in {where}: {named}",
+            f"netfilter {verb} it {passage.ends_in(end)}",
             State.DERIVED,
             self.packet,
             passage.proof(end),
@@ -72,7 +74,7 @@ class Passing:
             detail=f"By {named}.{counted}",
             cause=of_service.cause
             if of_service
-            else f"{named} of table {passage.table} on {self.place} {verb} it",
+            else f"{named}{of_table} on {self.place} {verb} it",
             fix=of_service.fix if of_service is not None else passage.mend(self.place, end),
             object=of_service.object if of_service else passage.object(end),
         )
@@ -93,7 +95,8 @@ class Passing:
             what = passage.named(losing)
             summary = f"netfilter {chain}: {what} may drop it"
             if_so = "if so" if losing.context.assumed else "if not"
-            reason, proof = f"{outcome.doubt}; {if_so}, {what} drops it", passage.proof(losing)
+            who = "it drops the packet" if what in outcome.doubt else f"{what} drops it"
+            reason, proof = f"{outcome.doubt}; {if_so}, {who}", passage.proof(losing)
         else:
             summary = f"netfilter {chain}: what becomes of it is not known"
             reason = outcome.doubt

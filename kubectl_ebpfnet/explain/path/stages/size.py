@@ -149,7 +149,7 @@ def _not_read(walk: PathBuilder, here: PacketState, where: Where, reason: str, f
 
 
 def _fix(limit: Limit, size: int) -> Fix:
-    text = f"Send at most {limit.fits} bytes, or raise the MTU of {limit.by} on node {limit.node}."
+    text = f"Send at most {limit.fits} bytes, or raise the MTU of {limit.by} on {limit.node}."
     if limit.by != limit.device:
         return Fix(text, f"ip route show table all | grep 'mtu {limit.mtu}'")
     return Fix(text, f"ip link set {limit.device} mtu {size}")

@@ -246,7 +246,7 @@ def _by_other_node(walk: PathBuilder, here: PacketState, node: str) -> None:
         Severity.WARNING,
         f"{here.node} sends {target}, a pod of {own}, to {node}",
         f"Its next hop {here.next_hop} is {node}'s, so it arrives only if {node} sends it on. "
-        f"`ip route get {target}` on node {here.node} shows the route that is to lead to {own}.",
+        f"`ip route get {target}` on {here.node} shows the route that is to lead to {own}.",
         cite.of(record, route.span) if route is not None else (),
     )
 

@@ -71,7 +71,7 @@ def seal(
     peer, own = peers.peer_for(node, flow.destination), peers.device_of(node)
     port = PORT
     if peer is None:
-        walk.presumed.add(f"the peers of {DEVICE} on node {here.node} (a node pod reads them)")
+        walk.presumed.add(f"the peers of {DEVICE} on {here.node} (a node pod reads them)")
     else:
         end, port = peer.endpoint or end, peer.port or port
         evidence += cite.of(node[q.WIREGUARD_PEERS].record, peer.span)
