@@ -10,8 +10,10 @@ import pytest
 
 from kubectl_ebpfnet.explain.path.fqdn import fits_any
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place
+from kubectl_ebpfnet.model.cilium import EndpointState
+from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, node_place
 from kubectl_ebpfnet.model.path import Path, Return, Severity
+from kubectl_ebpfnet.model.protocol.codec import line_of
 from tests.explain.path.changed import (
     NATIVE,
     VXLAN,
@@ -269,3 +271,22 @@ def test_a_service_behind_a_proxy_and_its_answer(scenario: str, parser: str) -> 
     last = path.answer.hops[-1].packet.flow
     assert (last.destination, last.source_port) == (client, 8080 if scenario == VXLAN else 80)
     assert not [each for each in path.findings if each.severity is Severity.ERROR]
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (EndpointState(605, building=400), "is being regenerated, for 400 s"),
+        (EndpointState(605, building=2), "is being regenerated"),
+        (EndpointState(605, failed=30), "could not be regenerated 30 s ago"),
+    ],
+)
+def test_a_node_pod_tells_it_by_the_folders_of_a_regeneration(
+    state: EndpointState, words: str
+) -> None:
+    argv = q.ENDPOINT_STATES.node_argv
+    told = Record(0, node_place("node1"), argv, 0, stdout=InMemory(line_of(state)))
+    path = ask(
+        changed("../features/l7-no-envoy/pod.zip", more=(told,)), "pod/client", "10.44.0.5:8080"
+    )
+    assert finding(path, f"endpoint 605 on node1 {words}").severity is Severity.WARNING
