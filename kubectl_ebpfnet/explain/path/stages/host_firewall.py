@@ -72,6 +72,8 @@ def goes_out(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         here: the packet at the device; what came in by another one is not the node's own.
         node: the node.
     """
+    if policy_map.host_firewall(walk.cluster, node) is False:
+        return True
     outer = here.packet.outer
     if outer is not None and outer.protocol != UDP:
         return True  # ESP: Cilium has no host firewall with IPsec
