@@ -146,6 +146,9 @@ Destination = Annotated[
         "with :PORT and /udp",
     ),
 ]
+To = Annotated[
+    str, Option("--to", metavar="ADDRESS[:PORT]", help="Address of the peer", show_default=False)
+]
 Protocol = Annotated[
     str,
     typer.Option(

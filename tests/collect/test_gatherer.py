@@ -187,7 +187,7 @@ def agent_pod(replay: ReplayCluster, node: str) -> str:
         (to_service(None), "svc/web has several ports"),
         (to_service(81), "svc/web has no port 81"),
         (to_service(None, port_name="dns"), "svc/web has no port dns"),
-        (to_service(80, protocol=17), "svc/web has no port 80"),
+        (to_service(80, protocol=17), "svc/web offers 80 by TCP alone"),
     ],
 )
 def test_what_a_service_refuses_asks_nobody(cluster: Opened, asked: PathRequest, says: str) -> None:

@@ -37,10 +37,7 @@ bpf-conntrack-accounting is on, netfilter where nf_conntrack_acct is. Exit code
 def run(
     global_flags: flags.GlobalFlags,
     target: Annotated[str, Argument(metavar="TARGET", help="pod/NAME, deploy/NAME or node/NAME")],
-    to: Annotated[
-        str,
-        Option("--to", metavar="ADDRESS[:PORT]", help="Address of the peer", show_default=False),
-    ] = "",
+    to: flags.To = "",
     protocol: Annotated[
         str, Option("--protocol", metavar="NAME", help="tcp, udp, sctp or icmp", show_default=False)
     ] = "",
