@@ -11,7 +11,7 @@ import pytest
 from kubectl_ebpfnet.explain.path.fqdn import fits_any
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import EndpointState
-from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, node_place
+from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, node_place, pod_place
 from kubectl_ebpfnet.model.path import Path, Return, Severity
 from kubectl_ebpfnet.model.protocol.codec import line_of
 from tests.explain.path.changed import (
@@ -290,3 +290,28 @@ def test_a_node_pod_tells_it_by_the_folders_of_a_regeneration(
         changed("../features/l7-no-envoy/pod.zip", more=(told,)), "pod/client", "10.44.0.5:8080"
     )
     assert finding(path, f"endpoint 605 on node1 {words}").severity is Severity.WARNING
+
+
+REFUSED = "Server:\t\t1.1.1.1\nAddress:\t1.1.1.1:53\n\n** server can't find {}: {}\n"
+
+
+@pytest.mark.parametrize("code", ["REFUSED", "NXDOMAIN"])
+def test_a_name_that_the_dns_proxy_refuses_is_the_cause_of_the_error(code: str) -> None:
+    name = "other.example.test"
+    argv = q.NSLOOKUP.about(name).forms[0]
+    said = REFUSED.format(name, code).encode()
+    told = Record(0, pod_place("default", "dnsclient"), argv, 1, stdout=InMemory(said))
+    path = ask(changed(FQDN, more=(told,)), "pod/dnsclient", f"{name}:80")
+    assert path.verdict == "dropped", path.reason
+    assert f"refuses queries for {name}" in path.cause
+    assert path.drop is not None
+    assert path.drop.object == "CiliumNetworkPolicy default/fqdn"
+
+
+def test_an_error_of_a_nameserver_for_an_allowed_name_is_its_own() -> None:
+    argv = q.NSLOOKUP.about("late.example.test").forms[0]
+    said = REFUSED.format("late.example.test", "NXDOMAIN").encode()
+    told = Record(0, pod_place("default", "dnsclient"), argv, 1, stdout=InMemory(said))
+    path = ask(changed(FQDN, more=(told,)), "pod/dnsclient", "late.example.test:80")
+    assert path.verdict == "unknown"
+    assert "refuses" not in path.reason
