@@ -147,7 +147,8 @@ Destination = Annotated[
     ),
 ]
 To = Annotated[
-    str, Option("--to", metavar="ADDRESS[:PORT]", help="Address of the peer", show_default=False)
+    str,
+    typer.Option("--to", metavar="ADDRESS[:PORT]", help="Address of the peer", show_default=False),
 ]
 Protocol = Annotated[
     str,
