@@ -146,6 +146,7 @@ Destination = Annotated[
         "with :PORT and /udp",
     ),
 ]
+
 To = Annotated[
     str,
     typer.Option("--to", metavar="ADDRESS[:PORT]", help="Address of the peer", show_default=False),

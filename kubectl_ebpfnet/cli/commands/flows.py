@@ -23,10 +23,7 @@ bpf-conntrack-accounting is on, netfilter where nf_conntrack_acct is. Exit code
 4: the tables that would have the connections could not be read.""",
     examples=(
         ("Of a pod", "flows pod/client"),
-        (
-            "To one address and port, refreshed every 2 seconds",
-            "flows pod/client --to 1.1.1.1:80 -w",
-        ),
+        ("To an address and port, every 2 seconds", "flows pod/client --to 1.1.1.1:80 -w"),
         ("Of a node, UDP alone, with flags and tables", "flows node/n1 --protocol udp -o wide"),
         ("Of a capture", "flows pod/client --from demo"),
     ),
