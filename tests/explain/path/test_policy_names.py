@@ -267,6 +267,17 @@ def test_several_policies_are_all_named() -> None:
     assert path.drop.object == "CiliumNetworkPolicy default/portrange"
 
 
+def test_a_policy_that_cilium_refuses_is_a_warning() -> None:
+    def invalid(policy: dict[str, Any]) -> None:
+        policy["status"] = {"conditions": [
+            {"type": "Valid", "status": "False", "message": "invalid port range"}]}  # fmt: skip
+
+    path = ask("pod/client", "pod/t-nodd:8080", edited("nodd", invalid))
+    (said,) = warnings(path)
+    assert "Cilium refuses CiliumNetworkPolicy default/nodd, which would select endpoint" in said
+    assert "invalid port range" in said
+
+
 def test_names_of_strangers_are_harmless() -> None:
     def odd(policy: dict[str, Any]) -> None:
         policy["metadata"]["name"] = "x; rm -rf / \x1b[31m"
@@ -274,3 +285,33 @@ def test_names_of_strangers_are_harmless() -> None:
     path = ask(*TO_RANGE, edited("portrange", odd))
     assert path.fix is not None
     assert path.fix.command == ""
+
+
+ENDPOINTS = ("cilium-dbg", "endpoint", "list", "-o", "json")
+CILIUM_ENDPOINTS = ("get", "ciliumendpoints", "-A")
+IDENTITIES = ("cilium-dbg", "identity", "list", "-o", "json")
+OBJECTS = ("get", "ciliumidentities")
+
+
+def test_labels_come_from_whoever_was_read() -> None:
+    hung = unread(ENDPOINTS)
+    path = ask(*TO_RANGE, hung, unread(IDENTITIES))
+    assert "CiliumNetworkPolicy default/portrange selects pod default/t-range" in path.cause
+    alone = ask(*TO_RANGE, hung, unread(IDENTITIES), unread(CILIUM_ENDPOINTS))
+    assert "CiliumNetworkPolicy default/portrange selects pod default/t-range" in alone.cause
+    nobody = (hung, unread(IDENTITIES), denied(CILIUM_ENDPOINTS), unread(OBJECTS))
+    blind = ask(*TO_RANGE, *nobody)
+    assert blind.verdict is Verdict.DROPPED
+    assert "which policy denies it is not known: the labels of " in blind.cause
+    assert "this user may not list ciliumendpoints in the whole cluster" in blind.cause
+    assert blind.drop is not None
+    assert blind.drop.object == ""
+
+
+def test_a_list_that_is_not_understood_is_unread() -> None:
+    def broken(record: Record) -> Record:
+        value = {"kind": "List", "items": [{"kind": "CiliumNetworkPolicy", "metadata": {}}]}
+        return replace(record, stdout=InMemory(json.dumps(value).encode()))
+
+    path = ask(*TO_RANGE, of(POLICIES, broken))
+    assert "which policy denies it is not known" in path.cause

@@ -105,6 +105,7 @@ def decided(walk: PathBuilder, subject: PolicySubject, doubt: str = "") -> bool:
     evidence = policy_map.evidence(node, endpoint_id, verdict.entry)
     named = policy_names.names(walk.cluster, subject, verdict)
     behind = endpoint_state.warn(walk, subject)
+    policy_outcome.refused(walk, subject, named)
     if verdict.allowed is None:
         policy_outcome.undecided(walk, subject, verdict, evidence, named)
         return True

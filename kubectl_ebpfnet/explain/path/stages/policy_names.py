@@ -33,7 +33,7 @@ class Names:
 
     Attributes:
         by: the policy and rule that the verdict comes from, "" where nothing can be said.
-        cause: the same as a sentence, for a verdict that denies.
+        cause: the same as a sentence, for a verdict that denies, or that the map does not tell.
         object: what a person would edit, "" for nothing.
         fix: how.
         evidence: the rules.
@@ -42,6 +42,7 @@ class Names:
         unknown: why the name is not known, "" where it is.
         allowing: the rules that allow the packet.
         fqdns: names of toFQDNs that rules allow at this port.
+        refused: policies that would select the endpoint, and that Cilium refuses.
     """
 
     by: str = ""
@@ -54,6 +55,7 @@ class Names:
     unknown: str = ""
     allowing: tuple[RuleAnswer, ...] = ()
     fqdns: tuple[str, ...] = ()
+    refused: tuple[Policy, ...] = ()
 
 
 def names(cluster: ClusterView, subject: PolicySubject, verdict: PolicyVerdict) -> Names:
@@ -65,14 +67,17 @@ def names(cluster: ClusterView, subject: PolicySubject, verdict: PolicyVerdict) 
         verdict: of the policy map.
     """
     answer, other = said_by_policies(cluster, subject)
-    if verdict.allowed:
-        assert verdict.entry is not None
-        return _allowed(cluster, subject, answer, verdict.entry)
     if verdict.allowed is None:
-        return _undecided(cluster, subject, answer)
-    denied = _denied(cluster, subject, verdict, answer, other)
-    rules = [a.rule for a in answer.rules if not a.rule.deny and a.by_port.matches is not False]
-    return replace(denied, fqdns=tuple(dict.fromkeys(n for r in rules for n in r.peers.names)))
+        found = _undecided(cluster, subject, answer)
+    elif verdict.allowed:
+        assert verdict.entry is not None
+        found = _allowed(cluster, subject, answer, verdict.entry)
+    else:
+        found = _denied(cluster, subject, verdict, answer, other)
+        allow = [a.rule for a in answer.rules if not a.rule.deny and a.by_port.matches is not False]
+        fqdns = tuple(dict.fromkeys(name for rule in allow for name in rule.peers.names))
+        found = replace(found, fqdns=fqdns)
+    return replace(found, refused=answer.invalid)
 
 
 def said_by_policies(cluster: ClusterView, subject: PolicySubject) -> tuple[PolicyAnswer, Party]:
@@ -267,8 +272,8 @@ def _undecided(cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswe
         return Names(unknown=answer.why)
     if answer.allowed:
         rules = answer.matching(deny=False)
-        return Names(f"{words.rules(rules)} allows it" if rules else answer.why)
-    return Names(_why_denied(cluster, subject, answer))
+        return Names(cause=f"{words.rules(rules)} allows it" if rules else answer.why)
+    return Names(cause=_why_denied(cluster, subject, answer))
 
 
 def _first(answer: PolicyAnswer) -> Policy:

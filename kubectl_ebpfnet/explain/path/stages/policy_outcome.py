@@ -9,6 +9,7 @@ from kubectl_ebpfnet.explain.path.stages import policy_map
 from kubectl_ebpfnet.explain.path.stages.policy_names import REALIZED, Names
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Redirect
+from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import identity_name, identity_text
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.kube import AGENT_LABEL
@@ -24,7 +25,7 @@ def undecided(
     named: Names,
 ) -> None:
     """Add the hop of a verdict that the map does not tell."""
-    should = f"; by the policies in the cluster: {named.by}" if named.by else ""
+    should = f"; by the policies in the cluster: {named.cause}" if named.cause else ""
     walk.hop(
         *subject.where,
         f"{subject.direction} policy of {subject.name} {subject.side} {_who(walk, subject)} "
@@ -39,6 +40,18 @@ def undecided(
             subject.node.cilium(f"bpf policy get {subject.endpoint_id} -n"),
         ),
     )
+
+
+def refused(walk: PathBuilder, subject: PolicySubject, named: Names) -> None:
+    """Warn of policies that would select the endpoint, and that Cilium refuses."""
+    for policy_ in named.refused:
+        record = walk.cluster.api_record_of(policy_)
+        walk.finding(
+            Severity.WARNING,
+            f"Cilium refuses {policy_.title}, which would select {subject.name}",
+            f"It decides nothing: {policy_.invalid}",
+            cite.of(record, policy_.span.member("status")),
+        )
 
 
 def allowed(
