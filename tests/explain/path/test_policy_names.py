@@ -315,3 +315,35 @@ def test_a_list_that_is_not_understood_is_unread() -> None:
 
     path = ask(*TO_RANGE, of(POLICIES, broken))
     assert "which policy denies it is not known" in path.cause
+
+
+def denies_all_egress(record: Record) -> Record:
+    """Of endpoint 3084 (client), no entry of egress is left."""
+    value = json.loads(record.stdout.read())
+    for each in value:
+        if each["EndpointID"] == "3084":
+            kept = [e for e in each["Content"] if e["Key"]["TrafficDirection"] == 0]
+            each["Content"] = kept
+    return replace(record, stdout=InMemory(json.dumps(value).encode()))
+
+
+def of_client(*rules: dict[str, Any]) -> Change:
+    spec = {"podSelector": {"matchLabels": {"app": "client"}}, "policyTypes": ["Egress"]}
+    meta = {"namespace": "default", "name": "out"}
+    return added({"kind": "NetworkPolicy", "metadata": meta, "spec": {**spec, "egress": [*rules]}})
+
+
+def test_policies_see_the_backend_and_its_port() -> None:
+    web = [{"podSelector": {"matchLabels": {"app": "web"}}}]
+    maps = of(MAPS, denies_all_egress)
+    by_port = ask("pod/client", "svc/web:80", of_client({"to": web, "ports": [{"port": 80}]}), maps)
+    assert "egress[0] (to app=web in namespace default at 80/TCP), which is the Service's port: " \
+        "policies see that of its backend" in by_port.cause  # fmt: skip
+    assert by_port.fix is not None
+    assert "Add 8080/TCP to egress[0] of NetworkPolicy default/out" in by_port.fix.text
+    block = {"to": [{"ipBlock": {"cidr": "10.97.0.0/16"}}]}
+    by_address = ask("pod/client", "svc/web:80", of_client(block), maps)
+    assert "egress[0] (to 10.97.0.0/16) has the Service's address, but policies see that of its " \
+        "backend" in by_address.cause  # fmt: skip
+    other = ask("pod/client", "svc/web:80", of_client({"to": web, "ports": [{"port": 81}]}), maps)
+    assert "Service's" not in other.cause

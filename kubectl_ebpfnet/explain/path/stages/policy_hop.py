@@ -63,7 +63,10 @@ def policy_hop(
     remote = policy_map.remote(walk.cluster, node, address, identity)
     where = here.in_cilium(HopKind.POLICY)
     name = f"endpoint {endpoint_id}"
-    subject = PolicySubject(where, node, endpoint_id, name, direction, remote, packet)
+    service, asked = walk.ends.service, None
+    if direction == "egress" and service is not None and service.address != address:
+        asked = (service.address, service.port)
+    subject = PolicySubject(where, node, endpoint_id, name, direction, remote, packet, asked)
     return decided(walk, subject)
 
 

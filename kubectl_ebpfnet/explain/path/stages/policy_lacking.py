@@ -16,6 +16,7 @@ from kubectl_ebpfnet.explain.policy import text
 from kubectl_ebpfnet.explain.policy.evaluate import PolicyAnswer, RuleAnswer
 from kubectl_ebpfnet.explain.policy.party import Party
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Fix
 from kubectl_ebpfnet.model.policy import Policy
 
@@ -50,19 +51,24 @@ def lacking(
     """
     what = words.what(cluster, subject)
     near = next((a for a in answer.lacking if a.by_peer.matches is not False), None)
-    beside = _beside(answer, other)
+    beside = _beside(answer, other, subject)
     one = beside or near
     policy = one.policy if one is not None else answer.denying_by_default[0]
     fix = _addition(subject, other, policy, what)
     if beside is not None:
-        said = f"; {beside.policy.title} {text.rule(beside.rule)} has the address, but CIDRs of "
-        said += "Cilium select no pods and nodes"
+        has = f"; {beside.policy.title} {text.rule(beside.rule)} has the"
+        if other.address is not None and _has(beside, other.address):
+            said = f"{has} address, but CIDRs of Cilium select no pods and nodes"
+        else:
+            said = f"{has} Service's address, but policies see that of its backend"
         return Lack(policy, said, fix, [beside])
     if near is not None:
         said = f"; the nearest is {words.rule(near, answer)}"
         if near.by_peer.matches and near.by_port.matches is False:
             place = f"{near.rule.place} of {policy.title}"
             add = f"Add {subject.what} to {place}, or a rule of its own."
+            if subject.asked is not None and _has_port(near, subject.asked[1]):
+                said += ", which is the Service's port: policies see that of its backend"
             fix = Fix(add, words.edit(policy))
         return Lack(policy, said, fix, [near])
     rules = [*answer.lacking, *answer.undecided(deny=False)]
@@ -87,14 +93,24 @@ def _addition(subject: PolicySubject, other: Party, policy: Policy, what: str) -
     return Fix(f"Add a rule that allows {what}{by} to {policy.title}.", words.edit(policy))
 
 
-def _beside(answer: PolicyAnswer, other: Party) -> RuleAnswer | None:
-    """Return a rule whose CIDR has the address of a pod or a node, which it does not select."""
-    if other.outside is not False or other.address is None:
-        return None
-    for each in answer.lacking:
-        for cidr in each.rule.peers.cidrs:
-            excepted = any(other.address in prefix for prefix in cidr.exceptions)
-            wide = cidr.prefix is not None and cidr.prefix.prefixlen == 0
-            if cidr.prefix is not None and other.address in cidr.prefix and not (excepted or wide):
-                return each
-    return None
+def _beside(answer: PolicyAnswer, other: Party, subject: PolicySubject) -> RuleAnswer | None:
+    """Return a rule whose CIDR has the address of a pod or a node, which it does not select, or
+    that of the Service, which policies do not see."""
+    meant = [other.address] if other.outside is False and other.address is not None else []
+    meant += [subject.asked[0]] if subject.asked is not None else []
+    return next((a for a in answer.lacking for each in meant if _has(a, each)), None)
+
+
+def _has(answer: RuleAnswer, address: Address) -> bool:
+    """Tell whether a CIDR of a rule has an address; one that has all is not about it."""
+    return any(
+        cidr.prefix is not None
+        and cidr.prefix.prefixlen > 0
+        and address in cidr.prefix
+        and not any(address in prefix for prefix in cidr.exceptions)
+        for cidr in answer.rule.peers.cidrs
+    )
+
+
+def _has_port(answer: RuleAnswer, port: int) -> bool:
+    return any(each.low == port == each.high for each in answer.rule.ports or ())

@@ -282,7 +282,7 @@ def _fix(
             subject.node.cilium(f"bpf policy get {subject.endpoint_id} -n"),
         )
     broken = verdict.entry is None and (_is_empty(subject) or _enforced(subject) is False)
-    if named.fix is not None and not broken:
+    if named.fix is not None and (named.by or not broken):
         return named.fix
     allow = f"Allow {what} in a policy that selects {whose}."
     if verdict.entry is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from kubectl_ebpfnet.explain.path import policy
 from kubectl_ebpfnet.explain.path.state import Where
 from kubectl_ebpfnet.explain.views.node import NodeView
-from kubectl_ebpfnet.model.net import has_ports
+from kubectl_ebpfnet.model.net import Address, has_ports
 from kubectl_ebpfnet.model.path import Packet
 
 ICMP_ECHO_REQUEST = {1: 8, 58: 128}
@@ -26,6 +26,8 @@ class PolicySubject:
         direction: `ingress` or `egress`, seen from the endpoint.
         remote: the other side.
         packet: as the policy sees it.
+        asked: the Service's address and port that the packet was sent to, None where it is none, or
+            not translated yet.
     """
 
     where: Where
@@ -35,6 +37,7 @@ class PolicySubject:
     direction: str
     remote: policy.Remote
     packet: Packet
+    asked: tuple[Address, int] | None = None
 
     @property
     def port(self) -> int | None:
