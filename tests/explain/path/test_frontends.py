@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from tests.explain.path.test_no_endpoints import (
     UNTRACKED,
     WEB,
     lines_without,
+    objects,
     unlisted,
 )
 from tests.explain.path.test_proxy import listeners
@@ -204,3 +206,25 @@ def test_a_backend_with_the_id_of_its_cluster() -> None:
     (found,) = lb.frontends(text.encode())
     assert isinstance(found, Frontend)
     assert [str(backend.address) for backend in found.backends] == ["10.200.3.7"]
+
+
+@pytest.mark.parametrize(
+    ("destination", "why"),
+    [
+        ("10.44.1.184:30945", "it is a node port of svc default/web-np, not translated"),
+        ("172.31.7.12:9090", "hostPort 9090/TCP is of pod default/hp, which runs on node1"),
+    ],
+)
+def test_no_listener_is_presumed_at_a_port_that_leads_elsewhere(destination: str, why: str) -> None:
+    path = ask(changed(SERVICES), "ws2", destination)
+    assert path.verdict == "unknown"
+    assert why in path.cause
+
+
+def test_a_port_of_a_host_network_pod_is_listened_at_by_it() -> None:
+    def shared(item: Any) -> None:
+        item["spec"]["hostNetwork"] = True
+        item["spec"]["nodeName"] = "node2"
+
+    path = ask(changed(SERVICES, objects("pods", "hp", shared)), "ws2", "172.31.7.12:9090")
+    assert path.verdict == "reachable"

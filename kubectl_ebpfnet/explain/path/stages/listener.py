@@ -100,6 +100,7 @@ def meet(walk: PathBuilder, here: PacketState, end: PacketEnd) -> bool:
     unmet = Unmet(flow, end.owner, end.pod, answer.facts, walk.ends.service)
     if not answer.known:
         _unread(walk, end, answer)
+        _doubt_node_port(walk, end, flow)
         return True
     found = kernel.look_up(answer.facts, flow, end.device)
     if not found.takers:
@@ -191,11 +192,27 @@ def _instead(walk: PathBuilder, end: PacketEnd, unmet: Unmet, answer: Answer[Lis
     return ""
 
 
+def _doubt_node_port(walk: PathBuilder, end: PacketEnd, flow: Flow) -> None:
+    """Presume no listener at a node's port that leads to pods elsewhere: Cilium and kube-proxy keep
+    node ports from the node's own processes."""
+    if not isinstance(end.netns, NodeView):
+        return
+    name = end.netns.name
+    why = _led_to_a_pod(walk, name, flow) or host_ports.elsewhere(walk.cluster, name, flow)
+    if why:
+        walk.doubt(
+            f"whether port {flow.destination_port} of {end.owner} is listened at is not known: "
+            f"{why}, and its sockets were not read",
+            Decides.DROP,
+            Fix("Read the node's sockets.", f"ss -ltnu sport = :{flow.destination_port}"),
+        )
+
+
 def _led_to_a_pod(walk: PathBuilder, node: str, flow: Flow) -> str:
     """Return which object leads a node's port to a pod, though no rule of it was met."""
     kube, place = walk.cluster.kube, (flow.destination_port, flow.protocol)
     for pod in kube.pods:
-        if pod.node == node and place in pod.host_ports:
+        if pod.node == node and place in pod.host_ports and not pod.host_network:
             return f"it is a hostPort of pod {pod.namespace}/{pod.name}, whose rule was not met"
     for service in kube.services:
         if any((port.node_port, port.protocol) == place for port in service.ports):
