@@ -126,6 +126,17 @@ def test_what_is_no_client_outside_ends_the_run_before_a_place_is_asked(cluster:
     assert replay.execs == []
 
 
+def test_a_lease_that_may_not_be_read_is_said(cluster: Opened) -> None:
+    session, replay = cluster("vxlan-kpr")
+    replay.refused.add("leases")
+    asked, bundle = collect_path(session, from_outside(**to("service", "web-lb", 80)), timeout=50)
+    path = explain(asked, bundle)
+    assert path.outside is not None
+    assert [entry.node for entry in path.outside.entries] == ["node1"]
+    assert "was not read (get leases" in path.outside.why
+    assert path.verdict.let_through
+
+
 def test_nodes_that_may_not_be_listed_leave_the_question_open(cluster: Opened) -> None:
     session, replay = cluster("vxlan-kpr")
     replay.refused.add("nodes")

@@ -42,6 +42,8 @@ class FlowQuery:
         by_socket: the sockets of the source may themselves replace a frontend by a backend, so that
             no entry names the frontend.
         source_port: the sender's port or echo identifier, None for any.
+        passed_by: answers may pass the node by (DSR): then the entry of load-balancing stands alone
+            though the flow goes on.
     """
 
     protocol: int
@@ -51,6 +53,7 @@ class FlowQuery:
     rev_nat: int = 0
     by_socket: bool = True
     source_port: int | None = None
+    passed_by: bool = False
 
     def is_end(self, flow: Flow) -> bool:
         """Tell whether a flow goes from the source to an end."""
@@ -151,7 +154,7 @@ def tracked_flows(node: NodeView, query: FlowQuery, direction: str = "OUT") -> l
     alone = tables.service.items() if _has_every_line(node, query.source) else ()
     for key, service in alone:
         # Without an entry to the backend: lost between load-balancing and conntrack.
-        if key not in sent and not _went_on(service.fact):
+        if key not in sent and (query.passed_by or not _went_on(service.fact)):
             key_of_it = _key(join.rank(service.fact, None), service.fact)
             ranked.append((key_of_it, (None, service, None)))
     for nf in (line for lines in tables.nf.values() for line in lines):

@@ -167,7 +167,7 @@ def _with_flows(
         first = Flow(request.protocol, source, None, destination, port)
         source = own_source(node, first, {b.address for b in backends} or {destination})
     query = _flow_query(request.protocol, source, destination, port, service, by_socket)
-    flows = tuple(tracked_flows(node, query))
+    flows = tuple(tracked_flows(node, replace(query, passed_by=sender.outside)))
     # It comes in at its pod, or at the node; of a Service that entry does not tell which frontend.
     if sender.outside and not flows and service is None:
         flows = tuple(tracked_flows(node, query, "IN"))

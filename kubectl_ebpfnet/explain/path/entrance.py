@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from kubectl_ebpfnet.errors import NotFound
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.in_capture import in_capture
-from kubectl_ebpfnet.model.evidence import PlaceKind
+from kubectl_ebpfnet.model.evidence import API, PlaceKind
 from kubectl_ebpfnet.model.kube import Service
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import ClosedEntry, Fix, PathRequest
@@ -161,6 +161,7 @@ def _of_service(cluster: ClusterView, service: Service, version: int) -> WaysIn:
     }
     nodes.sort(key=lambda name: (name not in recorded, name not in local, name))
     why = "each node takes it in" if not outside else "each node that a load-balancer may use"
+    why += _lease_unread(cluster, service) if outside else ""
     return WaysIn(
         tuple(nodes[:MOST]), why, len(nodes[MOST:]), tuple(closed[:MOST]), len(closed[MOST:])
     )
@@ -171,6 +172,14 @@ def _announced_by(cluster: ClusterView, service: Service) -> str:
     names = (lease.holder for lease in cluster.kube.leases if lease.name == lease_of(service))
     holder = next(names, "")
     return holder if holder in cluster.node_names else ""
+
+
+def _lease_unread(cluster: ClusterView, service: Service) -> str:
+    """Return that the lease of a Service may not be read, as the end of a sentence; "" where it
+    may."""
+    name = lease_of(service)
+    denied = next((r.denied for r in cluster.bundle.at(API) if r.denied and name in r.argv), "")
+    return f"; whether Cilium announces it by one of them was not read ({denied})" if denied else ""
 
 
 def _is_checked(service: Service) -> bool:

@@ -14,15 +14,19 @@ from typing import TypeVar
 from kubectl_ebpfnet.explain.path.destinations import far_address
 from kubectl_ebpfnet.explain.path.entrance import WaysIn, ways_in
 from kubectl_ebpfnet.explain.path.sender import sender_of
+from kubectl_ebpfnet.explain.path.stages import reply_nat
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import (
+    Attempt,
     Entrance,
     Entry,
     Finding,
     Fix,
     HopKind,
     HopPlace,
+    Outcome,
     Packet,
     Path,
     PathRequest,
@@ -77,6 +81,30 @@ def start(walk: PathBuilder, packet: Packet) -> PacketState:
         target = packet.flow.destination
         walk.presumed.add(f"that the network outside leads {target}, a pod's address, to {entry}")
     return PacketState(Stage.ARRIVAL, packet, entry)
+
+
+def weigh_attempt(walk: PathBuilder) -> None:
+    """Weigh an attempt whose answer passes by the node that the client enters by (DSR): that node
+    has the entry of load-balancing alone, where an ACK shows that the client was answered, and
+    nothing shows what came back over UDP (bpf/lib/nodeport.h, nodeport_lb4: replies from DSR are
+    never seen there again).
+    """
+    attempt = walk.attempt
+    if not walk.from_outside or attempt is None or not reply_nat.answers_by_itself(walk):
+        return
+    flow = attempt.flow
+    alone = flow.cilium_ct is None and flow.service_ct is not None and flow.netfilter is None
+    if not alone or attempt.outcome not in (Outcome.UNANSWERED, Outcome.UNKNOWN):
+        return
+    by = f"with DSR its answer passes {flow.node} by"
+    tcp = flow.flow.protocol == TCP
+    outcome = attempt.outcome if tcp else Outcome.UNKNOWN
+    what = "its client sent no ACK after the SYN" if tcp else "what came back is not tracked"
+    # The entry to the backend that is not there proves no loss.
+    shown = replace(flow, service_ct=None)
+    when = f", {attempt.age:.0f} s before the table was read" if attempt.age is not None else ""
+    text = f"{flow.flow} was load-balanced by {flow.node}{when}, and {what}; {by}"
+    walk.ends = replace(walk.ends, attempt=Attempt(shown, outcome, attempt.age, text))
 
 
 def _by_nobody(cluster: ClusterView, request: PathRequest, ways: WaysIn) -> Path:

@@ -116,6 +116,7 @@ def _explained(cluster: ClusterView, request: PathRequest, entry: str = "") -> E
         walk.doubt(ends.doubt)
     for node, fact, address in cluster.unasked:
         walk.doubt(f"{fact} of {node} was not asked for {address}", Decides.WAY)
+    outside.weigh_attempt(walk)
     seen.apply(walk)
     room.apply(walk)
     decision = settle(walk)

@@ -64,6 +64,36 @@ def test_with_dsr_the_backends_node_answers_by_itself(way: str) -> None:
     )  # fmt: skip
 
 
+def only_load_balanced(flags: bytes) -> Callable[[Record], Record | None]:
+    """DSR, whose node has the entries of load-balancing alone, with these flags of the client."""
+
+    def change(record: Record) -> Record | None:
+        if "bpf ct list" not in record.command:
+            return by_dsr(record)
+        lines = [line for line in record.stdout.read().split(b"\n") if b" SVC " in line]
+        said = b"\n".join(lines).replace(b"TxFlagsSeen=0x1b", b"TxFlagsSeen=" + flags)
+        return replace(record, stdout=InMemory(said + b"\n"))
+
+    return change
+
+
+def test_with_dsr_the_entry_of_load_balancing_alone_is_no_loss() -> None:
+    """The answer passes the node by; an ACK of the client shows that it came."""
+    seen = asked(changed("agent", only_load_balanced(b"0x1b")), "172.31.7.250:80", "node2")
+    assert seen.verdict == "reachable"
+    assert seen.attempt is not None
+    assert seen.attempt.outcome == "answered"
+    silent = asked(changed("agent", only_load_balanced(b"0x02")), "172.31.7.250:80", "node2")
+    assert silent.attempt is not None
+    assert silent.attempt.text == (
+        "TCP 172.31.7.200:45568 → 172.31.7.250:80 was load-balanced by node2, 69 s before the "
+        "table was read, and its client sent no ACK after the SYN; with DSR its answer "
+        "passes node2 by"
+    )
+    assert silent.verdict in ("reachable", "unknown")
+    assert "lost between" not in silent.reason
+
+
 @WAYS
 def test_an_entry_of_which_nothing_was_recorded_is_unknown(way: str) -> None:
     """The other's verdict stands beside it; that of all is no more than that."""
