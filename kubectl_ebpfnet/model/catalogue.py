@@ -328,6 +328,7 @@ LB_MAP: Fact[Frontend] = Fact("cilium-lb-map", _NODE, SENDER | LB, "lb", by_addr
 IDENTITIES: Fact[Identity] = Fact("cilium-identities", _AGENT, CAPTURE,
     asked=_cilium("cilium.agent.identities",   "identity list -o json"))
 EGRESS_GATEWAY: Fact[EgressGatewayPolicy] = Fact("cilium-egress-gateway", _NODE, LEAVES, "egress",
+    by_address=True,
     maps=("cilium_egress_gw_*", "cilium_egress_v4"),  # cilium_egresscall_… is another feature's
     asked=_cilium("cilium.egress.policies",    "bpf egress list"),
     read =_cilium("cilium.egress.policies_json", "bpf egress list -o json"))

@@ -54,10 +54,11 @@ def no_errors(answer: Answer) -> bool:
     return not any(f["severity"] == "error" for f in answer.document["findings"])
 
 
-def test_a_pod_by_a_node_that_routes_for_another(our_lab: Lab, ends: Ends) -> None:
+@pytest.mark.parametrize("access", ["agent", "pod"])
+def test_a_pod_by_a_node_that_routes_for_another(our_lab: Lab, ends: Ends, access: str) -> None:
     with made(ends, THERE, rule(3, ACCEPTED)):
         assert answers(ends, WEB)
-        answer = ask(our_lab, ends, WEB)
+        answer = ask(our_lab, ends, WEB, "--node-access", access)
     assert answer.code == 0, answer.document["reason"]
     nodes = [hop["node"] for hop in answer.hops if hop["node"]]
     assert list(dict.fromkeys(nodes)) == ["node2", "node3", "node1"]

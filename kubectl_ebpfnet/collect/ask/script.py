@@ -41,8 +41,8 @@ ALL_LINES = 10**9
 # A line belongs to the first rule that it meets; each rule keeps the newest, by Cilium's reports,
 # by the age that its NAT map gives, else by nf_conntrack's timeout. Where it has more than that,
 # its lines are a heap, the oldest first. The command's exit code comes as the last line. Of a table
-# of addresses, whose rows begin with ADDRESS:PORT or with a prefix, rows of single addresses that
-# are not asked for are left out but the first few: they show the table's form.
+# of addresses, whose rows begin with ADDRESS, ADDRESS:PORT or a prefix, rows of single addresses
+# that are not asked for are left out but the first few: they show the table's form.
 _SELECT = r"""
 function said(s, w, a) {
   return (a = index(s, w)) ? substr(s, a + length(w), 12) + 0 : ""
@@ -76,7 +76,7 @@ function told(s) {
   if (s ~ /^[0-9.]+\/32(@[0-9]+)?$/ || s ~ /^[0-9a-f]*:.*\/128(@[0-9]+)?$/) sub(/\/.*/, "", s)
   else if (s ~ /^[0-9.]+:[0-9]/) sub(/:.*/, "", s)
   else if (sub(/^\[/, "", s)) sub(/\].*/, "", s)
-  else return 1
+  else if (s !~ /^[0-9]+\.[0-9.]+$/ && s !~ /^[0-9a-f]*:[0-9a-f:.]*$/) return 1
   return s in row
 }
 BEGIN {

@@ -131,6 +131,7 @@ def evidence(node: NodeView, row: EgressGatewayPolicy) -> tuple[Evidence, ...]:
 
 
 def _longest(node: NodeView, flow: Flow) -> EgressGatewayPolicy | None:
+    node.want(q.EGRESS_GATEWAY, flow.source)
     hits = (
         row
         for row in node.having(q.EGRESS_GATEWAY, flow.source, "source")

@@ -91,6 +91,14 @@ class Netns:
             return False
         return True
 
+    def want_all(self, fact: Fact[Any], address: Address) -> bool:
+        """Note that every row of a table decides about an address; return whether they are here."""
+        record = self[fact].record
+        if record is None or not record.left_out:
+            return True
+        self.wanted[fact.name] = address
+        return False
+
     def table_state(self, fact: Fact[Any]) -> Answer[None]:
         """Return an answer without facts that tells whether a table was read."""
         return records.state(self.bundle, self.places, fact)

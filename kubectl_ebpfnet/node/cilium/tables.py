@@ -98,9 +98,17 @@ def endpoints(_: NodeRequest) -> Iterator[LocalEndpoint]:
     return _newest(ENDPOINTS, layout_tables.ENDPOINTS)
 
 
-def egress(_: NodeRequest) -> Iterator[EgressGatewayPolicy]:
-    """Return the policies of the egress gateway."""
-    return _families(EGRESS4, layout_tables.EGRESS4, EGRESS6, layout_tables.EGRESS6)
+def egress(request: NodeRequest) -> Iterator[EgressGatewayPolicy | LeftOut]:
+    """Yield the policies of the egress gateway; where rows are asked for, of these pods."""
+    left_out = 0
+    pods = frozenset(request.rows)
+    for policy in _families(EGRESS4, layout_tables.EGRESS4, EGRESS6, layout_tables.EGRESS6):
+        if pods and policy.source not in pods:
+            left_out += 1
+            continue
+        yield policy
+    if left_out:
+        yield LeftOut(left_out)
 
 
 def ipmasq(_: NodeRequest) -> Iterator[Network]:

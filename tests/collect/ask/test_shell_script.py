@@ -268,6 +268,17 @@ FRONTENDS = """SERVICE ADDRESS           BACKEND ADDRESS (REVNAT_ID) (SLOT)
 """
 
 
+GATEWAYS = """Source IP    Destination CIDR   Egress IP     Gateway
+{many}
+10.0.1.9     1.1.1.0/24         172.30.0.77   0 => 172.30.0.11
+                                              1 => 172.30.0.13
+10.0.1.90    1.1.1.0/24         172.30.0.77   0 => 172.30.0.11
+                                              1 => 172.30.0.12
+fd00::1      2001:db8::/32      fd00::77      172.30.0.11
+fd00::12     2001:db8::/32      fd00::77      172.30.0.12
+"""
+
+
 @pytest.mark.parametrize("awk", [("mawk",), ("busybox", "awk"), ("gawk",)], ids=" ".join)
 def test_of_a_table_of_addresses_rows_of_others_stay_there(
     shell: list[str], tmp_path: Path, awk: tuple[str, ...]
@@ -281,8 +292,11 @@ def test_of_a_table_of_addresses_rows_of_others_stay_there(
     many = "\n".join(f"10.9.0.{n}:80/TCP (0) 0.0.0.0:0 (9) (0) [ClusterIP]" for n in range(200))
     (tmp_path / "lb").write_text(FRONTENDS.format(many=many))
     rows = (ip_address("10.0.1.9"), ip_address("fd00::1"))
-    asked = [replace(one("cat", str(tmp_path / name)), rows=rows) for name in ("ipcache", "lb")]
-    ipcache, lb = run(shell, asked, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    many = "\n".join(f"10.9.0.{n}     1.1.1.0/24   0.0.0.0   172.30.0.12" for n in range(200))
+    (tmp_path / "egress").write_text(GATEWAYS.format(many=many))
+    names = ("ipcache", "lb", "egress")
+    asked = [replace(one("cat", str(tmp_path / name)), rows=rows) for name in names]
+    ipcache, lb, egress = run(shell, asked, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
 
     assert ipcache.line_filter == lb.line_filter == ("10.0.1.9", "fd00::1")
     firsts = [line.split()[0] for line in ipcache.stdout.read().decode().split("\n") if line]
@@ -297,6 +311,8 @@ def test_of_a_table_of_addresses_rows_of_others_stay_there(
         "SERVICE", "10.0.1.9:80/TCP", "10.0.1.9:80/TCP/i", "10.0.1.9:81", "10.0.1.6:81",
         "[fd00::1]:80/TCP"]  # fmt: skip
     assert (lb.exit_code, lb.counts) == (0, LineCounts(other4=200 + 7, other6=2))
+    told = [line for line in egress.stdout.read().decode().split("\n") if line[:7] != "10.9.0."]
+    assert [line.split()[0] for line in told if line] == ["Source", "10.0.1.9", "1", "fd00::1"]
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,36 @@ def test_a_gateway_that_is_not_ready_is_said() -> None:
     assert finding(path, "egress gateway node1 is not Ready: Kubelet stopped").severity == "warning"
 
 
+def left_out(node: str, *rows: str) -> Change:
+    """A live run brought home the rows of these addresses alone."""
+
+    def change(record: Record) -> Record:
+        mine = (record.place.node, record.command) == (node, EGRESS)
+        return replace(record, line_filter=rows, left_out=9000) if mine else record
+
+    return change
+
+
+def test_rows_of_the_packets_pod_are_all_that_its_way_needs() -> None:
+    bundle = changed(HEALTHY, left_out("node2", "10.44.1.144"), *unseen("node1", "node2"))
+    assert ask(bundle, "client", WORLD).verdict == "leaves"
+    there = arguments.destination(WORLD)
+    asked = arguments.request(
+        arguments.source("pod/client"), there, arguments.protocol("tcp", there), "default", ""
+    )
+    assert explained(asked, bundle).further.tables == ()
+
+
+def test_rows_of_other_pods_are_wanted_where_the_packets_own_were_left_out() -> None:
+    bundle = changed(HEALTHY, left_out("node2", "10.44.9.9"), *unseen("node1", "node2"))
+    there = arguments.destination(WORLD)
+    asked = arguments.request(
+        arguments.source("pod/client"), there, arguments.protocol("tcp", there), "default", ""
+    )
+    assert ("node2", "cilium-egress-gateway") in explained(asked, bundle).further.tables
+    assert ask(bundle, "client", WORLD).verdict == "unknown"
+
+
 def moved_to(node: str | None) -> list[Change]:
     """The egress address is no more on node1, but on another node, or on none."""
 

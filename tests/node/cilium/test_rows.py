@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from kubectl_ebpfnet.model.cilium import Frontend, IpcacheEntry
+from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, Frontend, IpcacheEntry
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, LeftOut, NodeRequest, node_argv
 from kubectl_ebpfnet.node.cilium import lb, tables
 from kubectl_ebpfnet.node.cilium import pins as cilium_pins
@@ -17,6 +17,7 @@ from tests.node.cilium.cilium_bpffs import (
     Pins,
     bpffs,
     ipcache_key,
+    lpm_address,
     packed,
     service_key,
     service_value,
@@ -118,3 +119,14 @@ def test_prefixes_that_hold_some_addresses(pins: Pins, seed: int) -> None:
     assert sorted(map(str, some)) == sorted(map(str, expected))
     assert len(expected) > 11
     assert left_out == len(prefixes) - len(expected)
+
+
+def test_egress_gateways_of_some_pods(pins: Pins) -> None:
+    value = packed("172.18.0.9") + packed("172.18.0.3")
+    keys = {lpm_address("1.2.0.0/16", 32, packed(f"10.0.0.{n}")): value for n in range(100)}
+    pins.make("cilium_egress_gw_policy_v4", 12, 8, keys, LPM_TRIE, 4096)
+    everything, none = answers(tables.egress(NodeRequest(1, node_argv("egress"))))
+    assert (len(everything), none) == (100, 0)
+    some, left_out = answers(tables.egress(request("10.0.0.7", "10.0.0.200", "fd00::1")))
+    assert left_out == 99
+    assert [str(one.source) for one in some if isinstance(one, EgressGatewayPolicy)] == ["10.0.0.7"]

@@ -186,6 +186,8 @@ def _candidates(
     egress = node[q.EGRESS_GATEWAY]
     if node.config.egress_gateway and not egress.known:
         return found, "", ()
+    if found and not node.want_all(q.EGRESS_GATEWAY, found[0]):
+        return found, "", ()
     others = {row.egress_address for row in egress.facts}
     for line in islice(node.lines(q.NAT, [str(address) for address in found]), _SEARCHED):
         entry = line.fact
@@ -263,6 +265,8 @@ def _check_address(
     if not own or address in own or address in node.own_addresses:
         return
     if any(row.egress_address == address for row in node[q.EGRESS_GATEWAY].facts):
+        return
+    if not node.want_all(q.EGRESS_GATEWAY, address):
         return
     walk.finding(
         Severity.ERROR,
