@@ -277,6 +277,18 @@ class Service:
         """Its cluster, external and ingress addresses."""
         return (*self.cluster_addresses, *self.external_addresses, *self.ingress_addresses)
 
+    @property
+    def outside_addresses(self) -> tuple[Address, ...]:
+        """The addresses of load-balancers, then external ones, that nodes are sent packets for."""
+        known = (*self.ingress_addresses, *self.external_addresses)
+        return tuple(each for each in known if each not in self.proxied_addresses)
+
+    @property
+    def balancer(self) -> str:
+        """The load-balancer that sends to nodes' own ports: its name, or its address where that
+        proxies; "" for none."""
+        return next(iter((*self.ingress_hostnames, *map(str, self.proxied_addresses))), "")
+
     def annotation(self, key: str) -> str:
         """Return the annotation's value, "" when it is not set."""
         return dict(self.annotations).get(key, "")

@@ -198,19 +198,23 @@ def _of_headless(
 def _from_outside(
     cluster: ClusterView, service: Service, port: ServicePort, request: PathRequest, source: Sender
 ) -> FarAddress:
-    """Return the address that a client outside sends to: the load-balancer's, an external one, or
-    that of the node by which it enters, at the node port."""
+    """Return the address that a client's packet has where it enters: the load-balancer's, an
+    external one, the node's own of these first; else the node's, at the node port."""
     versions, node = versions_of(request, source.addresses), cluster.kube_node(source.node)
-    outside = (*service.ingress_addresses, *service.external_addresses)
-    address = next((each for each in outside if each.version in versions), None)
+    outside = service.outside_addresses
+    fit = [each for each in outside if each.version in versions]
+    own = (each for each in fit if cluster.node_of(each) == source.node)
+    address = next(own, next(iter(fit), None))
     number, note = port.port, request.note
     if address is None and port.node_port and node is not None and not outside:
         address = next((a for a in node.internal_addresses if a.version in versions), None)
         number, note = port.node_port, f"the node port of svc {service.namespace}/{service.name}"
+        if service.balancer:
+            note += f", to which load-balancer {service.balancer} sends"
     if address is None:
         title = f"svc {service.namespace}/{service.name}"
-        own = (*outside, *(node.internal_addresses if node is not None and not outside else ()))
-        why = _why_none(title, own, versions) + " for a client outside"
+        has = (*outside, *(node.internal_addresses if node is not None and not outside else ()))
+        why = _why_none(title, has, versions) + " for a client outside"
         return FarAddress(None, number, note=why, fix=_other_version(outside, request))
     at = source.first_lookup(cluster, port.protocol)
     found = find(cluster, source.node, address, number, port.protocol, at)

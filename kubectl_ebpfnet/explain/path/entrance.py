@@ -90,7 +90,7 @@ def service_outside(cluster: ClusterView, request: PathRequest) -> Service | Non
     """Return the Service of `service_of` that has an address for clients outside, which a node may
     announce."""
     service = service_of(cluster, request)
-    if service is None or not (service.ingress_addresses or service.external_addresses):
+    if service is None or not service.outside_addresses:
         return None
     return service
 
@@ -132,8 +132,8 @@ def _of_service(cluster: ClusterView, service: Service, version: int) -> WaysIn:
         return WaysIn()  # its name is an alias: what that is, the destination's look-up says
     if not service.cluster_addresses:
         return _to_endpoint(cluster, service, version)
-    outside = service.ingress_addresses or service.external_addresses
-    if not outside and not any(port.node_port for port in service.ports):
+    outside = [each for each in service.outside_addresses if each.version == version]
+    if not service.outside_addresses and not any(port.node_port for port in service.ports):
         return WaysIn(
             problem=f"{title} is a {service.type} Service: it has no address that a client outside "
             "can send to",
@@ -143,10 +143,14 @@ def _of_service(cluster: ClusterView, service: Service, version: int) -> WaysIn:
     holder = _announced_by(cluster, service) if outside else ""
     if holder:
         return _by(holder, f"it announces the address: it holds the lease {lease_of(service)}")
+    owners = list(dict.fromkeys(map(cluster.node_of, outside)))
+    if owners and all(owners):  # as of a load-balancer of hostPorts
+        return WaysIn(tuple(owners[:MOST]), "they have its addresses", len(owners[MOST:]))
+    balanced = bool(service.outside_addresses or service.balancer)
     nodes, closed = [], []
     for node in cluster.kube.nodes:
-        why = node.not_balanced_to if outside else ""
-        if not why and outside and _is_checked(service) and node.name not in local:
+        why = node.not_balanced_to if balanced else ""
+        if not why and balanced and _is_checked(service) and node.name not in local:
             why = "its health check finds no local endpoint (externalTrafficPolicy Local)"
         if why:
             closed.append(ClosedEntry(node.name, why))
@@ -160,7 +164,7 @@ def _of_service(cluster: ClusterView, service: Service, version: int) -> WaysIn:
         for place in cluster.bundle.places(kind)
     }
     nodes.sort(key=lambda name: (name not in recorded, name not in local, name))
-    why = "each node takes it in" if not outside else "each node that a load-balancer may use"
+    why = "each node takes it in" if not balanced else "each node that a load-balancer may use"
     why += _lease_unread(cluster, service) if outside else ""
     return WaysIn(
         tuple(nodes[:MOST]), why, len(nodes[MOST:]), tuple(closed[:MOST]), len(closed[MOST:])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.errors import NotFound, UsageError
+from kubectl_ebpfnet.explain.path.destinations import far_address
 from kubectl_ebpfnet.explain.path.entrance import MOST, WaysIn, ways_in
 from kubectl_ebpfnet.explain.path.sender import check_outside, sender_of
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
@@ -133,6 +134,34 @@ def test_what_nobody_outside_can_send_to_is_said() -> None:
     assert "nobody in the cluster is known to have 198.51.100.99" in nobodys.problem
     assert nobodys.fix is not None
     assert "--via" in nobodys.fix.text
+
+
+def test_addresses_that_are_nodes_own_lead_to_these() -> None:
+    """As those that k3s' load-balancer gives a Service."""
+    web = service("Cluster", ingress=[{"ip": ADDRESSES["n3"]}, {"ip": ADDRESSES["n1"]}])
+    bundle = cluster(web, endpoint("n2"))
+    found = entered(bundle)
+    assert found.nodes == ("n3", "n1")
+    view = ClusterView(bundle)
+    for name in found.nodes:
+        far = far_address(view, asked(), sender_of(view, asked(), name))
+        assert (str(far.address), far.port) == (ADDRESSES[name], 80)
+
+
+@pytest.mark.parametrize(
+    "ingress", [{"hostname": "lb.example.com"}, {"ip": VIP, "ipMode": "Proxy"}]
+)
+def test_a_load_balancer_that_sends_to_node_ports(ingress: dict[str, str]) -> None:
+    """By a name, as AWS gives one, or in place of the client (KEP-1860)."""
+    nodes = (node("n1"), node("n2"), node("n3", labels=EXCLUDED))
+    bundle = cluster(service("Local", ingress=[ingress]), endpoint("n2"), nodes=nodes)
+    found = entered(bundle)
+    assert found.nodes == ("n2",)
+    assert {each.node for each in found.closed} == {"n1", "n3"}
+    view = ClusterView(bundle)
+    far = far_address(view, asked(), sender_of(view, asked(), "n2"))
+    assert (str(far.address), far.port) == (ADDRESSES["n2"], 30080)
+    assert "to which load-balancer" in far.note
 
 
 def lease(holder: str, name: str = "cilium-l2announce-default-web-lb") -> Record:
