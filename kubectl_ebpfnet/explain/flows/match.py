@@ -221,10 +221,26 @@ def _read(node: NodeView, query: FlowQuery, direction: str) -> _FlowLines:
     for nat in node.lines(q.NAT, needle):
         if nat.fact.direction == "OUT" and nat.fact.flow.source == query.source:
             tables.nat[nat.fact.flow] = nat
+    translated_for_others: set[Flow] = set()
+    own = {line.fact.flow for line in tables.ct}
+    ports_of_others = {flow.source_port for flow in others}
     for nf in node.lines(q.CONNTRACK, [str(query.source), expanded(query.source)]):
         original = nf.fact.original
-        if original not in others and (query.is_end(original) or query.is_frontend(original)):
+        if original in others:
+            continue
+        if query.is_frontend(original):
             tables.nf.setdefault(original.source_port, []).append(nf)
+        elif query.is_end(original):
+            # Cilium saw this port's packet go elsewhere: another node sent it here.
+            if original in own or original.source_port not in ports_of_others:
+                tables.nf.setdefault(original.source_port, []).append(nf)
+        elif nf.fact.destination_nat and original.source == query.source:
+            end = nf.fact.translated()
+            translated_for_others.add(
+                original.with_destination(end.destination, end.destination_port)
+            )
+    # By netfilter's translation for another Service's address.
+    tables.ct = [line for line in tables.ct if line.fact.flow not in translated_for_others]
     return tables
 
 

@@ -18,6 +18,7 @@ from kubectl_ebpfnet.explain.kernel.kube_proxy import (
     SERVICES,
 )
 from kubectl_ebpfnet.explain.kernel.rule_matches import matches
+from kubectl_ebpfnet.model.net import Flow, protocol_name
 from kubectl_ebpfnet.model.netfilter import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.nft import AnyRule
 
@@ -49,12 +50,18 @@ def dead_end(ruleset: Ruleset, context: Context, chain: str) -> DeadEnd:
         chain: of nat that it passed: `PREROUTING` or `OUTPUT`.
     """
     entries = [*ruleset.chain("nat", SERVICES), *ruleset.chain("nat", NODE_PORTS)]
-    named = (r for r in entries if r.names_port and r.jump.startswith("KUBE-"))
+    named = [r for r in entries if r.names_port and r.jump.startswith("KUBE-")]
+    named = [r for r in named if r.jump != MARK_MASQUERADE]
     first = next((r for r in named if matches(r, context) is not False), None)
     if first is None:
+        for_others = [rule for rule in named if _names(rule, context.flow)]
         refusing = _refused_by_filter(ruleset, context)
         if refusing is not None:
             return DeadEnd(f"{refusing.title} of table filter refuses it", (refusing,))
+        if for_others:
+            rule = for_others[0]
+            text = f"{rule.chain} rule {rule.number} is for it, but not from {context.flow.source}"
+            return DeadEnd(text, (rule,))
         return DeadEnd(f"no rule of {SERVICES} is for it", broken=True)
     to_ports = [rule for rule in ruleset.chain("nat", SERVICES) if rule.jump == NODE_PORTS]
     if first.chain == NODE_PORTS and all(matches(rule, context) is False for rule in to_ports):
@@ -95,6 +102,16 @@ def _not_entered(ruleset: Ruleset, chain: str, way: Sequence[NetfilterRule]) -> 
         return DeadEnd(f"no rule of {chain} leads to {SERVICES}, {would}", tuple(way), broken=True)
     text = f"it does not come to {chain} rule {entry.number}, which leads to {SERVICES}, {would}"
     return DeadEnd(text, (entry, *way), broken=True)
+
+
+def _names(rule: NetfilterRule, flow: Flow) -> bool:
+    """Tell whether a rule names a packet's address and port, whatever else it looks at."""
+    if rule.destination is None or rule.not_destination or flow.destination not in rule.destination:
+        return False
+    if rule.protocol != protocol_name(flow.protocol).lower():
+        return False
+    ports = {o.value for m in rule.matches for o in m.options if o.name in ("--dport", "--dports")}
+    return str(flow.destination_port) in ports
 
 
 def _refused_by_filter(ruleset: Ruleset, context: Context) -> NetfilterRule | None:

@@ -8,9 +8,9 @@ KUBE-FIREWALL drops) and pkg/proxy/nftables/proxier.go (maps `no-endpoint-servic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
-from kubectl_ebpfnet.explain.kernel import kube_proxy
 from kubectl_ebpfnet.explain.kernel.kube_proxy_dead_end import dead_end
 from kubectl_ebpfnet.explain.kernel.netfilter import ChainEnd
 from kubectl_ebpfnet.model import json_members as members
@@ -77,13 +77,25 @@ def _by_comment(rule: NetfilterRule) -> Refused | None:
 def _marked(end: ChainEnd, ruleset: Ruleset) -> Refused | None:
     """Return why a packet has the mark that KUBE-FIREWALL drops: the rule of nat that set it."""
     for chain in ("PREROUTING", "OUTPUT"):
-        last = dead_end(ruleset, end.context, chain).way[-1:]
-        for rule in last:
-            if isinstance(rule, NetfilterRule) and rule.jump == kube_proxy.MARK_DROP:
-                # The chain KUBE-FW- ends with it for whoever is of no range.
-                by_ranges = rule.chain.startswith("KUBE-FW-")
-                return Refused.SOURCE_RANGES if by_ranges else _by_comment(rule)
+        why = left_alone(dead_end(ruleset, end.context, chain).way)
+        if why is not None:
+            return why
     return None
+
+
+def left_alone(way: Sequence[AnyRule]) -> Refused | None:
+    """Return why rules of nat of iptables leave a packet alone; None where they do not tell.
+
+    Args:
+        way: the rules that lead to where they leave it (kube_proxy_dead_end.py).
+    """
+    rule = way[-1] if way else None
+    if not isinstance(rule, NetfilterRule):
+        return None
+    # KUBE-FW- ends for whoever is of no range: with this jump, or without a rule for it.
+    if "KUBE-FW-" in (rule.chain[:8], rule.jump[:8]):
+        return Refused.SOURCE_RANGES
+    return _by_comment(rule)
 
 
 def _by_map(end: ChainEnd) -> Refused | None:

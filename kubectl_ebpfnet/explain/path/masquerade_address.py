@@ -53,8 +53,9 @@ def of_cilium(
 def of_netfilter(node: NodeView, device: str, next_hop: Address) -> tuple[Address, ...]:
     """Return the addresses that MASQUERADE may give a packet.
 
-    Of IPv4 that is the first primary address in the next hop's network, else the first one. Of
-    IPv6 the rules of RFC 6724 choose, for which the addresses' states were not read.
+    Of IPv4 that is the first primary address in the next hop's network, else the first one; a
+    device without an address, as a pod's, lends the first of another device, whose order is not
+    known. Of IPv6 the rules of RFC 6724 choose, for which the addresses' states were not read.
 
     Args:
         node: of the device.
@@ -62,6 +63,10 @@ def of_netfilter(node: NodeView, device: str, next_hop: Address) -> tuple[Addres
         next_hop: the route's gateway, or the destination where it is on the link.
     """
     facts = _global(node, device, next_hop.version)
+    if not facts and next_hop.version == 4 and node[q.ADDRESSES].known:
+        devices = dict.fromkeys(fact.device for fact in node[q.ADDRESSES].facts)
+        lent = [of[0].address for of in (_global(node, each, 4) for each in devices) if of]
+        return tuple(dict.fromkeys(lent))
     if next_hop.version == 6:
         return tuple(fact.address for fact in facts)
     primary = [fact for fact in facts if fact not in _secondary(facts)]

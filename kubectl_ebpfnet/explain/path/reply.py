@@ -22,10 +22,13 @@ from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.programs.at_cgroups import EGRESS
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import (
     Decides,
     Direction,
+    Fix,
     HopKind,
+    HopPlace,
     Packet,
     Return,
     Severity,
@@ -184,7 +187,52 @@ def _check_end(back: PathBuilder) -> None:
         return
     if back.end.destination is Destination.NODE and _at_another_node(back, forth, here):
         return
+    if _past_the_translator(back, forth, here):
+        return
     back.unknown(f"the answer arrives as {flow}, and the sender waits for {waits_for}")
+
+
+def _past_the_translator(back: PathBuilder, forth: PathBuilder, here: PacketState) -> bool:
+    """Drop an answer of TCP that comes to its sender, but not by the node whose netfilter gave the
+    packet its destination: the sender knows no connection with that address, and answers with a
+    RST; return whether it is one."""
+    visited = {hop.node for hop in back.hops}
+    missed = [
+        each
+        for each in reply_nat.translations(forth)
+        if (each.hop.place, each.hop.kind) == (HopPlace.NODE, HopKind.LOAD_BALANCING)
+        and each.hop.node not in visited
+    ]
+    undecided = any(u.decides is Decides.WAY for u in (*forth.undecided, *back.undecided))
+    flow = here.packet.flow
+    comes = flow.destination == reply_nat.expected(forth).destination
+    if not missed or not comes or undecided or flow.protocol != TCP:
+        return False
+    hop = missed[0].hop
+    last = back.hops[-1]
+    back.drop(
+        last.place, last.where, last.node, HopKind.DELIVERY,
+        f"the answer comes from {flow.source}, and past {hop.node}, which translated the packet: "
+        "the sender knows no such connection",
+        State.DERIVED, here.packet, hop.evidence,
+        title=f"the answer does not come back by {hop.node}, which translated the packet",
+        detail=f"{hop.summary}. {hop.node} gave the packet no source of its own, so the answer "
+        "goes straight to the sender, from an address that it did not ask.",
+        fix=_let_it_come_back(forth, hop.node),
+    )  # fmt: skip
+    return True
+
+
+def _let_it_come_back(forth: PathBuilder, node: str) -> Fix:
+    service = forth.ends.service
+    owner = service.owner if service is not None else None
+    if owner is None or not owner.cluster_addresses:
+        return Fix(f"Let {node} masquerade what it translates.")
+    return Fix(
+        f"Ask the ClusterIP {owner.cluster_addresses[0]} from inside of the cluster, or set "
+        "externalTrafficPolicy: Cluster, with which the node masquerades.",
+        f"kubectl get service -n {owner.namespace} {owner.name}",
+    )
 
 
 def _at_another_node(back: PathBuilder, forth: PathBuilder, here: PacketState) -> bool:

@@ -211,6 +211,8 @@ class PathBuilder:
         choice: the first load-balancer's among several backends, None without one.
         stale: the packet goes to a backend that no EndpointSlice names: why, and what to do; None
             where it does not.
+        left_alone: why a node's rules leave a Service's address as it is though they are whole:
+            cause, and what to do; None where they do not.
         forced: the backend to follow where a load-balancer may choose it.
         last: the packet at the stage that ended the walk.
         links: (node, device) of each device by which it left or reached a node on the wire.
@@ -246,6 +248,7 @@ class PathBuilder:
     end: End = _NOT_BEGUN
     choice: Choice | None = None
     stale: Remedy | None = None
+    left_alone: Remedy | None = None
     forced: Backend | None = None
     last: PacketState | None = None
     links: list[tuple[str, str]] = field(default_factory=list)

@@ -11,8 +11,9 @@ from collections.abc import Collection
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.backends import Place
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
-from kubectl_ebpfnet.explain.path.stages.kube_proxy_cause import listed, policy_of, restart
+from kubectl_ebpfnet.explain.path.stages.kube_proxy_cause import listed, policy_of, restart, title
 from kubectl_ebpfnet.explain.path.state import PathBuilder
+from kubectl_ebpfnet.explain.path.wrong_port import Remedy
 from kubectl_ebpfnet.model.kube import ServiceEndpoint
 from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import Evidence, Severity
@@ -63,12 +64,11 @@ def report(
         f"API server: its log tells, and a restart writes them anew: `{restart(node).command}`",
         proof,
     )
-    if chosen in gone and walk.cluster.pod_with(chosen[0]) is None:
-        walk.doubt(
-            f"{text}: they send it to {endpoint_text(*chosen)}, which no EndpointSlice names and "
-            "no pod has",
-            fix=restart(node),
-        )
+    if chosen in gone:
+        cause = f"{text}: they send it to {endpoint_text(*chosen)}, which no EndpointSlice names"
+        walk.stale = Remedy(cause, restart(node), title(node))
+        if walk.cluster.pod_with(chosen[0]) is None:
+            walk.doubt(f"{cause} and no pod has", fix=restart(node))
 
 
 def _lacking(service: ServiceAddress, places: Collection[Place]) -> list[ServiceEndpoint]:

@@ -35,15 +35,28 @@ def remedy(walk: PathBuilder, node: str, passage: Passage, end: ChainEnd) -> Rem
     """
     back_end = passage.back_end
     why = refused(end, back_end.ruleset if isinstance(back_end, BackEnd) else None)
-    flow = end.context.flow
     if why is None or walk.forth is not None:
         return None
+    return by_reason(walk, node, end.context.flow, why, passage.named(end))
+
+
+def by_reason(walk: PathBuilder, node: str, flow: Flow, why: Refused, named: str) -> Remedy | None:
+    """Return what to edit about a packet that kube-proxy keeps from a Service's endpoints; None
+    where the Service is not known.
+
+    Args:
+        walk: the walk.
+        node: whose rules they are.
+        flow: of the packet there.
+        why: the rules keep it.
+        named: the rule or chain, in words.
+    """
     if why in (Refused.NO_SUCH_PORT, Refused.NO_SUCH_ADDRESS):
         return _no_frontend(walk, flow)
     service = walk.ends.service
     if service is None or service.owner is None or flow.destination != service.address:
         return None
-    by = f"{passage.named(end)} of kube-proxy on {node}"
+    by = f"{named} of kube-proxy on {node}"
     if why is Refused.SOURCE_RANGES:
         return _outside_ranges(service.owner, flow.source, node, by)
     local = why is Refused.NO_LOCAL_ENDPOINTS

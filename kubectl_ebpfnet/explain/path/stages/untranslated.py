@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel import kube_proxy, kube_proxy_nft
 from kubectl_ebpfnet.explain.kernel.kube_proxy_dead_end import DeadEnd, dead_end
+from kubectl_ebpfnet.explain.kernel.kube_proxy_refusals import left_alone
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables
-from kubectl_ebpfnet.explain.path.stages.kube_proxy_cause import restart
+from kubectl_ebpfnet.explain.path.stages.kube_proxy_cause import by_reason, restart
 from kubectl_ebpfnet.explain.path.stages.passage import rules_evidence
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
@@ -72,7 +73,10 @@ def _left_alone(
         f"{service.title} is not translated: {dead.text}",
         State.DERIVED, here.packet, service.evidence + proof,
     )  # fmt: skip
-    if dead.broken and service.usable:
+    why = left_alone(dead.way)
+    if why is not None:
+        walk.left_alone = by_reason(walk, here.node, here.packet.flow, why, dead.text)
+    if dead.broken and service.usable and not _is_for_others(service):
         walk.finding(
             Severity.ERROR,
             f"kube-proxy's rules on {here.node} do not translate {service.title}",
@@ -82,6 +86,16 @@ def _left_alone(
             proof,
         )
     return here
+
+
+def _is_for_others(service: ServiceAddress) -> bool:
+    """Tell whether kube-proxy leaves a Service to others: to a proxy that a label names, or an
+    address to the load-balancer that has it (KEP-1860)."""
+    owner = service.owner
+    if owner is None:
+        return False
+    proxied = service.address in owner.proxied_addresses
+    return proxied or bool(dict(owner.labels).get("service.kubernetes.io/service-proxy-name"))
 
 
 def _without_kube_proxy(

@@ -125,7 +125,10 @@ def _untranslated(walk: PathBuilder, here: PacketState) -> bool:
     if by_rules is not None:  # the stage that found it has reported it
         said_why = by_rules.reason or by_rules.summary
         reason = f"{said_why}; so it leaves {here.node} for the Service's own address"
-        walk.unknown(reason, _balance(here.node))
+        if walk.left_alone is not None:
+            walk.unknown(f"{walk.left_alone.cause}: {reason}", walk.left_alone.fix)
+        else:
+            walk.unknown(reason, _balance(here.node))
         return True
     virtual = service.type == "ClusterIP"
     reason = f"{service.title} leaves {here.node} without having become a backend's address"
