@@ -33,7 +33,12 @@ if TYPE_CHECKING:
         TailCalls,
     )
     from kubectl_ebpfnet.model.conntrack import ConntrackEntry
-    from kubectl_ebpfnet.model.encryption import WireGuardDevice, WireGuardPeer, XfrmState
+    from kubectl_ebpfnet.model.encryption import (
+        WireGuardDevice,
+        WireGuardPeer,
+        XfrmPolicy,
+        XfrmState,
+    )
     from kubectl_ebpfnet.model.kernel import (
         Attachment,
         BpfPin,
@@ -265,6 +270,9 @@ WIREGUARD_PEERS: Fact[WireGuardPeer] = Fact("wireguard-peers", _NODE_POD, PATH, 
 # IPsec, where Cilium has its map. Never without `nokeys`.
 XFRM: Fact[XfrmState] = Fact("xfrm", _NODE, PATH, "xfrm", maps=("cilium_encrypt_state",),
     asked=_by("iproute.xfrm_states",    "ip -s xfrm state list nokeys"))
+XFRM_POLICIES: Fact[XfrmPolicy] = Fact("xfrm-policies", _NODE, PATH, "xfrm-policies",
+    maps=("cilium_encrypt_state",),
+    asked=_by("iproute.xfrm_policies",  "ip xfrm policy list"))
 XFRM_ERRORS: Fact[Counter] = Fact("xfrm-errors", _NODE, PATH, "xfrm-errors",
     maps=("cilium_encrypt_state",),
     asked=_by("procfs.xfrm_errors",     "cat /proc/net/xfrm_stat"))

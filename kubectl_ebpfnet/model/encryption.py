@@ -81,3 +81,30 @@ class XfrmState:
     packets: int | None = None
     failed: int | None = None
     span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class XfrmPolicy:
+    """A policy of the kernel's IPsec (ip-xfrm(8)): which packets a state has to encrypt, or has to
+    have encrypted.
+
+    Attributes:
+        source, destination: prefixes of the packets that it takes.
+        direction: `out`, `in`, `fwd`.
+        action: `allow`, or `block`, which drops.
+        priority: the lowest is asked first.
+        ends: where the states of its templates lead to; without those that need not be there.
+        mark, mark_mask: as in XfrmState.
+        narrowed: it looks at more than addresses and mark: a protocol, ports, a device.
+    """
+
+    source: Network
+    destination: Network
+    direction: str
+    action: str = "allow"
+    priority: int = 0
+    ends: tuple[Address, ...] = ()
+    mark: int = 0
+    mark_mask: int = 0
+    narrowed: bool = False
+    span: Span = field(default=NOWHERE, compare=False)

@@ -21,7 +21,12 @@ from kubectl_ebpfnet.model.cilium import (
     TailCalls,
 )
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
-from kubectl_ebpfnet.model.encryption import WireGuardDevice, WireGuardPeer, XfrmState
+from kubectl_ebpfnet.model.encryption import (
+    WireGuardDevice,
+    WireGuardPeer,
+    XfrmPolicy,
+    XfrmState,
+)
 from kubectl_ebpfnet.model.kernel import (
     Attachment,
     BpfPin,
@@ -62,6 +67,7 @@ NODE_FACTS: dict[str, Any] = {
     "wireguard": WireGuardDevice,
     "wireguard-peers": WireGuardPeer,
     "xfrm": XfrmState,
+    "xfrm-policies": XfrmPolicy,
     "xfrm-errors": Counter,
     "tcp-listeners": Listener,
     "udp-sockets": Listener,

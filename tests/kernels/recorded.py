@@ -16,7 +16,7 @@ def keep(report: Report) -> None:
     """Keep what a kernel's checks told, but for what no path needs."""
     told = {name: each["told"] for name, each in report.told.items()}
     for each in told.values():
-        for name in ("secrets", "listed", "counted"):
+        for name in ("secrets", "listed", "policies", "counted"):
             each.pop(name, None)
     text = json.dumps({"kernel": report.kernel, "told": told}, indent=0).encode()
     FILE.parent.mkdir(exist_ok=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
+from kubectl_ebpfnet.model.encryption import XfrmPolicy
 from kubectl_ebpfnet.model.kernel import Attachment
 from kubectl_ebpfnet.model.path import Path, Verdict
 from kubectl_ebpfnet.model.protocol import codec
@@ -310,3 +313,78 @@ def test_without_its_program_at_the_device_nothing_gives_it_to_wireguard() -> No
     assert any(
         "not given to WireGuard and so not encrypted" in finding.detail for finding in path.findings
     )
+
+
+# --- policies of IPsec ---
+
+ANY = ip_network("0.0.0.0/0")
+OUT = XfrmPolicy(ANY, ip_network("10.244.2.0/24"), "out", ends=(ip_address("172.30.0.12"),),
+                 mark=0x3E00, mark_mask=0xFF00)  # fmt: skip
+BLOCK = XfrmPolicy(ANY, ANY, "out", "block", priority=100, mark=0xE00, mark_mask=0xF00)
+
+
+BACK = replace(OUT, source=OUT.destination, destination=ANY, ends=(ip_address("172.30.0.11"),))
+TAKEN = (replace(OUT, destination=ANY, direction="fwd", ends=(), mark=0, mark_mask=0),)
+
+
+def by_policies(*policies: XfrmPolicy, node: str = "node1") -> Path:
+    """The path by IPsec where a node has these policies, and those that answers need."""
+    both = [*policies, *(TAKEN if node == "node1" else (BACK,))]
+    said = b"".join(map(codec.line_of, both)).decode()
+    records = {
+        name: [asked for asked in listed if name != node or "xfrm-policies" not in asked[0]]
+        for name, listed in told()["ipsec_healthy"]["records"].items()
+    }
+    records[node].append([list(node_argv("xfrm-policies")), 0, said, ""])
+    return EXPECTED["ipsec_healthy"].path({**told()["ipsec_healthy"], "records": records}, 4)
+
+
+@pytest.mark.parametrize(
+    "policies",
+    [
+        (OUT,),
+        (OUT, BLOCK),
+        (BLOCK, OUT),
+        (replace(OUT, ends=()), BLOCK),
+        (replace(OUT, mark_mask=0),),
+    ],
+)
+def test_policies_as_cilium_has_them_encrypt(policies: tuple[XfrmPolicy, ...]) -> None:
+    path = by_policies(*policies)
+    assert path.verdict is Verdict.REACHABLE, path.reason
+    assert any("encrypted by IPsec" in hop.summary for hop in path.hops)
+
+
+@pytest.mark.parametrize(
+    ("policies", "verdict", "words"),
+    [
+        ((BLOCK,), Verdict.DROPPED, "0.0.0.0/0 → 0.0.0.0/0 (out) blocks it"),
+        ((replace(BLOCK, priority=0), replace(OUT, priority=1)), Verdict.DROPPED, "blocks it"),
+        ((replace(BLOCK, mark=5, mark_mask=7),), Verdict.UNKNOWN, "which blocks, takes the packet"),
+        ((replace(BLOCK, narrowed=True),), Verdict.UNKNOWN, "which blocks, takes the packet"),
+        ((replace(OUT, ends=(ip_address("172.30.0.99"),)),), Verdict.UNKNOWN, "to 172.30.0.99"),
+        ((replace(OUT, direction="in"),), Verdict.UNKNOWN, "it leaves unencrypted"),
+        ((), Verdict.UNKNOWN, "it leaves unencrypted"),
+    ],
+)
+def test_policies_that_lose_it_or_do_not_take_it(
+    policies: tuple[XfrmPolicy, ...], verdict: Verdict, words: str
+) -> None:
+    path = by_policies(*policies)
+    assert path.verdict is verdict, path.reason
+    assert words in f"{path.cause} {path.reason}"
+
+
+@pytest.mark.parametrize(
+    ("policies", "words"),
+    [
+        ((replace(OUT, direction="fwd", ends=()),), ""),
+        ((replace(OUT, direction="in"), replace(BLOCK, direction="fwd")), ""),
+        ((replace(BLOCK, direction="fwd"),), "XfrmInPolBlock"),
+        ((OUT,), "XfrmInNoPols"),
+    ],
+)
+def test_what_was_decrypted_has_to_be_taken(policies: tuple[XfrmPolicy, ...], words: str) -> None:
+    path = by_policies(*policies, node="node2")
+    assert path.verdict is (Verdict.UNKNOWN if words else Verdict.REACHABLE), path.reason
+    assert words in path.reason

@@ -7,13 +7,15 @@ here and look for the pod's address, so nobody else's packets meet them.
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from kubectl_ebpfnet.node.bpf.cgroups import hierarchy_root
 from kubectl_ebpfnet.node.bpf.syscall import closing, open_program
 from kubectl_ebpfnet.node.host import netns
 from tests.lab.cluster.config import NODES, WORLD_ADDRESS, Node
@@ -29,10 +31,13 @@ from tests.lab.cluster.tools.live import (
     pod_of_our_own,
 )
 from tests.lab.conftest import Lab
+from tests.node.bpf.bpf_programs import link, load
 
 WORLD = f"{WORLD_ADDRESS}:80"
 NODE, RECEIVER = NODES[2], NODES[0]
 """Programs are attached by tc on both, which this machine's bpftool shows."""
+_CGROUP_SKB, _EGRESS = 8, 1
+"""Of enum bpf_prog_type and bpf_attach_type (include/uapi/linux/bpf.h)."""
 beside = pytest.mark.side_by_side
 
 _SOURCE = """\
@@ -272,3 +277,17 @@ def test_nothing_is_left_of_them(our_lab: Lab) -> None:
     assert our_lab.get("nodes")
     assert "filter_xdp" not in in_node(RECEIVER, "bpftool", "net")
     assert "blackhole" not in in_node(NODE, "tc", "qdisc")
+
+
+def test_a_program_at_the_root_cgroup_that_refuses_nothing(our_lab: Lab) -> None:
+    """Containers have no cgroup v2 of their own here: one that refuses would refuse everybody."""
+    with a_victim(our_lab) as victim, ExitStack() as stack:
+        root = os.open(hierarchy_root(), os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, root)
+        link(stack, load(stack, _CGROUP_SKB, "guard", 1), root, _EGRESS)
+        for way in ("agent", "pod"):
+            assert reaches(our_lab, victim)
+            answer = path(our_lab, victim, WORLD, "--node-access", way)
+            assert (answer.code, answer.verdict) == (0, "delivered")
+            assert "guard (cgroup_inet_egress, id" in foreign(answer)
+            assert foreign(answer).endswith("it let this flow pass")

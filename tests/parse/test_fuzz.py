@@ -44,6 +44,7 @@ PARSERS: dict[str, tuple[Parser, tuple[str, ...]]] = {
     "ip -6 rule": (iproute.rules6, ("ip-6-rule", "ip-j-6-rule")),
     "ip neigh": (iproute.neighbours, ("ip-neigh", "ip-j-neigh", "ip-s-neigh")),
     "ip xfrm state": (iproute.xfrm_states, ("ip-s-xfrm-state",)),
+    "ip xfrm policy": (iproute.xfrm_policies, ("ip-xfrm-policy",)),
     "/proc/net/xfrm_stat": (procfs.xfrm_errors, ("proc-net-xfrm",)),
     "/proc/net/route": (procfs.routes, ("proc-net-route",)),
     "/proc/net/ipv6_route": (procfs.routes6, ("proc-net-ipv6-route",)),

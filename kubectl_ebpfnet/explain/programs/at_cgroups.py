@@ -5,7 +5,7 @@ or sends a datagram, and with each packet that it sends or that comes to it. Any
 and those of connect() and sendmsg() may send it elsewhere (Linux kernel/bpf/cgroup.c,
 net/core/filter.c, sk_filter_trim_cap). A node pod reads the cgroups of a pod's processes; Cilium's
 agent prints the whole tree, where the names of a pod's cgroups have its uid (kubernetes
-pkg/kubelet/cm).
+pkg/kubelet/cm), or a container's id where the kubelet makes none for pods.
 """
 
 from __future__ import annotations
@@ -77,8 +77,10 @@ def _is_on_way(cgroup: str, netns: PodNetns | None, pod: Pod | None) -> bool:
     """Tell whether a cgroup is, or may be, one of an end's, or above it."""
     if cgroup in ("", "/"):
         return True
-    if pod is not None and pod.uid and (pod.uid in cgroup or pod.uid.replace("-", "_") in cgroup):
-        return True
+    if pod is not None:
+        names = [pod.uid, pod.uid.replace("-", "_"), *(each.id for each in pod.statuses)]
+        if any(name and name in cgroup for name in names):
+            return True
     return netns is not None and _ABOVE_PODS.fullmatch(cgroup) is not None
 
 

@@ -1,6 +1,7 @@
-"""The states of the kernel's IPsec, by XFRM netlink, without any key.
+"""The states and policies of the kernel's IPsec, by XFRM netlink, without any key.
 
     XFRM_MSG_NEWSA: struct xfrm_usersa_info · attributes
+    XFRM_MSG_NEWPOLICY: struct xfrm_userpolicy_info · attributes
 
 The kernel sends the keys of each state along with the rest: they are attributes that are skipped
 by their number, and stay in the buffer of one read.
@@ -13,14 +14,14 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from pyroute2.netlink import NLM_F_DUMP
 
 from kubectl_ebpfnet.errors import KernelError
-from kubectl_ebpfnet.model.encryption import XfrmState
-from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.encryption import XfrmPolicy, XfrmState
+from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.node.netlink.generic import attributes
 from kubectl_ebpfnet.node.netlink.transport import answers
@@ -33,6 +34,15 @@ _NETLINK_XFRM, _GET_STATE = 6, 0x12  # XFRM_MSG_GETSA
 _STATE = struct.Struct("=56x16sIB3x16s64x8xQ16x8xI4x4xHB9x")
 _MARK = 21  # XFRMA_MARK
 _MARK_AND_MASK = struct.Struct("=II")
+_GET_POLICY = 0x15  # XFRM_MSG_GETPOLICY
+# struct xfrm_userpolicy_info: selector (destination, source, ports and their masks, family, lengths
+# of both prefixes, protocol, ifindex, uid), limits, what passed, priority, index, direction, action
+_POLICY = struct.Struct("=16s16s2xH2xHHBBB3xiI64x32xI4xBB6x")
+_TEMPLATES = 5  # XFRMA_TMPL
+# struct xfrm_user_tmpl: id (address, SPI, protocol), family, source, request id, mode, share,
+# optional, algorithms
+_TEMPLATE = struct.Struct("=16s8xH2x16x4xBxBx12x")
+_DIRECTIONS = ("in", "out", "fwd")
 _PROTOCOLS = {50: "esp", 51: "ah", 108: "comp"}
 _MODES = ("transport", "tunnel", "ro", "in_trigger", "beet")
 
@@ -47,6 +57,49 @@ def states(request: NodeRequest) -> Iterator[XfrmState]:  # noqa: ARG001
         return
     for data, start, end in answers(_NETLINK_XFRM, _GET_STATE, NLM_F_DUMP, b"", "read IPsec"):
         yield _state(data, start, end)
+
+
+def policies(request: NodeRequest) -> Iterator[XfrmPolicy]:  # noqa: ARG001
+    """Yield the policies of this network namespace but those of single sockets, as `states`."""
+    if not _is_loaded():
+        return
+    for data, start, end in answers(_NETLINK_XFRM, _GET_POLICY, NLM_F_DUMP, b"", "read IPsec"):
+        found = _policy(data, start, end)
+        if found is not None:
+            yield found
+
+
+def _policy(data: bytes, start: int, end: int) -> XfrmPolicy | None:
+    (
+        destination, source, port_mask, source_port_mask, family, length, source_length, protocol,
+        index, user, priority, direction, action,
+    ) = _POLICY.unpack_from(data, start)  # fmt: skip
+    if direction >= len(_DIRECTIONS):
+        return None
+    mark, mask, ends = 0, 0, []
+    for type, value in attributes(data, start + _POLICY.size, end):
+        if type == _MARK:
+            mark, mask = _MARK_AND_MASK.unpack(value)
+        if type == _TEMPLATES:
+            for at in range(0, len(value) - _TEMPLATE.size + 1, _TEMPLATE.size):
+                far, of, _, optional = _TEMPLATE.unpack_from(value, at)
+                if not optional and any(far):
+                    ends.append(_address(far, of))
+    return XfrmPolicy(
+        source=_prefix(source, source_length, family),
+        destination=_prefix(destination, length, family),
+        direction=_DIRECTIONS[direction],
+        action="block" if action else "allow",
+        priority=priority,
+        ends=tuple(ends),
+        mark=mark,
+        mark_mask=mask,
+        narrowed=bool(port_mask or source_port_mask or protocol or index or user),
+    )
+
+
+def _prefix(raw: bytes, length: int, family: int) -> Network:
+    return ip_network((_address(raw, family), length), strict=False)
 
 
 def _is_loaded() -> bool:

@@ -27,6 +27,7 @@ FUNCTIONS = {
     "wireguard": "netlink.wireguard:devices",
     "wireguard-peers": "netlink.wireguard:peers",
     "xfrm": "netlink.xfrm:states",
+    "xfrm-policies": "netlink.xfrm:policies",
     "xfrm-errors": "counters:xfrm",
     "forward": "netlink.forward:forward",
     "attachments": "bpf.attachments:attachments",

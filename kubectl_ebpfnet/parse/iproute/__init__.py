@@ -17,7 +17,7 @@ from kubectl_ebpfnet.parse.iproute.neighbour import neighbours
 from kubectl_ebpfnet.parse.iproute.route import routes, routes6
 from kubectl_ebpfnet.parse.iproute.rule import rules, rules6
 from kubectl_ebpfnet.parse.iproute.statistics import device_counters, qdiscs
-from kubectl_ebpfnet.parse.iproute.xfrm import xfrm_states
+from kubectl_ebpfnet.parse.iproute.xfrm import xfrm_policies, xfrm_states
 
 __all__ = [
     "addresses",
@@ -29,5 +29,6 @@ __all__ = [
     "routes6",
     "rules",
     "rules6",
+    "xfrm_policies",
     "xfrm_states",
 ]

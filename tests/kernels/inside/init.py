@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-CHECKS = ("wireguard", "ipsec", "tunnels")
+CHECKS = ("wireguard", "ipsec", "tunnels", "devices")
 """Modules beside this one: a context manager `setting`, and in it functions `check_…` in order."""
 _REPORT = "/dev/ttyS1"
 _MOUNTS = (

@@ -68,8 +68,9 @@ def _told(*versions: int, **more: Any) -> Any:
     told = world.seen(*versions or (4,), secrets=list(_KEYS), **more)
     argv = ("ip", "-s", "xfrm", "state", "list", "nokeys")
     listed = {node: world.run(node, *argv) for node in world.NODES}
+    policies = {node: world.run(node, "ip", "xfrm", "policy", "list") for node in world.NODES}
     counted = {node: world.read(node, "xfrm_stat") for node in world.NODES}
-    return {**told, "listed": listed, "counted": counted}
+    return {**told, "listed": listed, "policies": policies, "counted": counted}
 
 
 def check_ipsec_healthy() -> Any:
@@ -107,3 +108,48 @@ def check_ipsec_esp_blocked() -> Any:
     _set_states()
     with world.rule("node2", "INPUT", "-p", "esp", "-j", "DROP"):
         return _told(broken=True)
+
+
+def _policy(node: str, direction: str, action: str, *, update: bool = True) -> None:
+    """Give a node's policy of IPv4 for the packets from node1's pods to node2's another action, or
+    with update=False take it away."""
+    source, target = (world.CIDRS[name][0] for name in ("node1", "node2"))
+    selector = f"src {source} dst {target} dir {direction}"
+    own, end = (world.NODES[name][0] for name in ("node1", "node2"))
+    template = f"tmpl src {own} dst {end} proto esp reqid 1 mode tunnel"
+    if not update:
+        world.batch(node, f"xfrm policy delete {selector}\n")
+        return
+    world.batch(node, f"xfrm policy update {selector} action {action} {template}\n")
+
+
+def check_ipsec_policy_that_blocks() -> Any:
+    """node1's policy for node2's pods drops: XfrmOutPolBlock."""
+    _set_states()
+    _policy("node1", "out", "block")
+    try:
+        return _told(broken=True)
+    finally:
+        _policy("node1", "out", "allow")
+
+
+def check_ipsec_no_policy_at_the_sender() -> Any:
+    """Nothing asks node1 to encrypt; node2 takes only what was."""
+    _set_states()
+    _policy("node1", "out", "allow", update=False)
+    try:
+        return _told(broken=True)
+    finally:
+        _policy("node1", "out", "allow")
+
+
+def check_ipsec_no_policy_at_the_receiver() -> Any:
+    """No policy of node2 takes what it decrypts: XfrmInNoPols."""
+    _set_states()
+    _policy("node2", "fwd", "allow", update=False)
+    _policy("node2", "in", "allow", update=False)
+    try:
+        return _told(broken=True)
+    finally:
+        _policy("node2", "fwd", "allow")
+        _policy("node2", "in", "allow")

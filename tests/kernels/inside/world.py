@@ -30,7 +30,7 @@ CIDRS = {
     "node2": ("10.244.2.0/24", "fd00:244:2::/64"),
 }
 ASKED = ("links", "addresses", "routes", "rules", "neighbours", "sysctls", "counters", "conntrack",
-         "wireguard", "wireguard-peers", "xfrm", "xfrm-errors")  # fmt: skip
+         "wireguard", "wireguard-peers", "xfrm", "xfrm-policies", "xfrm-errors")  # fmt: skip
 ASKED_OF_PODS = ("links", "addresses", "routes", "rules", "neighbours")
 PROGRAMS = (("iptables-save", "-c"), ("ip6tables-save", "-c"))
 _PORT = 53
@@ -214,15 +214,19 @@ def answered(version: int = 4, patience: float = _PATIENCE_S) -> bool:
             return False
 
 
-def records() -> dict[str, list[tuple[list[str], int, str, str]]]:
-    """What the node side answers of each node and pod: argv, exit code, stdout and error."""
+def records(*further: str) -> dict[str, list[tuple[list[str], int, str, str]]]:
+    """What the node side answers of each node and pod: argv, exit code, stdout and error.
+
+    Args:
+        *further: questions to the nodes besides.
+    """
     told = {}
     for pod in PODS:
         with netns.inside(f"/run/netns/{pod}"):
             told[pod] = [_asked(node_argv(name)) for name in ASKED_OF_PODS]
     for node in NODES:
         with netns.inside(f"/run/netns/{node}"):
-            told[node] = [_asked(node_argv(name)) for name in ASKED]
+            told[node] = [_asked(node_argv(name)) for name in (*ASKED, *further)]
         for argv in PROGRAMS:
             told[node].append((list(argv), 0, run(node, *argv), ""))
     return told
@@ -233,14 +237,17 @@ def _asked(argv: tuple[str, ...]) -> tuple[list[str], int, str, str]:
     return list(argv), answer.exit_code, answer.stdout.decode(), answer.error
 
 
-def seen(*versions: int, broken: bool = False, **more: Any) -> dict[str, Any]:
+def seen(
+    *versions: int, broken: bool = False, further: tuple[str, ...] = (), **more: Any
+) -> dict[str, Any]:
     """What a check tells: whether traffic is answered, and then what the kernels say.
 
     Args:
         *versions: IP versions that are tried.
         broken: no answer is expected, so it is not waited for as long.
+        further: questions to the nodes besides.
         **more: told as well.
     """
     patience = _BRIEFLY_S if broken else _PATIENCE_S
     told = {f"answered{version}": answered(version, patience) for version in versions}
-    return {**told, "records": records(), **more}
+    return {**told, "records": records(*further), **more}

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.path.stages import outer
+from kubectl_ebpfnet.explain.path.stages import ipsec_policies, outer
 from kubectl_ebpfnet.explain.path.stages.wireguard import restart
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
 from kubectl_ebpfnet.explain.views import cite
@@ -58,11 +58,17 @@ def seal(
     _count(walk, node)
     if not states.known:
         walk.presumed.add(f"IPsec's states on {here.node} (`{_LIST}`)")
+        encrypted = ipsec_policies.lets_out(walk, here, node, None, restart(here.node))
+        if not encrypted:
+            return here if encrypted is False else None
         _hop(walk, here, address_text(walk.cluster, end), evidence)
         return here.to(here.stage, encrypted=TITLE)
     ends, version = _ends(walk, far, end), flow.destination.version
     leading = [state for state in states.facts if state.destination in ends]
     state = _used([s for s in leading if s.destination.version == version], entry.encrypt_key)
+    encrypted = ipsec_policies.lets_out(walk, here, node, state, restart(here.node))
+    if not encrypted:
+        return here if encrypted is False else None
     if not leading and not _of_nobody(walk, states.facts):
         what = f"no IPsec state leads to {far or end}"
         _drop(walk, here, what, evidence + cite.whole(states.record))
@@ -181,6 +187,7 @@ def unseal(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketState 
     evidence = cite.of(states.record, found.span) if found is not None else ()
     inside = here.to(here.stage, packet=packet, sealed=None, encrypted="")
     _decrypted(walk, inside, found, evidence)
+    ipsec_policies.lets_in(walk, inside, node, restart(here.node))
     return inside
 
 
