@@ -22,12 +22,13 @@ from kubectl_ebpfnet.explain.path.endings import (
 )
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
 from kubectl_ebpfnet.explain.path.presumed import Presumed
+from kubectl_ebpfnet.explain.path.redirect import Redirect
 from kubectl_ebpfnet.explain.path.wrong_port import Remedy
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import Backend, Endpoint
 from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.kernel import Route
-from kubectl_ebpfnet.model.net import Address, Flow
+from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import (
     Attempt,
     Contradiction,
@@ -46,7 +47,6 @@ from kubectl_ebpfnet.model.path import (
     Target,
     TrackedFlow,
 )
-from kubectl_ebpfnet.model.proxy import EndpointRule
 
 Where = tuple[HopPlace, str, str, HopKind]
 """The first four arguments of hop() and drop()."""
@@ -147,35 +147,6 @@ class Choice:
     service: str
     taken: str
     others: tuple[Backend, ...]
-
-
-@dataclass
-class Redirect:
-    """A policy's redirection of a packet to an L7 proxy of its node.
-
-    Attributes:
-        node: its name.
-        endpoint_id: whose policy.
-        direction: `ingress` or `egress`, seen from the endpoint.
-        port: of the proxy.
-        flow: the packet's, as its sender sent it to the proxy.
-        rules: of the policies that make it; () where they are not known.
-        title: the proxy in words, once it is known.
-        passes: what it lets pass in words, "" where that is not known.
-        hop: number of the hop before the packet was handed to the proxy, 0 where it was not.
-        unseen: no table shows that the destination answered the proxy.
-    """
-
-    node: str
-    endpoint_id: int
-    direction: str
-    port: int
-    flow: Flow
-    rules: tuple[EndpointRule, ...] = ()
-    title: str = "the L7 proxy"
-    passes: str = ""
-    hop: int = 0
-    unseen: bool = False
 
 
 @dataclass

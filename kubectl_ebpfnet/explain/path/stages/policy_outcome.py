@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from kubectl_ebpfnet.explain.path import fqdn, policy, room
-from kubectl_ebpfnet.explain.path.stages import policy_map
+from kubectl_ebpfnet.explain.path.redirect import Redirect
+from kubectl_ebpfnet.explain.path.stages import looked_up_names, policy_map
 from kubectl_ebpfnet.explain.path.stages.policy_names import REALIZED, Names
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
-from kubectl_ebpfnet.explain.path.state import PathBuilder, Redirect
+from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.names import identity_name, identity_text
-from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.kube import AGENT_LABEL
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, Severity, State
 from kubectl_ebpfnet.model.proxy import EndpointRule
@@ -207,7 +207,7 @@ def denied(
     cause = f"{on}: {named.cause if named.by else rule}"
     cause += f"; which policy denies it is not known: {named.unknown}" if named.unknown else ""
     cause += f"; {behind}" if behind and named.by else ""
-    looked_up = _not_looked_up(walk, subject, verdict, named)
+    looked_up = looked_up_names.why_denied(walk, subject, verdict, named)
     if looked_up is not None:
         evidence += looked_up.evidence
         cause += f"; {looked_up.text}"
@@ -229,27 +229,6 @@ def denied(
         or _fix(walk, subject, verdict, named),
         object=named.object,
     )
-
-
-def _not_looked_up(
-    walk: PathBuilder, subject: PolicySubject, verdict: policy.PolicyVerdict, named: Names
-) -> fqdn.NotLookedUp | None:
-    """Return why names of toFQDNs do not allow a packet that no entry of the map allows; None where
-    no rule has any for its port, or it stays in the cluster."""
-    address = subject.packet.flow.destination
-    if verdict.entry is not None or subject.direction != "egress":
-        return None
-    if walk.cluster.in_cluster(address):
-        return None
-    rules = subject.node.having(q.ENDPOINT_RULES, subject.endpoint_id, "endpoint_id")
-    at_port = [r for r in rules if r.port in (0, subject.port) and r.direction == "egress"]
-    names = tuple(dict.fromkeys((*named.fqdns, *(n for rule in at_port for n in rule.names))))
-    if not names:
-        return None
-    why = fqdn.why_not(subject.node, subject.endpoint_id, names, address, walk.ends.name_asked)
-    if why.unread is not None:
-        walk.wanted.append((subject.node.name, why.unread))
-    return why
 
 
 def _enforced(subject: PolicySubject) -> bool | None:

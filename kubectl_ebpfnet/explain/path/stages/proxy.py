@@ -19,9 +19,10 @@ from kubectl_ebpfnet.explain.kernel import sockets
 from kubectl_ebpfnet.explain.path import fqdn
 from kubectl_ebpfnet.explain.path.own_source import own_source
 from kubectl_ebpfnet.explain.path.presumed import Look
+from kubectl_ebpfnet.explain.path.redirect import Redirect
 from kubectl_ebpfnet.explain.path.stages import outer, proxy_rules
 from kubectl_ebpfnet.explain.path.stages.hook_tables import tables_of
-from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Redirect, Stage
+from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
-from kubectl_ebpfnet.explain.path.state import Redirect
+from kubectl_ebpfnet.explain.path.redirect import Redirect
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q

@@ -1,0 +1,37 @@
+"""Why toFQDNs does not allow a packet that a policy denies (path/fqdn.py)."""
+
+from __future__ import annotations
+
+from kubectl_ebpfnet.explain.path import fqdn, policy
+from kubectl_ebpfnet.explain.path.stages.policy_names import Names
+from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
+from kubectl_ebpfnet.explain.path.state import PathBuilder
+from kubectl_ebpfnet.model import catalogue as q
+
+
+def why_denied(
+    walk: PathBuilder, subject: PolicySubject, verdict: policy.PolicyVerdict, named: Names
+) -> fqdn.NotLookedUp | None:
+    """Return why names of toFQDNs do not allow a packet that no entry of the map allows; None where
+    no rule has any for its port, or it stays in the cluster.
+
+    Args:
+        walk: takes what is to be read.
+        subject: whose policy is asked about what.
+        verdict: of its map.
+        named: what the policies add.
+    """
+    address = subject.packet.flow.destination
+    if verdict.entry is not None or subject.direction != "egress":
+        return None
+    if walk.cluster.in_cluster(address):
+        return None
+    rules = subject.node.having(q.ENDPOINT_RULES, subject.endpoint_id, "endpoint_id")
+    at_port = [r for r in rules if r.port in (0, subject.port) and r.direction == "egress"]
+    names = tuple(dict.fromkeys((*named.fqdns, *(n for rule in at_port for n in rule.names))))
+    if not names:
+        return None
+    why = fqdn.why_not(subject.node, subject.endpoint_id, names, address, walk.ends.name_asked)
+    if why.unread is not None:
+        walk.wanted.append((subject.node.name, why.unread))
+    return why
