@@ -193,6 +193,25 @@ def test_the_agent_lists_the_annotations_that_it_heeds() -> None:
         assert expected(bundle, "n1").source == source
 
 
+@pytest.mark.parametrize(
+    ("more", "answers"),
+    [
+        ({"enable_host_firewall": "true", "routing_mode": "tunnel"}, "unknown"),
+        ({"enable_host_firewall": "true", "routing_mode": "native"}, "yes"),
+        ({"enable_host_firewall": "false", "routing_mode": "tunnel"}, "yes"),
+        ({"routing_mode": "tunnel"}, "yes"),
+    ],
+)
+def test_with_the_host_firewall_answers_come_back_in_the_tunnel(
+    more: dict[str, str], answers: str
+) -> None:
+    """And so into the stack of the node that sends, where the probe hears nothing."""
+    settings = config(kube_proxy_replacement="true", bpf_lb_mode="snat", **more)
+    found = expected(cluster(service("Cluster"), REMOTE, settings=settings), "n1")
+    assert found.answers == answers
+    assert ("in the tunnel" in found.why) == (answers == "unknown")
+
+
 def test_with_dsr_an_endpoint_on_the_node_that_sends_is_not_heard() -> None:
     """It answers the client from its own node, which is the one that sends: not over the wire."""
     dsr = cilium("dsr")

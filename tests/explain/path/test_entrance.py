@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.explain.lb.lb_bundle import (
     ADDRESSES,
     ADDRESSES6,
     VIP,
+    VIP6,
     api,
     cluster,
     endpoint,
@@ -162,6 +164,24 @@ def test_a_load_balancer_that_sends_to_node_ports(ingress: dict[str, str]) -> No
     far = far_address(view, asked(), sender_of(view, asked(), "n2"))
     assert (str(far.address), far.port) == (ADDRESSES["n2"], 30080)
     assert "to which load-balancer" in far.note
+
+
+@pytest.mark.parametrize(
+    ("client", "address", "own"),
+    [("203.0.113.9", VIP, ADDRESSES["n1"]), ("2001:db8:9::9", VIP6, ADDRESSES6["n1"])],
+)
+def test_a_client_has_the_address_of_its_ip_version(client: str, address: str, own: str) -> None:
+    nodes = tuple(node(name, dual=True) for name in ADDRESSES)
+    both = service("Cluster", ingress=[{"ip": VIP}, {"ip": VIP6}])
+    for web, far in (
+        (both, (address, 80)),
+        (service("", type="NodePort", ingress=[]), (own, 30080)),
+    ):
+        view = ClusterView(cluster(web, endpoint("n1"), nodes=nodes))
+        request = replace(asked(), source_address=ip_address(client))
+        assert set(ways_in(view, request).nodes) == set(ADDRESSES)
+        found = far_address(view, request, sender_of(view, request, "n1"))
+        assert (str(found.address), found.port) == far
 
 
 def lease(holder: str, name: str = "cilium-l2announce-default-web-lb") -> Record:
