@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup, Search
@@ -57,26 +58,10 @@ def find(
         over = search.passed_over(node[q.LB_MAP].facts)
         found = _of_kubernetes(search, *owner)
         return found if over is None else _left_alone(node, found, over)
-    backends = kinds.merged(listed, mapped)
-    found = ServiceAddress(
-        address,
-        frontend.port,
-        protocol,
-        frontend.type,
-        (listed or frontend).namespace,
-        (listed or frontend).name,
-        frontend.rev_nat,
-        not unmapped,
-        backends,
-        _evidence(node, listed, mapped),
-        missing=_torn(node, mapped),
-        mapped=frozenset(map(kinds.place, mapped.backends)) if mapped is not None else None,
-        flags=frontend.flags,
-        proxy_port=frontend.proxy_port,
-        unresolved=frontend.unresolved,
-        slotted=_slotted(node),
-        by_protocol=any(f.protocol is not None for f in node[q.LB_MAP].facts),
-    )
+    found = replace(_of_cilium(search, listed, mapped), in_cilium=not unmapped)
+    if owner is None and frontend.address.is_unspecified:  # a node port by loopback
+        of_nodes = (_owner(cluster, each, port, protocol) for each in cluster.node_addresses)
+        owner = next(filter(None, islice(of_nodes, 1)), None)
     checked = None if owner is not None else _health_check_of(cluster, found)
     if checked is not None and not found.name:
         found = replace(found, namespace=checked.namespace, name=f"{checked.name}:{HEALTH_CHECK}")
@@ -91,6 +76,31 @@ def find(
             backends=kinds.ending(found.backends, sliced),
         )
     return found
+
+
+def _of_cilium(search: Search, listed: Frontend | None, mapped: Frontend | None) -> ServiceAddress:
+    """Return a frontend of the agent's list, or of the map, or of both."""
+    node, frontend = search.node, mapped or listed
+    assert frontend is not None
+    return ServiceAddress(
+        search.address,
+        frontend.port,
+        search.protocol,
+        frontend.type,
+        (listed or frontend).namespace,
+        (listed or frontend).name,
+        frontend.rev_nat,
+        None,
+        kinds.merged(listed, mapped),
+        _evidence(node, listed, mapped),
+        missing=_torn(node, mapped),
+        mapped=frozenset(map(kinds.place, mapped.backends)) if mapped is not None else None,
+        flags=frontend.flags,
+        proxy_port=frontend.proxy_port,
+        unresolved=frontend.unresolved,
+        slotted=_slotted(node),
+        by_protocol=any(f.protocol is not None for f in node[q.LB_MAP].facts),
+    )
 
 
 def _health_check_of(cluster: ClusterView, found: ServiceAddress) -> Service | None:

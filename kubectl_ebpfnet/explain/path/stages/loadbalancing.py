@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.explain.path import agent_behind
 from kubectl_ebpfnet.explain.path import backends as kinds
@@ -62,46 +62,92 @@ def rewrite(
         to_envoy(walk, packet, service, where)
         return None
     _unread(walk, packet, service, where)
-    tracked = tracked or walk.tracked
-    forced = walk.forced if walk.forced in service.usable else None
-    chosen = backend_of(tracked, service) if forced is None else None
     if not service.usable and not service.missing:
         return without_backend(walk, packet, service, where, how, external=external)
-    if chosen is not None:
-        target: tuple[Address, int | None] = (chosen.destination, chosen.destination_port)
-        # Without an entry that names the frontend, the flow may have gone to the backend directly.
-        state = State.OBSERVED if _names_frontend(tracked) else State.DERIVED
-        evidence = service.evidence + (tracked.evidence if tracked else ())
-    elif service.usable:
-        followed = forced or _first(walk, service)
-        target, state, evidence = kinds.place(followed), State.DERIVED, service.evidence
-    else:
+    chosen = _chosen(walk, service, tracked or walk.tracked)
+    if chosen is None:
         _not_known(walk, packet, service, where)
         return None
-    flow = packet.flow.with_destination(*target)
+    flow = packet.flow.with_destination(*chosen.target)
     # A source that is translated later gets its port from that translation.
-    same_source = chosen is not None and chosen.source == flow.source
-    if chosen is not None and same_source and chosen.source_port is not None:
-        flow = replace(flow, source_port=chosen.source_port)
+    seen = chosen.seen
+    if seen is not None and seen.source == flow.source and seen.source_port is not None:
+        flow = replace(flow, source_port=seen.source_port)
     packet = replace(packet, flow=flow)
-    node = walk.cluster.node(where[2])
     named = {kinds.place(end) for end in service.sliced or ()}
-    other = None if target in named else cluster_of(node, target[0])
-    text = f"{service.title} → {endpoint_text(*target)} {how}"
-    text += _how_chosen(service, target, state, other)
-    _translated(walk, packet, service, where, text, state, evidence)
-    if service.redirects_locally and any(b.address == packet.flow.source for b in service.backends):
-        walk.presumed.add(
-            f"that cilium_skip_lb{packet.flow.source.version} of {where[2]} has nothing of the "
-            "pod, a backend of the local redirect policy itself (skipRedirectFromBackend)"
-        )
-    gone = next((b for b in service.backends if kinds.place(b) == target), None)
-    if gone is not None and service.in_cilium and other is None and service.is_stale(gone):
-        agent_behind.note_stale(walk, service, gone, where[2])
+    node = walk.cluster.node(where[2])
+    other = None if chosen.target in named else cluster_of(node, chosen.target[0])
+    text = f"{service.title} → {endpoint_text(*chosen.target)} {how}"
+    text += _how_chosen(service, chosen.target, chosen.state, other)
+    _translated(walk, packet, service, where, text, chosen.state, chosen.evidence)
+    _weigh(walk, packet, service, where[2], is_elsewhere=other is not None)
     if walk.choice is None and len(service.usable) > 1:
-        others = tuple(b for b in service.usable if kinds.place(b) != target)
-        walk.choice = Choice(len(walk.hops), service.title, endpoint_text(*target), others)
+        others = tuple(b for b in service.usable if kinds.place(b) != chosen.target)
+        end = endpoint_text(*chosen.target)
+        walk.choice = Choice(len(walk.hops), service.title, end, others)
     return packet
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The backend that is followed.
+
+    Attributes:
+        target: its address and port.
+        state: OBSERVED where a flow shows it.
+        evidence: the proof.
+        seen: the flow to it that a table has, None without one.
+    """
+
+    target: tuple[Address, int | None]
+    state: State
+    evidence: tuple[Evidence, ...]
+    seen: Flow | None = None
+
+
+def _chosen(
+    walk: PathBuilder, service: ServiceAddress, tracked: TrackedFlow | None
+) -> _Chosen | None:
+    """Return the backend to follow: the newest flow's where a new connection may go there too; None
+    where none is known."""
+    forced = walk.forced if walk.forced in service.usable else None
+    seen = backend_of(tracked, service) if forced is None else None
+    if seen is not None and service.mapped is not None and not service.missing:
+        now = {kinds.place(b) for b in service.usable}
+        seen = seen if (seen.destination, seen.destination_port) in now else None
+    if seen is not None and tracked is not None:
+        # Without an entry that names the frontend, the flow may have gone to the backend directly.
+        state = State.OBSERVED if _names_frontend(tracked) else State.DERIVED
+        end = (seen.destination, seen.destination_port)
+        return _Chosen(end, state, service.evidence + tracked.evidence, seen)
+    if not service.usable:
+        return None
+    followed = forced or _first(walk, service)
+    return _Chosen(kinds.place(followed), State.DERIVED, service.evidence)
+
+
+def _weigh(
+    walk: PathBuilder, packet: Packet, service: ServiceAddress, node: str, *, is_elsewhere: bool
+) -> None:
+    """Note what speaks against the backend that is followed.
+
+    Args:
+        walk: its last hop balances.
+        packet: on its way to the backend.
+        service: the frontend.
+        node: that balances.
+        is_elsewhere: the backend is a pod of another cluster.
+    """
+    flow = packet.flow
+    if service.redirects_locally and any(b.address == flow.source for b in service.backends):
+        walk.presumed.add(
+            f"that cilium_skip_lb{flow.source.version} of {node} has nothing of the pod, a backend "
+            "of the local redirect policy itself (skipRedirectFromBackend)"
+        )
+    target = (flow.destination, flow.destination_port)
+    gone = next((b for b in service.backends if kinds.place(b) == target), None)
+    if gone is not None and service.in_cilium and not is_elsewhere and service.is_stale(gone):
+        agent_behind.note_stale(walk, service, gone, node)
 
 
 def _first(walk: PathBuilder, service: ServiceAddress) -> Backend:

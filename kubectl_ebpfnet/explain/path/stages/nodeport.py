@@ -50,15 +50,7 @@ def balance(
         walk.cluster, node.name, flow.destination, flow.destination_port, flow.protocol,
         Lookup.DEVICE,
     )  # fmt: skip
-    # The agent's list names NodePorts by their wildcard alone, so it shows no frontend of a device.
-    unread = not node[q.LB_MAP].known and (service is None or not service.in_cilium)
-    if unread and (service is not None or _may_lead_to_a_pod(walk, node, flow)):
-        end = endpoint_text(flow.destination, flow.destination_port)
-        walk.hop(
-            *where, f"{end}: a frontend or the node's own", State.UNKNOWN, here.packet,
-            reason=f"whether the load-balancer of {node.name} has {end} is not known: "
-            f"{node[q.LB_MAP].missing}", decides=Decides.WAY,
-        )  # fmt: skip
+    if _is_unread(walk, here, node, service, where):
         return here
     if service is None:
         return here if not _closed(walk, here, node, device) else None
@@ -80,6 +72,28 @@ def balance(
         sent = here.to(here.stage, packet=packet, by_xdp=by_xdp)
         return _to_other_node(walk, sent, node, service, device)
     return here.to(here.stage, packet=packet)
+
+
+def _is_unread(
+    walk: PathBuilder,
+    here: PacketState,
+    node: NodeView,
+    service: ServiceAddress | None,
+    where: Where,
+) -> bool:
+    """Say that the node's map was not read, where it may have the packet's destination."""
+    flow = here.packet.flow
+    # The agent's list names NodePorts by their wildcard alone, so it shows no frontend of a device.
+    unread = not node[q.LB_MAP].known and (service is None or not service.in_cilium)
+    if not unread or (service is None and not _may_lead_to_a_pod(walk, node, flow)):
+        return False
+    end = endpoint_text(flow.destination, flow.destination_port)
+    walk.hop(
+        *where, f"{end}: a frontend or the node's own", State.UNKNOWN, here.packet,
+        reason=f"whether the load-balancer of {node.name} has {end} is not known: "
+        f"{node[q.LB_MAP].missing}", decides=Decides.WAY,
+    )  # fmt: skip
+    return True
 
 
 def _drop_cluster_ip(
