@@ -17,6 +17,8 @@ from kubectl_ebpfnet.model.net import Network
 
 POD_NAMESPACE = "io.kubernetes.pod.namespace"
 """The label by which Cilium tells the namespace of a pod (pkg/k8s/apis/cilium.io/const.go)."""
+_LONGEST_NAME = 520
+"""Characters of a name and its namespace that are shown; Kubernetes' own are shorter."""
 NAMESPACE_LABELS = "io.cilium.k8s.namespace.labels"
 """The labels of a namespace are labels of its pods' identities below this key."""
 
@@ -199,9 +201,8 @@ class Policy:
     @property
     def title(self) -> str:
         """`NetworkPolicy shop/deny-all`."""
-        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else (
-            f"{self.kind} {self.name}"
-        )  # fmt: skip
+        named = f"{self.namespace}/{self.name}" if self.namespace else self.name
+        return f"{self.kind} {named[:_LONGEST_NAME]}"
 
 
 @dataclass(frozen=True, slots=True)

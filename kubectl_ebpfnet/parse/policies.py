@@ -42,11 +42,11 @@ def policy(value: Any, kind: str, span: Span = NOWHERE) -> Policy:
         span: its place in its record.
     """
     namespace, name = (js.text(value, "metadata", key) for key in ("namespace", "name"))
+    own = js.dig(value, "spec")
     if kind == NETWORK_POLICY:
-        specs = [_kubernetes_spec(js.dig(value, "spec"), namespace)]
+        specs = [_kubernetes_spec(own, namespace)] if isinstance(own, dict) else []
     else:
         listed = enumerate(js.items(value, "specs"))
-        own = js.dig(value, "spec")
         specs = [policy_objects.spec(own, ("spec",), namespace)] if isinstance(own, dict) else []
         specs += [policy_objects.spec(item, ("specs", index), namespace) for index, item in listed]
     conditions = js.items(value, "status", "conditions")
