@@ -97,7 +97,7 @@ def is_at(walk: PathBuilder, node: NodeView, row: EgressGatewayPolicy) -> bool:
 def looked_up_at_the_pod(node: NodeView) -> tuple[bool | None, str]:
     """Tell whether the program of the pod's device looks the policy up; None and the reason where
     nothing tells. A row of the drop counters names the program's file."""
-    if _is_since_1_18(node):
+    if is_since_1_18(node):
         return False, ""
     for row in node[q.METRICS].facts:
         if row.reason == "No egress gateway found" and row.source:
@@ -116,7 +116,7 @@ def past_the_stack(node: NodeView, flow: Flow) -> bool | None:
         node: the gateway.
         flow: of the packet.
     """
-    if _is_since_1_18(node) or looked_up_at_the_pod(node)[0] is False:
+    if is_since_1_18(node) or looked_up_at_the_pod(node)[0] is False:
         return True
     for line in node.lines(q.CONNTRACK, [str(flow.source), expanded(flow.source)]):
         original = line.fact.original
@@ -140,7 +140,8 @@ def _longest(node: NodeView, flow: Flow) -> EgressGatewayPolicy | None:
     return max(hits, key=lambda row: row.destination.prefixlen, default=None)
 
 
-def _is_since_1_18(node: NodeView) -> bool:
+def is_since_1_18(node: NodeView) -> bool:
+    """Tell whether a node has maps that came with Cilium 1.18; False too where none were read."""
     return any(pin.name in _SINCE_1_18 for pin in node[q.BPF_PINS].facts)
 
 

@@ -358,3 +358,11 @@ def test_a_policy_for_others_says_nothing_of_this_packet(spec: dict[str, Any]) -
     changes = [say(node, EGRESS, "") for node in ("node1", "node2")]
     path = ask(changed(HEALTHY, *changes, more=(policies(spec),)), "client", WORLD)
     assert not [f for f in path.findings if "CiliumEgressGatewayPolicy" in f.title]
+
+
+def test_a_row_that_no_policy_asks_for_is_said() -> None:
+    other = {**SPEC, "destinationCIDRs": ["9.9.9.0/24"]}
+    path = ask(changed(HEALTHY, more=(policies(other),)), "client", WORLD)
+    assert (
+        finding(path, "leads the packet to an egress gateway, and no policy").severity == "warning"
+    )

@@ -36,11 +36,13 @@ class Behind:
     Attributes:
         policies: that select the pod and have the row's CIDR; several where their pods overlap.
         unread: why they are not known, "" where they are.
+        stale: every policy was read, and none is behind the row.
         evidence: of the objects.
     """
 
     policies: tuple[EgressPolicy, ...] = ()
     unread: str = ""
+    stale: bool = False
     evidence: tuple[Evidence, ...] = ()
 
     @property
@@ -74,8 +76,10 @@ def behind(walk: PathBuilder, row: EgressGatewayPolicy) -> Behind:
         and _selects(walk, policy, party).matches is not False
     )
     if not found:
-        return Behind(unread="no policy that was read selects the pod and has this CIDR")
-    return Behind(found, "", tuple(each for policy in found for each in _cite(walk, policy)))
+        none = "no policy that was read selects the pod and has this CIDR"
+        return Behind(unread=none, stale=True, evidence=_whole_list(walk))
+    cited = tuple(each for policy in found for each in _cite(walk, policy))
+    return Behind(found, evidence=cited)
 
 
 def without_row(walk: PathBuilder, node: NodeView, destination: Address) -> None:
@@ -110,9 +114,19 @@ def without_row(walk: PathBuilder, node: NodeView, destination: Address) -> None
         )
 
 
-def say_unnamed(walk: PathBuilder, found: Behind) -> None:
-    """Say why the policy behind a row is not known by name."""
-    if found.unread:
+def say_unnamed(walk: PathBuilder, node: NodeView, found: Behind) -> None:
+    """Say why the policy behind a row of a node's map has no name, or that there is none."""
+    if found.stale and egress.is_since_1_18(
+        node
+    ):  # before, a CiliumEgressNATPolicy may be behind it
+        walk.finding(
+            Severity.WARNING,
+            f"the map of {node.name} leads the packet to an egress gateway, and no policy does",
+            "The policy that selected the pod is gone, or was changed, and the agent did not take "
+            f"that in: see its log. `{node.cilium('bpf egress list')}` shows the row.",
+            found.evidence,
+        )
+    elif found.unread:
         walk.finding(
             Severity.INFO,
             "the egress gateway policy that decides is not known by name",
@@ -176,6 +190,10 @@ def _lists(walk: PathBuilder) -> Iterator[Record]:
     for record in walk.cluster.bundle.at(API):
         if len(record.argv) > 1 and record.argv[1] in RESOURCES:
             yield record
+
+
+def _whole_list(walk: PathBuilder) -> tuple[Evidence, ...]:
+    return cite.whole(next((record for record in _lists(walk) if record.ok), None))
 
 
 def _why_unread(walk: PathBuilder) -> str:

@@ -86,7 +86,7 @@ def at_device(walk: PathBuilder, here: PacketState, node: NodeView) -> PacketSta
     if not _is_from_here(walk, here, node):
         return here
     found = names.behind(walk, row)
-    names.say_unnamed(walk, found)
+    names.say_unnamed(walk, node, found)
     walk.hop(
         *here.in_cilium(HopKind.ROUTE),
         f"{found.hop}: {here.node} itself is the gateway for {row.destination}",
@@ -99,7 +99,7 @@ def _to_gateway(
     walk: PathBuilder, here: PacketState, node: NodeView, row: EgressGatewayPolicy
 ) -> PacketState | None:
     found = names.behind(walk, row)
-    names.say_unnamed(walk, found)
+    names.say_unnamed(walk, node, found)
     evidence = egress.evidence(node, row) + found.evidence
     where = here.in_cilium(HopKind.ROUTE)
     if row.gateway is None:
