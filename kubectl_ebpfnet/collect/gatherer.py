@@ -166,14 +166,20 @@ class Gatherer:
         except ClusterError as error:
             return None, error_sentence(error, self.deadline)
 
-    def look_for_answerers(self, *modes: Mode) -> None:
+    def look_for_answerers(self, *modes: Mode, few: bool = False) -> None:
         """Start to look for agents and for kept node pods, where --node-access or a mode of `modes`
-        takes them; `find_answerers` waits for both."""
+        takes them; `find_answerers` waits for both.
+
+        Args:
+            modes: that are allowed besides.
+            few: a few nodes are asked: where there are many agents, those of these nodes are
+                looked for as they are asked.
+        """
         self.progress("asking the API server")
         allowed = {self.access.mode, *modes}
         by_agent, by_pod = allowed & {Mode.AUTO, Mode.AGENT}, allowed & {Mode.AUTO, Mode.POD}
         self._looking = (
-            self.start(lambda: find_agents(self.api) if by_agent else {}),
+            self.start(lambda: find_agents(self.api, few=few) if by_agent else {}),
             self.start(lambda: find_node_pods(self.api) if by_pod else {}),
         )
 
@@ -183,13 +189,18 @@ class Gatherer:
         by_agent, by_pod = self._looking
         listed = self.tried(by_agent)
         agents = listed[0] or {}
-        self.answerers.set_available(agents, listed[1], self.tried(by_pod, 0.5)[0] or {})
+        kept = self.tried(by_pod, 0.5)[0] or {}
+        self.answerers.set_available(agents, listed[1], kept, self._agent_on)
         namespaces = sorted({agent.namespace for agent in agents.values()})
         self.read(
             partial(self.api.config_map, namespace, "cilium-config")
             for namespace in namespaces or NAMESPACES[:1]
         )
         return agents
+
+    def _agent_on(self, node: str) -> Mapping[str, Pod]:
+        found, _ = self.tried(self.start(lambda: find_agents(self.api, node)))
+        return found or {}
 
     # --- places -----------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ def survey_target(gatherer: Gatherer, target: SurveyTarget, scope: ScopeOf) -> S
         NotFound: the target does not exist.
         ClusterError: the API server cannot be reached, or does not let this user read the target.
     """
-    [name] = survey(gatherer, [target], scope)
+    [name] = survey(gatherer, [target], scope, alone=True)
     bundle = gatherer.bundle()
     if target.kind.lower() == "node":
         return SurveyedTarget(name, "", "", bundle)

@@ -129,7 +129,7 @@ class _Run:
         gatherer, request, api = self.gatherer, self.request, self.gatherer.api
         lines: list[str] = []  # warnings of a thread, printed below
         address = request.destination_address
-        gatherer.look_for_answerers()
+        gatherer.look_for_answerers(few=True)
         source = gatherer.start(lambda: find_sender(api, request, lines.append))
         nodes = gatherer.start(lambda: self._nodes_and_owner(address))
         cilium_nodes = gatherer.start(lambda: api.cilium("ciliumnodes"))

@@ -56,7 +56,12 @@ class SurveyTarget(Protocol):
 
 
 def survey(
-    gatherer: Gatherer, targets: Iterable[SurveyTarget], scope: ScopeOf, ends: Iterable[Pod] = ()
+    gatherer: Gatherer,
+    targets: Iterable[SurveyTarget],
+    scope: ScopeOf,
+    ends: Iterable[Pod] = (),
+    *,
+    alone: bool = False,
 ) -> list[str]:
     """Start to ask targets, whatever the packet; the gatherer yields the records.
 
@@ -66,6 +71,7 @@ def survey(
             agent. A pod's node is asked too.
         scope: says what to ask once the addresses are known.
         ends: as of `ask_places`.
+        alone: the targets tell all that is wanted: no list of the cluster's objects is read.
 
     Returns:
         The targets' names; for a workload, that of the pod that stands for it.
@@ -74,8 +80,9 @@ def survey(
         NotFound: a target does not exist.
         ClusterError: the API server cannot be reached, or does not let this user read a target.
     """
-    gatherer.look_for_answerers()
-    gatherer.read(_lists(gatherer.api))
+    gatherer.look_for_answerers(few=alone)
+    if not alone:
+        gatherer.read(_lists(gatherer.api))
     api, namespace = gatherer.api, gatherer.session.namespace
     names: list[str] = []
     lines: list[str] = []  # warnings of a thread, printed below

@@ -150,7 +150,13 @@ class Api:
     # --- objects by name ------------------------------------------------------------------------
 
     def pods(
-        self, namespace: str = "", *, label_selector: str = "", field_selector: str = ""
+        self,
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = PAGE,
+        first_page: bool = False,
     ) -> Objects:
         """Return the pods of a namespace.
 
@@ -158,11 +164,15 @@ class Api:
             namespace: the namespace, "" for all.
             label_selector: `labelSelector` parameter, "" for none.
             field_selector: `fieldSelector` parameter, "" for none.
+            limit: objects a page.
+            first_page: leave the further pages out.
         """
         return self.list(
             _path_of(CORE, namespace, "pods"),
             label_selector=label_selector,
             field_selector=field_selector,
+            limit=limit,
+            first_page=first_page,
         )
 
     def pod(self, namespace: str, name: str) -> Object:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
+from kubectl_ebpfnet.cluster.agents import FEW
 from kubectl_ebpfnet.cluster.client.api import Api
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.nodepods.deployment import Deployment
@@ -51,6 +52,7 @@ class NodeAnswerers:
         self._deployment: Deployment | None = None
         self._kept_pods: Mapping[str, NodePod] = {}
         self._agents: Mapping[str, Pod] = {}
+        self._agent_on: Callable[[str], Mapping[str, Pod]] | None = None
         self._why_no_agents = ""
         self._deployed_nodes: set[str] = set()
         self._refused: tuple[str, str] | None = None  # why there can be no node pods
@@ -68,7 +70,11 @@ class NodeAnswerers:
         return tuple(self._kept_pods)
 
     def set_available(
-        self, agents: Mapping[str, Pod], why_no_agents: str, kept_pods: Mapping[str, NodePod]
+        self,
+        agents: Mapping[str, Pod],
+        why_no_agents: str,
+        kept_pods: Mapping[str, NodePod],
+        agent_on: Callable[[str], Mapping[str, Pod]] | None = None,
     ) -> None:
         """Set the existing agents and node pods.
 
@@ -76,8 +82,12 @@ class NodeAnswerers:
             agents: by node.
             why_no_agents: why the agents could not be listed, "" when they were.
             kept_pods: node pods of earlier runs, by node.
+            agent_on: looks for the agent of a node that is not among `agents`, where these are a
+                page of many.
         """
         self._agents, self._why_no_agents, self._kept_pods = agents, why_no_agents, kept_pods
+        # During a rollout a node may have two of them.
+        self._agent_on = agent_on if len(agents) > FEW // 2 else None
 
     def forget_kept(self, node: str) -> None:
         """Choose the node pod that an earlier run kept on a node no more, and say so."""
@@ -133,6 +143,8 @@ class NodeAnswerers:
         if kept is not None:
             return NodePodExec(self._session, node_place(node), lambda _: kept)
         if mode is not Mode.POD:
+            if self._agent_on is not None and node not in self._agents:
+                self._agents = {**self._agents, **self._agent_on(node)}
             found = agent_answerer(self._session, self._agents, node, self._why_no_agents)
             if isinstance(found, AgentExec) or mode is Mode.AGENT:
                 return found

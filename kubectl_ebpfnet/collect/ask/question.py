@@ -14,7 +14,7 @@ from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, UDP, Address, endpoint_text, has_ports
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, PodNamespace
 
-NEWEST = 500
+NEWEST = 200
 """Entries that are wanted of flows that differ in the peer alone: which one is the newest is known,
 and what others do."""
 MOST_PEERS = 16

@@ -117,7 +117,7 @@ def _fields(kind: Any) -> dict[str, Any]:
 
 def typed(value: Any, kind: Any) -> Any:
     """Return a decoded JSON value as an object of a model type. Raises ValueError or ParseError."""
-    if kind is Any:
+    if kind is Any or (type(value) is kind and kind in _PLAIN):  # most members
         return value
     origin = get_origin(kind)
     if origin in (Union, UnionType):

@@ -8,7 +8,7 @@ import shutil
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,7 +17,12 @@ import pytest
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
-from kubectl_ebpfnet.model.protocol.questions import FlowFilter, NodeRequest, node_argv
+from kubectl_ebpfnet.model.protocol.questions import (
+    FlowFilter,
+    LeftOut,
+    NodeRequest,
+    node_argv,
+)
 from kubectl_ebpfnet.node.bpf import syscall
 from kubectl_ebpfnet.node.cilium import ct as cilium_ct
 from kubectl_ebpfnet.node.cilium import layout_tuple as node_layouts
@@ -256,6 +261,91 @@ def test_a_flow_that_is_wholly_known_is_not_searched_for(
     monkeypatch.setattr(syscall.Map, "batches", scanned)
     monkeypatch.setattr(syscall.Map, "items", scanned)
     assert bag(ct(wanted)) == expected
+
+
+def newest(
+    function: Callable[[NodeRequest], Iterator[object]],
+    flows: tuple[FlowFilter, ...],
+    beside: tuple[FlowFilter, ...],
+    most: int,
+) -> tuple[list[object], LeftOut]:
+    """The facts of an answer that is cut, and what was left out."""
+    said = list(function(NodeRequest(1, ("ebpfnet-node", "x"), None, flows, beside, most)))
+    left_out = [one for one in said if isinstance(one, LeftOut)]
+    facts = [one for one in said if not isinstance(one, LeftOut)]
+    return facts, left_out[0] if left_out else LeftOut()
+
+
+@pytest.mark.parametrize(("version", "sizes"), [(4, (14, 56)), (6, (38, 56))])
+def test_of_many_entries_the_newest_come_and_the_others_are_counted(
+    pins: Pins, monkeypatch: pytest.MonkeyPatch, version: int, sizes: tuple[int, int]
+) -> None:
+    pod, peer, other = (
+        ("10.0.0.1", "192.0.2.1", "192.0.2.2")
+        if version == 4
+        else ("fd00::1", "fd01::1", "fd01::2")
+    )
+    draw = random.Random(version)
+    ends = [(peer, 80), (peer, 443), (other, 80)]
+    entries = {}
+    for number in range(9000):
+        host, port = ends[number % 3]
+        to = f"{host}:{port}" if version == 4 else f"[{host}]:{port}"
+        by = f"{pod}:{2000 + number}" if version == 4 else f"[{pod}]:{2000 + number}"
+        way = "IN" if number % 7 == 0 else "OUT"
+        reports = (draw.randrange(1, 1 << 31), draw.randrange(1, 1 << 31))
+        one, two = (to, by) if way == "IN" else (by, to)
+        entries[ct_key(6, way, one, two)] = ct_value(reports=reports)
+    pins.make(CT4 if version == 4 else CT6, *sizes, entries, HASH, 16384)
+    everything = ct()
+    assert len(everything) == 9000
+    own = FlowFilter(ip_address(pod), None, ip_address(peer), 80, 6)
+    beside = FlowFilter(ip_address(pod), protocol=6)
+
+    def latest(entry: CtEntry) -> int:
+        return max(entry.last_rx_report or 0, entry.last_tx_report or 0)
+
+    for batches in (True, False):
+        if not batches:
+            monkeypatch.setattr(syscall.Map, "batches", _no_batches)
+        found, left_out = newest(cilium_ct.entries, (own,), (beside,), 50)
+        mine = [e for e in everything if own.fits(e.flow)]
+        others = [e for e in everything if not own.fits(e.flow)]
+        expected = sorted(mine, key=latest)[-50:] + sorted(others, key=latest)[-50:]
+        assert bag(found) == bag(expected)  # type: ignore[arg-type]
+        assert left_out == LeftOut(3000 - 50, 6000 - 50)
+    found, left_out = newest(cilium_ct.entries, (own,), (), 5000)
+    assert (len(found), left_out) == (3000, LeftOut())
+
+
+def _no_batches(*_: object) -> Iterator[tuple[int, memoryview, memoryview]]:
+    raise Unsupported("no batches", 524)
+    yield
+
+
+def test_of_many_translations_the_newest_come(pins: Pins) -> None:
+    now = int(time.clock_gettime(time.CLOCK_MONOTONIC))
+    entries = {}
+    for number in range(3000):
+        client, server, node = (
+            f"10.0.0.1:{2000 + number}",
+            "1.1.1.1:443",
+            f"172.18.0.2:{9000 + number}",
+        )
+        entries[nat_key(6, "OUT", client, server)] = nat_value(node, now - number)
+        entries[nat_key(6, "IN", server, node)] = nat_value(client, now - number)
+    entries[nat_key(6, "OUT", "10.0.0.9:1", "1.1.1.1:443")] = nat_value("172.18.0.3:1", now)
+    pins.make(NAT4, 14, 40, entries, HASH, 8192)
+    own = FlowFilter(ip_address("10.0.0.1"), None, ip_address("1.1.1.1"), 443, 6)
+    found, left_out = newest(cilium_nat.entries, (own,), (), 20)
+    assert left_out == LeftOut(6000 - 20)
+    ports = {e.flow.source_port or 0 for e in found if isinstance(e, NatEntry)} - {443}
+    assert ports == set(range(2000, 2010))
+    # The ports that are in use were counted in the same pass.
+    used = cilium_nat.sources_to((6, ip_address("1.1.1.1"), 443))
+    assert {str(source): flows for source, flows in used.items()} == {
+        "172.18.0.2": 3000, "172.18.0.3": 1,
+    }  # fmt: skip
 
 
 def test_the_answer_is_what_a_record_holds(pins: Pins) -> None:
