@@ -47,11 +47,12 @@ _COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")  # of the reader's o
 _FILTER = "CTA_FILTER"
 _WHAT = "read the connection tracking table"
 _ReadFilter = Callable[[bytes], bool] | None
-SMALL = 5000
+SMALL = 2000
 """Entries of a table of which what stands beside the requested flows is sent too."""
 _MOST_FILTERS = 4
 """Flows for each of which the kernel is asked on its own, by four dumps."""
 _TIMEOUT = struct.pack("=HH", 8, 7)  # CTA_TIMEOUT, a number of 4 bytes
+_ID = struct.pack("=HH", 8, 12)  # CTA_ID
 
 
 def entries(request: NodeRequest) -> Iterator[ConntrackEntry | LeftOut]:
@@ -84,43 +85,58 @@ def entries(request: NodeRequest) -> Iterator[ConntrackEntry | LeftOut]:
 
 
 def _newest(request: NodeRequest) -> Iterator[ConntrackEntry | LeftOut]:
-    """Yield the newest entries of the requested flows, then how many were left out."""
+    """Yield the newest entries of the requested flows, then how many were left out.
+
+    A small table is read whole, by one dump: each of the kernel's filters goes over the entries of
+    all network namespaces.
+    """
     there = count()
-    beside = request.beside if there <= SMALL or not request.flows else ()
-    wanted = [(False, flow) for flow in request.flows] + [(True, flow) for flow in beside]
+    small = there <= SMALL or not request.flows
     groups: dict[object, list[FlowFilter]] = {}
-    for is_beside, flow in wanted:
+    for is_beside, flow in [
+        *((False, flow) for flow in request.flows),
+        *((True, flow) for flow in request.beside if small),
+    ]:
         any_peer = flow.peer is None
         alike = (is_beside, flow.address, flow.port, flow.peer_port, flow.protocol, any_peer)
         groups.setdefault(alike, []).append(flow)
+    wanted = list(groups.values())
+    kept: list[list[tuple[int, int, ConntrackEntry]]] = [[] for _ in wanted]
+    fitting = [0] * len(wanted)
+    every = [flow for flows in wanted for flow in flows]
     seen: set[bytes] = set()
-    missing, sent = [0, 0], 0
-    for flows in groups.values():
-        fitting = 0
-        kept: list[tuple[int, int, bytes]] = []
-        for raw in _messages(flows):
-            key = raw[4 : 4 + _length(raw)]
-            if key in seen:
+    for raw in _messages(every, whole=small):
+        key, left = _key(raw), _time_left(raw)
+        if key in seen:
+            continue
+        seen.add(key)
+        # Of long tables the kernel sends no others: they are decoded if they are new enough.
+        if len(wanted) == 1 and not small and len(kept[0]) == request.newest:
+            fitting[0] += 1
+            if left <= kept[0][0][0]:
                 continue
-            seen.add(key)
-            fitting += 1
-            one = (_time_left(raw), fitting, raw)
-            (heappush if len(kept) < request.newest else heappushpop)(kept, one)
-        for _, _, raw in sorted(kept, key=itemgetter(1)):
-            entry = conntrack_message.entry(raw, 0, len(raw))
+            fitting[0] -= 1
+        entry = conntrack_message.entry(raw, 0, len(raw))
+        for number, flows in enumerate(wanted):
             if any(flow.fits(entry.original, entry.reply) for flow in flows):
-                sent += 1
-                yield entry
-        missing[flows[0] not in request.flows] += fitting - len(kept)
-    if not beside and request.beside:
-        missing[1] = max(0, there - sent - missing[0])
+                fitting[number] += 1
+                put = heappush if len(kept[number]) < request.newest else heappushpop
+                put(kept[number], (left, len(seen), entry))
+                break
+    missing = [0, 0]
+    for number, flows in enumerate(wanted):
+        yield from (entry for _, _, entry in sorted(kept[number], key=itemgetter(1)))
+        missing[flows[0] not in request.flows] += fitting[number] - len(kept[number])
+    if request.beside and not small:
+        missing[1] = max(0, there - sum(fitting))
     if any(missing):
         yield LeftOut(*missing)
 
 
-def _length(raw: bytes) -> int:
-    """Return the length of a message's first attribute, the original tuple."""
-    return int.from_bytes(raw[4:6], sys.byteorder)
+def _key(raw: bytes) -> bytes:
+    """Return what tells a message's entry: its first attribute, the original tuple, and its id."""
+    at = raw.find(_ID)
+    return raw[4 : 4 + int.from_bytes(raw[4:6], sys.byteorder)] + raw[at : at + 8]
 
 
 def _time_left(raw: bytes) -> int:
@@ -229,14 +245,14 @@ def _by_filtered_dumps(flows: list[FlowFilter]) -> Iterator[ConntrackEntry]:
             yield entry
 
 
-def _messages(flows: list[FlowFilter]) -> Iterator[bytes]:
+def _messages(flows: list[FlowFilter], *, whole: bool = False) -> Iterator[bytes]:
     """Yield the kernel's messages of entries that may match one of the flows; some come
-    repeatedly."""
+    repeatedly, unless the whole table is read."""
     asked = flows
     if len(flows) > _MOST_FILTERS:  # of some peers each: one dump for all of them
         asked = list(dict.fromkeys(replace(flow, peer=None, peer_port=None) for flow in flows))
     filters = list(dict.fromkeys(f for flow_filter in asked for f in _tuple_filters(flow_filter)))
-    if _EVERYTHING in filters:
+    if whole or _EVERYTHING in filters:
         filters = [_EVERYTHING]
     ends = [(flow_filter.address, flow_filter.peer) for flow_filter in flows]
     needles = [tuple(end.packed for end in pair if end is not None) for pair in ends]

@@ -22,7 +22,7 @@ from kubectl_ebpfnet.errors import Unsupported
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.net import Flow
 from kubectl_ebpfnet.model.protocol import codec
-from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, FlowFilter, NodeRequest
+from kubectl_ebpfnet.model.protocol.questions import PROTOCOL, FlowFilter, LeftOut, NodeRequest
 from kubectl_ebpfnet.node.host import netns
 from kubectl_ebpfnet.node.netlink import conntrack, conntrack_message, transport
 from kubectl_ebpfnet.parse import conntrack as parse
@@ -126,6 +126,34 @@ def test_nothing_is_counted_where_accounting_is_off(made: Namespace) -> None:
     assert [(one.packets, one.bytes) for one in ours] == [(None, None)]
     assert timeless(ours) == timeless(fitting(theirs, FlowFilter(ip_address("10.3.0.1"))))
     made.run("conntrack", "-D", "-s", "10.3.0.1")
+
+
+@kernel_test
+@pytest.mark.parametrize("small", [0, 10**6])
+def test_the_newest_entries_and_how_many_others(
+    made: Namespace, monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    monkeypatch.setattr(conntrack, "SMALL", small)
+    everything = in_proc(made)
+
+    def newest(flow: FlowFilter, most: int) -> tuple[list[ConntrackEntry], int]:
+        words = ("ebpfnet-node", "conntrack")
+        with netns.inside(made.path):
+            said = list(conntrack.entries(NodeRequest(1, words, None, (flow,), (), most)))
+        entries = [one for one in said if isinstance(one, ConntrackEntry)]
+        return entries, sum(one.older for one in said if isinstance(one, LeftOut))
+
+    cut = 0
+    for flow in some_filters(list(everything), 25):
+        expected = fitting(list(everything), flow)
+        found, none = newest(flow, 10**6)
+        assert (timeless(found), none) == (timeless(expected), 0), flow
+        few, left_out = newest(flow, 1)
+        assert (len(few), left_out) == (1, len(expected) - 1)
+        most = max(one.timeout or 0 for one in expected)
+        assert abs((few[0].timeout or 0) - most) <= 2
+        cut += left_out > 0
+    assert cut > 3
 
 
 def some_filters(entries: list[ConntrackEntry], count: int) -> list[FlowFilter]:
