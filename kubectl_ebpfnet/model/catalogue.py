@@ -310,6 +310,7 @@ ENDPOINT_STATES: Fact[EndpointState] = Fact("cilium-endpoint-states",
     _NODE_POD, PATH, "endpoint-states")
 TAIL_CALLS: Fact[TailCalls] = Fact("cilium-tail-calls", _NODE_POD, PATH, "tail-calls")
 POLICY_MAPS: Fact[PolicyEntry] = Fact("cilium-policy-maps", _NODE, PATH | LB, "policy",
+    by_endpoint=True,
     asked=_cilium("cilium.policy.entries",     "bpf policy get --all -o json"),
     read =_cilium("cilium.policy.entries",     "bpf policy get --all -n", "bpf policy get --all"))
 # The same answer: of which endpoints it has a map, be it an empty one, which denies everything.

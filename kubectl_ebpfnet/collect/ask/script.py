@@ -64,10 +64,12 @@ function sink(a, b, c, d, e) {
   }
   when[a,b] = d; line[a,b] = e
 }
-function meets(a, b, c) {
-  for (b = first[a]; b <= parts[a]; b++) {
-    for (c = 1; c <= words[a,b]; c++) if (index($0, needle[a,b,c])) break
-    if (c > words[a,b]) return 0
+function meets(a, b, c, d) {
+  d = end[a]
+  for (b = begin[a]; b < d; b = c) {
+    c = last[b]
+    while (b < c && !index($0, needle[b])) b++
+    if (b == c) return 0
   }
   return 1
 }
@@ -84,17 +86,23 @@ BEGIN {
     for (a = split(ENVIRON["RULES"], word, "|"); a; a--) row[word[a]]
     rows = 1; sample = 20
   } else rules = split(ENVIRON["RULES"], rule, "\n")
+  mark = nonce " "
+  n = 1
   for (a = 1; a <= rules; a++) {
-    parts[a] = split(rule[a], part, "\t")
-    for (b = 1; b <= parts[a]; b++) {
-      words[a,b] = split(part[b], word, "|")
-      for (c = 1; c <= words[a,b]; c++) needle[a,b,c] = word[c]
+    d = split(rule[a], part, "\t")
+    first = part[1]
+    is_beside[a] = first == "-"
+    begin[a] = n
+    for (b = first == "-" || first == "+" ? 2 : 1; b <= d; b++) {
+      e = split(part[b], word, "|")
+      last[n] = n + e
+      for (c = 1; c <= e; c++) needle[n++] = word[c]
     }
-    first[a] = needle[a,1,1] == "-" || needle[a,1,1] == "+" ? 2 : 1
+    end[a] = n
   }
-  if (needle[rules,1,1] == "+") sought = rules--
+  if (first == "+") sought = rules--
 }
-index($0, nonce " ") == 1 { code = $2; next }
+substr($0, 1, length(mark)) == mark { code = $2; next }
 $0 == "" { next }
 rows {
   if (!/^[ \t]/) { of_row = told($1); six = /^\[/ }
@@ -104,7 +112,7 @@ rows {
 }
 {
   six = /^[^ ]+ [A-Z]+ (\[|[0-9a-f]*:[0-9a-f]*:)/
-  if (/^TCP /) { if (six) tcp6++; else tcp4++ }
+  if (substr($0, 1, 4) == "TCP ") { if (six) tcp6++; else tcp4++ }
   else if (six) other6++
   else other4++
   if (sought && meets(sought)) met++
@@ -119,7 +127,7 @@ rows {
       full[a] = 1
       for (b = int(most / 2); b; b--) sink(a, b)
     }
-    if (first[a] == 2) beside++
+    if (is_beside[a]) beside++
     else out++
     now = age($0)
     if (now > when[a,1]) { when[a,1] = now; line[a,1] = $0; sink(a, 1) }

@@ -122,7 +122,8 @@ class NodeRequest:
         beside: filters of what else is wanted of these tables, of which it is no matter if a part
             is left out.
         newest: how many entries are sent of flows that differ in the peer alone; 0 for all.
-        rows: addresses whose rows are wanted of `lb` and `ipcache`; () for all rows.
+        rows: addresses whose rows are wanted of `lb` and `ipcache`, and whose endpoints' maps of
+            `policy`; () for all.
     """
 
     id: int
@@ -141,7 +142,7 @@ class LeftOut:
 
     Attributes:
         older: that fit `flows`, and are older than those that were sent; rows of other addresses
-            than `rows`.
+            than `rows`, or maps of their endpoints.
         beside: that fit `beside` alone.
     """
 

@@ -8,23 +8,25 @@ the id since 1.17. Since 1.18 one map has the counters of all endpoints.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.cilium import PolicyEntry
-from kubectl_ebpfnet.model.protocol.questions import NodeRequest
+from kubectl_ebpfnet.model.net import Address
+from kubectl_ebpfnet.model.protocol.questions import LeftOut, NodeRequest
 from kubectl_ebpfnet.node.bpf import syscall
-from kubectl_ebpfnet.node.cilium import layout_tables, pins
+from kubectl_ebpfnet.node.cilium import layout_tables, pins, tables
 
 _NAME = re.compile(r"cilium_policy_(?:v(\d{1,3})_)?(\d{5})")
 STATS = "cilium_policystats"
 
 
-def entries(request: NodeRequest) -> Iterator[PolicyEntry]:
-    """Yield the entries of every endpoint, or of the endpoint ids in the request's words.
+def entries(request: NodeRequest) -> Iterator[PolicyEntry | LeftOut]:
+    """Yield the entries of every endpoint, or of the endpoint ids in the request's words; where
+    rows are asked for, of the endpoints that have these addresses, and of those that have none.
 
     Raises:
         KernelError: a word is no id; none of the endpoints has a policy map; a map has unknown
@@ -33,6 +35,12 @@ def entries(request: NodeRequest) -> Iterator[PolicyEntry]:
     folder = pins.root()
     named = maps(folder)
     ids = _ids(request.argv[2:])
+    if request.rows and not ids:
+        elsewhere = _with_other_addresses(folder, request.rows)
+        ids = tuple(number for number in sorted(named) if number not in elsewhere)
+        if not ids:
+            yield LeftOut(len(named))
+            return
     mapped_ids = [number for number in ids or sorted(named) if number in named]
     if not mapped_ids:
         names = [f"cilium_policy_v2_{number:05d}" for number in ids]
@@ -41,6 +49,18 @@ def entries(request: NodeRequest) -> Iterator[PolicyEntry]:
     with stats or nullcontext():
         for number in mapped_ids:
             yield from _entries(folder, named[number], number, _known(stats))
+    if request.rows and len(mapped_ids) < len(named):
+        yield LeftOut(len(named) - len(mapped_ids))
+
+
+def _with_other_addresses(folder: Path, rows: Sequence[Address]) -> set[int]:
+    """Return the ids of the endpoints that have addresses, none of which is in rows."""
+    addresses: dict[int, set[Address]] = {}
+    for layout, key, value in pins.entries(folder, tables.ENDPOINTS[0], layout_tables.ENDPOINTS):
+        endpoint = layout(key, value)
+        if endpoint.endpoint_id is not None:
+            addresses.setdefault(endpoint.endpoint_id, set()).add(endpoint.address)
+    return {number for number, own in addresses.items() if own.isdisjoint(rows)}
 
 
 def _known(stats: syscall.Map | None) -> syscall.Map | None:

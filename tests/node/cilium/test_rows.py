@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 import pytest
 
-from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy, Frontend, IpcacheEntry
+from kubectl_ebpfnet.model.cilium import (
+    EgressGatewayPolicy,
+    Frontend,
+    IpcacheEntry,
+    PolicyEntry,
+)
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, LeftOut, NodeRequest, node_argv
-from kubectl_ebpfnet.node.cilium import lb, tables
+from kubectl_ebpfnet.node.cilium import lb, policy, tables
 from kubectl_ebpfnet.node.cilium import pins as cilium_pins
 from tests.lab.cluster.datapath.syscall_bpf import HASH, LPM_TRIE
 from tests.node.cilium.cilium_bpffs import (
     Pins,
     bpffs,
+    endpoint_key,
     ipcache_key,
     lpm_address,
     packed,
@@ -91,6 +98,25 @@ def test_a_map_without_the_frontend_still_shows_its_form(pins: Pins) -> None:
     (one,), left_out = answers(lb.frontends(request("10.9.9.9")))
     assert isinstance(one, Frontend)
     assert (str(one.address), one.unresolved, left_out) == ("10.96.0.1", 1, 0)
+
+
+def test_policy_maps_of_the_endpoints_with_some_addresses(pins: Pins) -> None:
+    pins.make("cilium_lxc", 20, 48, {
+        endpoint_key(address): struct.pack("=IHHI36x", 5, 0, number, 0)
+        for address, number in (("10.0.0.1", 11), ("fd00::1", 11), ("10.0.0.2", 22))
+    })  # fmt: skip
+    for number in (11, 22, 33):  # the last is the node's own: it has no address there
+        entries = {struct.pack("=IIBB", 64, 7, 0, 6) + bytes((0, number)): bytes(12)}
+        pins.make(f"cilium_policy_v2_{number:05d}", 12, 12, entries, LPM_TRIE)
+
+    def of(*rows: str) -> tuple[list[int], int]:
+        found, left_out = answers(policy.entries(request(*rows)))
+        return [one.endpoint_id for one in found if isinstance(one, PolicyEntry)], left_out
+
+    assert of() == ([11, 22, 33], 0)
+    assert of("fd00::1", "10.9.9.9") == ([11, 33], 1)
+    assert of("10.0.0.2", "10.0.0.1") == ([11, 22, 33], 0)
+    assert of("10.9.9.9") == ([33], 2)
 
 
 @pytest.mark.parametrize("seed", range(3))

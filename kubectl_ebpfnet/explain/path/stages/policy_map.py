@@ -69,9 +69,23 @@ def missing(node: NodeView, endpoint_id: int | None, who: str = "endpoint") -> s
         if maps.record is None:
             return maps.missing
         return f"the policy map could not be read: {maps.missing}"
+    if not _was_asked(node, endpoint_id):
+        return f"the policy map of {who} {endpoint_id} was not asked for"
     if entries(node, endpoint_id) or _is_empty(node, endpoint_id):
         return ""
     return f"no policy map of {who} {endpoint_id} was read"
+
+
+def _was_asked(node: NodeView, endpoint_id: int) -> bool:
+    """Tell whether a live run has the map of an endpoint: a node pod reads those of the endpoints
+    that have the packet's addresses, and those of endpoints without an address."""
+    record = node[q.POLICY_MAPS].record
+    rows = node.having(q.ENDPOINT_MAP, endpoint_id, "endpoint_id")
+    addresses = [row.address for row in rows if not row.host]
+    if record is None or not record.line_filter or not addresses:
+        return True
+    asked = any(str(address) in record.line_filter for address in addresses)
+    return asked or node.want(q.POLICY_MAPS, addresses[0])
 
 
 def _is_empty(node: NodeView, endpoint_id: int) -> bool:
