@@ -160,11 +160,11 @@ class _Run:
         if request.ip_version is not None:
             versions = frozenset((request.ip_version,))
         scope = packet_scope(sender, self.request, versions, far_end, knows_nodes=bool(known_nodes))
-        if nodes.done():
-            listed, found_at = gatherer.tried(nodes)[0] or ([], FarEnd())
-            ends, objects = (far_end, found_at), known_nodes or []
-            rows = row_addresses(scope, sender, ends, listed, objects)
-            scope = replace(scope, rows=rows)
+        # A list of many nodes is not waited for: CiliumNodes tell most of their addresses, and the
+        # whole table is asked for where a row is wanted that was not.
+        at, found_at = (gatherer.tried(nodes)[0] if nodes.done() else None) or ([], FarEnd())
+        rows = row_addresses(scope, sender, (far_end, found_at), at, known_nodes or [])
+        scope = replace(scope, rows=rows)
 
         self.scope = scope
         if Need.LEAVES in scope.need:
