@@ -12,6 +12,11 @@ from kubectl_ebpfnet.model.net import TCP, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import Fix, Target
 
 _LATE = "that --timeout allows"  # collect/deadline.py
+_NAMES_ALONE = frozenset((
+    "networkpolicies", "ciliumnetworkpolicies", "ciliumclusterwidenetworkpolicies",
+    "ciliumcidrgroups", "ciliumegressgatewaypolicies",
+))  # fmt: skip
+"""Lists that tell which policy it is, by its name: what decides is in the nodes' maps."""
 
 
 def wants_port(walk: PathBuilder) -> bool:
@@ -26,7 +31,7 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
         return Fix("Name the port of the destination, HOST:PORT.")
     source = walk.ends.source
     own = pod_place(source.namespace, source.name)
-    refused = [record for record in bundle.records if record.denied]
+    refused = [r for r in bundle.records if r.denied and not _NAMES_ALONE & set(r.argv[:2])]
     # A far pod tells of the way back alone, and is asked last.
     refused.sort(key=lambda record: record.place.kind is PlaceKind.POD and record.place != own)
     denied = refused[0].denied if refused else ""

@@ -319,6 +319,16 @@ def test_a_user_who_may_not_list_policies_is_told_the_verb() -> None:
     assert "this user may not list ciliumegressgatewaypolicies" in path.fix.text
 
 
+def test_a_name_that_may_not_be_read_is_not_what_an_unknown_verdict_lacks() -> None:
+    denied = Record(0, API, LIST, None, error="forbidden", denied="list " + LIST[1])
+    path = ask(
+        changed(HEALTHY, without("node1"), *unseen("node2"), more=(denied,)), "client", WORLD
+    )
+    assert path.verdict == "unknown"
+    assert path.fix is not None
+    assert "permission" not in path.fix.text
+
+
 def test_a_gateway_without_the_egress_ip_names_the_policy_and_the_address() -> None:
     gone = swap("node1", EGRESS, "172.31.7.111", "0.0.0.0     ")
     path = ask(changed(HEALTHY, gone, more=(policies(SPEC),)), "client", WORLD)
