@@ -15,14 +15,11 @@ from kubectl_ebpfnet.explain.kernel.mtu import Limit, Sender
 from kubectl_ebpfnet.explain.path.endings import (
     Arrived,
     Destination,
-    Dropped,
-    End,
-    Stopped,
-    Undecided,
 )
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
 from kubectl_ebpfnet.explain.path.presumed import Presumed
 from kubectl_ebpfnet.explain.path.redirect import Redirect
+from kubectl_ebpfnet.explain.path.walk_log import WalkLog
 from kubectl_ebpfnet.explain.path.wrong_port import Remedy
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import Backend, Endpoint
@@ -31,26 +28,17 @@ from kubectl_ebpfnet.model.kernel import Route
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import (
     Attempt,
-    Contradiction,
     Decides,
-    Drop,
-    Evidence,
-    Finding,
-    Fix,
-    Hop,
     HopKind,
     HopPlace,
     Outcome,
     Packet,
-    Severity,
-    State,
     Target,
     TrackedFlow,
 )
 
 Where = tuple[HopPlace, str, str, HopKind]
 """The first four arguments of hop() and drop()."""
-_NOT_BEGUN = Stopped("the walk did not begin")
 
 
 class Stage(StrEnum):
@@ -150,7 +138,7 @@ class Choice:
 
 
 @dataclass
-class PathBuilder:
+class PathBuilder(WalkLog):
     """A walk in progress: the resolved ends, the hops so far, and how the walk ends.
 
     The answer to a packet that arrived has a walk of its own, through the same stages; `forth` is
@@ -159,17 +147,9 @@ class PathBuilder:
     Attributes:
         cluster: the bundle's indexes.
         ends: the resolved request.
-        hops: in the packet's order.
-        findings: of the stages, in their order.
         flows: tracked flows that match, of every node that the packet came to.
         visited_nodes: nodes that the packet came to after the first.
         crossings: (from node, to node, packet) of each crossing of the wire, to detect a loop.
-        outdated: the tables show that what let earlier flows through is gone: their answers prove
-            nothing of a packet that is sent now.
-        undecided: hops that may lose the packet or send it elsewhere.
-        otherwise: that it may have gone another way since a hop, which counts where it is lost on
-            this one; None where the way does not matter any more.
-        contradictions: evidence against the walk.
         presumed: what was not read, and is taken to be as it usually is; where no answer comes, it
             is the first thing to read.
         size: of the packet in bytes as its sender sends it, None for a small one.
@@ -178,7 +158,6 @@ class PathBuilder:
         limits: sizes that the places take which the packet passed, in their order.
         unread_listener: why it is not known whether a process listens where the packet arrives, ""
             where it is.
-        end: how the walk ended.
         choice: the first load-balancer's among several backends, None without one.
         stale: the packet goes to a backend that no EndpointSlice names: why, and what to do; None
             where it does not.
@@ -201,22 +180,15 @@ class PathBuilder:
 
     cluster: ClusterView
     ends: PathEnds
-    hops: list[Hop] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
     flows: list[TrackedFlow] = field(default_factory=list)
     visited_nodes: list[str] = field(default_factory=list)
     crossings: set[tuple[str, str, Packet]] = field(default_factory=set)
-    outdated: bool = False
-    undecided: list[Undecided] = field(default_factory=list)
-    otherwise: Undecided | None = None
-    contradictions: list[Contradiction] = field(default_factory=list)
     presumed: Presumed = field(default_factory=Presumed)
     size: int | None = None
     pieces: int | None = None
     sends: Sender | None = None
     limits: list[Limit] = field(default_factory=list)
     unread_listener: str = ""
-    end: End = _NOT_BEGUN
     choice: Choice | None = None
     stale: Remedy | None = None
     left_alone: Remedy | None = None
@@ -303,97 +275,6 @@ class PathBuilder:
             return HopPlace.NODE, self.sender.node, self.sender.node, kind
         return HopPlace.POD, self.source_pod, self.sender.node, kind
 
-    def hop(
-        self,
-        place: HopPlace,
-        where: str,
-        node: str,
-        kind: HopKind,
-        summary: str,
-        state: State,
-        packet: Packet,
-        evidence: tuple[Evidence, ...] = (),
-        *,
-        reason: str = "",
-        drops: bool = False,
-        decides: Decides = Decides.NOTHING,
-        fix: Fix | None = None,
-    ) -> None:
-        """Add a hop.
-
-        Args:
-            place: the kind of place.
-            where: its name: a pod, a node, a device, an address.
-            node: the node that it is on, "" off the nodes.
-            kind: the kind of thing that acts on the packet.
-            summary: what it does to the packet, one line.
-            state: how that is known.
-            packet: as it leaves the hop.
-            evidence: the proof.
-            reason: for UNKNOWN: the missing fact, and why it is missing.
-            drops: for drop() alone.
-            decides: for UNKNOWN: what may happen to the packet there.
-            fix: for UNKNOWN: how to get the missing fact.
-        """
-        number = len(self.hops) + 1
-        if state is State.UNKNOWN and decides is not Decides.NOTHING:
-            self.undecided.append(Undecided(number, decides, reason, fix))
-        self.hops.append(
-            Hop(number, place, where, node, kind, summary, state, packet, reason, drops, evidence)
-        )
-
-    def drop(
-        self,
-        place: HopPlace,
-        where: str,
-        node: str,
-        kind: HopKind,
-        summary: str,
-        state: State,
-        packet: Packet,
-        evidence: tuple[Evidence, ...],
-        *,
-        title: str,
-        detail: str,
-        proof: tuple[Evidence, ...] = (),
-        seen: bool = False,
-        cause: str = "",
-        fix: Fix | None = None,
-        object: str = "",
-    ) -> None:
-        """Add the hop that drops the packet and its finding; the walk is over.
-
-        Args:
-            place: the kind of place.
-            where: its name: a pod, a node, a device, an address.
-            node: the node that it is on, "" off the nodes.
-            kind: the kind of thing that acts on the packet.
-            summary: what drops the packet and why, one line.
-            state: OBSERVED when what drops it was seen as it is, DERIVED when it follows from
-                several facts.
-            packet: as it came to the hop.
-            evidence: the proof.
-            title: the finding, one line.
-            detail: what to do about it.
-            proof: the finding's, where it is not the hop's.
-            seen: the drop of this packet itself was seen: a drop notice, a RST.
-            cause: one sentence for the verdict; `title` where it is not given.
-            fix: one sentence and a command; `detail` where it is not given.
-            object: the object that a person would edit, e.g. `NetworkPolicy shop/deny-all`.
-        """
-        self.hop(place, where, node, kind, summary, state, packet, evidence, drops=True)
-        number = len(self.hops)
-        on = f" on {node}" if node and node not in summary else ""
-        self.end = Dropped(
-            Drop("seen" if seen else "derived", number, node, summary, object),
-            f"dropped at hop {number}{on}: {summary}",
-            cause or title,
-            fix or Fix(detail),
-            (*self.undecided, *([self.otherwise] if self.otherwise is not None else ())),
-            Finding(Severity.ERROR, title, detail, proof or evidence),
-        )
-        self.findings.append(self.end.finding)
-
     def arrived(self, destination: Destination, text: str) -> None:
         """End the walk: the tables let the packet through.
 
@@ -404,25 +285,6 @@ class PathBuilder:
         by = [f"through {r.title}{f', which lets {r.passes} pass' if r.passes else ''}"
               for r in self.redirects if r.hop]  # fmt: skip
         self.end = Arrived(destination, ", ".join((text, *by)))
-
-    def unknown(self, reason: str, fix: Fix | None = None) -> None:
-        """End the walk: a fact that decides what happens next is missing.
-
-        Args:
-            reason: which fact, and why it is missing.
-            fix: how to get it.
-        """
-        self.end = Stopped(reason, fix)
-
-    def doubt(self, reason: str, decides: Decides = Decides.DROP, fix: Fix | None = None) -> None:
-        """Say that the last hop may lose the packet, or an answer to it, though it is known.
-
-        Args:
-            reason: what is not known.
-            decides: what may happen.
-            fix: how to get it.
-        """
-        self.undecided.append(Undecided(len(self.hops), decides, reason, fix))
 
     def if_unread(self, decides: Decides, what: str) -> Decides:
         """Return what a hop decides whose record nobody has. Of the way back it is presumed to be
@@ -436,24 +298,3 @@ class PathBuilder:
             return decides
         self.presumed.add(what)
         return Decides.NOTHING
-
-    def outdate(self) -> None:
-        """Say that what let earlier flows through is gone."""
-        self.outdated = True
-
-    def contradicts(self, text: str, evidence: tuple[Evidence, ...] = ()) -> None:
-        """Add evidence against the walk, one sentence and its proof."""
-        self.contradictions.append(Contradiction(text, evidence))
-
-    def finding(
-        self, severity: Severity, title: str, detail: str, evidence: tuple[Evidence, ...] = ()
-    ) -> None:
-        """Add a finding.
-
-        Args:
-            severity: whether it breaks the path.
-            title: one line.
-            detail: what to do about it.
-            evidence: the proof.
-        """
-        self.findings.append(Finding(severity, title, detail, evidence))
