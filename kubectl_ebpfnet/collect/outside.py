@@ -6,8 +6,8 @@ The API server's records choose the nodes, by the rule that explains them too
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from kubectl_ebpfnet.cluster.agents import NAMESPACES
@@ -19,7 +19,7 @@ from kubectl_ebpfnet.collect.destination import (
     far_end_of_object,
 )
 from kubectl_ebpfnet.collect.gatherer import Gatherer
-from kubectl_ebpfnet.collect.packet import packet_scope
+from kubectl_ebpfnet.collect.packet import packet_scope, row_addresses
 from kubectl_ebpfnet.collect.scope import Scope
 from kubectl_ebpfnet.collect.sender import Sender
 from kubectl_ebpfnet.errors import ClusterError
@@ -41,11 +41,15 @@ class FirstReads:
 
     Attributes:
         far_end: of the destination.
+        nodes: all of them.
+        cilium_nodes: CiliumNode objects.
         records: of all reads so far.
         cluster: their indexes.
     """
 
     far_end: FarEnd
+    nodes: Sequence[Node]
+    cilium_nodes: Sequence[object]
     records: list[Record]
     cluster: ClusterView
 
@@ -68,8 +72,8 @@ def first_reads(
     gatherer.look_for_answerers(few=True)
     nodes = gatherer.start(api.nodes)
     found = gatherer.start(lambda: destination_object(api, request))
+    cilium_nodes = gatherer.start(lambda: api.cilium("ciliumnodes"))
     gatherer.read([
-        partial(api.cilium, "ciliumnodes"),
         partial(api.pods, field_selector=f"status.podIP={request.source_address}"),
         *policies,
     ])  # fmt: skip
@@ -77,7 +81,7 @@ def first_reads(
     listed = [kube.node(each) for each in gatherer.tried(nodes)[0] or []]
     end = gatherer.start(lambda: _far_end(api, request, there, listed))
     agents = gatherer.find_answerers()
-    far_end = gatherer.tried(end)[0] or FarEnd()
+    far_end, known = gatherer.tried(end)[0] or FarEnd(), gatherer.tried(cilium_nodes)[0] or []
     records = list(gatherer.records())
     cluster = ClusterView(bundle_of(records))
     assert request.source_address is not None
@@ -89,7 +93,7 @@ def first_reads(
         gatherer.read([partial(api.get, lease)])
         records += gatherer.records()
         cluster = ClusterView(bundle_of(records))
-    return FirstReads(far_end, records, cluster)
+    return FirstReads(far_end, listed, known, records, cluster)
 
 
 def _far_end(
@@ -131,8 +135,10 @@ def places_to_ask(request: PathRequest, found: FirstReads) -> tuple[tuple[str, .
     own = [found.cluster.kube_node(name) for name in ways.nodes]
     at_nodes = [a for node in own if node is not None for a in node.internal_addresses]
     far_end.frontends += tuple(at_nodes)
+    sender = Sender((client,))
     scope = packet_scope(
-        Sender((client,)), request, frozenset((client.version,)), far_end,
-        knows_nodes=bool(found.cluster.kube.cilium_nodes),
+        sender, request, frozenset((client.version,)), far_end,
+        knows_nodes=bool(found.cilium_nodes),
     )  # fmt: skip
-    return ways.nodes, scope
+    rows = row_addresses(scope, sender, (far_end,), found.nodes, found.cilium_nodes)
+    return ways.nodes, replace(scope, rows=rows)

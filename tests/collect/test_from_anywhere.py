@@ -94,6 +94,18 @@ def test_the_node_that_announces_an_address_is_asked(cluster: Opened) -> None:
     assert path.verdict == "dropped"  # announced by a node without an endpoint: Local
 
 
+def test_only_rows_of_the_packets_addresses_come_home(cluster: Opened) -> None:
+    session, replay = cluster("vxlan-kpr")
+    asked, bundle = collect_path(session, from_outside(**to("service", "web-lb", 80)), timeout=50)
+    ipcache = next(r for r in bundle.records if "ipcache" in r.command)
+    assert str(CLIENT) in ipcache.line_filter
+    whole = replay.bundle.record(ipcache.place, ipcache.argv)
+    assert whole is not None
+    path = explain(asked, bundle)
+    assert path.verdict.let_through
+    assert not [hop for hop in path.hops if "was not asked" in hop.reason]
+
+
 def test_via_asks_that_node_and_the_backends(cluster: Opened) -> None:
     session, _ = cluster("vxlan-kpr")
     words = from_outside(via="node2", **to("service", "web-lb", 80))
