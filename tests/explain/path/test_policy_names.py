@@ -173,7 +173,7 @@ def test_a_rule_that_the_map_does_not_follow_is_the_finding() -> None:
         widen(policy)
         policy["metadata"]["creationTimestamp"] = read_at()
 
-    assert "changed just before the map was read" in ask(*TO_RANGE, edited("portrange", late)).cause
+    assert "changed about when the map was read" in ask(*TO_RANGE, edited("portrange", late)).cause
 
 
 def read_at() -> str:
@@ -315,6 +315,21 @@ def test_a_list_that_is_not_understood_is_unread() -> None:
 
     path = ask(*TO_RANGE, of(POLICIES, broken))
     assert "which policy denies it is not known" in path.cause
+
+
+def test_an_empty_map_that_no_policy_asks_for_is_written_anew() -> None:
+    def emptied(record: Record) -> Record:
+        value = json.loads(record.stdout.read())
+        for each in value:
+            if each["EndpointID"] == "3084":
+                each["Content"] = []
+        return replace(record, stdout=InMemory(json.dumps(value).encode()))
+
+    path = ask("pod/client", "1.1.1.1:80", of(MAPS, emptied), unread(ENDPOINTS))
+    assert "its policy map is empty" in path.cause
+    assert "no policy selects it for egress, so that it should be let through" in path.cause
+    assert path.fix is not None
+    assert path.fix.text.startswith("The agent on node2 writes the whole map of endpoint 3084")
 
 
 def denies_all_egress(record: Record) -> Record:

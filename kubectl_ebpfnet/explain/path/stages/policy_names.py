@@ -292,7 +292,11 @@ def _behind(subject: PolicySubject, answer: PolicyAnswer) -> str:
     for policy in sorted(relevant, key=lambda each: each.title):
         age = _age(policy, record.started if record is not None else "")
         if age is not None and age < REALIZED:
-            return f"{policy.title} was changed just before the map was read: ask again"
+            return f"{policy.title} was changed about when the map was read: ask again"
+    if answer.denying_by_default and (
+        policy_map.enforces(node, subject.endpoint_id, subject.direction) is False
+    ):
+        return f"the agent on {node.name} enforces no {subject.direction} policy for it"
     return f"the agent on {node.name} is behind"
 
 

@@ -269,7 +269,7 @@ def _fix(
             return Fix(allow)
         who, node = subject.name, subject.node.name
         anew = f"The agent on {node} writes the whole map of {who} when it starts: restart it."
-        if _enforced(subject) is None:
+        if _enforced(subject) is None and not named.disagreement:
             anew = f"{allow} Where none selects {whose}, its map is broken. {anew}"
         agents = f"-l {'='.join(AGENT_LABEL)} --field-selector spec.nodeName={node}"
         return Fix(anew, f"kubectl delete pods -A {agents}")
