@@ -2,8 +2,10 @@
 pod or a node was asked about.
 
 Cilium gives what is inside the internal scope of a frontend, and checks no source ranges there
-(bpf/lib/lb.h, lb4_lookup_service; bpf/lib/nodeport.h, lb4_src_range_ok). So an answer from inside
-proves nothing for clients outside.
+(bpf/lib/lb.h, lb4_lookup_service; bpf/lib/nodeport.h, lb4_src_range_ok). kube-proxy sends what
+comes from pods and from its own node to every endpoint, whatever externalTrafficPolicy is
+(pkg/proxy/iptables/proxier.go, KUBE-EXT-). So an answer from inside proves nothing for clients
+outside.
 """
 
 from __future__ import annotations
@@ -28,19 +30,25 @@ def findings(cluster: ClusterView, service: ServiceAddress | None) -> Iterator[F
         cluster: the bundle's indexes.
         service: the frontend as the sender's node has it, None without one.
     """
-    if service is None or service.owner is None or not service.in_cilium:
+    if service is None or service.owner is None or service.in_cilium is None:
         return
     if service.type not in _OUTSIDE or service.named_elsewhere:
         return
     owner = service.owner
-    words = [*_by_traffic_policy(cluster, service, owner), *_by_source(service, owner)]
+    words = list(_by_traffic_policy(cluster, service, owner))
+    why = "What is inside of the cluster is given Cilium's internal scope. "
+    if service.in_cilium:
+        words += _by_source(service, owner)
+    elif owner.external_traffic_policy == "Local":
+        why = "kube-proxy sends what comes from pods and from its own node to every endpoint. "
+    else:
+        return
     if not words:
         return
     yield Finding(
         Severity.INFO,
         f"a client outside of the cluster is treated otherwise: it {', and '.join(words)}",
-        "What is inside of the cluster is given Cilium's internal scope. "
-        f"`kubectl ebpfnet probe-lb svc/{owner.name} -n {owner.namespace}` asks as a client "
+        f"{why}`kubectl ebpfnet probe-lb svc/{owner.name} -n {owner.namespace}` asks as a client "
         "outside does.",
         service.evidence,
     )

@@ -54,8 +54,9 @@ def of_netfilter(node: NodeView, device: str, next_hop: Address) -> tuple[Addres
     """Return the addresses that MASQUERADE may give a packet.
 
     Of IPv4 that is the first primary address in the next hop's network, else the first one; a
-    device without an address, as a pod's, lends the first of another device, whose order is not
-    known. Of IPv6 the rules of RFC 6724 choose, for which the addresses' states were not read.
+    device without an address, as a pod's, lends the first of another device: mostly that of the
+    lowest index, which stands first here. Of IPv6 the rules of RFC 6724 choose, for which the
+    addresses' states were not read.
 
     Args:
         node: of the device.
@@ -64,7 +65,9 @@ def of_netfilter(node: NodeView, device: str, next_hop: Address) -> tuple[Addres
     """
     facts = _global(node, device, next_hop.version)
     if not facts and next_hop.version == 4 and node[q.ADDRESSES].known:
-        devices = dict.fromkeys(fact.device for fact in node[q.ADDRESSES].facts)
+        index = {link.name: link.index for link in node[q.LINKS].facts}
+        named = {fact.device for fact in node[q.ADDRESSES].facts}
+        devices = sorted(named, key=lambda name: (index.get(name, 1 << 32), name))
         lent = [of[0].address for of in (_global(node, each, 4) for each in devices) if of]
         return tuple(dict.fromkeys(lent))
     if next_hop.version == 6:

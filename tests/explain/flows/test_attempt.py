@@ -295,3 +295,30 @@ def test_the_order_of_the_lines_does_not_matter(lines: list[str]) -> None:
     assert found is not None
     assert (found.age, found.outcome) == (2, Outcome.ANSWERED)
     assert found.flow.flow.source_port == 1002
+
+
+def translated(port: int, to: str) -> str:
+    """nf_conntrack's line of a flow that kube-proxy sent to the web server."""
+    return (
+        f"ipv4 2 tcp 6 100 TIME_WAIT src=10.0.0.1 dst={to} sport={port} dport=80 "
+        f"src=10.0.1.2 dst=10.0.0.1 sport=80 dport={port} [ASSURED] mark=0 zone=0 use=2"
+    )
+
+
+@pytest.mark.parametrize(("to", "counts"), [(VIP, True), (OTHER_VIP, False)])
+def test_what_netfilter_translated_for_another_service_is_no_attempt(
+    to: object, counts: bool
+) -> None:
+    """Cilium's entry has the backend alone, as where the packet came in by a device."""
+    lines = (t.closed(TCP_OUT.format(7), 3),)
+    at = frozenset({(VIP, 80)})
+    query = FlowQuery(TCP, POD, at | {(WEB, 80)}, at)
+    assert bool(maybe(lines, (translated(7, str(to)),), query)) is counts
+
+
+def test_what_another_node_sent_back_is_no_attempt_of_the_backend() -> None:
+    """The pod asked a node port elsewhere, whose node translated it and sent it here."""
+    lines = (t.syn("TCP OUT 10.0.0.1:9 -> 172.16.0.9:30000", 3),)
+    at = frozenset({(VIP, 80)})
+    found = maybe(lines, (nf("CLOSE", 9),), FlowQuery(TCP, POD, at | {(WEB, 80)}, at))
+    assert found is None

@@ -227,3 +227,39 @@ def test_where_one_of_two_backends_loses_the_packet_the_choice_decides() -> None
     assert "1 of 2 backends" in path.reason
     assert LOCAL_END in path.reason
     assert finding(path, "1 of 2 backends").severity == "error"
+
+
+def test_rules_for_others_do_not_make_kube_proxy_broken() -> None:
+    """An external address is translated for what comes from outside alone."""
+    external = ENTRY.replace(" -j ", " -m addrtype --src-type LOCAL -j ")
+    masquerade = ENTRY + "KUBE-MARK-MASQ\n"
+    path = path_by(masquerade, external + "KUBE-SVC-A\n", ONE)
+    assert "KUBE-SERVICES rule 2 is for it, but not from 10.244.1.53" in balancing(path)[2]
+    assert not [one for one in path.findings if "do not translate" in one.title]
+
+
+def test_source_ranges_that_leave_it_alone_are_the_cause() -> None:
+    """As kube-proxy up to 1.24 writes them: only a mark, which FORWARD does not look at."""
+    ranges = (
+        ":KUBE-FW-A - [0:0]\n:KUBE-MARK-DROP - [0:0]\n",
+        "-A KUBE-FW-A -s 192.0.2.0/24 -j KUBE-SVC-A\n-A KUBE-FW-A -j KUBE-MARK-DROP\n",
+        "-A KUBE-MARK-DROP -j MARK --set-xmark 0x8000/0x8000\n",
+    )
+    path = path_by(*ranges, ENTRY + "KUBE-FW-A\n", ONE)
+    assert path.verdict == "unknown"
+    assert path.reason.startswith("svc default/web does not let 10.244.1.53 in")
+    assert path.fix is not None
+    assert "loadBalancerSourceRanges" in path.fix.text
+    assert not [one for one in path.findings if "do not translate" in one.title]
+
+
+def test_endpoints_that_the_slices_lack() -> None:
+    gone = "-A KUBE-SEP-C -p tcp -m tcp -j DNAT --to-destination 10.244.0.99:8080\n"
+    lines = (":KUBE-SEP-C - [0:0]\n", "-A KUBE-SVC-A -j KUBE-SEP-C\n", gone)
+    path = path_by(lines[0], ENTRY + "KUBE-SVC-A\n", *lines[1:])
+    assert not path.verdict.let_through
+    error = finding(path, "kube-proxy's rules on node2 are behind svc default/web")
+    assert error.severity == "error"
+    assert "they send to 10.244.0.99:8080, which no EndpointSlice names" in error.detail
+    assert path.fix is not None
+    assert "k8s-app=kube-proxy" in path.fix.command

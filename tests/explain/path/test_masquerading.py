@@ -68,6 +68,13 @@ def test_masquerade_takes_the_address_of_the_next_hops_network(next_hop: str, ta
     assert [str(a) for a in masquerade_address.of_netfilter(node, "eth0", hop)] == [taken]
 
 
+def test_a_device_without_an_address_lends_one() -> None:
+    """As a pod's: inet_select_addr takes that of another device, whose order is not known."""
+    hop: Address = ip_address("10.0.3.9")
+    one = masquerade_address.of_netfilter(node_with("10.0.3.1/24", "10.0.9.1/24"), "lxc1", hop)
+    assert [str(a) for a in one] == ["10.0.3.1"]
+
+
 def second_address(node: str, own: str, other: str, *, first: bool = False) -> Change:
     """eth0 of a node has one more address, of a network of its own."""
 

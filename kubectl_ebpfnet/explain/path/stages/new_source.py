@@ -7,6 +7,7 @@ packet's addresses); iptables-extensions(8), SNAT, MASQUERADE and NETMAP.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from ipaddress import ip_address
 
 from kubectl_ebpfnet.errors import ParseError
@@ -21,6 +22,8 @@ from kubectl_ebpfnet.model.netfilter import NetfilterRule
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, Severity, State
 from kubectl_ebpfnet.model.untrusted import address, network
 
+_NAMED = 3
+"""Addresses that a sentence names."""
 _TRIED = 256
 """Addresses of a range that are looked for among local routes."""
 
@@ -84,9 +87,10 @@ def to_one_of_several(
     node: NodeView,
     end: ChainEnd,
     evidence: tuple[Evidence, ...],
-) -> None:
+) -> PacketState:
     """Add the hop of a source that is one of several, or not known: answers to those that are not
-    the node's are lost, unless the network routes them to it.
+    the node's are lost, unless the network routes them to it. Go on with the likeliest of the
+    node's own, else with the source as it is.
 
     Args:
         walk: takes the hop, the doubt and the finding.
@@ -98,15 +102,8 @@ def to_one_of_several(
     assert end.rule is not None
     where, title = here.on_node(HopKind.NAT), end.rule.title
     bounds = _range_of(end)
-    reason = f"which address {title} gives it is not known"
     if bounds is None:
-        walk.hop(
-            *where, f"netfilter masquerades it by {title}", State.UNKNOWN, here.packet, evidence,
-            reason=reason,
-            decides=Decides.NOTHING if end.target == "MASQUERADE" else Decides.DROP,
-            fix=Fix("Send a packet, and see which source it gets.", "conntrack -L"),
-        )  # fmt: skip
-        return
+        return _to_one_of_the_nodes(walk, here, node, end, evidence)
     first, last = bounds
     said, many = f"{first} to {last}", int(last) - int(first) + 1
     walk.hop(
@@ -118,7 +115,7 @@ def to_one_of_several(
             if _is_own(node, one)}  # fmt: skip
     ours = sum(int(first) <= int(one) <= int(last) for one in own)
     if not node[q.ADDRESSES].known or ours >= many:
-        return
+        return here
     text = (
         f"the source becomes one of {said}, of which {here.node} has {ours or 'none'}: answers to "
         "the others come back only if the network routes them to it"
@@ -131,6 +128,34 @@ def to_one_of_several(
         f"By {title}, {text}. {fix.text}",
         evidence + cite.whole(node[q.ADDRESSES].record),
     )
+    return here
+
+
+def _to_one_of_the_nodes(
+    walk: PathBuilder,
+    here: PacketState,
+    node: NodeView,
+    end: ChainEnd,
+    evidence: tuple[Evidence, ...],
+) -> PacketState:
+    assert end.rule is not None
+    title, packet = end.rule.title, here.packet
+    masquerades = end.target == "MASQUERADE"
+    found: tuple[Address, ...] = ()
+    if masquerades:
+        next_hop = here.next_hop or packet.flow.destination
+        found = masquerade_address.of_netfilter(node, here.device, next_hop)
+    what = "it"
+    if found:
+        what = f"the source to one of {', '.join(map(str, found[:_NAMED]))}"
+        packet = replace(packet, flow=packet.flow.with_source(found[0], None))
+    walk.hop(
+        *here.on_node(HopKind.NAT), f"netfilter masquerades {what} by {title}", State.UNKNOWN,
+        packet, evidence, reason=f"which address {title} gives it is not known",
+        decides=Decides.NOTHING if masquerades else Decides.DROP,
+        fix=Fix("Send a packet, and see which source it gets.", "conntrack -L"),
+    )  # fmt: skip
+    return here.to(here.stage, packet=packet)
 
 
 def check_owner(

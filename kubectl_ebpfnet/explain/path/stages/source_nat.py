@@ -103,8 +103,7 @@ def _translated(
             evidence + proof,
         )
     if new is None:
-        to_one_of_several(walk, here, node, end, evidence)
-        return here
+        return to_one_of_several(walk, here, node, end, evidence)
     if not snat_ports.by_netfilter(walk, here, node, new, ports_of(end.to_address)):
         return None
     packet = replace(here.packet, flow=flow.with_source(new, None))
