@@ -104,16 +104,12 @@ def _newest(request: NodeRequest) -> Iterator[ConntrackEntry | LeftOut]:
     kept: list[list[tuple[int, int, ConntrackEntry]]] = [[] for _ in wanted]
     fitting = [0] * len(wanted)
     every = [flow for flows in wanted for flow in flows]
-    exact = not small and len(wanted) == 1 and _is_exact(wanted[0])
     seen: set[bytes] = set()
     for raw in _messages(every, whole=small):
         key, left = _key(raw), _time_left(raw)
         if key in seen:
             continue
         seen.add(key)
-        if exact and len(kept[0]) == request.newest and left <= kept[0][0][0]:
-            fitting[0] += 1  # too old to be decoded
-            continue
         entry = conntrack_message.entry(raw, 0, len(raw))
         for number, flows in enumerate(wanted):
             if any(flow.fits(entry.original, entry.reply) for flow in flows):
@@ -129,18 +125,6 @@ def _newest(request: NodeRequest) -> Iterator[ConntrackEntry | LeftOut]:
         missing[1] = max(0, there - sum(fitting))
     if any(missing):
         yield LeftOut(*missing)
-
-
-def _is_exact(flows: list[FlowFilter]) -> bool:
-    """Tell whether the kernel sends the entries of flows and no others."""
-    return len(flows) <= _MOST_FILTERS and all(
-        flow.protocol is not None
-        and flow.address is not None
-        and flow.peer is not None
-        and flow.address.version == flow.peer.version == 4
-        and (has_ports(flow.protocol) or flow.port is flow.peer_port is None)
-        for flow in flows
-    )
 
 
 def _key(raw: bytes) -> bytes:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO
 
 from kubectl_ebpfnet import __version__
@@ -25,18 +25,19 @@ from kubectl_ebpfnet.model.protocol.questions import (
 from kubectl_ebpfnet.model.untrusted import json_value
 from kubectl_ebpfnet.node.host import netns, programs
 from kubectl_ebpfnet.node.server import registry
+from kubectl_ebpfnet.node.server.helper import Helper
 
 _PART_BYTES = 256 << 10
 _CONCURRENT = frozenset({node_argv("probe")})
 """Questions that mostly wait, for a time-out or for the kernel to detach a program."""
 _LANES = {
     node_argv("ct"): 0,
+    node_argv("conntrack"): 0,
     node_argv("nat"): 1,
     node_argv("snat-use"): 1,
-    node_argv("conntrack"): 2,
 }
-"""Questions that read long tables in the kernel, most of the time outside of Python: each lane is
-answered beside the others. Only where the answer is short, since it waits for its turn."""
+"""Questions that read long tables, by the process that answers them beside this one: a full one of
+Cilium's takes a quarter of a second."""
 _AT_ONCE = 64
 WriteBody = Callable[[bytes], object]
 """Writes the next part of an answer's body."""
@@ -78,18 +79,20 @@ class NodeAnswer:
         return self.status.error
 
 
-def serve(requests: BinaryIO, answers: BinaryIO) -> int:
+def serve(requests: BinaryIO, answers: BinaryIO, *, alone: bool = False) -> int:
     """Answer requests until `end` or the end of input.
+
+    Args:
+        requests, answers: the streams.
+        alone: answer every request in this process.
 
     Returns:
         Exit code: 0; 2 for a line that is no request, or of another protocol version.
     """
     _write_answer(answers, {"protocol": PROTOCOL, "version": __version__})
     waiting: list[tuple[NodeRequest, Future[NodeAnswer]]] = []
-    aside: list[tuple[NodeRequest, Future[NodeAnswer]]] = []
-    with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(_AT_ONCE))
-        lanes = [stack.enter_context(ThreadPoolExecutor(1)) for _ in set(_LANES.values())]
+    helpers: dict[int, Helper] = {}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         while line := requests.readline():
             try:
                 value = json_value(line, "a request")
@@ -101,16 +104,27 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> int:
                 return 2
             if request.argv[:2] in _CONCURRENT:
                 waiting.append((request, pool.submit(whole_answer, request)))
+                alone = True  # a process that has threads does not fork
                 continue
-            lane = _LANES.get(request.argv[:2])
-            if lane is not None and (request.newest or request.argv[:2] == node_argv("snat-use")):
-                aside.append((request, lanes[lane].submit(whole_answer, request)))
+            lane = _lane(request)
+            if lane is not None and not alone and lane not in helpers:
+                helpers[lane] = Helper(partial(serve, alone=True))
+            if lane in helpers:
+                helpers[lane].ask(line)
                 continue
             _write_waiting(waiting, answers)
             _answer_in_parts(request, answers)
         _write_waiting(waiting, answers)
-        _write_waiting(aside, answers)
+        for helper in helpers.values():
+            helper.finish(answers)
     return 0
+
+
+def _lane(request: NodeRequest) -> int | None:
+    """Return which other process answers a request, None for this one: those that read long tables
+    and send a short answer, since it waits for its turn."""
+    short = request.newest or request.argv[:2] == node_argv("snat-use")
+    return _LANES.get(request.argv[:2]) if short else None
 
 
 def _write_waiting(waiting: list[tuple[NodeRequest, Future[NodeAnswer]]], out: BinaryIO) -> None:

@@ -151,7 +151,7 @@ def test_the_newest_entries_and_how_many_others(
         few, left_out = newest(flow, 1)
         assert (len(few), left_out) == (1, len(expected) - 1)
         most = max(one.timeout or 0 for one in expected)
-        assert abs((few[0].timeout or 0) - most) <= 2
+        assert abs((few[0].timeout or 0) - most) <= _DEADLINE_S  # it runs meanwhile
         cut += left_out > 0
     assert cut > 3
 

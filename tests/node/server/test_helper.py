@@ -1,0 +1,86 @@
+"""Requests that other processes answer beside the one that serves."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.model.protocol.questions import (
+    PROTOCOL,
+    FlowFilter,
+    LeftOut,
+    NodeRequest,
+    node_argv,
+)
+from kubectl_ebpfnet.node.server import answer, registry
+
+FLOW = (FlowFilter(protocol=6),)
+
+
+def answered(*requests: NodeRequest) -> dict[int, tuple[dict[str, object], bytes]]:
+    """Header and body of each answer, by its number."""
+    lines = [json.dumps({"protocol": PROTOCOL, **codec.plain(one)}) for one in requests]
+    out = io.BytesIO()
+    asked = io.BytesIO("\n".join([*lines, '{"end": true}', ""]).encode())
+    assert answer.serve(asked, out) == 0
+    out.seek(0)
+    assert json.loads(out.readline())["protocol"] == PROTOCOL
+    found = {}
+    while line := out.readline():
+        header = json.loads(line)
+        found[header["id"]] = header, out.read(header["bytes"])
+    return found
+
+
+@pytest.fixture(autouse=True)
+def questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every question is answered by the process that answers it, and its number."""
+
+    def facts(request: NodeRequest) -> Iterator[object]:
+        yield f"{os.getpid()} {request.id}"
+        yield LeftOut(request.id, 7)
+
+    monkeypatch.setattr(registry, "function", lambda name: facts)
+
+
+def test_long_tables_are_read_by_processes_of_their_own() -> None:
+    names = ("links", "ct", "nat", "conntrack", "lb")
+    asked = [
+        NodeRequest(
+            number, node_argv(name), None, FLOW, (), 5 if name not in ("links", "lb") else 0
+        )
+        for number, name in enumerate(names, 1)
+    ]
+    asked.append(NodeRequest(6, node_argv("snat-use", "6", "1.1.1.1", "80")))
+    said = answered(*asked)
+    assert sorted(said) == [1, 2, 3, 4, 5, 6]
+    by = {number: int(json.loads(body).split()[0]) for number, (_, body) in said.items()}
+    assert by[1] == by[5] == os.getpid()
+    assert by[2] == by[4] != by[3] == by[6]
+    assert os.getpid() not in (by[2], by[3])
+    assert all(header["left_out"] == {"older": n, "beside": 7} for n, (header, _) in said.items())
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)  # they are gone
+
+
+def test_a_whole_table_is_answered_in_place() -> None:
+    said = answered(NodeRequest(1, node_argv("ct")))
+    assert int(json.loads(said[1][1]).split()[0]) == os.getpid()
+
+
+def test_a_helper_that_dies_leaves_its_answers_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(request: NodeRequest) -> Iterator[object]:
+        if request.argv[1] == "ct":
+            os.kill(os.getpid(), 9)
+        yield "alive"
+
+    monkeypatch.setattr(registry, "function", lambda name: dies)
+    asked = [
+        NodeRequest(n, node_argv(name), None, FLOW, (), 5) for n, name in ((1, "ct"), (2, "nat"))
+    ]
+    assert sorted(answered(*asked)) == [2]
