@@ -1,7 +1,8 @@
 """The protocol between a client and the node side (kubectl_ebpfnet/node).
 
 The node side runs in a pod on the node and is spoken to over exec. The client writes requests, one
-JSON object a line; the node side answers in their order. Each answer is a header line and then as
+JSON object a line; the node side answers mostly in their order (what other processes of it read
+comes last), and each answer names its request. Each answer is a header line and then as
 many bytes as the header says: facts, one JSON object a line, as
 kubectl_ebpfnet/model/protocol/codec.py writes them, or the text of a program of the node. A long
 answer comes in parts, all but the last with `more`, so that no side has to hold a table of 500,000
