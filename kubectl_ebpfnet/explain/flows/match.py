@@ -224,6 +224,7 @@ def _read(node: NodeView, query: FlowQuery, direction: str) -> _FlowLines:
     translated_for_others: set[Flow] = set()
     own = {line.fact.flow for line in tables.ct}
     ports_of_others = {flow.source_port for flow in others}
+    whole = not _is_cut(node.table_state(q.CT).record)
     for nf in node.lines(q.CONNTRACK, [str(query.source), expanded(query.source)]):
         original = nf.fact.original
         if original in others:
@@ -231,8 +232,9 @@ def _read(node: NodeView, query: FlowQuery, direction: str) -> _FlowLines:
         if query.is_frontend(original):
             tables.nf.setdefault(original.source_port, []).append(nf)
         elif query.is_end(original):
-            # Cilium saw this port's packet go elsewhere: another node sent it here.
-            if original in own or original.source_port not in ports_of_others:
+            # Cilium saw this port's packet go elsewhere: another node sent it here. Of a table
+            # that was cut at the node, the entry that shows that may be missing.
+            if original in own or (whole and original.source_port not in ports_of_others):
                 tables.nf.setdefault(original.source_port, []).append(nf)
         elif nf.fact.destination_nat and original.source == query.source:
             end = nf.fact.translated()
@@ -299,9 +301,13 @@ def _note(node: NodeView, fact: Fact[Any], table: str, has_some: bool) -> list[T
     return [TrackingNote(node.name, table, text, cite.whole(answer.record))] if text else []
 
 
+def _is_cut(record: Record | None) -> bool:
+    return record is not None and bool(record.left_out or record.beside_left_out)
+
+
 def _not_shown(record: Record | None) -> str:
     """Return how many entries a node left out of a table, "" for none."""
-    if record is None or not (record.left_out or record.beside_left_out):
+    if record is None or not _is_cut(record):
         return ""
     parts = []
     if record.left_out:
