@@ -26,6 +26,7 @@ ALONE = {
     "server/zygote.py": "the first process of a node pod has one thread",
     "server/framed_session.py": "the process of an exec, before it has done anything",
     "netkat/exec.py": "netkat with --exec, before its capture starts a thread",
+    "server/helper.py": "the process that answers questions: its threads are those of probes alone",
 }
 
 
