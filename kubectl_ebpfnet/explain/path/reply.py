@@ -226,8 +226,12 @@ def _past_the_translator(back: PathBuilder, forth: PathBuilder, here: PacketStat
 def _let_it_come_back(forth: PathBuilder, node: str) -> Fix:
     service = forth.ends.service
     owner = service.owner if service is not None else None
-    if owner is None or not owner.cluster_addresses:
-        return Fix(f"Let {node} masquerade what it translates.")
+    if owner is None or owner.external_traffic_policy != "Local" or not owner.cluster_addresses:
+        return Fix(
+            f"Let {node} masquerade what it translates: kube-proxy's rules of POSTROUTING are "
+            "missing there, or another rule takes the packet first.",
+            "iptables-save -c -t nat",
+        )
     return Fix(
         f"Ask the ClusterIP {owner.cluster_addresses[0]} from inside of the cluster, or set "
         "externalTrafficPolicy: Cluster, with which the node masquerades.",

@@ -7,15 +7,20 @@ cluster without kube-proxy replacement.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.model.evidence import InMemory, Record, bundle_of
 from kubectl_ebpfnet.model.path import HopKind, State
 from kubectl_ebpfnet.model.path import Path as Answer
 from tests.explain.path.changed import NATIVE, Change, ask, changed, dropped_at, finding, say
 from tests.explain.path.test_services import CT, LB, SERVICES, untracked
 from tests.explain.path.variants import edit, host_network
 
+KPR_OFF = Path(__file__).parents[2] / "features/kpr-off-iptables/pod.zip"
 VIP, LOCAL_END, OTHER_END = "10.96.71.229", "10.244.1.40:8080", "10.244.0.251:8080"
 CHAINS = f""":KUBE-EXT-A - [0:0]
 :KUBE-MARK-MASQ - [0:0]
@@ -263,3 +268,39 @@ def test_endpoints_that_the_slices_lack() -> None:
     assert "they send to 10.244.0.99:8080, which no EndpointSlice names" in error.detail
     assert path.fix is not None
     assert "k8s-app=kube-proxy" in path.fix.command
+
+
+def test_an_answer_past_the_node_that_translated_is_lost() -> None:
+    """A node port of another node, whose backend is on the sender's own: nobody masquerades."""
+    path = ask(open_bundle(KPR_OFF), "client1", "172.31.7.12:31692")
+    assert path.verdict.let_through, path.reason
+
+    def without(record: Record) -> Record:
+        if record.argv[0] != "iptables-save":
+            return record
+        kept = [
+            line
+            for line in record.stdout.read().decode().splitlines(keepends=True)
+            if not line.startswith(("[", "-A"))
+            or "POSTROUTING" not in line.partition("-A ")[2][:16]
+        ]
+        text = "".join(line for line in kept if "-A CILIUM_POST_nat" not in line)
+        return replace(record, stdout=InMemory(text.encode()))
+
+    records = [without(record) for record in open_bundle(KPR_OFF).records]
+    lost = ask(bundle_of(untracked_now(records), "kpr-off"), "client1", "172.31.7.12:31692")
+    assert "past node2, which translated the packet" in lost.reason, lost.reason
+    assert lost.verdict == "dropped"
+    assert lost.fix is not None
+    assert "Let node2 masquerade what it translates" in lost.fix.text
+
+
+def untracked_now(records: list[Record]) -> list[Record]:
+    """Without the flows that were seen while it worked."""
+    tables = ("ct", "conntrack")
+    return [
+        replace(record, stdout=InMemory())
+        if record.argv[0] == "ebpfnet-node" and record.argv[1] in tables
+        else record
+        for record in records
+    ]
