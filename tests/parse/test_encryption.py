@@ -68,7 +68,14 @@ def test_policies_of_marked_packets_of_ports_of_sockets_and_without_a_need() -> 
 
 
 @pytest.mark.parametrize(
-    "text", [b"\tdir out\n", b"src x dst y\n", b"src ::/0 dst ::/0\n", b"Usage: ip xfrm\n"]
+    "text",
+    [
+        b"\tdir out\n",
+        b"src x dst y\n",
+        b"src ::/0 dst\n",
+        b"src ::/0 dst ::/0\n",
+        b"Usage: ip xfrm\n",
+    ],
 )
 def test_what_is_no_list_of_policies(text: bytes) -> None:
     with pytest.raises(ParseError):

@@ -59,9 +59,9 @@ def _policy(number: int, first: list[str], rest: list[list[str]]) -> XfrmPolicy:
     named = _pairs(first)
     if first[::2][:2] != ["src", "dst"]:
         raise ParseError(_POLICY, number, "not the prefixes of a policy")
-    version = 6 if ":" in named["dst"] else 4
+    version = 6 if ":" in named.get("dst", "") else 4
     source, destination = (
-        network(named[end], _POLICY, number, version=version) for end in ("src", "dst")
+        network(named.get(end), _POLICY, number, version=version) for end in ("src", "dst")
     )
     said: dict[str, str] = {}
     ends: list[Address] = []

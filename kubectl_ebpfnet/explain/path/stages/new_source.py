@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from ipaddress import ip_address
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd
@@ -55,7 +54,7 @@ def _mapped(source: Address, text: str) -> Address | None:
         prefix = network(text, "a rule", 1, version=source.version)
     except ParseError:
         return None
-    return ip_address(int(prefix.network_address) | int(source) & int(prefix.hostmask))
+    return type(source)(int(prefix.network_address) | int(source) & int(prefix.hostmask))
 
 
 def _range_of(end: ChainEnd) -> tuple[Address, Address] | None:
@@ -111,8 +110,8 @@ def to_one_of_several(
         here.packet, evidence, reason=f"which of {said} {title} gives it is not known",
     )  # fmt: skip
     own = {one for one in node.own_addresses if one.version == first.version}
-    own |= {one for one in map(ip_address, range(int(first), int(first) + min(many, _TRIED)))
-            if _is_own(node, one)}  # fmt: skip
+    numbers = range(int(first), int(first) + min(many, _TRIED))
+    own |= {one for number in numbers if _is_own(node, one := type(first)(number))}
     ours = sum(int(first) <= int(one) <= int(last) for one in own)
     if not node[q.ADDRESSES].known or ours >= many:
         return here
