@@ -304,3 +304,18 @@ def untracked_now(records: list[Record]) -> list[Record]:
         else record
         for record in records
     ]
+
+
+def test_ipvs_is_undecided_and_names_its_table() -> None:
+    ipvs = (
+        ":KUBE-LOAD-BALANCER - [0:0]\n:KUBE-NODE-PORT - [0:0]\n",
+        "-A KUBE-SERVICES -m comment --comment cluster -m set --match-set KUBE-CLUSTER-IP dst,dst "
+        "-j KUBE-MARK-MASQ\n",
+        "-A KUBE-SERVICES -m set --match-set KUBE-CLUSTER-IP dst,dst -j ACCEPT\n",
+    )
+    path = path_by(*ipvs)
+    assert path.verdict == "unknown"
+    assert "IPVS may, and the kernel's IPVS table of node2 was not read" in path.reason
+    assert path.fix is not None
+    assert path.fix.command == "ipvsadm -Ln"
+    assert not [one for one in path.findings if one.severity == "error"]
