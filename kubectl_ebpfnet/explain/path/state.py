@@ -161,8 +161,8 @@ class PathBuilder(WalkLog):
         choice: the first load-balancer's among several backends, None without one.
         stale: the packet goes to a backend that no EndpointSlice names: why, and what to do; None
             where it does not.
-        left_alone: why a node's rules leave a Service's address as it is though they are whole:
-            cause, and what to do; None where they do not.
+        left_alone: why a node's rules leave a Service's address as it is, and what to do; None
+            where they do not, or it is not known.
         forced: the backend to follow where a load-balancer may choose it.
         last: the packet at the stage that ended the walk.
         links: (node, device) of each device by which it left or reached a node on the wire.

@@ -12,9 +12,10 @@ from kubectl_ebpfnet.explain.kernel.kube_proxy_refusals import left_alone
 from kubectl_ebpfnet.explain.path.own_flow import tracked_at
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables
-from kubectl_ebpfnet.explain.path.stages.kube_proxy_cause import by_reason, restart
+from kubectl_ebpfnet.explain.path.stages.kube_proxy_cause import by_reason, restart, title
 from kubectl_ebpfnet.explain.path.stages.passage import rules_evidence
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
+from kubectl_ebpfnet.explain.path.wrong_port import Remedy
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, Severity, State
@@ -77,9 +78,11 @@ def _left_alone(
     if why is not None:
         walk.left_alone = by_reason(walk, here.node, here.packet.flow, why, dead.text)
     if dead.broken and service.usable and not _is_for_others(service):
+        does_not = f"kube-proxy's rules on {here.node} do not translate {service.title}"
+        walk.left_alone = Remedy(f"{does_not}: {dead.text}", restart(here.node), title(here.node))
         walk.finding(
             Severity.ERROR,
-            f"kube-proxy's rules on {here.node} do not translate {service.title}",
+            does_not,
             f"{dead.text}: a new connection goes on to the Service's own address. kube-proxy does "
             "not run there, or something else changed its rules; its log tells, and a restart "
             f"writes them anew: `{restart(here.node).command}`",

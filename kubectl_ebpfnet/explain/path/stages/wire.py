@@ -123,12 +123,10 @@ def _untranslated(walk: PathBuilder, here: PacketState) -> bool:
     )
     by_rules = next(said, None)
     if by_rules is not None:  # the stage that found it has reported it
-        said_why = by_rules.reason or by_rules.summary
+        alone = walk.left_alone
+        said_why = alone.cause if alone is not None else by_rules.reason or by_rules.summary
         reason = f"{said_why}; so it leaves {here.node} for the Service's own address"
-        if walk.left_alone is not None:
-            walk.unknown(f"{walk.left_alone.cause}: {reason}", walk.left_alone.fix)
-        else:
-            walk.unknown(reason, _balance(here.node))
+        walk.unknown(reason, alone.fix if alone is not None else _balance(here.node))
         return True
     virtual = service.type == "ClusterIP"
     reason = f"{service.title} leaves {here.node} without having become a backend's address"
