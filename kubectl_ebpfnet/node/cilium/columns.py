@@ -29,6 +29,7 @@ class Columns:
         self.count = len(data) // size
         self.all = int.from_bytes(_FITS * self.count, "little")
         self._found: dict[tuple[int, frozenset[bytes]], int] = {}
+        self._columns: dict[int, bytes] = {}
 
     def record(self, number: int) -> bytes:
         """Return a record by its number."""
@@ -64,7 +65,7 @@ class Columns:
 
     def masked(self, offset: int, bits: int) -> int:
         """Return the mask of the records that have any of some bits in the byte at an offset."""
-        return self._by(offset, _table(frozenset(byte for byte in range(256) if byte & bits)))
+        return self._by(offset, _having_bits(bits))
 
     def above(self, offset: int, width: int, number: int) -> int:
         """Return the mask of the records whose number is greater than another.
@@ -79,10 +80,14 @@ class Columns:
             where = offset + (at if sys.byteorder == "little" else width - 1 - at)
             above |= same & self._by(where, _greater(parts[at]))
             same &= self._by(where, _table(frozenset((parts[at],))))
+            if not same:
+                break
         return above
 
     def _by(self, offset: int, table: bytes) -> int:
-        return int.from_bytes(self.data[offset :: self.size].translate(table), "little")
+        if offset not in self._columns:
+            self._columns[offset] = self.data[offset :: self.size]
+        return int.from_bytes(self._columns[offset].translate(table), "little")
 
 
 def places(mask: int, count: int) -> Iterator[int]:
@@ -107,6 +112,11 @@ def how_many(mask: int) -> int:
 @lru_cache(4096)
 def _table(allowed: frozenset[int]) -> bytes:
     return b"".join(_FITS if byte in allowed else _NOT for byte in range(256))
+
+
+@lru_cache(256)
+def _having_bits(bits: int) -> bytes:
+    return _table(frozenset(byte for byte in range(256) if byte & bits))
 
 
 @lru_cache(256)
