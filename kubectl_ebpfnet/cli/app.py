@@ -171,15 +171,26 @@ def _terminate(*_: object) -> None:
 
 def _send_again(ignored: sys.UnraisableHookArgs) -> None:
     """Send a signal again whose exception was raised in a destructor: Python drops it there, and
-    the run would go on. It comes from a thread, once the destructor has ended."""
+    the run would go on. A thread sends it, once the destructor has ended, and again until it is
+    handled: one that comes just before a system call is handled only after that."""
     import threading  # for this alone
 
     lost = {KeyboardInterrupt: signal.SIGINT, _Terminated: signal.SIGTERM}.get(ignored.exc_type)
     if lost is None:
         sys.__unraisablehook__(ignored)
-    else:
-        main_thread = threading.main_thread().ident
-        threading.Timer(0.01, lambda: signal.pthread_kill(main_thread or 0, lost)).start()
+        return
+    handled, main_thread = threading.Event(), threading.main_thread().ident or 0
+
+    def handle(*_: object) -> None:
+        handled.set()
+        raise ignored.exc_type
+
+    def send() -> None:
+        while not handled.wait(0.02):
+            signal.pthread_kill(main_thread, lost)
+
+    signal.signal(lost, handle)
+    threading.Thread(target=send, daemon=True).start()
 
 
 def _exit_now(code: int) -> None:
