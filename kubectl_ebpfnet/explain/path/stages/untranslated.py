@@ -40,25 +40,32 @@ def not_translated(
     Returns:
         None where the walk ends here: a Service's backend is not known.
     """
-    assert here.netfilter is not None
     node = walk.cluster.node(here.node)
     if walk.cluster.node_of(service.address) not in ("", here.node):
         return here  # a node port of another node, which balances it itself
+    found = _where_left(here, rules, service, chain)
+    if node.config.kube_proxy_replacement and (found is None or found[0].broken):
+        return here  # rules that kube-proxy left behind have nothing to translate
+    if found is not None:
+        return _left_alone(walk, here, service, *found)
     modes = [kube_proxy.has_kube_proxy(each.ruleset) for each in rules.back_ends]
+    return _without_kube_proxy(walk, here, rules, service, ipvs="ipvs" in modes)
+
+
+def _where_left(
+    here: PacketState, rules: HookTables, service: ServiceAddress, chain: str
+) -> tuple[DeadEnd, tuple[Evidence, ...]] | None:
+    """Return where kube-proxy's rules leave a packet, and the proof; None without such rules."""
+    assert here.netfilter is not None
     native = rules.native.ruleset if rules.native is not None else None
-    by_cilium = node.config.kube_proxy_replacement
     if native is not None and kube_proxy_nft.has_kube_proxy(native, service.address.version):
         dead = kube_proxy_nft.dead_end(native, here.netfilter, chain.lower())
-        proof = rules.evidence(dead.way) or cite.whole(rules.own_record)
-        return _left_alone(walk, here, service, dead, proof)
-    if "iptables" in modes:
-        back_end = rules.back_ends[modes.index("iptables")]
-        dead = dead_end(back_end.ruleset, here.netfilter, chain)
-        proof = rules_evidence(back_end, dead.way) or cite.whole(back_end.record)
-        return _left_alone(walk, here, service, dead, proof)
-    if by_cilium:
-        return here
-    return _without_kube_proxy(walk, here, rules, service, ipvs="ipvs" in modes)
+        return dead, rules.evidence(dead.way) or cite.whole(rules.own_record)
+    for back_end in rules.back_ends:
+        if kube_proxy.has_kube_proxy(back_end.ruleset) == "iptables":
+            dead = dead_end(back_end.ruleset, here.netfilter, chain)
+            return dead, rules_evidence(back_end, dead.way) or cite.whole(back_end.record)
+    return None
 
 
 def _left_alone(
