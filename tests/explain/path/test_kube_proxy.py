@@ -319,3 +319,20 @@ def test_ipvs_is_undecided_and_names_its_table() -> None:
     assert path.fix is not None
     assert path.fix.command == "ipvsadm -Ln"
     assert not [one for one in path.findings if one.severity == "error"]
+
+
+def test_a_node_port_that_nothing_translates_is_kube_proxys_fault() -> None:
+    def without(record: Record) -> Record:
+        if record.argv[0] != "iptables-save" or record.place.node != "node2":
+            return record
+        lines = record.stdout.read().decode().splitlines(keepends=True)
+        text = "".join(line for line in lines if "-A PREROUTING" not in line)
+        return replace(record, stdout=InMemory(text.encode()))
+
+    records = untracked_now([without(record) for record in open_bundle(KPR_OFF).records])
+    path = ask(bundle_of(records, "kpr-off"), "client1", "172.31.7.12:31692")
+    assert path.verdict == "unknown"
+    assert "kube-proxy's rules on node2 do not translate NodePort" in path.cause
+    assert "no rule of PREROUTING leads to KUBE-SERVICES" in path.cause
+    assert path.fix is not None
+    assert "--field-selector spec.nodeName=node2" in path.fix.command

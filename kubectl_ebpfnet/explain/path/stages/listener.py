@@ -139,6 +139,9 @@ def _nobody(
     if end.pod is None and isinstance(end.netns, NodeView):
         other = host_ports.elsewhere(walk.cluster, end.netns.name, unmet.flow)
         found = replace(found, cause=f"{found.cause}; {other}") if other else found
+        alone = walk.left_alone
+        if alone is not None:
+            found = replace(alone, cause=f"{alone.cause}; {found.cause}")
     at_port = [s for s in answer.facts if s.port == unmet.flow.destination_port]
     proof = _cited(answer, at_port)
     summary = f"no socket of {end.owner} takes {unmet.target}"
@@ -199,13 +202,17 @@ def _doubt_node_port(walk: PathBuilder, end: PacketEnd, flow: Flow) -> None:
         return
     name = end.netns.name
     why = _led_to_a_pod(walk, name, flow) or host_ports.elsewhere(walk.cluster, name, flow)
-    if why:
-        walk.doubt(
-            f"whether port {flow.destination_port} of {end.owner} is listened at is not known: "
-            f"{why}, and its sockets were not read",
-            Decides.DROP,
-            Fix("Read the node's sockets.", f"ss -ltnu sport = :{flow.destination_port}"),
-        )
+    if not why:
+        return
+    text = (
+        f"whether port {flow.destination_port} of {end.owner} is listened at is not known: {why}, "
+        "and its sockets were not read"
+    )
+    fix = Fix("Read the node's sockets.", f"ss -ltnu sport = :{flow.destination_port}")
+    alone = walk.left_alone
+    if alone is not None:
+        text, fix = f"{alone.cause}; {text}", alone.fix
+    walk.doubt(text, Decides.DROP, fix)
 
 
 def _led_to_a_pod(walk: PathBuilder, node: str, flow: Flow) -> str:
