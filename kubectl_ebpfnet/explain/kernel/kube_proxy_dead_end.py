@@ -69,13 +69,16 @@ def dead_end(ruleset: Ruleset, context: Context, chain: str) -> DeadEnd:
         return DeadEnd(text, (*to_ports, first), broken=not to_ports)
     way = [first]
     while len(way) < netfilter.DEEPEST:
-        inside = [
-            rule
-            for rule in ruleset.chain("nat", way[-1].jump)
-            if rule.jump != MARK_MASQUERADE and matches(rule, context) is not False
-        ]
+        inside = _inside(ruleset, context, way[-1].jump)
         dropping = next((rule for rule in inside if rule.jump in REFUSING), None)
         if dropping is not None:
+            # KUBE-FW- up to 1.24 marks whatever KUBE-XLB- before it did not translate.
+            before = inside[: inside.index(dropping)]
+            marked = (r for rule in before for r in _inside(ruleset, context, rule.jump))
+            first_drop = next((rule for rule in marked if rule.jump in REFUSING), None)
+            if first_drop is not None:
+                way += [rule for rule in before if rule.jump == first_drop.chain][:1]
+                dropping = first_drop
             return DeadEnd(f"{dropping.title} has it dropped", (*way, dropping))
         deeper = [rule for rule in inside if rule.jump.startswith("KUBE-")]
         if not deeper:
@@ -92,6 +95,12 @@ def dead_end(ruleset: Ruleset, context: Context, chain: str) -> DeadEnd:
         what = "none of whose rules translates it"
     text = f"{first.chain} rule {first.number} leads to {last}, {what}"
     return DeadEnd(text, tuple(way), not ruleset.chain("nat", last))
+
+
+def _inside(ruleset: Ruleset, context: Context, chain: str) -> list[NetfilterRule]:
+    """Return the rules of a chain of nat that may be for a packet, but for its masquerading."""
+    rules = (rule for rule in ruleset.chain("nat", chain) if rule.jump != MARK_MASQUERADE)
+    return [rule for rule in rules if matches(rule, context) is not False]
 
 
 def _not_entered(ruleset: Ruleset, chain: str, way: Sequence[NetfilterRule]) -> DeadEnd:

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from kubectl_ebpfnet.explain.kernel import kube_proxy
+from kubectl_ebpfnet.explain.kernel.context import Context
+from kubectl_ebpfnet.explain.kernel.kube_proxy_dead_end import dead_end
+from kubectl_ebpfnet.explain.kernel.kube_proxy_refusals import Refused, left_alone
 from kubectl_ebpfnet.model.net import TCP, Flow
 from kubectl_ebpfnet.model.netfilter import Ruleset
 from kubectl_ebpfnet.parse import netfilter
@@ -181,3 +184,12 @@ def test_ipv6_backends() -> None:
         b"--dport 80 -j DNAT --to-destination [fd00::5]:8080\nCOMMIT\n"
     )
     assert follow(rules, "2001:db8::7", source="2001:db8::1")[1] == ["fd00::5:8080"]
+
+
+def test_where_a_load_balancers_address_without_a_local_endpoint_is_left() -> None:
+    """KUBE-FW- marks it once more; the rule before it tells why."""
+    flow = Flow(TCP, ip_address(OUTSIDE), 40000, ip_address("192.0.2.77"), 80)
+    context = Context(flow, in_device="eth0", local=frozenset({ip_address(SELF)}))
+    found = dead_end(sample("local.node2"), context, "PREROUTING")
+    assert "has no local endpoints” has it dropped" in found.text
+    assert left_alone(found.way) is Refused.NO_LOCAL_ENDPOINTS

@@ -243,14 +243,33 @@ def test_rules_for_others_do_not_make_kube_proxy_broken() -> None:
     assert not [one for one in path.findings if "do not translate" in one.title]
 
 
-def test_source_ranges_that_leave_it_alone_are_the_cause() -> None:
-    """As kube-proxy up to 1.24 writes them: only a mark, which FORWARD does not look at."""
-    ranges = (
-        ":KUBE-FW-A - [0:0]\n:KUBE-MARK-DROP - [0:0]\n",
-        "-A KUBE-FW-A -s 192.0.2.0/24 -j KUBE-SVC-A\n-A KUBE-FW-A -j KUBE-MARK-DROP\n",
-        "-A KUBE-MARK-DROP -j MARK --set-xmark 0x8000/0x8000\n",
+RANGES = (
+    ":KUBE-FW-A - [0:0]\n:KUBE-MARK-DROP - [0:0]\n",
+    "-A KUBE-FW-A -s 192.0.2.0/24 -j KUBE-SVC-A\n-A KUBE-FW-A -j KUBE-MARK-DROP\n",
+    "-A KUBE-MARK-DROP -j MARK --set-xmark 0x8000/0x8000\n",
+)
+"""As kube-proxy up to 1.24 writes them: only a mark, which FORWARD does not look at."""
+
+
+def test_an_address_that_is_left_alone_has_no_neighbour_and_that_is_not_the_cause() -> None:
+    on_link = f'[{{"dst":"{VIP}","dev":"eth0","scope":"link","flags":[]}},'
+    failed = f'[{{"dst":"{VIP}","dev":"eth0","state":["FAILED"]}},'
+    tables = (
+        edit("node2", "ip -j route show table all", lambda text: text.replace("[", on_link, 1)),
+        edit("node2", "ip -j neigh", lambda text: text.replace("[", failed, 1)),
     )
-    path = path_by(*ranges, ENTRY + "KUBE-FW-A\n", ONE)
+    path = path_by(*RANGES, ENTRY + "KUBE-FW-A\n", ONE, more=tables)
+    hop = dropped_at(path)
+    assert hop.summary == f"next hop {VIP} on eth0 is FAILED"
+    assert path.cause.startswith("svc default/web does not let 10.244.1.53 in")
+    assert path.fix is not None
+    assert "loadBalancerSourceRanges" in path.fix.text
+    error = finding(path, f"neighbour {VIP} on eth0 of node2 is FAILED")
+    assert "keeps the address of svc default/web" in error.detail
+
+
+def test_source_ranges_that_leave_it_alone_are_the_cause() -> None:
+    path = path_by(*RANGES, ENTRY + "KUBE-FW-A\n", ONE)
     assert path.verdict == "unknown"
     assert path.reason.startswith("svc default/web does not let 10.244.1.53 in")
     assert path.fix is not None

@@ -46,16 +46,7 @@ def resolve(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
     evidence = cite.of(answer.record, neighbour.span)
     state = "/".join(neighbour.states)
     if unresolved(neighbour):
-        walk.drop(
-            *here.on_node(HopKind.NEIGHBOUR),
-            f"next hop {target} on {here.device} is {state}",
-            State.OBSERVED,
-            here.packet,
-            evidence,
-            title=f"neighbour {target} on {here.device} of {here.node} is {state}",
-            detail="Nobody on the link answers ARP/ND for the next hop: it is down, or not on this "
-            "network.",
-        )
+        _drop_unresolved(walk, here, target, state, evidence)
         return False
     summary = f"next hop {target} is at {neighbour.mac} on {here.device} ({state})"
     other = _other_mac(walk, here, node, neighbour)
@@ -65,6 +56,37 @@ def resolve(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
         *here.on_node(HopKind.NEIGHBOUR), summary, State.OBSERVED, here.packet, evidence
     )  # fmt: skip
     return True
+
+
+def _drop_unresolved(
+    walk: PathBuilder,
+    here: PacketState,
+    target: Address,
+    state: str,
+    evidence: tuple[Evidence, ...],
+) -> None:
+    """Drop a packet whose next hop does not tell its MAC. An address of a Service that the node's
+    rules leave as it is seldom has one: then what has them do so is the cause."""
+    service, why = walk.ends.service, walk.left_alone
+    if service is None or target != service.address or walk.forth is not None:
+        why = None
+    detail = (
+        f"The packet keeps the address of {service.owner_title}, which nobody on the link answers "
+        f"ARP/ND for: {why.cause}."
+        if service is not None and why is not None
+        else "Nobody on the link answers ARP/ND for the next hop: it is down, or not on this "
+        "network."
+    )
+    walk.drop(
+        *here.on_node(HopKind.NEIGHBOUR),
+        f"next hop {target} on {here.device} is {state}",
+        State.OBSERVED, here.packet, evidence,
+        title=f"neighbour {target} on {here.device} of {here.node} is {state}",
+        detail=detail,
+        cause=why.cause if why is not None else "",
+        fix=why.fix if why is not None else None,
+        object=why.object if why is not None else "",
+    )  # fmt: skip
 
 
 def is_the_pods(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
