@@ -149,10 +149,10 @@ class Forbidden(ClusterError):
             message: replaces the usual message, unless "".
         """
         where = f" in namespace {namespace}" if namespace else ""
-        file = role_file(verb, resource)
+        file, role = role_file(verb, resource), "Role" if namespace else "ClusterRole"
         super().__init__(
             message or f"this user may not {verb} {resource}{where}",
-            hint=f'a Role with verb "{verb}" on "{resource}"{where} allows it ({file})',
+            hint=f'a {role} with verb "{verb}" on "{resource}"{where} allows it ({file})',
         )
         self.verb = verb
         self.resource = resource

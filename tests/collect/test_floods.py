@@ -152,6 +152,14 @@ def test_a_node_side_that_complains_without_end(monkeypatch: pytest.MonkeyPatch)
     assert record.error == "the node side ended with exit code 1: last"
 
 
+def test_a_node_side_that_ends_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whose pod is deleted."""
+    runs(monkeypatch, node_pod, lambda _, __, err: err(b"\n") or 1)
+    answerer = NodePodExec(SESSION, node_place("n"), lambda _: NodePod("n", POD.container))
+    (record,) = answerer.ask([Question(LINKS, answerer.place)], NO_DEADLINE)
+    assert record.error == "the node side ended with exit code 1"
+
+
 def test_a_stderr_that_is_just_short_enough_is_kept_whole() -> None:
     kept = StderrSpool()
     text = bytes(range(256)) * (STDERR_LIMIT // 256)

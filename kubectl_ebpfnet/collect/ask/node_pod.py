@@ -157,8 +157,9 @@ class NodePodExec:
                 stdin=_request_lines(questions),
             )  # fmt: skip
             if code and not stream.problem:
-                last = errors.output().read().decode("utf-8", "replace").strip()
-                reason = f"the node side ended with exit code {code}: {last.rpartition(chr(10))[2]}"
+                lines = errors.output().read().decode("utf-8", "replace").split("\n")
+                last = next((f": {line.strip()}" for line in reversed(lines) if line.strip()), "")
+                reason = f"the node side ended with exit code {code}{last}"
         except ClusterError as error:
             reason, denied = error_sentence(error, deadline), missing_permission(error)
             if isinstance(error, ExecError) and not stream.greeting:

@@ -147,6 +147,8 @@ def _other_version(addresses: Iterable[Address], request: PathRequest) -> Fix | 
         return None
     if request.ip_version is not None:
         return Fix(f"Leave -{request.ip_version} out.")
+    if request.source_address is not None:
+        return Fix(f"Give an IPv{has.version} address of the client's.")
     return Fix(f"The source has no IPv{has.version} address: no packet can go from it to {has}.")
 
 

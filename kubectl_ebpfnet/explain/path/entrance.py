@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from kubectl_ebpfnet.errors import NotFound
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
-from kubectl_ebpfnet.explain.views.in_capture import in_capture
+from kubectl_ebpfnet.explain.views.in_capture import like
 from kubectl_ebpfnet.model.evidence import API, PlaceKind
 from kubectl_ebpfnet.model.kube import Service
 from kubectl_ebpfnet.model.net import Address
@@ -55,8 +55,8 @@ def ways_in(cluster: ClusterView, request: PathRequest) -> WaysIn:
     known = set(cluster.node_names)
     if request.via:
         if request.via not in known:
-            hint = in_capture("nodes", cluster.node_names, request.via)
-            raise NotFound("node", request.via, hint=hint)
+            nodes = like(cluster.node_names, request.via)  # of a capture, or of a live cluster
+            raise NotFound("node", request.via, hint=f"nodes are {nodes}" if nodes else "")
         return WaysIn((request.via,), "as --via says")
     service = service_of(cluster, request)
     if service is not None:

@@ -14,6 +14,9 @@ def entries(path: Path, view: View) -> list[str]:
     entrance = path.outside
     if entrance is None:
         return []
+    if len(entrance.entries) == 1 and not (entrance.closed or entrance.left_out):
+        # Its verdict is the answer's, which stands above.
+        return wrap(escape(f"ENTERS BY  {entrance.entries[0].node}: {entrance.why}"), view.width)
     lines = wrap(escape(f"ENTERS BY  {entrance.why}"), view.width)
     names = [entry.node for entry in entrance.entries] + [each.node for each in entrance.closed]
     longest = max(map(len, map(escape, names)), default=0)

@@ -153,7 +153,7 @@ def test_what_cannot_be_removed_does_not_stop_the_rest(cluster):
     done = cleanup(cluster)
     assert done.returncode == 1
     first, second = done.stdout.splitlines()
-    assert "not removed: this user may not delete namespaces; a Role with verb" in first
+    assert "not removed: this user may not delete namespaces; a ClusterRole with verb" in first
     assert "docs/rbac-node-pod.yaml" in first
     assert second.endswith(" removed")
     assert list(cluster.objects) == [stays]

@@ -218,7 +218,15 @@ def test_via_names_the_node() -> None:
     assert entered(bundle, "198.51.100.99", via="n2").nodes == ("n2",)
     with pytest.raises(NotFound) as caught:
         entered(bundle, via="n9")
-    assert "n1" in caught.value.hint
+    assert caught.value.hint == "nodes are n1, n2, n3"
+
+
+def test_a_client_of_another_ip_version_is_to_have_another_address() -> None:
+    asks = replace(asked("node/n1"), source_address=ip_address("2001:db8::9"), source="2001:db8::9")
+    view = ClusterView(cluster(service("Local"), endpoint("n1")))
+    found = far_address(view, asks, sender_of(view, asks))
+    assert found.fix is not None
+    assert found.fix.text == "Give an IPv4 address of the client's."
 
 
 @pytest.mark.parametrize(

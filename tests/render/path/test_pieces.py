@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
 from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, bundle_of
 from kubectl_ebpfnet.model.net import ICMP, Flow
-from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.model.path import Entrance, Evidence
 from kubectl_ebpfnet.render.path import phrases
+from kubectl_ebpfnet.render.path.entries import entries
 from kubectl_ebpfnet.render.path.formats import render
 from kubectl_ebpfnet.render.text.evidence import proof
 from kubectl_ebpfnet.render.text.style import color_enabled
@@ -131,3 +132,11 @@ def test_a_table_shows_the_newest_flows_of_a_node_and_wide_shows_all():
         assert text.count("SeenNonSyn") == 2
         assert "kind-worker: 3 more: -o wide shows them\n" in text
     assert render(path, sample.bundle(), "wide", View()).count("SeenNonSyn") == 5
+
+
+def test_the_only_node_that_a_client_enters_by_is_not_said_twice() -> None:
+    path = sample.outside()
+    assert path.outside is not None
+    one = Entrance("as --via says", path.outside.shown, path.outside.entries[:1])
+    alone = entries(replace(path, outside=one), View(width=80))
+    assert alone == [f"ENTERS BY  {one.entries[0].node}: as --via says"]

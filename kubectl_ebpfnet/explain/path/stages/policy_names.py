@@ -244,8 +244,8 @@ def _denied_against(cluster: ClusterView, subject: PolicySubject, answer: Policy
     if policy_map.entries(node, number):  # an empty map is nobody's policy
         why += f": {_behind(subject, answer)}"
     fix = Fix(
-        f"The agent on {node.name} is behind the policies: see what endpoint {number} waits for. "
-        "An agent that starts anew writes the whole map.",
+        f"The agent on {node.name} is behind the policies: ask it what endpoint {number} waits "
+        "for. An agent that starts anew writes the whole map.",
         node.cilium(f"endpoint log {number}"),
     )
     return Names("", why, "", fix, words.cited(cluster, rules), disagreement=why)
