@@ -56,6 +56,7 @@ class PathEnds:
         untracked: why there is none: nothing is tracked, or a table was not read.
         tracked: the newest tracked flow that goes where a new one would go, None without one.
         entry: the node by which a client outside enters, "" for a source in the cluster.
+        via: that node where the user named it, else "".
     """
 
     source: Target
@@ -78,6 +79,7 @@ class PathEnds:
     query: tuple[str, ...] = ()
     tracked: TrackedFlow | None = None
     entry: str = ""
+    via: str = ""
 
     @property
     def first_node(self) -> str:
@@ -118,6 +120,7 @@ def resolve(cluster: ClusterView, request: PathRequest, entry: str = "") -> Path
             source_target, destination_target, sender.host_network, None, 0, None, flow,
             problem=problem or far.note or "the destination has no address", findings=findings,
             fix=fix or far.fix, name=None if problem else far.name, entry=entry,
+            via=request.via,
         )  # fmt: skip
     service = far.service
     # A node's address without a port is the node itself, not the only Service with a node port.
@@ -194,6 +197,7 @@ def _with_flows(
         untracked(node, {end for end, _ in query.ends}),
         tracked=tracked,
         entry=sender.node if sender.outside else "",
+        via=request.via,
     )
 
 

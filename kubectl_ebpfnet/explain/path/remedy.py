@@ -41,15 +41,17 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
     by_node_pod = any(each.place.kind is PlaceKind.NODE and each.ran for each in bundle.records)
     sender = _sender(source)
     there, protocol = walk.ends.destination, walk.ends.flow.protocol
-    if walk.ends.entry and there.kind == "service":  # a node port is no port of the Service
-        there = replace(there, kind="address")
+    service = walk.ends.service
+    if walk.ends.entry and there.kind == "service" and (not service or service.type == "NodePort"):
+        there = replace(there, kind="address")  # a node port is no port of the Service
     if bundle.source != LIVE:
         to = _to_record(there, walk.ends.source.namespace, protocol)
         places = f"node/{walk.ends.entry}" if walk.ends.entry else sender
         command = f"kubectl ebpfnet capture -f case.zip {places} --to {to} --node-access pod"
         return Fix("Record a new capture while the packets are lost.", command)
     size = f" --size {walk.size}" if walk.size is not None else ""
-    again = f"kubectl ebpfnet path {sender} {_words(there, protocol)}{size}"
+    via = f" --via node/{walk.ends.via}" if walk.ends.via else ""
+    again = f"kubectl ebpfnet path {sender} {_words(there, protocol)}{via}{size}"
     if any(_LATE in record.error for record in bundle.records):
         return Fix("Give the nodes more time to answer.", f"{again} --timeout 2m")
     if by_node_pod:

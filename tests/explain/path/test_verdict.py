@@ -10,6 +10,7 @@ import pytest
 
 from kubectl_ebpfnet.explain.path.endings import Destination
 from kubectl_ebpfnet.explain.path.endpoints import PathEnds
+from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.path.verdict import Decision, settle
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
@@ -215,6 +216,27 @@ def test_what_is_missing_says_how_to_get_it() -> None:
     assert fix is not None
     assert fix.command == (
         "kubectl ebpfnet path -n default pod/client 192.0.2.1:80 --node-access pod"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("LoadBalancer", "svc/web-lb:80 --to-namespace shop"), ("NodePort", "192.0.2.1:80")],
+)
+def test_a_clients_question_is_asked_again_by_the_same_node(kind: str, words: str) -> None:
+    ends = walk(NONE).ends
+    client = replace(ends.destination, address=ip_address("203.0.113.9"))
+    there = replace(ends.destination, kind="service", namespace="shop", name="web-lb")
+    service = ServiceAddress(FLOW.destination, 80, TCP, kind, "shop", "web-lb", 0, None, (), ())
+    builder = PathBuilder(
+        walk(NONE).cluster,
+        replace(ends, source=client, destination=there, service=service, entry="n2", via="n2"),
+    )
+    builder.unknown("the routes were not read")
+    fix = settle(builder).fix
+    assert fix is not None
+    assert fix.command == (
+        f"kubectl ebpfnet path 203.0.113.9 {words} --via node/n2 --node-access pod"
     )
 
 
