@@ -55,7 +55,7 @@ MAP_UPDATE_BATCH = 26
 NODE = NODES[0]
 BIN = Path(sys.executable).parent
 ENV = {
-    **os.environ,
+    **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
     "PATH": f"{BIN}:{os.environ['PATH']}",
     "KUBECONFIG": str(ADMIN_CONFIG),
 }
