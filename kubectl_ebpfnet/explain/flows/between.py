@@ -274,7 +274,7 @@ def _read_after(record: Record, sent_by: Record | None, age: float) -> bool:
     try:
         read, asked = (datetime.fromisoformat(r.started) for r in (record, sent_by))
         return read >= asked - timedelta(seconds=age)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return False
 
 

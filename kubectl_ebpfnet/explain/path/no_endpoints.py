@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from functools import lru_cache
 
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.wrong_port import Remedy
+from kubectl_ebpfnet.explain.views import lists
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
-from kubectl_ebpfnet.model.evidence import API
 from kubectl_ebpfnet.model.kube import Pod, Service, ServiceEndpoint, ServicePort
 from kubectl_ebpfnet.model.path import Fix
 
@@ -23,6 +24,8 @@ _NAMED = 3
 """Pods that a sentence names."""
 _ALIKE = 0.6
 """How like two values must be (0 to 1) for one to be a slip of the other."""
+_LONGEST = 63
+"""Characters of a label's value in Kubernetes; a longer one is not compared."""
 
 
 def why_no_endpoint(cluster: ClusterView, service: ServiceAddress) -> Remedy | None:
@@ -82,12 +85,7 @@ def why_none(
 
 def _listed(cluster: ClusterView, owner: Service) -> bool:
     """Tell whether the pods that the selector may match were listed."""
-    argvs = [record.argv for record in cluster.bundle.at(API) if record.ok]
-    wanted = (
-        ("get", "pods", "-A"), ("get", "pods", "-n", owner.namespace), ("get", "pods"),
-        ("get", "pods", "-n", owner.namespace, "-l", _selector(owner)),
-    )  # fmt: skip
-    return any(argv in wanted for argv in argvs)
+    return lists.read(cluster, "pods", owner.namespace, _selector(owner)) is not None
 
 
 def _selector(owner: Service) -> str:
@@ -128,18 +126,21 @@ def _matching_and_left_out(
         describe = f"kubectl describe pod -n {owner.namespace} {pods[0].name}"
         cause = f"its selector matches pod {named}, which has no address yet: {pods[0].state}"
         return Remedy(cause, Fix("See why the pod does not start.", describe), f"Pod {named}")
-    if not any(each.version == version for pod in pods for each in pod.addresses):
+    meant = [pod for pod in pods if any(each.version == version for each in pod.addresses)]
+    if not meant:
         cause = f"its pods, as {named}, have no IPv{version} address"
         fix = Fix(f"Give the pods IPv{version}, or the Service the other family alone.")
         return Remedy(cause, fix, _title(owner))
     if port is not None and port.target_port and not port.target_port.isdecimal():
-        names = {each.name for pod in pods for each in pod.ports}
-        if port.target_port not in names:
+        name = port.target_port
+        meant = [pod for pod in meant if any(each.name == name for each in pod.ports)]
+        if not meant:
             return _no_such_port(owner, port, pods)
-    if any(pod.serves for pod in pods):
+    ready = next((pod for pod in meant if pod.serves), None)
+    if ready is not None:
         return Remedy(
-            f"its selector matches pod {named}, which is ready, and no EndpointSlice names it: "
-            "what fills these in (kube-controller-manager) is behind",
+            f"its selector matches pod {owner.namespace}/{ready.name}, which is ready, and no "
+            "EndpointSlice names it: what fills these in (kube-controller-manager) is behind",
             Fix("See whether kube-controller-manager runs, and its log.", _slices(owner)),
         )
     return None
@@ -219,10 +220,18 @@ def _likeness(pod: Pod, owner: Service) -> float:
 def _label_likeness(pod: Pod, key: str, value: str) -> float:
     if pod.label(key) == value:
         return 1.0
-    if value in dict(pod.labels).values():
+    if any(has == value for _, has in pod.labels):
         return 0.7
-    ratio = SequenceMatcher(None, pod.label(key), value).ratio() if pod.label(key) else 0.0
+    ratio = _ratio(pod.label(key), value)
     return ratio / 2 if ratio >= _ALIKE else 0.0
+
+
+@lru_cache(1024)
+def _ratio(has: str, wanted: str) -> float:
+    """Return how like two values of a label are; a namespace's pods have few of them."""
+    if not has or max(len(has), len(wanted)) > _LONGEST:
+        return 0.0
+    return SequenceMatcher(None, has, wanted).ratio()
 
 
 def _holds(pod: Pod, owner: Service) -> bool:

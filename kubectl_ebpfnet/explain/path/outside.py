@@ -221,6 +221,4 @@ def _findings(entries: Sequence[Entry], verdict: Verdict) -> tuple[Finding, ...]
 
 def _once(found: Iterable[T]) -> tuple[T, ...]:
     """Return things without those that are equal to an earlier one."""
-    kept: list[T] = []
-    kept.extend(each for each in found if each not in kept)
-    return tuple(kept)
+    return tuple(dict.fromkeys(found))

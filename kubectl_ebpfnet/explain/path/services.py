@@ -6,14 +6,13 @@ Service and EndpointSlices stand in where neither has the frontend.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup, Search
 from kubectl_ebpfnet.explain.path.service_address import HEALTH_CHECK, ServiceAddress
-from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views import cite, lists
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
@@ -196,7 +195,7 @@ def _owner(
 def sliced_of(
     cluster: ClusterView, service: Service, port: ServicePort, version: int
 ) -> tuple[ServiceEndpoint, ...] | None:
-    """Return what EndpointSlices name for a port; None where no slice could be read.
+    """Return what EndpointSlices name for a port; None where its slices were not read.
 
     Args:
         cluster: the bundle's indexes.
@@ -204,16 +203,21 @@ def sliced_of(
         port: of it.
         version: of IP.
     """
-    read = cluster.kube.endpoints or cluster.api_record("endpointslices") is not None
-    named: Sequence[ServiceEndpoint] = [
+    own = [
         end
         for end in cluster.kube.endpoints
         if (end.namespace, end.service) == (service.namespace, service.name)
-        and end.port_name == port.name
+    ]
+    label = f"kubernetes.io/service-name={service.name}"
+    if not own and lists.read(cluster, "endpointslices", service.namespace, label) is None:
+        return None
+    return tuple(
+        end
+        for end in own
+        if end.port_name == port.name
         and end.protocol == port.protocol
         and end.address.version == version
-    ]
-    return tuple(named) if read else None
+    )
 
 
 def _type(service: Service, address: Address, port: int) -> str:

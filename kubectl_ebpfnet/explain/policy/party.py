@@ -78,7 +78,7 @@ class Party:
     def values(self) -> dict[str, dict[str, str]]:
         """The labels: key → source → value."""
         found: dict[str, dict[str, str]] = {}
-        for label in self.labels:
+        for label in sorted(self.labels):
             source, _, rest = label.partition(":")
             key, _, value = rest.partition("=")
             found.setdefault(key, {})[source] = value

@@ -149,15 +149,16 @@ def _in_groups(cidr: CidrPeer, address: Address, party: Party, around: Surroundi
         named = f"CiliumCIDRGroup {cidr.group}" if cidr.group else "CiliumCIDRGroups"
         return Hit(None, f"{named} was not read: {around.no_groups}")
     return any_of(
-        Hit(any(address in prefix for prefix in group.prefixes))
+        all_of((_is_meant(cidr, group), Hit(any(address in prefix for prefix in group.prefixes))))
         for group in around.groups
-        if (cidr.group == group.name if cidr.group else _labelled(cidr, group))
     )
 
 
-def _labelled(cidr: CidrPeer, group: CidrGroup) -> bool:
+def _is_meant(cidr: CidrPeer, group: CidrGroup) -> Hit:
+    if cidr.group or cidr.groups is None:
+        return Hit(cidr.group == group.name)
     of_group = Party(frozenset(f"cidrgroup:{key}={value}" for key, value in group.labels))
-    return bool(cidr.groups is not None and selects(cidr.groups, of_group).matches)
+    return selects(cidr.groups, of_group)
 
 
 def _name(pattern: str, party: Party) -> Hit:

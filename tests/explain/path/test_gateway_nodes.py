@@ -309,6 +309,20 @@ def test_a_policy_without_a_gateway_says_what_to_label() -> None:
     assert path.fix.command == "kubectl label node NODE egress=yes"
 
 
+def test_nodes_that_nobody_listed_are_not_said_to_lack_a_label() -> None:
+    unlisted = fail("", "get nodes", "forbidden")
+    path = ask(changed(NO_GATEWAY, unlisted, more=(policies(SPEC),)), "client", WORLD)
+    assert path.fix is not None
+    assert "selects is not known" in path.fix.text
+
+
+def test_a_row_is_not_stale_by_a_list_that_nobody_could_read() -> None:
+    denied = Record(0, API, LIST, None, error="forbidden", denied="list " + LIST[1])
+    old = replace(policies(), argv=("get", "ciliumegressnatpolicies"))
+    path = ask(changed(HEALTHY, more=(denied, old)), "client", WORLD)
+    assert not [f for f in path.findings if f.severity != "info"]
+
+
 def test_a_user_who_may_not_list_policies_is_told_the_verb() -> None:
     denied = Record(0, API, LIST, None, error="forbidden", denied="list " + LIST[1])
     path = ask(changed(NO_GATEWAY, more=(denied,)), "client", WORLD)

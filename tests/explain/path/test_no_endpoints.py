@@ -6,13 +6,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.model.evidence import Bundle
+from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record
 from kubectl_ebpfnet.model.path import Path
-from tests.explain.path.changed import Change, ask, changed, dropped_at, fail, finding
+from tests.explain.path.changed import Change, ask, changed, dropped_at, fail, finding, say
 from tests.explain.path.variants import edit
 
 SERVICES = "../features/services/agent.zip"
@@ -98,6 +99,50 @@ def test_pods_that_nobody_listed_are_not_said_to_be_none() -> None:
     path = to_web(no_endpoints(), selector(app="webb"), fail("", "get pods -A", "forbidden"))
     assert "which pods there are was not read" in path.cause
     assert "comes nearest" not in path.cause
+
+
+def test_a_list_of_pods_that_was_cut_short_is_none() -> None:
+    path = to_web(no_endpoints(), selector(app="webb"), say("", "get pods -A", '{"items": ['))
+    assert "which pods there are was not read" in path.cause
+
+
+def test_slices_of_another_service_say_nothing_of_this_one() -> None:
+    """A rule with toServices has slices of its Service read, whatever of the destination's."""
+
+    def of_another(record: Record) -> Record:
+        if record.command != "get endpointslices -A":
+            return record
+        document = json.loads(record.stdout.read())
+        for item in document["items"]:
+            item["metadata"]["labels"] = {"kubernetes.io/service-name": "other"}
+        argv = ("get", "endpointslices", "-n", "default", "-l", "kubernetes.io/service-name=other")
+        return replace(record, argv=argv, stdout=InMemory(json.dumps(document).encode()))
+
+    path = to_web(of_another)
+    assert "its EndpointSlices are not recorded" in path.cause
+    healthy = ask(changed(SERVICES, of_another), "client", "svc/web")
+    assert healthy.verdict in ("delivered", "reachable")
+    assert not [each for each in healthy.findings if each.severity == "error"]
+
+
+def test_of_several_pods_the_one_that_is_ready_is_said_to_be() -> None:
+    def first_is_not(text: str) -> str:
+        document = json.loads(text)
+        web = next(i for i in document["items"] if i["metadata"]["name"].startswith("web-"))
+        other = json.loads(json.dumps(web))
+        other["metadata"]["name"] = "first"
+        other["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+        document["items"].insert(0, other)
+        return json.dumps(document)
+
+    path = to_web(no_endpoints(), edit("api", "get pods -A", first_is_not))
+    assert "its selector matches pod default/web-" in path.cause
+
+
+def test_values_that_no_label_can_have_are_not_compared() -> None:
+    long = "x" * 100_000
+    path = to_web(no_endpoints(), selector(app=long))
+    assert "no pod in namespace default matches its selector" in path.cause
 
 
 def test_a_port_by_a_name_that_no_container_declares() -> None:

@@ -10,13 +10,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.cli import arguments
+from kubectl_ebpfnet.explain.path.stages.policy_outcome import answered_under_policies
+from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.path.walk import explain
+from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, bundle_of
 from kubectl_ebpfnet.model.path import Path as Answer
 from kubectl_ebpfnet.model.path import Severity, Verdict
@@ -362,3 +366,15 @@ def test_policies_see_the_backend_and_its_port() -> None:
         "backend" in by_address.cause  # fmt: skip
     other = ask("pod/client", "svc/web:80", of_client({"to": web, "ports": [{"port": 81}]}), maps)
     assert "Service's" not in other.cause
+
+
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00", "soon"])
+def test_a_time_that_no_clock_shows_decides_nothing(time: str) -> None:
+    def odd(policy: dict[str, Any]) -> None:
+        policy["metadata"]["creationTimestamp"] = time
+
+    attempt = SimpleNamespace(age=1.0, evidence=(SimpleNamespace(record=1),))
+    cluster = ClusterView(changed(edited("portrange", odd)))
+    walk = SimpleNamespace(attempt=attempt, answered_now=lambda: True, cluster=cluster)
+    answered_under_policies(cast(PathBuilder, walk))  # raises nothing
+    assert ask(*TO_RANGE, edited("portrange", odd)).verdict

@@ -361,6 +361,14 @@ def test_cidrs_groups_and_exceptions() -> None:
     assert (
         said([by_labels], world("203.0.113.8"), direction="egress", around=groups).allowed is False
     )
+    newer = {"matchExpressions": [{"key": "kind", "operator": "Like", "values": ["go*"]}]}
+    by_other = cnp(
+        {"endpointSelector": {}, "egress": [{"toCIDRSet": [{"cidrGroupSelector": newer}]}]}
+    )
+    answer = said([by_other], world("192.0.2.9"), direction="egress", around=groups)
+    assert (answer.allowed, answer.why) == (None, "the operator “Like” is not known")
+    far = said([by_other], world("198.51.100.1"), direction="egress", around=groups)
+    assert far.allowed is False  # no group has it
 
 
 def test_cidrs_select_nodes_where_that_is_switched_on() -> None:

@@ -8,7 +8,6 @@ Where the objects and the map disagree, that is a finding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.path import egress_gateway as egress
@@ -16,12 +15,11 @@ from kubectl_ebpfnet.explain.path.stages import policy_ends
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.policy import text
 from kubectl_ebpfnet.explain.policy.party import Hit, Party, all_of, any_of, selects
-from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views import cite, lists
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy
 from kubectl_ebpfnet.model.egress_policy import EgressPolicy
-from kubectl_ebpfnet.model.evidence import API, Record
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence, Fix, Severity
 from kubectl_ebpfnet.model.policy import Selector
@@ -77,7 +75,8 @@ def behind(walk: PathBuilder, row: EgressGatewayPolicy) -> Behind:
     )
     if not found:
         none = "no policy that was read selects the pod and has this CIDR"
-        return Behind(unread=none, stale=True, evidence=_whole_list(walk))
+        whole = lists.read(walk.cluster, RESOURCES[0])
+        return Behind(unread=none, stale=whole is not None, evidence=cite.whole(whole))
     cited = tuple(each for policy in found for each in _cite(walk, policy))
     return Behind(found, evidence=cited)
 
@@ -158,6 +157,9 @@ def no_gateway(walk: PathBuilder, row: EgressGatewayPolicy, found: Behind) -> tu
             "the agents have not seen that label yet, or the CiliumNode lacks it."
         )
         return title, detail, Fix(detail, f"kubectl get ciliumnode {ready[0]} --show-labels")
+    if lists.read(walk.cluster, "nodes") is None:
+        detail = f"Which nodes its nodeSelector ({asked}) selects is not known: none were listed."
+        return title, detail, Fix(detail, "kubectl get nodes --show-labels")
     detail = f"Its nodeSelector ({asked}) selects no node: label the one that is to be the gateway."
     labels = [r for each in chosen[:1] for r in each if r.operator == "In" and r.values]
     words = " ".join(f"{r.key}={r.values[0]}" for r in labels)
@@ -183,25 +185,15 @@ def no_address(node: NodeView, found: Behind) -> str:
 
 
 def _listed(walk: PathBuilder) -> bool:
-    return any(record.ok for record in _lists(walk))
-
-
-def _lists(walk: PathBuilder) -> Iterator[Record]:
-    for record in walk.cluster.bundle.at(API):
-        if len(record.argv) > 1 and record.argv[1] in RESOURCES:
-            yield record
-
-
-def _whole_list(walk: PathBuilder) -> tuple[Evidence, ...]:
-    return cite.whole(next((record for record in _lists(walk) if record.ok), None))
+    return any(lists.read(walk.cluster, resource) is not None for resource in RESOURCES)
 
 
 def _why_unread(walk: PathBuilder) -> str:
-    for record in _lists(walk):
-        if record.denied:
-            return f"this user may not {record.denied}"
-        if record.error:
-            return record.error
+    for resource in RESOURCES:
+        for record in lists.records_of(walk.cluster, resource):
+            if record.denied:
+                return f"this user may not {record.denied}"
+            return record.error or f"the list of {resource} could not be read"
     return f"the records have no list of {RESOURCES[0]}"
 
 

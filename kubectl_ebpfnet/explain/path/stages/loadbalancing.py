@@ -16,6 +16,9 @@ from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.path import Decides, Evidence, Packet, State, TrackedFlow
 
+_SHOWN = 5
+"""Backends that a hop names."""
+
 
 def backend_of(tracked: TrackedFlow | None, service: ServiceAddress) -> Flow | None:
     """Return the flow to the backend that a tracked flow was sent to, None when there is none."""
@@ -221,9 +224,11 @@ def _how_chosen(
         words.append(f"{verb}, one of {len(service.usable)} backends")
     if all(b.state == kinds.TERMINATING for b in service.usable):
         words.append("no backend is active: those that terminate serve")
-    bad = [b for b in service.backends if b not in service.usable]
+    used = frozenset(service.usable)
+    bad = [b for b in service.backends if b not in used]
     if bad:
-        words.append("not used: " + ", ".join(_with_state(b) for b in bad))
+        more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+        words.append("not used: " + ", ".join(map(_with_state, bad[:_SHOWN])) + more)
     if not any(kinds.place(b) == target for b in service.backends) and service.backends:
         words.append("this backend is no longer in the service")
     if "sessionAffinity" in service.flags:

@@ -18,6 +18,7 @@ from kubectl_ebpfnet.explain.path.stages import policy_map
 from kubectl_ebpfnet.explain.policy.evaluate import Enforcement
 from kubectl_ebpfnet.explain.policy.party import Party
 from kubectl_ebpfnet.explain.policy.peers import Surroundings
+from kubectl_ebpfnet.explain.views import lists
 from kubectl_ebpfnet.explain.views.cluster import (
     NODE_IDENTITIES,
     REMOTE_NODE_IDENTITIES,
@@ -154,7 +155,7 @@ def at_address(cluster: ClusterView, address: Address) -> Party:
         open_ = frozenset() if labels else frozenset({"*"})
         return Party(frozenset(labels), open_, why, address, False, pod.ports, pod.namespace)
     why = f"which identity {address} has was not read"
-    if cluster.in_cluster(address) or not cluster.kube.nodes:
+    if cluster.in_cluster(address) or lists.read(cluster, "nodes") is None:
         return Party(frozenset(), frozenset({"*"}), why, address)
     return Party(frozenset({"reserved:world"}), _OPEN_OUTSIDE, why, address, True)
 
@@ -270,20 +271,13 @@ def _unread(cluster: ClusterView, party: Party) -> Iterator[str]:
 def _listed(cluster: ClusterView, resource: str, namespace: str = "") -> bool:
     """Tell whether all objects of a kind, in a namespace, are in the bundle, be it none: the API
     server may not have the kind."""
-    found = list(_lists(cluster, resource, namespace))
-    return any(record.number in cluster.understood or _not_served(record) for record in found)
+    return lists.read(cluster, resource, namespace) is not None or any(
+        map(_not_served, lists.records_of(cluster, resource, namespace))
+    )
 
 
 def _not_served(record: Record) -> bool:
     return record.error.startswith('resource "')
-
-
-def _lists(cluster: ClusterView, resource: str, namespace: str) -> Iterator[Record]:
-    for record in cluster.bundle.at(API):
-        if record.argv[:2] == ("get", resource):
-            rest = record.argv[2:]
-            if rest in ((), ("-A",)) or (namespace and rest == ("-n", namespace)):
-                yield record
 
 
 def _why_not(cluster: ClusterView, resource: str) -> str:
@@ -302,7 +296,7 @@ def _denied(cluster: ClusterView, resource: str, namespace: str = "") -> str:
 
 
 def _failed(cluster: ClusterView, resource: str, namespace: str = "") -> str:
-    for record in _lists(cluster, resource, namespace):
+    for record in lists.records_of(cluster, resource, namespace):
         if not record.ok and record.error:
             return f": {record.error}"
     return ""

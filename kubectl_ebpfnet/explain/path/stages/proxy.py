@@ -82,12 +82,7 @@ def take(
     flow = here.packet.flow
     source = flow.source
     if rules.parser == "dns" and not _transparent(walk, here):
-        known = walk.cluster.kube_node(node.name)
-        own = known.internal_addresses if known is not None else ()
-        first = next((a for a in own if a.version == source.version), source)
-        source = own_source(
-            node, Flow(flow.protocol, first, None, flow.destination, None), {flow.destination}
-        )
+        source = _nodes_source(walk, node, flow)
     sent = Packet(Flow(flow.protocol, source, None, flow.destination, flow.destination_port))
     walk.hop(
         *here.on_node(HopKind.SOCKET),

@@ -16,7 +16,7 @@ from kubectl_ebpfnet.explain.path.stages import egress_names as names
 from kubectl_ebpfnet.explain.path.stages import gateway
 from kubectl_ebpfnet.explain.path.stages.network_program import to_netdev_at
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Stage
-from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views import cite, lists
 from kubectl_ebpfnet.explain.views.names import address_text
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
@@ -139,7 +139,7 @@ def _is_there(walk: PathBuilder, node: NodeView, row: EgressGatewayPolicy) -> bo
     ready. A nodeSelector alone chooses gateways, ready or not."""
     assert row.gateway is not None
     name = walk.cluster.owner_of(row.gateway)
-    if not name and walk.cluster.kube.nodes:
+    if not name and lists.read(walk.cluster, "nodes") is not None:
         reason = f"the egress gateway {row.gateway} is no node of the cluster"
         walk.unknown(reason, gateway.read_map(node))
         walk.finding(
