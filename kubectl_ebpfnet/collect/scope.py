@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from kubectl_ebpfnet.collect.ask.question import NEWEST, Question, snat_end
+from kubectl_ebpfnet.collect.ask.question import NEWEST, Question
 from kubectl_ebpfnet.model.catalogue import (
     FACTS,
     FIB,
@@ -18,7 +18,7 @@ from kubectl_ebpfnet.model.catalogue import (
 from kubectl_ebpfnet.model.evidence import Place, PlaceKind
 from kubectl_ebpfnet.model.fact import NOBODY, Need
 from kubectl_ebpfnet.model.net import Address
-from kubectl_ebpfnet.model.protocol.questions import FlowFilter, PodNamespace
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter, PodNamespace, snat_end
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 from kubectl_ebpfnet.model.catalogue import CONNTRACK, CT, NAT
 from kubectl_ebpfnet.model.evidence import Place
 from kubectl_ebpfnet.model.fact import Fact
-from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, UDP, Address, endpoint_text, has_ports
-from kubectl_ebpfnet.model.protocol.questions import FlowFilter, PodNamespace
+from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, UDP, Address, endpoint_text
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter, PodNamespace, snat_end
 
 NEWEST = 200
 """Entries that are wanted of flows that differ in the peer alone: which one is the newest is known,
@@ -120,18 +119,6 @@ class Question:
         if self.fact.name == CONNTRACK.name:
             return netfilter
         return ours if self.fact.name in (CT.name, NAT.name) else [*ours, *netfilter]
-
-
-def snat_end(flows: Sequence[FlowFilter]) -> tuple[int, Address, int] | None:
-    """Return the protocol, address and port, 0 for ICMP, that the first flow goes to: every flow
-    of a node there needs another port of source NAT. None where that is not said."""
-    for flow in flows[:1]:
-        if flow.peer is not None and flow.protocol is not None:
-            if not has_ports(flow.protocol):
-                return flow.protocol, flow.peer, 0
-            if flow.peer_port is not None:
-                return flow.protocol, flow.peer, flow.peer_port
-    return None
 
 
 def _to_end(protocol: int, address: Address, port: int, *, cilium: bool) -> list[list[str]]:

@@ -183,7 +183,8 @@ def _of_headless(
 ) -> FarAddress:
     """Return an endpoint of a Service without an address of its own: cluster DNS gives them all."""
     title = f"svc {service.namespace}/{service.name} is headless"
-    note, fix = f"{title}, and no endpoint is ready", None
+    unread = f"{title}, and its EndpointSlices were not read"
+    note, fix = unread, None
     for version in sorted(versions):
         ends = sliced_of(cluster, service, port, version)
         ready = [end for end in ends or () if end.ready]
@@ -191,7 +192,11 @@ def _of_headless(
             first, many = ready[0], f"{len(ready)} ready " if len(ready) > 1 else ""
             note = f"headless: {first.pod or first.address} is one of its {many}endpoints"
             return FarAddress(first.address, first.port, note=note)
-        found = why_none(cluster, service, port, ends, version) if ends is not None else None
+        if ends is None:
+            continue
+        if note == unread:
+            note = f"{title}, and no endpoint is ready"
+        found = why_none(cluster, service, port, ends, version)
         if found is not None:
             note, fix = f"{title}, and has no ready endpoint: {found.cause}", found.fix
     return FarAddress(None, port.port, note=note, fix=fix)

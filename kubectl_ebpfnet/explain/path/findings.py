@@ -216,7 +216,7 @@ def _stale_backends(whole: WholePath) -> Iterator[Finding]:
             f"`{node.cilium('service list')}`, and the agent's log.",
             service.evidence,
         )
-    stale = [b for b in active if service.is_stale(b) and cluster_of(node, b.address) is None]
+    stale = [b for b in service.stale(active) if cluster_of(node, b.address) is None]
     if stale:
         yield Finding(
             Severity.ERROR,

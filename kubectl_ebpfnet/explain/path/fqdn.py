@@ -122,7 +122,11 @@ def _pattern(text: str) -> re.Pattern[str]:
         return re.compile(".*")
     some = "[-a-z0-9_]*"
     whole, rest = (rf"({some}[.])*{some}[.]", plain[3:]) if plain.startswith("**.") else ("", plain)
-    return re.compile(whole + some.join(re.escape(part) for part in rest.split("*")))
+    first, *parts = map(re.escape, rest.split("*"))
+    # What stands between two stars is taken where it comes first, for good: a stranger's pattern
+    # with many stars must not be tried at every place of a name.
+    between = "".join(f"(?>{some}?{part})" for part in parts[:-1])
+    return re.compile(whole + first + between + (some + parts[-1] if parts else ""))
 
 
 def _entry(entry: FqdnEntry, at: datetime | None) -> str:

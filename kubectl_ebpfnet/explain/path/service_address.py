@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.backends import Place
@@ -12,7 +14,7 @@ from kubectl_ebpfnet.model.net import Address, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import Evidence
 
 _L7 = "l7-load-balancer"
-_PROXY_DUMMY = "192.192.192.192"
+_PROXY_DUMMY = ip_address("192.192.192.192")
 """The endpoint that Cilium's Gateway and Ingress Services are given: nothing has it
 (operator/pkg/model/translation)."""
 
@@ -91,7 +93,7 @@ class ServiceAddress:
     def by_proxy(self) -> bool:
         """The node's Envoy takes its traffic, so it has no backends of its own."""
         places = [*map(kinds.place, self.backends), *map(kinds.place, self.sliced or ())]
-        dummy = any(str(address) == _PROXY_DUMMY for address, _ in places)
+        dummy = any(address == _PROXY_DUMMY for address, _ in places)
         return _L7 in self.flags or bool(self.proxy_port) or dummy
 
     @property
@@ -107,11 +109,12 @@ class ServiceAddress:
         shared = owner and any(owner.annotation(key).lower() == "true" for key in _GLOBAL)
         return self.redirects_locally or self.by_proxy or bool(shared)
 
-    def is_stale(self, backend: Backend) -> bool:
-        """Tell whether the Service has lost a backend that Cilium still has."""
+    def stale(self, backends: Iterable[Backend]) -> list[Backend]:
+        """Return those of some backends that the Service has lost and Cilium still has."""
         if self.sliced is None or self.named_elsewhere:
-            return False
-        return kinds.place(backend) not in {kinds.place(end) for end in self.sliced}
+            return []
+        named = {kinds.place(end) for end in self.sliced}
+        return [backend for backend in backends if kinds.place(backend) not in named]
 
     @property
     def title(self) -> str:

@@ -23,9 +23,10 @@ no end on exec's v4 protocol.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kubectl_ebpfnet.model.net import Address, Flow
+from kubectl_ebpfnet.model.net import Address, Flow, has_ports
 
 PROTOCOL = 1
 """Rises when an old client cannot understand a new node side, or the other way round."""
@@ -108,6 +109,18 @@ class FlowFilter:
             and (self.peer is None or self.peer == flow.destination)
             and (self.peer_port is None or self.peer_port == flow.destination_port)
         )
+
+
+def snat_end(flows: Sequence[FlowFilter]) -> tuple[int, Address, int] | None:
+    """Return the protocol, address and port, 0 for ICMP, that the first flow goes to: every flow
+    of a node there needs another port of source NAT. None where that is not said."""
+    for flow in flows[:1]:
+        if flow.peer is not None and flow.protocol is not None:
+            if not has_ports(flow.protocol):
+                return flow.protocol, flow.peer, 0
+            if flow.peer_port is not None:
+                return flow.protocol, flow.peer, flow.peer_port
+    return None
 
 
 @dataclass(frozen=True, slots=True)

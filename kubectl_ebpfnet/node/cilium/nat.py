@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kubectl_ebpfnet.model.cilium import NatEntry
 from kubectl_ebpfnet.model.net import Address, has_ports
-from kubectl_ebpfnet.model.protocol.questions import FlowFilter, LeftOut, NodeRequest
+from kubectl_ebpfnet.model.protocol.questions import FlowFilter, LeftOut, NodeRequest, snat_end
 from kubectl_ebpfnet.node.bpf import syscall
 from kubectl_ebpfnet.node.cilium import layout_tuple, pins, scan
 from kubectl_ebpfnet.node.cilium.columns import Columns, how_many, places
@@ -39,7 +39,7 @@ def entries(request: NodeRequest) -> Iterator[NatEntry | LeftOut]:
     now = int(time.clock_gettime(time.CLOCK_MONOTONIC))
     flows = (*request.flows, *request.beside)
     rules = scan.rules(request.flows, request.beside)
-    end = _end_of(request.flows)
+    end = snat_end(request.flows)
     sources: Counter[Address] = Counter()
     folder = pins.root()
     for table, layout in scan.tables(folder, MAPS, layout_tuple.NAT, flows):
@@ -62,17 +62,6 @@ _counted: dict[tuple[Path, _End], tuple[float, Counter[Address]]] = {}
 _COUNTED_SECONDS = 5.0
 """How long what was counted for one question answers another of the same session: reading a full
 map takes 0.2 s."""
-
-
-def _end_of(flows: Sequence[FlowFilter]) -> _End | None:
-    """Return the protocol, address and port that the first flow goes to; None where it is open."""
-    for flow in flows[:1]:
-        if flow.peer is not None and flow.protocol is not None:
-            if not has_ports(flow.protocol):
-                return flow.protocol, flow.peer, 0
-            if flow.peer_port is not None:
-                return flow.protocol, flow.peer, flow.peer_port
-    return None
 
 
 def sources_to(end: _End) -> Counter[Address]:

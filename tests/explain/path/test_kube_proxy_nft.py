@@ -181,6 +181,18 @@ def test_a_port_that_no_service_has() -> None:
     assert path.cause == "no Service has the ClusterIP 10.97.200.200"
 
 
+def test_a_port_that_the_service_has_and_the_rules_have_not() -> None:
+    def behind(objects: Objects) -> None:
+        served = named(objects, "service-ips")
+        served["elem"] = [each for each in served["elem"] if VIP not in json.dumps(each)]
+
+    path = ask_with(behind, to=f"{VIP}:80")
+    assert "rejects it" in dropped_at(path).summary
+    assert path.cause == (
+        "kube-proxy's rules on node1 are behind svc default/web, which has port 80/TCP"
+    )
+
+
 def test_an_address_that_takes_no_node_ports() -> None:
     def elsewhere(objects: Objects) -> None:
         named(objects, "nodeport-ips")["elem"] = ["192.0.2.1"]

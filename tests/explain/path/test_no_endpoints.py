@@ -268,6 +268,13 @@ def test_a_slot_that_the_slices_call_terminating_is_not_used() -> None:
     assert "not used: 10.44.0.49:8080 terminating" in hop.summary
 
 
+def test_a_headless_service_whose_slices_nobody_read() -> None:
+    unread = fail("", "get endpointslices -A", "forbidden")
+    path = ask(changed(SERVICES, unread), "client", "svc/headless:8080")
+    assert path.verdict == "unknown"
+    assert "its EndpointSlices were not read" in path.cause
+
+
 def test_a_headless_service_without_an_endpoint_names_its_selector() -> None:
     empty = objects("endpointslices", "headless", lambda item: item.update(endpoints=[]))
     other = objects("services", "headless", lambda i: i["spec"].update(selector={"app": "wss"}))

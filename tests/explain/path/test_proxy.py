@@ -112,6 +112,11 @@ def test_a_name_is_its_address_in_the_fqdn_cache_where_no_look_up_is_recorded() 
         ("sub-1x.example.test", "sub*x.example.test", True),
         ("axexample.test", "a.example.test", False),
         ("anything.at.all", "*", True),
+        ("aab.c.test", "*a*b.c*", False),
+        ("aab.cx.test", "*a*b.c*.test", True),
+        ("abcab.test", "a*b.test", True),
+        ("a" * 120, "*a" * 20 + "*b", False),
+        ("a" * 120 + "b", "*a" * 20 + "*b", True),
     ],
 )
 def test_patterns_of_names(name: str, pattern: str, fits: bool) -> None:

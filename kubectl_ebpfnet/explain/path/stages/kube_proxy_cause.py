@@ -52,7 +52,7 @@ def by_reason(walk: PathBuilder, node: str, flow: Flow, why: Refused, named: str
         named: the rule or chain, in words.
     """
     if why in (Refused.NO_SUCH_PORT, Refused.NO_SUCH_ADDRESS):
-        return _no_frontend(walk, flow)
+        return _no_frontend(walk, node, flow, why)
     service = walk.ends.service
     if service is None or service.owner is None or flow.destination != service.address:
         return None
@@ -171,14 +171,22 @@ def _outside_ranges(owner: Service, source: Address, node: str, by: str) -> Reme
     )
 
 
-def _no_frontend(walk: PathBuilder, flow: Flow) -> Remedy:
+def _no_frontend(walk: PathBuilder, node: str, flow: Flow, why: Refused) -> Remedy:
     """Nothing serves the port of a ClusterIP, or nobody has it."""
+    asked = f"{flow.destination_port}/{protocol_name(flow.protocol)}"
     fix = Fix("Ask a port that a Service has.", "kubectl get services -A")
+    wanted = (flow.destination_port, flow.protocol)
     for service in walk.cluster.kube.services:
         if flow.destination in service.cluster_addresses:
             offered = ", ".join(f"{p.port}/{protocol_name(p.protocol)}" for p in service.ports)
             name = f"{service.namespace}/{service.name}"
-            asked = f"{flow.destination_port}/{protocol_name(flow.protocol)}"
+            if any((p.port, p.protocol) == wanted for p in service.ports):
+                behind = (
+                    f"kube-proxy's rules on {node} are behind svc {name}, which has port {asked}"
+                )
+                return Remedy(behind, restart(node), title(node))
             cause = f"svc {name} does not serve port {asked}: it serves {offered or 'nothing'}"
             return Remedy(cause, fix, f"Service {name}")
+    if why is Refused.NO_SUCH_PORT:
+        return Remedy(f"no Service serves port {asked} of the ClusterIP {flow.destination}", fix)
     return Remedy(f"no Service has the ClusterIP {flow.destination}", fix)

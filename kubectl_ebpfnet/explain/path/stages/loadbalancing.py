@@ -149,7 +149,8 @@ def _weigh(
         )
     target = (flow.destination, flow.destination_port)
     gone = next((b for b in service.backends if kinds.place(b) == target), None)
-    if gone is not None and service.in_cilium and not is_elsewhere and service.is_stale(gone):
+    known = gone is not None and service.in_cilium and not is_elsewhere
+    if gone is not None and known and service.stale([gone]):
         agent_behind.note_stale(walk, service, gone, node)
 
 
