@@ -81,13 +81,6 @@ class FlowFilter:
     peer_port: int | None = None
     protocol: int | None = None
 
-    def covers(self, other: FlowFilter) -> bool:
-        """Tell whether every entry that fits another filter fits this one."""
-        return all(
-            mine is None or mine == getattr(other, member)
-            for member, mine in ((name, getattr(self, name)) for name in self.__slots__)
-        )
-
     @property
     def exact(self) -> Flow | None:
         """The flow of a filter without None, in either direction; None for other filters."""

@@ -14,8 +14,18 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.capture.open import open_bundle
-from kubectl_ebpfnet.model.evidence import Bundle, InMemory, Record, agent_place, bundle_of
+from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.cilium import EndpointState
+from kubectl_ebpfnet.model.evidence import (
+    Bundle,
+    InMemory,
+    Record,
+    agent_place,
+    bundle_of,
+    node_place,
+)
 from kubectl_ebpfnet.model.path import Path as Answer
+from kubectl_ebpfnet.model.protocol.codec import line_of
 from tests.explain.path.attempted import attempt
 from tests.explain.path.changed import SCENARIOS, Change, ask, dropped_at, finding, swap
 from tests.explain.path.variants import json_edit
@@ -223,6 +233,19 @@ def test_without_the_option_the_denial_says_what_it_lacks() -> None:
     assert path.verdict in ("dropped", "delivered")  # delivered where the answer is of now
     if path.verdict == "dropped":
         assert "whether it is in policy audit mode was not read" in path.cause
+
+
+def test_a_state_without_the_option_leaves_what_the_configuration_says() -> None:
+    """A node pod finds the endpoint's folder, whose files do not tell."""
+    starts = swap("", "get configmaps -n kube-system cilium-config", '"data": {',
+                  '"data": {"policy-audit-mode": "true", ')  # fmt: skip
+    before = capture("faults/v31-audit-mode-pod.zip", starts)
+    argv = q.ENDPOINT_STATES.node_argv
+    told = Record(0, node_place("node2"), argv, 0, stdout=InMemory(line_of(EndpointState(845))))
+    with attempt(12.0):
+        path = ask(bundle_of([*before.records, told], "x.zip"), "client", WORLD)
+    assert path.verdict != "dropped"
+    assert finding(path, "starts endpoints in policy audit mode").severity == "warning"
 
 
 def test_an_answer_since_the_policys_change_shows_that_it_is_in_audit_mode() -> None:

@@ -158,8 +158,9 @@ def audit(cluster: ClusterView, node: NodeView, endpoint_id: int, flow: Flow) ->
         where = agents.span.member("status", "realized", "options")
         return Audit(agents.policy_audit, cite.of(node[q.ENDPOINTS].record, where))
     for state in node.having(q.ENDPOINT_STATES, endpoint_id, "endpoint_id"):
-        said = cite.of(node[q.ENDPOINT_STATES].record, state.span)
-        return Audit(state.policy_audit, said)
+        if state.policy_audit is not None:
+            said = cite.of(node[q.ENDPOINT_STATES].record, state.span)
+            return Audit(state.policy_audit, said)
     for _, line in node.events([str(flow.source)]):
         event = line.fact
         if (event.kind, event.summary) == ("policy-verdict", "audit") and (
