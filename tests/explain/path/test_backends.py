@@ -224,6 +224,25 @@ def test_why_no_backend(policy: str, cause: str) -> None:
         assert path.fix.text.startswith("See why Cilium's agent on node2 is behind")
 
 
+def test_a_map_that_keeps_to_its_node_against_the_service_is_behind() -> None:
+    def spec(value: object) -> None:
+        assert isinstance(value, dict)
+        for item in value["items"]:
+            if item["metadata"]["name"] in ("itp-local", "web-lb-local"):
+                item["spec"].pop("internalTrafficPolicy", None)
+                item["spec"]["externalTrafficPolicy"] = "Cluster"
+
+    bundle = changed("../features/services/agent.zip", json_edit("api", "get services -A", spec))
+    for source, to, setting in (
+        ("client", "svc/itp-local", "internalTrafficPolicy"),
+        ("client1", "172.31.7.12:30526", "externalTrafficPolicy"),
+    ):
+        path = ask(bundle, source, to)
+        assert f"Cilium on node2 is behind its Service: that has {setting} Cluster" in path.cause
+        assert path.fix is not None
+        assert path.fix.text.startswith("See why Cilium's agent on node2 is behind")
+
+
 def test_a_local_policy_without_slices_does_not_say_that_no_pod_is_ready() -> None:
     def spec(value: object) -> None:
         assert isinstance(value, dict)

@@ -16,6 +16,7 @@ from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
 from kubectl_ebpfnet.explain.path.wrong_port import Remedy
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.evidence import API
+from kubectl_ebpfnet.model.kube import Service
 from kubectl_ebpfnet.model.path import Decides, Fix, HopPlace, Packet, State
 
 _ZONE = "topology.kubernetes.io/zone"
@@ -76,16 +77,16 @@ def _sentence(text: str) -> str:
 
 def _local_policy(service: ServiceAddress, external: bool) -> str:
     """Return the setting that keeps packets on the node that balances, "" where none does."""
+    local = "externalTrafficPolicy" if external else "internalTrafficPolicy"
+    flag = "Local" if external else "InternalLocal"
     owner = service.owner
-    if external:
-        local = (owner is not None and owner.external_traffic_policy == "Local") or (
-            "Local" in service.flags
-        )
-        return "externalTrafficPolicy" if local else ""
-    local = (owner is not None and owner.internal_traffic_policy == "Local") or (
-        "InternalLocal" in service.flags
-    )
-    return "internalTrafficPolicy" if local else ""
+    kept = flag in service.flags or (owner is not None and _setting(owner, local) == "Local")
+    return local if kept else ""
+
+
+def _setting(owner: Service, local: str) -> str:
+    external = local == "externalTrafficPolicy"
+    return owner.external_traffic_policy if external else owner.internal_traffic_policy
 
 
 def _remedy(walk: PathBuilder, service: ServiceAddress, node: NodeView, local: str) -> Remedy:
@@ -104,6 +105,12 @@ def _remedy(walk: PathBuilder, service: ServiceAddress, node: NodeView, local: s
     found = why_no_endpoint(walk.cluster, service)
     if found is not None:
         return found
+    if local and service.owner is not None and _setting(service.owner, local) != "Local":
+        cause = (
+            f"Cilium on {node.name} is behind its Service: that has {local} Cluster, and its "
+            "load-balancing map still takes backends of the node alone (Local)"
+        )
+        return see_agent(walk.cluster, cause, node.name)
     ready = [end for end in service.sliced or () if end.ready]
     if local and kinds.only_elsewhere(service.sliced, node.name):
         where = ", ".join(f"{kinds.text(end)} on {end.node or 'no node'}" for end in ready[:3])
