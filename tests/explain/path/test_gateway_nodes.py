@@ -71,6 +71,14 @@ def test_a_gateway_whose_map_lacks_the_egress_address_drops_as_it_leaves_the_tun
     assert path.contradictions  # it was answered before
 
 
+def test_a_gateway_whose_map_names_another_is_not_told_to_have_the_address() -> None:
+    another = HEADER + ROW.replace("172.31.7.111", "0.0.0.0     ").replace("7.11\n", "7.12\n")
+    path = ask(changed(HEALTHY, say("node1", EGRESS, another)), "client", WORLD)
+    assert "by its map the gateway is node2" in dropped_at(path).summary
+    assert path.fix is not None
+    assert "and that of node1 names node2: the agent of one of them is behind" in path.fix.text
+
+
 def test_a_gateway_that_did_not_take_the_policy_in() -> None:
     path = ask(
         changed(HEALTHY, say("node1", EGRESS, ""), *unseen("node1", "node2")), "client", WORLD

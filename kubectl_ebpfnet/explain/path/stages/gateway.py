@@ -181,7 +181,11 @@ def _no_address(
 ) -> None:
     found = names.behind(walk, row)
     named = walk.cluster.node_of(row.gateway) if row.gateway is not None else ""
-    other = "" if egress.is_at(walk, node, row) else f"; by its map the gateway is {named}"
+    other, detail, edited = "", names.no_address(node, found), found.object
+    if not egress.is_at(walk, node, row):
+        named = named or str(row.gateway or "none")
+        other = f"; by its map the gateway is {named}"
+        detail, edited = _names_another(walk, here.node, named), ""
     walk.drop(
         *here.in_cilium(HopKind.NAT, device),
         f"{found.hop} has no egress address on {here.node}{other}: No Egress IP configured",
@@ -189,8 +193,17 @@ def _no_address(
         here.packet,
         egress.evidence(node, row) + found.evidence,
         title=f"egress gateway {here.node} has no egress address for {row.source}",
-        detail=names.no_address(node, found),
-        object=found.object,
+        detail=detail,
+        object=edited,
+    )
+
+
+def _names_another(walk: PathBuilder, gateway: str, named: str) -> str:
+    """Say that two nodes' maps name different gateways: the policy's egressIP is not to blame."""
+    sender = walk.ends.source.node
+    return (
+        f"The map of {sender} sends it to {gateway}, and that of {gateway} names {named}: the "
+        "agent of one of them is behind the policy or the nodes' labels; its log tells why."
     )
 
 
