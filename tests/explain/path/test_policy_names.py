@@ -29,6 +29,7 @@ CAPTURE = Path(__file__).parents[2] / "features" / "policies" / "agent.zip"
 POLICIES = ("get", "ciliumnetworkpolicies", "-A")
 KUBERNETES = ("get", "networkpolicies", "-A")
 GROUPS = ("get", "ciliumcidrgroups")
+IDENTITIES = ("cilium-dbg", "identity", "list", "-o", "json")
 MAPS = ("cilium-dbg", "bpf", "policy", "get", "--all", "-o", "json")
 DENIED = "list {} in the whole cluster"
 
@@ -157,6 +158,40 @@ def test_groups_that_may_not_be_read() -> None:
     assert "CiliumNetworkPolicy default/cidrgroup selects pod default/c-cg" in path.cause
     let_out = ask("pod/c-cg", "1.1.1.1:80", denied(GROUPS))
     assert "by CiliumNetworkPolicy default/cidrgroup egress[0]" in hop_of(let_out, "endpoint 3338")
+
+
+def without_entries(endpoint: int, keep: Callable[[dict[str, Any]], bool]) -> Change:
+    """The agents' maps of an endpoint have only the entries that are kept."""
+
+    def change(record: Record) -> Record:
+        maps = json.loads(record.stdout.read())
+        for each in maps:
+            if each["EndpointID"] == str(endpoint):
+                each["Content"] = [entry for entry in each["Content"] if keep(entry)]
+        return replace(record, stdout=InMemory(json.dumps(maps).encode()))
+
+    return of(MAPS, change)
+
+
+def test_a_rule_whose_group_was_not_read_may_allow_what_the_map_denies() -> None:
+    gone = without_entries(3338, lambda entry: entry["Key"]["Identity"] < 1 << 24)
+    path = ask("pod/c-cg", "1.1.1.1:80", gone, denied(GROUPS), unread(IDENTITIES))
+    assert path.verdict is Verdict.DROPPED
+    assert "egress[0] (to CiliumCIDRGroup grp) should is not known: CiliumCIDRGroup" in path.cause
+    assert path.fix is not None
+    assert "should allow it: then the agent on node2 is behind" in path.fix.text
+    # What is in no CIDR that the agent knows is in no group either.
+    world = ask("pod/c-cg", "1.1.2.1:80", denied(GROUPS), unread(IDENTITIES))
+    assert "is not known" not in world.cause
+
+
+def test_an_empty_map_against_a_rule_is_no_reason_for_another_rule() -> None:
+    path = ask("pod/client", "pod/t-range:8080", without_entries(1209, lambda _: False))
+    assert path.verdict is Verdict.DROPPED
+    assert "CiliumNetworkPolicy default/portrange ingress[0]" in path.cause
+    assert path.fix is not None
+    assert path.fix.text.startswith("The agent on node1 writes the whole map of endpoint 1209")
+    assert path.fix.command.endswith("--field-selector spec.nodeName=node1")
 
 
 def widen(policy: dict[str, Any]) -> None:

@@ -25,6 +25,8 @@ from kubectl_ebpfnet.model.policy import Policy
 
 REALIZED = timedelta(seconds=3)
 """How long an agent takes to put a changed policy into its endpoints' maps."""
+_WORLD = (2, 9, 10)
+"""Reserved identities of what is outside, and has no identity of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,9 +232,25 @@ def _denied_by_default(
     # The policy that would be edited comes first.
     by = tuple(sorted(answer.denying_by_default, key=lambda policy: policy != lack.policy))
     cause = _why_denied(cluster, subject, replace(answer, denying_by_default=by)) + lack.text
+    fix = lack.fix
+    if may := _may_allow(answer, subject):
+        cause += f"; whether {words.rules(may)} should is not known: {may[0].hit.why}"
+        fix = replace(
+            fix,
+            text=f"See whether {words.rules(may)} should allow it: then the agent on "
+            f"{subject.node.name} is behind the policies. Else: {fix.text}",
+        )
     named = ", ".join(policy.title for policy in by[: words.SHOWN])
     evidence = words.cited(cluster, lack.rules) or words.cited_whole(cluster, by)
-    return Names(named, cause, lack.policy.title, lack.fix, evidence)
+    return Names(named, cause, lack.policy.title, fix, evidence)
+
+
+def _may_allow(answer: PolicyAnswer, subject: PolicySubject) -> list[RuleAnswer]:
+    """Return the rules that allow the packet for all that is known, though the map does not. What
+    is plainly `world` is in no CIDR that the agent knows; of DNS names its cache tells more."""
+    if subject.remote.identity in _WORLD:
+        return []
+    return [each for each in answer.undecided(deny=False) if not each.rule.peers.names]
 
 
 def _denied_against(cluster: ClusterView, subject: PolicySubject, answer: PolicyAnswer) -> Names:

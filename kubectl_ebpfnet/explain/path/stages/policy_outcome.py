@@ -265,11 +265,12 @@ def _fix(
         return named.fix
     allow = f"Allow {what} in a policy that selects {whose}."
     if verdict.entry is None:
-        if _enforced(subject) or not (_enforced(subject) is False or _is_empty(subject)):
+        lacks_rule = not named.disagreement  # else a rule allows it already
+        if lacks_rule and (_enforced(subject) or not broken):
             return Fix(allow)
         who, node = subject.name, subject.node.name
         anew = f"The agent on {node} writes the whole map of {who} when it starts: restart it."
-        if _enforced(subject) is None and not named.disagreement:
+        if lacks_rule and _enforced(subject) is None:
             anew = f"{allow} Where none selects {whose}, its map is broken. {anew}"
         agents = f"-l {'='.join(AGENT_LABEL)} --field-selector spec.nodeName={node}"
         return Fix(anew, f"kubectl delete pods -A {agents}")
