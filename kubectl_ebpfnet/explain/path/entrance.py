@@ -35,6 +35,8 @@ class WaysIn:
         more_closed: how many more there are of these.
         problem: why it enters by none, "" where it does.
         fix: what to do about that.
+        unchecked: the permission that is missing to tell which of them a load-balancer's health
+            checks close, "" where that is known.
     """
 
     nodes: tuple[str, ...] = ()
@@ -44,6 +46,7 @@ class WaysIn:
     more_closed: int = 0
     problem: str = ""
     fix: Fix | None = None
+    unchecked: str = ""
 
 
 def ways_in(cluster: ClusterView, request: PathRequest) -> WaysIn:
@@ -166,9 +169,12 @@ def _of_service(cluster: ClusterView, service: Service, version: int) -> WaysIn:
     nodes.sort(key=lambda name: (name not in recorded, name not in local, name))
     why = "each node takes it in" if not balanced else "each node that a load-balancer may use"
     why += _lease_unread(cluster, service) if outside else ""
+    unread = _slices_unread(cluster) if balanced and not local and _is_checked(service) else ""
+    why += f"; which ones their health checks close was not read ({unread})" if unread else ""
     return WaysIn(
-        tuple(nodes[:MOST]), why, len(nodes[MOST:]), tuple(closed[:MOST]), len(closed[MOST:])
-    )
+        tuple(nodes[:MOST]), why, len(nodes[MOST:]), tuple(closed[:MOST]), len(closed[MOST:]),
+        unchecked=unread,
+    )  # fmt: skip
 
 
 def _announced_by(cluster: ClusterView, service: Service) -> str:
@@ -184,6 +190,12 @@ def _lease_unread(cluster: ClusterView, service: Service) -> str:
     name = lease_of(service)
     denied = next((r.denied for r in cluster.bundle.at(API) if r.denied and name in r.argv), "")
     return f"; whether Cilium announces it by one of them was not read ({denied})" if denied else ""
+
+
+def _slices_unread(cluster: ClusterView) -> str:
+    """Return the permission that is missing to tell where endpoints are, "" for none."""
+    denied = (r.denied for r in cluster.bundle.at(API) if "endpointslices" in r.denied)
+    return next(denied, "")
 
 
 def _is_checked(service: Service) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from kubectl_ebpfnet.errors import role_file
 from kubectl_ebpfnet.explain.path.destinations import far_address
 from kubectl_ebpfnet.explain.path.entrance import WaysIn, ways_in
 from kubectl_ebpfnet.explain.path.sender import sender_of
@@ -134,17 +135,24 @@ def _together(entries: Sequence[Entry], ways: WaysIn) -> Path:
     first = _deciding(entries)
     verdict, reason = _verdict(entries, ways)
     path = first.path
-    fix = path.fix
+    cause, fix = path.cause, path.fix
     if verdict is Verdict.UNKNOWN and fix is None and ways.left_out:
         fix = Fix("Ask for each node by itself: --via node/NAME.")
+    dropping = any(entry.path.verdict is Verdict.DROPPED for entry in entries)
+    if verdict is Verdict.UNKNOWN and dropping and ways.unchecked:  # those may not be entered
+        cause = f"which nodes the health checks close was not read ({ways.unchecked})"
+        verb, resource = ways.unchecked.split(" ")[:2]
+        fix = Fix(
+            f"Grant the permission that is missing: {ways.unchecked} ({role_file(verb, resource)})."
+        )
     return replace(
         path,
         verdict=verdict,
         reason=reason,
-        cause=path.cause if verdict is not Verdict.UNKNOWN or path.cause else reason,
+        cause=cause if verdict is not Verdict.UNKNOWN or cause else reason,
         fix=fix,
         drop=path.drop if verdict is Verdict.DROPPED else None,
-        findings=_findings(entries, verdict),
+        findings=_findings(entries, verdict, ways),
         flows=_once(flow for entry in entries for flow in entry.path.flows),
         tracking=_once(note for entry in entries for note in entry.path.tracking),
         outside=Entrance(
@@ -206,7 +214,7 @@ def _listed(nodes: Sequence[str]) -> str:
     return ", ".join(nodes[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _findings(entries: Sequence[Entry], verdict: Verdict) -> tuple[Finding, ...]:
+def _findings(entries: Sequence[Entry], verdict: Verdict, ways: WaysIn) -> tuple[Finding, ...]:
     """Return the findings of every entry, the gravest first, each once; and that they differ."""
     found = [finding for entry in entries for finding in entry.path.findings]
     drops = [entry for entry in entries if entry.path.verdict is Verdict.DROPPED]
@@ -214,7 +222,15 @@ def _findings(entries: Sequence[Entry], verdict: Verdict) -> tuple[Finding, ...]
         title = f"{_listed([entry.node for entry in drops])} drops what others let through"
         detail = "Clients fail or not as the network leads them."
         proof = tuple(e for d in drops for hop in d.path.hops[-1:] for e in hop.evidence)
-        found.insert(0, Finding(Severity.ERROR, title, detail, proof))
+        severity = Severity.ERROR
+        if ways.unchecked:
+            severity = Severity.INFO
+            detail = (
+                "As it should be where load-balancers leave out whom they find without a local "
+                f"endpoint (externalTrafficPolicy Local): which they are was not read "
+                f"({ways.unchecked})."
+            )
+        found.insert(0, Finding(severity, title, detail, proof))
     found.sort(key=lambda finding: list(Severity).index(finding.severity))
     return tuple({(f.severity, f.title, f.detail): f for f in reversed(found)}.values())[::-1]
 

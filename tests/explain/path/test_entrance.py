@@ -14,7 +14,7 @@ from kubectl_ebpfnet.explain.path.destinations import far_address
 from kubectl_ebpfnet.explain.path.entrance import MOST, WaysIn, ways_in
 from kubectl_ebpfnet.explain.path.sender import check_outside, sender_of
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
-from kubectl_ebpfnet.model.evidence import Bundle, Record, bundle_of
+from kubectl_ebpfnet.model.evidence import API, Bundle, Record, bundle_of
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import PathRequest
 from tests.explain.lb.lb_bundle import (
@@ -72,6 +72,15 @@ def test_nodes_whose_health_check_fails_are_not_entered() -> None:
     # Without a health check (external IPs) nobody leaves a node out.
     web = service("Local", ingress=[], externalIPs=["198.51.100.9"], healthCheckNodePort=0)
     assert set(entered(cluster(web, endpoint("n1"))).nodes) == {"n1", "n2", "n3"}
+
+
+def test_without_endpoint_slices_no_node_is_said_to_be_closed_or_open() -> None:
+    verb = "list endpointslices.discovery.k8s.io in namespace default"
+    denied = Record(0, API, ("get", "endpointslices"), None, error="forbidden", denied=verb)
+    found = entered(cluster(service("Local"), more=(denied,)))
+    assert (found.nodes, found.unchecked) == (("n1", "n2", "n3"), verb)
+    assert found.why.endswith(f"which ones their health checks close was not read ({verb})")
+    assert not entered(cluster(service("Cluster"), more=(denied,))).unchecked
 
 
 def test_where_no_health_check_succeeds_each_node_says_why() -> None:

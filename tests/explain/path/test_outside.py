@@ -8,6 +8,7 @@ import pytest
 
 from kubectl_ebpfnet.explain.path import outside
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.evidence import API, Record
 from kubectl_ebpfnet.model.path import Drop, Fix, Path, Severity, Verdict
 from tests.explain.lb.lb_bundle import cluster, endpoint, node, service
 from tests.explain.path.test_entrance import asked
@@ -70,6 +71,19 @@ def test_the_verdict_is_what_holds_for_every_node(
     errors = [f.title for f in path.findings if f.severity is Severity.ERROR]
     assert any("drops what others let through" in title for title in errors) == mixed
     assert (path.cause, path.fix) == (paths[shown].cause or path.cause, paths[shown].fix)
+
+
+def test_a_drop_is_no_fault_where_health_checks_may_close_the_node() -> None:
+    verb = "list endpointslices.discovery.k8s.io in namespace default"
+    denied = Record(0, API, ("get", "endpointslices"), None, error="forbidden", denied=verb)
+    view = ClusterView(cluster(service("Local"), more=(denied,)))
+    paths = {"n1": THROUGH, "n2": LOST, "n3": LOST}
+    path = outside.explain(view, asked(), lambda name: paths[name])
+    differ = next(f for f in path.findings if "drops what others let through" in f.title)
+    assert differ.severity is Severity.INFO
+    assert path.fix is not None
+    assert path.cause == f"which nodes the health checks close was not read ({verb})"
+    assert path.fix.text == f"Grant the permission that is missing: {verb} (docs/rbac.yaml)."
 
 
 def test_one_node_alone_has_the_last_word() -> None:
