@@ -20,6 +20,9 @@ ACTIVE, TERMINATING, NOT_READY = "active", "terminating", "not ready"
 _IDLE = frozenset({"quarantined", "maintenance", NOT_READY})
 _KNOWN = _IDLE | {"", ACTIVE, TERMINATING}
 
+_SHOWN = 5
+"""Backends that a sentence names."""
+
 
 def place(backend: Backend | ServiceEndpoint) -> Place:
     """Return where a backend listens."""
@@ -29,6 +32,13 @@ def place(backend: Backend | ServiceEndpoint) -> Place:
 def text(backend: Backend | ServiceEndpoint) -> str:
     """`10.0.0.1:80`."""
     return endpoint_text(backend.address, backend.port)
+
+
+def with_states(backends: Sequence[Backend]) -> str:
+    """`10.0.0.1:80 terminating, 10.0.0.2:80 and 7 more`."""
+    named = (f"{text(each)} {each.state}".strip() for each in backends[:_SHOWN])
+    more = f" and {len(backends) - _SHOWN} more" if len(backends) > _SHOWN else ""
+    return ", ".join(named) + more
 
 
 def taking(backends: Iterable[Backend]) -> tuple[Backend, ...]:

@@ -10,9 +10,11 @@ from ipaddress import ip_address
 import pytest
 
 from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.explain.path import backends
 from kubectl_ebpfnet.explain.path.frontend_lookup import Lookup
 from kubectl_ebpfnet.explain.path.services import find
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.net import TCP
 from tests.explain.path.changed import (
@@ -461,3 +463,9 @@ def test_a_wireguard_device_that_is_down() -> None:
     down = edit("node-a", "ip a", lambda text: text.replace("cilium_wg0: <POINTOPOINT,NOARP,UP", "cilium_wg0: <POINTOPOINT,NOARP"))  # noqa: E501 # fmt: skip
     path = ask(report("wireguard-unmentioned", down), "client", "pod/web:8080")
     assert dropped_at(path).summary == "cilium_wg0 is down"
+
+
+def test_many_backends_are_counted() -> None:
+    many = [Backend(ip_address(f"10.0.0.{n}"), 80, TCP, "not ready") for n in range(1, 9)]
+    assert backends.with_states(many[:1]) == "10.0.0.1:80 not ready"
+    assert backends.with_states(many).endswith("10.0.0.5:80 not ready and 3 more")

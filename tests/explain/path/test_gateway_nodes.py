@@ -317,6 +317,16 @@ def test_a_policy_without_a_gateway_says_what_to_label() -> None:
     assert path.fix.command == "kubectl label node NODE egress=yes"
 
 
+def test_a_rule_that_may_lead_the_egress_address_elsewhere_leaves_it_open() -> None:
+    """The pod's own route is decided; that of the address which its gateway gives it is not."""
+    last = '{"priority":32766'
+    odd = f'{{"priority":100,"src":"172.31.7.111","action":"weird"}},{last}'
+    changes = swap("node1", "ip -j rule", last, odd), *unseen("node1")
+    path = ask(changed("../features/egress-gateway-local/agent.zip", *changes), "client1", WORLD)
+    assert path.verdict == "unknown"
+    assert "by which device the egress address 172.31.7.111 leaves is not known" in path.cause
+
+
 def test_nodes_that_nobody_listed_are_not_said_to_lack_a_label() -> None:
     unlisted = fail("", "get nodes", "forbidden")
     path = ask(changed(NO_GATEWAY, unlisted, more=(policies(SPEC),)), "client", WORLD)

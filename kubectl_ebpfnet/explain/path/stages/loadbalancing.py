@@ -16,9 +16,6 @@ from kubectl_ebpfnet.model.cilium import Backend
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.path import Decides, Evidence, Packet, State, TrackedFlow
 
-_SHOWN = 5
-"""Backends that a hop names."""
-
 
 def backend_of(tracked: TrackedFlow | None, service: ServiceAddress) -> Flow | None:
     """Return the flow to the backend that a tracked flow was sent to, None when there is none."""
@@ -228,8 +225,7 @@ def _how_chosen(
     used = frozenset(service.usable)
     bad = [b for b in service.backends if b not in used]
     if bad:
-        more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-        words.append("not used: " + ", ".join(map(_with_state, bad[:_SHOWN])) + more)
+        words.append(f"not used: {kinds.with_states(bad)}")
     if not any(kinds.place(b) == target for b in service.backends) and service.backends:
         words.append("this backend is no longer in the service")
     if "sessionAffinity" in service.flags:
@@ -237,7 +233,3 @@ def _how_chosen(
     if service.rev_nat:
         words.append(f"replies get their source back by reverse NAT id {service.rev_nat}")
     return f" ({'; '.join(words)})" if words else ""
-
-
-def _with_state(backend: Backend) -> str:
-    return f"{kinds.text(backend)} {backend.state}".strip()

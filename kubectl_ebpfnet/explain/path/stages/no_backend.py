@@ -50,10 +50,7 @@ def without_backend(
     if where[0] is not HopPlace.NODE and _passes(walk, packet, service, where, node):
         return packet
     does = "refused" if where[0] is HopPlace.NODE else _does(walk, node, service, where)
-    name, listed = (
-        service.owner_title,
-        ", ".join(f"{kinds.text(b)} {b.state}".strip() for b in service.backends),
-    )
+    name, listed = service.owner_title, kinds.with_states(service.backends)
     walk.drop(
         *where,
         f"{service.title} has no ready backend: {does} {how}",

@@ -177,7 +177,14 @@ def _by_egress_device(
     coming = packet_from_device(node, replace(flow, source=row.egress_address), here.device)
     decision = routing.decide(tables, coming)
     route = decision.route
-    if route is None or decision.undecided or decision.refused or route.device == here.device:
+    if decision.undecided:
+        walk.doubt(
+            f"by which device the egress address {row.egress_address} leaves is not known: "
+            f"{decision.undecided}",
+            Decides.WAY,
+        )
+        return here
+    if route is None or decision.refused or route.device == here.device:
         return here
     known = egress.past_the_stack(node, flow)
     walk.hop(
