@@ -355,3 +355,20 @@ def test_a_node_port_that_nothing_translates_is_kube_proxys_fault() -> None:
     assert "no rule of PREROUTING leads to KUBE-SERVICES" in path.cause
     assert path.fix is not None
     assert "--field-selector spec.nodeName=node2" in path.fix.command
+
+
+def test_what_a_masquerade_at_a_pods_device_may_give_is_said_once() -> None:
+    """The device to a pod has no address: the kernel takes one of the node's."""
+    lines = (ENTRY + "KUBE-MARK-MASQ\n", ENTRY + "KUBE-SVC-A\n", "-A KUBE-SVC-A -j KUBE-SEP-B\n")
+    to_pod = '[{"dst":"10.244.1.40","dev":"lxc00f235fb673a","scope":"link","flags":[]},'
+    changes = [
+        say("node2", SERVICES, "[]"),
+        say("node2", LB, ""),
+        edit("node2", CT, untracked),
+        edit("node2", "iptables-save -c", with_rules(*lines)),
+        edit("node2", "ip -j route show table all", lambda text: text.replace("[", to_pod, 1)),
+    ]
+    path = ask(changed(NATIVE, *changes), "node/node2", "svc/web:80")
+    (hop,) = [hop for hop in path.hops if "masquerades the source to one of" in hop.summary]
+    assert "KUBE-POSTROUTING rule 3" in hop.summary
+    assert hop.reason == "which of them is not known"

@@ -144,13 +144,14 @@ def _to_one_of_the_nodes(
     if masquerades:
         next_hop = here.next_hop or packet.flow.destination
         found = masquerade_address.of_netfilter(node, here.device, next_hop)
-    what = "it"
+    what, which = "it", f"which address {title} gives it is not known"
     if found:
+        which = "which of them is not known"
         what = f"the source to one of {', '.join(map(str, found[:_NAMED]))}"
         packet = replace(packet, flow=packet.flow.with_source(found[0], None))
     walk.hop(
         *here.on_node(HopKind.NAT), f"netfilter masquerades {what} by {title}", State.UNKNOWN,
-        packet, evidence, reason=f"which address {title} gives it is not known",
+        packet, evidence, reason=which,
         decides=Decides.NOTHING if masquerades else Decides.DROP,
         fix=Fix("Send a packet, and see which source it gets.", "conntrack -L"),
     )  # fmt: skip
