@@ -6,7 +6,15 @@ import pytest
 
 from tests.lab.cluster.config import NODES, WORLD_ADDRESS
 from tests.lab.cluster.datapath import policy
-from tests.lab.cluster.tools.live import FETCH, Answer, address, bpftool_names_tcx, objects, path
+from tests.lab.cluster.tools.live import (
+    FETCH,
+    Answer,
+    address,
+    bpftool_names_tcx,
+    objects,
+    path,
+    pod_of_our_own,
+)
 from tests.lab.conftest import Lab, wait_until
 
 pytestmark = pytest.mark.side_by_side
@@ -50,7 +58,8 @@ def test_service_without_a_backend(our_lab: Lab) -> None:
 
 
 def test_other_node(our_lab: Lab) -> None:
-    anyport = path(our_lab, "pod/client", "node/node3")
+    with pod_of_our_own(our_lab, "e2e-any-port", "node1") as pod:  # without a flow that has a port
+        anyport = path(our_lab, f"pod/{pod}", "node/node3")
     assert anyport.code == 4, anyport.document["reason"]
     assert "port" in anyport.document["reason"]
     answer = path(our_lab, "pod/client", "node/node3:10250")

@@ -107,7 +107,7 @@ def test_rules_in_the_pods_own_namespace(
     assert (answer.code, answer.verdict) == (3, "dropped")
     hop = answer.hops[-1]
     assert (hop["place"], hop["where"]) == ("pod", f"default/{victim}")
-    assert "nft inet own out rule 1" in hop["summary"]
+    assert "by nft inet own out (output +0) rule 1 ct state new" in hop["summary"]
     in_pod(victim, "iptables", "-A", "OUTPUT", "-p", "tcp", "--dport", "80", "-j", "DROP")
     assert is_lost(our_lab, victim)
     answer = asked()
