@@ -8,6 +8,7 @@ whose endpoint is the host beyond, which tells whether they come, and from whom.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,7 +25,18 @@ from kubectl_ebpfnet.explain.path.stages.nat import nat_outcome
 from kubectl_ebpfnet.model.net import UDP, Flow
 from kubectl_ebpfnet.node.host import netns
 from tests.network_namespaces import why_not
-from tests.node.netlink.forwarding_node import FAR, NODE, POD, ROUTER, Wire, wire_of
+from tests.node.netlink.forwarding_node import (
+    FAR,
+    FAR6,
+    NODE,
+    NODE6,
+    POD,
+    POD6,
+    ROUTER,
+    ROUTER6,
+    Wire,
+    wire_of,
+)
 from tests.node.netlink.test_nft_kernel import load, rules_of
 
 WHY_NOT = why_not("nft", "iptables-restore", "iptables-save", "sysctl")
@@ -34,7 +46,7 @@ pytestmark = [
 ]
 
 PODS = "10.44.0.0/16"
-PLAIN, NOBODY, STICKY, ONE_PORT = "10.97.0.10", "10.97.0.11", "10.97.0.12", "10.97.0.10"
+PLAIN, NOBODY, STICKY, UNKNOWN = "10.97.0.10", "10.97.0.11", "10.97.0.12", "10.97.7.7"
 LB, LB_LOCAL, LB_RANGES, LB_PODS = "192.0.2.40", "192.0.2.41", "192.0.2.42", "192.0.2.43"
 SHORT_CIRCUIT = f"""
     ip saddr {PODS} goto service-B-default/b/udp/dns comment "short-circuit pod traffic"
@@ -122,11 +134,28 @@ RULES = f"""table ip kube-proxy {{
       1 : goto endpoint-S2-default/s/udp/dns }}; }}
 }}
 """  # each as knftables writes it, in another order
+SIX = {
+    PODS: "fd44::/16", "10.97.0.0/16": "fd97::/16", PLAIN: "fd97::10", NOBODY: "fd97::11",
+    STICKY: "fd97::12", UNKNOWN: "fd97::7:7", LB: "2001:db8:1::40", LB_LOCAL: "2001:db8:1::41",
+    LB_RANGES: "2001:db8:1::42", LB_PODS: "2001:db8:1::43", "203.0.113.0/24": "2001:db8:3::/48",
+    f"{FAR}:53": f"[{FAR6}]:53", FAR: FAR6, NODE: NODE6, ROUTER: ROUTER6, POD: POD6,
+    "ipv4_addr": "ipv6_addr", "ip daddr": "ip6 daddr", "ip saddr": "ip6 saddr",
+    "dnat ip to": "dnat ip6 to", "table ip ": "table ip6 ",
+}  # fmt: skip
+"""What stands in place of IPv4's words, the longer ones first."""
+
+
+def six(text: str) -> str:
+    """The same of IPv6."""
+    words = sorted(SIX, key=len, reverse=True)
+    return re.sub("|".join(map(re.escape, words)), lambda found: SIX[found[0]], text)
+
+
 QUESTIONS = [
     (source, there, port)
     for source in (POD, NODE)
     for there, port in (
-        (PLAIN, 90), (PLAIN, 91), (NOBODY, 90), (STICKY, 90), ("10.97.7.7", 90),
+        (PLAIN, 90), (PLAIN, 91), (NOBODY, 90), (STICKY, 90), (UNKNOWN, 90),
         (LB, 90), (LB_LOCAL, 90), (LB_RANGES, 90), (LB_PODS, 90),
         (NODE, 30001), (NODE, 30002), (NODE, 30003), (ROUTER, 30001),
     )
@@ -135,7 +164,7 @@ QUESTIONS = [
 REFUSALS = {
     (POD, NOBODY, 90): Refused.NO_ENDPOINTS,
     (POD, PLAIN, 91): Refused.NO_SUCH_PORT,
-    (POD, "10.97.7.7", 90): Refused.NO_SUCH_ADDRESS,
+    (POD, UNKNOWN, 90): Refused.NO_SUCH_ADDRESS,
     (POD, LB_RANGES, 90): Refused.SOURCE_RANGES,
     (NODE, LB_PODS, 90): Refused.SOURCE_RANGES,
     (POD, NODE, 30003): Refused.NO_ENDPOINTS,
@@ -145,24 +174,28 @@ REFUSALS = {
 @pytest.fixture(scope="module")
 def wire() -> Iterator[Wire]:
     with wire_of("kp") as there:
-        there.node.run("ip", "route", "add", "default", "via", FAR)
-        load(there, RULES, "nft", "-f", "-")
+        for version, way in (("-4", FAR), ("-6", FAR6)):
+            there.node.run("ip", version, "route", "add", "default", "via", way)
+        load(there, RULES + six(RULES), "nft", "-f", "-")
         yield there
 
 
 def sees(wire: Wire, source: str, there: str, port: int, patience: float) -> str:
     """Who the host beyond sees, "" where no datagram comes."""
-    space, text = (wire.pod if source == POD else wire.node), f"{source}{there}{port}".encode()
+    version = ip_address(source).version
+    space = wire.pod if source in (POD, POD6) else wire.node
+    text = f"{source} {there} {port}".encode()
     with netns.inside(space.path):
-        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    beyond = wire.beyond[4]
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        sender = socket.socket(family, socket.SOCK_DGRAM)
+    beyond = wire.beyond[version]
     beyond.settimeout(patience)
     with sender:
         sender.bind((source, 0))
         try:
             sender.sendto(text, (there, port))
             while True:
-                said, (address, _) = beyond.recvfrom(64)
+                said, (address, *_) = beyond.recvfrom(64)
                 if said == text:
                     return str(address)
         except OSError:
@@ -171,9 +204,10 @@ def sees(wire: Wire, source: str, there: str, port: int, patience: float) -> str
 
 def told(rules: HookTables, source: str, there: str, port: int) -> tuple[str, Refused | None, str]:
     """Return who the host beyond sees by the rules, why they refuse it, and where nat leaves it."""
-    own = frozenset(map(ip_address, (NODE, ROUTER, "127.0.0.1")))
+    own = frozenset(map(ip_address, (NODE, ROUTER, NODE6, ROUTER6, "127.0.0.1", "::1")))
+    end_of, node_of = (FAR, NODE) if ip_address(source).version == 4 else (FAR6, NODE6)
     flow = Flow(UDP, ip_address(source), 33000, ip_address(there), port)
-    outward = source == NODE
+    outward = source == node_of
     came, chain = ("", "OUTPUT") if outward else ("lxc1", "PREROUTING")
     context = Context(flow, came, "eth0" if outward else "", local=own, bridged=False,
                       back_device=came)  # fmt: skip
@@ -189,7 +223,7 @@ def told(rules: HookTables, source: str, there: str, port: int) -> tuple[str, Re
     if nat.translates:
         assert nat.by_chance
         to = kube_proxy.destination(end.to_address, flow)
-        assert to == (ip_address(FAR), 53)
+        assert to == (ip_address(end_of), 53)
         new = flow.with_destination(*to)
         context = replace(end.context, flow=new, original=flow, translated=True, assumed=())
     else:
@@ -197,7 +231,8 @@ def told(rules: HookTables, source: str, there: str, port: int) -> tuple[str, Re
         assert rules.native is not None
         assert rules.native.ruleset is not None
         dead = kube_proxy_nft.dead_end(rules.native.ruleset, context, chain.lower())
-        assert not dead.broken or there in ("10.97.7.7", ROUTER) or port == 91
+        none = (UNKNOWN, six(UNKNOWN), ROUTER, ROUTER6)
+        assert not dead.broken or there in none or port == 91
         left = dead.text
     here = chain if outward else "INPUT" if context.flow.destination in own else "FORWARD"
     steps = [(here, "filter")] if here == "OUTPUT" else [(here, "mangle"), (here, "filter")]
@@ -211,16 +246,18 @@ def told(rules: HookTables, source: str, there: str, port: int) -> tuple[str, Re
     if left:
         return "", None, left
     _, last = nat_outcome(rules, "POSTROUTING", replace(context, out_device="eth0")).end
-    return (NODE if last.target in TRANSLATING else source), None, left
+    return (node_of if last.target in TRANSLATING else source), None, left
 
 
+@pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize(("source", "there", "port"), QUESTIONS)
 def test_the_rules_are_followed_as_the_kernel_does(
-    wire: Wire, source: str, there: str, port: int
+    wire: Wire, source: str, there: str, port: int, version: int
 ) -> None:
-    expected, why, left = told(rules_of(wire), source, there, port)
-    assert sees(wire, source, there, port, 2 if expected else 0.2) == expected, left
+    asked = (source, there) if version == 4 else (six(source), six(there))
+    expected, why, left = told(rules_of(wire, version), *asked, port)
+    assert sees(wire, *asked, port, 2 if expected else 0.2) == expected, left
     if (source, there, port) in REFUSALS:
         assert why is REFUSALS[source, there, port]
     if (source, there, port) == (POD, ROUTER, 30001):
-        assert "no element" in left or "nodeport-ips lacks" in left
+        assert "nodeport-ips lacks" in left
