@@ -190,9 +190,9 @@ def test_a_node_pods_counters_count_as_well() -> None:
 # --- nf_conntrack ---------------------------------------------------------------------------------
 
 
-def conntrack(count: int, dropped: int) -> Record:
+def conntrack(count: int, dropped: int, evicted: int = 1) -> Record:
     names = "entries  clashres found drop early_drop"
-    values = f"00000010  00000000 00000000 {dropped:08x} 00000001"
+    values = f"00000010  00000000 00000000 {dropped:08x} {evicted:08x}"
     nothing = " ".join(["00000000"] * 5)
     text = (
         f"/proc/sys/net/netfilter/nf_conntrack_count:{count}\n"
@@ -213,6 +213,12 @@ def test_what_nf_conntrack_lost_is_said_where_the_packet_passes_it(
     assert "drop 37, early_drop 1" in found.title
     assert f"holds {count} of at most 1000 now" in found.detail
     assert len(found.evidence[0].excerpt) == 3
+
+
+@pytest.mark.parametrize(("count", "said"), [(100, 0), (900, 1)])
+def test_drops_alone_are_for_want_of_room_only_where_there_is_little(count: int, said: int) -> None:
+    path = ask(changed(NATIVE, more=(conntrack(count, 37, 0),)), "client", WORLD)
+    assert len([one for one in path.findings if "for want of room" in one.title]) == said
 
 
 def test_how_full_nf_conntrack_is_may_not_have_been_read() -> None:

@@ -55,7 +55,8 @@ def table_is_full(walk: PathBuilder, here: PacketState, node: NodeView) -> bool:
 
 def _report_losses(walk: PathBuilder, node: NodeView, count: int | None, most: int | None) -> None:
     """Report what nf_conntrack dropped, or evicted, for want of room: where it is nearly full now,
-    or where it may be the reason that no answer came."""
+    or where it may be the reason that no answer came. `drop` alone counts packets of other kinds
+    too, such as those of a state that is not followed: of a table with room it says nothing."""
     fact = q.COUNTERS if node[q.COUNTERS].known else q.CONNTRACK_COUNTERS
     lost = [
         counter
@@ -64,7 +65,9 @@ def _report_losses(walk: PathBuilder, node: NodeView, count: int | None, most: i
         if counter.value
     ]
     nearly_full = bool(count and most and count >= NEARLY_FULL * most)
-    if not lost or (walk.answered_now() and not nearly_full):
+    roomy = count is not None and bool(most) and not nearly_full
+    drops_alone = all(counter.name == "drop" for counter in lost)
+    if not lost or (walk.answered_now() and not nearly_full) or (roomy and drops_alone):
         return
     now = "how many it holds now was not read (`sysctl net.netfilter.nf_conntrack_count`)"
     if count is not None and most is not None:
