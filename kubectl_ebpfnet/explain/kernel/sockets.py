@@ -12,10 +12,11 @@ net/ipv6/inet6_hashtables.c and udp.c; ipv6(7).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
 
 from kubectl_ebpfnet.model.kernel import Listener
-from kubectl_ebpfnet.model.net import Flow, endpoint_text
+from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,24 @@ def look_up(sockets: Sequence[Listener], flow: Flow, device: str) -> SocketLooku
     takers = [socket for socket in takers if _score(socket) == best]
     unread = all(_is_any6(s) and s.v6_only is None for s in takers) and bool(takers)
     return SocketLookup(tuple(takers), unread and flow.destination.version == 4)
+
+
+def of_local_proxy(sockets: Sequence[Listener], flow: Flow, port: int) -> SocketLookup:
+    """Return which sockets of a node's own namespace take a flow that is handed to a proxy there.
+
+    Args:
+        sockets: of the namespace and the flow's protocol.
+        flow: as it was before.
+        port: of the proxy, on loopback.
+    """
+    to = replace(flow, source_port=None, destination=loopback(flow), destination_port=port)
+    found = look_up(sockets, to, "lo")
+    return replace(found, takers=tuple(each for each in found.takers if each.peer is None))
+
+
+def loopback(flow: Flow) -> Address:
+    """Return the loopback address of a flow's IP version."""
+    return ip_address("127.0.0.1" if flow.source.version == 4 else "::1")
 
 
 def is_for(socket: Listener, flow: Flow) -> bool:

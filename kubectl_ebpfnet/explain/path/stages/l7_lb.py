@@ -7,15 +7,13 @@ bpf/bpf_sock.c (a socket of the node's own namespace connects to that port on lo
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-
 from kubectl_ebpfnet.explain.kernel import sockets
 from kubectl_ebpfnet.explain.path.presumed import Look
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.model import catalogue as q
-from kubectl_ebpfnet.model.net import Flow, endpoint_text
+from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.path import Fix, HopKind, HopPlace, Packet, State
 
 _LABEL = "k8s-app=cilium-envoy"
@@ -63,10 +61,7 @@ def _listens(walk: PathBuilder, packet: Packet, service: ServiceAddress, node: s
             Look.FIRST,
         )
         return True
-    flow = packet.flow
-    loopback = ip_address("127.0.0.1" if flow.source.version == 4 else "::1")
-    to = Flow(flow.protocol, flow.source, None, loopback, service.proxy_port)
-    takers = [each for each in sockets.look_up(table.facts, to, "lo").takers if each.peer is None]
+    takers = sockets.of_local_proxy(table.facts, packet.flow, service.proxy_port).takers
     place = (HopPlace.NODE, node, node, HopKind.SOCKET)
     if takers:
         walk.hop(
@@ -74,7 +69,8 @@ def _listens(walk: PathBuilder, packet: Packet, service: ServiceAddress, node: s
             cite.of(table.record, takers[0].span),
         )  # fmt: skip
         return True
-    what = f"nothing listens at {endpoint_text(loopback, service.proxy_port)} of {node}"
+    at = endpoint_text(sockets.loopback(packet.flow), service.proxy_port)
+    what = f"nothing listens at {at} of {node}"
     walk.drop(
         *place, f"{what}: the Envoy is not there", State.DERIVED, packet, cite.whole(table.record),
         title=f"no Envoy takes the traffic of {service.owner_title} on {node}",

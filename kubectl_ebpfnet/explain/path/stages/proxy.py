@@ -13,7 +13,6 @@ pkg/fqdn/dnsproxy (proxy.go, ServeDNS); Linux net/netfilter/xt_TPROXY.c (tproxy_
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address
 
 from kubectl_ebpfnet.explain.kernel import sockets
 from kubectl_ebpfnet.explain.path import fqdn
@@ -170,9 +169,7 @@ def _listens(walk: PathBuilder, here: PacketState, node: NodeView, redirect: Red
         walk.wanted.append((node.name, fact))
         walk.presumed.add(f"that {redirect.title} listens at {own} (its sockets)", Look.FIRST)
         return True
-    loopback = ip_address("127.0.0.1" if flow.source.version == 4 else "::1")
-    to = Flow(flow.protocol, flow.source, None, loopback, port)
-    takers = [s for s in sockets.look_up(table.facts, to, "lo").takers if s.peer is None]
+    takers = sockets.of_local_proxy(table.facts, flow, port).takers
     if takers:
         walk.hop(
             *here.on_node(HopKind.SOCKET),
@@ -180,7 +177,8 @@ def _listens(walk: PathBuilder, here: PacketState, node: NodeView, redirect: Red
             State.DERIVED, here.packet, cite.of(table.record, takers[0].span),
         )  # fmt: skip
         return True
-    what = f"nothing listens at {endpoint_text(loopback, port)}/{protocol_name(flow.protocol)}"
+    place = endpoint_text(sockets.loopback(flow), port)
+    what = f"nothing listens at {place}/{protocol_name(flow.protocol)}"
     remedy, owner = proxy_rules.remedy(node, redirect)
     walk.drop(
         *here.on_node(HopKind.SOCKET),
