@@ -16,6 +16,7 @@ MODULES = {
     "tree": "kubectl_ebpfnet.render.path.tree",
     "json": "kubectl_ebpfnet.render.path.document",
     "yaml": "kubectl_ebpfnet.render.path.document",
+    "html": "kubectl_ebpfnet.render.path.page",
     "mermaid": "kubectl_ebpfnet.render.path.graph",
     "dot": "kubectl_ebpfnet.render.path.graph",
 }
@@ -49,6 +50,10 @@ def render(path: Path, bundle: Bundle, format_name: str, view: View) -> str:
             from kubectl_ebpfnet.render.path.document import document, safe_text
 
             return safe_text(document(path, bundle), format_name)
+        case "html":
+            from kubectl_ebpfnet.render.path.page import page
+
+            return page(path, bundle)
         case "mermaid" | "dot":
             from kubectl_ebpfnet.render.path.graph import dot, mermaid
 

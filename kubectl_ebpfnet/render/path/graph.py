@@ -1,67 +1,149 @@
-"""`-o mermaid` and `-o dot`: the path as a drawing, places as boxes around their hops.
+"""`-o mermaid` and `-o dot`: the path as a drawing for a page that draws one of these itself.
 
-Labels hold untrusted text, which must not be read as syntax. Mermaid: a label in
-double quotes, and every character that is not a plain letter, digit or blank as an entity code
-`#NN;` (mermaid.js.org/syntax/flowchart, "Entity codes to escape characters"). DOT: a quoted ID in
-which a backslash and a quote are escaped (graphviz.org/doc/info/lang.html; escString).
+Nodes are boxes around the pods and devices in them, these around their hops. A hop's mark and
+colour tell how it is known; an edge bears the tuple where it changes.
+
+Labels hold untrusted text, which must not be read as syntax. Mermaid: a label in double quotes,
+where every character that is not a plain letter, digit or blank is an entity code `#NN;`
+(mermaid.js.org/syntax/flowchart, "Entity codes to escape characters"), and `<br>` breaks a line.
+DOT: a quoted ID in which a backslash and a quote are escaped, and `\\l` ends a line
+(graphviz.org/doc/info/lang.html; escString).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from kubectl_ebpfnet.model.path import Hop, Path, State
+from kubectl_ebpfnet.model.path import Hop, Packet, Path
 from kubectl_ebpfnet.render.path import phrases
-from kubectl_ebpfnet.render.path.tree import branches
+from kubectl_ebpfnet.render.path.frames import Frame, changes, frames, mark
 from kubectl_ebpfnet.render.text.style import escape
+from kubectl_ebpfnet.render.text.wrap import wrap
 
 _PLAIN = re.compile(r"[^A-Za-z0-9 .,:/()→_+-]")
+_COLUMNS = 40
+"""Columns of a line of a label."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How a hop with a mark is drawn: the colours are those of `-o html` on paper."""
+
+    name: str
+    mermaid: str
+    dot: str
+
+
+_LOOKS = {
+    "✓": _Look("seen", "stroke:#116329", 'color="#116329"'),
+    "~": _Look("derived", "stroke:#59636e", 'color="#59636e"'),
+    "?": _Look("unknown", "stroke:#7a4b00,stroke-dasharray:5 5", 'color="#7a4b00", style="dashed"'),
+    "✗": _Look(
+        "dropped",
+        "stroke:#b3151d,stroke-width:4px,fill:#ffebe9,color:#1b1f24",
+        'color="#b3151d", penwidth="3", style="filled", fillcolor="#ffebe9"',
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A way, there or back: how the names of its hops and the titles of its frames begin."""
+
+    prefix: str
+    title: str
+    hops: Sequence[Hop]
+
+    def name(self, hop: Hop) -> str:
+        return f"{self.prefix}{hop.number}"
+
+    def frames(self) -> Iterator[tuple[str, Frame]]:
+        for number, frame in enumerate(frames(self.hops), start=1):
+            yield f"{self.prefix}_frame{number}", frame
+
+    def edges(self) -> Iterator[tuple[str, str, list[str]]]:
+        """Yield each edge: the hops that it joins, and the lines of its label."""
+        before: Packet | None = None
+        for index, hop in enumerate(self.hops[:-1]):
+            label = _tuple(hop.packet) if changes(hop.packet, before) else []
+            yield self.name(hop), self.name(self.hops[index + 1]), label
+            before = hop.packet
 
 
 def mermaid(path: Path) -> str:
-    """Return a Mermaid flowchart; unknown hops are dashed, the hop that drops is marked."""
+    """Return a Mermaid flowchart."""
     lines = ["---", f"title: {_front_matter(_title(path))}", "---", "flowchart TD"]
-    drawn = _drawn(path)
-    for number, (title, hops) in enumerate(_boxes(path), start=1):
-        lines.append(f'  subgraph place{number}["{_mermaid(title)}"]')
-        lines += [f'    {name}["{_mermaid(_label(hop))}"]' for name, hop in hops]
-        lines.append("  end")
-    lines += [f"  {a} --> {b}" for a, b in pairwise(drawn)]
-    lines += ["  classDef drops stroke:#c00,stroke-width:3px"]
-    lines += ["  classDef unknown stroke-dasharray:5 5"]
-    lines += [f"  class {name} drops" for name, hop in drawn.items() if hop.drops]
-    lines += [f"  class {name} unknown" for name, h in drawn.items() if h.state is State.UNKNOWN]
+    looks: dict[str, list[str]] = {}
+    for way in _ways(path):
+        for name, frame in way.frames():
+            lines += _mermaid_frame(way, name, frame)
+        for one, other, label in way.edges():
+            text = f'|"{_mermaid(label)}"| ' if label else ""
+            lines.append(f"  {one} --> {text}{other}")
+        for hop in way.hops:
+            looks.setdefault(mark(hop), []).append(way.name(hop))
+    for sign, names in looks.items():
+        look = _LOOKS[sign]
+        lines.append(f"  classDef {look.name} {look.mermaid}")
+        lines.append(f"  class {','.join(names)} {look.name}")
     return "\n".join(lines) + "\n"
 
 
+def _mermaid_frame(way: _Way, name: str, frame: Frame) -> Iterator[str]:
+    yield f'  subgraph {name}["{_mermaid([way.title + frame.title])}"]'
+    for number, part in enumerate(frame.parts, start=1):
+        hops = [f'{way.name(hop)}["{_mermaid(_label(hop))}"]' for hop in part.hops]
+        if part.title:
+            yield f'    subgraph {name}_part{number}["{_mermaid([part.title])}"]'
+            yield from (f"      {hop}" for hop in hops)
+            yield "    end"
+        else:
+            yield from (f"    {hop}" for hop in hops)
+    yield "  end"
+
+
 def dot(path: Path) -> str:
-    """Return a Graphviz digraph; unknown hops are dashed, the hop that drops is red."""
-    lines = ["digraph path {", f"  label={_dot(_title(path))};", '  labelloc="t";']
-    lines.append('  node [shape="box"];')
-    for number, (title, hops) in enumerate(_boxes(path), start=1):
-        lines.append(f"  subgraph cluster_{number} {{")
-        lines.append(f"    label={_dot(title)};")
-        lines += [f"    {name} [label={_dot(_label(hop))}{_look(hop)}];" for name, hop in hops]
-        lines.append("  }")
-    lines += [f"  {a} -> {b};" for a, b in pairwise(_drawn(path))]
+    """Return a Graphviz digraph."""
+    lines = [
+        "digraph path {",
+        f"  label={_dot(wrap(escape(_title(path)), 2 * _COLUMNS))};",
+        '  labelloc="t"; labeljust="l"; fontname="monospace"; fontsize="11";',
+        '  node [shape="box", fontname="monospace", fontsize="10"];',
+        '  edge [fontname="monospace", fontsize="10"];',
+    ]
+    for way in _ways(path):
+        for name, frame in way.frames():
+            lines += _dot_frame(way, name, frame)
+        for one, other, label in way.edges():
+            lines.append(f"  {one} -> {other}{f' [label={_dot(label)}]' if label else ''};")
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def _boxes(path: Path) -> Iterator[tuple[str, list[tuple[str, Hop]]]]:
-    """Yield the places with their hops, each by its name in the drawing; those of the way back too,
-    where it is not as usual."""
-    for title, hops in branches(path.hops):
-        yield title, [(f"hop{hop.number}", hop) for hop in hops]
-    if path.answer is None or phrases.is_as_usual(path.answer):
-        return
-    for title, hops in branches(path.answer.hops):
-        yield f"way back: {title}", [(f"back{hop.number}", hop) for hop in hops]
+def _dot_frame(way: _Way, name: str, frame: Frame) -> Iterator[str]:
+    yield f"  subgraph cluster_{name} {{"
+    yield f"    label={_dot([way.title + frame.title])};"
+    for number, part in enumerate(frame.parts, start=1):
+        hops = [
+            f"{way.name(hop)} [label={_dot(_label(hop))}, {_LOOKS[mark(hop)].dot}];"
+            for hop in part.hops
+        ]
+        if part.title:
+            yield f"    subgraph cluster_{name}_part{number} {{"
+            yield f'      label={_dot([part.title])}; style="dashed";'
+            yield from (f"      {hop}" for hop in hops)
+            yield "    }"
+        else:
+            yield from (f"    {hop}" for hop in hops)
+    yield "  }"
 
 
-def _drawn(path: Path) -> dict[str, Hop]:
-    return {name: hop for _, hops in _boxes(path) for name, hop in hops}
+def _ways(path: Path) -> Iterator[_Way]:
+    """Yield the way, and the way back where it is not as usual."""
+    yield _Way("hop", "", path.hops)
+    if path.answer is not None and not phrases.is_as_usual(path.answer):
+        yield _Way("back", "way back: ", path.answer.hops)
 
 
 def _title(path: Path) -> str:
@@ -69,22 +151,26 @@ def _title(path: Path) -> str:
     return f"{headline.before}{headline.verdict}{headline.after}"
 
 
-def _label(hop: Hop) -> str:
-    return f"{hop.number} {hop.kind}: {phrases.does(hop)}"
+def _tuple(packet: Packet) -> list[str]:
+    source, destination = phrases.ends(packet.flow).split(" → ")
+    outer = phrases.encapsulation(packet)
+    return [source, f"→ {destination}", *([outer] if outer else [])]
 
 
-def _look(hop: Hop) -> str:
-    style = ', style="dashed"' if hop.state is State.UNKNOWN else ""
-    return f'{style}, color="red"' if hop.drops else style
+def _label(hop: Hop) -> list[str]:
+    """Return the lines of a hop's label, escaped for a terminal."""
+    return [f"{mark(hop)} {hop.number} {hop.kind}", *wrap(escape(phrases.does(hop)), _COLUMNS)]
 
 
-def _mermaid(text: str) -> str:
-    return _PLAIN.sub(lambda match: f"#{ord(match.group())};", escape(text))
+def _mermaid(lines: Sequence[str]) -> str:
+    return "<br>".join(_PLAIN.sub(lambda m: f"#{ord(m.group())};", escape(line)) for line in lines)
 
 
-def _dot(text: str) -> str:
-    inner = escape(text).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{inner}"'
+def _dot(lines: Sequence[str]) -> str:
+    """Return a label; one of several lines has each at its left."""
+    quoted = [escape(line).replace("\\", "\\\\").replace('"', '\\"') for line in lines]
+    text = quoted[0] if len(quoted) == 1 else "".join(line + "\\l" for line in quoted)
+    return f'"{text}"'
 
 
 def _front_matter(text: str) -> str:

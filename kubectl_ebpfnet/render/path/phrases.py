@@ -119,14 +119,17 @@ def place_title(hop: Hop) -> str:
 
 def packet(value: Packet) -> str:
     """Return the packet's tuple, its outer tuple, VNI and mark."""
-    text = str(value.flow)
-    if value.outer is not None:
-        text += f" in {value.outer}"
-    if value.vni is not None:
-        text += f" vni {value.vni}"
+    text = " ".join(part for part in (str(value.flow), encapsulation(value)) if part)
     if value.mark is not None:
         text += f" mark {value.mark:#x}"
     return text
+
+
+def encapsulation(value: Packet) -> str:
+    """Return what encapsulates a packet, in words, "" for nothing."""
+    words = [f"in {value.outer}"] if value.outer is not None else []
+    words += [f"vni {value.vni}"] if value.vni is not None else []
+    return " ".join(words)
 
 
 def way_back(answer: WayBack) -> str:
@@ -154,7 +157,7 @@ def cilium_ct(entry: CtEntry, shown: Flow) -> str:
     """Return Cilium's conntrack entry in words; its tuple only where it differs from `shown`."""
     words = [entry.direction]
     if not entry.flow.matches(shown):
-        words[0] += f" {_ends(entry.flow)}"
+        words[0] += f" {ends(entry.flow)}"
     if entry.remaining is not None:
         left = entry.remaining
         words.append(f"expires in {left}s" if left >= 0 else f"expired {-left}s ago")
@@ -193,9 +196,9 @@ def netfilter(entry: ConntrackEntry, shown: Flow) -> str:
     words = [entry.state] if entry.state else []
     words += sorted(entry.status)
     if not entry.original.matches(shown):
-        words.append(_ends(entry.original))
+        words.append(ends(entry.original))
     if entry.source_nat or entry.destination_nat:
-        words.append(f"reply {_ends(entry.reply)}")
+        words.append(f"reply {ends(entry.reply)}")
     if entry.timeout is not None:
         words.append(f"expires in {entry.timeout}s")
     if entry.mark:
@@ -205,7 +208,8 @@ def netfilter(entry: ConntrackEntry, shown: Flow) -> str:
     return ", ".join(words + _counted(entry.packets, entry.bytes)) or "tracked"
 
 
-def _ends(flow: Flow) -> str:
+def ends(flow: Flow) -> str:
+    """Return a tuple without its protocol."""
     if not has_ports(flow.protocol):
         return f"{flow.source} → {flow.destination}"
     return str(flow).partition(" ")[2]

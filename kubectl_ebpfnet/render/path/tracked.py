@@ -49,6 +49,12 @@ def tracking_lines(
     return ["FLOWS", *lines] if lines else []
 
 
+def entries_of(flow: TrackedFlow) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return a flow in one line, and its entry of each table by name, "" where it has none."""
+    tables = (("Cilium CT", _ct(flow)), ("Cilium NAT", _nat(flow)), ("nf_conntrack", _nf(flow)))
+    return _first(flow), tables
+
+
 def _newest(
     flows: Sequence[TrackedFlow], at_most: int | None
 ) -> tuple[list[TrackedFlow], dict[str, int]]:
