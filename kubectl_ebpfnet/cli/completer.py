@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kubectl_ebpfnet.cli.destinations import PROTOCOLS
-from kubectl_ebpfnet.cli.flags import CONNECTION, VERBOSITY
+from kubectl_ebpfnet.cli.kubectl_flags import CONNECTION, VERBOSITY
 from kubectl_ebpfnet.render.path.formats import FORMATS
 from kubectl_ebpfnet.render.text.style import COLOR_MODES
 

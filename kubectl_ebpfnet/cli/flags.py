@@ -1,106 +1,19 @@
-"""kubectl's global flags and the flags that several commands share.
-
-Names, short forms and meanings: `kubectl options` 1.37. kubectl passes a plugin only the words
-after its name, so each flag is parsed again here. A few are in every `--help`, the rest in
-`kubectl ebpfnet options`; every command that reads a cluster accepts all of them.
-"""
+"""The flags that several commands share; kubectl's own are in kubectl_flags.py."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+import re
+from collections.abc import Callable, Collection
+from typing import Annotated, Any
 
 import typer
 
-from kubectl_ebpfnet.cli.arguments import duration
+from kubectl_ebpfnet.cli.given_flags import GlobalFlags as GlobalFlags
+from kubectl_ebpfnet.cli.given_flags import NodeAccessFlags
+from kubectl_ebpfnet.cli.kubectl_flags import CONNECTION, VERBOSITY, Flag, takes_value
+from kubectl_ebpfnet.cli.terminal import Progress, print_error
 from kubectl_ebpfnet.errors import UsageError
-
-if TYPE_CHECKING:
-    from kubectl_ebpfnet.cluster.client.access import ConnectionOptions
-    from kubectl_ebpfnet.collect.ask.access import NodeAccess
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """A flag that several commands share.
-
-    Attributes:
-        field: name of the field that takes its value, e.g. of ConnectionOptions.
-        spellings: short and long form, e.g. `-n` and `--namespace`.
-        metavar: name of the value in help texts, "" for a switch.
-        help: one sentence.
-        repeated: whether the flag may be repeated.
-        shown: whether every command's help shows it, and not only `options`.
-    """
-
-    field: str
-    spellings: tuple[str, ...]
-    metavar: str
-    help: str
-    repeated: bool = False
-    shown: bool = False
-
-    @property
-    def annotation(self) -> Any:
-        """The annotation that typer reads."""
-        option = typer.Option(
-            *self.spellings,
-            metavar=self.metavar or None,
-            help=self.help,
-            hidden=not self.shown,
-            show_default=False,
-        )
-        kind: Any = bool if not self.metavar else list[str] if self.repeated else str
-        return Annotated[kind if kind is bool else kind | None, option]
-
-
-CONNECTION = (
-    Flag("namespace", ("-n", "--namespace"), "NAME", "Namespace of the source", shown=True),
-    Flag("context", ("--context",), "NAME", "Context of the kubeconfig to use", shown=True),
-    Flag("kubeconfig", ("--kubeconfig",), "FILE", "Kubeconfig file to use", shown=True),
-    Flag("cluster", ("--cluster",), "NAME", "Cluster of the kubeconfig to use"),
-    Flag("user", ("--user",), "NAME", "User of the kubeconfig to use"),
-    Flag("server", ("-s", "--server"), "URL", "Address and port of the API server"),
-    Flag("token", ("--token",), "TOKEN", "Bearer token for the API server"),
-    Flag("as_user", ("--as",), "NAME", "User to impersonate"),
-    Flag("as_groups", ("--as-group",), "NAME", "Group to impersonate; may be repeated", True),
-    Flag("as_uid", ("--as-uid",), "UID", "UID to impersonate"),
-    Flag(
-        "as_user_extra",
-        ("--as-user-extra",),
-        "KEY=VALUE",
-        "Extra of the user to impersonate; may be repeated",
-        True,
-    ),
-    Flag("certificate_authority", ("--certificate-authority",), "FILE", "CA of the API server"),
-    Flag("client_certificate", ("--client-certificate",), "FILE", "Client certificate for TLS"),
-    Flag("client_key", ("--client-key",), "FILE", "Client key for TLS"),
-    Flag(
-        "insecure_skip_tls_verify",
-        ("--insecure-skip-tls-verify",),
-        "",
-        "Do not verify the API server's certificate: the connection is insecure",
-    ),
-    Flag("tls_server_name", ("--tls-server-name",), "NAME", "Name in the server's certificate"),
-    Flag("proxy_url", ("--proxy-url",), "URL", "Proxy on the way to the API server"),
-    Flag(
-        "request_timeout",
-        ("--request-timeout",),
-        "TIME",
-        "How long one request to the API server may take: 10s, 1m; 0 is no limit",
-    ),
-)
-
-VERBOSITY = Flag(
-    "verbosity",
-    ("-v", "--v"),
-    "[N]",
-    "Show the evidence of each hop: -v, -v=1, --v=1; from 9 on also tracebacks of this tool",
-    shown=True,
-)
-
 
 # Node access: flags of each command that reads nodes.
 NODES = (
@@ -213,10 +126,6 @@ Timeout = Annotated[
 ]
 
 
-WATCH_SECONDS = 8 * 3600
-"""Lifetime of node pods of a --watch run."""
-
-
 def check_list_output(name: str) -> None:
     """Check the format of a list. Raises UsageError for an unknown format."""
     from kubectl_ebpfnet.render.lists.listing import FORMATS
@@ -225,120 +134,18 @@ def check_list_output(name: str) -> None:
         raise UsageError(f"-o {name!r}: no such format", hint=f"one of: {', '.join(FORMATS)}")
 
 
-@dataclass(frozen=True, slots=True)
-class NodeAccessFlags:
-    """The flags for node access, as given.
-
-    Attributes:
-        mode: `agent`, `pod`, `none` or `auto`.
-        image: image of node pods, "" for the default.
-        keep: keep node pods for reuse.
-        pull_secret: `NAMESPACE/NAME` or `NAME`, "" for none.
-        seconds: lifetime of node pods, None for the default.
-    """
-
-    mode: str = "auto"
-    image: str = ""
-    keep: bool = False
-    pull_secret: str = ""
-    seconds: int | None = None
-
-    def access(self) -> NodeAccess:
-        """Return the node access that the flags describe.
-
-        Raises:
-            UsageError: an unknown mode, or --keep with a mode that deploys nothing.
-        """
-        from kubectl_ebpfnet.cluster.nodepods.manifest import DEFAULT_IMAGE, NodePodOptions
-        from kubectl_ebpfnet.collect.ask.access import Mode, NodeAccess
-
-        if self.mode not in list(Mode):
-            raise UsageError(
-                f"--node-access {self.mode!r}: no such mode", hint=f"one of: {', '.join(Mode)}"
-            )
-        if self.keep and self.mode in (Mode.AGENT, Mode.NONE):
-            raise UsageError(
-                f"--keep and --node-access {self.mode}: no node pod is deployed that could be kept",
-                hint="--node-access pod deploys node pods",
-            )
-        image = self.image or DEFAULT_IMAGE
-        options = NodePodOptions(image, self.pull_secret, self.keep, self.seconds)
-        return NodeAccess(Mode(self.mode), options)
-
-
-@dataclass(frozen=True, slots=True)
-class GlobalFlags:
-    """kubectl's flags as given.
-
-    Attributes:
-        values: field of ConnectionOptions → value, of the given flags alone.
-        verbosity: 0 to 10.
-        nodes: node access, for commands that read nodes.
-    """
-
-    values: Mapping[str, Any]
-    verbosity: int = 0
-    nodes: NodeAccessFlags = NodeAccessFlags()
-
-    def within(self, namespace: str, text: str) -> GlobalFlags:
-        """Return the flags for an object whose word names its namespace.
-
-        Args:
-            namespace: of `NAMESPACE/POD`, "" for other forms.
-            text: the object, for the error.
-
-        Raises:
-            UsageError: -n names another namespace.
-        """
-        if not namespace or namespace == self.namespace:
-            return self
-        if self.namespace:
-            raise UsageError(
-                f"-n {self.namespace} and {text} in {namespace}: two namespaces",
-                hint="leave one of them out",
-            )
-        return replace(self, values={**self.values, "namespace": namespace})
-
-    def watching(self) -> GlobalFlags:
-        """Return the flags for a run that lasts until an interrupt, with long-lived node pods.
-
-        A node pod ends a minute after its run, however the run ends.
-        """
-        return replace(self, nodes=replace(self.nodes, seconds=WATCH_SECONDS))
-
-    @property
-    def namespace(self) -> str:
-        """The -n flag, "" when not given."""
-        return str(self.values.get("namespace", ""))
-
-    def connection(self, within: float | None = None) -> ConnectionOptions:
-        """Return the options for `Session.open`.
-
-        Args:
-            within: seconds that one request may take at most, None for no limit of the run's.
-
-        Raises:
-            UsageError: --request-timeout is not a duration.
-        """
-        from kubectl_ebpfnet.cluster.client.access import ConnectionOptions
-
-        values: dict[str, Any] = dict(self.values)
-        for flag in CONNECTION:
-            if flag.repeated and flag.field in values:
-                values[flag.field] = tuple(values[flag.field])
-        if "request_timeout" in values:
-            values["request_timeout"] = duration(values["request_timeout"], "--request-timeout")
-        limits = [each for each in (values.get("request_timeout"), within) if each]
-        values["request_timeout"] = min(limits, default=None)
-        return ConnectionOptions(**values)
-
-
 def move_flags_behind_command(words: list[str]) -> list[str]:
     """Move kubectl's flags before the command behind it; kubectl accepts both orders."""
-    values = {s: bool(f.metavar) for f in CONNECTION for s in f.spellings}
+    values = takes_value()
     at = 0
-    while at < len(words) and words[at].partition("=")[0] in values:
-        at += 2 if values.get(words[at]) else 1
+    while at < len(words):
+        word, *rest = words[at:]
+        if re.fullmatch(r"-v+|--v", word):
+            at += 2 if rest and rest[0].isdecimal() else 1
+        elif word.partition("=")[0] in (*values, *VERBOSITY.spellings):
+            at += 2 if values.get(word) else 1
+        else:
+            break
     return [*words[at : at + 1], *words[:at], *words[at + 1 :]] if at < len(words) else words
 
 
@@ -360,11 +167,25 @@ def with_pod_flags(function: Callable[..., int]) -> Callable[..., int]:
     return _with_flags(function, tuple(flag for flag in NODES if flag.field != "mode"))
 
 
+def _with_warnings(code: int, warnings: Collection[str]) -> int:
+    """Print the API server's warnings and that they are errors, as kubectl does; return the exit
+    code."""
+    if not warnings:
+        return code
+    progress = Progress()
+    for warning in dict.fromkeys(warnings):
+        progress.warn(f"Warning: {warning}")
+    count = len(dict.fromkeys(warnings))
+    print_error(f"{count} warning{'s' if count > 1 else ''} received")
+    return 1
+
+
 def _with_flags(function: Callable[..., int], more: tuple[Flag, ...]) -> Callable[..., int]:
     def command(**values: Any) -> int:
         theirs = {f.field: values.pop(f.field) for f in CONNECTION}
         nodes = {f.field: values.pop(f.field) for f in more}
         verbosity = int(values.pop(VERBOSITY.field) or 0)
+        as_errors = theirs.pop("warnings_as_errors")
         for flag in more:
             if nodes[flag.field] == "":
                 raise UsageError(f"{flag.spellings[-1]} is empty", hint="leave it out")
@@ -372,8 +193,10 @@ def _with_flags(function: Callable[..., int], more: tuple[Flag, ...]) -> Callabl
             {k: v for k, v in theirs.items() if v},
             verbosity,
             NodeAccessFlags(**{k: v for k, v in nodes.items() if v}),
+            [] if as_errors else None,
         )
-        return function(global_flags, **values)
+        code = function(global_flags, **values)
+        return _with_warnings(code, global_flags.warnings or ())
 
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     flags = [

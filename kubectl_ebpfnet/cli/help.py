@@ -15,13 +15,18 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from kubectl_ebpfnet.cli.kubectl_flags import CONNECTION, NO_EFFECT, VERBOSITY
+from kubectl_ebpfnet.cli.terminal import Progress
 from kubectl_ebpfnet.errors import UsageError
 
 PROGRAM = "kubectl ebpfnet"
 OPTIONS_HINT = f"""
 Use "{PROGRAM} options" for the kubectl flags that every command accepts.
 """
-_LEVEL = ("-v", "--v")
+_LEVEL = VERBOSITY.spellings
+_NAMESPACE = "namespace"
+_SHARED = frozenset(flag.field for flag in (*CONNECTION, VERBOSITY))
+_LOG_ALONE = "Log HTTP requests on stderr: -v=6 to -v=9"
 _TRUE = ("true", "True", "TRUE", "t", "T", "1")
 _FALSE = ("false", "False", "FALSE", "f", "F", "0")
 SETTINGS = {"help_option_names": ["-h", "--help"], "terminal_width": 80}
@@ -36,12 +41,28 @@ class CommandText:
         summary: one line, at the head of the help.
         description: paragraphs, wrapped at 80 columns.
         examples: pairs of a comment and the command line after `kubectl ebpfnet`.
+        namespace: help of -n, "" where it has no meaning and is not shown.
+        evidence: -v shows evidence, and does not only log requests.
+        connects: a cluster may be asked; without, kubectl's flags are accepted but not shown.
     """
 
     usage: str
     summary: str
     description: str
     examples: tuple[tuple[str, str], ...]
+    namespace: str = "Namespace of the pod"
+    evidence: bool = True
+    connects: bool = True
+
+    def help_of(self, param: Any) -> str | None:
+        """Return the help of a flag that several commands share, None where it is not shown."""
+        if not self.connects and param.name in _SHARED:
+            return None
+        if param.name == _NAMESPACE:
+            return self.namespace or None
+        if param.name == VERBOSITY.field and not self.evidence:
+            return _LOG_ALONE
+        return param.help or ""
 
 
 class _TextType:
@@ -83,7 +104,8 @@ class Command(TyperCommand):
         formatter.write(f"{text.summary}\n\n{text.description}\n\nExamples:\n{examples}")
         shown = [p for p in self.get_params(ctx) if not getattr(p, "hidden", False)]
         for title, kind in (("Arguments", "argument"), ("Options", "option")):
-            rows = [_row(p) for p in shown if p.param_type_name == kind]
+            helps = ((p, text.help_of(p)) for p in shown if p.param_type_name == kind)
+            rows = [_row(p, said) for p, said in helps if said is not None]
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
@@ -109,12 +131,12 @@ def _refuse_empty(ctx: Any, param: Any) -> None:
         raise UsageError(f"{flag} is empty", hint=f"leave {flag} out, or give it a value")
 
 
-def _row(param: Any) -> tuple[str, str]:
+def _row(param: Any, said: str) -> tuple[str, str]:
     # typer would write `<str>` and `[required]` at every argument; kubectl writes neither.
     if param.param_type_name == "argument":
-        return param.metavar, param.help
+        return param.metavar, said
     flags = ", ".join(sorted(param.opts, key=len))
-    text = param.help if "--help" not in param.opts else "Show this help"
+    text = said if "--help" not in param.opts else "Show this help"
     if param.default and not param.is_flag and param.show_default:
         text = f"{text} (default {param.default})"
     return flags if param.is_flag else f"{flags} {param.metavar}", text
@@ -124,7 +146,8 @@ def click_spelling(args: Sequence[str], switches: dict[str, bool]) -> Iterator[s
     """Rewrite flags from pflag's spelling to click's.
 
     `-o=json` → `-o json`; `--switch=true` → `--switch`; `--switch=false` → nothing; `-v` → `-v 1`;
-    `-vv` → `-v 2`. A number after a bare `-v` is its value, as for kubectl.
+    `-vv` → `-v 2`. A number after a bare `-v` is its value, as for kubectl. Flags of kubectl that
+    have no effect are left out, with a line on stderr.
 
     Args:
         args: words of the command line, after the command's name.
@@ -147,6 +170,13 @@ def click_spelling(args: Sequence[str], switches: dict[str, bool]) -> Iterator[s
             yield from (_LEVEL[0], _level(value if equals or value else "1"))
         elif word[:2] == "-v" and word.strip("v") == "-" and _LEVEL[0] in switches:
             yield from (_LEVEL[0], _level(str(len(word) - 1)))
+        elif flag in NO_EFFECT and flag not in switches:
+            metavar, why = NO_EFFECT[flag]
+            if metavar and not equals:
+                if pending is None:
+                    raise UsageError(f"flag needs a value: {flag}")
+                pending = next(words, None)
+            Progress().warn(f"{flag} has no effect: {why}")
         elif equals and switches.get(flag):
             yield from _switch(flag, value)
         elif equals and len(flag) == 2 and flag in switches:

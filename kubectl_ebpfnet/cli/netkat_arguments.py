@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_ebpfnet.cli import arguments
-from kubectl_ebpfnet.cli.flags import CONNECTION, NODES
+from kubectl_ebpfnet.cli.flags import NODES
+from kubectl_ebpfnet.cli.kubectl_flags import takes_value
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.netkat import request as netkat
 from kubectl_ebpfnet.model.netkat.request import Request
@@ -26,7 +27,9 @@ looked up there.
 """
 _VIA = "e.g. --via node/n2, --via 10.0.0.1 or --via 02:00:00:00:00:01"
 _TIMEOUT = "--timeout"
-_KUBECTL_FLAGS = frozenset(s for flag in (*CONNECTION, *NODES) for s in flag.spellings) | {_TIMEOUT}
+_NODE_FLAGS = {s: bool(flag.metavar) for flag in NODES for s in flag.spellings}
+_FLAGS = {**takes_value(), **_NODE_FLAGS, _TIMEOUT: True}
+"""Each flag before node/NAME, and whether it takes a value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +63,10 @@ def separate_options(words: Sequence[str]) -> list[str]:
 
     `words` is the command line from the word `netkat` on.
     """
-    takes_value = {s for flag in (*CONNECTION, *NODES) if flag.metavar for s in flag.spellings}
-    takes_value.add(_TIMEOUT)
     at = 1
     while at < len(words) and words[at].startswith("-") and words[at] != "--":
         number = words[at] in ("-v", "--v") and words[at + 1 : at + 2]
-        if words[at] in takes_value or (number and number[0].isdecimal()):
+        if _FLAGS.get(words[at]) or (number and number[0].isdecimal()):
             at += 1
         at += 1
     if at >= len(words) or words[at] == "--":
@@ -105,7 +106,7 @@ def _node(word: str) -> str:
 
 def _hint(error: UsageError) -> str:
     named = {word.strip(",:").partition("=")[0] for word in error.message.split()}
-    for flag in sorted(named & _KUBECTL_FLAGS):
+    for flag in sorted(named & _FLAGS.keys()):
         return f"put {flag} of `kubectl ebpfnet` before node/NAME"
     if error.message.startswith("--via "):
         return _VIA

@@ -122,6 +122,17 @@ def _write_stderr(lines: Iterable[str]) -> None:
         pass  # stderr is closed; the exit code still tells
 
 
+def log_line(text: str) -> None:
+    """Write a log's line to stderr, in the place of a progress line."""
+    from kubectl_ebpfnet.render.text.style import escape
+
+    # A line of HTTP headers is one of its own, as klog prints it.
+    lines = [escape(line) for line in text.expandtabs(4).split("\n")]
+    if sys.stderr is not None and sys.stderr.isatty():
+        lines[0] = f"\r\x1b[K{lines[0]}"
+    _write_stderr(lines)
+
+
 class Progress:
     """Lines on stderr during a run: warnings always, progress only on a terminal.
 

@@ -17,6 +17,8 @@ from kubectl_ebpfnet.model.net import TCP, Address, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import Evidence, Finding
 
 SCHEMA = "ebpfnet.dev/probe-lb/v1"
+POLICIES_SCHEMA = "ebpfnet.dev/probe-lb-policies/v1"
+"""Of the reports of --verify-policies in one document."""
 
 
 class TargetKind(StrEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import kubectl_ebpfnet
 from kubectl_ebpfnet.cli import app
@@ -55,7 +57,7 @@ from tests.cli.console import PROGRAM, SECONDS, environment, run, run_process
         ("path pod/x 1.1.1.1:80 --protocol icmp", "ICMP has no ports"),
         ("capture", "-f FILE is missing"),
         ("capture -f x svc/web", "capture takes a pod or node"),
-        ("version -o xml", "no such format\nhint: one of: json"),
+        ("version -o xml", "no such format\nhint: one of: json, yaml"),
     ],
 )  # fmt: skip
 def test_wrong_command_lines(words, says):
@@ -82,8 +84,11 @@ def test_version():
     assert run("--version").stdout == done.stdout
     said = json.loads(run("version", "-o=json").stdout)
     assert said["version"] == kubectl_ebpfnet.__version__
-    names = {each.removeprefix("ebpfnet.dev/").partition("/")[0] for each in said["schemas"]}
-    assert names == {"bundle", "cleanup", "doctor", "flows", "path", "probe-lb", "programs"}
+    assert yaml.safe_load(run("version", "-o", "yaml").stdout) == said
+    assert run("version", "--client", "--context=x").stdout == done.stdout
+    source = Path(kubectl_ebpfnet.__file__).parent
+    code = "".join(file.read_text() for file in source.rglob("*.py"))
+    assert said["schemas"] == sorted(set(re.findall(r'"(ebpfnet\.dev/[a-z-]+/v\d+)"', code)))
 
 
 def test_no_kubeconfig():

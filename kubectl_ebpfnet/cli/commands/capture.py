@@ -24,6 +24,8 @@ own look-ups, by node pods, are for packets between these pods and --to.""",
         ("A node, with addresses and names anonymised", "capture -f case.zip node/n1 --redact"),
         ("Then, anywhere", "path pod/client 1.1.1.1:80 --from case.zip"),
     ),
+    namespace="Namespace of the pods and of --to",
+    evidence=False,
 )
 
 

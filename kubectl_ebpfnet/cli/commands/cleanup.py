@@ -29,6 +29,8 @@ Exit codes: 0 nothing is left, 1 something was not removed, 2 usage.""",
         ("Delete all of them, kept node pods and runs in progress too", "cleanup --yes"),
         ("Delete those of one run", "cleanup ebpfnet-0a1b2c3d"),
     ),
+    namespace="",
+    evidence=False,
 )
 
 

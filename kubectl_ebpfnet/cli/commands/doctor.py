@@ -27,6 +27,7 @@ node that is Ready, 1 error, 2 usage.""",
         ("As another user", "doctor --as jane"),
         ("Of a capture", "doctor --from demo"),
     ),
+    namespace="Namespace to check rights in",
 )
 
 

@@ -31,6 +31,8 @@ netkat's: 0, or 1 when the connection failed; 2 usage.""",
         ("Wait for a client, and show each packet", "netkat node/n1 -l -d 0.0.0.0 8080"),
         ("netkat's own options", "netkat node/n1 -h"),
     ),
+    namespace="",
+    evidence=False,
 )
 
 

@@ -39,6 +39,7 @@ Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
         ("Do full packets get through, without a fragment?", "path pod/client svc/web --size 1500"),
         ("From a file that a colleague captured", "path pod/client 1.1.1.1:80 --from case.zip"),
     ),
+    namespace="Namespace of the source",
 )
 
 

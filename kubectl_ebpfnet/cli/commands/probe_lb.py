@@ -27,6 +27,7 @@ known of any node; with --exit-code, 3 for a mismatch and 4 for unknown.""",
         ("Some nodes, and their node ports too", "probe-lb web-lb --nodes zone=a --node-port"),
         ("During a rollout, for a script at its end", "probe-lb web-lb -w --exit-code"),
     ),
+    namespace="Namespace of the Service",
 )
 
 

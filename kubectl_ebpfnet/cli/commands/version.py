@@ -9,6 +9,7 @@ from typing import Annotated
 from typer import Option
 
 from kubectl_ebpfnet import __version__
+from kubectl_ebpfnet.cli.flags import GlobalFlags, with_kubectl_flags
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.terminal import emit
 from kubectl_ebpfnet.errors import UsageError
@@ -17,22 +18,30 @@ TEXT = CommandText(
     usage="[flags]",
     summary="Print the version of kubectl ebpfnet.",
     description="No cluster is contacted.",
+    connects=False,
     examples=(("The version", "version"), ("For a program", "version -o json")),
 )
 
 
+@with_kubectl_flags
 def run(
+    _flags: GlobalFlags,
+    _client: Annotated[
+        bool, Option("--client", help="As without it: no cluster has a version of this program")
+    ] = False,
     output: Annotated[
-        str, Option("-o", "--output", metavar="FORMAT", help="json", show_default=False)
+        str, Option("-o", "--output", metavar="FORMAT", help="json or yaml", show_default=False)
     ] = "",
 ) -> int:
     """Print the version."""
     python = ".".join(map(str, sys.version_info[:3]))
-    if output == "json":
-        schemas = sorted(_schemas())
-        emit(json.dumps({"version": __version__, "python": python, "schemas": schemas}) + "\n")
+    if output in ("json", "yaml"):
+        from kubectl_ebpfnet.render.path.document import safe_yaml
+
+        document = {"version": __version__, "python": python, "schemas": sorted(_schemas())}
+        emit(f"{json.dumps(document)}\n" if output == "json" else safe_yaml(document))
     elif output:
-        raise UsageError(f"-o {output!r}: no such format", hint="one of: json")
+        raise UsageError(f"-o {output!r}: no such format", hint="one of: json, yaml")
     else:
         emit(f"kubectl-ebpfnet {__version__} (Python {python})\n")
     return 0
@@ -45,4 +54,4 @@ def _schemas() -> list[str]:
     from kubectl_ebpfnet.model import doctor, flows, path, probe, programs
 
     documents = (path, flows, programs, probe, doctor, cleanup, record)
-    return [document.SCHEMA for document in documents]
+    return [*(document.SCHEMA for document in documents), probe.POLICIES_SCHEMA]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ class ConnectionOptions:
     Attributes:
         request_timeout: seconds for a whole request, None without the flag.
         as_user_extra: each `KEY=VALUE`, as the flag takes it.
+        log_level: of -v; from 6 on requests are logged (request_log.py).
+        log: takes lines of the log.
+        warn: takes each warning of the API server, without --warnings-as-errors None.
     """
 
     kubeconfig: str = ""
@@ -42,7 +45,13 @@ class ConnectionOptions:
     insecure_skip_tls_verify: bool = False
     tls_server_name: str = ""
     proxy_url: str = ""
+    username: str = ""
+    password: str = ""
     request_timeout: float | None = None
+    disable_compression: bool = False
+    log_level: int = 0
+    log: Callable[[str], object] = str
+    warn: Callable[[str], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)

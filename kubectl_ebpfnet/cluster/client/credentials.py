@@ -84,7 +84,7 @@ class Credentials:
             self._run_plugin()
         elif user.body.get("auth-provider"):
             self._authorization = _from_auth_provider(self._access)
-        elif user.text("username"):
+        elif user.text("username") or user.text("password"):
             pair = f"{user.text('username')}:{user.text('password')}"
             self._authorization = "Basic " + base64.b64encode(pair.encode()).decode()
 

@@ -225,6 +225,16 @@ def _user_with_flags(entry: Entry, options: ConnectionOptions) -> Entry:
         for other in ("tokenFile", "exec", "auth-provider", "username", "password"):
             body.pop(other, None)
         body["token"] = options.token
+    if options.username or options.password:
+        if body.get("token"):  # clientcmd/validation.go
+            raise KubeconfigError(
+                "more than one authentication method: a token, and --username or --password",
+                hint="leave one of them out",
+            )
+        for other in ("tokenFile", "exec", "auth-provider"):
+            body.pop(other, None)
+        body["username"] = options.username or body.get("username", "")
+        body["password"] = options.password or body.get("password", "")
     for key, value in (
         ("client-certificate", options.client_certificate),
         ("client-key", options.client_key),

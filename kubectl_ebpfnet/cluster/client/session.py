@@ -8,12 +8,13 @@ per name, `call_api` swapped under a running exec) is left out (figures: ecosyst
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from kubectl_ebpfnet import __version__
@@ -30,6 +31,9 @@ from kubectl_ebpfnet.cluster.client.transport import (
 from kubectl_ebpfnet.errors import ApiError, ApiUnreachable, KubeconfigError, ParseError
 from kubectl_ebpfnet.model.untrusted import integer
 
+if TYPE_CHECKING:
+    from kubectl_ebpfnet.cluster.client.request_log import RequestLog
+
 __all__ = ["ConnectionOptions", "Response", "Session"]
 
 CONNECT_SECONDS = 10.0
@@ -38,6 +42,7 @@ READ_SECONDS = 60.0
 """Longest silence of a request without --request-timeout."""
 ANSWER_LIMIT = 512 << 20
 """Bytes of an unpacked answer: a page of 500 objects of 1 MiB; etcd stores 1.5 MiB at most."""
+_LOGS_REQUESTS = 6
 _TRIES = 4
 _LONGEST_WAIT_SECONDS = 5.0
 
@@ -66,13 +71,16 @@ class Session:
         server: URL of the API server, without a trailing slash.
         namespace: default namespace: of the flag, the context or "default".
         context: name of the context, "" without one.
+        log: logs its requests, None for no log.
     """
 
-    def __init__(self, access: Access, request_timeout: float | None = None) -> None:
+    def __init__(self, access: Access, options: ConnectionOptions) -> None:
         """Prefer `Session.open`. Raises KubeconfigError."""
         self.context = access.context
         self.namespace = access.namespace
-        self._timeout = request_timeout or None
+        self.log = _log(options)
+        self._options = options
+        self._timeout = options.request_timeout or None
         self._credentials = Credentials(access)
         self.server = server_url(access.cluster, self._credentials.certificate is not None)
         self._url = urlsplit(self.server)
@@ -100,7 +108,7 @@ class Session:
             KubeconfigError: see kubeconfig.load and credentials.Credentials.
         """
         options = options or ConnectionOptions()
-        return cls(load(options), options.request_timeout)
+        return cls(load(options), options)
 
     def __enter__(self) -> Session:
         return self
@@ -177,12 +185,13 @@ class Session:
             (name, value.encode().decode("latin-1")) for name, value in self.headers()
         )
         headers.add("Accept", "application/json")
-        headers.add("Accept-Encoding", "gzip")
+        headers.add("Accept-Encoding", "identity" if self._options.disable_compression else "gzip")
         headers.add("User-Agent", f"kubectl-ebpfnet/{__version__}")
         if body is not None:
             headers.add("Content-Type", "application/json")
         seconds = READ_SECONDS if deadline is None else max(deadline - time.monotonic(), 0.001)
         limits = (min(CONNECT_SECONDS, seconds), seconds)
+        began = self.log.request(method, url, headers.items(), body) if self.log else 0.0
         try:
             response = self._rest.request(  # type: ignore[no-untyped-call]
                 method, url, headers=headers, body=body, _request_timeout=limits
@@ -195,11 +204,24 @@ class Session:
             ) from None
         except Exception as e:  # urllib3 and the library each have their own exceptions
             cause = root_cause(e)
+            if self.log:
+                self.log.failure(method, url, began, cause)
             raise unreachable(self._route, e, self._timeout) from cause
+        if self.log:
+            answered = response.response.headers.items()
+            self.log.response(method, url, began, response.status, answered, content)
+        self._pass_on_warnings(response.response.headers)
         retry = None
         if response.status in (429, 503):
             retry = _seconds(response.headers.get("Retry-After"))
         return Response(response.status, content, retry)
+
+    def _pass_on_warnings(self, headers: Any) -> None:
+        # RFC 7234 5.5: `299 - "text"`, as client-go reads it (rest/warnings.go).
+        warn = self._options.warn
+        if warn is not None:
+            for match in _WARNING.finditer(headers.get("Warning", "")):
+                warn(match[1].replace('\\"', '"'))
 
     # --- sockets for exec ---------------------------------------------------------------------
 
@@ -245,6 +267,17 @@ class Session:
         parameters = urlencode(list(query.items()) if isinstance(query, Mapping) else list(query))
         scheme = "wss" if self._tls else "ws"
         return f"{scheme}://{self._url.netloc}{self._url.path}{path}?{parameters}"
+
+
+_WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
+
+
+def _log(options: ConnectionOptions) -> RequestLog | None:
+    if options.log_level < _LOGS_REQUESTS:
+        return None
+    from kubectl_ebpfnet.cluster.client.request_log import RequestLog
+
+    return RequestLog(options.log_level, options.log)
 
 
 class _TooLongError(Exception):

@@ -53,28 +53,37 @@ def connect(
         sock = session.dial(seconds)
         ws = websocket.WebSocket(enable_multithread=False, skip_utf8_validation=True)
         _limit_frames(ws)
+        url, headers, log = session.websocket_url(path, query), session.headers(), session.log
+        began = log.request("GET", url, headers) if log else 0.0
         try:
             ws.connect(  # type: ignore[no-untyped-call]
-                session.websocket_url(path, query),
+                url,
                 socket=sock,
                 timeout=seconds,
                 subprotocols=[V5, V4],
-                header=[f"{name}: {value}" for name, value in session.headers()],
+                header=[f"{name}: {value}" for name, value in headers],
                 suppress_origin=True,
                 redirect_limit=0,
             )
         except websocket.WebSocketBadStatusException as e:
             session.hang_up(sock)
+            if log:
+                answered = (e.resp_headers or {}).items()
+                log.response("GET", url, began, e.status_code, answered, e.resp_body or b"")
             if e.status_code == 401 and session.renew() and attempt == 0:
                 continue
             body = e.resp_body or b""
             raise refusal(e.status_code, body, "GET", path, session.server) from None
         except (websocket.WebSocketException, OSError) as e:
             session.hang_up(sock)
+            if log:
+                log.failure("GET", url, began, e)
             raise _failure(e, session, seconds) from e
         except BaseException:
             session.hang_up(sock)
             raise
+        if log:
+            log.response("GET", url, began, ws.status or 101, (ws.headers or {}).items(), b"")
         return ws, sock
     raise AssertionError("the last attempt returns or raises")
 

@@ -12,6 +12,7 @@ from typing import Any
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.net import protocol_name
 from kubectl_ebpfnet.model.probe import (
+    POLICIES_SCHEMA,
     SCHEMA,
     Answers,
     AttemptOutcome,
@@ -95,7 +96,7 @@ def render(report: ProbeReport, bundle: Bundle, format_name: str, view: View) ->
 def render_all(reports: Iterable[tuple[ProbeReport, Bundle]], format_name: str) -> str:
     """Return several answers in one document, as JSON or YAML."""
     values = {
-        "schema": "ebpfnet.dev/probe-lb-policies/v1",
+        "schema": POLICIES_SCHEMA,
         "items": [document(report, bundle) for report, bundle in reports],
     }
     return safe_text(values, format_name)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_ebpfnet.cli import flags, netkat_arguments
+from kubectl_ebpfnet.cli import flags, kubectl_flags, netkat_arguments
 from kubectl_ebpfnet.cli.app import normalize
 from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.netkat import request as netkat
@@ -175,7 +175,7 @@ def test_a_word_that_no_api_server_takes_is_refused(cluster):
 
 def test_flags_of_ours_are_none_of_netkats():
     """But --keep, which is for -l there: a hint says where ours stands."""
-    for flag in (*flags.CONNECTION, *flags.NODES):
+    for flag in (*kubectl_flags.CONNECTION, *flags.NODES):
         for spelling in set(flag.spellings) - {"--keep"}:
             with pytest.raises(UsageError, match="no such option"):
                 netkat.parse([spelling, "h", "1"])
