@@ -75,8 +75,10 @@ fresh: export COMMAND ?= make demo && make test
 fresh: ## COMMAND in a clone of HEAD on bare Debians: SUITE=trixie COMMAND='make demo' (root, debootstrap)
 	@for suite in $(SUITE); do tests/fresh.sh "$$suite" "$$COMMAND" || exit 1; done
 
-demo: $(BIN)/kubectl-ebpfnet ## explain a packet in a recorded cluster; needs no cluster
+demo: $(BIN)/kubectl-ebpfnet ## explain packets in a recorded cluster: delivered, dropped, unknown; needs no cluster
 	$(BIN)/kubectl-ebpfnet path pod/client 1.1.1.1:80 --from demo
+	$(BIN)/kubectl-ebpfnet path pod/client 1.1.1.1:7777 --from demo:dropped || test $$? = 3
+	$(BIN)/kubectl-ebpfnet path pod/client 1.1.1.1:7777 --from demo:unknown || test $$? = 4
 
 lint: venv ## ruff, its formatter, mypy and the walls between rooms
 	$(BIN)/ruff check .

@@ -2,10 +2,10 @@
 
     .venv/bin/python bench/cite.py
 
-Grows the recorded cluster of `--from demo`: the lists of its second node begin with an entry for
-each endpoint more. Then, each the best of 3: the answer to `path pod/client 1.1.1.1:80`, that to
-`programs node/node2`, which cites every program, a citation of each endpoint, found by its address,
-and json.loads of the list of endpoints alone.
+Grows the cluster of tests/scenarios/vxlan-kpr: the lists of its second node begin with an entry
+for each endpoint more. Then, each the best of 3: the answer to `path pod/client 1.1.1.1:80`, that
+to `programs node/node2`, which cites every program, a citation of each endpoint, found by its
+address, and json.loads of the list of endpoints alone.
 Exits 1 when one of them grows more than twice as much as json.loads from the one to the other: then
 each citation reads or searches its record anew.
 """
@@ -114,11 +114,11 @@ def grown(record: Record, more: range) -> Record:
 
 
 def cluster(endpoints: int) -> Bundle:
-    """The cluster of the demo with so many endpoints more on its second node."""
-    demo = open_bundle(Path(__file__).parents[1] / "kubectl_ebpfnet/demo/vxlan-kpr.zip")
+    """The recorded cluster with so many endpoints more on its second node."""
+    recorded = open_bundle(Path(__file__).parents[1] / "tests/scenarios/vxlan-kpr")
     return bundle_of(
         grown(record, range(endpoints)) if record.place.node == NODE and record.ok else record
-        for record in demo.records
+        for record in recorded.records
     )
 
 

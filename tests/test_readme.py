@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_ebpfnet.capture.open import demo_bundle, write_bundle
+from kubectl_ebpfnet.capture.demo import open_demo
+from kubectl_ebpfnet.capture.open import write_bundle
 from tests.cli.console import environment, run
 from tests.conftest import Golden
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 COLUMNS = "96"
+RECORDED = str(ROOT / "tests" / "scenarios" / "vxlan-kpr")
 DOCUMENTS = (README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 FILE = re.compile(r"`([\w./-]+(?:/|\.(?:py|md|sh|toml)))`")
 ROOMS = ("kubectl_ebpfnet", "tests", "bench", "docs", "image")
@@ -79,11 +81,11 @@ def test_every_command_of_the_readme_does_what_it_can(
     words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It runs to its end; one that needs a cluster is understood and misses the kubeconfig, and
-    answers about the demo's pod from the demo."""
+    answers about pod client from a recorded cluster."""
     monkeypatch.chdir(tmp_path)
     argv = shlex.split(words)
     if "--from" in argv:
-        write_bundle(tmp_path / argv[-1], demo_bundle().records)
+        write_bundle(tmp_path / argv[-1], open_demo("demo").records)
     done = run(*argv, env={"HOME": str(tmp_path)})
     if "--from" in argv or argv[0] == "completion":
         assert (done.returncode, "internal error" in done.stderr) == (0, False), done.stderr
@@ -92,7 +94,7 @@ def test_every_command_of_the_readme_does_what_it_can(
     assert "/nonexistent/kubeconfig" in done.stderr
     if "pod/client" in argv and argv[0] in ("path", "programs", "flows"):
         for_once = [word for word in argv if word != "-w"]
-        assert run(*for_once, "--from", "demo").returncode == 0
+        assert run(*for_once, "--from", RECORDED).returncode == 0
 
 
 def test_every_make_target_of_the_documents_is_there() -> None:

@@ -12,7 +12,6 @@ the base's record of the same place and argv.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import stat
 import tempfile
@@ -34,7 +33,6 @@ _STEP = 256 << 10
 _MOST_BASES = 16
 _MAKE = "a capture is made by `kubectl ebpfnet capture -f FILE`"
 _SAVE = "a capture is searched back and forth: save it to a file, `cat > case.zip`, and name that"
-_DEMO = Path(__file__).parent.parent / "demo" / "vxlan-kpr.zip"
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -59,11 +57,6 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
         raise BundleError(f"no such capture: {target}") from None
     except OSError as error:
         raise BundleError(f"cannot read {target}: {error.strerror or error}") from error
-
-
-def demo_bundle() -> Bundle:
-    """Open the capture of a real cluster that ships with the program."""
-    return dataclasses.replace(open_bundle(_DEMO), source="demo")
 
 
 def _file(path: Path) -> Bundle:

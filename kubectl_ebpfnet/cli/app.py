@@ -31,8 +31,10 @@ agent answers, a node pod is deployed for the run, and deleted after it."""
 EXAMPLES = """  # What happens to a packet from a pod to an address outside?
   kubectl ebpfnet path pod/client 1.1.1.1:80
 
-  # The same without a cluster, from a capture that ships with the program
+  # Without a cluster, from recordings of a real one: delivered, dropped, unknown
   kubectl ebpfnet path pod/client 1.1.1.1:80 --from demo
+  kubectl ebpfnet path pod/client 1.1.1.1:7777 --from demo:dropped
+  kubectl ebpfnet path pod/client 1.1.1.1:7777 --from demo:unknown
 """
 COMMANDS = {
     "path": "Show every hop of a packet, with its evidence",

@@ -109,7 +109,7 @@ Capture = Annotated[
     typer.Option(
         "--from",
         metavar="FILE",
-        help="Read this capture instead of a cluster; `demo` is built in",
+        help="Read a capture instead of a cluster; built in: demo, demo:dropped, demo:unknown",
         show_default=False,
     ),
 ]

@@ -132,7 +132,8 @@ def _import(modules: Sequence[str]) -> None:
 
 
 def open_capture(capture: str) -> Bundle:
-    """Return the bundle of --from: `demo` is the built-in capture, `./demo` a file of that name."""
-    from kubectl_ebpfnet.capture.open import demo_bundle, open_bundle
+    """Return the bundle of --from: `demo` is a built-in capture, `./demo` a file of that name."""
+    from kubectl_ebpfnet.capture.demo import is_demo, open_demo
+    from kubectl_ebpfnet.capture.open import open_bundle
 
-    return demo_bundle() if capture == "demo" else open_bundle(capture)
+    return open_demo(capture) if is_demo(capture) else open_bundle(capture)

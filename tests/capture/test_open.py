@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from kubectl_ebpfnet.capture import jsonl as bundle_lines
 from kubectl_ebpfnet.capture import record as record_form
 from kubectl_ebpfnet.capture import zip as zip_bundle
-from kubectl_ebpfnet.capture.open import demo_bundle, open_bundle, write_bundle
+from kubectl_ebpfnet.capture.open import open_bundle, write_bundle
 from kubectl_ebpfnet.cluster.pool import Pool
 from kubectl_ebpfnet.errors import BundleError, ParseError
 from kubectl_ebpfnet.model.evidence import (
@@ -645,15 +645,3 @@ def test_the_policy_scenario_is_the_first_one_with_its_own_records_over_it() -> 
     same = delta.record(place, ("ip", "-j", "rule"))
     assert same is not None
     assert same.stdout.read()
-
-
-def test_the_demo_is_the_scenario_and_small() -> None:
-    demo = demo_bundle()
-    assert demo.source == "demo"
-    scenario = open_bundle(SCENARIOS / "vxlan-kpr")
-    assert content(demo) == content(scenario), "run: python tests/scenarios/pack.py"
-    assert demo.note == scenario.note
-    import kubectl_ebpfnet
-
-    file = Path(kubectl_ebpfnet.__file__).parent / "demo" / "vxlan-kpr.zip"
-    assert file.stat().st_size < 300_000

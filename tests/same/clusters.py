@@ -59,9 +59,7 @@ def clusters(checkout: Path, shared: Path | None) -> list[Cluster]:
         for file in sorted(shared.glob("captures/**/*.zip")):
             places[file] = _asked_beside(file)
     roots = [root for root in (shared, checkout) if root is not None]
-    found = [_read(place, _name(place, roots), asked) for place, asked in places.items()]
-    demo = checkout / "tests" / "scenarios" / "vxlan-kpr"
-    return [*found, _read(demo, "demo", [], "demo")]
+    return [_read(place, _name(place, roots), asked) for place, asked in places.items()]
 
 
 def _name(place: Path, roots: list[Path]) -> str:
@@ -83,8 +81,8 @@ def _asked_beside(capture: Path) -> list[list[str]]:
     return list(map(list, dict.fromkeys(map(tuple, asked))))
 
 
-def _read(place: Path, name: str, asked: list[list[str]], source: str = "") -> Cluster:
-    found = Cluster(name, source or str(place), asked)
+def _read(place: Path, name: str, asked: list[list[str]]) -> Cluster:
+    found = Cluster(name, str(place), asked)
     lists = {"pods": found.pods, "services": found.services, "nodes": found.nodes}
     for where, argv, text in _records(place):
         if where["kind"] == "pod":

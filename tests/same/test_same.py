@@ -83,7 +83,6 @@ def test_every_scenario_is_asked_by_every_command_and_each_time_the_same() -> No
     found = asked()
     assert found == asked()
     assert {name for name, _ in found} == {
-        "demo",
         *(str(index.parent.relative_to(CHECKOUT)) for index in _scenarios()),
     }
     for name, words in found:

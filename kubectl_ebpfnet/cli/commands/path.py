@@ -38,6 +38,7 @@ Exit codes: 0 delivered, reachable or leaves, 1 error, 2 usage, 3 dropped,
         ("Does DNS get out? For a script", "path pod/client 10.0.0.53:53/udp -o json"),
         ("Do full packets get through, without a fragment?", "path pod/client svc/web --size 1500"),
         ("From a file that a colleague captured", "path pod/client 1.1.1.1:80 --from case.zip"),
+        ("A recorded drop, without a cluster", "path pod/client 1.1.1.1:7777 --from demo:dropped"),
     ),
     namespace="Namespace of the source",
 )

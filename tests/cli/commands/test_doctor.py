@@ -37,7 +37,7 @@ def test_when_a_capture_was_made_is_told_once():
 
 def test_json_and_yaml_say_the_same():
     document = json.loads(run(*DEMO, "-o", "json").stdout)
-    assert document["verdict"] == "full"
+    assert document["verdict"] == "partial"
     assert yaml.safe_load(run(*DEMO, "-o", "yaml").stdout) == document
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubectl_ebpfnet.capture.open import demo_bundle, write_bundle
+from kubectl_ebpfnet.capture.demo import open_demo
+from kubectl_ebpfnet.capture.open import write_bundle
 from kubectl_ebpfnet.model.evidence import InMemory
 from tests.cli.console import on_a_terminal, run
 
@@ -57,7 +58,7 @@ def test_flows_are_narrowed():
 
 
 def test_what_was_not_read_is_not_called_empty(tmp_path):
-    bundle = demo_bundle()
+    bundle = open_demo("demo")
     tables = [record for record in bundle.records if {"ct", "nat"} & {*record.argv}]
     refused = [
         replace(record, exit_code=None, stdout=InMemory(), error="no", denied="create pods/exec")
@@ -73,7 +74,7 @@ def test_what_was_not_read_is_not_called_empty(tmp_path):
 
 
 def test_programs_that_could_not_be_read_are_not_called_none(tmp_path):
-    kept = [each for each in demo_bundle().records if each.place.kind == "api"]
+    kept = [each for each in open_demo("demo").records if each.place.kind == "api"]
     write_bundle(tmp_path / "x.zip", kept)
     done = run("programs", "pod/client", "--from", str(tmp_path / "x.zip"))
     assert (done.returncode, done.stdout.splitlines()[2]) == (
@@ -94,7 +95,7 @@ def test_a_pod_without_an_object_is_found_as_by_path():
     ("words", "complaint", "hint"),
     [
         (("programs", "pod/nobody", "--from", "demo"), 'pod "nobody" not found', "client"),
-        (("programs", "node/n9", "--from", "demo"), 'node "n9" not found', "node1, node2"),
+        (("programs", "node/n9", "--from", "demo"), 'node "n9" not found', "node2, node1"),
         (
             ("programs", "svc/web", "--from", "demo"),
             "programs takes a pod or node",
@@ -141,8 +142,10 @@ def test_a_capture_is_never_told_to_ask_node_pods():
 
 def test_when_a_capture_was_made(tmp_path):
     made = replace(
-        demo_bundle(),
-        records=tuple(replace(r, started="2026-07-20T10:11:12Z") for r in demo_bundle().records),
+        open_demo("demo"),
+        records=tuple(
+            replace(r, started="2026-07-20T10:11:12Z") for r in open_demo("demo").records
+        ),
         source="x",
     )
     write_bundle(tmp_path / "x.zip", made.records)

@@ -132,7 +132,7 @@ def test_head():
     ],
 )
 def test_destinations_and_their_exit_codes(words, code, says):
-    done = run("path", "pod/client", *words, "--from", "demo")
+    done = run("path", "pod/client", *words, "--from", SCENARIO)
     assert done.returncode == code, done.stderr
     assert says in (done.stdout or done.stderr)
 

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from kubectl_ebpfnet.capture.open import demo_bundle
+from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.explain.flows import listing
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
@@ -21,6 +21,7 @@ from kubectl_ebpfnet.render.text.view import View
 from tests.explain.flows import tables as t
 from tests.explain.path.node_pod_bundle import NODE, answer, bundle, pod_object, refused
 
+RECORDED = "tests/scenarios/vxlan-kpr"
 POD, NODE_IP, WORLD = (ip_address(a) for a in ("10.0.1.7", "192.0.2.1", "1.1.1.1"))
 VIP, BACKEND = ip_address("10.96.0.9"), ip_address("10.0.2.5")
 OUT = Flow(TCP, POD, 4001, WORLD, 80)
@@ -125,7 +126,7 @@ def test_tables_that_cannot_be_read_are_named() -> None:
 
 
 def test_out_of_what_an_agent_said() -> None:
-    found = listing.of_pod("default", "client", demo_bundle())
+    found = listing.of_pod("default", "client", open_bundle(RECORDED))
     assert found.node == "node2"
     outside = [f for f in found.flows if f.flow.destination == WORLD]
     assert outside

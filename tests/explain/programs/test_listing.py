@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from kubectl_ebpfnet.capture.open import demo_bundle
+from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.explain.programs import listing as program_list
 from kubectl_ebpfnet.model.evidence import bundle_of
 from kubectl_ebpfnet.model.kernel import Attachment, Link, Program
 from kubectl_ebpfnet.model.programs import ProgramList
 from tests.explain.path.node_pod_bundle import NODE, POD, answer, bundle, pod_object, refused
+
+RECORDED = "tests/scenarios/vxlan-kpr"
 
 
 def rows(found: ProgramList) -> list[tuple[str, str, int, str]]:
@@ -98,7 +100,7 @@ def test_a_host_network_pod_has_its_nodes() -> None:
 
 
 def test_out_of_what_an_agent_said() -> None:
-    found = program_list.of_pod("default", "client", demo_bundle())
+    found = program_list.of_pod("default", "client", open_bundle(RECORDED))
     first = found.programs[0]
     assert (first.attachment.hook, first.name) == ("tcx/ingress", "cil_from_container")
     assert first.program is not None
@@ -106,7 +108,7 @@ def test_out_of_what_an_agent_said() -> None:
     assert first.evidence
     assert {row.name for row in found.programs[1:]} >= {"cil_sock4_connect", "cil_sock6_sendmsg"}
     assert "--node-access pod" not in found.missing[0]
-    live = bundle_of(demo_bundle().records)
+    live = bundle_of(open_bundle(RECORDED).records)
     asked = program_list.of_pod("default", "client", live)
     assert "--node-access pod asks for them" in asked.missing[0]
 

@@ -1,0 +1,1 @@
+"""What the demos of `--from` are made of, and how."""
