@@ -51,6 +51,10 @@ PACKAGES = {
     "tcpdump": "tcpdump",
     "nft": "nftables",
     "qemu-system-x86_64": "qemu-system-x86",
+    "chromium": "chromium",
+    "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf": "fonts-dejavu-core",
+    "dot": "graphviz",
+    "pdftotext": "poppler-utils",
 }
 """A program or file that must be there, and the package it comes from."""
 

@@ -1,0 +1,240 @@
+"""Pages of `-o html` in a real browser: opened, clicked, printed, dark, narrow, by keyboard."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from kubectl_ebpfnet.model.path import Path
+from kubectl_ebpfnet.render.path import graph, phrases
+from kubectl_ebpfnet.render.path.page import page
+from kubectl_ebpfnet.render.text.style import escape
+from tests.render.html import chromium, mermaid
+from tests.render.path import sample_paths as sample
+
+pytestmark = pytest.mark.skipif(chromium.MISSING, reason="chromium is not installed")
+
+
+def long_way(hops: int = 200) -> Path:
+    """A path of many hops, over ten nodes with long names."""
+    path = sample.delivered()
+    way = []
+    for number in range(hops):
+        node = f"ip-10-0-17-{number // 20}.eu-central-1.compute.internal"
+        way.append(replace(path.hops[number % 4], number=number + 1, node=node))
+    return replace(path, hops=tuple(way))
+
+
+PAGES = {
+    "delivered": lambda: page(sample.delivered(), sample.bundle()),
+    "dropped": lambda: page(sample.dropped(), sample.bundle()),
+    "outside": lambda: page(sample.outside(), sample.bundle()),
+    "empty": lambda: page(sample.empty(), sample.bundle()),
+    "hostile": lambda: page(sample.hostile(), sample.hostile_bundle()),
+    "long": lambda: page(long_way(), sample.bundle()),
+}
+WIDER = """
+[...document.querySelectorAll("body *")].filter(e => !e.classList.contains("spoken"))
+  .filter(e => e.getBoundingClientRect().right > innerWidth + 0.5
+    || e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0
+    && getComputedStyle(e).overflowX == "visible" && getComputedStyle(e).display != "inline")
+  .map(e => e.outerHTML.slice(0, 200))
+"""
+"""Elements that reach beyond the window, or whose content does beyond themselves."""
+FAINT = """
+(() => {
+  const rgb = text => text.match(/[\\d.]+/g).map(Number);
+  const light = c => { const l = c.slice(0, 3).map(v => (v /= 255) <= 0.04045 ? v / 12.92 :
+    ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * l[0] + 0.7152 * l[1] + 0.0722 * l[2]; };
+  const behind = e => { for (; e; e = e.parentElement) {
+    const c = rgb(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3] > 0) return c; }
+    return [255, 255, 255]; };
+  const faint = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const e = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim()) continue;
+    const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) faint.push([texts.currentNode.data.slice(0, 40),
+      getComputedStyle(e).color, (a + 0.05) / (b + 0.05)]);
+  }
+  return faint;
+})()
+"""
+"""Texts with less contrast than WCAG 2.2 1.4.3 asks for: 4.5 to 1."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[chromium.Chromium]:
+    running = chromium.Chromium()
+    yield running
+    running.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_it_opens_without_a_word_and_asks_for_nothing(browser, name):
+    address = browser.open(PAGES[name]())
+    assert browser.complaints() == []
+    assert browser.requests() == [address]
+    assert browser.evaluate("document.compatMode") == "CSS1Compat"
+    assert browser.evaluate("getComputedStyle(document.querySelector('.top')).borderLeftWidth") == (
+        "6px"
+    )  # the style sheet holds
+
+
+def test_markup_of_others_would_have_no_effect(browser):
+    """Also that complaints and requests would be seen."""
+    bad = '<img src="http://127.0.0.1:9/x"><script>document.title = "run"</script>'
+    bad += '<p style="color:red">'
+    browser.open(PAGES["empty"]().replace("<main>", f"<main>{bad}"))
+    told = " ".join(browser.complaints())
+    for directive in ("img-src", "script-src", "style-src"):
+        assert directive in told
+    assert browser.evaluate("document.title") != "run"
+
+
+def test_a_hostile_name_is_text(browser):
+    browser.open(PAGES["hostile"]())
+    assert browser.evaluate("document.querySelectorAll('main script, a, img, form').length") == 0
+    shown = browser.evaluate("document.querySelector('h1').innerText")
+    assert escape(sample.HOSTILE) in shown.replace("\n", " ")
+    assert escape(sample.HOSTILE) in browser.evaluate("document.title")
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("width", [400, 1000])
+def test_nothing_is_wider_than_the_window(browser, name, width):
+    browser.open(PAGES[name](), width)
+    browser.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate(WIDER) == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("name", PAGES)
+def test_every_text_has_contrast(browser, name, dark):
+    browser.open(PAGES[name](), dark=dark)
+    browser.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    assert browser.evaluate(FAINT) == []
+    paper = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(15, 19, 24)" if dark else "rgb(255, 255, 255)")
+
+
+def visible(browser: chromium.Chromium, what: str) -> bool:
+    """Tell whether a text of evidence is to be seen."""
+    shown = "e.checkVisibility({contentVisibilityAuto: true})"
+    tall = "e.getBoundingClientRect().height > 9"
+    found = f"e => e.textContent.includes('{what}') && {shown} && {tall}"
+    return bool(browser.evaluate(f"[...document.querySelectorAll('pre')].some({found})"))
+
+
+def test_a_click_opens_the_evidence(browser):
+    browser.open(PAGES["delivered"]())
+    assert not visible(browser, "default via 10.244.1.41")
+    box = "document.querySelector('.box summary').getBoundingClientRect()"
+    x, y = browser.evaluate(f"[{box}.x + 200, {box}.y + 10]")
+    browser.click(x, y)
+    assert visible(browser, "default via 10.244.1.41")
+    browser.click(x, y)
+    assert not visible(browser, "default via 10.244.1.41")
+
+
+def test_the_drop_is_open_and_red(browser):
+    browser.open(PAGES["dropped"]())
+    assert visible(browser, "Direction")
+    color = "getComputedStyle(document.querySelector('.box.dropped')).borderTopColor"
+    assert browser.evaluate(color) == "rgb(179, 21, 29)"
+
+
+def test_the_keyboard_alone_reaches_and_opens_everything(browser):
+    browser.open(PAGES["outside"]())
+    everything = browser.evaluate("document.querySelectorAll('summary').length")
+    seen = []
+    for _ in range(everything):
+        browser.press("Tab")
+        seen.append(
+            browser.evaluate(
+                "[...document.querySelectorAll('summary')].indexOf(document.activeElement)"
+            )
+        )
+        outline = browser.evaluate("getComputedStyle(document.activeElement).outlineWidth")
+        assert outline == "3px"
+        if not browser.evaluate("document.activeElement.parentElement.open"):
+            browser.press("Enter")
+        assert browser.evaluate("document.activeElement.parentElement.open")
+    assert everything > 3
+    assert seen == list(range(everything))
+
+
+def test_print_shows_the_evidence(browser):
+    browser.open(PAGES["delivered"](), dark=True, media="print")
+    assert visible(browser, "default via 10.244.1.41")
+    assert browser.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    assert browser.evaluate(FAINT) == []
+
+
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="pdftotext is not installed")
+def test_paper_holds_the_evidence(browser):
+    browser.open(PAGES["delivered"]())
+    done = subprocess.run(
+        ["pdftotext", "-layout", "-", "-"], input=browser.pdf(), capture_output=True, check=True
+    )
+    assert "default via 10.244.1.41 dev eth0 mtu 1450" in done.stdout.decode()
+
+
+def test_two_hundred_hops_are_all_there(browser):
+    browser.open(PAGES["long"]())
+    assert (
+        browser.evaluate("document.querySelectorAll('.way')[0].querySelectorAll('.box').length")
+        == 200
+    )
+    assert browser.evaluate("document.querySelectorAll('.way')[0].children.length") > 10
+    assert len(PAGES["long"]()) < 400_000
+
+
+# --- -o mermaid, drawn by Mermaid itself ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawing(browser) -> Callable[[Path], str]:
+    """Draws a path and gives the text of the drawing."""
+    code = mermaid.FILE.read_text(encoding="utf-8")
+    browser.open(f"<!DOCTYPE html><meta charset=utf-8><main></main><script>{code}</script>")
+    browser.evaluate("mermaid.initialize({startOnLoad: false, maxTextSize: 500000})")
+
+    def draw(path: Path) -> str:
+        text = json.dumps(graph.mermaid(path))
+        drawn = f"mermaid.render('drawn', {text}).then(({{svg}}) => main.innerHTML = svg)"
+        browser.evaluate(f"main = document.querySelector('main'); {drawn}")
+        return str(browser.evaluate("main.innerText"))
+
+    return draw
+
+
+@pytest.mark.skipif(not mermaid.FILE.exists(), reason="mermaid was not fetched: npm is missing")
+@pytest.mark.parametrize(
+    "answer", [sample.delivered, sample.dropped, sample.outside, lambda: long_way(60)]
+)
+def test_mermaid_draws_every_hop_and_frame(browser, drawing, answer):
+    path = answer()
+    shown = drawing(path)
+    back = path.answer.hops if path.answer is not None else ()
+    assert browser.evaluate("main.querySelectorAll('.node').length") == len(path.hops) + len(back)
+    assert f"node {path.hops[-2].node}" in shown
+    assert browser.evaluate("main.querySelectorAll('.node.dropped').length") == sum(
+        hop.drops for hop in path.hops
+    )
+    assert f"\n{phrases.ends(path.hops[0].packet.flow).split(' ')[0]}\n→ " in shown
+
+
+@pytest.mark.skipif(not mermaid.FILE.exists(), reason="mermaid was not fetched: npm is missing")
+def test_mermaid_shows_a_hostile_name_as_text(browser, drawing):
+    shown = drawing(sample.hostile())
+    assert escape(sample.HOSTILE).split("`")[0].replace(" ", "") in re.sub(r"\s", "", shown)
+    assert browser.evaluate("main.querySelectorAll('script').length") == 0
