@@ -8,6 +8,7 @@ websocket is needed. The protocol: chromedevtools.github.io/devtools-protocol.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import select
@@ -142,11 +143,16 @@ class Chromium:
 
     def close(self) -> None:
         """End the browser and remove its folder."""
-        self._process.terminate()
+        os.close(self._to)  # it ends when nobody speaks to it
         self._process.wait(_PATIENCE)
-        os.close(self._to)
         os.close(self._from)
-        self._folder.cleanup()
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            with contextlib.suppress(OSError):  # its helpers end after it, and write until then
+                self._folder.cleanup()
+                return
+            assert time.monotonic() < deadline, f"{self._folder.name} is still written to"
+            time.sleep(0.05)
 
     def _next(self) -> dict[str, Any]:
         deadline = time.monotonic() + _PATIENCE
