@@ -117,6 +117,10 @@ Watch = Annotated[bool, typer.Option("-w", "--watch", help="Refresh until interr
 ListOutput = Annotated[
     str, typer.Option("-o", "--output", metavar="FORMAT", help="One of: table, wide, json, yaml")
 ]
+ProbeOutput = Annotated[
+    str,
+    typer.Option("-o", "--output", metavar="FORMAT", help="One of: table, wide, json, yaml, html"),
+]
 Color = Annotated[str, typer.Option("--color", metavar="WHEN", help="One of: auto, always, never")]
 Timeout = Annotated[
     str,
@@ -126,12 +130,18 @@ Timeout = Annotated[
 ]
 
 
-def check_list_output(name: str) -> None:
-    """Check the format of a list. Raises UsageError for an unknown format."""
+def check_list_output(name: str, *more: str) -> None:
+    """Check the format of a list. Raises UsageError for an unknown format.
+
+    Args:
+        name: of the format.
+        more: formats that this list has besides.
+    """
     from kubectl_ebpfnet.render.lists.listing import FORMATS
 
-    if name not in FORMATS:
-        raise UsageError(f"-o {name!r}: no such format", hint=f"one of: {', '.join(FORMATS)}")
+    known = (*FORMATS, *more)
+    if name not in known:
+        raise UsageError(f"-o {name!r}: no such format", hint=f"one of: {', '.join(known)}")
 
 
 def move_flags_behind_command(words: list[str]) -> list[str]:

@@ -158,6 +158,10 @@ def render_reports(reports: Reports, output: str, view: View) -> str:
         output: name of the format.
         view: width, colour and verbosity.
     """
+    if output == "html":
+        from kubectl_ebpfnet.render.lb.page import page
+
+        return page(reports)
     from kubectl_ebpfnet.render.lb import report
 
     if len(reports) == 1:

@@ -9,6 +9,7 @@ from typer import Argument, Option
 from kubectl_ebpfnet.cli import flags, probe_arguments
 from kubectl_ebpfnet.cli.help import CommandText
 from kubectl_ebpfnet.cli.terminal import Progress, color, emit, emit_repeatedly, width
+from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.render.text.view import View
 
 TEXT = CommandText(
@@ -53,11 +54,13 @@ def run(
     ] = False,
     exit_code: Annotated[bool, Option("--exit-code", help="3 mismatch, 4 unknown")] = False,
     watch: flags.Watch = False,
-    output: flags.ListOutput = "table",
+    output: flags.ProbeOutput = "table",
     colored: flags.Color = "auto",
 ) -> int:
     """Probe a LoadBalancer through every node."""
-    flags.check_list_output(output)
+    flags.check_list_output(output, "html")
+    if watch and output == "html":
+        raise UsageError("-o html is one page of one run", hint="leave out -w")
     view = View(width(), color(colored), global_flags.verbosity > 0)
     probe_flags = probe_arguments.ProbeFlags(
         service, port, nodes, from_node, protocol, wait, http_path, attempts, node_port

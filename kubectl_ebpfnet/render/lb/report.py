@@ -18,7 +18,6 @@ from kubectl_ebpfnet.model.probe import (
     AttemptOutcome,
     Endpoints,
     Expectation,
-    How,
     Judgement,
     NodeRow,
     ProbeAttempt,
@@ -28,39 +27,19 @@ from kubectl_ebpfnet.model.probe import (
     TargetKind,
 )
 from kubectl_ebpfnet.model.protocol import codec
+from kubectl_ebpfnet.render.lb import cells
 from kubectl_ebpfnet.render.lists import listing
-from kubectl_ebpfnet.render.lists.listing import FORMATS, Column, Listing
+from kubectl_ebpfnet.render.lists.listing import FORMATS, Listing
 from kubectl_ebpfnet.render.path.document import safe_text, sources
 from kubectl_ebpfnet.render.text import findings
 from kubectl_ebpfnet.render.text.style import Style, escape
 from kubectl_ebpfnet.render.text.view import View
 from kubectl_ebpfnet.render.text.wrap import hanging, wrap
 
-_HEADLINES = {
+HEADLINES = {
     Judgement.AS_ASKED: "behaves",
     Judgement.CONTRADICTED: "does not behave",
     Judgement.UNKNOWN: "unknown",
-}
-_VERDICTS = {
-    Judgement.AS_ASKED: "ok",
-    Judgement.CONTRADICTED: "wrong",
-    Judgement.UNKNOWN: "unknown",
-}
-_OUTCOMES = {
-    AttemptOutcome.CONNECTED: "answered",
-    AttemptOutcome.REFUSED: "refused",
-    AttemptOutcome.TIMEOUT: "timeout",
-    AttemptOutcome.UNREACHABLE: "unreachable",
-    AttemptOutcome.ICMP: "ICMP",
-    AttemptOutcome.ERROR: "error",
-    AttemptOutcome.NOT_TRIED: "not tried",
-}
-_SOURCES = {
-    SourceFate.PRESERVED: "preserved",
-    SourceFate.NODE: "node's",
-    SourceFate.EITHER: "either",
-    SourceFate.OTHER: "other",
-    SourceFate.UNKNOWN: "unknown",
 }
 _NO_PROOF = (
     "a client on a node; the cluster treats it as internal: its sockets may be load-balanced, and "
@@ -143,10 +122,10 @@ def _text(report: ProbeReport, bundle: Bundle, format_name: str, view: View) -> 
     sections = [_opening(report, view)]
     for target in report.targets:
         rows = [row for row in report.rows if row.target == target]
-        rows += [_on_a_node(a) for a in report.internal if a.target == target]
+        rows += [on_a_node(a) for a in report.internal if a.target == target]
         shown = listing.render(_listing(target, rows), replace(bundle, note=""), format_name, view)
         sections.append(shown.rstrip("\n").split("\n"))
-    sections.append([*_notes(report.rows, view), *_no_proof(report, view)])
+    sections.append(_note_lines(report, view))
     sections.append(findings.lines(report.findings, bundle, view))
     sections.append(
         [line for text in report.missing for line in hanging("MISSING  ", escape(text), view.width)]
@@ -156,7 +135,7 @@ def _text(report: ProbeReport, bundle: Bundle, format_name: str, view: View) -> 
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
 
 
-def _on_a_node(attempt: ProbeAttempt) -> NodeRow:
+def on_a_node(attempt: ProbeAttempt) -> NodeRow:
     """Return the row of a client on a node, which is nobody's expectation."""
     seen = attempt.source_seen
     return NodeRow(
@@ -168,50 +147,33 @@ def _on_a_node(attempt: ProbeAttempt) -> NodeRow:
     )  # fmt: skip
 
 
-def _no_proof(report: ProbeReport, view: View) -> list[str]:
-    """Return what the row of a client on a node is worth."""
-    if not report.internal:
-        return []
-    names = ", ".join(dict.fromkeys(f"on {a.node}" for a in report.internal))
-    return hanging("NOTE  ", escape(f"{names}: {_NO_PROOF}"), view.width)
-
-
 def _opening(report: ProbeReport, view: View) -> list[str]:
-    word = _HEADLINES[report.verdict]
+    word = HEADLINES[report.verdict]
     name = f"svc/{report.request.service}" + (": " if word == "unknown" else " ")
     head, rest = escape(report.summary), ""
     if report.summary.startswith(name + word):
         rest = escape(report.summary[len(name) + len(word) :])
         head = escape(name) + Style(view.color).judgement(report.verdict, word)
+    return [head + rest, *wrap(escape(about(report)), view.width)]
+
+
+def about(report: ProbeReport) -> str:
+    """Return what the Service is, and what serves it."""
     by = f", served by {report.datapath}" if report.datapath else ""
-    about = f"{report.type}, externalTrafficPolicy {report.policy}{by}"
-    return [head + rest, *wrap(escape(about), view.width)]
+    return f"{report.type}, externalTrafficPolicy {report.policy}{by}"
+
+
+def title(target: ProbeTarget) -> str:
+    """Return a target, and what it is called."""
+    words = {TargetKind.EXTERNAL_IP: " (external IP)"}.get(target.kind, "")
+    return target.title + (f" ({target.hostname})" if target.hostname else words)
 
 
 def _listing(target: ProbeTarget, rows: list[NodeRow]) -> Listing[NodeRow]:
-    words = {TargetKind.EXTERNAL_IP: " (external IP)"}.get(target.kind, "")
-    named = f" ({target.hostname})" if target.hostname else words
     return Listing(
         schema=SCHEMA,
-        title=f"{target.title}{named}",
-        columns=(
-            Column("NODE", lambda row: row.node, elastic=True),
-            Column("READY", _ready, elastic=True),
-            Column("EXPECTED", _expected, elastic=True),
-            Column("GOT", _got, elastic=True),
-            Column("SOURCE", _source),
-            Column("HEALTH", _health, elastic=True, least=8),
-            Column(
-                "VERDICT", _verdict,
-                paint=lambda row, text: Style(True).judgement(row.judgement, text),
-            ),
-            Column("FROM", lambda row: row.from_node, wide=True),
-            Column("HOW", lambda row: row.how.value if row.how else "", wide=True),
-            Column("ATTEMPTS", _attempts, wide=True),
-            Column("SEEN", lambda row: ",".join(map(str, row.source_seen)), wide=True),
-            Column("HTTP", _http, wide=True),
-            Column("WHY", lambda row: row.expected.why, wide=True),
-        ),
+        title=title(target),
+        columns=cells.COLUMNS,
         rows=rows,
         evidence=lambda row: row.evidence,
         nothing="no node is known",
@@ -220,84 +182,25 @@ def _listing(target: ProbeTarget, rows: list[NodeRow]) -> Listing[NodeRow]:
     )  # fmt: skip
 
 
-def _source(row: NodeRow) -> str:
-    if row.how is How.OWN_STACK or not (row.connected or row.source_seen):
-        return ""
-    return _SOURCES[row.source]
-
-
-def _ready(row: NodeRow) -> str:
-    """Return ready endpoints on the node, of all ready ones, and terminating ones on the node."""
-    if row.how is How.OWN_STACK:
-        return ""
-    ends = row.endpoints
-    text = f"{ends.local}/{ends.total}"
-    return f"{text} (+{ends.local_terminating} terminating)" if ends.local_terminating else text
-
-
-def _expected(row: NodeRow) -> str:
-    wanted: Expectation = row.expected
-    if row.how is How.OWN_STACK:
-        return "internal"
-    if wanted.excluded:
-        return "excluded"
-    if wanted.answers is Answers.YES and wanted.source is not SourceFate.UNKNOWN:
-        return f"yes, {_SOURCES[wanted.source]}"
-    return wanted.answers.value
-
-
-def _got(row: NodeRow) -> str:
-    time = f" {_milliseconds(row.seconds)}" if row.seconds is not None else ""
-    if row.connected and row.connected < row.told:
-        return f"{row.connected} of {row.told} answered{time}"
-    word = _OUTCOMES[row.outcome]
-    if row.outcome is AttemptOutcome.ICMP and row.detail:
-        error = row.detail.partition(", ")[0]  # who said it is in the finding and in JSON
-        return error if error.startswith("ICMP") else f"{word} {error}"
-    return word + time
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
-
-
-def _health(row: NodeRow) -> str:
-    due, health = row.expected.health_status, row.health
-    if health is None:
-        return f"{due} due" if due is not None and not row.attempts else ""
-    count = f" ({health.local_endpoints})" if health.local_endpoints is not None else ""
-    text = f"{health.status}{count}" if health.status is not None else "none"
-    got = 503 if health.status is None else health.status
-    return text if due in (None, got) else f"{text}, {due} due"
-
-
-def _verdict(row: NodeRow) -> str:
-    """Return the row's verdict, in brackets where load-balancers leave the node out."""
-    word = _VERDICTS[row.judgement]
-    if row.how is How.OWN_STACK:
-        return "none"
-    return f"({word})" if row.expected.excluded else word
-
-
-def _attempts(row: NodeRow) -> str:
-    return f"{row.connected}/{row.told}" if row.attempts else ""
-
-
-def _http(row: NodeRow) -> str:
-    found = dict.fromkeys(a.http_status for a in row.attempts if a.http_status is not None)
-    return ",".join(map(str, found))
-
-
-def _notes(rows: Iterable[NodeRow], view: View) -> list[str]:
-    """Return the rows' notes, one line for all nodes of a note."""
+def notes(report: ProbeReport) -> list[tuple[str, str]]:
+    """Return notes on rows: the nodes of each, and its sentence."""
     nodes: dict[str, dict[str, None]] = {}
-    for row in rows:
+    for row in report.rows:
         for text in row.notes:
             nodes.setdefault(text, {})[row.node] = None
-    lines = []
+    if report.internal:
+        nodes[_NO_PROOF] = {f"on {attempt.node}": None for attempt in report.internal}
+    shown = []
     for text, found in nodes.items():
         names = list(found)
         label = ", ".join(names[:_NAMED])
         label += f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        shown.append((label, text))
+    return shown
+
+
+def _note_lines(report: ProbeReport, view: View) -> list[str]:
+    lines = []
+    for label, text in notes(report):
         lines += hanging("NOTE  ", escape(f"{label}: {text}"), view.width)
     return lines

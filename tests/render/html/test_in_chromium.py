@@ -12,10 +12,12 @@ from dataclasses import replace
 import pytest
 
 from kubectl_ebpfnet.model.path import Path
+from kubectl_ebpfnet.render.lb.page import page as probe_page
 from kubectl_ebpfnet.render.path import graph, phrases
 from kubectl_ebpfnet.render.path.page import page
 from kubectl_ebpfnet.render.text.style import escape
 from tests.render.html import chromium, mermaid
+from tests.render.lb import sample_reports as lb_sample
 from tests.render.path import sample_paths as sample
 
 pytestmark = pytest.mark.skipif(chromium.MISSING, reason="chromium is not installed")
@@ -37,6 +39,9 @@ PAGES = {
     "outside": lambda: page(sample.outside(), sample.bundle()),
     "empty": lambda: page(sample.empty(), sample.bundle()),
     "hostile": lambda: page(sample.hostile(), sample.hostile_bundle()),
+    "probe": lambda: probe_page([(lb_sample.contradicted(), lb_sample.bundle())]),
+    "probe-planned": lambda: probe_page([(lb_sample.planned(), lb_sample.bundle())]),
+    "probe-hostile": lambda: probe_page([(lb_sample.hostile(), lb_sample.bundle())]),
     "long": lambda: page(long_way(), sample.bundle()),
 }
 WIDER = """
