@@ -61,6 +61,22 @@ def test_what_a_demo_shows(name: str, destination: str, code: int, verdict: str)
     elif verdict == "dropped":
         assert "by CiliumNetworkPolicy default/client-egress" in answer["reason"]
         assert "3 drops “Policy denied”" in answer["reason"]
+    else:
+        assert "--node-access none: nothing on the node was asked" in answer["reason"]
+        assert "by the policies in the cluster it is denied" in answer["reason"]
+
+
+@pytest.mark.parametrize(
+    ("destination", "said"),
+    [("1.1.1.1:80", "by the policies in the cluster it is allowed"), ("svc/web", "was asked")],
+)
+def test_the_policies_of_a_service_are_not_asked_for_its_address(
+    destination: str, said: str
+) -> None:
+    done = run("path", "pod/client", destination, "--from", "demo:unknown", "-o", "json")
+    reason = json.loads(done.stdout)["reason"]
+    assert said in reason
+    assert ("by the policies" in reason) == (destination == "1.1.1.1:80")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from kubectl_ebpfnet.explain.kernel.routing import neighbour_of, unresolved
 from kubectl_ebpfnet.explain.path.endings import Destination
-from kubectl_ebpfnet.explain.path.stages import listener, pod_rules, size
+from kubectl_ebpfnet.explain.path.stages import listener, pod_rules, policy_names, size
 from kubectl_ebpfnet.explain.path.stages.foreign_programs import show_in_pod
 from kubectl_ebpfnet.explain.path.stages.forward import endpoint_evidence
 from kubectl_ebpfnet.explain.path.stages.link_state import takes_packets
@@ -171,7 +171,8 @@ def _link(
             evidence,
             reason=f"its host side is not known: {why}",
         )
-        walk.unknown(f"the host side of {walk.source_pod}'s {device} is not known: {why}")
+        said = _by_policies(walk, here)
+        walk.unknown(f"the host side of {walk.source_pod}'s {device} is not known: {why}{said}")
         return None
     mtu = f", MTU {inner.mtu}" if inner is not None and inner.mtu else ""
     text = f"{pair_kind(node, outer)} {device} ↔ {outer.name} ({how}){mtu}"
@@ -181,6 +182,18 @@ def _link(
         return None
     _check_mac(walk, node, outer, neighbour, target)
     return outer.name
+
+
+def _by_policies(walk: PathBuilder, here: PacketState) -> str:
+    """Return what the policies in the cluster say of a packet that cannot be followed to their
+    maps, behind a semicolon; "" for an answer, and for the address of a Service: they see that of
+    a backend."""
+    service = walk.ends.service
+    if walk.forth is not None or (service and service.address == here.packet.flow.destination):
+        return ""
+    where = here.in_cilium(HopKind.POLICY)
+    said = policy_names.without_map(walk.cluster, where, here.packet, "egress")
+    return f"; {said}" if said else ""
 
 
 def pair_kind(node: NodeView, link: Link | None) -> str:
