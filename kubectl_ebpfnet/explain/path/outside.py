@@ -175,11 +175,14 @@ def _verdict(entries: Sequence[Entry], ways: WaysIn) -> tuple[Verdict, str]:
         return path.verdict, path.reason
     more = f"; {ways.left_out} more nodes were not asked" if ways.left_out else ""
     others = [entry.node for entry in entries if entry is not first]
+    asked = " that were asked" if ways.left_out else ""
     if all(verdict.let_through for verdict in verdicts):
+        if ways.left_out:
+            each = f"nothing stops it by any of the {len(entries)} nodes{asked}"
+            return Verdict.UNKNOWN, f"unknown: {each}; by {first.node}: {_bare(path)}{more}"
         also = f"; by {_listed(others)} nothing stops it either" if others else ""
-        return path.verdict, f"by {first.node}: {_bare(path)}{also}{more}"
+        return path.verdict, f"by {first.node}: {_bare(path)}{also}"
     if verdicts == {Verdict.DROPPED}:
-        asked = " that were asked" if ways.left_out else ""
         reason = f"by each of the {len(entries)} nodes{asked}; by {first.node} {path.reason}{more}"
         if not ways.left_out:
             return Verdict.DROPPED, f"dropped {reason}"

@@ -91,14 +91,17 @@ def test_one_node_alone_has_the_last_word() -> None:
     assert of(n1=LOST).verdict is Verdict.DROPPED
 
 
-def test_nodes_that_were_not_asked_leave_a_drop_open() -> None:
+def test_nodes_that_were_not_asked_leave_it_open() -> None:
     names = [f"n{number}" for number in range(8)]
     lost = of(5, **dict.fromkeys(names, LOST))
     assert lost.verdict is Verdict.UNKNOWN
     assert lost.reason.endswith("5 more nodes were not asked")
     assert "dropped by each of the 8 nodes that were asked" in lost.reason
     through = of(5, **dict.fromkeys(names, THROUGH))
-    assert through.verdict is Verdict.REACHABLE
+    assert through.verdict is Verdict.UNKNOWN
+    assert "nothing stops it by any of the 8 nodes that were asked; by n0: " in through.reason
     assert through.reason.endswith("5 more nodes were not asked")
+    assert through.fix is not None
+    assert "--via node/NAME" in through.fix.text
     assert through.outside is not None
     assert through.outside.left_out == 5
