@@ -111,3 +111,49 @@ def test_without_any_record_of_a_node_nothing_is_said(way: str) -> None:
     path = asked(changed(way, lambda r: None if r.place.node else r), "172.31.7.250:80")
     assert path.verdict == "unknown"
     assert not [f for f in path.findings if f.severity == "error"]
+
+
+def accelerated(acceleration: str, *, read: bool, drops: str) -> Callable[[Record], Record | None]:
+    """node2 balances by XDP as its agent says, whose programs were read or not, and what a node
+    sends or gets itself is dropped; nothing is tracked."""
+
+    def change(record: Record) -> Record | None:
+        said = record.stdout.read()
+        if any(words in record.command for words in _TRACKED):
+            return replace(record, stdout=InMemory(b""))
+        if record.place.node == drops and "iptables-save" in record.command:
+            for chain in (b":INPUT", b":OUTPUT"):
+                said = said.replace(chain + b" ACCEPT", chain + b" DROP")
+            return replace(record, stdout=InMemory(said))
+        if record.place.node != "node2":
+            return record
+        if record.command == "cilium-dbg status -o json":
+            value = json.loads(said)
+            features = value["kube-proxy-replacement"]["features"]
+            features["nodePort"]["acceleration"] = acceleration
+            return replace(record, stdout=InMemory(json.dumps(value).encode()))
+        if record.command == "bpftool -j net show" and not read:
+            return replace(record, stdout=InMemory(), exit_code=1)
+        return record
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("acceleration", "read", "drops", "verdict"),
+    [
+        ("Disabled", False, "node2", "dropped"),
+        ("Native", True, "node2", "dropped"),
+        ("Native", False, "node2", "unknown"),
+        ("Native", False, "node1", "dropped"),  # both ways lead to the backend's node
+        ("Native", False, "", "reachable"),
+    ],
+)
+def test_xdp_that_was_not_read_may_pass_a_drop_by(
+    acceleration: str, read: bool, drops: str, verdict: str
+) -> None:
+    change = accelerated(acceleration, read=read, drops=drops)
+    path = asked(changed("agent", change), "172.31.7.250:80", "node2")
+    assert path.verdict == verdict, path.reason
+    if verdict == "unknown":
+        assert "whether cil_xdp_entry at eth0 of node2 balances it" in path.reason

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kubectl_ebpfnet.cli import arguments
+from kubectl_ebpfnet.explain.path.stages import to_gateway
 from kubectl_ebpfnet.explain.path.walk import explained
 from kubectl_ebpfnet.model.evidence import API, Bundle, InMemory, Record
 from tests.explain.path.changed import (
@@ -325,6 +326,28 @@ def test_a_rule_that_may_lead_the_egress_address_elsewhere_leaves_it_open() -> N
     path = ask(changed("../features/egress-gateway-local/agent.zip", *changes), "client1", WORLD)
     assert path.verdict == "unknown"
     assert "by which device the egress address 172.31.7.111 leaves is not known" in path.cause
+
+
+@pytest.mark.parametrize("version", [False, True])
+def test_a_gateway_of_its_own_whose_device_was_not_read_leaves_it_open(
+    version: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its routes, or since 1.19 by the number of a device that nobody knows."""
+    why = "the node's routes could not be read: exit code 1"
+    monkeypatch.setattr(to_gateway, "node_tables", lambda *_: why)
+    if version:
+        row = to_gateway.egress.row_of
+        monkeypatch.setattr(
+            to_gateway.egress, "row_of",
+            lambda *of: replace(found, device=77) if (found := row(*of)) else None,
+        )  # fmt: skip
+        why = "node1 has no device 77"
+    bundle = changed("../features/egress-gateway-local/agent.zip", *unseen("node1"))
+    path = ask(bundle, "client1", WORLD)
+    assert path.verdict == "unknown"
+    assert f"by which device the egress address 172.31.7.111 leaves is not known: {why}" in (
+        path.cause
+    )
 
 
 def test_nodes_that_nobody_listed_are_not_said_to_lack_a_label() -> None:

@@ -65,14 +65,18 @@ def enter(walk: PathBuilder, here: PacketState) -> PacketState | None:
     for name in (device, *lower_devices(node, device)):
         device_losses(walk, node, name, "rx")
     show_below(walk, here, device, "ingress")
-    before_tc = xdp.balances(walk, here, node, device) or None
-    if before_tc:
+    xdp.ways_meet(walk)
+    by_xdp = xdp.balances(walk, here, node, device)
+    if by_xdp is None:
+        xdp.either_way(walk, here, node, device)
+    if by_xdp:
         show_programs(walk, here, device, "ingress", xdp=True)
         balanced = nodeport.balance(walk, here, node, device, by_xdp=True)
         if balanced is None or balanced.stage is not here.stage:
             return balanced
         here = balanced
-    cilium = show_programs(walk, here, device, "ingress", xdp=before_tc and False)
+    rest = False if by_xdp else None  # XDP's programs were shown
+    cilium = show_programs(walk, here, device, "ingress", xdp=rest)
     report_no_xdp(walk, here, node, device)
     if cilium is Presence.PRESENT and calls_nothing(walk, here, node, device):
         return None

@@ -169,20 +169,23 @@ def _by_egress_device(
     """Send a packet of the gateway's own pod by the device that its egress address is routed by."""
     flow = here.packet.flow
     tables = node_tables(node, flow.destination.version)
-    if row.egress_address is None or isinstance(tables, str):
-        return here
+    if row.egress_address is None:
+        return here  # stages/gateway.py, translate, says what becomes of it
+    unknown = f"by which device the egress address {row.egress_address} leaves is not known"
     if row.device:
         name = node.link_name(row.device)
+        if not name:
+            why = node[q.LINKS].missing or f"{node.name} has no device {row.device}"
+            walk.doubt(f"{unknown}: {why}", Decides.WAY)
         return here if name in ("", here.device) else gateway.by_number(walk, here, node, row)
+    if isinstance(tables, str):
+        walk.doubt(f"{unknown}: {tables}", Decides.WAY)
+        return here
     coming = packet_from_device(node, replace(flow, source=row.egress_address), here.device)
     decision = routing.decide(tables, coming)
     route = decision.route
     if decision.undecided:
-        walk.doubt(
-            f"by which device the egress address {row.egress_address} leaves is not known: "
-            f"{decision.undecided}",
-            Decides.WAY,
-        )
+        walk.doubt(f"{unknown}: {decision.undecided}", Decides.WAY)
         return here
     if route is None or decision.refused or route.device == here.device:
         return here
