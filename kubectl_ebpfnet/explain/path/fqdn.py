@@ -93,6 +93,12 @@ def why_not(
             f"{allowed}; {address} is {_entry(having[0], at)}, which none of them is",
             Fix(f"Name {having[0].name.rstrip('.')} in toFQDNs, if it is meant.", command), proof,
         )  # fmt: skip
+    if table.gaps:
+        return NotLookedUp(
+            f"{allowed}, and by what was read of the FQDN cache none of these names is known to "
+            f"have {address} ({table.gaps})",
+            Fix(f"List the FQDN cache by the agent on {node.name}.", command), proof,
+        )  # fmt: skip
     if asked and fits_any(asked, names):
         allowed += f"; {asked} is one, and it is not in the FQDN cache with {address}"
     else:

@@ -20,6 +20,7 @@ from itertools import chain
 
 from kubectl_ebpfnet.explain.programs.roles import OBSERVER, best_name, is_ciliums, role_of
 from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.explain.views.answer import stated_gaps
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import Record
@@ -216,11 +217,6 @@ def device_gaps(record: Record | None) -> str:
     What could not be read of cgroups takes nothing from what is known of devices.
     """
     return "" if cgroup_gaps(record) else stated_gaps(record)
-
-
-def stated_gaps(record: Record | None) -> str:
-    """Return the gaps that an answer of the node side reports in its stderr, "" for none."""
-    return record.stderr.decode("utf-8", "replace").strip() if record is not None else ""
 
 
 def of_direction(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from kubectl_ebpfnet.explain.programs.at_device import at_device, shares_maps, stated_gaps
+from kubectl_ebpfnet.explain.programs.at_device import at_device, shares_maps
 from kubectl_ebpfnet.explain.programs.roles import role_of, socket_role
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer
@@ -61,7 +61,7 @@ def of_pod(namespace: str, name: str, bundle: Bundle) -> ProgramList:
     own = netns[q.POD_ATTACHMENTS]
     if own.known:
         rows += _of_answer(node, where, own)
-        if gaps := stated_gaps(own.record):
+        if gaps := own.gaps:
             missing.append(f"some programs in the pod's own namespace and cgroups: {gaps}")
     else:
         missing.append(
@@ -171,7 +171,7 @@ def _by_pins(rows: Iterable[AttachedProgram], bundle: Bundle) -> Iterator[str]:
 
 def _missing(node: NodeView) -> Iterator[str]:
     if node[q.ATTACHMENTS].known:
-        if gaps := stated_gaps(node[q.ATTACHMENTS].record):
+        if gaps := node[q.ATTACHMENTS].gaps:
             yield f"some programs of node {node.name}: {gaps}"
         return
     if not node[q.LINKS].known:

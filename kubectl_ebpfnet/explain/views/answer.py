@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.path import Evidence
+from kubectl_ebpfnet.parse.node_side import is_node_question
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -39,6 +40,19 @@ class Answer(Generic[T]):
     def known(self) -> bool:
         """Whether the place answered, be it with an empty table."""
         return not self.missing
+
+    @property
+    def gaps(self) -> str:
+        """Why an answer lacks facts beside those that it has, "" for a whole one: the node side
+        tells it in its stderr (node/server/answer.py)."""
+        return stated_gaps(self.record) if self.known else ""
+
+
+def stated_gaps(record: Record | None) -> str:
+    """Return the gaps that an answer of the node side reports in its stderr, "" for none."""
+    if record is None or not is_node_question(record.argv):
+        return ""
+    return record.stderr.decode("utf-8", "replace").strip()
 
 
 @dataclass(frozen=True, slots=True)

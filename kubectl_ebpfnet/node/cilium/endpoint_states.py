@@ -22,10 +22,10 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kubectl_ebpfnet.errors import KernelError, ParseError
+from kubectl_ebpfnet.errors import Incomplete, KernelError, ParseError
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import HOST, EndpointState
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
@@ -34,6 +34,8 @@ from kubectl_ebpfnet.model.untrusted import json_value
 FOLDER = Path("/proc/1/root/var/run/cilium/state")
 _MOST = 4096
 """Endpoints that are read; a node has some hundred pods."""
+_NAMED = 3
+"""Endpoints that an error names."""
 _LONGEST = 64 << 10
 _LONGEST_JSON = 4 << 20
 """It holds the names that the endpoint looked up."""
@@ -42,19 +44,42 @@ _IDENTITY = re.compile(r"^ \* Identity: (\d{1,10})$", re.MULTILINE)
 
 
 def states(_: NodeRequest, folder: Path = FOLDER) -> Iterator[EndpointState]:
-    """Yield the state of every endpoint. Raises KernelError when the folder cannot be read."""
+    """Yield the state of every endpoint.
+
+    Raises:
+        Incomplete: after the states, where those of some endpoints could not be read.
+        KernelError: the folder cannot be read.
+    """
     names = listed(folder)
     present = set(names)
-    for name in [name for name in names if re.fullmatch(r"[0-9]{1,5}", name)][:_MOST]:
-        text = _read(folder / name / "ep_config.h", _LONGEST).decode("utf-8", "replace")
-        saved = None if _AUDIT.search(text) else saved_endpoint(folder, name)
-        if not text and saved is None:  # the endpoint has just gone
+    numbered = [name for name in names if re.fullmatch(r"[0-9]{1,5}", name)]
+    unread = numbered[_MOST:]
+    for name in numbered[:_MOST]:
+        text, problem = "", False
+        try:
+            text = read(folder / name / "ep_config.h", _LONGEST).decode("utf-8", "replace")
+            saved = None if _AUDIT.search(text) else saved_endpoint(folder, name)
+        except (OSError, ParseError):
+            saved, problem = None, True
+        if not text and saved is None:  # it has just gone, or what it has cannot be read
+            unread += [name] if problem else []
             continue
         building, failed = (
             _age(folder / f"{name}{suffix}") if f"{name}{suffix}" in present else None
             for suffix in ("_next", "_next_fail")
         )
         yield EndpointState(int(name), _is_host(text, saved), _audit(text, saved), building, failed)
+    if unread:
+        raise incomplete(unread)
+
+
+def incomplete(unread: Sequence[str]) -> Incomplete:
+    """Return the error of an answer that lacks endpoints: their ids."""
+    more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
+    return Incomplete(
+        f"what the agent wrote down of endpoint {', '.join(unread[:_NAMED])}{more} was not read",
+        errno.EIO,
+    )
 
 
 def listed(folder: Path) -> list[str]:
@@ -69,19 +94,18 @@ def listed(folder: Path) -> list[str]:
 
 
 def saved_endpoint(folder: Path, name: str) -> object | None:
-    """Return the endpoint as the agent saved it in JSON, None where it did not."""
-    data = _read(folder / name / "ep_config.json", _LONGEST_JSON)
-    try:
-        return json_value(data, "ep_config.json") if data else None
-    except ParseError:
-        return None
+    """Return the endpoint as the agent saved it in JSON, None where it did not. Raises OSError and
+    ParseError where that cannot be read."""
+    data = read(folder / name / "ep_config.json", _LONGEST_JSON)
+    return json_value(data, "ep_config.json") if data else None
 
 
-def _read(path: Path, most: int) -> bytes:
+def read(path: Path, most: int) -> bytes:
+    """Return the first bytes of a file, b"" where it is not there. Raises OSError."""
     try:
         with path.open("rb") as file:
             return file.read(most)
-    except OSError:
+    except FileNotFoundError:
         return b""
 
 

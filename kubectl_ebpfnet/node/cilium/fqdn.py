@@ -9,7 +9,6 @@ Source: Cilium pkg/endpoint/restore.go (serializableEndpoint), pkg/fqdn/cache.go
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Iterator
 from datetime import datetime
@@ -21,36 +20,53 @@ from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.model.proxy import FqdnEntry
 from kubectl_ebpfnet.model.untrusted import json_value, moment
-from kubectl_ebpfnet.node.cilium.endpoint_states import FOLDER, listed, saved_endpoint
+from kubectl_ebpfnet.node.cilium.endpoint_states import (
+    FOLDER,
+    incomplete,
+    listed,
+    read,
+    saved_endpoint,
+)
 
 _LONGEST = 4 << 20
 _MOST = 20_000
 """Names that are told."""
-_SAVED = re.compile(rb"CILIUM_BASE64_([A-Za-z0-9+/=]+)")
+_SAVED = re.compile(rb"CILIUM_BASE64_(\S*)")
 
 
 def entries(request: NodeRequest, folder: Path = FOLDER) -> Iterator[FqdnEntry]:
-    """Yield the names of an endpoint, `-e ID` behind the question, or of all. Raises KernelError
-    when the folder cannot be read."""
+    """Yield the names of an endpoint, `-e ID` behind the question, or of all.
+
+    Raises:
+        Incomplete: after the names, where those of some endpoints could not be read.
+        KernelError: the folder cannot be read.
+    """
     wanted = request.argv[-1] if "-e" in request.argv else ""
-    left = _MOST
+    left, unread = _MOST, []
     for name in [n for n in listed(folder) if re.fullmatch(r"[0-9]{1,5}", n)]:
         if wanted not in ("", name):
             continue
-        saved = saved_endpoint(folder, name) or _older(folder / name / "ep_config.h")
-        for item in js.items(saved, "DNSHistory")[:left]:
+        try:
+            saved = saved_endpoint(folder, name) or _older(folder / name / "ep_config.h")
+        except (OSError, ValueError, ParseError):
+            unread.append(name)
+            continue
+        items = js.items(saved, "DNSHistory")
+        if len(items) > left:
+            unread.append(name)
+        for item in items[:left]:
             left -= 1
             if js.text(item, "fqdn"):
                 yield _entry(int(name), item)
+    if unread:
+        raise incomplete(unread)
 
 
 def _older(path: Path) -> object | None:
-    try:
-        with path.open("rb") as file:
-            found = _SAVED.search(file.read(_LONGEST))
-        return json_value(base64.b64decode(found[1]), "ep_config.h") if found else None
-    except (OSError, ValueError, binascii.Error, ParseError):
-        return None
+    """Return the endpoint that an agent before 1.16 saved, None where it did not. Raises OSError,
+    ValueError and ParseError where that cannot be read."""
+    found = _SAVED.search(read(path, _LONGEST))
+    return json_value(base64.b64decode(found[1]), "ep_config.h") if found else None
 
 
 def _entry(endpoint: int, item: Any) -> FqdnEntry:

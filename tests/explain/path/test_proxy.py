@@ -62,6 +62,25 @@ def fqdn(destination: str, *entries: tuple[str, str, str, str]) -> Path:
     return ask(changed(FQDN, more=(cache(*entries),)), "pod/dnsclient", destination)
 
 
+def test_a_cache_that_was_read_in_part_is_not_said_to_lack_a_name() -> None:
+    """A node pod could not read what the agent wrote down of an endpoint."""
+    gap = b"what the agent wrote down of endpoint 461 was not read"
+    said = Record(0, node_place("node2"), q.FQDN_CACHE.node_argv, 0, stderr=gap)
+    path = ask(changed(FQDN, more=(said,)), "pod/dnsclient", "1.1.3.1:80")
+    assert path.verdict == "dropped"  # the map decides
+    assert gap.decode() in path.cause
+    assert "no name in the FQDN cache has" not in path.cause
+    assert path.fix is not None
+    assert "Let the pod look the name up again" not in path.fix.text
+
+
+@pytest.mark.parametrize(("protocol", "named"), [("tcp", True), ("udp", False)])
+def test_names_of_another_protocols_rule_are_not_asked(protocol: str, named: bool) -> None:
+    path = ask(changed(FQDN, more=(cache(OK),)), "pod/dnsclient", "1.1.3.1:80", protocol)
+    assert path.verdict == "dropped"
+    assert ("toFQDNs allows" in path.cause) is named
+
+
 def test_an_allowed_name_that_was_not_looked_up() -> None:
     path = fqdn("1.1.3.1:80", OK)
     assert dropped_at(path).kind == "policy"

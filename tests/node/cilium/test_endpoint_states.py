@@ -6,15 +6,17 @@ import base64
 import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.errors import Incomplete, KernelError
 from kubectl_ebpfnet.model.cilium import EndpointState
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
+from kubectl_ebpfnet.node.cilium import endpoint_states, fqdn
 from kubectl_ebpfnet.node.cilium.endpoint_states import states
 from kubectl_ebpfnet.node.cilium.fqdn import entries
 
@@ -82,13 +84,15 @@ def test_what_the_agent_saves_in_json(tmp_path: Path) -> None:
     (tmp_path / "731" / "ep_config.json").write_text(json.dumps(SAVED))
     (tmp_path / "12").mkdir()
     (tmp_path / "12" / "ep_config.json").write_text("{")
-    assert list(states(ASKED, tmp_path)) == [EndpointState(731, True, True)]
-    (name,) = entries(FQDN, tmp_path)
+    assert whole_but(states(ASKED, tmp_path), "12") == [EndpointState(731, True, True)]
+    (name,) = whole_but(entries(FQDN, tmp_path), "12")
     assert (name.endpoint_id, name.name, name.ttl) == (731, "ok.example.test.", 60)
     assert list(map(str, name.addresses)) == ["1.1.1.1"]
     assert name.expires is not None
     assert name.expires.minute == 48
-    assert list(entries(NodeRequest(1, (*FQDN.argv, "-e", "12")), tmp_path)) == []
+    unread, whole = (NodeRequest(1, (*FQDN.argv, "-e", number)) for number in ("12", "731"))
+    assert whole_but(entries(unread, tmp_path), "12") == []
+    assert len(list(entries(whole, tmp_path))) == 1
 
 
 def test_names_that_an_older_agent_saved(tmp_path: Path) -> None:
@@ -97,7 +101,28 @@ def test_names_that_an_older_agent_saved(tmp_path: Path) -> None:
     (tmp_path / "7" / "ep_config.h").write_text(header(7, f" * CILIUM_BASE64_{saved}"))
     (tmp_path / "8").mkdir()
     (tmp_path / "8" / "ep_config.h").write_text(" * CILIUM_BASE64_!!!")
-    assert [one.endpoint_id for one in entries(FQDN, tmp_path)] == [7]
+    assert [one.endpoint_id for one in whole_but(entries(FQDN, tmp_path), "8")] == [7]
+
+
+def test_what_is_beyond_a_bound_is_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("7", "8"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ep_config.h").write_text(header(int(name)))
+        (tmp_path / name / "ep_config.json").write_text(json.dumps(SAVED))
+    monkeypatch.setattr(endpoint_states, "_MOST", 1)
+    assert len(whole_but(states(ASKED, tmp_path), "8")) == 1
+    monkeypatch.setattr(fqdn, "_MOST", 2)
+    assert len(whole_but(entries(FQDN, tmp_path), "8")) == 1
+
+
+def whole_but(answer: Iterator[Any], endpoint: str) -> list[Any]:
+    """The facts of an answer that says at its end that it lacks an endpoint."""
+    facts = []
+    with pytest.raises(Incomplete, match=f"of endpoint {endpoint} was not read"):
+        facts.extend(answer)  # a list keeps what came before the error
+    return facts
 
 
 def test_a_node_without_the_folder(tmp_path: Path) -> None:

@@ -46,11 +46,14 @@ class _Behind:
 
 def warn(walk: PathBuilder, subject: PolicySubject) -> str:
     """Warn where an endpoint's map may not hold its newest policy; return that in words, "" where
-    nothing says so."""
+    nothing says so: it is presumed where nobody tells."""
     behind = _by_agent(subject.node, subject.endpoint_id)
     if behind is None:
         behind = _by_folders(subject.node, subject.endpoint_id)
     if behind is None:
+        if not _is_told(subject.node, subject.endpoint_id):
+            on = f"{subject.name} on {subject.node.name}"
+            walk.presumed.add(f"that the policy map of {on} holds the newest policy")
         return ""
     policies = ", ".join(dict.fromkeys(p for rule in behind.pending for p in rule.policies))
     lacks = f": its policy map does not hold {policies} yet" if policies else ""
@@ -105,6 +108,12 @@ def _waits_for(pending: tuple[EndpointRule, ...]) -> str:
         f"Its L7 rules ({', '.join(sorted(parsers))}) need Envoy, which has to acknowledge them: "
         "`kubectl get pods -A -l k8s-app=cilium-envoy -o wide` shows whether one runs there. "
     )
+
+
+def _is_told(node: NodeView, endpoint_id: int) -> bool:
+    """Tell whether the agent, or its folders, say how an endpoint is."""
+    states = node.having(q.ENDPOINT_STATES, endpoint_id, "endpoint_id")
+    return policy_map.endpoint(node, endpoint_id) is not None or bool(states)
 
 
 def _by_folders(node: NodeView, endpoint_id: int) -> _Behind | None:

@@ -7,6 +7,7 @@ from kubectl_ebpfnet.explain.path.stages.policy_names import Names
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.net import protocol_name
 
 
 def why_denied(
@@ -27,7 +28,13 @@ def why_denied(
     if walk.cluster.in_cluster(address):
         return None
     rules = subject.node.having(q.ENDPOINT_RULES, subject.endpoint_id, "endpoint_id")
-    at_port = [r for r in rules if r.port in (0, subject.port) and r.direction == "egress"]
+    protocols = ("ANY", protocol_name(subject.packet.flow.protocol).upper())
+    at_port = [
+        rule for rule in rules
+        if rule.direction == "egress"
+        and rule.port in (0, subject.port)
+        and rule.protocol.upper() in protocols
+    ]  # fmt: skip
     names = tuple(dict.fromkeys((*named.fqdns, *(n for rule in at_port for n in rule.names))))
     if not names:
         return None
