@@ -25,7 +25,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from kubectl_ebpfnet.capture.open import open_bundle, write_bundle
+from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.capture.write import write_bundle
 from kubectl_ebpfnet.model.evidence import InMemory, Record, agent_place, matching_lines
 
 PLACE = agent_place("node1")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_ebpfnet.capture.demo import open_demo
-from kubectl_ebpfnet.capture.open import write_bundle
+from kubectl_ebpfnet.capture.write import write_bundle
 from tests.cli.console import environment, run
 from tests.conftest import Golden
 

@@ -17,12 +17,13 @@ LINE_LIMIT = 64 << 20
 _TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 
 
-def read_file(path: Path, allowance: Allowance) -> Iterator[Record]:
+def read_file(path: Path, allowance: Allowance, source: str) -> Iterator[Record]:
     """Yield the records of a .jsonl file.
 
     Args:
         path: the file.
         allowance: limits of the whole capture.
+        source: its name, for messages.
 
     Raises:
         BundleError: a line is no record; the message has its number.
@@ -30,7 +31,7 @@ def read_file(path: Path, allowance: Allowance) -> Iterator[Record]:
     number = 1
     with path.open("rb") as file:
         for line_number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT), b""), start=1):
-            label = f"{path}, line {line_number}"
+            label = f"{source}, line {line_number}"
             if len(line) == LINE_LIMIT:
                 raise BundleError(
                     f"{label}: {LINE_LIMIT >> 20} MiB or more",

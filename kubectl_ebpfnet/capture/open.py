@@ -1,10 +1,11 @@
-"""Open and write a capture: records of a cluster as they were printed, in one file.
+"""Open a capture: records of a cluster as they were printed, in one file (write.py writes it).
 
 Forms that can be read, recognised by their content (docs/captures.md):
 
     FILE.zip          what `capture` writes: bundle.json and members (zip.py)
     FOLDER            bundle.json and the same members unpacked, or *.jsonl files in name order
     FILE.jsonl        one record a line (jsonl.py)
+    a pipe            the bytes of either file
 
 A folder's bundle.json may name a `base`, another folder beside it: a record of the folder replaces
 the base's record of the same place and argv.
@@ -15,24 +16,24 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.capture import jsonl
 from kubectl_ebpfnet.capture import record as record_form
 from kubectl_ebpfnet.capture import zip as zip_bundle
 from kubectl_ebpfnet.capture.record import Allowance
 from kubectl_ebpfnet.errors import BundleError, ParseError
-from kubectl_ebpfnet.model.evidence import READ_LIMIT, Bundle, Output, Record, bundle_of, now
+from kubectl_ebpfnet.model.evidence import READ_LIMIT, Bundle, Output, Record, bundle_of
 
 _STEP = 256 << 10
+_START = 4  # bytes that tell the form
 _MOST_BASES = 16
-_MAKE = "a capture is made by `kubectl ebpfnet capture -f FILE`"
-_SAVE = "a capture is searched back and forth: save it to a file, `cat > case.zip`, and name that"
+STREAM_LIMIT = 4 << 30
+"""Most bytes that are read from a pipe, into a file of the temporary folder."""
+_MAKE = "a capture is made by `kubectl ebpfnet capture -o FILE`"
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -47,29 +48,66 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
         if stat.S_ISDIR(mode):
             return _folder(target, (), Allowance(str(target)))
         if not stat.S_ISREG(mode):
-            raise BundleError(f"{target} is neither a file nor a folder", hint=_SAVE)
+            with target.open("rb") as stream:
+                return read_stream(stream, str(target))
         if target.name == zip_bundle.INDEX:
             return _folder(target.parent, (), Allowance(str(target)))
-        return _file(target)
+        return _file(target, str(target))
     except FileNotFoundError:
-        if str(target) == "-":
-            raise BundleError("no capture is read from standard input", hint=_SAVE) from None
         raise BundleError(f"no such capture: {target}") from None
     except OSError as error:
         raise BundleError(f"cannot read {target}: {error.strerror or error}") from error
 
 
-def _file(path: Path) -> Bundle:
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start.startswith(b"PK"):
-        index, records = zip_bundle.read(path)
-        return bundle_of(records, str(path), _note(index, str(path)))
+def read_stream(stream: IO[bytes], source: str) -> Bundle:
+    """Read the capture that comes through a pipe, to its end.
+
+    A zip is searched back and forth, so the bytes are kept in a file of the temporary folder that
+    has no name: it is gone however the program ends.
+
+    Args:
+        stream: the pipe.
+        source: its name, for messages.
+
+    Raises:
+        BundleError: it is a terminal, longer than STREAM_LIMIT, or no capture.
+    """
+    if stream.isatty():
+        raise BundleError(f"{source} is a terminal", hint="e.g. ssh jump cat case.zip | … --from -")
+    try:
+        with tempfile.TemporaryFile() as file:
+            piece = _checked(stream.read(_START), source)
+            size = 0
+            while piece:
+                size += len(piece)
+                if size > STREAM_LIMIT:
+                    raise BundleError(f"{source} gives more than {STREAM_LIMIT >> 30} GiB")
+                file.write(piece)
+                piece = stream.read(_STEP)
+            file.seek(0)  # what opens /dev/fd shares the place in the file on macOS
+            bundle = _file(Path(f"/dev/fd/{file.fileno()}"), source)
+    except OSError as error:
+        raise BundleError(f"cannot read {source}: {error.strerror or error}") from error
+    return dataclasses.replace(bundle, source=source)
+
+
+def _file(path: Path, source: str) -> Bundle:
+    with path.open("rb", buffering=0) as file:
+        start = file.read(_START)
+        file.seek(0)
+    if _checked(start, source).startswith(b"PK"):
+        index, records = zip_bundle.read(path, source)
+        return bundle_of(records, source, _note(index, source))
+    return bundle_of(jsonl.read_file(path, Allowance(source), source), source)
+
+
+def _checked(start: bytes, source: str) -> bytes:
+    """Return the first bytes of a capture. Raises BundleError for those of no capture."""
     if not start:
-        raise BundleError(f"{path} is empty", hint=_MAKE)
-    if not start.lstrip().startswith(b"{"):
-        raise BundleError(f"{path} is not a capture of kubectl-ebpfnet", hint=_MAKE)
-    return bundle_of(jsonl.read_file(path, Allowance(str(path))), str(path))
+        raise BundleError(f"{source} is empty", hint=_MAKE)
+    if not start.startswith(b"PK") and not start.lstrip().startswith(b"{"):
+        raise BundleError(f"{source} is not a capture of kubectl-ebpfnet", hint=_MAKE)
+    return start
 
 
 def _note(index: dict[str, Any], source: str) -> str:
@@ -121,7 +159,7 @@ def _folder(path: Path, seen: tuple[Path, ...], allowance: Allowance) -> Bundle:
     index, records = record_form.read_index(text, str(path), opener, allowance)
     for file in sorted(path.glob("*.jsonl")):
         _plain_size(file, str(file))
-        records.extend(jsonl.read_file(file, allowance))
+        records.extend(jsonl.read_file(file, allowance, str(file)))
     base = index.get("base")
     if base is not None:
         records = _overlaid(_base(path, base, seen, allowance), records)
@@ -174,75 +212,3 @@ def _overlaid(base: Bundle, records: list[Record]) -> list[Record]:
     for record in records:
         merged[record.place, record.argv] = record
     return list(merged.values())
-
-
-# --- writing --------------------------------------------------------------------------------------
-
-
-def write_bundle(
-    path: str | os.PathLike[str],
-    records: Iterable[Record],
-    note: str = "",
-    *,
-    overwrite: bool = False,
-    created: str = "",
-) -> int:
-    """Write a capture; the file appears under its name only when it is complete.
-
-    Args:
-        path: the zip to write, readable by its owner alone.
-        records: written as they come, numbered in their order.
-        note: a sentence for the reader of the capture.
-        overwrite: replace an existing file.
-        created: RFC 3339 time; "" for now.
-
-    Returns:
-        The number of records in the file.
-
-    Raises:
-        BundleError: the file exists already, or cannot be written.
-    """
-    target = Path(path)
-    exists = BundleError(f"{target} is there already", hint="give another name, or --force")
-    if not overwrite and (target.exists() or target.is_symlink()):
-        raise exists
-    try:
-        with _temporary_beside(target) as (handle, temporary):
-            with os.fdopen(handle, "w+b") as file:
-                count = zip_bundle.write(
-                    file,
-                    records,
-                    note=note,
-                    created=created or now(),
-                    tool=f"kubectl-ebpfnet {__version__}",
-                )
-            _move_into_place(temporary, target, overwrite)
-        return count
-    except FileExistsError:
-        raise exists from None
-    except OSError as error:
-        raise BundleError(f"cannot write {target}: {error.strerror or error}") from error
-
-
-def _move_into_place(temporary: Path, target: Path, overwrite: bool) -> None:
-    if not overwrite:
-        try:
-            os.link(temporary, target)  # unlike a rename, a link never replaces
-        except FileExistsError:
-            raise
-        except OSError:
-            if target.exists():  # a file system without hard links: look, then rename
-                raise FileExistsError(str(target)) from None
-        else:
-            return
-    temporary.replace(target)
-
-
-@contextmanager
-def _temporary_beside(path: Path) -> Iterator[tuple[int, Path]]:
-    """Make a temporary file in the same folder; remove it at the end of the block."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        yield handle, Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)

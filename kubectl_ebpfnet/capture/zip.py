@@ -135,23 +135,27 @@ class _as_bundle_error:  # noqa: N801 - reads as a verb in `with`
             ) from error
 
 
-def read(path: Path) -> tuple[dict[str, Any], list[Record]]:
+def read(path: Path, source: str) -> tuple[dict[str, Any], list[Record]]:
     """Read the index and the records of a zip; outputs stay packed.
+
+    Args:
+        path: the file.
+        source: its name, for messages.
 
     Raises:
         BundleError: the zip is damaged, dangerous, or no capture.
     """
-    with _as_bundle_error(str(path)):
+    with _as_bundle_error(source):
         archive = zipfile.ZipFile(path)
-    members = _checked_members(archive, path)
+    members = _checked_members(archive, source)
     if INDEX not in members:
-        raise BundleError(f"{path} is not a capture of kubectl-ebpfnet: it has no {INDEX}")
+        raise BundleError(f"{source} is not a capture of kubectl-ebpfnet: it has no {INDEX}")
     size, packed = members[INDEX].file_size, members[INDEX].compress_size
     if size > INDEX_LIMIT or (size > INDEX_RATIO_FROM and size > INDEX_RATIO_LIMIT * packed):
-        raise BundleError(f"{path}: {INDEX} has {size} bytes")
+        raise BundleError(f"{source}: {INDEX} has {size} bytes")
     total = max(RATIO_FROM, RATIO_LIMIT * path.stat().st_size)
-    allowance = Allowance(str(path), min(total, record_form.TOTAL_LIMIT))
-    with _as_bundle_error(str(path)):
+    allowance = Allowance(source, min(total, record_form.TOTAL_LIMIT))
+    with _as_bundle_error(source):
         text = archive.read(INDEX)
 
     def opener(value: object, lines: object, label: str) -> Output:
@@ -162,7 +166,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[Record]]:
         allowance.count_files(len(parts), sum(part.file_size for part in parts))
         return Member(archive, parts, _line_counts(lines, len(parts), label), label)
 
-    return record_form.read_index(text, str(path), opener, allowance)
+    return record_form.read_index(text, source, opener, allowance)
 
 
 def _line_counts(value: object, parts: int, label: str) -> tuple[int, ...]:
@@ -177,22 +181,24 @@ def _line_counts(value: object, parts: int, label: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _checked_members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+def _checked_members(archive: zipfile.ZipFile, source: str) -> dict[str, zipfile.ZipInfo]:
     members: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         name = info.filename
         if name == "records/":
             continue  # `zip -r` of an unpacked capture lists the folder too
         if name in members:
-            raise BundleError(f"{path}: two members are called {name!r}")
+            raise BundleError(f"{source}: two members are called {name!r}")
         if name != INDEX and not record_form.MEMBER.fullmatch(name):
-            raise BundleError(f"{path}: a capture has no member called {name!r}")
+            raise BundleError(f"{source}: a capture has no member called {name!r}")
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-            raise BundleError(f"{path}: member {name!r} is not a plain file")
+            raise BundleError(f"{source}: member {name!r} is not a plain file")
         if info.flag_bits & 1 or info.compress_type not in (0, zipfile.ZIP_DEFLATED):
-            raise BundleError(f"{path}: member {name!r} is encrypted or packed in an unknown way")
+            raise BundleError(f"{source}: member {name!r} is encrypted or packed in an unknown way")
         if info.file_size > RATIO_FROM and info.file_size > RATIO_LIMIT * info.compress_size:
-            raise BundleError(f"{path}: member {name!r} unpacks to {info.file_size} bytes: a bomb")
+            raise BundleError(
+                f"{source}: member {name!r} unpacks to {info.file_size} bytes: a bomb"
+            )
         members[name] = info
     return members
 

@@ -109,7 +109,8 @@ Capture = Annotated[
     typer.Option(
         "--from",
         metavar="FILE",
-        help="Read a capture instead of a cluster; built in: demo, demo:dropped, demo:unknown",
+        help="Read a capture instead of a cluster: a file, - for stdin, or a built-in one: demo, "
+        "demo:dropped, demo:unknown",
         show_default=False,
     ),
 ]

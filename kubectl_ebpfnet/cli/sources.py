@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.terminal import Progress
+from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.request import Further, PathRequest
 
@@ -132,8 +134,13 @@ def _import(modules: Sequence[str]) -> None:
 
 
 def open_capture(capture: str) -> Bundle:
-    """Return the bundle of --from: `demo` is a built-in capture, `./demo` a file of that name."""
+    """Return the bundle of --from: `demo` is a built-in capture, `-` standard input, `./demo` and
+    `./-` files of these names."""
     from kubectl_ebpfnet.capture.demo import is_demo, open_demo
-    from kubectl_ebpfnet.capture.open import open_bundle
+    from kubectl_ebpfnet.capture.open import open_bundle, read_stream
 
+    if capture == "-":
+        if sys.stdin is None:
+            raise UsageError("--from -: standard input is closed", hint="name a file instead")
+        return read_stream(sys.stdin.buffer, "standard input")
     return open_demo(capture) if is_demo(capture) else open_bundle(capture)

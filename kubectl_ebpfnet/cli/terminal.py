@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from kubectl_ebpfnet.errors import EbpfnetError, UsageError
 
@@ -37,6 +37,23 @@ def emit(text: str) -> None:
     except OSError as error:
         _discard_stdout()
         raise EbpfnetError(f"cannot write the answer: {error.strerror or error}") from error
+
+
+def emit_bytes(file: IO[bytes]) -> None:
+    """Write the rest of a file to stdout, to its end. Raises as `emit`."""
+    out = sys.stdout
+    if out is None:
+        raise EbpfnetError("there is no stdout to write to")
+    try:
+        while piece := file.read(1 << 18):
+            out.buffer.write(piece)
+        out.flush()
+    except BrokenPipeError:
+        _discard_stdout()
+        raise ReaderGone from None
+    except OSError as error:
+        _discard_stdout()
+        raise EbpfnetError(f"cannot write to stdout: {error.strerror or error}") from error
 
 
 def emit_repeatedly(text: Callable[[], str], seconds: float = 2.0) -> NoReturn:

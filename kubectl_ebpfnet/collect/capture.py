@@ -10,16 +10,17 @@ from __future__ import annotations
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import IO, Protocol
 
-from kubectl_ebpfnet.capture.open import open_bundle, write_bundle
+from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.capture.redact import text as redaction
+from kubectl_ebpfnet.capture.write import refuse_existing, write_bundle, write_into
 from kubectl_ebpfnet.cluster.client.session import Session
 from kubectl_ebpfnet.cluster.resolve import find_pod
 from kubectl_ebpfnet.collect.ask.access import BY_AGENT, NodeAccess
@@ -30,7 +31,7 @@ from kubectl_ebpfnet.collect.packet import MOST_LOOKUPS
 from kubectl_ebpfnet.collect.path import FAR_NODES
 from kubectl_ebpfnet.collect.scope import EVERYTHING, Scope
 from kubectl_ebpfnet.collect.survey import SurveyTarget, survey
-from kubectl_ebpfnet.errors import BundleError, UsageError
+from kubectl_ebpfnet.errors import UsageError
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import Address
 
@@ -68,7 +69,7 @@ class _NodeTarget:
 def capture(
     session: Session,
     targets: Sequence[SurveyTarget],
-    file: str | Path,
+    file: Path | IO[bytes],
     *,
     destinations: Sequence[CaptureDestination] = (),
     redact: bool = False,
@@ -83,7 +84,7 @@ def capture(
     Args:
         session: the connection; pods and workloads are looked for in its namespace.
         targets: the places; without any, every node with an agent.
-        file: the zip to write, see capture/open.py.
+        file: the zip to write, or an empty open file for it.
         destinations: of packets of the pods, which the kernel is asked to look up; the nodes of
             their far ends are recorded too.
         redact: replace addresses and names.
@@ -101,29 +102,34 @@ def capture(
         NotFound: a target does not exist.
         ClusterError: the API server cannot be reached, or does not let this user read a place.
     """
-    target = Path(file)
-    if not overwrite and target.exists():
-        raise BundleError(f"{target} is there already", hint="give another name, or --force")
+    folder: Path | None = None
+    write: Callable[..., int]
+    if isinstance(file, Path):
+        if not overwrite:
+            refuse_existing(file)
+        folder, write = file.parent, partial(write_bundle, file, overwrite=overwrite)
+    else:
+        write = partial(write_into, file)
     substitutes: dict[str, str] = {}
     with (
         _sigterm_raises(),
         Gatherer(
-            session, access, timeout=timeout, folder=target.parent, warn=warn, progress=progress
+            session, access, timeout=timeout, folder=folder, warn=warn, progress=progress
         ) as gatherer,
     ):
         further, pods, addresses = _far_ends(gatherer, targets, destinations)
         survey(gatherer, [*targets, *further], lambda own: _scope(own, addresses), pods)
         records = gatherer.records()
         if not redact:
-            return write_bundle(target, records, overwrite=overwrite)
+            return write(records)
         # The names to replace are known only when every record is there.
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
+        with tempfile.TemporaryDirectory(prefix=".capture.", dir=folder) as name:
             whole = Path(name) / "whole.zip"
             write_bundle(whole, records)
             progress("replacing addresses and names")
             original = open_bundle(whole)
             bundle = redaction.redact(original)
-            count = write_bundle(target, bundle.records, bundle.note, overwrite=overwrite)
+            count = write(bundle.records, bundle.note)
             # On stderr alone: the maker of the file has to know how to ask it.
             for before, after in zip(original.records, bundle.records, strict=True):
                 if before.place != after.place:
@@ -166,7 +172,7 @@ def _meant(
     if not pods:
         raise UsageError(
             f"--to {to.name}: only a pod knows what a name is",
-            hint=f"name a pod: capture -f FILE pod/NAME --to {to.name}",
+            hint=f"name a pod: capture -o FILE pod/NAME --to {to.name}",
         )
     for target in pods:
         call = partial(find_pod, gatherer.api, target.kind.lower(), target.name, own, gatherer.warn)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
 import struct
+import tempfile
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
@@ -20,7 +22,8 @@ from hypothesis import strategies as st
 from kubectl_ebpfnet.capture import jsonl as bundle_lines
 from kubectl_ebpfnet.capture import record as record_form
 from kubectl_ebpfnet.capture import zip as zip_bundle
-from kubectl_ebpfnet.capture.open import open_bundle, write_bundle
+from kubectl_ebpfnet.capture.open import open_bundle, read_stream
+from kubectl_ebpfnet.capture.write import write_bundle
 from kubectl_ebpfnet.cluster.pool import Pool
 from kubectl_ebpfnet.errors import BundleError, ParseError
 from kubectl_ebpfnet.model.evidence import (
@@ -287,15 +290,54 @@ def test_the_line_of_a_bad_record_is_named(tmp_path: Path) -> None:
 def test_places_that_are_no_file(tmp_path: Path) -> None:
     fails(tmp_path / "missing.zip", "no such capture", "missing.zip")
     fails(tmp_path, "no bundle.json in it")
-    os.mkfifo(tmp_path / "pipe")
-    fails(tmp_path / "pipe", "neither a file nor a folder")
-    with pytest.raises(BundleError, match="no capture is read from standard input") as caught:
-        open_bundle("-")
-    assert "save it to a file" in caught.value.hint
     (tmp_path / "bundle.json").write_text('{"schema": "ebpfnet.dev/bundle/v2", "records": []}')
     fails(tmp_path, "ebpfnet.dev/bundle/v2", "ebpfnet.dev/bundle/v1")
     (tmp_path / "bundle.json").write_text('{"schema": "other"}')
     fails(tmp_path, "is not a capture")
+
+
+@pytest.mark.parametrize("form", ["x.zip", "x.jsonl"])
+def test_a_pipe_gives_what_the_file_gives(tmp_path: Path, form: str) -> None:
+    file = tmp_path / form
+    if form == "x.zip":
+        write_bundle(file, RECORDS)
+    else:
+        file.write_text("".join(f"{jsonl(record)}\n" for record in RECORDS))
+    reader, writer = os.pipe()
+    os.write(writer, file.read_bytes())  # less than a pipe holds
+    os.close(writer)
+    bundle = open_bundle(f"/dev/fd/{reader}")
+    os.close(reader)
+    assert bundle.source == f"/dev/fd/{reader}"
+    for ours, theirs in zip(bundle.records, open_bundle(file).records, strict=True):
+        assert (ours.argv, ours.stdout.read()) == (theirs.argv, theirs.stdout.read())
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "a pipe is empty"),
+        (b"<html>", "a pipe is not a capture"),
+        (b"PK\3\4 and no more", "a pipe: the file is damaged"),
+    ],
+)
+def test_a_pipe_that_gives_no_capture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, says: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(BundleError, match=says):
+        read_stream(io.BytesIO(data), "a pipe")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return b"{" * (size or 1)
+
+    monkeypatch.setattr("kubectl_ebpfnet.capture.open.STREAM_LIMIT", 1 << 20)
+    with pytest.raises(BundleError, match="a pipe gives more than"):
+        read_stream(Endless(), "a pipe")
 
 
 def index(**members: object) -> str:

@@ -55,8 +55,9 @@ from tests.cli.console import PROGRAM, SECONDS, environment, run, run_process
         ("path x.prod 1.1.1.1", "use -n: pod/x -n prod"),
         ("path pod/x 1.1.1.1:99999", "'99999' is not a port"),
         ("path pod/x 1.1.1.1:80 --protocol icmp", "ICMP has no ports"),
-        ("capture", "-f FILE is missing"),
-        ("capture -f x svc/web", "capture takes a pod or node"),
+        ("capture -o x -f y", "-o and -f: a capture is one file"),
+        ("capture -o= pod/x", "--output is empty"),
+        ("capture -o x svc/web", "capture takes a pod or node"),
         ("version -o xml", "no such format\nhint: one of: json, yaml"),
     ],
 )  # fmt: skip

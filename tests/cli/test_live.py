@@ -5,12 +5,14 @@ The cluster is a fake API server (tests/cluster/fake_api_server.py); a real one 
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.console import run, through_kubectl
+from tests.cli.console import run, run_process, through_kubectl
 from tests.cluster.fake_api_server import FakeApiServer, Reply, status_reply
 
 POD = "/api/v1/namespaces/shop/pods/client"
@@ -100,7 +102,7 @@ def test_a_pod_that_is_pending_is_an_answer(fake):
 def test_capture_keeps_a_file_that_is_there(tmp_path: Path, fake):
     there = tmp_path / "case.zip"
     there.write_bytes(b"precious")
-    done = run("capture", "-f", str(there), f"--server={fake.url}")
+    done = run("capture", "-o", str(there), f"--server={fake.url}")
     assert (done.returncode, done.stdout) == (1, "")
     assert "is there already" in done.stderr
     assert "--force" in done.stderr
@@ -119,12 +121,41 @@ def test_capture_and_read_it_again(tmp_path: Path, fake):
         }
     )
     file = tmp_path / "case.zip"
-    words = ("capture", "-f", str(file), "pod/client", "-n=shop", f"--server={fake.url}")
-    done = run(*words, "--node-access", "agent")
+    words = ("pod/client", "-n=shop", f"--server={fake.url}", "--node-access", "agent")
+    done = run("capture", "-o", str(file), *words)
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.startswith(f"{file}: ")
-    assert done.stderr.endswith(" records\n")
+    assert re.fullmatch(
+        rf"wrote {file} \(\d+ records, \d+ KB\). Read it with: "
+        rf"kubectl ebpfnet path -n shop pod/client … --from {file}\n",
+        done.stderr,
+    )
     assert [f.name for f in tmp_path.iterdir()] == ["case.zip"]
     again = run("path", "pod/client", "1.1.1.1", "-n", "shop", "--from", str(file))
     assert again.returncode == 4, again
     assert ": unknown" in again.stdout.splitlines()[0]
+
+
+def test_capture_gives_the_file_a_name(tmp_path: Path, fake, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("capture", f"--server={fake.url}", "--node-access=none", "--timeout=5s")
+    done = run(*words)
+    [file] = tmp_path.iterdir()
+    assert re.fullmatch(r"capture-\d{8}-\d{6}\.zip", file.name)
+    assert done.stderr.endswith(f"Read it with: kubectl ebpfnet path … --from {file.name}\n")
+
+
+def test_the_old_name_of_the_flag_works_and_says_so(tmp_path: Path, fake):
+    file = tmp_path / "case.zip"
+    done = run("capture", "-f", str(file), f"--server={fake.url}", "--node-access=none")
+    assert done.returncode == 0
+    assert done.stderr.startswith("Flag --file has been deprecated, use -o: in kubectl -f is an i")
+    assert file.exists()
+
+
+def test_capture_to_stdout_is_read_from_stdin(tmp_path: Path, fake):
+    ask = f"kubectl-ebpfnet capture -o - --server={fake.url} --node-access=none --timeout=5s"
+    read = "kubectl-ebpfnet doctor --from - -o json"
+    done = run_process("-c", f"{ask} | {read}", program=("sh",), env={"TMPDIR": str(tmp_path)})
+    assert json.loads(done.stdout)["schema"] == "ebpfnet.dev/doctor/v1"
+    assert "Read it with: kubectl ebpfnet path … --from -\n" in done.stderr
+    assert list(tmp_path.iterdir()) == []

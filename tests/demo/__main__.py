@@ -16,7 +16,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from kubectl_ebpfnet.capture.demo import DEMOS, FOLDER
-from kubectl_ebpfnet.capture.open import open_bundle, write_bundle
+from kubectl_ebpfnet.capture.open import open_bundle
+from kubectl_ebpfnet.capture.write import write_bundle
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.evidence import (
     Bundle,

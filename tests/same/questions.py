@@ -104,7 +104,7 @@ _NO_CLUSTER = [
     "programs node/node1",
     "doctor",
     "cleanup",
-    "capture -f case.zip pod/client --redact",
+    "capture -o case.zip pod/client --redact",
     "probe-lb svc/web --dry-run",
     "probe-lb svc/web --attempts 0",
     "probe-lb pod/web",

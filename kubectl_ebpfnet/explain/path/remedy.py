@@ -47,7 +47,7 @@ def how_to_get(walk: PathBuilder) -> Fix | None:
     if bundle.source != LIVE:
         to = _to_record(there, walk.ends.source.namespace, protocol)
         places = f"node/{walk.ends.entry}" if walk.ends.entry else sender
-        command = f"kubectl ebpfnet capture -f case.zip {places} --to {to} --node-access pod"
+        command = f"kubectl ebpfnet capture -o case.zip {places} --to {to} --node-access pod"
         return Fix("Record a new capture while the packets are lost.", command)
     size = f" --size {walk.size}" if walk.size is not None else ""
     via = f" --via node/{walk.ends.via}" if walk.ends.via else ""

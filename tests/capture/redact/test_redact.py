@@ -14,11 +14,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kubectl_ebpfnet.capture.open import open_bundle, write_bundle
+from kubectl_ebpfnet.capture.open import open_bundle
 from kubectl_ebpfnet.capture.redact import words as redact_words
 from kubectl_ebpfnet.capture.redact.addresses import AddressMap
 from kubectl_ebpfnet.capture.redact.names import COMMON, names_of
 from kubectl_ebpfnet.capture.redact.text import NOTE, Substitution, prefixes, redact
+from kubectl_ebpfnet.capture.write import write_bundle
 from kubectl_ebpfnet.model.evidence import (
     API,
     CLIENT,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubectl_ebpfnet.capture.open import write_bundle
+from kubectl_ebpfnet.capture.write import write_bundle
 from kubectl_ebpfnet.collect.ask.unasked import EXEC, unavailable_record
 from kubectl_ebpfnet.model.evidence import agent_place
 from tests.cli.console import on_a_terminal, run

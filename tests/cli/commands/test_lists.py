@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from kubectl_ebpfnet.capture.demo import open_demo
-from kubectl_ebpfnet.capture.open import write_bundle
+from kubectl_ebpfnet.capture.write import write_bundle
 from kubectl_ebpfnet.model.evidence import InMemory
 from tests.cli.console import on_a_terminal, run
 
