@@ -85,10 +85,9 @@ def read_stream(stream: IO[bytes], source: str) -> Bundle:
                 file.write(piece)
                 piece = stream.read(_STEP)
             file.seek(0)  # what opens /dev/fd shares the place in the file on macOS
-            bundle = _file(Path(f"/dev/fd/{file.fileno()}"), source)
+            return _file(Path(f"/dev/fd/{file.fileno()}"), source)
     except OSError as error:
         raise BundleError(f"cannot read {source}: {error.strerror or error}") from error
-    return dataclasses.replace(bundle, source=source)
 
 
 def _file(path: Path, source: str) -> Bundle:

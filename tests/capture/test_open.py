@@ -11,6 +11,7 @@ import tempfile
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -304,9 +305,10 @@ def test_a_pipe_gives_what_the_file_gives(tmp_path: Path, form: str) -> None:
     else:
         file.write_text("".join(f"{jsonl(record)}\n" for record in RECORDS))
     reader, writer = os.pipe()
-    os.write(writer, file.read_bytes())  # less than a pipe holds
-    os.close(writer)
-    bundle = open_bundle(f"/dev/fd/{reader}")
+    with ThreadPoolExecutor(1) as pool, open(writer, "wb") as end:
+        writing = pool.submit(lambda: (end.write(file.read_bytes()), end.close()))
+        bundle = open_bundle(f"/dev/fd/{reader}")
+        writing.result()
     os.close(reader)
     assert bundle.source == f"/dev/fd/{reader}"
     for ours, theirs in zip(bundle.records, open_bundle(file).records, strict=True):

@@ -86,7 +86,7 @@ def test_kubectl_passes_words_and_values_on(installed, words):
         (["path", "--from="], [], ":0"),
         (["path", "-n", ""], [], ":4"),
         (["capture", "pod/x", "n"], ["node/"], ":6"),
-        (["capture", "-f", ""], [], ":0"),
+        (["capture", "-o", ""], [], ":0"),
         (["version", "-o", ""], ["json"], ":4"),
         (["nonsense", ""], [], ":4"),
     ],

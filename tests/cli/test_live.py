@@ -135,25 +135,32 @@ def test_capture_and_read_it_again(tmp_path: Path, fake):
     assert ": unknown" in again.stdout.splitlines()[0]
 
 
-def test_capture_gives_the_file_a_name(tmp_path: Path, fake, monkeypatch):
+@pytest.fixture
+def empty(fake: FakeApiServer) -> FakeApiServer:
+    """A cluster without nodes."""
+    fake.routes["/api/v1/nodes"] = Reply(body={"kind": "NodeList", "items": []})
+    return fake
+
+
+def test_capture_gives_the_file_a_name(tmp_path: Path, empty, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ("capture", f"--server={fake.url}", "--node-access=none", "--timeout=5s")
+    words = ("capture", f"--server={empty.url}", "--node-access=none", "--timeout=5s")
     done = run(*words)
     [file] = tmp_path.iterdir()
     assert re.fullmatch(r"capture-\d{8}-\d{6}\.zip", file.name)
     assert done.stderr.endswith(f"Read it with: kubectl ebpfnet path … --from {file.name}\n")
 
 
-def test_the_old_name_of_the_flag_works_and_says_so(tmp_path: Path, fake):
+def test_the_old_name_of_the_flag_works_and_says_so(tmp_path: Path, empty):
     file = tmp_path / "case.zip"
-    done = run("capture", "-f", str(file), f"--server={fake.url}", "--node-access=none")
+    done = run("capture", "-f", str(file), f"--server={empty.url}", "--node-access=none")
     assert done.returncode == 0
     assert done.stderr.startswith("Flag --file has been deprecated, use -o: in kubectl -f is an i")
     assert file.exists()
 
 
-def test_capture_to_stdout_is_read_from_stdin(tmp_path: Path, fake):
-    ask = f"kubectl-ebpfnet capture -o - --server={fake.url} --node-access=none --timeout=5s"
+def test_capture_to_stdout_is_read_from_stdin(tmp_path: Path, empty):
+    ask = f"kubectl-ebpfnet capture -o - --server={empty.url} --node-access=none --timeout=5s"
     read = "kubectl-ebpfnet doctor --from - -o json"
     done = run_process("-c", f"{ask} | {read}", program=("sh",), env={"TMPDIR": str(tmp_path)})
     assert json.loads(done.stdout)["schema"] == "ebpfnet.dev/doctor/v1"

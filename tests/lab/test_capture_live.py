@@ -22,7 +22,7 @@ PLAIN = "e2e-environment-value-77aa"
 def test_capture_answers_as_the_cluster_did(our_lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "x.zip"
     our_lab.run("client", *FETCH, "-o", "/dev/null", f"http://{WORLD_ADDRESS}/")
-    done = our_lab.kubectl("ebpfnet", "capture", "-f", str(file), "pod/client", "--to", "svc/web")
+    done = our_lab.kubectl("ebpfnet", "capture", "-o", str(file), "pod/client", "--to", "svc/web")
     assert done.returncode == 0, done.stderr
     for to in (WORLD, f"{WORLD_ADDRESS}:4242", "pod/bare:8080", "svc/web", "svc/nobackend"):
         live, kept = (
@@ -73,7 +73,7 @@ def keeper(our_lab: Lab) -> Iterator[str]:
 
 def test_no_secret_and_no_environment_is_in_it(our_lab: Lab, keeper: str, tmp_path: Path) -> None:
     file = tmp_path / "x.zip"
-    done = our_lab.kubectl("ebpfnet", "capture", "-f", str(file), f"pod/{keeper}", "pod/client")
+    done = our_lab.kubectl("ebpfnet", "capture", "-o", str(file), f"pod/{keeper}", "pod/client")
     assert done.returncode == 0, done.stderr
     text = everything(file)
     assert keeper.encode() in text, "what is looked for in the file can be found in it"
@@ -83,7 +83,7 @@ def test_no_secret_and_no_environment_is_in_it(our_lab: Lab, keeper: str, tmp_pa
 
 def test_redacted_capture(our_lab: Lab, keeper: str, tmp_path: Path) -> None:
     file = tmp_path / "x.zip"
-    done = our_lab.kubectl("ebpfnet", "capture", "-f", str(file), "--redact", f"pod/{keeper}")
+    done = our_lab.kubectl("ebpfnet", "capture", "-o", str(file), "--redact", f"pod/{keeper}")
     assert done.returncode == 0, done.stderr
     text = everything(file)
     mine = policy.endpoint("default", keeper)

@@ -131,7 +131,7 @@ def test_a_capture_by_node_pods_is_explained_as_the_cluster_is(
     our_lab: Lab, by_pod: Callable[..., Answer], tmp_path: Path
 ) -> None:
     file = str(tmp_path / "case.zip")
-    words = ("ebpfnet", "capture", "-f", file, "pod/client", "pod/client2", "--node-access", "pod")
+    words = ("ebpfnet", "capture", "-o", file, "pod/client", "pod/client2", "--node-access", "pod")
     done = our_lab.kubectl(*words)
     assert done.returncode == 0, done.stderr
     stored = path(our_lab, "pod/client", "pod/client2:80", "--from", file)

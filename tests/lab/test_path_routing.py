@@ -36,7 +36,7 @@ def from_capture(lab: Lab, victim: str, to: str, *words: str) -> Answer:
     """What `path` says from a capture of the pod that is made now."""
     with TemporaryDirectory() as folder:
         file = f"{folder}/x.zip"
-        done = lab.ebpfnet("capture", "-f", file, f"pod/{victim}", *words)
+        done = lab.ebpfnet("capture", "-o", file, f"pod/{victim}", *words)
         assert done.returncode == 0, done.stderr
         return path(lab, victim, to, "--from", file)
 

@@ -138,7 +138,7 @@ def test_a_third_node_on_the_way_back(our_lab: Lab, ends: Ends, tmp_path: Path) 
     with made(ends, added(1, "route {mine} via 172.30.0.13 dev eth0")):
         assert not answers(ends, WEB)
         live = asked(our_lab, ends, WEB)
-        done = our_lab.ebpfnet("capture", "-f", file, f"pod/{CLIENT}", "node/node3", *to)
+        done = our_lab.ebpfnet("capture", "-o", file, f"pod/{CLIENT}", "node/node3", *to)
         lost = asked(our_lab, ends, WEB, "--from", file)
         with made(ends, accepts):
             assert answers(ends, WEB)

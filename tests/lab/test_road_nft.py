@@ -72,7 +72,7 @@ def test_a_set_that_drops_before_connection_tracking(
         assert not reaches(our_lab, victim)  # long enough to be newer than what was answered
         answer = asked()
         by_agent = path(our_lab, f"pod/{victim}", WORLD, "--node-access", "agent")
-        words = ("-f", file, f"pod/{victim}", "--to", WORLD_ADDRESS, "--node-access", "pod")
+        words = ("-o", file, f"pod/{victim}", "--to", WORLD_ADDRESS, "--node-access", "pod")
         assert our_lab.ebpfnet("capture", *words).returncode == 0
     captured = path(our_lab, f"pod/{victim}", WORLD, "--from", file)
     for each in (answer, captured):

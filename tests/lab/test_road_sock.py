@@ -230,7 +230,7 @@ def test_a_capture_has_the_sockets_of_its_destination(
     our_lab: Lab, asked: Asked, tmp_path: Path
 ) -> None:
     file, to = str(tmp_path / "case.zip"), f"pod/{asked.server}"
-    done = our_lab.ebpfnet("capture", "-f", file, "pod/client", "--to", to, *BY_AGENT)
+    done = our_lab.ebpfnet("capture", "-o", file, "pod/client", "--to", to, *BY_AGENT)
     assert done.returncode == 0, done.stderr
     stored = path(our_lab, "pod/client", f"{to}:{LOOPBACK}", "--from", file)
     refused(stored, f"listens on 127.0.0.1:{LOOPBACK} only")
