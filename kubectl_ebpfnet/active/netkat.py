@@ -7,7 +7,6 @@ netkat itself runs in the node pod (docs/netkat.md); its streams are framed
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.cluster.client.api import Api
 from kubectl_ebpfnet.cluster.client.session import Session
@@ -22,6 +21,7 @@ from kubectl_ebpfnet.collect.ask.node_access import NodeAnswerers
 from kubectl_ebpfnet.collect.ask.node_pod import NodePodExec
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, ExecError, Forbidden
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.protocol.frames import OPTION
 from kubectl_ebpfnet.model.protocol.questions import PROGRAM

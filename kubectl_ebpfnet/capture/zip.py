@@ -18,13 +18,13 @@ import zipfile
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from kubectl_ebpfnet.capture import record as record_form
 from kubectl_ebpfnet.capture.record import Allowance
 from kubectl_ebpfnet.errors import BundleError, ParseError
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import READ_LIMIT, Output, Record
 
 INDEX = "bundle.json"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from kubectl_ebpfnet.cli.destinations import PROTOCOLS, Destination
@@ -17,6 +16,7 @@ from kubectl_ebpfnet.cli.object_words import checked_name, shown, split
 from kubectl_ebpfnet.cli.senders import Source, via
 from kubectl_ebpfnet.cli.senders import source as source
 from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, TCP, protocol_name
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter
 from kubectl_ebpfnet.model.request import PathRequest

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kubectl_ebpfnet.cli.arguments import duration
 from kubectl_ebpfnet.cli.kubectl_flags import CONNECTION
 from kubectl_ebpfnet.cli.terminal import log_line
 from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.model.dataclass import dataclass
 
 if TYPE_CHECKING:
     from kubectl_ebpfnet.cluster.client.access import ConnectionOptions

@@ -7,10 +7,11 @@ rest in `kubectl ebpfnet options`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
+
+from kubectl_ebpfnet.model.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,13 @@ port's name is sent as its number, since the image has no /etc/services.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kubectl_ebpfnet.cli import arguments
 from kubectl_ebpfnet.cli.flags import NODES
 from kubectl_ebpfnet.cli.kubectl_flags import takes_value
 from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.netkat import request as netkat
 from kubectl_ebpfnet.model.netkat.request import Request
 from kubectl_ebpfnet.model.protocol.frames import PCAP_FD

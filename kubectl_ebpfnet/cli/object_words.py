@@ -7,9 +7,9 @@ Types and their short names are kubectl's (`kubectl api-resources`). Names: Kube
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.model.dataclass import dataclass
 
 _TYPES = {
     "pod": ("pod", "po", "pods"),

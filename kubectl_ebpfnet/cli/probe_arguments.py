@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.cli import arguments
@@ -12,6 +11,7 @@ from kubectl_ebpfnet.cli.flags import GlobalFlags
 from kubectl_ebpfnet.cli.sources import connect
 from kubectl_ebpfnet.cli.terminal import Progress
 from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import TCP, UDP
 from kubectl_ebpfnet.model.probe import Judgement, ProbeRequest
 

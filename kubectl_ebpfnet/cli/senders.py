@@ -4,11 +4,11 @@ client outside of the cluster, without I/O.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
 from kubectl_ebpfnet.cli.object_words import WORKLOADS, checked_name, is_name, shown, split
 from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Address
 
 _SOURCE_EXAMPLE = (

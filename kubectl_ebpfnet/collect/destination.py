@@ -6,7 +6,7 @@ Field selectors: Kubernetes docs, "Field Selectors" (`status.podIP` of pods).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from kubectl_ebpfnet.cluster.client.api import CORE
 from kubectl_ebpfnet.cluster.resolve import find_node, find_pod, find_service, selector_text
 from kubectl_ebpfnet.collect.ask.api import RecordingApi
 from kubectl_ebpfnet.errors import ClusterError
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kube import Node, Pod, Service
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.request import PathRequest

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from kubectl_ebpfnet.collect.ask.answerer import Answerer
@@ -21,6 +21,7 @@ from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.explain.path.names import cluster_names, look_up
 from kubectl_ebpfnet.explain.path.resolver import NameAnswer, NameSources, resolver_config
 from kubectl_ebpfnet.model.catalogue import NAME_LOOKUP, NSLOOKUP
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.fact import Need
 from kubectl_ebpfnet.model.kube import Pod, Service

@@ -7,7 +7,7 @@ The API server's records choose the nodes, by the rule that explains them too
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from kubectl_ebpfnet.cluster.agents import NAMESPACES
@@ -26,6 +26,7 @@ from kubectl_ebpfnet.errors import ClusterError
 from kubectl_ebpfnet.explain.path.entrance import lease_of, service_outside, ways_in
 from kubectl_ebpfnet.explain.path.sender import check_outside
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Record, bundle_of
 from kubectl_ebpfnet.model.kube import Node, Pod, Service
 from kubectl_ebpfnet.model.net import Address

@@ -4,7 +4,7 @@ about the flows and the packets that it is about.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kubectl_ebpfnet.collect.ask.question import NEWEST, Question
 from kubectl_ebpfnet.model.catalogue import (
@@ -15,6 +15,7 @@ from kubectl_ebpfnet.model.catalogue import (
     packet_words,
     snat_words,
 )
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Place, PlaceKind
 from kubectl_ebpfnet.model.fact import NOBODY, Need
 from kubectl_ebpfnet.model.net import Address

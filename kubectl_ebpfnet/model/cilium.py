@@ -7,8 +7,9 @@ entries of tables that are read line by line have none (explain/views/answer.py,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.net import Address, Flow, Network, has_ports
 

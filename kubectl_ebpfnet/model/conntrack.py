@@ -5,8 +5,7 @@ Source: Linux net/netfilter/nf_conntrack_standalone.c (ct_seq_show), conntrack(8
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Flow
 
 

@@ -6,10 +6,11 @@ the words of SelfSubjectAccessReview (Kubernetes API reference, authorization.k8
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from kubectl_ebpfnet.model.cilium import DatapathConfig
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kernel import KernelFacts
 from kubectl_ebpfnet.model.path import Evidence
 

@@ -6,8 +6,9 @@ pkg/k8s/apis/cilium.io/v2alpha1/cenp_types.go (CiliumEgressNATPolicy); pkg/egres
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.model.policy import Selector

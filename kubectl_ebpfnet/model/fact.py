@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Flag, auto
 from typing import Generic, TypeVar
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import PlaceKind
 from kubectl_ebpfnet.model.protocol.questions import HOST_PROGRAMS, node_argv
 

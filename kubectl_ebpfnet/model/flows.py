@@ -5,8 +5,7 @@ JSON: docs/json.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.path import TrackedFlow
 
 SCHEMA = "ebpfnet.dev/flows/v1"

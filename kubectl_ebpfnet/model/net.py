@@ -5,8 +5,10 @@ Protocol numbers are IANA's (https://www.iana.org/assignments/protocol-numbers).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from kubectl_ebpfnet.model.dataclass import dataclass
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

@@ -6,9 +6,10 @@ Sources: nft(8), libnftables-json(5).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.netfilter import NetfilterRule
 from kubectl_ebpfnet.model.nft_text import statement_text

@@ -10,9 +10,9 @@ KEP-1669 (terminating endpoints), KEP-1860 (ipMode), KEP-3458 (which nodes a loa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import TCP, Address, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import Evidence, Finding
 

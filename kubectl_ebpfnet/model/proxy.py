@@ -5,9 +5,10 @@ Sources: Cilium api/v1/models (ProxyStatus, EndpointPolicy, DNSLookup), pkg/poli
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.net import Address
 

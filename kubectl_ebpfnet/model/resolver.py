@@ -5,9 +5,10 @@ Sources: resolv.conf(5), hosts(5), nsswitch.conf(5); musl's src/network/resolvco
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import NOWHERE, Span
 from kubectl_ebpfnet.model.net import Address
 

@@ -18,10 +18,11 @@ src/conntrack/snprintf_default.c, conntrack(8). Verified with Linux 6.18 and con
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, Address, Flow
 from kubectl_ebpfnet.parse._text import address, decode, integer, port, quoted
 

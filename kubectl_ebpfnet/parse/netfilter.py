@@ -13,10 +13,11 @@ iptables-extensions(8). Verified with iptables 1.8.9 (nf_tables).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.net import protocol_name
 from kubectl_ebpfnet.model.netfilter import (

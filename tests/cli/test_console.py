@@ -285,8 +285,8 @@ print(*[name for name in names if name in sys.modules], file=sys.stderr)
 @pytest.mark.parametrize(
     ("words", "allowed"),
     [
-        ("--help", set()),
-        ("", set()),
+        ("--help", {"kubectl_ebpfnet.model"}),
+        ("", {"kubectl_ebpfnet.model"}),
         ("version", {"kubectl_ebpfnet.model"}),
         ("path --help", {"kubectl_ebpfnet.model", "kubectl_ebpfnet.render"}),
         ("path x", {"kubectl_ebpfnet.model", "kubectl_ebpfnet.render"}),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from kubectl_ebpfnet.cluster.client.api import CORE, Api, Object
@@ -19,6 +18,7 @@ from kubectl_ebpfnet.cluster.nodepods.leftovers import delete
 from kubectl_ebpfnet.cluster.nodepods.manifest import NodePodOptions, Run, object_metadata
 from kubectl_ebpfnet.cluster.signals import DeferredSignals
 from kubectl_ebpfnet.errors import ClusterError
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.parse import kube
 
 POLICIES = ("Local", "Cluster")

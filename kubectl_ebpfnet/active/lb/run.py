@@ -12,7 +12,7 @@ The cluster is not changed, except for the namespace of the run, which is remove
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from kubectl_ebpfnet.active.lb.attempts import (
     SentAttempt,
@@ -45,6 +45,7 @@ from kubectl_ebpfnet.explain.lb import targets
 from kubectl_ebpfnet.explain.lb.judge import judge
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.catalogue import COUNTERS
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Bundle, Record, bundle_of, node_place
 from kubectl_ebpfnet.model.fact import Need
 from kubectl_ebpfnet.model.kube import Node, Service

@@ -15,7 +15,6 @@ import dataclasses
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from kubectl_ebpfnet.capture.redact.addresses import AddressMap
@@ -23,6 +22,7 @@ from kubectl_ebpfnet.capture.redact.names import COMMON, names_of
 from kubectl_ebpfnet.capture.redact.words import KEY, in_keys, pattern, protected_pattern
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import untrusted
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Bundle, Output, Place, Record, bundle_of
 from kubectl_ebpfnet.model.net import Address
 

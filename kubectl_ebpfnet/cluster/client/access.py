@@ -9,11 +9,12 @@ import base64
 import binascii
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from kubectl_ebpfnet.errors import KubeconfigError
+from kubectl_ebpfnet.model.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.errors import (
     ApiError,
@@ -22,6 +21,7 @@ from kubectl_ebpfnet.errors import (
     ParseError,
     Unauthorized,
 )
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.untrusted import json_value
 
 _PATH = re.compile(

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
 from kubectl_ebpfnet.cluster.client.access import Access, ConnectionOptions, Entry, read_file
 from kubectl_ebpfnet.errors import KubeconfigError, UsageError
+from kubectl_ebpfnet.model.dataclass import dataclass
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where the kubelet mounts a pod's token, CA and namespace."""

@@ -13,7 +13,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
@@ -29,6 +28,7 @@ from kubectl_ebpfnet.cluster.client.transport import (
     tls_context,
 )
 from kubectl_ebpfnet.errors import ApiError, ApiUnreachable, KubeconfigError, ParseError
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.untrusted import integer
 
 if TYPE_CHECKING:

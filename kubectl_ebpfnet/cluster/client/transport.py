@@ -11,13 +11,13 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from kubectl_ebpfnet.cluster.client.access import Entry
 from kubectl_ebpfnet.cluster.client.library import narrow_imports
 from kubectl_ebpfnet.errors import KubeconfigError
+from kubectl_ebpfnet.model.dataclass import dataclass
 
 if TYPE_CHECKING:
     from kubernetes.client.rest import RESTClientObject

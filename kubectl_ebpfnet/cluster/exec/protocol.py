@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kubectl_ebpfnet.errors import ExecError, ParseError
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.untrusted import integer, json_value
 
 V5 = "v5.channel.k8s.io"

@@ -22,13 +22,13 @@ import ssl
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kubectl_ebpfnet.cluster.client.session import CONNECT_SECONDS
 from kubectl_ebpfnet.cluster.exec.connection import Outgoing, binary_frame
 from kubectl_ebpfnet.cluster.exec.protocol import Channels
 from kubectl_ebpfnet.errors import ExecError, ExecTimeout
+from kubectl_ebpfnet.model.dataclass import dataclass
 
 _CLOSE_GRACE_SECONDS = 1.0  # from the status, or the last byte of output after it, to the close
 _PARTING_SECONDS = 1.0

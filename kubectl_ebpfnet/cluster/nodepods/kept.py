@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from kubectl_ebpfnet import __version__
@@ -14,6 +13,7 @@ from kubectl_ebpfnet.cluster.nodepods.manifest import CONTAINER, EXPIRES, KEEP, 
 from kubectl_ebpfnet.cluster.nodepods.status import has_ended, is_running
 from kubectl_ebpfnet.errors import ClusterError, Forbidden, NotFound
 from kubectl_ebpfnet.model import json_members as js
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.parse import kube
 

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Iterable
 from concurrent.futures import wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -29,6 +29,7 @@ from kubectl_ebpfnet.cluster.nodepods.status import has_ended
 from kubectl_ebpfnet.cluster.pool import Pool
 from kubectl_ebpfnet.errors import ApiUnreachable, ClusterError, Forbidden, NotFound, ParseError
 from kubectl_ebpfnet.model import json_members as js
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.untrusted import integer, moment
 from kubectl_ebpfnet.parse import kube
 

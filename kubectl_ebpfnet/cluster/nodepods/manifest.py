@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +21,7 @@ from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.cluster.client.api import CORE
 from kubectl_ebpfnet.errors import ClusterError, UsageError
 from kubectl_ebpfnet.model import json_members
+from kubectl_ebpfnet.model.dataclass import dataclass
 
 Manifest = dict[str, Any]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from kubectl_ebpfnet.cluster.nodepods.manifest import NodePodOptions
+from kubectl_ebpfnet.model.dataclass import dataclass
 
 
 class Mode(StrEnum):

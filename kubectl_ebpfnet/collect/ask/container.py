@@ -8,7 +8,6 @@ half a second for a pod's five questions. A missing program is a record too.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import urlencode
 
@@ -34,6 +33,7 @@ from kubectl_ebpfnet.errors import (
     Forbidden,
 )
 from kubectl_ebpfnet.model.catalogue import TC_FILTERS
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Place, Record, now
 
 COMMAND_SECONDS = 20

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.capture.spool import Spool
 from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.unasked import unavailable_record
 from kubectl_ebpfnet.collect.deadline import Deadline
 from kubectl_ebpfnet.model.catalogue import RESOLVE
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import CLIENT, InMemory, Place, Record, now
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from errno import ENOBUFS
 
 from kubectl_ebpfnet.capture.spool import Spool, StderrSpool
@@ -15,6 +14,7 @@ from kubectl_ebpfnet.collect.ask.question import Question
 from kubectl_ebpfnet.collect.ask.script import ALL_LINES, HANG_SECONDS
 from kubectl_ebpfnet.collect.ask.unasked import AGENT_HANGS
 from kubectl_ebpfnet.model.catalogue import TC_FILTERS
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import InMemory, LineCounts, Output, Record
 
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)

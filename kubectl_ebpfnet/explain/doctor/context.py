@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.doctor import CiliumFound, Connection, Right
 from kubectl_ebpfnet.model.evidence import Place, Record
 from kubectl_ebpfnet.model.kube import Node, Pod

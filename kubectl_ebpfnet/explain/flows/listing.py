@@ -8,7 +8,7 @@ joins are those of match.py, made by dictionaries since a node may have 100,000 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from kubectl_ebpfnet.explain.flows.join import Join
@@ -20,6 +20,7 @@ from kubectl_ebpfnet.explain.views.placed_pod import placed_pod
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.flows import FlowList

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from kubectl_ebpfnet.explain.flows.join import Join, first_begun
@@ -19,6 +19,7 @@ from kubectl_ebpfnet.explain.views.node import NodeView, expanded
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry
 from kubectl_ebpfnet.model.conntrack import ConntrackEntry
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.net import ACK, FIN, RST, TCP, Address, Flow

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kubectl_ebpfnet.explain.kernel.marks import NO_MARK, Mark
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Address, Flow
 from kubectl_ebpfnet.model.nft import AnyRule
 

@@ -9,10 +9,10 @@ or every port of a bond or a bridge is (Linux net/core/link_watch.c, rfc2863_pol
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kernel import Link
 
 _UPON_ANOTHER = ("vlan", "macvlan", "ipvlan", "macsec")

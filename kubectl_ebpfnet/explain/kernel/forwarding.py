@@ -11,12 +11,13 @@ net/core/filter.c (bpf_ipv4_fib_lookup); Documentation/networking/ip-sysctl.rst.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel.routing import Decision, RoutingTables, decide
 from kubectl_ebpfnet.explain.kernel.rule_match import RoutedPacket
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kernel import FibAnswer
 
 _STRICT, _LOOSE = 1, 2

@@ -7,7 +7,6 @@ filter instead of one of nat (KUBE-SERVICES, KUBE-EXTERNAL-SERVICES).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.kernel import netfilter
 from kubectl_ebpfnet.explain.kernel.context import Context
@@ -18,6 +17,7 @@ from kubectl_ebpfnet.explain.kernel.kube_proxy import (
     SERVICES,
 )
 from kubectl_ebpfnet.explain.kernel.rule_matches import matches
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Flow, protocol_name
 from kubectl_ebpfnet.model.netfilter import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.nft import AnyRule

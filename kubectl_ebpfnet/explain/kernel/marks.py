@@ -5,9 +5,8 @@ Sources: Linux net/netfilter/xt_mark.c and xt_connmark.c; iptables-extensions(8)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.netfilter import NetfilterRule
 from kubectl_ebpfnet.model.untrusted import integer
 

@@ -11,12 +11,11 @@ no MTU).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.netns import PodNetns
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kernel import Link, Route
 from kubectl_ebpfnet.model.path import Evidence, Larger, Packet
 

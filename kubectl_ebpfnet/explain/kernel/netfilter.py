@@ -8,13 +8,14 @@ that must have matched for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import reduce
 
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.hop_limit import HOP_LIMITS, IN_DOUBT, suffices_after_target
 from kubectl_ebpfnet.explain.kernel.marks import NOT_KNOWN, marked
 from kubectl_ebpfnet.explain.kernel.rule_matches import matches, undecided
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import has_ports
 from kubectl_ebpfnet.model.netfilter import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.nft import AnyRule

@@ -11,7 +11,7 @@ nft_nat.c, nft_masq.c, nft_redir.c; nft(8), "VERDICT STATEMENTS".
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from kubectl_ebpfnet.explain.kernel.context import Context
@@ -29,6 +29,7 @@ from kubectl_ebpfnet.explain.kernel.netfilter import (
 from kubectl_ebpfnet.explain.kernel.nft_matches import equals, holds
 from kubectl_ebpfnet.explain.kernel.nft_values import MISSING, value_of
 from kubectl_ebpfnet.model import json_members as members
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import endpoint_text
 from kubectl_ebpfnet.model.nft import Expression, NftChain, NftRule, NftRuleset
 

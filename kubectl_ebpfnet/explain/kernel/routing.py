@@ -12,10 +12,11 @@ A route's scope does not narrow the look-up of a packet, whose own scope is `glo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_network
 
 from kubectl_ebpfnet.explain.kernel.rule_match import RoutedPacket, rule_text, selects
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kernel import FibAnswer, Neighbour, Route, Rule
 from kubectl_ebpfnet.model.net import UDP, Address
 

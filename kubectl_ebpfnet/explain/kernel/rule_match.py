@@ -7,8 +7,8 @@ drivers/net/vrf.c; ip-rule(8). A packet of the namespace itself comes in by `lo`
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kernel import Rule
 from kubectl_ebpfnet.model.net import Address, Network, protocol_name, within
 

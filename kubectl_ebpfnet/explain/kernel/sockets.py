@@ -12,9 +12,10 @@ net/ipv6/inet6_hashtables.c and udp.c; ipv6(7).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_address
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kernel import Listener
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
 

@@ -7,8 +7,6 @@ disagree the tables are believed. Modes: Cilium's `bpf-lb-mode`; of one Service 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kubectl_ebpfnet.explain.kernel import kube_proxy
 from kubectl_ebpfnet.explain.kernel.kube_proxy import ServiceOutcome
 from kubectl_ebpfnet.explain.views import cite
@@ -16,6 +14,7 @@ from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Frontend
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import matching_lines
 from kubectl_ebpfnet.model.kube import Service
 from kubectl_ebpfnet.model.net import Address, Flow, protocol_name

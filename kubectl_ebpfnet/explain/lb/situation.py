@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.lb.datapath import CILIUM, Balancer
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kube import Node, Pod, Service, ServiceEndpoint
 from kubectl_ebpfnet.model.probe import Endpoints, How, ProbeTarget
 

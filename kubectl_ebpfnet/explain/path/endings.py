@@ -5,9 +5,9 @@ What was undecided on the way stands beside the end; verdict.py weighs both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.path import Decides, Direction, Drop, Finding, Fix
 
 

@@ -9,11 +9,10 @@ finds no local endpoint (Kubernetes docs, "Create an External Load Balancer").
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kubectl_ebpfnet.errors import NotFound
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.in_capture import like
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import API, PlaceKind
 from kubectl_ebpfnet.model.kube import Service
 from kubectl_ebpfnet.model.net import Address

@@ -7,12 +7,12 @@ sock4_skip_xlate).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model.cilium import HOST, REMOTE_NODE, Frontend
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import TCP, UDP, Address
 
 _NODES = frozenset({HOST, REMOTE_NODE, 7})

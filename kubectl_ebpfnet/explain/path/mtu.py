@@ -6,11 +6,11 @@ The way back is that of the answer's own walk.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.kernel.mtu import Limit, Sender
 from kubectl_ebpfnet.explain.path.endings import Arrived
 from kubectl_ebpfnet.explain.path.state import PathBuilder
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import Finding, Larger, PathMtu, Severity
 

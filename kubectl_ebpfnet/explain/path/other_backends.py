@@ -8,13 +8,14 @@ undecided, and the backends that lose it are named.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path import agent_behind
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.endings import Arrived, Dropped, Undecided
 from kubectl_ebpfnet.explain.path.reply import lost
 from kubectl_ebpfnet.explain.path.state import PathBuilder
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.path import Decides, Evidence, Finding, Fix, Severity
 
 MOST = 16

@@ -13,10 +13,10 @@ undecided where the entry would change it, and only there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import ip_network
 
 from kubectl_ebpfnet.model.cilium import RESERVED_IDENTITIES, PolicyEntry
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Address, has_ports, protocol_name
 
 WORLD_IDENTITIES = frozenset({2, 9, 10})

@@ -8,12 +8,13 @@ Kubelet: pkg/kubelet/network/dns/dns.go.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.views import records
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.kube import Pod, Service, ServiceEndpoint

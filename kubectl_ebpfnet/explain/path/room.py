@@ -8,12 +8,12 @@ decides without it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.views import room
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.explain.views.room import Room
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import TCP
 from kubectl_ebpfnet.model.path import Decides, Fix, HopKind, HopPlace, Severity
 from kubectl_ebpfnet.model.room import Table

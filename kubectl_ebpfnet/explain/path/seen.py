@@ -8,12 +8,13 @@ through the node's netfilter. Only a packet that was let through is reported the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path.endings import Dropped
 from kubectl_ebpfnet.explain.path.sightings import Sighting, newest_first, seconds, sightings
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.model.cilium import MonitorEvent
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.path import (
     NOW,
     Direction,

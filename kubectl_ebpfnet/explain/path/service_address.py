@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import ip_address
 
 from kubectl_ebpfnet.explain.path import backends as kinds
 from kubectl_ebpfnet.explain.path.backends import Place
 from kubectl_ebpfnet.model.cilium import Backend
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kube import Service, ServiceEndpoint, ServicePort
 from kubectl_ebpfnet.model.net import Address, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import Evidence

@@ -10,7 +10,7 @@ bpf/lib/trace.h (observation points), bpf/lib/drop.h; cilium-facts 2.12, 2.13.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kubectl_ebpfnet.explain.path.state import PathBuilder
@@ -18,6 +18,7 @@ from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import MonitorEvent
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Record
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
 from kubectl_ebpfnet.model.path import Evidence

@@ -10,13 +10,13 @@ collected, whether the connection lives or not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.path.presumed import Look
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder, Where
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView, expanded
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Record, matching_lines
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text, has_ports, protocol_name
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, HopKind, Severity, State

@@ -7,12 +7,12 @@ RFC 3927 2.6.2 (no router forwards link-local); KEP-1880 (ServiceCIDR).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address
 
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import API
 from kubectl_ebpfnet.model.net import TCP, Address
 from kubectl_ebpfnet.model.path import Finding, Fix, Severity

@@ -6,7 +6,7 @@ and returns the next `PacketState`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -23,6 +23,7 @@ from kubectl_ebpfnet.explain.path.walk_log import WalkLog
 from kubectl_ebpfnet.explain.path.wrong_port import Remedy
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model.cilium import Backend, Endpoint
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.kernel import Route
 from kubectl_ebpfnet.model.net import Address

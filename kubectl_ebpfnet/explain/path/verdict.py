@@ -8,7 +8,7 @@ read later than the answer came.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kubectl_ebpfnet.explain.flows.between import lost_between, nat_entry_of
 from kubectl_ebpfnet.explain.path import host_ports
@@ -17,6 +17,7 @@ from kubectl_ebpfnet.explain.path.remedy import how_to_get, wants_port
 from kubectl_ebpfnet.explain.path.reply import lost
 from kubectl_ebpfnet.explain.path.state import PathBuilder
 from kubectl_ebpfnet.explain.path.wrong_port import Unmet, remedy
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import TCP, endpoint_text, protocol_name
 from kubectl_ebpfnet.model.path import (
     Attempt,

@@ -6,7 +6,7 @@ here, and render/ shows it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kubectl_ebpfnet.explain.path.endings import (
     Dropped,
@@ -14,6 +14,7 @@ from kubectl_ebpfnet.explain.path.endings import (
     Stopped,
     Undecided,
 )
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.path import (
     Contradiction,
     Decides,

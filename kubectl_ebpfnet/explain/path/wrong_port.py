@@ -7,11 +7,11 @@ declare, and those at which its processes listen.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from kubectl_ebpfnet.explain.kernel import sockets as kernel
 from kubectl_ebpfnet.explain.path.service_address import ServiceAddress
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kernel import Listener
 from kubectl_ebpfnet.model.kube import Pod
 from kubectl_ebpfnet.model.net import Flow, endpoint_text, protocol_name

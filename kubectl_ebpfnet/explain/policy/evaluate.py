@@ -12,10 +12,11 @@ mergeEgress; distillery: AllowLocalhost).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kubectl_ebpfnet.explain.policy.party import NO, YES, Hit, Party, all_of, selects
 from kubectl_ebpfnet.explain.policy.peers import Surroundings, holds
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kube import ContainerPort
 from kubectl_ebpfnet.model.net import SCTP, TCP, UDP, has_ports
 from kubectl_ebpfnet.model.policy import Policy, PolicyPort, PolicyRule, PolicySpec

@@ -9,9 +9,9 @@ apimachinery (NotIn and DoesNotExist match where the label is missing).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kube import ContainerPort
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.policy import Requirement, Selector

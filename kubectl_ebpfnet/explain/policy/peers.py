@@ -8,9 +8,9 @@ select what is outside of the cluster alone: pods and nodes have identities of t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.policy.party import NO, YES, Hit, Party, all_of, any_of, selects
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.policy import CidrGroup, CidrPeer, Peers, ServicePeer
 

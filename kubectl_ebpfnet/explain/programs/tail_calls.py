@@ -9,11 +9,11 @@ some, has an empty map. (Names and sharing as in Cilium 1.10 to 1.20: 1.9 has no
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kernel import Program
 from kubectl_ebpfnet.model.path import Evidence
 

@@ -9,9 +9,9 @@ counts every packet that the stack forwards for them, and nf_conntrack tracks it
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.model.cilium import DatapathConfig
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.netfilter import NetfilterRule, Ruleset
 from kubectl_ebpfnet.model.path import Evidence
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
@@ -15,6 +14,7 @@ from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.answer import Answer, FactLine
 from kubectl_ebpfnet.model.catalogue import best_record
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import LIVE, Bundle, Place, Record, matching_lines
 from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.parse import node_side

@@ -12,9 +12,10 @@ connecting does. Each import here delays netkat's start on the node.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kubectl_ebpfnet.errors import UsageError
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.netkat import values
 
 USAGE = """\

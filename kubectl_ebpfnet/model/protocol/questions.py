@@ -24,8 +24,8 @@ no end on exec's v4 protocol.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Address, Flow, has_ports
 
 PROTOCOL = 1

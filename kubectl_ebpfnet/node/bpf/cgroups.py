@@ -12,10 +12,10 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.protocol.questions import PodNamespace
 from kubectl_ebpfnet.node.bpf import syscall
 from kubectl_ebpfnet.node.host import mounts, netns

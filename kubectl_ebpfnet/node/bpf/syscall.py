@@ -14,10 +14,10 @@ import os
 import platform
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
+from kubectl_ebpfnet.model.dataclass import dataclass
 
 # enum bpf_cmd
 MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_GET_NEXT_KEY = 0, 1, 2, 4

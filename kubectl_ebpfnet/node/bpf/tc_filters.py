@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import errno
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from pyroute2.netlink.rtnl import RTM_GETQDISC, RTM_GETTFILTER
 
 from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.node.netlink.rtnetlink import dump, text
 
 _PARENTS = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}  # TC_H_MIN_INGRESS, TC_H_MIN_EGRESS

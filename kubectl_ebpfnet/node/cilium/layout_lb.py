@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.model.cilium import Backend
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.node.cilium.layout_tuple import address, port
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Set
-from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_network
 
 from kubectl_ebpfnet.errors import KernelError
@@ -18,6 +17,7 @@ from kubectl_ebpfnet.model.cilium import (
     LocalEndpoint,
     PolicyEntry,
 )
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.node.cilium.layout_tuple import address, family_address, port
 

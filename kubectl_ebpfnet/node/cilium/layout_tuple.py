@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
 
 from kubectl_ebpfnet.errors import KernelError
 from kubectl_ebpfnet.model.cilium import CtEntry, NatEntry, ct_flow
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import ICMP, ICMPV6, Address, Flow, has_ports
 
 T = TypeVar("T")

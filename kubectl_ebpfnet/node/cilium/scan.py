@@ -11,12 +11,13 @@ from __future__ import annotations
 import heapq
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
 from kubectl_ebpfnet.errors import Unsupported
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import TCP, has_ports
 from kubectl_ebpfnet.model.protocol.questions import FlowFilter, LeftOut
 from kubectl_ebpfnet.node.bpf.syscall import Map

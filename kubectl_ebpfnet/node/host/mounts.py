@@ -6,10 +6,10 @@ Source: proc_pid_mountinfo(5).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.dataclass import dataclass
 
 _OWN = (Path("/proc/self/mountinfo"), "")
 _FIRST = (Path("/proc/1/mountinfo"), "/proc/1/root")

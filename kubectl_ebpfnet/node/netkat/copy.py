@@ -18,10 +18,10 @@ import termios
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.dataclass import dataclass
 
 _STREAM_BYTES = 1 << 18
 _PIPE_BYTES = 1 << 20

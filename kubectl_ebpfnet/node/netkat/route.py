@@ -9,12 +9,12 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE
 
 from kubectl_ebpfnet.errors import KernelError, Unsupported
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.netkat.request import Request
 from kubectl_ebpfnet.node.netkat.changes import family
 from kubectl_ebpfnet.node.netlink.rtnetlink import dump, get, text

@@ -11,9 +11,9 @@ import contextlib
 import ipaddress
 import os
 import socket
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.netkat.request import Request
 from kubectl_ebpfnet.node.bpf import assembler
 from kubectl_ebpfnet.node.bpf.load import create_array, load_classifier

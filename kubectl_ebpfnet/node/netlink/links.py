@@ -7,11 +7,11 @@ ip/ipaddress.c (print_linkinfo), iplink_vxlan.c, iplink_geneve.c, iplink_xdp.c.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from pyroute2.netlink.rtnl import RTM_GETLINK
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.kernel import Link
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest
 from kubectl_ebpfnet.node.netlink.names import device, names

@@ -18,12 +18,13 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import ip_address, ip_network
 
 from pyroute2.netlink.rtnl import RTM_GETLINK
 
 from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.encryption import WireGuardDevice, WireGuardPeer
 from kubectl_ebpfnet.model.net import Address, Network
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest

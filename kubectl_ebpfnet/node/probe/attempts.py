@@ -14,10 +14,11 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kubectl_ebpfnet.errors import KernelError
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.netkat import request as netkat
 from kubectl_ebpfnet.model.netkat.attempt import ConnectAttempt
 from kubectl_ebpfnet.model.protocol.questions import NodeRequest

@@ -10,7 +10,8 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-from dataclasses import dataclass
+
+from kubectl_ebpfnet.model.dataclass import dataclass
 
 _IP_RECVERR, _IPV6_RECVERR = 11, 25
 _ERROR = struct.Struct("=IBBBxII")  # struct sock_extended_err

@@ -9,12 +9,13 @@ Up to 1.14 the rows of a frontend stand under its address, and the protocol is n
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from kubectl_ebpfnet.errors import ParseError
 from kubectl_ebpfnet.model import json_members as js
 from kubectl_ebpfnet.model.cilium import Backend, Frontend
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.net import Address, protocol_number
 from kubectl_ebpfnet.parse import _json

@@ -5,9 +5,8 @@ Source: Cilium pkg/tuple.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kubectl_ebpfnet.errors import ParseError
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Address, protocol_number
 from kubectl_ebpfnet.parse._text import address, integer, quoted
 

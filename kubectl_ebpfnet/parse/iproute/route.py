@@ -10,9 +10,10 @@ get the table `main`, and the caller has to correct it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Span
 from kubectl_ebpfnet.model.kernel import Route
 from kubectl_ebpfnet.model.net import Address, Network

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
 from kubectl_ebpfnet.model.catalogue import NF_CONNTRACK
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.doctor import (
     COMMANDS,
     SCHEMA,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.doctor import COMMANDS, Checkup, Right
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.render.lists.listing import Column

@@ -7,9 +7,10 @@ themselves (model/protocol/codec.py), under a versioned `schema` (docs/json.md).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import Bundle
 from kubectl_ebpfnet.model.path import Evidence
 from kubectl_ebpfnet.model.protocol import codec

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.path import Hop, HopPlace, Packet, State
 
 MARKS = {State.OBSERVED: "✓", State.DERIVED: "~", State.UNKNOWN: "?"}

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.path import Hop, Packet, Path
 from kubectl_ebpfnet.render.path import phrases
 from kubectl_ebpfnet.render.path.frames import Frame, changes, frames, mark

@@ -233,6 +233,7 @@ def test_the_node_waits_for_few_imports() -> None:
         "kubectl_ebpfnet",
         "kubectl_ebpfnet.errors",
         "kubectl_ebpfnet.model",
+        "kubectl_ebpfnet.model.dataclass",
         "kubectl_ebpfnet.model.netkat",
         "kubectl_ebpfnet.model.netkat.request",
         "kubectl_ebpfnet.model.netkat.values",

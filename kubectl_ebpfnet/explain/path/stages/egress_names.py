@@ -8,8 +8,6 @@ Where the objects and the map disagree, that is a finding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kubectl_ebpfnet.explain.path import egress_gateway as egress
 from kubectl_ebpfnet.explain.path.stages import policy_ends
 from kubectl_ebpfnet.explain.path.state import PathBuilder
@@ -19,6 +17,7 @@ from kubectl_ebpfnet.explain.views import cite, lists
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import EgressGatewayPolicy
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.egress_policy import EgressPolicy
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence, Fix, Severity

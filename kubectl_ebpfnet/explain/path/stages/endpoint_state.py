@@ -11,8 +11,6 @@ pkg/envoy (an endpoint with L7 rules waits until Envoy acknowledges them).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kubectl_ebpfnet.explain.path.stages import policy_map
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
 from kubectl_ebpfnet.explain.path.state import PathBuilder
@@ -20,6 +18,7 @@ from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import Endpoint
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.path import Evidence, Severity
 from kubectl_ebpfnet.model.proxy import EndpointRule
 

@@ -11,7 +11,7 @@ printed whole is taken from there, since nft does not print iptables' extensions
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -21,6 +21,7 @@ from kubectl_ebpfnet.explain.path.stages.passage import BackEnd, Native, Passage
 from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.netns import Netns
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import PlaceKind, Record
 from kubectl_ebpfnet.model.fact import Fact
 from kubectl_ebpfnet.model.netfilter import Ruleset

@@ -10,8 +10,6 @@ processes send, and what carries a pod's packet in a tunnel or encrypted. Answer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kubectl_ebpfnet.explain.path.policy import WORLD_IDENTITIES
 from kubectl_ebpfnet.explain.path.stages import policy_hop, policy_map
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
@@ -20,6 +18,7 @@ from kubectl_ebpfnet.explain.programs.at_device import Presence, at_device
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import HOST
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import UDP, Address
 from kubectl_ebpfnet.model.path import HopKind, HopPlace, Packet
 

@@ -14,7 +14,7 @@ port unreachable).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kubectl_ebpfnet.explain.kernel import sockets as kernel
 from kubectl_ebpfnet.explain.path import host_ports
@@ -26,6 +26,7 @@ from kubectl_ebpfnet.explain.views.answer import Answer
 from kubectl_ebpfnet.explain.views.netns import Netns
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import LIVE
 from kubectl_ebpfnet.model.kernel import Listener
 from kubectl_ebpfnet.model.kube import Pod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kubectl_ebpfnet.explain.path import agent_behind
 from kubectl_ebpfnet.explain.path import backends as kinds
@@ -13,6 +13,7 @@ from kubectl_ebpfnet.explain.path.stages.l7_lb import to_envoy
 from kubectl_ebpfnet.explain.path.stages.no_backend import without_backend
 from kubectl_ebpfnet.explain.path.state import Choice, PathBuilder, Where
 from kubectl_ebpfnet.model.cilium import Backend
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Address, Flow, endpoint_text
 from kubectl_ebpfnet.model.path import Decides, Evidence, Packet, State, TrackedFlow
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.kernel.netfilter import TRANSLATING, ChainEnd, ChainOutcome
 from kubectl_ebpfnet.explain.kernel.nft_matches import AFFINITY
@@ -11,6 +9,7 @@ from kubectl_ebpfnet.explain.kernel.rule_matches import undecided
 from kubectl_ebpfnet.explain.path.stages.hook_tables import HookTables
 from kubectl_ebpfnet.explain.path.stages.passage import BackEnd, Native
 from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.nft import AnyRule
 from kubectl_ebpfnet.model.path import Evidence
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kubectl_ebpfnet.explain.programs.at_device import Presence, at_device
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.path import Evidence
 
 

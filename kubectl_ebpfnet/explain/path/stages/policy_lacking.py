@@ -8,7 +8,6 @@ Policy").
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.path.stages import policy_words as words
 from kubectl_ebpfnet.explain.path.stages.policy_subject import PolicySubject
@@ -16,6 +15,7 @@ from kubectl_ebpfnet.explain.policy import text
 from kubectl_ebpfnet.explain.policy.evaluate import PolicyAnswer, RuleAnswer
 from kubectl_ebpfnet.explain.policy.party import Party
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Fix
 from kubectl_ebpfnet.model.policy import Policy

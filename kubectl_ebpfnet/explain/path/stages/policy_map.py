@@ -7,7 +7,6 @@ bpf/lib/eps.h (an address without an entry in the ipcache has the identity world
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kubectl_ebpfnet.explain.path.policy import Remote
 from kubectl_ebpfnet.explain.views import cite
@@ -19,6 +18,7 @@ from kubectl_ebpfnet.explain.views.cluster import (
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import REMOTE_NODE, Endpoint, PolicyEntry
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.evidence import PlaceKind
 from kubectl_ebpfnet.model.net import Address, Flow
 from kubectl_ebpfnet.model.path import Evidence

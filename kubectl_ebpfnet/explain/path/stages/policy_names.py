@@ -7,7 +7,7 @@ The map decides the packet's way: it is what the datapath looks at. The objects 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kubectl_ebpfnet.explain.path.policy import PolicyVerdict, Remote
@@ -20,6 +20,7 @@ from kubectl_ebpfnet.explain.policy.party import Party
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.model import catalogue as q
 from kubectl_ebpfnet.model.cilium import PolicyEntry
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.path import Evidence, Fix, Packet
 from kubectl_ebpfnet.model.policy import Policy
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kubectl_ebpfnet.explain.path import policy
 from kubectl_ebpfnet.explain.path.state import Where
 from kubectl_ebpfnet.explain.views.node import NodeView
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Address, has_ports
 from kubectl_ebpfnet.model.path import Packet
 

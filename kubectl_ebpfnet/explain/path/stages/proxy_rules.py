@@ -6,13 +6,12 @@ the cluster have them (pkg/policy/api, L7Rules).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kubectl_ebpfnet.explain.flows.match import FlowQuery, tracked_flows
 from kubectl_ebpfnet.explain.path.redirect import Redirect
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import protocol_name
 from kubectl_ebpfnet.model.path import NOW, Evidence, Fix, Outcome
 from kubectl_ebpfnet.model.proxy import EndpointRule, ProxyRedirect

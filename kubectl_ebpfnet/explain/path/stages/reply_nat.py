@@ -10,10 +10,11 @@ the packet to a Service (bpf/bpf_lxc.c, lb4_rev_nat). A socket's own load-balanc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
 from kubectl_ebpfnet.explain.path.state import PacketState, PathBuilder
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.net import Flow, endpoint_text
 from kubectl_ebpfnet.model.path import Hop, HopKind, HopPlace, State
 

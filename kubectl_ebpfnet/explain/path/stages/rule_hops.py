@@ -6,13 +6,14 @@ The chains may be of a node's stack, of a device, or of a pod's own namespace.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kubectl_ebpfnet.explain.kernel.context import Context
 from kubectl_ebpfnet.explain.path.stages.kube_proxy_cause import remedy
 from kubectl_ebpfnet.explain.path.stages.passage import Passage, rules_evidence
 from kubectl_ebpfnet.explain.path.state import PathBuilder, Where
 from kubectl_ebpfnet.explain.views import cite
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.nft import NftRule
 from kubectl_ebpfnet.model.path import Decides, Evidence, Fix, Packet, State
 

@@ -11,12 +11,11 @@ pkg/wireguard/agent (UpdatePeer: the peers' keys are those of the CiliumNode obj
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kubectl_ebpfnet.explain.views import cite
 from kubectl_ebpfnet.explain.views.cluster import ClusterView
 from kubectl_ebpfnet.explain.views.node import NodeView
 from kubectl_ebpfnet.model import catalogue as q
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.model.encryption import WireGuardDevice, WireGuardPeer
 from kubectl_ebpfnet.model.net import Address
 from kubectl_ebpfnet.model.path import Evidence

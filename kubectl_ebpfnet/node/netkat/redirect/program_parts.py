@@ -7,8 +7,7 @@ Sources: as kubectl_ebpfnet/node/netkat/redirect/programs.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from kubectl_ebpfnet.model.dataclass import dataclass
 from kubectl_ebpfnet.node.bpf import assembler as asm
 from kubectl_ebpfnet.node.bpf.assembler import EQ, FP, GT, LT, NE, R0, R6, R7, R8, R9, Assembly
 from kubectl_ebpfnet.node.netkat.redirect.flow import CaughtFlow
