@@ -10,7 +10,7 @@ BESIDE := --numprocesses=auto --maxprocesses=5 --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-machine test-unit test-kernel test-variants test-newer kernels fuzz fresh demo lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
+.PHONY: help venv test test-machine test-unit test-kernel test-variants test-newer kernels fuzz fresh demo pictures lint same bench lab-build lab-up lab-down lab-status lab-test lab-cycle image clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -79,6 +79,9 @@ demo: $(BIN)/kubectl-ebpfnet ## explain packets in a recorded cluster: delivered
 	$(BIN)/kubectl-ebpfnet path pod/client 1.1.1.1:80 --from demo
 	$(BIN)/kubectl-ebpfnet path pod/client 1.1.1.1:7777 --from demo:dropped || test $$? = 3
 	$(BIN)/kubectl-ebpfnet path pod/client 1.1.1.1:7777 --from demo:unknown || test $$? = 4
+
+pictures: venv ## the picture of -o html in docs/, by a real Chromium
+	$(BIN)/python -m tests.render.html.pictures
 
 lint: venv ## ruff, its formatter, mypy and the walls between rooms
 	$(BIN)/ruff check .

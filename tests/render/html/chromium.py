@@ -76,23 +76,25 @@ class Chromium:
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 return dict(answer["result"])
 
-    def open(self, page: str, width: int = 1000, dark: bool = False, media: str = "") -> str:
-        """Load a page from a file and return its address.
+    def show(self, width: int = 1000, dark: bool = False, media: str = "") -> None:
+        """Choose how pages are shown.
 
         Args:
-            page: the whole document.
             width: of the window, CSS pixels.
             dark: the user prefers dark.
             media: `print`, or "" for the screen.
         """
-        file = Path(self._folder.name) / f"{self._number}.html"
-        file.write_text(page, encoding="utf-8")
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=800, deviceScaleFactor=1, mobile=False,
         )  # fmt: skip
+
+    def open(self, page: str) -> str:
+        """Load a whole document from a file and return its address."""
+        file = Path(self._folder.name) / f"{self._number}.html"
+        file.write_text(page, encoding="utf-8")
         self.seen.clear()
         self.call("Page.navigate", url=file.as_uri())
         while "Page.loadEventFired" not in (name for name, _ in self.seen):
@@ -125,7 +127,7 @@ class Chromium:
         """Print the page."""
         return base64.b64decode(self.call("Page.printToPDF", printBackground=True)["data"])
 
-    def picture(self, height: int) -> bytes:
+    def picture(self, height: float) -> bytes:
         """Return the top of the page as PNG, `height` pixels of it."""
         width = self.evaluate("innerWidth")
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}

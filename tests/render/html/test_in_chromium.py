@@ -76,10 +76,17 @@ FAINT = """
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[chromium.Chromium]:
-    running = chromium.Chromium()
-    yield running
-    running.close()
+def running() -> Iterator[chromium.Chromium]:
+    browser = chromium.Chromium()
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def browser(running) -> chromium.Chromium:
+    """The one browser, as it is for a reader who chose nothing."""
+    running.show()
+    return running
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -113,22 +120,16 @@ def test_a_hostile_name_is_text(browser):
 
 
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize("width", [400, 1000])
-def test_nothing_is_wider_than_the_window(browser, name, width):
-    browser.open(PAGES[name](), width)
+def test_every_text_is_within_the_window_and_has_contrast(browser, name):
+    browser.open(PAGES[name]())
     browser.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
-    assert browser.evaluate("document.documentElement.scrollWidth") <= width
-    assert browser.evaluate(WIDER) == []
-
-
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("name", PAGES)
-def test_every_text_has_contrast(browser, name, dark):
-    browser.open(PAGES[name](), dark=dark)
-    browser.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
-    assert browser.evaluate(FAINT) == []
-    paper = browser.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert paper == ("rgb(15, 19, 24)" if dark else "rgb(255, 255, 255)")
+    for width, dark in ((1000, False), (1000, True), (400, True), (600, False)):
+        browser.show(width, dark)
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        assert browser.evaluate(WIDER) == [], width
+        assert browser.evaluate(FAINT) == [], dark
+        paper = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert paper == ("rgb(15, 19, 24)" if dark else "rgb(255, 255, 255)")
 
 
 def visible(browser: chromium.Chromium, what: str) -> bool:
@@ -178,7 +179,8 @@ def test_the_keyboard_alone_reaches_and_opens_everything(browser):
 
 
 def test_print_shows_the_evidence(browser):
-    browser.open(PAGES["delivered"](), dark=True, media="print")
+    browser.show(dark=True, media="print")
+    browser.open(PAGES["delivered"]())
     assert visible(browser, "default via 10.244.1.41")
     assert browser.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
     assert browser.evaluate(FAINT) == []
@@ -206,28 +208,34 @@ def test_two_hundred_hops_are_all_there(browser):
 # --- -o mermaid, drawn by Mermaid itself ----------------------------------------------------------
 
 
+DRAWN = {
+    "delivered": sample.delivered,
+    "dropped": sample.dropped,
+    "outside": sample.outside,
+    "long": lambda: long_way(60),
+}
+
+
 @pytest.fixture(scope="module")
-def drawing(browser) -> Callable[[Path], str]:
+def drawing(running) -> Callable[[Path], str]:
     """Draws a path and gives the text of the drawing."""
     code = mermaid.FILE.read_text(encoding="utf-8")
-    browser.open(f"<!DOCTYPE html><meta charset=utf-8><main></main><script>{code}</script>")
-    browser.evaluate("mermaid.initialize({startOnLoad: false, maxTextSize: 500000})")
+    running.open(f"<!DOCTYPE html><meta charset=utf-8><main></main><script>{code}</script>")
+    running.evaluate("mermaid.initialize({startOnLoad: false, maxTextSize: 500000})")
 
     def draw(path: Path) -> str:
         text = json.dumps(graph.mermaid(path))
         drawn = f"mermaid.render('drawn', {text}).then(({{svg}}) => main.innerHTML = svg)"
-        browser.evaluate(f"main = document.querySelector('main'); {drawn}")
-        return str(browser.evaluate("main.innerText"))
+        running.evaluate(f"main = document.querySelector('main'); {drawn}")
+        return str(running.evaluate("main.innerText"))
 
     return draw
 
 
 @pytest.mark.skipif(not mermaid.FILE.exists(), reason="mermaid was not fetched: npm is missing")
-@pytest.mark.parametrize(
-    "answer", [sample.delivered, sample.dropped, sample.outside, lambda: long_way(60)]
-)
+@pytest.mark.parametrize("answer", DRAWN)
 def test_mermaid_draws_every_hop_and_frame(browser, drawing, answer):
-    path = answer()
+    path = DRAWN[answer]()
     shown = drawing(path)
     back = path.answer.hops if path.answer is not None else ()
     assert browser.evaluate("main.querySelectorAll('.node').length") == len(path.hops) + len(back)
