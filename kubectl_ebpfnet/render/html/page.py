@@ -12,7 +12,7 @@ import hashlib
 from importlib import resources
 
 from kubectl_ebpfnet.model.evidence import LIVE, Bundle
-from kubectl_ebpfnet.render.html.elements import Html, joined, tag, text
+from kubectl_ebpfnet.render.html.elements import Html, tag
 from kubectl_ebpfnet.render.text.captured import captured
 
 _SHEET = "page.css"
@@ -45,7 +45,8 @@ def page(title: str, *inside: str) -> str:
         "</body>",
         "</html>",
     ]
-    return "\n".join(lines) + "\n"
+    # In ASCII it is the same page whatever stdout, or whoever passes it on, takes its bytes for.
+    return "\n".join(lines).encode("ascii", "xmlcharrefreplace").decode("ascii") + "\n"
 
 
 def opening(word: str, tone: str, title: str, *inside: str) -> Html:
@@ -84,6 +85,3 @@ def origin(bundle: Bundle, version: str) -> Html:
     when = f", asked at {started}" if started else ""
     lines = [f"kubectl ebpfnet {version}, from {source}{when}.", *captured(bundle)]
     return tag("footer", *(tag("p", line) for line in lines))
-
-
-__all__ = ["Html", "joined", "opening", "origin", "page", "said", "section", "text"]

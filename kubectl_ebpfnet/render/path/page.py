@@ -118,7 +118,7 @@ def _box(hop: Hop, bundle: Bundle, why: str) -> Html:
     if hop.drops and why and why not in does:
         text.append(tag("span", why, class_="why"))
     head.append(tag("span", *text, class_="does"))
-    known = f"Hop {hop.number}, {hop.state.value} ({frames.WORDS[frames.MARKS[hop.state]]})."
+    known = f"Hop {hop.number}: {frames.WORDS[frames.MARKS[hop.state]]}."
     inside = joined(
         tag(
             "p",
@@ -204,10 +204,13 @@ def _flows(path: Path, bundle: Bundle) -> Html:
         first, tables = entries_of(flow)
         inside = joined(html.said(*tables), proofs(flow.evidence, bundle))
         rows.append(unfolding(joined(tag("b", flow.node), " ", tag("code", first)), inside, "flow"))
+    empty = []
     for note in path.tracking:
         table = phrases.TABLES.get(note.table, note.table)
         head = joined(tag("b", note.node), f" {table}: {note.text}")
-        rows.append(unfolding(head, proofs(note.evidence, bundle), "flow"))
+        empty.append(unfolding(head, proofs(note.evidence, bundle), "flow"))
+    if empty:
+        rows.append(unfolding(Html("Tables without an entry"), joined(*empty), "flow"))
     attempt = [tag("p", path.attempt.text)] if path.attempt is not None else []
     return html.section("Tracked connections", *attempt, *rows)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kubectl_ebpfnet import __version__
 from kubectl_ebpfnet.render.html.elements import LONGEST, Html, joined, tag, text
 from kubectl_ebpfnet.render.text.style import escape
 
@@ -26,6 +28,12 @@ class Read(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def in_lines(page: str) -> str:
+    """Return a page as a golden file holds it: an element a line, its letters as they look."""
+    letters = re.sub("&#([0-9]+);", lambda match: chr(int(match.group(1))), page)
+    return letters.replace("><", ">\n<").replace(__version__, "VERSION")
 
 
 @given(st.text(max_size=200))

@@ -33,10 +33,20 @@ def long_way(hops: int = 200) -> Path:
     return replace(path, hops=tuple(way))
 
 
+def many_entries() -> Path:
+    """A client outside that may enter by as many nodes as are walked from."""
+    path = sample.outside()
+    lost, through = path.outside.entries
+    entries = (lost, *(replace(through, node=f"kind-worker{n}") for n in range(2, 9)))
+    closed = tuple(replace(path.outside.closed[0], node=f"closed-{n}") for n in range(8))
+    entrance = replace(path.outside, entries=entries, closed=closed, more_closed=180)
+    return replace(path, outside=entrance)
+
+
 PAGES = {
     "delivered": lambda: page(sample.delivered(), sample.bundle()),
     "dropped": lambda: page(sample.dropped(), sample.bundle()),
-    "outside": lambda: page(sample.outside(), sample.bundle()),
+    "outside": lambda: page(many_entries(), sample.bundle()),
     "empty": lambda: page(sample.empty(), sample.bundle()),
     "hostile": lambda: page(sample.hostile(), sample.hostile_bundle()),
     "probe": lambda: probe_page([(lb_sample.contradicted(), lb_sample.bundle())]),
